@@ -1,0 +1,1 @@
+//! storvsp: Hyper-V's synthetic SCSI controller, the disks behind it and their image files.

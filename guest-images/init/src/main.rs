@@ -1,0 +1,3 @@
+//! The static init of test guests: loads modules, runs named checks, reports JSON lines.
+
+fn main() {}

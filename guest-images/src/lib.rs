@@ -1,0 +1,1 @@
+//! Builds bootable test and demo guests from stock distribution kernel packages.

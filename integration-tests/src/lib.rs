@@ -1,0 +1,1 @@
+//! Real guests end to end, and the test host that gives any machine a real KVM.

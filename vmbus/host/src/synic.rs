@@ -1,0 +1,45 @@
+//! All that the bus knows of a machine's synthetic interrupt controller.
+//!
+//! KVM's in-kernel SynIC implements this in the `synthvm` crate; the loopback VM implements it over plain memory.
+
+use std::io;
+
+use vmm_sys_util::eventfd::EventFd;
+
+/// What became of one event signal (spec vmbus-core section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The flag went 0 -> 1 and the interrupt was raised.
+    Raised,
+    /// The flag was still set: the guest has not looked yet, so no interrupt was needed.
+    AlreadySet,
+    /// The VP's SynIC or event flags page is off: nothing was written.
+    Disabled,
+}
+
+/// A machine's synthetic interrupt controller, as the bus uses it. All methods may be called from any thread and never block for long.
+pub trait Synic: Send + Sync {
+    /// Number of virtual processors; VP indices are `0..vp_count()`.
+    fn vp_count(&self) -> u32;
+
+    /// Queues one VMBus channel message (SynIC message type 1, at most 240 bytes) for `sint` of `vp`.
+    ///
+    /// Messages to one (VP, SINT) arrive in the order of the calls. A busy slot, a disabled message page or a masked SINT delay a message,
+    /// they never lose it. A `vp` or `sint` out of range is ignored.
+    fn post_message(&self, vp: u32, sint: u8, message: &[u8]);
+
+    /// Forgets every message that is still queued, for all VPs (the connection they belong to is gone).
+    fn discard_messages(&self);
+
+    /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the SINT if the flag was clear.
+    fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal;
+
+    /// Makes HvSignalEvent on `connection_id` (24 bits) write `event`, without leaving the kernel where the machine can.
+    ///
+    /// # Errors
+    /// The machine's own: id in use, or the kernel refused.
+    fn bind_doorbell(&self, connection_id: u32, event: &EventFd) -> io::Result<()>;
+
+    /// Undoes [`Synic::bind_doorbell`].
+    fn unbind_doorbell(&self, connection_id: u32, event: &EventFd);
+}

@@ -1,0 +1,1 @@
+//! VMBus ring pairs: packets, batches, signalling, flow control, over mapped guest pages.

@@ -1,0 +1,1 @@
+//! SynthVM library: the machine behind the `synthvm` program.

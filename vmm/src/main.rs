@@ -1,0 +1,3 @@
+//! The `synthvm` program.
+
+fn main() {}
