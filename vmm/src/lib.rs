@@ -1,1 +1,3 @@
 //! SynthVM library: the machine behind the `synthvm` program.
+
+pub mod config;

@@ -1,0 +1,92 @@
+//! Disks.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
+pub const MAX_CONTROLLERS: u32 = 16;
+
+/// LUNs are numbered 0 to this, less one: Linux's storvsc asks for no more than 64 (`STORVSC_MAX_LUNS_PER_TARGET`).
+pub const MAX_LUNS: u8 = 64;
+
+/// One disk on a VMBus SCSI controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DiskConfig {
+    /// Raw image file or block device.
+    pub path: PathBuf,
+    /// The guest may not write, and the image is opened for reading only.
+    #[serde(default)]
+    pub readonly: bool,
+    /// The controller it hangs on, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists when a disk names it.
+    #[serde(default)]
+    pub controller: u32,
+    /// Its number on the controller, 0 to [`MAX_LUNS`] - 1. Without one, the lowest free number, in the order of the disks.
+    /// Always set after loading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u8>,
+    /// What `synthvm inspect` calls it. Unique among the disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
+    /// Logical block size; 512 unless given.
+    #[serde(default)]
+    pub block_size: BlockSize,
+}
+
+impl DiskConfig {
+    /// A writable disk with defaults for all but its path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        DiskConfig {
+            path: path.into(),
+            readonly: false,
+            controller: 0,
+            lun: None,
+            id: None,
+            serial: None,
+            block_size: BlockSize::default(),
+        }
+    }
+}
+
+/// A disk's logical block size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub enum BlockSize {
+    /// 512 bytes.
+    #[default]
+    B512,
+    /// 4096 bytes.
+    B4096,
+}
+
+impl BlockSize {
+    /// The size in bytes.
+    pub const fn bytes(self) -> u32 {
+        match self {
+            BlockSize::B512 => 512,
+            BlockSize::B4096 => 4096,
+        }
+    }
+}
+
+impl TryFrom<u32> for BlockSize {
+    type Error = String;
+
+    fn try_from(bytes: u32) -> Result<Self, String> {
+        match bytes {
+            512 => Ok(BlockSize::B512),
+            4096 => Ok(BlockSize::B4096),
+            _ => Err(format!("a block size of {bytes} is not offered; use 512 or 4096")),
+        }
+    }
+}
+
+impl From<BlockSize> for u32 {
+    fn from(size: BlockSize) -> u32 {
+        size.bytes()
+    }
+}

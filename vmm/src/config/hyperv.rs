@@ -1,0 +1,95 @@
+//! Which Hyper-V enlightenments the guest is offered.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A preset and the options in which this machine differs from it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HypervConfig {
+    /// The set of options to start from.
+    #[serde(default)]
+    pub preset: HypervPreset,
+    /// Options switched on or off on top of the preset.
+    #[serde(flatten)]
+    pub overrides: BTreeMap<HypervOption, bool>,
+}
+
+impl HypervConfig {
+    /// Whether the guest is offered `option`.
+    pub fn offers(&self, option: HypervOption) -> bool {
+        self.overrides.get(&option).copied().unwrap_or_else(|| self.preset.offers(option))
+    }
+}
+
+/// Options that are known to work together for a kind of guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypervPreset {
+    /// Linux: its own LAPIC timer is faster than a synthetic one, so no stimers.
+    #[default]
+    Linux,
+    /// Windows: stimers (also in direct mode) and APIC MSRs as well.
+    Windows,
+}
+
+macro_rules! options {
+    ($($variant:ident $name:literal $linux:ident $windows:ident $help:literal;)*) => {
+        /// One enlightenment. Names follow QEMU's `hv-` flags where there is one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum HypervOption {
+            $(#[doc = $help] #[serde(rename = $name)] $variant,)*
+        }
+
+        impl HypervOption {
+            /// Every option, in the order of the documentation.
+            pub const ALL: &[HypervOption] = &[$(HypervOption::$variant),*];
+
+            /// The key in `--hyperv` and `[hyperv]`.
+            pub const fn name(self) -> &'static str {
+                match self { $(HypervOption::$variant => $name),* }
+            }
+
+            /// What it is, in a line.
+            pub const fn help(self) -> &'static str {
+                match self { $(HypervOption::$variant => $help),* }
+            }
+        }
+
+        impl HypervPreset {
+            /// Whether the preset contains `option`.
+            pub const fn offers(self, option: HypervOption) -> bool {
+                match self {
+                    HypervPreset::Linux => match option { $(HypervOption::$variant => options!(@$linux)),* },
+                    HypervPreset::Windows => match option { $(HypervOption::$variant => options!(@$windows)),* },
+                }
+            }
+        }
+    };
+    (@on) => { true };
+    (@off) => { false };
+}
+
+options! {
+    // variant        name                linux windows
+    Hypercall        "hypercall"          on  on  "Hypercalls (MSRs 0x40000000 and 0x40000001); Linux uses no Hyper-V without them.";
+    VpIndex          "vpindex"            on  on  "VP_INDEX MSR; Linux uses no Hyper-V without it.";
+    Synic            "synic"              on  on  "Synthetic interrupt controller; VMBus needs it.";
+    Time             "time"               on  on  "Reference counter and reference TSC page.";
+    Frequencies      "frequencies"        on  on  "TSC and APIC frequency MSRs, so that the guest need not calibrate.";
+    TscInvariant     "tsc-invariant"      on  on  "TSC_INVARIANT_CONTROL MSR, so that Linux trusts the TSC.";
+    Stimer           "stimer"             off on  "Synthetic timers.";
+    StimerDirect     "stimer-direct"      off on  "Synthetic timers that interrupt without a message.";
+    Relaxed          "relaxed"            on  on  "Relaxed timing: the guest's watchdogs allow for a vCPU that did not run.";
+    Vapic            "vapic"              off on  "APIC access by MSR and the VP assist page.";
+    Spinlocks        "spinlocks"          on  on  "Tells the guest how long to spin before it notifies the host.";
+    TlbFlush         "tlbflush"           on  on  "Remote TLB flush by hypercall.";
+    Ipi              "ipi"                on  on  "IPIs to many processors by one hypercall.";
+    ExProcessorMasks "ex-processor-masks" on  on  "Sparse processor sets in TLB flush and IPI, for more than 64 vCPUs.";
+    DeprecateAutoEoi "deprecate-autoeoi"  on  on  "Asks the guest not to use AutoEOI, which would switch APICv off.";
+    Crash            "crash"              on  on  "Crash MSRs, by which a guest reports its panic.";
+    Reset            "reset"              on  on  "Reset MSR.";
+    Runtime          "runtime"            on  on  "VP_RUNTIME MSR.";
+    XmmInput         "xmm-input"          on  on  "Hypercall input in XMM registers.";
+    ExtendedHypercalls "extended-hypercalls" off off "Extended hypercalls (capability query, 0x8001).";
+}

@@ -1,0 +1,94 @@
+//! What a machine is made of, as its user wrote it.
+//!
+//! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same keys, and defaults.
+
+mod disk;
+mod hyperv;
+mod memory;
+mod policy;
+mod serial;
+mod size;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use disk::{BlockSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS};
+pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
+pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
+pub use policy::{IrqchipMode, OnPanic, OnReset};
+pub use serial::SerialConfig;
+pub use size::ByteSize;
+
+/// The most vCPUs a machine can have.
+///
+/// One xAPIC cluster set and one 64-bit processor mask; more needs x2APIC ids above 254 to be thought through first.
+pub const MAX_CPUS: u8 = 64;
+
+/// The device node that offers KVM, unless the user names another.
+pub const DEFAULT_KVM: &str = "/dev/kvm";
+
+/// How long the guest may take to power itself down after the first stop signal, unless the user says otherwise.
+pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
+
+/// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VmConfig {
+    /// Kernel image: bzImage or ELF vmlinux.
+    pub kernel: PathBuf,
+    /// Initial RAM disk, handed to the kernel unchanged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, handed over unchanged.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Guest RAM.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// vCPUs, 1 to [`MAX_CPUS`].
+    #[serde(default = "default_cpus")]
+    pub cpus: u8,
+    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used twice.
+    #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskConfig>,
+    /// The first 16550 (ttyS0, COM1).
+    #[serde(default = "SerialConfig::stdio")]
+    pub serial: SerialConfig,
+    /// The second 16550 (ttyS1, COM2).
+    #[serde(default)]
+    pub serial2: SerialConfig,
+    /// Where to listen for `synthvm inspect` and `synthvm control`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<PathBuf>,
+    /// Which Hyper-V enlightenments the guest is offered.
+    #[serde(default)]
+    pub hyperv: HypervConfig,
+    /// Where the interrupt controllers live.
+    #[serde(default)]
+    pub irqchip: IrqchipMode,
+    /// What a guest's reset does.
+    #[serde(default)]
+    pub on_reset: OnReset,
+    /// What a guest's panic does.
+    #[serde(default)]
+    pub on_panic: OnPanic,
+    /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at once.
+    #[serde(default = "default_stop_timeout")]
+    pub stop_timeout: u32,
+    /// The KVM device node.
+    #[serde(default = "default_kvm")]
+    pub kvm: PathBuf,
+}
+
+fn default_cpus() -> u8 {
+    1
+}
+
+fn default_stop_timeout() -> u32 {
+    DEFAULT_STOP_TIMEOUT_SECONDS
+}
+
+fn default_kvm() -> PathBuf {
+    PathBuf::from(DEFAULT_KVM)
+}
