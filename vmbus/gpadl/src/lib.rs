@@ -1,1 +1,40 @@
 //! GPADLs: page lists received once, validated once, merged into runs, handed out as counted views.
+//!
+//! The only owner of a page list in SynthVM. The path through this crate:
+//!
+//! ```text
+//! u64 words (GPADL header and bodies, GPA-direct packets) -> RangeAssembler -> GuestBuffer -> Gpadl -> GpadlView
+//! ```
+//!
+//! Page numbers are checked against guest RAM and turned into host addresses as they arrive; neighbours are merged into runs.
+//! No second list is ever kept.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic
+    )
+)]
+
+mod assembler;
+mod buffer;
+mod gpadl;
+mod ram;
+mod run;
+
+pub use assembler::{RangeAssembler, RangeError};
+pub use buffer::{BufferError, GuestBuffer, Slices};
+pub use gpadl::{Gpadl, GpadlKey, GpadlView, MapError, ReleaseSink, Teardown};
+pub use ram::{FileRun, GuestRam, RamError};

@@ -1,0 +1,188 @@
+//! Range data (GPADL headers and bodies, GPA-direct packets) into a validated buffer, page by page as it arrives.
+
+use thiserror::Error;
+use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
+use vmbus_protocol::num::{high_u32, low_u32, usize_of};
+
+use crate::buffer::GuestBuffer;
+use crate::ram::Region;
+use crate::run::Run;
+
+/// Why range data was refused.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RangeError {
+    /// No range at all.
+    #[error("range count is 0")]
+    NoRanges,
+    /// The declared bytes are not a multiple of 8, or fewer than the ranges' own words.
+    #[error("{bytes} bytes cannot hold {ranges} ranges")]
+    Size {
+        /// Declared bytes of range data.
+        bytes: usize,
+        /// Declared ranges.
+        ranges: u32,
+    },
+    /// A range of no bytes.
+    #[error("a range has byte count 0")]
+    Empty,
+    /// The first byte is not in the first page.
+    #[error("byte offset {0:#x} is outside a page")]
+    Offset(u32),
+    /// `offset + count` does not fit 32 bits.
+    #[error("byte offset {offset:#x} + byte count {count:#x} overflows")]
+    Overflow {
+        /// Byte offset in the first page.
+        offset: u32,
+        /// Bytes.
+        count: u32,
+    },
+    /// A range needs more page numbers than the declared data holds.
+    #[error("a range needs {needed} pages, the list has {present} more words")]
+    ShortList {
+        /// Pages that the range spans.
+        needed: usize,
+        /// Words left in the declared data.
+        present: usize,
+    },
+    /// More pages than one buffer may name.
+    #[error("more than {MAX_BUFFER_PAGES} pages")]
+    TooManyPages,
+    /// A page number that is not guest RAM: MMIO, a hole, ROM, or beyond everything.
+    #[error("page {0:#x} is not guest RAM")]
+    NotRam(u64),
+}
+
+/// Takes range data in pieces of whole words and fills a [`GuestBuffer`].
+///
+/// A range is one word {byte count, byte offset << 32} and its page numbers, one word each (vmbus-core 4.3). Words may be split between
+/// pieces in any way. Each page number is checked against RAM when it comes, so memory grows with what was received, never with what was
+/// declared, and the first bad page ends the matter.
+#[derive(Debug)]
+pub struct RangeAssembler {
+    ranges_left: u32,
+    /// Words still to come, as declared at the start.
+    words_left: usize,
+    /// Pages of the current range still to come.
+    pages_left: usize,
+    /// The region of the last page: most pages come from the same one.
+    region: Region,
+    /// Host page that would make the current run one longer.
+    next: u64,
+}
+
+/// A host page number that no page has: runs end here.
+const NO_PAGE: u64 = u64::MAX;
+
+impl RangeAssembler {
+    /// Starts a list of `ranges` ranges in `bytes` bytes. `buffer` must be empty, and must be the same one in every later call.
+    ///
+    /// # Errors
+    /// [`RangeError::NoRanges`] or [`RangeError::Size`].
+    pub fn begin(ranges: u32, bytes: usize) -> Result<Self, RangeError> {
+        if ranges == 0 {
+            return Err(RangeError::NoRanges);
+        }
+        let words = bytes / WORD;
+        if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
+            return Err(RangeError::Size { bytes, ranges });
+        }
+        Ok(Self {
+            ranges_left: ranges,
+            words_left: words,
+            pages_left: 0,
+            region: Region::NONE,
+            next: NO_PAGE,
+        })
+    }
+
+    /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
+    ///
+    /// # Errors
+    /// [`RangeError`]: the buffer is then worthless and the list must be dropped.
+    #[inline]
+    pub fn push(&mut self, buffer: &mut GuestBuffer, bytes: &[u8]) -> Result<bool, RangeError> {
+        let mut words = bytes.as_chunks::<WORD>().0;
+        if let Some(declared) = words.get(..self.words_left) {
+            words = declared;
+        }
+        self.words_left = self.words_left.wrapping_sub(words.len());
+        let mut unread = words.len();
+        while self.ranges_left != 0 || self.pages_left != 0 {
+            if self.pages_left == 0 {
+                let Some((head, rest)) = words.split_first() else { break };
+                words = rest;
+                unread = unread.wrapping_sub(1);
+                self.begin_range(buffer, u64::from_le_bytes(*head), unread)?;
+            }
+            let (pages, rest) = words.split_at_checked(self.pages_left).unwrap_or((words, &[]));
+            self.push_pages(buffer, pages)?;
+            self.pages_left = self.pages_left.wrapping_sub(pages.len());
+            words = rest;
+            unread = unread.wrapping_sub(pages.len());
+            if words.is_empty() {
+                break;
+            }
+        }
+        let complete = self.ranges_left == 0 && self.pages_left == 0;
+        if complete {
+            buffer.index();
+        } else if self.words_left == 0 {
+            return Err(RangeError::ShortList { needed: self.pages_left.max(1), present: 0 });
+        }
+        Ok(complete)
+    }
+
+    /// `unread`: words of this piece behind the range's own.
+    fn begin_range(&mut self, buffer: &mut GuestBuffer, head: u64, unread: usize) -> Result<(), RangeError> {
+        let (count, offset) = (low_u32(head), high_u32(head));
+        if count == 0 {
+            return Err(RangeError::Empty);
+        }
+        let byte_offset = match u16::try_from(offset) {
+            Ok(fits) if usize::from(fits) < PAGE_SIZE => fits,
+            _ => return Err(RangeError::Offset(offset)),
+        };
+        let end = offset.checked_add(count).ok_or(RangeError::Overflow { offset, count })?;
+        let needed = usize_of(end).div_ceil(PAGE_SIZE);
+        let present = self.words_left.wrapping_add(unread);
+        if needed > present {
+            return Err(RangeError::ShortList { needed, present });
+        }
+        let total = buffer.pages().wrapping_add(needed);
+        let (Ok(pages), true) = (u16::try_from(needed), total <= MAX_BUFFER_PAGES) else {
+            return Err(RangeError::TooManyPages);
+        };
+        buffer.begin_range(byte_offset, count, pages);
+        self.ranges_left = self.ranges_left.wrapping_sub(1);
+        self.pages_left = needed;
+        self.next = NO_PAGE;
+        Ok(())
+    }
+
+    #[inline]
+    fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
+        let (mut region, mut next) = (self.region, self.next);
+        buffer.runs.reserve(pages.len());
+        for page in pages {
+            let pfn = u64::from_le_bytes(*page);
+            let mut into = pfn.wrapping_sub(region.first);
+            if into >= region.pages {
+                region = buffer.ram().region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
+                into = pfn.wrapping_sub(region.first);
+                // Regions may touch in the host by chance, but not in the files behind them.
+                next = NO_PAGE;
+            }
+            let host_page = region.host_page.wrapping_add(into);
+            match buffer.runs.last_mut() {
+                Some(run) if host_page == next => *run = run.longer(),
+                _ => buffer.runs.push(Run::one(host_page)),
+            }
+            next = host_page.wrapping_add(1);
+        }
+        (self.region, self.next) = (region, next);
+        Ok(())
+    }
+}
+
+/// Bytes of one word of range data.
+const WORD: usize = 8;

@@ -1,0 +1,181 @@
+//! Counted GPADLs: a teardown is answered when nobody can touch the memory any more.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use thiserror::Error;
+
+use crate::buffer::GuestBuffer;
+
+/// Set once a teardown has begun; the other bits count views.
+const GOING: u32 = 1 << 31;
+
+/// Names one GPADL for the life of a VM: handles are chosen by the guest and come again, serial numbers never do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GpadlKey {
+    /// Channel that created it.
+    pub relid: u32,
+    /// The guest's handle.
+    pub id: u32,
+    /// Counts every GPADL ever made in this VM.
+    pub serial: u64,
+}
+
+/// Hears that the last view of a GPADL was dropped after its teardown had begun. Called by the thread that dropped it.
+pub trait ReleaseSink: Send + Sync {
+    /// The memory behind `key` can no longer be reached. Must not block.
+    fn gpadl_released(&self, key: GpadlKey);
+}
+
+/// A guest buffer that the guest has described and the host has accepted.
+#[derive(Clone)]
+pub struct Gpadl {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    key: GpadlKey,
+    buffer: GuestBuffer,
+    state: AtomicU32,
+    sink: Arc<dyn ReleaseSink>,
+}
+
+/// What a teardown has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teardown {
+    /// Nothing: no view exists and none can be made any more.
+    Done,
+    /// Views exist: [`ReleaseSink::gpadl_released`] will be called, once.
+    Waits,
+}
+
+/// Why a GPADL could not be mapped (kmcl.md 4.4).
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum MapError {
+    /// No such GPADL on this channel.
+    #[error("no GPADL {0:#x} on this channel")]
+    Unknown(u32),
+    /// One mapping at a time.
+    #[error("GPADL {0:#x} is mapped already")]
+    Mapped(u32),
+    /// The guest tears it down.
+    #[error("GPADL {0:#x} is being torn down")]
+    Going(u32),
+}
+
+impl Gpadl {
+    /// A GPADL over `buffer`, with no view yet.
+    #[must_use]
+    pub fn new(key: GpadlKey, mut buffer: GuestBuffer, sink: Arc<dyn ReleaseSink>) -> Self {
+        buffer.shrink();
+        Self { shared: Arc::new(Shared { key, buffer, state: AtomicU32::new(0), sink }) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn key(&self) -> GpadlKey {
+        self.shared.key
+    }
+
+    /// What it describes, for showing and for checks that touch no guest byte.
+    #[must_use]
+    pub fn buffer(&self) -> &GuestBuffer {
+        &self.shared.buffer
+    }
+
+    /// Views alive now.
+    #[must_use]
+    pub fn views(&self) -> u32 {
+        self.shared.state.load(Ordering::Relaxed) & !GOING
+    }
+
+    /// True once a teardown has begun.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.shared.state.load(Ordering::Relaxed) & GOING != 0
+    }
+
+    /// Maps it: the only mapping until the view and all its clones are gone.
+    ///
+    /// # Errors
+    /// [`MapError::Mapped`] or [`MapError::Going`].
+    pub fn map(&self) -> Result<GpadlView, MapError> {
+        match self.shared.state.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Ok(GpadlView { shared: Arc::clone(&self.shared) }),
+            Err(state) if state & GOING != 0 => Err(MapError::Going(self.shared.key.id)),
+            Err(_) => Err(MapError::Mapped(self.shared.key.id)),
+        }
+    }
+
+    /// Begins the teardown: no new mapping from here on. Calling it again says how things stand and causes no second notice.
+    #[must_use = "a teardown that waits must be answered later"]
+    pub fn teardown(&self) -> Teardown {
+        // Acquire: with no view left, everything their holders did to the memory happened before what follows.
+        let before = self.shared.state.fetch_or(GOING, Ordering::AcqRel);
+        if before & !GOING == 0 { Teardown::Done } else { Teardown::Waits }
+    }
+}
+
+impl fmt::Debug for Gpadl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpadl")
+            .field("key", &self.key())
+            .field("buffer", self.buffer())
+            .field("views", &self.views())
+            .finish()
+    }
+}
+
+/// A mapping of a GPADL: its bytes can be used while this lives, and the guest gets its memory back only after it was dropped.
+///
+/// Clones belong to the same mapping and are counted.
+pub struct GpadlView {
+    shared: Arc<Shared>,
+}
+
+impl GpadlView {
+    /// The name of the GPADL behind it.
+    #[must_use]
+    pub fn key(&self) -> GpadlKey {
+        self.shared.key
+    }
+
+    /// True when the guest wants the memory back: finish and drop the view.
+    #[must_use]
+    pub fn is_going(&self) -> bool {
+        self.shared.state.load(Ordering::Relaxed) & GOING != 0
+    }
+}
+
+impl Deref for GpadlView {
+    type Target = GuestBuffer;
+
+    fn deref(&self) -> &GuestBuffer {
+        &self.shared.buffer
+    }
+}
+
+impl Clone for GpadlView {
+    fn clone(&self) -> Self {
+        self.shared.state.fetch_add(1, Ordering::Relaxed);
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Drop for GpadlView {
+    fn drop(&mut self) {
+        // Release: our accesses come before the notice; AcqRel so that the last one sees those of the others.
+        let before = self.shared.state.fetch_sub(1, Ordering::AcqRel);
+        if before == GOING | 1 {
+            self.shared.sink.gpadl_released(self.shared.key);
+        }
+    }
+}
+
+impl fmt::Debug for GpadlView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GpadlView").field("key", &self.key()).field("buffer", &self.shared.buffer).finish()
+    }
+}

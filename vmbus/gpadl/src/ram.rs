@@ -1,0 +1,203 @@
+//! The memory map that page numbers are checked against.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use thiserror::Error;
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
+use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
+use vmbus_protocol::num::{u64_of, usize_of_u64};
+
+/// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is mapped.
+///
+/// Cloning is cheap (one reference count); every buffer keeps its map alive, so a view can never outlive the memory it names.
+#[derive(Clone, Debug)]
+pub struct GuestRam {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    memory: GuestMemoryMmap,
+    /// Sorted by guest page number, never overlapping.
+    regions: Vec<Region>,
+}
+
+/// One region of RAM in pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Region {
+    /// First guest page number.
+    pub(crate) first: u64,
+    /// Number of pages; 0 for "no region".
+    pub(crate) pages: u64,
+    /// Host page number of the first page.
+    pub(crate) host_page: u64,
+}
+
+impl Region {
+    /// A region that holds no page: the state before the first look-up.
+    pub(crate) const NONE: Self = Self { first: 0, pages: 0, host_page: 0 };
+}
+
+/// Where a piece of guest RAM lies in the file behind it, for those who map it a second time.
+#[derive(Debug)]
+pub struct FileRun<'a> {
+    /// The file (a memfd) behind the region.
+    pub file: &'a File,
+    /// Byte offset in the file.
+    pub offset: u64,
+    /// Bytes from there to the end of the region.
+    pub available: usize,
+}
+
+/// Why a memory map cannot serve the bus.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum RamError {
+    /// Page lists name 4 KiB pages, so regions must consist of them.
+    #[error("guest memory region at {start:#x} of {len:#x} bytes is not made of whole 4 KiB pages")]
+    NotPages {
+        /// Guest address of the region.
+        start: u64,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// The host address needs more than 56 bits.
+    #[error("guest memory region at {start:#x} is mapped beyond the host addresses that a page run can hold")]
+    HostAddress {
+        /// Guest address of the region.
+        start: u64,
+    },
+}
+
+impl GuestRam {
+    /// Takes the map of a VM's RAM. MMIO windows, holes and ROM must not be in it: whatever is in it, guests may share.
+    ///
+    /// # Errors
+    /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits.
+    pub fn new(memory: GuestMemoryMmap) -> Result<Self, RamError> {
+        let mut regions = Vec::with_capacity(memory.num_regions());
+        for region in memory.iter() {
+            let (start, len) = (region.start_addr().0, region.len());
+            let page_mask = u64_of(PAGE_SIZE).wrapping_sub(1);
+            let host = region
+                .get_host_address(MemoryRegionAddress(0))
+                .map_err(|_| RamError::HostAddress { start })?
+                .expose_provenance();
+            let host = u64_of(host);
+            if start & page_mask != 0 || len & page_mask != 0 || host & page_mask != 0 {
+                return Err(RamError::NotPages { start, len });
+            }
+            if host.checked_add(len).is_none_or(|end| end >> 56 != 0) {
+                return Err(RamError::HostAddress { start });
+            }
+            let first = start >> PAGE_SHIFT;
+            regions.push(Region { first, pages: len >> PAGE_SHIFT, host_page: host >> PAGE_SHIFT });
+        }
+        regions.sort_by_key(|region| region.first);
+        Ok(Self { inner: Arc::new(Inner { memory, regions }) })
+    }
+
+    /// The memory itself, for reads and writes by guest address.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.inner.memory
+    }
+
+    /// Pages of RAM in all.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.inner.regions.iter().fold(0, |sum, region| sum.saturating_add(region.pages))
+    }
+
+    /// True when both are the same map, not only equal ones.
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The region that holds guest page `pfn`.
+    #[inline]
+    pub(crate) fn region_of(&self, pfn: u64) -> Option<Region> {
+        let regions = &self.inner.regions;
+        let after = regions.partition_point(|region| region.first <= pfn);
+        let region = regions.get(after.checked_sub(1)?)?;
+        (pfn.wrapping_sub(region.first) < region.pages).then_some(*region)
+    }
+
+    /// The guest page number behind a host page number of this map.
+    pub(crate) fn guest_page_of(&self, host_page: u64) -> Option<u64> {
+        self.inner.regions.iter().find_map(|region| {
+            let page = host_page.wrapping_sub(region.host_page);
+            (page < region.pages).then(|| region.first.wrapping_add(page))
+        })
+    }
+
+    /// The file behind the host address `address` of this map, or `None` when the region has no file (anonymous memory).
+    #[must_use]
+    pub fn file_at(&self, address: usize) -> Option<FileRun<'_>> {
+        let pfn = self.guest_page_of(u64_of(address) >> PAGE_SHIFT)?;
+        let region = self.inner.memory.find_region(GuestAddress(pfn << PAGE_SHIFT))?;
+        let file = region.file_offset()?;
+        let in_page = u64_of(address) & u64_of(PAGE_SIZE).wrapping_sub(1);
+        let into = (pfn << PAGE_SHIFT).checked_sub(region.start_addr().0)?.checked_add(in_page)?;
+        Some(FileRun {
+            file: file.file(),
+            offset: file.start().checked_add(into)?,
+            available: usize_of_u64(region.len().checked_sub(into)?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ram(ranges: &[(u64, usize)]) -> GuestRam {
+        let ranges: Vec<_> = ranges.iter().map(|&(start, len)| (GuestAddress(start), len)).collect();
+        GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn test_ram_region_lookup_at_edges_finds_only_ram() {
+        let ram = ram(&[(0, 0x10000), (0x100000, 0x4000), (0x1_0000_0000, 0x2000)]);
+        for (pfn, inside) in [
+            (0, true),
+            (0xF, true),
+            (0x10, false),
+            (0xFF, false),
+            (0x100, true),
+            (0x103, true),
+            (0x104, false),
+            (0xF_FFFF, false),
+            (0x10_0000, true),
+            (0x10_0001, true),
+            (0x10_0002, false),
+            (u64::MAX, false),
+        ] {
+            assert_eq!(ram.region_of(pfn).is_some(), inside, "page {pfn:#x}");
+        }
+        assert_eq!(ram.pages(), 16 + 4 + 2);
+    }
+
+    #[test]
+    fn test_ram_guest_page_of_host_page_round_trips() {
+        let ram = ram(&[(0, 0x4000), (0x100000, 0x4000)]);
+        for pfn in [0, 3, 0x100, 0x103] {
+            let region = ram.region_of(pfn).unwrap();
+            assert_eq!(ram.guest_page_of(region.host_page + (pfn - region.first)), Some(pfn));
+        }
+    }
+
+    #[test]
+    fn test_ram_with_partial_page_is_refused() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x800), 0x1000)]).unwrap();
+        assert_eq!(GuestRam::new(memory).unwrap_err(), RamError::NotPages { start: 0x800, len: 0x1000 });
+    }
+
+    #[test]
+    fn test_ram_without_file_has_no_file_run() {
+        let ram = ram(&[(0, 0x4000)]);
+        let host = ram.region_of(0).unwrap().host_page << PAGE_SHIFT;
+        assert!(ram.file_at(usize_of_u64(host)).is_none());
+    }
+}

@@ -1,0 +1,250 @@
+//! Page lists against a naive byte-by-byte model: what the guest describes is what the host reads and writes.
+
+use proptest::prelude::*;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam, RangeAssembler, RangeError};
+
+const PAGE: u64 = 4096;
+/// Two regions with a hole between them: 64 pages at 0, 64 pages at 1 MiB.
+const LOW_PAGES: u64 = 64;
+const HIGH_FIRST: u64 = 0x100;
+
+fn ram() -> GuestRam {
+    let size = usize::try_from(LOW_PAGES * PAGE).unwrap();
+    let map = [(GuestAddress(0), size), (GuestAddress(HIGH_FIRST * PAGE), size)];
+    let memory = GuestMemoryMmap::from_ranges(&map).unwrap();
+    for (first, pages) in [(0, LOW_PAGES), (HIGH_FIRST, LOW_PAGES)] {
+        for pfn in first..first + pages {
+            let bytes: Vec<u8> = (0..PAGE).map(|byte| (pfn * 31 + byte * 7 + byte / 251) as u8).collect();
+            memory.write_slice(&bytes, GuestAddress(pfn * PAGE)).unwrap();
+        }
+    }
+    GuestRam::new(memory).unwrap()
+}
+
+#[derive(Clone, Debug)]
+struct Range {
+    offset: u32,
+    count: u32,
+    pages: Vec<u64>,
+}
+
+impl Range {
+    fn words(&self) -> Vec<u64> {
+        let mut words = vec![u64::from(self.count) | u64::from(self.offset) << 32];
+        words.extend(&self.pages);
+        words
+    }
+
+    /// Guest address of each byte, the slow way.
+    fn addresses(&self) -> Vec<u64> {
+        (0..u64::from(self.count))
+            .map(|byte| {
+                let position = u64::from(self.offset) + byte;
+                self.pages[usize::try_from(position / PAGE).unwrap()] * PAGE + position % PAGE
+            })
+            .collect()
+    }
+}
+
+fn bytes_of(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+fn assemble(ram: &GuestRam, ranges: u32, words: &[u64], pieces: &[usize]) -> Result<GuestBuffer, RangeError> {
+    let bytes = bytes_of(words);
+    let mut buffer = GuestBuffer::new(ram.clone());
+    let mut assembler = RangeAssembler::begin(ranges, bytes.len())?;
+    let mut rest = bytes.as_slice();
+    for piece in pieces.iter().copied().chain(std::iter::repeat(28)) {
+        let (now, later) = rest.split_at((piece * 8).min(rest.len()));
+        if assembler.push(&mut buffer, now)? {
+            return Ok(buffer);
+        }
+        assert!(!later.is_empty(), "a list that is neither complete nor refused at its declared end");
+        rest = later;
+    }
+    unreachable!()
+}
+
+fn page() -> impl Strategy<Value = u64> {
+    prop_oneof![0..LOW_PAGES, HIGH_FIRST..HIGH_FIRST + LOW_PAGES]
+}
+
+fn pages() -> impl Strategy<Value = Vec<u64>> {
+    prop_oneof![
+        prop::collection::vec(page(), 1..12),
+        // Contiguous, in halves, and the same page again and again.
+        (0..LOW_PAGES - 12, 1..12_u64).prop_map(|(first, count)| (first..first + count).collect()),
+        (0..LOW_PAGES - 12, 1..6_u64).prop_map(|(first, count)| (0..count)
+            .flat_map(|i| [first + i / 2 * 2, first + i / 2 * 2 + 1])
+            .collect()),
+        (page(), 1..5_usize).prop_map(|(page, count)| vec![page; count]),
+    ]
+}
+
+fn range() -> impl Strategy<Value = Range> {
+    (pages(), 0..4096_u32, 0..4096_u32).prop_map(|(pages, offset, short)| {
+        let room = u32::try_from(pages.len()).unwrap() * 4096;
+        let offset = offset.min(room - 1) % 4096;
+        // The last page must be needed, or the list would be longer than the range.
+        let last_page = room - 4096;
+        let end = (room - short).max(last_page.max(offset) + 1);
+        Range { offset, count: end - offset, pages }
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn test_buffer_of_random_ranges_reads_and_writes_what_the_model_says(
+        ranges in prop::collection::vec(range(), 1..5),
+        pieces in prop::collection::vec(1..30_usize, 0..20),
+        cut in any::<(prop::sample::Index, prop::sample::Index)>(),
+    ) {
+        let ram = ram();
+        let words: Vec<u64> = ranges.iter().flat_map(Range::words).collect();
+        let buffer = assemble(&ram, u32::try_from(ranges.len()).unwrap(), &words, &pieces).unwrap();
+        let addresses: Vec<u64> = ranges.iter().flat_map(Range::addresses).collect();
+        prop_assert_eq!(buffer.len(), addresses.len());
+        prop_assert_eq!(buffer.pages(), ranges.iter().map(|range| range.pages.len()).sum::<usize>());
+        let listed: Vec<u64> = ranges.iter().flat_map(|range| range.pages.clone()).collect();
+        prop_assert_eq!(buffer.guest_pages().collect::<Vec<_>>(), listed);
+
+        let (a, b) = (cut.0.index(addresses.len() + 1), cut.1.index(addresses.len() + 1));
+        let (from, to) = (a.min(b), a.max(b));
+        let mut read = vec![0; to - from];
+        buffer.read(from, &mut read).unwrap();
+        let expected: Vec<u8> = addresses[from..to].iter().map(|&at| ram.memory().read_obj(GuestAddress(at)).unwrap()).collect();
+        prop_assert_eq!(&read, &expected);
+
+        let sliced: usize = buffer.slices(from, to - from).unwrap().map(|slice| slice.len()).sum();
+        prop_assert_eq!(sliced, to - from);
+        let mut iovecs = Vec::new();
+        buffer.iovecs(from, to - from, &mut iovecs).unwrap();
+        prop_assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), to - from);
+
+        // The last writer of a byte wins where pages repeat, in both.
+        let fresh: Vec<u8> = (0..read.len()).map(|i| (i * 13 + 5) as u8).collect();
+        let mut model = std::collections::BTreeMap::new();
+        for (at, value) in addresses[from..to].iter().zip(&fresh) {
+            model.insert(*at, *value);
+        }
+        buffer.write(from, &fresh).unwrap();
+        for (at, value) in model {
+            prop_assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(at)).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn test_assembler_fed_anything_never_panics_and_never_leaves_ram(
+        ranges in 0..6_u32,
+        words in prop::collection::vec(prop_oneof![any::<u64>(), page(), 1..0x10_0000_u64, Just(4096), Just(u64::MAX)], 0..80),
+        pieces in prop::collection::vec(0..30_usize, 1..20),
+    ) {
+        let ram = ram();
+        let bytes = bytes_of(&words);
+        let Ok(mut assembler) = RangeAssembler::begin(ranges, bytes.len()) else { return Ok(()) };
+        let mut buffer = GuestBuffer::new(ram);
+        let mut rest = bytes.as_slice();
+        for piece in pieces {
+            let (now, later) = rest.split_at((piece * 8).min(rest.len()));
+            rest = later;
+            match assembler.push(&mut buffer, now) {
+                Ok(true) => {
+                    let mut all = vec![0; buffer.len()];
+                    buffer.read(0, &mut all).unwrap();
+                    prop_assert!(buffer.guest_pages().all(|pfn| pfn < LOW_PAGES || (HIGH_FIRST..HIGH_FIRST + LOW_PAGES).contains(&pfn)));
+                    break;
+                }
+                Ok(false) => {}
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+#[test]
+fn test_buffer_of_contiguous_pages_is_one_run() {
+    let buffer =
+        assemble(&ram(), 1, &Range { offset: 0, count: 16 * 4096, pages: (4..20).collect() }.words(), &[26])
+            .unwrap();
+    assert_eq!((buffer.pages(), buffer.runs(), buffer.ranges()), (16, 1, 1));
+    assert!(buffer.is_whole_pages());
+}
+
+#[test]
+fn test_buffer_across_regions_breaks_the_run() {
+    let pages = vec![LOW_PAGES - 1, HIGH_FIRST, HIGH_FIRST + 1, 0];
+    let buffer = assemble(&ram(), 1, &Range { offset: 0, count: 4 * 4096, pages }.words(), &[]).unwrap();
+    assert_eq!(buffer.runs(), 3);
+}
+
+#[test]
+fn test_assembler_with_bad_ranges_names_each_fault() {
+    let ram = ram();
+    let word = |count: u32, offset: u32| u64::from(count) | u64::from(offset) << 32;
+    let cases: [(u32, Vec<u64>, RangeError); 9] = [
+        (0, vec![word(4096, 0), 1], RangeError::NoRanges),
+        (2, vec![word(4096, 0)], RangeError::Size { bytes: 8, ranges: 2 }),
+        (1, vec![word(0, 0), 1], RangeError::Empty),
+        (1, vec![word(4096, 0x1000), 1], RangeError::Offset(0x1000)),
+        (1, vec![word(u32::MAX, 1), 1], RangeError::Overflow { offset: 1, count: u32::MAX }),
+        (1, vec![word(4097, 0), 1], RangeError::ShortList { needed: 2, present: 1 }),
+        (1, vec![word(4096, 0), LOW_PAGES], RangeError::NotRam(LOW_PAGES)),
+        (1, vec![word(4096, 0), u64::MAX], RangeError::NotRam(u64::MAX)),
+        (2, vec![word(4096, 0), 1], RangeError::ShortList { needed: 1, present: 0 }),
+    ];
+    for (ranges, words, expected) in cases {
+        assert_eq!(assemble(&ram, ranges, &words, &[]).err(), Some(expected), "{ranges} ranges, {words:x?}");
+    }
+    assert_eq!(RangeAssembler::begin(1, 12).err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
+}
+
+#[test]
+fn test_assembler_with_words_past_the_ranges_ignores_them() {
+    let mut words = Range { offset: 0x200, count: 0x100, pages: vec![3] }.words();
+    words.extend([u64::MAX; 5]);
+    let buffer = assemble(&ram(), 1, &words, &[]).unwrap();
+    assert_eq!((buffer.len(), buffer.pages()), (0x100, 1));
+}
+
+#[test]
+fn test_buffer_access_past_the_end_is_refused_and_touches_nothing() {
+    let buffer = assemble(&ram(), 1, &Range { offset: 1, count: 100, pages: vec![3] }.words(), &[]).unwrap();
+    let error = Some(BufferError::OutOfBounds { offset: 1, len: 100, size: 100 });
+    assert_eq!(buffer.slices(1, 100).err(), error);
+    assert_eq!(buffer.read(1, &mut [0; 100]).err(), error);
+    assert_eq!(buffer.write(1, &[0; 100]).err(), error);
+    assert!(buffer.slices(usize::MAX, 2).is_err());
+    assert!(buffer.slices(100, 0).unwrap().next().is_none());
+}
+
+#[test]
+fn test_iovecs_of_touching_ranges_merge_and_leave_earlier_ones_alone() {
+    let words: Vec<u64> =
+        [Range { offset: 0, count: 4096, pages: vec![3] }, Range { offset: 0, count: 4096, pages: vec![4] }]
+            .iter()
+            .flat_map(Range::words)
+            .collect();
+    let buffer = assemble(&ram(), 2, &words, &[]).unwrap();
+    let mut iovecs = vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 7 }];
+    buffer.iovecs(0, 8192, &mut iovecs).unwrap();
+    assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).collect::<Vec<_>>(), [7, 8192]);
+}
+
+#[test]
+fn test_buffer_cleared_and_refilled_allocates_nothing() {
+    let ram = ram();
+    let mut buffer = GuestBuffer::new(ram);
+    let bytes =
+        bytes_of(&Range { offset: 0, count: 20 * 4096, pages: (0..20).map(|i| i * 2).collect() }.words());
+    let mut fill = || {
+        buffer.clear();
+        assert!(RangeAssembler::begin(1, bytes.len()).unwrap().push(&mut buffer, &bytes).unwrap());
+        buffer.heap_bytes()
+    };
+    let first = fill();
+    assert_eq!(fill(), first);
+}
