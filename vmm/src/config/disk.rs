@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
 pub const MAX_CONTROLLERS: u32 = 16;
@@ -15,16 +15,17 @@ pub const MAX_LUNS: u8 = 64;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
     /// Raw image file or block device.
+    #[serde(deserialize_with = "super::de::host_path")]
     pub path: PathBuf,
     /// The guest may not write, and the image is opened for reading only.
     #[serde(default)]
     pub readonly: bool,
     /// The controller it hangs on, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists when a disk names it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "controller")]
     pub controller: u32,
     /// Its number on the controller, 0 to [`MAX_LUNS`] - 1. Without one, the lowest free number, in the order of the disks.
     /// Always set after loading.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
     pub lun: Option<u8>,
     /// What `synthvm inspect` calls it. Unique among the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,6 +51,14 @@ impl DiskConfig {
             block_size: BlockSize::default(),
         }
     }
+}
+
+fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    super::bounded(deserializer, "a controller's number", 0..=MAX_CONTROLLERS - 1)
+}
+
+fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    super::bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1).map(Some)
 }
 
 /// A disk's logical block size.
@@ -80,7 +89,7 @@ impl TryFrom<u32> for BlockSize {
         match bytes {
             512 => Ok(BlockSize::B512),
             4096 => Ok(BlockSize::B4096),
-            _ => Err(format!("a block size of {bytes} is not offered; use 512 or 4096")),
+            _ => Err(format!("a block size of {bytes} is not offered; write 512 or 4096")),
         }
     }
 }

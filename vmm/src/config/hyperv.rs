@@ -1,14 +1,15 @@
 //! Which Hyper-V enlightenments the guest is offered.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 /// A preset and the options in which this machine differs from it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct HypervConfig {
     /// The set of options to start from.
-    #[serde(default)]
     pub preset: HypervPreset,
     /// Options switched on or off on top of the preset.
     #[serde(flatten)]
@@ -19,6 +20,59 @@ impl HypervConfig {
     /// Whether the guest is offered `option`.
     pub fn offers(&self, option: HypervOption) -> bool {
         self.overrides.get(&option).copied().unwrap_or_else(|| self.preset.offers(option))
+    }
+
+    /// An option that is on although one that it needs is off, and the latter.
+    pub fn unmet(&self) -> Option<(HypervOption, HypervOption)> {
+        let on = HypervOption::ALL.iter().copied().filter(|option| self.offers(*option));
+        on.flat_map(|option| option.needs().iter().map(move |needed| (option, *needed)))
+            .find(|(_, needed)| !self.offers(*needed))
+    }
+}
+
+impl<'de> Deserialize<'de> for HypervConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ConfigVisitor)
+    }
+}
+
+struct ConfigVisitor;
+
+impl<'de> Visitor<'de> for ConfigVisitor {
+    type Value = HypervConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`preset` and the names of options, each on or off")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HypervConfig, A::Error> {
+        let mut config = HypervConfig::default();
+        while let Some(key) = map.next_key()? {
+            match key {
+                Key::Preset => config.preset = map.next_value()?,
+                Key::Option(option) => {
+                    config.overrides.insert(option, map.next_value()?);
+                }
+            }
+        }
+        Ok(config)
+    }
+}
+
+/// What can stand before `=` in `--hyperv`.
+enum Key {
+    Preset,
+    Option(HypervOption),
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name == "preset" {
+            return Ok(Key::Preset);
+        }
+        let option = HypervOption::ALL.iter().copied().find(|option| option.name() == name);
+        option.map(Key::Option).ok_or_else(|| serde::de::Error::unknown_field(&name, KEY_NAMES))
     }
 }
 
@@ -56,6 +110,8 @@ macro_rules! options {
             }
         }
 
+        const KEY_NAMES: &[&str] = &["preset", $($name),*];
+
         impl HypervPreset {
             /// Whether the preset contains `option`.
             pub const fn offers(self, option: HypervOption) -> bool {
@@ -68,6 +124,33 @@ macro_rules! options {
     };
     (@on) => { true };
     (@off) => { false };
+}
+
+impl HypervOption {
+    /// Options without which this one means nothing or harms the guest.
+    pub const fn needs(self) -> &'static [HypervOption] {
+        match self {
+            HypervOption::Hypercall => &[],
+            HypervOption::VpIndex
+            | HypervOption::Time
+            | HypervOption::Frequencies
+            | HypervOption::TscInvariant
+            | HypervOption::Relaxed
+            | HypervOption::Vapic
+            | HypervOption::Spinlocks
+            | HypervOption::DeprecateAutoEoi
+            | HypervOption::Crash
+            | HypervOption::Reset
+            | HypervOption::Runtime
+            | HypervOption::XmmInput
+            | HypervOption::ExtendedHypercalls => &[HypervOption::Hypercall],
+            HypervOption::Synic => &[HypervOption::Hypercall, HypervOption::VpIndex],
+            HypervOption::Stimer => &[HypervOption::Synic, HypervOption::Time],
+            HypervOption::StimerDirect => &[HypervOption::Stimer],
+            HypervOption::TlbFlush | HypervOption::Ipi => &[HypervOption::Hypercall, HypervOption::VpIndex],
+            HypervOption::ExProcessorMasks => &[HypervOption::Hypercall],
+        }
+    }
 }
 
 options! {

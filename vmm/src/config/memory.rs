@@ -15,6 +15,7 @@ pub const MAX_MEMORY: ByteSize = ByteSize::from_mib(4 << 20);
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MemoryConfig {
     /// [`MIN_MEMORY`] to [`MAX_MEMORY`], in whole MiB (in whole 2 MiB with `hugepages`).
+    #[serde(default = "default_size")]
     pub size: ByteSize,
     /// Back the RAM with the host's 2 MiB hugepages instead of ordinary pages.
     #[serde(default)]
@@ -23,6 +24,10 @@ pub struct MemoryConfig {
 
 impl Default for MemoryConfig {
     fn default() -> Self {
-        MemoryConfig { size: ByteSize::from_mib(1024), hugepages: false }
+        MemoryConfig { size: default_size(), hugepages: false }
     }
+}
+
+fn default_size() -> ByteSize {
+    ByteSize::from_mib(1024)
 }

@@ -2,19 +2,35 @@
 //!
 //! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same keys, and defaults.
 
+mod check;
+mod de;
 mod disk;
+mod error;
+mod file;
 mod hyperv;
+mod inputs;
+mod keyvalue;
+mod load;
 mod memory;
+mod node;
 mod policy;
+mod print;
 mod serial;
 mod size;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use disk::{BlockSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS};
+pub use error::ConfigError;
+pub(crate) use error::unknown;
+pub use file::MAX_FILE_BYTES;
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
+pub use inputs::InputError;
+pub use load::{Flag, KEYS};
 pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
 pub use policy::{IrqchipMode, OnPanic, OnReset};
 pub use serial::SerialConfig;
@@ -31,14 +47,18 @@ pub const DEFAULT_KVM: &str = "/dev/kvm";
 /// How long the guest may take to power itself down after the first stop signal, unless the user says otherwise.
 pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
 
+/// The longest that it can be: a day.
+pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
+
 /// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmConfig {
     /// Kernel image: bzImage or ELF vmlinux.
+    #[serde(deserialize_with = "de::host_path")]
     pub kernel: PathBuf,
     /// Initial RAM disk, handed to the kernel unchanged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub initrd: Option<PathBuf>,
     /// Kernel command line, handed over unchanged.
     #[serde(default)]
@@ -47,7 +67,7 @@ pub struct VmConfig {
     #[serde(default)]
     pub memory: MemoryConfig,
     /// vCPUs, 1 to [`MAX_CPUS`].
-    #[serde(default = "default_cpus")]
+    #[serde(default = "default_cpus", deserialize_with = "cpus")]
     pub cpus: u8,
     /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used twice.
     #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
@@ -59,7 +79,7 @@ pub struct VmConfig {
     #[serde(default)]
     pub serial2: SerialConfig,
     /// Where to listen for `synthvm inspect` and `synthvm control`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub control: Option<PathBuf>,
     /// Which Hyper-V enlightenments the guest is offered.
     #[serde(default)]
@@ -74,10 +94,10 @@ pub struct VmConfig {
     #[serde(default)]
     pub on_panic: OnPanic,
     /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at once.
-    #[serde(default = "default_stop_timeout")]
+    #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
     pub stop_timeout: u32,
     /// The KVM device node.
-    #[serde(default = "default_kvm")]
+    #[serde(default = "default_kvm", deserialize_with = "de::host_path")]
     pub kvm: PathBuf,
 }
 
@@ -91,4 +111,25 @@ fn default_stop_timeout() -> u32 {
 
 fn default_kvm() -> PathBuf {
     PathBuf::from(DEFAULT_KVM)
+}
+
+fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    bounded(deserializer, "a machine's number of vCPUs", 1..=MAX_CPUS)
+}
+
+fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    bounded(deserializer, "the time to power down, in seconds,", 0..=MAX_STOP_TIMEOUT_SECONDS)
+}
+
+/// Reads a number that must lie in `range`; `what` starts the sentence that says so.
+fn bounded<'de, D, N>(deserializer: D, what: &str, range: std::ops::RangeInclusive<N>) -> Result<N, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<u64> + PartialOrd + std::fmt::Display,
+{
+    let number = u64::deserialize(deserializer)?;
+    let fitting = N::try_from(number).ok().filter(|fitting| range.contains(fitting));
+    let refuse =
+        || serde::de::Error::custom(format!("{what} is {} to {}, not {number}", range.start(), range.end()));
+    fitting.ok_or_else(refuse)
 }

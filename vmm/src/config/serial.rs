@@ -1,11 +1,12 @@
 //! Where a serial port's bytes go.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// The host's end of a 16550.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The host's end of a 16550: `null`, `stdio`, `file=PATH` or `socket=PATH`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SerialConfig {
     /// The port exists; output is dropped and there is no input.
@@ -14,8 +15,10 @@ pub enum SerialConfig {
     /// The terminal that `synthvm` was started in (in raw mode while the guest runs).
     Stdio,
     /// Output only, to this file, which is created or emptied.
+    #[serde(deserialize_with = "super::de::host_path")]
     File(PathBuf),
     /// A listening Unix socket; one client at a time, output is dropped while there is none.
+    #[serde(deserialize_with = "super::de::host_path")]
     Socket(PathBuf),
 }
 
@@ -23,5 +26,23 @@ impl SerialConfig {
     /// The default of the first port.
     pub(super) fn stdio() -> Self {
         SerialConfig::Stdio
+    }
+}
+
+impl fmt::Display for SerialConfig {
+    /// As it is written after `--serial`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SerialConfig::Null => f.write_str("null"),
+            SerialConfig::Stdio => f.write_str("stdio"),
+            SerialConfig::File(path) => write!(f, "file={}", path.display()),
+            SerialConfig::Socket(path) => write!(f, "socket={}", path.display()),
+        }
+    }
+}
+
+impl Serialize for SerialConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }

@@ -1,0 +1,141 @@
+//! What no single value can say: the rules between values, and the numbers that disks get by default.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::ConfigError;
+use super::node::{Node, Value};
+use super::{ByteSize, DiskConfig, HypervConfig, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig, VmConfig};
+
+const MIB: u64 = 1 << 20;
+
+/// Gives each disk its LUN and checks the whole. `root` is what `config` was read from.
+pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigError> {
+    let at = |key: &str, message: String| {
+        let error = ConfigError::new(message);
+        root.get(key).map_or(error.clone(), |node| node.place(error))
+    };
+    check_memory(config).map_err(|message| at("memory", message))?;
+    check_cmdline(&config.cmdline).map_err(|message| at("cmdline", message))?;
+    check_ports(config).map_err(|(key, message)| at(key, message))?;
+    check_hyperv(&config.hyperv, config.disks.is_empty()).map_err(|message| at("hyperv", message))?;
+
+    let places = match root.get("disk").map(|node| &node.value) {
+        Some(Value::List(nodes)) => nodes.as_slice(),
+        _ => &[],
+    };
+    complete_disks(&mut config.disks).map_err(|(index, message)| {
+        let error = ConfigError::new(message);
+        places.get(index).map_or(error.clone(), |node| node.place(error))
+    })
+}
+
+fn check_memory(config: &VmConfig) -> Result<(), String> {
+    let (size, hugepages) = (config.memory.size, config.memory.hugepages);
+    let unit = if hugepages { 2 * MIB } else { MIB };
+    if size < MIN_MEMORY {
+        return Err(format!("{size} is too small; a machine has {MIN_MEMORY} to {MAX_MEMORY}"));
+    }
+    if size > MAX_MEMORY {
+        return Err(format!("{size} is too large; a machine has {MIN_MEMORY} to {MAX_MEMORY}"));
+    }
+    if !size.bytes().is_multiple_of(unit) {
+        let below = ByteSize::from_bytes(size.bytes() / unit * unit);
+        let above = ByteSize::from_bytes(below.bytes() + unit);
+        let why = if hugepages { "hugepages come in 2 MiB" } else { "memory comes in whole MiB" };
+        return Err(format!("{size} is not possible, because {why}; use {below} or {above}"));
+    }
+    Ok(())
+}
+
+fn check_cmdline(cmdline: &str) -> Result<(), String> {
+    match cmdline.contains('\0') {
+        true => Err("a kernel command line cannot contain a NUL".into()),
+        false => Ok(()),
+    }
+}
+
+/// No two users of one terminal, file or socket.
+fn check_ports(config: &VmConfig) -> Result<(), (&'static str, String)> {
+    if config.serial == SerialConfig::Stdio && config.serial2 == SerialConfig::Stdio {
+        // `stdio` is the first port's default, so whoever asks for it on the second has to be told about the first.
+        return Err((
+            "serial2",
+            "the terminal is taken by the first port; add --serial null, or another place".into(),
+        ));
+    }
+    let path = |serial: &SerialConfig| match serial {
+        SerialConfig::File(path) | SerialConfig::Socket(path) => Some(path.clone()),
+        SerialConfig::Null | SerialConfig::Stdio => None,
+    };
+    let mut seen = BTreeMap::new();
+    let users = [
+        ("serial", path(&config.serial)),
+        ("serial2", path(&config.serial2)),
+        ("control", config.control.clone()),
+    ];
+    for (key, path) in users {
+        if let Some(other) = path.and_then(|path| seen.insert(path, key)) {
+            return Err((key, format!("this path is used by --{other} already")));
+        }
+    }
+    Ok(())
+}
+
+fn check_hyperv(hyperv: &HypervConfig, no_disks: bool) -> Result<(), String> {
+    if let Some((option, needed)) = hyperv.unmet() {
+        let (option, needed) = (option.name(), needed.name());
+        return Err(format!(
+            "`{option}` needs `{needed}`, which is off; add {option}=off, or leave {needed} on"
+        ));
+    }
+    if !no_disks && !hyperv.offers(super::HypervOption::Synic) {
+        return Err("the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into());
+    }
+    Ok(())
+}
+
+type DiskError = (usize, String);
+
+fn complete_disks(disks: &mut [DiskConfig]) -> Result<(), DiskError> {
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for (index, disk) in disks.iter().enumerate() {
+        check_names(disk).map_err(|message| (index, message))?;
+        if let Some(id) = &disk.id
+            && !ids.insert(id.clone())
+        {
+            return Err((index, format!("the id `{id}` is used by another disk")));
+        }
+        if let Some(lun) = disk.lun
+            && !taken.insert((disk.controller, lun))
+        {
+            return Err((
+                index,
+                format!("LUN {lun} on controller {} is used by another disk", disk.controller),
+            ));
+        }
+    }
+    for (index, disk) in disks.iter_mut().enumerate().filter(|(_, disk)| disk.lun.is_none()) {
+        let controller = disk.controller;
+        let free = (0..MAX_LUNS).find(|lun| !taken.contains(&(controller, *lun)));
+        let lun = free.ok_or_else(|| (index, full(controller)))?;
+        taken.insert((controller, lun));
+        disk.lun = Some(lun);
+    }
+    Ok(())
+}
+
+fn full(controller: u32) -> String {
+    format!("controller {controller} has {MAX_LUNS} disks already; add controller={}", controller + 1)
+}
+
+fn check_names(disk: &DiskConfig) -> Result<(), String> {
+    let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7E));
+    if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !printable(serial)) {
+        return Err("a serial number has 1 to 32 printable ASCII characters".into());
+    }
+    if disk.id.as_deref().is_some_and(|id| id.len() > 64 || !printable(id)) {
+        return Err("an id has 1 to 64 printable ASCII characters".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The text after a flag: `path=a.img,readonly=on`.
+//!
+//! Items are separated by commas; a comma inside a value is written twice. The first item may be bare (`a.img`): it is the value
+//! of the option's main key. A later item without `=` is a switch that is on.
+
+use super::error::{ConfigError, Origin};
+use super::node::{Entry, Node, Value};
+
+/// Reads the text of a flag whose keys are separated by commas. `bare_key` is the key that a bare first item stands for.
+pub(crate) fn parse(flag: &str, text: &str, bare_key: &str) -> Result<Node, ConfigError> {
+    let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
+    let fail = |message: String| Err(ConfigError::new(message).or_at(Some(&origin)));
+    let node = |value| Node { value, origin: Some(origin.clone()), base: None };
+    let mut entries: Vec<Entry> = Vec::new();
+    for (index, item) in split(text).into_iter().enumerate() {
+        let (key, value) = match item.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Value::Text(value.to_owned())),
+            None if item.is_empty() => return fail(empty_item(text, bare_key)),
+            None if index == 0 => (bare_key.to_owned(), Value::Text(item)),
+            None => (item, Value::Present),
+        };
+        if key.is_empty() {
+            return fail(format!("`=` has no key before it; write {bare_key}=VALUE"));
+        }
+        if entries.iter().any(|entry| entry.key == key) {
+            return fail(format!("`{key}` is given twice"));
+        }
+        entries.push(Entry { key, node: node(value) });
+    }
+    Ok(node(Value::Table(entries)))
+}
+
+/// The value of a flag that is not a list of keys.
+pub(crate) fn plain(flag: &str, text: &str) -> Node {
+    let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
+    Node { value: Value::Text(text.to_owned()), origin: Some(origin), base: None }
+}
+
+fn empty_item(text: &str, bare_key: &str) -> String {
+    match text {
+        "" => format!("the value is empty; write for example {bare_key}=VALUE"),
+        _ => "nothing stands between two commas or at an end (a comma inside a value is written `,,`)"
+            .to_owned(),
+    }
+}
+
+/// Splits at single commas; two commas are one that belongs to the value.
+fn split(text: &str) -> Vec<String> {
+    let mut items = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        if char == ',' && chars.next_if_eq(&',').is_none() {
+            items.push(String::new());
+        } else if let Some(item) = items.last_mut() {
+            item.push(char);
+        }
+    }
+    items
+}
+
+/// Writes a value so that [`parse`] reads it back.
+pub(crate) fn escape(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(text: &str) -> Vec<(String, Value)> {
+        match parse("--disk", text, "path").unwrap().value {
+            Value::Table(entries) => entries.into_iter().map(|entry| (entry.key, entry.node.value)).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
+
+    #[test]
+    fn test_keyvalue_with_keys_keeps_them_in_order() {
+        assert_eq!(
+            entries("path=a.img,lun=3,readonly"),
+            [("path".into(), text("a.img")), ("lun".into(), text("3")), ("readonly".into(), Value::Present)]
+        );
+    }
+
+    #[test]
+    fn test_keyvalue_bare_first_item_is_the_main_key() {
+        assert_eq!(entries("a.img"), [("path".into(), text("a.img"))]);
+    }
+
+    #[test]
+    fn test_keyvalue_value_with_equals_sign_is_split_at_the_first() {
+        assert_eq!(entries("path=a=b"), [("path".into(), text("a=b"))]);
+    }
+
+    #[test]
+    fn test_keyvalue_doubled_comma_belongs_to_the_value() {
+        assert_eq!(entries("a,,b,lun=1"), [("path".into(), text("a,b")), ("lun".into(), text("1"))]);
+        assert_eq!(entries("path=,,,,x"), [("path".into(), text(",,x"))]);
+    }
+
+    #[test]
+    fn test_keyvalue_escaped_value_reads_back() {
+        for value in ["a", "a,b", ",", ",,", "a,,,b,"] {
+            assert_eq!(
+                entries(&format!("path={}", escape(value))),
+                [("path".into(), text(value))],
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn test_keyvalue_malformed_text_names_flag_and_text() {
+        for (bad, why) in [
+            ("", "empty"),
+            ("a.img,", "comma"),
+            ("=x", "no key"),
+            ("a.img,lun=1,lun=2", "`lun` is given twice"),
+            ("a.img,path=b.img", "`path` is given twice"),
+        ] {
+            let error = parse("--disk", bad, "path").unwrap_err().to_string();
+            assert!(
+                error.starts_with("--disk") && error.contains(bad) && error.contains(why),
+                "{bad}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! From flags and file to a checked [`VmConfig`].
+
+use std::path::Path;
+
+use super::error::{ConfigError, Origin, unknown};
+use super::node::{Entry, Node, Value};
+use super::{VmConfig, check, de, file, keyvalue};
+
+/// A flag as the user gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flag {
+    /// The key it sets: `disk` for `--disk`. One of [`KEYS`], or `hugepages`.
+    pub key: &'static str,
+    /// Its text; empty for a switch.
+    pub text: String,
+}
+
+/// Every key at the top of a file. Each is a flag of `synthvm run` as well.
+pub const KEYS: &[&str] = &[
+    "kernel",
+    "initrd",
+    "cmdline",
+    "memory",
+    "cpus",
+    "disk",
+    "serial",
+    "serial2",
+    "control",
+    "hyperv",
+    "irqchip",
+    "on-reset",
+    "on-panic",
+    "stop-timeout",
+    "kvm",
+];
+
+/// Keys whose value is a table, and the key in it that a bare value stands for: `--disk a.img` is `--disk path=a.img`.
+const TABLES: &[(&str, &str)] = &[("memory", "size"), ("disk", "path"), ("hyperv", "preset")];
+
+impl VmConfig {
+    /// Reads the file, if there is one, lays the flags over it and fills in the defaults.
+    ///
+    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key; `--disk` adds a disk.
+    ///
+    /// # Errors
+    /// The first thing that is unknown, doubled, malformed or contradictory, with its flag or its line. Nothing outside the file
+    /// is looked at: whether images exist is asked by [`VmConfig::check_inputs`].
+    pub fn load(path: Option<&Path>, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
+        let mut root = match path {
+            Some(path) => file::read(path)?,
+            None => Node::root(),
+        };
+        assemble(&mut root, flags)?;
+        interpret(&root)
+    }
+
+    /// As [`VmConfig::load`], from TOML text instead of a file. Relative paths in it are relative to the current directory.
+    ///
+    /// # Errors
+    /// As [`VmConfig::load`].
+    pub fn from_toml(text: &str, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
+        let mut root = file::parse("<text>", text, None)?;
+        assemble(&mut root, flags)?;
+        interpret(&root)
+    }
+}
+
+fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
+    for (key, bare_key) in TABLES {
+        if let Some(node) = root.get_mut(key) {
+            let written = std::mem::replace(node, Node::root());
+            *node = match written.value {
+                Value::List(items) => {
+                    let items = items.into_iter().map(|item| item.expand(bare_key)).collect();
+                    Node { value: Value::List(items), ..written }
+                }
+                _ => written.expand(bare_key),
+            };
+        }
+    }
+    root.merge(flag_tree(flags)?);
+    Ok(())
+}
+
+/// The flags alone as a tree, so that one given twice is noticed before anything of the file is replaced.
+fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
+    let mut tree = Node::root();
+    for Flag { key, text } in flags {
+        let flag = format!("--{key}");
+        let (key, node) = match (*key, TABLES.iter().find(|(table, _)| table == key)) {
+            ("hugepages", _) => ("memory", hugepages()),
+            (key, Some((_, bare_key))) => (key, keyvalue::parse(&flag, text, bare_key)?),
+            (key, None) if KEYS.contains(&key) => (key, keyvalue::plain(&flag, text)),
+            (key, None) => return Err(ConfigError::new(unknown("option", key, KEYS))),
+        };
+        let node = match key {
+            "disk" => Node { value: Value::List(vec![node]), origin: None, base: None },
+            _ => node,
+        };
+        refuse_doubled(&tree, key, &node)?;
+        let entry = Entry { key: key.to_owned(), node };
+        tree.merge(Node { value: Value::Table(vec![entry]), origin: None, base: None });
+    }
+    Ok(tree)
+}
+
+fn hugepages() -> Node {
+    let origin = Some(Origin::Flag { flag: "--hugepages".into(), text: String::new() });
+    let on = Node { value: Value::Present, origin: origin.clone(), base: None };
+    Node { value: Value::Table(vec![Entry { key: "hugepages".into(), node: on }]), origin, base: None }
+}
+
+fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError> {
+    let Some(known) = tree.get(key) else { return Ok(()) };
+    let doubled = match (&known.value, &node.value) {
+        (Value::List(_), _) => None,
+        (Value::Table(_), Value::Table(entries)) => {
+            entries.iter().find(|entry| known.get(&entry.key).is_some())
+        }
+        _ => return Err(node.place(ConfigError::new(format!("`{key}` is given twice")))),
+    };
+    match doubled {
+        Some(entry) => Err(node.place(ConfigError::new(format!("`{}` is given twice", entry.key)))),
+        None => Ok(()),
+    }
+}
+
+fn interpret(root: &Node) -> Result<VmConfig, ConfigError> {
+    if root.get("kernel").is_none() {
+        // The commonest slip of all: say it before anything else.
+        refuse_unknown_keys(root)?;
+        return Err(ConfigError::new(
+            "there is no kernel; give --kernel FILE, or `kernel = \"FILE\"` in the file",
+        ));
+    }
+    let mut config: VmConfig = de::from_node(root)?;
+    check::complete(&mut config, root)?;
+    Ok(config)
+}
+
+fn refuse_unknown_keys(root: &Node) -> Result<(), ConfigError> {
+    let Value::Table(entries) = &root.value else { return Ok(()) };
+    match entries.iter().find(|entry| !KEYS.contains(&entry.key.as_str())) {
+        Some(entry) => Err(entry.node.place(ConfigError::new(unknown("key", &entry.key, KEYS)))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,98 @@
+//! A configuration before it has a meaning: a tree of values that know where they were written.
+//!
+//! Flags and files become the same tree, so one deserializer and one set of messages serves both.
+
+use std::path::PathBuf;
+
+use super::error::{ConfigError, Origin};
+
+/// One value and its place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Node {
+    pub(crate) value: Value,
+    /// None only for the root.
+    pub(crate) origin: Option<Origin>,
+    /// What a relative path in this value is relative to; None: the current directory.
+    pub(crate) base: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Value {
+    /// Text; whoever wants a number or a switch reads it from the text.
+    Text(String),
+    Bool(bool),
+    Integer(i64),
+    /// Something that no key accepts, by its name ("a date", "a fraction").
+    Odd(&'static str),
+    /// A key without a value, as in `--disk a.img,readonly`: a switch that is on.
+    Present,
+    List(Vec<Node>),
+    Table(Vec<Entry>),
+}
+
+/// A key of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) node: Node,
+}
+
+impl Node {
+    /// An empty table without a place.
+    pub(crate) fn root() -> Self {
+        Node { value: Value::Table(Vec::new()), origin: None, base: None }
+    }
+
+    /// Text that stands for a whole table, written out: `memory = "1G"` means `memory = { size = "1G" }`.
+    pub(crate) fn expand(self, bare_key: &str) -> Node {
+        let is_bare = matches!(self.value, Value::Text(_) | Value::Integer(_));
+        if !is_bare {
+            return self;
+        }
+        let (origin, base) = (self.origin.clone(), self.base.clone());
+        Node { value: Value::Table(vec![Entry { key: bare_key.to_owned(), node: self }]), origin, base }
+    }
+
+    /// Lays `over` on top: tables merge key by key, lists are appended, everything else is replaced.
+    pub(crate) fn merge(&mut self, over: Node) {
+        match (&mut self.value, over.value) {
+            (Value::Table(mine), Value::Table(theirs)) => {
+                for entry in theirs {
+                    match mine.iter_mut().find(|known| known.key == entry.key) {
+                        Some(known) => known.node.merge(entry.node),
+                        None => mine.push(entry),
+                    }
+                }
+                // A check of the table as a whole is a check of what was written last.
+                if over.origin.is_some() {
+                    self.origin = over.origin;
+                }
+            }
+            (Value::List(mine), Value::List(theirs)) => mine.extend(theirs),
+            (_, value) => *self = Node { value, ..over },
+        }
+    }
+
+    /// The child under `key`.
+    pub(crate) fn get(&self, key: &str) -> Option<&Node> {
+        match &self.value {
+            Value::Table(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            _ => None,
+        }
+    }
+
+    /// The child under `key`, taken out.
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
+        match &mut self.value {
+            Value::Table(entries) => {
+                entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.node)
+            }
+            _ => None,
+        }
+    }
+
+    /// `error`, placed here unless it already has a place.
+    pub(crate) fn place(&self, error: ConfigError) -> ConfigError {
+        error.or_at(self.origin.as_ref())
+    }
+}

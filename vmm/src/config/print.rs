@@ -1,0 +1,52 @@
+//! A configuration as the TOML file that gives it again.
+
+use std::path::{Path, PathBuf};
+
+use super::{HypervOption, SerialConfig, VmConfig};
+
+impl VmConfig {
+    /// The whole configuration, defaults included, as a TOML file. Paths are absolute, so the file means the same wherever it is
+    /// put.
+    ///
+    /// # Errors
+    /// Says why, when the current directory is gone (a relative path means nothing then).
+    pub fn to_toml(&self) -> Result<String, String> {
+        let config = self
+            .with_absolute_paths()
+            .map_err(|error| format!("cannot tell the current directory: {error}"))?;
+        let body = toml::to_string(&config).map_err(|error| format!("cannot write TOML: {error}"))?;
+        Ok(format!("# Start it with: synthvm run FILE\n{body}{}", self.hyperv_comment()))
+    }
+
+    fn with_absolute_paths(&self) -> std::io::Result<VmConfig> {
+        let mut config = self.clone();
+        let optional = |path: &mut Option<PathBuf>| path.as_mut().map_or(Ok(()), make_absolute);
+        make_absolute(&mut config.kernel)?;
+        make_absolute(&mut config.kvm)?;
+        optional(&mut config.initrd)?;
+        optional(&mut config.control)?;
+        for disk in &mut config.disks {
+            make_absolute(&mut disk.path)?;
+        }
+        for port in [&mut config.serial, &mut config.serial2] {
+            match port {
+                SerialConfig::File(path) | SerialConfig::Socket(path) => make_absolute(path)?,
+                SerialConfig::Null | SerialConfig::Stdio => {}
+            }
+        }
+        Ok(config)
+    }
+
+    fn hyperv_comment(&self) -> String {
+        let names = |on: bool| {
+            let options = HypervOption::ALL.iter().filter(|option| self.hyperv.offers(**option) == on);
+            options.map(|option| option.name()).collect::<Vec<_>>().join(", ")
+        };
+        format!("\n# Hyper-V options that are on: {}\n# and off: {}\n", names(true), names(false))
+    }
+}
+
+fn make_absolute(path: &mut PathBuf) -> std::io::Result<()> {
+    *path = std::path::absolute(Path::new(path))?;
+    Ok(())
+}

@@ -1,0 +1,289 @@
+//! The three sources of a configuration, together.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+fn flags(pairs: &[(&'static str, &str)]) -> Vec<Flag> {
+    pairs.iter().map(|(key, text)| Flag { key, text: (*text).to_owned() }).collect()
+}
+
+fn load(toml: &str, pairs: &[(&'static str, &str)]) -> Result<VmConfig, String> {
+    VmConfig::from_toml(toml, &flags(pairs)).map_err(|error| error.to_string())
+}
+
+/// From flags alone, with a kernel.
+fn with(pairs: &[(&'static str, &str)]) -> Result<VmConfig, String> {
+    load("kernel = \"k\"", pairs)
+}
+
+#[track_caller]
+fn refuses(result: Result<VmConfig, String>, parts: &[&str]) {
+    let error = result.expect_err("must be refused");
+    for part in parts {
+        assert!(error.contains(part), "`{part}` is not in: {error}");
+    }
+    assert!(!error.contains('\n'), "more than a line: {error}");
+}
+
+#[test]
+fn test_load_kernel_alone_fills_in_the_documented_defaults() {
+    let config = load("", &[("kernel", "bzImage")]).unwrap();
+    assert_eq!(config.kernel, Path::new("bzImage"));
+    assert_eq!((config.memory.size.bytes(), config.memory.hugepages, config.cpus), (1 << 30, false, 1));
+    assert_eq!((config.serial, config.serial2), (SerialConfig::Stdio, SerialConfig::Null));
+    assert_eq!(
+        (config.irqchip, config.on_reset, config.on_panic),
+        (IrqchipMode::Full, OnReset::Reboot, OnPanic::Exit)
+    );
+    assert_eq!((config.stop_timeout, config.kvm), (30, PathBuf::from("/dev/kvm")));
+    assert_eq!(config.hyperv.preset, HypervPreset::Linux);
+    assert!(
+        config.disks.is_empty()
+            && config.initrd.is_none()
+            && config.control.is_none()
+            && config.cmdline.is_empty()
+    );
+}
+
+#[test]
+fn test_load_without_kernel_names_both_ways_to_give_one() {
+    refuses(load("", &[]), &["--kernel", "`kernel = "]);
+}
+
+#[test]
+fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
+    let file = r#"
+        kernel = "k"
+        initrd = "i"
+        cmdline = "console=ttyS0 root=/dev/sda"
+        memory = { size = "5GiB", hugepages = true }
+        cpus = 4
+        serial = "file=out.log"
+        serial2 = "socket=s.sock"
+        control = "c.sock"
+        hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
+        irqchip = "split"
+        on-reset = "exit"
+        on-panic = "continue"
+        stop-timeout = 5
+        kvm = "/dev/other"
+        [[disk]]
+        path = "a.img"
+        [[disk]]
+        path = "b,c=d.img"
+        readonly = true
+        controller = 1
+        lun = 7
+        id = "data"
+        serial = "S-1"
+        block-size = 4096
+    "#;
+    let from_flags = flags(&[
+        ("kernel", "k"),
+        ("initrd", "i"),
+        ("cmdline", "console=ttyS0 root=/dev/sda"),
+        ("memory", "5GiB"),
+        ("hugepages", ""),
+        ("cpus", "4"),
+        ("serial", "file=out.log"),
+        ("serial2", "socket=s.sock"),
+        ("control", "c.sock"),
+        ("hyperv", "windows,stimer-direct=off,runtime=off"),
+        ("irqchip", "split"),
+        ("on-reset", "exit"),
+        ("on-panic", "continue"),
+        ("stop-timeout", "5"),
+        ("kvm", "/dev/other"),
+        ("disk", "a.img"),
+        ("disk", "path=b,,c=d.img,readonly,controller=1,lun=7,id=data,serial=S-1,block-size=4096"),
+    ]);
+    let config = VmConfig::load(None, &from_flags).unwrap();
+    assert_eq!(load(file, &[]).unwrap(), config);
+    assert_eq!(config.disks[1].path, Path::new("b,c=d.img"));
+}
+
+#[test]
+fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
+    let config = with(&[
+        ("memory", "512M,hugepages=on"),
+        ("serial", "file=/tmp/a b.log"),
+        ("cmdline", "quoted=\"x y\" back\\slash"),
+        ("hyperv", "preset=windows,stimer-direct=off"),
+        ("disk", "a,,b.img"),
+        ("disk", "c.img,controller=2,readonly=on,serial=\"q\""),
+        ("control", "sock"),
+    ])
+    .unwrap();
+    let text = config.to_toml().unwrap();
+    let again = load(&text, &[]).unwrap();
+    assert_eq!(again.to_toml().unwrap(), text);
+    assert_eq!(again.disks[0].path, std::path::absolute("a,b.img").unwrap());
+    assert_eq!((again.memory, again.hyperv, again.cmdline), (config.memory, config.hyperv, config.cmdline));
+}
+
+#[test]
+fn test_print_shows_every_key_of_the_file() {
+    let text = with(&[("initrd", "i"), ("control", "c"), ("disk", "d")]).unwrap().to_toml().unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    let mut shown: Vec<_> = table.keys().map(String::as_str).collect();
+    let mut known = KEYS.to_vec();
+    shown.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(shown, known);
+}
+
+#[test]
+fn test_flag_replaces_the_key_of_the_file() {
+    let config = load("kernel = \"a\"\ncpus = 2", &[("kernel", "b")]).unwrap();
+    assert_eq!((config.kernel, config.cpus), (PathBuf::from("b"), 2));
+}
+
+#[test]
+fn test_flag_with_keys_replaces_key_by_key() {
+    let file = "kernel = \"k\"\nmemory = { size = \"2G\", hugepages = true }\n[hyperv]\npreset = \"windows\"\nreset = false";
+    let config = load(file, &[("memory", "4G"), ("hyperv", "crash=off")]).unwrap();
+    assert_eq!((config.memory.size.bytes(), config.memory.hugepages), (4 << 30, true));
+    assert_eq!(config.hyperv.preset, HypervPreset::Windows);
+    assert!(!config.hyperv.offers(HypervOption::Reset) && !config.hyperv.offers(HypervOption::Crash));
+}
+
+#[test]
+fn test_flag_disk_is_added_to_those_of_the_file() {
+    let config = load("kernel = \"k\"\ndisk = [\"a.img\"]", &[("disk", "b.img")]).unwrap();
+    let paths: Vec<_> = config.disks.iter().map(|disk| (disk.path.to_str().unwrap(), disk.lun)).collect();
+    assert_eq!(paths, [("a.img", Some(0)), ("b.img", Some(1))]);
+}
+
+#[test]
+fn test_file_relative_paths_are_relative_to_the_file() {
+    let text = "kernel = \"k\"\nserial = \"file=s.log\"\n[[disk]]\npath = \"/abs.img\"\n[[disk]]\npath = \"rel.img\"";
+    let mut root = file::parse("vm/vm.toml", text, Some(Path::new("vm"))).unwrap();
+    root.merge(keyvalue::parse("--x", "initrd=i", "").unwrap());
+    let config: VmConfig = de::from_node(&root).unwrap();
+    assert_eq!(config.kernel, Path::new("vm/k"));
+    assert_eq!(config.serial, SerialConfig::File("vm/s.log".into()));
+    assert_eq!(
+        (config.disks[0].path.as_path(), config.disks[1].path.as_path()),
+        (Path::new("/abs.img"), Path::new("vm/rel.img"))
+    );
+    assert_eq!(
+        config.initrd.as_deref(),
+        Some(Path::new("i")),
+        "a flag's path is relative to where the user stands"
+    );
+}
+
+#[test]
+fn test_lun_without_number_is_the_lowest_free_on_its_controller() {
+    let config =
+        with(&[("disk", "a"), ("disk", "b,lun=0"), ("disk", "c"), ("disk", "d,controller=3")]).unwrap();
+    let addresses: Vec<_> = config.disks.iter().map(|disk| (disk.controller, disk.lun.unwrap())).collect();
+    assert_eq!(addresses, [(0, 1), (0, 0), (0, 2), (3, 0)]);
+}
+
+#[test]
+fn test_lun_65th_on_a_controller_is_refused_with_the_next_controller() {
+    let disks: Vec<_> = (0..65).map(|index| ("disk", format!("d{index}"))).collect();
+    let pairs: Vec<_> = disks.iter().map(|(key, text)| (*key, text.as_str())).collect();
+    assert!(with(&pairs[..64]).is_ok());
+    refuses(with(&pairs), &["--disk d64", "64 disks", "controller=1"]);
+}
+
+#[test]
+fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "disk",
+            "path=a.img,readnly=on",
+            &["--disk path=a.img,readnly=on", "did you mean `readonly`?", "controller"],
+        ),
+        ("disk", "a.img,b.img", &["--disk a.img,b.img", "unknown key `b.img`", "`,,`"]),
+        ("disk", "lun=1", &["--disk lun=1", "`path` is missing"]),
+        ("disk", "path=", &["--disk path=", "empty"]),
+        ("disk", "a,lun=64", &["a LUN is 0 to 63, not 64"]),
+        ("disk", "a,lun=300", &["a LUN is 0 to 63, not 300"]),
+        ("disk", "a,controller=16", &["0 to 15, not 16"]),
+        ("disk", "a,readonly=maybe", &["\"maybe\"", "`on` or `off`"]),
+        ("disk", "a,block-size=1024", &["512 or 4096"]),
+        ("disk", "a,serial=", &["1 to 32"]),
+        ("disk", "a,lun=1,lun=1", &["`lun` is given twice"]),
+        ("memory", "lots", &["--memory lots", "512M"]),
+        ("memory", "8M", &["--memory 8M", "too small", "16M to 4T"]),
+        ("memory", "5T", &["--memory 5T", "too large"]),
+        ("memory", "1000000000", &["953M or 954M"]),
+        ("memory", "513M,hugepages=on", &["512M or 514M"]),
+        ("memory", "1G,hugepage=on", &["did you mean `hugepages`?"]),
+        ("cpus", "0", &["--cpus 0", "1 to 64, not 0"]),
+        ("cpus", "65", &["1 to 64, not 65"]),
+        ("cpus", "99999", &["1 to 64, not 99999"]),
+        ("cpus", "two", &["--cpus two", "a whole number"]),
+        ("cpus", "-1", &["a whole number"]),
+        ("cpus", "", &["a whole number"]),
+        ("serial", "stdoi", &["did you mean `stdio`?", "null", "file", "socket"]),
+        ("serial", "file", &["write file=VALUE"]),
+        ("serial", "file=", &["--serial file=", "empty"]),
+        ("serial", "stdio=x", &["`stdio` takes no value"]),
+        ("serial2", "stdio", &["--serial2 stdio", "--serial null"]),
+        ("irqchip", "none", &["--irqchip none", "full, split"]),
+        ("on-reset", "rebot", &["did you mean `reboot`?"]),
+        ("on-panic", "", &["exit, reboot, continue"]),
+        ("hyperv", "macos", &["--hyperv macos", "linux, windows"]),
+        ("hyperv", "stimr=on", &["did you mean `stimer`?", "preset, hypercall"]),
+        ("hyperv", "synic=2", &["`on` or `off`"]),
+        ("hyperv", "windows,synic=off", &["`stimer` needs `synic`", "stimer=off"]),
+        ("stop-timeout", "86401", &["0 to 86400"]),
+        ("control", "", &["--control", "empty"]),
+    ];
+    for (key, text, parts) in cases {
+        refuses(with(&[(key, text)]), parts);
+    }
+}
+
+#[test]
+fn test_file_mistake_names_file_line_and_key() {
+    let cases: &[(&str, &[&str])] = &[
+        ("kernel = \"k\"\n\nmemroy = \"1G\"", &["<text>:3: memroy", "did you mean `memory`?"]),
+        (
+            "kernel = \"k\"\n[[disk]]\npath = \"a\"\n[[disk]]\npath = \"b\"\nro = true",
+            &["<text>:6: disk.ro", "readonly"],
+        ),
+        ("kernel = \"k\"\n[hyperv]\nstimr = true", &["<text>:3: hyperv.stimr", "`stimer`"]),
+        ("kernel = \"k\"\n[hyperv]\nstimer = 3", &["<text>:3: hyperv.stimer", "`on` or `off`"]),
+        ("kernel = \"k\"\ncpus = 65", &["<text>:2: cpus", "not 65"]),
+        ("kernel = \"k\"\ncpus = 1.5", &["<text>:2: cpus", "a fraction"]),
+        ("kernel = \"k\"\ncpus = 1979-05-27", &["<text>:2: cpus", "a date"]),
+        ("kernel = 7", &["<text>:1: kernel", "a path"]),
+        ("kernel = \"k\"\nkernel = \"l\"", &["<text>:2", "duplicate key"]),
+        ("kernel = \"k\"\n[disk]\npath = \"a\"", &["<text>:2: disk", "[["]),
+        ("kernel = \"k\"\n[[disk]]\nreadonly = true", &["<text>:2: disk", "`path` is missing"]),
+        ("kernel = ", &["<text>:1"]),
+        ("memroy = \"1G\"", &["<text>:1: memroy"]),
+        ("kernel = \"k\"\nmemory = true", &["<text>:2: memory"]),
+    ];
+    for (text, parts) in cases {
+        refuses(load(text, &[]), parts);
+    }
+}
+
+#[test]
+fn test_values_that_exclude_each_other_are_refused() {
+    refuses(with(&[("disk", "a,lun=1"), ("disk", "b,lun=1")]), &["--disk b,lun=1", "LUN 1 on controller 0"]);
+    refuses(with(&[("disk", "a,id=x"), ("disk", "b,id=x")]), &["--disk b,id=x", "id `x`"]);
+    refuses(
+        with(&[("hugepages", ""), ("memory", "1G,hugepages=off")]),
+        &["--memory", "`hugepages` is given twice"],
+    );
+    refuses(with(&[("serial", "file=x"), ("control", "x")]), &["--control x", "--serial already"]);
+    refuses(with(&[("cpus", "1"), ("cpus", "2")]), &["--cpus 2", "given twice"]);
+    refuses(with(&[("disk", "a"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+}
+
+#[test]
+fn test_presets_need_nothing_that_they_do_not_offer() {
+    for preset in [HypervPreset::Linux, HypervPreset::Windows] {
+        let config = HypervConfig { preset, ..HypervConfig::default() };
+        assert_eq!(config.unmet(), None, "{preset:?}");
+        assert!(config.offers(HypervOption::Synic));
+    }
+}
