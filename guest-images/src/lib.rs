@@ -1,1 +1,15 @@
 //! Builds bootable test and demo guests from stock distribution kernel packages.
+//!
+//! Packages come through the system's own package manager, but with folders of our own: nothing is added to the user's
+//! system. What was fetched once is kept, checked and used again without a network.
+
+pub mod apt;
+pub mod cache;
+pub mod cpio;
+mod error;
+pub mod init_binary;
+pub mod kmods;
+pub mod packages;
+pub mod progress;
+
+pub use error::Error;

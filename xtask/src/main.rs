@@ -1,3 +1,27 @@
 //! The project's own commands: demo, test, host, bench.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod host;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: XtaskCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum XtaskCommand {
+    /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
+    Host(host::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        XtaskCommand::Host(arguments) => host::main(&arguments),
+    }
+}

@@ -1,1 +1,3 @@
-//! What a test guest's init says on its report port, as types shared with the tests.
+//! What our process-1 programs and the tests say to each other, as types that both share.
+
+pub mod host;

@@ -1,0 +1,143 @@
+//! The system calls that process 1 needs and the standard library does not have.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+
+fn c_string(text: &str) -> io::Result<CString> {
+    CString::new(text).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn check(result: i64) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Mounts a file system; `data` are its own options, comma-separated.
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+    let (source, target, kind, data) =
+        (c_string(source)?, c_string(target)?, c_string(kind)?, c_string(data)?);
+    // SAFETY: all four pointers are to strings that live until the call returns.
+    let result =
+        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    check(result.into())
+}
+
+/// Makes the folder, then mounts on it. The error names the target.
+pub fn mount_new(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+    fs::create_dir_all(target)
+        .and_then(|()| mount(source, target, kind, flags, data))
+        .map_err(|e| io::Error::new(e.kind(), format!("mounting {kind} on {target}: {e}")))
+}
+
+/// Unmounts a file system.
+pub fn unmount(target: &str) -> io::Result<()> {
+    let target = c_string(target)?;
+    // SAFETY: the pointer is to a string that lives until the call returns.
+    check(unsafe { libc::umount2(target.as_ptr(), 0) }.into())
+}
+
+/// Gives the kernel a module.
+pub fn finit_module(file: &File, parameters: &str) -> io::Result<()> {
+    let parameters = c_string(parameters)?;
+    // SAFETY: the descriptor is open and the string lives until the call returns.
+    check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) })
+}
+
+/// Takes a module out of the kernel, without waiting for its users.
+pub fn delete_module(name: &str) -> io::Result<()> {
+    let name = c_string(name)?;
+    // SAFETY: the string lives until the call returns.
+    check(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })
+}
+
+/// What to do with the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// Off, by ACPI.
+    PowerOff,
+    /// From the start.
+    Restart,
+    /// Into the kernel that kexec loaded.
+    Kexec,
+}
+
+/// Ends this kernel's run. Returns only when it fails.
+pub fn end(how: Machine) -> io::Error {
+    let command = match how {
+        Machine::PowerOff => libc::RB_POWER_OFF,
+        Machine::Restart => libc::RB_AUTOBOOT,
+        Machine::Kexec => libc::RB_KEXEC,
+    };
+    // SAFETY: neither call takes a pointer.
+    unsafe {
+        libc::sync();
+        libc::reboot(command);
+    }
+    io::Error::last_os_error()
+}
+
+/// Brings every processor online that the kernel knows of, and returns how many are.
+pub fn online_cpus() -> io::Result<u32> {
+    for entry in fs::read_dir("/sys/devices/system/cpu")?.flatten() {
+        let online = entry.path().join("online");
+        let is_cpu = entry
+            .file_name()
+            .to_str()
+            .and_then(|n| n.strip_prefix("cpu"))
+            .is_some_and(|n| n.chars().all(|c| c.is_ascii_digit()));
+        if is_cpu && fs::read_to_string(&online).is_ok_and(|state| state.trim() == "0") {
+            fs::write(&online, "1")?;
+        }
+    }
+    Ok(cpus())
+}
+
+/// Processors online.
+pub fn cpus() -> u32 {
+    // SAFETY: sysconf takes no pointer.
+    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(count).unwrap_or(0)
+}
+
+/// The running kernel's release.
+pub fn kernel_release() -> String {
+    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+}
+
+/// Changes the root folder of this process.
+pub fn chroot(dir: &str) -> io::Result<()> {
+    let path = c_string(dir)?;
+    // SAFETY: the string lives until the call returns.
+    check(unsafe { libc::chroot(path.as_ptr()) }.into())?;
+    std::env::set_current_dir("/")
+}
+
+/// Ends every process but this one (process 1).
+pub fn kill_all_others() {
+    // SAFETY: kill takes no pointer; -1 never means process 1 itself.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+}
+
+/// Takes note of every child that has ended, so that none stays as a zombie.
+pub fn reap() {
+    // SAFETY: a null status pointer is allowed.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+/// Brings the loopback network interface up.
+pub fn loopback_up() -> io::Result<()> {
+    // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads no more than the structure.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        check(socket.into())?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l'.cast_signed();
+        request.ifr_name[1] = b'o'.cast_signed();
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
+        let error = io::Error::last_os_error();
+        libc::close(socket);
+        if result < 0 { Err(error) } else { Ok(()) }
+    }
+}

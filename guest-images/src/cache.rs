@@ -1,0 +1,153 @@
+//! The folder where everything fetched and built is kept, and the lock that lets several processes share it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::Error;
+
+/// The cache folder. Entries are made beside their place and renamed into it, so an entry that exists is whole.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// The project's cache: `$SYNTHVM_CACHE`, else `guest-images` in cargo's target folder.
+    pub fn project() -> Cache {
+        match std::env::var_os("SYNTHVM_CACHE") {
+            Some(dir) => Cache::at(PathBuf::from(dir)),
+            None => Cache::at(target_dir().join("guest-images")),
+        }
+    }
+
+    /// A cache in a folder that the caller names.
+    pub fn at(root: PathBuf) -> Cache {
+        Cache { root }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A folder inside the cache, made if it is not there.
+    pub fn dir(&self, name: &str) -> Result<PathBuf, Error> {
+        let path = self.root.join(name);
+        fs::create_dir_all(&path).map_err(Error::file("making folder", &path))?;
+        Ok(path)
+    }
+
+    /// Waits until no other process (or thread) holds the lock of this name. It is released when dropped, also when the
+    /// process dies.
+    pub fn lock(&self, name: &str) -> Result<CacheLock, Error> {
+        let path = self.dir("locks")?.join(name);
+        let file = File::create(&path).map_err(Error::file("making lock file", &path))?;
+        file.lock().map_err(Error::file("locking", &path))?;
+        Ok(CacheLock { _file: file })
+    }
+
+    /// A new empty folder inside the cache for work in progress.
+    pub fn scratch(&self) -> Result<Scratch, Error> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("work/{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = self.root.join(&name);
+        // A process with our number may have died here before us.
+        let _ = fs::remove_dir_all(&path);
+        Ok(Scratch { path: self.dir(&name)? })
+    }
+
+    /// Writes a file so that readers see either all of it or the one before.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let scratch = self.scratch()?;
+        let new = scratch.path().join("new");
+        fs::write(&new, bytes).map_err(Error::file("writing", &new))?;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(Error::file("making folder", parent))?;
+        }
+        fs::rename(&new, path).map_err(Error::file("moving into place", path))
+    }
+}
+
+/// Held while one process works on a part of the cache.
+#[derive(Debug)]
+pub struct CacheLock {
+    _file: File,
+}
+
+/// A folder for work in progress, removed when dropped.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The top folder of this project's source.
+pub fn workspace_dir() -> PathBuf {
+    // This crate is one folder below the top.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// Cargo's target folder: `$CARGO_TARGET_DIR`, else `target` at the top.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace_dir().join(dir),
+        None => workspace_dir().join("target"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(name: &str) -> Cache {
+        let dir = std::env::temp_dir().join(format!("synthvm-cache-{}-{name}", process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        Cache::at(dir)
+    }
+
+    #[test]
+    fn test_write_over_an_old_file_replaces_it_whole() {
+        let cache = cache("write");
+        let path = cache.root().join("a/b");
+        cache.write(&path, b"one").unwrap();
+        cache.write(&path, b"2").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"2");
+        fs::remove_dir_all(cache.root()).unwrap();
+    }
+
+    #[test]
+    fn test_scratch_dropped_is_gone() {
+        let cache = cache("scratch");
+        let scratch = cache.scratch().unwrap();
+        let path = scratch.path().to_owned();
+        fs::write(path.join("x"), "y").unwrap();
+        drop(scratch);
+        assert!(!path.exists());
+        fs::remove_dir_all(cache.root()).unwrap();
+    }
+
+    #[test]
+    fn test_lock_held_keeps_a_second_holder_out() {
+        let cache = cache("lock");
+        let held = cache.lock("x").unwrap();
+        let second = File::open(cache.root().join("locks/x")).unwrap();
+        assert!(second.try_lock().is_err());
+        drop(held);
+        assert!(second.try_lock().is_ok());
+        fs::remove_dir_all(cache.root()).unwrap();
+    }
+}

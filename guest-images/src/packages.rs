@@ -1,0 +1,231 @@
+//! Distribution packages, downloaded and unpacked into the cache. Nothing is installed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::apt::{self, Apt, Control};
+use crate::progress::step;
+use crate::{Error, cache::Cache};
+
+/// A suite of the distribution as a source of unpacked packages.
+#[derive(Debug)]
+pub struct Packages {
+    cache: Cache,
+    suite: String,
+}
+
+/// One unpacked package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The folder that holds its files as they would lie below `/`.
+    pub root: PathBuf,
+    /// The packages that it depends on (first alternatives).
+    pub depends: Vec<String>,
+}
+
+/// What we remember of a package, so that it is found again without asking the archive.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    name: String,
+    version: String,
+    sha256: String,
+    depends: Vec<String>,
+}
+
+impl Packages {
+    /// Packages of one suite, such as `bookworm`. Asks nobody yet.
+    pub fn new(cache: &Cache, suite: &str) -> Packages {
+        Packages { cache: cache.clone(), suite: suite.to_owned() }
+    }
+
+    /// The newest version of a package, unpacked. What is in the cache is used as it is, without a network; delete the
+    /// cache's `resolved` folder to look for newer versions.
+    ///
+    /// # Errors
+    /// When the suite has no such package, or it cannot be fetched, or its checksum is wrong.
+    pub fn get(&self, name: &str) -> Result<Package, Error> {
+        if let Some(package) = self.cached(name) {
+            return Ok(package);
+        }
+        let _lock = self.cache.lock(&format!("suite-{}", self.suite))?;
+        // Another process may have fetched it while we waited for the lock.
+        if let Some(package) = self.cached(name) {
+            return Ok(package);
+        }
+        let apt = Apt::new(&self.cache, &self.suite)?;
+        apt.update(false)?;
+        match self.fetch(&apt, name) {
+            Ok(package) => Ok(package),
+            // Lists go stale: the archive drops a version as soon as the next one is there.
+            Err(first) => {
+                step(&format!("{first}; once more with new lists"));
+                apt.update(true)?;
+                self.fetch(&apt, name)
+            }
+        }
+    }
+
+    /// A package and everything that it depends on, itself first.
+    pub fn get_with_dependencies(&self, name: &str) -> Result<Vec<Package>, Error> {
+        let mut found: Vec<Package> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut wanted = vec![name.to_owned()];
+        while let Some(next) = wanted.pop() {
+            if !seen.insert(next.clone()) {
+                continue;
+            }
+            match self.get(&next) {
+                Ok(package) => {
+                    wanted.extend(package.depends.iter().cloned());
+                    found.push(package);
+                }
+                // A dependency on a virtual package is for an installer to resolve; libraries never are virtual.
+                Err(_) if !found.is_empty() => {
+                    step(&format!("leaving out {next}, which is no package of its own"))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The real kernel package behind a metapackage such as `linux-image-cloud-amd64`, unpacked.
+    pub fn get_kernel(&self, metapackage: &str) -> Result<Package, Error> {
+        let meta = self.get(metapackage)?;
+        match meta.depends.iter().find(|name| name.starts_with("linux-image-")) {
+            Some(real) => self.get(real),
+            // The name was that of a real kernel package already.
+            None => Ok(meta),
+        }
+    }
+
+    fn record_path(&self, name: &str) -> PathBuf {
+        self.cache.root().join("resolved").join(&self.suite).join(format!("{name}.json"))
+    }
+
+    fn cached(&self, name: &str) -> Option<Package> {
+        let bytes = fs::read(self.record_path(name)).ok()?;
+        let record: Record = serde_json::from_slice(&bytes).ok()?;
+        let root = self.cache.root().join("packages").join(folder(&record));
+        root.is_dir().then(|| package(&record, root))
+    }
+
+    fn fetch(&self, apt: &Apt, name: &str) -> Result<Package, Error> {
+        let Some(control) = apt.show(name)? else {
+            return Err(Error::Unusable(format!("{} has no package {name}", self.suite)));
+        };
+        let record = record(control.clone());
+        let root = self.cache.dir("packages")?.join(folder(&record));
+        if !root.is_dir() {
+            let scratch = self.cache.scratch()?;
+            let file = apt.download(&control, scratch.path())?;
+            check(&file, &control)?;
+            let unpacked = scratch.path().join("unpacked");
+            step(&format!("unpacking {name}"));
+            apt::run(
+                Command::new("dpkg-deb").arg("-x").arg(&file).arg(&unpacked),
+                &format!("unpacking {name}"),
+            )?;
+            fs::rename(&unpacked, &root).map_err(Error::file("moving into place", &root))?;
+        }
+        let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Unusable(e.to_string()))?;
+        self.cache.write(&self.record_path(name), &bytes)?;
+        Ok(package(&record, root))
+    }
+}
+
+fn record(control: Control) -> Record {
+    Record { name: control.name, version: control.version, sha256: control.sha256, depends: control.depends }
+}
+
+fn package(record: &Record, root: PathBuf) -> Package {
+    Package {
+        name: record.name.clone(),
+        version: record.version.clone(),
+        root,
+        depends: record.depends.clone(),
+    }
+}
+
+/// Two archives may disagree about what a version is: the checksum tells them apart.
+fn folder(record: &Record) -> String {
+    let sum = record.sha256.get(..16).unwrap_or(&record.sha256);
+    format!("{}_{}_{sum}", record.name, record.version).replace(':', "%3a")
+}
+
+fn check(file: &Path, control: &Control) -> Result<(), Error> {
+    let found = sha256_file(file)?;
+    if found == control.sha256 {
+        return Ok(());
+    }
+    Err(Error::Unusable(format!(
+        "the checksum of {} {} is wrong: the archive says {}, the file has {found}",
+        control.name, control.version, control.sha256
+    )))
+}
+
+/// SHA-256 of a file in hexadecimal.
+pub fn sha256_file(path: &Path) -> Result<String, Error> {
+    let mut file = fs::File::open(path).map_err(Error::file("opening", path))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0_u8; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer).map_err(Error::file("reading", path))?;
+        if n == 0 {
+            break;
+        }
+        hash.update(&buffer[..n]);
+    }
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control(sha256: &str) -> Control {
+        Control {
+            name: "a".to_owned(),
+            version: "1:2".to_owned(),
+            sha256: sha256.to_owned(),
+            depends: vec!["b".to_owned()],
+        }
+    }
+
+    #[test]
+    fn test_check_of_a_changed_file_names_both_checksums() {
+        let path = std::env::temp_dir().join(format!("synthvm-check-{}", std::process::id()));
+        fs::write(&path, "abc").unwrap();
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(check(&path, &control(right)).is_ok());
+        let error = check(&path, &control("00")).unwrap_err().to_string();
+        assert!(error.contains("says 00") && error.contains(right), "{error}");
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn test_package_in_the_cache_needs_no_archive() {
+        let dir = std::env::temp_dir().join(format!("synthvm-packages-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        let cache = Cache::at(dir.clone());
+        let packages = Packages::new(&cache, "nowhere");
+        let record = record(control("00112233445566778899"));
+        cache.write(&packages.record_path("a"), &serde_json::to_vec(&record).unwrap()).unwrap();
+        assert_eq!(packages.cached("a"), None, "a record alone is not a package");
+        cache.dir("packages/a_1%3a2_0011223344556677").unwrap();
+        let package = packages.get("a").unwrap();
+        assert_eq!(package.depends, ["b"]);
+        assert_eq!(package.root, dir.join("packages/a_1%3a2_0011223344556677"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
