@@ -1,1 +1,2 @@
 //! storvsp: Hyper-V's synthetic SCSI controller, the disks behind it and their image files.
+pub mod scsi;

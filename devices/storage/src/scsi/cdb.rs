@@ -1,0 +1,239 @@
+//! CDBs, parsed once into [`Command`].
+
+use super::opcode as op;
+use super::{CheckCondition, Sense};
+
+/// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is already applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields carry the names of the SCSI standards")]
+pub enum Command {
+    TestUnitReady,
+    RequestSense {
+        allocation: u8,
+    },
+    Inquiry {
+        page: Option<u8>,
+        allocation: u16,
+    },
+    ModeSense {
+        form: ModeForm,
+        control: PageControl,
+        page: u8,
+        subpage: u8,
+        allocation: u16,
+    },
+    ModeSelect {
+        form: ModeForm,
+        length: u16,
+    },
+    /// RESERVE(6) and RELEASE(6): there is one initiator, so both always succeed.
+    Reservation,
+    /// `flush`: the unit stops, so what is cached goes to the medium first.
+    StartStop {
+        flush: bool,
+    },
+    SendDiagnostic,
+    PreventAllow,
+    ReadCapacity10,
+    ReadCapacity16 {
+        allocation: u32,
+    },
+    Read {
+        lba: u64,
+        blocks: u32,
+    },
+    Write {
+        lba: u64,
+        blocks: u32,
+        fua: bool,
+    },
+    Verify {
+        lba: u64,
+        blocks: u32,
+    },
+    /// `blocks` 0 means up to the end of the medium.
+    SynchronizeCache {
+        lba: u64,
+        blocks: u32,
+    },
+    ReportLuns {
+        select: u8,
+        allocation: u32,
+    },
+}
+
+/// Which of the two header layouts MODE SENSE and MODE SELECT use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeForm {
+    /// The 6-byte CDB: 4-byte header.
+    Six,
+    /// The 10-byte CDB: 8-byte header.
+    Ten,
+}
+
+/// Which values MODE SENSE asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageControl {
+    /// In force now.
+    Current,
+    /// A mask of what MODE SELECT may change.
+    Changeable,
+    /// Power-on values.
+    Default,
+    /// Saved values.
+    Saved,
+}
+
+impl Command {
+    /// Parses the first `length` (1..=16) bytes of `cdb`.
+    ///
+    /// # Errors
+    /// 5/20/00 for an unknown operation, 5/24/00 for a CDB that is shorter than its operation needs or asks for something unsupported.
+    pub fn parse(cdb: &[u8; 16], length: u8) -> Result<Self, CheckCondition> {
+        let c = cdb;
+        let opcode = c[0];
+        let Some(needed) = op::cdb_length(opcode) else { return Err(CheckCondition::INVALID_OPCODE) };
+        let command = match opcode {
+            op::TEST_UNIT_READY => Self::TestUnitReady,
+            op::REQUEST_SENSE => request_sense(c)?,
+            op::INQUIRY => inquiry(c)?,
+            op::MODE_SENSE_6 => mode_sense(c, ModeForm::Six, u16::from(c[4])),
+            op::MODE_SENSE_10 => mode_sense(c, ModeForm::Ten, be16(c, 7)),
+            op::MODE_SELECT_6 => mode_select(c, ModeForm::Six, u16::from(c[4]))?,
+            op::MODE_SELECT_10 => mode_select(c, ModeForm::Ten, be16(c, 7))?,
+            op::RESERVE_6 | op::RELEASE_6 => Self::Reservation,
+            op::START_STOP_UNIT => start_stop(c)?,
+            op::SEND_DIAGNOSTIC => send_diagnostic(c)?,
+            op::PREVENT_ALLOW => Self::PreventAllow,
+            op::READ_CAPACITY_10 => Self::ReadCapacity10,
+            op::SERVICE_ACTION_IN_16 => service_action_in(c)?,
+            op::READ_6 => Self::Read { lba: lba6(c), blocks: blocks6(c) },
+            op::WRITE_6 => Self::Write { lba: lba6(c), blocks: blocks6(c), fua: false },
+            op::READ_10 | op::READ_12 | op::READ_16 => {
+                let (lba, blocks) = extent(c)?;
+                Self::Read { lba, blocks }
+            }
+            op::WRITE_10 | op::WRITE_12 | op::WRITE_16 => {
+                let (lba, blocks) = extent(c)?;
+                Self::Write { lba, blocks, fua: c[1] & 0x08 != 0 }
+            }
+            op::WRITE_AND_VERIFY_10 | op::WRITE_AND_VERIFY_12 | op::WRITE_AND_VERIFY_16 => {
+                let (lba, blocks) = extent_without_compare(c)?;
+                // Verified means: on the medium.
+                Self::Write { lba, blocks, fua: true }
+            }
+            op::VERIFY_10 | op::VERIFY_12 | op::VERIFY_16 => {
+                let (lba, blocks) = extent_without_compare(c)?;
+                Self::Verify { lba, blocks }
+            }
+            op::SYNCHRONIZE_CACHE_10 => {
+                Self::SynchronizeCache { lba: be32(c, 2).into(), blocks: be16(c, 7).into() }
+            }
+            op::SYNCHRONIZE_CACHE_16 => Self::SynchronizeCache { lba: be64(c, 2), blocks: be32(c, 10) },
+            op::REPORT_LUNS => Self::ReportLuns { select: c[2], allocation: be32(c, 6) },
+            _ => return Err(CheckCondition::INVALID_OPCODE),
+        };
+        if length < needed { Err(CheckCondition::INVALID_FIELD) } else { Ok(command) }
+    }
+}
+
+fn request_sense(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let descriptor_format = c[1] & 0x01 != 0;
+    if descriptor_format {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    Ok(Command::RequestSense { allocation: c[4] })
+}
+
+fn inquiry(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let (vital_data, command_data) = (c[1] & 0x01 != 0, c[1] & 0x02 != 0);
+    if command_data || (!vital_data && c[2] != 0) {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    Ok(Command::Inquiry { page: vital_data.then_some(c[2]), allocation: be16(c, 3) })
+}
+
+fn mode_sense(c: &[u8; 16], form: ModeForm, allocation: u16) -> Command {
+    let control = match c[2] >> 6 {
+        0 => PageControl::Current,
+        1 => PageControl::Changeable,
+        2 => PageControl::Default,
+        _ => PageControl::Saved,
+    };
+    Command::ModeSense { form, control, page: c[2] & 0x3F, subpage: c[3], allocation }
+}
+
+fn mode_select(c: &[u8; 16], form: ModeForm, length: u16) -> Result<Command, CheckCondition> {
+    let save_pages = c[1] & 0x01 != 0;
+    if save_pages {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    Ok(Command::ModeSelect { form, length })
+}
+
+fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let immediate = c[1] & 0x01 != 0;
+    let (power_condition, load_eject, start) = (c[4] >> 4, c[4] & 0x02 != 0, c[4] & 0x01 != 0);
+    // A disk has no tray, and an early answer would hide a failed flush. But a spin-up has nothing to fail: Linux asks for it with IMMED.
+    if load_eject || (immediate && !start) {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    // A power condition other than START_VALID and ACTIVE puts the disk to rest.
+    let rests = if power_condition == 0 { !start } else { power_condition != 1 };
+    Ok(Command::StartStop { flush: rests })
+}
+
+fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let (self_test_code, page_format, self_test) = (c[1] >> 5, c[1] & 0x10 != 0, c[1] & 0x04 != 0);
+    if self_test_code != 0 || page_format || self_test || be16(c, 3) != 0 {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    Ok(Command::SendDiagnostic)
+}
+
+fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    match c[1] & 0x1F {
+        op::SA_READ_CAPACITY_16 => Ok(Command::ReadCapacity16 { allocation: be32(c, 10) }),
+        // Operation and service action name a command together, so this one is unknown.
+        _ => Err(CheckCondition::invalid(Sense::INVALID_OPCODE)),
+    }
+}
+
+/// First block and count of a 10, 12 or 16 byte media access command.
+fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
+    let protection = c[1] >> 5 != 0;
+    let (lba, blocks, relative) = match c[0] >> 5 {
+        4 => (be64(c, 2), be32(c, 10), false),
+        5 => (be32(c, 2).into(), be32(c, 6), c[1] & 0x01 != 0),
+        _ => (be32(c, 2).into(), be16(c, 7).into(), c[1] & 0x01 != 0),
+    };
+    // The disk holds no protection information, and relative addresses ended with linked commands.
+    if protection || relative { Err(CheckCondition::INVALID_FIELD) } else { Ok((lba, blocks)) }
+}
+
+/// As [`extent`], for the VERIFY family: BYTCHK would compare the medium with data from the guest, which is not offered.
+fn extent_without_compare(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
+    let byte_check = c[1] & 0x06 != 0;
+    if byte_check { Err(CheckCondition::INVALID_FIELD) } else { extent(c) }
+}
+
+fn lba6(c: &[u8; 16]) -> u64 {
+    u64::from(u32::from_be_bytes([0, c[1] & 0x1F, c[2], c[3]]))
+}
+
+/// A count of 0 in a 6-byte CDB means 256 blocks.
+fn blocks6(c: &[u8; 16]) -> u32 {
+    if c[4] == 0 { 256 } else { c[4].into() }
+}
+
+const fn be16(c: &[u8; 16], at: usize) -> u16 {
+    u16::from_be_bytes([c[at], c[at + 1]])
+}
+
+const fn be32(c: &[u8; 16], at: usize) -> u32 {
+    u32::from_be_bytes([c[at], c[at + 1], c[at + 2], c[at + 3]])
+}
+
+const fn be64(c: &[u8; 16], at: usize) -> u64 {
+    (be32(c, at) as u64) << 32 | be32(c, at + 4) as u64
+}

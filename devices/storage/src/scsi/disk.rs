@@ -1,0 +1,398 @@
+//! A disk: what each command comes to.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::{CheckCondition, Command, DiskIdentity, ModeForm, Sense, capacity, inquiry, mode, vpd};
+
+/// Bytes in a logical block. Guests support these two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockSize {
+    /// 512 bytes.
+    B512,
+    /// 4096 bytes ("4Kn").
+    B4096,
+}
+
+impl BlockSize {
+    /// In bytes.
+    pub const fn bytes(self) -> u32 {
+        1 << self.shift()
+    }
+
+    /// Log2 of the bytes.
+    pub const fn shift(self) -> u32 {
+        match self {
+            Self::B512 => 9,
+            Self::B4096 => 12,
+        }
+    }
+}
+
+/// All that makes one disk differ from another.
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// The names a guest remembers it by.
+    pub identity: DiskIdentity,
+    /// Size in bytes: at least one block; what does not fill a last block is out of reach.
+    pub capacity: u64,
+    /// Logical block size.
+    pub block_size: BlockSize,
+    /// Physical block size in bytes: a power of two; only a hint for alignment.
+    pub physical_block_size: u32,
+    /// Refuse writes.
+    pub read_only: bool,
+    /// Writes may sit in a volatile cache until a flush (SYNCHRONIZE CACHE) or unless forced (FUA).
+    pub write_cache: bool,
+    /// The medium turns: guests sort their requests.
+    pub rotational: bool,
+    /// Most bytes of one request.
+    pub max_transfer: u32,
+}
+
+/// Why a [`DiskConfig`] is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DiskConfigError {
+    /// Not one whole block.
+    #[error("a disk needs at least one block of {0} bytes")]
+    TooSmall(u32),
+}
+
+/// A disk without its medium: commands in, decisions out. Shared by the workers of all channels.
+#[derive(Debug)]
+pub struct Disk {
+    identity: DiskIdentity,
+    blocks: AtomicU64,
+    block_size: BlockSize,
+    physical_exponent: u8,
+    read_only: bool,
+    write_cache: bool,
+    rotational: bool,
+    max_transfer: u32,
+    capacity_changed: AtomicBool,
+}
+
+/// The data phase that the guest's port driver announced: direction and bytes of buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// No data, or a direction that the guest did not state.
+    None,
+    /// Disk to guest ("data in").
+    ToGuest(u32),
+    /// Guest to disk ("data out").
+    ToDisk(u32),
+}
+
+impl Transfer {
+    /// Bytes of buffer in either direction.
+    pub const fn length(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::ToGuest(length) | Self::ToDisk(length) => length,
+        }
+    }
+}
+
+/// What a command comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Success without data.
+    Good,
+    /// Success: the answer is in the reply buffer, cut to what the guest has room for.
+    Reply,
+    /// Move blocks between guest and medium.
+    Io(Io),
+    /// Make everything written so far durable.
+    Flush,
+    /// Read this many bytes from the guest's buffer (they are there) and ask [`Disk::parameters`].
+    Parameters(Parameters),
+}
+
+/// Blocks to move. Within the disk, within the guest's buffer, never empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Io {
+    /// Direction and durability.
+    pub kind: IoKind,
+    /// Byte offset on the medium.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u32,
+}
+
+/// Direction of an [`Io`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IoKind {
+    /// Medium to guest.
+    Read,
+    /// Guest to medium; `fua`: durable before it completes.
+    Write {
+        /// Force unit access.
+        fua: bool,
+    },
+}
+
+/// A parameter list that the guest sends along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameters {
+    /// MODE SELECT's, of this many bytes.
+    ModeSelect(ModeForm, u16),
+}
+
+impl Parameters {
+    /// Bytes to read from the guest's buffer.
+    pub fn length(self) -> usize {
+        match self {
+            Self::ModeSelect(_, length) => length.into(),
+        }
+    }
+}
+
+impl Disk {
+    /// A disk as `config` says.
+    ///
+    /// # Errors
+    /// Less than one block.
+    pub fn new(config: DiskConfig) -> Result<Self, DiskConfigError> {
+        let block = config.block_size.bytes();
+        let blocks = config.capacity >> config.block_size.shift();
+        if blocks == 0 {
+            return Err(DiskConfigError::TooSmall(block));
+        }
+        let ratio = (config.physical_block_size / block).max(1);
+        // 4 bits on the wire; a larger hint than 32 KiB helps nobody.
+        let physical_exponent = ratio.ilog2().min(6) as u8;
+        Ok(Self {
+            identity: config.identity,
+            blocks: AtomicU64::new(blocks),
+            block_size: config.block_size,
+            physical_exponent,
+            read_only: config.read_only,
+            write_cache: config.write_cache && !config.read_only,
+            rotational: config.rotational,
+            max_transfer: config.max_transfer,
+            capacity_changed: AtomicBool::new(false),
+        })
+    }
+
+    /// Tells guests of a new size: each call is reported once, by the next command that can (unit attention 6/2A/09).
+    pub fn resize(&self, capacity: u64) {
+        let blocks = (capacity >> self.block_size.shift()).max(1);
+        if self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
+            self.capacity_changed.store(true, Ordering::Release);
+        }
+    }
+
+    /// Decides one command. Answers are appended to `out`, which the caller empties and reuses.
+    ///
+    /// # Errors
+    /// The check condition to report; then nothing is in `out`.
+    pub fn execute(
+        &self,
+        command: Command,
+        transfer: Transfer,
+        out: &mut Vec<u8>,
+    ) -> Result<Decision, CheckCondition> {
+        if self.takes_unit_attention(command) {
+            return Err(CheckCondition::execution(Sense::CAPACITY_CHANGED));
+        }
+        match command {
+            Command::TestUnitReady
+            | Command::Reservation
+            | Command::SendDiagnostic
+            | Command::PreventAllow
+            | Command::StartStop { flush: false } => Ok(Decision::Good),
+            Command::StartStop { flush: true } => Ok(self.flush()),
+            Command::SynchronizeCache { lba, blocks } => {
+                self.check_range(lba, blocks)?;
+                Ok(self.flush())
+            }
+            Command::Read { lba, blocks } => self.io(IoKind::Read, lba, blocks, transfer),
+            Command::Write { lba, blocks, fua } => self.io(IoKind::Write { fua }, lba, blocks, transfer),
+            Command::Verify { lba, blocks } => {
+                self.check_range(lba, blocks)?;
+                Ok(Decision::Good)
+            }
+            Command::ModeSelect { form, length } => self.mode_select(form, length, transfer),
+            _ => self.answer(command, transfer, out),
+        }
+    }
+
+    /// Judges a parameter list that [`Decision::Parameters`] asked for.
+    ///
+    /// # Errors
+    /// The check condition to report.
+    pub fn parameters(&self, parameters: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
+        match parameters {
+            Parameters::ModeSelect(form, _) => mode::select(self, form, list).map(|()| Decision::Good),
+        }
+    }
+
+    /// The names a guest remembers it by.
+    pub fn identity(&self) -> &DiskIdentity {
+        &self.identity
+    }
+
+    /// Logical block size.
+    pub fn block_size(&self) -> BlockSize {
+        self.block_size
+    }
+
+    /// Size in bytes, as the guest sees it.
+    pub fn capacity(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire) << self.block_size.shift()
+    }
+
+    /// Writes are refused.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(super) fn last_lba(&self) -> u64 {
+        self.blocks.load(Ordering::Acquire) - 1
+    }
+
+    pub(super) fn physical_exponent(&self) -> u8 {
+        self.physical_exponent
+    }
+
+    pub(super) fn has_write_cache(&self) -> bool {
+        self.write_cache
+    }
+
+    pub(super) fn is_rotational(&self) -> bool {
+        self.rotational
+    }
+
+    pub(super) fn max_transfer_blocks(&self) -> u32 {
+        self.max_transfer >> self.block_size.shift()
+    }
+
+    /// Commands whose whole result is a few bytes of data in.
+    fn answer(
+        &self,
+        command: Command,
+        transfer: Transfer,
+        out: &mut Vec<u8>,
+    ) -> Result<Decision, CheckCondition> {
+        let Transfer::ToGuest(room) = transfer else { return self.answer_without_room(command, transfer) };
+        let start = out.len();
+        let limit = match command {
+            Command::RequestSense { allocation } => {
+                let changed = self.capacity_changed.swap(false, Ordering::AcqRel);
+                let sense = if changed { Sense::CAPACITY_CHANGED } else { Sense::NONE };
+                out.extend_from_slice(&sense.to_fixed());
+                u32::from(allocation)
+            }
+            Command::Inquiry { page, allocation } => {
+                if u32::from(allocation) > room {
+                    return Err(CheckCondition::INVALID_FIELD);
+                }
+                match page {
+                    Some(page) => vpd::page(self, page, out)?,
+                    None => out.extend_from_slice(&inquiry::standard()),
+                }
+                u32::from(allocation)
+            }
+            Command::ModeSense { form, control, page, subpage, allocation } => {
+                mode::sense(self, form, control, (page, subpage), out)?;
+                u32::from(allocation)
+            }
+            Command::ReadCapacity10 => {
+                if room < 8 {
+                    return Err(CheckCondition::OVERRUN);
+                }
+                capacity::read_capacity_10(self, out);
+                8
+            }
+            Command::ReadCapacity16 { allocation } => {
+                if allocation.min(room) < 12 {
+                    return Err(CheckCondition::OVERRUN);
+                }
+                capacity::read_capacity_16(self, out);
+                allocation
+            }
+            // REPORT LUNS is the controller's; the rest was decided in `execute`.
+            _ => return Err(CheckCondition::INVALID_OPCODE),
+        };
+        out.truncate(start + limit.min(room) as usize);
+        Ok(Decision::Reply)
+    }
+
+    /// The same commands when the guest gave no buffer to answer into: fine if it also asked for nothing.
+    fn answer_without_room(&self, command: Command, transfer: Transfer) -> Result<Decision, CheckCondition> {
+        match command {
+            _ if transfer.length() != 0 => Err(CheckCondition::INVALID_FIELD),
+            Command::RequestSense { allocation: 0 }
+            | Command::Inquiry { page: None, allocation: 0 }
+            | Command::ModeSense { allocation: 0, .. } => Ok(Decision::Good),
+            Command::Inquiry { .. } => Err(CheckCondition::INVALID_FIELD),
+            _ => Err(CheckCondition::OVERRUN),
+        }
+    }
+
+    fn mode_select(
+        &self,
+        form: ModeForm,
+        length: u16,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
+        match transfer {
+            _ if length == 0 => Ok(Decision::Good),
+            Transfer::ToDisk(room) if room >= length.into() => {
+                Ok(Decision::Parameters(Parameters::ModeSelect(form, length)))
+            }
+            Transfer::ToGuest(_) => Err(CheckCondition::INVALID_FIELD),
+            _ => Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH)),
+        }
+    }
+
+    fn io(
+        &self,
+        kind: IoKind,
+        lba: u64,
+        blocks: u32,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
+        if self.read_only && kind != IoKind::Read {
+            return Err(CheckCondition::execution(Sense::WRITE_PROTECTED));
+        }
+        self.check_range(lba, blocks)?;
+        if blocks == 0 {
+            return Ok(Decision::Good);
+        }
+        let room = match (kind, transfer) {
+            (IoKind::Read, Transfer::ToGuest(room)) | (IoKind::Write { .. }, Transfer::ToDisk(room)) => room,
+            _ => return Err(CheckCondition::INVALID_FIELD),
+        };
+        let shift = self.block_size.shift();
+        match blocks.checked_shl(shift) {
+            Some(length) if length >> shift == blocks && length <= room => {
+                Ok(Decision::Io(Io { kind, offset: lba << shift, length }))
+            }
+            _ => Err(CheckCondition::invalid(Sense::LBA_OUT_OF_RANGE)),
+        }
+    }
+
+    /// All of the `blocks` from `lba` on are on the disk.
+    fn check_range(&self, lba: u64, blocks: u32) -> Result<(), CheckCondition> {
+        let end = lba.checked_add(blocks.into());
+        let inside = end.is_some_and(|end| end <= self.blocks.load(Ordering::Acquire));
+        if inside { Ok(()) } else { Err(CheckCondition::OUT_OF_RANGE) }
+    }
+
+    /// A disk that never caches has nothing to flush; but its backend may still hold metadata, so only read-only disks skip it.
+    fn flush(&self) -> Decision {
+        if self.read_only { Decision::Good } else { Decision::Flush }
+    }
+
+    /// Whether `command` is the one to report a changed capacity. INQUIRY and REPORT LUNS never report; REQUEST SENSE returns it as data.
+    fn takes_unit_attention(&self, command: Command) -> bool {
+        let silent = matches!(
+            command,
+            Command::Inquiry { .. } | Command::ReportLuns { .. } | Command::RequestSense { .. }
+        );
+        // The load keeps the shared cache line unwritten on the way of every I/O; the swap lets one worker win.
+        !silent
+            && self.capacity_changed.load(Ordering::Relaxed)
+            && self.capacity_changed.swap(false, Ordering::AcqRel)
+    }
+}
