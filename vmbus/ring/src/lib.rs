@@ -1,1 +1,53 @@
 //! VMBus ring pairs: packets, batches, signalling, flow control, over mapped guest pages.
+//!
+//! A channel has two rings; each end reads one ([`Incoming`]) and writes the other ([`Outgoing`]). Both ends run the same code: the
+//! host over a GPADL's pages, an in-process guest over its own.
+//!
+//! ```text
+//! GpadlView -> RingMemory (mirrored or paged) -> Incoming -> ReadBatch -> Packet
+//!                                             -> Outgoing -> WriteBatch -> OutPacket
+//! ```
+//!
+//! The peer is hostile: it may rewrite any byte at any moment. Every shared field is read once into a local, the local is validated
+//! and used. A peer that breaks a rule gets its ring stopped ([`RingError`]); the memory is not touched afterwards.
+//! Facts: `vmbus-core` sections 6 and 7.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic
+    )
+)]
+
+mod control;
+mod error;
+mod external;
+mod incoming;
+pub mod limits;
+mod memory;
+mod offset;
+mod outgoing;
+mod packet;
+mod snapshot;
+mod wire;
+
+pub use error::{MapError, PacketError, RingError, WriteError};
+pub use external::{GpaRange, TransferRange, gpa_direct_header, transfer_pages_header};
+pub use incoming::{Incoming, ReadBatch};
+pub use memory::{Mode, PlainMemory, RingMemory};
+pub use outgoing::{OutPacket, Outgoing, SpaceWait, WriteBatch};
+pub use packet::Packet;
+pub use snapshot::{RingSnapshot, RingWatch};
+pub use wire::PacketKind;

@@ -1,0 +1,233 @@
+//! The ring that this end reads.
+
+use std::sync::atomic::Ordering;
+
+use crate::control::{Control, FEATURE_PENDING_SEND_SIZE, crosses};
+use crate::error::RingError;
+use crate::memory::RingMemory;
+use crate::offset::Offset;
+use crate::packet::Packet;
+use crate::snapshot::{RingSnapshot, RingWatch};
+use crate::wire::{DESCRIPTOR_BYTES, Descriptor};
+
+/// The consumer of a ring: for a host the guest-to-host ring, for a guest the other one.
+///
+/// The peer signals only when it writes into an empty ring whose mask is clear. So: drain until empty, commit, [`Incoming::unmask`], and
+/// drain again when that says so; only then sleep.
+#[derive(Debug)]
+pub struct Incoming {
+    memory: RingMemory,
+    /// Our index. The copy in the control page is for the peer; what it may write there is never read.
+    read: Offset,
+    /// The producer may ask to be signalled when space comes.
+    peer_waits_for_space: bool,
+    stopped: Option<RingError>,
+}
+
+impl Incoming {
+    /// Takes the ring over as its consumer: masks signals until [`Incoming::unmask`], declares our features (vmbus-core 6.1). Packets that
+    /// wait already, as after a restore, are kept.
+    ///
+    /// # Errors
+    /// [`RingError`] when an index is not one.
+    pub fn new(memory: RingMemory) -> Result<Self, RingError> {
+        let control = memory.control();
+        let read = check_read(&memory, control.read_index.load(Ordering::Relaxed))?;
+        check_write(&memory, control.write_index.load(Ordering::Relaxed))?;
+        control.interrupt_mask.store(1, Ordering::Relaxed);
+        let features = control.feature_bits.fetch_or(FEATURE_PENDING_SEND_SIZE, Ordering::AcqRel);
+        Ok(Self {
+            memory,
+            read,
+            peer_waits_for_space: features & FEATURE_PENDING_SEND_SIZE != 0,
+            stopped: None,
+        })
+    }
+
+    /// Looks at what waits now, once: the batch ends there, even when the peer writes on.
+    ///
+    /// # Errors
+    /// [`RingError`]: the ring is stopped.
+    #[inline]
+    pub fn batch(&mut self) -> Result<ReadBatch<'_>, RingError> {
+        let write = self.sample_write()?;
+        let available = self.memory.size().used(self.read, write);
+        let at = self.read;
+        Ok(ReadBatch { ring: self, at, available })
+    }
+
+    /// Asks the peer not to signal while we drain. Only a hint; undone by [`Incoming::unmask`].
+    #[inline]
+    pub fn mask(&self) {
+        if self.stopped.is_none() {
+            self.memory.control().mask();
+        }
+    }
+
+    /// Asks the peer to signal again. True when more waits: it came before the peer could know, so drain again, there will be no signal.
+    ///
+    /// # Errors
+    /// [`RingError`]: the ring is stopped.
+    #[inline]
+    pub fn unmask(&mut self) -> Result<bool, RingError> {
+        if let Some(error) = self.stopped {
+            return Err(error);
+        }
+        let index = self.memory.control().unmask();
+        let write = check_write(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))?;
+        Ok(write != self.read)
+    }
+
+    /// Bytes that wait, descriptors and trailers included.
+    ///
+    /// # Errors
+    /// [`RingError`]: the ring is stopped.
+    pub fn used(&mut self) -> Result<u32, RingError> {
+        let write = self.sample_write()?;
+        Ok(self.memory.size().used(self.read, write))
+    }
+
+    /// Bytes of the data area.
+    #[must_use]
+    pub fn data_size(&self) -> u32 {
+        self.memory.data_size()
+    }
+
+    /// Why the ring is stopped, if it is.
+    #[must_use]
+    pub fn stopped(&self) -> Option<RingError> {
+        self.stopped
+    }
+
+    /// The control page now.
+    #[must_use]
+    pub fn indices(&self) -> RingSnapshot {
+        RingSnapshot::of(self.memory.control(), self.memory.size(), self.memory.mode())
+    }
+
+    /// A handle by which other threads can show this ring.
+    #[must_use]
+    pub fn watch(&self) -> RingWatch {
+        RingWatch::new(&self.memory)
+    }
+
+    /// The memory of the ring.
+    #[must_use]
+    pub fn memory(&self) -> &RingMemory {
+        &self.memory
+    }
+
+    #[inline]
+    fn sample_write(&mut self) -> Result<Offset, RingError> {
+        if let Some(error) = self.stopped {
+            return Err(error);
+        }
+        let index = self.memory.control().write_index.load(Ordering::Acquire);
+        check_write(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))
+    }
+
+    /// Gives the space up to `to` back. True when the producer waits for it.
+    #[inline]
+    fn publish(&mut self, to: Offset) -> bool {
+        let from = self.read;
+        self.read = to;
+        let control = self.memory.control();
+        if !self.peer_waits_for_space {
+            control.read_index.store(to.get(), Ordering::Release);
+            return false;
+        }
+        match control.publish_read(to.get()) {
+            0 => false,
+            pending => self.wakes_producer(control, pending, from),
+        }
+    }
+
+    /// The write index is read anew, behind the barrier: packets that came after this batch was sampled count against the free space, and
+    /// the one that did not fit came after them.
+    #[cold]
+    fn wakes_producer(&self, control: &Control, pending: u32, from: Offset) -> bool {
+        let size = self.memory.size();
+        match size.check(control.write_index.load(Ordering::SeqCst)) {
+            Some(write) => crosses(pending, size.free(from, write), size.free(self.read, write), size.get()),
+            // The next batch will say what is wrong.
+            None => false,
+        }
+    }
+}
+
+/// The packets that waited when the batch was taken. Dropped without [`ReadBatch::commit`], it has consumed nothing.
+#[derive(Debug)]
+pub struct ReadBatch<'a> {
+    ring: &'a mut Incoming,
+    at: Offset,
+    available: u32,
+}
+
+impl ReadBatch<'_> {
+    /// The next packet, or `None` at the end of the batch. Its bytes stay in the ring, and in the peer's reach, until the commit.
+    ///
+    /// # Errors
+    /// [`RingError`]: the peer wrote something that is no packet. The ring is stopped.
+    #[inline]
+    #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
+    pub fn next(&mut self) -> Result<Option<Packet<'_>>, RingError> {
+        if self.available == 0 {
+            return Ok(None);
+        }
+        match self.parse() {
+            Ok(descriptor) => {
+                let start = self.at;
+                let total = descriptor.total();
+                self.at = self.ring.memory.size().advance(start, total);
+                self.available = self.available.wrapping_sub(total);
+                Ok(Some(Packet::new(&self.ring.memory, start, descriptor)))
+            }
+            Err(error) => {
+                self.available = 0;
+                self.ring.stopped = Some(error);
+                Err(error)
+            }
+        }
+    }
+
+    #[inline]
+    fn parse(&self) -> Result<Descriptor, RingError> {
+        if let Some(error) = self.ring.stopped {
+            return Err(error);
+        }
+        if self.available < DESCRIPTOR_BYTES {
+            return Err(RingError::NoDescriptor { available: self.available });
+        }
+        let memory = &self.ring.memory;
+        // The one read of the descriptor: whatever the peer does to it now, these locals are what is judged and used.
+        let first = memory.word(self.at).load(Ordering::Relaxed);
+        let second = memory.word(memory.size().advance(self.at, 8)).load(Ordering::Relaxed);
+        Descriptor::parse([u64::from_le(first), u64::from_le(second)], self.available)
+    }
+
+    /// Bytes of the batch that were not yet taken.
+    #[must_use]
+    pub fn remaining(&self) -> u32 {
+        self.available
+    }
+
+    /// Consumes the packets taken so far. True when the peer waits for the space: signal it.
+    #[inline]
+    #[must_use = "a peer that waits for space must be signalled"]
+    pub fn commit(self) -> bool {
+        if self.ring.stopped.is_some() || self.at == self.ring.read {
+            return false;
+        }
+        self.ring.publish(self.at)
+    }
+}
+
+#[inline]
+pub(crate) fn check_write(memory: &RingMemory, value: u32) -> Result<Offset, RingError> {
+    memory.size().check(value).ok_or(RingError::WriteIndex { value, data_size: memory.data_size() })
+}
+
+#[inline]
+pub(crate) fn check_read(memory: &RingMemory, value: u32) -> Result<Offset, RingError> {
+    memory.size().check(value).ok_or(RingError::ReadIndex { value, data_size: memory.data_size() })
+}

@@ -1,0 +1,93 @@
+//! Ring memory without a guest: for tests, benches and the in-process VM.
+
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::os::fd::FromRawFd;
+use std::sync::Arc;
+
+use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
+use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
+use vmbus_protocol::limits::PAGE_SIZE;
+use vmbus_protocol::num::u64_of;
+
+use super::{Mode, RingMemory};
+use crate::error::MapError;
+
+/// File-backed guest RAM at guest address 0 that rings are laid out in by page number. Clones share the memory.
+#[derive(Clone, Debug)]
+pub struct PlainMemory {
+    ram: GuestRam,
+}
+
+/// A buffer that is kept by whoever maps a ring in it, as a `GpadlView` is.
+struct Shared(Arc<GuestBuffer>);
+
+impl Deref for Shared {
+    type Target = GuestBuffer;
+
+    fn deref(&self) -> &GuestBuffer {
+        &self.0
+    }
+}
+
+impl PlainMemory {
+    /// `pages` pages of fresh zeroed memory, backed by a memfd.
+    ///
+    /// # Errors
+    /// [`MapError::Memory`] when the host refuses.
+    pub fn new(pages: usize) -> Result<Self, MapError> {
+        let bytes = pages.checked_mul(PAGE_SIZE).ok_or(MapError::Size { pages })?;
+        let file = memfd(bytes).map_err(MapError::Memory)?;
+        let regions = [(GuestAddress(0), bytes, Some(FileOffset::new(file, 0)))];
+        let memory = GuestMemoryMmap::from_ranges_with_files(regions)
+            .map_err(|e| MapError::Memory(io::Error::other(e)))?;
+        let ram = GuestRam::new(memory).map_err(|e| MapError::Memory(io::Error::other(e)))?;
+        Ok(Self { ram })
+    }
+
+    /// The memory as a guest's RAM.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// The ring whose control page and data pages are `pages`, in this order.
+    ///
+    /// # Errors
+    /// [`MapError`]: too few or too many pages, or one that does not exist.
+    pub fn ring(&self, pages: &[u64], prefer: Mode) -> Result<RingMemory, MapError> {
+        let count = pages.len().checked_mul(PAGE_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
+        let count = count.ok_or(MapError::Size { pages: pages.len() })?;
+        let mut words = u64::from(count).to_le_bytes().to_vec();
+        words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
+        let mut buffer = GuestBuffer::new(self.ram.clone());
+        let complete =
+            RangeAssembler::begin(1, words.len()).and_then(|mut ranges| ranges.push(&mut buffer, &words));
+        match complete {
+            Ok(true) => RingMemory::build(Shared(Arc::new(buffer)), 0, pages.len(), prefer),
+            _ => Err(MapError::Size { pages: pages.len() }),
+        }
+    }
+
+    /// The ring in pages `first..first + pages`, in order.
+    ///
+    /// # Errors
+    /// As [`PlainMemory::ring`].
+    pub fn ring_at(&self, first: usize, pages: usize, prefer: Mode) -> Result<RingMemory, MapError> {
+        let pages: Vec<u64> = (0..u64_of(pages)).map(|page| u64_of(first).wrapping_add(page)).collect();
+        self.ring(&pages, prefer)
+    }
+}
+
+fn memfd(bytes: usize) -> io::Result<File> {
+    // SAFETY: the name is a C string; the call touches nothing else.
+    let fd = unsafe { libc::memfd_create(c"vmbus-ring".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(u64_of(bytes))?;
+    Ok(file)
+}

@@ -1,0 +1,137 @@
+//! One packet of an incoming ring.
+
+use vm_memory::VolatileSlice;
+use vmbus_protocol::num::usize_of;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::memory::RingMemory;
+use crate::offset::Offset;
+use crate::wire::{Descriptor, PacketKind};
+
+/// A packet whose descriptor was validated. The payload still lies in the ring: the peer can change it until it is copied out.
+#[derive(Debug)]
+pub struct Packet<'a> {
+    memory: &'a RingMemory,
+    start: Offset,
+    descriptor: Descriptor,
+}
+
+impl<'a> Packet<'a> {
+    #[inline]
+    pub(crate) fn new(memory: &'a RingMemory, start: Offset, descriptor: Descriptor) -> Self {
+        Self { memory, start, descriptor }
+    }
+
+    /// What it is.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self) -> PacketKind {
+        self.descriptor.kind
+    }
+
+    /// The sender's name for the exchange: a completion carries it back unchanged. Not unique, and 0 is a legal value.
+    #[inline]
+    #[must_use]
+    pub fn transaction_id(&self) -> u64 {
+        self.descriptor.transaction_id
+    }
+
+    /// True when the sender expects a completion; without it there must be none.
+    #[inline]
+    #[must_use]
+    pub fn completion_requested(&self) -> bool {
+        self.descriptor.completion_requested
+    }
+
+    /// Bytes of payload, a multiple of 8: up to 7 bytes of padding count, protocols carry their own lengths.
+    #[inline]
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        usize_of(self.descriptor.length.wrapping_sub(self.descriptor.data_offset))
+    }
+
+    /// Copies the payload, as much as `to` takes. Returns the bytes copied.
+    #[inline]
+    pub fn read_payload(&self, to: &mut [u8]) -> usize {
+        self.read_payload_at(0, to)
+    }
+
+    /// Copies the payload from byte `offset` on, as much as `to` takes. Returns the bytes copied: 0 at and beyond the end.
+    #[inline]
+    pub fn read_payload_at(&self, offset: usize, to: &mut [u8]) -> usize {
+        let len = self.payload_len().saturating_sub(offset).min(to.len());
+        let Some(to) = to.get_mut(..len) else { return 0 };
+        if len != 0 {
+            self.read_at(usize_of(self.descriptor.data_offset).wrapping_add(offset), to);
+        }
+        len
+    }
+
+    /// Copies the first bytes of the payload into a structure, or `None` when the payload is shorter.
+    #[inline]
+    #[must_use]
+    pub fn read<T: FromBytes + IntoBytes>(&self) -> Option<T> {
+        if self.payload_len() < size_of::<T>() {
+            return None;
+        }
+        let mut value = T::new_zeroed();
+        self.read_payload(value.as_mut_bytes());
+        Some(value)
+    }
+
+    /// The payload where it lies, if it is one piece: always in a mirrored ring. No copy; the peer can change it at any moment.
+    #[inline]
+    #[must_use]
+    pub fn payload_slice(&self) -> Option<VolatileSlice<'_>> {
+        let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
+        let address = self.memory.contiguous(self.payload_start(), len)?;
+        // SAFETY: `contiguous` vouches for `len` mapped bytes while the memory lives, which 'a borrows.
+        Some(unsafe { VolatileSlice::new(address.as_ptr(), usize_of(len)) })
+    }
+
+    /// The payload where it lies, piece by piece.
+    pub fn payload_slices(&self) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
+        let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
+        // SAFETY: `pieces` vouches for that many mapped bytes while the memory lives, which 'a borrows.
+        self.memory
+            .pieces(self.payload_start(), len)
+            .map(|(address, len)| unsafe { VolatileSlice::new(address.as_ptr(), len) })
+    }
+
+    /// Bytes in front of the payload, descriptor included: 16 to 524,280, a multiple of 8.
+    #[inline]
+    pub(crate) fn header_len(&self) -> u32 {
+        self.descriptor.data_offset
+    }
+
+    /// Copies from byte `offset` of the packet. `offset + to.len()` must be inside it.
+    #[inline]
+    pub(crate) fn read_at(&self, offset: usize, to: &mut [u8]) {
+        // Offsets of the ring are units of 8; a start between two units goes through its unit first.
+        let rest = offset & 7;
+        let Ok(unit) = u32::try_from(offset.wrapping_sub(rest)) else { return };
+        let mut at = self.memory.size().advance(self.start, unit);
+        let mut to = to;
+        if rest != 0 {
+            let mut word = [0_u8; 8];
+            self.memory.read(at, &mut word);
+            let Some(tail) = word.get(rest..) else { return };
+            let len = tail.len().min(to.len());
+            let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len)) else {
+                return;
+            };
+            now.copy_from_slice(tail);
+            if later.is_empty() {
+                return;
+            }
+            to = later;
+            at = self.memory.size().advance(at, 8);
+        }
+        self.memory.read(at, to);
+    }
+
+    #[inline]
+    fn payload_start(&self) -> Offset {
+        self.memory.size().advance(self.start, self.descriptor.data_offset)
+    }
+}

@@ -1,0 +1,85 @@
+//! What `inspect` shows of a ring.
+
+use std::ptr::NonNull;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+
+use crate::control::Control;
+use crate::memory::{Backing, Mode, RingMemory};
+use crate::offset::DataSize;
+
+/// The control page of a ring at one moment. The peer may have written anything, so fields need not fit together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSnapshot {
+    /// Byte offset of the next byte to write.
+    pub write_index: u32,
+    /// Byte offset of the next byte to read.
+    pub read_index: u32,
+    /// Not 0: the consumer asked not to be signalled.
+    pub interrupt_mask: u32,
+    /// Not 0: the producer waits for that many bytes.
+    pub pending_send_size: u32,
+    /// What the ends can do; bit 0: pending send size.
+    pub feature_bits: u32,
+    /// Bytes of the data area.
+    pub data_size: u32,
+    /// How the data is reached.
+    pub mode: Mode,
+    /// Bytes that wait, `None` when an index is not one.
+    pub used: Option<u32>,
+}
+
+/// Shows a ring to others than its user, from any thread, without keeping its memory: a teardown does not wait for it.
+#[derive(Clone)]
+pub struct RingWatch {
+    control: NonNull<Control>,
+    alive: Weak<Backing>,
+    size: DataSize,
+    mode: Mode,
+}
+
+// SAFETY: the control page is only touched while `alive` is held, and only through atomics.
+unsafe impl Send for RingWatch {}
+// SAFETY: as above.
+unsafe impl Sync for RingWatch {}
+
+impl RingWatch {
+    pub(crate) fn new(memory: &RingMemory) -> Self {
+        let (control, alive) = memory.watch_parts();
+        Self { control, alive, size: memory.size(), mode: memory.mode() }
+    }
+
+    /// The ring now, or `None` when its user dropped it.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<RingSnapshot> {
+        let _alive = self.alive.upgrade()?;
+        // SAFETY: the backing that keeps this page mapped is alive and held.
+        let control = unsafe { self.control.as_ref() };
+        Some(RingSnapshot::of(control, self.size, self.mode))
+    }
+}
+
+impl RingSnapshot {
+    pub(crate) fn of(control: &Control, size: DataSize, mode: Mode) -> Self {
+        let write_index = control.write_index.load(Ordering::Relaxed);
+        let read_index = control.read_index.load(Ordering::Relaxed);
+        let used =
+            size.check(read_index).zip(size.check(write_index)).map(|(read, write)| size.used(read, write));
+        Self {
+            write_index,
+            read_index,
+            interrupt_mask: control.interrupt_mask.load(Ordering::Relaxed),
+            pending_send_size: control.pending_send_size.load(Ordering::Relaxed),
+            feature_bits: control.feature_bits.load(Ordering::Relaxed),
+            data_size: size.get(),
+            mode,
+            used,
+        }
+    }
+}
+
+impl std::fmt::Debug for RingWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RingWatch").field("snapshot", &self.snapshot()).finish()
+    }
+}

@@ -1,0 +1,166 @@
+//! Packet framing (vmbus-core 6.2 and 6.3).
+
+use crate::error::RingError;
+
+/// Bytes of a descriptor.
+pub(crate) const DESCRIPTOR_BYTES: u32 = 16;
+/// Bytes of a trailer.
+pub(crate) const TRAILER_BYTES: u32 = 8;
+/// Bytes of a descriptor with the fixed part of a range list.
+pub(crate) const RANGES_OFFSET: u32 = 24;
+
+const FLAG_COMPLETION_REQUESTED: u16 = 1;
+
+/// What a packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PacketKind {
+    /// Only a payload.
+    InBand,
+    /// A payload, and ranges of a transfer-page set that both ends know (host to guest, network receive).
+    TransferPages,
+    /// A payload, and ranges of guest pages (guest to host).
+    GpaDirect,
+    /// The answer to an earlier packet with the same transaction id.
+    Completion,
+}
+
+impl PacketKind {
+    fn from_wire(value: u16) -> Option<Self> {
+        Some(match value {
+            6 => Self::InBand,
+            7 => Self::TransferPages,
+            9 => Self::GpaDirect,
+            0xB => Self::Completion,
+            _ => return None,
+        })
+    }
+
+    fn to_wire(self) -> u16 {
+        match self {
+            Self::InBand => 6,
+            Self::TransferPages => 7,
+            Self::GpaDirect => 9,
+            Self::Completion => 0xB,
+        }
+    }
+}
+
+/// A descriptor that has been validated: a local copy, no longer in the peer's hands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) kind: PacketKind,
+    pub(crate) completion_requested: bool,
+    pub(crate) transaction_id: u64,
+    /// Bytes in front of the payload: 16 to `length`, a multiple of 8.
+    pub(crate) data_offset: u32,
+    /// Bytes without the trailer: a multiple of 8; with the trailer at most what waited.
+    pub(crate) length: u32,
+}
+
+impl Descriptor {
+    /// Parses the two words of a descriptor, of which `available` bytes with all that follows wait.
+    #[inline]
+    pub(crate) fn parse(words: [u64; 2], available: u32) -> Result<Self, RingError> {
+        let [first, transaction_id] = words;
+        let (kind, data_offset8, length8, flags) = split(first);
+        // At most 0xFFFF * 8: no overflow.
+        let (data_offset, length) = (u32::from(data_offset8) << 3, u32::from(length8) << 3);
+        if length < DESCRIPTOR_BYTES {
+            return Err(RingError::ShortPacket { length });
+        }
+        if data_offset < DESCRIPTOR_BYTES || data_offset > length {
+            return Err(RingError::DataOffset { data_offset, length });
+        }
+        if length.wrapping_add(TRAILER_BYTES) > available {
+            return Err(RingError::LongPacket { length, available });
+        }
+        let Some(kind) = PacketKind::from_wire(kind) else {
+            return Err(RingError::PacketType { value: kind });
+        };
+        let completion_requested = flags & FLAG_COMPLETION_REQUESTED != 0;
+        Ok(Self { kind, completion_requested, transaction_id, data_offset, length })
+    }
+
+    /// The first word on the wire. `data_offset` and `length` are multiples of 8, at most 0xFFFF * 8.
+    #[inline]
+    pub(crate) fn first_word(
+        kind: PacketKind,
+        completion_requested: bool,
+        data_offset: u32,
+        length: u32,
+    ) -> u64 {
+        let flags = if completion_requested { FLAG_COMPLETION_REQUESTED } else { 0 };
+        // Fields of 16 bits, lowest first: type, data offset / 8, length / 8, flags.
+        u64::from(kind.to_wire())
+            | (u64::from(data_offset) << (16 - 3))
+            | (u64::from(length) << (32 - 3))
+            | (u64::from(flags) << 48)
+    }
+
+    /// Bytes of ring that the packet takes.
+    #[inline]
+    pub(crate) fn total(&self) -> u32 {
+        self.length.wrapping_add(TRAILER_BYTES)
+    }
+}
+
+/// The four 16-bit fields of a word, lowest first.
+#[inline]
+fn split(word: u64) -> (u16, u16, u16, u16) {
+    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
+    (
+        u16::from_le_bytes([a, b]),
+        u16::from_le_bytes([c, d]),
+        u16::from_le_bytes([e, f]),
+        u16::from_le_bytes([g, h]),
+    )
+}
+
+/// The trailer of a packet that starts at byte `start` of the data.
+#[inline]
+pub(crate) fn trailer(start: u32) -> u64 {
+    u64::from(start) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(kind: u16, data_offset8: u16, length8: u16, flags: u16) -> u64 {
+        u64::from(kind) | u64::from(data_offset8) << 16 | u64::from(length8) << 32 | u64::from(flags) << 48
+    }
+
+    /// Checklist 60.
+    #[test]
+    fn test_ring_descriptor_out_of_bounds_is_refused_with_its_own_error() {
+        use RingError::{DataOffset, LongPacket, PacketType, ShortPacket};
+        let parse = |word| Descriptor::parse([word, 7], 64).map(|_| ()).unwrap_err();
+        assert_eq!(parse(word(6, 2, 1, 0)), ShortPacket { length: 8 });
+        assert_eq!(parse(word(6, 0, 0, 0)), ShortPacket { length: 0 });
+        assert_eq!(parse(word(6, 1, 2, 0)), DataOffset { data_offset: 8, length: 16 });
+        assert_eq!(parse(word(6, 4, 3, 0)), DataOffset { data_offset: 32, length: 24 });
+        assert_eq!(parse(word(6, 2, 8, 0)), LongPacket { length: 64, available: 64 });
+        assert_eq!(parse(word(6, 2, 0xFFFF, 0)), LongPacket { length: 0xFFFF * 8, available: 64 });
+        assert!(Descriptor::parse([word(6, 2, 7, 0), 7], 64).is_ok());
+        for kind in (0..=0x10).chain([0x106, u16::MAX]).filter(|kind| ![6, 7, 9, 0xB].contains(kind)) {
+            assert_eq!(parse(word(kind, 2, 2, 0)), PacketType { value: kind });
+        }
+    }
+
+    #[test]
+    fn test_ring_descriptor_round_trips_every_kind() {
+        for kind in
+            [PacketKind::InBand, PacketKind::TransferPages, PacketKind::GpaDirect, PacketKind::Completion]
+        {
+            for completion in [false, true] {
+                let first = Descriptor::first_word(kind, completion, 24, 0xFFFF * 8);
+                let parsed = Descriptor::parse([first, u64::MAX], u32::MAX).unwrap();
+                assert_eq!(parsed.kind, kind);
+                assert_eq!(parsed.completion_requested, completion);
+                assert_eq!(parsed.data_offset, 24);
+                assert_eq!(parsed.length, 0xFFFF * 8);
+                assert_eq!(parsed.transaction_id, u64::MAX);
+            }
+        }
+    }
+}
