@@ -1,3 +1,5 @@
 //! SynthVM library: the machine behind the `synthvm` program.
 
 pub mod config;
+pub mod control;
+pub mod inspect;

@@ -1,0 +1,307 @@
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use event_manager::{EventManager, SubscriberOps};
+
+use super::*;
+use crate::control::{Client, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
+use crate::inspect::{DiskReport, InspectReport};
+
+/// A machine that writes down what it is told.
+#[derive(Default)]
+struct Recorder {
+    told: Mutex<Vec<String>>,
+    disks: usize,
+}
+
+impl Recorder {
+    fn note(&self, what: String) -> Result<(), String> {
+        self.told.lock().unwrap().push(what);
+        Ok(())
+    }
+}
+
+impl ControlTarget for Recorder {
+    fn inspect(&self) -> InspectReport {
+        let disk = DiskReport { path: "x".repeat(1000), ..Default::default() };
+        InspectReport { disks: vec![disk; self.disks], ..Default::default() }
+    }
+
+    fn power_button(&self) -> Result<(), String> {
+        self.note("power-button".into())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        Err("not now".into())
+    }
+
+    fn stop(&self, reason: StopReason) -> Result<(), String> {
+        self.note(format!("{reason:?}"))
+    }
+}
+
+/// A directory of its own for each test, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("synthvm-control-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("sock")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server on an event loop of its own, stopped when this is dropped.
+struct Running {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(path: &Path, target: Arc<Recorder>) -> Self {
+        let socket = ControlSocket::bind(path).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&end);
+        let thread = std::thread::spawn(move || {
+            let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
+            manager.add_subscriber(Box::new(ControlServer::new(socket, target)));
+            while !watched.load(Ordering::Relaxed) {
+                manager.run_with_timeout(10).unwrap();
+            }
+        });
+        Running { end, thread: Some(thread) }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn say(stream: &mut BufReader<UnixStream>, line: &str) -> String {
+    stream.get_mut().write_all(line.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_line(&mut answer).unwrap();
+    answer
+}
+
+fn connect(path: &Path) -> BufReader<UnixStream> {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    BufReader::new(stream)
+}
+
+#[test]
+fn test_server_answers_each_request_by_what_the_machine_says() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder { disks: 2, ..Default::default() });
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let mut client = Client::connect(&scratch.socket()).unwrap();
+    assert_eq!(client.inspect().unwrap(), target.inspect());
+    client.request(&Request::Ping {}).unwrap();
+    client.request(&Request::PowerButton {}).unwrap();
+    client.request(&Request::Stop {}).unwrap();
+    let refused = client.request(&Request::Reset {}).unwrap_err().to_string();
+    assert!(refused.ends_with("sock: not now"), "{refused}");
+    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Requested"]);
+}
+
+#[test]
+fn test_server_request_not_understood_is_answered_and_the_next_one_works() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let mut stream = connect(&scratch.socket());
+    for bad in
+        ["nonsense\n", "{\"do\":\"explode\"}\n", "{}\n", "{\"do\":\"ping\",\"x\":1}\n", "\u{0}\n", "[[[[\n"]
+    {
+        let answer = say(&mut stream, bad);
+        assert!(answer.starts_with("{\"ok\":false,\"error\":\"not understood"), "{bad}: {answer}");
+    }
+    assert_eq!(say(&mut stream, "\n \r\n{\"do\":\"ping\"}\r\n"), "{\"ok\":true,\"value\":null}\n");
+}
+
+#[test]
+fn test_server_pipelined_requests_are_all_answered_in_order_after_a_half_close() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let mut stream = connect(&scratch.socket());
+    let requests = "{\"do\":\"ping\"}\nbad\n".repeat(500) + "{\"do\":\"ping\"}";
+    stream.get_mut().write_all(requests.as_bytes()).unwrap();
+    stream.get_mut().shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answers = String::new();
+    stream.read_to_string(&mut answers).unwrap();
+    let done: Vec<bool> = answers.lines().map(|line| line.starts_with("{\"ok\":true")).collect();
+    let expected: Vec<bool> = (0..1001).map(|index| index % 2 == 0).collect();
+    assert_eq!(done, expected);
+}
+
+#[test]
+fn test_server_line_one_past_the_limit_ends_that_client_only() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let mut other = connect(&scratch.socket());
+    let ping = "{\"do\":\"ping\"}";
+    let request = |length: usize| format!("{ping}{}\n", " ".repeat(length - ping.len() - 1));
+    let mut stream = connect(&scratch.socket());
+    assert!(say(&mut stream, &request(MAX_REQUEST_BYTES)).contains("\"ok\":true"));
+    // The server may hang up before the last byte is written.
+    let _ = stream.get_mut().write_all(request(MAX_REQUEST_BYTES + 1).as_bytes());
+    let mut answer = String::new();
+    stream.read_line(&mut answer).unwrap();
+    assert!(answer.contains("at most 65536 bytes"), "{answer}");
+    let mut rest = Vec::new();
+    assert_eq!(stream.read_to_end(&mut rest).unwrap_or(0), 0, "hung up");
+    assert!(say(&mut other, &format!("{ping}\n")).contains("\"ok\":true"));
+}
+
+#[test]
+fn test_server_client_that_never_reads_does_not_hold_up_another() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder { disks: 300, ..Default::default() });
+    let _running = Running::start(&scratch.socket(), target);
+    let slow = connect(&scratch.socket());
+    slow.get_ref().set_nonblocking(true).unwrap();
+    // As many requests as the sockets take: some 300 KiB of answer for each.
+    while (&*slow.get_ref()).write(b"{\"do\":\"inspect\"}\n").is_ok() {}
+    for _ in 0..20 {
+        assert_eq!(Client::connect(&scratch.socket()).unwrap().inspect().unwrap().disks.len(), 300);
+    }
+}
+
+#[test]
+fn test_server_client_beyond_the_limit_is_hung_up_on_until_one_leaves() {
+    let scratch = Scratch::new();
+    let _running = Running::start(&scratch.socket(), Arc::default());
+    let ping = "{\"do\":\"ping\"}\n";
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| connect(&scratch.socket())).collect();
+    for client in &mut clients {
+        assert!(say(client, ping).contains("\"ok\":true"));
+    }
+    let mut rest = Vec::new();
+    assert_eq!(connect(&scratch.socket()).read_to_end(&mut rest).unwrap_or(0), 0);
+    clients.pop();
+    // The server learns of the departure before or after the next client: it may hang up once more, but not for ever.
+    let served = (0..10_000).any(|_| {
+        let mut client = connect(&scratch.socket());
+        let mut answer = String::new();
+        client.get_mut().write_all(ping.as_bytes()).is_ok()
+            && client.read_line(&mut answer).is_ok_and(|read| read > 0)
+    });
+    assert!(served);
+}
+
+#[test]
+fn test_socket_is_private_and_gone_after_the_server() {
+    let scratch = Scratch::new();
+    let socket = ControlSocket::bind(&scratch.socket()).unwrap();
+    let mode = std::fs::metadata(socket.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    drop(socket);
+    assert!(!scratch.socket().exists());
+}
+
+#[test]
+fn test_socket_of_a_live_program_is_refused_and_stays() {
+    let scratch = Scratch::new();
+    let _live = ControlSocket::bind(&scratch.socket()).unwrap();
+    let error = ControlSocket::bind(&scratch.socket()).unwrap_err().to_string();
+    assert!(error.contains("another program listens there"), "{error}");
+    assert!(UnixStream::connect(scratch.socket()).is_ok());
+}
+
+#[test]
+fn test_socket_left_by_a_dead_program_is_replaced() {
+    let scratch = Scratch::new();
+    drop(std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap());
+    assert!(scratch.socket().exists(), "std leaves the name behind, as a killed program does");
+    ControlSocket::bind(&scratch.socket()).unwrap();
+}
+
+#[test]
+fn test_socket_where_something_else_stands_is_refused_and_it_stays() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.socket(), "precious").unwrap();
+    let error = ControlSocket::bind(&scratch.socket()).unwrap_err().to_string();
+    assert!(error.contains("is not a socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(scratch.socket()).unwrap(), "precious");
+}
+
+#[test]
+fn test_socket_name_taken_over_by_another_is_not_removed() {
+    let scratch = Scratch::new();
+    let socket = ControlSocket::bind(&scratch.socket()).unwrap();
+    std::fs::remove_file(scratch.socket()).unwrap();
+    std::fs::write(scratch.socket(), "another's").unwrap();
+    drop(socket);
+    assert!(scratch.socket().exists());
+}
+
+#[test]
+fn test_socket_impossible_place_is_explained() {
+    let scratch = Scratch::new();
+    let error = ControlSocket::bind(&scratch.0.join("no/sock")).unwrap_err().to_string();
+    assert!(error.contains("no directory"), "{error}");
+    let error = ControlSocket::bind(&scratch.0.join("x".repeat(120))).unwrap_err().to_string();
+    assert!(error.contains("at most 107"), "{error}");
+}
+
+#[test]
+fn test_client_without_a_machine_says_what_to_do() {
+    let scratch = Scratch::new();
+    let error = Client::connect(&scratch.socket()).unwrap_err().to_string();
+    assert!(error.contains("--control"), "{error}");
+    drop(std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap());
+    let error = Client::connect(&scratch.socket()).unwrap_err().to_string();
+    assert!(error.contains("has ended"), "{error}");
+}
+
+fn signals(grace: u64) -> (StopSignals, Arc<Recorder>) {
+    let target = Arc::new(Recorder::default());
+    (StopSignals::new(Duration::from_secs(grace), Arc::clone(&target) as _).unwrap(), target)
+}
+
+#[test]
+fn test_stop_first_signal_presses_the_button_and_the_second_stops() {
+    let (mut stop, target) = signals(3600);
+    stop.on_signal(libc::SIGTERM);
+    assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
+    stop.on_signal(libc::SIGINT);
+    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Signal(2)"]);
+}
+
+#[test]
+fn test_stop_at_the_end_of_the_grace_period_names_the_first_signal() {
+    let (mut stop, target) = signals(3600);
+    stop.on_signal(libc::SIGTERM);
+    stop.on_timer();
+    assert_eq!(*target.told.lock().unwrap(), ["power-button", "Signal(15)"]);
+}
+
+#[test]
+fn test_stop_without_grace_stops_at_once() {
+    let (mut stop, target) = signals(0);
+    stop.on_signal(libc::SIGTERM);
+    assert_eq!(*target.told.lock().unwrap(), ["Signal(15)"]);
+}

@@ -1,0 +1,145 @@
+//! SIGTERM, SIGINT and SIGHUP: first the guest is asked, then it is told.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::{ControlTarget, StopReason};
+
+/// Signals that end a machine.
+const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
+
+/// Keeps the stop signals from ending the process: from now on only a [`StopSignals`] sees them. Call it before the first thread is
+/// started, so that every thread inherits it.
+///
+/// # Errors
+/// The system call failed.
+pub fn block_stop_signals() -> io::Result<()> {
+    let set = stop_set();
+    // SAFETY: `set` is an initialised signal set; the old one is not asked for.
+    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
+}
+
+/// The stop signals, without those that whoever started us wants ignored (`nohup`, shells' background jobs).
+fn stop_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set that it is given.
+    let mut set = unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        set.assume_init()
+    };
+    for signal in SIGNALS.into_iter().filter(|signal| !is_ignored(*signal)) {
+        // SAFETY: the set is initialised and the signal exists.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with a null new action the call only fills in the old one; zeros are a valid one should it fail.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+/// Turns stop signals into requests to the machine: the first presses the power button and starts the grace period; another one, or
+/// the end of the period, stops the machine. Register it with the event loop.
+pub struct StopSignals {
+    signals: File,
+    timer: TimerFd,
+    grace: Duration,
+    first: Option<i32>,
+    target: Arc<dyn ControlTarget>,
+}
+
+impl StopSignals {
+    /// Watches for the signals that [`block_stop_signals`] has blocked. A `grace` of zero stops the machine at the first signal.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub fn new(grace: Duration, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
+        let set = stop_set();
+        // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let signals = unsafe { File::from_raw_fd(fd) };
+        let timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        Ok(StopSignals { signals, timer, grace, first: None, target })
+    }
+
+    fn take_signals(&mut self) {
+        let mut info = [0; size_of::<libc::signalfd_siginfo>()];
+        while matches!(self.signals.read(&mut info), Ok(length) if length == info.len()) {
+            // ssi_signo, a u32 in the machine's byte order, comes first (signalfd(2)).
+            let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
+            self.on_signal(signal);
+        }
+    }
+
+    pub(super) fn on_signal(&mut self, signal: i32) {
+        if self.first.is_some() || self.grace.is_zero() {
+            tracing::warn!("signal {signal}: stopping the machine");
+            return self.stop(signal);
+        }
+        self.first = Some(signal);
+        let seconds = self.grace.as_secs();
+        tracing::info!(
+            "signal {signal}: asking the guest to power down; stopping it in {seconds} s, or at the next signal"
+        );
+        let pressed = self.target.power_button();
+        let armed = self.timer.reset(self.grace, None).map_err(|error| error.to_string());
+        if let Err(error) = pressed.and(armed) {
+            tracing::warn!("the guest cannot be asked ({error}): stopping the machine");
+            self.stop(signal);
+        }
+    }
+
+    pub(super) fn on_timer(&mut self) {
+        // Disarmed: whatever the count, the period is over once.
+        let _ = self.timer.clear();
+        if let Some(signal) = self.first {
+            tracing::warn!(
+                "the guest has not powered down in {} s: stopping the machine",
+                self.grace.as_secs()
+            );
+            self.stop(signal);
+        }
+    }
+
+    fn stop(&self, signal: i32) {
+        if let Err(error) = self.target.stop(StopReason::Signal(signal)) {
+            tracing::error!("cannot stop the machine: {error}");
+        }
+    }
+}
+
+impl MutEventSubscriber for StopSignals {
+    fn process(&mut self, events: Events, _ops: &mut EventOps<'_>) {
+        if events.fd() == self.signals.as_raw_fd() {
+            self.take_signals();
+        } else if events.fd() == self.timer.as_raw_fd() {
+            self.on_timer();
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        for fd in [self.signals.as_raw_fd(), self.timer.as_raw_fd()] {
+            if let Err(error) = ops.add(Events::new_raw(fd, EventSet::IN)) {
+                tracing::error!(?error, "stop signals cannot be watched");
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The report for people: tables no wider than 100 columns for ordinary numbers.
+
+use std::time::Duration;
+
+use super::rates::{Rates, bytes, short};
+use super::table::printable;
+use super::{Align, ChannelReport, InspectReport, RingReport, Table};
+
+const L: Align = Align::Left;
+const R: Align = Align::Right;
+
+/// How many characters an occupancy bar has.
+const BAR: usize = 10;
+
+/// How the text may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Text only.
+    Plain,
+    /// Headings in bold, for a terminal.
+    Terminal,
+}
+
+impl Style {
+    fn heading(self, text: &str) -> String {
+        match self {
+            Style::Plain => text.to_owned(),
+            Style::Terminal => format!("\x1b[1m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// Writes `now` as tables. With an earlier report and the time between both, counters that matter get a rate.
+pub fn render(now: &InspectReport, before: Option<(&InspectReport, Duration)>, style: Style) -> String {
+    let rates = Rates::over(before.map(|(_, elapsed)| elapsed));
+    let empty = InspectReport::default();
+    let before = before.map_or(&empty, |(report, _)| report);
+    let mut text = Text { lines: Vec::new(), style };
+    machine(&mut text, now);
+    vcpus(&mut text, now, before, &rates);
+    channels(&mut text, now, before, &rates);
+    rings(&mut text, now);
+    gpadls(&mut text, now);
+    disks(&mut text, now, before, &rates);
+    text.lines.join("\n") + "\n"
+}
+
+struct Text {
+    lines: Vec<String>,
+    style: Style,
+}
+
+impl Text {
+    fn section(&mut self, title: &str, table: &Table) {
+        self.lines.push(String::new());
+        self.lines.push(self.style.heading(title));
+        self.lines.extend(table.lines());
+    }
+}
+
+fn machine(text: &mut Text, now: &InspectReport) {
+    let (machine, messages) = (&now.machine, &now.messages);
+    let uptime = Duration::from_millis(machine.uptime_ms).as_secs();
+    let version =
+        now.connection.version.as_deref().map(|version| format!(", version {}", printable(version)));
+    let state = serde_json::to_value(now.connection.state).ok();
+    let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("?");
+    text.lines.push(text.style.heading(&format!("VMBus {state}{}", version.unwrap_or_default())));
+    text.lines.push(format!(
+        "  pid {}, up {}:{:02}:{:02}, memory {}, resets {}",
+        machine.pid,
+        uptime / 3600,
+        uptime / 60 % 60,
+        uptime % 60,
+        bytes(machine.memory_bytes),
+        machine.resets,
+    ));
+    text.lines.push(format!(
+        "  messages: {} received, {} sent, {} refused",
+        messages.received, messages.sent, messages.refused
+    ));
+    if let Some(panic) = &now.panic {
+        let parameters = panic.parameters.map(|parameter| format!("{parameter:#x}")).join(" ");
+        text.lines.push(format!("  guest panicked: {parameters}"));
+        text.lines.extend(panic.message.iter().map(|message| format!("  {}", printable(message))));
+    }
+}
+
+fn vcpus(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
+    let mut table = Table::new(&[
+        ("VCPU", R),
+        ("POST_MESSAGE", R),
+        ("SIGNAL_EVENT", R),
+        ("IO", R),
+        ("MMIO", R),
+        ("MSR", R),
+        ("OTHER", R),
+        (if rates.known() { "EXITS/S" } else { "" }, R),
+    ]);
+    for vcpu in &now.vcpus {
+        let exits = vcpu.exits;
+        let counts = [exits.post_message, exits.signal_event, exits.io, exits.mmio, exits.msr, exits.other];
+        let earlier = before.vcpus.iter().find(|other| other.index == vcpu.index);
+        let rate = rates.per_second(exits.total(), earlier.map_or(0, |vcpu| vcpu.exits.total()));
+        let cells = std::iter::once(vcpu.index.to_string()).chain(counts.map(|count| count.to_string()));
+        table.row(cells.chain(rate.map(short)));
+    }
+    text.section("Exits to user space", &table);
+}
+
+fn channels(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
+    let rate_name = if rates.known() { "SENT/S" } else { "" };
+    let mut table = Table::new(&[
+        ("RELID", R),
+        ("CLASS", L),
+        ("INSTANCE", L),
+        ("STATE", L),
+        ("VP", R),
+        ("SENT", R),
+        ("SUPPRESSED", R),
+        (rate_name, R),
+    ]);
+    for channel in &now.channels {
+        let earlier = before.channels.iter().find(|other| other.relid == channel.relid);
+        let rate = rates.per_second(channel.signals_sent, earlier.map_or(0, |channel| channel.signals_sent));
+        let cells = [
+            channel.relid.to_string(),
+            channel.class.clone(),
+            channel.instance.clone(),
+            channel.state.clone(),
+            channel.target_vp.map_or("-".to_owned(), |vp| vp.to_string()),
+            channel.signals_sent.to_string(),
+            channel.signals_suppressed.to_string(),
+        ];
+        table.row(cells.into_iter().chain(rate.map(short)));
+    }
+    text.section("Channels (signals to the guest)", &table);
+}
+
+fn rings(text: &mut Text, now: &InspectReport) {
+    let open: Vec<&ChannelReport> = now.channels.iter().filter(|channel| channel.rings.is_some()).collect();
+    if open.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&[
+        ("RELID", R),
+        ("DIRECTION", L),
+        ("OCCUPANCY", L),
+        ("USED", R),
+        ("SIZE", R),
+        ("PENDING", R),
+        ("INTERRUPTS", L),
+    ]);
+    for channel in open {
+        let Some(rings) = &channel.rings else { continue };
+        for (name, ring) in [("guest to host", &rings.incoming), ("host to guest", &rings.outgoing)] {
+            table.row([
+                channel.relid.to_string(),
+                name.to_owned(),
+                bar(ring),
+                ring.used.to_string(),
+                bytes(ring.size.into()),
+                ring.pending_send_size.to_string(),
+                if ring.masked { "masked" } else { "wanted" }.to_owned(),
+            ]);
+        }
+    }
+    text.section("Rings", &table);
+}
+
+/// `[###.......]`: at least one `#` as soon as a byte waits.
+fn bar(ring: &RingReport) -> String {
+    let (used, size) = (u64::from(ring.used), u64::from(ring.size));
+    let filled = if size == 0 { 0 } else { (used * BAR as u64).div_ceil(size).min(BAR as u64) };
+    let filled = usize::try_from(filled).unwrap_or(BAR);
+    format!("[{}{}]", "#".repeat(filled), ".".repeat(BAR - filled))
+}
+
+fn gpadls(text: &mut Text, now: &InspectReport) {
+    let mut table = Table::new(&[
+        ("GPADL", R),
+        ("RELID", R),
+        ("RANGES", R),
+        ("PAGES", R),
+        ("BYTES", R),
+        ("RUNS", R),
+        ("MAPPING", L),
+        ("VIEWS", R),
+    ]);
+    for gpadl in &now.gpadls {
+        table.row([
+            format!("{:#x}", gpadl.id),
+            gpadl.relid.to_string(),
+            gpadl.ranges.to_string(),
+            gpadl.pages.to_string(),
+            bytes(gpadl.bytes),
+            gpadl.runs.to_string(),
+            gpadl.mapping.clone(),
+            gpadl.views.to_string(),
+        ]);
+    }
+    text.section("GPADLs", &table);
+}
+
+fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
+    let (requests_rate, bytes_rate) = if rates.known() { ("REQ/S", "BYTES/S") } else { ("", "") };
+    let mut table = Table::new(&[
+        ("DISK", L),
+        ("REQUESTS", R),
+        ("READS", R),
+        ("WRITES", R),
+        ("FLUSHES", R),
+        ("BYTES", R),
+        ("COPIED", R),
+        ("ERRORS", R),
+        ("BUSY", R),
+        (requests_rate, R),
+        (bytes_rate, R),
+        ("IMAGE", L),
+    ]);
+    for disk in &now.disks {
+        let address =
+            |other: &&super::DiskReport| (other.controller, other.lun) == (disk.controller, disk.lun);
+        let earlier = before.disks.iter().find(address);
+        let (requests, moved) = earlier.map_or((0, 0), |disk| (disk.requests, disk.bytes));
+        table.row([
+            disk.id.clone(),
+            disk.requests.to_string(),
+            disk.reads.to_string(),
+            disk.writes.to_string(),
+            disk.flushes.to_string(),
+            bytes(disk.bytes),
+            bytes(disk.copied_bytes),
+            disk.errors.to_string(),
+            disk.in_flight.to_string(),
+            rates.per_second(disk.requests, requests).map(short).unwrap_or_default(),
+            rates.per_second(disk.bytes, moved).map(bytes).unwrap_or_default(),
+            if disk.readonly { format!("{} (read-only)", disk.path) } else { disk.path.clone() },
+        ]);
+    }
+    text.section("Disks", &table);
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;

@@ -1,0 +1,120 @@
+use super::super::{
+    ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, PanicReport, RingsReport,
+    VcpuReport,
+};
+use super::*;
+
+fn report() -> InspectReport {
+    let ring = |used| RingReport { size: 16384, used, pending_send_size: 0, masked: used == 0 };
+    InspectReport {
+        connection: ConnectionReport { version: Some("5.3".into()), state: ConnectionState::Connected },
+        vcpus: vec![VcpuReport {
+            index: 0,
+            exits: ExitCounts { io: 1_000_000_000, post_message: 12, ..Default::default() },
+        }],
+        channels: vec![ChannelReport {
+            relid: 3,
+            class: "scsi".into(),
+            instance: "00000000-0000-8899-0000-000000000000".into(),
+            state: "open".into(),
+            target_vp: Some(1),
+            rings: Some(RingsReport { incoming: ring(1), outgoing: ring(0) }),
+            signals_sent: 5_000_000,
+            signals_suppressed: 7,
+            gpadls: vec![0xe1e10],
+        }],
+        gpadls: vec![GpadlReport {
+            id: 0xe1e10,
+            relid: 3,
+            ranges: 1,
+            pages: 8,
+            mapping: "mirrored".into(),
+            ..Default::default()
+        }],
+        disks: vec![DiskReport {
+            id: "0:0".into(),
+            path: "/a.img".into(),
+            requests: 10,
+            bytes: 40960,
+            ..Default::default()
+        }],
+        panic: Some(PanicReport { parameters: [1, 2, 3, 4, 5], message: Some("oops\u{1b}[2J".into()) }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn test_render_fits_100_columns_and_shows_every_part() {
+    let text = render(&report(), None, Style::Plain);
+    for line in text.lines() {
+        assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
+    }
+    for part in [
+        "VMBus connected, version 5.3",
+        "POST_MESSAGE",
+        "scsi",
+        "[#.........]",
+        "[..........]",
+        "0xe1e10",
+        "/a.img",
+    ] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+    assert!(text.contains("guest panicked: 0x1 0x2 0x3 0x4 0x5") && !text.contains('\u{1b}'));
+}
+
+#[test]
+fn test_render_with_an_earlier_report_shows_rates() {
+    let mut earlier = report();
+    earlier.disks[0].requests = 0;
+    let now = report();
+    let text = render(&now, Some((&earlier, Duration::from_secs(2))), Style::Plain);
+    let disk = text.lines().find(|line| line.contains("/a.img")).unwrap();
+    assert!(text.contains("REQ/S") && disk.split_whitespace().any(|cell| cell == "5"), "{disk}");
+    assert!(!render(&now, None, Style::Plain).contains("REQ/S"));
+}
+
+#[test]
+fn test_bar_is_empty_only_for_an_empty_ring_and_full_for_a_full_one() {
+    let ring = |used, size| bar(&RingReport { size, used, ..Default::default() });
+    assert_eq!(ring(0, 100), "[..........]");
+    assert_eq!(ring(1, u32::MAX), "[#.........]");
+    assert_eq!(ring(100, 100), "[##########]");
+    assert_eq!(ring(200, 100), "[##########]");
+    assert_eq!(ring(5, 0), "[..........]");
+}
+
+#[test]
+fn test_report_json_has_the_shape_that_others_rely_on() {
+    let json = serde_json::to_value(report()).unwrap();
+    assert_eq!(json["connection"], serde_json::json!({"version": "5.3", "state": "connected"}));
+    let keys = |value: &serde_json::Value| {
+        let mut keys: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(
+        keys(&json["vcpus"][0]["exits"]),
+        ["io", "mmio", "msr", "other", "post_message", "signal_event"]
+    );
+    let channel = [
+        "class",
+        "gpadls",
+        "instance",
+        "relid",
+        "rings",
+        "signals_sent",
+        "signals_suppressed",
+        "state",
+        "target_vp",
+    ];
+    assert_eq!(keys(&json["channels"][0]), channel);
+    assert_eq!(
+        keys(&json["gpadls"][0]),
+        ["bytes", "id", "mapping", "pages", "ranges", "relid", "runs", "views"]
+    );
+    for key in ["requests", "bytes", "copied_bytes", "errors"] {
+        assert!(json["disks"][0][key].is_u64(), "{key}");
+    }
+    assert_eq!(serde_json::from_value::<InspectReport>(json).unwrap(), report());
+}
