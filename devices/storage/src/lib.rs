@@ -1,2 +1,3 @@
 //! storvsp: Hyper-V's synthetic SCSI controller, the disks behind it and their image files.
 pub mod scsi;
+pub mod storvsp;

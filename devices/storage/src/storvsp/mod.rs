@@ -1,0 +1,28 @@
+//! The storage protocol inside an opened channel, without I/O: packet in, action out.
+//!
+//! * [`Session`]: one channel's protocol state; [`Session::handle`] turns a packet into an [`Action`].
+//! * [`Negotiation`]: what all channels of a controller share: how far initialisation came, and which version was agreed.
+//! * [`Srb`]: a validated EXECUTE_SRB. [`Completion`]: its outcome, worded for both SCSI layers and port drivers.
+//!
+//! Source: spec storvsc sections 2 to 5 and 12.
+
+mod completion;
+mod limits;
+mod negotiation;
+mod packet;
+mod reply;
+mod session;
+mod srb;
+mod status;
+#[cfg(test)]
+mod tests;
+mod version;
+
+pub use completion::Completion;
+pub use limits::{MAX_LUNS, MAX_PACKET, MAX_TRANSFER};
+pub use negotiation::{Negotiation, Stage};
+pub use reply::Reply;
+pub use session::{Action, Malformed, Session};
+pub use srb::{Address, Srb};
+pub use status::NtStatus;
+pub use version::Version;

@@ -1,0 +1,66 @@
+//! How far initialisation came, for all channels of a controller (spec storvsc section 3).
+
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+
+use super::version::Version;
+
+/// Steps of initialisation, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Expecting BEGIN_INITIALIZATION.
+    #[default]
+    Begin = 0,
+    /// Expecting QUERY_PROTOCOL_VERSION.
+    Version = 1,
+    /// Expecting QUERY_PROPERTIES.
+    Properties = 2,
+    /// Expecting END_INITIALIZATION; CREATE_SUB_CHANNELS is welcome.
+    End = 3,
+    /// Requests flow.
+    Ready = 4,
+}
+
+/// Shared state of one controller's session. Only the primary channel's worker moves it on; subchannels watch it.
+#[derive(Debug, Default)]
+pub struct Negotiation {
+    stage: AtomicU8,
+    version: AtomicU16,
+}
+
+impl Negotiation {
+    /// Back to the start: the primary channel was opened anew.
+    pub fn restart(&self) {
+        self.set_stage(Stage::Begin);
+        self.version.store(0, Ordering::Relaxed);
+    }
+
+    /// Where initialisation stands.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Begin,
+            1 => Stage::Version,
+            2 => Stage::Properties,
+            3 => Stage::End,
+            _ => Stage::Ready,
+        }
+    }
+
+    /// The agreed version, once there is one.
+    pub fn version(&self) -> Option<Version> {
+        Version::from_word(self.version.load(Ordering::Relaxed))
+    }
+
+    /// Requests may be executed.
+    pub fn is_ready(&self) -> bool {
+        self.stage() == Stage::Ready
+    }
+
+    pub(super) fn set_stage(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    pub(super) fn set_version(&self, version: Version) {
+        self.version.store(version.word(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,60 @@
+//! A packet on its way to the guest.
+
+use zerocopy::{Immutable, IntoBytes};
+
+use super::limits::{HEADER, MAX_PACKET};
+use super::packet::{Header, operation};
+use super::status::NtStatus;
+use super::version::Version;
+
+/// A packet to the guest: at most [`MAX_PACKET`] bytes, zero-padded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    bytes: [u8; MAX_PACKET],
+    length: u8,
+}
+
+impl Reply {
+    /// The packet's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length.into()]
+    }
+
+    /// A completion with nothing but a status. It has the size of its request, capped at 64: Linux drops shorter ones, Windows all others
+    /// (spec section 2.1).
+    pub(super) fn status(request_length: usize, status: NtStatus) -> Self {
+        let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
+        let mut reply = Self { bytes: [0; MAX_PACKET], length };
+        reply.put_header(operation::COMPLETE_IO, status);
+        reply
+    }
+
+    /// A completion with `payload` behind the header, cut if the request was too short for it.
+    pub(super) fn with_payload(
+        request_length: usize,
+        status: NtStatus,
+        payload: &(impl IntoBytes + Immutable),
+    ) -> Self {
+        let mut reply = Self::status(request_length, status);
+        let payload = payload.as_bytes();
+        let end = reply.length.into();
+        let room = &mut reply.bytes[HEADER..end];
+        let length = payload.len().min(room.len());
+        room[..length].copy_from_slice(&payload[..length]);
+        reply
+    }
+
+    /// The unsolicited news that LUNs came, went or changed. `None`: the version knows no such packet.
+    pub(crate) fn enumerate_bus(version: Version) -> Option<Self> {
+        version.has_enumerate_bus().then(|| {
+            let mut reply = Self { bytes: [0; MAX_PACKET], length: version.packet_size() as u8 };
+            reply.put_header(operation::ENUMERATE_BUS, NtStatus::Success);
+            reply
+        })
+    }
+
+    fn put_header(&mut self, operation: u32, status: NtStatus) {
+        let header = Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() };
+        self.bytes[..HEADER].copy_from_slice(header.as_bytes());
+    }
+}
