@@ -1,7 +1,37 @@
 //! The VMBus host: a sans-IO state machine and the thin shell that gives it doorbells and interrupts.
+//!
+//! * [`core`]: events in, actions out. No I/O, no thread, no clock.
+//! * [`VmBus`]: the shell. Hand it a machine's [`Synic`], [`VmBus::offer`] it [`Device`]s, and feed it what the guest posts.
+//! * [`Channel`]: what a device gets when a guest opens it.
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::panic
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::panic
+    )
+)]
 
+mod bus;
+pub mod core;
 pub mod device;
+pub mod inspect;
+pub mod log;
 pub mod synic;
 
-pub use device::{Channel, Device, Offer, OpenError};
+pub use bus::VmBus;
+pub use device::{Channel, Device, Offer, OfferError, OpenError};
+pub use inspect::{BusReport, OpenReport};
 pub use synic::{Signal, Synic};
+pub use vmbus_protocol::offer::HvStatus;

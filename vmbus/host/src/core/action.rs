@@ -1,0 +1,88 @@
+//! What the core asks of the shell.
+
+use vmbus_gpadl::GpadlView;
+use vmbus_protocol::MessageBuffer;
+
+use super::channel::ChannelKey;
+
+/// One thing for the shell to do. Actions are carried out in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Queue a message for (`vp`, `sint`).
+    Post {
+        /// VP index.
+        vp: u32,
+        /// SINT, 0..=15.
+        sint: u8,
+        /// The whole message.
+        message: MessageBuffer,
+    },
+    /// Drop every message that still waits for a slot: its connection is gone.
+    DiscardMessages,
+    /// The channel is about to be offered: signals on `connection_id` must be accepted from now on.
+    Bind {
+        /// The channel.
+        key: ChannelKey,
+        /// For HvSignalEvent.
+        connection_id: u32,
+    },
+    /// The guest released the channel: the connection id is no more.
+    Unbind {
+        /// The channel.
+        key: ChannelKey,
+        /// As bound.
+        connection_id: u32,
+    },
+    /// Give the channel to its device, then report `Core::opened`.
+    Open {
+        /// The channel.
+        key: ChannelKey,
+        /// What it opens with.
+        params: OpenParams,
+    },
+    /// Set the channel's event flag once.
+    Signal {
+        /// The channel.
+        key: ChannelKey,
+    },
+    /// Send the channel's events to another VP from now on.
+    Retarget {
+        /// The channel.
+        key: ChannelKey,
+        /// VP index.
+        vp: u32,
+    },
+    /// Ask the device to let go of the channel; `Core::closed` follows when it has.
+    Close {
+        /// The channel.
+        key: ChannelKey,
+    },
+    /// Nothing is left of the channel.
+    Removed {
+        /// The channel.
+        key: ChannelKey,
+    },
+    /// A reset is complete: no device touches guest memory, no GPADL exists.
+    Quiesced,
+}
+
+/// What a guest opened a channel with.
+#[derive(Debug)]
+pub struct OpenParams {
+    /// The primary channel, whose device serves it.
+    pub primary: ChannelKey,
+    /// 0 for the primary itself.
+    pub subchannel: u16,
+    /// Channel id of this connection.
+    pub relid: u32,
+    /// Pages `0..downstream_page` are the guest→host ring, the rest the host→guest ring.
+    pub ring: GpadlView,
+    /// First page of the host→guest ring.
+    pub downstream_page: usize,
+    /// VP index that gets events, or [`vmbus_protocol::offer::NO_INTERRUPT_VP`].
+    pub target_vp: u32,
+    /// Event flag.
+    pub event_flag: u16,
+    /// Class-specific.
+    pub user_data: [u8; 120],
+}

@@ -1,0 +1,242 @@
+//! Channels: what each is, where it stands, and which relid it has.
+
+use std::collections::BTreeMap;
+
+use vmbus_protocol::limits::MAX_CHANNELS;
+use vmbus_protocol::num::usize_of;
+
+use crate::device::Offer;
+
+/// Names a channel for the life of the bus; relids come and go with connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelKey(pub(super) u32);
+
+/// Where a channel stands, for showing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelState {
+    /// The guest does not know it.
+    Unoffered,
+    /// Offered and closed.
+    Closed,
+    /// The device is being asked.
+    Opening,
+    /// In use.
+    Open,
+    /// In use as the guest sees it, but its device gave up (corrupt ring).
+    Faulted,
+    /// The device lets go.
+    Closing,
+    /// The device is gone; somebody still holds a view.
+    Draining,
+    /// Rescinded; the guest has not released it yet.
+    Revoked,
+    /// Released by the guest on its own.
+    Released,
+}
+
+/// A guest's wish to open a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenRequest {
+    pub(super) open_id: u32,
+    pub(super) ring_gpadl: u32,
+    pub(super) target_vp: u32,
+    pub(super) downstream_page: u32,
+    pub(super) user_data: [u8; 120],
+}
+
+/// What happens when a device has let go of a channel; a later, stronger wish replaces a weaker one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterClose {
+    /// It can be opened again.
+    Offered,
+    /// The guest asked for that while the device was still letting go.
+    Reopen(OpenRequest),
+    /// The guest released it.
+    Release,
+    /// The host takes it away.
+    Revoke,
+    /// The connection is gone.
+    Reset,
+}
+
+impl AfterClose {
+    const fn strength(&self) -> u8 {
+        match self {
+            Self::Offered => 0,
+            Self::Reopen(_) => 1,
+            Self::Release => 2,
+            Self::Revoke => 3,
+            Self::Reset => 4,
+        }
+    }
+
+    /// The wish that counts when `later` comes on top.
+    pub(super) fn and_then(self, later: Self) -> Self {
+        if later.strength() >= self.strength() { later } else { self }
+    }
+}
+
+/// Where a channel without device and without views goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AfterDrain {
+    /// RESCIND is sent.
+    Rescind,
+    /// The relid is free.
+    Release,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Unoffered,
+    Offered,
+    Opening {
+        request: OpenRequest,
+        abort: Option<AfterClose>,
+    },
+    /// `served`: the device still holds the rings.
+    Open {
+        request: OpenRequest,
+        served: bool,
+    },
+    Closing {
+        then: AfterClose,
+    },
+    Draining {
+        then: AfterDrain,
+    },
+    Revoked,
+    Released,
+}
+
+#[derive(Debug)]
+pub(super) struct Channel {
+    pub(super) key: ChannelKey,
+    pub(super) offer: Offer,
+    /// The primary that this is a subchannel of.
+    pub(super) primary: Option<ChannelKey>,
+    pub(super) subchannel: u16,
+    pub(super) phase: Phase,
+    /// 1..=2047 while the guest knows it.
+    pub(super) relid: Option<u32>,
+    /// To be forgotten once the guest has released it.
+    pub(super) remove: bool,
+}
+
+impl Channel {
+    pub(super) fn state(&self) -> ChannelState {
+        match self.phase {
+            Phase::Unoffered => ChannelState::Unoffered,
+            Phase::Offered => ChannelState::Closed,
+            Phase::Opening { .. } => ChannelState::Opening,
+            Phase::Open { served: true, .. } => ChannelState::Open,
+            Phase::Open { served: false, .. } => ChannelState::Faulted,
+            Phase::Closing { .. } => ChannelState::Closing,
+            Phase::Draining { .. } => ChannelState::Draining,
+            Phase::Revoked => ChannelState::Revoked,
+            Phase::Released => ChannelState::Released,
+        }
+    }
+
+    /// True while a device may touch its rings.
+    pub(super) fn has_device(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. } | Phase::Open { served: true, .. } | Phase::Closing { .. })
+    }
+}
+
+/// All channels, and the relids of the current connection.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    all: BTreeMap<ChannelKey, Channel>,
+    /// Index is the relid; 0 is never used.
+    by_relid: Vec<Option<ChannelKey>>,
+    next_key: u32,
+}
+
+impl Channels {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub(super) fn get(&self, key: ChannelKey) -> Option<&Channel> {
+        self.all.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ChannelKey) -> Option<&mut Channel> {
+        self.all.get_mut(&key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Channel> {
+        self.all.values()
+    }
+
+    pub(super) fn key_of(&self, relid: u32) -> Option<ChannelKey> {
+        self.by_relid.get(usize_of(relid)).copied().flatten()
+    }
+
+    pub(super) fn by_relid(&self, relid: u32) -> Option<&Channel> {
+        self.get(self.key_of(relid)?)
+    }
+
+    pub(super) fn keys(&self) -> Vec<ChannelKey> {
+        self.all.keys().copied().collect()
+    }
+
+    pub(super) fn subchannels_of(&self, primary: ChannelKey) -> Vec<ChannelKey> {
+        self.all
+            .values()
+            .filter(|channel| channel.primary == Some(primary))
+            .map(|channel| channel.key)
+            .collect()
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        offer: Offer,
+        primary: Option<ChannelKey>,
+        subchannel: u16,
+    ) -> ChannelKey {
+        // 2^32 channels in one VM's life would take a guest centuries of opening and closing; keys in use are skipped all the same.
+        while self.all.contains_key(&ChannelKey(self.next_key)) {
+            self.next_key = self.next_key.wrapping_add(1);
+        }
+        let key = ChannelKey(self.next_key);
+        self.next_key = self.next_key.wrapping_add(1);
+        let channel =
+            Channel { key, offer, primary, subchannel, phase: Phase::Unoffered, relid: None, remove: false };
+        self.all.insert(key, channel);
+        key
+    }
+
+    pub(super) fn remove(&mut self, key: ChannelKey) {
+        self.all.remove(&key);
+    }
+
+    /// Gives the channel the lowest free relid.
+    pub(super) fn assign_relid(&mut self, key: ChannelKey) -> Option<u32> {
+        if self.by_relid.is_empty() {
+            self.by_relid.push(None);
+        }
+        let free =
+            self.by_relid.iter().skip(1).position(Option::is_none).map(|index| index.saturating_add(1));
+        let index = free.unwrap_or(self.by_relid.len());
+        if index > MAX_CHANNELS {
+            return None;
+        }
+        let relid = u32::try_from(index).ok()?;
+        match self.by_relid.get_mut(index) {
+            Some(place) => *place = Some(key),
+            None => self.by_relid.push(Some(key)),
+        }
+        self.get_mut(key)?.relid = Some(relid);
+        Some(relid)
+    }
+
+    /// Frees the channel's relid and says which it was.
+    pub(super) fn free_relid(&mut self, key: ChannelKey) -> Option<u32> {
+        let relid = self.get_mut(key)?.relid.take()?;
+        if let Some(place) = self.by_relid.get_mut(usize_of(relid)) {
+            *place = None;
+        }
+        Some(relid)
+    }
+}

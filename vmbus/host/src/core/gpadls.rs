@@ -1,0 +1,345 @@
+//! All GPADLs of a VM: those arriving, those accepted, those going, and what they may cost.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmbus_gpadl::{
+    Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReleaseSink, Teardown,
+};
+use vmbus_protocol::limits::{
+    MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_PER_CHANNEL,
+    MAX_GPADLS_PER_VM,
+};
+use vmbus_protocol::offer::status;
+
+/// The accepted GPADLs, as those who map them see them.
+#[derive(Debug, Default)]
+pub struct GpadlTable {
+    accepted: Mutex<BTreeMap<(u32, u32), Gpadl>>,
+}
+
+impl GpadlTable {
+    /// Maps GPADL `id` of channel `relid`.
+    ///
+    /// # Errors
+    /// [`MapError`]: unknown on this channel, mapped already, or going.
+    pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
+        let gpadl = self.get(relid, id).ok_or(MapError::Unknown(id))?;
+        gpadl.map()
+    }
+
+    fn get(&self, relid: u32, id: u32) -> Option<Gpadl> {
+        self.lock().get(&(relid, id)).cloned()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {
+        // The map is whole between any two statements that hold the lock.
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a piece of range data led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Bodies are to come.
+    More,
+    /// Complete and valid; the channel's relid.
+    Accepted(u32),
+    /// Refused and forgotten.
+    Refused { relid: u32, status: u32 },
+    /// No GPADL with this handle is arriving.
+    Unknown,
+}
+
+/// What a teardown led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TeardownOf {
+    /// TORNDOWN is due now.
+    Done,
+    /// TORNDOWN is due later, once, or was asked for before.
+    Waits,
+    /// No accepted GPADL of this channel.
+    Unknown,
+}
+
+pub(super) struct Gpadls {
+    ram: GuestRam,
+    sink: Arc<dyn ReleaseSink>,
+    table: Arc<GpadlTable>,
+    /// By handle alone: bodies carry no relid.
+    arriving: BTreeMap<u32, Arriving>,
+    accepted: BTreeMap<(u32, u32), Accepted>,
+    usage: BTreeMap<u32, Usage>,
+    pages: usize,
+    next_serial: u64,
+}
+
+#[derive(Debug)]
+struct Arriving {
+    relid: u32,
+    assembler: RangeAssembler,
+    buffer: GuestBuffer,
+    /// Pages charged: what the header declared.
+    charged: usize,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    gpadl: Gpadl,
+    /// Pages charged.
+    charged: usize,
+    going: Going,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Going {
+    No,
+    /// The guest waits for TORNDOWN.
+    Answer,
+    /// Nobody waits: the connection or the channel is gone.
+    Silent,
+}
+
+/// What one channel has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Usage {
+    gpadls: usize,
+    pages: usize,
+}
+
+impl Gpadls {
+    pub(super) fn new(ram: GuestRam, sink: Arc<dyn ReleaseSink>) -> Self {
+        Self {
+            ram,
+            sink,
+            table: Arc::default(),
+            arriving: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            usage: BTreeMap::new(),
+            pages: 0,
+            next_serial: 0,
+        }
+    }
+
+    pub(super) fn table(&self) -> Arc<GpadlTable> {
+        Arc::clone(&self.table)
+    }
+
+    /// Takes a header and the range data in it.
+    pub(super) fn begin(&mut self, relid: u32, id: u32, ranges: u16, bytes: u16, data: &[u8]) -> Progress {
+        let refused = |status| Progress::Refused { relid, status };
+        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
+            return refused(status::INVALID_PARAMETER);
+        }
+        let Ok(assembler) = RangeAssembler::begin(u32::from(ranges), usize::from(bytes)) else {
+            return refused(status::INVALID_PARAMETER);
+        };
+        // One word of each range is not a page.
+        let declared = (usize::from(bytes) / 8).saturating_sub(usize::from(ranges));
+        if self.arriving.len() >= MAX_GPADLS_IN_PROGRESS || !self.charge(relid, declared) {
+            return refused(status::QUOTA_EXCEEDED);
+        }
+        let buffer = GuestBuffer::new(self.ram.clone());
+        let mut arriving = Arriving { relid, assembler, buffer, charged: declared };
+        match arriving.assembler.push(&mut arriving.buffer, data) {
+            Ok(true) => self.accept(id, arriving),
+            Ok(false) => {
+                self.arriving.insert(id, arriving);
+                Progress::More
+            }
+            Err(_) => self.refuse(&arriving),
+        }
+    }
+
+    /// Takes a body.
+    #[inline]
+    pub(super) fn continue_with(&mut self, id: u32, data: &[u8]) -> Progress {
+        let Some(arriving) = self.arriving.get_mut(&id) else { return Progress::Unknown };
+        let pushed = arriving.assembler.push(&mut arriving.buffer, data);
+        match pushed {
+            Ok(false) => Progress::More,
+            Ok(true) | Err(_) => match (self.arriving.remove(&id), pushed) {
+                (Some(arriving), Ok(_)) => self.accept(id, arriving),
+                (Some(arriving), Err(_)) => self.refuse(&arriving),
+                (None, _) => Progress::Unknown,
+            },
+        }
+    }
+
+    /// Begins a teardown that the guest asked for.
+    pub(super) fn teardown(&mut self, relid: u32, id: u32) -> TeardownOf {
+        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
+        match entry.going {
+            Going::No => {}
+            Going::Answer => return TeardownOf::Waits,
+            Going::Silent => {
+                entry.going = Going::Answer;
+                return TeardownOf::Waits;
+            }
+        }
+        match entry.gpadl.teardown() {
+            Teardown::Done => {
+                self.remove(relid, id);
+                TeardownOf::Done
+            }
+            Teardown::Waits => {
+                entry.going = Going::Answer;
+                TeardownOf::Waits
+            }
+        }
+    }
+
+    /// The last view of a going GPADL is gone; true when the guest waits for TORNDOWN.
+    pub(super) fn released(&mut self, key: GpadlKey) -> bool {
+        let place = (key.relid, key.id);
+        match self.accepted.get(&place) {
+            Some(entry) if entry.gpadl.key() == key && entry.going != Going::No => {
+                let answer = entry.going == Going::Answer;
+                self.remove(key.relid, key.id);
+                answer
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Maps a GPADL that a ring pair can lie in: accepted, one range, whole pages.
+    pub(super) fn map_ring(&self, relid: u32, id: u32) -> Option<GpadlView> {
+        let entry = self.accepted.get(&(relid, id))?;
+        if !entry.gpadl.buffer().is_whole_pages() {
+            return None;
+        }
+        entry.gpadl.map().ok()
+    }
+
+    /// Forgets the GPADLs of a channel that are still arriving, and says which they were.
+    pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
+        let ids: Vec<u32> =
+            self.arriving.iter().filter(|(_, arriving)| arriving.relid == relid).map(|(&id, _)| id).collect();
+        for id in &ids {
+            if let Some(arriving) = self.arriving.remove(id) {
+                self.refund(relid, arriving.charged);
+            }
+        }
+        ids
+    }
+
+    /// Begins to forget all accepted GPADLs of a channel. Those in use stay until released, and are answered then if the guest asked.
+    pub(super) fn forget_channel(&mut self, relid: u32) {
+        let ids: Vec<u32> =
+            self.accepted.range((relid, 0)..=(relid, u32::MAX)).map(|(&(_, id), _)| id).collect();
+        for id in ids {
+            self.forget(relid, id);
+        }
+    }
+
+    /// Begins to forget everything, silently.
+    pub(super) fn forget_all(&mut self) {
+        for (_, arriving) in std::mem::take(&mut self.arriving) {
+            self.refund(arriving.relid, arriving.charged);
+        }
+        let places: Vec<(u32, u32)> = self.accepted.keys().copied().collect();
+        for (relid, id) in places {
+            if let Some(entry) =
+                self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
+            {
+                // Whoever waited for the answer is gone.
+                entry.going = Going::Silent;
+            }
+            self.forget(relid, id);
+        }
+    }
+
+    /// True while the channel has any GPADL at all.
+    pub(super) fn has_any(&self, relid: u32) -> bool {
+        self.usage.contains_key(&relid)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.accepted.is_empty() && self.arriving.is_empty()
+    }
+
+    /// The accepted ones with their state, for showing.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Gpadl> {
+        self.accepted.values().map(|entry| &entry.gpadl)
+    }
+
+    pub(super) fn get(&self, relid: u32, id: u32) -> Option<&Gpadl> {
+        self.accepted.get(&(relid, id)).map(|entry| &entry.gpadl)
+    }
+
+    /// How many are still arriving.
+    pub(super) fn arriving(&self) -> usize {
+        self.arriving.len()
+    }
+
+    fn forget(&mut self, relid: u32, id: u32) {
+        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return };
+        if entry.going != Going::No {
+            return;
+        }
+        match entry.gpadl.teardown() {
+            Teardown::Done => self.remove(relid, id),
+            Teardown::Waits => entry.going = Going::Silent,
+        }
+    }
+
+    fn accept(&mut self, id: u32, arriving: Arriving) -> Progress {
+        let Arriving { relid, buffer, charged, .. } = arriving;
+        let key = GpadlKey { relid, id, serial: self.next_serial };
+        self.next_serial = self.next_serial.wrapping_add(1);
+        let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
+        self.table.lock().insert((relid, id), gpadl.clone());
+        self.accepted.insert((relid, id), Accepted { gpadl, charged, going: Going::No });
+        Progress::Accepted(relid)
+    }
+
+    fn refuse(&mut self, arriving: &Arriving) -> Progress {
+        self.refund(arriving.relid, arriving.charged);
+        Progress::Refused { relid: arriving.relid, status: status::INVALID_PARAMETER }
+    }
+
+    fn remove(&mut self, relid: u32, id: u32) {
+        if let Some(entry) = self.accepted.remove(&(relid, id)) {
+            self.table.lock().remove(&(relid, id));
+            self.refund(relid, entry.charged);
+        }
+    }
+
+    /// Takes the quota for one GPADL of `pages` pages; false when there is not enough.
+    fn charge(&mut self, relid: u32, pages: usize) -> bool {
+        let usage = self.usage.get(&relid).copied().unwrap_or_default();
+        let total = self.pages.saturating_add(pages);
+        let of_channel = usage.pages.saturating_add(pages);
+        let count = self.arriving.len().saturating_add(self.accepted.len());
+        if usage.gpadls >= MAX_GPADLS_PER_CHANNEL
+            || count >= MAX_GPADLS_PER_VM
+            || of_channel > MAX_GPADL_PAGES_PER_CHANNEL
+            || total > MAX_GPADL_PAGES_PER_VM
+        {
+            return false;
+        }
+        self.pages = total;
+        self.usage.insert(relid, Usage { gpadls: usage.gpadls.saturating_add(1), pages: of_channel });
+        true
+    }
+
+    fn refund(&mut self, relid: u32, pages: usize) {
+        self.pages = self.pages.saturating_sub(pages);
+        if let Some(usage) = self.usage.get_mut(&relid) {
+            usage.gpadls = usage.gpadls.saturating_sub(1);
+            usage.pages = usage.pages.saturating_sub(pages);
+            if usage.gpadls == 0 {
+                self.usage.remove(&relid);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Gpadls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gpadls")
+            .field("arriving", &self.arriving)
+            .field("accepted", &self.accepted)
+            .finish_non_exhaustive()
+    }
+}

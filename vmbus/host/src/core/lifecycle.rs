@@ -1,0 +1,355 @@
+//! A channel's life: open, close, modify, revoke, release (vmbus-core 4.2, 4.4, 4.5, section 5).
+
+use vmbus_protocol::message::{ChannelOnly, MessageType};
+use vmbus_protocol::message::{
+    CloseReservedChannel, ModifyChannel, ModifyChannelResponse, OpenChannel, OpenChannelResult,
+    OpenReservedChannel, TlConnectRequest, TlConnectResult,
+};
+use vmbus_protocol::num::usize_of;
+use vmbus_protocol::offer::{NO_INTERRUPT_VP, status};
+use vmbus_protocol::{MessageBuffer, Version};
+use zerocopy::little_endian::U32;
+
+use super::action::OpenParams;
+use super::channel::{AfterClose, AfterDrain, ChannelKey, OpenRequest, Phase};
+use super::{Action, Core, Ignored, Outcome};
+
+/// SINTs of one VP.
+const SINTS: u32 = 16;
+/// A ring is a control page and at least one page of data.
+const MIN_RING_PAGES: usize = 2;
+
+impl Core {
+    pub(super) fn open_channel(&mut self, request: &OpenChannel) -> Outcome {
+        let relid = request.relid.get();
+        let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
+        let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
+        let request = OpenRequest {
+            open_id: request.open_id.get(),
+            ring_gpadl: request.ring_gpadl.get(),
+            target_vp: request.target_vp.get(),
+            downstream_page: request.downstream_page_offset.get(),
+            user_data: request.user_data,
+        };
+        match &mut channel.phase {
+            Phase::Offered => self.start_open(key, request),
+            Phase::Closing { then } if matches!(then, AfterClose::Offered | AfterClose::Reopen(_)) => {
+                *then = AfterClose::Reopen(request);
+            }
+            // A guest error; answered, so that it does not wait for ever. The first open goes on.
+            Phase::Opening { .. } | Phase::Open { .. } => {
+                self.post_open_result(relid, request.open_id, status::UNSUCCESSFUL);
+            }
+            Phase::Closing { .. }
+            | Phase::Draining { .. }
+            | Phase::Revoked
+            | Phase::Unoffered
+            | Phase::Released => {
+                return Err(Ignored::ChannelState(relid));
+            }
+        }
+        Ok(())
+    }
+
+    fn start_open(&mut self, key: ChannelKey, request: OpenRequest) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(relid) = channel.relid else { return };
+        let downstream_page = usize_of(request.downstream_page);
+        let target_exists = request.target_vp < self.vp_count || request.target_vp == NO_INTERRUPT_VP;
+        let ring = self.gpadls.map_ring(relid, request.ring_gpadl).filter(|ring| {
+            let last = ring.pages().saturating_sub(MIN_RING_PAGES);
+            target_exists && (MIN_RING_PAGES..=last).contains(&downstream_page)
+        });
+        let (Some(ring), Ok(event_flag)) = (ring, u16::try_from(relid)) else {
+            self.post_open_result(relid, request.open_id, status::INVALID_PARAMETER);
+            return;
+        };
+        channel.phase = Phase::Opening { request, abort: None };
+        let params = OpenParams {
+            primary: channel.primary.unwrap_or(key),
+            subchannel: channel.subchannel,
+            relid,
+            ring,
+            downstream_page,
+            target_vp: request.target_vp,
+            event_flag,
+            user_data: request.user_data,
+        };
+        self.out.push(Action::Open { key, params });
+    }
+
+    pub(super) fn device_opened(&mut self, key: ChannelKey, accepted: bool) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let (Phase::Opening { request, abort }, Some(relid)) = (channel.phase, channel.relid) else { return };
+        match (abort, accepted) {
+            (None, true) => {
+                channel.phase = Phase::Open { request, served: true };
+                self.post_open_result(relid, request.open_id, status::SUCCESS);
+                self.out.push(Action::Signal { key });
+            }
+            (None, false) => {
+                channel.phase = Phase::Offered;
+                self.post_open_result(relid, request.open_id, status::UNSUCCESSFUL);
+            }
+            (Some(then), true) => {
+                channel.phase = Phase::Closing { then };
+                self.out.push(Action::Close { key });
+            }
+            (Some(then), false) => self.after_close(key, then),
+        }
+        self.try_finish_reset();
+    }
+
+    pub(super) fn close_channel(&mut self, relid: u32) -> Outcome {
+        let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
+        let channel = self.channels.get(key).ok_or(Ignored::Channel(relid))?;
+        if !matches!(channel.phase, Phase::Open { .. }) {
+            return Err(Ignored::ChannelState(relid));
+        }
+        if channel.primary.is_none() {
+            for subchannel in self.channels.subchannels_of(key) {
+                self.revoke(subchannel, true);
+            }
+        }
+        self.let_go(key, AfterClose::Offered);
+        Ok(())
+    }
+
+    /// Has the device let go of the channel, and then does what `then` says.
+    pub(super) fn let_go(&mut self, key: ChannelKey, then: AfterClose) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        match &mut channel.phase {
+            Phase::Open { served: true, .. } => {
+                channel.phase = Phase::Closing { then };
+                self.out.push(Action::Close { key });
+            }
+            Phase::Opening { abort, .. } => *abort = Some(abort.map_or(then, |before| before.and_then(then))),
+            Phase::Closing { then: before } => *before = before.and_then(then),
+            Phase::Open { served: false, .. }
+            | Phase::Unoffered
+            | Phase::Offered
+            | Phase::Draining { .. }
+            | Phase::Revoked
+            | Phase::Released => self.after_close(key, then),
+        }
+    }
+
+    pub(super) fn device_closed(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        match &mut channel.phase {
+            Phase::Closing { then } => {
+                let then = *then;
+                self.after_close(key, then);
+                self.try_finish_reset();
+            }
+            Phase::Open { served, .. } => *served = false,
+            Phase::Unoffered
+            | Phase::Offered
+            | Phase::Opening { .. }
+            | Phase::Draining { .. }
+            | Phase::Revoked
+            | Phase::Released => {}
+        }
+    }
+
+    fn after_close(&mut self, key: ChannelKey, then: AfterClose) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        match then {
+            AfterClose::Offered => channel.phase = Phase::Offered,
+            AfterClose::Reopen(request) => {
+                channel.phase = Phase::Offered;
+                self.start_open(key, request);
+            }
+            AfterClose::Release => self.drain(key, AfterDrain::Release),
+            AfterClose::Revoke => self.drain(key, AfterDrain::Rescind),
+            AfterClose::Reset => channel.phase = Phase::Unoffered,
+        }
+    }
+
+    /// The device is gone: nothing may be left that reaches the guest's memory before the guest is told so.
+    fn drain(&mut self, key: ChannelKey, then: AfterDrain) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(relid) = channel.relid else { return };
+        channel.phase = Phase::Draining { then };
+        for gpadl in self.gpadls.abandon_unfinished(relid) {
+            self.post_gpadl_created(relid, gpadl, status::UNSUCCESSFUL);
+        }
+        self.gpadls.forget_channel(relid);
+        self.try_finish_drain(key);
+    }
+
+    /// Goes on once the last view is gone. Call whenever one has gone.
+    pub(super) fn try_finish_drain(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let (Phase::Draining { then }, Some(relid)) = (channel.phase, channel.relid) else { return };
+        if self.gpadls.has_any(relid) {
+            return;
+        }
+        match then {
+            AfterDrain::Release => self.released(key),
+            AfterDrain::Rescind => {
+                // Subchannels first: a guest removes them together with their primary.
+                let subchannels_told =
+                    self.channels.iter().filter(|channel| channel.primary == Some(key)).all(|channel| {
+                        matches!(channel.phase, Phase::Revoked | Phase::Unoffered | Phase::Released)
+                    });
+                if !subchannels_told {
+                    return;
+                }
+                let primary = channel.primary;
+                if let Some(channel) = self.channels.get_mut(key) {
+                    channel.phase = Phase::Revoked;
+                }
+                let body = ChannelOnly { relid: U32::new(relid) };
+                self.post(MessageBuffer::new(MessageType::RescindChannelOffer, &body));
+                if let Some(primary) = primary {
+                    self.try_finish_drain(primary);
+                }
+            }
+        }
+    }
+
+    pub(super) fn revoke_with_subchannels(&mut self, key: ChannelKey, remove: bool) {
+        for subchannel in self.channels.subchannels_of(key) {
+            self.revoke(subchannel, true);
+        }
+        self.revoke(key, remove);
+    }
+
+    /// Takes the channel away from the guest. With `remove` it is forgotten once the guest has released it.
+    fn revoke(&mut self, key: ChannelKey, remove: bool) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        channel.remove |= remove;
+        match &mut channel.phase {
+            Phase::Unoffered | Phase::Released => {
+                if channel.remove {
+                    self.channels.remove(key);
+                    self.out.push(Action::Removed { key });
+                }
+            }
+            Phase::Draining { then } => *then = AfterDrain::Rescind,
+            Phase::Revoked => {}
+            Phase::Offered | Phase::Opening { .. } | Phase::Open { .. } | Phase::Closing { .. } => {
+                self.let_go(key, AfterClose::Revoke);
+            }
+        }
+    }
+
+    pub(super) fn relid_released(&mut self, relid: u32) -> Outcome {
+        let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
+        let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
+        match &mut channel.phase {
+            Phase::Offered => self.drain(key, AfterDrain::Release),
+            Phase::Closing { then } => *then = then.and_then(AfterClose::Release),
+            Phase::Draining { then } => {
+                // It gave up what was about to be taken away: no RESCIND is due any more.
+                *then = AfterDrain::Release;
+                self.try_finish_drain(key);
+            }
+            Phase::Revoked => self.released(key),
+            Phase::Opening { .. } | Phase::Open { .. } | Phase::Unoffered | Phase::Released => {
+                return Err(Ignored::ChannelState(relid));
+            }
+        }
+        Ok(())
+    }
+
+    /// The guest knows it no more and nothing of it is left.
+    fn released(&mut self, key: ChannelKey) {
+        self.unbind(key);
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let primary = channel.primary;
+        channel.phase = Phase::Released;
+        if channel.remove || primary.is_some() {
+            self.channels.remove(key);
+            self.out.push(Action::Removed { key });
+        }
+        if let Some(primary) = primary {
+            self.try_finish_drain(primary);
+        }
+    }
+
+    pub(super) fn modify_channel(&mut self, version: Version, request: &ModifyChannel) -> Outcome {
+        let (relid, vp) = (request.relid.get(), request.target_vp.get());
+        let vp_exists = vp < self.vp_count;
+        let channel = self.channels.key_of(relid).and_then(|key| self.channels.get_mut(key));
+        let moved = match channel {
+            Some(channel) => match &mut channel.phase {
+                Phase::Open { request, .. } if vp_exists && request.target_vp != NO_INTERRUPT_VP => {
+                    request.target_vp = vp;
+                    Some(channel.key)
+                }
+                Phase::Open { .. }
+                | Phase::Unoffered
+                | Phase::Offered
+                | Phase::Opening { .. }
+                | Phase::Closing { .. }
+                | Phase::Draining { .. }
+                | Phase::Revoked
+                | Phase::Released => None,
+            },
+            None => None,
+        };
+        if let Some(key) = moved {
+            self.out.push(Action::Retarget { key, vp });
+        }
+        if version >= MessageType::ModifyChannelResponse.since() {
+            let status = if moved.is_some() { status::SUCCESS } else { status::INVALID_PARAMETER };
+            let body = ModifyChannelResponse { relid: U32::new(relid), status: U32::new(status) };
+            self.post(MessageBuffer::new(MessageType::ModifyChannelResponse, &body));
+        }
+        if let Some(key) = moved {
+            // What came while the target changed may have gone to the old VP: let the new one look.
+            self.out.push(Action::Signal { key });
+        }
+        Ok(())
+    }
+
+    /// Reserved channels (4.6) are for crash dumps over a second storage stack; refused, but always answered.
+    pub(super) fn open_reserved(&mut self, request: &OpenReservedChannel) -> Outcome {
+        let (vp, sint) = self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
+        let body = OpenChannelResult {
+            relid: request.relid,
+            open_id: U32::ZERO,
+            status: U32::new(status::UNSUCCESSFUL),
+        };
+        self.post_to(vp, sint, MessageBuffer::new(MessageType::OpenChannelResult, &body));
+        Ok(())
+    }
+
+    pub(super) fn close_reserved(&mut self, request: &CloseReservedChannel) -> Outcome {
+        let (vp, sint) = self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
+        let body = ChannelOnly { relid: request.relid };
+        self.post_to(vp, sint, MessageBuffer::new(MessageType::CloseReservedResponse, &body));
+        Ok(())
+    }
+
+    fn reserved_target(&self, vp: u32, sint: u32) -> Result<(u32, u8), Ignored> {
+        match u8::try_from(sint) {
+            Ok(narrow) if sint < SINTS && vp < self.vp_count => Ok((vp, narrow)),
+            _ => Err(Ignored::Vp(vp)),
+        }
+    }
+
+    /// No sockets yet: nobody listens. From 4.1 on the guest is told so.
+    pub(super) fn tl_connect(&mut self, version: Version, request: &TlConnectRequest) -> Outcome {
+        if version >= MessageType::TlConnectResult.since() {
+            let body = TlConnectResult {
+                endpoint: request.endpoint,
+                service: request.service,
+                status: U32::new(status::CONNECTION_REFUSED),
+            };
+            self.post(MessageBuffer::new(MessageType::TlConnectResult, &body));
+        }
+        Ok(())
+    }
+
+    fn post_open_result(&mut self, relid: u32, open_id: u32, status: u32) {
+        let body = OpenChannelResult {
+            relid: U32::new(relid),
+            open_id: U32::new(open_id),
+            status: U32::new(status),
+        };
+        self.post(MessageBuffer::new(MessageType::OpenChannelResult, &body));
+    }
+}

@@ -1,0 +1,208 @@
+//! The bus as a state machine: events in, actions out, no I/O, no thread, no clock.
+//!
+//! Every order of events can be played against it in a test. What it holds of the outside world is guest RAM (to check page numbers
+//! against) and the sink that hears of dropped views.
+
+mod action;
+mod channel;
+mod connection;
+mod contact;
+mod gpadls;
+mod lifecycle;
+mod messages;
+mod offers;
+mod state;
+
+use std::sync::Arc;
+
+use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_protocol::message::{GuestMessage, MessageType, ParseError};
+use vmbus_protocol::offer::{MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT};
+use vmbus_protocol::{MessageBuffer, Version};
+
+pub use action::{Action, OpenParams};
+pub use channel::{ChannelKey, ChannelState};
+pub use connection::ConnectionState;
+pub use gpadls::GpadlTable;
+pub use state::{ChannelReport, GpadlReport, MessageCounts};
+
+use channel::Channels;
+use connection::Connection;
+use gpadls::Gpadls;
+
+use crate::device::{Offer, OfferError};
+
+/// Why an event changed nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ignored {
+    /// Not a message that a guest may send.
+    Malformed(ParseError),
+    /// No such connection id.
+    Connection(u32),
+    /// Not in this state of the connection.
+    Disconnected,
+    /// The negotiated version does not have it.
+    Version(MessageType),
+    /// No channel with this relid.
+    Channel(u32),
+    /// The channel is in no state for it.
+    ChannelState(u32),
+    /// No such GPADL, or not in a state for it.
+    Gpadl(u32),
+    /// A target VP that does not exist.
+    Vp(u32),
+    /// A second REQUESTOFFERS.
+    Repeated,
+}
+
+/// What became of one event.
+pub type Outcome = Result<(), Ignored>;
+
+/// The state machine. See the module's comment.
+#[derive(Debug)]
+pub struct Core {
+    vp_count: u32,
+    connection: Connection,
+    channels: Channels,
+    gpadls: Gpadls,
+    counts: MessageCounts,
+    out: Vec<Action>,
+}
+
+impl Core {
+    /// A bus with no device, for a machine with VPs `0..vp_count`. `sink` hears of the last view of a GPADL that is going.
+    #[must_use]
+    pub fn new(ram: GuestRam, vp_count: u32, sink: Arc<dyn ReleaseSink>) -> Self {
+        Self {
+            vp_count,
+            connection: Connection::default(),
+            channels: Channels::default(),
+            gpadls: Gpadls::new(ram, sink),
+            counts: MessageCounts::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// The accepted GPADLs, shared with those who map them.
+    #[must_use]
+    pub fn gpadl_table(&self) -> Arc<GpadlTable> {
+        self.gpadls.table()
+    }
+
+    /// What the shell has to do, in order. Call after every event until nothing is left.
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        into.append(&mut self.out);
+    }
+
+    /// A channel message posted by the guest on `connection_id`: exactly its payload, a private copy.
+    ///
+    /// # Errors
+    /// Why it was ignored; that is for logs and tests, the guest has done nothing that needs an answer.
+    pub fn message(&mut self, connection_id: u32, payload: &[u8]) -> Outcome {
+        self.counts.received = self.counts.received.wrapping_add(1);
+        let outcome = self.dispatch(connection_id, payload);
+        if outcome.is_err() {
+            self.counts.ignored = self.counts.ignored.wrapping_add(1);
+        }
+        outcome
+    }
+
+    fn dispatch(&mut self, connection_id: u32, payload: &[u8]) -> Outcome {
+        if !matches!(connection_id, MESSAGE_CONNECTION_ID | MESSAGE_CONNECTION_ID_MULTICLIENT) {
+            return Err(Ignored::Connection(connection_id));
+        }
+        let message = GuestMessage::parse(payload).map_err(Ignored::Malformed)?;
+        match message {
+            GuestMessage::InitiateContact(contact) => self.initiate_contact(connection_id, contact),
+            GuestMessage::Unload => self.unload(),
+            GuestMessage::CloseReservedChannel(request) => self.close_reserved(request),
+            message => match self.connection.version() {
+                Some(version) => self.connected_message(version, &message),
+                None => Err(Ignored::Disconnected),
+            },
+        }
+    }
+
+    fn connected_message(&mut self, version: Version, message: &GuestMessage<'_>) -> Outcome {
+        let since =
+            |kind: MessageType| if version >= kind.since() { Ok(()) } else { Err(Ignored::Version(kind)) };
+        match message {
+            GuestMessage::RequestOffers => self.request_offers(),
+            GuestMessage::OpenChannel(request) => self.open_channel(request),
+            GuestMessage::CloseChannel(relid) => self.close_channel(*relid),
+            GuestMessage::GpadlHeader(header, data) => self.gpadl_header(header, data),
+            GuestMessage::GpadlBody(gpadl, data) => self.gpadl_body(*gpadl, data),
+            GuestMessage::GpadlTeardown(request) => self.gpadl_teardown(request),
+            GuestMessage::RelidReleased(relid) => self.relid_released(*relid),
+            GuestMessage::OpenReservedChannel(request) => {
+                since(MessageType::OpenReservedChannel)?;
+                self.open_reserved(request)
+            }
+            GuestMessage::TlConnectRequest(request) => {
+                since(MessageType::TlConnectRequest)?;
+                self.tl_connect(version, request)
+            }
+            GuestMessage::ModifyChannel(request) => {
+                since(MessageType::ModifyChannel)?;
+                self.modify_channel(version, request)
+            }
+            // Features of 6.0 that this host never grants.
+            GuestMessage::ModifyConnection => Err(Ignored::Version(MessageType::ModifyConnection)),
+            GuestMessage::Pause => Err(Ignored::Version(MessageType::Pause)),
+            GuestMessage::Resume => Err(Ignored::Version(MessageType::Resume)),
+            // Valid in any state: taken before we come here.
+            GuestMessage::InitiateContact(_)
+            | GuestMessage::Unload
+            | GuestMessage::CloseReservedChannel(_) => Err(Ignored::Repeated),
+        }
+    }
+
+    /// A device is there: it is offered at once when a guest has asked for offers, else when one does.
+    ///
+    /// # Errors
+    /// [`OfferError`]: instance in use, or no channel left.
+    pub fn offer(&mut self, offer: Offer) -> Result<ChannelKey, OfferError> {
+        self.add_offer(offer)
+    }
+
+    /// A device goes away. [`Action::Removed`] follows when nothing of it is left.
+    pub fn rescind(&mut self, key: ChannelKey) {
+        self.revoke_with_subchannels(key, true);
+    }
+
+    /// The device behind primary `key` wants `total` subchannels to exist; more are offered, none is taken away.
+    pub fn offer_subchannels(&mut self, key: ChannelKey, total: u16) {
+        self.add_subchannels(key, total);
+    }
+
+    /// [`Action::Open`] was carried out: the device took the channel, or refused it.
+    pub fn opened(&mut self, key: ChannelKey, accepted: bool) {
+        self.device_opened(key, accepted);
+    }
+
+    /// The device has let go of the channel's rings, after [`Action::Close`] or on its own (a fault).
+    pub fn closed(&mut self, key: ChannelKey) {
+        self.device_closed(key);
+    }
+
+    /// The last view of a GPADL that is going was dropped.
+    pub fn gpadl_released(&mut self, key: GpadlKey) {
+        self.view_released(key);
+    }
+
+    /// The machine starts anew: everything is forgotten, silently. [`Action::Quiesced`] follows when nobody touches guest memory any more.
+    pub fn reset(&mut self) {
+        self.begin_reset(connection::AfterReset::Nothing);
+    }
+
+    /// Queues a message for the connection's VP.
+    fn post(&mut self, message: MessageBuffer) {
+        let (vp, sint) = self.connection.target();
+        self.post_to(vp, sint, message);
+    }
+
+    fn post_to(&mut self, vp: u32, sint: u8, message: MessageBuffer) {
+        self.counts.sent = self.counts.sent.wrapping_add(1);
+        self.out.push(Action::Post { vp, sint, message });
+    }
+}

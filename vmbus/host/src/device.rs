@@ -1,0 +1,276 @@
+//! All that a device knows of the bus: what it offers, and the channels that guests open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use thiserror::Error;
+use vmbus_gpadl::{GpadlView, GuestRam, MapError};
+use vmbus_protocol::Guid;
+use vmbus_protocol::limits::MAX_OFFER_USER_DATA;
+use vmbus_protocol::offer::{NO_INTERRUPT_VP, OfferFlags, VMBUS_SINT};
+use vmbus_ring::{Incoming, Outgoing, RingWatch};
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::bus::BusLink;
+use crate::core::{ChannelKey, GpadlTable};
+use crate::synic::{Signal, Synic};
+
+/// What a device is to the guest (vmbus-core 4.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Device class (vmbus-core section 12).
+    pub class: Guid,
+    /// Device instance: unique over all devices of the VM and the same on every boot, because Windows ties its settings to it.
+    pub instance: Guid,
+    /// Place among offers of the same class: decides relids and with them names in the guest.
+    pub order: u32,
+    /// Flags.
+    pub flags: OfferFlags,
+    /// MMIO that the device needs, MiB.
+    pub mmio_megabytes: u16,
+    /// Class-specific.
+    pub user_defined: [u8; MAX_OFFER_USER_DATA],
+}
+
+impl Offer {
+    /// An offer without flags, MMIO and user data.
+    #[must_use]
+    pub fn new(class: Guid, instance: Guid, order: u32) -> Self {
+        Self {
+            class,
+            instance,
+            order,
+            flags: OfferFlags::empty(),
+            mmio_megabytes: 0,
+            user_defined: [0; MAX_OFFER_USER_DATA],
+        }
+    }
+}
+
+/// Why a device could not be offered.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum OfferError {
+    /// Guests tell devices apart by instance alone.
+    #[error("a device with instance {0} exists, or the guest has not released it yet")]
+    InstanceInUse(Guid),
+    /// 2,047 channels is what event flags can tell apart.
+    #[error("no more channels: 2,047 exist")]
+    TooMany,
+}
+
+/// A device refused to open a channel; the guest gets a failure status and may try again.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// The host side of a device.
+///
+/// The bus calls it from whichever thread brought the event, holding the bus: return soon, never wait for the guest, never call back into
+/// the bus except through the [`Channel`].
+pub trait Device: Send {
+    /// What it is. Asked once.
+    fn offer(&self) -> Offer;
+
+    /// A guest opened a channel: subchannel 0 is the primary. Hand it to a worker and return; dropping it ends the close.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the guest's open fails.
+    fn open(&mut self, channel: Channel) -> Result<(), OpenError>;
+}
+
+/// An open channel, in the hands of its device: rings, doorbell, interrupt.
+///
+/// The worker waits on [`Channel::doorbell`]; when it wakes it looks at [`Channel::is_closing`] and at the rings. When the channel is closing
+/// it finishes what it has in flight and drops the channel; only then does the guest get its memory back. A worker that finds its ring
+/// corrupt drops the channel at once: the guest may close and open it again.
+pub struct Channel {
+    /// Guest to host.
+    pub incoming: Incoming,
+    /// Host to guest.
+    pub outgoing: Outgoing,
+    doorbell: EventFd,
+    shared: Arc<ChannelShared>,
+    gpadls: Arc<GpadlTable>,
+    ram: GuestRam,
+    user_data: [u8; 120],
+    /// Last: tells the bus, after the rings were unmapped.
+    closed: ClosedOnDrop,
+}
+
+/// What the bus keeps of an open channel.
+pub(crate) struct ChannelShared {
+    pub(crate) key: ChannelKey,
+    pub(crate) relid: u32,
+    pub(crate) subchannel: u16,
+    event_flag: u16,
+    target_vp: AtomicU32,
+    closing: AtomicBool,
+    pub(crate) signals_sent: AtomicU64,
+    pub(crate) signals_suppressed: AtomicU64,
+    pub(crate) incoming: RingWatch,
+    pub(crate) outgoing: RingWatch,
+    synic: Arc<dyn Synic>,
+}
+
+pub(crate) struct ChannelParts {
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) doorbell: EventFd,
+    pub(crate) gpadls: Arc<GpadlTable>,
+    pub(crate) ram: GuestRam,
+    pub(crate) user_data: [u8; 120],
+    pub(crate) key: ChannelKey,
+    pub(crate) relid: u32,
+    pub(crate) subchannel: u16,
+    pub(crate) event_flag: u16,
+    pub(crate) target_vp: u32,
+    pub(crate) synic: Arc<dyn Synic>,
+    pub(crate) bus: BusLink,
+}
+
+impl Channel {
+    pub(crate) fn new(parts: ChannelParts) -> (Self, Arc<ChannelShared>) {
+        let shared = Arc::new(ChannelShared {
+            key: parts.key,
+            relid: parts.relid,
+            subchannel: parts.subchannel,
+            event_flag: parts.event_flag,
+            target_vp: AtomicU32::new(parts.target_vp),
+            closing: AtomicBool::new(false),
+            signals_sent: AtomicU64::new(0),
+            signals_suppressed: AtomicU64::new(0),
+            incoming: parts.incoming.watch(),
+            outgoing: parts.outgoing.watch(),
+            synic: parts.synic,
+        });
+        let channel = Self {
+            incoming: parts.incoming,
+            outgoing: parts.outgoing,
+            doorbell: parts.doorbell,
+            shared: Arc::clone(&shared),
+            gpadls: parts.gpadls,
+            ram: parts.ram,
+            user_data: parts.user_data,
+            closed: ClosedOnDrop { key: parts.key, bus: parts.bus },
+        };
+        (channel, shared)
+    }
+
+    /// Readable when the guest signalled or the channel is closing. Non-blocking; read it to clear it.
+    #[must_use]
+    pub fn doorbell(&self) -> &EventFd {
+        &self.doorbell
+    }
+
+    /// True once the guest closed the channel or lost it: finish and drop it.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.shared.closing.load(Ordering::Acquire)
+    }
+
+    /// Sets the channel's event flag and interrupts the guest if that is needed.
+    pub fn signal(&self) {
+        self.shared.signal();
+    }
+
+    /// Counts an event that the rings' rules made unnecessary (for `inspect`).
+    pub fn suppressed_signal(&self) {
+        self.shared.signals_suppressed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Signals when `needed` says so, and counts the event that was saved when not: what `commit` of either ring returns.
+    pub fn signal_if(&self, needed: bool) {
+        if needed {
+            self.signal();
+        } else {
+            self.suppressed_signal();
+        }
+    }
+
+    /// Its number in this connection.
+    #[must_use]
+    pub fn relid(&self) -> u32 {
+        self.shared.relid
+    }
+
+    /// 0 for the primary.
+    #[must_use]
+    pub fn subchannel(&self) -> u16 {
+        self.shared.subchannel
+    }
+
+    /// VP that gets its events now; [`NO_INTERRUPT_VP`] when the guest polls.
+    #[must_use]
+    pub fn target_vp(&self) -> u32 {
+        self.shared.target_vp.load(Ordering::Relaxed)
+    }
+
+    /// The 120 bytes that the guest opened it with.
+    #[must_use]
+    pub fn user_data(&self) -> &[u8; 120] {
+        &self.user_data
+    }
+
+    /// Guest memory, for buffers that packets name.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Maps a GPADL that the guest created on this channel. Never waits.
+    ///
+    /// # Errors
+    /// [`MapError`]: unknown on this channel, mapped already, or being torn down.
+    pub fn map_gpadl(&self, id: u32) -> Result<GpadlView, MapError> {
+        self.gpadls.map(self.shared.relid, id)
+    }
+
+    /// Wants subchannels 1..=`total` to exist (on a primary; elsewhere nothing happens). They are offered to the guest, which may open them.
+    pub fn offer_subchannels(&self, total: u16) {
+        self.closed.bus.subchannels(self.shared.key, total);
+    }
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel")
+            .field("relid", &self.relid())
+            .field("subchannel", &self.subchannel())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ChannelShared {
+    pub(crate) fn signal(&self) {
+        let vp = self.target_vp.load(Ordering::Relaxed);
+        if vp == NO_INTERRUPT_VP {
+            return;
+        }
+        let counter = match self.synic.signal_event(vp, VMBUS_SINT, self.event_flag) {
+            Signal::Raised => &self.signals_sent,
+            Signal::AlreadySet | Signal::Disabled => &self.signals_suppressed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn retarget(&self, vp: u32) {
+        self.target_vp.store(vp, Ordering::Relaxed);
+    }
+
+    /// The device sees it when it reads the doorbell that the bus rings after this.
+    pub(crate) fn begin_close(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+}
+
+/// Reports the end of a channel, whoever ends it and however.
+struct ClosedOnDrop {
+    key: ChannelKey,
+    bus: BusLink,
+}
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.bus.closed(self.key);
+    }
+}

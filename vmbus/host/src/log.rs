@@ -1,0 +1,62 @@
+//! Log lines that a guest can cause, at a rate that it cannot raise.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Lines of one kind in one second.
+const LINES: u32 = 10;
+
+/// Lets through [`LINES`] lines a second and counts the rest.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    window: Mutex<Option<Window>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    start: Instant,
+    lines: u32,
+    suppressed: u64,
+}
+
+impl Limiter {
+    /// Calls `line` with the number of lines left out before it, unless too many came lately.
+    pub fn log(&self, line: impl FnOnce(u64)) {
+        if let Some(suppressed) = self.admit(Instant::now()) {
+            line(suppressed);
+        }
+    }
+
+    fn admit(&self, now: Instant) -> Option<u64> {
+        let mut guard = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = guard.get_or_insert(Window { start: now, lines: 0, suppressed: 0 });
+        if now.duration_since(window.start) >= Duration::from_secs(1) {
+            window.start = now;
+            window.lines = 0;
+        }
+        if window.lines >= LINES {
+            window.suppressed = window.suppressed.saturating_add(1);
+            return None;
+        }
+        window.lines = window.lines.saturating_add(1);
+        Some(std::mem::take(&mut window.suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_limiter_over_its_rate_counts_what_it_left_out() {
+        let limiter = Limiter::default();
+        let start = Instant::now();
+        for _ in 0..LINES {
+            assert_eq!(limiter.admit(start), Some(0));
+        }
+        for _ in 0..5 {
+            assert_eq!(limiter.admit(start), None);
+        }
+        assert_eq!(limiter.admit(start + Duration::from_secs(1)), Some(5));
+    }
+}
