@@ -1,0 +1,143 @@
+//! A backend that fails or stalls when it is told to: how the layers above are tested against bad media.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::{Backend, Geometry, IoDone, IoError, IoRequest, Queue};
+
+/// What happens to one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is executed.
+    None,
+    /// It fails so, without effect.
+    Fail(IoError),
+    /// It waits until [`Hold::release`], then it is executed.
+    Stall,
+}
+
+/// Decides the fate of each request.
+type Judge = dyn Fn(&IoRequest) -> Fault + Send + Sync;
+
+/// Another backend, with faults.
+pub struct Faulty {
+    inner: Arc<dyn Backend>,
+    judge: Arc<Judge>,
+    hold: Hold,
+}
+
+impl Faulty {
+    /// `inner`, where `judge` decides what happens to each request.
+    pub fn new(inner: Arc<dyn Backend>, judge: impl Fn(&IoRequest) -> Fault + Send + Sync + 'static) -> Self {
+        Self { inner, judge: Arc::new(judge), hold: Hold::default() }
+    }
+
+    /// By which stalled requests are let go.
+    pub fn hold(&self) -> Hold {
+        self.hold.clone()
+    }
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Faulty").field(&self.inner).finish()
+    }
+}
+
+impl Backend for Faulty {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn identity(&self) -> &[u8] {
+        self.inner.identity()
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn Queue>> {
+        let event = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        self.hold.register(&event);
+        Ok(Box::new(FaultyQueue {
+            inner: self.inner.queue()?,
+            judge: Arc::clone(&self.judge),
+            hold: self.hold.clone(),
+            event,
+            stalled: Vec::new(),
+            passed: Vec::new(),
+            failed: Vec::new(),
+        }))
+    }
+}
+
+/// The brake on the stalled requests of all queues of one [`Faulty`].
+#[derive(Clone, Debug, Default)]
+pub struct Hold {
+    inner: Arc<HoldInner>,
+}
+
+#[derive(Debug, Default)]
+struct HoldInner {
+    released: AtomicBool,
+    queues: Mutex<Vec<Arc<EventFd>>>,
+}
+
+impl Hold {
+    /// Lets everything go that stalled, and nothing stalls any more.
+    pub fn release(&self) {
+        self.inner.released.store(true, Ordering::Release);
+        for event in self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            // A counter at its maximum is readable too, which is all that is wanted.
+            let _ = event.write(1);
+        }
+    }
+
+    fn register(&self, event: &Arc<EventFd>) {
+        self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(event));
+    }
+
+    fn is_released(&self) -> bool {
+        self.inner.released.load(Ordering::Acquire)
+    }
+}
+
+struct FaultyQueue {
+    inner: Box<dyn Queue>,
+    judge: Arc<Judge>,
+    hold: Hold,
+    event: Arc<EventFd>,
+    stalled: Vec<IoRequest>,
+    passed: Vec<IoRequest>,
+    failed: Vec<IoDone>,
+}
+
+impl Queue for FaultyQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        for request in requests.drain(..) {
+            match (self.judge)(&request) {
+                Fault::Stall if !self.hold.is_released() => self.stalled.push(request),
+                Fault::None | Fault::Stall => self.passed.push(request),
+                Fault::Fail(error) => {
+                    self.failed.push(IoDone { id: request.id, result: Err(error), buffer: request.buffer });
+                }
+            }
+        }
+        self.inner.submit(&mut self.passed);
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        let _ = self.event.read();
+        if self.hold.is_released() {
+            self.inner.submit(&mut self.stalled);
+        }
+        done.append(&mut self.failed);
+        self.inner.poll(done);
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.event.as_raw_fd())
+    }
+}

@@ -1,0 +1,221 @@
+//! Raw images: opening, locking, and I/O that the system does only in part.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use vmm_sys_util::tempfile::TempFile;
+
+use super::vectored::{MAX_PIECES, move_all};
+use super::*;
+use crate::backend::conformance::run;
+use crate::backend::{IoBuffer, IoError, IoRequest, Operation};
+
+fn image(size: u64) -> TempFile {
+    let file = TempFile::new().unwrap();
+    file.as_file().set_len(size).unwrap();
+    file
+}
+
+fn open_error(path: &Path, read_only: bool) -> OpenError {
+    RawFile::open(path, read_only).unwrap_err()
+}
+
+#[test]
+fn test_open_missing_file_says_how_to_create_it() {
+    let error = open_error(Path::new("/nonexistent/disk.img"), false);
+    assert!(matches!(error, OpenError::NotFound { .. }));
+    assert!(error.to_string().contains("truncate -s 10G '/nonexistent/disk.img'"));
+}
+
+#[test]
+fn test_open_empty_and_odd_sizes_are_refused_by_name() {
+    assert!(matches!(open_error(image(0).as_path(), false), OpenError::Empty { .. }));
+    for size in [1, 511, 513, 1 << 20 | 1] {
+        match open_error(image(size).as_path(), true) {
+            OpenError::NotWholeSectors { size: reported, .. } => assert_eq!(reported, size),
+            other => panic!("{other}"),
+        }
+    }
+    assert!(RawFile::open(image(512).as_path(), false).is_ok());
+}
+
+#[test]
+fn test_open_directory_device_and_pipe_are_not_disks_and_do_not_block() {
+    for read_only in [true, false] {
+        for path in ["/", "/dev/null"] {
+            assert!(matches!(open_error(Path::new(path), read_only), OpenError::NotADisk { .. }), "{path}");
+        }
+    }
+    let name = TempFile::new().unwrap();
+    let path = name.as_path().with_extension("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = open_error(&path, true);
+    std::fs::remove_file(&path).unwrap();
+    assert!(matches!(error, OpenError::NotADisk { kind: "a pipe", .. }));
+}
+
+#[test]
+fn test_lock_second_writer_and_reader_beside_writer_are_refused() {
+    let file = image(1 << 20);
+    let writer = RawFile::open(file.as_path(), false).unwrap();
+    assert!(matches!(open_error(file.as_path(), false), OpenError::Locked { .. }));
+    assert!(matches!(open_error(file.as_path(), true), OpenError::Locked { .. }));
+    drop(writer);
+    assert!(RawFile::open(file.as_path(), false).is_ok());
+}
+
+#[test]
+fn test_lock_readers_share_and_keep_writers_out() {
+    let file = image(1 << 20);
+    let readers =
+        [RawFile::open(file.as_path(), true).unwrap(), RawFile::open(file.as_path(), true).unwrap()];
+    assert!(matches!(open_error(file.as_path(), false), OpenError::Locked { .. }));
+    drop(readers);
+    assert!(RawFile::open(file.as_path(), false).is_ok());
+}
+
+#[test]
+fn test_lock_outlives_the_backend_while_a_queue_is_in_use() {
+    let file = image(1 << 20);
+    let queue = RawFile::open(file.as_path(), false).unwrap().queue().unwrap();
+    assert!(matches!(open_error(file.as_path(), false), OpenError::Locked { .. }));
+    drop(queue);
+    assert!(RawFile::open(file.as_path(), false).is_ok());
+}
+
+/// Not a test of its own: the second process of the next one.
+#[test]
+fn test_lock_helper_process() {
+    if let Some(path) = std::env::var_os("SYNTHVM_STORAGE_TEST_LOCK") {
+        let locked = matches!(RawFile::open(Path::new(&path), false), Err(OpenError::Locked { .. }));
+        std::process::exit(if locked { 42 } else { 43 });
+    }
+}
+
+#[test]
+fn test_lock_is_seen_by_another_process() {
+    let file = image(1 << 20);
+    let second_opens = || {
+        let code = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "backend::raw::tests::test_lock_helper_process"])
+            .env("SYNTHVM_STORAGE_TEST_LOCK", file.as_path())
+            .output()
+            .unwrap()
+            .status
+            .code();
+        match code {
+            Some(42) => false,
+            Some(43) => true,
+            other => panic!("the helper ended with {other:?}"),
+        }
+    };
+    let writer = RawFile::open(file.as_path(), false).unwrap();
+    assert!(!second_opens());
+    drop(writer);
+    assert!(second_opens());
+}
+
+fn one(backend: &RawFile, operation: Operation, offset: u64, bytes: Vec<u8>) -> Result<Vec<u8>, IoError> {
+    let mut queue = backend.queue().unwrap();
+    let buffer = Box::new(IoBuffer::from_vec(bytes));
+    let mut done = run(&mut *queue, vec![IoRequest { id: 0, operation, offset, buffer }]).pop().unwrap();
+    done.result.map(|()| std::mem::take(done.buffer.host_bytes().unwrap()))
+}
+
+// Checklist 34, as far as one process can see it.
+#[test]
+fn test_write_is_in_the_file_and_fua_and_flush_succeed() {
+    let file = image(1 << 20);
+    let backend = RawFile::open(file.as_path(), false).unwrap();
+    one(&backend, Operation::Write { fua: true }, 512, vec![0x5A; 512]).unwrap();
+    one(&backend, Operation::Write { fua: false }, 1024, vec![0xA5; 512]).unwrap();
+    one(&backend, Operation::Flush, 0, vec![]).unwrap();
+    let mut seen = [0; 1024];
+    file.as_file().read_exact_at(&mut seen, 512).unwrap();
+    assert_eq!((seen[0], seen[511], seen[512], seen[1023]), (0x5A, 0x5A, 0xA5, 0xA5));
+}
+
+#[test]
+fn test_file_that_shrank_gives_errors_and_no_flush_vouches_for_it() {
+    let file = image(1 << 20);
+    let backend = RawFile::open(file.as_path(), false).unwrap();
+    file.as_file().set_len(4096).unwrap();
+    assert_eq!(one(&backend, Operation::Read, 4096, vec![0; 512]), Err(IoError::EndOfImage));
+    assert_eq!(one(&backend, Operation::Read, 3584, vec![0; 1024]), Err(IoError::EndOfImage));
+    assert_eq!(one(&backend, Operation::Read, 3584, vec![1; 512]), Ok(vec![0; 512]));
+    assert_eq!(one(&backend, Operation::Flush, 0, vec![]), Err(IoError::EndOfImage));
+}
+
+#[test]
+fn test_read_only_image_cannot_be_written() {
+    let file = image(4096);
+    let backend = RawFile::open(file.as_path(), true).unwrap();
+    assert!(backend.geometry().read_only);
+    // EBADF: the descriptor itself refuses.
+    assert!(one(&backend, Operation::Write { fua: false }, 0, vec![1; 512]).is_err());
+}
+
+/// Reads from `source` as a system would that does at most `most` bytes at a time and is interrupted before each third step.
+fn copy_in_steps(source: &[u8], offset: u64, sizes: &[usize], most: usize) -> Result<Vec<u8>, IoError> {
+    let mut parts: Vec<Vec<u8>> = sizes.iter().map(|&size| vec![0xEE; size]).collect();
+    let mut pieces: Vec<libc::iovec> = parts
+        .iter_mut()
+        .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() })
+        .collect();
+    let mut steps = 0;
+    let result = move_all(&mut pieces, offset, |pieces, at| {
+        steps += 1;
+        if steps % 3 == 1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        assert!(pieces.len() <= MAX_PIECES);
+        let mut left = &source[(at as usize).min(source.len())..];
+        left = &left[..left.len().min(most)];
+        let mut moved = 0;
+        for piece in pieces {
+            let len = piece.iov_len.min(left.len());
+            // SAFETY: the piece lies in one of `parts`, and `left` has at least `len` bytes.
+            unsafe { std::ptr::copy_nonoverlapping(left.as_ptr(), piece.iov_base.cast(), len) };
+            left = &left[len..];
+            moved += len;
+        }
+        Ok(moved)
+    });
+    result.map(|()| parts.concat())
+}
+
+#[test]
+fn test_short_and_interrupted_steps_are_continued_to_the_last_byte() {
+    let source: Vec<u8> = (0..20_000_u32).map(|at| (at * 7 >> 3) as u8).collect();
+    let layouts: [&[usize]; 4] = [&[4096], &[1, 511, 512, 3072], &[512; 16], &[3; 3000]];
+    for sizes in layouts {
+        for most in [1, 7, 512, 513, usize::MAX] {
+            let total: usize = sizes.iter().sum();
+            assert_eq!(copy_in_steps(&source, 100, sizes, most).unwrap(), source[100..100 + total]);
+        }
+    }
+}
+
+#[test]
+fn test_end_of_file_in_the_middle_is_an_error() {
+    assert_eq!(copy_in_steps(&[0; 1000], 500, &[512, 512], 300), Err(IoError::EndOfImage));
+}
+
+#[test]
+fn test_errors_after_a_part_end_the_request_with_their_meaning() {
+    for (code, expected) in [
+        (libc::ENOSPC, IoError::NoSpace),
+        (libc::EDQUOT, IoError::NoSpace),
+        (libc::EROFS, IoError::ReadOnly),
+        (libc::EIO, IoError::Os(libc::EIO)),
+    ] {
+        let mut bytes = [0; 64];
+        let mut pieces = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 }];
+        let mut first = true;
+        let result = move_all(&mut pieces, 0, |_, _| {
+            if std::mem::take(&mut first) { Ok(16) } else { Err(io::Error::from_raw_os_error(code)) }
+        });
+        assert_eq!(result, Err(expected));
+    }
+}
