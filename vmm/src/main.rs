@@ -1,3 +1,7 @@
 //! The `synthvm` program.
 
-fn main() {}
+use synthvm::cli::{self, Exit};
+
+fn main() -> Exit {
+    cli::main(std::env::args_os())
+}

@@ -26,6 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use disk::{BlockSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS};
 pub use error::ConfigError;
+pub(crate) use error::unknown;
 pub use file::MAX_FILE_BYTES;
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
 pub use inputs::InputError;

@@ -1,0 +1,225 @@
+//! The grammar of the command line. What flags mean is said by `config`; here they are only told apart.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use crate::config::{DEFAULT_KVM, Flag};
+
+/// Runs stock Linux and Windows guests on KVM with Hyper-V's synthetic devices.
+#[derive(Debug, Parser)]
+#[command(name = "synthvm", version, max_term_width = 100, subcommand_required = true, after_help = super::exit::TABLE)]
+#[command(disable_help_subcommand = true)]
+pub(super) struct Args {
+    /// Says more on standard error: -v what happens, -vv in detail, -vvv everything. SYNTHVM_LOG sets it by module
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(super) verbose: u8,
+
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Runs a machine until its guest powers off
+    Run(Box<RunArgs>),
+    /// Tells what this host's KVM offers, what missing pieces cost and what to do
+    Doctor(DoctorArgs),
+    /// Shows what a running machine does: connection, exits, channels, GPADLs, rings, disks
+    Inspect(InspectArgs),
+    /// Tells a running machine what to do
+    Control(ControlArgs),
+}
+
+const RUN_EXAMPLES: &str = "\
+Options with several keys are written KEY=VALUE,KEY=VALUE; a comma inside a value is written twice.
+The TOML file has the same keys: see docs/command-line.md, or let --print-config write one.
+
+Examples:
+  Boot a kernel with two vCPUs and a disk, console in this terminal:
+    synthvm run --kernel bzImage --initrd initrd.img --cmdline 'console=ttyS0 root=/dev/sda1' \\
+      --memory 2G --cpus 2 --disk disk.img
+  Two controllers, one read-only disk, console in a file, a socket to look into the machine:
+    synthvm run --kernel bzImage --disk a.img --disk path=b.img,controller=1,readonly=on \\
+      --serial file=console.log --control vm.sock
+  Write all that down, then start it from there with more memory:
+    synthvm run --kernel bzImage --disk a.img --print-config > vm.toml
+    synthvm run vm.toml --memory 4G";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = RUN_EXAMPLES, after_long_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
+pub(super) struct RunArgs {
+    /// TOML file that describes the machine; flags override it, --disk adds to it
+    #[arg(value_name = "FILE")]
+    pub(super) file: Option<PathBuf>,
+
+    /// Kernel: bzImage or ELF vmlinux
+    #[arg(long, value_name = "FILE", help_heading = "What to boot")]
+    kernel: Option<String>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE", help_heading = "What to boot")]
+    initrd: Option<String>,
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT", help_heading = "What to boot", allow_hyphen_values = true)]
+    cmdline: Option<String>,
+
+    /// RAM: 512M, 1G, 5GiB [default: 1G]; keys: size, hugepages=on|off
+    #[arg(long, value_name = "SIZE", help_heading = "How large")]
+    memory: Option<String>,
+    /// Backs RAM with the host's hugepages (as --memory SIZE,hugepages=on)
+    #[arg(long, help_heading = "How large")]
+    hugepages: bool,
+    /// Virtual CPUs, 1 to 64 [default: 1]
+    #[arg(long, value_name = "N", help_heading = "How large", allow_negative_numbers = true)]
+    cpus: Option<String>,
+
+    /// Adds a VMBus disk: PATH, or keys: path, readonly=on|off, controller=0..15, lun=0..63, id, serial, block-size=512|4096
+    #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
+    disk: Vec<String>,
+
+    /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
+    #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
+    serial: Option<String>,
+    /// Second serial port, likewise [default: null]
+    #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
+    serial2: Option<String>,
+    /// Socket for `synthvm inspect` and `synthvm control`
+    #[arg(long, value_name = "SOCK", help_heading = "Consoles and control")]
+    control: Option<String>,
+
+    /// What a guest's reset does: reboot or exit [default: reboot]
+    #[arg(long, value_name = "WHAT", help_heading = "When the guest ends")]
+    on_reset: Option<String>,
+    /// What a guest's panic does: exit, reboot or continue [default: exit]
+    #[arg(long, value_name = "WHAT", help_heading = "When the guest ends")]
+    on_panic: Option<String>,
+    /// Time to power down after SIGTERM, SIGINT or SIGHUP, in seconds; then, or at a second signal, it is stopped [default: 30]
+    #[arg(long, value_name = "SECONDS", help_heading = "When the guest ends", allow_negative_numbers = true)]
+    stop_timeout: Option<String>,
+
+    /// Hyper-V enlightenments: preset linux or windows, and single options on or off, as windows,stimer=off [default: linux]
+    #[arg(long, value_name = "PRESET[,OPTION=on|off]", help_heading = "Virtual hardware")]
+    hyperv: Vec<String>,
+    /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
+    #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
+    irqchip: Option<String>,
+    /// KVM's device node [default: /dev/kvm]
+    #[arg(long, value_name = "PATH", help_heading = "Virtual hardware")]
+    kvm: Option<String>,
+
+    /// Prints the whole configuration as TOML, defaults included, and ends
+    #[arg(long, help_heading = "Help")]
+    pub(super) print_config: bool,
+}
+
+impl RunArgs {
+    /// The flags that were given, for `config`.
+    pub(super) fn flags(&self) -> Vec<Flag> {
+        let single = [
+            ("kernel", &self.kernel),
+            ("initrd", &self.initrd),
+            ("cmdline", &self.cmdline),
+            ("memory", &self.memory),
+            ("cpus", &self.cpus),
+            ("serial", &self.serial),
+            ("serial2", &self.serial2),
+            ("control", &self.control),
+            ("irqchip", &self.irqchip),
+            ("on-reset", &self.on_reset),
+            ("on-panic", &self.on_panic),
+            ("stop-timeout", &self.stop_timeout),
+            ("kvm", &self.kvm),
+        ];
+        let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
+        let disks = self.disk.iter().map(|text| ("disk", text.clone()));
+        let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
+        let switch = self.hugepages.then(|| ("hugepages", String::new()));
+        single.chain(disks).chain(hyperv).chain(switch).map(|(key, text)| Flag { key, text }).collect()
+    }
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status 0 if stock guests can run here, 3 if not.")]
+pub(super) struct DoctorArgs {
+    /// Prints JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// KVM's device node
+    #[arg(long, value_name = "PATH", default_value = DEFAULT_KVM)]
+    pub(super) kvm: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// Prints JSON; with --watch, one object a line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Shows it again and again, with rates, until the machine ends or you press Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+    /// Seconds between two looks with --watch
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(super) interval: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ControlArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum Verb {
+    /// Presses the power button: the guest is asked to power down
+    PowerButton,
+    /// Starts the guest again from its kernel
+    Reset,
+    /// Stops the machine without asking the guest; its disks are flushed
+    Stop,
+    /// Asks whether the machine answers
+    Ping,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::KEYS;
+
+    #[test]
+    fn test_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn test_every_key_of_the_file_is_a_flag_and_every_flag_a_key() {
+        let command = Args::command();
+        let run = command.find_subcommand("run").unwrap();
+        let mut flags: Vec<_> = run.get_arguments().filter_map(|arg| arg.get_long()).collect();
+        flags.retain(|name| !["hugepages", "print-config", "verbose", "help"].contains(name));
+        let mut keys = KEYS.to_vec();
+        flags.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(flags, keys);
+    }
+
+    #[test]
+    fn test_flags_given_all_reach_the_configuration() {
+        let mut line =
+            vec!["synthvm", "run", "--hugepages"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        line.extend(KEYS.iter().flat_map(|key| [format!("--{key}"), "x".to_owned()]));
+        let Command::Run(run) = Args::parse_from(line).command else { panic!("run was asked for") };
+        let mut keys: Vec<_> = run.flags().iter().map(|flag| flag.key).collect();
+        let mut expected = [KEYS, &["hugepages"]].concat();
+        keys.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(keys, expected);
+    }
+}

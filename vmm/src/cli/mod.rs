@@ -1,0 +1,38 @@
+//! The command line: what is asked, what is answered, and the exit status.
+
+mod args;
+mod commands;
+mod exit;
+mod log;
+mod run;
+mod usage;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use args::{Args, Command};
+
+pub use exit::{Exit, Failure};
+
+/// Runs the program with these arguments, the program's own name first, and returns its exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let mut command = Args::command();
+    let parsed =
+        command.try_get_matches_from_mut(arguments).and_then(|matches| Args::from_arg_matches(&matches));
+    let args = match parsed {
+        Ok(args) => args,
+        Err(error) => return usage::report(&error, &mut command),
+    };
+    log::start(args.verbose);
+    let result = match args.command {
+        Command::Run(run) => run::run(&run),
+        Command::Doctor(doctor) => commands::doctor(&doctor),
+        Command::Inspect(inspect) => commands::inspect(&inspect),
+        Command::Control(control) => commands::control(&control),
+    };
+    result.unwrap_or_else(|failure| {
+        failure.print();
+        failure.exit()
+    })
+}

@@ -1,0 +1,28 @@
+//! `synthvm run`: everything that can be wrong is found before anything is created.
+
+use super::args::RunArgs;
+use super::commands::print;
+use super::exit::{Exit, Failure};
+use crate::config::VmConfig;
+use crate::control::{ControlSocket, block_stop_signals};
+use crate::doctor;
+
+pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let config = VmConfig::load(args.file.as_deref(), &args.flags())?;
+    if args.print_config {
+        print(&config.to_toml().map_err(|error| Failure::text(Exit::Internal, error))?)?;
+        return Ok(Exit::Success);
+    }
+    config.check_inputs()?;
+    doctor::require(&config)?;
+    // Before the first thread, so that every thread inherits it.
+    block_stop_signals()
+        .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
+    let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
+    start(config, control)
+}
+
+/// Builds the machine, runs it to its end and tells how it ended.
+fn start(_config: VmConfig, _control: Option<ControlSocket>) -> Result<Exit, Failure> {
+    Err(Failure::text(Exit::Internal, "this build has no machine to run"))
+}
