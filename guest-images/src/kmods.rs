@@ -24,6 +24,8 @@ pub struct Modules {
 pub struct Module {
     /// Its name as the kernel shows it, with underscores.
     pub name: String,
+    /// All that it needs, directly or not, in the order in which they load.
+    pub needs: Vec<String>,
     /// The uncompressed module.
     pub bytes: Vec<u8>,
 }
@@ -86,12 +88,41 @@ impl Order<'_> {
         }
         let Some(path) = self.modules.files.get(name) else { return Ok(()) };
         let bytes = read_module(path)?;
-        for needed in dependencies(&bytes, path)? {
-            self.add(&needed)?;
+        let direct = dependencies(&bytes, path)?;
+        for needed in &direct {
+            self.add(needed)?;
         }
-        self.found.push(Module { name: name.to_owned(), bytes });
+        let needs = self.all_needs(&direct);
+        self.found.push(Module { name: name.to_owned(), needs, bytes });
         Ok(())
     }
+
+    /// The direct needs and theirs, in load order. Those of a module found before are known.
+    fn all_needs(&self, direct: &[String]) -> Vec<String> {
+        let wanted: BTreeSet<&str> = self
+            .found
+            .iter()
+            .filter(|module| direct.contains(&module.name))
+            .flat_map(|module| module.needs.iter().map(String::as_str).chain([module.name.as_str()]))
+            .collect();
+        let names = self.found.iter().map(|module| module.name.as_str());
+        names.filter(|name| wanted.contains(name)).map(str::to_owned).collect()
+    }
+}
+
+/// Puts modules into an archive in the way in which our process-1 programs look for them.
+pub fn pack(modules: &[Module], archive: &mut crate::cpio::Archive) {
+    let mut order = String::new();
+    for module in modules {
+        order.push_str(&module.name);
+        for needed in &module.needs {
+            order.push(' ');
+            order.push_str(needed);
+        }
+        order.push('\n');
+        archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
+    }
+    archive.file("modules/order", 0o644, order.as_bytes());
 }
 
 /// `kernel/fs/9p/9p.ko.xz` is the module `9p`.

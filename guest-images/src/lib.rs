@@ -7,9 +7,14 @@ pub mod apt;
 pub mod cache;
 pub mod cpio;
 mod error;
+pub mod guest;
 pub mod init_binary;
+pub mod kernel;
 pub mod kmods;
 pub mod packages;
 pub mod progress;
+mod tools;
 
 pub use error::Error;
+pub use guest::{GuestBuilder, GuestImage};
+pub use kernel::{Kernel, StockKernel};

@@ -91,7 +91,7 @@ impl Packages {
                 }
                 // A dependency on a virtual package is for an installer to resolve; libraries never are virtual.
                 Err(_) if !found.is_empty() => {
-                    step(&format!("leaving out {next}, which is no package of its own"))
+                    step(&format!("leaving out {next}, which is no package of its own"));
                 }
                 Err(error) => return Err(error),
             }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod guest;
 mod host;
 
 /// The project's own commands.
@@ -18,10 +19,13 @@ struct Arguments {
 enum XtaskCommand {
     /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
     Host(host::Arguments),
+    /// Make a test guest and print where its kernel and initial RAM disk are.
+    Guest(guest::Arguments),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         XtaskCommand::Host(arguments) => host::main(&arguments),
+        XtaskCommand::Guest(arguments) => guest::main(&arguments),
     }
 }

@@ -1,3 +1,106 @@
-//! The static init of test guests: loads modules, runs named checks, reports JSON lines.
+//! Process 1 of test guests: loads modules, runs named checks or takes requests, and reports JSON lines.
+//!
+//! The console stays quiet: under emulation each character of it is an exit. What there is to say goes to the report
+//! port.
 
-fn main() {}
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use guest_init::cmdline::CommandLine;
+use guest_init::port::{self, Port};
+use guest_init::{agent, modules, sys};
+use guest_report::agent::Event;
+
+fn main() -> ExitCode {
+    let mut arguments = env::args();
+    // The kernel asks for modules by calling this program under this name.
+    if arguments.next().is_some_and(|name| Path::new(&name).ends_with("modprobe")) {
+        return modprobe(arguments);
+    }
+    if std::process::id() != 1 {
+        eprintln!("guest-init is process 1 of a test guest, and nothing else");
+        return ExitCode::FAILURE;
+    }
+    if let Err(error) = run() {
+        eprintln!("guest-init: {error}");
+    }
+    let error = sys::end(sys::Machine::PowerOff);
+    eprintln!("guest-init: power off: {error}");
+    ExitCode::FAILURE
+}
+
+/// Loads what is named and is ours; options are the kernel's own `-q --`.
+fn modprobe(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let mut result = ExitCode::SUCCESS;
+    for name in arguments.filter(|argument| !argument.starts_with('-')) {
+        // Aliases such as `fs-ext4` name the module behind a dash.
+        let name = name.strip_prefix("fs-").unwrap_or(&name);
+        if modules::load(name, "").is_err() {
+            result = ExitCode::FAILURE;
+        }
+    }
+    result
+}
+
+fn run() -> Result<(), String> {
+    mount_all().map_err(|e| e.to_string())?;
+    let line = sys::cmdline();
+    let wanted = CommandLine::parse(&line);
+    for word in &wanted.unknown {
+        eprintln!("guest-init: synthvm.{word} means nothing to me");
+    }
+    let at_boot = wanted.modules.clone().unwrap_or_else(modules::at_boot);
+    let modules_failed: Vec<String> = at_boot
+        .iter()
+        .filter_map(|name| modules::load(name, "").err().map(|error| format!("{name}: {error}")))
+        .collect();
+    let path = wanted.report.as_deref().unwrap_or(port::DEFAULT);
+    let port = match Port::open(path) {
+        Ok(port) => Some(port),
+        // A person at the console needs no report.
+        Err(_) if wanted.shell => None,
+        Err(error) => return Err(format!("the report port {path}: {error}")),
+    };
+    if let Some(port) = &port {
+        port.send(&ready(line, modules_failed)).map_err(|e| e.to_string())?;
+        agent::run_checks(port, &wanted.checks)
+            .and_then(|()| if wanted.agent { agent::serve(port) } else { Ok(()) })?;
+        port.drain();
+    }
+    if wanted.shell || (wanted.checks.is_empty() && !wanted.agent) { shell() } else { Ok(()) }
+}
+
+fn ready(cmdline: String, modules_failed: Vec<String>) -> Event {
+    Event::Ready {
+        kernel: sys::kernel_release(),
+        cpus: sys::cpus(),
+        clocksource: sys::clocksource(),
+        cmdline,
+        uptime_s: sys::uptime(),
+        modules_failed,
+    }
+}
+
+fn mount_all() -> std::io::Result<()> {
+    sys::mount_new("proc", "/proc", "proc", 0, "")?;
+    sys::mount_new("sysfs", "/sys", "sysfs", 0, "")?;
+    sys::mount_new("devtmpfs", "/dev", "devtmpfs", 0, "")?;
+    sys::mount_new("devpts", "/dev/pts", "devpts", 0, "")?;
+    sys::mount_new("tmpfs", "/dev/shm", "tmpfs", 0, "")?;
+    sys::mount_new("tmpfs", "/run", "tmpfs", 0, "")?;
+    sys::mount_new("tmpfs", "/tmp", "tmpfs", 0, "")?;
+    fs::write("/proc/sys/kernel/hostname", "guest")
+}
+
+/// A shell for a person, on the console, until it is left.
+fn shell() -> Result<(), String> {
+    println!("SynthVM test guest, Linux {}. Leave the shell to power off.", sys::kernel_release());
+    // A session with a terminal of its own, so that keys for interrupts work.
+    let mut setsid = Command::new("/bin/busybox");
+    setsid
+        .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
+        .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
+        .env("HOME", "/");
+    setsid.status().map(|_| ()).map_err(|e| format!("/bin/busybox: {e} (was the image built with a shell?)"))
+}

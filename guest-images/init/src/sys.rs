@@ -105,6 +105,34 @@ pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
+/// The kernel's command line.
+pub fn cmdline() -> String {
+    fs::read_to_string("/proc/cmdline").unwrap_or_default().trim().to_owned()
+}
+
+/// The clock source in use.
+pub fn clocksource() -> String {
+    let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Seconds since the kernel started.
+pub fn uptime() -> f64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
+}
+
+/// All that is in the kernel's log.
+pub fn kernel_log() -> io::Result<String> {
+    const READ_ALL: libc::c_int = 3;
+    let mut buffer = vec![0_u8; 1 << 20];
+    let room = libc::c_int::try_from(buffer.len()).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the buffer is as long as stated.
+    let length = unsafe { libc::klogctl(READ_ALL, buffer.as_mut_ptr().cast(), room) };
+    buffer.truncate(usize::try_from(length).map_err(|_| io::Error::last_os_error())?);
+    Ok(String::from_utf8_lossy(&buffer).into_owned())
+}
+
 /// Changes the root folder of this process.
 pub fn chroot(dir: &str) -> io::Result<()> {
     let path = c_string(dir)?;

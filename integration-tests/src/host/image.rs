@@ -1,13 +1,13 @@
 //! What an emulated host is made of: a stock kernel, an initial RAM disk, and the emulator.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use guest_images::cache::Cache;
 use guest_images::cpio::Archive;
 use guest_images::init_binary::InitBinary;
-use guest_images::kmods::Modules;
-use guest_images::packages::Packages;
+use guest_images::kernel::Kernel;
+use guest_images::kmods::{self, Modules};
 use guest_images::progress::step;
 use guest_report::host::Setup;
 
@@ -51,21 +51,14 @@ impl HostImage {
     pub(super) fn build(suite: &str) -> Result<HostImage, HostError> {
         let prepare = |e: guest_images::Error| HostError::Prepare(e.to_string());
         let cache = Cache::project();
-        let package = Packages::new(&cache, suite).get_kernel("linux-image-amd64").map_err(prepare)?;
-        let kernel = only_file(&package.root.join("boot"), "vmlinuz-")?;
-        let modules = only_file(&package.root.join("lib/modules"), "")
-            .or_else(|_| only_file(&package.root.join("usr/lib/modules"), ""))?;
+        let kernel = Kernel::from_package(&cache, suite, "linux-image-amd64").map_err(prepare)?;
         let init = InitBinary::TestHost.build(&cache).map_err(prepare)?;
-        let order = Modules::find(&modules).and_then(|m| m.load_order(&MODULES)).map_err(prepare)?;
+        let order = Modules::find(&kernel.modules).and_then(|m| m.load_order(&MODULES)).map_err(prepare)?;
         let mut archive = Archive::new();
         archive.char_device("dev/console", 5, 1);
         archive.file("init", 0o755, &init);
-        let names: Vec<_> = order.iter().map(|module| module.name.as_str()).collect();
-        archive.file("modules/order", 0o644, names.join("\n").as_bytes());
-        for module in &order {
-            archive.file(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
-        }
-        Ok(HostImage { kernel, initrd: archive.finish(), modules })
+        kmods::pack(&order, &mut archive);
+        Ok(HostImage { kernel: kernel.image, initrd: archive.finish(), modules: kernel.modules })
     }
 
     /// The initial RAM disk for one start. The kernel unpacks archives one after the other, so what differs from start
@@ -78,17 +71,6 @@ impl HostImage {
         initrd.extend(archive.finish());
         Ok(initrd)
     }
-}
-
-/// The one entry of a folder whose name starts in this way.
-fn only_file(dir: &Path, prefix: &str) -> Result<PathBuf, HostError> {
-    let entries =
-        std::fs::read_dir(dir).map_err(|e| HostError::Prepare(format!("reading {}: {e}", dir.display())))?;
-    entries
-        .flatten()
-        .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .map(|entry| entry.path())
-        .ok_or_else(|| HostError::Prepare(format!("{} has no {prefix}*", dir.display())))
 }
 
 /// Installs the emulator if it is not there, and says so.

@@ -1,0 +1,172 @@
+//! A guest: a stock kernel and an initial RAM disk with its Hyper-V modules, our init and real tools.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::cpio::Archive;
+use crate::init_binary::InitBinary;
+use crate::kernel::{Kernel, StockKernel};
+use crate::kmods::{self, Modules};
+use crate::{Error, cache::Cache, tools};
+
+/// Modules that every guest loads at its start, where its kernel has them as modules.
+const AT_BOOT: [&str; 5] = ["hv_vmbus", "hv_storvsc", "sd_mod", "sg", "ext4"];
+
+/// Modules that every guest has at hand.
+const AT_HAND: [&str; 14] = [
+    "hv_utils",
+    "hv_netvsc",
+    "hv_balloon",
+    "hv_sock",
+    "uio_hv_generic",
+    "hid_hyperv",
+    "hyperv_keyboard",
+    "pci_hyperv",
+    "sr_mod",
+    "vfat",
+    "nls_ascii",
+    "nls_cp437",
+    "crc32c_generic",
+    "crc32c_intel",
+];
+
+/// A guest that can be booted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestImage {
+    /// The kernel's image.
+    pub kernel: PathBuf,
+    /// The initial RAM disk. Not compressed: an emulated machine copies faster than it unpacks.
+    pub initrd: PathBuf,
+    /// The kernel's release.
+    pub release: String,
+}
+
+/// Puts a guest together.
+#[derive(Debug, Clone)]
+pub struct GuestBuilder {
+    cache: Cache,
+    kernel: Source,
+    programs: bool,
+    kexec: bool,
+    at_boot: Vec<String>,
+    at_hand: Vec<String>,
+    files: Vec<(String, u32, Vec<u8>)>,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    Stock(StockKernel),
+    Named(Kernel),
+}
+
+impl GuestBuilder {
+    /// A guest with a stock kernel.
+    pub fn stock(kernel: StockKernel) -> GuestBuilder {
+        GuestBuilder::new(Source::Stock(kernel))
+    }
+
+    /// A guest with a kernel and modules that the user names.
+    ///
+    /// # Errors
+    /// When either is not there.
+    pub fn named(image: &Path, modules: &Path) -> Result<GuestBuilder, Error> {
+        let kernel = Kernel::from_files(image.to_owned(), modules.to_owned())?;
+        Ok(GuestBuilder::new(Source::Named(kernel)))
+    }
+
+    fn new(kernel: Source) -> GuestBuilder {
+        GuestBuilder {
+            cache: Cache::project(),
+            kernel,
+            programs: true,
+            kexec: false,
+            at_boot: AT_BOOT.map(str::to_owned).to_vec(),
+            at_hand: AT_HAND.map(str::to_owned).to_vec(),
+            files: Vec::new(),
+        }
+    }
+
+    /// Keeps what it fetches and makes in another cache than the project's.
+    #[must_use]
+    pub fn cache(mut self, cache: &Cache) -> GuestBuilder {
+        self.cache = cache.clone();
+        self
+    }
+
+    /// Leaves out the file system and SCSI programs, for a guest that is to be small.
+    #[must_use]
+    pub fn without_programs(mut self) -> GuestBuilder {
+        self.programs = false;
+        self
+    }
+
+    /// Packs the guest itself into the guest, so that it can start it by kexec.
+    #[must_use]
+    pub fn with_kexec(mut self) -> GuestBuilder {
+        self.kexec = true;
+        self
+    }
+
+    /// Has another module at hand, and loads it at the start when asked to.
+    #[must_use]
+    pub fn module(mut self, name: &str, at_boot: bool) -> GuestBuilder {
+        if at_boot { &mut self.at_boot } else { &mut self.at_hand }.push(name.to_owned());
+        self
+    }
+
+    /// Adds a file of the caller's.
+    #[must_use]
+    pub fn file(mut self, path: &str, mode: u32, content: Vec<u8>) -> GuestBuilder {
+        self.files.push((path.to_owned(), mode, content));
+        self
+    }
+
+    /// Fetches what is missing and makes the image. The same parts make the same file, which is not written again.
+    pub fn build(&self) -> Result<GuestImage, Error> {
+        let kernel = match &self.kernel {
+            Source::Stock(which) => Kernel::stock(&self.cache, *which)?,
+            Source::Named(kernel) => kernel.clone(),
+        };
+        let mut initrd = self.initrd(&kernel)?;
+        if self.kexec {
+            let mut boot = Archive::new();
+            let image = fs::read(&kernel.image).map_err(Error::file("reading", &kernel.image))?;
+            boot.file("boot/vmlinuz", 0o644, &image);
+            boot.file("boot/initrd", 0o644, &initrd);
+            initrd.extend(boot.finish());
+        }
+        let sum: String = Sha256::digest(&initrd).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let path = self.cache.dir("guests")?.join(format!("{}-{sum}.initrd", kernel.release));
+        if !path.exists() {
+            self.cache.write(&path, &initrd)?;
+        }
+        Ok(GuestImage { kernel: kernel.image, initrd: path, release: kernel.release })
+    }
+
+    fn initrd(&self, kernel: &Kernel) -> Result<Vec<u8>, Error> {
+        let mut archive = Archive::new();
+        archive.char_device("dev/console", 5, 1);
+        archive.file("init", 0o755, &InitBinary::Guest.build(&self.cache)?);
+        // The kernel calls this when it wants a module.
+        archive.link("sbin/modprobe", "/init");
+        for (path, mode, content) in &self.files {
+            archive.file(path, *mode, content);
+        }
+        let modules = Modules::find(&kernel.modules)?;
+        let wanted: Vec<&String> = self.at_boot.iter().chain(&self.at_hand).collect();
+        let packed = modules.load_order(&wanted)?;
+        kmods::pack(&packed, &mut archive);
+        let names: Vec<String> = self.at_boot.iter().map(|name| name.replace('-', "_")).collect();
+        let at_boot: Vec<&str> =
+            names.iter().map(String::as_str).filter(|name| packed.iter().any(|m| m.name == *name)).collect();
+        archive.file("modules/boot", 0o644, at_boot.join("\n").as_bytes());
+        archive.file("etc/mtab", 0o644, b"");
+        tools::add_busybox(&self.cache, &mut archive)?;
+        if self.programs {
+            tools::add_programs(&self.cache, &mut archive)?;
+        }
+        Ok(archive.finish())
+    }
+}

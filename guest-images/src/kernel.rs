@@ -1,0 +1,117 @@
+//! A kernel to boot and the modules that belong to it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::packages::Packages;
+use crate::{Error, cache::Cache};
+
+/// A kernel image and its modules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kernel {
+    /// The image to boot (bzImage, or whatever the user named).
+    pub image: PathBuf,
+    /// The folder with its modules.
+    pub modules: PathBuf,
+    /// Its release, such as `6.1.0-56-cloud-amd64`.
+    pub release: String,
+}
+
+/// The stock kernels that guests are tested with: the distribution's cloud flavour, which has every Hyper-V driver but
+/// the display's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StockKernel {
+    /// Linux 6.1.
+    V6_1,
+    /// Linux 6.12.
+    V6_12,
+}
+
+impl StockKernel {
+    /// All of them.
+    pub const ALL: [StockKernel; 2] = [StockKernel::V6_1, StockKernel::V6_12];
+
+    /// The short version by which people name it.
+    pub fn version(self) -> &'static str {
+        match self {
+            StockKernel::V6_1 => "6.1",
+            StockKernel::V6_12 => "6.12",
+        }
+    }
+
+    /// The suite whose kernel it is.
+    pub fn suite(self) -> &'static str {
+        match self {
+            StockKernel::V6_1 => "bookworm",
+            StockKernel::V6_12 => "trixie",
+        }
+    }
+}
+
+impl std::str::FromStr for StockKernel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = StockKernel::ALL.into_iter().find(|kernel| kernel.version() == text);
+        known.ok_or_else(|| format!("there is no stock kernel {text:?}; there are 6.1 and 6.12"))
+    }
+}
+
+impl Kernel {
+    /// Fetches a stock kernel.
+    pub fn stock(cache: &Cache, which: StockKernel) -> Result<Kernel, Error> {
+        Kernel::from_package(cache, which.suite(), "linux-image-cloud-amd64")
+    }
+
+    /// Fetches the kernel behind a package or metapackage of a suite.
+    pub fn from_package(cache: &Cache, suite: &str, package: &str) -> Result<Kernel, Error> {
+        let package = Packages::new(cache, suite).get_kernel(package)?;
+        let image = entry(&package.root.join("boot"), "vmlinuz-")?;
+        let modules = ["usr/lib/modules", "lib/modules"]
+            .iter()
+            .map(|folder| package.root.join(folder))
+            .find(|folder| folder.is_dir())
+            .ok_or_else(|| Error::Unusable(format!("{} has no modules", package.name)))?;
+        Kernel::from_files(image, entry(&modules, "")?)
+    }
+
+    /// A kernel that the user names. The modules' folder carries the release as its name, as below `/lib/modules`.
+    ///
+    /// # Errors
+    /// When either is not there.
+    pub fn from_files(image: PathBuf, modules: PathBuf) -> Result<Kernel, Error> {
+        for path in [&image, &modules] {
+            fs::metadata(path).map_err(Error::file("looking for", path))?;
+        }
+        let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Kernel { image, modules, release })
+    }
+}
+
+/// The one entry of a folder whose name starts in this way.
+fn entry(dir: &Path, prefix: &str) -> Result<PathBuf, Error> {
+    let entries = fs::read_dir(dir).map_err(Error::file("reading folder", dir))?;
+    entries
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
+        .ok_or_else(|| Error::Unusable(format!("{} has no {prefix}*", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_stock_kernel_is_named_by_its_version() {
+        assert_eq!("6.12".parse(), Ok(StockKernel::V6_12));
+        let error = "5.4".parse::<StockKernel>().unwrap_err();
+        assert!(error.contains("6.1 and 6.12"), "{error}");
+    }
+
+    #[test]
+    fn test_kernel_from_files_that_are_not_there_names_the_file() {
+        let error = Kernel::from_files("/no/vmlinuz".into(), "/".into()).unwrap_err().to_string();
+        assert!(error.contains("/no/vmlinuz"), "{error}");
+    }
+}
