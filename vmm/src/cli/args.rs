@@ -47,7 +47,7 @@ Examples:
     synthvm run vm.toml --memory 4G";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = RUN_EXAMPLES, after_long_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
+#[command(after_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
 pub(super) struct RunArgs {
     /// TOML file that describes the machine; flags override it, --disk adds to it
     #[arg(value_name = "FILE")]
@@ -108,7 +108,7 @@ pub(super) struct RunArgs {
     kvm: Option<String>,
 
     /// Prints the whole configuration as TOML, defaults included, and ends
-    #[arg(long, help_heading = "Help")]
+    #[arg(long, help_heading = "Dry run")]
     pub(super) print_config: bool,
 }
 

@@ -17,12 +17,15 @@ pub use exit::{Exit, Failure};
 
 /// Runs the program with these arguments, the program's own name first, and returns its exit status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let words: Vec<String> =
+        arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut command = Args::command();
     let parsed =
         command.try_get_matches_from_mut(arguments).and_then(|matches| Args::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
-        Err(error) => return usage::report(&error, &mut command),
+        Err(error) => return usage::report(&error, &command, &words),
     };
     log::start(args.verbose);
     let result = match args.command {

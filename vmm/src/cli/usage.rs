@@ -6,8 +6,11 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::exit::{Exit, Failure};
 use crate::config::unknown;
 
-/// Prints help or the version if that was asked for, or else says what is wrong.
-pub(super) fn report(error: &clap::Error, command: &mut Command) -> Exit {
+/// Prints help or the version if that was asked for, or else says what is wrong. `words` is the command line without the program.
+pub(super) fn report(error: &clap::Error, command: &Command, words: &[String]) -> Exit {
+    // The first word that is no flag is the command that was meant: flags before it take no values.
+    let asked =
+        words.iter().find(|word| !word.starts_with('-')).and_then(|word| command.find_subcommand(word));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that closes the pipe early has seen what it wanted.
@@ -15,10 +18,10 @@ pub(super) fn report(error: &clap::Error, command: &mut Command) -> Exit {
             Exit::Success
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            let names = commands(command);
-            fail(format!("a command is missing; one of {}; see `synthvm --help`", names.join(", ")))
+            let names = commands(asked.unwrap_or(command));
+            fail(format!("a command is missing; one of {}; {}", names.join(", "), help(asked)))
         }
-        _ => fail(explain(error, command)),
+        _ => fail(explain(error, command, asked)),
     }
 }
 
@@ -28,26 +31,31 @@ fn fail(message: String) -> Exit {
     failure.exit()
 }
 
-fn explain(error: &clap::Error, command: &Command) -> String {
-    let asked = asked_command(error, command);
-    let help = match asked {
+fn help(asked: Option<&Command>) -> String {
+    match asked {
         Some(asked) => format!("see `synthvm {} --help`", asked.get_name()),
         None => "see `synthvm --help`".to_owned(),
-    };
+    }
+}
+
+fn explain(error: &clap::Error, command: &Command, asked: Option<&Command>) -> String {
+    let command = asked.unwrap_or(command);
+    let help = help(asked);
     let argument = text(error, ContextKind::InvalidArg);
     match (error.kind(), argument) {
         (ErrorKind::UnknownArgument, Some(name)) if name.starts_with('-') => {
             let name = name.split('=').next().unwrap_or(name).trim();
-            let known = options(asked.unwrap_or(command));
+            let known = options(command);
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
             format!("{}; {help}", unknown("option", name, &known))
+        }
+        (ErrorKind::UnknownArgument, Some(word)) if command.has_subcommands() => {
+            format!("{}; {help}", unknown_command(word, command))
         }
         (ErrorKind::UnknownArgument, Some(word)) => format!("`{word}` is one word too many; {help}"),
         (ErrorKind::InvalidSubcommand, _) => {
             let name = text(error, ContextKind::InvalidSubcommand).unwrap_or("?");
-            let known = commands(asked.unwrap_or(command));
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            format!("{}; {help}", unknown("command", name, &known))
+            format!("{}; {help}", unknown_command(name, command))
         }
         (ErrorKind::ArgumentConflict, Some(name)) if text(error, ContextKind::PriorArg) == Some(name) => {
             format!("{} is given twice; {help}", option_name(name))
@@ -76,11 +84,10 @@ fn option_name(argument: &str) -> &str {
     argument.split([' ', '=', '[']).next().unwrap_or(argument)
 }
 
-/// The subcommand that was being read, as clap's usage line tells.
-fn asked_command<'a>(error: &clap::Error, command: &'a Command) -> Option<&'a Command> {
-    let usage = error.get(ContextKind::Usage)?.to_string();
-    let mut words = usage.split_whitespace().skip_while(|word| !word.ends_with("synthvm")).skip(1);
-    command.find_subcommand(words.next()?)
+fn unknown_command(name: &str, command: &Command) -> String {
+    let known = commands(command);
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    unknown("command", name, &known)
 }
 
 fn text(error: &clap::Error, kind: ContextKind) -> Option<&str> {

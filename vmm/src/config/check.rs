@@ -85,7 +85,7 @@ fn check_hyperv(hyperv: &HypervConfig, no_disks: bool) -> Result<(), String> {
     if let Some((option, needed)) = hyperv.unmet() {
         let (option, needed) = (option.name(), needed.name());
         return Err(format!(
-            "`{option}` needs `{needed}`, which is off; add {option}=off, or leave {needed} on"
+            "`{option}` needs `{needed}`, which is off; leave {option} away, or add {needed}=on"
         ));
     }
     if !no_disks && !hyperv.offers(super::HypervOption::Synic) {

@@ -17,12 +17,15 @@ pub struct HypervConfig {
 }
 
 impl HypervConfig {
-    /// Whether the guest is offered `option`.
+    /// Whether the guest is offered `option`: as its user said, or else as the preset says, unless something that it needs was
+    /// switched off (`stimer=off` takes the preset's `stimer-direct` with it).
     pub fn offers(&self, option: HypervOption) -> bool {
-        self.overrides.get(&option).copied().unwrap_or_else(|| self.preset.offers(option))
+        let by_preset =
+            || self.preset.offers(option) && option.needs().iter().all(|needed| self.offers(*needed));
+        self.overrides.get(&option).copied().unwrap_or_else(by_preset)
     }
 
-    /// An option that is on although one that it needs is off, and the latter.
+    /// An option that its user switched on although one that it needs is off, and the latter.
     pub fn unmet(&self) -> Option<(HypervOption, HypervOption)> {
         let on = HypervOption::ALL.iter().copied().filter(|option| self.offers(*option));
         on.flat_map(|option| option.needs().iter().map(move |needed| (option, *needed)))

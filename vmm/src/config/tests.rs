@@ -231,7 +231,7 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("hyperv", "macos", &["--hyperv macos", "linux, windows"]),
         ("hyperv", "stimr=on", &["did you mean `stimer`?", "preset, hypercall"]),
         ("hyperv", "synic=2", &["`on` or `off`"]),
-        ("hyperv", "windows,synic=off", &["`stimer` needs `synic`", "stimer=off"]),
+        ("hyperv", "linux,stimer=on,synic=off", &["`stimer` needs `synic`", "synic=on"]),
         ("stop-timeout", "86401", &["0 to 86400"]),
         ("control", "", &["--control", "empty"]),
     ];
@@ -277,6 +277,14 @@ fn test_values_that_exclude_each_other_are_refused() {
     refuses(with(&[("serial", "file=x"), ("control", "x")]), &["--control x", "--serial already"]);
     refuses(with(&[("cpus", "1"), ("cpus", "2")]), &["--cpus 2", "given twice"]);
     refuses(with(&[("disk", "a"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+}
+
+#[test]
+fn test_option_switched_off_takes_with_it_what_the_preset_built_on_it() {
+    let config = with(&[("hyperv", "windows,stimer=off")]).unwrap();
+    assert!(!config.hyperv.offers(HypervOption::StimerDirect) && config.hyperv.offers(HypervOption::Synic));
+    let config = with(&[("hyperv", "hypercall=off")]).unwrap();
+    assert!(HypervOption::ALL.iter().all(|option| !config.hyperv.offers(*option)));
 }
 
 #[test]

@@ -34,6 +34,10 @@ pub struct Capability {
 pub(super) const IRQCHIP: u32 = 0;
 /// KVM_CAP_HYPERV.
 pub(super) const HYPERV: u32 = 44;
+/// KVM_CAP_HYPERV_SYNIC2.
+pub(super) const HYPERV_SYNIC2: u32 = 148;
+/// KVM_CAP_HYPERV_EVENTFD.
+pub(super) const HYPERV_EVENTFD: u32 = 154;
 /// KVM_CAP_MAX_VCPUS.
 pub(super) const MAX_VCPUS: u32 = 66;
 /// KVM_CAP_SPLIT_IRQCHIP.

@@ -5,6 +5,9 @@ use super::{Check, Group, Report, State};
 /// Columns of the text.
 const WIDTH: usize = 100;
 
+/// Where a check's name starts.
+const COST_INDENT: usize = 11;
+
 /// Whether the text may have colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
@@ -56,8 +59,6 @@ fn check_lines(check: &Check, name_width: usize, look: Look) -> Vec<String> {
     let number = check.number.map(|number| number.to_string()).unwrap_or_default();
     let mark = look.paint(colour, &format!("{mark:<7}"));
     let head = format!("  {mark}  {:<name_width$}  {number:>3}  ", check.name);
-    // Colour codes take no room on the screen.
-    let indent = 2 + 7 + 2 + name_width + 2 + 3 + 2;
     let body = match check.group {
         Group::HyperV | Group::Machine => match check.found.as_str() {
             "yes" | "no" | "not asked" => check.purpose.clone(),
@@ -66,9 +67,9 @@ fn check_lines(check: &Check, name_width: usize, look: Look) -> Vec<String> {
         Group::Access | Group::Host => check.found.clone(),
     };
     let mut lines = vec![(head + &body).trim_end().to_owned()];
-    let cost =
-        check.cost.iter().flat_map(|cost| wrap(&format!("without it: {cost}"), WIDTH.saturating_sub(indent)));
-    lines.extend(cost.map(|line| format!("{:indent$}{}", "", look.paint("2", &line))));
+    // Under the name: beside the rest it would be too narrow to read.
+    let cost = check.cost.iter().flat_map(|cost| wrap(&format!("costs: {cost}"), WIDTH - COST_INDENT));
+    lines.extend(cost.map(|line| format!("{:COST_INDENT$}{}", "", look.paint("2", &line))));
     lines
 }
 
@@ -82,10 +83,7 @@ fn verdict(report: &Report, look: Look) -> Vec<String> {
     let text = if names.is_empty() {
         "Stock guests cannot run here: some of it could not be looked at.".to_owned()
     } else {
-        format!(
-            "Stock guests cannot run here: {names} {} missing.",
-            if names.contains(',') { "are" } else { "is" }
-        )
+        format!("Stock guests cannot run here, for want of: {names}.")
     };
     wrap(&text, WIDTH).into_iter().map(|line| look.paint("1;31", &line)).collect()
 }

@@ -1,8 +1,8 @@
 //! What `synthvm run` asks of the host before it creates anything.
 
-use super::capabilities::{IRQCHIP, SPLIT_IRQCHIP};
+use super::capabilities::{HYPERV_EVENTFD, HYPERV_SYNIC2, IRQCHIP, SPLIT_IRQCHIP};
 use super::judge::open_advice;
-use super::{Access, CAPABILITIES, Facts, Group, Need};
+use super::{Access, CAPABILITIES, Capability, Facts, Group, Need};
 use crate::config::{HypervOption, IrqchipMode, VmConfig};
 
 /// A host that cannot run a machine: the option at fault, what is missing and what to do.
@@ -46,13 +46,17 @@ fn check(facts: &Facts, config: &VmConfig) -> Result<(), HostError> {
             "--irqchip split: this host's KVM has no SPLIT_IRQCHIP; use --irqchip full".into(),
         ));
     }
-    let hyperv = config.hyperv.offers(HypervOption::Hypercall);
-    let needed = |group: Group| hyperv || group != Group::HyperV;
+    let offers = |option| config.hyperv.offers(option);
+    let needed = |it: &Capability| match (it.group, it.number) {
+        (Group::HyperV, HYPERV_SYNIC2 | HYPERV_EVENTFD) => offers(HypervOption::Synic),
+        (Group::HyperV, _) => offers(HypervOption::Hypercall),
+        // A split irqchip does without the full one's IOAPIC.
+        (_, IRQCHIP) => config.irqchip == IrqchipMode::Full,
+        _ => true,
+    };
     let missing: Vec<&str> = CAPABILITIES
         .iter()
-        .filter(|it| it.need == Need::Required && needed(it.group) && !has(it.number))
-        // A split irqchip does without the full one's IOAPIC, not without its local APICs.
-        .filter(|it| it.number != IRQCHIP || config.irqchip == IrqchipMode::Full)
+        .filter(|it| it.need == Need::Required && needed(it) && !has(it.number))
         .map(|it| it.name)
         .collect();
     if missing.is_empty() {
@@ -104,6 +108,12 @@ mod tests {
         let off =
             HypervOption::ALL.iter().map(|option| format!("{} = false\n", option.name())).collect::<String>();
         assert_eq!(refusal(&facts(&[44, 148, 149, 154]), &format!("[hyperv]\n{off}")), "");
+    }
+
+    #[test]
+    fn test_require_machine_without_synic_needs_none() {
+        assert_eq!(refusal(&facts(&[148, 154]), "[hyperv]\nsynic = false"), "");
+        assert!(refusal(&facts(&[44]), "[hyperv]\nsynic = false").contains("HYPERV"));
     }
 
     #[test]
