@@ -14,11 +14,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
     config.check_inputs()?;
+    // Given back if anything below fails.
+    let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Before the first thread, so that every thread inherits it.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     start(config, control)
 }
 

@@ -1,4 +1,4 @@
-//! Whether the files that a configuration names can be used. Asked before anything is created.
+//! Whether the files that a configuration names can be used and made. Asked before anything is created.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -6,7 +6,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{DiskConfig, VmConfig};
+use super::{DiskConfig, SerialConfig, VmConfig};
 
 /// An input file that cannot be used: the option at fault, the file, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,8 +25,8 @@ impl fmt::Display for InputError {
 impl std::error::Error for InputError {}
 
 impl VmConfig {
-    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it again. Nothing is written or
-    /// created. What stands inside a kernel is the loader's affair.
+    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it again; looks whether output files
+    /// have a place. Nothing is written or created. What stands inside a kernel is the loader's affair.
     ///
     /// # Errors
     /// The first file that is absent, unreadable, empty, of the wrong kind or of an impossible size.
@@ -48,7 +48,8 @@ impl VmConfig {
             }
             seen.push((identity, disk.readonly, &disk.path));
         }
-        Ok(())
+        check_port("serial", &self.serial)?;
+        check_port("serial2", &self.serial2)
     }
 }
 
@@ -67,6 +68,23 @@ fn check_image(option: &'static str, path: &Path, advice: &str) -> Result<(), In
         Kind::File => Ok(()),
         Kind::BlockDevice => refuse(format!("is a block device, not a file; {advice}")),
         Kind::Other(name) => refuse(format!("is {name}, not a file; {advice}")),
+    }
+}
+
+fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputError> {
+    let path = match port {
+        SerialConfig::Null | SerialConfig::Stdio => return Ok(()),
+        SerialConfig::File(path) | SerialConfig::Socket(path) => path,
+    };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(fail(option, path, format!("there is no directory {}; make it first", parent.display())));
+    }
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(fail(option, path, "is a directory; name a file in it".to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,0 +1,125 @@
+//! `synthvm inspect` and `synthvm control` against a machine that only talks.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use synthvm::control::{ControlServer, ControlSocket, ControlTarget, StopReason};
+use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
+
+use crate::support::Scratch;
+
+/// A machine without a machine. It ends after so many reports.
+struct Talker {
+    told: Mutex<Vec<String>>,
+    reports: AtomicU64,
+    most_reports: u64,
+    end: AtomicBool,
+}
+
+impl ControlTarget for Talker {
+    fn inspect(&self) -> InspectReport {
+        let told = self.reports.fetch_add(1, Ordering::SeqCst) + 1;
+        self.end.fetch_or(told >= self.most_reports, Ordering::SeqCst);
+        let disk =
+            DiskReport { id: "0:0".into(), path: "a.img".into(), requests: 100 * told, ..Default::default() };
+        InspectReport {
+            connection: ConnectionReport { version: Some("5.3".into()), state: ConnectionState::Connected },
+            disks: vec![disk],
+            ..Default::default()
+        }
+    }
+
+    fn power_button(&self) -> Result<(), String> {
+        self.told.lock().unwrap().push("power-button".into());
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        Err("the guest is going down already".into())
+    }
+
+    fn stop(&self, reason: StopReason) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("stop {reason:?}"));
+        Ok(())
+    }
+}
+
+struct Machine {
+    scratch: Scratch,
+    talker: Arc<Talker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Machine {
+    fn start(most_reports: u64) -> Self {
+        let scratch = Scratch::new();
+        let path: PathBuf = scratch.path().join("sock");
+        let talker = Arc::new(Talker {
+            told: Mutex::default(),
+            reports: AtomicU64::new(0),
+            most_reports,
+            end: AtomicBool::new(false),
+        });
+        let socket = ControlSocket::bind(&path).unwrap();
+        let target = Arc::clone(&talker);
+        let thread = std::thread::spawn(move || {
+            let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
+            let watched = Arc::clone(&target);
+            manager.add_subscriber(Box::new(ControlServer::new(socket, target)));
+            while !watched.end.load(Ordering::SeqCst) {
+                manager.run_with_timeout(10).unwrap();
+            }
+        });
+        Machine { scratch, talker, thread: Some(thread) }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.talker.end.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn test_inspect_prints_tables_or_json_of_the_same_report() {
+    let machine = Machine::start(u64::MAX);
+    let text = machine.scratch.accepts(&["inspect", "sock"]);
+    assert!(text.contains("VMBus connected, version 5.3") && text.contains("a.img"), "{text}");
+    let json = machine.scratch.accepts(&["inspect", "sock", "--json"]);
+    let report: InspectReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(report.disks[0].requests, 200);
+}
+
+#[test]
+fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
+    let machine = Machine::start(2);
+    let text = machine.scratch.accepts(&["inspect", "sock", "--watch"]);
+    assert_eq!(text.matches("VMBus connected").count(), 2, "{text}");
+    assert_eq!(text.matches("REQ/S").count(), 1, "the first look has nothing to compare with:\n{text}");
+}
+
+#[test]
+fn test_control_verbs_reach_the_machine_and_refusals_come_back() {
+    let machine = Machine::start(u64::MAX);
+    assert_eq!(machine.scratch.accepts(&["control", "sock", "ping"]), "");
+    machine.scratch.accepts(&["control", "sock", "power-button"]);
+    machine.scratch.accepts(&["control", "sock", "stop"]);
+    assert_eq!(*machine.talker.told.lock().unwrap(), ["power-button", "stop Requested"]);
+    machine.scratch.refuses(&["control", "sock", "reset"], 1, &["sock: the guest is going down already"]);
+}
+
+#[test]
+fn test_client_without_a_machine_says_what_to_do() {
+    let scratch = Scratch::new();
+    scratch.refuses(&["inspect", "sock"], 1, &["sock", "--control"]);
+    drop(std::os::unix::net::UnixListener::bind(scratch.path().join("dead")).unwrap());
+    scratch.refuses(&["control", "dead", "stop"], 1, &["dead", "has ended"]);
+    scratch.write("file", "");
+    scratch.refuses(&["inspect", "file"], 1, &["file"]);
+}

@@ -1,0 +1,120 @@
+//! Files and devices that cannot be used: found before anything is created.
+
+use std::os::unix::net::UnixListener;
+
+use crate::support::Scratch;
+
+/// A place with a kernel that passes the first look (what stands in it is the loader's affair).
+fn with_kernel() -> Scratch {
+    let scratch = Scratch::new();
+    scratch.file("k", 4096);
+    scratch
+}
+
+#[test]
+fn test_kernel_absent_empty_or_no_file_is_refused() {
+    let scratch = Scratch::new();
+    scratch.refuses(&["run", "--kernel", "none"], 4, &["--kernel none", "No such file"]);
+    scratch.file("empty", 0);
+    scratch.refuses(&["run", "--kernel", "empty"], 4, &["--kernel empty", "is empty", "bzImage"]);
+    scratch.refuses(&["run", "--kernel", "."], 4, &["--kernel .", "a directory"]);
+    scratch.refuses(&["run", "--kernel", "/dev/null"], 4, &["--kernel /dev/null", "a character device"]);
+}
+
+#[test]
+fn test_kernel_that_is_a_pipe_is_refused_and_not_waited_for() {
+    let scratch = Scratch::new();
+    let made = std::process::Command::new("mkfifo").arg(scratch.path().join("pipe")).status().unwrap();
+    assert!(made.success());
+    scratch.refuses(&["run", "--kernel", "pipe"], 4, &["--kernel pipe", "a pipe"]);
+}
+
+#[test]
+fn test_initrd_absent_or_empty_is_refused() {
+    let scratch = with_kernel();
+    scratch.refuses(&["run", "--kernel", "k", "--initrd", "none"], 4, &["--initrd none", "No such file"]);
+    scratch.file("empty", 0);
+    scratch.refuses(&["run", "--kernel", "k", "--initrd", "empty"], 4, &["--initrd empty", "is empty"]);
+}
+
+#[test]
+fn test_disk_absent_says_how_to_make_one() {
+    let parts = ["--disk none.img", "cannot open: No such file or directory", "truncate -s 1G none.img"];
+    with_kernel().refuses(&["run", "--kernel", "k", "--disk", "path=none.img"], 4, &parts);
+}
+
+#[test]
+fn test_disk_size_that_is_no_multiple_of_its_block_is_refused() {
+    let scratch = with_kernel();
+    scratch.file("odd.img", 1000);
+    let parts = ["--disk odd.img", "1000 bytes", "not a multiple of 512", "truncate -s 1024 odd.img"];
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "odd.img"], 4, &parts);
+    scratch.file("small.img", 512);
+    let parts = ["not a multiple of 4096"];
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "small.img,block-size=4096"], 4, &parts);
+    scratch.file("empty.img", 0);
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "empty.img"], 4, &["--disk empty.img", "is empty"]);
+}
+
+#[test]
+fn test_disk_that_is_no_image_is_refused() {
+    let scratch = with_kernel();
+    scratch.refuses(
+        &["run", "--kernel", "k", "--disk", "/dev/null"],
+        4,
+        &["--disk /dev/null", "a character device"],
+    );
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "."], 4, &["--disk .", "a directory"]);
+}
+
+#[test]
+fn test_disk_second_one_is_looked_at_too() {
+    let scratch = with_kernel();
+    scratch.file("a.img", 512);
+    scratch.file("b.img", 513);
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "a.img", "--disk", "b.img"], 4, &["--disk b.img"]);
+}
+
+#[test]
+fn test_disk_twice_is_refused_also_under_another_name() {
+    let scratch = with_kernel();
+    scratch.file("a.img", 512);
+    std::os::unix::fs::symlink("a.img", scratch.path().join("b.img")).unwrap();
+    let words = ["run", "--kernel", "k", "--disk", "a.img,readonly", "--disk", "b.img"];
+    scratch.refuses(&words, 4, &["--disk b.img", "same image as a.img", "readonly=on"]);
+}
+
+#[test]
+fn test_disk_twice_read_only_passes() {
+    let scratch = with_kernel();
+    scratch.file("a.img", 512);
+    let disks = ["run", "--kernel", "k", "--disk", "a.img,readonly", "--disk", "a.img,readonly"];
+    // What comes next is the host.
+    scratch.refuses(&[&disks[..], &["--kvm", "/nonexistent/kvm"]].concat(), 3, &["--kvm /nonexistent/kvm"]);
+}
+
+#[test]
+fn test_serial_file_without_its_directory_is_refused() {
+    let scratch = with_kernel();
+    let words = ["run", "--kernel", "k", "--serial", "file=no/console.log"];
+    scratch.refuses(&words, 4, &["--serial no/console.log", "no directory no"]);
+}
+
+#[test]
+fn test_control_socket_in_use_is_refused_and_left_alone() {
+    let scratch = with_kernel();
+    let _live = UnixListener::bind(scratch.path().join("sock")).unwrap();
+    let words = ["run", "--kernel", "k", "--control", "sock"];
+    scratch.refuses(&words, 4, &["--control sock", "another program listens there"]);
+    scratch.write("file", "precious");
+    let words = ["run", "--kernel", "k", "--control", "file"];
+    scratch.refuses(&words, 4, &["--control file", "is not a socket"]);
+}
+
+#[test]
+fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
+    let scratch = with_kernel();
+    let words = ["run", "--kernel", "k", "--control", "sock", "--kvm", "none"];
+    scratch.refuses(&words, 3, &["--kvm none", "cannot open: No such file", "modprobe"]);
+    scratch.refuses(&["run", "--kernel", "k", "--kvm", "/dev/null"], 3, &["--kvm /dev/null", "not KVM"]);
+}

@@ -1,0 +1,8 @@
+//! The program as its user meets it: started as a process, judged by its exit status and its words.
+
+mod config;
+mod control;
+mod doctor;
+mod files;
+mod support;
+mod usage;

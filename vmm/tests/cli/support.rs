@@ -1,0 +1,99 @@
+//! Starting the program, and a place for its files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// How a run of the program ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A directory of its own for each test, removed at its end. The program is started in it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("synthvm-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Makes a file of so many bytes.
+    pub(crate) fn file(&self, name: &str, size: u64) {
+        std::fs::File::create(self.0.join(name)).unwrap().set_len(size).unwrap();
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).unwrap();
+    }
+
+    /// The names in the directory and their sizes.
+    fn listing(&self) -> Vec<(PathBuf, u64)> {
+        let entries = std::fs::read_dir(&self.0).unwrap().map(|entry| {
+            let path = entry.unwrap().path();
+            let size = std::fs::symlink_metadata(&path).unwrap().len();
+            (path, size)
+        });
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort();
+        entries
+    }
+
+    /// Starts the program with these words and waits for its end.
+    pub(crate) fn synthvm(&self, words: &[&str]) -> Ended {
+        let output = Command::new(env!("CARGO_BIN_EXE_synthvm"))
+            .args(words)
+            .current_dir(&self.0)
+            .env_remove("SYNTHVM_LOG")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Ended {
+            status: output.status.code().unwrap_or_else(|| panic!("{words:?} was killed: {output:?}")),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// The program must do what it is asked, and say nothing else.
+    #[track_caller]
+    pub(crate) fn accepts(&self, words: &[&str]) -> String {
+        let ended = self.synthvm(words);
+        assert_eq!((ended.status, ended.stderr.as_str()), (0, ""), "{words:?}");
+        ended.stdout
+    }
+
+    /// The program must refuse with this status and one line that has these parts in it, and leave the directory as it was.
+    #[track_caller]
+    pub(crate) fn refuses(&self, words: &[&str], status: i32, parts: &[&str]) {
+        let before = self.listing();
+        let ended = self.synthvm(words);
+        assert_eq!(ended.status, status, "{words:?}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{words:?}");
+        let line = ended.stderr.strip_suffix('\n').unwrap_or(&ended.stderr);
+        assert!(
+            line.starts_with("synthvm: ") && !line.contains('\n'),
+            "{words:?} is told in one line: {ended:?}"
+        );
+        for part in parts {
+            assert!(line.contains(part), "{words:?}: `{part}` is not in: {line}");
+        }
+        assert_eq!(self.listing(), before, "{words:?} left something behind");
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
