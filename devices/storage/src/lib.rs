@@ -1,6 +1,25 @@
 //! storvsp: Hyper-V's synthetic SCSI controller, the disks behind it and their image files.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`scsi`] | what a disk means: CDB in, decision out. No I/O |
+//! | [`storvsp`] | the protocol on the channel: packet in, action out. No I/O |
+//! | [`backend`] | image files: batches of requests in, results out |
+//! | [`controller`](ScsiController) | the device on the bus: LUNs, sessions, reports |
+//! | `worker` | one thread per open channel, which ties all of that together |
+//!
+//! A request's data never passes through this crate: the guest's pages become iovecs, and the backend moves the bytes.
+
 pub mod backend;
+mod controller;
+mod counters;
+mod lun;
 pub mod scsi;
 pub mod storvsp;
 #[cfg(test)]
 mod testing;
+mod worker;
+
+pub use controller::{FlushError, SCSI_CONTROLLER, ScsiController};
+pub use counters::DiskStats;
+pub use lun::{AddDiskError, DiskOptions, DiskReport};

@@ -24,5 +24,6 @@ pub use absent::execute_absent;
 pub use cdb::{Command, ModeForm, PageControl};
 pub use disk::{BlockSize, Decision, Disk, DiskConfig, DiskConfigError, Io, IoKind, Parameters, Transfer};
 pub use identity::DiskIdentity;
+pub(crate) use identity::derive_guid;
 pub use luns::report_luns;
 pub use sense::{Cause, CheckCondition, Sense};

@@ -5,7 +5,6 @@ use zerocopy::FromBytes;
 use super::completion::Completion;
 use super::limits::{HEADER, MAX_TRANSFER};
 use super::packet::{CDB_LEN, DATA_IN, DATA_OUT, ScsiRequest};
-use super::reply::Reply;
 use crate::scsi::{CheckCondition, Transfer};
 
 /// Where a command goes.
@@ -80,6 +79,12 @@ impl Srb {
         }
     }
 
+    /// The command is INQUIRY, well-formed or not.
+    pub fn is_inquiry(&self) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.cdb[0] == INQUIRY
+    }
+
     /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be a short transfer.
     pub fn good(&self, bytes: u32) -> Completion {
         Completion::good(self.packet_length, bytes)
@@ -95,12 +100,6 @@ impl Srb {
         Completion::invalid_lun(self.packet_length)
     }
 
-    /// A reply of EXECUTE_SRB that never reached the device: status only.
+    /// Bytes of the shortest packet that holds a request.
     pub(super) const SHORTEST: usize = HEADER + size_of::<ScsiRequest>();
-}
-
-impl From<Completion> for Reply {
-    fn from(completion: Completion) -> Self {
-        completion.reply()
-    }
 }

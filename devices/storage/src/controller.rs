@@ -1,0 +1,221 @@
+//! A synthetic SCSI controller: one device on the bus, up to 64 disks behind it.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use vmbus_host::log::Limiter;
+use vmbus_host::{Channel, Device, Offer, OpenError};
+use vmbus_protocol::Guid;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::backend::{Backend, IoBuffer, IoError, IoRequest, Operation};
+use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
+use crate::scsi::derive_guid;
+use crate::storvsp::{MAX_LUNS, Negotiation, Session};
+use crate::worker;
+
+/// {ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}: the class of SCSI controllers.
+pub const SCSI_CONTROLLER: Guid =
+    Guid::new(0xba61_63d9, 0x04a1, 0x4d29, [0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f]);
+
+/// A SCSI controller. Clones are handles to the same one: give one to the bus, keep another to add disks and to ask for reports.
+#[derive(Clone, Debug)]
+pub struct ScsiController {
+    inner: Arc<Controller>,
+}
+
+/// Disks by LUN.
+type Luns = [Option<Arc<Lun>>; MAX_LUNS];
+
+/// What the workers of all channels share.
+#[derive(Debug)]
+pub(crate) struct Controller {
+    number: u32,
+    max_subchannels: u16,
+    luns: Mutex<Luns>,
+    /// Rises with each change of `luns`, so that workers look only then.
+    generation: AtomicU64,
+    /// Of the primary channel that was opened last.
+    negotiation: Mutex<Arc<Negotiation>>,
+    /// One per living worker: wakes it to look at the above.
+    kicks: Mutex<Vec<Weak<EventFd>>>,
+    /// Keeps a guest that breaks its channels from filling the log.
+    pub(crate) faults: Limiter,
+}
+
+impl ScsiController {
+    /// Controller `number` of the machine, whose place among its controllers and whose instance GUID follow from it. Guests may open
+    /// up to `max_subchannels` channels beside the primary; one less than there are vCPUs is what Linux asks for.
+    pub fn new(number: u32, max_subchannels: u16) -> Self {
+        let inner = Controller {
+            number,
+            max_subchannels,
+            luns: Mutex::new([const { None }; MAX_LUNS]),
+            generation: AtomicU64::new(0),
+            negotiation: Mutex::default(),
+            kicks: Mutex::default(),
+            faults: Limiter::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Puts a disk at `lun`. A guest that runs is told to look.
+    ///
+    /// # Errors
+    /// [`AddDiskError`].
+    pub fn add_disk(
+        &self,
+        lun: u8,
+        backend: Arc<dyn Backend>,
+        options: DiskOptions,
+    ) -> Result<(), AddDiskError> {
+        let new = Arc::new(Lun::new(self.inner.number, lun, backend, options)?);
+        self.inner.change(|luns| {
+            let place = luns.get_mut(usize::from(lun)).ok_or(AddDiskError::NoSuchLun(lun))?;
+            if place.is_some() {
+                return Err(AddDiskError::LunInUse(lun));
+            }
+            *place = Some(new);
+            Ok(())
+        })
+    }
+
+    /// Takes the disk at `lun` away: requests that were begun are finished, later ones find no disk. A guest that runs is told to look.
+    /// False when there was none. The image stays open until the last request is finished.
+    pub fn remove_disk(&self, lun: u8) -> bool {
+        let place =
+            |luns: &mut Luns| luns.get_mut(usize::from(lun)).and_then(Option::take).map(drop).ok_or(());
+        self.inner.change(place).is_ok()
+    }
+
+    /// Tells guests that the disk at `lun` has `capacity` bytes now. Its backend must serve them already. False when there is no disk.
+    pub fn resize_disk(&self, lun: u8, capacity: u64) -> bool {
+        self.inner
+            .change(|luns| {
+                let lun = luns.get(usize::from(lun)).and_then(Option::as_ref).ok_or(())?;
+                lun.disk.resize(capacity);
+                Ok::<_, ()>(())
+            })
+            .is_ok()
+    }
+
+    /// All disks, by LUN.
+    pub fn disks(&self) -> Vec<DiskReport> {
+        self.inner.luns().iter().flatten().map(|lun| lun.report(self.inner.number)).collect()
+    }
+
+    /// Makes every completed write of every disk durable, and waits for it: the last thing before a machine ends.
+    ///
+    /// # Errors
+    /// The first disk that failed, after all were tried.
+    pub fn flush(&self) -> Result<(), FlushError> {
+        let luns: Vec<_> = self.inner.luns().iter().flatten().cloned().collect();
+        let mut first = Ok(());
+        for lun in luns {
+            if let Err(error) = flush(&*lun.backend) {
+                first = first.and(Err(FlushError { lun: lun.number, error }));
+            }
+        }
+        first
+    }
+
+    /// The controller's instance GUID: the same on every boot.
+    pub fn instance(&self) -> Guid {
+        Guid::from_bytes(derive_guid(&[b"synthvm scsi controller", &self.inner.number.to_le_bytes()]))
+    }
+}
+
+/// A disk could not be flushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot flush the disk at LUN {lun}: {error}")]
+pub struct FlushError {
+    /// Its LUN.
+    pub lun: u8,
+    /// Why.
+    pub error: IoError,
+}
+
+impl Device for ScsiController {
+    fn offer(&self) -> Offer {
+        Offer::new(SCSI_CONTROLLER, self.instance(), self.inner.number)
+    }
+
+    fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
+        let is_primary = channel.subchannel() == 0;
+        let negotiation = {
+            let mut current = self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_primary {
+                // A new one each time: a worker of the last session that is still closing must not see this one's progress.
+                *current = Arc::default();
+            }
+            Arc::clone(&current)
+        };
+        let session = Session::new(negotiation, is_primary, self.inner.max_subchannels);
+        worker::spawn(Arc::clone(&self.inner), session, channel)
+            .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
+    }
+}
+
+impl Controller {
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Rises with each change of the LUNs.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn luns(&self) -> MutexGuard<'_, Luns> {
+        self.luns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the LUNs; unless that fails, every worker looks at them anew.
+    fn change<E>(&self, change: impl FnOnce(&mut Luns) -> Result<(), E>) -> Result<(), E> {
+        let mut luns = self.luns();
+        // Keeps what is removed until the lock is released: closing an image may take its time.
+        let _before = luns.clone();
+        let changed = change(&mut luns);
+        if changed.is_ok() {
+            self.generation.fetch_add(1, Ordering::AcqRel);
+        }
+        drop(luns);
+        self.kick();
+        changed
+    }
+
+    /// Registers a worker.
+    pub(crate) fn register(&self, kick: &Arc<EventFd>) {
+        let mut kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
+        kicks.retain(|kick| kick.strong_count() > 0);
+        kicks.push(Arc::downgrade(kick));
+    }
+
+    /// Wakes all workers: something they share has changed.
+    pub(crate) fn kick(&self) {
+        let kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
+        for kick in kicks.iter().filter_map(Weak::upgrade) {
+            // A full counter wakes as well.
+            let _ = kick.write(1);
+        }
+    }
+}
+
+fn flush(backend: &dyn Backend) -> Result<(), IoError> {
+    if backend.geometry().read_only {
+        return Ok(());
+    }
+    let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
+    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
+    let mut done = Vec::new();
+    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, buffer }]);
+    loop {
+        queue.poll(&mut done);
+        match (done.pop(), queue.event()) {
+            (Some(done), _) => return done.result,
+            (None, Some(event)) => worker::wait_for(&[event], None),
+            (None, None) => return Err(IoError::Os(libc::EIO)),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What a disk did, counted where it happens and shown by `inspect`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Operation;
+
+/// One disk's counters. Written by the workers of all channels; each number is exact, but they are not read at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct DiskCounters {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
+    commands: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    copied_bytes: AtomicU64,
+    metadata_bytes: AtomicU64,
+    refused: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// A disk's counters at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Commands of all kinds that the guest sent to the disk.
+    pub requests: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Bytes of those that went through a buffer of ours on the way between guest memory and backend. 0 for raw images.
+    pub copied_bytes: u64,
+    /// Reads, writes and flushes that the backend failed.
+    pub errors: u64,
+    /// Reads done.
+    pub reads: u64,
+    /// Writes done.
+    pub writes: u64,
+    /// Flushes done; a forced write (FUA) counts as a write.
+    pub flushes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes of answers such as INQUIRY data.
+    pub metadata_bytes: u64,
+    /// Commands refused as invalid, unknown or out of range.
+    pub refused: u64,
+}
+
+impl DiskCounters {
+    pub(crate) fn snapshot(&self) -> DiskStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (reads, writes, flushes) = (of(&self.reads), of(&self.writes), of(&self.flushes));
+        let (read_bytes, written_bytes, errors) =
+            (of(&self.read_bytes), of(&self.written_bytes), of(&self.errors));
+        let refused = of(&self.refused);
+        DiskStats {
+            requests: reads + writes + flushes + errors + refused + of(&self.commands),
+            bytes: read_bytes + written_bytes,
+            copied_bytes: of(&self.copied_bytes),
+            errors,
+            reads,
+            writes,
+            flushes,
+            read_bytes,
+            written_bytes,
+            metadata_bytes: of(&self.metadata_bytes),
+            refused,
+        }
+    }
+
+    /// The backend finished `operation` on `bytes` bytes.
+    pub(crate) fn done(&self, operation: Operation, bytes: u32) {
+        let add = |counter: &AtomicU64, count| {
+            counter.fetch_add(count, Ordering::Relaxed);
+        };
+        match operation {
+            Operation::Read => {
+                add(&self.reads, 1);
+                add(&self.read_bytes, bytes.into());
+            }
+            Operation::Write { .. } => {
+                add(&self.writes, 1);
+                add(&self.written_bytes, bytes.into());
+            }
+            Operation::Flush => add(&self.flushes, 1),
+        }
+    }
+
+    /// The backend failed an operation.
+    pub(crate) fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A command was answered with `bytes` bytes of data from the SCSI layer.
+    pub(crate) fn answered(&self, bytes: usize) {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        self.metadata_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A command was refused.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,335 @@
+//! From a packet to what it comes to: everything of a worker but the rings.
+
+use std::sync::Arc;
+
+use vmbus_host::log::Limiter;
+use vmbus_ring::{Packet, PacketKind};
+
+use super::outbox::Outbox;
+use super::ports::Ports;
+use super::resets::Resets;
+use super::slots::{InFlight, Slots};
+use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
+use crate::controller::Controller;
+use crate::lun::Lun;
+use crate::scsi::{self, CheckCondition, Command, Decision, IoKind, Transfer};
+use crate::storvsp::{Action, Completion, MAX_PACKET, Malformed, Reply, Session, Srb};
+
+/// All that a worker knows, except its channel.
+pub(super) struct Engine {
+    controller: Arc<Controller>,
+    session: Session,
+    pub(super) ports: Ports,
+    pub(super) slots: Slots,
+    pub(super) outbox: Outbox,
+    resets: Resets,
+    /// Subchannels that the guest asked for, not yet passed on to the bus.
+    subchannels: Option<u16>,
+    /// Generation of the LUNs that the guest has been told of; `None` before initialisation ended.
+    announced: Option<u64>,
+    /// Bytes of I/O taken since the last submit.
+    taken_bytes: u32,
+    reply: Vec<u8>,
+    list: Vec<u8>,
+    done: Vec<IoDone>,
+}
+
+/// A packet that no storage channel carries, or that has no header. The channel is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadPacket {
+    #[error("a storage channel carries no {0:?} packets")]
+    Kind(PacketKind),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+}
+
+/// How to answer a packet.
+#[derive(Clone, Copy)]
+struct Sender {
+    transaction_id: u64,
+    completion_requested: bool,
+}
+
+impl Engine {
+    pub(super) fn new(controller: Arc<Controller>, session: Session, slots: Slots) -> Self {
+        let mut ports = Ports::new();
+        ports.refresh(&controller);
+        Self {
+            controller,
+            session,
+            ports,
+            slots,
+            outbox: Outbox::default(),
+            resets: Resets::default(),
+            subchannels: None,
+            announced: None,
+            taken_bytes: 0,
+            reply: Vec::new(),
+            list: Vec::new(),
+            done: Vec::new(),
+        }
+    }
+
+    /// A packet may be taken: there is room for whatever comes of it, and its session has begun.
+    pub(super) fn may_take(&self) -> bool {
+        self.slots.has_room() && self.outbox.has_room() && self.session.may_read()
+    }
+
+    /// Bytes of I/O that were taken and not yet submitted.
+    pub(super) fn taken_bytes(&self) -> u32 {
+        self.taken_bytes
+    }
+
+    /// Looks for disks that came or went, and tells a guest that could not know.
+    pub(super) fn refresh(&mut self) {
+        self.ports.refresh(&self.controller);
+        if self.announced.is_some() && self.announced != self.ports.generation() {
+            self.announced = self.ports.generation();
+            if let Some(news) = self.session.negotiation().version().and_then(Reply::enumerate_bus) {
+                self.outbox.notify(news);
+            }
+        }
+    }
+
+    /// Where to complain about the guest.
+    pub(super) fn faults(&self) -> &Limiter {
+        &self.controller.faults
+    }
+
+    /// Subchannels to offer now: after the completion that promised them.
+    pub(super) fn take_subchannels(&mut self) -> Option<u16> {
+        self.subchannels.take()
+    }
+
+    /// Takes one packet: answers it, or makes an I/O of it for the next [`Engine::submit`].
+    ///
+    /// # Errors
+    /// The channel cannot go on.
+    pub(super) fn take(&mut self, packet: &Packet<'_>) -> Result<(), BadPacket> {
+        match packet.kind() {
+            PacketKind::InBand | PacketKind::GpaDirect => {}
+            // Nothing of ours asks for a completion; one that comes nevertheless means nothing.
+            PacketKind::Completion => return Ok(()),
+            PacketKind::TransferPages => return Err(BadPacket::Kind(PacketKind::TransferPages)),
+        }
+        let sender = Sender {
+            transaction_id: packet.transaction_id(),
+            completion_requested: packet.completion_requested(),
+        };
+        let mut bytes = [0; MAX_PACKET];
+        let length = packet.read_payload(&mut bytes);
+        let mut buffer = self.slots.take_buffer();
+        let buffer_length = fill(&mut buffer, packet);
+        let unused = match self.session.handle(&bytes[..length], buffer_length)? {
+            Action::Execute(srb) => self.execute(sender, &srb, buffer),
+            other => {
+                self.administer(sender, other);
+                Some(buffer)
+            }
+        };
+        if let Some(buffer) = unused {
+            self.slots.return_buffer(buffer);
+        }
+        Ok(())
+    }
+
+    /// Hands the I/O taken so far to the queues.
+    pub(super) fn submit(&mut self) {
+        if self.taken_bytes != 0 || self.slots.count() != 0 {
+            self.ports.submit();
+            self.taken_bytes = 0;
+        }
+    }
+
+    /// Completes what the queues have finished. True when there was anything.
+    pub(super) fn finish(&mut self) -> bool {
+        if self.slots.count() == 0 {
+            return false;
+        }
+        let Self { ports, slots, outbox, resets, done, .. } = self;
+        let mut any = false;
+        ports.poll(done, |lun, done| {
+            any = true;
+            finish(lun, done, slots, outbox, resets);
+        });
+        any
+    }
+
+    fn administer(&mut self, sender: Sender, action: Action) {
+        match action {
+            Action::Execute(_) => {}
+            Action::Reply(reply) => self.answer(sender, reply),
+            Action::Complete(completion) => self.answer(sender, completion.reply()),
+            Action::Ready(reply) => {
+                self.answer(sender, reply);
+                self.announced = self.ports.generation();
+                // Subchannels that were opened early may read their rings now.
+                self.controller.kick();
+            }
+            Action::OfferSubchannels { reply, total } => {
+                self.answer(sender, reply);
+                self.subchannels = Some(total);
+            }
+            Action::Reset(reply) => {
+                let in_flight = self.slots.count();
+                let waits =
+                    sender.completion_requested && self.resets.begin(sender.transaction_id, reply, in_flight);
+                if !waits {
+                    self.answer(sender, reply);
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, sender: Sender, reply: Reply) {
+        if sender.completion_requested {
+            self.outbox.complete(sender.transaction_id, reply);
+        }
+    }
+
+    /// Executes a command. Returns the buffer unless an I/O has it now.
+    fn execute(&mut self, sender: Sender, srb: &Srb, mut buffer: Box<IoBuffer>) -> Option<Box<IoBuffer>> {
+        let command = Command::parse(&srb.cdb, srb.cdb_length);
+        let lun = srb.address.local_lun();
+        if let Ok(Command::ReportLuns { select, allocation }) = command {
+            let completion = self.report_luns(srb, lun.is_some(), select, allocation, &buffer);
+            self.answer(sender, completion.reply());
+            return Some(buffer);
+        }
+        let Some(port) = lun.and_then(|lun| self.ports.get_mut(lun)) else {
+            let completion = self.absent(srb, &command, &buffer);
+            self.answer(sender, completion.reply());
+            return Some(buffer);
+        };
+        self.reply.clear();
+        let disk = &port.lun.disk;
+        let mut decision = command.and_then(|command| disk.execute(command, srb.transfer, &mut self.reply));
+        if let Ok(Decision::Parameters(parameters)) = decision {
+            self.list.clear();
+            self.list.resize(parameters.length(), 0);
+            let read = buffer.guest().map(|guest| guest.read(0, &mut self.list));
+            decision = match read {
+                Some(Ok(())) => disk.parameters(parameters, &self.list),
+                _ => Err(CheckCondition::INVALID_FIELD),
+            };
+        }
+        let (operation, offset, length) = match decision {
+            Ok(Decision::Io(io)) => (io.kind.into(), io.offset, io.length),
+            Ok(Decision::Flush) => (Operation::Flush, 0, 0),
+            other => {
+                let completion = conclude(srb, other, &self.reply, &buffer);
+                if completion.is_good() {
+                    port.lun.counters.answered(self.reply.len());
+                } else {
+                    port.lun.counters.refused();
+                }
+                self.answer(sender, completion.reply());
+                return Some(buffer);
+            }
+        };
+        let fault = port.fault();
+        if fault.is_some() || buffer.select(0, length as usize).is_err() {
+            // A buffer too short cannot be: the request was validated against it.
+            let condition = fault.map_or(CheckCondition::INVALID_FIELD, |error| error.condition(operation));
+            port.lun.counters.failed();
+            self.answer(sender, srb.check(condition).reply());
+            return Some(buffer);
+        }
+        let Sender { transaction_id, completion_requested } = sender;
+        let (srb, epoch) = (*srb, self.resets.epoch());
+        let in_flight =
+            InFlight { transaction_id, completion_requested, srb, operation, offset, length, epoch };
+        let id = self.slots.insert(in_flight);
+        port.push(IoRequest { id, operation, offset, buffer });
+        self.taken_bytes = self.taken_bytes.saturating_add(length);
+        None
+    }
+
+    fn report_luns(
+        &mut self,
+        srb: &Srb,
+        local: bool,
+        select: u8,
+        allocation: u32,
+        buffer: &IoBuffer,
+    ) -> Completion {
+        if let Transfer::ToDisk(_) = srb.transfer {
+            return srb.check(CheckCondition::INVALID_FIELD);
+        }
+        self.reply.clear();
+        let limit = allocation.min(srb.transfer.length()) as usize;
+        let luns = self.ports.numbers().filter(|_| local);
+        let result = scsi::report_luns(select, luns, limit, &mut self.reply);
+        conclude(srb, result.map(|()| Decision::Reply), &self.reply, buffer)
+    }
+
+    fn absent(
+        &mut self,
+        srb: &Srb,
+        command: &Result<Command, CheckCondition>,
+        buffer: &IoBuffer,
+    ) -> Completion {
+        self.reply.clear();
+        let is_inquiry = srb.is_inquiry();
+        match scsi::execute_absent(command, is_inquiry, srb.address.lun, srb.transfer, &mut self.reply) {
+            Some(result) => conclude(srb, result.map(|()| Decision::Reply), &self.reply, buffer),
+            None => srb.invalid_lun(),
+        }
+    }
+}
+
+/// Fills `buffer` with the guest memory that comes with `packet`. Returns its bytes: 0 when there is none, and when its description is
+/// wrong, so that a request which needs it is refused (spec storvsc section 4).
+fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
+    let Some(guest) = buffer.guest_mut() else { return 0 };
+    if packet.kind() != PacketKind::GpaDirect || packet.gpa_direct(guest).is_err() {
+        guest.clear();
+    }
+    guest.len()
+}
+
+/// Words a decision that needs no I/O, after writing its data to the guest.
+fn conclude(
+    srb: &Srb,
+    decision: Result<Decision, CheckCondition>,
+    reply: &[u8],
+    buffer: &IoBuffer,
+) -> Completion {
+    match decision {
+        Err(condition) => srb.check(condition),
+        Ok(Decision::Reply) if !reply.is_empty() => match buffer.guest().map(|guest| guest.write(0, reply)) {
+            Some(Ok(())) => srb.good(reply.len() as u32),
+            _ => srb.check(CheckCondition::INVALID_FIELD),
+        },
+        Ok(_) => srb.good(0),
+    }
+}
+
+/// Completes one I/O.
+fn finish(lun: &Lun, done: IoDone, slots: &mut Slots, outbox: &mut Outbox, resets: &mut Resets) {
+    slots.return_buffer(done.buffer);
+    let Some(request) = slots.remove(done.id) else { return };
+    let completion = match done.result {
+        Ok(()) => {
+            lun.counters.done(request.operation, request.length);
+            request.srb.good(request.length)
+        }
+        Err(error) => {
+            lun.failed(request.operation, request.offset, error);
+            request.srb.check(error.condition(request.operation))
+        }
+    };
+    if request.completion_requested {
+        outbox.complete(request.transaction_id, completion.reply());
+    }
+    resets.ended(request.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
+}
+
+impl From<IoKind> for Operation {
+    fn from(kind: IoKind) -> Self {
+        match kind {
+            IoKind::Read => Self::Read,
+            IoKind::Write { fua } => Self::Write { fua },
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! A worker's own view of the controller's LUNs: each with a queue that nobody else uses.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::backend::{IoDone, IoError, IoRequest, Queue};
+use crate::controller::Controller;
+use crate::lun::Lun;
+use crate::storvsp::MAX_LUNS;
+
+/// One LUN, as this worker reaches it.
+pub(super) struct Port {
+    pub(super) lun: Arc<Lun>,
+    /// Or why there is none.
+    queue: Result<Box<dyn Queue>, IoError>,
+    batch: Vec<IoRequest>,
+    in_flight: usize,
+}
+
+/// All of them. Looked at anew only when the controller's generation changed.
+pub(super) struct Ports {
+    /// Those that are there, by LUN.
+    ports: Vec<Port>,
+    /// Where in `ports` each LUN is.
+    places: [Option<u8>; MAX_LUNS],
+    /// LUNs that were taken away while requests were in flight.
+    leaving: Vec<Port>,
+    generation: Option<u64>,
+}
+
+impl Ports {
+    pub(super) fn new() -> Self {
+        Self { ports: Vec::new(), places: [None; MAX_LUNS], leaving: Vec::new(), generation: None }
+    }
+
+    /// The generation that was seen last.
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.generation
+    }
+
+    /// Takes changes of the LUNs over. True when there were any.
+    pub(super) fn refresh(&mut self, controller: &Controller) -> bool {
+        let generation = controller.generation();
+        if self.generation == Some(generation) {
+            return false;
+        }
+        self.generation = Some(generation);
+        let luns = controller.luns().clone();
+        let mut old = std::mem::take(&mut self.ports);
+        for (place, lun) in self.places.iter_mut().zip(luns) {
+            *place = lun.map(|lun| {
+                let kept = old.iter().position(|port| Arc::ptr_eq(&port.lun, &lun));
+                let port = kept.map_or_else(|| Port::new(lun), |kept| old.swap_remove(kept));
+                self.ports.push(port);
+                (self.ports.len() - 1) as u8
+            });
+        }
+        self.leaving.extend(old.into_iter().filter(|old| old.in_flight != 0));
+        true
+    }
+
+    /// The port of `lun`.
+    pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut Port> {
+        let place = (*self.places.get(usize::from(lun))?)?;
+        self.ports.get_mut(usize::from(place))
+    }
+
+    /// Numbers of the LUNs that are there, ascending.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u8> {
+        self.ports.iter().map(|port| port.lun.number)
+    }
+
+    /// Hands every batch to its queue.
+    pub(super) fn submit(&mut self) {
+        for port in self.ports.iter_mut().filter(|port| !port.batch.is_empty()) {
+            if let Ok(queue) = &mut port.queue {
+                queue.submit(&mut port.batch);
+            }
+        }
+    }
+
+    /// Gathers what is finished, with the LUN that it belongs to.
+    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&Lun, IoDone)) {
+        let ports = self.ports.iter_mut().chain(&mut self.leaving);
+        for port in ports.filter(|port| port.in_flight != 0) {
+            let Ok(queue) = &mut port.queue else { continue };
+            queue.poll(done);
+            port.in_flight = port.in_flight.saturating_sub(done.len());
+            for done in done.drain(..) {
+                finish(&port.lun, done);
+            }
+        }
+        self.leaving.retain(|port| port.in_flight != 0);
+    }
+
+    /// Descriptors that say when a queue has something.
+    pub(super) fn events(&self) -> impl Iterator<Item = RawFd> {
+        let ports = self.ports.iter().chain(&self.leaving);
+        ports.filter_map(|port| port.queue.as_ref().ok()?.event())
+    }
+}
+
+impl Port {
+    fn new(lun: Arc<Lun>) -> Self {
+        let queue = lun.backend.queue().map_err(IoError::from);
+        Self { lun, queue, batch: Vec::new(), in_flight: 0 }
+    }
+
+    /// Why requests cannot be queued, if they cannot.
+    pub(super) fn fault(&self) -> Option<IoError> {
+        self.queue.as_ref().err().copied()
+    }
+
+    /// Adds a request to the next batch.
+    pub(super) fn push(&mut self, request: IoRequest) {
+        self.in_flight += 1;
+        self.batch.push(request);
+    }
+}

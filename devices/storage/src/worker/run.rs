@@ -1,0 +1,139 @@
+//! The worker's loop: when to look, when to sleep, when to end.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+
+use tracing::warn;
+use vmbus_host::Channel;
+use vmbus_ring::{RingError, WriteError};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::engine::{BadPacket, Engine};
+use super::slots::Slots;
+use super::wait;
+use crate::controller::Controller;
+use crate::storvsp::{MAX_TRANSFER, Session};
+
+/// Most packets between two deliveries of completions.
+const BATCH_PACKETS: usize = 64;
+
+/// No more packets are taken into a batch that moves this much: its first completion would wait for all of it.
+const BATCH_BYTES: u32 = MAX_TRANSFER;
+
+/// A channel and all that serves it.
+pub(super) struct Worker {
+    // The order matters: queues stop touching guest memory before the channel is given back.
+    engine: Engine,
+    kick: Arc<EventFd>,
+    polls: Vec<libc::pollfd>,
+    channel: Channel,
+}
+
+/// The guest broke the channel: it is given up, and the guest may open it again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Read(#[from] RingError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Packet(#[from] BadPacket),
+}
+
+impl Worker {
+    pub(super) fn new(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<Self> {
+        let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        controller.register(&kick);
+        let slots = Slots::new(channel.ram().clone());
+        let engine = Engine::new(controller, session, slots);
+        Ok(Self { engine, kick, polls: Vec::new(), channel })
+    }
+
+    pub(super) fn relid(&self) -> u32 {
+        self.channel.relid()
+    }
+
+    pub(super) fn subchannel(&self) -> u16 {
+        self.channel.subchannel()
+    }
+
+    /// Serves the channel until it closes.
+    ///
+    /// # Errors
+    /// The guest broke it.
+    pub(super) fn run(&mut self) -> Result<(), Fault> {
+        loop {
+            self.channel.incoming.mask();
+            while self.turn()? {
+                if self.channel.is_closing() {
+                    return Ok(());
+                }
+            }
+            // What cannot be taken now is taken when a queue or the ring has moved on; its doorbell would only wake us in vain.
+            if self.engine.may_take() && self.channel.incoming.unmask()? {
+                continue;
+            }
+            self.sleep();
+            if self.channel.is_closing() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Says in the log why the channel is given up.
+    pub(super) fn report(&self, fault: &Fault) {
+        let (relid, subchannel) = (self.relid(), self.subchannel());
+        self.engine.faults().log(|left_out| {
+            warn!(relid, subchannel, %fault, left_out, "the guest broke its storage channel: channel given up");
+        });
+    }
+
+    /// One round: a batch in, I/O, completions out. False when there was nothing to do.
+    fn turn(&mut self) -> Result<bool, Fault> {
+        self.engine.refresh();
+        let taken = self.take_batch()?;
+        self.engine.submit();
+        let finished = self.engine.finish();
+        if !self.engine.outbox.is_empty() || self.channel.outgoing.is_waiting() {
+            self.engine.outbox.deliver(&mut self.channel)?;
+        }
+        if let Some(total) = self.engine.take_subchannels() {
+            self.channel.offer_subchannels(total);
+        }
+        Ok(taken || finished)
+    }
+
+    fn take_batch(&mut self) -> Result<bool, Fault> {
+        if !self.engine.may_take() {
+            return Ok(false);
+        }
+        let mut batch = self.channel.incoming.batch()?;
+        let mut taken = 0;
+        while taken < BATCH_PACKETS && self.engine.taken_bytes() < BATCH_BYTES && self.engine.may_take() {
+            let Some(packet) = batch.next()? else { break };
+            self.engine.take(&packet)?;
+            taken += 1;
+        }
+        if taken == 0 {
+            return Ok(false);
+        }
+        let wanted = batch.commit();
+        if wanted {
+            self.channel.signal();
+        }
+        Ok(true)
+    }
+
+    /// Sleeps until the guest, the controller or a queue has something.
+    fn sleep(&mut self) {
+        self.polls.clear();
+        self.polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
+        self.polls.push(wait::entry(self.kick.as_raw_fd()));
+        self.polls.extend(self.engine.ports.events().map(wait::entry));
+        wait::poll(&mut self.polls, self.engine.outbox.timeout());
+        // Cleared before anything is looked at, so that what comes later wakes again. An empty counter is no error here.
+        let _ = self.channel.doorbell().read();
+        let _ = self.kick.read();
+    }
+}
