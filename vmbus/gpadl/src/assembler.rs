@@ -5,7 +5,6 @@ use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
 use vmbus_protocol::num::{high_u32, low_u32, usize_of};
 
 use crate::buffer::GuestBuffer;
-use crate::ram::Region;
 use crate::run::Run;
 
 /// Why range data was refused.
@@ -64,8 +63,6 @@ pub struct RangeAssembler {
     words_left: usize,
     /// Pages of the current range still to come.
     pages_left: usize,
-    /// The region of the last page: most pages come from the same one.
-    region: Region,
     /// Host page that would make the current run one longer.
     next: u64,
 }
@@ -86,13 +83,7 @@ impl RangeAssembler {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self {
-            ranges_left: ranges,
-            words_left: words,
-            pages_left: 0,
-            region: Region::NONE,
-            next: NO_PAGE,
-        })
+        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE })
     }
 
     /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
@@ -161,25 +152,27 @@ impl RangeAssembler {
 
     #[inline]
     fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
-        let (mut region, mut next) = (self.region, self.next);
-        buffer.runs.reserve(pages.len());
+        let (ram, runs) = buffer.parts();
+        runs.reserve(pages.len());
+        // The run that grows is kept out of the list, so that the loop touches memory only where a run ends.
+        let (mut current, mut next) = (runs.pop(), self.next);
         for page in pages {
             let pfn = u64::from_le_bytes(*page);
-            let mut into = pfn.wrapping_sub(region.first);
-            if into >= region.pages {
-                region = buffer.ram().region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
-                into = pfn.wrapping_sub(region.first);
-                // Regions may touch in the host by chance, but not in the files behind them.
-                next = NO_PAGE;
-            }
+            let (region, into) = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
             let host_page = region.host_page.wrapping_add(into);
-            match buffer.runs.last_mut() {
-                Some(run) if host_page == next => *run = run.longer(),
-                _ => buffer.runs.push(Run::one(host_page)),
-            }
-            next = host_page.wrapping_add(1);
+            current = match current {
+                Some(run) if host_page == next => Some(run.longer()),
+                ended => {
+                    runs.extend(ended);
+                    Some(Run::one(host_page))
+                }
+            };
+            // Regions may touch in the host by chance, but not in the files behind them: a run ends with its region.
+            let last = into.wrapping_add(1) == region.pages;
+            next = if last { NO_PAGE } else { host_page.wrapping_add(1) };
         }
-        (self.region, self.next) = (region, next);
+        runs.extend(current);
+        self.next = next;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use vm_memory::VolatileSlice;
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::{u64_of, usize_of};
 
-use crate::ram::GuestRam;
+use crate::ram::{GuestRam, Lookup};
 use crate::run::Run;
 
 /// Up to this many runs, walking them beats a search.
@@ -20,8 +20,8 @@ const FEW_RUNS: usize = 8;
 #[derive(Debug)]
 pub struct GuestBuffer {
     ram: GuestRam,
-    pub(crate) ranges: Vec<Range>,
-    pub(crate) runs: Vec<Run>,
+    ranges: Vec<Range>,
+    runs: Vec<Run>,
     /// Position of each run's first page in the buffer; empty where it can be told without ([`GuestBuffer::index`]).
     starts: Vec<u16>,
     len: usize,
@@ -200,6 +200,12 @@ impl GuestBuffer {
             rest = later;
         }
         Ok(())
+    }
+
+    /// What a loop over page numbers reads and what it writes.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> (Lookup<'_>, &mut Vec<Run>) {
+        (self.ram.lookup(), &mut self.runs)
     }
 
     /// Opens a range; its pages follow through `runs`. Numbers are bounded by the assembler.

@@ -21,7 +21,21 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
+    granules: Granules,
 }
+
+/// Which region to look at for a page number, without a search: the branch of a search is wrong half of the time when pages of two
+/// regions alternate, and that costs more than everything else that is done for a page.
+#[derive(Debug)]
+struct Granules {
+    /// log2 of the pages of one granule.
+    shift: u32,
+    /// For each granule the first region that reaches into it, or the next one.
+    first: Box<[u8]>,
+}
+
+/// Granules of one map at most: the table stays in the first-level cache.
+const MAX_GRANULES: u64 = 4096;
 
 /// One region of RAM in pages.
 #[derive(Clone, Copy, Debug)]
@@ -35,8 +49,54 @@ pub(crate) struct Region {
 }
 
 impl Region {
-    /// A region that holds no page: the state before the first look-up.
-    pub(crate) const NONE: Self = Self { first: 0, pages: 0, host_page: 0 };
+    fn end(&self) -> u64 {
+        self.first.wrapping_add(self.pages)
+    }
+}
+
+impl Granules {
+    fn new(regions: &[Region]) -> Self {
+        let end = regions.last().map_or(0, Region::end);
+        let mut shift = 0;
+        while end >> shift > MAX_GRANULES {
+            shift = u32::wrapping_add(shift, 1);
+        }
+        let count = end.div_ceil(1 << shift);
+        let first = (0..count).map(|granule| {
+            let before = regions.partition_point(|region| region.end() <= granule << shift);
+            // Maps of more than 256 regions are searched from the last of them.
+            u8::try_from(before).unwrap_or(u8::MAX)
+        });
+        Self { shift, first: first.collect() }
+    }
+}
+
+/// A map's tables at hand, so that a loop over pages need not go through the map each time.
+#[derive(Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    regions: &'a [Region],
+    first: &'a [u8],
+    shift: u32,
+}
+
+impl<'a> Lookup<'a> {
+    /// The region that holds guest page `pfn`, and how far into it the page is.
+    #[inline]
+    pub(crate) fn region_of(&self, pfn: u64) -> Option<(&'a Region, u64)> {
+        let index = *self.first.get(usize_of_u64(pfn >> self.shift))?;
+        let region = self.regions.get(usize::from(index))?;
+        let into = pfn.wrapping_sub(region.first);
+        if into < region.pages { Some((region, into)) } else { self.search(pfn) }
+    }
+
+    /// For the few granules that several regions reach into.
+    #[cold]
+    fn search(&self, pfn: u64) -> Option<(&'a Region, u64)> {
+        let after = self.regions.partition_point(|region| region.first <= pfn);
+        let region = self.regions.get(after.checked_sub(1)?)?;
+        let into = pfn.wrapping_sub(region.first);
+        (into < region.pages).then_some((region, into))
+    }
 }
 
 /// Where a piece of guest RAM lies in the file behind it, for those who map it a second time.
@@ -94,7 +154,8 @@ impl GuestRam {
             regions.push(Region { first, pages: len >> PAGE_SHIFT, host_page: host >> PAGE_SHIFT });
         }
         regions.sort_by_key(|region| region.first);
-        Ok(Self { inner: Arc::new(Inner { memory, regions }) })
+        let granules = Granules::new(&regions);
+        Ok(Self { inner: Arc::new(Inner { memory, regions, granules }) })
     }
 
     /// The memory itself, for reads and writes by guest address.
@@ -115,13 +176,11 @@ impl GuestRam {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// The region that holds guest page `pfn`.
+    /// For looking up many pages in a row.
     #[inline]
-    pub(crate) fn region_of(&self, pfn: u64) -> Option<Region> {
-        let regions = &self.inner.regions;
-        let after = regions.partition_point(|region| region.first <= pfn);
-        let region = regions.get(after.checked_sub(1)?)?;
-        (pfn.wrapping_sub(region.first) < region.pages).then_some(*region)
+    pub(crate) fn lookup(&self) -> Lookup<'_> {
+        let Inner { regions, granules, .. } = &*self.inner;
+        Lookup { regions, first: &granules.first, shift: granules.shift }
     }
 
     /// The guest page number behind a host page number of this map.
@@ -174,17 +233,37 @@ mod tests {
             (0x10_0002, false),
             (u64::MAX, false),
         ] {
-            assert_eq!(ram.region_of(pfn).is_some(), inside, "page {pfn:#x}");
+            assert_eq!(ram.lookup().region_of(pfn).is_some(), inside, "page {pfn:#x}");
         }
         assert_eq!(ram.pages(), 16 + 4 + 2);
+    }
+
+    #[test]
+    fn test_ram_with_many_small_regions_in_one_granule_finds_each() {
+        // The far region makes granules large; 300 regions of one page share a few of them.
+        let mut map: Vec<_> = (0..300).map(|index| (index * 0x3000, 0x1000)).collect();
+        map.push((0x100_0000_0000, 0x1000));
+        let ram = ram(&map);
+        for index in 0..300 {
+            assert!(
+                ram.lookup()
+                    .region_of(index * 3)
+                    .is_some_and(|(region, into)| region.first == index * 3 && into == 0)
+            );
+            assert!(ram.lookup().region_of(index * 3 + 1).is_none());
+            assert!(ram.lookup().region_of(index * 3 + 2).is_none());
+        }
+        assert!(ram.lookup().region_of(0x1000_0000).is_some());
+        assert!(ram.lookup().region_of(0x0FFF_FFFF).is_none());
+        assert!(ram.lookup().region_of(0x1000_0001).is_none());
     }
 
     #[test]
     fn test_ram_guest_page_of_host_page_round_trips() {
         let ram = ram(&[(0, 0x4000), (0x100000, 0x4000)]);
         for pfn in [0, 3, 0x100, 0x103] {
-            let region = ram.region_of(pfn).unwrap();
-            assert_eq!(ram.guest_page_of(region.host_page + (pfn - region.first)), Some(pfn));
+            let (region, into) = ram.lookup().region_of(pfn).unwrap();
+            assert_eq!(ram.guest_page_of(region.host_page + into), Some(pfn));
         }
     }
 
@@ -197,7 +276,7 @@ mod tests {
     #[test]
     fn test_ram_without_file_has_no_file_run() {
         let ram = ram(&[(0, 0x4000)]);
-        let host = ram.region_of(0).unwrap().host_page << PAGE_SHIFT;
+        let host = ram.lookup().region_of(0).unwrap().0.host_page << PAGE_SHIFT;
         assert!(ram.file_at(usize_of_u64(host)).is_none());
     }
 }
