@@ -168,7 +168,7 @@ impl ReadBatch<'_> {
     ///
     /// # Errors
     /// [`RingError`]: the peer wrote something that is no packet. The ring is stopped.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Packet<'_>>, RingError> {
         if self.available == 0 {
@@ -190,7 +190,7 @@ impl ReadBatch<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn parse(&self) -> Result<Descriptor, RingError> {
         if let Some(error) = self.ring.stopped {
             return Err(error);

@@ -82,7 +82,7 @@ impl<'a> OutPacket<'a> {
     }
 
     /// Offset of the payload, and bytes without trailer; `None` when no 32 bits hold them.
-    #[inline]
+    #[inline(always)]
     fn layout(&self) -> Option<Layout> {
         let header = u32::try_from(self.header.len()).ok()?.checked_add(DESCRIPTOR_BYTES)?;
         let payload = self.payload.iter().try_fold(0_usize, |sum, piece| sum.checked_add(piece.len()))?;
@@ -247,7 +247,7 @@ impl WriteBatch<'_> {
     ///
     /// # Errors
     /// [`WriteError`]; the packets before this one stay in the batch.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, packet: &OutPacket<'_>) -> Result<(), WriteError> {
         let limit = self.ring.max_packet;
         let layout = match packet.layout() {
@@ -267,7 +267,7 @@ impl WriteBatch<'_> {
         let (memory, at) = (&self.ring.memory, self.at);
         match memory.contiguous(at, total) {
             Some(base) => fill(&mut Contiguous { base, len: total }, packet, &layout, at),
-            None => fill(&mut Scattered { memory, start: at }, packet, &layout, at),
+            None => fill_scattered(memory, packet, &layout, at),
         }
         self.at = memory.size().advance(at, total);
         self.free = self.free.wrapping_sub(total);
@@ -315,7 +315,7 @@ trait Sink {
     fn bytes(&mut self, offset: u32, from: &[u8]);
 }
 
-#[inline]
+#[inline(always)]
 fn fill(sink: &mut impl Sink, packet: &OutPacket<'_>, layout: &Layout, start: Offset) {
     let first =
         Descriptor::first_word(packet.kind, packet.completion_requested, layout.data_offset, layout.length);
@@ -340,6 +340,11 @@ fn fill(sink: &mut impl Sink, packet: &OutPacket<'_>, layout: &Layout, start: Of
     sink.word(layout.length, trailer(start.get()));
 }
 
+#[inline(never)]
+fn fill_scattered(memory: &RingMemory, packet: &OutPacket<'_>, layout: &Layout, start: Offset) {
+    fill(&mut Scattered { memory, start }, packet, layout, start);
+}
+
 /// `len` contiguous bytes.
 struct Contiguous {
     base: NonNull<u8>,
@@ -356,7 +361,7 @@ impl Sink for Contiguous {
         word.store(value.to_le(), Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&mut self, offset: u32, from: &[u8]) {
         debug_assert!(usize_of(offset).wrapping_add(from.len()) <= usize_of(self.len));
         // SAFETY: the layout puts header and payload inside the packet's `len` bytes, which `contiguous` vouched for.

@@ -51,13 +51,13 @@ impl<'a> Packet<'a> {
     }
 
     /// Copies the payload, as much as `to` takes. Returns the bytes copied.
-    #[inline]
+    #[inline(always)]
     pub fn read_payload(&self, to: &mut [u8]) -> usize {
         self.read_payload_at(0, to)
     }
 
     /// Copies the payload from byte `offset` on, as much as `to` takes. Returns the bytes copied: 0 at and beyond the end.
-    #[inline]
+    #[inline(always)]
     pub fn read_payload_at(&self, offset: usize, to: &mut [u8]) -> usize {
         let len = self.payload_len().saturating_sub(offset).min(to.len());
         let Some(to) = to.get_mut(..len) else { return 0 };
@@ -105,29 +105,33 @@ impl<'a> Packet<'a> {
     }
 
     /// Copies from byte `offset` of the packet. `offset + to.len()` must be inside it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read_at(&self, offset: usize, to: &mut [u8]) {
-        // Offsets of the ring are units of 8; a start between two units goes through its unit first.
-        let rest = offset & 7;
-        let Ok(unit) = u32::try_from(offset.wrapping_sub(rest)) else { return };
-        let mut at = self.memory.size().advance(self.start, unit);
-        let mut to = to;
-        if rest != 0 {
-            let mut word = [0_u8; 8];
-            self.memory.read(at, &mut word);
-            let Some(tail) = word.get(rest..) else { return };
-            let len = tail.len().min(to.len());
-            let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len)) else {
-                return;
-            };
-            now.copy_from_slice(tail);
-            if later.is_empty() {
-                return;
-            }
-            to = later;
-            at = self.memory.size().advance(at, 8);
+        let size = self.memory.size();
+        let Ok(offset) = u32::try_from(offset) else { return };
+        if offset & 7 == 0 {
+            self.memory.read(size.advance(self.start, offset), to);
+        } else {
+            self.read_between_units(offset, to);
         }
-        self.memory.read(at, to);
+    }
+
+    /// Offsets of the ring are units of 8: a start between two goes through its unit first.
+    #[inline(never)]
+    fn read_between_units(&self, offset: u32, to: &mut [u8]) {
+        let size = self.memory.size();
+        let at = size.advance(self.start, offset & !7);
+        let mut unit = [0_u8; 8];
+        self.memory.read(at, &mut unit);
+        let Some(tail) = unit.get(usize_of(offset & 7)..) else { return };
+        let len = tail.len().min(to.len());
+        let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len)) else {
+            return;
+        };
+        now.copy_from_slice(tail);
+        if !later.is_empty() {
+            self.memory.read(size.advance(at, 8), later);
+        }
     }
 
     #[inline]

@@ -59,7 +59,7 @@ pub(crate) struct Descriptor {
 
 impl Descriptor {
     /// Parses the two words of a descriptor, of which `available` bytes with all that follows wait.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn parse(words: [u64; 2], available: u32) -> Result<Self, RingError> {
         let [first, transaction_id] = words;
         let (kind, data_offset8, length8, flags) = split(first);

@@ -234,9 +234,7 @@ fn test_ring_packet_beyond_a_limit_is_refused_and_never_written() {
 fn test_ring_batch_dropped_without_commit_leaves_no_trace() {
     for mode in BOTH_MODES {
         let mut ring = ring(1, mode);
-        let mut batch = ring.outgoing.batch().unwrap();
-        batch.write(&OutPacket::in_band(1, &[&[1; 100]])).unwrap();
-        drop(batch);
+        ring.outgoing.batch().unwrap().write(&OutPacket::in_band(1, &[&[1; 100]])).unwrap();
         assert_eq!(ring.field(WRITE_INDEX), 0);
         assert!(drain(&mut ring.incoming).unwrap().0.is_empty());
         write_one(&mut ring.outgoing, 2, &[2; 8]).unwrap();

@@ -33,7 +33,10 @@ pub enum Mode {
     Paged,
 }
 
-/// One ring in shared memory. Keeps the pages alive; gives its mappings back when dropped.
+/// One ring in shared memory. Keeps the pages alive; gives its mappings back when the last clone is dropped.
+///
+/// Clones are for an end in the same process: they share the mapping, and with it the processor's view of which lines are cached.
+#[derive(Clone)]
 pub struct RingMemory {
     control: NonNull<Control>,
     data: Data,
@@ -42,11 +45,12 @@ pub struct RingMemory {
 }
 
 /// How to get from an offset to an address.
+#[derive(Clone)]
 enum Data {
     /// Twice the data size, contiguous.
     Mirrored(NonNull<u8>),
     /// One address for each page.
-    Paged(Box<[NonNull<u8>]>),
+    Paged(Arc<[NonNull<u8>]>),
 }
 
 /// What keeps the addresses valid. The mirror goes first, then the pages behind it.
@@ -200,14 +204,18 @@ impl RingMemory {
     }
 
     /// Copies from the data at `at` until `to` is full. `to` is at most as long as the data.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(&self, at: Offset, to: &mut [u8]) {
         let Ok(len) = u32::try_from(to.len()) else { return };
-        if let Some(from) = self.contiguous(at, len) {
+        match self.contiguous(at, len) {
             // SAFETY: `contiguous` vouches for `len` mapped bytes.
-            unsafe { copy_from_shared(from, to) };
-            return;
+            Some(from) => unsafe { copy_from_shared(from, to) },
+            None => self.read_pieces(at, len, to),
         }
+    }
+
+    #[inline(never)]
+    fn read_pieces(&self, at: Offset, len: u32, to: &mut [u8]) {
         let mut rest = to;
         for (from, len) in self.pieces(at, len) {
             let Some((now, later)) = rest.split_at_mut_checked(len) else { return };
@@ -275,7 +283,7 @@ fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
 }
 
 /// One address for each page of `bytes` bytes from `start`.
-fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Box<[NonNull<u8>]>, MapError> {
+fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Arc<[NonNull<u8>]>, MapError> {
     let mut pages = Vec::with_capacity(bytes / PAGE_SIZE);
     for slice in buffer.slices(start, bytes).map_err(|_| MapError::NotPages)? {
         let run = whole_pages(&slice).ok_or(MapError::NotPages)?;
@@ -288,7 +296,7 @@ fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Box<[N
     if pages.len() != bytes / PAGE_SIZE {
         return Err(MapError::NotPages);
     }
-    Ok(pages.into_boxed_slice())
+    Ok(pages.into())
 }
 
 impl fmt::Debug for RingMemory {
