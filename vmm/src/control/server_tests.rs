@@ -184,7 +184,7 @@ fn test_server_client_that_never_reads_does_not_hold_up_another() {
     let slow = connect(&scratch.socket());
     slow.get_ref().set_nonblocking(true).unwrap();
     // As many requests as the sockets take: some 300 KiB of answer for each.
-    while (&*slow.get_ref()).write(b"{\"do\":\"inspect\"}\n").is_ok() {}
+    while slow.get_ref().write(b"{\"do\":\"inspect\"}\n").is_ok() {}
     for _ in 0..20 {
         assert_eq!(Client::connect(&scratch.socket()).unwrap().inspect().unwrap().disks.len(), 300);
     }
@@ -289,6 +289,18 @@ fn test_stop_first_signal_presses_the_button_and_the_second_stops() {
     assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
     stop.on_signal(libc::SIGINT);
     assert_eq!(*target.told.lock().unwrap(), ["power-button", "Signal(2)"]);
+}
+
+#[test]
+fn test_stop_signal_that_is_blocked_is_read_from_the_descriptor() {
+    crate::control::block_stop_signals().unwrap();
+    let (mut stop, target) = signals(3600);
+    // SAFETY: raise takes a number; the signal is blocked in this thread, the only one that it is sent to.
+    assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
+    stop.take_signals();
+    assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
+    stop.take_signals();
+    assert_eq!(target.told.lock().unwrap().len(), 1, "a signal counts once");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl StopSignals {
         Ok(StopSignals { signals, timer, grace, first: None, target })
     }
 
-    fn take_signals(&mut self) {
+    pub(super) fn take_signals(&mut self) {
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
         while matches!(self.signals.read(&mut info), Ok(length) if length == info.len()) {
             // ssi_signo, a u32 in the machine's byte order, comes first (signalfd(2)).

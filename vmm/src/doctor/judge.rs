@@ -155,9 +155,7 @@ fn capability_advice(facts: &Facts, capability: &Capability) -> &'static str {
     match capability.group {
         Group::HyperV if has(facts, HYPERV) == Some(false) => BUILD_WITH_HYPERV,
         Group::HyperV => "use a newer host kernel (5.14 has all of KVM's Hyper-V capabilities)",
-        Group::Access | Group::Machine | Group::Host => {
-            "use a newer host kernel, or a host whose CPU has hardware virtualisation"
-        }
+        Group::Access | Group::Machine | Group::Host => "use a newer host kernel, or a host with a newer CPU",
     }
 }
 

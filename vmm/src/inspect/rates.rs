@@ -66,9 +66,9 @@ mod tests {
     fn test_scaled_numbers_are_short_at_every_size() {
         assert_eq!(
             ["0", "999", "1.0k", "12.3k"],
-            [0, 999, 1000, 12_345].map(short).each_ref().map(|s| s.as_str())
+            [0, 999, 1000, 12_345].map(short).each_ref().map(String::as_str)
         );
-        assert_eq!(["1023", "1.0K", "1.5M"], [1023, 1024, 3 << 19].map(bytes).each_ref().map(|s| s.as_str()));
+        assert_eq!(["1023", "1.0K", "1.5M"], [1023, 1024, 3 << 19].map(bytes).each_ref().map(String::as_str));
         assert_eq!(short(u64::MAX), "18.4E");
     }
 }

@@ -3,6 +3,7 @@
 mod config;
 mod control;
 mod doctor;
+mod documentation;
 mod files;
 mod support;
 mod usage;
