@@ -4,18 +4,43 @@
 //! without being asked, come [`Event`]s; the first is always [`Event::Ready`].
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::records::Order;
 
-/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`.
+/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Where no argument is needed, `args` may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Request {
     /// The reply carries it again.
     pub id: u64,
     /// What to do.
     #[serde(flatten)]
     pub action: Action,
+}
+
+/// A request as it stands on the line.
+#[derive(Deserialize)]
+struct Written {
+    id: u64,
+    #[serde(rename = "do")]
+    name: String,
+    args: Option<Value>,
+}
+
+impl TryFrom<Written> for Request {
+    type Error = serde_json::Error;
+
+    fn try_from(written: Written) -> Result<Request, serde_json::Error> {
+        let Written { id, name, args } = written;
+        let action = match args {
+            Some(args) => Action::deserialize(json!({ "do": name, "args": args })),
+            // Actions without arguments take none; of the others, those whose arguments all have defaults take none too.
+            None => Action::deserialize(json!({ "do": name }))
+                .or_else(|_| Action::deserialize(json!({ "do": name, "args": {} }))),
+        };
+        Ok(Request { id, action: action? })
+    }
 }
 
 /// What a guest can be asked to do. Offsets, lengths and sizes are in bytes.
@@ -411,6 +436,14 @@ mod tests {
     fn test_request_without_arguments_is_read() {
         let request: Request = serde_json::from_str(r#"{"id":2,"do":"ping"}"#).unwrap();
         assert_eq!(request, Request { id: 2, action: Action::Ping });
+    }
+
+    #[test]
+    fn test_request_without_arguments_that_all_have_defaults_is_read() {
+        let request: Request = serde_json::from_str(r#"{"id":2,"do":"disks"}"#).unwrap();
+        assert_eq!(request.action, Action::Disks { at_least: 0, timeout_s: 60 });
+        let error = serde_json::from_str::<Request>(r#"{"id":2,"do":"sha256"}"#).unwrap_err().to_string();
+        assert!(error.contains("path"), "{error}");
     }
 
     #[test]

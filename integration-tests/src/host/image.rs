@@ -14,7 +14,7 @@ use guest_report::host::Setup;
 use super::HostError;
 
 /// The emulator's program.
-pub(super) const EMULATOR: &str = "qemu-system-x86_64";
+pub const EMULATOR: &str = "qemu-system-x86_64";
 
 /// The package that brings it.
 const EMULATOR_PACKAGE: &str = "qemu-system-x86";
@@ -74,7 +74,7 @@ impl HostImage {
 }
 
 /// Installs the emulator if it is not there, and says so.
-pub(super) fn ensure_emulator() -> Result<(), HostError> {
+pub fn ensure_emulator() -> Result<(), HostError> {
     if has_emulator() {
         return Ok(());
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 use guest_images::cache::target_dir;
 
 pub use emulated::EmulatedHost;
+pub use image::{EMULATOR, ensure_emulator};
 
 /// How many times a host that does not start is tried.
 pub const START_ATTEMPTS: u32 = 3;

@@ -1,0 +1,105 @@
+//! Disk images, seen from the host's side.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use guest_report::agent::Load;
+use guest_report::{pattern, records};
+
+/// A folder for one test, removed when dropped.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+}
+
+impl WorkDir {
+    /// A new folder below the system's folder for temporary files.
+    pub fn new() -> io::Result<WorkDir> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("synthvm-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path)?;
+        Ok(WorkDir { path })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An image of so many bytes, filled with the pattern of a seed.
+    pub fn image(&self, name: &str, size: u64, seed: u64) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        let mut file = File::create(&path)?;
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < size {
+            let piece = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+            pattern::fill(&mut buffer[..piece], seed, at);
+            file.write_all(&buffer[..piece])?;
+            at += piece as u64;
+        }
+        Ok(path)
+    }
+
+    /// An image of so many zero bytes.
+    pub fn empty_image(&self, name: &str, size: u64) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        File::create(&path)?.set_len(size)?;
+        Ok(path)
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The first byte of a range that differs from the pattern; `None` when all match.
+pub fn first_difference(path: &Path, offset: u64, length: u64, seed: u64) -> io::Result<Option<u64>> {
+    let file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    let mut done = 0;
+    while done < length {
+        let piece = usize::try_from(length - done).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_exact_at(&mut buffer[..piece], offset + done)?;
+        if let Some(place) = pattern::first_difference(&buffer[..piece], seed, offset + done) {
+            return Ok(Some(place));
+        }
+        done += piece as u64;
+    }
+    Ok(None)
+}
+
+/// Checks that an image holds every record that a load acknowledged.
+///
+/// # Errors
+/// In words: what is missing.
+pub fn check_records(path: &Path, load: &Load, acknowledged: u64) -> Result<(), String> {
+    let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    records::check(acknowledged, load.seed, load.blocks, load.order, |block| {
+        let mut bytes = vec![0; records::RECORD_SIZE];
+        file.read_exact_at(&mut bytes, block * records::RECORD_SIZE as u64)?;
+        Ok(bytes)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_image_is_its_pattern_and_a_change_is_found() {
+        let dir = WorkDir::new().unwrap();
+        let path = dir.image("a", 3_000_000, 5).unwrap();
+        assert_eq!(first_difference(&path, 0, 3_000_000, 5).unwrap(), None);
+        File::options().write(true).open(&path).unwrap().write_all_at(&[0; 8], 2_500_000).unwrap();
+        let place = first_difference(&path, 1 << 20, 1_900_000, 5).unwrap().unwrap();
+        assert!((2_500_000..2_500_008).contains(&place));
+        assert!(first_difference(&path, 0, 3_000_001, 5).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! What `synthvm inspect --json` promises, written down a second time on purpose: a change of the program's own types
+//! must not change what others read without a test that notices.
+
+use serde::Deserialize;
+
+/// A running machine.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Inspect {
+    /// The guest's connection.
+    pub connection: Connection,
+    /// One a vCPU.
+    pub vcpus: Vec<Vcpu>,
+    /// Every offered channel.
+    pub channels: Vec<Channel>,
+    /// Every GPADL.
+    pub gpadls: Vec<Gpadl>,
+    /// Every disk.
+    pub disks: Vec<Disk>,
+    /// The last panic.
+    #[serde(default)]
+    pub panic: Option<Panic>,
+}
+
+/// The guest's connection.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Connection {
+    /// Such as `5.3`.
+    pub version: Option<String>,
+    /// `connected` and others.
+    pub state: String,
+}
+
+/// A vCPU.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Vcpu {
+    /// Its number.
+    pub index: u32,
+    /// Its exits to user space.
+    pub exits: Exits,
+}
+
+/// Exits to user space by kind.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Exits {
+    /// Control messages.
+    pub post_message: u64,
+    /// Doorbells that reached user space.
+    pub signal_event: u64,
+    /// Ports.
+    pub io: u64,
+    /// Memory-mapped registers.
+    pub mmio: u64,
+    /// Model-specific registers.
+    pub msr: u64,
+    /// All others.
+    pub other: u64,
+}
+
+/// A channel.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Channel {
+    /// Its relative id.
+    pub relid: u32,
+    /// Its class.
+    pub class: String,
+    /// Its instance.
+    pub instance: String,
+    /// Its state.
+    pub state: String,
+    /// Interrupts sent.
+    pub signals_sent: u64,
+    /// Interrupts not needed.
+    pub signals_suppressed: u64,
+    /// Its GPADLs.
+    pub gpadls: Vec<u32>,
+}
+
+/// A GPADL.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Gpadl {
+    /// Its id.
+    pub id: u32,
+    /// Its channel.
+    pub relid: u32,
+    /// Ranges.
+    pub ranges: u32,
+    /// Pages.
+    pub pages: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Merged runs.
+    pub runs: u64,
+    /// How it is mapped.
+    pub mapping: String,
+    /// Live views.
+    pub views: u64,
+}
+
+/// A disk.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Disk {
+    /// Requests finished.
+    pub requests: u64,
+    /// Bytes moved.
+    pub bytes: u64,
+    /// Bytes copied on the way.
+    pub copied_bytes: u64,
+    /// Requests that failed.
+    pub errors: u64,
+}
+
+/// A guest's last words.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Panic {
+    /// The crash parameters.
+    pub parameters: Vec<u64>,
+}
+
+impl Inspect {
+    /// Doorbells that reached user space, on all vCPUs.
+    pub fn doorbell_exits(&self) -> u64 {
+        self.vcpus.iter().map(|vcpu| vcpu.exits.signal_event).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_inspect_is_read_with_fields_that_we_do_not_know() {
+        let text = r#"{"connection":{"version":"5.3","state":"connected"},"vcpus":[{"index":0,"exits":{"post_message":1,
+            "signal_event":2,"io":3,"mmio":4,"msr":5,"other":6,"new":7}}],"channels":[],"gpadls":[],"disks":[],"x":1}"#;
+        let inspect: Inspect = serde_json::from_str(text).unwrap();
+        assert_eq!(inspect.doorbell_exits(), 2);
+        assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));
+    }
+}

@@ -1,0 +1,37 @@
+//! The `synthvm` program under test.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use guest_images::cache::{target_dir, workspace_dir};
+
+/// Names another program to test than the one that cargo builds.
+pub const OVERRIDE: &str = "SYNTHVM_PROGRAM";
+
+/// Where the program is: `$SYNTHVM_PROGRAM`, else cargo's build of this profile.
+pub fn path() -> PathBuf {
+    match std::env::var_os(OVERRIDE) {
+        Some(path) => PathBuf::from(path),
+        None => target_dir().join(if cfg!(debug_assertions) { "debug" } else { "release" }).join("synthvm"),
+    }
+}
+
+/// Builds the program, unless the caller named one.
+///
+/// # Errors
+/// In words, when it does not build.
+pub fn build() -> Result<PathBuf, String> {
+    if std::env::var_os(OVERRIDE).is_none() {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(["build", "--quiet", "--package", "synthvm"]).current_dir(workspace_dir());
+        if !cfg!(debug_assertions) {
+            command.arg("--release");
+        }
+        let status = command.stdin(Stdio::null()).status().map_err(|e| format!("starting cargo: {e}"))?;
+        if !status.success() {
+            return Err(format!("synthvm does not build ({status})"));
+        }
+    }
+    let path = path();
+    if path.is_file() { Ok(path) } else { Err(format!("there is no program {}", path.display())) }
+}

@@ -1,0 +1,139 @@
+//! Runs tests one after the other in this process and reports them as the standard harness does.
+//!
+//! Real guests want an order (the first failure is the one to read), the machine for themselves, and no second copy of
+//! the standard harness's threads around them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// What a test returns. Any error fails it.
+pub type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// One test.
+pub struct Test {
+    /// Its name, by which it can be chosen.
+    pub name: String,
+    /// What it does.
+    pub run: Box<dyn Fn() -> TestResult>,
+}
+
+impl Test {
+    /// A test of this name.
+    pub fn new(name: impl Into<String>, run: impl Fn() -> TestResult + 'static) -> Test {
+        Test { name: name.into(), run: Box::new(run) }
+    }
+}
+
+/// What the command line asks for; the words are the standard harness's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// Only show names.
+    pub list: bool,
+    filters: Vec<String>,
+    skips: Vec<String>,
+    exact: bool,
+}
+
+impl Choice {
+    /// Reads arguments. Options of the standard harness that change nothing here are accepted.
+    pub fn parse(arguments: impl Iterator<Item = String>) -> Choice {
+        let mut choice = Choice::default();
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--list" => choice.list = true,
+                "--exact" => choice.exact = true,
+                "--skip" => choice.skips.extend(arguments.next()),
+                "--test-threads" | "--format" | "--color" => drop(arguments.next()),
+                other if other.starts_with('-') => {}
+                filter => choice.filters.push(filter.to_owned()),
+            }
+        }
+        choice
+    }
+
+    /// True when a test was chosen.
+    pub fn takes(&self, name: &str) -> bool {
+        let fits = |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
+        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits)
+    }
+}
+
+/// Runs the chosen tests.
+pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
+    let chosen: Vec<&Test> = tests.iter().filter(|test| choice.takes(&test.name)).collect();
+    if choice.list {
+        for test in &chosen {
+            println!("{}: test", test.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests", chosen.len());
+    let start = Instant::now();
+    let mut failures = Vec::new();
+    for test in &chosen {
+        let begin = Instant::now();
+        let outcome = run_one(test);
+        let seconds = begin.elapsed().as_secs_f64();
+        match &outcome {
+            Ok(()) => println!("test {} ... ok <{seconds:.1}s>", test.name),
+            Err(why) => println!("test {} ... FAILED <{seconds:.1}s>\n{why}\n", test.name),
+        }
+        if outcome.is_err() {
+            failures.push(test.name.as_str());
+        }
+    }
+    if !failures.is_empty() {
+        println!("\nfailures:\n    {}", failures.join("\n    "));
+    }
+    println!(
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        if failures.is_empty() { "ok" } else { "FAILED" },
+        chosen.len() - failures.len(),
+        failures.len(),
+        tests.len() - chosen.len(),
+        start.elapsed().as_secs_f64()
+    );
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+}
+
+fn run_one(test: &Test) -> Result<(), String> {
+    match catch_unwind(AssertUnwindSafe(|| (test.run)())) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        // The panic's message is on standard error already.
+        Err(payload) => Err(payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "the test panicked".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choice(words: &[&str]) -> Choice {
+        Choice::parse(words.iter().map(|word| (*word).to_owned()))
+    }
+
+    #[test]
+    fn test_choice_takes_by_part_by_whole_name_and_skips() {
+        assert!(choice(&[]).takes("boot_6.1"));
+        assert!(choice(&["6.1"]).takes("boot_6.1"));
+        assert!(!choice(&["--exact", "6.1"]).takes("boot_6.1"));
+        assert!(!choice(&["boot", "--skip", "6.1"]).takes("boot_6.1"));
+        assert!(choice(&["--test-threads", "1", "--nocapture"]).takes("x"));
+    }
+
+    #[test]
+    fn test_run_one_of_a_test_that_panics_or_errs_is_a_failure_in_words() {
+        let panics = Test::new("a", || panic!("went {}", "wrong"));
+        assert_eq!(run_one(&panics), Err("went wrong".to_owned()));
+        let errs = Test::new("b", || Err("no".into()));
+        assert_eq!(run_one(&errs), Err("no".to_owned()));
+        assert_eq!(run_one(&Test::new("c", || Ok(()))), Ok(()));
+    }
+}

@@ -1,0 +1,408 @@
+//! A machine under test: the `synthvm` program with a guest in it.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use guest_images::GuestImage;
+use guest_report::agent::{Action, Disk, Event, Output, Sum, Vmbus};
+use serde::de::DeserializeOwned;
+
+use crate::agent::{Agent, AgentError};
+use crate::image::WorkDir;
+use crate::inspect::Inspect;
+use crate::program;
+
+/// How long a guest may take until its init is up. 8 to 15 s are usual in an emulated host.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+
+/// How long the program may take to end once its guest has.
+pub const END_LIMIT: Duration = Duration::from_secs(60);
+
+/// What every guest is told; tests add their own.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off synthvm.agent";
+
+/// How much of a console an error shows.
+const CONSOLE_TAIL: usize = 4 << 10;
+
+/// A machine to start.
+#[derive(Debug, Clone)]
+pub struct VmOptions {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    cmdline: String,
+    memory: String,
+    cpus: u32,
+    arguments: Vec<String>,
+}
+
+impl VmOptions {
+    /// One vCPU and 512 MiB with this guest.
+    pub fn new(guest: &GuestImage) -> VmOptions {
+        VmOptions {
+            kernel: guest.kernel.clone(),
+            initrd: guest.initrd.clone(),
+            cmdline: CMDLINE.to_owned(),
+            memory: "512M".to_owned(),
+            cpus: 1,
+            arguments: Vec::new(),
+        }
+    }
+
+    /// How much RAM, as `--memory` takes it.
+    #[must_use]
+    pub fn memory(mut self, size: &str) -> VmOptions {
+        size.clone_into(&mut self.memory);
+        self
+    }
+
+    /// How many vCPUs.
+    #[must_use]
+    pub fn cpus(mut self, count: u32) -> VmOptions {
+        self.cpus = count;
+        self
+    }
+
+    /// Another disk.
+    #[must_use]
+    pub fn disk(self, image: &Path) -> VmOptions {
+        let disk = format!("path={}", image.display());
+        self.argument("--disk", &disk)
+    }
+
+    /// Another disk, with further keys such as `readonly=on`.
+    #[must_use]
+    pub fn disk_with(self, image: &Path, keys: &str) -> VmOptions {
+        let disk = format!("path={},{keys}", image.display());
+        self.argument("--disk", &disk)
+    }
+
+    /// Another word on the guest's command line.
+    #[must_use]
+    pub fn cmdline(mut self, word: &str) -> VmOptions {
+        self.cmdline.push(' ');
+        self.cmdline.push_str(word);
+        self
+    }
+
+    /// Another option of the program.
+    #[must_use]
+    pub fn argument(mut self, option: &str, value: &str) -> VmOptions {
+        self.arguments.extend([option.to_owned(), value.to_owned()]);
+        self
+    }
+}
+
+/// What went wrong with a machine, with the end of what it said.
+#[derive(Debug)]
+pub struct VmError {
+    what: String,
+    console: String,
+}
+
+impl fmt::Display for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        if !self.console.is_empty() {
+            write!(f, "\n{}", self.console)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for VmError {}
+
+/// A running machine. Killed when dropped.
+#[derive(Debug)]
+pub struct Vm {
+    child: Child,
+    dir: WorkDir,
+    agent: Agent,
+}
+
+impl Vm {
+    /// Starts a machine and waits until its guest is up.
+    pub fn boot(options: &VmOptions) -> Result<Vm, VmError> {
+        let mut vm = Vm::start(options)?;
+        vm.wait_ready()?;
+        Ok(vm)
+    }
+
+    /// Starts a machine; its guest may not be up yet.
+    pub fn start(options: &VmOptions) -> Result<Vm, VmError> {
+        let early = |what: String| VmError { what, console: String::new() };
+        let dir = WorkDir::new().map_err(|e| early(format!("a folder for the machine: {e}")))?;
+        let socket = dir.path().join("agent.sock");
+        let watch = Watch::new(dir.path()).map_err(|e| early(format!("watching a folder: {e}")))?;
+        let log = fs::File::create(dir.path().join("stderr")).map_err(|e| early(e.to_string()))?;
+        let child = Command::new(program::path())
+            .arg("run")
+            .arg("--kernel")
+            .arg(&options.kernel)
+            .arg("--initrd")
+            .arg(&options.initrd)
+            .args(["--cmdline", &options.cmdline, "--memory", &options.memory])
+            .args(["--cpus", &options.cpus.to_string()])
+            .arg("--serial")
+            .arg(format!("file={}", dir.path().join("console").display()))
+            .arg("--serial2")
+            .arg(format!("socket={}", socket.display()))
+            .arg("--control")
+            .arg(dir.path().join("control.sock"))
+            .args(&options.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(|e| early(format!("starting {}: {e}", program::path().display())))?;
+        let mut guard = ChildGuard(Some(child));
+        let connected = watch.connect(&socket, guard.0.as_mut());
+        let agent = connected.and_then(Agent::new);
+        let Some(child) = guard.0.take() else { return Err(early("the program is gone".to_owned())) };
+        match agent {
+            Ok(agent) => Ok(Vm { child, dir, agent }),
+            Err(error) => {
+                guard.0 = Some(child);
+                let console = said(&dir);
+                Err(VmError { what: format!("the machine did not start: {error}"), console })
+            }
+        }
+    }
+
+    /// Waits until the guest is up (again).
+    pub fn wait_ready(&mut self) -> Result<Event, VmError> {
+        let ready = self.agent.ready(BOOT_LIMIT);
+        ready.map_err(|e| self.error(format!("waiting for the guest: {e}")))
+    }
+
+    /// Asks the guest for something.
+    pub fn ask<T: DeserializeOwned>(&mut self, action: Action) -> Result<T, VmError> {
+        let answer = self.agent.ask(action);
+        answer.map_err(|e| self.error(e.to_string()))
+    }
+
+    /// Asks the guest for something that has no value.
+    pub fn tell(&mut self, action: Action) -> Result<(), VmError> {
+        let answer = self.agent.tell(action);
+        answer.map_err(|e| self.error(e.to_string()))
+    }
+
+    /// Asks the guest for something that must be refused; returns its words.
+    pub fn refused(&mut self, action: Action) -> Result<String, VmError> {
+        match self.agent.tell(action) {
+            Err(AgentError::Refused { why, .. }) => Ok(why),
+            Err(other) => Err(self.error(other.to_string())),
+            Ok(()) => Err(self.error("the guest did what it should have refused".to_owned())),
+        }
+    }
+
+    /// Lets the guest start something long.
+    pub fn send(&mut self, action: Action) -> Result<(), VmError> {
+        let sent = self.agent.send(action);
+        sent.map(|_| ()).map_err(|e| self.error(e.to_string()))
+    }
+
+    /// The next thing that the guest says by itself.
+    pub fn event(&mut self, limit: Duration) -> Result<Event, VmError> {
+        let event = self.agent.event(limit);
+        event.map_err(|e| self.error(e.to_string()))
+    }
+
+    /// Events that have come and will come, until the port closes.
+    pub fn events_to_the_end(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.agent.event(END_LIMIT).ok()).collect()
+    }
+
+    /// The guest's view of its bus.
+    pub fn vmbus(&mut self) -> Result<Vmbus, VmError> {
+        self.ask(Action::Vmbus)
+    }
+
+    /// The guest's disks, once there are so many.
+    pub fn disks(&mut self, at_least: usize) -> Result<Vec<Disk>, VmError> {
+        self.ask(Action::Disks { at_least, timeout_s: 60 })
+    }
+
+    /// The checksum of a whole device or file in the guest.
+    pub fn sha256(&mut self, path: &str) -> Result<Sum, VmError> {
+        self.ask(Action::Sha256 { path: path.to_owned(), offset: 0, length: None, direct: true })
+    }
+
+    /// Runs a program in the guest.
+    pub fn run(&mut self, argv: &[&str]) -> Result<Output, VmError> {
+        self.ask(Action::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), timeout_s: 120 })
+    }
+
+    /// What `synthvm inspect` says of this machine now.
+    pub fn inspect(&self) -> Result<Inspect, VmError> {
+        let output = self.command(&["inspect", "--json"], &[])?;
+        serde_json::from_slice(&output).map_err(|e| self.error(format!("synthvm inspect --json: {e}")))
+    }
+
+    /// `synthvm control SOCK VERB`.
+    pub fn control(&self, verb: &str) -> Result<(), VmError> {
+        self.command(&["control"], &[verb]).map(|_| ())
+    }
+
+    /// Sends a signal to the program.
+    pub fn signal(&self, number: i32) {
+        if let Ok(id) = i32::try_from(self.child.id()) {
+            // SAFETY: kill takes no pointer; the child is not reaped, so the id is still its own.
+            unsafe { libc::kill(id, number) };
+        }
+    }
+
+    /// Waits for the program to end by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus, VmError> {
+        match wait_child(&mut self.child, END_LIMIT) {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err(self.error(format!("synthvm did not end within {} s", END_LIMIT.as_secs()))),
+            Err(error) => Err(self.error(format!("waiting for synthvm: {error}"))),
+        }
+    }
+
+    /// Powers the guest off and returns the program's exit status.
+    pub fn power_off(mut self) -> Result<ExitStatus, VmError> {
+        self.tell(Action::Poweroff)?;
+        self.wait()
+    }
+
+    /// The guest's console and the program's own words so far.
+    pub fn said(&self) -> String {
+        said(&self.dir)
+    }
+
+    fn command(&self, before: &[&str], after: &[&str]) -> Result<Vec<u8>, VmError> {
+        let output = Command::new(program::path())
+            .args(before)
+            .arg(self.dir.path().join("control.sock"))
+            .args(after)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|e| self.error(format!("starting synthvm: {e}")))?;
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(self.error(format!("synthvm {} ended with {}: {words}", before.join(" "), output.status)))
+    }
+
+    fn error(&self, what: String) -> VmError {
+        VmError { what, console: self.said() }
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct ChildGuard(Option<Child>);
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn said(dir: &WorkDir) -> String {
+    let mut text = String::new();
+    for (title, name) in [("guest's console", "console"), ("synthvm's messages", "stderr")] {
+        let bytes = fs::read(dir.path().join(name)).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_TAIL)..]).into_owned();
+        if !tail.trim().is_empty() {
+            text.push_str(&format!("--- the end of the {title} ---\n{}\n", tail.trim_end()));
+        }
+    }
+    text
+}
+
+/// Waits for a child by its process descriptor. `None`: it still runs.
+fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    if let Some(status) = child.try_wait()? {
+        return Ok(Some(status));
+    }
+    // SAFETY: the call takes no pointer, and its result is checked before it is owned.
+    let handle = unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, child.id(), 0);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        OwnedFd::from_raw_fd(i32::try_from(fd).map_err(io::Error::other)?)
+    };
+    poll(&handle, limit)?;
+    child.try_wait()
+}
+
+fn poll(fd: &OwnedFd, limit: Duration) -> io::Result<()> {
+    let end = Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the entry lives through the call.
+        let result =
+            unsafe { libc::poll(&raw mut entry, 1, i32::try_from(left.as_millis()).unwrap_or(i32::MAX)) };
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Tells when files appear in a folder.
+struct Watch {
+    fd: OwnedFd,
+}
+
+impl Watch {
+    fn new(dir: &Path) -> io::Result<Watch> {
+        use std::os::unix::ffi::OsStrExt;
+        let path = std::ffi::CString::new(dir.as_os_str().as_bytes()).map_err(io::Error::other)?;
+        // SAFETY: the path lives through the calls; the descriptor is checked before it is owned.
+        unsafe {
+            let fd = libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            let fd = OwnedFd::from_raw_fd(fd);
+            let mask = libc::IN_CREATE | libc::IN_MOVED_TO | libc::IN_ATTRIB;
+            if libc::inotify_add_watch(fd.as_raw_fd(), path.as_ptr(), mask) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(Watch { fd })
+        }
+    }
+
+    /// Connects to a socket as soon as somebody listens, or returns why nobody will.
+    fn connect(&self, socket: &Path, mut child: Option<&mut Child>) -> io::Result<UnixStream> {
+        let end = Instant::now() + BOOT_LIMIT;
+        loop {
+            match UnixStream::connect(socket) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if Instant::now() > end => return Err(error),
+                Err(_) => {}
+            }
+            if let Some(status) = child.as_mut().map(|child| child.try_wait()).transpose()?.flatten() {
+                return Err(io::Error::other(format!("synthvm ended with {status}")));
+            }
+            // A name exists a moment before somebody listens, and a death makes no file: look again by then.
+            poll(&self.fd, Duration::from_millis(50))?;
+            let mut events = [0_u8; 4096];
+            // SAFETY: the buffer is as long as stated.
+            unsafe { libc::read(self.fd.as_raw_fd(), events.as_mut_ptr().cast(), events.len()) };
+        }
+    }
+}
