@@ -3,12 +3,17 @@
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use guest_images::GuestImage;
 
 use crate::agent::Agent;
 use crate::host::{self, HostError};
 use crate::image::WorkDir;
+use crate::vm::{ChildGuard, poll};
+
+/// How long the emulator may take to open its ports.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A guest that runs in the emulator. Killed when dropped.
 #[derive(Debug)]
@@ -42,8 +47,17 @@ impl EmulatedGuest {
             .stdin(Stdio::null())
             .spawn()
             .map_err(prepare)?;
+        let mut guard = ChildGuard::new(child);
+        let ready = poll(&listener, CONNECT_LIMIT).map_err(prepare)?;
+        if !ready {
+            return Err(HostError::Prepare("the emulator did not connect to its report port".to_owned()));
+        }
         let (stream, _) = listener.accept().map_err(prepare)?;
-        Ok(EmulatedGuest { agent: Agent::new(stream).map_err(prepare)?, child, _dir: dir })
+        let agent = Agent::new(stream).map_err(prepare)?;
+        match guard.take() {
+            Some(child) => Ok(EmulatedGuest { agent, child, _dir: dir }),
+            None => Err(HostError::Prepare("the emulator is gone".to_owned())),
+        }
     }
 
     /// Waits for the emulator's end; true when it ended well.

@@ -160,16 +160,13 @@ impl Vm {
             .stderr(log)
             .spawn()
             .map_err(|e| early(format!("starting {}: {e}", program::path().display())))?;
-        let mut guard = ChildGuard(Some(child));
-        let connected = watch.connect(&socket, guard.0.as_mut());
-        let agent = connected.and_then(Agent::new);
-        let Some(child) = guard.0.take() else { return Err(early("the program is gone".to_owned())) };
-        match agent {
-            Ok(agent) => Ok(Vm { child, dir, agent }),
+        let mut guard = ChildGuard::new(child);
+        let agent = watch.connect(&socket, guard.0.as_mut()).and_then(Agent::new);
+        match agent.map(|agent| (agent, guard.take())) {
+            Ok((agent, Some(child))) => Ok(Vm { child, dir, agent }),
+            Ok((_, None)) => Err(early("the program is gone".to_owned())),
             Err(error) => {
-                guard.0 = Some(child);
-                let console = said(&dir);
-                Err(VmError { what: format!("the machine did not start: {error}"), console })
+                Err(VmError { what: format!("the machine did not start: {error}"), console: said(&dir) })
             }
         }
     }
@@ -304,7 +301,18 @@ impl Drop for Vm {
     }
 }
 
-struct ChildGuard(Option<Child>);
+/// Kills a child that nobody took over.
+pub(crate) struct ChildGuard(Option<Child>);
+
+impl ChildGuard {
+    pub(crate) fn new(child: Child) -> ChildGuard {
+        ChildGuard(Some(child))
+    }
+
+    pub(crate) fn take(&mut self) -> Option<Child> {
+        self.0.take()
+    }
+}
 
 impl Drop for ChildGuard {
     fn drop(&mut self) {
@@ -344,16 +352,17 @@ fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatu
     child.try_wait()
 }
 
-fn poll(fd: &OwnedFd, limit: Duration) -> io::Result<()> {
+/// Waits until something can be read; false when the time is over.
+pub(crate) fn poll(fd: &impl AsRawFd, limit: Duration) -> io::Result<bool> {
     let end = Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let milliseconds = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the entry lives through the call.
-        let result =
-            unsafe { libc::poll(&raw mut entry, 1, i32::try_from(left.as_millis()).unwrap_or(i32::MAX)) };
+        let result = unsafe { libc::poll(&raw mut entry, 1, milliseconds) };
         if result >= 0 {
-            return Ok(());
+            return Ok(result > 0);
         }
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {

@@ -1,0 +1,45 @@
+//! A stock guest boots, finds its bus, and both sides agree about it.
+
+use std::collections::BTreeSet;
+
+use guest_images::StockKernel;
+use guest_report::agent::Action;
+use integration_tests::image::WorkDir;
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::VmOptions;
+
+use crate::common::{MIB, boot, image};
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    for cpus in [1, 2, 4] {
+        for memory in ["512M", "5G"] {
+            let name = format!("test_boot_{cpus}_vcpus_{memory}_agrees_on_bus_on_{}", kernel.version());
+            tests.push(Test::new(name, move || agrees_on_bus(kernel, cpus, memory)));
+        }
+    }
+}
+
+fn agrees_on_bus(kernel: StockKernel, cpus: u32, memory: &str) -> TestResult {
+    let dir = WorkDir::new()?;
+    let disk = dir.image("disk.img", 4 * MIB, 1)?;
+    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(cpus).memory(memory).disk(&disk))?;
+
+    let disks = vm.disks(1)?;
+    assert_eq!(disks[0].size, 4 * MIB, "{disks:?}");
+    assert_eq!(vm.ask::<u32>(Action::OnlineCpus)?, cpus);
+    assert_eq!(vm.ask::<String>(Action::Clocksource)?, "hyperv_clocksource_tsc_page");
+
+    let seen = vm.vmbus()?;
+    let inspect = vm.inspect()?;
+    assert_eq!(seen.version.as_deref(), Some("5.3"));
+    assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));
+    assert_eq!(inspect.vcpus.len(), cpus as usize);
+    let offered: BTreeSet<String> = inspect.channels.iter().map(|c| c.instance.to_lowercase()).collect();
+    let found: BTreeSet<String> = seen.devices.iter().map(|d| d.device_id.to_lowercase()).collect();
+    assert!(!offered.is_empty());
+    assert_eq!(offered, found, "channels offered, and devices that the guest lists");
+    assert!(!inspect.gpadls.is_empty(), "an open channel's ring is a GPADL");
+
+    assert!(vm.power_off()?.success());
+    Ok(())
+}

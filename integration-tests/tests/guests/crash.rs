@@ -1,0 +1,118 @@
+//! Guests and programs that end without saying goodbye.
+
+use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
+
+use guest_images::StockKernel;
+use guest_images::packages::sha256_file;
+use guest_report::agent::{Action, Event, Load};
+use guest_report::pattern::mix;
+use guest_report::records::Order;
+use integration_tests::image::{WorkDir, check_records};
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::VmOptions;
+
+use crate::common::{self, MIB, boot, guest, image};
+
+/// `synthvm`'s exit status when its guest panicked.
+const EXIT_PANICKED: i32 = 5;
+
+/// After how many acknowledged records the program is killed; each round goes on from a fresh image.
+const KILL_ROUNDS: u64 = 3;
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    common::add(tests, kernel, "test_kexec_without_unload_finds_the_bus_again", kexec);
+    common::add(tests, kernel, "test_panic_ends_the_program_with_its_own_status_and_parameters", panic);
+    common::add(tests, kernel, "test_sigterm_stops_the_guest_and_keeps_flushed_data", terminate);
+    common::add(tests, kernel, "test_sigkill_under_load_loses_no_acknowledged_write", kill);
+}
+
+fn kexec(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let disk = dir.image("disk.img", 4 * MIB, 1)?;
+    let guest = guest(kernel).with_kexec().build()?;
+    let mut vm = boot(&VmOptions::new(&guest).cpus(2).disk(&disk))?;
+    vm.disks(1)?;
+    let before = vm.inspect()?;
+    vm.tell(Action::Kexec { cmdline: None })?;
+    let ready = vm.wait_ready()?;
+    assert!(matches!(&ready, Event::Ready { modules_failed, .. } if modules_failed.is_empty()), "{ready:?}");
+    vm.disks(1)?;
+    assert_eq!(vm.sha256("/dev/sda")?.sha256, sha256_file(&disk)?);
+    let after = vm.inspect()?;
+    assert_eq!(after.connection.version.as_deref(), Some("5.3"));
+    assert_eq!(after.gpadls.len(), before.gpadls.len(), "the old connection's are gone: {:?}", after.gpadls);
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+fn panic(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let disk = dir.image("disk.img", 4 * MIB, 1)?;
+    let mut vm = boot(&VmOptions::new(&image(kernel)?).disk(&disk))?;
+    vm.tell(Action::Panic)?;
+    let status = vm.wait()?;
+    assert_eq!(status.code(), Some(EXIT_PANICKED), "{}", vm.said());
+    let said = vm.said().to_lowercase();
+    assert!(said.contains("panic"), "{said}");
+    Ok(())
+}
+
+fn terminate(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let disk = dir.empty_image("disk.img", 8 * MIB)?;
+    // The guest has nobody who listens to the power button: it is stopped after a second.
+    let options = VmOptions::new(&image(kernel)?).disk(&disk).argument("--stop-timeout", "1");
+    let mut vm = boot(&options)?;
+    vm.disks(1)?;
+    let load = load(Some(20), 1);
+    vm.tell(Action::FsyncLoad(load.clone()))?;
+    vm.signal(libc::SIGTERM);
+    let status = vm.wait()?;
+    let stopped = status.code() == Some(128 + libc::SIGTERM) || status.success();
+    assert!(stopped, "{status}: {}", vm.said());
+    check_records(&disk, &load, 20)?;
+    Ok(())
+}
+
+fn kill(kernel: StockKernel) -> TestResult {
+    for round in 0..KILL_ROUNDS {
+        let dir = WorkDir::new()?;
+        let disk = dir.empty_image("disk.img", 8 * MIB)?;
+        let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
+        vm.disks(1)?;
+        let load = load(None, round);
+        vm.send(Action::FsyncLoad(load.clone()))?;
+        // Somewhere, and another place in each round; what else is in flight then is up to chance.
+        let enough = 10 + mix(round) % 60;
+        let mut acknowledged = 0;
+        while acknowledged < enough {
+            if let Event::Ack { records } = vm.event(Duration::from_secs(120))? {
+                acknowledged = records;
+            }
+        }
+        vm.signal(libc::SIGKILL);
+        let status = vm.wait()?;
+        assert_eq!(status.signal(), Some(libc::SIGKILL));
+        for event in vm.events_to_the_end() {
+            if let Event::Ack { records } = event {
+                acknowledged = records;
+            }
+        }
+        check_records(&disk, &load, acknowledged).map_err(|why| format!("round {round}: {why}"))?;
+    }
+    Ok(())
+}
+
+fn load(count: Option<u64>, seed: u64) -> Load {
+    let order = if seed.is_multiple_of(2) { Order::Random } else { Order::Sequential };
+    Load {
+        path: "/dev/sda".to_owned(),
+        blocks: 1024,
+        count,
+        seed,
+        order,
+        direct: seed.is_multiple_of(3),
+        batch: 1,
+    }
+}
