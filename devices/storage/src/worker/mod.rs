@@ -46,7 +46,7 @@ fn contain(mut worker: Worker) {
         Ok(Ok(())) => debug!(relid, subchannel, "storage channel closed"),
         Ok(Err(fault)) => worker.report(&fault),
         Err(panic) => {
-            error!(relid, subchannel, cause = describe(&*panic), "storage worker failed: channel lost")
+            error!(relid, subchannel, cause = describe(&*panic), "storage worker failed: channel lost");
         }
     }
     // Dropping the worker waits for its queues, then gives the channel back to the bus.

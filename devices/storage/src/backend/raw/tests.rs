@@ -188,7 +188,8 @@ fn copy_in_steps(source: &[u8], offset: u64, sizes: &[usize], most: usize) -> Re
 #[test]
 fn test_short_and_interrupted_steps_are_continued_to_the_last_byte() {
     let source: Vec<u8> = (0..20_000_u32).map(|at| ((at * 7) >> 3) as u8).collect();
-    let layouts: [&[usize]; 4] = [&[4096], &[1, 511, 512, 3072], &[512; 16], &[3; 3000]];
+    let many = vec![3; 3000];
+    let layouts: [&[usize]; 4] = [&[4096], &[1, 511, 512, 3072], &[512; 16], &many];
     for sizes in layouts {
         for most in [1, 7, 512, 513, usize::MAX] {
             let total: usize = sizes.iter().sum();
