@@ -12,6 +12,7 @@ use zerocopy::little_endian::U32;
 
 use super::action::OpenParams;
 use super::channel::{AfterClose, AfterDrain, ChannelKey, OpenRequest, Phase};
+use super::connection::ConnectionState;
 use super::{Action, Core, Ignored, Outcome};
 
 /// SINTs of one VP.
@@ -221,6 +222,8 @@ impl Core {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.remove |= remove;
         match &mut channel.phase {
+            // Its relid belongs to the connection that is being taken apart: the end of the reset frees both.
+            Phase::Unoffered if self.connection.state() == ConnectionState::Resetting => {}
             Phase::Unoffered | Phase::Released => {
                 if channel.remove {
                     self.channels.remove(key);
