@@ -51,10 +51,10 @@ pub(super) enum AfterClose {
     Offered,
     /// The guest asked for that while the device was still letting go.
     Reopen(OpenRequest),
-    /// The guest released it.
-    Release,
     /// The host takes it away.
     Revoke,
+    /// The guest released it.
+    Release,
     /// The connection is gone.
     Reset,
 }
@@ -64,8 +64,9 @@ impl AfterClose {
         match self {
             Self::Offered => 0,
             Self::Reopen(_) => 1,
-            Self::Release => 2,
-            Self::Revoke => 3,
+            Self::Revoke => 2,
+            // What the guest has released it knows no more: a RESCIND would never be answered.
+            Self::Release => 3,
             Self::Reset => 4,
         }
     }

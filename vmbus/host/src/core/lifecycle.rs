@@ -230,8 +230,8 @@ impl Core {
                     self.out.push(Action::Removed { key });
                 }
             }
-            Phase::Draining { then } => *then = AfterDrain::Rescind,
-            Phase::Revoked => {}
+            // Draining: either RESCIND is due already, or the guest has released it and knows it no more.
+            Phase::Draining { .. } | Phase::Revoked => {}
             Phase::Offered | Phase::Opening { .. } | Phase::Open { .. } | Phase::Closing { .. } => {
                 self.let_go(key, AfterClose::Revoke);
             }
