@@ -34,11 +34,9 @@ impl Core {
         };
         match &mut channel.phase {
             Phase::Offered => self.start_open(key, request),
-            Phase::Closing { then } if matches!(then, AfterClose::Offered | AfterClose::Reopen(_)) => {
-                *then = AfterClose::Reopen(request);
-            }
+            Phase::Closing { then } if *then == AfterClose::Offered => *then = AfterClose::Reopen(request),
             // A guest error; answered, so that it does not wait for ever. The first open goes on.
-            Phase::Opening { .. } | Phase::Open { .. } => {
+            Phase::Opening { .. } | Phase::Open { .. } | Phase::Closing { then: AfterClose::Reopen(_) } => {
                 self.post_open_result(relid, request.open_id, status::UNSUCCESSFUL);
             }
             Phase::Closing { .. }
