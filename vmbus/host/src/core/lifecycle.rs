@@ -102,8 +102,18 @@ impl Core {
     pub(super) fn close_channel(&mut self, relid: u32) -> Outcome {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
         let channel = self.channels.get(key).ok_or(Ignored::Channel(relid))?;
-        if !matches!(channel.phase, Phase::Open { .. }) {
-            return Err(Ignored::ChannelState(relid));
+        match channel.phase {
+            Phase::Open { .. } => {}
+            // A rescinded channel that was open is closed by every guest: nothing is left to do, and nobody made an error.
+            Phase::Revoked
+            | Phase::Closing { then: AfterClose::Revoke }
+            | Phase::Draining { then: AfterDrain::Rescind } => return Ok(()),
+            Phase::Unoffered
+            | Phase::Offered
+            | Phase::Opening { .. }
+            | Phase::Closing { .. }
+            | Phase::Draining { .. }
+            | Phase::Released => return Err(Ignored::ChannelState(relid)),
         }
         if channel.primary.is_none() {
             for subchannel in self.channels.subchannels_of(key) {
