@@ -49,7 +49,9 @@ impl Core {
 
     /// Ends the old connection: no message of it may arrive any more, devices let go, and only then `then` happens.
     pub(super) fn begin_reset(&mut self, then: AfterReset) {
-        if self.connection.state() != ConnectionState::Disconnected {
+        // A machine that starts anew must not meet even the farewell of its last guest. A guest that comes back while disconnected may still
+        // have to take the answer to its last contact.
+        if self.connection.state() != ConnectionState::Disconnected || then == AfterReset::Nothing {
             self.out.push(Action::DiscardMessages);
         }
         self.connection.begin_reset(then);
