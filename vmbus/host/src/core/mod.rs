@@ -115,7 +115,14 @@ impl Core {
         match message {
             GuestMessage::InitiateContact(contact) => self.initiate_contact(connection_id, contact),
             GuestMessage::Unload => self.unload(),
-            GuestMessage::CloseReservedChannel(request) => self.close_reserved(request),
+            GuestMessage::CloseReservedChannel(request) => {
+                let kind = MessageType::CloseReservedChannel;
+                match self.connection.version() {
+                    // Its answer does not exist before 4.0: no guest of that age could read it.
+                    Some(version) if version < kind.since() => Err(Ignored::Version(kind)),
+                    Some(_) | None => self.close_reserved(request),
+                }
+            }
             message => match self.connection.version() {
                 Some(version) => self.connected_message(version, &message),
                 None => Err(Ignored::Disconnected),
