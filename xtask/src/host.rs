@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use integration_tests::host::{self, HostOptions, Place};
+use integration_tests::host::{self, HostKernel, HostOptions, Place};
 
 /// Exit status: the command's own (128 + N when signal N ended it); 124 when it hung and was killed; 125 when the test
 /// host itself failed; 126 and 127 when the command could not be run.
@@ -51,7 +51,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         memory_mib: arguments.memory,
         cpus: arguments.cpus,
         quiet_limit: Duration::from_secs(arguments.timeout),
-        suite: arguments.suite.clone(),
+        kernel: HostKernel::Suite(arguments.suite.clone()),
         ..HostOptions::default()
     };
     if let Some(results) = &arguments.results {

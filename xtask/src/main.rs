@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 
 mod guest;
 mod host;
+mod stages;
+mod test;
 
 /// The project's own commands.
 #[derive(Debug, Parser)]
@@ -21,11 +23,14 @@ enum XtaskCommand {
     Host(host::Arguments),
     /// Make a test guest and print where its kernel and initial RAM disk are.
     Guest(guest::Arguments),
+    /// Run everything that is tested, real guests included, and print one closing line.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
+        XtaskCommand::Test(arguments) => test::main(&arguments),
     }
 }

@@ -38,7 +38,7 @@ impl EmulatedHost {
     /// while a kernel with several processors patches its own text.
     pub fn start(options: &HostOptions) -> Result<EmulatedHost, HostError> {
         ensure_emulator()?;
-        let image = HostImage::build(&options.suite)?;
+        let image = HostImage::build(&options.kernel)?;
         let mut attempt = 1;
         loop {
             step(&format!(
@@ -153,8 +153,9 @@ struct Emulator {
 impl Emulator {
     fn spawn(options: &HostOptions, image: &HostImage, channel: &UnixStream) -> Result<Emulator, HostError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("host/{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = target_dir().join(name);
+        let folders = target_dir().join("host");
+        remove_abandoned(&folders);
+        let folder = folders.join(format!("{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&folder).map_err(|e| prepare("making the host's folder", &e))?;
         let initrd = folder.join("initrd");
         let setup = setup(options, image)?;
@@ -209,6 +210,17 @@ impl Drop for Emulator {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Removes the folders of processes that were killed before they could.
+fn remove_abandoned(folders: &Path) {
+    for entry in fs::read_dir(folders).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let alive = name.split('-').next().is_some_and(|id| Path::new("/proc").join(id).exists());
+        if !alive {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use guest_images::Kernel;
 use guest_images::cache::Cache;
 use guest_images::cpio::Archive;
 use guest_images::init_binary::InitBinary;
-use guest_images::kernel::Kernel;
 use guest_images::kmods::{self, Modules};
 use guest_images::progress::step;
 use guest_report::host::Setup;
 
-use super::HostError;
+use super::{HostError, HostKernel};
 
 /// The emulator's program.
 pub const EMULATOR: &str = "qemu-system-x86_64";
@@ -47,11 +47,16 @@ pub(super) struct HostImage {
 }
 
 impl HostImage {
-    /// Gets the stock kernel of a suite and packs its initial RAM disk.
-    pub(super) fn build(suite: &str) -> Result<HostImage, HostError> {
+    /// Gets the kernel and packs its initial RAM disk.
+    pub(super) fn build(kernel: &HostKernel) -> Result<HostImage, HostError> {
         let prepare = |e: guest_images::Error| HostError::Prepare(e.to_string());
         let cache = Cache::project();
-        let kernel = Kernel::from_package(&cache, suite, "linux-image-amd64").map_err(prepare)?;
+        let kernel = match kernel {
+            HostKernel::Suite(suite) => {
+                Kernel::from_package(&cache, suite, "linux-image-amd64").map_err(prepare)?
+            }
+            HostKernel::Named(kernel) => kernel.clone(),
+        };
         let init = InitBinary::TestHost.build(&cache).map_err(prepare)?;
         let order = Modules::find(&kernel.modules).and_then(|m| m.load_order(&MODULES)).map_err(prepare)?;
         let mut archive = Archive::new();

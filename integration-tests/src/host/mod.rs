@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use guest_images::Kernel;
 use guest_images::cache::target_dir;
 
 pub use emulated::EmulatedHost;
@@ -45,8 +46,17 @@ pub struct HostOptions {
     pub quiet_limit: Duration,
     /// The folder that `$SYNTHVM_RESULTS` names.
     pub results: PathBuf,
-    /// The suite whose stock kernel an emulated host runs.
-    pub suite: String,
+    /// The kernel that an emulated host runs.
+    pub kernel: HostKernel,
+}
+
+/// The kernel of an emulated host. It must have KVM for AMD, which the distribution's cloud flavour has not.
+#[derive(Debug, Clone)]
+pub enum HostKernel {
+    /// The full flavour of a suite of the distribution.
+    Suite(String),
+    /// One that the caller has.
+    Named(Kernel),
 }
 
 /// Where to run a command.
@@ -68,7 +78,7 @@ impl Default for HostOptions {
             cpus: 2,
             quiet_limit: Duration::from_secs(600),
             results: target_dir().join("host-results"),
-            suite: "bookworm".to_owned(),
+            kernel: HostKernel::Suite("bookworm".to_owned()),
         }
     }
 }
@@ -169,4 +179,23 @@ pub fn is_usable_here() -> bool {
         let output = Command::new(program).arg("doctor").stdin(Stdio::null()).output();
         output.is_ok_and(|o| o.status.success() && !o.stdout.is_empty())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_exit_codes_tell_the_hosts_faults_from_the_commands() {
+        let (why, console) = (String::new, String::new);
+        let host = [
+            HostError::Prepare(why()),
+            HostError::NotStarted { attempts: 3, why: why(), console: console() },
+            HostError::Died { why: why(), console: console() },
+        ];
+        assert!(host.iter().all(|error| error.exit_code() == 125));
+        assert_eq!(HostError::Hung { seconds: 1, console: console() }.exit_code(), 124);
+        assert_eq!(HostError::Command { why: why(), not_found: false }.exit_code(), 126);
+        assert_eq!(HostError::Command { why: why(), not_found: true }.exit_code(), 127);
+    }
 }

@@ -1,0 +1,101 @@
+//! The test host keeps its promises: what a command says and how it ends comes back, and a host's own failure is never
+//! taken for a command's.
+
+use std::fs;
+use std::time::Duration;
+
+use guest_images::Kernel;
+use guest_images::cache::Cache;
+use integration_tests::host::{EmulatedHost, HostError, HostKernel, HostOptions, OutputSink, START_ATTEMPTS};
+use integration_tests::image::WorkDir;
+
+#[derive(Default)]
+struct Kept {
+    out: Vec<u8>,
+    err: Vec<u8>,
+}
+
+impl OutputSink for Kept {
+    fn stdout(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        self.err.extend_from_slice(bytes);
+    }
+}
+
+fn shell(host: &EmulatedHost, script: &str) -> (Result<i32, HostError>, String, String) {
+    let mut kept = Kept::default();
+    let argv = ["sh", "-c", script].map(str::to_owned);
+    let result = host.run(&argv, &[("EXTRA".to_owned(), "x y".to_owned())], &mut kept);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (result, text(&kept.out), text(&kept.err))
+}
+
+/// Small, so that it fits beside whatever else runs; the results go to a folder of the test's own.
+fn options(dir: &WorkDir) -> HostOptions {
+    HostOptions { memory_mib: 2048, results: dir.path().to_owned(), ..HostOptions::default() }
+}
+
+// One host for all commands that leave it alive: a start costs seconds.
+#[test]
+fn test_commands_in_a_host_return_output_status_and_results() {
+    let dir = WorkDir::new().unwrap();
+    let host = EmulatedHost::start(&options(&dir)).unwrap();
+
+    let (result, out, err) = shell(&host, "printf 'a\\0b'; echo oops >&2; exit 7");
+    assert_eq!((result.unwrap(), out.as_str(), err.as_str()), (7, "a\0b", "oops\n"));
+
+    let (result, out, _) = shell(&host, "pwd; echo \"$EXTRA\"; nproc");
+    let here = std::env::current_dir().unwrap();
+    assert_eq!((result.unwrap(), out), (0, format!("{}\nx y\n2\n", here.display())));
+
+    let (result, out, _) = shell(&host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
+    assert_eq!((result.unwrap(), out.as_str()), (0, "1\n"));
+
+    // What is written vanishes, except in the results.
+    let source = here.join("Cargo.toml");
+    let before = fs::read(&source).unwrap();
+    let (result, _, err) = shell(&host, "echo x >> Cargo.toml && echo kept > \"$SYNTHVM_RESULTS/file\"");
+    assert_eq!((result.unwrap(), err.as_str()), (0, ""));
+    assert_eq!(fs::read(&source).unwrap(), before);
+    assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "kept\n");
+
+    // Much output keeps its order and length; what a command leaves running does not hold it up.
+    let (result, out, _) = shell(&host, "sleep 100000 & seq 200000");
+    assert_eq!(result.unwrap(), 0);
+    assert!(out.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=200_000));
+
+    let (result, ..) = shell(&host, "kill -9 $$");
+    assert_eq!(result.unwrap(), 137);
+    let missing = host.run(&["/no/such".to_owned()], &[], &mut Kept::default());
+    assert_eq!(missing.unwrap_err().exit_code(), 127);
+
+    // A host that goes away under a command is no failed command.
+    let (result, ..) = shell(&host, "echo o > /proc/sysrq-trigger; sleep 100000");
+    assert!(matches!(&result, Err(HostError::Died { .. })), "{result:?}");
+}
+
+#[test]
+fn test_command_that_says_nothing_is_hung_and_the_console_shown() {
+    let dir = WorkDir::new().unwrap();
+    let limit = Duration::from_secs(5);
+    let host = EmulatedHost::start(&HostOptions { quiet_limit: limit, ..options(&dir) }).unwrap();
+    let (result, ..) = shell(&host, "echo the last words > /dev/console; sleep 100000");
+    let Err(error) = result else { panic!("{result:?}") };
+    assert_eq!(error.exit_code(), 124);
+    assert!(error.to_string().contains("the last words"), "{error}");
+}
+
+#[test]
+fn test_host_that_does_not_start_is_tried_again_and_says_so() {
+    let dir = WorkDir::new().unwrap();
+    let image = dir.path().join("vmlinuz");
+    fs::write(&image, "no kernel").unwrap();
+    let stock = Kernel::from_package(&Cache::project(), "bookworm", "linux-image-amd64").unwrap();
+    let kernel = HostKernel::Named(Kernel { image, ..stock });
+    let error = EmulatedHost::start(&HostOptions { kernel, ..options(&dir) }).unwrap_err();
+    assert!(matches!(error, HostError::NotStarted { attempts: START_ATTEMPTS, .. }), "{error}");
+    assert_eq!(error.exit_code(), 125);
+}

@@ -1,0 +1,91 @@
+//! `cargo xtask test`: everything, and one closing line.
+
+use std::process::ExitCode;
+
+use crate::stages::{Report, Stage, Sums};
+
+/// Which stages to run; all when none is left out.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Leave out all that boots a guest.
+    #[arg(long)]
+    no_guests: bool,
+    /// Of the real-guest tests, run those whose names contain this.
+    #[arg(value_name = "FILTER", conflicts_with = "no_guests")]
+    guests: Vec<String>,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    let reports: Vec<Report> = stages(arguments).iter().map(Stage::run).collect();
+    let (text, sums) = summary(&reports);
+    print!("{text}");
+    if sums.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn stages(arguments: &Arguments) -> Vec<Stage> {
+    let mut stages = vec![
+        Stage::new(
+            "unit, property and in-process tests",
+            &["--workspace", "--exclude", "integration-tests", "--no-fail-fast"],
+        ),
+        Stage::new("the test tools' own tests", &["--package", "integration-tests", "--lib"]),
+    ];
+    if !arguments.no_guests {
+        let host = ["--package", "integration-tests", "--test", "test_host"];
+        stages.push(Stage::new("the test host", &host));
+        let alone = ["--package", "integration-tests", "--test", "guest_alone"];
+        stages.push(Stage::new("guests alone, in the plain emulator", &alone));
+        let mut real =
+            Stage::new("real guests", &["--package", "integration-tests", "--test", "guests", "--"]);
+        real.arguments.extend_from_slice(&arguments.guests);
+        stages.push(real);
+    }
+    stages
+}
+
+/// What to print at the end, and the sums of it. A stage that did not run to its end counts as a failure: the closing
+/// line never looks better than things are.
+fn summary(reports: &[Report]) -> (String, Sums) {
+    let mut text = String::from("\n");
+    let mut sums = Sums::default();
+    for report in reports {
+        sums.passed += report.sums.passed;
+        sums.failed += report.sums.failed + u64::from(report.broken.is_some());
+        let seconds = report.took.as_secs_f64();
+        text.push_str(&format!(
+            "{:6.0} s  {:5} passed {:3} failed  {}\n",
+            seconds, report.sums.passed, report.sums.failed, report.name
+        ));
+        if let Some(why) = &report.broken {
+            text.push_str(&format!("          did not run to its end: {why}\n"));
+        }
+    }
+    text.push_str(&format!("{} passed, {} failed\n", sums.passed, sums.failed));
+    (text, sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn report(passed: u64, failed: u64, broken: Option<&str>) -> Report {
+        let sums = Sums { passed, failed };
+        Report { name: "x", sums, took: Duration::from_secs(1), broken: broken.map(str::to_owned) }
+    }
+
+    #[test]
+    fn test_summary_ends_with_one_line_of_sums() {
+        let (text, sums) = summary(&[report(3, 0, None), report(4, 1, None)]);
+        assert!(text.ends_with("\n7 passed, 1 failed\n"), "{text}");
+        assert_eq!(sums, Sums { passed: 7, failed: 1 });
+    }
+
+    #[test]
+    fn test_summary_of_a_stage_that_did_not_run_is_a_failure() {
+        let (text, sums) = summary(&[report(3, 0, None), report(0, 0, Some("no host"))]);
+        assert_eq!(sums.failed, 1);
+        assert!(text.contains("no host") && text.ends_with("3 passed, 1 failed\n"), "{text}");
+    }
+}
