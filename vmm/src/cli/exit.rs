@@ -6,6 +6,8 @@ use std::process::{ExitCode, Termination};
 use crate::config::{ConfigError, InputError};
 use crate::control::{ClientError, SocketError, StopReason};
 use crate::doctor::HostError;
+use crate::hyperv::HypervError;
+use crate::machine::MachineError;
 
 /// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +145,29 @@ impl From<HostError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         Failure::new(Exit::Internal, &error)
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        let exit = match &error {
+            MachineError::OpenKvm { .. }
+            | MachineError::NotKvm { .. }
+            | MachineError::Missing(_)
+            | MachineError::TooManyCpus { .. }
+            | MachineError::AddressBits { .. }
+            | MachineError::Memory(_)
+            | MachineError::Hyperv(HypervError::NoHyperv { .. } | HypervError::Unavailable { .. }) => {
+                Exit::Host
+            }
+            MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
+            | MachineError::TwoTerminals => Exit::Usage,
+            MachineError::Boot(_) | MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => {
+                Exit::Input
+            }
+            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => Exit::Internal,
+        };
+        Failure::new(exit, &error)
     }
 }
 

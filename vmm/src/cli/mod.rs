@@ -3,8 +3,10 @@
 mod args;
 mod commands;
 mod exit;
+mod launch;
 mod log;
 mod run;
+mod target;
 mod usage;
 
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 use super::args::RunArgs;
 use super::commands::print;
 use super::exit::{Exit, Failure};
+use super::launch::launch;
 use crate::config::VmConfig;
 use crate::control::{ControlSocket, block_stop_signals};
 use crate::doctor;
@@ -20,10 +21,5 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // Before the first thread, so that every thread inherits it.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    start(config, control)
-}
-
-/// Builds the machine, runs it to its end and tells how it ended.
-fn start(_config: VmConfig, _control: Option<ControlSocket>) -> Result<Exit, Failure> {
-    Err(Failure::text(Exit::Internal, "this build has no machine to run"))
+    launch(&config, control)
 }

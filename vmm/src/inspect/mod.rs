@@ -2,11 +2,13 @@
 //!
 //! `synthvm inspect --json` prints an [`InspectReport`]; its shape is relied on by others, so keys are added, never changed.
 
+mod gather;
 mod rates;
 mod render;
 mod report;
 mod table;
 
+pub(crate) use gather::disk;
 pub use render::{Style, render};
 pub use report::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, InspectReport,

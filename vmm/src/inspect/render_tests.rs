@@ -5,7 +5,8 @@ use super::super::{
 use super::*;
 
 fn report() -> InspectReport {
-    let ring = |used| RingReport { size: 16384, used, pending_send_size: 0, masked: used == 0 };
+    let ring =
+        |used| RingReport { size: 16384, used, pending_send_size: 0, masked: used == 0, corrupt: false };
     InspectReport {
         connection: ConnectionReport { version: Some("5.3".into()), state: ConnectionState::Connected },
         vcpus: vec![VcpuReport {
@@ -106,6 +107,7 @@ fn test_report_json_has_the_shape_that_others_rely_on() {
         "signals_sent",
         "signals_suppressed",
         "state",
+        "subchannel",
         "target_vp",
     ];
     assert_eq!(keys(&json["channels"][0]), channel);

@@ -57,12 +57,10 @@ pub enum ConnectionState {
     /// No contact yet, or unloaded.
     #[default]
     Disconnected,
-    /// Contact asked for while old channels are still being closed.
-    Connecting,
+    /// A guest made contact or left, and devices still let go of the old connection's memory.
+    Resetting,
     /// A version is agreed on.
     Connected,
-    /// The guest unloads; channels are still being closed.
-    Disconnecting,
 }
 
 /// One vCPU.
@@ -116,13 +114,17 @@ pub struct MessageCounts {
 /// One channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChannelReport {
-    /// The channel's id on the wire (child relid).
+    /// The channel's id on the wire (child relid); 0 while the guest does not know the channel.
     pub relid: u32,
     /// Interface type GUID, or a short name for a known one ("scsi").
     pub class: String,
     /// Instance GUID.
     pub instance: String,
-    /// State of the channel: "offered", "open", "closing", ...
+    /// 0 for a primary channel.
+    #[serde(default)]
+    pub subchannel: u16,
+    /// "unoffered", "closed", "opening", "open", "faulted" (its device gave up), "closing", "draining" (a view is still held),
+    /// "revoked" or "released".
     pub state: String,
     /// The VP that gets the channel's interrupts; none while not open.
     pub target_vp: Option<u32>,
@@ -157,6 +159,8 @@ pub struct RingReport {
     pub pending_send_size: u32,
     /// The reader wants no interrupts now.
     pub masked: bool,
+    /// An index lies outside the ring; `used` is 0 then.
+    pub corrupt: bool,
 }
 
 /// One GPADL.
@@ -174,8 +178,8 @@ pub struct GpadlReport {
     pub bytes: u64,
     /// Runs of neighbouring pages, after merging.
     pub runs: u64,
-    /// How it is reached: "runs" (address and length of each run), "stitched" (mapped as one piece), "mirrored" (mapped twice in
-    /// a row, for a ring), "none" (no view yet).
+    /// How it is reached: "runs" (address and length of each run), "mirrored" (a ring mapped twice in a row, so that no packet wraps),
+    /// "paged" (a ring whose pages could not be mapped in a row), "none" (nobody looks at it).
     pub mapping: String,
     /// Views that are alive; a teardown waits for the last.
     pub views: u64,
@@ -195,7 +199,7 @@ pub struct DiskReport {
     pub lun: u8,
     /// The guest may not write.
     pub readonly: bool,
-    /// Finished requests of every kind.
+    /// Requests of every kind.
     pub requests: u64,
     /// Those that read.
     pub reads: u64,
@@ -207,10 +211,10 @@ pub struct DiskReport {
     pub bytes: u64,
     /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything is aligned.
     pub copied_bytes: u64,
-    /// Requests that ended with an error for the guest.
+    /// Requests refused as invalid, unknown or out of range.
+    pub refused: u64,
+    /// Reads, writes and flushes that failed.
     pub errors: u64,
-    /// Requests in flight.
-    pub in_flight: u64,
 }
 
 /// What a guest said when it panicked (Hyper-V crash MSRs 0x40000100 to 0x40000105).

@@ -1,0 +1,80 @@
+//! A running machine as the control socket and the stop signals see it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use synthvm_storage::ScsiController;
+use vmbus_host::VmBus;
+
+use crate::control::{ControlTarget, StopReason};
+use crate::inspect::{self, InspectReport, MachineReport};
+use crate::machine::MachineHandle;
+
+/// What there is to look at and to act on.
+pub(super) struct Parts {
+    pub(super) handle: MachineHandle,
+    pub(super) bus: VmBus,
+    pub(super) controllers: Vec<ScsiController>,
+    /// What users call their disks, by controller and LUN.
+    pub(super) names: BTreeMap<(u32, u8), Option<String>>,
+    pub(super) memory_bytes: u64,
+    pub(super) resets: Arc<AtomicU64>,
+}
+
+pub(super) struct Target {
+    parts: Parts,
+    started: Instant,
+    stopped: Mutex<Option<StopReason>>,
+}
+
+impl Target {
+    pub(super) fn new(parts: Parts) -> Self {
+        Target { parts, started: Instant::now(), stopped: Mutex::default() }
+    }
+
+    /// Why the machine was stopped, if it was stopped through this.
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ControlTarget for Target {
+    fn inspect(&self) -> InspectReport {
+        let parts = &self.parts;
+        let disks = parts.controllers.iter().flat_map(ScsiController::disks).map(|disk| {
+            let name = parts.names.get(&(disk.controller, disk.lun)).cloned().flatten();
+            inspect::disk(disk, name)
+        });
+        let mut report = InspectReport {
+            machine: MachineReport {
+                pid: std::process::id(),
+                uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                memory_bytes: parts.memory_bytes,
+                resets: parts.resets.load(Ordering::Relaxed),
+            },
+            disks: disks.collect(),
+            ..Default::default()
+        };
+        report.set_bus(&parts.bus.inspect());
+        report.set_vcpus(&parts.handle.vcpu_exits());
+        report
+    }
+
+    fn power_button(&self) -> Result<(), String> {
+        self.parts.handle.power_button();
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        self.parts.handle.reset();
+        Ok(())
+    }
+
+    fn stop(&self, reason: StopReason) -> Result<(), String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.parts.handle.stop();
+        Ok(())
+    }
+}
