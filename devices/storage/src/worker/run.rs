@@ -13,7 +13,7 @@ use super::engine::{BadPacket, Engine};
 use super::slots::Slots;
 use super::wait;
 use crate::controller::Controller;
-use crate::storvsp::{MAX_TRANSFER, Session};
+use crate::storvsp::{MAX_LUNS, MAX_TRANSFER, Session};
 
 /// Most packets between two deliveries of completions.
 const BATCH_PACKETS: usize = 64;
@@ -47,7 +47,7 @@ impl Worker {
         controller.register(&kick);
         let slots = Slots::new(channel.ram().clone());
         let engine = Engine::new(controller, session, slots);
-        Ok(Self { engine, kick, polls: Vec::new(), channel })
+        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), channel })
     }
 
     pub(super) fn relid(&self) -> u32 {

@@ -123,8 +123,9 @@ impl Guest {
     }
 
     /// Closes a channel and takes its memory back; returns when the host has let go of it.
+    #[expect(clippy::needless_pass_by_value, reason = "a closed channel must not be used again")]
     pub fn close(&mut self, channel: GuestChannel) {
-        let GuestChannel { relid, gpadl, .. } = channel;
+        let (relid, gpadl) = (channel.relid, channel.gpadl);
         self.post_close(relid);
         self.teardown(relid, gpadl);
     }
