@@ -121,6 +121,8 @@ pub(super) struct Channel {
     pub(super) relid: Option<u32>,
     /// To be forgotten once the guest has released it.
     pub(super) remove: bool,
+    /// Subchannels that the device wants while it serves this primary.
+    pub(super) wanted_subchannels: u16,
 }
 
 impl Channel {
@@ -202,8 +204,16 @@ impl Channels {
         }
         let key = ChannelKey(self.next_key);
         self.next_key = self.next_key.wrapping_add(1);
-        let channel =
-            Channel { key, offer, primary, subchannel, phase: Phase::Unoffered, relid: None, remove: false };
+        let channel = Channel {
+            key,
+            offer,
+            primary,
+            subchannel,
+            phase: Phase::Unoffered,
+            relid: None,
+            remove: false,
+            wanted_subchannels: 0,
+        };
         self.all.insert(key, channel);
         key
     }

@@ -127,6 +127,7 @@ impl Core {
     /// Has the device let go of the channel, and then does what `then` says.
     pub(super) fn let_go(&mut self, key: ChannelKey, then: AfterClose) {
         let Some(channel) = self.channels.get_mut(key) else { return };
+        channel.wanted_subchannels = 0;
         match &mut channel.phase {
             Phase::Open { served: true, .. } => {
                 channel.phase = Phase::Closing { then };
@@ -269,14 +270,18 @@ impl Core {
     fn released(&mut self, key: ChannelKey) {
         self.unbind(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
-        let primary = channel.primary;
+        let (primary, revoked) = (channel.primary, channel.remove);
         channel.phase = Phase::Released;
-        if channel.remove || primary.is_some() {
+        if revoked || primary.is_some() {
             self.channels.remove(key);
             self.out.push(Action::Removed { key });
         }
         if let Some(primary) = primary {
             self.try_finish_drain(primary);
+            if revoked {
+                // The primary may be open again, and its device may have wanted this one while it was still going.
+                self.add_subchannels(primary, 0);
+            }
         }
     }
 

@@ -65,15 +65,18 @@ impl Core {
     }
 
     pub(super) fn add_subchannels(&mut self, primary: ChannelKey, total: u16) {
-        let Some(channel) = self.channels.get(primary) else { return };
+        let Some(channel) = self.channels.get_mut(primary) else { return };
         let open =
             matches!(channel.phase, Phase::Open { served: true, .. } | Phase::Opening { abort: None, .. });
         if !open || channel.primary.is_some() {
             return;
         }
+        let total = total.min(MAX_SUBCHANNELS).max(channel.wanted_subchannels);
+        channel.wanted_subchannels = total;
         let offer = channel.offer.clone();
         let have = self.channels.subchannels_of(primary);
-        for index in 1..=total.min(MAX_SUBCHANNELS) {
+        for index in 1..=total {
+            // One that was taken away counts until the guest has released it; then it is offered again, if it is still wanted.
             let exists = have
                 .iter()
                 .any(|&key| self.channels.get(key).is_some_and(|channel| channel.subchannel == index));
