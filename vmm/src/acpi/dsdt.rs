@@ -1,0 +1,135 @@
+//! DSDT: power-off, processors, serial ports, clock, and the VMBus node under its module device (spec section 9.1).
+
+use acpi_tables::Aml;
+use acpi_tables::aml::{
+    AddressSpace, AddressSpaceCacheable, And, Device, EISAName, IO, Method, Name, Package, Path,
+    ResourceTemplate, Return, Scope, Store, ZERO,
+};
+use acpi_tables::sdt::Sdt;
+
+use super::Platform;
+use crate::devices::{rtc, serial};
+
+/// Present, enabled, shown, working.
+const STATUS_OK: u8 = 0xF;
+/// The interrupt that the VMBus node claims. Guests use the SINT's vector instead; Windows wants to see one.
+const VMBUS_IRQ: u8 = 5;
+
+pub(super) fn build(platform: &Platform) -> Sdt {
+    let mut dsdt = super::table(*b"DSDT", 2);
+    let mut code = Vec::new();
+    sleep_states(&mut code);
+    let mut bus = Vec::new();
+    for uid in 0..platform.apic_ids.len() {
+        processor(&mut bus, uid);
+    }
+    serial_port(&mut bus, "COM1", 1, serial::COM1_PORT, serial::COM1_IRQ);
+    serial_port(&mut bus, "COM2", 2, serial::COM2_PORT, serial::COM2_IRQ);
+    clock(&mut bus);
+    module_device(&mut bus, platform);
+    Scope::new("\\_SB_".into(), vec![&Raw(bus)]).to_aml_bytes(&mut code);
+    dsdt.append_slice(&code);
+    dsdt
+}
+
+/// AML that is ready already.
+struct Raw(Vec<u8>);
+
+impl Aml for Raw {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.vec(&self.0);
+    }
+}
+
+/// Only soft-off: SLP_TYP 0 in PM1_CNT.
+fn sleep_states(code: &mut Vec<u8>) {
+    Name::new("\\_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
+}
+
+fn processor(code: &mut Vec<u8>, uid: usize) {
+    Device::new(
+        Path::new(&format!("C{uid:03X}")),
+        vec![&Name::new("_HID".into(), &"ACPI0007"), &Name::new("_UID".into(), &uid)],
+    )
+    .to_aml_bytes(code);
+}
+
+fn serial_port(code: &mut Vec<u8>, name: &str, uid: u8, port: u16, irq: u8) {
+    Device::new(
+        name.into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0501")),
+            &Name::new("_UID".into(), &uid),
+            &Name::new("_STA".into(), &STATUS_OK),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![&IO::new(port, port, 1, 8), &LegacyIrq(irq)]),
+            ),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+fn clock(code: &mut Vec<u8>) {
+    let ports = IO::new(rtc::PORT, rtc::PORT, 1, 2);
+    Device::new(
+        "RTC_".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports])),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+fn module_device(code: &mut Vec<u8>, platform: &Platform) {
+    let [low, high] = platform.mmio;
+    let cacheable = AddressSpaceCacheable::NotCacheable;
+    let low = AddressSpace::new_memory(cacheable, true, low.start as u32, (low.end - 1) as u32, None);
+    let high = AddressSpace::new_memory(cacheable, true, high.start, high.end - 1, None);
+    let mut node = Vec::new();
+    vmbus(&mut node);
+    Device::new(
+        "VMOD".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0004"),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&low, &high])),
+            &Raw(node),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+/// The bus itself. `_HID` is a string that ASL compilers refuse, but that every guest looks for.
+fn vmbus(code: &mut Vec<u8>) {
+    let status = Path::new("STA_");
+    let disabled = 0xDu8;
+    Device::new(
+        "VMBS".into(),
+        vec![
+            &Name::new("STA_".into(), &STATUS_OK),
+            &Name::new("_ADR".into(), &ZERO),
+            &Name::new("_DDN".into(), &"VMBUS"),
+            &Name::new("_HID".into(), &"VMBus"),
+            &Name::new("_UID".into(), &ZERO),
+            &Method::new("_DIS".into(), 0, false, vec![&And::new(&status, &status, &disabled)]),
+            &Method::new("_PS0".into(), 0, false, vec![&Store::new(&status, &STATUS_OK)]),
+            &Method::new("_PS3".into(), 0, false, vec![&Store::new(&status, &disabled)]),
+            &Method::new("_STA".into(), 0, false, vec![&Return::new(&status)]),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&LegacyIrq(VMBUS_IRQ)])),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+/// Small IRQ descriptor: edge, active high, exclusive.
+struct LegacyIrq(u8);
+
+impl Aml for LegacyIrq {
+    fn to_aml_bytes(&self, sink: &mut dyn acpi_tables::AmlSink) {
+        sink.byte(0x23);
+        sink.word(1 << self.0);
+        sink.byte(1);
+    }
+}

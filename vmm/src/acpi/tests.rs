@@ -1,0 +1,89 @@
+use super::*;
+use crate::memory::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, allocate};
+
+fn platform(cpus: u32) -> Platform {
+    let high = AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + HIGH_MMIO_SIZE };
+    Platform { apic_ids: (0..cpus).collect(), legacy_timer: true, mmio: [LOW_MMIO, high] }
+}
+
+fn read(memory: &GuestMemory, at: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    memory.read_slice(&mut bytes, GuestAddress(at)).unwrap();
+    bytes
+}
+
+fn read_table(memory: &GuestMemory, at: u64) -> Vec<u8> {
+    let len: u32 = memory.read_obj(GuestAddress(at + 4)).unwrap();
+    read(memory, at, len as usize)
+}
+
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+/// Writes the tables and returns them by signature, following the pointers that a guest follows.
+fn tables(cpus: u32) -> Vec<Vec<u8>> {
+    let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
+    let rsdp = read(&memory, write(&memory, &platform(cpus)).unwrap(), 36);
+    assert_eq!((&rsdp[..8], sum(&rsdp[..20]), sum(&rsdp)), (&b"RSD PTR "[..], 0, 0));
+    let xsdt = read_table(&memory, u64_at(&rsdp, 24));
+    let mut tables: Vec<Vec<u8>> =
+        xsdt[36..].chunks(8).map(|entry| read_table(&memory, u64_at(entry, 0))).collect();
+    let dsdt = u64_at(&tables[0], 140);
+    tables.push(read_table(&memory, dsdt));
+    tables.push(xsdt);
+    tables
+}
+
+#[test]
+fn test_tables_one_and_sixty_four_processors_have_good_checksums() {
+    for cpus in [1, 64] {
+        for table in tables(cpus) {
+            assert_eq!(sum(&table), 0, "{}", String::from_utf8_lossy(&table[..4]));
+        }
+    }
+}
+
+#[test]
+fn test_fadt_offers_power_off_and_reset_and_is_not_hardware_reduced() {
+    let fadt = &tables(1)[0];
+    assert_eq!(&fadt[..4], b"FACP");
+    let flags = u32::from_le_bytes(fadt[112..116].try_into().unwrap());
+    assert_eq!(flags & (1 << 20), 0, "HW_REDUCED");
+    assert_ne!(flags & (1 << 10), 0, "RESET_REG_SUP");
+    assert_eq!(u32::from_le_bytes(fadt[64..68].try_into().unwrap()), 0x404, "PM1a_CNT_BLK");
+    assert_eq!((u64_at(fadt, 120), fadt[128]), (0x433, 1), "RESET_REG and its value");
+    assert_eq!(u16::from_le_bytes([fadt[46], fadt[47]]), 9, "SCI_INT");
+}
+
+#[test]
+fn test_madt_lists_every_processor_once() {
+    let madt = &tables(5)[1];
+    let mut ids = Vec::new();
+    let mut at = 44;
+    while at < madt.len() {
+        if madt[at] == 0 {
+            ids.push(madt[at + 3]);
+        }
+        at += usize::from(madt[at + 1]);
+    }
+    assert_eq!(ids, [0, 1, 2, 3, 4]);
+    assert_eq!(at, madt.len());
+}
+
+#[test]
+fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
+    let dsdt = &tables(2)[3];
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
+    let module = find(b"VMOD").unwrap();
+    let bus = find(b"VMBS").unwrap();
+    assert!(find(b"VMBus\0").unwrap() > bus && bus > module);
+    let low =
+        [&(LOW_MMIO.start as u32).to_le_bytes()[..], &((LOW_MMIO.end - 1) as u32).to_le_bytes()[..]].concat();
+    assert!(find(&low).unwrap() > module);
+    assert!(find(b"_S5_").is_some());
+}
