@@ -1,0 +1,221 @@
+//! Who decides when vCPUs run: the main thread sets a phase, vCPU threads follow it between two KVM_RUNs.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::error::{CrashParameters, MachineFailure};
+use super::kick::{CONTROL, Kicks};
+use crate::devices::{Power, PowerRequest};
+
+/// What the main thread has to decide about.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The guest wants to be off.
+    PowerOff,
+    /// The guest wants a reset.
+    Reset,
+    /// The guest reported a crash.
+    Panic(CrashParameters),
+    /// Somebody outside wants a reset, whatever the policy is.
+    ForcedReset,
+    /// Somebody outside wants the end.
+    Stop,
+    /// Somebody outside wants the vCPUs to stand still.
+    Pause,
+    /// ... and to go on.
+    Resume,
+    /// A vCPU cannot go on.
+    Failed(MachineFailure),
+}
+
+/// Events waiting for the main thread. A guest makes at most one per vCPU, as its vCPUs park; the rest is people.
+const MAX_EVENTS: usize = 256;
+
+/// What the vCPUs do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Run,
+    Park,
+    /// Take on the reset state, once per number; then as [`Phase::Park`].
+    Reset(u64),
+    Quit,
+}
+
+/// Shared by main, vCPU threads and handles.
+pub(super) struct Control {
+    inner: Mutex<Inner>,
+    changed: Condvar,
+    kicks: Arc<Kicks>,
+    vcpus: usize,
+}
+
+struct Inner {
+    phase: Phase,
+    parked: usize,
+    reset: usize,
+    resets: u64,
+    events: VecDeque<Event>,
+}
+
+impl Control {
+    /// All vCPUs parked.
+    pub(super) fn new(kicks: Arc<Kicks>, vcpus: u32) -> Control {
+        let inner = Inner { phase: Phase::Park, parked: 0, reset: 0, resets: 0, events: VecDeque::new() };
+        Control { inner: Mutex::new(inner), changed: Condvar::new(), kicks, vcpus: vcpus as usize }
+    }
+
+    /// Tells the main thread something.
+    pub(super) fn post(&self, event: Event) {
+        let mut inner = self.lock();
+        if inner.events.len() < MAX_EVENTS {
+            inner.events.push_back(event);
+        }
+        self.changed.notify_all();
+    }
+
+    /// Tells the main thread something after which no vCPU may run on before it has decided.
+    pub(super) fn post_and_park(&self, event: Event) {
+        let mut inner = self.lock();
+        if inner.phase == Phase::Run {
+            inner.phase = Phase::Park;
+        }
+        drop(inner);
+        self.kicks.request_all(CONTROL);
+        self.post(event);
+    }
+
+    /// Main: waits for an event.
+    pub(super) fn wait_event(&self) -> Event {
+        let mut inner = self.lock();
+        loop {
+            if let Some(event) = inner.events.pop_front() {
+                return event;
+            }
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Main: stops all vCPUs between two instructions and waits until they stand.
+    pub(super) fn park(&self) {
+        self.lock().phase = Phase::Park;
+        self.kicks.request_all(CONTROL);
+        let mut inner = self.lock();
+        while inner.parked < self.vcpus {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Main: lets the vCPUs go on.
+    pub(super) fn run(&self) {
+        self.lock().phase = Phase::Run;
+        self.changed.notify_all();
+    }
+
+    /// Main: makes every (parked) vCPU take on its reset state. Requests from before are forgotten.
+    pub(super) fn reset(&self) {
+        let mut inner = self.lock();
+        inner.reset = 0;
+        inner.resets += 1;
+        inner.phase = Phase::Reset(inner.resets);
+        self.changed.notify_all();
+        while inner.reset < self.vcpus {
+            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        inner.phase = Phase::Park;
+        inner.events.retain(|event| !matches!(event, Event::Reset | Event::PowerOff | Event::Panic(_)));
+    }
+
+    /// Main: ends all vCPU threads.
+    pub(super) fn quit(&self) {
+        let mut inner = self.lock();
+        inner.phase = Phase::Quit;
+        drop(inner);
+        self.changed.notify_all();
+        self.kicks.request_all(CONTROL);
+    }
+
+    /// vCPU thread: follows the phase. Calls `reset` when a reset is due. Returns whether to run on.
+    pub(super) fn gate(&self, seen: &mut u64, mut reset: impl FnMut()) -> bool {
+        let mut inner = self.lock();
+        inner.parked += 1;
+        self.changed.notify_all();
+        loop {
+            match inner.phase {
+                Phase::Run => {
+                    inner.parked -= 1;
+                    return true;
+                }
+                Phase::Quit => return false,
+                Phase::Reset(number) if number != *seen => {
+                    drop(inner);
+                    reset();
+                    *seen = number;
+                    inner = self.lock();
+                    inner.reset += 1;
+                    self.changed.notify_all();
+                }
+                Phase::Reset(_) | Phase::Park => {
+                    inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Power for Control {
+    fn request(&self, request: PowerRequest) {
+        self.post_and_park(match request {
+            PowerRequest::PowerOff => Event::PowerOff,
+            PowerRequest::Reset => Event::Reset,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn test_park_reset_run_quit_reach_every_vcpu() {
+        const VCPUS: u32 = 4;
+        let control = Control::new(Arc::new(Kicks::new(VCPUS).unwrap()), VCPUS);
+        let resets = AtomicU32::new(0);
+        let runs = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..VCPUS {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    while control.gate(&mut seen, || _ = resets.fetch_add(1, Ordering::SeqCst)) {
+                        runs.fetch_add(1, Ordering::SeqCst);
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            control.park();
+            for round in 1..=10 {
+                control.reset();
+                assert_eq!(resets.load(Ordering::SeqCst), round * VCPUS);
+                control.run();
+                control.park();
+            }
+            control.quit();
+        });
+    }
+
+    #[test]
+    fn test_reset_forgets_requests_from_before_but_not_stop() {
+        let control = Control::new(Arc::new(Kicks::new(0).unwrap()), 0);
+        control.post(Event::Reset);
+        control.post(Event::Stop);
+        control.post(Event::PowerOff);
+        control.reset();
+        assert!(matches!(control.wait_event(), Event::Stop));
+        assert!(control.lock().events.is_empty());
+    }
+}

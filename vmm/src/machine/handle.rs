@@ -1,0 +1,102 @@
+//! What others may do to a running machine.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use vmm_sys_util::eventfd::EventFd;
+
+use super::control::{Control, Event};
+use super::counters::{Counters, VcpuExits};
+use crate::devices::pm::PmRegisters;
+
+/// What a machine is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum MachineState {
+    /// Built, not started.
+    Created,
+    /// The guest runs.
+    Running,
+    /// All vCPUs stand still, by request.
+    Paused,
+    /// Between two boots of the guest.
+    Resetting,
+    /// Over.
+    Ended,
+}
+
+const STATES: [MachineState; 5] = [
+    MachineState::Created,
+    MachineState::Running,
+    MachineState::Paused,
+    MachineState::Resetting,
+    MachineState::Ended,
+];
+
+/// A machine's remote control. Cheap to clone; outlives the machine harmlessly.
+#[derive(Clone)]
+pub struct MachineHandle {
+    pub(super) control: Arc<Control>,
+    pub(super) pm: Arc<PmRegisters>,
+    pub(super) counters: Arc<[Counters]>,
+    pub(super) state: Arc<StateCell>,
+    /// Frees a vCPU that waits for the reader of standard output.
+    pub(super) stop: Arc<EventFd>,
+}
+
+/// The state, readable from any thread.
+pub(super) struct StateCell(pub(super) AtomicU8);
+
+impl StateCell {
+    pub(super) fn set(&self, state: MachineState) {
+        self.0.store(state as u8, Ordering::SeqCst);
+    }
+
+    fn get(&self) -> MachineState {
+        STATES.get(usize::from(self.0.load(Ordering::SeqCst))).copied().unwrap_or(MachineState::Ended)
+    }
+}
+
+impl MachineHandle {
+    /// Presses the power button: a guest with a running ACPI driver shuts down.
+    pub fn power_button(&self) {
+        self.pm.press_power_button();
+    }
+
+    /// Resets the machine, whatever the policy for the guest's own resets is.
+    pub fn reset(&self) {
+        self.control.post(Event::ForcedReset);
+    }
+
+    /// Ends the machine at once, without asking the guest.
+    pub fn stop(&self) {
+        let _ = self.stop.write(1);
+        self.control.post(Event::Stop);
+    }
+
+    /// Stops all vCPUs between two instructions.
+    pub fn pause(&self) {
+        self.control.post(Event::Pause);
+    }
+
+    /// Undoes [`MachineHandle::pause`].
+    pub fn resume(&self) {
+        self.control.post(Event::Resume);
+    }
+
+    /// What the machine is doing.
+    pub fn state(&self) -> MachineState {
+        self.state.get()
+    }
+
+    /// Exits of each vCPU so far.
+    pub fn vcpu_exits(&self) -> Vec<VcpuExits> {
+        self.counters.iter().map(VcpuExits::from).collect()
+    }
+}
+
+/// Locks that a panicking thread held are still good: every change under them is complete in itself.
+pub(super) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
