@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use crate::Error;
 
@@ -56,6 +57,23 @@ impl Cache {
         // A process with our number may have died here before us.
         let _ = fs::remove_dir_all(&path);
         Ok(Scratch { path: self.dir(&name)? })
+    }
+
+    /// Marks a file as used now.
+    pub fn touch(&self, path: &Path) {
+        // Only a hint for remove_older: a cache that cannot be written to still serves.
+        let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    }
+
+    /// Removes the files of a folder that were not used for so long.
+    pub fn remove_older(&self, folder: &str, unused: Duration) {
+        let now = SystemTime::now();
+        for entry in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
+            let used = entry.metadata().and_then(|data| data.modified());
+            if used.is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > unused)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Writes a file so that readers see either all of it or the one before.
@@ -126,6 +144,22 @@ mod tests {
         cache.write(&path, b"one").unwrap();
         cache.write(&path, b"2").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"2");
+        fs::remove_dir_all(cache.root()).unwrap();
+    }
+
+    #[test]
+    fn test_remove_older_keeps_what_was_touched() {
+        let cache = cache("older");
+        let old = SystemTime::now() - Duration::from_secs(1000);
+        for name in ["unused", "used"] {
+            let path = cache.root().join("x").join(name);
+            cache.write(&path, b"").unwrap();
+            File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
+        }
+        cache.touch(&cache.root().join("x/used"));
+        cache.remove_older("x", Duration::from_secs(500));
+        assert!(!cache.root().join("x/unused").exists());
+        assert!(cache.root().join("x/used").exists());
         fs::remove_dir_all(cache.root()).unwrap();
     }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +13,7 @@ use crate::kmods::{self, Modules};
 use crate::{Error, cache::Cache, tools};
 
 /// Modules that every guest loads at its start, where its kernel has them as modules.
-const AT_BOOT: [&str; 5] = ["hv_vmbus", "hv_storvsc", "sd_mod", "sg", "ext4"];
+const AT_BOOT: [&str; 7] = ["hv_vmbus", "hv_storvsc", "sd_mod", "sg", "ext4", "button", "evdev"];
 
 /// Modules that every guest has at hand.
 const AT_HAND: [&str; 14] = [
@@ -31,6 +32,9 @@ const AT_HAND: [&str; 14] = [
     "crc32c_generic",
     "crc32c_intel",
 ];
+
+/// Images that nobody asked for in this time are removed when another is made.
+const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A guest that can be booted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +143,10 @@ impl GuestBuilder {
         }
         let sum: String = Sha256::digest(&initrd).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let path = self.cache.dir("guests")?.join(format!("{}-{sum}.initrd", kernel.release));
-        if !path.exists() {
+        if path.exists() {
+            self.cache.touch(&path);
+        } else {
+            self.cache.remove_older("guests", UNUSED);
             self.cache.write(&path, &initrd)?;
         }
         Ok(GuestImage { kernel: kernel.image, initrd: path, release: kernel.release })

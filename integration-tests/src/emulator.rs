@@ -1,7 +1,7 @@
 //! A guest in the plain emulator, without SynthVM: proves that the guest itself boots and answers.
 
-use std::io;
-use std::os::unix::net::UnixListener;
+use std::io::{self, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 pub struct EmulatedGuest {
     /// The connection to its agent.
     pub agent: Agent,
+    monitor: UnixStream,
     child: Child,
     _dir: WorkDir,
 }
@@ -33,6 +34,8 @@ impl EmulatedGuest {
         let socket = dir.path().join("agent.sock");
         // The emulator connects to us, so nothing that the guest says can be lost.
         let listener = UnixListener::bind(&socket).map_err(prepare)?;
+        let monitor_socket = dir.path().join("monitor.sock");
+        let monitor_listener = UnixListener::bind(&monitor_socket).map_err(prepare)?;
         let child = Command::new(host::EMULATOR)
             .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max,-la57", "-m", "512", "-nodefaults"])
             .args(["-display", "none", "-no-reboot", "-serial", "null"])
@@ -44,26 +47,38 @@ impl EmulatedGuest {
             .arg("-chardev")
             .arg(format!("socket,id=agent,path={}", socket.display()))
             .args(["-serial", "chardev:agent"])
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,path={}", monitor_socket.display()))
+            .args(["-mon", "chardev=monitor,mode=readline"])
             .stdin(Stdio::null())
             .spawn()
             .map_err(prepare)?;
         let mut guard = ChildGuard::new(child);
-        let ready = poll(&listener, CONNECT_LIMIT).map_err(prepare)?;
-        if !ready {
-            return Err(HostError::Prepare("the emulator did not connect to its report port".to_owned()));
-        }
-        let (stream, _) = listener.accept().map_err(prepare)?;
-        let agent = Agent::new(stream).map_err(prepare)?;
+        let agent = Agent::new(accept(&listener)?).map_err(prepare)?;
+        let monitor = accept(&monitor_listener)?;
         match guard.take() {
-            Some(child) => Ok(EmulatedGuest { agent, child, _dir: dir }),
+            Some(child) => Ok(EmulatedGuest { agent, monitor, child, _dir: dir }),
             None => Err(HostError::Prepare("the emulator is gone".to_owned())),
         }
+    }
+
+    /// Presses the machine's power button.
+    pub fn press_power_button(&mut self) -> io::Result<()> {
+        self.monitor.write_all(b"system_powerdown\n")
     }
 
     /// Waits for the emulator's end; true when it ended well.
     pub fn wait(mut self) -> io::Result<bool> {
         Ok(self.child.wait()?.success())
     }
+}
+
+fn accept(listener: &UnixListener) -> Result<UnixStream, HostError> {
+    let prepare = |e: io::Error| HostError::Prepare(e.to_string());
+    if !poll(listener, CONNECT_LIMIT).map_err(prepare)? {
+        return Err(HostError::Prepare("the emulator did not open its ports".to_owned()));
+    }
+    listener.accept().map(|(stream, _)| stream).map_err(prepare)
 }
 
 impl Drop for EmulatedGuest {

@@ -6,7 +6,6 @@ use guest_images::{GuestBuilder, StockKernel};
 use guest_report::agent::{Action, Event, Load, Output, PatternRange};
 use guest_report::records::Order;
 use integration_tests::emulator::EmulatedGuest;
-use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -50,7 +49,7 @@ fn answers(kernel: StockKernel) {
     guest.agent.tell(Action::Kexec { cmdline: Some(cmdline.clone()) }).unwrap();
     let Event::Ready { cmdline: found, .. } = guest.agent.ready(LIMIT).unwrap() else { panic!("not ready") };
     assert_eq!(found, cmdline);
-    guest.agent.ask::<Value>(Action::Poweroff).unwrap();
+    guest.press_power_button().unwrap();
     assert!(guest.wait().unwrap());
 }
 

@@ -9,6 +9,7 @@ pub mod kexec;
 pub mod load;
 pub mod modules;
 pub mod port;
+pub mod power_button;
 pub mod process;
 pub mod scsi;
 pub mod sys;

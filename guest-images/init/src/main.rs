@@ -9,7 +9,7 @@ use std::{env, fs};
 
 use guest_init::cmdline::CommandLine;
 use guest_init::port::{self, Port};
-use guest_init::{agent, modules, sys};
+use guest_init::{agent, modules, power_button, sys};
 use guest_report::agent::Event;
 
 fn main() -> ExitCode {
@@ -55,6 +55,9 @@ fn run() -> Result<(), String> {
         .iter()
         .filter_map(|name| modules::load(name, "").err().map(|error| format!("{name}: {error}")))
         .collect();
+    if let Err(error) = power_button::watch() {
+        eprintln!("guest-init: the power button: {error}");
+    }
     let path = wanted.report.as_deref().unwrap_or(port::DEFAULT);
     let port = match Port::open(path) {
         Ok(port) => Some(port),

@@ -153,6 +153,13 @@ pub fn reap() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
+/// Lets processes raise their limit of open files as far as on an ordinary system; the limit that they start with stays.
+pub fn raise_open_files() -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
+    // SAFETY: the structure lives through the call.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }.into())
+}
+
 /// Brings the loopback network interface up.
 pub fn loopback_up() -> io::Result<()> {
     // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads no more than the structure.

@@ -77,6 +77,7 @@ fn make_root() -> io::Result<()> {
     let setup: Setup = serde_json::from_slice(&fs::read("/setup.json")?)?;
     sys::online_cpus()?;
     sys::loopback_up()?;
+    sys::raise_open_files()?;
     let wire = "trans=virtio,version=9p2000.L,msize=512000";
     let read_only = libc::MS_RDONLY;
     sys::mount_new("hostroot", "/lower", "9p", read_only, &format!("{wire},cache=loose"))?;
