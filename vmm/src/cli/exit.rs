@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::{ExitCode, Termination};
 
+use crate::boot::BootError;
 use crate::config::{ConfigError, InputError};
 use crate::control::{ClientError, SocketError, StopReason};
 use crate::doctor::HostError;
@@ -162,12 +163,35 @@ impl From<MachineError> for Failure {
             }
             MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
             | MachineError::TwoTerminals => Exit::Usage,
-            MachineError::Boot(_) | MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => {
-                Exit::Input
-            }
+            MachineError::Boot(error) => boot_exit(error),
+            MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => Exit::Input,
             MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => Exit::Internal,
         };
         Failure::new(exit, &error)
+    }
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        Failure::new(boot_exit(&error), &error)
+    }
+}
+
+/// A file at fault, or the options that it was given with.
+fn boot_exit(error: &BootError) -> Exit {
+    match error {
+        BootError::MemoryForKernel { .. }
+        | BootError::MemoryForInitrd { .. }
+        | BootError::CmdlineTooLong { .. }
+        | BootError::CmdlineNul => Exit::Usage,
+        BootError::File { .. }
+        | BootError::NotAFile { .. }
+        | BootError::Empty { .. }
+        | BootError::NotAKernel { .. }
+        | BootError::WrongKernel { .. }
+        | BootError::Truncated { .. }
+        | BootError::BadElf { .. } => Exit::Input,
+        BootError::Memory(_) => Exit::Internal,
     }
 }
 

@@ -17,10 +17,15 @@ use crate::control::{ControlServer, ControlSocket, ControlTarget, StopSignals};
 use crate::hyperv::HypercallHandler;
 use crate::machine::{self, Machine};
 
+/// SCSI controllers by number.
+pub(super) type Controllers = BTreeMap<u32, ScsiController>;
+
 /// Builds the machine, runs it to its end and tells how it ended.
-pub(super) fn launch(config: &VmConfig, socket: Option<ControlSocket>) -> Result<Exit, Failure> {
-    // Images are locked before anything else exists.
-    let controllers = controllers(config)?;
+pub(super) fn launch(
+    config: &VmConfig,
+    controllers: &Controllers,
+    socket: Option<ControlSocket>,
+) -> Result<Exit, Failure> {
     let mut machine = Machine::build(config)?;
     let internal =
         |what: &str, error: &dyn std::fmt::Display| Failure::text(Exit::Internal, format!("{what}: {error}"));
@@ -51,7 +56,7 @@ pub(super) fn launch(config: &VmConfig, socket: Option<ControlSocket>) -> Result
     let end = machine.run();
     // No vCPU runs any more: close the rings, then make durable what the guest wrote.
     bus.reset();
-    for (number, controller) in &controllers {
+    for (number, controller) in controllers {
         let what = format!("controller {number}");
         controller.flush().map_err(|error| internal(&what, &error))?;
     }
@@ -96,9 +101,9 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
     }
 }
 
-/// The controllers that the disks name, with their disks.
-fn controllers(config: &VmConfig) -> Result<BTreeMap<u32, ScsiController>, Failure> {
-    let mut controllers = BTreeMap::new();
+/// The controllers that the disks name, with their disks: opened, and locked for this process.
+pub(super) fn open_disks(config: &VmConfig) -> Result<Controllers, Failure> {
+    let mut controllers = Controllers::new();
     let subchannels = u16::from(config.cpus).saturating_sub(1);
     for disk in &config.disks {
         let refuse = |error: &dyn std::error::Error| {

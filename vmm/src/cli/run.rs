@@ -3,7 +3,8 @@
 use super::args::RunArgs;
 use super::commands::print;
 use super::exit::{Exit, Failure};
-use super::launch::launch;
+use super::launch::{launch, open_disks};
+use crate::boot::BootSource;
 use crate::config::VmConfig;
 use crate::control::{ControlSocket, block_stop_signals};
 use crate::doctor;
@@ -15,11 +16,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
     config.check_inputs()?;
+    // Again when the machine is built; here so that it is told on any host.
+    BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
+    let disks = open_disks(&config)?;
     // Given back if anything below fails.
     let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Before the first thread, so that every thread inherits it.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, control)
+    launch(&config, &disks, control)
 }

@@ -16,6 +16,7 @@ fn report() -> InspectReport {
         channels: vec![ChannelReport {
             relid: 3,
             class: "scsi".into(),
+            subchannel: 0,
             instance: "00000000-0000-8899-0000-000000000000".into(),
             state: "open".into(),
             target_vp: Some(1),

@@ -26,21 +26,23 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines: the head first, no blanks at the ends, each indented by two.
+    /// The lines: the head first, no blanks at the ends, each indented by two. A column without a name and without a word in it is left
+    /// out.
     pub(crate) fn lines(&self) -> Vec<String> {
         let head: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&self.rows).collect();
         let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        all.iter().map(|row| self.line(row, &widths)).collect()
+        let line = |row: &&Vec<String>| self.line(row, &widths);
+        all.iter().map(line).collect()
     }
 
     fn line(&self, row: &[String], widths: &[usize]) -> String {
-        let cells =
-            row.iter().zip(widths).zip(&self.columns).map(|((cell, width), (_, align))| match align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
+        let shown = row.iter().zip(widths).zip(&self.columns).filter(|((_, width), _)| **width > 0);
+        let cells = shown.map(|((cell, width), (_, align))| match align {
+            Align::Left => format!("{cell:<width$}"),
+            Align::Right => format!("{cell:>width$}"),
+        });
         let line = cells.collect::<Vec<_>>().join("  ");
         format!("  {}", line.trim_end())
     }
@@ -61,6 +63,13 @@ mod tests {
         table.row(["a", "1000", "x"].map(str::to_owned));
         table.row(["longer".to_owned()]);
         assert_eq!(table.lines(), ["  NAME       N", "  a       1000  x", "  longer"]);
+    }
+
+    #[test]
+    fn test_table_column_without_name_and_content_is_left_out() {
+        let mut table = Table::new(&[("A", Align::Left), ("", Align::Right), ("B", Align::Left)]);
+        table.row(["x".to_owned(), String::new(), "y".to_owned()]);
+        assert_eq!(table.lines(), ["  A  B", "  x  y"]);
     }
 
     #[test]

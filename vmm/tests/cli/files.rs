@@ -4,10 +4,10 @@ use std::os::unix::net::UnixListener;
 
 use crate::support::Scratch;
 
-/// A place with a kernel that passes the first look (what stands in it is the loader's affair).
+/// A place with a kernel.
 fn with_kernel() -> Scratch {
     let scratch = Scratch::new();
-    scratch.file("k", 4096);
+    scratch.kernel("k");
     scratch
 }
 
@@ -19,6 +19,22 @@ fn test_kernel_absent_empty_or_no_file_is_refused() {
     scratch.refuses(&["run", "--kernel", "empty"], 4, &["--kernel empty", "is empty", "bzImage"]);
     scratch.refuses(&["run", "--kernel", "."], 4, &["--kernel .", "a directory"]);
     scratch.refuses(&["run", "--kernel", "/dev/null"], 4, &["--kernel /dev/null", "a character device"]);
+}
+
+#[test]
+fn test_kernel_that_is_none_or_cut_off_is_refused_on_any_host() {
+    let scratch = with_kernel();
+    scratch.file("zeros", 4096);
+    scratch.refuses(
+        &["run", "--kernel", "zeros", "--kvm", "none"],
+        4,
+        &["--kernel zeros", "not a Linux kernel"],
+    );
+    let image = std::fs::read(scratch.path().join("k")).unwrap();
+    std::fs::write(scratch.path().join("cut"), &image[..image.len() - 512]).unwrap();
+    scratch.refuses(&["run", "--kernel", "cut", "--kvm", "none"], 4, &["--kernel cut", "truncated"]);
+    let long = "x".repeat(3000);
+    scratch.refuses(&["run", "--kernel", "k", "--cmdline", &long], 2, &["--cmdline", "at most 2047"]);
 }
 
 #[test]
@@ -117,4 +133,21 @@ fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
     let words = ["run", "--kernel", "k", "--control", "sock", "--kvm", "none"];
     scratch.refuses(&words, 3, &["--kvm none", "cannot open: No such file", "modprobe"]);
     scratch.refuses(&["run", "--kernel", "k", "--kvm", "/dev/null"], 3, &["--kvm /dev/null", "not KVM"]);
+}
+
+#[test]
+fn test_disk_locked_by_another_machine_is_refused() {
+    let scratch = with_kernel();
+    scratch.file("a.img", 512);
+    let held = synthvm_storage::backend::RawFile::open(&scratch.path().join("a.img"), false).unwrap();
+    for disk in ["a.img", "a.img,readonly=on"] {
+        scratch.refuses(
+            &["run", "--kernel", "k", "--disk", disk],
+            4,
+            &["--disk a.img", "in use by another SynthVM"],
+        );
+    }
+    drop(held);
+    let words = ["run", "--kernel", "k", "--disk", "a.img", "--kvm", "none"];
+    scratch.refuses(&words, 3, &["--kvm none"]);
 }

@@ -33,6 +33,25 @@ impl Scratch {
         std::fs::File::create(self.0.join(name)).unwrap().set_len(size).unwrap();
     }
 
+    /// Makes a bzImage that has everything but code (the boot protocol's header, Documentation/arch/x86/boot.rst).
+    pub(crate) fn kernel(&self, name: &str) {
+        let mut image = vec![0; 0x600 + 4096];
+        let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+        put(0x1F1, &[2]);
+        put(0x1F4, &256_u32.to_le_bytes());
+        put(0x1FE, &[0x55, 0xAA]);
+        put(0x201, b"\x6AHdrS");
+        put(0x206, &0x020F_u16.to_le_bytes());
+        put(0x211, &[1]);
+        put(0x22C, &0x7FFF_FFFF_u32.to_le_bytes());
+        put(0x230, &0x20_0000_u32.to_le_bytes());
+        put(0x236, &1_u16.to_le_bytes());
+        put(0x238, &2047_u32.to_le_bytes());
+        put(0x258, &0x100_0000_u64.to_le_bytes());
+        put(0x260, &0x200_0000_u32.to_le_bytes());
+        std::fs::write(self.0.join(name), image).unwrap();
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).unwrap();
     }
