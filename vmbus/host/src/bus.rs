@@ -139,14 +139,10 @@ impl VmBus {
     /// HvSignalEvent that the machine did not carry out itself: an id without eventfd, or a flag number.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
-        let state = self.inner.lock();
-        let link = state.doorbells.get(&connection_id).and_then(|key| state.links.get(key));
-        let Some(link) = link else { return HvStatus::InvalidConnectionId };
-        if flag != 0 {
-            return HvStatus::InvalidParameter;
-        }
-        ring(&link.doorbell);
-        HvStatus::Success
+        let status = self.inner.ring_doorbell(connection_id, flag);
+        // What others brought while we held the bus waits for us.
+        self.inner.pump();
+        status
     }
 
     /// Adds a device; a guest that has asked for offers hears of it at once. The key takes it away again.
@@ -202,6 +198,17 @@ impl VmBus {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    fn ring_doorbell(&self, connection_id: u32, flag: u16) -> HvStatus {
+        let state = self.lock();
+        let link = state.doorbells.get(&connection_id).and_then(|key| state.links.get(key));
+        let Some(link) = link else { return HvStatus::InvalidConnectionId };
+        if flag != 0 {
+            return HvStatus::InvalidParameter;
+        }
+        ring(&link.doorbell);
+        HvStatus::Success
     }
 
     fn post(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
