@@ -19,6 +19,9 @@ use crate::inspect::BusReport;
 use crate::log::Limiter;
 use crate::synic::Synic;
 
+/// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
+const HYPERVISOR_MESSAGE: u32 = 1 << 31;
+
 /// A VM's VMBus. Cloning shares it.
 #[derive(Clone)]
 pub struct VmBus {
@@ -127,6 +130,9 @@ impl VmBus {
             return HvStatus::InvalidConnectionId;
         }
         if payload.len() > MAX_MESSAGE_SIZE {
+            return HvStatus::InvalidParameter;
+        }
+        if message_type & HYPERVISOR_MESSAGE != 0 {
             return HvStatus::InvalidParameter;
         }
         if message_type != VMBUS_MESSAGE_TYPE {
