@@ -291,7 +291,8 @@ impl Inner {
             Event::Subchannels { key, total } => state.core.offer_subchannels(key, total),
             Event::Rescind(key) => state.core.rescind(key),
             Event::Reset { ticket } => {
-                state.reset_ticket = ticket;
+                // Two callers may draw their tickets in one order and get here in the other.
+                state.reset_ticket = state.reset_ticket.max(ticket);
                 state.core.reset();
             }
         }
