@@ -59,7 +59,7 @@ pub(crate) struct Control<W = AtomicU32> {
     /// Not 0: the producer waits until that many bytes are free. The producer's.
     pub(crate) pending_send_size: W,
     /// Real hosts keep statistics here: never read, never written.
-    reserved: [W; 12],
+    reserved: [u32; 12],
     /// What the ends can do.
     pub(crate) feature_bits: W,
 }
@@ -125,6 +125,9 @@ pub(crate) fn crosses(pending: u32, before: u32, now: u32, data_size: u32) -> bo
 pub(crate) fn pending_for(needed: u32) -> u32 {
     needed | 7
 }
+
+#[cfg(all(test, loom))]
+mod model;
 
 #[cfg(test)]
 mod tests {

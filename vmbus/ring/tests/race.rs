@@ -1,4 +1,4 @@
-//! No lost wake-up, with real threads (checklist 64 and 66). The model checker in `tests/loom.rs` covers what chance does not reach.
+//! No lost wake-up, with real threads (checklist 64 and 66). The model checker in `src/control/model.rs` covers what chance does not reach.
 //!
 //! `VMBUS_RING_RACES=10000000` runs more rounds than the suite does.
 
