@@ -50,7 +50,7 @@ struct Inbox {
 #[allow(clippy::large_enum_variant)]
 enum Event {
     Message { connection_id: u32, message: GuestBytes },
-    Closed(ChannelKey),
+    Closed { key: ChannelKey, serial: u64 },
     Released(GpadlKey),
     Subchannels { key: ChannelKey, total: u16 },
     Rescind(ChannelKey),
@@ -80,6 +80,8 @@ struct State {
     actions: Vec<Action>,
     /// Ticket of the last reset that began.
     reset_ticket: u64,
+    /// Counts channels handed to devices, so that each end can be told from the next one's.
+    channels_made: u64,
 }
 
 /// What the shell keeps of a channel that the guest knows.
@@ -106,6 +108,7 @@ impl VmBus {
                 doorbells: BTreeMap::new(),
                 actions: Vec::new(),
                 reset_ticket: 0,
+                channels_made: 0,
             };
             Inner {
                 ram,
@@ -281,9 +284,12 @@ impl Inner {
                 self.handle_message(state, connection_id, bytes);
                 return;
             }
-            Event::Closed(key) => {
-                if let Some(link) = state.links.get_mut(&key) {
-                    link.open = None;
+            Event::Closed { key, serial } => {
+                // The channel of an open that the device refused may end late: it is not the one that is open now.
+                let link = state.links.get_mut(&key);
+                let ended = link.and_then(|link| link.open.take_if(|open| open.serial == serial)).is_some();
+                if !ended {
+                    return;
                 }
                 state.core.closed(key);
             }
@@ -390,19 +396,21 @@ impl Inner {
     fn open(&self, state: &mut State, key: ChannelKey, params: OpenParams) -> bool {
         let Some(link) = state.links.get_mut(&key) else { return false };
         let (primary, relid, subchannel) = (params.primary, params.relid, params.subchannel);
-        let (channel, shared) = match self.make_channel(key, link, params, state.core.gpadl_table()) {
+        state.channels_made = state.channels_made.wrapping_add(1);
+        let serial = state.channels_made;
+        let (channel, shared) = match self.make_channel(key, serial, link, params, state.core.gpadl_table()) {
             Ok(made) => made,
             Err(error) => {
                 warn!(relid, error, "a channel could not be opened");
                 return false;
             }
         };
-        link.open = Some(shared);
         let Some(device) = state.devices.get_mut(&primary) else { return false };
-        // A device that refuses drops the channel: the bus then hears `Closed` for a channel that is not open, which means nothing.
+        // The bus hears of the end of a refused channel too; without an open channel that means nothing.
         match device.open(channel) {
             Ok(()) => {
                 debug!(relid, subchannel, "channel open");
+                link.open = Some(shared);
                 true
             }
             Err(error) => {
@@ -415,6 +423,7 @@ impl Inner {
     fn make_channel(
         &self,
         key: ChannelKey,
+        serial: u64,
         link: &Link,
         params: OpenParams,
         gpadls: Arc<crate::core::GpadlTable>,
@@ -434,6 +443,7 @@ impl Inner {
             ram: self.ram.clone(),
             user_data: params.user_data,
             key,
+            serial,
             relid: params.relid,
             subchannel: params.subchannel,
             event_flag: params.event_flag,
@@ -445,8 +455,8 @@ impl Inner {
 }
 
 impl BusLink {
-    pub(crate) fn closed(&self, key: ChannelKey) {
-        self.push(Event::Closed(key));
+    pub(crate) fn closed(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Closed { key, serial });
     }
 
     pub(crate) fn subchannels(&self, key: ChannelKey, total: u16) {

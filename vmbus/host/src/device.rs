@@ -100,6 +100,7 @@ pub struct Channel {
 /// What the bus keeps of an open channel.
 pub(crate) struct ChannelShared {
     pub(crate) key: ChannelKey,
+    pub(crate) serial: u64,
     pub(crate) relid: u32,
     pub(crate) subchannel: u16,
     event_flag: u16,
@@ -120,6 +121,7 @@ pub(crate) struct ChannelParts {
     pub(crate) ram: GuestRam,
     pub(crate) user_data: [u8; 120],
     pub(crate) key: ChannelKey,
+    pub(crate) serial: u64,
     pub(crate) relid: u32,
     pub(crate) subchannel: u16,
     pub(crate) event_flag: u16,
@@ -132,6 +134,7 @@ impl Channel {
     pub(crate) fn new(parts: ChannelParts) -> (Self, Arc<ChannelShared>) {
         let shared = Arc::new(ChannelShared {
             key: parts.key,
+            serial: parts.serial,
             relid: parts.relid,
             subchannel: parts.subchannel,
             event_flag: parts.event_flag,
@@ -151,7 +154,7 @@ impl Channel {
             gpadls: parts.gpadls,
             ram: parts.ram,
             user_data: parts.user_data,
-            closed: ClosedOnDrop { key: parts.key, bus: parts.bus },
+            closed: ClosedOnDrop { key: parts.key, serial: parts.serial, bus: parts.bus },
         };
         (channel, shared)
     }
@@ -266,11 +269,12 @@ impl ChannelShared {
 /// Reports the end of a channel, whoever ends it and however.
 struct ClosedOnDrop {
     key: ChannelKey,
+    serial: u64,
     bus: BusLink,
 }
 
 impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
-        self.bus.closed(self.key);
+        self.bus.closed(self.key, self.serial);
     }
 }
