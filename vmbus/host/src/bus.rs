@@ -37,6 +37,7 @@ struct Inner {
     reset_done: Condvar,
     link: BusLink,
     ignored: Limiter,
+    failed_opens: Limiter,
 }
 
 #[derive(Default)]
@@ -119,6 +120,7 @@ impl VmBus {
                 reset_done: Condvar::new(),
                 link,
                 ignored: Limiter::default(),
+                failed_opens: Limiter::default(),
             }
         });
         Self { inner }
@@ -401,7 +403,8 @@ impl Inner {
         let (channel, shared) = match self.make_channel(key, serial, link, params, state.core.gpadl_table()) {
             Ok(made) => made,
             Err(error) => {
-                warn!(relid, error, "a channel could not be opened");
+                self.failed_opens
+                    .log(|suppressed| warn!(relid, error, suppressed, "a channel could not be opened"));
                 return false;
             }
         };
@@ -414,7 +417,9 @@ impl Inner {
                 true
             }
             Err(error) => {
-                warn!(relid, %error, "the device refused to open a channel");
+                self.failed_opens.log(
+                    |suppressed| warn!(relid, %error, suppressed, "the device refused to open a channel"),
+                );
                 false
             }
         }
