@@ -3,6 +3,7 @@
 
 pub mod post;
 pub mod reply;
+pub mod shell;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
