@@ -27,7 +27,7 @@ pub enum Exit {
     GuestPanicked,
     /// The guest reset itself, with `--on-reset exit`.
     GuestReset,
-    /// `synthvm control SOCK stop`.
+    /// `synthvm control SOCK stop`, or Ctrl-A x on the console.
     Stopped,
     /// Stopped by this signal, because the guest did not power itself down.
     Signal(i32),
@@ -43,7 +43,7 @@ Exit status:
   4      a named file cannot be used: kernel, initrd, disk, serial file, socket
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)
-  7      stopped by `synthvm control SOCK stop`
+  7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
