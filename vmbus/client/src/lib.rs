@@ -1,1 +1,48 @@
-//! The guest's end of VMBus, shaped like the Windows kernel-mode client library. no_std + alloc.
+//! The guest's end of VMBus, with the semantics and the terms of the Windows kernel-mode client library (`VMBKMCL`). `no_std` + `alloc`.
+//!
+//! ```text
+//! Platform (hypercalls, slot, flags, memory, rings) -> Client (contact, offers) -> Channel (life, GPADLs, packets) <-> Driver (callbacks)
+//! ```
+//!
+//! | Windows | here |
+//! |---|---|
+//! | `VmbChannelAllocate`, `Cleanup` | [`Client::allocate`], [`Channel::cleanup`] |
+//! | `VmbChannelInitSet*`, `VmbClientChannelInitSet*` | [`Channel::init_set_target_pnp`] and its neighbours; only while disabled |
+//! | `VmbChannelEnable`, `Start`, `Pause`, `Disable` | [`Channel::enable`], [`Channel::start`], [`Channel::pause`], [`Channel::disable`] |
+//! | `EvtChannelOpened`, `Started`, `PostStarted`, `Suspend`, `Closed`, `ProcessPacket` ... | [`Driver`] |
+//! | `VmbChannelCreateGpadlFromMdl`, `FromBuffer`, `FromPfnList`, `DeleteGpadl` | [`Channel::create_gpadl_from_mdl`] and its neighbours |
+//! | `VmbPacketSend`, `SendWithExternalMdl`, `SendWithExternalPfns` | [`Channel::send`] and its neighbours |
+//! | `VmbChannelSendSynchronousRequest` | [`Channel::send_synchronous_request`] |
+//! | `VmbChannelPacketComplete`, `PacketFail` | [`Channel::packet_complete`], [`Channel::packet_fail`] |
+//! | client context, `Set/GetPointer` | fields of your [`Driver`], captures of a completion routine |
+//!
+//! Where Windows waits for ever, a client whose whole machine is idle says so instead ([`Error::Stalled`]): in the loopback VM's stepped mode
+//! a hang is a failed call.
+//!
+//! Rings are behind [`platform::Rings`]: reaching them needs mapped memory, which no `no_std` crate can make by itself.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod channel;
+mod client;
+mod connection;
+mod driver;
+mod error;
+pub mod gpadl;
+mod mdl;
+mod message;
+pub mod platform;
+mod status;
+
+pub use channel::{Answer, Channel, ChannelFlags, ChannelId, ChannelState, PacketObject, SendFlags, Waiting};
+pub use client::{Client, Stats};
+pub use connection::{ContactOptions, NEWEST_FIRST};
+pub use driver::{Completion, Driver, Received};
+pub use error::{Error, GpadlError};
+pub use gpadl::{GpadlFlags, GpadlHandle};
+pub use mdl::{Mdl, MdlError};
+pub use message::Offer;
+pub use platform::Platform;
+pub use status::NtStatus;

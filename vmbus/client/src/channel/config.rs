@@ -1,0 +1,224 @@
+//! Configuration: only while the channel is disabled (kmcl.md 3.2).
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use bitflags::bitflags;
+use vmbus_protocol::Guid;
+use vmbus_protocol::limits::PAGE_SIZE;
+
+use super::Channel;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::platform::Platform;
+
+bitflags! {
+    /// Flags of either end (`VMBUS_CHANNEL_INIT_FLAG_*`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ChannelFlags: u32 {
+        /// Packets have a pipe header (vmbus-core section 8): payloads keep their exact length.
+        const IS_PIPE = 0x1;
+    }
+}
+
+/// Packets without completion that a channel takes by default.
+const DEFAULT_QUOTA: u32 = 1 << 16;
+/// Payload bytes of one packet by default: what a Linux channel takes.
+const DEFAULT_MAX_PACKET: usize = 4096;
+/// External data of one packet by default.
+const DEFAULT_MAX_EXTERNAL: (u32, u32) = (1 << 20, 32);
+/// Largest packets that a ring of default size holds at once.
+const DEFAULT_DEPTH: usize = 16;
+/// Pages of one ring: control and data.
+pub(super) const MIN_RING_PAGES: usize = 2;
+/// Bytes of a pipe header.
+pub(super) const PIPE_HEADER: usize = 8;
+
+/// What the init calls set.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) max_packet: usize,
+    /// Bytes and pieces.
+    pub(super) max_external: (u32, u32),
+    /// Pages of the host→guest and the guest→host ring, control pages included.
+    ring_pages: Option<(usize, usize)>,
+    pub(super) target: Option<(Guid, Option<Guid>)>,
+    pub(super) subchannel: u16,
+    pub(super) target_vp: Option<u32>,
+    pub(super) user_data: [u8; 120],
+    pub(super) flags: ChannelFlags,
+    pub(super) friendly_name: String,
+    pub(super) quota: u32,
+    pub(super) manual: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_packet: DEFAULT_MAX_PACKET,
+            max_external: DEFAULT_MAX_EXTERNAL,
+            ring_pages: None,
+            target: None,
+            subchannel: 0,
+            target_vp: None,
+            user_data: [0; 120],
+            flags: ChannelFlags::empty(),
+            friendly_name: String::new(),
+            quota: DEFAULT_QUOTA,
+            manual: false,
+        }
+    }
+}
+
+impl Config {
+    /// Pages of the host→guest and the guest→host ring.
+    pub(super) fn ring_pages(&self) -> (usize, usize) {
+        self.ring_pages.unwrap_or_else(|| {
+            let packet = 24 + PIPE_HEADER + self.max_packet.next_multiple_of(8);
+            let (bytes, pieces) = self.max_external;
+            // Each piece takes a word for itself and may touch one page more than its bytes fill.
+            let external = 8 + (bytes as usize / PAGE_SIZE + 2 * pieces as usize) * 8;
+            let pages = |packet: usize| (packet * DEFAULT_DEPTH).div_ceil(PAGE_SIZE) + 1;
+            (pages(packet), pages(packet + external))
+        })
+    }
+}
+
+impl<P: Platform> Channel<'_, P> {
+    /// Which device to bind to: a class, and an instance of it or (`None`) any. `VmbClientChannelInitSetTargetPnp`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_target_pnp(&mut self, class: Guid, instance: Option<Guid>) -> Result<(), Error> {
+        self.disabled()?.target = Some((class, instance));
+        Ok(())
+    }
+
+    /// Binds to subchannel `index` of the device instead of its primary channel (0).
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_subchannel(&mut self, index: u16) -> Result<(), Error> {
+        self.disabled()?.subchannel = index;
+        Ok(())
+    }
+
+    /// VP that gets the channel's events; by default the connection's. `u32::MAX`: none, the channel is polled.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_target_vp(&mut self, vp: u32) -> Result<(), Error> {
+        self.disabled()?.target_vp = Some(vp);
+        Ok(())
+    }
+
+    /// The bytes that the channel is opened with; their meaning is the device's.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_user_data(&mut self, user_data: [u8; 120]) -> Result<(), Error> {
+        self.disabled()?.user_data = user_data;
+        Ok(())
+    }
+
+    /// Pages that the client donates for the rings: host→guest and guest→host, each with its control page, at least 2. By default they
+    /// hold 16 packets of the maximum size. `VmbClientChannelInitSetRingBufferPageCount`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`]; parameter 2 or 3 below 2 pages.
+    pub fn init_set_ring_buffer_page_count(&mut self, incoming: usize, outgoing: usize) -> Result<(), Error> {
+        let config = self.disabled()?;
+        for (number, pages) in [(2, incoming), (3, outgoing)] {
+            if pages < MIN_RING_PAGES {
+                return Err(Error::Parameter(number, "a ring needs a control page and a page of data"));
+            }
+        }
+        config.ring_pages = Some((incoming, outgoing));
+        Ok(())
+    }
+
+    /// Longest payload of a packet that will be sent, in bytes. `VmbChannelInitSetMaximumPacketSize`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`]; parameter 2 when 0.
+    pub fn init_set_maximum_packet_size(&mut self, bytes: usize) -> Result<(), Error> {
+        let config = self.disabled()?;
+        if bytes == 0 {
+            return Err(Error::Parameter(2, "a packet size of 0"));
+        }
+        config.max_packet = bytes;
+        Ok(())
+    }
+
+    /// Most external data of one packet: bytes, and pieces of the MDL chain. `VmbChannelInitSetMaximumExternalData`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`]; parameter 2 or 3 when 0.
+    pub fn init_set_maximum_external_data(&mut self, bytes: u32, chain_length: u32) -> Result<(), Error> {
+        let config = self.disabled()?;
+        if bytes == 0 {
+            return Err(Error::Parameter(2, "a data size of 0"));
+        }
+        if chain_length == 0 {
+            return Err(Error::Parameter(3, "a chain length of 0"));
+        }
+        config.max_external = (bytes, chain_length);
+        Ok(())
+    }
+
+    /// `VmbChannelInitSetFlags`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`]; parameter 2 for an unknown bit.
+    pub fn init_set_flags(&mut self, flags: ChannelFlags) -> Result<(), Error> {
+        let config = self.disabled()?;
+        if !ChannelFlags::all().contains(flags) {
+            return Err(Error::Parameter(2, "an unknown flag"));
+        }
+        config.flags = flags;
+        Ok(())
+    }
+
+    /// A name for logs. `VmbChannelInitSetFriendlyName`.
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_friendly_name(&mut self, name: &str) -> Result<(), Error> {
+        self.disabled()?.friendly_name = name.into();
+        Ok(())
+    }
+
+    /// The name for logs.
+    #[must_use]
+    pub fn friendly_name(&self) -> &str {
+        &self.record().config.friendly_name
+    }
+
+    /// The callbacks: `VmbChannelInitSetStateChangeCallbacks` and `VmbChannelInitSetProcessPacketCallbacks` in one. Without a driver packets
+    /// are fetched with [`Channel::receive`].
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_set_driver(&mut self, driver: Box<dyn Driver<P>>) -> Result<(), Error> {
+        self.disabled()?;
+        self.record_mut().driver = Some(driver);
+        Ok(())
+    }
+
+    /// Leaves the rings to the caller: the client neither reads nor writes them ([`Channel::rings`]).
+    ///
+    /// # Errors
+    /// [`Error::NotDisabled`].
+    pub fn init_suppress_queue_management(&mut self) -> Result<(), Error> {
+        self.disabled()?.manual = true;
+        Ok(())
+    }
+
+    fn disabled(&mut self) -> Result<&mut Config, Error> {
+        let record = self.record_mut();
+        if record.enabled || record.open.is_some() || record.busy {
+            return Err(Error::NotDisabled);
+        }
+        Ok(&mut record.config)
+    }
+}

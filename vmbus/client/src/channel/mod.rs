@@ -1,0 +1,261 @@
+//! A client channel: its record in the client, and the cursor that callers and callbacks work with.
+
+mod config;
+mod life;
+mod receive;
+mod send;
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use vmbus_protocol::Guid;
+
+use crate::client::Client;
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::gpadl::Kept;
+use crate::platform::{IncomingPacket, Platform};
+
+pub use config::ChannelFlags;
+pub use send::{Answer, PacketObject, SendFlags, Waiting};
+
+use config::Config;
+use send::{Queued, Routine};
+
+/// Names a channel object of one client; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub(crate) u32);
+
+/// A channel of a client, for as long as somebody works with it. Callbacks get one; [`Client::channel`] makes one.
+pub struct Channel<'a, P: Platform> {
+    pub(crate) client: &'a mut Client<P>,
+    pub(crate) id: ChannelId,
+}
+
+/// Where a channel stands (kmcl.md section 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelState {
+    /// Configuration is possible; nothing else is.
+    Disabled,
+    /// Enabled; the offer has not come yet.
+    Waiting,
+    /// Open, no packets flow.
+    Paused,
+    /// Packets flow.
+    Started,
+}
+
+/// All that the client keeps of a channel.
+pub(crate) struct Record<P: Platform> {
+    config: Config,
+    enabled: bool,
+    /// Not paused by the caller.
+    active: bool,
+    driver: Option<Box<dyn Driver<P>>>,
+    /// A callback has the driver right now.
+    busy: bool,
+    /// Why the last enabling led to nothing.
+    pub(crate) failure: Option<Error>,
+    open: Option<Open<P>>,
+    /// Not yet in the ring, in order.
+    queue: VecDeque<Queued<P>>,
+    /// In the ring or with the host.
+    in_flight: BTreeMap<u64, Routine<P>>,
+    next_transaction: u64,
+    /// Rises with each close: completions of an earlier life mean nothing.
+    epoch: u32,
+}
+
+/// What only an open channel has.
+pub(crate) struct Open<P: Platform> {
+    pub(crate) relid: u32,
+    connection_id: u32,
+    instance: Guid,
+    rings: P::Rings,
+    ring_pages: Vec<u64>,
+    ring_gpadl: u32,
+    pub(crate) gpadls: BTreeMap<u32, Kept>,
+    /// Packets may go into the ring: from before the started callback to the end of suspend.
+    sending: bool,
+    /// Packets may be delivered: from after the started callback to the start of suspend.
+    receiving: bool,
+    /// The host signalled, or something else says that the ring must be looked at.
+    event: bool,
+    /// The quota ended the reading: only a completion begins it again.
+    blocked: bool,
+    /// The ring is not read any more: the driver failed a packet, or the host broke the ring.
+    stopped: Option<Error>,
+    /// Read from the ring, not yet delivered.
+    pending: VecDeque<IncomingPacket>,
+    /// Delivered, not yet completed.
+    outstanding: u32,
+    /// Delivered since the last processing-complete callback.
+    delivered: u32,
+}
+
+impl<P: Platform> Default for Record<P> {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            enabled: false,
+            active: true,
+            driver: None,
+            busy: false,
+            failure: None,
+            open: None,
+            queue: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            next_transaction: 1,
+            epoch: 0,
+        }
+    }
+}
+
+impl<P: Platform> Record<P> {
+    pub(crate) fn relid(&self) -> Option<u32> {
+        self.open.as_ref().map(|open| open.relid)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    pub(crate) fn has_gpadl(&self, id: u32) -> bool {
+        self.open.as_ref().is_some_and(|open| open.ring_gpadl == id || open.gpadls.contains_key(&id))
+    }
+
+    pub(crate) fn event(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.event = true;
+        }
+    }
+}
+
+impl<P: Platform> Channel<'_, P> {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// The client it belongs to, to look at.
+    #[must_use]
+    pub fn client(&self) -> &Client<P> {
+        self.client
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn state(&self) -> ChannelState {
+        let record = self.record();
+        match &record.open {
+            Some(open) if open.sending => ChannelState::Started,
+            Some(_) => ChannelState::Paused,
+            None if record.enabled => ChannelState::Waiting,
+            None => ChannelState::Disabled,
+        }
+    }
+
+    /// Why the last enabling led to nothing, or why the queue of an open channel was stopped.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        let record = self.record();
+        record.open.as_ref().and_then(|open| open.stopped).or(record.failure)
+    }
+
+    /// Its number on this connection, when open.
+    #[must_use]
+    pub fn relid(&self) -> Option<u32> {
+        self.record().relid()
+    }
+
+    /// The instance that it is bound to, when open. `VmbChannelGetInterfaceInstance`.
+    #[must_use]
+    pub fn interface_instance(&self) -> Option<Guid> {
+        self.open_ref().map(|open| open.instance)
+    }
+
+    /// Packets that were delivered and not yet completed.
+    #[must_use]
+    pub fn outstanding_packets(&self) -> u32 {
+        self.open_ref().map_or(0, |open| open.outstanding)
+    }
+
+    /// Packets of ours that wait for ring space, and those that wait for the host's completion.
+    #[must_use]
+    pub fn queued_packets(&self) -> (usize, usize) {
+        let record = self.record();
+        (record.queue.len(), record.in_flight.len())
+    }
+
+    /// Most received packets that may be without completion at one time, those that wait to be delivered among them. 65,536 by default.
+    /// Lowering it only stops the reading; raising it does not begin it again, only a completion does. `VmbChannelSetTransactionQuota`.
+    ///
+    /// # Errors
+    /// Parameter 2 when it is 0.
+    pub fn set_transaction_quota(&mut self, quota: u32) -> Result<(), Error> {
+        if quota == 0 {
+            return Err(Error::Parameter(2, "a quota of 0"));
+        }
+        self.record_mut().config.quota = quota;
+        Ok(())
+    }
+
+    /// The rings of an open channel with suppressed queue management (see [`Channel::init_suppress_queue_management`]).
+    pub fn rings(&mut self) -> Option<&mut P::Rings> {
+        let record = self.record_mut();
+        let manual = record.config.manual;
+        record.open.as_mut().filter(|_| manual).map(|open| &mut open.rings)
+    }
+
+    /// Tests and clears the event of an open channel with suppressed queue management. Pump first ([`Client::poll`]).
+    pub fn take_event(&mut self) -> bool {
+        self.open_mut().is_some_and(|open| core::mem::take(&mut open.event))
+    }
+
+    /// Signals the host.
+    pub fn signal(&mut self) {
+        if let Some(connection_id) = self.open_ref().map(|open| open.connection_id) {
+            self.client.signal(connection_id);
+        }
+    }
+
+    pub(crate) fn record(&self) -> &Record<P> {
+        // A cursor is only made for a channel that exists, and only `cleanup`, which consumes it, removes one.
+        &self.client.channels[&self.id]
+    }
+
+    pub(crate) fn record_mut(&mut self) -> &mut Record<P> {
+        self.client.channels.get_mut(&self.id).unwrap_or_else(|| unreachable!("a cursor's channel exists"))
+    }
+
+    pub(crate) fn open_ref(&self) -> Option<&Open<P>> {
+        self.record().open.as_ref()
+    }
+
+    pub(crate) fn open_mut(&mut self) -> Option<&mut Open<P>> {
+        self.record_mut().open.as_mut()
+    }
+
+    /// Calls the driver, if there is one and no callback has it.
+    fn call<T>(&mut self, callback: impl FnOnce(&mut dyn Driver<P>, &mut Channel<'_, P>) -> T) -> Option<T> {
+        let mut driver = self.record_mut().driver.take()?;
+        self.record_mut().busy = true;
+        let result = callback(&mut *driver, self);
+        let record = self.record_mut();
+        record.busy = false;
+        record.driver = Some(driver);
+        Some(result)
+    }
+}
+
+impl<P: Platform> core::fmt::Debug for Channel<'_, P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Channel").field("id", &self.id).field("state", &self.state()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,421 @@
+//! Packets to the host: inline, with external data, synchronous; queueing in order when the ring is full.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use bitflags::bitflags;
+use vmbus_protocol::limits::PAGE_SIZE;
+
+use super::Channel;
+use super::config::ChannelFlags;
+use super::receive::pipe_header;
+use crate::error::Error;
+use crate::mdl::{Mdl, Range, pages_of};
+use crate::platform::{OutgoingKind, OutgoingPacket, Platform, RingFault, Rings, Space};
+
+bitflags! {
+    /// Flags of a send (`VMBUS_CHANNEL_FORMAT_FLAG_*`).
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct SendFlags: u32 {
+        /// The host must complete the packet; until then it is outstanding.
+        const WAIT_FOR_COMPLETION = 0x1;
+        /// With an external MDL: the caller's length counts even beyond the MDL's byte count, up to the end of its last page; only the first
+        /// piece of the chain is used.
+        const FORCE_MDL_LENGTH = 0x2;
+        /// The inline buffer is pageable. Buffers are copied before a call returns, so it changes nothing here.
+        const PAGED_BUFFER = 0x4;
+    }
+}
+
+/// How a packet ended.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The host's completion payload (a multiple of 8 bytes), or nothing for a packet that was only to be placed in the ring.
+    pub result: Result<&'a [u8], Error>,
+}
+
+/// A completion routine: called once, when the host has completed the packet, or (without `WAIT_FOR_COMPLETION`) when it is in the ring, or
+/// when it was cancelled.
+type CompletionRoutine<P> = Box<dyn FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send>;
+
+/// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it; a packet that is not sent is simply dropped.
+pub struct PacketObject<P: Platform> {
+    routine: Option<CompletionRoutine<P>>,
+}
+
+impl<P: Platform> Default for PacketObject<P> {
+    fn default() -> Self {
+        Self { routine: None }
+    }
+}
+
+impl<P: Platform> PacketObject<P> {
+    /// A packet without completion routine: it vanishes when it is done. `VmbPacketAllocate`.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// With a completion routine. `VmbPacketSetCompletionRoutine`.
+    #[must_use]
+    pub fn with_routine(routine: impl FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send + 'static) -> Self {
+        Self { routine: Some(Box::new(routine)) }
+    }
+}
+
+/// How long a synchronous request may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Until it is answered or the channel ends.
+    Forever,
+    /// Not for ring space: a packet that does not fit now is not queued (a timeout of 0 in Windows).
+    NotForSpace,
+}
+
+/// Who hears of the end of a packet.
+pub(super) enum Routine<P: Platform> {
+    None,
+    Call(CompletionRoutine<P>),
+    /// A synchronous request: the answer goes to this place.
+    Sync(u64),
+}
+
+impl<P: Platform> Routine<P> {
+    fn is_sync(&self, key: u64) -> bool {
+        matches!(self, Self::Sync(other) if *other == key)
+    }
+}
+
+/// A packet that waits for ring space.
+pub(super) struct Queued<P: Platform> {
+    kind: OutgoingKind,
+    transaction_id: u64,
+    wait: bool,
+    header: Vec<u8>,
+    payload: Vec<u8>,
+    routine: Routine<P>,
+}
+
+impl<P: Platform> Channel<'_, P> {
+    /// Sends `buffer`, with a chain of external data if there is one. When the ring is full, or the channel not started yet, the packet
+    /// waits its turn. `VmbPacketSend`.
+    ///
+    /// # Errors
+    /// [`Error`]: the packet was not sent and its routine is not called.
+    pub fn send(
+        &mut self,
+        packet: PacketObject<P>,
+        buffer: &[u8],
+        external: Option<&Mdl>,
+        flags: SendFlags,
+    ) -> Result<(), Error> {
+        let ranges = external.map(|mdl| mdl.ranges(0, mdl.total_bytes()));
+        self.submit(packet, buffer, ranges.as_deref(), flags)
+    }
+
+    /// Sends `buffer` with `length` bytes (0: all) from `offset` of an MDL chain as external data. `VmbPacketSendWithExternalMdl`.
+    ///
+    /// # Errors
+    /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 7), offset or length outside the chain (5, 6).
+    pub fn send_with_external_mdl(
+        &mut self,
+        packet: PacketObject<P>,
+        buffer: &[u8],
+        mdl: &Mdl,
+        offset: u64,
+        length: u64,
+        flags: SendFlags,
+    ) -> Result<(), Error> {
+        if !flags.contains(SendFlags::WAIT_FOR_COMPLETION) {
+            return Err(Error::Parameter(7, "external data without WAIT_FOR_COMPLETION"));
+        }
+        let ranges = external_ranges(mdl, offset, length, flags)?;
+        self.submit(packet, buffer, Some(&ranges), flags)
+    }
+
+    /// Sends `buffer` with whole pages as external data. `VmbPacketSendWithExternalPfns`.
+    ///
+    /// # Errors
+    /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 6), no page (5).
+    pub fn send_with_external_pfns(
+        &mut self,
+        packet: PacketObject<P>,
+        buffer: &[u8],
+        pages: &[u64],
+        flags: SendFlags,
+    ) -> Result<(), Error> {
+        if !flags.contains(SendFlags::WAIT_FOR_COMPLETION) {
+            return Err(Error::Parameter(6, "external data without WAIT_FOR_COMPLETION"));
+        }
+        let bytes = pages.len().checked_mul(PAGE_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
+        let byte_count =
+            bytes.filter(|&bytes| bytes != 0).ok_or(Error::Parameter(5, "no page, or too many"))?;
+        self.submit(packet, buffer, Some(&[Range { byte_count, byte_offset: 0, pages }]), flags)
+    }
+
+    /// Sends a packet and waits for its completion (without `WAIT_FOR_COMPLETION`: until it is in the ring). Returns the bytes written to
+    /// `answer`. `VmbChannelSendSynchronousRequest`.
+    ///
+    /// # Errors
+    /// Parameter 7 when `answer` is no multiple of 8 bytes: nothing is sent. [`Error::Full`] with [`Waiting::NotForSpace`].
+    /// [`Error::State`] when the channel is not started, since no answer could come. [`Error::Cancelled`], [`Error::Removed`].
+    /// [`Error::AnswerTooLong`].
+    pub fn send_synchronous_request(
+        &mut self,
+        buffer: &[u8],
+        external: Option<&Mdl>,
+        flags: SendFlags,
+        answer: &mut [u8],
+        waiting: Waiting,
+    ) -> Result<usize, Error> {
+        if !answer.len().is_multiple_of(8) {
+            return Err(Error::Parameter(7, "a completion buffer that is no multiple of 8 bytes"));
+        }
+        let wait = flags.contains(SendFlags::WAIT_FOR_COMPLETION);
+        match self.open_ref() {
+            Some(open) if !open.sending => return Err(Error::State("paused")),
+            // In the started callback: no completion can come before it returns.
+            Some(open) if wait && !open.receiving => return Err(Error::State("not started")),
+            Some(_) => {}
+            None => return Err(Error::State("not open")),
+        }
+        let key = self.client.next_answer;
+        self.client.next_answer += 1;
+        let ranges = external.map(|mdl| mdl.ranges(0, mdl.total_bytes()));
+        let packet = self.make(buffer, ranges.as_deref(), flags, Routine::Sync(key))?;
+        self.enqueue(packet);
+        let queued = self.record().queue.iter().any(|packet| packet.routine.is_sync(key));
+        if waiting == Waiting::NotForSpace && queued {
+            self.forget(key);
+            return Err(Error::Full);
+        }
+        let bytes =
+            self.client.wait_until(|client| client.answers.remove(&key)).inspect_err(|_| self.forget(key))?;
+        let place = answer.get_mut(..bytes.len()).ok_or(Error::AnswerTooLong(bytes.len()))?;
+        place.copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    /// A completion, or anything else that is made here.
+    pub(super) fn send_raw(
+        &mut self,
+        kind: OutgoingKind,
+        transaction_id: u64,
+        buffer: &[u8],
+    ) -> Result<(), Error> {
+        let payload = self.framed(buffer)?;
+        let routine = Routine::None;
+        self.enqueue(Queued { kind, transaction_id, wait: false, header: Vec::new(), payload, routine });
+        Ok(())
+    }
+
+    pub(super) fn check_size(&self, bytes: usize) -> Result<(), Error> {
+        let limit = self.record().config.max_packet;
+        if bytes > limit { Err(Error::TooBig { bytes, limit }) } else { Ok(()) }
+    }
+
+    /// Writes as much of the queue as the ring takes. True when anything was written.
+    pub(super) fn flush(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let record = self.record_mut();
+            let (Some(open), Some(packet)) = (&mut record.open, record.queue.front()) else { return any };
+            if !open.sending || open.stopped == Some(Error::Protocol) {
+                return any;
+            }
+            let outcome = open.rings.write(&OutgoingPacket {
+                kind: packet.kind,
+                transaction_id: packet.transaction_id,
+                completion_requested: packet.wait,
+                header: &packet.header,
+                payload: &packet.payload,
+            });
+            let connection_id = open.connection_id;
+            match outcome {
+                Ok(signal) => {
+                    any = true;
+                    if let Some(packet) = self.record_mut().queue.pop_front() {
+                        self.written(packet);
+                    }
+                    if signal {
+                        self.client.signal(connection_id);
+                    }
+                }
+                Err(RingFault::Full { needed }) => match open.rings.wait_for_space(needed) {
+                    Ok(Space::Ready) => {}
+                    // Any pump tries again; the host's signal is what ends the platform's wait.
+                    Ok(Space::Signalled | Space::Poll) => return any,
+                    Err(_) => {
+                        self.stop(Error::Protocol);
+                        return any;
+                    }
+                },
+                Err(RingFault::TooBig { length, limit }) => {
+                    let error = Error::TooBig { bytes: length as usize, limit: limit as usize };
+                    if let Some(packet) = self.record_mut().queue.pop_front() {
+                        self.end(packet.routine, Err(error));
+                    }
+                }
+                Err(RingFault::Corrupt) => {
+                    self.stop(Error::Protocol);
+                    return any;
+                }
+            }
+        }
+    }
+
+    /// The host has completed `transaction_id`.
+    pub(super) fn finish(&mut self, transaction_id: u64, payload: Vec<u8>) {
+        match self.record_mut().in_flight.remove(&transaction_id) {
+            Some(routine) => self.end(routine, Ok(payload)),
+            None => self.client.count(|stats| stats.stray_completions += 1),
+        }
+    }
+
+    /// Ends everything that is queued or in flight.
+    pub(super) fn cancel_packets(&mut self, why: Error) {
+        while let Some(packet) = self.record_mut().queue.pop_front() {
+            self.end(packet.routine, Err(why));
+        }
+        while let Some((_, routine)) = self.record_mut().in_flight.pop_first() {
+            self.end(routine, Err(why));
+        }
+    }
+
+    fn submit(
+        &mut self,
+        packet: PacketObject<P>,
+        buffer: &[u8],
+        ranges: Option<&[Range<'_>]>,
+        flags: SendFlags,
+    ) -> Result<(), Error> {
+        if self.record().config.manual {
+            return Err(Error::State("without queue management"));
+        }
+        if !self.record().enabled {
+            return Err(Error::State("disabled"));
+        }
+        let routine = packet.routine.map_or(Routine::None, Routine::Call);
+        let packet = self.make(buffer, ranges, flags, routine)?;
+        self.enqueue(packet);
+        Ok(())
+    }
+
+    fn make(
+        &mut self,
+        buffer: &[u8],
+        ranges: Option<&[Range<'_>]>,
+        flags: SendFlags,
+        routine: Routine<P>,
+    ) -> Result<Queued<P>, Error> {
+        if !SendFlags::all().contains(flags) {
+            return Err(Error::Parameter(5, "an unknown flag"));
+        }
+        self.check_size(buffer.len())?;
+        let (kind, header) = match ranges {
+            Some(ranges) => (OutgoingKind::GpaDirect, self.range_list(ranges)?),
+            None => (OutgoingKind::InBand, Vec::new()),
+        };
+        let payload = self.framed(buffer)?;
+        let record = self.record_mut();
+        let transaction_id = record.next_transaction;
+        record.next_transaction = record.next_transaction.wrapping_add(1).max(1);
+        let wait = flags.contains(SendFlags::WAIT_FOR_COMPLETION);
+        Ok(Queued { kind, transaction_id, wait, header, payload, routine })
+    }
+
+    fn framed(&self, buffer: &[u8]) -> Result<Vec<u8>, Error> {
+        if !self.record().config.flags.contains(ChannelFlags::IS_PIPE) {
+            return Ok(buffer.to_vec());
+        }
+        let len = u32::try_from(buffer.len()).map_err(|_| Error::Parameter(3, "a length beyond 32 bits"))?;
+        Ok([&pipe_header(len)[..], buffer].concat())
+    }
+
+    /// The type-specific header of a GPA-direct packet (vmbus-core 6.3).
+    fn range_list(&self, ranges: &[Range<'_>]) -> Result<Vec<u8>, Error> {
+        let bytes: u64 = ranges.iter().map(|range| u64::from(range.byte_count)).sum();
+        let (max_bytes, max_pieces) = self.record().config.max_external;
+        let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
+        if count == 0 {
+            return Err(Error::Parameter(4, "external data of no bytes"));
+        }
+        if bytes > u64::from(max_bytes) || count > max_pieces {
+            return Err(Error::ExternalData { bytes, pieces: ranges.len() });
+        }
+        let mut list = Vec::new();
+        list.extend_from_slice(&[0; 4]);
+        list.extend_from_slice(&count.to_le_bytes());
+        for range in ranges {
+            list.extend_from_slice(&range.head().to_le_bytes());
+            list.extend(range.pages.iter().flat_map(|page| page.to_le_bytes()));
+        }
+        Ok(list)
+    }
+
+    fn enqueue(&mut self, packet: Queued<P>) {
+        self.record_mut().queue.push_back(packet);
+        self.flush();
+    }
+
+    fn written(&mut self, packet: Queued<P>) {
+        if packet.wait {
+            self.record_mut().in_flight.insert(packet.transaction_id, packet.routine);
+        } else {
+            self.end(packet.routine, Ok(Vec::new()));
+        }
+    }
+
+    fn end(&mut self, routine: Routine<P>, result: Result<Vec<u8>, Error>) {
+        match routine {
+            Routine::None => {}
+            Routine::Sync(key) => {
+                self.client.answers.insert(key, result);
+            }
+            Routine::Call(routine) => {
+                let result = result.as_deref().map_err(|&error| error);
+                routine(self, Answer { result });
+            }
+        }
+    }
+
+    /// A synchronous request that nobody waits for any more.
+    fn forget(&mut self, key: u64) {
+        let record = self.record_mut();
+        record.queue.retain(|packet| !packet.routine.is_sync(key));
+        for routine in record.in_flight.values_mut().filter(|routine| routine.is_sync(key)) {
+            *routine = Routine::None;
+        }
+    }
+}
+
+/// The part of a chain that goes with a packet.
+fn external_ranges(mdl: &Mdl, offset: u64, length: u64, flags: SendFlags) -> Result<Vec<Range<'_>>, Error> {
+    let forced = flags.contains(SendFlags::FORCE_MDL_LENGTH);
+    let total = if forced {
+        // To the end of the last page of the first piece.
+        mdl.pages().len() as u64 * PAGE_SIZE as u64
+            - u64::from(mdl.byte_offset()).min(mdl.pages().len() as u64 * PAGE_SIZE as u64)
+    } else {
+        mdl.total_bytes()
+    };
+    let described = if forced { u64::from(mdl.byte_count()) } else { total };
+    if offset > described {
+        return Err(Error::Parameter(5, "an offset beyond the MDL"));
+    }
+    let length = if length == 0 { described - offset } else { length };
+    if length > total - offset {
+        return Err(Error::Parameter(6, "a length beyond the MDL"));
+    }
+    if !forced {
+        return Ok(mdl.ranges(offset, length));
+    }
+    let start = u64::from(mdl.byte_offset()) + offset;
+    let (page, byte_offset) = ((start / PAGE_SIZE as u64) as usize, (start % PAGE_SIZE as u64) as u32);
+    let byte_count = length as u32;
+    let count = pages_of(byte_offset, byte_count);
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    Ok(alloc::vec![Range { byte_count, byte_offset, pages: &mdl.pages()[page..page + count] }])
+}

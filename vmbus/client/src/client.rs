@@ -1,0 +1,327 @@
+//! The client itself: one connection, its offers, its channels, and the pump that moves them all.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
+
+use vmbus_protocol::offer::HvStatus;
+use vmbus_protocol::{Guid, MessageBuffer, Version};
+
+use crate::channel::{Channel, ChannelId, Record};
+use crate::driver::Driver;
+use crate::error::Error;
+use crate::message::{HostMessage, Offer, Reply};
+use crate::platform::{Platform, Wake};
+
+/// Replies that nobody has asked for yet: kept for a moment, because they may come before the question is put.
+const MAX_REPLIES: usize = 64;
+/// Tries of one HvPostMessage while the host's queue is full.
+const MAX_POST_ATTEMPTS: u32 = 10_000;
+/// The first handle, as Linux has it.
+const FIRST_GPADL: u32 = 0xE1E10;
+
+/// A guest's VMBus: connection, offers, channels. Driven by one thread.
+///
+/// Everything that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps meanwhile: messages are taken, rings of other channels
+/// are served. Otherwise nothing happens until [`Client::poll`], [`Client::wait`] or [`Client::run_until_idle`] is called.
+pub struct Client<P: Platform> {
+    pub(crate) platform: P,
+    pub(crate) version: Version,
+    pub(crate) connection_id: u32,
+    pub(crate) target_vp: u32,
+    pub(crate) offers: BTreeMap<u32, Offer>,
+    pub(crate) offers_delivered: bool,
+    /// Relids that the host took away and the client has not released yet.
+    pub(crate) rescinded: BTreeSet<u32>,
+    pub(crate) channels: BTreeMap<ChannelId, Record<P>>,
+    pub(crate) answers: BTreeMap<u64, Result<Vec<u8>, Error>>,
+    pub(crate) next_answer: u64,
+    next_channel: u32,
+    next_gpadl: u32,
+    replies: VecDeque<Reply>,
+    stats: Stats,
+}
+
+/// What happened that should not, or that is worth counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Messages from the host.
+    pub messages: u64,
+    /// Of them, those of unknown type or too short.
+    pub unknown_messages: u64,
+    /// Replies that nobody had asked for.
+    pub stray_replies: u64,
+    /// Events for channels that are not open.
+    pub stray_events: u64,
+    /// Completions whose transaction id names nothing outstanding.
+    pub stray_completions: u64,
+    /// Signals to the host.
+    pub signals: u64,
+    /// GPADLs that a driver had not deleted when its closed callback ended.
+    pub leaked_gpadls: u64,
+}
+
+impl<P: Platform> Client<P> {
+    pub(crate) fn new(platform: P, version: Version, target_vp: u32) -> Self {
+        Self {
+            platform,
+            version,
+            connection_id: 0,
+            target_vp,
+            offers: BTreeMap::new(),
+            offers_delivered: false,
+            rescinded: BTreeSet::new(),
+            channels: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            next_answer: 0,
+            next_channel: 1,
+            next_gpadl: FIRST_GPADL,
+            replies: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The negotiated version.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// What the host offers now, by relid.
+    pub fn offers(&self) -> impl Iterator<Item = &Offer> {
+        self.offers.values().filter(|offer| !self.rescinded.contains(&offer.relid))
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// A new channel object: disabled, not bound to any offer. `VmbChannelAllocate` with `IsServer` false.
+    pub fn allocate(&mut self) -> ChannelId {
+        let id = ChannelId(self.next_channel);
+        self.next_channel += 1;
+        self.channels.insert(id, Record::default());
+        id
+    }
+
+    /// The channel, to work with.
+    ///
+    /// # Panics
+    /// When it was cleaned up: ids are not reused.
+    pub fn channel(&mut self, id: ChannelId) -> Channel<'_, P> {
+        assert!(self.channels.contains_key(&id), "{id:?} was cleaned up");
+        Channel { client: self, id }
+    }
+
+    /// Allocates a channel with default settings for the device (`instance` `None`: any of the class), enables it and waits until it is open.
+    ///
+    /// # Errors
+    /// The device is not there, or the open failed. The channel is then gone.
+    pub fn open(
+        &mut self,
+        class: Guid,
+        instance: Option<Guid>,
+        driver: Option<Box<dyn Driver<P>>>,
+    ) -> Result<ChannelId, Error> {
+        let id = self.allocate();
+        let mut channel = self.channel(id);
+        channel.init_set_target_pnp(class, instance)?;
+        if let Some(driver) = driver {
+            channel.init_set_driver(driver)?;
+        }
+        channel.enable()?;
+        self.wait_for_open(id).inspect_err(|_| {
+            self.channels.remove(&id);
+        })?;
+        Ok(id)
+    }
+
+    /// Waits until an enabled channel is open, its callbacks included.
+    ///
+    /// # Errors
+    /// Why it is not: [`Error::Stalled`] when no such device is offered.
+    pub fn wait_for_open(&mut self, id: ChannelId) -> Result<(), Error> {
+        loop {
+            self.poll();
+            let record = self.channels.get(&id).ok_or(Error::State("cleaned up"))?;
+            if let Some(failure) = record.failure {
+                return Err(failure);
+            }
+            if record.is_open() {
+                return Ok(());
+            }
+            if !record.is_enabled() {
+                return Err(Error::State("disabled"));
+            }
+            if self.platform.wait() == Wake::Never {
+                return Err(Error::Stalled);
+            }
+        }
+    }
+
+    /// Handles all that is there now: messages, offers for enabled channels, rescinds, packets. True when there was anything.
+    pub fn poll(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let mut progress = self.pump();
+            progress |= self.settle_rescinds();
+            progress |= self.connect_waiting();
+            if !progress {
+                return any;
+            }
+            any = true;
+        }
+    }
+
+    /// Handles what is there, or waits for something and handles that. False when nothing will ever come.
+    pub fn wait(&mut self) -> bool {
+        self.poll() || (self.platform.wait() == Wake::Something && (self.poll(), true).1)
+    }
+
+    /// Lets machine and client run until both are idle. Only where the machine runs in this thread ([`Platform::step`]).
+    pub fn run_until_idle(&mut self) {
+        while self.poll() || self.platform.step() {}
+    }
+
+    /// Takes messages and events and serves rings: what may happen inside any wait.
+    pub(crate) fn pump(&mut self) -> bool {
+        let mut any = self.take_messages();
+        any |= self.take_events();
+        any | self.serve_rings()
+    }
+
+    /// Pumps until `done` has something.
+    pub(crate) fn wait_until<T>(
+        &mut self,
+        mut done: impl FnMut(&mut Self) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        loop {
+            // What is waited for may be the last thing that comes.
+            let progress = self.pump();
+            if let Some(result) = done(self) {
+                return result;
+            }
+            if !progress && self.platform.wait() == Wake::Never {
+                return Err(Error::Stalled);
+            }
+        }
+    }
+
+    /// Waits for a reply that `pick` recognises. With `relid`, a rescind of that channel ends the wait.
+    pub(crate) fn wait_for_reply<T>(
+        &mut self,
+        relid: Option<u32>,
+        mut pick: impl FnMut(&Reply) -> Option<T>,
+    ) -> Result<T, Error> {
+        self.wait_until(|client| {
+            let found = client.replies.iter().enumerate().find_map(|(at, reply)| Some((at, pick(reply)?)));
+            if let Some((at, value)) = found {
+                client.replies.remove(at);
+                return Some(Ok(value));
+            }
+            relid.filter(|relid| client.rescinded.contains(relid)).map(|_| Err(Error::Removed))
+        })
+    }
+
+    /// Forgets replies that an earlier, failed exchange may have left.
+    pub(crate) fn forget_replies(&mut self, stale: impl Fn(&Reply) -> bool) {
+        self.replies.retain(|reply| !stale(reply));
+    }
+
+    /// Posts a message, again and again while the host's queue is full.
+    pub(crate) fn post(&mut self, message: &MessageBuffer) -> Result<(), Error> {
+        self.post_on(self.connection_id, message)
+    }
+
+    pub(crate) fn post_on(&mut self, connection_id: u32, message: &MessageBuffer) -> Result<(), Error> {
+        for attempt in 1..=MAX_POST_ATTEMPTS {
+            match self.platform.post_message(connection_id, message.as_bytes()) {
+                HvStatus::Success => return Ok(()),
+                HvStatus::InsufficientBuffers => self.platform.back_off(attempt),
+                status => return Err(Error::Post(status)),
+            }
+        }
+        Err(Error::Busy)
+    }
+
+    pub(crate) fn signal(&mut self, connection_id: u32) {
+        self.stats.signals += 1;
+        // A guest never repeats a signal: the id is good from the offer to the release.
+        let _ = self.platform.signal_event(connection_id);
+    }
+
+    pub(crate) fn count(&mut self, with: impl FnOnce(&mut Stats)) {
+        with(&mut self.stats);
+    }
+
+    /// A handle that no GPADL of this connection has; never 0.
+    pub(crate) fn new_gpadl_id(&mut self) -> u32 {
+        loop {
+            let id = self.next_gpadl;
+            self.next_gpadl = self.next_gpadl.wrapping_add(1);
+            let used = self.channels.values().any(|record| record.has_gpadl(id));
+            if id != 0 && !used {
+                return id;
+            }
+        }
+    }
+
+    fn take_messages(&mut self) -> bool {
+        let mut any = false;
+        while let Some(message) = self.platform.take_message() {
+            any = true;
+            self.stats.messages += 1;
+            match HostMessage::parse(message.as_bytes()) {
+                Some(HostMessage::Offer(offer)) => {
+                    self.offers.insert(offer.relid, offer);
+                }
+                // A channel that we have released already: the two messages crossed.
+                Some(HostMessage::Rescind(relid)) if !self.offers.contains_key(&relid) => {}
+                Some(HostMessage::Rescind(relid)) => {
+                    self.rescinded.insert(relid);
+                }
+                Some(HostMessage::OffersDelivered) => self.offers_delivered = true,
+                Some(HostMessage::Reply(reply)) => {
+                    if self.replies.len() == MAX_REPLIES {
+                        self.replies.pop_front();
+                        self.stats.stray_replies += 1;
+                    }
+                    self.replies.push_back(reply);
+                }
+                None => self.stats.unknown_messages += 1,
+            }
+        }
+        any
+    }
+
+    fn take_events(&mut self) -> bool {
+        let (channels, stats) = (&mut self.channels, &mut self.stats);
+        let mut any = false;
+        self.platform.take_events(&mut |flag| {
+            any = true;
+            match channels.values_mut().find(|record| record.relid() == Some(u32::from(flag))) {
+                Some(record) => record.event(),
+                None => stats.stray_events += 1,
+            }
+        });
+        any
+    }
+}
+
+impl<P: Platform> core::fmt::Debug for Client<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Client")
+            .field("version", &self.version)
+            .field("offers", &self.offers.len())
+            .field("channels", &self.channels.len())
+            .finish_non_exhaustive()
+    }
+}

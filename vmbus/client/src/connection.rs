@@ -1,0 +1,135 @@
+//! Making and ending contact (vmbus-core section 3).
+
+use vmbus_protocol::message::{InitiateContact, MessageType};
+use vmbus_protocol::offer::{HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_SINT};
+use vmbus_protocol::{MessageBuffer, Version};
+use zerocopy::little_endian::{U32, U64};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::message::Reply;
+use crate::platform::Platform;
+
+/// How contact is made.
+#[derive(Clone, Debug)]
+pub struct ContactOptions<'a> {
+    /// Versions to try, in this order.
+    pub versions: &'a [Version],
+    /// VP that gets the host's messages from 3.0 on; before, it is VP 0.
+    pub target_vp: u32,
+}
+
+/// Every version, newest first: what a new Windows guest does.
+pub const NEWEST_FIRST: &[Version] = &[
+    Version::V6_0,
+    Version::V5_3,
+    Version::V5_2,
+    Version::V5_1,
+    Version::V5_0,
+    Version::V4_1,
+    Version::V4_0,
+    Version::V3_0,
+    Version::V2_4,
+];
+
+impl Default for ContactOptions<'_> {
+    fn default() -> Self {
+        Self { versions: NEWEST_FIRST, target_vp: 0 }
+    }
+}
+
+impl<P: Platform> Client<P> {
+    /// Makes contact with the newest version that both speak, and asks for the offers.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`], or the connection failed.
+    pub fn connect(platform: P) -> Result<Self, Error> {
+        let mut client = Self::negotiate(platform, &ContactOptions::default())?;
+        client.request_offers()?;
+        Ok(client)
+    }
+
+    /// Makes contact: one INITIATE_CONTACT per version until the host accepts one.
+    ///
+    /// # Errors
+    /// [`Error::NoVersion`], or the connection failed.
+    pub fn negotiate(platform: P, options: &ContactOptions<'_>) -> Result<Self, Error> {
+        let first = *options.versions.first().ok_or(Error::NoVersion)?;
+        let mut client = Self::new(platform, first, options.target_vp);
+        for &version in options.versions {
+            if client.try_version(version)? {
+                return Ok(client);
+            }
+        }
+        Err(Error::NoVersion)
+    }
+
+    fn try_version(&mut self, version: Version) -> Result<bool, Error> {
+        let multiclient = version >= Version::V5_0;
+        let sint = if multiclient { VMBUS_SINT } else { 0 };
+        let body = InitiateContact {
+            version: U32::new(version.word()),
+            target_vp: U32::new(self.target_vp),
+            target_info: [sint, 0, 0, 0, 0, 0, 0, 0],
+            // No monitor pages: hosts that have none accept that from every guest.
+            monitor_page1: U64::ZERO,
+            monitor_page2: U64::ZERO,
+        };
+        let port = if multiclient { MESSAGE_CONNECTION_ID_MULTICLIENT } else { MESSAGE_CONNECTION_ID };
+        match self.post_on(port, &MessageBuffer::new(MessageType::InitiateContact, &body)) {
+            Ok(()) => {}
+            // A host without that port is an older one.
+            Err(Error::Post(HvStatus::InvalidConnectionId)) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let (supported, state, word) = self.wait_for_reply(None, |reply| match *reply {
+            Reply::Version { supported, connection_state, word } => Some((supported, connection_state, word)),
+            _ => None,
+        })?;
+        if !supported || state != 0 {
+            return Ok(false);
+        }
+        self.version = version;
+        self.connection_id = if multiclient { word } else { MESSAGE_CONNECTION_ID };
+        Ok(true)
+    }
+
+    /// Asks for the offers and waits until all that exist now have come.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub fn request_offers(&mut self) -> Result<(), Error> {
+        self.post(&MessageBuffer::bare(MessageType::RequestOffers))?;
+        self.wait_until(|client| client.offers_delivered.then_some(Ok(())))
+    }
+
+    /// Closes all channels, says UNLOAD, and waits until the host has let go of everything. The machine comes back.
+    ///
+    /// # Errors
+    /// The connection failed; the host may still use guest memory.
+    pub fn unload(mut self) -> Result<P, Error> {
+        let ids: alloc::vec::Vec<_> = self.channels.keys().copied().collect();
+        for id in ids {
+            self.channel(id).disable()?;
+        }
+        self.post(&MessageBuffer::bare(MessageType::Unload))?;
+        self.wait_for_reply(None, |reply| (*reply == Reply::Unloaded).then_some(()))?;
+        Ok(self.platform)
+    }
+
+    /// Says UNLOAD with all channels as they are, as a guest that is about to start another kernel does, and waits for the answer.
+    /// Ring pages are not given back: nobody is left to own them.
+    ///
+    /// # Errors
+    /// The connection failed; the host may still use guest memory.
+    pub fn unload_abruptly(mut self) -> Result<P, Error> {
+        self.post(&MessageBuffer::bare(MessageType::Unload))?;
+        self.wait_for_reply(None, |reply| (*reply == Reply::Unloaded).then_some(()))?;
+        Ok(self.platform)
+    }
+
+    /// Forgets everything without a word, as a guest that crashed. The machine comes back.
+    pub fn abandon(self) -> P {
+        self.platform
+    }
+}

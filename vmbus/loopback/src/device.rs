@@ -1,0 +1,100 @@
+//! Devices for tests: one that is a pair of closures, one that only hands its channels over.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use vmbus_host::{Channel, Device, Offer, OpenError};
+
+use crate::synic::lock;
+use crate::workers::{Handler, Workers};
+
+/// A device made of a function that makes a handler for each channel that is opened.
+pub struct Served<F> {
+    offer: Offer,
+    workers: Workers,
+    open: F,
+}
+
+impl<F> Served<F>
+where
+    F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
+{
+    /// A device that is `offer`; `open` is asked for each channel, and what it returns runs on `workers`.
+    pub fn new(offer: Offer, workers: Workers, open: F) -> Self {
+        Self { offer, workers, open }
+    }
+}
+
+impl<F> Device for Served<F>
+where
+    F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
+{
+    fn offer(&self) -> Offer {
+        self.offer.clone()
+    }
+
+    fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
+        let handler = (self.open)(&channel)?;
+        self.workers.run(channel, handler);
+        Ok(())
+    }
+}
+
+/// A device without a worker: each channel that is opened waits in a [`Parking`] for the test, which then drives it by hand.
+#[derive(Debug)]
+pub struct Parked {
+    offer: Offer,
+    parking: Parking,
+}
+
+/// Where the channels of a [`Parked`] device wait.
+#[derive(Clone, Debug, Default)]
+pub struct Parking {
+    state: Arc<Mutex<ParkingState>>,
+}
+
+#[derive(Debug, Default)]
+struct ParkingState {
+    channels: VecDeque<Channel>,
+    refuse: u32,
+}
+
+impl Parked {
+    /// The device, and where its channels are found.
+    #[must_use]
+    pub fn new(offer: Offer) -> (Self, Parking) {
+        let parking = Parking::default();
+        (Self { offer, parking: parking.clone() }, parking)
+    }
+}
+
+impl Parking {
+    /// The channel that was opened first of those that wait.
+    #[must_use]
+    pub fn take(&self) -> Option<Channel> {
+        lock(&self.state).channels.pop_front()
+    }
+
+    /// Refuses the next `count` opens.
+    pub fn refuse(&self, count: u32) {
+        lock(&self.state).refuse = count;
+    }
+}
+
+impl Device for Parked {
+    fn offer(&self) -> Offer {
+        self.offer.clone()
+    }
+
+    fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
+        let mut state = lock(&self.parking.state);
+        if state.refuse != 0 {
+            state.refuse -= 1;
+            // The channel is dropped after the lock: that reaches the bus.
+            drop(state);
+            return Err(OpenError("refused by the test".to_owned()));
+        }
+        state.channels.push_back(channel);
+        Ok(())
+    }
+}

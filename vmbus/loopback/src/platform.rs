@@ -1,0 +1,88 @@
+//! The guest's machine, for the client.
+
+use std::thread;
+
+use vmbus_client::platform::{HostBytes, Wake};
+use vmbus_client::{Mdl, NtStatus, Platform};
+use vmbus_host::HvStatus;
+
+use crate::rings::LoopbackRings;
+use crate::vm::{LoopbackVm, Mode};
+
+/// What a client sees of a [`LoopbackVm`].
+#[derive(Clone, Debug)]
+pub struct LoopbackPlatform {
+    vm: LoopbackVm,
+}
+
+impl LoopbackPlatform {
+    pub(crate) fn new(vm: LoopbackVm) -> Self {
+        Self { vm }
+    }
+
+    /// The VM it belongs to.
+    #[must_use]
+    pub fn vm(&self) -> &LoopbackVm {
+        &self.vm
+    }
+}
+
+impl Platform for LoopbackPlatform {
+    type Rings = LoopbackRings;
+
+    fn post_message(&self, connection_id: u32, message: &[u8]) -> HvStatus {
+        self.vm.post_message(connection_id, message)
+    }
+
+    fn signal_event(&self, connection_id: u32) -> HvStatus {
+        self.vm.signal_event(connection_id, 0)
+    }
+
+    fn take_message(&self) -> Option<HostBytes> {
+        self.vm.synic().take_any_message()
+    }
+
+    fn take_events(&self, sink: &mut dyn FnMut(u16)) {
+        self.vm.synic().take_events(sink);
+    }
+
+    fn wait(&self) -> Wake {
+        let synic = self.vm.synic();
+        let something = match self.vm.inner().config.mode {
+            // Not until idle: the guest looks after every step, as one that runs beside its host would.
+            Mode::Stepped => synic.has_something() || self.vm.step() || synic.has_something(),
+            Mode::Threaded => synic.wait(self.vm.inner().config.patience),
+        };
+        if something { Wake::Something } else { Wake::Never }
+    }
+
+    fn step(&self) -> bool {
+        self.vm.step()
+    }
+
+    fn back_off(&self, _: u32) {
+        if !self.vm.step() {
+            thread::yield_now();
+        }
+    }
+
+    fn allocate_pages(&self, count: usize) -> Option<Vec<u64>> {
+        self.vm.pages().allocate(count, self.vm.inner().config.ring_layout)
+    }
+
+    fn free_pages(&self, pages: &[u64]) {
+        self.vm.pages().free(pages);
+    }
+
+    fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<LoopbackRings, NtStatus> {
+        LoopbackRings::map(self.vm.ram(), pages, downstream_page)
+    }
+
+    fn probe_and_lock(&self, address: u64, bytes: u32) -> Result<Mdl, NtStatus> {
+        self.vm.pages().probe_and_lock(address, bytes)
+    }
+
+    fn unlock(&self, mdl: &Mdl) {
+        self.vm.pages().unlock(mdl);
+    }
+}

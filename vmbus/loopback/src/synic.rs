@@ -1,0 +1,227 @@
+//! A synthetic interrupt controller in plain memory: message queues, event flags, doorbells.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use vmbus_client::platform::HostBytes;
+use vmbus_host::{HvStatus, Signal, Synic};
+use vmbus_protocol::offer::VMBUS_SINT;
+use vmm_sys_util::eventfd::EventFd;
+
+/// SINTs of one VP.
+const SINTS: usize = 16;
+/// 64-bit words that hold the 2,048 event flags of one SINT.
+const FLAG_WORDS: usize = 32;
+
+/// What [`Synic`] asks of a machine, over plain memory.
+#[derive(Debug)]
+pub struct LoopbackSynic {
+    vps: Vec<Vp>,
+    doorbells: Mutex<BTreeMap<u32, EventFd>>,
+    /// Held while something new is announced, so that nobody can look, find nothing and sleep in between.
+    bell: Mutex<()>,
+    rung: Condvar,
+    raised: AtomicU64,
+    spared: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Vp {
+    enabled: AtomicBool,
+    messages: [Mutex<VecDeque<HostBytes>>; SINTS],
+    flags: [[AtomicU64; FLAG_WORDS]; SINTS],
+}
+
+impl LoopbackSynic {
+    pub(crate) fn new(vp_count: u32) -> Self {
+        let vps = (0..vp_count).map(|_| Vp {
+            enabled: AtomicBool::new(true),
+            messages: Default::default(),
+            flags: [const { [const { AtomicU64::new(0) }; FLAG_WORDS] }; SINTS],
+        });
+        Self {
+            vps: vps.collect(),
+            doorbells: Mutex::default(),
+            bell: Mutex::default(),
+            rung: Condvar::new(),
+            raised: AtomicU64::new(0),
+            spared: AtomicU64::new(0),
+        }
+    }
+
+    /// Turns the SynIC of `vp` on or off: off, messages wait and event flags are not set. All are on at the start.
+    ///
+    /// # Panics
+    /// When there is no such VP.
+    pub fn set_enabled(&self, vp: u32, enabled: bool) {
+        self.vps[vp as usize].enabled.store(enabled, Ordering::Release);
+        self.announce();
+    }
+
+    /// Interrupts that event flags raised, and those that were not needed because the flag was still set.
+    #[must_use]
+    pub fn interrupts(&self) -> (u64, u64) {
+        (self.raised.load(Ordering::Relaxed), self.spared.load(Ordering::Relaxed))
+    }
+
+    /// The next message in the slot of (`vp`, `sint`).
+    #[must_use]
+    pub fn take_message(&self, vp: u32, sint: u8) -> Option<HostBytes> {
+        let vp = self.vps.get(vp as usize).filter(|vp| vp.enabled.load(Ordering::Acquire))?;
+        lock(vp.messages.get(usize::from(sint))?).pop_front()
+    }
+
+    /// The next VMBus message (SINT 2) of any VP, lowest VP first.
+    #[must_use]
+    pub fn take_any_message(&self) -> Option<HostBytes> {
+        (0..self.vp_count()).find_map(|vp| self.take_message(vp, VMBUS_SINT))
+    }
+
+    /// True when event flag `flag` of SINT 2 of `vp` is set; it stays so.
+    #[must_use]
+    pub fn event_is_set(&self, vp: u32, flag: u16) -> bool {
+        let (word, bit) = place(flag);
+        self.vps
+            .get(vp as usize)
+            .is_some_and(|vp| vp.flags[usize::from(VMBUS_SINT)][word].load(Ordering::Acquire) & bit != 0)
+    }
+
+    /// Tests and clears one event flag of SINT 2, on all VPs.
+    #[must_use]
+    pub fn take_event(&self, flag: u16) -> bool {
+        let (word, bit) = place(flag);
+        self.vps.iter().fold(false, |any, vp| {
+            let before = vp.flags[usize::from(VMBUS_SINT)][word].fetch_and(!bit, Ordering::AcqRel);
+            any | (before & bit != 0)
+        })
+    }
+
+    /// Tests and clears all event flags of SINT 2, on all VPs.
+    pub fn take_events(&self, sink: &mut dyn FnMut(u16)) {
+        for vp in &self.vps {
+            for (word, flags) in vp.flags[usize::from(VMBUS_SINT)].iter().enumerate() {
+                if flags.load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                let mut set = flags.swap(0, Ordering::AcqRel);
+                while set != 0 {
+                    let bit = set.trailing_zeros();
+                    set &= set - 1;
+                    sink((word as u32 * 64 + bit) as u16);
+                }
+            }
+        }
+    }
+
+    /// HvSignalEvent, as the kernel carries it out: rings the doorbell behind the id.
+    #[must_use]
+    pub fn signal(&self, connection_id: u32) -> HvStatus {
+        match lock(&self.doorbells).get(&connection_id) {
+            Some(doorbell) => {
+                // Fails only when the counter is full, and then it is readable anyway.
+                let _ = doorbell.write(1);
+                HvStatus::Success
+            }
+            None => HvStatus::InvalidConnectionId,
+        }
+    }
+
+    /// Connection ids that have a doorbell.
+    #[must_use]
+    pub fn doorbells(&self) -> Vec<u32> {
+        lock(&self.doorbells).keys().copied().collect()
+    }
+
+    /// True when a message can be taken or an event flag is set.
+    #[must_use]
+    pub fn has_something(&self) -> bool {
+        self.vps.iter().any(|vp| {
+            let sint = usize::from(VMBUS_SINT);
+            (vp.enabled.load(Ordering::Acquire) && !lock(&vp.messages[sint]).is_empty())
+                || vp.flags[sint].iter().any(|flags| flags.load(Ordering::Acquire) != 0)
+        })
+    }
+
+    /// Waits until [`LoopbackSynic::has_something`]; false when it did not come to that within `patience`.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut bell = lock(&self.bell);
+        while !self.has_something() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            bell = self.rung.wait_timeout(bell, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    fn announce(&self) {
+        let _bell = lock(&self.bell);
+        self.rung.notify_all();
+    }
+}
+
+impl Synic for LoopbackSynic {
+    fn vp_count(&self) -> u32 {
+        self.vps.len() as u32
+    }
+
+    fn post_message(&self, vp: u32, sint: u8, message: &[u8]) {
+        let Some(queue) = self.vps.get(vp as usize).and_then(|vp| vp.messages.get(usize::from(sint))) else {
+            return;
+        };
+        lock(queue).push_back(HostBytes::new(message));
+        self.announce();
+    }
+
+    fn discard_messages(&self) {
+        for queue in self.vps.iter().flat_map(|vp| &vp.messages) {
+            lock(queue).clear();
+        }
+    }
+
+    fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {
+        let Some(vp) = self.vps.get(vp as usize).filter(|vp| vp.enabled.load(Ordering::Acquire)) else {
+            return Signal::Disabled;
+        };
+        let (word, bit) = place(flag);
+        let Some(flags) = vp.flags.get(usize::from(sint)).and_then(|flags| flags.get(word)) else {
+            return Signal::Disabled;
+        };
+        if flags.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
+            self.spared.fetch_add(1, Ordering::Relaxed);
+            return Signal::AlreadySet;
+        }
+        self.raised.fetch_add(1, Ordering::Relaxed);
+        self.announce();
+        Signal::Raised
+    }
+
+    fn bind_doorbell(&self, connection_id: u32, event: &EventFd) -> io::Result<()> {
+        let event = event.try_clone()?;
+        let mut doorbells = lock(&self.doorbells);
+        if doorbells.contains_key(&connection_id) {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        doorbells.insert(connection_id, event);
+        Ok(())
+    }
+
+    fn unbind_doorbell(&self, connection_id: u32, _: &EventFd) {
+        lock(&self.doorbells).remove(&connection_id);
+    }
+}
+
+fn place(flag: u16) -> (usize, u64) {
+    (usize::from(flag) / 64, 1 << (flag % 64))
+}
+
+/// What these locks guard is whole between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,217 @@
+//! The VM: memory, interrupt controller, bus.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use vmbus_gpadl::GuestRam;
+use vmbus_host::core::ChannelKey;
+use vmbus_host::{BusReport, Channel, Device, HvStatus, Offer, OfferError, OpenError, VmBus};
+use vmbus_protocol::offer::VMBUS_MESSAGE_TYPE;
+
+use crate::device::{Parked, Parking, Served};
+use crate::memory::{GuestPages, Layout};
+use crate::platform::LoopbackPlatform;
+use crate::synic::LoopbackSynic;
+use crate::workers::{Handler, Workers};
+
+/// Who runs the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody but the caller: devices run in [`LoopbackVm::step`], which the client calls when it waits. The same calls give the same
+    /// events in the same order, and a wait that nothing can end returns at once instead of hanging.
+    Stepped,
+    /// A thread for each channel; the client sleeps until something comes.
+    Threaded,
+}
+
+/// How a VM is made.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Who runs the devices.
+    pub mode: Mode,
+    /// RAM: (guest address, bytes) of each region.
+    pub regions: Vec<(u64, usize)>,
+    /// Virtual processors.
+    pub vp_count: u32,
+    /// How the pages of ring buffers lie in guest memory.
+    pub ring_layout: Layout,
+    /// How long a threaded client waits for anything at all before it takes the host for dead. Only a guard against tests that hang.
+    pub patience: Duration,
+}
+
+impl Config {
+    /// 256 MiB of RAM in one region (touched pages only cost memory), 2 VPs, contiguous rings.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self {
+            mode,
+            regions: vec![(0, 256 << 20)],
+            vp_count: 2,
+            ring_layout: Layout::Contiguous,
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Host and guest in one process. Clones share it; the bus and its devices end with the last one.
+#[derive(Clone)]
+pub struct LoopbackVm {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) pages: GuestPages,
+    pub(crate) synic: Arc<LoopbackSynic>,
+    pub(crate) bus: VmBus,
+    pub(crate) workers: Workers,
+}
+
+impl LoopbackVm {
+    /// A VM with [`Config::new`].
+    ///
+    /// # Panics
+    /// When the host has no memory for it.
+    #[must_use]
+    pub fn new(mode: Mode) -> Self {
+        Self::with_config(Config::new(mode)).expect("memory for a small VM")
+    }
+
+    /// A VM of your own making.
+    ///
+    /// # Errors
+    /// The host has no memory, or a region is not made of whole pages, or overlaps another.
+    pub fn with_config(config: Config) -> io::Result<Self> {
+        let pages = GuestPages::new(&config.regions)?;
+        let synic = Arc::new(LoopbackSynic::new(config.vp_count));
+        let bus = VmBus::new(pages.ram().clone(), Arc::clone(&synic) as Arc<dyn vmbus_host::Synic>);
+        let workers = Workers::new(config.mode);
+        Ok(Self { inner: Arc::new(Inner { config, pages, synic, bus, workers }) })
+    }
+
+    /// The bus.
+    #[must_use]
+    pub fn bus(&self) -> &VmBus {
+        &self.inner.bus
+    }
+
+    /// The interrupt controller.
+    #[must_use]
+    pub fn synic(&self) -> &LoopbackSynic {
+        &self.inner.synic
+    }
+
+    /// Guest memory by pages.
+    #[must_use]
+    pub fn pages(&self) -> &GuestPages {
+        &self.inner.pages
+    }
+
+    /// Guest memory as devices see it.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        self.inner.pages.ram()
+    }
+
+    /// Who runs handlers, for devices of your own.
+    #[must_use]
+    pub fn workers(&self) -> &Workers {
+        &self.inner.workers
+    }
+
+    /// The guest's side, for a [`vmbus_client::Client`].
+    #[must_use]
+    pub fn platform(&self) -> LoopbackPlatform {
+        LoopbackPlatform::new(self.clone())
+    }
+
+    /// Adds a device.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer(&self, device: impl Device + 'static) -> Result<ChannelKey, OfferError> {
+        self.inner.bus.offer(Box::new(device))
+    }
+
+    /// Adds a device that is one function: see [`Served`].
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer_served<F>(&self, offer: Offer, open: F) -> Result<ChannelKey, OfferError>
+    where
+        F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
+    {
+        self.offer(Served::new(offer, self.inner.workers.clone(), open))
+    }
+
+    /// Adds a device whose channels the caller drives by hand: see [`Parked`].
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer_parked(&self, offer: Offer) -> Result<(ChannelKey, Parking), OfferError> {
+        let (device, parking) = Parked::new(offer);
+        Ok((self.offer(device)?, parking))
+    }
+
+    /// HvPostMessage by the guest with message type 1.
+    #[must_use]
+    pub fn post_message(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
+        self.inner.bus.post_message(connection_id, VMBUS_MESSAGE_TYPE, payload)
+    }
+
+    /// HvSignalEvent by the guest: the doorbell when there is one, else the bus decides, as with KVM.
+    #[must_use]
+    pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
+        if flag == 0 && self.inner.synic.signal(connection_id) == HvStatus::Success {
+            return HvStatus::Success;
+        }
+        self.inner.bus.signal_event(connection_id, flag)
+    }
+
+    /// Runs each device whose doorbell rang, once. True when there was any. Threaded VMs run by themselves.
+    pub fn step(&self) -> bool {
+        self.inner.workers.step()
+    }
+
+    /// Runs devices until none has anything to do.
+    pub fn run_until_idle(&self) {
+        while self.step() {}
+    }
+
+    /// Starts the machine anew: returns when no device touches guest memory any more. Channels that the caller holds must be dropped by
+    /// another thread, or before.
+    pub fn reset(&self) {
+        thread::scope(|scope| {
+            let reset = scope.spawn(|| self.inner.bus.reset());
+            while !reset.is_finished() {
+                if !self.step() {
+                    thread::yield_now();
+                }
+            }
+        });
+    }
+
+    /// How the bus stands.
+    #[must_use]
+    pub fn inspect(&self) -> BusReport {
+        self.inner.bus.inspect()
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl std::fmt::Debug for LoopbackVm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoopbackVm").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.workers.shut_down();
+    }
+}

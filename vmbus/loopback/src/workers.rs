@@ -1,0 +1,151 @@
+//! Who runs a device's channels: the test, step by step, or a thread for each.
+
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use vmbus_host::Channel;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::synic::lock;
+use crate::vm::Mode;
+
+/// What a handler wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Be called again when the doorbell rings.
+    Wait,
+    /// Give the channel back to the bus.
+    Stop,
+}
+
+/// Looks at a channel's rings whenever its doorbell rang, the first time right after the open.
+///
+/// When [`Channel::is_closing`] it must return [`Flow::Stop`] as soon as nothing of it is in flight: the guest waits for that.
+pub type Handler = Box<dyn FnMut(&mut Channel) -> Flow + Send>;
+
+/// Runs handlers: in this thread when the VM is stepped, else in a thread for each channel. Clones share it.
+#[derive(Clone)]
+pub struct Workers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mode: Mode,
+    tasks: Mutex<Vec<Task>>,
+    hooks: Mutex<Vec<Hook>>,
+    threads: Mutex<Vec<(EventFd, JoinHandle<()>)>>,
+    stop: AtomicBool,
+}
+
+struct Task {
+    channel: Channel,
+    handler: Handler,
+}
+
+/// A piece of the machine that runs when it is stepped; true when it did something.
+type Hook = Box<dyn FnMut() -> bool + Send>;
+
+impl Workers {
+    pub(crate) fn new(mode: Mode) -> Self {
+        let shared = Shared {
+            mode,
+            tasks: Mutex::default(),
+            hooks: Mutex::default(),
+            threads: Mutex::default(),
+            stop: AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Serves `channel` with `handler` until that says [`Flow::Stop`]. Returns at once.
+    ///
+    /// # Panics
+    /// When a threaded VM gets no thread.
+    pub fn run(&self, channel: Channel, handler: Handler) {
+        match self.shared.mode {
+            Mode::Stepped => lock(&self.shared.tasks).push(Task { channel, handler }),
+            Mode::Threaded => self.spawn(channel, handler),
+        }
+    }
+
+    /// Has `hook` called at each step of a stepped VM: for devices that have workers of another shape. It returns true when it did anything.
+    pub fn on_step(&self, hook: impl FnMut() -> bool + Send + 'static) {
+        lock(&self.shared.hooks).push(Box::new(hook));
+    }
+
+    /// Runs each handler whose doorbell rang, once. True when there was any.
+    pub(crate) fn step(&self) -> bool {
+        // Out of the lock: handlers may open and close channels.
+        let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
+        let mut any = false;
+        let mut kept = Vec::with_capacity(tasks.len());
+        for mut task in tasks.drain(..) {
+            let mut flow = Flow::Wait;
+            if task.channel.doorbell().read().is_ok() {
+                any = true;
+                flow = (task.handler)(&mut task.channel);
+            }
+            if flow == Flow::Wait {
+                kept.push(task);
+            }
+        }
+        let mut now = lock(&self.shared.tasks);
+        kept.append(&mut now);
+        *now = kept;
+        drop(now);
+        let mut hooks = std::mem::take(&mut *lock(&self.shared.hooks));
+        for hook in &mut hooks {
+            any |= hook();
+        }
+        lock(&self.shared.hooks).splice(0..0, hooks);
+        any
+    }
+
+    fn spawn(&self, channel: Channel, handler: Handler) {
+        let waker = channel.doorbell().try_clone().expect("a descriptor for the worker's doorbell");
+        let name = format!("loopback-ch{}", channel.relid());
+        let shared = Arc::downgrade(&self.shared);
+        let serve = move || {
+            let mut task = Task { channel, handler };
+            loop {
+                wait_readable(task.channel.doorbell());
+                // Another reader cannot exist; a spurious wake-up only means one look too many.
+                let _ = task.channel.doorbell().read();
+                let stopped = shared.upgrade().is_none_or(|shared| shared.stop.load(Ordering::Acquire));
+                if stopped || (task.handler)(&mut task.channel) == Flow::Stop {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(name).spawn(serve).expect("a thread for the worker");
+        let mut threads = lock(&self.shared.threads);
+        threads.retain(|(_, thread)| !thread.is_finished());
+        threads.push((waker, thread));
+    }
+
+    /// Ends all workers, whatever their channels' state.
+    pub(crate) fn shut_down(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        drop(std::mem::take(&mut *lock(&self.shared.tasks)));
+        drop(std::mem::take(&mut *lock(&self.shared.hooks)));
+        for (waker, thread) in std::mem::take(&mut *lock(&self.shared.threads)) {
+            let _ = waker.write(1);
+            // A panic in a handler was printed by that thread; it is not ours to repeat.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Workers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workers").field("mode", &self.shared.mode).finish_non_exhaustive()
+    }
+}
+
+fn wait_readable(event: &EventFd) {
+    let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd. An error (a signal) ends in one look too many.
+    let _ = unsafe { libc::poll(&raw mut poll, 1, -1) };
+}
