@@ -132,8 +132,11 @@ impl Worker {
         self.polls.push(wait::entry(self.kick.as_raw_fd()));
         self.polls.extend(self.engine.ports.events().map(wait::entry));
         wait::poll(&mut self.polls, self.engine.outbox.timeout());
-        // Cleared before anything is looked at, so that what comes later wakes again. An empty counter is no error here.
-        let _ = self.channel.doorbell().read();
-        let _ = self.kick.read();
+        // Cleared before anything is looked at, so that what comes later wakes again; and only what is set, as each read is a system call.
+        for (entry, event) in self.polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
+            if entry.revents != 0 {
+                let _ = event.read();
+            }
+        }
     }
 }

@@ -1,0 +1,76 @@
+//! The whole device path in one process: a guest thread that polls, the bus, a worker, a RAM disk. 4 KiB requests.
+//!
+//! `cargo bench -p synthvm-storage`. Depth 1 measures waking the worker more than anything else; depth 64 keeps it awake and so measures
+//! its work, or the guest thread's when that is slower.
+
+#[path = "../tests/guest/mod.rs"]
+mod guest;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use guest::channel::GuestChannel;
+use guest::scsi::{read_srb, write_srb};
+use guest::{DATA, Guest};
+use synthvm_storage::backend::RamDisk;
+use synthvm_storage::{DiskOptions, ScsiController};
+use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
+
+fn main() {
+    let controller = ScsiController::new(0, 0);
+    let disk = Arc::new(RamDisk::new(64 << 20).expect("memory for a disk"));
+    controller.add_disk(0, disk, DiskOptions::default()).expect("an empty LUN");
+    let (mut guest, _) = Guest::new(&[controller]);
+    let offer = guest.offers[0];
+    let mut channel = guest.open(offer, 32);
+    channel.initialise();
+    for (name, is_read) in [("read", true), ("write", false)] {
+        for depth in [1, 4, 16, 64] {
+            let requests = if depth == 1 { 20_000 } else { 400_000 };
+            run(&mut channel, is_read, depth, requests / 10);
+            let start = Instant::now();
+            run(&mut channel, is_read, depth, requests);
+            let nanoseconds = start.elapsed().as_nanos() as f64 / requests as f64;
+            println!("storvsp_{name}_4k_qd{depth}_threads_ns_per_io {nanoseconds:.0}");
+        }
+    }
+}
+
+/// Keeps `depth` requests in flight: a completion is replaced at once, all that are there as one batch.
+fn run(channel: &mut GuestChannel, is_read: bool, depth: u64, requests: u64) {
+    let (mut sent, mut received) = (0, 0);
+    let mut header = Vec::new();
+    while received < requests {
+        let mut batch = channel.outgoing.batch().expect("a sound ring");
+        while sent < requests && sent - received < depth {
+            let page = [DATA + sent % 512];
+            gpa_direct_header(&[GpaRange { byte_count: 4096, byte_offset: 0, pages: &page }], &mut header);
+            let lba = sent.wrapping_mul(0x9E37_79B9) % (16 << 10) * 8;
+            let srb = if is_read { read_srb(0, lba, 8) } else { write_srb(0, lba, 8) };
+            let payload = [&srb[..]];
+            let packet =
+                OutPacket::request(sent % depth, &payload).with_header(PacketKind::GpaDirect, &header);
+            if batch.write(&packet).is_err() {
+                break;
+            }
+            sent += 1;
+        }
+        if batch.commit() {
+            channel.ring_doorbell();
+        }
+        let before = received;
+        while received == before {
+            let mut batch = channel.incoming.batch().expect("a sound ring");
+            while let Some(packet) = batch.next().expect("a sound ring") {
+                let mut reply = [0; 64];
+                packet.read_payload(&mut reply);
+                assert_eq!(reply[14], 1, "a request failed");
+                received += 1;
+            }
+            if batch.commit() {
+                channel.ring_doorbell();
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
