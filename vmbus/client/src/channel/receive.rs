@@ -48,6 +48,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "taking it is what makes a packet complete only once")]
     /// The transaction id, if the sender wants a completion packet.
     fn retire(&mut self, completion: Completion) -> Result<Option<u64>, Error> {
         let Completion { channel, epoch, transaction_id, requested } = completion;

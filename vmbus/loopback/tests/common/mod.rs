@@ -1,6 +1,8 @@
 //! What the tests share: an echo device, and a guest that speaks raw messages.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod raw;
+
 use vmbus_client::{Client, Error, Offer as SeenOffer};
 use vmbus_host::{Channel, Offer, OpenError};
 use vmbus_loopback::{Flow, Handler, LoopbackPlatform, LoopbackVm, Mode};
