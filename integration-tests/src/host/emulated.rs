@@ -189,7 +189,7 @@ impl Emulator {
                 Ok(())
             });
         }
-        let child = command.spawn().map_err(|e| prepare("starting the emulator", &e))?;
+        let child = spawn_outliving(command).map_err(|e| prepare("starting the emulator", &e))?;
         Ok(Emulator { child, folder })
     }
 
@@ -211,6 +211,19 @@ impl Drop for Emulator {
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Starts a command from a thread that never ends: the kernel sends a parent's death signal when the thread that
+/// started the child ends, not the process.
+fn spawn_outliving(mut command: Command) -> io::Result<Child> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = sender.send(command.spawn());
+        loop {
+            thread::park();
+        }
+    });
+    receiver.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
 }
 
 /// Removes the folders of processes that were killed before they could.
