@@ -292,6 +292,12 @@ pub enum HypervError {
     },
 }
 
+/// An offer made of leaves, for the tests of other modules.
+#[cfg(test)]
+pub(super) fn tests_offer(leaves: &[kvm_cpuid_entry2]) -> Offer {
+    Offer::new(leaves, Vec::new())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,10 +363,4 @@ mod tests {
         let off = config(HypervPreset::Linux, &[(O::Synic, false)]);
         assert!(matches!(everything().choose(&off), Err(HypervError::Mandatory { option: "synic", .. })));
     }
-}
-
-/// An offer made of leaves, for the tests of other modules.
-#[cfg(test)]
-pub(super) fn tests_offer(leaves: &[kvm_cpuid_entry2]) -> Offer {
-    Offer::new(leaves, Vec::new())
 }

@@ -82,7 +82,7 @@ fn post_message(
     if input & FAST != 0 {
         return HypercallStatus::INVALID_INPUT;
     }
-    if address % 8 != 0 || address % 4096 > 4096 - INPUT_SIZE as u64 {
+    if !address.is_multiple_of(8) || address % 4096 > 4096 - INPUT_SIZE as u64 {
         return HypercallStatus::INVALID_ALIGNMENT;
     }
     // One copy; what is checked is what is used, whatever other processors do to the page meanwhile.
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(call(&memory, &bus, [1, 0, 1, u32::MAX], 0x1000, 0x5C), 5, "far too long");
         assert_eq!(call(&memory, &bus, [1, 0, 0x8000_0001, 8], 0x1000, 0x5C), 5, "hypervisor's type");
         assert_eq!(call(&memory, &bus, good, 0xF800_0000, 0x5C), 5, "not RAM");
-        assert_eq!(call(&memory, &bus, good, u64::MAX & !0xFFF, 0x5C), 5, "nowhere");
+        assert_eq!(call(&memory, &bus, good, !0xFFF, 0x5C), 5, "nowhere");
         assert!(bus.0.lock().unwrap().is_empty());
     }
 

@@ -6,6 +6,7 @@ mod enlightenments;
 mod eom;
 mod hypercall;
 mod ioctl;
+mod pages;
 mod slot;
 mod synic;
 
@@ -15,7 +16,8 @@ pub use eom::{EomWatch, EomWatcher};
 pub(crate) use hypercall::dispatch;
 pub use hypercall::{HypercallHandler, HypercallStatus, NoBus};
 pub use ioctl::supported_cpuid;
-pub use synic::{KickVp, KvmSynic, SynicState};
+pub use pages::SynicState;
+pub use synic::{KickVp, KvmSynic};
 
 /// SINT of VMBus.
 pub const VMBUS_SINT: u8 = 2;

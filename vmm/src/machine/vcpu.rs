@@ -268,8 +268,6 @@ fn hyperv(vp: u32, run: &mut kvm_run, shared: &Shared, counters: &Counters) -> N
                 message_page: synic.msg_page,
             };
             shared.synic.update(vp, state);
-            // Messages may have waited for this.
-            shared.synic.deliver(vp);
         }
         KVM_EXIT_HYPERV_HCALL => {
             // SAFETY: the exit's type says that this member is the valid one.

@@ -1,0 +1,191 @@
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::memory::{MemoryLayout, allocate};
+
+const SIMP: u64 = 0x10_0000;
+const SIEFP: u64 = 0x10_1000;
+
+/// Counts instead of interrupting.
+#[derive(Default)]
+struct Recorder {
+    raised: Mutex<Vec<(u32, u8)>>,
+    waits: AtomicUsize,
+}
+
+impl Lines for Recorder {
+    fn raise(&self, vp: u32, sint: u8) {
+        self.raised.lock().unwrap().push((vp, sint));
+    }
+
+    fn forget_eoms(&self, _vp: u32) {}
+
+    fn kick_at_eom(&self, _vp: u32) {
+        self.waits.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Recorder {
+    fn raised(&self) -> usize {
+        self.raised.lock().unwrap().len()
+    }
+
+    fn waits(&self) -> usize {
+        self.waits.load(Ordering::SeqCst)
+    }
+}
+
+/// Two VPs, pages of the second one on.
+fn vps() -> (Vps, Recorder) {
+    let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
+    let vps = Vps::new(memory, 2);
+    vps.update(1, SynicState { control: 1, event_page: SIEFP | 1, message_page: SIMP | 1 });
+    (vps, Recorder::default())
+}
+
+fn slot_bytes(vps: &Vps, page: u64, sint: u64) -> [u8; slot::SLOT_SIZE] {
+    let mut bytes = [0; slot::SLOT_SIZE];
+    vps.memory.read_slice(&mut bytes, GuestAddress(page + sint * 256)).unwrap();
+    bytes
+}
+
+/// The guest's side: takes the message out; says whether it would write EOM.
+fn consume(vps: &Vps, page: u64) -> (Vec<u8>, bool) {
+    let bytes = slot_bytes(vps, page, 2);
+    assert_eq!(bytes[0], 1, "there is a message");
+    vps.memory.write_obj(0u32, GuestAddress(page + 0x200)).unwrap();
+    let flags: u8 = vps.memory.read_obj(GuestAddress(page + 0x205)).unwrap();
+    (bytes[16..16 + usize::from(bytes[4])].to_vec(), flags & 1 != 0)
+}
+
+#[test]
+fn test_deliver_ten_messages_in_order_with_exact_sizes() {
+    let (vps, lines) = vps();
+    for number in 0..10u8 {
+        assert!(vps.queue(1, 2, &vec![number; 8 + usize::from(number)]));
+    }
+    vps.deliver(1, &lines);
+    for number in 0..10u8 {
+        let (message, eom) = consume(&vps, SIMP);
+        assert_eq!(message, vec![number; 8 + usize::from(number)]);
+        assert_eq!(eom, number < 9, "EOM is asked for as long as more wait");
+        vps.deliver(1, &lines);
+    }
+    assert_eq!((lines.raised(), vps.waiting(1)), (10, 0));
+}
+
+#[test]
+fn test_deliver_busy_slot_waits_for_eom_each_time() {
+    let (vps, lines) = vps();
+    vps.queue(1, 2, b"one");
+    vps.deliver(1, &lines);
+    assert_eq!(lines.waits(), 0);
+    vps.queue(1, 2, b"two");
+    vps.deliver(1, &lines);
+    vps.deliver(1, &lines);
+    assert_eq!((lines.waits(), lines.raised()), (2, 1));
+    assert!(consume(&vps, SIMP).1, "the guest is told to write EOM");
+}
+
+#[test]
+fn test_deliver_does_not_overwrite_a_timer_message() {
+    let (vps, lines) = vps();
+    vps.memory.write_obj(0x8000_0010_u32, GuestAddress(SIMP + 0x200)).unwrap();
+    vps.queue(1, 2, b"vmbus");
+    vps.deliver(1, &lines);
+    assert_eq!((lines.waits(), lines.raised()), (1, 0));
+    assert_eq!(slot_bytes(&vps, SIMP, 2)[..4], 0x8000_0010_u32.to_le_bytes());
+}
+
+#[test]
+fn test_deliver_page_off_keeps_messages_for_the_new_page_only() {
+    let (vps, lines) = vps();
+    vps.queue(1, 2, b"first");
+    vps.deliver(1, &lines);
+    vps.queue(1, 2, b"second");
+    let on_at = |page: u64| SynicState { control: 1, event_page: SIEFP | 1, message_page: page };
+    vps.update(1, on_at(SIMP));
+    let before = slot_bytes(&vps, SIMP, 2);
+    vps.deliver(1, &lines);
+    assert_eq!(vps.waiting(1), 1, "kept");
+    let moved = SIMP + 0x5000;
+    vps.update(1, on_at(moved | 1));
+    vps.deliver(1, &lines);
+    assert_eq!(slot_bytes(&vps, SIMP, 2), before, "the old page is not touched");
+    assert_eq!(consume(&vps, moved).0, b"second");
+}
+
+#[test]
+fn test_update_zeroes_a_page_once_when_it_comes_on() {
+    let (vps, _) = vps();
+    let state = SynicState { control: 1, event_page: SIEFP | 1, message_page: 0x20_0001 };
+    vps.memory.write_slice(&[0xFF; PAGE], GuestAddress(0x20_0000)).unwrap();
+    vps.update(1, state);
+    assert_eq!(slot_bytes(&vps, 0x20_0000, 15), [0; 256]);
+    vps.memory.write_slice(&[0xFF; PAGE], GuestAddress(0x20_0000)).unwrap();
+    vps.update(1, state);
+    assert_eq!(slot_bytes(&vps, 0x20_0000, 15), [0xFF; 256], "already on: not ours to clear");
+}
+
+#[test]
+fn test_update_page_outside_ram_stays_off() {
+    let (vps, lines) = vps();
+    for page in [0xF800_0000_u64, ADDRESS, 16 << 20] {
+        vps.update(1, SynicState { control: 1, event_page: page | 1, message_page: page | 1 });
+        vps.queue(1, 2, b"x");
+        vps.deliver(1, &lines);
+        assert_eq!(vps.signal(1, 2, 5, &lines), Signal::Disabled);
+    }
+    assert_eq!(lines.raised(), 0);
+}
+
+#[test]
+fn test_signal_raises_on_the_first_set_only_and_keeps_other_bits() {
+    let (vps, lines) = vps();
+    assert_eq!(vps.signal(1, 2, 2047, &lines), Signal::Raised);
+    assert_eq!(vps.signal(1, 2, 9, &lines), Signal::Raised);
+    assert_eq!(vps.signal(1, 2, 9, &lines), Signal::AlreadySet);
+    let flags = slot_bytes(&vps, SIEFP, 2);
+    assert_eq!((flags[1], flags[255]), (2, 0x80));
+    assert_eq!(flags.iter().map(|byte| byte.count_ones()).sum::<u32>(), 2);
+    assert_eq!(lines.raised(), 2);
+}
+
+#[test]
+fn test_signal_off_or_out_of_range_touches_nothing() {
+    let (vps, lines) = vps();
+    assert_eq!(vps.signal(0, 2, 1, &lines), Signal::Disabled, "VP 0 has no page");
+    assert_eq!(vps.signal(2, 2, 1, &lines), Signal::Disabled);
+    assert_eq!(vps.signal(1, 16, 1, &lines), Signal::Disabled);
+    assert_eq!(vps.signal(1, 2, 2048, &lines), Signal::Disabled);
+    assert!(!vps.queue(2, 2, b"x") && !vps.queue(1, 16, b"x"));
+    vps.update(1, SynicState { control: 0, event_page: SIEFP | 1, message_page: SIMP | 1 });
+    assert_eq!(vps.signal(1, 2, 1, &lines), Signal::Disabled, "SCONTROL is off");
+    assert_eq!(lines.raised(), 0);
+}
+
+#[test]
+fn test_signal_concurrent_setters_lose_nothing() {
+    let (vps, lines) = vps();
+    std::thread::scope(|scope| {
+        for part in 0..4u16 {
+            let (vps, lines) = (&vps, &lines);
+            scope.spawn(move || {
+                for flag in (part..FLAGS_PER_SINT).step_by(4) {
+                    assert_eq!(vps.signal(1, 2, flag, lines), Signal::Raised);
+                }
+            });
+        }
+    });
+    assert_eq!(slot_bytes(&vps, SIEFP, 2), [0xFF; 256]);
+    assert_eq!(lines.raised(), usize::from(FLAGS_PER_SINT));
+}
+
+#[test]
+fn test_reset_forgets_pages_and_messages() {
+    let (vps, lines) = vps();
+    vps.queue(1, 2, b"x");
+    vps.reset();
+    assert_eq!((vps.waiting(1), vps.state(1)), (0, Some(SynicState::RESET)));
+    assert_eq!(vps.signal(1, 2, 1, &lines), Signal::Disabled);
+}
