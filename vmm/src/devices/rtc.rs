@@ -179,7 +179,7 @@ impl State {
             _ => time.year.div_euclid(100),
         } as u8;
         let coded =
-            if self.register(STATUS_B) & B_BINARY != 0 { value } else { value / 10 << 4 | value % 10 };
+            if self.register(STATUS_B) & B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) };
         if index == HOURS && twelve && time.hour >= 12 { coded | HOUR_PM } else { coded }
     }
 

@@ -67,10 +67,10 @@ impl Drop for RawTerminal {
 /// Restores the terminal if it is in raw mode. For exit paths that run no destructors.
 pub fn restore() {
     // A panic while the lock is held must not wait for itself.
-    if let Ok(mut saved) = SAVED.try_lock() {
-        if let Some(old) = saved.take() {
-            // SAFETY: the structure is live.
-            unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const old) };
-        }
+    if let Ok(mut saved) = SAVED.try_lock()
+        && let Some(old) = saved.take()
+    {
+        // SAFETY: the structure is live.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const old) };
     }
 }
