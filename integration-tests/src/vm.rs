@@ -269,6 +269,17 @@ impl Vm {
         self.wait()
     }
 
+    /// The file that grows with what the guest writes to its first serial port.
+    pub fn console_path(&self) -> PathBuf {
+        self.dir.path().join("console")
+    }
+
+    /// What `synthvm inspect` prints for people.
+    pub fn inspect_text(&self) -> Result<String, VmError> {
+        let output = self.command(&["inspect"], &[])?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
     /// The guest's console and the program's own words so far.
     pub fn said(&self) -> String {
         said(&self.dir)

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod demo;
 mod guest;
 mod host;
 mod stages;
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum XtaskCommand {
+    /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
+    Demo(demo::Arguments),
     /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
     Host(host::Arguments),
     /// Make a test guest and print where its kernel and initial RAM disk are.
@@ -29,6 +32,7 @@ enum XtaskCommand {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        XtaskCommand::Demo(arguments) => demo::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
         XtaskCommand::Test(arguments) => test::main(&arguments),
