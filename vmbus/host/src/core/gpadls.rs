@@ -272,6 +272,13 @@ impl Gpadls {
         self.arriving.len()
     }
 
+    /// GPADLs and pages charged to all channels together.
+    pub(super) fn charges(&self) -> (usize, usize) {
+        self.usage.values().fold((0, 0), |(gpadls, pages), usage| {
+            (gpadls.saturating_add(usage.gpadls), pages.saturating_add(usage.pages))
+        })
+    }
+
     fn forget(&mut self, relid: u32, id: u32) {
         let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return };
         if entry.going != Going::No {

@@ -81,6 +81,12 @@ impl Core {
         self.gpadls.arriving()
     }
 
+    /// What GPADLs, complete or not, are charged against the quotas: their number, and the pages that their headers declared.
+    #[must_use]
+    pub fn gpadl_charges(&self) -> (usize, usize) {
+        self.gpadls.charges()
+    }
+
     /// Every channel, in the order of relids, those without one last.
     #[must_use]
     pub fn channel_reports(&self) -> Vec<ChannelReport> {

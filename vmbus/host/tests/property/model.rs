@@ -1,0 +1,301 @@
+//! What a guest may rely on, in its own words: what it asked, what it was told, and what must never come.
+//!
+//! It knows nothing of phases. From the core it takes two facts only: whether a GPADL that was reported as created really exists (on a
+//! channel that is going away the answer is a courtesy), and whether a channel is going away.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use vmbus_host::core::{ChannelState, Core};
+use vmbus_protocol::message::{GuestMessage, InitiateContact};
+use vmbus_protocol::{Guid, Version};
+
+use crate::common::{Reply, VPS};
+
+/// What a guest that is not connected waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Unloaded,
+    Version { vp: u32, accepts: Option<Version> },
+}
+
+/// Answers that must come before the message that asked for them is done with.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AtOnce {
+    pub foreign_version: u32,
+    pub all_offers: u32,
+    pub modified: u32,
+    pub tl_result: u32,
+    pub reserved_closed: u32,
+    pub reserved_opened: u32,
+    /// The teardown that is being handled.
+    teardown: Option<(u32, u32)>,
+}
+
+#[derive(Default)]
+pub struct Model {
+    pub connected: Option<Version>,
+    pub wish: Option<Wish>,
+    vp: u32,
+    offers_requested: bool,
+    /// Relid: instance and subchannel.
+    pub offered: BTreeMap<u32, (Guid, u16)>,
+    rescinded: BTreeSet<u32>,
+    /// Given up by the guest: no RESCIND may follow, it would never be answered.
+    released: BTreeSet<u32>,
+    /// (relid, id) of headers without an answer.
+    headers: BTreeMap<(u32, u32), usize>,
+    /// Real GPADLs, and whether the guest waits for TORNDOWN.
+    accepted: BTreeMap<(u32, u32), bool>,
+    /// (relid, open id) of opens without a result.
+    opens: BTreeMap<(u32, u32), usize>,
+    /// Views alive by (relid, id): the world keeps it true.
+    pub views: BTreeMap<(u32, u32), usize>,
+    /// Relids that a device serves or is being asked about: the world keeps it true.
+    pub served: BTreeSet<u32>,
+}
+
+fn increase<K: Ord>(map: &mut BTreeMap<K, usize>, key: K) {
+    *map.entry(key).or_default() += 1;
+}
+
+/// False when there was none.
+fn decrease<K: Ord>(map: &mut BTreeMap<K, usize>, key: &K) -> bool {
+    let Some(count) = map.get_mut(key) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        map.remove(key);
+    }
+    true
+}
+
+impl Model {
+    /// A message is about to be handled: what it makes due.
+    pub fn before(&mut self, port: u32, message: &GuestMessage<'_>) -> AtOnce {
+        let mut at_once = AtOnce::default();
+        match (message, self.connected) {
+            (GuestMessage::InitiateContact(contact), _) => self.before_contact(port, contact, &mut at_once),
+            (GuestMessage::Unload, _) => {
+                self.disconnect();
+                self.wish = Some(Wish::Unloaded);
+            }
+            (GuestMessage::CloseReservedChannel(request), version) => {
+                let fits = request.target_vp.get() < VPS && request.target_sint.get() < 16;
+                let exists = version.is_none_or(|version| version >= Version::V4_0);
+                at_once.reserved_closed = u32::from(fits && exists);
+            }
+            (_, None) => {}
+            (GuestMessage::RequestOffers, Some(_)) => {
+                at_once.all_offers = u32::from(!self.offers_requested);
+                self.offers_requested = true;
+            }
+            (GuestMessage::GpadlHeader(header, _), Some(_)) => {
+                increase(&mut self.headers, (header.relid.get(), header.gpadl.get()));
+            }
+            (GuestMessage::GpadlTeardown(request), Some(_)) => {
+                let place = (request.relid.get(), request.gpadl.get());
+                at_once.teardown = Some(place);
+                if let Some(waits) = self.accepted.get_mut(&place) {
+                    *waits = true;
+                }
+            }
+            (GuestMessage::OpenChannel(request), Some(_)) => {
+                increase(&mut self.opens, (request.relid.get(), request.open_id.get()));
+            }
+            (GuestMessage::OpenReservedChannel(request), Some(version)) => {
+                let fits = request.target_vp.get() < VPS && request.target_sint.get() < 16;
+                at_once.reserved_opened = u32::from(fits && version >= Version::V4_0);
+            }
+            (GuestMessage::ModifyChannel(_), Some(version)) => {
+                at_once.modified = u32::from(version >= Version::V5_3);
+            }
+            (GuestMessage::TlConnectRequest(_), Some(version)) => {
+                at_once.tl_result = u32::from(version >= Version::V4_1);
+            }
+            _ => {}
+        }
+        at_once
+    }
+
+    fn before_contact(&mut self, port: u32, contact: &InitiateContact, at_once: &mut AtOnce) {
+        let word = contact.version.get();
+        let vp = if word >= Version::V3_0.word() { contact.target_vp.get() } else { 0 };
+        if vp >= VPS {
+            return;
+        }
+        let [sint, vtl, ..] = contact.target_info;
+        let foreign = sint != 2 || (vtl != 0 && word >= Version::V5_1.word());
+        if port == 4 && word >= Version::V5_0.word() && foreign {
+            at_once.foreign_version = u32::from(sint < 16);
+            return;
+        }
+        let (first, second) = (contact.monitor_page1.get(), contact.monitor_page2.get());
+        let sane = (first == 0) == (second == 0) && first % 4096 == 0 && second % 4096 == 0;
+        self.disconnect();
+        self.wish = Some(Wish::Version { vp, accepts: Version::from_word(word).filter(|_| sane) });
+    }
+
+    /// The message was ignored: an open of it is not due.
+    pub fn ignored(&mut self, message: &GuestMessage<'_>) {
+        if let GuestMessage::OpenChannel(request) = message {
+            decrease(&mut self.opens, &(request.relid.get(), request.open_id.get()));
+        }
+    }
+
+    /// The message was not ignored; its answers, if any, were not yet looked at.
+    pub fn taken(&mut self, message: &GuestMessage<'_>) {
+        if let GuestMessage::RelidReleased(relid) = message {
+            self.released.insert(*relid);
+        }
+    }
+
+    /// The old connection is gone, and all that was due on it.
+    pub fn disconnect(&mut self) {
+        (self.connected, self.wish, self.offers_requested) = (None, None, false);
+        self.headers.clear();
+        self.accepted.clear();
+        self.opens.clear();
+        self.rescinded.clear();
+        self.released.clear();
+    }
+
+    /// Headers without an answer.
+    pub fn unfinished(&self) -> usize {
+        self.headers.values().sum()
+    }
+
+    /// Everybody has let go: nothing may be due but what waits for the guest itself.
+    pub fn check_nothing_due(&self) {
+        assert_eq!(self.wish, None, "an answer to contact or unload is due");
+        assert!(self.opens.is_empty(), "opens without result: {:?}", self.opens);
+        // A ring that the guest tore down and never closed waits for the guest.
+        let due = |(place, waits): &(&(u32, u32), &bool)| **waits && !self.views.contains_key(place);
+        let waiting: Vec<_> = self.accepted.iter().filter(due).collect();
+        assert!(waiting.is_empty(), "teardowns without answer: {waiting:?}");
+        assert!(self.released.is_empty(), "released and never freed: {:?}", self.released);
+    }
+
+    pub fn on_unbind(&mut self, relid: u32) {
+        assert!(self.offered.remove(&relid).is_some(), "relid {relid} was not offered");
+        if self.connected.is_some() {
+            self.check_gone(relid, "its relid is free");
+            self.rescinded.remove(&relid);
+            self.released.remove(&relid);
+            self.opens.retain(|(of, _), _| *of != relid);
+        }
+    }
+
+    pub fn on_quiesced(&self) {
+        assert!(self.views.is_empty(), "quiesced with views {:?}", self.views);
+        assert!(self.served.is_empty(), "quiesced while devices serve {:?}", self.served);
+    }
+
+    pub fn on_post(&mut self, core: &Core, at_once: &mut AtOnce, vp: u32, sint: u8, reply: &Reply) {
+        assert!(vp < VPS && sint < 16, "posted to VP {vp} SINT {sint}");
+        let take = |due: &mut u32| {
+            assert_eq!(*due, 1, "not due: {reply:?}");
+            *due = 0;
+        };
+        match reply {
+            Reply::ReservedClosed(_) => return take(&mut at_once.reserved_closed),
+            Reply::OpenResult { .. } if at_once.reserved_opened == 1 => {
+                return take(&mut at_once.reserved_opened);
+            }
+            Reply::Version { .. } if at_once.foreign_version == 1 => {
+                return take(&mut at_once.foreign_version);
+            }
+            Reply::Version { supported, state, .. } => {
+                return self.on_version(vp, *supported == 1 && *state == 0);
+            }
+            Reply::Unloaded => {
+                assert_eq!(self.wish.take(), Some(Wish::Unloaded));
+                return self.on_quiesced();
+            }
+            _ => {}
+        }
+        assert!(self.connected.is_some(), "nobody is connected, yet: {reply:?}");
+        assert_eq!((vp, sint), (self.vp, 2), "{reply:?}");
+        match *reply {
+            Reply::Offer { relid, instance, subchannel, .. } => {
+                assert!(self.offers_requested && (1..=2047).contains(&relid));
+                let twin = self.offered.values().any(|known| *known == (instance, subchannel));
+                assert!(!twin, "offered twice: {instance} {subchannel}");
+                assert!(
+                    self.offered.insert(relid, (instance, subchannel)).is_none(),
+                    "relid {relid} is taken"
+                );
+            }
+            Reply::AllOffers => take(&mut at_once.all_offers),
+            Reply::Modified { .. } => take(&mut at_once.modified),
+            Reply::TlResult { .. } => take(&mut at_once.tl_result),
+            Reply::Created { relid, id, status } => {
+                assert!(decrease(&mut self.headers, &(relid, id)), "no header asked for {reply:?}");
+                if status == 0 && core.gpadl(relid, id).is_some() {
+                    self.accepted.entry((relid, id)).or_insert(false);
+                }
+            }
+            Reply::Torndown(id) => self.on_torndown(core, at_once, id),
+            Reply::OpenResult { relid, open_id, .. } => {
+                assert!(decrease(&mut self.opens, &(relid, open_id)), "no open asked for {reply:?}");
+            }
+            Reply::Rescind(relid) => self.on_rescind(relid),
+            Reply::Version { .. } | Reply::Unloaded | Reply::ReservedClosed(_) => unreachable!(),
+        }
+    }
+
+    fn on_version(&mut self, vp: u32, accepted: bool) {
+        let wish = self.wish.take();
+        let Some(Wish::Version { vp: wanted, accepts }) = wish else {
+            panic!("{wish:?} is due, not a version")
+        };
+        assert_eq!((vp, accepted), (wanted, accepts.is_some()));
+        self.on_quiesced();
+        assert!(self.offered.is_empty(), "relids of the old connection are left");
+        (self.connected, self.vp) = (accepts, vp);
+    }
+
+    fn on_torndown(&mut self, core: &Core, at_once: &AtOnce, id: u32) {
+        let gone = |place: &(u32, u32)| {
+            place.1 == id && !self.views.contains_key(place) && core.gpadl(place.0, place.1).is_none()
+        };
+        let answered =
+            self.accepted.iter().find(|(place, waits)| **waits && gone(place)).map(|(place, _)| *place);
+        if let Some(place) = answered {
+            self.accepted.remove(&place);
+            return;
+        }
+        // A courtesy, for a channel that is going away.
+        let Some((relid, of)) = at_once.teardown else { panic!("TORNDOWN of {id:#x} is not due") };
+        let reports = core.channel_reports();
+        let state = reports.iter().find(|report| report.relid == Some(relid)).map(|report| report.state);
+        assert!(
+            of == id && matches!(state, Some(ChannelState::Draining | ChannelState::Revoked)),
+            "TORNDOWN of {id:#x} on a channel that is {state:?}"
+        );
+        assert!(!self.views.contains_key(&(relid, id)), "TORNDOWN of {id:#x} while it has views");
+    }
+
+    fn on_rescind(&mut self, relid: u32) {
+        let (instance, subchannel) = self.offered[&relid];
+        assert!(self.rescinded.insert(relid), "relid {relid} rescinded twice");
+        assert!(!self.released.contains(&relid), "relid {relid} was released and is rescinded");
+        self.check_gone(relid, "it is rescinded");
+        self.opens.retain(|(of, _), _| *of != relid);
+        if subchannel == 0 {
+            let told = |relid: &u32| self.rescinded.contains(relid);
+            let of_us = self.offered.iter().filter(|(_, known)| known.0 == instance);
+            assert!(of_us.map(|(relid, _)| relid).all(told), "a subchannel must be rescinded first");
+        }
+    }
+
+    /// Nothing of the channel can reach the guest's memory, and all that was asked about its GPADLs was answered.
+    fn check_gone(&mut self, relid: u32, why: &str) {
+        assert!(!self.served.contains(&relid), "a device serves relid {relid}, yet {why}");
+        let views: Vec<_> = self.views.range((relid, 0)..=(relid, u32::MAX)).collect();
+        assert!(views.is_empty(), "views {views:?}, yet {why}");
+        let of_channel = self.headers.range((relid, 0)..=(relid, u32::MAX)).next();
+        assert!(of_channel.is_none(), "headers without answer {of_channel:?}, yet {why}");
+        let waiting = self.accepted.iter().find(|(place, waits)| place.0 == relid && **waits);
+        assert!(waiting.is_none(), "a teardown without answer {waiting:?}, yet {why}");
+        self.accepted.retain(|place, _| place.0 != relid);
+    }
+}
