@@ -189,8 +189,14 @@ impl<P: Platform> Channel<'_, P> {
             self.forget(key);
             return Err(Error::Full);
         }
-        let bytes =
-            self.client.wait_until(|client| client.answers.remove(&key)).inspect_err(|_| self.forget(key))?;
+        let relid = self.record().relid();
+        let answered = self.client.wait_until(|client| {
+            let answer = client.answers.remove(&key);
+            // The channel itself is settled by the pump outside: nothing can come on it any more.
+            let gone = relid.is_some_and(|relid| client.rescinded.contains(&relid));
+            answer.or(gone.then_some(Err(Error::Removed)))
+        });
+        let bytes = answered.inspect_err(|_| self.forget(key))?;
         let place = answer.get_mut(..bytes.len()).ok_or(Error::AnswerTooLong(bytes.len()))?;
         place.copy_from_slice(&bytes);
         Ok(bytes.len())

@@ -7,7 +7,7 @@ use vmbus_client::{Client, Error, Offer as SeenOffer};
 use vmbus_host::{Channel, Offer, OpenError};
 use vmbus_loopback::{Flow, Handler, LoopbackPlatform, LoopbackVm, Mode};
 use vmbus_protocol::Guid;
-use vmbus_ring::{OutPacket, RingError};
+use vmbus_ring::{OutPacket, PacketKind, RingError};
 
 pub const CLASS: Guid = Guid::new(0x6563_686f, 1, 2, [3; 8]);
 pub const BOTH_MODES: [Mode; 2] = [Mode::Stepped, Mode::Threaded];
@@ -29,6 +29,7 @@ pub fn client(vm: &LoopbackVm) -> TestClient {
 /// One packet, copied out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    pub kind: PacketKind,
     pub transaction_id: u64,
     pub completion_requested: bool,
     pub payload: Vec<u8>,
@@ -43,6 +44,7 @@ pub fn take_packets(channel: &mut Channel) -> Result<Vec<Seen>, RingError> {
             let mut payload = vec![0; packet.payload_len()];
             packet.read_payload(&mut payload);
             seen.push(Seen {
+                kind: packet.kind(),
                 transaction_id: packet.transaction_id(),
                 completion_requested: packet.completion_requested(),
                 payload,
