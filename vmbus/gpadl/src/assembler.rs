@@ -63,8 +63,9 @@ pub struct RangeAssembler {
     words_left: usize,
     /// Pages of the current range still to come.
     pages_left: usize,
-    /// Host page that would make the current run one longer.
+    /// Host page that would make the current run one longer, if it is in the same region.
     next: u64,
+    region_index: u8,
 }
 
 /// A host page number that no page has: runs end here.
@@ -83,7 +84,7 @@ impl RangeAssembler {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE })
+        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE, region_index: 0 })
     }
 
     /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
@@ -153,29 +154,42 @@ impl RangeAssembler {
     #[inline]
     fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
         let (ram, runs) = buffer.parts();
-        runs.reserve(pages.len());
-        // The run that grows is kept out of the list, so that the loop touches memory only where a run ends.
-        let (mut current, mut next) = (runs.pop(), self.next);
-        for page in pages {
-            let pfn = u64::from_le_bytes(*page);
-            let (region, into) = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
-            let host_page = region.host_page.wrapping_add(into);
-            current = match current {
-                Some(run) if host_page == next => Some(run.longer()),
-                ended => {
-                    runs.extend(ended);
-                    Some(Run::one(host_page))
+        let (mut region_index, mut next) = (self.region_index, self.next);
+        for pages in pages.chunks(AT_ONCE) {
+            // New runs are collected here and appended together: the loop then neither grows the list nor checks that it need not.
+            let mut fresh = [Run::NONE; AT_ONCE];
+            let mut count = 0_usize;
+            for page in pages {
+                let pfn = u64::from_le_bytes(*page);
+                let (index, region, into) = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
+                let host_page = region.host_page.wrapping_add(into);
+                // Regions may touch in the host by chance, but not in the files behind them: a run ends with its region.
+                if host_page == next && index == region_index {
+                    let last = match fresh.get_mut(count.wrapping_sub(1)) {
+                        Some(last) => Some(last),
+                        None => runs.last_mut(),
+                    };
+                    if let Some(run) = last {
+                        *run = run.longer();
+                    }
+                } else {
+                    if let Some(place) = fresh.get_mut(count) {
+                        *place = Run::one(host_page);
+                    }
+                    count = count.wrapping_add(1);
+                    region_index = index;
                 }
-            };
-            // Regions may touch in the host by chance, but not in the files behind them: a run ends with its region.
-            let last = into.wrapping_add(1) == region.pages;
-            next = if last { NO_PAGE } else { host_page.wrapping_add(1) };
+                next = host_page.wrapping_add(1);
+            }
+            runs.extend_from_slice(fresh.get(..count).unwrap_or_default());
         }
-        runs.extend(current);
-        self.next = next;
+        (self.region_index, self.next) = (region_index, next);
         Ok(())
     }
 }
+
+/// Pages looked at before the list of runs grows: a whole body, and a power of two.
+const AT_ONCE: usize = 32;
 
 /// Bytes of one word of range data.
 const WORD: usize = 8;

@@ -21,6 +21,8 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
+    /// The first of them again, so that a byte is an index that needs no check.
+    first_regions: Box<[Region; 256]>,
     granules: Granules,
 }
 
@@ -49,6 +51,9 @@ pub(crate) struct Region {
 }
 
 impl Region {
+    /// No page is in it.
+    const NONE: Self = Self { first: 0, pages: 0, host_page: 0 };
+
     fn end(&self) -> u64 {
         self.first.wrapping_add(self.pages)
     }
@@ -75,27 +80,29 @@ impl Granules {
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'a> {
     regions: &'a [Region],
+    first_regions: &'a [Region; 256],
     first: &'a [u8],
     shift: u32,
 }
 
 impl<'a> Lookup<'a> {
-    /// The region that holds guest page `pfn`, and how far into it the page is.
+    /// The region that holds guest page `pfn`, its number (the last one's stands for all beyond 255), and how far into it the page is.
     #[inline]
-    pub(crate) fn region_of(&self, pfn: u64) -> Option<(&'a Region, u64)> {
+    pub(crate) fn region_of(&self, pfn: u64) -> Option<(u8, &'a Region, u64)> {
         let index = *self.first.get(usize_of_u64(pfn >> self.shift))?;
-        let region = self.regions.get(usize::from(index))?;
+        // A byte cannot be out of its bounds; the compiler sees that too.
+        let region = self.first_regions.get(usize::from(index))?;
         let into = pfn.wrapping_sub(region.first);
-        if into < region.pages { Some((region, into)) } else { self.search(pfn) }
+        if into < region.pages { Some((index, region, into)) } else { self.search(pfn) }
     }
 
     /// For the few granules that several regions reach into.
     #[cold]
-    fn search(&self, pfn: u64) -> Option<(&'a Region, u64)> {
-        let after = self.regions.partition_point(|region| region.first <= pfn);
-        let region = self.regions.get(after.checked_sub(1)?)?;
+    fn search(&self, pfn: u64) -> Option<(u8, &'a Region, u64)> {
+        let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
+        let region = self.regions.get(index)?;
         let into = pfn.wrapping_sub(region.first);
-        (into < region.pages).then_some((region, into))
+        (into < region.pages).then_some((u8::try_from(index).unwrap_or(u8::MAX), region, into))
     }
 }
 
@@ -155,7 +162,11 @@ impl GuestRam {
         }
         regions.sort_by_key(|region| region.first);
         let granules = Granules::new(&regions);
-        Ok(Self { inner: Arc::new(Inner { memory, regions, granules }) })
+        let mut first_regions = Box::new([Region::NONE; 256]);
+        for (to, from) in first_regions.iter_mut().zip(&regions) {
+            *to = *from;
+        }
+        Ok(Self { inner: Arc::new(Inner { memory, regions, first_regions, granules }) })
     }
 
     /// The memory itself, for reads and writes by guest address.
@@ -179,8 +190,8 @@ impl GuestRam {
     /// For looking up many pages in a row.
     #[inline]
     pub(crate) fn lookup(&self) -> Lookup<'_> {
-        let Inner { regions, granules, .. } = &*self.inner;
-        Lookup { regions, first: &granules.first, shift: granules.shift }
+        let Inner { regions, first_regions, granules, .. } = &*self.inner;
+        Lookup { regions, first_regions, first: &granules.first, shift: granules.shift }
     }
 
     /// The guest page number behind a host page number of this map.
@@ -248,7 +259,7 @@ mod tests {
             assert!(
                 ram.lookup()
                     .region_of(index * 3)
-                    .is_some_and(|(region, into)| region.first == index * 3 && into == 0)
+                    .is_some_and(|(_, region, into)| region.first == index * 3 && into == 0)
             );
             assert!(ram.lookup().region_of(index * 3 + 1).is_none());
             assert!(ram.lookup().region_of(index * 3 + 2).is_none());
@@ -262,7 +273,7 @@ mod tests {
     fn test_ram_guest_page_of_host_page_round_trips() {
         let ram = ram(&[(0, 0x4000), (0x100000, 0x4000)]);
         for pfn in [0, 3, 0x100, 0x103] {
-            let (region, into) = ram.lookup().region_of(pfn).unwrap();
+            let (_, region, into) = ram.lookup().region_of(pfn).unwrap();
             assert_eq!(ram.guest_page_of(region.host_page + into), Some(pfn));
         }
     }
@@ -276,7 +287,7 @@ mod tests {
     #[test]
     fn test_ram_without_file_has_no_file_run() {
         let ram = ram(&[(0, 0x4000)]);
-        let host = ram.lookup().region_of(0).unwrap().0.host_page << PAGE_SHIFT;
+        let host = ram.lookup().region_of(0).unwrap().1.host_page << PAGE_SHIFT;
         assert!(ram.file_at(usize_of_u64(host)).is_none());
     }
 }

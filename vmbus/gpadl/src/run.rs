@@ -14,6 +14,9 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 pub(crate) struct Run(u64);
 
 impl Run {
+    /// No page.
+    pub(crate) const NONE: Self = Self(0);
+
     /// A run of one page. Host page numbers have at most 44 bits: `GuestRam` refuses regions beyond that.
     #[inline]
     pub(crate) const fn one(host_page: u64) -> Self {
