@@ -197,7 +197,7 @@ impl Machine {
     /// Creates an 8-page ring at `first_page` and opens the channel on `vp`.
     pub fn open_at(&self, relid: u32, ring: u32, first_page: u64, vp: u32) -> Vec<Reply> {
         use vm_memory::{Bytes, GuestAddress};
-        self.ram.memory().write_slice(&[0; 8 * 4096], GuestAddress(first_page * 4096)).unwrap();
+        self.ram.memory().write_slice(&vec![0; 8 * 4096], GuestAddress(first_page * 4096)).unwrap();
         let messages = post::gpadl(relid, ring, &[super::Range::pages(first_page, 8)]);
         assert_eq!(self.ask(&messages[0]), [Reply::created(relid, ring)]);
         self.ask(&post::open(relid, ring, 4, vp))

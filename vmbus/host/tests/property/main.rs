@@ -10,6 +10,7 @@ mod common;
 
 mod model;
 mod steps;
+mod tally;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,8 +18,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use steps::Step;
+use tally::{MUST_HAPPEN, Tally};
 use vmbus_gpadl::GuestRam;
-use world::{Tally, World};
+use world::World;
 
 /// Messages when the environment asks for no other number.
 const DEFAULT_MESSAGES: u64 = 400_000;
@@ -36,7 +38,7 @@ fn play(ram: &GuestRam, steps: &[Step]) -> Result<Tally, String> {
         for step in steps {
             world.step(step);
         }
-        world.settle_all();
+        world.end();
         world.tally
     }));
     played.map_err(|panic| {
@@ -112,7 +114,7 @@ fn test_messages_of_any_content_at_any_moment_never_break_the_bus() {
     let total = total.into_inner().unwrap();
     eprintln!("{} cases: {total:?}", next.into_inner());
     // Else the generator has lost its way and the test says nothing.
-    for what in world::MUST_HAPPEN {
+    for what in MUST_HAPPEN {
         assert!(total.get(what).is_some_and(|times| *times >= 20), "{what} hardly ever happened: {total:?}");
     }
 }

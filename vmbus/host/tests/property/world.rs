@@ -1,5 +1,7 @@
 //! Plays steps: the core, the devices, and the way from them to the core, with the model looking on.
 
+mod probe;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
@@ -7,17 +9,13 @@ use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{Action, ChannelKey, Core, OpenParams};
 use vmbus_protocol::Guid;
-use vmbus_protocol::limits::MAX_GPADLS_IN_PROGRESS;
 use vmbus_protocol::message::GuestMessage;
 
-use crate::common::{CLASS, Range, Reply, VPS, instance, offer, post};
+use crate::common::{CLASS, Reply, VPS, instance, offer};
 use crate::model::{AtOnce, Model};
 use crate::steps::Step;
-
-/// The well-behaved channel: sorted before all others, so it always is relid 1. Random messages never name it or its handles.
-const PROBE_RELID: u32 = 1;
-const PROBE_IDS: u32 = 0x7000_0000;
-const PROBE_INSTANCE: u32 = 0xFFFF_0000;
+use crate::tally::{Tally, name_of};
+use probe::{PROBE_INSTANCE, names_the_probe};
 
 #[derive(Default)]
 struct Sink(Mutex<Vec<GpadlKey>>);
@@ -27,36 +25,6 @@ impl ReleaseSink for Sink {
         self.0.lock().unwrap().push(key);
     }
 }
-
-/// How often what happened.
-pub type Tally = BTreeMap<&'static str, u64>;
-
-/// What a run of any length must have seen.
-pub const MUST_HAPPEN: [&str; 23] = [
-    "message",
-    "ignored",
-    "probe",
-    "offer",
-    "subchannel offer",
-    "rescind",
-    "all offers",
-    "open result",
-    "open failure",
-    "created",
-    "refused",
-    "torndown",
-    "torndown later",
-    "connected",
-    "not connected",
-    "unloaded",
-    "reserved closed",
-    "tl result",
-    "modified",
-    "removed",
-    "quiesced later",
-    "fault",
-    "mapped",
-];
 
 /// On its way from a device to the core.
 enum Event {
@@ -111,28 +79,6 @@ impl World {
 
     fn count(&mut self, what: &'static str) {
         *self.tally.entry(what).or_default() += 1;
-    }
-
-    fn count_reply(&mut self, reply: &Reply) {
-        let what = match reply {
-            Reply::Offer { subchannel: 0, .. } => "offer",
-            Reply::Offer { .. } => "subchannel offer",
-            Reply::Rescind(_) => "rescind",
-            Reply::AllOffers => "all offers",
-            Reply::OpenResult { status: 0, .. } => "open result",
-            Reply::OpenResult { .. } => "open failure",
-            Reply::Created { status: 0, .. } => "created",
-            Reply::Created { .. } => "refused",
-            Reply::Torndown(_) if self.in_message => "torndown",
-            Reply::Torndown(_) => "torndown later",
-            Reply::Version { supported: 1, state: 0, .. } => "connected",
-            Reply::Version { .. } => "not connected",
-            Reply::Unloaded => "unloaded",
-            Reply::ReservedClosed(_) => "reserved closed",
-            Reply::TlResult { .. } => "tl result",
-            Reply::Modified { .. } => "modified",
-        };
-        self.count(what);
     }
 
     pub fn step(&mut self, step: &Step) {
@@ -200,40 +146,36 @@ impl World {
                 self.core.reset();
                 self.act(&mut AtOnce::default());
             }
+            Step::LetGo => self.let_all_go(),
             Step::Probe => self.probe(),
         }
         self.replies.clear();
         self.check();
     }
 
-    /// Everybody answers and lets go: then nothing may be due.
-    pub fn settle_all(&mut self) {
-        while !(self.opening.is_empty()
-            && self.closing.is_empty()
-            && self.views.is_empty()
-            && self.inbox.is_empty())
-        {
+    /// Everybody answers and lets go of all but open channels: then nothing may be due.
+    fn let_all_go(&mut self) {
+        loop {
             if !self.opening.is_empty() {
                 self.answer_open(0, true);
             } else if let Some(key) = self.closing.pop() {
                 self.let_go(key);
             } else if let Some(view) = self.views.pop() {
                 self.drop_view(view);
-            } else {
+            } else if !self.inbox.is_empty() {
                 self.deliver();
+            } else {
+                break;
             }
-            self.check();
         }
         self.model.check_nothing_due();
-        self.core.reset();
-        self.model.disconnect();
-        self.act(&mut AtOnce::default());
-        while let Some(key) = self.closing.pop() {
-            self.let_go(key);
-        }
-        while !self.inbox.is_empty() {
-            self.deliver();
-        }
+    }
+
+    /// The end: after a reset nothing at all may be left.
+    pub fn end(&mut self) {
+        self.let_all_go();
+        self.step(&Step::Reset);
+        self.let_all_go();
         self.model.on_quiesced();
         assert_eq!(self.core.gpadl_charges(), (0, 0), "quota is back after a reset");
         assert!(self.bound.is_empty() && self.model.offered.is_empty());
@@ -273,7 +215,7 @@ impl World {
             match action {
                 Action::Post { vp, sint, message } => {
                     let reply = Reply::decode(message.as_bytes());
-                    self.count_reply(&reply);
+                    self.count(name_of(&reply, self.in_message));
                     self.model.on_post(&self.core, at_once, vp, sint, &reply);
                     self.replies.push(reply);
                 }
@@ -369,54 +311,8 @@ impl World {
         }
         self.act(&mut AtOnce::default());
     }
-
-    /// While all others misbehave: create, open, close, tear down, each answered with success.
-    fn probe(&mut self) {
-        let offered = self.model.offered.contains_key(&PROBE_RELID) && self.model.connected.is_some();
-        if !offered || self.core.gpadls_arriving() >= MAX_GPADLS_IN_PROGRESS {
-            return;
-        }
-        self.probes += 1;
-        self.count("probe");
-        let (relid, id) = (PROBE_RELID, PROBE_IDS + self.probes);
-        self.replies.clear();
-        for message in post::gpadl(relid, id, &[Range::pages(0, 40)]) {
-            self.message(1, &message);
-        }
-        self.expect(&Reply::created(relid, id));
-        self.message(1, &post::open(relid, id, 20, 0));
-        let index = self.opening.iter().position(|(key, _)| *key == self.probe).expect("the device is asked");
-        self.answer_open(index, true);
-        self.expect(&Reply::opened(relid));
-        self.message(1, &post::close(relid));
-        self.message(1, &post::teardown(relid, id));
-        let index =
-            self.closing.iter().position(|key| *key == self.probe).expect("the device is asked to close");
-        let key = self.closing.remove(index);
-        self.let_go(key);
-        while !self.inbox.is_empty() {
-            self.deliver();
-        }
-        self.expect(&Reply::Torndown(id));
-    }
-
-    fn expect(&self, reply: &Reply) {
-        assert!(self.replies.contains(reply), "the well-behaved channel got no {reply:?}");
-    }
 }
 
 fn choose(pick: u64, of: usize) -> Option<usize> {
     (of > 0).then(|| (pick % of as u64) as usize)
-}
-
-fn names_the_probe(bytes: &[u8]) -> bool {
-    let (relid, id) = match GuestMessage::parse(bytes) {
-        Ok(GuestMessage::OpenChannel(request)) => (request.relid.get(), request.ring_gpadl.get()),
-        Ok(GuestMessage::CloseChannel(relid) | GuestMessage::RelidReleased(relid)) => (relid, 0),
-        Ok(GuestMessage::GpadlHeader(header, _)) => (header.relid.get(), header.gpadl.get()),
-        Ok(GuestMessage::GpadlBody(id, _)) => (0, id),
-        Ok(GuestMessage::GpadlTeardown(request)) => (request.relid.get(), request.gpadl.get()),
-        _ => (0, 0),
-    };
-    relid == PROBE_RELID || id >> 28 == PROBE_IDS >> 28
 }

@@ -1,0 +1,57 @@
+//! What a run has seen, so that a generator that lost its way is noticed.
+
+use std::collections::BTreeMap;
+
+use crate::common::Reply;
+
+/// How often what happened.
+pub type Tally = BTreeMap<&'static str, u64>;
+
+/// What a run of any length must have seen.
+pub const MUST_HAPPEN: [&str; 23] = [
+    "message",
+    "ignored",
+    "probe",
+    "offer",
+    "subchannel offer",
+    "rescind",
+    "all offers",
+    "open result",
+    "open failure",
+    "created",
+    "refused",
+    "torndown",
+    "torndown later",
+    "connected",
+    "not connected",
+    "unloaded",
+    "reserved closed",
+    "tl result",
+    "modified",
+    "removed",
+    "quiesced later",
+    "fault",
+    "mapped",
+];
+
+/// The name under which a reply is counted; `in_message` when a message of the guest's caused it, as opposed to an event of the host's.
+pub fn name_of(reply: &Reply, in_message: bool) -> &'static str {
+    match reply {
+        Reply::Offer { subchannel: 0, .. } => "offer",
+        Reply::Offer { .. } => "subchannel offer",
+        Reply::Rescind(_) => "rescind",
+        Reply::AllOffers => "all offers",
+        Reply::OpenResult { status: 0, .. } => "open result",
+        Reply::OpenResult { .. } => "open failure",
+        Reply::Created { status: 0, .. } => "created",
+        Reply::Created { .. } => "refused",
+        Reply::Torndown(_) if in_message => "torndown",
+        Reply::Torndown(_) => "torndown later",
+        Reply::Version { supported: 1, state: 0, .. } => "connected",
+        Reply::Version { .. } => "not connected",
+        Reply::Unloaded => "unloaded",
+        Reply::ReservedClosed(_) => "reserved closed",
+        Reply::TlResult { .. } => "tl result",
+        Reply::Modified { .. } => "modified",
+    }
+}
