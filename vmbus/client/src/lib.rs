@@ -28,6 +28,7 @@ extern crate alloc;
 mod channel;
 mod client;
 mod connection;
+mod cut;
 mod driver;
 mod error;
 pub mod gpadl;

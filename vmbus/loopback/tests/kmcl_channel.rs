@@ -127,13 +127,13 @@ fn test_kmcl_13_each_request_gets_exactly_one_completion_with_its_id_and_others_
         let vm = echo_vm(mode, 1);
         let mut client = client(&vm);
         let id = client.open(CLASS, None, None).unwrap();
-        let ended: Arc<Mutex<Vec<(u8, Vec<u8>)>>> = Arc::default();
+        let ended = Arc::new(Mutex::new(Vec::<(u8, Vec<u8>)>::new()));
         for number in 0..100_u8 {
             let ended = Arc::clone(&ended);
             let packet = PacketObject::with_routine(move |_, answer| {
                 ended.lock().unwrap().push((number, answer.result.unwrap().to_vec()));
             });
-            let flags = if number % 2 == 0 { WAIT } else { SendFlags::empty() };
+            let flags = if number.is_multiple_of(2) { WAIT } else { SendFlags::empty() };
             client.channel(id).send(packet, &[number; 8], None, flags).unwrap();
         }
         let mut echoes = Vec::new();
@@ -147,7 +147,8 @@ fn test_kmcl_13_each_request_gets_exactly_one_completion_with_its_id_and_others_
         }
         let mut ended = std::mem::take(&mut *ended.lock().unwrap());
         ended.sort();
-        let expected = |number: u8| (number, if number % 2 == 0 { vec![number; 8] } else { Vec::new() });
+        let expected =
+            |number: u8| (number, if number.is_multiple_of(2) { vec![number; 8] } else { Vec::new() });
         assert_eq!(ended, (0..100).map(expected).collect::<Vec<_>>());
         assert_eq!(echoes, (0..100).filter(|number| number % 2 == 1).collect::<Vec<u8>>());
         assert_eq!(client.stats().stray_completions, 0);
@@ -219,7 +220,6 @@ fn flood(count: u64) -> impl FnMut(&Channel) -> Result<Handler, OpenError> + Sen
                         next += 1;
                     }
                     Err(WriteError::Full { needed }) => {
-                        drop(batch);
                         if channel.outgoing.wait_for_space(needed).unwrap() != SpaceWait::Ready {
                             return Flow::Wait;
                         }

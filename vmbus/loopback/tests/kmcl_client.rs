@@ -167,7 +167,7 @@ impl Driver<LoopbackPlatform> for GpadlDriver {
 fn filler(_: &Channel) -> Result<Handler, OpenError> {
     let mut view: Option<GpadlView> = None;
     Ok(Box::new(move |channel| {
-        if channel.is_closing() || view.as_ref().is_some_and(|view| view.is_going()) {
+        if channel.is_closing() || view.as_ref().is_some_and(GpadlView::is_going) {
             view = None;
         }
         if channel.is_closing() {
@@ -306,8 +306,10 @@ fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped()
     assert_eq!(channel.delete_gpadl(handle), Err(GpadlError::Link(Error::Stalled)), "Windows would wait");
     assert_eq!(vm.pages().locked_pages(), 3, "still the server's");
     drop(view);
-    // The answer to the first request is there now.
-    client.poll();
+    assert_eq!(vm.pages().locked_pages(), 3, "torn down, but nobody has asked since");
+    client.channel(id).delete_gpadl(handle).unwrap();
+    assert_eq!(vm.pages().locked_pages(), 0);
+    vm.pages().free(&vm.pages().allocate(1, Layout::Contiguous).unwrap());
     // Running over the end of the mapping.
     let beyond = client.channel(id).create_gpadl_from_buffer(NONE, address, 3 * 4096 + 1);
     assert!(matches!(beyond, Err(GpadlError::Lock(_))));
@@ -420,6 +422,52 @@ fn test_client_pipe_channel_keeps_exact_lengths_and_refuses_a_broken_header() {
             client.poll();
             assert!(client.channel(id).receive().is_none());
             assert_eq!(client.channel(id).failure(), Some(Error::Protocol));
+        }
+    }
+}
+
+#[test]
+fn test_client_subchannels_are_channels_of_their_own_and_are_taken_away_with_their_primary() {
+    for mode in BOTH_MODES {
+        let vm = LoopbackVm::new(mode);
+        let open = |channel: &Channel| {
+            channel.offer_subchannels(if channel.subchannel() == 0 { 2 } else { 0 });
+            common::echo(channel)
+        };
+        vm.offer_served(offer(0), open).unwrap();
+        let mut client = client(&vm);
+        let primary = client.open(CLASS, None, None).unwrap();
+        let ids = [1, 2].map(|index| {
+            let id = client.allocate();
+            let mut channel = client.channel(id);
+            channel.init_set_target_pnp(CLASS, None).unwrap();
+            channel.init_set_subchannel(index).unwrap();
+            channel.enable().unwrap();
+            client.wait_for_open(id).unwrap();
+            id
+        });
+        for (number, id) in [primary, ids[0], ids[1]].into_iter().enumerate() {
+            let mut answer = [0; 8];
+            let mut channel = client.channel(id);
+            channel
+                .send_synchronous_request(&[number as u8; 8], None, WAIT, &mut answer, Waiting::Forever)
+                .unwrap();
+            assert_eq!(answer, [number as u8; 8]);
+        }
+        client.channel(primary).disable().unwrap();
+        while client.offers().count() > 1 || client.channel(ids[1]).failure().is_none() {
+            assert!(client.wait());
+        }
+        for id in ids {
+            assert_eq!(client.channel(id).failure(), Some(Error::Removed));
+            assert_eq!(client.channel(id).state(), ChannelState::Disabled);
+        }
+        assert_eq!(vm.inspect().channels.len(), 1);
+        // Opened again, it brings new ones.
+        client.channel(primary).enable().unwrap();
+        client.wait_for_open(primary).unwrap();
+        while client.offers().count() < 3 {
+            assert!(client.wait());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A client channel: its record in the client, and the cursor that callers and callbacks work with.
 
 mod config;
+mod external;
 mod life;
 mod receive;
 mod send;

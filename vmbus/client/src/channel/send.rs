@@ -4,13 +4,12 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use bitflags::bitflags;
-use vmbus_protocol::limits::PAGE_SIZE;
 
 use super::Channel;
 use super::config::ChannelFlags;
 use super::receive::pipe_header;
 use crate::error::Error;
-use crate::mdl::{Mdl, Range, pages_of};
+use crate::mdl::{Mdl, Range};
 use crate::platform::{OutgoingKind, OutgoingPacket, Platform, RingFault, Rings, Space};
 
 bitflags! {
@@ -111,46 +110,6 @@ impl<P: Platform> Channel<'_, P> {
     ) -> Result<(), Error> {
         let ranges = external.map(|mdl| mdl.ranges(0, mdl.total_bytes()));
         self.submit(packet, buffer, ranges.as_deref(), flags)
-    }
-
-    /// Sends `buffer` with `length` bytes (0: all) from `offset` of an MDL chain as external data. `VmbPacketSendWithExternalMdl`.
-    ///
-    /// # Errors
-    /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 7), offset or length outside the chain (5, 6).
-    pub fn send_with_external_mdl(
-        &mut self,
-        packet: PacketObject<P>,
-        buffer: &[u8],
-        mdl: &Mdl,
-        offset: u64,
-        length: u64,
-        flags: SendFlags,
-    ) -> Result<(), Error> {
-        if !flags.contains(SendFlags::WAIT_FOR_COMPLETION) {
-            return Err(Error::Parameter(7, "external data without WAIT_FOR_COMPLETION"));
-        }
-        let ranges = external_ranges(mdl, offset, length, flags)?;
-        self.submit(packet, buffer, Some(&ranges), flags)
-    }
-
-    /// Sends `buffer` with whole pages as external data. `VmbPacketSendWithExternalPfns`.
-    ///
-    /// # Errors
-    /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 6), no page (5).
-    pub fn send_with_external_pfns(
-        &mut self,
-        packet: PacketObject<P>,
-        buffer: &[u8],
-        pages: &[u64],
-        flags: SendFlags,
-    ) -> Result<(), Error> {
-        if !flags.contains(SendFlags::WAIT_FOR_COMPLETION) {
-            return Err(Error::Parameter(6, "external data without WAIT_FOR_COMPLETION"));
-        }
-        let bytes = pages.len().checked_mul(PAGE_SIZE).and_then(|bytes| u32::try_from(bytes).ok());
-        let byte_count =
-            bytes.filter(|&bytes| bytes != 0).ok_or(Error::Parameter(5, "no page, or too many"))?;
-        self.submit(packet, buffer, Some(&[Range { byte_count, byte_offset: 0, pages }]), flags)
     }
 
     /// Sends a packet and waits for its completion (without `WAIT_FOR_COMPLETION`: until it is in the ring). Returns the bytes written to
@@ -288,7 +247,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         packet: PacketObject<P>,
         buffer: &[u8],
@@ -338,27 +297,6 @@ impl<P: Platform> Channel<'_, P> {
         Ok([&pipe_header(len)[..], buffer].concat())
     }
 
-    /// The type-specific header of a GPA-direct packet (vmbus-core 6.3).
-    fn range_list(&self, ranges: &[Range<'_>]) -> Result<Vec<u8>, Error> {
-        let bytes: u64 = ranges.iter().map(|range| u64::from(range.byte_count)).sum();
-        let (max_bytes, max_pieces) = self.record().config.max_external;
-        let count = u32::try_from(ranges.len()).unwrap_or(u32::MAX);
-        if count == 0 {
-            return Err(Error::Parameter(4, "external data of no bytes"));
-        }
-        if bytes > u64::from(max_bytes) || count > max_pieces {
-            return Err(Error::ExternalData { bytes, pieces: ranges.len() });
-        }
-        let mut list = Vec::new();
-        list.extend_from_slice(&[0; 4]);
-        list.extend_from_slice(&count.to_le_bytes());
-        for range in ranges {
-            list.extend_from_slice(&range.head().to_le_bytes());
-            list.extend(range.pages.iter().flat_map(|page| page.to_le_bytes()));
-        }
-        Ok(list)
-    }
-
     fn enqueue(&mut self, packet: Queued<P>) {
         self.record_mut().queue.push_back(packet);
         self.flush();
@@ -393,35 +331,4 @@ impl<P: Platform> Channel<'_, P> {
             *routine = Routine::None;
         }
     }
-}
-
-/// The part of a chain that goes with a packet.
-fn external_ranges(mdl: &Mdl, offset: u64, length: u64, flags: SendFlags) -> Result<Vec<Range<'_>>, Error> {
-    let forced = flags.contains(SendFlags::FORCE_MDL_LENGTH);
-    let total = if forced {
-        // To the end of the last page of the first piece.
-        mdl.pages().len() as u64 * PAGE_SIZE as u64
-            - u64::from(mdl.byte_offset()).min(mdl.pages().len() as u64 * PAGE_SIZE as u64)
-    } else {
-        mdl.total_bytes()
-    };
-    let described = if forced { u64::from(mdl.byte_count()) } else { total };
-    if offset > described {
-        return Err(Error::Parameter(5, "an offset beyond the MDL"));
-    }
-    let length = if length == 0 { described - offset } else { length };
-    if length > total - offset {
-        return Err(Error::Parameter(6, "a length beyond the MDL"));
-    }
-    if !forced {
-        return Ok(mdl.ranges(offset, length));
-    }
-    let start = u64::from(mdl.byte_offset()) + offset;
-    let (page, byte_offset) = ((start / PAGE_SIZE as u64) as usize, (start % PAGE_SIZE as u64) as u32);
-    let byte_count = length as u32;
-    let count = pages_of(byte_offset, byte_count);
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    Ok(alloc::vec![Range { byte_count, byte_offset, pages: &mdl.pages()[page..page + count] }])
 }
