@@ -6,6 +6,8 @@ use serde::Deserialize;
 /// A running machine.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Inspect {
+    /// The machine as a whole.
+    pub machine: Machine,
     /// The guest's connection.
     pub connection: Connection,
     /// One a vCPU.
@@ -19,6 +21,15 @@ pub struct Inspect {
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
+}
+
+/// The machine as a whole.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Machine {
+    /// The program's process id.
+    pub pid: u32,
+    /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
+    pub first_run_us: u64,
 }
 
 /// The guest's connection.

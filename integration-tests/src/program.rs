@@ -21,10 +21,23 @@ pub fn path() -> PathBuf {
 /// # Errors
 /// In words, when it does not build.
 pub fn build() -> Result<PathBuf, String> {
+    build_as(!cfg!(debug_assertions), path())
+}
+
+/// Builds the program as people run it, whatever the caller's own profile is, unless the caller named one.
+///
+/// # Errors
+/// In words, when it does not build.
+pub fn build_release() -> Result<PathBuf, String> {
+    let path = std::env::var_os(OVERRIDE).map_or_else(|| target_dir().join("release/synthvm"), PathBuf::from);
+    build_as(true, path)
+}
+
+fn build_as(release: bool, path: PathBuf) -> Result<PathBuf, String> {
     if std::env::var_os(OVERRIDE).is_none() {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["build", "--quiet", "--package", "synthvm"]).current_dir(workspace_dir());
-        if !cfg!(debug_assertions) {
+        if release {
             command.arg("--release");
         }
         let status = command.stdin(Stdio::null()).status().map_err(|e| format!("starting cargo: {e}"))?;
@@ -32,6 +45,5 @@ pub fn build() -> Result<PathBuf, String> {
             return Err(format!("synthvm does not build ({status})"));
         }
     }
-    let path = path();
     if path.is_file() { Ok(path) } else { Err(format!("there is no program {}", path.display())) }
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod demo;
 mod guest;
 mod host;
@@ -20,6 +21,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum XtaskCommand {
+    /// Measure, and write the numbers as JSON.
+    Bench(bench::Arguments),
     /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
     Demo(demo::Arguments),
     /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
@@ -32,6 +35,7 @@ enum XtaskCommand {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        XtaskCommand::Bench(arguments) => bench::main(&arguments),
         XtaskCommand::Demo(arguments) => demo::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),

@@ -1,0 +1,175 @@
+//! The program around a real guest, measured where KVM has Hyper-V support. Counts are exact anywhere; times in an emulated host are only
+//! good for comparing two programs in one run.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use guest_images::{GuestBuilder, GuestImage, StockKernel};
+use guest_report::agent::Action;
+use integration_tests::host::{self, HostOptions, RESULTS};
+use integration_tests::image::WorkDir;
+use integration_tests::inspect::Inspect;
+use integration_tests::program;
+use integration_tests::vm::{Vm, VmOptions};
+
+use super::Output;
+use super::table::{self, Number};
+
+/// Where the inner half leaves its numbers, below the results folder.
+const NUMBERS: &str = "bench-boot.json";
+/// Bytes of the disk that is read for counting.
+const DISK_BYTES: u64 = 32 << 20;
+/// Aim for resident memory beyond guest RAM at one vCPU, in MiB.
+const RESIDENT_AIM: f64 = 12.0;
+
+/// What to measure and where to leave it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    output: Output,
+    /// The inner half: a kernel and an initial RAM disk that are there already.
+    #[arg(long, hide = true, num_args = 2, value_names = ["KERNEL", "INITRD"])]
+    inside: Option<Vec<PathBuf>>,
+}
+
+pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
+    match &arguments.inside {
+        Some(files) => inside(files),
+        None => outside(&arguments.output),
+    }
+}
+
+fn outside(output: &Output) -> Result<(), String> {
+    // Numbers are of the program as people run it.
+    let program = program::build_release()?;
+    let guest = GuestBuilder::stock(StockKernel::ALL[0])
+        .without_programs()
+        .build()
+        .map_err(|error| error.to_string())?;
+    let options = HostOptions::default();
+    std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
+    let numbers = options.results.join(NUMBERS);
+    // What an earlier run left must not be taken for this one's.
+    let _ = std::fs::remove_file(&numbers);
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let words = [own, "bench".into(), "boot".into(), "--inside".into(), guest.kernel, guest.initrd];
+    let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
+    command.extend(words.iter().map(|word| word.display().to_string()));
+    let status = host::run(&command, &options).map_err(|error| error.to_string())?;
+    if status != 0 {
+        return Err(format!("the guest's part ended with status {status}"));
+    }
+    let text = std::fs::read(&numbers).map_err(|error| format!("{}: {error}", numbers.display()))?;
+    let numbers: Vec<Number> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    table::print(&numbers);
+    output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))
+}
+
+fn inside(files: &[PathBuf]) -> Result<(), String> {
+    let [kernel, initrd] = files else { return Err("--inside KERNEL INITRD".to_owned()) };
+    let guest = GuestImage { kernel: kernel.clone(), initrd: initrd.clone(), release: String::new() };
+    let mut numbers = Vec::new();
+    for cpus in [1, 2, 4] {
+        println!("measuring with {cpus} vCPUs");
+        measure(&guest, cpus, &mut numbers).map_err(|error| error.to_string())?;
+    }
+    let results = std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from);
+    table::write(&numbers, &results.join(NUMBERS))
+}
+
+fn measure(
+    guest: &GuestImage,
+    cpus: u32,
+    numbers: &mut Vec<Number>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let dir = WorkDir::new()?;
+    let disk = dir.image("disk.img", DISK_BYTES, 1)?;
+    let mut add = |name: &str, unit: &str, value: f64| {
+        let number = Number::new(format!("{name}_{cpus}_vcpus"), unit, value);
+        let aimed = name == "vmm_resident" && cpus == 1;
+        numbers.push(if aimed { number.target(RESIDENT_AIM) } else { number });
+    };
+
+    let (start, started_us) = (Instant::now(), monotonic_us());
+    let mut vm = Vm::start(&VmOptions::new(guest).cpus(cpus).disk(&disk))?;
+    vm.wait_ready()?;
+    add("start_to_init", "ms", start.elapsed().as_secs_f64() * 1e3);
+    let booted = vm.inspect()?;
+    add(
+        "start_to_first_instruction",
+        "ms",
+        booted.machine.first_run_us.saturating_sub(started_us) as f64 / 1e3,
+    );
+    for (kind, count) in exits(&booted) {
+        add(&format!("boot_exits_{kind}"), "exits", count as f64);
+    }
+
+    vm.disks(1)?;
+    let before = vm.inspect()?;
+    let read = vm.run(&["dd", "if=/dev/sda", "of=/dev/null", "bs=64k", "iflag=direct"])?;
+    if read.status != 0 {
+        return Err(format!("dd in the guest: {read:?}").into());
+    }
+    let after = vm.inspect()?;
+    let requests = (after.disks[0].requests - before.disks[0].requests) as f64;
+    add("disk_requests", "requests", requests);
+    for ((kind, before), (_, after)) in exits(&before).into_iter().zip(exits(&after)) {
+        // Its report on the serial port is I/O too: some 300 exits in all, whatever the disk does.
+        add(&format!("exits_per_disk_request_{kind}"), "exits", (after - before) as f64 / requests);
+    }
+    let interrupts =
+        |inspect: &Inspect| inspect.channels.iter().map(|channel| channel.signals_sent).sum::<u64>();
+    add(
+        "interrupts_per_disk_request",
+        "signals",
+        (interrupts(&after) - interrupts(&before)) as f64 / requests,
+    );
+    add(
+        "copied_bytes_per_disk_request",
+        "bytes",
+        (after.disks[0].copied_bytes - before.disks[0].copied_bytes) as f64 / requests,
+    );
+    add("vmm_resident", "MiB", resident_beyond_ram(after.machine.pid)? / f64::from(1 << 20));
+    vm.tell(Action::Poweroff)?;
+    vm.wait()?;
+    Ok(())
+}
+
+/// Exits of all vCPUs by kind.
+fn exits(inspect: &Inspect) -> [(&'static str, u64); 6] {
+    let sum = |of: fn(&integration_tests::inspect::Exits) -> u64| {
+        inspect.vcpus.iter().map(|vcpu| of(&vcpu.exits)).sum()
+    };
+    [
+        ("post_message", sum(|exits| exits.post_message)),
+        ("signal_event", sum(|exits| exits.signal_event)),
+        ("io", sum(|exits| exits.io)),
+        ("mmio", sum(|exits| exits.mmio)),
+        ("msr", sum(|exits| exits.msr)),
+        ("other", sum(|exits| exits.other)),
+    ]
+}
+
+/// Resident bytes of a process that are not guest RAM: everything but mappings of a memfd.
+fn resident_beyond_ram(pid: u32) -> Result<f64, Box<dyn std::error::Error>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut guest_ram, mut kib) = (false, 0_u64);
+    for line in text.lines() {
+        // Fields of a mapping are `Name: value`; its own line starts with an address range.
+        if let Some(rest) = line.strip_prefix("Rss:") {
+            let value: u64 = rest.trim().trim_end_matches("kB").trim().parse()?;
+            kib += if guest_ram { 0 } else { value };
+        } else if line.split(' ').next().is_some_and(|word| word.contains('-') && !word.ends_with(':')) {
+            guest_ram = line.contains("/memfd:");
+        }
+    }
+    Ok(kib as f64 * 1024.0)
+}
+
+/// CLOCK_MONOTONIC, as the program reports it.
+fn monotonic_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a timespec to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
+}

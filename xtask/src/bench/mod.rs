@@ -1,0 +1,41 @@
+//! `cargo xtask bench WHAT --json FILE`: measures, prints a table and writes an array of numbers.
+
+mod boot;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// The program around a real guest: start times, memory, exits at boot and for each disk request.
+    Boot(boot::Arguments),
+}
+
+/// Where the numbers go.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Output {
+    /// Write the numbers there, as a JSON array of {name, unit, value, limit, ratio, target}.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    let done = match &arguments.what {
+        What::Boot(arguments) => boot::main(arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
