@@ -17,7 +17,7 @@ pub(crate) use hypercall::dispatch;
 pub use hypercall::{HypercallHandler, HypercallStatus, NoBus};
 pub use ioctl::supported_cpuid;
 pub use pages::SynicState;
-pub use synic::{KickVp, KvmSynic};
+pub use synic::{EomPath, KickVp, KvmSynic};
 
 /// SINT of VMBus.
 pub const VMBUS_SINT: u8 = 2;
@@ -26,6 +26,8 @@ pub const VMBUS_SINT: u8 = 2;
 pub mod msr {
     /// VP index.
     pub const VP_INDEX: u32 = 0x4000_0002;
+    /// End of message.
+    pub const EOM: u32 = 0x4000_0084;
     /// First crash parameter; five in a row.
     pub const CRASH_P0: u32 = 0x4000_0100;
 }

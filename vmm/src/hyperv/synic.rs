@@ -21,6 +21,16 @@ pub trait KickVp: Send + Sync {
     fn kick(&self, vp: u32);
 }
 
+/// How SynthVM hears of EOM writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EomPath {
+    /// By the resample eventfd of SINT2's irqfd. Needs the full irqchip in the kernel.
+    Resample,
+    /// By an MSR exit on the VP's own thread, which calls [`KvmSynic::deliver`]. A guest writes EOM only when it was
+    /// told that more messages wait, so these exits are rare.
+    MsrExit,
+}
+
 /// The SynICs of a machine.
 pub struct KvmSynic {
     vps: Vps,
@@ -39,7 +49,7 @@ struct KvmLines {
 struct VmbusLine {
     /// Raises it.
     interrupt: EventFd,
-    /// Tells of EOM writes, whatever the SINT, and of SINT2's EOI.
+    /// Tells of EOM writes, whatever the SINT, and of SINT2's EOI. Silent with [`EomPath::MsrExit`].
     resample: Arc<EventFd>,
 }
 
@@ -53,6 +63,7 @@ impl KvmSynic {
         memory: GuestMemory,
         routes: Arc<Routes>,
         kicker: Arc<dyn KickVp>,
+        eom_path: EomPath,
         count: u32,
     ) -> io::Result<KvmSynic> {
         let sints: Vec<(u32, u8)> = (0..count).map(|vp| (vp, VMBUS_SINT)).collect();
@@ -63,7 +74,10 @@ impl KvmSynic {
             let interrupt = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
             let resample = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
             let gsi = routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("SINT without a route"))?;
-            vm.register_irqfd_with_resample(&interrupt, &resample, gsi)?;
+            match eom_path {
+                EomPath::Resample => vm.register_irqfd_with_resample(&interrupt, &resample, gsi)?,
+                EomPath::MsrExit => vm.register_irqfd(&interrupt, gsi)?,
+            }
             eom.add(vp, Arc::clone(&resample))?;
             vmbus.push(VmbusLine { interrupt, resample });
         }

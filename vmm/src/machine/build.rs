@@ -3,17 +3,16 @@
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
     CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IRQFD,
-    KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER, KVM_IRQCHIP_IOAPIC,
-    KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, Msrs,
-    kvm_cpuid_entry2, kvm_enable_cap, kvm_irqchip, kvm_msr_entry, kvm_pit_config, kvm_pit_state2,
-    kvm_userspace_memory_region,
+    KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_MSR_FILTER,
+    KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
+    KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2,
+    kvm_enable_cap, kvm_irqchip, kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
@@ -24,16 +23,14 @@ use super::handle::{StateCell, lock};
 use super::irq::{IOAPIC_PINS, Routes};
 use super::kick::Kicks;
 use super::platform::{self, Wiring};
-use super::state::{PowerOnState, msr_list};
+use super::state::{PowerOnState, msr_list, write_msr};
 use super::vcpu::{Shared, Vcpu};
-use super::{
-    EventLoop, Late, Machine, MachineError, MachineHandle, MachineState, Platform, ResetLine, eventfd,
-};
+use super::{EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResetLine, eventfd};
 use crate::acpi;
 use crate::boot::BootSource;
 use crate::config::{IrqchipMode, VmConfig};
 use crate::devices::serial::Escape;
-use crate::hyperv::{self, HypervCpuid, KickVp, KvmSynic, NoBus, Offer};
+use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, NoBus, Offer};
 use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
 
 /// KVM's API version since 2007.
@@ -121,8 +118,13 @@ impl Machine {
         let control = Arc::new(Control::new(Arc::clone(&kicks), cpus));
         let routes = Arc::new(Routes::new(Arc::clone(&vm), config.irqchip));
         let kicker: Arc<dyn KickVp> = kicks.clone();
-        let synic = KvmSynic::new(Arc::clone(&vm), memory.clone(), Arc::clone(&routes), kicker, cpus)
-            .map_err(MachineError::kvm("SynIC interrupt routes"))?;
+        let eom_path = match config.irqchip {
+            IrqchipMode::Full => EomPath::Resample,
+            IrqchipMode::Split => EomPath::MsrExit,
+        };
+        let synic =
+            KvmSynic::new(Arc::clone(&vm), memory.clone(), Arc::clone(&routes), kicker, eom_path, cpus)
+                .map_err(MachineError::kvm("SynIC interrupt routes"))?;
 
         let stop = eventfd()?;
         let late: Late<MachineHandle> = Late::default();
@@ -138,7 +140,7 @@ impl Machine {
             },
         )?;
         let counters: Arc<[Counters]> = (0..cpus).map(|_| Counters::default()).collect();
-        let state = Arc::new(StateCell(AtomicU8::new(MachineState::Created as u8)));
+        let state = Arc::new(StateCell::default());
         let handle = MachineHandle {
             control: Arc::clone(&control),
             pm: Arc::clone(&pm),
@@ -207,6 +209,7 @@ fn open(config: &VmConfig) -> Result<Kvm, MachineError> {
     ];
     if config.irqchip == IrqchipMode::Split {
         needed.push((KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP (use --irqchip full)"));
+        needed.push((KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER (use --irqchip full)"));
     }
     match needed.into_iter().find(|(number, _)| !has(&kvm, *number)) {
         Some((_, name)) => Err(MachineError::Missing(name)),
@@ -249,9 +252,25 @@ fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
             let mut cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
             cap.args[0] = IOAPIC_PINS.into();
             vm.enable_cap(&cap).map_err(MachineError::kvm("creating the split irqchip"))?;
+            exit_on_eom(&vm).map_err(MachineError::kvm("MSR filter"))?;
         }
     }
     Ok(vm)
+}
+
+/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds that would tell of them.
+fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
+    cap.args[0] = KVM_MSR_EXIT_REASON_FILTER.into();
+    vm.enable_cap(&cap)?;
+    let eom = MsrFilterRange {
+        flags: MsrFilterRangeFlags::WRITE,
+        base: hyperv::msr::EOM,
+        msr_count: 1,
+        // A clear bit means: not in the kernel.
+        bitmap: &[0],
+    };
+    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[eom])
 }
 
 fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
@@ -306,12 +325,5 @@ fn enable(vcpu: &VcpuFd, cap: u32, argument: u64, what: &'static str) -> Result<
 }
 
 fn set_vp_index(vcpu: &VcpuFd, index: u32) -> Result<(), MachineError> {
-    let entry = kvm_msr_entry { index: hyperv::msr::VP_INDEX, data: index.into(), ..Default::default() };
-    let failed = MachineError::kvm("setting the VP index");
-    match Msrs::from_entries(&[entry]).map_err(io::Error::other).map(|msrs| vcpu.set_msrs(&msrs)) {
-        Ok(Ok(1)) => Ok(()),
-        Ok(Ok(_)) => Err(failed(io::Error::from_raw_os_error(libc::EINVAL))),
-        Ok(Err(error)) => Err(failed(error.into())),
-        Err(error) => Err(failed(error)),
-    }
+    write_msr(vcpu, hyperv::msr::VP_INDEX, index.into()).map_err(MachineError::kvm("setting the VP index"))
 }

@@ -1,6 +1,6 @@
 //! What others may do to a running machine.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
@@ -46,16 +46,32 @@ pub struct MachineHandle {
 }
 
 /// The state, readable from any thread.
-pub(super) struct StateCell(pub(super) AtomicU8);
+#[derive(Default)]
+pub(super) struct StateCell {
+    state: AtomicU8,
+    /// CLOCK_MONOTONIC in microseconds when the vCPUs were let go for the first time; 0 before.
+    first_run: AtomicU64,
+}
 
 impl StateCell {
     pub(super) fn set(&self, state: MachineState) {
-        self.0.store(state as u8, Ordering::SeqCst);
+        self.state.store(state as u8, Ordering::SeqCst);
+        if state == MachineState::Running && self.first_run.load(Ordering::Relaxed) == 0 {
+            self.first_run.store(monotonic_us(), Ordering::Relaxed);
+        }
     }
 
     fn get(&self) -> MachineState {
-        STATES.get(usize::from(self.0.load(Ordering::SeqCst))).copied().unwrap_or(MachineState::Ended)
+        STATES.get(usize::from(self.state.load(Ordering::SeqCst))).copied().unwrap_or(MachineState::Ended)
     }
+}
+
+/// CLOCK_MONOTONIC, which all processes of a host share: whoever started this program can tell how long that took.
+fn monotonic_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a timespec to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
 }
 
 impl MachineHandle {
@@ -88,6 +104,11 @@ impl MachineHandle {
     /// What the machine is doing.
     pub fn state(&self) -> MachineState {
         self.state.get()
+    }
+
+    /// When the vCPUs were let go for the first time: CLOCK_MONOTONIC in microseconds, 0 before.
+    pub fn first_run_us(&self) -> u64 {
+        self.state.first_run.load(Ordering::Relaxed)
     }
 
     /// Exits of each vCPU so far.

@@ -104,6 +104,16 @@ pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     values
 }
 
+/// Writes one MSR as the host.
+pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, data: u64) -> io::Result<()> {
+    let entry = kvm_msr_entry { index, data, ..Default::default() };
+    let msrs = Msrs::from_entries(&[entry]).map_err(io::Error::other)?;
+    match vcpu.set_msrs(&msrs)? {
+        1 => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+    }
+}
+
 /// Writes MSRs; those that this host refuses to write back as they were read are read-only ones, and left out.
 fn write_msrs(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> io::Result<()> {
     let mut rest = values;

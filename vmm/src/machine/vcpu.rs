@@ -17,7 +17,7 @@ use super::control::{Control, Event};
 use super::counters::Counters;
 use super::error::{CrashParameters, MachineFailure};
 use super::kick::{Attached, CONTROL, Kicks, MESSAGES};
-use super::state::{PowerOnState, read_msrs};
+use super::state::{PowerOnState, read_msrs, write_msr};
 use crate::boot::Entry;
 use crate::devices::Buses;
 use crate::devices::ioapic::Ioapic;
@@ -135,9 +135,17 @@ impl Vcpu {
                 Next::Run
             }
             KVM_EXIT_X86_RDMSR | KVM_EXIT_X86_WRMSR => {
+                let write = run.exit_reason == KVM_EXIT_X86_WRMSR;
                 counters.msr.add();
-                // Nobody asked for MSR exits; the guest gets what it would get without them.
-                run.__bindgen_anon_1.msr.error = 1;
+                // SAFETY: the exit reason says that this member is the valid one.
+                let exit = unsafe { &mut run.__bindgen_anon_1.msr };
+                if write && exit.index == msr::EOM {
+                    exit.error = 0;
+                    self.end_of_message(shared);
+                } else {
+                    // Nobody asked for it; the guest gets what it would get without the exit.
+                    exit.error = 1;
+                }
                 Next::Run
             }
             KVM_EXIT_SYSTEM_EVENT => {
@@ -175,6 +183,14 @@ impl Vcpu {
                 self.fail(MachineFailure::UnexpectedExit { vcpu: self.index, reason })
             }
         }
+    }
+
+    /// [`crate::hyperv::EomPath::MsrExit`]: does what KVM would have done, then what the eventfd would have told us.
+    fn end_of_message(&self, shared: &Shared) {
+        if let Err(error) = write_msr(&self.fd, msr::EOM, 0) {
+            warn!("vCPU {}: EOM: {error}", self.index);
+        }
+        shared.synic.deliver(self.index);
     }
 
     fn fail(&self, failure: MachineFailure) -> Next {
