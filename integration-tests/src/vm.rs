@@ -286,18 +286,32 @@ impl Vm {
     }
 
     fn command(&self, before: &[&str], after: &[&str]) -> Result<Vec<u8>, VmError> {
-        let output = Command::new(program::path())
+        let name = before.join(" ");
+        let failed = |e: io::Error| self.error(format!("synthvm {name}: {e}"));
+        // Files, not pipes: nothing has to be read while we wait, so a program that hangs cannot hang us.
+        let out = self.dir.path().join("command.out");
+        let err = self.dir.path().join("command.err");
+        let mut child = Command::new(program::path())
             .args(before)
             .arg(self.dir.path().join("control.sock"))
             .args(after)
             .stdin(Stdio::null())
-            .output()
-            .map_err(|e| self.error(format!("starting synthvm: {e}")))?;
-        if output.status.success() {
-            return Ok(output.stdout);
+            .stdout(fs::File::create(&out).map_err(failed)?)
+            .stderr(fs::File::create(&err).map_err(failed)?)
+            .spawn()
+            .map_err(failed)?;
+        match wait_child(&mut child, END_LIMIT).map_err(failed)? {
+            Some(status) if status.success() => fs::read(&out).map_err(failed),
+            Some(status) => {
+                let words = fs::read_to_string(&err).unwrap_or_default();
+                Err(self.error(format!("synthvm {name} ended with {status}: {words}")))
+            }
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(self.error(format!("synthvm {name} did not answer within {} s", END_LIMIT.as_secs())))
+            }
         }
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(self.error(format!("synthvm {} ended with {}: {words}", before.join(" "), output.status)))
     }
 
     fn error(&self, what: String) -> VmError {
