@@ -22,6 +22,15 @@ fn main() {
     };
     eprintln!("built in {:?}", started.elapsed());
     let handle = machine.handle();
+    // Presses the power button when a file appears, so that a script can do it.
+    let button = handle.clone();
+    std::thread::spawn(move || {
+        let path = std::path::Path::new("/tmp/power-button");
+        while !path.exists() {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        button.power_button();
+    });
     let exit = machine.run();
     for (index, exits) in handle.vcpu_exits().iter().enumerate() {
         eprintln!("vCPU {index}: {exits:?}");
