@@ -1,0 +1,256 @@
+//! Makes `seeds/`: a few inputs for each target that reach deep at once, from which the fuzzer starts.
+//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. The layouts are those that each target's `run` documents.
+
+use std::fs;
+use std::path::Path;
+
+/// Bytes of one input.
+#[derive(Default)]
+struct Seed(Vec<u8>);
+
+impl Seed {
+    fn u8(mut self, value: u8) -> Self {
+        self.0.push(value);
+        self
+    }
+
+    fn u16(mut self, value: u16) -> Self {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend(value.to_le_bytes());
+        self
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// `part`, after its length.
+    fn counted(self, part: Seed) -> Self {
+        self.u16(part.0.len() as u16).bytes(&part.0)
+    }
+}
+
+fn seed() -> Seed {
+    Seed::default()
+}
+
+fn main() {
+    let seeds: [(&str, Vec<(&str, Seed)>); 4] = [
+        ("host_messages", host_messages()),
+        ("gpadl_assembly", gpadl_assembly()),
+        ("ring_reading", ring_reading()),
+        ("gpa_direct", gpa_direct()),
+    ];
+    for (target, seeds) in seeds {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
+        fs::create_dir_all(&folder).expect("making the folder");
+        for (name, seed) in seeds {
+            fs::write(folder.join(name), seed.0).expect("writing a seed");
+        }
+    }
+}
+
+/// Contact with version number `version` of `Version::ALL`, and offers. Devices come at relids 2 to 5.
+fn connected(version: u8) -> Seed {
+    seed().bytes(&[1, version, 0]).u8(2)
+}
+
+/// A ring GPADL of 8 pages, open, and the device's answer.
+fn opened(seed: Seed, relid: u8, id: u8, accept: bool) -> Seed {
+    let seed = seed.bytes(&[4, relid, id]).u16(8).bytes(&[10, relid, id, 4, 0, relid]);
+    seed.bytes(&[if accept { 21 } else { 20 }, 0])
+}
+
+/// Close, the device lets go, the bus hears of it, teardown.
+fn closed(seed: Seed, relid: u8, id: u8) -> Seed {
+    seed.bytes(&[12, relid, 24, 0, 31, 7, 13, relid, id])
+}
+
+/// A header for `pages` pages, and bodies of 27 and 28 words until they are there.
+fn long_list(mut seed: Seed, relid: u8, id: u8, pages: u16) -> Seed {
+    seed = seed.bytes(&[6, relid, id]).u16(0).u16(pages - 1);
+    let mut left = pages.saturating_sub(26);
+    while left > 0 {
+        let now = left.min(28);
+        seed = seed.bytes(&[8, id, now as u8]);
+        for page in 0..now {
+            seed = seed.u16(page * 3);
+        }
+        left -= now;
+    }
+    seed
+}
+
+fn host_messages() -> Vec<(&'static str, Seed)> {
+    let newest = 9;
+    let session = |version| closed(opened(connected(version), 2, 1, true), 2, 1).bytes(&[15, 2, 3]);
+    let raw_contact = [14, 0, 0, 0, 0, 0, 0, 0, 3, 0, 5, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+    let raw = seed()
+        .bytes(&[0, 4, 40])
+        .bytes(&raw_contact)
+        .bytes(&[0; 16])
+        .bytes(&[0, 4, 8, 3, 0, 0, 0, 0, 0, 0, 0]);
+    vec![
+        ("session_newest", session(newest)),
+        ("session_oldest", session(0)),
+        ("session_middle", session(5)),
+        ("session_raw", raw.bytes(&[0, 4, 8, 16, 0, 0, 0, 0, 0, 0, 0])),
+        ("open_refused", opened(connected(newest), 3, 7, false)),
+        ("gpadl_27_pages", long_list(connected(newest), 2, 9, 27).bytes(&[27, 2, 9, 13, 2, 9, 29, 0, 31, 1])),
+        ("gpadl_300_pages", long_list(connected(newest), 3, 9, 300).bytes(&[13, 3, 9])),
+        ("gpadl_any_words", {
+            let words = [16, 1, 0, 0, 0, 0x10, 3, 80, 5, 0, 80, 0xFF, 0x7F];
+            connected(newest).bytes(&[7, 2, 4, 1, 0, 2, 40, 0, 5]).bytes(&words)
+        }),
+        (
+            "teardown_while_open",
+            opened(connected(newest), 2, 1, true).bytes(&[13, 2, 1, 12, 2, 24, 0, 31, 7]),
+        ),
+        ("view_outlives_close", {
+            let seed = opened(connected(newest), 2, 1, true).bytes(&[5, 2, 2, 8, 0, 27, 2, 2]);
+            closed(seed, 2, 1).bytes(&[13, 2, 2, 35, 0, 29, 0, 31, 7])
+        }),
+        (
+            "rescind_and_offer",
+            opened(connected(newest), 2, 1, true).bytes(&[35, 0, 24, 0, 31, 7, 15, 2, 34, 9]),
+        ),
+        (
+            "subchannels",
+            opened(connected(newest), 2, 1, true).bytes(&[36, 0, 3, 0]).bytes(&[12, 2, 24, 0, 31, 7]),
+        ),
+        (
+            "unload_with_open_channel",
+            opened(connected(newest), 2, 1, true).bytes(&[3, 24, 0, 31, 7, 1, newest, 0, 2]),
+        ),
+        (
+            "contact_over_contact",
+            opened(connected(newest), 2, 1, true).bytes(&[1, 4, 1, 24, 0, 31, 7, 2, 38]),
+        ),
+        (
+            "reset_with_views",
+            opened(connected(newest), 2, 1, true).bytes(&[5, 2, 2, 8, 0, 27, 2, 2, 37, 24, 0, 29, 0]),
+        ),
+        ("fault", opened(connected(newest), 2, 1, true).bytes(&[26, 0, 31, 7, 12, 2, 13, 2, 1])),
+        ("reserved_and_modify", connected(newest).bytes(&[17, 9, 0, 2, 18, 9, 0, 2, 16, 2, 1, 19, 38, 39])),
+    ]
+}
+
+/// A range of `pages` pages from page `first` on, `style` as in `page_list::words`.
+fn range(seed: Seed, style: u8, pages: u16, first: u16, offset: u16, trim: u16) -> Seed {
+    seed.u8(style << 2).u16(pages).u16(first).u16(offset).u16(trim)
+}
+
+/// Parts to look at: offset, length, and how many powers of two.
+fn parts(mut seed: Seed, parts: &[(u16, u16, u8)]) -> Seed {
+    for (offset, len, shift) in parts {
+        seed = seed.u8(shift << 1).u16(*offset).u16(*len);
+    }
+    seed
+}
+
+fn gpadl_assembly() -> Vec<(&'static str, Seed)> {
+    let list = |flags: u8, ranges: u16, words: Seed, declared: Seed, cuts: &[u8]| {
+        seed().u8(flags).u16(ranges).counted(words).bytes(&declared.0).u8(cuts.len() as u8).bytes(cuts)
+    };
+    let some = [(0, 100, 0), (4000, 300, 0), (5000, 9000, 0), (1, 5000, 3)];
+    let one = |style, pages, first, offset, trim| range(seed(), style, pages, first, offset, trim);
+    let two = range(one(0, 3, 5, 0x200, 100), 0, 4, 63, 0xFFF, 7);
+    vec![
+        ("pages_27", parts(list(0, 1, one(0, 27, 3, 0, 0), seed(), &[27]), &some)),
+        ("pages_scattered", parts(list(0, 1, one(6, 61, 0, 0x10, 3), seed(), &[26, 28]), &some)),
+        ("pages_8190", parts(list(0, 1, one(11, 8190, 0, 0, 0), seed(), &[26, 28, 28]), &some)),
+        ("pages_twice", parts(list(4, 1, one(5, 9, 70, 1, 1), seed(), &[1, 1, 1]), &some)),
+        ("pages_falling", parts(list(0, 1, one(4, 40, 100, 0, 0), seed(), &[9, 0, 9]), &some)),
+        ("ranges_2", parts(list(4, 2, two, seed(), &[0x44, 2, 0x83]), &some)),
+        ("ranges_many", {
+            let words = (0..40).fold(seed(), |words, n| range(words, 7, 1 + n % 4, n * 5, n * 100, n));
+            parts(list(0, 40, words, seed(), &[7; 20]), &some)
+        }),
+        ("edges_of_regions", {
+            let words = seed().u8(3).u32(16 * 4096).u16(0).u8(2 | 8 << 2);
+            let words = (0..8).fold(words, |words, n| words.u16(0xF000 + [0, 3, 4, 5, 6, 9, 0, 4][n]));
+            let words = (0..8).fold(words.u8(2 | 8 << 2), |words, n| words.u16(60 + n));
+            parts(list(0, 1, words, seed(), &[]), &some)
+        }),
+        ("declared_more", list(2, 1, one(0, 27, 3, 0, 0), seed().u16(400), &[27])),
+        ("declared_less", list(2, 1, one(0, 27, 3, 0, 0), seed().u16(80), &[3])),
+        ("declared_most", list(3, 1, seed().u8(1).u64(u64::from(u32::MAX)), seed().u32(600_000), &[])),
+        ("outside_ram", list(0, 1, seed().u8(3).u32(4096).u16(0).u8(1).u64(64), seed(), &[])),
+        ("words_behind", list(0, 1, one(0, 2, 3, 0, 0).u8(1).u64(u64::MAX), seed(), &[3])),
+    ]
+}
+
+/// Descriptor of an in-band packet, its payload, and its trailer: `words` words of payload.
+fn in_band(seed: Seed, kind: u64, words: u64) -> Seed {
+    let seed = seed.u64(kind | 2 << 16 | (2 + words) << 32 | 1 << 48).u64(words);
+    (0..words).fold(seed, Seed::u64).u64(0)
+}
+
+fn ring_reading() -> Vec<(&'static str, Seed)> {
+    let ring = |shape: u8, read: u16, image: Seed| {
+        let write = read + image.0.len() as u16 / 8;
+        seed().u8(shape).u8(1).u16(read).u16(write).counted(image)
+    };
+    let three = || in_band(in_band(in_band(seed(), 6, 5), 11, 0), 6, 20);
+    let ranges = in_band(seed(), 9, 0).u64(0);
+    // A GPA-direct packet of one range of one page.
+    let direct = seed().u64(9 | 5 << 16 | 6 << 32).u64(1).u64(1 << 32).u64(4096).u64(7).u64(3).u64(0);
+    vec![
+        ("read_three", ring(0, 0, three()).bytes(&[0, 9, 4, 10, 11])),
+        ("read_wrapping", ring(0, 500, three()).bytes(&[0, 9, 4, 10])),
+        ("read_wrapping_scattered", ring(2, 1530, three()).bytes(&[0, 9, 4, 10])),
+        ("read_and_drop", ring(1, 2040, three()).bytes(&[0, 2, 1, 0, 1, 0, 0, 9, 0])),
+        ("read_rewritten", ring(1, 0, three()).bytes(&[0, 9, 2, 0]).u64(u64::MAX).u8(1).u64(6)),
+        ("read_gpa_direct", ring(2, 508, direct).bytes(&[0, 9, 4])),
+        ("read_broken", ring(0, 3, ranges).bytes(&[0, 9, 4, 10, 11])),
+        ("write_and_read", ring(0, 100, seed()).bytes(&[2, 6, 0, 40, 0, 3, 9, 9, 0, 0, 0, 1, 0, 9, 0, 10])),
+        ("write_wrapping", ring(0, 505, seed()).bytes(&[2, 0, 5]).u16(300).bytes(&[7, 1, 0, 9, 0])),
+        ("write_until_full", {
+            let seed =
+                ring(0, 8, seed()).bytes(&[2, 6, 0]).u16(3000).bytes(&[0, 0, 0]).u16(1000).bytes(&[0, 0]);
+            seed.bytes(&[0]).u16(900).bytes(&[0, 0, 12, 0]).u16(1024).bytes(&[0, 9, 0, 13, 14])
+        }),
+        ("write_too_big", ring(0, 0, seed()).bytes(&[15]).u16(64).bytes(&[2, 0, 0]).u16(500).bytes(&[0, 0])),
+        (
+            "indices_broken",
+            ring(1, 0, three()).bytes(&[8, 0]).u32(4097).bytes(&[0, 9, 0, 8, 1]).u32(1).bytes(&[14]),
+        ),
+        ("descriptor_made", ring(1, 7, three()).bytes(&[5, 0, 0, 2]).u16(9).bytes(&[0, 3, 4])),
+    ]
+}
+
+fn gpa_direct() -> Vec<(&'static str, Seed)> {
+    let made = |flags: u8, place: u16, count: u8, words: Seed| {
+        seed().u8(flags).u16(place).u8(count).u16(0).u8(6).counted(words)
+    };
+    let some = [(0, 100, 0), (4000, 300, 0)];
+    let one = |style, pages, first, offset, trim| range(seed(), style, pages, first, offset, trim);
+    let descriptor = 9_u64 | 5 << 16 | 6 << 32 | 1 << 48;
+    let raw = seed().u64(descriptor).u64(1).u64(1 << 32).u64(4096).u64(7).u64(3);
+    vec![
+        ("ranges_1", parts(made(0, 0, 1, one(0, 1, 3, 0, 0)), &some)),
+        ("ranges_2", parts(made(0, 7600, 2, range(one(0, 3, 5, 0x200, 100), 0, 4, 63, 0xFFF, 7)), &some)),
+        ("pages_64", parts(made(0, 7, 1, one(14, 64, 0, 0x10, 3)), &some)),
+        ("pages_65_wrapping", parts(made(0, 7670, 1, one(12, 65, 80, 0, 0)), &some)),
+        ("pages_7000", parts(made(0, 100, 1, one(13, 7000, 80, 0, 0)), &some)),
+        ("bytes_too_many", made(0, 100, 2, range(one(8, 600, 80, 0, 0), 8, 8000, 0, 0, 0))),
+        ("ranges_32", {
+            let words = (0..32).fold(seed(), |words, n| range(words, 0, 1, n, 8 * n, 40));
+            parts(made(0, 3000, 32, words), &some)
+        }),
+        ("count_0", made(0, 0, 0, one(0, 1, 3, 0, 0))),
+        ("transfer_pages", made(4, 7678, 2, seed().u8(1).u64(9).u8(1).u64(1 << 40))),
+        ("raw", seed().u8(1).u16(3).counted(raw)),
+        ("rewritten", made(2, 3, 1, one(0, 5, 3, 0, 0)).u16(5).u64(63)),
+    ]
+}

@@ -1,0 +1,92 @@
+//! Page lists of any content, split between messages in any way, against a naive reading of the same words.
+
+use std::cell::RefCell;
+
+use vmbus_gpadl::{GuestBuffer, RangeAssembler, RangeError};
+
+use crate::input::Input;
+use crate::page_list::{self, Memory, Parsed, check, parse};
+
+/// Bytes that the host may keep for each word received, and for an empty list. Vectors grow by doubling.
+const BYTES_PER_WORD: usize = 2 * 24;
+const BYTES_AT_LEAST: usize = 256;
+
+struct Fixture {
+    memory: Memory,
+    words: Vec<u64>,
+    bytes: Vec<u8>,
+}
+
+thread_local! {
+    static FIXTURE: RefCell<Fixture> =
+        RefCell::new(Fixture { memory: Memory::new(), words: Vec::new(), bytes: Vec::new() });
+}
+
+/// Layout: flags, ranges (u16), bytes that make the words (u16 and so many), cuts (u8 and so many), then parts to look at.
+pub fn run(data: &[u8]) {
+    FIXTURE.with_borrow_mut(|fixture| {
+        let mut input = Input::new(data);
+        let flags = input.u8();
+        let ranges = u32::from(input.u16());
+        let making = usize::from(input.u16());
+        page_list::words(&mut Input::new(input.bytes(making)), &mut fixture.words);
+        let words = fixture.words.len();
+        let declared = match flags & 3 {
+            0 | 1 => words * 8,
+            2 => usize::from(input.u16()),
+            _ => input.u32() as usize,
+        };
+        let cuts = usize::from(input.u8());
+        let cuts = input.bytes(cuts);
+        let Fixture { memory, words, bytes } = fixture;
+        let expected = parse(memory, ranges, declared, words, None);
+
+        let mut buffer = GuestBuffer::new(memory.ram.clone());
+        let mut outcome = assemble(&mut buffer, ranges, declared, words, cuts, bytes);
+        if flags & 4 != 0 {
+            // As a device does for each packet: the same buffer again, whatever became of the list before.
+            buffer.clear();
+            let again = assemble(&mut buffer, ranges, declared, words, cuts, bytes);
+            assert_eq!(again, outcome, "the same list, assembled again");
+            outcome = again;
+        }
+        match (outcome, expected) {
+            (Ok(true), Parsed::Complete(list)) => check(memory, &buffer, &list, &mut input),
+            (Ok(false), Parsed::Incomplete) => {}
+            (Err(error), Parsed::Refused(expected)) => assert_eq!(error, expected),
+            (outcome, expected) => panic!("{outcome:?} instead of {expected:?}"),
+        }
+    });
+}
+
+/// Pushes the words in pieces as long as `cuts` says, the rest at once; some pieces end in bytes that are no whole word.
+fn assemble(
+    buffer: &mut GuestBuffer,
+    ranges: u32,
+    declared: usize,
+    words: &[u64],
+    cuts: &[u8],
+    bytes: &mut Vec<u8>,
+) -> Result<bool, RangeError> {
+    let mut assembler = RangeAssembler::begin(ranges, declared)?;
+    let kept = buffer.heap_bytes();
+    let (mut rest, mut complete, mut received) = (words, false, 0);
+    let cuts = cuts.iter().map(|cut| (usize::from(cut & 0x3F), usize::from(cut >> 6)));
+    for (len, ragged) in cuts.chain([(words.len(), 0)]) {
+        let (now, later) = rest.split_at(len.min(rest.len()));
+        rest = later;
+        received += now.len();
+        bytes.clear();
+        now.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        bytes.extend([0xFF; 7].iter().take(ragged * 2));
+        let was_complete = complete;
+        complete = assembler.push(buffer, bytes)?;
+        assert!(complete || !was_complete, "a complete list stays complete");
+        assert!(
+            buffer.heap_bytes() <= kept + BYTES_AT_LEAST + BYTES_PER_WORD * received,
+            "{} bytes kept for {received} words",
+            buffer.heap_bytes()
+        );
+    }
+    Ok(complete)
+}

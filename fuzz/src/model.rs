@@ -1,0 +1,1 @@
+../../vmbus/host/tests/property/model.rs

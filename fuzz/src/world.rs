@@ -1,0 +1,1 @@
+../../vmbus/host/tests/property/world.rs
