@@ -9,7 +9,7 @@ use synthvm_storage::ScsiController;
 use vmbus_host::VmBus;
 
 use crate::control::{ControlTarget, StopReason};
-use crate::inspect::{self, InspectReport, MachineReport};
+use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::machine::MachineHandle;
 
 /// What there is to look at and to act on.
@@ -53,8 +53,10 @@ impl ControlTarget for Target {
                 uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 memory_bytes: parts.memory_bytes,
                 resets: parts.resets.load(Ordering::Relaxed),
+                first_run_us: parts.handle.first_run_us(),
             },
             disks: disks.collect(),
+            panic: parts.handle.crash().map(|crash| PanicReport { parameters: crash.0, message: None }),
             ..Default::default()
         };
         report.set_bus(&parts.bus.inspect());

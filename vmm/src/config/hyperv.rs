@@ -163,7 +163,7 @@ options! {
     Synic            "synic"              on  on  "Synthetic interrupt controller; VMBus needs it.";
     Time             "time"               on  on  "Reference counter and reference TSC page.";
     Frequencies      "frequencies"        on  on  "TSC and APIC frequency MSRs, so that the guest need not calibrate.";
-    TscInvariant     "tsc-invariant"      on  on  "TSC_INVARIANT_CONTROL MSR, so that Linux trusts the TSC.";
+    TscInvariant     "tsc-invariant"      off on  "TSC_INVARIANT_CONTROL MSR: the guest uses the TSC itself instead of the reference TSC page.";
     Stimer           "stimer"             off on  "Synthetic timers.";
     StimerDirect     "stimer-direct"      off on  "Synthetic timers that interrupt without a message.";
     Relaxed          "relaxed"            on  on  "Relaxed timing: the guest's watchdogs allow for a vCPU that did not run.";

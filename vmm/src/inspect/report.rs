@@ -39,6 +39,8 @@ pub struct MachineReport {
     pub memory_bytes: u64,
     /// How often the guest was started again.
     pub resets: u64,
+    /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran; 0 before.
+    pub first_run_us: u64,
 }
 
 /// The guest's VMBus connection.

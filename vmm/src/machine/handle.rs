@@ -1,12 +1,13 @@
 //! What others may do to a running machine.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
 use super::control::{Control, Event};
 use super::counters::{Counters, VcpuExits};
+use super::error::CrashParameters;
 use crate::devices::pm::PmRegisters;
 
 /// What a machine is doing.
@@ -51,6 +52,7 @@ pub(super) struct StateCell {
     state: AtomicU8,
     /// CLOCK_MONOTONIC in microseconds when the vCPUs were let go for the first time; 0 before.
     first_run: AtomicU64,
+    crash: Mutex<Option<CrashParameters>>,
 }
 
 impl StateCell {
@@ -59,6 +61,11 @@ impl StateCell {
         if state == MachineState::Running && self.first_run.load(Ordering::Relaxed) == 0 {
             self.first_run.store(monotonic_us(), Ordering::Relaxed);
         }
+    }
+
+    /// Notes the guest's crash.
+    pub(super) fn set_crash(&self, parameters: CrashParameters) {
+        *lock(&self.crash) = Some(parameters);
     }
 
     fn get(&self) -> MachineState {
@@ -111,6 +118,11 @@ impl MachineHandle {
         self.state.first_run.load(Ordering::Relaxed)
     }
 
+    /// The last crash that the guest reported.
+    pub fn crash(&self) -> Option<CrashParameters> {
+        *lock(&self.state.crash)
+    }
+
     /// Exits of each vCPU so far.
     pub fn vcpu_exits(&self) -> Vec<VcpuExits> {
         self.counters.iter().map(VcpuExits::from).collect()
@@ -118,6 +130,6 @@ impl MachineHandle {
 }
 
 /// Locks that a panicking thread held are still good: every change under them is complete in itself.
-pub(super) fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -207,6 +207,7 @@ impl Supervisor {
                 Event::Reset if self.on_reset == OnReset::Exit => return Exit::Reset,
                 Event::Panic(parameters) => {
                     error!("the guest reported a crash: {parameters}");
+                    self.state.set_crash(parameters);
                     match self.on_panic {
                         OnPanic::Exit => return Exit::Panic(parameters),
                         OnPanic::Continue => {}
