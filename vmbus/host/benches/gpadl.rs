@@ -171,7 +171,7 @@ fn bench_limits(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("limit");
     group.throughput(Throughput::Elements(4096));
     group.bench_function("memcpy_of_the_list", |bencher| {
-        bencher.iter(|| copy.copy_from_slice(black_box(&list)))
+        bencher.iter(|| copy.copy_from_slice(black_box(&list)));
     });
     group.bench_function("address_table", |bencher| {
         bencher.iter(|| {

@@ -1,7 +1,7 @@
 //! All that a device knows of the bus: what it offers, and the channels that guests open.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 use vmbus_gpadl::{GpadlView, GuestRam, MapError};
@@ -104,7 +104,8 @@ pub(crate) struct ChannelShared {
     pub(crate) relid: u32,
     pub(crate) subchannel: u16,
     event_flag: u16,
-    target_vp: AtomicU32,
+    /// Read-locked while a signal is under way: when a new target was written, no signal can reach the old one any more (vmbus-core 4.5).
+    target_vp: RwLock<u32>,
     closing: AtomicBool,
     pub(crate) signals_sent: AtomicU64,
     pub(crate) signals_suppressed: AtomicU64,
@@ -138,7 +139,7 @@ impl Channel {
             relid: parts.relid,
             subchannel: parts.subchannel,
             event_flag: parts.event_flag,
-            target_vp: AtomicU32::new(parts.target_vp),
+            target_vp: RwLock::new(parts.target_vp),
             closing: AtomicBool::new(false),
             signals_sent: AtomicU64::new(0),
             signals_suppressed: AtomicU64::new(0),
@@ -205,7 +206,7 @@ impl Channel {
     /// VP that gets its events now; [`NO_INTERRUPT_VP`] when the guest polls.
     #[must_use]
     pub fn target_vp(&self) -> u32 {
-        self.shared.target_vp.load(Ordering::Relaxed)
+        *self.shared.target_vp.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The 120 bytes that the guest opened it with.
@@ -245,7 +246,8 @@ impl std::fmt::Debug for Channel {
 
 impl ChannelShared {
     pub(crate) fn signal(&self) {
-        let vp = self.target_vp.load(Ordering::Relaxed);
+        let target = self.target_vp.read().unwrap_or_else(PoisonError::into_inner);
+        let vp = *target;
         if vp == NO_INTERRUPT_VP {
             return;
         }
@@ -257,7 +259,7 @@ impl ChannelShared {
     }
 
     pub(crate) fn retarget(&self, vp: u32) {
-        self.target_vp.store(vp, Ordering::Relaxed);
+        *self.target_vp.write().unwrap_or_else(PoisonError::into_inner) = vp;
     }
 
     /// The device sees it when it reads the doorbell that the bus rings after this.
