@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod demo;
+mod fuzz;
 mod guest;
 mod host;
 mod stages;
@@ -25,6 +26,8 @@ enum XtaskCommand {
     Bench(bench::Arguments),
     /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
     Demo(demo::Arguments),
+    /// Look for inputs that break the bus, guided by coverage.
+    Fuzz(fuzz::Arguments),
     /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
     Host(host::Arguments),
     /// Make a test guest and print where its kernel and initial RAM disk are.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         XtaskCommand::Bench(arguments) => bench::main(&arguments),
         XtaskCommand::Demo(arguments) => demo::main(&arguments),
+        XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
         XtaskCommand::Test(arguments) => test::main(&arguments),

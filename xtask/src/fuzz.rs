@@ -1,0 +1,187 @@
+//! `cargo xtask fuzz`: builds the coverage-guided targets of `fuzz/`, runs each for a while, and says what came of it.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+mod report;
+
+use report::{Job, Report, closing_line, table};
+
+/// The targets, and the longest input that each is given: enough for what it can mean, short enough to be fast.
+const TARGETS: [(&str, u32); 4] =
+    [("host_messages", 2048), ("gpadl_assembly", 1024), ("ring_reading", 2048), ("gpa_direct", 1024)];
+/// Resident memory of one process, in MiB, beyond which it counts as growing without bound. Twice of what any target needs.
+const MEMORY_MIB: u32 = 512;
+/// One allocation, in MiB, beyond which it counts as made in proportion to what a guest claims.
+const ALLOCATION_MIB: u32 = 64;
+/// Seconds for one input beyond which it counts as a hang. Inputs take microseconds.
+const INPUT_SECONDS: u32 = 10;
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// What to fuzz, and for how long.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Corpora stay in target/fuzz-corpus, inputs that failed go to target/fuzz-artifacts. Needs rustup, and a \
+    C++ compiler; a nightly toolchain and cargo-fuzz are installed when they are missing. Exit status: 0 nothing found; 1 otherwise."
+)]
+pub(crate) struct Arguments {
+    /// Run each target for so long.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    /// Run this target only.
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
+    target: Option<String>,
+    /// Processes of a target that run at the same time and share its corpus. Targets run one after the other.
+    #[arg(long, value_name = "J", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// What watches memory accesses: address finds more, none is faster.
+    #[arg(long, value_name = "KIND", default_value = "address", value_parser = ["address", "none"])]
+    sanitizer: String,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    match fuzz(arguments) {
+        Ok(reports) => {
+            print!("\n{}\n{}\n", table(&reports), closing_line(&reports));
+            if reports.iter().all(Report::is_clean) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("cargo xtask fuzz: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fuzz(arguments: &Arguments) -> Result<Vec<Report>, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
+    install_tools()?;
+    let programs = build(root, arguments)?;
+    let wanted =
+        TARGETS.iter().filter(|(name, _)| arguments.target.as_deref().is_none_or(|only| only == *name));
+    wanted.map(|(name, longest)| run(root, &programs, name, *longest, arguments)).collect()
+}
+
+/// The nightly compiler (coverage counters are not in stable ones) and cargo-fuzz.
+fn install_tools() -> Result<(), String> {
+    let is_there = |words: &[&str]| {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if !is_there(&["rustup", "run", "nightly", "rustc", "--version"]) {
+        println!("installing the nightly toolchain with rustup: fuzzing needs its coverage counters");
+        let words = ["toolchain", "install", "nightly", "--profile", "minimal"];
+        must(Command::new("rustup").args(words), "installing the nightly toolchain")?;
+    }
+    if !is_there(&["cargo", "fuzz", "--version"]) {
+        println!("installing cargo-fuzz with cargo install");
+        must(Command::new("cargo").args(["install", "cargo-fuzz", "--locked"]), "installing cargo-fuzz")?;
+    }
+    Ok(())
+}
+
+/// Builds the targets; the folder of the programs.
+fn build(root: &Path, arguments: &Arguments) -> Result<PathBuf, String> {
+    let target_dir = root.join("target").join(format!("fuzz-{}", arguments.sanitizer));
+    println!("building the fuzz targets (the first time takes minutes)");
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "fuzz", "build", "--sanitizer", &arguments.sanitizer]);
+    command.arg("--fuzz-dir").arg(root.join("fuzz")).arg("--target-dir").arg(&target_dir);
+    command.args(arguments.target.as_deref());
+    // The toolchain that runs us is not the one to build with.
+    for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
+        command.env_remove(name);
+    }
+    must(command.current_dir(root), "building the fuzz targets (a C++ compiler is needed)")?;
+    let release = |path: &Path| path.join("release").is_dir().then(|| path.join("release"));
+    // Below the compiler's name for this machine.
+    let entries = fs::read_dir(&target_dir).map_err(|e| format!("{}: {e}", target_dir.display()))?;
+    let built = entries.flatten().find_map(|entry| release(&entry.path()));
+    built.ok_or_else(|| format!("no programs in {}", target_dir.display()))
+}
+
+fn must(command: &mut Command, what: &str) -> Result<(), String> {
+    let status = command.stdin(Stdio::null()).status().map_err(|e| format!("{what}: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{what} failed: {status}")) }
+}
+
+/// Runs one target in all its processes.
+fn run(
+    root: &Path,
+    programs: &Path,
+    name: &'static str,
+    longest: u32,
+    arguments: &Arguments,
+) -> Result<Report, String> {
+    let corpus = root.join("target/fuzz-corpus").join(name);
+    let artifacts = root.join("target/fuzz-artifacts");
+    for folder in [&corpus, &artifacts] {
+        fs::create_dir_all(folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
+    }
+    println!("\n{name}: {} s, {} at a time", arguments.seconds, arguments.jobs);
+    let start = Instant::now();
+    let (sender, lines) = channel();
+    let mut children = Vec::new();
+    for job in 0..usize::from(arguments.jobs) {
+        let mut command = Command::new(programs.join(name));
+        command.arg(&corpus).arg(root.join("fuzz/seeds").join(name));
+        command.arg(format!("-max_total_time={}", arguments.seconds));
+        command.arg(format!("-max_len={longest}"));
+        command.arg(format!("-timeout={INPUT_SECONDS}")).arg(format!("-report_slow_units={INPUT_SECONDS}"));
+        command.arg(format!("-rss_limit_mb={MEMORY_MIB}")).arg(format!("-malloc_limit_mb={ALLOCATION_MIB}"));
+        command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
+        command.args(["-print_final_stats=1", "-reload=1"]);
+        // Freed memory that the sanitizer holds back must not look like growth.
+        command.env("ASAN_OPTIONS", "quarantine_size_mb=32:malloc_context_size=8");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|e| format!("starting {name}: {e}"))?;
+        let log = artifacts.join(format!("{name}-{job}.log"));
+        let log = fs::File::create(&log).map_err(|e| format!("writing {}: {e}", log.display()))?;
+        follow(job, &mut child, log, sender.clone());
+        children.push(child);
+    }
+    drop(sender);
+
+    let mut jobs = vec![Job::default(); children.len()];
+    let mut shown = Instant::now();
+    loop {
+        match lines.recv_timeout(PROGRESS.saturating_sub(shown.elapsed())) {
+            Ok((job, line)) => jobs[job].read(&line),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if shown.elapsed() >= PROGRESS {
+            shown = Instant::now();
+            println!("{}", Report::new(name, &jobs, start.elapsed()).progress());
+        }
+    }
+    for (job, child) in jobs.iter_mut().zip(&mut children) {
+        let status = child.wait().map_err(|e| format!("waiting for {name}: {e}"))?;
+        job.ended(status.success(), &status.to_string());
+    }
+    let report = Report::new(name, &jobs, start.elapsed());
+    for finding in report.findings() {
+        println!("{name}: FOUND {finding}");
+    }
+    Ok(report)
+}
+
+/// Reads what a process says, keeps it in `log`, and passes it on.
+fn follow(job: usize, child: &mut Child, mut log: fs::File, sender: Sender<(usize, String)>) {
+    let Some(pipe) = child.stderr.take() else { return };
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(io::Result::ok) {
+            // A full disk must not stop the reading.
+            let _ = log.write_all(&line).and_then(|()| log.write_all(b"\n"));
+            if sender.send((job, String::from_utf8_lossy(&line).into_owned())).is_err() {
+                return;
+            }
+        }
+    });
+}
