@@ -183,7 +183,14 @@ impl<P: Platform> Client<P> {
 
     /// Handles what is there, or waits for something and handles that. False when nothing will ever come.
     pub fn wait(&mut self) -> bool {
-        self.poll() || (self.platform.wait() == Wake::Something && (self.poll(), true).1)
+        if self.poll() {
+            return true;
+        }
+        let woken = self.platform.wait() == Wake::Something;
+        if woken {
+            self.poll();
+        }
+        woken
     }
 
     /// Lets machine and client run until both are idle. Only where the machine runs in this thread ([`Platform::step`]).
