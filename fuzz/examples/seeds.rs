@@ -168,7 +168,7 @@ fn gpadl_assembly() -> Vec<(&'static str, Seed)> {
     vec![
         ("pages_27", parts(list(0, 1, one(0, 27, 3, 0, 0), seed(), &[27]), &some)),
         ("pages_scattered", parts(list(0, 1, one(6, 61, 0, 0x10, 3), seed(), &[26, 28]), &some)),
-        ("pages_8190", parts(list(0, 1, one(11, 8190, 0, 0, 0), seed(), &[26, 28, 28]), &some)),
+        ("pages_8190", parts(list(0, 1, one(56 + 3, 8190, 0, 0, 0), seed(), &[26, 28, 28]), &some)),
         ("pages_twice", parts(list(4, 1, one(5, 9, 70, 1, 1), seed(), &[1, 1, 1]), &some)),
         ("pages_falling", parts(list(0, 1, one(4, 40, 100, 0, 0), seed(), &[9, 0, 9]), &some)),
         ("ranges_2", parts(list(4, 2, two, seed(), &[0x44, 2, 0x83]), &some)),
@@ -240,10 +240,10 @@ fn gpa_direct() -> Vec<(&'static str, Seed)> {
     vec![
         ("ranges_1", parts(made(0, 0, 1, one(0, 1, 3, 0, 0)), &some)),
         ("ranges_2", parts(made(0, 7600, 2, range(one(0, 3, 5, 0x200, 100), 0, 4, 63, 0xFFF, 7)), &some)),
-        ("pages_64", parts(made(0, 7, 1, one(14, 64, 0, 0x10, 3)), &some)),
-        ("pages_65_wrapping", parts(made(0, 7670, 1, one(12, 65, 80, 0, 0)), &some)),
-        ("pages_7000", parts(made(0, 100, 1, one(13, 7000, 80, 0, 0)), &some)),
-        ("bytes_too_many", made(0, 100, 2, range(one(8, 600, 80, 0, 0), 8, 8000, 0, 0, 0))),
+        ("pages_64", parts(made(0, 7, 1, one(32 + 6, 64, 0, 0x10, 3)), &some)),
+        ("pages_65_wrapping", parts(made(0, 7670, 1, one(32 + 4, 65, 80, 0, 0)), &some)),
+        ("pages_7000", parts(made(0, 100, 1, one(56 + 5, 7000, 80, 0, 0)), &some)),
+        ("bytes_too_many", made(0, 100, 2, range(one(56, 600, 80, 0, 0), 56, 8000, 0, 0, 0))),
         ("ranges_32", {
             let words = (0..32).fold(seed(), |words, n| range(words, 0, 1, n, 8 * n, 40));
             parts(made(0, 3000, 32, words), &some)

@@ -115,7 +115,13 @@ pub(crate) fn words(input: &mut Input<'_>, words: &mut Vec<u64>) {
         let op = input.u8();
         match op & 3 {
             0 => {
-                let (pages, first) = (input.u16() & if op & 0x20 == 0 { 0x3F } else { 0x1FFF }, input.u16());
+                // Long runs cost most of the time and show little that short ones do not.
+                let longest = match op >> 5 {
+                    0..4 => 0x3F,
+                    4..7 => 0x1FF,
+                    _ => 0x1FFF,
+                };
+                let (pages, first) = (input.u16() & longest, input.u16());
                 let (offset, trim) = (u32::from(input.u16() & 0xFFF), u32::from(input.u16() & 0xFFF));
                 let count = (u32::from(pages) * 4096).wrapping_sub(offset).wrapping_sub(trim);
                 words.push(u64::from(count) | u64::from(offset) << 32);
