@@ -353,6 +353,11 @@ impl Inner {
                     ring(&link.doorbell);
                 }
             }
+            Action::Wake { key } => {
+                if let Some(link) = state.links.get(&key) {
+                    ring(&link.doorbell);
+                }
+            }
             Action::Retarget { key, vp } => {
                 if let Some(open) = state.links.get(&key).and_then(|link| link.open.as_ref()) {
                     open.retarget(vp);

@@ -216,7 +216,6 @@ fn test_client_gpadl_of_an_mdl_chain_with_offset_and_length_is_exactly_those_byt
 }
 
 #[test]
-#[ignore = "vmbus-host does not ring the doorbell when a GPADL_TEARDOWN has to wait for views, so an idle device never hears of it"]
 fn test_host_device_that_holds_a_view_is_told_when_the_guest_deletes_the_gpadl() {
     for mode in BOTH_MODES {
         let vm = LoopbackVm::new(mode);

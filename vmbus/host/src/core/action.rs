@@ -45,6 +45,11 @@ pub enum Action {
         /// The channel.
         key: ChannelKey,
     },
+    /// Have the device look at the channel: a GPADL that it maps is going.
+    Wake {
+        /// The channel.
+        key: ChannelKey,
+    },
     /// Send the channel's events to another VP from now on.
     Retarget {
         /// The channel.

@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 
 use super::channel::Phase;
 use super::gpadls::{Progress, TeardownOf};
-use super::{Core, Ignored, Outcome};
+use super::{Action, Core, Ignored, Outcome};
 
 impl Core {
     pub(super) fn gpadl_header(&mut self, header: &GpadlHeader, data: &[u8]) -> Outcome {
@@ -45,10 +45,12 @@ impl Core {
     pub(super) fn gpadl_teardown(&mut self, request: &GpadlTeardown) -> Outcome {
         let (relid, gpadl) = (request.relid.get(), request.gpadl.get());
         let channel = self.channels.by_relid(relid).ok_or(Ignored::Channel(relid))?;
-        let going_away = matches!(channel.phase, Phase::Draining { .. } | Phase::Revoked);
+        let (key, phase) = (channel.key, channel.phase);
+        let going_away = matches!(phase, Phase::Draining { .. } | Phase::Revoked);
         match self.gpadls.teardown(relid, gpadl) {
             TeardownOf::Done => self.post_gpadl_torndown(gpadl),
-            TeardownOf::Waits => {}
+            // A device that sleeps would keep its view, and the guest would wait for ever.
+            TeardownOf::Waits => self.out.push(Action::Wake { key }),
             TeardownOf::Unknown if going_away => self.post_gpadl_torndown(gpadl),
             TeardownOf::Unknown => return Err(Ignored::Gpadl(gpadl)),
         }

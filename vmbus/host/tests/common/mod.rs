@@ -66,6 +66,8 @@ pub struct Guest {
     /// Bytes of each message that came, never emptied.
     pub sizes: Vec<usize>,
     pub signals: Vec<ChannelKey>,
+    /// Doorbells rung so that a device sees a going GPADL.
+    pub wakes: Vec<ChannelKey>,
     pub retargets: Vec<(ChannelKey, u32)>,
     pub bound: BTreeSet<u32>,
     pub removed: Vec<ChannelKey>,
@@ -109,6 +111,7 @@ impl Guest {
             targets: Vec::new(),
             sizes: Vec::new(),
             signals: Vec::new(),
+            wakes: Vec::new(),
             retargets: Vec::new(),
             bound: BTreeSet::new(),
             removed: Vec::new(),
@@ -194,6 +197,7 @@ impl Guest {
                 Answer::Accept | Answer::Refuse => self.let_go(key),
             },
             Action::Signal { key } => self.signals.push(key),
+            Action::Wake { key } => self.wakes.push(key),
             Action::Retarget { key, vp } => self.retargets.push((key, vp)),
             Action::Removed { key } => self.removed.push(key),
             Action::Quiesced => {

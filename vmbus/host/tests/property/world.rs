@@ -254,7 +254,10 @@ impl World {
                         self.count("quiesced later");
                     }
                 }
-                Action::DiscardMessages | Action::Signal { .. } | Action::Retarget { .. } => {}
+                Action::DiscardMessages
+                | Action::Wake { .. }
+                | Action::Signal { .. }
+                | Action::Retarget { .. } => {}
             }
         }
     }
