@@ -45,5 +45,8 @@ pub(super) fn print(numbers: &[Number]) {
 
 pub(super) fn write(numbers: &[Number], file: &Path) -> Result<(), String> {
     let text = serde_json::to_string_pretty(numbers).map_err(|error| error.to_string())?;
-    std::fs::write(file, text + "\n").map_err(|error| format!("--json {}: {error}", file.display()))
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let made = folder.map_or(Ok(()), std::fs::create_dir_all);
+    made.and_then(|()| std::fs::write(file, text + "\n"))
+        .map_err(|error| format!("--json {}: {error}", file.display()))
 }
