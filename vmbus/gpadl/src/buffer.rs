@@ -13,6 +13,10 @@ use crate::run::Run;
 /// Up to this many runs, walking them beats a search.
 const FEW_RUNS: usize = 8;
 
+/// Heap bytes that a complete list may take for each page. An index that would pass it is left out: that happens only to lists in which
+/// nearly every page is a range of its own, and there a range has few runs to walk.
+const MAX_BYTES_PER_PAGE: usize = 24;
+
 /// A validated piece of guest memory: one or more ranges of pages, seen as one sequence of bytes.
 ///
 /// Every page lay in guest RAM when the list arrived, and the buffer keeps that RAM mapped. The guest may change the bytes at any moment;
@@ -224,7 +228,11 @@ impl GuestBuffer {
     /// Builds the index for random access, after the last page came.
     pub(crate) fn index(&mut self) {
         self.starts.clear();
-        if self.runs.len() <= FEW_RUNS || self.runs.len() == self.pages {
+        let lists = size_of::<Range>().wrapping_mul(self.ranges.len());
+        let per_run = size_of::<Run>().wrapping_add(size_of::<u16>());
+        let with_index = lists.wrapping_add(per_run.wrapping_mul(self.runs.len()));
+        let too_large = with_index > self.pages.wrapping_mul(MAX_BYTES_PER_PAGE);
+        if self.runs.len() <= FEW_RUNS || self.runs.len() == self.pages || too_large {
             return;
         }
         self.starts.reserve_exact(self.runs.len());
@@ -241,15 +249,15 @@ impl GuestBuffer {
         self.runs.shrink_to_fit();
     }
 
-    /// The run that holds page `page` of the buffer, and how many of its pages lie before that page.
+    /// The run that holds page `page` of the buffer, which lies in `range`, and how many of its pages lie before that page.
     #[inline]
-    fn run_of(&self, page: usize) -> (usize, usize) {
+    fn run_of(&self, range: &Range, page: usize) -> (usize, usize) {
         if self.runs.len() == self.pages {
             return (page, 0);
         }
         if self.starts.is_empty() {
-            let mut first = 0_usize;
-            for (index, run) in self.runs.iter().enumerate() {
+            let mut first = usize::from(range.first_page);
+            for (index, run) in self.runs.iter().enumerate().skip(usize::from(range.first_run)) {
                 let after = first.wrapping_add(run.pages());
                 if page < after {
                     return (index, page.wrapping_sub(first));
@@ -302,7 +310,7 @@ impl<'a> Slices<'a> {
         self.range_left = usize_of(range.count).wrapping_sub(into_range);
         let position = usize::from(range.byte_offset).wrapping_add(into_range);
         let page = usize::from(range.first_page).wrapping_add(position >> PAGE_SHIFT);
-        let (run, pages_before) = self.buffer.run_of(page);
+        let (run, pages_before) = self.buffer.run_of(range, page);
         let in_page = position & PAGE_SIZE.wrapping_sub(1);
         self.enter_run(run, pages_before.wrapping_mul(PAGE_SIZE).wrapping_add(in_page));
     }

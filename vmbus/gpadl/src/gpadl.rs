@@ -3,14 +3,13 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use thiserror::Error;
 
 use crate::buffer::GuestBuffer;
+use crate::count::{Mapped, ViewCount};
 
-/// Set once a teardown has begun; the other bits count views.
-const GOING: u32 = 1 << 31;
+pub use crate::count::Teardown;
 
 /// Names one GPADL for the life of a VM: handles are chosen by the guest and come again, serial numbers never do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,17 +37,8 @@ pub struct Gpadl {
 struct Shared {
     key: GpadlKey,
     buffer: GuestBuffer,
-    state: AtomicU32,
+    views: ViewCount,
     sink: Arc<dyn ReleaseSink>,
-}
-
-/// What a teardown has to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teardown {
-    /// Nothing: no view exists and none can be made any more.
-    Done,
-    /// Views exist: [`ReleaseSink::gpadl_released`] will be called, once.
-    Waits,
 }
 
 /// Why a GPADL could not be mapped (kmcl.md 4.4).
@@ -70,7 +60,7 @@ impl Gpadl {
     #[must_use]
     pub fn new(key: GpadlKey, mut buffer: GuestBuffer, sink: Arc<dyn ReleaseSink>) -> Self {
         buffer.shrink();
-        Self { shared: Arc::new(Shared { key, buffer, state: AtomicU32::new(0), sink }) }
+        Self { shared: Arc::new(Shared { key, buffer, views: ViewCount::new(), sink }) }
     }
 
     /// Its name.
@@ -88,13 +78,13 @@ impl Gpadl {
     /// Views alive now.
     #[must_use]
     pub fn views(&self) -> u32 {
-        self.shared.state.load(Ordering::Relaxed) & !GOING
+        self.shared.views.count()
     }
 
     /// True once a teardown has begun.
     #[must_use]
     pub fn is_going(&self) -> bool {
-        self.shared.state.load(Ordering::Relaxed) & GOING != 0
+        self.shared.views.is_going()
     }
 
     /// Maps it: the only mapping until the view and all its clones are gone.
@@ -102,19 +92,17 @@ impl Gpadl {
     /// # Errors
     /// [`MapError::Mapped`] or [`MapError::Going`].
     pub fn map(&self) -> Result<GpadlView, MapError> {
-        match self.shared.state.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Ok(GpadlView { shared: Arc::clone(&self.shared) }),
-            Err(state) if state & GOING != 0 => Err(MapError::Going(self.shared.key.id)),
-            Err(_) => Err(MapError::Mapped(self.shared.key.id)),
+        match self.shared.views.map() {
+            Mapped::Yes => Ok(GpadlView { shared: Arc::clone(&self.shared) }),
+            Mapped::Going => Err(MapError::Going(self.shared.key.id)),
+            Mapped::Already => Err(MapError::Mapped(self.shared.key.id)),
         }
     }
 
     /// Begins the teardown: no new mapping from here on. Calling it again says how things stand and causes no second notice.
     #[must_use = "a teardown that waits must be answered later"]
     pub fn teardown(&self) -> Teardown {
-        // Acquire: with no view left, everything their holders did to the memory happened before what follows.
-        let before = self.shared.state.fetch_or(GOING, Ordering::AcqRel);
-        if before & !GOING == 0 { Teardown::Done } else { Teardown::Waits }
+        self.shared.views.teardown()
     }
 }
 
@@ -145,7 +133,7 @@ impl GpadlView {
     /// True when the guest wants the memory back: finish and drop the view.
     #[must_use]
     pub fn is_going(&self) -> bool {
-        self.shared.state.load(Ordering::Relaxed) & GOING != 0
+        self.shared.views.is_going()
     }
 }
 
@@ -159,16 +147,14 @@ impl Deref for GpadlView {
 
 impl Clone for GpadlView {
     fn clone(&self) -> Self {
-        self.shared.state.fetch_add(1, Ordering::Relaxed);
+        self.shared.views.add();
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
 impl Drop for GpadlView {
     fn drop(&mut self) {
-        // Release: our accesses come before the notice; AcqRel so that the last one sees those of the others.
-        let before = self.shared.state.fetch_sub(1, Ordering::AcqRel);
-        if before == GOING | 1 {
+        if self.shared.views.drop_one() {
             self.shared.sink.gpadl_released(self.shared.key);
         }
     }

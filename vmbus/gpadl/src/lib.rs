@@ -30,6 +30,7 @@
 
 mod assembler;
 mod buffer;
+mod count;
 mod gpadl;
 mod ram;
 mod run;

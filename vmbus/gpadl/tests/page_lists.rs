@@ -248,3 +248,31 @@ fn test_buffer_cleared_and_refilled_allocates_nothing() {
     let first = fill();
     assert_eq!(fill(), first);
 }
+
+/// The least favourable list: as many ranges as pages but for one, so that nothing merges and yet an index would be wanted.
+#[test]
+fn test_list_of_one_page_ranges_takes_at_most_24_bytes_a_page_and_is_still_found() {
+    struct Nobody;
+    impl vmbus_gpadl::ReleaseSink for Nobody {
+        fn gpadl_released(&self, _: vmbus_gpadl::GpadlKey) {}
+    }
+    let ram = ram();
+    for alone in [14_u64, 20, 60] {
+        let mut ranges: Vec<Range> =
+            (0..alone).map(|page| Range { offset: 0, count: 4096, pages: vec![page] }).collect();
+        ranges.push(Range { offset: 0, count: 8192, pages: vec![HIGH_FIRST + 5, HIGH_FIRST + 6] });
+        let words: Vec<u64> = ranges.iter().flat_map(Range::words).collect();
+        let buffer = assemble(&ram, u32::try_from(ranges.len()).unwrap(), &words, &[28, 28]).unwrap();
+        let key = vmbus_gpadl::GpadlKey { relid: 1, id: 1, serial: 1 };
+        let gpadl = vmbus_gpadl::Gpadl::new(key, buffer, std::sync::Arc::new(Nobody));
+        let buffer = gpadl.buffer();
+        assert!(buffer.heap_bytes() <= 24 * buffer.pages(), "{} bytes", buffer.heap_bytes());
+        let listed: Vec<u64> = buffer.guest_pages().collect();
+        for (index, page) in listed.into_iter().enumerate() {
+            ram.memory().write_obj(page, GuestAddress(page * PAGE)).unwrap();
+            let mut bytes = [0; 8];
+            buffer.read(index * 4096, &mut bytes).unwrap();
+            assert_eq!(u64::from_le_bytes(bytes), page);
+        }
+    }
+}
