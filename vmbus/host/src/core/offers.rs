@@ -26,12 +26,8 @@ const VMBUS_SINT_U32: u32 = {
 impl Core {
     pub(super) fn add_offer(&mut self, offer: Offer) -> Result<ChannelKey, OfferError> {
         // Guests tell offers apart by instance alone, so it must be unique over all classes; a rescinded one counts until its relid is
-        // released.
-        if self
-            .channels
-            .iter()
-            .any(|channel| channel.primary.is_none() && channel.offer.instance == offer.instance)
-        {
+        // released. Subchannels count too: a guest may release them after their primary, and knows them by the same instance until then.
+        if self.channels.iter().any(|channel| channel.offer.instance == offer.instance) {
             return Err(OfferError::InstanceInUse(offer.instance));
         }
         if self.channels.len() >= MAX_CHANNELS {

@@ -1,9 +1,10 @@
 //! Subchannels: vmbus-core 4.1, 4.2 and 4.4, checklist 53.
 
+use vmbus_host::OfferError;
 use vmbus_host::core::ChannelState;
 use vmbus_protocol::limits::MAX_SUBCHANNELS;
 
-use crate::common::{Answer, Guest, Reply, instance, post};
+use crate::common::{Answer, Guest, Reply, instance, offer, post};
 
 fn offered(replies: &[Reply]) -> Vec<(u32, u16)> {
     let relids = replies.iter().map(|reply| match reply {
@@ -162,4 +163,17 @@ fn test_subchannels_do_not_outlive_their_connection() {
     let replies = guest.ask(&post::request_offers());
     assert!(matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]), "{replies:?}");
     assert_eq!(guest.removed.len(), 2);
+}
+
+/// Found by fuzzing: with the primary gone its instance could be offered again, and then a second subchannel 1 of that instance.
+#[test]
+fn test_instance_is_in_use_until_the_guest_has_released_the_last_subchannel() {
+    let mut guest = with_subchannels(1);
+    let primary = guest.key(1);
+    guest.rescind(primary);
+    assert_eq!(guest.take(), [Reply::Rescind(2), Reply::Rescind(1)]);
+    assert_eq!(guest.ask(&post::release(1)), []);
+    assert_eq!(guest.core.offer(offer(0)), Err(OfferError::InstanceInUse(instance(0))));
+    assert_eq!(guest.ask(&post::release(2)), []);
+    assert!(guest.core.offer(offer(0)).is_ok());
 }
