@@ -243,13 +243,14 @@ fn gpa_direct() -> Vec<(&'static str, Seed)> {
         ("pages_64", parts(made(0, 7, 1, one(32 + 6, 64, 0, 0x10, 3)), &some)),
         ("pages_65_wrapping", parts(made(0, 7670, 1, one(32 + 4, 65, 80, 0, 0)), &some)),
         ("pages_7000", parts(made(0, 100, 1, one(56 + 5, 7000, 80, 0, 0)), &some)),
-        ("bytes_too_many", made(0, 100, 2, range(one(56, 600, 80, 0, 0), 56, 8000, 0, 0, 0))),
+        ("bytes_too_many", made(0, 100, 2, range(one(56, 300, 80, 0, 0), 56, 8000, 0, 0, 0))),
         ("ranges_32", {
             let words = (0..32).fold(seed(), |words, n| range(words, 0, 1, n, 8 * n, 40));
             parts(made(0, 3000, 32, words), &some)
         }),
         ("count_0", made(0, 0, 0, one(0, 1, 3, 0, 0))),
         ("transfer_pages", made(4, 7678, 2, seed().u8(1).u64(9).u8(1).u64(1 << 40))),
+        ("transfer_pages_short", made(4, 7678, 3, seed().u8(1).u64(9).u8(1).u64(1 << 40))),
         ("raw", seed().u8(1).u16(3).counted(raw)),
         ("rewritten", made(2, 3, 1, one(0, 5, 3, 0, 0)).u16(5).u64(63)),
     ]

@@ -10,8 +10,8 @@ use crate::packet_model::{Frame, check_external};
 use crate::page_list::{self, Memory};
 use crate::twin::Twin;
 
-/// Data pages of the ring, out of order: no two of them are neighbours.
-const PAGES: [u64; 17] = [1, 17, 3, 15, 5, 13, 7, 11, 9, 19, 31, 21, 29, 23, 27, 25, 33];
+/// Pages of the ring, the first one its control page: pairs of neighbours out of order, as many as the longest list takes.
+const PAGES: [u64; 20] = [1, 17, 18, 3, 4, 15, 16, 5, 6, 13, 14, 7, 8, 11, 12, 9, 10, 31, 32, 21];
 
 struct Fixture {
     memory: Memory,
@@ -23,7 +23,7 @@ struct Fixture {
 thread_local! {
     static FIXTURE: RefCell<Fixture> = RefCell::new(Fixture {
         memory: Memory::new(),
-        twins: [Twin::new(&PAGES[..16], Mode::Mirrored), Twin::new(&PAGES, Mode::Paged)],
+        twins: [Twin::new(&PAGES[..19], Mode::Mirrored), Twin::new(&PAGES, Mode::Paged)],
         words: Vec::new(),
         packet: Vec::new(),
     });
@@ -63,8 +63,6 @@ fn build(flags: u8, input: &mut Input<'_>, words: &mut Vec<u64>, packet: &mut Ve
     let payload = u64::from(input.u8() & 31);
     let making = usize::from(input.u16());
     page_list::words(&mut Input::new(input.bytes(making)), words);
-    // What both rings hold, with descriptor, payload and trailer.
-    words.truncate(15 * page_list::PAGE / 8 - 64);
     let header = 3 + words.len() as u64;
     packet.clear();
     packet.extend((kind | header << 16 | (header + payload) << 32 | 1 << 48).to_le_bytes());
