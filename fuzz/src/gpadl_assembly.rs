@@ -50,14 +50,17 @@ pub fn run(data: &[u8]) {
         let cuts = usize::from(input.u8());
         let cuts = input.bytes(cuts);
         let Fixture { memory, words, bytes } = fixture;
+        bytes.clear();
+        bytes.resize(words.len() * 8, 0);
+        bytes.chunks_exact_mut(8).zip(&*words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
         let expected = parse(memory, ranges, declared, words, None);
 
         let mut buffer = GuestBuffer::new(memory.ram.clone());
-        let mut outcome = assemble(&mut buffer, ranges, declared, words, cuts, bytes);
+        let mut outcome = assemble(&mut buffer, ranges, declared, bytes, cuts);
         if flags & 4 != 0 {
             // As a device does for each packet: the same buffer again, whatever became of the list before.
             buffer.clear();
-            let again = assemble(&mut buffer, ranges, declared, words, cuts, bytes);
+            let again = assemble(&mut buffer, ranges, declared, bytes, cuts);
             assert_eq!(again, outcome, "the same list, assembled again");
             outcome = again;
         }
@@ -82,23 +85,26 @@ fn assemble(
     buffer: &mut GuestBuffer,
     ranges: u32,
     declared: usize,
-    words: &[u64],
+    bytes: &[u8],
     cuts: &[u8],
-    bytes: &mut Vec<u8>,
 ) -> Result<bool, RangeError> {
     let mut assembler = RangeAssembler::begin(ranges, declared)?;
     let kept = buffer.heap_bytes();
-    let (mut rest, mut complete, mut received) = (words, false, 0);
+    let (mut rest, mut complete, mut received) = (bytes, false, 0);
     let cuts = cuts.iter().map(|cut| (usize::from(cut & 0x3F), usize::from(cut >> 6)));
-    for (len, ragged) in cuts.chain([(words.len(), 0)]) {
-        let (now, later) = rest.split_at(len.min(rest.len()));
+    let mut ragged = Vec::new();
+    for (words, tail) in cuts.chain([(bytes.len() / 8, 0)]) {
+        let (mut now, later) = rest.split_at((words * 8).min(rest.len()));
         rest = later;
-        received += now.len();
-        bytes.clear();
-        now.iter().for_each(|word| bytes.extend(word.to_le_bytes()));
-        bytes.extend([0xFF; 7].iter().take(ragged * 2));
+        received += now.len() / 8;
+        if tail != 0 {
+            ragged.clear();
+            ragged.extend_from_slice(now);
+            ragged.extend_from_slice(&[0xFF; 7][..tail * 2]);
+            now = &ragged;
+        }
         let was_complete = complete;
-        complete = assembler.push(buffer, bytes)?;
+        complete = assembler.push(buffer, now)?;
         assert!(complete || !was_complete, "a complete list stays complete");
         assert!(
             buffer.heap_bytes() <= kept + BYTES_AT_LEAST + BYTES_PER_WORD * received,
