@@ -1,6 +1,7 @@
 //! `cargo xtask bench WHAT --json FILE`: measures, prints a table and writes an array of numbers.
 
 mod boot;
+mod core;
 mod table;
 
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ pub(crate) struct Arguments {
 enum What {
     /// The program around a real guest: start times, memory, exits at boot and for each disk request.
     Boot(boot::Arguments),
+    /// The zero-copy core in one process: GPADLs, views and rings, beside what the machine must spend in any case. Takes seconds.
+    Core(Output),
 }
 
 /// Where the numbers go.
@@ -30,6 +33,7 @@ pub(crate) struct Output {
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     let done = match &arguments.what {
         What::Boot(arguments) => boot::main(arguments),
+        What::Core(output) => core::main(output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -29,17 +29,23 @@ impl Number {
     }
 }
 
-/// Prints the numbers in columns, each with whether it meets its target.
+/// Prints the numbers in columns, each with its physical limit and whether it meets its target.
 pub(super) fn print(numbers: &[Number]) {
     let width = numbers.iter().map(|number| number.name.len()).max().unwrap_or_default();
-    println!("{:width$}  {:>12}  {:<8}  {:>10}", "NAME", "VALUE", "UNIT", "TARGET");
+    let row = |name: &str, columns: [&str; 5]| {
+        let [value, unit, limit, ratio, target] = columns;
+        println!("{name:width$}  {value:>12}  {unit:<8}  {limit:>10}  {ratio:>7}  {target:>10}");
+    };
+    row("NAME", ["VALUE", "UNIT", "LIMIT", "RATIO", "TARGET"]);
+    let word = |number: Option<f64>| number.map(|number| format!("{number:.2}")).unwrap_or_default();
     for number in numbers {
         let target = match number.target {
             Some(target) if number.value <= target => format!("{target} met"),
             Some(target) => format!("{target} MISSED"),
             None => String::new(),
         };
-        println!("{:width$}  {:>12.2}  {:<8}  {target:>10}", number.name, number.value, number.unit);
+        let [value, limit, ratio] = [Some(number.value), number.limit, number.ratio].map(word);
+        row(&number.name, [&value, &number.unit, &limit, &ratio, &target]);
     }
 }
 

@@ -1,0 +1,69 @@
+//! The zero-copy core in numbers: GPADLs through the whole server, views, rings; each beside a physical limit measured in the same run.
+//!
+//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core [-- --json FILE]` is what it runs.
+//!
+//! Every number is the best of many short rounds ([`clock`]) in several passes over everything, so a machine that is busy with something
+//! else disturbs little. Limits are found the same way. Nothing leaves the process; the whole takes seconds. For distributions and
+//! history there are criterion's benches in `vmbus-host` and `vmbus-ring`.
+
+mod clock;
+mod counting;
+mod gpadl;
+mod limits;
+mod number;
+mod ring;
+mod threads;
+mod views;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use number::Number;
+
+/// Times that everything is measured: what disturbs for longer than a number takes does not last for all of them.
+const PASSES: usize = 5;
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench core: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let (mut json, mut wanted) = (None, false);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--bench" => wanted = true,
+            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
+            other => return Err(format!("{other:?} is no option: only --json FILE is")),
+        }
+    }
+    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    if !wanted {
+        println!("nothing measured: use `cargo bench`");
+        return Ok(());
+    }
+    let mut numbers = measure();
+    for _ in 1..PASSES {
+        numbers = numbers.into_iter().zip(measure()).map(|(one, other)| one.best(&other)).collect();
+    }
+    match json {
+        None => numbers.iter().for_each(|number| println!("{number}")),
+        Some(file) => std::fs::write(&file, number::json(&numbers))
+            .map_err(|error| format!("--json {}: {error}", file.display()))?,
+    }
+    Ok(())
+}
+
+fn measure() -> Vec<Number> {
+    let mut numbers = Vec::new();
+    gpadl::measure(&mut numbers);
+    views::measure(&mut numbers);
+    ring::measure(&mut numbers);
+    threads::measure(&mut numbers);
+    numbers
+}
