@@ -6,7 +6,8 @@ use serde::Deserialize;
 /// A running machine.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Inspect {
-    /// The machine as a whole.
+    /// The machine as a whole; no part of the promise.
+    #[serde(default)]
     pub machine: Machine,
     /// The guest's connection.
     pub connection: Connection,
@@ -24,7 +25,7 @@ pub struct Inspect {
 }
 
 /// The machine as a whole.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Machine {
     /// The program's process id.
     pub pid: u32,

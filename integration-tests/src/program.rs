@@ -36,7 +36,8 @@ pub fn build_release() -> Result<PathBuf, String> {
 fn build_as(release: bool, path: PathBuf) -> Result<PathBuf, String> {
     if std::env::var_os(OVERRIDE).is_none() {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.args(["build", "--quiet", "--package", "synthvm"]).current_dir(workspace_dir());
+        // With the workspace's features, as the tests were built: nothing is built twice.
+        command.args(["build", "--quiet", "--workspace", "--bin", "synthvm"]).current_dir(workspace_dir());
         if release {
             command.arg("--release");
         }

@@ -23,20 +23,15 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn stages(arguments: &Arguments) -> Vec<Stage> {
-    let mut stages = vec![
-        Stage::new(
-            "unit, property and in-process tests",
-            &["--workspace", "--exclude", "integration-tests", "--no-fail-fast"],
-        ),
-        Stage::new("the test tools' own tests", &["--package", "integration-tests", "--lib"]),
-    ];
+    let mut stages =
+        vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
     if !arguments.no_guests {
-        let host = ["--package", "integration-tests", "--test", "test_host"];
+        // The whole workspace in every stage: another choice of packages would build them with other features once more.
+        let host = ["--workspace", "--test", "test_host"];
         stages.push(Stage::new("the test host", &host));
-        let alone = ["--package", "integration-tests", "--test", "guest_alone"];
+        let alone = ["--workspace", "--test", "guest_alone"];
         stages.push(Stage::new("guests alone, in the plain emulator", &alone));
-        let mut real =
-            Stage::new("real guests", &["--package", "integration-tests", "--test", "guests", "--"]);
+        let mut real = Stage::new("real guests", &["--workspace", "--test", "guests", "--"]);
         real.arguments.extend_from_slice(&arguments.guests);
         stages.push(real);
     }
