@@ -225,10 +225,14 @@ pub(crate) fn parse(
             pages_left -= 1;
         }
     }
+    let complete = pages_left == 0 && list.ranges.len() == ranges as usize;
     match () {
+        // What can never become complete is told so before its bytes are looked at.
+        () if !complete && words.len() == total => {
+            Parsed::Refused(RangeError::ShortList { needed: 1, present: 0 })
+        }
         () if over(&list) => Parsed::OverCap,
-        () if pages_left == 0 && list.ranges.len() == ranges as usize => Parsed::Complete(list),
-        () if words.len() == total => Parsed::Refused(RangeError::ShortList { needed: 1, present: 0 }),
+        () if complete => Parsed::Complete(list),
         () => Parsed::Incomplete,
     }
 }

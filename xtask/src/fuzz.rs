@@ -138,8 +138,8 @@ fn run(
         command.arg(format!("-rss_limit_mb={MEMORY_MIB}")).arg(format!("-malloc_limit_mb={ALLOCATION_MIB}"));
         command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
         command.args(["-print_final_stats=1", "-reload=1"]);
-        // Freed memory that the sanitizer holds back must not look like growth.
-        command.env("ASAN_OPTIONS", "quarantine_size_mb=32:malloc_context_size=8");
+        // Freed memory that the sanitizer holds back must not look like growth; long stacks for each allocation are for replays.
+        command.env("ASAN_OPTIONS", "quarantine_size_mb=32:malloc_context_size=2");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("starting {name}: {e}"))?;
         let log = artifacts.join(format!("{name}-{job}.log"));
