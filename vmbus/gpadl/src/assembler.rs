@@ -65,7 +65,8 @@ pub struct RangeAssembler {
     pages_left: usize,
     /// Host page that would make the current run one longer, if it is in the same region.
     next: u64,
-    region_index: u8,
+    /// First page of the current run's region, which tells regions apart.
+    region_first: u64,
 }
 
 /// A host page number that no page has: runs end here.
@@ -84,7 +85,7 @@ impl RangeAssembler {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE, region_index: 0 })
+        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE, region_first: 0 })
     }
 
     /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
@@ -154,17 +155,17 @@ impl RangeAssembler {
     #[inline]
     fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
         let (ram, runs) = buffer.parts();
-        let (mut region_index, mut next) = (self.region_index, self.next);
+        let (mut region_first, mut next) = (self.region_first, self.next);
         for pages in pages.chunks(AT_ONCE) {
             // New runs are collected here and appended together: the loop then neither grows the list nor checks that it need not.
             let mut fresh = [Run::NONE; AT_ONCE];
             let mut count = 0_usize;
             for page in pages {
                 let pfn = u64::from_le_bytes(*page);
-                let (index, region, into) = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
-                let host_page = region.host_page.wrapping_add(into);
+                let region = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
+                let host_page = region.host_page.wrapping_add(pfn.wrapping_sub(region.first));
                 // Regions may touch in the host by chance, but not in the files behind them: a run ends with its region.
-                if host_page == next && index == region_index {
+                if host_page == next && region.first == region_first {
                     let last = match fresh.get_mut(count.wrapping_sub(1)) {
                         Some(last) => Some(last),
                         None => runs.last_mut(),
@@ -177,13 +178,13 @@ impl RangeAssembler {
                         *place = Run::one(host_page);
                     }
                     count = count.wrapping_add(1);
-                    region_index = index;
+                    region_first = region.first;
                 }
                 next = host_page.wrapping_add(1);
             }
             runs.extend_from_slice(fresh.get(..count).unwrap_or_default());
         }
-        (self.region_index, self.next) = (region_index, next);
+        (self.region_first, self.next) = (region_first, next);
         Ok(())
     }
 }

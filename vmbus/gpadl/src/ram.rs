@@ -86,23 +86,20 @@ pub(crate) struct Lookup<'a> {
 }
 
 impl<'a> Lookup<'a> {
-    /// The region that holds guest page `pfn`, its number (the last one's stands for all beyond 255), and how far into it the page is.
+    /// The region that holds guest page `pfn`.
     #[inline]
-    pub(crate) fn region_of(&self, pfn: u64) -> Option<(u8, &'a Region, u64)> {
+    pub(crate) fn region_of(&self, pfn: u64) -> Option<&'a Region> {
         let index = *self.first.get(usize_of_u64(pfn >> self.shift))?;
         // A byte cannot be out of its bounds; the compiler sees that too.
         let region = self.first_regions.get(usize::from(index))?;
-        let into = pfn.wrapping_sub(region.first);
-        if into < region.pages { Some((index, region, into)) } else { self.search(pfn) }
+        if pfn.wrapping_sub(region.first) < region.pages { Some(region) } else { self.search(pfn) }
     }
 
     /// For the few granules that several regions reach into.
     #[cold]
-    fn search(&self, pfn: u64) -> Option<(u8, &'a Region, u64)> {
+    fn search(&self, pfn: u64) -> Option<&'a Region> {
         let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
-        let region = self.regions.get(index)?;
-        let into = pfn.wrapping_sub(region.first);
-        (into < region.pages).then_some((u8::try_from(index).unwrap_or(u8::MAX), region, into))
+        self.regions.get(index).filter(|region| pfn.wrapping_sub(region.first) < region.pages)
     }
 }
 
@@ -256,11 +253,7 @@ mod tests {
         map.push((0x100_0000_0000, 0x1000));
         let ram = ram(&map);
         for index in 0..300 {
-            assert!(
-                ram.lookup()
-                    .region_of(index * 3)
-                    .is_some_and(|(_, region, into)| region.first == index * 3 && into == 0)
-            );
+            assert!(ram.lookup().region_of(index * 3).is_some_and(|region| region.first == index * 3));
             assert!(ram.lookup().region_of(index * 3 + 1).is_none());
             assert!(ram.lookup().region_of(index * 3 + 2).is_none());
         }
@@ -273,8 +266,8 @@ mod tests {
     fn test_ram_guest_page_of_host_page_round_trips() {
         let ram = ram(&[(0, 0x4000), (0x100000, 0x4000)]);
         for pfn in [0, 3, 0x100, 0x103] {
-            let (_, region, into) = ram.lookup().region_of(pfn).unwrap();
-            assert_eq!(ram.guest_page_of(region.host_page + into), Some(pfn));
+            let region = ram.lookup().region_of(pfn).unwrap();
+            assert_eq!(ram.guest_page_of(region.host_page + pfn - region.first), Some(pfn));
         }
     }
 
@@ -287,7 +280,7 @@ mod tests {
     #[test]
     fn test_ram_without_file_has_no_file_run() {
         let ram = ram(&[(0, 0x4000)]);
-        let host = ram.lookup().region_of(0).unwrap().1.host_page << PAGE_SHIFT;
+        let host = ram.lookup().region_of(0).unwrap().host_page << PAGE_SHIFT;
         assert!(ram.file_at(usize_of_u64(host)).is_none());
     }
 }
