@@ -1,5 +1,6 @@
 //! Runs test stages one after the other and adds up what they report.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ pub(crate) struct Sums {
 pub(crate) struct Stage {
     pub(crate) name: &'static str,
     pub(crate) arguments: Vec<String>,
+    /// What its environment has besides ours.
+    pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
 /// How a stage ended.
@@ -31,7 +34,14 @@ pub(crate) struct Report {
 impl Stage {
     /// A stage that runs `cargo test` with these arguments.
     pub(crate) fn new(name: &'static str, arguments: &[&str]) -> Stage {
-        Stage { name, arguments: arguments.iter().map(|word| (*word).to_owned()).collect() }
+        let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
+        Stage { name, arguments, environment: Vec::new() }
+    }
+
+    /// Has it run with this in its environment.
+    pub(crate) fn with(mut self, key: &'static str, value: impl Into<OsString>) -> Stage {
+        self.environment.push((key, value.into()));
+        self
     }
 
     /// Runs the stage; all that it says is shown as it comes.
@@ -48,6 +58,7 @@ impl Stage {
         let mut child = Command::new(cargo)
             .arg("test")
             .args(&self.arguments)
+            .envs(self.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use guest_images::cache::target_dir;
+
 use crate::stages::{Report, Stage, Sums};
 
 /// Which stages to run; all when none is left out.
@@ -25,6 +27,15 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 fn stages(arguments: &Arguments) -> Vec<Stage> {
     let mut stages =
         vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
+    // Every order of events of the hand-shakes between threads. Its own folder: the flag would have everything built anew.
+    let models = Stage::new(
+        "models of signalling and of views",
+        &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--lib", "model"],
+    );
+    stages.push(models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")));
+    // The fuzz targets replay their seeds; they share code with the host's tests and stand outside the workspace.
+    let seeds = Stage::new("seeds of the fuzz targets", &["--manifest-path", "fuzz/Cargo.toml"]);
+    stages.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
     if !arguments.no_guests {
         // The whole workspace in every stage: another choice of packages would build them with other features once more.
         let host = ["--workspace", "--test", "test_host"];

@@ -5,6 +5,8 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 use crate::sys;
 
@@ -30,10 +32,23 @@ pub fn load(name: &str, parameters: &str) -> io::Result<()> {
     load_one(&name, parameters)
 }
 
-/// Unloads one module; fails when something still uses it.
+/// Unloads one module; fails when something still uses it after half a minute.
+///
+/// Somebody may still be at it: the kernel looks at a disk that was just found from a thread of its own, and holds its driver meanwhile.
+/// There is no event for the last user's end, so this looks again.
 pub fn unload(name: &str) -> io::Result<()> {
-    sys::delete_module(&name.replace('-', "_"))
+    let name = name.replace('-', "_");
+    for _ in 1..BUSY_LOOK.1 {
+        match sys::delete_module(&name) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(BUSY_LOOK.0),
+            other => return other,
+        }
+    }
+    sys::delete_module(&name)
 }
+
+/// How often to look whether a module's users have gone, and how many times.
+const BUSY_LOOK: (Duration, u32) = (Duration::from_millis(20), 1500);
 
 fn needs<'a>(order: &'a str, name: &str) -> Vec<&'a str> {
     let line = order.lines().find(|line| line.split_whitespace().next() == Some(name));
