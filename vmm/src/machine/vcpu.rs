@@ -10,7 +10,7 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::VcpuFd;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::{Control, Event};
@@ -156,7 +156,7 @@ impl Vcpu {
             }
             KVM_EXIT_SHUTDOWN => {
                 counters.other.add();
-                info!("vCPU {}: triple fault, the machine resets", self.index);
+                warn!("vCPU {}: triple fault, the machine resets", self.index);
                 Next::Tell(Event::Reset)
             }
             KVM_EXIT_INTR => {
