@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::host::INSIDE;
+use crate::host::is_emulated;
 
 /// What a test returns. Any error fails it.
 pub type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -34,8 +34,12 @@ pub struct Choice {
     pub list: bool,
     filters: Vec<String>,
     skips: Vec<String>,
+    done: Vec<String>,
     exact: bool,
 }
+
+/// Names a test that is not to be run again, by its whole name.
+pub const DONE: &str = "--done";
 
 impl Choice {
     /// Reads arguments. Options of the standard harness that change nothing here are accepted.
@@ -47,6 +51,7 @@ impl Choice {
                 "--list" => choice.list = true,
                 "--exact" => choice.exact = true,
                 "--skip" => choice.skips.extend(arguments.next()),
+                DONE => choice.done.extend(arguments.next()),
                 "--test-threads" | "--format" | "--color" => drop(arguments.next()),
                 other if other.starts_with('-') => {}
                 filter => choice.filters.push(filter.to_owned()),
@@ -58,7 +63,8 @@ impl Choice {
     /// True when a test was chosen.
     pub fn takes(&self, name: &str) -> bool {
         let fits = |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
-        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skips.iter().any(fits)
+        let wanted = self.filters.is_empty() || self.filters.iter().any(fits);
+        wanted && !self.skips.iter().any(fits) && !self.done.iter().any(|done| done == name)
     }
 }
 
@@ -72,7 +78,7 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests", chosen.len());
-    let emulated = std::env::var_os(INSIDE).is_some();
+    let emulated = is_emulated();
     let start = Instant::now();
     let mut failures = Vec::new();
     for test in &chosen {
@@ -156,6 +162,8 @@ mod tests {
         assert!(!choice(&["--exact", "6.1"]).takes("boot_6.1"));
         assert!(!choice(&["boot", "--skip", "6.1"]).takes("boot_6.1"));
         assert!(choice(&["--test-threads", "1", "--nocapture"]).takes("x"));
+        assert!(!choice(&["--done", "boot_6.1"]).takes("boot_6.1"));
+        assert!(choice(&["--done", "boot_6.1"]).takes("boot_6.12"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use guest_images::progress::step;
 use guest_report::host::{Event, Frame, PORT_NAME, Request, Setup};
 
 use super::image::{EMULATOR, HostImage, ensure_emulator};
-use super::{HostError, HostOptions, INSIDE, OutputSink, RESULTS, START_ATTEMPTS, START_DEADLINE};
+use super::{EMULATED, HostError, HostOptions, INSIDE, OutputSink, RESULTS, START_ATTEMPTS, START_DEADLINE};
 
 /// The descriptor under which the emulator finds its end of the channel.
 const CHANNEL_FD: i32 = 3;
@@ -128,7 +128,7 @@ impl EmulatedHost {
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         environment.push((RESULTS.to_owned(), self.options.results.display().to_string()));
-        environment.push((INSIDE.to_owned(), "1".to_owned()));
+        environment.push((INSIDE.to_owned(), EMULATED.to_owned()));
         environment.extend_from_slice(extra);
         Ok(Request { argv: argv.to_vec(), env: environment, dir: dir.display().to_string() })
     }

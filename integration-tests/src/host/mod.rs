@@ -30,6 +30,14 @@ pub const START_DEADLINE: Duration = Duration::from_secs(120);
 /// Set inside a test host, so that nobody starts a second one in it.
 pub const INSIDE: &str = "SYNTHVM_TEST_HOST";
 
+/// What [`INSIDE`] says in an emulated host.
+const EMULATED: &str = "emulated";
+
+/// True in an emulated test host.
+pub fn is_emulated() -> bool {
+    std::env::var_os(INSIDE).is_some_and(|place| place == EMULATED)
+}
+
 /// Names the folder, the same inside and outside, where files outlive an emulated host.
 pub const RESULTS: &str = "SYNTHVM_RESULTS";
 

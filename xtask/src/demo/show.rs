@@ -9,7 +9,7 @@ use std::time::Duration;
 use guest_images::GuestImage;
 use guest_images::packages::sha256_file;
 use guest_report::agent::{Action, Event, PatternRange};
-use integration_tests::host::INSIDE;
+use integration_tests::host::is_emulated;
 use integration_tests::image::{WorkDir, first_difference};
 use integration_tests::vm::{Vm, VmOptions};
 
@@ -30,7 +30,7 @@ pub(super) fn inside(files: &[PathBuf]) -> Result<(), String> {
     let disk = dir.image("disk.img", DISK_BYTES, 1).map_err(|error| error.to_string())?;
     // A chatty console on purpose: the boot is part of the show.
     let mut options = VmOptions::new(&guest).cpus(2).cmdline("loglevel=6").disk(&disk);
-    if std::env::var_os(INSIDE).is_some() {
+    if is_emulated() {
         // The emulated CPU hides changes of XCR0 from its KVM: the guest kernel would say so at length, and do without XSAVE.
         options = options.cmdline("noxsave");
     }
