@@ -209,7 +209,7 @@ fn flush(backend: &dyn Backend) -> Result<(), IoError> {
     let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
     let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
     let mut done = Vec::new();
-    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, buffer }]);
+    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, length: 0, buffer }]);
     loop {
         queue.poll(&mut done);
         match (done.pop(), queue.event()) {

@@ -12,6 +12,10 @@ pub(crate) struct DiskCounters {
     reads: AtomicU64,
     writes: AtomicU64,
     flushes: AtomicU64,
+    discards: AtomicU64,
+    zeroes: AtomicU64,
+    discarded_bytes: AtomicU64,
+    zeroed_bytes: AtomicU64,
     commands: AtomicU64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
@@ -38,6 +42,14 @@ pub struct DiskStats {
     pub writes: u64,
     /// Flushes done; a forced write (FUA) counts as a write.
     pub flushes: u64,
+    /// Ranges that the guest gave up (UNMAP).
+    pub discards: u64,
+    /// Bytes of those.
+    pub discarded_bytes: u64,
+    /// Ranges set to zero without data from the guest (WRITE SAME).
+    pub zeroes: u64,
+    /// Bytes of those.
+    pub zeroed_bytes: u64,
     /// Bytes read.
     pub read_bytes: u64,
     /// Bytes written.
@@ -55,14 +67,19 @@ impl DiskCounters {
         let (read_bytes, written_bytes, errors) =
             (of(&self.read_bytes), of(&self.written_bytes), of(&self.errors));
         let refused = of(&self.refused);
+        let (discards, zeroes) = (of(&self.discards), of(&self.zeroes));
         DiskStats {
-            requests: reads + writes + flushes + errors + refused + of(&self.commands),
+            requests: reads + writes + flushes + discards + zeroes + errors + refused + of(&self.commands),
             bytes: read_bytes + written_bytes,
             copied_bytes: of(&self.copied_bytes),
             errors,
             reads,
             writes,
             flushes,
+            discards,
+            discarded_bytes: of(&self.discarded_bytes),
+            zeroes,
+            zeroed_bytes: of(&self.zeroed_bytes),
             read_bytes,
             written_bytes,
             metadata_bytes: of(&self.metadata_bytes),
@@ -71,20 +88,31 @@ impl DiskCounters {
     }
 
     /// The backend finished `operation` on `bytes` bytes.
-    pub(crate) fn done(&self, operation: Operation, bytes: u32) {
+    pub(crate) fn done(&self, operation: Operation, bytes: u64, copied: u64) {
         let add = |counter: &AtomicU64, count| {
             counter.fetch_add(count, Ordering::Relaxed);
         };
         match operation {
             Operation::Read => {
                 add(&self.reads, 1);
-                add(&self.read_bytes, bytes.into());
+                add(&self.read_bytes, bytes);
             }
             Operation::Write { .. } => {
                 add(&self.writes, 1);
-                add(&self.written_bytes, bytes.into());
+                add(&self.written_bytes, bytes);
             }
             Operation::Flush => add(&self.flushes, 1),
+            Operation::Discard => {
+                add(&self.discards, 1);
+                add(&self.discarded_bytes, bytes);
+            }
+            Operation::WriteZeroes { .. } => {
+                add(&self.zeroes, 1);
+                add(&self.zeroed_bytes, bytes);
+            }
+        }
+        if copied != 0 {
+            add(&self.copied_bytes, copied);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use synthvm_storage::backend::{Backend, Geometry, Queue, RawFile};
+use synthvm_storage::backend::{Backend, Extent, Geometry, IoError, Queue, RawFile};
 use synthvm_storage::{DiskOptions, ScsiController, scsi};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
@@ -146,6 +146,14 @@ impl Backend for Medium {
 
     fn queue(&self) -> std::io::Result<Box<dyn Queue>> {
         self.image.queue()
+    }
+
+    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
+        self.image.extent(offset)
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.image.resize(capacity)
     }
 }
 

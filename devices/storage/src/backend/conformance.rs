@@ -13,7 +13,13 @@ pub(crate) const CAPACITY: u64 = 8 << 20;
 const WRITE: Operation = Operation::Write { fua: false };
 
 fn request(id: u32, operation: Operation, offset: u64, bytes: Vec<u8>) -> IoRequest {
-    IoRequest { id, operation, offset, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    IoRequest {
+        id,
+        operation,
+        offset,
+        length: bytes.len() as u64,
+        buffer: Box::new(IoBuffer::from_vec(bytes)),
+    }
 }
 
 /// Runs a batch to its end and sorts it by id.
@@ -60,6 +66,8 @@ pub(crate) fn check(backend: &Arc<dyn Backend>) {
     scattered_pieces_keep_their_order(backend);
     a_batch_comes_back_whole(backend);
     queues_see_each_others_writes(backend);
+    zeroes_replace_what_was_written(backend);
+    discarded_bytes_are_gone_and_no_others(backend);
     an_empty_batch_is_nothing(backend);
 }
 
@@ -105,8 +113,16 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     buffer.select(0, bytes.len()).unwrap();
     assert!(buffer.iovecs().len() > 1024);
     let offset = 1 << 19;
-    let done =
-        run(&mut *queue, vec![IoRequest { id: 1, operation: WRITE, offset, buffer: Box::new(buffer) }]);
+    let done = run(
+        &mut *queue,
+        vec![IoRequest {
+            id: 1,
+            operation: WRITE,
+            offset,
+            length: bytes.len() as u64,
+            buffer: Box::new(buffer),
+        }],
+    );
     assert_eq!(done[0].result, Ok(()));
     assert_eq!(one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]), Ok(bytes.clone()));
     // And back, into other pages.
@@ -114,7 +130,13 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     buffer.select(0, bytes.len()).unwrap();
     let done = run(
         &mut *queue,
-        vec![IoRequest { id: 2, operation: Operation::Read, offset, buffer: Box::new(buffer) }],
+        vec![IoRequest {
+            id: 2,
+            operation: Operation::Read,
+            offset,
+            length: bytes.len() as u64,
+            buffer: Box::new(buffer),
+        }],
     );
     let mut seen = vec![0; bytes.len()];
     done[0].buffer.guest().unwrap().read(0, &mut seen).unwrap();
@@ -138,6 +160,47 @@ fn queues_see_each_others_writes(backend: &Arc<dyn Backend>) {
     let (mut first, mut second) = (backend.queue().unwrap(), backend.queue().unwrap());
     one(&mut *first, WRITE, 8192, pattern(42, 4096)).unwrap();
     assert_eq!(one(&mut *second, Operation::Read, 8192, vec![0; 4096]), Ok(pattern(42, 4096)));
+}
+
+fn over(queue: &mut dyn Queue, operation: Operation, offset: u64, length: u64) -> Result<(), IoError> {
+    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
+    run(queue, vec![IoRequest { id: 3, operation, offset, length, buffer }]).pop().unwrap().result
+}
+
+/// From no block's start to no block's end, within one block, and over many.
+const STRETCHES: [(u64, u64); 4] =
+    [(512, 512), (3 * 512, 40 * 512), (65536, 65536), (1 << 20, (1 << 20) + 512)];
+
+fn zeroes_replace_what_was_written(backend: &Arc<dyn Backend>) {
+    let mut queue = backend.queue().unwrap();
+    for (unmap, (offset, length)) in
+        [false, true].into_iter().flat_map(|unmap| STRETCHES.map(|at| (unmap, at)))
+    {
+        let mut expected = pattern(offset, length as usize + 1024);
+        one(&mut *queue, WRITE, offset - 512, expected.clone()).unwrap();
+        assert_eq!(over(&mut *queue, Operation::WriteZeroes { unmap }, offset, length), Ok(()));
+        expected[512..512 + length as usize].fill(0);
+        let seen = one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
+        assert!(seen == expected, "zeroes at {offset} + {length}, unmap {unmap}");
+    }
+}
+
+fn discarded_bytes_are_gone_and_no_others(backend: &Arc<dyn Backend>) {
+    let mut queue = backend.queue().unwrap();
+    let zeroes = backend.geometry().discard.is_some_and(|discard| discard.zeroes);
+    for (offset, length) in STRETCHES {
+        let mut expected = pattern(offset + 1, length as usize + 1024);
+        one(&mut *queue, WRITE, offset - 512, expected.clone()).unwrap();
+        assert_eq!(over(&mut *queue, Operation::Discard, offset, length), Ok(()));
+        let mut seen = one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
+        expected[512..512 + length as usize].fill(0);
+        if !zeroes {
+            seen[512..512 + length as usize].fill(0);
+        }
+        assert!(seen == expected, "discard of {length} bytes at {offset}");
+    }
+    assert_eq!(over(&mut *queue, Operation::Discard, 0, CAPACITY), Ok(()));
+    one(&mut *queue, WRITE, 0, vec![0; 65536]).unwrap();
 }
 
 fn an_empty_batch_is_nothing(backend: &Arc<dyn Backend>) {

@@ -20,6 +20,9 @@ pub enum IoError {
     /// An earlier flush failed. What it should have written may be lost although later flushes would succeed, so none may claim to.
     #[error("an earlier flush of the image failed")]
     FlushLost,
+    /// The medium cannot do this at all.
+    #[error("the image's format cannot do this")]
+    Unsupported,
     /// Any other error of the system, by number.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Os(i32),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::{Backend, Geometry, IoDone, IoError, IoRequest, Queue};
+use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +56,14 @@ impl Backend for Faulty {
 
     fn identity(&self) -> &[u8] {
         self.inner.identity()
+    }
+
+    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
+        self.inner.extent(offset)
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.inner.resize(capacity)
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
@@ -121,7 +129,12 @@ impl Queue for FaultyQueue {
                 Fault::Stall if !self.hold.is_released() => self.stalled.push(request),
                 Fault::None | Fault::Stall => self.passed.push(request),
                 Fault::Fail(error) => {
-                    self.failed.push(IoDone { id: request.id, result: Err(error), buffer: request.buffer });
+                    self.failed.push(IoDone {
+                        id: request.id,
+                        result: Err(error),
+                        copied: 0,
+                        buffer: request.buffer,
+                    });
                 }
             }
         }

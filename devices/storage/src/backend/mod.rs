@@ -28,7 +28,7 @@ use crate::scsi::BlockSize;
 
 /// One open medium.
 pub trait Backend: Debug + Send + Sync {
-    /// What it is like. Must not change while it is open.
+    /// What it is like. Nothing but the capacity may change while it is open, and that only by [`Backend::resize`].
     fn geometry(&self) -> Geometry;
 
     /// Bytes that tell this medium from others, the same each time it is opened: the default names of its disk follow from them.
@@ -39,6 +39,34 @@ pub trait Backend: Debug + Send + Sync {
     /// # Errors
     /// The system's: out of file descriptors, memory or threads.
     fn queue(&self) -> io::Result<Box<dyn Queue>>;
+
+    /// Whether the bytes from `offset` on take up room, and how far that holds. May be asked at any time by any thread; the answer may be
+    /// old when it arrives. A medium that cannot tell has room taken up everywhere.
+    ///
+    /// # Errors
+    /// The image cannot be asked.
+    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
+        Ok(Extent { length: self.geometry().capacity.saturating_sub(offset), mapped: true })
+    }
+
+    /// Makes the medium `capacity` bytes long (a multiple of the block size): what is new reads as zero, what is cut off is gone. Block
+    /// devices take what size they have by now, if it is that one. Requests in flight beyond a new end fail.
+    ///
+    /// # Errors
+    /// [`IoError::Unsupported`] when the medium has one size for ever; else why it failed: nothing has changed then.
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        let _ = capacity;
+        Err(IoError::Unsupported)
+    }
+}
+
+/// A stretch of a medium, all of one state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes from the offset that was asked about; at least one, except past the end.
+    pub length: u64,
+    /// It takes up room where the image lies. What does not reads as zero.
+    pub mapped: bool,
 }
 
 /// What a medium is like.
@@ -56,6 +84,17 @@ pub struct Geometry {
     pub write_cache: bool,
     /// The medium turns.
     pub rotational: bool,
+    /// What [`Operation::Discard`] does; `None`: nothing, so that guests need not ask for it.
+    pub discard: Option<Discard>,
+}
+
+/// How a medium gives back room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discard {
+    /// Bytes that are given back as a whole, aligned to as much: a power of two, at least one block.
+    pub granularity: u32,
+    /// What was discarded reads as zero, all of it, whatever the alignment; else its content is anybody's guess.
+    pub zeroes: bool,
 }
 
 /// One worker's way to a [`Backend`]. Dropping it first waits until nothing touches any request's memory.
@@ -83,6 +122,13 @@ pub enum Operation {
     },
     /// Everything that was done before this was submitted becomes durable.
     Flush,
+    /// The guest needs these bytes no more: [`Geometry::discard`] tells what becomes of them. A medium that cannot do it does nothing.
+    Discard,
+    /// These bytes read as zero from now on, on every writable medium. `unmap`: and need not take up room.
+    WriteZeroes {
+        /// Give back the room.
+        unmap: bool,
+    },
 }
 
 /// One request.
@@ -94,7 +140,10 @@ pub struct IoRequest {
     pub operation: Operation,
     /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0 for a flush.
     pub offset: u64,
-    /// The bytes to move: those that were selected in it, whole blocks. Empty for a flush.
+    /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in `buffer`; discards and zeroes may have
+    /// more than 4 GiB.
+    pub length: u64,
+    /// The bytes to move: those that were selected in it. Nothing is selected but for reads and writes.
     pub buffer: Box<IoBuffer>,
 }
 
@@ -105,6 +154,8 @@ pub struct IoDone {
     pub id: u32,
     /// All bytes moved, or why not. After an error any part of them may have.
     pub result: Result<(), IoError>,
+    /// Bytes that went through a buffer of the backend's own on their way between guest memory and medium: 0 where nothing is copied.
+    pub copied: u64,
     /// The request's memory, for its owner to use again.
     pub buffer: Box<IoBuffer>,
 }

@@ -6,8 +6,13 @@ use std::sync::Arc;
 
 use vm_memory::{MmapRegion, VolatileMemory};
 
-use super::{Backend, Geometry, IoDone, IoError, IoRequest, Operation, Queue};
+use super::{Backend, Discard, Geometry, IoDone, IoError, IoRequest, Operation, Queue};
 use crate::scsi::BlockSize;
+
+const PAGE: usize = 4096;
+
+/// What a page has that is not given back as a whole.
+static ZEROES: [u8; PAGE] = [0; PAGE];
 
 /// A disk in anonymous memory: zero at first, gone when dropped.
 #[derive(Debug)]
@@ -31,6 +36,7 @@ impl RamDisk {
             read_only: false,
             write_cache: false,
             rotational: false,
+            discard: Some(Discard { granularity: 4096, zeroes: true }),
         };
         Ok(Self { memory: Arc::new(memory), geometry })
     }
@@ -86,14 +92,49 @@ struct RamQueue {
 
 impl RamQueue {
     fn execute(&self, request: &IoRequest) -> Result<(), IoError> {
+        match request.operation {
+            Operation::Read | Operation::Write { .. } => self.transfer(request),
+            Operation::Flush => Ok(()),
+            _ if self.read_only => Err(IoError::ReadOnly),
+            Operation::Discard | Operation::WriteZeroes { .. } => self.clear(request.offset, request.length),
+        }
+    }
+
+    /// Whole pages are given back to the system, which reads them as zero; the rest is written.
+    fn clear(&self, offset: u64, length: u64) -> Result<(), IoError> {
+        let length = usize::try_from(length).map_err(|_| IoError::EndOfImage)?;
+        let medium = piece(&self.memory, offset, length)?;
+        let start = medium.ptr_guard_mut();
+        let head = start.as_ptr().align_offset(PAGE).min(length);
+        let pages = (length - head) / PAGE * PAGE;
+        let tail = head + pages;
+        if pages == 0 {
+            // One or two pieces of pages.
+            let (first, second) = (head, length - head);
+            piece(&self.memory, offset, first)?.copy_from(&ZEROES[..first]);
+            piece(&self.memory, offset + first as u64, second)?.copy_from(&ZEROES[..second]);
+            return Ok(());
+        }
+        // SAFETY: whole pages inside the region, which is private anonymous memory and stays mapped while `self` lives.
+        let given_back =
+            unsafe { libc::madvise(start.as_ptr().add(head).cast(), pages, libc::MADV_DONTNEED) };
+        if given_back != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        for (at, len) in [(0, head), (tail, length - tail)] {
+            piece(&self.memory, offset + at as u64, len)?.copy_from(&ZEROES[..len]);
+        }
+        Ok(())
+    }
+
+    fn transfer(&self, request: &IoRequest) -> Result<(), IoError> {
         let mut offset = request.offset;
         for guest in request.buffer.slices() {
             let medium = piece(&self.memory, offset, guest.len())?;
             match request.operation {
                 Operation::Read => medium.copy_to_volatile_slice(guest),
-                Operation::Write { .. } if self.read_only => return Err(IoError::ReadOnly),
-                Operation::Write { .. } => guest.copy_to_volatile_slice(medium),
-                Operation::Flush => {}
+                _ if self.read_only => return Err(IoError::ReadOnly),
+                _ => guest.copy_to_volatile_slice(medium),
             }
             offset += guest.len() as u64;
         }
@@ -105,7 +146,7 @@ impl Queue for RamQueue {
     fn submit(&mut self, requests: &mut Vec<IoRequest>) {
         for request in requests.drain(..) {
             let result = self.execute(&request);
-            self.done.push(IoDone { id: request.id, result, buffer: request.buffer });
+            self.done.push(IoDone { id: request.id, result, copied: 0, buffer: request.buffer });
         }
     }
 

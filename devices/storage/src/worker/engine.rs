@@ -240,7 +240,7 @@ impl Engine {
         let in_flight =
             InFlight { transaction_id, completion_requested, srb, operation, offset, length, epoch };
         let id = self.slots.insert(in_flight);
-        port.push(IoRequest { id, operation, offset, buffer });
+        port.push(IoRequest { id, operation, offset, length: length.into(), buffer });
         self.taken_bytes = self.taken_bytes.saturating_add(length);
         None
     }
@@ -311,7 +311,7 @@ fn finish(lun: &Lun, done: IoDone, slots: &mut Slots, outbox: &mut Outbox, reset
     let Some(request) = slots.remove(done.id) else { return };
     let completion = match done.result {
         Ok(()) => {
-            lun.counters.done(request.operation, request.length);
+            lun.counters.done(request.operation, request.length.into(), done.copied);
             request.srb.good(request.length)
         }
         Err(error) => {

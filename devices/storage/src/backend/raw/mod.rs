@@ -72,6 +72,7 @@ impl RawFile {
             read_only,
             write_cache: true,
             rotational: false,
+            discard: None,
         };
         Ok(Self { shared: Arc::new(Shared::new(file, capacity)), geometry, identity })
     }

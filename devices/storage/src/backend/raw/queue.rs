@@ -34,7 +34,22 @@ impl Shared {
             }
             Operation::Write { fua: true } => self.write_through(pieces, request.offset),
             Operation::Flush => self.flush(),
+            Operation::Discard => Ok(()),
+            Operation::WriteZeroes { .. } => self.write_zeroes(request.offset, request.length),
         }
+    }
+
+    fn write_zeroes(&self, mut offset: u64, length: u64) -> Result<(), IoError> {
+        static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+        let end = offset + length;
+        while offset < end {
+            let len = (end - offset).min(ZEROES.len() as u64) as usize;
+            let base = ZEROES.as_ptr().cast_mut().cast();
+            let mut piece = [libc::iovec { iov_base: base, iov_len: len }];
+            move_all(&mut piece, offset, |pieces, at| self.write(pieces, at, 0))?;
+            offset += len as u64;
+        }
+        Ok(())
     }
 
     /// Writes so that the bytes are durable before this returns.
@@ -129,7 +144,7 @@ impl Queue for RawQueue {
     fn submit(&mut self, requests: &mut Vec<IoRequest>) {
         for mut request in requests.drain(..) {
             let result = self.shared.execute(&mut request);
-            self.done.push(IoDone { id: request.id, result, buffer: request.buffer });
+            self.done.push(IoDone { id: request.id, result, copied: 0, buffer: request.buffer });
         }
     }
 

@@ -119,7 +119,10 @@ fn test_lock_is_seen_by_another_process() {
 fn one(backend: &RawFile, operation: Operation, offset: u64, bytes: Vec<u8>) -> Result<Vec<u8>, IoError> {
     let mut queue = backend.queue().unwrap();
     let buffer = Box::new(IoBuffer::from_vec(bytes));
-    let mut done = run(&mut *queue, vec![IoRequest { id: 0, operation, offset, buffer }]).pop().unwrap();
+    let mut done =
+        run(&mut *queue, vec![IoRequest { id: 0, operation, offset, length: buffer.len() as u64, buffer }])
+            .pop()
+            .unwrap();
     done.result.map(|()| std::mem::take(done.buffer.host_bytes().unwrap()))
 }
 
