@@ -53,6 +53,7 @@ pub struct GuestBuilder {
     cache: Cache,
     kernel: Source,
     programs: bool,
+    packages: Vec<(String, Vec<String>)>,
     kexec: bool,
     at_boot: Vec<String>,
     at_hand: Vec<String>,
@@ -85,6 +86,7 @@ impl GuestBuilder {
             cache: Cache::project(),
             kernel,
             programs: true,
+            packages: Vec::new(),
             kexec: false,
             at_boot: AT_BOOT.map(str::to_owned).to_vec(),
             at_hand: AT_HAND.map(str::to_owned).to_vec(),
@@ -103,6 +105,14 @@ impl GuestBuilder {
     #[must_use]
     pub fn without_programs(mut self) -> GuestBuilder {
         self.programs = false;
+        self
+    }
+
+    /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with the libraries that they need.
+    #[must_use]
+    pub fn package(mut self, name: &str, programs: &[&str]) -> GuestBuilder {
+        let programs = programs.iter().map(|program| (*program).to_owned()).collect();
+        self.packages.push((name.to_owned(), programs));
         self
     }
 
@@ -173,6 +183,9 @@ impl GuestBuilder {
         tools::add_busybox(&self.cache, &mut archive)?;
         if self.programs {
             tools::add_programs(&self.cache, &mut archive)?;
+        }
+        for (name, programs) in &self.packages {
+            tools::add_package(&self.cache, &mut archive, name, programs)?;
         }
         Ok(archive.finish())
     }

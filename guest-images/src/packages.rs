@@ -1,6 +1,5 @@
 //! Distribution packages, downloaded and unpacked into the cache. Nothing is installed.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -73,30 +72,6 @@ impl Packages {
                 self.fetch(&apt, name)
             }
         }
-    }
-
-    /// A package and everything that it depends on, itself first.
-    pub fn get_with_dependencies(&self, name: &str) -> Result<Vec<Package>, Error> {
-        let mut found: Vec<Package> = Vec::new();
-        let mut seen = BTreeSet::new();
-        let mut wanted = vec![name.to_owned()];
-        while let Some(next) = wanted.pop() {
-            if !seen.insert(next.clone()) {
-                continue;
-            }
-            match self.get(&next) {
-                Ok(package) => {
-                    wanted.extend(package.depends.iter().cloned());
-                    found.push(package);
-                }
-                // A dependency on a virtual package is for an installer to resolve; libraries never are virtual.
-                Err(_) if !found.is_empty() => {
-                    step(&format!("leaving out {next}, which is no package of its own"));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
     }
 
     /// The real kernel package behind a metapackage such as `linux-image-cloud-amd64`, unpacked.

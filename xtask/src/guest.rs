@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// Leave out the file system and SCSI programs.
     #[arg(long)]
     small: bool,
+    /// Add a program of a distribution package with its libraries, such as fio:usr/bin/fio; may be repeated.
+    #[arg(long, value_name = "PACKAGE:PATH", value_parser = program_of)]
+    program: Vec<(String, String)>,
     /// Copy the kernel and the initial RAM disk there, as vmlinuz and initrd.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -45,6 +48,11 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
+fn program_of(text: &str) -> Result<(String, String), String> {
+    let (package, path) = text.split_once(':').ok_or("PACKAGE:PATH is wanted, such as fio:usr/bin/fio")?;
+    Ok((package.to_owned(), path.trim_start_matches('/').to_owned()))
+}
+
 fn build(arguments: &Arguments) -> Result<GuestImage, guest_images::Error> {
     let mut builder = match (&arguments.image, &arguments.modules) {
         (Some(image), Some(modules)) => GuestBuilder::named(image, modules)?,
@@ -55,6 +63,9 @@ fn build(arguments: &Arguments) -> Result<GuestImage, guest_images::Error> {
     }
     if arguments.small {
         builder = builder.without_programs();
+    }
+    for (package, path) in &arguments.program {
+        builder = builder.package(package, &[path]);
     }
     let image = builder.build()?;
     match &arguments.out {
