@@ -16,8 +16,6 @@ mod counters;
 mod lun;
 pub mod scsi;
 pub mod storvsp;
-#[cfg(test)]
-mod testing;
 mod worker;
 
 pub use controller::{FlushError, SCSI_CONTROLLER, ScsiController};

@@ -7,8 +7,8 @@
 //! Requests own their memory ([`IoBuffer`]: guest pages as iovecs) from submit until they come back, so that no backend can outlive it.
 
 mod buffer;
-#[cfg(test)]
-mod conformance;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod error;
 mod faulty;
 mod ram;
@@ -141,7 +141,7 @@ pub struct IoRequest {
     /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0 for a flush.
     pub offset: u64,
     /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in `buffer`; discards and zeroes may have
-    /// more than 4 GiB.
+    /// more than 4 GiB. What is not all within the capacity (it may shrink at any moment) fails with [`IoError::EndOfImage`].
     pub length: u64,
     /// The bytes to move: those that were selected in it. Nothing is selected but for reads and writes.
     pub buffer: Box<IoBuffer>,

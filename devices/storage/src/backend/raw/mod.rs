@@ -74,7 +74,7 @@ impl RawFile {
             rotational: false,
             discard: None,
         };
-        Ok(Self { shared: Arc::new(Shared::new(file, capacity)), geometry, identity })
+        Ok(Self { shared: Arc::new(Shared::new(file, capacity, read_only)), geometry, identity })
     }
 }
 

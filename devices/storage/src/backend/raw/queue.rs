@@ -14,6 +14,7 @@ use crate::backend::{IoDone, IoError, IoRequest, Operation, Queue};
 pub(super) struct Shared {
     file: File,
     capacity: u64,
+    read_only: bool,
     /// A flush failed. The kernel reports a lost page once and then forgets it, so a later flush would lie.
     flush_lost: AtomicBool,
     /// The file system knows no RWF_DSYNC: FUA takes a whole flush.
@@ -21,19 +22,30 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(file: File, capacity: u64) -> Self {
-        Self { file, capacity, flush_lost: AtomicBool::new(false), no_dsync: AtomicBool::new(false) }
+    pub(super) fn new(file: File, capacity: u64, read_only: bool) -> Self {
+        Self {
+            file,
+            capacity,
+            read_only,
+            flush_lost: AtomicBool::new(false),
+            no_dsync: AtomicBool::new(false),
+        }
     }
 
     fn execute(&self, request: &mut IoRequest) -> Result<(), IoError> {
+        if request.offset.checked_add(request.length).is_none_or(|end| end > self.capacity) {
+            return Err(IoError::EndOfImage);
+        }
         let pieces = request.buffer.iovecs_mut();
         match request.operation {
             Operation::Read => move_all(pieces, request.offset, |pieces, at| self.read(pieces, at)),
+            Operation::Flush if self.read_only => Ok(()),
+            Operation::Flush => self.flush(),
+            _ if self.read_only => Err(IoError::ReadOnly),
             Operation::Write { fua: false } => {
                 move_all(pieces, request.offset, |pieces, at| self.write(pieces, at, 0))
             }
             Operation::Write { fua: true } => self.write_through(pieces, request.offset),
-            Operation::Flush => self.flush(),
             Operation::Discard => Ok(()),
             Operation::WriteZeroes { .. } => self.write_zeroes(request.offset, request.length),
         }

@@ -8,7 +8,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::vectored::{MAX_PIECES, move_all};
 use super::*;
-use crate::backend::conformance::run;
+use crate::backend::conformance::{CAPACITY, check, check_read_only, check_reopen, run};
 use crate::backend::{IoBuffer, IoError, IoRequest, Operation};
 
 fn image(size: u64) -> TempFile {
@@ -155,8 +155,31 @@ fn test_read_only_image_cannot_be_written() {
     let file = image(4096);
     let backend = RawFile::open(file.as_path(), true).unwrap();
     assert!(backend.geometry().read_only);
-    // EBADF: the descriptor itself refuses.
-    assert!(one(&backend, Operation::Write { fua: false }, 0, vec![1; 512]).is_err());
+    let written = one(&backend, Operation::Write { fua: false }, 0, vec![1; 512]);
+    assert_eq!(written, Err(IoError::ReadOnly));
+}
+
+#[test]
+fn test_raw_file_conforms() {
+    let files = std::cell::RefCell::new(Vec::new());
+    check(|| {
+        let file = image(CAPACITY);
+        let raw = RawFile::open(file.as_path(), false).unwrap();
+        files.borrow_mut().push(file);
+        Arc::new(raw)
+    });
+}
+
+#[test]
+fn test_read_only_raw_file_conforms() {
+    let file = image(CAPACITY);
+    check_read_only(|| Arc::new(RawFile::open(file.as_path(), true).unwrap()));
+}
+
+#[test]
+fn test_raw_file_keeps_what_was_flushed() {
+    let file = image(CAPACITY);
+    check_reopen(|| Arc::new(RawFile::open(file.as_path(), false).unwrap()));
 }
 
 /// Reads from `source` as a system would that does at most `most` bytes at a time and is interrupted before each third step.
