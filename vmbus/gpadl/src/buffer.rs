@@ -1,10 +1,6 @@
 //! Guest bytes as a device sees them: ranges concatenated, pages merged into runs, every access bounded.
 
-use std::ptr;
-
-use thiserror::Error;
-use vm_memory::VolatileSlice;
-use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
+use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::num::{u64_of, usize_of};
 
 use crate::ram::{GuestRam, Lookup};
@@ -36,30 +32,15 @@ pub struct GuestBuffer {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
     /// Bytes.
-    count: u32,
+    pub(crate) count: u32,
     /// Position of its first byte in the buffer.
-    start: u32,
+    pub(crate) start: u32,
     /// 0..=0xFFF.
-    byte_offset: u16,
+    pub(crate) byte_offset: u16,
     /// Position of its first page among the buffer's pages.
-    first_page: u16,
+    pub(crate) first_page: u16,
     /// Its first run: runs never span two ranges.
-    first_run: u16,
-}
-
-/// Why a part of a buffer could not be had.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum BufferError {
-    /// `offset + len` passes the end of the buffer.
-    #[error("bytes {offset}..{offset}+{len} lie outside a guest buffer of {size} bytes")]
-    OutOfBounds {
-        /// First byte asked for.
-        offset: usize,
-        /// Bytes asked for.
-        len: usize,
-        /// Bytes in the buffer.
-        size: usize,
-    },
+    pub(crate) first_run: u16,
 }
 
 impl GuestBuffer {
@@ -142,68 +123,14 @@ impl GuestBuffer {
         ranges.wrapping_add(runs).wrapping_add(self.starts.capacity().wrapping_mul(size_of::<u16>()))
     }
 
-    /// The pieces of host memory that hold `len` bytes from `offset`, in order.
-    ///
-    /// # Errors
-    /// [`BufferError::OutOfBounds`].
     #[inline]
-    pub fn slices(&self, offset: usize, len: usize) -> Result<Slices<'_>, BufferError> {
-        if offset.checked_add(len).is_none_or(|end| end > self.len) {
-            return Err(BufferError::OutOfBounds { offset, len, size: self.len });
-        }
-        let mut slices =
-            Slices { buffer: self, left: len, range: 0, range_left: 0, run: 0, address: 0, run_left: 0 };
-        if len != 0 {
-            slices.seek(offset);
-        }
-        Ok(slices)
+    pub(crate) fn range_list(&self) -> &[Range] {
+        &self.ranges
     }
 
-    /// Adds to `out` the iovecs of `len` bytes from `offset`, merged where they touch. They are valid while `self` lives.
-    ///
-    /// # Errors
-    /// [`BufferError::OutOfBounds`]; `out` is then as it was.
     #[inline]
-    pub fn iovecs(&self, offset: usize, len: usize, out: &mut Vec<libc::iovec>) -> Result<(), BufferError> {
-        let slices = self.slices(offset, len)?;
-        let mut end: *mut u8 = ptr::null_mut();
-        for (base, bytes) in slices.raw() {
-            match out.last_mut() {
-                // Two ranges may touch: `end` is null before the first piece, so earlier iovecs of the caller stay as they are.
-                Some(last) if base == end => last.iov_len = last.iov_len.wrapping_add(bytes),
-                _ => out.push(libc::iovec { iov_base: base.cast(), iov_len: bytes }),
-            }
-            end = base.wrapping_add(bytes);
-        }
-        Ok(())
-    }
-
-    /// Copies bytes from guest memory at `offset` into all of `to`.
-    ///
-    /// # Errors
-    /// [`BufferError::OutOfBounds`]; `to` is then untouched.
-    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
-        let mut rest = to;
-        for slice in self.slices(offset, rest.len())? {
-            let Some((now, later)) = rest.split_at_mut_checked(slice.len()) else { break };
-            slice.copy_to(now);
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// Copies all of `from` into guest memory at `offset`.
-    ///
-    /// # Errors
-    /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
-    pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), BufferError> {
-        let mut rest = from;
-        for slice in self.slices(offset, rest.len())? {
-            let Some((now, later)) = rest.split_at_checked(slice.len()) else { break };
-            slice.copy_from(now);
-            rest = later;
-        }
-        Ok(())
+    pub(crate) fn run_list(&self) -> &[Run] {
+        &self.runs
     }
 
     /// What a loop over page numbers reads and what it writes.
@@ -251,7 +178,7 @@ impl GuestBuffer {
 
     /// The run that holds page `page` of the buffer, which lies in `range`, and how many of its pages lie before that page.
     #[inline]
-    fn run_of(&self, range: &Range, page: usize) -> (usize, usize) {
+    pub(crate) fn run_of(&self, range: &Range, page: usize) -> (usize, usize) {
         if self.runs.len() == self.pages {
             return (page, 0);
         }
@@ -269,98 +196,5 @@ impl GuestBuffer {
         let index = self.starts.partition_point(|&start| usize::from(start) <= page).saturating_sub(1);
         let first = self.starts.get(index).copied().map_or(0, usize::from);
         (index, page.wrapping_sub(first))
-    }
-}
-
-/// The pieces of host memory behind a part of a [`GuestBuffer`], in order.
-#[derive(Debug)]
-pub struct Slices<'a> {
-    buffer: &'a GuestBuffer,
-    /// Bytes still to be handed out.
-    left: usize,
-    range: usize,
-    /// Bytes of the current range still to come.
-    range_left: usize,
-    run: usize,
-    /// Host address of the next byte.
-    address: usize,
-    /// Bytes of the current run from there.
-    run_left: usize,
-}
-
-impl<'a> Slices<'a> {
-    /// As host addresses and lengths, for those who build iovecs.
-    pub(crate) fn raw(mut self) -> impl Iterator<Item = (*mut u8, usize)> + use<'a> {
-        std::iter::from_fn(move || {
-            self.advance().map(|(address, len)| (ptr::with_exposed_provenance_mut(address), len))
-        })
-    }
-
-    /// Goes to byte `offset`, which the caller has checked to be inside.
-    #[inline]
-    fn seek(&mut self, offset: usize) {
-        let ranges = &self.buffer.ranges;
-        self.range = if ranges.len() == 1 {
-            0
-        } else {
-            ranges.partition_point(|range| usize_of(range.start) <= offset).saturating_sub(1)
-        };
-        let Some(range) = ranges.get(self.range) else { return };
-        let into_range = offset.wrapping_sub(usize_of(range.start));
-        self.range_left = usize_of(range.count).wrapping_sub(into_range);
-        let position = usize::from(range.byte_offset).wrapping_add(into_range);
-        let page = usize::from(range.first_page).wrapping_add(position >> PAGE_SHIFT);
-        let (run, pages_before) = self.buffer.run_of(range, page);
-        let in_page = position & PAGE_SIZE.wrapping_sub(1);
-        self.enter_run(run, pages_before.wrapping_mul(PAGE_SIZE).wrapping_add(in_page));
-    }
-
-    #[inline]
-    fn enter_run(&mut self, index: usize, into: usize) {
-        self.run = index;
-        if let Some(run) = self.buffer.runs.get(index) {
-            self.address = run.host_address().wrapping_add(into);
-            self.run_left = run.bytes().saturating_sub(into);
-        } else {
-            self.run_left = 0;
-        }
-    }
-
-    #[inline]
-    fn advance(&mut self) -> Option<(usize, usize)> {
-        if self.left == 0 {
-            return None;
-        }
-        if self.range_left == 0 {
-            self.range = self.range.wrapping_add(1);
-            let range = self.buffer.ranges.get(self.range)?;
-            self.range_left = usize_of(range.count);
-            self.enter_run(usize::from(range.first_run), usize::from(range.byte_offset));
-        } else if self.run_left == 0 {
-            self.enter_run(self.run.wrapping_add(1), 0);
-        }
-        let len = self.left.min(self.range_left).min(self.run_left);
-        if len == 0 {
-            return None;
-        }
-        let address = self.address;
-        self.address = address.wrapping_add(len);
-        self.left = self.left.wrapping_sub(len);
-        self.range_left = self.range_left.wrapping_sub(len);
-        self.run_left = self.run_left.wrapping_sub(len);
-        Some((address, len))
-    }
-}
-
-impl<'a> Iterator for Slices<'a> {
-    type Item = VolatileSlice<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<VolatileSlice<'a>> {
-        let (address, len) = self.advance()?;
-        let start = ptr::with_exposed_provenance_mut(address);
-        // SAFETY: every run was made from pages of a region of `buffer.ram` (RangeAssembler), whose provenance `GuestRam::new` exposed;
-        // `advance` keeps `address..address + len` inside one run, and 'a borrows the buffer, which keeps that RAM mapped.
-        Some(unsafe { VolatileSlice::new(start, len) })
     }
 }

@@ -28,14 +28,22 @@
     )
 )]
 
+mod access;
 mod assembler;
 mod buffer;
+mod contiguous;
 mod count;
 mod gpadl;
 mod ram;
 mod run;
+mod slices;
+mod stitch;
 
+pub use access::BufferError;
 pub use assembler::{RangeAssembler, RangeError};
-pub use buffer::{BufferError, GuestBuffer, Slices};
+pub use buffer::GuestBuffer;
+pub use contiguous::{Contiguous, ContiguousError};
 pub use gpadl::{Gpadl, GpadlKey, GpadlView, MapError, ReleaseSink, Teardown};
 pub use ram::{FileRun, GuestRam, RamError};
+pub use slices::Slices;
+pub use stitch::{StitchError, Stitched};

@@ -112,6 +112,8 @@ pub struct FileRun<'a> {
     pub offset: u64,
     /// Bytes from there to the end of the region.
     pub available: usize,
+    /// The file is mapped shared: another mapping of it shows the same bytes.
+    pub shared: bool,
 }
 
 /// Why a memory map cannot serve the bus.
@@ -191,6 +193,15 @@ impl GuestRam {
         Lookup { regions, first_regions, first: &granules.first, shift: granules.shift }
     }
 
+    /// True when both host addresses lie in one region: only then may one slice reach from one to the other.
+    pub(crate) fn same_region(&self, one: usize, other: usize) -> bool {
+        let of = |address: usize| {
+            let page = u64_of(address) >> PAGE_SHIFT;
+            self.inner.regions.iter().position(|region| page.wrapping_sub(region.host_page) < region.pages)
+        };
+        of(one) == of(other)
+    }
+
     /// The guest page number behind a host page number of this map.
     pub(crate) fn guest_page_of(&self, host_page: u64) -> Option<u64> {
         self.inner.regions.iter().find_map(|region| {
@@ -211,6 +222,7 @@ impl GuestRam {
             file: file.file(),
             offset: file.start().checked_add(into)?,
             available: usize_of_u64(region.len().checked_sub(into)?),
+            shared: region.flags() & libc::MAP_SHARED != 0,
         })
     }
 }

@@ -18,6 +18,13 @@ pub const MAX_GPADL_RANGES: usize = 4095;
 /// Pages that one buffer (GPADL or the GPA-direct ranges of one packet) can name: page positions are kept in 16 bits.
 pub const MAX_BUFFER_PAGES: usize = 65_535;
 
+/// Runs that a contiguous mapping of a part of a buffer may have: each is a mapping of the process and takes some 2 us to make.
+pub const MAX_CONTIGUOUS_RUNS: usize = 256;
+
+/// Mappings that all mirrored rings and contiguous mappings of the process may use together: a quarter of Linux's default
+/// `vm.max_map_count` (65,530).
+pub const MAX_STITCHED_MAPPINGS: usize = 16_384;
+
 /// Bytes that the GPA-direct ranges of one packet may describe: more than any guest sends, so that one packet cannot pin a device for long.
 pub const MAX_GPA_DIRECT_BYTES: u64 = 32 << 20;
 

@@ -7,10 +7,8 @@ pub const MIN_RING_PAGES: usize = 2;
 pub const MAX_RING_PAGES: usize = vmbus_protocol::limits::MAX_BUFFER_PAGES;
 
 /// Most runs of pages that a mirrored ring may have: each costs two mappings of the process, at some 2 us each to make.
+/// All together are bounded by [`vmbus_protocol::limits::MAX_STITCHED_MAPPINGS`].
 pub const MAX_MIRROR_RUNS: usize = 16;
-
-/// Mappings that all mirrored rings of the process may use together: a quarter of Linux's default `vm.max_map_count` (65,530).
-pub const MAX_MIRROR_MAPPINGS: usize = 16_384;
 
 /// Largest packet without its trailer: its length field counts 8-byte units in 16 bits (vmbus-core 6.2).
 pub const MAX_PACKET_BYTES: u32 = 0xFFFF * 8;

@@ -1,7 +1,6 @@
 //! The memory of one ring: a control page, and data pages that look like one cyclic area whatever pages the guest chose.
 
 mod copy;
-mod mirror;
 mod plain;
 
 use std::any::Any;
@@ -11,17 +10,16 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
-use vmbus_gpadl::{GpadlView, GuestBuffer};
+use vmbus_gpadl::{GpadlView, GuestBuffer, Stitched};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::usize_of;
 
 use crate::control::Control;
 use crate::error::MapError;
-use crate::limits::{MAX_RING_PAGES, MIN_RING_PAGES};
+use crate::limits::{MAX_MIRROR_RUNS, MAX_RING_PAGES, MIN_RING_PAGES};
 use crate::offset::{DataSize, Offset};
 
 pub(crate) use copy::{copy_from_shared, copy_to_shared};
-use mirror::Mirror;
 pub use plain::PlainMemory;
 
 /// How a ring's data is reached.
@@ -55,7 +53,7 @@ enum Data {
 
 /// What keeps the addresses valid. The mirror goes first, then the pages behind it.
 pub(crate) struct Backing {
-    mirror: Option<Mirror>,
+    mirror: Option<Stitched>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -109,11 +107,12 @@ impl RingMemory {
         let Ok(slices) = buffer.slices(data_start, data_bytes) else { return Err(beyond) };
 
         let mirror = match prefer {
-            Mode::Mirrored => Mirror::new(slices, data_bytes, buffer.ram()),
+            // Where it cannot be had the ring works by page table, so nobody needs to know why.
+            Mode::Mirrored => Stitched::twice(slices, MAX_MIRROR_RUNS).ok(),
             Mode::Paged => None,
         };
         let data = match &mirror {
-            Some(mirror) => Data::Mirrored(mirror.base()),
+            Some(mirror) => Data::Mirrored(mirror.start()),
             None => Data::Paged(page_table(buffer, data_start, data_bytes)?),
         };
         Ok(Self { control, data, size, backing: Arc::new(Backing { mirror, _keep: Box::new(keep) }) })

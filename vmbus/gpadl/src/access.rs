@@ -1,0 +1,108 @@
+//! Reading and writing a guest buffer: pieces, iovecs, bytes and typed values.
+
+use std::ptr;
+
+use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::buffer::GuestBuffer;
+use crate::slices::Slices;
+
+/// Why a part of a buffer could not be had.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BufferError {
+    /// `offset + len` passes the end of the buffer.
+    #[error("bytes {offset}..{offset}+{len} lie outside a guest buffer of {size} bytes")]
+    OutOfBounds {
+        /// First byte asked for.
+        offset: usize,
+        /// Bytes asked for.
+        len: usize,
+        /// Bytes in the buffer.
+        size: usize,
+    },
+}
+
+impl GuestBuffer {
+    /// The pieces of host memory that hold `len` bytes from `offset`, in order.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`].
+    #[inline]
+    pub fn slices(&self, offset: usize, len: usize) -> Result<Slices<'_>, BufferError> {
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(BufferError::OutOfBounds { offset, len, size: self.len() });
+        }
+        Ok(Slices::new(self, offset, len))
+    }
+
+    /// Adds to `out` the iovecs of `len` bytes from `offset`, merged where they touch. They are valid while `self` lives.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`]; `out` is then as it was.
+    #[inline]
+    pub fn iovecs(&self, offset: usize, len: usize, out: &mut Vec<libc::iovec>) -> Result<(), BufferError> {
+        let slices = self.slices(offset, len)?;
+        let mut end: *mut u8 = ptr::null_mut();
+        for (base, bytes) in slices.raw() {
+            match out.last_mut() {
+                // Two ranges may touch: `end` is null before the first piece, so earlier iovecs of the caller stay as they are.
+                Some(last) if base == end => last.iov_len = last.iov_len.wrapping_add(bytes),
+                _ => out.push(libc::iovec { iov_base: base.cast(), iov_len: bytes }),
+            }
+            end = base.wrapping_add(bytes);
+        }
+        Ok(())
+    }
+
+    /// Copies bytes from guest memory at `offset` into all of `to`.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`]; `to` is then untouched.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
+        let mut rest = to;
+        for slice in self.slices(offset, rest.len())? {
+            let Some((now, later)) = rest.split_at_mut_checked(slice.len()) else { break };
+            slice.copy_to(now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Copies all of `from` into guest memory at `offset`.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
+    pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), BufferError> {
+        let mut rest = from;
+        for slice in self.slices(offset, rest.len())? {
+            let Some((now, later)) = rest.split_at_checked(slice.len()) else { break };
+            slice.copy_from(now);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// A value copied from guest memory at `offset`: any offset, whatever the alignment of `T`, across runs and ranges too. The bytes are
+    /// read once; the guest cannot change the copy. Fields of more than a byte are little-endian on the wire: use the types of
+    /// `zerocopy::little_endian`.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`].
+    #[inline]
+    pub fn read_obj<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, BufferError> {
+        let mut value = T::new_zeroed();
+        self.read(offset, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a value into guest memory at `offset`, which need not be aligned and may lie before the end of a run or range. The guest may
+    /// see it half written.
+    ///
+    /// # Errors
+    /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
+    #[inline]
+    pub fn write_obj<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) -> Result<(), BufferError> {
+        self.write(offset, value.as_bytes())
+    }
+}
