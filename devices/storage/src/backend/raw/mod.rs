@@ -10,7 +10,7 @@ mod vectored;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -75,6 +75,13 @@ impl RawFile {
             discard: None,
         };
         Ok(Self { shared: Arc::new(Shared::new(file, capacity, read_only)), geometry, identity })
+    }
+}
+
+/// The locked file, for formats that keep more in it than the disk's bytes.
+impl AsFd for RawFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.shared.file().as_fd()
     }
 }
 

@@ -32,6 +32,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     fn execute(&self, request: &mut IoRequest) -> Result<(), IoError> {
         if request.offset.checked_add(request.length).is_none_or(|end| end > self.capacity) {
             return Err(IoError::EndOfImage);
