@@ -13,7 +13,7 @@ use crate::backend::{Backend, IoBuffer, IoError, IoRequest, Operation};
 use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
 use crate::scsi::derive_guid;
 use crate::storvsp::{MAX_LUNS, Negotiation, Session};
-use crate::worker;
+use crate::worker::{self, InlineWorkers};
 
 /// {ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}: the class of SCSI controllers.
 pub const SCSI_CONTROLLER: Guid =
@@ -25,6 +25,15 @@ pub struct ScsiController {
     inner: Arc<Controller>,
 }
 
+/// What a user may choose for a controller.
+#[derive(Clone, Debug, Default)]
+pub struct ControllerOptions {
+    /// Channels that guests may open beside the primary; one less than there are vCPUs is what Linux asks for. Default: none.
+    pub max_subchannels: u16,
+    /// Serve the channels when these are told to, instead of in a thread for each. Default: threads.
+    pub inline: Option<InlineWorkers>,
+}
+
 /// Disks by LUN.
 type Luns = [Option<Arc<Lun>>; MAX_LUNS];
 
@@ -32,7 +41,7 @@ type Luns = [Option<Arc<Lun>>; MAX_LUNS];
 #[derive(Debug)]
 pub(crate) struct Controller {
     number: u32,
-    max_subchannels: u16,
+    options: ControllerOptions,
     luns: Mutex<Luns>,
     /// Rises with each change of `luns`, so that workers look only then.
     generation: AtomicU64,
@@ -46,11 +55,16 @@ pub(crate) struct Controller {
 
 impl ScsiController {
     /// Controller `number` of the machine, whose place among its controllers and whose instance GUID follow from it. Guests may open
-    /// up to `max_subchannels` channels beside the primary; one less than there are vCPUs is what Linux asks for.
+    /// up to `max_subchannels` channels beside the primary.
     pub fn new(number: u32, max_subchannels: u16) -> Self {
+        Self::with_options(number, ControllerOptions { max_subchannels, ..ControllerOptions::default() })
+    }
+
+    /// As [`ScsiController::new`], with a say in everything.
+    pub fn with_options(number: u32, options: ControllerOptions) -> Self {
         let inner = Controller {
             number,
-            max_subchannels,
+            options,
             luns: Mutex::new([const { None }; MAX_LUNS]),
             generation: AtomicU64::new(0),
             negotiation: Mutex::default(),
@@ -151,8 +165,8 @@ impl Device for ScsiController {
             }
             Arc::clone(&current)
         };
-        let session = Session::new(negotiation, is_primary, self.inner.max_subchannels);
-        worker::spawn(Arc::clone(&self.inner), session, channel)
+        let session = Session::new(negotiation, is_primary, self.inner.options.max_subchannels);
+        worker::start(Arc::clone(&self.inner), session, channel)
             .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
     }
 }
@@ -160,6 +174,11 @@ impl Device for ScsiController {
 impl Controller {
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Who serves the channels if no threads do.
+    pub(crate) fn inline(&self) -> Option<&InlineWorkers> {
+        self.options.inline.as_ref()
     }
 
     /// Rises with each change of the LUNs.

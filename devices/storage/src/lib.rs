@@ -18,6 +18,7 @@ pub mod scsi;
 pub mod storvsp;
 mod worker;
 
-pub use controller::{FlushError, SCSI_CONTROLLER, ScsiController};
+pub use controller::{ControllerOptions, FlushError, SCSI_CONTROLLER, ScsiController};
 pub use counters::DiskStats;
 pub use lun::{AddDiskError, DiskOptions, DiskReport};
+pub use worker::InlineWorkers;

@@ -5,6 +5,7 @@
 //! nothing else, and what it waits for never keeps it from noticing that the channel closes.
 
 mod engine;
+mod inline;
 mod outbox;
 mod ports;
 mod resets;
@@ -25,17 +26,24 @@ use crate::controller::Controller;
 use crate::storvsp::Session;
 use run::Worker;
 
+pub use inline::InlineWorkers;
 pub(crate) use wait::wait_for;
 
 /// Stack of a worker: it recurses nowhere and keeps its buffers on the heap.
 const STACK: usize = 256 << 10;
 
-/// Hands `channel` to a thread of its own, which ends with the channel.
-pub(crate) fn spawn(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<()> {
+/// Hands `channel` to a worker, which ends with the channel: a thread of its own, or whoever runs the controller's workers inline.
+pub(crate) fn start(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<()> {
+    let inline = controller.inline().cloned();
     // 15 bytes is all that Linux shows.
     let name = format!("scsi{}-ch{}", controller.number() % 10_000, channel.subchannel());
     let worker = Worker::new(controller, session, channel)?;
-    thread::Builder::new().name(name).stack_size(STACK).spawn(move || contain(worker))?;
+    match inline {
+        Some(inline) => inline.add(worker),
+        None => {
+            thread::Builder::new().name(name).stack_size(STACK).spawn(move || contain(worker))?;
+        }
+    }
     Ok(())
 }
 

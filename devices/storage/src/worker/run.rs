@@ -63,22 +63,30 @@ impl Worker {
     /// # Errors
     /// The guest broke it.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
-        loop {
+        while self.serve()? {
+            self.sleep();
+        }
+        Ok(())
+    }
+
+    /// Does all that there is to do now. False when the channel closes.
+    ///
+    /// # Errors
+    /// The guest broke it.
+    pub(super) fn serve(&mut self) -> Result<bool, Fault> {
+        while !self.channel.is_closing() {
             self.channel.incoming.mask();
             while self.turn()? {
                 if self.channel.is_closing() {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
             // What cannot be taken now is taken when a queue or the ring has moved on; its doorbell would only wake us in vain.
-            if self.engine.may_take() && self.channel.incoming.unmask()? {
-                continue;
-            }
-            self.sleep();
-            if self.channel.is_closing() {
-                return Ok(());
+            if !self.engine.may_take() || !self.channel.incoming.unmask()? {
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 
     /// Says in the log why the channel is given up.

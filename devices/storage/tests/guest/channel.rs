@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use synthvm_storage::InlineWorkers;
 use vmbus_gpadl::GuestRam;
 use vmbus_ring::{GpaRange, Incoming, OutPacket, Outgoing, PacketKind, WriteError, gpa_direct_header};
 use vmm_sys_util::eventfd::EventFd;
@@ -19,6 +20,8 @@ pub struct GuestChannel {
     pub memory: GuestRam,
     /// Events of the channel that were taken into account.
     pub spoken: u64,
+    /// Who serves the channel while the guest waits, when no threads do.
+    pub inline: Option<InlineWorkers>,
 }
 
 /// A packet from the host.
@@ -103,6 +106,12 @@ impl GuestChannel {
         loop {
             if let Some(packet) = self.try_receive() {
                 return packet;
+            }
+            if let Some(inline) = &self.inline {
+                let spoken = self.synic.events(self.relid as u16);
+                inline.serve();
+                assert!(spoken != self.synic.events(self.relid as u16), "nobody will ever say more");
+                continue;
             }
             self.spoken = self.synic.wait_event(self.relid as u16, self.spoken);
         }

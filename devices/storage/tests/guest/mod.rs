@@ -7,7 +7,7 @@ pub mod synic;
 
 use std::sync::Arc;
 
-use synthvm_storage::ScsiController;
+use synthvm_storage::{InlineWorkers, ScsiController};
 use vmbus_host::core::ChannelKey;
 use vmbus_host::{HvStatus, VmBus};
 use vmbus_protocol::message::{
@@ -39,6 +39,8 @@ pub struct Guest {
     pub offers: Vec<GuestOffer>,
     next_page: usize,
     next_gpadl: u32,
+    /// Who serves the channels, when no threads do.
+    pub inline: Option<InlineWorkers>,
 }
 
 /// An offer as the guest got it.
@@ -59,7 +61,15 @@ impl Guest {
         let synic = Arc::new(TestSynic::default());
         let bus = VmBus::new(memory.ram().clone(), synic.clone());
         let keys = controllers.iter().map(|one| bus.offer(Box::new(one.clone())).unwrap()).collect();
-        let mut guest = Self { memory, bus, synic, offers: Vec::new(), next_page: FIRST_RING, next_gpadl: 1 };
+        let mut guest = Self {
+            memory,
+            bus,
+            synic,
+            offers: Vec::new(),
+            next_page: FIRST_RING,
+            next_gpadl: 1,
+            inline: None,
+        };
         guest.connect();
         (guest, keys)
     }
@@ -76,6 +86,13 @@ impl Guest {
         self.expect(MessageType::VersionResponse);
         self.post(&MessageBuffer::bare(MessageType::RequestOffers));
         self.expect(MessageType::AllOffersDelivered);
+    }
+
+    /// As [`Guest::new`], where `inline` serves the channels whenever the guest waits.
+    pub fn inline(controllers: &[ScsiController], inline: &InlineWorkers) -> (Self, Vec<ChannelKey>) {
+        let (mut guest, keys) = Self::new(controllers);
+        guest.inline = Some(inline.clone());
+        (guest, keys)
     }
 
     /// Opens the channel of an offer with rings of `pages` pages each.
@@ -119,6 +136,7 @@ impl Guest {
             synic: self.synic.clone(),
             memory: self.memory.ram().clone(),
             spoken: 0,
+            inline: self.inline.clone(),
         }
     }
 
@@ -148,7 +166,7 @@ impl Guest {
     /// Waits until `count` offers came in all.
     pub fn await_offers(&mut self, count: usize) {
         while self.offers.len() < count {
-            let message = self.synic.next_message();
+            let message = self.next_message();
             self.take(&message);
         }
     }
@@ -156,11 +174,18 @@ impl Guest {
     /// The body of the next message of `kind`; offers that come before are kept.
     pub fn expect(&mut self, kind: MessageType) -> Vec<u8> {
         loop {
-            let message = self.synic.next_message();
+            let message = self.next_message();
             if self.take(&message) == kind {
                 return message[8..].to_vec();
             }
         }
+    }
+
+    fn next_message(&self) -> Vec<u8> {
+        if let Some(inline) = &self.inline {
+            inline.serve();
+        }
+        self.synic.next_message()
     }
 
     fn take(&mut self, message: &[u8]) -> MessageType {

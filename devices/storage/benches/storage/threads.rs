@@ -1,22 +1,23 @@
-//! The whole device path in one process: a guest thread that polls, the bus, a worker, a RAM disk. 4 KiB requests.
-//!
-//! `cargo bench -p synthvm-storage`. Depth 1 measures waking the worker more than anything else; depth 64 keeps it awake and so measures
-//! its work, or the guest thread's when that is slower.
-
-#[path = "../tests/guest/mod.rs"]
-mod guest;
+//! The same path with a guest's thread that polls and a worker's. Depth 1 measures waking the worker more than anything else; depth 64
+//! keeps it awake and so measures its work, or the guest thread's when that is slower.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use guest::channel::GuestChannel;
-use guest::scsi::{read_srb, write_srb};
-use guest::{DATA, Guest};
+use crate::clock::best_round;
+use crate::guest::channel::GuestChannel;
+use crate::guest::scsi::{read_srb, write_srb};
+use crate::guest::{DATA, Guest};
+use crate::number::Number;
 use synthvm_storage::backend::RamDisk;
 use synthvm_storage::{DiskOptions, ScsiController};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
-fn main() {
+/// Requests of a round: long enough for a worker to fall asleep and wake as it would, short enough to find an undisturbed one.
+const REQUESTS: u64 = 2_000;
+const ROUNDS: usize = 20;
+
+pub(crate) fn measure(numbers: &mut Vec<Number>) {
     let controller = ScsiController::new(0, 0);
     let disk = Arc::new(RamDisk::new(64 << 20).expect("memory for a disk"));
     controller.add_disk(0, disk, DiskOptions::default()).expect("an empty LUN");
@@ -24,15 +25,18 @@ fn main() {
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 32);
     channel.initialise();
-    for (name, is_read) in [("read", true), ("write", false)] {
-        for depth in [1, 4, 16, 64] {
-            let requests = if depth == 1 { 20_000 } else { 400_000 };
-            run(&mut channel, is_read, depth, requests / 10);
+    for depth in [1, 4, 16, 64] {
+        let value = best_round(REQUESTS, ROUNDS, |requests| {
             let start = Instant::now();
-            run(&mut channel, is_read, depth, requests);
-            let nanoseconds = start.elapsed().as_nanos() as f64 / requests as f64;
-            println!("storvsp_{name}_4k_qd{depth}_threads_ns_per_io {nanoseconds:.0}");
-        }
+            run(&mut channel, true, depth, requests);
+            start.elapsed()
+        });
+        numbers.push(Number::new(
+            format!("storvsp_read_4k_qd{depth}_threads_ns_per_io"),
+            "ns",
+            value,
+            f64::NAN,
+        ));
     }
 }
 

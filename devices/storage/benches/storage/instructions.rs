@@ -1,0 +1,90 @@
+//! Instructions of the host's part of a request, counted by callgrind: exact, whatever else the machine does.
+//!
+//! The program runs itself under valgrind, which counts only inside [`serve`], [`copy`] being the same for the payload alone.
+
+use std::process::Command;
+
+use crate::limits;
+use crate::machine::{BYTES, Direction, Machine, Shape};
+use crate::number::Number;
+use crate::path::DEPTHS;
+
+/// First word of the inner half: then a direction or `copy`, and a depth.
+pub(crate) const COUNT: &str = "--count";
+
+/// Environment variable: the valgrind to use.
+const VALGRIND: &str = "SYNTHVM_VALGRIND";
+
+/// Requests that are counted; a multiple of all depths.
+const REQUESTS: usize = 1280;
+/// Before that: enough for every buffer to have been used.
+const WARM_UP: u64 = 1280;
+
+/// Adds instructions of each depth and direction. Says so when there is no valgrind.
+pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
+    let Some(limit) = instructions("copy", 1)? else {
+        eprintln!("no instructions counted: there is no valgrind");
+        return Ok(());
+    };
+    for direction in Direction::BOTH {
+        for (depth, _) in DEPTHS {
+            let value = instructions(direction.name(), depth)?.ok_or("valgrind went away")?;
+            let name = format!("storvsp_{}_4k_qd{depth}_instructions", direction.name());
+            numbers.push(Number::new(name, "instructions", value, limit));
+        }
+    }
+    Ok(())
+}
+
+/// Instructions of one request, or of one copy of its payload. `None` without valgrind.
+fn instructions(what: &str, depth: usize) -> Result<Option<f64>, String> {
+    let valgrind = std::env::var_os(VALGRIND).unwrap_or_else(|| "valgrind".into());
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut command = Command::new(valgrind);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
+    command.arg("--toggle-collect=*storage_bench_counted*");
+    let output = match command.arg(own).args([COUNT, what]).arg(depth.to_string()).output() {
+        Ok(output) => output,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("starting valgrind: {error}")),
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    // `==pid== Collected : 123`
+    let collected =
+        said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());
+    match collected {
+        Some(count) if output.status.success() && count != 0 => Ok(Some(count as f64 / REQUESTS as f64)),
+        _ => Err(format!("valgrind ended with {}:\n{said}", output.status)),
+    }
+}
+
+/// The inner half.
+pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let wrong = || format!("{COUNT} needs read, write or copy, and a depth");
+    let what = words.next().ok_or_else(wrong)?;
+    let depth: usize = words.next().and_then(|depth| depth.parse().ok()).ok_or_else(wrong)?;
+    let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what) else {
+        let (from, mut to) = (vec![1; BYTES], vec![2; BYTES]);
+        (0..REQUESTS).for_each(|_| storage_bench_counted_copy(&from, &mut to));
+        return Ok(());
+    };
+    let mut machine = Machine::new(Shape::PLAIN);
+    let mut load = machine.load(direction);
+    machine.run(&mut load, depth, WARM_UP);
+    for _ in 0..REQUESTS / depth {
+        machine.send(0, &mut load, depth);
+        storage_bench_counted_serve(&machine);
+        machine.receive(0, depth);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn storage_bench_counted_serve(machine: &Machine) {
+    machine.serve();
+}
+
+#[inline(never)]
+fn storage_bench_counted_copy(from: &[u8], to: &mut [u8]) {
+    limits::copy(from, to);
+}

@@ -1,0 +1,61 @@
+//! What the machine must spend in any case: the payload is copied once, and a message goes through memory each way.
+
+use std::hint::black_box;
+use std::ptr;
+
+use crate::clock::best_of;
+use crate::machine::{BYTES, Direction, PLACES};
+
+/// Bytes of a request's packet: descriptor, one range of one page, the packet itself, trailer.
+const REQUEST: usize = 16 + 8 + 16 + 64 + 8;
+/// Bytes of a completion's.
+const COMPLETION: usize = 16 + 64 + 8;
+
+/// Nanoseconds of one request's copies.
+pub(crate) fn request(direction: Direction) -> f64 {
+    payload(direction) + message::<REQUEST>() + message::<COMPLETION>()
+}
+
+/// Copying pages of one piece of memory to another, in turn.
+fn payload(direction: Direction) -> f64 {
+    // Shared, as guest memory is, and private, as a RAM disk is.
+    let (mut guest, mut disk) = (vec![1_u8; PLACES * BYTES], vec![2_u8; PLACES * BYTES]);
+    let mut place = 0;
+    best_of(|| {
+        let at = place % PLACES * BYTES;
+        place += 1;
+        let (from, to) = match direction {
+            Direction::Read => (&disk[at..at + BYTES], &mut guest[at..at + BYTES]),
+            Direction::Write => (&guest[at..at + BYTES], &mut disk[at..at + BYTES]),
+        };
+        copy(from, to);
+    })
+}
+
+/// The one copy that nothing can spare; counted alone by `instructions` as well.
+#[inline(never)]
+pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
+    // SAFETY: two slices of the same length that do not overlap, as one is mutable.
+    unsafe {
+        ptr::copy_nonoverlapping(
+            black_box(from).as_ptr(),
+            black_box(&mut *to).as_mut_ptr(),
+            from.len().min(to.len()),
+        )
+    };
+}
+
+/// Writing and reading `N` bytes that move through a ring.
+fn message<const N: usize>() -> f64 {
+    const AREA: usize = 32 * 4096;
+    let mut area = vec![0_u8; AREA];
+    let (from, mut to) = ([1_u8; N], [0_u8; N]);
+    let mut at = 0;
+    best_of(|| {
+        let place = &mut area[at..at + N];
+        place.copy_from_slice(black_box(&from));
+        to.copy_from_slice(black_box(place));
+        black_box(&mut to);
+        at = if at + 2 * N <= AREA { at + N } else { 0 };
+    })
+}

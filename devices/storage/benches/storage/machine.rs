@@ -1,0 +1,183 @@
+//! A guest, its machine and its disks, all in this thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use synthvm_storage::backend::RamDisk;
+use synthvm_storage::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController};
+use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
+
+use crate::guest::channel::GuestChannel;
+use crate::guest::scsi::{CREATE_SUB_CHANNELS, packet, read_srb, u32_at, write_srb};
+use crate::guest::{DATA, Guest};
+
+/// Bytes of a request.
+pub(crate) const BYTES: usize = 4096;
+/// Pages of guest memory and blocks of disk that requests go through in turn: few enough for a second-level cache, so that the path is
+/// measured and not the machine's memory.
+pub(crate) const PLACES: usize = 64;
+/// Pages of each ring: Linux's default.
+const RING_PAGES: usize = 33;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::Read, Self::Write];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// What a machine has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// SCSI controllers.
+    pub(crate) controllers: usize,
+    /// Channels of each.
+    pub(crate) channels: usize,
+    /// Disks of each; they share [`PLACES`] blocks among them, so that more disks are not more memory.
+    pub(crate) luns: usize,
+}
+
+impl Shape {
+    /// One of everything.
+    pub(crate) const PLAIN: Self = Self { controllers: 1, channels: 1, luns: 1 };
+}
+
+pub(crate) struct Machine {
+    /// Keeps the bus.
+    _guest: Guest,
+    controllers: Vec<ScsiController>,
+    workers: InlineWorkers,
+    channels: Vec<GuestChannel>,
+    luns: usize,
+}
+
+/// Requests that are ready to be sent, one for each place.
+pub(crate) struct Load {
+    packets: Vec<([u8; 64], Vec<u8>)>,
+    next: usize,
+}
+
+impl Machine {
+    pub(crate) fn new(shape: Shape) -> Self {
+        let workers = InlineWorkers::default();
+        let options =
+            ControllerOptions { max_subchannels: shape.channels as u16 - 1, inline: Some(workers.clone()) };
+        let controllers: Vec<_> = (0..shape.controllers)
+            .map(|number| ScsiController::with_options(number as u32, options.clone()))
+            .collect();
+        for controller in &controllers {
+            for lun in 0..shape.luns {
+                let disk = Arc::new(RamDisk::new((PLACES * BYTES) as u64).expect("memory for a disk"));
+                controller.add_disk(lun as u8, disk, DiskOptions::default()).expect("an empty LUN");
+            }
+        }
+        let (mut guest, _) = Guest::inline(&controllers, &workers);
+        let mut channels = Vec::new();
+        for offer in guest.offers.clone() {
+            let mut primary = guest.open(offer, RING_PAGES);
+            primary.initialise();
+            if shape.channels > 1 {
+                let asked = primary.ask(&packet(CREATE_SUB_CHANNELS, options.max_subchannels), &[]);
+                assert_eq!(u32_at(&asked, 8), 0, "no subchannels");
+            }
+            channels.push(primary);
+        }
+        for offer in guest.offers.split_off(shape.controllers) {
+            channels.push(guest.open(offer, RING_PAGES));
+        }
+        assert_eq!(channels.len(), shape.controllers * shape.channels);
+        let machine = Self { _guest: guest, controllers, workers, channels, luns: shape.luns };
+        machine.touch();
+        machine
+    }
+
+    /// Requests in `direction`, to all disks in turn.
+    pub(crate) fn load(&self, direction: Direction) -> Load {
+        let packets = (0..PLACES).map(|place| {
+            let page = [DATA + place as u64];
+            let mut header = Vec::new();
+            let range = GpaRange { byte_count: BYTES as u32, byte_offset: 0, pages: &page };
+            gpa_direct_header(&[range], &mut header);
+            let (lun, lba) = ((place % self.luns) as u8, (place / self.luns * 8) as u64);
+            let srb = match direction {
+                Direction::Read => read_srb(lun, lba, 8),
+                Direction::Write => write_srb(lun, lba, 8),
+            };
+            (srb, header)
+        });
+        Load { packets: packets.collect(), next: 0 }
+    }
+
+    /// Sends `count` requests, `depth` at a time, to all channels in turn, and has them served. Returns how long that took.
+    pub(crate) fn run(&mut self, load: &mut Load, depth: usize, count: u64) -> Duration {
+        let start = Instant::now();
+        let rounds = count.div_ceil(depth as u64);
+        for round in 0..rounds {
+            let channel = round as usize % self.channels.len();
+            self.send(channel, load, depth);
+            self.serve();
+            self.receive(channel, depth);
+        }
+        // The last round may have been more than was asked for.
+        start.elapsed().mul_f64(count as f64 / (rounds * depth as u64) as f64)
+    }
+
+    /// The guest writes `depth` requests, which become visible at once.
+    pub(crate) fn send(&mut self, channel: usize, load: &mut Load, depth: usize) {
+        let mut batch = self.channels[channel].outgoing.batch().expect("a sound ring");
+        for id in 0..depth {
+            let (srb, header) = &load.packets[load.next % PLACES];
+            load.next += 1;
+            let payload = [&srb[..]];
+            let packet = OutPacket::request(id as u64, &payload).with_header(PacketKind::GpaDirect, header);
+            batch.write(&packet).expect("room in the ring");
+        }
+        // Its doorbell is the hypervisor's work.
+        assert!(batch.commit(), "the host should sleep");
+    }
+
+    /// The host's part.
+    pub(crate) fn serve(&self) {
+        self.workers.serve();
+    }
+
+    /// The guest takes `depth` completions, all of which must be there and good.
+    pub(crate) fn receive(&mut self, channel: usize, depth: usize) {
+        let incoming = &mut self.channels[channel].incoming;
+        let mut batch = incoming.batch().expect("a sound ring");
+        let mut received = 0;
+        while let Some(packet) = batch.next().expect("a sound ring") {
+            let mut reply = [0; 64];
+            packet.read_payload(&mut reply);
+            assert_eq!(reply[14], 1, "a request failed");
+            received += 1;
+        }
+        assert_eq!(received, depth, "requests that were not completed");
+        assert!(!batch.commit(), "the host should not wait for space");
+    }
+
+    /// Bytes that went through buffers of the host's own.
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        let disks = self.controllers.iter().flat_map(ScsiController::disks);
+        disks.map(|disk| disk.stats.copied_bytes).sum()
+    }
+
+    /// Has every page of memory and disk in place.
+    fn touch(&self) {
+        for channel in &self.channels {
+            for place in 0..PLACES as u64 {
+                channel.poke(DATA + place, 0, &[1; BYTES]);
+            }
+        }
+    }
+}

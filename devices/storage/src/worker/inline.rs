@@ -1,0 +1,47 @@
+//! Workers without threads: for measuring, and for tests in which nothing may happen by itself.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::run::Worker;
+
+/// The channels of controllers that have no threads: they are served when somebody says so, and only then. Clones share them.
+///
+/// Exactly what a worker's thread does between two sleeps happens in one [`InlineWorkers::serve`], so the same calls give the same packets
+/// and signals in the same order. Queues that finish requests by themselves have nothing to wake: call again.
+#[derive(Clone, Default)]
+pub struct InlineWorkers {
+    workers: Arc<Mutex<Vec<Worker>>>,
+}
+
+impl InlineWorkers {
+    /// Serves each open channel until it has nothing to do, in the order in which they were opened, and ends those that close or are broken.
+    pub fn serve(&self) {
+        // Out of the lock: what a worker does may open channels and ends with giving them back to the bus.
+        let mut workers = std::mem::take(&mut *self.lock());
+        workers.retain_mut(|worker| match worker.serve() {
+            Ok(open) => open,
+            Err(fault) => {
+                worker.report(&fault);
+                false
+            }
+        });
+        let mut now = self.lock();
+        workers.append(&mut now);
+        *now = workers;
+    }
+
+    pub(super) fn add(&self, worker: Worker) {
+        self.lock().push(worker);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for InlineWorkers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InlineWorkers({} channels)", self.lock().len())
+    }
+}
