@@ -1,6 +1,7 @@
 //! Instructions of the host's part of a request, counted by callgrind: exact, whatever else the machine does.
 //!
-//! The program runs itself under valgrind, which counts only inside [`serve`], [`copy`] being the same for the payload alone.
+//! The program runs itself under valgrind, which counts only inside the two functions at the end: the
+//! host's part, and the one copy of the payload that nothing can spare.
 
 use std::process::Command;
 

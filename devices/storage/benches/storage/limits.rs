@@ -1,7 +1,6 @@
 //! What the machine must spend in any case: the payload is copied once, and a message goes through memory each way.
 
 use std::hint::black_box;
-use std::ptr;
 
 use crate::clock::best_of;
 use crate::machine::{BYTES, Direction, PLACES};
@@ -35,14 +34,8 @@ fn payload(direction: Direction) -> f64 {
 /// The one copy that nothing can spare; counted alone by `instructions` as well.
 #[inline(never)]
 pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
-    // SAFETY: two slices of the same length that do not overlap, as one is mutable.
-    unsafe {
-        ptr::copy_nonoverlapping(
-            black_box(from).as_ptr(),
-            black_box(&mut *to).as_mut_ptr(),
-            from.len().min(to.len()),
-        )
-    };
+    to.copy_from_slice(black_box(from));
+    black_box(to);
 }
 
 /// Writing and reading `N` bytes that move through a ring.

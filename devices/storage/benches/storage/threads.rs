@@ -4,14 +4,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use synthvm_storage::backend::RamDisk;
+use synthvm_storage::{DiskOptions, ScsiController};
+use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
+
 use crate::clock::best_round;
 use crate::guest::channel::GuestChannel;
 use crate::guest::scsi::{read_srb, write_srb};
 use crate::guest::{DATA, Guest};
 use crate::number::Number;
-use synthvm_storage::backend::RamDisk;
-use synthvm_storage::{DiskOptions, ScsiController};
-use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 /// Requests of a round: long enough for a worker to fall asleep and wake as it would, short enough to find an undisturbed one.
 const REQUESTS: u64 = 2_000;

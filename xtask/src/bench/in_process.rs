@@ -1,0 +1,55 @@
+//! Benches that are programs of their own (`cargo bench`) and leave their numbers in a file.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::Output;
+use super::table::{self, Number};
+
+/// One of them.
+pub(super) struct InProcess {
+    command: Command,
+    numbers: PathBuf,
+}
+
+impl InProcess {
+    /// The bench `bench` of `package`.
+    pub(super) fn new(package: &str, bench: &str) -> Result<InProcess, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
+        let numbers = root.join(format!("target/bench-{bench}.json"));
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["bench", "-p", package, "--bench", bench, "--", "--json"]).arg(&numbers);
+        command.current_dir(root).stdin(Stdio::null());
+        Ok(InProcess { command, numbers })
+    }
+
+    /// Another word for the program.
+    pub(super) fn argument(mut self, word: &str) -> InProcess {
+        self.command.arg(word);
+        self
+    }
+
+    /// Something in its environment.
+    pub(super) fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> InProcess {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs it, prints its numbers and leaves them where `output` says.
+    pub(super) fn run(mut self, output: &Output) -> Result<(), String> {
+        let file = &self.numbers;
+        // What an earlier run left must not be taken for this one's.
+        let _ = std::fs::remove_file(file);
+        let status = self.command.status().map_err(|error| format!("starting cargo bench: {error}"))?;
+        if !status.success() {
+            return Err(format!("cargo bench ended with {status}"));
+        }
+        let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let numbers: Vec<Number> =
+            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        table::print(&numbers);
+        output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))
+    }
+}
