@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod devices;
+pub mod disks;
 pub mod doctor;
 pub mod hyperv;
 pub mod inspect;

@@ -1,6 +1,5 @@
 //! A synthetic SCSI controller: one device on the bus, up to 64 disks behind it.
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -9,7 +8,7 @@ use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::Guid;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::backend::{Backend, IoBuffer, IoError, IoRequest, Operation};
+use crate::backend::{self, Backend, IoError};
 use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
 use crate::scsi::derive_guid;
 use crate::storvsp::{MAX_LUNS, Negotiation, Session};
@@ -127,7 +126,7 @@ impl ScsiController {
         let luns: Vec<_> = self.inner.luns().iter().flatten().cloned().collect();
         let mut first = Ok(());
         for lun in luns {
-            if let Err(error) = flush(&*lun.backend) {
+            if let Err(error) = backend::flush(&*lun.backend) {
                 first = first.and(Err(FlushError { lun: lun.number, error }));
             }
         }
@@ -217,24 +216,6 @@ impl Controller {
         for kick in kicks.iter().filter_map(Weak::upgrade) {
             // A full counter wakes as well.
             let _ = kick.write(1);
-        }
-    }
-}
-
-fn flush(backend: &dyn Backend) -> Result<(), IoError> {
-    if backend.geometry().read_only {
-        return Ok(());
-    }
-    let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
-    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
-    let mut done = Vec::new();
-    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, length: 0, buffer }]);
-    loop {
-        queue.poll(&mut done);
-        match (done.pop(), queue.event()) {
-            (Some(done), _) => return done.result,
-            (None, Some(event)) => worker::wait_for(&[event], None),
-            (None, None) => return Err(IoError::Os(libc::EIO)),
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct DiskReport {
     pub label: String,
     /// Bytes, as the guest sees them.
     pub capacity: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
     /// Writes are refused.
     pub read_only: bool,
     /// Serial number.
@@ -122,6 +124,7 @@ impl Lun {
             lun: self.number,
             label: self.label.clone(),
             capacity: self.disk.capacity(),
+            block_size: self.disk.block_size().bytes(),
             read_only: self.disk.is_read_only(),
             serial: self.disk.identity().serial.clone(),
             stats: self.counters.snapshot(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
-use crate::config::{DEFAULT_KVM, Flag};
+use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 
 /// Runs stock Linux and Windows guests on KVM with Hyper-V's synthetic devices.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     /// Tells a running machine what to do
     Control(ControlArgs),
+    /// Adds, removes and resizes the disks of a running machine
+    Disk(DiskArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -184,6 +186,61 @@ pub(super) enum Verb {
     Stop,
     /// Asks whether the machine answers
     Ping,
+}
+
+const DISK_EXAMPLES: &str = "\
+A disk is named by its id, or by CONTROLLER:LUN (synthvm inspect SOCK shows both).
+
+Examples:
+  synthvm disk add vm.sock data.img
+  synthvm disk add vm.sock path=data.img,controller=1,id=data,readonly=on
+  synthvm disk resize vm.sock data 20G
+  synthvm disk remove vm.sock 0:1
+
+Exit status 0 if it was done, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = DISK_EXAMPLES)]
+pub(super) struct DiskArgs {
+    #[command(subcommand)]
+    pub(super) verb: DiskVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DiskVerb {
+    /// Puts a disk on a controller, and tells where
+    Add {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// PATH, or the keys of `synthvm run --disk`
+        #[arg(value_name = "PATH[,KEY=VALUE]")]
+        disk: String,
+    },
+    /// Takes a disk away: what the guest began is finished, then the image is closed
+    Remove {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The disk's id, or CONTROLLER:LUN
+        #[arg(value_name = "ID")]
+        id: String,
+    },
+    /// Changes a disk's size and its image's, and tells the guest
+    Resize {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The disk's id, or CONTROLLER:LUN
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The new size: 20G, 512M
+        #[arg(value_name = "SIZE")]
+        size: ByteSize,
+        /// Lets it become smaller: what lies beyond is lost
+        #[arg(long)]
+        shrink: bool,
+    },
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod disk;
 mod exit;
 mod launch;
 mod log;
@@ -35,6 +36,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Doctor(doctor) => commands::doctor(&doctor),
         Command::Inspect(inspect) => commands::inspect(&inspect),
         Command::Control(control) => commands::control(&control),
+        Command::Disk(disk) => disk::disk(disk.verb),
     };
     result.unwrap_or_else(|failure| {
         failure.print();

@@ -25,5 +25,5 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // Before the first thread, so that every thread inherits it.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, &disks, control)
+    launch(&config, disks, control)
 }

@@ -1,14 +1,14 @@
 //! A running machine as the control socket and the stop signals see it.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use synthvm_storage::ScsiController;
 use vmbus_host::VmBus;
 
-use crate::control::{ControlTarget, StopReason};
+use crate::config::DiskConfig;
+use crate::control::{ControlTarget, DiskPlace, StopReason};
+use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::machine::MachineHandle;
 
@@ -16,9 +16,7 @@ use crate::machine::MachineHandle;
 pub(super) struct Parts {
     pub(super) handle: MachineHandle,
     pub(super) bus: VmBus,
-    pub(super) controllers: Vec<ScsiController>,
-    /// What users call their disks, by controller and LUN.
-    pub(super) names: BTreeMap<(u32, u8), Option<String>>,
+    pub(super) disks: Arc<DiskSet>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -43,10 +41,7 @@ impl Target {
 impl ControlTarget for Target {
     fn inspect(&self) -> InspectReport {
         let parts = &self.parts;
-        let disks = parts.controllers.iter().flat_map(ScsiController::disks).map(|disk| {
-            let name = parts.names.get(&(disk.controller, disk.lun)).cloned().flatten();
-            inspect::disk(disk, name)
-        });
+        let disks = parts.disks.reports().into_iter().map(|(disk, id)| inspect::disk(disk, id));
         let mut report = InspectReport {
             machine: MachineReport {
                 pid: std::process::id(),
@@ -78,5 +73,17 @@ impl ControlTarget for Target {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.parts.handle.stop();
         Ok(())
+    }
+
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        self.parts.disks.add(&disk).map_err(|error| error.to_string())
+    }
+
+    fn remove_disk(&self, id: &str) -> Result<(), String> {
+        self.parts.disks.remove(id).map_err(|error| error.to_string())
+    }
+
+    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
+        self.parts.disks.resize(id, size, shrink).map_err(|error| error.to_string())
     }
 }

@@ -129,7 +129,8 @@ fn full(controller: u32) -> String {
     format!("controller {controller} has {MAX_LUNS} disks already; add controller={}", controller + 1)
 }
 
-fn check_names(disk: &DiskConfig) -> Result<(), String> {
+/// What a disk is called must be sayable: to the guest, and to `synthvm inspect`.
+pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7E));
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());

@@ -1,8 +1,11 @@
 //! Disks.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ConfigError, check_names, de, keyvalue};
 
 /// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
 pub const MAX_CONTROLLERS: u32 = 16;
@@ -50,6 +53,17 @@ impl DiskConfig {
             serial: None,
             block_size: BlockSize::default(),
         }
+    }
+}
+
+impl FromStr for DiskConfig {
+    type Err = ConfigError;
+
+    /// Reads what stands after `--disk`.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let disk: DiskConfig = de::from_node(&keyvalue::parse("disk", text, "path")?)?;
+        check_names(&disk).map_err(|message| ConfigError::new(format!("disk {text}: {message}")))?;
+        Ok(disk)
     }
 }
 

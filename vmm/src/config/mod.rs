@@ -24,6 +24,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub(crate) use check::check_names;
 pub use disk::{BlockSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS};
 pub use error::ConfigError;
 pub(crate) use error::unknown;

@@ -5,13 +5,18 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::protocol::{Reply, Request};
 use crate::inspect::InspectReport;
 
-/// How long an answer may take. Answers are snapshots: a machine that needs longer hangs.
+/// How long an answer may take that is a snapshot: a machine that needs longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take that waits for a file: the last requests on a disk have half a minute, others may be done before it, and
+/// image files lie on all sorts of servers.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The longest answer that is read. A report of 64 vCPUs and 16,000 GPADLs has about 2 MiB.
 const MAX_REPLY_BYTES: u64 = 64 << 20;
@@ -38,10 +43,8 @@ impl Client {
     /// There is no such socket, nobody listens there, or it belongs to another user.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let fail = |message| ClientError { path: path.to_owned(), message };
-        let stream = UnixStream::connect(path).map_err(|error| fail(explain(&error)))?;
-        let limited =
-            stream.set_read_timeout(Some(TIMEOUT)).and_then(|()| stream.set_write_timeout(Some(TIMEOUT)));
-        limited.map_err(|error| fail(error.to_string()))?;
+        let stream = UnixStream::connect(path).map_err(|error| fail(explain(&error, TIMEOUT)))?;
+        stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| fail(error.to_string()))?;
         Ok(Client { stream: BufReader::new(stream), path: path.to_owned() })
     }
 
@@ -50,7 +53,8 @@ impl Client {
     /// # Errors
     /// The machine refused (its own words), is gone, or does not answer.
     pub fn request(&mut self, request: &Request) -> Result<Value, ClientError> {
-        let reply = self.exchange(request).map_err(|error| self.fail(explain(&error)))?;
+        let timeout = if request.waits() { PATIENT_TIMEOUT } else { TIMEOUT };
+        let reply = self.exchange(request, timeout).map_err(|error| self.fail(explain(&error, timeout)))?;
         match reply {
             Reply { ok: true, value, .. } => Ok(value.unwrap_or(Value::Null)),
             Reply { ok: false, error, .. } => Err(self.fail(error.unwrap_or_else(|| "refused".to_owned()))),
@@ -62,12 +66,21 @@ impl Client {
     /// # Errors
     /// As [`Client::request`]; or the machine is another version of SynthVM whose report cannot be read.
     pub fn inspect(&mut self) -> Result<InspectReport, ClientError> {
-        let value = self.request(&Request::Inspect {})?;
+        self.ask(&Request::Inspect {})
+    }
+
+    /// Asks for one thing whose answer has a shape.
+    ///
+    /// # Errors
+    /// As [`Client::request`]; or the machine is another version of SynthVM whose answer cannot be read.
+    pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+        let value = self.request(request)?;
         serde_json::from_value(value)
             .map_err(|error| self.fail(format!("sent a report of another shape: {error}")))
     }
 
-    fn exchange(&mut self, request: &Request) -> io::Result<Reply> {
+    fn exchange(&mut self, request: &Request, timeout: Duration) -> io::Result<Reply> {
+        self.stream.get_ref().set_read_timeout(Some(timeout))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line)?;
@@ -84,7 +97,7 @@ impl Client {
     }
 }
 
-fn explain(error: &io::Error) -> String {
+fn explain(error: &io::Error, timeout: Duration) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
             "there is no such socket; start the machine with --control PATH".to_owned()
@@ -94,7 +107,7 @@ fn explain(error: &io::Error) -> String {
             format!("{error}; the socket is for the user who started the machine")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("no answer for {} seconds", TIMEOUT.as_secs())
+            format!("no answer for {} seconds", timeout.as_secs())
         }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => "the machine hung up".to_owned(),
         _ => error.to_string(),

@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use super::ControlTarget;
-use super::protocol::{MAX_REQUEST_BYTES, Reply, answer};
+use super::jobs::{Jobs, Pending};
+use super::protocol::{MAX_REQUEST_BYTES, Reply, Request, perform};
 
 /// Answer bytes that may wait for a slow client. While more wait, its requests are not read; requests that it has sent already stay
 /// in the socket.
@@ -18,6 +18,8 @@ pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
     waiting: Vec<u8>,
+    /// The answer to the last request, which is being worked on; later requests wait, so that answers keep their order.
+    pending: Option<Pending>,
     /// No more requests will be read; the connection ends when the last answer is out.
     ending: bool,
 }
@@ -33,7 +35,7 @@ impl Connection {
     /// Takes over a client. The stream becomes non-blocking.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Connection { stream, received: Vec::new(), waiting: Vec::new(), ending: false })
+        Ok(Connection { stream, received: Vec::new(), waiting: Vec::new(), pending: None, ending: false })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -43,22 +45,23 @@ impl Connection {
     /// Does what can be done without waiting. None: the connection is over.
     ///
     /// At most one chunk is read and one request answered, so that a busy client cannot keep the event loop from others.
-    pub(super) fn turn(&mut self, target: &dyn ControlTarget) -> Option<Wants> {
+    pub(super) fn turn(&mut self, jobs: &Jobs) -> Option<Wants> {
         self.send().ok()?;
         if self.wants().read {
             self.receive().ok()?;
         }
-        self.answer_one(target);
+        self.answer_one(jobs);
         self.send().ok()?;
-        let over = self.ending && self.waiting.is_empty() && !self.has_request();
+        let over = self.ending && self.waiting.is_empty() && self.pending.is_none() && !self.has_request();
         (!over).then(|| self.wants())
     }
 
     fn wants(&self) -> Wants {
         let full = self.waiting.len() >= MAX_WAITING_BYTES;
-        let has_request = self.has_request();
+        let (busy, has_request) = (self.pending.is_some(), self.has_request());
         // A socket is nearly always writable: asking for that brings the next turn for a request that is here already.
-        Wants { read: !self.ending && !full && !has_request, write: has_request || !self.waiting.is_empty() }
+        let write = (has_request && !busy) || !self.waiting.is_empty();
+        Wants { read: !self.ending && !full && !busy && !has_request, write }
     }
 
     fn has_request(&self) -> bool {
@@ -80,7 +83,12 @@ impl Connection {
         Ok(())
     }
 
-    fn answer_one(&mut self, target: &dyn ControlTarget) {
+    fn answer_one(&mut self, jobs: &Jobs) {
+        if let Some(pending) = &self.pending {
+            let Some(reply) = pending.take() else { return };
+            self.pending = None;
+            self.waiting.extend(reply.line());
+        }
         if self.waiting.len() >= MAX_WAITING_BYTES {
             return;
         }
@@ -88,7 +96,11 @@ impl Connection {
             Some(end) if end < MAX_REQUEST_BYTES => {
                 let line = self.received[..end].trim_ascii();
                 if !line.is_empty() {
-                    self.waiting.extend(answer(line, target).line());
+                    match Request::parse(line) {
+                        Ok(request) if request.waits() => self.pending = Some(jobs.start(request)),
+                        Ok(request) => self.waiting.extend(perform(request, jobs.target()).line()),
+                        Err(reply) => self.waiting.extend(reply.line()),
+                    }
                 }
                 self.received.drain(..=end);
             }

@@ -5,15 +5,17 @@
 
 mod client;
 mod connection;
+mod jobs;
 mod protocol;
 mod server;
 mod socket;
 mod stop;
 
+use crate::config::DiskConfig;
 use crate::inspect::InspectReport;
 
 pub use client::{Client, ClientError};
-pub use protocol::{MAX_REQUEST_BYTES, Reply, Request};
+pub use protocol::{DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
 pub use server::{ControlServer, MAX_CLIENTS};
 pub use socket::{ControlSocket, SocketError};
 pub use stop::{StopSignals, block_stop_signals};
@@ -27,8 +29,8 @@ pub enum StopReason {
     Signal(i32),
 }
 
-/// What the control socket and the stop signals may ask of a machine. Called on the event loop: implementations take a snapshot or
-/// start something; they never wait for the guest or for I/O.
+/// What the control socket and the stop signals may ask of a machine. Called on the event loop, where implementations take a snapshot or
+/// start something and never wait for the guest or for I/O; but changes of disks are called one at a time on a thread that may wait for files.
 pub trait ControlTarget: Send + Sync {
     /// Tells about the machine as it is now.
     fn inspect(&self) -> InspectReport;
@@ -50,4 +52,22 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// Says why it cannot.
     fn stop(&self, reason: StopReason) -> Result<(), String>;
+
+    /// Puts a disk on a controller. The guest is told to look.
+    ///
+    /// # Errors
+    /// Says why it cannot; nothing has changed then.
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String>;
+
+    /// Takes the disk away that is named `id`: what the guest began is finished, and durable when this returns; then the image is closed.
+    ///
+    /// # Errors
+    /// Says why it cannot.
+    fn remove_disk(&self, id: &str) -> Result<(), String>;
+
+    /// Changes the size of the disk `id`, in bytes. Smaller only when `shrink`.
+    ///
+    /// # Errors
+    /// Says why it cannot; nothing has changed then.
+    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String>;
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ControlTarget, StopReason};
+use crate::config::{ByteSize, DiskConfig};
 
 /// The longest request line, newline included. A longer one is answered with an error and the client is dropped, because where the
 /// next request starts is anyone's guess.
@@ -23,10 +24,65 @@ pub enum Request {
     Reset {},
     /// Stop the machine without asking the guest.
     Stop {},
+    /// Put a disk on a controller of the running machine. Answers with a [`DiskPlace`].
+    DiskAdd {
+        /// The disk, as under `[[disk]]` in a machine's file; its path is absolute.
+        disk: Box<DiskConfig>,
+    },
+    /// Take a disk away. What was begun is finished.
+    DiskRemove {
+        /// The disk's id, or `controller:lun`.
+        id: String,
+    },
+    /// Change a disk's size, and its image's.
+    DiskResize {
+        /// The disk's id, or `controller:lun`.
+        id: String,
+        /// Its new size.
+        size: ByteSize,
+        /// It may become smaller, which loses what lies beyond.
+        #[serde(default)]
+        shrink: bool,
+    },
+}
+
+/// Where a disk that was added is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlace {
+    /// By what it can be named from now on.
+    pub id: String,
+    /// Number of its controller.
+    pub controller: u32,
+    /// Number on the controller.
+    pub lun: u8,
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, power-button, reset, stop";
+const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize";
+
+impl Request {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// The answer to what is none.
+    pub(super) fn parse(line: &[u8]) -> Result<Self, Reply> {
+        serde_json::from_slice(line).map_err(|error| {
+            Reply::refused(format!("not understood: {error}; write {{\"do\":NAME}} with one of {NAMES}"))
+        })
+    }
+
+    /// Whether it may wait for a file.
+    pub(super) fn waits(&self) -> bool {
+        match self {
+            Request::Ping {}
+            | Request::Inspect {}
+            | Request::PowerButton {}
+            | Request::Reset {}
+            | Request::Stop {} => false,
+            Request::DiskAdd { .. } | Request::DiskRemove { .. } | Request::DiskResize { .. } => true,
+        }
+    }
+}
 
 /// What is answered to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,28 +117,24 @@ impl Reply {
     }
 }
 
-/// Does what `line` asks for.
-pub(super) fn answer(line: &[u8], target: &dyn ControlTarget) -> Reply {
-    let request = match serde_json::from_slice(line) {
-        Ok(request) => request,
-        Err(error) => {
-            return Reply::refused(format!(
-                "not understood: {error}; write {{\"do\":NAME}} with one of {NAMES}"
-            ));
-        }
-    };
-    let done = |result: Result<(), String>| match result {
-        Ok(()) => Reply::done(Value::Null),
-        Err(error) => Reply::refused(error),
-    };
+/// Does what `request` asks for.
+pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
     match request {
         Request::Ping {} => Reply::done(Value::Null),
-        Request::Inspect {} => match serde_json::to_value(target.inspect()) {
-            Ok(report) => Reply::done(report),
-            Err(error) => Reply::refused(format!("cannot write the report: {error}")),
-        },
-        Request::PowerButton {} => done(target.power_button()),
-        Request::Reset {} => done(target.reset()),
-        Request::Stop {} => done(target.stop(StopReason::Requested)),
+        Request::Inspect {} => told(Ok(target.inspect())),
+        Request::PowerButton {} => told(target.power_button()),
+        Request::Reset {} => told(target.reset()),
+        Request::Stop {} => told(target.stop(StopReason::Requested)),
+        Request::DiskAdd { disk } => told(target.add_disk(*disk)),
+        Request::DiskRemove { id } => told(target.remove_disk(&id)),
+        Request::DiskResize { id, size, shrink } => told(target.resize_disk(&id, size.bytes(), shrink)),
+    }
+}
+
+fn told(result: Result<impl Serialize, String>) -> Reply {
+    match result.map(serde_json::to_value) {
+        Ok(Ok(value)) => Reply::done(value),
+        Ok(Err(error)) => Reply::refused(format!("cannot write the answer: {error}")),
+        Err(error) => Reply::refused(error),
     }
 }

@@ -10,6 +10,7 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
 use super::ControlTarget;
 use super::connection::{Connection, Wants};
+use super::jobs::Jobs;
 use super::socket::ControlSocket;
 
 /// Clients at a time. One more is hung up on at once.
@@ -18,7 +19,7 @@ pub const MAX_CLIENTS: usize = 16;
 /// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never blocks.
 pub struct ControlServer {
     socket: ControlSocket,
-    target: Arc<dyn ControlTarget>,
+    jobs: Jobs,
     clients: BTreeMap<RawFd, Connection>,
     /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise it would wait to be accepted for
     /// ever, and the event loop would be woken for it without end.
@@ -27,8 +28,11 @@ pub struct ControlServer {
 
 impl ControlServer {
     /// Serves `target` at `socket`.
-    pub fn new(socket: ControlSocket, target: Arc<dyn ControlTarget>) -> Self {
-        ControlServer { socket, target, clients: BTreeMap::new(), reserve: reserve() }
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(socket: ControlSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
+        Ok(ControlServer { socket, jobs: Jobs::new(target)?, clients: BTreeMap::new(), reserve: reserve() })
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
@@ -59,7 +63,7 @@ impl ControlServer {
 
     fn serve(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
         let Some(client) = self.clients.get_mut(&fd) else { return };
-        let watched = match client.turn(&*self.target) {
+        let watched = match client.turn(&self.jobs) {
             Some(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
             None => false,
         };
@@ -86,13 +90,22 @@ impl MutEventSubscriber for ControlServer {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         if events.fd() == self.socket.listener().as_raw_fd() {
             self.accept(ops);
+        } else if events.fd() == self.jobs.fd() {
+            self.jobs.heard();
+            // Few, and a turn of one that still waits does nothing.
+            for fd in self.clients.keys().copied().collect::<Vec<_>>() {
+                self.serve(fd, ops);
+            }
         } else {
             self.serve(events.fd(), ops);
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(self.socket.listener(), EventSet::IN)) {
+        let watched = ops
+            .add(Events::new(self.socket.listener(), EventSet::IN))
+            .and_then(|()| ops.add(Events::new_raw(self.jobs.fd(), EventSet::IN)));
+        if let Err(error) = watched {
             tracing::error!(?error, "control socket: cannot be watched");
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::control::{Client, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
+use crate::config::DiskConfig;
+use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
 use crate::inspect::{DiskReport, InspectReport};
 
 /// A machine that writes down what it is told.
@@ -18,6 +19,8 @@ use crate::inspect::{DiskReport, InspectReport};
 struct Recorder {
     told: Mutex<Vec<String>>,
     disks: usize,
+    /// Held while an image is slow to open.
+    opening: Mutex<()>,
 }
 
 impl Recorder {
@@ -43,6 +46,21 @@ impl ControlTarget for Recorder {
 
     fn stop(&self, reason: StopReason) -> Result<(), String> {
         self.note(format!("{reason:?}"))
+    }
+
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        self.note(format!("add {}", disk.path.display()))?;
+        // As long as the test wants an image to take.
+        drop(self.opening.lock().unwrap());
+        Ok(DiskPlace { id: "0:3".into(), controller: 0, lun: 3 })
+    }
+
+    fn remove_disk(&self, id: &str) -> Result<(), String> {
+        self.note(format!("remove {id}"))
+    }
+
+    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
+        self.note(format!("resize {id} {size} {shrink}"))
     }
 }
 
@@ -82,7 +100,7 @@ impl Running {
         let watched = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
             let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
-            manager.add_subscriber(Box::new(ControlServer::new(socket, target)));
+            manager.add_subscriber(Box::new(ControlServer::new(socket, target).unwrap()));
             while !watched.load(Ordering::Relaxed) {
                 manager.run_with_timeout(10).unwrap();
             }
@@ -316,4 +334,49 @@ fn test_stop_without_grace_stops_at_once() {
     let (mut stop, target) = signals(0);
     stop.on_signal(libc::SIGTERM);
     assert_eq!(*target.told.lock().unwrap(), ["Signal(15)"]);
+}
+
+#[test]
+fn test_server_request_that_waits_for_a_file_holds_up_nobody_else() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let slow = target.opening.lock().unwrap();
+    let (mut first, mut second) = (connect(&scratch.socket()), connect(&scratch.socket()));
+    // Three at once: the answers keep the order of the requests although the first takes longest.
+    let lines = b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"reset\"}\n{\"do\":\"disk-remove\",\"id\":\"x\"}\n";
+    first.get_mut().write_all(lines).unwrap();
+    assert!(say(&mut second, "{\"do\":\"power-button\"}\n").contains("\"ok\":true"));
+    drop(slow);
+    let mut answers = [const { String::new() }; 3];
+    for answer in &mut answers {
+        first.read_line(answer).unwrap();
+    }
+    assert!(answers[0].contains("\"lun\":3"), "{answers:?}");
+    assert!(answers[1].contains("not now"), "{answers:?}");
+    assert!(answers[2].contains("\"ok\":true"), "{answers:?}");
+    let mut told = target.told.lock().unwrap().clone();
+    assert_eq!(told.pop().as_deref(), Some("remove x"));
+    told.sort();
+    assert_eq!(told, ["add /a.img", "power-button"]);
+}
+
+#[test]
+fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let _running = Running::start(&scratch.socket(), Arc::clone(&target));
+    let slow = target.opening.lock().unwrap();
+    let mut leaving = connect(&scratch.socket());
+    leaving.get_mut().write_all(b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n").unwrap();
+    // Answered after the request above was taken, which came first.
+    let mut staying = connect(&scratch.socket());
+    while target.told.lock().unwrap().is_empty() {
+        assert!(say(&mut staying, "{\"do\":\"ping\"}\n").contains("\"ok\":true"));
+    }
+    drop(leaving);
+    drop(slow);
+    let answer = say(&mut staying, "{\"do\":\"disk-resize\",\"id\":\"0:3\",\"size\":\"1G\"}\n");
+    assert!(answer.contains("\"ok\":true"), "{answer}");
+    assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "resize 0:3 1073741824 false"]);
 }

@@ -124,10 +124,10 @@ fn wide(count: usize) -> u64 {
 }
 
 /// A disk by what its controller tells; `id` is what its user calls it.
-pub(crate) fn disk(report: synthvm_storage::DiskReport, id: Option<String>) -> DiskReport {
+pub(crate) fn disk(report: synthvm_storage::DiskReport, id: String) -> DiskReport {
     let stats = report.stats;
     DiskReport {
-        id: id.unwrap_or_else(|| format!("{}:{}", report.controller, report.lun)),
+        id,
         path: report.label,
         controller: report.controller,
         lun: report.lun,

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use synthvm::control::{ControlServer, ControlSocket, ControlTarget, StopReason};
+use synthvm::config::DiskConfig;
+use synthvm::control::{ControlServer, ControlSocket, ControlTarget, DiskPlace, StopReason};
 use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
 
 use crate::support::Scratch;
@@ -45,6 +46,20 @@ impl ControlTarget for Talker {
         self.told.lock().unwrap().push(format!("stop {reason:?}"));
         Ok(())
     }
+
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        self.told.lock().unwrap().push(format!("add {disk:?}"));
+        Ok(DiskPlace { id: disk.id.unwrap_or_else(|| "1:2".into()), controller: 1, lun: 2 })
+    }
+
+    fn remove_disk(&self, id: &str) -> Result<(), String> {
+        Err(format!("there is no disk `{id}`; there are 0:0, data"))
+    }
+
+    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("resize {id} {size} {shrink}"));
+        Ok(())
+    }
 }
 
 struct Machine {
@@ -68,7 +83,7 @@ impl Machine {
         let thread = std::thread::spawn(move || {
             let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
             let watched = Arc::clone(&target);
-            manager.add_subscriber(Box::new(ControlServer::new(socket, target)));
+            manager.add_subscriber(Box::new(ControlServer::new(socket, target).unwrap()));
             while !watched.end.load(Ordering::SeqCst) {
                 manager.run_with_timeout(10).unwrap();
             }
@@ -122,4 +137,36 @@ fn test_client_without_a_machine_says_what_to_do() {
     scratch.refuses(&["control", "dead", "stop"], 1, &["dead", "has ended"]);
     scratch.write("file", "");
     scratch.refuses(&["inspect", "file"], 1, &["file"]);
+}
+
+#[test]
+fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
+    let machine = Machine::start(u64::MAX);
+    let path = machine.scratch.path().canonicalize().unwrap().join("b,c.img");
+    let told = machine.scratch.accepts(&["disk", "add", "sock", "b,,c.img,readonly,id=data"]);
+    assert_eq!(told, format!("{} is disk data: controller 1, LUN 2\n", path.display()));
+    assert_eq!(machine.scratch.accepts(&["disk", "resize", "sock", "data", "2G", "--shrink"]), "");
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert!(
+        heard[0].contains("readonly: true") && heard[0].contains(&path.display().to_string()),
+        "{heard:?}"
+    );
+    assert_eq!(heard[1], "resize data 2147483648 true");
+    machine.scratch.refuses(
+        &["disk", "remove", "sock", "x"],
+        1,
+        &["sock: there is no disk `x`; there are 0:0, data"],
+    );
+}
+
+#[test]
+fn test_disk_command_line_that_is_wrong_says_how_it_goes() {
+    let scratch = Scratch::new();
+    scratch.refuses(&["disk", "add", "sock", "a.img,colour=red"], 2, &["colour", "readonly"]);
+    scratch.refuses(&["disk", "add", "sock", "a.img,lun=64"], 2, &["a LUN is 0 to 63"]);
+    scratch.refuses(&["disk", "add", "sock", "a.img,serial="], 2, &["serial"]);
+    scratch.refuses(&["disk", "resize", "sock", "0:0", "1GB"], 2, &["1GiB"]);
+    scratch.refuses(&["disk", "resize", "sock", "0:0"], 2, &["SIZE"]);
+    scratch.refuses(&["disk", "grow", "sock"], 2, &["grow"]);
+    scratch.refuses(&["disk", "remove", "sock", "0:0"], 1, &["sock", "--control"]);
 }

@@ -25,6 +25,7 @@ pub use ram::RamDisk;
 pub use raw::{OpenError, RawFile};
 
 use crate::scsi::BlockSize;
+use crate::worker;
 
 /// One open medium.
 pub trait Backend: Debug + Send + Sync {
@@ -158,4 +159,26 @@ pub struct IoDone {
     pub copied: u64,
     /// The request's memory, for its owner to use again.
     pub buffer: Box<IoBuffer>,
+}
+
+/// Makes everything durable that was written to `backend`, and waits for it. Nothing to do where nothing can be written.
+///
+/// # Errors
+/// What the medium said.
+pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
+    if backend.geometry().read_only {
+        return Ok(());
+    }
+    let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
+    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
+    let mut done = Vec::new();
+    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, length: 0, buffer }]);
+    loop {
+        queue.poll(&mut done);
+        match (done.pop(), queue.event()) {
+            (Some(done), _) => return done.result,
+            (None, Some(event)) => worker::wait_for(&[event], None),
+            (None, None) => return Err(IoError::Os(libc::EIO)),
+        }
+    }
 }

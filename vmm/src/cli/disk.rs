@@ -1,0 +1,36 @@
+//! `synthvm disk`: the disks of a running machine.
+
+use std::path::Path;
+
+use super::args::DiskVerb;
+use super::commands::print;
+use super::exit::{Exit, Failure};
+use crate::config::DiskConfig;
+use crate::control::{Client, DiskPlace, Request};
+
+pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
+    match verb {
+        DiskVerb::Add { socket, disk } => add(&socket, &disk),
+        DiskVerb::Remove { socket, id } => change(&socket, &Request::DiskRemove { id }),
+        DiskVerb::Resize { socket, id, size, shrink } => {
+            change(&socket, &Request::DiskResize { id, size, shrink })
+        }
+    }
+}
+
+fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
+    let mut disk: DiskConfig = text.parse()?;
+    // The machine may have been started elsewhere.
+    disk.path = std::path::absolute(&disk.path)
+        .map_err(|error| Failure::text(Exit::Usage, format!("disk {text}: {error}")))?;
+    let path = disk.path.display().to_string();
+    let place: DiskPlace = Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
+    let DiskPlace { id, controller, lun } = place;
+    print(&format!("{path} is disk {id}: controller {controller}, LUN {lun}\n"))?;
+    Ok(Exit::Success)
+}
+
+fn change(socket: &Path, request: &Request) -> Result<Exit, Failure> {
+    Client::connect(socket)?.request(request)?;
+    Ok(Exit::Success)
+}

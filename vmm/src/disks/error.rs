@@ -1,0 +1,64 @@
+//! Why a disk cannot be had, or cannot be changed.
+
+use synthvm_storage::AddDiskError;
+use synthvm_storage::backend::{IoError, OpenError};
+
+use crate::config::{ByteSize, MAX_LUNS};
+
+/// Why a disk cannot be had, or cannot be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The image cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The controller refused it.
+    #[error(transparent)]
+    Add(#[from] AddDiskError),
+    /// What the user wrote contradicts itself or the machine.
+    #[error("{0}")]
+    Refused(String),
+    /// No disk has that name.
+    #[error("there is no disk `{id}`; {}", name_all(.known))]
+    Unknown {
+        /// What was asked for.
+        id: String,
+        /// The disks that there are.
+        known: Vec<String>,
+    },
+    /// The controller has no free LUN.
+    #[error("controller {0} has {max} disks already; name another one with controller=", max = MAX_LUNS)]
+    Full(u32),
+    /// The bus has no channel left for another controller.
+    #[error("controller {0} cannot be offered: {1}")]
+    Offer(u32, String),
+    /// The image did not take the new size.
+    #[error("`{id}` cannot be made {size}: {error}")]
+    Resize {
+        /// The disk.
+        id: String,
+        /// The size that was asked for.
+        size: ByteSize,
+        /// Why.
+        error: IoError,
+    },
+    /// The last writes may be lost.
+    #[error("`{id}` was removed, but its last writes could not be made durable: {error}")]
+    Flush {
+        /// The disk.
+        id: String,
+        /// Why.
+        error: IoError,
+    },
+    /// Requests on the disk do not end.
+    #[error(
+        "`{0}` was removed, but requests on it have not ended after {1} seconds; its image stays open until they do"
+    )]
+    Busy(String, u64),
+}
+
+fn name_all(ids: &[String]) -> String {
+    match ids {
+        [] => "the machine has none".to_owned(),
+        ids => format!("there are {}", ids.join(", ")),
+    }
+}

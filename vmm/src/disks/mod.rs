@@ -1,0 +1,10 @@
+//! A machine's disks: from what a user wrote to units on SCSI controllers, before the machine runs and while it does.
+
+mod error;
+mod medium;
+mod set;
+#[cfg(test)]
+mod tests;
+
+pub use error::DiskError;
+pub use set::DiskSet;

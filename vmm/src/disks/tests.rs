@@ -1,0 +1,85 @@
+use std::path::PathBuf;
+
+use vmm_sys_util::tempfile::TempFile;
+
+use super::*;
+use crate::config::DiskConfig;
+
+const MIB: u64 = 1 << 20;
+
+fn image(size: u64) -> (TempFile, DiskConfig) {
+    let file = TempFile::new().unwrap();
+    file.as_file().set_len(size).unwrap();
+    let disk = DiskConfig::new(file.as_path());
+    (file, disk)
+}
+
+fn ids(disks: &DiskSet) -> Vec<String> {
+    disks.reports().into_iter().map(|(_, id)| id).collect()
+}
+
+#[test]
+fn test_disks_without_a_lun_take_the_lowest_free_one_again_after_removal() {
+    let disks = DiskSet::new(1);
+    let (files, configs): (Vec<_>, Vec<_>) = (0..4).map(|_| image(MIB)).unzip();
+    for config in &configs[..3] {
+        disks.add(config).unwrap();
+    }
+    assert_eq!(ids(&disks), ["0:0", "0:1", "0:2"]);
+    disks.remove("0:1").unwrap();
+    assert_eq!(disks.add(&configs[3]).unwrap().lun, 1);
+    drop(files);
+}
+
+#[test]
+fn test_disk_that_was_removed_leaves_its_image_to_others() {
+    let (_file, config) = image(MIB);
+    let (first, second) = (DiskSet::new(1), DiskSet::new(1));
+    first.add(&config).unwrap();
+    assert!(matches!(second.add(&config), Err(DiskError::Open(_))));
+    first.remove("0:0").unwrap();
+    second.add(&config).unwrap();
+}
+
+#[test]
+fn test_disk_that_cannot_be_added_leaves_everything_as_it_was() {
+    let disks = DiskSet::new(1);
+    let (_file, mut config) = image(MIB);
+    config.id = Some("data".into());
+    disks.add(&config).unwrap();
+    let (_other, mut other) = image(MIB);
+    for (change, why) in [
+        ((|disk| disk.id = Some("data".into())) as fn(&mut DiskConfig), "the id `data`"),
+        (|disk| disk.lun = Some(0), "LUN 0 on controller 0"),
+        (|disk| disk.controller = 16, "0 to 15"),
+        (|disk| disk.path = PathBuf::from("/nowhere/x.img"), "/nowhere/x.img"),
+        (|disk| disk.serial = Some(String::new()), "serial"),
+    ] {
+        let mut wrong = other.clone();
+        change(&mut wrong);
+        let error = disks.add(&wrong).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert_eq!(ids(&disks), ["data"]);
+    other.id = Some("0:0".into());
+    assert!(disks.add(&other).is_err(), "a place is a name too");
+}
+
+#[test]
+fn test_disk_resized_tells_the_new_size_and_refuses_what_loses_data() {
+    let disks = DiskSet::new(1);
+    let (file, mut config) = image(MIB);
+    config.id = Some("data".into());
+    disks.add(&config).unwrap();
+    let capacity = || disks.reports()[0].0.capacity;
+    disks.resize("0:0", 3 * MIB, false).unwrap();
+    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (3 * MIB, 3 * MIB));
+    let error = disks.resize("data", MIB, false).unwrap_err().to_string();
+    assert!(error.contains("--shrink") && error.contains("3M"), "{error}");
+    assert!(disks.resize("data", MIB + 1, true).unwrap_err().to_string().contains("blocks of 512"));
+    assert_eq!(capacity(), 3 * MIB);
+    disks.resize("data", 2 * MIB, true).unwrap();
+    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (2 * MIB, 2 * MIB));
+    let unknown = disks.resize("else", MIB, false).unwrap_err().to_string();
+    assert_eq!(unknown, "there is no disk `else`; there are data");
+}
