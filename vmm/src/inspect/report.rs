@@ -209,6 +209,14 @@ pub struct DiskReport {
     pub writes: u64,
     /// Those that flushed.
     pub flushes: u64,
+    /// Ranges that the guest gave up (UNMAP).
+    pub discards: u64,
+    /// Bytes of those.
+    pub discarded_bytes: u64,
+    /// Ranges set to zero without data from the guest (WRITE SAME).
+    pub zeroes: u64,
+    /// Bytes of those.
+    pub zeroed_bytes: u64,
     /// Bytes read and written.
     pub bytes: u64,
     /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything is aligned.
