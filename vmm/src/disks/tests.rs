@@ -64,22 +64,3 @@ fn test_disk_that_cannot_be_added_leaves_everything_as_it_was() {
     other.id = Some("0:0".into());
     assert!(disks.add(&other).is_err(), "a place is a name too");
 }
-
-#[test]
-fn test_disk_resized_tells_the_new_size_and_refuses_what_loses_data() {
-    let disks = DiskSet::new(1);
-    let (file, mut config) = image(MIB);
-    config.id = Some("data".into());
-    disks.add(&config).unwrap();
-    let capacity = || disks.reports()[0].0.capacity;
-    disks.resize("0:0", 3 * MIB, false).unwrap();
-    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (3 * MIB, 3 * MIB));
-    let error = disks.resize("data", MIB, false).unwrap_err().to_string();
-    assert!(error.contains("--shrink") && error.contains("3M"), "{error}");
-    assert!(disks.resize("data", MIB + 1, true).unwrap_err().to_string().contains("blocks of 512"));
-    assert_eq!(capacity(), 3 * MIB);
-    disks.resize("data", 2 * MIB, true).unwrap();
-    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (2 * MIB, 2 * MIB));
-    let unknown = disks.resize("else", MIB, false).unwrap_err().to_string();
-    assert_eq!(unknown, "there is no disk `else`; there are data");
-}
