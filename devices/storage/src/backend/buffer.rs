@@ -183,8 +183,8 @@ mod tests {
 
     #[test]
     fn test_parts_are_the_bytes_of_the_whole_and_give_it_back() {
-        let ram = crate::testing::guest_ram(1 << 20);
-        let mut guest = crate::testing::guest_buffer(&ram, 100, 3 * 4096, &[9, 3, 7, 20]);
+        let ram = crate::backend::conformance::guest_ram(1 << 20);
+        let mut guest = crate::backend::conformance::guest_buffer(&ram, 100, 3 * 4096, &[9, 3, 7, 20]);
         let expected: Vec<u8> = (0..3 * 4096_u32).map(|at| (at / 3) as u8).collect();
         guest.guest_mut().unwrap().write(0, &expected).unwrap();
         guest.select(50, 3 * 4096 - 50).unwrap();

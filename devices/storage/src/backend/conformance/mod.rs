@@ -26,6 +26,8 @@ pub use drive::{one, over, pattern, run, wait};
 pub use faults::{FaultPlan, check_faults};
 pub use model::Model;
 pub use reopen::check_reopen;
+#[cfg(test)]
+pub(crate) use transfers::{guest_buffer, guest_ram};
 
 /// Capacity of the media that the checks ask for.
 pub const CAPACITY: u64 = 8 << 20;

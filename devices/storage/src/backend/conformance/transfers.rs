@@ -189,13 +189,13 @@ fn an_empty_batch_is_nothing(backend: &Arc<dyn Backend>) {
 }
 
 /// Guest RAM of `size` bytes from address 0 on.
-fn guest_ram(size: usize) -> GuestRam {
+pub(crate) fn guest_ram(size: usize) -> GuestRam {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).expect("memory");
     GuestRam::new(memory).expect("a memory map")
 }
 
 /// A buffer of one range: `len` bytes from `offset` into the first of `pages`.
-fn guest_buffer(ram: &GuestRam, offset: u32, len: u32, pages: &[u64]) -> IoBuffer {
+pub(crate) fn guest_buffer(ram: &GuestRam, offset: u32, len: u32, pages: &[u64]) -> IoBuffer {
     let mut buffer = IoBuffer::new(ram.clone());
     let mut list = Vec::new();
     list.extend_from_slice(&len.to_le_bytes());
