@@ -42,9 +42,9 @@ pub struct DiskStats {
     pub writes: u64,
     /// Flushes done; a forced write (FUA) counts as a write.
     pub flushes: u64,
-    /// Ranges that the guest gave up (UNMAP).
+    /// UNMAPs done, of any number of ranges.
     pub discards: u64,
-    /// Bytes of those.
+    /// Bytes of those ranges.
     pub discarded_bytes: u64,
     /// Ranges set to zero without data from the guest (WRITE SAME).
     pub zeroes: u64,

@@ -9,7 +9,7 @@ use vmbus_host::log::Limiter;
 
 use crate::backend::{Backend, IoError, Operation};
 use crate::counters::{DiskCounters, DiskStats};
-use crate::scsi::{Disk, DiskConfig, DiskConfigError, DiskIdentity};
+use crate::scsi::{self, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery};
 use crate::storvsp::MAX_TRANSFER;
 
 /// What a user may choose for a disk.
@@ -102,6 +102,7 @@ impl Lun {
             write_cache: geometry.write_cache,
             rotational: geometry.rotational,
             max_transfer: MAX_TRANSFER,
+            discard: geometry.discard,
         })?;
         // A backend that cannot give one queue now will not give one when the guest opens the channel.
         drop(backend.queue()?);
@@ -116,6 +117,16 @@ impl Lun {
         self.log.log(|left_out| {
             warn!(lun, %label, ?operation, offset, %error, left_out, "a disk request failed");
         });
+    }
+
+    /// Answers GET LBA STATUS into `out`.
+    pub(crate) fn lba_status(&self, query: LbaQuery, out: &mut Vec<u8>) -> Result<(), CheckCondition> {
+        let extent = |offset| self.backend.extent(offset);
+        scsi::lba_status(query, self.disk.block_size(), extent, out).map_err(|error| {
+            out.clear();
+            self.failed(Operation::Read, query.range.offset, error);
+            error.condition(Operation::Read)
+        })
     }
 
     pub(crate) fn report(&self, controller: u32) -> DiskReport {

@@ -568,7 +568,7 @@ fn test_mode_select_reads_its_list_from_the_guest() {
     let select = srb(0, &[0x15, 0x10, 0, 0, 24, 0], TO_DISK, 24);
     channel.poke(DATA, 0xFF0, &list);
     let memory = [Memory { offset: 0xFF0, count: 24, pages: vec![DATA, DATA + 1] }];
-    assert_eq!(channel.execute(&select, &memory), Outcome::good(0));
+    assert_eq!(channel.execute(&select, &memory), Outcome::good(24));
     // The RAM disk has no write cache to turn on.
     list[6] = 0x04;
     channel.poke(DATA, 0xFF0, &list);

@@ -1,7 +1,6 @@
 //! How a LUN answers that is not there, so that no guest sees a phantom (spec storvsc section 5.1).
 
-use super::disk::Transfer;
-use super::{CheckCondition, Command, inquiry};
+use super::{CheckCondition, Command, Transfer, inquiry};
 
 /// Decides `command` (as [`Command::parse`] gave it) for the absent `lun`. `Some(Ok)`: the answer is in `out`. `None`: INVALID_LUN.
 ///

@@ -15,6 +15,10 @@ pub(super) fn read_capacity_16(disk: &Disk, out: &mut Vec<u8>) {
     out.extend_from_slice(&disk.block_size().bytes().to_be_bytes());
     out.push(0);
     out.push(disk.physical_exponent());
-    // LBPME stays 0: UNMAP is not offered. LBPRZ and the lowest aligned block are 0 as well.
+    // LBPME: blocks may be given up. LBPRZ: then they read as zero. The lowest aligned block is 0.
+    out.push(match disk.discard() {
+        None => 0,
+        Some(discard) => 0x80 | u8::from(discard.zeroes) << 6,
+    });
     out.resize(32, 0);
 }

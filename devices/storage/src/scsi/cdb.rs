@@ -1,7 +1,9 @@
 //! CDBs, parsed once into [`Command`].
 
+use super::fields::{be16, be32, be64};
 use super::opcode as op;
-use super::{CheckCondition, Sense};
+use super::reservation::{ReserveIn, ReserveOut};
+use super::{ByteCheck, CheckCondition, Sense};
 
 /// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is already applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +49,40 @@ pub enum Command {
         blocks: u32,
         fua: bool,
     },
+    /// WRITE AND VERIFY; `compare`: read back what was written.
+    WriteAndVerify {
+        lba: u64,
+        blocks: u32,
+        compare: bool,
+    },
     Verify {
         lba: u64,
         blocks: u32,
+        check: ByteCheck,
+    },
+    /// `length` bytes of parameter list.
+    Unmap {
+        length: u16,
+    },
+    /// `data`: the block comes from the guest, else it is zero.
+    WriteSame {
+        lba: u64,
+        blocks: u32,
+        unmap: bool,
+        data: bool,
+    },
+    GetLbaStatus {
+        lba: u64,
+        allocation: u32,
+    },
+    PersistentReserveIn {
+        what: ReserveIn,
+        allocation: u16,
+    },
+    /// `length` bytes of parameter list.
+    PersistentReserveOut {
+        what: ReserveOut,
+        length: u32,
     },
     /// `blocks` 0 means up to the end of the medium.
     SynchronizeCache {
@@ -118,18 +151,31 @@ impl Command {
                 Self::Write { lba, blocks, fua: c[1] & 0x08 != 0 }
             }
             op::WRITE_AND_VERIFY_10 | op::WRITE_AND_VERIFY_12 | op::WRITE_AND_VERIFY_16 => {
-                let (lba, blocks) = extent_without_compare(c)?;
-                // Verified means: on the medium.
-                Self::Write { lba, blocks, fua: true }
+                let (lba, blocks) = extent(c)?;
+                match ByteCheck::from_bits(c[1])? {
+                    ByteCheck::None => Self::WriteAndVerify { lba, blocks, compare: false },
+                    ByteCheck::Buffer => Self::WriteAndVerify { lba, blocks, compare: true },
+                    ByteCheck::Block => return Err(CheckCondition::INVALID_FIELD),
+                }
             }
             op::VERIFY_10 | op::VERIFY_12 | op::VERIFY_16 => {
-                let (lba, blocks) = extent_without_compare(c)?;
-                Self::Verify { lba, blocks }
+                let (lba, blocks) = extent(c)?;
+                Self::Verify { lba, blocks, check: ByteCheck::from_bits(c[1])? }
             }
             op::SYNCHRONIZE_CACHE_10 => {
                 Self::SynchronizeCache { lba: be32(c, 2).into(), blocks: be16(c, 7).into() }
             }
             op::SYNCHRONIZE_CACHE_16 => Self::SynchronizeCache { lba: be64(c, 2), blocks: be32(c, 10) },
+            op::WRITE_SAME_10 | op::WRITE_SAME_16 => write_same(c)?,
+            op::UNMAP => unmap(c)?,
+            op::PERSISTENT_RESERVE_IN => Self::PersistentReserveIn {
+                what: ReserveIn::from_action(c[1] & 0x1F)?,
+                allocation: be16(c, 7),
+            },
+            op::PERSISTENT_RESERVE_OUT => Self::PersistentReserveOut {
+                what: ReserveOut::from_action(c[1] & 0x1F, c[2])?,
+                length: be32(c, 5),
+            },
             op::REPORT_LUNS => Self::ReportLuns { select: c[2], allocation: be32(c, 6) },
             _ => return Err(CheckCondition::INVALID_OPCODE),
         };
@@ -194,9 +240,25 @@ fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     match c[1] & 0x1F {
         op::SA_READ_CAPACITY_16 => Ok(Command::ReadCapacity16 { allocation: be32(c, 10) }),
+        op::SA_GET_LBA_STATUS => Ok(Command::GetLbaStatus { lba: be64(c, 2), allocation: be32(c, 10) }),
         // Operation and service action name a command together, so this one is unknown.
         _ => Err(CheckCondition::invalid(Sense::INVALID_OPCODE)),
     }
+}
+
+fn write_same(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let (lba, blocks) = extent(c)?;
+    let (anchor, unmap, no_data) = (c[1] & 0x10 != 0, c[1] & 0x08 != 0, c[1] & 0x01 != 0);
+    // Nothing is anchored: room is either taken up or given back. Obsolete bits (logical and physical block data) count as not set.
+    if anchor {
+        return Err(CheckCondition::INVALID_FIELD);
+    }
+    Ok(Command::WriteSame { lba, blocks, unmap, data: !no_data })
+}
+
+fn unmap(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let anchor = c[1] & 0x01 != 0;
+    if anchor { Err(CheckCondition::INVALID_FIELD) } else { Ok(Command::Unmap { length: be16(c, 7) }) }
 }
 
 /// First block and count of a 10, 12 or 16 byte media access command.
@@ -211,12 +273,6 @@ fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
     if protection || relative { Err(CheckCondition::INVALID_FIELD) } else { Ok((lba, blocks)) }
 }
 
-/// As [`extent`], for the VERIFY family: BYTCHK would compare the medium with data from the guest, which is not offered.
-fn extent_without_compare(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
-    let byte_check = c[1] & 0x06 != 0;
-    if byte_check { Err(CheckCondition::INVALID_FIELD) } else { extent(c) }
-}
-
 fn lba6(c: &[u8; 16]) -> u64 {
     u64::from(u32::from_be_bytes([0, c[1] & 0x1F, c[2], c[3]]))
 }
@@ -224,16 +280,4 @@ fn lba6(c: &[u8; 16]) -> u64 {
 /// A count of 0 in a 6-byte CDB means 256 blocks.
 fn blocks6(c: &[u8; 16]) -> u32 {
     if c[4] == 0 { 256 } else { c[4].into() }
-}
-
-const fn be16(c: &[u8; 16], at: usize) -> u16 {
-    u16::from_be_bytes([c[at], c[at + 1]])
-}
-
-const fn be32(c: &[u8; 16], at: usize) -> u32 {
-    u32::from_be_bytes([c[at], c[at + 1], c[at + 2], c[at + 3]])
-}
-
-const fn be64(c: &[u8; 16], at: usize) -> u64 {
-    (be32(c, at) as u64) << 32 | be32(c, at + 4) as u64
 }

@@ -1,8 +1,15 @@
 //! A disk: what each command comes to.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{CheckCondition, Command, DiskIdentity, ModeForm, Sense, capacity, inquiry, mode, vpd};
+use super::decision::ParametersKind;
+use super::reservation::{LIST_LEN, Reservations, Verdict};
+use super::{
+    CheckCondition, Command, Decision, DiskIdentity, Expected, Io, IoKind, Job, ModeForm, Parameters, Range,
+    Sense, Transfer, capacity, inquiry, mode, vpd,
+};
+use crate::backend::Discard;
 
 /// Bytes in a logical block. Guests support these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub struct DiskConfig {
     pub rotational: bool,
     /// Most bytes of one request.
     pub max_transfer: u32,
+    /// What becomes of blocks that the guest gives up; `None`: it cannot.
+    pub discard: Option<Discard>,
 }
 
 /// Why a [`DiskConfig`] is refused.
@@ -68,82 +77,9 @@ pub struct Disk {
     write_cache: bool,
     rotational: bool,
     max_transfer: u32,
+    discard: Option<Discard>,
     capacity_changed: AtomicBool,
-}
-
-/// The data phase that the guest's port driver announced: direction and bytes of buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
-    /// No data, or a direction that the guest did not state.
-    None,
-    /// Disk to guest ("data in").
-    ToGuest(u32),
-    /// Guest to disk ("data out").
-    ToDisk(u32),
-}
-
-impl Transfer {
-    /// Bytes of buffer in either direction.
-    pub const fn length(self) -> u32 {
-        match self {
-            Self::None => 0,
-            Self::ToGuest(length) | Self::ToDisk(length) => length,
-        }
-    }
-}
-
-/// What a command comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
-    /// Success without data.
-    Good,
-    /// Success: the answer is in the reply buffer, cut to what the guest has room for.
-    Reply,
-    /// Move blocks between guest and medium.
-    Io(Io),
-    /// Make everything written so far durable.
-    Flush,
-    /// Read this many bytes from the guest's buffer (they are there) and ask [`Disk::parameters`].
-    Parameters(Parameters),
-}
-
-/// Blocks to move. Within the disk, within the guest's buffer, never empty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Io {
-    /// Direction and durability.
-    pub kind: IoKind,
-    /// Byte offset on the medium.
-    pub offset: u64,
-    /// Bytes.
-    pub length: u32,
-}
-
-/// Direction of an [`Io`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IoKind {
-    /// Medium to guest.
-    Read,
-    /// Guest to medium; `fua`: durable before it completes.
-    Write {
-        /// Force unit access.
-        fua: bool,
-    },
-}
-
-/// A parameter list that the guest sends along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parameters {
-    /// MODE SELECT's, of this many bytes.
-    ModeSelect(ModeForm, u16),
-}
-
-impl Parameters {
-    /// Bytes to read from the guest's buffer.
-    pub fn length(self) -> usize {
-        match self {
-            Self::ModeSelect(_, length) => length.into(),
-        }
-    }
+    reservations: Mutex<Reservations>,
 }
 
 impl Disk {
@@ -169,7 +105,9 @@ impl Disk {
             write_cache: config.write_cache && !config.read_only,
             rotational: config.rotational,
             max_transfer: config.max_transfer,
+            discard: config.discard,
             capacity_changed: AtomicBool::new(false),
+            reservations: Mutex::default(),
         })
     }
 
@@ -207,9 +145,23 @@ impl Disk {
             }
             Command::Read { lba, blocks } => self.io(IoKind::Read, lba, blocks, transfer),
             Command::Write { lba, blocks, fua } => self.io(IoKind::Write { fua }, lba, blocks, transfer),
-            Command::Verify { lba, blocks } => {
-                self.check_range(lba, blocks)?;
-                Ok(Decision::Good)
+            Command::WriteAndVerify { lba, blocks, compare } => {
+                self.write_and_verify((lba, blocks), compare, transfer)
+            }
+            Command::Verify { lba, blocks, check } => self.verify((lba, blocks), check, transfer),
+            Command::Unmap { length } => self.unmap(length, transfer),
+            Command::WriteSame { lba, blocks, unmap, data } => {
+                self.write_same((lba, blocks), unmap, data, transfer)
+            }
+            Command::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation, transfer),
+            Command::PersistentReserveOut { what, length } => {
+                let kind = ParametersKind::Reserve(what);
+                match transfer {
+                    Transfer::ToDisk(room) if length == LIST_LEN && room >= length => {
+                        Ok(Decision::Parameters(Parameters { length, kind }))
+                    }
+                    _ => Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH)),
+                }
             }
             Command::ModeSelect { form, length } => self.mode_select(form, length, transfer),
             _ => self.answer(command, transfer, out),
@@ -221,8 +173,18 @@ impl Disk {
     /// # Errors
     /// The check condition to report.
     pub fn parameters(&self, parameters: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
-        match parameters {
-            Parameters::ModeSelect(form, _) => mode::select(self, form, list).map(|()| Decision::Good),
+        match parameters.kind {
+            ParametersKind::ModeSelect(form) => mode::select(self, form, list).map(|()| Decision::Good),
+            ParametersKind::Unmap => self.unmap_list(list),
+            ParametersKind::WriteSame { range, unmap } => Ok(self.write_same_block(range, unmap, list)),
+            ParametersKind::Verify(range) => {
+                let expected = Expected::Block(list.into());
+                Ok(Decision::Job(Box::new(Job::Compare { range, expected, write: false })))
+            }
+            ParametersKind::Reserve(what) => Ok(match self.reservations().execute(what, list)? {
+                Verdict::Good => Decision::Good,
+                Verdict::Conflict => Decision::Conflict,
+            }),
         }
     }
 
@@ -264,6 +226,14 @@ impl Disk {
 
     pub(super) fn max_transfer_blocks(&self) -> u32 {
         self.max_transfer >> self.block_size.shift()
+    }
+
+    pub(super) fn discard(&self) -> Option<Discard> {
+        self.discard
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Commands whose whole result is a few bytes of data in.
@@ -310,6 +280,10 @@ impl Disk {
                 capacity::read_capacity_16(self, out);
                 allocation
             }
+            Command::PersistentReserveIn { what, allocation } => {
+                self.reservations().report(what, &self.identity.guid, out);
+                u32::from(allocation)
+            }
             // REPORT LUNS is the controller's; the rest was decided in `execute`.
             _ => return Err(CheckCondition::INVALID_OPCODE),
         };
@@ -323,7 +297,8 @@ impl Disk {
             _ if transfer.length() != 0 => Err(CheckCondition::INVALID_FIELD),
             Command::RequestSense { allocation: 0 }
             | Command::Inquiry { page: None, allocation: 0 }
-            | Command::ModeSense { allocation: 0, .. } => Ok(Decision::Good),
+            | Command::ModeSense { allocation: 0, .. }
+            | Command::PersistentReserveIn { allocation: 0, .. } => Ok(Decision::Good),
             Command::Inquiry { .. } => Err(CheckCondition::INVALID_FIELD),
             _ => Err(CheckCondition::OVERRUN),
         }
@@ -337,15 +312,16 @@ impl Disk {
     ) -> Result<Decision, CheckCondition> {
         match transfer {
             _ if length == 0 => Ok(Decision::Good),
-            Transfer::ToDisk(room) if room >= length.into() => {
-                Ok(Decision::Parameters(Parameters::ModeSelect(form, length)))
-            }
+            Transfer::ToDisk(room) if room >= length.into() => Ok(Decision::Parameters(Parameters {
+                length: length.into(),
+                kind: ParametersKind::ModeSelect(form),
+            })),
             Transfer::ToGuest(_) => Err(CheckCondition::INVALID_FIELD),
             _ => Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH)),
         }
     }
 
-    fn io(
+    pub(super) fn io(
         &self,
         kind: IoKind,
         lba: u64,
@@ -363,17 +339,21 @@ impl Disk {
             (IoKind::Read, Transfer::ToGuest(room)) | (IoKind::Write { .. }, Transfer::ToDisk(room)) => room,
             _ => return Err(CheckCondition::INVALID_FIELD),
         };
-        let shift = self.block_size.shift();
-        match blocks.checked_shl(shift) {
-            Some(length) if length >> shift == blocks && length <= room => {
-                Ok(Decision::Io(Io { kind, offset: lba << shift, length }))
-            }
-            _ => Err(CheckCondition::invalid(Sense::LBA_OUT_OF_RANGE)),
+        let range = self.range(lba, blocks);
+        if range.length > room.into() {
+            return Err(CheckCondition::OUT_OF_BUFFER);
         }
+        Ok(Decision::Io(Io { kind, range }))
+    }
+
+    /// The bytes of blocks that are on the disk.
+    pub(super) fn range(&self, lba: u64, blocks: u32) -> Range {
+        let shift = self.block_size.shift();
+        Range { offset: lba << shift, length: u64::from(blocks) << shift }
     }
 
     /// All of the `blocks` from `lba` on are on the disk.
-    fn check_range(&self, lba: u64, blocks: u32) -> Result<(), CheckCondition> {
+    pub(super) fn check_range(&self, lba: u64, blocks: u32) -> Result<(), CheckCondition> {
         let end = lba.checked_add(blocks.into());
         let inside = end.is_some_and(|end| end <= self.blocks.load(Ordering::Acquire));
         if inside { Ok(()) } else { Err(CheckCondition::OUT_OF_RANGE) }

@@ -9,21 +9,31 @@
 mod absent;
 mod capacity;
 mod cdb;
+mod decision;
 mod disk;
+mod fields;
 mod identity;
 mod inquiry;
+mod limits;
 mod luns;
 mod mode;
 mod opcode;
+mod provisioning;
+mod reservation;
 mod sense;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod vpd;
 
 pub use absent::execute_absent;
 pub use cdb::{Command, ModeForm, PageControl};
-pub use disk::{BlockSize, Decision, Disk, DiskConfig, DiskConfigError, Io, IoKind, Parameters, Transfer};
+pub use decision::{Decision, Expected, Io, IoKind, Job, LbaQuery, Parameters, Range, Transfer};
+pub use disk::{BlockSize, Disk, DiskConfig, DiskConfigError};
 pub use identity::DiskIdentity;
 pub(crate) use identity::derive_guid;
 pub use luns::report_luns;
+pub use provisioning::lba_status;
+pub use reservation::{ReserveIn, ReserveOut};
 pub use sense::{Cause, CheckCondition, Sense};
+pub use verify::ByteCheck;

@@ -18,13 +18,18 @@ pub(super) const WRITE_10: u8 = 0x2A;
 pub(super) const WRITE_AND_VERIFY_10: u8 = 0x2E;
 pub(super) const VERIFY_10: u8 = 0x2F;
 pub(super) const SYNCHRONIZE_CACHE_10: u8 = 0x35;
+pub(super) const WRITE_SAME_10: u8 = 0x41;
+pub(super) const UNMAP: u8 = 0x42;
 pub(super) const MODE_SELECT_10: u8 = 0x55;
 pub(super) const MODE_SENSE_10: u8 = 0x5A;
+pub(super) const PERSISTENT_RESERVE_IN: u8 = 0x5E;
+pub(super) const PERSISTENT_RESERVE_OUT: u8 = 0x5F;
 pub(super) const READ_16: u8 = 0x88;
 pub(super) const WRITE_16: u8 = 0x8A;
 pub(super) const WRITE_AND_VERIFY_16: u8 = 0x8E;
 pub(super) const VERIFY_16: u8 = 0x8F;
 pub(super) const SYNCHRONIZE_CACHE_16: u8 = 0x91;
+pub(super) const WRITE_SAME_16: u8 = 0x93;
 pub(super) const SERVICE_ACTION_IN_16: u8 = 0x9E;
 pub(super) const REPORT_LUNS: u8 = 0xA0;
 pub(super) const READ_12: u8 = 0xA8;
@@ -34,6 +39,9 @@ pub(super) const VERIFY_12: u8 = 0xAF;
 
 /// Service action of SERVICE ACTION IN(16) that makes it READ CAPACITY(16).
 pub(super) const SA_READ_CAPACITY_16: u8 = 0x10;
+
+/// The one that makes it GET LBA STATUS.
+pub(super) const SA_GET_LBA_STATUS: u8 = 0x12;
 
 /// Length of a CDB, by the group in the top three bits of its operation code. `None`: a group without a fixed length.
 pub(super) fn cdb_length(opcode: u8) -> Option<u8> {

@@ -30,6 +30,8 @@ impl Sense {
     pub const INVALID_FIELD_IN_CDB: Self = Self::new(0x5, 0x24, 0x00);
     /// 5/26/00: invalid field in parameter list.
     pub const INVALID_FIELD_IN_PARAMETERS: Self = Self::new(0x5, 0x26, 0x00);
+    /// 5/26/04: invalid release of persistent reservation.
+    pub const INVALID_RELEASE: Self = Self::new(0x5, 0x26, 0x04);
     /// 5/39/00: saving parameters not supported.
     pub const SAVING_NOT_SUPPORTED: Self = Self::new(0x5, 0x39, 0x00);
     /// 6/2A/09: capacity data has changed.
@@ -38,6 +40,9 @@ impl Sense {
     pub const WRITE_PROTECTED: Self = Self::new(0x7, 0x27, 0x00);
     /// 7/27/07: space allocation failed write protect. Linux turns it into ENOSPC.
     pub const SPACE_ALLOCATION_FAILED: Self = Self::new(0x7, 0x27, 0x07);
+
+    /// E/1D/00: miscompare during verify operation.
+    pub const MISCOMPARE: Self = Self::new(0xE, 0x1D, 0x00);
 
     /// Bytes of fixed-format sense data.
     pub const FIXED_LEN: usize = 18;
@@ -86,6 +91,8 @@ impl CheckCondition {
     pub const INVALID_FIELD: Self = Self::invalid(Sense::INVALID_FIELD_IN_CDB);
     /// 5/21/00 for blocks beyond the end.
     pub const OUT_OF_RANGE: Self = Self::execution(Sense::LBA_OUT_OF_RANGE);
+    /// 5/21/00 for more blocks than the guest's buffer holds, as Hyper-V says it.
+    pub const OUT_OF_BUFFER: Self = Self::invalid(Sense::LBA_OUT_OF_RANGE);
     /// 5/24/00 for a buffer that is too small.
     pub const OVERRUN: Self = Self { sense: Sense::INVALID_FIELD_IN_CDB, cause: Cause::DataOverrun };
 

@@ -1,5 +1,6 @@
 //! Vital product data pages (spec storvsc section 6.1).
 
+use super::limits::{MAX_UNMAP_DESCRIPTORS, MAX_WRITE_SAME};
 use super::{CheckCondition, Disk, inquiry};
 
 const SUPPORTED_PAGES: u8 = 0x00;
@@ -25,6 +26,16 @@ const PAGES: [u8; 7] = [
 const VIRTUAL_DEVICE_GUID: [u8; 16] =
     [0x15, 0x8f, 0xa9, 0x89, 0x28, 0xc9, 0x8b, 0x4d, 0x94, 0xcd, 0xef, 0x51, 0xfa, 0xa9, 0x9d, 0x33];
 
+/// Of the block limits: bit 31 says that the alignment below it means something.
+const UNMAP_ALIGNMENT_VALID: u32 = 1 << 31;
+
+/// LBPU, LBPWS and LBPWS10. Guests prefer UNMAP to discard; to zero, they use WRITE SAME with its UNMAP bit.
+const UNMAP_AND_WRITE_SAME: u8 = 0xE0;
+/// LBPRZ.
+const READS_ZERO: u8 = 0x04;
+const FULLY_PROVISIONED: u8 = 0;
+const THIN: u8 = 2;
+
 /// First four bytes of the NAA designator: type 6, and Microsoft's company id.
 const NAA_PREFIX: [u8; 4] = [0x60, 0x02, 0x24, 0x80];
 
@@ -41,7 +52,7 @@ pub(super) fn page(disk: &Disk, page: u8, out: &mut Vec<u8>) -> Result<(), Check
         DEVICE_IDENTIFICATION => device_identification(&disk.identity().guid, out),
         BLOCK_LIMITS => block_limits(disk, out),
         BLOCK_CHARACTERISTICS => block_characteristics(disk, out),
-        PROVISIONING => out.extend_from_slice(&[0; 4]), // no threshold, no UNMAP, fully provisioned
+        PROVISIONING => provisioning(disk, out),
         VIRTUAL_DEVICE => {
             out.extend_from_slice(&[1, 0, 0, 0]);
             out.extend_from_slice(&VIRTUAL_DEVICE_GUID);
@@ -72,9 +83,32 @@ fn block_limits(disk: &Disk, out: &mut Vec<u8>) {
     let mut page = [0; 0x3C];
     let granularity = 1u16 << disk.physical_exponent();
     page[2..4].copy_from_slice(&granularity.to_be_bytes());
+    page[0] = 0x01; // WSNZ: WRITE SAME of no blocks means nothing
     page[4..8].copy_from_slice(&disk.max_transfer_blocks().to_be_bytes());
-    // No UNMAP, no WRITE SAME, no atomic writes: all zero.
+    if let Some(discard) = disk.discard() {
+        // As many blocks as can be said, in so many descriptors; best whole granules from block 0 on. To Windows, 0 means "no UNMAP".
+        let granularity = (discard.granularity / disk.block_size().bytes()).max(1);
+        page[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
+        page[20..24].copy_from_slice(&MAX_UNMAP_DESCRIPTORS.to_be_bytes());
+        page[24..28].copy_from_slice(&granularity.to_be_bytes());
+        page[28..32].copy_from_slice(&UNMAP_ALIGNMENT_VALID.to_be_bytes());
+    }
+    let same = MAX_WRITE_SAME >> disk.block_size().shift();
+    page[32..40].copy_from_slice(&same.to_be_bytes());
+    // No COMPARE AND WRITE, no atomic writes: all zero.
     out.extend_from_slice(&page);
+}
+
+/// Which commands give up blocks, and what those then read as. The first byte is the size of threshold sets, as an exponent; no threshold
+/// is ever reported, but Hyper-V states one at which 32 bits count the disk.
+fn provisioning(disk: &Disk, out: &mut Vec<u8>) {
+    let exponent = (u64::BITS - disk.last_lba().leading_zeros()).saturating_sub(32).max(1) as u8;
+    let (commands, kind) = match disk.discard() {
+        None => (0, FULLY_PROVISIONED),
+        Some(discard) if discard.zeroes => (UNMAP_AND_WRITE_SAME | READS_ZERO, THIN),
+        Some(_) => (UNMAP_AND_WRITE_SAME, THIN),
+    };
+    out.extend_from_slice(&[exponent, commands, kind, 0]);
 }
 
 fn block_characteristics(disk: &Disk, out: &mut Vec<u8>) {

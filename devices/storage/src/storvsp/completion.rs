@@ -17,6 +17,8 @@ pub struct Completion {
 enum Outcome {
     Good { bytes: u32 },
     Check(CheckCondition),
+    Conflict,
+    QueueFull,
     InvalidLun,
     Malformed,
 }
@@ -32,6 +34,14 @@ impl Completion {
 
     pub(super) const fn invalid_lun(packet_length: u8) -> Self {
         Self { packet_length, outcome: Outcome::InvalidLun }
+    }
+
+    pub(super) const fn conflict(packet_length: u8) -> Self {
+        Self { packet_length, outcome: Outcome::Conflict }
+    }
+
+    pub(super) const fn queue_full(packet_length: u8) -> Self {
+        Self { packet_length, outcome: Outcome::QueueFull }
     }
 
     /// Too short to hold a request.
@@ -74,6 +84,17 @@ impl Completion {
                 request.scsi_status = scsi::CHECK_CONDITION;
                 request.cdb_or_sense[..Sense::FIXED_LEN].copy_from_slice(&condition.sense.to_fixed());
                 status
+            }
+            // These two are statuses of their own, without sense data.
+            Outcome::Conflict => {
+                request.srb_status = srb::ERROR;
+                request.scsi_status = scsi::RESERVATION_CONFLICT;
+                NtStatus::IoDeviceError
+            }
+            Outcome::QueueFull => {
+                request.srb_status = srb::BUSY;
+                request.scsi_status = scsi::TASK_SET_FULL;
+                NtStatus::DeviceBusy
             }
             Outcome::InvalidLun | Outcome::Malformed => {
                 request.srb_status = srb::INVALID_LUN;

@@ -85,14 +85,41 @@ impl Srb {
         self.cdb[0] == INQUIRY
     }
 
+    /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it had use for some only: guests count the
+    /// rest as not transferred.
+    pub fn sent(&self) -> u32 {
+        match self.transfer {
+            Transfer::ToDisk(length) => length,
+            Transfer::ToGuest(_) | Transfer::None => 0,
+        }
+    }
+
     /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be a short transfer.
     pub fn good(&self, bytes: u32) -> Completion {
         Completion::good(self.packet_length, bytes)
     }
 
+    /// How a command without data for the guest ended.
+    pub fn end(&self, result: Result<(), CheckCondition>) -> Completion {
+        match result {
+            Ok(()) => self.good(self.sent()),
+            Err(condition) => self.check(condition),
+        }
+    }
+
     /// CHECK CONDITION; no data counts as moved.
     pub fn check(&self, condition: CheckCondition) -> Completion {
         Completion::check(self.packet_length, condition)
+    }
+
+    /// RESERVATION CONFLICT.
+    pub fn conflict(&self) -> Completion {
+        Completion::conflict(self.packet_length)
+    }
+
+    /// TASK SET FULL: the guest is to send it again when something else has ended.
+    pub fn queue_full(&self) -> Completion {
+        Completion::queue_full(self.packet_length)
     }
 
     /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for a passing condition.

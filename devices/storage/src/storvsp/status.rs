@@ -8,6 +8,8 @@ pub enum NtStatus {
     Success = 0,
     /// STATUS_BUFFER_OVERFLOW: the buffer was too small.
     BufferOverflow = 0x8000_0005,
+    /// Not now: ask again.
+    DeviceBusy = 0x8000_0011,
     /// The request itself is wrong.
     InvalidParameter = 0xC000_000D,
     /// The protocol version or revision is not known.
@@ -24,6 +26,7 @@ pub enum NtStatus {
 pub(super) mod srb {
     pub(in super::super) const SUCCESS: u8 = 0x01;
     pub(in super::super) const ERROR: u8 = 0x04;
+    pub(in super::super) const BUSY: u8 = 0x05;
     pub(in super::super) const INVALID_REQUEST: u8 = 0x06;
     pub(in super::super) const DATA_OVERRUN: u8 = 0x12;
     pub(in super::super) const INVALID_LUN: u8 = 0x20;
@@ -35,4 +38,6 @@ pub(super) mod srb {
 pub(super) mod scsi {
     pub(in super::super) const GOOD: u8 = 0x00;
     pub(in super::super) const CHECK_CONDITION: u8 = 0x02;
+    pub(in super::super) const RESERVATION_CONFLICT: u8 = 0x18;
+    pub(in super::super) const TASK_SET_FULL: u8 = 0x28;
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use vmbus_host::log::Limiter;
 use vmbus_ring::{Packet, PacketKind};
 
+use super::jobs::Jobs;
 use super::outbox::Outbox;
-use super::ports::Ports;
+use super::ports::{Port, Ports};
 use super::resets::Resets;
 use super::slots::{InFlight, Slots};
 use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
 use crate::controller::Controller;
-use crate::lun::Lun;
-use crate::scsi::{self, CheckCondition, Command, Decision, IoKind, Transfer};
+use crate::scsi::{self, CheckCondition, Command, Decision, Io, IoKind, Job, Transfer};
 use crate::storvsp::{Action, Completion, MAX_PACKET, Malformed, Reply, Session, Srb};
 
 /// All that a worker knows, except its channel.
@@ -21,6 +21,7 @@ pub(super) struct Engine {
     session: Session,
     pub(super) ports: Ports,
     pub(super) slots: Slots,
+    jobs: Jobs,
     pub(super) outbox: Outbox,
     resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
@@ -50,6 +51,23 @@ struct Sender {
     completion_requested: bool,
 }
 
+impl Sender {
+    /// What is to be remembered of its request.
+    fn request(self, srb: &Srb, epoch: u32, operation: Operation, (offset, length): (u64, u64)) -> InFlight {
+        let Self { transaction_id, completion_requested } = self;
+        InFlight {
+            transaction_id,
+            completion_requested,
+            srb: *srb,
+            operation,
+            offset,
+            length,
+            epoch,
+            job: None,
+        }
+    }
+}
+
 impl Engine {
     pub(super) fn new(controller: Arc<Controller>, session: Session, slots: Slots) -> Self {
         let mut ports = Ports::new();
@@ -59,6 +77,7 @@ impl Engine {
             session,
             ports,
             slots,
+            jobs: Jobs::default(),
             outbox: Outbox::default(),
             resets: Resets::default(),
             subchannels: None,
@@ -146,12 +165,16 @@ impl Engine {
         if self.slots.count() == 0 {
             return false;
         }
-        let Self { ports, slots, outbox, resets, done, .. } = self;
+        let Self { ports, slots, jobs, outbox, resets, done, .. } = self;
         let mut any = false;
-        ports.poll(done, |lun, done| {
+        ports.poll(done, |port, done| {
             any = true;
-            finish(lun, done, slots, outbox, resets);
+            finish(port, done, slots, jobs, outbox, resets);
         });
+        if any && self.jobs.parts() != 0 {
+            // What comes after the parts that ended.
+            self.ports.submit();
+        }
         any
     }
 
@@ -171,7 +194,7 @@ impl Engine {
                 self.subchannels = Some(total);
             }
             Action::Reset(reply) => {
-                let in_flight = self.slots.count();
+                let in_flight = self.slots.count() - self.jobs.parts() + self.jobs.count();
                 let waits =
                     sender.completion_requested && self.resets.begin(sender.transaction_id, reply, in_flight);
                 if !waits {
@@ -213,11 +236,15 @@ impl Engine {
                 _ => Err(CheckCondition::INVALID_FIELD),
             };
         }
+        if let Ok(Decision::LbaStatus(query)) = decision {
+            decision = port.lun.lba_status(query, &mut self.reply).map(|()| Decision::Reply);
+        }
         let (operation, offset, length) = match decision {
-            Ok(Decision::Io(io)) => (io.kind.into(), io.offset, io.length),
+            Ok(Decision::Io(Io { kind, range })) => (kind.into(), range.offset, range.length),
             Ok(Decision::Flush) => (Operation::Flush, 0, 0),
+            Ok(Decision::Job(job)) => return self.begin(sender, srb, *job, buffer),
             other => {
-                let completion = conclude(srb, other, &self.reply, &buffer);
+                let completion = conclude(srb, &other, &self.reply, &buffer);
                 if completion.is_good() {
                     port.lun.counters.answered(self.reply.len());
                 } else {
@@ -227,21 +254,43 @@ impl Engine {
                 return Some(buffer);
             }
         };
+        let moved = if moves_bytes(operation) { length } else { 0 };
         let fault = port.fault();
-        if fault.is_some() || buffer.select(0, length as usize).is_err() {
+        if fault.is_some() || buffer.select(0, moved as usize).is_err() {
             // A buffer too short cannot be: the request was validated against it.
             let condition = fault.map_or(CheckCondition::INVALID_FIELD, |error| error.condition(operation));
             port.lun.counters.failed();
             self.answer(sender, srb.check(condition).reply());
             return Some(buffer);
         }
-        let Sender { transaction_id, completion_requested } = sender;
-        let (srb, epoch) = (*srb, self.resets.epoch());
-        let in_flight =
-            InFlight { transaction_id, completion_requested, srb, operation, offset, length, epoch };
+        let in_flight = sender.request(srb, self.resets.epoch(), operation, (offset, length));
         let id = self.slots.insert(in_flight);
-        port.push(IoRequest { id, operation, offset, length: length.into(), buffer });
-        self.taken_bytes = self.taken_bytes.saturating_add(length);
+        port.push(IoRequest { id, operation, offset, length, buffer });
+        self.taken_bytes = self.taken_bytes.saturating_add(moved as u32);
+        None
+    }
+
+    /// Begins a command of several requests.
+    fn begin(&mut self, sender: Sender, srb: &Srb, job: Job, buffer: Box<IoBuffer>) -> Option<Box<IoBuffer>> {
+        let port = srb.address.local_lun().and_then(|lun| self.ports.get_mut(lun))?;
+        let refusal = match port.fault() {
+            Some(error) => {
+                port.lun.counters.failed();
+                Some(srb.check(error.condition(Operation::Flush)))
+            }
+            None if !self.jobs.has_room() => Some(srb.queue_full()),
+            None => None,
+        };
+        if let Some(completion) = refusal {
+            self.answer(sender, completion.reply());
+            return Some(buffer);
+        }
+        // Each part overwrites what it does where.
+        let in_flight = sender.request(srb, self.resets.epoch(), Operation::Flush, (0, 0));
+        let over = self.jobs.begin(in_flight, job, buffer, port, &mut self.slots);
+        if let Some(result) = over {
+            self.answer(sender, srb.end(result).reply());
+        }
         None
     }
 
@@ -260,7 +309,7 @@ impl Engine {
         let limit = allocation.min(srb.transfer.length()) as usize;
         let luns = self.ports.numbers().filter(|_| local);
         let result = scsi::report_luns(select, luns, limit, &mut self.reply);
-        conclude(srb, result.map(|()| Decision::Reply), &self.reply, buffer)
+        conclude(srb, &result.map(|()| Decision::Reply), &self.reply, buffer)
     }
 
     fn absent(
@@ -272,7 +321,7 @@ impl Engine {
         self.reply.clear();
         let is_inquiry = srb.is_inquiry();
         match scsi::execute_absent(command, is_inquiry, srb.address.lun, srb.transfer, &mut self.reply) {
-            Some(result) => conclude(srb, result.map(|()| Decision::Reply), &self.reply, buffer),
+            Some(result) => conclude(srb, &result.map(|()| Decision::Reply), &self.reply, buffer),
             None => srb.invalid_lun(),
         }
     }
@@ -291,32 +340,50 @@ fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
 /// Words a decision that needs no I/O, after writing its data to the guest.
 fn conclude(
     srb: &Srb,
-    decision: Result<Decision, CheckCondition>,
+    decision: &Result<Decision, CheckCondition>,
     reply: &[u8],
     buffer: &IoBuffer,
 ) -> Completion {
     match decision {
-        Err(condition) => srb.check(condition),
+        Err(condition) => srb.check(*condition),
+        Ok(Decision::Conflict) => srb.conflict(),
         Ok(Decision::Reply) if !reply.is_empty() => match buffer.guest().map(|guest| guest.write(0, reply)) {
             Some(Ok(())) => srb.good(reply.len() as u32),
             _ => srb.check(CheckCondition::INVALID_FIELD),
         },
-        Ok(_) => srb.good(0),
+        Ok(_) => srb.good(srb.sent()),
     }
 }
 
-/// Completes one I/O.
-fn finish(lun: &Lun, done: IoDone, slots: &mut Slots, outbox: &mut Outbox, resets: &mut Resets) {
-    slots.return_buffer(done.buffer);
-    let Some(request) = slots.remove(done.id) else { return };
-    let completion = match done.result {
-        Ok(()) => {
-            lun.counters.done(request.operation, request.length.into(), done.copied);
-            request.srb.good(request.length)
-        }
-        Err(error) => {
-            lun.failed(request.operation, request.offset, error);
-            request.srb.check(error.condition(request.operation))
+/// Takes one request back from its queue: completes the command, or goes on with it.
+fn finish(
+    port: &mut Port,
+    done: IoDone,
+    slots: &mut Slots,
+    jobs: &mut Jobs,
+    outbox: &mut Outbox,
+    resets: &mut Resets,
+) {
+    let Some(request) = slots.remove(done.id) else {
+        slots.return_buffer(done.buffer);
+        return;
+    };
+    let completion = if request.job.is_some() {
+        let Some(result) = jobs.part_done(&request, done, port, slots) else { return };
+        request.srb.end(result)
+    } else {
+        slots.return_buffer(done.buffer);
+        match done.result {
+            Ok(()) => {
+                port.lun.counters.done(request.operation, request.length, done.copied);
+                let moved =
+                    if moves_bytes(request.operation) { request.length as u32 } else { request.srb.sent() };
+                request.srb.good(moved)
+            }
+            Err(error) => {
+                port.lun.failed(request.operation, request.offset, error);
+                request.srb.check(error.condition(request.operation))
+            }
         }
     };
     if request.completion_requested {
@@ -325,11 +392,18 @@ fn finish(lun: &Lun, done: IoDone, slots: &mut Slots, outbox: &mut Outbox, reset
     resets.ended(request.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
 }
 
+/// The operation moves bytes between the guest and the medium; else its length is only that of a range.
+fn moves_bytes(operation: Operation) -> bool {
+    matches!(operation, Operation::Read | Operation::Write { .. })
+}
+
 impl From<IoKind> for Operation {
     fn from(kind: IoKind) -> Self {
         match kind {
             IoKind::Read => Self::Read,
             IoKind::Write { fua } => Self::Write { fua },
+            IoKind::Discard => Self::Discard,
+            IoKind::Zero { unmap } => Self::WriteZeroes { unmap },
         }
     }
 }

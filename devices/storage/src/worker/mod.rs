@@ -6,6 +6,7 @@
 
 mod engine;
 mod inline;
+mod jobs;
 mod outbox;
 mod ports;
 mod resets;

@@ -15,6 +15,8 @@ pub(super) struct Port {
     queue: Result<Box<dyn Queue>, IoError>,
     batch: Vec<IoRequest>,
     in_flight: usize,
+    /// Commands in several parts that are not finished; between two parts nothing is in flight.
+    pub(super) jobs: usize,
 }
 
 /// All of them. Looked at anew only when the controller's generation changed.
@@ -55,7 +57,7 @@ impl Ports {
                 (self.ports.len() - 1) as u8
             });
         }
-        self.leaving.extend(old.into_iter().filter(|old| old.in_flight != 0));
+        self.leaving.extend(old.into_iter().filter(Port::is_busy));
         true
     }
 
@@ -72,25 +74,26 @@ impl Ports {
 
     /// Hands every batch to its queue.
     pub(super) fn submit(&mut self) {
-        for port in self.ports.iter_mut().filter(|port| !port.batch.is_empty()) {
+        let ports = self.ports.iter_mut().chain(&mut self.leaving);
+        for port in ports.filter(|port| !port.batch.is_empty()) {
             if let Ok(queue) = &mut port.queue {
                 queue.submit(&mut port.batch);
             }
         }
     }
 
-    /// Gathers what is finished, with the LUN that it belongs to.
-    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&Lun, IoDone)) {
+    /// Gathers what is finished, with the port that it belongs to.
+    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut Port, IoDone)) {
         let ports = self.ports.iter_mut().chain(&mut self.leaving);
         for port in ports.filter(|port| port.in_flight != 0) {
             let Ok(queue) = &mut port.queue else { continue };
             queue.poll(done);
             port.in_flight = port.in_flight.saturating_sub(done.len());
             for done in done.drain(..) {
-                finish(&port.lun, done);
+                finish(port, done);
             }
         }
-        self.leaving.retain(|port| port.in_flight != 0);
+        self.leaving.retain(Port::is_busy);
     }
 
     /// Descriptors that say when a queue has something.
@@ -103,7 +106,12 @@ impl Ports {
 impl Port {
     fn new(lun: Arc<Lun>) -> Self {
         let queue = lun.backend.queue().map_err(IoError::from);
-        Self { lun, queue, batch: Vec::new(), in_flight: 0 }
+        Self { lun, queue, batch: Vec::new(), in_flight: 0, jobs: 0 }
+    }
+
+    /// Something is in flight, or will be.
+    fn is_busy(&self) -> bool {
+        self.in_flight != 0 || self.jobs != 0
     }
 
     /// Why requests cannot be queued, if they cannot.

@@ -17,7 +17,9 @@ pub(super) struct InFlight {
     pub(super) srb: Srb,
     pub(super) operation: Operation,
     pub(super) offset: u64,
-    pub(super) length: u32,
+    pub(super) length: u64,
+    /// The job that it is a part of; then only the job's end completes it.
+    pub(super) job: Option<u8>,
     /// Which resets it came before (see `resets`).
     pub(super) epoch: u32,
 }

@@ -37,6 +37,16 @@ impl Outcome {
         Self { srb, scsi: 2, length: 0, packet: 0xC000_0185, sense }
     }
 
+    /// RESERVATION CONFLICT: a status without sense.
+    pub fn conflict() -> Self {
+        Self { srb: 0x04, scsi: 0x18, length: 0, packet: 0xC000_0185, sense: [0; 3] }
+    }
+
+    /// TASK SET FULL: come again.
+    pub fn queue_full() -> Self {
+        Self { srb: 0x05, scsi: 0x28, length: 0, packet: 0x8000_0011, sense: [0; 3] }
+    }
+
     pub fn no_such_lun() -> Self {
         Self { srb: 0x20, scsi: 2, length: 0, packet: 0xC000_00C0, sense: [0; 3] }
     }

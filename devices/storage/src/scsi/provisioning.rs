@@ -1,0 +1,201 @@
+//! UNMAP, WRITE SAME and GET LBA STATUS: which blocks need room, and which are all alike (spec storvsc sections 6.4 and 6.5).
+
+use super::decision::ParametersKind;
+use super::fields::{be16, be32, be64};
+use super::limits::{MAX_LBA_DESCRIPTORS, MAX_WRITE_SAME};
+use super::{
+    BlockSize, CheckCondition, Decision, Disk, Io, IoKind, Job, LbaQuery, Parameters, Range, Sense, Transfer,
+};
+use crate::backend::Extent;
+
+const UNMAP_HEADER: usize = 8;
+const UNMAP_DESCRIPTOR: usize = 16;
+const STATUS_HEADER: u32 = 8;
+const STATUS_DESCRIPTOR: u32 = 16;
+
+/// Provisioning status of GET LBA STATUS.
+const MAPPED: u8 = 0;
+const DEALLOCATED: u8 = 1;
+
+impl Disk {
+    /// UNMAP. A list without room for its own header is refused, an empty one is good.
+    pub(super) fn unmap(&self, length: u16, transfer: Transfer) -> Result<Decision, CheckCondition> {
+        if self.discard().is_none() {
+            return Err(CheckCondition::INVALID_OPCODE);
+        }
+        self.check_writable()?;
+        match transfer {
+            _ if length == 0 => Ok(Decision::Good),
+            Transfer::ToDisk(room) if room >= length.into() && usize::from(length) >= UNMAP_HEADER => {
+                Ok(Decision::Parameters(Parameters { length: length.into(), kind: ParametersKind::Unmap }))
+            }
+            _ => Err(CheckCondition::INVALID_FIELD),
+        }
+    }
+
+    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing.
+    pub(super) fn unmap_list(&self, list: &[u8]) -> Result<Decision, CheckCondition> {
+        let descriptors = &list[UNMAP_HEADER..];
+        let stated = (usize::from(be16(list, 0)), usize::from(be16(list, 2)));
+        if stated != (list.len() - 2, descriptors.len())
+            || !descriptors.len().is_multiple_of(UNMAP_DESCRIPTOR)
+        {
+            return Err(CheckCondition::INVALID_FIELD);
+        }
+        let mut ranges = Vec::new();
+        for descriptor in descriptors.chunks_exact(UNMAP_DESCRIPTOR) {
+            let (lba, blocks) = (be64(descriptor, 0), be32(descriptor, 8));
+            self.check_range(lba, blocks)?;
+            if blocks != 0 {
+                ranges.push(self.range(lba, blocks));
+            }
+        }
+        Ok(match *ranges {
+            [] => Decision::Good,
+            // What Linux sends: always one.
+            [range] => Decision::Io(Io { kind: IoKind::Discard, range }),
+            _ => Decision::Job(Box::new(Job::Discard(ranges))),
+        })
+    }
+
+    /// WRITE SAME. `data`: the guest sends the block; else it is zero.
+    pub(super) fn write_same(
+        &self,
+        (lba, blocks): (u64, u32),
+        unmap: bool,
+        data: bool,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
+        self.check_writable()?;
+        self.check_same_length(blocks)?;
+        self.check_range(lba, blocks)?;
+        let range = self.range(lba, blocks);
+        if unmap && self.discard().is_none() {
+            return Err(CheckCondition::INVALID_FIELD);
+        }
+        if data {
+            self.one_block(ParametersKind::WriteSame { range, unmap }, transfer)
+        } else {
+            Ok(Decision::Io(Io { kind: IoKind::Zero { unmap }, range }))
+        }
+    }
+
+    /// A block of zeroes needs no data moved. Only that may be unmapped: anything else would read back wrong.
+    pub(super) fn write_same_block(&self, range: Range, unmap: bool, block: &[u8]) -> Decision {
+        if block.iter().all(|&byte| byte == 0) {
+            Decision::Io(Io { kind: IoKind::Zero { unmap }, range })
+        } else {
+            Decision::Job(Box::new(Job::Fill { range, block: block.into() }))
+        }
+    }
+
+    /// GET LBA STATUS of the blocks from `lba` on.
+    pub(super) fn lba_status(
+        &self,
+        lba: u64,
+        allocation: u32,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
+        self.check_range(lba, 1)?;
+        let Transfer::ToGuest(buffer) = transfer else { return Err(CheckCondition::OVERRUN) };
+        let room = allocation.min(buffer);
+        if room < STATUS_HEADER + STATUS_DESCRIPTOR {
+            return Err(CheckCondition::OVERRUN);
+        }
+        let descriptors = ((room - STATUS_HEADER) / STATUS_DESCRIPTOR).min(MAX_LBA_DESCRIPTORS);
+        let offset = lba << self.block_size().shift();
+        let range = Range { offset, length: self.capacity() - offset };
+        Ok(Decision::LbaStatus(LbaQuery { range, descriptors, room }))
+    }
+
+    /// Asks for the block that `kind` needs.
+    pub(super) fn one_block(
+        &self,
+        kind: ParametersKind,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
+        let length = self.block_size().bytes();
+        match transfer {
+            Transfer::ToDisk(room) if room >= length => Ok(Decision::Parameters(Parameters { length, kind })),
+            _ => Err(CheckCondition::INVALID_FIELD),
+        }
+    }
+
+    /// Commands that spread one block: none (WSNZ) and more than page 0xB0 says are refused.
+    pub(super) fn check_same_length(&self, blocks: u32) -> Result<(), CheckCondition> {
+        let bytes = u64::from(blocks) << self.block_size().shift();
+        if (1..=MAX_WRITE_SAME).contains(&bytes) { Ok(()) } else { Err(CheckCondition::INVALID_FIELD) }
+    }
+
+    fn check_writable(&self) -> Result<(), CheckCondition> {
+        if self.is_read_only() { Err(CheckCondition::execution(Sense::WRITE_PROTECTED)) } else { Ok(()) }
+    }
+}
+
+/// Words the answer to GET LBA STATUS, where `extent` tells of the medium. Blocks that are partly in use are in use, neighbours of one
+/// state are one descriptor, and the work is bounded by the descriptors asked for.
+///
+/// # Errors
+/// The first of `extent`'s.
+pub fn lba_status<E>(
+    query: LbaQuery,
+    block_size: BlockSize,
+    mut extent: impl FnMut(u64) -> Result<Extent, E>,
+    out: &mut Vec<u8>,
+) -> Result<(), E> {
+    let start = out.len();
+    let shift = block_size.shift();
+    out.extend_from_slice(&[0; STATUS_HEADER as usize]);
+    let end = query.range.offset + query.range.length;
+    let mut at = query.range.offset;
+    // The state and the first byte of what has no descriptor yet.
+    let mut open: Option<(u64, bool)> = None;
+    let mut left = query.descriptors;
+    // Neighbours of one state cost calls, but no descriptors.
+    let mut calls = query.descriptors.saturating_mul(2);
+    while at < end && left > 0 && calls > 0 {
+        calls -= 1;
+        let found = extent(at)?;
+        let stop = at.saturating_add(found.length).min(end);
+        let (next, mapped) = if found.mapped {
+            (stop.next_multiple_of(block_size.bytes().into()).max(at + u64::from(block_size.bytes())), true)
+        } else {
+            let whole = stop >> shift << shift;
+            if whole > at { (whole, false) } else { (at + u64::from(block_size.bytes()), true) }
+        };
+        if let Some((first, state)) = open
+            && state != mapped
+        {
+            put_descriptors(first, at, state, shift, &mut left, out);
+            open = None;
+        }
+        let (first, _) = *open.get_or_insert((at, mapped));
+        at = next.min(end);
+        // As many blocks as one descriptor can say.
+        if (at - first) >> shift >= u64::from(u32::MAX) {
+            put_descriptors(first, at, mapped, shift, &mut left, out);
+            open = None;
+        }
+    }
+    if let Some((first, state)) = open {
+        put_descriptors(first, at, state, shift, &mut left, out);
+    }
+    // The length counts what follows it.
+    let length = (out.len() - start - 4) as u32;
+    out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    out.truncate(start + query.room as usize);
+    Ok(())
+}
+
+/// The bytes from `first` to `end`, all of one state, in as many descriptors as their 32-bit counts need and `left` allows.
+fn put_descriptors(first: u64, end: u64, mapped: bool, shift: u32, left: &mut u32, out: &mut Vec<u8>) {
+    let (mut lba, end) = (first >> shift, end >> shift);
+    while lba < end && *left > 0 {
+        let blocks = u32::try_from(end - lba).unwrap_or(u32::MAX);
+        out.extend_from_slice(&lba.to_be_bytes());
+        out.extend_from_slice(&blocks.to_be_bytes());
+        out.extend_from_slice(&[if mapped { MAPPED } else { DEALLOCATED }, 0, 0, 0]);
+        lba += u64::from(blocks);
+        *left -= 1;
+    }
+}
