@@ -22,7 +22,7 @@ pub use buffer::IoBuffer;
 pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
 pub use ram::RamDisk;
-pub use raw::{OpenError, RawFile};
+pub use raw::{CacheMode, IoMode, OpenError, RawFile, RawOptions};
 
 use crate::scsi::BlockSize;
 use crate::worker;

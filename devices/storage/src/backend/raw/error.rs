@@ -60,6 +60,23 @@ pub enum OpenError {
         /// Its bytes.
         size: u64,
     },
+    /// The page cache was to be left out, and cannot be.
+    #[error("the storage of disk image '{}' has no direct I/O; use cache=writeback", .path.display())]
+    NoDirect {
+        /// The image.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// io_uring was asked for by name, and cannot be had.
+    #[error("disk image '{}' cannot be used through io_uring, which this kernel does not have or does not allow; use io=auto or io=threads",
+        .path.display())]
+    NoUring {
+        /// The image.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// Any other error of open(2).
     #[error("cannot open disk image '{}'", .path.display())]
     Open {

@@ -1,26 +1,48 @@
 //! Raw images: a file or a block device whose bytes are the disk's.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `image` | the open file, and what has been learnt of it |
+//! | `task` | a request as a series of system calls. Makes none |
+//! | `call` | one system call |
+//! | `uring`, `threads`, `sync` | who makes them: three queues that mean the same |
 
+mod bounce;
+mod call;
 mod device;
+mod direct;
 mod error;
+mod image;
 mod lock;
-mod queue;
+mod options;
+mod sync;
+mod task;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod uring;
 mod vectored;
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tracing::info;
 
 pub use error::OpenError;
+pub use options::{CacheMode, IoMode, RawOptions, UnknownMode};
 
-use super::{Backend, Geometry, Queue};
+use super::{Backend, Discard, Extent, Geometry, IoError, Queue};
 use crate::scsi::BlockSize;
-use queue::{RawQueue, Shared};
+use direct::Direct;
+use image::Image;
+use sync::SyncQueue;
+use threads::{Pool, ThreadedQueue};
+use uring::UringQueue;
 
 /// What most storage under an image file works in; told to the guest as the physical block size.
 const FILE_PHYSICAL_BLOCK: u32 = 4096;
@@ -28,9 +50,16 @@ const FILE_PHYSICAL_BLOCK: u32 = 4096;
 /// An open raw image, locked against a second user.
 #[derive(Debug)]
 pub struct RawFile {
-    shared: Arc<Shared>,
-    geometry: Geometry,
+    image: Arc<Image>,
+    physical_block_size: u32,
+    discard: Option<Discard>,
     identity: PathBuf,
+    /// As chosen; never `Auto`.
+    io: IoMode,
+    /// io_uring was asked for by name.
+    forced: bool,
+    /// The threads of the queues that are open, if they have any.
+    pool: Mutex<Weak<Pool>>,
 }
 
 impl RawFile {
@@ -39,6 +68,15 @@ impl RawFile {
     /// # Errors
     /// [`OpenError`]: what is wrong with the image, and what to do.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
+        Self::open_with(path, &RawOptions { read_only, ..RawOptions::default() })
+    }
+
+    /// The same, as `options` say.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is wrong with the image or the options, and what to do.
+    pub fn open_with(path: &Path, options: &RawOptions) -> Result<Self, OpenError> {
+        let read_only = options.read_only;
         let file = OpenOptions::new()
             .read(true)
             .write(!read_only)
@@ -64,30 +102,68 @@ impl RawFile {
         };
         check_size(path, capacity)?;
         clear_nonblock(&file).map_err(inspect)?;
-        let identity = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let geometry = Geometry {
-            capacity,
-            block_size: BlockSize::B512,
-            physical_block_size,
-            read_only,
-            write_cache: true,
-            rotational: false,
-            discard: None,
+        let discard = match kind.is_file() {
+            _ if read_only => None,
+            true if call::knows_punching(&file, capacity) => {
+                let granularity = metadata.blksize().clamp(512, 1 << 20).next_power_of_two() as u32;
+                Some(Discard { granularity, zeroes: true })
+            }
+            true => None,
+            false => device::discard(&file),
         };
-        Ok(Self { shared: Arc::new(Shared::new(file, capacity, read_only)), geometry, identity })
+        let direct = match options.cache {
+            CacheMode::Writeback => None,
+            CacheMode::None => {
+                let no_direct = |source| OpenError::NoDirect { path: path.to_owned(), source };
+                Some(Direct::open(&file, read_only).map_err(no_direct)?)
+            }
+        };
+        let mut image = Image::new(file, direct, capacity, read_only, !kind.is_file());
+        let io = choose(path, options.io, &mut image)?;
+        Ok(Self {
+            image: Arc::new(image),
+            physical_block_size,
+            discard,
+            identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+            io,
+            forced: options.io == IoMode::Uring,
+            pool: Mutex::default(),
+        })
+    }
+
+    /// How requests reach the kernel: what [`IoMode::Auto`] came to.
+    pub fn io_mode(&self) -> IoMode {
+        self.io
+    }
+
+    fn pool(&self) -> Arc<Pool> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Pool::new(Arc::clone(&self.image)));
+            *pool = Arc::downgrade(&new);
+            new
+        })
     }
 }
 
 /// The locked file, for formats that keep more in it than the disk's bytes.
 impl AsFd for RawFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.shared.file().as_fd()
+        self.image.file.as_fd()
     }
 }
 
 impl Backend for RawFile {
     fn geometry(&self) -> Geometry {
-        self.geometry
+        Geometry {
+            capacity: self.image.capacity(),
+            block_size: BlockSize::B512,
+            physical_block_size: self.physical_block_size,
+            read_only: self.image.read_only,
+            write_cache: true,
+            rotational: false,
+            discard: self.discard,
+        }
     }
 
     fn identity(&self) -> &[u8] {
@@ -95,7 +171,39 @@ impl Backend for RawFile {
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(RawQueue::new(Arc::clone(&self.shared))))
+        match self.io {
+            IoMode::Sync => return Ok(Box::new(SyncQueue::new(Arc::clone(&self.image)))),
+            IoMode::Threads => {}
+            IoMode::Auto | IoMode::Uring => match UringQueue::new(Arc::clone(&self.image)) {
+                Ok(queue) => return Ok(Box::new(queue)),
+                Err(error) if self.forced => return Err(error),
+                Err(error) => info!(%error, "no more io_uring to be had: a disk's queue uses threads"),
+            },
+        }
+        Ok(Box::new(ThreadedQueue::new(self.pool())?))
+    }
+
+    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
+        self.image.extent(offset)
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.image.resize(capacity)
+    }
+}
+
+/// Settles what [`IoMode::Auto`] comes to, and opens what a ring needs while files can be opened.
+fn choose(path: &Path, io: IoMode, image: &mut Image) -> Result<IoMode, OpenError> {
+    if matches!(io, IoMode::Threads | IoMode::Sync) {
+        return Ok(io);
+    }
+    match uring::probe().and_then(|()| direct::reopen(&image.file, image.read_only, 0)) {
+        Ok(file) => {
+            image.unlocked = Some(file);
+            Ok(IoMode::Uring)
+        }
+        Err(source) if io == IoMode::Uring => Err(OpenError::NoUring { path: path.to_owned(), source }),
+        Err(_) => Ok(IoMode::Threads),
     }
 }
 

@@ -1,14 +1,15 @@
 //! Raw images: opening, locking, and I/O that the system does only in part.
 
-use std::io;
+mod modes;
+mod steps;
+
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use vmm_sys_util::tempfile::TempFile;
 
-use super::vectored::{MAX_PIECES, move_all};
 use super::*;
-use crate::backend::conformance::{CAPACITY, check, check_read_only, check_reopen, run};
+use crate::backend::conformance::run;
 use crate::backend::{IoBuffer, IoError, IoRequest, Operation};
 
 fn image(size: u64) -> TempFile {
@@ -157,92 +158,4 @@ fn test_read_only_image_cannot_be_written() {
     assert!(backend.geometry().read_only);
     let written = one(&backend, Operation::Write { fua: false }, 0, vec![1; 512]);
     assert_eq!(written, Err(IoError::ReadOnly));
-}
-
-#[test]
-fn test_raw_file_conforms() {
-    let files = std::cell::RefCell::new(Vec::new());
-    check(|| {
-        let file = image(CAPACITY);
-        let raw = RawFile::open(file.as_path(), false).unwrap();
-        files.borrow_mut().push(file);
-        Arc::new(raw)
-    });
-}
-
-#[test]
-fn test_read_only_raw_file_conforms() {
-    let file = image(CAPACITY);
-    check_read_only(|| Arc::new(RawFile::open(file.as_path(), true).unwrap()));
-}
-
-#[test]
-fn test_raw_file_keeps_what_was_flushed() {
-    let file = image(CAPACITY);
-    check_reopen(|| Arc::new(RawFile::open(file.as_path(), false).unwrap()));
-}
-
-/// Reads from `source` as a system would that does at most `most` bytes at a time and is interrupted before each third step.
-fn copy_in_steps(source: &[u8], offset: u64, sizes: &[usize], most: usize) -> Result<Vec<u8>, IoError> {
-    let mut parts: Vec<Vec<u8>> = sizes.iter().map(|&size| vec![0xEE; size]).collect();
-    let mut pieces: Vec<libc::iovec> = parts
-        .iter_mut()
-        .map(|part| libc::iovec { iov_base: part.as_mut_ptr().cast(), iov_len: part.len() })
-        .collect();
-    let mut steps = 0;
-    let result = move_all(&mut pieces, offset, |pieces, at| {
-        steps += 1;
-        if steps % 3 == 1 {
-            return Err(io::ErrorKind::Interrupted.into());
-        }
-        assert!(pieces.len() <= MAX_PIECES);
-        let mut left = &source[(at as usize).min(source.len())..];
-        left = &left[..left.len().min(most)];
-        let mut moved = 0;
-        for piece in pieces {
-            let len = piece.iov_len.min(left.len());
-            // SAFETY: the piece lies in one of `parts`, and `left` has at least `len` bytes.
-            unsafe { std::ptr::copy_nonoverlapping(left.as_ptr(), piece.iov_base.cast(), len) };
-            left = &left[len..];
-            moved += len;
-        }
-        Ok(moved)
-    });
-    result.map(|()| parts.concat())
-}
-
-#[test]
-fn test_short_and_interrupted_steps_are_continued_to_the_last_byte() {
-    let source: Vec<u8> = (0..20_000_u32).map(|at| ((at * 7) >> 3) as u8).collect();
-    let many = vec![3; 3000];
-    let layouts: [&[usize]; 4] = [&[4096], &[1, 511, 512, 3072], &[512; 16], &many];
-    for sizes in layouts {
-        for most in [1, 7, 512, 513, usize::MAX] {
-            let total: usize = sizes.iter().sum();
-            assert_eq!(copy_in_steps(&source, 100, sizes, most).unwrap(), source[100..100 + total]);
-        }
-    }
-}
-
-#[test]
-fn test_end_of_file_in_the_middle_is_an_error() {
-    assert_eq!(copy_in_steps(&[0; 1000], 500, &[512, 512], 300), Err(IoError::EndOfImage));
-}
-
-#[test]
-fn test_errors_after_a_part_end_the_request_with_their_meaning() {
-    for (code, expected) in [
-        (libc::ENOSPC, IoError::NoSpace),
-        (libc::EDQUOT, IoError::NoSpace),
-        (libc::EROFS, IoError::ReadOnly),
-        (libc::EIO, IoError::Os(libc::EIO)),
-    ] {
-        let mut bytes = [0; 64];
-        let mut pieces = [libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 }];
-        let mut first = true;
-        let result = move_all(&mut pieces, 0, |_, _| {
-            if std::mem::take(&mut first) { Ok(16) } else { Err(io::Error::from_raw_os_error(code)) }
-        });
-        assert_eq!(result, Err(expected));
-    }
 }

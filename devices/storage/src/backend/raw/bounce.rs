@@ -1,0 +1,71 @@
+//! Memory that any storage can reach, for data that lies where it cannot.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+/// Bytes of a [`Bounce`]: longer requests go through it in parts, so that a guest cannot make us hold much of it.
+pub(super) const BOUNCE: usize = 64 << 10;
+
+const LAYOUT: Layout = match Layout::from_size_align(BOUNCE, 4096) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a power of two"),
+};
+
+/// An aligned buffer.
+#[derive(Debug)]
+pub(super) struct Bounce {
+    base: NonNull<u8>,
+}
+
+// SAFETY: it is plain memory, owned.
+unsafe impl Send for Bounce {}
+
+impl Bounce {
+    pub(super) fn new() -> Self {
+        // SAFETY: the layout has a size.
+        let base = NonNull::new(unsafe { alloc_zeroed(LAYOUT) });
+        Self { base: base.unwrap_or_else(|| handle_alloc_error(LAYOUT)) }
+    }
+
+    /// Where it begins: [`BOUNCE`] bytes.
+    pub(super) fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Fills it with the first `len` bytes of `pieces`, which lie in guest memory.
+    pub(super) fn gather(&mut self, pieces: &[libc::iovec], len: usize) {
+        each(pieces, len, |piece, at, count| {
+            // SAFETY: `at + count` is at most BOUNCE; the piece is mapped. The guest may write it meanwhile: any bytes will do.
+            unsafe { std::ptr::copy(piece, self.base.as_ptr().add(at), count) };
+        });
+    }
+
+    /// Empties its first `len` bytes into `pieces`.
+    pub(super) fn scatter(&self, pieces: &[libc::iovec], len: usize) {
+        each(pieces, len, |piece, at, count| {
+            // SAFETY: as in `gather`; the piece is meant to be written.
+            unsafe { std::ptr::copy(self.base.as_ptr().add(at), piece, count) };
+        });
+    }
+}
+
+impl Drop for Bounce {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.base.as_ptr(), LAYOUT) };
+    }
+}
+
+/// The first `len` bytes of `pieces`: address, distance from the start, bytes.
+fn each(pieces: &[libc::iovec], len: usize, mut act: impl FnMut(*mut u8, usize, usize)) {
+    let len = len.min(BOUNCE);
+    let mut at = 0;
+    for piece in pieces {
+        let count = piece.iov_len.min(len - at);
+        act(piece.iov_base.cast(), at, count);
+        at += count;
+        if at == len {
+            break;
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! Asynchronous I/O through io_uring: a batch by one system call, straight between the guest's pages and the file.
+//!
+//! The ring's own descriptor is the queue's event: it is readable while there are completions, and taking them clears it, so that nothing
+//! is ever written or read to wake or to be woken.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::types::{Fixed, FsyncFlags};
+use io_uring::{IoUring, Probe, opcode, squeue};
+use tracing::error;
+
+use super::call::{Call, Memory, Way};
+use super::direct::reopen;
+use super::image::Image;
+use super::task::{Next, Task};
+use crate::backend::{IoDone, IoRequest, Queue};
+
+/// Requests that one ring works on at a time; more wait their turn. Storage rarely has deeper queues, and what bounces holds a buffer.
+const DEPTH: u32 = 256;
+
+/// `user_data` of the flush, which belongs to no task alone.
+const SYNC: u64 = u64::MAX;
+
+/// Registered files.
+const CACHED: Fixed = Fixed(0);
+const DIRECT: Fixed = Fixed(1);
+const FLUSHED: Fixed = Fixed(2);
+
+/// Whether the kernel has and allows all that [`UringQueue`] needs.
+///
+/// # Errors
+/// Why not: ENOSYS where there is no io_uring, EPERM where it is forbidden.
+pub(super) fn probe() -> io::Result<()> {
+    let ring = IoUring::new(2)?;
+    let mut known = Probe::new();
+    ring.submitter().register_probe(&mut known)?;
+    let needed = [
+        opcode::Readv::CODE,
+        opcode::Writev::CODE,
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+    ];
+    // Else completions could be lost, or iovecs would have to outlive their submission.
+    let sound = ring.params().is_feature_nodrop() && ring.params().is_feature_submit_stable();
+    if sound && needed.iter().all(|&code| known.is_supported(code)) {
+        return Ok(());
+    }
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// One worker's queue.
+pub(super) struct UringQueue {
+    ring: IoUring,
+    image: Arc<Image>,
+    /// For flushes alone: the kernel tells each open file once of what was lost, and no other queue's flush may take that away.
+    _flushed: File,
+    tasks: Vec<Option<Task>>,
+    free: Vec<u32>,
+    /// Tasks whose next call is to be made.
+    ready: VecDeque<u32>,
+    /// Requests that wait for a task to end.
+    waiting: VecDeque<IoRequest>,
+    /// Calls in the submission queue that the kernel has not taken, the first one first.
+    staged: VecDeque<u64>,
+    /// Calls that the kernel has taken.
+    in_kernel: usize,
+    /// Tasks of the flush under way, and those that came too late for it.
+    flushing: Vec<u32>,
+    to_flush: Vec<u32>,
+    done: Vec<IoDone>,
+    /// The kernel takes no more calls: they are made on this thread.
+    broken: bool,
+}
+
+impl UringQueue {
+    /// # Errors
+    /// The system's.
+    pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
+        let ring = IoUring::builder().dontfork().build(DEPTH * 2)?;
+        // Never the one that is locked: the kernel lets go of a ring's files some time after the ring is closed.
+        let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        // Where nothing can be opened any more, flushes share the other queues' descriptor.
+        let flushed = reopen(cached, image.read_only, 0).or_else(|_| cached.try_clone())?;
+        let direct = image.direct.as_ref().map_or(cached, |direct| &direct.file);
+        ring.submitter().register_files(&[cached, direct, &flushed].map(AsRawFd::as_raw_fd))?;
+        Ok(Self {
+            ring,
+            image,
+            _flushed: flushed,
+            tasks: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            staged: VecDeque::new(),
+            in_kernel: 0,
+            flushing: Vec::new(),
+            to_flush: Vec::new(),
+            done: Vec::new(),
+            broken: false,
+        })
+    }
+
+    /// Begins what may begin, makes every call that is due, and gives them to the kernel.
+    fn advance(&mut self) {
+        loop {
+            self.begin_waiting();
+            if let Some(id) = self.ready.pop_front() {
+                self.step(id);
+            } else if self.flushing.is_empty() && !self.to_flush.is_empty() {
+                self.begin_flush();
+            } else {
+                break;
+            }
+        }
+        self.enter();
+    }
+
+    fn begin_waiting(&mut self) {
+        while self.tasks.len() - self.free.len() < DEPTH as usize {
+            let Some(request) = self.waiting.pop_front() else { return };
+            let task = Some(Task::new(request));
+            let id = match self.free.pop() {
+                Some(id) => {
+                    self.tasks[id as usize] = task;
+                    id
+                }
+                None => {
+                    self.tasks.push(task);
+                    (self.tasks.len() - 1) as u32
+                }
+            };
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Makes a task's next call, or ends it.
+    fn step(&mut self, id: u32) {
+        let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) else { return };
+        match task.next(&self.image) {
+            Next::Done(result) => {
+                if let Some(task) = self.tasks[id as usize].take() {
+                    self.free.push(id);
+                    self.done.push(task.into_done(result));
+                }
+            }
+            Next::Call(Call::Sync) => self.to_flush.push(id),
+            Next::Call(call) => self.make(id.into(), call),
+        }
+    }
+
+    /// One flush for all who wait for one: each of them was submitted after what it is to cover.
+    fn begin_flush(&mut self) {
+        std::mem::swap(&mut self.flushing, &mut self.to_flush);
+        self.make(SYNC, Call::Sync);
+    }
+
+    fn make(&mut self, user_data: u64, call: Call) {
+        #[cfg(test)]
+        if let Some(result) = self.image.fault() {
+            return self.returned(user_data, result);
+        }
+        let Some(entry) = entry(call).filter(|_| !self.broken) else {
+            let result = call.perform(&self.image);
+            return self.returned(user_data, result);
+        };
+        // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
+        // dropped before (see `drop`).
+        match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
+            Ok(()) => self.staged.push_back(user_data),
+            // Cannot be: there is room for one call of each task, and a flush.
+            Err(_) => {
+                let result = call.perform(&self.image);
+                self.returned(user_data, result);
+            }
+        }
+    }
+
+    /// Gives what is staged to the kernel.
+    fn enter(&mut self) {
+        let mut tries = 0;
+        while !self.staged.is_empty() && !self.broken {
+            match self.ring.submit() {
+                Ok(taken) => {
+                    let taken = taken.min(self.staged.len());
+                    self.staged.drain(..taken);
+                    self.in_kernel += taken;
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The next completion is the occasion to try again.
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if self.in_kernel != 0 => return,
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if tries < 1000 => {
+                        tries += 1;
+                        std::thread::yield_now();
+                    }
+                    _ => self.give_up(&error),
+                },
+            }
+        }
+    }
+
+    /// Makes the calls that the kernel did not take here. The submission queue is never entered again, so that it cannot take them later.
+    fn give_up(&mut self, error: &io::Error) {
+        error!(%error, "io_uring takes no more requests: a disk goes on, one request at a time");
+        self.broken = true;
+        while let Some(user_data) = self.staged.pop_front() {
+            let call = match user_data {
+                SYNC => Call::Sync,
+                id => match self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
+                    Some(task) => match task.next(&self.image) {
+                        Next::Call(call) => call,
+                        Next::Done(_) => continue,
+                    },
+                    None => continue,
+                },
+            };
+            let result = call.perform(&self.image);
+            self.returned(user_data, result);
+        }
+    }
+
+    /// Takes completions. True when there were any.
+    fn harvest(&mut self) -> bool {
+        let mut any = false;
+        while let Some((user_data, result)) = self.next_completion() {
+            any = true;
+            self.in_kernel = self.in_kernel.saturating_sub(1);
+            self.returned(user_data, result);
+        }
+        any
+    }
+
+    fn next_completion(&mut self) -> Option<(u64, i32)> {
+        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))
+    }
+
+    fn returned(&mut self, user_data: u64, result: i32) {
+        if user_data != SYNC {
+            return self.task_returned(user_data as u32, result);
+        }
+        let mut flushed = std::mem::take(&mut self.flushing);
+        for id in flushed.drain(..) {
+            self.task_returned(id, result);
+        }
+        // Keeps its room, unless another flush has begun meanwhile.
+        if self.flushing.is_empty() {
+            self.flushing = flushed;
+        }
+    }
+
+    fn task_returned(&mut self, id: u32, result: i32) {
+        if let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
+            task.returned(&self.image, result);
+            self.ready.push_back(id);
+        }
+    }
+}
+
+impl Queue for UringQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        self.waiting.extend(requests.drain(..));
+        self.advance();
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        // Completions make calls, of which some return at once.
+        while self.harvest() {
+            self.advance();
+        }
+        done.append(&mut self.done);
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.ring.as_raw_fd())
+    }
+}
+
+impl Drop for UringQueue {
+    /// Waits until the kernel has let go of everything: file I/O that was begun cannot be called back. What it never took is forgotten.
+    fn drop(&mut self) {
+        self.waiting.clear();
+        // Submits what is staged, unless the kernel takes no more: then its queue is not looked at again.
+        if !self.broken {
+            self.enter();
+        }
+        while self.in_kernel != 0 {
+            if self.next_completion().is_some() {
+                self.in_kernel -= 1;
+                continue;
+            }
+            let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one valid pollfd of an open descriptor.
+            unsafe { libc::poll(&raw mut poll, 1, -1) };
+        }
+    }
+}
+
+/// The ring's word for a call; `None` where it has none.
+fn entry(call: Call) -> Option<squeue::Entry> {
+    let file = |way| match way {
+        Way::Cached => CACHED,
+        Way::Direct => DIRECT,
+    };
+    Some(match call {
+        Call::Read { memory: Memory::One(base, len), offset, way } => {
+            opcode::Read::new(file(way), base, len).offset(offset).build()
+        }
+        Call::Read { memory: Memory::Many(pieces, count), offset, way } => {
+            opcode::Readv::new(file(way), pieces, count).offset(offset).build()
+        }
+        Call::Write { memory, offset, way, durable } => {
+            let flags = if durable { libc::RWF_DSYNC } else { 0 };
+            match memory {
+                Memory::One(base, len) => {
+                    opcode::Write::new(file(way), base, len).offset(offset).rw_flags(flags).build()
+                }
+                Memory::Many(pieces, count) => {
+                    opcode::Writev::new(file(way), pieces, count).offset(offset).rw_flags(flags).build()
+                }
+            }
+        }
+        Call::Sync => opcode::Fsync::new(FLUSHED).flags(FsyncFlags::DATASYNC).build(),
+        Call::Allocate { mode, offset, length } => {
+            opcode::Fallocate::new(CACHED, length).offset(offset).mode(mode).build()
+        }
+        Call::DiscardBlocks { .. } => return None,
+    })
+}
