@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
+use super::merged::MergedEvent;
 use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
 
 /// What happens to one request.
@@ -69,8 +70,10 @@ impl Backend for Faulty {
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
         let event = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         self.hold.register(&event);
+        let inner = self.inner.queue()?;
         Ok(Box::new(FaultyQueue {
-            inner: self.inner.queue()?,
+            merged: MergedEvent::new(inner.event().into_iter().chain([event.as_raw_fd()]))?,
+            inner,
             judge: Arc::clone(&self.judge),
             hold: self.hold.clone(),
             event,
@@ -113,6 +116,7 @@ impl Hold {
 }
 
 struct FaultyQueue {
+    merged: MergedEvent,
     inner: Box<dyn Queue>,
     judge: Arc<Judge>,
     hold: Hold,
@@ -151,6 +155,6 @@ impl Queue for FaultyQueue {
     }
 
     fn event(&self) -> Option<RawFd> {
-        Some(self.event.as_raw_fd())
+        Some(self.merged.as_raw_fd())
     }
 }

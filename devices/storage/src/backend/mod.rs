@@ -11,6 +11,8 @@ mod buffer;
 pub mod conformance;
 mod error;
 mod faulty;
+mod merged;
+mod null;
 mod ram;
 pub mod raw;
 
@@ -21,6 +23,7 @@ use std::os::fd::RawFd;
 pub use buffer::IoBuffer;
 pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
+pub use null::NullDisk;
 pub use ram::RamDisk;
 pub use raw::{CacheMode, IoMode, OpenError, RawFile, RawOptions};
 

@@ -1,0 +1,30 @@
+//! One event out of several, for backends that wrap others.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+/// Readable while one of its sources is.
+#[derive(Debug)]
+pub(super) struct MergedEvent {
+    epoll: Epoll,
+}
+
+impl MergedEvent {
+    /// Of `sources`, which stay open while this is in use.
+    ///
+    /// # Errors
+    /// The system's.
+    pub(super) fn new(sources: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        for source in sources {
+            epoll.ctl(ControlOperation::Add, source, EpollEvent::new(EventSet::IN, 0))?;
+        }
+        Ok(Self { epoll })
+    }
+
+    pub(super) fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}
