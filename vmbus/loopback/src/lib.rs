@@ -21,8 +21,3 @@ pub use rings::LoopbackRings;
 pub use synic::LoopbackSynic;
 pub use vm::{Config, LoopbackVm, Mode};
 pub use workers::{Flow, Handler, Workers};
-
-/// The programs of `docs/writing-a-backend.md`, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../../docs/writing-a-backend.md")]
-struct WritingABackend;
