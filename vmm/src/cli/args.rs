@@ -105,6 +105,9 @@ pub(super) struct RunArgs {
     /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
     #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
     irqchip: Option<String>,
+    /// Adds a device for testing the bus and drivers: echo, the backend of docs/writing-a-backend.md
+    #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
+    test_device: Option<String>,
     /// KVM's device node [default: /dev/kvm]
     #[arg(long, value_name = "PATH", help_heading = "Virtual hardware")]
     kvm: Option<String>,
@@ -130,6 +133,7 @@ impl RunArgs {
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
             ("stop-timeout", &self.stop_timeout),
+            ("test-device", &self.test_device),
             ("kvm", &self.kvm),
         ];
         let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));

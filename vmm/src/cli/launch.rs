@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use synthvm_echo::Echo;
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
-use crate::config::VmConfig;
+use crate::config::{TestDevice, VmConfig};
 use crate::control::{ControlServer, ControlSocket, ControlTarget, StopSignals};
 use crate::disks::DiskSet;
 use crate::hyperv::HypercallHandler;
@@ -28,6 +29,12 @@ pub(super) fn launch(
     let bus = VmBus::new(ram, machine.synic());
     let disks = Arc::new(disks);
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
+    match config.test_device {
+        Some(TestDevice::Echo) => {
+            bus.offer(Box::new(Echo)).map_err(|error| internal("offering the echo device", &error))?;
+        }
+        None => {}
+    }
     machine.set_hypercalls(Arc::new(BusHypercalls(bus.clone())));
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));

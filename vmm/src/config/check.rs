@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ConfigError;
 use super::node::{Node, Value};
-use super::{ByteSize, DiskConfig, HypervConfig, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig, VmConfig};
+use super::{ByteSize, DiskConfig, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig, VmConfig};
 
 const MIB: u64 = 1 << 20;
 
@@ -17,7 +17,7 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     check_memory(config).map_err(|message| at("memory", message))?;
     check_cmdline(&config.cmdline).map_err(|message| at("cmdline", message))?;
     check_ports(config).map_err(|(key, message)| at(key, message))?;
-    check_hyperv(&config.hyperv, config.disks.is_empty()).map_err(|message| at("hyperv", message))?;
+    check_hyperv(config).map_err(|message| at("hyperv", message))?;
 
     let places = match root.get("disk").map(|node| &node.value) {
         Some(Value::List(nodes)) => nodes.as_slice(),
@@ -81,15 +81,20 @@ fn check_ports(config: &VmConfig) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn check_hyperv(hyperv: &HypervConfig, no_disks: bool) -> Result<(), String> {
+fn check_hyperv(config: &VmConfig) -> Result<(), String> {
+    let hyperv = &config.hyperv;
     if let Some((option, needed)) = hyperv.unmet() {
         let (option, needed) = (option.name(), needed.name());
         return Err(format!(
             "`{option}` needs `{needed}`, which is off; leave {option} away, or add {needed}=on"
         ));
     }
-    if !no_disks && !hyperv.offers(super::HypervOption::Synic) {
+    let synic = hyperv.offers(super::HypervOption::Synic);
+    if !config.disks.is_empty() && !synic {
         return Err("the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into());
+    }
+    if config.test_device.is_some() && !synic {
+        return Err("the test device is on VMBus, which needs `synic`; leave synic on".into());
     }
     Ok(())
 }

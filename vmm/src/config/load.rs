@@ -31,6 +31,7 @@ pub const KEYS: &[&str] = &[
     "on-reset",
     "on-panic",
     "stop-timeout",
+    "test-device",
     "kvm",
 ];
 

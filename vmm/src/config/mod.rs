@@ -33,7 +33,7 @@ pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
 pub use inputs::InputError;
 pub use load::{Flag, KEYS};
 pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
-pub use policy::{IrqchipMode, OnPanic, OnReset};
+pub use policy::{IrqchipMode, OnPanic, OnReset, TestDevice};
 pub use serial::SerialConfig;
 pub use size::ByteSize;
 
@@ -97,6 +97,9 @@ pub struct VmConfig {
     /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at once.
     #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
     pub stop_timeout: u32,
+    /// A device for tests, besides the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_device: Option<TestDevice>,
     /// The KVM device node.
     #[serde(default = "default_kvm", deserialize_with = "de::host_path")]
     pub kvm: PathBuf,

@@ -1,4 +1,4 @@
-//! What the machine does at the turning points of its life, and where its interrupt controllers live.
+//! What the machine does at the turning points of its life, where its interrupt controllers live, and devices for tests.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,14 @@ pub enum IrqchipMode {
     Full,
     /// Local APICs in the kernel; the IOAPIC in SynthVM.
     Split,
+}
+
+/// Devices that no guest needs: for those who work on the bus or on a guest's driver for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TestDevice {
+    /// The device of `docs/writing-a-backend.md`: answers each packet with itself.
+    Echo,
 }
 
 /// What a reset that the guest asked for does.

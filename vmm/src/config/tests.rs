@@ -67,6 +67,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         on-reset = "exit"
         on-panic = "continue"
         stop-timeout = 5
+        test-device = "echo"
         kvm = "/dev/other"
         [[disk]]
         path = "a.img"
@@ -94,6 +95,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("on-reset", "exit"),
         ("on-panic", "continue"),
         ("stop-timeout", "5"),
+        ("test-device", "echo"),
         ("kvm", "/dev/other"),
         ("disk", "a.img"),
         ("disk", "path=b,,c=d.img,readonly,controller=1,lun=7,id=data,serial=S-1,block-size=4096"),
@@ -124,7 +126,8 @@ fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
 
 #[test]
 fn test_print_shows_every_key_of_the_file() {
-    let text = with(&[("initrd", "i"), ("control", "c"), ("disk", "d")]).unwrap().to_toml().unwrap();
+    let options = [("initrd", "i"), ("control", "c"), ("disk", "d"), ("test-device", "echo")];
+    let text = with(&options).unwrap().to_toml().unwrap();
     let table: toml::Table = text.parse().unwrap();
     let mut shown: Vec<_> = table.keys().map(String::as_str).collect();
     let mut known = KEYS.to_vec();
@@ -277,6 +280,8 @@ fn test_values_that_exclude_each_other_are_refused() {
     refuses(with(&[("serial", "file=x"), ("control", "x")]), &["--control x", "--serial already"]);
     refuses(with(&[("cpus", "1"), ("cpus", "2")]), &["--cpus 2", "given twice"]);
     refuses(with(&[("disk", "a"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+    refuses(with(&[("test-device", "echo"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+    refuses(with(&[("test-device", "ekko")]), &["--test-device ekko", "echo"]);
 }
 
 #[test]
