@@ -11,7 +11,7 @@ use crate::checks::Check;
 use crate::port::Port;
 use crate::scsi::{self, Data};
 use crate::sys::{self, Machine};
-use crate::{Outcome, blockdev, context, fs_check, kexec, load, modules, process, vmbus};
+use crate::{Outcome, blockdev, context, echo, fs_check, kexec, load, modules, process, vmbus};
 
 /// What remains to do after the reply was sent.
 enum After {
@@ -107,6 +107,7 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         Action::WritePattern(range) => value(blockdev::write_pattern(&range)?),
         Action::VerifyPattern(range) => value(blockdev::verify_pattern(&range)?),
         Action::FsCheck { path, files, file_size } => value(fs_check::run(&path, files, file_size)?),
+        Action::Echo => value(echo::run()?),
         Action::RoWrite { path } => value(scsi::refused_write(&path)?),
         Action::SgIo { path, cdb, read, write, timeout_s } => {
             let data = match (read, write) {

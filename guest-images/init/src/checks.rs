@@ -13,7 +13,7 @@ pub struct Check {
 
 /// The checks there are, for the error that names an unknown one.
 const NAMES: &str = "ping, vmbus, clocksource, cpus, disks(COUNT), sha256(DEVICE), pattern(DEVICE,BYTES), fs(DEVICE), \
-                     ro(DEVICE), reload(TIMES), run(PROGRAM,ARG..)";
+                     ro(DEVICE), echo, reload(TIMES), run(PROGRAM,ARG..)";
 
 impl Check {
     /// Reads `a,b(x,y),c`.
@@ -57,6 +57,7 @@ impl Check {
                 vec![Action::WritePattern(range.clone()), Action::VerifyPattern(range)]
             }
             "fs" => vec![Action::FsCheck { path: self.path()?, files: 20, file_size: 100_000 }],
+            "echo" => vec![Action::Echo],
             "ro" => vec![Action::RoWrite { path: self.path()? }],
             "reload" => {
                 let times = u32::try_from(self.number(0)?.unwrap_or(1)).map_err(|e| e.to_string())?;

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod blockdev;
 pub mod checks;
 pub mod cmdline;
+pub mod echo;
 pub mod fs_check;
 pub mod kexec;
 pub mod load;
@@ -14,6 +15,8 @@ pub mod process;
 pub mod scsi;
 pub mod sys;
 pub mod uevent;
+pub mod uio;
+pub mod uio_ring;
 pub mod vmbus;
 
 /// What goes wrong in an action, in words that a test can show.

@@ -89,6 +89,8 @@ pub enum Action {
         #[serde(default = "default_file_size")]
         file_size: u64,
     },
+    /// Speaks to SynthVM's echo device through uio_hv_generic, checks every byte, and lets it go. Value: [`EchoReport`].
+    Echo,
     /// Tries to write to a read-only disk. Value: [`RefusedWrite`].
     RoWrite {
         /// The block device.
@@ -379,6 +381,23 @@ pub struct FsReport {
     pub files: u32,
     /// Bytes in them.
     pub bytes: u64,
+}
+
+/// What went to the echo device and back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EchoReport {
+    /// Requests sent; each was answered as it should be.
+    pub requests: u64,
+    /// How often the rings came round: to the host, from the host.
+    pub wraps: [u32; 2],
+    /// Interrupts waited for.
+    pub interrupts: u64,
+    /// The host was seen to wait for space in its ring, and went on when there was some.
+    pub host_waited_for_space: bool,
+    /// Bytes of the buffers that were shared by GPADL.
+    pub shared_bytes: u64,
+    /// Bytes of them that the host was asked to change.
+    pub capitals: u64,
 }
 
 /// How a write was refused.

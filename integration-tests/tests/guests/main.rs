@@ -16,6 +16,7 @@ mod boot;
 mod common;
 mod crash;
 mod disk;
+mod echo;
 mod modules;
 
 fn main() -> ExitCode {
@@ -130,6 +131,7 @@ fn tests() -> Vec<Test> {
         boot::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
+        echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }
     tests
