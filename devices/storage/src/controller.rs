@@ -1,4 +1,6 @@
-//! A synthetic SCSI controller: one device on the bus, up to 64 disks behind it.
+//! A synthetic SCSI controller: one device on the bus, up to 64 disks and DVD drives behind it.
+
+mod dvd;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -33,7 +35,9 @@ pub struct ControllerOptions {
     pub inline: Option<InlineWorkers>,
 }
 
-/// Disks by LUN.
+pub use dvd::DvdError;
+
+/// Disks and drives by LUN.
 type Luns = [Option<Arc<Lun>>; MAX_LUNS];
 
 /// What the workers of all channels share.
@@ -44,6 +48,8 @@ pub(crate) struct Controller {
     luns: Mutex<Luns>,
     /// Rises with each change of `luns`, so that workers look only then.
     generation: AtomicU64,
+    /// Rises with those of them that a guest must be told of.
+    news: AtomicU64,
     /// Of the primary channel that was opened last.
     negotiation: Mutex<Arc<Negotiation>>,
     /// One per living worker: wakes it to look at the above.
@@ -66,6 +72,7 @@ impl ScsiController {
             options,
             luns: Mutex::new([const { None }; MAX_LUNS]),
             generation: AtomicU64::new(0),
+            news: AtomicU64::new(0),
             negotiation: Mutex::default(),
             kicks: Mutex::default(),
             faults: Limiter::default(),
@@ -83,18 +90,10 @@ impl ScsiController {
         backend: Arc<dyn Backend>,
         options: DiskOptions,
     ) -> Result<(), AddDiskError> {
-        let new = Arc::new(Lun::new(self.inner.number, lun, backend, options)?);
-        self.inner.change(|luns| {
-            let place = luns.get_mut(usize::from(lun)).ok_or(AddDiskError::NoSuchLun(lun))?;
-            if place.is_some() {
-                return Err(AddDiskError::LunInUse(lun));
-            }
-            *place = Some(new);
-            Ok(())
-        })
+        self.inner.add(lun, Lun::disk(self.inner.number, lun, backend, options)?)
     }
 
-    /// Takes the disk at `lun` away: requests that were begun are finished, later ones find no disk. A guest that runs is told to look.
+    /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones find no disk. A guest that runs is told to look.
     /// False when there was none. The image stays open until the last request is finished.
     pub fn remove_disk(&self, lun: u8) -> bool {
         let place =
@@ -107,13 +106,13 @@ impl ScsiController {
         self.inner
             .change(|luns| {
                 let lun = luns.get(usize::from(lun)).and_then(Option::as_ref).ok_or(())?;
-                lun.disk.resize(capacity);
+                lun.unit.disk().ok_or(())?.resize(capacity);
                 Ok::<_, ()>(())
             })
             .is_ok()
     }
 
-    /// All disks, by LUN.
+    /// All disks and drives, by LUN.
     pub fn disks(&self) -> Vec<DiskReport> {
         self.inner.luns().iter().flatten().map(|lun| lun.report(self.inner.number)).collect()
     }
@@ -126,7 +125,8 @@ impl ScsiController {
         let luns: Vec<_> = self.inner.luns().iter().flatten().cloned().collect();
         let mut first = Ok(());
         for lun in luns {
-            if let Err(error) = backend::flush(&*lun.backend) {
+            let flushed = lun.backend.as_ref().map_or(Ok(()), |backend| backend::flush(&**backend));
+            if let Err(error) = flushed {
                 first = first.and(Err(FlushError { lun: lun.number, error }));
             }
         }
@@ -161,6 +161,7 @@ impl Device for ScsiController {
             if is_primary {
                 // A new one each time: a worker of the last session that is still closing must not see this one's progress.
                 *current = Arc::default();
+                self.inner.unlock_trays();
             }
             Arc::clone(&current)
         };
@@ -189,8 +190,33 @@ impl Controller {
         self.luns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the LUNs; unless that fails, every worker looks at them anew.
+    /// Rises with each change of the LUNs that guests must be told of; never later than [`Controller::generation`] does.
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    fn add(&self, lun: u8, new: Lun) -> Result<(), AddDiskError> {
+        self.change(|luns| {
+            let place = luns.get_mut(usize::from(lun)).ok_or(AddDiskError::NoSuchLun(lun))?;
+            if place.is_some() {
+                return Err(AddDiskError::LunInUse(lun));
+            }
+            *place = Some(Arc::new(new));
+            Ok(())
+        })
+    }
+
+    /// Changes the LUNs; unless that fails, every worker looks at them anew, and guests are told to.
     fn change<E>(&self, change: impl FnOnce(&mut Luns) -> Result<(), E>) -> Result<(), E> {
+        self.exchange(|luns| {
+            change(luns)?;
+            self.news.fetch_add(1, Ordering::AcqRel);
+            Ok(())
+        })
+    }
+
+    /// As [`Controller::change`], for what guests find out by themselves.
+    fn exchange<E>(&self, change: impl FnOnce(&mut Luns) -> Result<(), E>) -> Result<(), E> {
         let mut luns = self.luns();
         // Keeps what is removed until the lock is released: closing an image may take its time.
         let _before = luns.clone();

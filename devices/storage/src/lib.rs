@@ -1,8 +1,8 @@
-//! storvsp: Hyper-V's synthetic SCSI controller, the disks behind it and their image files.
+//! storvsp: Hyper-V's synthetic SCSI controller, the disks and DVD drives behind it and their image files.
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`scsi`] | what a disk means: CDB in, decision out. No I/O |
+//! | [`scsi`] | what a disk or DVD drive means: CDB in, decision out. No I/O |
 //! | [`storvsp`] | the protocol on the channel: packet in, action out. No I/O |
 //! | [`backend`] | image files: batches of requests in, results out |
 //! | [`controller`](ScsiController) | the device on the bus: LUNs, sessions, reports |
@@ -16,9 +16,11 @@ mod counters;
 mod lun;
 pub mod scsi;
 pub mod storvsp;
+mod unit;
 mod worker;
 
-pub use controller::{ControllerOptions, FlushError, SCSI_CONTROLLER, ScsiController};
+pub use controller::{ControllerOptions, DvdError, FlushError, SCSI_CONTROLLER, ScsiController};
 pub use counters::DiskStats;
 pub use lun::{AddDiskError, DiskOptions, DiskReport};
+pub use unit::UnitKind;
 pub use worker::InlineWorkers;

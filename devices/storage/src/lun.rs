@@ -1,4 +1,4 @@
-//! A logical unit: a disk's meaning, its medium, its counters.
+//! A logical unit: its meaning, its medium, its counters.
 
 use std::io;
 use std::sync::Arc;
@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use vmbus_host::log::Limiter;
 
-use crate::backend::{Backend, IoError, Operation};
+use crate::backend::{Backend, IoError, Operation, Queue};
+use crate::controller::DvdError;
 use crate::counters::{DiskCounters, DiskStats};
 use crate::scsi::{self, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery};
 use crate::storvsp::MAX_TRANSFER;
+use crate::unit::{Unit, UnitKind, check_queue};
 
 /// What a user may choose for a disk.
 #[derive(Clone, Debug, Default)]
@@ -39,18 +41,29 @@ pub enum AddDiskError {
     /// The backend could not be used.
     #[error("cannot use the disk's backend: {0}")]
     Backend(#[from] io::Error),
+    /// The medium cannot be a disc.
+    #[error(transparent)]
+    Disc(#[from] DvdError),
 }
 
-/// A disk's line in a report.
+/// The line of a disk or a drive in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskReport {
     /// Controller number.
     pub controller: u32,
     /// LUN.
     pub lun: u8,
-    /// [`DiskOptions::label`].
+    /// Disk or DVD drive.
+    pub kind: UnitKind,
+    /// A disc is in the drive; always for a disk.
+    pub has_medium: bool,
+    /// The drive's tray is open; never for a disk.
+    pub tray_open: bool,
+    /// The guest has locked the drive's tray; never for a disk.
+    pub locked: bool,
+    /// [`DiskOptions::label`], or the label of the disc.
     pub label: String,
-    /// Bytes, as the guest sees them.
+    /// Bytes, as the guest sees them; 0 for a drive without a disc.
     pub capacity: u64,
     /// Logical block size in bytes.
     pub block_size: u32,
@@ -67,15 +80,18 @@ pub struct DiskReport {
 #[derive(Debug)]
 pub(crate) struct Lun {
     pub(crate) number: u8,
-    pub(crate) disk: Disk,
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) counters: DiskCounters,
+    pub(crate) unit: Unit,
+    /// None for a drive without a disc.
+    pub(crate) backend: Option<Arc<dyn Backend>>,
+    /// Of a drive: with all its discs.
+    pub(crate) counters: Arc<DiskCounters>,
     label: String,
-    log: Limiter,
+    log: Arc<Limiter>,
 }
 
 impl Lun {
-    pub(crate) fn new(
+    /// A disk.
+    pub(crate) fn disk(
         controller: u32,
         number: u8,
         backend: Arc<dyn Backend>,
@@ -104,10 +120,30 @@ impl Lun {
             max_transfer: MAX_TRANSFER,
             discard: geometry.discard,
         })?;
-        // A backend that cannot give one queue now will not give one when the guest opens the channel.
-        drop(backend.queue()?);
-        let (counters, log) = (DiskCounters::default(), Limiter::default());
-        Ok(Self { number, disk, backend, counters, label: options.label, log })
+        check_queue(&backend)?;
+        Ok(Self::new(number, Unit::Disk(disk), Some(backend), options.label))
+    }
+
+    /// A DVD drive; `unit` is one.
+    pub(crate) fn dvd(number: u8, unit: Unit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
+        Self::new(number, unit, backend, label)
+    }
+
+    fn new(number: u8, unit: Unit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
+        let (counters, log) = (Arc::default(), Arc::default());
+        Self { number, unit, backend, counters, label, log }
+    }
+
+    /// The same drive with another disc, or without one.
+    pub(crate) fn with_disc(&self, unit: Unit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
+        let (counters, log) = (Arc::clone(&self.counters), Arc::clone(&self.log));
+        Self { number: self.number, unit, backend, counters, label, log }
+    }
+
+    /// A queue to the medium.
+    pub(crate) fn queue(&self) -> Result<Box<dyn Queue>, IoError> {
+        let backend = self.backend.as_ref().ok_or(IoError::Os(libc::ENOMEDIUM))?;
+        backend.queue().map_err(IoError::from)
     }
 
     /// Counts and logs a failure of the backend.
@@ -121,8 +157,11 @@ impl Lun {
 
     /// Answers GET LBA STATUS into `out`.
     pub(crate) fn lba_status(&self, query: LbaQuery, out: &mut Vec<u8>) -> Result<(), CheckCondition> {
-        let extent = |offset| self.backend.extent(offset);
-        scsi::lba_status(query, self.disk.block_size(), extent, out).map_err(|error| {
+        let (Some(backend), Some(disk)) = (&self.backend, self.unit.disk()) else {
+            return Err(CheckCondition::INVALID_OPCODE);
+        };
+        let extent = |offset| backend.extent(offset);
+        scsi::lba_status(query, disk.block_size(), extent, out).map_err(|error| {
             out.clear();
             self.failed(Operation::Read, query.range.offset, error);
             error.condition(Operation::Read)
@@ -130,14 +169,20 @@ impl Lun {
     }
 
     pub(crate) fn report(&self, controller: u32) -> DiskReport {
+        let tray = self.unit.tray();
+        let told = tray.unwrap_or_default();
         DiskReport {
             controller,
             lun: self.number,
+            kind: if tray.is_some() { UnitKind::Dvd } else { UnitKind::Disk },
+            has_medium: tray.is_none_or(|tray| tray.has_disc),
+            tray_open: told.is_open,
+            locked: told.is_locked,
             label: self.label.clone(),
-            capacity: self.disk.capacity(),
-            block_size: self.disk.block_size().bytes(),
-            read_only: self.disk.is_read_only(),
-            serial: self.disk.identity().serial.clone(),
+            capacity: self.unit.capacity(),
+            block_size: self.unit.block_size(),
+            read_only: self.unit.is_read_only(),
+            serial: self.unit.identity().serial.clone(),
             stats: self.counters.snapshot(),
         }
     }

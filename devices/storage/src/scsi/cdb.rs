@@ -262,7 +262,7 @@ fn unmap(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 }
 
 /// First block and count of a 10, 12 or 16 byte media access command.
-fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
+pub(super) fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
     let protection = c[1] >> 5 != 0;
     let (lba, blocks, relative) = match c[0] >> 5 {
         4 => (be64(c, 2), be32(c, 10), false),

@@ -41,6 +41,8 @@ pub enum Decision {
     Parameters(Parameters),
     /// Ask the medium which blocks take up room, and word the answer by [`super::lba_status`].
     LbaStatus(LbaQuery),
+    /// Success: the guest took the disc out of the drive. Whoever holds its image lets it go.
+    Ejected,
     /// RESERVATION CONFLICT: a status of its own, without sense data.
     Conflict,
 }
@@ -145,6 +147,8 @@ pub(super) enum ParametersKind {
     /// The block of VERIFY with BYTCHK 3.
     Verify(Range),
     Reserve(ReserveOut),
+    /// Whatever it says.
+    Ignored,
 }
 
 impl Parameters {

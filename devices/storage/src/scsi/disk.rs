@@ -175,6 +175,7 @@ impl Disk {
     pub fn parameters(&self, parameters: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
         match parameters.kind {
             ParametersKind::ModeSelect(form) => mode::select(self, form, list).map(|()| Decision::Good),
+            ParametersKind::Ignored => Ok(Decision::Good),
             ParametersKind::Unmap => self.unmap_list(list),
             ParametersKind::WriteSame { range, unmap } => Ok(self.write_same_block(range, unmap, list)),
             ParametersKind::Verify(range) => {

@@ -20,8 +20,14 @@ pub(super) const VERIFY_10: u8 = 0x2F;
 pub(super) const SYNCHRONIZE_CACHE_10: u8 = 0x35;
 pub(super) const WRITE_SAME_10: u8 = 0x41;
 pub(super) const UNMAP: u8 = 0x42;
+pub(super) const READ_TOC: u8 = 0x43;
+pub(super) const GET_CONFIGURATION: u8 = 0x46;
+pub(super) const GET_EVENT_STATUS: u8 = 0x4A;
+pub(super) const READ_DISC_INFORMATION: u8 = 0x51;
+pub(super) const READ_TRACK_INFORMATION: u8 = 0x52;
 pub(super) const MODE_SELECT_10: u8 = 0x55;
 pub(super) const MODE_SENSE_10: u8 = 0x5A;
+pub(super) const READ_BUFFER_CAPACITY: u8 = 0x5C;
 pub(super) const PERSISTENT_RESERVE_IN: u8 = 0x5E;
 pub(super) const PERSISTENT_RESERVE_OUT: u8 = 0x5F;
 pub(super) const READ_16: u8 = 0x88;
@@ -34,8 +40,12 @@ pub(super) const SERVICE_ACTION_IN_16: u8 = 0x9E;
 pub(super) const REPORT_LUNS: u8 = 0xA0;
 pub(super) const READ_12: u8 = 0xA8;
 pub(super) const WRITE_12: u8 = 0xAA;
+pub(super) const GET_PERFORMANCE: u8 = 0xAC;
+pub(super) const READ_DVD_STRUCTURE: u8 = 0xAD;
 pub(super) const WRITE_AND_VERIFY_12: u8 = 0xAE;
 pub(super) const VERIFY_12: u8 = 0xAF;
+pub(super) const SET_STREAMING: u8 = 0xB6;
+pub(super) const MECHANISM_STATUS: u8 = 0xBD;
 
 /// Service action of SERVICE ACTION IN(16) that makes it READ CAPACITY(16).
 pub(super) const SA_READ_CAPACITY_16: u8 = 0x10;

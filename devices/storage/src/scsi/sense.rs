@@ -14,6 +14,14 @@ pub struct Sense {
 impl Sense {
     /// 0/00/00: nothing to report.
     pub const NONE: Self = Self::new(0x0, 0x00, 0x00);
+    /// 2/04/01: becoming ready; guests try again.
+    pub const BECOMING_READY: Self = Self::new(0x2, 0x04, 0x01);
+    /// 2/3A/01: medium not present, tray closed.
+    pub const NO_MEDIUM_TRAY_CLOSED: Self = Self::new(0x2, 0x3A, 0x01);
+    /// 2/3A/02: medium not present, tray open.
+    pub const NO_MEDIUM_TRAY_OPEN: Self = Self::new(0x2, 0x3A, 0x02);
+    /// 2/53/02: medium removal prevented, of a drive without a medium.
+    pub const NOT_READY_REMOVAL_PREVENTED: Self = Self::new(0x2, 0x53, 0x02);
     /// 3/00/00: medium error of no nearer kind.
     pub const MEDIUM_ERROR: Self = Self::new(0x3, 0x00, 0x00);
     /// 3/11/00: unrecovered read error.
@@ -34,6 +42,8 @@ impl Sense {
     pub const INVALID_RELEASE: Self = Self::new(0x5, 0x26, 0x04);
     /// 5/39/00: saving parameters not supported.
     pub const SAVING_NOT_SUPPORTED: Self = Self::new(0x5, 0x39, 0x00);
+    /// 5/53/02: medium removal prevented.
+    pub const REMOVAL_PREVENTED: Self = Self::new(0x5, 0x53, 0x02);
     /// 6/2A/09: capacity data has changed.
     pub const CAPACITY_CHANGED: Self = Self::new(0x6, 0x2A, 0x09);
     /// 7/27/00: write protected.

@@ -583,7 +583,7 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
                 assert!(inside(query.range) && query.room <= transfer.length());
             }
             Ok(Decision::Reply) => assert!(out.len() <= transfer.length() as usize),
-            Ok(Decision::Parameters(_)) => panic!("parameters of parameters"),
+            Ok(other @ (Decision::Parameters(_) | Decision::Ejected)) => panic!("{other:?}"),
             Ok(Decision::Good | Decision::Flush | Decision::Conflict) | Err(_) => assert!(out.is_empty()),
         }
     }

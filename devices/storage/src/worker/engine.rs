@@ -26,7 +26,8 @@ pub(super) struct Engine {
     resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
-    /// Generation of the LUNs that the guest has been told of; `None` before initialisation ended.
+    /// Changes of the LUNs that the ports have taken over, and which of them the guest has been told of; `None` before initialisation ended.
+    news: u64,
     announced: Option<u64>,
     /// Bytes of I/O taken since the last submit.
     taken_bytes: u32,
@@ -71,6 +72,7 @@ impl Sender {
 impl Engine {
     pub(super) fn new(controller: Arc<Controller>, session: Session, slots: Slots) -> Self {
         let mut ports = Ports::new();
+        let news = controller.news();
         ports.refresh(&controller);
         Self {
             controller,
@@ -81,6 +83,7 @@ impl Engine {
             outbox: Outbox::default(),
             resets: Resets::default(),
             subchannels: None,
+            news,
             announced: None,
             taken_bytes: 0,
             reply: Vec::new(),
@@ -101,9 +104,12 @@ impl Engine {
 
     /// Looks for disks that came or went, and tells a guest that could not know.
     pub(super) fn refresh(&mut self) {
-        self.ports.refresh(&self.controller);
-        if self.announced.is_some() && self.announced != self.ports.generation() {
-            self.announced = self.ports.generation();
+        if !self.ports.refresh(&self.controller) {
+            return;
+        }
+        self.news = self.controller.news();
+        if self.announced.is_some_and(|announced| announced != self.news) {
+            self.announced = Some(self.news);
             if let Some(news) = self.session.negotiation().version().and_then(Reply::enumerate_bus) {
                 self.outbox.notify(news);
             }
@@ -185,7 +191,7 @@ impl Engine {
             Action::Complete(completion) => self.answer(sender, completion.reply()),
             Action::Ready(reply) => {
                 self.answer(sender, reply);
-                self.announced = self.ports.generation();
+                self.announced = Some(self.news);
                 // Subchannels that were opened early may read their rings now.
                 self.controller.kick();
             }
@@ -225,14 +231,14 @@ impl Engine {
             return Some(buffer);
         };
         self.reply.clear();
-        let disk = &port.lun.disk;
-        let mut decision = command.and_then(|command| disk.execute(command, srb.transfer, &mut self.reply));
+        let unit = &port.lun.unit;
+        let mut decision = unit.execute(srb, command, &mut self.reply);
         if let Ok(Decision::Parameters(parameters)) = decision {
             self.list.clear();
             self.list.resize(parameters.length(), 0);
             let read = buffer.guest().map(|guest| guest.read(0, &mut self.list));
             decision = match read {
-                Some(Ok(())) => disk.parameters(parameters, &self.list),
+                Some(Ok(())) => unit.parameters(parameters, &self.list),
                 _ => Err(CheckCondition::INVALID_FIELD),
             };
         }
@@ -249,6 +255,9 @@ impl Engine {
                     port.lun.counters.answered(self.reply.len());
                 } else {
                     port.lun.counters.refused();
+                }
+                if let Ok(Decision::Ejected) = other {
+                    self.controller.ejected(port.lun.number);
                 }
                 self.answer(sender, completion.reply());
                 return Some(buffer);

@@ -35,11 +35,6 @@ impl Ports {
         Self { ports: Vec::new(), places: [None; MAX_LUNS], leaving: Vec::new(), generation: None }
     }
 
-    /// The generation that was seen last.
-    pub(super) fn generation(&self) -> Option<u64> {
-        self.generation
-    }
-
     /// Takes changes of the LUNs over. True when there were any.
     pub(super) fn refresh(&mut self, controller: &Controller) -> bool {
         let generation = controller.generation();
@@ -105,7 +100,7 @@ impl Ports {
 
 impl Port {
     fn new(lun: Arc<Lun>) -> Self {
-        let queue = lun.backend.queue().map_err(IoError::from);
+        let queue = lun.queue();
         Self { lun, queue, batch: Vec::new(), in_flight: 0, jobs: 0 }
     }
 

@@ -1,0 +1,144 @@
+//! The tray: disc or none, open or closed, locked or not, and what the guest has yet to hear of it.
+
+use super::super::{CheckCondition, Sense};
+use super::Disc;
+
+/// The guest has locked the tray (PREVENT ALLOW MEDIUM REMOVAL): it uses the disc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the guest has locked the tray")]
+pub struct TrayLocked;
+
+/// State of a drive, for reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrayReport {
+    /// A disc is in it.
+    pub has_disc: bool,
+    /// The tray is open.
+    pub is_open: bool,
+    /// The guest has locked it.
+    pub is_locked: bool,
+}
+
+/// What a guest that polls is told next (GET EVENT STATUS NOTIFICATION, media class).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Event {
+    #[default]
+    None,
+    /// Somebody wants the disc.
+    EjectRequest,
+    NewMedia,
+    Removal,
+    /// First the one, at the next poll the other: a guest that only heard of the new disc would keep what it knows of the old one.
+    Exchange,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Tray {
+    disc: Option<Disc>,
+    inserted: u64,
+    is_open: bool,
+    /// Bits 1:0 of PREVENT ALLOW: prevent, and the same once more as "persistent".
+    prevent: u8,
+    event: Event,
+}
+
+impl Tray {
+    /// The disc.
+    ///
+    /// # Errors
+    /// 2/3A/01 or 2/3A/02: there is none.
+    pub(super) fn disc(&self) -> Result<Disc, CheckCondition> {
+        let sense = if self.is_open { Sense::NO_MEDIUM_TRAY_OPEN } else { Sense::NO_MEDIUM_TRAY_CLOSED };
+        self.disc.ok_or(CheckCondition::execution(sense))
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        self.prevent != 0
+    }
+
+    pub(super) fn report(&self) -> TrayReport {
+        let (is_open, is_locked) = (self.is_open, self.is_locked());
+        TrayReport { has_disc: self.disc.is_some(), is_open, is_locked }
+    }
+
+    /// A locked tray without a disc holds nothing back, so one may be put in.
+    pub(super) fn insert(&mut self, blocks: u32) -> Result<Disc, TrayLocked> {
+        if self.disc.is_some() && self.is_locked() {
+            self.event = Event::EjectRequest;
+            return Err(TrayLocked);
+        }
+        self.event = match self.event {
+            Event::Removal | Event::Exchange => Event::Exchange,
+            _ if self.disc.is_some() => Event::Exchange,
+            _ => Event::NewMedia,
+        };
+        self.inserted += 1;
+        let disc = Disc { number: self.inserted, blocks };
+        self.disc = Some(disc);
+        self.is_open = false;
+        Ok(disc)
+    }
+
+    pub(super) fn eject_by_user(&mut self, force: bool) -> Result<(), TrayLocked> {
+        if self.is_locked() && !force {
+            self.event = Event::EjectRequest;
+            return Err(TrayLocked);
+        }
+        self.remove();
+        Ok(())
+    }
+
+    /// True when there was a disc.
+    ///
+    /// # Errors
+    /// 5/53/02 or 2/53/02: removal is prevented.
+    pub(super) fn eject_by_guest(&mut self) -> Result<bool, CheckCondition> {
+        match (self.is_locked(), self.disc) {
+            (true, Some(_)) => Err(CheckCondition::execution(Sense::REMOVAL_PREVENTED)),
+            (true, None) => Err(CheckCondition::execution(Sense::NOT_READY_REMOVAL_PREVENTED)),
+            (false, _) => Ok(self.remove()),
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.is_open = false;
+    }
+
+    /// From byte 4 of PREVENT ALLOW MEDIUM REMOVAL.
+    pub(super) fn prevent(&mut self, bits: u8) {
+        let (prevent, persistent) = (bits & 0x01, bits & 0x02);
+        // "Persistent" says which of the two locks is meant.
+        let lock = if persistent == 0 { 0x01 } else { 0x02 };
+        self.prevent = if prevent == 0 { self.prevent & !lock } else { self.prevent | lock };
+    }
+
+    pub(super) fn unlock(&mut self) {
+        self.prevent = 0;
+    }
+
+    /// The event to report now. `take`: the guest hears of it.
+    pub(super) fn event(&mut self, take: bool) -> Event {
+        let event = self.event;
+        if take {
+            self.event = if event == Event::Exchange { Event::NewMedia } else { Event::None };
+        }
+        event
+    }
+
+    fn remove(&mut self) -> bool {
+        self.is_open = true;
+        let had_disc = self.disc.take().is_some();
+        if had_disc {
+            self.event = Event::Removal;
+        } else if self.event == Event::EjectRequest {
+            self.event = Event::None;
+        }
+        // A lock held what is gone now.
+        self.unlock();
+        had_disc
+    }
+}
