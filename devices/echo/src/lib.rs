@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 
-use vmbus_host::{Channel, Device, Offer, OpenError};
+use vmbus_host::{Channel, Device, Offer, OpenError, ReadWrite};
 use vmbus_protocol::Guid;
 use vmbus_ring::{OutPacket, RingError, SpaceWait, WriteError};
 
@@ -100,7 +100,7 @@ fn shout(channel: &Channel, header: &[u8; 16]) -> u32 {
         return 0;
     }
     // Map it: the view's bytes are the guest's own, wherever its pages lie, and every access is bounded.
-    let Ok(view) = channel.map_gpadl(gpadl) else { return 1 };
+    let Ok(view) = channel.map_gpadl(gpadl, ReadWrite) else { return 1 };
     if end > view.len() {
         return 2;
     }

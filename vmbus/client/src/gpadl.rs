@@ -27,7 +27,8 @@ bitflags! {
     /// Flags of a GPADL (`VMBUS_CHANNEL_GPADL_FLAG_*`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct GpadlFlags: u32 {
-        /// The server should treat it as read-only. A hint between the two drivers: the wire has no place for it, and nothing enforces it.
+        /// The server should treat it as read-only. A hint between the two drivers: the wire has no place for it, so tell the server when you
+        /// tell it the number. [`Platform::gpadl_created`] hears of it for those that share more than the wire.
         const READ_ONLY = 0x1;
     }
 }
@@ -70,7 +71,7 @@ impl<P: Platform> Channel<'_, P> {
     ) -> Result<GpadlHandle, GpadlError> {
         self.check_gpadl_call(flags)?;
         let ranges = clip(mdl, start_offset, data_length)?;
-        self.create_gpadl(&ranges)
+        self.create_gpadl(flags, &ranges)
     }
 
     /// As [`Channel::create_gpadl_from_mdl`], in as few GPADLs as the wire allows: each has at most 8,191 words, one for each range and one
@@ -90,7 +91,7 @@ impl<P: Platform> Channel<'_, P> {
         let ranges = clip(mdl, start_offset, data_length)?;
         let mut handles = Vec::new();
         for part in split(&ranges) {
-            match self.create_gpadl(&part) {
+            match self.create_gpadl(flags, &part) {
                 Ok(handle) => handles.push(handle),
                 Err(error) => {
                     for handle in handles {
@@ -116,7 +117,7 @@ impl<P: Platform> Channel<'_, P> {
     ) -> Result<GpadlHandle, GpadlError> {
         self.check_gpadl_call(flags)?;
         let mdl = self.client.platform.probe_and_lock(address, byte_count).map_err(GpadlError::Lock)?;
-        let created = clip(&mdl, 0, 0).and_then(|ranges| self.create_gpadl(&ranges));
+        let created = clip(&mdl, 0, 0).and_then(|ranges| self.create_gpadl(flags, &ranges));
         match created {
             Ok(handle) => {
                 if let Some(kept) = self.open_mut().and_then(|open| open.gpadls.get_mut(&handle.0)) {
@@ -147,7 +148,7 @@ impl<P: Platform> Channel<'_, P> {
         let too_large = GpadlError::TooLarge { words: pages.len().saturating_add(1) };
         let bytes = pages.len().checked_mul(4096).and_then(|bytes| u32::try_from(bytes).ok());
         let byte_count = bytes.ok_or(too_large)?;
-        self.create_gpadl(&[Range { byte_count, byte_offset: 0, pages }])
+        self.create_gpadl(flags, &[Range { byte_count, byte_offset: 0, pages }])
     }
 
     /// Takes a GPADL back: returns when the server has unmapped it and nobody but the client can touch the memory. `VmbChannelDeleteGpadl`,
@@ -187,10 +188,11 @@ impl<P: Platform> Channel<'_, P> {
         self.open_ref().map(|_| ()).ok_or(GpadlError::Closed)
     }
 
-    fn create_gpadl(&mut self, ranges: &[Range<'_>]) -> Result<GpadlHandle, GpadlError> {
+    fn create_gpadl(&mut self, flags: GpadlFlags, ranges: &[Range<'_>]) -> Result<GpadlHandle, GpadlError> {
         let relid = self.open_ref().ok_or(GpadlError::Closed)?.relid;
         let id = self.client.new_gpadl_id();
         self.client.describe(relid, id, ranges)?;
+        self.client.platform.gpadl_created(relid, id, flags);
         match self.open_mut() {
             Some(open) => {
                 open.gpadls.insert(id, Kept { locked: None, going: false });

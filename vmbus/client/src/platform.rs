@@ -6,6 +6,7 @@ use thiserror::Error;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmbus_protocol::offer::HvStatus;
 
+use crate::gpadl::GpadlFlags;
 use crate::mdl::Mdl;
 use crate::status::NtStatus;
 
@@ -60,6 +61,9 @@ pub trait Platform {
 
     /// Undoes [`Platform::probe_and_lock`].
     fn unlock(&self, mdl: &Mdl);
+
+    /// The host has confirmed a GPADL. The wire carries no flag: for platforms that have another way to tell their host.
+    fn gpadl_created(&self, _relid: u32, _id: u32, _flags: GpadlFlags) {}
 }
 
 /// Why [`Platform::wait`] returned.

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use thiserror::Error;
 
 use crate::buffer::GuestBuffer;
 use crate::count::{Mapped, ViewCount};
+use crate::mapping::ReadOnlyView;
 
 pub use crate::count::Teardown;
 
@@ -38,6 +40,8 @@ struct Shared {
     key: GpadlKey,
     buffer: GuestBuffer,
     views: ViewCount,
+    /// Not for writing: see [`Gpadl::mark_read_only`].
+    read_only: AtomicBool,
     sink: Arc<dyn ReleaseSink>,
 }
 
@@ -53,6 +57,9 @@ pub enum MapError {
     /// The guest tears it down.
     #[error("GPADL {0:#x} is being torn down")]
     Going(u32),
+    /// Asked for writing, marked read-only.
+    #[error("GPADL {0:#x} is read-only")]
+    ReadOnly(u32),
 }
 
 impl Gpadl {
@@ -60,7 +67,8 @@ impl Gpadl {
     #[must_use]
     pub fn new(key: GpadlKey, mut buffer: GuestBuffer, sink: Arc<dyn ReleaseSink>) -> Self {
         buffer.shrink();
-        Self { shared: Arc::new(Shared { key, buffer, views: ViewCount::new(), sink }) }
+        let (views, read_only) = (ViewCount::new(), AtomicBool::new(false));
+        Self { shared: Arc::new(Shared { key, buffer, views, read_only, sink }) }
     }
 
     /// Its name.
@@ -87,11 +95,40 @@ impl Gpadl {
         self.shared.views.is_going()
     }
 
-    /// Maps it: the only mapping until the view and all its clones are gone.
+    /// No mapping for writing from here on. A mapping that exists stays what it is.
+    ///
+    /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6): whoever hears of it in another way marks it. It is an agreement
+    /// between two drivers, no protection of one from the other.
+    pub fn mark_read_only(&self) {
+        self.shared.read_only.store(true, Ordering::Release);
+    }
+
+    /// True once it was marked.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.shared.read_only.load(Ordering::Acquire)
+    }
+
+    /// Maps it to read and write: the only mapping until the view and all its clones are gone.
+    ///
+    /// # Errors
+    /// [`MapError::ReadOnly`], [`MapError::Mapped`] or [`MapError::Going`].
+    pub fn map(&self) -> Result<GpadlView, MapError> {
+        if self.is_read_only() {
+            return Err(MapError::ReadOnly(self.shared.key.id));
+        }
+        self.map_any()
+    }
+
+    /// Maps it to read, whether it is marked or not; else as [`Gpadl::map`].
     ///
     /// # Errors
     /// [`MapError::Mapped`] or [`MapError::Going`].
-    pub fn map(&self) -> Result<GpadlView, MapError> {
+    pub fn map_read_only(&self) -> Result<ReadOnlyView, MapError> {
+        self.map_any().map(ReadOnlyView::new)
+    }
+
+    fn map_any(&self) -> Result<GpadlView, MapError> {
         match self.shared.views.map() {
             Mapped::Yes => Ok(GpadlView { shared: Arc::clone(&self.shared) }),
             Mapped::Going => Err(MapError::Going(self.shared.key.id)),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use tracing::{debug, error, warn};
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{GpadlKey, GuestRam, MapError, ReleaseSink};
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
 use vmbus_protocol::offer::{
@@ -188,6 +188,17 @@ impl VmBus {
         let resets = lock(&self.inner.resets);
         let done = self.inner.reset_done.wait_while(resets, |resets| resets.done < ticket);
         drop(done.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// As [`Channel::mark_gpadl_read_only`], for machines that hear of it beside the bus: the loopback VM does from its client.
+    ///
+    /// # Errors
+    /// [`MapError::Unknown`].
+    pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
+        let table = self.inner.lock().core.gpadl_table();
+        // What others brought while we held the bus waits for us.
+        self.inner.pump();
+        table.mark_read_only(relid, id)
     }
 
     /// How everything stands.

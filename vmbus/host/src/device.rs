@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
-use vmbus_gpadl::{GpadlView, GuestRam, MapError};
+use vmbus_gpadl::{Access, GuestRam, MapError};
 use vmbus_protocol::Guid;
 use vmbus_protocol::limits::MAX_OFFER_USER_DATA;
 use vmbus_protocol::offer::{NO_INTERRUPT_VP, OfferFlags, VMBUS_SINT};
@@ -221,12 +221,24 @@ impl Channel {
         &self.ram
     }
 
-    /// Maps a GPADL that the guest created on this channel. Never waits.
+    /// Maps a GPADL that the guest created on this channel, for [`ReadWrite`](vmbus_gpadl::ReadWrite) or
+    /// [`ReadOnly`](vmbus_gpadl::ReadOnly). Never waits. One mapping at a time, whatever for: it ends when the view and its clones are
+    /// dropped.
     ///
     /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, or being torn down.
-    pub fn map_gpadl(&self, id: u32) -> Result<GpadlView, MapError> {
-        self.gpadls.map(self.shared.relid, id)
+    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only and asked for writing.
+    pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
+        self.gpadls.map_for(self.shared.relid, id, access)
+    }
+
+    /// Holds the device to what its own protocol says: this GPADL is for reading, and is not mapped for writing from here on.
+    ///
+    /// VMBus itself never says so (kmcl.md 4.6): a client that creates a GPADL read-only tells its server when it tells it the number.
+    ///
+    /// # Errors
+    /// [`MapError::Unknown`].
+    pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
+        self.gpadls.mark_read_only(self.shared.relid, id)
     }
 
     /// Wants subchannels 1..=`total` to exist (on a primary; elsewhere nothing happens). They are offered to the guest, which may open them.

@@ -34,4 +34,5 @@ pub use bus::VmBus;
 pub use device::{Channel, Device, Offer, OfferError, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use synic::{Signal, Synic};
+pub use vmbus_gpadl::{ReadOnly, ReadWrite};
 pub use vmbus_protocol::offer::HvStatus;

@@ -3,7 +3,7 @@
 use std::thread;
 
 use vmbus_client::platform::{HostBytes, Wake};
-use vmbus_client::{Mdl, NtStatus, Platform};
+use vmbus_client::{GpadlFlags, Mdl, NtStatus, Platform};
 use vmbus_host::HvStatus;
 
 use crate::rings::LoopbackRings;
@@ -84,5 +84,12 @@ impl Platform for LoopbackPlatform {
 
     fn unlock(&self, mdl: &Mdl) {
         self.vm.pages().unlock(mdl);
+    }
+
+    fn gpadl_created(&self, relid: u32, id: u32, flags: GpadlFlags) {
+        if flags.contains(GpadlFlags::READ_ONLY) {
+            // The host has let go of it already when the connection is being reset: then it maps nothing any more.
+            let _ = self.vm.bus().mark_gpadl_read_only(relid, id);
+        }
     }
 }

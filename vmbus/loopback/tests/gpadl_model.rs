@@ -5,6 +5,7 @@ mod common;
 use common::{CLASS, client, offer};
 use proptest::prelude::*;
 use vmbus_client::{GpadlError, GpadlFlags, Mdl};
+use vmbus_host::ReadWrite;
 use vmbus_loopback::{Config, LoopbackVm, Mode};
 
 /// Memory of several regions with holes, some touching in guest addresses.
@@ -83,7 +84,7 @@ proptest! {
             Err(other) => prop_assert!(false, "{other}"),
             Ok(handle) => {
                 prop_assert!(named.iter().all(in_ram));
-                let view = host.map_gpadl(handle.id()).unwrap();
+                let view = host.map_gpadl(handle.id(), ReadWrite).unwrap();
                 prop_assert_eq!(view.len(), named.len());
                 // Written through the view, in order; a page that is listed twice keeps the last byte.
                 let bytes: Vec<u8> = (0..named.len()).map(|at| (at * 31 / 7) as u8).collect();

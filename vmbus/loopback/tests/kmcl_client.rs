@@ -10,7 +10,7 @@ use vmbus_client::{
     Mdl, NtStatus, PacketObject, Received, SendFlags, Waiting,
 };
 use vmbus_gpadl::{GpadlView, GuestBuffer};
-use vmbus_host::{Channel, OpenError};
+use vmbus_host::{Channel, OpenError, ReadWrite};
 use vmbus_loopback::{Flow, Handler, Layout, LoopbackPlatform, LoopbackVm, Mode};
 use vmbus_ring::{OutPacket, PacketKind};
 
@@ -178,7 +178,7 @@ fn filler(_: &Channel) -> Result<Handler, OpenError> {
                 view = None;
                 continue;
             };
-            let mapped = channel.map_gpadl(u64::from_le_bytes(*id) as u32).unwrap();
+            let mapped = channel.map_gpadl(u64::from_le_bytes(*id) as u32, ReadWrite).unwrap();
             let len = mapped.len();
             mapped.write(0, &vec![0xAB; len]).unwrap();
             view = Some(mapped);
@@ -280,7 +280,7 @@ fn test_client_gpadl_at_and_beyond_the_wire_ceiling_becomes_one_and_several() {
         let mut bytes = 0;
         let mut seen = Vec::new();
         for handle in &handles {
-            let view = host.map_gpadl(handle.id()).unwrap();
+            let view = host.map_gpadl(handle.id(), ReadWrite).unwrap();
             bytes += view.len();
             seen.extend(view.guest_pages());
         }
@@ -300,7 +300,7 @@ fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped()
     let mut channel = client.channel(id);
     let handle = channel.create_gpadl_from_buffer(NONE, address + 4000, 4096 + 200).unwrap();
     assert_eq!(vm.pages().locked_pages(), 3);
-    let view = host.map_gpadl(handle.id()).unwrap();
+    let view = host.map_gpadl(handle.id(), ReadWrite).unwrap();
     assert_eq!(view.range(0), Some((4000, 4296)));
     assert_eq!(channel.delete_gpadl(handle), Err(GpadlError::Link(Error::Stalled)), "Windows would wait");
     assert_eq!(vm.pages().locked_pages(), 3, "still the server's");

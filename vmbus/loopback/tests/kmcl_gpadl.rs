@@ -3,8 +3,11 @@
 mod common;
 
 use common::raw::{FromHost, RawGuest, range_words};
+use common::{CLASS, client, offer};
+use vmbus_client::GpadlFlags;
 use vmbus_gpadl::MapError;
-use vmbus_loopback::Layout;
+use vmbus_host::{ReadOnly, ReadWrite};
+use vmbus_loopback::{Layout, LoopbackVm, Mode};
 use vmbus_protocol::message::MessageType;
 
 use FromHost::{Created, Torndown};
@@ -71,7 +74,7 @@ fn test_kmcl_04_two_unaligned_ranges_read_back_as_their_concatenation() {
     }
     guest.describe(channel.relid, ID, &[(4000, 200, &pages[..2]), (3, 9000, &pages[2..])]);
     assert_eq!(guest.heard(), [Created(channel.relid, ID, 0)]);
-    let view = channel.host.map_gpadl(ID).unwrap();
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     let expected = [
         guest.read(pages[0], 4000, 96),
         guest.read(pages[1], 0, 104),
@@ -94,7 +97,7 @@ fn test_kmcl_05_server_uses_the_map_before_any_ring_traffic() {
     let channel = guest.open(0, RING);
     guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
     // CREATED is queued, the guest has not even looked at it.
-    let view = channel.host.map_gpadl(ID).unwrap();
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     view.write(0, b"early").unwrap();
     assert_eq!(guest.read(9, 0, 5), b"early");
     assert_eq!(guest.heard(), [Created(channel.relid, ID, 0)]);
@@ -133,14 +136,14 @@ fn test_kmcl_07_duplicate_id_fails_and_the_original_stays_mapped_and_usable() {
     let guest = RawGuest::new(1);
     let channel = guest.open(0, RING);
     guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
-    let view = channel.host.map_gpadl(ID).unwrap();
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     guest.heard();
     guest.describe(channel.relid, ID, &[(0, 4096, &[10])]);
     assert!(is_failure(&guest.heard(), channel.relid, ID));
     view.write(0, b"still mine").unwrap();
     assert_eq!(guest.read(9, 0, 10), b"still mine");
     drop(view);
-    assert_eq!(channel.host.map_gpadl(ID).unwrap().guest_pages().collect::<Vec<_>>(), [9]);
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().collect::<Vec<_>>(), [9]);
     // While one is still arriving, its id is taken on every channel.
     let words = range_words(&[(0, 27 * 4096, &(1..28).collect::<Vec<_>>())]);
     guest.header(channel.relid, ID + 1, 224, 1, &words[..27]);
@@ -168,7 +171,7 @@ fn test_kmcl_09_torndown_waits_for_the_mapping_and_memory_is_untouched_after_it(
     let guest = RawGuest::new(1);
     let channel = guest.open(0, RING);
     guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
-    let view = channel.host.map_gpadl(ID).unwrap();
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     let clone = view.clone();
     guest.heard();
     guest.tear_down(channel.relid, ID);
@@ -177,10 +180,10 @@ fn test_kmcl_09_torndown_waits_for_the_mapping_and_memory_is_untouched_after_it(
     view.write(0, b"last words").unwrap();
     drop(view);
     assert_eq!(guest.heard(), [], "a clone is left");
-    assert_eq!(channel.host.map_gpadl(ID).unwrap_err(), MapError::Going(ID));
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Going(ID));
     drop(clone);
     assert_eq!(guest.heard(), [Torndown(ID)]);
-    assert_eq!(channel.host.map_gpadl(ID).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Unknown(ID));
     assert_eq!(guest.read(9, 0, 10), b"last words");
 }
 
@@ -195,7 +198,7 @@ fn test_kmcl_10_bogus_teardowns_get_no_torndown() {
     guest.tear_down(other, ID);
     guest.tear_down(2047, ID);
     assert_eq!(guest.heard(), [], "unknown id, another channel's id, unknown channel");
-    let view = channel.host.map_gpadl(ID).unwrap();
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     guest.tear_down(channel.relid, ID);
     guest.tear_down(channel.relid, ID);
     assert_eq!(guest.heard(), []);
@@ -228,12 +231,12 @@ fn test_kmcl_19_a_channel_cannot_map_the_gpadl_of_another() {
     let guest = RawGuest::new(2);
     let (first, second) = (guest.open(0, RING), guest.open(1, RING + 1));
     guest.describe(first.relid, ID, &[(0, 4096, &[9])]);
-    assert_eq!(second.host.map_gpadl(ID).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(second.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Unknown(ID));
     // The same id on both: each sees its own.
     guest.describe(second.relid, ID, &[(0, 4096, &[10])]);
     assert_eq!(guest.heard(), [Created(first.relid, ID, 0), Created(second.relid, ID, 0)]);
-    assert_eq!(first.host.map_gpadl(ID).unwrap().guest_pages().next(), Some(9));
-    assert_eq!(second.host.map_gpadl(ID).unwrap().guest_pages().next(), Some(10));
+    assert_eq!(first.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().next(), Some(9));
+    assert_eq!(second.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().next(), Some(10));
 }
 
 #[test]
@@ -241,11 +244,78 @@ fn test_kmcl_24_second_map_before_unmap_fails() {
     let guest = RawGuest::new(1);
     let channel = guest.open(0, RING);
     guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
-    let view = channel.host.map_gpadl(ID).unwrap();
-    assert_eq!(channel.host.map_gpadl(ID).unwrap_err(), MapError::Mapped(ID));
-    assert_eq!(channel.host.map_gpadl(RING).unwrap_err(), MapError::Mapped(RING), "the rings are a mapping");
+    let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Mapped(ID));
+    assert_eq!(
+        channel.host.map_gpadl(RING, ReadWrite).unwrap_err(),
+        MapError::Mapped(RING),
+        "the rings are a mapping"
+    );
+    assert_eq!(channel.host.map_gpadl(ID, ReadOnly).unwrap_err(), MapError::Mapped(ID), "whatever for");
     drop(view);
-    drop(channel.host.map_gpadl(ID).unwrap());
+    let view = channel.host.map_gpadl(ID, ReadOnly).unwrap();
+    let clone = view.clone();
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Mapped(ID));
+    drop(view);
+    assert_eq!(channel.host.map_gpadl(ID, ReadOnly).unwrap_err(), MapError::Mapped(ID), "a clone is left");
+    drop(clone);
+    drop(channel.host.map_gpadl(ID, ReadWrite).unwrap());
+}
+
+#[test]
+fn test_kmcl_24_a_gpadl_marked_read_only_is_mapped_for_reading_alone() {
+    let guest = RawGuest::new(1);
+    let channel = guest.open(0, RING);
+    assert_eq!(channel.host.mark_gpadl_read_only(ID), Err(MapError::Unknown(ID)));
+    let pages = guest.vm.pages().allocate(2, Layout::Scattered).unwrap();
+    guest.describe(channel.relid, ID, &[(4090, 12, &pages)]);
+    let writable = channel.host.map_gpadl(ID, ReadWrite).unwrap();
+    channel.host.mark_gpadl_read_only(ID).unwrap();
+    writable.write(0, b"twelve bytes").unwrap();
+    drop(writable);
+    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::ReadOnly(ID));
+    let view = channel.host.map_gpadl(ID, ReadOnly).unwrap();
+    let mut bytes = [0; 12];
+    view.read(0, &mut bytes).unwrap();
+    assert_eq!((&bytes, view.len(), view.pages()), (b"twelve bytes", 12, 2));
+    let mut piecewise = Vec::new();
+    for slice in view.slices(2, 8).unwrap() {
+        let mut piece = vec![0; slice.len()];
+        assert_eq!(slice.copy_to(&mut piece), piece.len());
+        piecewise.extend(piece);
+    }
+    assert_eq!(piecewise, b"elve byt");
+    let mut iovecs = Vec::new();
+    view.source_iovecs(0, 12, &mut iovecs).unwrap();
+    assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), 12);
+    assert!(view.read(1, &mut bytes).is_err() && view.slices(12, 1).is_err());
+    // It is a mapping as any other: the guest gets its memory back when it is gone.
+    guest.heard();
+    guest.tear_down(channel.relid, ID);
+    assert!(guest.heard().is_empty() && view.is_going());
+    drop(view);
+    assert_eq!(guest.heard(), [Torndown(ID)]);
+    // The mark belongs to that GPADL, not to its number.
+    guest.describe(channel.relid, ID, &[(0, 4096, &pages[..1])]);
+    drop(channel.host.map_gpadl(ID, ReadWrite).unwrap());
+}
+
+#[test]
+fn test_kmcl_24_a_gpadl_that_the_client_creates_read_only_is_so_at_the_server() {
+    let vm = LoopbackVm::new(Mode::Stepped);
+    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let mut client = client(&vm);
+    let id = client.open(CLASS, None, None).unwrap();
+    let host = parking.take().unwrap();
+    let mut channel = client.channel(id);
+    let pages = vm.pages().allocate(1, Layout::Scattered).unwrap();
+    let mut create = |flags| channel.create_gpadl_from_pfn_list(flags, &pages).unwrap().id();
+    let (locked, open) = (create(GpadlFlags::READ_ONLY), create(GpadlFlags::empty()));
+    assert_eq!(host.map_gpadl(locked, ReadWrite).unwrap_err(), MapError::ReadOnly(locked));
+    assert!(host.map_gpadl(locked, ReadOnly).is_ok());
+    assert!(host.map_gpadl(open, ReadWrite).is_ok() && host.map_gpadl(open, ReadOnly).is_ok());
+    drop(host);
+    client.channel(id).disable().unwrap();
 }
 
 #[test]
@@ -255,7 +325,7 @@ fn test_kmcl_18_unload_releases_everything_and_a_second_boot_reuses_all_ids() {
         let (first, second) = (guest.open(0, RING), guest.open(1, RING + 1));
         let relids = (first.relid, second.relid);
         guest.describe(first.relid, ID, &[(0, 4096, &[9])]);
-        let view = first.host.map_gpadl(ID).unwrap();
+        let view = first.host.map_gpadl(ID, ReadWrite).unwrap();
         guest.header(second.relid, ID + 1, 800, 1, &[800 << 9]);
         guest.heard();
         guest.post(MessageType::Unload, &());

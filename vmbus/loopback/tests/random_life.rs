@@ -14,7 +14,7 @@ use vmbus_client::{
 };
 use vmbus_gpadl::GpadlView;
 use vmbus_host::core::ChannelKey;
-use vmbus_host::{Channel, OfferError, OpenError};
+use vmbus_host::{Channel, OfferError, OpenError, ReadWrite};
 use vmbus_loopback::{Flow, Handler, Layout, LoopbackVm, Mode};
 
 const DEVICES: usize = 3;
@@ -69,7 +69,7 @@ fn device(_: &Channel) -> Result<Handler, OpenError> {
             let word = |at: usize| u32::from_le_bytes(packet.payload[at..at + 4].try_into().unwrap());
             let id = word(4);
             let good = match word(0) {
-                MAP => channel.map_gpadl(id).map(|view| views.insert(id, view)).is_ok(),
+                MAP => channel.map_gpadl(id, ReadWrite).map(|view| views.insert(id, view)).is_ok(),
                 UNMAP => views.remove(&id).is_some(),
                 _ => true,
             };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmbus_gpadl::{
-    Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReleaseSink, Teardown,
+    Access, Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReadWrite,
+    ReleaseSink, Teardown,
 };
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_PER_CHANNEL,
@@ -19,17 +20,33 @@ pub struct GpadlTable {
 }
 
 impl GpadlTable {
-    /// Maps GPADL `id` of channel `relid`.
+    /// Maps GPADL `id` of channel `relid` to read and write.
     ///
     /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, or going.
+    /// As [`GpadlTable::map_for`].
     pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
-        let gpadl = self.get(relid, id).ok_or(MapError::Unknown(id))?;
-        gpadl.map()
+        self.map_for(relid, id, ReadWrite)
     }
 
-    fn get(&self, relid: u32, id: u32) -> Option<Gpadl> {
-        self.lock().get(&(relid, id)).cloned()
+    /// Maps GPADL `id` of channel `relid` for `access`.
+    ///
+    /// # Errors
+    /// [`MapError`]: unknown on this channel, mapped already, going, or read-only and asked for writing.
+    pub fn map_for<A: Access>(&self, relid: u32, id: u32, access: A) -> Result<A::View, MapError> {
+        access.map(&self.get(relid, id)?)
+    }
+
+    /// From here on GPADL `id` of channel `relid` is not mapped for writing.
+    ///
+    /// # Errors
+    /// [`MapError::Unknown`].
+    pub fn mark_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
+        self.get(relid, id)?.mark_read_only();
+        Ok(())
+    }
+
+    fn get(&self, relid: u32, id: u32) -> Result<Gpadl, MapError> {
+        self.lock().get(&(relid, id)).cloned().ok_or(MapError::Unknown(id))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {

@@ -4,8 +4,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use vmbus_gpadl::MapError;
-use vmbus_host::OpenError;
 use vmbus_host::core::ChannelState;
+use vmbus_host::{OpenError, ReadWrite};
 
 use crate::common::shell::{Machine, TestDevice, is_rung};
 use crate::common::{Reply, post};
@@ -97,7 +97,8 @@ fn test_device_may_map_and_want_subchannels_inside_open() {
             if channel.subchannel() == 0 {
                 channel.offer_subchannels(2);
             }
-            let maps = (channel.map_gpadl(5).is_ok(), channel.map_gpadl(6).unwrap_err());
+            let maps =
+                (channel.map_gpadl(5, ReadWrite).is_ok(), channel.map_gpadl(6, ReadWrite).unwrap_err());
             sender.send((channel, maps)).unwrap();
             Ok(())
         }))

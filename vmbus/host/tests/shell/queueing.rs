@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use vmbus_host::HvStatus;
+use vmbus_host::{HvStatus, ReadWrite};
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
 
 use crate::common::shell::{Machine, TestDevice};
@@ -112,7 +112,7 @@ fn test_view_dropped_on_a_foreign_thread_answers_the_teardown() {
     machine.open(1, 10);
     let channel = channels.recv().unwrap();
     machine.ask(&numbered(5));
-    let view = channel.map_gpadl(5).unwrap();
+    let view = channel.map_gpadl(5, ReadWrite).unwrap();
     assert_eq!(machine.ask(&post::teardown(1, 5)), []);
     thread::spawn(move || drop(view)).join().unwrap();
     assert_eq!(machine.replies(), [Reply::Torndown(5)]);
@@ -124,7 +124,7 @@ fn test_view_dropped_while_another_thread_holds_the_bus_answers_the_teardown() {
     machine.open(1, 10);
     let channel = channels.recv().unwrap();
     machine.ask(&numbered(5));
-    let view = channel.map_gpadl(5).unwrap();
+    let view = channel.map_gpadl(5, ReadWrite).unwrap();
     assert_eq!(machine.ask(&post::teardown(1, 5)), []);
     let hold = machine.synic.hold_next_message();
     thread::scope(|scope| {
