@@ -29,8 +29,8 @@ fn stages(arguments: &Arguments) -> Vec<Stage> {
         vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
     // Every order of events of the hand-shakes between threads. Its own folder: the flag would have everything built anew.
     let models = Stage::new(
-        "models of signalling and of views",
-        &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--lib", "model"],
+        "models of signalling, of views and of message slots",
+        &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--package", "vmbus-host", "--lib", "model"],
     );
     stages.push(models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")));
     // The fuzz targets replay their seeds; they share code with the host's tests and stand outside the workspace.

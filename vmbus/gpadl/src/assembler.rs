@@ -88,6 +88,12 @@ impl RangeAssembler {
         Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE, region_first: 0 })
     }
 
+    /// What is still to come: ranges that have not begun, and words as declared.
+    #[must_use]
+    pub fn left(&self) -> (u32, usize) {
+        (self.ranges_left, self.words_left)
+    }
+
     /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
     ///
     /// # Errors

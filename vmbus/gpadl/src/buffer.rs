@@ -115,6 +115,21 @@ impl GuestBuffer {
         })
     }
 
+    /// The list as range data, one word for each range and each page, as far as it has come: what makes the same buffer again.
+    #[must_use]
+    pub fn range_words(&self) -> Vec<u64> {
+        let mut pages = self.guest_pages();
+        let mut words = Vec::with_capacity(self.ranges.len().saturating_add(self.pages));
+        for range in &self.ranges {
+            let head = u64::from(range.byte_offset) << 32 | u64::from(range.count);
+            let count =
+                usize::from(range.byte_offset).saturating_add(usize_of(range.count)).div_ceil(PAGE_SIZE);
+            words.push(head);
+            words.extend(pages.by_ref().take(count));
+        }
+        words
+    }
+
     /// Heap bytes that the lists take.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam, RangeAssembler, RangeError};
+use vmbus_protocol::limits::MAX_BUFFER_PAGES;
 
 const PAGE: u64 = 4096;
 /// Two regions with a hole between them: 64 pages at 0, 64 pages at 1 MiB.
@@ -274,5 +275,48 @@ fn test_list_of_one_page_ranges_takes_at_most_24_bytes_a_page_and_is_still_found
             buffer.read(index * 4096, &mut bytes).unwrap();
             assert_eq!(u64::from_le_bytes(bytes), page);
         }
+    }
+}
+
+#[test]
+fn test_pages_of_one_buffer_at_the_limit_and_past_it() {
+    let ram = ram();
+    let list = |pages: usize| {
+        let (full, rest) = (pages / 8190, pages % 8190);
+        let lengths = std::iter::repeat_n(8190, full).chain((rest != 0).then_some(rest));
+        let ranges: Vec<Range> = lengths
+            .map(|pages| Range {
+                offset: 0,
+                count: u32::try_from(pages * 4096).unwrap(),
+                pages: vec![7; pages],
+            })
+            .collect();
+        let words: Vec<u64> = ranges.iter().flat_map(Range::words).collect();
+        assemble(&ram, u32::try_from(ranges.len()).unwrap(), &words, &[])
+    };
+    let full = list(MAX_BUFFER_PAGES).unwrap();
+    assert_eq!((full.pages(), full.len()), (MAX_BUFFER_PAGES, MAX_BUFFER_PAGES * 4096));
+    let mut last = [0; 8];
+    full.read(full.len() - 8, &mut last).unwrap();
+    assert_eq!(list(MAX_BUFFER_PAGES + 1).unwrap_err(), RangeError::TooManyPages);
+}
+
+/// Design 6: a segment count kept in 8 bits. No count of pieces wraps anywhere near one.
+#[test]
+fn test_iovecs_of_more_pieces_than_8_bits_count_are_all_there() {
+    let ram = ram();
+    for pages in [254, 255, 256, 257, 511, 513, 2000_usize] {
+        // Every other page, so that no two touch.
+        let pages: Vec<u64> = (0..pages as u64).map(|at| at * 2 % LOW_PAGES).collect();
+        let count = u32::try_from(pages.len() * 4096).unwrap();
+        let range = Range { offset: 0, count, pages: pages.clone() };
+        let buffer = assemble(&ram, 1, &range.words(), &[]).unwrap();
+        let mut iovecs = Vec::new();
+        buffer.iovecs(0, buffer.len(), &mut iovecs).unwrap();
+        assert_eq!(iovecs.len(), pages.len());
+        assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), buffer.len());
+        let mut bytes = vec![0; buffer.len()];
+        buffer.read(0, &mut bytes).unwrap();
+        assert!(bytes.chunks(4096).zip(&pages).all(|(page, pfn)| page[0] == (pfn * 31) as u8));
     }
 }

@@ -1,12 +1,15 @@
 //! The thin shell around the core: inbox, devices, doorbells. It has no thread; whoever brings an event pumps.
 
+mod standstill;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use tracing::{debug, error, warn};
 use vmbus_gpadl::{GpadlKey, GuestRam, MapError, ReleaseSink};
 use vmbus_protocol::MessageBuffer;
-use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
+use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE, MAX_WAITING_MESSAGES};
+use vmbus_protocol::message::GuestMessage;
 use vmbus_protocol::offer::{
     HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_MESSAGE_TYPE,
 };
@@ -17,7 +20,7 @@ use crate::core::{Action, ChannelKey, Core, OpenParams};
 use crate::device::{Channel, ChannelParts, ChannelShared, Device, OfferError};
 use crate::inspect::BusReport;
 use crate::log::Limiter;
-use crate::synic::Synic;
+use crate::synic::{QueuedMessage, Synic};
 
 /// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
 const HYPERVISOR_MESSAGE: u32 = 1 << 31;
@@ -79,6 +82,8 @@ struct State {
     doorbells: BTreeMap<u32, ChannelKey>,
     /// Scratch, empty between events.
     actions: Vec<Action>,
+    /// While the bus stands still: messages for the guest.
+    held: Option<VecDeque<QueuedMessage>>,
     /// Ticket of the last reset that began.
     reset_ticket: u64,
     /// Counts channels handed to devices, so that each end can be told from the next one's.
@@ -108,6 +113,7 @@ impl VmBus {
                 links: BTreeMap::new(),
                 doorbells: BTreeMap::new(),
                 actions: Vec::new(),
+                held: None,
                 reset_ticket: 0,
                 channels_made: 0,
             };
@@ -144,6 +150,15 @@ impl VmBus {
             // The port takes any type; nothing but VMBus listens on it.
             return HvStatus::Success;
         }
+        if self.inner.synic.waiting_messages() >= MAX_WAITING_MESSAGES {
+            match GuestMessage::parse(payload) {
+                // Whoever begins anew has not read what waits, and never will.
+                Ok(GuestMessage::InitiateContact(_) | GuestMessage::Unload) => {
+                    self.inner.synic.discard_messages();
+                }
+                Ok(_) | Err(_) => return HvStatus::InsufficientBuffers,
+            }
+        }
         self.inner.post(connection_id, payload)
     }
 
@@ -177,7 +192,8 @@ impl VmBus {
 
     /// Forgets every connection and channel, and returns when no device touches guest memory any more.
     ///
-    /// For a machine that starts anew or ends: its vCPUs must not run. Never call it from a device.
+    /// For a machine that starts anew or ends: its vCPUs must not run. Never call it from a device, nor while the bus is paused: devices that
+    /// stand still do not let go.
     pub fn reset(&self) {
         let ticket = {
             let mut resets = lock(&self.inner.resets);
@@ -271,13 +287,17 @@ impl Inner {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 Err(TryLockError::WouldBlock) => return,
             };
-            while let Some(event) = self.next_event() {
-                self.handle(&mut state, event);
-            }
+            self.handle_all(&mut state);
             drop(state);
             if lock(&self.inbox).events.is_empty() {
                 return;
             }
+        }
+    }
+
+    fn handle_all(&self, state: &mut State) {
+        while let Some(event) = self.next_event() {
+            self.handle(state, event);
         }
     }
 
@@ -342,8 +362,13 @@ impl Inner {
 
     fn act_one(&self, state: &mut State, action: Action) {
         match action {
-            Action::Post { vp, sint, message } => self.deliver(vp, sint, &message),
-            Action::DiscardMessages => self.synic.discard_messages(),
+            Action::Post { vp, sint, message } => self.deliver(state, vp, sint, &message),
+            Action::DiscardMessages => {
+                self.synic.discard_messages();
+                if let Some(held) = &mut state.held {
+                    held.clear();
+                }
+            }
             Action::Bind { key, connection_id } => self.bind(state, key, connection_id),
             Action::Unbind { key, connection_id } => {
                 if let Some(link) = state.links.remove(&key) {
@@ -352,8 +377,12 @@ impl Inner {
                 state.doorbells.remove(&connection_id);
             }
             Action::Open { key, params } => {
-                let accepted = self.open(state, key, params);
+                let accepted = self.open(state, key, params, None);
                 state.core.opened(key, accepted);
+            }
+            Action::Reopen { key, params, state: saved } => {
+                let accepted = self.open(state, key, params, Some(&saved));
+                state.core.reopened(key, accepted);
             }
             Action::Signal { key } => {
                 if let Some(link) = state.links.get(&key) {
@@ -391,8 +420,11 @@ impl Inner {
         }
     }
 
-    fn deliver(&self, vp: u32, sint: u8, message: &MessageBuffer) {
-        self.synic.post_message(vp, sint, message.as_bytes());
+    fn deliver(&self, state: &mut State, vp: u32, sint: u8, message: &MessageBuffer) {
+        match &mut state.held {
+            Some(held) => held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() }),
+            None => self.synic.post_message(vp, sint, message.as_bytes()),
+        }
     }
 
     fn bind(&self, state: &mut State, key: ChannelKey, connection_id: u32) {
@@ -410,8 +442,8 @@ impl Inner {
         state.links.insert(key, Link { doorbell, open: None });
     }
 
-    /// Maps the rings and gives the channel to its device.
-    fn open(&self, state: &mut State, key: ChannelKey, params: OpenParams) -> bool {
+    /// Maps the rings and gives the channel to its device. `saved`: what it said of the channel when the bus was written down.
+    fn open(&self, state: &mut State, key: ChannelKey, params: OpenParams, saved: Option<&[u8]>) -> bool {
         let Some(link) = state.links.get_mut(&key) else { return false };
         let (primary, relid, subchannel) = (params.primary, params.relid, params.subchannel);
         state.channels_made = state.channels_made.wrapping_add(1);
@@ -425,16 +457,21 @@ impl Inner {
             }
         };
         let Some(device) = state.devices.get_mut(&primary) else { return false };
+        shared.set_paused(state.held.is_some());
+        let taken = match saved {
+            None => device.open(channel),
+            Some(saved) => device.restore(channel, saved),
+        };
         // The bus hears of the end of a refused channel too; without an open channel that means nothing.
-        match device.open(channel) {
+        match taken {
             Ok(()) => {
-                debug!(relid, subchannel, "channel open");
+                debug!(relid, subchannel, restored = saved.is_some(), "channel open");
                 link.open = Some(shared);
                 true
             }
             Err(error) => {
                 self.failed_opens.log(
-                    |suppressed| warn!(relid, %error, suppressed, "the device refused to open a channel"),
+                    |suppressed| warn!(relid, %error, suppressed, restoring = saved.is_some(), "the device refused to open a channel"),
                 );
                 false
             }

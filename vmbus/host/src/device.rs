@@ -76,6 +76,34 @@ pub trait Device: Send {
     /// # Errors
     /// [`OpenError`]: the guest's open fails.
     fn open(&mut self, channel: Channel) -> Result<(), OpenError>;
+
+    /// The machine stands still: return when none of its workers touches guest memory any more, and keep them from it until
+    /// [`Device::resume`]. It may wait for I/O in flight, or leave that alone if it does not go to guest memory. A device that lives in
+    /// [`Device::open`] alone has nothing to do.
+    fn pause(&mut self) {}
+
+    /// Undoes [`Device::pause`]. Every doorbell rings after it.
+    fn resume(&mut self) {}
+
+    /// While paused: all that is needed to go on serving the open channel `subchannel` (0: the primary) elsewhere: requests not yet
+    /// answered, packets not yet in the ring, GPADLs mapped. Positions in the rings are not part of it; they lie in guest memory.
+    ///
+    /// `None`, the default: it cannot. The guest will lose the channel, and get the device as a new one.
+    fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
+        let _ = subchannel;
+        None
+    }
+
+    /// In place of [`Device::open`]: the channel was open when the bus was saved, and `state` is what [`Device::save`] gave then. The guest
+    /// knows of nothing: requests that it has made are answered here. GPADLs that were mapped are mapped again here. The bus is paused:
+    /// the doorbell rings when it goes on.
+    ///
+    /// # Errors
+    /// [`OpenError`], the default: the guest loses the channel, and gets the device as a new one. `state` comes from a file: judge it.
+    fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
+        let _ = (channel, state);
+        Err(OpenError("this device does not go on after a restore".to_owned()))
+    }
 }
 
 /// An open channel, in the hands of its device: rings, doorbell, interrupt.
@@ -105,13 +133,21 @@ pub(crate) struct ChannelShared {
     pub(crate) subchannel: u16,
     event_flag: u16,
     /// Read-locked while a signal is under way: when a new target was written, no signal can reach the old one any more (vmbus-core 4.5).
-    target_vp: RwLock<u32>,
+    target: RwLock<Target>,
     closing: AtomicBool,
     pub(crate) signals_sent: AtomicU64,
     pub(crate) signals_suppressed: AtomicU64,
     pub(crate) incoming: RingWatch,
     pub(crate) outgoing: RingWatch,
     synic: Arc<dyn Synic>,
+}
+
+/// Where the events of a channel go.
+struct Target {
+    /// [`NO_INTERRUPT_VP`] when the guest polls.
+    vp: u32,
+    /// Nowhere, for now.
+    paused: bool,
 }
 
 pub(crate) struct ChannelParts {
@@ -139,7 +175,7 @@ impl Channel {
             relid: parts.relid,
             subchannel: parts.subchannel,
             event_flag: parts.event_flag,
-            target_vp: RwLock::new(parts.target_vp),
+            target: RwLock::new(Target { vp: parts.target_vp, paused: false }),
             closing: AtomicBool::new(false),
             signals_sent: AtomicU64::new(0),
             signals_suppressed: AtomicU64::new(0),
@@ -206,7 +242,7 @@ impl Channel {
     /// VP that gets its events now; [`NO_INTERRUPT_VP`] when the guest polls.
     #[must_use]
     pub fn target_vp(&self) -> u32 {
-        *self.shared.target_vp.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.target.read().unwrap_or_else(PoisonError::into_inner).vp
     }
 
     /// The 120 bytes that the guest opened it with.
@@ -258,9 +294,10 @@ impl std::fmt::Debug for Channel {
 
 impl ChannelShared {
     pub(crate) fn signal(&self) {
-        let target = self.target_vp.read().unwrap_or_else(PoisonError::into_inner);
-        let vp = *target;
-        if vp == NO_INTERRUPT_VP {
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
+        let vp = target.vp;
+        // A bus that goes on signals every channel: nothing is lost.
+        if vp == NO_INTERRUPT_VP || target.paused {
             return;
         }
         let counter = match self.synic.signal_event(vp, VMBUS_SINT, self.event_flag) {
@@ -271,7 +308,12 @@ impl ChannelShared {
     }
 
     pub(crate) fn retarget(&self, vp: u32) {
-        *self.target_vp.write().unwrap_or_else(PoisonError::into_inner) = vp;
+        self.target.write().unwrap_or_else(PoisonError::into_inner).vp = vp;
+    }
+
+    /// When this returns, no signal is under way any more, or signals go out again.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.target.write().unwrap_or_else(PoisonError::into_inner).paused = paused;
     }
 
     /// The device sees it when it reads the doorbell that the bus rings after this.

@@ -3,6 +3,7 @@
 //! * [`core`]: events in, actions out. No I/O, no thread, no clock.
 //! * [`VmBus`]: the shell. Hand it a machine's [`Synic`], [`VmBus::offer`] it [`Device`]s, and feed it what the guest posts.
 //! * [`Channel`]: what a device gets when a guest opens it.
+//! * [`mailbox`]: how a machine hands messages over through the slots of its VPs.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -28,11 +29,14 @@ pub mod core;
 pub mod device;
 pub mod inspect;
 pub mod log;
+pub mod mailbox;
+pub mod saved;
 pub mod synic;
 
 pub use bus::VmBus;
 pub use device::{Channel, Device, Offer, OfferError, OpenError};
 pub use inspect::{BusReport, OpenReport};
-pub use synic::{Signal, Synic};
+pub use saved::{RestoreError, SaveError, SavedBus};
+pub use synic::{QueuedMessage, Signal, Synic};
 pub use vmbus_gpadl::{ReadOnly, ReadWrite};
 pub use vmbus_protocol::offer::HvStatus;

@@ -4,6 +4,7 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
 /// What became of one event signal (spec vmbus-core section 2.2).
@@ -15,6 +16,18 @@ pub enum Signal {
     AlreadySet,
     /// The VP's SynIC or event flags page is off: nothing was written.
     Disabled,
+}
+
+/// A message that waits for its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QueuedMessage {
+    /// VP index.
+    pub vp: u32,
+    /// SINT, 0..=15.
+    pub sint: u8,
+    /// The whole message, at most 240 bytes.
+    pub message: Vec<u8>,
 }
 
 /// A machine's synthetic interrupt controller, as the bus uses it. All methods may be called from any thread and never block for long.
@@ -30,6 +43,17 @@ pub trait Synic: Send + Sync {
 
     /// Forgets every message that is still queued, for all VPs (the connection they belong to is gone).
     fn discard_messages(&self);
+
+    /// Messages that are queued and not yet where the guest reads them, for all VPs together. Asked at each message from the guest. A machine
+    /// without queues has none.
+    fn waiting_messages(&self) -> usize {
+        0
+    }
+
+    /// Those messages, each (VP, SINT)'s in order: what a machine that is restored elsewhere has to be given again.
+    fn queued_messages(&self) -> Vec<QueuedMessage> {
+        Vec::new()
+    }
 
     /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the SINT if the flag was clear.
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal;

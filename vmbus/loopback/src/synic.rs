@@ -7,7 +7,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use vmbus_client::platform::HostBytes;
-use vmbus_host::{HvStatus, Signal, Synic};
+use vmbus_host::{HvStatus, QueuedMessage, Signal, Synic};
 use vmbus_protocol::offer::VMBUS_SINT;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -160,6 +160,12 @@ impl LoopbackSynic {
         true
     }
 
+    /// Forgets all that a host's process holds: what waits for the guest, and doorbells. Event flags are guest memory.
+    pub(crate) fn forget_host(&self) {
+        self.discard_messages();
+        lock(&self.doorbells).clear();
+    }
+
     fn announce(&self) {
         let _bell = lock(&self.bell);
         self.rung.notify_all();
@@ -183,6 +189,21 @@ impl Synic for LoopbackSynic {
         for queue in self.vps.iter().flat_map(|vp| &vp.messages) {
             lock(queue).clear();
         }
+    }
+
+    fn waiting_messages(&self) -> usize {
+        self.vps.iter().flat_map(|vp| &vp.messages).map(|queue| lock(queue).len()).sum()
+    }
+
+    fn queued_messages(&self) -> Vec<QueuedMessage> {
+        let mut queued = Vec::new();
+        for (vp, queues) in (0..).zip(&self.vps) {
+            for (sint, queue) in (0..).zip(&queues.messages) {
+                let bytes = lock(queue).iter().map(|message| message.as_bytes().to_vec()).collect::<Vec<_>>();
+                queued.extend(bytes.into_iter().map(|message| QueuedMessage { vp, sint, message }));
+            }
+        }
+        queued
     }
 
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {

@@ -1,7 +1,7 @@
 //! The VM: memory, interrupt controller, bus.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) pages: GuestPages,
     pub(crate) synic: Arc<LoopbackSynic>,
-    pub(crate) bus: VmBus,
+    bus: RwLock<VmBus>,
     pub(crate) workers: Workers,
 }
 
@@ -86,15 +86,15 @@ impl LoopbackVm {
     pub fn with_config(config: Config) -> io::Result<Self> {
         let pages = GuestPages::new(&config.regions)?;
         let synic = Arc::new(LoopbackSynic::new(config.vp_count));
-        let bus = VmBus::new(pages.ram().clone(), Arc::clone(&synic) as Arc<dyn vmbus_host::Synic>);
+        let bus = RwLock::new(new_bus(&pages, &synic));
         let workers = Workers::new(config.mode);
         Ok(Self { inner: Arc::new(Inner { config, pages, synic, bus, workers }) })
     }
 
-    /// The bus.
+    /// The bus as it is now: [`LoopbackVm::replace_bus`] puts another one in its place.
     #[must_use]
-    pub fn bus(&self) -> &VmBus {
-        &self.inner.bus
+    pub fn bus(&self) -> VmBus {
+        self.inner.bus.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The interrupt controller.
@@ -132,7 +132,7 @@ impl LoopbackVm {
     /// # Errors
     /// [`OfferError`].
     pub fn offer(&self, device: impl Device + 'static) -> Result<ChannelKey, OfferError> {
-        self.inner.bus.offer(Box::new(device))
+        self.bus().offer(Box::new(device))
     }
 
     /// Adds a device that is one function: see [`Served`].
@@ -158,7 +158,7 @@ impl LoopbackVm {
     /// HvPostMessage by the guest with message type 1.
     #[must_use]
     pub fn post_message(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
-        self.inner.bus.post_message(connection_id, VMBUS_MESSAGE_TYPE, payload)
+        self.bus().post_message(connection_id, VMBUS_MESSAGE_TYPE, payload)
     }
 
     /// HvSignalEvent by the guest: the doorbell when there is one, else the bus decides, as with KVM.
@@ -167,7 +167,7 @@ impl LoopbackVm {
         if flag == 0 && self.inner.synic.signal(connection_id) == HvStatus::Success {
             return HvStatus::Success;
         }
-        self.inner.bus.signal_event(connection_id, flag)
+        self.bus().signal_event(connection_id, flag)
     }
 
     /// Runs each device whose doorbell rang, once. True when there was any. Threaded VMs run by themselves.
@@ -184,7 +184,7 @@ impl LoopbackVm {
     /// another thread, or before.
     pub fn reset(&self) {
         thread::scope(|scope| {
-            let reset = scope.spawn(|| self.inner.bus.reset());
+            let reset = scope.spawn(|| self.bus().reset());
             while !reset.is_finished() {
                 if !self.step() {
                     thread::yield_now();
@@ -193,15 +193,45 @@ impl LoopbackVm {
         });
     }
 
+    /// Stands still: devices and bus leave guest memory and the guest alone until [`LoopbackVm::resume`].
+    pub fn pause(&self) {
+        self.inner.workers.pause();
+        self.bus().pause();
+    }
+
+    /// Undoes [`LoopbackVm::pause`], and ends a restore.
+    pub fn resume(&self) {
+        self.inner.workers.resume();
+        self.bus().resume();
+    }
+
+    /// Puts a fresh bus without devices in the place of the old one: what another process would begin with that restores this machine.
+    /// Guest memory and event flags are the guest's and stay; devices, workers, doorbells and messages that wait are the host's and go.
+    ///
+    /// The usual course: [`LoopbackVm::pause`], `bus().save()`, this, [`LoopbackVm::offer`] all devices, `bus().restore()`,
+    /// [`LoopbackVm::resume`].
+    pub fn replace_bus(&self) {
+        let fresh = new_bus(&self.inner.pages, &self.inner.synic);
+        let mut bus = self.inner.bus.write().unwrap_or_else(PoisonError::into_inner);
+        drop(std::mem::replace(&mut *bus, fresh));
+        drop(bus);
+        self.inner.workers.clear();
+        self.inner.synic.forget_host();
+    }
+
     /// How the bus stands.
     #[must_use]
     pub fn inspect(&self) -> BusReport {
-        self.inner.bus.inspect()
+        self.bus().inspect()
     }
 
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }
+}
+
+fn new_bus(pages: &GuestPages, synic: &Arc<LoopbackSynic>) -> VmBus {
+    VmBus::new(pages.ram().clone(), Arc::clone(synic) as Arc<dyn vmbus_host::Synic>)
 }
 
 impl std::fmt::Debug for LoopbackVm {

@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use vmbus_host::Channel;
@@ -37,6 +37,15 @@ struct Shared {
     hooks: Mutex<Vec<Hook>>,
     threads: Mutex<Vec<(EventFd, JoinHandle<()>)>>,
     stop: AtomicBool,
+    gate: Mutex<Gate>,
+    gate_moved: Condvar,
+}
+
+/// Handlers run only while it is open.
+#[derive(Default)]
+struct Gate {
+    closed: bool,
+    running: usize,
 }
 
 struct Task {
@@ -55,6 +64,8 @@ impl Workers {
             hooks: Mutex::default(),
             threads: Mutex::default(),
             stop: AtomicBool::new(false),
+            gate: Mutex::default(),
+            gate_moved: Condvar::new(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -77,6 +88,9 @@ impl Workers {
 
     /// Runs each handler whose doorbell rang, once. True when there was any.
     pub(crate) fn step(&self) -> bool {
+        if lock(&self.shared.gate).closed {
+            return false;
+        }
         // Out of the lock: handlers may open and close channels.
         let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
         let mut any = false;
@@ -113,8 +127,9 @@ impl Workers {
                 wait_readable(task.channel.doorbell());
                 // Another reader cannot exist; a spurious wake-up only means one look too many.
                 let _ = task.channel.doorbell().read();
-                let stopped = shared.upgrade().is_none_or(|shared| shared.stop.load(Ordering::Acquire));
-                if stopped || (task.handler)(&mut task.channel) == Flow::Stop {
+                let Some(shared) = shared.upgrade() else { return };
+                let flow = shared.pass_gate(|| (task.handler)(&mut task.channel));
+                if flow != Some(Flow::Wait) {
                     return;
                 }
             }
@@ -125,9 +140,32 @@ impl Workers {
         threads.push((waker, thread));
     }
 
+    /// Returns when no handler runs; none begins before [`Workers::resume`].
+    pub(crate) fn pause(&self) {
+        let mut gate = lock(&self.shared.gate);
+        gate.closed = true;
+        let idle = self.shared.gate_moved.wait_while(gate, |gate| gate.running != 0);
+        drop(idle.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Undoes [`Workers::pause`].
+    pub(crate) fn resume(&self) {
+        lock(&self.shared.gate).closed = false;
+        self.shared.gate_moved.notify_all();
+    }
+
+    /// Ends all workers, whatever their channels' state, and makes room for new ones.
+    pub(crate) fn clear(&self) {
+        self.shut_down();
+        self.shared.stop.store(false, Ordering::Release);
+    }
+
     /// Ends all workers, whatever their channels' state.
     pub(crate) fn shut_down(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        // Those at the gate see it too: whoever looked before it was set sleeps by the time we have the lock.
+        drop(lock(&self.shared.gate));
+        self.shared.gate_moved.notify_all();
         drop(std::mem::take(&mut *lock(&self.shared.tasks)));
         drop(std::mem::take(&mut *lock(&self.shared.hooks)));
         for (waker, thread) in std::mem::take(&mut *lock(&self.shared.threads)) {
@@ -135,6 +173,35 @@ impl Workers {
             // A panic in a handler was printed by that thread; it is not ours to repeat.
             let _ = thread.join();
         }
+    }
+}
+
+impl Shared {
+    /// Runs a handler once the gate is open; `None` when the workers end instead.
+    fn pass_gate(&self, run: impl FnOnce() -> Flow) -> Option<Flow> {
+        let stopped = || self.stop.load(Ordering::Acquire);
+        let gate = lock(&self.gate);
+        let mut gate = self
+            .gate_moved
+            .wait_while(gate, |gate| gate.closed && !stopped())
+            .unwrap_or_else(PoisonError::into_inner);
+        if stopped() {
+            return None;
+        }
+        gate.running += 1;
+        drop(gate);
+        let _inside = Inside(self);
+        Some(run())
+    }
+}
+
+/// Counts a handler as running, also when it panics.
+struct Inside<'a>(&'a Shared);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.gate).running -= 1;
+        self.0.gate_moved.notify_all();
     }
 }
 

@@ -2,11 +2,15 @@
 
 mod common;
 
+use common::raw::{FromHost, RawGuest};
 use common::{CLASS, client, echo_vm, offer, take_packets};
 use vmbus_client::platform::{OutgoingKind, OutgoingPacket, Rings};
 use vmbus_client::{ChannelState, Error, PacketObject, SendFlags};
 use vmbus_host::{HvStatus, Signal, Synic};
 use vmbus_loopback::{Config, Layout, LoopbackVm, Mode};
+use vmbus_protocol::MessageBuffer;
+use vmbus_protocol::limits::MAX_WAITING_MESSAGES;
+use vmbus_protocol::message::{GpadlHeader, InitiateContact, MessageType};
 use vmbus_ring::OutPacket;
 
 fn followers(pages: &[u64]) -> usize {
@@ -146,4 +150,42 @@ fn test_two_vms_with_the_same_calls_make_the_same_events() {
         (client.stats(), vm.synic().interrupts(), report.messages, channel.incoming, channel.signals_sent)
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn test_messages_that_wait_for_the_guest_at_the_limit_and_past_it() {
+    let guest = RawGuest::new(1);
+    let unknown = MessageBuffer::new(
+        MessageType::GpadlHeader,
+        &GpadlHeader { relid: 99.into(), gpadl: 7.into(), range_buflen: 16.into(), range_count: 1.into() },
+    );
+    let post = |message: &MessageBuffer| guest.vm.post_message(4, message.as_bytes());
+    for number in 0..MAX_WAITING_MESSAGES {
+        assert_eq!(post(&unknown), HvStatus::Success, "{number}: each gets an answer that nobody takes");
+    }
+    assert_eq!(post(&unknown), HvStatus::InsufficientBuffers);
+    // One taken, one may follow.
+    assert!(guest.vm.synic().take_any_message().is_some());
+    assert_eq!(post(&unknown), HvStatus::Success);
+    assert_eq!(post(&unknown), HvStatus::InsufficientBuffers);
+    // A guest that begins anew is heard all the same.
+    assert_eq!(post(&MessageBuffer::bare(MessageType::Unload)), HvStatus::Success);
+    assert_eq!(guest.heard(), [FromHost::Other(MessageType::UnloadResponse)]);
+}
+
+#[test]
+fn test_contacts_of_a_guest_that_never_listens_cost_no_more_than_the_limit() {
+    let guest = RawGuest::new(1);
+    guest.post(MessageType::Unload, &());
+    let contact = InitiateContact {
+        version: 0x0009_0009.into(),
+        target_vp: 0.into(),
+        target_info: [2, 0, 0, 0, 0, 0, 0, 0],
+        monitor_page1: 0.into(),
+        monitor_page2: 0.into(),
+    };
+    for _ in 0..2 * MAX_WAITING_MESSAGES + 5 {
+        guest.post(MessageType::InitiateContact, &contact);
+        assert!(guest.vm.synic().waiting_messages() <= MAX_WAITING_MESSAGES);
+    }
 }

@@ -37,6 +37,11 @@ pub const MAX_CHANNELS: usize = 2047;
 /// Messages from the guest that may wait for the bus: past it HvPostMessage answers INSUFFICIENT_BUFFERS and the guest tries again.
 pub const MAX_INBOX_MESSAGES: usize = 512;
 
+/// Messages that may wait for the guest to take them: all offers of a full bus twice over. Past it HvPostMessage answers
+/// INSUFFICIENT_BUFFERS, so that a guest that asks and never listens costs no more than these. INITIATE_CONTACT and UNLOAD are taken even
+/// then, in place of all that waits: whoever posts them has not read it and never will.
+pub const MAX_WAITING_MESSAGES: usize = 4096;
+
 /// GPADLs of one channel, complete or not: the busiest real client (netvsc with subchannels) has 3 to 5; MDL clients a few hundred.
 pub const MAX_GPADLS_PER_CHANNEL: usize = 1024;
 
@@ -45,6 +50,9 @@ pub const MAX_GPADLS_PER_VM: usize = 16_384;
 
 /// GPADLs of one VM whose page list is still arriving: each guest CPU sends one at a time, so a few are always enough.
 pub const MAX_GPADLS_IN_PROGRESS: usize = 256;
+
+/// Of them, those of one channel: one for each of 64 VPs, and a driver that never finishes its lists leaves three quarters to the others.
+pub const MAX_GPADLS_IN_PROGRESS_PER_CHANNEL: usize = 64;
 
 /// Pages named by all GPADLs of one channel together: 4 GiB of shared memory, above what any known client shares on one channel.
 pub const MAX_GPADL_PAGES_PER_CHANNEL: usize = 1 << 20;

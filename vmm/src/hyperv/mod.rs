@@ -7,7 +7,6 @@ mod eom;
 mod hypercall;
 mod ioctl;
 mod pages;
-mod slot;
 mod synic;
 
 pub use cpuid::{HypervCpuid, leaves};

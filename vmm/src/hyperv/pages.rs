@@ -3,15 +3,14 @@
 //! The pages are guest RAM. Event flags are set from any thread (atomic OR). Message slots are written only on the thread
 //! of the VP that owns them, while the VP does not run.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
-use tracing::{debug, warn};
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory, VolatileSlice};
-use vmbus_host::Signal;
+use tracing::debug;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
+use vmbus_host::mailbox::{self, Mailbox, SLOT_SIZE, SlotMemory};
+use vmbus_host::{QueuedMessage, Signal};
 
-use super::slot::{self, Post};
 use crate::memory::GuestMemory;
 
 pub(super) const SINTS: u8 = 16;
@@ -58,7 +57,7 @@ struct Vp {
     /// Held for reading while a page is written, for writing while it changes: a page that the guest has switched off
     /// is not written any more once its MSR write is over.
     pages: RwLock<Pages>,
-    queues: Mutex<BTreeMap<u8, VecDeque<Message>>>,
+    mailbox: Mailbox,
 }
 
 /// Where a VP's pages are; `None` when off, or not in RAM.
@@ -72,15 +71,30 @@ impl Pages {
     const RESET: Pages = Pages { state: SynicState::RESET, messages: None, flags: None };
 }
 
-struct Message {
-    len: u8,
-    payload: [u8; slot::MAX_PAYLOAD],
+/// The lines of one VP.
+struct VpLines<'a, L> {
+    vp: u32,
+    all: &'a L,
+}
+
+impl<L: Lines> mailbox::Lines for VpLines<'_, L> {
+    fn raise(&self, sint: u8) {
+        self.all.raise(self.vp, sint);
+    }
+
+    fn forget_eoms(&self) {
+        self.all.forget_eoms(self.vp);
+    }
+
+    fn kick_at_eom(&self) {
+        self.all.kick_at_eom(self.vp);
+    }
 }
 
 impl Vps {
     /// `count` VPs in their reset state.
     pub(super) fn new(memory: GuestMemory, count: u32) -> Vps {
-        let vp = || Vp { pages: RwLock::new(Pages::RESET), queues: Mutex::default() };
+        let vp = || Vp { pages: RwLock::new(Pages::RESET), mailbox: Mailbox::new() };
         Vps { memory, vps: (0..count).map(|_| vp()).collect() }
     }
 
@@ -128,59 +142,23 @@ impl Vps {
     /// Queues a message. `false`: there is no such VP or SINT.
     pub(super) fn queue(&self, vp: u32, sint: u8, message: &[u8]) -> bool {
         let Some(target) = self.vp(vp).filter(|_| sint < SINTS) else { return false };
-        let len = message.len().min(slot::MAX_PAYLOAD);
-        let mut payload = [0; slot::MAX_PAYLOAD];
-        payload[..len].copy_from_slice(&message[..len]);
-        let mut queues = target.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.entry(sint).or_default().push_back(Message { len: len as u8, payload });
+        target.mailbox.queue(sint, message);
         true
     }
 
     /// Delivers what is queued for `vp`. Only on that VP's thread, while it does not run.
     pub(super) fn deliver(&self, vp: u32, lines: &impl Lines) {
         let Some(target) = self.vp(vp) else { return };
-        let mut queues = target.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if queues.is_empty() {
-            return;
-        }
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
         // Off: the messages wait for the exit that switches it on.
         let Some(page) = pages.messages else { return };
-        // An EOM from here on counts; what the earlier ones freed is seen below.
-        lines.forget_eoms(vp);
-        let mut busy = false;
-        // Empty queues go, so that a burst's memory is given back.
-        queues.retain(|&sint, queue| {
-            while let Some(message) = queue.front() {
-                let Some(slot) = self.slot(page, sint) else { return false };
-                let payload = &message.payload[..usize::from(message.len)];
-                match slot::post(&slot, payload, queue.len() > 1) {
-                    Ok(Post::Written) => {
-                        queue.pop_front();
-                        lines.raise(vp, sint);
-                    }
-                    Ok(Post::Busy) => {
-                        busy = true;
-                        return true;
-                    }
-                    // The page was RAM when it was switched on, and RAM does not go.
-                    Err(error) => {
-                        warn!("VP {vp}: message slot {sint}: {error}");
-                        return false;
-                    }
-                }
-            }
-            false
-        });
-        if busy {
-            lines.kick_at_eom(vp);
-        }
+        target.mailbox.deliver(|sint| self.slot(page, sint), &VpLines { vp, all: lines });
     }
 
     /// Forgets all queued messages.
     pub(super) fn discard(&self) {
         for vp in &self.vps {
-            vp.queues.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            vp.mailbox.clear();
         }
     }
 
@@ -212,11 +190,24 @@ impl Vps {
 
     /// Messages queued for `vp`.
     pub(super) fn waiting(&self, vp: u32) -> usize {
-        let count = |vp: &Vp| {
-            let queues = vp.queues.lock().unwrap_or_else(PoisonError::into_inner);
-            queues.values().map(VecDeque::len).sum()
+        self.vp(vp).map_or(0, |vp| vp.mailbox.len())
+    }
+
+    /// Messages queued for all VPs.
+    pub(super) fn waiting_in_all(&self) -> usize {
+        self.vps.iter().map(|vp| vp.mailbox.len()).sum()
+    }
+
+    /// Those messages.
+    pub(super) fn queued(&self) -> Vec<QueuedMessage> {
+        let of_vp = |(vp, target): (u32, &Vp)| {
+            target.mailbox.messages().into_iter().map(move |(sint, message)| QueuedMessage {
+                vp,
+                sint,
+                message,
+            })
         };
-        self.vp(vp).map_or(0, count)
+        (0..).zip(&self.vps).flat_map(of_vp).collect()
     }
 
     /// The MSRs of `vp` as last reported.
@@ -228,9 +219,10 @@ impl Vps {
         self.vps.get(vp as usize)
     }
 
-    fn slot(&self, page: GuestAddress, sint: u8) -> Option<VolatileSlice<'_>> {
-        let address = page.0.checked_add(u64::from(sint) * slot::SLOT_SIZE as u64)?;
-        self.memory.get_slice(GuestAddress(address), slot::SLOT_SIZE).ok()
+    fn slot(&self, page: GuestAddress, sint: u8) -> Option<SlotMemory<'_>> {
+        let address = page.0.checked_add(u64::from(sint) * SLOT_SIZE as u64)?;
+        // The page was RAM when it was switched on, and RAM does not go.
+        SlotMemory::new(self.memory.get_slice(GuestAddress(address), SLOT_SIZE).ok()?)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
 use tracing::{debug, warn};
-use vmbus_host::{Signal, Synic};
+use vmbus_host::{QueuedMessage, Signal, Synic};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::eom::EomWatch;
@@ -174,6 +174,14 @@ impl Synic for KvmSynic {
 
     fn discard_messages(&self) {
         self.vps.discard();
+    }
+
+    fn waiting_messages(&self) -> usize {
+        self.vps.waiting_in_all()
+    }
+
+    fn queued_messages(&self) -> Vec<QueuedMessage> {
+        self.vps.queued()
     }
 
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {

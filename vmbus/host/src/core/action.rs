@@ -40,6 +40,15 @@ pub enum Action {
         /// What it opens with.
         params: OpenParams,
     },
+    /// Give an open channel of a restored bus back to its device, then report `Core::reopened`. The guest hears nothing of it.
+    Reopen {
+        /// The channel.
+        key: ChannelKey,
+        /// What it was opened with.
+        params: OpenParams,
+        /// What its device wanted to be told.
+        state: Vec<u8>,
+    },
     /// Set the channel's event flag once.
     Signal {
         /// The channel.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use vmbus_protocol::limits::MAX_CHANNELS;
 use vmbus_protocol::num::usize_of;
 
@@ -35,18 +36,19 @@ pub enum ChannelState {
 }
 
 /// A guest's wish to open a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OpenRequest {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenRequest {
     pub(super) open_id: u32,
     pub(super) ring_gpadl: u32,
     pub(super) target_vp: u32,
     pub(super) downstream_page: u32,
+    #[serde(with = "crate::saved::user_data")]
     pub(super) user_data: [u8; 120],
 }
 
 /// What happens when a device has let go of a channel; a later, stronger wish replaces a weaker one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterClose {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AfterClose {
     /// It can be opened again.
     Offered,
     /// The guest asked for that while the device was still letting go.
@@ -78,16 +80,16 @@ impl AfterClose {
 }
 
 /// Where a channel without device and without views goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterDrain {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AfterDrain {
     /// RESCIND is sent.
     Rescind,
     /// The relid is free.
     Release,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phase {
     Unoffered,
     Offered,
     Opening {
@@ -109,7 +111,7 @@ pub(super) enum Phase {
     Released,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Channel {
     pub(super) key: ChannelKey,
     pub(super) offer: Offer,
@@ -121,6 +123,10 @@ pub(super) struct Channel {
     pub(super) relid: Option<u32>,
     /// To be forgotten once the guest has released it.
     pub(super) remove: bool,
+    /// To be offered anew once the guest has released it.
+    pub(super) reoffer: bool,
+    /// A device is behind it: of those that a restored bus had, not all may be there.
+    pub(super) present: bool,
     /// Subchannels that the device wants while it serves this primary.
     pub(super) wanted_subchannels: u16,
 }
@@ -147,7 +153,7 @@ impl Channel {
 }
 
 /// All channels, and the relids of the current connection.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Channels {
     all: BTreeMap<ChannelKey, Channel>,
     /// Index is the relid; 0 is never used.
@@ -212,6 +218,8 @@ impl Channels {
             phase: Phase::Unoffered,
             relid: None,
             remove: false,
+            reoffer: false,
+            present: true,
             wanted_subchannels: 0,
         };
         self.all.insert(key, channel);
@@ -240,6 +248,24 @@ impl Channels {
         }
         self.get_mut(key)?.relid = Some(relid);
         Some(relid)
+    }
+
+    /// Gives the channel this relid; false when it is none, or taken.
+    pub(super) fn claim_relid(&mut self, key: ChannelKey, relid: u32) -> bool {
+        let index = usize_of(relid);
+        if index == 0 || index > MAX_CHANNELS {
+            return false;
+        }
+        if self.by_relid.len() <= index {
+            self.by_relid.resize(index.saturating_add(1), None);
+        }
+        let (Some(place @ None), Some(channel)) = (self.by_relid.get_mut(index), self.all.get_mut(&key))
+        else {
+            return false;
+        };
+        *place = Some(key);
+        channel.relid = Some(relid);
+        true
     }
 
     /// Frees the channel's relid and says which it was.

@@ -1,5 +1,6 @@
 //! The connection: who is at the other end, and what must be done before it may go on.
 
+use serde::{Deserialize, Serialize};
 use vmbus_protocol::Version;
 use vmbus_protocol::offer::VMBUS_SINT;
 
@@ -15,8 +16,8 @@ pub enum ConnectionState {
 }
 
 /// What to do once a reset is complete.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AfterReset {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum AfterReset {
     /// The machine started anew.
     Nothing,
     /// Answer UNLOAD.
@@ -26,8 +27,8 @@ pub(super) enum AfterReset {
 }
 
 /// A judged INITIATE_CONTACT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Contact {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Contact {
     pub(super) verdict: Verdict,
     /// VP of all later messages.
     pub(super) vp: u32,
@@ -35,27 +36,31 @@ pub(super) struct Contact {
     pub(super) connection_id: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Accepted(Version),
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Verdict {
+    Accepted(#[serde(with = "crate::saved::version")] Version),
     /// A version that this host does not speak.
     Unsupported,
     /// A version it speaks, with monitor pages that make no sense.
     Failed,
 }
 
-#[derive(Debug)]
-pub(super) struct Connection {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Connection {
     state: State,
     /// VP of the last contact: UNLOAD is answered there even when nobody is connected.
     vp: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Disconnected,
     Resetting(AfterReset),
-    Connected { version: Version, offers_requested: bool },
+    Connected {
+        #[serde(with = "crate::saved::version")]
+        version: Version,
+        offers_requested: bool,
+    },
 }
 
 impl Default for Connection {
@@ -84,6 +89,17 @@ impl Connection {
     /// (VP, SINT) of all messages.
     pub(super) fn target(&self) -> (u32, u8) {
         (self.vp, VMBUS_SINT)
+    }
+
+    /// Every VP that it names.
+    pub(super) fn vps(&self) -> impl Iterator<Item = u32> {
+        let next = match self.state {
+            State::Resetting(AfterReset::Contact(contact)) => Some(contact.vp),
+            State::Resetting(AfterReset::Nothing | AfterReset::Unload)
+            | State::Disconnected
+            | State::Connected { .. } => None,
+        };
+        std::iter::once(self.vp).chain(next)
     }
 
     /// True when the guest has had its offers: later ones are sent at once.

@@ -74,6 +74,7 @@ impl Core {
             self.unbind(key);
             let Some(channel) = self.channels.get_mut(key) else { continue };
             channel.phase = Phase::Unoffered;
+            channel.reoffer = false;
             if channel.remove || channel.primary.is_some() {
                 self.channels.remove(key);
                 self.out.push(Action::Removed { key });

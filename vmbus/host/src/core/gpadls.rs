@@ -8,10 +8,12 @@ use vmbus_gpadl::{
     ReleaseSink, Teardown,
 };
 use vmbus_protocol::limits::{
-    MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_PER_CHANNEL,
-    MAX_GPADLS_PER_VM,
+    MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS,
+    MAX_GPADLS_IN_PROGRESS_PER_CHANNEL, MAX_GPADLS_PER_CHANNEL, MAX_GPADLS_PER_VM,
 };
 use vmbus_protocol::offer::status;
+
+use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
 /// The accepted GPADLs, as those who map them see them.
 #[derive(Debug, Default)]
@@ -84,32 +86,32 @@ pub(super) struct Gpadls {
     sink: Arc<dyn ReleaseSink>,
     table: Arc<GpadlTable>,
     /// By handle alone: bodies carry no relid.
-    arriving: BTreeMap<u32, Arriving>,
-    accepted: BTreeMap<(u32, u32), Accepted>,
+    pub(super) arriving: BTreeMap<u32, Arriving>,
+    pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
 }
 
 #[derive(Debug)]
-struct Arriving {
-    relid: u32,
-    assembler: RangeAssembler,
-    buffer: GuestBuffer,
+pub(super) struct Arriving {
+    pub(super) relid: u32,
+    pub(super) assembler: RangeAssembler,
+    pub(super) buffer: GuestBuffer,
     /// Pages charged: what the header declared.
-    charged: usize,
+    pub(super) charged: usize,
 }
 
 #[derive(Debug)]
-struct Accepted {
-    gpadl: Gpadl,
+pub(super) struct Accepted {
+    pub(super) gpadl: Gpadl,
     /// Pages charged.
-    charged: usize,
-    going: Going,
+    pub(super) charged: usize,
+    pub(super) going: Going,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Going {
+pub(super) enum Going {
     No,
     /// The guest waits for TORNDOWN.
     Answer,
@@ -138,6 +140,11 @@ impl Gpadls {
         }
     }
 
+    /// None at all, over the same memory.
+    pub(super) fn fresh(&self) -> Self {
+        Self::new(self.ram.clone(), Arc::clone(&self.sink))
+    }
+
     pub(super) fn table(&self) -> Arc<GpadlTable> {
         Arc::clone(&self.table)
     }
@@ -153,7 +160,7 @@ impl Gpadls {
         };
         // One word of each range is not a page.
         let declared = (usize::from(bytes) / 8).saturating_sub(usize::from(ranges));
-        if self.arriving.len() >= MAX_GPADLS_IN_PROGRESS || !self.charge(relid, declared) {
+        if !self.may_arrive(relid) || !self.charge(relid, declared) {
             return refused(status::QUOTA_EXCEEDED);
         }
         let buffer = GuestBuffer::new(self.ram.clone());
@@ -275,6 +282,71 @@ impl Gpadls {
         self.accepted.is_empty() && self.arriving.is_empty()
     }
 
+    /// Takes over one that was written down. Of one that was going the teardown is yet to begin: see [`Gpadls::end_teardowns`].
+    pub(super) fn restore(&mut self, saved: &SavedGpadl) -> Result<(), RestoreError> {
+        let (relid, id) = (saved.relid, saved.id);
+        let bad = |why| Err(RestoreError::Gpadl { relid, id, why });
+        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
+            return bad("it is there twice");
+        }
+        let (bytes, charged) = match saved.state {
+            SavedGpadlState::Arriving { bytes } => {
+                (usize::from(bytes), (usize::from(bytes) / 8).saturating_sub(usize::from(saved.ranges)))
+            }
+            SavedGpadlState::Accepted { charged, .. } => (saved.words.len().saturating_mul(8), charged),
+        };
+        let arrives = matches!(saved.state, SavedGpadlState::Arriving { .. });
+        if charged > MAX_GPADL_PAGES || (arrives && !self.may_arrive(relid)) || !self.charge(relid, charged) {
+            return bad("it is over the quota");
+        }
+        let Ok(assembler) = RangeAssembler::begin(u32::from(saved.ranges), bytes) else {
+            return bad("its numbers disagree");
+        };
+        let mut arriving = Arriving { relid, assembler, buffer: GuestBuffer::new(self.ram.clone()), charged };
+        let data: Vec<u8> = saved.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        match (arriving.assembler.push(&mut arriving.buffer, &data), saved.state) {
+            (Ok(false), SavedGpadlState::Arriving { .. }) => {
+                self.arriving.insert(id, arriving);
+            }
+            (Ok(true), SavedGpadlState::Accepted { read_only, going, answer, .. }) => {
+                if arriving.buffer.pages() > charged {
+                    return bad("it is charged less than it has");
+                }
+                self.accept(id, arriving);
+                let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return bad("it is nowhere") };
+                if read_only {
+                    entry.gpadl.mark_read_only();
+                }
+                entry.going = match (going, answer) {
+                    (false, _) => Going::No,
+                    (true, false) => Going::Silent,
+                    (true, true) => Going::Answer,
+                };
+            }
+            (Ok(_), _) => return bad("its list is as long as it should not be"),
+            (Err(_), _) => return bad("its list is no list of pages of this memory"),
+        }
+        Ok(())
+    }
+
+    /// Begins the teardowns that had begun before the bus was written down, and says which the guest is to be told of now.
+    pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
+        let going: Vec<(u32, u32)> = self
+            .accepted
+            .iter()
+            .filter(|(_, entry)| entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done)
+            .map(|(&place, _)| place)
+            .collect();
+        let mut told = Vec::new();
+        for (relid, id) in going {
+            if self.accepted.get(&(relid, id)).is_some_and(|entry| entry.going == Going::Answer) {
+                told.push(id);
+            }
+            self.remove(relid, id);
+        }
+        told
+    }
+
     /// The accepted ones with their state, for showing.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Gpadl> {
         self.accepted.values().map(|entry| &entry.gpadl)
@@ -327,6 +399,12 @@ impl Gpadls {
             self.table.lock().remove(&(relid, id));
             self.refund(relid, entry.charged);
         }
+    }
+
+    /// True when one more list may arrive on this channel. Few arrive at a time: counting them beats keeping count.
+    fn may_arrive(&self, relid: u32) -> bool {
+        let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
+        self.arriving.len() < MAX_GPADLS_IN_PROGRESS && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
     /// Takes the quota for one GPADL of `pages` pages; false when there is not enough.

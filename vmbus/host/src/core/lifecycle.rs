@@ -51,30 +51,37 @@ impl Core {
     }
 
     fn start_open(&mut self, key: ChannelKey, request: OpenRequest) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        let Some(relid) = channel.relid else { return };
+        let Some(relid) = self.channels.get(key).and_then(|channel| channel.relid) else { return };
+        let Some(params) = self.open_params(key, &request) else {
+            self.post_open_result(relid, request.open_id, status::INVALID_PARAMETER);
+            return;
+        };
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.phase = Phase::Opening { request, abort: None };
+        }
+        self.out.push(Action::Open { key, params });
+    }
+
+    /// All that the device gets, with the rings mapped; `None` when the guest asks for what cannot be.
+    pub(super) fn open_params(&self, key: ChannelKey, request: &OpenRequest) -> Option<OpenParams> {
+        let channel = self.channels.get(key)?;
+        let relid = channel.relid?;
         let downstream_page = usize_of(request.downstream_page);
         let target_exists = request.target_vp < self.vp_count || request.target_vp == NO_INTERRUPT_VP;
         let ring = self.gpadls.map_ring(relid, request.ring_gpadl).filter(|ring| {
             let last = ring.pages().saturating_sub(MIN_RING_PAGES);
             target_exists && (MIN_RING_PAGES..=last).contains(&downstream_page)
-        });
-        let (Some(ring), Ok(event_flag)) = (ring, u16::try_from(relid)) else {
-            self.post_open_result(relid, request.open_id, status::INVALID_PARAMETER);
-            return;
-        };
-        channel.phase = Phase::Opening { request, abort: None };
-        let params = OpenParams {
+        })?;
+        Some(OpenParams {
             primary: channel.primary.unwrap_or(key),
             subchannel: channel.subchannel,
             relid,
             ring,
             downstream_page,
             target_vp: request.target_vp,
-            event_flag,
+            event_flag: u16::try_from(relid).ok()?,
             user_data: request.user_data,
-        };
-        self.out.push(Action::Open { key, params });
+        })
     }
 
     pub(super) fn device_opened(&mut self, key: ChannelKey, accepted: bool) {
@@ -177,7 +184,7 @@ impl Core {
     }
 
     /// The device is gone: nothing may be left that reaches the guest's memory before the guest is told so.
-    fn drain(&mut self, key: ChannelKey, then: AfterDrain) {
+    pub(super) fn drain(&mut self, key: ChannelKey, then: AfterDrain) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let Some(relid) = channel.relid else { return };
         channel.phase = Phase::Draining { then };
@@ -227,7 +234,7 @@ impl Core {
     }
 
     /// Takes the channel away from the guest. With `remove` it is forgotten once the guest has released it.
-    fn revoke(&mut self, key: ChannelKey, remove: bool) {
+    pub(super) fn revoke(&mut self, key: ChannelKey, remove: bool) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.remove |= remove;
         match &mut channel.phase {
@@ -272,6 +279,13 @@ impl Core {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let (primary, revoked) = (channel.primary, channel.remove);
         channel.phase = Phase::Released;
+        if std::mem::take(&mut channel.reoffer) && !revoked {
+            channel.phase = Phase::Unoffered;
+            if self.connection.offers_requested() {
+                self.send_offer(key);
+            }
+            return;
+        }
         if revoked || primary.is_some() {
             self.channels.remove(key);
             self.out.push(Action::Removed { key });

@@ -11,6 +11,8 @@ mod gpadls;
 mod lifecycle;
 mod messages;
 mod offers;
+mod restore;
+mod save;
 mod state;
 
 use std::sync::Arc;
@@ -24,10 +26,13 @@ pub use action::{Action, OpenParams};
 pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
 pub use gpadls::GpadlTable;
+pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts};
 
+pub(crate) use channel::Phase;
+pub(crate) use connection::Connection;
+
 use channel::Channels;
-use connection::Connection;
 use gpadls::Gpadls;
 
 use crate::device::{Offer, OfferError};

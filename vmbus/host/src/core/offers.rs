@@ -44,6 +44,13 @@ impl Core {
         if !self.connection.request_offers() {
             return Err(Ignored::Repeated);
         }
+        self.offer_all();
+        self.post(MessageBuffer::bare(MessageType::AllOffersDelivered));
+        Ok(())
+    }
+
+    /// Offers each device that the guest does not know, in the order that guests rely on.
+    pub(super) fn offer_all(&mut self) {
         let mut keys: Vec<_> = self
             .channels
             .iter()
@@ -56,8 +63,6 @@ impl Core {
         for (_, _, _, key) in keys {
             self.send_offer(key);
         }
-        self.post(MessageBuffer::bare(MessageType::AllOffersDelivered));
-        Ok(())
     }
 
     pub(super) fn add_subchannels(&mut self, primary: ChannelKey, total: u16) {
@@ -84,7 +89,7 @@ impl Core {
         }
     }
 
-    fn send_offer(&mut self, key: ChannelKey) {
+    pub(super) fn send_offer(&mut self, key: ChannelKey) {
         let Some(relid) = self.channels.assign_relid(key) else { return };
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.phase = Phase::Offered;

@@ -192,6 +192,13 @@ impl Guest {
                 Answer::Hold => self.opening.push_back((key, params)),
                 answer => self.answer_open(key, params, answer == Answer::Accept),
             },
+            Action::Reopen { key, params, .. } => {
+                let accepted = self.on_open == Answer::Accept;
+                if accepted {
+                    assert!(self.held.insert(key, params).is_none(), "{key:?} opened while open");
+                }
+                self.core.reopened(key, accepted);
+            }
             Action::Close { key } => match self.on_close {
                 Answer::Hold => self.closing.push_back(key),
                 Answer::Accept | Answer::Refuse => self.let_go(key),

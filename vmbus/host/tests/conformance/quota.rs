@@ -5,8 +5,8 @@
 //! the unfinished 256 lists stay undelivered, and of lists that name one run, whose memory is a few words.
 
 use vmbus_protocol::limits::{
-    MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS,
-    MAX_GPADLS_PER_CHANNEL, MAX_GPADLS_PER_VM,
+    MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADL_RANGES,
+    MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_IN_PROGRESS_PER_CHANNEL, MAX_GPADLS_PER_CHANNEL, MAX_GPADLS_PER_VM,
 };
 use vmbus_protocol::offer::status;
 
@@ -22,16 +22,60 @@ fn largest() -> [Range; 1] {
 }
 
 #[test]
-fn test_quota_gpadls_in_progress_at_the_limit_and_past_it() {
+fn test_quota_gpadls_in_progress_per_vm_at_the_limit_and_past_it() {
+    let each = u32::try_from(MAX_GPADLS_IN_PROGRESS_PER_CHANNEL).unwrap();
     let limit = u32::try_from(MAX_GPADLS_IN_PROGRESS).unwrap();
+    let last = limit / each + 1;
+    let mut guest = Guest::v5_3(last);
+    for id in 0..limit {
+        assert_eq!(guest.ask(&post::header(1 + id / each, id, 1, 32, &[])), []);
+    }
+    assert_eq!(guest.ask(&post::header(last, limit, 1, 32, &[])), [over_quota(last, limit)]);
+    let data = post::range_data(&[Range::pages(0, 3)]);
+    assert_eq!(guest.ask(&post::body(7, &data)), [Reply::created(1, 7)]);
+    assert_eq!(guest.ask(&post::header(last, limit, 1, 32, &[])), [], "one came in, one may follow");
+}
+
+#[test]
+fn test_quota_gpadls_in_progress_per_channel_at_the_limit_and_past_it() {
+    let limit = u32::try_from(MAX_GPADLS_IN_PROGRESS_PER_CHANNEL).unwrap();
     let mut guest = Guest::v5_3(2);
     for id in 0..limit {
         assert_eq!(guest.ask(&post::header(1, id, 1, 32, &[])), []);
     }
-    assert_eq!(guest.ask(&post::header(2, limit, 1, 32, &[])), [over_quota(2, limit)]);
+    assert_eq!(guest.ask(&post::header(1, limit, 1, 32, &[])), [over_quota(1, limit)]);
+    assert_eq!(guest.create(1, limit, 1), [over_quota(1, limit)], "nor one that is complete at once");
+    guest.open(2, limit);
     let data = post::range_data(&[Range::pages(0, 3)]);
     assert_eq!(guest.ask(&post::body(7, &data)), [Reply::created(1, 7)]);
-    assert_eq!(guest.ask(&post::header(2, limit, 1, 32, &[])), [], "one came in, one may follow");
+    assert_eq!(guest.ask(&post::header(1, limit + 1, 1, 32, &[])), [], "one came in, one may follow");
+}
+
+#[test]
+fn test_quota_ranges_of_one_gpadl_at_the_limit_and_past_it() {
+    let ranges = |count| vec![Range::pages(3, 1); count];
+    let mut guest = Guest::v5_3(1);
+    assert_eq!(guest.create_ranges(1, 5, &ranges(MAX_GPADL_RANGES)), [Reply::created(1, 5)]);
+    let count = u16::try_from(MAX_GPADL_RANGES + 1).unwrap();
+    let data = post::range_data(&ranges(MAX_GPADL_RANGES + 1));
+    let (first, rest) = data.split_at(post::HEADER_DATA / 8 * 8);
+    guest.post(&post::header(1, 6, count, 65_528, first)).unwrap();
+    for data in rest.chunks(post::BODY_DATA) {
+        let _ = guest.post(&post::body(6, data));
+    }
+    let replies = guest.take();
+    assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 6), "{replies:?}");
+}
+
+#[test]
+fn test_quota_pages_of_one_range_at_the_limit_and_past_it() {
+    let mut guest = Guest::v5_3(1);
+    assert_eq!(guest.create_ranges(1, 5, &largest()), [Reply::created(1, 5)]);
+    // One page more cannot be said: the range names it, and `range_buflen` has no bits for its number.
+    let mut range = Range::pages(0, MAX_GPADL_PAGES);
+    range.count += 1;
+    let replies = guest.create_ranges(1, 6, &[range]);
+    assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 6), "{replies:?}");
 }
 
 #[test]

@@ -177,3 +177,30 @@ fn test_instance_is_in_use_until_the_guest_has_released_the_last_subchannel() {
     assert_eq!(guest.ask(&post::release(2)), []);
     assert!(guest.core.offer(offer(0)).is_ok());
 }
+
+/// Design 6: one handle on a primary and on its subchannel, each torn down once and once again.
+#[test]
+fn test_gpadl_handle_on_primary_and_subchannel_is_torn_down_once_for_each() {
+    let mut guest = with_subchannels(1);
+    assert_eq!(guest.create(1, 5, 3), [Reply::created(1, 5)]);
+    assert_eq!(guest.create(2, 5, 3), [Reply::created(2, 5)]);
+    let table = guest.core.gpadl_table();
+    let (of_primary, of_subchannel) = (table.map(1, 5).unwrap(), table.map(2, 5).unwrap());
+    for _ in 0..2 {
+        let _ = guest.post(&post::teardown(1, 5));
+        let _ = guest.post(&post::teardown(2, 5));
+    }
+    assert_eq!(guest.take(), [], "both are mapped");
+    drop(of_subchannel);
+    guest.settle();
+    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert!(of_primary.is_going() && table.map(1, 5).is_err());
+    drop(of_primary);
+    guest.settle();
+    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    for relid in [1, 2] {
+        let _ = guest.post(&post::teardown(relid, 5));
+        assert_eq!(guest.take(), [], "there is none any more");
+        assert_eq!(guest.create(relid, 5, 3), [Reply::created(relid, 5)]);
+    }
+}

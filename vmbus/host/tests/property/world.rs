@@ -227,6 +227,7 @@ impl World {
                     assert_eq!(self.bound.remove(&key), Some(connection_id));
                     self.model.on_unbind(connection_id & 0xFFF);
                 }
+                Action::Reopen { .. } => unreachable!("nothing is restored"),
                 Action::Open { key, params } => {
                     let known = self.held.contains_key(&key) || self.is_ending(key);
                     assert!(!known && !self.opening.iter().any(|(other, _)| *other == key), "opened twice");

@@ -7,3 +7,4 @@ mod devices;
 mod queueing;
 mod resets;
 mod signals;
+mod standstill;

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod raw;
+pub mod teller;
 
 use vmbus_client::{Client, Error, Offer as SeenOffer};
 use vmbus_host::{Channel, Offer, OpenError};

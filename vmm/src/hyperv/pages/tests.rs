@@ -1,3 +1,4 @@
+use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -43,8 +44,8 @@ fn vps() -> (Vps, Recorder) {
     (vps, Recorder::default())
 }
 
-fn slot_bytes(vps: &Vps, page: u64, sint: u64) -> [u8; slot::SLOT_SIZE] {
-    let mut bytes = [0; slot::SLOT_SIZE];
+fn slot_bytes(vps: &Vps, page: u64, sint: u64) -> [u8; SLOT_SIZE] {
+    let mut bytes = [0; SLOT_SIZE];
     vps.memory.read_slice(&mut bytes, GuestAddress(page + sint * 256)).unwrap();
     bytes
 }

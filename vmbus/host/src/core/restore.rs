@@ -1,0 +1,283 @@
+//! Taking over from a core that was written down.
+//!
+//! All of it is judged before anything changes. Then the connection goes on as if nothing had been: what was closing has closed, what
+//! waited for views has none, open channels go back to their devices. A channel whose device cannot go on, or is not there, is rescinded;
+//! a device that is there is offered anew once the guest has let go.
+
+use std::collections::BTreeSet;
+
+use vmbus_protocol::limits::{MAX_CHANNELS, MAX_MESSAGE_SIZE, MAX_SUBCHANNELS};
+
+use super::action::OpenParams;
+use super::channel::{AfterClose, ChannelKey, Phase};
+use super::connection::ConnectionState;
+use super::{Action, Core};
+use crate::device::Offer;
+use crate::saved::{FORMAT, RestoreError, SavedBus, SavedChannel};
+
+/// SINTs of one VP.
+const SINTS: u8 = 16;
+
+/// An open channel that goes back to its device.
+struct Reopened {
+    key: ChannelKey,
+    params: OpenParams,
+    state: Vec<u8>,
+}
+
+impl Core {
+    /// Takes over. Devices must have been offered, and no guest may have made contact. Messages that `saved` has queued are the shell's to
+    /// send, before any that this leads to.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; nothing has changed then.
+    pub fn restore(&mut self, saved: &SavedBus) -> Result<(), RestoreError> {
+        self.check(saved)?;
+        let mut next = Self {
+            vp_count: self.vp_count,
+            connection: saved.connection,
+            channels: self.channels.clone(),
+            gpadls: self.gpadls.fresh(),
+            counts: self.counts,
+            out: Vec::new(),
+        };
+        let mut keys = Vec::with_capacity(saved.channels.len());
+        for channel in &saved.channels {
+            keys.push((next.restore_channel(channel)?, channel));
+        }
+        for gpadl in &saved.gpadls {
+            if next.channels.key_of(gpadl.relid).is_none() {
+                let why = "no such channel";
+                return Err(RestoreError::Gpadl { relid: gpadl.relid, id: gpadl.id, why });
+            }
+            next.gpadls.restore(gpadl)?;
+        }
+        let mut reopened = Vec::new();
+        for (key, channel) in &keys {
+            reopened.extend(next.prepare(*key, channel)?);
+        }
+        *self = next;
+        self.go_on(reopened);
+        Ok(())
+    }
+
+    fn check(&self, saved: &SavedBus) -> Result<(), RestoreError> {
+        if saved.format != FORMAT {
+            return Err(RestoreError::Format(saved.format));
+        }
+        let fresh = self.connection.state() == ConnectionState::Disconnected
+            && self.gpadls.is_empty()
+            && self.channels.iter().all(|channel| channel.phase == Phase::Unoffered);
+        if !fresh {
+            return Err(RestoreError::NotFresh);
+        }
+        if let Some(vp) = saved.connection.vps().find(|&vp| vp >= self.vp_count) {
+            return Err(RestoreError::Vp(vp));
+        }
+        for queued in &saved.messages {
+            let (sint, len) = (queued.sint, queued.message.len());
+            if queued.vp >= self.vp_count {
+                return Err(RestoreError::Vp(queued.vp));
+            }
+            if sint >= SINTS || len > MAX_MESSAGE_SIZE {
+                return Err(RestoreError::Message { sint, len });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a channel where it stood; one without device here is kept until the guest has let go of it.
+    fn restore_channel(&mut self, saved: &SavedChannel) -> Result<ChannelKey, RestoreError> {
+        let bad = |why| Err(damaged(saved, why));
+        let disconnected = self.connection.state() == ConnectionState::Disconnected;
+        let resetting = self.connection.state() == ConnectionState::Resetting;
+        let known = match saved.phase {
+            Phase::Unoffered => resetting,
+            Phase::Released => false,
+            Phase::Opening { .. } => return bad("its device is being asked"),
+            Phase::Offered
+            | Phase::Open { .. }
+            | Phase::Closing { .. }
+            | Phase::Draining { .. }
+            | Phase::Revoked => true,
+        };
+        if (saved.relid.is_some() && !known) || (saved.relid.is_none() && known && !resetting) {
+            return bad("its phase and its relid disagree");
+        }
+        if matches!(saved.phase, Phase::Closing { then: AfterClose::Reset }) && !resetting {
+            return bad("nobody resets it");
+        }
+        if disconnected && saved.phase != Phase::Unoffered {
+            return bad("nobody is connected");
+        }
+        if saved.subchannel > MAX_SUBCHANNELS || saved.wanted_subchannels > MAX_SUBCHANNELS {
+            return bad("too many subchannels");
+        }
+        let key = self.channel_for(saved)?;
+        if let Some(relid) = saved.relid
+            && !self.channels.claim_relid(key, relid)
+        {
+            return bad("its relid is not one, or another channel's");
+        }
+        let Some(channel) = self.channels.get_mut(key) else { return bad("it is nowhere") };
+        channel.phase = saved.phase;
+        channel.wanted_subchannels = saved.wanted_subchannels;
+        channel.reoffer = saved.reoffer;
+        // A device that was taken away, and is here again: as new.
+        channel.reoffer |= saved.remove && channel.present;
+        channel.remove = saved.remove && !channel.present;
+        Ok(key)
+    }
+
+    /// The channel's record: its device's, or one made for it.
+    fn channel_for(&mut self, saved: &SavedChannel) -> Result<ChannelKey, RestoreError> {
+        let same = |key: &ChannelKey| {
+            self.channels.get(*key).is_some_and(|channel| channel.offer.instance == saved.instance)
+        };
+        let keys: Vec<ChannelKey> = self.channels.keys().into_iter().filter(same).collect();
+        let of = |index: u16| {
+            keys.iter().filter_map(|&key| self.channels.get(key)).find(|channel| channel.subchannel == index)
+        };
+        let primary = of(0);
+        match primary {
+            Some(primary) if primary.offer.class != saved.class => Err(RestoreError::Class(saved.instance)),
+            Some(primary) if saved.subchannel == 0 => {
+                if primary.phase != Phase::Unoffered || primary.relid.is_some() || !primary.present {
+                    return Err(damaged(saved, "it is there twice"));
+                }
+                Ok(primary.key)
+            }
+            Some(_) if of(saved.subchannel).is_some() => Err(damaged(saved, "it is there twice")),
+            None if saved.subchannel != 0 => Err(damaged(saved, "it has no primary")),
+            found => {
+                if self.channels.len() >= MAX_CHANNELS {
+                    return Err(damaged(saved, "there are too many channels"));
+                }
+                let (key, present) =
+                    found.map_or((None, false), |primary| (Some(primary.key), primary.present));
+                let offer = found.map_or_else(
+                    || Offer::new(saved.class, saved.instance, 0),
+                    |primary| primary.offer.clone(),
+                );
+                let key = self.channels.insert(offer, key, saved.subchannel);
+                if let Some(channel) = self.channels.get_mut(key) {
+                    channel.present = present;
+                }
+                Ok(key)
+            }
+        }
+    }
+
+    /// Judges an open channel's wish once more, and maps its rings if its device can go on.
+    fn prepare(&self, key: ChannelKey, saved: &SavedChannel) -> Result<Option<Reopened>, RestoreError> {
+        let Phase::Open { request, served: true } = saved.phase else { return Ok(None) };
+        let present = self.channels.get(key).is_some_and(|channel| channel.present && !channel.reoffer);
+        let Some(state) = saved.device.clone().filter(|_| present) else { return Ok(None) };
+        match self.open_params(key, &request) {
+            Some(params) => Ok(Some(Reopened { key, params, state })),
+            None => Err(damaged(saved, "its rings are none")),
+        }
+    }
+
+    /// From here on nothing can fail.
+    fn go_on(&mut self, reopened: Vec<Reopened>) {
+        for key in self.channels.keys() {
+            if let Some(relid) = self.channels.get(key).and_then(|channel| channel.relid) {
+                self.out.push(Action::Bind { key, connection_id: super::offers::connection_id(relid) });
+            }
+        }
+        if self.connection.state() == ConnectionState::Resetting {
+            return self.end_interrupted_reset();
+        }
+        let served: BTreeSet<ChannelKey> = reopened.iter().map(|channel| channel.key).collect();
+        for Reopened { key, params, state } in reopened {
+            self.out.push(Action::Reopen { key, params, state });
+        }
+        // Rings are mapped again: what else was going has nobody who holds it.
+        for id in self.gpadls.end_teardowns() {
+            self.post_gpadl_torndown(id);
+        }
+        for key in self.channels.keys() {
+            self.settle(key, served.contains(&key));
+        }
+        if self.connection.offers_requested() {
+            self.offer_all();
+        }
+        self.try_finish_reset();
+    }
+
+    /// No device holds anything any more, so the reset is over.
+    fn end_interrupted_reset(&mut self) {
+        self.gpadls.forget_all();
+        // Of those whose teardown had begun it is still to begin here; nobody waits for an answer any more.
+        self.gpadls.end_teardowns();
+        for key in self.channels.keys() {
+            if let Some(channel) = self.channels.get_mut(key) {
+                channel.phase = Phase::Unoffered;
+            }
+        }
+        self.try_finish_reset();
+    }
+
+    /// Ends what a channel's device was in the middle of.
+    fn settle(&mut self, key: ChannelKey, served: bool) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let (present, remove) = (channel.present, channel.remove);
+        match &mut channel.phase {
+            Phase::Open { served: before, .. } if !served => {
+                let lost = std::mem::replace(before, false);
+                if lost {
+                    self.renew(key);
+                }
+            }
+            Phase::Closing { .. } => self.device_closed(key),
+            Phase::Draining { then } => {
+                let then = *then;
+                self.drain(key, then);
+            }
+            Phase::Open { .. } | Phase::Offered | Phase::Unoffered | Phase::Revoked | Phase::Released => {}
+            // Refused when it was judged.
+            Phase::Opening { .. } => {}
+        }
+        if remove || !present {
+            self.revoke_with_subchannels(key, true);
+        }
+    }
+
+    /// [`Action::Reopen`] was carried out: the device goes on, or cannot.
+    pub fn reopened(&mut self, key: ChannelKey, accepted: bool) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        match &mut channel.phase {
+            Phase::Open { served, .. } if !accepted => {
+                *served = false;
+                self.renew(key);
+            }
+            Phase::Closing { .. } if !accepted => self.device_closed(key),
+            Phase::Unoffered
+            | Phase::Offered
+            | Phase::Opening { .. }
+            | Phase::Open { .. }
+            | Phase::Closing { .. }
+            | Phase::Draining { .. }
+            | Phase::Revoked
+            | Phase::Released => {}
+        }
+    }
+
+    /// Takes a channel away, to be offered as a new one when the guest has let go (`FORCE_NEW_CHANNEL`). A subchannel comes back if the
+    /// device wants it.
+    fn renew(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let subchannel = channel.primary.is_some();
+        channel.reoffer = !subchannel;
+        if subchannel {
+            self.revoke(key, true);
+        } else {
+            self.revoke_with_subchannels(key, false);
+        }
+    }
+}
+
+fn damaged(saved: &SavedChannel, why: &'static str) -> RestoreError {
+    RestoreError::Channel { instance: saved.instance, subchannel: saved.subchannel, why }
+}

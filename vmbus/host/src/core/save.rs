@@ -1,0 +1,102 @@
+//! Writing the core down.
+
+use super::Core;
+use super::channel::{AfterClose, Channel, ChannelKey, Phase};
+use super::gpadls::{Accepted, Arriving, Going, Gpadls};
+use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
+use crate::synic::QueuedMessage;
+
+/// Names a channel to the device behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whose device it is.
+    pub primary: ChannelKey,
+    /// 0 for the primary itself.
+    pub subchannel: u16,
+}
+
+impl Core {
+    /// The core as it stands. `device` says of each open channel what its device needs to go on; `messages` have left the core and not yet
+    /// reached the guest.
+    #[must_use]
+    pub fn save(
+        &self,
+        mut device: impl FnMut(Place) -> Option<Vec<u8>>,
+        messages: Vec<QueuedMessage>,
+    ) -> SavedBus {
+        let mut channels: Vec<&Channel> = self.channels.iter().collect();
+        channels.sort_by_key(|channel| (channel.subchannel, channel.key));
+        let mut save_channel = |channel: &Channel| SavedChannel {
+            class: channel.offer.class,
+            instance: channel.offer.instance,
+            subchannel: channel.subchannel,
+            relid: channel.relid,
+            phase: settled(channel.phase),
+            remove: channel.remove,
+            reoffer: channel.reoffer,
+            wanted_subchannels: channel.wanted_subchannels,
+            device: if matches!(channel.phase, Phase::Open { served: true, .. }) {
+                device(Place {
+                    primary: channel.primary.unwrap_or(channel.key),
+                    subchannel: channel.subchannel,
+                })
+            } else {
+                None
+            },
+        };
+        SavedBus {
+            format: FORMAT,
+            connection: self.connection,
+            channels: channels.into_iter().map(&mut save_channel).collect(),
+            gpadls: self.gpadls.save(),
+            messages,
+        }
+    }
+}
+
+/// A phase that no device takes part in: a device that is being asked is asked again there.
+fn settled(phase: Phase) -> Phase {
+    match phase {
+        Phase::Opening { request, abort } => {
+            Phase::Closing { then: abort.unwrap_or(AfterClose::Reopen(request)) }
+        }
+        Phase::Unoffered
+        | Phase::Offered
+        | Phase::Open { .. }
+        | Phase::Closing { .. }
+        | Phase::Draining { .. }
+        | Phase::Revoked
+        | Phase::Released => phase,
+    }
+}
+
+impl Gpadls {
+    fn save(&self) -> Vec<SavedGpadl> {
+        let arriving = self.arriving.iter().filter_map(|(&id, arriving)| save_arriving(id, arriving));
+        arriving.chain(self.accepted.values().filter_map(save_accepted)).collect()
+    }
+}
+
+fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
+    let (ranges_left, words_left) = arriving.assembler.left();
+    let ranges = usize::try_from(ranges_left).ok()?.checked_add(arriving.buffer.ranges())?;
+    let declared = arriving.charged.checked_add(ranges)?;
+    let mut words = arriving.buffer.range_words();
+    // What came behind the last range was not looked at and will not be: only its length counts.
+    words.resize(declared.checked_sub(words_left)?, 0);
+    let bytes = u16::try_from(declared.checked_mul(8)?).ok()?;
+    let state = SavedGpadlState::Arriving { bytes };
+    Some(SavedGpadl { relid: arriving.relid, id, ranges: u16::try_from(ranges).ok()?, words, state })
+}
+
+fn save_accepted(accepted: &Accepted) -> Option<SavedGpadl> {
+    let (key, buffer) = (accepted.gpadl.key(), accepted.gpadl.buffer());
+    let state = SavedGpadlState::Accepted {
+        charged: accepted.charged,
+        read_only: accepted.gpadl.is_read_only(),
+        going: accepted.going != Going::No,
+        answer: accepted.going == Going::Answer,
+    };
+    let ranges = u16::try_from(buffer.ranges()).ok()?;
+    Some(SavedGpadl { relid: key.relid, id: key.id, ranges, words: buffer.range_words(), state })
+}

@@ -1,0 +1,201 @@
+//! How queued messages get to a VP: one at a time through the slot of their SINT (vmbus-core 2.1).
+//!
+//! Three parties take part, and each may move at any time: whoever has a message queues it and then kicks the VP; the VP's own thread, out
+//! of the guest, calls [`Mailbox::deliver`]; the guest empties the slot and writes EOM when it then sees the pending bit. What must hold:
+//!
+//! | who | first | then |
+//! |---|---|---|
+//! | poster | queues | kicks: a delivery follows |
+//! | delivery, slot in use | sets the pending bit, full barrier | looks at the slot again: empty is ours, in use means an EOM will come |
+//! | guest | empties the slot, full barrier | looks at the pending bit: set means EOM |
+//! | delivery, message left | forgot the EOMs of before, when it began | asks to be kicked at the next EOM, or at once if one came since |
+//!
+//! So a message that waits always has a kick on its way or an EOM that will bring one. No timer, no polling.
+//!
+//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --release --lib mailbox::model` (use another target folder).
+
+mod slot;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
+
+use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
+
+pub use slot::{SLOT_SIZE, SlotMemory};
+
+/// What a slot's message type says when it is empty.
+pub const EMPTY: u32 = 0;
+
+/// The slot of one SINT, as its host sees it. The guest reads and empties it at any time.
+pub trait Slot {
+    /// The message type now; no later access of this thread happens before it is read.
+    fn message_type(&self) -> u32;
+
+    /// Sets the pending bit, then a full barrier: a later [`Slot::message_type`] sees that the guest emptied the slot, or the guest, having
+    /// emptied it, sees the bit.
+    fn ask_for_eom(&self);
+
+    /// Puts a channel message of at most 240 bytes in: all else first, the type last, after everything this thread wrote before.
+    /// `more`: with the pending bit set.
+    fn fill(&self, payload: &[u8], more: bool);
+}
+
+/// What a delivery needs of the VP's interrupt lines.
+pub trait Lines {
+    /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the slot is not.
+    fn raise(&self, sint: u8);
+
+    /// Forgets the EOMs that came so far.
+    fn forget_eoms(&self);
+
+    /// Has the VP kicked at its next EOM, or at once if one came since [`Lines::forget_eoms`].
+    fn kick_at_eom(&self);
+}
+
+/// What became of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Post {
+    /// It is in the slot: raise the SINT.
+    Written,
+    /// The slot is in use; the guest will write EOM when it has emptied it.
+    Busy,
+}
+
+/// Puts `payload` into the slot if it is free. `more`: others wait behind it.
+fn post(slot: &impl Slot, payload: &[u8], more: bool) -> Post {
+    if slot.message_type() != EMPTY {
+        slot.ask_for_eom();
+        // The guest may have emptied the slot before it could see the bit: then no EOM comes, and the slot is ours.
+        if slot.message_type() != EMPTY {
+            return Post::Busy;
+        }
+    }
+    slot.fill(payload, more);
+    Post::Written
+}
+
+/// The messages of one VP that wait for their slots.
+#[derive(Debug)]
+pub struct Mailbox {
+    queues: Mutex<BTreeMap<u8, VecDeque<Message>>>,
+    /// How many wait, for those who only want to know that. Changes under the lock.
+    waiting: AtomicUsize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    payload: [u8; MAX_MESSAGE_SIZE],
+    len: usize,
+}
+
+impl Message {
+    fn new(bytes: &[u8]) -> Self {
+        let len = bytes.len().min(MAX_MESSAGE_SIZE);
+        let mut payload = [0; MAX_MESSAGE_SIZE];
+        for (to, from) in payload.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Self { payload, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.payload.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Mailbox {
+    /// Nothing waits.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { queues: Mutex::new(BTreeMap::new()), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Queues a message for `sint`: its first 240 bytes. From any thread. Kick the VP after it.
+    pub fn queue(&self, sint: u8, message: &[u8]) {
+        let mut queues = self.lock();
+        queues.entry(sint).or_default().push_back(Message::new(message));
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts what waits into the slots that are free. Only on the VP's thread, while the guest does not run on it.
+    ///
+    /// Messages of a SINT without slot (its page is not memory any more) are dropped.
+    pub fn deliver<S: Slot>(&self, slot_of: impl Fn(u8) -> Option<S>, lines: &impl Lines) {
+        let mut queues = self.lock();
+        if queues.is_empty() {
+            return;
+        }
+        // An EOM from here on counts; what the earlier ones freed is seen below.
+        lines.forget_eoms();
+        let mut busy = false;
+        // Empty queues go, so that a burst's memory is given back.
+        queues.retain(|&sint, queue| {
+            let Some(slot) = slot_of(sint) else {
+                self.waiting.fetch_sub(queue.len(), Ordering::Relaxed);
+                return false;
+            };
+            while let Some(message) = queue.front() {
+                if post(&slot, message.bytes(), queue.len() > 1) == Post::Busy {
+                    busy = true;
+                    return true;
+                }
+                queue.pop_front();
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                lines.raise(sint);
+            }
+            false
+        });
+        if busy {
+            lines.kick_at_eom();
+        }
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&self) {
+        let mut queues = self.lock();
+        queues.clear();
+        self.waiting.store(0, Ordering::Relaxed);
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// True when none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What waits: SINT and bytes, those of one SINT in their order.
+    #[must_use]
+    pub fn messages(&self) -> Vec<(u8, Vec<u8>)> {
+        let queues = self.lock();
+        let of_queue = |(&sint, queue): (&u8, &VecDeque<Message>)| {
+            queue.iter().map(|message| (sint, message.bytes().to_vec())).collect::<Vec<_>>()
+        };
+        queues.iter().flat_map(of_queue).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, VecDeque<Message>>> {
+        // The queues are whole between any two statements that hold the lock.
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model;

@@ -1,0 +1,168 @@
+//! What is written down of a bus that stands still, so that another one can go on over the same guest memory (kmcl.md 3.4, vmbus-core 11).
+//!
+//! Ring positions are not in it: they lie in guest memory. What a device must know to serve an open channel on is its own
+//! ([`Device::save`](crate::Device::save)), and carried along as bytes.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use vmbus_protocol::Guid;
+
+use crate::core::{Connection, Phase};
+use crate::synic::QueuedMessage;
+
+/// The format that this code writes and the only one it reads. Count it up with every change to what derives `Serialize` in this crate.
+pub const FORMAT: u32 = 1;
+
+/// A bus as it stood. Opaque: made by [`VmBus::save`](crate::VmBus::save), good for [`VmBus::restore`](crate::VmBus::restore), in between
+/// bytes of any serde format that tells fields and variants by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedBus {
+    pub(crate) format: u32,
+    pub(crate) connection: Connection,
+    /// Primaries before their subchannels.
+    pub(crate) channels: Vec<SavedChannel>,
+    pub(crate) gpadls: Vec<SavedGpadl>,
+    /// In order: for the guest, and not yet in a slot.
+    pub(crate) messages: Vec<QueuedMessage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedChannel {
+    #[serde(with = "guid")]
+    pub(crate) class: Guid,
+    /// Tells devices apart, here and there.
+    #[serde(with = "guid")]
+    pub(crate) instance: Guid,
+    pub(crate) subchannel: u16,
+    pub(crate) relid: Option<u32>,
+    pub(crate) phase: Phase,
+    pub(crate) remove: bool,
+    pub(crate) reoffer: bool,
+    pub(crate) wanted_subchannels: u16,
+    /// Of an open channel: what its device needs to go on. Without it the channel is taken away and offered anew.
+    pub(crate) device: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedGpadl {
+    pub(crate) relid: u32,
+    pub(crate) id: u32,
+    pub(crate) ranges: u16,
+    /// Range data as on the wire: what has come of it.
+    pub(crate) words: Vec<u64>,
+    pub(crate) state: SavedGpadlState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) enum SavedGpadlState {
+    /// `bytes` were declared.
+    Arriving { bytes: u16 },
+    /// `going`: a teardown waits for views; `answer`: the guest waits for it.
+    Accepted { charged: usize, read_only: bool, going: bool, answer: bool },
+}
+
+/// A bus could not be saved.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum SaveError {
+    /// State that changes cannot be written down.
+    #[error("the bus is running: pause it first")]
+    Running,
+}
+
+/// A saved bus could not be restored; the bus is as it was before.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RestoreError {
+    /// Written by another version of this program.
+    #[error("the saved bus has format {0}, this program reads only {FORMAT}")]
+    Format(u32),
+    /// A guest has been here.
+    #[error("a bus can be restored only before any guest made contact with it")]
+    NotFresh,
+    /// The machine has fewer VPs than the one that was saved.
+    #[error("the saved bus names VP {0}, which this machine does not have")]
+    Vp(u32),
+    /// The same instance is a device of another class here.
+    #[error("device {0} was of another class when the bus was saved")]
+    Class(Guid),
+    /// A channel contradicts itself or another one.
+    #[error("the saved bus is damaged: channel {instance}, subchannel {subchannel}: {why}")]
+    Channel {
+        /// The device.
+        instance: Guid,
+        /// 0 for the primary.
+        subchannel: u16,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A GPADL is not one, or its pages are not memory of this machine.
+    #[error(
+        "the saved bus is damaged, or guest memory is not the same: GPADL {id:#x} of channel {relid}: {why}"
+    )]
+    Gpadl {
+        /// Channel.
+        relid: u32,
+        /// Handle.
+        id: u32,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// A queued message is none.
+    #[error("the saved bus is damaged: a queued message of {len} bytes for SINT {sint}")]
+    Message {
+        /// SINT.
+        sint: u8,
+        /// Bytes.
+        len: usize,
+    },
+}
+
+/// GUIDs as they are written.
+mod guid {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use vmbus_protocol::Guid;
+
+    pub(super) fn serialize<S: Serializer>(guid: &Guid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(guid)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Guid, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(|_| D::Error::custom("not a GUID"))
+    }
+}
+
+/// Versions as their word on the wire.
+pub(crate) mod version {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use vmbus_protocol::Version;
+
+    pub(crate) fn serialize<S: Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u32(version.word())
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Version, D::Error> {
+        let word = u32::deserialize(deserializer)?;
+        Version::from_word(word).ok_or_else(|| D::Error::custom("no version of VMBus"))
+    }
+}
+
+/// User data of an open, which serde has no array long enough for.
+pub(crate) mod user_data {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 120], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(bytes)
+    }
+
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<[u8; 120], D::Error> {
+        Vec::<u8>::deserialize(deserializer)?
+            .try_into()
+            .map_err(|_| D::Error::custom("user data is 120 bytes"))
+    }
+}
