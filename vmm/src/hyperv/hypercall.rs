@@ -161,6 +161,34 @@ mod tests {
         assert!(bus.0.lock().unwrap().is_empty());
     }
 
+    /// Design 6: double fetch. Another VP turns a good message into a bad one and back while we look: it is one or the other, whole.
+    #[test]
+    fn test_post_message_rewritten_meanwhile_is_judged_and_used_from_one_copy() {
+        let (memory, bus) = (memory(), Recorder::default());
+        let (good, bad) = ([1_u32, 0, 1, 8], [1, 0, 0x8000_0001, u32::MAX]);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let mut statuses = std::collections::BTreeSet::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    for words in [bad, good] {
+                        for (offset, word) in (0..).step_by(4).zip(words) {
+                            memory.write_obj(word, GuestAddress(0x1000 + offset)).unwrap();
+                        }
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                statuses.insert(dispatch(&memory, &bus, 3, 0x5C, 0x1000).0);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(statuses.is_subset(&[0, 5, 18].into()), "{statuses:?}");
+        // Whatever passed the check is what the bus got.
+        let calls = bus.0.into_inner().unwrap();
+        assert!(calls.iter().all(|(_, id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8));
+    }
+
     #[test]
     fn test_post_message_last_place_in_a_page_and_unknown_id() {
         let (memory, bus) = (memory(), Recorder::default());
