@@ -4,6 +4,7 @@ mod dvd;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use vmbus_host::log::Limiter;
 use vmbus_host::{Channel, Device, Offer, OpenError};
@@ -27,12 +28,20 @@ pub struct ScsiController {
 }
 
 /// What a user may choose for a controller.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControllerOptions {
     /// Channels that guests may open beside the primary; one less than there are vCPUs is what Linux asks for. Default: none.
     pub max_subchannels: u16,
     /// Serve the channels when these are told to, instead of in a thread for each. Default: threads.
     pub inline: Option<InlineWorkers>,
+    /// How long a thread may look for more before it sleeps; it does so only while that pays. Zero: never. Default, and at most: 50 us.
+    pub poll_limit: Duration,
+}
+
+impl Default for ControllerOptions {
+    fn default() -> Self {
+        Self { max_subchannels: 0, inline: None, poll_limit: worker::MAX_POLL }
+    }
 }
 
 pub use dvd::DvdError;
@@ -179,6 +188,11 @@ impl Controller {
     /// Who serves the channels if no threads do.
     pub(crate) fn inline(&self) -> Option<&InlineWorkers> {
         self.options.inline.as_ref()
+    }
+
+    /// How long a worker may look for more before it sleeps. One that is served inline has no thread to sleep.
+    pub(crate) fn poll_limit(&self) -> Duration {
+        if self.options.inline.is_some() { Duration::ZERO } else { self.options.poll_limit }
     }
 
     /// Rises with each change of the LUNs.

@@ -70,8 +70,11 @@ pub(crate) struct Load {
 impl Machine {
     pub(crate) fn new(shape: Shape) -> Self {
         let workers = InlineWorkers::default();
-        let options =
-            ControllerOptions { max_subchannels: shape.channels as u16 - 1, inline: Some(workers.clone()) };
+        let options = ControllerOptions {
+            max_subchannels: shape.channels as u16 - 1,
+            inline: Some(workers.clone()),
+            ..ControllerOptions::default()
+        };
         let controllers: Vec<_> = (0..shape.controllers)
             .map(|number| ScsiController::with_options(number as u32, options.clone()))
             .collect();

@@ -1,13 +1,16 @@
 //! One thread per open channel: ring in, SCSI, data, completion, signal.
 //!
 //! The worker sleeps on the channel's doorbell, its controller's kick and its queues' events. Awake, it masks the ring, takes a batch of
-//! packets, hands the I/O to the queues batch by batch, and writes all completions with one decision whether to signal. It blocks on
+//! packets, hands the I/O to the queues batch by batch, and writes all completions with one decision whether to signal. Before it sleeps it
+//! looks on for a moment, if that has paid lately. It blocks on
 //! nothing else, and what it waits for never keeps it from noticing that the channel closes.
 
 mod engine;
 mod inline;
 mod jobs;
+mod limits;
 mod outbox;
+mod poller;
 mod ports;
 mod resets;
 mod run;
@@ -28,6 +31,7 @@ use crate::storvsp::Session;
 use run::Worker;
 
 pub use inline::InlineWorkers;
+pub(crate) use limits::MAX_POLL;
 pub(crate) use wait::wait_for;
 
 /// Stack of a worker: it recurses nowhere and keeps its buffers on the heap.

@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn test_poller_rests_longer_each_time_that_others_want_the_processor() {
         let mut poller = poller(MAX_POLL);
-        let mut sleeps_without = |poller: &mut Poller| {
+        let sleeps_without = |poller: &mut Poller| {
             poller.contended();
             (1..).find(|_| {
                 poller.learn(SOON);

@@ -10,16 +10,12 @@ use vmbus_ring::{RingError, WriteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::engine::{BadPacket, Engine};
+use super::limits::{BATCH_BYTES, BATCH_PACKETS};
+use super::poller::Poller;
 use super::slots::Slots;
 use super::wait;
 use crate::controller::Controller;
-use crate::storvsp::{MAX_LUNS, MAX_TRANSFER, Session};
-
-/// Most packets between two deliveries of completions.
-const BATCH_PACKETS: usize = 64;
-
-/// No more packets are taken into a batch that moves this much: its first completion would wait for all of it.
-const BATCH_BYTES: u32 = MAX_TRANSFER;
+use crate::storvsp::{MAX_LUNS, Session};
 
 /// A channel and all that serves it.
 pub(super) struct Worker {
@@ -27,7 +23,19 @@ pub(super) struct Worker {
     engine: Engine,
     kick: Arc<EventFd>,
     polls: Vec<libc::pollfd>,
+    poller: Poller,
     channel: Channel,
+}
+
+/// What came of one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// There was nothing to do.
+    Idle,
+    /// All that there was is done.
+    Done,
+    /// More waits than one round takes.
+    More,
 }
 
 /// The guest broke the channel: it is given up, and the guest may open it again.
@@ -45,9 +53,10 @@ impl Worker {
     pub(super) fn new(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<Self> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         controller.register(&kick);
+        let poller = Poller::new(controller.poll_limit());
         let slots = Slots::new(channel.ram().clone());
         let engine = Engine::new(controller, session, slots);
-        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), channel })
+        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), poller, channel })
     }
 
     pub(super) fn relid(&self) -> u32 {
@@ -65,24 +74,38 @@ impl Worker {
     pub(super) fn run(&mut self) -> Result<(), Fault> {
         while self.serve()? {
             self.sleep();
+            self.poller.woke();
         }
         Ok(())
     }
 
-    /// Does all that there is to do now. False when the channel closes.
+    /// Does all that there is to do now, and what comes soon after. False when the channel closes.
     ///
     /// # Errors
     /// The guest broke it.
     pub(super) fn serve(&mut self) -> Result<bool, Fault> {
         while !self.channel.is_closing() {
             self.channel.incoming.mask();
-            while self.turn()? {
+            while self.turn()? == Turn::More || self.look_on()? {
                 if self.channel.is_closing() {
                     return Ok(false);
                 }
             }
             // What cannot be taken now is taken when a queue or the ring has moved on; its doorbell would only wake us in vain.
             if !self.engine.may_take() || !self.channel.incoming.unmask()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Looks for more before going to sleep, for as long as that has paid lately. The ring stays masked, so that the guest need not ring.
+    /// True when there was more.
+    fn look_on(&mut self) -> Result<bool, Fault> {
+        let Some(mut spell) = self.poller.begin() else { return Ok(false) };
+        while !self.channel.is_closing() && self.poller.goes_on(&mut spell) {
+            if self.turn()? != Turn::Idle {
+                self.poller.found();
                 return Ok(true);
             }
         }
@@ -97,10 +120,11 @@ impl Worker {
         });
     }
 
-    /// One round: a batch in, I/O, completions out. False when there was nothing to do.
-    fn turn(&mut self) -> Result<bool, Fault> {
+    /// One round: a batch in, I/O, completions out.
+    fn turn(&mut self) -> Result<Turn, Fault> {
         self.engine.refresh();
-        let taken = self.take_batch()?;
+        let could_take = self.engine.may_take();
+        let taken = if could_take { self.take_batch()? } else { Turn::Idle };
         self.engine.submit();
         let finished = self.engine.finish();
         if !self.engine.outbox.is_empty() || self.channel.outgoing.is_waiting() {
@@ -109,13 +133,15 @@ impl Worker {
         if let Some(total) = self.engine.take_subchannels() {
             self.channel.offer_subchannels(total);
         }
-        Ok(taken || finished)
+        Ok(match taken {
+            // What was finished made room.
+            Turn::Idle if !could_take && self.engine.may_take() => Turn::More,
+            Turn::Idle if finished => Turn::Done,
+            taken => taken,
+        })
     }
 
-    fn take_batch(&mut self) -> Result<bool, Fault> {
-        if !self.engine.may_take() {
-            return Ok(false);
-        }
+    fn take_batch(&mut self) -> Result<Turn, Fault> {
         let mut batch = self.channel.incoming.batch()?;
         let mut taken = 0;
         while taken < BATCH_PACKETS && self.engine.taken_bytes() < BATCH_BYTES && self.engine.may_take() {
@@ -124,13 +150,14 @@ impl Worker {
             taken += 1;
         }
         if taken == 0 {
-            return Ok(false);
+            return Ok(Turn::Idle);
         }
+        let cut_short = batch.remaining() != 0;
         let wanted = batch.commit();
         if wanted {
             self.channel.signal();
         }
-        Ok(true)
+        Ok(if cut_short { Turn::More } else { Turn::Done })
     }
 
     /// Sleeps until the guest, the controller or a queue has something.
