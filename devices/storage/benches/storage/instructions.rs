@@ -9,8 +9,9 @@ use crate::limits;
 use crate::machine::{BYTES, Direction, Machine, Shape};
 use crate::number::Number;
 use crate::path::DEPTHS;
+use crate::scaling;
 
-/// First word of the inner half: then a direction or `copy`, and a depth.
+/// First word of the inner half: then a direction or `copy`, a depth, and the machine's shape in four numbers.
 pub(crate) const COUNT: &str = "--count";
 
 /// Environment variable: the valgrind to use.
@@ -21,30 +22,41 @@ const REQUESTS: usize = 1280;
 /// Before that: enough for every buffer to have been used.
 const WARM_UP: u64 = 1280;
 
-/// Adds instructions of each depth and direction. Says so when there is no valgrind.
+/// Adds instructions of each depth and direction, and of larger machines. Says so when there is no valgrind.
 pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
-    let Some(limit) = instructions("copy", 1)? else {
+    let Some(limit) = instructions("copy", 1, Shape::PLAIN)? else {
         eprintln!("no instructions counted: there is no valgrind");
         return Ok(());
     };
+    let mut count = |name: String, what: &str, depth, shape, limit| {
+        let value = instructions(what, depth, shape)?.ok_or("valgrind went away")?;
+        numbers.push(Number::new(name, "instructions", value, limit));
+        Ok::<_, String>(value)
+    };
     for direction in Direction::BOTH {
         for (depth, _) in DEPTHS {
-            let value = instructions(direction.name(), depth)?.ok_or("valgrind went away")?;
             let name = format!("storvsp_{}_4k_qd{depth}_instructions", direction.name());
-            numbers.push(Number::new(name, "instructions", value, limit));
+            count(name, direction.name(), depth, Shape::PLAIN, limit)?;
         }
+    }
+    let mut one = limit;
+    for (name, shape) in scaling::shapes() {
+        let count = count(format!("storvsp_{name}_instructions"), "read", scaling::DEPTH, shape, one)?;
+        one = if one == limit { count } else { one };
     }
     Ok(())
 }
 
 /// Instructions of one request, or of one copy of its payload. `None` without valgrind.
-fn instructions(what: &str, depth: usize) -> Result<Option<f64>, String> {
+fn instructions(what: &str, depth: usize, shape: Shape) -> Result<Option<f64>, String> {
     let valgrind = std::env::var_os(VALGRIND).unwrap_or_else(|| "valgrind".into());
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = Command::new(valgrind);
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
     command.arg("--toggle-collect=*storage_bench_counted*");
-    let output = match command.arg(own).args([COUNT, what]).arg(depth.to_string()).output() {
+    let Shape { controllers, channels, luns, ring_pages } = shape;
+    let words = [depth, controllers, channels, luns, ring_pages].map(|number| number.to_string());
+    let output = match command.arg(own).args([COUNT, what]).args(words).output() {
         Ok(output) => output,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("starting valgrind: {error}")),
@@ -61,21 +73,23 @@ fn instructions(what: &str, depth: usize) -> Result<Option<f64>, String> {
 
 /// The inner half.
 pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let wrong = || format!("{COUNT} needs read, write or copy, and a depth");
-    let what = words.next().ok_or_else(wrong)?;
-    let depth: usize = words.next().and_then(|depth| depth.parse().ok()).ok_or_else(wrong)?;
+    let what = words.next().unwrap_or_default();
+    let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();
+    let [depth, controllers, channels, luns, ring_pages] = numbers[..] else {
+        return Err(format!("{COUNT} needs read, write or copy, and five numbers"));
+    };
     let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what) else {
         let (from, mut to) = (vec![1; BYTES], vec![2; BYTES]);
         (0..REQUESTS).for_each(|_| storage_bench_counted_copy(&from, &mut to));
         return Ok(());
     };
-    let mut machine = Machine::new(Shape::PLAIN);
+    let mut machine = Machine::new(Shape { controllers, channels, luns, ring_pages });
     let mut load = machine.load(direction);
     machine.run(&mut load, depth, WARM_UP);
-    for _ in 0..REQUESTS / depth {
-        machine.send(0, &mut load, depth);
+    for _ in 0..REQUESTS / (depth * controllers * channels) {
+        machine.send(&mut load, depth);
         storage_bench_counted_serve(&machine);
-        machine.receive(0, depth);
+        machine.receive(depth);
     }
     Ok(())
 }

@@ -16,9 +16,6 @@ pub(crate) const BYTES: usize = 4096;
 /// Pages of guest memory and blocks of disk that requests go through in turn: few enough for a second-level cache, so that the path is
 /// measured and not the machine's memory.
 pub(crate) const PLACES: usize = 64;
-/// Pages of each ring: Linux's default.
-const RING_PAGES: usize = 33;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Read,
@@ -45,11 +42,13 @@ pub(crate) struct Shape {
     pub(crate) channels: usize,
     /// Disks of each; they share [`PLACES`] blocks among them, so that more disks are not more memory.
     pub(crate) luns: usize,
+    /// Pages of each ring.
+    pub(crate) ring_pages: usize,
 }
 
 impl Shape {
-    /// One of everything.
-    pub(crate) const PLAIN: Self = Self { controllers: 1, channels: 1, luns: 1 };
+    /// One of everything, rings as Linux makes them.
+    pub(crate) const PLAIN: Self = Self { controllers: 1, channels: 1, luns: 1, ring_pages: 33 };
 }
 
 pub(crate) struct Machine {
@@ -87,7 +86,7 @@ impl Machine {
         let (mut guest, _) = Guest::inline(&controllers, &workers);
         let mut channels = Vec::new();
         for offer in guest.offers.clone() {
-            let mut primary = guest.open(offer, RING_PAGES);
+            let mut primary = guest.open(offer, shape.ring_pages);
             primary.initialise();
             if shape.channels > 1 {
                 let asked = primary.ask(&packet(CREATE_SUB_CHANNELS, options.max_subchannels), &[]);
@@ -95,8 +94,9 @@ impl Machine {
             }
             channels.push(primary);
         }
+        guest.await_offers(shape.controllers * shape.channels);
         for offer in guest.offers.split_off(shape.controllers) {
-            channels.push(guest.open(offer, RING_PAGES));
+            channels.push(guest.open(offer, shape.ring_pages));
         }
         assert_eq!(channels.len(), shape.controllers * shape.channels);
         let machine = Self { _guest: guest, controllers, workers, channels, luns: shape.luns };
@@ -121,32 +121,35 @@ impl Machine {
         Load { packets: packets.collect(), next: 0 }
     }
 
-    /// Sends `count` requests, `depth` at a time, to all channels in turn, and has them served. Returns how long that took.
+    /// Sends `count` requests, `depth` at a time to each channel, and has them served. Returns how long that took.
     pub(crate) fn run(&mut self, load: &mut Load, depth: usize, count: u64) -> Duration {
         let start = Instant::now();
-        let rounds = count.div_ceil(depth as u64);
-        for round in 0..rounds {
-            let channel = round as usize % self.channels.len();
-            self.send(channel, load, depth);
+        let rounds = count.div_ceil((depth * self.channels.len()) as u64);
+        for _ in 0..rounds {
+            self.send(load, depth);
             self.serve();
-            self.receive(channel, depth);
+            self.receive(depth);
         }
         // The last round may have been more than was asked for.
-        start.elapsed().mul_f64(count as f64 / (rounds * depth as u64) as f64)
+        let done = rounds * (depth * self.channels.len()) as u64;
+        start.elapsed().mul_f64(count as f64 / done as f64)
     }
 
-    /// The guest writes `depth` requests, which become visible at once.
-    pub(crate) fn send(&mut self, channel: usize, load: &mut Load, depth: usize) {
-        let mut batch = self.channels[channel].outgoing.batch().expect("a sound ring");
-        for id in 0..depth {
-            let (srb, header) = &load.packets[load.next % PLACES];
-            load.next += 1;
-            let payload = [&srb[..]];
-            let packet = OutPacket::request(id as u64, &payload).with_header(PacketKind::GpaDirect, header);
-            batch.write(&packet).expect("room in the ring");
+    /// The guest writes `depth` requests to each channel, which become visible at once.
+    pub(crate) fn send(&mut self, load: &mut Load, depth: usize) {
+        for channel in &mut self.channels {
+            let mut batch = channel.outgoing.batch().expect("a sound ring");
+            for id in 0..depth {
+                let (srb, header) = &load.packets[load.next % PLACES];
+                load.next += 1;
+                let payload = [&srb[..]];
+                let packet =
+                    OutPacket::request(id as u64, &payload).with_header(PacketKind::GpaDirect, header);
+                batch.write(&packet).expect("room in the ring");
+            }
+            // Its doorbell is the hypervisor's work.
+            assert!(batch.commit(), "the host should sleep");
         }
-        // Its doorbell is the hypervisor's work.
-        assert!(batch.commit(), "the host should sleep");
     }
 
     /// The host's part.
@@ -154,19 +157,20 @@ impl Machine {
         self.workers.serve();
     }
 
-    /// The guest takes `depth` completions, all of which must be there and good.
-    pub(crate) fn receive(&mut self, channel: usize, depth: usize) {
-        let incoming = &mut self.channels[channel].incoming;
-        let mut batch = incoming.batch().expect("a sound ring");
-        let mut received = 0;
-        while let Some(packet) = batch.next().expect("a sound ring") {
-            let mut reply = [0; 64];
-            packet.read_payload(&mut reply);
-            assert_eq!(reply[14], 1, "a request failed");
-            received += 1;
+    /// The guest takes `depth` completions from each channel, all of which must be there and good.
+    pub(crate) fn receive(&mut self, depth: usize) {
+        for channel in &mut self.channels {
+            let mut batch = channel.incoming.batch().expect("a sound ring");
+            let mut received = 0;
+            while let Some(packet) = batch.next().expect("a sound ring") {
+                let mut reply = [0; 64];
+                packet.read_payload(&mut reply);
+                assert_eq!(reply[14], 1, "a request failed");
+                received += 1;
+            }
+            assert_eq!(received, depth, "requests that were not completed");
+            assert!(!batch.commit(), "the host should not wait for space");
         }
-        assert_eq!(received, depth, "requests that were not completed");
-        assert!(!batch.commit(), "the host should not wait for space");
     }
 
     /// Bytes that went through buffers of the host's own.

@@ -24,6 +24,7 @@ mod machine;
 #[path = "../../../../vmbus/loopback/benches/core/number.rs"]
 mod number;
 mod path;
+mod scaling;
 mod threads;
 
 use std::path::PathBuf;
@@ -76,6 +77,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
 fn measure() -> Vec<Number> {
     let mut numbers = Vec::new();
     path::measure(&mut numbers);
+    scaling::measure(&mut numbers);
     threads::measure(&mut numbers);
     numbers
 }

@@ -2,10 +2,10 @@
 //! keeps it awake and so measures its work, or the guest thread's when that is slower.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use synthvm_storage::backend::RamDisk;
-use synthvm_storage::{DiskOptions, ScsiController};
+use synthvm_storage::{ControllerOptions, DiskOptions, ScsiController};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 use crate::clock::best_round;
@@ -19,7 +19,17 @@ const REQUESTS: u64 = 2_000;
 const ROUNDS: usize = 20;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    let controller = ScsiController::new(0, 0);
+    let default = ControllerOptions::default();
+    measure_polling("threads", &default, numbers);
+    measure_polling(
+        "threads_without_polling",
+        &ControllerOptions { poll_limit: Duration::ZERO, ..default },
+        numbers,
+    );
+}
+
+fn measure_polling(what: &str, options: &ControllerOptions, numbers: &mut Vec<Number>) {
+    let controller = ScsiController::with_options(0, options.clone());
     let disk = Arc::new(RamDisk::new(64 << 20).expect("memory for a disk"));
     controller.add_disk(0, disk, DiskOptions::default()).expect("an empty LUN");
     let (mut guest, _) = Guest::new(&[controller]);
@@ -32,12 +42,8 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) {
             run(&mut channel, true, depth, requests);
             start.elapsed()
         });
-        numbers.push(Number::new(
-            format!("storvsp_read_4k_qd{depth}_threads_ns_per_io"),
-            "ns",
-            value,
-            f64::NAN,
-        ));
+        let name = format!("storvsp_read_4k_qd{depth}_{what}_ns_per_io");
+        numbers.push(Number::new(name, "ns", value, f64::NAN));
     }
 }
 

@@ -4,8 +4,10 @@
 //! while that follows what happens: it grows when more came soon after the worker had gone to sleep, and ends when nothing came for
 //! longer than waking costs. A guest that is idle, or asks rarely, costs nothing. KVM decides in the same way how long a halted vCPU spins.
 //!
-//! Whoever else wants the processor gets it: the worker yields while it looks, and when it notices that somebody had waited it stops
-//! looking on for some time, longer each time. With one processor it never looks on: what it waits for could not happen meanwhile.
+//! Where processors are short it does not help: the guest that the worker waits for may itself wait for this processor. A worker that
+//! was interrupted while it looked, or that looked several times in vain, sleeps at once for some time, longer each time. (Yielding would
+//! ask more directly, but then the scheduler gives a whole time slice away, and a request that comes meanwhile waits for milliseconds.)
+//! With one processor a worker never looks on: what it waits for could not happen meanwhile.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,13 +17,16 @@ use super::limits::MAX_POLL;
 /// First step up from not looking at all.
 const FIRST: Duration = Duration::from_micros(5);
 
-/// Looks between two yields: about a microsecond.
+/// Looks between two looks at the clock: about a microsecond.
 const LOOKS: u32 = 16;
 
-/// A yield that takes longer than this gave the processor to somebody.
-const YIELDED: Duration = Duration::from_micros(5);
+/// When so much passed between two looks at the clock, somebody else had the processor.
+const INTERRUPTED: Duration = Duration::from_micros(10);
 
-/// Most sleeps without looking on after others wanted the processor.
+/// Times of looking on in vain in a row, after which looking on rests: one more than it takes to grow from nothing to the limit.
+const MAX_MISSES: u32 = 6;
+
+/// Most sleeps of one rest.
 const MAX_REST: u32 = 1024;
 
 /// Decides for one worker.
@@ -35,14 +40,17 @@ pub(super) struct Poller {
     idle_since: Option<Instant>,
     /// Sleeps to go until the window may grow again.
     rest: u32,
-    /// `rest` of the last time that others wanted the processor.
+    /// Sleeps of the last rest, less what went well since.
     last_rest: u32,
+    /// Times of looking on in vain since the last that was not.
+    misses: u32,
 }
 
 /// One time of looking on.
 #[derive(Debug)]
 pub(super) struct Spell {
     until: Instant,
+    clock: Instant,
     looks: u32,
 }
 
@@ -51,7 +59,7 @@ impl Poller {
     pub(super) fn new(limit: Duration) -> Self {
         let alone = thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
         let limit = if alone { Duration::ZERO } else { limit.min(MAX_POLL) };
-        Self { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0 }
+        Self { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0, misses: 0 }
     }
 
     /// There is nothing to do. `Some`: look on.
@@ -61,7 +69,7 @@ impl Poller {
         }
         let now = Instant::now();
         self.idle_since = Some(now);
-        (!self.window.is_zero()).then(|| Spell { until: now + self.window, looks: 0 })
+        (!self.window.is_zero()).then(|| Spell { until: now + self.window, clock: now, looks: 0 })
     }
 
     /// Nothing came at this look. False: go to sleep.
@@ -71,21 +79,23 @@ impl Poller {
             std::hint::spin_loop();
             return true;
         }
-        let before = Instant::now();
-        if before >= spell.until {
-            return false;
+        let now = Instant::now();
+        let interrupted = now.duration_since(spell.clock) > INTERRUPTED;
+        spell.clock = now;
+        if now < spell.until && !interrupted {
+            return true;
         }
-        thread::yield_now();
-        let contended = before.elapsed() > YIELDED;
-        if contended {
-            self.contended();
+        self.misses += 1;
+        if interrupted || self.misses == MAX_MISSES {
+            self.rest();
         }
-        !contended
+        false
     }
 
     /// Something came while looking on.
     pub(super) fn found(&mut self) {
-        self.last_rest = 0;
+        self.misses = 0;
+        self.last_rest = self.last_rest.saturating_sub(1);
     }
 
     /// The worker slept and was woken.
@@ -95,8 +105,9 @@ impl Poller {
         }
     }
 
-    /// Others wanted the processor.
-    fn contended(&mut self) {
+    /// Looking on does not help at the moment.
+    fn rest(&mut self) {
+        self.misses = 0;
         self.last_rest = (self.last_rest * 2).clamp(1, MAX_REST);
         self.rest = self.last_rest;
         self.window = Duration::ZERO;
@@ -122,7 +133,7 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     fn poller(limit: Duration) -> Poller {
-        Poller { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0 }
+        Poller { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0, misses: 0 }
     }
 
     #[test]
@@ -159,10 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn test_poller_rests_longer_each_time_that_others_want_the_processor() {
+    fn test_poller_rests_longer_each_time_that_looking_on_did_not_help() {
         let mut poller = poller(MAX_POLL);
         let sleeps_without = |poller: &mut Poller| {
-            poller.contended();
+            poller.rest();
             (1..).find(|_| {
                 poller.learn(SOON);
                 !poller.window.is_zero()
@@ -171,18 +182,34 @@ mod tests {
         assert_eq!(sleeps_without(&mut poller), Some(2));
         assert_eq!(sleeps_without(&mut poller), Some(3));
         assert_eq!(sleeps_without(&mut poller), Some(5));
-        (0..20).for_each(|_| poller.contended());
+        (0..20).for_each(|_| poller.rest());
         assert_eq!(poller.rest, MAX_REST);
-        poller.found();
-        poller.rest = 0;
-        assert_eq!(sleeps_without(&mut poller), Some(2));
+        (0..MAX_REST).for_each(|_| poller.found());
+        assert_eq!(poller.last_rest, 0);
     }
 
     #[test]
-    fn test_spell_ends_with_its_window() {
+    fn test_spell_ends_with_its_window_and_several_in_vain_are_a_rest() {
         let mut poller = poller(MAX_POLL);
-        let mut spell = Spell { until: Instant::now(), looks: 0 };
-        let looks = (1..).find(|_| !poller.goes_on(&mut spell));
-        assert_eq!(looks, Some(LOOKS as usize));
+        poller.window = MAX_POLL;
+        for miss in 1..=MAX_MISSES {
+            let now = Instant::now();
+            let mut spell = Spell { until: now, clock: now, looks: 0 };
+            let looks = (1..).find(|_| !poller.goes_on(&mut spell));
+            assert_eq!(looks, Some(LOOKS as usize));
+            assert!(poller.window.is_zero() || miss < MAX_MISSES);
+        }
+        assert!(poller.rest >= 1);
+    }
+
+    #[test]
+    fn test_spell_that_was_interrupted_ends_and_is_a_rest() {
+        let mut poller = poller(MAX_POLL);
+        poller.window = MAX_POLL;
+        let now = Instant::now();
+        let (until, clock) = (now + Duration::from_secs(60), now.checked_sub(INTERRUPTED * 2).unwrap());
+        let mut spell = Spell { until, clock, looks: LOOKS - 1 };
+        assert!(!poller.goes_on(&mut spell));
+        assert!(poller.window.is_zero() && poller.rest == 1);
     }
 }

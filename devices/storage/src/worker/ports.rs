@@ -25,6 +25,10 @@ pub(super) struct Ports {
     ports: Vec<Port>,
     /// Where in `ports` each LUN is.
     places: [Option<u8>; MAX_LUNS],
+    /// Ports that were asked for since the last submit, and those that may have requests in flight, one bit for each: a controller with
+    /// many disks costs no more than one with few.
+    touched: u64,
+    busy: u64,
     /// LUNs that were taken away while requests were in flight.
     leaving: Vec<Port>,
     generation: Option<u64>,
@@ -32,7 +36,14 @@ pub(super) struct Ports {
 
 impl Ports {
     pub(super) fn new() -> Self {
-        Self { ports: Vec::new(), places: [None; MAX_LUNS], leaving: Vec::new(), generation: None }
+        Self {
+            ports: Vec::new(),
+            places: [None; MAX_LUNS],
+            touched: 0,
+            busy: 0,
+            leaving: Vec::new(),
+            generation: None,
+        }
     }
 
     /// Takes changes of the LUNs over. True when there were any.
@@ -53,12 +64,15 @@ impl Ports {
             });
         }
         self.leaving.extend(old.into_iter().filter(Port::is_busy));
+        let busy = self.ports.iter().enumerate().filter(|(_, port)| port.in_flight != 0);
+        self.busy = busy.fold(0, |busy, (place, _)| busy | 1 << place);
         true
     }
 
     /// The port of `lun`.
     pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut Port> {
         let place = (*self.places.get(usize::from(lun))?)?;
+        self.touched |= 1 << place;
         self.ports.get_mut(usize::from(place))
     }
 
@@ -69,26 +83,29 @@ impl Ports {
 
     /// Hands every batch to its queue.
     pub(super) fn submit(&mut self) {
-        let ports = self.ports.iter_mut().chain(&mut self.leaving);
-        for port in ports.filter(|port| !port.batch.is_empty()) {
-            if let Ok(queue) = &mut port.queue {
-                queue.submit(&mut port.batch);
-            }
+        self.busy |= self.touched;
+        for place in bits(std::mem::take(&mut self.touched)) {
+            self.ports.get_mut(place).into_iter().for_each(Port::submit);
         }
+        self.leaving.iter_mut().for_each(Port::submit);
     }
 
-    /// Gathers what is finished, with the port that it belongs to.
+    /// Gathers what is finished, with the port that it belongs to; what is pushed to that port goes with the next submit.
     pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut Port, IoDone)) {
-        let ports = self.ports.iter_mut().chain(&mut self.leaving);
-        for port in ports.filter(|port| port.in_flight != 0) {
-            let Ok(queue) = &mut port.queue else { continue };
-            queue.poll(done);
-            port.in_flight = port.in_flight.saturating_sub(done.len());
-            for done in done.drain(..) {
-                finish(port, done);
+        for place in bits(self.busy) {
+            let Some(port) = self.ports.get_mut(place) else { continue };
+            port.poll(done, &mut finish);
+            if !port.batch.is_empty() {
+                self.touched |= 1 << place;
+            }
+            if port.in_flight == 0 {
+                self.busy &= !(1 << place);
             }
         }
-        self.leaving.retain(Port::is_busy);
+        if !self.leaving.is_empty() {
+            self.leaving.iter_mut().for_each(|port| port.poll(done, &mut finish));
+            self.leaving.retain(Port::is_busy);
+        }
     }
 
     /// Descriptors that say when a queue has something.
@@ -114,9 +131,39 @@ impl Port {
         self.queue.as_ref().err().copied()
     }
 
+    fn submit(&mut self) {
+        if let Ok(queue) = &mut self.queue
+            && !self.batch.is_empty()
+        {
+            queue.submit(&mut self.batch);
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>, finish: &mut impl FnMut(&mut Self, IoDone)) {
+        let Ok(queue) = &mut self.queue else { return };
+        if self.in_flight == 0 {
+            return;
+        }
+        queue.poll(done);
+        self.in_flight = self.in_flight.saturating_sub(done.len());
+        for done in done.drain(..) {
+            finish(self, done);
+        }
+    }
+
     /// Adds a request to the next batch.
     pub(super) fn push(&mut self, request: IoRequest) {
         self.in_flight += 1;
         self.batch.push(request);
     }
+}
+
+/// Numbers of the bits that are set.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    const { assert!(MAX_LUNS <= 64) };
+    std::iter::from_fn(move || {
+        let lowest = (word != 0).then(|| word.trailing_zeros() as usize);
+        word &= word.wrapping_sub(1);
+        lowest
+    })
 }
