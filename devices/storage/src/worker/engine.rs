@@ -177,11 +177,16 @@ impl Engine {
             any = true;
             finish(port, done, slots, jobs, outbox, resets);
         });
-        if any && self.jobs.parts() != 0 {
+        if any && self.has_parts() {
             // What comes after the parts that ended.
             self.ports.submit();
         }
         any
+    }
+
+    /// Parts of commands are in flight: [`Engine::finish`] submits the next ones, which may be finished by then.
+    pub(super) fn has_parts(&self) -> bool {
+        self.jobs.parts() != 0
     }
 
     fn administer(&mut self, sender: Sender, action: Action) {

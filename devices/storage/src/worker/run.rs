@@ -134,6 +134,7 @@ impl Worker {
             self.channel.offer_subchannels(total);
         }
         Ok(match taken {
+            _ if finished && self.engine.has_parts() => Turn::More,
             // What was finished made room.
             Turn::Idle if !could_take && self.engine.may_take() => Turn::More,
             Turn::Idle if finished => Turn::Done,
