@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] is one open medium, shared by all channels. Each channel's worker has its own [`Queue`] to it, so nothing is locked on
 //! the way of a request: [`Queue::submit`] takes a batch, [`Queue::poll`] gives back what is finished, in any order. A queue may finish
-//! requests while it submits them (the file is read on the worker's thread) or later (then [`Queue::event`] says when to look).
+//! requests while it submits them (what memory has) or later (then [`Queue::event`] says when to look).
 //!
 //! Requests own their memory ([`IoBuffer`]: guest pages as iovecs) from submit until they come back, so that no backend can outlive it.
 
@@ -15,6 +15,7 @@ mod merged;
 mod null;
 mod ram;
 pub mod raw;
+mod throttle;
 
 use std::fmt::Debug;
 use std::io;
@@ -26,6 +27,7 @@ pub use faulty::{Fault, Faulty, Hold};
 pub use null::NullDisk;
 pub use ram::RamDisk;
 pub use raw::{CacheMode, IoMode, OpenError, RawFile, RawOptions};
+pub use throttle::{Limits, Rate, Throttle};
 
 use crate::scsi::BlockSize;
 use crate::worker;

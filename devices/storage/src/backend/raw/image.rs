@@ -152,7 +152,7 @@ impl Image {
         if self.is_device {
             let size = device::inspect(&self.file)?.size;
             if size != capacity {
-                return Err(invalid);
+                return Err(IoError::Unsupported);
             }
         } else if capacity < self.capacity() {
             return Err(IoError::Unsupported);

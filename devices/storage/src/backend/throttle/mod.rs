@@ -1,0 +1,227 @@
+//! A limit on what a disk may do: requests and bytes per second, of reads, writes, and both.
+//!
+//! | request | counts as |
+//! |---|---|
+//! | read | one request and its bytes, of reads and of all |
+//! | write, forced or not | one request and its bytes, of writes and of all |
+//! | discard, zeroes | one request and no bytes (none are moved), of writes and of all |
+//! | flush | nothing: it costs what the writes before it left over |
+//!
+//! The limits hold for all queues of the disk together; each queue's requests keep their order, and the queues take turns.
+
+mod bucket;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use vmm_sys_util::timerfd::TimerFd;
+
+pub use bucket::{Limits, Rate};
+
+use super::merged::MergedEvent;
+use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
+use bucket::Buckets;
+
+/// Another backend, with limits.
+pub struct Throttle {
+    inner: Arc<dyn Backend>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    started: Instant,
+    /// Saves the lock where there is no limit.
+    limited: AtomicBool,
+    /// Rises with each change of the limits: what was reserved under the old ones counts no more.
+    generation: AtomicU64,
+    buckets: Mutex<Buckets>,
+    /// Of the queues, to go off when the limits change.
+    alarms: Mutex<Vec<Weak<Alarm>>>,
+}
+
+impl Throttle {
+    /// `inner`, within `limits`.
+    pub fn new(inner: Arc<dyn Backend>, limits: Limits) -> Self {
+        let shared = Shared {
+            started: Instant::now(),
+            limited: AtomicBool::new(limits != Limits::default()),
+            generation: AtomicU64::new(0),
+            buckets: Mutex::new(Buckets::new(limits)),
+            alarms: Mutex::default(),
+        };
+        Self { inner, shared: Arc::new(shared) }
+    }
+
+    /// Other limits from now on, also for what waits. What the old ones had saved up or overdrawn is forgotten.
+    pub fn set_limits(&self, limits: Limits) {
+        let mut buckets = lock(&self.shared.buckets);
+        *buckets = Buckets::new(limits);
+        self.shared.limited.store(limits != Limits::default(), Ordering::Release);
+        self.shared.generation.fetch_add(1, Ordering::AcqRel);
+        drop(buckets);
+        for alarm in lock(&self.shared.alarms).iter().filter_map(Weak::upgrade) {
+            alarm.ring_now();
+        }
+    }
+
+    /// The limits now.
+    pub fn limits(&self) -> Limits {
+        lock(&self.shared.buckets).limits()
+    }
+}
+
+impl fmt::Debug for Throttle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttle").field("inner", &self.inner).field("limits", &self.limits()).finish()
+    }
+}
+
+impl Backend for Throttle {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn identity(&self) -> &[u8] {
+        self.inner.identity()
+    }
+
+    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
+        self.inner.extent(offset)
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.inner.resize(capacity)
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn Queue>> {
+        let inner = self.inner.queue()?;
+        let alarm = Arc::new(Alarm::new()?);
+        let event = MergedEvent::new(inner.event().into_iter().chain([alarm.fd]))?;
+        let mut alarms = lock(&self.shared.alarms);
+        alarms.retain(|alarm| alarm.strong_count() != 0);
+        alarms.push(Arc::downgrade(&alarm));
+        drop(alarms);
+        Ok(Box::new(ThrottledQueue {
+            event,
+            inner,
+            shared: Arc::clone(&self.shared),
+            alarm,
+            waiting: VecDeque::new(),
+            reserved: None,
+            batch: Vec::new(),
+        }))
+    }
+}
+
+struct ThrottledQueue {
+    // Before what it looks at.
+    event: MergedEvent,
+    inner: Box<dyn Queue>,
+    shared: Arc<Shared>,
+    alarm: Arc<Alarm>,
+    waiting: VecDeque<IoRequest>,
+    /// When the first of `waiting` may go, and the limits' generation that said so.
+    reserved: Option<(u64, u64)>,
+    batch: Vec<IoRequest>,
+}
+
+impl ThrottledQueue {
+    /// Passes on what may go now, and sets the alarm for what may go next.
+    fn advance(&mut self) {
+        loop {
+            let generation = self.shared.generation.load(Ordering::Acquire);
+            let wait = self.take_ready(generation);
+            self.alarm.set(wait);
+            // Limits that changed before the alarm was set did not find it set.
+            if wait.is_none() || self.shared.generation.load(Ordering::Acquire) == generation {
+                break;
+            }
+        }
+        if !self.batch.is_empty() {
+            self.inner.submit(&mut self.batch);
+        }
+    }
+
+    /// Moves what may go now into the batch. Returns how long the next one has to wait.
+    fn take_ready(&mut self, generation: u64) -> Option<Duration> {
+        let now = u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        while let Some(first) = self.waiting.front() {
+            let start = match self.reserved {
+                Some((start, under)) if under == generation => start,
+                _ => lock(&self.shared.buckets).reserve(first, now),
+            };
+            if start > now {
+                self.reserved = Some((start, generation));
+                return Some(Duration::from_nanos(start - now));
+            }
+            self.reserved = None;
+            self.batch.extend(self.waiting.pop_front());
+        }
+        None
+    }
+}
+
+/// Wakes a queue's owner. Silent unless a request waits, so that nobody is woken for nothing.
+struct Alarm {
+    fd: RawFd,
+    timer: Mutex<(TimerFd, bool)>,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        let timer = TimerFd::new().map_err(io::Error::from)?;
+        Ok(Self { fd: timer.as_raw_fd(), timer: Mutex::new((timer, false)) })
+    }
+
+    /// Goes off after so long, or not at all; what went off before is silent again.
+    fn set(&self, after: Option<Duration>) {
+        let (timer, is_set) = &mut *lock(&self.timer);
+        // A valid time on an open timer: neither call can fail.
+        match after {
+            Some(after) => *is_set = timer.reset(after, None).is_ok(),
+            None if *is_set => *is_set = timer.clear().is_err(),
+            None => {}
+        }
+    }
+
+    /// Goes off at once if it was to go off later.
+    fn ring_now(&self) {
+        let (timer, is_set) = &mut *lock(&self.timer);
+        if *is_set {
+            let _ = timer.reset(Duration::from_nanos(1), None);
+        }
+    }
+}
+
+impl Queue for ThrottledQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        if self.waiting.is_empty() && !self.shared.limited.load(Ordering::Acquire) {
+            self.inner.submit(requests);
+            return;
+        }
+        self.waiting.extend(requests.drain(..));
+        self.advance();
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        if !self.waiting.is_empty() {
+            self.advance();
+        }
+        self.inner.poll(done);
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.event.as_raw_fd())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
