@@ -3,8 +3,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-/// Bytes of a [`Bounce`]: longer requests go through it in parts, so that a guest cannot make us hold much of it.
-pub(super) const BOUNCE: usize = 64 << 10;
+use super::limits::BOUNCE;
 
 const LAYOUT: Layout = match Layout::from_size_align(BOUNCE, 4096) {
     Ok(layout) => layout,

@@ -10,7 +10,7 @@ use super::image::Image;
 pub(super) enum Memory {
     /// In one piece.
     One(*mut u8, u32),
-    /// In at most [`super::vectored::MAX_PIECES`]; the iovecs stay where they are until the call is over.
+    /// In at most [`super::limits::MAX_PIECES`]; the iovecs stay where they are until the call is over.
     Many(*const libc::iovec, u32),
 }
 

@@ -13,6 +13,7 @@ mod device;
 mod direct;
 mod error;
 mod image;
+mod limits;
 mod lock;
 mod options;
 mod sync;

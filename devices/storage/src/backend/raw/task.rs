@@ -4,20 +4,14 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::bounce::{BOUNCE, Bounce};
+use super::bounce::Bounce;
 use super::call::{Call, Memory, Way};
 use super::image::Image;
-use super::vectored::{MAX_PIECES, skip};
+use super::limits::{
+    BOUNCE, MAX_CLEAR, MAX_IDLE_CALLS, MAX_IDLE_CALLS_WITHOUT_MEMORY, MAX_PIECE, MAX_PIECES,
+};
+use super::vectored::skip;
 use crate::backend::{IoBuffer, IoDone, IoError, IoRequest, Operation};
-
-/// Calls in a row that did nothing and asked to be repeated, after which their error stands.
-const MAX_IDLE_CALLS: u32 = 1000;
-
-/// Most bytes of one call without data: some file systems work on them in one go, and nobody can wait for a whole disk.
-const MAX_CLEAR: u64 = 1 << 30;
-
-/// Most bytes of one read or write of the kernel's.
-const MAX_PIECE: usize = 1 << 30;
 
 /// What zeroes are written from, where nothing better is known.
 #[repr(C, align(4096))]
@@ -277,7 +271,10 @@ impl Task {
     fn failed(&mut self, image: &Image, code: i32) -> Result<Stage, IoError> {
         if matches!(code, libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) {
             self.idle_calls += 1;
-            let limit = if matches!(code, libc::EINTR | libc::EAGAIN) { MAX_IDLE_CALLS } else { 8 };
+            let limit = match code {
+                libc::ENOMEM | libc::ENOBUFS => MAX_IDLE_CALLS_WITHOUT_MEMORY,
+                _ => MAX_IDLE_CALLS,
+            };
             if code == libc::EINTR || self.idle_calls < limit {
                 return Ok(self.stage);
             }

@@ -9,11 +9,9 @@ use std::thread::{self, JoinHandle};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::image::Image;
+use super::limits::MAX_THREADS;
 use super::task::Task;
 use crate::backend::{IoDone, IoRequest, Queue};
-
-/// Most threads of one image. More only compete for the storage and the image's locks in the kernel.
-const MAX_THREADS: usize = 8;
 
 /// Their stack: they recurse nowhere.
 const STACK: usize = 128 << 10;

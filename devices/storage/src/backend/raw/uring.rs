@@ -16,11 +16,9 @@ use tracing::error;
 use super::call::{Call, Memory, Way};
 use super::direct::reopen;
 use super::image::Image;
+use super::limits::RING_DEPTH;
 use super::task::{Next, Task};
 use crate::backend::{IoDone, IoRequest, Queue};
-
-/// Requests that one ring works on at a time; more wait their turn. Storage rarely has deeper queues, and what bounces holds a buffer.
-const DEPTH: u32 = 256;
 
 /// `user_data` of the flush, which belongs to no task alone.
 const SYNC: u64 = u64::MAX;
@@ -82,7 +80,7 @@ impl UringQueue {
     /// # Errors
     /// The system's.
     pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
-        let ring = IoUring::builder().dontfork().build(DEPTH * 2)?;
+        let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
         // Never the one that is locked: the kernel lets go of a ring's files some time after the ring is closed.
         let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         // Where nothing can be opened any more, flushes share the other queues' descriptor.
@@ -122,7 +120,7 @@ impl UringQueue {
     }
 
     fn begin_waiting(&mut self) {
-        while self.tasks.len() - self.free.len() < DEPTH as usize {
+        while self.tasks.len() - self.free.len() < RING_DEPTH as usize {
             let Some(request) = self.waiting.pop_front() else { return };
             let task = Some(Task::new(request));
             let id = match self.free.pop() {

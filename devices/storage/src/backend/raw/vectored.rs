@@ -1,8 +1,5 @@
 //! Vectored I/O: what was moved in part is continued.
 
-/// Most pieces of one preadv or pwritev (Linux's IOV_MAX).
-pub(super) const MAX_PIECES: usize = libc::UIO_MAXIOV as usize;
-
 /// Takes `bytes` off the front of `pieces`: counts those that are used up, and shortens the next.
 pub(super) fn skip(pieces: &mut [libc::iovec], mut bytes: usize) -> usize {
     let mut used_up = 0;

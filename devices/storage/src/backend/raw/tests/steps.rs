@@ -1,8 +1,8 @@
 //! Tasks against a system that does only parts, is interrupted, and refuses.
 
 use super::super::call::{Call, Memory};
+use super::super::limits::MAX_PIECES;
 use super::super::task::{Next, Task};
-use super::super::vectored::MAX_PIECES;
 use super::super::*;
 use super::image;
 use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
@@ -193,6 +193,22 @@ fn test_storage_without_holes_gets_zeroes_written() {
         assert_eq!(done.result, Ok(()));
     }
     assert_eq!((refused, written), (2, 2 * 200 * 1024), "asked once for each way, then never again");
+}
+
+#[test]
+fn test_discard_of_more_than_one_call_goes_in_parts() {
+    let file = image(3 << 30);
+    let raw = RawFile::open(file.as_path(), false).unwrap();
+    let mut discard = request(Operation::Discard, 0, vec![]);
+    discard.length = (2 << 30) + 512;
+    let mut calls = Vec::new();
+    let done = run(&raw, discard, |call| {
+        let &Call::Allocate { offset, length, .. } = call else { panic!("{call:?}") };
+        calls.push((offset, length));
+        0
+    });
+    assert_eq!(done.result, Ok(()));
+    assert_eq!(calls, [(0, 1 << 30), (1 << 30, 1 << 30), (2 << 30, 512)]);
 }
 
 #[test]
