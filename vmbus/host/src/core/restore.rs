@@ -197,8 +197,14 @@ impl Core {
         for id in self.gpadls.end_teardowns() {
             self.post_gpadl_torndown(id);
         }
+        // All of them first: nobody is to be asked to let go of what no device has.
+        let lost: Vec<ChannelKey> =
+            self.channels.keys().into_iter().filter(|key| !served.contains(key) && self.lose(*key)).collect();
+        for key in lost {
+            self.renew(key);
+        }
         for key in self.channels.keys() {
-            self.settle(key, served.contains(&key));
+            self.settle(key);
         }
         if self.connection.offers_requested() {
             self.offer_all();
@@ -219,27 +225,25 @@ impl Core {
         self.try_finish_reset();
     }
 
+    /// No device serves it here; true when one did.
+    fn lose(&mut self, key: ChannelKey) -> bool {
+        let phase = self.channels.get_mut(key).map(|channel| &mut channel.phase);
+        let Some(Phase::Open { served, .. }) = phase else { return false };
+        std::mem::replace(served, false)
+    }
+
     /// Ends what a channel's device was in the middle of.
-    fn settle(&mut self, key: ChannelKey, served: bool) {
-        let Some(channel) = self.channels.get_mut(key) else { return };
-        let (present, remove) = (channel.present, channel.remove);
-        match &mut channel.phase {
-            Phase::Open { served: before, .. } if !served => {
-                let lost = std::mem::replace(before, false);
-                if lost {
-                    self.renew(key);
-                }
-            }
+    fn settle(&mut self, key: ChannelKey) {
+        let Some(channel) = self.channels.get(key) else { return };
+        let gone = channel.remove || !channel.present;
+        match channel.phase {
             Phase::Closing { .. } => self.device_closed(key),
-            Phase::Draining { then } => {
-                let then = *then;
-                self.drain(key, then);
-            }
+            Phase::Draining { then } => self.drain(key, then),
             Phase::Open { .. } | Phase::Offered | Phase::Unoffered | Phase::Revoked | Phase::Released => {}
             // Refused when it was judged.
             Phase::Opening { .. } => {}
         }
-        if remove || !present {
+        if gone {
             self.revoke_with_subchannels(key, true);
         }
     }

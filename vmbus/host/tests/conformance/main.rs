@@ -12,4 +12,5 @@ mod offers;
 mod open;
 mod quota;
 mod rescind;
+mod restore;
 mod subchannels;
