@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::backend::{self, Backend, IoError};
 use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
 use crate::scsi::derive_guid;
-use crate::storvsp::{MAX_LUNS, Negotiation, Session};
+use crate::storvsp::{MAX_LUNS, Negotiation, Routing, Session};
 use crate::worker::{self, InlineWorkers};
 
 /// {ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}: the class of SCSI controllers.
@@ -54,6 +54,7 @@ type Luns = [Option<Arc<Lun>>; MAX_LUNS];
 pub(crate) struct Controller {
     number: u32,
     options: ControllerOptions,
+    routing: Routing,
     luns: Mutex<Luns>,
     /// Rises with each change of `luns`, so that workers look only then.
     generation: AtomicU64,
@@ -76,9 +77,15 @@ impl ScsiController {
 
     /// As [`ScsiController::new`], with a say in everything.
     pub fn with_options(number: u32, options: ControllerOptions) -> Self {
+        Self::with_routing(number, options, Routing::Scsi)
+    }
+
+    /// As [`ScsiController::with_options`], for disks that are found elsewhere.
+    pub(crate) fn with_routing(number: u32, options: ControllerOptions, routing: Routing) -> Self {
         let inner = Controller {
             number,
             options,
+            routing,
             luns: Mutex::new([const { None }; MAX_LUNS]),
             generation: AtomicU64::new(0),
             news: AtomicU64::new(0),
@@ -183,6 +190,11 @@ impl Device for ScsiController {
 impl Controller {
     pub(crate) fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Where its disks are.
+    pub(crate) fn routing(&self) -> Routing {
+        self.routing
     }
 
     /// Who serves the channels if no threads do.

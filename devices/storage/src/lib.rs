@@ -6,6 +6,7 @@
 //! | [`storvsp`] | the protocol on the channel: packet in, action out. No I/O |
 //! | [`backend`] | image files: batches of requests in, results out |
 //! | [`controller`](ScsiController) | the device on the bus: LUNs, sessions, reports |
+//! | [`ide`](IdeDisk) | the same for one disk behind an IDE controller |
 //! | `worker` | one thread per open channel, which ties all of that together |
 //!
 //! A request's data never passes through this crate: the guest's pages become iovecs, and the backend moves the bytes.
@@ -13,6 +14,7 @@
 pub mod backend;
 mod controller;
 mod counters;
+mod ide;
 mod lun;
 pub mod scsi;
 pub mod storvsp;
@@ -21,6 +23,7 @@ mod worker;
 
 pub use controller::{ControllerOptions, DvdError, FlushError, SCSI_CONTROLLER, ScsiController};
 pub use counters::DiskStats;
+pub use ide::{IDE_DISK, IdeDisk, IdePlace};
 pub use lun::{AddDiskError, DiskOptions, DiskReport};
 pub use unit::UnitKind;
 pub use worker::InlineWorkers;

@@ -10,18 +10,35 @@ use crate::scsi::{CheckCondition, Transfer};
 /// Where a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Bus, 0 on this controller.
+    /// Bus.
     pub path: u8,
-    /// Target, 0 on this controller.
+    /// Target.
     pub target: u8,
     /// Logical unit.
     pub lun: u8,
 }
 
-impl Address {
-    /// The LUN, when path and target are those where this controller keeps its disks. Linux probes 8 paths and 2 targets.
-    pub fn local_lun(self) -> Option<u8> {
-        (self.path == 0 && self.target == 0).then_some(self.lun)
+/// Where a channel keeps its disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// A SCSI controller: any LUN of path 0, target 0. Linux probes 8 paths and 2 targets.
+    Scsi,
+    /// One disk behind an IDE controller: LUN 0 of its place there. Windows sends any path, Linux always 0, so the path means nothing
+    /// (spec storvsc section 9).
+    Ide {
+        /// 0 or 1.
+        device: u8,
+    },
+}
+
+impl Routing {
+    /// The LUN that `address` names, when path and target are those of the disks.
+    pub fn lun(self, address: Address) -> Option<u8> {
+        let here = match self {
+            Self::Scsi => address.path == 0 && address.target == 0,
+            Self::Ide { device } => address.target == device,
+        };
+        here.then_some(address.lun)
     }
 }
 

@@ -332,8 +332,15 @@ fn test_failures_carry_the_words_both_guests_understand() {
 
 #[test]
 fn test_address_only_bus_0_target_0_has_disks() {
-    let at = |path, target| Address { path, target, lun: 7 }.local_lun();
+    let at = |path, target| Routing::Scsi.lun(Address { path, target, lun: 7 });
     assert_eq!((at(0, 0), at(1, 0), at(0, 1)), (Some(7), None, None));
+}
+
+// Checklist 50.
+#[test]
+fn test_address_of_an_ide_disk_is_its_target_on_any_path() {
+    let at = |path, target| Routing::Ide { device: 1 }.lun(Address { path, target, lun: 0 });
+    assert_eq!((at(0, 1), at(7, 1), at(0, 0), at(1, 2)), (Some(0), Some(0), None, None));
 }
 
 // Checklist 24: 64 bytes and a 16-byte descriptor are 80.

@@ -224,7 +224,7 @@ impl Engine {
     /// Executes a command. Returns the buffer unless an I/O has it now.
     fn execute(&mut self, sender: Sender, srb: &Srb, mut buffer: Box<IoBuffer>) -> Option<Box<IoBuffer>> {
         let command = Command::parse(&srb.cdb, srb.cdb_length);
-        let lun = srb.address.local_lun();
+        let lun = self.controller.routing().lun(srb.address);
         if let Ok(Command::ReportLuns { select, allocation }) = command {
             let completion = self.report_luns(srb, lun.is_some(), select, allocation, &buffer);
             self.answer(sender, completion.reply());
@@ -286,7 +286,8 @@ impl Engine {
 
     /// Begins a command of several requests.
     fn begin(&mut self, sender: Sender, srb: &Srb, job: Job, buffer: Box<IoBuffer>) -> Option<Box<IoBuffer>> {
-        let port = srb.address.local_lun().and_then(|lun| self.ports.get_mut(lun))?;
+        let lun = self.controller.routing().lun(srb.address)?;
+        let port = self.ports.get_mut(lun)?;
         let refusal = match port.fault() {
             Some(error) => {
                 port.lun.counters.failed();

@@ -20,7 +20,11 @@ impl InlineWorkers {
         // Out of the lock: what a worker does may open channels and ends with giving them back to the bus.
         let mut workers = std::mem::take(&mut *self.lock());
         workers.retain_mut(|worker| match worker.serve() {
-            Ok(open) => open,
+            Ok(true) => true,
+            Ok(false) => {
+                worker.drain();
+                false
+            }
             Err(fault) => {
                 worker.report(&fault);
                 false

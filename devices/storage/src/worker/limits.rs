@@ -13,3 +13,7 @@ pub(super) const BATCH_BYTES: u32 = MAX_TRANSFER;
 /// Longest that a worker looks for more before it sleeps: what waking a thread costs at worst (13 to 54 us were measured). Longer would
 /// cost more than it could save.
 pub(crate) const MAX_POLL: Duration = Duration::from_micros(50);
+
+/// Longest that a worker whose channel closes waits for requests in flight, so that they are completed and not only ended: a guest that
+/// loses its controller gets answers (spec storvsc section 5.2), and one that closes with requests on a medium that stalls is not held up.
+pub(super) const MAX_DRAIN: Duration = Duration::from_secs(2);

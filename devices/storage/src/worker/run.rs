@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tracing::warn;
 use vmbus_host::Channel;
@@ -10,7 +11,7 @@ use vmbus_ring::{RingError, WriteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::engine::{BadPacket, Engine};
-use super::limits::{BATCH_BYTES, BATCH_PACKETS};
+use super::limits::{BATCH_BYTES, BATCH_PACKETS, MAX_DRAIN};
 use super::poller::Poller;
 use super::slots::Slots;
 use super::wait;
@@ -76,7 +77,26 @@ impl Worker {
             self.sleep();
             self.poller.woke();
         }
+        self.drain();
         Ok(())
+    }
+
+    /// Completes what is in flight, for as long as that may take at most. The channel closes: what goes wrong now concerns nobody.
+    pub(super) fn drain(&mut self) {
+        let end = Instant::now() + MAX_DRAIN;
+        self.engine.finish();
+        while self.engine.slots.count() != 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.polls.clear();
+            self.polls.extend(self.engine.ports.events().map(wait::entry));
+            // At least a millisecond: a queue without an event has finished by then or never will.
+            wait::poll(&mut self.polls, u16::try_from(left.as_millis()).ok().map(|left| left.max(1)));
+            self.engine.finish();
+        }
+        let _ = self.engine.outbox.deliver(&mut self.channel);
     }
 
     /// Does all that there is to do now, and what comes soon after. False when the channel closes.

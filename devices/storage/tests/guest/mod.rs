@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use synthvm_storage::{InlineWorkers, ScsiController};
 use vmbus_host::core::ChannelKey;
-use vmbus_host::{HvStatus, VmBus};
+use vmbus_host::{Device, HvStatus, VmBus};
 use vmbus_protocol::message::{
     ChannelOnly, GpadlBody, GpadlCreated, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
     OfferChannel, OpenChannel, OpenChannelResult,
@@ -51,16 +51,22 @@ pub struct GuestOffer {
     pub instance: Guid,
     pub subchannel: u16,
     pub flags: u16,
+    pub user_defined: [u8; 12],
     connection_id: u32,
 }
 
 impl Guest {
     /// A guest that has the offers of `controllers`.
     pub fn new(controllers: &[ScsiController]) -> (Self, Vec<ChannelKey>) {
+        Self::with_devices(controllers.iter().map(|one| Box::new(one.clone()) as Box<dyn Device>).collect())
+    }
+
+    /// A guest that has the offers of any devices.
+    pub fn with_devices(devices: Vec<Box<dyn Device>>) -> (Self, Vec<ChannelKey>) {
         let memory = PlainMemory::new(PAGES).unwrap();
         let synic = Arc::new(TestSynic::default());
         let bus = VmBus::new(memory.ram().clone(), synic.clone());
-        let keys = controllers.iter().map(|one| bus.offer(Box::new(one.clone())).unwrap()).collect();
+        let keys = devices.into_iter().map(|one| bus.offer(one).unwrap()).collect();
         let mut guest = Self {
             memory,
             bus,
@@ -198,6 +204,7 @@ impl Guest {
                 instance: offer.instance,
                 subchannel: offer.sub_channel_index.get(),
                 flags: offer.flags.get(),
+                user_defined: offer.user_defined[..12].try_into().unwrap(),
                 connection_id: offer.connection_id.get(),
             });
         }

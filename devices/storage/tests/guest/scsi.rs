@@ -5,6 +5,8 @@ use vm_memory::{Bytes, GuestAddress};
 use super::channel::{GuestChannel, Memory};
 
 pub const EXECUTE_SRB: u32 = 3;
+pub const RESET_LUN: u32 = 4;
+pub const RESET_ADAPTER: u32 = 5;
 pub const RESET_BUS: u32 = 6;
 pub const BEGIN: u32 = 7;
 pub const END: u32 = 8;
