@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod guest;
 mod host;
+mod inner;
 mod stages;
 mod test;
 

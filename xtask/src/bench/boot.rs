@@ -1,12 +1,10 @@
 //! The program around a real guest, measured where KVM has Hyper-V support. Counts are exact anywhere; times in an emulated host are only
 //! good for comparing two programs in one run.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 use guest_report::agent::Action;
-use integration_tests::host::{self, HostOptions, RESULTS};
 use integration_tests::image::WorkDir;
 use integration_tests::inspect::Inspect;
 use integration_tests::program;
@@ -14,8 +12,9 @@ use integration_tests::vm::{Vm, VmOptions};
 
 use super::Output;
 use super::table::{self, Number};
+use crate::inner::{self, Inside};
 
-/// Where the inner half leaves its numbers, below the results folder.
+/// What the inner half leaves.
 const NUMBERS: &str = "bench-boot.json";
 /// Bytes of the disk that is read for counting.
 const DISK_BYTES: u64 = 32 << 20;
@@ -29,14 +28,13 @@ const RESIDENT_AIM: f64 = 12.0;
 pub(crate) struct Arguments {
     #[command(flatten)]
     output: Output,
-    /// The inner half: a kernel and an initial RAM disk that are there already.
-    #[arg(long, hide = true, num_args = 2, value_names = ["KERNEL", "INITRD"])]
-    inside: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    inside: Inside,
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
-    match &arguments.inside {
-        Some(files) => inside(files),
+    match arguments.inside.guest() {
+        Some(guest) => inside(&guest),
         None => outside(&arguments.output),
     }
 }
@@ -48,35 +46,19 @@ fn outside(output: &Output) -> Result<(), String> {
         .without_programs()
         .build()
         .map_err(|error| error.to_string())?;
-    let options = HostOptions::default();
-    std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
-    let numbers = options.results.join(NUMBERS);
-    // What an earlier run left must not be taken for this one's.
-    let _ = std::fs::remove_file(&numbers);
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let words = [own, "bench".into(), "boot".into(), "--inside".into(), guest.kernel, guest.initrd];
-    let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
-    command.extend(words.iter().map(|word| word.display().to_string()));
-    let status = host::run(&command, &options).map_err(|error| error.to_string())?;
-    if status != 0 {
-        return Err(format!("the guest's part ended with status {status}"));
-    }
-    let text = std::fs::read(&numbers).map_err(|error| format!("{}: {error}", numbers.display()))?;
-    let numbers: Vec<Number> = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let words = ["bench", "boot"].map(str::to_owned);
+    let numbers: Vec<Number> = inner::run(NUMBERS, &words, &guest, &program)?;
     table::print(&numbers);
     output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))
 }
 
-fn inside(files: &[PathBuf]) -> Result<(), String> {
-    let [kernel, initrd] = files else { return Err("--inside KERNEL INITRD".to_owned()) };
-    let guest = GuestImage { kernel: kernel.clone(), initrd: initrd.clone(), release: String::new() };
+fn inside(guest: &GuestImage) -> Result<(), String> {
     let mut numbers = Vec::new();
     for cpus in [1, 2, 4] {
         println!("measuring with {cpus} vCPUs");
-        measure(&guest, cpus, &mut numbers).map_err(|error| error.to_string())?;
+        measure(guest, cpus, &mut numbers).map_err(|error| error.to_string())?;
     }
-    let results = std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from);
-    table::write(&numbers, &results.join(NUMBERS))
+    inner::leave(NUMBERS, &numbers)
 }
 
 fn measure(

@@ -5,16 +5,16 @@
 mod show;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use guest_images::{GuestBuilder, StockKernel};
-use integration_tests::host::{self, HostOptions, RESULTS};
 use integration_tests::program;
 use serde::{Deserialize, Serialize};
 
-/// Where the inner half leaves its findings, below the results folder.
+use crate::inner::{self, Inside};
+
+/// What the inner half leaves.
 const FINDINGS: &str = "demo.json";
 
 /// What to show.
@@ -23,9 +23,8 @@ pub(crate) struct Arguments {
     /// The guest's stock kernel: 6.1 or 6.12.
     #[arg(long, value_name = "VERSION", default_value = "6.1")]
     kernel: String,
-    /// The inner half: a kernel and an initial RAM disk that are there already.
-    #[arg(long, hide = true, num_args = 2, value_names = ["KERNEL", "INITRD"])]
-    inside: Option<Vec<PathBuf>>,
+    #[command(flatten)]
+    inside: Inside,
 }
 
 /// The last line of the demo. Others rely on its shape.
@@ -70,8 +69,8 @@ impl Steps {
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.inside {
-        Some(files) => show::inside(files),
+    let done = match arguments.inside.guest() {
+        Some(guest) => show::inside(&guest),
         None => outside(&arguments.kernel),
     };
     match done {
@@ -89,42 +88,20 @@ fn outside(kernel: &str) -> Result<(), String> {
     let stock = stock.ok_or_else(|| format!("--kernel {kernel}: there are 6.1 and 6.12"))?;
     let mut steps = Steps::new();
     println!("SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on VMBus.");
-    steps.run("build", "building synthvm", || program::build().map(drop))?;
+    let program = steps.run("build", "building synthvm", program::build)?;
     let guest = steps.run("guest", "making a guest from the distribution's kernel package", || {
         GuestBuilder::stock(stock).without_programs().build().map_err(|error| error.to_string())
     })?;
 
-    let options = HostOptions::default();
-    std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
-    let findings = options.results.join(FINDINGS);
-    // What an earlier demo left must not be taken for this one's.
-    let _ = std::fs::remove_file(&findings);
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let command: Vec<String> = [own, "demo".into(), "--inside".into(), guest.kernel, guest.initrd]
-        .iter()
-        .map(|word| word.display().to_string())
-        .collect();
     let went_in = Instant::now();
     println!("\n\x1b[1m==> looking for a KVM with Hyper-V support, here or in an emulated machine\x1b[0m");
-    let status = host::run(&command, &options).map_err(|error| error.to_string())?;
-    if status != 0 {
-        return Err(format!("the guest's part ended with status {status}"));
-    }
-    let text = std::fs::read(&findings).map_err(|error| format!("{}: {error}", findings.display()))?;
-    let mut found: Findings = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-    let inner: f64 = found.seconds.values().sum();
+    let mut found: Findings = inner::run(FINDINGS, &["demo".to_owned()], &guest, &program)?;
+    let within: f64 = found.seconds.values().sum();
     found.seconds.append(&mut steps.seconds);
-    found.seconds.insert("host".to_owned(), round((went_in.elapsed().as_secs_f64() - inner).max(0.0)));
+    found.seconds.insert("host".to_owned(), round((went_in.elapsed().as_secs_f64() - within).max(0.0)));
     found.seconds.insert("total".to_owned(), round(start.elapsed().as_secs_f64()));
     println!("{}", serde_json::to_string(&found).map_err(|error| error.to_string())?);
     if found.ok { Ok(()) } else { Err("not everything was as it should be, see above".to_owned()) }
-}
-
-/// The inner half's way to leave its findings.
-fn leave(findings: &Findings) -> Result<(), String> {
-    let results = std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from);
-    let text = serde_json::to_vec(findings).map_err(|error| error.to_string())?;
-    std::fs::write(results.join(FINDINGS), text).map_err(|error| error.to_string())
 }
 
 fn round(seconds: f64) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,23 +13,22 @@ use integration_tests::host::is_emulated;
 use integration_tests::image::{WorkDir, first_difference};
 use integration_tests::vm::{Vm, VmOptions};
 
-use super::{Findings, Steps, leave};
+use super::{FINDINGS, Findings, Steps};
+use crate::inner;
 
 /// Bytes of the demo's disk: read whole by an emulated guest within seconds.
 const DISK_BYTES: u64 = 24 << 20;
 /// What the guest writes, in the middle of it.
 const PATTERN: (u64, u64, u64) = (8 << 20, 4 << 20, 42);
 
-pub(super) fn inside(files: &[PathBuf]) -> Result<(), String> {
-    let [kernel, initrd] = files else { return Err("--inside KERNEL INITRD".to_owned()) };
-    let guest = GuestImage { kernel: kernel.clone(), initrd: initrd.clone(), release: String::new() };
+pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
     let mut steps = Steps::new();
     let mut found = Findings::default();
 
     let dir = WorkDir::new().map_err(|error| error.to_string())?;
     let disk = dir.image("disk.img", DISK_BYTES, 1).map_err(|error| error.to_string())?;
     // A chatty console on purpose: the boot is part of the show.
-    let mut options = VmOptions::new(&guest).cpus(2).cmdline("loglevel=6").disk(&disk);
+    let mut options = VmOptions::new(guest).cpus(2).cmdline("loglevel=6").disk(&disk);
     if is_emulated() {
         // The emulated CPU hides changes of XCR0 from its KVM: the guest kernel would say so at length, and do without XSAVE.
         options = options.cmdline("noxsave");
@@ -72,7 +71,7 @@ pub(super) fn inside(files: &[PathBuf]) -> Result<(), String> {
         && found.doorbell_user_exits == 0
         && !found.vmbus.is_empty();
     found.seconds = steps.seconds;
-    leave(&found)
+    inner::leave(FINDINGS, &found)
 }
 
 fn boot(options: &VmOptions, found: &mut Findings) -> Result<Vm, String> {
