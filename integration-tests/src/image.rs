@@ -88,6 +88,12 @@ pub fn check_records(path: &Path, load: &Load, acknowledged: u64) -> Result<(), 
     })
 }
 
+/// The end of a text file; nothing when it cannot be read.
+pub(crate) fn tail(path: &Path, bytes: usize) -> String {
+    let text = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(&text[text.len().saturating_sub(bytes)..]).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

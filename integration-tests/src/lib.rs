@@ -1,10 +1,10 @@
 //! Real guests end to end, and the test host that gives any machine a real KVM.
 
 pub mod agent;
-pub mod emulator;
 pub mod host;
 pub mod image;
 pub mod inspect;
 pub mod program;
+pub mod qemu;
 pub mod runner;
 pub mod vm;

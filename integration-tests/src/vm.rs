@@ -14,7 +14,7 @@ use guest_report::agent::{Action, Disk, Event, Output, Sum, Vmbus};
 use serde::de::DeserializeOwned;
 
 use crate::agent::{Agent, AgentError};
-use crate::image::WorkDir;
+use crate::image::{self, WorkDir};
 use crate::inspect::Inspect;
 use crate::program;
 
@@ -25,7 +25,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
 pub const END_LIMIT: Duration = Duration::from_secs(60);
 
 /// What every guest is told; tests add their own.
-const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off synthvm.agent";
+pub(crate) const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off synthvm.agent";
 
 /// How much of a console an error shows.
 const CONSOLE_TAIL: usize = 4 << 10;
@@ -351,8 +351,7 @@ impl Drop for ChildGuard {
 fn said(dir: &WorkDir) -> String {
     let mut text = String::new();
     for (title, name) in [("guest's console", "console"), ("synthvm's messages", "stderr")] {
-        let bytes = fs::read(dir.path().join(name)).unwrap_or_default();
-        let tail = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(CONSOLE_TAIL)..]).into_owned();
+        let tail = image::tail(&dir.path().join(name), CONSOLE_TAIL);
         if !tail.trim().is_empty() {
             text.push_str(&format!("--- the end of the {title} ---\n{}\n", tail.trim_end()));
         }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use guest_images::{GuestBuilder, StockKernel};
 use guest_report::agent::{Action, Event, Load, Output, PatternRange};
 use guest_report::records::Order;
-use integration_tests::emulator::EmulatedGuest;
+use integration_tests::qemu::QemuGuest;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
 fn answers(kernel: StockKernel) {
     let image = GuestBuilder::stock(kernel).with_kexec().build().unwrap();
-    let mut guest = EmulatedGuest::start(&image).unwrap();
+    let mut guest = QemuGuest::emulated(&image).unwrap();
     let Event::Ready { kernel: release, .. } = guest.agent.ready(LIMIT).unwrap() else { panic!("not ready") };
     assert_eq!(release, image.release);
 

@@ -1,10 +1,11 @@
-//! The project's own commands: demo, test, host, bench.
+//! The project's own commands: demo, test, host, bench, compare.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod compare;
 mod demo;
 mod fuzz;
 mod guest;
@@ -25,6 +26,8 @@ struct Arguments {
 enum XtaskCommand {
     /// Measure, and write the numbers as JSON.
     Bench(bench::Arguments),
+    /// Measure beside what a user of KVM would take today, in one run, and write the ratios as JSON.
+    Compare(compare::Arguments),
     /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
     Demo(demo::Arguments),
     /// Look for inputs that break the bus, guided by coverage.
@@ -40,6 +43,7 @@ enum XtaskCommand {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         XtaskCommand::Bench(arguments) => bench::main(&arguments),
+        XtaskCommand::Compare(arguments) => compare::main(&arguments),
         XtaskCommand::Demo(arguments) => demo::main(&arguments),
         XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),

@@ -1,0 +1,119 @@
+//! A guest in QEMU, without SynthVM: emulated, to prove that the guest itself boots and answers; or on KVM, to compare with.
+
+use std::io::{self, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use guest_images::GuestImage;
+
+use crate::agent::Agent;
+use crate::host::{self, HostError};
+use crate::image::{self, WorkDir};
+use crate::vm::{CMDLINE, ChildGuard, poll};
+
+/// How long QEMU may take to open its ports.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How much of what the guest and QEMU said an error shows.
+const SAID_TAIL: usize = 4 << 10;
+
+/// A guest that runs in QEMU. Killed when dropped.
+#[derive(Debug)]
+pub struct QemuGuest {
+    /// The connection to its agent.
+    pub agent: Agent,
+    monitor: UnixStream,
+    child: Child,
+    dir: WorkDir,
+}
+
+impl QemuGuest {
+    /// Starts a guest in a machine that is emulated; the guest is not up yet.
+    pub fn emulated(guest: &GuestImage) -> Result<QemuGuest, HostError> {
+        let machine = ["-machine", "q35", "-accel", "tcg", "-cpu", "max,-la57", "-m", "512"];
+        QemuGuest::start(guest, &machine.map(str::to_owned), "")
+    }
+
+    /// Starts a guest in a machine with these options of QEMU's and these words on its kernel's command line, besides those that every
+    /// guest gets; the guest is not up yet. There is no device but the serial ports and what `machine` has.
+    pub fn start(guest: &GuestImage, machine: &[String], words: &str) -> Result<QemuGuest, HostError> {
+        host::ensure_emulator()?;
+        let prepare = |e: io::Error| HostError::Prepare(e.to_string());
+        let dir = WorkDir::new().map_err(prepare)?;
+        let socket = dir.path().join("agent.sock");
+        // The emulator connects to us, so nothing that the guest says can be lost.
+        let listener = UnixListener::bind(&socket).map_err(prepare)?;
+        let monitor_socket = dir.path().join("monitor.sock");
+        let monitor_listener = UnixListener::bind(&monitor_socket).map_err(prepare)?;
+        let log = std::fs::File::create(dir.path().join("stderr")).map_err(prepare)?;
+        let child = Command::new(host::EMULATOR)
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(machine)
+            .arg("-kernel")
+            .arg(&guest.kernel)
+            .arg("-initrd")
+            .arg(&guest.initrd)
+            .args(["-append", format!("{CMDLINE} {words}").trim_end()])
+            .arg("-serial")
+            .arg(format!("file:{}", dir.path().join("console").display()))
+            .arg("-chardev")
+            .arg(format!("socket,id=agent,path={}", socket.display()))
+            .args(["-serial", "chardev:agent"])
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,path={}", monitor_socket.display()))
+            .args(["-mon", "chardev=monitor,mode=readline"])
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(prepare)?;
+        let mut guard = ChildGuard::new(child);
+        let connect = || {
+            let agent = Agent::new(accept(&listener)?)?;
+            Ok((agent, accept(&monitor_listener)?))
+        };
+        let connected = connect().map_err(|error: io::Error| {
+            let said = image::tail(&dir.path().join("stderr"), SAID_TAIL);
+            HostError::Prepare(format!("QEMU did not open its ports: {error}\n{said}"))
+        });
+        let (agent, monitor) = connected?;
+        match guard.take() {
+            Some(child) => Ok(QemuGuest { agent, monitor, child, dir }),
+            None => Err(HostError::Prepare("the emulator is gone".to_owned())),
+        }
+    }
+
+    /// QEMU's process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The end of what the guest's console and QEMU itself said.
+    pub fn said(&self) -> String {
+        ["console", "stderr"].map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL)).concat()
+    }
+
+    /// Presses the machine's power button.
+    pub fn press_power_button(&mut self) -> io::Result<()> {
+        self.monitor.write_all(b"system_powerdown\n")
+    }
+
+    /// Waits for the emulator's end; true when it ended well.
+    pub fn wait(mut self) -> io::Result<bool> {
+        Ok(self.child.wait()?.success())
+    }
+}
+
+fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
+    if !poll(listener, CONNECT_LIMIT)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    listener.accept().map(|(stream, _)| stream)
+}
+
+impl Drop for QemuGuest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

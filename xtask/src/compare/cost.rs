@@ -1,0 +1,164 @@
+//! What a machine has cost its host so far: processor time and sleeps by thread, and KVM's own counters.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Where KVM shows its counters: a folder `PID-FD` for each machine, with a file for each counter (sums over the vCPUs).
+const KVM: &str = "/sys/kernel/debug/kvm";
+
+/// Counters since the machine's start.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    /// Processor time of the threads that run vCPUs, the guest's own included, in seconds.
+    pub(super) vcpu_seconds: f64,
+    /// Processor time of all other threads of the process, in seconds.
+    pub(super) device_seconds: f64,
+    /// How often these other threads went to sleep.
+    pub(super) device_sleeps: f64,
+    /// Exits from the guest, to the kernel or further.
+    pub(super) exits: f64,
+    /// Exits for accesses to ports.
+    pub(super) port_exits: f64,
+    /// Exits that user space handled, ports left out.
+    pub(super) user_exits: f64,
+}
+
+impl Cost {
+    /// Reads the counters of a process that runs one machine. `user_exits` is what the program itself counts; else KVM's counts of
+    /// memory-mapped accesses that it could not handle and of signals.
+    pub(super) fn read(pid: u32, user_exits: Option<u64>) -> Result<Cost, String> {
+        let threads = Threads::read(pid)?;
+        let kvm = kvm_folder(pid)?;
+        let count = |name: &str| -> Result<f64, String> {
+            let path = kvm.join(name);
+            let text = read(&path)?;
+            text.trim().parse().map_err(|_| format!("{}: {text:?} is no number", path.display()))
+        };
+        let user_exits = match user_exits {
+            Some(exits) => exits as f64,
+            None => count("mmio_exits")? + count("signal_exits")?,
+        };
+        Ok(Cost {
+            vcpu_seconds: threads.vcpu_ns as f64 / 1e9,
+            device_seconds: threads.device_ns as f64 / 1e9,
+            device_sleeps: threads.device_sleeps as f64,
+            exits: count("exits")?,
+            port_exits: count("io_exits")?,
+            user_exits,
+        })
+    }
+
+    /// Every counter with its partner of `other`.
+    pub(super) fn with(self, other: Cost, of: impl Fn(f64, f64) -> f64) -> Cost {
+        Cost {
+            vcpu_seconds: of(self.vcpu_seconds, other.vcpu_seconds),
+            device_seconds: of(self.device_seconds, other.device_seconds),
+            device_sleeps: of(self.device_sleeps, other.device_sleeps),
+            exits: of(self.exits, other.exits),
+            port_exits: of(self.port_exits, other.port_exits),
+            user_exits: of(self.user_exits, other.user_exits),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    vcpu_ns: u64,
+    device_ns: u64,
+    device_sleeps: u64,
+}
+
+impl Threads {
+    fn read(pid: u32) -> Result<Threads, String> {
+        let mut threads = Threads::default();
+        for (name, ns, sleeps) in by_thread(pid)?.into_values() {
+            if is_vcpu(&name) {
+                threads.vcpu_ns += ns;
+            } else {
+                threads.device_ns += ns;
+                threads.device_sleeps += sleeps;
+            }
+        }
+        Ok(threads)
+    }
+}
+
+/// SynthVM's `vcpu0` and QEMU's `CPU 0/KVM`.
+fn is_vcpu(thread: &str) -> bool {
+    thread.starts_with("vcpu") || thread.starts_with("CPU ")
+}
+
+/// Name, processor time in nanoseconds and sleeps of each thread.
+fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
+    let folder = PathBuf::from(format!("/proc/{pid}/task"));
+    let mut threads = BTreeMap::new();
+    for entry in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.flatten() {
+        let path = entry.path();
+        // A thread may end while we look.
+        let (Ok(name), Ok(times), Ok(status)) =
+            (read(&path.join("comm")), read(&path.join("schedstat")), read(&path.join("status")))
+        else {
+            continue;
+        };
+        let ns = times.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        let sleeps = sleeps.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let id = entry.file_name().to_string_lossy().parse().unwrap_or(0);
+        threads.insert(id, (name.trim().to_owned(), ns, sleeps));
+    }
+    Ok(threads)
+}
+
+/// Shows KVM's counters, if they are not there to be read yet.
+pub(super) fn prepare() -> Result<(), String> {
+    if Path::new(KVM).is_dir() {
+        return Ok(());
+    }
+    let mounted = Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).output();
+    match mounted {
+        Ok(output) if output.status.success() && Path::new(KVM).is_dir() => Ok(()),
+        _ => Err(format!("{KVM} cannot be read: KVM's counters are for root, and debugfs has to be mounted")),
+    }
+}
+
+fn kvm_folder(pid: u32) -> Result<PathBuf, String> {
+    let prefix = format!("{pid}-");
+    let entries = fs::read_dir(KVM).map_err(|error| format!("{KVM}: {error}"))?;
+    entries
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
+        .map(|entry| entry.path())
+        .ok_or_else(|| format!("{KVM} has no machine of process {pid}"))
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_threads_of_this_process_are_found_with_their_time() {
+        let threads = by_thread(std::process::id()).unwrap();
+        let (name, ns, _) = &threads[&std::process::id()];
+        assert!(!name.is_empty() && *ns > 0, "{threads:?}");
+    }
+
+    #[test]
+    fn test_vcpu_threads_of_both_programs_are_told_from_others() {
+        assert!(is_vcpu("vcpu0") && is_vcpu("CPU 1/KVM"));
+        assert!(!is_vcpu("IO iothread0") && !is_vcpu("storage-0.0"));
+    }
+
+    #[test]
+    fn test_cost_with_another_is_counter_by_counter() {
+        let one = Cost { exits: 5.0, device_sleeps: 1.0, ..Cost::default() };
+        let two = Cost { exits: 2.0, ..Cost::default() };
+        let difference = one.with(two, |a, b| a - b);
+        assert_eq!((difference.exits, difference.device_sleeps), (3.0, 1.0));
+    }
+}

@@ -1,0 +1,91 @@
+//! fio in the guest: its job file, and what it says of a run.
+
+use super::cases::Case;
+
+/// Where the guest keeps the job and the result. In memory, not on the disk that is measured.
+pub(super) const JOB: &str = "/run/job.fio";
+pub(super) const RESULT: &str = "/run/result";
+
+/// The guest's command for a run. It says nothing, as each character on the serial port would be an exit within the run.
+pub(super) const COMMAND: [&str; 6] =
+    ["fio", "--eta=never", "--output-format=terse", "--terse-version=3", "--output=/run/result", JOB];
+
+/// Cuts out of the guest's result what [`Measured::parse`] reads.
+pub(super) const CUT: [&str; 4] = ["cut", "-d;", "-f5,6,9,18,47,50,59", RESULT];
+
+/// fio's job file for a case on a disk.
+pub(super) fn job(case: &Case, disk: &str) -> String {
+    // The same places in the same order in every run; each job in a thread, so that nothing is copied for it.
+    format!(
+        "[load]\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\nioengine=libaio\ndirect=1\nthread\n\
+         group_reporting\nnorandommap\nrandrepeat=1\npercentile_list=99\n",
+        case.pattern,
+        case.block,
+        case.depth,
+        case.jobs,
+        case.requests / case.jobs,
+    )
+}
+
+/// What fio saw.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    /// Requests finished.
+    pub(super) requests: f64,
+    /// How long that took, in seconds.
+    pub(super) seconds: f64,
+    /// 99 of 100 requests took no longer than this, in microseconds.
+    pub(super) p99_us: f64,
+}
+
+impl Measured {
+    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the first percentile of reads, then of writes.
+    pub(super) fn parse(line: &str, case: &Case) -> Result<Measured, String> {
+        let nonsense = || format!("fio's result makes no sense: {line:?}");
+        let fields: Vec<&str> = line.trim().split(';').collect();
+        let [error, read_kib, read_ms, read_p99, write_kib, write_ms, write_p99] = fields[..] else {
+            return Err(nonsense());
+        };
+        if error != "0" {
+            return Err(format!("fio reports error {error}"));
+        }
+        let reads = case.pattern.ends_with("read");
+        let (kib, ms, p99) =
+            if reads { (read_kib, read_ms, read_p99) } else { (write_kib, write_ms, write_p99) };
+        let number = |text: &str| text.parse::<f64>().map_err(|_| nonsense());
+        // Such as `99.000000%=1234`.
+        let (percentile, p99) = p99.split_once("%=").ok_or_else(nonsense)?;
+        if number(percentile)? != 99.0 {
+            return Err(nonsense());
+        }
+        let requests = number(kib)? * 1024.0 / f64::from(case.block);
+        if requests != f64::from(case.requests) {
+            return Err(format!("fio did {requests} requests, {} were wanted", case.requests));
+        }
+        Ok(Measured { requests, seconds: number(ms)? / 1e3, p99_us: number(p99)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASE: Case = Case { pattern: "randwrite", block: 4096, depth: 1, jobs: 1, requests: 100 };
+
+    #[test]
+    fn test_result_of_writes_is_read_from_the_second_half() {
+        let found = Measured::parse("0;0;0;0%=0;400;250;99.000000%=1500\n", &CASE).unwrap();
+        assert_eq!(found, Measured { requests: 100.0, seconds: 0.25, p99_us: 1500.0 });
+    }
+
+    #[test]
+    fn test_result_with_an_error_or_too_few_requests_is_refused() {
+        assert!(
+            Measured::parse("5;0;0;0%=0;400;250;99.000000%=1500", &CASE).unwrap_err().contains("error 5")
+        );
+        let error = Measured::parse("0;0;0;0%=0;396;250;99.000000%=1500", &CASE).unwrap_err();
+        assert!(error.contains("99 requests"), "{error}");
+        assert!(Measured::parse("0;0;0;0%=0;400;250;95.000000%=1500", &CASE).is_err());
+        assert!(Measured::parse("", &CASE).is_err());
+    }
+}
