@@ -1,30 +1,57 @@
-//! fio in the guest: its job file, and what it says of a run.
+//! fio in the guest: its job file, gates around the load, and what it says of a run.
+//!
+//! A start of fio costs more than many requests do. So each run has three jobs, one after the other: a gate, the load, a gate. At a gate fio
+//! says where it is and waits, so that counters can be read right before and right after the load.
 
 use super::cases::Case;
 
-/// Where the guest keeps the job and the result. In memory, not on the disk that is measured.
+/// The job file and the gate's script, in the guest's memory, not on the disk that is measured.
 pub(super) const JOB: &str = "/run/job.fio";
-pub(super) const RESULT: &str = "/run/result";
+pub(super) const GATE: &str = "/run/gate";
+pub(super) const GATE_SCRIPT: &str = "echo $1 > /run/said; cat /run/go\n";
 
-/// The guest's command for a run. It says nothing, as each character on the serial port would be an exit within the run.
-pub(super) const COMMAND: [&str; 6] =
-    ["fio", "--eta=never", "--output-format=terse", "--terse-version=3", "--output=/run/result", JOB];
+/// Pipes for what fio says and what it waits for. Whoever opens one end waits for the other.
+pub(super) const MAKE_PIPES: [&str; 3] =
+    ["sh", "-c", "rm -f /run/said /run/go; mknod /run/said p; mknod /run/go p"];
 
-/// Cuts out of the guest's result what [`Measured::parse`] reads.
-pub(super) const CUT: [&str; 4] = ["cut", "-d;", "-f5,6,9,18,47,50,59", RESULT];
+/// Starts fio and goes on when it is at the first gate.
+pub(super) const START: [&str; 3] = [
+    "sh",
+    "-c",
+    "(fio --eta=never --output-format=terse --terse-version=3 --output=/run/result /run/job.fio > /run/out 2>&1; \
+     echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
+];
+
+/// Lets it through, and goes on when it is at the next gate.
+pub(super) const THROUGH: [&str; 3] = ["sh", "-c", "echo > /run/go; head -n1 /run/said"];
+
+/// What [`THROUGH`] and [`START`] answer.
+pub(super) const BEFORE: &str = "before";
+pub(super) const AFTER: &str = "after";
+pub(super) const ENDED: &str = "ended with 0";
+
+/// Shows of the result what [`Measured::parse`] reads.
+pub(super) const SHOW: [&str; 3] = ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59"];
+
+/// Shows why fio did not come to a gate.
+pub(super) const EXPLAIN: [&str; 3] = ["sh", "-c", "cat /run/out /run/result"];
 
 /// fio's job file for a case on a disk.
 pub(super) fn job(case: &Case, disk: &str) -> String {
+    let gate = |place: &str| {
+        format!("[{place}]\nstonewall\nioengine=null\nsize=4k\nrw=read\nexec_prerun=sh {GATE} {place}\n")
+    };
     // The same places in the same order in every run; each job in a thread, so that nothing is copied for it.
-    format!(
-        "[load]\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\nioengine=libaio\ndirect=1\nthread\n\
-         group_reporting\nnorandommap\nrandrepeat=1\npercentile_list=99\n",
+    let load = format!(
+        "[load]\nstonewall\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\nioengine=libaio\ndirect=1\n\
+         group_reporting\nnorandommap\nrandrepeat=1\n",
         case.pattern,
         case.block,
         case.depth,
         case.jobs,
         case.requests / case.jobs,
-    )
+    );
+    format!("[global]\nthread\npercentile_list=99\n{}{load}{}", gate(BEFORE), gate(AFTER))
 }
 
 /// What fio saw.
@@ -39,7 +66,7 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the first percentile of reads, then of writes.
+    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the first percentile of reads, then those of writes.
     pub(super) fn parse(line: &str, case: &Case) -> Result<Measured, String> {
         let nonsense = || format!("fio's result makes no sense: {line:?}");
         let fields: Vec<&str> = line.trim().split(';').collect();

@@ -132,12 +132,16 @@ struct Run {
 impl Run {
     fn measure(case: &Case, side: &mut Side) -> Result<Run, String> {
         side.write(fio::JOB, fio::job(case, side.disk))?;
+        side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
+        side.run(&fio::MAKE_PIPES)?;
+        go_on(side, &fio::START, fio::BEFORE)?;
         let interrupts = side.interrupts()?;
         let before = side.cost()?;
-        side.run(&fio::COMMAND)?;
+        go_on(side, &fio::THROUGH, fio::AFTER)?;
         let after = side.cost()?;
         let interrupts = side.interrupts()? - interrupts;
-        let result = side.run(&fio::CUT)?;
+        go_on(side, &fio::THROUGH, fio::ENDED)?;
+        let result = side.run(&fio::SHOW)?;
         let measured = Measured::parse(&result, case).map_err(|error| format!("{}: {error}", side.name))?;
         Ok(Run { measured, cost: after.with(before, |after, before| after - before), interrupts })
     }
@@ -151,7 +155,17 @@ impl Run {
     }
 }
 
-/// What starting and ending fio costs, by number of jobs.
+/// Runs a step of fio's, which must bring it to a place.
+fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
+    let said = side.run(step)?;
+    if said.trim() == place {
+        return Ok(());
+    }
+    let why = side.run(&fio::EXPLAIN).unwrap_or_default();
+    Err(format!("{}: fio came to \"{}\", not to \"{place}\": {why}", side.name, said.trim()))
+}
+
+/// What the way from gate to gate costs without a load to speak of, by number of jobs.
 struct Idle {
     one: Run,
     four: Run,
