@@ -21,7 +21,7 @@ const RANDOM_ALONE: u32 = 1200;
 const RANDOM_DEEP: u32 = 4000;
 const SEQUENTIAL_128K: u32 = 600;
 const SEQUENTIAL_1M: u32 = 192;
-const QUICK: u32 = 3;
+const QUICK: u32 = 4;
 
 /// Requests in flight of the sequential loads.
 const SEQUENTIAL_DEPTH: u32 = 8;

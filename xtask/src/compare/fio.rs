@@ -1,57 +1,62 @@
-//! fio in the guest: its job file, gates around the load, and what it says of a run.
+//! fio in the guest: its job file, gates around the loads, and what it says of each.
 //!
-//! A start of fio costs more than many requests do. So each run has three jobs, one after the other: a gate, the load, a gate. At a gate fio
-//! says where it is and waits, so that counters can be read right before and right after the load.
+//! A start of fio costs more than many requests do, so one fio does all loads of a machine. Before each load and after the last is a gate,
+//! where fio says that it is there and waits: counters can be read right before and right after a load, and two machines can take turns.
 
 use super::cases::Case;
 
-/// The job file and the gate's script, in the guest's memory, not on the disk that is measured.
+/// The job file and the gates' script, in the guest's memory, not on the disk that is measured.
 pub(super) const JOB: &str = "/run/job.fio";
 pub(super) const GATE: &str = "/run/gate";
-pub(super) const GATE_SCRIPT: &str = "echo $1 > /run/said; cat /run/go\n";
+pub(super) const GATE_SCRIPT: &str = "echo gate > /run/said; cat /run/go\n";
 
-/// Pipes for what fio says and what it waits for. Whoever opens one end waits for the other.
-pub(super) const MAKE_PIPES: [&str; 3] =
-    ["sh", "-c", "rm -f /run/said /run/go; mknod /run/said p; mknod /run/go p"];
-
-/// Starts fio and goes on when it is at the first gate.
+/// Starts fio and goes on when it is at the first gate. Whoever opens one end of a pipe waits for the other.
 pub(super) const START: [&str; 3] = [
     "sh",
     "-c",
-    "(fio --eta=never --output-format=terse --terse-version=3 --output=/run/result /run/job.fio > /run/out 2>&1; \
-     echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
+    "mknod /run/said p; mknod /run/go p; (fio --eta=never --output-format=terse --terse-version=3 --output=/run/result /run/job.fio > \
+     /run/out 2>&1; echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
 ];
 
-/// Lets it through, and goes on when it is at the next gate.
+/// Opens the gate, and goes on when fio is at the next or has ended. The same words for every load: each character on the serial port is an
+/// exit.
 pub(super) const THROUGH: [&str; 3] = ["sh", "-c", "echo > /run/go; head -n1 /run/said"];
 
-/// What [`THROUGH`] and [`START`] answer.
-pub(super) const BEFORE: &str = "before";
-pub(super) const AFTER: &str = "after";
-pub(super) const ENDED: &str = "ended with 0";
+/// What [`START`] and [`THROUGH`] say.
+pub(super) const AT_GATE: &str = "gate";
+pub(super) const ENDED_WELL: &str = "ended with 0";
 
-/// Shows of the result what [`Measured::parse`] reads.
+/// Shows what [`Measured::parse`] reads, a line for each load.
 pub(super) const SHOW: [&str; 3] = ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59"];
 
 /// Shows why fio did not come to a gate.
 pub(super) const EXPLAIN: [&str; 3] = ["sh", "-c", "cat /run/out /run/result"];
 
-/// fio's job file for a case on a disk.
-pub(super) fn job(case: &Case, disk: &str) -> String {
-    let gate = |place: &str| {
-        format!("[{place}]\nstonewall\nioengine=null\nsize=4k\nrw=read\nexec_prerun=sh {GATE} {place}\n")
-    };
-    // The same places in the same order in every run; each job in a thread, so that nothing is copied for it.
-    let load = format!(
-        "[load]\nstonewall\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\nioengine=libaio\ndirect=1\n\
-         group_reporting\nnorandommap\nrandrepeat=1\n",
+/// fio's job file for these loads on a disk, with a gate before each and after the last.
+pub(super) fn jobs<'a>(cases: impl Iterator<Item = &'a Case>, disk: &str) -> String {
+    // Each job in a thread, so that nothing is copied for it.
+    let mut text = String::from(
+        "[global]\nstonewall\nthread\npercentile_list=99\nioengine=libaio\ndirect=1\ngroup_reporting\nnorandommap\nrandrepeat=1\n",
+    );
+    let gate = format!("[gate]\nioengine=null\nsize=4k\nrw=read\nexec_prerun=sh {GATE}\n");
+    for case in cases {
+        text.push_str(&gate);
+        text.push_str(&load(case, disk));
+    }
+    text.push_str(&gate);
+    text
+}
+
+/// The same places in the same order in every run.
+fn load(case: &Case, disk: &str) -> String {
+    format!(
+        "[load]\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\n",
         case.pattern,
         case.block,
         case.depth,
         case.jobs,
         case.requests / case.jobs,
-    );
-    format!("[global]\nthread\npercentile_list=99\n{}{load}{}", gate(BEFORE), gate(AFTER))
+    )
 }
 
 /// What fio saw.

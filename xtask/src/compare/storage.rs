@@ -1,7 +1,7 @@
 //! `cargo xtask compare storage`: a disk on VMBus beside QEMU's virtio-blk.
 //!
-//! Both machines are up at the same time and take turns, in alternating order, so that what disturbs one disturbs the other. Times in an
-//! emulated host say little alone, and are good for comparing; counts are exact.
+//! Both machines are up at the same time and take turns, in alternating order, so that what disturbs one disturbs the other; the middle of
+//! several rounds is taken. Times in an emulated host say little alone, and are good for comparing; counts are exact.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -21,8 +21,8 @@ use crate::inner::{self, Inside};
 /// What the inner half leaves.
 const ROWS: &str = "compare-storage.json";
 
-/// How often each case is measured; `--quick`: once.
-const ROUNDS: usize = 2;
+/// How often each case is measured on each machine.
+const ROUNDS: usize = 3;
 
 /// Machines are compared with so many vCPUs.
 const CPUS: [u32; 2] = [1, 2];
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// of 1 or more is for SynthVM.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A third of the requests, and each case once.
+    /// A quarter of the requests.
     #[arg(long)]
     quick: bool,
     /// Only cases whose names contain this, such as `randread_4k`.
@@ -56,7 +56,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
         ));
     }
     match arguments.inside.guest() {
-        Some(guest) => inside(&guest, &cases, if arguments.quick { 1 } else { ROUNDS }),
+        Some(guest) => inside(&guest, &cases),
         None => outside(arguments),
     }
 }
@@ -82,77 +82,74 @@ fn outside(arguments: &Arguments) -> Result<(), String> {
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
-fn inside(guest: &GuestImage, cases: &[Case], rounds: usize) -> Result<(), String> {
+fn inside(guest: &GuestImage, cases: &[Case]) -> Result<(), String> {
     cost::prepare()?;
     let medium = Medium::new()?;
-    let mut progress = Progress::new(cases.len() * CPUS.len() * rounds * 2);
+    let mut progress = Progress::new(cases.len() * CPUS.len() * ROUNDS * 2);
     progress.say(&format!("images: {}", medium.what));
     let mut rows = Vec::new();
     for cpus in CPUS {
         progress.say(&format!("booting both machines, {cpus} vCPUs each"));
-        let mut sides =
-            [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
-        let mut idle = Vec::new();
-        for side in &mut sides {
-            idle.push(Idle::measure(side)?);
-            let scheduler = side.scheduler()?;
-            progress.say(&format!("{}: {}'s scheduler is {scheduler}", side.name, side.disk));
-        }
-        let mut sums: Vec<[Sum; 2]> = cases.iter().map(|_| Default::default()).collect();
-        for turn in 0..rounds {
-            for (index, (case, sums)) in cases.iter().zip(&mut sums).enumerate() {
-                let order = if (turn + index) % 2 == 0 { [0, 1] } else { [1, 0] };
-                for which in order {
-                    let run = Run::measure(case, &mut sides[which])?.less(idle[which].of(case));
-                    progress.count(&sides[which], case, &run);
-                    sums[which].add(&run);
-                }
-            }
-        }
-        for (case, [ours, peer]) in cases.iter().zip(&sums) {
-            rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), ours, peer));
+        let sides = [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
+        for (case, [ours, peer]) in cases.iter().zip(take_turns(sides, cases, &mut progress)?) {
+            rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), &ours, &peer));
         }
         // What there is so far is kept, whatever comes.
         inner::leave(ROWS, &rows)?;
-        for side in sides {
-            side.power_off()?;
-        }
     }
     Ok(())
 }
 
-/// What one run of fio did and cost.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    measured: Measured,
-    cost: Cost,
-    interrupts: f64,
-}
-
-impl Run {
-    fn measure(case: &Case, side: &mut Side) -> Result<Run, String> {
-        side.write(fio::JOB, fio::job(case, side.disk))?;
+/// Measures all cases on both machines, and powers them off. Gives back the rounds of both, case by case.
+fn take_turns(
+    mut sides: [Side; 2],
+    cases: &[Case],
+    progress: &mut Progress,
+) -> Result<Vec<[Vec<Run>; 2]>, String> {
+    let nearly_nothing = [1, 1, 1, 4, 4, 4].map(Case::nearly_nothing);
+    let rounds = (0..ROUNDS).flat_map(|_| cases);
+    let all: Vec<&Case> = nearly_nothing.iter().chain(rounds).collect();
+    for side in &mut sides {
+        let scheduler = side.scheduler()?;
+        progress.say(&format!("{}: {}'s scheduler is {scheduler}; starting fio", side.name, side.disk));
+        side.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
         side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
-        side.run(&fio::MAKE_PIPES)?;
-        go_on(side, &fio::START, fio::BEFORE)?;
-        let interrupts = side.interrupts()?;
-        let before = side.cost()?;
-        go_on(side, &fio::THROUGH, fio::AFTER)?;
-        let after = side.cost()?;
-        let interrupts = side.interrupts()? - interrupts;
-        go_on(side, &fio::THROUGH, fio::ENDED)?;
-        let result = side.run(&fio::SHOW)?;
-        let measured = Measured::parse(&result, case).map_err(|error| format!("{}: {error}", side.name))?;
-        Ok(Run { measured, cost: after.with(before, |after, before| after - before), interrupts })
+        go_on(side, &fio::START, fio::AT_GATE)?;
     }
-
-    /// Without what it costs to do nearly nothing.
-    fn less(mut self, idle: &Run) -> Run {
-        let minus = |own: f64, idle: f64| (own - idle).max(0.0);
-        self.cost = self.cost.with(idle.cost, minus);
-        self.interrupts = minus(self.interrupts, idle.interrupts);
-        self
+    let mut loads = [Vec::new(), Vec::new()];
+    for (index, case) in all.iter().enumerate() {
+        for which in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
+            let load = Load::measure(&mut sides[which])?;
+            if index >= nearly_nothing.len() {
+                progress.count(&sides[which], case, &load);
+            }
+            loads[which].push(load);
+        }
     }
+    let mut found: Vec<[Vec<Run>; 2]> = cases.iter().map(|_| Default::default()).collect();
+    for (which, (mut side, loads)) in sides.into_iter().zip(loads).enumerate() {
+        go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
+        let told = side.run(&fio::SHOW)?;
+        let told: Vec<&str> = told.lines().collect();
+        if told.len() != all.len() {
+            return Err(format!("{}: fio told of {} loads, not of {}", side.name, told.len(), all.len()));
+        }
+        let idle = |jobs: u32| {
+            let alike = nearly_nothing.iter().zip(&loads).filter(|(case, _)| case.jobs == jobs);
+            alike.map(|(_, load)| *load).reduce(|a, b| a.with(b, f64::min)).unwrap_or_default()
+        };
+        let (one, four) = (idle(1), idle(4));
+        for (index, ((case, load), line)) in
+            all.iter().zip(&loads).zip(told).enumerate().skip(nearly_nothing.len())
+        {
+            let measured = Measured::parse(line, case).map_err(|error| format!("{}: {error}", side.name))?;
+            let idle = if case.jobs == 1 { one } else { four };
+            let load = load.with(idle, |own, idle| (own - idle).max(0.0));
+            found[(index - nearly_nothing.len()) % cases.len()][which].push(Run { measured, load });
+        }
+        side.power_off()?;
+    }
+    Ok(found)
 }
 
 /// Runs a step of fio's, which must bring it to a place.
@@ -162,68 +159,79 @@ fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
         return Ok(());
     }
     let why = side.run(&fio::EXPLAIN).unwrap_or_default();
-    Err(format!("{}: fio came to \"{}\", not to \"{place}\": {why}", side.name, said.trim()))
+    Err(format!("{}: fio came to {:?}, not to {place:?}: {why}", side.name, said.trim()))
 }
 
-/// What the way from gate to gate costs without a load to speak of, by number of jobs.
-struct Idle {
-    one: Run,
-    four: Run,
-}
-
-impl Idle {
-    fn measure(side: &mut Side) -> Result<Idle, String> {
-        // The first start reads programs and libraries for the first time.
-        Run::measure(&Case::nearly_nothing(1), side)?;
-        let one = Run::measure(&Case::nearly_nothing(1), side)?;
-        Ok(Idle { one, four: Run::measure(&Case::nearly_nothing(4), side)? })
-    }
-
-    fn of(&self, case: &Case) -> &Run {
-        if case.jobs == 1 { &self.one } else { &self.four }
-    }
-}
-
-/// All runs of a case on one machine.
-#[derive(Debug, Default)]
-struct Sum {
-    runs: f64,
-    requests: f64,
-    seconds: f64,
-    p99_us: f64,
+/// What one machine spent from gate to gate.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
     cost: Cost,
     interrupts: f64,
+    /// By our own clock, what is around the load included.
+    seconds: f64,
 }
 
-impl Sum {
-    fn add(&mut self, run: &Run) {
-        self.runs += 1.0;
-        self.requests += run.measured.requests;
-        self.seconds += run.measured.seconds;
-        self.p99_us += run.measured.p99_us;
-        self.cost = self.cost.with(run.cost, |sum, run| sum + run);
-        self.interrupts += run.interrupts;
+impl Load {
+    fn measure(side: &mut Side) -> Result<Load, String> {
+        let interrupts = side.interrupts()?;
+        let before = side.cost()?;
+        let start = Instant::now();
+        go_on(side, &fio::THROUGH, fio::AT_GATE)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let cost = side.cost()?.with(before, |after, before| after - before);
+        Ok(Load { cost, interrupts: side.interrupts()? - interrupts, seconds })
+    }
+
+    fn with(self, other: Load, of: impl Fn(f64, f64) -> f64) -> Load {
+        Load {
+            interrupts: of(self.interrupts, other.interrupts),
+            seconds: of(self.seconds, other.seconds),
+            cost: self.cost.with(other.cost, of),
+        }
     }
 }
 
-fn compare(case: &str, ours: &Sum, peer: &Sum) -> Vec<Row> {
-    let row = |what: &str, unit: &str, better: Better, least: f64, of: fn(&Sum) -> f64| {
-        Row::new(format!("{case}_{what}"), unit, [of(ours), of(peer)], better, least)
+/// One round of a case on one machine.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    measured: Measured,
+    /// Less what the way from gate to gate costs without a load to speak of.
+    load: Load,
+}
+
+/// The middle of the rounds.
+fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
+    let row = |what: &str, unit: &str, better: Better, least: f64, of: fn(&Run) -> f64| {
+        Row::new(format!("{case}_{what}"), unit, [ours, peer].map(|runs| middle(runs, of)), better, least)
     };
     // One in all requests: less cannot be told from nothing.
-    let once = 1.0 / ours.requests.max(1.0);
+    let once = 1.0 / middle(ours, |run| run.measured.requests);
     let less = Better::Less;
     vec![
-        row("iops", "1/s", Better::More, 0.0, |sum| sum.requests / sum.seconds),
-        row("p99", "us", less, 0.0, |sum| sum.p99_us / sum.runs),
-        row("vmm_cpu", "us per I/O", less, 0.01, |sum| {
-            (sum.cost.vcpu_seconds + sum.cost.device_seconds) * 1e6 / sum.requests
+        row("iops", "1/s", Better::More, 0.0, |run| run.measured.requests / run.measured.seconds),
+        row("p99", "us", less, 0.0, |run| run.measured.p99_us),
+        row("vmm_cpu", "us per I/O", less, 0.01, |run| {
+            (run.load.cost.vcpu_seconds + run.load.cost.device_seconds) * 1e6 / run.measured.requests
         }),
-        row("device_cpu", "us per I/O", less, 0.01, |sum| sum.cost.device_seconds * 1e6 / sum.requests),
-        row("device_sleeps", "sleeps per I/O", less, once, |sum| sum.cost.device_sleeps / sum.requests),
-        row("exits", "exits per I/O", less, once, |sum| sum.cost.exits / sum.requests),
-        row("user_exits", "exits per I/O", less, once, |sum| sum.cost.user_exits / sum.requests),
-        row("interrupts", "interrupts per I/O", less, once, |sum| sum.interrupts / sum.requests),
+        row("device_cpu", "us per I/O", less, 0.01, |run| {
+            run.load.cost.device_seconds * 1e6 / run.measured.requests
+        }),
+        row("device_sleeps", "sleeps per I/O", less, once, |run| {
+            run.load.cost.device_sleeps / run.measured.requests
+        }),
+        row("exits", "exits per I/O", less, once, |run| run.load.cost.exits / run.measured.requests),
+        row("user_exits", "exits per I/O", less, once, |run| {
+            run.load.cost.user_exits / run.measured.requests
+        }),
+        row("interrupts", "interrupts per I/O", less, once, |run| {
+            run.load.interrupts / run.measured.requests
+        }),
     ]
 }
 
@@ -244,14 +252,26 @@ impl Progress {
         eprintln!("  .. {:>3}/{} {}:{:02}  {what}", self.done, self.all, seconds / 60, seconds % 60);
     }
 
-    fn count(&mut self, side: &Side, case: &Case, run: &Run) {
+    fn count(&mut self, side: &Side, case: &Case, load: &Load) {
         self.done += 1;
-        let Measured { requests, seconds, p99_us } = run.measured;
-        self.say(&format!(
-            "{:7}  {:20}  {:>8.0} I/Os a second, p99 {p99_us:.0} us",
-            side.name,
-            case.name(),
-            requests / seconds
-        ));
+        let (name, seconds) = (case.name(), load.seconds);
+        self.say(&format!("{:7}  {name:20}  {} requests in {seconds:.1} s", side.name, case.requests));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(p99_us: f64) -> Run {
+        Run { measured: Measured { requests: 100.0, seconds: 0.5, p99_us }, load: Load::default() }
+    }
+
+    #[test]
+    fn test_compare_takes_the_middle_of_the_rounds() {
+        let rows = compare("a", &[run(9.0), run(1.0), run(2.0)], &[run(4.0), run(4.0), run(900.0)]);
+        let p99 = rows.iter().find(|row| row.case == "a_p99").unwrap();
+        assert_eq!((p99.synthvm, p99.peer, p99.ratio), (2.0, 4.0, 2.0));
+        assert_eq!(rows[0].synthvm, 200.0);
     }
 }
