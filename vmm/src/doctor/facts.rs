@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use kvm_ioctls::Kvm;
 
 use super::capabilities::{CAPABILITIES, MAX_VCPUS};
+use crate::machine::new_vm::new_vm;
 
 /// What the host answers to everything that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +97,7 @@ fn ask_kvm(path: &Path) -> (Access, BTreeMap<u32, i32>) {
     }
     let numbers = CAPABILITIES.iter().map(|capability| capability.number).chain([MAX_VCPUS]);
     let capabilities = numbers.map(|number| (number, kvm.check_extension_raw(number.into()))).collect();
-    let access = match kvm.create_vm() {
+    let access = match new_vm(&kvm) {
         Ok(_) => Access::Open(version),
         Err(error) => Access::NoVm(version, error.errno()),
     };

@@ -22,6 +22,7 @@ use super::cpuid::{Template, address_bits};
 use super::handle::{StateCell, lock};
 use super::irq::{IOAPIC_PINS, Routes};
 use super::kick::Kicks;
+use super::new_vm::new_vm;
 use super::platform::{self, Wiring};
 use super::state::{PowerOnState, msr_list, write_msr};
 use super::vcpu::{Shared, Vcpu};
@@ -239,7 +240,7 @@ fn check_limits(
 }
 
 fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
-    let vm = kvm.create_vm().map_err(MachineError::kvm("creating the VM"))?;
+    let vm = new_vm(kvm).map_err(MachineError::kvm("creating the VM"))?;
     vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(MachineError::kvm("identity map"))?;
     vm.set_tss_address(TSS_ADDRESS).map_err(MachineError::kvm("TSS"))?;
     match irqchip {

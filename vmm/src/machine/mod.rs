@@ -9,6 +9,7 @@ mod events;
 mod handle;
 pub(crate) mod irq;
 mod kick;
+pub(crate) mod new_vm;
 mod platform;
 mod state;
 mod vcpu;
