@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use vmbus_protocol::offer::HvStatus;
 use vmbus_protocol::{Guid, MessageBuffer, Version};
@@ -208,6 +209,15 @@ impl<P: Platform> Client<P> {
     /// Pumps until `done` has something.
     pub(crate) fn wait_until<T>(
         &mut self,
+        done: impl FnMut(&mut Self) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        self.wait_until_or(None, done)
+    }
+
+    /// As [`Client::wait_until`]; [`Error::Cancelled`] when the clock has come to `deadline` before.
+    pub(crate) fn wait_until_or<T>(
+        &mut self,
+        deadline: Option<Duration>,
         mut done: impl FnMut(&mut Self) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         loop {
@@ -216,8 +226,17 @@ impl<P: Platform> Client<P> {
             if let Some(result) = done(self) {
                 return result;
             }
-            if !progress && self.platform.wait() == Wake::Never {
-                return Err(Error::Stalled);
+            let woken = match deadline.map(|deadline| deadline.saturating_sub(self.platform.now())) {
+                Some(Duration::ZERO) => return Err(Error::Cancelled),
+                _ if progress => Wake::Something,
+                Some(left) => self.platform.wait_at_most(left),
+                None => self.platform.wait(),
+            };
+            match (woken, deadline) {
+                (Wake::Something, _) => {}
+                (Wake::Never, None) => return Err(Error::Stalled),
+                // Nothing will come any more: the rest of the time would pass all the same.
+                (Wake::Never, Some(_)) => return Err(Error::Cancelled),
             }
         }
     }

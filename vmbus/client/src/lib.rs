@@ -12,7 +12,7 @@
 //! | `EvtChannelOpened`, `Started`, `PostStarted`, `Suspend`, `Closed`, `ProcessPacket` ... | [`Driver`] |
 //! | `VmbChannelCreateGpadlFromMdl`, `FromBuffer`, `FromPfnList`, `DeleteGpadl` | [`Channel::create_gpadl_from_mdl`] and its neighbours |
 //! | `VmbPacketSend`, `SendWithExternalMdl`, `SendWithExternalPfns` | [`Channel::send`] and its neighbours |
-//! | `VmbChannelSendSynchronousRequest` | [`Channel::send_synchronous_request`] |
+//! | `VmbChannelSendSynchronousRequest` | [`Channel::send_synchronous_request`], its timeout in [`Waiting`] |
 //! | `VmbChannelPacketComplete`, `PacketFail` | [`Channel::packet_complete`], [`Channel::packet_fail`] |
 //! | client context, `Set/GetPointer` | fields of your [`Driver`], captures of a completion routine |
 //!

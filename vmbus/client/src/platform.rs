@@ -1,6 +1,7 @@
 //! All that the client knows of the machine it runs in.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use thiserror::Error;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
@@ -31,6 +32,18 @@ pub trait Platform {
 
     /// Waits until a message or an event flag is there.
     fn wait(&self) -> Wake;
+
+    /// As [`Platform::wait`], but [`Wake::Never`] once `time` has passed by [`Platform::now`]. A machine whose clock stands still while it is
+    /// idle, as one that is stepped does, need not wait at all.
+    fn wait_at_most(&self, time: Duration) -> Wake {
+        let _ = time;
+        self.wait()
+    }
+
+    /// A clock that never goes back, from whenever it began. For timeouts; without one they are over when nothing else can come.
+    fn now(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Lets the rest of the machine run a little, where it runs in this thread. True when anything happened.
     fn step(&self) -> bool {

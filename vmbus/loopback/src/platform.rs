@@ -1,6 +1,7 @@
 //! The guest's machine, for the client.
 
 use std::thread;
+use std::time::Duration;
 
 use vmbus_client::platform::{HostBytes, Wake};
 use vmbus_client::{GpadlFlags, Mdl, NtStatus, Platform};
@@ -54,6 +55,23 @@ impl Platform for LoopbackPlatform {
             Mode::Threaded => synic.wait(self.vm.inner().config.patience),
         };
         if something { Wake::Something } else { Wake::Never }
+    }
+
+    fn wait_at_most(&self, time: Duration) -> Wake {
+        let config = &self.vm.inner().config;
+        match config.mode {
+            Mode::Stepped => self.wait(),
+            Mode::Threaded if self.vm.synic().wait(time.min(config.patience)) => Wake::Something,
+            Mode::Threaded => Wake::Never,
+        }
+    }
+
+    /// A stepped machine has no clock: what it waits for comes now or never.
+    fn now(&self) -> Duration {
+        match self.vm.inner().config.mode {
+            Mode::Stepped => Duration::ZERO,
+            Mode::Threaded => self.vm.inner().started.elapsed(),
+        }
     }
 
     fn step(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmbus_gpadl::GuestRam;
 use vmbus_host::core::ChannelKey;
@@ -67,6 +67,7 @@ pub(crate) struct Inner {
     pub(crate) synic: Arc<LoopbackSynic>,
     bus: RwLock<VmBus>,
     pub(crate) workers: Workers,
+    pub(crate) started: Instant,
 }
 
 impl LoopbackVm {
@@ -88,7 +89,7 @@ impl LoopbackVm {
         let synic = Arc::new(LoopbackSynic::new(config.vp_count));
         let bus = RwLock::new(new_bus(&pages, &synic));
         let workers = Workers::new(config.mode);
-        Ok(Self { inner: Arc::new(Inner { config, pages, synic, bus, workers }) })
+        Ok(Self { inner: Arc::new(Inner { config, pages, synic, bus, workers, started: Instant::now() }) })
     }
 
     /// The bus as it is now: [`LoopbackVm::replace_bus`] puts another one in its place.

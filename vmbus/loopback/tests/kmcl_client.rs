@@ -3,6 +3,7 @@
 mod common;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{BOTH_MODES, CLASS, client, complete, echo_vm, offer, take_packets, write};
 use vmbus_client::{
@@ -114,6 +115,39 @@ fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer
     complete(&mut host, 999, b"");
     client.poll();
     assert_eq!(client.stats().stray_completions, 1);
+}
+
+#[test]
+fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_answer_is_dropped() {
+    for mode in BOTH_MODES {
+        let vm = LoopbackVm::new(mode);
+        let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+        let mut client = client(&vm);
+        let id = client.open(CLASS, None, None).unwrap();
+        let mut host = parking.take().unwrap();
+        let soon = Waiting::AtMost(Duration::from_millis(1));
+        let ask = |client: &mut TestClient, bytes: &[u8]| {
+            client.channel(id).send_synchronous_request(bytes, None, WAIT, &mut [0; 8], soon)
+        };
+        assert_eq!(ask(&mut client, b"question"), Err(Error::Cancelled));
+        let late = take_packets(&mut host).unwrap();
+        complete(&mut host, late[0].transaction_id, b"too late");
+        client.poll();
+        assert_eq!(client.stats().stray_completions, 0);
+        // Also while it waits for space: then it is never sent.
+        let mut sent = 0;
+        while client.channel(id).queued_packets().0 == 0 {
+            client.channel(id).send(PacketObject::new(), &[7; 4000], None, SendFlags::empty()).unwrap();
+            sent += 1;
+        }
+        assert_eq!(ask(&mut client, b"question"), Err(Error::Cancelled));
+        assert_eq!(client.channel(id).queued_packets().0, 1, "only what was sent before it");
+        assert_eq!(take_packets(&mut host).unwrap().len(), sent - 1);
+        client.poll();
+        assert_eq!(take_packets(&mut host).unwrap().len(), 1);
+        drop(host);
+        client.channel(id).disable().unwrap();
+    }
 }
 
 #[test]

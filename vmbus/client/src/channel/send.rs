@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bitflags::bitflags;
 
@@ -67,6 +68,8 @@ impl<P: Platform> PacketObject<P> {
 pub enum Waiting {
     /// Until it is answered or the channel ends.
     Forever,
+    /// That long, ring space included; then the packet is cancelled. An answer that comes later is dropped.
+    AtMost(Duration),
     /// Not for ring space: a packet that does not fit now is not queued (a timeout of 0 in Windows).
     NotForSpace,
 }
@@ -117,7 +120,8 @@ impl<P: Platform> Channel<'_, P> {
     ///
     /// # Errors
     /// Parameter 7 when `answer` is no multiple of 8 bytes: nothing is sent. [`Error::Full`] with [`Waiting::NotForSpace`].
-    /// [`Error::State`] when the channel is not started, since no answer could come. [`Error::Cancelled`], [`Error::Removed`].
+    /// [`Error::State`] when the channel is not started, since no answer could come. [`Error::Cancelled`], also when the time of
+    /// [`Waiting::AtMost`] is over; [`Error::Removed`].
     /// [`Error::AnswerTooLong`].
     pub fn send_synchronous_request(
         &mut self,
@@ -149,7 +153,11 @@ impl<P: Platform> Channel<'_, P> {
             return Err(Error::Full);
         }
         let relid = self.record().relid();
-        let answered = self.client.wait_until(|client| {
+        let deadline = match waiting {
+            Waiting::AtMost(time) => Some(self.client.platform.now().saturating_add(time)),
+            Waiting::Forever | Waiting::NotForSpace => None,
+        };
+        let answered = self.client.wait_until_or(deadline, |client| {
             let answer = client.answers.remove(&key);
             // The channel itself is settled by the pump outside: nothing can come on it any more.
             let gone = relid.is_some_and(|relid| client.rescinded.contains(&relid));
