@@ -113,10 +113,13 @@ impl UringQueue {
             } else if self.flushing.is_empty() && !self.to_flush.is_empty() {
                 self.begin_flush();
             } else {
-                break;
+                self.enter();
+                // Calls that were made here after all may have others follow.
+                if self.ready.is_empty() {
+                    break;
+                }
             }
         }
-        self.enter();
     }
 
     fn begin_waiting(&mut self) {

@@ -137,6 +137,9 @@ impl ThrottledQueue {
     fn advance(&mut self) {
         loop {
             let generation = self.shared.generation.load(Ordering::Acquire);
+            if self.is_early(generation) {
+                return;
+            }
             let wait = self.take_ready(generation);
             self.alarm.set(wait);
             // Limits that changed before the alarm was set did not find it set.
@@ -149,9 +152,18 @@ impl ThrottledQueue {
         }
     }
 
+    /// The alarm is set for the first request already, and has not gone off: somebody looks without being called.
+    fn is_early(&self, generation: u64) -> bool {
+        self.reserved.is_some_and(|(start, under)| under == generation && start > self.now())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
     /// Moves what may go now into the batch. Returns how long the next one has to wait.
     fn take_ready(&mut self, generation: u64) -> Option<Duration> {
-        let now = u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let now = self.now();
         while let Some(first) = self.waiting.front() {
             let start = match self.reserved {
                 Some((start, under)) if under == generation => start,

@@ -1,6 +1,7 @@
 //! Raw images: opening, locking, and I/O that the system does only in part.
 
 mod crash;
+mod forbidden;
 mod full;
 mod modes;
 mod steps;
