@@ -73,6 +73,42 @@ fn unmap_cdb(list: &[u8]) -> [u8; 10] {
     [0x42, 0, 0, 0, 0, 0, 0, high, low, 0]
 }
 
+// Checklist 34: what makes it durable is the backend's; that nothing is claimed before is ours.
+#[test]
+fn test_flush_is_done_before_it_is_answered_and_fua_reaches_the_backend() {
+    let forced = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&forced);
+    let stalled = Faulty::new(ram_disk(), move |request| match request.operation {
+        Operation::Flush => Fault::Stall,
+        Operation::Write { fua: true } => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fault::None
+        }
+        _ => Fault::None,
+    });
+    let hold = stalled.hold();
+    let (_guest, mut channel, controller) = start(Arc::new(stalled));
+    assert_eq!(channel.execute(&write_srb(0, 0, 1), &memory(512)), Outcome::good(512));
+    assert_eq!(forced.load(Ordering::Relaxed), 0);
+    for cdb in [rw(0x8A, 0x08, 0, 1), rw(0x8E, 0, 0, 1)] {
+        assert_eq!(channel.execute(&srb(0, &cdb, TO_DISK, 512), &memory(512)), Outcome::good(512));
+    }
+    assert_eq!(forced.load(Ordering::Relaxed), 2);
+    // SYNCHRONIZE CACHE, with IMMED or without, and STOP.
+    let flushes = [[0x35, 0, 0, 0, 0, 0], [0x35, 2, 0, 0, 0, 0], [0x1B, 0, 0, 0, 0, 0]];
+    for (id, flush) in flushes.iter().enumerate() {
+        let length = if flush[0] == 0x35 { 10 } else { 6 };
+        channel.send(id as u64, &srb(0, &[&flush[..], &[0; 4]].concat()[..length], NO_DATA, 0), &[]);
+    }
+    assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
+    assert_eq!((channel.try_receive(), stats(&controller).flushes), (None, 0));
+    hold.release();
+    for _ in flushes {
+        assert_eq!(Outcome::of(&channel.receive().payload), Outcome::good(0));
+    }
+    assert_eq!(stats(&controller).flushes, 3);
+}
+
 // Checklist 35.
 #[test]
 fn test_unmap_of_one_range_and_of_thousands_discards_exactly_those() {

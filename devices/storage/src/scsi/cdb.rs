@@ -28,7 +28,7 @@ pub enum Command {
         form: ModeForm,
         length: u16,
     },
-    /// RESERVE(6) and RELEASE(6): there is one initiator, so both always succeed.
+    /// RESERVE and RELEASE, (6) and (10): there is one initiator, so both always succeed.
     Reservation,
     /// `flush`: the unit stops, so what is cached goes to the medium first.
     StartStop {
@@ -134,7 +134,7 @@ impl Command {
             op::MODE_SENSE_10 => mode_sense(c, ModeForm::Ten, be16(c, 7)),
             op::MODE_SELECT_6 => mode_select(c, ModeForm::Six, u16::from(c[4]))?,
             op::MODE_SELECT_10 => mode_select(c, ModeForm::Ten, be16(c, 7))?,
-            op::RESERVE_6 | op::RELEASE_6 => Self::Reservation,
+            op::RESERVE_6 | op::RELEASE_6 | op::RESERVE_10 | op::RELEASE_10 => reservation(c)?,
             op::START_STOP_UNIT => start_stop(c)?,
             op::SEND_DIAGNOSTIC => send_diagnostic(c)?,
             op::PREVENT_ALLOW => Self::PreventAllow,
@@ -215,6 +215,12 @@ fn mode_select(c: &[u8; 16], form: ModeForm, length: u16) -> Result<Command, Che
         return Err(CheckCondition::INVALID_FIELD);
     }
     Ok(Command::ModeSelect { form, length })
+}
+
+/// For somebody else (3RDPTY), or for a part of the unit (the obsolete EXTENT): neither is there.
+fn reservation(c: &[u8; 16]) -> Result<Command, CheckCondition> {
+    let (third_party, extent) = (c[1] & 0x10 != 0, c[1] & 0x01 != 0);
+    if third_party || extent { Err(CheckCondition::INVALID_FIELD) } else { Ok(Command::Reservation) }
 }
 
 fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {

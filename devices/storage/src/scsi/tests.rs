@@ -412,10 +412,12 @@ fn test_flush_commands_flush_and_read_only_disks_have_nothing_to_flush() {
 
 #[test]
 fn test_simple_commands_are_good() {
-    let simple: [&[u8]; 8] = [
+    let simple: [&[u8]; 10] = [
         &[0x00, 0, 0, 0, 0, 0],
         &[0x16, 0, 0, 0, 0, 0],
         &[0x17, 0, 0, 0, 0, 0],
+        &[0x56, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         &[0x1B, 0, 0, 0, 1, 0],
         &[0x1B, 1, 0, 0, 1, 0],
         &[0x1B, 0, 0, 0, 0x10, 0],
@@ -425,8 +427,14 @@ fn test_simple_commands_are_good() {
     for bytes in simple {
         assert_eq!(run(&disk(), bytes, Transfer::None).unwrap().0, Decision::Good, "{bytes:02x?}");
     }
-    let refused: [&[u8]; 4] =
-        [&[0x1B, 1, 0, 0, 0, 0], &[0x1B, 0, 0, 0, 2, 0], &[0x1D, 4, 0, 0, 0, 0], &[0x1D, 0, 0, 0, 8, 0]];
+    let refused: [&[u8]; 6] = [
+        &[0x16, 0x10, 0, 0, 0, 0],
+        &[0x57, 0x10, 0, 0, 0, 0, 0, 0, 0, 0],
+        &[0x1B, 1, 0, 0, 0, 0],
+        &[0x1B, 0, 0, 0, 2, 0],
+        &[0x1D, 4, 0, 0, 0, 0],
+        &[0x1D, 0, 0, 0, 8, 0],
+    ];
     for bytes in refused {
         assert_eq!(failure(&disk(), bytes, Transfer::None), INVALID_FIELD, "{bytes:02x?}");
     }

@@ -293,7 +293,10 @@ impl Engine {
                 port.lun.counters.failed();
                 Some(srb.check(error.condition(Operation::Flush)))
             }
-            None if !self.jobs.has_room() => Some(srb.queue_full()),
+            None if !self.jobs.has_room() => {
+                port.lun.counters.refused();
+                Some(srb.queue_full())
+            }
             None => None,
         };
         if let Some(completion) = refusal {

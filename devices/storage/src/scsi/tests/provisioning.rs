@@ -248,6 +248,15 @@ fn test_lba_status_of_more_blocks_than_a_descriptor_counts_takes_several() {
 }
 
 #[test]
+fn test_lba_status_has_no_more_than_256_descriptors_whatever_the_room() {
+    let extents: Vec<_> = (1..=1000).map(|index| (index * 512, index % 2 == 0)).collect();
+    let all = [&extents[..], &[(64 * MIB, true)]].concat();
+    assert_eq!(status(0, 8 + 256 * 16, &all).len(), 256);
+    assert_eq!(status(0, 8 + 257 * 16, &all).len(), 256);
+    assert_eq!(status(0, 8 + 255 * 16, &all).len(), 255);
+}
+
+#[test]
 fn test_lba_status_asks_no_more_often_than_twice_a_descriptor() {
     let query = LbaQuery { range: Range { offset: 0, length: 1 << 40 }, descriptors: 4, room: 4096 };
     let mut asked = 0;
