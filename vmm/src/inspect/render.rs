@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use synthvm_storage::UnitKind;
+
 use super::rates::{Rates, bytes, short};
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
@@ -205,6 +207,19 @@ fn gpadls(text: &mut Text, now: &InspectReport) {
     text.section("GPADLs", &table);
 }
 
+/// The image, and what a guest may not do with it; of a drive what it is doing.
+fn image(disk: &super::DiskReport) -> String {
+    let path = &disk.path;
+    match disk.kind {
+        UnitKind::Disk if disk.readonly => format!("{path} (read-only)"),
+        UnitKind::Disk => path.clone(),
+        UnitKind::Dvd if disk.has_medium && disk.locked => format!("{path} (DVD, locked)"),
+        UnitKind::Dvd if disk.has_medium => format!("{path} (DVD)"),
+        UnitKind::Dvd if disk.tray_open => "(DVD, tray open)".to_owned(),
+        UnitKind::Dvd => "(DVD, empty)".to_owned(),
+    }
+}
+
 fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
     let (requests_rate, bytes_rate) = if rates.known() { ("REQ/S", "BYTES/S") } else { ("", "") };
     let mut table = Table::new(&[
@@ -238,7 +253,7 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
             disk.errors.to_string(),
             rates.per_second(disk.requests, requests).map(short).unwrap_or_default(),
             rates.per_second(disk.bytes, moved).map(bytes).unwrap_or_default(),
-            if disk.readonly { format!("{} (read-only)", disk.path) } else { disk.path.clone() },
+            image(disk),
         ]);
     }
     text.section("Disks", &table);

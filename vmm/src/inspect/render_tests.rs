@@ -121,3 +121,23 @@ fn test_report_json_has_the_shape_that_others_rely_on() {
     }
     assert_eq!(serde_json::from_value::<InspectReport>(json).unwrap(), report());
 }
+
+#[test]
+fn test_render_drive_tells_disc_tray_and_lock() {
+    let drive = |has_medium, tray_open, locked| {
+        let path = if has_medium { "/a.iso" } else { "" }.into();
+        image(&DiskReport {
+            kind: UnitKind::Dvd,
+            path,
+            has_medium,
+            tray_open,
+            locked,
+            readonly: true,
+            ..Default::default()
+        })
+    };
+    assert_eq!(drive(true, false, false), "/a.iso (DVD)");
+    assert_eq!(drive(true, false, true), "/a.iso (DVD, locked)");
+    assert_eq!(drive(false, true, false), "(DVD, tray open)");
+    assert_eq!(drive(false, false, true), "(DVD, empty)");
+}

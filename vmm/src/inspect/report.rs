@@ -1,6 +1,7 @@
 //! The report's shape.
 
 use serde::{Deserialize, Serialize};
+use synthvm_storage::UnitKind;
 
 /// Everything that a machine tells about itself at one moment. Counters start at 0 with the program and never go back, also not
 /// when the guest reboots.
@@ -187,7 +188,7 @@ pub struct GpadlReport {
     pub views: u64,
 }
 
-/// One disk.
+/// One disk or DVD drive.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiskReport {
@@ -199,6 +200,14 @@ pub struct DiskReport {
     pub controller: u32,
     /// Number on the controller.
     pub lun: u8,
+    /// Disk or DVD drive.
+    pub kind: UnitKind,
+    /// A disc is in the drive; always for a disk.
+    pub has_medium: bool,
+    /// The drive's tray is open.
+    pub tray_open: bool,
+    /// The guest has locked the drive's tray.
+    pub locked: bool,
     /// The guest may not write.
     pub readonly: bool,
     /// Requests of every kind.
