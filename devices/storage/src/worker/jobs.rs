@@ -4,20 +4,12 @@
 //! the job ends, with the first error of them if there was one. What a comparison reads and a pattern writes lies in memory of ours, so
 //! jobs, parts and bytes are all bounded here.
 
+use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
 use super::ports::Port;
 use super::slots::{InFlight, Slots};
 use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
 use crate::lun::Lun;
 use crate::scsi::{CheckCondition, Expected, Job, Range, Sense};
-
-/// Most jobs of one channel. Guests rarely send even one; more are asked to come again (TASK SET FULL).
-pub(super) const MAX_JOBS: usize = 16;
-
-/// Most parts of one job in flight.
-const MAX_PARTS: usize = 4;
-
-/// Bytes of a part that goes through memory of ours: with the above, 8 MiB for a channel at the worst.
-const CHUNK: u64 = 128 << 10;
 
 /// The jobs of one channel.
 #[derive(Debug, Default)]

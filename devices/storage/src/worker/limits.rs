@@ -17,3 +17,12 @@ pub(crate) const MAX_POLL: Duration = Duration::from_micros(50);
 /// Longest that a worker whose channel closes waits for requests in flight, so that they are completed and not only ended: a guest that
 /// loses its controller gets answers (spec storvsc section 5.2), and one that closes with requests on a medium that stalls is not held up.
 pub(super) const MAX_DRAIN: Duration = Duration::from_secs(2);
+
+/// Most jobs of one channel. Guests rarely send even one; more are asked to come again (TASK SET FULL).
+pub(super) const MAX_JOBS: usize = 16;
+
+/// Most parts of one job in flight.
+pub(super) const MAX_PARTS: usize = 4;
+
+/// Bytes of a part that goes through memory of ours: with the above, 8 MiB for a channel at the worst.
+pub(super) const CHUNK: u64 = 128 << 10;
