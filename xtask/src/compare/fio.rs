@@ -26,8 +26,15 @@ pub(super) const THROUGH: [&str; 3] = ["sh", "-c", "echo > /run/go; head -n1 /ru
 pub(super) const AT_GATE: &str = "gate";
 pub(super) const ENDED_WELL: &str = "ended with 0";
 
-/// Shows what [`Measured::parse`] reads, a line for each load.
-pub(super) const SHOW: [&str; 3] = ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59"];
+/// Puts aside what [`Measured::parse`] reads, a line for each load.
+pub(super) const GATHER: [&str; 3] =
+    ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59 > /run/lines"];
+
+/// Shows one of these lines, counted from 0; nothing past the last. One at a time, as [`super::side::Side::interrupts`] has few words, too:
+/// QEMU loses bytes of its serial port when hundreds come while nobody reads.
+pub(super) fn show(line: usize) -> [String; 4] {
+    ["sed".to_owned(), "-n".to_owned(), format!("{}p", line + 1), "/run/lines".to_owned()]
+}
 
 /// Shows why fio did not come to a gate.
 pub(super) const EXPLAIN: [&str; 3] = ["sh", "-c", "cat /run/out /run/result"];

@@ -129,20 +129,15 @@ fn take_turns(
     let mut found: Vec<[Vec<Run>; 2]> = cases.iter().map(|_| Default::default()).collect();
     for (which, (mut side, loads)) in sides.into_iter().zip(loads).enumerate() {
         go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
-        let told = side.run(&fio::SHOW)?;
-        let told: Vec<&str> = told.lines().collect();
-        if told.len() != all.len() {
-            return Err(format!("{}: fio told of {} loads, not of {}", side.name, told.len(), all.len()));
-        }
+        side.run(&fio::GATHER)?;
         let idle = |jobs: u32| {
             let alike = nearly_nothing.iter().zip(&loads).filter(|(case, _)| case.jobs == jobs);
             alike.map(|(_, load)| *load).reduce(|a, b| a.with(b, f64::min)).unwrap_or_default()
         };
         let (one, four) = (idle(1), idle(4));
-        for (index, ((case, load), line)) in
-            all.iter().zip(&loads).zip(told).enumerate().skip(nearly_nothing.len())
-        {
-            let measured = Measured::parse(line, case).map_err(|error| format!("{}: {error}", side.name))?;
+        for (index, (case, load)) in all.iter().zip(&loads).enumerate().skip(nearly_nothing.len()) {
+            let line = side.run(&fio::show(index).each_ref().map(String::as_str))?;
+            let measured = Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
             let idle = if case.jobs == 1 { one } else { four };
             let load = load.with(idle, |own, idle| (own - idle).max(0.0));
             found[(index - nearly_nothing.len()) % cases.len()][which].push(Run { measured, load });
