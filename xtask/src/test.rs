@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use guest_images::cache::target_dir;
+use integration_tests::host::ensure_program;
 
 use crate::stages::{Report, Stage, Sums};
 
@@ -18,6 +19,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
+    // The peer of our image formats.
+    if let Err(error) = ensure_program("qemu-img", "qemu-utils", "to compare image formats with") {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
     let reports: Vec<Report> = stages(arguments).iter().map(Stage::run).collect();
     let (text, sums) = summary(&reports);
     print!("{text}");

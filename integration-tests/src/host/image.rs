@@ -80,31 +80,36 @@ impl HostImage {
 
 /// Installs the emulator if it is not there, and says so.
 pub fn ensure_emulator() -> Result<(), HostError> {
-    if has_emulator() {
+    ensure_program(EMULATOR, EMULATOR_PACKAGE, "software emulation, for the test host")
+}
+
+/// Installs `package` if there is no `program` of its, and says so. `purpose`: what it is for.
+pub fn ensure_program(program: &str, package: &str, purpose: &str) -> Result<(), HostError> {
+    if has_program(program) {
         return Ok(());
     }
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } != 0 {
         return Err(HostError::Prepare(format!(
-            "{EMULATOR} is not installed; install it with: apt-get install {EMULATOR_PACKAGE}"
+            "{program} is not installed; install it with: apt-get install {package}"
         )));
     }
     let lock = Cache::project().lock("install").map_err(|e| HostError::Prepare(e.to_string()))?;
-    if has_emulator() {
+    if has_program(program) {
         return Ok(());
     }
-    step(&format!("installing {EMULATOR_PACKAGE} (software emulation, for the test host) with apt-get"));
+    step(&format!("installing {package} ({purpose}) with apt-get"));
     apt_get(&["-q", "update"])?;
-    apt_get(&["-q", "install", "--yes", "--no-install-recommends", EMULATOR_PACKAGE])?;
+    apt_get(&["-q", "install", "--yes", "--no-install-recommends", package])?;
     drop(lock);
-    if has_emulator() {
+    if has_program(program) {
         return Ok(());
     }
-    Err(HostError::Prepare(format!("{EMULATOR_PACKAGE} was installed, but there is no {EMULATOR}")))
+    Err(HostError::Prepare(format!("{package} was installed, but there is no {program}")))
 }
 
-fn has_emulator() -> bool {
-    let status = Command::new(EMULATOR).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
+fn has_program(program: &str) -> bool {
+    let status = Command::new(program).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
     status.is_ok_and(|s| s.success())
 }
 

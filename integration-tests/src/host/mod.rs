@@ -19,7 +19,7 @@ use guest_images::Kernel;
 use guest_images::cache::target_dir;
 
 pub use emulated::EmulatedHost;
-pub use image::{EMULATOR, ensure_emulator};
+pub use image::{EMULATOR, ensure_emulator, ensure_program};
 
 /// How many times a host that does not start is tried.
 pub const START_ATTEMPTS: u32 = 3;

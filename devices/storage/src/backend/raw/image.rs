@@ -47,6 +47,12 @@ pub(super) struct Lacks {
     pub(super) discarding: AtomicBool,
 }
 
+impl Drop for Image {
+    fn drop(&mut self) {
+        super::lock::unlock(&self.file);
+    }
+}
+
 impl Image {
     pub(super) fn new(
         file: File,

@@ -35,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tracing::info;
 
 pub use error::OpenError;
+pub use lock::{try_lock, unlock};
 pub use options::{CacheMode, IoMode, RawOptions, UnknownMode};
 
 use super::{Backend, Discard, Extent, Geometry, IoError, Queue};

@@ -1,0 +1,102 @@
+//! The file of an image, for what formats keep in it besides the disk's bytes.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use synthvm_storage::backend::{Backend, IoError, RawFile};
+
+use crate::OpenOptions;
+use crate::error::OpenError;
+
+/// An open image file: the disk's bytes move through [`Self::raw`], structures through the page cache by the methods here.
+#[derive(Debug)]
+pub(crate) struct ImageFile {
+    raw: Arc<dyn Backend>,
+    cached: File,
+}
+
+impl ImageFile {
+    /// Opens and locks the file at `path`.
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let raw = RawFile::open_with(path, &options.raw())?;
+        // The same file, whatever lies at `path` by now, without the raw backend's flags: structures need not be aligned.
+        let link = format!("/proc/self/fd/{}", raw.as_fd().as_raw_fd());
+        let cached = File::options()
+            .read(true)
+            .write(!options.read_only)
+            .open(link)
+            .map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
+        Ok(Self { raw: Arc::new(raw), cached })
+    }
+
+    /// The file's bytes as a medium.
+    pub(crate) fn raw(&self) -> &Arc<dyn Backend> {
+        &self.raw
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        let metadata = self.cached.metadata()?;
+        Ok(if metadata.is_file() { metadata.len() } else { self.raw.geometry().capacity })
+    }
+
+    /// Bytes that the file takes up.
+    pub(crate) fn allocated(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        Ok(self.cached.metadata()?.blocks() * 512)
+    }
+
+    /// Reads all of `bytes`.
+    pub(crate) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.cached.read_exact_at(bytes, offset)
+    }
+
+    /// Writes all of `bytes`; survives this process, and the machine after [`Self::sync`].
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.cached.write_all_at(bytes, offset)
+    }
+
+    /// Everything written and the file's length become durable.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.cached.sync_all()
+    }
+
+    /// Makes the file `length` bytes long, at least as long as it is.
+    pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
+        self.raw.resize(length)
+    }
+
+    /// Cuts the file off after `length` bytes. Nothing may use [`Self::raw`] any more.
+    pub(crate) fn cut(&self, length: u64) -> Result<(), IoError> {
+        if self.cached.metadata()?.is_file() {
+            self.cached.set_len(length)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the room of a range, which reads as zero then. False where the file system cannot.
+    pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<bool, IoError> {
+        if length == 0 {
+            return Ok(true);
+        }
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let (offset, length) = (offset.try_into(), length.try_into());
+        let (Ok(offset), Ok(length)) = (offset, length) else { return Err(IoError::Os(libc::EINVAL)) };
+        loop {
+            // SAFETY: plain integers; the descriptor is open while `self` lives.
+            if unsafe { libc::fallocate(self.cached.as_raw_fd(), mode, offset, length) } == 0 {
+                return Ok(true);
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV) => return Ok(false),
+                _ => return Err(error.into()),
+            }
+        }
+    }
+}

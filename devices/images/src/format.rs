@@ -1,0 +1,113 @@
+//! Which format an image has.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// A format of disk images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The disk's bytes and nothing else.
+    Raw,
+    /// Virtual Hard Disk v2 ([MS-VHDX]).
+    Vhdx,
+    /// Virtual Hard Disk, fixed or dynamic.
+    Vhd,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+}
+
+impl Format {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Vhdx, Self::Vhd, Self::Qcow2];
+
+    /// Its name in options and reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Vhdx => "vhdx",
+            Self::Vhd => "vhd",
+            Self::Qcow2 => "qcow2",
+        }
+    }
+
+    /// The format that a file of this name is expected to have, if the name says.
+    pub fn of_name(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "raw" | "img" | "iso" | "bin" => Some(Self::Raw),
+            "vhdx" | "avhdx" => Some(Self::Vhdx),
+            "vhd" | "vpc" => Some(Self::Vhd),
+            "qcow2" | "qcow" => Some(Self::Qcow2),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Not the name of a format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is no image format; there are raw, vhdx, vhd and qcow2")]
+pub struct UnknownFormat(String);
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        Self::ALL
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| UnknownFormat(text.to_owned()))
+    }
+}
+
+/// The format that the content of the file at `path` has. What looks like no other format is raw; block devices always are.
+///
+/// A guest decides what a raw image contains, so content alone must never decide what a raw image becomes: see [`crate::open`].
+///
+/// # Errors
+/// The file cannot be read.
+pub fn detect(path: &Path) -> io::Result<Format> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.file_type().is_block_device() || !metadata.is_file() {
+        return Ok(Format::Raw);
+    }
+    let file = File::open(path)?;
+    let mut begin = [0; 8];
+    if read_at(&file, &mut begin, 0)? {
+        match &begin {
+            b"vhdxfile" => return Ok(Format::Vhdx),
+            // A dynamic VHD begins with a copy of its footer.
+            b"conectix" => return Ok(Format::Vhd),
+            [b'Q', b'F', b'I', 0xFB, ..] => return Ok(Format::Qcow2),
+            _ => {}
+        }
+    }
+    if let Some(footer) = metadata.len().checked_sub(512)
+        && read_at(&file, &mut begin, footer)?
+        && &begin == b"conectix"
+    {
+        return Ok(Format::Vhd);
+    }
+    Ok(Format::Raw)
+}
+
+/// Whether there was as much to read.
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
+    match file.read_exact_at(bytes, offset) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}

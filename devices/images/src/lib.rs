@@ -1,0 +1,27 @@
+//! Image formats: disks that lie in VHDX, VHD and qcow2 files, and the tools that make, convert and check such files.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`Format`], [`detect`], [`open`] | which format an image has, and how to open it as a [`Backend`](synthvm_storage::backend::Backend) |
+//! | [`create`], [`convert`], [`info`], [`check`] | the tools |
+//! | `mapped` | media whose bytes lie somewhere in image files: the format says where, the raw backend moves them, nothing is copied |
+//! | `vhdx`, `vhd` | formats that say where |
+//! | `qcow2` | a format that a library knows |
+
+mod error;
+mod file;
+mod format;
+mod guid;
+mod mapped;
+mod open;
+mod qcow2;
+mod tools;
+mod vhd;
+mod vhdx;
+
+pub use error::OpenError;
+pub use format::{Format, UnknownFormat, detect};
+pub use open::{OpenOptions, open};
+pub use tools::{
+    CheckReport, ConvertOptions, CreateOptions, ImageInfo, Progress, ToolError, check, convert, create, info,
+};

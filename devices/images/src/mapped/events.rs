@@ -1,0 +1,42 @@
+//! The events of several queues as one descriptor.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use synthvm_storage::backend::Queue;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+
+/// One descriptor that is readable while any queue's event is.
+pub(super) enum Events {
+    /// All finish in submit.
+    None,
+    /// One queue's own.
+    One(RawFd),
+    /// An epoll descriptor can itself be watched.
+    Many(Epoll),
+}
+
+impl Events {
+    pub(super) fn of(queues: &[Box<dyn Queue>]) -> io::Result<Self> {
+        let events: Vec<RawFd> = queues.iter().filter_map(|queue| queue.event()).collect();
+        match events[..] {
+            [] => Ok(Self::None),
+            [event] => Ok(Self::One(event)),
+            _ => {
+                let epoll = Epoll::new()?;
+                for event in events {
+                    epoll.ctl(ControlOperation::Add, event, EpollEvent::new(EventSet::IN, 0))?;
+                }
+                Ok(Self::Many(epoll))
+            }
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::None => None,
+            Self::One(event) => Some(*event),
+            Self::Many(epoll) => Some(epoll.as_raw_fd()),
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Opens an image of any format.
+
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use synthvm_storage::backend::{Backend, CacheMode, IoMode, RawFile, RawOptions};
+
+use crate::error::OpenError;
+use crate::format::{Format, detect};
+use crate::mapped::Mapped;
+use crate::qcow2::Qcow2;
+use crate::vhd::Vhd;
+use crate::vhdx::Vhdx;
+
+/// How to open an image.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// Nothing of it is written, not even its log is replayed but in memory; others may read it too.
+    pub read_only: bool,
+    /// Its format. `None`: what its content says, if its name does not contradict.
+    pub format: Option<Format>,
+    /// Whether data goes through the host's page cache. Structures always do, and so does all of a qcow2 image.
+    pub cache: CacheMode,
+    /// How requests reach the kernel. qcow2 has threads of its own.
+    pub io: IoMode,
+    /// Where its parent lies, for a differencing VHDX that has been moved. `None`: where the image says.
+    pub parent: Option<PathBuf>,
+}
+
+/// Opens and locks the image at `path`.
+///
+/// Without a format given, the content decides; but what may be raw by its name (`.img`, `.raw`, ..., none at all) or is a block device and
+/// yet looks like another format is refused: the guest of a raw image can write such content, and would else choose what the host opens.
+///
+/// # Errors
+/// [`OpenError`]: what is wrong with the image, and what to do.
+pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, OpenError> {
+    Ok(match decide(path, options)? {
+        Format::Raw => Arc::new(RawFile::open_with(path, &options.raw())?),
+        Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(path, options)?))),
+        Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(path, options)?))),
+        Format::Qcow2 => Arc::new(Qcow2::open(path, options.read_only)?),
+    })
+}
+
+impl OpenOptions {
+    /// To look at an image, or to read it.
+    pub fn reading(format: Option<Format>) -> Self {
+        Self { read_only: true, format, ..Self::default() }
+    }
+
+    /// For the file that the image lies in.
+    pub(crate) fn raw(&self) -> RawOptions {
+        RawOptions { read_only: self.read_only, cache: self.cache, io: self.io }
+    }
+}
+
+/// The format to open `path` as.
+pub(crate) fn decide(path: &Path, options: &OpenOptions) -> Result<Format, OpenError> {
+    // What is wrong with the file itself is said best by opening it as it is.
+    let Ok(looks) = detect(path) else {
+        return Ok(Format::Raw);
+    };
+    match options.format {
+        Some(format) if format == looks || format == Format::Raw => Ok(format),
+        Some(expected) => Err(OpenError::WrongFormat {
+            path: path.to_owned(),
+            expected,
+            looks,
+            reason: "its signature is missing".to_owned(),
+        }),
+        None => match Format::of_name(path) {
+            Some(named) if named == looks => Ok(looks),
+            Some(Format::Raw) | None if looks != Format::Raw => {
+                Err(OpenError::Ambiguous { path: path.to_owned(), looks })
+            }
+            Some(expected) if std::fs::metadata(path).is_ok_and(|m| !m.file_type().is_block_device()) => {
+                Err(OpenError::WrongFormat {
+                    path: path.to_owned(),
+                    expected,
+                    looks,
+                    reason: "its name says so, its content does not".to_owned(),
+                })
+            }
+            _ => Ok(looks),
+        },
+    }
+}

@@ -1,0 +1,133 @@
+//! Whether an image is sound.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use synthvm_storage::backend::IoError;
+
+use super::ToolError;
+use crate::vhdx::Vhdx;
+use crate::{Format, OpenError, OpenOptions, open};
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct CheckReport {
+    /// The image.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// What makes it unusable, or parts of it.
+    pub errors: Vec<String>,
+    /// What should be known, and does no harm.
+    pub notes: Vec<String>,
+    /// Bytes of the file that nothing uses.
+    pub leaked: u64,
+    /// What was put right.
+    pub repaired: Vec<String>,
+}
+
+impl CheckReport {
+    /// Nothing is wrong with it.
+    pub fn is_sound(&self) -> bool {
+        self.errors.is_empty()
+    }
+}
+
+/// Checks the structures of the image at `path`, and with `repair` puts right what can be without losing anything: replays a log, cuts off
+/// room at the file's end that nothing uses.
+///
+/// # Errors
+/// [`ToolError`]: it cannot even be read. What is wrong inside is no error, but in the report.
+pub fn check(path: &Path, format: Option<Format>, repair: bool) -> Result<CheckReport, ToolError> {
+    let options = OpenOptions { read_only: !repair, format, ..OpenOptions::default() };
+    let format = crate::open::decide(path, &options)?;
+    let options = OpenOptions { format: Some(format), ..options };
+    let mut report = CheckReport {
+        path: path.to_owned(),
+        format,
+        errors: Vec::new(),
+        notes: Vec::new(),
+        leaked: 0,
+        repaired: Vec::new(),
+    };
+    let outcome = match format {
+        Format::Vhdx => check_vhdx(path, &options, &mut report),
+        Format::Raw | Format::Vhd | Format::Qcow2 => check_mapping(path, &options, &mut report),
+    };
+    match outcome {
+        Err(ToolError::Open(OpenError::Damaged { reason, .. } | OpenError::Parent { reason, .. })) => {
+            report.errors.push(reason);
+            Ok(report)
+        }
+        outcome => outcome.map(|()| report),
+    }
+}
+
+fn check_vhdx(path: &Path, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+    // Opening checks everything: checksums, regions, metadata, each block's place.
+    let image = Vhdx::open(path, options)?;
+    let found = image.report().map_err(ToolError::file("read", path))?;
+    if found.log_entries != 0 {
+        let entries = found.log_entries;
+        if found.log_pending {
+            report.notes.push(format!("{entries} log entries are to be replayed: it was not closed"));
+        } else {
+            report.repaired.push(format!("{entries} log entries were replayed"));
+        }
+    }
+    report.leaked = found.unused;
+    if !options.read_only {
+        let trimmed = image.trim().map_err(ToolError::io("write", path))?;
+        if trimmed != 0 {
+            report.leaked -= trimmed;
+            report.repaired.push(format!("{trimmed} unused bytes at the file's end were cut off"));
+        }
+    }
+    Ok(())
+}
+
+/// Walks over the whole disk.
+fn check_mapping(path: &Path, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+    // Dynamic VHDs can only be read, and there is nothing to repair in any of these.
+    let image = open(path, &OpenOptions { read_only: true, ..options.clone() })?;
+    let capacity = image.geometry().capacity;
+    let mut at = 0;
+    while at < capacity {
+        match image.extent(at) {
+            Ok(extent) => at += extent.length.max(1),
+            Err(error @ (IoError::Os(_) | IoError::EndOfImage)) => {
+                report.errors.push(format!("what lies at {at} cannot be found: {error}"));
+                return Ok(());
+            }
+            Err(error) => return Err(ToolError::io("read", path)(error)),
+        }
+    }
+    if report.format == Format::Qcow2 {
+        report.notes.push("reference counts were not checked: use qemu-img check for them".to_owned());
+    }
+    Ok(())
+}
+
+impl fmt::Display for CheckReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.errors {
+            writeln!(f, "error: {error}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        for repaired in &self.repaired {
+            writeln!(f, "repaired: {repaired}")?;
+        }
+        let count = self.errors.len();
+        match count {
+            0 => write!(f, "'{}' is a sound {} image", self.path.display(), self.format)?,
+            _ => write!(f, "'{}' is damaged: {count} errors", self.path.display())?,
+        }
+        match self.leaked {
+            0 => writeln!(f),
+            leaked => writeln!(f, "; {leaked} bytes of the file are not used"),
+        }
+    }
+}

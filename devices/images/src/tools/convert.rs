@@ -1,0 +1,182 @@
+//! From one format to another.
+
+use std::path::{Path, PathBuf};
+
+use synthvm_storage::backend::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+
+use super::ToolError;
+use super::create::{CreateOptions, make};
+use super::partial::Partial;
+use crate::{Format, OpenOptions, open};
+
+/// Bytes that are read and written at once.
+const STEP: u64 = 1 << 20;
+/// Zero bytes of this length are left out.
+const GRAIN: usize = 64 << 10;
+
+/// How to convert.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// The source's format. `None`: as [`open`] finds it.
+    pub from: Option<Format>,
+    /// The parent of a source that has been moved. `None`: where the source says.
+    pub parent: Option<PathBuf>,
+    /// The new image's format.
+    pub to: Format,
+    /// See [`CreateOptions::fixed`].
+    pub fixed: bool,
+    /// See [`CreateOptions::block_size`].
+    pub block_size: Option<u64>,
+}
+
+impl ConvertOptions {
+    /// To `to`, all else as it comes.
+    pub fn to(to: Format) -> Self {
+        Self { from: None, parent: None, to, fixed: false, block_size: None }
+    }
+}
+
+/// How far a conversion is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of the disk that are dealt with.
+    pub done: u64,
+    /// Bytes of the disk.
+    pub total: u64,
+    /// Bytes that had to be written; the others are zero.
+    pub written: u64,
+}
+
+/// Makes a new image at `target` with the content of the one at `source`, parents included. It is there complete and durable or not at all.
+///
+/// # Errors
+/// [`ToolError`]: what is wrong, which option is at fault, what to do.
+pub fn convert(
+    source: &Path,
+    target: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Progress, ToolError> {
+    let from = OpenOptions { parent: options.parent.clone(), ..OpenOptions::reading(options.from) };
+    let from = open(source, &from)?;
+    let geometry = from.geometry();
+    let sector = geometry.block_size.bytes();
+    let partial = Partial::begin(target).map_err(ToolError::file("create", target))?;
+    let create = CreateOptions {
+        format: options.to,
+        size: Some(geometry.capacity),
+        fixed: options.fixed,
+        block_size: options.block_size,
+        sector_size: (options.to == Format::Vhdx).then_some(sector),
+        parent: None,
+    };
+    make(&partial, target, &create)?;
+    let to = OpenOptions { format: Some(options.to), ..OpenOptions::default() };
+    let to = open(partial.path(), &to)?;
+    let mut copy = Copy {
+        from: from.queue().map_err(ToolError::file("read", source))?,
+        to: to.queue().map_err(ToolError::file("write", target))?,
+        source,
+        target,
+    };
+    let mut state = Progress { done: 0, total: geometry.capacity, written: 0 };
+    while state.done < state.total {
+        let extent = from.extent(state.done).map_err(ToolError::io("read", source))?;
+        let left = state.total - state.done;
+        let length = match extent.length {
+            0 => left.min(STEP),
+            length => length.min(left),
+        };
+        if extent.mapped {
+            let length = length.min(STEP);
+            state.written += copy.step(state.done, length)?;
+            state.done += length;
+        } else {
+            state.done += length;
+        }
+        progress(state);
+    }
+    copy.flush()?;
+    drop(copy);
+    drop(to);
+    verify(&partial, target, options.to, geometry.capacity)?;
+    partial.finish().map_err(ToolError::file("finish", target))?;
+    Ok(state)
+}
+
+/// What was made can be opened and has the right size.
+fn verify(partial: &Partial, target: &Path, format: Format, capacity: u64) -> Result<(), ToolError> {
+    let options = OpenOptions::reading(Some(format));
+    let found = open(partial.path(), &options)?.geometry().capacity;
+    if found == capacity {
+        return Ok(());
+    }
+    let source = std::io::Error::other(format!("it came out with {found} bytes instead of {capacity}"));
+    Err(ToolError::File { what: "verify", path: target.to_owned(), source })
+}
+
+struct Copy<'a> {
+    from: Box<dyn Queue>,
+    to: Box<dyn Queue>,
+    source: &'a Path,
+    target: &'a Path,
+}
+
+impl Copy<'_> {
+    /// Copies what is not zero. Bytes written.
+    fn step(&mut self, offset: u64, length: u64) -> Result<u64, ToolError> {
+        let bytes = vec![0; length as usize];
+        let bytes = execute(&mut *self.from, Operation::Read, offset, bytes)
+            .map_err(ToolError::io("read", self.source))?;
+        let mut written = 0;
+        let mut run: Option<usize> = None;
+        let grains = bytes.len().div_ceil(GRAIN);
+        for index in 0..=grains {
+            let at = (index * GRAIN).min(bytes.len());
+            let is_data = bytes[at..].iter().take(GRAIN).any(|&byte| byte != 0);
+            match run {
+                None if is_data => run = Some(at),
+                Some(begin) if !is_data => {
+                    run = None;
+                    let part = bytes[begin..at].to_vec();
+                    written += part.len() as u64;
+                    execute(&mut *self.to, Operation::Write { fua: false }, offset + begin as u64, part)
+                        .map_err(ToolError::io("write", self.target))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> Result<(), ToolError> {
+        execute(&mut *self.to, Operation::Flush, 0, Vec::new())
+            .map(|_| ())
+            .map_err(ToolError::io("write", self.target))
+    }
+}
+
+/// Does one request and waits for it.
+fn execute(
+    queue: &mut dyn Queue,
+    operation: Operation,
+    offset: u64,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, IoError> {
+    let length = bytes.len() as u64;
+    let buffer = Box::new(IoBuffer::from_vec(bytes));
+    queue.submit(&mut vec![IoRequest { id: 0, operation, offset, length, buffer }]);
+    let mut done: Vec<IoDone> = Vec::new();
+    loop {
+        queue.poll(&mut done);
+        if let Some(mut done) = done.pop() {
+            done.result?;
+            return Ok(done.buffer.host_bytes().map(std::mem::take).unwrap_or_default());
+        }
+        if let Some(event) = queue.event() {
+            let mut event = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
+            // SAFETY: one valid pollfd; the queue keeps the descriptor open.
+            unsafe { libc::poll(&raw mut event, 1, -1) };
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What an image is.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::ToolError;
+use crate::file::ImageFile;
+use crate::mapped::Map;
+use crate::vhd::Vhd;
+use crate::vhdx::{Report, Vhdx};
+use crate::{Format, OpenOptions, open};
+
+/// What an image is. Sizes in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageInfo {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its format.
+    pub format: Format,
+    /// The disk's size.
+    pub virtual_size: u64,
+    /// The file's length.
+    pub file_size: u64,
+    /// What the file takes up.
+    pub allocated_size: u64,
+    /// Of a sector, as the guest sees it.
+    pub sector_size: u32,
+    /// What is best written at once.
+    pub physical_sector_size: u32,
+    /// All its room is taken from the beginning. `None`: the format has no such notion.
+    pub fixed: Option<bool>,
+    /// Of a block.
+    pub block_size: Option<u64>,
+    /// Blocks of the disk, and how many of them are in this file.
+    pub blocks: Option<(u64, u64)>,
+    /// Bytes of the file that nothing uses.
+    pub unused: Option<u64>,
+    /// Which disk it is.
+    pub disk_id: Option<String>,
+    /// Which state of the disk: children name it.
+    pub data_id: Option<String>,
+    /// Entries of the log that have to be replayed.
+    pub log_entries: Option<usize>,
+    /// The image that it differs from.
+    pub parent: Option<Box<ImageInfo>>,
+}
+
+/// Looks at the image at `path`, and at its parents, without changing anything.
+///
+/// # Errors
+/// [`ToolError`]: it cannot be opened.
+pub fn info(path: &Path, format: Option<Format>) -> Result<ImageInfo, ToolError> {
+    let options = OpenOptions::reading(format);
+    let read = ToolError::file("read", path);
+    match crate::open::decide(path, &options)? {
+        Format::Vhdx => Ok(of_vhdx(Vhdx::open(path, &options)?.report().map_err(read)?)),
+        Format::Vhd => {
+            let vhd = Vhd::open(path, &options)?;
+            let mut info = plain(path, Format::Vhd, vhd.file(), &vhd.geometry()).map_err(read)?;
+            info.fixed = Some(vhd.is_fixed());
+            info.block_size = vhd.block_size();
+            info.disk_id = Some(vhd.id().to_string());
+            Ok(info)
+        }
+        format @ (Format::Raw | Format::Qcow2) => {
+            let image = open(path, &OpenOptions { format: Some(format), ..options })?;
+            let file = std::fs::metadata(path).map_err(read)?;
+            let mut info = of_geometry(path, format, &image.geometry());
+            info.file_size = if file.is_file() { file.len() } else { info.virtual_size };
+            info.allocated_size = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
+            Ok(info)
+        }
+    }
+}
+
+fn plain(
+    path: &Path,
+    format: Format,
+    file: &ImageFile,
+    geometry: &synthvm_storage::backend::Geometry,
+) -> std::io::Result<ImageInfo> {
+    let mut info = of_geometry(path, format, geometry);
+    info.file_size = file.len()?;
+    info.allocated_size = file.allocated()?;
+    Ok(info)
+}
+
+fn of_geometry(path: &Path, format: Format, geometry: &synthvm_storage::backend::Geometry) -> ImageInfo {
+    ImageInfo {
+        path: path.to_owned(),
+        format,
+        virtual_size: geometry.capacity,
+        file_size: 0,
+        allocated_size: 0,
+        sector_size: geometry.block_size.bytes(),
+        physical_sector_size: geometry.physical_block_size,
+        fixed: None,
+        block_size: None,
+        blocks: None,
+        unused: None,
+        disk_id: None,
+        data_id: None,
+        log_entries: None,
+        parent: None,
+    }
+}
+
+fn of_vhdx(report: Report) -> ImageInfo {
+    ImageInfo {
+        path: report.path,
+        format: Format::Vhdx,
+        virtual_size: report.capacity,
+        file_size: report.file_size,
+        allocated_size: report.allocated,
+        sector_size: report.sector,
+        physical_sector_size: report.physical_sector,
+        fixed: Some(report.fixed),
+        block_size: Some(report.block_size),
+        blocks: Some((report.blocks, report.present)),
+        unused: Some(report.unused),
+        disk_id: Some(report.disk_id.to_string()),
+        data_id: Some(report.data_id.to_string()),
+        log_entries: Some(report.log_entries),
+        parent: report.parent.map(|parent| Box::new(of_vhdx(*parent))),
+    }
+}
+
+impl fmt::Display for ImageInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.fixed {
+            Some(true) => ", fixed",
+            Some(false) => ", dynamic",
+            None => "",
+        };
+        writeln!(f, "image:        {}", self.path.display())?;
+        writeln!(f, "format:       {}{kind}", self.format)?;
+        writeln!(f, "disk size:    {}", Size(self.virtual_size))?;
+        writeln!(f, "file size:    {}, {} allocated", Size(self.file_size), Size(self.allocated_size))?;
+        writeln!(f, "sector size:  {} bytes, {} physical", self.sector_size, self.physical_sector_size)?;
+        if let Some(size) = self.block_size {
+            write!(f, "block size:   {}", Size(size))?;
+            if let Some((all, present)) = self.blocks {
+                write!(f, ", {present} of {all} blocks present")?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(unused) = self.unused {
+            writeln!(f, "unused:       {}", Size(unused))?;
+        }
+        if let Some(id) = &self.disk_id {
+            writeln!(f, "disk id:      {id}")?;
+        }
+        if let Some(id) = &self.data_id {
+            writeln!(f, "content id:   {id}")?;
+        }
+        match self.log_entries {
+            Some(0) => writeln!(f, "log:          empty")?,
+            Some(entries) => writeln!(f, "log:          {entries} entries to replay: it was not closed")?,
+            None => {}
+        }
+        if let Some(parent) = &self.parent {
+            writeln!(f, "\nwhich differs from")?;
+            write!(f, "{parent}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes for people.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match units.into_iter().find(|(_, shift)| self.0 >> shift != 0) {
+            Some((unit, shift)) if self.0.trailing_zeros() >= shift => {
+                write!(f, "{} {unit}", self.0 >> shift)
+            }
+            Some((unit, shift)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << shift) as f64),
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! VHD: fixed disks are read and written, dynamic ones read.
+
+mod dynamic;
+mod footer;
+mod make;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
+use synthvm_storage::scsi::BlockSize;
+use vmbus_protocol::Guid;
+
+use crate::OpenOptions;
+use crate::error::{Flaw, OpenError};
+use crate::file::ImageFile;
+use crate::mapped::{Extents, Map, Place};
+use dynamic::Blocks;
+use footer::{Footer, Kind, SIZE};
+
+pub(crate) use make::make;
+
+/// An open VHD.
+#[derive(Debug)]
+pub(crate) struct Vhd {
+    file: ImageFile,
+    files: [Arc<dyn Backend>; 1],
+    footer: Footer,
+    /// `None`: fixed.
+    blocks: Option<Blocks>,
+    capacity: u64,
+    identity: PathBuf,
+    read_only: bool,
+    discard: Option<Discard>,
+}
+
+impl Vhd {
+    /// Opens the image at `path`.
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let file = ImageFile::open(path, options)?;
+        Self::assemble(file, path, options.read_only).map_err(|flaw| flaw.of(path))
+    }
+
+    fn assemble(file: ImageFile, path: &Path, read_only: bool) -> Result<Self, Flaw> {
+        let length = file.len()?;
+        let end =
+            length.checked_sub(SIZE as u64).ok_or_else(|| Flaw::damaged("it is too short for a footer"))?;
+        let mut bytes = [0; SIZE];
+        file.read(&mut bytes, end)?;
+        let (footer, kind) = Footer::parse(&bytes)?;
+        let capacity = footer.current_size.get();
+        let blocks = match kind {
+            Kind::Fixed if capacity > end => {
+                return Err(Flaw::damaged(format!(
+                    "its footer says that the disk has {capacity} bytes, but the file has {length}"
+                )));
+            }
+            Kind::Fixed => None,
+            Kind::Dynamic if !read_only => {
+                return Err(Flaw::unsupported(
+                    "dynamic VHDs can only be read",
+                    "add readonly=on, or convert it with: synthvm image convert --format vhdx",
+                ));
+            }
+            Kind::Dynamic => Some(Blocks::read(&file, footer.data_offset.get(), capacity, end)?),
+            Kind::Differencing => {
+                return Err(Flaw::unsupported(
+                    "it is a differencing VHD",
+                    "merge it with its parent, or convert the two to VHDX where it was made",
+                ));
+            }
+        };
+        let discard = file.raw().geometry().discard.filter(|_| blocks.is_none());
+        Ok(Self {
+            files: [Arc::clone(file.raw())],
+            file,
+            footer,
+            blocks,
+            capacity,
+            identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+            read_only,
+            discard: discard.map(|discard| Discard { zeroes: true, ..discard }),
+        })
+    }
+
+    /// It has all its blocks.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.blocks.is_none()
+    }
+
+    pub(crate) fn id(&self) -> Guid {
+        Guid::from_bytes(self.footer.id)
+    }
+
+    pub(crate) fn file(&self) -> &ImageFile {
+        &self.file
+    }
+
+    /// Bytes of a block of a dynamic disk.
+    pub(crate) fn block_size(&self) -> Option<u64> {
+        self.blocks.as_ref().map(Blocks::block_size)
+    }
+}
+
+impl Map for Vhd {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            capacity: self.capacity,
+            block_size: BlockSize::B512,
+            physical_block_size: 4096,
+            read_only: self.read_only,
+            write_cache: true,
+            rotational: false,
+            discard: self.discard,
+        }
+    }
+
+    fn identity(&self) -> &[u8] {
+        self.identity.as_os_str().as_bytes()
+    }
+
+    fn files(&self) -> &[Arc<dyn Backend>] {
+        &self.files
+    }
+
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
+        match &self.blocks {
+            None => extents.push(length, Place::File { file: 0, offset }),
+            Some(blocks) => blocks.locate(offset, length, extents),
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
+        if self.blocks.is_some() {
+            return Err(IoError::ReadOnly);
+        }
+        self.locate(offset, length, extents)
+    }
+
+    fn clear(&self, offset: u64, length: u64, _unmap: bool, extents: &mut Extents) -> Result<(), IoError> {
+        self.allocate(offset, length, extents)
+    }
+
+    fn is_unflushed(&self) -> bool {
+        false
+    }
+
+    fn flushing(&self) -> u64 {
+        0
+    }
+
+    fn flushed(&self, _token: u64) {}
+
+    /// The footer lies right behind the disk.
+    fn resize(&self, _capacity: u64) -> Result<(), IoError> {
+        Err(IoError::Unsupported)
+    }
+}

@@ -1,0 +1,132 @@
+//! The block allocation table: an entry for each block of the disk, and after those of each chunk one for its sector bitmap.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::layout::MIB;
+use super::metadata::Metadata;
+use super::regions::Region;
+use super::structures::Structures;
+use crate::error::Flaw;
+
+/// Largest table that is kept in memory, in bytes: 16 TiB of 1 MiB blocks, 64 TiB of 4 MiB blocks.
+pub(crate) const MAX_TABLE: u64 = 128 << 20;
+
+/// What a block is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The parent's, or zero.
+    NotPresent,
+    /// Zero, here: undefined and unmapped blocks may read as anything, so as zero too.
+    Zero,
+    /// In the file.
+    Present,
+    /// Some sectors in the file, the others the parent's.
+    Partial,
+}
+
+/// One entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry(pub(super) u64);
+
+impl Entry {
+    pub(super) const NOT_PRESENT: Self = Self(0);
+    pub(super) const ZERO: Self = Self(2);
+
+    /// In the file from `offset` on, a multiple of 1 MiB.
+    pub(super) const fn present(offset: u64) -> Self {
+        Self(offset | 6)
+    }
+
+    /// What the block is; `None`: no such state.
+    pub(super) const fn state(self) -> Option<State> {
+        match self.0 & 7 {
+            0 => Some(State::NotPresent),
+            // 5 is how drafts of the format said unmapped.
+            1..=3 | 5 => Some(State::Zero),
+            6 => Some(State::Present),
+            7 => Some(State::Partial),
+            _ => None,
+        }
+    }
+
+    /// Where in the file.
+    pub(super) const fn offset(self) -> u64 {
+        self.0 & !(MIB - 1)
+    }
+}
+
+/// The table in memory; readers take no lock.
+#[derive(Debug)]
+pub(super) struct Bat {
+    entries: Vec<AtomicU64>,
+    region: Region,
+    ratio: u64,
+}
+
+impl Bat {
+    /// Reads the table: all that its region has room for, so that the disk can grow.
+    pub(super) fn read(structures: &Structures, region: Region, metadata: &Metadata) -> Result<Self, Flaw> {
+        let ratio = metadata.chunk_ratio();
+        let blocks = metadata.capacity.div_ceil(metadata.block_size);
+        let needed = length(blocks, ratio, metadata.parent.is_some()) * 8;
+        if needed > region.length {
+            return Err(Flaw::damaged(format!(
+                "its block allocation table has {} bytes, but its disk needs {needed}",
+                region.length
+            )));
+        }
+        if needed > MAX_TABLE {
+            let reason = format!(
+                "its block allocation table has {} MiB, and {} MiB are kept at most",
+                needed >> 20,
+                MAX_TABLE >> 20
+            );
+            return Err(Flaw::unsupported(reason, "convert it to one with larger blocks"));
+        }
+        let mut bytes = vec![0; region.length.min(MAX_TABLE) as usize];
+        structures.read(&mut bytes, region.offset)?;
+        let entries = bytes
+            .chunks_exact(8)
+            .map(|bytes| AtomicU64::new(u64::from_le_bytes(std::array::from_fn(|i| bytes[i]))))
+            .collect();
+        Ok(Self { entries, region, ratio })
+    }
+
+    /// The entry of a block of the disk.
+    pub(super) fn block(&self, block: u64) -> Entry {
+        self.get(block + block / self.ratio)
+    }
+
+    /// The entry of the bitmap of the chunk that has this block.
+    pub(super) fn bitmap(&self, block: u64) -> Entry {
+        self.get(block / self.ratio * (self.ratio + 1) + self.ratio)
+    }
+
+    fn get(&self, index: u64) -> Entry {
+        // Beyond the table only for the bitmap of a last chunk that nobody writes.
+        Entry(self.entries.get(index as usize).map_or(0, |entry| entry.load(Ordering::Acquire)))
+    }
+
+    /// Blocks that the table has room for.
+    pub(super) fn room(&self, differencing: bool) -> u64 {
+        let entries = self.entries.len() as u64;
+        let chunks = entries / (self.ratio + 1);
+        match differencing {
+            true => chunks * self.ratio,
+            false => chunks * self.ratio + entries % (self.ratio + 1),
+        }
+    }
+
+    /// Changes the entry of a block, in the file first: one aligned word, which no crash can tear.
+    pub(super) fn set(&self, structures: &Structures, block: u64, entry: Entry) -> std::io::Result<()> {
+        let index = block + block / self.ratio;
+        structures.file.write(&entry.0.to_le_bytes(), self.region.offset + index * 8)?;
+        self.entries[index as usize].store(entry.0, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Entries for so many blocks.
+pub(super) fn length(blocks: u64, ratio: u64, differencing: bool) -> u64 {
+    if differencing { blocks.div_ceil(ratio) * (ratio + 1) } else { blocks + (blocks.max(1) - 1) / ratio }
+}

@@ -1,0 +1,242 @@
+//! The log: changes to structures that may not have reached their places.
+//!
+//! What counts is the active sequence: entries in a row, the last of which says where they begin and has the highest number of all.
+
+use std::collections::HashMap;
+
+use vmbus_protocol::Guid;
+use zerocopy::FromBytes;
+
+use super::layout::{Header, LogDescriptor, LogHeader, SECTOR, is_sealed};
+use crate::error::Flaw;
+use crate::file::ImageFile;
+
+/// Largest log that is read. Writers make 1 MiB.
+const MAX_LOG: u32 = 64 << 20;
+/// How often each byte of the log may be checksummed before the log is taken for a trap.
+const PATIENCE: usize = 8;
+/// Largest file that a log may ask for.
+const MAX_FILE: u64 = 1 << 47;
+
+/// One change.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) offset: u64,
+    pub(super) content: Content,
+}
+
+/// What a range becomes.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// These bytes.
+    Sector(Box<[u8; SECTOR]>),
+    /// So many zero bytes.
+    Zero(u64),
+}
+
+/// What a log asks for, in order.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) writes: Vec<Write>,
+    /// The file has to be at least as long.
+    pub(super) file_length: u64,
+    /// Entries.
+    pub(super) entries: usize,
+}
+
+/// A sound entry.
+struct Entry {
+    header: LogHeader,
+    bytes: Vec<u8>,
+}
+
+/// The whole log in memory.
+struct Log {
+    bytes: Vec<u8>,
+    id: Guid,
+    /// Bytes that may still be checksummed.
+    patience: usize,
+    /// Where sound entries lie, and how long they are.
+    seen: HashMap<usize, Option<(u64, usize, usize)>>,
+}
+
+/// What the log of a file asks for; nothing when it is empty.
+pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
+    if header.log == super::layout::NO_GUID {
+        return Ok(Replay::default());
+    }
+    let length = header.log_length.get();
+    if length > MAX_LOG {
+        let reason = format!("its log has {} MiB, and {} MiB are read at most", length >> 20, MAX_LOG >> 20);
+        return Err(Flaw::unsupported(reason, "replay it where the image was made"));
+    }
+    let mut bytes = vec![0; length as usize];
+    file.read(&mut bytes, header.log_offset.get())?;
+    let patience = bytes.len() * PATIENCE;
+    let mut log = Log { bytes, id: header.log, patience, seen: HashMap::new() };
+    let Some(sequence) = log.active_sequence()? else {
+        if log.seen.values().any(Option::is_some) {
+            return Err(Flaw::damaged("its log has entries, but no complete sequence of them"));
+        }
+        // Begun, and nothing written: whoever made it was stopped before it changed anything.
+        return Ok(Replay::default());
+    };
+    log.collect(&sequence, file.len()?)
+}
+
+impl Log {
+    /// Positions of the entries of the active sequence.
+    fn active_sequence(&mut self) -> Result<Option<Vec<usize>>, Flaw> {
+        let mut best: Option<(u64, Vec<usize>)> = None;
+        let mut at = 0;
+        while at < self.bytes.len() {
+            let run = self.run(at)?;
+            let Some(&(head, _)) = run.last() else {
+                at += SECTOR;
+                continue;
+            };
+            let (number, tail, length) = self.entry(head)?.unwrap_or_default();
+            if let Some(begin) = run.iter().position(|&(position, _)| position == tail)
+                && best.as_ref().is_none_or(|(best, _)| number > *best)
+            {
+                best = Some((number, run[begin..].iter().map(|&(position, _)| position).collect()));
+            }
+            let next = head + length;
+            at = if next > at { next } else { self.bytes.len() };
+        }
+        Ok(best.map(|(_, sequence)| sequence))
+    }
+
+    /// The sound entries from `at` on whose numbers follow each other: position and number.
+    fn run(&mut self, mut at: usize) -> Result<Vec<(usize, u64)>, Flaw> {
+        let mut run: Vec<(usize, u64)> = Vec::new();
+        let mut covered = 0;
+        while let Some((number, _, length)) = self.entry(at)? {
+            let follows = run.last().is_none_or(|&(_, last)| last.checked_add(1) == Some(number));
+            covered += length;
+            if !follows || covered > self.bytes.len() {
+                break;
+            }
+            run.push((at, number));
+            at = (at + length) % self.bytes.len();
+        }
+        Ok(run)
+    }
+
+    /// Number, tail and length of the entry at `at`, if there is a sound one.
+    fn entry(&mut self, at: usize) -> Result<Option<(u64, usize, usize)>, Flaw> {
+        if let Some(known) = self.seen.get(&at) {
+            return Ok(*known);
+        }
+        let found = self.load(at)?.map(|entry| {
+            let header = entry.header;
+            (header.sequence.get(), header.tail.get() as usize, header.length.get() as usize)
+        });
+        self.seen.insert(at, found);
+        Ok(found)
+    }
+
+    fn load(&mut self, at: usize) -> Result<Option<Entry>, Flaw> {
+        let Ok((header, _)) = LogHeader::read_from_prefix(&self.bytes[at..]) else { return Ok(None) };
+        let length = header.length.get() as usize;
+        let plausible = &header.signature == b"loge"
+            && header.log == self.id
+            && header.sequence.get() != 0
+            && length >= SECTOR
+            && length.is_multiple_of(SECTOR)
+            && length <= self.bytes.len()
+            && (header.tail.get() as usize).is_multiple_of(SECTOR);
+        if !plausible {
+            return Ok(None);
+        }
+        self.patience = self
+            .patience
+            .checked_sub(length)
+            .ok_or_else(|| Flaw::damaged("its log consists of entries that overlap each other"))?;
+        let mut bytes = Vec::with_capacity(length);
+        let first = length.min(self.bytes.len() - at);
+        bytes.extend_from_slice(&self.bytes[at..at + first]);
+        bytes.extend_from_slice(&self.bytes[..length - first]);
+        let entry = Entry { header, bytes };
+        Ok((is_sealed(&entry.bytes) && entry.writes().is_some()).then_some(entry))
+    }
+
+    fn collect(&mut self, sequence: &[usize], file: u64) -> Result<Replay, Flaw> {
+        let mut replay = Replay { entries: sequence.len(), ..Replay::default() };
+        self.patience = usize::MAX;
+        for &at in sequence {
+            let Some(entry) = self.load(at)? else { continue };
+            let flushed = entry.header.flushed_file_offset.get();
+            if flushed > file {
+                return Err(Flaw::damaged(format!(
+                    "the file has {file} bytes, but had {flushed} when it was used last"
+                )));
+            }
+            replay.file_length = replay.file_length.max(entry.header.last_file_offset.get());
+            replay.writes.extend(entry.writes().unwrap_or_default());
+        }
+        let end = file.max(replay.file_length);
+        if end > MAX_FILE {
+            return Err(Flaw::damaged("its log asks for a file of impossible length"));
+        }
+        for write in &replay.writes {
+            let length = match write.content {
+                Content::Sector(_) => SECTOR as u64,
+                Content::Zero(length) => length,
+            };
+            // The headers and what comes before them are never logged.
+            if write.offset < super::layout::REGION_TABLES[0]
+                || write.offset.checked_add(length).is_none_or(|last| last > end)
+            {
+                return Err(Flaw::damaged(format!(
+                    "its log changes {length} bytes at {}, where nothing may be",
+                    write.offset
+                )));
+            }
+        }
+        Ok(replay)
+    }
+}
+
+impl Entry {
+    /// Its changes, if its descriptors and sectors are sound.
+    fn writes(&self) -> Option<Vec<Write>> {
+        let count = self.header.descriptors.get() as usize;
+        let begin = size_of::<LogHeader>();
+        let end = count.checked_mul(size_of::<LogDescriptor>())?.checked_add(begin)?;
+        let descriptors = self.bytes.get(begin..end)?;
+        let mut sectors = self.bytes.get(end.next_multiple_of(SECTOR)..)?.chunks_exact(SECTOR);
+        let mut writes = Vec::with_capacity(count);
+        for bytes in descriptors.chunks_exact(size_of::<LogDescriptor>()) {
+            let descriptor = LogDescriptor::read_from_bytes(bytes).ok()?;
+            let offset = descriptor.offset.get();
+            if descriptor.sequence != self.header.sequence || offset % SECTOR as u64 != 0 {
+                return None;
+            }
+            let content = match &descriptor.signature {
+                b"zero" if descriptor.leading.get() % SECTOR as u64 == 0 => {
+                    Content::Zero(descriptor.leading.get())
+                }
+                b"desc" => Content::Sector(self.sector(sectors.next()?, &descriptor)?),
+                _ => return None,
+            };
+            writes.push(Write { offset, content });
+        }
+        Some(writes)
+    }
+
+    /// A data sector: its first and last bytes were replaced by marks and lie in the descriptor.
+    fn sector(&self, raw: &[u8], descriptor: &LogDescriptor) -> Option<Box<[u8; SECTOR]>> {
+        let number = self.header.sequence.get();
+        let marks = (&raw[..4], &raw[4..8], &raw[SECTOR - 4..]);
+        let high = ((number >> 32) as u32).to_le_bytes();
+        let low = (number as u32).to_le_bytes();
+        if marks != (b"data".as_slice(), high.as_slice(), low.as_slice()) {
+            return None;
+        }
+        let mut sector: Box<[u8; SECTOR]> = Box::new(raw.try_into().ok()?);
+        sector[..8].copy_from_slice(&descriptor.leading.get().to_le_bytes());
+        sector[SECTOR - 4..].copy_from_slice(&descriptor.trailing);
+        Some(sector)
+    }
+}

@@ -1,0 +1,219 @@
+//! VHDX ([MS-VHDX]): dynamic, fixed and differencing disks.
+//!
+//! Crash safety rests on order, not on the log: a block's room is durably part of the file and reads as zero before its entry in the block
+//! allocation table is written, the entry is one aligned word, and a flush makes data and entries durable together. So the file is sound
+//! after every write, and whoever reads it after a crash has nothing to replay. Logs that others left are replayed.
+
+mod bat;
+mod header;
+mod layout;
+mod locator;
+mod log;
+mod make;
+mod map;
+mod metadata;
+mod parent;
+mod regions;
+mod report;
+mod space;
+mod structures;
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use synthvm_storage::backend::{Backend, IoError};
+use tracing::{info, warn};
+use vmbus_protocol::Guid;
+
+use crate::OpenOptions;
+use crate::error::{Flaw, OpenError};
+use crate::file::ImageFile;
+use crate::guid::new_guid;
+use bat::{Bat, Entry, State};
+use header::Current;
+use layout::{MIB, SIGNATURE};
+use metadata::Metadata;
+use space::Space;
+use structures::Structures;
+
+pub(crate) use make::{Make, Parent, make};
+pub(crate) use report::Report;
+
+/// An open VHDX.
+#[derive(Debug)]
+pub(crate) struct Vhdx {
+    structures: Structures,
+    metadata: Metadata,
+    bat: Bat,
+    capacity: AtomicU64,
+    parent: Option<Box<Vhdx>>,
+    /// This file and its parents, nearest first.
+    files: Vec<Arc<dyn Backend>>,
+    identity: PathBuf,
+    read_only: bool,
+    writer: Mutex<Writer>,
+    /// The first change has been announced.
+    begun: std::sync::atomic::AtomicBool,
+    /// Changes to structures, and how many of them are durable.
+    changes: AtomicU64,
+    durable: AtomicU64,
+}
+
+/// What changes along with structures.
+#[derive(Debug)]
+struct Writer {
+    current: Current,
+    space: Space,
+}
+
+impl Vhdx {
+    /// Opens the image at `path`, and the parents of a differencing one.
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        Self::open_child(path, options, 0)
+    }
+
+    fn open_child(path: &Path, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
+        let file = ImageFile::open(path, options)?;
+        Self::assemble(file, path, options, depth).map_err(|flaw| flaw.of(path))
+    }
+
+    fn assemble(file: ImageFile, path: &Path, options: &OpenOptions, depth: usize) -> Result<Self, Flaw> {
+        let mut signature = [0; 8];
+        file.read(&mut signature, 0)?;
+        if &signature != SIGNATURE {
+            return Err(Flaw::damaged("it does not begin as a VHDX does"));
+        }
+        let mut current = Current::read(&file)?;
+        let structures = Structures::new(file, &mut current, options.read_only)?;
+        if structures.replayed != 0 {
+            let (entries, read_only) = (structures.replayed, options.read_only);
+            info!(image = %path.display(), entries, in_memory = read_only, "a VHDX was not closed: its log was replayed");
+        }
+        let regions = regions::read(&structures)?;
+        let metadata = metadata::read(&structures, regions.metadata)?;
+        let bat = Bat::read(&structures, regions.bat, &metadata)?;
+        let mut used = vec![
+            (0, MIB, "the header"),
+            (regions.bat.offset, regions.bat.length, "the block allocation table"),
+        ];
+        used.push((regions.metadata.offset, regions.metadata.length, "the metadata"));
+        used.extend(regions.others.iter().map(|region| (region.offset, region.length, "a region")));
+        if current.header.log_length.get() != 0 {
+            used.push((current.header.log_offset.get(), current.header.log_length.get().into(), "the log"));
+        }
+        add_blocks(&bat, &metadata, &mut used)?;
+        let space = Space::new(used, structures.length)?;
+        let parent = parent::open(path, &metadata, options, depth)?;
+        let files = [structures.file.raw()].into_iter().chain(parent.iter().flat_map(|parent| &parent.files));
+        Ok(Self {
+            files: files.cloned().collect(),
+            capacity: AtomicU64::new(metadata.capacity),
+            identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
+            read_only: options.read_only,
+            writer: Mutex::new(Writer { current, space }),
+            begun: false.into(),
+            changes: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            structures,
+            metadata,
+            bat,
+            parent,
+        })
+    }
+
+    /// Which state of the disk's content this is.
+    fn data_id(&self) -> Guid {
+        self.lock().current.header.data_write
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before the first change: children and copies of the old state can tell, and free room reads as zero.
+    fn begin(&self, writer: &mut Writer) -> Result<(), IoError> {
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let Writer { current, space } = writer;
+        space.clean(&self.structures.file)?;
+        let (file_write, data_write) = (new_guid()?, new_guid()?);
+        current.update(&self.structures.file, |header| {
+            header.file_write = file_write;
+            header.data_write = data_write;
+        })?;
+        self.begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Changes what a block is.
+    fn set(&self, block: u64, entry: Entry) -> Result<(), IoError> {
+        self.bat.set(&self.structures, block, entry)?;
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Cuts off unused room at the file's end. Bytes that it had.
+    pub(crate) fn trim(self) -> Result<u64, IoError> {
+        self.lock().space.trim(&self.structures.file)
+    }
+
+    fn identity_bytes(&self) -> &[u8] {
+        self.identity.as_os_str().as_bytes()
+    }
+}
+
+impl Drop for Vhdx {
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.begun.load(Ordering::Acquire)
+            && let Err(error) = self
+                .structures
+                .file
+                .sync()
+                .map_err(IoError::from)
+                .and_then(|()| writer.space.trim(&self.structures.file).map(|_| ()))
+        {
+            warn!(image = %self.identity.display(), %error, "a VHDX could not be closed properly");
+        }
+    }
+}
+
+/// Adds where the blocks lie, and refuses entries that make no sense.
+fn add_blocks(bat: &Bat, metadata: &Metadata, used: &mut Vec<space::Used>) -> Result<(), Flaw> {
+    let blocks = metadata.capacity.div_ceil(metadata.block_size);
+    let ratio = metadata.chunk_ratio();
+    let differencing = metadata.parent.is_some();
+    for block in 0..blocks {
+        let entry = bat.block(block);
+        match entry.state() {
+            Some(State::NotPresent | State::Zero) => {}
+            Some(State::Present) => used.push((entry.offset(), metadata.block_size, "a block")),
+            Some(State::Partial) if differencing => {
+                used.push((entry.offset(), metadata.block_size, "a block"));
+                if bat.bitmap(block).state() != Some(State::Present) {
+                    return Err(Flaw::damaged(format!("block {block} has no sector bitmap")));
+                }
+            }
+            Some(State::Partial) | None => {
+                return Err(Flaw::damaged(format!("block {block} has the entry {:#x}", entry.0)));
+            }
+        }
+        if differencing && block % ratio == 0 {
+            let bitmap = bat.bitmap(block);
+            match bitmap.state() {
+                Some(State::NotPresent) => {}
+                Some(State::Present) => used.push((bitmap.offset(), MIB, "a sector bitmap")),
+                _ => {
+                    return Err(Flaw::damaged(format!(
+                        "the bitmap of block {block} has the entry {:#x}",
+                        bitmap.0
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}

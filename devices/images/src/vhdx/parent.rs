@@ -1,0 +1,54 @@
+//! The parents of a differencing image.
+
+use std::path::Path;
+
+use super::Vhdx;
+use super::metadata::Metadata;
+use crate::OpenOptions;
+use crate::error::{Flaw, OpenError};
+
+/// Longest chain of parents.
+pub(crate) const MAX_DEPTH: usize = 32;
+
+/// Opens the parent of the image at `path`, if it has one, to be read only.
+pub(super) fn open(
+    path: &Path,
+    child: &Metadata,
+    options: &OpenOptions,
+    depth: usize,
+) -> Result<Option<Box<Vhdx>>, Flaw> {
+    let Some(locator) = &child.parent else { return Ok(None) };
+    if depth >= MAX_DEPTH {
+        let reason = format!("its chain of parents is longer than {MAX_DEPTH}, or runs in a circle");
+        return Err(Flaw::Parent(reason));
+    }
+    let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = folder.parent().unwrap_or(Path::new("/"));
+    let candidates = match &options.parent {
+        Some(parent) => vec![parent.clone()],
+        None => locator.candidates(folder),
+    };
+    let Some(found) = candidates.iter().find(|path| path.exists()) else {
+        let names: Vec<String> = candidates.iter().map(|path| format!("'{}'", path.display())).collect();
+        return Err(Flaw::Parent(format!(
+            "it is not there (looked for {}); put it back, or say where it is with parent=PATH",
+            names.join(", ")
+        )));
+    };
+    let parent_options = OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
+    let parent = Vhdx::open_child(found, &parent_options, depth + 1).map_err(|error| match error {
+        // Said of the nearest image that has the trouble; those above only pass it on.
+        OpenError::Parent { reason, .. } => Flaw::Parent(reason),
+        other => Flaw::Parent(other.to_string()),
+    })?;
+    if !locator.linkages().contains(&parent.data_id()) {
+        return Err(Flaw::Parent(format!(
+            "'{}' was changed since this image was made from it, so that the two do not fit any more; restore the parent from a copy",
+            found.display()
+        )));
+    }
+    if parent.metadata.sector != child.sector {
+        return Err(Flaw::Parent(format!("'{}' has sectors of another size", found.display())));
+    }
+    Ok(Some(Box::new(parent)))
+}

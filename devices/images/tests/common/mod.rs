@@ -1,0 +1,94 @@
+//! What several tests of images need.
+
+#![allow(dead_code, reason = "each test uses some of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use synthvm_storage::backend::conformance::one;
+use synthvm_storage::backend::{Backend, Operation};
+
+/// A folder for one test, gone when dropped.
+pub(crate) struct Folder {
+    path: PathBuf,
+    count: AtomicU32,
+}
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("synthvm-images-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self { path, count: AtomicU32::new(0) }
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A new path that ends in `name`.
+    pub(crate) fn unique(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{}-{name}", self.count.fetch_add(1, Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Runs a program of qemu-utils to its end and gives back what it printed.
+///
+/// # Panics
+/// It failed, or it is not installed: `cargo xtask test` installs it.
+pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| {
+        panic!("{program}: {error}; install it with: apt-get install qemu-utils (cargo xtask test does)")
+    });
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}\n{errors}", output.status);
+    text
+}
+
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+pub(crate) fn write(backend: &Arc<dyn Backend>, offset: u64, bytes: Vec<u8>) {
+    one(&mut *backend.queue().unwrap(), Operation::Write { fua: false }, offset, bytes).unwrap();
+}
+
+pub(crate) fn read(backend: &Arc<dyn Backend>, offset: u64, length: usize) -> Vec<u8> {
+    one(&mut *backend.queue().unwrap(), Operation::Read, offset, vec![0xA5; length]).unwrap()
+}
+
+pub(crate) fn flush(backend: &Arc<dyn Backend>) {
+    one(&mut *backend.queue().unwrap(), Operation::Flush, 0, Vec::new()).unwrap();
+}
+
+/// Numbers that are the same each time.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).take(length).collect()
+    }
+}

@@ -1,0 +1,236 @@
+//! A writer is killed at random moments: the image opens, and holds what was promised.
+//!
+//! Each round starts a child process that writes a script of steps and says which are done and which are flushed, and kills it somewhere.
+
+mod common;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use common::{Folder, Random, flush, qemu, read, text, write};
+use synthvm_images::{CreateOptions, Format, OpenOptions, check, create, open};
+use synthvm_storage::backend::conformance::over;
+use synthvm_storage::backend::{Backend, Operation};
+
+const SIZE: u64 = 32 << 20;
+const SECTOR: u64 = 512;
+
+/// One change, the same in parent and child process.
+struct Step {
+    /// Zeroes, and how; else data.
+    clear: Option<Operation>,
+    first: u64,
+    sectors: u64,
+    flush: bool,
+}
+
+impl Step {
+    fn number(seed: u64, number: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
+        let clear = match random.below(10) {
+            0 => Some(Operation::Discard),
+            1 => Some(Operation::WriteZeroes { unmap: true }),
+            2 => Some(Operation::WriteZeroes { unmap: false }),
+            _ => None,
+        };
+        // Whole blocks are given back now and then.
+        let (first, sectors) = match clear {
+            Some(_) if random.below(2) == 0 => (random.below(SIZE >> 20) << 11, 1 << 11),
+            _ => {
+                let sectors = 1 + random.below(64);
+                (random.below(SIZE / SECTOR - sectors), sectors)
+            }
+        };
+        Self { clear, first, sectors, flush: random.below(5) == 0 }
+    }
+
+    /// What a sector holds after this step.
+    fn value(&self, number: u64) -> u64 {
+        if self.clear.is_some() { 0 } else { number + 1 }
+    }
+}
+
+fn content(sector: u64, value: u64) -> Vec<u8> {
+    let word = if value == 0 { 0 } else { value << 32 | sector };
+    word.to_le_bytes().repeat(SECTOR as usize / 8)
+}
+
+/// The child: not a test of its own.
+#[test]
+#[ignore = "runs in a process that the other tests start and kill"]
+fn writer() {
+    let variable = |name: &str| std::env::var(name).unwrap();
+    let number = |name: &str| variable(name).parse::<u64>().unwrap();
+    let image = open(Path::new(&variable("IMAGE")), &OpenOptions::default()).unwrap();
+    let mut output = std::io::stdout().lock();
+    for step_number in number("STEP").. {
+        let step = Step::number(number("SEED"), step_number);
+        let offset = step.first * SECTOR;
+        match step.clear {
+            Some(operation) => {
+                over(&mut *image.queue().unwrap(), operation, offset, step.sectors * SECTOR).unwrap();
+            }
+            None => {
+                let sectors = step.first..step.first + step.sectors;
+                write(
+                    &image,
+                    offset,
+                    sectors.flat_map(|sector| content(sector, step.value(step_number))).collect(),
+                );
+            }
+        }
+        writeln!(output, "@done {step_number}").unwrap();
+        output.flush().unwrap();
+        if step.flush {
+            flush(&image);
+            writeln!(output, "@flushed {step_number}").unwrap();
+            output.flush().unwrap();
+        }
+    }
+}
+
+/// Starts the child at `step` and kills it after so many words from it. What it did: the last step done, and the last flushed.
+fn run_and_kill(path: &Path, seed: u64, step: u64, words: u64) -> (Option<u64>, Option<u64>) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])
+        .envs([("IMAGE", text(path)), ("SEED", &seed.to_string()), ("STEP", &step.to_string())])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut done, mut flushed, mut seen) = (None, None, 0);
+    while let Some(Ok(line)) = lines.next() {
+        // The harness's own words may stand before the first one.
+        let Some((_, word)) = line.split_once('@') else { continue };
+        match word.split_once(' ').unwrap() {
+            ("done", number) => done = Some(number.parse().unwrap()),
+            (_, number) => flushed = Some(number.parse().unwrap()),
+        }
+        seen += 1;
+        if seen == words {
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    assert!(seen >= words, "the writer ended by itself after {seen} words");
+    (done, flushed)
+}
+
+/// What is promised of an image.
+#[derive(Clone, Copy, PartialEq)]
+enum Promise {
+    /// All that was done is there.
+    Done,
+    /// All that was flushed is there.
+    Flushed,
+}
+
+/// What each sector holds, as values; those that are not sure may hold one of several.
+struct Expected {
+    sure: Vec<u64>,
+    open: HashMap<u64, Vec<u64>>,
+}
+
+impl Expected {
+    fn apply(&mut self, seed: u64, number: u64, sure: bool) {
+        let step = Step::number(seed, number);
+        for sector in step.first..step.first + step.sectors {
+            if sure {
+                self.sure[sector as usize] = step.value(number);
+            } else {
+                let before = self.sure[sector as usize];
+                self.open.entry(sector).or_insert_with(|| vec![before]).push(step.value(number));
+            }
+        }
+    }
+
+    /// Compares, and takes what it found for sure.
+    fn settle(&mut self, bytes: &[u8]) {
+        for (sector, found) in bytes.chunks_exact(SECTOR as usize).enumerate() {
+            let allowed = self.open.remove(&(sector as u64)).unwrap_or_else(|| vec![self.sure[sector]]);
+            let value = allowed.iter().find(|&&value| content(sector as u64, value) == found);
+            let word = u64::from_le_bytes(found[..8].try_into().unwrap());
+            self.sure[sector] =
+                *value.unwrap_or_else(|| panic!("sector {sector}: {word:#x} is none of {allowed:x?}"));
+        }
+    }
+}
+
+fn whole(image: &Arc<dyn Backend>) -> Vec<u8> {
+    (0..SIZE >> 20).flat_map(|index| read(image, index << 20, 1 << 20)).collect()
+}
+
+fn kill_many_times(
+    name: &str,
+    options: &CreateOptions,
+    qemu_format: Option<&str>,
+    promise: Promise,
+    rounds: u64,
+) {
+    let folder = Folder::new();
+    let path = folder.join(name);
+    create(&path, options).unwrap();
+    let seed = 0xC0FFEE;
+    let mut expected = Expected { sure: vec![0; (SIZE / SECTOR) as usize], open: HashMap::new() };
+    let mut random = Random(seed);
+    let mut next = 0;
+    for round in 0..rounds {
+        let (done, flushed) = run_and_kill(&path, seed, next, 1 + random.below(80));
+        let safe = if promise == Promise::Done { done } else { flushed };
+        // The one after the last may have been under way.
+        let end = done.map_or(next, |done| done + 1);
+        for number in next..=end {
+            expected.apply(seed, number, safe.is_some_and(|safe| number <= safe));
+        }
+        next = end + 1;
+        let report = check(&path, None, false).unwrap();
+        assert!(report.is_sound(), "round {round}: {report}");
+        let image = open(&path, &OpenOptions::reading(None)).unwrap();
+        let bytes = whole(&image);
+        drop(image);
+        expected.settle(&bytes);
+        if let Some(format) = qemu_format {
+            // QEMU agrees, whatever it finds: leaks are no errors (3), anything else is.
+            let checked =
+                Command::new("qemu-img").args(["check", "-f", format, text(&path)]).output().unwrap();
+            assert!(matches!(checked.status.code(), Some(0 | 3)), "round {round}: {checked:?}");
+            let back = folder.join("back.raw");
+            qemu("qemu-img", &["convert", "-f", format, "-O", "raw", text(&path), text(&back)]);
+            assert!(std::fs::read(&back).unwrap() == bytes, "round {round}");
+        }
+    }
+}
+
+#[test]
+fn test_dynamic_vhdx_keeps_all_that_was_done_when_its_writer_is_killed() {
+    let options = CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) };
+    kill_many_times("killed.vhdx", &options, Some("vhdx"), Promise::Done, 30);
+}
+
+#[test]
+fn test_differencing_vhdx_keeps_all_that_was_done_when_its_writer_is_killed() {
+    let folder = Folder::new();
+    let parent = folder.join("parent.vhdx");
+    create(&parent, &CreateOptions::new(Format::Vhdx, SIZE)).unwrap();
+    let options = CreateOptions {
+        size: None,
+        parent: Some(parent),
+        block_size: Some(1 << 20),
+        ..CreateOptions::new(Format::Vhdx, 0)
+    };
+    kill_many_times("child.vhdx", &options, None, Promise::Done, 10);
+}
+
+#[test]
+fn test_qcow2_keeps_all_that_was_flushed_when_its_writer_is_killed() {
+    kill_many_times(
+        "killed.qcow2",
+        &CreateOptions::new(Format::Qcow2, SIZE),
+        Some("qcow2"),
+        Promise::Flushed,
+        15,
+    );
+}
