@@ -17,6 +17,8 @@ use crate::error::OpenError;
 pub(crate) struct ImageFile {
     raw: Arc<dyn Backend>,
     cached: File,
+    #[cfg(test)]
+    faults: Option<synthvm_storage::backend::conformance::FaultPlan>,
 }
 
 impl ImageFile {
@@ -30,7 +32,42 @@ impl ImageFile {
             .write(!options.read_only)
             .open(link)
             .map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
-        Ok(Self { raw: Arc::new(raw), cached })
+        Ok(Self {
+            raw: Arc::new(raw),
+            cached,
+            #[cfg(test)]
+            faults: None,
+        })
+    }
+
+    /// Has every access fail as `plan` says, to structures and to the disk's bytes. A lost flush stays lost.
+    #[cfg(test)]
+    pub(crate) fn fail(&mut self, plan: &synthvm_storage::backend::conformance::FaultPlan) {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        use synthvm_storage::backend::{Fault, Faulty, Operation};
+        let (judge, lost) = (plan.clone(), AtomicBool::new(false));
+        self.raw = Arc::new(Faulty::new(Arc::clone(&self.raw), move |request| {
+            let is_flush = request.operation == Operation::Flush;
+            match judge.strike() {
+                _ if is_flush && lost.load(Ordering::Relaxed) => Fault::Fail(IoError::FlushLost),
+                Ok(()) => Fault::None,
+                Err(error) => {
+                    lost.fetch_or(is_flush, Ordering::Relaxed);
+                    Fault::Fail(error)
+                }
+            }
+        }));
+        self.faults = Some(plan.clone());
+    }
+
+    /// Before each change of structures.
+    fn strike(&self) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(Err(error)) = self.faults.as_ref().map(|plan| plan.strike()) {
+            let code = if let IoError::Os(code) = error { code } else { libc::ENOSPC };
+            return Err(io::Error::from_raw_os_error(code));
+        }
+        Ok(())
     }
 
     /// The file's bytes as a medium.
@@ -57,16 +94,19 @@ impl ImageFile {
 
     /// Writes all of `bytes`; survives this process, and the machine after [`Self::sync`].
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.strike()?;
         self.cached.write_all_at(bytes, offset)
     }
 
     /// Everything written and the file's length become durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
+        self.strike()?;
         self.cached.sync_all()
     }
 
     /// Makes the file `length` bytes long, at least as long as it is.
     pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
+        self.strike()?;
         self.raw.resize(length)
     }
 
@@ -83,6 +123,7 @@ impl ImageFile {
         if length == 0 {
             return Ok(true);
         }
+        self.strike()?;
         let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let (offset, length) = (offset.try_into(), length.try_into());
         let (Ok(offset), Ok(length)) = (offset, length) else { return Err(IoError::Os(libc::EINVAL)) };

@@ -17,6 +17,8 @@ mod regions;
 mod report;
 mod space;
 mod structures;
+#[cfg(test)]
+mod tests;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
