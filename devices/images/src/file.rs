@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+#[cfg(test)]
+use synthvm_storage::backend::conformance::FaultPlan;
 use synthvm_storage::backend::{Backend, IoError, RawFile};
 
 use crate::OpenOptions;
@@ -18,7 +20,7 @@ pub(crate) struct ImageFile {
     raw: Arc<dyn Backend>,
     cached: File,
     #[cfg(test)]
-    faults: Option<synthvm_storage::backend::conformance::FaultPlan>,
+    faults: Option<FaultPlan>,
 }
 
 impl ImageFile {
@@ -42,7 +44,7 @@ impl ImageFile {
 
     /// Has every access fail as `plan` says, to structures and to the disk's bytes. A lost flush stays lost.
     #[cfg(test)]
-    pub(crate) fn fail(&mut self, plan: &synthvm_storage::backend::conformance::FaultPlan) {
+    pub(crate) fn fail(&mut self, plan: &FaultPlan) {
         use std::sync::atomic::{AtomicBool, Ordering};
         use synthvm_storage::backend::{Fault, Faulty, Operation};
         let (judge, lost) = (plan.clone(), AtomicBool::new(false));
@@ -63,7 +65,7 @@ impl ImageFile {
     /// Before each change of structures.
     fn strike(&self) -> io::Result<()> {
         #[cfg(test)]
-        if let Some(Err(error)) = self.faults.as_ref().map(|plan| plan.strike()) {
+        if let Some(Err(error)) = self.faults.as_ref().map(FaultPlan::strike) {
             let code = if let IoError::Os(code) = error { code } else { libc::ENOSPC };
             return Err(io::Error::from_raw_os_error(code));
         }

@@ -1,6 +1,6 @@
 //! Errors at every access to the file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use synthvm_storage::backend::Backend;
@@ -12,25 +12,25 @@ use crate::file::ImageFile;
 use crate::mapped::Mapped;
 use crate::{CreateOptions, Format, OpenOptions, create};
 
-fn failing(path: PathBuf, plan: &FaultPlan, parent: Option<PathBuf>) -> Arc<dyn Backend> {
+fn failing(path: &Path, plan: &FaultPlan, parent: Option<PathBuf>) -> Arc<dyn Backend> {
     let options = CreateOptions {
         size: parent.is_none().then_some(CAPACITY),
         parent,
         block_size: Some(1 << 20),
         ..CreateOptions::new(Format::Vhdx, CAPACITY)
     };
-    let _ = std::fs::remove_file(&path);
-    create(&path, &options).unwrap();
-    let mut file = ImageFile::open(&path, &OpenOptions::default()).unwrap();
+    let _ = std::fs::remove_file(path);
+    create(path, &options).unwrap();
+    let mut file = ImageFile::open(path, &OpenOptions::default()).unwrap();
     file.fail(plan);
-    Arc::new(Mapped::new(Arc::new(Vhdx::assemble(file, &path, &OpenOptions::default(), 0).unwrap())))
+    Arc::new(Mapped::new(Arc::new(Vhdx::assemble(file, path, &OpenOptions::default(), 0).unwrap())))
 }
 
 #[test]
 fn test_dynamic_vhdx_stands_every_error_of_its_file() {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.vhdx");
-    check_faults(|plan| failing(path.clone(), plan, None));
+    check_faults(|plan| failing(&path, plan, None));
 }
 
 #[test]
@@ -39,5 +39,5 @@ fn test_differencing_vhdx_stands_every_error_of_its_file() {
     let parent = folder.as_path().join("parent.vhdx");
     create(&parent, &CreateOptions::new(Format::Vhdx, CAPACITY)).unwrap();
     let path = folder.as_path().join("disk.vhdx");
-    check_faults(|plan| failing(path.clone(), plan, Some(parent.clone())));
+    check_faults(|plan| failing(&path, plan, Some(parent.clone())));
 }
