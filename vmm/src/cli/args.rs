@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use synthvm_images::Format;
+
 use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 
 /// Runs stock Linux and Windows guests on KVM with Hyper-V's synthetic devices.
@@ -29,8 +31,10 @@ pub(super) enum Command {
     Inspect(InspectArgs),
     /// Tells a running machine what to do
     Control(ControlArgs),
-    /// Adds, removes and resizes the disks of a running machine
+    /// Adds, removes and enlarges the disks of a running machine, and changes its discs
     Disk(DiskArgs),
+    /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
+    Image(ImageArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -51,7 +55,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
 pub(super) struct RunArgs {
-    /// TOML file that describes the machine; flags override it, --disk adds to it
+    /// TOML file that describes the machine; flags override it, --disk and --dvd add to it
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
@@ -75,9 +79,13 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "How large", allow_negative_numbers = true)]
     cpus: Option<String>,
 
-    /// Adds a VMBus disk: PATH, or keys: path, readonly=on|off, controller=0..15, lun=0..63, id, serial, block-size=512|4096
+    /// Adds a VMBus disk: PATH, or keys: path, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
+    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
+    /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty
+    #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
+    dvd: Vec<String>,
 
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
@@ -138,9 +146,16 @@ impl RunArgs {
         ];
         let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         let disks = self.disk.iter().map(|text| ("disk", text.clone()));
+        let dvds = self.dvd.iter().map(|text| ("dvd", text.clone()));
         let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
         let switch = self.hugepages.then(|| ("hugepages", String::new()));
-        single.chain(disks).chain(hyperv).chain(switch).map(|(key, text)| Flag { key, text }).collect()
+        single
+            .chain(disks)
+            .chain(dvds)
+            .chain(hyperv)
+            .chain(switch)
+            .map(|(key, text)| Flag { key, text })
+            .collect()
     }
 }
 
@@ -200,6 +215,7 @@ Examples:
   synthvm disk add vm.sock path=data.img,controller=1,id=data,readonly=on
   synthvm disk resize vm.sock data 20G
   synthvm disk remove vm.sock 0:1
+  synthvm disk insert vm.sock dvd tools.iso
 
 Exit status 0 if it was done, 1 if the machine refused, 2 if the command line is wrong.";
 
@@ -230,7 +246,7 @@ pub(super) enum DiskVerb {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Changes a disk's size and its image's, and tells the guest
+    /// Makes a disk and its image larger, and tells the guest
     Resize {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -241,10 +257,141 @@ pub(super) enum DiskVerb {
         /// The new size: 20G, 512M
         #[arg(value_name = "SIZE")]
         size: ByteSize,
-        /// Lets it become smaller: what lies beyond is lost
-        #[arg(long)]
-        shrink: bool,
     },
+    /// Puts a disc into a DVD drive, in place of one that may be there
+    Insert {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The drive's id, or CONTROLLER:LUN
+        #[arg(value_name = "ID")]
+        id: String,
+        /// The disc: an ISO image
+        #[arg(value_name = "FILE")]
+        path: PathBuf,
+    },
+    /// Takes the disc out of a DVD drive
+    Eject {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The drive's id, or CONTROLLER:LUN
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Also when the guest uses it and has locked the tray
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+const IMAGE_EXAMPLES: &str = "\
+Sizes are 512M, 20G or bytes, in powers of 1024. An image that is being made is there complete or not at all.
+
+Examples:
+  synthvm image create disk.vhdx --size 20G
+  synthvm image create snapshot.vhdx --parent disk.vhdx
+  synthvm image convert disk.qcow2 disk.vhdx
+  synthvm image info disk.vhdx
+  synthvm image check disk.vhdx --repair
+
+Exit status 0 if it was done, 1 if `check` found damage, 2 if the command line is wrong, 4 if a file cannot be used.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = IMAGE_EXAMPLES)]
+pub(super) struct ImageArgs {
+    #[command(subcommand)]
+    pub(super) verb: ImageVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageVerb {
+    /// Makes a new image
+    Create(CreateArgs),
+    /// Copies an image into a new one of any format; what is zero takes no room
+    Convert(ConvertArgs),
+    /// Tells what an image is, parents included
+    Info(InfoArgs),
+    /// Checks an image's structures
+    Check(CheckArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CreateArgs {
+    /// The image to make
+    #[arg(value_name = "FILE")]
+    pub(super) path: PathBuf,
+    /// Size of the disk; not needed with --parent
+    #[arg(long, value_name = "SIZE")]
+    pub(super) size: Option<ByteSize>,
+    /// raw, vhdx, vhd or qcow2 [default: as the file's name says]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
+    /// Takes up all its room at once
+    #[arg(long)]
+    pub(super) fixed: bool,
+    /// Room is taken up in such pieces [default: 32M in vhdx, 64K in qcow2]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) block_size: Option<ByteSize>,
+    /// Logical sector size in bytes, 512 or 4096 [default: 512]
+    #[arg(long, value_name = "BYTES")]
+    pub(super) sector_size: Option<u32>,
+    /// The new image holds only what differs from this one, which must not change any more
+    #[arg(long, value_name = "FILE")]
+    pub(super) parent: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ConvertArgs {
+    /// The image to read
+    #[arg(value_name = "FILE")]
+    pub(super) source: PathBuf,
+    /// The image to make
+    #[arg(value_name = "NEW")]
+    pub(super) target: PathBuf,
+    /// Format of the new image [default: as its name says]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
+    /// Format of the image to read [default: as its name and content say]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) source_format: Option<Format>,
+    /// Where the parent of the image to read lies, if it was moved
+    #[arg(long, value_name = "FILE")]
+    pub(super) parent: Option<PathBuf>,
+    /// The new image takes up all its room at once
+    #[arg(long)]
+    pub(super) fixed: bool,
+    /// Room is taken up in such pieces [default: 32M in vhdx, 64K in qcow2]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) block_size: Option<ByteSize>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InfoArgs {
+    /// The image
+    #[arg(value_name = "FILE")]
+    pub(super) path: PathBuf,
+    /// Its format [default: as its name and content say]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
+    /// Prints JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// The image; nobody may use it meanwhile
+    #[arg(value_name = "FILE")]
+    pub(super) path: PathBuf,
+    /// Its format [default: as its name and content say]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
+    /// Puts right what can be without losing anything
+    #[arg(long)]
+    pub(super) repair: bool,
+    /// Prints JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[cfg(test)]

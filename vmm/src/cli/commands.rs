@@ -76,7 +76,7 @@ fn style() -> Style {
     if is_colourful() { Style::Terminal } else { Style::Plain }
 }
 
-fn json<T: serde::Serialize>(value: &T, pretty: bool) -> Result<String, Failure> {
+pub(super) fn json<T: serde::Serialize>(value: &T, pretty: bool) -> Result<String, Failure> {
     let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     text.map(|text| text + "\n").map_err(|error| Failure::new(Exit::Internal, &error))
 }

@@ -1,6 +1,6 @@
 //! `synthvm disk`: the disks of a running machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::args::DiskVerb;
 use super::commands::print;
@@ -12,17 +12,18 @@ pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
     match verb {
         DiskVerb::Add { socket, disk } => add(&socket, &disk),
         DiskVerb::Remove { socket, id } => change(&socket, &Request::DiskRemove { id }),
-        DiskVerb::Resize { socket, id, size, shrink } => {
-            change(&socket, &Request::DiskResize { id, size, shrink })
+        DiskVerb::Resize { socket, id, size } => change(&socket, &Request::DiskResize { id, size }),
+        DiskVerb::Insert { socket, id, path } => {
+            let path = absolute(&path)?;
+            change(&socket, &Request::DiskInsert { id, path })
         }
+        DiskVerb::Eject { socket, id, force } => change(&socket, &Request::DiskEject { id, force }),
     }
 }
 
 fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
     let mut disk: DiskConfig = text.parse()?;
-    // The machine may have been started elsewhere.
-    disk.path = std::path::absolute(&disk.path)
-        .map_err(|error| Failure::text(Exit::Usage, format!("disk {text}: {error}")))?;
+    disk.path = absolute(&disk.path)?;
     let path = disk.path.display().to_string();
     let place: DiskPlace = Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
     let DiskPlace { id, controller, lun } = place;
@@ -33,4 +34,10 @@ fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
 fn change(socket: &Path, request: &Request) -> Result<Exit, Failure> {
     Client::connect(socket)?.request(request)?;
     Ok(Exit::Success)
+}
+
+/// The machine may have been started elsewhere.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path)
+        .map_err(|error| Failure::text(Exit::Usage, format!("{}: {error}", path.display())))
 }

@@ -1,5 +1,6 @@
 //! The whole machine: disks, KVM, bus, remote control; run to its end, and let go of in order.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
 use crate::config::{TestDevice, VmConfig};
 use crate::control::{ControlServer, ControlSocket, ControlTarget, StopSignals};
-use crate::disks::DiskSet;
+use crate::disks::{DiskError, DiskSet};
 use crate::hyperv::HypercallHandler;
 use crate::machine::{self, Machine};
 
@@ -99,11 +100,18 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 /// The disks: opened, and locked for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let disks = DiskSet::new(config.cpus);
+    let refuse = |option: &str, path: Option<&Path>, error: &DiskError| {
+        let failure = Failure::new(Exit::Input, error);
+        Failure::text(
+            Exit::Input,
+            format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()),
+        )
+    };
     for disk in &config.disks {
-        disks.add(disk).map_err(|error| {
-            let failure = Failure::new(Exit::Input, &error);
-            Failure::text(Exit::Input, format!("--disk {}: {failure}", disk.path.display()))
-        })?;
+        disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), &error))?;
+    }
+    for dvd in &config.dvds {
+        disks.add_dvd(dvd).map_err(|error| refuse("dvd", dvd.path.as_deref(), &error))?;
     }
     Ok(disks)
 }

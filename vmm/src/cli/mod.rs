@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod disk;
 mod exit;
+mod image;
 mod launch;
 mod log;
 mod run;
@@ -37,6 +38,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Inspect(inspect) => commands::inspect(&inspect),
         Command::Control(control) => commands::control(&control),
         Command::Disk(disk) => disk::disk(disk.verb),
+        Command::Image(image) => image::image(&image.verb),
     };
     result.unwrap_or_else(|failure| {
         failure.print();

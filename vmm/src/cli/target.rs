@@ -1,5 +1,6 @@
 //! A running machine as the control socket and the stop signals see it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -83,7 +84,15 @@ impl ControlTarget for Target {
         self.parts.disks.remove(id).map_err(|error| error.to_string())
     }
 
-    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
-        self.parts.disks.resize(id, size, shrink).map_err(|error| error.to_string())
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
+        self.parts.disks.resize(id, size).map_err(|error| error.to_string())
+    }
+
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {
+        self.parts.disks.insert(id, path).map_err(|error| error.to_string())
+    }
+
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
+        self.parts.disks.eject(id, force).map_err(|error| error.to_string())
     }
 }

@@ -19,14 +19,21 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     check_ports(config).map_err(|(key, message)| at(key, message))?;
     check_hyperv(config).map_err(|message| at("hyperv", message))?;
 
-    let places = match root.get("disk").map(|node| &node.value) {
-        Some(Value::List(nodes)) => nodes.as_slice(),
-        _ => &[],
-    };
-    complete_disks(&mut config.disks).map_err(|(index, message)| {
+    let place = |(key, index, message): UnitError| {
         let error = ConfigError::new(message);
+        let places = match root.get(key).map(|node| &node.value) {
+            Some(Value::List(nodes)) => nodes.as_slice(),
+            _ => &[],
+        };
         places.get(index).map_or(error.clone(), |node| node.place(error))
-    })
+    };
+    for (index, disk) in config.disks.iter().enumerate() {
+        check_names(disk).map_err(|message| place(("disk", index, message)))?;
+    }
+    for (index, dvd) in config.dvds.iter().enumerate() {
+        check_id(dvd.id.as_deref()).map_err(|message| place(("dvd", index, message)))?;
+    }
+    give_places(config).map_err(place)
 }
 
 fn check_memory(config: &VmConfig) -> Result<(), String> {
@@ -90,7 +97,8 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
         ));
     }
     let synic = hyperv.offers(super::HypervOption::Synic);
-    if !config.disks.is_empty() && !synic {
+    let has_disks = !config.disks.is_empty() || !config.dvds.is_empty();
+    if has_disks && !synic {
         return Err("the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into());
     }
     if config.test_device.is_some() && !synic {
@@ -99,33 +107,52 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
     Ok(())
 }
 
-type DiskError = (usize, String);
+/// The key, the index in its list, and what is wrong there.
+type UnitError = (&'static str, usize, String);
 
-fn complete_disks(disks: &mut [DiskConfig]) -> Result<(), DiskError> {
+/// A disk or a DVD drive, as far as its place on a controller goes.
+struct Unit<'a> {
+    key: &'static str,
+    index: usize,
+    controller: u32,
+    lun: &'a mut Option<u8>,
+    id: Option<&'a str>,
+}
+
+/// Gives each disk and each drive its LUN.
+fn give_places(config: &mut VmConfig) -> Result<(), UnitError> {
+    let disks = config.disks.iter_mut().enumerate().map(|(index, disk)| {
+        let (controller, lun, id) = (disk.controller, &mut disk.lun, disk.id.as_deref());
+        Unit { key: "disk", index, controller, lun, id }
+    });
+    let dvds = config.dvds.iter_mut().enumerate().map(|(index, dvd)| {
+        let (controller, lun, id) = (dvd.controller, &mut dvd.lun, dvd.id.as_deref());
+        Unit { key: "dvd", index, controller, lun, id }
+    });
+    let units: Vec<_> = disks.chain(dvds).collect();
     let mut taken = BTreeSet::new();
     let mut ids = BTreeSet::new();
-    for (index, disk) in disks.iter().enumerate() {
-        check_names(disk).map_err(|message| (index, message))?;
-        if let Some(id) = &disk.id
-            && !ids.insert(id.clone())
+    for Unit { key, index, controller, lun, id } in &units {
+        if let Some(id) = id
+            && !ids.insert(*id)
         {
-            return Err((index, format!("the id `{id}` is used by another disk")));
+            return Err((key, *index, format!("the id `{id}` is used by another disk")));
         }
-        if let Some(lun) = disk.lun
-            && !taken.insert((disk.controller, lun))
+        if let Some(lun) = lun
+            && !taken.insert((*controller, *lun))
         {
             return Err((
-                index,
-                format!("LUN {lun} on controller {} is used by another disk", disk.controller),
+                key,
+                *index,
+                format!("LUN {lun} on controller {controller} is used by another disk"),
             ));
         }
     }
-    for (index, disk) in disks.iter_mut().enumerate().filter(|(_, disk)| disk.lun.is_none()) {
-        let controller = disk.controller;
+    for Unit { key, index, controller, lun, .. } in units.into_iter().filter(|unit| unit.lun.is_none()) {
         let free = (0..MAX_LUNS).find(|lun| !taken.contains(&(controller, *lun)));
-        let lun = free.ok_or_else(|| (index, full(controller)))?;
-        taken.insert((controller, lun));
-        disk.lun = Some(lun);
+        let free = free.ok_or_else(|| (key, index, full(controller)))?;
+        taken.insert((controller, free));
+        *lun = Some(free);
     }
     Ok(())
 }
@@ -136,12 +163,22 @@ fn full(controller: u32) -> String {
 
 /// What a disk is called must be sayable: to the guest, and to `synthvm inspect`.
 pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
-    let printable = |text: &str| !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7E));
-    if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !printable(serial)) {
+    if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
     }
-    if disk.id.as_deref().is_some_and(|id| id.len() > 64 || !printable(id)) {
-        return Err("an id has 1 to 64 printable ASCII characters".into());
+    check_id(disk.id.as_deref())
+}
+
+/// What a unit is called must be sayable on a command line.
+fn check_id(id: Option<&str>) -> Result<(), String> {
+    match id {
+        Some(id) if id.len() > 64 || !is_printable(id) => {
+            Err("an id has 1 to 64 printable ASCII characters".into())
+        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+fn is_printable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, 0x20..=0x7E))
 }

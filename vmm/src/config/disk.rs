@@ -17,7 +17,7 @@ pub const MAX_LUNS: u8 = 64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
-    /// Raw image file or block device.
+    /// Image file or block device.
     #[serde(deserialize_with = "super::de::host_path")]
     pub path: PathBuf,
     /// The guest may not write, and the image is opened for reading only.
@@ -36,9 +36,58 @@ pub struct DiskConfig {
     /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Logical block size; 512 unless given.
+    /// Logical block size of a raw image or block device; 512 unless given. Other formats say themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block_size: Option<BlockSize>,
+    /// Format of the image; as its name and content say unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<ImageFormat>,
+    /// Whether the host's page cache is used.
     #[serde(default)]
-    pub block_size: BlockSize,
+    pub cache: CacheMode,
+    /// How requests reach the host's kernel.
+    #[serde(default)]
+    pub io: IoMode,
+}
+
+/// Formats of images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ImageFormat {
+    /// The disk's bytes and nothing else.
+    Raw,
+    /// Hyper-V's own format.
+    Vhdx,
+    /// Its forerunner.
+    Vhd,
+    /// QEMU's.
+    Qcow2,
+}
+
+/// Whether data goes through the host's page cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheMode {
+    /// It does.
+    #[default]
+    Writeback,
+    /// It goes straight between the guest's pages and the storage (O_DIRECT).
+    None,
+}
+
+/// How requests reach the host's kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IoMode {
+    /// The best that the kernel offers.
+    #[default]
+    Auto,
+    /// By io_uring.
+    Uring,
+    /// By a few threads for each image.
+    Threads,
+    /// By the thread that serves the channel.
+    Sync,
 }
 
 impl DiskConfig {
@@ -51,7 +100,10 @@ impl DiskConfig {
             lun: None,
             id: None,
             serial: None,
-            block_size: BlockSize::default(),
+            block_size: None,
+            format: None,
+            cache: CacheMode::default(),
+            io: IoMode::default(),
         }
     }
 }
@@ -67,20 +119,19 @@ impl FromStr for DiskConfig {
     }
 }
 
-fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+pub(super) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     super::bounded(deserializer, "a controller's number", 0..=MAX_CONTROLLERS - 1)
 }
 
-fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+pub(super) fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     super::bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1).map(Some)
 }
 
 /// A disk's logical block size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub enum BlockSize {
     /// 512 bytes.
-    #[default]
     B512,
     /// 4096 bytes.
     B4096,

@@ -6,7 +6,9 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{DiskConfig, SerialConfig, VmConfig};
+use synthvm_images::Format;
+
+use super::{BlockSize, DiskConfig, ImageFormat, SerialConfig, VmConfig};
 
 /// An input file that cannot be used: the option at fault, the file, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +49,9 @@ impl VmConfig {
                 return Err(fail("disk", &disk.path, message));
             }
             seen.push((identity, disk.readonly, &disk.path));
+        }
+        for path in self.dvds.iter().filter_map(|dvd| dvd.path.as_deref()) {
+            check_disc(path).map_err(|message| fail("dvd", path, message))?;
         }
         check_port("serial", &self.serial)?;
         check_port("serial2", &self.serial2)
@@ -97,11 +102,15 @@ fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
     }
     let mut file = open(&disk.path, !disk.readonly).map_err(|error| cannot_open(disk, &error))?;
     let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("cannot tell its size: {error}"))?;
-    let block = u64::from(disk.block_size.bytes());
+    let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
     if size == 0 {
         return Err(format!("is empty; give it a size, for example: truncate -s 1G {}", disk.path.display()));
     }
-    if !size.is_multiple_of(block) {
+    let is_raw = disk.format.map_or_else(
+        || Format::of_name(&disk.path).is_none_or(|format| format == Format::Raw),
+        |format| format == ImageFormat::Raw,
+    );
+    if is_raw && !size.is_multiple_of(block) {
         let whole = size.next_multiple_of(block);
         return Err(format!(
             "has {size} bytes, which is not a multiple of {block}; is it a raw image? If so: truncate -s {whole} {}",
@@ -112,6 +121,16 @@ fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
         Kind::BlockDevice => (0, metadata.rdev()),
         Kind::File | Kind::Other(_) => (metadata.dev(), metadata.ino()),
     })
+}
+
+fn check_disc(path: &Path) -> Result<(), String> {
+    let advice = "give an ISO image, or a drive without a path";
+    let cannot = |error: io::Error| format!("cannot open: {error}; {advice}");
+    if let Kind::Other(name) = kind(&std::fs::metadata(path).map_err(cannot)?) {
+        return Err(format!("is {name}; {advice}"));
+    }
+    let size = open(path, false).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(cannot)?;
+    if size == 0 { Err(format!("is empty; {advice}")) } else { Ok(()) }
 }
 
 fn cannot_open(disk: &DiskConfig, error: &io::Error) -> String {

@@ -23,6 +23,7 @@ pub const KEYS: &[&str] = &[
     "memory",
     "cpus",
     "disk",
+    "dvd",
     "serial",
     "serial2",
     "control",
@@ -36,12 +37,13 @@ pub const KEYS: &[&str] = &[
 ];
 
 /// Keys whose value is a table, and the key in it that a bare value stands for: `--disk a.img` is `--disk path=a.img`.
-const TABLES: &[(&str, &str)] = &[("memory", "size"), ("disk", "path"), ("hyperv", "preset")];
+const TABLES: &[(&str, &str)] =
+    &[("memory", "size"), ("disk", "path"), ("dvd", "path"), ("hyperv", "preset")];
 
 impl VmConfig {
     /// Reads the file, if there is one, lays the flags over it and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key; `--disk` adds a disk.
+    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key; `--disk` and `--dvd` add one.
     ///
     /// # Errors
     /// The first thing that is unknown, doubled, malformed or contradictory, with its flag or its line. Nothing outside the file
@@ -95,7 +97,7 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
             (key, None) => return Err(ConfigError::new(unknown("option", key, KEYS))),
         };
         let node = match key {
-            "disk" => Node { value: Value::List(vec![node]), origin: None, base: None },
+            "disk" | "dvd" => Node { value: Value::List(vec![node]), origin: None, base: None },
             _ => node,
         };
         refuse_doubled(&tree, key, &node)?;

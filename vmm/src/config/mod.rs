@@ -5,6 +5,7 @@
 mod check;
 mod de;
 mod disk;
+mod dvd;
 mod error;
 mod file;
 mod hyperv;
@@ -25,7 +26,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use check::check_names;
-pub use disk::{BlockSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS};
+pub use disk::{BlockSize, CacheMode, DiskConfig, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS};
+pub use dvd::DvdConfig;
 pub use error::ConfigError;
 pub(crate) use error::unknown;
 pub use file::MAX_FILE_BYTES;
@@ -73,6 +75,9 @@ pub struct VmConfig {
     /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used twice.
     #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
+    /// DVD drives on the same controllers; the same holds for them.
+    #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
+    pub dvds: Vec<DvdConfig>,
     /// The first 16550 (ttyS0, COM1).
     #[serde(default = "SerialConfig::stdio")]
     pub serial: SerialConfig,

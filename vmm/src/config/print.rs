@@ -28,6 +28,9 @@ impl VmConfig {
         for disk in &mut config.disks {
             make_absolute(&mut disk.path)?;
         }
+        for dvd in &mut config.dvds {
+            optional(&mut dvd.path)?;
+        }
         for port in [&mut config.serial, &mut config.serial2] {
             match port {
                 SerialConfig::File(path) | SerialConfig::Socket(path) => make_absolute(path)?,

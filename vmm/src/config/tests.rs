@@ -126,7 +126,8 @@ fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
 
 #[test]
 fn test_print_shows_every_key_of_the_file() {
-    let options = [("initrd", "i"), ("control", "c"), ("disk", "d"), ("test-device", "echo")];
+    let options =
+        [("initrd", "i"), ("control", "c"), ("disk", "d"), ("dvd", "lun=9"), ("test-device", "echo")];
     let text = with(&options).unwrap().to_toml().unwrap();
     let table: toml::Table = text.parse().unwrap();
     let mut shown: Vec<_> = table.keys().map(String::as_str).collect();
@@ -299,4 +300,21 @@ fn test_presets_need_nothing_that_they_do_not_offer() {
         assert_eq!(config.unmet(), None, "{preset:?}");
         assert!(config.offers(HypervOption::Synic));
     }
+}
+
+#[test]
+fn test_dvd_drives_come_after_disks_and_share_their_places_and_names() {
+    let file =
+        "kernel = \"k\"\n[[dvd]]\npath = \"a.iso\"\n[[dvd]]\nid = \"empty\"\n[[disk]]\npath = \"a.img\"\n";
+    let config = load(file, &[("dvd", "b.iso,controller=1"), ("disk", "path=b.img,lun=1")]).unwrap();
+    let luns: Vec<_> = config.dvds.iter().map(|dvd| (dvd.controller, dvd.lun.unwrap())).collect();
+    assert_eq!(config.disks.iter().map(|disk| disk.lun.unwrap()).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(luns, [(0, 2), (0, 3), (1, 0)]);
+    assert_eq!(config.dvds[1].path, None);
+    refuses(load(file, &[("disk", "b.img,id=empty")]), &["the id `empty`"]);
+    refuses(with(&[("disk", "a.img,lun=3"), ("dvd", "lun=3")]), &["--dvd lun=3", "LUN 3 on controller 0"]);
+    refuses(with(&[("dvd", "a.iso,readonly")]), &["--dvd a.iso,readonly", "readonly"]);
+    refuses(with(&[("dvd", "a.iso"), ("hyperv", "linux,synic=off")]), &["synic"]);
+    let again = VmConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(again.dvds.len(), 3);
 }

@@ -11,6 +11,8 @@ mod server;
 mod socket;
 mod stop;
 
+use std::path::Path;
+
 use crate::config::DiskConfig;
 use crate::inspect::InspectReport;
 
@@ -65,9 +67,21 @@ pub trait ControlTarget: Send + Sync {
     /// Says why it cannot.
     fn remove_disk(&self, id: &str) -> Result<(), String>;
 
-    /// Changes the size of the disk `id`, in bytes. Smaller only when `shrink`.
+    /// Makes the disk `id` larger: `size` bytes.
     ///
     /// # Errors
     /// Says why it cannot; nothing has changed then.
-    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String>;
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String>;
+
+    /// Puts the disc at `path` into the DVD drive `id`.
+    ///
+    /// # Errors
+    /// Says why it cannot; nothing has changed then.
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String>;
+
+    /// Takes the disc out of the DVD drive `id`, also when the guest has locked its tray if `force`.
+    ///
+    /// # Errors
+    /// Says why it cannot.
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String>;
 }

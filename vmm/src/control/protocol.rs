@@ -1,5 +1,7 @@
 //! What is said over the control socket.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,15 +36,27 @@ pub enum Request {
         /// The disk's id, or `controller:lun`.
         id: String,
     },
-    /// Change a disk's size, and its image's.
+    /// Make a disk larger, and its image.
     DiskResize {
         /// The disk's id, or `controller:lun`.
         id: String,
         /// Its new size.
         size: ByteSize,
-        /// It may become smaller, which loses what lies beyond.
+    },
+    /// Put a disc into a DVD drive, in place of one that may be there.
+    DiskInsert {
+        /// The drive's id, or `controller:lun`.
+        id: String,
+        /// The disc's image; absolute.
+        path: PathBuf,
+    },
+    /// Take the disc out of a DVD drive.
+    DiskEject {
+        /// The drive's id, or `controller:lun`.
+        id: String,
+        /// Also when the guest has locked the tray.
         #[serde(default)]
-        shrink: bool,
+        force: bool,
     },
 }
 
@@ -58,7 +72,8 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize";
+const NAMES: &str =
+    "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize, disk-insert, disk-eject";
 
 impl Request {
     /// Reads a request.
@@ -79,7 +94,11 @@ impl Request {
             | Request::PowerButton {}
             | Request::Reset {}
             | Request::Stop {} => false,
-            Request::DiskAdd { .. } | Request::DiskRemove { .. } | Request::DiskResize { .. } => true,
+            Request::DiskAdd { .. }
+            | Request::DiskRemove { .. }
+            | Request::DiskResize { .. }
+            | Request::DiskInsert { .. }
+            | Request::DiskEject { .. } => true,
         }
     }
 }
@@ -127,7 +146,9 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::Stop {} => told(target.stop(StopReason::Requested)),
         Request::DiskAdd { disk } => told(target.add_disk(*disk)),
         Request::DiskRemove { id } => told(target.remove_disk(&id)),
-        Request::DiskResize { id, size, shrink } => told(target.resize_disk(&id, size.bytes(), shrink)),
+        Request::DiskResize { id, size } => told(target.resize_disk(&id, size.bytes())),
+        Request::DiskInsert { id, path } => told(target.insert_disc(&id, &path)),
+        Request::DiskEject { id, force } => told(target.eject_disc(&id, force)),
     }
 }
 

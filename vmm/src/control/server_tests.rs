@@ -59,8 +59,16 @@ impl ControlTarget for Recorder {
         self.note(format!("remove {id}"))
     }
 
-    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
-        self.note(format!("resize {id} {size} {shrink}"))
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
+        self.note(format!("resize {id} {size}"))
+    }
+
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {
+        self.note(format!("insert {id} {}", path.display()))
+    }
+
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
+        self.note(format!("eject {id} {force}"))
     }
 }
 
@@ -378,5 +386,5 @@ fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
     drop(slow);
     let answer = say(&mut staying, "{\"do\":\"disk-resize\",\"id\":\"0:3\",\"size\":\"1G\"}\n");
     assert!(answer.contains("\"ok\":true"), "{answer}");
-    assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "resize 0:3 1073741824 false"]);
+    assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "resize 0:3 1073741824"]);
 }

@@ -1,7 +1,8 @@
 //! Why a disk cannot be had, or cannot be changed.
 
-use synthvm_storage::AddDiskError;
-use synthvm_storage::backend::{IoError, OpenError};
+use synthvm_images::OpenError;
+use synthvm_storage::backend::IoError;
+use synthvm_storage::{AddDiskError, DvdError};
 
 use crate::config::{ByteSize, MAX_LUNS};
 
@@ -31,6 +32,9 @@ pub enum DiskError {
     /// The bus has no channel left for another controller.
     #[error("controller {0} cannot be offered: {1}")]
     Offer(u32, String),
+    /// The drive refused, or is none.
+    #[error("`{0}`: {1}")]
+    Disc(String, DvdError),
     /// The image did not take the new size.
     #[error("`{id}` cannot be made {size}: {error}")]
     Resize {

@@ -1,25 +1,65 @@
 //! An image as its user wants it, and the news that nobody uses it any more.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use synthvm_storage::backend::{Backend, Extent, Geometry, IoError, Queue, RawFile};
+use synthvm_images::{Format, OpenOptions};
+use synthvm_storage::backend::{self, Backend, Extent, Geometry, IoError, Queue};
 use synthvm_storage::scsi;
 
 use super::DiskError;
-use crate::config::{BlockSize, DiskConfig};
+use crate::config::{BlockSize, CacheMode, DiskConfig, ImageFormat, IoMode};
 
 /// Opens the image of `disk`, and locks it for this process.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
-    Ok(Arc::new(RawFile::open(&disk.path, disk.readonly)?))
+    let options = OpenOptions {
+        read_only: disk.readonly,
+        format: disk.format.map(format),
+        cache: cache(disk.cache),
+        io: io(disk.io),
+        ..OpenOptions::default()
+    };
+    Ok(synthvm_images::open(&disk.path, &options)?)
+}
+
+/// Opens a disc's image for reading.
+pub(super) fn open_disc(path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
+    open(&DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) })
+}
+
+fn format(format: ImageFormat) -> Format {
+    match format {
+        ImageFormat::Raw => Format::Raw,
+        ImageFormat::Vhdx => Format::Vhdx,
+        ImageFormat::Vhd => Format::Vhd,
+        ImageFormat::Qcow2 => Format::Qcow2,
+    }
+}
+
+fn cache(mode: CacheMode) -> backend::CacheMode {
+    match mode {
+        CacheMode::Writeback => backend::CacheMode::Writeback,
+        CacheMode::None => backend::CacheMode::None,
+    }
+}
+
+fn io(mode: IoMode) -> backend::IoMode {
+    match mode {
+        IoMode::Auto => backend::IoMode::Auto,
+        IoMode::Uring => backend::IoMode::Uring,
+        IoMode::Threads => backend::IoMode::Threads,
+        IoMode::Sync => backend::IoMode::Sync,
+    }
 }
 
 /// An image with the block size that its user wants for it. It is what a controller and its workers hold.
 #[derive(Debug)]
 pub(super) struct Medium {
     image: Arc<dyn Backend>,
-    block_size: scsi::BlockSize,
+    /// If it is not the image's own.
+    block_size: Option<scsi::BlockSize>,
     /// Dropped along with this.
     _in_use: Sender<()>,
 }
@@ -29,11 +69,11 @@ pub(super) type Unused = Receiver<()>;
 
 impl Medium {
     /// `image`, for a controller.
-    pub(super) fn new(image: Arc<dyn Backend>, disk: &DiskConfig) -> (Self, Unused) {
-        let block_size = match disk.block_size {
+    pub(super) fn new(image: Arc<dyn Backend>, block_size: Option<BlockSize>) -> (Self, Unused) {
+        let block_size = block_size.map(|size| match size {
             BlockSize::B512 => scsi::BlockSize::B512,
             BlockSize::B4096 => scsi::BlockSize::B4096,
-        };
+        });
         let (in_use, unused) = mpsc::channel();
         (Medium { image, block_size, _in_use: in_use }, unused)
     }
@@ -41,7 +81,8 @@ impl Medium {
 
 impl Backend for Medium {
     fn geometry(&self) -> Geometry {
-        Geometry { block_size: self.block_size, ..self.image.geometry() }
+        let image = self.image.geometry();
+        Geometry { block_size: self.block_size.unwrap_or(image.block_size), ..image }
     }
 
     fn identity(&self) -> &[u8] {

@@ -1,17 +1,18 @@
 //! All disks of a machine, by controller and LUN.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use synthvm_storage::backend::{self, Backend};
-use synthvm_storage::{DiskOptions, DiskReport, FlushError, ScsiController};
+use synthvm_storage::{AddDiskError, DiskOptions, DiskReport, FlushError, ScsiController};
 use vmbus_host::VmBus;
 
 use super::DiskError;
-use super::medium::{Medium, Unused, open};
-use crate::config::{ByteSize, DiskConfig, MAX_CONTROLLERS, MAX_LUNS, check_names};
+use super::medium::{Medium, Unused, open, open_disc};
+use crate::config::{ByteSize, DiskConfig, DvdConfig, MAX_CONTROLLERS, MAX_LUNS, check_names};
 use crate::control::DiskPlace;
 
 /// How long a disk's last requests may take when it is removed, before whoever removes it is told that they still run.
@@ -43,8 +44,16 @@ impl std::fmt::Debug for Bus {
 #[derive(Debug)]
 struct Entry {
     id: Option<String>,
-    image: Arc<dyn Backend>,
-    unused: Unused,
+    medium: Held,
+}
+
+/// What is behind a unit.
+#[derive(Debug)]
+enum Held {
+    /// A disk's image, and the news that its controller has let go of it.
+    Disk(Arc<dyn Backend>, Unused),
+    /// Whatever disc is in the drive: its guest may eject it at any time, so that only the controller holds it.
+    Dvd,
 }
 
 impl DiskSet {
@@ -60,30 +69,47 @@ impl DiskSet {
     pub fn add(&self, disk: &DiskConfig) -> Result<DiskPlace, DiskError> {
         check_names(disk).map_err(DiskError::Refused)?;
         let mut inner = self.lock();
-        let (controller, lun) = (disk.controller, inner.lun(disk)?);
-        if let Some(id) = &disk.id
-            && inner.find(id).is_ok()
-        {
-            return Err(DiskError::Refused(format!("the id `{id}` is used by another disk")));
-        }
+        let place = inner.place(disk.controller, disk.lun, disk.id.as_deref())?;
         let image = open(disk)?;
-        let (medium, unused) = Medium::new(Arc::clone(&image), disk);
+        let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size);
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.path.display().to_string() };
-        let known = inner.controllers.get(&controller).cloned();
-        let is_new = known.is_none();
-        let device = known.unwrap_or_else(|| ScsiController::new(controller, self.subchannels));
-        device.add_disk(lun, Arc::new(medium), options)?;
-        if is_new {
-            // With its disk on it, so that the guest's first look finds it.
-            if let Some(Bus(bus)) = &inner.bus {
-                bus.offer(Box::new(device.clone()))
-                    .map_err(|error| DiskError::Offer(controller, error.to_string()))?;
-            }
-            inner.controllers.insert(controller, device);
-        }
-        let place = DiskPlace { id: name(disk.id.as_deref(), (controller, lun)), controller, lun };
-        inner.disks.insert((controller, lun), Entry { id: disk.id.clone(), image, unused });
-        Ok(place)
+        self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
+        Ok(inner.enter(place, Entry { id: disk.id.clone(), medium: Held::Disk(image, unused) }))
+    }
+
+    /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to look.
+    ///
+    /// # Errors
+    /// As [`DiskSet::add`].
+    pub fn add_dvd(&self, dvd: &DvdConfig) -> Result<DiskPlace, DiskError> {
+        let mut inner = self.lock();
+        let place = inner.place(dvd.controller, dvd.lun, dvd.id.as_deref())?;
+        let disc = dvd.path.as_deref().map(open_disc).transpose()?;
+        let label = dvd.path.as_deref().map_or_else(String::new, |path| path.display().to_string());
+        let options = DiskOptions { serial: None, label };
+        self.put(&mut inner, place, |controller| controller.add_dvd(place.1, disc, options))?;
+        Ok(inner.enter(place, Entry { id: dvd.id.clone(), medium: Held::Dvd }))
+    }
+
+    /// Puts the disc at `path` into the DVD drive `id`, in place of one that may be there.
+    ///
+    /// # Errors
+    /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc that was there still is then.
+    pub fn insert(&self, id: &str, path: &Path) -> Result<(), DiskError> {
+        let inner = self.lock();
+        let (controller, lun) = inner.unit(id)?;
+        let label = path.display().to_string();
+        controller.insert(lun, open_disc(path)?, label).map_err(|error| DiskError::Disc(id.to_owned(), error))
+    }
+
+    /// Takes the disc out of the DVD drive `id`.
+    ///
+    /// # Errors
+    /// There is no such drive; or its guest has locked the tray, unless `force`.
+    pub fn eject(&self, id: &str, force: bool) -> Result<(), DiskError> {
+        let inner = self.lock();
+        let (controller, lun) = inner.unit(id)?;
+        controller.eject(lun, force).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
 
     /// Takes the disk `id` away. When this returns, what the guest began is finished and durable, and the image is closed.
@@ -100,50 +126,40 @@ impl DiskSet {
             }
             entry
         };
-        match entry.unused.recv_timeout(LAST_REQUESTS) {
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout) => {
-                return Err(DiskError::Busy(id.to_owned(), LAST_REQUESTS.as_secs()));
-            }
+        let Held::Disk(image, unused) = entry.medium else { return Ok(()) };
+        if unused.recv_timeout(LAST_REQUESTS) == Err(RecvTimeoutError::Timeout) {
+            return Err(DiskError::Busy(id.to_owned(), LAST_REQUESTS.as_secs()));
         }
-        backend::flush(&*entry.image).map_err(|error| DiskError::Flush { id: id.to_owned(), error })
+        backend::flush(&*image).map_err(|error| DiskError::Flush { id: id.to_owned(), error })
     }
 
-    /// Gives the disk `id` another size, in bytes, and its image with it. The guest is told.
+    /// Makes the disk `id` larger, `size` bytes, and its image with it. The guest is told.
     ///
     /// # Errors
-    /// There is no such disk; the size is not one for it, or smaller without `shrink`; or the image cannot take it. Nothing has changed
-    /// then.
-    pub fn resize(&self, id: &str, size: u64, shrink: bool) -> Result<(), DiskError> {
+    /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has changed then.
+    pub fn resize(&self, id: &str, size: u64) -> Result<(), DiskError> {
         let inner = self.lock();
         let place = inner.find(id)?;
-        let (Some(entry), Some(controller)) = (inner.disks.get(&place), inner.controllers.get(&place.0))
-        else {
-            return Ok(());
+        let (controller, lun) = inner.unit(id)?;
+        let refuse = |message: String| Err(DiskError::Refused(message));
+        let Some(Entry { medium: Held::Disk(image, _), .. }) = inner.disks.get(&place) else {
+            return refuse(format!("`{id}` is a DVD drive, and a disc has the size of its image"));
         };
         let report = inner.reports().find(|(at, _)| *at == place).map(|(_, report)| report);
         let (before, block) =
             report.map_or((0, 512), |report| (report.capacity, u64::from(report.block_size)));
-        let refuse = |message: String| Err(DiskError::Refused(message));
-        let (size_text, before_text) = (ByteSize::from_bytes(size), ByteSize::from_bytes(before));
-        if size == 0 || !size.is_multiple_of(block) {
-            return refuse(format!("{size_text} is not a size for `{id}`: it has blocks of {block} bytes"));
+        let (wanted, has) = (ByteSize::from_bytes(size), ByteSize::from_bytes(before));
+        if !size.is_multiple_of(block) {
+            return refuse(format!("{wanted} is not a size for `{id}`: it has blocks of {block} bytes"));
         }
-        if size < before && !shrink {
+        if size < before {
             return refuse(format!(
-                "`{id}` has {before_text}; making it {size_text} loses what lies beyond, so say --shrink if that is meant"
+                "`{id}` has {has} and cannot become smaller: what lies beyond would be lost"
             ));
         }
-        let fail = |error| DiskError::Resize { id: id.to_owned(), size: size_text, error };
-        // The guest never sees blocks that are not there: it hears of more after they are, and of less before they go.
-        if size < before {
-            controller.resize_disk(place.1, size);
-        }
-        if let Err(error) = entry.image.resize(size) {
-            controller.resize_disk(place.1, before);
-            return Err(fail(error));
-        }
-        controller.resize_disk(place.1, size);
+        // The guest never hears of blocks that are not there.
+        image.resize(size).map_err(|error| DiskError::Resize { id: id.to_owned(), size: wanted, error })?;
+        controller.resize_disk(lun, size);
         Ok(())
     }
 
@@ -180,39 +196,77 @@ impl DiskSet {
         inner.reports().map(|(place, report)| (report, inner.name(place))).collect()
     }
 
+    /// Puts a unit on the controller of `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.
+    fn put(
+        &self,
+        inner: &mut Inner,
+        (number, _): (u32, u8),
+        add: impl FnOnce(&ScsiController) -> Result<(), AddDiskError>,
+    ) -> Result<(), DiskError> {
+        if let Some(controller) = inner.controllers.get(&number) {
+            return Ok(add(controller)?);
+        }
+        let controller = ScsiController::new(number, self.subchannels);
+        add(&controller)?;
+        if let Some(Bus(bus)) = &inner.bus {
+            bus.offer(Box::new(controller.clone()))
+                .map_err(|error| DiskError::Offer(number, error.to_string()))?;
+        }
+        inner.controllers.insert(number, controller);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    /// Where `disk` goes.
-    fn lun(&self, disk: &DiskConfig) -> Result<u8, DiskError> {
-        let controller = disk.controller;
+    /// Where a new unit goes.
+    fn place(&self, controller: u32, lun: Option<u8>, id: Option<&str>) -> Result<(u32, u8), DiskError> {
+        let refuse = |message: String| Err(DiskError::Refused(message));
         if controller >= MAX_CONTROLLERS {
-            return Err(DiskError::Refused(format!(
+            return refuse(format!(
                 "a controller's number is 0 to {}, not {controller}",
                 MAX_CONTROLLERS - 1
-            )));
+            ));
+        }
+        if let Some(id) = id.filter(|id| self.find(id).is_ok()) {
+            return refuse(format!("the id `{id}` is used by another disk"));
         }
         let is_free = |lun: &u8| !self.disks.contains_key(&(controller, *lun));
-        match disk.lun {
-            Some(lun) if is_free(&lun) => Ok(lun),
-            Some(lun) => Err(DiskError::Refused(format!(
-                "LUN {lun} on controller {controller} is used by another disk"
-            ))),
-            None => (0..MAX_LUNS).find(is_free).ok_or(DiskError::Full(controller)),
+        match lun {
+            Some(lun) if is_free(&lun) => Ok((controller, lun)),
+            Some(lun) => refuse(format!("LUN {lun} on controller {controller} is used by another disk")),
+            None => {
+                let free = (0..MAX_LUNS).find(is_free).ok_or(DiskError::Full(controller))?;
+                Ok((controller, free))
+            }
         }
+    }
+
+    fn enter(&mut self, place: (u32, u8), entry: Entry) -> DiskPlace {
+        self.disks.insert(place, entry);
+        DiskPlace { id: self.name(place), controller: place.0, lun: place.1 }
+    }
+
+    /// The controller and the LUN of the unit that is called `id`.
+    fn unit(&self, id: &str) -> Result<(&ScsiController, u8), DiskError> {
+        let (number, lun) = self.find(id)?;
+        let controller = self.controllers.get(&number);
+        controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
     }
 
     /// The disk that is called `id`, or that is there if `id` is `controller:lun`.
     fn find(&self, id: &str) -> Result<(u32, u8), DiskError> {
         let by_id = self.disks.iter().find(|(_, entry)| entry.id.as_deref() == Some(id));
         let by_place = || self.disks.keys().copied().find(|place| name(None, *place) == id);
-        by_id.map(|(place, _)| *place).or_else(by_place).ok_or_else(|| DiskError::Unknown {
-            id: id.to_owned(),
-            known: self.disks.keys().map(|place| self.name(*place)).collect(),
-        })
+        by_id.map(|(place, _)| *place).or_else(by_place).ok_or_else(|| self.unknown(id))
+    }
+
+    fn unknown(&self, id: &str) -> DiskError {
+        let known = self.disks.keys().map(|place| self.name(*place)).collect();
+        DiskError::Unknown { id: id.to_owned(), known }
     }
 
     fn name(&self, place: (u32, u8)) -> String {

@@ -1,9 +1,9 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::config::DiskConfig;
+use crate::config::{DiskConfig, DvdConfig};
 
 const MIB: u64 = 1 << 20;
 
@@ -63,4 +63,43 @@ fn test_disk_that_cannot_be_added_leaves_everything_as_it_was() {
     assert_eq!(ids(&disks), ["data"]);
     other.id = Some("0:0".into());
     assert!(disks.add(&other).is_err(), "a place is a name too");
+}
+#[test]
+fn test_disk_resized_has_the_new_size_and_never_loses_data() {
+    let disks = DiskSet::new(1);
+    let (file, mut config) = image(MIB);
+    config.id = Some("data".into());
+    disks.add(&config).unwrap();
+    let capacity = || disks.reports()[0].0.capacity;
+    disks.resize("0:0", 3 * MIB).unwrap();
+    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (3 * MIB, 3 * MIB));
+    let error = disks.resize("data", MIB).unwrap_err().to_string();
+    assert!(error.contains("smaller") && error.contains("3M"), "{error}");
+    assert!(disks.resize("data", 3 * MIB + 1).unwrap_err().to_string().contains("blocks of 512"));
+    assert_eq!((capacity(), file.as_file().metadata().unwrap().len()), (3 * MIB, 3 * MIB));
+    let unknown = disks.resize("else", MIB).unwrap_err().to_string();
+    assert_eq!(unknown, "there is no disk `else`; there are data");
+}
+
+#[test]
+fn test_dvd_drive_takes_and_gives_discs_while_it_is_there() {
+    let disks = DiskSet::new(1);
+    let (file, first) = image(MIB);
+    let (_other, second) = image(2 * MIB);
+    let drive = DvdConfig { path: Some(first.path.clone()), id: Some("dvd".into()), ..Default::default() };
+    assert_eq!(disks.add_dvd(&drive).unwrap().id, "dvd");
+    let path = || disks.reports()[0].0.label.clone();
+    assert_eq!(path(), first.path.display().to_string());
+    disks.insert("dvd", &second.path).unwrap();
+    assert_eq!(path(), second.path.display().to_string());
+    disks.add(&first).expect("the first disc was let go of");
+    disks.eject("0:0", false).unwrap();
+    assert_eq!(path(), "");
+    let missing = disks.insert("dvd", Path::new("/nowhere.iso")).unwrap_err().to_string();
+    assert!(missing.contains("/nowhere.iso"), "{missing}");
+    assert!(disks.insert("0:1", &second.path).is_err(), "a disk takes no disc");
+    assert!(disks.resize("dvd", MIB).unwrap_err().to_string().contains("DVD"));
+    disks.remove("dvd").unwrap();
+    assert_eq!(ids(&disks), ["0:1"]);
+    drop(file);
 }

@@ -1,6 +1,6 @@
 //! `synthvm inspect` and `synthvm control` against a machine that only talks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -56,9 +56,23 @@ impl ControlTarget for Talker {
         Err(format!("there is no disk `{id}`; there are 0:0, data"))
     }
 
-    fn resize_disk(&self, id: &str, size: u64, shrink: bool) -> Result<(), String> {
-        self.told.lock().unwrap().push(format!("resize {id} {size} {shrink}"));
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("resize {id} {size}"));
         Ok(())
+    }
+
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {
+        {
+            self.told.lock().unwrap().push(format!("insert {id} {}", path.display()));
+            Ok(())
+        }
+    }
+
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
+        {
+            self.told.lock().unwrap().push(format!("eject {id} {force}"));
+            Ok(())
+        }
     }
 }
 
@@ -145,13 +159,18 @@ fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
     let path = machine.scratch.path().canonicalize().unwrap().join("b,c.img");
     let told = machine.scratch.accepts(&["disk", "add", "sock", "b,,c.img,readonly,id=data"]);
     assert_eq!(told, format!("{} is disk data: controller 1, LUN 2\n", path.display()));
-    assert_eq!(machine.scratch.accepts(&["disk", "resize", "sock", "data", "2G", "--shrink"]), "");
+    assert_eq!(machine.scratch.accepts(&["disk", "resize", "sock", "data", "2G"]), "");
     let heard = machine.talker.told.lock().unwrap().clone();
     assert!(
         heard[0].contains("readonly: true") && heard[0].contains(&path.display().to_string()),
         "{heard:?}"
     );
-    assert_eq!(heard[1], "resize data 2147483648 true");
+    assert_eq!(heard[1], "resize data 2147483648");
+    machine.scratch.accepts(&["disk", "insert", "sock", "dvd", "b.iso"]);
+    machine.scratch.accepts(&["disk", "eject", "sock", "dvd", "--force"]);
+    let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(heard[2..], [format!("insert dvd {}", iso.display()), "eject dvd true".to_owned()]);
     machine.scratch.refuses(
         &["disk", "remove", "sock", "x"],
         1,

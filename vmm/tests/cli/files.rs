@@ -84,6 +84,16 @@ fn test_disk_that_is_no_image_is_refused() {
 }
 
 #[test]
+fn test_disc_that_is_no_image_is_refused() {
+    let scratch = with_kernel();
+    scratch.file("empty.iso", 0);
+    for (dvd, why) in [("none.iso", "cannot open"), ("empty.iso", "is empty"), (".", "a directory")] {
+        let option = format!("--dvd {dvd}");
+        scratch.refuses(&["run", "--kernel", "k", "--dvd", dvd], 4, &[&option, why, "without a path"]);
+    }
+}
+
+#[test]
 fn test_disk_second_one_is_looked_at_too() {
     let scratch = with_kernel();
     scratch.file("a.img", 512);

@@ -5,5 +5,6 @@ mod control;
 mod doctor;
 mod documentation;
 mod files;
+mod image;
 mod support;
 mod usage;

@@ -1,0 +1,25 @@
+//! DVD drives.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{de, disk};
+
+/// One DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DvdConfig {
+    /// ISO image that is in it at first; without one it is empty.
+    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// The controller it hangs on, as a disk's.
+    #[serde(default, deserialize_with = "disk::controller")]
+    pub controller: u32,
+    /// Its number on the controller, as a disk's. Always set after loading.
+    #[serde(default, deserialize_with = "disk::lun", skip_serializing_if = "Option::is_none")]
+    pub lun: Option<u8>,
+    /// What `synthvm inspect` and `synthvm disk` call it. Unique among disks and drives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+}
