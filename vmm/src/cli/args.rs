@@ -80,7 +80,7 @@ pub(super) struct RunArgs {
     cpus: Option<String>,
 
     /// Adds a VMBus disk: PATH, or keys: path, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
-    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync
+    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty
@@ -257,6 +257,18 @@ pub(super) enum DiskVerb {
         /// The new size: 20G, 512M
         #[arg(value_name = "SIZE")]
         size: ByteSize,
+    },
+    /// Gives a disk that has limits other ones
+    Throttle {
+        /// The machine's control socket (its --control)
+        #[arg(value_name = "SOCK")]
+        socket: PathBuf,
+        /// The disk's id, or CONTROLLER:LUN
+        #[arg(value_name = "ID")]
+        id: String,
+        /// iops=N, read-iops=N, write-iops=N, bps=SIZE, read-bps=SIZE, write-bps=SIZE; or none
+        #[arg(value_name = "LIMITS")]
+        limits: String,
     },
     /// Puts a disc into a DVD drive, in place of one that may be there
     Insert {

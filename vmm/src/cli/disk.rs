@@ -13,6 +13,10 @@ pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
         DiskVerb::Add { socket, disk } => add(&socket, &disk),
         DiskVerb::Remove { socket, id } => change(&socket, &Request::DiskRemove { id }),
         DiskVerb::Resize { socket, id, size } => change(&socket, &Request::DiskResize { id, size }),
+        DiskVerb::Throttle { socket, id, limits } => {
+            let limits = limits.parse()?;
+            change(&socket, &Request::DiskThrottle { id, limits })
+        }
         DiskVerb::Insert { socket, id, path } => {
             let path = absolute(&path)?;
             change(&socket, &Request::DiskInsert { id, path })

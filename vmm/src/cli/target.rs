@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use vmbus_host::VmBus;
 
-use crate::config::DiskConfig;
+use crate::config::{DiskConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
@@ -86,6 +86,10 @@ impl ControlTarget for Target {
 
     fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
         self.parts.disks.resize(id, size).map_err(|error| error.to_string())
+    }
+
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String> {
+        self.parts.disks.throttle(id, limits).map_err(|error| error.to_string())
     }
 
     fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {

@@ -161,11 +161,12 @@ fn full(controller: u32) -> String {
     format!("controller {controller} has {MAX_LUNS} disks already; add controller={}", controller + 1)
 }
 
-/// What a disk is called must be sayable: to the guest, and to `synthvm inspect`.
+/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; and its limits must let it live.
 pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
     }
+    disk.limits().check()?;
     check_id(disk.id.as_deref())
 }
 

@@ -1,11 +1,12 @@
 //! Disks.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ConfigError, check_names, de, keyvalue};
+use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
 /// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
 pub const MAX_CONTROLLERS: u32 = 16;
@@ -48,6 +49,24 @@ pub struct DiskConfig {
     /// How requests reach the host's kernel.
     #[serde(default)]
     pub io: IoMode,
+    /// Requests a second that it may do, of all kinds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<NonZeroU64>,
+    /// Reads a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_iops: Option<NonZeroU64>,
+    /// Writes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_iops: Option<NonZeroU64>,
+    /// Bytes a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bps: Option<ByteSize>,
+    /// Bytes read a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_bps: Option<ByteSize>,
+    /// Bytes written a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bps: Option<ByteSize>,
 }
 
 /// Formats of images.
@@ -104,7 +123,21 @@ impl DiskConfig {
             format: None,
             cache: CacheMode::default(),
             io: IoMode::default(),
+            iops: None,
+            read_iops: None,
+            write_iops: None,
+            bps: None,
+            read_bps: None,
+            write_bps: None,
         }
+    }
+}
+
+impl DiskConfig {
+    /// What it may do in a second.
+    pub fn limits(&self) -> LimitsConfig {
+        let DiskConfig { iops, read_iops, write_iops, bps, read_bps, write_bps, .. } = *self;
+        LimitsConfig { iops, read_iops, write_iops, bps, read_bps, write_bps }
     }
 }
 

@@ -13,7 +13,7 @@ mod stop;
 
 use std::path::Path;
 
-use crate::config::DiskConfig;
+use crate::config::{DiskConfig, LimitsConfig};
 use crate::inspect::InspectReport;
 
 pub use client::{Client, ClientError};
@@ -72,6 +72,12 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// Says why it cannot; nothing has changed then.
     fn resize_disk(&self, id: &str, size: u64) -> Result<(), String>;
+
+    /// Gives the disk `id` other limits.
+    ///
+    /// # Errors
+    /// Says why it cannot.
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String>;
 
     /// Puts the disc at `path` into the DVD drive `id`.
     ///

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ControlTarget, StopReason};
-use crate::config::{ByteSize, DiskConfig};
+use crate::config::{ByteSize, DiskConfig, LimitsConfig};
 
 /// The longest request line, newline included. A longer one is answered with an error and the client is dropped, because where the
 /// next request starts is anyone's guess.
@@ -43,6 +43,13 @@ pub enum Request {
         /// Its new size.
         size: ByteSize,
     },
+    /// Give a disk other limits.
+    DiskThrottle {
+        /// The disk's id, or `controller:lun`.
+        id: String,
+        /// What it may do in a second from now on.
+        limits: LimitsConfig,
+    },
     /// Put a disc into a DVD drive, in place of one that may be there.
     DiskInsert {
         /// The drive's id, or `controller:lun`.
@@ -72,8 +79,7 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str =
-    "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize, disk-insert, disk-eject";
+const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject";
 
 impl Request {
     /// Reads a request.
@@ -97,6 +103,7 @@ impl Request {
             Request::DiskAdd { .. }
             | Request::DiskRemove { .. }
             | Request::DiskResize { .. }
+            | Request::DiskThrottle { .. }
             | Request::DiskInsert { .. }
             | Request::DiskEject { .. } => true,
         }
@@ -147,6 +154,7 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::DiskAdd { disk } => told(target.add_disk(*disk)),
         Request::DiskRemove { id } => told(target.remove_disk(&id)),
         Request::DiskResize { id, size } => told(target.resize_disk(&id, size.bytes())),
+        Request::DiskThrottle { id, limits } => told(target.throttle_disk(&id, &limits)),
         Request::DiskInsert { id, path } => told(target.insert_disc(&id, &path)),
         Request::DiskEject { id, force } => told(target.eject_disc(&id, force)),
     }

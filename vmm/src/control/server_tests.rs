@@ -10,7 +10,7 @@ use std::time::Duration;
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::config::DiskConfig;
+use crate::config::{DiskConfig, LimitsConfig};
 use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
 use crate::inspect::{DiskReport, InspectReport};
 
@@ -61,6 +61,10 @@ impl ControlTarget for Recorder {
 
     fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
         self.note(format!("resize {id} {size}"))
+    }
+
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String> {
+        self.note(format!("throttle {id} {limits:?}"))
     }
 
     fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {

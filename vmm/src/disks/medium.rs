@@ -1,16 +1,17 @@
 //! An image as its user wants it, and the news that nobody uses it any more.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use synthvm_images::{Format, OpenOptions};
-use synthvm_storage::backend::{self, Backend, Extent, Geometry, IoError, Queue};
+use synthvm_storage::backend::{self, Backend, Extent, Geometry, IoError, Limits, Queue, Rate};
 use synthvm_storage::scsi;
 
 use super::DiskError;
-use crate::config::{BlockSize, CacheMode, DiskConfig, ImageFormat, IoMode};
+use crate::config::{BlockSize, ByteSize, CacheMode, DiskConfig, ImageFormat, IoMode, LimitsConfig};
 
 /// Opens the image of `disk`, and locks it for this process.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
@@ -22,6 +23,20 @@ pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(&disk.path, &options)?)
+}
+
+/// The limits of a disk as the storage layer has them.
+pub(super) fn limits(config: &LimitsConfig) -> Limits {
+    let rate = |number: Option<NonZeroU64>| number.map(Rate::per_second);
+    let bytes = |size: Option<ByteSize>| rate(size.and_then(|size| NonZeroU64::new(size.bytes())));
+    Limits {
+        requests: rate(config.iops),
+        reads: rate(config.read_iops),
+        writes: rate(config.write_iops),
+        bytes: bytes(config.bps),
+        read_bytes: bytes(config.read_bps),
+        written_bytes: bytes(config.write_bps),
+    }
 }
 
 /// Opens a disc's image for reading.

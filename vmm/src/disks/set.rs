@@ -6,13 +6,13 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use synthvm_storage::backend::{self, Backend};
+use synthvm_storage::backend::{self, Backend, Throttle};
 use synthvm_storage::{AddDiskError, DiskOptions, DiskReport, FlushError, ScsiController};
 use vmbus_host::VmBus;
 
 use super::DiskError;
-use super::medium::{Medium, Unused, open, open_disc};
-use crate::config::{ByteSize, DiskConfig, DvdConfig, MAX_CONTROLLERS, MAX_LUNS, check_names};
+use super::medium::{Medium, Unused, limits, open, open_disc};
+use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_names};
 use crate::control::DiskPlace;
 
 /// How long a disk's last requests may take when it is removed, before whoever removes it is told that they still run.
@@ -50,8 +50,8 @@ struct Entry {
 /// What is behind a unit.
 #[derive(Debug)]
 enum Held {
-    /// A disk's image, and the news that its controller has let go of it.
-    Disk(Arc<dyn Backend>, Unused),
+    /// A disk's image, the news that its controller has let go of it, and its limits if it was given some.
+    Disk { image: Arc<dyn Backend>, unused: Unused, throttle: Option<Arc<Throttle>> },
     /// Whatever disc is in the drive: its guest may eject it at any time, so that only the controller holds it.
     Dvd,
 }
@@ -71,10 +71,14 @@ impl DiskSet {
         let mut inner = self.lock();
         let place = inner.place(disk.controller, disk.lun, disk.id.as_deref())?;
         let image = open(disk)?;
+        // Without limits nothing stands between the controller and the image.
+        let limited = disk.limits() != LimitsConfig::default();
+        let throttle = limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
+        let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size);
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.path.display().to_string() };
         self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
-        Ok(inner.enter(place, Entry { id: disk.id.clone(), medium: Held::Disk(image, unused) }))
+        Ok(inner.enter(place, Entry { id: disk.id.clone(), medium: Held::Disk { image, unused, throttle } }))
     }
 
     /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to look.
@@ -126,7 +130,7 @@ impl DiskSet {
             }
             entry
         };
-        let Held::Disk(image, unused) = entry.medium else { return Ok(()) };
+        let Held::Disk { image, unused, .. } = entry.medium else { return Ok(()) };
         if unused.recv_timeout(LAST_REQUESTS) == Err(RecvTimeoutError::Timeout) {
             return Err(DiskError::Busy(id.to_owned(), LAST_REQUESTS.as_secs()));
         }
@@ -142,7 +146,7 @@ impl DiskSet {
         let place = inner.find(id)?;
         let (controller, lun) = inner.unit(id)?;
         let refuse = |message: String| Err(DiskError::Refused(message));
-        let Some(Entry { medium: Held::Disk(image, _), .. }) = inner.disks.get(&place) else {
+        let Some(Entry { medium: Held::Disk { image, .. }, .. }) = inner.disks.get(&place) else {
             return refuse(format!("`{id}` is a DVD drive, and a disc has the size of its image"));
         };
         let report = inner.reports().find(|(at, _)| *at == place).map(|(_, report)| report);
@@ -161,6 +165,24 @@ impl DiskSet {
         image.resize(size).map_err(|error| DiskError::Resize { id: id.to_owned(), size: wanted, error })?;
         controller.resize_disk(lun, size);
         Ok(())
+    }
+
+    /// Gives the disk `id` other limits from now on.
+    ///
+    /// # Errors
+    /// There is no such disk, or it has never had limits.
+    pub fn throttle(&self, id: &str, to: &LimitsConfig) -> Result<(), DiskError> {
+        let inner = self.lock();
+        let place = inner.find(id)?;
+        match inner.disks.get(&place).map(|entry| &entry.medium) {
+            Some(Held::Disk { throttle: Some(throttle), .. }) => {
+                throttle.set_limits(limits(to));
+                Ok(())
+            }
+            _ => Err(DiskError::Refused(format!(
+                "`{id}` was added without limits; they can be changed where a disk was given some, as iops=100000"
+            ))),
+        }
     }
 
     /// Offers the controllers on `bus`, and from now on new ones as well.

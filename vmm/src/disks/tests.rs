@@ -1,3 +1,4 @@
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use vmm_sys_util::tempfile::TempFile;
@@ -102,4 +103,18 @@ fn test_dvd_drive_takes_and_gives_discs_while_it_is_there() {
     disks.remove("dvd").unwrap();
     assert_eq!(ids(&disks), ["0:1"]);
     drop(file);
+}
+
+#[test]
+fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
+    let disks = DiskSet::new(1);
+    let ((_a, limited), (_b, free)) = (image(MIB), image(MIB));
+    disks.add(&DiskConfig { iops: NonZeroU64::new(10), ..limited }).unwrap();
+    disks.add(&free).unwrap();
+    let limits = "read-iops=5,write-bps=1M".parse().unwrap();
+    disks.throttle("0:0", &limits).unwrap();
+    disks.throttle("0:0", &"none".parse().unwrap()).unwrap();
+    assert!(disks.throttle("0:1", &limits).unwrap_err().to_string().contains("without limits"));
+    disks.resize("0:0", 2 * MIB).unwrap();
+    disks.remove("0:0").unwrap();
 }

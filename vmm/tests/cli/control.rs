@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use synthvm::config::DiskConfig;
+use synthvm::config::{DiskConfig, LimitsConfig};
 use synthvm::control::{ControlServer, ControlSocket, ControlTarget, DiskPlace, StopReason};
 use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
 
@@ -58,6 +58,11 @@ impl ControlTarget for Talker {
 
     fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
         self.told.lock().unwrap().push(format!("resize {id} {size}"));
+        Ok(())
+    }
+
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("throttle {id} {:?}", limits.iops));
         Ok(())
     }
 
@@ -168,9 +173,19 @@ fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
     assert_eq!(heard[1], "resize data 2147483648");
     machine.scratch.accepts(&["disk", "insert", "sock", "dvd", "b.iso"]);
     machine.scratch.accepts(&["disk", "eject", "sock", "dvd", "--force"]);
+    machine.scratch.accepts(&["disk", "throttle", "sock", "data", "iops=500,bps=20M"]);
+    machine.scratch.refuses(&["disk", "throttle", "sock", "data", "bps=0"], 2, &["bps", "for ever"]);
+    machine.scratch.refuses(&["disk", "throttle", "sock", "data", "iops=0"], 2, &["iops", "0"]);
     let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
     let heard = machine.talker.told.lock().unwrap().clone();
-    assert_eq!(heard[2..], [format!("insert dvd {}", iso.display()), "eject dvd true".to_owned()]);
+    assert_eq!(
+        heard[2..],
+        [
+            format!("insert dvd {}", iso.display()),
+            "eject dvd true".to_owned(),
+            "throttle data Some(500)".to_owned()
+        ]
+    );
     machine.scratch.refuses(
         &["disk", "remove", "sock", "x"],
         1,
