@@ -43,15 +43,18 @@ impl GuestBuffer {
     #[inline]
     pub fn iovecs(&self, offset: usize, len: usize, out: &mut Vec<libc::iovec>) -> Result<(), BufferError> {
         let slices = self.slices(offset, len)?;
-        let mut end: *mut u8 = ptr::null_mut();
-        for (base, bytes) in slices.raw() {
+        let mut end = 0;
+        slices.each(|address, bytes| {
             match out.last_mut() {
-                // Two ranges may touch: `end` is null before the first piece, so earlier iovecs of the caller stay as they are.
-                Some(last) if base == end => last.iov_len = last.iov_len.wrapping_add(bytes),
-                _ => out.push(libc::iovec { iov_base: base.cast(), iov_len: bytes }),
+                // Two ranges may touch: `end` is 0 before the first piece, so earlier iovecs of the caller stay as they are.
+                Some(last) if address == end => last.iov_len = last.iov_len.wrapping_add(bytes),
+                _ => {
+                    let iov_base = ptr::with_exposed_provenance_mut(address);
+                    out.push(libc::iovec { iov_base, iov_len: bytes });
+                }
             }
-            end = base.wrapping_add(bytes);
-        }
+            end = address.wrapping_add(bytes);
+        });
         Ok(())
     }
 

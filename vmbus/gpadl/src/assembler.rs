@@ -5,7 +5,8 @@ use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
 use vmbus_protocol::num::{high_u32, low_u32, usize_of};
 
 use crate::buffer::GuestBuffer;
-use crate::run::Run;
+use crate::ram::Lookup;
+use crate::run::{HostPage, Run};
 
 /// Why range data was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -63,14 +64,9 @@ pub struct RangeAssembler {
     words_left: usize,
     /// Pages of the current range still to come.
     pages_left: usize,
-    /// Host page that would make the current run one longer, if it is in the same region.
-    next: u64,
-    /// First page of the current run's region, which tells regions apart.
-    region_first: u64,
+    /// The last page of the current run.
+    last: HostPage,
 }
-
-/// A host page number that no page has: runs end here.
-const NO_PAGE: u64 = u64::MAX;
 
 impl RangeAssembler {
     /// Starts a list of `ranges` ranges in `bytes` bytes. `buffer` must be empty, and must be the same one in every later call.
@@ -85,7 +81,7 @@ impl RangeAssembler {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, next: NO_PAGE, region_first: 0 })
+        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, last: HostPage::NONE })
     }
 
     /// What is still to come: ranges that have not begun, and words as declared.
@@ -124,7 +120,7 @@ impl RangeAssembler {
         }
         let complete = self.ranges_left == 0 && self.pages_left == 0;
         if complete {
-            buffer.index();
+            buffer.complete();
         } else if self.words_left == 0 {
             return Err(RangeError::ShortList { needed: self.pages_left.max(1), present: 0 });
         }
@@ -154,49 +150,59 @@ impl RangeAssembler {
         buffer.begin_range(byte_offset, count, pages);
         self.ranges_left = self.ranges_left.wrapping_sub(1);
         self.pages_left = needed;
-        self.next = NO_PAGE;
+        self.last = HostPage::NONE;
         Ok(())
     }
 
     #[inline]
     fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
         let (ram, runs) = buffer.parts();
-        let (mut region_first, mut next) = (self.region_first, self.next);
-        for pages in pages.chunks(AT_ONCE) {
-            // New runs are collected here and appended together: the loop then neither grows the list nor checks that it need not.
-            let mut fresh = [Run::NONE; AT_ONCE];
-            let mut count = 0_usize;
-            for page in pages {
-                let pfn = u64::from_le_bytes(*page);
-                let region = ram.region_of(pfn).ok_or(RangeError::NotRam(pfn))?;
-                let host_page = region.host_page.wrapping_add(pfn.wrapping_sub(region.first));
-                // Regions may touch in the host by chance, but not in the files behind them: a run ends with its region.
-                if host_page == next && region.first == region_first {
-                    let last = match fresh.get_mut(count.wrapping_sub(1)) {
-                        Some(last) => Some(last),
-                        None => runs.last_mut(),
-                    };
-                    if let Some(run) = last {
-                        *run = run.longer();
-                    }
-                } else {
-                    if let Some(place) = fresh.get_mut(count) {
-                        *place = Run::one(host_page);
-                    }
-                    count = count.wrapping_add(1);
-                    region_first = region.first;
-                }
-                next = host_page.wrapping_add(1);
-            }
-            runs.extend_from_slice(fresh.get(..count).unwrap_or_default());
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let open = runs.open(rest.len());
+            let room = open.capacity().wrapping_sub(open.len());
+            let (now, later) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+            self.last = add_pages(ram, self.last, open, now)?;
+            rest = later;
         }
-        (self.region_first, self.next) = (region_first, next);
         Ok(())
     }
 }
 
-/// Pages looked at before the list of runs grows: a whole body, and a power of two.
-const AT_ONCE: usize = 32;
+/// Adds `pages` to the runs in `open`, which has room for as many; `last` is the page that the last of them ends with. Returns the last page.
+///
+/// No branch depends on how the pages lie: whether a page makes the run in hand longer or begins the next one, it is written to its place.
+#[inline(never)]
+fn add_pages(
+    ram: Lookup<'_>,
+    mut last: HostPage,
+    open: &mut Vec<Run>,
+    pages: &[[u8; WORD]],
+) -> Result<HostPage, RangeError> {
+    let room = open.capacity().wrapping_sub(open.len());
+    let Some(pages) = pages.get(..room.min(pages.len())) else { return Ok(last) };
+    // The place of the run in hand: the last one, or none yet, and then the first page begins the first.
+    let mut at = open.len().wrapping_sub(1);
+    let mut run = open.last().copied().unwrap_or(Run::NONE);
+    if open.is_empty() {
+        last = HostPage::NONE;
+    }
+    let places = open.as_mut_ptr();
+    for page in pages {
+        let pfn = u64::from_le_bytes(*page);
+        let page = ram.host_page(pfn).ok_or(RangeError::NotRam(pfn))?;
+        let follows = page.follows(last);
+        run = if follows { run.longer() } else { Run::one(page) };
+        at = at.wrapping_add(usize::from(!follows));
+        // SAFETY: `at` is the place of a run that there is, or behind it by one for a page at most, and there is room for one for each page.
+        // Without a run it becomes 0 with the first page, as no page follows none.
+        unsafe { places.wrapping_add(at).write(run) };
+        last = page;
+    }
+    // SAFETY: all places up to `at` have been written, each when `at` came to it, and they are inside the list's room as shown above.
+    unsafe { open.set_len(at.wrapping_add(1)) };
+    Ok(last)
+}
 
 /// Bytes of one word of range data.
 const WORD: usize = 8;

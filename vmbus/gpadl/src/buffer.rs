@@ -5,6 +5,7 @@ use vmbus_protocol::num::{u64_of, usize_of};
 
 use crate::ram::{GuestRam, Lookup};
 use crate::run::Run;
+use crate::segments::Segments;
 
 /// Up to this many runs, walking them beats a search.
 const FEW_RUNS: usize = 8;
@@ -20,42 +21,63 @@ const MAX_BYTES_PER_PAGE: usize = 24;
 #[derive(Debug)]
 pub struct GuestBuffer {
     ram: GuestRam,
-    ranges: Vec<Range>,
-    runs: Vec<Run>,
-    /// Position of each run's first page in the buffer; empty where it can be told without ([`GuestBuffer::index`]).
+    ranges: Segments<Range>,
+    runs: Segments<Run>,
+    /// Where each range begins; empty when there is but one.
+    places: Vec<Place>,
+    /// Position of each run's first page in the buffer; empty where it can be told without ([`GuestBuffer::complete`]).
     starts: Vec<u16>,
+    /// Bytes that can be reached: 0 until the list is complete.
     len: usize,
+    /// Bytes listed so far.
+    listed: usize,
     pages: usize,
 }
 
-/// One range of a page list: `count` bytes from `byte_offset` into its first page.
+/// One range of a page list, in as many bytes as it takes on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
     /// Bytes.
     pub(crate) count: u32,
-    /// Position of its first byte in the buffer.
-    pub(crate) start: u32,
-    /// 0..=0xFFF.
+    /// Offset of the first byte in the first page: 0..=0xFFF.
     pub(crate) byte_offset: u16,
-    /// Position of its first page among the buffer's pages.
-    pub(crate) first_page: u16,
     /// Its first run: runs never span two ranges.
     pub(crate) first_run: u16,
+}
+
+/// Where a range begins in the buffer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// Position of its first byte.
+    pub(crate) start: u32,
+    /// Position of its first page among the buffer's pages.
+    pub(crate) first_page: u16,
 }
 
 impl GuestBuffer {
     /// An empty buffer over `ram`; a [`crate::RangeAssembler`] fills it.
     #[must_use]
     pub fn new(ram: GuestRam) -> Self {
-        Self { ram, ranges: Vec::new(), runs: Vec::new(), starts: Vec::new(), len: 0, pages: 0 }
+        Self {
+            ram,
+            ranges: Segments::new(),
+            runs: Segments::new(),
+            places: Vec::new(),
+            starts: Vec::new(),
+            len: 0,
+            listed: 0,
+            pages: 0,
+        }
     }
 
     /// Empties the buffer and keeps its memory for the next list.
     pub fn clear(&mut self) {
         self.ranges.clear();
         self.runs.clear();
+        self.places.clear();
         self.starts.clear();
         self.len = 0;
+        self.listed = 0;
         self.pages = 0;
     }
 
@@ -65,7 +87,7 @@ impl GuestBuffer {
         &self.ram
     }
 
-    /// Bytes in all ranges together.
+    /// Bytes in all ranges together; 0 while the list is still arriving, so that no part of it can be reached.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -75,6 +97,12 @@ impl GuestBuffer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Bytes in the ranges that have arrived, whether or not their pages have.
+    #[must_use]
+    pub fn listed_bytes(&self) -> usize {
+        self.listed
     }
 
     /// Pages listed, each as often as it is listed.
@@ -98,7 +126,7 @@ impl GuestBuffer {
     /// Byte offset of range `index` in its first page, and its bytes.
     #[must_use]
     pub fn range(&self, index: usize) -> Option<(usize, usize)> {
-        self.ranges.get(index).map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
+        self.ranges.joined().get(index).map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
     }
 
     /// True when it is one range of whole pages: what a ring must be (vmbus-core 4.4).
@@ -120,7 +148,7 @@ impl GuestBuffer {
     pub fn range_words(&self) -> Vec<u64> {
         let mut pages = self.guest_pages();
         let mut words = Vec::with_capacity(self.ranges.len().saturating_add(self.pages));
-        for range in &self.ranges {
+        for range in self.ranges.iter() {
             let head = u64::from(range.byte_offset) << 32 | u64::from(range.count);
             let count =
                 usize::from(range.byte_offset).saturating_add(usize_of(range.count)).div_ceil(PAGE_SIZE);
@@ -133,80 +161,114 @@ impl GuestBuffer {
     /// Heap bytes that the lists take.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let ranges = self.ranges.capacity().wrapping_mul(size_of::<Range>());
-        let runs = self.runs.capacity().wrapping_mul(size_of::<Run>());
-        ranges.wrapping_add(runs).wrapping_add(self.starts.capacity().wrapping_mul(size_of::<u16>()))
+        let places = self.places.capacity().wrapping_mul(size_of::<Place>());
+        let starts = self.starts.capacity().wrapping_mul(size_of::<u16>());
+        let lists = self.ranges.heap_bytes().wrapping_add(self.runs.heap_bytes());
+        lists.wrapping_add(places).wrapping_add(starts)
     }
 
     #[inline]
     pub(crate) fn range_list(&self) -> &[Range] {
-        &self.ranges
+        self.ranges.joined()
     }
 
     #[inline]
     pub(crate) fn run_list(&self) -> &[Run] {
-        &self.runs
+        self.runs.joined()
     }
 
     /// What a loop over page numbers reads and what it writes.
     #[inline]
-    pub(crate) fn parts(&mut self) -> (Lookup<'_>, &mut Vec<Run>) {
+    pub(crate) fn parts(&mut self) -> (Lookup<'_>, &mut Segments<Run>) {
         (self.ram.lookup(), &mut self.runs)
     }
 
     /// Opens a range; its pages follow through `runs`. Numbers are bounded by the assembler.
     pub(crate) fn begin_range(&mut self, byte_offset: u16, count: u32, pages: u16) {
-        let (Ok(start), Ok(first_page), Ok(first_run)) =
-            (u32::try_from(self.len), u16::try_from(self.pages), u16::try_from(self.runs.len()))
-        else {
-            // MAX_BUFFER_PAGES keeps all three far below: nothing to describe a larger buffer with.
-            return;
-        };
-        self.ranges.push(Range { count, start, byte_offset, first_page, first_run });
-        self.len = self.len.wrapping_add(usize_of(count));
+        // MAX_BUFFER_PAGES keeps it below.
+        let Ok(first_run) = u16::try_from(self.runs.len()) else { return };
+        self.ranges.push(Range { count, byte_offset, first_run });
+        self.listed = self.listed.wrapping_add(usize_of(count));
         self.pages = self.pages.wrapping_add(usize::from(pages));
     }
 
-    /// Builds the index for random access, after the last page came.
-    pub(crate) fn index(&mut self) {
-        self.starts.clear();
-        let lists = size_of::<Range>().wrapping_mul(self.ranges.len());
-        let per_run = size_of::<Run>().wrapping_add(size_of::<u16>());
-        let with_index = lists.wrapping_add(per_run.wrapping_mul(self.runs.len()));
-        let too_large = with_index > self.pages.wrapping_mul(MAX_BYTES_PER_PAGE);
-        if self.runs.len() <= FEW_RUNS || self.runs.len() == self.pages || too_large {
+    /// The last page came: the lists become one piece each, get what random access needs, and the bytes can be reached.
+    pub(crate) fn complete(&mut self) {
+        self.ranges.join();
+        self.runs.join();
+        self.place_ranges();
+        self.index_runs();
+        self.len = self.listed;
+    }
+
+    fn place_ranges(&mut self) {
+        self.places.clear();
+        if self.ranges.len() == 1 {
             return;
         }
-        self.starts.reserve_exact(self.runs.len());
-        let mut page = 0_u16;
-        for run in &self.runs {
-            self.starts.push(page);
-            page = page.wrapping_add(u16::try_from(run.pages()).unwrap_or(u16::MAX));
+        self.places.reserve_exact(self.ranges.len());
+        let mut next = Place::default();
+        for range in self.ranges.joined() {
+            self.places.push(next);
+            let end = usize_of(range.count).wrapping_add(usize::from(range.byte_offset));
+            // MAX_BUFFER_PAGES keeps both far below.
+            next.start = next.start.wrapping_add(range.count);
+            let pages = u16::try_from(end.div_ceil(PAGE_SIZE)).unwrap_or(u16::MAX);
+            next.first_page = next.first_page.wrapping_add(pages);
         }
+    }
+
+    fn index_runs(&mut self) {
+        self.starts.clear();
+        let runs = self.runs.joined();
+        let per_range = size_of::<Range>().wrapping_add(size_of::<Place>());
+        let lists = per_range.wrapping_mul(self.ranges.len());
+        let per_run = size_of::<Run>().wrapping_add(size_of::<u16>());
+        let with_index = lists.wrapping_add(per_run.wrapping_mul(runs.len()));
+        let too_large = with_index > self.pages.wrapping_mul(MAX_BYTES_PER_PAGE);
+        if runs.len() <= FEW_RUNS || runs.len() == self.pages || too_large {
+            return;
+        }
+        self.starts.reserve_exact(runs.len());
+        let mut page = 0_u16;
+        self.starts.extend(runs.iter().map(|run| {
+            let first = page;
+            page = page.wrapping_add(run.pages_u16());
+            first
+        }));
     }
 
     /// Gives back what growing took too much.
     pub(crate) fn shrink(&mut self) {
-        self.ranges.shrink_to_fit();
-        self.runs.shrink_to_fit();
+        self.ranges.shrink();
+        self.runs.shrink();
     }
 
-    /// The run that holds page `page` of the buffer, which lies in `range`, and how many of its pages lie before that page.
+    /// The range that holds byte `offset`, by number, and where it begins.
     #[inline]
-    pub(crate) fn run_of(&self, range: &Range, page: usize) -> (usize, usize) {
-        if self.runs.len() == self.pages {
+    pub(crate) fn range_of(&self, offset: usize) -> (usize, Place) {
+        let after = self.places.partition_point(|place| usize_of(place.start) <= offset);
+        let index = after.saturating_sub(1);
+        (index, self.places.get(index).copied().unwrap_or_default())
+    }
+
+    /// The run that holds page `page` of the buffer, which lies in `range` at `place`, and how many of its pages lie before that page.
+    #[inline]
+    pub(crate) fn run_of(&self, range: &Range, place: Place, page: usize) -> (usize, usize) {
+        let runs = self.runs.joined();
+        if runs.len() == self.pages {
             return (page, 0);
         }
         if self.starts.is_empty() {
-            let mut first = usize::from(range.first_page);
-            for (index, run) in self.runs.iter().enumerate().skip(usize::from(range.first_run)) {
+            let mut first = usize::from(place.first_page);
+            for (index, run) in runs.iter().enumerate().skip(usize::from(range.first_run)) {
                 let after = first.wrapping_add(run.pages());
                 if page < after {
                     return (index, page.wrapping_sub(first));
                 }
                 first = after;
             }
-            return (self.runs.len(), 0);
+            return (runs.len(), 0);
         }
         let index = self.starts.partition_point(|&start| usize::from(start) <= page).saturating_sub(1);
         let first = self.starts.get(index).copied().map_or(0, usize::from);

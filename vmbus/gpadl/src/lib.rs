@@ -37,6 +37,7 @@ mod gpadl;
 mod mapping;
 mod ram;
 mod run;
+mod segments;
 mod slices;
 mod stitch;
 

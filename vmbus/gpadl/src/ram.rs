@@ -8,6 +8,8 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::{u64_of, usize_of_u64};
 
+use crate::run::HostPage;
+
 /// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is mapped.
 ///
 /// Cloning is cheap (one reference count); every buffer keeps its map alive, so a view can never outlive the memory it names.
@@ -21,42 +23,42 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
-    /// The first of them again, so that a byte is an index that needs no check.
-    first_regions: Box<[Region; 256]>,
     granules: Granules,
 }
 
-/// Which region to look at for a page number, without a search: the branch of a search is wrong half of the time when pages of two
+/// How to get from a guest page to the host's without a search: the branch of a search is wrong half of the time when pages of two
 /// regions alternate, and that costs more than everything else that is done for a page.
 #[derive(Debug)]
 struct Granules {
     /// log2 of the pages of one granule.
     shift: u32,
-    /// For each granule the first region that reaches into it, or the next one.
-    first: Box<[u8]>,
+    /// For each granule that lies in one region as a whole what [`HostPage::of`] adds; 0 for the others.
+    to_host: Box<[u64]>,
 }
 
-/// Granules of one map at most: the table stays in the first-level cache.
-const MAX_GRANULES: u64 = 4096;
+/// Granules of one map at most: the table takes a quarter of the first-level cache.
+const MAX_GRANULES: u64 = 1024;
 
 /// One region of RAM in pages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
     /// First guest page number.
     pub(crate) first: u64,
-    /// Number of pages; 0 for "no region".
+    /// Number of pages.
     pub(crate) pages: u64,
     /// Host page number of the first page.
     pub(crate) host_page: u64,
 }
 
 impl Region {
-    /// No page is in it.
-    const NONE: Self = Self { first: 0, pages: 0, host_page: 0 };
-
     fn end(&self) -> u64 {
         self.first.wrapping_add(self.pages)
     }
+}
+
+/// What turns pages of region number `index` into the host's.
+fn to_host(index: usize, region: &Region) -> u64 {
+    HostPage::shift(region.first, region.host_page, u64_of(index.wrapping_add(1)))
 }
 
 impl Granules {
@@ -66,13 +68,13 @@ impl Granules {
         while end >> shift > MAX_GRANULES {
             shift = u32::wrapping_add(shift, 1);
         }
-        let count = end.div_ceil(1 << shift);
-        let first = (0..count).map(|granule| {
-            let before = regions.partition_point(|region| region.end() <= granule << shift);
-            // Maps of more than 256 regions are searched from the last of them.
-            u8::try_from(before).unwrap_or(u8::MAX)
-        });
-        Self { shift, first: first.collect() }
+        let of_granule = |granule: u64| {
+            let (first, after) = (granule << shift, granule.wrapping_add(1) << shift);
+            let index = regions.partition_point(|region| region.end() <= first);
+            let region = regions.get(index).filter(|region| region.first <= first && after <= region.end());
+            region.map_or(0, |region| to_host(index, region))
+        };
+        Self { shift, to_host: (0..end.div_ceil(1 << shift)).map(of_granule).collect() }
     }
 }
 
@@ -80,26 +82,27 @@ impl Granules {
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'a> {
     regions: &'a [Region],
-    first_regions: &'a [Region; 256],
-    first: &'a [u8],
+    to_host: &'a [u64],
     shift: u32,
 }
 
-impl<'a> Lookup<'a> {
-    /// The region that holds guest page `pfn`.
+impl Lookup<'_> {
+    /// Guest page `pfn` in the host, or `None` when it is not RAM.
     #[inline]
-    pub(crate) fn region_of(&self, pfn: u64) -> Option<&'a Region> {
-        let index = *self.first.get(usize_of_u64(pfn >> self.shift))?;
-        // A byte cannot be out of its bounds; the compiler sees that too.
-        let region = self.first_regions.get(usize::from(index))?;
-        if pfn.wrapping_sub(region.first) < region.pages { Some(region) } else { self.search(pfn) }
+    pub(crate) fn host_page(&self, pfn: u64) -> Option<HostPage> {
+        match *self.to_host.get(usize_of_u64(pfn >> self.shift))? {
+            0 => self.search(pfn),
+            to_host => Some(HostPage::of(pfn, to_host)),
+        }
     }
 
-    /// For the few granules that several regions reach into.
+    /// For the few granules that a region reaches into but does not fill.
     #[cold]
-    fn search(&self, pfn: u64) -> Option<&'a Region> {
+    fn search(&self, pfn: u64) -> Option<HostPage> {
         let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
-        self.regions.get(index).filter(|region| pfn.wrapping_sub(region.first) < region.pages)
+        let region =
+            self.regions.get(index).filter(|region| pfn.wrapping_sub(region.first) < region.pages)?;
+        Some(HostPage::of(pfn, to_host(index, region)))
     }
 }
 
@@ -133,13 +136,19 @@ pub enum RamError {
         /// Guest address of the region.
         start: u64,
     },
+    /// Far more than any machine has.
+    #[error("guest memory has {regions} regions, which is more than can be told apart")]
+    TooManyRegions {
+        /// Regions in the map.
+        regions: usize,
+    },
 }
 
 impl GuestRam {
     /// Takes the map of a VM's RAM. MMIO windows, holes and ROM must not be in it: whatever is in it, guests may share.
     ///
     /// # Errors
-    /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits.
+    /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits, or when there are a million of them.
     pub fn new(memory: GuestMemoryMmap) -> Result<Self, RamError> {
         let mut regions = Vec::with_capacity(memory.num_regions());
         for region in memory.iter() {
@@ -159,13 +168,12 @@ impl GuestRam {
             let first = start >> PAGE_SHIFT;
             regions.push(Region { first, pages: len >> PAGE_SHIFT, host_page: host >> PAGE_SHIFT });
         }
+        if regions.len() >= HostPage::TAGS {
+            return Err(RamError::TooManyRegions { regions: regions.len() });
+        }
         regions.sort_by_key(|region| region.first);
         let granules = Granules::new(&regions);
-        let mut first_regions = Box::new([Region::NONE; 256]);
-        for (to, from) in first_regions.iter_mut().zip(&regions) {
-            *to = *from;
-        }
-        Ok(Self { inner: Arc::new(Inner { memory, regions, first_regions, granules }) })
+        Ok(Self { inner: Arc::new(Inner { memory, regions, granules }) })
     }
 
     /// The memory itself, for reads and writes by guest address.
@@ -189,8 +197,8 @@ impl GuestRam {
     /// For looking up many pages in a row.
     #[inline]
     pub(crate) fn lookup(&self) -> Lookup<'_> {
-        let Inner { regions, first_regions, granules, .. } = &*self.inner;
-        Lookup { regions, first_regions, first: &granules.first, shift: granules.shift }
+        let Inner { regions, granules, .. } = &*self.inner;
+        Lookup { regions, to_host: &granules.to_host, shift: granules.shift }
     }
 
     /// True when both host addresses lie in one region: only then may one slice reach from one to the other.
@@ -230,10 +238,16 @@ impl GuestRam {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::Run;
 
     fn ram(ranges: &[(u64, usize)]) -> GuestRam {
         let ranges: Vec<_> = ranges.iter().map(|&(start, len)| (GuestAddress(start), len)).collect();
         GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
+    }
+
+    /// The guest page behind the host page of `pfn`.
+    fn round_trip(ram: &GuestRam, pfn: u64) -> Option<u64> {
+        ram.guest_page_of(Run::one(ram.lookup().host_page(pfn)?).host_page())
     }
 
     #[test]
@@ -253,7 +267,7 @@ mod tests {
             (0x10_0002, false),
             (u64::MAX, false),
         ] {
-            assert_eq!(ram.lookup().region_of(pfn).is_some(), inside, "page {pfn:#x}");
+            assert_eq!(ram.lookup().host_page(pfn).is_some(), inside, "page {pfn:#x}");
         }
         assert_eq!(ram.pages(), 16 + 4 + 2);
     }
@@ -265,21 +279,20 @@ mod tests {
         map.push((0x100_0000_0000, 0x1000));
         let ram = ram(&map);
         for index in 0..300 {
-            assert!(ram.lookup().region_of(index * 3).is_some_and(|region| region.first == index * 3));
-            assert!(ram.lookup().region_of(index * 3 + 1).is_none());
-            assert!(ram.lookup().region_of(index * 3 + 2).is_none());
+            assert_eq!(round_trip(&ram, index * 3), Some(index * 3));
+            assert_eq!(round_trip(&ram, index * 3 + 1), None);
+            assert_eq!(round_trip(&ram, index * 3 + 2), None);
         }
-        assert!(ram.lookup().region_of(0x1000_0000).is_some());
-        assert!(ram.lookup().region_of(0x0FFF_FFFF).is_none());
-        assert!(ram.lookup().region_of(0x1000_0001).is_none());
+        assert_eq!(round_trip(&ram, 0x1000_0000), Some(0x1000_0000));
+        assert_eq!(round_trip(&ram, 0x0FFF_FFFF), None);
+        assert_eq!(round_trip(&ram, 0x1000_0001), None);
     }
 
     #[test]
     fn test_ram_guest_page_of_host_page_round_trips() {
         let ram = ram(&[(0, 0x4000), (0x100000, 0x4000)]);
         for pfn in [0, 3, 0x100, 0x103] {
-            let region = ram.lookup().region_of(pfn).unwrap();
-            assert_eq!(ram.guest_page_of(region.host_page + pfn - region.first), Some(pfn));
+            assert_eq!(round_trip(&ram, pfn), Some(pfn));
         }
     }
 
@@ -292,7 +305,7 @@ mod tests {
     #[test]
     fn test_ram_without_file_has_no_file_run() {
         let ram = ram(&[(0, 0x4000)]);
-        let host = ram.lookup().region_of(0).unwrap().host_page << PAGE_SHIFT;
-        assert!(ram.file_at(usize_of_u64(host)).is_none());
+        let host = Run::one(ram.lookup().host_page(0).unwrap()).host_address();
+        assert!(ram.file_at(host).is_none());
     }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam, RangeAssembler, RangeError};
-use vmbus_protocol::limits::MAX_BUFFER_PAGES;
+use vmbus_protocol::limits::{MAX_BUFFER_PAGES, MAX_GPADL_PAGES, MAX_GPADL_RANGES};
 
 const PAGE: u64 = 4096;
 /// Two regions with a hole between them: 64 pages at 0, 64 pages at 1 MiB.
@@ -201,6 +201,71 @@ fn test_assembler_with_bad_ranges_names_each_fault() {
         assert_eq!(assemble(&ram, ranges, &words, &[]).err(), Some(expected), "{ranges} ranges, {words:x?}");
     }
     assert_eq!(RangeAssembler::begin(1, 12).err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
+}
+
+/// Bytes of range data that a GPADL header can declare.
+const MOST_BYTES: usize = 65_528;
+
+#[test]
+fn test_range_of_the_most_pages_that_a_gpadl_can_list_is_taken_and_one_more_is_short() {
+    let ram = ram();
+    let pages: Vec<u64> = (0..MAX_GPADL_PAGES as u64).map(|page| page * 7 % LOW_PAGES).collect();
+    let mut range = Range { offset: 0, count: MAX_GPADL_PAGES as u32 * 4096, pages };
+    let words = range.words();
+    assert_eq!(words.len() * 8, MOST_BYTES);
+    assert_eq!(assemble(&ram, 1, &words, &[26]).unwrap().pages(), MAX_GPADL_PAGES);
+    range.count += 1;
+    let error = RangeError::ShortList { needed: MAX_GPADL_PAGES + 1, present: MAX_GPADL_PAGES };
+    assert_eq!(assemble(&ram, 1, &range.words(), &[26]).err(), Some(error));
+}
+
+#[test]
+fn test_list_of_the_most_ranges_that_a_gpadl_can_have_is_taken_and_one_more_is_short() {
+    let ram = ram();
+    let one = Range { offset: 5, count: 9, pages: vec![3] };
+    let mut words = one.words().repeat(MAX_GPADL_RANGES);
+    let buffer = assemble(&ram, MAX_GPADL_RANGES as u32, &words, &[26]).unwrap();
+    assert_eq!((buffer.ranges(), buffer.len()), (MAX_GPADL_RANGES, 9 * MAX_GPADL_RANGES));
+    assert!(buffer.heap_bytes() <= 24 * buffer.pages(), "{} bytes", buffer.heap_bytes());
+    // Only the first word of another one still fits.
+    words.push(one.words()[0]);
+    assert_eq!(words.len() * 8, MOST_BYTES);
+    let refused = assemble(&ram, MAX_GPADL_RANGES as u32 + 1, &words, &[26]).err();
+    assert_eq!(refused, Some(RangeError::ShortList { needed: 1, present: 0 }));
+}
+
+#[test]
+fn test_buffer_of_the_most_pages_is_taken_and_one_more_is_refused() {
+    let ram = ram();
+    let range = |pages: usize| Range {
+        offset: 0,
+        count: pages as u32 * 4096,
+        pages: (0..pages as u64).map(|page| page * 7 % LOW_PAGES).collect(),
+    };
+    let most = assemble(&ram, 1, &range(MAX_BUFFER_PAGES).words(), &[]).unwrap();
+    assert_eq!((most.pages(), most.len()), (MAX_BUFFER_PAGES, MAX_BUFFER_PAGES * 4096));
+    let last = (MAX_BUFFER_PAGES - 1) * 4096;
+    most.write(last, &[0xC3; 4096]).unwrap();
+    assert_eq!(most.read_obj::<[u8; 4096]>(last), Ok([0xC3; 4096]));
+    let refused = assemble(&ram, 1, &range(MAX_BUFFER_PAGES + 1).words(), &[]).err();
+    assert_eq!(refused, Some(RangeError::TooManyPages));
+    // So it is when two ranges have them.
+    let mut words = range(MAX_BUFFER_PAGES).words();
+    words.extend(Range { offset: 0, count: 1, pages: vec![1] }.words());
+    assert_eq!(assemble(&ram, 2, &words, &[]).err(), Some(RangeError::TooManyPages));
+}
+
+/// A part of a list shows nothing: its runs have no place yet.
+#[test]
+fn test_buffer_whose_list_still_arrives_has_no_byte() {
+    let bytes = bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, 5, 9] }.words());
+    let mut buffer = GuestBuffer::new(ram());
+    let mut assembler = RangeAssembler::begin(1, bytes.len()).unwrap();
+    assert!(!assembler.push(&mut buffer, &bytes[..24]).unwrap());
+    assert_eq!((buffer.len(), buffer.listed_bytes()), (0, 3 * 4096));
+    assert!(buffer.slices(0, 1).is_err());
+    assert!(assembler.push(&mut buffer, &bytes[24..]).unwrap());
+    assert_eq!((buffer.len(), buffer.listed_bytes()), (3 * 4096, 3 * 4096));
 }
 
 #[test]

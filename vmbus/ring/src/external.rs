@@ -66,7 +66,7 @@ impl Packet<'_> {
             self.read_at(offset, piece);
             let complete = assembler.push(buffer, piece)?;
             // A range may claim far more bytes than its pages so far: do not gather pages for what will be refused.
-            if u64_of(buffer.len()) > MAX_GPA_DIRECT_BYTES {
+            if u64_of(buffer.listed_bytes()) > MAX_GPA_DIRECT_BYTES {
                 return Err(PacketError::TooManyBytes { limit: MAX_GPA_DIRECT_BYTES });
             }
             if complete {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use common::{drain, ring_of, write_one};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink, Teardown};
-use vmbus_ring::limits::{MAX_MIRROR_RUNS, MAX_RING_PAGES};
+use vmbus_ring::limits::{MAX_MIRROR_RUNS, MAX_RING_PAGES, MIN_RING_PAGES};
 use vmbus_ring::{Incoming, MapError, Mode, PlainMemory, RingMemory};
 
 #[derive(Default)]
@@ -95,6 +95,19 @@ fn test_ring_map_beyond_the_buffer_or_of_no_data_is_refused() {
     }
     for pages in [0, 1, MAX_RING_PAGES + 1, usize::MAX] {
         assert!(matches!(RingMemory::map(view.clone(), 0, pages), Err(MapError::Size { .. })), "{pages}");
+    }
+}
+
+#[test]
+fn test_ring_of_the_fewest_and_of_the_most_pages_works() {
+    // A page listed twice is legal, so the largest ring needs few pages of RAM.
+    for pages in [MIN_RING_PAGES, MAX_RING_PAGES] {
+        let list: Vec<u64> =
+            (0..pages as u64).map(|page| if page == 0 { 0 } else { 1 + page % 60 }).collect();
+        let mut ring = ring_of(list, Mode::Paged);
+        assert_eq!(ring.data_size() as usize, (pages - 1) * 4096);
+        write_one(&mut ring.outgoing, 1, &[7; 4000]).unwrap();
+        assert_eq!(drain(&mut ring.incoming).unwrap().0[0].payload, [7; 4000]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The zero-copy core in numbers: GPADLs through the whole server, views, rings; each beside a physical limit measured in the same run.
 //!
-//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core [-- --json FILE]` is what it runs.
+//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core [-- [--json FILE] [--only PART]]` is
+//! what it runs.
 //!
 //! Every number is the best of many short rounds ([`clock`]) in several passes over everything, so a machine that is busy with something
 //! else disturbs little. Limits are found the same way. Nothing leaves the process; the whole takes seconds. For distributions and
@@ -34,12 +35,15 @@ fn main() -> ExitCode {
 }
 
 fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted) = (None, false);
+    let (mut json, mut only, mut wanted) = (None, None, false);
     while let Some(word) = words.next() {
         match word.as_str() {
             "--bench" => wanted = true,
             "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            other => return Err(format!("{other:?} is no option: only --json FILE is")),
+            "--only" => {
+                only = Some(words.next().ok_or("--only needs a part: gpadl, views, ring or threads")?);
+            }
+            other => return Err(format!("{other:?} is no option: only --json FILE and --only PART are")),
         }
     }
     // `cargo test --all-targets` starts benches too, without this word, from slow builds.
@@ -47,9 +51,13 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
         println!("nothing measured: use `cargo bench`");
         return Ok(());
     }
-    let mut numbers = measure();
+    let mut numbers = measure(only.as_deref());
+    if numbers.is_empty() {
+        return Err("--only names no part: gpadl, views, ring and threads are".to_owned());
+    }
     for _ in 1..PASSES {
-        numbers = numbers.into_iter().zip(measure()).map(|(one, other)| one.best(&other)).collect();
+        numbers =
+            numbers.into_iter().zip(measure(only.as_deref())).map(|(one, other)| one.best(&other)).collect();
     }
     match json {
         None => numbers.iter().for_each(|number| println!("{number}")),
@@ -59,11 +67,20 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
     Ok(())
 }
 
-fn measure() -> Vec<Number> {
+type Measure = fn(&mut Vec<Number>);
+
+/// What is measured, part by part.
+const PARTS: [(&str, Measure); 4] = [
+    ("gpadl", gpadl::measure),
+    ("views", views::measure),
+    ("ring", ring::measure),
+    ("threads", threads::measure),
+];
+
+fn measure(only: Option<&str>) -> Vec<Number> {
     let mut numbers = Vec::new();
-    gpadl::measure(&mut numbers);
-    views::measure(&mut numbers);
-    ring::measure(&mut numbers);
-    threads::measure(&mut numbers);
+    for (_, measure) in PARTS.iter().filter(|(part, _)| only.is_none_or(|only| only == *part)) {
+        measure(&mut numbers);
+    }
     numbers
 }

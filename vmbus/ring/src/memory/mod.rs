@@ -281,21 +281,29 @@ fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
     aligned.then_some(address)
 }
 
-/// One address for each page of `bytes` bytes from `start`.
+/// One address for each page of `bytes` bytes from `start`, built where it stays.
 fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Arc<[NonNull<u8>]>, MapError> {
-    let mut pages = Vec::with_capacity(bytes / PAGE_SIZE);
-    for slice in buffer.slices(start, bytes).map_err(|_| MapError::NotPages)? {
-        let run = whole_pages(&slice).ok_or(MapError::NotPages)?;
+    let slices = buffer.slices(start, bytes).map_err(|_| MapError::NotPages)?;
+    let mut table = Arc::new_uninit_slice(bytes / PAGE_SIZE);
+    let mut places = Arc::get_mut(&mut table).map(|table| table.iter_mut()).unwrap_or_default();
+    let mut whole = true;
+    slices.for_each(|slice| {
+        let Some(run) = whole_pages(&slice) else {
+            whole = false;
+            return;
+        };
         for offset in (0..slice.len()).step_by(PAGE_SIZE) {
-            // SAFETY: `offset` is below the length of the slice.
-            pages.push(unsafe { run.add(offset) });
+            if let Some(place) = places.next() {
+                // SAFETY: `offset` is below the length of the slice.
+                place.write(unsafe { run.add(offset) });
+            }
         }
-    }
-    // The unsafe reads above rely on this.
-    if pages.len() != bytes / PAGE_SIZE {
+    });
+    if !whole || places.next().is_some() {
         return Err(MapError::NotPages);
     }
-    Ok(pages.into())
+    // SAFETY: no place is left: all of them were written, in order. The unsafe reads above rely on their number.
+    Ok(unsafe { table.assume_init() })
 }
 
 impl fmt::Debug for RingMemory {
