@@ -40,7 +40,7 @@ impl Side {
     pub(super) fn synthvm(guest: &GuestImage, image: &Path, cpus: u32) -> Result<Side, String> {
         let options = VmOptions::new(guest).cpus(cpus).memory(&format!("{MEMORY_MIB}M"));
         let options = words().into_iter().fold(options, VmOptions::cmdline);
-        let vm = Vm::boot(&options.disk(image)).map_err(|error| error.to_string())?;
+        let vm = Vm::boot(&options.disk_with(image, "cache=none")).map_err(|error| error.to_string())?;
         let machine = Machine::SynthVm(Box::new(vm));
         let mut side = Side { name: "SynthVM", disk: "/dev/sda", interrupt: "HYP", machine };
         side.ask::<serde_json::Value>(Action::Disks { at_least: 1, timeout_s: 60 })?;
