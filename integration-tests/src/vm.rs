@@ -235,6 +235,16 @@ impl Vm {
         self.ask(Action::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), timeout_s: 120 })
     }
 
+    /// Runs a script in the guest's shell, which must end with 0; returns what it said.
+    pub fn shell(&mut self, script: &str) -> Result<String, VmError> {
+        let output = self.run(&["sh", "-c", script])?;
+        if output.status == 0 {
+            return Ok(output.stdout);
+        }
+        let Output { status, stdout, stderr } = output;
+        Err(self.error(format!("in the guest, this ended with {status}:\n{script}\n{stdout}{stderr}")))
+    }
+
     /// What `synthvm inspect` says of this machine now.
     pub fn inspect(&self) -> Result<Inspect, VmError> {
         let output = self.command(&["inspect", "--json"], &[])?;
@@ -244,6 +254,21 @@ impl Vm {
     /// `synthvm control SOCK VERB`.
     pub fn control(&self, verb: &str) -> Result<(), VmError> {
         self.command(&["control"], &[verb]).map(|_| ())
+    }
+
+    /// `synthvm disk add SOCK DISK`, where `disk` is a path with keys.
+    pub fn add_disk(&self, disk: &str) -> Result<(), VmError> {
+        self.command(&["disk", "add"], &[disk]).map(|_| ())
+    }
+
+    /// `synthvm disk remove SOCK ID`.
+    pub fn remove_disk(&self, id: &str) -> Result<(), VmError> {
+        self.command(&["disk", "remove"], &[id]).map(|_| ())
+    }
+
+    /// `synthvm disk resize SOCK ID SIZE`.
+    pub fn resize_disk(&self, id: &str, size: &str) -> Result<(), VmError> {
+        self.command(&["disk", "resize"], &[id, size]).map(|_| ())
     }
 
     /// Sends a signal to the program.

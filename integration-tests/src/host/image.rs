@@ -21,7 +21,7 @@ const EMULATOR_PACKAGE: &str = "qemu-system-x86";
 
 /// Modules that an emulated host loads; each brings what it needs. The first row makes the root, the second makes KVM,
 /// the third is what commands may want.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 14] = [
     "virtio_pci",
     "virtio_console",
     "9p",
@@ -33,6 +33,7 @@ const MODULES: [&str; 13] = [
     "kvm_amd",
     "tun",
     "loop",
+    "ext4",
     "vhost_net",
     "vhost_vsock",
 ];

@@ -15,6 +15,14 @@ pub(crate) fn image(kernel: StockKernel) -> Result<GuestImage, guest_images::Err
     guest(kernel).build()
 }
 
+/// The guest for storage tests: with fio, and the programs and the driver of XFS.
+pub(crate) fn storage_guest(kernel: StockKernel) -> GuestBuilder {
+    guest(kernel)
+        .package("fio", &["usr/bin/fio"])
+        .package("xfsprogs", &["sbin/mkfs.xfs", "sbin/xfs_repair"])
+        .module("xfs", false)
+}
+
 /// Adds a test whose name ends with the kernel's version.
 pub(crate) fn add(
     tests: &mut Vec<Test>,
@@ -33,6 +41,22 @@ pub(crate) fn boot(options: &VmOptions) -> Result<Vm, VmError> {
         assert!(modules_failed.is_empty(), "modules that did not load: {modules_failed:?}\n{}", vm.said());
     }
     Ok(vm)
+}
+
+/// Starts a program in the guest that goes on while the guest is asked for other things.
+pub(crate) fn start_program(vm: &mut Vm, name: &str, program: &str) -> TestResult {
+    let script = format!(
+        "({program} > /tmp/{name} 2>&1 & echo $! > /tmp/{name}.pid; wait $!; echo $? > /tmp/{name}.status) > /dev/null 2>&1 &"
+    );
+    vm.shell(&script)?;
+    Ok(())
+}
+
+/// Waits for it to end; returns its exit status and its words.
+pub(crate) fn end_program(vm: &mut Vm, name: &str) -> Result<(String, String), VmError> {
+    let status =
+        vm.shell(&format!("until [ -s /tmp/{name}.status ]; do sleep 0.1; done; cat /tmp/{name}.status"))?;
+    Ok((status.trim().to_owned(), vm.shell(&format!("cat /tmp/{name}"))?))
 }
 
 /// One mebibyte.

@@ -18,6 +18,9 @@ mod crash;
 mod disk;
 mod echo;
 mod modules;
+mod online;
+mod stall;
+mod tools;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -43,6 +46,7 @@ fn outside(mut arguments: Vec<String>) -> Result<i32, String> {
     program::build()?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
+        common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
@@ -131,6 +135,9 @@ fn tests() -> Vec<Test> {
         boot::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
+        online::add(&mut tests, kernel);
+        stall::add(&mut tests, kernel);
+        tools::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }

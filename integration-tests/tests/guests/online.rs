@@ -1,0 +1,155 @@
+//! Disks that come, grow, go and fail while the guest works on others.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use guest_images::StockKernel;
+use guest_images::packages::sha256_file;
+use guest_report::agent::{Action, PatternRange};
+use integration_tests::image::{WorkDir, first_difference};
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::{Vm, VmOptions};
+
+use crate::common::{self, MIB, boot, end_program, start_program, storage_guest};
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    common::add(tests, kernel, "test_disks_added_grown_removed_and_full_under_load_disturb_no_other", online);
+}
+
+fn online(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let busy = dir.empty_image("busy.img", 24 * MIB)?;
+    let guest = storage_guest(kernel).build()?;
+    let mut vm = boot(&VmOptions::new(&guest).cpus(2).memory("1G").disk_with(&busy, "id=busy"))?;
+    vm.disks(1)?;
+    // Writes and verifies on the first disk all the while.
+    let load = "fio --name=load --filename=/dev/sda --size=24m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=8 --direct=1 \
+        --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal";
+    start_program(&mut vm, "load", load)?;
+    comes_grows_and_goes(&mut vm, &dir)?;
+    is_full(&mut vm, &dir)?;
+
+    // fio ends at a signal and tells what it found so far.
+    vm.shell("test ! -e /tmp/load.status && kill -TERM $(cat /tmp/load.pid)")?;
+    let (_, said) = end_program(&mut vm, "load")?;
+    assert!(!said.contains("verify") && !said.contains("error"), "{said}");
+
+    loses_its_driver(&mut vm)?;
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+fn comes_grows_and_goes(vm: &mut Vm, dir: &WorkDir) -> TestResult {
+    let image = dir.image("new.img", 8 * MIB, 21)?;
+    vm.add_disk(&format!("{},id=new", image.display()))?;
+    let new = vm.disks(2)?.pop().ok_or("no disk")?;
+    assert_eq!(new.size, 8 * MIB, "{new:?}");
+    let device = format!("/dev/{}", new.name);
+    assert_eq!(vm.sha256(&device)?.sha256, sha256_file(&image)?);
+
+    vm.resize_disk("new", "12M")?;
+    // Distributions have a udev rule that does this when the disk says that its capacity has changed.
+    vm.shell(&format!("echo 1 > /sys/block/{}/device/rescan", new.name))?;
+    vm.shell(&format!(
+        "until [ $(cat /sys/block/{}/size) = {} ]; do sleep 0.1; done",
+        new.name,
+        12 * MIB / 512
+    ))?;
+    let grown = PatternRange { path: device, offset: 8 * MIB, length: 4 * MIB, seed: 22, direct: true };
+    vm.tell(Action::WritePattern(grown))?;
+    assert_eq!(first_difference(&image, 8 * MIB, 4 * MIB, 22)?, None);
+
+    vm.remove_disk("new")?;
+    vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", new.name))?;
+    assert_eq!(first_difference(&image, 0, 8 * MIB, 21)?, None);
+    Ok(())
+}
+
+/// An image on a file system without space: the guest's write fails, and works once there is space.
+fn is_full(vm: &mut Vm, dir: &WorkDir) -> TestResult {
+    let small = SmallFileSystem::mount(&dir.path().join("small"), "4m")?;
+    let image = small.path.join("full.img");
+    std::fs::File::create(&image)?.set_len(16 * MIB)?;
+    vm.add_disk(&format!("{},id=full", image.display()))?;
+    let full = vm.disks(2)?.pop().ok_or("no disk")?;
+    assert_eq!(full.size, 16 * MIB, "{full:?}");
+    let range = PatternRange {
+        path: format!("/dev/{}", full.name),
+        offset: 0,
+        length: 8 * MIB,
+        seed: 5,
+        direct: true,
+    };
+    let why = vm.refused(Action::WritePattern(range.clone()))?;
+    assert!(why.contains("writing /dev/"), "{why}");
+    small.grow("32m")?;
+    vm.tell(Action::WritePattern(range.clone()))?;
+    vm.tell(Action::VerifyPattern(range))?;
+    assert_eq!(first_difference(&image, 0, 8 * MIB, 5)?, None);
+    vm.remove_disk("full")?;
+    vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", full.name))?;
+    Ok(())
+}
+
+/// The driver is taken away from the controller with requests in flight, given back, and finds everything as it was.
+fn loses_its_driver(vm: &mut Vm) -> TestResult {
+    let range =
+        PatternRange { path: "/dev/sda".into(), offset: 16 * MIB, length: 4 * MIB, seed: 6, direct: true };
+    vm.tell(Action::WritePattern(range.clone()))?;
+    let controller =
+        vm.disks(1)?.pop().and_then(|disk| disk.vmbus_device).ok_or("a disk without controller")?;
+    let doomed = "fio --name=doomed --filename=/dev/sda --size=8m --rw=randrw --bs=4k --ioengine=libaio --iodepth=32 --direct=1 \
+        --time_based --runtime=600 --minimal";
+    start_program(vm, "doomed", doomed)?;
+    vm.shell("until [ $(awk '$3 == \"sda\" {print $12}' /proc/diskstats) -gt 0 ]; do :; done")?;
+    vm.shell(&format!("echo {controller} > /sys/bus/vmbus/drivers/hv_storvsc/unbind"))?;
+    let left = vm.inspect()?.gpadls;
+    assert!(left.is_empty(), "left behind: {left:?}");
+    let (status, said) = end_program(vm, "doomed")?;
+    assert_ne!(status, "0", "its disk went away: {said}");
+    vm.shell(&format!("echo {controller} > /sys/bus/vmbus/drivers/hv_storvsc/bind"))?;
+    let name = vm.disks(1)?.pop().ok_or("no disk")?.name;
+    vm.tell(Action::VerifyPattern(PatternRange { path: format!("/dev/{name}"), ..range }))?;
+    Ok(())
+}
+
+/// A file system in memory with little space. Unmounted when dropped.
+struct SmallFileSystem {
+    path: PathBuf,
+}
+
+impl SmallFileSystem {
+    fn mount(path: &Path, size: &str) -> Result<SmallFileSystem, String> {
+        std::fs::create_dir_all(path).map_err(|e| e.to_string())?;
+        mount(path, 0, size)?;
+        Ok(SmallFileSystem { path: path.to_owned() })
+    }
+
+    fn grow(&self, size: &str) -> Result<(), String> {
+        mount(&self.path, libc::MS_REMOUNT, size)
+    }
+}
+
+impl Drop for SmallFileSystem {
+    fn drop(&mut self) {
+        if let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) {
+            // SAFETY: the string lives until the call returns. Lazily: on a failure a machine may still hold a file.
+            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
+        }
+    }
+}
+
+fn mount(path: &Path, flags: libc::c_ulong, size: &str) -> Result<(), String> {
+    let target = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    let options = CString::new(format!("size={size}")).map_err(|e| e.to_string())?;
+    // SAFETY: all pointers are to strings that live until the call returns.
+    let result = unsafe {
+        libc::mount(c"tmpfs".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), flags, options.as_ptr().cast())
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = std::io::Error::last_os_error();
+    Err(format!("mounting a file system of {size} on {} (root may): {error}", path.display()))
+}

@@ -1,0 +1,134 @@
+//! The disk under real programs: fio on two file systems, and the SCSI tools that administrators have.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use guest_images::StockKernel;
+use integration_tests::image::{WorkDir, first_difference};
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::{Vm, VmOptions};
+
+use crate::common::{self, MIB, boot, storage_guest};
+
+/// XFS wants 300 MiB. The image is sparse.
+const FILE_SYSTEM_DISK: u64 = 320 * MIB;
+
+const SCSI_DISK: u64 = 8 * MIB;
+
+const SEED: u64 = 11;
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    let name = "test_disk_under_fio_on_ext4_and_xfs_and_under_sg3_utils_does_what_they_expect";
+    common::add(tests, kernel, name, tools);
+}
+
+fn tools(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let big = dir.empty_image("fs.img", FILE_SYSTEM_DISK)?;
+    let small = dir.image("scsi.img", SCSI_DISK, SEED)?;
+    let options = VmOptions::new(&storage_guest(kernel).build()?)
+        .cpus(2)
+        .memory("1G")
+        .disk_with(&big, "controller=0,lun=0")
+        .disk_with(&small, "controller=0,lun=1,serial=TOOLS-1");
+    let mut vm = boot(&options)?;
+    let disks = vm.disks(2)?;
+    let name =
+        |size: u64| disks.iter().find(|disk| disk.size == size).map(|disk| format!("/dev/{}", disk.name));
+    let big = name(FILE_SYSTEM_DISK).ok_or("the large disk is missing")?;
+    let device = name(SCSI_DISK).ok_or("the small disk is missing")?;
+
+    file_system(&mut vm, &big, "mke2fs -q -F -t ext4", "ext4", "e2fsck -f -n")?;
+    file_system(&mut vm, &big, "mkfs.xfs -q -f", "xfs", "xfs_repair -n")?;
+
+    identity(&mut vm, &device)?;
+    reservations(&mut vm, &device)?;
+    provisioning(&mut vm, &device, &small)?;
+
+    assert!(vm.inspect()?.disks.iter().all(|disk| disk.requests > 0));
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+/// Makes a file system, lets fio write and verify in it, trims it, and has it checked.
+fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -> TestResult {
+    let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
+        --iodepth=16 --direct=1 --fsync=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
+    vm.shell(&format!("{make} {device} && mkdir -p /mnt/t && mount -t {kind} {device} /mnt/t"))?;
+    vm.shell(&format!(
+        "{fio} && rm /mnt/t/verify.0.0 && sync && fstrim /mnt/t && sha256sum /mnt/t/verify.1.0 > /tmp/sum"
+    ))?;
+    // What was trimmed was free: the other file is whole, read from the disk again.
+    vm.shell(&format!("umount /mnt/t && {check} {device} && mount -t {kind} {device} /mnt/t"))?;
+    vm.shell("sha256sum -c /tmp/sum && umount /mnt/t")?;
+    Ok(())
+}
+
+fn identity(vm: &mut Vm, device: &str) -> TestResult {
+    let expected = [
+        ("sg_inq", vec!["Peripheral device type: disk", "Unit serial number: TOOLS-1"]),
+        ("sg_vpd -p sn", vec!["TOOLS-1"]),
+        ("sg_vpd -p di", vec!["Addressed logical unit"]),
+        ("sg_vpd -p bl", vec!["Maximum unmap LBA count"]),
+        ("sg_vpd -p lbpv", vec!["Unmap command supported (LBPU): 1", "(LBPWS): 1"]),
+        (
+            "sg_readcap -l",
+            vec!["Number of logical blocks=16384", "Logical block length=512 bytes", "lbpme=1"],
+        ),
+        ("sg_turs", vec![]),
+        ("sg_luns", vec!["Lun list length = 16"]),
+        ("sg_modes -p 8", vec!["Caching"]),
+        ("sg_requests", vec![]),
+        ("sg_sync", vec![]),
+    ];
+    for (program, words) in expected {
+        let said = vm.shell(&format!("{program} {device}"))?;
+        for word in words {
+            assert!(said.contains(word), "{program} does not say {word:?}:\n{said}");
+        }
+    }
+    Ok(())
+}
+
+fn reservations(vm: &mut Vm, device: &str) -> TestResult {
+    let mut persist = |arguments: &str| vm.shell(&format!("sg_persist {arguments} {device}"));
+    persist("--out --register --param-sark=abc123")?;
+    assert!(persist("--in --read-keys")?.contains("0xabc123"));
+    persist("--out --reserve --param-rk=abc123 --prout-type=1")?;
+    let reservation = persist("--in --read-reservation")?;
+    assert!(reservation.contains("Key=0xabc123") && reservation.contains("Write Exclusive"), "{reservation}");
+    persist("--out --release --param-rk=abc123 --prout-type=1")?;
+    persist("--out --register --param-rk=abc123 --param-sark=0")?;
+    assert!(!persist("--in --read-keys")?.contains("0xabc123"));
+    Ok(())
+}
+
+/// Blocks unmapped, zeroed and filled with one block's content; all around them stays.
+fn provisioning(vm: &mut Vm, device: &str, image: &std::path::Path) -> TestResult {
+    let allocated = fs::metadata(image)?.blocks();
+    vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
+    assert!(fs::metadata(image)?.blocks() <= allocated - 4096, "2 MiB of the image must have become a hole");
+    vm.shell(&format!("sg_write_same --16 --lba=10000 --num=1000 --xferlen=512 {device}"))?;
+    vm.shell(&format!(
+        "head -c 512 /bin/busybox > /tmp/block && sg_write_same --10 --in=/tmp/block --lba=12000 --num=100 {device}"
+    ))?;
+    vm.shell(&format!("sg_sync {device}"))?;
+
+    let blocks = |from: u64, count: u64| -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(count * 512).map_err(std::io::Error::other)?];
+        fs::File::open(image)?.read_exact_at(&mut bytes, from * 512)?;
+        Ok(bytes)
+    };
+    assert!(blocks(4096, 4096)?.iter().all(|byte| *byte == 0));
+    assert!(blocks(10_000, 1000)?.iter().all(|byte| *byte == 0));
+    let filled = blocks(12_000, 100)?;
+    assert!(filled.starts_with(b"\x7fELF") && filled.chunks(512).all(|block| *block == filled[..512]));
+    for (from, to) in [(0, 4096), (8192, 10_000), (11_000, 12_000), (12_100, SCSI_DISK / 512)] {
+        assert_eq!(
+            first_difference(image, from * 512, (to - from) * 512, SEED)?,
+            None,
+            "blocks {from} to {to}"
+        );
+    }
+    Ok(())
+}
