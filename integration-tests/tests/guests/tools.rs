@@ -38,8 +38,8 @@ fn tools(kernel: StockKernel) -> TestResult {
     let big = name(FILE_SYSTEM_DISK).ok_or("the large disk is missing")?;
     let device = name(SCSI_DISK).ok_or("the small disk is missing")?;
 
-    file_system(&mut vm, &big, "mke2fs -q -F -t ext4", "ext4", "e2fsck -f -n")?;
-    file_system(&mut vm, &big, "mkfs.xfs -q -f", "xfs", "xfs_repair -n")?;
+    file_system(&mut vm, &big, "/sbin/mke2fs -q -F -t ext4", "ext4", "/sbin/e2fsck -f -n")?;
+    file_system(&mut vm, &big, "/sbin/mkfs.xfs -q -f", "xfs", "/sbin/xfs_repair -n")?;
 
     identity(&mut vm, &device)?;
     reservations(&mut vm, &device)?;
@@ -50,7 +50,7 @@ fn tools(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// Makes a file system, lets fio write and verify in it, trims it, and has it checked.
+/// Makes a file system, lets fio write and verify in it, trims it, and has it checked. Programs are named whole: the shell has small ones of the same names.
 fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -> TestResult {
     let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
         --iodepth=16 --direct=1 --fsync=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
