@@ -4,6 +4,7 @@ pub mod agent;
 pub mod host;
 pub mod image;
 pub mod inspect;
+pub mod iso;
 pub mod program;
 pub mod qemu;
 pub mod runner;

@@ -271,6 +271,16 @@ impl Vm {
         self.command(&["disk", "resize"], &[id, size]).map(|_| ())
     }
 
+    /// `synthvm disk insert SOCK ID FILE`.
+    pub fn insert_disc(&self, id: &str, image: &Path) -> Result<(), VmError> {
+        self.command(&["disk", "insert"], &[id, &image.display().to_string()]).map(|_| ())
+    }
+
+    /// `synthvm disk eject SOCK ID`.
+    pub fn eject_disc(&self, id: &str) -> Result<(), VmError> {
+        self.command(&["disk", "eject"], &[id]).map(|_| ())
+    }
+
     /// Sends a signal to the program.
     pub fn signal(&self, number: i32) {
         if let Ok(id) = i32::try_from(self.child.id()) {

@@ -21,6 +21,7 @@ pub(crate) fn storage_guest(kernel: StockKernel) -> GuestBuilder {
         .package("fio", &["usr/bin/fio"])
         .package("xfsprogs", &["sbin/mkfs.xfs", "sbin/xfs_repair"])
         .module("xfs", false)
+        .module("isofs", false)
 }
 
 /// Adds a test whose name ends with the kernel's version.

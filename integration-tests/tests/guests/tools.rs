@@ -1,10 +1,12 @@
-//! The disk under real programs: fio on two file systems, and the SCSI tools that administrators have.
+//! Disks and a DVD drive under real programs: fio on two file systems, the SCSI tools that administrators have, discs that are mounted.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use guest_images::StockKernel;
+use guest_images::packages::sha256_file;
 use integration_tests::image::{WorkDir, first_difference};
+use integration_tests::iso;
 use integration_tests::runner::{Test, TestResult};
 use integration_tests::vm::{Vm, VmOptions};
 
@@ -18,7 +20,7 @@ const SCSI_DISK: u64 = 8 * MIB;
 const SEED: u64 = 11;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    let name = "test_disk_under_fio_on_ext4_and_xfs_and_under_sg3_utils_does_what_they_expect";
+    let name = "test_disks_under_fio_on_ext4_and_xfs_under_sg3_utils_and_discs_do_what_programs_expect";
     common::add(tests, kernel, name, tools);
 }
 
@@ -30,9 +32,11 @@ fn tools(kernel: StockKernel) -> TestResult {
         .cpus(2)
         .memory("1G")
         .disk_with(&big, "controller=0,lun=0")
-        .disk_with(&small, "controller=0,lun=1,serial=TOOLS-1");
+        .disk_with(&small, "controller=0,lun=1,serial=TOOLS-1")
+        .argument("--dvd", "controller=0,lun=9,id=dvd");
     let mut vm = boot(&options)?;
-    let disks = vm.disks(2)?;
+    // The drive is one of them.
+    let disks = vm.disks(3)?;
     let name =
         |size: u64| disks.iter().find(|disk| disk.size == size).map(|disk| format!("/dev/{}", disk.name));
     let big = name(FILE_SYSTEM_DISK).ok_or("the large disk is missing")?;
@@ -44,6 +48,7 @@ fn tools(kernel: StockKernel) -> TestResult {
     identity(&mut vm, &device)?;
     reservations(&mut vm, &device)?;
     provisioning(&mut vm, &device, &small)?;
+    discs(&mut vm, &dir)?;
 
     assert!(vm.inspect()?.disks.iter().all(|disk| disk.requests > 0));
     assert!(vm.power_off()?.success());
@@ -76,7 +81,7 @@ fn identity(vm: &mut Vm, device: &str) -> TestResult {
             vec!["Number of logical blocks=16384", "Logical block length=512 bytes", "lbpme=1"],
         ),
         ("sg_turs", vec![]),
-        ("sg_luns", vec!["Lun list length = 16"]),
+        ("sg_luns", vec!["Lun list length = 24"]),
         ("sg_modes -p 8", vec!["Caching"]),
         ("sg_requests", vec![]),
         ("sg_sync", vec![]),
@@ -130,5 +135,26 @@ fn provisioning(vm: &mut Vm, device: &str, image: &std::path::Path) -> TestResul
             "blocks {from} to {to}"
         );
     }
+    Ok(())
+}
+
+/// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and holds the tray while it does.
+fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
+    let mount = "mkdir -p /mnt/dvd && mount -t iso9660 -o ro /dev/sr0 /mnt/dvd";
+    vm.shell(&format!("! ({mount})"))?;
+    for seed in [31, 32] {
+        let content = dir.image("content", 3 * MIB / 2, seed)?;
+        let disc = dir.path().join(format!("{seed}.iso"));
+        iso::write(&disc, &fs::read(&content)?)?;
+        vm.insert_disc("dvd", &disc)?;
+        vm.shell(mount)?;
+        let sum = vm.shell(&format!("sha256sum < /mnt/dvd/{}", iso::FILE))?;
+        assert!(sum.starts_with(&sha256_file(&content)?), "{sum}");
+        let held = vm.eject_disc("dvd").map_err(|error| error.to_string());
+        assert!(held.as_ref().is_err_and(|error| error.contains("locked the tray")), "{held:?}");
+        vm.shell("umount /mnt/dvd")?;
+        vm.eject_disc("dvd")?;
+    }
+    vm.shell(&format!("! ({mount})"))?;
     Ok(())
 }
