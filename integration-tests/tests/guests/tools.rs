@@ -35,8 +35,7 @@ fn tools(kernel: StockKernel) -> TestResult {
         .disk_with(&small, "controller=0,lun=1,serial=TOOLS-1")
         .argument("--dvd", "controller=0,lun=9,id=dvd");
     let mut vm = boot(&options)?;
-    // The drive is one of them.
-    let disks = vm.disks(3)?;
+    let disks = vm.disks(2)?;
     let name =
         |size: u64| disks.iter().find(|disk| disk.size == size).map(|disk| format!("/dev/{}", disk.name));
     let big = name(FILE_SYSTEM_DISK).ok_or("the large disk is missing")?;
@@ -141,6 +140,7 @@ fn provisioning(vm: &mut Vm, device: &str, image: &std::path::Path) -> TestResul
 /// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and holds the tray while it does.
 fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     let mount = "mkdir -p /mnt/dvd && mount -t iso9660 -o ro /dev/sr0 /mnt/dvd";
+    vm.shell("modprobe sr_mod && until [ -b /dev/sr0 ]; do sleep 0.1; done")?;
     vm.shell(&format!("! ({mount})"))?;
     for seed in [31, 32] {
         let content = dir.image("content", 3 * MIB / 2, seed)?;
