@@ -19,7 +19,6 @@ mod disk;
 mod echo;
 mod modules;
 mod online;
-mod stall;
 mod tools;
 
 fn main() -> ExitCode {
@@ -136,7 +135,6 @@ fn tests() -> Vec<Test> {
         disk::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
-        stall::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);

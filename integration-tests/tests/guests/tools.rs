@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use guest_images::StockKernel;
 use guest_images::packages::sha256_file;
+use guest_report::agent::Action;
 use integration_tests::image::{WorkDir, first_difference};
 use integration_tests::iso;
 use integration_tests::runner::{Test, TestResult};
@@ -140,7 +141,10 @@ fn provisioning(vm: &mut Vm, device: &str, image: &std::path::Path) -> TestResul
 /// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and holds the tray while it does.
 fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     let mount = "mkdir -p /mnt/dvd && mount -t iso9660 -o ro /dev/sr0 /mnt/dvd";
-    vm.shell("modprobe sr_mod && until [ -b /dev/sr0 ]; do sleep 0.1; done")?;
+    for name in ["sr_mod", "isofs"] {
+        vm.tell(Action::LoadModule { name: name.to_owned(), parameters: String::new() })?;
+    }
+    vm.shell("until [ -b /dev/sr0 ]; do sleep 0.1; done")?;
     vm.shell(&format!("! ({mount})"))?;
     for seed in [31, 32] {
         let content = dir.image("content", 3 * MIB / 2, seed)?;
