@@ -37,7 +37,8 @@ pub struct DiskConfig {
     /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Logical block size of a raw image or block device; 512 unless given. Other formats say themselves.
+    /// Logical block size; the image's own unless given, which is 512 for raw images and block devices. It may be larger than the image's
+    /// own, but not smaller, and the image's size is a multiple of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<BlockSize>,
     /// Format of the image; as its name and content say unless given.

@@ -18,6 +18,26 @@ pub enum DiskError {
     /// What the user wrote contradicts itself or the machine.
     #[error("{0}")]
     Refused(String),
+    /// Smaller blocks than the image can address.
+    #[error(
+        "block-size={asked}: the image's own blocks have {own} bytes and are read and written whole; leave block-size out, or write {own}"
+    )]
+    SmallBlocks {
+        /// Bytes that were asked for.
+        asked: u32,
+        /// Bytes that the image has.
+        own: u32,
+    },
+    /// Blocks that the image does not consist of.
+    #[error(
+        "block-size={asked}: the image has {size} bytes, which is not a multiple; leave block-size out, or make the image larger"
+    )]
+    OddSize {
+        /// Bytes that were asked for.
+        asked: u32,
+        /// Bytes of the disk.
+        size: u64,
+    },
     /// No disk has that name.
     #[error("there is no disk `{id}`; {}", name_all(.known))]
     Unknown {

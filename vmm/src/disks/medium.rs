@@ -84,14 +84,36 @@ pub(super) type Unused = Receiver<()>;
 
 impl Medium {
     /// `image`, for a controller.
-    pub(super) fn new(image: Arc<dyn Backend>, block_size: Option<BlockSize>) -> (Self, Unused) {
+    ///
+    /// # Errors
+    /// The image cannot be used in blocks of this size.
+    pub(super) fn new(
+        image: Arc<dyn Backend>,
+        block_size: Option<BlockSize>,
+    ) -> Result<(Self, Unused), DiskError> {
         let block_size = block_size.map(|size| match size {
             BlockSize::B512 => scsi::BlockSize::B512,
             BlockSize::B4096 => scsi::BlockSize::B4096,
         });
+        if let Some(size) = block_size {
+            check_block_size(size.bytes(), image.geometry())?;
+        }
         let (in_use, unused) = mpsc::channel();
-        (Medium { image, block_size, _in_use: in_use }, unused)
+        Ok((Medium { image, block_size, _in_use: in_use }, unused))
     }
+}
+
+/// Whole blocks of `asked` bytes must be whole blocks of the image's own, and the image must consist of them.
+fn check_block_size(asked: u32, image: Geometry) -> Result<(), DiskError> {
+    let own = image.block_size.bytes();
+    if asked < own {
+        return Err(DiskError::SmallBlocks { asked, own });
+    }
+    // The disk's end would be out of the guest's reach, and with it what others have written there.
+    if !image.capacity.is_multiple_of(asked.into()) {
+        return Err(DiskError::OddSize { asked, size: image.capacity });
+    }
+    Ok(())
 }
 
 impl Backend for Medium {

@@ -1,10 +1,12 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
+use synthvm_images::{CreateOptions, Format};
+use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::config::{DiskConfig, DvdConfig};
+use crate::config::{BlockSize, DiskConfig, DvdConfig};
 
 const MIB: u64 = 1 << 20;
 
@@ -65,6 +67,50 @@ fn test_disk_that_cannot_be_added_leaves_everything_as_it_was() {
     other.id = Some("0:0".into());
     assert!(disks.add(&other).is_err(), "a place is a name too");
 }
+
+/// An image of `format` with sectors of so many bytes, under a name that says so.
+fn formatted(dir: &TempDir, format: Format, sector: u32) -> DiskConfig {
+    let path = dir.as_path().join(format!("{sector}.{format}"));
+    let mut make = CreateOptions::new(format, 8 * MIB);
+    make.sector_size = Some(sector);
+    synthvm_images::create(&path, &make).unwrap();
+    DiskConfig::new(path)
+}
+
+#[test]
+fn test_disk_with_smaller_blocks_than_its_image_is_refused_by_the_option() {
+    let dir = TempDir::new().unwrap();
+    let disks = DiskSet::new(1);
+    let image = formatted(&dir, Format::Vhdx, 4096);
+    let small = DiskConfig { block_size: Some(BlockSize::B512), ..image.clone() };
+    let error = disks.add(&small).unwrap_err().to_string();
+    assert!(error.contains("block-size=512") && error.contains("4096"), "{error}");
+    assert_eq!(ids(&disks), [""; 0]);
+    // Its own, said or not.
+    disks.add(&DiskConfig { block_size: Some(BlockSize::B4096), ..image.clone() }).unwrap();
+    disks.remove("0:0").unwrap();
+    disks.add(&image).unwrap();
+    assert_eq!(disks.reports()[0].0.block_size, 4096);
+}
+
+#[test]
+fn test_disk_with_larger_blocks_than_its_image_has_them_in_every_format() {
+    let dir = TempDir::new().unwrap();
+    for format in Format::ALL {
+        let disks = DiskSet::new(1);
+        let image = formatted(&dir, format, 512);
+        for (size, bytes) in [(BlockSize::B512, 512), (BlockSize::B4096, 4096)] {
+            disks.add(&DiskConfig { block_size: Some(size), ..image.clone() }).unwrap();
+            assert_eq!(disks.reports()[0].0.block_size, bytes, "{format}");
+            disks.remove("0:0").unwrap();
+        }
+    }
+    let disks = DiskSet::new(1);
+    let (_file, odd) = image(MIB + 512);
+    let error = disks.add(&DiskConfig { block_size: Some(BlockSize::B4096), ..odd }).unwrap_err().to_string();
+    assert!(error.contains("block-size=4096") && error.contains("1049088"), "{error}");
+}
+
 #[test]
 fn test_disk_resized_has_the_new_size_and_never_loses_data() {
     let disks = DiskSet::new(1);

@@ -73,6 +73,14 @@ fn test_disk_size_that_is_no_multiple_of_its_block_is_refused() {
 }
 
 #[test]
+fn test_disk_with_smaller_blocks_than_its_image_is_refused() {
+    let scratch = with_kernel();
+    scratch.accepts(&["image", "create", "a.vhdx", "--size", "64M", "--sector-size", "4096"]);
+    let parts = ["--disk a.vhdx: block-size=512", "4096 bytes", "leave block-size out"];
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "a.vhdx,block-size=512"], 4, &parts);
+}
+
+#[test]
 fn test_disk_that_is_no_image_is_refused() {
     let scratch = with_kernel();
     scratch.refuses(
