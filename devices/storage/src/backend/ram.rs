@@ -151,7 +151,11 @@ impl Queue for RamQueue {
     }
 
     fn poll(&mut self, done: &mut Vec<IoDone>) {
-        done.append(&mut self.done);
+        if done.is_empty() {
+            std::mem::swap(done, &mut self.done);
+        } else {
+            done.append(&mut self.done);
+        }
     }
 
     fn event(&self) -> Option<RawFd> {

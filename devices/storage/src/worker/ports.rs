@@ -92,9 +92,23 @@ impl Ports {
 
     /// Gathers what is finished, with the port that it belongs to; what is pushed to that port goes with the next submit.
     pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut Port, IoDone)) {
-        for place in bits(self.busy) {
-            let Some(port) = self.ports.get_mut(place) else { continue };
+        let mut places = bits(self.busy);
+        let mut leaving = self.leaving.iter_mut();
+        loop {
+            let place = places.next();
+            let port = match place {
+                Some(place) => self.ports.get_mut(place),
+                None => leaving.next(),
+            };
+            let Some(port) = port else {
+                // A bit may be that of a LUN which is gone.
+                if place.is_some() {
+                    continue;
+                }
+                break;
+            };
             port.poll(done, &mut finish);
+            let Some(place) = place else { continue };
             if !port.batch.is_empty() {
                 self.touched |= 1 << place;
             }
@@ -102,10 +116,7 @@ impl Ports {
                 self.busy &= !(1 << place);
             }
         }
-        if !self.leaving.is_empty() {
-            self.leaving.iter_mut().for_each(|port| port.poll(done, &mut finish));
-            self.leaving.retain(Port::is_busy);
-        }
+        self.leaving.retain(Port::is_busy);
     }
 
     /// Descriptors that say when a queue has something.
