@@ -119,6 +119,10 @@ pub struct Disk {
     pub copied_bytes: u64,
     /// Requests that failed.
     pub errors: u64,
+    /// Its id.
+    pub id: String,
+    /// Requests that its image has now.
+    pub in_flight: u64,
 }
 
 /// A guest's last words.

@@ -23,6 +23,7 @@ pub(crate) struct DiskCounters {
     metadata_bytes: AtomicU64,
     refused: AtomicU64,
     errors: AtomicU64,
+    in_flight: AtomicU64,
 }
 
 /// A disk's counters at some moment.
@@ -58,6 +59,10 @@ pub struct DiskStats {
     pub metadata_bytes: u64,
     /// Commands refused as invalid, unknown or out of range.
     pub refused: u64,
+    /// Requests that the backend has now and has not finished: a medium that stalls keeps them. Those of a channel that was closed count
+    /// until they end.
+    #[serde(default)]
+    pub in_flight: u64,
 }
 
 impl DiskCounters {
@@ -84,7 +89,18 @@ impl DiskCounters {
             written_bytes,
             metadata_bytes: of(&self.metadata_bytes),
             refused,
+            in_flight: of(&self.in_flight),
         }
+    }
+
+    /// The backend was given a batch of so many requests.
+    pub(crate) fn submitted(&self, count: usize) {
+        self.in_flight.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// It has given so many back.
+    pub(crate) fn returned(&self, count: usize) {
+        self.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
     }
 
     /// The backend finished `operation` on `bytes` bytes.

@@ -57,6 +57,7 @@ fn test_ring_broken_with_requests_in_flight_costs_nothing_acknowledged_and_nobod
         assert_eq!(other.test_unit_ready(0), Outcome::good(0));
         // Comes back only when the worker has let the ring go, its requests included.
         guest.close(channel);
+        assert_eq!(controllers[0].disks()[0].stats.in_flight, 0);
         let mut there = [0; 512];
         disk.read(sector * 512, &mut there).unwrap();
         assert_eq!(there[..], pattern(sector, 512));
@@ -84,6 +85,8 @@ fn test_stalled_disk_with_many_requests_leaves_the_other_disks_of_its_channel_al
         let memory = [Memory::at(DATA + 1000, 512)];
         assert_eq!(channel.execute(&write_srb(1, round, 1), &memory), Outcome::good(512));
     }
+    let in_flight = |lun: usize| controller.disks()[lun].stats.in_flight;
+    assert_eq!((in_flight(0), in_flight(1)), (STALLED, 0));
     hold.release();
     let mut seen = [false; STALLED as usize];
     for _ in 0..STALLED {
@@ -92,7 +95,7 @@ fn test_stalled_disk_with_many_requests_leaves_the_other_disks_of_its_channel_al
         assert!(!std::mem::replace(&mut seen[packet.transaction_id as usize], true));
     }
     assert_eq!(channel.try_receive(), None);
-    assert_eq!(controller.disks()[0].stats.reads, STALLED);
+    assert_eq!((controller.disks()[0].stats.reads, in_flight(0)), (STALLED, 0));
 }
 
 // Checklist 43, and its two sisters.

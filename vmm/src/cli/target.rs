@@ -42,7 +42,8 @@ impl Target {
 impl ControlTarget for Target {
     fn inspect(&self) -> InspectReport {
         let parts = &self.parts;
-        let disks = parts.disks.reports().into_iter().map(|(disk, id)| inspect::disk(disk, id));
+        let disks = parts.disks.reports().into_iter();
+        let disks = disks.map(|(disk, id, throttle)| inspect::disk(disk, id, throttle));
         let mut report = InspectReport {
             machine: MachineReport {
                 pid: std::process::id(),

@@ -6,8 +6,8 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use synthvm_storage::backend::{self, Backend, Throttle};
-use synthvm_storage::{AddDiskError, DiskOptions, DiskReport, FlushError, ScsiController};
+use synthvm_storage::backend::{self, Backend, Throttle, ThrottleStats};
+use synthvm_storage::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, FlushError, ScsiController};
 use vmbus_host::VmBus;
 
 use super::DiskError;
@@ -212,8 +212,8 @@ impl DiskSet {
         first
     }
 
-    /// All disks with their ids.
-    pub fn reports(&self) -> Vec<(DiskReport, String)> {
+    /// All disks with their ids, and what their limits have held up where they were given some.
+    pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
         let inner = self.lock();
         inner.reports().map(|(place, report)| (report, inner.name(place))).collect()
     }

@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 
 use synthvm_images::{CreateOptions, Format};
 use vmm_sys_util::tempdir::TempDir;
+use synthvm_storage::ControllerOptions;
+use synthvm_storage::backend::ThrottleStats;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
@@ -18,7 +20,7 @@ fn image(size: u64) -> (TempFile, DiskConfig) {
 }
 
 fn ids(disks: &DiskSet) -> Vec<String> {
-    disks.reports().into_iter().map(|(_, id)| id).collect()
+    disks.reports().into_iter().map(|(_, id, _)| id).collect()
 }
 
 #[test]
@@ -164,3 +166,5 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
     disks.resize("0:0", 2 * MIB).unwrap();
     disks.remove("0:0").unwrap();
 }
+    let counters: Vec<_> = disks.reports().into_iter().map(|(_, _, throttle)| throttle).collect();
+    assert_eq!(counters, [Some(ThrottleStats::default()), None]);

@@ -1,13 +1,14 @@
 //! From what each part tells about itself to the report.
 
 use synthvm_storage::SCSI_CONTROLLER;
+use synthvm_storage::backend::ThrottleStats;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
 use vmbus_host::{BusReport, OpenReport};
 use vmbus_ring::{Mode, RingSnapshot};
 
 use super::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, InspectReport,
-    MessageCounts, RingReport, RingsReport, VcpuReport,
+    MessageCounts, RingReport, RingsReport, ThrottleReport, VcpuReport,
 };
 use crate::machine::VcpuExits;
 
@@ -123,8 +124,15 @@ fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// A disk by what its controller tells; `id` is what its user calls it.
-pub(crate) fn disk(report: synthvm_storage::DiskReport, id: String) -> DiskReport {
+/// A disk by what its controller tells; `id` is what its user calls it, `throttle` what its limits tell if it has any.
+pub(crate) fn disk(
+    report: synthvm_storage::DiskReport,
+    id: String,
+    throttle: Option<ThrottleStats>,
+) -> DiskReport {
+    let throttle = throttle.map(|ThrottleStats { delayed_requests, delayed_bytes, delayed_us }| {
+        ThrottleReport { delayed_requests, delayed_bytes, delayed_us }
+    });
     let stats = report.stats;
     DiskReport {
         id,
@@ -148,5 +156,7 @@ pub(crate) fn disk(report: synthvm_storage::DiskReport, id: String) -> DiskRepor
         copied_bytes: stats.copied_bytes,
         refused: stats.refused,
         errors: stats.errors,
+        in_flight: stats.in_flight,
+        throttle,
     }
 }

@@ -12,6 +12,6 @@ pub(crate) use gather::disk;
 pub use render::{Style, render};
 pub use report::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, InspectReport,
-    MachineReport, MessageCounts, PanicReport, RingReport, RingsReport, VcpuReport,
+    MachineReport, MessageCounts, PanicReport, RingReport, RingsReport, ThrottleReport, VcpuReport,
 };
 pub(crate) use table::{Align, Table};

@@ -44,6 +44,7 @@ pub fn render(now: &InspectReport, before: Option<(&InspectReport, Duration)>, s
     rings(&mut text, now);
     gpadls(&mut text, now);
     disks(&mut text, now, before, &rates);
+    limits(&mut text, now);
     text.lines.join("\n") + "\n"
 }
 
@@ -232,6 +233,7 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
         ("COPIED", R),
         ("REFUSED", R),
         ("ERRORS", R),
+        ("PENDING", R),
         (requests_rate, R),
         (bytes_rate, R),
         ("IMAGE", L),
@@ -251,12 +253,31 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
             bytes(disk.copied_bytes),
             disk.refused.to_string(),
             disk.errors.to_string(),
+            disk.in_flight.to_string(),
             rates.per_second(disk.requests, requests).map(short).unwrap_or_default(),
             rates.per_second(disk.bytes, moved).map(bytes).unwrap_or_default(),
             image(disk),
         ]);
     }
     text.section("Disks", &table);
+}
+
+fn limits(text: &mut Text, now: &InspectReport) {
+    let mut table = Table::new(&[("DISK", L), ("DELAYED", R), ("BYTES", R), ("WAITED", R)]);
+    let limited = now.disks.iter().filter_map(|disk| Some((disk, disk.throttle?)));
+    let mut any = false;
+    for (disk, throttle) in limited {
+        any = true;
+        table.row([
+            disk.id.clone(),
+            throttle.delayed_requests.to_string(),
+            bytes(throttle.delayed_bytes),
+            format!("{:.3} s", Duration::from_micros(throttle.delayed_us).as_secs_f64()),
+        ]);
+    }
+    if any {
+        text.section("Held up by limits", &table);
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::super::{
     ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, PanicReport, RingsReport,
-    VcpuReport,
+    ThrottleReport, VcpuReport,
 };
 use super::*;
 
@@ -63,6 +63,17 @@ fn test_render_fits_100_columns_and_shows_every_part() {
         assert!(text.contains(part), "{part} is not in:\n{text}");
     }
     assert!(text.contains("guest panicked: 0x1 0x2 0x3 0x4 0x5") && !text.contains('\u{1b}'));
+}
+
+#[test]
+fn test_render_shows_what_limits_held_up_where_there_are_limits() {
+    let mut limited = report();
+    assert!(!render(&limited, None, Style::Plain).contains("Held up by limits"));
+    let throttle = ThrottleReport { delayed_requests: 7, delayed_bytes: 4096, delayed_us: 1_234_567 };
+    limited.disks[0].throttle = Some(throttle);
+    let text = render(&limited, None, Style::Plain);
+    let line = text.lines().last().unwrap();
+    assert!(text.contains("Held up by limits") && line.contains(" 7 ") && line.contains("1.235 s"), "{text}");
 }
 
 #[test]

@@ -234,6 +234,23 @@ pub struct DiskReport {
     pub refused: u64,
     /// Reads, writes and flushes that failed.
     pub errors: u64,
+    /// Requests that the image has now and has not finished. What stays here for long is held up by the host's storage.
+    pub in_flight: u64,
+    /// What its limits have held up; none for a disk that was given none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<ThrottleReport>,
+}
+
+/// What a disk's limits have held up. A request counts when it goes on, not while it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ThrottleReport {
+    /// Requests that did not go on at once.
+    pub delayed_requests: u64,
+    /// Bytes that those read and wrote.
+    pub delayed_bytes: u64,
+    /// Microseconds that they waited, all together.
+    pub delayed_us: u64,
 }
 
 /// What a guest said when it panicked (Hyper-V crash MSRs 0x40000100 to 0x40000105).

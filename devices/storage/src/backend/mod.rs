@@ -27,7 +27,7 @@ pub use faulty::{Fault, Faulty, Hold};
 pub use null::NullDisk;
 pub use ram::RamDisk;
 pub use raw::{CacheMode, IoMode, OpenError, RawFile, RawOptions};
-pub use throttle::{Limits, Rate, Throttle};
+pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 use crate::scsi::BlockSize;
 use crate::worker;

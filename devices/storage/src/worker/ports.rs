@@ -146,6 +146,7 @@ impl Port {
         if let Ok(queue) = &mut self.queue
             && !self.batch.is_empty()
         {
+            self.lun.counters.submitted(self.batch.len());
             queue.submit(&mut self.batch);
         }
     }
@@ -156,6 +157,10 @@ impl Port {
             return;
         }
         queue.poll(done);
+        if done.is_empty() {
+            return;
+        }
+        self.lun.counters.returned(done.len());
         self.in_flight = self.in_flight.saturating_sub(done.len());
         for done in done.drain(..) {
             finish(self, done);
@@ -166,6 +171,14 @@ impl Port {
     pub(super) fn push(&mut self, request: IoRequest) {
         self.in_flight += 1;
         self.batch.push(request);
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Waits for what is in flight, which is to be seen as such meanwhile.
+        self.queue = Err(IoError::Os(libc::ENODEV));
+        self.lun.counters.returned(self.in_flight - self.batch.len());
     }
 }
 

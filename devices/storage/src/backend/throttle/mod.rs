@@ -10,6 +10,7 @@
 //! The limits hold for all queues of the disk together; each queue's requests keep their order, and the queues take turns.
 
 mod bucket;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -24,10 +25,12 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::timerfd::TimerFd;
 
 pub use bucket::{Limits, Rate};
+pub use stats::ThrottleStats;
 
 use super::merged::MergedEvent;
 use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
 use bucket::Buckets;
+use stats::Delays;
 
 /// Another backend, with limits.
 pub struct Throttle {
@@ -44,6 +47,7 @@ struct Shared {
     buckets: Mutex<Buckets>,
     /// Of the queues, to go off when the limits change.
     alarms: Mutex<Vec<Weak<Alarm>>>,
+    delays: Delays,
 }
 
 impl Throttle {
@@ -55,6 +59,7 @@ impl Throttle {
             generation: AtomicU64::new(0),
             buckets: Mutex::new(Buckets::new(limits)),
             alarms: Mutex::default(),
+            delays: Delays::default(),
         };
         Self { inner, shared: Arc::new(shared) }
     }
@@ -74,6 +79,11 @@ impl Throttle {
     /// The limits now.
     pub fn limits(&self) -> Limits {
         lock(&self.shared.buckets).limits()
+    }
+
+    /// What the limits have held up so far, under all limits that there were.
+    pub fn stats(&self) -> ThrottleStats {
+        self.shared.delays.snapshot()
     }
 }
 
@@ -126,21 +136,22 @@ struct ThrottledQueue {
     inner: Box<dyn Queue>,
     shared: Arc<Shared>,
     alarm: Arc<Alarm>,
-    waiting: VecDeque<IoRequest>,
+    /// With the time at which each came.
+    waiting: VecDeque<(u64, IoRequest)>,
     /// When the first of `waiting` may go, and the limits' generation that said so.
     reserved: Option<(u64, u64)>,
     batch: Vec<IoRequest>,
 }
 
 impl ThrottledQueue {
-    /// Passes on what may go now, and sets the alarm for what may go next.
-    fn advance(&mut self) {
+    /// Passes on what may go `now`, and sets the alarm for what may go next.
+    fn advance(&mut self, now: u64) {
         loop {
             let generation = self.shared.generation.load(Ordering::Acquire);
-            if self.is_early(generation) {
+            if self.is_early(generation, now) {
                 return;
             }
-            let wait = self.take_ready(generation);
+            let wait = self.take_ready(generation, now);
             self.alarm.set(wait);
             // Limits that changed before the alarm was set did not find it set.
             if wait.is_none() || self.shared.generation.load(Ordering::Acquire) == generation {
@@ -153,8 +164,8 @@ impl ThrottledQueue {
     }
 
     /// The alarm is set for the first request already, and has not gone off: somebody looks without being called.
-    fn is_early(&self, generation: u64) -> bool {
-        self.reserved.is_some_and(|(start, under)| under == generation && start > self.now())
+    fn is_early(&self, generation: u64, now: u64) -> bool {
+        self.reserved.is_some_and(|(start, under)| under == generation && start > now)
     }
 
     fn now(&self) -> u64 {
@@ -162,9 +173,8 @@ impl ThrottledQueue {
     }
 
     /// Moves what may go now into the batch. Returns how long the next one has to wait.
-    fn take_ready(&mut self, generation: u64) -> Option<Duration> {
-        let now = self.now();
-        while let Some(first) = self.waiting.front() {
+    fn take_ready(&mut self, generation: u64, now: u64) -> Option<Duration> {
+        while let Some((came, first)) = self.waiting.front() {
             let start = match self.reserved {
                 Some((start, under)) if under == generation => start,
                 _ => lock(&self.shared.buckets).reserve(first, now),
@@ -174,7 +184,8 @@ impl ThrottledQueue {
                 return Some(Duration::from_nanos(start - now));
             }
             self.reserved = None;
-            self.batch.extend(self.waiting.pop_front());
+            self.shared.delays.went(first, now.saturating_sub(*came));
+            self.batch.extend(self.waiting.pop_front().map(|(_, request)| request));
         }
         None
     }
@@ -218,13 +229,14 @@ impl Queue for ThrottledQueue {
             self.inner.submit(requests);
             return;
         }
-        self.waiting.extend(requests.drain(..));
-        self.advance();
+        let now = self.now();
+        self.waiting.extend(requests.drain(..).map(|request| (now, request)));
+        self.advance(now);
     }
 
     fn poll(&mut self, done: &mut Vec<IoDone>) {
         if !self.waiting.is_empty() {
-            self.advance();
+            self.advance(self.now());
         }
         self.inner.poll(done);
     }

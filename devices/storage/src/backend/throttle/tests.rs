@@ -135,6 +135,33 @@ fn test_throttled_requests_wait_in_order_and_go_when_the_limits_do() {
 }
 
 #[test]
+fn test_throttle_counts_what_had_to_wait_once_it_goes() {
+    let throttle = Throttle::new(ram(), Limits { bytes: rate(1, 0), ..Limits::default() });
+    let mut queue = throttle.queue().unwrap();
+    let mut done = Vec::new();
+    queue.submit(&mut (0..4).map(|id| request(id, WRITE, 4096)).collect());
+    queue.submit(&mut vec![request(4, Operation::Flush, 0)]);
+    assert_eq!(
+        throttle.stats(),
+        ThrottleStats::default(),
+        "the first one went at once, the others have not gone"
+    );
+    // Microseconds are counted whole.
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_micros(10) {
+        std::hint::spin_loop();
+    }
+    throttle.set_limits(Limits::default());
+    queue.poll(&mut done);
+    let stats = throttle.stats();
+    assert_eq!((done.len(), stats.delayed_requests, stats.delayed_bytes), (5, 4, 3 * 4096));
+    assert!(stats.delayed_us >= 40, "{stats:?}");
+    // Without limits nothing waits.
+    run(&mut *queue, vec![request(5, WRITE, 4096)]);
+    assert_eq!(throttle.stats(), stats);
+}
+
+#[test]
 fn test_throttled_queue_that_has_nothing_to_do_sleeps() {
     let throttle = Throttle::new(ram(), Limits { requests: rate(1000, 0), ..Limits::default() });
     let mut queue = throttle.queue().unwrap();
