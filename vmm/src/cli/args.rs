@@ -87,6 +87,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     dvd: Vec<String>,
 
+    /// Microseconds that a disk controller's thread looks for more before it sleeps, 0 (never) to 50 [default: 50]
+    #[arg(long, value_name = "MICROSECONDS", help_heading = "Disks", allow_negative_numbers = true)]
+    disk_poll: Option<String>,
+
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial: Option<String>,
@@ -134,6 +138,7 @@ impl RunArgs {
             ("cmdline", &self.cmdline),
             ("memory", &self.memory),
             ("cpus", &self.cpus),
+            ("disk-poll", &self.disk_poll),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
             ("control", &self.control),

@@ -99,7 +99,8 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 
 /// The disks: opened, and locked for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
-    let disks = DiskSet::new(config.cpus);
+    let poll_limit = Duration::from_micros(config.disk_poll.into());
+    let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit);
     let refuse = |option: &str, path: Option<&Path>, error: &DiskError| {
         let failure = Failure::new(Exit::Input, error);
         Failure::text(

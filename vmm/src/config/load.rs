@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "cpus",
     "disk",
     "dvd",
+    "disk-poll",
     "serial",
     "serial2",
     "control",

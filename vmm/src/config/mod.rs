@@ -55,6 +55,10 @@ pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
 /// The longest that it can be: a day.
 pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
 
+/// The longest that a disk controller's thread may look for more before it sleeps, in microseconds, and how long it may unless the user
+/// says otherwise: as long as waking it can take.
+pub const MAX_DISK_POLL_MICROSECONDS: u32 = 50;
+
 /// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -80,6 +84,9 @@ pub struct VmConfig {
     /// DVD drives on the same controllers; the same holds for them.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
+    /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0: it never does.
+    #[serde(default = "default_disk_poll", deserialize_with = "disk_poll")]
+    pub disk_poll: u32,
     /// The first 16550 (ttyS0, COM1).
     #[serde(default = "SerialConfig::stdio")]
     pub serial: SerialConfig,
@@ -116,6 +123,10 @@ fn default_cpus() -> u8 {
     1
 }
 
+fn default_disk_poll() -> u32 {
+    MAX_DISK_POLL_MICROSECONDS
+}
+
 fn default_stop_timeout() -> u32 {
     DEFAULT_STOP_TIMEOUT_SECONDS
 }
@@ -126,6 +137,10 @@ fn default_kvm() -> PathBuf {
 
 fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     bounded(deserializer, "a machine's number of vCPUs", 1..=MAX_CPUS)
+}
+
+fn disk_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    bounded(deserializer, "the time to look for more, in microseconds,", 0..=MAX_DISK_POLL_MICROSECONDS)
 }
 
 fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

@@ -36,6 +36,7 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
         (config.irqchip, config.on_reset, config.on_panic),
         (IrqchipMode::Full, OnReset::Reboot, OnPanic::Exit)
     );
+    assert_eq!(config.disk_poll, 50);
     assert_eq!((config.stop_timeout, config.kvm), (30, PathBuf::from("/dev/kvm")));
     assert_eq!(config.hyperv.preset, HypervPreset::Linux);
     assert!(
@@ -64,6 +65,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         control = "c.sock"
         hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
         irqchip = "split"
+        disk-poll = 0
         on-reset = "exit"
         on-panic = "continue"
         stop-timeout = 5
@@ -92,6 +94,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("control", "c.sock"),
         ("hyperv", "windows,stimer-direct=off,runtime=off"),
         ("irqchip", "split"),
+        ("disk-poll", "0"),
         ("on-reset", "exit"),
         ("on-panic", "continue"),
         ("stop-timeout", "5"),
@@ -237,6 +240,8 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("hyperv", "synic=2", &["`on` or `off`"]),
         ("hyperv", "linux,stimer=on,synic=off", &["`stimer` needs `synic`", "synic=on"]),
         ("stop-timeout", "86401", &["0 to 86400"]),
+        ("disk-poll", "51", &["--disk-poll 51", "in microseconds, is 0 to 50"]),
+        ("disk-poll", "50us", &["--disk-poll 50us", "a whole number"]),
         ("control", "", &["--control", "empty"]),
     ];
     for (key, text, parts) in cases {

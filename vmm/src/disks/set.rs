@@ -22,6 +22,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct DiskSet {
     subchannels: u16,
+    poll_limit: Duration,
     inner: Mutex<Inner>,
 }
 
@@ -59,7 +60,14 @@ enum Held {
 impl DiskSet {
     /// No disks, for a machine of so many vCPUs: that many channels has each controller at most.
     pub fn new(cpus: u8) -> Self {
-        DiskSet { subchannels: u16::from(cpus).saturating_sub(1), inner: Mutex::default() }
+        let ControllerOptions { poll_limit, .. } = ControllerOptions::default();
+        DiskSet { subchannels: u16::from(cpus).saturating_sub(1), poll_limit, inner: Mutex::default() }
+    }
+
+    /// The same with controllers whose threads look for more for so long at most before they sleep.
+    #[must_use]
+    pub fn with_poll_limit(self, poll_limit: Duration) -> Self {
+        DiskSet { poll_limit, ..self }
     }
 
     /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to look.
@@ -228,7 +236,12 @@ impl DiskSet {
         if let Some(controller) = inner.controllers.get(&number) {
             return Ok(add(controller)?);
         }
-        let controller = ScsiController::new(number, self.subchannels);
+        let options = ControllerOptions {
+            max_subchannels: self.subchannels,
+            poll_limit: self.poll_limit,
+            ..ControllerOptions::default()
+        };
+        let controller = ScsiController::with_options(number, options);
         add(&controller)?;
         if let Some(Bus(bus)) = &inner.bus {
             bus.offer(Box::new(controller.clone()))

@@ -1,5 +1,6 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use synthvm_images::{CreateOptions, Format};
 use vmm_sys_util::tempdir::TempDir;
@@ -8,7 +9,7 @@ use synthvm_storage::backend::ThrottleStats;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::config::{BlockSize, DiskConfig, DvdConfig};
+use crate::config::{BlockSize, DiskConfig, DvdConfig, MAX_DISK_POLL_MICROSECONDS};
 
 const MIB: u64 = 1 << 20;
 
@@ -151,6 +152,31 @@ fn test_dvd_drive_takes_and_gives_discs_while_it_is_there() {
     disks.remove("dvd").unwrap();
     assert_eq!(ids(&disks), ["0:1"]);
     drop(file);
+}
+
+#[test]
+fn test_drive_that_cannot_be_added_leaves_everything_as_it_was() {
+    let disks = DiskSet::new(1);
+    let (_file, config) = image(MIB);
+    disks.add(&config).unwrap();
+    let drive = DvdConfig::default();
+    for (wrong, why) in [
+        (DvdConfig { id: Some("a\n".into()), ..drive.clone() }, "an id has"),
+        (DvdConfig { lun: Some(0), ..drive.clone() }, "LUN 0 on controller 0"),
+        (DvdConfig { controller: 16, ..drive.clone() }, "0 to 15"),
+        (DvdConfig { path: Some("/nowhere.iso".into()), ..drive.clone() }, "/nowhere.iso"),
+    ] {
+        let error = disks.add_dvd(&wrong).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    assert_eq!(ids(&disks), ["0:0"]);
+    assert_eq!(disks.add_dvd(&drive).unwrap().id, "0:1");
+}
+
+#[test]
+fn test_longest_time_to_look_for_more_is_what_controllers_take() {
+    let longest = Duration::from_micros(MAX_DISK_POLL_MICROSECONDS.into());
+    assert_eq!(ControllerOptions::default().poll_limit, longest);
 }
 
 #[test]
