@@ -261,6 +261,11 @@ impl Vm {
         self.command(&["disk", "add"], &[disk]).map(|_| ())
     }
 
+    /// `synthvm disk add SOCK --dvd DRIVE`, where `drive` is a path with keys.
+    pub fn add_dvd(&self, drive: &str) -> Result<(), VmError> {
+        self.command(&["disk", "add"], &["--dvd", drive]).map(|_| ())
+    }
+
     /// `synthvm disk remove SOCK ID`.
     pub fn remove_disk(&self, id: &str) -> Result<(), VmError> {
         self.command(&["disk", "remove"], &[id]).map(|_| ())

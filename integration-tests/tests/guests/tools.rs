@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 
 use guest_images::StockKernel;
 use guest_images::packages::sha256_file;
@@ -109,7 +110,7 @@ fn reservations(vm: &mut Vm, device: &str) -> TestResult {
 }
 
 /// Blocks unmapped, zeroed and filled with one block's content; all around them stays.
-fn provisioning(vm: &mut Vm, device: &str, image: &std::path::Path) -> TestResult {
+fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     let allocated = fs::metadata(image)?.blocks();
     vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
     assert!(fs::metadata(image)?.blocks() <= allocated - 4096, "2 MiB of the image must have become a hole");
@@ -160,5 +161,22 @@ fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
         vm.eject_disc("dvd")?;
     }
     vm.shell(&format!("! ({mount})"))?;
+    drive_comes_and_goes(
+        vm,
+        &dir.path().join("31.iso"),
+        &sha256_file(&dir.image("content", 3 * MIB / 2, 31)?)?,
+    )
+}
+
+/// Another drive, with a disc in it, while the guest runs.
+fn drive_comes_and_goes(vm: &mut Vm, disc: &Path, sum: &str) -> TestResult {
+    vm.add_dvd(&format!("{},id=second", disc.display()))?;
+    vm.shell("until [ -b /dev/sr1 ]; do sleep 0.1; done")?;
+    vm.shell("mount -t iso9660 -o ro /dev/sr1 /mnt/dvd")?;
+    let found = vm.shell(&format!("sha256sum < /mnt/dvd/{} && umount /mnt/dvd", iso::FILE))?;
+    assert!(found.starts_with(sum), "{found}");
+    vm.remove_disk("second")?;
+    vm.shell("while [ -e /sys/block/sr1 ]; do sleep 0.1; done")?;
+    vm.shell("[ -b /dev/sr0 ]")?;
     Ok(())
 }

@@ -218,6 +218,7 @@ A disk is named by its id, or by CONTROLLER:LUN (synthvm inspect SOCK shows both
 Examples:
   synthvm disk add vm.sock data.img
   synthvm disk add vm.sock path=data.img,controller=1,id=data,readonly=on
+  synthvm disk add vm.sock --dvd tools.iso,id=dvd
   synthvm disk resize vm.sock data 20G
   synthvm disk remove vm.sock 0:1
   synthvm disk insert vm.sock dvd tools.iso
@@ -233,16 +234,19 @@ pub(super) struct DiskArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DiskVerb {
-    /// Puts a disk on a controller, and tells where
+    /// Puts a disk or a DVD drive on a controller, and tells where
     Add {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
         socket: PathBuf,
         /// PATH, or the keys of `synthvm run --disk`
-        #[arg(value_name = "PATH[,KEY=VALUE]")]
-        disk: String,
+        #[arg(value_name = "PATH[,KEY=VALUE]", required_unless_present = "dvd")]
+        disk: Option<String>,
+        /// A DVD drive instead: PATH of an ISO image, or the keys of `synthvm run --dvd`; without any it is empty
+        #[arg(long, value_name = "PATH[,KEY=VALUE]", num_args = 0..=1, conflicts_with = "disk")]
+        dvd: Option<Option<String>>,
     },
-    /// Takes a disk away: what the guest began is finished, then the image is closed
+    /// Takes a disk or a DVD drive away: what the guest began is finished, then the image is closed
     Remove {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::args::DiskVerb;
 use super::commands::print;
 use super::exit::{Exit, Failure};
-use crate::config::DiskConfig;
+use crate::config::{DiskConfig, DvdConfig};
 use crate::control::{Client, DiskPlace, Request};
 
 pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
     match verb {
-        DiskVerb::Add { socket, disk } => add(&socket, &disk),
+        DiskVerb::Add { socket, disk: Some(disk), .. } => add(&socket, &disk),
+        DiskVerb::Add { socket, dvd, .. } => add_dvd(&socket, dvd.flatten().as_deref()),
         DiskVerb::Remove { socket, id } => change(&socket, &Request::DiskRemove { id }),
         DiskVerb::Resize { socket, id, size } => change(&socket, &Request::DiskResize { id, size }),
         DiskVerb::Throttle { socket, id, limits } => {
@@ -32,6 +33,17 @@ fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
     let place: DiskPlace = Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
     let DiskPlace { id, controller, lun } = place;
     print(&format!("{path} is disk {id}: controller {controller}, LUN {lun}\n"))?;
+    Ok(Exit::Success)
+}
+
+/// A drive; without a description, an empty one at the first free place.
+fn add_dvd(socket: &Path, text: Option<&str>) -> Result<Exit, Failure> {
+    let mut dvd: DvdConfig = text.map(str::parse).transpose()?.unwrap_or_default();
+    dvd.path = dvd.path.as_deref().map(absolute).transpose()?;
+    let disc = dvd.path.as_deref().map_or("an empty drive".to_owned(), |path| path.display().to_string());
+    let place: DiskPlace = Client::connect(socket)?.ask(&Request::DvdAdd { dvd: Box::new(dvd) })?;
+    let DiskPlace { id, controller, lun } = place;
+    print(&format!("{disc} is DVD drive {id}: controller {controller}, LUN {lun}\n"))?;
     Ok(Exit::Success)
 }
 

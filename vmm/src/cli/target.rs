@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use vmbus_host::VmBus;
 
-use crate::config::{DiskConfig, LimitsConfig};
+use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
@@ -79,6 +79,10 @@ impl ControlTarget for Target {
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
         self.parts.disks.add(&disk).map_err(|error| error.to_string())
+    }
+
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
+        self.parts.disks.add_dvd(&dvd).map_err(|error| error.to_string())
     }
 
     fn remove_disk(&self, id: &str) -> Result<(), String> {

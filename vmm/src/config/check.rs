@@ -171,7 +171,7 @@ pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
 }
 
 /// What a unit is called must be sayable on a command line.
-fn check_id(id: Option<&str>) -> Result<(), String> {
+pub(crate) fn check_id(id: Option<&str>) -> Result<(), String> {
     match id {
         Some(id) if id.len() > 64 || !is_printable(id) => {
             Err("an id has 1 to 64 printable ASCII characters".into())

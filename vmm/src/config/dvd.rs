@@ -1,10 +1,11 @@
 //! DVD drives.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{de, disk};
+use super::{ConfigError, check_id, de, disk, keyvalue};
 
 /// One DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -22,4 +23,15 @@ pub struct DvdConfig {
     /// What `synthvm inspect` and `synthvm disk` call it. Unique among disks and drives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+}
+
+impl FromStr for DvdConfig {
+    type Err = ConfigError;
+
+    /// Reads what stands after `--dvd`.
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let dvd: DvdConfig = de::from_node(&keyvalue::parse("dvd", text, "path")?)?;
+        check_id(dvd.id.as_deref()).map_err(|message| ConfigError::new(format!("dvd {text}: {message}")))?;
+        Ok(dvd)
+    }
 }

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-pub(crate) use check::check_names;
+pub(crate) use check::{check_id, check_names};
 pub use disk::{BlockSize, CacheMode, DiskConfig, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS};
 pub use dvd::DvdConfig;
 pub use error::ConfigError;

@@ -13,7 +13,7 @@ mod stop;
 
 use std::path::Path;
 
-use crate::config::{DiskConfig, LimitsConfig};
+use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::inspect::InspectReport;
 
 pub use client::{Client, ClientError};
@@ -61,7 +61,13 @@ pub trait ControlTarget: Send + Sync {
     /// Says why it cannot; nothing has changed then.
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String>;
 
-    /// Takes the disk away that is named `id`: what the guest began is finished, and durable when this returns; then the image is closed.
+    /// Puts a DVD drive on a controller, with a disc or empty. The guest is told to look.
+    ///
+    /// # Errors
+    /// Says why it cannot; nothing has changed then.
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String>;
+
+    /// Takes the disk or drive away that is named `id`: what the guest began is finished, and durable when this returns; then the image is closed.
     ///
     /// # Errors
     /// Says why it cannot.

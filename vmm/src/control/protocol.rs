@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ControlTarget, StopReason};
-use crate::config::{ByteSize, DiskConfig, LimitsConfig};
+use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 
 /// The longest request line, newline included. A longer one is answered with an error and the client is dropped, because where the
 /// next request starts is anyone's guess.
@@ -31,7 +31,12 @@ pub enum Request {
         /// The disk, as under `[[disk]]` in a machine's file; its path is absolute.
         disk: Box<DiskConfig>,
     },
-    /// Take a disk away. What was begun is finished.
+    /// Put a DVD drive on a controller of the running machine. Answers with a [`DiskPlace`].
+    DvdAdd {
+        /// The drive, as under `[[dvd]]` in a machine's file; the path of its disc, if it has one, is absolute.
+        dvd: Box<DvdConfig>,
+    },
+    /// Take a disk or a drive away. What was begun is finished.
     DiskRemove {
         /// The disk's id, or `controller:lun`.
         id: String,
@@ -79,7 +84,7 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject";
+const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, dvd-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject";
 
 impl Request {
     /// Reads a request.
@@ -101,6 +106,7 @@ impl Request {
             | Request::Reset {}
             | Request::Stop {} => false,
             Request::DiskAdd { .. }
+            | Request::DvdAdd { .. }
             | Request::DiskRemove { .. }
             | Request::DiskResize { .. }
             | Request::DiskThrottle { .. }
@@ -152,6 +158,7 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::Reset {} => told(target.reset()),
         Request::Stop {} => told(target.stop(StopReason::Requested)),
         Request::DiskAdd { disk } => told(target.add_disk(*disk)),
+        Request::DvdAdd { dvd } => told(target.add_dvd(*dvd)),
         Request::DiskRemove { id } => told(target.remove_disk(&id)),
         Request::DiskResize { id, size } => told(target.resize_disk(&id, size.bytes())),
         Request::DiskThrottle { id, limits } => told(target.throttle_disk(&id, &limits)),

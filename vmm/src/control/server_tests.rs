@@ -10,7 +10,7 @@ use std::time::Duration;
 use event_manager::{EventManager, SubscriberOps};
 
 use super::*;
-use crate::config::{DiskConfig, LimitsConfig};
+use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
 use crate::inspect::{DiskReport, InspectReport};
 
@@ -53,6 +53,10 @@ impl ControlTarget for Recorder {
         // As long as the test wants an image to take.
         drop(self.opening.lock().unwrap());
         Ok(DiskPlace { id: "0:3".into(), controller: 0, lun: 3 })
+    }
+
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
+        Err(format!("no room for {:?}", dvd.path))
     }
 
     fn remove_disk(&self, id: &str) -> Result<(), String> {

@@ -12,7 +12,9 @@ use vmbus_host::VmBus;
 
 use super::DiskError;
 use super::medium::{Medium, Unused, limits, open, open_disc};
-use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_names};
+use crate::config::{
+    ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_id, check_names,
+};
 use crate::control::DiskPlace;
 
 /// How long a disk's last requests may take when it is removed, before whoever removes it is told that they still run.
@@ -94,6 +96,7 @@ impl DiskSet {
     /// # Errors
     /// As [`DiskSet::add`].
     pub fn add_dvd(&self, dvd: &DvdConfig) -> Result<DiskPlace, DiskError> {
+        check_id(dvd.id.as_deref()).map_err(DiskError::Refused)?;
         let mut inner = self.lock();
         let place = inner.place(dvd.controller, dvd.lun, dvd.id.as_deref())?;
         let disc = dvd.path.as_deref().map(open_disc).transpose()?;
@@ -223,7 +226,11 @@ impl DiskSet {
     /// All disks with their ids, and what their limits have held up where they were given some.
     pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
         let inner = self.lock();
-        inner.reports().map(|(place, report)| (report, inner.name(place))).collect()
+        let throttle = |place| match &inner.disks.get(&place)?.medium {
+            Held::Disk { throttle, .. } => throttle.as_ref().map(|throttle| throttle.stats()),
+            Held::Dvd => None,
+        };
+        inner.reports().map(|(place, report)| (report, inner.name(place), throttle(place))).collect()
     }
 
     /// Puts a unit on the controller of `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.

@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use synthvm_images::{CreateOptions, Format};
-use vmm_sys_util::tempdir::TempDir;
 use synthvm_storage::ControllerOptions;
 use synthvm_storage::backend::ThrottleStats;
+use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
@@ -188,9 +188,9 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
     let limits = "read-iops=5,write-bps=1M".parse().unwrap();
     disks.throttle("0:0", &limits).unwrap();
     disks.throttle("0:0", &"none".parse().unwrap()).unwrap();
+    let counters: Vec<_> = disks.reports().into_iter().map(|(_, _, throttle)| throttle).collect();
+    assert_eq!(counters, [Some(ThrottleStats::default()), None]);
     assert!(disks.throttle("0:1", &limits).unwrap_err().to_string().contains("without limits"));
     disks.resize("0:0", 2 * MIB).unwrap();
     disks.remove("0:0").unwrap();
 }
-    let counters: Vec<_> = disks.reports().into_iter().map(|(_, _, throttle)| throttle).collect();
-    assert_eq!(counters, [Some(ThrottleStats::default()), None]);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
-use synthvm::config::{DiskConfig, LimitsConfig};
+use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
 use synthvm::control::{ControlServer, ControlSocket, ControlTarget, DiskPlace, StopReason};
 use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
 
@@ -50,6 +50,11 @@ impl ControlTarget for Talker {
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
         self.told.lock().unwrap().push(format!("add {disk:?}"));
         Ok(DiskPlace { id: disk.id.unwrap_or_else(|| "1:2".into()), controller: 1, lun: 2 })
+    }
+
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
+        self.told.lock().unwrap().push(format!("add dvd {:?}", dvd.path));
+        Ok(DiskPlace { id: dvd.id.unwrap_or_else(|| "1:3".into()), controller: 1, lun: 3 })
     }
 
     fn remove_disk(&self, id: &str) -> Result<(), String> {
@@ -191,6 +196,27 @@ fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
         1,
         &["sock: there is no disk `x`; there are 0:0, data"],
     );
+}
+
+#[test]
+fn test_drive_is_added_with_a_disc_or_empty() {
+    let machine = Machine::start(u64::MAX);
+    let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
+    let told = machine.scratch.accepts(&["disk", "add", "sock", "--dvd", "b.iso,id=dvd"]);
+    assert_eq!(told, format!("{} is DVD drive dvd: controller 1, LUN 3\n", iso.display()));
+    for words in [&["disk", "add", "sock", "--dvd"][..], &["disk", "add", "sock", "--dvd", "controller=1"]] {
+        let told = machine.scratch.accepts(words);
+        assert_eq!(told, "an empty drive is DVD drive 1:3: controller 1, LUN 3\n");
+    }
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(heard, [format!("add dvd {:?}", Some(&iso)), "add dvd None".into(), "add dvd None".into()]);
+    for (words, parts) in [
+        (&["disk", "add", "sock"][..], &["PATH"][..]),
+        (&["disk", "add", "sock", "a.img", "--dvd", "a.iso"], &["--dvd"]),
+        (&["disk", "add", "sock", "--dvd", "a.iso,readonly"], &["readonly", "controller"]),
+    ] {
+        machine.scratch.refuses(words, 2, parts);
+    }
 }
 
 #[test]
