@@ -3,8 +3,9 @@
 //! A disk has one initiator, the guest, over however many channels. So nobody can be locked out of reading or writing; what clusters and
 //! multipath software look at are the registrations, the reservation's type, and who conflicts with whom.
 //!
-//! The state lives as long as the VM: resets of the guest, its channels or the unit leave it alone. APTPL ("through power loss") is taken,
-//! as Linux always sets it, and means the same.
+//! The state lives as long as the VM: resets of the guest, its channels or the unit leave it alone. It does not outlast a loss of power, which
+//! REPORT CAPABILITIES says, so that a registration that asks for that (APTPL) is refused, as the standard wants. Linux's own interface for
+//! reservations (linux/pr.h) always asks, as it promises that they last; tools that send the commands themselves (sg_persist) need not.
 
 use super::fields::be64;
 use super::{CheckCondition, Sense};
@@ -17,6 +18,9 @@ const SCOPE_UNIT: u8 = 0;
 
 /// SPEC_I_PT and ALL_TG_PT of the parameter list: other initiators and ports, of which there are none.
 const NOT_SUPPORTED: u8 = 0x0C;
+
+/// APTPL of the parameter list of both registrations, ignored in others: all of it outlasts a loss of power.
+const THROUGH_POWER_LOSS: u8 = 0x01;
 
 /// Length of the guest's TransportID.
 const TRANSPORT_ID_LEN: usize = 24;
@@ -123,6 +127,9 @@ impl Reservations {
     /// Executes PERSISTENT RESERVE OUT with its parameter list of [`LIST_LEN`] bytes.
     pub(super) fn execute(&mut self, action: ReserveOut, list: &[u8]) -> Result<Verdict, CheckCondition> {
         if list[20] & NOT_SUPPORTED != 0 {
+            return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
+        }
+        if list[20] & THROUGH_POWER_LOSS != 0 && matches!(action, ReserveOut::Register { .. }) {
             return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
         }
         let list = List { key: be64(list, 0), new_key: be64(list, 8) };
@@ -236,9 +243,9 @@ impl Reservations {
     }
 }
 
-/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), reservations outlast power loss as the module says (PTPL_C,
-/// PTPL_A), the type mask is valid (TMV), and all six types are there.
-const CAPABILITIES: [u8; 8] = [0, 8, 0x11, 0x81, 0xEA, 0x01, 0, 0];
+/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), nothing outlasts a loss of power (PTPL_C and PTPL_A are 0), the type
+/// mask is valid (TMV), and all six types are there.
+const CAPABILITIES: [u8; 8] = [0, 8, 0x10, 0x80, 0xEA, 0x01, 0, 0];
 
 #[cfg(test)]
 mod tests {
@@ -258,8 +265,6 @@ mod tests {
         let mut list = [0; LIST_LEN as usize];
         list[..8].copy_from_slice(&key.to_be_bytes());
         list[8..16].copy_from_slice(&new_key.to_be_bytes());
-        // APTPL, as Linux sets it.
-        list[20] = 1;
         state.execute(action, &list)
     }
 
@@ -336,6 +341,25 @@ mod tests {
     }
 
     #[test]
+    fn test_registration_that_is_to_outlast_a_loss_of_power_is_refused_and_changes_nothing() {
+        let mut list = [0; LIST_LEN as usize];
+        list[8..16].copy_from_slice(&0xA_u64.to_be_bytes());
+        list[20] = THROUGH_POWER_LOSS;
+        for action in [REGISTER, IGNORE] {
+            let mut state = Reservations::default();
+            let refused = state.execute(action, &list).unwrap_err();
+            // 5/26/00: ILLEGAL REQUEST, INVALID FIELD IN PARAMETER LIST.
+            assert_eq!(refused, CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
+            assert_eq!(state, Reservations::default());
+        }
+        // The bit means nothing elsewhere.
+        list[..8].copy_from_slice(&0xA_u64.to_be_bytes());
+        let mut state = registered();
+        assert_eq!(state.execute(ReserveOut::Reserve(WRITE_EXCLUSIVE), &list), GOOD);
+        assert_eq!(state, holding(WRITE_EXCLUSIVE));
+    }
+
+    #[test]
     fn test_reports_show_key_holder_and_generation() {
         let report = |state: &Reservations, what| {
             let mut out = Vec::new();
@@ -356,6 +380,9 @@ mod tests {
         assert_eq!((full.len(), full[7], full[15], full[20], full[21]), (56, 48, 0xA, 1, 1));
         assert_eq!((full[27], full[31], full[32]), (1, 24, 6));
         let capabilities = report(&none, ReserveIn::ReportCapabilities);
+        let (compatible, through_power_loss, activated) = (0x10, 0x01, 0x01);
         assert_eq!((capabilities.len(), capabilities[1]), (8, 8));
+        assert_eq!(capabilities[2] & (compatible | through_power_loss), compatible);
+        assert_eq!(capabilities[3] & activated, 0);
     }
 }
