@@ -7,5 +7,6 @@ pub mod inspect;
 pub mod iso;
 pub mod program;
 pub mod qemu;
+pub mod ram_disk;
 pub mod runner;
 pub mod vm;

@@ -1,0 +1,111 @@
+//! A file system in memory that can do what tmpfs cannot: direct I/O, and to stand still. For the host's side, and for root only.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use guest_images::kmods::Modules;
+use guest_init::sys;
+
+use crate::image::WorkDir;
+
+/// The block device in memory.
+const DEVICE: &str = "/dev/ram0";
+
+/// Its KiB; only what was written takes up memory.
+const DEVICE_KIB: u64 = 400 << 10;
+
+/// FIFREEZE and FITHAW (linux/fs.h): whoever writes to the file system waits from the one to the other, inside the kernel.
+const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
+const FITHAW: libc::Ioctl = 0xC004_5878_u32 as libc::Ioctl;
+
+/// Ext4 on a block device in memory, which nothing outside an emulated host slows down. There is one at a time. Unmounted when dropped.
+#[derive(Debug)]
+pub struct RamDisk {
+    folder: PathBuf,
+}
+
+impl RamDisk {
+    /// Makes the file system anew, on a folder in `dir`.
+    ///
+    /// # Errors
+    /// In words: what this machine lacks.
+    pub fn mount(dir: &WorkDir) -> Result<RamDisk, String> {
+        load(dir, "brd", &format!("rd_nr=1 rd_size={DEVICE_KIB}"))?;
+        // The file system asks for its checksum by an alias, which no list of ours resolves.
+        for module in ["crc32c_generic", "ext4"] {
+            load(dir, module, "")?;
+        }
+        // Nothing of the file system may work in the background while somebody measures.
+        let now = "lazy_itable_init=0,lazy_journal_init=0";
+        let made = Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", now, DEVICE]).output();
+        let made = made.map_err(|error| format!("mke2fs (package e2fsprogs): {error}"))?;
+        if !made.status.success() {
+            return Err(format!("mke2fs {DEVICE}: {}", String::from_utf8_lossy(&made.stderr).trim()));
+        }
+        let folder = dir.path().join("ram");
+        let target = folder.display().to_string();
+        sys::mount_new(DEVICE, &target, "ext4", libc::MS_NOATIME, "").map_err(|error| error.to_string())?;
+        Ok(RamDisk { folder })
+    }
+
+    /// Where it is mounted.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Makes it stand still, as storage does that is out of reach: who writes waits, and cannot even be killed. What was written before is
+    /// on the device by then. Drop the guard before anything that waits for such a writer.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn freeze(&self) -> io::Result<Frozen> {
+        let root = File::open(&self.folder)?;
+        control(&root, FIFREEZE)?;
+        Ok(Frozen { root })
+    }
+}
+
+impl Drop for RamDisk {
+    fn drop(&mut self) {
+        let _ = sys::unmount(&self.folder.display().to_string());
+    }
+}
+
+/// A file system that stands still until this is dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    root: File,
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = control(&self.root, FITHAW);
+    }
+}
+
+fn control(file: &File, request: libc::Ioctl) -> io::Result<()> {
+    // SAFETY: neither request has an argument; the descriptor is open.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Loads a module of the running kernel and what it needs. The distribution's package brings no list by which `modprobe` would find them.
+fn load(dir: &WorkDir, name: &str, parameters: &str) -> Result<(), String> {
+    let release = sys::kernel_release();
+    let modules = Modules::find(&Path::new("/lib/modules").join(release));
+    let order = modules.and_then(|modules| modules.load_order(&[name])).map_err(|error| error.to_string())?;
+    for module in order {
+        if Path::new("/sys/module").join(&module.name).exists() {
+            continue;
+        }
+        let file = dir.path().join(format!("{}.ko", module.name));
+        fs::write(&file, &module.bytes).map_err(|error| error.to_string())?;
+        let parameters = if module.name == name { parameters } else { "" };
+        let given = File::open(&file).and_then(|file| sys::finit_module(&file, parameters));
+        given.map_err(|error| format!("module {}: {error}", module.name))?;
+    }
+    Ok(())
+}
