@@ -19,6 +19,7 @@ mod disk;
 mod echo;
 mod modules;
 mod online;
+mod stall;
 mod tools;
 
 fn main() -> ExitCode {
@@ -135,6 +136,7 @@ fn tests() -> Vec<Test> {
         disk::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
+        stall::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);

@@ -1,0 +1,180 @@
+//! The host's storage stands still for a minute: the guest waits and goes on, and other disks notice nothing.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use guest_images::StockKernel;
+use integration_tests::image::{WorkDir, first_difference};
+use integration_tests::inspect::{Disk, Inspect};
+use integration_tests::ram_disk::RamDisk;
+use integration_tests::runner::{Test, TestResult};
+use integration_tests::vm::{Vm, VmError, VmOptions};
+
+use crate::common::{self, MIB, boot, end_program, start_program, storage_guest};
+
+/// Sizes tell the disks apart in the guest.
+const SLOW: u64 = 8 * MIB;
+const LEAVING: u64 = 9 * MIB;
+const BUSY: u64 = 24 * MIB;
+const SOURCE: u64 = 4 * MIB;
+
+const SEED: u64 = 41;
+
+/// Programs that write to the disk that stalls, each a share of the source.
+const WRITERS: u64 = 4;
+
+/// Seconds, by the guest's clock.
+const STALL: u64 = 60;
+
+/// Seconds until the guest's driver takes a command for late.
+const GUEST_PATIENCE: u64 = 10;
+
+/// How long the program may take to show what has happened already.
+const SHOWN: Duration = Duration::from_secs(60);
+
+pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    let name = "test_disk_that_stalls_for_a_minute_goes_on_and_other_disks_never_stop";
+    common::add(tests, kernel, name, stall);
+}
+
+fn stall(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let storage = RamDisk::mount(&dir)?;
+    let [slow, leaving] = [("slow.img", SLOW), ("leaving.img", LEAVING)].map(|(name, size)| {
+        let image = storage.folder().join(name);
+        std::fs::write(&image, vec![0; usize::try_from(size).unwrap_or(0)]).map(|()| image)
+    });
+    let (slow, leaving) = (slow?, leaving?);
+    let busy = dir.empty_image("busy.img", BUSY)?;
+    let source = dir.image("source.img", SOURCE, SEED)?;
+    // All on one controller, so that one thread serves them.
+    let options = VmOptions::new(&storage_guest(kernel).build()?)
+        .cpus(2)
+        .memory("1G")
+        .disk_with(&slow, "id=slow,cache=none")
+        .disk_with(&leaving, "id=leaving")
+        .disk_with(&busy, "id=busy")
+        .disk_with(&source, "id=source,readonly=on");
+    let mut vm = boot(&options)?;
+    let names = Names::of(&mut vm)?;
+    vm.shell(&format!("echo {GUEST_PATIENCE} > /sys/block/{}/device/timeout", names.slow))?;
+    start_program(&mut vm, "load", &load(&names.busy))?;
+
+    // Thaws before the machine is waited for, whatever happens: a process that stands still cannot be killed.
+    let frozen = storage.freeze()?;
+    let since = uptime(&mut vm)?;
+    start_writers(&mut vm, &names)?;
+    let before = wait_in_flight(&vm, WRITERS)?;
+
+    // The image is not let go of by force, and whoever asks is told in time.
+    let told = vm.remove_disk("leaving").map_err(|error| error.to_string());
+    assert!(told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")), "{told:?}");
+    assert!(vm.inspect()?.disks.iter().all(|disk| disk.id != "leaving"));
+
+    vm.shell(&format!("until [ $(cut -d. -f1 /proc/uptime) -ge {} ]; do sleep 1; done", since + STALL))?;
+    let after = vm.inspect()?;
+    let (disk, other) = (find(&after, "slow")?, find(&after, "busy")?);
+    assert_eq!(disk.in_flight, WRITERS, "{disk:?}");
+    assert_eq!((disk.errors, disk.bytes), (0, find(&before, "slow")?.bytes), "{disk:?}");
+    assert!(other.requests > find(&before, "busy")?.requests + 100, "the other disk stood still: {other:?}");
+    vm.shell("! ls /tmp/write-*.status /tmp/load.status")?;
+    let timeouts = vm.shell(&format!("cat /sys/block/{}/device/iotmo_cnt", names.slow))?;
+    assert_ne!(timeouts.trim(), "0x0", "the guest's own timer was to run out");
+
+    drop(frozen);
+    for writer in 0..WRITERS {
+        let (status, said) = end_program(&mut vm, &format!("write-{writer}"))?;
+        assert_eq!(status, "0", "{said}");
+    }
+    assert_eq!(first_difference(&slow, 0, SOURCE, SEED)?, None);
+    wait_in_flight(&vm, 0)?;
+    is_gone(&mut vm, &names.leaving, &leaving)?;
+    vm.shell(&format!("! dmesg | grep -E 'I/O error|offline' | grep {}", names.slow))?;
+
+    // fio ends at a signal and tells what it found so far.
+    vm.shell("kill -TERM $(cat /tmp/load.pid)")?;
+    let (_, said) = end_program(&mut vm, "load")?;
+    assert!(!said.contains("verify") && !said.contains("error"), "{said}");
+    assert!(vm.power_off()?.success());
+    Ok(())
+}
+
+/// The guest's names for the disks.
+struct Names {
+    slow: String,
+    leaving: String,
+    busy: String,
+    source: String,
+}
+
+impl Names {
+    fn of(vm: &mut Vm) -> Result<Names, Box<dyn std::error::Error>> {
+        let disks = vm.disks(4)?;
+        let name = |size: u64| {
+            let disk = disks.iter().find(|disk| disk.size == size);
+            disk.map(|disk| disk.name.clone()).ok_or(format!("no disk of {size} bytes: {disks:?}"))
+        };
+        Ok(Names { slow: name(SLOW)?, leaving: name(LEAVING)?, busy: name(BUSY)?, source: name(SOURCE)? })
+    }
+}
+
+/// Writes and verifies until it is told to end.
+fn load(name: &str) -> String {
+    format!(
+        "fio --name=load --filename=/dev/{name} --size=8m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=4 --direct=1 \
+        --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal"
+    )
+}
+
+/// Writes shares of the source to the slow disk, each waiting for its own requests and at last for a flush, and one block to the disk that leaves.
+fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> TestResult {
+    const BLOCK: u64 = 128 << 10;
+    let count = SOURCE / BLOCK / WRITERS;
+    for writer in 0..WRITERS {
+        let at = writer * count;
+        let copy = format!(
+            "dd if=/dev/{source} of=/dev/{slow} bs={BLOCK} skip={at} seek={at} count={count} iflag=direct oflag=direct conv=notrunc,fsync"
+        );
+        start_program(vm, &format!("write-{writer}"), &copy)?;
+    }
+    let one = format!(
+        "dd if=/dev/{source} of=/dev/{leaving} bs={BLOCK} count=1 iflag=direct oflag=direct conv=notrunc"
+    );
+    start_program(vm, "leave", &one)
+}
+
+/// Waits until so many requests on the slow disk are in flight.
+fn wait_in_flight(vm: &Vm, count: u64) -> Result<Inspect, Box<dyn std::error::Error>> {
+    let end = Instant::now() + SHOWN;
+    loop {
+        let report = vm.inspect()?;
+        let disk = find(&report, "slow")?;
+        if disk.in_flight == count {
+            return Ok(report);
+        }
+        if Instant::now() > end {
+            return Err(format!("{count} requests were to be in flight: {disk:?}\n{}", vm.said()).into());
+        }
+    }
+}
+
+fn find<'a>(report: &'a Inspect, id: &str) -> Result<&'a Disk, String> {
+    report.disks.iter().find(|disk| disk.id == id).ok_or(format!("no disk {id}: {:?}", report.disks))
+}
+
+/// What was begun on a disk that was taken away ends well; then the guest lets go of it, and so does the program.
+fn is_gone(vm: &mut Vm, name: &str, image: &Path) -> TestResult {
+    let (status, said) = end_program(vm, "leave")?;
+    assert_eq!(status, "0", "{said}");
+    vm.shell(&format!("while [ -e /sys/block/{name} ]; do sleep 0.1; done"))?;
+    assert_eq!(first_difference(image, 0, 128 << 10, SEED)?, None);
+    vm.add_disk(&format!("{},id=again", image.display()))?;
+    vm.remove_disk("again")?;
+    Ok(())
+}
+
+/// Seconds since the guest's kernel started.
+fn uptime(vm: &mut Vm) -> Result<u64, VmError> {
+    let text = vm.shell("cut -d. -f1 /proc/uptime")?;
+    Ok(text.trim().parse().unwrap_or(0))
+}
