@@ -1,6 +1,7 @@
 //! What a disk did, counted where it happens and shown by `inspect`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,8 @@ pub(crate) struct DiskCounters {
     metadata_bytes: AtomicU64,
     refused: AtomicU64,
     errors: AtomicU64,
-    in_flight: AtomicU64,
+    /// One for each queue to the medium: what it has in flight.
+    queues: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
 /// A disk's counters at some moment.
@@ -89,18 +91,21 @@ impl DiskCounters {
             written_bytes,
             metadata_bytes: of(&self.metadata_bytes),
             refused,
-            in_flight: of(&self.in_flight),
+            in_flight: self.queues().iter().filter_map(Weak::upgrade).map(|queue| of(&queue)).sum(),
         }
     }
 
-    /// The backend was given a batch of so many requests.
-    pub(crate) fn submitted(&self, count: usize) {
-        self.in_flight.fetch_add(count as u64, Ordering::Relaxed);
+    /// Where a new queue tells what it has in flight. Only its owner writes there, so that this costs a request nothing.
+    pub(crate) fn new_queue(&self) -> Arc<AtomicU64> {
+        let queue = Arc::default();
+        let mut queues = self.queues();
+        queues.retain(|queue| queue.strong_count() != 0);
+        queues.push(Arc::downgrade(&queue));
+        queue
     }
 
-    /// It has given so many back.
-    pub(crate) fn returned(&self, count: usize) {
-        self.in_flight.fetch_sub(count as u64, Ordering::Relaxed);
+    fn queues(&self) -> MutexGuard<'_, Vec<Weak<AtomicU64>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The backend finished `operation` on `bytes` bytes.

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backend::{IoDone, IoError, IoRequest, Queue};
 use crate::controller::Controller;
@@ -15,6 +16,8 @@ pub(super) struct Port {
     queue: Result<Box<dyn Queue>, IoError>,
     batch: Vec<IoRequest>,
     in_flight: usize,
+    /// The same, for reports.
+    told: Arc<AtomicU64>,
     /// Commands in several parts that are not finished; between two parts nothing is in flight.
     pub(super) jobs: usize,
 }
@@ -128,8 +131,8 @@ impl Ports {
 
 impl Port {
     fn new(lun: Arc<Lun>) -> Self {
-        let queue = lun.queue();
-        Self { lun, queue, batch: Vec::new(), in_flight: 0, jobs: 0 }
+        let (queue, told) = (lun.queue(), lun.counters.new_queue());
+        Self { lun, queue, batch: Vec::new(), in_flight: 0, told, jobs: 0 }
     }
 
     /// Something is in flight, or will be.
@@ -146,7 +149,7 @@ impl Port {
         if let Ok(queue) = &mut self.queue
             && !self.batch.is_empty()
         {
-            self.lun.counters.submitted(self.batch.len());
+            self.told.store(self.in_flight as u64, Ordering::Relaxed);
             queue.submit(&mut self.batch);
         }
     }
@@ -160,8 +163,8 @@ impl Port {
         if done.is_empty() {
             return;
         }
-        self.lun.counters.returned(done.len());
         self.in_flight = self.in_flight.saturating_sub(done.len());
+        self.told.store(self.in_flight as u64, Ordering::Relaxed);
         for done in done.drain(..) {
             finish(self, done);
         }
@@ -178,7 +181,6 @@ impl Drop for Port {
     fn drop(&mut self) {
         // Waits for what is in flight, which is to be seen as such meanwhile.
         self.queue = Err(IoError::Os(libc::ENODEV));
-        self.lun.counters.returned(self.in_flight - self.batch.len());
     }
 }
 
