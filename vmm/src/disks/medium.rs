@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use synthvm_images::{Format, OpenOptions};
-use synthvm_storage::backend::{self, Backend, Extent, Geometry, IoError, Limits, Queue, Rate};
+use synthvm_storage::backend::{self, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate};
 use synthvm_storage::scsi;
 
 use super::DiskError;
@@ -136,5 +136,13 @@ impl Backend for Medium {
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.image.resize(capacity)
+    }
+
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        self.image.use_fixed(memory)
+    }
+
+    fn fixed_calls(&self) -> Option<u64> {
+        self.image.fixed_calls()
     }
 }

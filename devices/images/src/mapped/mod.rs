@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{self, Backend, Geometry, IoError, Queue};
+use synthvm_storage::backend::{self, Backend, FixedMemory, Geometry, IoError, Queue};
 
 /// Where a stretch of the disk lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,5 +152,14 @@ impl Backend for Mapped {
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.map.resize(capacity)
+    }
+
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        self.map.files().iter().try_for_each(|file| file.use_fixed(memory))
+    }
+
+    /// Of all files.
+    fn fixed_calls(&self) -> Option<u64> {
+        self.map.files().iter().filter_map(|file| file.fixed_calls()).reduce(|one, other| one + other)
     }
 }

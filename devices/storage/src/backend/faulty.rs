@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::merged::MergedEvent;
-use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
+use super::{Backend, Extent, FixedMemory, Geometry, IoDone, IoError, IoRequest, Queue};
 
 /// What happens to one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,14 @@ impl Backend for Faulty {
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.inner.resize(capacity)
+    }
+
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        self.inner.use_fixed(memory)
+    }
+
+    fn fixed_calls(&self) -> Option<u64> {
+        self.inner.fixed_calls()
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {

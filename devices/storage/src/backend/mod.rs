@@ -20,13 +20,14 @@ mod throttle;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 pub use buffer::IoBuffer;
 pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
 pub use null::NullDisk;
 pub use ram::RamDisk;
-pub use raw::{CacheMode, IoMode, OpenError, RawFile, RawOptions};
+pub use raw::{CacheMode, FixedError, FixedMemory, IoMode, OpenError, RawFile, RawOptions};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 use crate::scsi::BlockSize;
@@ -63,6 +64,21 @@ pub trait Backend: Debug + Send + Sync {
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let _ = capacity;
         Err(IoError::Unsupported)
+    }
+
+    /// Requests on queues that are made from now on need not look up the pages of `memory`, the guest's. Others go as ever.
+    ///
+    /// # Errors
+    /// [`IoError::Unsupported`]: no io_uring moves this medium's bytes.
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        let _ = memory;
+        Err(IoError::Unsupported)
+    }
+
+    /// Calls to the kernel that moved bytes from or to such memory; one for each request that is not split or continued. `None` where there
+    /// is none.
+    fn fixed_calls(&self) -> Option<u64> {
+        None
     }
 }
 

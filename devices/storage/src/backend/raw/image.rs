@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::call::Way;
 use super::device;
 use super::direct::{Align, Direct};
+use super::fixed::FixedMemory;
 #[cfg(test)]
 use crate::backend::conformance::FaultPlan;
 use crate::backend::{Extent, IoError};
@@ -30,6 +31,9 @@ pub(super) struct Image {
     pub(super) lacks: Lacks,
     /// One flush at a time through one descriptor: the kernel tells only one of two that something was lost.
     pub(super) flushing: Mutex<()>,
+    /// What queues that are made from now on register with their rings.
+    pub(super) fixed: OnceLock<Arc<FixedMemory>>,
+    fixed_calls: AtomicU64,
     #[cfg(test)]
     pub(super) faults: Option<FaultPlan>,
 }
@@ -72,6 +76,8 @@ impl Image {
             flush_lost: AtomicBool::new(false),
             lacks: Lacks::default(),
             flushing: Mutex::default(),
+            fixed: OnceLock::new(),
+            fixed_calls: AtomicU64::new(0),
             #[cfg(test)]
             faults: None,
         }
@@ -167,6 +173,16 @@ impl Image {
         }
         self.capacity.store(capacity, Ordering::Release);
         Ok(())
+    }
+
+    /// So many calls more went to memory that the kernel had in place.
+    pub(super) fn count_fixed(&self, calls: u64) {
+        self.fixed_calls.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// See [`crate::backend::Backend::fixed_calls`].
+    pub(super) fn fixed_calls(&self) -> Option<u64> {
+        self.fixed.get().map(|_| self.fixed_calls.load(Ordering::Relaxed))
     }
 
     /// What the next access is to fail with.

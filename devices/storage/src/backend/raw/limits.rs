@@ -21,5 +21,8 @@ pub(super) const MAX_CLEAR: u64 = 1 << 30;
 /// Most pieces of one preadv or pwritev (Linux's IOV_MAX).
 pub(super) const MAX_PIECES: usize = libc::UIO_MAXIOV as usize;
 
+/// Most bytes of guest memory that are registered with a ring as one buffer (the kernel's own limit).
+pub(super) const MAX_FIXED: usize = 1 << 30;
+
 /// Most bytes of one piece: the kernel moves less than 2 GiB at a time.
 pub(super) const MAX_PIECE: usize = 1 << 30;

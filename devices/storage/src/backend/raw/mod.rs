@@ -5,13 +5,16 @@
 //! | `image` | the open file, and what has been learnt of it |
 //! | `task` | a request as a series of system calls. Makes none |
 //! | `call` | one system call |
+//! | `entry`, `fixed` | one system call as a ring's entry; guest memory that rings know beforehand |
 //! | `uring`, `threads`, `sync` | who makes them: three queues that mean the same |
 
 mod bounce;
 mod call;
 mod device;
 mod direct;
+mod entry;
 mod error;
+mod fixed;
 mod image;
 mod limits;
 mod lock;
@@ -35,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tracing::info;
 
 pub use error::OpenError;
+pub use fixed::{FixedError, FixedMemory};
 pub use lock::{try_lock, unlock};
 pub use options::{CacheMode, IoMode, RawOptions, UnknownMode};
 
@@ -191,6 +195,18 @@ impl Backend for RawFile {
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.image.resize(capacity)
+    }
+
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        match self.io {
+            // A second memory does not replace the first, which queues may have.
+            IoMode::Auto | IoMode::Uring => self.image.fixed.set(Arc::clone(memory)).or(Ok(())),
+            IoMode::Threads | IoMode::Sync => Err(IoError::Unsupported),
+        }
+    }
+
+    fn fixed_calls(&self) -> Option<u64> {
+        self.image.fixed_calls()
     }
 }
 

@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use io_uring::types::{Fixed, FsyncFlags};
-use io_uring::{IoUring, Probe, opcode, squeue};
-use tracing::error;
+use io_uring::{IoUring, Probe, opcode};
+use tracing::{error, warn};
 
-use super::call::{Call, Memory, Way};
+use super::call::Call;
 use super::direct::reopen;
+use super::entry::{Entry, entry};
+use super::fixed::FixedMemory;
 use super::image::Image;
 use super::limits::RING_DEPTH;
 use super::task::{Next, Task};
@@ -22,11 +23,6 @@ use crate::backend::{IoDone, IoRequest, Queue};
 
 /// `user_data` of the flush, which belongs to no task alone.
 const SYNC: u64 = u64::MAX;
-
-/// Registered files.
-const CACHED: Fixed = Fixed(0);
-const DIRECT: Fixed = Fixed(1);
-const FLUSHED: Fixed = Fixed(2);
 
 /// Whether the kernel has and allows all that [`UringQueue`] needs.
 ///
@@ -58,6 +54,10 @@ pub(super) struct UringQueue {
     image: Arc<Image>,
     /// For flushes alone: the kernel tells each open file once of what was lost, and no other queue's flush may take that away.
     _flushed: File,
+    /// Registered with the ring.
+    fixed: Option<Arc<FixedMemory>>,
+    /// Calls on it that the image has not counted yet.
+    fixed_calls: u64,
     tasks: Vec<Option<Task>>,
     free: Vec<u32>,
     /// Tasks whose next call is to be made.
@@ -87,10 +87,19 @@ impl UringQueue {
         let flushed = reopen(cached, image.read_only, 0).or_else(|_| cached.try_clone())?;
         let direct = image.direct.as_ref().map_or(cached, |direct| &direct.file);
         ring.submitter().register_files(&[cached, direct, &flushed].map(AsRawFd::as_raw_fd))?;
+        let fixed = image.fixed.get().cloned().filter(|fixed| {
+            let attached = fixed.attach(&ring);
+            if let Err(error) = &attached {
+                warn!(%error, "a queue of a disk with buffers=fixed goes without: its requests look up their memory each time");
+            }
+            attached.is_ok()
+        });
         Ok(Self {
             ring,
             image,
             _flushed: flushed,
+            fixed,
+            fixed_calls: 0,
             tasks: Vec::new(),
             free: Vec::new(),
             ready: VecDeque::new(),
@@ -166,14 +175,19 @@ impl UringQueue {
         if let Some(result) = self.image.fault() {
             return self.returned(user_data, result);
         }
-        let Some(entry) = entry(call).filter(|_| !self.broken) else {
+        // SAFETY: the call's memory is its task's, which is there.
+        let entry = unsafe { entry(call, self.fixed.as_deref()) };
+        let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
             let result = call.perform(&self.image);
             return self.returned(user_data, result);
         };
         // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
         // dropped before (see `drop`).
         match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
-            Ok(()) => self.staged.push_back(user_data),
+            Ok(()) => {
+                self.staged.push_back(user_data);
+                self.fixed_calls += u64::from(fixed);
+            }
             // Cannot be: there is room for one call of each task, and a flush.
             Err(_) => {
                 let result = call.perform(&self.image);
@@ -184,6 +198,9 @@ impl UringQueue {
 
     /// Gives what is staged to the kernel.
     fn enter(&mut self) {
+        if self.fixed_calls != 0 {
+            self.image.count_fixed(std::mem::take(&mut self.fixed_calls));
+        }
         let mut tries = 0;
         while !self.staged.is_empty() && !self.broken {
             match self.ring.submit() {
@@ -299,37 +316,9 @@ impl Drop for UringQueue {
             // SAFETY: one valid pollfd of an open descriptor.
             unsafe { libc::poll(&raw mut poll, 1, -1) };
         }
+        if self.fixed.is_some() {
+            // Now, not when the kernel comes to clear up after the ring.
+            let _ = self.ring.submitter().unregister_buffers();
+        }
     }
-}
-
-/// The ring's word for a call; `None` where it has none.
-fn entry(call: Call) -> Option<squeue::Entry> {
-    let file = |way| match way {
-        Way::Cached => CACHED,
-        Way::Direct => DIRECT,
-    };
-    Some(match call {
-        Call::Read { memory: Memory::One(base, len), offset, way } => {
-            opcode::Read::new(file(way), base, len).offset(offset).build()
-        }
-        Call::Read { memory: Memory::Many(pieces, count), offset, way } => {
-            opcode::Readv::new(file(way), pieces, count).offset(offset).build()
-        }
-        Call::Write { memory, offset, way, durable } => {
-            let flags = if durable { libc::RWF_DSYNC } else { 0 };
-            match memory {
-                Memory::One(base, len) => {
-                    opcode::Write::new(file(way), base, len).offset(offset).rw_flags(flags).build()
-                }
-                Memory::Many(pieces, count) => {
-                    opcode::Writev::new(file(way), pieces, count).offset(offset).rw_flags(flags).build()
-                }
-            }
-        }
-        Call::Sync => opcode::Fsync::new(FLUSHED).flags(FsyncFlags::DATASYNC).build(),
-        Call::Allocate { mode, offset, length } => {
-            opcode::Fallocate::new(CACHED, length).offset(offset).mode(mode).build()
-        }
-        Call::DiscardBlocks { .. } => return None,
-    })
 }

@@ -28,7 +28,7 @@ pub use bucket::{Limits, Rate};
 pub use stats::ThrottleStats;
 
 use super::merged::MergedEvent;
-use super::{Backend, Extent, Geometry, IoDone, IoError, IoRequest, Queue};
+use super::{Backend, Extent, FixedMemory, Geometry, IoDone, IoError, IoRequest, Queue};
 use bucket::Buckets;
 use stats::Delays;
 
@@ -108,6 +108,14 @@ impl Backend for Throttle {
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.inner.resize(capacity)
+    }
+
+    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        self.inner.use_fixed(memory)
+    }
+
+    fn fixed_calls(&self) -> Option<u64> {
+        self.inner.fixed_calls()
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {

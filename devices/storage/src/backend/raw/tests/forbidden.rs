@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::super::*;
 use super::image;
-use crate::backend::conformance::{CAPACITY, check};
+use crate::backend::conformance::{CAPACITY, check, guest_ram};
 
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FORBIDDEN";
 
@@ -56,6 +56,8 @@ fn test_forbidden_helper_process() {
             let error = open(image(CAPACITY).as_path(), IoMode::Uring).unwrap_err();
             assert!(matches!(error, OpenError::NoUring { .. }));
             assert!(error.to_string().contains("use io=auto or io=threads"), "{error}");
+            let error = FixedMemory::new(&guest_ram(1 << 20)).unwrap_err();
+            assert!(matches!(error, FixedError::NoUring(_)), "{error}");
         }
     }
     std::process::exit(42);

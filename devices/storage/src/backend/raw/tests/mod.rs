@@ -1,8 +1,10 @@
 //! Raw images: opening, locking, and I/O that the system does only in part.
 
 mod crash;
+mod fixed;
 mod forbidden;
 mod full;
+mod in_guest;
 mod modes;
 mod steps;
 

@@ -1,0 +1,96 @@
+//! A call in the words of a ring.
+
+use io_uring::types::{Fixed, FsyncFlags};
+use io_uring::{opcode, squeue};
+
+use super::call::{Call, Memory, Way};
+use super::fixed::FixedMemory;
+
+/// Registered files.
+pub(super) const CACHED: Fixed = Fixed(0);
+pub(super) const DIRECT: Fixed = Fixed(1);
+pub(super) const FLUSHED: Fixed = Fixed(2);
+
+/// An entry for a ring's submission queue.
+pub(super) struct Entry {
+    pub(super) entry: squeue::Entry,
+    /// The kernel has the call's memory in place already.
+    pub(super) fixed: bool,
+}
+
+/// The ring's word for `call`; `None` where it has none. `fixed`: what is registered with the ring.
+///
+/// # Safety
+/// The call's memory is valid.
+pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<Entry> {
+    let index = match call {
+        Call::Read { memory, .. } | Call::Write { memory, .. } => {
+            // SAFETY: as the caller has it.
+            fixed.and_then(|fixed| unsafe { find(fixed, memory) })
+        }
+        _ => None,
+    };
+    let entry = match call {
+        Call::Read { memory, offset, way } => read(memory, offset, way, index),
+        Call::Write { memory, offset, way, durable } => write(memory, offset, way, durable, index),
+        Call::Sync => opcode::Fsync::new(FLUSHED).flags(FsyncFlags::DATASYNC).build(),
+        Call::Allocate { mode, offset, length } => {
+            opcode::Fallocate::new(CACHED, length).offset(offset).mode(mode).build()
+        }
+        Call::DiscardBlocks { .. } => return None,
+    };
+    Some(Entry { entry, fixed: index.is_some() })
+}
+
+/// The registered buffer that all of `memory` lies in, if there is one.
+///
+/// # Safety
+/// `memory` is valid.
+unsafe fn find(fixed: &FixedMemory, memory: Memory) -> Option<u16> {
+    match memory {
+        Memory::One(base, len) => fixed.find(base, len as usize),
+        // SAFETY: the caller's iovecs, of which there are so many.
+        Memory::Many(pieces, count) => {
+            fixed.find_all(unsafe { std::slice::from_raw_parts(pieces, count as usize) })
+        }
+    }
+}
+
+fn read(memory: Memory, offset: u64, way: Way, index: Option<u16>) -> squeue::Entry {
+    let file = file(way);
+    match (memory, index) {
+        (Memory::One(base, len), Some(index)) => {
+            opcode::ReadFixed::new(file, base, len, index).offset(offset).build()
+        }
+        (Memory::One(base, len), None) => opcode::Read::new(file, base, len).offset(offset).build(),
+        (Memory::Many(pieces, count), Some(index)) => {
+            opcode::ReadvFixed::new(file, pieces, count, index).offset(offset).build()
+        }
+        (Memory::Many(pieces, count), None) => opcode::Readv::new(file, pieces, count).offset(offset).build(),
+    }
+}
+
+fn write(memory: Memory, offset: u64, way: Way, durable: bool, index: Option<u16>) -> squeue::Entry {
+    let (file, flags) = (file(way), if durable { libc::RWF_DSYNC } else { 0 });
+    match (memory, index) {
+        (Memory::One(base, len), Some(index)) => {
+            opcode::WriteFixed::new(file, base, len, index).offset(offset).rw_flags(flags).build()
+        }
+        (Memory::One(base, len), None) => {
+            opcode::Write::new(file, base, len).offset(offset).rw_flags(flags).build()
+        }
+        (Memory::Many(pieces, count), Some(index)) => {
+            opcode::WritevFixed::new(file, pieces, count, index).offset(offset).rw_flags(flags).build()
+        }
+        (Memory::Many(pieces, count), None) => {
+            opcode::Writev::new(file, pieces, count).offset(offset).rw_flags(flags).build()
+        }
+    }
+}
+
+fn file(way: Way) -> Fixed {
+    match way {
+        Way::Cached => CACHED,
+        Way::Direct => DIRECT,
+    }
+}
