@@ -71,6 +71,8 @@ pub struct DiskReport {
     pub read_only: bool,
     /// Serial number.
     pub serial: String,
+    /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None` where it is not kept there.
+    pub fixed_calls: Option<u64>,
     /// Counters.
     #[serde(flatten)]
     pub stats: DiskStats,
@@ -183,6 +185,7 @@ impl Lun {
             block_size: self.unit.block_size(),
             read_only: self.unit.is_read_only(),
             serial: self.unit.identity().serial.clone(),
+            fixed_calls: self.backend.as_ref().and_then(|backend| backend.fixed_calls()),
             stats: self.counters.snapshot(),
         }
     }

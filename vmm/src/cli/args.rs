@@ -80,7 +80,7 @@ pub(super) struct RunArgs {
     cpus: Option<String>,
 
     /// Adds a VMBus disk: PATH, or keys: path, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
-    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, iops=N, bps=SIZE and the same with read- or write-
+    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty

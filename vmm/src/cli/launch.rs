@@ -27,8 +27,12 @@ pub(super) fn launch(
     let internal =
         |what: &str, error: &dyn std::fmt::Display| Failure::text(Exit::Internal, format!("{what}: {error}"));
     let ram = GuestRam::new(machine.memory().clone()).map_err(|error| internal("guest memory", &error))?;
-    let bus = VmBus::new(ram, machine.synic());
+    let bus = VmBus::new(ram.clone(), machine.synic());
     let disks = Arc::new(disks);
+    disks.use_memory(&ram).map_err(|(path, error)| {
+        let exit = if let DiskError::Fixed(_) = error { Exit::Host } else { Exit::Input };
+        refuse("disk", Some(&path), exit, &error)
+    })?;
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
     match config.test_device {
         Some(TestDevice::Echo) => {
@@ -101,20 +105,19 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let poll_limit = Duration::from_micros(config.disk_poll.into());
     let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit);
-    let refuse = |option: &str, path: Option<&Path>, error: &DiskError| {
-        let failure = Failure::new(Exit::Input, error);
-        Failure::text(
-            Exit::Input,
-            format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()),
-        )
-    };
     for disk in &config.disks {
-        disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), &error))?;
+        disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), Exit::Input, &error))?;
     }
     for dvd in &config.dvds {
-        disks.add_dvd(dvd).map_err(|error| refuse("dvd", dvd.path.as_deref(), &error))?;
+        disks.add_dvd(dvd).map_err(|error| refuse("dvd", dvd.path.as_deref(), Exit::Input, &error))?;
     }
     Ok(disks)
+}
+
+/// A disk that cannot be had, with the option at fault.
+fn refuse(option: &str, path: Option<&Path>, exit: Exit, error: &DiskError) -> Failure {
+    let failure = Failure::new(exit, error);
+    Failure::text(exit, format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()))
 }
 
 /// The bus as the vCPUs see it.

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ConfigError;
 use super::node::{Node, Value};
-use super::{ByteSize, DiskConfig, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig, VmConfig};
+use super::{
+    BufferMode, ByteSize, DiskConfig, ImageFormat, IoMode, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
+    VmConfig,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -161,13 +164,28 @@ fn full(controller: u32) -> String {
     format!("controller {controller} has {MAX_LUNS} disks already; add controller={}", controller + 1)
 }
 
-/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; and its limits must let it live.
+/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; its limits must let it live, and its options go together.
 pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
     }
     disk.limits().check()?;
+    check_buffers(disk)?;
     check_id(disk.id.as_deref())
+}
+
+/// Only rings know memory beforehand.
+fn check_buffers(disk: &DiskConfig) -> Result<(), String> {
+    let (io, format) = (disk.io, disk.format);
+    match disk.buffers {
+        BufferMode::Fixed if matches!(io, IoMode::Threads | IoMode::Sync) => {
+            Err("`buffers=fixed` needs io_uring; leave io away, write io=uring, or use buffers=plain".into())
+        }
+        BufferMode::Fixed if format == Some(ImageFormat::Qcow2) => {
+            Err("`buffers=fixed` is not for qcow2 images, which use no io_uring; use buffers=plain".into())
+        }
+        BufferMode::Fixed | BufferMode::Plain => Ok(()),
+    }
 }
 
 /// What a unit is called must be sayable on a command line.

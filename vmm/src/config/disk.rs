@@ -50,6 +50,9 @@ pub struct DiskConfig {
     /// How requests reach the host's kernel.
     #[serde(default)]
     pub io: IoMode,
+    /// Whether the host's kernel keeps the guest's memory in place for it.
+    #[serde(default)]
+    pub buffers: BufferMode,
     /// Requests a second that it may do, of all kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<NonZeroU64>,
@@ -110,6 +113,17 @@ pub enum IoMode {
     Sync,
 }
 
+/// Whether the host's kernel keeps the guest's memory in place for a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BufferMode {
+    /// It looks up and holds the pages of each request.
+    #[default]
+    Plain,
+    /// It knows all of the guest's memory beforehand (registered buffers of io_uring), which stays locked as long as the disk is there.
+    Fixed,
+}
+
 impl DiskConfig {
     /// A writable disk with defaults for all but its path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -124,6 +138,7 @@ impl DiskConfig {
             format: None,
             cache: CacheMode::default(),
             io: IoMode::default(),
+            buffers: BufferMode::default(),
             iops: None,
             read_iops: None,
             write_iops: None,

@@ -27,7 +27,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use check::{check_id, check_names};
-pub use disk::{BlockSize, CacheMode, DiskConfig, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS};
+pub use disk::{
+    BlockSize, BufferMode, CacheMode, DiskConfig, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS,
+};
 pub use dvd::DvdConfig;
 pub use error::ConfigError;
 pub(crate) use error::unknown;

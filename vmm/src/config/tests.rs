@@ -163,6 +163,21 @@ fn test_flag_disk_is_added_to_those_of_the_file() {
 }
 
 #[test]
+fn test_disk_fixed_buffers_are_a_choice_that_goes_with_io_uring_only() {
+    let buffers = |text: &str| with(&[("disk", text)]).map(|config| config.disks[0].buffers);
+    assert_eq!(buffers("a.img"), Ok(BufferMode::Plain));
+    assert_eq!(buffers("a.img,buffers=plain,io=sync"), Ok(BufferMode::Plain));
+    for io in ["", ",io=auto", ",io=uring"] {
+        assert_eq!(buffers(&format!("a.img,buffers=fixed{io}")), Ok(BufferMode::Fixed));
+    }
+    for wrong in ["a.img,buffers=fixed,io=threads", "a.img,io=sync,buffers=fixed"] {
+        refuses(with(&[("disk", wrong)]), &["--disk", wrong, "`buffers=fixed` needs io_uring"]);
+    }
+    refuses(with(&[("disk", "a.qcow2,format=qcow2,buffers=fixed")]), &["not for qcow2", "buffers=plain"]);
+    refuses(with(&[("disk", "a.img,buffers=pinned")]), &["pinned", "known: plain, fixed"]);
+}
+
+#[test]
 fn test_file_relative_paths_are_relative_to_the_file() {
     let text = "kernel = \"k\"\nserial = \"file=s.log\"\n[[disk]]\npath = \"/abs.img\"\n[[disk]]\npath = \"rel.img\"";
     let mut root = file::parse("vm/vm.toml", text, Some(Path::new("vm"))).unwrap();

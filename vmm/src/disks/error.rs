@@ -1,7 +1,7 @@
 //! Why a disk cannot be had, or cannot be changed.
 
 use synthvm_images::OpenError;
-use synthvm_storage::backend::IoError;
+use synthvm_storage::backend::{FixedError, IoError};
 use synthvm_storage::{AddDiskError, DvdError};
 
 use crate::config::{ByteSize, MAX_LUNS};
@@ -15,6 +15,9 @@ pub enum DiskError {
     /// The controller refused it.
     #[error(transparent)]
     Add(#[from] AddDiskError),
+    /// The guest's memory cannot be kept in place.
+    #[error(transparent)]
+    Fixed(#[from] FixedError),
     /// What the user wrote contradicts itself or the machine.
     #[error("{0}")]
     Refused(String),

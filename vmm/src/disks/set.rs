@@ -1,19 +1,21 @@
 //! All disks of a machine, by controller and LUN.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use synthvm_storage::backend::{self, Backend, Throttle, ThrottleStats};
+use synthvm_storage::backend::{self, Backend, FixedMemory, Throttle, ThrottleStats};
 use synthvm_storage::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, FlushError, ScsiController};
+use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
 use super::DiskError;
 use super::medium::{Medium, Unused, limits, open, open_disc};
 use crate::config::{
-    ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_id, check_names,
+    BufferMode, ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_id,
+    check_names,
 };
 use crate::control::DiskPlace;
 
@@ -34,6 +36,10 @@ struct Inner {
     disks: BTreeMap<(u32, u8), Entry>,
     /// Set while the machine runs: where new controllers are offered.
     bus: Option<Bus>,
+    /// The guest's memory, once there is any.
+    ram: Option<GuestRam>,
+    /// The same, kept in place for the disks that want it so: as long as there are any.
+    fixed: Weak<FixedMemory>,
 }
 
 struct Bus(VmBus);
@@ -54,7 +60,13 @@ struct Entry {
 #[derive(Debug)]
 enum Held {
     /// A disk's image, the news that its controller has let go of it, and its limits if it was given some.
-    Disk { image: Arc<dyn Backend>, unused: Unused, throttle: Option<Arc<Throttle>> },
+    Disk {
+        image: Arc<dyn Backend>,
+        unused: Unused,
+        throttle: Option<Arc<Throttle>>,
+        /// The image's path, if the guest's memory is to be kept in place for it.
+        fixed: Option<PathBuf>,
+    },
     /// Whatever disc is in the drive: its guest may eject it at any time, so that only the controller holds it.
     Dvd,
 }
@@ -81,6 +93,10 @@ impl DiskSet {
         let mut inner = self.lock();
         let place = inner.place(disk.controller, disk.lun, disk.id.as_deref())?;
         let image = open(disk)?;
+        let fixed = (disk.buffers == BufferMode::Fixed).then(|| disk.path.clone());
+        if fixed.is_some() {
+            inner.fix(&*image)?;
+        }
         // Without limits nothing stands between the controller and the image.
         let limited = disk.limits() != LimitsConfig::default();
         let throttle = limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
@@ -88,7 +104,10 @@ impl DiskSet {
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.path.display().to_string() };
         self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
-        Ok(inner.enter(place, Entry { id: disk.id.clone(), medium: Held::Disk { image, unused, throttle } }))
+        Ok(inner.enter(
+            place,
+            Entry { id: disk.id.clone(), medium: Held::Disk { image, unused, throttle, fixed } },
+        ))
     }
 
     /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to look.
@@ -210,6 +229,21 @@ impl DiskSet {
         Ok(())
     }
 
+    /// Tells where the guest's memory is, before the guest runs: some disks want it kept in place.
+    ///
+    /// # Errors
+    /// The first disk for which it cannot be, with its image.
+    pub fn use_memory(&self, ram: &GuestRam) -> Result<(), (PathBuf, DiskError)> {
+        let mut inner = self.lock();
+        inner.ram = Some(ram.clone());
+        let wanted = inner.disks.values().filter_map(|entry| match &entry.medium {
+            Held::Disk { image, fixed: Some(path), .. } => Some((Arc::clone(image), path.clone())),
+            Held::Disk { .. } | Held::Dvd => None,
+        });
+        let wanted: Vec<_> = wanted.collect();
+        wanted.into_iter().try_for_each(|(image, path)| inner.fix(&*image).map_err(|error| (path, error)))
+    }
+
     /// Makes every completed write durable, and waits for it. Every disk is tried.
     ///
     /// # Errors
@@ -264,6 +298,21 @@ impl DiskSet {
 }
 
 impl Inner {
+    /// Has the guest's memory kept in place for `image`; as soon as there is any, if there is none yet.
+    fn fix(&mut self, image: &dyn Backend) -> Result<(), DiskError> {
+        let Some(ram) = &self.ram else { return Ok(()) };
+        let fixed = match self.fixed.upgrade() {
+            Some(fixed) => fixed,
+            None => FixedMemory::new(ram)?,
+        };
+        self.fixed = Arc::downgrade(&fixed);
+        image.use_fixed(&fixed).map_err(|_| {
+            let why =
+                "buffers=fixed needs io_uring, and an image that is raw, VHDX or VHD; use buffers=plain";
+            DiskError::Refused(why.to_owned())
+        })
+    }
+
     /// Where a new unit goes.
     fn place(&self, controller: u32, lun: Option<u8>, id: Option<&str>) -> Result<(u32, u8), DiskError> {
         let refuse = |message: String| Err(DiskError::Refused(message));

@@ -5,11 +5,14 @@ use std::time::Duration;
 use synthvm_images::{CreateOptions, Format};
 use synthvm_storage::ControllerOptions;
 use synthvm_storage::backend::ThrottleStats;
+use vm_memory::GuestAddress;
+use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::config::{BlockSize, DiskConfig, DvdConfig, MAX_DISK_POLL_MICROSECONDS};
+use crate::config::{BlockSize, BufferMode, DiskConfig, DvdConfig, MAX_DISK_POLL_MICROSECONDS};
+use crate::memory::GuestMemory;
 
 const MIB: u64 = 1 << 20;
 
@@ -193,4 +196,60 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
     assert!(disks.throttle("0:1", &limits).unwrap_err().to_string().contains("without limits"));
     disks.resize("0:0", 2 * MIB).unwrap();
     disks.remove("0:0").unwrap();
+}
+
+/// Memory of a guest. `None` where this machine does not let us lock it, or has no io_uring.
+fn lockable_memory() -> Option<GuestRam> {
+    let ram = GuestRam::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()).unwrap();
+    match synthvm_storage::backend::FixedMemory::new(&ram) {
+        Ok(_) => Some(ram),
+        Err(error) => {
+            eprintln!("left out: {error}");
+            None
+        }
+    }
+}
+
+#[test]
+fn test_disks_with_fixed_buffers_share_the_guest_memory_from_before_and_after_it_was_there() {
+    let Some(ram) = lockable_memory() else { return };
+    let disks = DiskSet::new(1);
+    let (files, configs): (Vec<_>, Vec<_>) = (0..3).map(|_| image(MIB)).unzip();
+    let fixed = |config: &DiskConfig| DiskConfig { buffers: BufferMode::Fixed, ..config.clone() };
+    disks.add(&DiskConfig { iops: NonZeroU64::new(10), ..fixed(&configs[0]) }).unwrap();
+    disks.add(&configs[1]).unwrap();
+    let counted = || disks.reports().iter().map(|(disk, _)| disk.fixed_calls).collect::<Vec<_>>();
+    assert_eq!(counted(), [None, None], "there is no memory yet");
+    disks.use_memory(&ram).unwrap();
+    disks.add(&fixed(&configs[2])).unwrap();
+    assert_eq!(counted(), [Some(0), None, Some(0)]);
+    disks.remove("0:0").unwrap();
+    disks.remove("0:2").unwrap();
+    disks.add(&fixed(&configs[0])).unwrap();
+    assert_eq!(counted(), [Some(0), None]);
+    drop(files);
+}
+
+#[test]
+fn test_disk_whose_image_no_ring_serves_refuses_fixed_buffers_by_name() {
+    let Some(ram) = lockable_memory() else { return };
+    let folder = TempDir::new().unwrap();
+    let make = |name: &str, format| {
+        let path = folder.as_path().join(name);
+        synthvm_images::create(&path, &CreateOptions::new(format, 8 * MIB)).unwrap();
+        DiskConfig { buffers: BufferMode::Fixed, ..DiskConfig::new(path) }
+    };
+    let (vhdx, qcow2) = (make("a.vhdx", Format::Vhdx), make("a.qcow2", Format::Qcow2));
+    let early = DiskSet::new(1);
+    early.add(&vhdx).unwrap();
+    early.add(&qcow2).unwrap();
+    let (path, error) = early.use_memory(&ram).unwrap_err();
+    assert_eq!(path, qcow2.path);
+    assert!(matches!(error, DiskError::Refused(_)) && error.to_string().contains("buffers=fixed"), "{error}");
+    drop(early);
+    let late = DiskSet::new(1);
+    late.use_memory(&ram).unwrap();
+    late.add(&vhdx).unwrap();
+    assert!(late.add(&qcow2).unwrap_err().to_string().contains("buffers=fixed"));
+    assert_eq!(late.reports().iter().map(|(disk, _)| disk.fixed_calls).collect::<Vec<_>>(), [Some(0)]);
 }

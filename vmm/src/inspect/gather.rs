@@ -154,6 +154,8 @@ pub(crate) fn disk(
         zeroed_bytes: stats.zeroed_bytes,
         bytes: stats.bytes,
         copied_bytes: stats.copied_bytes,
+        fixed_buffers: report.fixed_calls.is_some(),
+        fixed_calls: report.fixed_calls.unwrap_or(0),
         refused: stats.refused,
         errors: stats.errors,
         in_flight: stats.in_flight,

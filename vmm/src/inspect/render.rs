@@ -223,6 +223,7 @@ fn image(disk: &super::DiskReport) -> String {
 
 fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
     let (requests_rate, bytes_rate) = if rates.known() { ("REQ/S", "BYTES/S") } else { ("", "") };
+    let fixed = if now.disks.iter().any(|disk| disk.fixed_buffers) { "FIXED" } else { "" };
     let mut table = Table::new(&[
         ("DISK", L),
         ("REQUESTS", R),
@@ -231,6 +232,7 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
         ("FLUSHES", R),
         ("BYTES", R),
         ("COPIED", R),
+        (fixed, R),
         ("REFUSED", R),
         ("ERRORS", R),
         ("PENDING", R),
@@ -251,6 +253,7 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
             disk.flushes.to_string(),
             bytes(disk.bytes),
             bytes(disk.copied_bytes),
+            if disk.fixed_buffers { disk.fixed_calls.to_string() } else { String::new() },
             disk.refused.to_string(),
             disk.errors.to_string(),
             disk.in_flight.to_string(),

@@ -88,6 +88,17 @@ fn test_render_with_an_earlier_report_shows_rates() {
 }
 
 #[test]
+fn test_render_shows_calls_on_fixed_buffers_where_a_disk_has_them() {
+    let mut report = report();
+    assert!(!render(&report, None, Style::Plain).contains("FIXED"));
+    report.disks[0].fixed_buffers = true;
+    report.disks[0].fixed_calls = 77;
+    let text = render(&report, None, Style::Plain);
+    let disk = text.lines().find(|line| line.contains("/a.img")).unwrap();
+    assert!(text.contains("FIXED") && disk.split_whitespace().any(|cell| cell == "77"), "{disk}");
+}
+
+#[test]
 fn test_bar_is_empty_only_for_an_empty_ring_and_full_for_a_full_one() {
     let ring = |used, size| bar(&RingReport { size, used, ..Default::default() });
     assert_eq!(ring(0, 100), "[..........]");
@@ -127,7 +138,8 @@ fn test_report_json_has_the_shape_that_others_rely_on() {
         keys(&json["gpadls"][0]),
         ["bytes", "id", "mapping", "pages", "ranges", "relid", "runs", "views"]
     );
-    for key in ["requests", "bytes", "copied_bytes", "errors"] {
+    assert_eq!(json["disks"][0]["fixed_buffers"], false);
+    for key in ["requests", "bytes", "copied_bytes", "fixed_calls", "errors"] {
         assert!(json["disks"][0][key].is_u64(), "{key}");
     }
     assert_eq!(serde_json::from_value::<InspectReport>(json).unwrap(), report());

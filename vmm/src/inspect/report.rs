@@ -230,6 +230,10 @@ pub struct DiskReport {
     pub bytes: u64,
     /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything is aligned.
     pub copied_bytes: u64,
+    /// The guest's memory is kept in place for this disk (`buffers=fixed`).
+    pub fixed_buffers: bool,
+    /// Calls to the host's kernel that found their memory so: one for each read or write that is not split.
+    pub fixed_calls: u64,
     /// Requests refused as invalid, unknown or out of range.
     pub refused: u64,
     /// Reads, writes and flushes that failed.

@@ -3,6 +3,7 @@
 mod boot;
 mod core;
 mod in_process;
+mod raw;
 mod storage;
 mod table;
 
@@ -24,6 +25,8 @@ enum What {
     Core(Output),
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in time and in instructions. Takes a minute.
     Storage(storage::Arguments),
+    /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring with fixed buffers. Takes four minutes.
+    Raw(raw::Arguments),
 }
 
 /// Where the numbers go.
@@ -39,6 +42,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         What::Boot(arguments) => boot::main(arguments),
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
+        What::Raw(arguments) => raw::main(arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,9 +49,10 @@ pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<En
 unsafe fn find(fixed: &FixedMemory, memory: Memory) -> Option<u16> {
     match memory {
         Memory::One(base, len) => fixed.find(base, len as usize),
-        // SAFETY: the caller's iovecs, of which there are so many.
         Memory::Many(pieces, count) => {
-            fixed.find_all(unsafe { std::slice::from_raw_parts(pieces, count as usize) })
+            // SAFETY: the caller's iovecs, of which there are so many.
+            let pieces = unsafe { std::slice::from_raw_parts(pieces, count as usize) };
+            fixed.find_all(pieces)
         }
     }
 }
