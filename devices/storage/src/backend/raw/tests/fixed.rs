@@ -36,30 +36,63 @@ fn open(path: &Path, cache: CacheMode, fixed: &Arc<FixedMemory>) -> RawFile {
     raw
 }
 
-fn conforms(cache: CacheMode, chunk: u64, shares: bool) {
+/// Images whose requests come from guest memory that is registered.
+struct Guest {
+    ram: GuestRam,
+    cache: CacheMode,
+    memory: Arc<FixedMemory>,
+    /// Calls that found their memory in place, of images that are closed.
+    total: Arc<AtomicU64>,
+}
+
+impl Guest {
     const PAGES: u64 = 4096;
-    let ram = guest_ram((PAGES * PAGE) as usize);
-    let Some(mut memory) = fixed(&ram, chunk) else { return };
-    Arc::get_mut(&mut memory).unwrap().share(shares);
-    let (files, total) = (std::cell::RefCell::new(Vec::new()), Arc::new(AtomicU64::new(0)));
-    let wrap = |raw| -> Arc<dyn Backend> { Arc::new(InGuest::new(raw, &ram, PAGES, &total)) };
-    let make = |plan: Option<&FaultPlan>| {
-        let file = image(CAPACITY);
-        let mut raw = open(file.as_path(), cache, &memory);
+
+    fn new(cache: CacheMode, chunk: u64, shares: bool) -> Option<Self> {
+        let ram = guest_ram((Self::PAGES * PAGE) as usize);
+        let mut memory = fixed(&ram, chunk)?;
+        Arc::get_mut(&mut memory).unwrap().share(shares);
+        Some(Self { ram, cache, memory, total: Arc::default() })
+    }
+
+    fn open(&self, path: &Path, plan: Option<&FaultPlan>) -> Arc<dyn Backend> {
+        let mut raw = open(path, self.cache, &self.memory);
         if let Some(plan) = plan {
             Arc::get_mut(&mut raw.image).unwrap().faults = Some(plan.clone());
         }
+        Arc::new(InGuest::new(raw, &self.ram, Self::PAGES, &self.total))
+    }
+
+    fn calls(&self) -> u64 {
+        self.total.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+fn conforms(cache: CacheMode, chunk: u64, shares: bool) {
+    let Some(guest) = Guest::new(cache, chunk, shares) else { return };
+    let files = std::cell::RefCell::new(Vec::new());
+    check(|| {
+        let file = image(CAPACITY);
+        let backend = guest.open(file.as_path(), None);
         files.borrow_mut().push(file);
-        wrap(raw)
-    };
-    check(|| make(None));
-    check_faults(|plan| {
-        files.borrow_mut().clear();
-        make(Some(plan))
+        backend
     });
+    assert_ne!(guest.calls(), 0, "no request found its memory in place");
+}
+
+#[test]
+fn test_fixed_images_keep_what_was_flushed_and_tell_every_fault() {
+    let Some(guest) = Guest::new(CacheMode::Writeback, 7, true) else { return };
     let file = image(CAPACITY);
-    check_reopen(|| wrap(open(file.as_path(), cache, &memory)));
-    assert_ne!(total.load(std::sync::atomic::Ordering::Relaxed), 0, "no request found its memory in place");
+    check_reopen(|| guest.open(file.as_path(), None));
+    let last = std::cell::Cell::new(None);
+    check_faults(|plan| {
+        let file = image(CAPACITY);
+        let backend = guest.open(file.as_path(), Some(plan));
+        last.set(Some(file));
+        backend
+    });
+    assert_ne!(guest.calls(), 0, "no request found its memory in place");
 }
 
 #[test]
