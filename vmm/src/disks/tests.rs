@@ -218,7 +218,7 @@ fn test_disks_with_fixed_buffers_share_the_guest_memory_from_before_and_after_it
     let fixed = |config: &DiskConfig| DiskConfig { buffers: BufferMode::Fixed, ..config.clone() };
     disks.add(&DiskConfig { iops: NonZeroU64::new(10), ..fixed(&configs[0]) }).unwrap();
     disks.add(&configs[1]).unwrap();
-    let counted = || disks.reports().iter().map(|(disk, _)| disk.fixed_calls).collect::<Vec<_>>();
+    let counted = || disks.reports().iter().map(|(disk, ..)| disk.fixed_calls).collect::<Vec<_>>();
     assert_eq!(counted(), [None, None], "there is no memory yet");
     disks.use_memory(&ram).unwrap();
     disks.add(&fixed(&configs[2])).unwrap();
@@ -251,5 +251,5 @@ fn test_disk_whose_image_no_ring_serves_refuses_fixed_buffers_by_name() {
     late.use_memory(&ram).unwrap();
     late.add(&vhdx).unwrap();
     assert!(late.add(&qcow2).unwrap_err().to_string().contains("buffers=fixed"));
-    assert_eq!(late.reports().iter().map(|(disk, _)| disk.fixed_calls).collect::<Vec<_>>(), [Some(0)]);
+    assert_eq!(late.reports().iter().map(|(disk, ..)| disk.fixed_calls).collect::<Vec<_>>(), [Some(0)]);
 }
