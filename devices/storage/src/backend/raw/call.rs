@@ -87,6 +87,20 @@ impl Call {
     }
 }
 
+impl Call {
+    /// Reads what the page cache has, on this thread. `None`: it is no such call, or something would have to be waited for, or is wrong:
+    /// whoever makes it then will see.
+    pub(super) fn read_at_once(self, image: &Image) -> Option<i32> {
+        let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
+        let fd = image.descriptor(Way::Cached);
+        let result = with_pieces(memory, |pieces, count| {
+            // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open while `image` lives.
+            unsafe { libc::preadv2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
+        });
+        (result > 0).then_some(result)
+    }
+}
+
 fn sync(fd: RawFd) -> i32 {
     // SAFETY: a plain call on a descriptor that its image keeps open.
     outcome(unsafe { libc::fdatasync(fd) } as isize)

@@ -181,6 +181,13 @@ impl UringQueue {
             let result = call.perform(&self.image);
             return self.returned(user_data, result);
         };
+        // A ring is for several at a time, and for what has to be waited for.
+        if !fixed
+            && self.is_idle()
+            && let Some(result) = call.read_at_once(&self.image)
+        {
+            return self.returned(user_data, result);
+        }
         // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
         // dropped before (see `drop`).
         match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
@@ -194,6 +201,11 @@ impl UringQueue {
                 self.returned(user_data, result);
             }
         }
+    }
+
+    /// Nothing but the task in hand is under way.
+    fn is_idle(&self) -> bool {
+        self.in_kernel == 0 && self.staged.is_empty() && self.ready.is_empty() && self.waiting.is_empty()
     }
 
     /// Gives what is staged to the kernel.
