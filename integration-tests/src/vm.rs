@@ -276,6 +276,28 @@ impl Vm {
         self.command(&["disk", "resize"], &[id, size]).map(|_| ())
     }
 
+    /// As [`Vm::resize_disk`], without waiting for its end. Killed when dropped.
+    pub fn begin_resize(&self, id: &str, size: &str) -> Result<Begun, VmError> {
+        let socket = self.dir.path().join("control.sock");
+        let mut command = Command::new(program::path());
+        command.args(["disk", "resize"]).arg(socket).args([id, size]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        child.map(|child| Begun(ChildGuard::new(child))).map_err(|error| self.error(error.to_string()))
+    }
+
+    /// Waits until the program has said something, whatever else it may wait for.
+    pub fn wait_said(&mut self, words: &str) -> Result<(), VmError> {
+        let end = Instant::now() + END_LIMIT;
+        while !self.said().contains(words) {
+            let ended = wait_child(&mut self.child, Duration::from_millis(100));
+            if matches!(ended, Ok(None)) && Instant::now() < end || self.said().contains(words) {
+                continue;
+            }
+            return Err(self.error(format!("synthvm was to say {words:?}; it ended: {ended:?}")));
+        }
+        Ok(())
+    }
+
     /// `synthvm disk insert SOCK ID FILE`.
     pub fn insert_disc(&self, id: &str, image: &Path) -> Result<(), VmError> {
         self.command(&["disk", "insert"], &[id, &image.display().to_string()]).map(|_| ())
@@ -363,6 +385,23 @@ impl Drop for Vm {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A command that has not ended.
+pub struct Begun(ChildGuard);
+
+impl Begun {
+    /// Waits for its end; true when it did what it was asked.
+    pub fn succeeds(mut self) -> io::Result<bool> {
+        let Some(child) = self.0.0.as_mut() else { return Ok(false) };
+        Ok(wait_child(child, END_LIMIT)?.is_some_and(|status| status.success()))
+    }
+
+    /// It has not ended yet.
+    pub fn waits(&mut self) -> io::Result<bool> {
+        let Some(child) = self.0.0.as_mut() else { return Ok(false) };
+        Ok(child.try_wait()?.is_none())
     }
 }
 

@@ -69,6 +69,8 @@ fn stall(kernel: StockKernel) -> TestResult {
     // The image is not let go of by force, and whoever asks is told in time.
     let told = vm.remove_disk("leaving").map_err(|error| error.to_string());
     assert!(told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")), "{told:?}");
+    // What waits for the image's file system holds up nobody who only looks.
+    let mut resize = vm.begin_resize("slow", &(2 * SLOW).to_string())?;
     assert!(vm.inspect()?.disks.iter().all(|disk| disk.id != "leaving"));
 
     vm.shell(&format!("until [ $(cut -d. -f1 /proc/uptime) -ge {} ]; do sleep 1; done", since + STALL))?;
@@ -81,7 +83,10 @@ fn stall(kernel: StockKernel) -> TestResult {
     let timeouts = vm.shell(&format!("cat /sys/block/{}/device/iotmo_cnt", names.slow))?;
     assert_ne!(timeouts.trim(), "0x0", "the guest's own timer was to run out");
 
+    assert!(resize.waits()?);
+
     drop(frozen);
+    assert!(resize.succeeds()?);
     for writer in 0..WRITERS {
         let (status, said) = end_program(&mut vm, &format!("write-{writer}"))?;
         assert_eq!(status, "0", "{said}");
@@ -95,7 +100,22 @@ fn stall(kernel: StockKernel) -> TestResult {
     vm.shell("kill -TERM $(cat /tmp/load.pid)")?;
     let (_, said) = end_program(&mut vm, "load")?;
     assert!(!said.contains("verify") && !said.contains("error"), "{said}");
-    assert!(vm.power_off()?.success());
+    ends_nevertheless(vm, &storage, &names)
+}
+
+/// A machine that is stopped while its storage stands still says so and ends. Only the kernel keeps what is left of the process until storage
+/// lets go of guest memory.
+fn ends_nevertheless(mut vm: Vm, storage: &RamDisk, names: &Names) -> TestResult {
+    let frozen = storage.freeze()?;
+    let write =
+        format!("dd if=/dev/{} of=/dev/{} bs=4k count=1 iflag=direct oflag=direct", names.source, names.slow);
+    start_program(&mut vm, "last", &write)?;
+    wait_in_flight(&vm, 1)?;
+    vm.control("stop")?;
+    vm.wait_said("storage has finished nothing for 30 seconds")?;
+    assert!(vm.said().contains("`slow`"), "{}", vm.said());
+    drop(frozen);
+    assert_eq!(vm.wait()?.code(), Some(1), "{}", vm.said());
     Ok(())
 }
 

@@ -54,6 +54,7 @@ pub(super) fn launch(
     watch(&machine, config, socket, &target)?;
 
     let end = machine.run();
+    target.ends();
     // No vCPU runs any more: close the rings, then make durable what the guest wrote.
     bus.reset();
     disks.flush().map_err(|(number, error)| internal(&format!("controller {number}"), &error))?;

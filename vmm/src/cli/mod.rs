@@ -10,6 +10,7 @@ mod log;
 mod run;
 mod target;
 mod usage;
+mod vigil;
 
 use std::ffi::OsString;
 

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use synthvm_storage::DiskReport;
 use vmbus_host::VmBus;
 
+use super::exit::{Exit, Failure};
+use super::vigil::{PATIENCE, Vigil, Waiting};
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
@@ -26,17 +29,44 @@ pub(super) struct Target {
     parts: Parts,
     started: Instant,
     stopped: Mutex<Option<StopReason>>,
+    vigil: OnceLock<Vigil>,
 }
 
 impl Target {
     pub(super) fn new(parts: Parts) -> Self {
-        Target { parts, started: Instant::now(), stopped: Mutex::default() }
+        Target { parts, started: Instant::now(), stopped: Mutex::default(), vigil: OnceLock::new() }
+    }
+
+    /// The machine is to end now: from here on the program does not wait for storage that has stopped answering.
+    pub(super) fn ends(&self) {
+        self.vigil.get_or_init(|| {
+            let disks = Arc::clone(&self.parts.disks);
+            Vigil::begin(PATIENCE, move || waiting(&disks), give_up)
+        });
     }
 
     /// Why the machine was stopped, if it was stopped through this.
     pub(super) fn stop_reason(&self) -> Option<StopReason> {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The disks that have requests in flight.
+fn waiting(disks: &DiskSet) -> Vec<Waiting> {
+    let waits = |(disk, id, _): (DiskReport, String, _)| Waiting {
+        id,
+        path: disk.label,
+        in_flight: disk.stats.in_flight,
+        finished: disk.stats.requests,
+    };
+    disks.reports().into_iter().map(waits).filter(|disk| disk.in_flight != 0).collect()
+}
+
+/// Ends the program in the middle of whatever it does. The kernel keeps guest memory for as long as storage needs it.
+fn give_up(sentence: String) {
+    let failure = Failure::text(Exit::Internal, sentence);
+    failure.print();
+    std::process::exit(failure.exit().code().into());
 }
 
 impl ControlTarget for Target {
@@ -74,6 +104,7 @@ impl ControlTarget for Target {
     fn stop(&self, reason: StopReason) -> Result<(), String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.parts.handle.stop();
+        self.ends();
         Ok(())
     }
 

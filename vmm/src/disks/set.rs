@@ -27,6 +27,9 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 pub struct DiskSet {
     subchannels: u16,
     poll_limit: Duration,
+    /// Held by whoever changes something, also while it waits for files.
+    changing: Mutex<()>,
+    /// Never held while anybody waits for files, so that reports are there at any time.
     inner: Mutex<Inner>,
 }
 
@@ -75,7 +78,12 @@ impl DiskSet {
     /// No disks, for a machine of so many vCPUs: that many channels has each controller at most.
     pub fn new(cpus: u8) -> Self {
         let ControllerOptions { poll_limit, .. } = ControllerOptions::default();
-        DiskSet { subchannels: u16::from(cpus).saturating_sub(1), poll_limit, inner: Mutex::default() }
+        DiskSet {
+            subchannels: u16::from(cpus).saturating_sub(1),
+            poll_limit,
+            changing: Mutex::default(),
+            inner: Mutex::default(),
+        }
     }
 
     /// The same with controllers whose threads look for more for so long at most before they sleep.
@@ -90,12 +98,12 @@ impl DiskSet {
     /// The image cannot be used, its place or its name is taken, or the controller cannot be offered. Nothing has changed then.
     pub fn add(&self, disk: &DiskConfig) -> Result<DiskPlace, DiskError> {
         check_names(disk).map_err(DiskError::Refused)?;
-        let mut inner = self.lock();
-        let place = inner.place(disk.controller, disk.lun, disk.id.as_deref())?;
+        let _changing = self.change();
+        let place = self.lock().place(disk.controller, disk.lun, disk.id.as_deref())?;
         let image = open(disk)?;
         let fixed = (disk.buffers == BufferMode::Fixed).then(|| disk.path.clone());
         if fixed.is_some() {
-            inner.fix(&*image)?;
+            self.lock().fix(&*image)?;
         }
         // Without limits nothing stands between the controller and the image.
         let limited = disk.limits() != LimitsConfig::default();
@@ -103,6 +111,7 @@ impl DiskSet {
         let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.path.display().to_string() };
+        let mut inner = self.lock();
         self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
         Ok(inner.enter(
             place,
@@ -116,11 +125,12 @@ impl DiskSet {
     /// As [`DiskSet::add`].
     pub fn add_dvd(&self, dvd: &DvdConfig) -> Result<DiskPlace, DiskError> {
         check_id(dvd.id.as_deref()).map_err(DiskError::Refused)?;
-        let mut inner = self.lock();
-        let place = inner.place(dvd.controller, dvd.lun, dvd.id.as_deref())?;
+        let _changing = self.change();
+        let place = self.lock().place(dvd.controller, dvd.lun, dvd.id.as_deref())?;
         let disc = dvd.path.as_deref().map(open_disc).transpose()?;
         let label = dvd.path.as_deref().map_or_else(String::new, |path| path.display().to_string());
         let options = DiskOptions { serial: None, label };
+        let mut inner = self.lock();
         self.put(&mut inner, place, |controller| controller.add_dvd(place.1, disc, options))?;
         Ok(inner.enter(place, Entry { id: dvd.id.clone(), medium: Held::Dvd }))
     }
@@ -130,8 +140,8 @@ impl DiskSet {
     /// # Errors
     /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc that was there still is then.
     pub fn insert(&self, id: &str, path: &Path) -> Result<(), DiskError> {
-        let inner = self.lock();
-        let (controller, lun) = inner.unit(id)?;
+        let _changing = self.change();
+        let (controller, lun) = self.lock().unit(id)?;
         let label = path.display().to_string();
         controller.insert(lun, open_disc(path)?, label).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
@@ -141,8 +151,7 @@ impl DiskSet {
     /// # Errors
     /// There is no such drive; or its guest has locked the tray, unless `force`.
     pub fn eject(&self, id: &str, force: bool) -> Result<(), DiskError> {
-        let inner = self.lock();
-        let (controller, lun) = inner.unit(id)?;
+        let (controller, lun) = self.lock().unit(id)?;
         controller.eject(lun, force).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
 
@@ -152,6 +161,7 @@ impl DiskSet {
     /// There is no such disk; or it is gone, but its requests do not end or its last writes are not durable.
     pub fn remove(&self, id: &str) -> Result<(), DiskError> {
         let entry = {
+            let _changing = self.change();
             let mut inner = self.lock();
             let place = inner.find(id)?;
             let Some(entry) = inner.disks.remove(&place) else { return Ok(()) };
@@ -172,6 +182,7 @@ impl DiskSet {
     /// # Errors
     /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has changed then.
     pub fn resize(&self, id: &str, size: u64) -> Result<(), DiskError> {
+        let _changing = self.change();
         let inner = self.lock();
         let place = inner.find(id)?;
         let (controller, lun) = inner.unit(id)?;
@@ -179,6 +190,7 @@ impl DiskSet {
         let Some(Entry { medium: Held::Disk { image, .. }, .. }) = inner.disks.get(&place) else {
             return refuse(format!("`{id}` is a DVD drive, and a disc has the size of its image"));
         };
+        let image = Arc::clone(image);
         let report = inner.reports().find(|(at, _)| *at == place).map(|(_, report)| report);
         let (before, block) =
             report.map_or((0, 512), |report| (report.capacity, u64::from(report.block_size)));
@@ -191,6 +203,7 @@ impl DiskSet {
                 "`{id}` has {has} and cannot become smaller: what lies beyond would be lost"
             ));
         }
+        drop(inner);
         // The guest never hears of blocks that are not there.
         image.resize(size).map_err(|error| DiskError::Resize { id: id.to_owned(), size: wanted, error })?;
         controller.resize_disk(lun, size);
@@ -295,6 +308,11 @@ impl DiskSet {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// One change at a time. Taken before [`DiskSet::lock`].
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Inner {
@@ -342,9 +360,9 @@ impl Inner {
     }
 
     /// The controller and the LUN of the unit that is called `id`.
-    fn unit(&self, id: &str) -> Result<(&ScsiController, u8), DiskError> {
+    fn unit(&self, id: &str) -> Result<(ScsiController, u8), DiskError> {
         let (number, lun) = self.find(id)?;
-        let controller = self.controllers.get(&number);
+        let controller = self.controllers.get(&number).cloned();
         controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
     }
 
