@@ -121,6 +121,8 @@ pub struct Disk {
     pub errors: u64,
     /// Its id.
     pub id: String,
+    /// It was taken away, and waits for its last requests.
+    pub removed: bool,
     /// Requests that its image has now.
     pub in_flight: u64,
 }

@@ -56,6 +56,8 @@ pub(crate) struct Controller {
     options: ControllerOptions,
     routing: Routing,
     luns: Mutex<Luns>,
+    /// Those that were taken away; they live as long as a worker has requests on them.
+    removed: Mutex<Vec<Weak<Lun>>>,
     /// Rises with each change of `luns`, so that workers look only then.
     generation: AtomicU64,
     /// Rises with those of them that a guest must be told of.
@@ -87,6 +89,7 @@ impl ScsiController {
             options,
             routing,
             luns: Mutex::new([const { None }; MAX_LUNS]),
+            removed: Mutex::default(),
             generation: AtomicU64::new(0),
             news: AtomicU64::new(0),
             negotiation: Mutex::default(),
@@ -112,9 +115,14 @@ impl ScsiController {
     /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones find no disk. A guest that runs is told to look.
     /// False when there was none. The image stays open until the last request is finished.
     pub fn remove_disk(&self, lun: u8) -> bool {
-        let place =
-            |luns: &mut Luns| luns.get_mut(usize::from(lun)).and_then(Option::take).map(drop).ok_or(());
-        self.inner.change(place).is_ok()
+        let take = |luns: &mut Luns| {
+            let lun = luns.get_mut(usize::from(lun)).and_then(Option::take).ok_or(())?;
+            let mut removed = self.inner.removed();
+            removed.retain(|lun| lun.strong_count() != 0);
+            removed.push(Arc::downgrade(&lun));
+            Ok::<_, ()>(())
+        };
+        self.inner.change(take).is_ok()
     }
 
     /// Tells guests that the disk at `lun` has `capacity` bytes now. Its backend must serve them already. False when there is no disk.
@@ -131,6 +139,14 @@ impl ScsiController {
     /// All disks and drives, by LUN.
     pub fn disks(&self) -> Vec<DiskReport> {
         self.inner.luns().iter().flatten().map(|lun| lun.report(self.inner.number)).collect()
+    }
+
+    /// What was taken away and still has requests in flight, the longest gone first.
+    pub fn removed_disks(&self) -> Vec<DiskReport> {
+        let removed = self.inner.removed();
+        let reports = removed.iter().filter_map(Weak::upgrade).map(|lun| lun.report(self.inner.number));
+        let reports = reports.map(|report| DiskReport { removed: true, ..report });
+        reports.filter(|report| report.stats.in_flight != 0).collect()
     }
 
     /// Makes every completed write of every disk durable, and waits for it: the last thing before a machine ends.
@@ -214,6 +230,10 @@ impl Controller {
 
     pub(crate) fn luns(&self) -> MutexGuard<'_, Luns> {
         self.luns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn removed(&self) -> MutexGuard<'_, Vec<Weak<Lun>>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rises with each change of the LUNs that guests must be told of; never later than [`Controller::generation`] does.

@@ -55,6 +55,9 @@ pub struct DiskReport {
     pub lun: u8,
     /// Disk or DVD drive.
     pub kind: UnitKind,
+    /// It was taken away, and waits for its last requests.
+    #[serde(default)]
+    pub removed: bool,
     /// A disc is in the drive; always for a disk.
     pub has_medium: bool,
     /// The drive's tray is open; never for a disk.
@@ -177,6 +180,7 @@ impl Lun {
             controller,
             lun: self.number,
             kind: if tray.is_some() { UnitKind::Dvd } else { UnitKind::Disk },
+            removed: false,
             has_medium: tray.is_none_or(|tray| tray.has_disc),
             tray_open: told.is_open,
             locked: told.is_locked,

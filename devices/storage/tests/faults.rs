@@ -98,6 +98,27 @@ fn test_stalled_disk_with_many_requests_leaves_the_other_disks_of_its_channel_al
     assert_eq!((controller.disks()[0].stats.reads, in_flight(0)), (STALLED, 0));
 }
 
+#[test]
+fn test_stalled_disk_that_is_taken_away_is_reported_until_its_requests_have_ended() {
+    let slow = stalling(&ram_disk());
+    let hold = slow.hold();
+    let controller = controller(0, Arc::new(slow));
+    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let mut channel = open(&mut guest, 0);
+    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
+    assert_eq!(controller.removed_disks(), []);
+    assert!(controller.remove_disk(0));
+    let removed = controller.removed_disks();
+    assert!(controller.disks().is_empty() && removed[0].removed, "{removed:?}");
+    assert_eq!((removed.len(), removed[0].stats.in_flight), (1, 1));
+    hold.release();
+    while !controller.removed_disks().is_empty() {
+        std::thread::yield_now();
+    }
+    guest.close(channel);
+}
+
 // Checklist 43, and its two sisters.
 #[test]
 fn test_resets_of_every_kind_are_answered_after_what_came_before() {

@@ -71,7 +71,9 @@ fn stall(kernel: StockKernel) -> TestResult {
     assert!(told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")), "{told:?}");
     // What waits for the image's file system holds up nobody who only looks.
     let mut resize = vm.begin_resize("slow", &(2 * SLOW).to_string())?;
-    assert!(vm.inspect()?.disks.iter().all(|disk| disk.id != "leaving"));
+    let disks = vm.inspect()?.disks;
+    let removed: Vec<_> = disks.iter().filter(|disk| disk.removed).map(|disk| disk.in_flight).collect();
+    assert!(removed == [1] && disks.iter().all(|disk| disk.id != "leaving"), "{disks:?}");
 
     vm.shell(&format!("until [ $(cut -d. -f1 /proc/uptime) -ge {} ]; do sleep 1; done", since + STALL))?;
     let after = vm.inspect()?;

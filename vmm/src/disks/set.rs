@@ -270,14 +270,21 @@ impl DiskSet {
         first
     }
 
-    /// All disks with their ids, and what their limits have held up where they were given some.
+    /// All disks with their ids, and what their limits have held up where they were given some. Disks that were removed come last, by their
+    /// places, until their requests have ended.
     pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
         let inner = self.lock();
         let throttle = |place| match &inner.disks.get(&place)?.medium {
             Held::Disk { throttle, .. } => throttle.as_ref().map(|throttle| throttle.stats()),
             Held::Dvd => None,
         };
-        inner.reports().map(|(place, report)| (report, inner.name(place), throttle(place))).collect()
+        let present = inner.reports().map(|(place, report)| (report, inner.name(place), throttle(place)));
+        let removed = inner.controllers.values().flat_map(ScsiController::removed_disks);
+        let removed = removed.map(|report| {
+            let name = name(None, (report.controller, report.lun));
+            (report, name, None)
+        });
+        present.chain(removed).collect()
     }
 
     /// Puts a unit on the controller of `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.

@@ -140,6 +140,7 @@ pub(crate) fn disk(
         controller: report.controller,
         lun: report.lun,
         kind: report.kind,
+        removed: report.removed,
         has_medium: report.has_medium,
         tray_open: report.tray_open,
         locked: report.locked,

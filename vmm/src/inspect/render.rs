@@ -212,6 +212,7 @@ fn gpadls(text: &mut Text, now: &InspectReport) {
 fn image(disk: &super::DiskReport) -> String {
     let path = &disk.path;
     match disk.kind {
+        _ if disk.removed => format!("{path} (removed, busy)"),
         UnitKind::Disk if disk.readonly => format!("{path} (read-only)"),
         UnitKind::Disk => path.clone(),
         UnitKind::Dvd if disk.has_medium && disk.locked => format!("{path} (DVD, locked)"),

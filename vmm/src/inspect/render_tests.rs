@@ -77,6 +77,15 @@ fn test_render_shows_what_limits_held_up_where_there_are_limits() {
 }
 
 #[test]
+fn test_render_tells_disks_that_were_removed_and_what_is_pending() {
+    let mut stalled = report();
+    stalled.disks[0] = DiskReport { removed: true, in_flight: 17, ..stalled.disks[0].clone() };
+    let text = render(&stalled, None, Style::Plain);
+    let line = text.lines().find(|line| line.contains("/a.img (removed, busy)")).unwrap();
+    assert!(text.contains("PENDING") && line.contains(" 17 "), "{text}");
+}
+
+#[test]
 fn test_render_with_an_earlier_report_shows_rates() {
     let mut earlier = report();
     earlier.disks[0].requests = 0;

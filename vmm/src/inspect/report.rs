@@ -202,6 +202,8 @@ pub struct DiskReport {
     pub lun: u8,
     /// Disk or DVD drive.
     pub kind: UnitKind,
+    /// It was taken away, and waits for its last requests; its id is "controller:lun" then, whatever it was.
+    pub removed: bool,
     /// A disc is in the drive; always for a disk.
     pub has_medium: bool,
     /// The drive's tray is open.
