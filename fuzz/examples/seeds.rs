@@ -45,11 +45,12 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 4] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 5] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
         ("gpa_direct", gpa_direct()),
+        ("image_files", image_files()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -253,5 +254,57 @@ fn gpa_direct() -> Vec<(&'static str, Seed)> {
         ("transfer_pages_short", made(4, 7678, 3, seed().u8(1).u64(9).u8(1).u64(1 << 40))),
         ("raw", seed().u8(1).u16(3).counted(raw)),
         ("rewritten", made(2, 3, 1, one(0, 5, 3, 0, 0)).u16(5).u64(63)),
+    ]
+}
+
+/// Sound image number `base` with `flags`, and no changes.
+fn image(base: u8, flags: u8) -> Seed {
+    seed().bytes(&[base, flags, 0, 0])
+}
+
+/// Writes, clears, flushes, resizes and opens again: each step is an operation, a place, pages and a byte.
+fn all_steps(seed: Seed) -> Seed {
+    let at = |seed: Seed, operation: u8, place: u16, count: u8, byte: u8| seed.u8(operation).u16(place).u8(count).u8(byte);
+    let seed = at(at(seed, 0, 3, 4, 0xAA), 0x81, 0x8000, 140, 0xBB);
+    let seed = at(at(seed, 3, 3, 2, 0), 0x84 + 9, 0xC000, 1, 0);
+    let seed = at(seed.u8(5).u8(6).u16(64).u8(7), 0, 0xC000, 0, 0xCC);
+    at(at(seed, 2, 0, 149, 0), 4, 0, 40, 0).u8(7).u8(8).u8(6).u16(3).u8(5)
+}
+
+fn image_files() -> Vec<(&'static str, Seed)> {
+    let [dynamic, fixed, sectors, child, vhd, dynamic_vhd, large, small, qcow2_child] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+    // One change: which structure, where in it, kind of number, shift, value.
+    let one = |base: u8, class: u8, at: u16, kind: u8, value: u64| {
+        seed().bytes(&[base, 0, 1, 0, class]).u16(at).u8(kind).u8(0).u64(value)
+    };
+    // A log of one entry that changes one number in structure `class`.
+    let log = |class: u8, at: u16, kind: u8, value: u64| {
+        let entry = seed().bytes(&[dynamic, 0, 0, 1, 4, 0, 0, 0, class]).u16(at).u8(kind).u8(0);
+        all_steps(entry.u64(value))
+    };
+    vec![
+        ("vhdx", all_steps(image(dynamic, 0))),
+        ("vhdx_fixed", all_steps(image(fixed, 0))),
+        ("vhdx_4k", all_steps(image(sectors, 0))),
+        ("vhdx_child", all_steps(image(child, 0))),
+        ("vhdx_child_alone", image(child, 2)),
+        ("vhdx_read_only", all_steps(image(dynamic, 1))),
+        ("vhdx_block_elsewhere", all_steps(one(dynamic, 6, 8, 3, 5 << 20 | 6))),
+        ("vhdx_huge_disk", all_steps(one(dynamic, 5, 64, 3, 1 << 40))),
+        ("vhdx_large_blocks", all_steps(one(dynamic, 5, 0, 2, 256 << 20))),
+        ("vhdx_log", log(6, 8, 3, 7 << 20 | 6)),
+        ("vhdx_log_on_metadata", log(5, 64, 3, 1 << 22)),
+        ("vhdx_log_on_header", log(0, 8, 3, 99)),
+        ("vhd", all_steps(image(vhd, 0))),
+        ("vhd_dynamic", all_steps(image(dynamic_vhd, 0))),
+        ("vhd_dynamic_huge", all_steps(one(dynamic_vhd, 0, 48, 3, 1 << 41))),
+        ("qcow2", all_steps(image(large, 0))),
+        ("qcow2_small_clusters", all_steps(image(small, 0))),
+        ("qcow2_child", image(qcow2_child, 0)),
+        ("qcow2_read_only", all_steps(image(large, 1))),
+        ("qcow2_huge_disk", all_steps(one(small, 0, 24, 3, 1 << 62))),
+        ("qcow2_compressed", all_steps(one(large, 2, 0, 3, 1 << 62 | 0x50000))),
+        ("qcow2_table_on_itself", all_steps(one(small, 2, 0, 3, 1 << 63))),
+        ("cut_off", all_steps(seed().bytes(&[dynamic, 0, 1, 0, 255]).u32(3 << 20))),
     ]
 }

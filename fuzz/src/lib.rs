@@ -1,12 +1,17 @@
-//! What the fuzz targets run. Each module's `run` takes any bytes, turns them into what a hostile guest can do, and panics when the host
-//! does what it must not. Nothing here starts a thread, maps memory for each input, or prints.
+//! What the fuzz targets run. Each module's `run` takes any bytes, turns them into what a hostile guest (or, for `image_files`, the maker of
+//! an image) can do, and panics when the host does what it must not. Nothing here starts a thread (but qcow2 images have some), maps memory
+//! for each input, or prints.
 //!
 //! Memory is made once for each thread and used again; no module lets what an input left there change what a later input does.
 
 pub mod gpa_direct;
 pub mod gpadl_assembly;
 pub mod host_messages;
+mod image_bases;
+mod image_changes;
+pub mod image_files;
 mod input;
+mod memory_file;
 mod packet_model;
 mod page_list;
 mod ring_model;
@@ -52,6 +57,7 @@ mod tests {
         assert!(play("gpadl_assembly", crate::gpadl_assembly::run) >= 10);
         assert!(play("ring_reading", crate::ring_reading::run) >= 10);
         assert!(play("gpa_direct", crate::gpa_direct::run) >= 10);
+        assert!(play("image_files", crate::image_files::run) >= 10);
     }
 
     #[test]
@@ -61,6 +67,7 @@ mod tests {
             crate::gpadl_assembly::run,
             crate::ring_reading::run,
             crate::gpa_direct::run,
+            crate::image_files::run,
         ] {
             run(&[]);
         }

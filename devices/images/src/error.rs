@@ -71,6 +71,10 @@ pub enum OpenError {
     },
 }
 
+/// Why a file that an image names is not opened, and what to do.
+pub(crate) const REFUSED: &str = "it was to bring no other file along (parents=refuse, --no-parents); leave that away if its maker may choose \
+    which files are read";
+
 /// What is wrong inside an image, while its name is known only to the caller.
 #[derive(Debug)]
 pub(crate) enum Flaw {

@@ -21,7 +21,7 @@ mod vhdx;
 
 pub use error::OpenError;
 pub use format::{Format, UnknownFormat, detect};
-pub use open::{OpenOptions, open};
+pub use open::{OpenOptions, Parents, open};
 pub use tools::{
     CheckReport, ConvertOptions, CreateOptions, ImageInfo, Progress, ToolError, check, convert, create, info,
 };

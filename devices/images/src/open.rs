@@ -26,6 +26,19 @@ pub struct OpenOptions {
     pub io: IoMode,
     /// Where its parent lies, for a differencing VHDX that has been moved. `None`: where the image says.
     pub parent: Option<PathBuf>,
+    /// Whether it may bring other files along.
+    pub parents: Parents,
+}
+
+/// Which other files an image may bring along: parents, backing files, files of data. Whoever made the image chose their names, and what they
+/// contain becomes readable on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Parents {
+    /// Those that it names, wherever they lie: for images of one's own.
+    #[default]
+    Named,
+    /// None but [`OpenOptions::parent`]: for images of strangers. An image that names one is refused, and the file it names not even looked for.
+    Refuse,
 }
 
 /// Opens and locks the image at `path`.
@@ -40,7 +53,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, Open
         Format::Raw => Arc::new(RawFile::open_with(path, &options.raw())?),
         Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(path, options)?))),
         Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(path, options)?))),
-        Format::Qcow2 => Arc::new(Qcow2::open(path, options.read_only)?),
+        Format::Qcow2 => Arc::new(Qcow2::open(path, options)?),
     })
 }
 

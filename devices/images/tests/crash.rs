@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use common::{Folder, Random, flush, qemu, read, text, write};
-use synthvm_images::{CreateOptions, Format, OpenOptions, check, create, open};
+use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
 use synthvm_storage::backend::conformance::over;
 use synthvm_storage::backend::{Backend, Operation};
 
@@ -186,7 +186,7 @@ fn kill_many_times(
             expected.apply(seed, number, safe.is_some_and(|safe| number <= safe));
         }
         next = end + 1;
-        let report = check(&path, None, false).unwrap();
+        let report = check(&path, None, false, Parents::Named).unwrap();
         assert!(report.is_sound(), "round {round}: {report}");
         let image = open(&path, &OpenOptions::reading(None)).unwrap();
         let bytes = whole(&image);

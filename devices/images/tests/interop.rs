@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Folder, Random, flush, qemu, read, text, write};
 use synthvm_images::{
-    ConvertOptions, CreateOptions, Format, OpenOptions, check, convert, create, info, open,
+    ConvertOptions, CreateOptions, Format, OpenOptions, Parents, check, convert, create, info, open,
 };
 use synthvm_storage::backend::conformance::over;
 use synthvm_storage::backend::{Backend, Operation};
@@ -58,9 +58,9 @@ fn test_images_made_by_qemu_are_read_here() {
         let image = open(&path, &OpenOptions::reading(None)).unwrap();
         assert_eq!(image.geometry().capacity, SIZE, "{name}");
         assert_same_content(&image, &raw);
-        let info = info(&path, None).unwrap();
+        let info = info(&path, None, Parents::Named).unwrap();
         assert_eq!((info.format, info.virtual_size), (format, SIZE));
-        assert!(check(&path, None, false).unwrap().is_sound());
+        assert!(check(&path, None, false, Parents::Named).unwrap().is_sound());
     }
 }
 
@@ -146,7 +146,7 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
         let back = folder.unique("back.raw");
         qemu("qemu-img", &["convert", "-f", qemu_format, "-O", "raw", text(&path), text(&back)]);
         assert!(std::fs::read(&back).unwrap() == expected, "{name}");
-        let report = check(&path, None, false).unwrap();
+        let report = check(&path, None, false, Parents::Named).unwrap();
         assert!(report.is_sound(), "{report}");
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, Random, flush, read, write};
-use synthvm_images::{CreateOptions, Format, OpenOptions, create, info, open};
+use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, create, info, open};
 use synthvm_storage::backend::conformance::over;
 use synthvm_storage::backend::{IoError, Operation};
 
@@ -78,7 +78,7 @@ fn test_child_shows_its_parent_and_keeps_changes_to_itself() {
     drop(image);
     assert_content(&path, &OpenOptions::reading(None), &content);
     assert!(std::fs::read(&parent).unwrap() == before);
-    let info = info(&path, None).unwrap();
+    let info = info(&path, None, Parents::Named).unwrap();
     assert_eq!(info.parent.unwrap().path, parent.canonicalize().unwrap());
 }
 

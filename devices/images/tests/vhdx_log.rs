@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, read};
-use synthvm_images::{CreateOptions, Format, OpenOptions, check, create, info, open};
+use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, info, open};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 * MIB;
@@ -126,9 +126,9 @@ fn test_log_is_replayed_when_opened_and_empty_afterwards() {
     let entry = Entry::new(5, 0, vec![Change::Data(BAT, table(&[(0, DATA), (2, DATA + MIB)]))]);
     file.write_all_at(&entry.bytes(), LOG).unwrap();
     announce(&file);
-    assert_eq!(info(&path, None).unwrap().log_entries, Some(1));
+    assert_eq!(info(&path, None, Parents::Named).unwrap().log_entries, Some(1));
     assert_eq!(first_bytes(&path, false), [0xB0, 0, 0xB1, 0]);
-    assert_eq!(info(&path, None).unwrap().log_entries, Some(0));
+    assert_eq!(info(&path, None, Parents::Named).unwrap().log_entries, Some(0));
     assert_eq!(first_bytes(&path, true), [0xB0, 0, 0xB1, 0]);
 }
 
@@ -146,10 +146,10 @@ fn test_read_only_image_is_replayed_in_memory_and_not_changed() {
     announce(&file);
     let before = std::fs::read(&path).unwrap();
     assert_eq!(first_bytes(&path, true), [0, 0, 0, 0xB0]);
-    let report = check(&path, None, false).unwrap();
+    let report = check(&path, None, false, Parents::Named).unwrap();
     assert!(report.is_sound() && report.notes[0].contains("2 log entries"), "{report}");
     assert!(std::fs::read(&path).unwrap() == before);
-    let report = check(&path, None, true).unwrap();
+    let report = check(&path, None, true, Parents::Named).unwrap();
     assert!(report.repaired[0].contains("2 log entries were replayed"), "{report}");
     assert_eq!(first_bytes(&path, true), [0, 0, 0, 0xB0]);
 }

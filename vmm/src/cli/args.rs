@@ -80,7 +80,8 @@ pub(super) struct RunArgs {
     cpus: Option<String>,
 
     /// Adds a VMBus disk: PATH, or keys: path, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
-    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, iops=N, bps=SIZE and the same with read- or write-
+    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, parents=named|refuse, iops=N, bps=SIZE
+    /// and the same with read- or write-
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty
@@ -378,6 +379,9 @@ pub(super) struct ConvertArgs {
     /// Where the parent of the image to read lies, if it was moved
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
+    /// Opens no file that the image to read names (parents, backing files): for images of strangers
+    #[arg(long)]
+    pub(super) no_parents: bool,
     /// The new image takes up all its room at once
     #[arg(long)]
     pub(super) fixed: bool,
@@ -394,6 +398,9 @@ pub(super) struct InfoArgs {
     /// Its format [default: as its name and content say]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
+    /// Opens no file that the image names (parents, backing files): for images of strangers
+    #[arg(long)]
+    pub(super) no_parents: bool,
     /// Prints JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -407,6 +414,9 @@ pub(super) struct CheckArgs {
     /// Its format [default: as its name and content say]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
+    /// Opens no file that the image names (parents, backing files): for images of strangers
+    #[arg(long)]
+    pub(super) no_parents: bool,
     /// Puts right what can be without losing anything
     #[arg(long)]
     pub(super) repair: bool,

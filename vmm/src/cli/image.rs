@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use synthvm_images::{ConvertOptions, CreateOptions, Format, Progress, ToolError};
+use synthvm_images::{ConvertOptions, CreateOptions, Format, Parents, Progress, ToolError};
 
 use super::args::{CheckArgs, ConvertArgs, CreateArgs, ImageVerb, InfoArgs};
 use super::commands::{json, print};
@@ -31,7 +31,7 @@ fn create(args: &CreateArgs) -> Result<Exit, Failure> {
         parent: args.parent.clone(),
     };
     synthvm_images::create(&args.path, &options)?;
-    let made = synthvm_images::info(&args.path, Some(format))?;
+    let made = synthvm_images::info(&args.path, Some(format), Parents::Named)?;
     let size = ByteSize::from_bytes(made.virtual_size);
     print(&format!("{}: a {format} image of {size}\n", args.path.display()))?;
     Ok(Exit::Success)
@@ -42,6 +42,7 @@ fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
     let options = ConvertOptions {
         from: args.source_format,
         parent: args.parent.clone(),
+        parents: parents(args.no_parents),
         to,
         fixed: args.fixed,
         block_size: args.block_size.map(ByteSize::bytes),
@@ -57,15 +58,19 @@ fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
 }
 
 fn info(args: &InfoArgs) -> Result<Exit, Failure> {
-    let info = synthvm_images::info(&args.path, args.format)?;
+    let info = synthvm_images::info(&args.path, args.format, parents(args.no_parents))?;
     print(&if args.json { json(&info, true)? } else { info.to_string() })?;
     Ok(Exit::Success)
 }
 
 fn check(args: &CheckArgs) -> Result<Exit, Failure> {
-    let report = synthvm_images::check(&args.path, args.format, args.repair)?;
+    let report = synthvm_images::check(&args.path, args.format, args.repair, parents(args.no_parents))?;
     print(&if args.json { json(&report, true)? } else { report.to_string() })?;
     Ok(if report.is_sound() { Exit::Success } else { Exit::Internal })
+}
+
+fn parents(refuse: bool) -> Parents {
+    if refuse { Parents::Refuse } else { Parents::Named }
 }
 
 /// What was asked for, or what the name says.

@@ -53,6 +53,9 @@ pub struct DiskConfig {
     /// Whether the host's kernel keeps the guest's memory in place for it.
     #[serde(default)]
     pub buffers: BufferMode,
+    /// Whether the image may bring other files along.
+    #[serde(default)]
+    pub parents: Parents,
     /// Requests a second that it may do, of all kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<NonZeroU64>,
@@ -124,6 +127,17 @@ pub enum BufferMode {
     Fixed,
 }
 
+/// Which other files (parents, backing files) an image may bring along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parents {
+    /// Those that it names.
+    #[default]
+    Named,
+    /// None: for images of strangers.
+    Refuse,
+}
+
 impl DiskConfig {
     /// A writable disk with defaults for all but its path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
@@ -139,6 +153,7 @@ impl DiskConfig {
             cache: CacheMode::default(),
             io: IoMode::default(),
             buffers: BufferMode::default(),
+            parents: Parents::default(),
             iops: None,
             read_iops: None,
             write_iops: None,

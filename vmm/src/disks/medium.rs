@@ -11,7 +11,7 @@ use synthvm_storage::backend::{self, Backend, Extent, FixedMemory, Geometry, IoE
 use synthvm_storage::scsi;
 
 use super::DiskError;
-use crate::config::{BlockSize, ByteSize, CacheMode, DiskConfig, ImageFormat, IoMode, LimitsConfig};
+use crate::config::{BlockSize, ByteSize, CacheMode, DiskConfig, ImageFormat, IoMode, LimitsConfig, Parents};
 
 /// Opens the image of `disk`, and locks it for this process.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
@@ -20,6 +20,7 @@ pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
         format: disk.format.map(format),
         cache: cache(disk.cache),
         io: io(disk.io),
+        parents: parents(disk.parents),
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(&disk.path, &options)?)
@@ -57,6 +58,13 @@ fn cache(mode: CacheMode) -> backend::CacheMode {
     match mode {
         CacheMode::Writeback => backend::CacheMode::Writeback,
         CacheMode::None => backend::CacheMode::None,
+    }
+}
+
+fn parents(parents: Parents) -> synthvm_images::Parents {
+    match parents {
+        Parents::Named => synthvm_images::Parents::Named,
+        Parents::Refuse => synthvm_images::Parents::Refuse,
     }
 }
 

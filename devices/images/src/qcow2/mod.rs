@@ -5,6 +5,7 @@
 //! lost, and clusters may be left over that only `qemu-img check -r leaks` gives back.
 
 mod gate;
+mod header;
 mod pool;
 mod queue;
 mod work;
@@ -12,6 +13,7 @@ mod work;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,6 +24,7 @@ use imago::{FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping, Sto
 use synthvm_storage::backend::{Backend, Discard, Extent, Geometry, IoError, Queue, raw};
 use synthvm_storage::scsi::BlockSize;
 
+use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use gate::Gate;
 use pool::Pool;
@@ -59,12 +62,17 @@ impl Drop for Locks {
 
 impl Qcow2 {
     /// Opens the image at `path`.
-    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
-        let gate = Gate::default();
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
+        let read_only = options.read_only;
+        let gate = Gate::new(options.parents);
         // Before anything is read.
         gate.lock(path, read_only).map_err(|error| error.of(path, read_only))?;
+        header::check(path).map_err(|flaw| flaw.of(path))?;
         let files = gate.files();
-        let image = imago::qcow2::Qcow2::<Storage>::builder_path(path).write(!read_only).open(gate);
+        let builder = imago::qcow2::Qcow2::<Storage>::builder_path(path).write(!read_only);
+        // The library takes offence at some broken images.
+        let image = catch_unwind(AssertUnwindSafe(|| builder.open(gate)));
+        let image = image.map_err(|_| Flaw::damaged("its structures make no sense").of(path))?;
         let access = FormatAccess::new(image.map_err(|error| flaw(&error).of(path))?);
         let capacity = access.size();
         if capacity == 0 || !capacity.is_multiple_of(512) {
@@ -124,9 +132,11 @@ impl Backend for Qcow2 {
         if left == 0 {
             return Ok(Extent { length: 0, mapped: false });
         }
-        let access = self.image.read();
-        let (mapping, length) = access.get_mapping(offset, left)?;
-        let mapped = !matches!(mapping, Mapping::Zero { .. } | Mapping::Eof { .. });
+        let (mapped, length) = self.image.contain(|| {
+            let access = self.image.read();
+            let (mapping, length) = access.get_mapping(offset, left)?;
+            Ok((!matches!(mapping, Mapping::Zero { .. } | Mapping::Eof { .. }), length))
+        })?;
         Ok(Extent { length: length.clamp(1, left), mapped })
     }
 
@@ -137,11 +147,13 @@ impl Backend for Qcow2 {
         if capacity == 0 || !capacity.is_multiple_of(512) {
             return Err(IoError::Unsupported);
         }
-        let mut access = self.image.write();
-        access.resize(capacity, PreallocateMode::None)?;
-        self.image.capacity.store(capacity, Ordering::Release);
-        access.flush()?;
-        Ok(access.sync()?)
+        self.image.contain(|| {
+            let mut access = self.image.write();
+            access.resize(capacity, PreallocateMode::None)?;
+            self.image.capacity.store(capacity, Ordering::Release);
+            access.flush()?;
+            Ok(access.sync()?)
+        })
     }
 }
 

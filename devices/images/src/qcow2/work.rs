@@ -1,5 +1,6 @@
 //! What one request comes to.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
@@ -26,8 +27,17 @@ impl Image {
     /// Does it. The result, and how many bytes were copied.
     pub(super) fn execute(&self, request: &IoRequest) -> (Result<(), IoError>, u64) {
         let mut copied = 0;
-        let result = self.attempt(request, &mut copied);
+        let result = self.contain(|| self.attempt(request, &mut copied));
         (result, copied)
+    }
+
+    /// Does `what` with the library, which takes offence at some broken images: then that fails, and as nobody knows what became of metadata
+    /// in memory, no flush succeeds any more.
+    pub(super) fn contain<T>(&self, what: impl FnOnce() -> Result<T, IoError>) -> Result<T, IoError> {
+        catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|_| {
+            self.flush_lost.store(true, Ordering::Release);
+            Err(IoError::Os(libc::EIO))
+        })
     }
 
     fn attempt(&self, request: &IoRequest, copied: &mut u64) -> Result<(), IoError> {

@@ -8,7 +8,7 @@ use synthvm_storage::backend::IoError;
 
 use super::ToolError;
 use crate::vhdx::Vhdx;
-use crate::{Format, OpenError, OpenOptions, open};
+use crate::{Format, OpenError, OpenOptions, Parents, open};
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -39,8 +39,13 @@ impl CheckReport {
 ///
 /// # Errors
 /// [`ToolError`]: it cannot even be read. What is wrong inside is no error, but in the report.
-pub fn check(path: &Path, format: Option<Format>, repair: bool) -> Result<CheckReport, ToolError> {
-    let options = OpenOptions { read_only: !repair, format, ..OpenOptions::default() };
+pub fn check(
+    path: &Path,
+    format: Option<Format>,
+    repair: bool,
+    parents: Parents,
+) -> Result<CheckReport, ToolError> {
+    let options = OpenOptions { read_only: !repair, format, parents, ..OpenOptions::default() };
     let format = crate::open::decide(path, &options)?;
     let options = OpenOptions { format: Some(format), ..options };
     let mut report = CheckReport {

@@ -7,7 +7,7 @@ use synthvm_storage::backend::{IoBuffer, IoDone, IoError, IoRequest, Operation, 
 use super::ToolError;
 use super::create::{CreateOptions, make};
 use super::partial::Partial;
-use crate::{Format, OpenOptions, open};
+use crate::{Format, OpenOptions, Parents, open};
 
 /// Bytes that are read and written at once.
 const STEP: u64 = 1 << 20;
@@ -21,6 +21,8 @@ pub struct ConvertOptions {
     pub from: Option<Format>,
     /// The parent of a source that has been moved. `None`: where the source says.
     pub parent: Option<PathBuf>,
+    /// Whether the source may bring other files along.
+    pub parents: Parents,
     /// The new image's format.
     pub to: Format,
     /// See [`CreateOptions::fixed`].
@@ -32,7 +34,7 @@ pub struct ConvertOptions {
 impl ConvertOptions {
     /// To `to`, all else as it comes.
     pub fn to(to: Format) -> Self {
-        Self { from: None, parent: None, to, fixed: false, block_size: None }
+        Self { from: None, parent: None, parents: Parents::Named, to, fixed: false, block_size: None }
     }
 }
 
@@ -57,7 +59,8 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Progress, ToolError> {
-    let from = OpenOptions { parent: options.parent.clone(), ..OpenOptions::reading(options.from) };
+    let ConvertOptions { parent, parents, .. } = options.clone();
+    let from = OpenOptions { parent, parents, ..OpenOptions::reading(options.from) };
     let from = open(source, &from)?;
     let geometry = from.geometry();
     let sector = geometry.block_size.bytes();

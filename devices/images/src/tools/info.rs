@@ -10,7 +10,7 @@ use crate::file::ImageFile;
 use crate::mapped::Map;
 use crate::vhd::Vhd;
 use crate::vhdx::{Report, Vhdx};
-use crate::{Format, OpenOptions, open};
+use crate::{Format, OpenOptions, Parents, open};
 
 /// What an image is. Sizes in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -47,12 +47,12 @@ pub struct ImageInfo {
     pub parent: Option<Box<ImageInfo>>,
 }
 
-/// Looks at the image at `path`, and at its parents, without changing anything.
+/// Looks at the image at `path`, and at its `parents`, without changing anything.
 ///
 /// # Errors
 /// [`ToolError`]: it cannot be opened.
-pub fn info(path: &Path, format: Option<Format>) -> Result<ImageInfo, ToolError> {
-    let options = OpenOptions::reading(format);
+pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<ImageInfo, ToolError> {
+    let options = OpenOptions { parents, ..OpenOptions::reading(format) };
     let read = ToolError::file("read", path);
     match crate::open::decide(path, &options)? {
         Format::Vhdx => Ok(of_vhdx(Vhdx::open(path, &options)?.report().map_err(read)?)),

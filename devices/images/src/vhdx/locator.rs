@@ -88,6 +88,12 @@ impl Locator {
             .collect()
     }
 
+    /// What it says of where that is, for people.
+    pub(super) fn named(&self) -> String {
+        let name = self.value("relative_path").or_else(|| self.value("absolute_win32_path"));
+        name.map_or_else(|| "no file".to_owned(), |name| format!("{name:?}"))
+    }
+
     /// Where it may be, likeliest first, for a child in `folder`.
     pub(super) fn candidates(&self, folder: &Path) -> Vec<PathBuf> {
         let mut paths = Vec::new();

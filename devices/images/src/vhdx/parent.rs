@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::Vhdx;
 use super::metadata::Metadata;
-use crate::OpenOptions;
-use crate::error::{Flaw, OpenError};
+use crate::error::{Flaw, OpenError, REFUSED};
+use crate::{OpenOptions, Parents};
 
 /// Longest chain of parents.
 pub(crate) const MAX_DEPTH: usize = 32;
@@ -21,6 +21,9 @@ pub(super) fn open(
     if depth >= MAX_DEPTH {
         let reason = format!("its chain of parents is longer than {MAX_DEPTH}, or runs in a circle");
         return Err(Flaw::Parent(reason));
+    }
+    if options.parents == Parents::Refuse && options.parent.is_none() {
+        return Err(Flaw::Parent(format!("it names {}, and {REFUSED}", locator.named())));
     }
     let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let folder = folder.parent().unwrap_or(Path::new("/"));

@@ -1,0 +1,282 @@
+//! Images that strangers made: opened, looked at, checked, read, written, resized, closed and opened again, and compared with what was
+//! written. No other file is ever opened, but the parent that the user names.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use synthvm_images::{Format, OpenOptions, Parents, check, info, open};
+use synthvm_storage::backend::conformance::one;
+use synthvm_storage::backend::{Backend, IoError, IoMode, Operation, Queue};
+
+use crate::image_bases::{self, Base, MIB};
+use crate::image_changes::change;
+use crate::input::Input;
+use crate::memory_file::{MemoryFile, PAGE};
+
+/// Steps of one input at most.
+const MAX_STEPS: usize = 24;
+/// Places that are looked at when all of a disk is.
+const LOOKS: u64 = 64;
+/// How much larger a disk is made at most.
+const MAX_GROWTH: u64 = 64 * MIB;
+
+struct Fixture {
+    bases: Vec<Base>,
+    image: MemoryFile,
+    parent: MemoryFile,
+}
+
+thread_local! {
+    static FIXTURE: RefCell<Fixture> = RefCell::new({
+        let bases = image_bases::all();
+        Fixture { bases, image: MemoryFile::new(), parent: MemoryFile::new() }
+    });
+}
+
+/// Layout: which sound image, flags (1: to be read only, 2: its parent is not named), its changes (`image_changes::change`), then steps.
+pub fn run(data: &[u8]) {
+    FIXTURE.with_borrow_mut(|fixture| {
+        let mut input = Input::new(data);
+        let base = &fixture.bases[usize::from(input.u8()) % fixture.bases.len()];
+        let flags = input.u8();
+        fixture.image.fill(base.length, &base.pages);
+        let is_changed = change(base, &fixture.image, &mut input);
+        let parent = (base.has_parent && flags & 2 == 0).then(|| {
+            let parent = &fixture.bases[0];
+            fixture.parent.fill(parent.length, &parent.pages);
+            fixture.parent.path()
+        });
+        let (open_before, path) = (open_files(), fixture.image.path());
+        let options = OpenOptions {
+            read_only: flags & 1 != 0 || base.read_only,
+            format: Some(base.format),
+            io: IoMode::Sync,
+            parent,
+            parents: Parents::Refuse,
+            ..OpenOptions::default()
+        };
+        look(&path, base.format);
+        // What a qcow2 image says of itself is not checked as a whole: where two clusters lie in one place, both are lost.
+        let strict = base.format != Format::Qcow2 || !is_changed;
+        let mut session = Session { path: &path, options, strict, open: None, known: BTreeMap::new() };
+        let opened = session.reopen();
+        assert!(opened || is_changed || (base.format, base.has_parent) != (Format::Vhdx, false), "a sound image opens");
+        if opened {
+            session.read_all();
+            for _ in 0..MAX_STEPS {
+                if input.is_empty() {
+                    break;
+                }
+                session.step(&mut input);
+            }
+            session.close_and_compare();
+        }
+        drop(session);
+        assert_eq!(open_files(), open_before, "every file is closed again");
+        if base.has_parent && flags & 2 == 0 {
+            let parent = &fixture.bases[0];
+            assert_eq!(fixture.parent.len(), parent.length);
+            parent.pages.iter().for_each(|(offset, page)| assert_eq!(fixture.parent.read(*offset, page.len()), *page));
+        }
+    });
+}
+
+/// Descriptors of this process.
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)
+}
+
+/// What the tools make of it. Without repairing, they change nothing.
+fn look(path: &Path, format: Format) {
+    let _ = info(path, Some(format), Parents::Refuse).map(|info| info.to_string());
+    let _ = check(path, Some(format), false, Parents::Refuse).map(|report| report.to_string());
+}
+
+struct Session<'a> {
+    path: &'a Path,
+    options: OpenOptions,
+    /// What was written and not refused must be there.
+    strict: bool,
+    open: Option<Open>,
+    /// What each page of the disk must contain, as far as it was written here.
+    known: BTreeMap<u64, u8>,
+}
+
+struct Open {
+    // In this order: a queue ends before its image.
+    queue: Box<dyn Queue>,
+    image: Arc<dyn Backend>,
+}
+
+impl Session<'_> {
+    fn reopen(&mut self) -> bool {
+        self.open = None;
+        let Ok(image) = open(self.path, &self.options) else { return false };
+        let queue = image.queue().expect("a queue");
+        self.open = Some(Open { queue, image });
+        true
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.as_mut().expect("an open image")
+    }
+
+    fn capacity(&mut self) -> u64 {
+        self.open().image.geometry().capacity
+    }
+
+    fn execute(&mut self, operation: Operation, offset: u64, bytes: Vec<u8>) -> Result<Vec<u8>, IoError> {
+        one(&mut *self.open().queue, operation, offset, bytes)
+    }
+
+    /// Looks at places all over the disk, and at what it says of its room.
+    fn read_all(&mut self) {
+        let capacity = self.capacity();
+        let block = u64::from(self.open().image.geometry().block_size.bytes());
+        assert!(capacity >= block && capacity % block == 0);
+        let step = (capacity / LOOKS).next_multiple_of(block).max(block);
+        let mut at = 0;
+        while at < capacity {
+            let length = PAGE.min(capacity - at);
+            let _ = self.execute(Operation::Read, at, vec![0; length as usize]);
+            at += step;
+        }
+        let mut at = 0;
+        for _ in 0..LOOKS {
+            match self.open().image.extent(at) {
+                Ok(extent) if at < capacity => {
+                    assert!(extent.length != 0 && extent.length <= capacity - at, "{extent:?} at {at} of {capacity}");
+                    at += extent.length;
+                }
+                _ => break,
+            }
+        }
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        let operation = input.u8();
+        match operation % 9 {
+            0 | 1 => self.write(input, operation & 0x80 != 0),
+            2 => {
+                let Some((first, count, _)) = self.pages(input) else { return };
+                let read = self.execute(Operation::Read, first * PAGE, vec![0xA5; (count * PAGE) as usize]);
+                if let Ok(bytes) = read {
+                    self.compare(first, &bytes);
+                }
+            }
+            3 => self.clear(input, Operation::Discard),
+            4 => self.clear(input, Operation::WriteZeroes { unmap: operation & 0x80 != 0 }),
+            5 => {
+                if self.execute(Operation::Flush, 0, Vec::new()).is_err() {
+                    self.known.clear();
+                }
+            }
+            6 => self.resize(input),
+            7 => self.close_and_compare(),
+            _ => self.read_all(),
+        }
+    }
+
+    /// First page, pages (up to 600 KiB: more than a small qcow2 cluster's table covers) and a byte. `None`: the disk is too small.
+    fn pages(&mut self, input: &mut Input<'_>) -> Option<(u64, u64, u8)> {
+        let (place, count, byte) = (input.u16(), input.u8(), input.u8());
+        let pages = self.capacity() / PAGE;
+        let near = u64::from(place & 0x3FFF);
+        let first = match place >> 14 {
+            0 | 1 => near,
+            2 => pages / 2 + near,
+            _ => pages.checked_sub(1 + near)?,
+        };
+        let count = 1 + u64::from(count) % 150;
+        (first < pages).then(|| (first, count.min(pages - first), byte))
+    }
+
+    fn write(&mut self, input: &mut Input<'_>, fua: bool) {
+        let Some((first, count, byte)) = self.pages(input) else { return };
+        let bytes = vec![byte; (count * PAGE) as usize];
+        let written = self.execute(Operation::Write { fua }, first * PAGE, bytes);
+        self.know(first, count, written.is_ok().then_some(byte));
+    }
+
+    fn clear(&mut self, input: &mut Input<'_>, operation: Operation) {
+        let Some((first, count, _)) = self.pages(input) else { return };
+        let discard = self.open().image.geometry().discard;
+        let zeroes = operation != Operation::Discard || discard.is_some_and(|discard| discard.zeroes);
+        if operation == Operation::Discard && discard.is_none() {
+            return;
+        }
+        let queue = &mut *self.open().queue;
+        let request = synthvm_storage::backend::IoRequest {
+            id: 0,
+            operation,
+            offset: first * PAGE,
+            length: count * PAGE,
+            buffer: Box::new(synthvm_storage::backend::IoBuffer::from_vec(Vec::new())),
+        };
+        let done = synthvm_storage::backend::conformance::run(queue, vec![request]);
+        self.know(first, count, (zeroes && done[0].result.is_ok()).then_some(0));
+    }
+
+    fn know(&mut self, first: u64, count: u64, byte: Option<u8>) {
+        for page in first..first + count {
+            match byte {
+                Some(byte) => self.known.insert(page, byte),
+                None => self.known.remove(&page),
+            };
+        }
+    }
+
+    fn resize(&mut self, input: &mut Input<'_>) {
+        let (by, capacity) = (input.u16(), self.capacity());
+        let by = u64::from(by) * PAGE;
+        let wanted = if by % (2 * PAGE) == 0 { capacity.saturating_add(by.min(MAX_GROWTH)) } else { capacity.saturating_sub(by) };
+        let result = self.open().image.resize(wanted);
+        let now = self.capacity();
+        assert_eq!(now, if result.is_ok() { wanted } else { capacity });
+        self.known.retain(|page, _| (page + 1) * PAGE <= now);
+    }
+
+    fn compare(&self, first: u64, bytes: &[u8]) {
+        if !self.strict {
+            return;
+        }
+        for (page, bytes) in (first..).zip(bytes.chunks(PAGE as usize)) {
+            if let Some(&byte) = self.known.get(&page) {
+                assert!(bytes.iter().all(|&found| found == byte), "page {page} is not {byte:#x}");
+            }
+        }
+    }
+
+    /// What was written is there when the image is opened the next time.
+    fn close_and_compare(&mut self) {
+        if self.execute(Operation::Flush, 0, Vec::new()).is_err() {
+            self.known.clear();
+        }
+        if !self.reopen() {
+            assert!(!self.strict, "what could be opened once opens again: {:?}", open(self.path, &self.options).err());
+            // As if it were closed: nothing more can be done with it.
+            self.options.read_only = true;
+            if !self.reopen() {
+                self.open = Some(Open::nothing());
+                self.known.clear();
+            }
+            return;
+        }
+        for page in self.known.keys().copied().collect::<Vec<_>>() {
+            match self.execute(Operation::Read, page * PAGE, vec![0xA5; PAGE as usize]) {
+                Ok(bytes) => self.compare(page, &bytes),
+                Err(error) => assert!(!self.strict, "page {page} was written and cannot be read: {error}"),
+            }
+        }
+    }
+}
+
+impl Open {
+    /// A disk of nothing, in place of one that is lost.
+    fn nothing() -> Self {
+        let image: Arc<dyn Backend> = Arc::new(synthvm_storage::backend::RamDisk::new(PAGE).expect("a page"));
+        Self { queue: image.queue().expect("a queue"), image }
+    }
+}

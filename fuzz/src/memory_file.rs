@@ -1,0 +1,61 @@
+//! Files in memory: nothing reaches a medium, nothing is left over.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+pub(crate) const PAGE: u64 = 4096;
+
+pub(crate) struct MemoryFile(File);
+
+impl MemoryFile {
+    pub(crate) fn new() -> Self {
+        let name = CString::new("image").expect("a name");
+        // SAFETY: a terminated string and a flag; the descriptor that comes back is nobody else's.
+        let file = unsafe {
+            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+            assert!(fd >= 0, "memory for a file");
+            File::from_raw_fd(fd)
+        };
+        Self(file)
+    }
+
+    /// By which others open it.
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+
+    /// All zero but for `pages`.
+    pub(crate) fn fill(&self, length: u64, pages: &[(u64, Vec<u8>)]) {
+        self.resize(0);
+        self.resize(length);
+        pages.iter().for_each(|(offset, page)| self.write(*offset, page));
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.0.metadata().expect("an open file").len()
+    }
+
+    pub(crate) fn resize(&self, length: u64) {
+        self.0.set_len(length).expect("memory");
+    }
+
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
+        self.0.write_all_at(bytes, offset).expect("memory");
+    }
+
+    /// As many bytes, zeroes past the end.
+    pub(crate) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut done = 0;
+        while done < length {
+            match self.0.read_at(&mut bytes[done..], offset + done as u64).expect("memory") {
+                0 => break,
+                count => done += count,
+            }
+        }
+        bytes
+    }
+}
