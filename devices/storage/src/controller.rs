@@ -1,6 +1,7 @@
 //! A synthetic SCSI controller: one device on the bus, up to 64 disks and DVD drives behind it.
 
 mod dvd;
+mod standstill;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,6 +17,7 @@ use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
 use crate::scsi::derive_guid;
 use crate::storvsp::{MAX_LUNS, Negotiation, Routing, Session};
 use crate::worker::{self, InlineWorkers};
+use standstill::Standstill;
 
 /// {ba6163d9-04a1-4d29-b605-72e2ffb1dc7f}: the class of SCSI controllers.
 pub const SCSI_CONTROLLER: Guid =
@@ -36,15 +38,23 @@ pub struct ControllerOptions {
     pub inline: Option<InlineWorkers>,
     /// How long a thread may look for more before it sleeps; it does so only while that pays. Zero: never. Default, and at most: 50 us.
     pub poll_limit: Duration,
+    /// How long a pause waits at most for requests that are on an image. Default: 10 s.
+    pub pause_limit: Duration,
 }
 
 impl Default for ControllerOptions {
     fn default() -> Self {
-        Self { max_subchannels: 0, inline: None, poll_limit: worker::MAX_POLL }
+        Self {
+            max_subchannels: 0,
+            inline: None,
+            poll_limit: worker::MAX_POLL,
+            pause_limit: worker::MAX_PAUSE,
+        }
     }
 }
 
 pub use dvd::DvdError;
+pub(crate) use standstill::{Parked, Presence};
 
 /// Disks and drives by LUN.
 type Luns = [Option<Arc<Lun>>; MAX_LUNS];
@@ -66,6 +76,7 @@ pub(crate) struct Controller {
     negotiation: Mutex<Arc<Negotiation>>,
     /// One per living worker: wakes it to look at the above.
     kicks: Mutex<Vec<Weak<EventFd>>>,
+    standstill: Standstill,
     /// Keeps a guest that breaks its channels from filling the log.
     pub(crate) faults: Limiter,
 }
@@ -94,6 +105,7 @@ impl ScsiController {
             news: AtomicU64::new(0),
             negotiation: Mutex::default(),
             kicks: Mutex::default(),
+            standstill: Standstill::default(),
             faults: Limiter::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -198,8 +210,24 @@ impl Device for ScsiController {
             Arc::clone(&current)
         };
         let session = Session::new(negotiation, is_primary, self.inner.options.max_subchannels);
-        worker::start(Arc::clone(&self.inner), session, channel)
+        worker::start(Arc::clone(&self.inner), session, channel, None)
             .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
+    }
+
+    fn pause(&mut self) {
+        self.stand_still();
+    }
+
+    fn resume(&mut self) {
+        self.go_on();
+    }
+
+    fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
+        self.write_down(subchannel)
+    }
+
+    fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
+        self.take_over(channel, state)
     }
 }
 

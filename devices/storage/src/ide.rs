@@ -110,4 +110,20 @@ impl Device for IdeDisk {
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
         self.inner.open(channel)
     }
+
+    fn pause(&mut self) {
+        self.inner.pause();
+    }
+
+    fn resume(&mut self) {
+        self.inner.resume();
+    }
+
+    fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
+        self.inner.save(subchannel)
+    }
+
+    fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
+        self.inner.restore(channel, state)
+    }
 }

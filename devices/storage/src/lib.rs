@@ -16,6 +16,7 @@ mod controller;
 mod counters;
 mod ide;
 mod lun;
+mod saved;
 pub mod scsi;
 pub mod storvsp;
 mod unit;

@@ -10,6 +10,7 @@ use vmbus_host::log::Limiter;
 use crate::backend::{Backend, IoError, Operation, Queue};
 use crate::controller::DvdError;
 use crate::counters::{DiskCounters, DiskStats};
+use crate::saved::{RestoreError, SavedKind, SavedUnit};
 use crate::scsi::{self, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery};
 use crate::storvsp::MAX_TRANSFER;
 use crate::unit::{Unit, UnitKind, check_queue};
@@ -158,6 +159,37 @@ impl Lun {
         self.log.log(|left_out| {
             warn!(lun, %label, ?operation, offset, %error, left_out, "a disk request failed");
         });
+    }
+
+    /// To be written down.
+    pub(crate) fn saved(&self) -> SavedUnit {
+        let kind = match &self.unit {
+            Unit::Disk(disk) => SavedKind::Disk(disk.saved()),
+            Unit::Dvd { drive, .. } => SavedKind::Dvd(drive.saved()),
+        };
+        SavedUnit { lun: self.number, serial: self.unit.identity().serial.clone(), kind }
+    }
+
+    /// Whether it can go on as the unit that was written down.
+    pub(crate) fn check(&self, saved: &SavedUnit) -> Result<(), RestoreError> {
+        let differs = |why| RestoreError::Disk { lun: self.number, why };
+        if saved.serial != self.unit.identity().serial {
+            return Err(differs("it has another serial number"));
+        }
+        match (&self.unit, &saved.kind) {
+            (Unit::Disk(disk), SavedKind::Disk(saved)) => disk.check(saved).map_err(differs),
+            (Unit::Dvd { .. }, SavedKind::Dvd(_)) => Ok(()),
+            _ => Err(differs("one of the two is a DVD drive")),
+        }
+    }
+
+    /// Goes on as the unit that was written down, which [`Lun::check`] found fit.
+    pub(crate) fn restore(&self, saved: &SavedUnit) {
+        match (&self.unit, &saved.kind) {
+            (Unit::Disk(disk), SavedKind::Disk(saved)) => disk.restore(saved),
+            (Unit::Dvd { drive, .. }, SavedKind::Dvd(saved)) => drive.restore(saved),
+            _ => {}
+        }
     }
 
     /// Answers GET LBA STATUS into `out`.

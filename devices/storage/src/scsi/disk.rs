@@ -10,6 +10,7 @@ use super::{
     Sense, Transfer, capacity, inquiry, mode, vpd,
 };
 use crate::backend::Discard;
+use crate::saved::SavedDisk;
 
 /// Bytes in a logical block. Guests support these two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +118,47 @@ impl Disk {
         if self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
             self.capacity_changed.store(true, Ordering::Release);
         }
+    }
+
+    /// To be written down.
+    pub(crate) fn saved(&self) -> SavedDisk {
+        SavedDisk {
+            block_size: self.block_size.bytes(),
+            blocks: self.blocks.load(Ordering::Acquire),
+            read_only: self.read_only,
+            write_cache: self.write_cache,
+            capacity_changed: self.capacity_changed.load(Ordering::Acquire),
+            reservations: self.reservations().saved(),
+        }
+    }
+
+    /// Whether it can go on as the disk that was written down.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check(&self, saved: &SavedDisk) -> Result<(), &'static str> {
+        match saved {
+            _ if saved.block_size != self.block_size.bytes() => Err("its blocks have another size"),
+            _ if saved.read_only != self.read_only => {
+                Err("it can be written and could not, or the other way round")
+            }
+            _ if saved.write_cache != self.write_cache => {
+                Err("it has a write cache and had none, or the other way round")
+            }
+            _ if Reservations::restored(saved.reservations).is_none() => {
+                Err("its reservations make no sense")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on as the disk that was written down, which [`Disk::check`] found fit. A size that changed meanwhile is reported.
+    pub(crate) fn restore(&self, saved: &SavedDisk) {
+        if let Some(reservations) = Reservations::restored(saved.reservations) {
+            *self.reservations() = reservations;
+        }
+        let changed = saved.capacity_changed || saved.blocks != self.blocks.load(Ordering::Acquire);
+        self.capacity_changed.store(changed, Ordering::Release);
     }
 
     /// Decides one command. Answers are appended to `out`, which the caller empties and reuses.

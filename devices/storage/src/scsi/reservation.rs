@@ -9,6 +9,7 @@
 
 use super::fields::be64;
 use super::{CheckCondition, Sense};
+use crate::saved::SavedReservations;
 
 /// Bytes of PERSISTENT RESERVE OUT's parameter list.
 pub(super) const LIST_LEN: u32 = 24;
@@ -186,6 +187,22 @@ impl Reservations {
         }
         self.changed();
         Ok(Verdict::Good)
+    }
+
+    /// To be written down.
+    pub(super) fn saved(&self) -> SavedReservations {
+        let Self { generation, key, held } = *self;
+        SavedReservations { generation, key, held: held.map(|kind| kind.0) }
+    }
+
+    /// As they were. `None`: they cannot have been so.
+    pub(super) fn restored(saved: SavedReservations) -> Option<Self> {
+        let SavedReservations { generation, key, held } = saved;
+        let held = match held {
+            None => None,
+            Some(kind) => Some(Type::from_byte(kind).ok().filter(|_| key != 0)?),
+        };
+        Some(Self { generation, key, held })
     }
 
     /// A holder that goes takes the reservation along.

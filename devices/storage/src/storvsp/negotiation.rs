@@ -21,6 +21,20 @@ pub enum Stage {
     Ready = 4,
 }
 
+impl Stage {
+    /// The stage of this number, if there is one.
+    pub(crate) const fn from_number(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::Begin,
+            1 => Self::Version,
+            2 => Self::Properties,
+            3 => Self::End,
+            4 => Self::Ready,
+            _ => return None,
+        })
+    }
+}
+
 /// Shared state of one controller's session. Only the primary channel's worker moves it on; subchannels watch it.
 #[derive(Debug, Default)]
 pub struct Negotiation {
@@ -29,6 +43,12 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
+    /// As it was when it was written down. `None`: there is no such stage.
+    pub(crate) fn restored(stage: u8, version: u16) -> Option<Self> {
+        let stage = Stage::from_number(stage)?;
+        Some(Self { stage: AtomicU8::new(stage as u8), version: AtomicU16::new(version) })
+    }
+
     /// Back to the start: the primary channel was opened anew.
     pub fn restart(&self) {
         self.set_stage(Stage::Begin);
@@ -37,13 +57,7 @@ impl Negotiation {
 
     /// Where initialisation stands.
     pub fn stage(&self) -> Stage {
-        match self.stage.load(Ordering::Acquire) {
-            0 => Stage::Begin,
-            1 => Stage::Version,
-            2 => Stage::Properties,
-            3 => Stage::End,
-            _ => Stage::Ready,
-        }
+        Stage::from_number(self.stage.load(Ordering::Acquire)).unwrap_or(Stage::Ready)
     }
 
     /// The agreed version, once there is one.

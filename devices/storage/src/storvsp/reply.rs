@@ -15,6 +15,13 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// A packet as it was written down. `None`: it is too long for one.
+    pub(crate) fn restored(saved: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_PACKET];
+        bytes.get_mut(..saved.len())?.copy_from_slice(saved);
+        Some(Self { bytes, length: saved.len() as u8 })
+    }
+
     /// The packet's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length.into()]

@@ -61,6 +61,11 @@ impl Session {
         Self { negotiation, is_primary, max_subchannels }
     }
 
+    /// The session of a channel that was open when its machine was saved.
+    pub(crate) fn restored(negotiation: Arc<Negotiation>, is_primary: bool, max_subchannels: u16) -> Self {
+        Self { negotiation, is_primary, max_subchannels }
+    }
+
     /// The state shared with the other channels.
     pub fn negotiation(&self) -> &Negotiation {
         &self.negotiation

@@ -11,7 +11,7 @@ use super::ports::{Port, Ports};
 use super::resets::Resets;
 use super::slots::{InFlight, Slots};
 use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
-use crate::controller::Controller;
+use crate::controller::{Controller, Parked};
 use crate::scsi::{self, CheckCondition, Command, Decision, Io, IoKind, Job, Transfer};
 use crate::storvsp::{Action, Completion, MAX_PACKET, Malformed, Reply, Session, Srb};
 
@@ -92,9 +92,27 @@ impl Engine {
         }
     }
 
-    /// A packet may be taken: there is room for whatever comes of it, and its session has begun.
+    /// Goes on with what another worker had when its machine was saved.
+    pub(super) fn restore(&mut self, parked: &Parked) {
+        self.outbox.restore(&parked.packets);
+        self.announced = parked.announced.map(|_| self.news);
+        if self.announced != parked.announced {
+            self.announce();
+        }
+    }
+
+    /// Nothing is in flight; what another worker needs to go on.
+    pub(super) fn parked(&self) -> Option<Parked> {
+        (self.slots.count() == 0 && self.jobs.count() == 0)
+            .then(|| Parked { packets: self.outbox.saved(), announced: self.announced })
+    }
+
+    /// A packet may be taken: there is room for whatever comes of it, its session has begun, and the machine does not stand still.
     pub(super) fn may_take(&self) -> bool {
-        self.slots.has_room() && self.outbox.has_room() && self.session.may_read()
+        self.slots.has_room()
+            && self.outbox.has_room()
+            && self.session.may_read()
+            && !self.controller.is_paused()
     }
 
     /// Bytes of I/O that were taken and not yet submitted.
@@ -110,10 +128,20 @@ impl Engine {
         self.news = self.controller.news();
         if self.announced.is_some_and(|announced| announced != self.news) {
             self.announced = Some(self.news);
-            if let Some(news) = self.session.negotiation().version().and_then(Reply::enumerate_bus) {
-                self.outbox.notify(news);
-            }
+            self.announce();
         }
+    }
+
+    /// Tells the guest to look for disks.
+    fn announce(&mut self) {
+        if let Some(news) = self.session.negotiation().version().and_then(Reply::enumerate_bus) {
+            self.outbox.notify(news);
+        }
+    }
+
+    /// Where the worker belongs.
+    pub(super) fn controller(&self) -> &Arc<Controller> {
+        &self.controller
     }
 
     /// Where to complain about the guest.

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::run::Worker;
+use crate::controller::Controller;
 
 /// The channels of controllers that have no threads: they are served when somebody says so, and only then. Clones share them.
 ///
@@ -17,9 +19,13 @@ pub struct InlineWorkers {
 impl InlineWorkers {
     /// Serves each open channel until it has nothing to do, in the order in which they were opened, and ends those that close or are broken.
     pub fn serve(&self) {
+        self.serve_those(|_| true);
+    }
+
+    fn serve_those(&self, which: impl Fn(&Worker) -> bool) {
         // Out of the lock: what a worker does may open channels and ends with giving them back to the bus.
         let mut workers = std::mem::take(&mut *self.lock());
-        workers.retain_mut(|worker| match worker.serve() {
+        workers.retain_mut(|worker| match if which(worker) { worker.serve() } else { Ok(true) } {
             Ok(true) => true,
             Ok(false) => {
                 worker.drain();
@@ -33,6 +39,25 @@ impl InlineWorkers {
         let mut now = self.lock();
         workers.append(&mut now);
         *now = workers;
+    }
+
+    /// Has the workers of `controller`, which stands still, finish what they have, for as long as `limit` at most.
+    pub(crate) fn park(&self, controller: &Arc<Controller>, limit: Duration) {
+        let end = Instant::now() + limit;
+        loop {
+            self.serve_those(|worker| worker.is_of(controller));
+            let left = end.saturating_duration_since(Instant::now());
+            let mut workers = self.lock();
+            let Some(busy) =
+                workers.iter_mut().find(|worker| worker.is_of(controller) && !worker.is_parked())
+            else {
+                return;
+            };
+            if left.is_zero() {
+                return;
+            }
+            busy.wait_for_queues(left);
+        }
     }
 
     pub(super) fn add(&self, worker: Worker) {

@@ -18,6 +18,9 @@ pub(crate) const MAX_POLL: Duration = Duration::from_micros(50);
 /// loses its controller gets answers (spec storvsc section 5.2), and one that closes with requests on a medium that stalls is not held up.
 pub(super) const MAX_DRAIN: Duration = Duration::from_secs(2);
 
+/// Longest that a pause waits for requests in flight, unless a user says otherwise: more than a sound medium takes for a full queue.
+pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(10);
+
 /// Most jobs of one channel. Guests rarely send even one; more are asked to come again (TASK SET FULL).
 pub(super) const MAX_JOBS: usize = 16;
 

@@ -26,23 +26,29 @@ use std::thread;
 use tracing::{debug, error};
 use vmbus_host::Channel;
 
-use crate::controller::Controller;
+use crate::controller::{Controller, Parked};
 use crate::storvsp::Session;
 use run::Worker;
 
 pub use inline::InlineWorkers;
-pub(crate) use limits::MAX_POLL;
+pub(crate) use limits::{MAX_PAUSE, MAX_POLL};
 pub(crate) use wait::wait_for;
 
 /// Stack of a worker: it recurses nowhere and keeps its buffers on the heap.
 const STACK: usize = 256 << 10;
 
 /// Hands `channel` to a worker, which ends with the channel: a thread of its own, or whoever runs the controller's workers inline.
-pub(crate) fn start(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<()> {
+/// `restored`: what another worker had when its machine was saved.
+pub(crate) fn start(
+    controller: Arc<Controller>,
+    session: Session,
+    channel: Channel,
+    restored: Option<Parked>,
+) -> io::Result<()> {
     let inline = controller.inline().cloned();
     // 15 bytes is all that Linux shows.
     let name = format!("scsi{}-ch{}", controller.number() % 10_000, channel.subchannel());
-    let worker = Worker::new(controller, session, channel)?;
+    let worker = Worker::new(controller, session, channel, restored)?;
     match inline {
         Some(inline) => inline.add(worker),
         None => {

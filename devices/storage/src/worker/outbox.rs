@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use vmbus_host::Channel;
 use vmbus_ring::{OutPacket, SpaceWait, WriteError};
 
+use crate::saved::SavedPacket;
 use crate::storvsp::Reply;
 
 /// Packets that may wait before the ring is left unread: with the requests in flight this bounds all that a guest can pile up.
@@ -36,6 +37,21 @@ impl Outbox {
     /// Queues news: id 0, no completion wanted.
     pub(super) fn notify(&mut self, reply: Reply) {
         self.packets.push_back(OutMessage { answers: None, reply });
+    }
+
+    /// What waits, to be written down.
+    pub(super) fn saved(&self) -> Vec<SavedPacket> {
+        let saved =
+            |one: &OutMessage| SavedPacket { answers: one.answers, bytes: one.reply.bytes().to_vec() };
+        self.packets.iter().map(saved).collect()
+    }
+
+    /// What waited when it was written down.
+    pub(super) fn restore(&mut self, saved: &[SavedPacket]) {
+        let packets = saved
+            .iter()
+            .filter_map(|one| Some(OutMessage { answers: one.answers, reply: Reply::restored(&one.bytes)? }));
+        self.packets.extend(packets);
     }
 
     pub(super) fn is_empty(&self) -> bool {

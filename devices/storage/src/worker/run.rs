@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 use vmbus_host::Channel;
@@ -15,7 +15,7 @@ use super::limits::{BATCH_BYTES, BATCH_PACKETS, MAX_DRAIN};
 use super::poller::Poller;
 use super::slots::Slots;
 use super::wait;
-use crate::controller::Controller;
+use crate::controller::{Controller, Parked, Presence};
 use crate::storvsp::{MAX_LUNS, Session};
 
 /// A channel and all that serves it.
@@ -25,6 +25,7 @@ pub(super) struct Worker {
     kick: Arc<EventFd>,
     polls: Vec<libc::pollfd>,
     poller: Poller,
+    presence: Presence,
     channel: Channel,
 }
 
@@ -51,13 +52,24 @@ pub(super) enum Fault {
 }
 
 impl Worker {
-    pub(super) fn new(controller: Arc<Controller>, session: Session, channel: Channel) -> io::Result<Self> {
+    pub(super) fn new(
+        controller: Arc<Controller>,
+        session: Session,
+        channel: Channel,
+        restored: Option<Parked>,
+    ) -> io::Result<Self> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         controller.register(&kick);
         let poller = Poller::new(controller.poll_limit());
         let slots = Slots::new(channel.ram().clone());
-        let engine = Engine::new(controller, session, slots);
-        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), poller, channel })
+        let mut presence = Presence::new(Arc::clone(&controller), channel.subchannel());
+        let mut engine = Engine::new(controller, session, slots);
+        if let Some(restored) = restored {
+            engine.restore(&restored);
+            // It may be written down again before it has done anything.
+            engine.parked().into_iter().for_each(|parked| presence.park(parked));
+        }
+        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), poller, presence, channel })
     }
 
     pub(super) fn relid(&self) -> u32 {
@@ -83,6 +95,10 @@ impl Worker {
 
     /// Completes what is in flight, for as long as that may take at most. The channel closes: what goes wrong now concerns nobody.
     pub(super) fn drain(&mut self) {
+        // Nothing is in flight then, and the ring is out of bounds.
+        if self.presence.is_parked() {
+            return;
+        }
         let end = Instant::now() + MAX_DRAIN;
         self.engine.finish();
         while self.engine.slots.count() != 0 {
@@ -90,10 +106,7 @@ impl Worker {
             if left.is_zero() {
                 break;
             }
-            self.polls.clear();
-            self.polls.extend(self.engine.ports.events().map(wait::entry));
-            // At least a millisecond: a queue without an event has finished by then or never will.
-            wait::poll(&mut self.polls, u16::try_from(left.as_millis()).ok().map(|left| left.max(1)));
+            self.wait_for_queues(left);
             self.engine.finish();
         }
         let _ = self.engine.outbox.deliver(&mut self.channel);
@@ -104,6 +117,18 @@ impl Worker {
     /// # Errors
     /// The guest broke it.
     pub(super) fn serve(&mut self) -> Result<bool, Fault> {
+        if !self.presence.leave() {
+            return Ok(!self.channel.is_closing());
+        }
+        let goes_on = self.work()?;
+        if goes_on && self.engine.controller().is_paused() {
+            self.engine.parked().into_iter().for_each(|parked| self.presence.park(parked));
+        }
+        Ok(goes_on)
+    }
+
+    /// Serves until nothing is left to do now.
+    fn work(&mut self) -> Result<bool, Fault> {
         while !self.channel.is_closing() {
             self.channel.incoming.mask();
             while self.turn()? == Turn::More || self.look_on()? {
@@ -130,6 +155,24 @@ impl Worker {
             }
         }
         Ok(false)
+    }
+
+    /// It belongs to `controller`.
+    pub(super) fn is_of(&self, controller: &Arc<Controller>) -> bool {
+        Arc::ptr_eq(self.engine.controller(), controller)
+    }
+
+    /// It does nothing until its controller goes on.
+    pub(super) fn is_parked(&self) -> bool {
+        self.presence.is_parked()
+    }
+
+    /// Sleeps until a queue has something, or `left` is over.
+    pub(super) fn wait_for_queues(&mut self, left: Duration) {
+        self.polls.clear();
+        self.polls.extend(self.engine.ports.events().map(wait::entry));
+        // At least a millisecond: a queue without an event has finished by then or never will.
+        wait::poll(&mut self.polls, u16::try_from(left.as_millis()).ok().map(|left| left.max(1)));
     }
 
     /// Says in the log why the channel is given up.

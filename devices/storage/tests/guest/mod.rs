@@ -101,6 +101,20 @@ impl Guest {
         (guest, keys)
     }
 
+    /// Puts a bus with other devices in the place of the old one, over the same memory: what another process begins with.
+    pub fn replace_bus(&mut self, devices: Vec<Box<dyn Device>>) {
+        self.synic.forget_doorbells();
+        self.bus = VmBus::new(self.memory.ram().clone(), self.synic.clone());
+        devices.into_iter().for_each(|one| {
+            self.bus.offer(one).unwrap();
+        });
+    }
+
+    /// The doorbell of an offer's channel as it is now.
+    pub fn doorbell(&self, offer: GuestOffer) -> vmm_sys_util::eventfd::EventFd {
+        self.synic.doorbell(offer.connection_id)
+    }
+
     /// Opens the channel of an offer with rings of `pages` pages each.
     pub fn open(&mut self, offer: GuestOffer, pages: usize) -> GuestChannel {
         let first = self.next_page;

@@ -65,6 +65,10 @@ impl TestSynic {
         self.events(flag)
     }
 
+    pub fn forget_doorbells(&self) {
+        self.state.lock().unwrap().doorbells.clear();
+    }
+
     pub fn doorbell(&self, connection_id: u32) -> EventFd {
         self.state.lock().unwrap().doorbells[&connection_id].try_clone().unwrap()
     }

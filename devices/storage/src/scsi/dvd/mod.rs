@@ -22,6 +22,7 @@ use super::{
     CheckCondition, Decision, DiskIdentity, Io, IoKind, ModeForm, Parameters, Range, Sense, Transfer, cdb,
     opcode as op,
 };
+use crate::saved::SavedTray;
 use tray::Tray;
 pub use tray::{TrayLocked, TrayReport};
 
@@ -95,6 +96,16 @@ impl DvdDrive {
     /// A guest began anew: nobody remembers having locked the tray.
     pub fn reset(&self) {
         self.tray().unlock();
+    }
+
+    /// To be written down.
+    pub(crate) fn saved(&self) -> SavedTray {
+        self.tray().saved()
+    }
+
+    /// Goes on as the drive that was written down.
+    pub(crate) fn restore(&self, saved: &SavedTray) {
+        self.tray().restore(saved);
     }
 
     /// Decides the command in the first `length` bytes of `cdb`; `disc` is the one whose bytes the caller can reach. Answers are appended

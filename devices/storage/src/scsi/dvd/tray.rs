@@ -2,11 +2,15 @@
 
 use super::super::{CheckCondition, Sense};
 use super::Disc;
+use crate::saved::{SavedEvent, SavedTray};
 
 /// The guest has locked the tray (PREVENT ALLOW MEDIUM REMOVAL): it uses the disc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guest has locked the tray")]
 pub struct TrayLocked;
+
+/// Bits of PREVENT ALLOW that are locks.
+const PREVENT_BITS: u8 = 0x03;
 
 /// State of a drive, for reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +131,38 @@ impl Tray {
             self.event = if event == Event::Exchange { Event::NewMedia } else { Event::None };
         }
         event
+    }
+
+    /// To be written down.
+    pub(super) fn saved(&self) -> SavedTray {
+        let event = match self.event {
+            Event::None => SavedEvent::None,
+            Event::EjectRequest => SavedEvent::EjectRequest,
+            Event::NewMedia => SavedEvent::NewMedia,
+            Event::Removal => SavedEvent::Removal,
+            Event::Exchange => SavedEvent::Exchange,
+        };
+        let blocks = self.disc.map(|disc| disc.blocks);
+        SavedTray { blocks, is_open: self.is_open, prevent: self.prevent & PREVENT_BITS, event }
+    }
+
+    /// Goes on as the tray that was written down, with the disc that is in it now: if it is another one, or gone, the guest hears of that.
+    pub(super) fn restore(&mut self, saved: &SavedTray) {
+        let event = match saved.event {
+            SavedEvent::None => Event::None,
+            SavedEvent::EjectRequest => Event::EjectRequest,
+            SavedEvent::NewMedia => Event::NewMedia,
+            SavedEvent::Removal => Event::Removal,
+            SavedEvent::Exchange => Event::Exchange,
+        };
+        let (blocks, prevent) = (self.disc.map(|disc| disc.blocks), saved.prevent & PREVENT_BITS);
+        (self.event, self.prevent, self.is_open) = match (saved.blocks, blocks) {
+            (before, now) if before == now => (event, prevent, saved.is_open && now.is_none()),
+            (Some(_), Some(_)) => (Event::Exchange, 0, false),
+            (Some(_), None) => (Event::Removal, 0, false),
+            (None, _) if event == Event::Removal => (Event::Exchange, 0, false),
+            (None, _) => (Event::NewMedia, 0, false),
+        };
     }
 
     fn remove(&mut self) -> bool {
