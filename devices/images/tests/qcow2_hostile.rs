@@ -61,3 +61,27 @@ fn test_clusters_of_any_size_in_the_header_never_panic() {
         let _ = open(&path, &OpenOptions::default());
     }
 }
+
+/// Looking for room in a part of the file without reference counts, the library would call itself until the stack is full.
+#[test]
+fn test_file_with_parts_without_reference_counts_can_only_be_read() {
+    let folder = Folder::new();
+    let entries = |table: u64, byte: u8| (table, vec![byte; 8]);
+    for (at, bytes) in
+        [(COUNTS_CLUSTERS, vec![0; 4]), entries(0, 0), entries(0, 0xFF), entries(8, 0), entries(16, 1)]
+    {
+        let path = folder.unique("counts.qcow2");
+        let options = CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
+        create(&path, &options).unwrap();
+        // Several blocks of counts: each is for 128 KiB.
+        write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 1 << 20]);
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        let mut table = [0; 8];
+        file.read_exact_at(&mut table, COUNTS).unwrap();
+        let place = if at == COUNTS_CLUSTERS { at } else { u64::from_be_bytes(table) + at };
+        file.write_all_at(&bytes, place).unwrap();
+        let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("reference counts") && error.contains("readonly=on"), "{error}");
+        drop(open(&path, &OpenOptions { read_only: true, ..OpenOptions::default() }));
+    }
+}

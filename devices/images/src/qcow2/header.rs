@@ -34,11 +34,19 @@ struct Header {
     snapshots_offset: U64,
     /// From version 3 on.
     incompatible: U64,
+    compatible: U64,
+    autoclear: U64,
+    /// Log2 of the bits of a reference count; 4 in version 2.
+    count_order: U32,
 }
 
+/// Most of it that is judged; what one table that is read at once has.
+const MAX_COUNTS: u64 = 8 << 20;
+
 /// Refuses a disk that its own tables do not reach, and tables that do not lie in the file: walks over the disk and memory for tables are
-/// bounded by what is really there.
-pub(super) fn check(path: &Path) -> Result<(), Flaw> {
+/// bounded by what is really there. And, where it is to be written, a file that has parts without reference counts: looking for
+/// room there, the library (imago 0.2.6) calls itself until the stack is full, which nothing can contain.
+pub(super) fn check(path: &Path, read_only: bool) -> Result<(), Flaw> {
     let file = File::open(path)?;
     let mut bytes = [0; size_of::<Header>()];
     // A header of version 2 may be all that there is.
@@ -75,5 +83,30 @@ pub(super) fn check(path: &Path) -> Result<(), Flaw> {
     }
     lies_in_file("first-level table", header.table_offset.get(), entries * 8)?;
     let counts = u64::from(header.counts_clusters.get()) << cluster_bits;
-    lies_in_file("reference count table", header.counts_offset.get(), counts)
+    lies_in_file("reference count table", header.counts_offset.get(), counts)?;
+    if read_only {
+        return Ok(());
+    }
+    let order = if header.version.get() >= 3 { header.count_order.get() } else { 4 };
+    // The library words what is no order.
+    let Some(covered) = (cluster_bits + 3).checked_sub(order).filter(|_| order <= 6) else { return Ok(()) };
+    let needed = length.div_ceil(1 << cluster_bits).div_ceil(1 << covered) * 8;
+    if needed > counts.min(MAX_COUNTS) {
+        return Err(unsound(format!("its reference counts need {needed} bytes of tables, it has {counts}")));
+    }
+    let mut table = vec![0; needed as usize];
+    file.read_exact_at(&mut table, header.counts_offset.get())?;
+    for (index, entry) in table.chunks_exact(8).enumerate() {
+        let offset = u64::from_be_bytes(std::array::from_fn(|at| entry[at]));
+        let is_aligned = offset.is_multiple_of(1 << cluster_bits);
+        if offset == 0 || !is_aligned || offset.checked_add(1 << cluster_bits).is_none_or(|end| end > length)
+        {
+            return Err(unsound(format!("its block {index} of reference counts is not there ({offset})")));
+        }
+    }
+    Ok(())
+}
+
+fn unsound(reason: String) -> Flaw {
+    Flaw::unsupported(reason, "it can be read with readonly=on; repair it with: qemu-img check -r all")
 }

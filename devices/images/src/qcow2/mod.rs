@@ -67,7 +67,7 @@ impl Qcow2 {
         let gate = Gate::new(options.parents);
         // Before anything is read.
         gate.lock(path, read_only).map_err(|error| error.of(path, read_only))?;
-        header::check(path).map_err(|flaw| flaw.of(path))?;
+        header::check(path, read_only).map_err(|flaw| flaw.of(path))?;
         let files = gate.files();
         let builder = imago::qcow2::Qcow2::<Storage>::builder_path(path).write(!read_only);
         // The library takes offence at some broken images.
