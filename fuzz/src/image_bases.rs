@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 use synthvm_storage::backend::conformance::one;
@@ -29,7 +30,9 @@ pub(crate) struct Base {
 
 /// All of them. The first one is the parent of those that have one.
 pub(crate) fn all() -> Vec<Base> {
-    let folder = std::env::temp_dir().join(format!("synthvm-fuzz-{}", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("making a folder");
     let vhdx = |name: &str| (folder.join(name), CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) });
     let qcow2 = |name: &str, cluster| {

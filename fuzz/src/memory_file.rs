@@ -5,26 +5,40 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) const PAGE: u64 = 4096;
 
-pub(crate) struct MemoryFile(File);
+pub(crate) struct MemoryFile {
+    file: File,
+    /// Nobody else's.
+    name: String,
+}
 
 impl MemoryFile {
     pub(crate) fn new() -> Self {
-        let name = CString::new("image").expect("a name");
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("image-{}-", COUNT.fetch_add(1, Ordering::Relaxed));
+        let c_name = CString::new(name.as_str()).expect("a name");
         // SAFETY: a terminated string and a flag; the descriptor that comes back is nobody else's.
         let file = unsafe {
-            let fd = libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC);
+            let fd = libc::memfd_create(c_name.as_ptr(), libc::MFD_CLOEXEC);
             assert!(fd >= 0, "memory for a file");
             File::from_raw_fd(fd)
         };
-        Self(file)
+        Self { file, name }
     }
 
     /// By which others open it.
     pub(crate) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
+    }
+
+    /// How often it is open.
+    pub(crate) fn users(&self) -> usize {
+        let open = std::fs::read_dir("/proc/self/fd").expect("a list of what is open").flatten();
+        let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains(&self.name)).count()
     }
 
     /// All zero but for `pages`.
@@ -35,15 +49,15 @@ impl MemoryFile {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.0.metadata().expect("an open file").len()
+        self.file.metadata().expect("an open file").len()
     }
 
     pub(crate) fn resize(&self, length: u64) {
-        self.0.set_len(length).expect("memory");
+        self.file.set_len(length).expect("memory");
     }
 
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) {
-        self.0.write_all_at(bytes, offset).expect("memory");
+        self.file.write_all_at(bytes, offset).expect("memory");
     }
 
     /// As many bytes, zeroes past the end.
@@ -51,7 +65,7 @@ impl MemoryFile {
         let mut bytes = vec![0; length];
         let mut done = 0;
         while done < length {
-            match self.0.read_at(&mut bytes[done..], offset + done as u64).expect("memory") {
+            match self.file.read_at(&mut bytes[done..], offset + done as u64).expect("memory") {
                 0 => break,
                 count => done += count,
             }
