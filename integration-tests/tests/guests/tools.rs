@@ -99,9 +99,9 @@ fn identity(vm: &mut Vm, device: &str) -> TestResult {
 fn reservations(vm: &mut Vm, device: &str) -> TestResult {
     let capabilities = vm.shell(&format!("sg_persist --in --report-capabilities {device}"))?;
     assert!(capabilities.contains("(PTPL_C): 0") && capabilities.contains("(PTPL_A): 0"), "{capabilities}");
-    vm.shell(&format!("! sg_persist --out --register --param-sark=abc123 --param-aptpl {device}"))?;
     let mut persist = |arguments: &str| vm.shell(&format!("sg_persist {arguments} {device}"));
-    persist("--out --register --param-sark=abc123")?;
+    // As Linux itself asks (linux/pr.h).
+    persist("--out --register --param-sark=abc123 --param-aptpl")?;
     assert!(persist("--in --read-keys")?.contains("0xabc123"));
     persist("--out --reserve --param-rk=abc123 --prout-type=1")?;
     let reservation = persist("--in --read-reservation")?;
