@@ -29,6 +29,8 @@ pub struct Facts {
     pub memory_available: Option<u64>,
     /// The pool of default-size hugepages.
     pub hugepages: Option<Hugepages>,
+    /// When memory files get large pages by themselves, in the kernel's word: `always`, `advise`, `never` ...
+    pub large_pages: Option<String>,
     /// Error number of memfd_create, if it failed.
     pub memfd: Result<(), i32>,
     /// Soft and hard limit of open files.
@@ -36,6 +38,9 @@ pub struct Facts {
     /// Error number of io_uring_setup, if it failed.
     pub io_uring: Result<(), i32>,
 }
+
+/// Where the kernel says when memory files get large pages by themselves.
+pub(super) const LARGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 /// How far one gets with the KVM device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,7 @@ impl Facts {
             capabilities,
             memory_available: field(&meminfo, "MemAvailable").map(|kib| kib.saturating_mul(1024)),
             hugepages: hugepages(&meminfo),
+            large_pages: fs::read_to_string(LARGE_PAGES).ok().as_deref().and_then(chosen),
             memfd: ask_memfd(),
             open_files: ask_open_files(),
             io_uring: ask_io_uring(),
@@ -123,6 +129,11 @@ fn hugepages(meminfo: &str) -> Option<Hugepages> {
     Some(Hugepages { size, total: field(meminfo, "HugePages_Total")?, free })
 }
 
+/// The word in brackets, as in `always within_size [advise] never`.
+fn chosen(words: &str) -> Option<String> {
+    Some(words.split_once('[')?.1.split_once(']')?.0.to_owned())
+}
+
 fn ask_memfd() -> Result<(), i32> {
     // SAFETY: the name is a string that ends with a NUL; flags are a number.
     close(unsafe { libc::memfd_create(c"synthvm-doctor".as_ptr(), libc::MFD_CLOEXEC) }.into())
@@ -161,6 +172,12 @@ fn last_error() -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn test_chosen_word_is_the_one_in_brackets() {
+        assert_eq!(chosen("always within_size [advise] never deny\n").as_deref(), Some("advise"));
+        assert_eq!(chosen("always"), None);
+    }
 
     #[test]
     fn test_meminfo_hugepages_free_excludes_reserved_ones() {

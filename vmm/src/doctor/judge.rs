@@ -1,6 +1,7 @@
 //! From facts to a verdict.
 
 use super::capabilities::{HYPERV, MAX_VCPUS};
+use super::facts::LARGE_PAGES;
 use super::{Access, CAPABILITIES, Capability, Check, Facts, Group, Need, Report, State};
 use crate::config::MAX_CPUS;
 
@@ -25,6 +26,7 @@ impl Report {
             vcpus(facts),
             memory(facts),
             hugepages(facts),
+            large_pages(facts),
             memfd(facts),
             open_files(facts),
             io_uring(facts),
@@ -210,6 +212,18 @@ fn hugepages(facts: &Facts) -> Check {
             Check { cost: Some("--hugepages cannot be used".into()), advice: Some(advice.into()), ..check }
         }
     }
+}
+
+fn large_pages(facts: &Facts) -> Check {
+    let found = facts.large_pages.as_deref().unwrap_or("none");
+    let check = fine(Group::Host, "large pages", found, "large pages for guest RAM as it is used");
+    if matches!(found, "always" | "advise" | "within_size" | "force") {
+        return check;
+    }
+    // As with the pool: a host's choice, not a fault.
+    let cost = "without --hugepages guest RAM has small pages: more TLB misses and page faults";
+    let advice = format!("let memory files have them when asked: echo advise | sudo tee {LARGE_PAGES}");
+    Check { cost: Some(cost.into()), advice: Some(advice), ..check }
 }
 
 fn memfd(facts: &Facts) -> Check {

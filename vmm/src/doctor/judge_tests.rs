@@ -16,6 +16,7 @@ fn good() -> Facts {
         capabilities,
         memory_available: Some(8 << 30),
         hugepages: Some(Hugepages { size: 2 << 20, total: 4, free: 4 }),
+        large_pages: Some("advise".into()),
         memfd: Ok(()),
         open_files: Some((1024, 4096)),
         io_uring: Ok(()),
@@ -96,6 +97,16 @@ fn test_judge_wanting_host_is_warned_and_still_runs_guests() {
     assert!(report.stock_guests);
     for name in ["memory", "hugepages", "open files", "io_uring"] {
         assert_eq!(find(&report, name).state, State::Warn, "{name}");
+    }
+}
+
+#[test]
+fn test_judge_host_that_gives_memory_files_no_large_pages_says_how_it_would() {
+    for word in [None, Some("never"), Some("deny")] {
+        let report = Report::judge(&Facts { large_pages: word.map(str::to_owned), ..good() });
+        let check = find(&report, "large pages");
+        assert_eq!(check.state, State::Ok);
+        assert!(check.advice.unwrap().contains("echo advise"));
     }
 }
 
