@@ -8,7 +8,7 @@ use tracing::warn;
 use vmbus_host::log::Limiter;
 
 use crate::backend::{Backend, IoError, Operation, Queue};
-use crate::controller::DvdError;
+use crate::controller::{Controller, DvdError};
 use crate::counters::{DiskCounters, DiskStats};
 use crate::saved::{RestoreError, SavedKind, SavedUnit};
 use crate::scsi::{self, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery};
@@ -77,6 +77,9 @@ pub struct DiskReport {
     pub serial: String,
     /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None` where it is not kept there.
     pub fixed_calls: Option<u64>,
+    /// Interrupts for completions that its controller held back for a moment, for all its disks together.
+    #[serde(default)]
+    pub held_back: u64,
     /// Counters.
     #[serde(flatten)]
     pub stats: DiskStats,
@@ -205,11 +208,11 @@ impl Lun {
         })
     }
 
-    pub(crate) fn report(&self, controller: u32) -> DiskReport {
+    pub(crate) fn report(&self, controller: &Controller) -> DiskReport {
         let tray = self.unit.tray();
         let told = tray.unwrap_or_default();
         DiskReport {
-            controller,
+            controller: controller.number(),
             lun: self.number,
             kind: if tray.is_some() { UnitKind::Dvd } else { UnitKind::Disk },
             removed: false,
@@ -222,6 +225,7 @@ impl Lun {
             read_only: self.unit.is_read_only(),
             serial: self.unit.identity().serial.clone(),
             fixed_calls: self.backend.as_ref().and_then(|backend| backend.fixed_calls()),
+            held_back: controller.held_back(),
             stats: self.counters.snapshot(),
         }
     }

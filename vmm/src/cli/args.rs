@@ -92,6 +92,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "MICROSECONDS", help_heading = "Disks", allow_negative_numbers = true)]
     disk_poll: Option<String>,
 
+    /// Hold back the interrupt for finished disk requests a moment while many are in flight and that pays, on or off [default: on]
+    #[arg(long, value_name = "on|off", help_heading = "Disks")]
+    disk_hold: Option<String>,
+
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial: Option<String>,
@@ -140,6 +144,7 @@ impl RunArgs {
             ("memory", &self.memory),
             ("cpus", &self.cpus),
             ("disk-poll", &self.disk_poll),
+            ("disk-hold", &self.disk_hold),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
             ("control", &self.control),

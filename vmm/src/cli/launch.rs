@@ -105,7 +105,7 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 /// The disks: opened, and locked for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let poll_limit = Duration::from_micros(config.disk_poll.into());
-    let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit);
+    let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit).with_hold_back(config.disk_hold);
     for disk in &config.disks {
         disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), Exit::Input, &error))?;
     }

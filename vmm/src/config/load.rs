@@ -25,6 +25,7 @@ pub const KEYS: &[&str] = &[
     "disk",
     "dvd",
     "disk-poll",
+    "disk-hold",
     "serial",
     "serial2",
     "control",

@@ -89,6 +89,9 @@ pub struct VmConfig {
     /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0: it never does.
     #[serde(default = "default_disk_poll", deserialize_with = "disk_poll")]
     pub disk_poll: u32,
+    /// Disk controllers may hold back the interrupt that tells of finished requests for a moment, while many are in flight and that pays.
+    #[serde(default = "on")]
+    pub disk_hold: bool,
     /// The first 16550 (ttyS0, COM1).
     #[serde(default = "SerialConfig::stdio")]
     pub serial: SerialConfig,
@@ -123,6 +126,10 @@ pub struct VmConfig {
 
 fn default_cpus() -> u8 {
     1
+}
+
+fn on() -> bool {
+    true
 }
 
 fn default_disk_poll() -> u32 {

@@ -37,6 +37,7 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
         (IrqchipMode::Full, OnReset::Reboot, OnPanic::Exit)
     );
     assert_eq!(config.disk_poll, 50);
+    assert!(config.disk_hold);
     assert_eq!((config.stop_timeout, config.kvm), (30, PathBuf::from("/dev/kvm")));
     assert_eq!(config.hyperv.preset, HypervPreset::Linux);
     assert!(
@@ -66,6 +67,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
         irqchip = "split"
         disk-poll = 0
+        disk-hold = false
         on-reset = "exit"
         on-panic = "continue"
         stop-timeout = 5
@@ -95,6 +97,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("hyperv", "windows,stimer-direct=off,runtime=off"),
         ("irqchip", "split"),
         ("disk-poll", "0"),
+        ("disk-hold", "off"),
         ("on-reset", "exit"),
         ("on-panic", "continue"),
         ("stop-timeout", "5"),
@@ -257,6 +260,7 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("stop-timeout", "86401", &["0 to 86400"]),
         ("disk-poll", "51", &["--disk-poll 51", "in microseconds, is 0 to 50"]),
         ("disk-poll", "50us", &["--disk-poll 50us", "a whole number"]),
+        ("disk-hold", "2ms", &["--disk-hold 2ms", "on"]),
         ("control", "", &["--control", "empty"]),
     ];
     for (key, text, parts) in cases {

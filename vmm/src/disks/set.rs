@@ -27,6 +27,7 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 pub struct DiskSet {
     subchannels: u16,
     poll_limit: Duration,
+    hold_back: bool,
     /// Held by whoever changes something, also while it waits for files.
     changing: Mutex<()>,
     /// Never held while anybody waits for files, so that reports are there at any time.
@@ -77,10 +78,11 @@ enum Held {
 impl DiskSet {
     /// No disks, for a machine of so many vCPUs: that many channels has each controller at most.
     pub fn new(cpus: u8) -> Self {
-        let ControllerOptions { poll_limit, .. } = ControllerOptions::default();
+        let ControllerOptions { poll_limit, hold_back, .. } = ControllerOptions::default();
         DiskSet {
             subchannels: u16::from(cpus).saturating_sub(1),
             poll_limit,
+            hold_back,
             changing: Mutex::default(),
             inner: Mutex::default(),
         }
@@ -90,6 +92,12 @@ impl DiskSet {
     #[must_use]
     pub fn with_poll_limit(self, poll_limit: Duration) -> Self {
         DiskSet { poll_limit, ..self }
+    }
+
+    /// The same with controllers that may hold back interrupts, or never do.
+    #[must_use]
+    pub fn with_hold_back(self, hold_back: bool) -> Self {
+        DiskSet { hold_back, ..self }
     }
 
     /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to look.
@@ -300,6 +308,7 @@ impl DiskSet {
         let options = ControllerOptions {
             max_subchannels: self.subchannels,
             poll_limit: self.poll_limit,
+            hold_back: self.hold_back,
             ..ControllerOptions::default()
         };
         let controller = ScsiController::with_options(number, options);

@@ -157,6 +157,7 @@ pub(crate) fn disk(
         copied_bytes: stats.copied_bytes,
         fixed_buffers: report.fixed_calls.is_some(),
         fixed_calls: report.fixed_calls.unwrap_or(0),
+        held_back: report.held_back,
         refused: stats.refused,
         errors: stats.errors,
         in_flight: stats.in_flight,

@@ -29,3 +29,14 @@ pub(super) const MAX_PARTS: usize = 4;
 
 /// Bytes of a part that goes through memory of ours: with the above, 8 MiB for a channel at the worst.
 pub(super) const CHUNK: u64 = 128 << 10;
+
+/// The shortest time for which an interrupt is held back, between these bounds: what waking a thread costs here (see `pacer`). Sleeping for
+/// less costs more than it gives; the upper bound keeps a measurement on a busy machine from meaning anything.
+pub(super) const MIN_PACE: Duration = Duration::from_micros(5);
+pub(super) const MAX_PACE: Duration = Duration::from_micros(125);
+
+/// How often that time doubles at most, less once: no interrupt is held back for longer than 2 ms, nor, where waking takes 10 us, than 160 us.
+pub(super) const MAX_PACE_STEPS: u32 = 5;
+
+/// So many completions are told at once, however long they could be held back: 16 KiB of a ring, which may be 128.
+pub(super) const MAX_HELD: usize = 128;

@@ -10,12 +10,14 @@ mod inline;
 mod jobs;
 mod limits;
 mod outbox;
+mod pacer;
 mod poller;
 mod ports;
 mod resets;
 mod run;
 mod slots;
 mod wait;
+mod wake;
 
 use std::any::Any;
 use std::io;
@@ -52,7 +54,10 @@ pub(crate) fn start(
     match inline {
         Some(inline) => inline.add(worker),
         None => {
-            thread::Builder::new().name(name).stack_size(STACK).spawn(move || contain(worker))?;
+            thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+                wake::sleep_exactly();
+                contain(worker);
+            })?;
         }
     }
     Ok(())

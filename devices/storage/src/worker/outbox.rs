@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use vmbus_host::Channel;
 use vmbus_ring::{OutPacket, SpaceWait, WriteError};
 
+use super::limits::MAX_HELD;
 use crate::saved::SavedPacket;
 use crate::storvsp::Reply;
 
@@ -19,6 +20,8 @@ const POLL_INTERVAL: u16 = 1;
 pub(super) struct Outbox {
     packets: VecDeque<OutMessage>,
     poll: bool,
+    /// Packets in the ring that the guest has to be told of, and has not been.
+    untold: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,15 +71,31 @@ impl Outbox {
         self.poll.then_some(POLL_INTERVAL)
     }
 
-    /// Writes what there is room for, with one decision whether to signal; arranges to be told of room for the rest.
+    /// Packets that the guest has yet to be [told](Outbox::tell) of.
+    pub(super) fn untold(&self) -> usize {
+        self.untold
+    }
+
+    /// Tells the guest of what [`Outbox::deliver`] wrote, unless it has been told or has read all of it by itself.
+    pub(super) fn tell(&mut self, channel: &mut Channel) {
+        if std::mem::take(&mut self.untold) != 0 {
+            let ring = channel.outgoing.indices();
+            channel.signal_if(ring.read_index != ring.write_index);
+        }
+    }
+
+    /// Writes what there is room for, with one decision whether to signal; arranges to be told of room for the rest. With `hold` the guest is
+    /// told only when the ring is full; else [`Outbox::tell`] has to follow. Returns how many packets were written.
     ///
     /// # Errors
     /// The ring is broken.
-    pub(super) fn deliver(&mut self, channel: &mut Channel) -> Result<(), WriteError> {
+    pub(super) fn deliver(&mut self, channel: &mut Channel, hold: bool) -> Result<usize, WriteError> {
+        let mut written = 0;
         self.poll = false;
         while !self.packets.is_empty() {
             let mut batch = channel.outgoing.batch()?;
             let mut full = None;
+            let before = written;
             while let Some(message) = self.packets.front() {
                 let payload = [message.reply.bytes()];
                 let packet = match message.answers {
@@ -84,7 +103,7 @@ impl Outbox {
                     None => OutPacket::in_band(0, &payload),
                 };
                 match batch.write(&packet) {
-                    Ok(()) => {}
+                    Ok(()) => written += 1,
                     Err(WriteError::Full { needed }) => {
                         full = Some(needed);
                         break;
@@ -93,21 +112,25 @@ impl Outbox {
                 }
                 self.packets.pop_front();
             }
-            let signal = batch.commit();
-            channel.signal_if(signal);
+            if batch.commit() || self.untold != 0 {
+                self.untold += written - before;
+            }
+            if !hold || full.is_some() || self.untold >= MAX_HELD {
+                self.tell(channel);
+            }
             let Some(needed) = full else { break };
             match channel.outgoing.wait_for_space(needed)? {
                 SpaceWait::Ready => {}
-                SpaceWait::Signalled => return Ok(()),
+                SpaceWait::Signalled => return Ok(written),
                 SpaceWait::Poll => {
                     self.poll = true;
-                    return Ok(());
+                    return Ok(written);
                 }
             }
         }
         if channel.outgoing.is_waiting() {
             channel.outgoing.space_came();
         }
-        Ok(())
+        Ok(written)
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
@@ -12,6 +13,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::engine::{BadPacket, Engine};
 use super::limits::{BATCH_BYTES, BATCH_PACKETS, MAX_DRAIN};
+use super::pacer::Pacer;
 use super::poller::Poller;
 use super::slots::Slots;
 use super::wait;
@@ -25,6 +27,9 @@ pub(super) struct Worker {
     kick: Arc<EventFd>,
     polls: Vec<libc::pollfd>,
     poller: Poller,
+    pacer: Pacer,
+    /// A moment has passed since the guest should have been told of completions.
+    held_back: bool,
     presence: Presence,
     channel: Channel,
 }
@@ -61,6 +66,7 @@ impl Worker {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         controller.register(&kick);
         let poller = Poller::new(controller.poll_limit());
+        let pacer = Pacer::new(controller.holds_back());
         let slots = Slots::new(channel.ram().clone());
         let mut presence = Presence::new(Arc::clone(&controller), channel.subchannel());
         let mut engine = Engine::new(controller, session, slots);
@@ -69,7 +75,8 @@ impl Worker {
             // It may be written down again before it has done anything.
             engine.parked().into_iter().for_each(|parked| presence.park(parked));
         }
-        Ok(Self { engine, kick, polls: Vec::with_capacity(2 + MAX_LUNS), poller, presence, channel })
+        let polls = Vec::with_capacity(2 + MAX_LUNS);
+        Ok(Self { engine, kick, polls, poller, pacer, held_back: false, presence, channel })
     }
 
     pub(super) fn relid(&self) -> u32 {
@@ -86,7 +93,9 @@ impl Worker {
     /// The guest broke it.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
         while self.serve()? {
+            let asleep = Instant::now();
             self.sleep();
+            self.pacer.slept(asleep.elapsed());
             self.poller.woke();
         }
         self.drain();
@@ -109,7 +118,8 @@ impl Worker {
             self.wait_for_queues(left);
             self.engine.finish();
         }
-        let _ = self.engine.outbox.deliver(&mut self.channel);
+        let _ = self.engine.outbox.deliver(&mut self.channel, false);
+        self.engine.outbox.tell(&mut self.channel);
     }
 
     /// Does all that there is to do now, and what comes soon after. False when the channel closes.
@@ -131,7 +141,7 @@ impl Worker {
     fn work(&mut self) -> Result<bool, Fault> {
         while !self.channel.is_closing() {
             self.channel.incoming.mask();
-            while self.turn()? == Turn::More || self.look_on()? {
+            while self.turn()? == Turn::More || self.hold_back() || self.look_on()? {
                 if self.channel.is_closing() {
                     return Ok(false);
                 }
@@ -155,6 +165,23 @@ impl Worker {
             }
         }
         Ok(false)
+    }
+
+    /// Before the guest is told of completions, waits a moment for more of them, if that has paid lately. The ring stays masked, so that the
+    /// guest need not ring for the requests that it sends meanwhile. True when a moment has passed.
+    fn hold_back(&mut self) -> bool {
+        match self.pacer.hold() {
+            _ if self.engine.outbox.untold() == 0 => {}
+            Some(time) if !self.held_back => {
+                self.held_back = true;
+                self.engine.controller().hold_back();
+                thread::sleep(time);
+                return true;
+            }
+            _ => self.engine.outbox.tell(&mut self.channel),
+        }
+        self.held_back = false;
+        false
     }
 
     /// It belongs to `controller`.
@@ -191,7 +218,9 @@ impl Worker {
         self.engine.submit();
         let finished = self.engine.finish();
         if !self.engine.outbox.is_empty() || self.channel.outgoing.is_waiting() {
-            self.engine.outbox.deliver(&mut self.channel)?;
+            let hold = self.pacer.hold().is_some();
+            let written = self.engine.outbox.deliver(&mut self.channel, hold)?;
+            self.pacer.delivered(written, self.engine.slots.count());
         }
         if let Some(total) = self.engine.take_subchannels() {
             self.channel.offer_subchannels(total);
