@@ -88,9 +88,14 @@ impl QemuGuest {
         self.child.id()
     }
 
-    /// The end of what the guest's console and QEMU itself said.
-    pub fn said(&self) -> String {
-        ["console", "stderr"].map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL)).concat()
+    /// The end of what the guest's console and QEMU itself said, and how QEMU ended if it has.
+    pub fn said(&mut self) -> String {
+        let said =
+            ["console", "stderr"].map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL)).concat();
+        match self.child.try_wait() {
+            Ok(Some(status)) => format!("{said}\nQEMU has ended: {status}"),
+            _ => said,
+        }
     }
 
     /// Presses the machine's power button.

@@ -40,28 +40,68 @@ pub(crate) fn run<T: DeserializeOwned>(
     guest: &GuestImage,
     program: &Path,
 ) -> Result<T, String> {
+    run_until_done(name, words, guest, program, 0)
+}
+
+/// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when it or its host is lost, it starts anew in
+/// another host, up to `losses` times, and goes on with [what it left][left].
+///
+/// # Errors
+/// As [`run`], of the last try.
+pub(crate) fn run_until_done<T: DeserializeOwned>(
+    name: &str,
+    words: &[String],
+    guest: &GuestImage,
+    program: &Path,
+    losses: u32,
+) -> Result<T, String> {
     let options = HostOptions::default();
     std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
-    let findings = options.results.join(name);
     // What an earlier run left must not be taken for this one's.
-    let _ = std::fs::remove_file(&findings);
+    let _ = std::fs::remove_file(options.results.join(name));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
     command.push(own.display().to_string());
     command.extend_from_slice(words);
     command.push("--inside".to_owned());
     command.extend([&guest.kernel, &guest.initrd].map(|file| file.display().to_string()));
-    let status = host::run(&command, &options).map_err(|error| error.to_string())?;
-    if status != 0 {
-        return Err(format!("the guest's part ended with status {status}"));
+    let mut lost = 0;
+    loop {
+        let error = match host::run(&command, &options) {
+            Ok(0) => break,
+            Ok(status) => format!("the guest's part ended with status {status}"),
+            Err(error) => error.to_string(),
+        };
+        if lost == losses {
+            return Err(error);
+        }
+        lost += 1;
+        eprintln!("  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})");
     }
-    let text = std::fs::read(&findings).map_err(|error| format!("{}: {error}", findings.display()))?;
-    serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", findings.display()))
+    left(name)?.ok_or_else(|| format!("the guest's part left nothing under {name}"))
 }
 
-/// The inner half's way to leave what it found under `name`.
+/// The inner half's way to leave what it found under `name`, in place of what it left before.
 pub(crate) fn leave(name: &str, findings: &impl Serialize) -> Result<(), String> {
-    let results = std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from);
+    let file = results().join(name);
     let text = serde_json::to_vec(findings).map_err(|error| error.to_string())?;
-    std::fs::write(results.join(name), text).map_err(|error| error.to_string())
+    // At once or not at all: a host may be lost at any time.
+    let new = file.with_extension("new");
+    let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &file));
+    written.map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// What the inner half has left under `name`, `None` if nothing.
+pub(crate) fn left<T: DeserializeOwned>(name: &str) -> Result<Option<T>, String> {
+    let file = results().join(name);
+    let text = match std::fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("{}: {error}", file.display())),
+    };
+    serde_json::from_slice(&text).map(Some).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn results() -> PathBuf {
+    std::env::var_os(RESULTS).map_or_else(|| HostOptions::default().results, PathBuf::from)
 }

@@ -18,9 +18,9 @@ pub(super) struct Case {
 
 /// Requests of a whole run by kind, and by how much `--quick` does less.
 const RANDOM_ALONE: u32 = 1200;
-const RANDOM_DEEP: u32 = 4000;
-const SEQUENTIAL_128K: u32 = 600;
-const SEQUENTIAL_1M: u32 = 192;
+const RANDOM_DEEP: u32 = 8000;
+const SEQUENTIAL_128K: u32 = 1000;
+const SEQUENTIAL_1M: u32 = 128;
 const QUICK: u32 = 4;
 
 /// Requests in flight of the sequential loads.
@@ -70,6 +70,7 @@ impl Case {
 
 #[cfg(test)]
 mod tests {
+    use super::super::medium::IMAGE_BYTES;
     use super::*;
 
     #[test]
@@ -80,6 +81,13 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 10);
+    }
+
+    #[test]
+    fn test_sequential_cases_end_before_their_image_does() {
+        for case in Case::all(false).iter().filter(|case| !case.pattern.starts_with("rand")) {
+            assert!(u64::from(case.block) * u64::from(case.requests) <= IMAGE_BYTES, "{case:?}");
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
 /// Where KVM shows its counters: a folder `PID-FD` for each machine, with a file for each counter (sums over the vCPUs).
 const KVM: &str = "/sys/kernel/debug/kvm";
 
 /// Counters since the machine's start.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cost {
     /// Processor time of the threads that run vCPUs, the guest's own included, in seconds.
     pub(super) vcpu_seconds: f64,

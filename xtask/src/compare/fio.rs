@@ -3,6 +3,8 @@
 //! A start of fio costs more than many requests do, so one fio does all loads of a machine. Before each load and after the last is a gate,
 //! where fio says that it is there and waits: counters can be read right before and right after a load, and two machines can take turns.
 
+use serde::{Deserialize, Serialize};
+
 use super::cases::Case;
 
 /// The job file and the gates' script, in the guest's memory, not on the disk that is measured.
@@ -67,7 +69,7 @@ fn load(case: &Case, disk: &str) -> String {
 }
 
 /// What fio saw.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
     /// Requests finished.
     pub(super) requests: f64,

@@ -5,6 +5,8 @@ mod cost;
 mod fio;
 mod medium;
 mod plot;
+mod progress;
+mod round;
 mod rows;
 mod side;
 mod storage;

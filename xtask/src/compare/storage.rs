@@ -4,28 +4,33 @@
 //! several rounds is taken. Times in an emulated host say little alone, and are good for comparing; counts are exact.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
+use integration_tests::host::is_emulated;
 use integration_tests::program;
 
 use super::cases::Case;
-use super::cost::{self, Cost};
-use super::fio::{self, Measured};
+use super::cost;
 use super::medium::Medium;
 use super::plot;
+use super::progress::Progress;
+use super::round::{Round, Run};
 use super::rows::{self, Better, Row};
 use super::side::Side;
 use crate::inner::{self, Inside};
 
-/// What the inner half leaves.
-const ROWS: &str = "compare-storage.json";
+/// What the inner half leaves: the rounds that are done.
+const FINDINGS: &str = "compare-storage.json";
 
 /// How often each case is measured on each machine.
-const ROUNDS: usize = 3;
+const ROUNDS: u32 = 3;
 
 /// Machines are compared with so many vCPUs.
 const CPUS: [u32; 2] = [1, 2];
+
+/// How many rounds may be lost with their host before we give up. In an emulated host either machine's guest is lost now and then (it resets
+/// or falls silent): emulated processors race when a kernel patches its own text, the guest's kernel as well as the host's.
+const LOSSES: u32 = 8;
 
 /// What to compare and where to leave it.
 #[derive(Debug, clap::Args)]
@@ -57,11 +62,11 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     }
     match arguments.inside.guest() {
         Some(guest) => inside(&guest, &cases),
-        None => outside(arguments),
+        None => outside(arguments, &cases),
     }
 }
 
-fn outside(arguments: &Arguments) -> Result<(), String> {
+fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     // Numbers are of the program as people run it.
     let program = program::build_release()?;
     let guest = GuestBuilder::stock(StockKernel::ALL[0])
@@ -73,7 +78,8 @@ fn outside(arguments: &Arguments) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let mut words = ["compare", "storage", "--only", &arguments.only].map(str::to_owned).to_vec();
     words.extend(arguments.quick.then(|| "--quick".to_owned()));
-    let rows: Vec<Row> = inner::run(ROWS, &words, &guest, &program)?;
+    let rounds: Vec<Round> = inner::run_until_done(FINDINGS, &words, &guest, &program, LOSSES)?;
+    let rows = rows_of(cases, &rounds);
     rows::print(&rows);
     let Some(file) = &arguments.json else { return Ok(()) };
     rows::write(&rows, file)?;
@@ -82,116 +88,48 @@ fn outside(arguments: &Arguments) -> Result<(), String> {
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
+/// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever becomes of this host, they are kept.
 fn inside(guest: &GuestImage, cases: &[Case]) -> Result<(), String> {
     cost::prepare()?;
+    if is_emulated() {
+        allow_large_pages()?;
+    }
     let medium = Medium::new()?;
-    let mut progress = Progress::new(cases.len() * CPUS.len() * ROUNDS * 2);
+    let mut rounds: Vec<Round> = inner::left(FINDINGS)?.unwrap_or_default();
+    let per_round = cases.len() * 2;
+    let wanted = CPUS.into_iter().flat_map(|cpus| (0..ROUNDS).map(move |number| (cpus, number)));
+    let missing: Vec<(u32, u32)> =
+        wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
+    let mut progress = Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
     progress.say(&format!("images: {}", medium.what));
-    let mut rows = Vec::new();
-    for cpus in CPUS {
-        progress.say(&format!("booting both machines, {cpus} vCPUs each"));
+    for (cpus, number) in missing {
+        progress.say(&format!("round {} of {ROUNDS}: booting both machines, {cpus} vCPUs each", number + 1));
         let sides = [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
-        for (case, [ours, peer]) in cases.iter().zip(take_turns(sides, cases, &mut progress)?) {
-            rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), &ours, &peer));
-        }
-        // What there is so far is kept, whatever comes.
-        inner::leave(ROWS, &rows)?;
+        rounds.push(Round::measure((cpus, number), sides, cases, &mut progress)?);
+        inner::leave(FINDINGS, &rounds)?;
     }
     Ok(())
 }
 
-/// Measures all cases on both machines, and powers them off. Gives back the rounds of both, case by case.
-fn take_turns(
-    mut sides: [Side; 2],
-    cases: &[Case],
-    progress: &mut Progress,
-) -> Result<Vec<[Vec<Run>; 2]>, String> {
-    let nearly_nothing = [1, 1, 1, 4, 4, 4].map(Case::nearly_nothing);
-    let rounds = (0..ROUNDS).flat_map(|_| cases);
-    let all: Vec<&Case> = nearly_nothing.iter().chain(rounds).collect();
-    for side in &mut sides {
-        let scheduler = side.scheduler()?;
-        progress.say(&format!("{}: {}'s scheduler is {scheduler}; starting fio", side.name, side.disk));
-        side.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
-        side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
-        go_on(side, &fio::START, fio::AT_GATE)?;
-    }
-    let mut loads = [Vec::new(), Vec::new()];
-    for (index, case) in all.iter().enumerate() {
-        for which in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
-            let load = Load::measure(&mut sides[which])?;
-            if index >= nearly_nothing.len() {
-                progress.count(&sides[which], case, &load);
-            }
-            loads[which].push(load);
+/// Lets memory files have large pages when they are asked to, as `synthvm doctor` advises; the memory of QEMU's guest has them anyway.
+fn allow_large_pages() -> Result<(), String> {
+    let file = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    std::fs::write(file, "advise").map_err(|error| format!("{file}: {error}"))
+}
+
+/// All numbers, by vCPUs and case.
+fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for cpus in CPUS {
+        let of_machine = || rounds.iter().filter(|round| round.key().0 == cpus);
+        for (index, case) in cases.iter().enumerate() {
+            let runs = |side: usize| -> Vec<Run> {
+                of_machine().filter_map(|round| Some(*round.runs.get(index)?.get(side)?)).collect()
+            };
+            rows.extend(compare(&format!("{}_{cpus}vcpu", case.name()), &runs(0), &runs(1)));
         }
     }
-    let mut found: Vec<[Vec<Run>; 2]> = cases.iter().map(|_| Default::default()).collect();
-    for (which, (mut side, loads)) in sides.into_iter().zip(loads).enumerate() {
-        go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
-        side.run(&fio::GATHER)?;
-        let idle = |jobs: u32| {
-            let alike = nearly_nothing.iter().zip(&loads).filter(|(case, _)| case.jobs == jobs);
-            alike.map(|(_, load)| *load).reduce(|a, b| a.with(b, f64::min)).unwrap_or_default()
-        };
-        let (one, four) = (idle(1), idle(4));
-        for (index, (case, load)) in all.iter().zip(&loads).enumerate().skip(nearly_nothing.len()) {
-            let line = side.run(&fio::show(index).each_ref().map(String::as_str))?;
-            let measured = Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
-            let idle = if case.jobs == 1 { one } else { four };
-            let load = load.with(idle, |own, idle| (own - idle).max(0.0));
-            found[(index - nearly_nothing.len()) % cases.len()][which].push(Run { measured, load });
-        }
-        side.power_off()?;
-    }
-    Ok(found)
-}
-
-/// Runs a step of fio's, which must bring it to a place.
-fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
-    let said = side.run(step)?;
-    if said.trim() == place {
-        return Ok(());
-    }
-    let why = side.run(&fio::EXPLAIN).unwrap_or_default();
-    Err(format!("{}: fio came to {:?}, not to {place:?}: {why}", side.name, said.trim()))
-}
-
-/// What one machine spent from gate to gate.
-#[derive(Debug, Clone, Copy, Default)]
-struct Load {
-    cost: Cost,
-    interrupts: f64,
-    /// By our own clock, what is around the load included.
-    seconds: f64,
-}
-
-impl Load {
-    fn measure(side: &mut Side) -> Result<Load, String> {
-        let interrupts = side.interrupts()?;
-        let before = side.cost()?;
-        let start = Instant::now();
-        go_on(side, &fio::THROUGH, fio::AT_GATE)?;
-        let seconds = start.elapsed().as_secs_f64();
-        let cost = side.cost()?.with(before, |after, before| after - before);
-        Ok(Load { cost, interrupts: side.interrupts()? - interrupts, seconds })
-    }
-
-    fn with(self, other: Load, of: impl Fn(f64, f64) -> f64) -> Load {
-        Load {
-            interrupts: of(self.interrupts, other.interrupts),
-            seconds: of(self.seconds, other.seconds),
-            cost: self.cost.with(other.cost, of),
-        }
-    }
-}
-
-/// One round of a case on one machine.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    measured: Measured,
-    /// Less what the way from gate to gate costs without a load to speak of.
-    load: Load,
+    rows
 }
 
 /// The middle of the rounds.
@@ -230,32 +168,10 @@ fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
     ]
 }
 
-/// Says how far it is.
-struct Progress {
-    start: Instant,
-    done: usize,
-    all: usize,
-}
-
-impl Progress {
-    fn new(all: usize) -> Progress {
-        Progress { start: Instant::now(), done: 0, all }
-    }
-
-    fn say(&self, what: &str) {
-        let seconds = self.start.elapsed().as_secs();
-        eprintln!("  .. {:>3}/{} {}:{:02}  {what}", self.done, self.all, seconds / 60, seconds % 60);
-    }
-
-    fn count(&mut self, side: &Side, case: &Case, load: &Load) {
-        self.done += 1;
-        let (name, seconds) = (case.name(), load.seconds);
-        self.say(&format!("{:7}  {name:20}  {} requests in {seconds:.1} s", side.name, case.requests));
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::fio::Measured;
+    use super::super::round::Load;
     use super::*;
 
     fn run(p99_us: f64) -> Run {

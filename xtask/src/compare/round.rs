@@ -1,0 +1,133 @@
+//! One round: both machines from their boot to their end, each case once on each, in turns.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::cases::Case;
+use super::cost::Cost;
+use super::fio::{self, Measured};
+use super::progress::Progress;
+use super::side::Side;
+
+/// Jobs of the loads that do nearly nothing, the first of a round. The least of those that are alike is taken for the way itself.
+const NEARLY_NOTHING: [u32; 4] = [1, 1, 4, 4];
+
+/// What both machines did in a round.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Round {
+    cpus: u32,
+    number: u32,
+    /// By case, in the order in which they were given: SynthVM's and the peer's.
+    pub(super) runs: Vec<[Run; 2]>,
+}
+
+/// A case on one machine.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Run {
+    pub(super) measured: Measured,
+    /// Less what the way from gate to gate costs without a load to speak of.
+    pub(super) load: Load,
+}
+
+/// What one machine spent from gate to gate.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Load {
+    pub(super) cost: Cost,
+    pub(super) interrupts: f64,
+    /// By our own clock, what is around the load included.
+    seconds: f64,
+}
+
+impl Round {
+    /// vCPUs of each machine, and the round's number from 0.
+    pub(super) fn key(&self) -> (u32, u32) {
+        (self.cpus, self.number)
+    }
+
+    /// Measures all cases on both machines, and powers them off.
+    ///
+    /// # Errors
+    /// In words: a guest was lost, or fio did not do what it should.
+    pub(super) fn measure(
+        (cpus, number): (u32, u32),
+        mut sides: [Side; 2],
+        cases: &[Case],
+        progress: &mut Progress,
+    ) -> Result<Round, String> {
+        let nearly_nothing = NEARLY_NOTHING.map(Case::nearly_nothing);
+        let all: Vec<&Case> = nearly_nothing.iter().chain(cases).collect();
+        for side in &mut sides {
+            let (scheduler, clock) = (side.scheduler()?, side.clock()?);
+            progress.say(&format!("{}: scheduler of {} {scheduler}, clock {clock}", side.name, side.disk));
+            side.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
+            side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
+            go_on(side, &fio::START, fio::AT_GATE)?;
+        }
+        let mut loads = [Vec::new(), Vec::new()];
+        for (index, case) in (number as usize..).zip(&all) {
+            for which in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
+                let load = Load::measure(&mut sides[which])?;
+                if loads[which].len() >= nearly_nothing.len() {
+                    progress.count(sides[which].name, case, load.seconds);
+                }
+                loads[which].push(load);
+            }
+        }
+        let [ours, peer] = sides;
+        let [our_loads, peer_loads] = loads;
+        let (ours, peer) = (finish(ours, &all, &our_loads)?, finish(peer, &all, &peer_loads)?);
+        let runs = ours.into_iter().zip(peer).map(|(ours, peer)| [ours, peer]).collect();
+        Ok(Round { cpus, number, runs })
+    }
+}
+
+/// Gets what fio has measured, less what is not the loads', and powers the guest off.
+fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, String> {
+    go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
+    side.run(&fio::GATHER)?;
+    let way = |jobs: u32| {
+        let alike = NEARLY_NOTHING.iter().zip(loads).filter(|(of, _)| **of == jobs);
+        alike.map(|(_, load)| *load).reduce(|a, b| a.with(b, f64::min)).unwrap_or_default()
+    };
+    let (one, four) = (way(1), way(4));
+    let mut runs = Vec::new();
+    for (index, (case, load)) in all.iter().zip(loads).enumerate().skip(NEARLY_NOTHING.len()) {
+        let line = side.run(&fio::show(index).each_ref().map(String::as_str))?;
+        let measured = Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
+        let way = if case.jobs == 1 { one } else { four };
+        runs.push(Run { measured, load: load.with(way, |own, way| (own - way).max(0.0)) });
+    }
+    side.power_off()?;
+    Ok(runs)
+}
+
+/// Runs a step of fio's, which must bring it to a place.
+fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
+    let said = side.run(step)?;
+    if said.trim() == place {
+        return Ok(());
+    }
+    let why = side.run(&fio::EXPLAIN).unwrap_or_default();
+    Err(format!("{}: fio came to {:?}, not to {place:?}: {why}", side.name, said.trim()))
+}
+
+impl Load {
+    fn measure(side: &mut Side) -> Result<Load, String> {
+        let interrupts = side.interrupts()?;
+        let before = side.cost()?;
+        let start = Instant::now();
+        go_on(side, &fio::THROUGH, fio::AT_GATE)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let cost = side.cost()?.with(before, |after, before| after - before);
+        Ok(Load { cost, interrupts: side.interrupts()? - interrupts, seconds })
+    }
+
+    fn with(self, other: Load, of: impl Fn(f64, f64) -> f64) -> Load {
+        Load {
+            interrupts: of(self.interrupts, other.interrupts),
+            seconds: of(self.seconds, other.seconds),
+            cost: self.cost.with(other.cost, of),
+        }
+    }
+}
