@@ -14,8 +14,8 @@ use super::cost::Cost;
 /// Guest RAM of both, in MiB. The initial RAM disk with fio and all that it links to takes 200.
 const MEMORY_MIB: u32 = 1024;
 
-/// How long one fio may run.
-const RUN_LIMIT_S: u64 = 150;
+/// How long one load may take: some 10 s at most in an emulated host. One that takes longer has lost its guest.
+const RUN_LIMIT_S: u64 = 40;
 
 /// The peer's processor: the host's, with KVM's clock and its way to end interrupts without an exit. Without that clock its guest would read
 /// the time from a timer that QEMU emulates, with an exit for each look. The features that are off have to do with sleep, and do not speed up
