@@ -40,11 +40,14 @@ pub(crate) fn run<T: DeserializeOwned>(
     guest: &GuestImage,
     program: &Path,
 ) -> Result<T, String> {
+    // What an earlier run left must not be taken for this one's.
+    forget(name)?;
     run_until_done(name, words, guest, program, 0)
 }
 
 /// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when it or its host is lost, it starts anew in
-/// another host, up to `losses` times, and goes on with [what it left][left].
+/// another host, up to `losses` times, and goes on with [what it left][left]. It does so with what an earlier command left, too: see
+/// [`forget`].
 ///
 /// # Errors
 /// As [`run`], of the last try.
@@ -57,8 +60,6 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
 ) -> Result<T, String> {
     let options = HostOptions::default();
     std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
-    // What an earlier run left must not be taken for this one's.
-    let _ = std::fs::remove_file(options.results.join(name));
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
     command.push(own.display().to_string());
@@ -79,6 +80,17 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
         eprintln!("  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})");
     }
     left(name)?.ok_or_else(|| format!("the guest's part left nothing under {name}"))
+}
+
+/// Drops what an earlier command left under `name`.
+pub(crate) fn forget(name: &str) -> Result<(), String> {
+    let file = results().join(name);
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("{}: {error}", file.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The inner half's way to leave what it found under `name`, in place of what it left before.

@@ -23,7 +23,7 @@ fn unload_all() -> impl Iterator<Item = Action> {
 fn reload(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let disk = dir.image("disk.img", 4 * MIB, 1)?;
-    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
+    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk).argument("--disk-channels", "2"))?;
     vm.disks(1)?;
     let first = vm.inspect()?;
 

@@ -21,7 +21,13 @@ fn online(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let busy = dir.empty_image("busy.img", 24 * MIB)?;
     let guest = storage_guest(kernel).build()?;
-    let mut vm = boot(&VmOptions::new(&guest).cpus(2).memory("1G").disk_with(&busy, "id=busy"))?;
+    let mut vm = boot(
+        &VmOptions::new(&guest)
+            .cpus(2)
+            .memory("1G")
+            .argument("--disk-channels", "2")
+            .disk_with(&busy, "id=busy"),
+    )?;
     vm.disks(1)?;
     // Writes and verifies on the first disk all the while.
     let load = "fio --name=load --filename=/dev/sda --size=24m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=8 --direct=1 \

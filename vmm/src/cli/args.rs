@@ -92,6 +92,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "MICROSECONDS", help_heading = "Disks", allow_negative_numbers = true)]
     disk_poll: Option<String>,
 
+    /// Channels of each disk controller, 1 to 64 [default: one for every four vCPUs]
+    #[arg(long, value_name = "COUNT", help_heading = "Disks", allow_negative_numbers = true)]
+    disk_channels: Option<String>,
+
     /// Hold back the interrupt for finished disk requests a moment while many are in flight and that pays, on or off [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Disks")]
     disk_hold: Option<String>,
@@ -145,6 +149,7 @@ impl RunArgs {
             ("cpus", &self.cpus),
             ("disk-poll", &self.disk_poll),
             ("disk-hold", &self.disk_hold),
+            ("disk-channels", &self.disk_channels),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
             ("control", &self.control),

@@ -106,6 +106,10 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let poll_limit = Duration::from_micros(config.disk_poll.into());
     let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit).with_hold_back(config.disk_hold);
+    let disks = match config.disk_channels {
+        Some(channels) => disks.with_channels(channels),
+        None => disks,
+    };
     for disk in &config.disks {
         disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), Exit::Input, &error))?;
     }

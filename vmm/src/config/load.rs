@@ -26,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "dvd",
     "disk-poll",
     "disk-hold",
+    "disk-channels",
     "serial",
     "serial2",
     "control",

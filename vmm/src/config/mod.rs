@@ -89,6 +89,9 @@ pub struct VmConfig {
     /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0: it never does.
     #[serde(default = "default_disk_poll", deserialize_with = "disk_poll")]
     pub disk_poll: u32,
+    /// Channels of each disk controller, a host thread each; none named: one for every four vCPUs.
+    #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
+    pub disk_channels: Option<u8>,
     /// Disk controllers may hold back the interrupt that tells of finished requests for a moment, while many are in flight and that pays.
     #[serde(default = "on")]
     pub disk_hold: bool,
@@ -150,6 +153,10 @@ fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
 
 fn disk_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     bounded(deserializer, "the time to look for more, in microseconds,", 0..=MAX_DISK_POLL_MICROSECONDS)
+}
+
+fn disk_channels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    bounded(deserializer, "a disk controller's number of channels", 1..=MAX_CPUS).map(Some)
 }
 
 fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

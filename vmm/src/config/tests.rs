@@ -38,6 +38,7 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
     );
     assert_eq!(config.disk_poll, 50);
     assert!(config.disk_hold);
+    assert_eq!(config.disk_channels, None);
     assert_eq!((config.stop_timeout, config.kvm), (30, PathBuf::from("/dev/kvm")));
     assert_eq!(config.hyperv.preset, HypervPreset::Linux);
     assert!(
@@ -68,6 +69,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         irqchip = "split"
         disk-poll = 0
         disk-hold = false
+        disk-channels = 3
         on-reset = "exit"
         on-panic = "continue"
         stop-timeout = 5
@@ -98,6 +100,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("irqchip", "split"),
         ("disk-poll", "0"),
         ("disk-hold", "off"),
+        ("disk-channels", "3"),
         ("on-reset", "exit"),
         ("on-panic", "continue"),
         ("stop-timeout", "5"),
@@ -260,6 +263,8 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("stop-timeout", "86401", &["0 to 86400"]),
         ("disk-poll", "51", &["--disk-poll 51", "in microseconds, is 0 to 50"]),
         ("disk-poll", "50us", &["--disk-poll 50us", "a whole number"]),
+        ("disk-channels", "0", &["--disk-channels 0", "is 1 to 64, not 0"]),
+        ("disk-channels", "65", &["--disk-channels 65", "is 1 to 64"]),
         ("disk-hold", "2ms", &["--disk-hold 2ms", "on"]),
         ("control", "", &["--control", "empty"]),
     ];

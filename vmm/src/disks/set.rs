@@ -75,12 +75,17 @@ enum Held {
     Dvd,
 }
 
+/// vCPUs that share a channel of a controller, unless the user says otherwise. One worker serves more requests than so many guests' processors
+/// send; more workers take processors from them, and Linux sends a request through a channel that interrupts another vCPU than the one that
+/// waits where it has the choice. Linux itself reckons with as many (`storvsc_vcpus_per_sub_channel`).
+const VCPUS_PER_CHANNEL: u8 = 4;
+
 impl DiskSet {
-    /// No disks, for a machine of so many vCPUs: that many channels has each controller at most.
+    /// No disks, for a machine of so many vCPUs; each controller has a channel for every [`VCPUS_PER_CHANNEL`] of them.
     pub fn new(cpus: u8) -> Self {
         let ControllerOptions { poll_limit, hold_back, .. } = ControllerOptions::default();
         DiskSet {
-            subchannels: u16::from(cpus).saturating_sub(1),
+            subchannels: u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL),
             poll_limit,
             hold_back,
             changing: Mutex::default(),
@@ -92,6 +97,17 @@ impl DiskSet {
     #[must_use]
     pub fn with_poll_limit(self, poll_limit: Duration) -> Self {
         DiskSet { poll_limit, ..self }
+    }
+
+    /// Channels that each controller offers beside its first.
+    pub fn subchannels(&self) -> u16 {
+        self.subchannels
+    }
+
+    /// The same with controllers of so many channels each, 1 or more.
+    #[must_use]
+    pub fn with_channels(self, channels: u8) -> Self {
+        DiskSet { subchannels: u16::from(channels).saturating_sub(1), ..self }
     }
 
     /// The same with controllers that may hold back interrupts, or never do.

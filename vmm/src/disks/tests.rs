@@ -177,6 +177,14 @@ fn test_drive_that_cannot_be_added_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn test_channels_are_one_for_every_four_vcpus_or_as_many_as_are_asked_for() {
+    let subchannels = |cpus| DiskSet::new(cpus).subchannels();
+    assert_eq!([1, 2, 4, 5, 8, 9, 64].map(subchannels), [0, 0, 0, 1, 1, 2, 15]);
+    assert_eq!(DiskSet::new(2).with_channels(64).subchannels(), 63);
+    assert_eq!(DiskSet::new(9).with_channels(1).subchannels(), 0);
+}
+
+#[test]
 fn test_longest_time_to_look_for_more_is_what_controllers_take() {
     let longest = Duration::from_micros(MAX_DISK_POLL_MICROSECONDS.into());
     assert_eq!(ControllerOptions::default().poll_limit, longest);

@@ -45,6 +45,9 @@ pub(super) struct Arguments {
     /// Only cases whose names contain this, such as `randread_4k`.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
+    /// Go on with the rounds that an interrupted comparison of the same cases left, instead of doing all anew.
+    #[arg(long)]
+    resume: bool,
     #[command(flatten)]
     inside: Inside,
 }
@@ -78,6 +81,9 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
         .map_err(|error| error.to_string())?;
     let mut words = ["compare", "storage", "--only", &arguments.only].map(str::to_owned).to_vec();
     words.extend(arguments.quick.then(|| "--quick".to_owned()));
+    if !arguments.resume {
+        inner::forget(FINDINGS)?;
+    }
     let rounds: Vec<Round> = inner::run_until_done(FINDINGS, &words, &guest, &program, LOSSES)?;
     let rows = rows_of(cases, &rounds);
     rows::print(&rows);
