@@ -22,9 +22,6 @@ use crate::inner::{self, Inside};
 /// What the inner half leaves: the rounds that are done.
 const FINDINGS: &str = "compare-storage.json";
 
-/// How often each case is measured on each machine.
-const ROUNDS: u32 = 3;
-
 /// Machines are compared with so many vCPUs.
 const CPUS: [u32; 2] = [1, 2];
 
@@ -45,6 +42,9 @@ pub(super) struct Arguments {
     /// Only cases whose names contain this, such as `randread_4k`.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
+    /// How often each case is measured on each machine; the middle counts.
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
     /// Go on with the rounds that an interrupted comparison of the same cases left, instead of doing all anew.
     #[arg(long)]
     resume: bool,
@@ -64,7 +64,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
         ));
     }
     match arguments.inside.guest() {
-        Some(guest) => inside(&guest, &cases),
+        Some(guest) => inside(&guest, &cases, arguments.rounds),
         None => outside(arguments, &cases),
     }
 }
@@ -79,7 +79,9 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
         .package("fio", &["usr/bin/fio"])
         .build()
         .map_err(|error| error.to_string())?;
-    let mut words = ["compare", "storage", "--only", &arguments.only].map(str::to_owned).to_vec();
+    let rounds = arguments.rounds.to_string();
+    let words = ["compare", "storage", "--only", &arguments.only, "--rounds", &rounds];
+    let mut words = words.map(str::to_owned).to_vec();
     words.extend(arguments.quick.then(|| "--quick".to_owned()));
     if !arguments.resume {
         inner::forget(FINDINGS)?;
@@ -95,7 +97,7 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
 }
 
 /// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever becomes of this host, they are kept.
-fn inside(guest: &GuestImage, cases: &[Case]) -> Result<(), String> {
+fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
     cost::prepare()?;
     if is_emulated() {
         allow_large_pages()?;
@@ -103,13 +105,14 @@ fn inside(guest: &GuestImage, cases: &[Case]) -> Result<(), String> {
     let medium = Medium::new()?;
     let mut rounds: Vec<Round> = inner::left(FINDINGS)?.unwrap_or_default();
     let per_round = cases.len() * 2;
-    let wanted = CPUS.into_iter().flat_map(|cpus| (0..ROUNDS).map(move |number| (cpus, number)));
+    // Each kind of machine in each round, so that what there is so far is of all.
+    let wanted = (0..count).flat_map(|number| CPUS.map(|cpus| (cpus, number)));
     let missing: Vec<(u32, u32)> =
         wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
     let mut progress = Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
     progress.say(&format!("images: {}", medium.what));
     for (cpus, number) in missing {
-        progress.say(&format!("round {} of {ROUNDS}: booting both machines, {cpus} vCPUs each", number + 1));
+        progress.say(&format!("round {} of {count}: booting both machines, {cpus} vCPUs each", number + 1));
         let sides = [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
         rounds.push(Round::measure((cpus, number), sides, cases, &mut progress)?);
         inner::leave(FINDINGS, &rounds)?;
