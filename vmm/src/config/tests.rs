@@ -135,8 +135,14 @@ fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
 
 #[test]
 fn test_print_shows_every_key_of_the_file() {
-    let options =
-        [("initrd", "i"), ("control", "c"), ("disk", "d"), ("dvd", "lun=9"), ("test-device", "echo")];
+    let options = [
+        ("initrd", "i"),
+        ("control", "c"),
+        ("disk", "d"),
+        ("dvd", "lun=9"),
+        ("disk-channels", "2"),
+        ("test-device", "echo"),
+    ];
     let text = with(&options).unwrap().to_toml().unwrap();
     let table: toml::Table = text.parse().unwrap();
     let mut shown: Vec<_> = table.keys().map(String::as_str).collect();
