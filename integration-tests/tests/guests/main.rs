@@ -75,7 +75,7 @@ fn outside(mut arguments: Vec<String>) -> Result<i32, String> {
 }
 
 /// Every wait in these tests ends long before.
-const QUIET_LIMIT: Duration = Duration::from_secs(600);
+const QUIET_LIMIT: Duration = Duration::from_secs(300);
 
 /// Hosts for one run at the most.
 const HOSTS: u32 = 3;

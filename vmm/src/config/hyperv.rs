@@ -167,7 +167,7 @@ options! {
     Stimer           "stimer"             off on  "Synthetic timers.";
     StimerDirect     "stimer-direct"      off on  "Synthetic timers that interrupt without a message.";
     Relaxed          "relaxed"            on  on  "Relaxed timing: the guest's watchdogs allow for a vCPU that did not run.";
-    Vapic            "vapic"              off on  "APIC access by MSR and the VP assist page; for Linux as well where the host's KVM uses no APICv or AVIC.";
+    Vapic            "vapic"              off on  "APIC access by MSR and the VP assist page; worth it for Linux where the host's KVM uses no APICv or AVIC.";
     Spinlocks        "spinlocks"          on  on  "Tells the guest how long to spin before it notifies the host.";
     TlbFlush         "tlbflush"           on  on  "Remote TLB flush by hypercall.";
     Ipi              "ipi"                on  on  "IPIs to many processors by one hypercall.";

@@ -177,13 +177,7 @@ pub struct Offer {
     features_edx: u32,
     hints: u32,
     missing: Vec<Capability>,
-    /// The host's KVM is known to emulate APICs in software: the processor has no APICv or AVIC, or KVM does not use it.
-    software_apic: bool,
 }
-
-/// Where KVM says whether it uses APICv or AVIC.
-const HARDWARE_APIC: [&str; 2] =
-    ["/sys/module/kvm_intel/parameters/enable_apicv", "/sys/module/kvm_amd/parameters/avic"];
 
 impl Offer {
     /// Reads the offer of `kvm`; all empty when it has no Hyper-V support.
@@ -195,9 +189,7 @@ impl Offer {
             .filter(|capability| kvm.check_extension_raw(capability.number.into()) <= 0)
             .copied()
             .collect();
-        let says = HARDWARE_APIC.iter().find_map(|path| std::fs::read_to_string(path).ok());
-        let software_apic = says.is_some_and(|says| matches!(says.trim(), "N" | "0"));
-        Offer { software_apic, ..Offer::new(&leaves, missing) }
+        Offer::new(&leaves, missing)
     }
 
     fn new(leaves: &[kvm_cpuid_entry2], missing: Vec<Capability>) -> Offer {
@@ -210,7 +202,6 @@ impl Offer {
             features_edx: features.edx,
             hints: leaf(0x4000_0004).eax,
             missing,
-            software_apic: false,
         }
     }
 
@@ -229,14 +220,7 @@ impl Offer {
             && need.capabilities.iter().all(|capability| !self.missing.contains(capability))
     }
 
-    /// What `config` or this host wants. With an APIC in software the VP assist page saves most interrupts their second exit, the one at
-    /// their end; with one in hardware there is no such exit, and the option would bring it back.
-    fn wants(&self, config: &HypervConfig, option: HypervOption) -> bool {
-        let by_host = || self.software_apic && !config.overrides.contains_key(&option);
-        config.offers(option) || option == O::Vapic && by_host()
-    }
-
-    /// The options that the guest gets: those that `config` or this host wants, less those that only its preset wants and KVM lacks.
+    /// The options that the guest gets: those that `config` wants, less those that only its preset wants and KVM lacks.
     ///
     /// # Errors
     /// [`HypervError`], naming the options.
@@ -251,7 +235,7 @@ impl Offer {
         }
         let asked = |option: HypervOption| config.overrides.get(&option) == Some(&true);
         let mut chosen = Vec::new();
-        for option in HypervOption::ALL.iter().copied().filter(|option| self.wants(config, *option)) {
+        for option in HypervOption::ALL.iter().copied().filter(|option| config.offers(*option)) {
             if self.has(option) {
                 chosen.push(option);
             } else if asked(option) {
@@ -340,18 +324,6 @@ mod tests {
             let wanted: Vec<_> = HypervOption::ALL.iter().copied().filter(|o| preset.offers(*o)).collect();
             assert_eq!(chosen, wanted);
         }
-    }
-
-    #[test]
-    fn test_choose_apic_in_software_has_vapic_unless_it_was_switched_off() {
-        let chosen = |software_apic, overrides: &[(HypervOption, bool)]| {
-            let offer = Offer { software_apic, ..everything() };
-            offer.choose(&config(HypervPreset::Linux, overrides)).unwrap().contains(&O::Vapic)
-        };
-        assert!(chosen(true, &[]) && !chosen(false, &[]));
-        assert!(!chosen(true, &[(O::Vapic, false)]) && chosen(false, &[(O::Vapic, true)]));
-        let lacking = Offer { software_apic: true, hints: !(1 << 3), ..everything() };
-        assert!(!lacking.choose(&config(HypervPreset::Linux, &[])).unwrap().contains(&O::Vapic));
     }
 
     #[test]

@@ -45,6 +45,8 @@ impl Side {
     /// Boots a guest under SynthVM with a VMBus disk.
     pub(super) fn synthvm(guest: &GuestImage, image: &Path, cpus: u32) -> Result<Side, String> {
         let options = VmOptions::new(guest).cpus(cpus).memory(&format!("{MEMORY_MIB}M"));
+        // The host's APICs are in software, and the peer has the same by another name (KVM's paravirtual end of interrupt).
+        let options = options.argument("--hyperv", "vapic=on");
         let options = words().into_iter().fold(options, VmOptions::cmdline);
         let vm = Vm::boot(&options.disk_with(image, "cache=none")).map_err(|error| error.to_string())?;
         let machine = Machine::SynthVm(Box::new(vm));
