@@ -1,6 +1,5 @@
 //! Guest memory that the kernel has in place: the right bytes, whatever part of it is meant; and the memory let go of in the end.
 
-use std::process::Command;
 use std::sync::atomic::AtomicU64;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -311,11 +310,7 @@ fn test_fixed_helper_process() {
 }
 
 fn helper(what: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "backend::raw::tests::fixed::test_fixed_helper_process"])
-        .env(ENV, what)
-        .output()
-        .unwrap();
+    let output = super::run_alone("fixed::test_fixed_helper_process", (ENV, what));
     assert_eq!(output.status.code(), Some(42), "{}", String::from_utf8_lossy(&output.stdout));
 }
 

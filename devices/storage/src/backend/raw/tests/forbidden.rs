@@ -1,7 +1,5 @@
 //! A system that has no io_uring, forbids it, or takes it away.
 
-use std::process::Command;
-
 use super::super::*;
 use super::image;
 use crate::backend::conformance::{CAPACITY, check, guest_ram};
@@ -64,11 +62,7 @@ fn test_forbidden_helper_process() {
 }
 
 fn helper(what: &str) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "backend::raw::tests::forbidden::test_forbidden_helper_process"])
-        .env(ENV, what)
-        .output()
-        .unwrap();
+    let output = super::run_alone("forbidden::test_forbidden_helper_process", (ENV, what));
     assert_eq!(output.status.code(), Some(42), "{}", String::from_utf8_lossy(&output.stdout));
 }
 

@@ -8,8 +8,9 @@ mod in_guest;
 mod modes;
 mod steps;
 
+use std::ffi::OsStr;
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use vmm_sys_util::tempfile::TempFile;
 
@@ -21,6 +22,13 @@ fn image(size: u64) -> TempFile {
     let file = TempFile::new().unwrap();
     file.as_file().set_len(size).unwrap();
     file
+}
+
+/// Runs one of these tests in a process of its own, which a variable tells what to do.
+fn run_alone(test: &str, (variable, what): (&str, impl AsRef<OsStr>)) -> Output {
+    let name = format!("backend::raw::tests::{test}");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &name]).env(variable, what).output().unwrap()
 }
 
 fn open_error(path: &Path, read_only: bool) -> OpenError {
@@ -103,14 +111,8 @@ fn test_lock_helper_process() {
 fn test_lock_is_seen_by_another_process() {
     let file = image(1 << 20);
     let second_opens = || {
-        let code = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "backend::raw::tests::test_lock_helper_process"])
-            .env("SYNTHVM_STORAGE_TEST_LOCK", file.as_path())
-            .output()
-            .unwrap()
-            .status
-            .code();
-        match code {
+        let variable = ("SYNTHVM_STORAGE_TEST_LOCK", file.as_path());
+        match run_alone("test_lock_helper_process", variable).status.code() {
             Some(42) => false,
             Some(43) => true,
             other => panic!("the helper ended with {other:?}"),
