@@ -258,9 +258,9 @@ impl Controller {
         if self.options.inline.is_some() { Duration::ZERO } else { self.options.poll_limit }
     }
 
-    /// Whether a worker may hold back interrupts. One that is served inline does all that it does at once.
+    /// Whether a worker's thread may hold back interrupts.
     pub(crate) fn holds_back(&self) -> bool {
-        self.options.inline.is_none() && self.options.hold_back
+        self.options.hold_back
     }
 
     /// An interrupt is held back now.

@@ -66,7 +66,8 @@ impl Worker {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         controller.register(&kick);
         let poller = Poller::new(controller.poll_limit());
-        let pacer = Pacer::new(controller.holds_back());
+        // It begins with the worker's thread.
+        let pacer = Pacer::new(false);
         let slots = Slots::new(channel.ram().clone());
         let mut presence = Presence::new(Arc::clone(&controller), channel.subchannel());
         let mut engine = Engine::new(controller, session, slots);
@@ -92,6 +93,8 @@ impl Worker {
     /// # Errors
     /// The guest broke it.
     pub(super) fn run(&mut self) -> Result<(), Fault> {
+        // Not earlier: the first one measures this machine, and whoever opens a channel may be a vCPU.
+        self.pacer = Pacer::new(self.engine.controller().holds_back());
         while self.serve()? {
             let asleep = Instant::now();
             self.sleep();
