@@ -25,9 +25,8 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 /// All disks of a machine. Changed by one caller at a time; the guest's I/O goes on meanwhile.
 #[derive(Debug)]
 pub struct DiskSet {
-    subchannels: u16,
-    poll_limit: Duration,
-    hold_back: bool,
+    /// Of every controller.
+    options: ControllerOptions,
     /// Held by whoever changes something, also while it waits for files.
     changing: Mutex<()>,
     /// Never held while anybody waits for files, so that reports are there at any time.
@@ -83,37 +82,35 @@ const VCPUS_PER_CHANNEL: u8 = 4;
 impl DiskSet {
     /// No disks, for a machine of so many vCPUs; each controller has a channel for every [`VCPUS_PER_CHANNEL`] of them.
     pub fn new(cpus: u8) -> Self {
-        let ControllerOptions { poll_limit, hold_back, .. } = ControllerOptions::default();
-        DiskSet {
-            subchannels: u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL),
-            poll_limit,
-            hold_back,
-            changing: Mutex::default(),
-            inner: Mutex::default(),
-        }
+        let max_subchannels = u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL);
+        let options = ControllerOptions { max_subchannels, ..ControllerOptions::default() };
+        DiskSet { options, changing: Mutex::default(), inner: Mutex::default() }
     }
 
     /// The same with controllers whose threads look for more for so long at most before they sleep.
     #[must_use]
-    pub fn with_poll_limit(self, poll_limit: Duration) -> Self {
-        DiskSet { poll_limit, ..self }
+    pub fn with_poll_limit(mut self, poll_limit: Duration) -> Self {
+        self.options.poll_limit = poll_limit;
+        self
     }
 
     /// Channels that each controller offers beside its first.
     pub fn subchannels(&self) -> u16 {
-        self.subchannels
+        self.options.max_subchannels
     }
 
     /// The same with controllers of so many channels each, 1 or more.
     #[must_use]
-    pub fn with_channels(self, channels: u8) -> Self {
-        DiskSet { subchannels: u16::from(channels).saturating_sub(1), ..self }
+    pub fn with_channels(mut self, channels: u8) -> Self {
+        self.options.max_subchannels = u16::from(channels).saturating_sub(1);
+        self
     }
 
     /// The same with controllers that may hold back interrupts, or never do.
     #[must_use]
-    pub fn with_hold_back(self, hold_back: bool) -> Self {
-        DiskSet { hold_back, ..self }
+    pub fn with_hold_back(mut self, hold_back: bool) -> Self {
+        self.options.hold_back = hold_back;
+        self
     }
 
     /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to look.
@@ -321,13 +318,7 @@ impl DiskSet {
         if let Some(controller) = inner.controllers.get(&number) {
             return Ok(add(controller)?);
         }
-        let options = ControllerOptions {
-            max_subchannels: self.subchannels,
-            poll_limit: self.poll_limit,
-            hold_back: self.hold_back,
-            ..ControllerOptions::default()
-        };
-        let controller = ScsiController::with_options(number, options);
+        let controller = ScsiController::with_options(number, self.options.clone());
         add(&controller)?;
         if let Some(Bus(bus)) = &inner.bus {
             bus.offer(Box::new(controller.clone()))
