@@ -38,5 +38,5 @@ pub(super) const MAX_PACE: Duration = Duration::from_micros(125);
 /// How often that time doubles at most, less once: no interrupt is held back for longer than 2 ms, nor, where waking takes 10 us, than 160 us.
 pub(super) const MAX_PACE_STEPS: u32 = 5;
 
-/// So many completions are told at once, however long they could be held back: 16 KiB of a ring, which may be 128.
+/// So many completions are told at once, however long they could be held back: 11 KiB of a ring, which usually has 124.
 pub(super) const MAX_HELD: usize = 128;
