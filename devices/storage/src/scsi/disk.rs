@@ -407,11 +407,19 @@ impl Disk {
         if self.read_only { Decision::Good } else { Decision::Flush }
     }
 
-    /// Whether `command` is the one to report a changed capacity. INQUIRY and REPORT LUNS never report; REQUEST SENSE returns it as data.
+    /// Whether `command` reports a changed capacity, which ends that unit attention.
+    ///
+    /// INQUIRY and REPORT LUNS never report one, REQUEST SENSE returns it as data (SAM-5 section 5.14).
+    /// MODE SENSE is left out too, against SAM: Linux's storvsc driver takes a failed one for an empty
+    /// answer, and its disk driver then treats the disk as one without a write cache: no more flushes.
+    /// The attention stays pending for a command whose failure the guest sees.
     fn takes_unit_attention(&self, command: Command) -> bool {
         let silent = matches!(
             command,
-            Command::Inquiry { .. } | Command::ReportLuns { .. } | Command::RequestSense { .. }
+            Command::Inquiry { .. }
+                | Command::ReportLuns { .. }
+                | Command::RequestSense { .. }
+                | Command::ModeSense { .. }
         );
         // The load keeps the shared cache line unwritten on the way of every I/O; the swap lets one worker win.
         !silent

@@ -482,6 +482,59 @@ fn test_resize_is_reported_once_by_the_next_command_that_can() {
     assert!(run(&disk, &ready, Transfer::None).is_ok());
 }
 
+/// Linux takes MODE SENSE for a success whatever its status, then finds no caching page and stops
+/// flushing. So the attention stays for a command whose failure the guest sees.
+#[test]
+fn test_capacity_attention_is_left_pending_by_commands_that_do_not_report_it() {
+    const READY: [u8; 6] = [0; 6];
+    let silent: [&[u8]; 8] = [
+        &[0x1A, 0, 0x08, 0, 24, 0],
+        &[0x1A, 0, 0x3F, 0, 4, 0],
+        &[0x1A, 0, 0x1C, 0, 24, 0],
+        &[0x5A, 0, 0x08, 0, 0, 0, 0, 0, 28, 0],
+        &[0x12, 0, 0, 0, 36, 0],
+        &[0x12, 1, 0xB0, 0, 64, 0],
+        &[0x12, 0, 0x83, 0, 64, 0],
+        &[0xFF, 0, 0, 0, 0, 0],
+    ];
+    for bytes in silent {
+        let disk = disk();
+        let run_it = || run(&disk, bytes, Transfer::ToGuest(64));
+        let before = run_it();
+        disk.resize(128 * MIB);
+        assert_eq!(run_it(), before, "{bytes:02x?}");
+        assert_eq!(failure(&disk, &READY, Transfer::None).0, Sense::CAPACITY_CHANGED, "{bytes:02x?}");
+        assert!(run(&disk, &READY, Transfer::None).is_ok());
+    }
+}
+
+/// SAM-5 section 5.14 excepts only INQUIRY, REPORT LUNS and REQUEST SENSE, and this disk MODE SENSE.
+#[test]
+fn test_capacity_attention_is_reported_once_by_every_other_command() {
+    let reporting: [(&[u8], Transfer); 14] = [
+        (&[0x00, 0, 0, 0, 0, 0], Transfer::None),
+        (&[0x15, 0x10, 0, 0, 24, 0], Transfer::ToDisk(24)),
+        (&[0x16, 0, 0, 0, 0, 0], Transfer::None),
+        (&[0x1B, 0, 0, 0, 1, 0], Transfer::None),
+        (&[0x1D, 0, 0, 0, 0, 0], Transfer::None),
+        (&[0x1E, 0, 0, 0, 0, 0], Transfer::None),
+        (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], Transfer::ToGuest(8)),
+        (&[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], Transfer::ToGuest(512)),
+        (&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0], Transfer::ToDisk(512)),
+        (&[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], Transfer::None),
+        (&[0x5E, 0, 0, 0, 0, 0, 0, 0, 8, 0], Transfer::ToGuest(8)),
+        (&[0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToDisk(24)),
+        (&rw16(0x9E, 0x10, 0, 32), Transfer::ToGuest(32)),
+        (&rw16(0x9E, 0x12, 0, 24), Transfer::ToGuest(24)),
+    ];
+    for (bytes, transfer) in reporting {
+        let disk = disk();
+        disk.resize(128 * MIB);
+        assert_eq!(failure(&disk, bytes, transfer).0, Sense::CAPACITY_CHANGED, "{bytes:02x?}");
+        assert!(run(&disk, bytes, transfer).is_ok(), "{bytes:02x?}");
+    }
+}
+
 #[test]
 fn test_resize_seen_by_request_sense_is_data_and_then_gone() {
     let disk = disk();
