@@ -120,7 +120,8 @@ impl Engine {
         self.taken_bytes
     }
 
-    /// Looks for disks that came or went, and tells a guest that could not know.
+    /// Looks for disks that came or went, and tells a guest that could not know. Costs one load when
+    /// nothing changed.
     pub(super) fn refresh(&mut self) {
         if !self.ports.refresh(&self.controller) {
             return;
@@ -251,6 +252,9 @@ impl Engine {
 
     /// Executes a command. Returns the buffer unless an I/O has it now.
     fn execute(&mut self, sender: Sender, srb: &Srb, mut buffer: Box<IoBuffer>) -> Option<Box<IoBuffer>> {
+        // The set of disks may have changed since the batch began, and the guest may have been told so
+        // on another channel: what it sends then is answered by the new set.
+        self.refresh();
         let command = Command::parse(&srb.cdb, srb.cdb_length);
         let lun = self.controller.routing().lun(srb.address);
         if let Ok(Command::ReportLuns { select, allocation }) = command {

@@ -67,9 +67,16 @@ impl Ports {
             });
         }
         self.leaving.extend(old.into_iter().filter(Port::is_busy));
-        let busy = self.ports.iter().enumerate().filter(|(_, port)| port.in_flight != 0);
-        self.busy = busy.fold(0, |busy, (place, _)| busy | 1 << place);
+        // The bits meant the old places. A change may come when part of a batch is taken.
+        self.touched = self.places_where(|port| !port.batch.is_empty());
+        self.busy = self.places_where(|port| port.in_flight != 0);
         true
+    }
+
+    /// One bit for each place whose port is `wanted`.
+    fn places_where(&self, wanted: impl Fn(&Port) -> bool) -> u64 {
+        let places = self.ports.iter().enumerate().filter(|(_, port)| wanted(port));
+        places.fold(0, |bits, (place, _)| bits | 1 << place)
     }
 
     /// The port of `lun`.
