@@ -17,8 +17,9 @@ pub(super) enum Events {
 }
 
 impl Events {
-    pub(super) fn of(queues: &[Box<dyn Queue>]) -> io::Result<Self> {
-        let events: Vec<RawFd> = queues.iter().filter_map(|queue| queue.event()).collect();
+    /// Of `queues`, and of another descriptor if there is one.
+    pub(super) fn of(queues: &[Box<dyn Queue>], other: Option<RawFd>) -> io::Result<Self> {
+        let events: Vec<RawFd> = queues.iter().filter_map(|queue| queue.event()).chain(other).collect();
         match events[..] {
             [] => Ok(Self::None),
             [event] => Ok(Self::One(event)),

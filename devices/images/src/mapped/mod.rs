@@ -1,10 +1,30 @@
-//! Media whose bytes lie somewhere in image files: a format says where, the raw backend moves them.
+//! Backends whose bytes lie somewhere in image files: a format says where, the raw backend moves them.
 //!
-//! No byte of the disk passes through this crate: a request becomes one or more requests to the files' own queues, with parts of the same
-//! memory, so that whatever moves a raw image's bytes (io_uring, O_DIRECT) moves these too.
+//! No byte of the disk passes through this crate: a request becomes one or more requests to the
+//! files' own queues, with parts of the same memory, so that whatever moves a raw image's bytes
+//! (io_uring, O_DIRECT) moves these too.
+//!
+//! A request takes one of two ways. Where the format has all that it needs in memory
+//! ([`Map::try_locate`] and its siblings), the worker that submits it hands it to the files' queues
+//! immediately. Otherwise the image's metadata thread looks the place up ([`Map::locate`] and its
+//! siblings, which may block), the answer comes back through the queue's event, and the request goes
+//! on as any other. So a storage worker never waits for metadata.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `extents` | where a part of the disk lies |
+//! | `queue` | a worker's queue: requests to the disk become requests to its files |
+//! | `job`, `thread`, `mailbox` | the lookups that may block, the thread that makes them, the way back |
+//! | `events` | the events of several queues as one descriptor |
 
 mod events;
+mod extents;
+mod job;
+mod mailbox;
 mod queue;
+#[cfg(test)]
+mod tests;
+mod thread;
 
 use std::fmt::Debug;
 use std::io;
@@ -12,106 +32,168 @@ use std::sync::Arc;
 
 use synthvm_storage::backend::{self, Backend, FixedMemory, Geometry, IoError, Queue};
 
-/// Where a stretch of the disk lies.
+pub(crate) use extents::{Extent, Extents, Place};
+use thread::MetadataThread;
+
+/// How far a call that may block came. Each call does a bounded amount of work (some milliseconds,
+/// one wait for the storage), so that other requests get their turn in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Extent {
-    /// Bytes; at least one.
-    pub(crate) length: u64,
-    /// Where.
-    pub(crate) place: Place,
+#[allow(dead_code, reason = "the formats that need them follow")]
+pub(crate) enum Step {
+    /// So many bytes from the beginning of the range are dealt with, and their extents added. At
+    /// least one, unless the range is empty. The rest of the range is asked for by another call.
+    Done(u64),
+    /// The same call is to be made again: it has more to do before the first byte is dealt with.
+    Again,
+    /// The same, after [`Map::barrier`].
+    Barrier,
 }
 
-/// Where bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In [`Map::files`]`[file]` from `offset` on.
-    File {
-        /// Which.
-        file: usize,
-        /// First byte.
-        offset: u64,
-    },
-    /// Nowhere: they read as zero.
-    Zero,
-}
-
-/// A format: where the disk's bytes lie. Ranges are within the capacity. All may be called at any time by any thread.
+/// A format: where the disk's bytes lie. Ranges are within the capacity, unless the disk shrinks at
+/// the same moment.
+///
+/// All methods may be called at any time by any thread. Those named `try_...`, and those that say
+/// so, neither do I/O nor wait. All others may block.
 pub(crate) trait Map: Debug + Send + Sync {
-    /// What the disk is like.
+    /// Returns what the disk is like. Does not block.
     fn geometry(&self) -> Geometry;
 
-    /// See [`Backend::identity`].
+    /// See [`Backend::identity`]. Does not block.
     fn identity(&self) -> &[u8];
 
-    /// The files that places name. Only the first is ever written.
+    /// The files that places name. Does not block.
     fn files(&self) -> &[Arc<dyn Backend>];
 
-    /// Adds to `extents` where the bytes are.
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError>;
+    /// Indices into [`Map::files`] of those that are written. A flush of the disk flushes each of
+    /// them. At least one. Does not block.
+    fn written_files(&self) -> &[usize] {
+        &[0]
+    }
 
-    /// Adds to `extents` where the bytes are to be written: all in the first file. Takes room for those that have none.
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError>;
+    /// Whether a request may ever need the metadata thread. Does not block.
+    fn may_block(&self) -> bool {
+        true
+    }
 
-    /// Makes the bytes read as zero by structures alone where it can, and adds to `extents` what has to be zeroed in the first file.
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<(), IoError>;
+    /// Adds to `extents` where the bytes are, as far as that is known without I/O and without a wait.
+    /// `None`: it is not, and what was added to `extents` is void. [`Map::locate`] then follows.
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>>;
 
-    /// Structures were written that are not known to be durable. [`Map::flushing`] and a flush of the first file make them so.
+    /// The same for [`Map::allocate`].
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>>;
+
+    /// The same for [`Map::clear`].
+    fn try_clear(
+        &self,
+        offset: u64,
+        length: u64,
+        unmap: bool,
+        extents: &mut Extents,
+    ) -> Option<Result<(), IoError>> {
+        let _ = (offset, length, unmap, extents);
+        None
+    }
+
+    /// Adds to `extents` where the bytes are. Read-only: nothing is allocated.
+    ///
+    /// # Errors
+    /// The structures cannot be read.
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
+
+    /// Adds to `extents` where the bytes are to be written: all [`Place::File`] of files that are
+    /// written. Allocates space for those that have none, with the content that they show. Bytes
+    /// that are then written there are on the disk.
+    ///
+    /// # Errors
+    /// Why there is no space. What was allocated before stays.
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
+
+    /// Makes the bytes read as zero by structures alone where it can, and adds to `extents` what has
+    /// to be zeroed in the files. `unmap`: the space may be given back.
+    ///
+    /// # Errors
+    /// The structures cannot be changed. Parts of the range may read as zero already.
+    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError>;
+
+    /// Makes durable, once for all, what calls that returned [`Step::Barrier`] have prepared.
+    ///
+    /// # Errors
+    /// It is not durable. Every call that waited for the barrier fails with it.
+    fn barrier(&self) -> Result<(), IoError> {
+        Ok(())
+    }
+
+    /// Works ahead. Called on the metadata thread when no request waits for it.
+    fn idle(&self) {}
+
+    /// Whether a flush may begin immediately: no structure is kept in memory that the files lack.
+    /// `false`: [`Map::write_back`] comes first, on the metadata thread. Does not block.
+    fn is_written_back(&self) -> bool {
+        true
+    }
+
+    /// Writes structures that only memory has to the files, so that a flush of the files makes them
+    /// durable. [`Step::Done`] of 0 bytes: all that were there when it was first called are written.
+    ///
+    /// # Errors
+    /// They cannot be written: the flush fails.
+    fn write_back(&self) -> Result<Step, IoError> {
+        Ok(Step::Done(0))
+    }
+
+    /// Whether structures were changed that are not known to be durable. [`Map::flushing`] and a
+    /// flush of the written files make them so. Whoever sees a change (a place that it published)
+    /// and then asks here must be told of it: count a change before it is published. Does not block.
     fn is_unflushed(&self) -> bool;
 
-    /// A flush of the first file begins. What it returns is handed to [`Map::flushed`] when it has succeeded.
+    /// A flush of the written files begins. What it returns is handed to [`Map::flushed`] when all of
+    /// them have succeeded. Does not block.
     fn flushing(&self) -> u64;
 
-    /// The flush succeeded.
+    /// The flush succeeded. Does not block.
     fn flushed(&self, token: u64);
 
+    /// See [`Backend::resize`].
+    ///
+    /// # Errors
     /// See [`Backend::resize`].
     fn resize(&self, capacity: u64) -> Result<(), IoError>;
 }
 
-/// Stretches in order, neighbours merged.
-#[derive(Debug, Default)]
-pub(crate) struct Extents(Vec<Extent>);
-
-impl Extents {
-    /// Adds one at the end.
-    pub(crate) fn push(&mut self, length: u64, place: Place) {
-        if length == 0 {
-            return;
-        }
-        if let Some(last) = self.0.last_mut() {
-            let continues = match (last.place, place) {
-                (Place::Zero, Place::Zero) => true,
-                (Place::File { file: a, offset: at }, Place::File { file: b, offset }) => {
-                    a == b && at + last.length == offset
-                }
-                _ => false,
-            };
-            if continues {
-                last.length += length;
-                return;
-            }
-        }
-        self.0.push(Extent { length, place });
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    pub(crate) fn as_slice(&self) -> &[Extent] {
-        &self.0
-    }
-}
-
-/// The medium of a format.
+/// The backend of a format. Its metadata thread, if one was needed, ends with the last of it and of
+/// its queues.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: Arc<dyn Map>,
+    thread: Arc<MetadataThread>,
 }
 
 impl Mapped {
+    /// Returns the backend of `map`.
     pub(crate) fn new(map: Arc<dyn Map>) -> Self {
-        Self { map }
+        Self { thread: Arc::new(MetadataThread::new(Arc::clone(&map))), map }
+    }
+
+    /// Looks up the place of the first of `length` bytes, and how far it holds at least. May block.
+    fn first_extent(&self, offset: u64, length: u64) -> Result<Option<Extent>, IoError> {
+        let mut extents = Extents::default();
+        if length == 0 {
+            return Ok(None);
+        }
+        if let Some(result) = self.map.try_locate(offset, length, &mut extents) {
+            result?;
+            return Ok(extents.as_slice().first().cloned());
+        }
+        extents.clear();
+        let mut done = 0;
+        while done < length && extents.as_slice().len() < 2 {
+            match self.map.locate(offset + done, length - done, &mut extents)? {
+                Step::Done(bytes) => done += bytes,
+                Step::Again => {}
+                Step::Barrier => self.map.barrier()?,
+            }
+        }
+        Ok(extents.as_slice().first().cloned())
     }
 }
 
@@ -128,20 +210,18 @@ impl Backend for Mapped {
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(queue::MappedQueue::new(Arc::clone(&self.map))?))
+        let (map, thread) = (Arc::clone(&self.map), Arc::clone(&self.thread));
+        Ok(Box::new(queue::MappedQueue::new(map, thread)?))
     }
 
     fn extent(&self, offset: u64) -> Result<backend::Extent, IoError> {
         let left = self.map.geometry().capacity.saturating_sub(offset);
-        let mut extents = Extents::default();
-        if left != 0 {
-            self.map.locate(offset, left.min(LOOK_AHEAD), &mut extents)?;
-        }
-        let Some(first) = extents.as_slice().first() else {
+        let Some(first) = self.first_extent(offset, left.min(LOOK_AHEAD))? else {
             return Ok(backend::Extent { length: 0, mapped: false });
         };
         match first.place {
             Place::Zero => Ok(backend::Extent { length: first.length, mapped: false }),
+            Place::Memory { .. } => Ok(backend::Extent { length: first.length, mapped: true }),
             Place::File { file, offset } => {
                 let inner = self.map.files()[file].extent(offset)?;
                 let length = if inner.length == 0 { first.length } else { inner.length.min(first.length) };

@@ -15,7 +15,7 @@ use vmbus_protocol::Guid;
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
-use crate::mapped::{Extents, Map, Place};
+use crate::mapped::{Extents, Map, Place, Step};
 use dynamic::Blocks;
 use footer::{Footer, Kind, SIZE};
 
@@ -124,23 +124,46 @@ impl Map for Vhd {
         &self.files
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
+    /// The table is in memory, and never changes.
+    fn may_block(&self) -> bool {
+        false
+    }
+
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
         match &self.blocks {
             None => extents.push(length, Place::File { file: 0, offset }),
             Some(blocks) => blocks.locate(offset, length, extents),
         }
-        Ok(())
+        Some(Ok(()))
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
         if self.blocks.is_some() {
-            return Err(IoError::ReadOnly);
+            return Some(Err(IoError::ReadOnly));
         }
-        self.locate(offset, length, extents)
+        self.try_locate(offset, length, extents)
     }
 
-    fn clear(&self, offset: u64, length: u64, _unmap: bool, extents: &mut Extents) -> Result<(), IoError> {
-        self.allocate(offset, length, extents)
+    fn try_clear(
+        &self,
+        offset: u64,
+        length: u64,
+        _unmap: bool,
+        extents: &mut Extents,
+    ) -> Option<Result<(), IoError>> {
+        self.try_allocate(offset, length, extents)
+    }
+
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        done(length, self.try_locate(offset, length, extents))
+    }
+
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        done(length, self.try_allocate(offset, length, extents))
+    }
+
+    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+        done(length, self.try_clear(offset, length, unmap, extents))
     }
 
     fn is_unflushed(&self) -> bool {
@@ -157,4 +180,10 @@ impl Map for Vhd {
     fn resize(&self, _capacity: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported)
     }
+}
+
+/// What a lookup that never blocks came to.
+fn done(length: u64, result: Option<Result<(), IoError>>) -> Result<Step, IoError> {
+    result.transpose()?;
+    Ok(Step::Done(length))
 }

@@ -8,10 +8,13 @@ use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
 use super::bat::{Entry, State};
 use super::layout::{MAX_CAPACITY, SECTOR};
 use super::{Vhdx, Writer};
-use crate::mapped::{Extents, Map, Place};
+use crate::mapped::{Extents, Map, Place, Step};
 
 /// Bytes that are copied at once from a parent.
 const COPY: u64 = 1 << 20;
+
+/// Blocks that one step of an UNMAP or of zeroing handles.
+const MAX_BLOCKS_OF_STEP: usize = 64;
 
 /// A part of a block.
 struct Piece {
@@ -159,7 +162,7 @@ impl Vhdx {
                 let len = (extent.length - done).min(COPY);
                 let bytes = &mut bytes[..len as usize];
                 match extent.place {
-                    Place::File { file: 0, .. } => {}
+                    Place::File { file: 0, .. } | Place::Memory { .. } => {}
                     Place::Zero => {
                         bytes.fill(0);
                         self.structures.file.write(bytes, offset + at + done)?;
@@ -283,32 +286,50 @@ impl Map for Vhdx {
         &self.files
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
-        self.locate_from(0, offset, length, extents)
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        if self.parent.is_some() {
+            return None;
+        }
+        Some(self.locate_from(0, offset, length, extents))
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<(), IoError> {
-        let begun = self.begun.load(Ordering::Acquire);
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        if !self.begun.load(Ordering::Acquire) {
+            return None;
+        }
         for piece in self.pieces(offset, length) {
             let entry = self.bat.block(piece.block);
-            let block = if begun && entry.state() == Some(State::Present) {
-                entry.offset()
-            } else {
-                let mut writer = self.lock();
-                self.begin(&mut writer)?;
-                self.materialize(&mut writer, piece.block)?
-            };
-            extents.push(piece.length, Place::File { file: 0, offset: block + piece.within });
+            if entry.state() != Some(State::Present) {
+                return None;
+            }
+            extents.push(piece.length, Place::File { file: 0, offset: entry.offset() + piece.within });
         }
-        Ok(())
+        Some(Ok(()))
     }
 
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<(), IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        self.locate_from(0, offset, length, extents)?;
+        Ok(Step::Done(length))
+    }
+
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        let mut writer = self.lock();
+        self.begin(&mut writer)?;
+        for piece in self.pieces(offset, length) {
+            let block = self.materialize(&mut writer, piece.block)?;
+            extents.push(piece.length, Place::File { file: 0, offset: block + piece.within });
+        }
+        Ok(Step::Done(length))
+    }
+
+    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
         let mut writer = self.lock();
         self.begin(&mut writer)?;
         let capacity = self.capacity.load(Ordering::Acquire);
-        for piece in self.pieces(offset, length) {
+        let mut done = 0;
+        for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {
             let Piece { block, within, length } = piece;
+            done += length;
             let begin = block * self.metadata.block_size;
             let whole = within == 0 && begin + length == capacity.min(begin + self.metadata.block_size);
             let state = self.bat.block(block).state();
@@ -320,7 +341,7 @@ impl Map for Vhdx {
             let offset = self.materialize(&mut writer, block)?;
             extents.push(length, Place::File { file: 0, offset: offset + within });
         }
-        Ok(())
+        Ok(Step::Done(done))
     }
 
     fn is_unflushed(&self) -> bool {

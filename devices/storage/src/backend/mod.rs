@@ -47,8 +47,12 @@ pub trait Backend: Debug + Send + Sync {
     /// The system's: out of file descriptors, memory or threads.
     fn queue(&self) -> io::Result<Box<dyn Queue>>;
 
-    /// Whether the bytes from `offset` on take up room, and how far that holds. May be asked at any time by any thread; the answer may be
-    /// old when it arrives. A medium that cannot tell has room taken up everywhere.
+    /// Returns whether the bytes from `offset` on take up room, and how far that holds. May be called
+    /// at any time by any thread; the answer may be old when it arrives. A backend that cannot tell
+    /// has room taken up everywhere.
+    ///
+    /// This call may block: it may read the image's structures and ask the file system. A storage
+    /// worker must not make it on its own thread.
     ///
     /// # Errors
     /// The image cannot be asked.

@@ -1,0 +1,76 @@
+//! The way of a request back from the metadata thread to its queue.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use synthvm_storage::backend::IoError;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::Extents;
+
+/// The result of a [`super::job::Job`].
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// From [`super::job::Job::new`].
+    pub(super) ticket: u32,
+    /// Bytes from the beginning of the range that the extents cover, or that need no I/O.
+    pub(super) result: Result<u64, IoError>,
+    pub(super) extents: Extents,
+}
+
+/// Answers for one queue. Its event is readable while there are any.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    answers: Mutex<Vec<Answer>>,
+    event: EventFd,
+    /// The queue is gone: no answer is read any more.
+    closed: AtomicBool,
+}
+
+impl Mailbox {
+    /// Returns an empty mailbox.
+    ///
+    /// # Errors
+    /// The system's: out of file descriptors.
+    pub(super) fn new() -> io::Result<Self> {
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        Ok(Self { answers: Mutex::default(), event, closed: AtomicBool::new(false) })
+    }
+
+    /// Adds an answer and wakes the queue's worker.
+    pub(super) fn put(&self, answer: Answer) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.push(answer);
+        if answers.len() == 1 {
+            // Under the lock, so that the event is set only while there are answers. It fails only
+            // when the counter is full, and then it is readable.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Moves all answers to `into`.
+    pub(super) fn take(&self, into: &mut Vec<Answer>) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !answers.is_empty() {
+            let _ = self.event.read();
+            into.append(&mut answers);
+        }
+    }
+
+    /// The descriptor to wait for.
+    pub(super) fn event(&self) -> RawFd {
+        self.event.as_raw_fd()
+    }
+
+    /// Marks the queue as gone.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Whether the queue is gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,39 @@
+//! Things that are found again by a small number.
+
+/// Numbered items. A number is used again after its item was taken.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    items: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    pub(super) const fn new() -> Self {
+        Self { items: Vec::new(), free: Vec::new() }
+    }
+
+    /// Adds `item`. Returns its number.
+    pub(super) fn insert(&mut self, item: T) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.items[number as usize] = Some(item);
+            return number;
+        }
+        self.items.push(Some(item));
+        (self.items.len() - 1) as u32
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.items.get_mut(number as usize)?.as_mut()
+    }
+
+    /// Takes the item out.
+    pub(super) fn take(&mut self, number: u32) -> Option<T> {
+        let item = self.items.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        Some(item)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.len() == self.free.len()
+    }
+}

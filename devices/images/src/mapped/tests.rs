@@ -1,0 +1,271 @@
+//! The seam between formats and queues, with a format that does what a test says.
+
+mod fake;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use synthvm_storage::backend::conformance::{one, over, run, wait};
+use synthvm_storage::backend::{
+    Backend, Fault, Faulty, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
+};
+
+use super::Mapped;
+use super::job::MAX_EXTENTS;
+use fake::{BLOCK, CAPACITY, Fake, Log, SLOW};
+
+fn request(id: u32, operation: Operation, offset: u64, length: u64) -> IoRequest {
+    let moves = matches!(operation, Operation::Read | Operation::Write { .. });
+    let bytes = vec![0xEE; if moves { length as usize } else { 0 }];
+    IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+}
+
+/// What has come back so far.
+fn poll(queue: &mut dyn Queue) -> Vec<IoDone> {
+    let mut done = Vec::new();
+    queue.poll(&mut done);
+    done
+}
+
+/// Waits for the next requests to come back.
+fn next(queue: &mut dyn Queue) -> Vec<IoDone> {
+    loop {
+        wait(queue.event().unwrap());
+        let done = poll(queue);
+        if !done.is_empty() {
+            return done;
+        }
+    }
+}
+
+fn opened(fake: Fake) -> (Arc<Fake>, Mapped) {
+    let fake = Arc::new(fake);
+    (Arc::clone(&fake), Mapped::new(fake))
+}
+
+#[test]
+fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    fake.gate.shut();
+    queue.submit(&mut vec![request(1, Operation::Read, SLOW, 512), request(2, Operation::Read, 0, 512)]);
+    fake.gate.wait_for_arrival();
+    assert_eq!(poll(&mut *queue).iter().map(|done| done.id).collect::<Vec<_>>(), [2]);
+    queue.submit(&mut vec![request(3, Operation::Write { fua: true }, 512, 512)]);
+    assert_eq!(poll(&mut *queue)[0].result, Ok(()));
+    fake.gate.open();
+    let done = next(&mut *queue);
+    assert_eq!((done.len(), done[0].id, done[0].result), (1, 1, Ok(())));
+}
+
+#[test]
+fn test_lookup_of_many_steps_lets_other_queues_go_in_between() {
+    let (fake, mapped) = opened(Fake::default());
+    let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
+    fake.gate.shut();
+    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    fake.gate.wait_for_arrival();
+    short.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
+    fake.gate.open();
+    assert_eq!(next(&mut *short)[0].result, Ok(()));
+    assert_eq!(next(&mut *long)[0].result, Ok(()));
+    let log = fake.log();
+    assert_eq!(log.iter().filter(|entry| **entry == Log::Clear).count(), 1000);
+    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+}
+
+#[test]
+fn test_lookup_of_many_steps_lets_its_own_queue_go_in_between() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    fake.gate.shut();
+    queue.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    fake.gate.wait_for_arrival();
+    queue.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
+    fake.gate.open();
+    let mut back = 0;
+    while back < 2 {
+        back += next(&mut *queue).len();
+    }
+    let log = fake.log();
+    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+}
+
+#[test]
+fn test_queue_dropped_while_a_lookup_blocks_returns_and_its_other_steps_never_run() {
+    let (fake, mapped) = opened(Fake::default());
+    let (mut long, mut other) = (mapped.queue().unwrap(), mapped.queue().unwrap());
+    fake.gate.shut();
+    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    fake.gate.wait_for_arrival();
+    // Its step is still blocked: that it returns is the test.
+    drop(long);
+    fake.gate.open();
+    assert!(one(&mut *other, Operation::Read, SLOW, vec![0; 512]).is_ok());
+    assert_eq!(fake.log().iter().filter(|entry| **entry == Log::Clear).count(), 1);
+}
+
+#[test]
+fn test_backend_and_queues_dropped_leave_no_thread_behind() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    assert!(one(&mut *queue, Operation::Read, SLOW, vec![0; 512]).is_ok());
+    drop(mapped);
+    assert!(one(&mut *queue, Operation::Read, SLOW, vec![0; 512]).is_ok());
+    drop(queue);
+    // The thread had a reference, too.
+    assert_eq!(Arc::strong_count(&fake), 1);
+}
+
+#[test]
+fn test_lookups_that_need_a_barrier_share_one() {
+    let (fake, mapped) = opened(Fake { needs_barrier: true, ..Fake::default() });
+    let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
+    fake.gate.shut();
+    let write = Operation::Write { fua: false };
+    first.submit(&mut (0..16).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect());
+    fake.gate.wait_for_arrival();
+    second.submit(&mut (20..36).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect());
+    fake.gate.open();
+    for queue in [&mut first, &mut second] {
+        let mut back = 0;
+        while back < 16 {
+            let done = next(&mut **queue);
+            assert!(done.iter().all(|done| done.result.is_ok()));
+            back += done.len();
+        }
+    }
+    assert_eq!(fake.log().iter().filter(|entry| **entry == Log::Barrier).count(), 1);
+}
+
+#[test]
+fn test_barrier_that_fails_fails_all_that_waited_for_it_and_no_others() {
+    let (fake, mapped) = opened(Fake { needs_barrier: true, ..Fake::default() });
+    let mut queue = mapped.queue().unwrap();
+    fake.fail_barrier.store(true, Ordering::Relaxed);
+    let write = Operation::Write { fua: false };
+    let failed = run(&mut *queue, (0..4).map(|id| request(id, write, SLOW, 512)).collect());
+    assert!(failed.iter().all(|done| done.result == Err(IoError::Os(libc::EIO))));
+    assert!(one(&mut *queue, Operation::Read, SLOW, vec![0; 512]).is_ok());
+    fake.fail_barrier.store(false, Ordering::Relaxed);
+    assert!(one(&mut *queue, write, SLOW, vec![0; 512]).is_ok());
+}
+
+#[test]
+fn test_range_with_more_extents_than_one_answer_has_is_cleared_in_parts() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    let blocks = 2 * MAX_EXTENTS as u64 + 500;
+    one(&mut *queue, Operation::Write { fua: false }, SLOW, vec![7; (blocks * BLOCK) as usize]).unwrap();
+    let zeroes = Operation::WriteZeroes { unmap: false };
+    assert_eq!(over(&mut *queue, zeroes, SLOW, (blocks - 1) * BLOCK), Ok(()));
+    let seen = one(&mut *queue, Operation::Read, SLOW, vec![1; (blocks * BLOCK) as usize]).unwrap();
+    let (zeroed, kept) = seen.split_at(((blocks - 1) * BLOCK) as usize);
+    assert!(zeroed.iter().all(|&byte| byte == 0) && kept.iter().all(|&byte| byte == 7));
+    let log = fake.log();
+    let longest = log.split(|entry| *entry == Log::Zeroes).map(<[Log]>::len).max();
+    assert!(longest.unwrap() <= MAX_EXTENTS, "{longest:?} lookups before the first is zeroed");
+}
+
+#[test]
+fn test_bytes_from_memory_are_copied_and_counted() {
+    let bytes: Arc<[u8]> = (0..2048_u32).map(|at| (at / 7) as u8).collect();
+    let (_fake, mapped) = opened(Fake { memory: Some(Arc::clone(&bytes)), ..Fake::default() });
+    let mut queue = mapped.queue().unwrap();
+    // Alone, and between what lies in a file.
+    let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW + 512, 1024)]).remove(0);
+    assert_eq!((done.result, done.copied), (Ok(()), 1024));
+    assert_eq!(done.buffer.host_bytes().unwrap()[..], bytes[512..1536]);
+    let length = 2048 + 1024;
+    let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW - 512, length)]).remove(0);
+    assert_eq!((done.result, done.copied), (Ok(()), 2048));
+    let seen = done.buffer.host_bytes().unwrap();
+    assert_eq!(seen[512..2560], bytes[..]);
+    assert!(seen[..512].iter().chain(&seen[2560..]).all(|&byte| byte == 0), "from the file");
+}
+
+/// Two files, of which each flush is counted, and fails if its number is `failing`.
+fn two_files(failing: Option<usize>) -> (Fake, Vec<Arc<std::sync::atomic::AtomicU32>>) {
+    let counts: Vec<Arc<std::sync::atomic::AtomicU32>> = vec![Arc::default(), Arc::default()];
+    let files = counts.iter().enumerate().map(|(file, count)| {
+        let (disk, count) = (Arc::new(RamDisk::new(CAPACITY).unwrap()), Arc::clone(count));
+        Arc::new(Faulty::new(disk, move |request| match request.operation {
+            Operation::Flush => {
+                count.fetch_add(1, Ordering::Relaxed);
+                if failing == Some(file) { Fault::Fail(IoError::Os(libc::EIO)) } else { Fault::None }
+            }
+            _ => Fault::None,
+        })) as Arc<dyn Backend>
+    });
+    (Fake { files: files.collect(), written: vec![0, 1], ..Fake::default() }, counts)
+}
+
+#[test]
+fn test_flush_and_forced_write_flush_every_file_that_is_written() {
+    let (fake, counts) = two_files(None);
+    let (fake, mapped) = opened(fake);
+    let mut queue = mapped.queue().unwrap();
+    let mut done = run(&mut *queue, vec![request(1, Operation::Flush, 0, 0)]);
+    assert_eq!(done.remove(0).result, Ok(()));
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    fake.changes.fetch_add(5, Ordering::Relaxed);
+    let bytes = one(&mut *queue, Operation::Write { fua: true }, 0, vec![3; 512]);
+    assert_eq!(bytes.unwrap(), [3; 512], "the request's own memory comes back");
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 2));
+    assert_eq!(fake.durable.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn test_flush_of_which_one_file_fails_is_an_error_and_proves_nothing_durable() {
+    for failing in [0, 1] {
+        let (fake, _) = two_files(Some(failing));
+        let (fake, mapped) = opened(fake);
+        fake.changes.fetch_add(5, Ordering::Relaxed);
+        let mut queue = mapped.queue().unwrap();
+        let error = Err(IoError::Os(libc::EIO));
+        assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), error.clone());
+        assert_eq!(one(&mut *queue, Operation::Write { fua: true }, 0, vec![3; 512]), error);
+        assert_eq!(fake.durable.load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn test_structures_in_memory_are_written_back_before_the_files_are_flushed() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    fake.dirty.store(true, Ordering::Relaxed);
+    fake.changes.fetch_add(1, Ordering::Relaxed);
+    assert_eq!(one(&mut *queue, Operation::Write { fua: true }, 0, vec![3; 512]), Ok(vec![3; 512]));
+    assert_eq!(fake.log(), [Log::WriteBack, Log::Flush]);
+    fake.dirty.store(true, Ordering::Relaxed);
+    one(&mut *queue, Operation::Flush, 0, vec![]).unwrap();
+    assert_eq!(fake.log()[2..], [Log::WriteBack, Log::Flush]);
+}
+
+#[test]
+fn test_panic_in_a_format_fails_its_request_and_no_other() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    fake.panics.store(true, Ordering::Relaxed);
+    assert_eq!(one(&mut *queue, Operation::Read, SLOW, vec![0; 512]), Err(IoError::Os(libc::EIO)));
+    fake.panics.store(false, Ordering::Relaxed);
+    assert!(one(&mut *queue, Operation::Read, SLOW, vec![0; 512]).is_ok());
+}
+
+#[test]
+fn test_disk_that_shrinks_before_a_lookup_fails_it() {
+    let (fake, mapped) = opened(Fake::default());
+    let mut queue = mapped.queue().unwrap();
+    fake.gate.shut();
+    queue.submit(&mut vec![request(1, Operation::Read, SLOW, 512)]);
+    fake.gate.wait_for_arrival();
+    queue.submit(&mut vec![request(2, Operation::Discard, SLOW, 4 * BLOCK)]);
+    fake.capacity.store(SLOW, Ordering::Relaxed);
+    fake.gate.open();
+    let mut done = next(&mut *queue);
+    while done.len() < 2 {
+        done.extend(next(&mut *queue));
+    }
+    let discard = done.iter().find(|done| done.id == 2).unwrap();
+    assert_eq!(discard.result, Err(IoError::EndOfImage));
+}

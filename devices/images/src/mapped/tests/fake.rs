@@ -1,0 +1,258 @@
+//! A format over a disk in memory: from [`SLOW`] on, every lookup needs the metadata thread.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use synthvm_storage::backend::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
+use synthvm_storage::scsi::BlockSize;
+
+use crate::mapped::{Extents, Map, Place, Step};
+
+pub(super) const CAPACITY: u64 = 64 << 20;
+/// Where lookups that block begin.
+pub(super) const SLOW: u64 = 1 << 20;
+/// Bytes that one step handles.
+pub(super) const BLOCK: u64 = 4096;
+
+/// What was asked of it and of its first file, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Log {
+    Locate,
+    Allocate,
+    Clear,
+    Barrier,
+    WriteBack,
+    /// The file is flushed.
+    Flush,
+    /// A part of the file is zeroed.
+    Zeroes,
+}
+
+#[derive(Debug)]
+pub(super) struct Fake {
+    pub(super) files: Vec<Arc<dyn Backend>>,
+    pub(super) written: Vec<usize>,
+    /// What lies at [`SLOW`].
+    pub(super) memory: Option<Arc<[u8]>>,
+    /// Each write needs one.
+    pub(super) needs_barrier: bool,
+    pub(super) capacity: AtomicU64,
+    pub(super) fail_barrier: AtomicBool,
+    pub(super) panics: AtomicBool,
+    /// Structures are only in memory.
+    pub(super) dirty: AtomicBool,
+    pub(super) changes: AtomicU64,
+    pub(super) durable: AtomicU64,
+    /// Where every call that may block waits.
+    pub(super) gate: Gate,
+    pub(super) barriers: AtomicU64,
+    pub(super) log: Arc<Mutex<Vec<Log>>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        let log = Arc::<Mutex<Vec<Log>>>::default();
+        let seen = Arc::clone(&log);
+        let disk = Arc::new(RamDisk::new(CAPACITY).unwrap());
+        let file = Arc::new(Faulty::new(disk, move |request| {
+            match request.operation {
+                Operation::Flush => seen.lock().unwrap().push(Log::Flush),
+                Operation::WriteZeroes { .. } => seen.lock().unwrap().push(Log::Zeroes),
+                _ => {}
+            }
+            Fault::None
+        }));
+        Self {
+            files: vec![file],
+            written: vec![0],
+            memory: None,
+            needs_barrier: false,
+            capacity: AtomicU64::new(CAPACITY),
+            fail_barrier: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            dirty: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            gate: Gate::default(),
+            barriers: AtomicU64::new(0),
+            log,
+        }
+    }
+}
+
+impl Fake {
+    pub(super) fn log(&self) -> Vec<Log> {
+        self.log.lock().unwrap().clone()
+    }
+
+    fn enter(&self, entry: Log) {
+        self.log.lock().unwrap().push(entry);
+        self.gate.pass();
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants it");
+    }
+
+    fn place(&self, offset: u64, length: u64, extents: &mut Extents) {
+        let Some(memory) = &self.memory else {
+            return extents.push(length, Place::File { file: 0, offset });
+        };
+        let (mut at, end, memory_end) = (offset, offset + length, SLOW + memory.len() as u64);
+        while at < end {
+            let (until, place) = match at {
+                _ if at < SLOW => (SLOW, Place::File { file: 0, offset: at }),
+                _ if at < memory_end => {
+                    let offset = (at - SLOW) as usize;
+                    (memory_end, Place::Memory { bytes: Arc::clone(memory), offset })
+                }
+                _ => (end, Place::File { file: 0, offset: at }),
+            };
+            extents.push(until.min(end) - at, place);
+            at = until.min(end);
+        }
+    }
+}
+
+fn step(length: u64) -> u64 {
+    length.min(BLOCK)
+}
+
+impl Map for Fake {
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            capacity: self.capacity.load(Ordering::Relaxed),
+            block_size: BlockSize::B512,
+            physical_block_size: 4096,
+            read_only: false,
+            write_cache: true,
+            rotational: false,
+            discard: Some(Discard { granularity: 4096, zeroes: true }),
+        }
+    }
+
+    fn identity(&self) -> &[u8] {
+        b"fake"
+    }
+
+    fn files(&self) -> &[Arc<dyn Backend>] {
+        &self.files
+    }
+
+    fn written_files(&self) -> &[usize] {
+        &self.written
+    }
+
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        if offset + length > SLOW {
+            // Void by the answer.
+            extents.push(1, Place::Zero);
+            return None;
+        }
+        extents.push(length, Place::File { file: 0, offset });
+        Some(Ok(()))
+    }
+
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        self.try_locate(offset, length, extents)
+    }
+
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        self.enter(Log::Locate);
+        self.place(offset, length, extents);
+        Ok(Step::Done(length))
+    }
+
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        self.enter(Log::Allocate);
+        if self.needs_barrier && self.barriers.load(Ordering::Relaxed) == 0 {
+            return Ok(Step::Barrier);
+        }
+        self.place(offset, length, extents);
+        Ok(Step::Done(length))
+    }
+
+    /// Every other block, so that neighbours are not merged.
+    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+        self.enter(Log::Clear);
+        if !unmap {
+            let half = step(length) / 2;
+            extents.push(step(length) - half, Place::File { file: 0, offset: offset + half });
+            extents.push(half, Place::File { file: 0, offset });
+        }
+        Ok(Step::Done(step(length)))
+    }
+
+    fn barrier(&self) -> Result<(), IoError> {
+        self.enter(Log::Barrier);
+        if self.fail_barrier.load(Ordering::Relaxed) {
+            return Err(IoError::Os(libc::EIO));
+        }
+        self.barriers.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_written_back(&self) -> bool {
+        !self.dirty.load(Ordering::Relaxed)
+    }
+
+    fn write_back(&self) -> Result<Step, IoError> {
+        self.enter(Log::WriteBack);
+        self.dirty.store(false, Ordering::Relaxed);
+        Ok(Step::Done(0))
+    }
+
+    fn is_unflushed(&self) -> bool {
+        self.changes.load(Ordering::Relaxed) > self.durable.load(Ordering::Relaxed)
+    }
+
+    fn flushing(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
+    }
+
+    fn flushed(&self, token: u64) {
+        self.durable.fetch_max(token, Ordering::Relaxed);
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A door that is open at first.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    shut: bool,
+    arrivals: usize,
+}
+
+impl Gate {
+    /// From now on, calls wait.
+    pub(crate) fn shut(&self) {
+        *self.state.lock().unwrap() = GateState { shut: true, arrivals: 0 };
+    }
+
+    /// All calls go on.
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().shut = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a call waits.
+    pub(crate) fn wait_for_arrival(&self) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.arrivals == 0).unwrap());
+    }
+
+    /// A call comes by.
+    pub(crate) fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.arrivals += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| state.shut).unwrap());
+    }
+}
