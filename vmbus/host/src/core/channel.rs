@@ -46,7 +46,8 @@ pub(crate) struct OpenRequest {
     pub(super) user_data: [u8; 120],
 }
 
-/// What happens when a device has let go of a channel; a later, stronger wish replaces a weaker one.
+/// The pending close reason: what happens when a device has let go of a channel. A later, stronger reason replaces a
+/// weaker one ([`AfterClose::and_then`]), and a CLOSE cancels a queued OPEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AfterClose {
     /// It can be opened again.
@@ -92,6 +93,8 @@ pub(crate) enum AfterDrain {
 pub(crate) enum Phase {
     Unoffered,
     Offered,
+    /// The device is being asked. `abort`: the open was cancelled meanwhile, and this follows once the device has
+    /// answered. A CLOSE that cancels it answers its OPEN at once.
     Opening {
         request: OpenRequest,
         abort: Option<AfterClose>,

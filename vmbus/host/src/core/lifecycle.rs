@@ -34,12 +34,19 @@ impl Core {
         };
         match &mut channel.phase {
             Phase::Offered => self.start_open(key, request),
-            Phase::Closing { then } if *then == AfterClose::Offered => *then = AfterClose::Reopen(request),
+            Phase::Closing { then } | Phase::Opening { abort: Some(then), .. }
+                if *then == AfterClose::Offered =>
+            {
+                *then = AfterClose::Reopen(request);
+            }
             // A guest error; answered, so that it does not wait for ever. The first open goes on.
-            Phase::Opening { .. } | Phase::Open { .. } | Phase::Closing { then: AfterClose::Reopen(_) } => {
+            Phase::Opening { abort: None | Some(AfterClose::Reopen(_)), .. }
+            | Phase::Open { .. }
+            | Phase::Closing { then: AfterClose::Reopen(_) } => {
                 self.post_open_result(relid, request.open_id, status::UNSUCCESSFUL);
             }
-            Phase::Closing { .. }
+            Phase::Opening { .. }
+            | Phase::Closing { .. }
             | Phase::Draining { .. }
             | Phase::Revoked
             | Phase::Unoffered
@@ -108,26 +115,42 @@ impl Core {
 
     pub(super) fn close_channel(&mut self, relid: u32) -> Outcome {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
-        let channel = self.channels.get(key).ok_or(Ignored::Channel(relid))?;
-        match channel.phase {
-            Phase::Open { .. } => {}
-            // A rescinded channel that was open is closed by every guest: nothing is left to do, and nobody made an error.
-            Phase::Revoked
-            | Phase::Closing { then: AfterClose::Revoke }
-            | Phase::Draining { then: AfterDrain::Rescind } => return Ok(()),
-            Phase::Unoffered
-            | Phase::Offered
-            | Phase::Opening { .. }
-            | Phase::Closing { .. }
-            | Phase::Draining { .. }
-            | Phase::Released => return Err(Ignored::ChannelState(relid)),
-        }
-        if channel.primary.is_none() {
+        let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
+        let is_primary = channel.primary.is_none();
+        // The OPEN that this CLOSE cancels, when its result is not known yet.
+        let cancelled = match &mut channel.phase {
+            Phase::Open { .. } => None,
+            Phase::Opening { request, abort: abort @ None } => {
+                *abort = Some(AfterClose::Offered);
+                channel.wanted_subchannels = 0;
+                Some(request.open_id)
+            }
+            Phase::Opening { abort: Some(then), .. } | Phase::Closing { then } => match *then {
+                AfterClose::Reopen(request) => {
+                    *then = AfterClose::Offered;
+                    Some(request.open_id)
+                }
+                // Every guest closes a rescinded channel that was open: nothing is left to do, and it is no error.
+                AfterClose::Revoke => return Ok(()),
+                AfterClose::Offered | AfterClose::Release | AfterClose::Reset => {
+                    return Err(Ignored::ChannelState(relid));
+                }
+            },
+            Phase::Revoked | Phase::Draining { then: AfterDrain::Rescind } => return Ok(()),
+            Phase::Unoffered | Phase::Offered | Phase::Draining { .. } | Phase::Released => {
+                return Err(Ignored::ChannelState(relid));
+            }
+        };
+        if is_primary {
             for subchannel in self.channels.subchannels_of(key) {
                 self.revoke(subchannel, true);
             }
         }
-        self.let_go(key, AfterClose::Offered);
+        match cancelled {
+            // Each OPEN is answered once; the device lets go when it has answered too.
+            Some(open_id) => self.post_open_result(relid, open_id, status::UNSUCCESSFUL),
+            None => self.let_go(key, AfterClose::Offered),
+        }
         Ok(())
     }
 
@@ -259,7 +282,9 @@ impl Core {
         let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
         match &mut channel.phase {
             Phase::Offered => self.drain(key, AfterDrain::Release),
-            Phase::Closing { then } => *then = then.and_then(AfterClose::Release),
+            Phase::Closing { then } | Phase::Opening { abort: Some(then), .. } => {
+                *then = then.and_then(AfterClose::Release);
+            }
             Phase::Draining { then } => {
                 // It gave up what was about to be taken away: no RESCIND is due any more.
                 *then = AfterDrain::Release;

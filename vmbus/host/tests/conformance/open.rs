@@ -236,3 +236,79 @@ fn test_open_modify_moves_events_and_is_answered_from_5_3_on() {
         assert_eq!(guest.signals, [key, key], "the new VP looks once");
     }
 }
+
+/// Plays every sequence of up to six OPENs and CLOSEs against a device that answers nothing before the end. Each OPEN is
+/// answered once, and the last message decides whether the channel ends open.
+#[test]
+fn test_open_and_close_in_any_order_on_a_slow_device_end_as_the_last_one_says() {
+    for length in 1..=6 {
+        for sequence in 0_u32..1 << length {
+            let opens: Vec<bool> = (0..length).map(|bit| sequence >> bit & 1 == 1).collect();
+            for accepts in [true, false] {
+                check_sequence(&opens, accepts);
+            }
+        }
+    }
+}
+
+/// `opens`: true for OPEN, false for CLOSE.
+fn check_sequence(opens: &[bool], accepts: bool) {
+    let mut guest = Guest::v5_3(1);
+    guest.create(1, 10, 8);
+    (guest.on_open, guest.on_close) = (Answer::Hold, Answer::Hold);
+    for (number, &open) in (0..).zip(opens) {
+        let message = if open { post::open_with_id(1, number, 10, 4, 0) } else { post::close(1) };
+        let _ = guest.post(&message);
+    }
+    loop {
+        if !guest.opening.is_empty() {
+            guest.opened(accepts);
+        } else if !guest.closing.is_empty() {
+            guest.closed();
+        } else {
+            break;
+        }
+    }
+    // A second OPEN without a CLOSE in between fails and changes nothing.
+    let is_served = |at: usize| {
+        opens[at] && accepts && (at == 0 || !opens[at - 1]) && opens[at..].iter().all(|&open| open)
+    };
+    let served: Vec<usize> = (0..opens.len()).filter(|&at| is_served(at)).collect();
+    let mut answered = vec![0; opens.len()];
+    for reply in guest.take() {
+        let Reply::OpenResult { open_id, status, .. } = reply else { panic!("{opens:?}: {reply:?}") };
+        answered[open_id as usize] += 1;
+        assert_eq!(status == 0, served.contains(&(open_id as usize)), "{opens:?}: result of {open_id}");
+    }
+    let expected: Vec<i32> = opens.iter().map(|&open| i32::from(open)).collect();
+    assert_eq!(answered, expected, "{opens:?}: each OPEN is answered once");
+    let state = if served.is_empty() { ChannelState::Closed } else { ChannelState::Open };
+    assert_eq!(guest.state(1), Some(state), "{opens:?}, the device accepts: {accepts}");
+}
+
+/// A channel that the guest closed while its device was being asked can be released and rescinded as a closed one.
+#[test]
+fn test_close_while_opening_then_release_or_rescind_ends_without_a_device() {
+    for rescinds in [false, true] {
+        for accepts in [true, false] {
+            let mut guest = Guest::v5_3(1);
+            guest.create(1, 10, 8);
+            (guest.on_open, guest.on_close) = (Answer::Hold, Answer::Hold);
+            let key = guest.key(1);
+            assert_eq!(guest.ask(&post::open(1, 10, 4, 0)), []);
+            fails(&mut guest, &post::close(1), 1);
+            if rescinds {
+                guest.rescind(key);
+            } else {
+                guest.post(&post::release(1)).unwrap();
+            }
+            guest.opened(accepts);
+            if accepts {
+                guest.closed();
+            }
+            assert_eq!(guest.take(), if rescinds { vec![Reply::Rescind(1)] } else { vec![] });
+            assert!(guest.held.is_empty());
+            assert_eq!(guest.bound.is_empty(), !rescinds, "a released relid is free");
+        }
+    }
+}

@@ -48,6 +48,10 @@ pub struct Model {
     accepted: BTreeMap<(u32, u32), bool>,
     /// (relid, open id) of opens without a result.
     opens: BTreeMap<(u32, u32), usize>,
+    /// Of them, those that a later CLOSE cancelled: they fail.
+    cancelled: BTreeMap<(u32, u32), usize>,
+    /// Relids that are open: an OPEN succeeded, and no CLOSE came after it.
+    open: BTreeSet<u32>,
     /// Views alive by (relid, id): the world keeps it true.
     pub views: BTreeMap<(u32, u32), usize>,
     /// Relids that a device serves or is being asked about: the world keeps it true.
@@ -101,6 +105,7 @@ impl Model {
             (GuestMessage::OpenChannel(request), Some(_)) => {
                 increase(&mut self.opens, (request.relid.get(), request.open_id.get()));
             }
+            (GuestMessage::CloseChannel(relid), Some(_)) => self.before_close(*relid),
             (GuestMessage::OpenReservedChannel(request), Some(version)) => {
                 let fits = request.target_vp.get() < VPS && request.target_sint.get() < 16;
                 at_once.reserved_opened = u32::from(fits && version >= Version::V4_0);
@@ -134,6 +139,13 @@ impl Model {
         self.wish = Some(Wish::Version { vp, accepts: Version::from_word(word).filter(|_| sane) });
     }
 
+    /// Whatever was open or was to be opened is closed by it.
+    fn before_close(&mut self, relid: u32) {
+        self.open.remove(&relid);
+        let due = self.opens.range((relid, 0)..=(relid, u32::MAX));
+        self.cancelled.extend(due.map(|(place, count)| (*place, *count)));
+    }
+
     /// The message was ignored: an open of it is not due.
     pub fn ignored(&mut self, message: &GuestMessage<'_>) {
         if let GuestMessage::OpenChannel(request) = message {
@@ -154,6 +166,8 @@ impl Model {
         self.headers.clear();
         self.accepted.clear();
         self.opens.clear();
+        self.cancelled.clear();
+        self.open.clear();
         self.rescinded.clear();
         self.released.clear();
     }
@@ -163,8 +177,9 @@ impl Model {
         self.headers.values().sum()
     }
 
-    /// Everybody has let go: nothing may be due but what waits for the guest itself.
-    pub fn check_nothing_due(&self) {
+    /// Everybody has let go: nothing may be due but what waits for the guest itself, and each channel is as the guest's last
+    /// message about it says.
+    pub fn check_nothing_due(&self, core: &Core) {
         assert_eq!(self.wish, None, "an answer to contact or unload is due");
         assert!(self.opens.is_empty(), "opens without result: {:?}", self.opens);
         // A ring that the guest tore down and never closed waits for the guest.
@@ -172,6 +187,11 @@ impl Model {
         let waiting: Vec<_> = self.accepted.iter().filter(due).collect();
         assert!(waiting.is_empty(), "teardowns without answer: {waiting:?}");
         assert!(self.released.is_empty(), "released and never freed: {:?}", self.released);
+        for report in core.channel_reports() {
+            let open = matches!(report.state, ChannelState::Open | ChannelState::Faulted);
+            let told = report.relid.is_some_and(|relid| self.open.contains(&relid));
+            assert_eq!(open, told, "relid {:?} is {:?}", report.relid, report.state);
+        }
     }
 
     pub fn on_unbind(&mut self, relid: u32) {
@@ -180,7 +200,7 @@ impl Model {
             self.check_gone(relid, "its relid is free");
             self.rescinded.remove(&relid);
             self.released.remove(&relid);
-            self.opens.retain(|(of, _), _| *of != relid);
+            self.forget_opens(relid);
         }
     }
 
@@ -234,9 +254,7 @@ impl Model {
                 }
             }
             Reply::Torndown(id) => self.on_torndown(core, at_once, id),
-            Reply::OpenResult { relid, open_id, .. } => {
-                assert!(decrease(&mut self.opens, &(relid, open_id)), "no open asked for {reply:?}");
-            }
+            Reply::OpenResult { relid, open_id, status } => self.on_open_result(relid, open_id, status == 0),
             Reply::Rescind(relid) => self.on_rescind(relid),
             Reply::Version { .. } | Reply::Unloaded | Reply::ReservedClosed(_) => unreachable!(),
         }
@@ -274,12 +292,31 @@ impl Model {
         assert!(!self.views.contains_key(&(relid, id)), "TORNDOWN of {id:#x} while it has views");
     }
 
+    fn on_open_result(&mut self, relid: u32, open_id: u32, succeeded: bool) {
+        let place = (relid, open_id);
+        assert!(decrease(&mut self.opens, &place), "nobody asked to open {relid} with id {open_id:#x}");
+        if succeeded {
+            let due = self.opens.get(&place).copied().unwrap_or(0);
+            let cancelled = self.cancelled.get(&place).copied().unwrap_or(0);
+            assert!(cancelled <= due, "relid {relid} was opened after a CLOSE that came behind its OPEN");
+            self.open.insert(relid);
+        } else {
+            decrease(&mut self.cancelled, &place);
+        }
+    }
+
+    fn forget_opens(&mut self, relid: u32) {
+        self.opens.retain(|(of, _), _| *of != relid);
+        self.cancelled.retain(|(of, _), _| *of != relid);
+        self.open.remove(&relid);
+    }
+
     fn on_rescind(&mut self, relid: u32) {
         let (instance, subchannel) = self.offered[&relid];
         assert!(self.rescinded.insert(relid), "relid {relid} rescinded twice");
         assert!(!self.released.contains(&relid), "relid {relid} was released and is rescinded");
         self.check_gone(relid, "it is rescinded");
-        self.opens.retain(|(of, _), _| *of != relid);
+        self.forget_opens(relid);
         if subchannel == 0 {
             let told = |relid: &u32| self.rescinded.contains(relid);
             let of_us = self.offered.iter().filter(|(_, known)| known.0 == instance);

@@ -168,7 +168,7 @@ impl World {
                 break;
             }
         }
-        self.model.check_nothing_due();
+        self.model.check_nothing_due(&self.core);
     }
 
     /// The end: after a reset nothing at all may be left.
