@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use crate::progress::step;
+use crate::logged::{self, Line};
+use crate::progress::Task;
 use crate::{Error, cache::Cache};
 
 /// Lists younger than this are taken as they are; a download that fails refreshes them anyway.
@@ -36,6 +37,7 @@ const SUITES: [&str; 11] = [
 /// One suite of the distribution, reached through apt with a private state folder.
 #[derive(Debug)]
 pub struct Apt {
+    cache: Cache,
     suite: String,
     dir: PathBuf,
     conf: PathBuf,
@@ -50,6 +52,8 @@ pub struct Control {
     pub version: String,
     /// SHA-256 of the archive file, in hexadecimal.
     pub sha256: String,
+    /// Bytes of the archive file.
+    pub size: u64,
     /// The first alternative of each name in Depends and Pre-Depends.
     pub depends: Vec<String>,
 }
@@ -69,7 +73,7 @@ impl Apt {
         cache.write(&dir.join("state/status"), b"")?;
         cache.write(&dir.join("sources.list"), sources(suite)?.as_bytes())?;
         cache.write(&conf, configuration(&dir).as_bytes())?;
-        Ok(Apt { suite: suite.to_owned(), dir, conf })
+        Ok(Apt { cache: cache.clone(), suite: suite.to_owned(), dir, conf })
     }
 
     /// Fetches the suite's package lists, unless they are fresh and `force` is false.
@@ -80,40 +84,66 @@ impl Apt {
         if !force && matches!(age, Ok(Ok(age)) if age < LISTS_FRESH) {
             return Ok(());
         }
-        step(&format!("reading the package lists of {}", self.suite));
+        let doing = format!("reading the package lists of {}", self.suite);
+        let task = Task::start(&doing);
         let mut command = self.command("apt-get");
         command.args(["-q", "update"]);
-        run(&mut command, &format!("reading the package lists of {}", self.suite))?;
+        self.run(&mut command, &doing, &task)?;
+        task.finish();
         fs::write(&stamp, b"").map_err(Error::file("writing", &stamp))
     }
 
-    /// What the archive says about the newest version of a package; `None` when the suite has no such package.
-    pub fn show(&self, package: &str) -> Result<Option<Control>, Error> {
+    /// Returns what the archive says about the newest version of each package. Packages that the
+    /// suite does not have, virtual ones among them, are left out.
+    ///
+    /// # Errors
+    /// `apt-cache` cannot be started.
+    pub fn show(&self, packages: &[&str]) -> Result<Vec<Control>, Error> {
         let mut command = self.command("apt-cache");
-        command.args(["show", "--no-all-versions", package]).stderr(Stdio::null());
+        command.args(["show", "--no-all-versions"]).args(packages).stderr(Stdio::null());
         let output =
             command.output().map_err(|source| Error::Start { program: "apt-cache".to_owned(), source })?;
-        Ok(parse_control(&String::from_utf8_lossy(&output.stdout)))
+        Ok(parse_controls(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// Downloads one package file into an empty folder, and returns the file's path. Its checksum is checked by apt and
-    /// is for the caller to check again.
-    pub fn download(&self, control: &Control, into: &Path) -> Result<PathBuf, Error> {
-        step(&format!("downloading {} {} from {}", control.name, control.version, self.suite));
+    /// Downloads package files into an empty folder, and returns their paths in the same order.
+    /// apt checks their checksums, and the caller is to check them again.
+    ///
+    /// # Errors
+    /// The archive cannot be reached, or it does not have a file any more.
+    pub fn download(&self, packages: &[Control], into: &Path, task: &Task) -> Result<Vec<PathBuf>, Error> {
         let mut command = self.command("apt-get");
         command
             .args(["-q", "download"])
-            .arg(format!("{}={}", control.name, control.version))
+            .args(packages.iter().map(|control| format!("{}={}", control.name, control.version)))
             .current_dir(into);
-        run(&mut command, &format!("downloading {}", control.name))?;
+        self.run(&mut command, "downloading packages", task)?;
         let entries = fs::read_dir(into).map_err(Error::file("reading folder", into))?;
-        entries
-            .flatten()
-            .map(|entry| entry.path())
-            .find(|path| path.extension().is_some_and(|e| e == "deb"))
-            .ok_or_else(|| {
+        let files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let file_of = |control: &Control| {
+            let start = format!("{}_", control.name);
+            let found = files.iter().find(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(&start) && name.ends_with(".deb")
+            });
+            found.cloned().ok_or_else(|| {
                 Error::Unusable(format!("apt-get download left no package file for {}", control.name))
             })
+        };
+        packages.iter().map(file_of).collect()
+    }
+
+    /// Runs apt with its output in the log and its progress on `task`.
+    fn run(&self, command: &mut Command, doing: &str, task: &Task) -> Result<(), Error> {
+        // Its progress in a form for programs, on standard output.
+        command.args(["-o", "APT::Status-Fd=1"]);
+        logged::run(&self.cache, command, doing, |line| match fetched_per_cent(line) {
+            Some(per_cent) => {
+                task.set(per_cent, DOWNLOAD_UNITS);
+                Line::Drop
+            }
+            None => Line::Keep,
+        })
     }
 
     fn command(&self, program: &str) -> Command {
@@ -123,18 +153,13 @@ impl Apt {
     }
 }
 
-/// Runs a program to its end with all that it says on stderr.
-pub(crate) fn run(command: &mut Command, doing: &str) -> Result<(), Error> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .map_err(|source| Error::Start { program: program.clone(), source })?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Error::Program { program, status: status.to_string(), doing: doing.to_owned() })
+/// Units of a download on its bar: apt tells per cent.
+const DOWNLOAD_UNITS: u64 = 100;
+
+/// Reads apt's progress: `dlstatus:3:27.6116:Retrieving file 3 of 5`, with the per cent in between.
+fn fetched_per_cent(line: &str) -> Option<u64> {
+    let per_cent = line.strip_prefix("dlstatus:")?.split(':').nth(1)?;
+    per_cent.split('.').next()?.parse().ok()
 }
 
 /// The options that keep apt inside our folder. `#clear` drops the hooks of the system's configuration, which would act
@@ -228,13 +253,14 @@ fn split_release(release: &str) -> (&str, &str) {
     release.split_once('-').unwrap_or((release, ""))
 }
 
-/// The first paragraph of `apt-cache show`.
-fn parse_control(text: &str) -> Option<Control> {
+/// Reads the paragraphs of `apt-cache show`.
+fn parse_controls(text: &str) -> Vec<Control> {
+    text.split("\n\n").filter_map(parse_control).collect()
+}
+
+fn parse_control(paragraph: &str) -> Option<Control> {
     let mut fields: BTreeMap<&str, &str> = BTreeMap::new();
-    for line in text.lines() {
-        if line.is_empty() {
-            break;
-        }
+    for line in paragraph.lines() {
         if let Some((key, value)) = line.split_once(':').filter(|_| !line.starts_with(' ')) {
             fields.insert(key, value.trim());
         }
@@ -253,6 +279,7 @@ fn parse_control(text: &str) -> Option<Control> {
         name: (*fields.get("Package")?).to_owned(),
         version: (*fields.get("Version")?).to_owned(),
         sha256: (*fields.get("SHA256")?).to_owned(),
+        size: fields.get("Size")?.parse().ok()?,
         depends,
     })
 }
@@ -292,16 +319,28 @@ mod tests {
     #[test]
     fn test_control_keeps_the_first_alternative_of_each_dependency() {
         let text = "Package: a\nVersion: 1:2-3\nDepends: b (= 1), c:any | d, e [amd64]\nPre-Depends: f\n\
-                    Description: x\n y: z\nSHA256: 00ff\n\nPackage: older\n";
+                    Description: x\n y: z\nSize: 12\nSHA256: 00ff\n";
         let control = parse_control(text).unwrap();
         assert_eq!(control.name, "a");
         assert_eq!(control.version, "1:2-3");
         assert_eq!(control.depends, ["f", "b", "c", "e"]);
-        assert_eq!(control.sha256, "00ff");
+        assert_eq!((control.sha256.as_str(), control.size), ("00ff", 12));
     }
 
     #[test]
-    fn test_control_of_an_unknown_package_is_none() {
-        assert_eq!(parse_control(""), None);
+    fn test_controls_of_several_packages_are_all_read() {
+        let one = |name: &str| format!("Package: {name}\nVersion: 1\nSize: 1\nSHA256: 00\n\n");
+        let names: Vec<String> =
+            parse_controls(&(one("a") + &one("b"))).into_iter().map(|control| control.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(parse_controls(""), []);
+    }
+
+    #[test]
+    fn test_progress_of_a_download_is_read_from_its_status_lines_only() {
+        assert_eq!(fetched_per_cent("dlstatus:3:27.6116:Retrieving file 3 of 5"), Some(27));
+        for other in ["Get:3 mirror://a bookworm", "dlstatus:", "dlstatus:1:x:y", ""] {
+            assert_eq!(fetched_per_cent(other), None, "{other}");
+        }
     }
 }

@@ -26,7 +26,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A program ran and failed.
-    #[error("{program} failed ({status}) while {doing}; its own messages are above")]
+    #[error("{program} failed ({status}) while {doing}; {said}")]
     Program {
         /// The program's name.
         program: String,
@@ -34,6 +34,8 @@ pub enum Error {
         status: String,
         /// What it was used for.
         doing: String,
+        /// The end of what it printed, and where the rest is.
+        said: String,
     },
     /// The package manager or an archive gave us something we cannot use.
     #[error("{0}")]

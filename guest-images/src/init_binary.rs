@@ -7,8 +7,8 @@ use std::process::Command;
 use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, target_dir, workspace_dir};
-use crate::progress::step;
-use crate::{Error, apt};
+use crate::progress::Task;
+use crate::{Error, logged};
 
 /// A static program of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,20 +39,20 @@ impl InitBinary {
         if let Ok(bytes) = fs::read(&path) {
             return Ok(bytes);
         }
-        let bytes = self.build_now()?;
+        let bytes = self.build_now(cache)?;
         cache.write(&path, &bytes)?;
         Ok(bytes)
     }
 
-    fn build_now(self) -> Result<Vec<u8>, Error> {
+    fn build_now(self, cache: &Cache) -> Result<Vec<u8>, Error> {
         const TARGET: &str = "x86_64-unknown-linux-gnu";
-        step(&format!("building {}", self.name()));
+        let task = Task::start(&format!("building {}", self.name()));
         // A folder of its own: the outer cargo may hold the lock of the usual one.
         let target = target_dir().join("init");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
         command
-            .args(["build", "--quiet", "--release", "--package", "guest-init", "--bin", self.name()])
+            .args(["build", "--release", "--package", "guest-init", "--bin", self.name()])
             .args(["--target", TARGET])
             .arg("--target-dir")
             .arg(&target)
@@ -64,7 +64,8 @@ impl InitBinary {
             .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
             .env_remove("CARGO_ENCODED_RUSTFLAGS")
             .env_remove("CARGO_BUILD_TARGET");
-        apt::run(&mut command, &format!("building {}", self.name()))?;
+        logged::cargo(cache, &mut command, &format!("building {}", self.name()), &task)?;
+        task.finish();
         let path = target.join(TARGET).join("release").join(self.name());
         fs::read(&path).map_err(Error::file("reading", &path))
     }

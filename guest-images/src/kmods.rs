@@ -152,7 +152,7 @@ fn unpack_with(tool: &str, path: &Path) -> Result<Vec<u8>, Error> {
     let output = Command::new(tool)
         .arg("-dc")
         .arg(path)
-        .stderr(Stdio::inherit())
+        .stdin(Stdio::null())
         .output()
         .map_err(|source| Error::Start { program: tool.to_owned(), source })?;
     if output.status.success() {
@@ -162,6 +162,7 @@ fn unpack_with(tool: &str, path: &Path) -> Result<Vec<u8>, Error> {
         program: tool.to_owned(),
         status: output.status.to_string(),
         doing: format!("unpacking {}", path.display()),
+        said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
     })
 }
 

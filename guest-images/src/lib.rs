@@ -11,8 +11,11 @@ pub mod guest;
 pub mod init_binary;
 pub mod kernel;
 pub mod kmods;
+mod libraries;
+pub mod logged;
 pub mod packages;
 pub mod progress;
+pub mod qemu;
 mod tools;
 
 pub use error::Error;

@@ -8,8 +8,9 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::apt::{self, Apt, Control};
-use crate::progress::step;
+use crate::apt::{Apt, Control};
+use crate::logged::{self, Line};
+use crate::progress::{Task, step};
 use crate::{Error, cache::Cache};
 
 /// A suite of the distribution as a source of unpacked packages.
@@ -47,31 +48,46 @@ impl Packages {
         Packages { cache: cache.clone(), suite: suite.to_owned() }
     }
 
-    /// The newest version of a package, unpacked. What is in the cache is used as it is, without a network; delete the
-    /// cache's `resolved` folder to look for newer versions.
+    /// Returns the newest version of a package, unpacked. A package in the cache is used as it is,
+    /// without a network; delete the cache's `resolved` folder to look for newer versions.
     ///
     /// # Errors
-    /// When the suite has no such package, or it cannot be fetched, or its checksum is wrong.
+    /// The suite has no such package, or it cannot be fetched, or its checksum is wrong.
     pub fn get(&self, name: &str) -> Result<Package, Error> {
-        if let Some(package) = self.cached(name) {
-            return Ok(package);
+        let missing = || Error::Unusable(format!("{} has no package {name}", self.suite));
+        self.get_all(&[name])?.pop().ok_or_else(missing)
+    }
+
+    /// As [`Packages::get`] for many packages, which are fetched together. Those that the suite does
+    /// not have, virtual ones among them, are left out.
+    ///
+    /// # Errors
+    /// One cannot be fetched, or its checksum is wrong.
+    pub fn get_all(&self, names: &[&str]) -> Result<Vec<Package>, Error> {
+        let cached = || names.iter().map(|name| self.cached(name)).collect::<Option<Vec<Package>>>();
+        if let Some(packages) = cached() {
+            return Ok(packages);
         }
         let _lock = self.cache.lock(&format!("suite-{}", self.suite))?;
-        // Another process may have fetched it while we waited for the lock.
-        if let Some(package) = self.cached(name) {
-            return Ok(package);
-        }
-        let apt = Apt::new(&self.cache, &self.suite)?;
-        apt.update(false)?;
-        match self.fetch(&apt, name) {
-            Ok(package) => Ok(package),
+        // Another process may have fetched some while this one waited for the lock.
+        let missing: Vec<&str> = names.iter().copied().filter(|name| self.cached(name).is_none()).collect();
+        if !missing.is_empty() {
+            let apt = Apt::new(&self.cache, &self.suite)?;
+            apt.update(false)?;
             // Lists go stale: the archive drops a version as soon as the next one is there.
-            Err(first) => {
-                step(&format!("{first}; once more with new lists"));
+            if let Err(first) = self.fetch(&apt, &missing) {
+                step(&format!("{first}; trying again with new lists"));
                 apt.update(true)?;
-                self.fetch(&apt, name)
+                self.fetch(&apt, &missing)?;
             }
         }
+        Ok(names.iter().filter_map(|name| self.cached(name)).collect())
+    }
+
+    /// Forgets which version of a package was chosen, so that the newest is chosen again.
+    pub(crate) fn forget(&self, name: &str) {
+        // A record that cannot be removed is one that is used again.
+        let _ = fs::remove_file(self.record_path(name));
     }
 
     /// The real kernel package behind a metapackage such as `linux-image-cloud-amd64`, unpacked.
@@ -95,27 +111,57 @@ impl Packages {
         root.is_dir().then(|| package(&record, root))
     }
 
-    fn fetch(&self, apt: &Apt, name: &str) -> Result<Package, Error> {
-        let Some(control) = apt.show(name)? else {
-            return Err(Error::Unusable(format!("{} has no package {name}", self.suite)));
+    /// Downloads and unpacks the packages that are not unpacked yet, and writes down which versions
+    /// were chosen.
+    fn fetch(&self, apt: &Apt, names: &[&str]) -> Result<(), Error> {
+        let controls = apt.show(names)?;
+        let folder_of = |control: &Control| -> Result<PathBuf, Error> {
+            Ok(self.cache.dir("packages")?.join(folder(&record(control.clone()))))
         };
-        let record = record(control.clone());
-        let root = self.cache.dir("packages")?.join(folder(&record));
-        if !root.is_dir() {
-            let scratch = self.cache.scratch()?;
-            let file = apt.download(&control, scratch.path())?;
-            check(&file, &control)?;
-            let unpacked = scratch.path().join("unpacked");
-            step(&format!("unpacking {name}"));
-            apt::run(
-                Command::new("dpkg-deb").arg("-x").arg(&file).arg(&unpacked),
-                &format!("unpacking {name}"),
-            )?;
-            fs::rename(&unpacked, &root).map_err(Error::file("moving into place", &root))?;
+        let mut absent = Vec::new();
+        for control in &controls {
+            if !folder_of(control)?.is_dir() {
+                absent.push(control.clone());
+            }
         }
-        let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Unusable(e.to_string()))?;
-        self.cache.write(&self.record_path(name), &bytes)?;
-        Ok(package(&record, root))
+        if !absent.is_empty() {
+            let task = Task::start(&format!("fetching {} from {}", summary(&absent), self.suite));
+            let scratch = self.cache.scratch()?;
+            let files = apt.download(&absent, scratch.path(), &task)?;
+            for (control, file) in absent.iter().zip(files) {
+                check(&file, control)?;
+                let unpacked = scratch.path().join("unpacked");
+                let doing = format!("unpacking {}", control.name);
+                let mut command = Command::new("dpkg-deb");
+                command.arg("-x").arg(&file).arg(&unpacked);
+                logged::run(&self.cache, &mut command, &doing, |_| Line::Keep)?;
+                let root = folder_of(control)?;
+                fs::rename(&unpacked, &root).map_err(Error::file("moving into place", &root))?;
+            }
+            task.finish();
+        }
+        for control in controls {
+            let record = record(control);
+            let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Unusable(e.to_string()))?;
+            self.cache.write(&self.record_path(&record.name), &bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Names a download for people: its first package, how many more, and how many bytes.
+fn summary(controls: &[Control]) -> String {
+    let bytes: u64 = controls.iter().map(|control| control.size).sum();
+    // The archive counts in powers of 1000, as apt does.
+    let size = if bytes < 1_000_000 {
+        format!("{} kB", bytes.div_ceil(1000))
+    } else {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    };
+    match controls {
+        [] => "nothing".to_owned(),
+        [one] => format!("{} {} ({size})", one.name, one.version),
+        [first, rest @ ..] => format!("{} and {} more packages ({size})", first.name, rest.len()),
     }
 }
 
@@ -164,6 +210,17 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// An unpacked package without files, in the cache under a suite that no archive has.
+#[cfg(test)]
+pub(crate) fn fake(cache: &Cache, suite: &str, name: &str, depends: &[&str]) -> Package {
+    let depends = depends.iter().map(|name| (*name).to_owned()).collect();
+    let record = Record { name: name.to_owned(), version: "1".to_owned(), sha256: "00".to_owned(), depends };
+    let path = Packages::new(cache, suite).record_path(name);
+    cache.write(&path, &serde_json::to_vec(&record).unwrap()).unwrap();
+    let root = cache.dir(&format!("packages/{}", folder(&record))).unwrap();
+    package(&record, root)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,6 +230,7 @@ mod tests {
             name: "a".to_owned(),
             version: "1:2".to_owned(),
             sha256: sha256.to_owned(),
+            size: 1_234_567,
             depends: vec!["b".to_owned()],
         }
     }
@@ -202,5 +260,12 @@ mod tests {
         assert_eq!(package.depends, ["b"]);
         assert_eq!(package.root, dir.join("packages/a_1%3a2_0011223344556677"));
         fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn test_summary_names_the_first_package_and_counts_the_rest() {
+        let controls = [control("00"), control("11"), control("22")];
+        assert_eq!(summary(&controls[..1]), "a 1:2 (1.2 MB)");
+        assert_eq!(summary(&controls), "a and 2 more packages (3.7 MB)");
     }
 }

@@ -1,6 +1,94 @@
-//! One line for each step that a person may have to wait for.
+//! Progress for people who wait: one line for each step, with a bar where standard error is a
+//! terminal. Standard output stays free for results.
 
-/// Says on stderr what is being done now. Stdout stays free for results.
+use std::io::{self, IsTerminal};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// All bars of this process, so that a line is printed above them and never through them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// How often a bar is drawn while nothing moves: its time goes on.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Prints one line about the step that begins now.
 pub fn step(what: &str) {
-    eprintln!("  .. {what}");
+    line(&format!("  .. {what}"));
+}
+
+/// Prints one line on standard error.
+pub fn line(text: &str) {
+    if is_terminal() {
+        // A closed terminal is no reason to stop.
+        let _ = BARS.println(text);
+    } else {
+        eprintln!("{text}");
+    }
+}
+
+/// Returns true when standard error is a terminal, on which bars are drawn.
+fn is_terminal() -> bool {
+    static TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stderr().is_terminal());
+    *TERMINAL
+}
+
+/// A step that takes time. On a terminal it is a bar, and one line when it is done; elsewhere it is
+/// one line when it begins.
+#[derive(Debug)]
+pub struct Task {
+    what: String,
+    start: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Task {
+    /// Begins a step. `what` is a present participle with its object ("building synthvm").
+    pub fn start(what: &str) -> Task {
+        let bar = is_terminal().then(|| {
+            let bar = BARS.add(ProgressBar::new_spinner());
+            bar.set_style(style("  {spinner} {prefix} {msg}  {elapsed}"));
+            bar.set_prefix(what.to_owned());
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        if bar.is_none() {
+            step(what);
+        }
+        Task { what: what.to_owned(), start: Instant::now(), bar }
+    }
+
+    /// Shows that `done` of `total` units are done. `total` may change from call to call.
+    pub fn set(&self, done: u64, total: u64) {
+        let Some(bar) = self.bar.as_ref().filter(|_| total > 0) else { return };
+        if bar.length() != Some(total) {
+            bar.set_length(total);
+            bar.set_style(style("  {spinner} {prefix}  {bar:30} {percent:>3} %  {elapsed}"));
+        }
+        bar.set_position(done.min(total));
+    }
+
+    /// Ends the step well: the bar becomes one line with the time that it took.
+    pub fn finish(mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            line(&format!("  ok {} ({:.1} s)", self.what, self.start.elapsed().as_secs_f64()));
+        }
+    }
+}
+
+impl Drop for Task {
+    /// Removes the bar of a step that failed; its error is for the caller to show.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants; one that does not parse would cost the bar its looks only.
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.progress_chars("=> ").tick_chars("-\\|/ ")
 }

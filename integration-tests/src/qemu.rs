@@ -38,7 +38,7 @@ impl QemuGuest {
     /// Starts a guest in a machine with these options of QEMU's and these words on its kernel's command line, besides those that every
     /// guest gets; the guest is not up yet. There is no device but the serial ports and what `machine` has.
     pub fn start(guest: &GuestImage, machine: &[String], words: &str) -> Result<QemuGuest, HostError> {
-        host::ensure_emulator()?;
+        let program = host::emulator()?;
         let prepare = |e: io::Error| HostError::Prepare(e.to_string());
         let dir = WorkDir::new().map_err(prepare)?;
         let socket = dir.path().join("agent.sock");
@@ -47,7 +47,7 @@ impl QemuGuest {
         let monitor_socket = dir.path().join("monitor.sock");
         let monitor_listener = UnixListener::bind(&monitor_socket).map_err(prepare)?;
         let log = std::fs::File::create(dir.path().join("stderr")).map_err(prepare)?;
-        let child = Command::new(host::EMULATOR)
+        let child = Command::new(program)
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             .args(machine)
             .arg("-kernel")

@@ -2,11 +2,14 @@
 //! taken for a command's.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use guest_images::Kernel;
 use guest_images::cache::Cache;
-use integration_tests::host::{EmulatedHost, HostError, HostKernel, HostOptions, OutputSink, START_ATTEMPTS};
+use integration_tests::host::{
+    EmulatedHost, HostError, HostKernel, HostOptions, OutputSink, START_ATTEMPTS, emulator,
+};
 use integration_tests::image::WorkDir;
 
 #[derive(Default)]
@@ -36,6 +39,20 @@ fn shell(host: &EmulatedHost, script: &str) -> (Result<i32, HostError>, String, 
 /// Small, so that it fits beside whatever else runs; the results go to a folder of the test's own.
 fn options(dir: &WorkDir) -> HostOptions {
     HostOptions { memory_mib: 2048, results: dir.path().to_owned(), ..HostOptions::default() }
+}
+
+#[test]
+fn test_emulator_of_the_cache_starts_without_the_systems_libraries() {
+    let program = emulator().unwrap();
+    // Nothing of the system but a shell: neither its QEMU nor a library path of the user's.
+    let said = Command::new(&program)
+        .arg("--version")
+        .env_clear()
+        .env("LD_LIBRARY_PATH", "/nowhere")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && text.starts_with("QEMU emulator version"), "{program:?}: {said:?}");
 }
 
 // One host for all commands that leave it alive: a start costs seconds.

@@ -24,8 +24,8 @@ pub(crate) struct Arguments {
     /// Memory of an emulated machine, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1024..))]
     memory: u32,
-    /// Processors of an emulated machine.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    /// Processors of an emulated machine. With more than one, machines are lost now and then.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
     /// Kill a command that writes nothing for so long.
     #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]

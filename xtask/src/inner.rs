@@ -42,7 +42,7 @@ pub(crate) fn run<T: DeserializeOwned>(
 ) -> Result<T, String> {
     // What an earlier run left must not be taken for this one's.
     forget(name)?;
-    run_until_done(name, words, guest, program, 0)
+    run_until_done(name, words, guest, program, &HostOptions::default(), 0)
 }
 
 /// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when it or its host is lost, it starts anew in
@@ -56,9 +56,9 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
     words: &[String],
     guest: &GuestImage,
     program: &Path,
+    options: &HostOptions,
     losses: u32,
 ) -> Result<T, String> {
-    let options = HostOptions::default();
     std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
@@ -68,7 +68,7 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
     command.extend([&guest.kernel, &guest.initrd].map(|file| file.display().to_string()));
     let mut lost = 0;
     loop {
-        let error = match host::run(&command, &options) {
+        let error = match host::run(&command, options) {
             Ok(0) => break,
             Ok(status) => format!("the guest's part ended with status {status}"),
             Err(error) => error.to_string(),

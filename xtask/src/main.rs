@@ -11,6 +11,7 @@ mod fuzz;
 mod guest;
 mod host;
 mod inner;
+mod qemu;
 mod stages;
 mod test;
 
@@ -36,6 +37,8 @@ enum XtaskCommand {
     Host(host::Arguments),
     /// Make a test guest and print where its kernel and initial RAM disk are.
     Guest(guest::Arguments),
+    /// Fetch QEMU's programs into the cache and print their folder, for tests that are run by hand.
+    Qemu,
     /// Run everything that is tested, real guests included, and print one closing line.
     Test(test::Arguments),
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
+        XtaskCommand::Qemu => qemu::main(),
         XtaskCommand::Test(arguments) => test::main(&arguments),
     }
 }

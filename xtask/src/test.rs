@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use guest_images::cache::target_dir;
-use integration_tests::host::ensure_program;
+use guest_images::cache::{Cache, target_dir};
+use guest_images::qemu;
 
 use crate::stages::{Report, Stage, Sums};
 
@@ -19,12 +19,16 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    // The peer of our image formats.
-    if let Err(error) = ensure_program("qemu-img", "qemu-utils", "to compare image formats with") {
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
-    }
-    let reports: Vec<Report> = stages(arguments).iter().map(Stage::run).collect();
+    // Image formats are compared with QEMU's.
+    let qemu = match qemu::folder(&Cache::project()) {
+        Ok(qemu) => qemu,
+        Err(error) => {
+            eprintln!("cargo xtask test: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let reports: Vec<Report> =
+        stages(arguments).into_iter().map(|stage| stage.with(qemu::FOLDER, &qemu).run()).collect();
     let (text, sums) = summary(&reports);
     print!("{text}");
     if sums.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

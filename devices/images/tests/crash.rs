@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use common::{Folder, Random, flush, qemu, read, text, write};
+use common::{Folder, Random, flush, qemu, qemu_output, read, text, write};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
 use synthvm_storage::backend::conformance::over;
 use synthvm_storage::backend::{Backend, Operation};
@@ -194,8 +194,7 @@ fn kill_many_times(
         expected.settle(&bytes);
         if let Some(format) = qemu_format {
             // QEMU agrees, whatever it finds: leaks are no errors (3), anything else is.
-            let checked =
-                Command::new("qemu-img").args(["check", "-f", format, text(&path)]).output().unwrap();
+            let checked = qemu_output("qemu-img", &["check", "-f", format, text(&path)]);
             assert!(matches!(checked.status.code(), Some(0 | 3)), "round {round}: {checked:?}");
             let back = folder.join("back.raw");
             qemu("qemu-img", &["convert", "-f", format, "-O", "raw", text(&path), text(&back)]);

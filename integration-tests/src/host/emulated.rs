@@ -15,7 +15,7 @@ use guest_images::cache::{target_dir, workspace_dir};
 use guest_images::progress::step;
 use guest_report::host::{Event, Frame, PORT_NAME, Request, Setup};
 
-use super::image::{EMULATOR, HostImage, ensure_emulator};
+use super::image::{HostImage, emulator};
 use super::{EMULATED, HostError, HostOptions, INSIDE, OutputSink, RESULTS, START_ATTEMPTS, START_DEADLINE};
 
 /// The descriptor under which the emulator finds its end of the channel.
@@ -37,7 +37,7 @@ impl EmulatedHost {
     /// Starts a host and waits until it is ready. One that does not start is tried again: the emulator has a known race
     /// while a kernel with several processors patches its own text.
     pub fn start(options: &HostOptions) -> Result<EmulatedHost, HostError> {
-        ensure_emulator()?;
+        let program = emulator()?;
         let image = HostImage::build(&options.kernel)?;
         let mut attempt = 1;
         loop {
@@ -45,7 +45,7 @@ impl EmulatedHost {
                 "starting the emulated test host ({} MiB, {} processors)",
                 options.memory_mib, options.cpus
             ));
-            match EmulatedHost::start_once(options, &image) {
+            match EmulatedHost::start_once(options, &program, &image) {
                 Err(HostError::NotStarted { why, .. }) if attempt < START_ATTEMPTS => {
                     step(&format!("the test host did not start ({why}); trying again"));
                     attempt += 1;
@@ -58,9 +58,13 @@ impl EmulatedHost {
         }
     }
 
-    fn start_once(options: &HostOptions, image: &HostImage) -> Result<EmulatedHost, HostError> {
+    fn start_once(
+        options: &HostOptions,
+        program: &Path,
+        image: &HostImage,
+    ) -> Result<EmulatedHost, HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(|e| prepare("making a socket", &e))?;
-        let emulator = Emulator::spawn(options, image, &theirs)?;
+        let emulator = Emulator::spawn(options, program, image, &theirs)?;
         // Only the emulator holds its end now, so its death is our end of file.
         drop(theirs);
         let reader = ours.try_clone().map_err(|e| prepare("copying a socket", &e))?;
@@ -151,7 +155,12 @@ struct Emulator {
 }
 
 impl Emulator {
-    fn spawn(options: &HostOptions, image: &HostImage, channel: &UnixStream) -> Result<Emulator, HostError> {
+    fn spawn(
+        options: &HostOptions,
+        program: &Path,
+        image: &HostImage,
+        channel: &UnixStream,
+    ) -> Result<Emulator, HostError> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folders = target_dir().join("host");
         remove_abandoned(&folders);
@@ -162,7 +171,7 @@ impl Emulator {
         fs::write(&initrd, image.initrd_with(&setup)?)
             .map_err(|e| prepare("writing the host's initrd", &e))?;
         let log = File::create(folder.join("emulator.log")).map_err(|e| prepare("making a log", &e))?;
-        let mut command = Command::new(EMULATOR);
+        let mut command = Command::new(program);
         command
             .args(arguments(options, image, &initrd, &folder.join("console.log")))
             .stdin(Stdio::null())

@@ -1,23 +1,16 @@
 //! What an emulated host is made of: a stock kernel, an initial RAM disk, and the emulator.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use guest_images::Kernel;
 use guest_images::cache::Cache;
 use guest_images::cpio::Archive;
 use guest_images::init_binary::InitBinary;
 use guest_images::kmods::{self, Modules};
-use guest_images::progress::step;
+use guest_images::qemu;
 use guest_report::host::Setup;
 
 use super::{HostError, HostKernel};
-
-/// The emulator's program.
-pub const EMULATOR: &str = "qemu-system-x86_64";
-
-/// The package that brings it.
-const EMULATOR_PACKAGE: &str = "qemu-system-x86";
 
 /// Modules that an emulated host loads; each brings what it needs. The first row makes the root, the second makes KVM,
 /// the third is what commands may want.
@@ -79,54 +72,11 @@ impl HostImage {
     }
 }
 
-/// Installs the emulator if it is not there, and says so.
-pub fn ensure_emulator() -> Result<(), HostError> {
-    ensure_program(EMULATOR, EMULATOR_PACKAGE, "software emulation, for the test host")
-}
-
-/// Installs `package` if there is no `program` of its, and says so. `purpose`: what it is for.
-pub fn ensure_program(program: &str, package: &str, purpose: &str) -> Result<(), HostError> {
-    if has_program(program) {
-        return Ok(());
-    }
-    // SAFETY: geteuid takes nothing and cannot fail.
-    if unsafe { libc::geteuid() } != 0 {
-        return Err(HostError::Prepare(format!(
-            "{program} is not installed; install it with: apt-get install {package}"
-        )));
-    }
-    let lock = Cache::project().lock("install").map_err(|e| HostError::Prepare(e.to_string()))?;
-    if has_program(program) {
-        return Ok(());
-    }
-    step(&format!("installing {package} ({purpose}) with apt-get"));
-    apt_get(&["-q", "update"])?;
-    apt_get(&["-q", "install", "--yes", "--no-install-recommends", package])?;
-    drop(lock);
-    if has_program(program) {
-        return Ok(());
-    }
-    Err(HostError::Prepare(format!("{package} was installed, but there is no {program}")))
-}
-
-fn has_program(program: &str) -> bool {
-    let status = Command::new(program).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
-    status.is_ok_and(|s| s.success())
-}
-
-fn apt_get(arguments: &[&str]) -> Result<(), HostError> {
-    let status = Command::new("apt-get")
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null())
-        .stdout(std::io::stderr())
-        .status()
-        .map_err(|e| HostError::Prepare(format!("starting apt-get: {e}")))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(HostError::Prepare(format!(
-        "apt-get {} failed ({status}); its messages are above",
-        arguments.join(" ")
-    )))
+/// Returns the emulator's path: QEMU is unpacked into the cache when it is not there yet, and nothing
+/// is installed. See [`guest_images::qemu`].
+///
+/// # Errors
+/// Its packages cannot be fetched.
+pub fn emulator() -> Result<PathBuf, HostError> {
+    qemu::program(&Cache::project(), qemu::EMULATOR).map_err(|e| HostError::Prepare(e.to_string()))
 }

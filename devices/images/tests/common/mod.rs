@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -41,19 +41,41 @@ impl Drop for Folder {
     }
 }
 
-/// Runs a program of qemu-utils to its end and gives back what it printed.
+/// Names the folder with QEMU's programs; `cargo xtask test` sets it. Without it, they are looked for
+/// in `$PATH`.
+const QEMU_FOLDER: &str = "SYNTHVM_QEMU";
+
+/// A call of one of QEMU's programs, such as `qemu-img`.
+pub(crate) fn qemu_command(program: &str) -> Command {
+    match std::env::var_os(QEMU_FOLDER) {
+        Some(folder) => Command::new(Path::new(&folder).join(program)),
+        None => Command::new(program),
+    }
+}
+
+/// Runs one of QEMU's programs to its end and returns what it printed.
 ///
 /// # Panics
-/// It failed, or it is not installed: `cargo xtask test` installs it.
+/// It failed, or it is not there.
 pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|error| {
-        panic!("{program}: {error}; install it with: apt-get install qemu-utils (cargo xtask test does)")
-    });
+    let output = qemu_output(program, arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{program} {arguments:?}: {}\n{text}\n{errors}", output.status);
     text
+}
+
+/// Runs one of QEMU's programs to its end and returns how it ended, for a caller that judges failure.
+///
+/// # Panics
+/// It is not there.
+pub(crate) fn qemu_output(program: &str, arguments: &[&str]) -> Output {
+    qemu_command(program).args(arguments).output().unwrap_or_else(|error| {
+        panic!(
+            "{program}: {error}; run these tests by `cargo xtask test`, which fetches QEMU's programs \
+             and installs nothing, or set {QEMU_FOLDER} to what `cargo xtask qemu` prints"
+        )
+    })
 }
 
 pub(crate) fn text(path: &Path) -> &str {
