@@ -89,8 +89,8 @@ fn assemble(
     bytes: &[u8],
     cuts: &[u8],
 ) -> Result<bool, RangeError> {
-    let mut assembler = RangeAssembler::begin(ranges, declared)?;
     let kept = buffer.heap_bytes();
+    let mut assembler = RangeAssembler::begin(&mut *buffer, ranges, declared)?;
     let (mut rest, mut complete, mut received) = (bytes, false, 0);
     let cuts = cuts.iter().map(|cut| (usize::from(cut & 0x3F), usize::from(cut >> 6)));
     let mut ragged = Vec::new();
@@ -105,14 +105,14 @@ fn assemble(
             now = &ragged;
         }
         let was_complete = complete;
-        complete = assembler.push(buffer, now)?;
+        complete = assembler.push(now)?;
         assert!(complete || !was_complete, "a complete list stays complete");
-        let each = if complete { BYTES_PER_WORD } else { 8 };
-        assert!(
-            buffer.heap_bytes() <= kept + BYTES_BEYOND + each * received,
-            "{} bytes kept for {received} words",
-            buffer.heap_bytes()
-        );
+        let held = assembler.buffer().heap_bytes();
+        assert!(held <= kept + BYTES_BEYOND + 8 * received, "{held} bytes kept for {received} words");
     }
+    assert_eq!(assembler.finish().is_some(), complete);
+    let held = buffer.heap_bytes();
+    let most = kept + BYTES_BEYOND + BYTES_PER_WORD * received;
+    assert!(held <= most, "{held} bytes kept for {received} words");
     Ok(complete)
 }

@@ -52,13 +52,85 @@ pub enum RangeError {
     NotRam(u64),
 }
 
+/// A buffer that a [`RangeAssembler`] can fill: one that it owns, or one that it borrows exclusively so
+/// that the buffer's memory can be used again without allocation.
+///
+/// Sealed: an implementation that named a different buffer in each call would mix the page lists of
+/// two buffers, and runs of unchecked length would come of it.
+pub trait Destination: sealed::Sealed {}
+
+impl Destination for GuestBuffer {}
+impl Destination for &mut GuestBuffer {}
+
+mod sealed {
+    use crate::buffer::GuestBuffer;
+
+    pub trait Sealed {
+        fn get(&self) -> &GuestBuffer;
+        fn get_mut(&mut self) -> &mut GuestBuffer;
+    }
+
+    impl Sealed for GuestBuffer {
+        #[inline]
+        fn get(&self) -> &GuestBuffer {
+            self
+        }
+
+        #[inline]
+        fn get_mut(&mut self) -> &mut GuestBuffer {
+            self
+        }
+    }
+
+    impl Sealed for &mut GuestBuffer {
+        #[inline]
+        fn get(&self) -> &GuestBuffer {
+            self
+        }
+
+        #[inline]
+        fn get_mut(&mut self) -> &mut GuestBuffer {
+            self
+        }
+    }
+}
+
 /// Takes range data in pieces of whole words and fills a [`GuestBuffer`].
 ///
-/// A range is one word {byte count, byte offset << 32} and its page numbers, one word each (vmbus-core 4.3). Words may be split between
-/// pieces in any way. Each page number is checked against RAM when it comes, so memory grows with what was received, never with what was
-/// declared, and the first bad page ends the matter.
+/// A range is one word {byte count, byte offset << 32} and its page numbers, one word each
+/// (vmbus-core 4.3). Words may be split between pieces in any way. Each page number is checked against
+/// RAM when it comes, so memory grows with the bytes received, never with the bytes declared, and the
+/// first bad page ends the list.
+///
+/// The assembler holds its buffer until [`RangeAssembler::finish`] gives it out, so the rest of a list
+/// can only go where its beginning went. The previous interface took the buffer with every piece; two
+/// assemblers could swap buffers, and a run grew beyond guest RAM. That does not compile any more:
+///
+/// ```compile_fail,E0061
+/// # use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
+/// # fn swap(ram: GuestRam) -> Result<(), vmbus_gpadl::RangeError> {
+/// let mut other = GuestBuffer::new(ram.clone());
+/// let mut assembler = RangeAssembler::begin(GuestBuffer::new(ram), 1, 24)?;
+/// assembler.push(&mut other, &[0; 8])?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A borrowed buffer is out of reach of all other code until the assembler is gone:
+///
+/// ```compile_fail,E0499
+/// # use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
+/// # fn swap(ram: GuestRam) -> Result<(), vmbus_gpadl::RangeError> {
+/// let (mut one, mut two) = (GuestBuffer::new(ram.clone()), GuestBuffer::new(ram));
+/// let mut assembler = RangeAssembler::begin(&mut one, 1, 24)?;
+/// std::mem::swap(&mut one, &mut two);
+/// assembler.push(&[0; 8])?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct RangeAssembler {
+pub struct RangeAssembler<B = GuestBuffer> {
+    buffer: B,
     ranges_left: u32,
     /// Words still to come, as declared at the start.
     words_left: usize,
@@ -68,12 +140,14 @@ pub struct RangeAssembler {
     last: HostPage,
 }
 
-impl RangeAssembler {
-    /// Starts a list of `ranges` ranges in `bytes` bytes. `buffer` must be empty, and must be the same one in every later call.
+impl<B: Destination> RangeAssembler<B> {
+    /// Starts a list of `ranges` ranges in `bytes` bytes. Empties `buffer` first and keeps its memory.
     ///
     /// # Errors
     /// [`RangeError::NoRanges`] or [`RangeError::Size`].
-    pub fn begin(ranges: u32, bytes: usize) -> Result<Self, RangeError> {
+    #[inline]
+    pub fn begin(mut buffer: B, ranges: u32, bytes: usize) -> Result<Self, RangeError> {
+        buffer.get_mut().clear();
         if ranges == 0 {
             return Err(RangeError::NoRanges);
         }
@@ -81,36 +155,89 @@ impl RangeAssembler {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self { ranges_left: ranges, words_left: words, pages_left: 0, last: HostPage::NONE })
+        Ok(Self { buffer, ranges_left: ranges, words_left: words, pages_left: 0, last: HostPage::NONE })
     }
 
-    /// What is still to come: ranges that have not begun, and words as declared.
+    /// Fills `buffer` with a list of `ranges` ranges that is complete in `bytes`.
+    ///
+    /// # Errors
+    /// [`RangeError`]; a borrowed buffer then names no byte.
+    pub fn assemble(buffer: B, ranges: u32, bytes: &[u8]) -> Result<B, RangeError> {
+        let mut assembler = Self::begin(buffer, ranges, bytes.len())?;
+        assembler.push(bytes)?;
+        // All declared words are there: `push` has refused a list that is still not complete.
+        assembler.finish().ok_or(RangeError::ShortList { needed: 1, present: 0 })
+    }
+
+    /// Returns the ranges that have not begun, and the words that are still to come as declared.
     #[must_use]
     pub fn left(&self) -> (u32, usize) {
         (self.ranges_left, self.words_left)
     }
 
-    /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is ignored. True when the list is complete.
+    /// Returns the buffer with the part of the list that was received. None of its bytes can be reached.
+    #[inline]
+    #[must_use]
+    pub fn buffer(&self) -> &GuestBuffer {
+        self.buffer.get()
+    }
+
+    /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is
+    /// ignored. Returns true when the list is complete: [`RangeAssembler::finish`] gives out the buffer.
     ///
     /// # Errors
-    /// [`RangeError`]: the buffer is then worthless and the list must be dropped.
+    /// [`RangeError`]: the list is refused. Every later piece is refused too, and the buffer is not
+    /// given out.
     #[inline]
-    pub fn push(&mut self, buffer: &mut GuestBuffer, bytes: &[u8]) -> Result<bool, RangeError> {
+    pub fn push(&mut self, bytes: &[u8]) -> Result<bool, RangeError> {
+        let taken = self.take(bytes);
+        if taken.is_err() {
+            self.refuse();
+        }
+        taken
+    }
+
+    /// Gives out the buffer, whose bytes can be reached from now on. `None` when the list is not
+    /// complete or was refused; an owned buffer is then dropped, a borrowed one names no byte.
+    #[inline]
+    #[must_use]
+    pub fn finish(mut self) -> Option<B> {
+        if !self.is_complete() {
+            return None;
+        }
+        self.buffer.get_mut().complete();
+        Some(self.buffer)
+    }
+
+    #[inline]
+    fn is_complete(&self) -> bool {
+        self.ranges_left == 0 && self.pages_left == 0
+    }
+
+    /// After an error the counts do not fit the lists any more: going on could make a run longer than
+    /// its range. A range that is missing and words that never come make the list incomplete for good.
+    #[cold]
+    fn refuse(&mut self) {
+        (self.ranges_left, self.words_left, self.pages_left) = (1, 0, 0);
+    }
+
+    #[inline]
+    fn take(&mut self, bytes: &[u8]) -> Result<bool, RangeError> {
         let mut words = bytes.as_chunks::<WORD>().0;
         if let Some(declared) = words.get(..self.words_left) {
             words = declared;
         }
         self.words_left = self.words_left.wrapping_sub(words.len());
         let mut unread = words.len();
-        while self.ranges_left != 0 || self.pages_left != 0 {
+        while !self.is_complete() {
             if self.pages_left == 0 {
                 let Some((head, rest)) = words.split_first() else { break };
                 words = rest;
                 unread = unread.wrapping_sub(1);
-                self.begin_range(buffer, u64::from_le_bytes(*head), unread)?;
+                self.begin_range(u64::from_le_bytes(*head), unread)?;
             }
             let (pages, rest) = words.split_at_checked(self.pages_left).unwrap_or((words, &[]));
-            self.push_pages(buffer, pages)?;
+            self.push_pages(pages)?;
             self.pages_left = self.pages_left.wrapping_sub(pages.len());
             words = rest;
             unread = unread.wrapping_sub(pages.len());
@@ -118,17 +245,17 @@ impl RangeAssembler {
                 break;
             }
         }
-        let complete = self.ranges_left == 0 && self.pages_left == 0;
-        if complete {
-            buffer.complete();
-        } else if self.words_left == 0 {
+        if self.is_complete() {
+            return Ok(true);
+        }
+        if self.words_left == 0 {
             return Err(RangeError::ShortList { needed: self.pages_left.max(1), present: 0 });
         }
-        Ok(complete)
+        Ok(false)
     }
 
     /// `unread`: words of this piece behind the range's own.
-    fn begin_range(&mut self, buffer: &mut GuestBuffer, head: u64, unread: usize) -> Result<(), RangeError> {
+    fn begin_range(&mut self, head: u64, unread: usize) -> Result<(), RangeError> {
         let (count, offset) = (low_u32(head), high_u32(head));
         if count == 0 {
             return Err(RangeError::Empty);
@@ -143,6 +270,7 @@ impl RangeAssembler {
         if needed > present {
             return Err(RangeError::ShortList { needed, present });
         }
+        let buffer = self.buffer.get_mut();
         let total = buffer.pages().wrapping_add(needed);
         let (Ok(pages), true) = (u16::try_from(needed), total <= MAX_BUFFER_PAGES) else {
             return Err(RangeError::TooManyPages);
@@ -155,8 +283,8 @@ impl RangeAssembler {
     }
 
     #[inline]
-    fn push_pages(&mut self, buffer: &mut GuestBuffer, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
-        let (ram, runs) = buffer.parts();
+    fn push_pages(&mut self, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
+        let (ram, runs) = self.buffer.get_mut().parts();
         let mut rest = pages;
         while !rest.is_empty() {
             let open = runs.open(rest.len());

@@ -42,7 +42,7 @@ mod slices;
 mod stitch;
 
 pub use access::BufferError;
-pub use assembler::{RangeAssembler, RangeError};
+pub use assembler::{Destination, RangeAssembler, RangeError};
 pub use buffer::GuestBuffer;
 pub use contiguous::{Contiguous, ContiguousError};
 pub use gpadl::{Gpadl, GpadlKey, GpadlView, MapError, ReleaseSink, Teardown};

@@ -51,10 +51,7 @@ fn buffer(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> GuestBuffer {
         bytes.extend(offset.to_le_bytes());
         bytes.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
     }
-    let mut buffer = GuestBuffer::new(ram.clone());
-    let mut assembler = RangeAssembler::begin(ranges.len() as u32, bytes.len()).unwrap();
-    assert!(assembler.push(&mut buffer, &bytes).unwrap());
-    buffer
+    RangeAssembler::assemble(GuestBuffer::new(ram.clone()), ranges.len() as u32, &bytes).unwrap()
 }
 
 /// Every byte different from its neighbours in place and in page.

@@ -54,13 +54,12 @@ fn bytes_of(words: &[u64]) -> Vec<u8> {
 
 fn assemble(ram: &GuestRam, ranges: u32, words: &[u64], pieces: &[usize]) -> Result<GuestBuffer, RangeError> {
     let bytes = bytes_of(words);
-    let mut buffer = GuestBuffer::new(ram.clone());
-    let mut assembler = RangeAssembler::begin(ranges, bytes.len())?;
+    let mut assembler = RangeAssembler::begin(GuestBuffer::new(ram.clone()), ranges, bytes.len())?;
     let mut rest = bytes.as_slice();
     for piece in pieces.iter().copied().chain(std::iter::repeat(28)) {
         let (now, later) = rest.split_at((piece * 8).min(rest.len()));
-        if assembler.push(&mut buffer, now)? {
-            return Ok(buffer);
+        if assembler.push(now)? {
+            return Ok(assembler.finish().unwrap());
         }
         assert!(!later.is_empty(), "a list that is neither complete nor refused at its declared end");
         rest = later;
@@ -146,14 +145,14 @@ proptest! {
     ) {
         let ram = ram();
         let bytes = bytes_of(&words);
-        let Ok(mut assembler) = RangeAssembler::begin(ranges, bytes.len()) else { return Ok(()) };
-        let mut buffer = GuestBuffer::new(ram);
+        let Ok(mut assembler) = RangeAssembler::begin(GuestBuffer::new(ram), ranges, bytes.len()) else { return Ok(()) };
         let mut rest = bytes.as_slice();
         for piece in pieces {
             let (now, later) = rest.split_at((piece * 8).min(rest.len()));
             rest = later;
-            match assembler.push(&mut buffer, now) {
+            match assembler.push(now) {
                 Ok(true) => {
+                    let buffer = assembler.finish().unwrap();
                     let mut all = vec![0; buffer.len()];
                     buffer.read(0, &mut all).unwrap();
                     prop_assert!(buffer.guest_pages().all(|pfn| pfn < LOW_PAGES || (HIGH_FIRST..HIGH_FIRST + LOW_PAGES).contains(&pfn)));
@@ -200,7 +199,8 @@ fn test_assembler_with_bad_ranges_names_each_fault() {
     for (ranges, words, expected) in cases {
         assert_eq!(assemble(&ram, ranges, &words, &[]).err(), Some(expected), "{ranges} ranges, {words:x?}");
     }
-    assert_eq!(RangeAssembler::begin(1, 12).err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
+    let begun = RangeAssembler::begin(GuestBuffer::new(ram), 1, 12);
+    assert_eq!(begun.err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
 }
 
 /// Bytes of range data that a GPADL header can declare.
@@ -259,13 +259,35 @@ fn test_buffer_of_the_most_pages_is_taken_and_one_more_is_refused() {
 #[test]
 fn test_buffer_whose_list_still_arrives_has_no_byte() {
     let bytes = bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, 5, 9] }.words());
-    let mut buffer = GuestBuffer::new(ram());
-    let mut assembler = RangeAssembler::begin(1, bytes.len()).unwrap();
-    assert!(!assembler.push(&mut buffer, &bytes[..24]).unwrap());
-    assert_eq!((buffer.len(), buffer.listed_bytes()), (0, 3 * 4096));
-    assert!(buffer.slices(0, 1).is_err());
-    assert!(assembler.push(&mut buffer, &bytes[24..]).unwrap());
+    let begin = || RangeAssembler::begin(GuestBuffer::new(ram()), 1, bytes.len()).unwrap();
+    let mut assembler = begin();
+    assert!(!assembler.push(&bytes[..24]).unwrap());
+    let part = assembler.buffer();
+    assert_eq!((part.len(), part.listed_bytes()), (0, 3 * 4096));
+    assert!(part.slices(0, 1).is_err());
+    assert!(assembler.push(&bytes[24..]).unwrap());
+    let buffer = assembler.finish().unwrap();
     assert_eq!((buffer.len(), buffer.listed_bytes()), (3 * 4096, 3 * 4096));
+
+    let mut assembler = begin();
+    assert!(!assembler.push(&bytes[..24]).unwrap());
+    assert!(assembler.finish().is_none(), "a part of a list is not given out");
+}
+
+/// Going on behind a bad page would count pages that no range has.
+#[test]
+fn test_assembler_that_refused_a_list_refuses_the_rest_and_gives_no_buffer_out() {
+    let bytes = bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, u64::MAX, 9] }.words());
+    let good = bytes_of(&[2, 3, 4]);
+    let mut buffer =
+        assemble(&ram(), 1, &Range { offset: 0, count: 9, pages: vec![3] }.words(), &[]).unwrap();
+    let mut assembler = RangeAssembler::begin(&mut buffer, 1, bytes.len() + good.len()).unwrap();
+    assert_eq!(assembler.push(&bytes), Err(RangeError::NotRam(u64::MAX)));
+    for _ in 0..3 {
+        assembler.push(&good).unwrap_err();
+    }
+    assert!(assembler.finish().is_none());
+    assert!(buffer.is_empty() && buffer.slices(0, 1).is_err());
 }
 
 #[test]
@@ -306,11 +328,7 @@ fn test_buffer_cleared_and_refilled_allocates_nothing() {
     let mut buffer = GuestBuffer::new(ram);
     let bytes =
         bytes_of(&Range { offset: 0, count: 20 * 4096, pages: (0..20).map(|i| i * 2).collect() }.words());
-    let mut fill = || {
-        buffer.clear();
-        assert!(RangeAssembler::begin(1, bytes.len()).unwrap().push(&mut buffer, &bytes).unwrap());
-        buffer.heap_bytes()
-    };
+    let mut fill = || RangeAssembler::assemble(&mut buffer, 1, &bytes).unwrap().heap_bytes();
     let first = fill();
     assert_eq!(fill(), first);
 }

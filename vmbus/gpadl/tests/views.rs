@@ -18,10 +18,9 @@ const KEY: GpadlKey = GpadlKey { relid: 1, id: 0xE1E10, serial: 7 };
 
 fn gpadl() -> (Gpadl, Arc<Heard>) {
     let ram = GuestRam::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap()).unwrap();
-    let mut buffer = GuestBuffer::new(ram);
     let words = [8192_u64, 1, 2];
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    assert!(RangeAssembler::begin(1, bytes.len()).unwrap().push(&mut buffer, &bytes).unwrap());
+    let buffer = RangeAssembler::assemble(GuestBuffer::new(ram), 1, &bytes).unwrap();
     let heard = Arc::new(Heard::default());
     (Gpadl::new(KEY, buffer, heard.clone()), heard)
 }

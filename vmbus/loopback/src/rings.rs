@@ -40,8 +40,7 @@ fn map_rings(ram: &GuestRam, pages: &[u64], downstream_page: usize) -> Option<(R
     let bytes = u32::try_from(pages.len().checked_mul(PAGE_SIZE)?).ok()?;
     let mut words = u64::from(bytes).to_le_bytes().to_vec();
     words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
-    let mut buffer = GuestBuffer::new(ram.clone());
-    RangeAssembler::begin(1, words.len()).ok()?.push(&mut buffer, &words).ok()?;
+    let buffer = RangeAssembler::assemble(GuestBuffer::new(ram.clone()), 1, &words).ok()?;
     // The guest owns these pages: nobody has to hear when it stops using them.
     let key = GpadlKey { relid: 0, id: 0, serial: 0 };
     let view = Gpadl::new(key, buffer, Arc::new(Nobody)).map().ok()?;

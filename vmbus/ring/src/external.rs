@@ -39,7 +39,6 @@ impl Packet<'_> {
     /// [`PacketError`]; the buffer is then empty.
     #[inline]
     pub fn gpa_direct(&self, buffer: &mut GuestBuffer) -> Result<(), PacketError> {
-        buffer.clear();
         let filled = self.fill(buffer);
         if filled.is_err() {
             buffer.clear();
@@ -55,7 +54,7 @@ impl Packet<'_> {
         // The low half is reserved and may hold anything.
         let (_, count) = self.range_head(MAX_GPA_DIRECT_RANGES)?;
         let mut left = usize_of(self.header_len().wrapping_sub(RANGES_OFFSET));
-        let mut assembler = RangeAssembler::begin(count, left)?;
+        let mut assembler = RangeAssembler::begin(buffer, count, left)?;
         let mut offset = usize_of(RANGES_OFFSET);
         let mut chunk = [0_u8; CHUNK_BYTES];
         loop {
@@ -64,13 +63,13 @@ impl Packet<'_> {
                 return Err(PacketError::RangeList);
             };
             self.read_at(offset, piece);
-            let complete = assembler.push(buffer, piece)?;
+            let complete = assembler.push(piece)?;
             // A range may claim far more bytes than its pages so far: do not gather pages for what will be refused.
-            if u64_of(buffer.listed_bytes()) > MAX_GPA_DIRECT_BYTES {
+            if u64_of(assembler.buffer().listed_bytes()) > MAX_GPA_DIRECT_BYTES {
                 return Err(PacketError::TooManyBytes { limit: MAX_GPA_DIRECT_BYTES });
             }
             if complete {
-                return Ok(());
+                return assembler.finish().map(drop).ok_or(PacketError::RangeList);
             }
             left = left.wrapping_sub(len);
             offset = offset.wrapping_add(len);

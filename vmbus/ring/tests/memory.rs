@@ -28,9 +28,8 @@ fn gpadl(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> (Gpadl, Arc<Released>
         bytes.extend(offset.to_le_bytes());
         bytes.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
     }
-    let mut buffer = GuestBuffer::new(ram.clone());
-    let mut assembler = RangeAssembler::begin(ranges.len() as u32, bytes.len()).unwrap();
-    assert!(assembler.push(&mut buffer, &bytes).unwrap());
+    let buffer =
+        RangeAssembler::assemble(GuestBuffer::new(ram.clone()), ranges.len() as u32, &bytes).unwrap();
     let released = Arc::new(Released::default());
     (Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _), released)
 }

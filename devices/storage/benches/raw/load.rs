@@ -114,9 +114,8 @@ fn buffer(ram: &GuestRam, first: usize, pages: usize, step: usize) -> Box<IoBuff
     list.extend_from_slice(&((pages * PAGE) as u32).to_le_bytes());
     list.extend_from_slice(&0_u32.to_le_bytes());
     list.extend((0..pages).flat_map(|page| ((first + page * step) as u64).to_le_bytes()));
-    let mut assembler = RangeAssembler::begin(1, list.len()).expect("a page list");
     let guest = buffer.guest_mut().expect("guest memory");
-    assert!(assembler.push(guest, &list).expect("pages that are there"));
+    RangeAssembler::assemble(guest, 1, &list).expect("pages that are there");
     buffer
 }
 

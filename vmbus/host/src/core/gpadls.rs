@@ -97,7 +97,6 @@ pub(super) struct Gpadls {
 pub(super) struct Arriving {
     pub(super) relid: u32,
     pub(super) assembler: RangeAssembler,
-    pub(super) buffer: GuestBuffer,
     /// Pages charged: what the header declared.
     pub(super) charged: usize,
 }
@@ -155,7 +154,8 @@ impl Gpadls {
         if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
             return refused(status::INVALID_PARAMETER);
         }
-        let Ok(assembler) = RangeAssembler::begin(u32::from(ranges), usize::from(bytes)) else {
+        let buffer = GuestBuffer::new(self.ram.clone());
+        let Ok(assembler) = RangeAssembler::begin(buffer, u32::from(ranges), usize::from(bytes)) else {
             return refused(status::INVALID_PARAMETER);
         };
         // One word of each range is not a page.
@@ -163,9 +163,8 @@ impl Gpadls {
         if !self.may_arrive(relid) || !self.charge(relid, declared) {
             return refused(status::QUOTA_EXCEEDED);
         }
-        let buffer = GuestBuffer::new(self.ram.clone());
-        let mut arriving = Arriving { relid, assembler, buffer, charged: declared };
-        match arriving.assembler.push(&mut arriving.buffer, data) {
+        let mut arriving = Arriving { relid, assembler, charged: declared };
+        match arriving.assembler.push(data) {
             Ok(true) => self.accept(id, arriving),
             Ok(false) => {
                 self.arriving.insert(id, arriving);
@@ -179,7 +178,7 @@ impl Gpadls {
     #[inline]
     pub(super) fn continue_with(&mut self, id: u32, data: &[u8]) -> Progress {
         let Some(arriving) = self.arriving.get_mut(&id) else { return Progress::Unknown };
-        let pushed = arriving.assembler.push(&mut arriving.buffer, data);
+        let pushed = arriving.assembler.push(data);
         match pushed {
             Ok(false) => Progress::More,
             Ok(true) | Err(_) => match (self.arriving.remove(&id), pushed) {
@@ -299,17 +298,18 @@ impl Gpadls {
         if charged > MAX_GPADL_PAGES || (arrives && !self.may_arrive(relid)) || !self.charge(relid, charged) {
             return bad("it is over the quota");
         }
-        let Ok(assembler) = RangeAssembler::begin(u32::from(saved.ranges), bytes) else {
+        let buffer = GuestBuffer::new(self.ram.clone());
+        let Ok(assembler) = RangeAssembler::begin(buffer, u32::from(saved.ranges), bytes) else {
             return bad("its numbers disagree");
         };
-        let mut arriving = Arriving { relid, assembler, buffer: GuestBuffer::new(self.ram.clone()), charged };
+        let mut arriving = Arriving { relid, assembler, charged };
         let data: Vec<u8> = saved.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        match (arriving.assembler.push(&mut arriving.buffer, &data), saved.state) {
+        match (arriving.assembler.push(&data), saved.state) {
             (Ok(false), SavedGpadlState::Arriving { .. }) => {
                 self.arriving.insert(id, arriving);
             }
             (Ok(true), SavedGpadlState::Accepted { read_only, going, answer, .. }) => {
-                if arriving.buffer.pages() > charged {
+                if arriving.assembler.buffer().pages() > charged {
                     return bad("it is charged less than it has");
                 }
                 self.accept(id, arriving);
@@ -380,7 +380,11 @@ impl Gpadls {
     }
 
     fn accept(&mut self, id: u32, arriving: Arriving) -> Progress {
-        let Arriving { relid, buffer, charged, .. } = arriving;
+        let Arriving { relid, assembler, charged } = arriving;
+        let Some(buffer) = assembler.finish() else {
+            self.refund(relid, charged);
+            return Progress::Refused { relid, status: status::INVALID_PARAMETER };
+        };
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));

@@ -79,9 +79,9 @@ impl Gpadls {
 
 fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
     let (ranges_left, words_left) = arriving.assembler.left();
-    let ranges = usize::try_from(ranges_left).ok()?.checked_add(arriving.buffer.ranges())?;
+    let ranges = usize::try_from(ranges_left).ok()?.checked_add(arriving.assembler.buffer().ranges())?;
     let declared = arriving.charged.checked_add(ranges)?;
-    let mut words = arriving.buffer.range_words();
+    let mut words = arriving.assembler.buffer().range_words();
     // What came behind the last range was not looked at and will not be: only its length counts.
     words.resize(declared.checked_sub(words_left)?, 0);
     let bytes = u16::try_from(declared.checked_mul(8)?).ok()?;

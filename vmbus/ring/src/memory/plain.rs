@@ -61,13 +61,9 @@ impl PlainMemory {
         let count = count.ok_or(MapError::Size { pages: pages.len() })?;
         let mut words = u64::from(count).to_le_bytes().to_vec();
         words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
-        let mut buffer = GuestBuffer::new(self.ram.clone());
-        let complete =
-            RangeAssembler::begin(1, words.len()).and_then(|mut ranges| ranges.push(&mut buffer, &words));
-        match complete {
-            Ok(true) => RingMemory::build(Shared(Arc::new(buffer)), 0, pages.len(), prefer),
-            _ => Err(MapError::Size { pages: pages.len() }),
-        }
+        let buffer = RangeAssembler::assemble(GuestBuffer::new(self.ram.clone()), 1, &words)
+            .map_err(|_| MapError::Size { pages: pages.len() })?;
+        RingMemory::build(Shared(Arc::new(buffer)), 0, pages.len(), prefer)
     }
 
     /// The ring in pages `first..first + pages`, in order.

@@ -201,7 +201,6 @@ pub(crate) fn guest_buffer(ram: &GuestRam, offset: u32, len: u32, pages: &[u64])
     list.extend_from_slice(&len.to_le_bytes());
     list.extend_from_slice(&offset.to_le_bytes());
     list.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
-    let mut assembler = RangeAssembler::begin(1, list.len()).expect("a page list");
-    assert!(assembler.push(buffer.guest_mut().expect("guest memory"), &list).expect("sound pages"));
+    RangeAssembler::assemble(buffer.guest_mut().expect("guest memory"), 1, &list).expect("sound pages");
     buffer
 }
