@@ -113,7 +113,7 @@ fn test_bad_memory_fails_the_request_and_the_channel_lives() {
 fn test_failed_inquiry_and_mode_sense_leave_the_buffer_alone() {
     let (_guest, mut channel) = start(&controller_with(ram_disk()));
     channel.poke(DATA, 0, &[0xEE; 64]);
-    for cdb in [[0x12, 1, 0x77, 0, 64, 0], [0x1A, 0, 0x0A, 0, 64, 0]] {
+    for cdb in [[0x12, 1, 0x77, 0, 64, 0], [0x1A, 0, 0x1C, 0, 64, 0]] {
         let outcome = channel.execute(&srb(0, &cdb, FROM_DISK, 64), &[Memory::at(DATA, 64)]);
         assert_eq!(outcome, Outcome::failed(0x86, [5, 0x24, 0]));
     }

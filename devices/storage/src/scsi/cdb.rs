@@ -3,7 +3,7 @@
 use super::fields::{be16, be32, be64};
 use super::opcode as op;
 use super::reservation::{ReserveIn, ReserveOut};
-use super::{ByteCheck, CheckCondition, Sense};
+use super::{ByteCheck, CheckCondition};
 
 /// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is already applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +179,18 @@ impl Command {
             op::REPORT_LUNS => Self::ReportLuns { select: c[2], allocation: be32(c, 6) },
             _ => return Err(CheckCondition::INVALID_OPCODE),
         };
-        if length < needed { Err(CheckCondition::INVALID_FIELD) } else { Ok(command) }
+        check_length_and_control(c, length, needed)?;
+        Ok(command)
     }
+}
+
+/// All of a CDB of `needed` bytes is there, and its control byte, the last one, asks for nothing that is
+/// not offered (SAM-5 section 5.2).
+pub(super) fn check_length_and_control(c: &[u8; 16], length: u8, needed: u8) -> Result<(), CheckCondition> {
+    // An auto contingent allegiance after an error; INQUIRY says that there is none (NORMACA).
+    const NACA: u8 = 0x04;
+    let control = c[usize::from(needed) - 1];
+    if length < needed || control & NACA != 0 { Err(CheckCondition::INVALID_FIELD) } else { Ok(()) }
 }
 
 fn request_sense(c: &[u8; 16]) -> Result<Command, CheckCondition> {
@@ -223,21 +233,27 @@ fn reservation(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     if third_party || extent { Err(CheckCondition::INVALID_FIELD) } else { Ok(Command::Reservation) }
 }
 
+/// IMMED allows an early answer but does not demand one, which would hide a failed flush.
 fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {
-    let immediate = c[1] & 0x01 != 0;
     let (power_condition, load_eject, start) = (c[4] >> 4, c[4] & 0x02 != 0, c[4] & 0x01 != 0);
-    // A disk has no tray, and an early answer would hide a failed flush. But a spin-up has nothing to fail: Linux asks for it with IMMED.
-    if load_eject || (immediate && !start) {
-        return Err(CheckCondition::INVALID_FIELD);
-    }
-    // A power condition other than START_VALID and ACTIVE puts the disk to rest.
-    let rests = if power_condition == 0 { !start } else { power_condition != 1 };
-    Ok(Command::StartStop { flush: rests })
+    let flush = match power_condition {
+        // START_VALID: only here do START and LOEJ count. A disk has no tray.
+        0x0 if load_eject => return Err(CheckCondition::INVALID_FIELD),
+        0x0 => !start,
+        // ACTIVE, and LU_CONTROL, which starts timers.
+        0x1 | 0x7 => false,
+        // IDLE, STANDBY, the obsolete SLEEP, and the first two forced.
+        0x2 | 0x3 | 0x5 | 0xA | 0xB => true,
+        _ => return Err(CheckCondition::INVALID_FIELD),
+    };
+    Ok(Command::StartStop { flush })
 }
 
+/// The default self-test, which every device has (SPC-4 section 5.15.2), has nothing to find here. There
+/// are no other self-tests and no diagnostic pages.
 fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
-    let (self_test_code, page_format, self_test) = (c[1] >> 5, c[1] & 0x10 != 0, c[1] & 0x04 != 0);
-    if self_test_code != 0 || page_format || self_test || be16(c, 3) != 0 {
+    let (self_test_code, list_length) = (c[1] >> 5, be16(c, 3));
+    if self_test_code != 0 || list_length != 0 {
         return Err(CheckCondition::INVALID_FIELD);
     }
     Ok(Command::SendDiagnostic)
@@ -247,16 +263,18 @@ fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     match c[1] & 0x1F {
         op::SA_READ_CAPACITY_16 => Ok(Command::ReadCapacity16 { allocation: be32(c, 10) }),
         op::SA_GET_LBA_STATUS => Ok(Command::GetLbaStatus { lba: be64(c, 2), allocation: be32(c, 10) }),
-        // Operation and service action name a command together, so this one is unknown.
-        _ => Err(CheckCondition::invalid(Sense::INVALID_OPCODE)),
+        // The operation is known, the service action is a field of it.
+        _ => Err(CheckCondition::INVALID_FIELD),
     }
 }
 
 fn write_same(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (lba, blocks) = extent(c)?;
     let (anchor, unmap, no_data) = (c[1] & 0x10 != 0, c[1] & 0x08 != 0, c[1] & 0x01 != 0);
-    // Nothing is anchored: room is either taken up or given back. Obsolete bits (logical and physical block data) count as not set.
-    if anchor {
+    // Nothing is anchored: space is either taken up or given back. LBDATA and PBDATA, long obsolete,
+    // would have each block carry its own address.
+    let addresses = c[1] & 0x06 != 0;
+    if anchor || addresses {
         return Err(CheckCondition::INVALID_FIELD);
     }
     Ok(Command::WriteSame { lba, blocks, unmap, data: !no_data })

@@ -195,7 +195,7 @@ impl Disk {
             Command::WriteSame { lba, blocks, unmap, data } => {
                 self.write_same((lba, blocks), unmap, data, transfer)
             }
-            Command::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation, transfer),
+            Command::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation, transfer, out),
             Command::PersistentReserveOut { what, length } => {
                 let kind = ParametersKind::Reserve(what);
                 match transfer {
@@ -317,9 +317,6 @@ impl Disk {
                 8
             }
             Command::ReadCapacity16 { allocation } => {
-                if allocation.min(room) < 12 {
-                    return Err(CheckCondition::OVERRUN);
-                }
                 capacity::read_capacity_16(self, out);
                 allocation
             }
@@ -341,6 +338,7 @@ impl Disk {
             Command::RequestSense { allocation: 0 }
             | Command::Inquiry { page: None, allocation: 0 }
             | Command::ModeSense { allocation: 0, .. }
+            | Command::ReadCapacity16 { allocation: 0 }
             | Command::PersistentReserveIn { allocation: 0, .. } => Ok(Decision::Good),
             Command::Inquiry { .. } => Err(CheckCondition::INVALID_FIELD),
             _ => Err(CheckCondition::OVERRUN),
@@ -384,9 +382,19 @@ impl Disk {
         };
         let range = self.range(lba, blocks);
         if range.length > room.into() {
-            return Err(CheckCondition::OUT_OF_BUFFER);
+            return Err(self.does_not_fit(blocks));
         }
         Ok(Decision::Io(Io { kind, range }))
+    }
+
+    /// Why a transfer of `blocks` that the guest's buffer does not hold is refused: more than page 0xB0
+    /// allows (MAXIMUM TRANSFER LENGTH) is wrong in itself (SBC-3 section 6.6.4).
+    pub(super) fn does_not_fit(&self, blocks: u32) -> CheckCondition {
+        if blocks > self.max_transfer_blocks() {
+            CheckCondition::INVALID_FIELD
+        } else {
+            CheckCondition::OUT_OF_BUFFER
+        }
     }
 
     /// The bytes of blocks that are on the disk.

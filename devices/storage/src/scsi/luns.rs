@@ -5,7 +5,7 @@ use super::CheckCondition;
 /// SELECT REPORT: well known logical units only. There are none.
 const WELL_KNOWN_ONLY: u8 = 0x01;
 
-/// Appends the list of `luns` (ascending), cut to `limit` bytes. Less than 8 bytes of room gives an empty answer, which counts as success.
+/// Appends the list of `luns` (ascending), cut to `limit` bytes. The length in it stays that of the whole.
 ///
 /// # Errors
 /// 5/24/00 for an unknown SELECT REPORT value.
@@ -17,9 +17,6 @@ pub fn report_luns(
 ) -> Result<(), CheckCondition> {
     if select > 2 {
         return Err(CheckCondition::INVALID_FIELD);
-    }
-    if limit < 8 {
-        return Ok(());
     }
     let start = out.len();
     out.extend_from_slice(&[0; 8]);

@@ -1,14 +1,27 @@
-//! MODE SENSE and MODE SELECT: the caching page and the write-protect bit (spec storvsc section 6.3).
+//! MODE SENSE and MODE SELECT of a disk: the caching and the control page, and the write-protect bit
+//! (SPC-4 section 7.5, SBC-3 section 6.5; spec storvsc section 6.3).
 
 use super::{CheckCondition, Disk, ModeForm, PageControl, Sense};
 
 const CACHING: u8 = 0x08;
+const CONTROL: u8 = 0x0A;
 const ALL_PAGES: u8 = 0x3F;
 const ALL_SUBPAGES: u8 = 0xFF;
 
-const CACHING_LEN: usize = 20;
+/// All pages, in the ascending order in which MODE SENSE returns them.
+const PAGES: [u8; 2] = [CACHING, CONTROL];
+
+/// Code and length of a page that has no subpage code.
+const PAGE_HEADER: usize = 2;
+
+/// Subpage format (SPF): a page with a subpage code and a length of 16 bits. There is none.
+const SUBPAGE_FORMAT: u8 = 0x40;
+const PAGE_CODE: u8 = 0x3F;
+
 const WRITE_CACHE_ENABLE: u8 = 0x04;
-const READ_CACHE_DISABLE: u8 = 0x01;
+
+/// QUEUE ALGORITHM MODIFIER 1: requests are executed in any order.
+const UNRESTRICTED_ORDER: u8 = 0x10;
 
 const WRITE_PROTECT: u8 = 0x80;
 const DPO_FUA: u8 = 0x10;
@@ -23,7 +36,8 @@ impl ModeForm {
     }
 }
 
-/// Appends the whole answer (the caller cuts it to the allocation length; the length inside stays that of the whole).
+/// Appends the whole answer. The caller cuts it to the allocation length; the length inside stays that
+/// of the whole. There is never a block descriptor, so DBD and LLBAA mean nothing.
 ///
 /// # Errors
 /// 5/39/00 for saved values, 5/24/00 for a page that is not there.
@@ -37,56 +51,88 @@ pub(super) fn sense(
     if control == PageControl::Saved {
         return Err(CheckCondition::invalid(Sense::SAVING_NOT_SUPPORTED));
     }
-    match (page, subpage) {
-        (CACHING, 0) | (ALL_PAGES, 0 | ALL_SUBPAGES) => {}
-        _ => return Err(CheckCondition::INVALID_FIELD),
+    let is_wanted = |code: u8| page == ALL_PAGES || page == code;
+    if !matches!(subpage, 0 | ALL_SUBPAGES) || !PAGES.into_iter().any(is_wanted) {
+        return Err(CheckCondition::INVALID_FIELD);
     }
+    let start = out.len();
     let protect = if disk.is_read_only() { WRITE_PROTECT } else { 0 };
     let device_specific = protect | DPO_FUA;
     match form {
-        ModeForm::Six => out.extend_from_slice(&[const { 4 + CACHING_LEN as u8 - 1 }, 0, device_specific, 0]),
-        ModeForm::Ten => {
-            out.extend_from_slice(&[0, const { 8 + CACHING_LEN as u8 - 2 }, 0, device_specific, 0, 0, 0, 0]);
+        ModeForm::Six => out.extend_from_slice(&[0, 0, device_specific, 0]),
+        ModeForm::Ten => out.extend_from_slice(&[0, 0, 0, device_specific, 0, 0, 0, 0]),
+    }
+    for code in PAGES.into_iter().filter(|code| is_wanted(*code)) {
+        let at = out.len();
+        out.extend_from_slice(current(disk, code));
+        if control == PageControl::Changeable {
+            out[at + PAGE_HEADER..].fill(0);
         }
     }
-    let flags = match control {
-        PageControl::Changeable => 0,
-        _ => caching_flags(disk),
-    };
-    let mut caching = [0; CACHING_LEN];
-    caching[..3].copy_from_slice(&[CACHING, const { CACHING_LEN as u8 - 2 }, flags]);
-    out.extend_from_slice(&caching);
+    // The length counts what follows it.
+    let total = out.len() - start;
+    match form {
+        ModeForm::Six => out[start] = (total - 1) as u8,
+        ModeForm::Ten => out[start..start + 2].copy_from_slice(&((total - 2) as u16).to_be_bytes()),
+    }
     Ok(())
 }
 
-/// Judges a MODE SELECT parameter list. Nothing can be changed, so a list is good when it states what already holds.
+/// The current values of page `code`, which are also the default ones: nothing can be changed.
+fn current(disk: &Disk, code: u8) -> &'static [u8] {
+    /// Byte 2 has WCE; RCD is 0, as reads may always come from the page cache.
+    const fn caching(flags: u8) -> [u8; 20] {
+        let mut page = [0; 20];
+        (page[0], page[1], page[2]) = (CACHING, 18, flags);
+        page
+    }
+    const CACHED: [u8; 20] = caching(WRITE_CACHE_ENABLE);
+    const UNCACHED: [u8; 20] = caching(0);
+    // One task set (TST), fixed-format sense (D_SENSE), no error affects other commands (QERR), no
+    // software write protection (SWP): all 0. Busy and self-test times are undefined.
+    const CONTROLS: [u8; 12] = [CONTROL, 10, 0, UNRESTRICTED_ORDER, 0, 0, 0, 0, 0, 0, 0, 0];
+    match code {
+        CACHING if disk.has_write_cache() => &CACHED,
+        CACHING => &UNCACHED,
+        _ => &CONTROLS,
+    }
+}
+
+/// Judges a MODE SELECT parameter list. Nothing can be changed, so a list is good when each of its pages
+/// states the current values.
 ///
 /// # Errors
-/// 5/1A/00 for lengths that do not fit, 5/26/00 for another page or another write cache setting (a guest that believes it turned
-/// the cache off would stop flushing).
+/// 5/1A/00 for a list that ends within its header or a page. 5/26/00 for a block descriptor, an unknown
+/// page, or another value: a guest that believes it turned the cache off would stop flushing.
 pub(super) fn select(disk: &Disk, form: ModeForm, list: &[u8]) -> Result<(), CheckCondition> {
     let length_error = CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH);
     let field_error = CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS);
     if list.is_empty() {
         return Ok(());
     }
-    let Some((header, rest)) = list.split_at_checked(form.header_len()) else { return Err(length_error) };
+    let Some((header, mut rest)) = list.split_at_checked(form.header_len()) else { return Err(length_error) };
     let descriptors = match form {
         ModeForm::Six => usize::from(header[3]),
         ModeForm::Ten => usize::from(u16::from_be_bytes([header[6], header[7]])),
     };
-    let page = rest.get(descriptors..).ok_or(length_error)?;
-    let Some((page, extra)) = page.split_at_checked(CACHING_LEN) else { return Err(length_error) };
-    if page[0] & 0x7F != CACHING {
-        return Err(field_error);
+    if descriptors != 0 {
+        return Err(if descriptors > rest.len() { length_error } else { field_error });
     }
-    if usize::from(page[1]) != CACHING_LEN - 2 || !extra.is_empty() {
-        return Err(length_error);
+    while let Some(&first) = rest.first() {
+        // Bit 7 (PS) is reserved here: a guest may send back what it read.
+        let code = first & PAGE_CODE;
+        if first & SUBPAGE_FORMAT != 0 || !PAGES.contains(&code) {
+            return Err(field_error);
+        }
+        let expected = current(disk, code);
+        if rest.get(1).is_some_and(|length| *length != expected[1]) {
+            return Err(field_error);
+        }
+        let Some((page, after)) = rest.split_at_checked(expected.len()) else { return Err(length_error) };
+        if page[PAGE_HEADER..] != expected[PAGE_HEADER..] {
+            return Err(field_error);
+        }
+        rest = after;
     }
-    let mask = WRITE_CACHE_ENABLE | READ_CACHE_DISABLE;
-    if page[2] & mask != caching_flags(disk) { Err(field_error) } else { Ok(()) }
-}
-
-fn caching_flags(disk: &Disk) -> u8 {
-    if disk.has_write_cache() { WRITE_CACHE_ENABLE } else { 0 }
+    Ok(())
 }

@@ -17,8 +17,13 @@ const STATUS_DESCRIPTOR: u32 = 16;
 const MAPPED: u8 = 0;
 const DEALLOCATED: u8 = 1;
 
+/// Completion condition of GET LBA STATUS, in bits 3:1 of byte 7 (SBC-4): the answer ended for want of
+/// space, or with the disk. 0 says neither. RTP, bit 0, stays 0: no REPORT TYPE narrows the answer.
+const ENDED_BY_ALLOCATION: u8 = 1 << 1;
+const ENDED_BY_CAPACITY: u8 = 3 << 1;
+
 impl Disk {
-    /// UNMAP. A list without room for its own header is refused, an empty one is good.
+    /// UNMAP. A list without space for its own header is refused, an empty one is good.
     pub(super) fn unmap(&self, length: u16, transfer: Transfer) -> Result<Decision, CheckCondition> {
         if self.discard().is_none() {
             return Err(CheckCondition::INVALID_OPCODE);
@@ -26,22 +31,22 @@ impl Disk {
         self.check_writable()?;
         match transfer {
             _ if length == 0 => Ok(Decision::Good),
-            Transfer::ToDisk(room) if room >= length.into() && usize::from(length) >= UNMAP_HEADER => {
+            _ if usize::from(length) < UNMAP_HEADER => {
+                Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH))
+            }
+            Transfer::ToDisk(room) if room >= length.into() => {
                 Ok(Decision::Parameters(Parameters { length: length.into(), kind: ParametersKind::Unmap }))
             }
             _ => Err(CheckCondition::INVALID_FIELD),
         }
     }
 
-    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing.
+    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing. A descriptor that the list,
+    /// or the length stated in it, cuts short is left out (SBC-3 section 5.30.2).
     pub(super) fn unmap_list(&self, list: &[u8]) -> Result<Decision, CheckCondition> {
         let descriptors = &list[UNMAP_HEADER..];
-        let stated = (usize::from(be16(list, 0)), usize::from(be16(list, 2)));
-        if stated != (list.len() - 2, descriptors.len())
-            || !descriptors.len().is_multiple_of(UNMAP_DESCRIPTOR)
-        {
-            return Err(CheckCondition::INVALID_FIELD);
-        }
+        let stated = usize::from(be16(list, 2));
+        let descriptors = &descriptors[..stated.min(descriptors.len())];
         let mut ranges = Vec::new();
         for descriptor in descriptors.chunks_exact(UNMAP_DESCRIPTOR) {
             let (lba, blocks) = (be64(descriptor, 0), be32(descriptor, 8));
@@ -89,26 +94,39 @@ impl Disk {
         }
     }
 
-    /// GET LBA STATUS of the blocks from `lba` on.
+    /// GET LBA STATUS of the blocks from `lba` on. An allocation length that cuts the first descriptor
+    /// short is no error (SPC-4 section 4.2.5.6).
     pub(super) fn lba_status(
         &self,
         lba: u64,
         allocation: u32,
         transfer: Transfer,
+        out: &mut Vec<u8>,
     ) -> Result<Decision, CheckCondition> {
         self.check_range(lba, 1)?;
-        let Transfer::ToGuest(buffer) = transfer else { return Err(CheckCondition::OVERRUN) };
+        let buffer = match transfer {
+            Transfer::ToGuest(buffer) => buffer,
+            Transfer::None if allocation == 0 => return Ok(Decision::Good),
+            _ => return Err(CheckCondition::OVERRUN),
+        };
         let room = allocation.min(buffer);
-        if room < STATUS_HEADER + STATUS_DESCRIPTOR {
-            return Err(CheckCondition::OVERRUN);
+        let descriptors =
+            (room.saturating_sub(STATUS_HEADER) / STATUS_DESCRIPTOR).clamp(1, MAX_LBA_DESCRIPTORS);
+        let shift = self.block_size().shift();
+        let offset = lba << shift;
+        // The disk may have shrunk since its range was checked: then it is asked about as it was.
+        let length = self.capacity().saturating_sub(offset).max(1 << shift);
+        let query = LbaQuery { range: Range { offset, length }, descriptors, room };
+        if self.discard().is_some() {
+            return Ok(Decision::LbaStatus(query));
         }
-        let descriptors = ((room - STATUS_HEADER) / STATUS_DESCRIPTOR).min(MAX_LBA_DESCRIPTORS);
-        let offset = lba << self.block_size().shift();
-        let range = Range { offset, length: self.capacity() - offset };
-        Ok(Decision::LbaStatus(LbaQuery { range, descriptors, room }))
+        // All of a disk without provisioning is mapped, whatever its image leaves out.
+        let mapped = |_| Ok::<_, CheckCondition>(Extent { length, mapped: true });
+        lba_status(query, self.block_size(), mapped, out)?;
+        Ok(Decision::Reply)
     }
 
-    /// Asks for the block that `kind` needs.
+    /// Asks for the block that `kind` needs. The command transfers exactly one block.
     pub(super) fn one_block(
         &self,
         kind: ParametersKind,
@@ -116,7 +134,7 @@ impl Disk {
     ) -> Result<Decision, CheckCondition> {
         let length = self.block_size().bytes();
         match transfer {
-            Transfer::ToDisk(room) if room >= length => Ok(Decision::Parameters(Parameters { length, kind })),
+            Transfer::ToDisk(room) if room == length => Ok(Decision::Parameters(Parameters { length, kind })),
             _ => Err(CheckCondition::INVALID_FIELD),
         }
     }
@@ -132,8 +150,9 @@ impl Disk {
     }
 }
 
-/// Words the answer to GET LBA STATUS, where `extent` tells of the medium. Blocks that are partly in use are in use, neighbours of one
-/// state are one descriptor, and the work is bounded by the descriptors asked for.
+/// Words the answer to GET LBA STATUS, where `extent` tells of the backend. Blocks that are partly in use
+/// are in use, neighbours of one state are one descriptor, and the work is bounded by the descriptors
+/// asked for. The first descriptor begins at the block asked about, and there always is one.
 ///
 /// # Errors
 /// The first of `extent`'s.
@@ -144,58 +163,79 @@ pub fn lba_status<E>(
     out: &mut Vec<u8>,
 ) -> Result<(), E> {
     let start = out.len();
-    let shift = block_size.shift();
-    out.extend_from_slice(&[0; STATUS_HEADER as usize]);
+    let (shift, block) = (block_size.shift(), u64::from(block_size.bytes()));
     let end = query.range.offset + query.range.length;
     let mut at = query.range.offset;
+    out.extend_from_slice(&[0; STATUS_HEADER as usize]);
+    let mut descriptors = Descriptors { shift, left: query.descriptors, end: at, out };
     // The state and the first byte of what has no descriptor yet.
     let mut open: Option<(u64, bool)> = None;
-    let mut left = query.descriptors;
     // Neighbours of one state cost calls, but no descriptors.
     let mut calls = query.descriptors.saturating_mul(2);
-    while at < end && left > 0 && calls > 0 {
+    while at < end && descriptors.left > 0 && calls > 0 {
         calls -= 1;
         let found = extent(at)?;
         let stop = at.saturating_add(found.length).min(end);
-        let (next, mapped) = if found.mapped {
-            (stop.next_multiple_of(block_size.bytes().into()).max(at + u64::from(block_size.bytes())), true)
-        } else {
-            let whole = stop >> shift << shift;
-            if whole > at { (whole, false) } else { (at + u64::from(block_size.bytes()), true) }
+        let whole = stop >> shift << shift;
+        let (next, mapped) = match found.mapped {
+            true => (stop.next_multiple_of(block).max(at + block), true),
+            false if whole > at => (whole, false),
+            false => (at + block, true),
         };
         if let Some((first, state)) = open
             && state != mapped
         {
-            put_descriptors(first, at, state, shift, &mut left, out);
+            descriptors.put(first, at, state);
             open = None;
         }
         let (first, _) = *open.get_or_insert((at, mapped));
         at = next.min(end);
         // As many blocks as one descriptor can say.
         if (at - first) >> shift >= u64::from(u32::MAX) {
-            put_descriptors(first, at, mapped, shift, &mut left, out);
+            descriptors.put(first, at, mapped);
             open = None;
         }
     }
     if let Some((first, state)) = open {
-        put_descriptors(first, at, state, shift, &mut left, out);
+        descriptors.put(first, at, state);
     }
+    let completion = match descriptors.left {
+        _ if descriptors.end >= end => ENDED_BY_CAPACITY,
+        0 => ENDED_BY_ALLOCATION,
+        _ => 0,
+    };
     // The length counts what follows it.
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    out[start + 7] = completion;
     out.truncate(start + query.room as usize);
     Ok(())
 }
 
-/// The bytes from `first` to `end`, all of one state, in as many descriptors as their 32-bit counts need and `left` allows.
-fn put_descriptors(first: u64, end: u64, mapped: bool, shift: u32, left: &mut u32, out: &mut Vec<u8>) {
-    let (mut lba, end) = (first >> shift, end >> shift);
-    while lba < end && *left > 0 {
-        let blocks = u32::try_from(end - lba).unwrap_or(u32::MAX);
-        out.extend_from_slice(&lba.to_be_bytes());
-        out.extend_from_slice(&blocks.to_be_bytes());
-        out.extend_from_slice(&[if mapped { MAPPED } else { DEALLOCATED }, 0, 0, 0]);
-        lba += u64::from(blocks);
-        *left -= 1;
+/// The descriptors of one answer.
+struct Descriptors<'a> {
+    /// Log2 of the bytes of a block.
+    shift: u32,
+    /// Descriptors that there is space for.
+    left: u32,
+    /// The byte behind the last block described.
+    end: u64,
+    out: &'a mut Vec<u8>,
+}
+
+impl Descriptors<'_> {
+    /// Adds the bytes from `first` to `end`, all of one state, in as many descriptors as their 32-bit
+    /// counts need and the space allows.
+    fn put(&mut self, first: u64, end: u64, mapped: bool) {
+        let (mut lba, end) = (first >> self.shift, end >> self.shift);
+        while lba < end && self.left > 0 {
+            let blocks = u32::try_from(end - lba).unwrap_or(u32::MAX);
+            self.out.extend_from_slice(&lba.to_be_bytes());
+            self.out.extend_from_slice(&blocks.to_be_bytes());
+            self.out.extend_from_slice(&[if mapped { MAPPED } else { DEALLOCATED }, 0, 0, 0]);
+            lba += u64::from(blocks);
+            self.left -= 1;
+        }
+        self.end = lba << self.shift;
     }
 }

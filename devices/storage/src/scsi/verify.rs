@@ -41,7 +41,7 @@ impl Disk {
                 let Transfer::ToDisk(room) = transfer else { return Err(CheckCondition::INVALID_FIELD) };
                 let range = self.range(lba, blocks);
                 if range.length > room.into() {
-                    return Err(CheckCondition::OUT_OF_BUFFER);
+                    return Err(self.does_not_fit(blocks));
                 }
                 let expected = Expected::Buffer;
                 Ok(Decision::Job(Box::new(Job::Compare { range, expected, write: false })))

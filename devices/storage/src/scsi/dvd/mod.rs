@@ -125,9 +125,7 @@ impl DvdDrive {
         if !is_known(cdb[0]) {
             return Err(CheckCondition::INVALID_OPCODE);
         }
-        if length < needed {
-            return Err(CheckCondition::INVALID_FIELD);
-        }
+        cdb::check_length_and_control(cdb, length, needed)?;
         match cdb[0] {
             op::READ_10 | op::READ_12 | op::READ_16 => self.read(cdb, disc, transfer),
             op::TEST_UNIT_READY => self.tray().disc().map(|_| Decision::Good),

@@ -34,12 +34,8 @@ pub(super) fn sense(
     if control == SAVED {
         return Err(CheckCondition::invalid(Sense::SAVING_NOT_SUPPORTED));
     }
-    let is_there = match subpage {
-        0 => page == ALL_PAGES || PAGES.contains(&page),
-        ALL_SUBPAGES => page == ALL_PAGES,
-        _ => false,
-    };
-    if !is_there {
+    let is_there = page == ALL_PAGES || PAGES.contains(&page);
+    if !is_there || !matches!(subpage, 0 | ALL_SUBPAGES) {
         return Err(CheckCondition::INVALID_FIELD);
     }
     let start = out.len();

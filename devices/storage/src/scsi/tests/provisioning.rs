@@ -67,14 +67,28 @@ fn test_unmap_none_one_and_as_many_descriptors_as_a_list_holds() {
 fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
     let disk = thin();
     let good = unmap_list(&[(0, 8), (16, 8)]);
-    for length in 1..good.len() {
-        assert_eq!(sense(unmap(&disk, &good[..length])), Sense::INVALID_FIELD_IN_CDB, "{length} bytes");
+    for length in 1..8 {
+        assert_eq!(sense(unmap(&disk, &good[..length])), Sense::PARAMETER_LIST_LENGTH, "{length} bytes");
     }
-    for at in [1, 3] {
-        let mut bad = good.clone();
-        bad[at] -= 1;
-        assert_eq!(sense(unmap(&disk, &bad)), Sense::INVALID_FIELD_IN_CDB);
+    // A descriptor cut short by the list or by the length in it is left out (SBC-3 section 5.30.2).
+    let one = Ok(Decision::Io(Io { kind: IoKind::Discard, range: blocks(0, 8) }));
+    let both = Job::Discard(vec![blocks(0, 8), blocks(16, 8)]);
+    let both = Ok(Decision::Job(Box::new(both)));
+    for length in 8..good.len() {
+        let wanted = if length < 24 { &Ok(Decision::Good) } else { &one };
+        assert_eq!(unmap(&disk, &good[..length]), *wanted, "{length} bytes");
     }
+    for (stated, wanted) in
+        [(0, &Ok(Decision::Good)), (15, &Ok(Decision::Good)), (16, &one), (31, &one), (255, &both)]
+    {
+        let mut list = good.clone();
+        list[3] = stated;
+        assert_eq!(unmap(&disk, &list), *wanted, "{stated} bytes stated");
+    }
+    // UNMAP DATA LENGTH adds nothing to that.
+    let mut list = good.clone();
+    list[..2].fill(0);
+    assert_eq!(unmap(&disk, &list), both);
     let end = 64 * MIB / 512;
     for bad in [(end, 1), (end - 1, 2), (u64::MAX, 1), (u64::MAX, u32::MAX), (end + 1, 0)] {
         assert_eq!(sense(unmap(&disk, &unmap_list(&[(0, 8), bad]))), Sense::LBA_OUT_OF_RANGE);
@@ -153,7 +167,8 @@ fn test_write_same_limits_and_bits_that_are_not_offered() {
         assert_eq!(sense(send(&disk, &write_same_16(1, 0, count), &[])), Sense::INVALID_FIELD_IN_CDB);
     }
     assert_eq!(data(&disk, &[0x12, 1, 0xB0, 0, 64, 0], 64)[36..44], most.to_be_bytes());
-    for flags in [0x10, 0x18, 0x20, 0xE0] {
+    // ANCHOR, protection, and the obsolete LBDATA and PBDATA.
+    for flags in [0x10, 0x18, 0x20, 0xE0, 0x02, 0x04] {
         assert_eq!(sense(send(&disk, &write_same_16(flags, 0, 1), &[0; 512])), Sense::INVALID_FIELD_IN_CDB);
     }
     // Bit 0 of the 10-byte form was RELADR.
@@ -161,7 +176,10 @@ fn test_write_same_limits_and_bits_that_are_not_offered() {
         sense(send(&disk, &[0x41, 1, 0, 0, 0, 0, 0, 0, 1, 0], &[0; 512])),
         Sense::INVALID_FIELD_IN_CDB
     );
-    assert_eq!(sense(send(&disk, &write_same_16(0, 0, 1), &[0; 511])), Sense::INVALID_FIELD_IN_CDB);
+    for length in [1, 511, 513, 1024] {
+        let block = vec![0; length];
+        assert_eq!(sense(send(&disk, &write_same_16(0, 0, 1), &block)), Sense::INVALID_FIELD_IN_CDB);
+    }
     assert_eq!(failure(&disk, &write_same_16(0, 0, 1), Transfer::ToGuest(512)), INVALID_FIELD);
     let end = 64 * MIB / 512;
     for (lba, count) in [(end, 1), (end - 1, 2), (u64::MAX, 1)] {
@@ -197,11 +215,10 @@ fn test_verify_compares_with_the_buffer_or_with_one_block() {
     assert!(send(&read_only(), &rw16(0x8F, 0x02, 4, 2), &[0; 1024]).is_ok());
 }
 
-/// Descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end in bytes, mapped).
-fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, u8)> {
-    let disk = disk();
-    let mut bytes = rw16(0x9E, 0x12, lba, allocation);
-    bytes[14] = 0;
+/// The whole answer to GET LBA STATUS, over a disk with the given extents (end in bytes, mapped).
+fn raw_status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<u8> {
+    let disk = thin();
+    let bytes = rw16(0x9E, 0x12, lba, allocation);
     let (decision, _) = run(&disk, &bytes, Transfer::ToGuest(allocation)).unwrap();
     let Decision::LbaStatus(query) = decision else { panic!("{decision:?}") };
     let mut out = Vec::new();
@@ -210,6 +227,12 @@ fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, 
         Ok::<_, ()>(Extent { length: end - offset, mapped })
     };
     lba_status(query, BlockSize::B512, extent, &mut out).unwrap();
+    out
+}
+
+/// Descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end in bytes, mapped).
+fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, u8)> {
+    let out = raw_status(lba, allocation, extents);
     assert_eq!(u32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
     assert!(out.len() <= allocation as usize);
     let words = |at: usize, length: usize| {
@@ -234,7 +257,54 @@ fn test_lba_status_rounds_to_blocks_merges_neighbours_and_stops_at_the_room() {
     let disk = disk();
     let past = rw16(0x9E, 0x12, end / 512, 4096);
     assert_eq!(failure(&disk, &past, Transfer::ToGuest(4096)).0, Sense::LBA_OUT_OF_RANGE);
-    assert_eq!(failure(&disk, &rw16(0x9E, 0x12, 0, 23), Transfer::ToGuest(4096)).1, Cause::DataOverrun);
+    assert_eq!(failure(&disk, &past, Transfer::None).0, Sense::LBA_OUT_OF_RANGE);
+    assert_eq!(failure(&disk, &rw16(0x9E, 0x12, 0, 24), Transfer::None).1, Cause::DataOverrun);
+    assert_eq!(failure(&disk, &rw16(0x9E, 0x12, 0, 24), Transfer::ToDisk(24)).1, Cause::DataOverrun);
+}
+
+#[test]
+fn test_lba_status_allocation_below_one_descriptor_cuts_the_answer_and_is_no_error() {
+    let end = 64 * MIB;
+    let extents = [(4096, true), (end, false)];
+    let whole = raw_status(3, 24, &extents);
+    for allocation in 1..24 {
+        assert_eq!(raw_status(3, allocation, &extents), whole[..allocation as usize]);
+    }
+    assert!(raw_status(3, 0, &extents).is_empty());
+    assert_eq!(run(&thin(), &rw16(0x9E, 0x12, 3, 0), Transfer::None).unwrap().0, Decision::Good);
+}
+
+/// libiscsi's GetLBAStatus.UnmapSingle expects the first descriptor one physical block further on where
+/// a physical block has several logical ones, and reports that as a failure of the disk. By SBC-3
+/// (section 6.4.2) it begins at the block asked about.
+#[test]
+fn test_lba_status_begins_at_the_block_asked_about_also_within_a_physical_block() {
+    let end = 64 * MIB;
+    let all = (end / 512) as u32;
+    assert_eq!(status(9, 24, &[(4096, false), (end, true)]), [(9, all - 9, 0)]);
+    assert_eq!(status(3, 24, &[(4096, false), (end, true)]), [(3, 5, 1)]);
+    assert_eq!(status(u64::from(all) - 1, 24, &[(end, true)]), [(u64::from(all) - 1, 1, 0)]);
+}
+
+#[test]
+fn test_lba_status_says_why_it_ended() {
+    let end = 64 * MIB;
+    let extents = [(4096, true), (end, false)];
+    let (by_allocation, by_capacity) = (1 << 1, 3 << 1);
+    assert_eq!(raw_status(0, 24, &extents)[7], by_allocation);
+    assert_eq!(raw_status(0, 40, &extents)[7], by_capacity);
+    assert_eq!(raw_status(8, 24, &extents)[7], by_capacity);
+    let many: Vec<_> = (1..=end / 512).map(|index| (index * 512, true)).collect();
+    assert_eq!(raw_status(0, 40, &many)[7], 0, "the lookups were used up");
+}
+
+#[test]
+fn test_lba_status_of_a_disk_without_provisioning_is_mapped_whatever_its_image_says() {
+    let (decision, answer) = run(&disk(), &rw16(0x9E, 0x12, 16, 64), Transfer::ToGuest(64)).unwrap();
+    assert_eq!(decision, Decision::Reply);
+    let blocks = (64 * MIB / 512 - 16) as u32;
+    assert_eq!(answer[..16], [0, 0, 0, 20, 0, 0, 0, 3 << 1, 0, 0, 0, 0, 0, 0, 0, 16]);
+    assert_eq!(answer[16..], [&blocks.to_be_bytes()[..], &[0; 4]].concat());
 }
 
 #[test]
