@@ -21,6 +21,8 @@ pub(crate) struct ImageFile {
     cached: File,
     #[cfg(test)]
     faults: Option<FaultPlan>,
+    #[cfg(test)]
+    pub(crate) probe: Arc<crate::testing::Probe>,
 }
 
 impl ImageFile {
@@ -39,6 +41,8 @@ impl ImageFile {
             cached,
             #[cfg(test)]
             faults: None,
+            #[cfg(test)]
+            probe: Arc::default(),
         })
     }
 
@@ -60,6 +64,12 @@ impl ImageFile {
             }
         }));
         self.faults = Some(plan.clone());
+    }
+
+    /// Puts another backend around the disk's bytes.
+    #[cfg(test)]
+    pub(crate) fn wrap_raw(&mut self, wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>) {
+        self.raw = wrap(Arc::clone(&self.raw));
     }
 
     /// Before each change of structures.
@@ -97,12 +107,16 @@ impl ImageFile {
     /// Writes all of `bytes`; survives this process, and the machine after [`Self::sync`].
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.strike()?;
+        #[cfg(test)]
+        self.probe.write(bytes.len());
         self.cached.write_all_at(bytes, offset)
     }
 
     /// Everything written and the file's length become durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.strike()?;
+        #[cfg(test)]
+        self.probe.sync()?;
         self.cached.sync_all()
     }
 

@@ -15,6 +15,8 @@ mod guid;
 mod mapped;
 mod open;
 mod qcow2;
+#[cfg(test)]
+mod testing;
 mod tools;
 mod vhd;
 mod vhdx;

@@ -77,6 +77,7 @@ fn test_differencing_vhdx_conforms() {
         create(&path, &options).unwrap();
         path
     };
+    check(|| open(&child(()), &OpenOptions::default()).unwrap());
     let path = child(());
     check_reopen(|| open(&path, &OpenOptions::default()).unwrap());
     check_read_only(|| open(&child(()), &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap());

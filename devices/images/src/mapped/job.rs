@@ -58,7 +58,7 @@ impl Job {
             Operation::Flush => map.write_back()?,
             Operation::Read => map.locate(at, left, extents)?,
             Operation::Write { .. } => map.allocate(at, left, extents)?,
-            Operation::Discard => map.clear(at, left, true, extents)?,
+            Operation::Discard => map.discard(at, left, extents)?,
             Operation::WriteZeroes { unmap } => map.clear(at, left, unmap, extents)?,
         };
         Ok(match step {

@@ -38,7 +38,6 @@ use thread::MetadataThread;
 /// How far a call that may block came. Each call does a bounded amount of work (some milliseconds,
 /// one wait for the storage), so that other requests get their turn in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the formats that need them follow")]
 pub(crate) enum Step {
     /// So many bytes from the beginning of the range are dealt with, and their extents added. At
     /// least one, unless the range is empty. The rest of the range is asked for by another call.
@@ -94,6 +93,11 @@ pub(crate) trait Map: Debug + Send + Sync {
         None
     }
 
+    /// The same for [`Map::discard`].
+    fn try_discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        self.try_clear(offset, length, true, extents)
+    }
+
     /// Adds to `extents` where the bytes are. Read-only: nothing is allocated.
     ///
     /// # Errors
@@ -114,6 +118,15 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// # Errors
     /// The structures cannot be changed. Parts of the range may read as zero already.
     fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError>;
+
+    /// The same for a discard, which may leave bytes as they are if [`Geometry::discard`] does not
+    /// promise zeroes.
+    ///
+    /// # Errors
+    /// As [`Map::clear`].
+    fn discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        self.clear(offset, length, true, extents)
+    }
 
     /// Makes durable, once for all, what calls that returned [`Step::Barrier`] have prepared.
     ///

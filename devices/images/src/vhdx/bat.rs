@@ -1,5 +1,6 @@
 //! The block allocation table: an entry for each block of the disk, and after those of each chunk one for its sector bitmap.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::layout::MIB;
@@ -94,7 +95,7 @@ impl Bat {
 
     /// The entry of a block of the disk.
     pub(super) fn block(&self, block: u64) -> Entry {
-        self.get(block + block / self.ratio)
+        self.get(self.index(block))
     }
 
     /// The entry of the bitmap of the chunk that has this block.
@@ -117,12 +118,20 @@ impl Bat {
         }
     }
 
-    /// Changes the entry of a block, in the file first: one aligned word, which no crash can tear.
-    pub(super) fn set(&self, structures: &Structures, block: u64, entry: Entry) -> std::io::Result<()> {
-        let index = block + block / self.ratio;
-        structures.file.write(&entry.0.to_le_bytes(), self.region.offset + index * 8)?;
-        self.entries[index as usize].store(entry.0, Ordering::Release);
-        Ok(())
+    /// Writes the entry of a block to the file: one aligned word, which no crash can tear. Lookups
+    /// do not see it before [`Bat::publish`].
+    pub(super) fn write(&self, structures: &Structures, block: u64, entry: Entry) -> io::Result<()> {
+        let offset = self.region.offset + self.index(block) * 8;
+        structures.file.write(&entry.0.to_le_bytes(), offset)
+    }
+
+    /// Shows the entry to lookups.
+    pub(super) fn publish(&self, block: u64, entry: Entry) {
+        self.entries[self.index(block) as usize].store(entry.0, Ordering::Release);
+    }
+
+    const fn index(&self, block: u64) -> u64 {
+        block + block / self.ratio
     }
 }
 

@@ -1,267 +1,155 @@
-//! Where the disk's bytes lie, and how blocks come and go.
+//! The disk as the seam of formats wants it: which requests need the metadata thread, and what it does.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
+use tracing::debug;
 
-use super::bat::{Entry, State};
+use super::bat::State;
+use super::blocks::Progress;
 use super::layout::{MAX_CAPACITY, SECTOR};
+use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
 use crate::mapped::{Extents, Map, Place, Step};
 
-/// Bytes that are copied at once from a parent.
-const COPY: u64 = 1 << 20;
+/// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a hole
+/// in the file, some 50 us.
+const MAX_CHANGES_OF_STEP: usize = 32;
 
-/// Blocks that one step of an UNMAP or of zeroing handles.
-const MAX_BLOCKS_OF_STEP: usize = 64;
+/// Blocks that one step looks at.
+const MAX_BLOCKS_OF_STEP: usize = 16384;
 
-/// A part of a block.
-struct Piece {
-    block: u64,
-    /// From the block's begin.
-    within: u64,
-    length: u64,
+/// The same without the metadata thread.
+const MAX_BLOCKS_AT_ONCE: u64 = 16;
+
+/// What becomes of a range without data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Clearing {
+    /// It may be given back.
+    Discard,
+    /// It reads as zero. `unmap`: and may be given back.
+    Zero { unmap: bool },
+}
+
+/// What becomes of a part of a block.
+enum Cleared {
+    /// Nothing is to be done.
+    Already,
+    /// It is zeroed where it lies.
+    InPlace(u64),
+    /// Its entry changes, or it needs space.
+    Change,
 }
 
 impl Vhdx {
-    /// The range in parts of which none crosses a block's end.
-    fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
-        let size = self.metadata.block_size;
-        let (mut at, end) = (offset, offset + length);
-        std::iter::from_fn(move || {
-            let (block, within) = (at / size, at % size);
-            let length = (end - at).min(size - within);
-            at += length;
-            (length != 0).then_some(Piece { block, within, length })
-        })
+    /// Takes the lock for a change of structures in the range.
+    fn begin_change(&self, offset: u64, length: u64) -> Result<MutexGuard<'_, Writer>, IoError> {
+        let mut writer = self.lock();
+        // Under the lock, as the disk may have shrunk.
+        if offset + length > self.capacity.load(Ordering::Acquire) {
+            return Err(IoError::EndOfImage);
+        }
+        self.begin(&mut writer)?;
+        Ok(writer)
     }
 
-    /// `file`: which of the chain's files is this one's.
-    fn locate_from(
+    /// Whether the piece is all that the block has on the disk.
+    fn is_whole(&self, piece: &Piece) -> bool {
+        let size = self.metadata.block_size;
+        let left = self.capacity.load(Ordering::Acquire).saturating_sub(piece.block * size);
+        piece.within == 0 && piece.length == size.min(left)
+    }
+
+    fn judge(&self, clearing: Clearing, piece: &Piece) -> Cleared {
+        let entry = self.bat.block(piece.block);
+        let unmap = clearing != Clearing::Zero { unmap: false };
+        match entry.state() {
+            Some(State::Zero) => Cleared::Already,
+            Some(State::NotPresent) if self.parent.is_none() => Cleared::Already,
+            Some(State::Present) if self.is_whole(piece) && unmap && !self.metadata.fixed => Cleared::Change,
+            Some(State::Present) => Cleared::InPlace(entry.offset() + piece.within),
+            // No copy-up for a discard: it may leave parts as they are.
+            _ if clearing == Clearing::Discard && !self.is_whole(piece) => Cleared::Already,
+            _ => Cleared::Change,
+        }
+    }
+
+    fn try_clear_as(
         &self,
-        file: usize,
+        clearing: Clearing,
         offset: u64,
         length: u64,
         extents: &mut Extents,
-    ) -> Result<(), IoError> {
-        // A child may be larger than its parent.
-        let there = self.capacity.load(Ordering::Acquire).saturating_sub(offset).min(length);
-        for piece in self.pieces(offset, there) {
-            let Piece { block, within, length } = piece;
-            let entry = self.bat.block(block);
-            match entry.state() {
-                Some(State::Present) => {
-                    self.push_here(file, entry.offset() + within, length, extents);
-                }
-                Some(State::NotPresent) => {
-                    self.locate_in_parent(file, block * self.metadata.block_size + within, length, extents)?;
-                }
-                Some(State::Partial) => self.locate_sectors(file, entry, &piece, extents)?,
-                Some(State::Zero) | None => extents.push(length, Place::Zero),
+    ) -> Option<Result<(), IoError>> {
+        if !self.begun.load(Ordering::Acquire) || length > MAX_BLOCKS_AT_ONCE * self.metadata.block_size {
+            return None;
+        }
+        for piece in self.pieces(offset, length) {
+            match self.judge(clearing, &piece) {
+                Cleared::Already => {}
+                Cleared::InPlace(offset) => extents.push(piece.length, Place::File { file: 0, offset }),
+                Cleared::Change => return None,
             }
         }
-        extents.push(length - there, Place::Zero);
-        Ok(())
+        Some(Ok(()))
     }
 
-    /// What lies in this file.
-    fn push_here(&self, file: usize, offset: u64, length: u64, extents: &mut Extents) {
-        let there = self.structures.there(offset, length);
-        extents.push(there, Place::File { file, offset });
-        extents.push(length - there, Place::Zero);
-    }
-
-    fn locate_in_parent(
+    fn clear_as(
         &self,
-        file: usize,
+        clearing: Clearing,
         offset: u64,
         length: u64,
         extents: &mut Extents,
-    ) -> Result<(), IoError> {
-        match &self.parent {
-            Some(parent) => parent.locate_from(file + 1, offset, length, extents)?,
-            None => extents.push(length, Place::Zero),
+    ) -> Result<Step, IoError> {
+        let mut writer = self.begin_change(offset, length)?;
+        let (mut done, mut changes) = (0, 0);
+        for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {
+            let progress = match self.judge(clearing, &piece) {
+                Cleared::Already => Progress::Ready,
+                Cleared::InPlace(offset) => {
+                    extents.push(piece.length, Place::File { file: 0, offset });
+                    Progress::Ready
+                }
+                Cleared::Change => {
+                    changes += 1;
+                    self.change(&mut writer, clearing, &piece, extents)?
+                }
+            };
+            match progress {
+                Progress::Ready => done += piece.length,
+                // What was done before counts, and the next call begins with this piece.
+                _ if done != 0 => break,
+                Progress::Again => return Ok(Step::Again),
+                Progress::AfterSettling => return Ok(Step::Barrier),
+            }
+            if changes >= MAX_CHANGES_OF_STEP {
+                break;
+            }
         }
-        Ok(())
+        Ok(Step::Done(done))
     }
 
-    /// A set bit of the bitmap: the sector is in this file; else it is the parent's.
-    fn locate_sectors(
+    fn change(
         &self,
-        file: usize,
-        entry: Entry,
+        writer: &mut Writer,
+        clearing: Clearing,
         piece: &Piece,
         extents: &mut Extents,
-    ) -> Result<(), IoError> {
-        let sector = u64::from(self.metadata.sector.bytes());
-        let per_block = self.metadata.block_size / sector;
-        let base = piece.block % self.metadata.chunk_ratio() * per_block;
-        let (first, last) = (piece.within / sector, (piece.within + piece.length).div_ceil(sector));
-        let begin = (base + first) / 8;
-        let mut bits = vec![0; ((base + last).div_ceil(8) - begin) as usize];
-        self.structures.read(&mut bits, self.bat.bitmap(piece.block).offset() + begin)?;
-        let block = piece.block * self.metadata.block_size;
-        for index in first..last {
-            let bit = base + index - begin * 8;
-            let from = (index * sector).max(piece.within);
-            let length = ((index + 1) * sector).min(piece.within + piece.length) - from;
-            if bits[(bit / 8) as usize] >> (bit % 8) & 1 != 0 {
-                self.push_here(file, entry.offset() + from, length, extents);
-            } else {
-                self.locate_in_parent(file, block + from, length, extents)?;
-            }
+    ) -> Result<Progress, IoError> {
+        let unmap = clearing != Clearing::Zero { unmap: false };
+        let whole = self.is_whole(piece);
+        if whole && self.drop_block(writer, piece.block, unmap)?
+            || self.reads_as_zero(piece.block * self.metadata.block_size + piece.within, piece.length)
+        {
+            return Ok(Progress::Ready);
         }
-        Ok(())
-    }
-
-    /// Gives a block room of its own, with the content that it has. Where it is.
-    fn materialize(&self, writer: &mut Writer, block: u64) -> Result<u64, IoError> {
-        let entry = self.bat.block(block);
-        let (offset, copy) = match entry.state() {
-            Some(State::Present) => return Ok(entry.offset()),
-            Some(State::Partial) => (entry.offset(), true),
-            state => {
-                let offset = writer.space.take(&self.structures.file, block, self.metadata.block_size)?;
-                (offset, self.parent.is_some() && state == Some(State::NotPresent))
-            }
-        };
-        let settle = || {
-            if copy {
-                self.copy_from_parents(block, offset)?;
-                // Before the entry hides the parent's content.
-                self.structures.file.sync()?;
-            }
-            self.set(block, Entry::present(offset))
-        };
-        settle().map(|()| offset).inspect_err(|_| {
-            if entry.state() != Some(State::Partial) {
-                self.give_back(writer, block, offset);
-            }
-        })
-    }
-
-    /// Room that reads as zero again can be used again for the same block; else it is lost until the file is opened anew.
-    fn give_back(&self, writer: &mut Writer, block: u64, offset: u64) {
-        if self.structures.file.punch(offset, self.metadata.block_size) == Ok(true) {
-            writer.space.keep(block, offset);
+        let progress = self.materialize(writer, piece.block)?;
+        if progress == Progress::Ready {
+            let offset = self.bat.block(piece.block).offset() + piece.within;
+            extents.push(piece.length, Place::File { file: 0, offset });
         }
-    }
-
-    /// Fills what `block` has from its parents into its room at `offset`.
-    fn copy_from_parents(&self, block: u64, offset: u64) -> Result<(), IoError> {
-        let begin = block * self.metadata.block_size;
-        let length = self.metadata.block_size.min(self.capacity.load(Ordering::Acquire) - begin);
-        let mut extents = Extents::default();
-        self.locate_from(0, begin, length, &mut extents)?;
-        let mut bytes = vec![0; COPY as usize];
-        let mut at = 0;
-        for extent in extents.as_slice() {
-            let mut done = 0;
-            while done < extent.length {
-                let len = (extent.length - done).min(COPY);
-                let bytes = &mut bytes[..len as usize];
-                match extent.place {
-                    Place::File { file: 0, .. } | Place::Memory { .. } => {}
-                    Place::Zero => {
-                        bytes.fill(0);
-                        self.structures.file.write(bytes, offset + at + done)?;
-                    }
-                    Place::File { file, offset: from } => {
-                        self.read_file(file, bytes, from + done)?;
-                        self.structures.file.write(bytes, offset + at + done)?;
-                    }
-                }
-                done += len;
-            }
-            at += extent.length;
-        }
-        Ok(())
-    }
-
-    fn read_file(&self, file: usize, bytes: &mut [u8], offset: u64) -> Result<(), IoError> {
-        match (file, &self.parent) {
-            (0, _) | (_, None) => Ok(self.structures.file.read(bytes, offset)?),
-            (_, Some(parent)) => parent.read_file(file - 1, bytes, offset),
-        }
-    }
-
-    /// Makes a whole block zero without bytes. False when that cannot be.
-    fn drop_block(&self, writer: &mut Writer, block: u64) -> Result<bool, IoError> {
-        let entry = self.bat.block(block);
-        match entry.state() {
-            Some(State::Zero) => return Ok(true),
-            Some(State::NotPresent) if self.parent.is_none() => return Ok(true),
-            Some(State::NotPresent) => self.set(block, Entry::ZERO)?,
-            _ if self.metadata.fixed => return Ok(false),
-            _ => {
-                self.set(block, Entry::ZERO)?;
-                self.give_back(writer, block, entry.offset());
-            }
-        }
-        Ok(true)
-    }
-
-    fn grow(&self, capacity: u64) -> Result<(), IoError> {
-        let old = self.capacity.load(Ordering::Acquire);
-        let (from, to) =
-            (old.div_ceil(self.metadata.block_size), capacity.div_ceil(self.metadata.block_size));
-        if to > self.bat.room(false) {
-            return Err(IoError::Unsupported);
-        }
-        self.zero_behind(old)?;
-        for block in from..to {
-            self.bat.set(&self.structures, block, Entry::NOT_PRESENT)?;
-        }
-        self.structures.file.sync()?;
-        self.write_capacity(capacity)?;
-        self.capacity.store(capacity, Ordering::Release);
-        Ok(())
-    }
-
-    fn shrink(&self, writer: &mut Writer, capacity: u64) -> Result<(), IoError> {
-        let old = self.capacity.swap(capacity, Ordering::AcqRel);
-        if let Err(error) = self.write_capacity(capacity) {
-            self.capacity.store(old, Ordering::Release);
-            return Err(error);
-        }
-        let (from, to) =
-            (capacity.div_ceil(self.metadata.block_size), old.div_ceil(self.metadata.block_size));
-        for block in from..to {
-            let entry = self.bat.block(block);
-            self.bat.set(&self.structures, block, Entry::NOT_PRESENT)?;
-            if entry.state() == Some(State::Present) {
-                self.give_back(writer, block, entry.offset());
-            }
-        }
-        Ok(())
-    }
-
-    /// What lies in the last block behind the disk's end becomes zero.
-    fn zero_behind(&self, capacity: u64) -> Result<(), IoError> {
-        let (block, within) = (capacity / self.metadata.block_size, capacity % self.metadata.block_size);
-        let entry = self.bat.block(block);
-        if within == 0 || entry.state() != Some(State::Present) {
-            return Ok(());
-        }
-        let (mut at, end) = (entry.offset() + within, entry.offset() + self.metadata.block_size);
-        let zeroes = vec![0; COPY as usize];
-        while at < end {
-            let len = (end - at).min(COPY);
-            self.structures.file.write(&zeroes[..len as usize], at)?;
-            at += len;
-        }
-        Ok(())
-    }
-
-    fn write_capacity(&self, capacity: u64) -> Result<(), IoError> {
-        let at = self.metadata.capacity_at;
-        if at % SECTOR as u64 > SECTOR as u64 - 8 {
-            // It crosses sectors, and could be torn.
-            return Err(IoError::Unsupported);
-        }
-        self.structures.file.write(&capacity.to_le_bytes(), at)?;
-        Ok(self.structures.file.sync()?)
+        Ok(progress)
     }
 }
 
@@ -274,7 +162,8 @@ impl Map for Vhdx {
             read_only: self.read_only,
             write_cache: true,
             rotational: false,
-            discard: Some(Discard { granularity: SECTOR as u32, zeroes: true }),
+            // A parent shows through where a part of a block is discarded that the child lacks.
+            discard: Some(Discard { granularity: SECTOR as u32, zeroes: self.parent.is_none() }),
         }
     }
 
@@ -287,10 +176,11 @@ impl Map for Vhdx {
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
-        if self.parent.is_some() {
-            return None;
+        match self.locate_from(0, offset, length, Reading::Forbidden, extents) {
+            Ok(()) => Some(Ok(())),
+            Err(Stop::Reading) => None,
+            Err(Stop::Failed(error)) => Some(Err(error)),
         }
-        Some(self.locate_from(0, offset, length, extents))
     }
 
     fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
@@ -307,41 +197,63 @@ impl Map for Vhdx {
         Some(Ok(()))
     }
 
+    fn try_clear(
+        &self,
+        offset: u64,
+        length: u64,
+        unmap: bool,
+        extents: &mut Extents,
+    ) -> Option<Result<(), IoError>> {
+        self.try_clear_as(Clearing::Zero { unmap }, offset, length, extents)
+    }
+
+    fn try_discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        self.try_clear_as(Clearing::Discard, offset, length, extents)
+    }
+
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        self.locate_from(0, offset, length, extents)?;
+        self.locate_from(0, offset, length, Reading::Allowed, extents)?;
         Ok(Step::Done(length))
     }
 
     fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        let mut writer = self.lock();
-        self.begin(&mut writer)?;
+        let mut writer = self.begin_change(offset, length)?;
+        let mut missing = None;
         for piece in self.pieces(offset, length) {
-            let block = self.materialize(&mut writer, piece.block)?;
-            extents.push(piece.length, Place::File { file: 0, offset: block + piece.within });
+            match self.materialize(&mut writer, piece.block)? {
+                Progress::Ready => {}
+                Progress::AfterSettling => missing = Some(Step::Barrier),
+                Progress::Again => return Ok(Step::Again),
+            }
+        }
+        if let Some(step) = missing {
+            return Ok(step);
+        }
+        for piece in self.pieces(offset, length) {
+            let offset = self.bat.block(piece.block).offset() + piece.within;
+            extents.push(piece.length, Place::File { file: 0, offset });
         }
         Ok(Step::Done(length))
     }
 
     fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+        self.clear_as(Clearing::Zero { unmap }, offset, length, extents)
+    }
+
+    fn discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        self.clear_as(Clearing::Discard, offset, length, extents)
+    }
+
+    fn barrier(&self) -> Result<(), IoError> {
+        self.settle(&mut self.lock())
+    }
+
+    fn idle(&self) {
         let mut writer = self.lock();
-        self.begin(&mut writer)?;
-        let capacity = self.capacity.load(Ordering::Acquire);
-        let mut done = 0;
-        for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {
-            let Piece { block, within, length } = piece;
-            done += length;
-            let begin = block * self.metadata.block_size;
-            let whole = within == 0 && begin + length == capacity.min(begin + self.metadata.block_size);
-            let state = self.bat.block(block).state();
-            let is_zero =
-                state == Some(State::Zero) || state == Some(State::NotPresent) && self.parent.is_none();
-            if is_zero || whole && unmap && self.drop_block(&mut writer, block)? {
-                continue;
-            }
-            let offset = self.materialize(&mut writer, block)?;
-            extents.push(length, Place::File { file: 0, offset: offset + within });
+        if let Err(error) = self.work_ahead(&mut writer) {
+            // The request that needs the space will be told.
+            debug!(image = %self.identity.display(), %error, "a VHDX could not grow ahead of need");
         }
-        Ok(Step::Done(done))
     }
 
     fn is_unflushed(&self) -> bool {

@@ -5,8 +5,10 @@
 //! after every write, and whoever reads it after a crash has nothing to replay. Logs that others left are replayed.
 
 mod bat;
+mod blocks;
 mod header;
 mod layout;
+mod locate;
 mod locator;
 mod log;
 mod make;
@@ -15,11 +17,13 @@ mod metadata;
 mod parent;
 mod regions;
 mod report;
+mod resize;
 mod space;
 mod structures;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,6 +38,7 @@ use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
 use crate::guid::new_guid;
 use bat::{Bat, Entry, State};
+use blocks::CopyUp;
 use header::Current;
 use layout::{MIB, SIGNATURE};
 use metadata::Metadata;
@@ -61,6 +66,8 @@ pub(crate) struct Vhdx {
     /// Changes to structures, and how many of them are durable.
     changes: AtomicU64,
     durable: AtomicU64,
+    #[cfg(test)]
+    published: tests::Hook,
 }
 
 /// What changes along with structures.
@@ -68,6 +75,8 @@ pub(crate) struct Vhdx {
 struct Writer {
     current: Current,
     space: Space,
+    /// Blocks that are being copied from the parents.
+    copies: HashMap<u64, CopyUp>,
 }
 
 impl Vhdx {
@@ -114,10 +123,12 @@ impl Vhdx {
             capacity: AtomicU64::new(metadata.capacity),
             identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
             read_only: options.read_only,
-            writer: Mutex::new(Writer { current, space }),
+            writer: Mutex::new(Writer { current, space, copies: HashMap::new() }),
             begun: false.into(),
             changes: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            #[cfg(test)]
+            published: tests::Hook::default(),
             structures,
             metadata,
             bat,
@@ -139,7 +150,7 @@ impl Vhdx {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Writer { current, space } = writer;
+        let Writer { current, space, .. } = writer;
         space.clean(&self.structures.file)?;
         let (file_write, data_write) = (new_guid()?, new_guid()?);
         current.update(&self.structures.file, |header| {
@@ -151,9 +162,16 @@ impl Vhdx {
     }
 
     /// Changes what a block is.
+    ///
+    /// The order matters. The change is counted after it is in the file, so that a flush which begins
+    /// then covers it; and before it is published, so that a forced write into the block, which can
+    /// follow at once on another queue, sees that it needs a flush.
     fn set(&self, block: u64, entry: Entry) -> Result<(), IoError> {
-        self.bat.set(&self.structures, block, entry)?;
+        self.bat.write(&self.structures, block, entry)?;
         self.changes.fetch_add(1, Ordering::AcqRel);
+        self.bat.publish(block, entry);
+        #[cfg(test)]
+        self.published.call(block);
         Ok(())
     }
 

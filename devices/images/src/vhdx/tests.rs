@@ -1,7 +1,9 @@
-//! Errors at every access to the file.
+//! Errors at every access to the file, and what the metadata thread does off the workers.
+
+mod off_worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use synthvm_storage::backend::Backend;
 use synthvm_storage::backend::conformance::{CAPACITY, FaultPlan, check_faults};
@@ -11,6 +13,30 @@ use super::Vhdx;
 use crate::file::ImageFile;
 use crate::mapped::Mapped;
 use crate::{CreateOptions, Format, OpenOptions, create};
+
+type Call = Box<dyn FnOnce(u64) + Send>;
+
+/// Called when a block's new entry can be seen.
+#[derive(Default)]
+pub(super) struct Hook(Mutex<Option<Call>>);
+
+impl Hook {
+    /// Calls `hook` the next time.
+    fn set(&self, hook: impl FnOnce(u64) + Send + 'static) {
+        *self.0.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    pub(super) fn call(&self, block: u64) {
+        let hook = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        hook.into_iter().for_each(|hook| hook(block));
+    }
+}
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hook")
+    }
+}
 
 fn failing(path: &Path, plan: &FaultPlan, parent: Option<PathBuf>) -> Arc<dyn Backend> {
     let options = CreateOptions {

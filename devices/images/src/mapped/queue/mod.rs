@@ -151,7 +151,7 @@ impl MappedQueue {
             Operation::Read => self.map.try_locate(offset, length, extents),
             Operation::Write { .. } => self.map.try_allocate(offset, length, extents),
             Operation::Flush => self.map.is_written_back().then_some(Ok(())),
-            Operation::Discard => self.map.try_clear(offset, length, true, extents),
+            Operation::Discard => self.map.try_discard(offset, length, extents),
             Operation::WriteZeroes { unmap } => self.map.try_clear(offset, length, unmap, extents),
         }
     }

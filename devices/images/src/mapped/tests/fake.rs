@@ -1,12 +1,13 @@
 //! A format over a disk in memory: from [`SLOW`] on, every lookup needs the metadata thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 
 use synthvm_storage::backend::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 use synthvm_storage::scsi::BlockSize;
 
 use crate::mapped::{Extents, Map, Place, Step};
+use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
 /// Where lookups that block begin.
@@ -214,45 +215,5 @@ impl Map for Fake {
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         self.capacity.store(capacity, Ordering::Relaxed);
         Ok(())
-    }
-}
-
-/// A door that is open at first.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    shut: bool,
-    arrivals: usize,
-}
-
-impl Gate {
-    /// From now on, calls wait.
-    pub(crate) fn shut(&self) {
-        *self.state.lock().unwrap() = GateState { shut: true, arrivals: 0 };
-    }
-
-    /// All calls go on.
-    pub(crate) fn open(&self) {
-        self.state.lock().unwrap().shut = false;
-        self.changed.notify_all();
-    }
-
-    /// Waits until a call waits.
-    pub(crate) fn wait_for_arrival(&self) {
-        let state = self.state.lock().unwrap();
-        drop(self.changed.wait_while(state, |state| state.arrivals == 0).unwrap());
-    }
-
-    /// A call comes by.
-    pub(crate) fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.arrivals += 1;
-        self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| state.shut).unwrap());
     }
 }

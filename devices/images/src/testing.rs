@@ -1,0 +1,85 @@
+//! What tests of this crate watch and hold up.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+
+/// Watches the structures of one file.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    syncs: AtomicU64,
+    written: AtomicU64,
+    fail: AtomicBool,
+    /// Where syncs wait.
+    pub(crate) gate: Gate,
+}
+
+impl Probe {
+    /// The file is about to be made durable.
+    ///
+    /// # Errors
+    /// This must fail.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.gate.pass();
+        if self.fail.swap(false, Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        Ok(())
+    }
+
+    /// Has the next sync fail.
+    pub(crate) fn fail_next_sync(&self) {
+        self.fail.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes are about to be written.
+    pub(crate) fn write(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Returns the syncs and the bytes written since the last call.
+    pub(crate) fn take(&self) -> (u64, u64) {
+        (self.syncs.swap(0, Ordering::Relaxed), self.written.swap(0, Ordering::Relaxed))
+    }
+}
+
+/// A door that is open at first.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    shut: bool,
+    arrivals: usize,
+}
+
+impl Gate {
+    /// From now on, calls wait.
+    pub(crate) fn shut(&self) {
+        *self.state.lock().unwrap() = GateState { shut: true, arrivals: 0 };
+    }
+
+    /// All calls go on.
+    pub(crate) fn open(&self) {
+        self.state.lock().unwrap().shut = false;
+        self.changed.notify_all();
+    }
+
+    /// Waits until a call waits.
+    pub(crate) fn wait_for_arrival(&self) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.arrivals == 0).unwrap());
+    }
+
+    /// A call comes by.
+    pub(crate) fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.arrivals += 1;
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| state.shut).unwrap());
+    }
+}

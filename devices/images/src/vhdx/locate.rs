@@ -1,0 +1,153 @@
+//! Where the disk's bytes lie in the files of the chain.
+
+use std::sync::atomic::Ordering;
+
+use synthvm_storage::backend::IoError;
+
+use super::Vhdx;
+use super::bat::{Entry, State};
+use crate::mapped::{Extents, Place};
+
+/// A part of a block.
+pub(super) struct Piece {
+    pub(super) block: u64,
+    /// From the block's begin.
+    pub(super) within: u64,
+    pub(super) length: u64,
+}
+
+/// Whether a lookup may read the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Allowed,
+    /// It ends with [`Stop::Reading`] where it would have to.
+    Forbidden,
+}
+
+/// Why a lookup ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    Reading,
+    Failed(IoError),
+}
+
+impl Vhdx {
+    /// The range in parts of which none crosses a block's end.
+    pub(super) fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
+        let size = self.metadata.block_size;
+        let (mut at, end) = (offset, offset + length);
+        std::iter::from_fn(move || {
+            let (block, within) = (at / size, at % size);
+            let length = (end - at).min(size - within);
+            at += length;
+            (length != 0).then_some(Piece { block, within, length })
+        })
+    }
+
+    /// Adds where the bytes are. `file`: which of the chain's files is this one's.
+    pub(super) fn locate_from(
+        &self,
+        file: usize,
+        offset: u64,
+        length: u64,
+        reading: Reading,
+        extents: &mut Extents,
+    ) -> Result<(), Stop> {
+        // A child may be larger than its parent.
+        let there = self.capacity.load(Ordering::Acquire).saturating_sub(offset).min(length);
+        for piece in self.pieces(offset, there) {
+            let Piece { block, within, length } = piece;
+            let entry = self.bat.block(block);
+            match entry.state() {
+                Some(State::Present) => self.push_here(file, entry.offset() + within, length, extents),
+                Some(State::NotPresent) => {
+                    let offset = block * self.metadata.block_size + within;
+                    self.locate_in_parent(file, offset, length, reading, extents)?;
+                }
+                Some(State::Partial) if reading == Reading::Forbidden => return Err(Stop::Reading),
+                Some(State::Partial) => self.locate_sectors(file, entry, &piece, extents)?,
+                Some(State::Zero) | None => extents.push(length, Place::Zero),
+            }
+        }
+        extents.push(length - there, Place::Zero);
+        Ok(())
+    }
+
+    /// Whether the bytes read as zero without any file.
+    pub(super) fn reads_as_zero(&self, offset: u64, length: u64) -> bool {
+        let mut extents = Extents::default();
+        self.locate_from(0, offset, length, Reading::Forbidden, &mut extents).is_ok()
+            && extents.as_slice().iter().all(|extent| matches!(extent.place, Place::Zero))
+    }
+
+    /// What lies in this file.
+    fn push_here(&self, file: usize, offset: u64, length: u64, extents: &mut Extents) {
+        let there = self.structures.there(offset, length);
+        extents.push(there, Place::File { file, offset });
+        extents.push(length - there, Place::Zero);
+    }
+
+    fn locate_in_parent(
+        &self,
+        file: usize,
+        offset: u64,
+        length: u64,
+        reading: Reading,
+        extents: &mut Extents,
+    ) -> Result<(), Stop> {
+        match &self.parent {
+            Some(parent) => parent.locate_from(file + 1, offset, length, reading, extents)?,
+            None => extents.push(length, Place::Zero),
+        }
+        Ok(())
+    }
+
+    /// A set bit of the bitmap: the sector is in this file; else it is the parent's.
+    fn locate_sectors(
+        &self,
+        file: usize,
+        entry: Entry,
+        piece: &Piece,
+        extents: &mut Extents,
+    ) -> Result<(), Stop> {
+        let sector = u64::from(self.metadata.sector.bytes());
+        let per_block = self.metadata.block_size / sector;
+        let base = piece.block % self.metadata.chunk_ratio() * per_block;
+        let (first, last) = (piece.within / sector, (piece.within + piece.length).div_ceil(sector));
+        let begin = (base + first) / 8;
+        let mut bits = vec![0; ((base + last).div_ceil(8) - begin) as usize];
+        self.structures
+            .read(&mut bits, self.bat.bitmap(piece.block).offset() + begin)
+            .map_err(|error| Stop::Failed(error.into()))?;
+        let block = piece.block * self.metadata.block_size;
+        for index in first..last {
+            let bit = base + index - begin * 8;
+            let from = (index * sector).max(piece.within);
+            let length = ((index + 1) * sector).min(piece.within + piece.length) - from;
+            if bits[(bit / 8) as usize] >> (bit % 8) & 1 != 0 {
+                self.push_here(file, entry.offset() + from, length, extents);
+            } else {
+                self.locate_in_parent(file, block + from, length, Reading::Allowed, extents)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from one of the chain's files.
+    pub(super) fn read_file(&self, file: usize, bytes: &mut [u8], offset: u64) -> Result<(), IoError> {
+        match (file, &self.parent) {
+            (0, _) | (_, None) => Ok(self.structures.file.read(bytes, offset)?),
+            (_, Some(parent)) => parent.read_file(file - 1, bytes, offset),
+        }
+    }
+}
+
+impl From<Stop> for IoError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            // Only where reading is forbidden.
+            Stop::Reading => Self::Os(libc::EAGAIN),
+            Stop::Failed(error) => error,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Another size of the disk.
+
+use std::sync::atomic::Ordering;
+
+use synthvm_storage::backend::IoError;
+
+use super::bat::{Entry, State};
+use super::layout::SECTOR;
+use super::{Vhdx, Writer};
+
+/// Zeroes that are written at once.
+const ZEROES: u64 = 1 << 20;
+
+impl Vhdx {
+    pub(super) fn grow(&self, capacity: u64) -> Result<(), IoError> {
+        let old = self.capacity.load(Ordering::Acquire);
+        let (from, to) =
+            (old.div_ceil(self.metadata.block_size), capacity.div_ceil(self.metadata.block_size));
+        if to > self.bat.room(false) {
+            return Err(IoError::Unsupported);
+        }
+        self.zero_behind(old)?;
+        for block in (from..to).filter(|&block| self.bat.block(block) != Entry::NOT_PRESENT) {
+            self.set(block, Entry::NOT_PRESENT)?;
+        }
+        self.structures.file.sync()?;
+        self.write_capacity(capacity)?;
+        self.capacity.store(capacity, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn shrink(&self, writer: &mut Writer, capacity: u64) -> Result<(), IoError> {
+        let old = self.capacity.swap(capacity, Ordering::AcqRel);
+        if let Err(error) = self.write_capacity(capacity) {
+            self.capacity.store(old, Ordering::Release);
+            return Err(error);
+        }
+        let (from, to) =
+            (capacity.div_ceil(self.metadata.block_size), old.div_ceil(self.metadata.block_size));
+        for block in (from..to).filter(|&block| self.bat.block(block) != Entry::NOT_PRESENT) {
+            let entry = self.bat.block(block);
+            self.set(block, Entry::NOT_PRESENT)?;
+            if entry.state() == Some(State::Present) {
+                self.give_back(writer, block, entry.offset());
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeroes the part of the last block that lies behind the disk's end.
+    fn zero_behind(&self, capacity: u64) -> Result<(), IoError> {
+        let (block, within) = (capacity / self.metadata.block_size, capacity % self.metadata.block_size);
+        let entry = self.bat.block(block);
+        if within == 0 || entry.state() != Some(State::Present) {
+            return Ok(());
+        }
+        let (mut at, end) = (entry.offset() + within, entry.offset() + self.metadata.block_size);
+        let zeroes = vec![0; ZEROES as usize];
+        while at < end {
+            let len = (end - at).min(ZEROES);
+            self.structures.file.write(&zeroes[..len as usize], at)?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    fn write_capacity(&self, capacity: u64) -> Result<(), IoError> {
+        let at = self.metadata.capacity_at;
+        if at % SECTOR as u64 > SECTOR as u64 - 8 {
+            // It crosses sectors, and could be torn.
+            return Err(IoError::Unsupported);
+        }
+        self.structures.file.write(&capacity.to_le_bytes(), at)?;
+        Ok(self.structures.file.sync()?)
+    }
+}
