@@ -8,6 +8,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRe
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::{u64_of, usize_of_u64};
 
+use crate::page_size;
 use crate::run::HostPage;
 
 /// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is mapped.
@@ -48,6 +49,8 @@ pub(crate) struct Region {
     pub(crate) pages: u64,
     /// Host page number of the first page.
     pub(crate) host_page: u64,
+    /// Bytes of one page of the file behind it ([`page_size::of`]); `None` when it cannot be mapped again.
+    file_page: Option<usize>,
 }
 
 impl Region {
@@ -117,6 +120,9 @@ pub struct FileRun<'a> {
     pub available: usize,
     /// The file is mapped shared: another mapping of it shows the same bytes.
     pub shared: bool,
+    /// Bytes of one page of the file, a power of two: the kernel maps the file in multiples of it. The
+    /// host's page size, or that of the hugepages of a hugetlbfs file.
+    pub page_size: usize,
 }
 
 /// Why a memory map cannot serve the bus.
@@ -166,7 +172,12 @@ impl GuestRam {
                 return Err(RamError::HostAddress { start });
             }
             let first = start >> PAGE_SHIFT;
-            regions.push(Region { first, pages: len >> PAGE_SHIFT, host_page: host >> PAGE_SHIFT });
+            regions.push(Region {
+                first,
+                pages: len >> PAGE_SHIFT,
+                host_page: host >> PAGE_SHIFT,
+                file_page: region.file_offset().and_then(|file| page_size::of(file.file())),
+            });
         }
         if regions.len() >= HostPage::TAGS {
             return Err(RamError::TooManyRegions { regions: regions.len() });
@@ -212,16 +223,21 @@ impl GuestRam {
 
     /// The guest page number behind a host page number of this map.
     pub(crate) fn guest_page_of(&self, host_page: u64) -> Option<u64> {
-        self.inner.regions.iter().find_map(|region| {
-            let page = host_page.wrapping_sub(region.host_page);
-            (page < region.pages).then(|| region.first.wrapping_add(page))
-        })
+        let region = self.region_of(host_page)?;
+        Some(region.first.wrapping_add(host_page.wrapping_sub(region.host_page)))
     }
 
-    /// The file behind the host address `address` of this map, or `None` when the region has no file (anonymous memory).
+    fn region_of(&self, host_page: u64) -> Option<&Region> {
+        self.inner.regions.iter().find(|region| host_page.wrapping_sub(region.host_page) < region.pages)
+    }
+
+    /// The file behind the host address `address` of this map. `None` when the region has no file
+    /// (anonymous memory), or one whose page size the host does not tell.
     #[must_use]
     pub fn file_at(&self, address: usize) -> Option<FileRun<'_>> {
-        let pfn = self.guest_page_of(u64_of(address) >> PAGE_SHIFT)?;
+        let host_page = u64_of(address) >> PAGE_SHIFT;
+        let pfn = self.guest_page_of(host_page)?;
+        let page_size = self.region_of(host_page)?.file_page?;
         let region = self.inner.memory.find_region(GuestAddress(pfn << PAGE_SHIFT))?;
         let file = region.file_offset()?;
         let in_page = u64_of(address) & u64_of(PAGE_SIZE).wrapping_sub(1);
@@ -231,6 +247,7 @@ impl GuestRam {
             offset: file.start().checked_add(into)?,
             available: usize_of_u64(region.len().checked_sub(into)?),
             shared: region.flags() & libc::MAP_SHARED != 0,
+            page_size,
         })
     }
 }
