@@ -47,6 +47,9 @@ impl Word for AtomicU32 {
 }
 
 /// The fields of a control page, as they lie in shared memory. All little-endian, as are all guests and hosts of VMBus.
+///
+/// The guest may write any of it at any moment, so every field is a shared word, the reserved ones too:
+/// a reference to this structure covers no plain memory.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub(crate) struct Control<W = AtomicU32> {
@@ -59,7 +62,7 @@ pub(crate) struct Control<W = AtomicU32> {
     /// Not 0: the producer waits until that many bytes are free. The producer's.
     pub(crate) pending_send_size: W,
     /// Real hosts keep statistics here: never read, never written.
-    reserved: [u32; 12],
+    reserved: [W; 12],
     /// What the ends can do.
     pub(crate) feature_bits: W,
 }
@@ -140,6 +143,14 @@ mod tests {
         assert_eq!(std::mem::offset_of!(Control, interrupt_mask), 8);
         assert_eq!(std::mem::offset_of!(Control, pending_send_size), 12);
         assert_eq!(std::mem::offset_of!(Control, feature_bits), 64);
+    }
+
+    #[test]
+    fn test_control_has_no_field_but_shared_words() {
+        // With words of no size nothing is left: no field is a plain integer, which a guest must not
+        // change under a reference.
+        assert_eq!(size_of::<Control<()>>(), 0);
+        assert_eq!(size_of::<Control>(), 68);
     }
 
     #[test]

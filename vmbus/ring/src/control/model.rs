@@ -81,7 +81,7 @@ fn ring<W: ModelWord>() -> Arc<Ring<W>> {
         read_index: W::zero(),
         interrupt_mask: W::zero(),
         pending_send_size: W::zero(),
-        reserved: std::array::from_fn(|_| 0),
+        reserved: std::array::from_fn(|_| W::zero()),
         feature_bits: W::zero(),
     };
     Arc::new(Ring { control, packets: Notify::new(), space: Notify::new() })
