@@ -14,6 +14,7 @@
 pub mod backend;
 mod controller;
 mod counters;
+mod helper;
 mod ide;
 mod lun;
 mod saved;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -10,6 +11,7 @@ use vmbus_host::log::Limiter;
 use crate::backend::{Backend, IoError, Operation, Queue};
 use crate::controller::{Controller, DvdError};
 use crate::counters::{DiskCounters, DiskStats};
+use crate::helper::Helper;
 use crate::saved::{RestoreError, SavedKind, SavedUnit};
 use crate::scsi::{self, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery};
 use crate::storvsp::MAX_TRANSFER;
@@ -94,6 +96,10 @@ pub(crate) struct Lun {
     pub(crate) backend: Option<Arc<dyn Backend>>,
     /// Of a drive: with all its discs.
     pub(crate) counters: Arc<DiskCounters>,
+    /// For calls to the backend that may block.
+    pub(crate) helper: Helper,
+    /// Questions that the backend has to answer: requests in flight, to reports.
+    pub(crate) lookups: Arc<AtomicU64>,
     label: String,
     log: Arc<Limiter>,
 }
@@ -139,14 +145,16 @@ impl Lun {
     }
 
     fn new(number: u8, unit: Unit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
-        let (counters, log) = (Arc::default(), Arc::default());
-        Self { number, unit, backend, counters, label, log }
+        let (counters, log) = (Arc::<DiskCounters>::default(), Arc::default());
+        let (helper, lookups) = (Helper::default(), counters.new_queue());
+        Self { number, unit, backend, counters, helper, lookups, label, log }
     }
 
     /// The same drive with another disc, or without one.
     pub(crate) fn with_disc(&self, unit: Unit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
         let (counters, log) = (Arc::clone(&self.counters), Arc::clone(&self.log));
-        Self { number: self.number, unit, backend, counters, label, log }
+        let (helper, lookups) = (Helper::default(), counters.new_queue());
+        Self { number: self.number, unit, backend, counters, helper, lookups, label, log }
     }
 
     /// A queue to the medium.
@@ -195,7 +203,7 @@ impl Lun {
         }
     }
 
-    /// Answers GET LBA STATUS into `out`.
+    /// Answers GET LBA STATUS into `out`. May block: not for a storage worker's thread.
     pub(crate) fn lba_status(&self, query: LbaQuery, out: &mut Vec<u8>) -> Result<(), CheckCondition> {
         let (Some(backend), Some(disk)) = (&self.backend, self.unit.disk()) else {
             return Err(CheckCondition::INVALID_OPCODE);

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use vmbus_host::log::Limiter;
 use vmbus_ring::{Packet, PacketKind};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::jobs::Jobs;
 use super::outbox::Outbox;
 use super::ports::{Port, Ports};
+use super::queries::{Finished, Queries};
 use super::resets::Resets;
 use super::slots::{InFlight, Slots};
 use crate::backend::{IoBuffer, IoDone, IoRequest, Operation};
 use crate::controller::{Controller, Parked};
-use crate::scsi::{self, CheckCondition, Command, Decision, Io, IoKind, Job, Transfer};
+use crate::lun::Lun;
+use crate::scsi::{self, CheckCondition, Command, Decision, Io, IoKind, Job, LbaQuery, Transfer};
 use crate::storvsp::{Action, Completion, MAX_PACKET, Malformed, Reply, Session, Srb};
 
 /// All that a worker knows, except its channel.
@@ -22,6 +25,7 @@ pub(super) struct Engine {
     pub(super) ports: Ports,
     pub(super) slots: Slots,
     jobs: Jobs,
+    queries: Queries,
     pub(super) outbox: Outbox,
     resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
@@ -80,6 +84,7 @@ impl Engine {
             ports,
             slots,
             jobs: Jobs::default(),
+            queries: Queries::default(),
             outbox: Outbox::default(),
             resets: Resets::default(),
             subchannels: None,
@@ -210,7 +215,38 @@ impl Engine {
             // What comes after the parts that ended.
             self.ports.submit();
         }
+        if !self.queries.is_empty() {
+            any |= self.finish_queries();
+        }
         any
+    }
+
+    /// Completes the questions that were answered. True when there was any.
+    fn finish_queries(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Finished { id, lun, buffer, answer }) = self.queries.take_finished() {
+            any = true;
+            if let Some(request) = self.slots.remove(id) {
+                let data = answer.as_deref().unwrap_or_default();
+                let decision = answer.as_ref().map(|_| Decision::Reply).map_err(|condition| *condition);
+                let completion = conclude(&request.srb, &decision, data, &buffer);
+                if completion.is_good() {
+                    lun.counters.answered(data.len());
+                }
+                if request.completion_requested {
+                    self.outbox.complete(request.transaction_id, completion.reply());
+                }
+                let Self { resets, outbox, .. } = self;
+                resets.ended(request.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
+            }
+            self.slots.return_buffer(buffer);
+        }
+        any
+    }
+
+    /// Readable when a question was answered; see [`Queries::event`].
+    pub(super) fn query_event(&self) -> Option<&EventFd> {
+        self.queries.event()
     }
 
     /// Parts of commands are in flight: [`Engine::finish`] submits the next ones, which may be finished by then.
@@ -279,13 +315,14 @@ impl Engine {
                 _ => Err(CheckCondition::INVALID_FIELD),
             };
         }
-        if let Ok(Decision::LbaStatus(query)) = decision {
-            decision = port.lun.lba_status(query, &mut self.reply).map(|()| Decision::Reply);
-        }
         let (operation, offset, length) = match decision {
             Ok(Decision::Io(Io { kind, range })) => (kind.into(), range.offset, range.length),
             Ok(Decision::Flush) => (Operation::Flush, 0, 0),
             Ok(Decision::Job(job)) => return self.begin(sender, srb, *job, buffer),
+            Ok(Decision::LbaStatus(query)) => {
+                let lun = Arc::clone(&port.lun);
+                return self.ask(sender, srb, &lun, query, buffer);
+            }
             other => {
                 let completion = conclude(srb, &other, &self.reply, &buffer);
                 if completion.is_good() {
@@ -314,6 +351,35 @@ impl Engine {
         port.push(IoRequest { id, operation, offset, length, buffer });
         self.taken_bytes = self.taken_bytes.saturating_add(moved as u32);
         None
+    }
+
+    /// Asks `lun`'s image, which may take its time.
+    fn ask(
+        &mut self,
+        sender: Sender,
+        srb: &Srb,
+        lun: &Arc<Lun>,
+        query: LbaQuery,
+        buffer: Box<IoBuffer>,
+    ) -> Option<Box<IoBuffer>> {
+        let mut unused = Some(buffer);
+        if self.queries.has_space()
+            && let Some(buffer) = unused.take()
+        {
+            let range = (query.range.offset, 0);
+            let in_flight = sender.request(srb, self.resets.epoch(), Operation::Read, range);
+            let id = self.slots.insert(in_flight);
+            let inline = self.controller.inline().is_some();
+            if let Err(buffer) = self.queries.ask(id, Arc::clone(lun), query, buffer, inline) {
+                self.slots.remove(id);
+                unused = Some(buffer);
+            }
+        }
+        if unused.is_some() {
+            lun.counters.refused();
+            self.answer(sender, srb.queue_full().reply());
+        }
+        unused
     }
 
     /// Begins a command of several requests.

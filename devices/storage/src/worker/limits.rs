@@ -24,6 +24,10 @@ pub(crate) const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Most jobs of one channel. Guests rarely send even one; more are asked to come again (TASK SET FULL).
 pub(super) const MAX_JOBS: usize = 16;
 
+/// Most GET LBA STATUS of one channel that wait for their disks. Guests send one at a time; more are
+/// asked to come again (TASK SET FULL). Bounds the questions that pile up at an image that blocks.
+pub(super) const MAX_QUERIES: usize = 16;
+
 /// Most parts of one job in flight.
 pub(super) const MAX_PARTS: usize = 4;
 

@@ -13,6 +13,7 @@ mod outbox;
 mod pacer;
 mod poller;
 mod ports;
+mod queries;
 mod resets;
 mod run;
 mod slots;

@@ -76,7 +76,7 @@ impl Worker {
             // It may be written down again before it has done anything.
             engine.parked().into_iter().for_each(|parked| presence.park(parked));
         }
-        let polls = Vec::with_capacity(2 + MAX_LUNS);
+        let polls = Vec::with_capacity(3 + MAX_LUNS);
         Ok(Self { engine, kick, polls, poller, pacer, held_back: false, presence, channel })
     }
 
@@ -200,9 +200,11 @@ impl Worker {
     /// Sleeps until a queue has something, or `left` is over.
     pub(super) fn wait_for_queues(&mut self, left: Duration) {
         self.polls.clear();
-        self.polls.extend(self.engine.ports.events().map(wait::entry));
+        let query = self.engine.query_event().map(AsRawFd::as_raw_fd);
+        self.polls.extend(query.into_iter().chain(self.engine.ports.events()).map(wait::entry));
         // At least a millisecond: a queue without an event has finished by then or never will.
         wait::poll(&mut self.polls, u16::try_from(left.as_millis()).ok().map(|left| left.max(1)));
+        self.clear(self.engine.query_event().into_iter());
     }
 
     /// Says in the log why the channel is given up.
@@ -261,10 +263,17 @@ impl Worker {
         self.polls.clear();
         self.polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
         self.polls.push(wait::entry(self.kick.as_raw_fd()));
-        self.polls.extend(self.engine.ports.events().map(wait::entry));
+        let query = self.engine.query_event().map(AsRawFd::as_raw_fd);
+        self.polls.extend(query.into_iter().chain(self.engine.ports.events()).map(wait::entry));
         wait::poll(&mut self.polls, self.engine.outbox.timeout());
-        // Cleared before anything is looked at, so that what comes later wakes again; and only what is set, as each read is a system call.
-        for (entry, event) in self.polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
+        let own = [self.channel.doorbell(), &*self.kick];
+        self.clear(own.into_iter().chain(self.engine.query_event()));
+    }
+
+    /// Reads those of `events`, the first that were slept on, that woke the worker. Before anything is
+    /// looked at, so that what comes later wakes again; and no other, as each read is a system call.
+    fn clear<'a>(&self, events: impl Iterator<Item = &'a EventFd>) {
+        for (entry, event) in self.polls.iter().zip(events) {
             if entry.revents != 0 {
                 let _ = event.read();
             }
