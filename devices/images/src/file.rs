@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(test)]
-use synthvm_storage::backend::conformance::FaultPlan;
+use synthvm_storage::backend::conformance::{FaultPlan, powerloss};
 use synthvm_storage::backend::{Backend, IoError, RawFile};
 
 use crate::OpenOptions;
@@ -23,12 +23,27 @@ pub(crate) struct ImageFile {
     faults: Option<FaultPlan>,
     #[cfg(test)]
     pub(crate) probe: Arc<crate::testing::Probe>,
+    /// Records changes of structures. [`Self::raw`] records those of the disk's bytes.
+    #[cfg(test)]
+    trace: Option<powerloss::Trace>,
+}
+
+/// A change of structures, for the tests that record it or make it fail.
+#[derive(Clone, Copy)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests look inside"))]
+enum Change<'a> {
+    Write { bytes: &'a [u8], offset: u64 },
+    Zero { offset: u64, length: u64 },
+    Length(u64),
+    Sync,
 }
 
 impl ImageFile {
     /// Opens and locks the file at `path`.
     pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
         let raw = RawFile::open_with(path, &options.raw())?;
+        #[cfg(test)]
+        let mut raw = raw;
         // The same file, whatever lies at `path` by now, without the raw backend's flags: structures need not be aligned.
         let link = format!("/proc/self/fd/{}", raw.as_fd().as_raw_fd());
         let cached = File::options()
@@ -36,6 +51,15 @@ impl ImageFile {
             .write(!options.read_only)
             .open(link)
             .map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
+        #[cfg(test)]
+        let trace = match options.recorder.as_ref().filter(|_| !options.read_only) {
+            Some(recorder) => {
+                let failed = |source| OpenError::Read { path: path.to_owned(), source };
+                raw.record(recorder).map_err(failed)?;
+                Some(recorder.attach(path, &cached, powerloss::Source::Structures).map_err(failed)?)
+            }
+            None => None,
+        };
         Ok(Self {
             raw: Arc::new(raw),
             cached,
@@ -43,6 +67,8 @@ impl ImageFile {
             faults: None,
             #[cfg(test)]
             probe: Arc::default(),
+            #[cfg(test)]
+            trace,
         })
     }
 
@@ -72,16 +98,6 @@ impl ImageFile {
         self.raw = wrap(Arc::clone(&self.raw));
     }
 
-    /// Before each change of structures.
-    fn strike(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some(Err(error)) = self.faults.as_ref().map(FaultPlan::strike) {
-            let code = if let IoError::Os(code) = error { code } else { libc::ENOSPC };
-            return Err(io::Error::from_raw_os_error(code));
-        }
-        Ok(())
-    }
-
     /// The file's bytes as a medium.
     pub(crate) fn raw(&self) -> &Arc<dyn Backend> {
         &self.raw
@@ -106,54 +122,90 @@ impl ImageFile {
 
     /// Writes all of `bytes`; survives this process, and the machine after [`Self::sync`].
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.strike()?;
-        #[cfg(test)]
-        self.probe.write(bytes.len());
-        self.cached.write_all_at(bytes, offset)
+        self.change(Change::Write { bytes, offset }, || self.cached.write_all_at(bytes, offset))
     }
 
     /// Everything written and the file's length become durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.strike()?;
-        #[cfg(test)]
-        self.probe.sync()?;
-        self.cached.sync_all()
+        self.change(Change::Sync, || self.cached.sync_all())
     }
 
-    /// Makes the file `length` bytes long, at least as long as it is.
+    /// Makes the file `length` bytes long, at least as long as it is. Durable after [`Self::sync`].
     pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
-        self.strike()?;
+        // The raw backend makes a new length durable itself, but not one that it finds.
+        if self.cached.metadata()?.is_file() && self.len()? < length {
+            self.change(Change::Length(length), || self.cached.set_len(length))?;
+        }
         self.raw.resize(length)
     }
 
     /// Cuts the file off after `length` bytes. Nothing may use [`Self::raw`] any more.
     pub(crate) fn cut(&self, length: u64) -> Result<(), IoError> {
         if self.cached.metadata()?.is_file() {
-            self.cached.set_len(length)?;
+            self.change(Change::Length(length), || self.cached.set_len(length))?;
         }
         Ok(())
     }
 
-    /// Gives back the room of a range, which reads as zero then. False where the file system cannot.
+    /// Gives back the space of a range, which reads as zero then. False where the file system
+    /// cannot.
     pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<bool, IoError> {
         if length == 0 {
             return Ok(true);
         }
-        self.strike()?;
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let (offset, length) = (offset.try_into(), length.try_into());
-        let (Ok(offset), Ok(length)) = (offset, length) else { return Err(IoError::Os(libc::EINVAL)) };
-        loop {
+        let call = || {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+            let begin = libc::off_t::try_from(offset).map_err(invalid)?;
+            let length = libc::off_t::try_from(length).map_err(invalid)?;
             // SAFETY: plain integers; the descriptor is open while `self` lives.
-            if unsafe { libc::fallocate(self.cached.as_raw_fd(), mode, offset, length) } == 0 {
-                return Ok(true);
+            match unsafe { libc::fallocate(self.cached.as_raw_fd(), mode, begin, length) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             }
-            let error = io::Error::last_os_error();
-            match error.raw_os_error() {
-                Some(libc::EINTR) => {}
-                Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV) => return Ok(false),
-                _ => return Err(error.into()),
+        };
+        loop {
+            match self.change(Change::Zero { offset, length }, call) {
+                Ok(()) => return Ok(true),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENODEV) => return Ok(false),
+                    _ => return Err(error.into()),
+                },
             }
+        }
+    }
+
+    /// Makes a change of structures. Tests record it, or make it fail.
+    fn change<T>(&self, change: Change<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        #[cfg(test)]
+        {
+            if let Some(Err(error)) = self.faults.as_ref().map(FaultPlan::strike) {
+                let code = if let IoError::Os(code) = error { code } else { libc::ENOSPC };
+                return Err(io::Error::from_raw_os_error(code));
+            }
+            match change {
+                Change::Write { bytes, .. } => self.probe.write(bytes.len()),
+                Change::Sync => self.probe.sync()?,
+                Change::Zero { .. } | Change::Length(_) => {}
+            }
+            if let Some(trace) = &self.trace {
+                return trace.record(change.into(), call);
+            }
+        }
+        let _ = change;
+        call()
+    }
+}
+
+#[cfg(test)]
+impl From<Change<'_>> for powerloss::Change {
+    fn from(change: Change<'_>) -> Self {
+        match change {
+            Change::Write { bytes, offset } => Self::Write { offset, bytes: bytes.to_vec(), durable: false },
+            Change::Zero { offset, length } => Self::Zero { offset, length },
+            Change::Length(length) => Self::Length(length),
+            Change::Sync => Self::Sync,
         }
     }
 }

@@ -14,6 +14,8 @@ mod format;
 mod guid;
 mod mapped;
 mod open;
+#[cfg(test)]
+mod powerloss;
 mod qcow2;
 #[cfg(test)]
 mod testing;

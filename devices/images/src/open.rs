@@ -28,6 +28,9 @@ pub struct OpenOptions {
     pub parent: Option<PathBuf>,
     /// Whether it may bring other files along.
     pub parents: Parents,
+    /// Records all changes of its file, for simulated power losses.
+    #[cfg(test)]
+    pub(crate) recorder: Option<synthvm_storage::backend::conformance::powerloss::Recorder>,
 }
 
 /// Which other files an image may bring along: parents, backing files, files of data. Whoever made the image chose their names, and what they

@@ -13,6 +13,7 @@ mod clearing;
 mod drive;
 mod faults;
 mod model;
+pub mod powerloss;
 mod reopen;
 mod sizes;
 #[cfg(test)]

@@ -86,6 +86,7 @@ fn content(sector: u64, stamp: u32) -> [u8; SECTOR as usize] {
 }
 
 /// Small and repeatable.
+#[derive(Debug)]
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

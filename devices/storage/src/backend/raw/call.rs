@@ -48,6 +48,16 @@ impl Call {
         if let Some(result) = image.fault() {
             return result;
         }
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some((trace, ticket)) = super::trace::issue(image, self) {
+            let result = self.make(image);
+            super::trace::complete(trace, ticket, result);
+            return result;
+        }
+        self.make(image)
+    }
+
+    fn make(self, image: &Image) -> i32 {
         match self {
             Self::Read { memory, offset, way } => {
                 with_pieces(memory, |pieces, count| {

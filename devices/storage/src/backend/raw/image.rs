@@ -6,12 +6,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::call::Way;
+use super::call::{Call, Way};
 use super::device;
 use super::direct::{Align, Direct};
 use super::fixed::FixedMemory;
 #[cfg(test)]
 use crate::backend::conformance::FaultPlan;
+#[cfg(any(test, feature = "conformance"))]
+use crate::backend::conformance::powerloss::{Change, Trace};
 use crate::backend::{Extent, IoError};
 
 /// An open image and what has been learnt of it.
@@ -36,6 +38,9 @@ pub(super) struct Image {
     fixed_calls: AtomicU64,
     #[cfg(test)]
     pub(super) faults: Option<FaultPlan>,
+    /// Records all changes of the file.
+    #[cfg(any(test, feature = "conformance"))]
+    pub(super) trace: Option<Trace>,
 }
 
 /// What the storage turned out not to know; asked once, then done otherwise.
@@ -80,6 +85,8 @@ impl Image {
             fixed_calls: AtomicU64::new(0),
             #[cfg(test)]
             faults: None,
+            #[cfg(any(test, feature = "conformance"))]
+            trace: None,
         }
     }
 
@@ -151,7 +158,8 @@ impl Image {
         u64::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
-    /// See [`crate::backend::Backend::resize`]. Files grow; nothing shrinks, as requests in flight would bring back what was cut off.
+    /// See [`crate::backend::Backend::resize`]. Files grow, durably; nothing shrinks, as requests in
+    /// flight would bring back what was cut off.
     pub(super) fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let invalid = IoError::Os(libc::EINVAL);
@@ -169,10 +177,31 @@ impl Image {
         } else if capacity < self.capacity() {
             return Err(IoError::Unsupported);
         } else if capacity > self.file.metadata()?.len() {
-            self.file.set_len(capacity)?;
+            self.set_length(capacity)?;
+            self.sync()?;
         }
         self.capacity.store(capacity, Ordering::Release);
         Ok(())
+    }
+
+    /// A flush on this thread.
+    fn sync(&self) -> Result<(), IoError> {
+        self.check_flushes()?;
+        let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = Call::Sync.perform(self);
+        if result < 0 {
+            self.lose_flush();
+            return Err(io::Error::from_raw_os_error(-result).into());
+        }
+        Ok(())
+    }
+
+    fn set_length(&self, length: u64) -> io::Result<()> {
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some(trace) = &self.trace {
+            return trace.record(Change::Length(length), || self.file.set_len(length));
+        }
+        self.file.set_len(length)
     }
 
     /// So many calls more went to memory that the kernel had in place.

@@ -24,6 +24,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod threads;
+#[cfg(any(test, feature = "conformance"))]
+mod trace;
 mod uring;
 mod vectored;
 
@@ -135,6 +137,22 @@ impl RawFile {
             forced: options.io == IoMode::Uring,
             pool: Mutex::default(),
         })
+    }
+
+    /// Records all changes that are made to the file from now on.
+    /// See [`crate::backend::conformance::powerloss`].
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    ///
+    /// # Panics
+    /// It has queues already.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fn record(&mut self, recorder: &super::conformance::powerloss::Recorder) -> io::Result<()> {
+        let image = Arc::get_mut(&mut self.image).expect("no queue has been made");
+        let source = super::conformance::powerloss::Source::Data;
+        image.trace = Some(recorder.attach(&self.identity, &image.file, source)?);
+        Ok(())
     }
 
     /// How requests reach the kernel: what [`IoMode::Auto`] came to.

@@ -74,6 +74,9 @@ pub(super) struct UringQueue {
     done: Vec<IoDone>,
     /// The kernel takes no more calls: they are made on this thread.
     broken: bool,
+    /// Calls under way, for the image's trace.
+    #[cfg(any(test, feature = "conformance"))]
+    traced: std::collections::HashMap<u64, crate::backend::conformance::powerloss::Ticket>,
 }
 
 impl UringQueue {
@@ -110,6 +113,8 @@ impl UringQueue {
             to_flush: Vec::new(),
             done: Vec::new(),
             broken: false,
+            #[cfg(any(test, feature = "conformance"))]
+            traced: std::collections::HashMap::new(),
         })
     }
 
@@ -187,6 +192,10 @@ impl UringQueue {
             && let Some(result) = call.read_at_once(&self.image)
         {
             return self.returned(user_data, result);
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some((_, ticket)) = super::trace::issue(&self.image, call) {
+            self.traced.insert(user_data, ticket);
         }
         // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
         // dropped before (see `drop`).
@@ -271,6 +280,10 @@ impl UringQueue {
     }
 
     fn returned(&mut self, user_data: u64, result: i32) {
+        #[cfg(any(test, feature = "conformance"))]
+        if let (Some(trace), Some(ticket)) = (&self.image.trace, self.traced.remove(&user_data)) {
+            super::trace::complete(trace, ticket, result);
+        }
         if user_data != SYNC {
             return self.task_returned(user_data as u32, result);
         }

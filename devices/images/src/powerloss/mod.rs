@@ -1,0 +1,192 @@
+//! Simulated power losses: every state that an image's file may be in is sound and holds what the
+//! disk promised.
+//!
+//! [`Case`] is a kind of image; [`Case::prove`] runs a script on a new one and checks all states.
+//! The simulator itself is `synthvm_storage::backend::conformance::powerloss`.
+
+mod vhd;
+mod vhdx;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use synthvm_storage::backend::conformance::powerloss::{
+    Limits, Log, Promises, Recorder, State, Step, run_script,
+};
+use synthvm_storage::backend::conformance::{one, pattern};
+use synthvm_storage::backend::{Backend, IoMode, Operation};
+use vmm_sys_util::tempdir::TempDir;
+
+use crate::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
+
+/// A kind of image, and a folder with one.
+pub(crate) struct Case {
+    folder: TempDir,
+    path: PathBuf,
+    format: Format,
+    /// What the disk holds before the script.
+    pub(crate) promises: Promises,
+    /// QEMU knows the format well enough to check it. One state of so many is checked.
+    pub(crate) qemu: Option<usize>,
+    pub(crate) limits: Limits,
+    /// Folders of other files that the image needs.
+    kept: Vec<TempDir>,
+}
+
+/// What a script did, and what it promised.
+pub(crate) struct Run {
+    pub(crate) log: Log,
+    pub(crate) promises: Promises,
+}
+
+impl Case {
+    /// Makes an image of the kind.
+    pub(crate) fn new(name: &str, options: &CreateOptions) -> Self {
+        let folder = TempDir::new().unwrap();
+        let path = folder.as_path().join(name);
+        create(&path, options).unwrap();
+        let capacity = open(&path, &OpenOptions::reading(None)).unwrap().geometry().capacity;
+        Self {
+            folder,
+            path,
+            format: options.format,
+            promises: Promises::new(capacity),
+            qemu: None,
+            limits: Limits { exhaustive: 7, samples: 24, seed: 0x5EED },
+            kept: Vec::new(),
+        }
+    }
+
+    /// Keeps a folder for as long as the case.
+    pub(crate) fn keep(&mut self, folder: TempDir) {
+        self.kept.push(folder);
+    }
+
+    /// Runs `steps` on the image and records them.
+    pub(crate) fn run(&self, steps: &[Step]) -> Run {
+        let recorder = Recorder::new();
+        let options = OpenOptions {
+            // In one thread, so that a failure can be repeated.
+            io: IoMode::Sync,
+            recorder: Some(recorder.clone()),
+            ..OpenOptions::default()
+        };
+        let promises =
+            run_script(steps, &recorder, self.promises.clone(), &|| open(&self.path, &options).unwrap());
+        Run { log: recorder.log(), promises }
+    }
+
+    /// Runs `steps` and checks every state. Returns the number of states.
+    ///
+    /// # Panics
+    /// A state is not sound, or breaks a promise.
+    pub(crate) fn prove(&self, steps: &[Step]) -> usize {
+        let run = self.run(steps);
+        let (count, broken) = self.first_broken(&run.log, &run.promises);
+        if let Some(reason) = broken {
+            panic!("{reason}");
+        }
+        count
+    }
+
+    /// Returns the number of states that were checked, and what is wrong with the last of them, if
+    /// anything.
+    pub(crate) fn first_broken(&self, log: &Log, promises: &Promises) -> (usize, Option<String>) {
+        let folder = in_memory();
+        let mut count = 0;
+        for state in log.states(&self.limits) {
+            count += 1;
+            let path = state.write(folder.as_path()).unwrap().remove(0);
+            if let Err(reason) = self.judge(&path, &state, promises) {
+                return (count, Some(format!("{reason}\n{state}")));
+            }
+        }
+        (count, None)
+    }
+
+    fn judge(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
+        let report =
+            check(path, Some(self.format), false, Parents::Named).map_err(|error| error.to_string())?;
+        if !report.is_sound() {
+            return Err(report.to_string());
+        }
+        let reading = OpenOptions::reading(Some(self.format));
+        let disk = open(path, &reading).map_err(|error| error.to_string())?;
+        promises.judge(&disk, state.position)?;
+        drop(disk);
+        if let Some(every) = self.qemu
+            && state.number.is_multiple_of(every)
+        {
+            qemu_check(path, self.format)?;
+        }
+        // Writing goes on where the power was lost: new blocks take no other one's place.
+        if state.number.is_multiple_of(5) {
+            self.go_on(path, state, promises)?;
+        }
+        Ok(())
+    }
+
+    /// Opens the image for writing, writes where the script did not, and judges the rest again.
+    fn go_on(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
+        let options = OpenOptions { io: IoMode::Sync, format: Some(self.format), ..OpenOptions::default() };
+        let disk = open(path, &options).map_err(|error| error.to_string())?;
+        promises.judge(&disk, state.position)?;
+        let places = untouched(promises, disk.geometry().capacity);
+        let data = |offset: u64| pattern(offset, 512);
+        let mut queue = disk.queue().unwrap();
+        for &offset in &places {
+            one(&mut *queue, Operation::Write { fua: false }, offset, data(offset)).unwrap();
+        }
+        one(&mut *queue, Operation::Flush, 0, Vec::new()).unwrap();
+        for &offset in &places {
+            let found = one(&mut *queue, Operation::Read, offset, vec![0; 512]).unwrap();
+            if found != data(offset) {
+                return Err(format!("what was written at {offset:#x} after the loss is not there"));
+            }
+            // The judge knows nothing of it.
+            let zeroes = Operation::Write { fua: false };
+            one(&mut *queue, zeroes, offset, vec![0; 512]).unwrap();
+        }
+        promises.judge(&disk, state.position).map_err(|reason| format!("after going on: {reason}"))?;
+        drop((queue, disk));
+        let report =
+            check(path, Some(self.format), false, Parents::Named).map_err(|error| error.to_string())?;
+        if report.is_sound() { Ok(()) } else { Err(format!("after going on: {report}")) }
+    }
+}
+
+/// Returns a folder for many files that need not outlive the test: in memory where there is such a
+/// place.
+fn in_memory() -> TempDir {
+    TempDir::new_in(Path::new("/dev/shm")).or_else(|_| TempDir::new()).unwrap()
+}
+
+/// Some sectors all over the disk that no promise names, as offsets.
+fn untouched(promises: &Promises, capacity: u64) -> Vec<u64> {
+    let step = (capacity / 16).next_multiple_of(512);
+    let is_free = |offset: &u64| !promises.names(offset / 512);
+    (0..16).map(|at| at * step + 512 * 1001).filter(|&at| at < capacity).filter(is_free).collect()
+}
+
+fn qemu_check(path: &Path, format: Format) -> Result<(), String> {
+    let output = Command::new("qemu-img").args(["check", "-f", format.name()]).arg(path).output();
+    let output =
+        output.map_err(|error| format!("qemu-img: {error}; install it with: apt-get install qemu-utils"))?;
+    // 3: leaks, which harm nobody.
+    if matches!(output.status.code(), Some(0 | 3)) { Ok(()) } else { Err(format!("{output:?}")) }
+}
+
+/// A disk whose content was `parent`'s: the kind of `Arc` that scripts want.
+pub(crate) fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
+    let disk: Arc<dyn Backend> = open(path, &OpenOptions::default()).unwrap();
+    let mut promises = Promises::new(disk.geometry().capacity);
+    let mut queue = disk.queue().unwrap();
+    for &(first, count, stamp) in steps {
+        let bytes = (first..first + count)
+            .flat_map(|sector| synthvm_storage::backend::conformance::powerloss::content(sector, stamp));
+        one(&mut *queue, Operation::Write { fua: false }, first * 512, bytes.collect()).unwrap();
+        promises.begin_with(first, count, stamp);
+    }
+    promises
+}

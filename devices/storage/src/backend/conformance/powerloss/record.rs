@@ -1,0 +1,219 @@
+//! The log of changes to files, in order of issue and of completion.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::contents::Contents;
+
+/// One change to a file, as the kernel is asked to make it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A write. `durable`: RWF_DSYNC, so that these bytes are durable when it completes.
+    Write {
+        /// First byte in the file.
+        offset: u64,
+        /// The bytes, copied when the write is issued.
+        bytes: Vec<u8>,
+        /// Durable on completion.
+        durable: bool,
+    },
+    /// A range reads as zero (a punched hole or a zeroed range). The file keeps its length.
+    Zero {
+        /// First byte in the file.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The file becomes so many bytes long: it is cut off, or zeroes are added at its end.
+    Length(u64),
+    /// fsync or fdatasync: all that was completed before it was issued is durable on completion.
+    Sync,
+}
+
+/// The part of an image that a change belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The disk's bytes, through a queue of the raw backend.
+    Data,
+    /// The structures of a format.
+    Structures,
+}
+
+/// A change in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// Index of the file in the order of [`Recorder::attach`].
+    pub file: usize,
+    /// The part of the image.
+    pub source: Source,
+    /// The change. A short write has as many bytes as were written.
+    pub change: Change,
+    /// Number of the event of its issue. Issues and completions are numbered together, from 0.
+    pub issued: usize,
+    /// Number of the event of its completion; `None` while it is under way.
+    pub completed: Option<usize>,
+}
+
+/// Records changes of files. Clones share one log.
+#[derive(Clone, Debug, Default)]
+pub struct Recorder {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    files: Vec<Attached>,
+    ops: Vec<Op>,
+    events: usize,
+}
+
+#[derive(Debug)]
+struct Attached {
+    /// Device and inode: a file that is opened again continues its part of the log.
+    identity: (u64, u64),
+    name: String,
+    begin: Contents,
+}
+
+impl Recorder {
+    /// Returns a recorder with an empty log.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns the handle that records changes of `file`, which lies at `path` and is durable as it
+    /// is now. A file that was attached before continues its part of the log.
+    ///
+    /// # Errors The file cannot be read.
+    pub fn attach(&self, path: &Path, file: &File, source: Source) -> io::Result<Trace> {
+        let metadata = file.metadata()?;
+        let identity = (metadata.dev(), metadata.ino());
+        let mut inner = self.lock();
+        let known = inner.files.iter().position(|attached| attached.identity == identity);
+        let file = match known {
+            Some(index) => index,
+            None => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let begin = Contents::read(file, metadata.len())?;
+                inner.files.push(Attached { identity, name, begin });
+                inner.files.len() - 1
+            }
+        };
+        Ok(Trace { recorder: self.clone(), file, source })
+    }
+
+    /// Returns the number of events so far: what has happened up to now lies before this position
+    /// in the log.
+    pub fn position(&self) -> usize {
+        self.lock().events
+    }
+
+    /// Returns a copy of the log.
+    pub fn log(&self) -> Log {
+        let inner = self.lock();
+        let files = inner.files.iter().map(|file| (file.name.clone(), file.begin.clone())).collect();
+        Log { files, ops: inner.ops.clone(), events: inner.events }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Records the changes of one file.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    recorder: Recorder,
+    file: usize,
+    source: Source,
+}
+
+/// A change that was issued.
+#[derive(Debug)]
+#[must_use = "a change that never completes is never durable"]
+pub struct Ticket(usize);
+
+impl Trace {
+    /// Records that `change` is issued: before the system call.
+    pub fn issue(&self, change: Change) -> Ticket {
+        let mut inner = self.recorder.lock();
+        let issued = inner.events;
+        inner.events += 1;
+        inner.ops.push(Op { file: self.file, source: self.source, change, issued, completed: None });
+        Ticket(inner.ops.len() - 1)
+    }
+
+    /// Records that the change of `ticket` completed: after the system call. `count`: bytes of a
+    /// write that were written; `None`: all of the change was made. A change that failed takes an
+    /// error: the log forgets it.
+    pub fn complete(&self, Ticket(index): Ticket, result: Result<Option<usize>, ()>) {
+        let mut inner = self.recorder.lock();
+        let event = inner.events;
+        inner.events += 1;
+        let Some(op) = inner.ops.get_mut(index) else { return };
+        op.completed = Some(event);
+        match (result, &mut op.change) {
+            (Ok(Some(count)), Change::Write { bytes, .. }) => bytes.truncate(count),
+            (Ok(_), _) => {}
+            // No test makes the file system fail in part; a change of nothing stays in its place.
+            (Err(()), change) => *change = Change::Write { offset: 0, bytes: Vec::new(), durable: false },
+        }
+    }
+
+    /// Makes a change by `call` and records both its ends.
+    ///
+    /// # Errors
+    /// Those of `call`.
+    pub fn record<T, E>(&self, change: Change, call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let ticket = self.issue(change);
+        let result = call();
+        self.complete(ticket, result.as_ref().map(|_| None).map_err(|_| ()));
+        result
+    }
+}
+
+/// What was recorded.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub(super) files: Vec<(String, Contents)>,
+    pub(super) ops: Vec<Op>,
+    pub(super) events: usize,
+}
+
+impl Log {
+    /// The changes, in order of issue.
+    pub fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// Leaves out the changes that `which` names, as if the program had not made them: a test takes
+    /// a barrier out this way, and shows that the states tell. The positions of the others stay.
+    #[must_use]
+    pub fn without(mut self, which: impl Fn(usize, &Op) -> bool) -> Self {
+        let mut index = 0;
+        self.ops.retain(|op| {
+            index += 1;
+            !which(index - 1, op)
+        });
+        self
+    }
+}
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Write { offset, bytes, durable } => {
+                let kind = if *durable { "durable write" } else { "write" };
+                write!(f, "{kind} {:#x}+{:#x}", offset, bytes.len())?;
+                // Small writes are entries of tables: their value helps.
+                if bytes.len() <= 8 { write!(f, " {bytes:02x?}") } else { Ok(()) }
+            }
+            Self::Zero { offset, length } => write!(f, "zero {offset:#x}+{length:#x}"),
+            Self::Length(length) => write!(f, "length {length:#x}"),
+            Self::Sync => f.write_str("sync"),
+        }
+    }
+}
