@@ -48,6 +48,10 @@ impl Call {
         if let Some(result) = image.fault() {
             return result;
         }
+        #[cfg(test)]
+        if let Some(result) = image.watch.as_ref().and_then(|watch| watch.call(&self)) {
+            return result;
+        }
         #[cfg(any(test, feature = "conformance"))]
         if let Some((trace, ticket)) = super::trace::issue(image, self) {
             let result = self.make(image);

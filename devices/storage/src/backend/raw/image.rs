@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::call::{Call, Way};
 use super::device;
 use super::direct::{Align, Direct};
 use super::fixed::FixedMemory;
+use super::threads::Pool;
 #[cfg(test)]
 use crate::backend::conformance::FaultPlan;
 #[cfg(any(test, feature = "conformance"))]
@@ -36,11 +37,15 @@ pub(super) struct Image {
     /// What queues that are made from now on register with their rings.
     pub(super) fixed: OnceLock<Arc<FixedMemory>>,
     fixed_calls: AtomicU64,
+    /// The threads of the queues that are open, if they have any.
+    pub(super) pool: Mutex<Weak<Pool>>,
     #[cfg(test)]
     pub(super) faults: Option<FaultPlan>,
     /// Records all changes of the file.
     #[cfg(any(test, feature = "conformance"))]
     pub(super) trace: Option<Trace>,
+    #[cfg(test)]
+    pub(super) watch: Option<super::tests::slow::Watch>,
 }
 
 /// What the storage turned out not to know; asked once, then done otherwise.
@@ -83,10 +88,13 @@ impl Image {
             flushing: Mutex::default(),
             fixed: OnceLock::new(),
             fixed_calls: AtomicU64::new(0),
+            pool: Mutex::default(),
             #[cfg(test)]
             faults: None,
             #[cfg(any(test, feature = "conformance"))]
             trace: None,
+            #[cfg(test)]
+            watch: None,
         }
     }
 

@@ -6,6 +6,10 @@ pub(super) const RING_DEPTH: u32 = 256;
 /// Most threads of one image. More only compete for the storage and the image's locks in the kernel.
 pub(super) const MAX_THREADS: usize = 8;
 
+/// Threads of one image that discard or zero at the same time. Such a call may take seconds: the others
+/// are left to reads and writes.
+pub(super) const MAX_CLEARING: usize = MAX_THREADS / 2;
+
 /// Bytes of a bounce buffer: longer requests go through it in parts, so that a guest cannot make us hold much of it.
 pub(super) const BOUNCE: usize = 64 << 10;
 

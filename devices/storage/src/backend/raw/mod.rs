@@ -35,7 +35,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use tracing::info;
 
@@ -66,8 +66,6 @@ pub struct RawFile {
     io: IoMode,
     /// io_uring was asked for by name.
     forced: bool,
-    /// The threads of the queues that are open, if they have any.
-    pool: Mutex<Weak<Pool>>,
 }
 
 impl RawFile {
@@ -135,7 +133,6 @@ impl RawFile {
             identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
             io,
             forced: options.io == IoMode::Uring,
-            pool: Mutex::default(),
         })
     }
 
@@ -158,15 +155,6 @@ impl RawFile {
     /// How requests reach the kernel: what [`IoMode::Auto`] came to.
     pub fn io_mode(&self) -> IoMode {
         self.io
-    }
-
-    fn pool(&self) -> Arc<Pool> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Pool::new(Arc::clone(&self.image)));
-            *pool = Arc::downgrade(&new);
-            new
-        })
     }
 }
 
@@ -204,7 +192,7 @@ impl Backend for RawFile {
                 Err(error) => info!(%error, "no more io_uring to be had: a disk's queue uses threads"),
             },
         }
-        Ok(Box::new(ThreadedQueue::new(self.pool())?))
+        Ok(Box::new(ThreadedQueue::new(Pool::of(&self.image))?))
     }
 
     fn extent(&self, offset: u64) -> Result<Extent, IoError> {

@@ -1,17 +1,19 @@
-//! A few threads per image, shared by its queues: for kernels without io_uring.
+//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that no
+//! ring knows.
 
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::image::Image;
-use super::limits::MAX_THREADS;
+use super::limits::{MAX_CLEARING, MAX_THREADS};
 use super::task::Task;
-use crate::backend::{IoDone, IoRequest, Queue};
+use crate::backend::{IoDone, IoRequest, Operation, Queue};
 
 /// Their stack: they recurse nowhere.
 const STACK: usize = 128 << 10;
@@ -27,6 +29,8 @@ pub(super) struct Pool {
 struct Shared {
     image: Arc<Image>,
     work: Mutex<Work>,
+    /// Threads that have a request in hand.
+    busy: AtomicUsize,
     more: Condvar,
 }
 
@@ -34,6 +38,8 @@ struct Shared {
 struct Work {
     jobs: VecDeque<(IoRequest, Arc<Returns>)>,
     idle: usize,
+    /// Threads that discard or zero.
+    clearing: usize,
     ending: bool,
 }
 
@@ -48,12 +54,28 @@ struct Returns {
 #[derive(Debug, Default)]
 struct Finished {
     done: Vec<IoDone>,
-    in_flight: usize,
+    /// Requests that are not done and have memory.
+    touching: usize,
 }
 
 impl Pool {
-    pub(super) fn new(image: Arc<Image>) -> Self {
-        let shared = Arc::new(Shared { image, work: Mutex::default(), more: Condvar::new() });
+    /// Returns the threads of `image`: those that its other queues use, if they do.
+    pub(super) fn of(image: &Arc<Image>) -> Arc<Self> {
+        let mut pool = lock(&image.pool);
+        pool.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Self::new(Arc::clone(image)));
+            *pool = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    fn new(image: Arc<Image>) -> Self {
+        let shared = Arc::new(Shared {
+            image,
+            work: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            more: Condvar::new(),
+        });
         Self { shared, threads: Mutex::default() }
     }
 
@@ -75,9 +97,14 @@ impl Pool {
 }
 
 impl Drop for Pool {
+    /// Waits for the threads, unless one is still in a call without data (a long discard). Then they
+    /// end by themselves, and the image stays locked until they have.
     fn drop(&mut self) {
         lock(&self.shared.work).ending = true;
         self.shared.more.notify_all();
+        if self.shared.busy.load(Ordering::Acquire) != 0 {
+            return;
+        }
         for thread in lock(&self.threads).drain(..) {
             // A thread that panicked has said so already.
             let _ = thread.join();
@@ -89,10 +116,17 @@ impl Shared {
     fn serve(&self) {
         let mut work = lock(&self.work);
         loop {
-            if let Some((request, returns)) = work.jobs.pop_front() {
+            if let Some((request, returns)) = work.next() {
+                let (touches, clears) = (touches(&request), clears(&request));
+                self.busy.fetch_add(1, Ordering::AcqRel);
+                work.clearing += usize::from(clears);
                 drop(work);
-                returns.add(Task::new(request).run(&self.image));
+                let done = Task::new(request).run(&self.image);
+                // First: the queue that has the request back may be the last one of the image.
+                self.busy.fetch_sub(1, Ordering::AcqRel);
+                returns.add(done, touches);
                 work = lock(&self.work);
+                work.clearing -= usize::from(clears);
             } else if work.ending {
                 return;
             } else {
@@ -104,16 +138,36 @@ impl Shared {
     }
 }
 
+impl Work {
+    /// The next request. Discards leave threads to the others.
+    fn next(&mut self) -> Option<(IoRequest, Arc<Returns>)> {
+        if self.clearing < MAX_CLEARING {
+            return self.jobs.pop_front();
+        }
+        let other = self.jobs.iter().position(|(request, _)| !clears(request))?;
+        self.jobs.remove(other)
+    }
+}
+
+/// Whether its calls read or write its memory.
+fn touches(request: &IoRequest) -> bool {
+    !request.buffer.is_empty()
+}
+
+fn clears(request: &IoRequest) -> bool {
+    matches!(request.operation, Operation::Discard | Operation::WriteZeroes { .. })
+}
+
 impl Returns {
-    fn add(&self, done: IoDone) {
+    fn add(&self, done: IoDone, touches: bool) {
         let mut finished = lock(&self.finished);
         finished.done.push(done);
-        finished.in_flight -= 1;
+        finished.touching -= usize::from(touches);
         if finished.done.len() == 1 {
             // One write wakes for all that follow until they are taken. Under the lock, so that the event is set only while there is any.
             let _ = self.event.write(1);
         }
-        if finished.in_flight == 0 {
+        if finished.touching == 0 {
             self.emptied.notify_all();
         }
     }
@@ -134,6 +188,11 @@ impl ThreadedQueue {
         let returns = Returns { finished: Mutex::default(), event, emptied: Condvar::new() };
         Ok(Self { pool, returns: Arc::new(returns) })
     }
+
+    /// Makes the event readable.
+    pub(super) fn wake(&self) {
+        let _ = self.returns.event.write(1);
+    }
 }
 
 impl Queue for ThreadedQueue {
@@ -142,7 +201,7 @@ impl Queue for ThreadedQueue {
             return;
         }
         let count = requests.len();
-        lock(&self.returns.finished).in_flight += count;
+        lock(&self.returns.finished).touching += requests.iter().filter(|one| touches(one)).count();
         let mut work = lock(&self.pool.shared.work);
         work.jobs.extend(requests.drain(..).map(|request| (request, Arc::clone(&self.returns))));
         let (waiting, idle) = (work.jobs.len(), work.idle);
@@ -171,16 +230,17 @@ impl Queue for ThreadedQueue {
 }
 
 impl Drop for ThreadedQueue {
-    /// What no thread has begun is forgotten, the rest waited for.
+    /// What no thread has begun is forgotten. What is under way and has memory is waited for.
     fn drop(&mut self) {
-        let mut work = lock(&self.pool.shared.work);
-        let before = work.jobs.len();
-        work.jobs.retain(|(_, returns)| !Arc::ptr_eq(returns, &self.returns));
-        let forgotten = before - work.jobs.len();
-        drop(work);
+        let mut forgotten = 0;
+        lock(&self.pool.shared.work).jobs.retain(|(request, returns)| {
+            let keep = !Arc::ptr_eq(returns, &self.returns);
+            forgotten += usize::from(!keep && touches(request));
+            keep
+        });
         let mut finished = lock(&self.returns.finished);
-        finished.in_flight -= forgotten;
-        while finished.in_flight != 0 {
+        finished.touching -= forgotten;
+        while finished.touching != 0 {
             finished = self.returns.emptied.wait(finished).unwrap_or_else(PoisonError::into_inner);
         }
     }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::{IoUring, Probe, opcode, types};
 use tracing::{error, warn};
 
 use super::call::Call;
@@ -19,10 +19,14 @@ use super::fixed::FixedMemory;
 use super::image::Image;
 use super::limits::RING_DEPTH;
 use super::task::{Next, Task};
-use crate::backend::{IoDone, IoRequest, Queue};
+use super::threads::{Pool, ThreadedQueue};
+use crate::backend::{IoDone, IoRequest, Operation, Queue};
 
 /// `user_data` of the flush, which belongs to no task alone.
 const SYNC: u64 = u64::MAX;
+
+/// `user_data` of the poll that tells of what the image's threads have done.
+const HELPED: u64 = u64::MAX - 1;
 
 /// Whether the kernel has and allows all that [`UringQueue`] needs.
 ///
@@ -39,6 +43,7 @@ pub(super) fn probe() -> io::Result<()> {
         opcode::Write::CODE,
         opcode::Fsync::CODE,
         opcode::Fallocate::CODE,
+        opcode::PollAdd::CODE,
     ];
     // Else completions could be lost, or iovecs would have to outlive their submission.
     let sound = ring.params().is_feature_nodrop() && ring.params().is_feature_submit_stable();
@@ -77,6 +82,19 @@ pub(super) struct UringQueue {
     /// Calls under way, for the image's trace.
     #[cfg(any(test, feature = "conformance"))]
     traced: std::collections::HashMap<u64, crate::backend::conformance::powerloss::Ticket>,
+    helper: Helper,
+}
+
+/// The image's threads, for requests of which the ring does not know the calls, and which may take
+/// long. The ring polls their event, so that its own descriptor stays the queue's only event.
+#[derive(Default)]
+struct Helper {
+    /// Made when it is first needed.
+    queue: Option<ThreadedQueue>,
+    /// Requests that are there.
+    requests: usize,
+    /// The ring polls.
+    polled: bool,
 }
 
 impl UringQueue {
@@ -115,6 +133,7 @@ impl UringQueue {
             broken: false,
             #[cfg(any(test, feature = "conformance"))]
             traced: std::collections::HashMap::new(),
+            helper: Helper::default(),
         })
     }
 
@@ -127,6 +146,7 @@ impl UringQueue {
             } else if self.flushing.is_empty() && !self.to_flush.is_empty() {
                 self.begin_flush();
             } else {
+                self.poll_helper();
                 self.enter();
                 // Calls that were made here after all may have others follow.
                 if self.ready.is_empty() {
@@ -139,6 +159,11 @@ impl UringQueue {
     fn begin_waiting(&mut self) {
         while self.tasks.len() - self.free.len() < RING_DEPTH as usize {
             let Some(request) = self.waiting.pop_front() else { return };
+            // BLKDISCARD. Everything else has an operation of the ring's.
+            if self.image.is_device && request.operation == Operation::Discard {
+                self.help(request);
+                continue;
+            }
             let task = Some(Task::new(request));
             let id = match self.free.pop() {
                 Some(id) => {
@@ -151,6 +176,45 @@ impl UringQueue {
                 }
             };
             self.ready.push_back(id);
+        }
+    }
+
+    /// Has the image's threads do a request.
+    fn help(&mut self, request: IoRequest) {
+        if self.helper.queue.is_none() && !self.broken {
+            self.helper.queue = ThreadedQueue::new(Pool::of(&self.image)).ok();
+        }
+        match &mut self.helper.queue {
+            Some(queue) if !self.broken => {
+                queue.submit(&mut vec![request]);
+                self.helper.requests += 1;
+            }
+            // Without a thread, or a ring that tells of its work, late is better than never.
+            _ => self.done.push(Task::new(request).run(&self.image)),
+        }
+    }
+
+    /// Has the ring tell when the threads have done something.
+    fn poll_helper(&mut self) {
+        if self.helper.requests == 0 || self.helper.polled || self.broken {
+            return;
+        }
+        let Some(event) = self.helper.queue.as_ref().and_then(Queue::event) else { return };
+        let poll = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).build().user_data(HELPED);
+        // SAFETY: the entry names no memory.
+        if unsafe { self.ring.submission().push(&poll) }.is_ok() {
+            self.staged.push_back(HELPED);
+            self.helper.polled = true;
+        }
+    }
+
+    /// Takes what the threads have done.
+    fn take_helped(&mut self) {
+        self.helper.polled = false;
+        if let Some(queue) = &mut self.helper.queue {
+            let before = self.done.len();
+            queue.poll(&mut self.done);
+            self.helper.requests -= self.done.len() - before;
         }
     }
 
@@ -248,9 +312,17 @@ impl UringQueue {
     fn give_up(&mut self, error: &io::Error) {
         error!(%error, "io_uring takes no more requests: a disk goes on, one request at a time");
         self.broken = true;
+        // The ring cannot tell of them any more.
+        while self.helper.requests != 0 {
+            self.helper.queue.iter().filter_map(Queue::event).for_each(|event| {
+                crate::worker::wait_for(&[event], None);
+            });
+            self.take_helped();
+        }
         while let Some(user_data) = self.staged.pop_front() {
             let call = match user_data {
                 SYNC => Call::Sync,
+                HELPED => continue,
                 id => match self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
                     Some(task) => match task.next(&self.image) {
                         Next::Call(call) => call,
@@ -283,6 +355,9 @@ impl UringQueue {
         #[cfg(any(test, feature = "conformance"))]
         if let (Some(trace), Some(ticket)) = (&self.image.trace, self.traced.remove(&user_data)) {
             super::trace::complete(trace, ticket, result);
+        }
+        if user_data == HELPED {
+            return self.take_helped();
         }
         if user_data != SYNC {
             return self.task_returned(user_data as u32, result);
@@ -332,6 +407,8 @@ impl Drop for UringQueue {
         if !self.broken {
             self.enter();
         }
+        // Its requests have no memory: what was begun ends by itself. The poll has to end here.
+        self.helper.queue.iter().for_each(ThreadedQueue::wake);
         while self.in_kernel != 0 {
             if self.next_completion().is_some() {
                 self.in_kernel -= 1;

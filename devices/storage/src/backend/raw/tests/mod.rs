@@ -4,8 +4,12 @@ mod crash;
 mod fixed;
 mod forbidden;
 mod full;
+/// The guest of the integration tests.
+#[path = "../../../../tests/guest/mod.rs"]
+mod guest;
 mod in_guest;
 mod modes;
+pub(super) mod slow;
 mod steps;
 
 use std::ffi::OsStr;

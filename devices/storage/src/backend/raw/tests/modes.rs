@@ -69,7 +69,7 @@ fn test_uring_direct_conforms() {
 }
 
 /// Some containers forbid it: then the fallback is what counts, and it has tests of its own.
-fn uring_is_here() -> bool {
+pub(super) fn uring_is_here() -> bool {
     match uring::probe() {
         Ok(()) => true,
         Err(error) => {
