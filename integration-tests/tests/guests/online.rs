@@ -34,6 +34,7 @@ fn online(kernel: StockKernel) -> TestResult {
         --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal";
     start_program(&mut vm, "load", load)?;
     comes_grows_and_goes(&mut vm, &dir)?;
+    has_no_image(&mut vm)?;
     is_full(&mut vm, &dir)?;
 
     // fio ends at a signal and tells what it found so far.
@@ -69,6 +70,35 @@ fn comes_grows_and_goes(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     vm.remove_disk("new")?;
     vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", new.name))?;
     assert_eq!(first_difference(&image, 0, 8 * MIB, 21)?, None);
+    Ok(())
+}
+
+/// Disks of memory and of nothing: one keeps what the guest writes, also beyond its first size; the
+/// other reads as zero.
+fn has_no_image(vm: &mut Vm) -> TestResult {
+    vm.add_disk("ram:8M,id=ram")?;
+    let ram = vm.disks(2)?.pop().ok_or("no disk")?;
+    assert_eq!(ram.size, 8 * MIB, "{ram:?}");
+    vm.resize_disk("ram", "12M")?;
+    vm.shell(&format!("echo 1 > /sys/block/{}/device/rescan", ram.name))?;
+    let sectors = 12 * MIB / 512;
+    vm.shell(&format!("until [ $(cat /sys/block/{}/size) = {sectors} ]; do sleep 0.1; done", ram.name))?;
+    let path = format!("/dev/{}", ram.name);
+    let range = PatternRange { path, offset: 7 * MIB, length: 5 * MIB, seed: 31, direct: true };
+    vm.tell(Action::WritePattern(range.clone()))?;
+    vm.tell(Action::VerifyPattern(range))?;
+    vm.remove_disk("ram")?;
+    vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", ram.name))?;
+
+    vm.add_disk("null:1G,id=null")?;
+    let null = vm.disks(2)?.pop().ok_or("no disk")?;
+    assert_eq!(null.size, 1 << 30, "{null:?}");
+    let path = format!("/dev/{}", null.name);
+    let range = PatternRange { path: path.clone(), offset: MIB, length: MIB, seed: 32, direct: true };
+    vm.tell(Action::WritePattern(range))?;
+    vm.shell(&format!("[ $(dd if={path} bs=1M skip=1 count=1 | busybox tr -d '\\0' | busybox wc -c) = 0 ]"))?;
+    vm.remove_disk("null")?;
+    vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", null.name))?;
     Ok(())
 }
 

@@ -79,10 +79,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "How large", allow_negative_numbers = true)]
     cpus: Option<String>,
 
-    /// Adds a VMBus disk: PATH, or keys: path, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
+    /// Adds a VMBus disk: PATH, ram:SIZE (the host's memory, gone with the machine), null:SIZE (forgets writes, reads as zero);
+    /// or keys: path, ram, null, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
     /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, parents=named|refuse, iops=N, bps=SIZE
     /// and the same with read- or write-
-    #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
+    #[arg(long, value_name = "PATH|ram:SIZE|null:SIZE[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
@@ -229,6 +230,7 @@ A disk is named by its id, or by CONTROLLER:LUN (synthvm inspect SOCK shows both
 Examples:
   synthvm disk add vm.sock data.img
   synthvm disk add vm.sock path=data.img,controller=1,id=data,readonly=on
+  synthvm disk add vm.sock ram:1G,id=scratch
   synthvm disk add vm.sock --dvd tools.iso,id=dvd
   synthvm disk resize vm.sock data 20G
   synthvm disk remove vm.sock 0:1
@@ -250,7 +252,7 @@ pub(super) enum DiskVerb {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
         socket: PathBuf,
-        /// PATH, or the keys of `synthvm run --disk`
+        /// PATH, ram:SIZE, null:SIZE, or the keys of `synthvm run --disk`
         #[arg(value_name = "PATH[,KEY=VALUE]", required_unless_present = "dvd")]
         disk: Option<String>,
         /// A DVD drive instead: PATH of an ISO image, or the keys of `synthvm run --dvd`; without any it is empty

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::args::DiskVerb;
 use super::commands::print;
 use super::exit::{Exit, Failure};
-use crate::config::{DiskConfig, DvdConfig};
+use crate::config::{DiskConfig, DiskSource, DvdConfig};
 use crate::control::{Client, DiskPlace, Request};
 
 pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
@@ -28,11 +28,13 @@ pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
 
 fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
     let mut disk: DiskConfig = text.parse()?;
-    disk.path = absolute(&disk.path)?;
-    let path = disk.path.display().to_string();
+    if let DiskSource::Image(path) = disk.source() {
+        disk.path = absolute(path)?;
+    }
+    let source = disk.source().to_string();
     let place: DiskPlace = Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
     let DiskPlace { id, controller, lun } = place;
-    print(&format!("{path} is disk {id}: controller {controller}, LUN {lun}\n"))?;
+    print(&format!("{source} is disk {id}: controller {controller}, LUN {lun}\n"))?;
     Ok(Exit::Success)
 }
 

@@ -111,7 +111,13 @@ pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
         None => disks,
     };
     for disk in &config.disks {
-        disks.add(disk).map_err(|error| refuse("disk", Some(&disk.path), Exit::Input, &error))?;
+        disks.add(disk).map_err(|error| {
+            let exit = match error {
+                DiskError::HostMemory { .. } | DiskError::Memory { .. } => Exit::Host,
+                _ => Exit::Input,
+            };
+            refuse("disk", Some(Path::new(&disk.source().to_string())), exit, &error)
+        })?;
     }
     for dvd in &config.dvds {
         disks.add_dvd(dvd).map_err(|error| refuse("dvd", dvd.path.as_deref(), Exit::Input, &error))?;

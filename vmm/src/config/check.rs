@@ -2,14 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use synthvm_storage::backend::MAX_NULL_CAPACITY;
+
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BufferMode, ByteSize, DiskConfig, ImageFormat, IoMode, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
-    VmConfig,
+    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_LUNS,
+    MAX_MEMORY, MIN_MEMORY, Parents, SerialConfig, VmConfig,
 };
 
 const MIB: u64 = 1 << 20;
+
+/// The largest disk in memory: as large as the largest guest's memory. What a host has is looked at
+/// when the disk is made.
+const MAX_RAM_DISK: ByteSize = MAX_MEMORY;
 
 /// Gives each disk its LUN and checks the whole. `root` is what `config` was read from.
 pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigError> {
@@ -169,9 +175,56 @@ pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
     }
+    check_source(disk)?;
     disk.limits().check()?;
     check_buffers(disk)?;
     check_id(disk.id.as_deref())
+}
+
+/// Whether it has one of `path`, `ram` and `null`, in a size that a disk can have and with options
+/// that mean something for it.
+fn check_source(disk: &DiskConfig) -> Result<(), String> {
+    let has_path = !disk.path.as_os_str().is_empty();
+    match (has_path, disk.ram, disk.null) {
+        (true, None, None) => return Ok(()),
+        (false, Some(_), None) | (false, None, Some(_)) => {}
+        (false, None, None) => {
+            return Err("a disk needs path=FILE, ram=SIZE or null=SIZE".into());
+        }
+        _ => return Err("a disk has only one of path=, ram= and null=; leave the others out".into()),
+    }
+    let (kind, size, max) = match disk.source() {
+        DiskSource::Image(_) => return Ok(()),
+        DiskSource::Ram(size) => ("ram", size, MAX_RAM_DISK),
+        DiskSource::Null(size) => ("null", size, ByteSize::from_bytes(MAX_NULL_CAPACITY)),
+    };
+    // Defaults of these cannot be told from what was written, and do no harm.
+    let images_only = [
+        ("format", disk.format.is_some()),
+        ("cache", disk.cache != CacheMode::default()),
+        ("io", disk.io != IoMode::default()),
+        ("buffers", disk.buffers != BufferMode::default()),
+        ("parents", disk.parents != Parents::default()),
+    ];
+    if let Some((key, _)) = images_only.iter().find(|(_, given)| *given) {
+        return Err(format!("`{key}` is for image files and not for `{kind}`; leave it out"));
+    }
+    if disk.readonly && kind == "ram" {
+        let why = "`readonly` leaves a `ram` disk empty for ever; leave it out, or use null=";
+        return Err(why.into());
+    }
+    let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
+    if size.bytes() == 0 || size > max {
+        let least = ByteSize::from_bytes(block);
+        return Err(format!("`{kind}` has a size from {least} to {max}, not {size}"));
+    }
+    if !size.bytes().is_multiple_of(block) {
+        let above = ByteSize::from_bytes(size.bytes().next_multiple_of(block));
+        return Err(format!(
+            "{kind}={size} is not possible: the disk has blocks of {block} bytes; use {above}"
+        ));
+    }
+    Ok(())
 }
 
 /// Only rings know memory beforehand.

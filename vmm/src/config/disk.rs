@@ -1,11 +1,13 @@
 //! Disks.
 
+use std::fmt;
 use std::num::NonZeroU64;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
 /// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
@@ -14,13 +16,24 @@ pub const MAX_CONTROLLERS: u32 = 16;
 /// LUNs are numbered 0 to this, less one: Linux's storvsc asks for no more than 64 (`STORVSC_MAX_LUNS_PER_TARGET`).
 pub const MAX_LUNS: u8 = 64;
 
+/// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
+pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
+
 /// One disk on a VMBus SCSI controller.
+///
+/// It has exactly one of `path`, `ram` and `null`, which [`DiskConfig::source`] tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
-    /// Image file or block device.
-    #[serde(deserialize_with = "super::de::host_path")]
+    /// Image file or block device. Empty for a disk without one.
+    #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
     pub path: PathBuf,
+    /// Bytes of a disk in the host's memory, zero at first and gone with the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ram: Option<ByteSize>,
+    /// Bytes of a disk that forgets writes and reads as zero, for measuring everything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub null: Option<ByteSize>,
     /// The guest may not write, and the image is opened for reading only.
     #[serde(default)]
     pub readonly: bool,
@@ -74,6 +87,28 @@ pub struct DiskConfig {
     /// Bytes written a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_bps: Option<ByteSize>,
+}
+
+/// What is behind a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskSource<'a> {
+    /// An image file or a block device.
+    Image(&'a Path),
+    /// So many bytes of the host's memory.
+    Ram(ByteSize),
+    /// Nothing, of so many bytes.
+    Null(ByteSize),
+}
+
+/// As on a command line: `a.img`, `ram:1G`, `null:100G`.
+impl fmt::Display for DiskSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiskSource::Image(path) => write!(f, "{}", path.display()),
+            DiskSource::Ram(size) => write!(f, "ram:{size}"),
+            DiskSource::Null(size) => write!(f, "null:{size}"),
+        }
+    }
 }
 
 /// Formats of images.
@@ -143,6 +178,8 @@ impl DiskConfig {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         DiskConfig {
             path: path.into(),
+            ram: None,
+            null: None,
             readonly: false,
             controller: 0,
             lun: None,
@@ -165,6 +202,15 @@ impl DiskConfig {
 }
 
 impl DiskConfig {
+    /// Returns what is behind it.
+    pub fn source(&self) -> DiskSource<'_> {
+        match (self.ram, self.null) {
+            (Some(size), _) => DiskSource::Ram(size),
+            (None, Some(size)) => DiskSource::Null(size),
+            (None, None) => DiskSource::Image(&self.path),
+        }
+    }
+
     /// What it may do in a second.
     pub fn limits(&self) -> LimitsConfig {
         let DiskConfig { iops, read_iops, write_iops, bps, read_bps, write_bps, .. } = *self;
@@ -177,10 +223,14 @@ impl FromStr for DiskConfig {
 
     /// Reads what stands after `--disk`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let disk: DiskConfig = de::from_node(&keyvalue::parse("disk", text, "path")?)?;
+        let disk: DiskConfig = de::from_node(&keyvalue::parse("disk", text, BARE)?)?;
         check_names(&disk).map_err(|message| ConfigError::new(format!("disk {text}: {message}")))?;
         Ok(disk)
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 pub(super) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

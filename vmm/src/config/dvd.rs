@@ -5,7 +5,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::node::Bare;
 use super::{ConfigError, check_id, de, disk, keyvalue};
+
+/// `--dvd a.iso` is `--dvd path=a.iso`.
+pub(super) const BARE: Bare = Bare::key("path");
 
 /// One DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ impl FromStr for DvdConfig {
 
     /// Reads what stands after `--dvd`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let dvd: DvdConfig = de::from_node(&keyvalue::parse("dvd", text, "path")?)?;
+        let dvd: DvdConfig = de::from_node(&keyvalue::parse("dvd", text, BARE)?)?;
         check_id(dvd.id.as_deref()).map_err(|message| ConfigError::new(format!("dvd {text}: {message}")))?;
         Ok(dvd)
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use synthvm_images::Format;
 
-use super::{BlockSize, DiskConfig, ImageFormat, SerialConfig, VmConfig};
+use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
 
 /// An input file that cannot be used: the option at fault, the file, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,8 @@ impl VmConfig {
             check_image("initrd", initrd, "give a cpio archive, or leave --initrd away")?;
         }
         let mut seen: Vec<((u64, u64), bool, &Path)> = Vec::new();
-        for disk in &self.disks {
+        let images = self.disks.iter().filter(|disk| matches!(disk.source(), DiskSource::Image(_)));
+        for disk in images {
             let identity = check_disk(disk).map_err(|message| fail("disk", &disk.path, message))?;
             // One image twice is only safe when nobody writes to it.
             let twice =

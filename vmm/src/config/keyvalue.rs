@@ -4,10 +4,10 @@
 //! of the option's main key. A later item without `=` is a switch that is on.
 
 use super::error::{ConfigError, Origin};
-use super::node::{Entry, Node, Value};
+use super::node::{Bare, Entry, Node, Value};
 
-/// Reads the text of a flag whose keys are separated by commas. `bare_key` is the key that a bare first item stands for.
-pub(crate) fn parse(flag: &str, text: &str, bare_key: &str) -> Result<Node, ConfigError> {
+/// Reads the text of a flag whose keys are separated by commas. `bare` tells what a bare first item stands for.
+pub(crate) fn parse(flag: &str, text: &str, bare: Bare) -> Result<Node, ConfigError> {
     let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
     let fail = |message: String| Err(ConfigError::new(message).or_at(Some(&origin)));
     let node = |value| Node { value, origin: Some(origin.clone()), base: None };
@@ -15,12 +15,15 @@ pub(crate) fn parse(flag: &str, text: &str, bare_key: &str) -> Result<Node, Conf
     for (index, item) in split(text).into_iter().enumerate() {
         let (key, value) = match item.split_once('=') {
             Some((key, value)) => (key.to_owned(), Value::Text(value.to_owned())),
-            None if item.is_empty() => return fail(empty_item(text, bare_key)),
-            None if index == 0 => (bare_key.to_owned(), Value::Text(item)),
+            None if item.is_empty() => return fail(empty_item(text, bare.key)),
+            None if index == 0 => {
+                let (key, value) = bare.read(&item);
+                (key.to_owned(), Value::Text(value.to_owned()))
+            }
             None => (item, Value::Present),
         };
         if key.is_empty() {
-            return fail(format!("`=` has no key before it; write {bare_key}=VALUE"));
+            return fail(format!("`=` has no key before it; write {}=VALUE", bare.key));
         }
         if entries.iter().any(|entry| entry.key == key) {
             return fail(format!("`{key}` is given twice"));
@@ -62,8 +65,10 @@ fn split(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const PATH: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
+
     fn entries(text: &str) -> Vec<(String, Value)> {
-        match parse("--disk", text, "path").unwrap().value {
+        match parse("--disk", text, PATH).unwrap().value {
             Value::Table(entries) => entries.into_iter().map(|entry| (entry.key, entry.node.value)).collect(),
             other => panic!("{other:?}"),
         }
@@ -84,6 +89,16 @@ mod tests {
     #[test]
     fn test_keyvalue_bare_first_item_is_the_main_key() {
         assert_eq!(entries("a.img"), [("path".into(), text("a.img"))]);
+    }
+
+    #[test]
+    fn test_keyvalue_bare_first_item_with_a_known_prefix_is_that_key() {
+        assert_eq!(entries("ram:1G,lun=1"), [("ram".into(), text("1G")), ("lun".into(), text("1"))]);
+        assert_eq!(entries("null:"), [("null".into(), text(""))]);
+        for path in ["ramdisk:1", "./ram:1G", "a:b", "ram"] {
+            assert_eq!(entries(path), [("path".into(), text(path))]);
+        }
+        assert_eq!(entries("path=ram:1G"), [("path".into(), text("ram:1G"))], "with its key it is a file");
     }
 
     #[test]
@@ -117,7 +132,7 @@ mod tests {
             ("a.img,lun=1,lun=2", "`lun` is given twice"),
             ("a.img,path=b.img", "`path` is given twice"),
         ] {
-            let error = parse("--disk", bad, "path").unwrap_err().to_string();
+            let error = parse("--disk", bad, PATH).unwrap_err().to_string();
             assert!(
                 error.starts_with("--disk") && error.contains(bad) && error.contains(why),
                 "{bad}: {error}"

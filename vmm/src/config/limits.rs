@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::node::Bare;
 use super::{ByteSize, ConfigError, de, keyvalue};
 
 /// Limits of a disk; what is not given is not limited. A tenth of a second's worth may go at once after a pause.
@@ -39,7 +40,7 @@ impl FromStr for LimitsConfig {
         if text == "none" {
             return Ok(Self::default());
         }
-        let limits: LimitsConfig = de::from_node(&keyvalue::parse("limits", text, "iops")?)?;
+        let limits: LimitsConfig = de::from_node(&keyvalue::parse("limits", text, Bare::key("iops"))?)?;
         limits.check().map_err(|message| ConfigError::new(format!("limits {text}: {message}")))?;
         Ok(limits)
     }

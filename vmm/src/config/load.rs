@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::error::{ConfigError, Origin, unknown};
-use super::node::{Entry, Node, Value};
-use super::{VmConfig, check, de, file, keyvalue};
+use super::node::{Bare, Entry, Node, Value};
+use super::{VmConfig, check, de, disk, dvd, file, keyvalue};
 
 /// A flag as the user gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,9 +39,13 @@ pub const KEYS: &[&str] = &[
     "kvm",
 ];
 
-/// Keys whose value is a table, and the key in it that a bare value stands for: `--disk a.img` is `--disk path=a.img`.
-const TABLES: &[(&str, &str)] =
-    &[("memory", "size"), ("disk", "path"), ("dvd", "path"), ("hyperv", "preset")];
+/// Keys whose value is a table, and what a bare value in its place stands for.
+const TABLES: &[(&str, Bare)] = &[
+    ("memory", Bare::key("size")),
+    ("disk", disk::BARE),
+    ("dvd", dvd::BARE),
+    ("hyperv", Bare::key("preset")),
+];
 
 impl VmConfig {
     /// Reads the file, if there is one, lays the flags over it and fills in the defaults.
@@ -72,15 +76,15 @@ impl VmConfig {
 }
 
 fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
-    for (key, bare_key) in TABLES {
+    for (key, bare) in TABLES {
         if let Some(node) = root.get_mut(key) {
             let written = std::mem::replace(node, Node::root());
             *node = match written.value {
                 Value::List(items) => {
-                    let items = items.into_iter().map(|item| item.expand(bare_key)).collect();
+                    let items = items.into_iter().map(|item| item.expand(*bare)).collect();
                     Node { value: Value::List(items), ..written }
                 }
-                _ => written.expand(bare_key),
+                _ => written.expand(*bare),
             };
         }
     }
@@ -95,7 +99,7 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
         let flag = format!("--{key}");
         let (key, node) = match (*key, TABLES.iter().find(|(table, _)| table == key)) {
             ("hugepages", _) => ("memory", hugepages()),
-            (key, Some((_, bare_key))) => (key, keyvalue::parse(&flag, text, bare_key)?),
+            (key, Some((_, bare))) => (key, keyvalue::parse(&flag, text, *bare)?),
             (key, None) if KEYS.contains(&key) => (key, keyvalue::plain(&flag, text)),
             (key, None) => return Err(ConfigError::new(unknown("option", key, KEYS))),
         };

@@ -28,7 +28,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use check::{check_id, check_names};
 pub use disk::{
-    BlockSize, BufferMode, CacheMode, DiskConfig, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS, Parents,
+    BlockSize, BufferMode, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS,
+    Parents,
 };
 pub use dvd::DvdConfig;
 pub use error::ConfigError;

@@ -37,6 +37,30 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
+/// What text stands for where a table of keys is expected.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bare {
+    /// The key that it is the value of: `--disk a.img` is `--disk path=a.img`.
+    pub(crate) key: &'static str,
+    /// Keys that it names before a colon: `--disk ram:1G` is `--disk ram=1G`.
+    pub(crate) prefixes: &'static [&'static str],
+}
+
+impl Bare {
+    /// Text that stands for the value of `key`, whatever it is.
+    pub(crate) const fn key(key: &'static str) -> Bare {
+        Bare { key, prefixes: &[] }
+    }
+
+    /// Returns the key and its value.
+    pub(crate) fn read(self, text: &str) -> (&'static str, &str) {
+        let prefixed = text.split_once(':').and_then(|(before, value)| {
+            self.prefixes.iter().find(|prefix| **prefix == before).map(|prefix| (*prefix, value))
+        });
+        prefixed.unwrap_or((self.key, text))
+    }
+}
+
 impl Node {
     /// An empty table without a place.
     pub(crate) fn root() -> Self {
@@ -44,13 +68,18 @@ impl Node {
     }
 
     /// Text that stands for a whole table, written out: `memory = "1G"` means `memory = { size = "1G" }`.
-    pub(crate) fn expand(self, bare_key: &str) -> Node {
-        let is_bare = matches!(self.value, Value::Text(_) | Value::Integer(_));
-        if !is_bare {
-            return self;
-        }
+    pub(crate) fn expand(mut self, bare: Bare) -> Node {
+        let key = match &mut self.value {
+            Value::Text(text) => {
+                let (key, value) = bare.read(text);
+                *text = value.to_owned();
+                key
+            }
+            Value::Integer(_) => bare.key,
+            _ => return self,
+        };
         let (origin, base) = (self.origin.clone(), self.base.clone());
-        Node { value: Value::Table(vec![Entry { key: bare_key.to_owned(), node: self }]), origin, base }
+        Node { value: Value::Table(vec![Entry { key: key.to_owned(), node: self }]), origin, base }
     }
 
     /// Lays `over` on top: tables merge key by key, lists are appended, everything else is replaced.

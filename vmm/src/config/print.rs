@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{HypervOption, SerialConfig, VmConfig};
+use super::{DiskSource, HypervOption, SerialConfig, VmConfig};
 
 impl VmConfig {
     /// The whole configuration, defaults included, as a TOML file. Paths are absolute, so the file means the same wherever it is
@@ -26,7 +26,9 @@ impl VmConfig {
         optional(&mut config.initrd)?;
         optional(&mut config.control)?;
         for disk in &mut config.disks {
-            make_absolute(&mut disk.path)?;
+            if let DiskSource::Image(_) = disk.source() {
+                make_absolute(&mut disk.path)?;
+            }
         }
         for dvd in &mut config.dvds {
             optional(&mut dvd.path)?;

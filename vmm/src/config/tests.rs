@@ -190,10 +190,68 @@ fn test_disk_fixed_buffers_are_a_choice_that_goes_with_io_uring_only() {
 }
 
 #[test]
+fn test_disk_without_an_image_is_the_same_from_a_flag_and_from_a_file() {
+    let file = "kernel = \"k\"\n[[disk]]\nram = \"1G\"\n[[disk]]\nnull = \"100G\"\nreadonly = true";
+    let config = load(file, &[]).unwrap();
+    let flags = [("disk", "ram:1G"), ("disk", "null:100G,readonly")];
+    assert_eq!(config, with(&flags).unwrap());
+    assert_eq!(config, with(&[("disk", "ram=1024M"), ("disk", "null=100GiB,readonly=on")]).unwrap());
+    let gib = |count: u64| ByteSize::from_bytes(count << 30);
+    let sources: Vec<_> = config.disks.iter().map(DiskConfig::source).collect();
+    assert_eq!(sources, [DiskSource::Ram(gib(1)), DiskSource::Null(gib(100))]);
+    assert_eq!(config.disks[0].source().to_string(), "ram:1G");
+    // Printed and read back; also the whole disk in one word.
+    assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap().disks, config.disks);
+    let words = load("kernel = \"k\"\ndisk = [\"ram:1G\"]", &[]).unwrap();
+    assert_eq!(words.disks[0].ram, Some(gib(1)));
+}
+
+#[test]
+fn test_file_whose_name_looks_like_memory_can_be_named() {
+    for text in ["path=ram:1G", "./ram:1G"] {
+        let config = with(&[("disk", text)]).unwrap();
+        assert!(
+            matches!(config.disks[0].source(), DiskSource::Image(path) if path.ends_with("ram:1G")),
+            "{text}"
+        );
+    }
+    assert!(with(&[("dvd", "ram:1G")]).unwrap().dvds[0].path.is_some(), "a disc has a file");
+}
+
+#[test]
+fn test_disk_without_an_image_refuses_what_makes_no_sense() {
+    let cases: &[(&str, &[&str])] = &[
+        ("ram:1G,path=a.img", &["only one of path=, ram= and null="]),
+        ("ram:1G,null=1G", &["only one of"]),
+        ("a.img,ram=1G", &["only one of"]),
+        ("ram:1G,format=raw", &["`format` is for image files", "`ram`"]),
+        ("null:1G,cache=none", &["`cache` is for image files", "`null`"]),
+        ("ram:1G,io=uring", &["`io` is for image files"]),
+        ("null:1G,buffers=fixed", &["`buffers` is for image files"]),
+        ("ram:1G,parents=refuse", &["`parents` is for image files"]),
+        ("ram:1G,readonly", &["empty for ever", "null="]),
+        ("ram:0", &["from 512 to 4T, not 0"]),
+        ("ram:4T,block-size=512,lun=64", &["0 to 63"]),
+        ("ram:5T", &["to 4T, not 5T"]),
+        ("null:8388608T", &["`null` has a size from 512"]),
+        ("ram:1000", &["ram=1000 is not possible", "use 1K"]),
+        ("null:512,block-size=4096", &["blocks of 4096 bytes", "use 4K"]),
+        ("ram:", &["is not a size"]),
+        ("ram:lots", &["`lots` is not a size"]),
+        ("ram:1GB", &["ambiguous"]),
+    ];
+    for (text, parts) in cases {
+        let flag = format!("--disk {text}");
+        refuses(with(&[("disk", text)]), &[parts, &[flag.as_str()][..]].concat());
+    }
+    with(&[("disk", "null:1G,readonly,block-size=4096,iops=100,serial=N1,id=n")]).unwrap();
+}
+
+#[test]
 fn test_file_relative_paths_are_relative_to_the_file() {
     let text = "kernel = \"k\"\nserial = \"file=s.log\"\n[[disk]]\npath = \"/abs.img\"\n[[disk]]\npath = \"rel.img\"";
     let mut root = file::parse("vm/vm.toml", text, Some(Path::new("vm"))).unwrap();
-    root.merge(keyvalue::parse("--x", "initrd=i", "").unwrap());
+    root.merge(keyvalue::parse("--x", "initrd=i", node::Bare::key("")).unwrap());
     let config: VmConfig = de::from_node(&root).unwrap();
     assert_eq!(config.kernel, Path::new("vm/k"));
     assert_eq!(config.serial, SerialConfig::File("vm/s.log".into()));
@@ -233,7 +291,7 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
             &["--disk path=a.img,readnly=on", "did you mean `readonly`?", "controller"],
         ),
         ("disk", "a.img,b.img", &["--disk a.img,b.img", "unknown key `b.img`", "`,,`"]),
-        ("disk", "lun=1", &["--disk lun=1", "`path` is missing"]),
+        ("disk", "lun=1", &["--disk lun=1", "needs path=FILE, ram=SIZE or null=SIZE"]),
         ("disk", "path=", &["--disk path=", "empty"]),
         ("disk", "a,lun=64", &["a LUN is 0 to 63, not 64"]),
         ("disk", "a,lun=300", &["a LUN is 0 to 63, not 300"]),
@@ -295,7 +353,7 @@ fn test_file_mistake_names_file_line_and_key() {
         ("kernel = 7", &["<text>:1: kernel", "a path"]),
         ("kernel = \"k\"\nkernel = \"l\"", &["<text>:2", "duplicate key"]),
         ("kernel = \"k\"\n[disk]\npath = \"a\"", &["<text>:2: disk", "[["]),
-        ("kernel = \"k\"\n[[disk]]\nreadonly = true", &["<text>:2: disk", "`path` is missing"]),
+        ("kernel = \"k\"\n[[disk]]\nreadonly = true", &["<text>:2: disk", "needs path=FILE"]),
         ("kernel = ", &["<text>:1"]),
         ("memroy = \"1G\"", &["<text>:1: memroy"]),
         ("kernel = \"k\"\nmemory = true", &["<text>:2: memory"]),

@@ -18,6 +18,22 @@ pub enum DiskError {
     /// The guest's memory cannot be kept in place.
     #[error(transparent)]
     Fixed(#[from] FixedError),
+    /// The host will never have so much memory.
+    #[error("{size} is more memory than this host has ({total}); make the disk smaller, or use an image")]
+    HostMemory {
+        /// The disk's size.
+        size: ByteSize,
+        /// The host's memory.
+        total: ByteSize,
+    },
+    /// The host does not give out so much memory.
+    #[error("the host gives out no {size} of memory: {error}")]
+    Memory {
+        /// The disk's size.
+        size: ByteSize,
+        /// What the system said.
+        error: std::io::Error,
+    },
     /// What the user wrote contradicts itself or the machine.
     #[error("{0}")]
     Refused(String),

@@ -10,11 +10,21 @@ use synthvm_images::{Format, OpenOptions};
 use synthvm_storage::backend::{self, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate};
 use synthvm_storage::scsi;
 
-use super::DiskError;
-use crate::config::{BlockSize, ByteSize, CacheMode, DiskConfig, ImageFormat, IoMode, LimitsConfig, Parents};
+use super::{DiskError, memory};
+use crate::config::{
+    BlockSize, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, LimitsConfig, Parents,
+};
 
-/// Opens the image of `disk`, and locks it for this process.
+/// Opens the image of `disk`, and locks it for this process; or makes a disk that has none.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
+    match disk.source() {
+        DiskSource::Image(path) => open_image(disk, path),
+        DiskSource::Ram(size) => memory::ram(size),
+        DiskSource::Null(size) => Ok(memory::null(size, disk.readonly)),
+    }
+}
+
+fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
     let options = OpenOptions {
         read_only: disk.readonly,
         format: disk.format.map(format),
@@ -23,7 +33,7 @@ pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
         parents: parents(disk.parents),
         ..OpenOptions::default()
     };
-    Ok(synthvm_images::open(&disk.path, &options)?)
+    Ok(synthvm_images::open(path, &options)?)
 }
 
 /// The limits of a disk as the storage layer has them.

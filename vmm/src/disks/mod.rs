@@ -2,6 +2,7 @@
 
 mod error;
 mod medium;
+mod memory;
 mod set;
 #[cfg(test)]
 mod tests;

@@ -131,7 +131,7 @@ impl DiskSet {
         let throttle = limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
         let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
-        let options = DiskOptions { serial: disk.serial.clone(), label: disk.path.display().to_string() };
+        let options = DiskOptions { serial: disk.serial.clone(), label: disk.source().to_string() };
         let mut inner = self.lock();
         self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
         Ok(inner.enter(

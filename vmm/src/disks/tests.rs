@@ -41,6 +41,48 @@ fn test_disks_without_a_lun_take_the_lowest_free_one_again_after_removal() {
 }
 
 #[test]
+fn test_disks_without_an_image_are_told_apart_and_reported_by_what_they_are() {
+    let disks = DiskSet::new(1);
+    for text in ["ram:1M", "ram:1M", "null:1G,readonly"] {
+        disks.add(&text.parse().unwrap()).unwrap();
+    }
+    let reports = disks.reports();
+    let labels: Vec<_> = reports.iter().map(|(report, ..)| report.label.as_str()).collect();
+    assert_eq!(labels, ["ram:1M", "ram:1M", "null:1G"]);
+    assert_eq!(reports.iter().map(|(report, ..)| report.read_only).collect::<Vec<_>>(), [false, false, true]);
+    // The serial numbers follow from kind and place: the same in the next machine, and no two alike.
+    let serials = |disks: &DiskSet| -> Vec<String> {
+        disks.reports().into_iter().map(|(report, ..)| report.serial).collect()
+    };
+    let first = serials(&disks);
+    assert!(first[0] != first[1] && first[1] != first[2], "{first:?}");
+    let again = DiskSet::new(1);
+    again.add(&"ram:1M".parse().unwrap()).unwrap();
+    assert_eq!(serials(&again)[0], first[0]);
+}
+
+#[test]
+fn test_disks_without_an_image_grow_and_go() {
+    let disks = DiskSet::new(1);
+    for (id, text) in [("ram", "ram:1M,id=ram"), ("null", "null:1M,id=null,iops=1000")] {
+        disks.add(&text.parse().unwrap()).unwrap();
+        disks.resize(id, 2 * MIB).unwrap();
+        let capacity = |id: &str| {
+            disks.reports().into_iter().find(|(_, name, _)| name == id).map(|(report, ..)| report.capacity)
+        };
+        assert_eq!(capacity(id), Some(2 * MIB));
+        assert!(disks.resize(id, MIB).is_err(), "a disk never becomes smaller");
+        if id == "ram" {
+            let error = disks.resize(id, 1 << 50).unwrap_err().to_string();
+            assert!(error.contains("`ram` cannot be made 1024T"), "{error}");
+            assert_eq!(capacity(id), Some(2 * MIB));
+        }
+        disks.remove(id).unwrap();
+    }
+    assert!(ids(&disks).is_empty());
+}
+
+#[test]
 fn test_disk_that_was_removed_leaves_its_image_to_others() {
     let (_file, config) = image(MIB);
     let (first, second) = (DiskSet::new(1), DiskSet::new(1));

@@ -20,6 +20,10 @@ fn test_print_config_fed_back_prints_the_same() {
         "a,,b.img",
         "--disk",
         "path=c.img,readonly=on,controller=1,serial=X 1",
+        "--disk",
+        "ram:512M",
+        "--disk",
+        "null:1T,readonly",
         "--serial",
         "file=con,sole.log",
         "--hyperv",
@@ -34,7 +38,11 @@ fn test_print_config_fed_back_prints_the_same() {
     scratch.write("vm.toml", &first);
     assert_eq!(scratch.accepts(&["run", "vm.toml", "--print-config"]), first);
     assert!(
-        first.contains("a,b.img") && first.contains("readonly = true") && first.contains("hugepages = true")
+        first.contains("a,b.img")
+            && first.contains("ram = \"512M\"")
+            && first.contains("null = \"1T\"")
+            && first.contains("readonly = true")
+            && first.contains("hugepages = true")
     );
 }
 

@@ -169,3 +169,13 @@ fn test_disk_locked_by_another_machine_is_refused() {
     let words = ["run", "--kernel", "k", "--disk", "a.img", "--kvm", "none"];
     scratch.refuses(&words, 3, &["--kvm none"]);
 }
+
+#[test]
+fn test_disk_in_memory_larger_than_the_host_is_refused_before_the_machine_is_made() {
+    let scratch = with_kernel();
+    let parts = ["--disk ram:4T", "more memory than this host has", "use an image"];
+    scratch.refuses(&["run", "--kernel", "k", "--disk", "ram:4T"], 3, &parts);
+    // What has no file is no file that is absent: here only KVM is missing.
+    let words = ["run", "--kernel", "k", "--disk", "ram:1M", "--disk", "null:1T", "--kvm", "none"];
+    scratch.refuses(&words, 3, &["none"]);
+}

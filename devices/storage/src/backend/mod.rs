@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub use buffer::IoBuffer;
 pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
-pub use null::NullDisk;
+pub use null::{MAX_CAPACITY as MAX_NULL_CAPACITY, NullDisk};
 pub use ram::RamDisk;
 pub use raw::{CacheMode, FixedError, FixedMemory, IoMode, OpenError, RawFile, RawOptions};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};

@@ -1,0 +1,89 @@
+//! Disks without an image: of the host's memory, or of nothing.
+
+use std::fs;
+use std::sync::Arc;
+
+use synthvm_storage::backend::{Backend, NullDisk, RamDisk};
+use tracing::warn;
+
+use super::DiskError;
+use crate::config::ByteSize;
+
+/// Makes a disk in the host's memory. The host gives out memory when the guest first writes there,
+/// and takes it back when the guest discards; the disk can grow as far as the host has memory.
+///
+/// # Errors
+/// The host has less memory than that.
+pub(super) fn ram(size: ByteSize) -> Result<Arc<dyn Backend>, DiskError> {
+    let host = HostMemory::read();
+    host.check(size)?;
+    let limit = host.total.unwrap_or(0).max(size.bytes());
+    let disk = RamDisk::growable(size.bytes(), limit).map_err(|error| DiskError::Memory { size, error })?;
+    Ok(Arc::new(disk))
+}
+
+/// Makes a disk that forgets what is written and reads as zero.
+pub(super) fn null(size: ByteSize, read_only: bool) -> Arc<dyn Backend> {
+    let disk = NullDisk::new(size.bytes()).reading_zeroes();
+    Arc::new(if read_only { disk.read_only() } else { disk })
+}
+
+/// Memory of this host in bytes, as far as it tells.
+#[derive(Debug, Clone, Copy)]
+struct HostMemory {
+    total: Option<u64>,
+    available: Option<u64>,
+}
+
+impl HostMemory {
+    fn read() -> HostMemory {
+        HostMemory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
+    }
+
+    /// Reads proc_meminfo(5): lines such as `MemTotal:  24611796 kB`.
+    fn parse(text: &str) -> HostMemory {
+        let bytes = |key: &str| {
+            let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+            let kib: u64 = rest.trim().strip_suffix(" kB")?.parse().ok()?;
+            kib.checked_mul(1024)
+        };
+        HostMemory { total: bytes("MemTotal"), available: bytes("MemAvailable") }
+    }
+
+    /// A disk that the host can never hold is refused. One that it may not be able to hold now is the
+    /// user's choice: most disks are never full.
+    fn check(self, size: ByteSize) -> Result<(), DiskError> {
+        if let Some(total) = self.total.filter(|total| size.bytes() > *total) {
+            return Err(DiskError::HostMemory { size, total: ByteSize::from_bytes(total) });
+        }
+        if let Some(available) = self.available.filter(|available| size.bytes() > *available) {
+            let available = ByteSize::from_bytes(available);
+            warn!(%size, %available, "a disk in memory is larger than what this host has free");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "MemTotal:           2048 kB\nMemFree:      1 kB\nMemAvailable:    1024 kB\n";
+
+    #[test]
+    fn test_host_memory_is_read_in_bytes() {
+        let host = HostMemory::parse(TEXT);
+        assert_eq!((host.total, host.available), (Some(2 << 20), Some(1 << 20)));
+        let none = HostMemory::parse("MemTotal: x kB\n");
+        assert_eq!((none.total, none.available), (None, None));
+    }
+
+    #[test]
+    fn test_ram_disk_as_large_as_the_host_passes_and_one_byte_more_is_refused() {
+        let host = HostMemory::parse(TEXT);
+        assert!(host.check(ByteSize::from_bytes(2 << 20)).is_ok(), "more than is free is only a warning");
+        let error = host.check(ByteSize::from_bytes((2 << 20) + 1)).unwrap_err().to_string();
+        assert!(error.contains("2097153") && error.contains("2M"), "{error}");
+        assert!(HostMemory { total: None, available: None }.check(ByteSize::from_mib(1 << 20)).is_ok());
+    }
+}
