@@ -12,3 +12,4 @@ pub mod hyperv;
 pub mod inspect;
 pub mod machine;
 pub mod memory;
+pub mod unix_socket;

@@ -5,10 +5,11 @@ use std::process::{ExitCode, Termination};
 
 use crate::boot::BootError;
 use crate::config::{ConfigError, InputError};
-use crate::control::{ClientError, SocketError, StopReason};
+use crate::control::{ClientError, StopReason};
 use crate::doctor::HostError;
 use crate::hyperv::HypervError;
 use crate::machine::MachineError;
+use crate::unix_socket::SocketError;
 
 /// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,16 +12,17 @@ use vmbus_host::VmBus;
 use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
 use crate::config::{TestDevice, VmConfig};
-use crate::control::{ControlServer, ControlSocket, ControlTarget, StopSignals};
+use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 use crate::hyperv::HypercallHandler;
 use crate::machine::{self, Machine};
+use crate::unix_socket::ListeningSocket;
 
 /// Builds the machine, runs it to its end and tells how it ended.
 pub(super) fn launch(
     config: &VmConfig,
     disks: DiskSet,
-    socket: Option<ControlSocket>,
+    socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
     let mut machine = Machine::build(config)?;
     let internal =
@@ -65,7 +66,7 @@ pub(super) fn launch(
 fn watch(
     machine: &Machine,
     config: &VmConfig,
-    socket: Option<ControlSocket>,
+    socket: Option<ListeningSocket>,
     target: &Arc<Target>,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::text(Exit::Internal, format!("event loop: {error}"));

@@ -6,8 +6,9 @@ use super::exit::{Exit, Failure};
 use super::launch::{launch, open_disks};
 use crate::boot::BootSource;
 use crate::config::VmConfig;
-use crate::control::{ControlSocket, block_stop_signals};
+use crate::control::block_stop_signals;
 use crate::doctor;
+use crate::unix_socket::ListeningSocket;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = VmConfig::load(args.file.as_deref(), &args.flags())?;
@@ -20,7 +21,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
     let disks = open_disks(&config)?;
     // Given back if anything below fails.
-    let control = config.control.as_deref().map(ControlSocket::bind).transpose()?;
+    let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Before the first thread, so that every thread inherits it.
     block_stop_signals()

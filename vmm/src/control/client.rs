@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::protocol::{Reply, Request};
 use crate::inspect::InspectReport;
+use crate::unix_socket;
 
 /// How long an answer may take that is a snapshot: a machine that needs longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,11 +41,22 @@ impl Client {
     /// Connects to the machine that listens at `path`.
     ///
     /// # Errors
-    /// There is no such socket, nobody listens there, or it belongs to another user.
+    /// There is no such socket, no program listens there or accepts clients, or it belongs to another user.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_within(path, TIMEOUT)
+    }
+
+    /// As [`Client::connect`], with another limit to the wait for a machine whose queue of clients is full.
+    pub(super) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let fail = |message| ClientError { path: path.to_owned(), message };
-        let stream = UnixStream::connect(path).map_err(|error| fail(explain(&error, TIMEOUT)))?;
-        stream.set_write_timeout(Some(TIMEOUT)).map_err(|error| fail(error.to_string()))?;
+        let stream = unix_socket::connect(path, timeout).map_err(|error| {
+            fail(match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    "the machine accepts no clients: too many wait, or it hangs; try again".to_owned()
+                }
+                _ => explain(&error, timeout),
+            })
+        })?;
         Ok(Client { stream: BufReader::new(stream), path: path.to_owned() })
     }
 

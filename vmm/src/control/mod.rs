@@ -8,7 +8,6 @@ mod connection;
 mod jobs;
 mod protocol;
 mod server;
-mod socket;
 mod stop;
 
 use std::path::Path;
@@ -19,7 +18,6 @@ use crate::inspect::InspectReport;
 pub use client::{Client, ClientError};
 pub use protocol::{DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
 pub use server::{ControlServer, MAX_CLIENTS};
-pub use socket::{ControlSocket, SocketError};
 pub use stop::{StopSignals, block_stop_signals};
 
 /// Why a machine is to be stopped without its guest's consent.

@@ -11,14 +11,14 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use super::ControlTarget;
 use super::connection::{Connection, Wants};
 use super::jobs::Jobs;
-use super::socket::ControlSocket;
+use crate::unix_socket::ListeningSocket;
 
 /// Clients at a time. One more is hung up on at once.
 pub const MAX_CLIENTS: usize = 16;
 
 /// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never blocks.
 pub struct ControlServer {
-    socket: ControlSocket,
+    socket: ListeningSocket,
     jobs: Jobs,
     clients: BTreeMap<RawFd, Connection>,
     /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise it would wait to be accepted for
@@ -31,7 +31,7 @@ impl ControlServer {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub fn new(socket: ControlSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
+    pub fn new(socket: ListeningSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
         Ok(ControlServer { socket, jobs: Jobs::new(target)?, clients: BTreeMap::new(), reserve: reserve() })
     }
 

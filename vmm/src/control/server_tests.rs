@@ -1,5 +1,4 @@
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -111,7 +110,7 @@ struct Running {
 
 impl Running {
     fn start(path: &Path, target: Arc<Recorder>) -> Self {
-        let socket = ControlSocket::bind(path).unwrap();
+        let socket = ListeningSocket::bind(path).unwrap();
         let end = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&end);
         let thread = std::thread::spawn(move || {
@@ -247,61 +246,6 @@ fn test_server_client_beyond_the_limit_is_hung_up_on_until_one_leaves() {
 }
 
 #[test]
-fn test_socket_is_private_and_gone_after_the_server() {
-    let scratch = Scratch::new();
-    let socket = ControlSocket::bind(&scratch.socket()).unwrap();
-    let mode = std::fs::metadata(socket.path()).unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o600);
-    drop(socket);
-    assert!(!scratch.socket().exists());
-}
-
-#[test]
-fn test_socket_of_a_live_program_is_refused_and_stays() {
-    let scratch = Scratch::new();
-    let _live = ControlSocket::bind(&scratch.socket()).unwrap();
-    let error = ControlSocket::bind(&scratch.socket()).unwrap_err().to_string();
-    assert!(error.contains("another program listens there"), "{error}");
-    assert!(UnixStream::connect(scratch.socket()).is_ok());
-}
-
-#[test]
-fn test_socket_left_by_a_dead_program_is_replaced() {
-    let scratch = Scratch::new();
-    drop(std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap());
-    assert!(scratch.socket().exists(), "std leaves the name behind, as a killed program does");
-    ControlSocket::bind(&scratch.socket()).unwrap();
-}
-
-#[test]
-fn test_socket_where_something_else_stands_is_refused_and_it_stays() {
-    let scratch = Scratch::new();
-    std::fs::write(scratch.socket(), "precious").unwrap();
-    let error = ControlSocket::bind(&scratch.socket()).unwrap_err().to_string();
-    assert!(error.contains("is not a socket"), "{error}");
-    assert_eq!(std::fs::read_to_string(scratch.socket()).unwrap(), "precious");
-}
-
-#[test]
-fn test_socket_name_taken_over_by_another_is_not_removed() {
-    let scratch = Scratch::new();
-    let socket = ControlSocket::bind(&scratch.socket()).unwrap();
-    std::fs::remove_file(scratch.socket()).unwrap();
-    std::fs::write(scratch.socket(), "another's").unwrap();
-    drop(socket);
-    assert!(scratch.socket().exists());
-}
-
-#[test]
-fn test_socket_impossible_place_is_explained() {
-    let scratch = Scratch::new();
-    let error = ControlSocket::bind(&scratch.0.join("no/sock")).unwrap_err().to_string();
-    assert!(error.contains("no directory"), "{error}");
-    let error = ControlSocket::bind(&scratch.0.join("x".repeat(120))).unwrap_err().to_string();
-    assert!(error.contains("at most 107"), "{error}");
-}
-
-#[test]
 fn test_client_without_a_machine_says_what_to_do() {
     let scratch = Scratch::new();
     let error = Client::connect(&scratch.socket()).unwrap_err().to_string();
@@ -309,6 +253,19 @@ fn test_client_without_a_machine_says_what_to_do() {
     drop(std::os::unix::net::UnixListener::bind(scratch.socket()).unwrap());
     let error = Client::connect(&scratch.socket()).unwrap_err().to_string();
     assert!(error.contains("has ended"), "{error}");
+}
+
+#[test]
+fn test_client_of_a_machine_that_accepts_none_is_told_so() {
+    let scratch = Scratch::new();
+    let socket = ListeningSocket::bind(&scratch.socket()).unwrap();
+    // SAFETY: listen takes a descriptor and a number; the descriptor is an open socket.
+    assert_eq!(unsafe { libc::listen(socket.listener().as_raw_fd(), 0) }, 0);
+    let connect = || Client::connect_within(&scratch.socket(), Duration::from_millis(1));
+    let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
+    assert!(!waiting.is_empty());
+    let error = connect().unwrap_err().to_string();
+    assert!(error.contains("accepts no clients"), "{error}");
 }
 
 fn signals(grace: u64) -> (StopSignals, Arc<Recorder>) {

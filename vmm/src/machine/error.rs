@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
-use crate::devices::serial::SocketError;
 use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
+use crate::unix_socket::SocketError;
 
 /// Why a machine cannot be built. Messages name the option at fault.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ pub enum MachineError {
         source: io::Error,
     },
     /// A serial port's socket.
-    #[error("{option}: {source}")]
+    #[error("{option} socket={source}")]
     SerialSocket {
         /// `--serial` or `--serial2`.
         option: &'static str,

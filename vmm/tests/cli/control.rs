@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
-use synthvm::control::{ControlServer, ControlSocket, ControlTarget, DiskPlace, StopReason};
+use synthvm::control::{ControlServer, ControlTarget, DiskPlace, StopReason};
 use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
 
 use crate::support::Scratch;
@@ -102,7 +102,7 @@ impl Machine {
             most_reports,
             end: AtomicBool::new(false),
         });
-        let socket = ControlSocket::bind(&path).unwrap();
+        let socket = synthvm::unix_socket::ListeningSocket::bind(&path).unwrap();
         let target = Arc::clone(&talker);
         let thread = std::thread::spawn(move || {
             let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();

@@ -9,7 +9,7 @@ mod terminal;
 
 pub use output::{FileOutput, Null, Output, SharedOutput, StdoutOutput};
 pub use port::SerialPort;
-pub use socket::{SocketError, SocketOutput, SocketServer};
+pub use socket::{SocketOutput, SocketServer};
 pub use stdio::{Escape, StdioInput};
 pub use terminal::{RawTerminal, restore as restore_terminal};
 

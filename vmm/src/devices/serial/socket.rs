@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
@@ -13,19 +12,12 @@ use tracing::warn;
 
 use super::pump::{Pumped, pump};
 use super::{Output, SerialPort};
+use crate::unix_socket::{ListeningSocket, SocketError};
 
 /// Output kept for a client that is not there, or slow: as much as a boot prints. Older bytes go first.
 const BACKLOG: usize = 64 << 10;
 /// How long a processor waits for a connected client whose buffers are full before bytes are dropped.
 const PATIENCE_MS: libc::c_int = 1000;
-
-/// Why there is no socket.
-#[derive(Debug, thiserror::Error)]
-#[error("serial socket {}: {source}", path.display())]
-pub struct SocketError {
-    path: PathBuf,
-    source: io::Error,
-}
 
 /// The sending half; the port's [`Output`].
 #[derive(Default)]
@@ -75,31 +67,23 @@ impl SocketOutput {
     }
 }
 
-/// The listening and receiving half, for the event loop. Removes the socket file when dropped.
+/// The listening and receiving half, for the event loop. Removes the socket's name when dropped.
 pub struct SocketServer {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: ListeningSocket,
     output: Arc<Mutex<SocketOutput>>,
     port: Option<Arc<SerialPort>>,
     client: Option<Arc<UnixStream>>,
 }
 
 impl SocketServer {
-    /// Listens at `path`. A socket file that nobody listens at any more is replaced.
+    /// Listens at `path`, where only this user may connect. A socket on which no program listens any
+    /// more is replaced.
     ///
     /// # Errors
-    /// [`SocketError`]: the path is taken or cannot be made.
+    /// As [`ListeningSocket::bind`].
     pub fn bind(path: &Path) -> Result<SocketServer, SocketError> {
-        let failed = |source| SocketError { path: path.to_owned(), source };
-        let stale = path.symlink_metadata().is_ok_and(|file| file.file_type().is_socket())
-            && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if stale {
-            std::fs::remove_file(path).map_err(failed)?;
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let output = Arc::default();
-        Ok(SocketServer { listener, path: path.to_owned(), output, port: None, client: None })
+        let socket = ListeningSocket::bind(path)?;
+        Ok(SocketServer { socket, output: Arc::default(), port: None, client: None })
     }
 
     /// The sending half, for the port.
@@ -113,14 +97,14 @@ impl SocketServer {
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
-        while let Ok((stream, _)) = self.listener.accept() {
+        while let Ok((stream, _)) = self.socket.listener().accept() {
             if self.client.is_some() || stream.set_nonblocking(true).is_err() {
                 // Dropping the stream tells a second client at once that the port is taken.
                 continue;
             }
             let watch = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
             if let Err(error) = ops.add(Events::new(&stream, watch)) {
-                warn!("serial socket {}: {error}", self.path.display());
+                warn!("serial socket {}: {error}", self.socket.path().display());
                 continue;
             }
             let stream = Arc::new(stream);
@@ -150,7 +134,7 @@ impl SocketServer {
 
 impl MutEventSubscriber for SocketServer {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
-        if events.fd() == self.listener.as_raw_fd() {
+        if events.fd() == self.socket.listener().as_raw_fd() {
             self.accept(ops);
             return;
         }
@@ -161,8 +145,8 @@ impl MutEventSubscriber for SocketServer {
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&self.listener, EventSet::IN)) {
-            warn!("serial socket {}: {error}; nobody can connect", self.path.display());
+        if let Err(error) = ops.add(Events::new(self.socket.listener(), EventSet::IN)) {
+            warn!("serial socket {}: {error}; nobody can connect", self.socket.path().display());
         }
         if let Some(port) = &self.port {
             let _ = ops.add(Events::new(port.drained(), EventSet::IN));
@@ -170,15 +154,11 @@ impl MutEventSubscriber for SocketServer {
     }
 }
 
-impl Drop for SocketServer {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
 
     use vmm_sys_util::tempdir::TempDir;
 
@@ -226,16 +206,28 @@ mod tests {
     }
 
     #[test]
-    fn test_bind_replaces_a_stale_socket_but_not_a_live_one_or_a_file() {
+    fn test_serial_socket_is_private_and_replaces_nothing_but_a_dead_socket() {
         let dir = TempDir::new().unwrap();
         let path = dir.as_path().join("com1");
         drop(UnixListener::bind(&path).unwrap());
         let server = SocketServer::bind(&path).unwrap();
-        assert!(SocketServer::bind(&path).is_err(), "somebody listens there");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(SocketServer::bind(&path).is_err(), "a program listens there");
         drop(server);
         assert!(!path.exists());
         std::fs::write(&path, "precious").unwrap();
         assert!(SocketServer::bind(&path).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn test_serial_socket_at_its_end_leaves_the_file_of_another_program_alone() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.as_path().join("com1");
+        let server = SocketServer::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        drop(server);
+        assert_eq!(std::fs::read(&path).unwrap(), b"another's");
     }
 }
