@@ -56,6 +56,12 @@ impl Connection {
         (!over).then(|| self.wants())
     }
 
+    /// Its last request is being worked on. Until that ends nothing more is read, so a client that has
+    /// hung up meanwhile can only be dropped: the request goes on, and its answer is discarded.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
     fn wants(&self) -> Wants {
         let full = self.waiting.len() >= MAX_WAITING_BYTES;
         let (busy, has_request) = (self.pending.is_some(), self.has_request());

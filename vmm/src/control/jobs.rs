@@ -2,18 +2,18 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError, TrySendError};
 use std::sync::{Arc, OnceLock};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::ControlTarget;
 use super::protocol::{Reply, Request, perform};
+use super::{ControlTarget, MAX_CLIENTS};
 
 /// The thread, started by the first request that needs it. It ends when this is dropped and its last request is done.
 pub(super) struct Jobs {
     target: Arc<dyn ControlTarget>,
-    queue: OnceLock<Option<Sender<Job>>>,
+    queue: OnceLock<Option<SyncSender<Job>>>,
     finished: Arc<EventFd>,
 }
 
@@ -22,7 +22,11 @@ struct Job {
     answer: Sender<Reply>,
 }
 
-/// An answer that will come. A client waits for one at a time, so that no more jobs wait than there are clients.
+/// Most requests that wait for the one that is worked on: one for each client. Clients that hang up and
+/// come back could send any number.
+const MAX_WAITING: usize = MAX_CLIENTS;
+
+/// An answer that will come.
 pub(super) struct Pending(Receiver<Reply>);
 
 impl Jobs {
@@ -57,8 +61,12 @@ impl Jobs {
         let queue =
             self.queue.get_or_init(|| spawn(Arc::clone(&self.target), Arc::clone(&self.finished)).ok());
         // Without a thread `answer` is dropped here, which `Pending::take` tells the client.
-        if let Some(queue) = queue {
-            let _ = queue.send(Job { request, answer });
+        if let Some(queue) = queue
+            && let Err(TrySendError::Full(Job { answer, .. })) = queue.try_send(Job { request, answer })
+        {
+            let refusal = "too many requests wait for one that waits for a file; try again later";
+            let _ = answer.send(Reply::refused(refusal));
+            let _ = self.finished.write(1);
         }
         Pending(pending)
     }
@@ -75,8 +83,8 @@ impl Pending {
     }
 }
 
-fn spawn(target: Arc<dyn ControlTarget>, finished: Arc<EventFd>) -> io::Result<Sender<Job>> {
-    let (queue, jobs) = mpsc::channel::<Job>();
+fn spawn(target: Arc<dyn ControlTarget>, finished: Arc<EventFd>) -> io::Result<SyncSender<Job>> {
+    let (queue, jobs) = mpsc::sync_channel::<Job>(MAX_WAITING);
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for Job { request, answer } in jobs {
             // A client that has gone needs no answer.

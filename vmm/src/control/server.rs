@@ -61,9 +61,13 @@ impl ControlServer {
         }
     }
 
-    fn serve(&mut self, fd: RawFd, ops: &mut EventOps<'_>) {
+    fn serve(&mut self, fd: RawFd, events: EventSet, ops: &mut EventOps<'_>) {
         let Some(client) = self.clients.get_mut(&fd) else { return };
+        let hung_up = events.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let watched = match client.turn(&self.jobs) {
+            // epoll reports a hang-up whatever is asked for, again and again: a connection that is
+            // neither read nor written would spin the event loop until its answer comes.
+            Some(_) if hung_up && client.is_waiting() => false,
             Some(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
             None => false,
         };
@@ -94,10 +98,10 @@ impl MutEventSubscriber for ControlServer {
             self.jobs.heard();
             // Few, and a turn of one that still waits does nothing.
             for fd in self.clients.keys().copied().collect::<Vec<_>>() {
-                self.serve(fd, ops);
+                self.serve(fd, EventSet::empty(), ops);
             }
         } else {
-            self.serve(events.fd(), ops);
+            self.serve(events.fd(), events.event_set(), ops);
         }
     }
 

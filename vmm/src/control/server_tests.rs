@@ -353,3 +353,92 @@ fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
     assert!(answer.contains("\"ok\":true"), "{answer}");
     assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "resize 0:3 1073741824"]);
 }
+
+/// Runs the event loop until it has nothing to do. Returns how often it was woken.
+fn run_until_idle(manager: &mut EventManager<Box<dyn MutEventSubscriber>>) -> usize {
+    (0..1000)
+        .find(|_| manager.run_with_timeout(0).unwrap() == 0)
+        .expect("the event loop is woken again and again for nothing")
+}
+
+/// A server on an event loop that the test runs.
+fn manual(path: &Path, target: &Arc<Recorder>) -> EventManager<Box<dyn MutEventSubscriber>> {
+    let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
+    let socket = ListeningSocket::bind(path).unwrap();
+    manager.add_subscriber(Box::new(ControlServer::new(socket, Arc::clone(target) as _).unwrap()));
+    manager
+}
+
+#[test]
+fn test_server_client_that_hangs_up_while_it_waits_does_not_spin_the_event_loop() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let mut manager = manual(&scratch.socket(), &target);
+    let slow = target.opening.lock().unwrap();
+    let mut leaving = connect(&scratch.socket());
+    // The second request has not begun when the client leaves.
+    let lines = b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"power-button\"}\n";
+    leaving.get_mut().write_all(lines).unwrap();
+    run_until_idle(&mut manager);
+    drop(leaving);
+    assert!(run_until_idle(&mut manager) <= 3);
+    drop(slow);
+    // Requests on files are done one after another: the one before is over when this one is answered.
+    let mut other = connect(&scratch.socket());
+    other.get_mut().write_all(b"{\"do\":\"disk-remove\",\"id\":\"x\"}\n").unwrap();
+    other.get_ref().set_nonblocking(true).unwrap();
+    let mut answer = String::new();
+    while other.read_line(&mut answer).is_err() {
+        manager.run_with_timeout(10).unwrap();
+    }
+    assert!(answer.contains("\"ok\":true"), "{answer}");
+    assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "remove x"]);
+}
+
+#[test]
+fn test_server_client_that_only_stops_sending_gets_its_answer_and_does_not_spin_the_event_loop() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let mut manager = manual(&scratch.socket(), &target);
+    let slow = target.opening.lock().unwrap();
+    let mut client = connect(&scratch.socket());
+    client.get_mut().write_all(b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n").unwrap();
+    client.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+    run_until_idle(&mut manager);
+    drop(slow);
+    client.get_ref().set_nonblocking(true).unwrap();
+    let mut answer = String::new();
+    while client.read_line(&mut answer).is_err() {
+        manager.run_with_timeout(10).unwrap();
+    }
+    assert!(answer.contains("\"lun\":3"), "{answer}");
+}
+
+#[test]
+fn test_server_requests_on_files_one_past_the_limit_are_refused_and_others_still_work() {
+    let scratch = Scratch::new();
+    let target = Arc::new(Recorder::default());
+    let mut manager = manual(&scratch.socket(), &target);
+    let slow = target.opening.lock().unwrap();
+    let line = b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n";
+    let send = |manager: &mut _| {
+        let mut client = connect(&scratch.socket());
+        client.get_mut().write_all(line).unwrap();
+        run_until_idle(manager);
+        client
+    };
+    drop(send(&mut manager));
+    // One is worked on, which makes space for as many as there may be clients.
+    while target.told.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    (0..MAX_CLIENTS).for_each(|_| drop(send(&mut manager)));
+    let mut refused = send(&mut manager);
+    let mut answer = String::new();
+    refused.read_line(&mut answer).unwrap();
+    assert!(answer.contains("too many requests"), "{answer}");
+    refused.get_mut().write_all(b"{\"do\":\"power-button\"}\n").unwrap();
+    run_until_idle(&mut manager);
+    assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "power-button"]);
+    drop(slow);
+}
