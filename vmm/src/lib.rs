@@ -8,6 +8,7 @@ pub mod control;
 pub mod devices;
 pub mod disks;
 pub mod doctor;
+mod guest_log;
 pub mod hyperv;
 pub mod inspect;
 pub mod machine;

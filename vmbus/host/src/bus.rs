@@ -41,6 +41,7 @@ struct Inner {
     link: BusLink,
     ignored: Limiter,
     failed_opens: Limiter,
+    failed_binds: Limiter,
 }
 
 #[derive(Default)]
@@ -127,6 +128,7 @@ impl VmBus {
                 link,
                 ignored: Limiter::default(),
                 failed_opens: Limiter::default(),
+                failed_binds: Limiter::default(),
             }
         });
         Self { inner }
@@ -431,12 +433,16 @@ impl Inner {
         let doorbell = match EventFd::new(EFD_NONBLOCK) {
             Ok(doorbell) => doorbell,
             Err(error) => {
-                error!(%error, connection_id, "no doorbell for a channel: opening it will fail (out of file descriptors?)");
+                self.failed_binds.log(|suppressed| {
+                    error!(%error, connection_id, suppressed, "no doorbell for a channel: opening it will fail (out of file descriptors?)");
+                });
                 return;
             }
         };
         if let Err(error) = self.synic.bind_doorbell(connection_id, &doorbell) {
-            warn!(%error, connection_id, "signals of this channel will leave the kernel");
+            self.failed_binds.log(|suppressed| {
+                warn!(%error, connection_id, suppressed, "signals of this channel will leave the kernel");
+            });
         }
         state.doorbells.insert(connection_id, key);
         state.links.insert(key, Link { doorbell, open: None });

@@ -5,13 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
-use tracing::{debug, warn};
+use tracing::debug;
 use vmbus_host::{QueuedMessage, Signal, Synic};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::eom::EomWatch;
 use super::pages::{Lines, SynicState, Vps};
 use super::{VMBUS_SINT, ioctl};
+use crate::guest_log::SynicLog;
 use crate::machine::irq::Routes;
 use crate::memory::GuestMemory;
 
@@ -43,6 +44,7 @@ struct KvmLines {
     routes: Arc<Routes>,
     vmbus: Box<[VmbusLine]>,
     eom: Arc<EomWatch>,
+    log: SynicLog,
 }
 
 /// SINT2 of one VP.
@@ -81,7 +83,8 @@ impl KvmSynic {
             eom.add(vp, Arc::clone(&resample))?;
             vmbus.push(VmbusLine { interrupt, resample });
         }
-        let lines = KvmLines { vm, routes, vmbus: vmbus.into(), eom: Arc::new(eom) };
+        let lines =
+            KvmLines { vm, routes, vmbus: vmbus.into(), eom: Arc::new(eom), log: SynicLog::default() };
         Ok(KvmSynic { vps: Vps::new(memory, count), lines, kicker })
     }
 
@@ -156,7 +159,7 @@ impl Lines for KvmLines {
 
     fn kick_at_eom(&self, vp: u32) {
         if let Err(error) = self.eom.arm(vp) {
-            warn!("VP {vp}: cannot watch for EOM: {error}");
+            self.log.eom(vp, &error);
         }
     }
 }
@@ -194,7 +197,7 @@ impl Synic for KvmSynic {
 
     fn unbind_doorbell(&self, connection_id: u32, event: &EventFd) {
         if let Err(error) = ioctl::unbind_doorbell(&self.lines.vm, connection_id, event) {
-            warn!("doorbell {connection_id:#x}: {error}");
+            self.lines.log.doorbell(connection_id, &error);
         }
     }
 }

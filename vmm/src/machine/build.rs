@@ -31,6 +31,7 @@ use crate::acpi;
 use crate::boot::BootSource;
 use crate::config::{IrqchipMode, VmConfig};
 use crate::devices::serial::Escape;
+use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, NoBus, Offer};
 use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
 
@@ -168,6 +169,7 @@ impl Machine {
                 counters,
                 ioapic: ioapic.clone(),
                 entry: Mutex::new(Some(entry)),
+                log: MachineLog::default(),
             },
             devices: ResetLine { pm, serial, ioapic, chips },
             inputs,

@@ -17,7 +17,7 @@ mod vcpu;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use tracing::{debug, error, info};
+use tracing::debug;
 use vmbus_host::Synic;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -207,7 +207,7 @@ impl Supervisor {
                 Event::Failed(failure) => return Exit::Failed(failure),
                 Event::Reset if self.on_reset == OnReset::Exit => return Exit::Reset,
                 Event::Panic(parameters) => {
-                    error!("the guest reported a crash: {parameters}");
+                    self.shared.log.crash(&parameters);
                     self.state.set_crash(parameters);
                     match self.on_panic {
                         OnPanic::Exit => return Exit::Panic(parameters),
@@ -243,7 +243,7 @@ impl Supervisor {
     }
 
     fn reset(&mut self) -> Result<(), MachineFailure> {
-        info!("the machine resets");
+        self.shared.log.reset();
         self.state.set(MachineState::Resetting);
         self.control.park();
         for hook in &mut self.hooks {

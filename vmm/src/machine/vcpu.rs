@@ -10,7 +10,7 @@ use kvm_bindings::{
     KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
 };
 use kvm_ioctls::VcpuFd;
-use tracing::{error, warn};
+use tracing::error;
 use vm_memory::{Bytes, GuestAddress};
 
 use super::control::{Control, Event};
@@ -21,6 +21,7 @@ use super::state::{PowerOnState, read_msrs, write_msr};
 use crate::boot::Entry;
 use crate::devices::Buses;
 use crate::devices::ioapic::Ioapic;
+use crate::guest_log::MachineLog;
 use crate::hyperv::{HypercallHandler, KvmSynic, SynicState, dispatch, msr};
 use crate::memory::GuestMemory;
 
@@ -37,6 +38,7 @@ pub(super) struct Shared {
     pub(super) ioapic: Option<Arc<Ioapic>>,
     /// Where the boot processor starts; set by the main thread while all vCPUs are parked.
     pub(super) entry: std::sync::Mutex<Option<Entry>>,
+    pub(super) log: MachineLog,
 }
 
 /// A vCPU and its thread's state.
@@ -152,11 +154,11 @@ impl Vcpu {
                 counters.other.add();
                 // SAFETY: the exit reason says that this member is the valid one.
                 let kind = unsafe { run.__bindgen_anon_1.system_event.type_ };
-                self.system_event(kind)
+                self.system_event(kind, &shared.log)
             }
             KVM_EXIT_SHUTDOWN => {
                 counters.other.add();
-                warn!("vCPU {}: triple fault, the machine resets", self.index);
+                shared.log.triple_fault(self.index);
                 Next::Tell(Event::Reset)
             }
             KVM_EXIT_INTR => {
@@ -188,7 +190,7 @@ impl Vcpu {
     /// [`crate::hyperv::EomPath::MsrExit`]: does what KVM would have done, then what the eventfd would have told us.
     fn end_of_message(&self, shared: &Shared) {
         if let Err(error) = write_msr(&self.fd, msr::EOM, 0) {
-            warn!("vCPU {}: EOM: {error}", self.index);
+            shared.log.eom(self.index, &error);
         }
         shared.synic.deliver(self.index);
     }
@@ -198,13 +200,13 @@ impl Vcpu {
         Next::Tell(Event::Failed(failure))
     }
 
-    fn system_event(&self, kind: u32) -> Next {
+    fn system_event(&self, kind: u32, log: &MachineLog) -> Next {
         match kind {
             KVM_SYSTEM_EVENT_SHUTDOWN => Next::Tell(Event::PowerOff),
             KVM_SYSTEM_EVENT_RESET => Next::Tell(Event::Reset),
             KVM_SYSTEM_EVENT_CRASH => Next::Tell(Event::Panic(self.crash_parameters())),
             kind => {
-                warn!("vCPU {}: system event {kind} ignored", self.index);
+                log.system_event(self.index, kind);
                 Next::Run
             }
         }

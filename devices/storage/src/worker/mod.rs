@@ -71,7 +71,10 @@ fn contain(mut worker: Worker) {
         Ok(Ok(())) => debug!(relid, subchannel, "storage channel closed"),
         Ok(Err(fault)) => worker.report(&fault),
         Err(panic) => {
-            error!(relid, subchannel, cause = describe(&*panic), "storage worker failed: channel lost");
+            let cause = describe(&*panic);
+            worker.faults().log(|left_out| {
+                error!(relid, subchannel, cause, left_out, "storage worker failed: channel lost");
+            });
         }
     }
     // Dropping the worker waits for its queues, then gives the channel back to the bus.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 use vmbus_host::Channel;
+use vmbus_host::log::Limiter;
 use vmbus_ring::{RingError, WriteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -205,6 +206,11 @@ impl Worker {
         // At least a millisecond: a queue without an event has finished by then or never will.
         wait::poll(&mut self.polls, u16::try_from(left.as_millis()).ok().map(|left| left.max(1)));
         self.clear(self.engine.query_event().into_iter());
+    }
+
+    /// Where to complain about the guest.
+    pub(super) fn faults(&self) -> &Limiter {
+        self.engine.faults()
     }
 
     /// Says in the log why the channel is given up.

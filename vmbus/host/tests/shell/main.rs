@@ -4,6 +4,7 @@
 mod common;
 
 mod devices;
+mod log;
 mod queueing;
 mod resets;
 mod signals;

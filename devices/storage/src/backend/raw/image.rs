@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use vmbus_host::log::Limiter;
+
 use super::call::{Call, Way};
 use super::device;
 use super::direct::{Align, Direct};
@@ -39,6 +41,8 @@ pub(super) struct Image {
     fixed_calls: AtomicU64,
     /// The threads of the queues that are open, if they have any.
     pub(super) pool: Mutex<Weak<Pool>>,
+    /// A guest opens queues as often as it likes, and each may log how the kernel serves it.
+    pub(super) log: Limiter,
     #[cfg(test)]
     pub(super) faults: Option<FaultPlan>,
     /// Records all changes of the file.
@@ -89,6 +93,7 @@ impl Image {
             fixed: OnceLock::new(),
             fixed_calls: AtomicU64::new(0),
             pool: Mutex::default(),
+            log: Limiter::default(),
             #[cfg(test)]
             faults: None,
             #[cfg(any(test, feature = "conformance"))]

@@ -189,7 +189,9 @@ impl Backend for RawFile {
             IoMode::Auto | IoMode::Uring => match UringQueue::new(Arc::clone(&self.image)) {
                 Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) if self.forced => return Err(error),
-                Err(error) => info!(%error, "no more io_uring to be had: a disk's queue uses threads"),
+                Err(error) => self.image.log.log(|left_out| {
+                    info!(%error, left_out, "no more io_uring to be had: a disk's queue uses threads");
+                }),
             },
         }
         Ok(Box::new(ThreadedQueue::new(Pool::of(&self.image))?))

@@ -111,7 +111,9 @@ impl UringQueue {
         let fixed = image.fixed.get().cloned().filter(|fixed| {
             let attached = fixed.attach(&ring);
             if let Err(error) = &attached {
-                warn!(%error, "a queue of a disk with buffers=fixed goes without: its requests look up their memory each time");
+                image.log.log(|left_out| {
+                    warn!(%error, left_out, "a queue of a disk with buffers=fixed goes without: its requests look up their memory each time");
+                });
             }
             attached.is_ok()
         });
@@ -310,7 +312,9 @@ impl UringQueue {
 
     /// Makes the calls that the kernel did not take here. The submission queue is never entered again, so that it cannot take them later.
     fn give_up(&mut self, error: &io::Error) {
-        error!(%error, "io_uring takes no more requests: a disk goes on, one request at a time");
+        self.image.log.log(|left_out| {
+            error!(%error, left_out, "io_uring takes no more requests: a disk goes on, one request at a time");
+        });
         self.broken = true;
         // The ring cannot tell of them any more.
         while self.helper.requests != 0 {

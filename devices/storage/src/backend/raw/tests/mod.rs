@@ -8,6 +8,8 @@ mod full;
 #[path = "../../../../tests/guest/mod.rs"]
 mod guest;
 mod in_guest;
+#[path = "../../../../../../vmbus/host/tests/common/log_lines.rs"]
+mod log_lines;
 mod modes;
 pub(super) mod slow;
 mod steps;
@@ -169,4 +171,17 @@ fn test_read_only_image_cannot_be_written() {
     assert!(backend.geometry().read_only);
     let written = one(&backend, Operation::Write { fua: false }, 0, vec![1; 512]);
     assert_eq!(written, Err(IoError::ReadOnly));
+}
+
+#[test]
+fn test_log_of_queues_that_get_no_ring_is_limited() {
+    let file = image(1 << 20);
+    let mut raw = RawFile::open(file.as_path(), true).unwrap();
+    if raw.io_mode() != IoMode::Uring {
+        eprintln!("left out: there is no io_uring");
+        return;
+    }
+    // As where no descriptor is left.
+    Arc::get_mut(&mut raw.image).unwrap().unlocked = None;
+    log_lines::expect_limited("queue", 500, || drop(raw.queue().unwrap()));
 }

@@ -1,0 +1,87 @@
+//! Log lines that a guest can cause as often as it likes: each kind at a rate that the guest cannot raise, with a count of those left out.
+
+use std::fmt::Display;
+
+use tracing::{error, info, warn};
+use vmbus_host::log::Limiter;
+
+use crate::machine::CrashParameters;
+
+/// Lines about a machine's vCPUs, and what their guest does to the machine.
+#[derive(Debug, Default)]
+pub(crate) struct MachineLog {
+    crashes: Limiter,
+    resets: Limiter,
+    triple_faults: Limiter,
+    eoms: Limiter,
+    events: Limiter,
+}
+
+impl MachineLog {
+    /// The guest wrote its crash MSRs.
+    pub(crate) fn crash(&self, parameters: &CrashParameters) {
+        self.crashes.log(|suppressed| error!(suppressed, "the guest reported a crash: {parameters}"));
+    }
+
+    pub(crate) fn reset(&self) {
+        self.resets.log(|suppressed| info!(suppressed, "the machine resets"));
+    }
+
+    pub(crate) fn triple_fault(&self, vcpu: u32) {
+        let line = |suppressed| warn!(suppressed, "vCPU {vcpu}: triple fault, the machine resets");
+        self.triple_faults.log(line);
+    }
+
+    /// KVM did not take the guest's EOM.
+    pub(crate) fn eom(&self, vcpu: u32, error: &dyn Display) {
+        self.eoms.log(|suppressed| warn!(suppressed, "vCPU {vcpu}: EOM: {error}"));
+    }
+
+    /// KVM reported a system event that is not known.
+    pub(crate) fn system_event(&self, vcpu: u32, kind: u32) {
+        let line = |suppressed| warn!(suppressed, "vCPU {vcpu}: system event {kind} ignored");
+        self.events.log(line);
+    }
+}
+
+/// Lines about the SynICs.
+#[derive(Debug, Default)]
+pub(crate) struct SynicLog {
+    eoms: Limiter,
+    doorbells: Limiter,
+}
+
+impl SynicLog {
+    /// The end of the message in a busy slot will not be noticed.
+    pub(crate) fn eom(&self, vp: u32, error: &dyn Display) {
+        self.eoms.log(|suppressed| warn!(suppressed, "VP {vp}: cannot watch for EOM: {error}"));
+    }
+
+    /// A connection id stays bound to its eventfd.
+    pub(crate) fn doorbell(&self, connection_id: u32, error: &dyn Display) {
+        self.doorbells.log(|suppressed| warn!(suppressed, "doorbell {connection_id:#x}: {error}"));
+    }
+}
+
+#[cfg(test)]
+#[path = "../../vmbus/host/tests/common/log_lines.rs"]
+mod log_lines;
+
+#[cfg(test)]
+mod tests {
+    use super::log_lines::expect_limited;
+    use super::*;
+
+    #[test]
+    fn test_lines_that_a_guest_causes_are_limited_each_kind_for_itself() {
+        const TIMES: u64 = 100_000;
+        let (machine, synic) = (MachineLog::default(), SynicLog::default());
+        expect_limited("crash", TIMES, || machine.crash(&CrashParameters([1, 2, 3, 4, 5])));
+        expect_limited("reset", TIMES, || machine.reset());
+        expect_limited("triple fault", TIMES, || machine.triple_fault(0));
+        expect_limited("EOM exit", TIMES, || machine.eom(0, &"refused"));
+        expect_limited("system event", TIMES, || machine.system_event(0, 99));
+        expect_limited("EOM watch", TIMES, || synic.eom(0, &"refused"));
+        expect_limited("doorbell", TIMES, || synic.doorbell(0x10001, &"refused"));
+    }
+}
