@@ -14,3 +14,8 @@ pub mod inspect;
 pub mod machine;
 pub mod memory;
 pub mod unix_socket;
+
+/// The guest of the storage crate's tests, for tests that need requests in flight.
+#[cfg(test)]
+#[path = "../../devices/storage/tests/guest/mod.rs"]
+mod storage_guest;

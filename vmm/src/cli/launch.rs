@@ -58,7 +58,7 @@ pub(super) fn launch(
     target.ends();
     // No vCPU runs any more: close the rings, then make durable what the guest wrote.
     bus.reset();
-    disks.flush().map_err(|(number, error)| internal(&format!("controller {number}"), &error))?;
+    disks.flush().map_err(|error| Failure::new(Exit::Internal, &error))?;
     outcome(end, &target)
 }
 

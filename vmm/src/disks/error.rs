@@ -92,9 +92,17 @@ pub enum DiskError {
         /// Why.
         error: IoError,
     },
-    /// Requests on the disk do not end.
+    /// At the machine's end: the last writes may be lost.
+    #[error("the last writes to `{id}` could not be made durable: {error}")]
+    LastFlush {
+        /// The disk.
+        id: String,
+        /// Why.
+        error: IoError,
+    },
+    /// Requests on the disk do not end, or its flush does not.
     #[error(
-        "`{0}` was removed, but requests on it have not ended after {1} seconds; its image stays open until they do"
+        "`{0}` was removed, but requests on it have not ended after {1} seconds; its image stays open until they have, and is flushed then"
     )]
     Busy(String, u64),
 }

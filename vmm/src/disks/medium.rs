@@ -50,11 +50,6 @@ pub(super) fn limits(config: &LimitsConfig) -> Limits {
     }
 }
 
-/// Opens a disc's image for reading.
-pub(super) fn open_disc(path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
-    open(&DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) })
-}
-
 fn format(format: ImageFormat) -> Format {
     match format {
         ImageFormat::Raw => Format::Raw,

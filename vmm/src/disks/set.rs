@@ -1,25 +1,25 @@
 //! All disks of a machine, by controller and LUN.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use synthvm_storage::backend::{self, Backend, FixedMemory, Throttle, ThrottleStats};
-use synthvm_storage::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, FlushError, ScsiController};
+use synthvm_storage::backend::{Backend, Throttle, ThrottleStats};
+use synthvm_storage::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, ScsiController};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
 use super::DiskError;
-use super::medium::{Medium, Unused, limits, open, open_disc};
+use super::host::{Host, Real};
+use super::medium::{Medium, limits};
+use super::removal::{Removals, Removed};
+use super::table::{Bus, Entry, Held, HeldDisk, Place, Table, name};
 use crate::config::{
-    BufferMode, ByteSize, DiskConfig, DvdConfig, LimitsConfig, MAX_CONTROLLERS, MAX_LUNS, check_id,
-    check_names,
+    BufferMode, ByteSize, DiskConfig, DvdConfig, ImageFormat, LimitsConfig, check_id, check_names,
 };
 use crate::control::DiskPlace;
 
-/// How long a disk's last requests may take when it is removed, before whoever removes it is told that they still run.
+/// Longest wait for a removed disk's last requests and its flush, before the caller is told that they go on.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
 /// All disks of a machine. Changed by one caller at a time; the guest's I/O goes on meanwhile.
@@ -27,51 +27,13 @@ const LAST_REQUESTS: Duration = Duration::from_secs(30);
 pub struct DiskSet {
     /// Of every controller.
     options: ControllerOptions,
-    /// Held by whoever changes something, also while it waits for files.
+    /// Serialises changes, which may wait for files or memory. Taken before `table`.
     changing: Mutex<()>,
-    /// Never held while anybody waits for files, so that reports are there at any time.
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    controllers: BTreeMap<u32, ScsiController>,
-    disks: BTreeMap<(u32, u8), Entry>,
-    /// Set while the machine runs: where new controllers are offered.
-    bus: Option<Bus>,
-    /// The guest's memory, once there is any.
-    ram: Option<GuestRam>,
-    /// The same, kept in place for the disks that want it so: as long as there are any.
-    fixed: Weak<FixedMemory>,
-}
-
-struct Bus(VmBus);
-
-impl std::fmt::Debug for Bus {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("VmBus")
-    }
-}
-
-#[derive(Debug)]
-struct Entry {
-    id: Option<String>,
-    medium: Held,
-}
-
-/// What is behind a unit.
-#[derive(Debug)]
-enum Held {
-    /// A disk's image, the news that its controller has let go of it, and its limits if it was given some.
-    Disk {
-        image: Arc<dyn Backend>,
-        unused: Unused,
-        throttle: Option<Arc<Throttle>>,
-        /// The image's path, if the guest's memory is to be kept in place for it.
-        fixed: Option<PathBuf>,
-    },
-    /// Whatever disc is in the drive: its guest may eject it at any time, so that only the controller holds it.
-    Dvd,
+    /// Never held over I/O, pinning of memory, or calls to the bus: reports and the end of the machine take it.
+    table: Mutex<Table>,
+    removals: Removals,
+    removal_timeout: Duration,
+    host: Box<dyn Host>,
 }
 
 /// vCPUs that share a channel of a controller, unless the user says otherwise. One worker serves more requests than so many guests' processors
@@ -84,7 +46,28 @@ impl DiskSet {
     pub fn new(cpus: u8) -> Self {
         let max_subchannels = u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL);
         let options = ControllerOptions { max_subchannels, ..ControllerOptions::default() };
-        DiskSet { options, changing: Mutex::default(), inner: Mutex::default() }
+        DiskSet {
+            options,
+            changing: Mutex::default(),
+            table: Mutex::default(),
+            removals: Removals::default(),
+            removal_timeout: LAST_REQUESTS,
+            host: Box::new(Real),
+        }
+    }
+
+    /// The same on another host.
+    #[cfg(test)]
+    pub(super) fn with_host(mut self, host: impl Host + 'static) -> Self {
+        self.host = Box::new(host);
+        self
+    }
+
+    /// The same with another limit to the wait of [`DiskSet::remove`].
+    #[cfg(test)]
+    pub(super) fn with_removal_timeout(mut self, timeout: Duration) -> Self {
+        self.removal_timeout = timeout;
+        self
     }
 
     /// The same with controllers whose threads look for more for so long at most before they sleep.
@@ -121,10 +104,10 @@ impl DiskSet {
         check_names(disk).map_err(DiskError::Refused)?;
         let _changing = self.change();
         let place = self.lock().place(disk.controller, disk.lun, disk.id.as_deref())?;
-        let image = open(disk)?;
+        let image = self.host.open(disk)?;
         let fixed = (disk.buffers == BufferMode::Fixed).then(|| disk.path.clone());
         if fixed.is_some() {
-            self.lock().fix(&*image)?;
+            self.pin(&*image)?;
         }
         // Without limits nothing stands between the controller and the image.
         let limited = disk.limits() != LimitsConfig::default();
@@ -132,12 +115,9 @@ impl DiskSet {
         let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.source().to_string() };
-        let mut inner = self.lock();
-        self.put(&mut inner, place, |controller| controller.add_disk(place.1, Arc::new(medium), options))?;
-        Ok(inner.enter(
-            place,
-            Entry { id: disk.id.clone(), medium: Held::Disk { image, unused, throttle, fixed } },
-        ))
+        let medium_record = Held::Disk(HeldDisk { image, unused, throttle, fixed });
+        let entry = Entry { id: disk.id.clone(), medium: medium_record };
+        self.put(place, entry, |controller| controller.add_disk(place.1, Arc::new(medium), options))
     }
 
     /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to look.
@@ -148,12 +128,19 @@ impl DiskSet {
         check_id(dvd.id.as_deref()).map_err(DiskError::Refused)?;
         let _changing = self.change();
         let place = self.lock().place(dvd.controller, dvd.lun, dvd.id.as_deref())?;
-        let disc = dvd.path.as_deref().map(open_disc).transpose()?;
+        let mut discs = Vec::new();
+        let disc: Option<Arc<dyn Backend>> = match dvd.path.as_deref() {
+            Some(path) => {
+                let (disc, unused) = Medium::new(self.open_disc(path)?, None)?;
+                discs.push(unused);
+                Some(Arc::new(disc))
+            }
+            None => None,
+        };
         let label = dvd.path.as_deref().map_or_else(String::new, |path| path.display().to_string());
         let options = DiskOptions { serial: None, label };
-        let mut inner = self.lock();
-        self.put(&mut inner, place, |controller| controller.add_dvd(place.1, disc, options))?;
-        Ok(inner.enter(place, Entry { id: dvd.id.clone(), medium: Held::Dvd }))
+        let entry = Entry { id: dvd.id.clone(), medium: Held::Dvd(discs) };
+        self.put(place, entry, |controller| controller.add_dvd(place.1, disc, options))
     }
 
     /// Puts the disc at `path` into the DVD drive `id`, in place of one that may be there.
@@ -162,9 +149,18 @@ impl DiskSet {
     /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc that was there still is then.
     pub fn insert(&self, id: &str, path: &Path) -> Result<(), DiskError> {
         let _changing = self.change();
-        let (controller, lun) = self.lock().unit(id)?;
+        let (controller, lun, place) = {
+            let table = self.lock();
+            let (controller, lun) = table.unit(id)?;
+            (controller, lun, table.find(id)?)
+        };
         let label = path.display().to_string();
-        controller.insert(lun, open_disc(path)?, label).map_err(|error| DiskError::Disc(id.to_owned(), error))
+        let (disc, unused) = Medium::new(self.open_disc(path)?, None)?;
+        controller
+            .insert(lun, Arc::new(disc), label)
+            .map_err(|error| DiskError::Disc(id.to_owned(), error))?;
+        self.lock().add_disc(place, unused);
+        Ok(())
     }
 
     /// Takes the disc out of the DVD drive `id`.
@@ -176,26 +172,34 @@ impl DiskSet {
         controller.eject(lun, force).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
 
-    /// Takes the disk `id` away. When this returns, what the guest began is finished and durable, and the image is closed.
+    /// Takes the disk or the drive `id` away. When this returns, the guest's last requests have ended and are durable, and
+    /// the image is closed. After 30 seconds it returns nevertheless; then the same happens in the background.
     ///
     /// # Errors
-    /// There is no such disk; or it is gone, but its requests do not end or its last writes are not durable.
+    /// There is no such disk, or no thread is left: nothing has changed then. Or it is gone, but its requests do not end or its last
+    /// writes are not durable.
     pub fn remove(&self, id: &str) -> Result<(), DiskError> {
-        let entry = {
+        let (removal, removed) = {
             let _changing = self.change();
-            let mut inner = self.lock();
-            let place = inner.find(id)?;
-            let Some(entry) = inner.disks.remove(&place) else { return Ok(()) };
-            if let Some(controller) = inner.controllers.get(&place.0) {
+            let place = self.lock().find(id)?;
+            let removal = self.removals.prepare(id).map_err(|error| {
+                DiskError::Refused(format!("`{id}` cannot be removed: no thread: {error}"))
+            })?;
+            let (entry, controller) = {
+                let mut table = self.lock();
+                let Some(entry) = table.disks.remove(&place) else { return Ok(()) };
+                (entry, table.controllers.get(&place.0).cloned())
+            };
+            if let Some(controller) = controller {
                 controller.remove_disk(place.1);
             }
-            entry
+            let removed = match entry.medium {
+                Held::Disk(disk) => Removed { image: Some(disk.image), in_use: vec![disk.unused] },
+                Held::Dvd(discs) => Removed { image: None, in_use: discs },
+            };
+            (removal, removed)
         };
-        let Held::Disk { image, unused, .. } = entry.medium else { return Ok(()) };
-        if unused.recv_timeout(LAST_REQUESTS) == Err(RecvTimeoutError::Timeout) {
-            return Err(DiskError::Busy(id.to_owned(), LAST_REQUESTS.as_secs()));
-        }
-        backend::flush(&*image).map_err(|error| DiskError::Flush { id: id.to_owned(), error })
+        removal.run(removed, self.removal_timeout)
     }
 
     /// Makes the disk `id` larger, `size` bytes, and its image with it. The guest is told.
@@ -204,15 +208,15 @@ impl DiskSet {
     /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has changed then.
     pub fn resize(&self, id: &str, size: u64) -> Result<(), DiskError> {
         let _changing = self.change();
-        let inner = self.lock();
-        let place = inner.find(id)?;
-        let (controller, lun) = inner.unit(id)?;
+        let table = self.lock();
+        let place = table.find(id)?;
+        let (controller, lun) = table.unit(id)?;
         let refuse = |message: String| Err(DiskError::Refused(message));
-        let Some(Entry { medium: Held::Disk { image, .. }, .. }) = inner.disks.get(&place) else {
+        let Some(Entry { medium: Held::Disk(disk), .. }) = table.disks.get(&place) else {
             return refuse(format!("`{id}` is a DVD drive, and a disc has the size of its image"));
         };
-        let image = Arc::clone(image);
-        let report = inner.reports().find(|(at, _)| *at == place).map(|(_, report)| report);
+        let image = Arc::clone(&disk.image);
+        let report = table.reports().find(|(at, _)| *at == place).map(|(_, report)| report);
         let (before, block) =
             report.map_or((0, 512), |report| (report.capacity, u64::from(report.block_size)));
         let (wanted, has) = (ByteSize::from_bytes(size), ByteSize::from_bytes(before));
@@ -224,7 +228,7 @@ impl DiskSet {
                 "`{id}` has {has} and cannot become smaller: what lies beyond would be lost"
             ));
         }
-        drop(inner);
+        drop(table);
         // The guest never hears of blocks that are not there.
         image.resize(size).map_err(|error| DiskError::Resize { id: id.to_owned(), size: wanted, error })?;
         controller.resize_disk(lun, size);
@@ -236,10 +240,10 @@ impl DiskSet {
     /// # Errors
     /// There is no such disk, or it has never had limits.
     pub fn throttle(&self, id: &str, to: &LimitsConfig) -> Result<(), DiskError> {
-        let inner = self.lock();
-        let place = inner.find(id)?;
-        match inner.disks.get(&place).map(|entry| &entry.medium) {
-            Some(Held::Disk { throttle: Some(throttle), .. }) => {
+        let table = self.lock();
+        let place = table.find(id)?;
+        match table.disks.get(&place).map(|entry| &entry.medium) {
+            Some(Held::Disk(HeldDisk { throttle: Some(throttle), .. })) => {
                 throttle.set_limits(limits(to));
                 Ok(())
             }
@@ -254,53 +258,63 @@ impl DiskSet {
     /// # Errors
     /// The first that cannot be offered.
     pub fn offer(&self, bus: &VmBus) -> Result<(), DiskError> {
-        let mut inner = self.lock();
-        for (number, controller) in &inner.controllers {
-            bus.offer(Box::new(controller.clone()))
-                .map_err(|error| DiskError::Offer(*number, error.to_string()))?;
+        let _changing = self.change();
+        let controllers = self.lock().controllers.clone();
+        for (number, controller) in controllers {
+            bus.offer(Box::new(controller)).map_err(|error| DiskError::Offer(number, error.to_string()))?;
         }
-        inner.bus = Some(Bus(bus.clone()));
+        self.lock().bus = Some(Bus(bus.clone()));
         Ok(())
     }
 
-    /// Tells where the guest's memory is, before the guest runs: some disks want it kept in place.
+    /// Sets the guest's memory, before the guest runs. It is pinned if a disk wants that.
     ///
     /// # Errors
     /// The first disk for which it cannot be, with its image.
     pub fn use_memory(&self, ram: &GuestRam) -> Result<(), (PathBuf, DiskError)> {
-        let mut inner = self.lock();
-        inner.ram = Some(ram.clone());
-        let wanted = inner.disks.values().filter_map(|entry| match &entry.medium {
-            Held::Disk { image, fixed: Some(path), .. } => Some((Arc::clone(image), path.clone())),
-            Held::Disk { .. } | Held::Dvd => None,
-        });
-        let wanted: Vec<_> = wanted.collect();
-        wanted.into_iter().try_for_each(|(image, path)| inner.fix(&*image).map_err(|error| (path, error)))
+        let _changing = self.change();
+        let wanted: Vec<_> = {
+            let mut table = self.lock();
+            table.ram = Some(ram.clone());
+            let wanted = table.disks.values().filter_map(|entry| match &entry.medium {
+                Held::Disk(HeldDisk { image, fixed: Some(path), .. }) => {
+                    Some((Arc::clone(image), path.clone()))
+                }
+                Held::Disk(_) | Held::Dvd(_) => None,
+            });
+            wanted.collect()
+        };
+        wanted.into_iter().try_for_each(|(image, path)| self.pin(&*image).map_err(|error| (path, error)))
     }
 
-    /// Makes every completed write durable, and waits for it. Every disk is tried.
+    /// Makes every completed write durable, also those to removed disks whose removal goes on, and waits for
+    /// it. Every disk is tried. For the end of a machine, when no guest has requests any more.
     ///
     /// # Errors
-    /// The first that failed, with its controller's number.
-    pub fn flush(&self) -> Result<(), (u32, FlushError)> {
+    /// The first that failed.
+    pub fn flush(&self) -> Result<(), DiskError> {
         let controllers = self.lock().controllers.clone();
         let mut first = Ok(());
         for (number, controller) in controllers {
-            first = first.and(controller.flush().map_err(|error| (number, error)));
+            let flushed = controller.flush().map_err(|failure| DiskError::LastFlush {
+                id: self.lock().name((number, failure.lun)),
+                error: failure.error,
+            });
+            first = first.and(flushed);
         }
-        first
+        first.and(self.removals.wait())
     }
 
     /// All disks with their ids, and what their limits have held up where they were given some. Disks that were removed come last, by their
     /// places, until their requests have ended.
     pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
-        let inner = self.lock();
-        let throttle = |place| match &inner.disks.get(&place)?.medium {
-            Held::Disk { throttle, .. } => throttle.as_ref().map(|throttle| throttle.stats()),
-            Held::Dvd => None,
+        let table = self.lock();
+        let throttle = |place| match &table.disks.get(&place)?.medium {
+            Held::Disk(disk) => disk.throttle.as_ref().map(|throttle| throttle.stats()),
+            Held::Dvd(_) => None,
         };
-        let present = inner.reports().map(|(place, report)| (report, inner.name(place), throttle(place)));
-        let removed = inner.controllers.values().flat_map(ScsiController::removed_disks);
+        let present = table.reports().map(|(place, report)| (report, table.name(place), throttle(place)));
+        let removed = table.controllers.values().flat_map(ScsiController::removed_disks);
         let removed = removed.map(|report| {
             let name = name(None, (report.controller, report.lun));
             (report, name, None)
@@ -308,45 +322,60 @@ impl DiskSet {
         present.chain(removed).collect()
     }
 
-    /// Puts a unit on the controller of `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.
+    /// Puts a unit at `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.
     fn put(
         &self,
-        inner: &mut Inner,
-        (number, _): (u32, u8),
+        place: Place,
+        entry: Entry,
         add: impl FnOnce(&ScsiController) -> Result<(), AddDiskError>,
-    ) -> Result<(), DiskError> {
-        if let Some(controller) = inner.controllers.get(&number) {
-            return Ok(add(controller)?);
-        }
-        let controller = ScsiController::with_options(number, self.options.clone());
-        add(&controller)?;
-        if let Some(Bus(bus)) = &inner.bus {
-            bus.offer(Box::new(controller.clone()))
-                .map_err(|error| DiskError::Offer(number, error.to_string()))?;
-        }
-        inner.controllers.insert(number, controller);
-        Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One change at a time. Taken before [`DiskSet::lock`].
-    fn change(&self) -> MutexGuard<'_, ()> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    /// Has the guest's memory kept in place for `image`; as soon as there is any, if there is none yet.
-    fn fix(&mut self, image: &dyn Backend) -> Result<(), DiskError> {
-        let Some(ram) = &self.ram else { return Ok(()) };
-        let fixed = match self.fixed.upgrade() {
-            Some(fixed) => fixed,
-            None => FixedMemory::new(ram)?,
+    ) -> Result<DiskPlace, DiskError> {
+        let (number, lun) = place;
+        let (controller, offer_on) = {
+            let mut table = self.lock();
+            // Before the unit is there, so that no report shows it without its name.
+            table.disks.insert(place, entry);
+            match table.controllers.get(&number) {
+                Some(controller) => (controller.clone(), None),
+                None => {
+                    let controller = ScsiController::with_options(number, self.options.clone());
+                    table.controllers.insert(number, controller.clone());
+                    (controller, Some(table.bus.clone()))
+                }
+            }
         };
-        self.fixed = Arc::downgrade(&fixed);
+        let is_new = offer_on.is_some();
+        let mut added = add(&controller).map_err(DiskError::from);
+        if added.is_ok()
+            && let Some(Some(Bus(bus))) = offer_on
+            && let Err(error) = bus.offer(Box::new(controller.clone()))
+        {
+            controller.remove_disk(lun);
+            added = Err(DiskError::Offer(number, error.to_string()));
+        }
+        let mut table = self.lock();
+        let result = added.map(|()| table.describe(place));
+        let undone = result.is_err().then(|| {
+            let controller = if is_new { table.controllers.remove(&number) } else { None };
+            (table.disks.remove(&place), controller)
+        });
+        drop(table);
+        // Closing an image may take its time.
+        drop(undone);
+        result
+    }
+
+    /// Has the guest's memory pinned for `image`, once there is any. Only under [`DiskSet::change`].
+    fn pin(&self, image: &dyn Backend) -> Result<(), DiskError> {
+        let (ram, pinned) = {
+            let table = self.lock();
+            let Some(ram) = table.ram.clone() else { return Ok(()) };
+            (ram, table.fixed.upgrade())
+        };
+        let fixed = match pinned {
+            Some(fixed) => fixed,
+            None => self.host.pin(&ram)?,
+        };
+        self.lock().fixed = Arc::downgrade(&fixed);
         image.use_fixed(&fixed).map_err(|_| {
             let why =
                 "buffers=fixed needs io_uring, and an image that is raw, VHDX or VHD; use buffers=plain";
@@ -354,63 +383,18 @@ impl Inner {
         })
     }
 
-    /// Where a new unit goes.
-    fn place(&self, controller: u32, lun: Option<u8>, id: Option<&str>) -> Result<(u32, u8), DiskError> {
-        let refuse = |message: String| Err(DiskError::Refused(message));
-        if controller >= MAX_CONTROLLERS {
-            return refuse(format!(
-                "a controller's number is 0 to {}, not {controller}",
-                MAX_CONTROLLERS - 1
-            ));
-        }
-        if let Some(id) = id.filter(|id| self.find(id).is_ok()) {
-            return refuse(format!("the id `{id}` is used by another disk"));
-        }
-        let is_free = |lun: &u8| !self.disks.contains_key(&(controller, *lun));
-        match lun {
-            Some(lun) if is_free(&lun) => Ok((controller, lun)),
-            Some(lun) => refuse(format!("LUN {lun} on controller {controller} is used by another disk")),
-            None => {
-                let free = (0..MAX_LUNS).find(is_free).ok_or(DiskError::Full(controller))?;
-                Ok((controller, free))
-            }
-        }
+    /// Opens a disc's image for reading.
+    fn open_disc(&self, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
+        let disc = DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) };
+        self.host.open(&disc)
     }
 
-    fn enter(&mut self, place: (u32, u8), entry: Entry) -> DiskPlace {
-        self.disks.insert(place, entry);
-        DiskPlace { id: self.name(place), controller: place.0, lun: place.1 }
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The controller and the LUN of the unit that is called `id`.
-    fn unit(&self, id: &str) -> Result<(ScsiController, u8), DiskError> {
-        let (number, lun) = self.find(id)?;
-        let controller = self.controllers.get(&number).cloned();
-        controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
+    /// Begins a change: one at a time. Taken before [`DiskSet::lock`].
+    fn change(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The disk that is called `id`, or that is there if `id` is `controller:lun`.
-    fn find(&self, id: &str) -> Result<(u32, u8), DiskError> {
-        let by_id = self.disks.iter().find(|(_, entry)| entry.id.as_deref() == Some(id));
-        let by_place = || self.disks.keys().copied().find(|place| name(None, *place) == id);
-        by_id.map(|(place, _)| *place).or_else(by_place).ok_or_else(|| self.unknown(id))
-    }
-
-    fn unknown(&self, id: &str) -> DiskError {
-        let known = self.disks.keys().map(|place| self.name(*place)).collect();
-        DiskError::Unknown { id: id.to_owned(), known }
-    }
-
-    fn name(&self, place: (u32, u8)) -> String {
-        name(self.disks.get(&place).and_then(|entry| entry.id.as_deref()), place)
-    }
-
-    fn reports(&self) -> impl Iterator<Item = ((u32, u8), DiskReport)> {
-        let reports = self.controllers.values().flat_map(ScsiController::disks);
-        reports.map(|report| ((report.controller, report.lun), report))
-    }
-}
-
-fn name(id: Option<&str>, (controller, lun): (u32, u8)) -> String {
-    id.map_or_else(|| format!("{controller}:{lun}"), str::to_owned)
 }

@@ -1,18 +1,21 @@
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use synthvm_images::{CreateOptions, Format};
 use synthvm_storage::ControllerOptions;
-use synthvm_storage::backend::ThrottleStats;
+use synthvm_storage::backend::{IoError, Operation, ThrottleStats};
 use vm_memory::GuestAddress;
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
+use super::testing::{Gate, Rig, TestHost, begin, end};
 use super::*;
 use crate::config::{BlockSize, BufferMode, DiskConfig, DvdConfig, MAX_DISK_POLL_MICROSECONDS};
 use crate::memory::GuestMemory;
+use crate::storage_guest::Guest;
 
 const MIB: u64 = 1 << 20;
 
@@ -302,4 +305,164 @@ fn test_disk_whose_image_no_ring_serves_refuses_fixed_buffers_by_name() {
     late.add(&vhdx).unwrap();
     assert!(late.add(&qcow2).unwrap_err().to_string().contains("buffers=fixed"));
     assert_eq!(late.reports().iter().map(|(disk, ..)| disk.fixed_calls).collect::<Vec<_>>(), [Some(0)]);
+}
+
+const WRITE: Operation = Operation::Write { fua: false };
+
+/// Longer than any test runs.
+const NEVER: Duration = Duration::from_secs(3600);
+
+#[test]
+fn test_disk_whose_removal_times_out_is_flushed_when_its_last_request_ends() {
+    let mut rig = Rig::new(Duration::ZERO);
+    rig.hold_a_write();
+    let error = rig.disks.remove("0:0").unwrap_err();
+    assert!(matches!(error, DiskError::Busy(..)), "{error}");
+    assert_eq!(rig.host.probe.done(), []);
+    rig.host.probe.request_gate().open();
+    // The end of the machine waits for what goes on in the background.
+    rig.disks.flush().unwrap();
+    assert_eq!(rig.host.probe.done(), [WRITE, Operation::Flush]);
+    let Rig { host: TestHost { probe, .. }, .. } = &rig;
+    assert_eq!(Arc::strong_count(probe), 2, "closed: only this test and its host have the image");
+}
+
+#[test]
+fn test_disk_whose_removal_is_under_way_when_the_machine_ends_is_flushed_before_it_has_ended() {
+    let mut rig = Rig::new(NEVER);
+    rig.hold_a_write();
+    let disks = Arc::clone(&rig.disks);
+    let removed = begin(move || disks.remove("0:0").map_err(|error| error.to_string()));
+    while !rig.disks.reports().iter().all(|(disk, ..)| disk.removed) {
+        std::thread::yield_now();
+    }
+    // As at the end of `synthvm run`.
+    let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
+    let ended = begin(move || {
+        bus.reset();
+        disks.flush().map_err(|error| error.to_string())
+    });
+    rig.host.probe.request_gate().open();
+    end(&ended).unwrap();
+    assert_eq!(rig.host.probe.done(), [WRITE, Operation::Flush]);
+    end(&removed).unwrap();
+}
+
+#[test]
+fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_machine() {
+    let mut rig = Rig::new(Duration::ZERO);
+    rig.host.probe.fail_flushes(IoError::NoSpace);
+    rig.hold_a_write();
+    rig.disks.remove("0:0").unwrap_err();
+    rig.host.probe.request_gate().open();
+    let error = rig.disks.flush().unwrap_err();
+    assert!(matches!(error, DiskError::Flush { .. }) && error.to_string().contains("`0:0`"), "{error}");
+    // Once.
+    rig.disks.flush().unwrap();
+}
+
+#[test]
+fn test_removal_that_fails_in_time_is_told_to_its_caller_and_not_again() {
+    let rig = Rig::new(NEVER);
+    rig.host.probe.fail_flushes(IoError::NoSpace);
+    let error = rig.disks.remove("0:0").unwrap_err();
+    assert!(matches!(error, DiskError::Flush { .. }), "{error}");
+    rig.disks.flush().unwrap();
+}
+
+#[test]
+fn test_drive_that_is_removed_keeps_its_disc_open_until_the_last_read_has_ended() {
+    let host = TestHost::new();
+    let disks = DiskSet::new(1).with_host(host.clone()).with_removal_timeout(Duration::ZERO);
+    disks.add_dvd(&DvdConfig { path: Some("/disc.iso".into()), ..DvdConfig::default() }).unwrap();
+    let mut rig = Rig::with_disks(disks, host);
+    rig.hold_a_disc_read();
+    // The read goes on with the disc that is out by now.
+    rig.disks.eject("0:0", true).unwrap();
+    let error = rig.disks.remove("0:0").unwrap_err();
+    assert!(matches!(error, DiskError::Busy(..)), "{error}");
+    rig.host.probe.request_gate().open();
+    rig.disks.flush().unwrap();
+    assert_eq!(rig.host.probe.done(), [Operation::Read]);
+    let Rig { host: TestHost { probe, .. }, .. } = &rig;
+    assert_eq!(Arc::strong_count(probe), 2, "closed: only this test and its host have the image");
+}
+
+/// Does `change` while `gate` holds one of its calls to the host, and expects reports meanwhile.
+fn expect_reports(
+    disks: &Arc<DiskSet>,
+    gate: &Gate,
+    change: impl FnOnce(&DiskSet) -> Result<(), DiskError> + Send + 'static,
+) {
+    gate.close();
+    let set = Arc::clone(disks);
+    let changed = begin(move || change(&set).map_err(|error| error.to_string()));
+    gate.await_call();
+    let set = Arc::clone(disks);
+    assert_eq!(end(&begin(move || set.reports().len())), 1, "the disk that was there");
+    let set = Arc::clone(disks);
+    end(&begin(move || set.flush().map_err(|error| error.to_string()))).unwrap();
+    gate.open();
+    end(&changed).unwrap();
+}
+
+/// A set with one disk, on a bus.
+fn busy_set() -> (Arc<DiskSet>, TestHost, Guest) {
+    let (guest, _) = Guest::with_devices(Vec::new());
+    // The disk that is there has a backend of its own, so that the gates hold only the one that comes.
+    let host = TestHost::new();
+    let (_file, config) = image(MIB);
+    let disks = DiskSet::new(1);
+    disks.add(&config).unwrap();
+    let disks = disks.with_host(host.clone());
+    disks.offer(&guest.bus).unwrap();
+    (Arc::new(disks), host, guest)
+}
+
+#[test]
+fn test_reports_and_the_last_flush_never_wait_for_an_image_that_is_being_opened() {
+    let (disks, host, _guest) = busy_set();
+    let new = DiskConfig { controller: 1, ..DiskConfig::new("/new.img") };
+    expect_reports(&disks, &host.open_gate, move |disks| disks.add(&new).map(drop));
+    assert_eq!(ids(&disks), ["0:0", "1:0"]);
+}
+
+#[test]
+fn test_reports_and_the_last_flush_never_wait_for_a_queue_that_is_being_opened() {
+    let (disks, host, _guest) = busy_set();
+    let new = DiskConfig { id: Some("new".into()), ..DiskConfig::new("/new.img") };
+    expect_reports(&disks, host.probe.queue_gate(), move |disks| disks.add(&new).map(drop));
+    assert_eq!(ids(&disks), ["0:0", "new"]);
+}
+
+#[test]
+fn test_reports_and_the_last_flush_never_wait_for_a_disc_that_is_being_put_in() {
+    let host = TestHost::new();
+    let disks = DiskSet::new(1).with_host(host.clone());
+    disks.add_dvd(&DvdConfig::default()).unwrap();
+    let disks = Arc::new(disks);
+    let insert = |disks: &DiskSet| disks.insert("0:0", Path::new("/disc.iso"));
+    expect_reports(&disks, host.probe.queue_gate(), insert);
+    expect_reports(&disks, &host.open_gate, insert);
+}
+
+#[test]
+fn test_reports_and_the_last_flush_never_wait_for_memory_that_is_being_pinned() {
+    let Some(ram) = lockable_memory() else { return };
+    let (disks, host, _guest) = busy_set();
+    disks.use_memory(&ram).unwrap();
+    let new = DiskConfig { buffers: BufferMode::Fixed, ..DiskConfig::new("/new.img") };
+    expect_reports(&disks, &host.pin_gate, move |disks| disks.add(&new).map(drop));
+}
+
+#[test]
+fn test_disk_that_fails_late_leaves_neither_its_name_nor_its_controller_behind() {
+    let disks = DiskSet::new(1).with_host(TestHost::new());
+    let config = DiskConfig { id: Some("a".into()), controller: 3, ..DiskConfig::new("/a.img") };
+    let wrong = DiskConfig { serial: Some("x".repeat(33)), ..config.clone() };
+    disks.add(&wrong).unwrap_err();
+    assert_eq!(ids(&disks), [""; 0]);
+    assert!(disks.resize("a", MIB).unwrap_err().to_string().contains("the machine has none"));
+    disks.add(&config).unwrap();
+    assert_eq!(ids(&disks), ["a"]);
 }

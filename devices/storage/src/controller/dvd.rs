@@ -57,7 +57,10 @@ impl ScsiController {
         };
         let drive = Arc::new(DvdDrive::new(identity));
         let unit = match &disc {
-            Some(backend) => put_in(&drive, backend)?,
+            Some(backend) => {
+                let capacity = check(backend)?;
+                put_in(drive, capacity)?
+            }
             None => Unit::Dvd { drive, disc: None },
         };
         self.inner.add(lun, Lun::dvd(lun, unit, disc, options.label))
@@ -69,9 +72,12 @@ impl ScsiController {
     /// # Errors
     /// [`DvdError`]; then the disc that was there still is.
     pub fn insert(&self, lun: u8, backend: Arc<dyn Backend>, label: String) -> Result<(), DvdError> {
+        drive_at(&mut self.inner.luns(), lun).map(drop)?;
+        // It waits for storage: not under the lock, which reports take.
+        let capacity = check(&backend)?;
         self.inner.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
-            let unit = put_in(&drive, &backend)?;
+            let unit = put_in(drive, capacity)?;
             *place = Arc::new(place.with_disc(unit, Some(backend), label));
             Ok(())
         })
@@ -124,15 +130,20 @@ fn drive_at(luns: &mut Luns, lun: u8) -> Result<(&mut Arc<Lun>, Arc<DvdDrive>), 
     Ok((place, drive))
 }
 
-/// Puts `backend` into `drive`, once it is known to be fit for a disc.
-fn put_in(drive: &Arc<DvdDrive>, backend: &Arc<dyn Backend>) -> Result<Unit, DvdError> {
+/// Checks that `backend` is fit for a disc, and that it can be read. Returns its bytes.
+fn check(backend: &Arc<dyn Backend>) -> Result<u64, DvdError> {
     let geometry = backend.geometry();
     if geometry.block_size == BlockSize::B4096 {
         return Err(DvdError::BlockSize(geometry.block_size.bytes()));
     }
     check_queue(backend)?;
-    match drive.insert(geometry.capacity)? {
-        Some(disc) => Ok(Unit::Dvd { drive: Arc::clone(drive), disc: Some(disc) }),
+    Ok(geometry.capacity)
+}
+
+/// Puts a disc of `capacity` bytes into `drive`.
+fn put_in(drive: Arc<DvdDrive>, capacity: u64) -> Result<Unit, DvdError> {
+    match drive.insert(capacity)? {
+        Some(disc) => Ok(Unit::Dvd { drive, disc: Some(disc) }),
         None => Err(DvdError::TooSmall),
     }
 }

@@ -1,0 +1,146 @@
+//! Which disks there are, by name and place.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Arc, Weak};
+
+use synthvm_storage::backend::{Backend, FixedMemory, Throttle};
+use synthvm_storage::{DiskReport, ScsiController};
+use vmbus_gpadl::GuestRam;
+use vmbus_host::VmBus;
+
+use super::DiskError;
+use super::medium::Unused;
+use crate::config::{MAX_CONTROLLERS, MAX_LUNS};
+use crate::control::DiskPlace;
+
+/// A controller's number and a LUN.
+pub(super) type Place = (u32, u8);
+
+/// The disks of a machine. Its lock is taken by reports, so nothing here waits for anything.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) controllers: BTreeMap<u32, ScsiController>,
+    pub(super) disks: BTreeMap<Place, Entry>,
+    /// Set while the machine runs: where new controllers are offered.
+    pub(super) bus: Option<Bus>,
+    /// The guest's memory, once there is any.
+    pub(super) ram: Option<GuestRam>,
+    /// The same, pinned for the disks that want it so: as long as there are any.
+    pub(super) fixed: Weak<FixedMemory>,
+}
+
+#[derive(Clone)]
+pub(super) struct Bus(pub(super) VmBus);
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("VmBus")
+    }
+}
+
+/// A disk record.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: Option<String>,
+    pub(super) medium: Held,
+}
+
+/// The backend behind a unit.
+#[derive(Debug)]
+pub(super) enum Held {
+    Disk(HeldDisk),
+    /// A drive. Its guest may eject the disc at any time, so only the controller keeps the image; these end
+    /// when the last worker has dropped its view of a disc that was put in.
+    Dvd(Vec<Unused>),
+}
+
+/// A disk's image.
+#[derive(Debug)]
+pub(super) struct HeldDisk {
+    pub(super) image: Arc<dyn Backend>,
+    /// Ends when the last worker has dropped its view of the image.
+    pub(super) unused: Unused,
+    /// If it was given limits.
+    pub(super) throttle: Option<Arc<Throttle>>,
+    /// The image's path, if the guest's memory is to be pinned for it.
+    pub(super) fixed: Option<PathBuf>,
+}
+
+impl Table {
+    /// Returns the place of a new unit.
+    pub(super) fn place(
+        &self,
+        controller: u32,
+        lun: Option<u8>,
+        id: Option<&str>,
+    ) -> Result<Place, DiskError> {
+        let refuse = |message: String| Err(DiskError::Refused(message));
+        if controller >= MAX_CONTROLLERS {
+            return refuse(format!(
+                "a controller's number is 0 to {}, not {controller}",
+                MAX_CONTROLLERS - 1
+            ));
+        }
+        if let Some(id) = id.filter(|id| self.find(id).is_ok()) {
+            return refuse(format!("the id `{id}` is used by another disk"));
+        }
+        let is_free = |lun: &u8| !self.disks.contains_key(&(controller, *lun));
+        match lun {
+            Some(lun) if is_free(&lun) => Ok((controller, lun)),
+            Some(lun) => refuse(format!("LUN {lun} on controller {controller} is used by another disk")),
+            None => {
+                let free = (0..MAX_LUNS).find(is_free).ok_or(DiskError::Full(controller))?;
+                Ok((controller, free))
+            }
+        }
+    }
+
+    /// Returns the name of the unit at `place`, as users see it.
+    pub(super) fn describe(&self, place: Place) -> DiskPlace {
+        DiskPlace { id: self.name(place), controller: place.0, lun: place.1 }
+    }
+
+    /// Returns the controller and the LUN of the unit that is called `id`.
+    pub(super) fn unit(&self, id: &str) -> Result<(ScsiController, u8), DiskError> {
+        let (number, lun) = self.find(id)?;
+        let controller = self.controllers.get(&number).cloned();
+        controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
+    }
+
+    /// Returns the place of the unit that is called `id`, or that is there if `id` is `controller:lun`.
+    pub(super) fn find(&self, id: &str) -> Result<Place, DiskError> {
+        let by_id = self.disks.iter().find(|(_, entry)| entry.id.as_deref() == Some(id));
+        let by_place = || self.disks.keys().copied().find(|place| name(None, *place) == id);
+        by_id.map(|(place, _)| *place).or_else(by_place).ok_or_else(|| self.unknown(id))
+    }
+
+    /// A disc was put into the drive at `place`.
+    pub(super) fn add_disc(&mut self, place: Place, unused: Unused) {
+        if let Some(Entry { medium: Held::Dvd(discs), .. }) = self.disks.get_mut(&place) {
+            discs.retain(|disc| disc.try_recv() == Err(TryRecvError::Empty));
+            discs.push(unused);
+        }
+    }
+
+    fn unknown(&self, id: &str) -> DiskError {
+        let known = self.disks.keys().map(|place| self.name(*place)).collect();
+        DiskError::Unknown { id: id.to_owned(), known }
+    }
+
+    pub(super) fn name(&self, place: Place) -> String {
+        name(self.disks.get(&place).and_then(|entry| entry.id.as_deref()), place)
+    }
+
+    /// Returns the reports of all units that are there.
+    pub(super) fn reports(&self) -> impl Iterator<Item = (Place, DiskReport)> {
+        let reports = self.controllers.values().flat_map(ScsiController::disks);
+        reports.map(|report| ((report.controller, report.lun), report))
+    }
+}
+
+/// Returns the name of a unit that has `id`, if it has one.
+pub(super) fn name(id: Option<&str>, (controller, lun): Place) -> String {
+    id.map_or_else(|| format!("{controller}:{lun}"), str::to_owned)
+}

@@ -1,0 +1,268 @@
+//! A host and a backend for tests: each of their calls waits while its gate is closed.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use synthvm_storage::backend::{
+    Backend, FixedError, FixedMemory, Geometry, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
+};
+use vmbus_gpadl::GuestRam;
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::host::Host;
+use super::{DiskError, DiskSet};
+use crate::config::DiskConfig;
+use crate::storage_guest::channel::{GuestChannel, Memory};
+use crate::storage_guest::scsi::{FROM_DISK, Outcome, srb, write_srb};
+use crate::storage_guest::{DATA, Guest};
+
+/// A wait that takes this long has failed: nothing here depends on time.
+const FOREVER: Duration = Duration::from_secs(60);
+
+/// Lets calls pass, or makes them wait.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    closed: bool,
+    waiting: usize,
+    /// Written when it opens.
+    events: Vec<Arc<EventFd>>,
+}
+
+impl Gate {
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap().closed = true;
+    }
+
+    pub(crate) fn open(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.closed = false;
+        state.events.iter().for_each(|event| event.write(1).unwrap());
+        self.changed.notify_all();
+    }
+
+    /// Waits until a call waits here.
+    pub(crate) fn await_call(&self) {
+        let state = self.state.lock().unwrap();
+        let none = |state: &mut GateState| state.waiting == 0;
+        let (state, timeout) = self.changed.wait_timeout_while(state, FOREVER, none).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "the call never came");
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.lock().unwrap().closed
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.waiting += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| state.closed).unwrap();
+        state.waiting -= 1;
+    }
+}
+
+/// A disk in memory whose calls can be held, and which notes the requests that it has done.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    disk: RamDisk,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Gate,
+    requests: Gate,
+    done: Mutex<Vec<Operation>>,
+    flush_error: Mutex<Option<IoError>>,
+}
+
+impl Probe {
+    pub(crate) fn new() -> Arc<Self> {
+        let disk = RamDisk::new(1 << 20).unwrap().with_geometry(|geometry| geometry.write_cache = true);
+        Arc::new(Probe { disk, shared: Arc::default() })
+    }
+
+    /// Held while a queue is opened.
+    pub(crate) fn queue_gate(&self) -> &Gate {
+        &self.shared.queue
+    }
+
+    /// Held while a request is done. A queue that is dropped waits for its requests, as real ones do.
+    pub(crate) fn request_gate(&self) -> &Gate {
+        &self.shared.requests
+    }
+
+    /// Operations done so far.
+    pub(crate) fn done(&self) -> Vec<Operation> {
+        self.shared.done.lock().unwrap().clone()
+    }
+
+    pub(crate) fn fail_flushes(&self, error: IoError) {
+        *self.shared.flush_error.lock().unwrap() = Some(error);
+    }
+}
+
+impl Backend for Probe {
+    fn geometry(&self) -> Geometry {
+        self.disk.geometry()
+    }
+
+    fn identity(&self) -> &[u8] {
+        b"probe"
+    }
+
+    fn queue(&self) -> io::Result<Box<dyn Queue>> {
+        self.shared.queue.pass();
+        let event = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        self.shared.requests.state.lock().unwrap().events.push(Arc::clone(&event));
+        let (inner, shared) = (self.disk.queue()?, Arc::clone(&self.shared));
+        Ok(Box::new(ProbeQueue { inner, shared, event, held: Vec::new() }))
+    }
+
+    fn use_fixed(&self, _memory: &Arc<FixedMemory>) -> Result<(), IoError> {
+        Ok(())
+    }
+}
+
+struct ProbeQueue {
+    inner: Box<dyn Queue>,
+    shared: Arc<Shared>,
+    event: Arc<EventFd>,
+    held: Vec<IoRequest>,
+}
+
+impl Queue for ProbeQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        self.held.append(requests);
+        self.event.write(1).unwrap();
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        let _ = self.event.read();
+        if self.shared.requests.is_closed() {
+            return;
+        }
+        let operations: Vec<_> = self.held.iter().map(|request| (request.id, request.operation)).collect();
+        self.shared.done.lock().unwrap().extend(operations.iter().map(|(_, operation)| *operation));
+        self.inner.submit(&mut self.held);
+        let first = done.len();
+        self.inner.poll(done);
+        if let Some(error) = *self.shared.flush_error.lock().unwrap() {
+            let is_flush = |id| operations.contains(&(id, Operation::Flush));
+            done[first..]
+                .iter_mut()
+                .filter(|done| is_flush(done.id))
+                .for_each(|done| done.result = Err(error));
+        }
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.event.as_raw_fd())
+    }
+}
+
+impl Drop for ProbeQueue {
+    fn drop(&mut self) {
+        if !self.held.is_empty() {
+            self.shared.requests.pass();
+            self.poll(&mut Vec::new());
+        }
+    }
+}
+
+/// A host on which every path is one [`Probe`].
+#[derive(Clone, Debug)]
+pub(crate) struct TestHost {
+    pub(crate) probe: Arc<Probe>,
+    pub(crate) open_gate: Arc<Gate>,
+    pub(crate) pin_gate: Arc<Gate>,
+}
+
+impl TestHost {
+    pub(crate) fn new() -> Self {
+        TestHost { probe: Probe::new(), open_gate: Arc::default(), pin_gate: Arc::default() }
+    }
+}
+
+impl Host for TestHost {
+    fn open(&self, _disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
+        self.open_gate.pass();
+        Ok(Arc::clone(&self.probe) as _)
+    }
+
+    fn pin(&self, ram: &GuestRam) -> Result<Arc<FixedMemory>, FixedError> {
+        self.pin_gate.pass();
+        FixedMemory::new(ram)
+    }
+}
+
+/// A guest with one disk, which is a [`Probe`], and a channel to it.
+pub(crate) struct Rig {
+    pub(crate) disks: Arc<DiskSet>,
+    pub(crate) host: TestHost,
+    pub(crate) guest: Guest,
+    pub(crate) channel: GuestChannel,
+}
+
+impl Rig {
+    /// A removal of its disks waits for `removal_timeout`.
+    pub(crate) fn new(removal_timeout: Duration) -> Self {
+        let host = TestHost::new();
+        let disks = DiskSet::new(1).with_host(host.clone()).with_removal_timeout(removal_timeout);
+        disks.add(&DiskConfig::new(Path::new("/probe.img"))).unwrap();
+        Self::with_disks(disks, host)
+    }
+
+    /// The same with the disks that `disks` has.
+    pub(crate) fn with_disks(disks: DiskSet, host: TestHost) -> Self {
+        let (mut guest, _) = Guest::with_devices(Vec::new());
+        disks.offer(&guest.bus).unwrap();
+        guest.await_offers(1);
+        let mut channel = guest.open(guest.offers[0], 16);
+        channel.initialise();
+        Rig { disks: Arc::new(disks), host, guest, channel }
+    }
+
+    /// Sends a write that the backend holds, and waits until it is in flight.
+    pub(crate) fn hold_a_write(&mut self) {
+        self.hold(&write_srb(0, 0, 1), 512);
+    }
+
+    /// The same with a read of a block of the disc in a drive.
+    pub(crate) fn hold_a_disc_read(&mut self) {
+        // The first answer is that the disc is a new one.
+        while self.channel.test_unit_ready(0) != Outcome::good(0) {}
+        self.hold(&srb(0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], FROM_DISK, 2048), 2048);
+    }
+
+    fn hold(&mut self, srb: &[u8], bytes: u32) {
+        self.host.probe.request_gate().close();
+        self.channel.send(1, srb, &[Memory::at(DATA, bytes)]);
+        while self.disks.reports().iter().all(|(disk, ..)| disk.stats.in_flight == 0) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Runs `call` on a thread of its own. The answer comes when it has returned.
+pub(crate) fn begin<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
+    let (answer, answered) = mpsc::channel();
+    std::thread::spawn(move || answer.send(call()));
+    answered
+}
+
+/// Waits for what [`begin`] began.
+pub(crate) fn end<T>(answered: &Receiver<T>) -> T {
+    answered.recv_timeout(FOREVER).expect("the call never returned")
+}
