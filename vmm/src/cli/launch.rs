@@ -45,19 +45,20 @@ pub(super) fn launch(
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));
 
-    let target = Arc::new(Target::new(Parts {
+    let target = Target::new(Parts {
         handle: machine.handle(),
         bus: bus.clone(),
         disks: Arc::clone(&disks),
         memory_bytes: config.memory.size.bytes(),
         resets,
-    }));
+    });
     watch(&machine, config, socket, &target)?;
 
     let end = machine.run();
     target.ends();
     // No vCPU runs any more: close the rings, then make durable what the guest wrote.
     bus.reset();
+    target.requests_ended();
     disks.flush().map_err(|error| Failure::new(Exit::Internal, &error))?;
     outcome(end, &target)
 }

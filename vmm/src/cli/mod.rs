@@ -10,7 +10,7 @@ mod log;
 mod run;
 mod target;
 mod usage;
-mod vigil;
+mod watchdog;
 
 use std::ffi::OsString;
 

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use synthvm_storage::DiskReport;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
-use super::vigil::{PATIENCE, Vigil, Waiting};
+use super::watchdog::{TIMEOUT, Waiting, Watchdog};
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
@@ -29,20 +29,59 @@ pub(super) struct Target {
     parts: Parts,
     started: Instant,
     stopped: Mutex<Option<StopReason>>,
-    vigil: OnceLock<Vigil>,
+    watch: Mutex<Watch>,
+    timeout: Duration,
+    give_up: fn(String),
+}
+
+/// The shutdown watchdog of a machine.
+enum Watch {
+    /// The machine is not to end yet.
+    NotYet,
+    /// The machine is to end, and the guest's requests are waited for.
+    On { _watchdog: Watchdog },
+    /// The guest's requests have ended.
+    Over,
 }
 
 impl Target {
-    pub(super) fn new(parts: Parts) -> Self {
-        Target { parts, started: Instant::now(), stopped: Mutex::default(), vigil: OnceLock::new() }
+    /// A machine that runs. Its handle's stop hook starts the shutdown watchdog.
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Self::with_watchdog(parts, TIMEOUT, give_up)
+    }
+
+    /// The same with another timeout and end of the shutdown watchdog.
+    fn with_watchdog(parts: Parts, timeout: Duration, give_up: fn(String)) -> Arc<Self> {
+        let (started, stopped) = (Instant::now(), Mutex::default());
+        let watch = Mutex::new(Watch::NotYet);
+        let target = Arc::new(Target { parts, started, stopped, watch, timeout, give_up });
+        // Whoever stops the machine, and whatever the main thread is waiting for.
+        let stopped = Arc::downgrade(&target);
+        target.parts.handle.set_stop_hook(Box::new(move || {
+            if let Some(target) = stopped.upgrade() {
+                target.ends();
+            }
+        }));
+        target
     }
 
     /// The machine is to end now: from here on the program does not wait for storage that has stopped answering.
     pub(super) fn ends(&self) {
-        self.vigil.get_or_init(|| {
+        let mut watch = self.watch();
+        if let Watch::NotYet = *watch {
             let disks = Arc::clone(&self.parts.disks);
-            Vigil::begin(PATIENCE, move || waiting(&disks), give_up)
-        });
+            let watchdog = Watchdog::start(self.timeout, move || waiting(&disks), self.give_up);
+            *watch = Watch::On { _watchdog: watchdog };
+        }
+    }
+
+    /// The guest's requests have ended: the last flush follows, which is waited for without a limit.
+    pub(super) fn requests_ended(&self) {
+        *self.watch() = Watch::Over;
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Why the machine was stopped, if it was stopped through this.
@@ -104,7 +143,6 @@ impl ControlTarget for Target {
     fn stop(&self, reason: StopReason) -> Result<(), String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         self.parts.handle.stop();
-        self.ends();
         Ok(())
     }
 
@@ -134,5 +172,100 @@ impl ControlTarget for Target {
 
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
         self.parts.disks.eject(id, force).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+    use crate::devices::serial::Escape;
+    use crate::disks::testing::{Rig, begin, end};
+
+    /// Longer than any test runs.
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    /// A machine whose main thread resets it and waits for the storage of its one disk.
+    struct Stalled {
+        rig: Rig,
+        target: Arc<Target>,
+        console: Arc<dyn Fn(Escape) + Send + Sync>,
+        reset: Receiver<()>,
+    }
+
+    impl Stalled {
+        fn new(give_up: fn(String)) -> Self {
+            let mut rig = Rig::new(NEVER);
+            let (handle, console) = MachineHandle::hanging();
+            let target = Target::with_watchdog(
+                Parts {
+                    handle,
+                    bus: rig.guest.bus.clone(),
+                    disks: Arc::clone(&rig.disks),
+                    memory_bytes: 0,
+                    resets: Arc::default(),
+                },
+                Duration::from_millis(1),
+                give_up,
+            );
+            rig.hold_a_write();
+            let bus = rig.guest.bus.clone();
+            Stalled { rig, target, console, reset: begin(move || bus.reset()) }
+        }
+
+        /// Expects that the program gives up and names the disk.
+        fn expect_given_up(self, said: &Receiver<String>) {
+            let said = end(said);
+            assert!(said.contains("`0:0` (/probe.img): 1 in flight"), "{said}");
+            assert!(self.target.parts.handle.was_told_to_stop());
+            self.rig.host.probe.request_gate().open();
+            end(&self.reset);
+        }
+    }
+
+    /// Where a watchdog says why it gives up. Each test has one of its own, as the function has no state.
+    type Said = Mutex<Option<Sender<String>>>;
+
+    fn hear(said: &Said) -> Receiver<String> {
+        let (tell, heard) = mpsc::channel();
+        *said.lock().unwrap() = Some(tell);
+        heard
+    }
+
+    fn say(said: &Said, sentence: String) {
+        said.lock().unwrap().as_ref().unwrap().send(sentence).unwrap();
+    }
+
+    #[test]
+    fn test_console_stop_during_a_reset_that_waits_for_storage_ends_the_program() {
+        static SAID: Said = Mutex::new(None);
+        let said = hear(&SAID);
+        let stalled = Stalled::new(|sentence| say(&SAID, sentence));
+        (stalled.console)(Escape::Stop);
+        stalled.expect_given_up(&said);
+    }
+
+    #[test]
+    fn test_stop_by_request_during_a_reset_that_waits_for_storage_ends_the_program() {
+        static SAID: Said = Mutex::new(None);
+        let said = hear(&SAID);
+        let stalled = Stalled::new(|sentence| say(&SAID, sentence));
+        stalled.target.stop(StopReason::Signal(libc::SIGTERM)).unwrap();
+        assert_eq!(stalled.target.stop_reason(), Some(StopReason::Signal(libc::SIGTERM)));
+        stalled.expect_given_up(&said);
+    }
+
+    #[test]
+    fn test_last_flush_is_waited_for_without_a_watchdog() {
+        let rig = Rig::new(NEVER);
+        let (handle, console) = MachineHandle::hanging();
+        let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
+        let parts = Parts { handle, bus, disks, memory_bytes: 0, resets: Arc::default() };
+        let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
+        target.ends();
+        target.requests_ended();
+        console(Escape::Stop);
+        assert!(matches!(*target.watch(), Watch::Over));
     }
 }

@@ -149,6 +149,7 @@ impl Machine {
             counters: Arc::clone(&counters),
             state: Arc::clone(&state),
             stop,
+            stop_hook: Arc::default(),
         };
         *lock(&late) = Some(handle.clone());
         Ok(Machine {
@@ -184,7 +185,7 @@ impl Machine {
 }
 
 /// The terminal's commands reach the machine through its handle, which is made last.
-fn escape(late: &Late<MachineHandle>) -> Arc<dyn Fn(Escape) + Send + Sync> {
+pub(super) fn escape(late: &Late<MachineHandle>) -> Arc<dyn Fn(Escape) + Send + Sync> {
     let late = Arc::clone(late);
     Arc::new(move |command| {
         if let Some(handle) = &*lock(&late) {

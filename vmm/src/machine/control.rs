@@ -28,7 +28,8 @@ pub(super) enum Event {
     Failed(MachineFailure),
 }
 
-/// Events waiting for the main thread. A guest makes at most one per vCPU, as its vCPUs park; the rest is people.
+/// Most events that wait for the main thread, a stop aside. A guest makes at most one per vCPU, as its vCPUs
+/// park; the rest is people.
 const MAX_EVENTS: usize = 256;
 
 /// What the vCPUs do.
@@ -64,10 +65,15 @@ impl Control {
         Control { inner: Mutex::new(inner), changed: Condvar::new(), kicks, vcpus: vcpus as usize }
     }
 
-    /// Tells the main thread something.
+    /// Tells the main thread something. A stop comes before all else and is never lost: resets can take as
+    /// long as the host's storage does.
     pub(super) fn post(&self, event: Event) {
         let mut inner = self.lock();
-        if inner.events.len() < MAX_EVENTS {
+        if let Event::Stop = event {
+            if !matches!(inner.events.front(), Some(Event::Stop)) {
+                inner.events.push_front(event);
+            }
+        } else if inner.events.len() < MAX_EVENTS {
             inner.events.push_back(event);
         }
         self.changed.notify_all();
@@ -217,5 +223,17 @@ mod tests {
         control.reset();
         assert!(matches!(control.wait_event(), Event::Stop));
         assert!(control.lock().events.is_empty());
+    }
+
+    #[test]
+    fn test_stop_comes_before_any_number_of_other_events_and_counts_once() {
+        let control = Control::new(Arc::new(Kicks::new(0).unwrap()), 0);
+        (0..=MAX_EVENTS).for_each(|_| control.post(Event::ForcedReset));
+        assert_eq!(control.lock().events.len(), MAX_EVENTS, "one past the limit is dropped");
+        control.post(Event::Stop);
+        control.post(Event::Stop);
+        assert_eq!(control.lock().events.len(), MAX_EVENTS + 1);
+        assert!(matches!(control.wait_event(), Event::Stop));
+        assert!(matches!(control.wait_event(), Event::ForcedReset));
     }
 }

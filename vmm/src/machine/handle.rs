@@ -1,7 +1,7 @@
 //! What others may do to a running machine.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use vmm_sys_util::eventfd::EventFd;
 
@@ -9,6 +9,10 @@ use super::control::{Control, Event};
 use super::counters::{Counters, VcpuExits};
 use super::error::CrashParameters;
 use crate::devices::pm::PmRegisters;
+#[cfg(test)]
+use {
+    super::build::escape, super::kick::Kicks, crate::devices::InterruptLine, crate::devices::serial::Escape,
+};
 
 /// What a machine is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -44,7 +48,12 @@ pub struct MachineHandle {
     pub(super) state: Arc<StateCell>,
     /// Frees a vCPU that waits for the reader of standard output.
     pub(super) stop: Arc<EventFd>,
+    /// Called at each stop.
+    pub(super) stop_hook: Arc<OnceLock<StopHook>>,
 }
+
+/// See [`MachineHandle::set_stop_hook`].
+pub(super) type StopHook = Box<dyn Fn() + Send + Sync>;
 
 /// The state, readable from any thread.
 #[derive(Default)]
@@ -96,6 +105,15 @@ impl MachineHandle {
     pub fn stop(&self) {
         let _ = self.stop.write(1);
         self.control.post(Event::Stop);
+        if let Some(hook) = self.stop_hook.get() {
+            hook();
+        }
+    }
+
+    /// Sets what is called each time that the machine is told to stop, whoever asks: the control socket, a
+    /// signal, or the console. The main thread may be waiting for storage then. The first hook stays.
+    pub fn set_stop_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
+        let _ = self.stop_hook.set(hook);
     }
 
     /// Stops all vCPUs between two instructions.
@@ -126,6 +144,41 @@ impl MachineHandle {
     /// Exits of each vCPU so far.
     pub fn vcpu_exits(&self) -> Vec<VcpuExits> {
         self.counters.iter().map(VcpuExits::from).collect()
+    }
+}
+
+#[cfg(test)]
+impl MachineHandle {
+    /// The handle of a machine whose main thread never gets to its events, and the commands of its console.
+    pub(crate) fn hanging() -> (Self, Arc<dyn Fn(Escape) + Send + Sync>) {
+        struct NoLine;
+
+        impl InterruptLine for NoLine {
+            fn pulse(&self) -> std::io::Result<()> {
+                Ok(())
+            }
+
+            fn set_level(&self, _high: bool) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let control = Arc::new(Control::new(Arc::new(Kicks::new(0).unwrap()), 0));
+        let handle = MachineHandle {
+            pm: Arc::new(PmRegisters::new(Arc::new(NoLine), Arc::clone(&control) as _)),
+            control,
+            counters: Arc::new([]),
+            state: Arc::default(),
+            stop: super::eventfd().unwrap(),
+            stop_hook: Arc::default(),
+        };
+        let console = escape(&Arc::new(Mutex::new(Some(handle.clone()))));
+        (handle, console)
+    }
+
+    /// Events wait that the main thread has not got to.
+    pub(crate) fn was_told_to_stop(&self) -> bool {
+        matches!(self.control.wait_event(), Event::Stop)
     }
 }
 

@@ -1,0 +1,139 @@
+//! The shutdown watchdog: ends the program when its machine is to end and cannot.
+//!
+//! Requests that the guest has in flight when its machine ends, or resets, are waited for: the host's kernel reads and writes guest memory
+//! until then. Storage that does not answer would hold the program up for ever, without a word to its user.
+
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::thread;
+use std::time::Duration;
+
+/// Longest time without progress.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A disk that has requests in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Waiting {
+    /// Its name for users.
+    pub(super) id: String,
+    /// Its image.
+    pub(super) path: String,
+    /// Requests in flight.
+    pub(super) in_flight: u64,
+    /// Requests that it has finished.
+    pub(super) finished: u64,
+}
+
+/// Watches until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    _over: Sender<()>,
+}
+
+impl Watchdog {
+    /// Asks `look` for the disks that have requests in flight, each time that `timeout` is over. When the
+    /// answer is the same as before, `give_up` gets a sentence that names the disks. Without a thread
+    /// there is no watchdog, which the log says.
+    pub(super) fn start(
+        timeout: Duration,
+        look: impl Fn() -> Vec<Waiting> + Send + 'static,
+        give_up: impl FnOnce(String) + Send + 'static,
+    ) -> Self {
+        let (over, until) = mpsc::channel::<()>();
+        let watch = move || {
+            if let Some(stalled) = stall(timeout, &look, &until) {
+                give_up(describe(&stalled, timeout));
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
+            tracing::warn!("no watchdog sees to it that the machine ends: {error}");
+        }
+        Watchdog { _over: over }
+    }
+}
+
+/// Waits until two looks in a row see the same, which it returns. `None`: the machine has ended.
+fn stall(timeout: Duration, look: impl Fn() -> Vec<Waiting>, until: &Receiver<()>) -> Option<Vec<Waiting>> {
+    let mut before = look();
+    while until.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
+        let now = look();
+        if now == before {
+            // It may have ended during the look.
+            return (until.try_recv() == Err(TryRecvError::Empty)).then_some(now);
+        }
+        before = now;
+    }
+    None
+}
+
+fn describe(disks: &[Waiting], timeout: Duration) -> String {
+    let seconds = timeout.as_secs();
+    if disks.is_empty() {
+        return format!(
+            "the machine was to end and has not ended for {seconds} seconds, although no disk has requests in flight; \
+             writes that its guest had not flushed may be lost"
+        );
+    }
+    let name = |disk: &Waiting| format!("`{}` ({}): {} in flight", disk.id, disk.path, disk.in_flight);
+    let disks: Vec<String> = disks.iter().map(name).collect();
+    format!(
+        "the machine has ended, but its storage has finished nothing for {seconds} seconds; what these disks were asked for last may be lost: {}",
+        disks.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(1);
+
+    fn disk(in_flight: u64, finished: u64) -> Waiting {
+        Waiting { id: "data".into(), path: "/a.img".into(), in_flight, finished }
+    }
+
+    /// Returns the sentence with which it gives up when `look` is asked; `None` if it is dropped after so many looks before.
+    fn outcome(look: impl Fn(u64) -> Vec<Waiting> + Send + 'static, looks: u64) -> Option<String> {
+        let (told, hear) = mpsc::channel();
+        let (seen, enough) = mpsc::channel();
+        let asked = AtomicU64::new(0);
+        let look = move || {
+            let number = asked.fetch_add(1, Ordering::SeqCst);
+            if number == looks {
+                let _ = seen.send(());
+            }
+            look(number)
+        };
+        let watchdog = Watchdog::start(SOON, look, move |sentence| _ = told.send(sentence));
+        // Either so many looks, or the end of the thread.
+        let _ = enough.recv();
+        drop(watchdog);
+        hear.recv().ok()
+    }
+
+    #[test]
+    fn test_watchdog_gives_up_when_nothing_moves_and_names_the_disks() {
+        let sentence = outcome(|_| vec![disk(3, 7)], u64::MAX).unwrap();
+        assert!(sentence.contains("`data` (/a.img): 3 in flight") && !sentence.contains('\n'), "{sentence}");
+    }
+
+    #[test]
+    fn test_watchdog_gives_up_on_a_machine_that_hangs_without_requests() {
+        let sentence = outcome(|_| Vec::new(), u64::MAX).unwrap();
+        assert!(sentence.contains("no disk has requests") && !sentence.contains('\n'), "{sentence}");
+    }
+
+    #[test]
+    fn test_watchdog_goes_on_while_requests_end() {
+        assert_eq!(outcome(|look| vec![disk(3, look)], 20), None);
+        assert_eq!(outcome(|look| vec![disk(1000 - look, 7)], 20), None);
+    }
+
+    #[test]
+    fn test_watchdog_that_is_over_gives_up_on_nothing() {
+        let (told, hear) = mpsc::channel();
+        drop(Watchdog::start(Duration::MAX, || vec![disk(1, 1)], move |sentence| _ = told.send(sentence)));
+        assert!(hear.recv().is_err());
+    }
+}
