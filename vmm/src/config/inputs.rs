@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use synthvm_images::Format;
 
 use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
+use crate::unix_socket;
 
 /// An input file that cannot be used: the option at fault, the file, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,9 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
         return Err(fail(option, path, format!("there is no directory {}; make it first", parent.display())));
+    }
+    if let SerialConfig::Socket(_) = port {
+        return unix_socket::check(path).map_err(|message| fail(option, path, message));
     }
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => {

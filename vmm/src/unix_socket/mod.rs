@@ -100,6 +100,14 @@ impl Drop for ListeningSocket {
     }
 }
 
+/// Looks whether a socket can be bound at `path`, as far as that depends on the file that is there.
+///
+/// # Errors
+/// The file must stay: why, and what to do.
+pub(crate) fn check(path: &Path) -> Result<(), String> {
+    occupant(path).map(drop)
+}
+
 /// The file at the path of a socket that is to be bound.
 enum Occupant {
     None,

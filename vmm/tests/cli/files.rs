@@ -146,6 +146,27 @@ fn test_control_socket_in_use_is_refused_and_left_alone() {
 }
 
 #[test]
+fn test_serial_socket_that_would_replace_something_is_refused_before_the_host_is_looked_at() {
+    let scratch = with_kernel();
+    let _live = UnixListener::bind(scratch.path().join("sock")).unwrap();
+    scratch.write("file", "precious");
+    std::os::unix::fs::symlink("nowhere", scratch.path().join("link")).unwrap();
+    drop(UnixListener::bind(scratch.path().join("dead")).unwrap());
+    let run = |option: &str, name: &str, status, texts: &[&str]| {
+        let socket = format!("socket={name}");
+        let words = ["run", "--kernel", "k", option, &socket, "--kvm", "/nonexistent/kvm"];
+        scratch.refuses(&words, status, texts);
+    };
+    run("--serial", "sock", 4, &["--serial sock", "another program listens there"]);
+    run("--serial2", "file", 4, &["--serial2 file", "is not a socket"]);
+    run("--serial", "link", 4, &["--serial link", "is not a socket"]);
+    // It is replaced only once everything else is well.
+    run("--serial", "dead", 3, &["--kvm /nonexistent/kvm"]);
+    assert_eq!(std::fs::read_to_string(scratch.path().join("file")).unwrap(), "precious");
+    assert!(scratch.path().join("dead").exists());
+}
+
+#[test]
 fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
     let scratch = with_kernel();
     let words = ["run", "--kernel", "k", "--control", "sock", "--kvm", "none"];

@@ -20,7 +20,7 @@ pub(super) enum Pumped {
 pub(super) fn pump(port: &SerialPort, fd: RawFd, mut filter: impl FnMut(&mut Vec<u8>)) -> Pumped {
     loop {
         let room = port.room();
-        if room == 0 || !readable(fd) {
+        if room == 0 || !is_ready(fd, libc::POLLIN) {
             return Pumped::Later;
         }
         let mut bytes = vec![0; room];
@@ -42,8 +42,9 @@ pub(super) fn pump(port: &SerialPort, fd: RawFd, mut filter: impl FnMut(&mut Vec
     }
 }
 
-fn readable(fd: RawFd) -> bool {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one live entry; a timeout of 0 returns at once.
+/// Returns whether poll(2) reports one of `events` for `fd`, or an error, without waiting.
+pub(super) fn is_ready(fd: RawFd, events: libc::c_short) -> bool {
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one live entry; a timeout of 0 returns immediately.
     (unsafe { libc::poll(&raw mut poll, 1, 0) }) > 0
 }

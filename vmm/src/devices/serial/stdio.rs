@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 
-use super::pump::{Pumped, pump};
+use super::pump::{Pumped, is_ready, pump};
 use super::{RawTerminal, SerialPort};
 
 /// What the user can ask for with Ctrl-A.
@@ -49,7 +49,10 @@ impl StdioInput {
                 Key::Guest => true,
                 Key::Nothing => false,
                 Key::Help => {
-                    let _ = std::io::stdout().write_all(Self::HELP);
+                    // The event loop must not wait for a reader that has stopped reading.
+                    if is_ready(libc::STDOUT_FILENO, libc::POLLOUT) {
+                        let _ = std::io::stdout().write_all(Self::HELP);
+                    }
                     false
                 }
                 Key::Command(command) => {
