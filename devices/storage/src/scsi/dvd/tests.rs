@@ -408,3 +408,39 @@ fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
         }
     }
 }
+
+/// The control byte, the last one, of every command that a drive knows: NACA is not offered, vendor bits
+/// mean nothing but to READ TOC, which has a format there.
+#[test]
+fn test_control_byte_with_naca_is_an_invalid_field_of_every_command() {
+    let (drive, disc) = loaded();
+    let known = [
+        0x00, 0x03, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x43, 0x46, 0x4A, 0x51, 0x52, 0x55, 0x5A, 0x5C, 0x88,
+        0xA8, 0xAC, 0xAD, 0xB6, 0xBD,
+    ];
+    for opcode in 0..=0xFF_u8 {
+        let Some(length) = op::cdb_length(opcode) else { continue };
+        let mut bytes = vec![0; length.into()];
+        bytes[0] = opcode;
+        *bytes.last_mut().unwrap() = 0x04;
+        let refused = run(&drive, Some(disc), &bytes, Transfer::ToGuest(4096)).unwrap_err().sense;
+        let is_known = known.contains(&opcode);
+        let wanted = if is_known { Sense::INVALID_FIELD_IN_CDB } else { Sense::INVALID_OPCODE };
+        assert_eq!(refused, wanted, "{opcode:#x}");
+    }
+    let toc = data(&drive, &[0x43, 0, 0, 0, 0, 0, 0, 0, 20, 0]);
+    let sessions = data(&drive, &[0x43, 0, 0, 0, 0, 0, 0, 0, 20, 0x40]);
+    assert_eq!((toc.len(), sessions.len()), (20, 12));
+}
+
+#[test]
+fn test_mode_sense_subpage_ff_is_the_page_itself() {
+    let (drive, _) = loaded();
+    for page in [0x01, 0x1A, 0x1D, 0x2A, 0x3F] {
+        let itself = data(&drive, &[0x5A, 0, page, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(data(&drive, &[0x5A, 0, page, 0xFF, 0, 0, 0, 1, 0, 0]), itself);
+        let other = [0x5A, 0, page, 1, 0, 0, 0, 1, 0, 0];
+        assert_eq!(failure(&drive, &other), Sense::INVALID_FIELD_IN_CDB);
+    }
+    assert_eq!(failure(&drive, &[0x5A, 0, 0x08, 0xFF, 0, 0, 0, 1, 0, 0]), Sense::INVALID_FIELD_IN_CDB);
+}
