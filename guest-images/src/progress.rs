@@ -10,6 +10,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 /// All bars of this process, so that a line is printed above them and never through them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
+/// What a step looks like whose length is not known. The text is last, so that a narrow terminal cuts
+/// it off instead of breaking the line.
+const SPINNER: &str = "  {spinner} {elapsed:>4}  {wide_msg}";
+
+/// What a step looks like whose length is known.
+const BAR: &str = "  {spinner} {elapsed:>4}  [{bar:20}] {percent:>3} %  {wide_msg}";
+
 /// How often a bar is drawn while nothing moves: its time goes on.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -48,8 +55,8 @@ impl Task {
     pub fn start(what: &str) -> Task {
         let bar = is_terminal().then(|| {
             let bar = BARS.add(ProgressBar::new_spinner());
-            bar.set_style(style("  {spinner} {prefix} {msg}  {elapsed}"));
-            bar.set_prefix(what.to_owned());
+            bar.set_style(style(SPINNER));
+            bar.set_message(what.to_owned());
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -64,7 +71,7 @@ impl Task {
         let Some(bar) = self.bar.as_ref().filter(|_| total > 0) else { return };
         if bar.length() != Some(total) {
             bar.set_length(total);
-            bar.set_style(style("  {spinner} {prefix}  {bar:30} {percent:>3} %  {elapsed}"));
+            bar.set_style(style(BAR));
         }
         bar.set_position(done.min(total));
     }
@@ -91,4 +98,16 @@ fn style(template: &str) -> ProgressStyle {
     // The templates are constants; one that does not parse would cost the bar its looks only.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("=> ").tick_chars("-\\|/ ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_templates_of_bars_are_understood() {
+        for template in [SPINNER, BAR] {
+            assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! The `synthvm` program under test.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use guest_images::cache::{target_dir, workspace_dir};
+use guest_images::cache::{Cache, target_dir, workspace_dir};
+use guest_images::logged;
+use guest_images::progress::Task;
 
 /// Names another program to test than the one that cargo builds.
 pub const OVERRIDE: &str = "SYNTHVM_PROGRAM";
@@ -37,14 +39,14 @@ fn build_as(release: bool, path: PathBuf) -> Result<PathBuf, String> {
     if std::env::var_os(OVERRIDE).is_none() {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         // With the workspace's features, as the tests were built: nothing is built twice.
-        command.args(["build", "--quiet", "--workspace", "--bin", "synthvm"]).current_dir(workspace_dir());
+        command.args(["build", "--workspace", "--bin", "synthvm"]).current_dir(workspace_dir());
         if release {
             command.arg("--release");
         }
-        let status = command.stdin(Stdio::null()).status().map_err(|e| format!("starting cargo: {e}"))?;
-        if !status.success() {
-            return Err(format!("synthvm does not build ({status})"));
-        }
+        let doing = "building synthvm";
+        let task = Task::start(doing);
+        logged::cargo(&Cache::project(), &mut command, doing, &task).map_err(|error| error.to_string())?;
+        task.finish();
     }
     if path.is_file() { Ok(path) } else { Err(format!("there is no program {}", path.display())) }
 }

@@ -9,6 +9,8 @@ use integration_tests::program;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::style;
+
 /// How the outer half tells the inner one which guest it has made, on a command line of ours.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Inside {
@@ -62,6 +64,7 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
     std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
+    command.extend(style::is_styled().then(|| format!("{}=1", style::FORCED)));
     command.push(own.display().to_string());
     command.extend_from_slice(words);
     command.push("--inside".to_owned());

@@ -13,6 +13,7 @@ mod host;
 mod inner;
 mod qemu;
 mod stages;
+mod style;
 mod test;
 
 /// The project's own commands.

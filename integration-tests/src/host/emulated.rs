@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::{env, process, thread};
 
 use guest_images::cache::{target_dir, workspace_dir};
-use guest_images::progress::step;
+use guest_images::progress::{Task, step};
 use guest_report::host::{Event, Frame, PORT_NAME, Request, Setup};
 
 use super::image::{HostImage, emulator};
@@ -41,28 +41,37 @@ impl EmulatedHost {
         let image = HostImage::build(&options.kernel)?;
         let mut attempt = 1;
         loop {
-            step(&format!(
-                "starting the emulated test host ({} MiB, {} processors)",
-                options.memory_mib, options.cpus
+            let cpus = options.cpus;
+            let processors = if cpus == 1 { "processor" } else { "processors" };
+            let task = Task::start(&format!(
+                "starting the emulated test host ({} MiB, {cpus} {processors})",
+                options.memory_mib
             ));
             match EmulatedHost::start_once(options, &program, &image) {
                 Err(HostError::NotStarted { why, .. }) if attempt < START_ATTEMPTS => {
+                    drop(task);
                     step(&format!("the test host did not start ({why}); trying again"));
                     attempt += 1;
                 }
                 Err(HostError::NotStarted { why, console, .. }) => {
                     return Err(HostError::NotStarted { attempts: attempt, why, console });
                 }
-                other => return other,
+                Ok((host, kernel)) => {
+                    task.finish();
+                    step(&format!("the test host is ready: Linux {kernel}, with KVM"));
+                    return Ok(host);
+                }
+                Err(other) => return Err(other),
             }
         }
     }
 
+    /// Returns the host and the release of its kernel.
     fn start_once(
         options: &HostOptions,
         program: &Path,
         image: &HostImage,
-    ) -> Result<EmulatedHost, HostError> {
+    ) -> Result<(EmulatedHost, String), HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(|e| prepare("making a socket", &e))?;
         let emulator = Emulator::spawn(options, program, image, &theirs)?;
         // Only the emulator holds its end now, so its death is our end of file.
@@ -80,10 +89,7 @@ impl EmulatedHost {
         let host = EmulatedHost { channel: ours, frames, emulator, options: options.clone() };
         let not_started = |why: String| HostError::NotStarted { attempts: 1, why, console: host.console() };
         match host.frames.recv_timeout(START_DEADLINE) {
-            Ok(Frame::Event(Event::Ready { kvm: true, kernel, cpus })) => {
-                step(&format!("the test host is ready: Linux {kernel}, {cpus} processors"));
-                Ok(host)
-            }
+            Ok(Frame::Event(Event::Ready { kvm: true, kernel, .. })) => Ok((host, kernel)),
             Ok(Frame::Event(Event::Ready { kvm: false, .. })) => {
                 Err(not_started("it has no /dev/kvm".to_owned()))
             }

@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use guest_images::cache::target_dir;
 use guest_images::{GuestBuilder, StockKernel};
+use integration_tests::host;
 use integration_tests::program;
 use serde::{Deserialize, Serialize};
 
 use crate::inner::{self, Inside};
+use crate::style;
 
 /// What the inner half leaves.
 const FINDINGS: &str = "demo.json";
@@ -58,7 +61,7 @@ impl Steps {
         what: &str,
         step: impl FnOnce() -> Result<T, String>,
     ) -> Result<T, String> {
-        println!("\n\x1b[1m==> {what}\x1b[0m");
+        style::heading(what);
         let start = Instant::now();
         let done = step().map_err(|error| format!("{what}: {error}"))?;
         let took = round(start.elapsed().as_secs_f64());
@@ -88,13 +91,22 @@ fn outside(kernel: &str) -> Result<(), String> {
     let stock = stock.ok_or_else(|| format!("--kernel {kernel}: there are 6.1 and 6.12"))?;
     let mut steps = Steps::new();
     println!("SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on VMBus.");
-    let program = steps.run("build", "building synthvm", program::build)?;
+    println!("All that is built or downloaded stays in {}: nothing is installed.", target_dir().display());
+    let program = steps.run("build", "building the VMM", program::build)?;
     let guest = steps.run("guest", "making a guest from the distribution's kernel package", || {
         GuestBuilder::stock(stock).without_programs().build().map_err(|error| error.to_string())
     })?;
 
     let went_in = Instant::now();
-    println!("\n\x1b[1m==> looking for a KVM with Hyper-V support, here or in an emulated machine\x1b[0m");
+    style::heading("looking for a KVM with Hyper-V support");
+    if host::is_usable_here() {
+        println!("    this machine's own has it");
+    } else {
+        println!(
+            "    this machine has none (`synthvm doctor` says why), so one is emulated in software: expect"
+        );
+        println!("    seconds where a real machine takes a tenth of one");
+    }
     let mut found: Findings = inner::run(FINDINGS, &["demo".to_owned()], &guest, &program)?;
     let within: f64 = found.seconds.values().sum();
     found.seconds.append(&mut steps.seconds);

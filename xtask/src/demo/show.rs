@@ -14,7 +14,7 @@ use integration_tests::image::{WorkDir, first_difference};
 use integration_tests::vm::{Vm, VmOptions};
 
 use super::{FINDINGS, Findings, Steps};
-use crate::inner;
+use crate::{inner, style};
 
 /// Bytes of the demo's disk: read whole by an emulated guest within seconds.
 const DISK_BYTES: u64 = 24 << 20;
@@ -45,7 +45,7 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
             write(&mut vm, &disk)
         })?;
 
-    println!("\n\x1b[1m==> what the host sees (synthvm inspect)\x1b[0m");
+    style::heading("what the host sees (synthvm inspect)");
     print!("{}", vm.inspect_text().map_err(|error| error.to_string())?);
     let after = vm.inspect().map_err(|error| error.to_string())?;
     found.channels = after.channels.len();
