@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
+#[cfg(test)]
 use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(test)]
 use synthvm_storage::backend::conformance::{FaultPlan, powerloss};
-use synthvm_storage::backend::{Backend, IoError, RawFile};
+use synthvm_storage::backend::{Backend, IoError, LockedFile, RawFile};
 
 use crate::OpenOptions;
 use crate::error::OpenError;
@@ -40,8 +41,15 @@ enum Change<'a> {
 
 impl ImageFile {
     /// Opens and locks the file at `path`.
+    #[cfg(test)]
     pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        let raw = RawFile::open_with(path, &options.raw())?;
+        Self::of_locked(&LockedFile::open(path, options.read_only)?, options)
+    }
+
+    /// Returns the image file that `locked` is.
+    pub(crate) fn of_locked(locked: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
+        let path = locked.path();
+        let raw = RawFile::from_locked(locked, &options.raw())?;
         #[cfg(test)]
         let mut raw = raw;
         // The same file, whatever lies at `path` by now, without the raw backend's flags: structures need not be aligned.

@@ -83,9 +83,17 @@ pub fn detect(path: &Path) -> io::Result<Format> {
     if metadata.file_type().is_block_device() || !metadata.is_file() {
         return Ok(Format::Raw);
     }
-    let file = File::open(path)?;
+    detect_file(&File::open(path)?)
+}
+
+/// The same for an open file.
+pub(crate) fn detect_file(file: &File) -> io::Result<Format> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Ok(Format::Raw);
+    }
     let mut begin = [0; 8];
-    if read_at(&file, &mut begin, 0)? {
+    if read_at(file, &mut begin, 0)? {
         match &begin {
             b"vhdxfile" => return Ok(Format::Vhdx),
             // A dynamic VHD begins with a copy of its footer.
@@ -95,7 +103,7 @@ pub fn detect(path: &Path) -> io::Result<Format> {
         }
     }
     if let Some(footer) = metadata.len().checked_sub(512)
-        && read_at(&file, &mut begin, footer)?
+        && read_at(file, &mut begin, footer)?
         && &begin == b"conectix"
     {
         return Ok(Format::Vhd);

@@ -1,13 +1,12 @@
 //! Opens an image of any format.
 
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, CacheMode, IoMode, RawFile, RawOptions};
+use synthvm_storage::backend::{Backend, CacheMode, IoMode, LockedFile, RawFile, RawOptions};
 
 use crate::error::OpenError;
-use crate::format::{Format, detect};
+use crate::format::{Format, detect_file};
 use crate::mapped::Mapped;
 use crate::qcow2::Qcow2;
 use crate::vhd::Vhd;
@@ -52,11 +51,33 @@ pub enum Parents {
 /// # Errors
 /// [`OpenError`]: what is wrong with the image, and what to do.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, OpenError> {
-    Ok(match decide(path, options)? {
-        Format::Raw => Arc::new(RawFile::open_with(path, &options.raw())?),
-        Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(path, options)?))),
-        Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(path, options)?))),
-        Format::Qcow2 => Arc::new(Qcow2::open(path, options)?),
+    let file = lock(path, options.read_only)?;
+    let format = decide(&file, options)?;
+    open_as(file, format, options)
+}
+
+/// Opens and locks the file at `path`. Everything after that uses this file, whatever lies at the
+/// path by then.
+pub(crate) fn lock(path: &Path, read_only: bool) -> Result<LockedFile, OpenError> {
+    Ok(LockedFile::open(path, read_only)?)
+}
+
+/// Opens the image in `file`, which has `format`.
+pub(crate) fn open_as(
+    file: LockedFile,
+    format: Format,
+    options: &OpenOptions,
+) -> Result<Arc<dyn Backend>, OpenError> {
+    Ok(match format {
+        Format::Raw => Arc::new(RawFile::from_locked(&file, &options.raw())?),
+        Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(&file, options)?))),
+        Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(&file, options)?))),
+        Format::Qcow2 => {
+            // The library opens and locks it by its path.
+            let path = file.path().to_owned();
+            drop(file);
+            Arc::new(Qcow2::open(&path, options)?)
+        }
     })
 }
 
@@ -72,12 +93,11 @@ impl OpenOptions {
     }
 }
 
-/// The format to open `path` as.
-pub(crate) fn decide(path: &Path, options: &OpenOptions) -> Result<Format, OpenError> {
-    // What is wrong with the file itself is said best by opening it as it is.
-    let Ok(looks) = detect(path) else {
-        return Ok(Format::Raw);
-    };
+/// The format to open `file` as.
+pub(crate) fn decide(file: &LockedFile, options: &OpenOptions) -> Result<Format, OpenError> {
+    let path = file.path();
+    let looks =
+        detect_file(file.file()).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
     match options.format {
         Some(format) if format == looks || format == Format::Raw => Ok(format),
         Some(expected) => Err(OpenError::WrongFormat {
@@ -91,14 +111,12 @@ pub(crate) fn decide(path: &Path, options: &OpenOptions) -> Result<Format, OpenE
             Some(Format::Raw) | None if looks != Format::Raw => {
                 Err(OpenError::Ambiguous { path: path.to_owned(), looks })
             }
-            Some(expected) if std::fs::metadata(path).is_ok_and(|m| !m.file_type().is_block_device()) => {
-                Err(OpenError::WrongFormat {
-                    path: path.to_owned(),
-                    expected,
-                    looks,
-                    reason: "its name says so, its content does not".to_owned(),
-                })
-            }
+            Some(expected) if file.metadata().is_file() => Err(OpenError::WrongFormat {
+                path: path.to_owned(),
+                expected,
+                looks,
+                reason: "its name says so, its content does not".to_owned(),
+            }),
             _ => Ok(looks),
         },
     }

@@ -4,11 +4,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use synthvm_storage::backend::IoError;
+use synthvm_storage::backend::{IoError, LockedFile};
 
 use super::ToolError;
+use crate::open::{decide, lock, open_as};
 use crate::vhdx::Vhdx;
-use crate::{Format, OpenError, OpenOptions, Parents, open};
+use crate::{Format, OpenError, OpenOptions, Parents};
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
@@ -46,8 +47,8 @@ pub fn check(
     parents: Parents,
 ) -> Result<CheckReport, ToolError> {
     let options = OpenOptions { read_only: !repair, format, parents, ..OpenOptions::default() };
-    let format = crate::open::decide(path, &options)?;
-    let options = OpenOptions { format: Some(format), ..options };
+    let file = lock(path, options.read_only)?;
+    let format = decide(&file, &options)?;
     let mut report = CheckReport {
         path: path.to_owned(),
         format,
@@ -57,8 +58,8 @@ pub fn check(
         repaired: Vec::new(),
     };
     let outcome = match format {
-        Format::Vhdx => check_vhdx(path, &options, &mut report),
-        Format::Raw | Format::Vhd | Format::Qcow2 => check_mapping(path, &options, &mut report),
+        Format::Vhdx => check_vhdx(&file, &options, &mut report),
+        Format::Raw | Format::Vhd | Format::Qcow2 => check_mapping(file, &options, &mut report),
     };
     match outcome {
         Err(ToolError::Open(OpenError::Damaged { reason, .. } | OpenError::Parent { reason, .. })) => {
@@ -69,9 +70,10 @@ pub fn check(
     }
 }
 
-fn check_vhdx(path: &Path, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+fn check_vhdx(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+    let path = file.path();
     // Opening checks everything: checksums, regions, metadata, each block's place.
-    let image = Vhdx::open(path, options)?;
+    let image = Vhdx::open(file, options)?;
     let found = image.report().map_err(ToolError::file("read", path))?;
     if found.log_entries != 0 {
         let entries = found.log_entries;
@@ -93,9 +95,10 @@ fn check_vhdx(path: &Path, options: &OpenOptions, report: &mut CheckReport) -> R
 }
 
 /// Walks over the whole disk.
-fn check_mapping(path: &Path, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+fn check_mapping(file: LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+    let path = &file.path().to_owned();
     // Dynamic VHDs can only be read, and there is nothing to repair in any of these.
-    let image = open(path, &OpenOptions { read_only: true, ..options.clone() })?;
+    let image = open_as(file, report.format, &OpenOptions { read_only: true, ..options.clone() })?;
     let capacity = image.geometry().capacity;
     let mut at = 0;
     while at < capacity {

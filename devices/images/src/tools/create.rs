@@ -6,8 +6,9 @@ use synthvm_storage::scsi::BlockSize;
 
 use super::ToolError;
 use super::partial::Partial;
+use crate::open::{decide, lock, open_as};
 use crate::vhdx::Make;
-use crate::{Format, OpenOptions, open, qcow2, vhd, vhdx};
+use crate::{Format, OpenOptions, qcow2, vhd, vhdx};
 
 /// Largest VHD: what its geometry and its peers can say.
 const MAX_VHD: u64 = 2040 << 30;
@@ -177,14 +178,15 @@ fn vhdx_make(path: &Path, options: &CreateOptions) -> Result<Make, ToolError> {
 fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(String, String)>), ToolError> {
     let Some(parent) = &options.parent else { return Ok((required_size(options)?, None)) };
     let open_options = OpenOptions::reading(None);
-    let format = crate::open::decide(parent, &open_options)?;
+    let file = lock(parent, true)?;
+    let format = decide(&file, &open_options)?;
     if !matches!(format, Format::Raw | Format::Qcow2) {
         return Err(ToolError::option(
             "--parent",
             format!("a qcow2 image cannot have a {format} parent; convert that first"),
         ));
     }
-    let capacity = open(parent, &open_options)?.geometry().capacity;
+    let capacity = open_as(file, format, &open_options)?.geometry().capacity;
     let same_folder = parent.parent() == path.parent();
     let name = if same_folder {
         parent.file_name().map(PathBuf::from).unwrap_or_default()

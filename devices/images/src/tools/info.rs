@@ -8,9 +8,10 @@ use serde::Serialize;
 use super::ToolError;
 use crate::file::ImageFile;
 use crate::mapped::Map;
+use crate::open::{decide, lock, open_as};
 use crate::vhd::Vhd;
 use crate::vhdx::{Report, Vhdx};
-use crate::{Format, OpenOptions, Parents, open};
+use crate::{Format, OpenOptions, Parents};
 
 /// What an image is. Sizes in bytes.
 #[derive(Clone, Debug, Serialize)]
@@ -54,10 +55,11 @@ pub struct ImageInfo {
 pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<ImageInfo, ToolError> {
     let options = OpenOptions { parents, ..OpenOptions::reading(format) };
     let read = ToolError::file("read", path);
-    match crate::open::decide(path, &options)? {
-        Format::Vhdx => Ok(of_vhdx(Vhdx::open(path, &options)?.report().map_err(read)?)),
+    let file = lock(path, true)?;
+    match decide(&file, &options)? {
+        Format::Vhdx => Ok(of_vhdx(Vhdx::open(&file, &options)?.report().map_err(read)?)),
         Format::Vhd => {
-            let vhd = Vhd::open(path, &options)?;
+            let vhd = Vhd::open(&file, &options)?;
             let mut info = plain(path, Format::Vhd, vhd.file(), &vhd.geometry()).map_err(read)?;
             info.fixed = Some(vhd.is_fixed());
             info.block_size = vhd.block_size();
@@ -65,11 +67,11 @@ pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<Ima
             Ok(info)
         }
         format @ (Format::Raw | Format::Qcow2) => {
-            let image = open(path, &OpenOptions { format: Some(format), ..options })?;
-            let file = std::fs::metadata(path).map_err(read)?;
+            let metadata = file.metadata().clone();
+            let image = open_as(file, format, &options)?;
             let mut info = of_geometry(path, format, &image.geometry());
-            info.file_size = if file.is_file() { file.len() } else { info.virtual_size };
-            info.allocated_size = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
+            info.file_size = if metadata.is_file() { metadata.len() } else { info.virtual_size };
+            info.allocated_size = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;
             Ok(info)
         }
     }

@@ -1,9 +1,16 @@
 //! Files that get their name when they are complete.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use synthvm_storage::backend::LockedFile;
+
+use crate::OpenError;
 
 /// A new file under another name. Dropped before [`Partial::finish`], it is gone.
 #[derive(Debug)]
@@ -39,20 +46,44 @@ impl Partial {
         &self.path
     }
 
+    /// Returns the file, locked, to be opened as an image.
+    pub(super) fn lock(&self, read_only: bool) -> Result<LockedFile, OpenError> {
+        let failed = |source| OpenError::Read { path: self.path.clone(), source };
+        Ok(LockedFile::from_file(self.file.try_clone().map_err(failed)?, &self.path, read_only)?)
+    }
+
     /// Makes it durable and gives it its name, unless somebody else took that.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        // A hard link, unlike a rename, never replaces anything.
-        match std::fs::hard_link(&self.path, &self.target) {
+        // A hard link, unlike a rename, never replaces anything. It is the open file that gets it,
+        // whatever lies at the path.
+        match link(&self.file, &self.target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-            Err(_) => {
+            Err(error) => {
+                // A file system without hard links.
+                let (here, there) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path)?);
+                if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
+                    return Err(error);
+                }
                 std::fs::rename(&self.path, &self.target)?;
                 self.finished = true;
             }
         }
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+/// Gives the open `file` the name `target`, which must not exist.
+fn link(file: &File, target: &Path) -> io::Result<()> {
+    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let (here, flags) = (libc::AT_FDCWD, libc::AT_SYMLINK_FOLLOW);
+    // SAFETY: two strings that end in a zero; the descriptor is open while `file` lives.
+    match unsafe { libc::linkat(here, from.as_ptr(), here, target.as_ptr(), flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
+use synthvm_storage::backend::{Backend, Discard, Geometry, IoError, LockedFile};
 use synthvm_storage::scsi::BlockSize;
 use vmbus_protocol::Guid;
 
@@ -36,9 +36,10 @@ pub(crate) struct Vhd {
 }
 
 impl Vhd {
-    /// Opens the image at `path`.
-    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        let file = ImageFile::open(path, options)?;
+    /// Opens the image in `file`.
+    pub(crate) fn open(file: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
+        let path = file.path();
+        let file = ImageFile::of_locked(file, options)?;
         Self::assemble(file, path, options.read_only).map_err(|flaw| flaw.of(path))
     }
 

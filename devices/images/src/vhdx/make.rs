@@ -19,6 +19,7 @@ use super::{Vhdx, bat, locator};
 use crate::OpenOptions;
 use crate::error::OpenError;
 use crate::guid::new_guid;
+use crate::open::lock;
 
 const LOG: u64 = MIB;
 const METADATA: u64 = 2 * MIB;
@@ -51,7 +52,7 @@ pub(crate) struct Parent {
 impl Parent {
     /// For a child that will lie at `child`.
     pub(crate) fn open(parent: &Path, child: &Path) -> Result<Self, OpenError> {
-        let open = Vhdx::open(parent, &OpenOptions::reading(None))?;
+        let open = Vhdx::open(&lock(parent, true)?, &OpenOptions::reading(None))?;
         let absolute = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
         let folder = child.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());

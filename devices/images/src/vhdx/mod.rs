@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use synthvm_storage::backend::{Backend, IoError};
+use synthvm_storage::backend::{Backend, IoError, LockedFile};
 use tracing::{info, warn};
 use vmbus_protocol::Guid;
 
@@ -80,13 +80,14 @@ struct Writer {
 }
 
 impl Vhdx {
-    /// Opens the image at `path`, and the parents of a differencing one.
-    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        Self::open_child(path, options, 0)
+    /// Opens the image in `file`, and the parents of a differencing one.
+    pub(crate) fn open(file: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
+        Self::open_child(file, options, 0)
     }
 
-    fn open_child(path: &Path, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
-        let file = ImageFile::open(path, options)?;
+    fn open_child(file: &LockedFile, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
+        let path = file.path();
+        let file = ImageFile::of_locked(file, options)?;
         Self::assemble(file, path, options, depth).map_err(|flaw| flaw.of(path))
     }
 

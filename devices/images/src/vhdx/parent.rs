@@ -1,10 +1,13 @@
 //! The parents of a differencing image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use synthvm_storage::backend;
 
 use super::Vhdx;
 use super::metadata::Metadata;
 use crate::error::{Flaw, OpenError, REFUSED};
+use crate::open::lock;
 use crate::{OpenOptions, Parents};
 
 /// Longest chain of parents.
@@ -31,7 +34,12 @@ pub(super) fn open(
         Some(parent) => vec![parent.clone()],
         None => locator.candidates(folder),
     };
-    let Some(found) = candidates.iter().find(|path| path.exists()) else {
+    // Each is opened once: the one that is found is the one that is used.
+    let open = |path: &PathBuf| match lock(path, true) {
+        Err(OpenError::File(backend::OpenError::NotFound { .. })) => None,
+        other => Some(other.map_err(|error| Flaw::Parent(error.to_string()))),
+    };
+    let Some(found) = candidates.iter().find_map(open).transpose()? else {
         let names: Vec<String> = candidates.iter().map(|path| format!("'{}'", path.display())).collect();
         return Err(Flaw::Parent(format!(
             "it is not there (looked for {}); put it back, or say where it is with parent=PATH",
@@ -39,7 +47,7 @@ pub(super) fn open(
         )));
     };
     let parent_options = OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
-    let parent = Vhdx::open_child(found, &parent_options, depth + 1).map_err(|error| match error {
+    let parent = Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
         // Said of the nearest image that has the trouble; those above only pass it on.
         OpenError::Parent { reason, .. } => Flaw::Parent(reason),
         other => Flaw::Parent(other.to_string()),
@@ -47,11 +55,11 @@ pub(super) fn open(
     if !locator.linkages().contains(&parent.data_id()) {
         return Err(Flaw::Parent(format!(
             "'{}' was changed since this image was made from it, so that the two do not fit any more; restore the parent from a copy",
-            found.display()
+            found.path().display()
         )));
     }
     if parent.metadata.sector != child.sector {
-        return Err(Flaw::Parent(format!("'{}' has sectors of another size", found.display())));
+        return Err(Flaw::Parent(format!("'{}' has sectors of another size", found.path().display())));
     }
     Ok(Some(Box::new(parent)))
 }

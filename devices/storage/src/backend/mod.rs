@@ -27,7 +27,7 @@ pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
 pub use null::{MAX_CAPACITY as MAX_NULL_CAPACITY, NullDisk};
 pub use ram::RamDisk;
-pub use raw::{CacheMode, FixedError, FixedMemory, IoMode, OpenError, RawFile, RawOptions};
+pub use raw::{CacheMode, FixedError, FixedMemory, IoMode, LockedFile, OpenError, RawFile, RawOptions};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 use crate::scsi::BlockSize;

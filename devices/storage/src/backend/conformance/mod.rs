@@ -15,6 +15,7 @@ mod faults;
 mod model;
 pub mod powerloss;
 mod reopen;
+pub mod seam;
 mod sizes;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::call::{Call, Way};
 use super::device;
 use super::direct::{Align, Direct};
 use super::fixed::FixedMemory;
+use super::lock::Lock;
 use super::threads::Pool;
 #[cfg(test)]
 use crate::backend::conformance::FaultPlan;
@@ -23,7 +24,7 @@ use crate::backend::{Extent, IoError};
 #[derive(Debug)]
 pub(super) struct Image {
     /// Holds the lock.
-    pub(super) file: File,
+    pub(super) file: Arc<Lock>,
     /// The same file, opened once more, for rings.
     pub(super) unlocked: Option<File>,
     pub(super) direct: Option<Direct>,
@@ -65,15 +66,9 @@ pub(super) struct Lacks {
     pub(super) discarding: AtomicBool,
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        super::lock::unlock(&self.file);
-    }
-}
-
 impl Image {
     pub(super) fn new(
-        file: File,
+        file: Arc<Lock>,
         direct: Option<Direct>,
         capacity: u64,
         read_only: bool,

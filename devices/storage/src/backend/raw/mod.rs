@@ -29,11 +29,10 @@ mod trace;
 mod uring;
 mod vectored;
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ use tracing::info;
 
 pub use error::OpenError;
 pub use fixed::{FixedError, FixedMemory};
-pub use lock::{try_lock, unlock};
+pub use lock::{LockedFile, try_lock, unlock};
 pub use options::{CacheMode, IoMode, RawOptions, UnknownMode};
 
 use super::{Backend, Discard, Extent, Geometry, IoError, Queue};
@@ -82,49 +81,43 @@ impl RawFile {
     /// # Errors
     /// [`OpenError`]: what is wrong with the image or the options, and what to do.
     pub fn open_with(path: &Path, options: &RawOptions) -> Result<Self, OpenError> {
-        let read_only = options.read_only;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            // Else opening a FIFO would wait for its other end.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)
-            .map_err(|error| OpenError::from_open(path, read_only, error))?;
+        Self::from_locked(&LockedFile::open(path, options.read_only)?, options)
+    }
+
+    /// The same for a file that is open and locked, whatever lies at its path by now. What is opened
+    /// for reading only cannot be written, whatever `options` say.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is wrong with the image or the options, and what to do.
+    pub fn from_locked(locked: &LockedFile, options: &RawOptions) -> Result<Self, OpenError> {
+        let (path, file, metadata) = (locked.path(), locked.lock(), locked.metadata());
+        let read_only = options.read_only || locked.is_read_only();
         let inspect = |source: io::Error| OpenError::Inspect { path: path.to_owned(), source };
-        let metadata = file.metadata().map_err(inspect)?;
         let kind = metadata.file_type();
-        if !kind.is_file() && !kind.is_block_device() {
-            return Err(OpenError::not_a_disk(path, kind));
-        }
-        // Before the size is looked at: whoever holds the image may be changing it.
-        if !lock::try_lock(&file, read_only).map_err(inspect)? {
-            return Err(OpenError::Locked { path: path.to_owned() });
-        }
         let (capacity, physical_block_size) = if kind.is_file() {
-            (file.metadata().map_err(inspect)?.len(), FILE_PHYSICAL_BLOCK)
+            (metadata.len(), FILE_PHYSICAL_BLOCK)
         } else {
-            let device = device::inspect(&file).map_err(inspect)?;
+            let device = device::inspect(file).map_err(inspect)?;
             (device.size, device.physical_block_size)
         };
         check_size(path, capacity)?;
-        clear_nonblock(&file).map_err(inspect)?;
         let discard = match kind.is_file() {
             _ if read_only => None,
-            true if call::knows_punching(&file, capacity) => {
+            true if call::knows_punching(locked.file(), capacity) => {
                 let granularity = metadata.blksize().clamp(512, 1 << 20).next_power_of_two() as u32;
                 Some(Discard { granularity, zeroes: true })
             }
             true => None,
-            false => device::discard(&file),
+            false => device::discard(file),
         };
         let direct = match options.cache {
             CacheMode::Writeback => None,
             CacheMode::None => {
                 let no_direct = |source| OpenError::NoDirect { path: path.to_owned(), source };
-                Some(Direct::open(&file, read_only).map_err(no_direct)?)
+                Some(Direct::open(file, read_only).map_err(no_direct)?)
             }
         };
-        let mut image = Image::new(file, direct, capacity, read_only, !kind.is_file());
+        let mut image = Image::new(Arc::clone(file), direct, capacity, read_only, !kind.is_file());
         let io = choose(path, options.io, &mut image)?;
         Ok(Self {
             image: Arc::new(image),
@@ -240,15 +233,4 @@ fn check_size(path: &Path, size: u64) -> Result<(), OpenError> {
         _ if !size.is_multiple_of(512) => Err(OpenError::NotWholeSectors { path, size }),
         _ => Ok(()),
     }
-}
-
-fn clear_nonblock(file: &File) -> io::Result<()> {
-    // SAFETY: plain fcntl calls on a descriptor that `file` keeps open.
-    unsafe {
-        let flags = libc::fcntl(file.as_raw_fd(), libc::F_GETFL);
-        if flags < 0 || libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(())
 }

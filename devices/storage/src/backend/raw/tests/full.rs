@@ -1,5 +1,6 @@
 //! Storage that is full, and block devices: real ones, where this machine lends them.
 
+use std::fs::File;
 use std::process::Command;
 
 use super::super::*;

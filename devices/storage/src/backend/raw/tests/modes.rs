@@ -1,5 +1,7 @@
 //! Every way of reaching the kernel, with and without the page cache, does all that a backend must.
 
+use std::os::fd::AsRawFd;
+
 use std::cell::RefCell;
 
 use super::super::*;
