@@ -43,6 +43,7 @@ fn stages(arguments: &Arguments) -> Vec<Stage> {
         &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--package", "vmbus-host", "--lib", "model"],
     );
     stages.push(models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")));
+    stages.extend(sanitized());
     // The fuzz targets replay their seeds; they share code with the host's tests and stand outside the workspace.
     let seeds = Stage::new("seeds of the fuzz targets", &["--manifest-path", "fuzz/Cargo.toml"]);
     stages.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
@@ -57,6 +58,26 @@ fn stages(arguments: &Arguments) -> Vec<Stage> {
         stages.push(real);
     }
     stages
+}
+
+/// The tests of the crate that turns page lists into raw pointers, under AddressSanitizer, and a proof
+/// that it sees an error. The stable compiler has the sanitizer's run-time library and the flag behind
+/// `RUSTC_BOOTSTRAP`, so no other toolchain is needed. One more build, of this crate alone.
+fn sanitized() -> [Stage; 2] {
+    // A target of its own keeps the flag away from build scripts and procedural macros.
+    const CRATES: [&str; 4] = ["--target", "x86_64-unknown-linux-gnu", "--package", "vmbus-gpadl"];
+    let stage = |name, rest: &[&str]| {
+        Stage::new(name, &[&CRATES[..], rest].concat())
+            .with("RUSTC_BOOTSTRAP", "1")
+            .with("RUSTFLAGS", "-Zsanitizer=address")
+            // Looking for leaks takes ptrace, which containers refuse.
+            .with("ASAN_OPTIONS", "detect_leaks=0")
+            .with("CARGO_TARGET_DIR", target_dir().join("sanitized"))
+    };
+    [
+        stage("guest memory under AddressSanitizer", &["--lib", "--tests", "--no-fail-fast"]),
+        stage("a planted error under AddressSanitizer", &["--test", "sanitizer", "--", "--ignored"]),
+    ]
 }
 
 /// What to print at the end, and the sums of it. A stage that did not run to its end counts as a failure: the closing
