@@ -24,6 +24,7 @@ use super::irq::{IOAPIC_PINS, Routes};
 use super::kick::Kicks;
 use super::new_vm::new_vm;
 use super::platform::{self, Wiring};
+use super::run_page::RunPage;
 use super::state::{PowerOnState, msr_list, write_msr};
 use super::vcpu::{Shared, Vcpu};
 use super::{EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResetLine, eventfd};
@@ -314,10 +315,12 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
         set_vp_index(&vcpu, index)?;
         fds.push(vcpu);
     }
+    let page_bytes = kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
     // Recorded when all are there: KVM settles clocks as vCPUs are added.
     let record = |(index, fd): (u32, VcpuFd)| {
         let power_on = PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;
-        Ok(Vcpu::new(index, fd, power_on))
+        let page = RunPage::map(&fd, page_bytes).map_err(MachineError::system("mapping a vCPU's state"))?;
+        Ok(Vcpu::new(index, fd, page, power_on))
     };
     (0..).zip(fds).map(record).collect()
 }

@@ -1,11 +1,12 @@
 //! Getting a vCPU's thread out of KVM_RUN: a request bit, `immediate_exit`, and a signal.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use super::run_page::ImmediateExit;
 use crate::hyperv::KickVp;
 
 /// Look at [`super::control::Control`].
@@ -26,12 +27,8 @@ struct Vcpu {
 
 struct Target {
     thread: libc::pthread_t,
-    immediate_exit: *mut u8,
+    immediate_exit: ImmediateExit,
 }
-
-// SAFETY: a pthread_t may be used from any thread; the pointer is only used for atomic stores and only while the mutex
-// around the target is held, which `detach` takes before the mapping goes away.
-unsafe impl Send for Target {}
 
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
@@ -59,8 +56,7 @@ impl Kicks {
         if target.thread == unsafe { libc::pthread_self() } {
             return;
         }
-        // SAFETY: the mapping lives as long as the target is set.
-        unsafe { AtomicU8::from_ptr(target.immediate_exit) }.store(1, Ordering::SeqCst);
+        target.immediate_exit.set(true);
         // SAFETY: the thread lives as long as the target is set.
         unsafe { libc::pthread_kill(target.thread, SIGRTMIN()) };
     }
@@ -75,13 +71,13 @@ impl Kicks {
     /// Tells that the calling thread runs vCPU `index` from now on, until the guard is dropped.
     ///
     /// # Safety
-    /// `immediate_exit` must point to that byte of the vCPU's `kvm_run` and stay valid while the guard lives.
-    pub(super) unsafe fn attach(&self, index: u32, immediate_exit: *mut u8) -> Attached<'_> {
+    /// The guard must be dropped on the calling thread, before that thread ends.
+    pub(super) unsafe fn attach(&self, index: u32, immediate_exit: ImmediateExit) -> Attached<'_> {
         if let Some(vcpu) = self.vcpus.get(index as usize) {
             // SAFETY: pthread_self has no preconditions.
             let thread = unsafe { libc::pthread_self() };
             *vcpu.target.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Target { thread, immediate_exit });
+                Some(Target { thread, immediate_exit: immediate_exit.clone() });
         }
         Attached { kicks: self, index, immediate_exit }
     }
@@ -97,21 +93,19 @@ impl KickVp for Kicks {
 pub(super) struct Attached<'a> {
     kicks: &'a Kicks,
     index: u32,
-    immediate_exit: *mut u8,
+    immediate_exit: ImmediateExit,
 }
 
 impl Attached<'_> {
     /// Takes all requests. What comes after this ends the next KVM_RUN at once.
     pub(super) fn take(&self) -> u32 {
-        // SAFETY: valid while the guard lives.
-        unsafe { AtomicU8::from_ptr(self.immediate_exit) }.store(0, Ordering::SeqCst);
+        self.immediate_exit.set(false);
         self.kicks.vcpus.get(self.index as usize).map_or(0, |vcpu| vcpu.requests.swap(0, Ordering::SeqCst))
     }
 
     /// Makes the next KVM_RUN finish pending work and return without running the guest.
     pub(super) fn exit_immediately(&self) {
-        // SAFETY: valid while the guard lives.
-        unsafe { AtomicU8::from_ptr(self.immediate_exit) }.store(1, Ordering::SeqCst);
+        self.immediate_exit.set(true);
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod irq;
 mod kick;
 pub(crate) mod new_vm;
 mod platform;
+mod run_page;
 mod state;
 mod vcpu;
 

@@ -3,12 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{
-    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_HYPERV, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNIC,
-    KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVM_SYSTEM_EVENT_CRASH,
-    KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN, kvm_run,
-};
+use kvm_bindings::{KVM_SYSTEM_EVENT_CRASH, KVM_SYSTEM_EVENT_RESET, KVM_SYSTEM_EVENT_SHUTDOWN};
 use kvm_ioctls::VcpuFd;
 use tracing::error;
 use vm_memory::{Bytes, GuestAddress};
@@ -17,12 +12,13 @@ use super::control::{Control, Event};
 use super::counters::Counters;
 use super::error::{CrashParameters, MachineFailure};
 use super::kick::{Attached, CONTROL, Kicks, MESSAGES};
+use super::run_page::{Exit, RunPage};
 use super::state::{PowerOnState, read_msrs, write_msr};
 use crate::boot::Entry;
 use crate::devices::Buses;
 use crate::devices::ioapic::Ioapic;
 use crate::guest_log::MachineLog;
-use crate::hyperv::{HypercallHandler, KvmSynic, SynicState, dispatch, msr};
+use crate::hyperv::{HypercallHandler, KvmSynic, dispatch, msr};
 use crate::memory::GuestMemory;
 
 /// What all vCPU threads share.
@@ -45,6 +41,7 @@ pub(super) struct Shared {
 pub(super) struct Vcpu {
     index: u32,
     fd: VcpuFd,
+    page: RunPage,
     power_on: PowerOnState,
 }
 
@@ -55,17 +52,16 @@ enum Next {
 }
 
 impl Vcpu {
-    /// vCPU `index`; `power_on` is its reset state.
-    pub(super) fn new(index: u32, fd: VcpuFd, power_on: PowerOnState) -> Vcpu {
-        Vcpu { index, fd, power_on }
+    /// vCPU `index`; `page` is its shared memory, `power_on` its reset state.
+    pub(super) fn new(index: u32, fd: VcpuFd, page: RunPage, power_on: PowerOnState) -> Vcpu {
+        Vcpu { index, fd, page, power_on }
     }
 
     /// The thread's body. Returns when the machine ends.
     pub(super) fn thread(mut self, shared: &Shared) {
         let index = self.index;
-        let immediate_exit: *mut u8 = &raw mut self.fd.get_kvm_run().immediate_exit;
-        // SAFETY: it points into the vCPU's `kvm_run`, which `self` maps until after the guard is gone.
-        let kicked = unsafe { shared.kicks.attach(index, immediate_exit) };
+        // SAFETY: the guard is dropped at the end of this function, on this thread.
+        let kicked = unsafe { shared.kicks.attach(index, self.page.immediate_exit()) };
         let mut resets = 0;
         // Parks at once: the main thread resets and starts everybody.
         let mut requests = CONTROL;
@@ -92,7 +88,7 @@ impl Vcpu {
     fn reset(&mut self, shared: &Shared, kicked: &Attached<'_>) {
         // An I/O instruction that asked for the reset must be finished before registers are replaced.
         kicked.exit_immediately();
-        let _ = self.fd.run().map(drop);
+        let _ = self.page.run(&self.fd);
         let entry = shared.entry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let entry = entry.filter(|_| self.index == 0);
         if let Err(source) = self.power_on.apply(&self.fd, entry) {
@@ -102,85 +98,105 @@ impl Vcpu {
 
     fn run_once(&mut self, shared: &Shared) -> Next {
         let counters = &shared.counters[self.index as usize];
-        if let Err(error) = self.fd.run().map(drop) {
-            return match error.errno() {
-                libc::EINTR | libc::EAGAIN => {
+        if let Err(error) = self.page.run(&self.fd) {
+            return match error.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN) => {
                     counters.interrupted.add();
                     Next::Run
                 }
                 _ => {
                     counters.other.add();
-                    self.fail(MachineFailure::Run { vcpu: self.index, source: error.into() })
+                    self.fail(MachineFailure::Run { vcpu: self.index, source: error })
                 }
             };
         }
-        let run = self.fd.get_kvm_run();
-        match run.exit_reason {
-            KVM_EXIT_IO => {
+        match self.page.exit() {
+            Exit::Port { port, read, size, data } => {
                 counters.io.add();
-                port_access(run, &shared.buses);
+                // With REP one access for each element.
+                for element in data.chunks_exact_mut(size.max(1)) {
+                    if read {
+                        shared.buses.read_port(port, element);
+                    } else {
+                        shared.buses.write_port(port, element);
+                    }
+                }
                 Next::Run
             }
-            KVM_EXIT_MMIO => {
+            Exit::Memory { address, read, data } => {
                 counters.mmio.add();
-                memory_access(run, &shared.buses);
+                if read {
+                    shared.buses.read_mmio(address, data);
+                } else {
+                    shared.buses.write_mmio(address, data);
+                }
                 Next::Run
             }
-            KVM_EXIT_HYPERV => hyperv(self.index, run, shared, counters),
-            KVM_EXIT_IOAPIC_EOI => {
+            Exit::Synic(state) => {
+                counters.msr.add();
+                shared.synic.update(self.index, state);
+                Next::Run
+            }
+            Exit::Hypercall { input, parameter, result } => {
+                match input as u16 {
+                    0x5C => counters.post_message.add(),
+                    0x5D => counters.signal_event.add(),
+                    _ => counters.other.add(),
+                }
+                let status = dispatch(&shared.memory, &*shared.hypercalls, self.index, input, parameter);
+                // KVM leaves the last result in place: it must be written each time.
+                *result = status.0.into();
+                Next::Run
+            }
+            Exit::OtherHyperv => {
                 counters.other.add();
-                // SAFETY: the exit reason says that this member is the valid one.
-                let vector = unsafe { run.__bindgen_anon_1.eoi.vector };
+                Next::Run
+            }
+            Exit::EndOfInterrupt(vector) => {
+                counters.other.add();
                 if let Some(ioapic) = &shared.ioapic {
                     ioapic.end_of_interrupt(vector);
                 }
                 Next::Run
             }
-            KVM_EXIT_X86_RDMSR | KVM_EXIT_X86_WRMSR => {
-                let write = run.exit_reason == KVM_EXIT_X86_WRMSR;
+            Exit::Msr { index, write, error } => {
                 counters.msr.add();
-                // SAFETY: the exit reason says that this member is the valid one.
-                let exit = unsafe { &mut run.__bindgen_anon_1.msr };
-                if write && exit.index == msr::EOM {
-                    exit.error = 0;
+                if write && index == msr::EOM {
+                    *error = 0;
                     self.end_of_message(shared);
                 } else {
                     // Nobody asked for it; the guest gets what it would get without the exit.
-                    exit.error = 1;
+                    *error = 1;
                 }
                 Next::Run
             }
-            KVM_EXIT_SYSTEM_EVENT => {
+            Exit::SystemEvent(kind) => {
                 counters.other.add();
-                // SAFETY: the exit reason says that this member is the valid one.
-                let kind = unsafe { run.__bindgen_anon_1.system_event.type_ };
                 self.system_event(kind, &shared.log)
             }
-            KVM_EXIT_SHUTDOWN => {
+            Exit::Shutdown => {
                 counters.other.add();
                 shared.log.triple_fault(self.index);
                 Next::Tell(Event::Reset)
             }
-            KVM_EXIT_INTR => {
+            Exit::Interrupted => {
                 counters.interrupted.add();
                 Next::Run
             }
-            KVM_EXIT_HLT => {
+            Exit::Halt => {
                 counters.halt.add();
                 Next::Run
             }
-            KVM_EXIT_INTERNAL_ERROR => {
+            Exit::InternalError(suberror) => {
                 counters.other.add();
-                let failure = self.internal_error(&shared.memory);
+                let failure = self.internal_error(&shared.memory, suberror);
                 self.fail(failure)
             }
-            KVM_EXIT_FAIL_ENTRY => {
+            Exit::FailEntry(reason) => {
                 counters.other.add();
-                // SAFETY: the exit reason says that this member is the valid one.
-                let reason = unsafe { run.__bindgen_anon_1.fail_entry.hardware_entry_failure_reason };
                 self.fail(MachineFailure::FailEntry { vcpu: self.index, reason })
             }
-            reason => {
+            Exit::Unexpected(reason) => {
                 counters.other.add();
                 self.fail(MachineFailure::UnexpectedExit { vcpu: self.index, reason })
             }
@@ -221,10 +237,7 @@ impl Vcpu {
         parameters
     }
 
-    fn internal_error(&mut self, memory: &GuestMemory) -> MachineFailure {
-        let run = self.fd.get_kvm_run();
-        // SAFETY: the exit reason says that this member is the valid one.
-        let suberror = unsafe { run.__bindgen_anon_1.internal.suberror };
+    fn internal_error(&self, memory: &GuestMemory, suberror: u32) -> MachineFailure {
         let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
         let mut opcode = vec![0; 15];
         let readable =
@@ -240,68 +253,6 @@ impl Vcpu {
         }
         MachineFailure::Internal { vcpu: self.index, suberror, rip, opcode }
     }
-}
-
-/// One IN or OUT, with REP one access per element.
-fn port_access(run: &mut kvm_run, buses: &Buses) {
-    // SAFETY: the exit reason says that this member is the valid one.
-    let io = unsafe { run.__bindgen_anon_1.io };
-    let (size, count) = (usize::from(io.size), io.count as usize);
-    let start: *mut u8 = std::ptr::from_mut(run).cast();
-    // SAFETY: KVM puts the data behind `kvm_run`, inside the mapping, `count` elements of `size` bytes; nothing else
-    // uses it until the next KVM_RUN.
-    let data = unsafe { std::slice::from_raw_parts_mut(start.add(io.data_offset as usize), size * count) };
-    for element in data.chunks_exact_mut(size.max(1)) {
-        if u32::from(io.direction) == KVM_EXIT_IO_IN {
-            buses.read_port(io.port, element);
-        } else {
-            buses.write_port(io.port, element);
-        }
-    }
-}
-
-/// One load or store outside RAM.
-fn memory_access(run: &mut kvm_run, buses: &Buses) {
-    // SAFETY: the exit reason says that this member is the valid one.
-    let mmio = unsafe { &mut run.__bindgen_anon_1.mmio };
-    let len = (mmio.len as usize).min(mmio.data.len());
-    if mmio.is_write != 0 {
-        buses.write_mmio(mmio.phys_addr, &mmio.data[..len]);
-    } else {
-        buses.read_mmio(mmio.phys_addr, &mut mmio.data[..len]);
-    }
-}
-
-fn hyperv(vp: u32, run: &mut kvm_run, shared: &Shared, counters: &Counters) -> Next {
-    // SAFETY: the exit reason says that this member is the valid one.
-    let exit = unsafe { &mut run.__bindgen_anon_1.hyperv };
-    match exit.type_ {
-        KVM_EXIT_HYPERV_SYNIC => {
-            counters.msr.add();
-            // SAFETY: the exit's type says that this member is the valid one.
-            let synic = unsafe { exit.u.synic };
-            let state = SynicState {
-                control: synic.control,
-                event_page: synic.evt_page,
-                message_page: synic.msg_page,
-            };
-            shared.synic.update(vp, state);
-        }
-        KVM_EXIT_HYPERV_HCALL => {
-            // SAFETY: the exit's type says that this member is the valid one.
-            let call = unsafe { &mut exit.u.hcall };
-            match call.input as u16 {
-                0x5C => counters.post_message.add(),
-                0x5D => counters.signal_event.add(),
-                _ => counters.other.add(),
-            }
-            let status = dispatch(&shared.memory, &*shared.hypercalls, vp, call.input, call.params[0]);
-            // KVM leaves the last result in place: it must be written each time.
-            call.result = status.0.into();
-        }
-        _ => counters.other.add(),
-    }
-    Next::Run
 }
 
 /// Starts the thread of a vCPU.
