@@ -90,6 +90,23 @@ impl RawFile {
     /// # Errors
     /// [`OpenError`]: what is wrong with the image or the options, and what to do.
     pub fn from_locked(locked: &LockedFile, options: &RawOptions) -> Result<Self, OpenError> {
+        Self::sized(locked, options, check_size)
+    }
+
+    /// The same for a file in which a format keeps a disk. It may have any length: bytes behind its
+    /// last whole sector are not part of the backend until it grows.
+    ///
+    /// # Errors
+    /// [`OpenError`]: what is wrong with the file or the options, and what to do.
+    pub fn container(locked: &LockedFile, options: &RawOptions) -> Result<Self, OpenError> {
+        Self::sized(locked, options, |path, size| check_size(path, size / 512 * 512))
+    }
+
+    fn sized(
+        locked: &LockedFile,
+        options: &RawOptions,
+        check_size: impl FnOnce(&Path, u64) -> Result<(), OpenError>,
+    ) -> Result<Self, OpenError> {
         let (path, file, metadata) = (locked.path(), locked.lock(), locked.metadata());
         let read_only = options.read_only || locked.is_read_only();
         let inspect = |source: io::Error| OpenError::Inspect { path: path.to_owned(), source };
@@ -103,6 +120,7 @@ impl RawFile {
         check_size(path, capacity)?;
         let discard = match kind.is_file() {
             _ if read_only => None,
+            // Tried behind the very last byte.
             true if call::knows_punching(locked.file(), capacity) => {
                 let granularity = metadata.blksize().clamp(512, 1 << 20).next_power_of_two() as u32;
                 Some(Discard { granularity, zeroes: true })
@@ -117,7 +135,8 @@ impl RawFile {
                 Some(Direct::open(file, read_only).map_err(no_direct)?)
             }
         };
-        let mut image = Image::new(Arc::clone(file), direct, capacity, read_only, !kind.is_file());
+        let sectors = capacity / 512 * 512;
+        let mut image = Image::new(Arc::clone(file), direct, sectors, read_only, !kind.is_file());
         let io = choose(path, options.io, &mut image)?;
         Ok(Self {
             image: Arc::new(image),
