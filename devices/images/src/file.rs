@@ -40,16 +40,27 @@ enum Change<'a> {
 }
 
 impl ImageFile {
-    /// Opens and locks the file at `path`.
+    /// Opens and locks the file at `path`, which may have any length.
     #[cfg(test)]
     pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        Self::of_locked(&LockedFile::open(path, options.read_only)?, options)
+        Self::of_locked_any_length(&LockedFile::open(path, options.read_only)?, options)
     }
 
-    /// Returns the image file that `locked` is.
+    /// Returns the image file that `locked` is. It consists of whole sectors.
     pub(crate) fn of_locked(locked: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
+        Self::of_raw(locked, options, RawFile::from_locked(locked, &options.raw())?)
+    }
+
+    /// The same for a file of any length: the disk's bytes lie in its whole sectors.
+    pub(crate) fn of_locked_any_length(
+        locked: &LockedFile,
+        options: &OpenOptions,
+    ) -> Result<Self, OpenError> {
+        Self::of_raw(locked, options, RawFile::container(locked, &options.raw())?)
+    }
+
+    fn of_raw(locked: &LockedFile, options: &OpenOptions, raw: RawFile) -> Result<Self, OpenError> {
         let path = locked.path();
-        let raw = RawFile::from_locked(locked, &options.raw())?;
         #[cfg(test)]
         let mut raw = raw;
         // The same file, whatever lies at `path` by now, without the raw backend's flags: structures need not be aligned.
@@ -117,6 +128,11 @@ impl ImageFile {
         Ok(if metadata.is_file() { metadata.len() } else { self.raw.geometry().capacity })
     }
 
+    /// Whether it is a file that can grow and be cut off, and not a device.
+    pub(crate) fn is_regular(&self) -> io::Result<bool> {
+        Ok(self.cached.metadata()?.is_file())
+    }
+
     /// Bytes that the file takes up.
     pub(crate) fn allocated(&self) -> io::Result<u64> {
         use std::os::unix::fs::MetadataExt;
@@ -151,6 +167,19 @@ impl ImageFile {
     pub(crate) fn cut(&self, length: u64) -> Result<(), IoError> {
         if self.cached.metadata()?.is_file() {
             self.change(Change::Length(length), || self.cached.set_len(length))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a range of the file read as zero: without bytes where the file system can.
+    pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), IoError> {
+        static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+        if self.punch(offset, length)? {
+            return Ok(());
+        }
+        for at in (0..length).step_by(ZEROES.len()) {
+            let len = (length - at).min(ZEROES.len() as u64) as usize;
+            self.write(&ZEROES[..len], offset + at)?;
         }
         Ok(())
     }

@@ -5,8 +5,7 @@
 //! | [`Format`], [`detect`], [`open`] | which format an image has, and how to open it as a [`Backend`](synthvm_storage::backend::Backend) |
 //! | [`create`], [`convert`], [`info`], [`check`] | the tools |
 //! | `mapped` | media whose bytes lie somewhere in image files: the format says where, the raw backend moves them, nothing is copied |
-//! | `vhdx`, `vhd` | formats that say where |
-//! | `qcow2` | a format that a library knows |
+//! | `vhdx`, `vhd`, `qcow2` | formats that say where |
 
 mod error;
 mod file;

@@ -19,9 +19,10 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// Its format. `None`: what its content says, if its name does not contradict.
     pub format: Option<Format>,
-    /// Whether data goes through the host's page cache. Structures always do, and so does all of a qcow2 image.
+    /// Whether data goes through the host's page cache. Structures always do, and so does all of a qcow2 image with
+    /// clusters of less than 4 KiB.
     pub cache: CacheMode,
-    /// How requests reach the kernel. qcow2 has threads of its own.
+    /// How requests reach the kernel.
     pub io: IoMode,
     /// Where its parent lies, for a differencing VHDX that has been moved. `None`: where the image says.
     pub parent: Option<PathBuf>,
@@ -53,7 +54,7 @@ pub enum Parents {
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, OpenError> {
     let file = lock(path, options.read_only)?;
     let format = decide(&file, options)?;
-    open_as(file, format, options)
+    open_as(&file, format, options)
 }
 
 /// Opens and locks the file at `path`. Everything after that uses this file, whatever lies at the
@@ -64,20 +65,15 @@ pub(crate) fn lock(path: &Path, read_only: bool) -> Result<LockedFile, OpenError
 
 /// Opens the image in `file`, which has `format`.
 pub(crate) fn open_as(
-    file: LockedFile,
+    file: &LockedFile,
     format: Format,
     options: &OpenOptions,
 ) -> Result<Arc<dyn Backend>, OpenError> {
     Ok(match format {
-        Format::Raw => Arc::new(RawFile::from_locked(&file, &options.raw())?),
-        Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(&file, options)?))),
-        Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(&file, options)?))),
-        Format::Qcow2 => {
-            // The library opens and locks it by its path.
-            let path = file.path().to_owned();
-            drop(file);
-            Arc::new(Qcow2::open(&path, options)?)
-        }
+        Format::Raw => Arc::new(RawFile::from_locked(file, &options.raw())?),
+        Format::Vhdx => Arc::new(Mapped::new(Arc::new(Vhdx::open(file, options)?))),
+        Format::Vhd => Arc::new(Mapped::new(Arc::new(Vhd::open(file, options)?))),
+        Format::Qcow2 => Arc::new(Mapped::new(Arc::new(Qcow2::open(file, options)?))),
     })
 }
 

@@ -62,7 +62,8 @@ fn test_clusters_of_any_size_in_the_header_never_panic() {
     }
 }
 
-/// Looking for room in a part of the file without reference counts, the library would call itself until the stack is full.
+/// Looking for room in a part of the file without reference counts, the library would call itself
+/// until the stack is full.
 #[test]
 fn test_file_with_parts_without_reference_counts_can_only_be_read() {
     let folder = Folder::new();

@@ -7,8 +7,8 @@ use synthvm_storage::backend::MAX_NULL_CAPACITY;
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_LUNS,
-    MAX_MEMORY, MIN_MEMORY, Parents, SerialConfig, VmConfig,
+    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, IoMode, MAX_LUNS, MAX_MEMORY,
+    MIN_MEMORY, Parents, SerialConfig, VmConfig,
 };
 
 const MIB: u64 = 1 << 20;
@@ -229,13 +229,9 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
 
 /// Only rings know memory beforehand.
 fn check_buffers(disk: &DiskConfig) -> Result<(), String> {
-    let (io, format) = (disk.io, disk.format);
     match disk.buffers {
-        BufferMode::Fixed if matches!(io, IoMode::Threads | IoMode::Sync) => {
+        BufferMode::Fixed if matches!(disk.io, IoMode::Threads | IoMode::Sync) => {
             Err("`buffers=fixed` needs io_uring; leave io away, write io=uring, or use buffers=plain".into())
-        }
-        BufferMode::Fixed if format == Some(ImageFormat::Qcow2) => {
-            Err("`buffers=fixed` is not for qcow2 images, which use no io_uring; use buffers=plain".into())
         }
         BufferMode::Fixed | BufferMode::Plain => Ok(()),
     }

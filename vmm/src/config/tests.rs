@@ -185,7 +185,7 @@ fn test_disk_fixed_buffers_are_a_choice_that_goes_with_io_uring_only() {
     for wrong in ["a.img,buffers=fixed,io=threads", "a.img,io=sync,buffers=fixed"] {
         refuses(with(&[("disk", wrong)]), &["--disk", wrong, "`buffers=fixed` needs io_uring"]);
     }
-    refuses(with(&[("disk", "a.qcow2,format=qcow2,buffers=fixed")]), &["not for qcow2", "buffers=plain"]);
+    assert_eq!(buffers("a.qcow2,format=qcow2,buffers=fixed"), Ok(BufferMode::Fixed));
     refuses(with(&[("disk", "a.img,buffers=pinned")]), &["pinned", "known: plain, fixed"]);
 }
 

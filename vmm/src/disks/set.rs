@@ -377,8 +377,7 @@ impl DiskSet {
         };
         self.lock().fixed = Arc::downgrade(&fixed);
         image.use_fixed(&fixed).map_err(|_| {
-            let why =
-                "buffers=fixed needs io_uring, and an image that is raw, VHDX or VHD; use buffers=plain";
+            let why = "buffers=fixed needs io_uring; use buffers=plain";
             DiskError::Refused(why.to_owned())
         })
     }

@@ -13,7 +13,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::testing::{Gate, Rig, TestHost, begin, end};
 use super::*;
-use crate::config::{BlockSize, BufferMode, DiskConfig, DvdConfig, MAX_DISK_POLL_MICROSECONDS};
+use crate::config::{BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_POLL_MICROSECONDS};
 use crate::memory::GuestMemory;
 use crate::storage_guest::Guest;
 
@@ -293,18 +293,23 @@ fn test_disk_whose_image_no_ring_serves_refuses_fixed_buffers_by_name() {
         DiskConfig { buffers: BufferMode::Fixed, ..DiskConfig::new(path) }
     };
     let (vhdx, qcow2) = (make("a.vhdx", Format::Vhdx), make("a.qcow2", Format::Qcow2));
+    let threads = DiskConfig { io: IoMode::Threads, ..make("b.qcow2", Format::Qcow2) };
     let early = DiskSet::new(1);
     early.add(&vhdx).unwrap();
-    early.add(&qcow2).unwrap();
+    early.add(&threads).unwrap();
     let (path, error) = early.use_memory(&ram).unwrap_err();
-    assert_eq!(path, qcow2.path);
+    assert_eq!(path, threads.path);
     assert!(matches!(error, DiskError::Refused(_)) && error.to_string().contains("buffers=fixed"), "{error}");
     drop(early);
     let late = DiskSet::new(1);
     late.use_memory(&ram).unwrap();
     late.add(&vhdx).unwrap();
-    assert!(late.add(&qcow2).unwrap_err().to_string().contains("buffers=fixed"));
-    assert_eq!(late.reports().iter().map(|(disk, ..)| disk.fixed_calls).collect::<Vec<_>>(), [Some(0)]);
+    late.add(&qcow2).unwrap();
+    assert!(late.add(&threads).unwrap_err().to_string().contains("buffers=fixed"));
+    assert_eq!(
+        late.reports().iter().map(|(disk, ..)| disk.fixed_calls).collect::<Vec<_>>(),
+        [Some(0), Some(0)]
+    );
 }
 
 const WRITE: Operation = Operation::Write { fua: false };

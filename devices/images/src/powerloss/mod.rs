@@ -4,6 +4,7 @@
 //! [`Case`] is a kind of image; [`Case::prove`] runs a script on a new one and checks all states.
 //! The simulator itself is `synthvm_storage::backend::conformance::powerloss`.
 
+mod qcow2;
 mod vhd;
 mod vhdx;
 

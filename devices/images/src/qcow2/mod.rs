@@ -1,175 +1,290 @@
-//! qcow2, by way of the imago library: read and written, with backing files; compressed clusters are read.
+//! qcow2, versions 2 and 3 (QEMU, docs/interop/qcow2.rst): read and written, with backing files and
+//! external data files; compressed clusters, internal snapshots and subclusters are read.
 //!
-//! imago's calls wait, so a few threads make them. Bytes move straight between guest memory and the file; only compressed clusters pass
-//! through a buffer. Metadata is cached and written back in an order that keeps the image sound; what was not flushed before a crash may be
-//! lost, and clusters may be left over that only `qemu-img check -r leaks` gives back.
+//! Crash safety rests on order. Clusters are taken from a reserve: their reference counts are
+//! durable and they read as zero durably before anything names them. So entries need no barrier:
+//! each is one aligned word, and a flush makes data and entries durable together. A cluster whose
+//! old content has to be kept (a backing file's, a snapshot's, a compressed one's) is copied,
+//! durably, before its entry changes. Counts of what is used no more fall only when the file is
+//! closed. So a crash leaves clusters that are counted and not used, and nothing worse. Version 3
+//! is marked as dirty meanwhile.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | `layout`, `header`, `entry`, `width`, `compressed` | bytes of the file |
+//! | `tables` | which clusters of the disk lie where: two levels of tables |
+//! | `counts`, `reserve` | which clusters of the file are used, and those that are to be used next |
+//! | `locate`, `allocate`, `clear`, `resize` | what requests come to |
+//! | `backing` | the other files of an image |
+//! | `walk`, `repair` | the whole image: whether it is sound, and its counts put right |
+//! | `make` | new images |
 
-mod gate;
+mod allocate;
+mod backing;
+mod clear;
+mod compressed;
+mod counts;
+mod entry;
 mod header;
-mod pool;
-mod queue;
-mod work;
+mod layout;
+mod locate;
+mod make;
+mod map;
+mod reader;
+mod repair;
+mod reserve;
+mod resize;
+mod snapshots;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod width;
 
-use std::fs::File;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use imago::file::File as Storage;
-use imago::format::PreallocateMode;
-use imago::{FormatAccess, FormatCreateBuilder, FormatDriverBuilder, Mapping, StorageOpenOptions};
-use synthvm_storage::backend::{Backend, Discard, Extent, Geometry, IoError, Queue, raw};
-use synthvm_storage::scsi::BlockSize;
+use synthvm_storage::backend::{Backend, CacheMode, IoError, LockedFile};
+use tracing::{info, warn};
 
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
-use gate::Gate;
-use pool::Pool;
+use crate::file::ImageFile;
+use crate::mapped::Map;
+use allocate::Prepared;
+use compressed::Compression;
+use counts::Counts;
+use header::Header;
+use layout::Layout;
+use locate::{Tail, Unpacked};
+use reader::Reader;
+use reserve::{Freed, Reserve};
+use tables::Tables;
+
+pub(crate) use make::{MAX_L1_BYTES, l1_bytes, make};
+
+/// Smallest cluster in which data may be read and written past the page cache: a page is either all
+/// data or all tables.
+const MIN_DIRECT: u64 = 4096;
 
 /// An open qcow2 image.
 #[derive(Debug)]
 pub(crate) struct Qcow2 {
-    image: Arc<Image>,
-    pool: Pool,
-    identity: PathBuf,
-}
-
-/// What its threads share.
-#[derive(Debug)]
-struct Image {
-    /// Written by those who take mappings away: discards and changes of the size.
-    access: RwLock<FormatAccess<Storage>>,
+    layout: Layout,
+    compression: Compression,
+    file: ImageFile,
+    /// Where the disk's bytes lie, if not in `file`.
+    data: Option<ImageFile>,
+    parent: Option<Arc<dyn Map>>,
+    /// The image's file, the data file if there is one, and those of the backing file.
+    files: Vec<Arc<dyn Backend>>,
+    tables: Tables,
     capacity: AtomicU64,
+    identity: PathBuf,
     read_only: bool,
-    /// See [`IoError::FlushLost`].
-    flush_lost: AtomicBool,
-    /// Locked while they are open.
-    _locks: Locks,
+    unpacked: Mutex<Unpacked>,
+    /// What the file has behind its last whole sector.
+    tail: Tail,
+    writer: Mutex<Writer>,
+    /// The first change has been announced.
+    begun: AtomicBool,
+    /// Changes to structures, and how many of them are durable.
+    changes: AtomicU64,
+    durable: AtomicU64,
 }
 
-/// Files that are locked. In [`Image`] behind what is written back when it is dropped.
+/// What changes along with structures.
 #[derive(Debug)]
-struct Locks(Vec<File>);
-
-impl Drop for Locks {
-    fn drop(&mut self) {
-        self.0.iter().for_each(raw::unlock);
-    }
+struct Writer {
+    header: Header,
+    counts: Counts,
+    reserve: Reserve,
+    freed: Freed,
+    /// Clusters of the disk whose new place is filled, and not named yet, by position.
+    prepared: HashMap<u64, Prepared>,
+    /// Copies that were made, and how many of them are durable.
+    copies: u64,
+    durable_copies: u64,
+    /// Something that should be durable is not: structures stay as they are.
+    failed: bool,
+    reader: Reader,
 }
 
 impl Qcow2 {
-    /// Opens the image at `path`.
-    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self, OpenError> {
-        let read_only = options.read_only;
-        let gate = Gate::new(options.parents);
-        // Before anything is read.
-        gate.lock(path, read_only).map_err(|error| error.of(path, read_only))?;
-        header::check(path, read_only).map_err(|flaw| flaw.of(path))?;
-        let files = gate.files();
-        let builder = imago::qcow2::Qcow2::<Storage>::builder_path(path).write(!read_only);
-        // The library takes offence at some broken images.
-        let image = catch_unwind(AssertUnwindSafe(|| builder.open(gate)));
-        let image = image.map_err(|_| Flaw::damaged("its structures make no sense").of(path))?;
-        let access = FormatAccess::new(image.map_err(|error| flaw(&error).of(path))?);
-        let capacity = access.size();
-        if capacity == 0 || !capacity.is_multiple_of(512) {
-            let reason = format!("its disk has {capacity} bytes, which are not whole sectors");
+    /// Opens the image in `locked`, its data file and its backing files.
+    pub(crate) fn open(locked: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
+        Self::open_at(locked, options, 0)
+    }
+
+    /// `depth`: images above this one in the chain of backing files.
+    fn open_at(locked: &LockedFile, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
+        let (path, read_only) = (locked.path(), options.read_only);
+        let read = |options: &OpenOptions| {
+            // All that is known of the image comes from the file that was locked.
+            let file = ImageFile::of_locked_any_length(locked, options)?;
+            let header = Header::read(&file, read_only).map_err(|flaw| flaw.of(path))?;
+            Ok::<_, OpenError>((file, header))
+        };
+        let (mut file, mut header) = read(options)?;
+        let mut data_options = options.clone();
+        if header.layout.cluster() < MIN_DIRECT && options.cache == CacheMode::None {
+            drop(file);
+            data_options.cache = CacheMode::Writeback;
+            (file, header) = read(&data_options)?;
+        }
+        if header.capacity == 0 || !header.capacity.is_multiple_of(512) {
+            let reason = format!("its disk has {} bytes, which are not whole sectors", header.capacity);
             return Err(Flaw::unsupported(reason, "give it a size with: qemu-img resize").of(path));
         }
-        let image = Arc::new(Image {
-            access: RwLock::new(access),
-            capacity: AtomicU64::new(capacity),
+        let parent = backing::open(path, &header, options, depth).map_err(|flaw| flaw.of(path))?;
+        let data = backing::open_data(path, &header, &data_options)?;
+        Self::assemble(path, read_only, file, data, parent, header).map_err(|flaw| flaw.of(path))
+    }
+
+    fn assemble(
+        path: &Path,
+        read_only: bool,
+        file: ImageFile,
+        data: Option<ImageFile>,
+        parent: Option<Arc<dyn Map>>,
+        header: Header,
+    ) -> Result<Self, Flaw> {
+        let counts = Counts::read(&file, &header)?;
+        let tables = Tables::read(&file, &header, header.layout.clusters(file.len()?))?;
+        let own = [Some(file.raw()), data.as_ref().map(ImageFile::raw)].into_iter().flatten();
+        let files = own.chain(parent.iter().flat_map(|parent| parent.files())).cloned().collect();
+        let is_dirty = header.is_dirty();
+        let image = Self {
+            layout: header.layout,
+            compression: header.compression,
+            capacity: AtomicU64::new(header.capacity),
+            identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
             read_only,
-            flush_lost: AtomicBool::new(false),
-            _locks: Locks(std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner))),
-        });
-        let pool = Pool::start().map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
-        Ok(Self { image, pool, identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()) })
+            unpacked: Mutex::default(),
+            tail: Tail::read(&file)?,
+            writer: Mutex::new(Writer {
+                header,
+                counts,
+                reserve: Reserve::default(),
+                freed: Freed::default(),
+                prepared: HashMap::new(),
+                copies: 0,
+                durable_copies: 0,
+                failed: false,
+                reader: Reader::default(),
+            }),
+            begun: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            file,
+            data,
+            parent,
+            files,
+            tables,
+        };
+        if !read_only {
+            image.prepare_to_write(is_dirty)?;
+        }
+        Ok(image)
+    }
+
+    /// Before an image is used for writing: its structures may not lie in each other, and its
+    /// counts must be there.
+    fn prepare_to_write(&self, is_dirty: bool) -> Result<(), Flaw> {
+        let mut writer = self.lock();
+        self.protect_structures(&writer)?;
+        if is_dirty {
+            let repaired = self.repair(&mut writer)?;
+            info!(
+                image = %self.identity.display(), raised = repaired.raised, freed = repaired.freed,
+                "a qcow2 image was not closed: its reference counts are put right"
+            );
+        }
+        if self.file.is_regular()? {
+            writer.counts.check(&self.file)
+        } else {
+            writer.counts.check_blocks(&self.file)
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Before the first change: the image is marked as dirty, and its last cluster is whole.
+    fn begin(&self, writer: &mut Writer) -> Result<(), IoError> {
+        if writer.failed {
+            return Err(IoError::FlushLost);
+        }
+        if self.begun.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let end = writer.counts.end() << self.layout.bits;
+        if self.file.is_regular()? && self.file.len()? < end {
+            self.file.grow(end)?;
+        }
+        if let Some(data) = &self.data {
+            let end = self.capacity.load(Ordering::Acquire);
+            if data.len()? < end {
+                data.grow(end)?;
+            }
+        }
+        // The kernel tells each descriptor once of what it lost.
+        writer.header.write_features(&self.file, true).inspect_err(|_| writer.failed = true)?;
+        self.begun.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// A structure was changed in the file; readers are about to see it.
+    fn count_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The file that the disk's bytes lie in, and its index in [`Self::files`].
+    fn data_file(&self) -> (&ImageFile, usize) {
+        match &self.data {
+            Some(data) => (data, 1),
+            None => (&self.file, 0),
+        }
+    }
+
+    /// Gives back the reserve and what is used no more, and marks the image as closed.
+    fn close(&mut self) -> Result<(), IoError> {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if writer.failed {
+            return Err(IoError::FlushLost);
+        }
+        if let Some(data) = &self.data {
+            data.sync()?;
+        }
+        // Entries that name other clusters by now become durable before counts fall.
+        self.file.sync()?;
+        let Writer { header, counts, reserve, freed, prepared, .. } = writer;
+        if !self.layout.external {
+            prepared.drain().for_each(|(_, prepared)| freed.push(prepared.cluster));
+        }
+        freed.apply(&self.file, counts)?;
+        let end = reserve.give_back(&self.file, counts)?;
+        self.file.sync()?;
+        if self.file.is_regular()? && self.file.len()? > end << self.layout.bits {
+            self.file.cut(end << self.layout.bits)?;
+            self.file.sync()?;
+        }
+        Ok(header.write_features(&self.file, false)?)
     }
 }
 
-fn flaw(error: &io::Error) -> Flaw {
-    let text = error.to_string();
-    if text.contains("incompatible feature") {
-        return Flaw::unsupported(
-            text,
-            "if it says dirty or corrupt, repair it with: qemu-img check -r all; else convert it with: qemu-img convert",
-        );
-    }
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Flaw::Damaged(text),
-        io::ErrorKind::Unsupported => Flaw::unsupported(text, "convert it with: qemu-img convert"),
-        _ => Flaw::Parent(text),
-    }
-}
-
-impl Backend for Qcow2 {
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            capacity: self.image.capacity.load(Ordering::Acquire),
-            block_size: BlockSize::B512,
-            physical_block_size: 4096,
-            read_only: self.image.read_only,
-            write_cache: true,
-            rotational: false,
-            discard: Some(Discard { granularity: 64 << 10, zeroes: true }),
+impl Drop for Qcow2 {
+    fn drop(&mut self) {
+        if self.begun.load(Ordering::Acquire)
+            && let Err(error) = self.close()
+        {
+            warn!(
+                image = %self.identity.display(), %error,
+                "a qcow2 image could not be closed properly: it is checked when it is opened the next time"
+            );
         }
     }
-
-    fn identity(&self) -> &[u8] {
-        self.identity.as_os_str().as_bytes()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(queue::PoolQueue::new(Arc::clone(&self.image), self.pool.sender())?))
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        let left = self.image.capacity.load(Ordering::Acquire).saturating_sub(offset);
-        if left == 0 {
-            return Ok(Extent { length: 0, mapped: false });
-        }
-        let (mapped, length) = self.image.contain(|| {
-            let access = self.image.read();
-            let (mapping, length) = access.get_mapping(offset, left)?;
-            Ok((!matches!(mapping, Mapping::Zero { .. } | Mapping::Eof { .. }), length))
-        })?;
-        Ok(Extent { length: length.clamp(1, left), mapped })
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        if self.image.read_only {
-            return Err(IoError::ReadOnly);
-        }
-        if capacity == 0 || !capacity.is_multiple_of(512) {
-            return Err(IoError::Unsupported);
-        }
-        self.image.contain(|| {
-            let mut access = self.image.write();
-            access.resize(capacity, PreallocateMode::None)?;
-            self.image.capacity.store(capacity, Ordering::Release);
-            access.flush()?;
-            Ok(access.sync()?)
-        })
-    }
-}
-
-/// Writes an empty qcow2 image into the empty file at `path`. `backing`: name, as seen from there, and format.
-pub(crate) fn make(
-    path: &Path,
-    size: u64,
-    cluster: u64,
-    backing: Option<(String, String)>,
-) -> io::Result<()> {
-    use imago::Storage as _;
-    let file = Storage::open(StorageOpenOptions::new().filename(path).write(true))?;
-    let builder = imago::qcow2::Qcow2::<Storage>::create_builder(file);
-    let mut builder = builder.size(size).cluster_size(cluster as usize);
-    if let Some((name, format)) = backing {
-        builder = builder.backing(name, format);
-    }
-    builder.create()
 }

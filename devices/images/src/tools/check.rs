@@ -8,6 +8,7 @@ use synthvm_storage::backend::{IoError, LockedFile};
 
 use super::ToolError;
 use crate::open::{decide, lock, open_as};
+use crate::qcow2::Qcow2;
 use crate::vhdx::Vhdx;
 use crate::{Format, OpenError, OpenOptions, Parents};
 
@@ -35,8 +36,9 @@ impl CheckReport {
     }
 }
 
-/// Checks the structures of the image at `path`, and with `repair` puts right what can be without losing anything: replays a log, cuts off
-/// room at the file's end that nothing uses.
+/// Checks the structures of the image at `path`, and with `repair` puts right what can be without
+/// losing anything: replays a log, rebuilds the reference counts of an image that was not closed,
+/// gives back space that nothing uses.
 ///
 /// # Errors
 /// [`ToolError`]: it cannot even be read. What is wrong inside is no error, but in the report.
@@ -59,7 +61,8 @@ pub fn check(
     };
     let outcome = match format {
         Format::Vhdx => check_vhdx(&file, &options, &mut report),
-        Format::Raw | Format::Vhd | Format::Qcow2 => check_mapping(file, &options, &mut report),
+        Format::Qcow2 => check_qcow2(&file, &options, &mut report),
+        Format::Raw | Format::Vhd => check_mapping(&file, &options, &mut report),
     };
     match outcome {
         Err(ToolError::Open(OpenError::Damaged { reason, .. } | OpenError::Parent { reason, .. })) => {
@@ -95,8 +98,12 @@ fn check_vhdx(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport
 }
 
 /// Walks over the whole disk.
-fn check_mapping(file: LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
-    let path = &file.path().to_owned();
+fn check_mapping(
+    file: &LockedFile,
+    options: &OpenOptions,
+    report: &mut CheckReport,
+) -> Result<(), ToolError> {
+    let path = file.path();
     // Dynamic VHDs can only be read, and there is nothing to repair in any of these.
     let image = open_as(file, report.format, &OpenOptions { read_only: true, ..options.clone() })?;
     let capacity = image.geometry().capacity;
@@ -111,8 +118,40 @@ fn check_mapping(file: LockedFile, options: &OpenOptions, report: &mut CheckRepo
             Err(error) => return Err(ToolError::io("read", path)(error)),
         }
     }
-    if report.format == Format::Qcow2 {
-        report.notes.push("reference counts were not checked: use qemu-img check for them".to_owned());
+    Ok(())
+}
+
+fn check_qcow2(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+    let path = file.path();
+    let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
+    let reading = OpenOptions { read_only: true, ..options.clone() };
+    let mut found = look(&Qcow2::open(file, &reading)?)?;
+    // Only what can be put right without losing anything, or is sound already.
+    let can_repair = found.dirty || found.errors.is_empty() && found.leaked != 0;
+    if !options.read_only && can_repair {
+        let was_dirty = found.dirty;
+        let image = Qcow2::open(file, options)?;
+        let freed = image.free_leaks().map_err(|flaw| ToolError::Open(flaw.of(path)))?;
+        let leaked = found.leaked;
+        found = look(&image)?;
+        if was_dirty {
+            report.repaired.push("it was not closed: its reference counts were put right".to_owned());
+        }
+        if leaked > found.leaked || freed.lowered != 0 {
+            let bytes = leaked.saturating_sub(found.leaked);
+            report.repaired.push(format!("{bytes} unused bytes were given back"));
+        }
+    }
+    if found.dirty {
+        report.notes.push("it was not closed; it is repaired when it is opened for writing".to_owned());
+    }
+    if found.foreign {
+        report.notes.push("it has bitmaps or keys, which are not checked".to_owned());
+    }
+    report.leaked = found.leaked;
+    report.errors.append(&mut found.errors);
+    if found.more_errors != 0 {
+        report.errors.push(format!("and {} more", found.more_errors));
     }
     Ok(())
 }

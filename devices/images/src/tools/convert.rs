@@ -76,7 +76,7 @@ pub fn convert(
     };
     make(&partial, target, &create)?;
     let to = OpenOptions { format: Some(options.to), ..OpenOptions::default() };
-    let to = open_as(partial.lock(false)?, options.to, &to)?;
+    let to = open_as(&partial.lock(false)?, options.to, &to)?;
     let mut copy = Copy {
         from: from.queue().map_err(ToolError::file("read", source))?,
         to: to.queue().map_err(ToolError::file("write", target))?,
@@ -111,7 +111,7 @@ pub fn convert(
 /// What was made can be opened and has the right size.
 fn verify(partial: &Partial, target: &Path, format: Format, capacity: u64) -> Result<(), ToolError> {
     let options = OpenOptions::reading(Some(format));
-    let found = open_as(partial.lock(true)?, format, &options)?.geometry().capacity;
+    let found = open_as(&partial.lock(true)?, format, &options)?.geometry().capacity;
     if found == capacity {
         return Ok(());
     }

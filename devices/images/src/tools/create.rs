@@ -62,7 +62,8 @@ pub(super) fn make(partial: &Partial, path: &Path, options: &CreateOptions) -> R
         Format::Vhdx => vhdx::make(partial.file(), &vhdx_make(path, options)?).map_err(create),
         Format::Qcow2 => {
             let (size, backing) = qcow2_backing(path, options)?;
-            qcow2::make(partial.path(), size, options.block_size.unwrap_or(64 << 10), backing).map_err(create)
+            let cluster = qcow2_cluster(size, options)?;
+            qcow2::make(partial.file(), size, cluster, backing.as_ref()).map_err(create)
         }
     }
 }
@@ -174,6 +175,20 @@ fn vhdx_make(path: &Path, options: &CreateOptions) -> Result<Make, ToolError> {
     Ok(Make { capacity, block_size, sector, fixed: options.fixed, parent })
 }
 
+/// Bytes of a cluster, which are such that the tables of a disk of `size` bytes are not too large.
+fn qcow2_cluster(size: u64, options: &CreateOptions) -> Result<u64, ToolError> {
+    let cluster = options.block_size.unwrap_or(64 << 10);
+    if qcow2::l1_bytes(size, cluster) <= qcow2::MAX_L1_BYTES {
+        return Ok(cluster);
+    }
+    Err(ToolError::option(
+        "--size",
+        format!(
+            "{size} bytes are too many for clusters of {cluster} bytes; choose larger ones with --block-size"
+        ),
+    ))
+}
+
 /// Size, and name and format of the backing file.
 fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(String, String)>), ToolError> {
     let Some(parent) = &options.parent else { return Ok((required_size(options)?, None)) };
@@ -186,7 +201,7 @@ fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(S
             format!("a qcow2 image cannot have a {format} parent; convert that first"),
         ));
     }
-    let capacity = open_as(file, format, &open_options)?.geometry().capacity;
+    let capacity = open_as(&file, format, &open_options)?.geometry().capacity;
     let same_folder = parent.parent() == path.parent();
     let name = if same_folder {
         parent.file_name().map(PathBuf::from).unwrap_or_default()

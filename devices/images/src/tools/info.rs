@@ -68,7 +68,7 @@ pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<Ima
         }
         format @ (Format::Raw | Format::Qcow2) => {
             let metadata = file.metadata().clone();
-            let image = open_as(file, format, &options)?;
+            let image = open_as(&file, format, &options)?;
             let mut info = of_geometry(path, format, &image.geometry());
             info.file_size = if metadata.is_file() { metadata.len() } else { info.virtual_size };
             info.allocated_size = std::os::unix::fs::MetadataExt::blocks(&metadata) * 512;

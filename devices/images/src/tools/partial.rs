@@ -41,11 +41,6 @@ impl Partial {
         &self.file
     }
 
-    /// Where it is meanwhile.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Returns the file, locked, to be opened as an image.
     pub(super) fn lock(&self, read_only: bool) -> Result<LockedFile, OpenError> {
         let failed = |source| OpenError::Read { path: self.path.clone(), source };

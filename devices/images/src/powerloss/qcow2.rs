@@ -1,0 +1,117 @@
+//! qcow2: tables all over the disk, small clusters whose counts move, backing files, resizing.
+
+use synthvm_storage::backend::Operation;
+use synthvm_storage::backend::conformance::powerloss::{Change, Limits, Source, Step, random_script};
+
+use super::{Case, fill};
+use crate::{CreateOptions, Format};
+
+const MIB: u64 = 1 << 20;
+/// Sectors of a cluster of 64 KiB, and of the part of the disk that one of its tables covers.
+const CLUSTER: u64 = 128;
+const REACH: u64 = 8192 * CLUSTER;
+
+/// First sectors of clusters in several tables, neighbours among them.
+const PLACES: [u64; 7] =
+    [0, CLUSTER, 65 * CLUSTER, REACH, 2 * REACH + CLUSTER, 5 * REACH, 8 * REACH - CLUSTER];
+
+fn plain() -> CreateOptions {
+    CreateOptions::new(Format::Qcow2, 4096 * MIB)
+}
+
+fn case(options: &CreateOptions) -> Case {
+    // A state of a disk of GiB takes long to judge.
+    let limits = Limits { exhaustive: 4, samples: 6, seed: 0x5EED };
+    Case { qemu: Some(8), limits, ..Case::new("disk.qcow2", options) }
+}
+
+#[test]
+fn test_qcow2_keeps_its_promises_in_every_state_after_a_loss_of_power() {
+    let mut steps = random_script(41, 30, &PLACES, CLUSTER);
+    steps.insert(15, Step::Reopen);
+    assert!(case(&plain()).prove(&steps) > 50);
+}
+
+/// Blocks of counts are added, and their table moves.
+#[test]
+fn test_qcow2_of_small_clusters_keeps_its_promises_in_every_state_after_a_loss_of_power() {
+    let options = CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, 64 * MIB) };
+    let mut steps: Vec<Step> = (0..6).map(|at| Step::write(at * 9000, 60)).collect();
+    steps.insert(3, Step::Flush);
+    assert!(case(&options).prove(&steps) > 20);
+}
+
+#[test]
+fn test_qcow2_that_is_resized_keeps_its_promises_in_every_state_after_a_loss_of_power() {
+    let options = CreateOptions { block_size: Some(4096), ..CreateOptions::new(Format::Qcow2, 8 * MIB) };
+    let steps = [
+        Step::write(0, 4),
+        Step::write(16000, 8),
+        Step::Resize(1500 * MIB + 512),
+        Step::write(1500 * 2048, 1),
+        Step::Flush,
+        Step::Resize(4 * MIB + 512),
+        Step::write(8192, 1),
+        Step::Reopen,
+        Step::Resize(16 * MIB),
+        Step::write(16000, 1),
+        Step::Flush,
+    ];
+    assert!(case(&options).prove(&steps) > 20);
+}
+
+/// An image over one with content in all of [`PLACES`].
+fn overlay() -> Case {
+    let base = Case::new("base.qcow2", &plain());
+    let content: Vec<(u64, u64, u32)> =
+        (1..).zip(PLACES).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
+    let promises = fill(&base.path, &content);
+    let options = CreateOptions { size: None, parent: Some(base.path.clone()), ..plain() };
+    let mut case = case(&options);
+    case.promises = promises;
+    case.keep(base.folder);
+    case
+}
+
+#[test]
+fn test_qcow2_over_a_backing_file_keeps_its_promises_in_every_state_after_a_loss_of_power() {
+    let mut steps = random_script(43, 16, &PLACES, CLUSTER);
+    steps.insert(8, Step::Reopen);
+    assert!(overlay().prove(&steps) > 30);
+}
+
+#[test]
+fn test_qcow2_cluster_that_is_discarded_and_written_again_keeps_its_promises() {
+    let clear = |operation| Step::Clear { operation, first: 0, count: CLUSTER };
+    let mut steps = Vec::new();
+    for operation in [Operation::Discard, Operation::WriteZeroes { unmap: true }] {
+        steps.extend([Step::write(0, 8), Step::Flush, clear(operation), Step::write(4, 8)]);
+        steps.extend([clear(operation), Step::Flush, Step::fua(100, 2), Step::write(CLUSTER, 8)]);
+    }
+    assert!(case(&plain()).prove(&steps) > 20);
+}
+
+#[test]
+fn test_qcow2_whose_reserve_has_no_barrier_is_found() {
+    let case = case(&plain());
+    let run = case.run(&[Step::write(0, 1), Step::write(REACH, 1)]);
+    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
+    // The one after the file grew.
+    let grown = run.log.ops().iter().position(|op| matches!(op.change, Change::Length(_))).unwrap();
+    let barrier = (grown..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
+    let log = run.log.without(|at, _| at == barrier);
+    assert!(case.first_broken(&log, &run.promises).1.is_some());
+}
+
+#[test]
+fn test_qcow2_cluster_that_is_copied_up_without_a_barrier_is_found() {
+    let case = overlay();
+    let run = case.run(&[Step::write(CLUSTER, 1)]);
+    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
+    let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
+    let copied =
+        run.log.ops().iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change)).unwrap();
+    let barrier = (copied..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
+    let log = run.log.without(|at, _| at == barrier);
+    assert!(case.first_broken(&log, &run.promises).1.is_some());
+}

@@ -1,0 +1,309 @@
+//! Where the disk's bytes lie.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
+
+use synthvm_storage::backend::IoError;
+
+use super::Qcow2;
+use super::entry::{Cluster, Subcluster, subcluster};
+use super::tables::{Found, Table};
+use crate::file::ImageFile;
+use crate::mapped::{Extents, Place, Step};
+
+/// Bytes that one lookup unpacks at most, unless a single cluster has more.
+const MAX_UNPACKED: u64 = 1 << 20;
+/// Clusters, and parts of the disk without a table, that one lookup passes: more than a request
+/// has.
+const MAX_LOOKS: u64 = 4096;
+
+/// The cluster that was unpacked last: small reads in a row need it again.
+#[derive(Debug, Default)]
+pub(super) struct Unpacked(Option<(u64, Arc<[u8]>)>);
+
+/// The part of a sector that a file ends with, as a whole sector. Bytes move by whole sectors only.
+#[derive(Debug)]
+pub(super) struct Tail {
+    offset: u64,
+    bytes: Arc<[u8]>,
+}
+
+impl Tail {
+    /// Reads it. A file of whole sectors ends with zeroes.
+    pub(super) fn read(file: &ImageFile) -> std::io::Result<Self> {
+        let length = file.len()?;
+        let (offset, mut bytes) = (length / 512 * 512, [0; 512]);
+        file.read(&mut bytes[..(length - offset) as usize], offset)?;
+        Ok(Self { offset, bytes: bytes.into() })
+    }
+}
+
+/// Whether a lookup may read files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// No I/O and no wait.
+    Memory,
+    Files,
+}
+
+/// What a lookup has done so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spent {
+    unpacked: u64,
+    looks: u64,
+}
+
+impl Spent {
+    /// The rest is for another lookup.
+    fn is_enough(self) -> bool {
+        self.unpacked >= MAX_UNPACKED || self.looks >= MAX_LOOKS
+    }
+}
+
+/// Why a lookup ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// It would have to wait.
+    Wait,
+    Error(IoError),
+}
+
+impl From<IoError> for Stop {
+    fn from(error: IoError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl Qcow2 {
+    /// Adds to `extents` where the bytes are. Returns how many bytes that are: all, unless it is
+    /// much work.
+    pub(super) fn locate_from(
+        &self,
+        offset: u64,
+        length: u64,
+        mode: Mode,
+        extents: &mut Extents,
+    ) -> Result<u64, Stop> {
+        let end = offset + length;
+        let (mut at, mut spent) = (offset, Spent::default());
+        while at < end && !spent.is_enough() {
+            let index = at / self.layout.reach();
+            let until = end.min((index + 1) * self.layout.reach());
+            let found = match mode {
+                Mode::Memory => self.tables.peek(index),
+                Mode::Files => self.tables.get(&self.file, index)?.map_or(Found::Absent, Found::Table),
+            };
+            match found {
+                Found::Unread => return Err(Stop::Wait),
+                Found::Absent => {
+                    spent.looks += 1;
+                    let done = self.locate_in_parent(at, until - at, mode, extents)?;
+                    at += done;
+                    if at < until {
+                        break;
+                    }
+                }
+                Found::Table(table) => {
+                    let done = self.locate_by(&table, at, until - at, mode, extents, &mut spent)?;
+                    at += done;
+                    if at < until {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(at - offset)
+    }
+
+    /// The same for a part that one table maps.
+    fn locate_by(
+        &self,
+        table: &Table,
+        offset: u64,
+        length: u64,
+        mode: Mode,
+        extents: &mut Extents,
+        spent: &mut Spent,
+    ) -> Result<u64, Stop> {
+        let (layout, end) = (self.layout, offset + length);
+        let mut at = offset;
+        while at < end && !spent.is_enough() {
+            spent.looks += 1;
+            let within = at % layout.cluster();
+            let length = (layout.cluster() - within).min(end - at);
+            let slot = (at / layout.cluster() % layout.entries()) as usize * layout.words();
+            let cluster = layout.decode(table.word(slot), at - within);
+            match cluster {
+                Cluster::Data { offset: place, .. } if !layout.extended => {
+                    self.push_data(place + within, length, extents);
+                }
+                Cluster::Data { .. } | Cluster::Unallocated | Cluster::Zero { .. } if layout.extended => {
+                    let done = self.locate_parts(cluster, table.word(slot + 1), at, length, mode, extents)?;
+                    if done < length {
+                        return Ok(at + done - offset);
+                    }
+                }
+                Cluster::Data { .. } | Cluster::Invalid => return Err(IoError::Os(libc::EIO).into()),
+                Cluster::Zero { .. } => extents.push(length, Place::Zero),
+                Cluster::Unallocated => {
+                    let done = self.locate_in_parent(at, length, mode, extents)?;
+                    if done < length {
+                        return Ok(at + done - offset);
+                    }
+                }
+                Cluster::Compressed { offset, length: packed } => {
+                    let bytes = self.unpack(offset, packed, mode)?;
+                    spent.unpacked += layout.cluster();
+                    extents.push(length, Place::Memory { bytes, offset: within as usize });
+                }
+            }
+            at += length;
+        }
+        Ok(at - offset)
+    }
+
+    /// The same for a part of a cluster with subclusters.
+    fn locate_parts(
+        &self,
+        cluster: Cluster,
+        bitmap: u64,
+        offset: u64,
+        length: u64,
+        mode: Mode,
+        extents: &mut Extents,
+    ) -> Result<u64, Stop> {
+        let size = self.layout.cluster() / 32;
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let within = at % self.layout.cluster();
+            let length = (size - within % size).min(end - at);
+            match (subcluster(bitmap, within / size), cluster) {
+                (Subcluster::Data, Cluster::Data { offset: place, .. }) => {
+                    self.push_data(place + within, length, extents);
+                }
+                (Subcluster::Zero, _) => extents.push(length, Place::Zero),
+                (Subcluster::Unallocated, _) => {
+                    let done = self.locate_in_parent(at, length, mode, extents)?;
+                    if done < length {
+                        return Ok(at + done - offset);
+                    }
+                }
+                (Subcluster::Data | Subcluster::Invalid, _) => return Err(IoError::Os(libc::EIO).into()),
+            }
+            at += length;
+        }
+        Ok(length)
+    }
+
+    /// Bytes of the file of data. Behind its end there are zeroes.
+    fn push_data(&self, offset: u64, length: u64, extents: &mut Extents) {
+        let (_, file) = self.data_file();
+        let end = self.files[file].geometry().capacity;
+        let there = end.saturating_sub(offset).min(length);
+        extents.push(there, Place::File { file, offset });
+        let (mut at, until) = (offset + there, offset + length);
+        if file == 0
+            && let Some(within) =
+                at.checked_sub(self.tail.offset).filter(|&within| within < 512 && at < until)
+            && end == self.tail.offset
+        {
+            let there = (512 - within).min(until - at);
+            extents
+                .push(there, Place::Memory { bytes: Arc::clone(&self.tail.bytes), offset: within as usize });
+            at += there;
+        }
+        extents.push(until - at, Place::Zero);
+    }
+
+    /// What the backing file shows, or zeroes behind its end.
+    fn locate_in_parent(
+        &self,
+        offset: u64,
+        length: u64,
+        mode: Mode,
+        extents: &mut Extents,
+    ) -> Result<u64, Stop> {
+        let parent = self.parent.as_ref();
+        let there = parent.map_or(0, |parent| parent.geometry().capacity.saturating_sub(offset).min(length));
+        let mut done = there;
+        if let Some(parent) = parent.filter(|_| there != 0) {
+            let first = self.files.len() - parent.files().len();
+            let mut found = Extents::default();
+            match mode {
+                Mode::Memory => parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??,
+                Mode::Files => match parent.locate(offset, there, &mut found)? {
+                    Step::Done(bytes) => done = bytes,
+                    Step::Again | Step::Barrier => done = 0,
+                },
+            }
+            for extent in found.as_slice() {
+                let place = match extent.place.clone() {
+                    Place::File { file, offset } => Place::File { file: first + file, offset },
+                    place => place,
+                };
+                extents.push(extent.length, place);
+            }
+        }
+        if done < there {
+            return Ok(done);
+        }
+        extents.push(length - there, Place::Zero);
+        Ok(length)
+    }
+
+    /// What the compressed cluster at `offset` of the file holds.
+    fn unpack(&self, offset: u64, packed: u64, mode: Mode) -> Result<Arc<[u8]>, Stop> {
+        let last = match (mode, self.unpacked.try_lock()) {
+            (_, Ok(last)) => Some(last),
+            (_, Err(TryLockError::Poisoned(last))) => Some(last.into_inner()),
+            (Mode::Memory, Err(TryLockError::WouldBlock)) => None,
+            (Mode::Files, _) => Some(self.unpacked.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
+        let Some(mut last) = last else { return Err(Stop::Wait) };
+        match &last.0 {
+            // While the image is open, nothing else comes to lie there.
+            Some((at, bytes)) if *at == offset => return Ok(Arc::clone(bytes)),
+            _ if mode == Mode::Memory => return Err(Stop::Wait),
+            _ => {}
+        }
+        let there = self.file.len()?.saturating_sub(offset).min(packed);
+        let mut bytes = vec![0; there as usize];
+        self.file.read(&mut bytes, offset)?;
+        let unpacked = self.compression.unpack(&bytes, self.layout.cluster() as usize);
+        let unpacked: Arc<[u8]> = unpacked.ok_or(IoError::Os(libc::EIO))?.into();
+        last.0 = Some((offset, Arc::clone(&unpacked)));
+        Ok(unpacked)
+    }
+
+    /// What the cluster at `position` of the disk is. Reads the file if need be.
+    pub(super) fn cluster_at(&self, position: u64) -> Result<Cluster, IoError> {
+        let Some(table) = self.tables.get(&self.file, position / self.layout.reach())? else {
+            return Ok(Cluster::Unallocated);
+        };
+        let slot = (position / self.layout.cluster() % self.layout.entries()) as usize;
+        Ok(self.layout.decode(table.word(slot * self.layout.words()), position))
+    }
+
+    /// Whether the backing file may have anything but zeroes in a range. An error counts as
+    /// something.
+    pub(super) fn parent_has_data(&self, offset: u64, length: u64) -> bool {
+        let mut extents = Extents::default();
+        match self.locate_in_parent(offset, length, Mode::Files, &mut extents) {
+            Ok(done) if done == length => {
+                extents.as_slice().iter().any(|extent| !matches!(extent.place, Place::Zero))
+            }
+            _ => true,
+        }
+    }
+
+    /// Bytes of the disk.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity.load(Ordering::Acquire)
+    }
+}

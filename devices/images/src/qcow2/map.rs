@@ -1,0 +1,166 @@
+//! What requests come to.
+
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
+use synthvm_storage::scsi::BlockSize;
+
+use super::Qcow2;
+use super::allocate::{Content, Progress};
+use super::entry::Cluster;
+use super::locate::{Mode, Stop};
+use super::tables::Found;
+use crate::mapped::{Extents, Map, Place, Step};
+
+/// Bytes that one step gives places to.
+const MAX_STEP: u64 = 1 << 20;
+/// The reserve is filled again, when nothing else is to be done, where it has less left.
+const LOW_RESERVE: u64 = 8 << 20;
+
+impl Map for Qcow2 {
+    fn geometry(&self) -> Geometry {
+        // Version 2 cannot say that a cluster is zero in spite of its backing file.
+        let granularity = self.layout.cluster().max(4096) as u32;
+        let discard = (self.layout.version >= 3).then_some(Discard { granularity, zeroes: true });
+        Geometry {
+            capacity: self.capacity(),
+            block_size: BlockSize::B512,
+            physical_block_size: 4096,
+            read_only: self.read_only,
+            write_cache: true,
+            rotational: false,
+            discard,
+        }
+    }
+
+    fn identity(&self) -> &[u8] {
+        self.identity.as_os_str().as_bytes()
+    }
+
+    fn files(&self) -> &[Arc<dyn Backend>] {
+        &self.files
+    }
+
+    fn written_files(&self) -> &[usize] {
+        if self.data.is_some() { &[0, 1] } else { &[0] }
+    }
+
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        match self.locate_from(offset, length, Mode::Memory, extents) {
+            Ok(done) => (done == length).then_some(Ok(())),
+            Err(Stop::Wait) => None,
+            Err(Stop::Error(error)) => Some(Err(error)),
+        }
+    }
+
+    /// Where all clusters have places already.
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+        if !self.begun.load(Ordering::Acquire) {
+            return None;
+        }
+        let (layout, end, (_, file)) = (self.layout, offset + length, self.data_file());
+        let mut at = offset;
+        while at < end {
+            let Found::Table(table) = self.tables.peek(at / layout.reach()) else { return None };
+            let until = end.min((at / layout.reach() + 1) * layout.reach());
+            while at < until {
+                let within = at % layout.cluster();
+                let length = (layout.cluster() - within).min(until - at);
+                let slot = (at / layout.cluster() % layout.entries()) as usize;
+                match layout.decode(table.word(slot), at - within) {
+                    Cluster::Data { offset, copied: true } => {
+                        extents.push(length, Place::File { file, offset: offset + within });
+                    }
+                    Cluster::Invalid => return Some(Err(IoError::Os(libc::EIO))),
+                    _ => return None,
+                }
+                at += length;
+            }
+        }
+        Some(Ok(()))
+    }
+
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        match self.locate_from(offset, length, Mode::Files, extents) {
+            Ok(0) if length != 0 => Ok(Step::Again),
+            Ok(done) => Ok(Step::Done(done)),
+            Err(Stop::Wait) => Ok(Step::Again),
+            Err(Stop::Error(error)) => Err(error),
+        }
+    }
+
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        let length = length.min(MAX_STEP);
+        let mut writer = self.lock();
+        self.check_range(offset, length)?;
+        self.begin(&mut writer)?;
+        if self.materialize(&mut writer, offset, length, Content::Kept)? == Progress::Barrier {
+            return Ok(Step::Barrier);
+        }
+        let (mut at, end, file) = (offset, offset + length, self.data_file().1);
+        while at < end {
+            let within = at % self.layout.cluster();
+            let length = (self.layout.cluster() - within).min(end - at);
+            match self.cluster_at(at - within)? {
+                Cluster::Data { offset, .. } => {
+                    extents.push(length, Place::File { file, offset: offset + within });
+                }
+                _ => return Err(IoError::Os(libc::EIO)),
+            }
+            at += length;
+        }
+        Ok(Step::Done(length))
+    }
+
+    fn clear(&self, offset: u64, length: u64, _unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+        let mut writer = self.lock();
+        self.check_range(offset, length)?;
+        self.begin(&mut writer)?;
+        self.clear_step(&mut writer, offset, length, self.capacity(), extents)
+    }
+
+    fn barrier(&self) -> Result<(), IoError> {
+        self.make_copies_durable()
+    }
+
+    /// Fills the reserve, so that few requests wait for it.
+    fn idle(&self) {
+        if !self.begun.load(Ordering::Acquire) || self.layout.external {
+            return;
+        }
+        let mut writer = self.lock();
+        let low = LOW_RESERVE.min(writer.counts.end() << self.layout.bits >> 4) >> self.layout.bits;
+        if writer.reserve.left() < low {
+            // Who needs a cluster is told of it.
+            let _ = self.fill_reserve(&mut writer, 1);
+        }
+    }
+
+    fn is_unflushed(&self) -> bool {
+        self.changes.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
+    }
+
+    fn flushing(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn flushed(&self, token: u64) {
+        self.durable.fetch_max(token, Ordering::AcqRel);
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.change_capacity(capacity)
+    }
+}
+
+impl Qcow2 {
+    /// The disk may have shrunk since the request was judged.
+    fn check_range(&self, offset: u64, length: u64) -> Result<(), IoError> {
+        match offset.checked_add(length) {
+            Some(end) if end <= self.capacity() => Ok(()),
+            _ => Err(IoError::EndOfImage),
+        }
+    }
+}
