@@ -53,8 +53,8 @@ pub(crate) struct SynicLog {
 
 impl SynicLog {
     /// The end of the message in a busy slot will not be noticed.
-    pub(crate) fn eom(&self, vp: u32, error: &dyn Display) {
-        self.eoms.log(|suppressed| warn!(suppressed, "VP {vp}: cannot watch for EOM: {error}"));
+    pub(crate) fn eom(&self, error: &dyn Display) {
+        self.eoms.log(|suppressed| warn!(suppressed, "cannot watch for EOM: {error}"));
     }
 
     /// A connection id stays bound to its eventfd.
@@ -81,7 +81,7 @@ mod tests {
         expect_limited("triple fault", TIMES, || machine.triple_fault(0));
         expect_limited("EOM exit", TIMES, || machine.eom(0, &"refused"));
         expect_limited("system event", TIMES, || machine.system_event(0, 99));
-        expect_limited("EOM watch", TIMES, || synic.eom(0, &"refused"));
+        expect_limited("EOM watch", TIMES, || synic.eom(&"refused"));
         expect_limited("doorbell", TIMES, || synic.doorbell(0x10001, &"refused"));
     }
 }

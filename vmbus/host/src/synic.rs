@@ -14,7 +14,7 @@ pub enum Signal {
     Raised,
     /// The flag was still set: the guest has not looked yet, so no interrupt was needed.
     AlreadySet,
-    /// The VP's SynIC or event flags page is off: nothing was written.
+    /// The VP's SynIC or event flags page is off: the machine remembers the flag and sets it when the page is switched on.
     Disabled,
 }
 
@@ -56,7 +56,16 @@ pub trait Synic: Send + Sync {
     }
 
     /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the SINT if the flag was clear.
+    ///
+    /// While the page or the SynIC is off the flag is remembered, and set when both are on: a channel whose signal was lost
+    /// would wait for ever.
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal;
+
+    /// Forgets flag `flag` if it is remembered for a page that is off: its channel is closed, or signals another VP now.
+    /// A flag in a page is the guest's and stays.
+    fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
+        let _ = (vp, sint, flag);
+    }
 
     /// Makes HvSignalEvent on `connection_id` (24 bits) write `event`, without leaving the kernel where the machine can.
     ///

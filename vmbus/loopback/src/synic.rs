@@ -1,6 +1,6 @@
 //! A synthetic interrupt controller in plain memory: message queues, event flags, doorbells.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,6 +33,17 @@ struct Vp {
     enabled: AtomicBool,
     messages: [Mutex<VecDeque<HostBytes>>; SINTS],
     flags: [[AtomicU64; FLAG_WORDS]; SINTS],
+    /// (SINT, flag) of signals that came while the SynIC was off. `enabled` changes under this lock.
+    remembered: Mutex<BTreeSet<(u8, u16)>>,
+}
+
+impl Vp {
+    /// Sets a flag; whether it was set before, or nothing when there is no such flag.
+    fn set_flag(&self, sint: u8, flag: u16) -> Option<bool> {
+        let (word, bit) = place(flag);
+        let word = self.flags.get(usize::from(sint))?.get(word)?;
+        Some(word.fetch_or(bit, Ordering::AcqRel) & bit != 0)
+    }
 }
 
 impl LoopbackSynic {
@@ -41,6 +52,7 @@ impl LoopbackSynic {
             enabled: AtomicBool::new(true),
             messages: Default::default(),
             flags: [const { [const { AtomicU64::new(0) }; FLAG_WORDS] }; SINTS],
+            remembered: Mutex::default(),
         });
         Self {
             vps: vps.collect(),
@@ -52,12 +64,22 @@ impl LoopbackSynic {
         }
     }
 
-    /// Turns the SynIC of `vp` on or off: off, messages wait and event flags are not set. All are on at the start.
+    /// Turns the SynIC of `vp` on or off: off, messages and event flags wait until it is on. All are on at the start.
     ///
     /// # Panics
     /// When there is no such VP.
     pub fn set_enabled(&self, vp: u32, enabled: bool) {
-        self.vps[vp as usize].enabled.store(enabled, Ordering::Release);
+        let vp = &self.vps[vp as usize];
+        let mut remembered = lock(&vp.remembered);
+        vp.enabled.store(enabled, Ordering::Release);
+        if enabled {
+            for (sint, flag) in std::mem::take(&mut *remembered) {
+                if vp.set_flag(sint, flag) == Some(false) {
+                    self.raised.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        drop(remembered);
         self.announce();
     }
 
@@ -207,20 +229,33 @@ impl Synic for LoopbackSynic {
     }
 
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {
-        let Some(vp) = self.vps.get(vp as usize).filter(|vp| vp.enabled.load(Ordering::Acquire)) else {
-            return Signal::Disabled;
-        };
-        let (word, bit) = place(flag);
-        let Some(flags) = vp.flags.get(usize::from(sint)).and_then(|flags| flags.get(word)) else {
-            return Signal::Disabled;
-        };
-        if flags.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
-            self.spared.fetch_add(1, Ordering::Relaxed);
-            return Signal::AlreadySet;
+        let Some(vp) = self.vps.get(vp as usize) else { return Signal::Disabled };
+        if !vp.enabled.load(Ordering::Acquire) {
+            let mut remembered = lock(&vp.remembered);
+            // It may have been switched on just now.
+            if !vp.enabled.load(Ordering::Acquire) {
+                remembered.insert((sint, flag));
+                return Signal::Disabled;
+            }
         }
-        self.raised.fetch_add(1, Ordering::Relaxed);
-        self.announce();
-        Signal::Raised
+        match vp.set_flag(sint, flag) {
+            None => Signal::Disabled,
+            Some(true) => {
+                self.spared.fetch_add(1, Ordering::Relaxed);
+                Signal::AlreadySet
+            }
+            Some(false) => {
+                self.raised.fetch_add(1, Ordering::Relaxed);
+                self.announce();
+                Signal::Raised
+            }
+        }
+    }
+
+    fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
+        if let Some(vp) = self.vps.get(vp as usize) {
+            lock(&vp.remembered).remove(&(sint, flag));
+        }
     }
 
     fn bind_doorbell(&self, connection_id: u32, event: &EventFd) -> io::Result<()> {

@@ -1,7 +1,9 @@
 //! End of message: how a VP whose slot was busy learns that it is free, without a timer and without polling.
 //!
-//! The resample eventfds of all VPs hang in an epoll set of their own, each disarmed until a message waits on its VP.
-//! The set itself is one descriptor in the event loop.
+//! KVM tells of an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That need not be the VP that
+//! owns the slot: Linux's panic path empties the slots of all VPs and writes EOM on its own. So all VPs share one resample
+//! eventfd, which kicks each VP that has waiting messages. It is watched only while a slot is busy; the epoll set that does
+//! so is one descriptor in the event loop.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,40 +14,43 @@ use tracing::error;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::synic::KickVp;
+use super::synic::KvmSynic;
 
-/// The epoll set.
-pub struct EomWatch {
+/// The eventfd of all EOMs, and the epoll set that watches it on demand.
+pub(super) struct EomWatch {
     epoll: Epoll,
-    events: std::sync::Mutex<Vec<Arc<EventFd>>>,
+    event: EventFd,
 }
 
 impl EomWatch {
+    /// An eventfd that is not watched.
     pub(super) fn new() -> io::Result<EomWatch> {
-        Ok(EomWatch { epoll: Epoll::new()?, events: std::sync::Mutex::default() })
+        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let epoll = Epoll::new()?;
+        epoll.ctl(ControlOperation::Add, event.as_raw_fd(), EpollEvent::new(EventSet::empty(), 0))?;
+        Ok(EomWatch { epoll, event })
     }
 
-    /// Adds the eventfd of `vp`, disarmed. VPs come in order.
-    pub(super) fn add(&self, vp: u32, event: Arc<EventFd>) -> io::Result<()> {
-        let disarmed = EpollEvent::new(EventSet::empty(), vp.into());
-        self.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), disarmed)?;
-        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(event);
-        Ok(())
+    /// The resample eventfd of the irqfds of all VPs.
+    pub(super) fn event(&self) -> &EventFd {
+        &self.event
     }
 
-    /// Watches for one EOM of `vp`. If one has come already, it is reported at once.
-    pub(super) fn arm(&self, vp: u32) -> io::Result<()> {
-        let events = self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let event = events.get(vp as usize).ok_or_else(|| io::Error::other("no such VP"))?;
-        let once = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, vp.into());
-        self.epoll.ctl(ControlOperation::Modify, event.as_raw_fd(), once)
+    /// Watches for the next EOM. One that came since [`EomWatch::take`] is reported at once.
+    pub(super) fn arm(&self) -> io::Result<()> {
+        let once = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, 0);
+        self.epoll.ctl(ControlOperation::Modify, self.event.as_raw_fd(), once)
     }
 
-    /// The VPs that have written EOM since they were armed. Each is disarmed by being listed.
-    fn take(&self) -> io::Result<Vec<u32>> {
-        let mut ready = [EpollEvent::default(); 64];
-        let count = self.epoll.wait(0, &mut ready)?;
-        Ok(ready[..count].iter().map(|event| event.data() as u32).collect())
+    /// True when there were EOMs since the last call. The caller must then kick each VP that has waiting messages.
+    pub(super) fn take(&self) -> bool {
+        self.event.read().is_ok()
+    }
+
+    /// Ends the watch when it has something to report; true when it had.
+    fn reported(&self) -> bool {
+        let mut ready = [EpollEvent::default(); 1];
+        self.epoll.wait(0, &mut ready).is_ok_and(|count| count != 0)
     }
 }
 
@@ -55,28 +60,28 @@ impl AsRawFd for EomWatch {
     }
 }
 
-/// Kicks VPs that wrote EOM. For the event loop.
+/// Kicks VPs after an EOM. For the event loop.
 pub struct EomWatcher {
-    watch: Arc<EomWatch>,
-    kicker: Arc<dyn KickVp>,
+    synic: Arc<KvmSynic>,
 }
 
 impl EomWatcher {
-    /// Watches `watch` and kicks by `kicker`.
-    pub fn new(watch: Arc<EomWatch>, kicker: Arc<dyn KickVp>) -> EomWatcher {
-        EomWatcher { watch, kicker }
+    /// Watches for EOMs on behalf of `synic`.
+    pub fn new(synic: Arc<KvmSynic>) -> EomWatcher {
+        EomWatcher { synic }
     }
 }
 
 impl MutEventSubscriber for EomWatcher {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        for vp in self.watch.take().unwrap_or_default() {
-            self.kicker.kick(vp);
+        // The watch ends first: an EOM that comes from here on is kept in the eventfd for the next one.
+        if self.synic.eom_watch().reported() {
+            self.synic.eom_reported();
         }
     }
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(&*self.watch, EventSet::IN)) {
+        if let Err(error) = ops.add(Events::new(self.synic.eom_watch(), EventSet::IN)) {
             // Without it a full slot would never be refilled.
             error!("cannot watch for EOM: {error}");
         }
@@ -87,31 +92,34 @@ impl MutEventSubscriber for EomWatcher {
 mod tests {
     use super::*;
 
-    fn watch(vps: u32) -> (EomWatch, Vec<Arc<EventFd>>) {
+    #[test]
+    fn test_watch_that_is_not_armed_reports_nothing_and_keeps_the_eom() {
         let watch = EomWatch::new().unwrap();
-        let events: Vec<_> = (0..vps).map(|_| Arc::new(EventFd::new(libc::EFD_NONBLOCK).unwrap())).collect();
-        for (vp, event) in events.iter().enumerate() {
-            watch.add(vp as u32, Arc::clone(event)).unwrap();
-        }
-        (watch, events)
+        watch.event.write(1).unwrap();
+        assert!(!watch.reported());
+        assert!(watch.take() && !watch.take());
     }
 
     #[test]
-    fn test_take_disarmed_vp_is_never_reported() {
-        let (watch, events) = watch(2);
-        events[1].write(1).unwrap();
-        assert!(watch.take().unwrap().is_empty());
+    fn test_watch_reports_an_eom_from_before_arming_at_once_and_once_only() {
+        let watch = EomWatch::new().unwrap();
+        watch.event.write(1).unwrap();
+        watch.arm().unwrap();
+        assert!(watch.reported());
+        watch.event.write(1).unwrap();
+        assert!(!watch.reported(), "not armed again");
+        watch.arm().unwrap();
+        assert!(watch.reported());
     }
 
     #[test]
-    fn test_take_eom_before_arming_is_reported_and_once_only() {
-        let (watch, events) = watch(2);
-        events[1].write(1).unwrap();
-        watch.arm(1).unwrap();
-        assert_eq!(watch.take().unwrap(), [1]);
-        events[1].write(1).unwrap();
-        assert!(watch.take().unwrap().is_empty(), "not armed again");
-        watch.arm(1).unwrap();
-        assert_eq!(watch.take().unwrap(), [1]);
+    fn test_watch_reports_no_eom_that_was_taken_and_goes_on_watching() {
+        let watch = EomWatch::new().unwrap();
+        watch.event.write(1).unwrap();
+        watch.arm().unwrap();
+        assert!(watch.take());
+        assert!(!watch.reported());
+        watch.event.write(1).unwrap();
+        assert!(watch.reported());
     }
 }

@@ -11,7 +11,7 @@ mod synic;
 
 pub use cpuid::{HypervCpuid, leaves};
 pub use enlightenments::{ALWAYS_FEATURES_EAX, Enlightenment, HypervError, Offer, TABLE, enlightenment};
-pub use eom::{EomWatch, EomWatcher};
+pub use eom::EomWatcher;
 pub(crate) use hypercall::dispatch;
 pub use hypercall::{HypercallHandler, HypercallStatus, NoBus};
 pub use ioctl::supported_cpuid;

@@ -3,18 +3,23 @@
 //! The pages are guest RAM. Event flags are set from any thread (atomic OR). Message slots are written only on the thread
 //! of the VP that owns them, while the VP does not run.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use tracing::debug;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
-use vmbus_host::mailbox::{self, Mailbox, SLOT_SIZE, SlotMemory};
+use vmbus_host::mailbox::{self, Mailbox, SLOT_SIZE, Slot, SlotMemory};
 use vmbus_host::{QueuedMessage, Signal};
 
+use super::VMBUS_SINT;
 use crate::memory::GuestMemory;
 
 pub(super) const SINTS: u8 = 16;
 const FLAGS_PER_SINT: u16 = 2048;
+/// 64-bit words of event flags.
+const WORDS_PER_SINT: usize = 32;
 const PAGE: usize = 4096;
 const ENABLE: u64 = 1;
 const ADDRESS: u64 = !0xFFF;
@@ -24,11 +29,14 @@ pub(super) trait Lines {
     /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the page is not.
     fn raise(&self, vp: u32, sint: u8);
 
-    /// Forgets the EOMs of `vp` that came so far.
-    fn forget_eoms(&self, vp: u32);
+    /// True when EOMs came since the last call, on any VP.
+    fn take_eoms(&self) -> bool;
 
-    /// Has `vp` kicked at its next EOM, or at once if one came since [`Lines::forget_eoms`].
-    fn kick_at_eom(&self, vp: u32);
+    /// Watches for the next EOM on any VP, which kicks each VP that has waiting messages.
+    fn watch_eoms(&self);
+
+    /// Makes the thread of `vp` deliver.
+    fn kick(&self, vp: u32);
 }
 
 /// The SynIC MSRs of a VP, as KVM reports them when the guest writes one.
@@ -58,6 +66,8 @@ struct Vp {
     /// is not written any more once its MSR write is over.
     pages: RwLock<Pages>,
     mailbox: Mailbox,
+    /// Event flags that were set while their page was off, by 64-bit word of the page. Never locked without `pages`.
+    remembered: Mutex<BTreeMap<usize, u64>>,
 }
 
 /// Where a VP's pages are; `None` when off, or not in RAM.
@@ -67,6 +77,11 @@ struct Pages {
     flags: Option<GuestAddress>,
 }
 
+/// The word of an event flags page that holds a flag, and the flag's bit in it.
+fn word_of(sint: u8, flag: u16) -> (usize, u64) {
+    (usize::from(sint) * WORDS_PER_SINT + usize::from(flag / 64), 1 << (flag % 64))
+}
+
 impl Pages {
     const RESET: Pages = Pages { state: SynicState::RESET, messages: None, flags: None };
 }
@@ -74,6 +89,7 @@ impl Pages {
 /// The lines of one VP.
 struct VpLines<'a, L> {
     vp: u32,
+    vps: &'a Vps,
     all: &'a L,
 }
 
@@ -82,19 +98,22 @@ impl<L: Lines> mailbox::Lines for VpLines<'_, L> {
         self.all.raise(self.vp, sint);
     }
 
-    fn forget_eoms(&self) {
-        self.all.forget_eoms(self.vp);
+    fn take_eoms(&self) {
+        if self.all.take_eoms() {
+            self.vps.kick_waiting(Some(self.vp), self.all);
+        }
     }
 
-    fn kick_at_eom(&self) {
-        self.all.kick_at_eom(self.vp);
+    fn watch_eoms(&self) {
+        self.all.watch_eoms();
     }
 }
 
 impl Vps {
     /// `count` VPs in their reset state.
     pub(super) fn new(memory: GuestMemory, count: u32) -> Vps {
-        let vp = || Vp { pages: RwLock::new(Pages::RESET), mailbox: Mailbox::new() };
+        let vp =
+            || Vp { pages: RwLock::new(Pages::RESET), mailbox: Mailbox::new(), remembered: Mutex::default() };
         Vps { memory, vps: (0..count).map(|_| vp()).collect() }
     }
 
@@ -103,13 +122,46 @@ impl Vps {
         self.vps.len() as u32
     }
 
-    /// Takes over the MSRs of `vp`. On the VP's thread.
-    pub(super) fn update(&self, vp: u32, state: SynicState) {
+    /// Takes over the MSRs of `vp`, and sets the event flags that waited for their page. On the VP's thread.
+    ///
+    /// The guest may have unmasked SINTs since it switched the pages on, which causes no exit: each SINT that has something
+    /// in a page is raised again.
+    pub(super) fn update(&self, vp: u32, state: SynicState, lines: &impl Lines) {
         let Some(target) = self.vp(vp) else { return };
         let mut pages = target.pages.write().unwrap_or_else(PoisonError::into_inner);
         let messages = self.page(vp, "SIMP", pages.messages, state.control, state.message_page);
         let flags = self.page(vp, "SIEFP", pages.flags, state.control, state.event_page);
         *pages = Pages { state, messages, flags };
+        drop(pages);
+        let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
+        for sint in self.pending_sints(target, &pages) {
+            lines.raise(vp, sint);
+        }
+    }
+
+    /// Moves the remembered event flags into their page, and returns the SINTs that have something in a page: of others than
+    /// VMBus's only those whose flags were remembered.
+    fn pending_sints(&self, target: &Vp, pages: &Pages) -> BTreeSet<u8> {
+        let mut pending = BTreeSet::new();
+        if let Some(page) = pages.flags {
+            let remembered =
+                std::mem::take(&mut *target.remembered.lock().unwrap_or_else(PoisonError::into_inner));
+            for (index, bits) in remembered {
+                if self.set_flags(page, index, bits).is_some() {
+                    pending.insert((index / WORDS_PER_SINT) as u8);
+                }
+            }
+            let first = usize::from(VMBUS_SINT) * WORDS_PER_SINT;
+            let is_set = |index| self.set_flags(page, index, 0).is_some_and(|before| before != 0);
+            if (first..first + WORDS_PER_SINT).any(is_set) {
+                pending.insert(VMBUS_SINT);
+            }
+        }
+        let slot = pages.messages.and_then(|page| self.slot(page, VMBUS_SINT));
+        if slot.is_some_and(|slot| slot.message_type() != mailbox::EMPTY) {
+            pending.insert(VMBUS_SINT);
+        }
+        pending
     }
 
     /// Where a page is now. One that has just been switched on is zeroed; no message can be in it yet, because this is
@@ -152,7 +204,18 @@ impl Vps {
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
         // Off: the messages wait for the exit that switches it on.
         let Some(page) = pages.messages else { return };
-        target.mailbox.deliver(|sint| self.slot(page, sint), &VpLines { vp, all: lines });
+        target.mailbox.deliver(|sint| self.slot(page, sint), &VpLines { vp, vps: self, all: lines });
+    }
+
+    /// Kicks each VP but `except` that has messages waiting for a slot: the guest has written EOM somewhere.
+    pub(super) fn kick_waiting(&self, except: Option<u32>, lines: &impl Lines) {
+        for (vp, target) in (0..).zip(&self.vps) {
+            // Messages that wait for their page are delivered when it is switched on.
+            let is_on = || target.pages.read().unwrap_or_else(PoisonError::into_inner).messages.is_some();
+            if Some(vp) != except && !target.mailbox.is_empty() && is_on() {
+                lines.kick(vp);
+            }
+        }
     }
 
     /// Forgets all queued messages.
@@ -167,25 +230,49 @@ impl Vps {
         self.discard();
         for vp in &self.vps {
             *vp.pages.write().unwrap_or_else(PoisonError::into_inner) = Pages::RESET;
+            vp.remembered.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
     }
 
-    /// Sets an event flag; raises the SINT if it was clear.
+    /// Sets an event flag; raises the SINT if it was clear. While its page is off it is remembered.
     pub(super) fn signal(&self, vp: u32, sint: u8, flag: u16, lines: &impl Lines) -> Signal {
         let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else {
             return Signal::Disabled;
         };
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(page) = pages.flags else { return Signal::Disabled };
-        let Ok(page) = self.memory.get_slice(page, PAGE) else { return Signal::Disabled };
-        let word = usize::from(sint) * 256 + usize::from(flag / 64) * 8;
-        let Ok(word) = page.get_atomic_ref::<AtomicU64>(word) else { return Signal::Disabled };
-        let bit = 1 << (flag % 64);
-        if word.fetch_or(bit, Ordering::SeqCst) & bit != 0 {
-            return Signal::AlreadySet;
+        let (index, bit) = word_of(sint, flag);
+        let Some(page) = pages.flags else {
+            let mut remembered = target.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+            *remembered.entry(index).or_default() |= bit;
+            return Signal::Disabled;
+        };
+        match self.set_flags(page, index, bit) {
+            None => Signal::Disabled,
+            Some(before) if before & bit != 0 => Signal::AlreadySet,
+            Some(_) => {
+                lines.raise(vp, sint);
+                Signal::Raised
+            }
         }
-        lines.raise(vp, sint);
-        Signal::Raised
+    }
+
+    /// Forgets an event flag that waits for its page; one that is in the page stays.
+    pub(super) fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
+        let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else { return };
+        let (index, bit) = word_of(sint, flag);
+        let mut remembered = target.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut word) = remembered.entry(index) {
+            *word.get_mut() &= !bit;
+            if *word.get() == 0 {
+                word.remove();
+            }
+        }
+    }
+
+    /// Sets `bits` in a 64-bit word of an event flags page; returns the word as it was before.
+    fn set_flags(&self, page: GuestAddress, index: usize, bits: u64) -> Option<u64> {
+        let page = self.memory.get_slice(page, PAGE).ok()?;
+        Some(page.get_atomic_ref::<AtomicU64>(index * 8).ok()?.fetch_or(bits, Ordering::SeqCst))
     }
 
     /// Messages queued for `vp`.

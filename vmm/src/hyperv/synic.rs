@@ -25,10 +25,10 @@ pub trait KickVp: Send + Sync {
 /// How SynthVM hears of EOM writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EomPath {
-    /// By the resample eventfd of SINT2's irqfd. Needs the full irqchip in the kernel.
+    /// By the resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the kernel.
     Resample,
-    /// By an MSR exit on the VP's own thread, which calls [`KvmSynic::deliver`]. A guest writes EOM only when it was
-    /// told that more messages wait, so these exits are rare.
+    /// By an MSR exit on the thread of the VP that wrote it, which calls [`KvmSynic::end_of_message`]. A guest writes EOM
+    /// only when it was told that more messages wait, so these exits are rare.
     MsrExit,
 }
 
@@ -36,30 +36,24 @@ pub enum EomPath {
 pub struct KvmSynic {
     vps: Vps,
     lines: KvmLines,
-    kicker: Arc<dyn KickVp>,
 }
 
 struct KvmLines {
     vm: Arc<VmFd>,
     routes: Arc<Routes>,
-    vmbus: Box<[VmbusLine]>,
-    eom: Arc<EomWatch>,
+    /// Raise SINT2, by VP.
+    vmbus: Box<[EventFd]>,
+    /// EOM writes of all VPs, whatever the SINT, and EOIs of SINT2. Silent with [`EomPath::MsrExit`].
+    eom: EomWatch,
+    kicker: Arc<dyn KickVp>,
     log: SynicLog,
-}
-
-/// SINT2 of one VP.
-struct VmbusLine {
-    /// Raises it.
-    interrupt: EventFd,
-    /// Tells of EOM writes, whatever the SINT, and of SINT2's EOI. Silent with [`EomPath::MsrExit`].
-    resample: Arc<EventFd>,
 }
 
 impl KvmSynic {
     /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must be on for each of them already.
     ///
     /// # Errors
-    /// The kernel's own, or no file descriptor left (two per VP are needed).
+    /// The kernel's own, or no file descriptor left (one per VP is needed).
     pub(crate) fn new(
         vm: Arc<VmFd>,
         memory: GuestMemory,
@@ -74,34 +68,41 @@ impl KvmSynic {
         let mut vmbus = Vec::with_capacity(sints.len());
         for (vp, sint) in sints {
             let interrupt = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-            let resample = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
             let gsi = routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("SINT without a route"))?;
             match eom_path {
-                EomPath::Resample => vm.register_irqfd_with_resample(&interrupt, &resample, gsi)?,
+                EomPath::Resample => vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?,
                 EomPath::MsrExit => vm.register_irqfd(&interrupt, gsi)?,
             }
-            eom.add(vp, Arc::clone(&resample))?;
-            vmbus.push(VmbusLine { interrupt, resample });
+            vmbus.push(interrupt);
         }
-        let lines =
-            KvmLines { vm, routes, vmbus: vmbus.into(), eom: Arc::new(eom), log: SynicLog::default() };
-        Ok(KvmSynic { vps: Vps::new(memory, count), lines, kicker })
+        let log = SynicLog::default();
+        let lines = KvmLines { vm, routes, vmbus: vmbus.into(), eom, kicker, log };
+        Ok(KvmSynic { vps: Vps::new(memory, count), lines })
     }
 
-    /// What the event loop must watch for this SynIC.
-    pub fn eom_watch(&self) -> Arc<EomWatch> {
-        Arc::clone(&self.lines.eom)
+    /// What the event loop watches for this SynIC.
+    pub(super) fn eom_watch(&self) -> &EomWatch {
+        &self.lines.eom
     }
 
-    /// Who is told when a VP has something to deliver.
-    pub fn kicker(&self) -> Arc<dyn KickVp> {
-        Arc::clone(&self.kicker)
+    /// The event loop saw an EOM: kicks the VPs that may have waited for it.
+    pub(super) fn eom_reported(&self) {
+        if self.lines.take_eoms() {
+            self.vps.kick_waiting(None, &self.lines);
+        }
     }
 
-    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers what waited for
-    /// that. On the VP's thread.
+    /// The guest wrote EOM on `vp`, whose thread calls this ([`EomPath::MsrExit`]). The slot that it emptied may be another
+    /// VP's.
+    pub fn end_of_message(&self, vp: u32) {
+        self.deliver(vp);
+        self.vps.kick_waiting(Some(vp), &self.lines);
+    }
+
+    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers the messages and event
+    /// flags that waited for that. On the VP's thread.
     pub fn update(&self, vp: u32, state: SynicState) {
-        self.vps.update(vp, state);
+        self.vps.update(vp, state, &self.lines);
         self.deliver(vp);
     }
 
@@ -118,9 +119,8 @@ impl KvmSynic {
     /// Back to power-on: pages off, queues empty. All VPs stand still.
     pub fn reset(&self) {
         self.vps.reset();
-        for vp in 0..self.vps.count() {
-            self.lines.forget_eoms(vp);
-        }
+        // No message waits any more.
+        let _ = self.lines.take_eoms();
     }
 
     /// The MSRs of `vp` as last reported.
@@ -131,13 +131,13 @@ impl KvmSynic {
 
 impl Lines for KvmLines {
     fn raise(&self, vp: u32, sint: u8) {
-        if let Some(line) = self.vmbus.get(vp as usize).filter(|_| sint == VMBUS_SINT) {
+        if let Some(interrupt) = self.vmbus.get(vp as usize).filter(|_| sint == VMBUS_SINT) {
             // Fails only when 2^64 - 2 interrupts are unread.
-            let _ = line.interrupt.write(1);
+            let _ = interrupt.write(1);
             return;
         }
         // Other SINTs are rare (a firmware's, a confused guest's): one ioctl each, no descriptor kept. Their EOMs are
-        // reported by SINT2's resample eventfd all the same.
+        // reported by the resample eventfd all the same.
         let gsi = match self.routes.sint_gsi(vp, sint) {
             Some(gsi) => Ok(gsi),
             None => self
@@ -150,17 +150,18 @@ impl Lines for KvmLines {
         }
     }
 
-    fn forget_eoms(&self, vp: u32) {
-        if let Some(line) = self.vmbus.get(vp as usize) {
-            // Nothing to read is the usual case.
-            let _ = line.resample.read();
+    fn take_eoms(&self) -> bool {
+        self.eom.take()
+    }
+
+    fn watch_eoms(&self) {
+        if let Err(error) = self.eom.arm() {
+            self.log.eom(&error);
         }
     }
 
-    fn kick_at_eom(&self, vp: u32) {
-        if let Err(error) = self.eom.arm(vp) {
-            self.log.eom(vp, &error);
-        }
+    fn kick(&self, vp: u32) {
+        self.kicker.kick(vp);
     }
 }
 
@@ -171,7 +172,7 @@ impl Synic for KvmSynic {
 
     fn post_message(&self, vp: u32, sint: u8, message: &[u8]) {
         if self.vps.queue(vp, sint, message) {
-            self.kicker.kick(vp);
+            self.lines.kick(vp);
         }
     }
 
@@ -189,6 +190,10 @@ impl Synic for KvmSynic {
 
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {
         self.vps.signal(vp, sint, flag, &self.lines)
+    }
+
+    fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
+        self.vps.forget_signal(vp, sint, flag);
     }
 
     fn bind_doorbell(&self, connection_id: u32, event: &EventFd) -> io::Result<()> {

@@ -150,8 +150,7 @@ impl Machine {
     }
 
     fn start_events(&mut self) -> Result<(), MachineFailure> {
-        let synic = &self.shared.synic;
-        let eom: EventSubscriber = Box::new(EomWatcher::new(synic.eom_watch(), synic.kicker()));
+        let eom: EventSubscriber = Box::new(EomWatcher::new(Arc::clone(&self.shared.synic)));
         for subscriber in std::iter::once(eom).chain(self.inputs.drain(..)) {
             self.events.add(subscriber).map_err(MachineError::system("event loop")).map_err(Box::new)?;
         }

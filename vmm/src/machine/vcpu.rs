@@ -203,12 +203,12 @@ impl Vcpu {
         }
     }
 
-    /// [`crate::hyperv::EomPath::MsrExit`]: does what KVM would have done, then what the eventfd would have told us.
+    /// [`crate::hyperv::EomPath::MsrExit`]: does what KVM would have done, then what the eventfd would have caused.
     fn end_of_message(&self, shared: &Shared) {
         if let Err(error) = write_msr(&self.fd, msr::EOM, 0) {
             shared.log.eom(self.index, &error);
         }
-        shared.synic.deliver(self.index);
+        shared.synic.end_of_message(self.index);
     }
 
     fn fail(&self, failure: MachineFailure) -> Next {

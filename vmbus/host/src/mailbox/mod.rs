@@ -1,14 +1,18 @@
 //! How queued messages get to a VP: one at a time through the slot of their SINT (vmbus-core 2.1).
 //!
-//! Three parties take part, and each may move at any time: whoever has a message queues it and then kicks the VP; the VP's own thread, out
-//! of the guest, calls [`Mailbox::deliver`]; the guest empties the slot and writes EOM when it then sees the pending bit. What must hold:
+//! Three parties take part, and each may move at any time: a thread that has a message queues it and then kicks the VP; the
+//! VP's own thread, out of the guest, calls [`Mailbox::deliver`]; the guest empties the slot and writes EOM when it then sees
+//! the pending bit. It may write EOM on any VP: Linux's panic path reads the slots of all VPs and writes EOM on its own. So an
+//! EOM concerns every VP that has waiting messages. What must hold:
 //!
-//! | who | first | then |
+//! | party | first | then |
 //! |---|---|---|
 //! | poster | queues | kicks: a delivery follows |
 //! | delivery, slot in use | sets the pending bit, full barrier | looks at the slot again: empty is ours, in use means an EOM will come |
-//! | guest | empties the slot, full barrier | looks at the pending bit: set means EOM |
-//! | delivery, message left | forgot the EOMs of before, when it began | asks to be kicked at the next EOM, or at once if one came since |
+//! | guest | empties the slot, full barrier | looks at the pending bit: set means EOM, on whichever VP |
+//! | delivery, any | takes the EOMs of before, when it begins | kicks the other VPs that have waiting messages if there were any |
+//! | delivery, message left | | has EOMs watched; one that came since is reported at once |
+//! | watcher of EOMs | takes them | kicks the VPs that have waiting messages |
 //!
 //! So a message that waits always has a kick on its way or an EOM that will bring one. No timer, no polling.
 //!
@@ -51,11 +55,13 @@ pub trait Lines {
     /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the slot is not.
     fn raise(&self, sint: u8);
 
-    /// Forgets the EOMs that came so far.
-    fn forget_eoms(&self);
+    /// Takes the EOMs that came so far, on any VP. If there were any, the other VPs that have waiting messages are kicked:
+    /// one of the EOMs may have been theirs.
+    fn take_eoms(&self);
 
-    /// Has the VP kicked at its next EOM, or at once if one came since [`Lines::forget_eoms`].
-    fn kick_at_eom(&self);
+    /// Has EOMs of all VPs watched until the next one, which kicks every VP that has waiting messages. One that came since
+    /// it was last taken counts.
+    fn watch_eoms(&self);
 }
 
 /// What became of one message.
@@ -132,7 +138,7 @@ impl Mailbox {
             return;
         }
         // An EOM from here on counts; what the earlier ones freed is seen below.
-        lines.forget_eoms();
+        lines.take_eoms();
         let mut busy = false;
         // Empty queues go, so that a burst's memory is given back.
         queues.retain(|&sint, queue| {
@@ -152,7 +158,7 @@ impl Mailbox {
             false
         });
         if busy {
-            lines.kick_at_eom();
+            lines.watch_eoms();
         }
     }
 

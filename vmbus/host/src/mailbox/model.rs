@@ -1,11 +1,11 @@
 //! The hand-over of messages under a model checker: every interleaving of who posts, the VP's thread and the guest.
 //!
-//! A message that waits with nothing on its way to bring it is a deadlock, which the checker reports. So that the models are known to see
-//! what they are for, one hand-shake runs without its barrier and with a late "forget" as well, and must fail.
+//! A message that waits with nothing on its way to bring it is a deadlock, which the checker reports. So that the models are
+//! known to see what they are for, the hand-shakes run with each [`Fault`] as well, and must fail.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
-use loom::sync::{Arc, Mutex, Notify};
+use loom::sync::{Arc, Mutex, MutexGuard, Notify};
 use loom::thread;
 
 use super::{EMPTY, Lines, Mailbox, Slot};
@@ -20,20 +20,32 @@ enum Fault {
     None,
     /// Nothing orders the pending bit against the second look at the slot.
     NoBarrier,
-    /// EOMs are forgotten when the watch is set up: those that came meanwhile too.
-    LateForget,
+    /// EOMs are taken when the watch is set up: those that came meanwhile too.
+    LateTake,
+    /// A delivery takes the EOMs of other VPs and tells nobody.
+    Swallow,
+    /// An EOM is reported to the VP that wrote it alone.
+    WriterOnly,
 }
+
+/// The VP whose slot is in use, and another one. EOMs are written on the other one.
+const BUSY: usize = 0;
+const OTHER: usize = 1;
 
 struct Machine {
     fault: Fault,
+    vps: [Vp; 2],
+    eoms: Mutex<Eoms>,
+    /// Rung for the guest.
+    interrupt: Notify,
+}
+
+struct Vp {
     mailbox: Mailbox,
     slot: Words,
-    eoms: Mutex<Eoms>,
     /// Rung for the VP's thread, and how often because of an EOM.
     kick: Notify,
     kicks: AtomicU32,
-    /// Rung for the guest.
-    interrupt: Notify,
     /// Messages that the host has put into the slot. Its own.
     raised: AtomicU32,
 }
@@ -45,7 +57,7 @@ struct Words {
     payload: UnsafeCell<u8>,
 }
 
-/// The resample eventfd and its place in the epoll set: level-triggered, one shot.
+/// The resample eventfd of all VPs and its place in the epoll set: level-triggered, one shot.
 #[derive(Default)]
 struct Eoms {
     came: bool,
@@ -53,129 +65,156 @@ struct Eoms {
 }
 
 /// The slot in the hands of the host.
-struct HostSlot<'a>(&'a Machine);
+struct HostSlot<'a>(&'a Words, Fault);
 
 impl Slot for HostSlot<'_> {
     fn message_type(&self) -> u32 {
-        self.0.slot.message_type.load(Ordering::Acquire)
+        self.0.message_type.load(Ordering::Acquire)
     }
 
     fn ask_for_eom(&self) {
         // The checker takes sequentially consistent accesses for weaker ones than they are: the barrier is spelled out.
-        self.0.slot.flags.fetch_or(1, Ordering::AcqRel);
-        if self.0.fault != Fault::NoBarrier {
+        self.0.flags.fetch_or(1, Ordering::AcqRel);
+        if self.1 != Fault::NoBarrier {
             fence(Ordering::SeqCst);
         }
     }
 
     fn fill(&self, payload: &[u8], more: bool) {
         // SAFETY: the checker watches that nobody else looks at the same time.
-        self.0.slot.payload.with_mut(|place| unsafe { *place = payload[0] });
-        self.0.slot.flags.store(u32::from(more), Ordering::Relaxed);
-        self.0.slot.message_type.store(MESSAGE, Ordering::Release);
+        self.0.payload.with_mut(|place| unsafe { *place = payload[0] });
+        self.0.flags.store(u32::from(more), Ordering::Relaxed);
+        self.0.message_type.store(MESSAGE, Ordering::Release);
     }
 }
 
-impl Lines for Machine {
+/// The lines of one VP.
+struct VpLines<'a>(&'a Machine, usize);
+
+impl Lines for VpLines<'_> {
     fn raise(&self, sint: u8) {
         assert_eq!(sint, SINT);
-        self.raised.fetch_add(1, Ordering::Relaxed);
-        self.interrupt.notify();
+        self.0.vps[self.1].raised.fetch_add(1, Ordering::Relaxed);
+        self.0.interrupt.notify();
     }
 
-    fn forget_eoms(&self) {
-        if self.fault != Fault::LateForget {
-            self.eoms.lock().unwrap().came = false;
+    fn take_eoms(&self) {
+        let machine = self.0;
+        if machine.fault == Fault::LateTake {
+            return;
+        }
+        let came = std::mem::take(&mut machine.eoms.lock().unwrap().came);
+        if came && machine.fault != Fault::Swallow {
+            machine.kick_waiting(Some(self.1));
         }
     }
 
-    fn kick_at_eom(&self) {
-        let mut eoms = self.eoms.lock().unwrap();
-        if self.fault == Fault::LateForget {
+    fn watch_eoms(&self) {
+        let mut eoms = self.0.eoms.lock().unwrap();
+        if self.0.fault == Fault::LateTake {
             eoms.came = false;
         }
-        eoms.armed = !eoms.came;
-        if eoms.came {
-            self.kick_after_eom();
-        }
+        eoms.armed = true;
+        self.0.watch(eoms);
     }
 }
 
 impl Machine {
     fn new(fault: Fault) -> Arc<Self> {
-        let slot = Words {
-            message_type: AtomicU32::new(EMPTY),
-            flags: AtomicU32::new(0),
-            payload: UnsafeCell::new(0),
-        };
-        Arc::new(Self {
-            fault,
+        let vp = || Vp {
             mailbox: Mailbox::new(),
-            slot,
-            eoms: Mutex::new(Eoms::default()),
+            slot: Words {
+                message_type: AtomicU32::new(EMPTY),
+                flags: AtomicU32::new(0),
+                payload: UnsafeCell::new(0),
+            },
             kick: Notify::new(),
             kicks: AtomicU32::new(0),
-            interrupt: Notify::new(),
             raised: AtomicU32::new(0),
-        })
+        };
+        let eoms = Mutex::new(Eoms::default());
+        Arc::new(Self { fault, vps: [vp(), vp()], eoms, interrupt: Notify::new() })
     }
 
     /// Any thread that has a message.
-    fn post(&self, number: u8) {
-        self.mailbox.queue(SINT, &[number]);
-        self.kick.notify();
+    fn post(&self, vp: usize, number: u8) {
+        self.vps[vp].mailbox.queue(SINT, &[number]);
+        self.vps[vp].kick.notify();
     }
 
-    /// The VP's thread, until it has delivered `count` messages. `timer`: KVM has one timer message to deliver, while the VP runs.
-    fn run_vp(&self, count: u32, mut timer: bool) {
-        while self.raised.load(Ordering::Relaxed) < count {
-            if std::mem::take(&mut timer) && self.slot.message_type.load(Ordering::Acquire) == EMPTY {
-                self.slot.flags.store(0, Ordering::Relaxed);
-                self.slot.message_type.store(TIMER, Ordering::Release);
+    /// On the VP's thread.
+    fn deliver(&self, vp: usize) {
+        let slot = &self.vps[vp].slot;
+        self.vps[vp].mailbox.deliver(|_| Some(HostSlot(slot, self.fault)), &VpLines(self, vp));
+    }
+
+    /// The thread of a VP, until it has delivered `count` messages. `timer`: KVM has one timer message to deliver, while the
+    /// VP runs.
+    fn run_vp(&self, number: usize, count: u32, mut timer: bool) {
+        let vp = &self.vps[number];
+        while vp.raised.load(Ordering::Relaxed) < count {
+            if std::mem::take(&mut timer) && vp.slot.message_type.load(Ordering::Acquire) == EMPTY {
+                vp.slot.flags.store(0, Ordering::Relaxed);
+                vp.slot.message_type.store(TIMER, Ordering::Release);
                 self.interrupt.notify();
             }
-            self.kick.wait();
-            self.mailbox.deliver(|_| Some(HostSlot(self)), self);
+            vp.kick.wait();
+            self.deliver(number);
         }
-        assert!(self.mailbox.is_empty());
+        assert!(vp.mailbox.is_empty());
     }
 
-    /// The guest, until it has had `count` messages in their order. It runs beside the VP's thread: other VPs may look at the slot too.
-    fn run_guest(&self, count: u8) {
+    /// The guest, until it has had `count` messages of a VP in their order. It runs beside the VP's thread: other VPs may look
+    /// at the slot too, and write EOM.
+    fn run_guest(&self, vp: usize, count: u8) {
+        let slot = &self.vps[vp].slot;
         let mut expected = 0;
         while expected < count {
-            let kind = self.slot.message_type.load(Ordering::Acquire);
+            let kind = slot.message_type.load(Ordering::Acquire);
             if kind == EMPTY {
                 self.interrupt.wait();
                 continue;
             }
             if kind == MESSAGE {
                 // SAFETY: as in `fill`.
-                let number = self.slot.payload.with(|place| unsafe { *place });
+                let number = slot.payload.with(|place| unsafe { *place });
                 assert_eq!(number, expected, "lost, out of order or overwritten");
                 expected += 1;
             }
             let swapped =
-                self.slot.message_type.compare_exchange(kind, EMPTY, Ordering::AcqRel, Ordering::Acquire);
+                slot.message_type.compare_exchange(kind, EMPTY, Ordering::AcqRel, Ordering::Acquire);
             assert_eq!(swapped, Ok(kind), "overwritten before it was taken");
             fence(Ordering::SeqCst);
-            if self.slot.flags.load(Ordering::Acquire) & 1 != 0 {
+            if slot.flags.load(Ordering::Acquire) & 1 != 0 {
                 self.end_of_message();
             }
         }
     }
 
+    /// EOM, written on [`OTHER`].
     fn end_of_message(&self) {
         let mut eoms = self.eoms.lock().unwrap();
         eoms.came = true;
-        if std::mem::take(&mut eoms.armed) {
-            self.kick_after_eom();
+        self.watch(eoms);
+    }
+
+    /// The event loop: when the eventfd is readable and watched, it is no longer watched, is read, and VPs are kicked.
+    fn watch(&self, mut eoms: MutexGuard<'_, Eoms>) {
+        if eoms.came && eoms.armed {
+            *eoms = Eoms::default();
+            drop(eoms);
+            self.kick_waiting(None);
         }
     }
 
-    fn kick_after_eom(&self) {
-        self.kicks.fetch_add(1, Ordering::Relaxed);
-        self.kick.notify();
+    fn kick_waiting(&self, except: Option<usize>) {
+        for (number, vp) in self.vps.iter().enumerate() {
+            let told = self.fault != Fault::WriterOnly || number == OTHER;
+            if told && Some(number) != except && !vp.mailbox.is_empty() {
+                vp.kicks.fetch_add(1, Ordering::Relaxed);
+                vp.kick.notify();
+            }
+        }
     }
 }
 
@@ -188,53 +227,82 @@ fn check_life(count: u8, timer: bool) {
         let machine = Machine::new(Fault::None);
         let vp = {
             let machine = Arc::clone(&machine);
-            thread::spawn(move || machine.run_vp(count.into(), timer))
+            thread::spawn(move || machine.run_vp(BUSY, count.into(), timer))
         };
         let guest = {
             let machine = Arc::clone(&machine);
-            thread::spawn(move || machine.run_guest(count))
+            thread::spawn(move || machine.run_guest(BUSY, count))
         };
         for number in 0..count {
-            machine.post(number);
+            machine.post(BUSY, number);
         }
         vp.join().unwrap();
         guest.join().unwrap();
     });
 }
 
-/// One hand-shake: the guest takes the message in the slot while the next one is being delivered.
-fn check_hand_shake(fault: Fault) {
+/// One hand-shake: the guest takes the message in the slot, and writes EOM on another VP, while the next one is being
+/// delivered. `busy_other`: the other VP delivers a message of its own at the same time, and takes EOMs.
+fn check_hand_shake(fault: Fault, busy_other: bool) {
     loom::model(move || {
         let machine = Machine::new(fault);
-        machine.mailbox.queue(SINT, &[0]);
-        machine.mailbox.deliver(|_| Some(HostSlot(&machine)), &*machine);
-        machine.mailbox.queue(SINT, &[1]);
+        machine.vps[BUSY].mailbox.queue(SINT, &[0]);
+        machine.deliver(BUSY);
+        machine.vps[BUSY].mailbox.queue(SINT, &[1]);
         let guest = {
             let machine = Arc::clone(&machine);
-            thread::spawn(move || machine.run_guest(1))
+            thread::spawn(move || machine.run_guest(BUSY, 1))
         };
-        machine.mailbox.deliver(|_| Some(HostSlot(&machine)), &*machine);
+        let other = busy_other.then(|| {
+            let machine = Arc::clone(&machine);
+            thread::spawn(move || {
+                machine.vps[OTHER].mailbox.queue(SINT, &[0]);
+                machine.deliver(OTHER);
+            })
+        });
+        machine.deliver(BUSY);
         guest.join().unwrap();
-        let kicked = machine.kicks.load(Ordering::Relaxed) != 0;
-        assert!(kicked || machine.mailbox.is_empty(), "a message waits for ever");
+        if let Some(other) = other {
+            other.join().unwrap();
+        }
+        let busy = &machine.vps[BUSY];
+        let kicked = busy.kicks.load(Ordering::Relaxed) != 0;
+        assert!(kicked || busy.mailbox.is_empty(), "a message waits for ever");
     });
 }
 
 #[test]
 fn test_model_delivery_against_the_guest_leaves_no_message_without_a_wake() {
-    check_hand_shake(Fault::None);
+    check_hand_shake(Fault::None, false);
+}
+
+#[test]
+fn test_model_eom_on_another_vp_that_delivers_too_leaves_no_message_without_a_wake() {
+    check_hand_shake(Fault::None, true);
 }
 
 #[test]
 #[should_panic(expected = "a message waits for ever")]
 fn test_model_delivery_without_the_barrier_leaves_a_message_behind() {
-    check_hand_shake(Fault::NoBarrier);
+    check_hand_shake(Fault::NoBarrier, false);
 }
 
 #[test]
 #[should_panic(expected = "a message waits for ever")]
 fn test_model_delivery_that_forgets_an_eom_of_its_own_leaves_a_message_behind() {
-    check_hand_shake(Fault::LateForget);
+    check_hand_shake(Fault::LateTake, false);
+}
+
+#[test]
+#[should_panic(expected = "a message waits for ever")]
+fn test_model_delivery_that_takes_the_eom_of_another_vp_leaves_a_message_behind() {
+    check_hand_shake(Fault::Swallow, true);
+}
+
+#[test]
+#[should_panic(expected = "a message waits for ever")]
+fn test_model_eom_that_only_its_writer_hears_of_leaves_a_message_behind() {
+    check_hand_shake(Fault::WriterOnly, false);
 }
 
 #[test]
