@@ -140,4 +140,8 @@ impl HypercallHandler for BusHypercalls {
     fn post_message(&self, _vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16 {
         self.0.post_message(connection_id, message_type, payload).code()
     }
+
+    fn signal_event(&self, connection_id: u32) -> u16 {
+        self.0.signal_event(connection_id, 0).code()
+    }
 }

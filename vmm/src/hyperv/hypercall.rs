@@ -44,6 +44,10 @@ pub trait HypercallHandler: Send + Sync {
     /// HvPostMessage of `vp` on `connection_id` (24 bits), already checked in form. `payload` is at most 240 bytes long
     /// and a private copy. Returns the hypercall's status. Runs on the VP's thread.
     fn post_message(&self, vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16;
+
+    /// HvSignalEvent on `connection_id` (24 bits) that KVM did not carry out: no eventfd is bound to it, because it is unknown
+    /// or because KVM refused to bind one. Returns the hypercall's status. Runs on the VP's thread.
+    fn signal_event(&self, connection_id: u32) -> u16;
 }
 
 /// No bus: every connection id is unknown.
@@ -51,6 +55,10 @@ pub struct NoBus;
 
 impl HypercallHandler for NoBus {
     fn post_message(&self, _vp: u32, _connection_id: u32, _message_type: u32, _payload: &[u8]) -> u16 {
+        HypercallStatus::INVALID_CONNECTION_ID.0
+    }
+
+    fn signal_event(&self, _connection_id: u32) -> u16 {
         HypercallStatus::INVALID_CONNECTION_ID.0
     }
 }
@@ -66,7 +74,7 @@ pub(crate) fn dispatch(
 ) -> HypercallStatus {
     match input as u16 {
         POST_MESSAGE => post_message(memory, handler, vp, input, parameter),
-        SIGNAL_EVENT => signal_event(parameter),
+        SIGNAL_EVENT => signal_event(handler, parameter),
         _ => HypercallStatus::INVALID_CODE,
     }
 }
@@ -100,9 +108,12 @@ fn post_message(
     HypercallStatus(handler.post_message(vp, connection_id & CONNECTION_ID, message_type, payload))
 }
 
-/// HvSignalEvent that KVM did not settle: the id is not bound, or a flag number is given, which no port of ours has.
-fn signal_event(parameter: u64) -> HypercallStatus {
+/// HvSignalEvent that KVM did not carry out. Flag numbers are refused: no port of ours has any.
+fn signal_event(handler: &dyn HypercallHandler, parameter: u64) -> HypercallStatus {
     match parameter >> 32 {
+        0 if parameter <= CONNECTION_ID.into() => {
+            HypercallStatus(handler.signal_event(parameter as u32 & CONNECTION_ID))
+        }
         0 => HypercallStatus::INVALID_CONNECTION_ID,
         _ => HypercallStatus::INVALID_PARAMETER,
     }
@@ -124,6 +135,11 @@ mod tests {
         fn post_message(&self, vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16 {
             self.0.lock().unwrap().push((vp, connection_id, message_type, payload.to_vec()));
             if connection_id == 1 { 0 } else { 18 }
+        }
+
+        fn signal_event(&self, connection_id: u32) -> u16 {
+            self.0.lock().unwrap().push((0, connection_id, 0, Vec::new()));
+            if connection_id == 0x2001 { 0 } else { 18 }
         }
     }
 
@@ -196,11 +212,24 @@ mod tests {
         assert_eq!(bus.0.lock().unwrap().len(), 1);
     }
 
+    /// KVM could not bind an eventfd to the id: the channel would be deaf without the bus.
+    #[test]
+    fn test_signal_event_that_kvm_did_not_carry_out_reaches_the_bus() {
+        let (memory, bus) = (memory(), Recorder::default());
+        for input in [0x1_005D, 0x5D] {
+            assert_eq!(dispatch(&memory, &bus, 3, input, 0x2001).0, 0);
+        }
+        assert_eq!(*bus.0.lock().unwrap(), [(0, 0x2001, 0, vec![]), (0, 0x2001, 0, vec![])]);
+    }
+
     #[test]
     fn test_signal_event_unknown_id_flag_number_and_other_calls() {
         let (memory, bus) = (memory(), Recorder::default());
-        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 0x2001).0, 18);
+        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 0x2002).0, 18);
+        assert_eq!(bus.0.lock().unwrap().len(), 1, "the bus knows its ids");
         assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 1 << 32 | 0x2001).0, 5);
+        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 0x100_2001).0, 18, "ids have 24 bits");
+        assert_eq!(bus.0.lock().unwrap().len(), 1);
         assert_eq!(dispatch(&memory, &bus, 0, 0x8001, 0).0, 2);
         assert_eq!(dispatch(&memory, &bus, 0, 0, 0).0, 2);
     }
