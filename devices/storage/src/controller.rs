@@ -205,6 +205,11 @@ impl Device for ScsiController {
         Offer::new(SCSI_CONTROLLER, self.instance(), self.inner.number)
     }
 
+    /// A worker opens queues of its disks' images before it runs, and their rings. Inline, that is the caller's business.
+    fn open_blocks(&self) -> bool {
+        self.inner.options.inline.is_none()
+    }
+
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
         let is_primary = channel.subchannel() == 0;
         let negotiation = {

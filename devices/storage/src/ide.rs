@@ -107,6 +107,10 @@ impl Device for IdeDisk {
         offer
     }
 
+    fn open_blocks(&self) -> bool {
+        self.inner.open_blocks()
+    }
+
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
         self.inner.open(channel)
     }

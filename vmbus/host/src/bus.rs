@@ -1,11 +1,20 @@
-//! The thin shell around the core: inbox, devices, doorbells. It has no thread; whoever brings an event pumps.
+//! The thin shell around the core: devices, doorbells, and the queue of what happened.
+//!
+//! It has no thread of its own: see [`pump`]. Under the state's lock there is no I/O and no callback of a device; those are
+//! jobs ([`opening`], [`doorbells`]) that run after it.
 
-mod standstill;
+mod doorbells;
+mod opening;
+mod pause;
+mod pump;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
 
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 use vmbus_gpadl::{GpadlKey, GuestRam, MapError, ReleaseSink};
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE, MAX_WAITING_MESSAGES};
@@ -13,17 +22,22 @@ use vmbus_protocol::message::GuestMessage;
 use vmbus_protocol::offer::{
     HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_MESSAGE_TYPE,
 };
-use vmbus_ring::{Incoming, Outgoing, RingMemory};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::core::{Action, ChannelKey, Core, OpenParams};
-use crate::device::{Channel, ChannelParts, ChannelShared, Device, OfferError};
+use self::doorbells::{Doorbells, ring};
+use self::opening::{Opening, Opens};
+use self::pump::{OTHER_WORK, Pump, Shell, VCPU_WORK, Visit};
+use crate::core::{Action, ChannelKey, Core};
+use crate::device::{ChannelShared, Device, OfferError};
 use crate::inspect::BusReport;
 use crate::log::Limiter;
 use crate::synic::{QueuedMessage, Synic};
 
 /// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
 const HYPERVISOR_MESSAGE: u32 = 1 << 31;
+
+/// Stack of the bus's short-lived threads: a message's actions and a device's `open` nest a few calls deep.
+const THREAD_STACK: usize = 512 << 10;
 
 /// A VM's VMBus. Cloning shares it.
 #[derive(Clone)]
@@ -34,39 +48,45 @@ pub struct VmBus {
 struct Inner {
     ram: GuestRam,
     synic: Arc<dyn Synic>,
-    inbox: Mutex<Inbox>,
-    state: Mutex<State>,
-    resets: Mutex<Resets>,
+    pump: Pump<Inner>,
+    /// Of the queued events, those that are messages from the guest.
+    queued_messages: AtomicUsize,
+    doorbells: Doorbells,
+    opens: Opens,
+    /// Serialises pause, resume, save and restore.
+    pausing: Mutex<()>,
+    /// Number of the last reset that is complete.
+    resets_done: Mutex<u64>,
     reset_done: Condvar,
     link: BusLink,
     ignored: Limiter,
     failed_opens: Limiter,
-    failed_binds: Limiter,
+    failed_doorbells: Limiter,
 }
 
-#[derive(Default)]
-struct Inbox {
-    events: VecDeque<Event>,
-    /// Messages from the guest among them: those are bounded, the rest is bounded by what exists.
-    messages: usize,
-}
-
-/// A message is far larger than the rest; it is queued only while another thread works on the bus, so the room is not worth a box.
+/// What happened. Each kind is bounded by what it is about, however fast a guest is: messages by
+/// [`MAX_INBOX_MESSAGES`]; `Opened` and `Closed` by one for each channel in a device's hands; `Subchannels` by one for each
+/// channel, which carries the latest total; `Released` by one for each GPADL that is being torn down.
+///
+/// A message is far larger than the rest; it is queued only while another thread works on the bus, so the space is not worth
+/// a box.
 #[allow(clippy::large_enum_variant)]
 enum Event {
     Message { connection_id: u32, message: GuestBytes },
+    Opened(Opening),
     Closed { key: ChannelKey, serial: u64 },
     Released(GpadlKey),
-    Subchannels { key: ChannelKey, total: u16 },
-    Rescind(ChannelKey),
-    Reset { ticket: u64 },
+    Subchannels { key: ChannelKey, serial: u64 },
 }
 
-/// Tickets of [`VmBus::reset`]: the last one drawn, and the last one whose reset is complete.
-#[derive(Default)]
-struct Resets {
-    drawn: u64,
-    done: u64,
+/// What takes longer than an event may. Bounded by channels, connection ids and devices.
+enum Job {
+    /// Gives a channel to its device.
+    Open(Box<opening::Request>),
+    /// Takes a doorbell's binding away.
+    Unbind { connection_id: u32 },
+    /// Drops a device that nothing uses any more.
+    Drop(Arc<DeviceSlot>),
 }
 
 /// A posted payload on its way to the core.
@@ -77,23 +97,31 @@ struct GuestBytes {
 
 struct State {
     core: Core,
-    devices: BTreeMap<ChannelKey, Box<dyn Device>>,
+    devices: BTreeMap<ChannelKey, Arc<DeviceSlot>>,
     links: BTreeMap<ChannelKey, Link>,
-    /// By connection id, for signals that the machine could not bind to an eventfd.
-    doorbells: BTreeMap<u32, ChannelKey>,
     /// Scratch, empty between events.
     actions: Vec<Action>,
-    /// While the bus stands still: messages for the guest.
+    /// While the bus is paused: messages for the guest.
     held: Option<VecDeque<QueuedMessage>>,
-    /// Ticket of the last reset that began.
-    reset_ticket: u64,
+    /// Opens that wait for the end of the pause.
+    deferred: Vec<opening::Request>,
+    /// Open channels of a restored bus that go back to their devices.
+    reopens: Vec<opening::Request>,
+    /// Number of the last reset that began.
+    resets: u64,
     /// Counts channels handed to devices, so that each end can be told from the next one's.
     channels_made: u64,
 }
 
+/// A device, which threads call one at a time. No other lock of the bus is held meanwhile.
+struct DeviceSlot {
+    open_blocks: bool,
+    device: Mutex<Box<dyn Device>>,
+}
+
 /// What the shell keeps of a channel that the guest knows.
 struct Link {
-    doorbell: EventFd,
+    doorbell: Arc<EventFd>,
     open: Option<Arc<ChannelShared>>,
 }
 
@@ -112,23 +140,27 @@ impl VmBus {
                 core,
                 devices: BTreeMap::new(),
                 links: BTreeMap::new(),
-                doorbells: BTreeMap::new(),
                 actions: Vec::new(),
                 held: None,
-                reset_ticket: 0,
+                deferred: Vec::new(),
+                reopens: Vec::new(),
+                resets: 0,
                 channels_made: 0,
             };
             Inner {
                 ram,
                 synic,
-                inbox: Mutex::default(),
-                state: Mutex::new(state),
-                resets: Mutex::default(),
+                pump: Pump::new(state),
+                queued_messages: AtomicUsize::new(0),
+                doorbells: Doorbells::default(),
+                opens: Opens::default(),
+                pausing: Mutex::default(),
+                resets_done: Mutex::default(),
                 reset_done: Condvar::new(),
                 link,
                 ignored: Limiter::default(),
                 failed_opens: Limiter::default(),
-                failed_binds: Limiter::default(),
+                failed_doorbells: Limiter::default(),
             }
         });
         Self { inner }
@@ -154,7 +186,7 @@ impl VmBus {
         }
         if self.inner.synic.waiting_messages() >= MAX_WAITING_MESSAGES {
             match GuestMessage::parse(payload) {
-                // Whoever begins anew has not read what waits, and never will.
+                // A guest that begins again has not read what waits, and never will.
                 Ok(GuestMessage::InitiateContact(_) | GuestMessage::Unload) => {
                     self.inner.synic.discard_messages();
                 }
@@ -164,13 +196,18 @@ impl VmBus {
         self.inner.post(connection_id, payload)
     }
 
-    /// HvSignalEvent that the machine did not carry out itself: an id without eventfd, or a flag number.
+    /// HvSignalEvent that the machine did not carry out itself: an id without eventfd, or a flag number. Waits for nothing that
+    /// the bus does.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
-        let status = self.inner.ring_doorbell(connection_id, flag);
-        // What others brought while we held the bus waits for us.
-        self.inner.pump();
-        status
+        if flag != 0 && self.inner.doorbells.is_live(connection_id) {
+            return HvStatus::InvalidParameter;
+        }
+        if self.inner.doorbells.signal(connection_id) {
+            HvStatus::Success
+        } else {
+            HvStatus::InvalidConnectionId
+        }
     }
 
     /// Adds a device; a guest that has asked for offers hears of it at once. The key takes it away again.
@@ -178,166 +215,119 @@ impl VmBus {
     /// # Errors
     /// [`OfferError`].
     pub fn offer(&self, device: Box<dyn Device>) -> Result<ChannelKey, OfferError> {
-        let mut state = self.inner.lock();
-        let key = state.core.offer(device.offer())?;
-        state.devices.insert(key, device);
+        let (offer, open_blocks) = (device.offer(), device.open_blocks());
+        let slot = Arc::new(DeviceSlot { open_blocks, device: Mutex::new(device) });
+        let mut state = self.inner.visit();
+        let key = state.core.offer(offer)?;
+        state.devices.insert(key, slot);
         self.inner.act(&mut state);
-        drop(state);
-        self.inner.pump();
         Ok(key)
     }
 
     /// Takes a device away: its channels are closed, then rescinded. It is dropped once the guest has released it.
     pub fn rescind(&self, key: ChannelKey) {
-        self.inner.push(Event::Rescind(key));
+        let mut state = self.inner.visit();
+        state.core.rescind(key);
+        self.inner.act(&mut state);
     }
 
-    /// Forgets every connection and channel, and returns when no device touches guest memory any more.
+    /// Forgets every connection and channel, and returns when no device touches guest memory any more. That includes devices
+    /// that are being asked to open a channel.
     ///
-    /// For a machine that starts anew or ends: its vCPUs must not run. Never call it from a device, nor while the bus is paused: devices that
-    /// stand still do not let go.
+    /// For a machine that is reset or ends: its vCPUs must not run; what they posted last is dropped. Never call it from a device,
+    /// nor while the bus is paused: paused devices do not let go.
     pub fn reset(&self) {
-        let ticket = {
-            let mut resets = lock(&self.inner.resets);
-            resets.drawn = resets.drawn.wrapping_add(1);
-            resets.drawn
+        let number = {
+            let mut state = self.inner.visit();
+            self.inner.drop_queued_messages();
+            state.resets = state.resets.wrapping_add(1);
+            let number = state.resets;
+            state.core.reset();
+            self.inner.act(&mut state);
+            number
         };
-        self.inner.push(Event::Reset { ticket });
-        let resets = lock(&self.inner.resets);
-        let done = self.inner.reset_done.wait_while(resets, |resets| resets.done < ticket);
+        let done = lock(&self.inner.resets_done);
+        let done = self.inner.reset_done.wait_while(done, |done| *done < number);
         drop(done.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// As [`Channel::mark_gpadl_read_only`], for machines that hear of it beside the bus: the loopback VM does from its client.
+    /// As [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only), for machines that hear of it beside the bus:
+    /// the loopback VM does from its client.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
-        let table = self.inner.lock().core.gpadl_table();
-        // What others brought while we held the bus waits for us.
-        self.inner.pump();
+        let table = self.inner.visit().core.gpadl_table();
         table.mark_read_only(relid, id)
     }
 
-    /// How everything stands.
+    /// Returns the state of everything. Waits at most for the message that is being handled, never for a device; the report
+    /// itself is made without the bus.
     #[must_use]
     pub fn inspect(&self) -> BusReport {
-        let state = self.inner.lock();
-        let open = state
-            .links
-            .iter()
-            .filter_map(|(key, link)| Some((*key, Arc::clone(link.open.as_ref()?))))
-            .collect();
-        let report = BusReport::new(&state.core, &open);
-        drop(state);
-        self.inner.pump();
-        report
+        let (snapshot, open) = {
+            let state = self.inner.visit();
+            let open =
+                state.links.iter().filter_map(|(key, link)| Some((*key, Arc::clone(link.open.as_ref()?))));
+            (state.core.snapshot(), open.collect())
+        };
+        BusReport::new(snapshot, &open)
     }
 }
 
 impl Inner {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
-    fn ring_doorbell(&self, connection_id: u32, flag: u16) -> HvStatus {
-        let state = self.lock();
-        let link = state.doorbells.get(&connection_id).and_then(|key| state.links.get(key));
-        let Some(link) = link else { return HvStatus::InvalidConnectionId };
-        if flag != 0 {
-            return HvStatus::InvalidParameter;
-        }
-        ring(&link.doorbell);
-        HvStatus::Success
+    fn visit(&self) -> Visit<'_, Inner> {
+        self.pump.visit(self)
     }
 
     fn post(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
-        // The usual case: nobody else is here. No copy, no queue.
-        if let Ok(mut state) = self.state.try_lock()
-            && lock(&self.inbox).events.is_empty()
-        {
+        // The usual case: no other thread is here. No copy, no queue.
+        if let Some(mut state) = self.pump.enter(self, VCPU_WORK) {
             self.handle_message(&mut state, connection_id, payload);
-            drop(state);
-            self.pump();
             return HvStatus::Success;
         }
-        let mut inbox = lock(&self.inbox);
-        if inbox.messages >= MAX_INBOX_MESSAGES {
+        let status = self.queue_message(connection_id, payload);
+        // Also when the queue is full: the thread that filled it may have met this one in the state.
+        self.pump.settle(self, VCPU_WORK);
+        status
+    }
+
+    fn queue_message(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
+        let mut queue = self.pump.queue();
+        if self.queued_messages.load(Ordering::Relaxed) >= MAX_INBOX_MESSAGES {
             return HvStatus::InsufficientBuffers;
         }
         let mut message = GuestBytes { bytes: [0; MAX_MESSAGE_SIZE], len: payload.len() };
         if let Some(to) = message.bytes.get_mut(..payload.len()) {
             to.copy_from_slice(payload);
         }
-        inbox.messages = inbox.messages.saturating_add(1);
-        inbox.events.push_back(Event::Message { connection_id, message });
-        drop(inbox);
-        self.pump();
+        self.queued_messages.fetch_add(1, Ordering::Relaxed);
+        queue.events.push_back(Event::Message { connection_id, message });
         HvStatus::Success
     }
 
     fn push(&self, event: Event) {
-        lock(&self.inbox).events.push_back(event);
-        self.pump();
+        self.pump.queue().events.push_back(event);
+        self.pump.settle(self, OTHER_WORK);
     }
 
-    /// Handles what waits, unless another thread does that now: it will see what we brought, because it looks again after letting go.
-    fn pump(&self) {
-        loop {
-            let mut state = match self.state.try_lock() {
-                Ok(state) => state,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => return,
-            };
-            self.handle_all(&mut state);
-            drop(state);
-            if lock(&self.inbox).events.is_empty() {
-                return;
+    /// Handles what is queued now. For a machine whose vCPUs do not run: they cannot add to it.
+    fn handle_queued(&self, state: &mut State) {
+        let queued = self.pump.queue().events.len();
+        for _ in 0..queued {
+            // In its own statement: the queue is free while the event is handled.
+            let event = self.pump.queue().events.pop_front();
+            if let Some(event) = event {
+                self.handle(state, event);
             }
         }
     }
 
-    fn handle_all(&self, state: &mut State) {
-        while let Some(event) = self.next_event() {
-            self.handle(state, event);
-        }
-    }
-
-    fn next_event(&self) -> Option<Event> {
-        let mut inbox = lock(&self.inbox);
-        let event = inbox.events.pop_front()?;
-        if matches!(event, Event::Message { .. }) {
-            inbox.messages = inbox.messages.saturating_sub(1);
-        }
-        Some(event)
-    }
-
-    fn handle(&self, state: &mut State, event: Event) {
-        match event {
-            Event::Message { connection_id, message } => {
-                let bytes = message.bytes.get(..message.len).unwrap_or_default();
-                self.handle_message(state, connection_id, bytes);
-                return;
-            }
-            Event::Closed { key, serial } => {
-                // The channel of an open that the device refused may end late: it is not the one that is open now.
-                let link = state.links.get_mut(&key);
-                let ended = link.and_then(|link| link.open.take_if(|open| open.serial == serial)).is_some();
-                if !ended {
-                    return;
-                }
-                state.core.closed(key);
-            }
-            Event::Released(key) => state.core.gpadl_released(key),
-            Event::Subchannels { key, total } => state.core.offer_subchannels(key, total),
-            Event::Rescind(key) => state.core.rescind(key),
-            Event::Reset { ticket } => {
-                // Two callers may draw their tickets in one order and get here in the other.
-                state.reset_ticket = state.reset_ticket.max(ticket);
-                state.core.reset();
-            }
-        }
-        self.act(state);
+    /// The machine starts again: what its vCPUs posted before is not for the next guest.
+    fn drop_queued_messages(&self) {
+        let mut queue = self.pump.queue();
+        queue.events.retain(|event| !matches!(event, Event::Message { .. }));
+        self.queued_messages.store(0, Ordering::Relaxed);
     }
 
     fn handle_message(&self, state: &mut State, connection_id: u32, payload: &[u8]) {
@@ -345,6 +335,16 @@ impl Inner {
             self.ignored.log(|suppressed| warn!(?why, suppressed, "a message from the guest was ignored"));
         }
         self.act(state);
+    }
+
+    /// The device has let go of the channel: of this one, not of one that it was handed before or refused.
+    fn handle_closed(&self, state: &mut State, key: ChannelKey, serial: u64) {
+        let link = state.links.get_mut(&key);
+        let ended = link.and_then(|link| link.open.take_if(|open| open.serial == serial));
+        if let Some(ended) = ended {
+            ended.forget_signal();
+            state.core.closed(key);
+        }
     }
 
     /// Carries out what the core wants, and what it wants because of that.
@@ -373,19 +373,13 @@ impl Inner {
             }
             Action::Bind { key, connection_id } => self.bind(state, key, connection_id),
             Action::Unbind { key, connection_id } => {
-                if let Some(link) = state.links.remove(&key) {
-                    self.synic.unbind_doorbell(connection_id, &link.doorbell);
+                state.links.remove(&key);
+                if self.doorbells.retire(connection_id) {
+                    self.pump.add_job(Job::Unbind { connection_id });
                 }
-                state.doorbells.remove(&connection_id);
             }
-            Action::Open { key, params } => {
-                let accepted = self.open(state, key, params, None);
-                state.core.opened(key, accepted);
-            }
-            Action::Reopen { key, params, state: saved } => {
-                let accepted = self.open(state, key, params, Some(&saved));
-                state.core.reopened(key, accepted);
-            }
+            Action::Open { key, params } => self.request_open(state, key, params),
+            Action::Reopen { key, params, state: saved } => self.request_reopen(state, key, params, saved),
             Action::Signal { key } => {
                 if let Some(link) = state.links.get(&key) {
                     if let Some(open) = &link.open {
@@ -406,17 +400,19 @@ impl Inner {
                 }
             }
             Action::Close { key } => {
-                // Without an open channel the device gave up just now: its `Closed` is in the inbox.
+                // Without an open channel the device gave up just now: its `Closed` is queued.
                 if let Some(Link { doorbell, open: Some(open) }) = state.links.get(&key) {
                     open.begin_close();
                     ring(doorbell);
                 }
             }
             Action::Removed { key } => {
-                state.devices.remove(&key);
+                if let Some(device) = state.devices.remove(&key) {
+                    self.pump.add_job(Job::Drop(device));
+                }
             }
             Action::Quiesced => {
-                lock(&self.resets).done = state.reset_ticket;
+                *lock(&self.resets_done) = state.resets;
                 self.reset_done.notify_all();
             }
         }
@@ -430,91 +426,107 @@ impl Inner {
     }
 
     fn bind(&self, state: &mut State, key: ChannelKey, connection_id: u32) {
-        let doorbell = match EventFd::new(EFD_NONBLOCK) {
-            Ok(doorbell) => doorbell,
+        match self.doorbells.bind(&*self.synic, connection_id) {
+            Ok(bound) => {
+                if let Some(error) = bound.refused {
+                    self.failed_doorbells.log(|suppressed| {
+                        warn!(%error, connection_id, suppressed, "signals of this channel leave the kernel");
+                    });
+                }
+                state.links.insert(key, Link { doorbell: bound.event, open: None });
+            }
+            Err(error) => self.failed_doorbells.log(|suppressed| {
+                error!(
+                    %error,
+                    connection_id,
+                    suppressed,
+                    "no doorbell for a channel: opening it will fail (out of file descriptors?)"
+                );
+            }),
+        }
+    }
+
+    /// Runs `task` on a thread of its own; gives it back when there is none to be had.
+    fn spawn<T: Send + 'static>(&self, name: &str, task: T, run: fn(&Inner, T)) -> Result<(), T> {
+        let Some(bus) = self.link.0.upgrade() else { return Err(task) };
+        // The task is handed over when the thread exists, so that it is not lost when there is none.
+        let (give, take) = std::sync::mpsc::sync_channel::<T>(1);
+        let body = move || {
+            if let Ok(task) = take.recv() {
+                run(&bus, task);
+            }
+        };
+        match thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK).spawn(body) {
+            Ok(_) => give.send(task).map_err(|returned| returned.0),
             Err(error) => {
-                self.failed_binds.log(|suppressed| {
-                    error!(%error, connection_id, suppressed, "no doorbell for a channel: opening it will fail (out of file descriptors?)");
-                });
+                self.failed_opens.log(|suppressed| warn!(%error, suppressed, "no thread for the bus"));
+                Err(task)
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// This thread calls a device.
+    static IN_JOB: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Shell for Inner {
+    type State = State;
+    type Event = Event;
+    type Job = Job;
+
+    fn handle(&self, state: &mut State, event: Event) {
+        match event {
+            Event::Message { connection_id, message } => {
+                self.queued_messages.fetch_sub(1, Ordering::Relaxed);
+                let bytes = message.bytes.get(..message.len).unwrap_or_default();
+                self.handle_message(state, connection_id, bytes);
                 return;
             }
-        };
-        if let Err(error) = self.synic.bind_doorbell(connection_id, &doorbell) {
-            self.failed_binds.log(|suppressed| {
-                warn!(%error, connection_id, suppressed, "signals of this channel will leave the kernel");
-            });
+            Event::Opened(opening) => self.handle_opened(state, opening),
+            Event::Closed { key, serial } => self.handle_closed(state, key, serial),
+            Event::Released(key) => state.core.gpadl_released(key),
+            Event::Subchannels { key, serial } => Self::handle_subchannels(state, key, serial),
         }
-        state.doorbells.insert(connection_id, key);
-        state.links.insert(key, Link { doorbell, open: None });
+        self.act(state);
     }
 
-    /// Maps the rings and gives the channel to its device. `saved`: what it said of the channel when the bus was written down.
-    fn open(&self, state: &mut State, key: ChannelKey, params: OpenParams, saved: Option<&[u8]>) -> bool {
-        let Some(link) = state.links.get_mut(&key) else { return false };
-        let (primary, relid, subchannel) = (params.primary, params.relid, params.subchannel);
-        state.channels_made = state.channels_made.wrapping_add(1);
-        let serial = state.channels_made;
-        let (channel, shared) = match self.make_channel(key, serial, link, params, state.core.gpadl_table()) {
-            Ok(made) => made,
-            Err(error) => {
-                self.failed_opens
-                    .log(|suppressed| warn!(relid, error, suppressed, "a channel could not be opened"));
-                return false;
+    fn run(&self, job: Job) {
+        match job {
+            Job::Open(request) => self.start_open(*request),
+            Job::Unbind { connection_id } => {
+                if let Err(error) = self.doorbells.unbind(&*self.synic, connection_id) {
+                    self.failed_doorbells.log(|suppressed| {
+                        warn!(%error, connection_id, suppressed, "signals of this channel leave the kernel");
+                    });
+                }
             }
-        };
-        let Some(device) = state.devices.get_mut(&primary) else { return false };
-        shared.set_paused(state.held.is_some());
-        let taken = match saved {
-            None => device.open(channel),
-            Some(saved) => device.restore(channel, saved),
-        };
-        // The bus hears of the end of a refused channel too; without an open channel that means nothing.
-        match taken {
-            Ok(()) => {
-                debug!(relid, subchannel, restored = saved.is_some(), "channel open");
-                link.open = Some(shared);
-                true
-            }
-            Err(error) => {
-                self.failed_opens.log(
-                    |suppressed| warn!(relid, %error, suppressed, restoring = saved.is_some(), "the device refused to open a channel"),
-                );
-                false
-            }
+            Job::Drop(device) => drop(device),
         }
     }
 
-    fn make_channel(
-        &self,
-        key: ChannelKey,
-        serial: u64,
-        link: &Link,
-        params: OpenParams,
-        gpadls: Arc<crate::core::GpadlTable>,
-    ) -> Result<(Channel, Arc<ChannelShared>), String> {
-        let pages = params.ring.pages();
-        let downstream_pages = pages.saturating_sub(params.downstream_page);
-        let incoming = RingMemory::map(params.ring.clone(), 0, params.downstream_page)
-            .map_err(|error| error.to_string())?;
-        let outgoing = RingMemory::map(params.ring, params.downstream_page, downstream_pages)
-            .map_err(|error| error.to_string())?;
-        let doorbell = link.doorbell.try_clone().map_err(|error| error.to_string())?;
-        Ok(Channel::new(ChannelParts {
-            incoming: Incoming::new(incoming).map_err(|error| error.to_string())?,
-            outgoing: Outgoing::new(outgoing).map_err(|error| error.to_string())?,
-            doorbell,
-            gpadls,
-            ram: self.ram.clone(),
-            user_data: params.user_data,
-            key,
-            serial,
-            relid: params.relid,
-            subchannel: params.subchannel,
-            event_flag: params.event_flag,
-            target_vp: params.target_vp,
-            synic: Arc::clone(&self.synic),
-            bus: self.link.clone(),
-        }))
+    fn is_in_job(&self) -> bool {
+        IN_JOB.get()
+    }
+
+    fn start_helper(&self) -> bool {
+        self.spawn("bus", (), |bus, ()| bus.pump.help(bus)).is_ok()
+    }
+}
+
+/// Marks this thread as one that calls a device, until it is dropped. The device must not be called again meanwhile.
+struct InJob(bool);
+
+impl InJob {
+    fn begin() -> Self {
+        Self(IN_JOB.replace(true))
+    }
+}
+
+impl Drop for InJob {
+    fn drop(&mut self) {
+        IN_JOB.set(self.0);
     }
 }
 
@@ -523,12 +535,12 @@ impl BusLink {
         self.push(Event::Closed { key, serial });
     }
 
-    pub(crate) fn subchannels(&self, key: ChannelKey, total: u16) {
-        self.push(Event::Subchannels { key, total });
+    pub(crate) fn subchannels(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Subchannels { key, serial });
     }
 
     fn push(&self, event: Event) {
-        // Without a bus there is nobody left to tell.
+        // Without a bus nothing is left to tell.
         if let Some(bus) = self.0.upgrade() {
             bus.push(event);
         }
@@ -542,11 +554,9 @@ impl ReleaseSink for BusLink {
 }
 
 /// No state behind these locks is left half-changed by a panic elsewhere, and a VMM must go on closing disks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ring(doorbell: &EventFd) {
-    // Fails only when the counter is full, and then it is readable anyway.
-    let _ = doorbell.write(1);
-}
+#[cfg(all(test, not(loom)))]
+mod tests;

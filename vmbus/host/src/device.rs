@@ -1,6 +1,6 @@
 //! All that a device knows of the bus: what it offers, and the channels that guests open.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
@@ -65,13 +65,21 @@ pub struct OpenError(pub String);
 
 /// The host side of a device.
 ///
-/// The bus calls it from whichever thread brought the event, holding the bus: return soon, never wait for the guest, never call back into
-/// the bus except through the [`Channel`].
+/// The bus calls a device from the thread that brought the event, one call at a time, and holds no lock of its own meanwhile. Never
+/// wait for the guest, and never call back into the bus except through the [`Channel`].
 pub trait Device: Send {
     /// What it is. Asked once.
     fn offer(&self) -> Offer;
 
+    /// True when [`Device::open`] may wait for I/O, for example because it opens files. Each open then gets a thread of its own;
+    /// else it runs on the thread that brought the event, often a vCPU. Asked once. Default: no.
+    fn open_blocks(&self) -> bool {
+        false
+    }
+
     /// A guest opened a channel: subchannel 0 is the primary. Hand it to a worker and return; dropping it ends the close.
+    ///
+    /// The channel may be closing already when this is called.
     ///
     /// # Errors
     /// [`OpenError`]: the guest's open fails.
@@ -135,11 +143,21 @@ pub(crate) struct ChannelShared {
     /// Read-locked while a signal is under way: when a new target was written, no signal can reach the old one any more (vmbus-core 4.5).
     target: RwLock<Target>,
     closing: AtomicBool,
+    /// The device has dropped the channel.
+    pub(crate) ended: AtomicBool,
+    subchannels: WantedSubchannels,
     pub(crate) signals_sent: AtomicU64,
     pub(crate) signals_suppressed: AtomicU64,
     pub(crate) incoming: RingWatch,
     pub(crate) outgoing: RingWatch,
     synic: Arc<dyn Synic>,
+}
+
+/// How many subchannels the device wants. However often it says so, one event is queued.
+#[derive(Default)]
+struct WantedSubchannels {
+    total: AtomicU16,
+    queued: AtomicBool,
 }
 
 /// Where the events of a channel go.
@@ -177,6 +195,8 @@ impl Channel {
             event_flag: parts.event_flag,
             target: RwLock::new(Target { vp: parts.target_vp, paused: false }),
             closing: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            subchannels: WantedSubchannels::default(),
             signals_sent: AtomicU64::new(0),
             signals_suppressed: AtomicU64::new(0),
             incoming: parts.incoming.watch(),
@@ -191,7 +211,7 @@ impl Channel {
             gpadls: parts.gpadls,
             ram: parts.ram,
             user_data: parts.user_data,
-            closed: ClosedOnDrop { key: parts.key, serial: parts.serial, bus: parts.bus },
+            closed: ClosedOnDrop { shared: Arc::clone(&shared), bus: parts.bus },
         };
         (channel, shared)
     }
@@ -279,7 +299,9 @@ impl Channel {
 
     /// Wants subchannels 1..=`total` to exist (on a primary; elsewhere nothing happens). They are offered to the guest, which may open them.
     pub fn offer_subchannels(&self, total: u16) {
-        self.closed.bus.subchannels(self.shared.key, total);
+        if self.shared.want_subchannels(total) {
+            self.closed.bus.subchannels(self.shared.key, self.shared.serial);
+        }
     }
 }
 
@@ -308,7 +330,27 @@ impl ChannelShared {
     }
 
     pub(crate) fn retarget(&self, vp: u32) {
-        self.target.write().unwrap_or_else(PoisonError::into_inner).vp = vp;
+        let mut target = self.target.write().unwrap_or_else(PoisonError::into_inner);
+        self.synic.forget_signal(target.vp, VMBUS_SINT, self.event_flag);
+        target.vp = vp;
+    }
+
+    /// The channel is over: a signal that waits for its VP is not for the next channel.
+    pub(crate) fn forget_signal(&self) {
+        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
+        self.synic.forget_signal(target.vp, VMBUS_SINT, self.event_flag);
+    }
+
+    /// True when the bus has to be told.
+    fn want_subchannels(&self, total: u16) -> bool {
+        self.subchannels.total.fetch_max(total, Ordering::SeqCst);
+        !self.subchannels.queued.swap(true, Ordering::SeqCst)
+    }
+
+    /// How many subchannels the device wants, when it said so. It may say so again, and the bus is told again, from here on.
+    pub(crate) fn wanted_subchannels(&self) -> Option<u16> {
+        let said = self.subchannels.queued.swap(false, Ordering::SeqCst);
+        said.then(|| self.subchannels.total.load(Ordering::SeqCst))
     }
 
     /// When this returns, no signal is under way any more, or signals go out again.
@@ -322,15 +364,15 @@ impl ChannelShared {
     }
 }
 
-/// Reports the end of a channel, whoever ends it and however.
+/// Reports the end of a channel, on whichever thread and for whatever reason it ends.
 struct ClosedOnDrop {
-    key: ChannelKey,
-    serial: u64,
+    shared: Arc<ChannelShared>,
     bus: BusLink,
 }
 
 impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
-        self.bus.closed(self.key, self.serial);
+        self.shared.ended.store(true, Ordering::Release);
+        self.bus.closed(self.shared.key, self.shared.serial);
     }
 }

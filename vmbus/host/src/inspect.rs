@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use vmbus_protocol::Version;
 use vmbus_ring::RingSnapshot;
 
-use crate::core::{ChannelKey, ChannelReport, ConnectionState, Core, GpadlReport, MessageCounts};
+use crate::core::{ChannelKey, ChannelReport, ConnectionState, GpadlReport, MessageCounts, Snapshot};
 use crate::device::ChannelShared;
 
 /// Connection, channels and GPADLs.
@@ -43,9 +43,12 @@ pub struct OpenReport {
 }
 
 impl BusReport {
-    pub(crate) fn new(core: &Core, open: &BTreeMap<ChannelKey, Arc<ChannelShared>>) -> Self {
-        let (connection, version) = core.connection();
-        let channels = core.channel_reports().into_iter().map(|channel| {
+    /// Made without the bus: `open` are its channels that devices have.
+    pub(crate) fn new(snapshot: Snapshot, open: &BTreeMap<ChannelKey, Arc<ChannelShared>>) -> Self {
+        let (connection, version, messages) = (snapshot.connection, snapshot.version, snapshot.messages);
+        let gpadls_arriving = snapshot.gpadls_arriving;
+        let (channels, gpadls) = snapshot.into_reports();
+        let channels = channels.into_iter().map(|channel| {
             let shared = open.get(&channel.key);
             let count = |counter: fn(&ChannelShared) -> u64| shared.map_or(0, |shared| counter(shared));
             OpenReport {
@@ -56,13 +59,6 @@ impl BusReport {
                 channel,
             }
         });
-        Self {
-            connection,
-            version,
-            messages: core.message_counts(),
-            channels: channels.collect(),
-            gpadls: core.gpadl_reports(),
-            gpadls_arriving: core.gpadls_arriving(),
-        }
+        Self { connection, version, messages, channels: channels.collect(), gpadls, gpadls_arriving }
     }
 }

@@ -1,5 +1,7 @@
 //! From what each part tells about itself to the report.
 
+use std::collections::BTreeMap;
+
 use synthvm_storage::SCSI_CONTROLLER;
 use synthvm_storage::backend::ThrottleStats;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
@@ -25,7 +27,8 @@ impl InspectReport {
         self.messages =
             MessageCounts { received: messages.received, sent: messages.sent, refused: messages.ignored };
         self.channels = bus.channels.iter().map(channel).collect();
-        self.gpadls = bus.gpadls.iter().map(|gpadl| gpadl_report(gpadl, bus)).collect();
+        let rings = ring_modes(&bus.channels);
+        self.gpadls = bus.gpadls.iter().map(|gpadl| gpadl_report(gpadl, &rings)).collect();
     }
 
     /// Takes over the vCPUs' counters, in the order of their VP indices.
@@ -93,7 +96,7 @@ fn ring(ring: &RingSnapshot) -> RingReport {
     }
 }
 
-fn gpadl_report(gpadl: &vmbus_host::core::GpadlReport, bus: &BusReport) -> GpadlReport {
+fn gpadl_report(gpadl: &vmbus_host::core::GpadlReport, rings: &RingModes) -> GpadlReport {
     GpadlReport {
         id: gpadl.id,
         relid: gpadl.relid,
@@ -101,18 +104,25 @@ fn gpadl_report(gpadl: &vmbus_host::core::GpadlReport, bus: &BusReport) -> Gpadl
         pages: wide(gpadl.pages),
         bytes: wide(gpadl.bytes),
         runs: wide(gpadl.runs),
-        mapping: mapping(gpadl, bus).to_owned(),
+        mapping: mapping(gpadl, rings).to_owned(),
         views: gpadl.views.into(),
     }
 }
 
-/// A ring's GPADL is mapped as its ring is; every other one is reached run by run.
-fn mapping(gpadl: &vmbus_host::core::GpadlReport, bus: &BusReport) -> &'static str {
-    let is_its_ring = |report: &&OpenReport| {
-        report.channel.relid == Some(gpadl.relid) && report.channel.ring.is_some_and(|(id, _)| id == gpadl.id)
+/// How the rings of open channels are mapped, by (relid, GPADL).
+type RingModes = BTreeMap<(u32, u32), Mode>;
+
+fn ring_modes(channels: &[OpenReport]) -> RingModes {
+    let mode_of = |report: &OpenReport| {
+        let (gpadl, _) = report.channel.ring?;
+        Some(((report.channel.relid?, gpadl), report.incoming.as_ref()?.mode))
     };
-    let ring = bus.channels.iter().find(is_its_ring).and_then(|report| report.incoming.as_ref());
-    match ring.map(|ring| ring.mode) {
+    channels.iter().filter_map(mode_of).collect()
+}
+
+/// A ring's GPADL is mapped as its ring is; every other one is reached run by run.
+fn mapping(gpadl: &vmbus_host::core::GpadlReport, rings: &RingModes) -> &'static str {
+    match rings.get(&(gpadl.relid, gpadl.id)) {
         Some(Mode::Mirrored) => "mirrored",
         Some(Mode::Paged) => "paged",
         None if gpadl.views == 0 => "none",

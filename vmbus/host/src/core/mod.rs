@@ -27,7 +27,7 @@ pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
 pub use gpadls::GpadlTable;
 pub use save::Place;
-pub use state::{ChannelReport, GpadlReport, MessageCounts};
+pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
 pub(crate) use channel::Phase;
 pub(crate) use connection::Connection;

@@ -16,6 +16,12 @@ pub struct Place {
 }
 
 impl Core {
+    /// The open channels that a device serves: those that [`Core::save`] asks about.
+    #[must_use]
+    pub fn served_places(&self) -> Vec<Place> {
+        self.channels.iter().filter(|channel| is_served(channel)).map(place_of).collect()
+    }
+
     /// The core as it stands. `device` says of each open channel what its device needs to go on; `messages` have left the core and not yet
     /// reached the guest.
     #[must_use]
@@ -35,14 +41,7 @@ impl Core {
             remove: channel.remove,
             reoffer: channel.reoffer,
             wanted_subchannels: channel.wanted_subchannels,
-            device: if matches!(channel.phase, Phase::Open { served: true, .. }) {
-                device(Place {
-                    primary: channel.primary.unwrap_or(channel.key),
-                    subchannel: channel.subchannel,
-                })
-            } else {
-                None
-            },
+            device: if is_served(channel) { device(place_of(channel)) } else { None },
         };
         SavedBus {
             format: FORMAT,
@@ -52,6 +51,14 @@ impl Core {
             messages,
         }
     }
+}
+
+fn is_served(channel: &Channel) -> bool {
+    matches!(channel.phase, Phase::Open { served: true, .. })
+}
+
+fn place_of(channel: &Channel) -> Place {
+    Place { primary: channel.primary.unwrap_or(channel.key), subchannel: channel.subchannel }
 }
 
 /// A phase that no device takes part in: a device that is being asked is asked again there.

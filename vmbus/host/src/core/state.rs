@@ -87,12 +87,24 @@ impl Core {
         self.gpadls.charges()
     }
 
+    /// All of it at this moment, to be reported later. Takes one step for each channel and each GPADL.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let (connection, version) = self.connection();
+        Snapshot {
+            connection,
+            version,
+            messages: self.counts,
+            channels: self.channels.iter().map(channel_report).collect(),
+            gpadls: self.gpadls.iter().cloned().collect(),
+            gpadls_arriving: self.gpadls.arriving(),
+        }
+    }
+
     /// Every channel, in the order of relids, those without one last.
     #[must_use]
     pub fn channel_reports(&self) -> Vec<ChannelReport> {
-        let mut reports: Vec<_> = self.channels.iter().map(|channel| self.channel_report(channel)).collect();
-        reports.sort_by_key(|report| (report.relid.is_none(), report.relid, report.key));
-        reports
+        self.snapshot().into_reports().0
     }
 
     /// Every accepted GPADL, by channel and handle.
@@ -101,40 +113,80 @@ impl Core {
         self.gpadls.iter().map(gpadl_report).collect()
     }
 
+    /// True while the core waits for the channel's device to let go.
+    #[must_use]
+    pub fn is_closing(&self, key: ChannelKey) -> bool {
+        self.channels.get(key).is_some_and(|channel| matches!(channel.phase, Phase::Closing { .. }))
+    }
+
     /// The GPADL itself, for looking at a ring's control pages while the core cannot let go of it.
     #[must_use]
     pub fn gpadl(&self, relid: u32, id: u32) -> Option<&Gpadl> {
         self.gpadls.get(relid, id)
     }
+}
 
-    fn channel_report(&self, channel: &Channel) -> ChannelReport {
-        let request = match channel.phase {
-            Phase::Open { request, .. } => Some(request),
-            Phase::Unoffered
-            | Phase::Offered
-            | Phase::Opening { .. }
-            | Phase::Closing { .. }
-            | Phase::Draining { .. }
-            | Phase::Revoked
-            | Phase::Released => None,
-        };
-        let gpadls = self
-            .gpadls
-            .iter()
-            .map(Gpadl::key)
-            .filter(|key| Some(key.relid) == channel.relid)
-            .map(|key| key.id);
-        ChannelReport {
-            key: channel.key,
-            relid: channel.relid,
-            class: channel.offer.class,
-            instance: channel.offer.instance,
-            subchannel: channel.subchannel,
-            state: channel.state(),
-            target_vp: request.map(|request| request.target_vp),
-            ring: request.map(|request| (request.ring_gpadl, request.downstream_page)),
-            gpadls: gpadls.collect(),
+/// What the core is at one moment. Holds GPADLs, but no view of one: no teardown waits for it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Who is at the other end.
+    pub connection: ConnectionState,
+    /// Negotiated version, when connected.
+    pub version: Option<Version>,
+    /// Message counts.
+    pub messages: MessageCounts,
+    /// GPADLs whose page list is still arriving.
+    pub gpadls_arriving: usize,
+    /// Without their GPADLs.
+    channels: Vec<ChannelReport>,
+    /// In the order of (relid, handle).
+    gpadls: Vec<Gpadl>,
+}
+
+impl Snapshot {
+    /// Every channel in the order of relids, those without one last; and every accepted GPADL, by channel and handle. Takes
+    /// one step for each GPADL, and `n log n` for channels.
+    #[must_use]
+    pub fn into_reports(mut self) -> (Vec<ChannelReport>, Vec<GpadlReport>) {
+        self.channels.sort_by_key(|report| (report.relid.is_none(), report.relid, report.key));
+        // Both are in the order of relids: each GPADL is looked at once.
+        let mut gpadls = self.gpadls.iter().map(Gpadl::key).peekable();
+        for channel in &mut self.channels {
+            let Some(relid) = channel.relid else { break };
+            step();
+            while let Some(key) = gpadls.next_if(|key| key.relid <= relid) {
+                step();
+                if key.relid == relid {
+                    channel.gpadls.push(key.id);
+                }
+            }
         }
+        let reports = self.gpadls.iter().inspect(|_| step()).map(gpadl_report).collect();
+        (self.channels, reports)
+    }
+}
+
+fn channel_report(channel: &Channel) -> ChannelReport {
+    let request = match channel.phase {
+        Phase::Open { request, .. } => Some(request),
+        Phase::Unoffered
+        | Phase::Offered
+        | Phase::Opening { .. }
+        | Phase::Closing { .. }
+        | Phase::Draining { .. }
+        | Phase::Revoked
+        | Phase::Released => None,
+    };
+    ChannelReport {
+        key: channel.key,
+        relid: channel.relid,
+        class: channel.offer.class,
+        instance: channel.offer.instance,
+        subchannel: channel.subchannel,
+        state: channel.state(),
+        target_vp: request.map(|request| request.target_vp),
+        ring: request.map(|request| (request.ring_gpadl, request.downstream_page)),
+        gpadls: Vec::new(),
     }
 }
 
@@ -149,5 +201,110 @@ fn gpadl_report(gpadl: &Gpadl) -> GpadlReport {
         runs: buffer.runs(),
         views: gpadl.views(),
         going: gpadl.is_going(),
+    }
+}
+
+/// Counts what a report costs, in tests.
+fn step() {
+    #[cfg(all(test, not(loom)))]
+    tests::STEPS.set(tests::STEPS.get().saturating_add(1));
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+    use vmbus_gpadl::{GpadlKey, GuestBuffer, GuestRam, ReleaseSink};
+    use vmbus_protocol::limits::MAX_CHANNELS;
+
+    use super::*;
+
+    thread_local! {
+        pub(super) static STEPS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    struct Deaf;
+
+    impl ReleaseSink for Deaf {
+        fn gpadl_released(&self, _: GpadlKey) {}
+    }
+
+    fn gpadls(ram: &GuestRam, relids: impl Iterator<Item = u32>) -> Vec<Gpadl> {
+        let gpadl = |(id, relid)| {
+            let key = GpadlKey { relid, id, serial: id.into() };
+            Gpadl::new(key, GuestBuffer::new(ram.clone()), Arc::new(Deaf))
+        };
+        let mut all: Vec<Gpadl> = (0..).zip(relids).map(gpadl).collect();
+        all.sort_by_key(|gpadl| (gpadl.key().relid, gpadl.key().id));
+        all
+    }
+
+    /// 4,096 GPADLs and 2,047 channels: a step for each, not for each pair.
+    #[test]
+    fn test_report_costs_one_step_for_each_channel_and_two_for_each_gpadl() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        let ram = GuestRam::new(memory).unwrap();
+        let count = u32::try_from(MAX_CHANNELS).unwrap();
+        let relid = |number: u32| number * 7 % count + 1;
+        let report = |number| ChannelReport {
+            key: ChannelKey(number),
+            relid: Some(relid(number)),
+            class: Guid::default(),
+            instance: Guid::default(),
+            subchannel: 0,
+            state: ChannelState::Open,
+            target_vp: None,
+            ring: None,
+            gpadls: Vec::new(),
+        };
+        let snapshot = Snapshot {
+            connection: ConnectionState::Connected,
+            version: None,
+            messages: MessageCounts::default(),
+            gpadls_arriving: 0,
+            channels: (0..count).map(report).collect(),
+            gpadls: gpadls(&ram, (0..4096).map(|id| id * 13 % count + 1)),
+        };
+        STEPS.set(0);
+        let (channels, gpadls) = snapshot.into_reports();
+        assert!(STEPS.get() <= MAX_CHANNELS + 2 * 4096, "{} steps", STEPS.get());
+        assert_eq!((channels.len(), gpadls.len()), (MAX_CHANNELS, 4096));
+        assert!(channels.is_sorted_by_key(|channel| channel.relid));
+        let of_channels = channels
+            .iter()
+            .flat_map(|channel| channel.gpadls.iter().map(move |&id| (channel.relid.unwrap(), id)));
+        assert!(of_channels.eq(gpadls.iter().map(|gpadl| (gpadl.relid, gpadl.id))));
+    }
+
+    /// GPADLs of relids that no channel has (a reset is under way) do not end the walk.
+    #[test]
+    fn test_report_skips_gpadls_of_relids_without_channel() {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        let ram = GuestRam::new(memory).unwrap();
+        let report = |number, relid| ChannelReport {
+            key: ChannelKey(number),
+            relid,
+            class: Guid::default(),
+            instance: Guid::default(),
+            subchannel: 0,
+            state: ChannelState::Closed,
+            target_vp: None,
+            ring: None,
+            gpadls: Vec::new(),
+        };
+        let snapshot = Snapshot {
+            connection: ConnectionState::Connected,
+            version: None,
+            messages: MessageCounts::default(),
+            gpadls_arriving: 0,
+            channels: vec![report(0, None), report(1, Some(3)), report(2, Some(2))],
+            gpadls: gpadls(&ram, [1, 3, 4, 2].into_iter()),
+        };
+        let (channels, gpadls) = snapshot.into_reports();
+        let shown: Vec<_> = channels.iter().map(|channel| (channel.relid, channel.gpadls.clone())).collect();
+        assert_eq!(shown, [(Some(2), vec![3]), (Some(3), vec![1]), (None, vec![])]);
+        assert_eq!(gpadls.len(), 4);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use vmbus_gpadl::GuestRam;
 use vmbus_host::core::ChannelKey;
@@ -24,7 +24,9 @@ pub enum Heard {
 #[derive(Default)]
 pub struct FakeSynic {
     heard: Mutex<Vec<Heard>>,
+    has_heard: Condvar,
     doorbells: Mutex<BTreeMap<u32, EventFd>>,
+    unbound: Condvar,
     /// Doorbells stay in user space: the kernel takes none.
     pub refuses_doorbells: AtomicBool,
     gate: Mutex<Option<Gate>>,
@@ -70,6 +72,18 @@ impl FakeSynic {
         self.doorbells.lock().unwrap().get(&connection_id).map(|event| event.write(1).unwrap()).is_some()
     }
 
+    /// Waits until `count` messages and events have come since the last [`FakeSynic::take`].
+    pub fn wait_for(&self, count: usize) {
+        let heard = self.heard.lock().unwrap();
+        drop(self.has_heard.wait_while(heard, |heard| heard.len() < count).unwrap());
+    }
+
+    /// Waits until no doorbell is bound: the bus takes bindings away after it has answered.
+    pub fn wait_until_unbound(&self) {
+        let doorbells = self.doorbells.lock().unwrap();
+        drop(self.unbound.wait_while(doorbells, |doorbells| !doorbells.is_empty()).unwrap());
+    }
+
     pub fn bound(&self) -> Vec<u32> {
         self.doorbells.lock().unwrap().keys().copied().collect()
     }
@@ -88,6 +102,7 @@ impl Synic for FakeSynic {
         }
         let reply = Reply::decode(message);
         self.heard.lock().unwrap().push(Heard::Message { vp, sint, reply });
+        self.has_heard.notify_all();
     }
 
     fn discard_messages(&self) {}
@@ -108,6 +123,7 @@ impl Synic for FakeSynic {
 
     fn unbind_doorbell(&self, connection_id: u32, _event: &EventFd) {
         self.doorbells.lock().unwrap().remove(&connection_id);
+        self.unbound.notify_all();
     }
 }
 

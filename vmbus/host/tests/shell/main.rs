@@ -5,7 +5,7 @@ mod common;
 
 mod devices;
 mod log;
+mod pause;
 mod queueing;
 mod resets;
 mod signals;
-mod standstill;

@@ -51,6 +51,7 @@ fn test_message_from_each_of_many_threads_is_handled_in_its_order() {
             });
         }
     });
+    machine.synic.wait_for((threads * each) as usize);
     let replies = machine.replies();
     assert_eq!(replies.len(), (threads * each) as usize);
     for thread in 0..threads {
@@ -79,6 +80,8 @@ fn test_message_to_a_full_inbox_is_refused_and_nothing_is_lost() {
         hold.release();
         first.join().unwrap();
     });
+    // The first thread handles some of them, a helper the rest.
+    machine.synic.wait_for(limit as usize + 1);
     assert_eq!(machine.replies(), Vec::from_iter((0..=limit).map(|id| Reply::created(1, id))));
     assert_eq!(machine.ask(&numbered(limit + 1)), [Reply::created(1, limit + 1)]);
 }

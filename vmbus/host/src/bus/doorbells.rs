@@ -1,0 +1,247 @@
+//! Doorbells by connection id: the eventfds behind HvSignalEvent (vmbus-core 2.4).
+//!
+//! The machine binds an eventfd to a connection id, so that signals do not leave the kernel. Taking a binding away makes KVM
+//! wait for a grace period, some ten microseconds to milliseconds, so that it is a job of its own, done without any lock. A
+//! connection id that is offered again before that keeps its binding: a guest that connects again and again causes no unbind.
+//!
+//! When the machine cannot bind an id, signals on it exit and are carried out by [`Doorbells::signal`] on the same eventfd.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::synic::Synic;
+
+/// All doorbells of a bus.
+#[derive(Default)]
+pub(super) struct Doorbells {
+    by_id: RwLock<BTreeMap<u32, Doorbell>>,
+}
+
+struct Doorbell {
+    event: Arc<EventFd>,
+    kernel: Kernel,
+    /// A channel has this connection id.
+    live: bool,
+    /// An unbind of it is queued.
+    queued: bool,
+}
+
+/// How a doorbell stands in the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    Bound,
+    /// Signals exit.
+    Unbound,
+    /// A thread takes the binding away.
+    Unbinding,
+}
+
+/// A doorbell that is live.
+pub(super) struct Bound {
+    /// What HvSignalEvent writes.
+    pub(super) event: Arc<EventFd>,
+    /// Why the machine did not bind it.
+    pub(super) refused: Option<io::Error>,
+}
+
+impl Doorbells {
+    /// Makes `id` live. Signals on it are accepted when this returns.
+    ///
+    /// # Errors
+    /// There is no eventfd to be had.
+    pub(super) fn bind(&self, synic: &dyn Synic, id: u32) -> io::Result<Bound> {
+        let mut by_id = self.write();
+        let doorbell = match by_id.get_mut(&id) {
+            Some(doorbell) => {
+                // What was signalled belongs to the channel that had the id before.
+                let _ = doorbell.event.read();
+                doorbell.live = true;
+                doorbell
+            }
+            None => by_id.entry(id).or_insert(Doorbell {
+                event: Arc::new(EventFd::new(EFD_NONBLOCK)?),
+                kernel: Kernel::Unbound,
+                live: true,
+                queued: false,
+            }),
+        };
+        let refused = doorbell.bind(synic, id).err();
+        Ok(Bound { event: Arc::clone(&doorbell.event), refused })
+    }
+
+    /// The channel of `id` is gone: signals on it are refused. True when [`Doorbells::unbind`] must be called for it.
+    pub(super) fn retire(&self, id: u32) -> bool {
+        let mut by_id = self.write();
+        let Some(doorbell) = by_id.get_mut(&id) else { return false };
+        doorbell.live = false;
+        !std::mem::replace(&mut doorbell.queued, true)
+    }
+
+    /// Takes the binding of `id` away, unless it is live again. May wait for the kernel.
+    pub(super) fn unbind(&self, synic: &dyn Synic, id: u32) -> io::Result<()> {
+        let event = {
+            let mut by_id = self.write();
+            let Some(doorbell) = by_id.get_mut(&id) else { return Ok(()) };
+            doorbell.queued = false;
+            match doorbell.kernel {
+                _ if doorbell.live => return Ok(()),
+                // The thread that does looks again.
+                Kernel::Unbinding => return Ok(()),
+                Kernel::Unbound => {
+                    by_id.remove(&id);
+                    return Ok(());
+                }
+                Kernel::Bound => {
+                    doorbell.kernel = Kernel::Unbinding;
+                    Arc::clone(&doorbell.event)
+                }
+            }
+        };
+        synic.unbind_doorbell(id, &event);
+        let mut by_id = self.write();
+        let Some(doorbell) = by_id.get_mut(&id) else { return Ok(()) };
+        doorbell.kernel = Kernel::Unbound;
+        if doorbell.live {
+            // Offered again meanwhile. Signals reached the same eventfd all the time, by the binding or by exits.
+            return doorbell.bind(synic, id);
+        }
+        by_id.remove(&id);
+        Ok(())
+    }
+
+    /// HvSignalEvent that the machine did not carry out; false when no channel has `id`.
+    pub(super) fn signal(&self, id: u32) -> bool {
+        let by_id = self.read();
+        let live = by_id.get(&id).filter(|doorbell| doorbell.live);
+        live.inspect(|doorbell| ring(&doorbell.event)).is_some()
+    }
+
+    /// True when a channel has `id`.
+    pub(super) fn is_live(&self, id: u32) -> bool {
+        self.read().get(&id).is_some_and(|doorbell| doorbell.live)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Doorbell>> {
+        // Whole between any two statements.
+        self.by_id.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<u32, Doorbell>> {
+        self.by_id.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Doorbell {
+    fn bind(&mut self, synic: &dyn Synic, id: u32) -> io::Result<()> {
+        if self.kernel == Kernel::Unbound {
+            synic.bind_doorbell(id, &self.event)?;
+            self.kernel = Kernel::Bound;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a doorbell readable.
+pub(super) fn ring(doorbell: &EventFd) {
+    // Fails only when the counter is full, and then it is readable anyway.
+    let _ = doorbell.write(1);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::*;
+    use crate::synic::Signal;
+
+    /// Counts ioctls. An unbind waits when it is told to.
+    #[derive(Default)]
+    struct Machine {
+        calls: Mutex<Vec<(&'static str, u32)>>,
+        wait: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    }
+
+    impl Machine {
+        fn calls(&self) -> Vec<(&'static str, u32)> {
+            std::mem::take(&mut self.calls.lock().unwrap())
+        }
+    }
+
+    impl Synic for Machine {
+        fn vp_count(&self) -> u32 {
+            1
+        }
+
+        fn post_message(&self, _: u32, _: u8, _: &[u8]) {}
+
+        fn discard_messages(&self) {}
+
+        fn signal_event(&self, _: u32, _: u8, _: u16) -> Signal {
+            Signal::Raised
+        }
+
+        fn bind_doorbell(&self, id: u32, _: &EventFd) -> io::Result<()> {
+            self.calls.lock().unwrap().push(("bind", id));
+            Ok(())
+        }
+
+        fn unbind_doorbell(&self, id: u32, _: &EventFd) {
+            let wait = self.wait.lock().unwrap().take();
+            if let Some((entered, leave)) = wait {
+                entered.send(()).unwrap();
+                leave.recv().unwrap();
+            }
+            self.calls.lock().unwrap().push(("unbind", id));
+        }
+    }
+
+    #[test]
+    fn test_doorbell_offered_again_before_its_unbind_keeps_its_binding() {
+        let (doorbells, machine) = (Doorbells::default(), Machine::default());
+        let first = doorbells.bind(&machine, 7).unwrap().event;
+        for _ in 0..100 {
+            assert!(doorbells.signal(7));
+            doorbells.retire(7);
+            assert!(!doorbells.signal(7) && !doorbells.is_live(7));
+            let again = doorbells.bind(&machine, 7).unwrap().event;
+            assert!(
+                Arc::ptr_eq(&first, &again) && again.read().is_err(),
+                "an old signal is not the new channel's"
+            );
+            doorbells.unbind(&machine, 7).unwrap();
+        }
+        assert_eq!(machine.calls(), [("bind", 7)]);
+        assert!(doorbells.retire(7) && !doorbells.retire(7), "queued once");
+        doorbells.unbind(&machine, 7).unwrap();
+        doorbells.unbind(&machine, 7).unwrap();
+        assert_eq!(machine.calls(), [("unbind", 7)]);
+        assert!(doorbells.read().is_empty());
+    }
+
+    #[test]
+    fn test_doorbell_offered_again_during_its_unbind_loses_no_signal_and_is_bound_again() {
+        let (doorbells, machine) = (Doorbells::default(), Machine::default());
+        let (entered, has_entered) = channel();
+        let (may_leave, leave) = channel();
+        *machine.wait.lock().unwrap() = Some((entered, leave));
+        let old = doorbells.bind(&machine, 7).unwrap().event;
+        doorbells.retire(7);
+        std::thread::scope(|scope| {
+            let unbinding = scope.spawn(|| doorbells.unbind(&machine, 7));
+            has_entered.recv().unwrap();
+            // Neither of these waits for the kernel.
+            let new = doorbells.bind(&machine, 7).unwrap().event;
+            ring(&old);
+            assert!(new.read().is_ok(), "the kernel's old binding rings the new channel's doorbell");
+            assert!(doorbells.signal(7) && new.read().is_ok(), "and so does a signal that exits");
+            doorbells.unbind(&machine, 7).unwrap();
+            may_leave.send(()).unwrap();
+            unbinding.join().unwrap().unwrap();
+        });
+        assert_eq!(machine.calls(), [("bind", 7), ("unbind", 7), ("bind", 7)]);
+    }
+}

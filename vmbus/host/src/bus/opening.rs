@@ -1,0 +1,263 @@
+//! Giving channels to their devices: mapping rings and [`Device::open`](crate::Device::open), without any lock of the bus.
+//!
+//! The core says that a channel is to be opened, and hears of the outcome as an event. Meanwhile the guest may close the
+//! channel, the host may rescind it or reset the machine: the core remembers that, and has the device let go as soon as it has
+//! answered. A device whose `open` may block gets a thread of its own for that, so that neither vCPUs nor any other thread
+//! waits for it.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use tracing::{debug, warn};
+use vmbus_ring::{Incoming, Outgoing, RingMemory};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::pump::OTHER_WORK;
+use super::{DeviceSlot, Event, InJob, Inner, Job, State, lock, ring};
+use crate::core::{ChannelKey, GpadlTable, OpenParams};
+use crate::device::{Channel, ChannelParts, ChannelShared};
+
+/// A channel for a device.
+pub(super) struct Request {
+    key: ChannelKey,
+    serial: u64,
+    params: OpenParams,
+    device: Arc<DeviceSlot>,
+    doorbell: Arc<EventFd>,
+    gpadls: Arc<GpadlTable>,
+    /// The bus is paused.
+    paused: bool,
+    /// What the device said of the channel when the bus was saved: it gets the channel back.
+    saved: Option<Vec<u8>>,
+}
+
+impl Request {
+    /// The same, now that the pause is over.
+    pub(super) fn after_pause(self) -> Self {
+        Self { paused: false, ..self }
+    }
+}
+
+/// A channel, what the bus keeps of it, and what its device said of it when the bus was saved.
+type Made = (Channel, Arc<ChannelShared>, Option<Vec<u8>>);
+
+/// A device's answer.
+pub(super) struct Opening {
+    key: ChannelKey,
+    /// The channel that the device took; `None`: it refused.
+    taken: Option<Arc<ChannelShared>>,
+    reopened: bool,
+}
+
+/// Counts opens that were requested and have no answer yet.
+#[derive(Default)]
+pub(super) struct Opens {
+    count: Mutex<usize>,
+    none_left: Condvar,
+}
+
+impl Opens {
+    fn begin(&self) {
+        let mut count = lock(&self.count);
+        *count = count.saturating_add(1);
+    }
+
+    fn end(&self) {
+        let mut count = lock(&self.count);
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            self.none_left.notify_all();
+        }
+    }
+
+    /// Waits until each device that was asked has answered. No new open may begin meanwhile.
+    pub(super) fn wait_for_none(&self) {
+        let count = self.none_left.wait_while(lock(&self.count), |count| *count != 0);
+        drop(count.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Inner {
+    /// Has the channel opened after the state is given up, or after the pause.
+    pub(super) fn request_open(&self, state: &mut State, key: ChannelKey, params: OpenParams) {
+        let request = self.request(state, key, params, None);
+        match (request, state.held.is_some()) {
+            (Some(request), true) => state.deferred.push(request),
+            (Some(request), false) => self.queue_open(request),
+            (None, _) => state.core.opened(key, false),
+        }
+    }
+
+    /// As [`Inner::request_open`], for a channel of a restored bus. [`VmBus::restore`](super::VmBus::restore) opens it.
+    pub(super) fn request_reopen(
+        &self,
+        state: &mut State,
+        key: ChannelKey,
+        params: OpenParams,
+        saved: Vec<u8>,
+    ) {
+        match self.request(state, key, params, Some(saved)) {
+            Some(request) => state.reopens.push(request),
+            None => state.core.reopened(key, false),
+        }
+    }
+
+    pub(super) fn queue_open(&self, request: Request) {
+        self.opens.begin();
+        self.pump.add_job(Job::Open(Box::new(request)));
+    }
+
+    fn request(
+        &self,
+        state: &mut State,
+        key: ChannelKey,
+        params: OpenParams,
+        saved: Option<Vec<u8>>,
+    ) -> Option<Request> {
+        let doorbell = Arc::clone(&state.links.get(&key)?.doorbell);
+        let device = Arc::clone(state.devices.get(&params.primary)?);
+        state.channels_made = state.channels_made.wrapping_add(1);
+        let (serial, gpadls, paused) = (state.channels_made, state.core.gpadl_table(), state.held.is_some());
+        Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
+    }
+
+    /// Opens on this thread, or on one of its own if the device may block.
+    pub(super) fn start_open(&self, request: Request) {
+        if !request.device.open_blocks {
+            return self.open(request);
+        }
+        let on_thread = |bus: &Inner, request| {
+            bus.open(request);
+            bus.pump.settle(bus, OTHER_WORK);
+        };
+        if let Err(request) = self.spawn("bus-open", request, on_thread) {
+            self.open(request);
+        }
+    }
+
+    fn open(&self, request: Request) {
+        let opening = Opening { key: request.key, taken: None, reopened: request.saved.is_some() };
+        // Whatever happens in the device, the core hears of the end.
+        let mut answer = Answer { bus: self, opening: Some(opening) };
+        answer.opening = Some(self.ask_device(request));
+    }
+
+    /// Maps the rings and gives the channel to its device. Holds no lock but the device's own.
+    pub(super) fn ask_device(&self, request: Request) -> Opening {
+        let (key, device, reopened) = (request.key, Arc::clone(&request.device), request.saved.is_some());
+        let (relid, subchannel) = (request.params.relid, request.params.subchannel);
+        let refused = Opening { key, taken: None, reopened };
+        let (channel, shared, saved) = match self.make_channel(request) {
+            Ok(made) => made,
+            Err(error) => {
+                self.failed_opens
+                    .log(|suppressed| warn!(relid, error, suppressed, "a channel could not be opened"));
+                return refused;
+            }
+        };
+        let taken = {
+            let _job = InJob::begin();
+            let mut device = lock(&device.device);
+            match saved {
+                None => device.open(channel),
+                Some(saved) => device.restore(channel, &saved),
+            }
+        };
+        match taken {
+            Ok(()) => {
+                debug!(relid, subchannel, restored = reopened, "channel open");
+                Opening { key, taken: Some(shared), reopened }
+            }
+            Err(error) => {
+                self.failed_opens.log(|suppressed| {
+                    warn!(relid, %error, suppressed, restoring = reopened, "the device refused to open a channel");
+                });
+                refused
+            }
+        }
+    }
+
+    fn make_channel(&self, request: Request) -> Result<Made, String> {
+        let Request { key, serial, params, doorbell, gpadls, paused, saved, .. } = request;
+        let downstream_pages = params.ring.pages().saturating_sub(params.downstream_page);
+        let incoming = RingMemory::map(params.ring.clone(), 0, params.downstream_page)
+            .map_err(|error| error.to_string())?;
+        let outgoing = RingMemory::map(params.ring, params.downstream_page, downstream_pages)
+            .map_err(|error| error.to_string())?;
+        let doorbell = doorbell.try_clone().map_err(|error| error.to_string())?;
+        let (channel, shared) = Channel::new(ChannelParts {
+            incoming: Incoming::new(incoming).map_err(|error| error.to_string())?,
+            outgoing: Outgoing::new(outgoing).map_err(|error| error.to_string())?,
+            doorbell,
+            gpadls,
+            ram: self.ram.clone(),
+            user_data: params.user_data,
+            key,
+            serial,
+            relid: params.relid,
+            subchannel: params.subchannel,
+            event_flag: params.event_flag,
+            target_vp: params.target_vp,
+            synic: Arc::clone(&self.synic),
+            bus: self.link.clone(),
+        });
+        shared.set_paused(paused);
+        Ok((channel, shared, saved))
+    }
+
+    /// The device has answered.
+    pub(super) fn handle_opened(&self, state: &mut State, opening: Opening) {
+        let Opening { key, taken, reopened } = opening;
+        if let (Some(shared), Some(link)) = (&taken, state.links.get_mut(&key)) {
+            shared.set_paused(state.held.is_some());
+            link.open = Some(Arc::clone(shared));
+        }
+        if reopened {
+            state.core.reopened(key, taken.is_some());
+        } else {
+            self.opens.end();
+            state.core.opened(key, taken.is_some());
+        }
+        let Some(shared) = taken else { return };
+        if shared.ended.load(Ordering::Acquire) {
+            // It let go before it was known to have the channel: its `Closed` meant nothing then.
+            self.handle_closed(state, key, shared.serial);
+            return;
+        }
+        if reopened && state.core.is_closing(key) {
+            // The channel was taken away while the device was being asked.
+            shared.begin_close();
+            if let Some(link) = state.links.get(&key) {
+                ring(&link.doorbell);
+            }
+        }
+        Self::handle_subchannels(state, key, shared.serial);
+    }
+
+    /// The device wants subchannels: offered once the guest knows that the primary is open.
+    pub(super) fn handle_subchannels(state: &mut State, key: ChannelKey, serial: u64) {
+        let open = state.links.get(&key).and_then(|link| link.open.as_ref());
+        let total = open.filter(|open| open.serial == serial).and_then(|open| open.wanted_subchannels());
+        if let Some(total) = total {
+            state.core.offer_subchannels(key, total);
+        }
+    }
+}
+
+/// Queues a device's answer, also when the device panics: then it has refused.
+struct Answer<'a> {
+    bus: &'a Inner,
+    opening: Option<Opening>,
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        if let Some(opening) = self.opening.take() {
+            self.bus.pump.queue().events.push_back(Event::Opened(opening));
+        }
+        // The caller looks at the queue next, unless it unwinds.
+        if std::thread::panicking() {
+            self.bus.pump.settle(self.bus, 0);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Pause and resume, and what can be done with a paused bus: save it, or restore one that was saved.
+//!
+//! Devices are called without the state's lock, so that reports never wait for them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{DeviceSlot, Inner, State, VmBus, lock, ring};
+use crate::core::Place;
+use crate::saved::{RestoreError, SaveError, SavedBus};
+use crate::synic::QueuedMessage;
+
+impl VmBus {
+    /// Pauses: when this returns nothing of the bus and its devices writes guest memory, interrupts the guest or sends it a
+    /// message, until [`VmBus::resume`]. What devices and views do meanwhile (let go of a channel, say) is taken note of; the
+    /// channels that the guest wants opened are opened after the pause. Pausing again changes nothing.
+    ///
+    /// Waits for devices that are being asked to open a channel. For a machine whose vCPUs have stopped: a guest that runs on
+    /// waits for every answer.
+    pub fn pause(&self) {
+        let _pausing = lock(&self.inner.pausing);
+        let devices = {
+            let mut state = self.inner.visit();
+            if state.held.is_some() {
+                return;
+            }
+            // From here on no message goes out and no open begins.
+            state.held = Some(VecDeque::new());
+            devices_of(&state)
+        };
+        self.inner.opens.wait_for_none();
+        for slot in devices {
+            lock(&slot.device).pause();
+        }
+        let state = self.inner.visit();
+        for open in state.links.values().filter_map(|link| link.open.as_ref()) {
+            open.set_paused(true);
+        }
+    }
+
+    /// Resumes: messages that were held are sent, then every open channel is signalled once, both ways, because what was missed
+    /// is unknown. After a restore call it last, when vCPUs and clocks are what they were.
+    pub fn resume(&self) {
+        let _pausing = lock(&self.inner.pausing);
+        let devices = {
+            let mut state = self.inner.visit();
+            let State { held: Some(held), .. } = &mut *state else { return };
+            self.inner.send(held);
+            devices_of(&state)
+        };
+        for slot in devices {
+            lock(&slot.device).resume();
+        }
+        let mut state = self.inner.visit();
+        if let Some(mut held) = state.held.take() {
+            self.inner.send(&mut held);
+        }
+        for link in state.links.values() {
+            if let Some(open) = &link.open {
+                open.set_paused(false);
+                open.signal();
+                ring(&link.doorbell);
+            }
+        }
+        for request in std::mem::take(&mut state.deferred) {
+            self.inner.queue_open(request.after_pause());
+        }
+    }
+
+    /// True between [`VmBus::pause`] and [`VmBus::resume`], and after a restore.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.inner.visit().held.is_some()
+    }
+
+    /// Saves the bus, which is paused. It can be resumed afterwards.
+    ///
+    /// Guest memory must be saved after this, while the bus is still paused: ring positions and messages in slots lie there.
+    ///
+    /// # Errors
+    /// [`SaveError`].
+    pub fn save(&self) -> Result<SavedBus, SaveError> {
+        let _pausing = lock(&self.inner.pausing);
+        let asked: Vec<(Place, Option<Arc<DeviceSlot>>)> = {
+            let mut state = self.inner.visit();
+            // What came already happened before.
+            self.inner.handle_queued(&mut state);
+            if state.held.is_none() {
+                return Err(SaveError::Running);
+            }
+            let places = state.core.served_places().into_iter();
+            places.map(|place| (place, state.devices.get(&place.primary).cloned())).collect()
+        };
+        let mut of_devices = Vec::new();
+        for (place, slot) in asked {
+            if let Some(saved) = slot.and_then(|slot| lock(&slot.device).save(place.subchannel)) {
+                of_devices.push((place, saved));
+            }
+        }
+        let state = self.inner.visit();
+        let mut messages = self.inner.synic.queued_messages();
+        messages.extend(state.held.iter().flatten().cloned());
+        let saved_by_device = |place: Place| {
+            let index = of_devices.iter().position(|(of, _)| *of == place)?;
+            Some(of_devices.swap_remove(index).1)
+        };
+        Ok(state.core.save(saved_by_device, messages))
+    }
+
+    /// Restores a bus that was saved, over the same guest memory. Offer all devices first; those with the instance of a
+    /// saved one get its open channels ([`Device::restore`](crate::Device::restore)). A device that cannot go on, or was not
+    /// saved, loses them: the guest sees a rescind and a new offer. A saved device that is not here is rescinded, one that was
+    /// not saved is offered.
+    ///
+    /// The bus is paused afterwards: call [`VmBus::resume`] when vCPUs and clocks are restored.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the bus is as it was.
+    pub fn restore(&self, saved: &SavedBus) -> Result<(), RestoreError> {
+        let _pausing = lock(&self.inner.pausing);
+        let reopens = {
+            let mut state = self.inner.visit();
+            self.inner.handle_queued(&mut state);
+            state.core.restore(saved)?;
+            // Before anything that follows from the restore itself.
+            state.held = Some(saved.messages.iter().cloned().collect());
+            self.inner.act(&mut state);
+            std::mem::take(&mut state.reopens)
+        };
+        for request in reopens {
+            let opening = self.inner.ask_device(request);
+            let mut state = self.inner.visit();
+            self.inner.handle_opened(&mut state, opening);
+            self.inner.act(&mut state);
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn send(&self, held: &mut VecDeque<QueuedMessage>) {
+        for QueuedMessage { vp, sint, message } in held.drain(..) {
+            self.synic.post_message(vp, sint, &message);
+        }
+    }
+}
+
+fn devices_of(state: &State) -> Vec<Arc<DeviceSlot>> {
+    state.devices.values().cloned().collect()
+}

@@ -1,0 +1,298 @@
+//! Which thread works on the bus.
+//!
+//! No thread belongs to the bus. A thread that brings an event queues it, and handles what is queued unless another thread
+//! holds the state: that thread looks at the queue again after it has let go of the state. No thread works for others without
+//! bound: it does a fixed amount of work, then it hands over to a helper, a thread that starts for that purpose and ends when
+//! the queue is empty. What must hold:
+//!
+//! | thread | first | then |
+//! |---|---|---|
+//! | brings work | queues it | tries to take the state; if another thread has it, that one looks later |
+//! | holds the state | lets go of it | looks at the queue: empties it, or hands over |
+//! | hands over | under the queue's lock: work is left and no helper runs | marks the helper as running, starts it |
+//! | helper | under the queue's lock: nothing is left | marks the helper as gone, ends |
+//!
+//! So work in the queue always has a thread that will look at it. Threads that need the state themselves ([`Pump::visit`])
+//! never wait longer than for the event that is being handled: workers let visitors in between two events.
+//!
+//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --lib pump::model` (use another target folder).
+
+use std::collections::VecDeque;
+use std::ops::{Deref, DerefMut};
+use std::sync::{PoisonError, TryLockError};
+
+#[cfg(loom)]
+use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+#[cfg(not(loom))]
+use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// Pieces of work that a vCPU does for others after its own message. Higher than what VPs that boot together queue, so that
+/// helpers are rare; low enough that no VP stays out of the guest for long.
+pub(super) const VCPU_WORK: usize = 64;
+
+/// Pieces of work that any other thread does for others: that of `inspect`, a hot add, a device's worker. 16 of the longest
+/// (contact and offers of a full bus) take some tens of milliseconds.
+pub(super) const OTHER_WORK: usize = 16;
+
+/// Events that a helper handles before it looks at jobs.
+const HELPER_ROUND: usize = 256;
+
+/// What the work is.
+pub(super) trait Shell {
+    /// What an event changes.
+    type State;
+    /// Handled with the state.
+    type Event;
+    /// Done without the state: it may take longer than an event may.
+    type Job;
+
+    /// Handles one event, in a bounded number of steps, without I/O.
+    fn handle(&self, state: &mut Self::State, event: Self::Event);
+
+    /// Does one job.
+    fn run(&self, job: Self::Job);
+
+    /// True while this thread does a job for this shell or another one: it may hold what the next job needs.
+    fn is_in_job(&self) -> bool;
+
+    /// Starts a thread that calls [`Pump::help`]; false when there is none to be had.
+    fn start_helper(&self) -> bool;
+}
+
+/// The state, what is to be done to it, and who does it.
+#[derive(Debug)]
+pub(super) struct Pump<X: Shell> {
+    state: Mutex<X::State>,
+    queue: Mutex<Queue<X::Event, X::Job>>,
+    /// Threads in [`Pump::visit`] that have not got the state yet.
+    visitors: AtomicUsize,
+    /// Held by a visitor until it has the state. Workers pass through it when there are visitors.
+    gate: Mutex<()>,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue<E, J> {
+    pub(super) events: VecDeque<E>,
+    jobs: VecDeque<J>,
+    /// A helper runs, and will look at the queue once more before it ends.
+    helper: bool,
+}
+
+impl<E, J> Queue<E, J> {
+    fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.jobs.is_empty()
+    }
+}
+
+impl<X: Shell> Pump<X> {
+    pub(super) fn new(state: X::State) -> Self {
+        let queue = Queue { events: VecDeque::new(), jobs: VecDeque::new(), helper: false };
+        Self {
+            state: Mutex::new(state),
+            queue: Mutex::new(queue),
+            visitors: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+        }
+    }
+
+    /// The state, for as long as one event may take. Work that came meanwhile is done, or handed over, when the guard is
+    /// dropped, also while a panic unwinds.
+    pub(super) fn visit<'a>(&'a self, shell: &'a X) -> Visit<'a, X> {
+        self.visitors.fetch_add(1, Ordering::SeqCst);
+        let gate = lock(&self.gate);
+        let state = lock(&self.state);
+        self.visitors.fetch_sub(1, Ordering::SeqCst);
+        drop(gate);
+        Visit { pump: self, shell, work: OTHER_WORK, state: Some(state) }
+    }
+
+    /// The state, if no other thread has it and nothing is queued; else call [`Pump::settle`]. `work`: what this thread may do
+    /// for others afterwards.
+    pub(super) fn enter<'a>(&'a self, shell: &'a X, work: usize) -> Option<Visit<'a, X>> {
+        let state = self.try_state()?;
+        // In its own statement: the queue is free again when the guard is made.
+        let is_idle = lock(&self.queue).is_empty();
+        is_idle.then(|| Visit { pump: self, shell, work, state: Some(state) })
+    }
+
+    /// The queue. Call [`Pump::settle`] after adding to it.
+    pub(super) fn queue(&self) -> MutexGuard<'_, Queue<X::Event, X::Job>> {
+        lock(&self.queue)
+    }
+
+    /// Jobs that are queued.
+    #[cfg(test)]
+    pub(super) fn jobs(&self) -> usize {
+        lock(&self.queue).jobs.len()
+    }
+
+    /// Adds a job. The thread has the state, and so will look at the queue; or it calls [`Pump::settle`].
+    pub(super) fn add_job(&self, job: X::Job) {
+        lock(&self.queue).jobs.push_back(job);
+    }
+
+    /// Handles what is queued, unless another thread has the state and will. Does at most `work` pieces of it.
+    pub(super) fn settle(&self, shell: &X, mut work: usize) {
+        // A job that is being done on this thread may hold what the next one needs.
+        let does_jobs = !shell.is_in_job();
+        loop {
+            if lock(&self.queue).is_empty() {
+                return;
+            }
+            let Some(state) = self.try_state() else { return };
+            work = work.saturating_sub(self.handle_some(shell, state, work));
+            if does_jobs {
+                work = work.saturating_sub(self.run_some(shell, work));
+            }
+            let mut queue = lock(&self.queue);
+            if queue.is_empty() {
+                return;
+            }
+            if work != 0 && (does_jobs || !queue.events.is_empty()) {
+                continue;
+            }
+            if queue.helper {
+                return;
+            }
+            queue.helper = true;
+            drop(queue);
+            if shell.start_helper() {
+                return;
+            }
+            lock(&self.queue).helper = false;
+            if !does_jobs {
+                // The job that this thread is in is followed by another look at the queue.
+                return;
+            }
+            // Without a thread to hand over to, going on is what is left: nothing may be stranded.
+            work = OTHER_WORK;
+        }
+    }
+
+    /// The helper's thread: does what is queued, until nothing is.
+    pub(super) fn help(&self, shell: &X) {
+        let _guard = HelperGuard { pump: self, shell };
+        loop {
+            let state = self.wait_for_state();
+            self.handle_some(shell, state, HELPER_ROUND);
+            self.run_some(shell, HELPER_ROUND);
+            let mut queue = lock(&self.queue);
+            if queue.is_empty() {
+                queue.helper = false;
+                return;
+            }
+        }
+    }
+
+    /// Handles up to `most` events; returns how many there were.
+    fn handle_some<'a>(&'a self, shell: &X, mut state: MutexGuard<'a, X::State>, most: usize) -> usize {
+        for done in 0..most {
+            // In its own statement: the queue is free while the event is handled.
+            let event = lock(&self.queue).events.pop_front();
+            let Some(event) = event else { return done };
+            shell.handle(&mut state, event);
+            if self.has_visitors() {
+                drop(state);
+                state = self.wait_for_state();
+            }
+        }
+        most
+    }
+
+    /// Does up to `most` jobs; returns how many there were.
+    fn run_some(&self, shell: &X, most: usize) -> usize {
+        for done in 0..most {
+            let job = lock(&self.queue).jobs.pop_front();
+            let Some(job) = job else { return done };
+            shell.run(job);
+        }
+        most
+    }
+
+    fn has_visitors(&self) -> bool {
+        self.visitors.load(Ordering::SeqCst) != 0
+    }
+
+    /// Waits until the visitor that is next has got the state.
+    fn let_visitors_in(&self) {
+        if self.has_visitors() {
+            drop(lock(&self.gate));
+        }
+    }
+
+    fn wait_for_state(&self) -> MutexGuard<'_, X::State> {
+        self.let_visitors_in();
+        lock(&self.state)
+    }
+
+    fn try_state(&self) -> Option<MutexGuard<'_, X::State>> {
+        self.let_visitors_in();
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// The state in the hands of a thread. Dropping it lets go of the state, and sees to what is queued.
+pub(super) struct Visit<'a, X: Shell> {
+    pump: &'a Pump<X>,
+    shell: &'a X,
+    work: usize,
+    /// `None` only while it is being dropped.
+    state: Option<MutexGuard<'a, X::State>>,
+}
+
+impl<X: Shell> Deref for Visit<'_, X> {
+    type Target = X::State;
+
+    #[allow(clippy::expect_used, reason = "the state is given up in `drop` alone")]
+    fn deref(&self) -> &X::State {
+        self.state.as_deref().expect("the visit is not over")
+    }
+}
+
+impl<X: Shell> DerefMut for Visit<'_, X> {
+    #[allow(clippy::expect_used, reason = "the state is given up in `drop` alone")]
+    fn deref_mut(&mut self) -> &mut X::State {
+        self.state.as_deref_mut().expect("the visit is not over")
+    }
+}
+
+impl<X: Shell> Drop for Visit<'_, X> {
+    fn drop(&mut self) {
+        self.state = None;
+        // A thread that unwinds only hands over.
+        let work = if std::thread::panicking() { 0 } else { self.work };
+        self.pump.settle(self.shell, work);
+    }
+}
+
+/// Hands over to another helper when this one panics.
+struct HelperGuard<'a, X: Shell> {
+    pump: &'a Pump<X>,
+    shell: &'a X,
+}
+
+impl<X: Shell> Drop for HelperGuard<'_, X> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.pump.queue).helper = false;
+            self.pump.settle(self.shell, 0);
+        }
+    }
+}
+
+/// What these locks guard is whole between any two statements, and a VMM must go on closing disks after a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+#[cfg(all(test, loom))]
+mod model;

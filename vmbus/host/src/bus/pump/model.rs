@@ -1,0 +1,132 @@
+//! Handing over under a model checker: whatever the interleaving of threads that bring work, visit the state and hand over,
+//! no work is left behind when all of them have gone.
+
+use std::sync::atomic::AtomicUsize as PlainUsize;
+
+use loom::sync::Arc;
+use loom::thread::{self, JoinHandle};
+
+use super::*;
+
+/// Counts what is done.
+struct Model {
+    pump: Pump<Shared>,
+    jobs: AtomicUsize,
+    helpers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Model>);
+
+/// Helpers that ran in all interleavings together: else the models show nothing.
+static HELPERS: PlainUsize = PlainUsize::new(0);
+
+impl Shell for Shared {
+    /// Events handled.
+    type State = usize;
+    /// Whether a job follows from it.
+    type Event = bool;
+    type Job = ();
+
+    fn handle(&self, handled: &mut usize, job: bool) {
+        *handled += 1;
+        if job {
+            self.0.pump.add_job(());
+        }
+    }
+
+    fn run(&self, (): ()) {
+        self.0.jobs.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_in_job(&self) -> bool {
+        false
+    }
+
+    fn start_helper(&self) -> bool {
+        HELPERS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let shell = self.clone();
+        let helper = thread::spawn(move || shell.0.pump.help(&shell));
+        self.0.helpers.lock().unwrap().push(helper);
+        true
+    }
+}
+
+impl Shared {
+    fn new() -> Self {
+        let model = Model { pump: Pump::new(0), jobs: AtomicUsize::new(0), helpers: Mutex::new(Vec::new()) };
+        Self(Arc::new(model))
+    }
+
+    /// As a vCPU or a worker does, with a budget of `work`.
+    fn bring(&self, job: bool, work: usize) {
+        self.0.pump.queue().events.push_back(job);
+        self.0.pump.settle(self, work);
+    }
+
+    /// All threads but helpers have ended.
+    fn check(&self, events: usize, jobs: usize) {
+        loop {
+            let helper = self.0.helpers.lock().unwrap().pop();
+            let Some(helper) = helper else { break };
+            helper.join().unwrap();
+        }
+        assert!(self.0.pump.queue().is_empty(), "work is stranded");
+        assert!(!self.0.pump.queue().helper);
+        assert_eq!((*lock(&self.0.pump.state), self.0.jobs.load(Ordering::SeqCst)), (events, jobs));
+    }
+}
+
+fn check(body: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    // Without a bound these take hours; what goes wrong here does with one or two preemptions.
+    model.preemption_bound = Some(2);
+    model.check(body);
+}
+
+#[test]
+fn test_model_threads_that_may_do_little_leave_nothing_behind() {
+    check(|| {
+        let shell = Shared::new();
+        let other = {
+            let shell = shell.clone();
+            thread::spawn(move || shell.bring(true, 1))
+        };
+        shell.bring(false, 1);
+        shell.bring(false, 0);
+        other.join().unwrap();
+        shell.check(3, 1);
+    });
+    assert!(HELPERS.load(std::sync::atomic::Ordering::Relaxed) != 0);
+}
+
+#[test]
+fn test_model_visitor_that_held_the_state_sees_what_came_meanwhile() {
+    check(|| {
+        let shell = Shared::new();
+        let other = {
+            let shell = shell.clone();
+            thread::spawn(move || shell.bring(true, 2))
+        };
+        *shell.0.pump.visit(&shell) += 10;
+        other.join().unwrap();
+        shell.check(11, 1);
+    });
+}
+
+#[test]
+fn test_model_thread_that_enters_an_idle_bus_sees_what_came_meanwhile() {
+    check(|| {
+        let shell = Shared::new();
+        let other = {
+            let shell = shell.clone();
+            thread::spawn(move || shell.bring(false, 1))
+        };
+        let entered = shell.0.pump.enter(&shell, 1).map(|mut state| *state += 10).is_some();
+        if !entered {
+            shell.0.pump.settle(&shell, 1);
+        }
+        other.join().unwrap();
+        shell.check(if entered { 11 } else { 1 }, 0);
+    });
+}
