@@ -5,11 +5,13 @@ use std::sync::atomic::Ordering;
 use synthvm_storage::backend::IoError;
 
 use super::bat::{Entry, State};
-use super::layout::SECTOR;
 use super::{Vhdx, Writer};
 
 /// Zeroes that are written at once.
 const ZEROES: u64 = 1 << 20;
+
+/// Bytes that every storage writes as a whole, or not at all.
+const ATOMIC: u64 = 512;
 
 impl Vhdx {
     pub(super) fn grow(&self, capacity: u64) -> Result<(), IoError> {
@@ -66,11 +68,31 @@ impl Vhdx {
 
     fn write_capacity(&self, capacity: u64) -> Result<(), IoError> {
         let at = self.metadata.capacity_at;
-        if at % SECTOR as u64 > SECTOR as u64 - 8 {
-            // It crosses sectors, and could be torn.
+        if can_be_torn(at) {
             return Err(IoError::Unsupported);
         }
         self.structures.file.write(&capacity.to_le_bytes(), at)?;
         Ok(self.structures.file.sync()?)
+    }
+}
+
+/// Returns whether a loss of power may leave a part of the 8 bytes at `offset` written. A metadata
+/// item has no alignment ([MS-VHDX] 2.6.1.2), so images of other programs may have it anywhere.
+fn can_be_torn(offset: u64) -> bool {
+    offset % ATOMIC > ATOMIC - size_of::<u64>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_capacity_that_crosses_a_512_byte_sector_can_be_torn() {
+        for whole in [0, 504, 512, 65_536 + 1016] {
+            assert!(!can_be_torn(whole), "{whole}");
+        }
+        for torn in [505, 511, 1017, 65_536 + 4089] {
+            assert!(can_be_torn(torn), "{torn}");
+        }
     }
 }
