@@ -14,6 +14,7 @@ use integration_tests::runner::{self, Choice, Test};
 
 mod boot;
 mod common;
+mod conformance;
 mod crash;
 mod disk;
 mod echo;
@@ -47,6 +48,7 @@ fn outside(mut arguments: Vec<String>) -> Result<i32, String> {
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
+        conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
@@ -137,6 +139,7 @@ fn tests() -> Vec<Test> {
         modules::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
+        conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
