@@ -2,7 +2,8 @@
 //! taken for a command's.
 
 use std::fs;
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use guest_images::Kernel;
@@ -92,6 +93,35 @@ fn test_commands_in_a_host_return_output_status_and_results() {
     // A host that goes away under a command is no failed command.
     let (result, ..) = shell(&host, "echo o > /proc/sysrq-trigger; sleep 100000");
     assert!(matches!(&result, Err(HostError::Died { .. })), "{result:?}");
+}
+
+/// The tests of guest memory that want hugepages are ignored elsewhere: this host can have some.
+#[test]
+fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
+    let program = test_program("hugepages");
+    let dir = WorkDir::new().unwrap();
+    let host = EmulatedHost::start(&HostOptions { cpus: 1, ..options(&dir) }).unwrap();
+    let script =
+        format!("echo 16 > /proc/sys/vm/nr_hugepages && exec {} --include-ignored", program.display());
+    let (result, out, err) = shell(&host, &script);
+    assert_eq!(result.unwrap(), 0, "{out}{err}");
+    // None was left out.
+    assert!(out.contains("test result: ok. 3 passed; 0 failed; 0 ignored"), "{out}");
+}
+
+/// Builds the test programs of this name in the workspace and returns the one that there is.
+fn test_program(name: &str) -> PathBuf {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--quiet", "--workspace", "--no-run", "--message-format=json", "--test", name]);
+    let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "the test {name} does not build");
+    let messages = String::from_utf8(output.stdout).unwrap();
+    let program = |line: &str| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        let named = message["target"]["name"] == name;
+        message["executable"].as_str().filter(|_| named).map(PathBuf::from)
+    };
+    messages.lines().find_map(program).expect("cargo names the program that it built")
 }
 
 #[test]

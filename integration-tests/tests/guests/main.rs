@@ -18,6 +18,7 @@ mod conformance;
 mod crash;
 mod disk;
 mod echo;
+mod hugepages;
 mod modules;
 mod online;
 mod stall;
@@ -136,6 +137,7 @@ fn tests() -> Vec<Test> {
     for kernel in StockKernel::ALL {
         boot::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
+        hugepages::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
