@@ -9,4 +9,5 @@ pub mod program;
 pub mod qemu;
 pub mod ram_disk;
 pub mod runner;
+pub mod shards;
 pub mod vm;

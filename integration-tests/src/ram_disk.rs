@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use guest_images::kmods::Modules;
 use guest_init::sys;
@@ -16,6 +17,10 @@ const DEVICE: &str = "/dev/ram0";
 
 /// Its KiB; only what was written takes up memory.
 const DEVICE_KIB: u64 = 400 << 10;
+
+/// How long the kernel may take to close the files of a killed process, and how often to look.
+const RELEASE_LIMIT: Duration = Duration::from_secs(60);
+const RELEASE_STEP: Duration = Duration::from_millis(50);
 
 /// FIFREEZE and FITHAW (linux/fs.h): whoever writes to the file system waits from the one to the other, inside the kernel.
 const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
@@ -69,8 +74,19 @@ impl RamDisk {
 }
 
 impl Drop for RamDisk {
+    /// The kernel closes the files of a killed process after its parent has seen it end, and there
+    /// is no event for that.
     fn drop(&mut self) {
-        let _ = sys::unmount(&self.folder.display().to_string());
+        let target = self.folder.display().to_string();
+        let end = Instant::now() + RELEASE_LIMIT;
+        while let Err(error) = sys::unmount(&target) {
+            let is_busy = error.raw_os_error() == Some(libc::EBUSY);
+            if !is_busy || Instant::now() > end {
+                eprintln!("{DEVICE} stays mounted on {target}: {error}");
+                return;
+            }
+            std::thread::sleep(RELEASE_STEP);
+        }
     }
 }
 

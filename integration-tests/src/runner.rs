@@ -5,7 +5,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::host::is_emulated;
 
@@ -34,12 +34,8 @@ pub struct Choice {
     pub list: bool,
     filters: Vec<String>,
     skips: Vec<String>,
-    done: Vec<String>,
     exact: bool,
 }
-
-/// Names a test that is not to be run again, by its whole name.
-pub const DONE: &str = "--done";
 
 impl Choice {
     /// Reads arguments. Options of the standard harness that change nothing here are accepted.
@@ -51,7 +47,6 @@ impl Choice {
                 "--list" => choice.list = true,
                 "--exact" => choice.exact = true,
                 "--skip" => choice.skips.extend(arguments.next()),
-                DONE => choice.done.extend(arguments.next()),
                 "--test-threads" | "--format" | "--color" => drop(arguments.next()),
                 other if other.starts_with('-') => {}
                 filter => choice.filters.push(filter.to_owned()),
@@ -64,7 +59,7 @@ impl Choice {
     pub fn takes(&self, name: &str) -> bool {
         let fits = |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
         let wanted = self.filters.is_empty() || self.filters.iter().any(fits);
-        wanted && !self.skips.iter().any(fits) && !self.done.iter().any(|done| done == name)
+        wanted && !self.skips.iter().any(fits)
     }
 }
 
@@ -79,6 +74,9 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
     }
     println!("\nrunning {} tests", chosen.len());
     let emulated = is_emulated();
+    if emulated {
+        show_life();
+    }
     let start = Instant::now();
     let mut failures = Vec::new();
     for test in &chosen {
@@ -107,8 +105,25 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
+/// How often a run in an emulated host says that the host lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
+
+/// Writes a line now and then for as long as this process lives: a host that stops can then be
+/// told from a test that takes long and has nothing to say.
+fn show_life() {
+    std::thread::spawn(|| {
+        for seconds in (0..).map(|count| count * SIGN_OF_LIFE.as_secs()) {
+            eprintln!("  .. the test host lives ({seconds} s)");
+            std::thread::sleep(SIGN_OF_LIFE);
+        }
+    });
+}
+
 /// How often a test is run whose guest was lost by the emulated host's CPU.
 const ATTEMPTS: u32 = 3;
+
+/// In the line that tells of a guest which the emulator lost.
+pub const LOST_GUEST: &str = "the emulated CPU lost the guest";
 
 /// SynthVM's words for a guest that fell into a triple fault.
 const TRIPLE_FAULT: &str = "triple fault, the machine resets";
@@ -124,9 +139,7 @@ fn run_again_where_the_emulator_failed(
     for attempt in 1..ATTEMPTS {
         match run() {
             Err(why) if emulated && why.contains(TRIPLE_FAULT) => {
-                println!(
-                    "test {name}: the emulated CPU lost the guest in attempt {attempt} (triple fault); again"
-                );
+                println!("test {name}: {LOST_GUEST} in attempt {attempt} (triple fault); again");
             }
             other => return other,
         }
@@ -162,8 +175,6 @@ mod tests {
         assert!(!choice(&["--exact", "6.1"]).takes("boot_6.1"));
         assert!(!choice(&["boot", "--skip", "6.1"]).takes("boot_6.1"));
         assert!(choice(&["--test-threads", "1", "--nocapture"]).takes("x"));
-        assert!(!choice(&["--done", "boot_6.1"]).takes("boot_6.1"));
-        assert!(choice(&["--done", "boot_6.1"]).takes("boot_6.12"));
     }
 
     #[test]

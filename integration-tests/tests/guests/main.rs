@@ -1,16 +1,16 @@
 //! Real guests under SynthVM: stock kernels with their own drivers on a real KVM.
 //!
-//! Run outside a machine with such a KVM, this program gets everything that the tests need, starts a test host and runs
-//! itself in there.
+//! Run outside a machine with such a KVM, this program gets everything that the tests need, starts
+//! test hosts and runs itself in there, once for each test.
 
-use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guest_images::StockKernel;
-use integration_tests::host::{self, HostError, HostOptions, INSIDE, OutputSink};
+use integration_tests::host::{self, EmulatedHost, HostError, HostOptions, INSIDE, OutputSink};
 use integration_tests::program;
 use integration_tests::runner::{self, Choice, Test};
+use integration_tests::shards::{self, Summary, TestHost};
 
 mod boot;
 mod common;
@@ -25,17 +25,24 @@ mod stall;
 mod tools;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().collect();
-    let choice = Choice::parse(arguments.iter().skip(1).cloned());
+    let choice = Choice::parse(std::env::args().skip(1));
     let tests = tests();
-    if choice.list || std::env::var_os(INSIDE).is_some() {
+    let names: Vec<String> =
+        tests.iter().map(|test| test.name.clone()).filter(|name| choice.takes(name)).collect();
+    if choice.list || names.is_empty() || std::env::var_os(INSIDE).is_some() {
         return runner::run(&tests, &choice);
     }
-    if !tests.iter().any(|test| choice.takes(&test.name)) {
-        return runner::run(&tests, &choice);
-    }
-    match outside(arguments) {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+    let begin = Instant::now();
+    let result = match prepare() {
+        Ok(()) if host::is_usable_here() => return runner::run(&tests, &choice),
+        Ok(()) => run_in_hosts(&names),
+        Err(error) => Err(error),
+    };
+    match result {
+        Ok(summary) => {
+            println!("{}", summary.text(begin.elapsed().as_secs_f64()));
+            if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
+        }
         Err(error) => {
             eprintln!("real guests: {error}");
             ExitCode::from(125)
@@ -43,8 +50,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prepares what cannot be fetched or built inside, and goes there.
-fn outside(mut arguments: Vec<String>) -> Result<i32, String> {
+/// Makes everything that cannot be fetched or built inside a test host.
+fn prepare() -> Result<(), String> {
     program::build()?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
@@ -52,83 +59,36 @@ fn outside(mut arguments: Vec<String>) -> Result<i32, String> {
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
-    let own = std::env::current_exe().map_err(|e| e.to_string())?;
-    arguments[0] = own.display().to_string();
-    let options = HostOptions { quiet_limit: QUIET_LIMIT, ..HostOptions::default() };
-    let mut hosts = 1;
-    let mut failed_before = false;
-    loop {
-        let mut finished = Finished::default();
-        match host::run_with(&arguments, &options, &mut finished) {
-            Ok(0) if failed_before => return Ok(101),
-            Ok(code) => return Ok(code),
-            // An emulated host that stands still says nothing about the test in it: what was finished counts, the rest has another host.
-            Err(error @ (HostError::Hung { .. } | HostError::Died { .. })) if hosts < HOSTS => {
-                eprintln!("real guests: {error}\nreal guests: going on in a new host");
-                println!("{}", finished.result_line());
-                for (name, passed) in finished.tests {
-                    failed_before |= !passed;
-                    arguments.extend([runner::DONE.to_owned(), name]);
-                }
-                hosts += 1;
-            }
-            Err(error) => return Err(error.to_string()),
-        }
-    }
+    Ok(())
 }
 
-/// Every wait in these tests ends long before, also on a machine that is half as fast: storage that stands still is watched for three minutes.
-const QUIET_LIMIT: Duration = Duration::from_secs(600);
-
-/// Hosts for one run at the most.
-const HOSTS: u32 = 3;
-
-/// Shows the output as it comes and remembers which tests it says have ended.
-#[derive(Default)]
-struct Finished {
-    line: Vec<u8>,
-    /// Names, and whether they passed.
-    tests: Vec<(String, bool)>,
+/// Runs each test as a command of its own in one of several test hosts.
+fn run_in_hosts(names: &[String]) -> Result<Summary, String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
+    let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
+    std::fs::create_dir_all(&options.results).map_err(|e| format!("{}: {e}", options.results.display()))?;
+    let hosts = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS);
+    println!("\nrunning {} tests in {hosts} test hosts", names.len());
+    let start = || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
+    shards::run(names, hosts, start).map_err(|error| error.to_string())
 }
 
-impl Finished {
-    /// The line that the standard harness would close with.
-    fn result_line(&self) -> String {
-        let passed = self.tests.iter().filter(|(_, passed)| *passed).count();
-        let failed = self.tests.len() - passed;
-        let word = if failed == 0 { "ok" } else { "FAILED" };
-        format!(
-            "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out; its host was lost\n"
-        )
-    }
+/// The tests write a sign of life every 30 s, so a host that is silent for so long has stopped.
+const QUIET_LIMIT: Duration = Duration::from_secs(150);
 
-    fn end_of_line(&mut self) {
-        let line = String::from_utf8_lossy(&self.line).into_owned();
-        self.line.clear();
-        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
-        else {
-            return;
-        };
-        if outcome.starts_with("ok") || outcome.starts_with("FAILED") {
-            self.tests.push((name.to_owned(), outcome.starts_with("ok")));
-        }
-    }
+/// Test hosts side by side at the most: each takes 8 GiB.
+const MAX_HOSTS: usize = 2;
+
+/// An emulated host in which this program runs one test.
+struct Host {
+    host: EmulatedHost,
+    program: String,
 }
 
-impl OutputSink for Finished {
-    fn stdout(&mut self, bytes: &[u8]) {
-        let mut out = std::io::stdout().lock();
-        let _ = out.write_all(bytes).and_then(|()| out.flush());
-        for byte in bytes {
-            match byte {
-                b'\n' => self.end_of_line(),
-                other => self.line.push(*other),
-            }
-        }
-    }
-
-    fn stderr(&mut self, bytes: &[u8]) {
-        let _ = std::io::stderr().lock().write_all(bytes);
+impl TestHost for Host {
+    fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
+        let argv = [self.program.clone(), "--exact".to_owned(), name.to_owned()];
+        self.host.run(&argv, &[], sink)
     }
 }
 

@@ -1,0 +1,264 @@
+//! Runs tests by name in several test hosts at once, one command for each test.
+//!
+//! An emulated host is given one processor, because hosts with more lose their guests or stop, so
+//! the machine's processors are used by running hosts side by side. A test is a command of its own:
+//! a lost host costs one attempt of one test, and no test sees what another left running.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use crate::host::{HostError, OutputSink};
+use crate::runner::LOST_GUEST;
+
+/// How often a test is tried whose host was lost.
+const ATTEMPTS: u32 = 3;
+
+/// A host that runs one test after the other.
+pub trait TestHost {
+    /// Runs the test of this name to its end and returns its exit status; 0 is a pass.
+    ///
+    /// # Errors
+    /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost and says nothing about the test.
+    fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
+}
+
+/// The sums of a run.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Names of the tests that failed.
+    pub failed: Vec<String>,
+    /// Hosts that died or stopped under a test.
+    pub lost_hosts: usize,
+    /// Guests that fell into a triple fault under an emulated processor, and were started again.
+    pub lost_guests: usize,
+}
+
+impl Summary {
+    /// The lines with which the standard harness would close, and one about losses.
+    pub fn text(&self, seconds: f64) -> String {
+        let mut text = String::new();
+        if !self.failed.is_empty() {
+            let _ = write!(text, "\nfailures:\n    {}\n", self.failed.join("\n    "));
+        }
+        let _ = write!(
+            text,
+            "\nlost to the emulator and tried again: {} hosts, {} guests",
+            self.lost_hosts, self.lost_guests
+        );
+        let _ = writeln!(
+            text,
+            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in {seconds:.2}s",
+            if self.failed.is_empty() { "ok" } else { "FAILED" },
+            self.passed,
+            self.failed.len()
+        );
+        text
+    }
+}
+
+/// Runs all tests on at most `hosts` hosts, each made by `start` when it is needed. Prints a line
+/// for each test as it ends, with all that it wrote if it failed.
+///
+/// # Errors
+/// A host could not be made. Tests that run then are completed; the rest is not begun.
+pub fn run<H: TestHost>(
+    names: &[String],
+    hosts: usize,
+    start: impl Fn() -> Result<H, HostError> + Sync,
+) -> Result<Summary, HostError> {
+    let shared = Mutex::new(Shared {
+        queue: names.iter().map(|name| Job { name: name.clone(), attempt: 1 }).collect(),
+        ..Shared::default()
+    });
+    thread::scope(|scope| {
+        for _ in 0..hosts.clamp(1, names.len().max(1)) {
+            scope.spawn(|| work(&shared, &start));
+        }
+    });
+    let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match shared.error {
+        Some(error) => Err(error),
+        None => Ok(shared.summary),
+    }
+}
+
+struct Job {
+    name: String,
+    attempt: u32,
+}
+
+#[derive(Default)]
+struct Shared {
+    queue: VecDeque<Job>,
+    summary: Summary,
+    error: Option<HostError>,
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One host after the other, until no test is left.
+fn work<H: TestHost>(shared: &Mutex<Shared>, start: &impl Fn() -> Result<H, HostError>) {
+    let mut host = None;
+    loop {
+        let next = lock(shared).queue.pop_front();
+        let Some(job) = next else { return };
+        if host.is_none() {
+            match start() {
+                Ok(started) => host = Some(started),
+                Err(error) => {
+                    let mut shared = lock(shared);
+                    shared.queue.clear();
+                    shared.error.get_or_insert(error);
+                    return;
+                }
+            }
+        }
+        let Some(running) = host.as_ref() else { return };
+        let begin = Instant::now();
+        let mut output = Output::default();
+        let result = running.run(&job.name, &mut output);
+        if result.as_ref().is_err_and(is_loss) {
+            host = None;
+        }
+        conclude(shared, job, result, &output, begin.elapsed().as_secs_f64());
+    }
+}
+
+/// Whether the host is gone, which says nothing about the test.
+fn is_loss(error: &HostError) -> bool {
+    matches!(error, HostError::Hung { .. } | HostError::Died { .. })
+}
+
+fn conclude(shared: &Mutex<Shared>, job: Job, result: Result<i32, HostError>, output: &Output, seconds: f64) {
+    let said = String::from_utf8_lossy(&output.0);
+    let name = &job.name;
+    let mut text = String::new();
+    let mut shared = lock(shared);
+    shared.summary.lost_guests += said.matches(LOST_GUEST).count();
+    shared.summary.lost_hosts += usize::from(result.as_ref().is_err_and(is_loss));
+    match result {
+        Ok(0) => {
+            shared.summary.passed += 1;
+            for line in said.lines().filter(|line| line.contains(LOST_GUEST)) {
+                let _ = writeln!(text, "{line}");
+            }
+            let _ = writeln!(text, "test {name} ... ok <{seconds:.1}s>");
+        }
+        Err(error) if job.attempt < ATTEMPTS && is_loss(&error) => {
+            let _ = writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
+            shared.queue.push_front(Job { attempt: job.attempt + 1, ..job });
+        }
+        other => {
+            let why = match other {
+                Ok(code) => format!("exit status {code}"),
+                Err(error) => error.to_string(),
+            };
+            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({why})\n");
+            shared.summary.failed.push(job.name);
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// All that a test wrote, in the order in which it came.
+#[derive(Default)]
+struct Output(Vec<u8>);
+
+impl OutputSink for Output {
+    fn stdout(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn stderr(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Answers by the test's name: "pass", "fail", "hang", "once-N" is lost N times before it passes.
+    struct Fake<'a>(&'a AtomicUsize);
+
+    impl TestHost for Fake<'_> {
+        fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
+            sink.stdout(name.as_bytes());
+            let lost = || HostError::Hung { seconds: 1, console: String::new() };
+            match name {
+                "pass" => Ok(0),
+                "fail" => Ok(101),
+                "guest" => {
+                    sink.stderr(format!("\n{LOST_GUEST}\n").as_bytes());
+                    Ok(0)
+                }
+                "hang" => Err(lost()),
+                _ => {
+                    let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+                    if left.is_ok() { Err(lost()) } else { Ok(0) }
+                }
+            }
+        }
+    }
+
+    fn summary(names: &[&str], hosts: usize, losses: usize) -> (Summary, usize) {
+        let (started, left) = (AtomicUsize::new(0), AtomicUsize::new(losses));
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let start = || {
+            started.fetch_add(1, Ordering::SeqCst);
+            Ok(Fake(&left))
+        };
+        let summary = run(&names, hosts, start).unwrap();
+        (summary, started.into_inner())
+    }
+
+    #[test]
+    fn test_run_on_several_hosts_counts_every_test_once() {
+        let names = ["pass", "fail", "pass", "pass", "guest"];
+        let (summary, started) = summary(&names, 3, 0);
+        let failed = vec!["fail".to_owned()];
+        assert_eq!(summary, Summary { passed: 4, failed, lost_hosts: 0, lost_guests: 1 });
+        assert!((1..=3).contains(&started), "{started}");
+    }
+
+    #[test]
+    fn test_run_of_a_test_whose_host_is_lost_is_repeated_in_a_new_host() {
+        let (summary, started) = summary(&["lossy"], 1, 2);
+        assert_eq!(summary, Summary { passed: 1, lost_hosts: 2, ..Summary::default() });
+        assert_eq!(started, 3);
+    }
+
+    #[test]
+    fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_go_on() {
+        let (summary, started) = summary(&["hang", "pass"], 1, 0);
+        assert_eq!((summary.passed, summary.lost_hosts), (1, 3));
+        assert_eq!(summary.failed, ["hang"]);
+        assert_eq!(started, 4);
+    }
+
+    #[test]
+    fn test_run_without_a_host_is_an_error_and_begins_nothing_more() {
+        let start = || Err::<Fake<'_>, _>(HostError::Prepare("no emulator".to_owned()));
+        let error = run(&["pass".to_owned()], 2, start).unwrap_err();
+        assert!(error.to_string().contains("no emulator"), "{error}");
+    }
+
+    #[test]
+    fn test_summary_text_is_the_harness_line_with_the_losses() {
+        let failed = vec!["a".to_owned()];
+        let text = Summary { passed: 2, failed, lost_hosts: 1, lost_guests: 0 }.text(1.5);
+        assert!(text.contains("1 hosts, 0 guests"), "{text}");
+        assert!(text.contains("test result: FAILED. 2 passed; 1 failed; 0 ignored;"), "{text}");
+    }
+}
