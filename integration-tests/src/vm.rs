@@ -180,13 +180,13 @@ impl Vm {
     /// Asks the guest for something.
     pub fn ask<T: DeserializeOwned>(&mut self, action: Action) -> Result<T, VmError> {
         let answer = self.agent.ask(action);
-        answer.map_err(|e| self.error(e.to_string()))
+        answer.map_err(|e| self.error_of_guest(&e))
     }
 
     /// Asks the guest for something that has no value.
     pub fn tell(&mut self, action: Action) -> Result<(), VmError> {
         let answer = self.agent.tell(action);
-        answer.map_err(|e| self.error(e.to_string()))
+        answer.map_err(|e| self.error_of_guest(&e))
     }
 
     /// Asks the guest for something that must be refused; returns its words.
@@ -374,6 +374,19 @@ impl Vm {
                 Err(self.error(format!("synthvm {name} did not answer within {} s", END_LIMIT.as_secs())))
             }
         }
+    }
+
+    /// An error of the guest's, with the host's view of a guest that did not answer. Two reports
+    /// tell a machine that has stopped from one that is slow.
+    fn error_of_guest(&self, error: &AgentError) -> VmError {
+        let mut what = error.to_string();
+        if !matches!(error, AgentError::Refused { .. }) {
+            for _ in 0..2 {
+                let report = self.inspect_text().unwrap_or_else(|error| error.to_string());
+                what.push_str(&format!("\n--- synthvm inspect ---\n{report}"));
+            }
+        }
+        self.error(what)
     }
 
     fn error(&self, what: String) -> VmError {
