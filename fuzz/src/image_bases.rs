@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
-use synthvm_storage::backend::conformance::one;
-use synthvm_storage::backend::{IoMode, Operation};
+use synthvm_block::conformance::one;
+use synthvm_block::{IoMode, Operation};
 
 use crate::memory_file::PAGE;
 

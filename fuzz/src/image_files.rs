@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use synthvm_images::{Format, OpenOptions, Parents, check, info, open};
-use synthvm_storage::backend::conformance::one;
-use synthvm_storage::backend::{Backend, IoError, IoMode, Operation, Queue};
+use synthvm_block::conformance::one;
+use synthvm_block::{Backend, IoError, IoMode, Operation, Queue};
 
 use crate::image_bases::{self, Base, MIB};
 use crate::image_changes::change;
@@ -203,14 +203,14 @@ impl Session<'_> {
             return;
         }
         let queue = &mut *self.open().queue;
-        let request = synthvm_storage::backend::IoRequest {
+        let request = synthvm_block::IoRequest {
             id: 0,
             operation,
             offset: first * PAGE,
             length: count * PAGE,
-            buffer: Box::new(synthvm_storage::backend::IoBuffer::from_vec(Vec::new())),
+            buffer: Box::new(synthvm_block::IoBuffer::from_vec(Vec::new())),
         };
-        let done = synthvm_storage::backend::conformance::run(queue, vec![request]);
+        let done = synthvm_block::conformance::run(queue, vec![request]);
         self.know(first, count, (zeroes && done[0].result.is_ok()).then_some(0));
     }
 
@@ -271,7 +271,7 @@ impl Session<'_> {
 impl Open {
     /// A disk of nothing, in place of one that is lost.
     fn nothing() -> Self {
-        let image: Arc<dyn Backend> = Arc::new(synthvm_storage::backend::RamDisk::new(PAGE).expect("a page"));
+        let image: Arc<dyn Backend> = Arc::new(synthvm_block::RamDisk::new(PAGE).expect("a page"));
         Self { queue: image.queue().expect("a queue"), image }
     }
 }

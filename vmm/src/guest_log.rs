@@ -3,18 +3,18 @@
 use std::fmt::Display;
 
 use tracing::{error, info, warn};
-use vmbus_host::log::Limiter;
+use vmbus_log::LogRateLimiter;
 
 use crate::machine::CrashParameters;
 
 /// Lines about a machine's vCPUs, and what their guest does to the machine.
 #[derive(Debug, Default)]
 pub(crate) struct MachineLog {
-    crashes: Limiter,
-    resets: Limiter,
-    triple_faults: Limiter,
-    eoms: Limiter,
-    events: Limiter,
+    crashes: LogRateLimiter,
+    resets: LogRateLimiter,
+    triple_faults: LogRateLimiter,
+    eoms: LogRateLimiter,
+    events: LogRateLimiter,
 }
 
 impl MachineLog {
@@ -47,8 +47,8 @@ impl MachineLog {
 /// Lines about the SynICs.
 #[derive(Debug, Default)]
 pub(crate) struct SynicLog {
-    eoms: Limiter,
-    doorbells: Limiter,
+    eoms: LogRateLimiter,
+    doorbells: LogRateLimiter,
 }
 
 impl SynicLog {
@@ -64,12 +64,9 @@ impl SynicLog {
 }
 
 #[cfg(test)]
-#[path = "../../vmbus/host/tests/common/log_lines.rs"]
-mod log_lines;
-
-#[cfg(test)]
 mod tests {
-    use super::log_lines::expect_limited;
+    use vmbus_log::testing::expect_limited;
+
     use super::*;
 
     #[test]

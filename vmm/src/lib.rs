@@ -15,7 +15,7 @@ pub mod machine;
 pub mod memory;
 pub mod unix_socket;
 
-/// The guest of the storage crate's tests, for tests that need requests in flight.
+/// The guest of storvsp's tests, for tests that need requests in flight.
 #[cfg(test)]
-#[path = "../../devices/storage/tests/guest/mod.rs"]
+#[path = "../../devices/storvsp/tests/guest/mod.rs"]
 mod storage_guest;

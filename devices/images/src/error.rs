@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::backend;
-
 use crate::Format;
 
 /// Why an image cannot be opened, and what to do.
@@ -12,7 +10,7 @@ use crate::Format;
 pub enum OpenError {
     /// The file itself.
     #[error(transparent)]
-    File(#[from] backend::OpenError),
+    File(#[from] synthvm_block::OpenError),
     /// Its name says raw, its content says otherwise. A guest can write any content into a raw image, so nobody guesses here.
     #[error("disk image '{}' looks like {looks}, but its name does not say so; add format={looks} if it is one, or format=raw if its content is the guest's own",
         .path.display())]

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(test)]
-use synthvm_storage::backend::conformance::{FaultPlan, powerloss};
-use synthvm_storage::backend::{Backend, IoError, LockedFile, RawFile};
+use synthvm_block::conformance::{FaultPlan, powerloss};
+use synthvm_block::{Backend, IoError, LockedFile, RawFile};
 
 use crate::OpenOptions;
 use crate::error::OpenError;
@@ -95,7 +95,7 @@ impl ImageFile {
     #[cfg(test)]
     pub(crate) fn fail(&mut self, plan: &FaultPlan) {
         use std::sync::atomic::{AtomicBool, Ordering};
-        use synthvm_storage::backend::{Fault, Faulty, Operation};
+        use synthvm_block::{Fault, Faulty, Operation};
         let (judge, lost) = (plan.clone(), AtomicBool::new(false));
         self.raw = Arc::new(Faulty::new(Arc::clone(&self.raw), move |request| {
             let is_flush = request.operation == Operation::Flush;

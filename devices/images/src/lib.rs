@@ -2,7 +2,7 @@
 //!
 //! | module | what it knows |
 //! |---|---|
-//! | [`Format`], [`detect`], [`open`] | which format an image has, and how to open it as a [`Backend`](synthvm_storage::backend::Backend) |
+//! | [`Format`], [`detect`], [`open`] | which format an image has, and how to open it as a [`Backend`](synthvm_block::Backend) |
 //! | [`create`], [`convert`], [`info`], [`check`] | the tools |
 //! | `mapped` | media whose bytes lie somewhere in image files: the format says where, the raw backend moves them, nothing is copied |
 //! | `vhdx`, `vhd`, `qcow2` | formats that say where |

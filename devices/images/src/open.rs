@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, CacheMode, IoMode, LockedFile, RawFile, RawOptions};
+use synthvm_block::{Backend, CacheMode, IoMode, LockedFile, RawFile, RawOptions};
 
 use crate::error::OpenError;
 use crate::format::{Format, detect_file};
@@ -30,7 +30,7 @@ pub struct OpenOptions {
     pub parents: Parents,
     /// Records all changes of its file, for simulated power losses.
     #[cfg(test)]
-    pub(crate) recorder: Option<synthvm_storage::backend::conformance::powerloss::Recorder>,
+    pub(crate) recorder: Option<synthvm_block::conformance::powerloss::Recorder>,
 }
 
 /// Which other files an image may bring along: parents, backing files, files of data. Whoever made the image chose their names, and what they

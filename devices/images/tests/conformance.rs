@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{Folder, qemu, text};
+use synthvm_block::Backend;
+use synthvm_block::conformance::{CAPACITY, check, check_read_only, check_reopen};
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
-use synthvm_storage::backend::Backend;
-use synthvm_storage::backend::conformance::{CAPACITY, check, check_read_only, check_reopen};
 
 /// How an image is made.
 enum Kind {

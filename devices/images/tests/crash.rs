@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use common::{Folder, Random, flush, qemu, qemu_output, read, text, write};
+use synthvm_block::conformance::over;
+use synthvm_block::{Backend, Operation};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
-use synthvm_storage::backend::conformance::over;
-use synthvm_storage::backend::{Backend, Operation};
 
 const SIZE: u64 = 32 << 20;
 const SECTOR: u64 = 512;

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use common::{Folder, Random, flush, qemu, read, text, write};
+use synthvm_block::conformance::over;
+use synthvm_block::{Backend, Operation};
 use synthvm_images::{
     ConvertOptions, CreateOptions, Format, OpenOptions, Parents, check, convert, create, info, open,
 };
-use synthvm_storage::backend::conformance::over;
-use synthvm_storage::backend::{Backend, Operation};
 
 const SIZE: u64 = 96 << 20;
 
@@ -75,15 +75,10 @@ fn test_compressed_qcow2_is_read_and_its_copies_are_counted() {
     qemu("qemu-img", &["convert", "-c", "-O", "qcow2", text(&raw), text(&path)]);
     let image = open(&path, &OpenOptions::reading(None)).unwrap();
     assert_same_content(&image, &raw);
-    let buffer = Box::new(synthvm_storage::backend::IoBuffer::from_vec(vec![0; 65536]));
-    let request = synthvm_storage::backend::IoRequest {
-        id: 1,
-        operation: Operation::Read,
-        offset: 65536,
-        length: 65536,
-        buffer,
-    };
-    let done = synthvm_storage::backend::conformance::run(&mut *image.queue().unwrap(), vec![request]);
+    let buffer = Box::new(synthvm_block::IoBuffer::from_vec(vec![0; 65536]));
+    let request =
+        synthvm_block::IoRequest { id: 1, operation: Operation::Read, offset: 65536, length: 65536, buffer };
+    let done = synthvm_block::conformance::run(&mut *image.queue().unwrap(), vec![request]);
     assert_eq!(done[0].copied, 65536);
 }
 

@@ -7,11 +7,11 @@ use std::fs::{hard_link, rename};
 use std::path::{Path, PathBuf};
 
 use common::{Folder, flush, read, write};
+use synthvm_block::conformance::seam::after_next_open;
+use synthvm_block::{OpenError, RawFile};
 use synthvm_images::{
     ConvertOptions, CreateOptions, Format, OpenOptions, Parents, check, convert, create, info, open,
 };
-use synthvm_storage::backend::conformance::seam::after_next_open;
-use synthvm_storage::backend::{OpenError, RawFile};
 
 const SIZE: u64 = 8 << 20;
 

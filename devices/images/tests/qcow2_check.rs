@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, qemu, read, text, write};
+use synthvm_block::conformance::one;
+use synthvm_block::{IoError, Operation};
 use synthvm_images::{CheckReport, CreateOptions, Format, OpenOptions, Parents, check, create, open};
-use synthvm_storage::backend::conformance::one;
-use synthvm_storage::backend::{IoError, Operation};
 
 const SIZE: u64 = 4 << 30;
 const CLUSTER: u64 = 65536;

@@ -6,9 +6,9 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, flush, qemu, read, text, write};
+use synthvm_block::conformance::over;
+use synthvm_block::{Operation, RawFile};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
-use synthvm_storage::backend::conformance::over;
-use synthvm_storage::backend::{Operation, RawFile};
 
 const MIB: usize = 1 << 20;
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use common::qcow2::{SIZE, assert_content, assert_sound, make, qemu_io, reading};
 use common::{Folder, Random, flush, qemu, read, text, write};
+use synthvm_block::conformance::over;
+use synthvm_block::{Backend, CacheMode, Operation};
 use synthvm_images::{OpenOptions, open};
-use synthvm_storage::backend::conformance::over;
-use synthvm_storage::backend::{Backend, CacheMode, Operation};
 
 /// Writes, zeroes and discards here and there.
 fn change(image: &Arc<dyn Backend>, expected: &mut [u8], random: &mut Random, steps: u64) {

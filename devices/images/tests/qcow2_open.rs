@@ -4,8 +4,8 @@ mod common;
 
 use common::qcow2::{SIZE, assert_content, assert_sound, make, reading};
 use common::{Folder, flush, qemu, read, text, write};
+use synthvm_block::IoError;
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
-use synthvm_storage::backend::IoError;
 
 #[test]
 fn test_image_that_qemu_left_dirty_is_repaired_when_it_is_written_and_only_read_when_not() {

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use common::{Folder, Random, flush, read, write};
+use synthvm_block::conformance::over;
+use synthvm_block::{IoError, Operation};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, create, info, open};
-use synthvm_storage::backend::conformance::over;
-use synthvm_storage::backend::{IoError, Operation};
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 * MIB;

@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 
 use common::{Folder, flush, write};
 use proptest::prelude::*;
+use synthvm_block::Operation;
+use synthvm_block::conformance::one;
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, info, open};
-use synthvm_storage::backend::Operation;
-use synthvm_storage::backend::conformance::one;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

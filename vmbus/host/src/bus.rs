@@ -16,6 +16,7 @@ use std::thread;
 
 use tracing::{error, warn};
 use vmbus_gpadl::{GpadlKey, GuestRam, MapError, ReleaseSink};
+use vmbus_log::LogRateLimiter;
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE, MAX_WAITING_MESSAGES};
 use vmbus_protocol::message::GuestMessage;
@@ -30,7 +31,6 @@ use self::pump::{OTHER_WORK, Pump, Shell, VCPU_WORK, Visit};
 use crate::core::{Action, ChannelKey, Core};
 use crate::device::{ChannelShared, Device, OfferError};
 use crate::inspect::BusReport;
-use crate::log::Limiter;
 use crate::synic::{QueuedMessage, Synic};
 
 /// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
@@ -59,9 +59,9 @@ struct Inner {
     resets_done: Mutex<u64>,
     reset_done: Condvar,
     link: BusLink,
-    ignored: Limiter,
-    failed_opens: Limiter,
-    failed_doorbells: Limiter,
+    ignored: LogRateLimiter,
+    failed_opens: LogRateLimiter,
+    failed_doorbells: LogRateLimiter,
 }
 
 /// What happened. Each kind is bounded by what it is about, however fast a guest is: messages by
@@ -158,9 +158,9 @@ impl VmBus {
                 resets_done: Mutex::default(),
                 reset_done: Condvar::new(),
                 link,
-                ignored: Limiter::default(),
-                failed_opens: Limiter::default(),
-                failed_doorbells: Limiter::default(),
+                ignored: LogRateLimiter::default(),
+                failed_opens: LogRateLimiter::default(),
+                failed_doorbells: LogRateLimiter::default(),
             }
         });
         Self { inner }

@@ -28,7 +28,6 @@ mod bus;
 pub mod core;
 pub mod device;
 pub mod inspect;
-pub mod log;
 pub mod mailbox;
 pub mod saved;
 pub mod synic;

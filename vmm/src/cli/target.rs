@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use synthvm_storage::DiskReport;
+use synthvm_storvsp::DiskReport;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};

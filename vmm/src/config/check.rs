@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synthvm_storage::backend::MAX_NULL_CAPACITY;
+use synthvm_block::MAX_NULL_CAPACITY;
 
 use super::error::ConfigError;
 use super::node::{Node, Value};

@@ -1,8 +1,8 @@
 //! Why a disk cannot be had, or cannot be changed.
 
+use synthvm_block::{FixedError, IoError};
 use synthvm_images::OpenError;
-use synthvm_storage::backend::{FixedError, IoError};
-use synthvm_storage::{AddDiskError, DvdError};
+use synthvm_storvsp::{AddDiskError, DvdError};
 
 use crate::config::{ByteSize, MAX_LUNS};
 

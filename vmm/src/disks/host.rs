@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, FixedError, FixedMemory};
+use synthvm_block::{Backend, FixedError, FixedMemory};
 use vmbus_gpadl::GuestRam;
 
 use super::{DiskError, medium};

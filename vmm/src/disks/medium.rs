@@ -6,9 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
+use synthvm_block::{self as block, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate};
 use synthvm_images::{Format, OpenOptions};
-use synthvm_storage::backend::{self, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate};
-use synthvm_storage::scsi;
 
 use super::{DiskError, memory};
 use crate::config::{
@@ -59,10 +58,10 @@ fn format(format: ImageFormat) -> Format {
     }
 }
 
-fn cache(mode: CacheMode) -> backend::CacheMode {
+fn cache(mode: CacheMode) -> block::CacheMode {
     match mode {
-        CacheMode::Writeback => backend::CacheMode::Writeback,
-        CacheMode::None => backend::CacheMode::None,
+        CacheMode::Writeback => block::CacheMode::Writeback,
+        CacheMode::None => block::CacheMode::None,
     }
 }
 
@@ -73,12 +72,12 @@ fn parents(parents: Parents) -> synthvm_images::Parents {
     }
 }
 
-fn io(mode: IoMode) -> backend::IoMode {
+fn io(mode: IoMode) -> block::IoMode {
     match mode {
-        IoMode::Auto => backend::IoMode::Auto,
-        IoMode::Uring => backend::IoMode::Uring,
-        IoMode::Threads => backend::IoMode::Threads,
-        IoMode::Sync => backend::IoMode::Sync,
+        IoMode::Auto => block::IoMode::Auto,
+        IoMode::Uring => block::IoMode::Uring,
+        IoMode::Threads => block::IoMode::Threads,
+        IoMode::Sync => block::IoMode::Sync,
     }
 }
 
@@ -87,7 +86,7 @@ fn io(mode: IoMode) -> backend::IoMode {
 pub(super) struct Medium {
     image: Arc<dyn Backend>,
     /// If it is not the image's own.
-    block_size: Option<scsi::BlockSize>,
+    block_size: Option<synthvm_block::BlockSize>,
     /// Dropped along with this.
     _in_use: Sender<()>,
 }
@@ -105,8 +104,8 @@ impl Medium {
         block_size: Option<BlockSize>,
     ) -> Result<(Self, Unused), DiskError> {
         let block_size = block_size.map(|size| match size {
-            BlockSize::B512 => scsi::BlockSize::B512,
-            BlockSize::B4096 => scsi::BlockSize::B4096,
+            BlockSize::B512 => synthvm_block::BlockSize::B512,
+            BlockSize::B4096 => synthvm_block::BlockSize::B4096,
         });
         if let Some(size) = block_size {
             check_block_size(size.bytes(), image.geometry())?;

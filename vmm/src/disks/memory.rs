@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, NullDisk, RamDisk};
+use synthvm_block::{Backend, NullDisk, RamDisk};
 use tracing::warn;
 
 use super::DiskError;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use synthvm_storage::backend::{self, Backend, IoError};
+use synthvm_block::{self as block, Backend, IoError};
 use tracing::{error, info};
 
 use super::DiskError;
@@ -189,5 +189,5 @@ fn finish(removed: Removed) -> Result<(), IoError> {
         // Nothing is ever sent: this ends when the other end is dropped.
         let _ = in_use.recv();
     }
-    removed.image.map_or(Ok(()), |image| backend::flush(&*image))
+    removed.image.map_or(Ok(()), |image| block::flush(&*image))
 }

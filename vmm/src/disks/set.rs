@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use synthvm_storage::backend::{Backend, Throttle, ThrottleStats};
-use synthvm_storage::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, ScsiController};
+use synthvm_block::{Backend, Throttle, ThrottleStats};
+use synthvm_storvsp::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, ScsiController};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 

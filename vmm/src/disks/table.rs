@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::TryRecvError;
 use std::sync::{Arc, Weak};
 
-use synthvm_storage::backend::{Backend, FixedMemory, Throttle};
-use synthvm_storage::{DiskReport, ScsiController};
+use synthvm_block::{Backend, FixedMemory, Throttle};
+use synthvm_storvsp::{DiskReport, ScsiController};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 

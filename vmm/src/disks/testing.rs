@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use synthvm_storage::backend::{
+use synthvm_block::{
     Backend, FixedError, FixedMemory, Geometry, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
 };
 use vmbus_gpadl::GuestRam;

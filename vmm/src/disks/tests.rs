@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use synthvm_block::{IoError, Operation, ThrottleStats};
 use synthvm_images::{CreateOptions, Format};
-use synthvm_storage::ControllerOptions;
-use synthvm_storage::backend::{IoError, Operation, ThrottleStats};
+use synthvm_storvsp::ControllerOptions;
 use vm_memory::GuestAddress;
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
@@ -254,7 +254,7 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
 /// Memory of a guest. `None` where this machine does not let us lock it, or has no io_uring.
 fn lockable_memory() -> Option<GuestRam> {
     let ram = GuestRam::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()).unwrap();
-    match synthvm_storage::backend::FixedMemory::new(&ram) {
+    match synthvm_block::FixedMemory::new(&ram) {
         Ok(_) => Some(ram),
         Err(error) => {
             eprintln!("left out: {error}");

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use synthvm_storage::SCSI_CONTROLLER;
-use synthvm_storage::backend::ThrottleStats;
+use synthvm_block::ThrottleStats;
+use synthvm_storvsp::SCSI_CONTROLLER;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
 use vmbus_host::{BusReport, OpenReport};
 use vmbus_ring::{Mode, RingSnapshot};
@@ -136,7 +136,7 @@ fn wide(count: usize) -> u64 {
 
 /// A disk by what its controller tells; `id` is what its user calls it, `throttle` what its limits tell if it has any.
 pub(crate) fn disk(
-    report: synthvm_storage::DiskReport,
+    report: synthvm_storvsp::DiskReport,
     id: String,
     throttle: Option<ThrottleStats>,
 ) -> DiskReport {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use synthvm_storage::UnitKind;
+use synthvm_storvsp::UnitKind;
 
 use super::rates::{Rates, bytes, short};
 use super::table::printable;

@@ -1,7 +1,7 @@
 //! The report's shape.
 
 use serde::{Deserialize, Serialize};
-use synthvm_storage::UnitKind;
+use synthvm_storvsp::UnitKind;
 
 /// Everything that a machine tells about itself at one moment. Counters start at 0 with the program and never go back, also not
 /// when the guest reboots.

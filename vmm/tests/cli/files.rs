@@ -178,7 +178,7 @@ fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
 fn test_disk_locked_by_another_machine_is_refused() {
     let scratch = with_kernel();
     scratch.file("a.img", 512);
-    let held = synthvm_storage::backend::RawFile::open(&scratch.path().join("a.img"), false).unwrap();
+    let held = synthvm_block::RawFile::open(&scratch.path().join("a.img"), false).unwrap();
     for disk in ["a.img", "a.img,readonly=on"] {
         scratch.refuses(
             &["run", "--kernel", "k", "--disk", disk],

@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
-    let mut bench = InProcess::new("synthvm-storage", "raw")?;
+    let mut bench = InProcess::new("synthvm-block", "raw")?;
     if let Some(directory) = &arguments.directory {
         let directory = std::path::absolute(directory).map_err(|error| error.to_string())?;
         let word = directory.to_str().ok_or("--directory: the path is not UTF-8")?;

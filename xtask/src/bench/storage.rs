@@ -23,7 +23,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     // Instructions are counted by callgrind. Its package is unpacked, not installed.
     let valgrind =
         Packages::new(&Cache::project(), SUITE).get("valgrind").map_err(|error| error.to_string())?;
-    let bench = InProcess::new("synthvm-storage", "storage")?
+    let bench = InProcess::new("synthvm-storvsp", "storage")?
         .environment("SYNTHVM_VALGRIND", valgrind.root.join("usr/bin/valgrind.bin"))
         .environment("VALGRIND_LIB", valgrind.root.join("usr/libexec/valgrind"));
     let bench = if arguments.quick { bench.argument("--quick") } else { bench };

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use synthvm_storage::backend::{IoError, Operation};
+use synthvm_block::{IoError, Operation};
 use tracing::error;
 
 use super::mailbox::Answer;

@@ -30,7 +30,7 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{self, Backend, FixedMemory, Geometry, IoError, Queue};
+use synthvm_block::{self as block, Backend, FixedMemory, Geometry, IoError, Queue};
 
 pub(crate) use extents::{Extent, Extents, Place};
 use thread::MetadataThread;
@@ -227,18 +227,18 @@ impl Backend for Mapped {
         Ok(Box::new(queue::MappedQueue::new(map, thread)?))
     }
 
-    fn extent(&self, offset: u64) -> Result<backend::Extent, IoError> {
+    fn extent(&self, offset: u64) -> Result<block::Extent, IoError> {
         let left = self.map.geometry().capacity.saturating_sub(offset);
         let Some(first) = self.first_extent(offset, left.min(LOOK_AHEAD))? else {
-            return Ok(backend::Extent { length: 0, mapped: false });
+            return Ok(block::Extent { length: 0, mapped: false });
         };
         match first.place {
-            Place::Zero => Ok(backend::Extent { length: first.length, mapped: false }),
-            Place::Memory { .. } => Ok(backend::Extent { length: first.length, mapped: true }),
+            Place::Zero => Ok(block::Extent { length: first.length, mapped: false }),
+            Place::Memory { .. } => Ok(block::Extent { length: first.length, mapped: true }),
             Place::File { file, offset } => {
                 let inner = self.map.files()[file].extent(offset)?;
                 let length = if inner.length == 0 { first.length } else { inner.length.min(first.length) };
-                Ok(backend::Extent { length, mapped: inner.mapped })
+                Ok(block::Extent { length, mapped: inner.mapped })
             }
         }
     }

@@ -5,8 +5,8 @@ mod fake;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use synthvm_storage::backend::conformance::{one, over, run, wait};
-use synthvm_storage::backend::{
+use synthvm_block::conformance::{one, over, run, wait};
+use synthvm_block::{
     Backend, Fault, Faulty, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
 };
 

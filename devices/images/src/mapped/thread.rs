@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::Map;
 use super::job::{Job, Outcome, barrier};

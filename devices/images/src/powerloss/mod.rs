@@ -2,7 +2,7 @@
 //! disk promised.
 //!
 //! [`Case`] is a kind of image; [`Case::prove`] runs a script on a new one and checks all states.
-//! The simulator itself is `synthvm_storage::backend::conformance::powerloss`.
+//! The simulator itself is `synthvm_block::conformance::powerloss`.
 
 mod qcow2;
 mod vhd;
@@ -12,11 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use synthvm_storage::backend::conformance::powerloss::{
-    Limits, Log, Promises, Recorder, State, Step, run_script,
-};
-use synthvm_storage::backend::conformance::{one, pattern};
-use synthvm_storage::backend::{Backend, IoMode, Operation};
+use synthvm_block::conformance::powerloss::{Limits, Log, Promises, Recorder, State, Step, run_script};
+use synthvm_block::conformance::{one, pattern};
+use synthvm_block::{Backend, IoMode, Operation};
 use vmm_sys_util::tempdir::TempDir;
 
 use crate::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
@@ -187,7 +185,7 @@ pub(crate) fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
     let mut queue = disk.queue().unwrap();
     for &(first, count, stamp) in steps {
         let bytes = (first..first + count)
-            .flat_map(|sector| synthvm_storage::backend::conformance::powerloss::content(sector, stamp));
+            .flat_map(|sector| synthvm_block::conformance::powerloss::content(sector, stamp));
         one(&mut *queue, Operation::Write { fua: false }, first * 512, bytes.collect()).unwrap();
         promises.begin_with(first, count, stamp);
     }

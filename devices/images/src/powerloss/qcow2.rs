@@ -1,7 +1,7 @@
 //! qcow2: tables all over the disk, small clusters whose counts move, backing files, resizing.
 
-use synthvm_storage::backend::Operation;
-use synthvm_storage::backend::conformance::powerloss::{Change, Limits, Source, Step, random_script};
+use synthvm_block::Operation;
+use synthvm_block::conformance::powerloss::{Change, Limits, Source, Step, random_script};
 
 use super::{Case, fill};
 use crate::{CreateOptions, Format};

@@ -1,6 +1,6 @@
 //! VHD. Dynamic ones are never written.
 
-use synthvm_storage::backend::conformance::powerloss::{Step, random_script};
+use synthvm_block::conformance::powerloss::{Step, random_script};
 
 use super::Case;
 use crate::{CreateOptions, Format};

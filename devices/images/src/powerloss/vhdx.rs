@@ -1,7 +1,7 @@
 //! VHDX: dynamic, fixed and differencing.
 
-use synthvm_storage::backend::Operation;
-use synthvm_storage::backend::conformance::powerloss::{Change, Source, Step, random_script};
+use synthvm_block::Operation;
+use synthvm_block::conformance::powerloss::{Change, Source, Step, random_script};
 
 use super::{Case, fill};
 use crate::{CreateOptions, Format};

@@ -1,6 +1,6 @@
 //! Clusters of the disk get places of their own.
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::entry::{COPIED, Cluster, table_offset};
 use super::locate::Mode;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, Geometry, IoError, RawFile};
+use synthvm_block::{Backend, Geometry, IoError, RawFile};
 
 use super::Qcow2;
 use super::header::Header;

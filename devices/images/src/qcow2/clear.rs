@@ -1,6 +1,6 @@
 //! Zeroes without bytes, where entries can say so.
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::allocate::{Content, Progress};
 use super::entry::{Cluster, ZERO, table_offset};

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::header::Header;
 use super::layout::{Layout, MAX_COUNTS};

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::Qcow2;
 use super::entry::{Cluster, Subcluster, subcluster};

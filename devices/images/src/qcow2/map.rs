@@ -4,8 +4,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
+use synthvm_block::{Backend, Discard, Geometry, IoError};
 
 use super::Qcow2;
 use super::allocate::{Content, Progress};

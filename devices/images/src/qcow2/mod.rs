@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use synthvm_storage::backend::{Backend, CacheMode, IoError, LockedFile};
+use synthvm_block::{Backend, CacheMode, IoError, LockedFile};
 use tracing::{info, warn};
 
 use crate::OpenOptions;

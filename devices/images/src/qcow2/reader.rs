@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{Backend, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
 
 /// A queue to each file that was read from.
 #[derive(Default)]

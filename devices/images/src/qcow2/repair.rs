@@ -1,6 +1,6 @@
 //! Counts that are put right.
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::entry::table_offset;
 use super::walk::Walk;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::counts::{Appended, Counts};
 use super::header::Header;

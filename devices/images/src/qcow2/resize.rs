@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::entry::{Cluster, table_offset};
 use super::layout::MAX_L1;
@@ -10,7 +10,7 @@ use super::{Qcow2, Writer};
 use crate::mapped::{Extents, Place, Step};
 
 impl Qcow2 {
-    /// See [`synthvm_storage::backend::Backend::resize`].
+    /// See [`synthvm_block::Backend::resize`].
     pub(super) fn change_capacity(&self, capacity: u64) -> Result<(), IoError> {
         if self.read_only {
             return Err(IoError::ReadOnly);

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use synthvm_storage::backend::Backend;
-use synthvm_storage::backend::conformance::{CAPACITY, FaultPlan, check_faults};
+use synthvm_block::Backend;
+use synthvm_block::conformance::{CAPACITY, FaultPlan, check_faults};
 use vmm_sys_util::tempdir::TempDir;
 
 use super::header::Header;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use synthvm_storage::backend::{IoError, LockedFile};
+use synthvm_block::{IoError, LockedFile};
 
 use super::ToolError;
 use crate::open::{decide, lock, open_as};

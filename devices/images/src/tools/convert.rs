@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::backend::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
 
 use super::ToolError;
 use super::create::{CreateOptions, make};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
 
 use super::ToolError;
 use super::partial::Partial;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use crate::OpenError;
 

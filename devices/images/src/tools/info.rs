@@ -81,7 +81,7 @@ fn plain(
     path: &Path,
     format: Format,
     file: &ImageFile,
-    geometry: &synthvm_storage::backend::Geometry,
+    geometry: &synthvm_block::Geometry,
 ) -> std::io::Result<ImageInfo> {
     let mut info = of_geometry(path, format, geometry);
     info.file_size = file.len()?;
@@ -89,7 +89,7 @@ fn plain(
     Ok(info)
 }
 
-fn of_geometry(path: &Path, format: Format, geometry: &synthvm_storage::backend::Geometry) -> ImageInfo {
+fn of_geometry(path: &Path, format: Format, geometry: &synthvm_block::Geometry) -> ImageInfo {
     ImageInfo {
         path: path.to_owned(),
         format,

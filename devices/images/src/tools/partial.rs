@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::backend::LockedFile;
+use synthvm_block::LockedFile;
 
 use crate::OpenError;
 

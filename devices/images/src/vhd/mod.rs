@@ -8,8 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use synthvm_storage::backend::{Backend, Discard, Geometry, IoError, LockedFile};
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
+use synthvm_block::{Backend, Discard, Geometry, IoError, LockedFile};
 use vmbus_protocol::Guid;
 
 use crate::OpenOptions;

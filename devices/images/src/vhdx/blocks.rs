@@ -6,7 +6,7 @@
 
 use std::sync::atomic::Ordering;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::bat::{Entry, State};
 use super::locate::Reading;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::Vhdx;
 use super::bat::{Entry, State};

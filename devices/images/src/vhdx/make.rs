@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
 use vmbus_protocol::Guid;
 use zerocopy::IntoBytes;
 

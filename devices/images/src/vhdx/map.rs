@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
-use synthvm_storage::backend::{Backend, Discard, Geometry, IoError};
+use synthvm_block::{Backend, Discard, Geometry, IoError};
 use tracing::debug;
 
 use super::bat::State;

@@ -1,6 +1,6 @@
 //! Metadata: what the virtual disk is like.
 
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
 use vmbus_protocol::Guid;
 use zerocopy::FromBytes;
 

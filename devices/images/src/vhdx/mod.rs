@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use synthvm_storage::backend::{Backend, IoError, LockedFile};
+use synthvm_block::{Backend, IoError, LockedFile};
 use tracing::{info, warn};
 use vmbus_protocol::Guid;
 

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use synthvm_storage::backend;
-
 use super::Vhdx;
 use super::metadata::Metadata;
 use crate::error::{Flaw, OpenError, REFUSED};
@@ -36,7 +34,7 @@ pub(super) fn open(
     };
     // Each is opened once: the one that is found is the one that is used.
     let open = |path: &PathBuf| match lock(path, true) {
-        Err(OpenError::File(backend::OpenError::NotFound { .. })) => None,
+        Err(OpenError::File(synthvm_block::OpenError::NotFound { .. })) => None,
         other => Some(other.map_err(|error| Flaw::Parent(error.to_string()))),
     };
     let Some(found) = candidates.iter().find_map(open).transpose()? else {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use synthvm_storage::backend::IoError;
+use synthvm_block::IoError;
 
 use super::layout::MIB;
 use crate::error::Flaw;

@@ -5,8 +5,8 @@ mod off_worker;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use synthvm_storage::backend::Backend;
-use synthvm_storage::backend::conformance::{CAPACITY, FaultPlan, check_faults};
+use synthvm_block::Backend;
+use synthvm_block::conformance::{CAPACITY, FaultPlan, check_faults};
 use vmm_sys_util::tempdir::TempDir;
 
 use super::Vhdx;

@@ -9,8 +9,8 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use synthvm_storage::backend::conformance::one;
-use synthvm_storage::backend::{Backend, Operation};
+use synthvm_block::conformance::one;
+use synthvm_block::{Backend, Operation};
 
 /// A folder for one test, gone when dropped.
 pub(crate) struct Folder {

@@ -1,7 +1,6 @@
 //! A guest that posts messages and reads the answers, and the device on the other side, over the bare core.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
-pub mod log_lines;
 pub mod post;
 pub mod reply;
 pub mod shell;

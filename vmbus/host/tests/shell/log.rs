@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use vmbus_log::testing::expect_limited;
 use vmbus_protocol::Version;
 
-use crate::common::log_lines::expect_limited;
 use crate::common::post;
 use crate::common::shell::{Machine, TestDevice};
 

@@ -1,6 +1,6 @@
 //! Bytes that no file moves.
 
-use synthvm_storage::backend::IoBuffer;
+use synthvm_block::IoBuffer;
 
 /// Fills `buffer` with zeroes.
 pub(super) fn fill_with_zeroes(buffer: &IoBuffer) {

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use synthvm_storage::backend::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
 
 use super::events::Events;
 use super::extents::{Extents, Place};

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use synthvm_storage::backend::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
-use synthvm_storage::scsi::BlockSize;
+use synthvm_block::BlockSize;
+use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
 use crate::mapped::{Extents, Map, Place, Step};
 use crate::testing::Gate;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
-use synthvm_storage::backend::conformance::{one, over, pattern, run, wait};
-use synthvm_storage::backend::{Backend, Fault, Faulty, IoBuffer, IoDone, IoRequest, Operation, Queue};
+use synthvm_block::conformance::{one, over, pattern, run, wait};
+use synthvm_block::{Backend, Fault, Faulty, IoBuffer, IoDone, IoRequest, Operation, Queue};
 use vmm_sys_util::tempdir::TempDir;
 
 use crate::file::ImageFile;

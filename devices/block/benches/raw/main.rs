@@ -1,0 +1,166 @@
+//! Raw images by every way of reaching the kernel: random requests straight to a backend's queue, from guest memory.
+//!
+//! `cargo xtask bench raw --json FILE` prints a table; `cargo bench -p synthvm-block --bench raw [-- --json FILE] [--directory DIR]` is
+//! what it runs, on a 256 MiB file in DIR (default: cargo's target folder).
+//!
+//! All ways of a case take turns, round by round, and the middle round of each counts. Compare within one run: the storage's own speed is
+//! in all numbers. The limit of `fixed` (io_uring with registered buffers) is what `uring` took.
+
+mod load;
+#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod number;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use load::{Load, Memory, Spent};
+use number::Number;
+use synthvm_block::{Backend, CacheMode, FixedMemory, IoMode, Operation, RawFile, RawOptions};
+use vmbus_gpadl::GuestRam;
+use vmm_sys_util::tempfile::TempFile;
+
+/// Rounds of each way in a case; odd.
+const ROUNDS: usize = 7;
+
+/// A way of reaching the kernel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Way {
+    name: &'static str,
+    io: IoMode,
+    fixed: bool,
+}
+
+const SYNC: Way = Way { name: "sync", io: IoMode::Sync, fixed: false };
+const THREADS: Way = Way { name: "threads", io: IoMode::Threads, fixed: false };
+const URING: Way = Way { name: "uring", io: IoMode::Uring, fixed: false };
+const FIXED: Way = Way { name: "fixed", io: IoMode::Uring, fixed: true };
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench raw: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let (mut json, mut wanted, mut only) = (None, false, String::new());
+    let mut directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--bench" => wanted = true,
+            "--json" => json = Some(PathBuf::from(value()?)),
+            "--directory" => directory = value()?.into(),
+            "--only" => only = value()?,
+            other => {
+                return Err(format!(
+                    "{other:?} is no option: --json FILE, --directory DIR and --only TEXT are"
+                ));
+            }
+        }
+    }
+    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    if !wanted {
+        println!("nothing measured: use `cargo bench`");
+        return Ok(());
+    }
+    let file = TempFile::new_in(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    load::fill(file.as_file()).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let ram = load::guest_memory()?;
+    let fixed = FixedMemory::new(&ram).map_err(|error| error.to_string())?;
+    let bench = Bench { path: file.as_path(), ram, fixed };
+    let mut numbers = Vec::new();
+    for (name, cache, load) in cases() {
+        if name.contains(&only) {
+            bench.measure(&name, cache, load, &mut numbers)?;
+        }
+    }
+    match json {
+        None => numbers.iter().for_each(|number| println!("{number}")),
+        Some(file) => std::fs::write(&file, number::json(&numbers))
+            .map_err(|error| format!("--json {}: {error}", file.display()))?,
+    }
+    Ok(())
+}
+
+fn cases() -> Vec<(String, CacheMode, Load)> {
+    let mut cases = Vec::new();
+    for (cache_name, cache) in [("none", CacheMode::None), ("writeback", CacheMode::Writeback)] {
+        for (memory_name, memory) in
+            [("4k", Memory::Page), ("128k", Memory::Run), ("128k_scattered", Memory::Scattered)]
+        {
+            for (name, operation) in [("read", Operation::Read), ("write", Operation::Write { fua: false })] {
+                for depth in [1, 32] {
+                    let name = format!("raw_{cache_name}_{name}_{memory_name}_qd{depth}");
+                    cases.push((name, cache, Load { operation, memory, depth }));
+                }
+            }
+        }
+    }
+    cases
+}
+
+struct Bench<'a> {
+    path: &'a Path,
+    ram: GuestRam,
+    fixed: Arc<FixedMemory>,
+}
+
+impl Bench<'_> {
+    fn measure(
+        &self,
+        name: &str,
+        cache: CacheMode,
+        load: Load,
+        numbers: &mut Vec<Number>,
+    ) -> Result<(), String> {
+        let ways =
+            if load.memory == Memory::Page { &[SYNC, THREADS, URING, FIXED][..] } else { &[URING, FIXED] };
+        let mut rounds = vec![Vec::new(); ways.len()];
+        for round in 0..ROUNDS {
+            for turn in 0..ways.len() {
+                // Back and forth, so that none always follows the same.
+                let index = if round % 2 == 0 { turn } else { ways.len() - 1 - turn };
+                rounds[index].push(self.round(ways[index], cache, load)?);
+            }
+        }
+        let mut plain = Spent { wall: f64::NAN, cpu: f64::NAN };
+        for (way, rounds) in ways.iter().zip(rounds) {
+            let middle = |of: fn(&Spent) -> f64| {
+                let mut all: Vec<f64> = rounds.iter().map(of).collect();
+                all.sort_by(f64::total_cmp);
+                all[ROUNDS / 2]
+            };
+            let spent = Spent { wall: middle(|spent| spent.wall), cpu: middle(|spent| spent.cpu) };
+            let limit = if way.fixed { plain } else { Spent { wall: f64::NAN, cpu: f64::NAN } };
+            let name = format!("{name}_{}", way.name);
+            numbers.push(Number::new(format!("{name}_ns_per_io"), "ns", spent.wall, limit.wall));
+            numbers.push(Number::new(format!("{name}_cpu_ns_per_io"), "ns", spent.cpu, limit.cpu));
+            if *way == URING {
+                plain = spent;
+            }
+        }
+        Ok(())
+    }
+
+    fn round(&self, way: Way, cache: CacheMode, load: Load) -> Result<Spent, String> {
+        let options = RawOptions { read_only: false, cache, io: way.io };
+        let raw = RawFile::open_with(self.path, &options).map_err(|error| error.to_string())?;
+        if way.fixed {
+            raw.use_fixed(&self.fixed).map_err(|error| error.to_string())?;
+        }
+        let mut queue = raw.queue().map_err(|error| error.to_string())?;
+        let spent = load.run(&mut *queue, &self.ram);
+        match (way.fixed, raw.fixed_calls()) {
+            (true, Some(0)) if load.memory != Memory::Scattered => {
+                Err("nothing went by fixed buffers".to_owned())
+            }
+            _ => Ok(spent),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! The memory of a request.
+
+use std::fmt;
+use std::sync::Arc;
+
+use vm_memory::VolatileSlice;
+use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam};
+
+/// Guest memory (or, for tools and tests, host memory) and the part of it that one request moves, as iovecs.
+///
+/// Owned by whoever works on the request; used again for the next one without allocating.
+pub struct IoBuffer {
+    memory: Memory,
+    iovecs: Vec<libc::iovec>,
+    selected: usize,
+}
+
+enum Memory {
+    Guest(GuestBuffer),
+    Host(Vec<u8>),
+    /// Somebody else's, kept alive.
+    Part(Arc<IoBuffer>),
+}
+
+// SAFETY: the iovecs point into `memory`, which moves along with them: guest RAM is kept mapped by the GuestBuffer (itself Send), host
+// memory is owned. Neither belongs to a thread.
+unsafe impl Send for IoBuffer {}
+
+// SAFETY: `&self` only reads the list of pieces; bytes are reached through it by volatile accesses and system calls alone, which
+// tolerate the guest and so each other.
+unsafe impl Sync for IoBuffer {}
+
+impl IoBuffer {
+    /// Over guest memory; nothing is selected.
+    pub fn new(ram: GuestRam) -> Self {
+        Self { memory: Memory::Guest(GuestBuffer::new(ram)), iovecs: Vec::new(), selected: 0 }
+    }
+
+    /// Over host memory; all of it is selected.
+    pub fn from_vec(bytes: Vec<u8>) -> Self {
+        let selected = bytes.len();
+        let mut buffer = Self { memory: Memory::Host(bytes), iovecs: Vec::new(), selected };
+        buffer.select_host(0, selected);
+        buffer
+    }
+
+    /// `len` bytes from byte `offset` of what is selected in `whole` on, as a buffer of its own that is selected entirely: how a request
+    /// is split without a copy. `whole` stays as long as its parts do; `Arc::into_inner` gives it back after the last one.
+    ///
+    /// # Errors
+    /// They are not all selected there.
+    pub fn part(whole: &Arc<Self>, offset: usize, len: usize) -> Result<Self, BufferError> {
+        if offset.checked_add(len).is_none_or(|end| end > whole.selected) {
+            return Err(BufferError::OutOfBounds { offset, len, size: whole.selected });
+        }
+        let (mut skip, mut left) = (offset, len);
+        let mut iovecs = Vec::new();
+        for piece in &whole.iovecs {
+            let begin = skip.min(piece.iov_len);
+            let take = left.min(piece.iov_len - begin);
+            skip -= begin;
+            left -= take;
+            if take != 0 {
+                iovecs.push(libc::iovec { iov_base: piece.iov_base.wrapping_byte_add(begin), iov_len: take });
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(Self { memory: Memory::Part(Arc::clone(whole)), iovecs, selected: len })
+    }
+
+    /// The guest buffer, to fill anew. Deselects. `None` for host memory and parts.
+    pub fn guest_mut(&mut self) -> Option<&mut GuestBuffer> {
+        self.deselect();
+        match &mut self.memory {
+            Memory::Guest(guest) => Some(guest),
+            Memory::Host(_) | Memory::Part(_) => None,
+        }
+    }
+
+    /// The guest buffer. `None` for host memory and parts.
+    pub fn guest(&self) -> Option<&GuestBuffer> {
+        match &self.memory {
+            Memory::Guest(guest) => Some(guest),
+            Memory::Host(_) | Memory::Part(_) => None,
+        }
+    }
+
+    /// The host memory. Deselects, as the pieces would alias it. `None` for guest memory and parts.
+    pub fn host_bytes(&mut self) -> Option<&mut Vec<u8>> {
+        self.deselect();
+        match &mut self.memory {
+            Memory::Guest(_) | Memory::Part(_) => None,
+            Memory::Host(bytes) => Some(bytes),
+        }
+    }
+
+    /// Selects nothing.
+    pub fn deselect(&mut self) {
+        self.iovecs.clear();
+        self.selected = 0;
+    }
+
+    /// Selects `len` bytes from `offset` as what the request moves.
+    ///
+    /// # Errors
+    /// They are not all there; nothing is selected then.
+    pub fn select(&mut self, offset: usize, len: usize) -> Result<(), BufferError> {
+        self.deselect();
+        match &mut self.memory {
+            Memory::Guest(guest) => guest.iovecs(offset, len, &mut self.iovecs)?,
+            Memory::Host(bytes) => {
+                if offset.checked_add(len).is_none_or(|end| end > bytes.len()) {
+                    return Err(BufferError::OutOfBounds { offset, len, size: bytes.len() });
+                }
+                self.select_host(offset, len);
+            }
+            Memory::Part(whole) => {
+                let part = Self::part(whole, offset, len)?;
+                self.iovecs = part.iovecs;
+            }
+        }
+        self.selected = len;
+        Ok(())
+    }
+
+    /// Bytes selected.
+    pub fn len(&self) -> usize {
+        self.selected
+    }
+
+    /// Nothing is selected.
+    pub fn is_empty(&self) -> bool {
+        self.selected == 0
+    }
+
+    /// The selected pieces. Valid while the buffer lives and is not changed; the guest may change the bytes at any moment.
+    pub fn iovecs(&self) -> &[libc::iovec] {
+        &self.iovecs
+    }
+
+    /// The selected pieces, to be shortened from the front as bytes move. They may only shrink.
+    pub(super) fn iovecs_mut(&mut self) -> &mut [libc::iovec] {
+        &mut self.iovecs
+    }
+
+    /// The selected pieces, for copying.
+    pub fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
+        // SAFETY: each iovec names bytes inside `memory` that stay mapped while `self` is borrowed; volatile access tolerates the guest.
+        self.iovecs.iter().map(|piece| unsafe { VolatileSlice::new(piece.iov_base.cast(), piece.iov_len) })
+    }
+
+    fn select_host(&mut self, offset: usize, len: usize) {
+        if let Memory::Host(bytes) = &mut self.memory
+            && len != 0
+        {
+            let base = bytes[offset..offset + len].as_mut_ptr();
+            self.iovecs.push(libc::iovec { iov_base: base.cast(), iov_len: len });
+        }
+    }
+}
+
+impl fmt::Debug for IoBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoBuffer({} bytes in {} pieces)", self.selected, self.iovecs.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(buffer: &IoBuffer) -> Vec<u8> {
+        let mut all = Vec::new();
+        for slice in buffer.slices() {
+            let mut piece = vec![0; slice.len()];
+            slice.copy_to(&mut piece);
+            all.extend(piece);
+        }
+        all
+    }
+
+    #[test]
+    fn test_parts_are_the_bytes_of_the_whole_and_give_it_back() {
+        let ram = crate::conformance::guest_ram(1 << 20);
+        let mut guest = crate::conformance::guest_buffer(&ram, 100, 3 * 4096, &[9, 3, 7, 20]);
+        let expected: Vec<u8> = (0..3 * 4096_u32).map(|at| (at / 3) as u8).collect();
+        guest.guest_mut().unwrap().write(0, &expected).unwrap();
+        guest.select(50, 3 * 4096 - 50).unwrap();
+        let whole = Arc::new(guest);
+        for (offset, len) in [(0, 12238), (0, 1), (12237, 1), (3946, 2), (3945, 5000), (100, 0), (12238, 0)] {
+            let part = IoBuffer::part(&whole, offset, len).unwrap();
+            assert_eq!(part.len(), len);
+            assert_eq!(bytes(&part), expected[50 + offset..50 + offset + len]);
+            let nested = IoBuffer::part(&Arc::new(part), len / 3, len / 2).unwrap();
+            assert_eq!(bytes(&nested), expected[50 + offset + len / 3..][..len / 2]);
+        }
+        assert!(Arc::into_inner(whole).is_some());
+    }
+
+    #[test]
+    fn test_part_beyond_the_selection_is_refused() {
+        let mut buffer = IoBuffer::from_vec(vec![1; 100]);
+        buffer.select(10, 50).unwrap();
+        let whole = Arc::new(buffer);
+        for (offset, len) in [(0, 51), (50, 1), (51, 0), (usize::MAX, 2)] {
+            assert!(IoBuffer::part(&whole, offset, len).is_err(), "{offset} + {len}");
+        }
+    }
+}

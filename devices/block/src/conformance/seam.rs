@@ -1,0 +1,61 @@
+//! Points at which a test changes what the code under test sees.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+use std::thread::{self, ThreadId};
+
+type Action = dyn FnOnce(&Path);
+
+thread_local! {
+    static NEXT: RefCell<Option<Box<Action>>> = const { RefCell::new(None) };
+}
+
+/// Has `action` run on this thread right after the next image file is opened by its path, before it
+/// is locked or read.
+pub fn after_next_open(action: impl FnOnce(&Path) + 'static) {
+    NEXT.set(Some(Box::new(action)));
+}
+
+/// An image file was opened by its path.
+pub fn opened(path: &Path) {
+    if let Some(action) = NEXT.take() {
+        action(path);
+    }
+}
+
+/// Where every discard of a block device waits (see `RawFile::open_as_slow_device`).
+#[derive(Debug, Default)]
+pub struct DiscardGate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_open: bool,
+    /// The thread of each call that came.
+    callers: Vec<ThreadId>,
+}
+
+impl DiscardGate {
+    /// Waits until the gate is open.
+    pub(crate) fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.callers.push(thread::current().id());
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.is_open).unwrap());
+    }
+
+    /// Waits until `callers` calls have come. Returns the thread of each call.
+    pub fn wait_for(&self, callers: usize) -> Vec<ThreadId> {
+        let state = self.state.lock().unwrap();
+        self.changed.wait_while(state, |state| state.callers.len() < callers).unwrap().callers.clone()
+    }
+
+    /// Lets all calls through, from now on.
+    pub fn open(&self) {
+        self.state.lock().unwrap().is_open = true;
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,148 @@
+//! The system calls that a request may take, one by one: what a ring and a thread both can do.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::image::Image;
+
+/// Bytes to move in one call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Memory {
+    /// In one piece.
+    One(*mut u8, u32),
+    /// In at most [`super::limits::MAX_PIECES`]; the iovecs stay where they are until the call is over.
+    Many(*const libc::iovec, u32),
+}
+
+/// Which descriptor of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Through the page cache.
+    Cached,
+    /// Past it.
+    Direct,
+}
+
+/// One system call. The memory it names stays valid and is nobody else's (but the guest's) until it is over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Call {
+    /// preadv.
+    Read { memory: Memory, offset: u64, way: Way },
+    /// pwritev; `durable`: RWF_DSYNC.
+    Write { memory: Memory, offset: u64, way: Way, durable: bool },
+    /// fdatasync.
+    Sync,
+    /// fallocate of this mode.
+    Allocate { mode: i32, offset: u64, length: u64 },
+    /// BLKDISCARD, which no ring of today's kernels knows.
+    DiscardBlocks { offset: u64, length: u64 },
+}
+
+/// BLKDISCARD: start and length in bytes, as two u64.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+
+impl Call {
+    /// Makes the call on this thread. Like a ring's completion: what it returned, or a negative error number.
+    pub(super) fn perform(self, image: &Image) -> i32 {
+        #[cfg(test)]
+        if let Some(result) = image.fault() {
+            return result;
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let (Self::DiscardBlocks { .. }, Some(gate)) = (self, &image.discard_gate) {
+            gate.pass();
+            return 0;
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some((trace, ticket)) = super::trace::issue(image, self) {
+            let result = self.make(image);
+            super::trace::complete(trace, ticket, result);
+            return result;
+        }
+        self.make(image)
+    }
+
+    fn make(self, image: &Image) -> i32 {
+        match self {
+            Self::Read { memory, offset, way } => {
+                with_pieces(memory, |pieces, count| {
+                    // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open while `image` lives.
+                    unsafe { libc::preadv(image.descriptor(way), pieces, count, offset as libc::off_t) }
+                })
+            }
+            Self::Write { memory, offset, way, durable } => {
+                let fd = image.descriptor(way);
+                with_pieces(memory, |pieces, count| {
+                    // SAFETY: the call's memory is valid; the descriptor is open while `image` lives.
+                    unsafe {
+                        if durable {
+                            libc::pwritev2(fd, pieces, count, offset as libc::off_t, libc::RWF_DSYNC)
+                        } else {
+                            libc::pwritev(fd, pieces, count, offset as libc::off_t)
+                        }
+                    }
+                })
+            }
+            Self::Sync => sync(image.descriptor(Way::Cached)),
+            Self::Allocate { mode, offset, length } => {
+                let fd = image.descriptor(Way::Cached);
+                // SAFETY: plain numbers on an open descriptor.
+                let result =
+                    unsafe { libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t) };
+                outcome(result as isize)
+            }
+            Self::DiscardBlocks { offset, length } => {
+                let range = [offset, length];
+                // SAFETY: the request reads two u64 from an open descriptor's caller.
+                let result =
+                    unsafe { libc::ioctl(image.descriptor(Way::Cached), BLKDISCARD, range.as_ptr()) };
+                outcome(result as isize)
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Reads what the page cache has, on this thread. `None`: it is no such call, or something would have to be waited for, or is wrong:
+    /// whoever makes it then will see.
+    pub(super) fn read_at_once(self, image: &Image) -> Option<i32> {
+        let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
+        let fd = image.descriptor(Way::Cached);
+        let result = with_pieces(memory, |pieces, count| {
+            // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open while `image` lives.
+            unsafe { libc::preadv2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
+        });
+        (result > 0).then_some(result)
+    }
+}
+
+fn sync(fd: RawFd) -> i32 {
+    // SAFETY: a plain call on a descriptor that its image keeps open.
+    outcome(unsafe { libc::fdatasync(fd) } as isize)
+}
+
+fn with_pieces(memory: Memory, call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize) -> i32 {
+    outcome(match memory {
+        Memory::One(base, len) => {
+            let piece = libc::iovec { iov_base: base.cast(), iov_len: len as usize };
+            call(&raw const piece, 1)
+        }
+        Memory::Many(pieces, count) => call(pieces, count as libc::c_int),
+    })
+}
+
+fn outcome(result: isize) -> i32 {
+    if result < 0 {
+        return -io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    }
+    // No call moves more than i32::MAX bytes.
+    result as i32
+}
+
+/// Probes a mode of fallocate beyond the end of a file, where it changes nothing.
+pub(super) fn knows_punching(file: &impl AsRawFd, beyond: u64) -> bool {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let offset = beyond.next_multiple_of(4096) as libc::off_t;
+    // SAFETY: plain numbers on an open descriptor; nothing lies beyond the end.
+    unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, 4096) == 0 }
+}

@@ -1,0 +1,36 @@
+//! Synchronous I/O on the worker's own thread.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::image::Image;
+use super::task::Task;
+use crate::{IoDone, IoRequest, Queue};
+
+/// One worker's queue: everything is finished when `submit` returns.
+pub(super) struct SyncQueue {
+    image: Arc<Image>,
+    done: Vec<IoDone>,
+}
+
+impl SyncQueue {
+    pub(super) fn new(image: Arc<Image>) -> Self {
+        Self { image, done: Vec::new() }
+    }
+}
+
+impl Queue for SyncQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        for request in requests.drain(..) {
+            self.done.push(Task::new(request).run(&self.image));
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        done.append(&mut self.done);
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        None
+    }
+}

@@ -1,0 +1,337 @@
+//! A request as a series of system calls: which comes next, and what follows from its result. Makes none itself, so that a ring and a
+//! thread do the same.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::bounce::Bounce;
+use super::call::{Call, Memory, Way};
+use super::image::Image;
+use super::limits::{
+    BOUNCE, MAX_CLEAR, MAX_IDLE_CALLS, MAX_IDLE_CALLS_WITHOUT_MEMORY, MAX_PIECE, MAX_PIECES,
+};
+use super::vectored::skip;
+use crate::{IoBuffer, IoDone, IoError, IoRequest, Operation};
+
+/// What zeroes are written from, where nothing better is known.
+#[repr(C, align(4096))]
+struct Zeroes([u8; 64 << 10]);
+
+static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
+
+/// A request under way.
+#[derive(Debug)]
+pub(super) struct Task {
+    id: u32,
+    operation: Operation,
+    /// What is left of the range.
+    offset: u64,
+    length: u64,
+    buffer: Box<IoBuffer>,
+    /// The first piece of the buffer that is not done.
+    first: usize,
+    stage: Stage,
+    bounce: Option<Bounce>,
+    /// Direct I/O was refused for it.
+    cached: bool,
+    copied: u64,
+    idle_calls: u32,
+}
+
+/// What a [`Task`] wants.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// This call, and [`Task::returned`] with its result.
+    Call(Call),
+    /// Nothing: it is over.
+    Done(Result<(), IoError>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Move,
+    /// A part of the move goes through the bounce buffer.
+    Bounce(usize),
+    Sync,
+    Punch,
+    ZeroRange,
+    WriteZeroes,
+    DiscardBlocks,
+    Done(Result<(), IoError>),
+}
+
+impl Task {
+    pub(super) fn new(request: IoRequest) -> Self {
+        let IoRequest { id, operation, offset, length, buffer } = request;
+        Self {
+            id,
+            operation,
+            offset,
+            length,
+            buffer,
+            first: 0,
+            stage: Stage::Begin,
+            bounce: None,
+            cached: false,
+            copied: 0,
+            idle_calls: 0,
+        }
+    }
+
+    /// Makes all its calls on this thread.
+    pub(super) fn run(mut self, image: &Image) -> IoDone {
+        loop {
+            match self.next(image) {
+                Next::Done(result) => return self.into_done(result),
+                Next::Call(Call::Sync) => {
+                    let _alone = image.flushing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let result = Call::Sync.perform(image);
+                    self.returned(image, result);
+                }
+                Next::Call(call) => {
+                    let result = call.perform(image);
+                    self.returned(image, result);
+                }
+            }
+        }
+    }
+
+    pub(super) fn into_done(self, result: Result<(), IoError>) -> IoDone {
+        IoDone { id: self.id, result, copied: self.copied, buffer: self.buffer }
+    }
+
+    /// The next call. The task must not be dropped, nor changed, before its result is known.
+    pub(super) fn next(&mut self, image: &Image) -> Next {
+        if self.stage == Stage::Begin {
+            self.stage = match self.begin(image) {
+                Ok(stage) => stage,
+                Err(error) => Stage::Done(Err(error)),
+            };
+        }
+        loop {
+            let lacks = |what: &AtomicBool| what.load(Ordering::Relaxed);
+            let clear = |mode| Call::Allocate {
+                mode: mode | libc::FALLOC_FL_KEEP_SIZE,
+                offset: self.offset,
+                length: self.length.min(MAX_CLEAR),
+            };
+            return Next::Call(match self.stage {
+                Stage::Done(result) => return Next::Done(result),
+                Stage::Begin | Stage::Move | Stage::Bounce(_) => self.next_move(image),
+                Stage::Sync => Call::Sync,
+                Stage::Punch if lacks(&image.lacks.punching) => {
+                    self.stage = self.without_punching();
+                    continue;
+                }
+                Stage::Punch => clear(libc::FALLOC_FL_PUNCH_HOLE),
+                Stage::ZeroRange if lacks(&image.lacks.zeroing) => {
+                    self.stage = Stage::WriteZeroes;
+                    continue;
+                }
+                Stage::ZeroRange => clear(libc::FALLOC_FL_ZERO_RANGE),
+                Stage::WriteZeroes => self.write_zeroes(image),
+                Stage::DiscardBlocks if lacks(&image.lacks.discarding) => return Next::Done(Ok(())),
+                Stage::DiscardBlocks => {
+                    Call::DiscardBlocks { offset: self.offset, length: self.length.min(MAX_CLEAR) }
+                }
+            });
+        }
+    }
+
+    /// The last call returned `result`: what it counted, or a negative error number.
+    pub(super) fn returned(&mut self, image: &Image, result: i32) {
+        let next = match result {
+            0.. => self.succeeded(image, result as usize),
+            _ => self.failed(image, result.saturating_neg()),
+        };
+        self.stage = next.unwrap_or_else(|error| Stage::Done(Err(error)));
+    }
+
+    fn begin(&mut self, image: &Image) -> Result<Stage, IoError> {
+        if !image.contains(self.offset, self.length) {
+            return Err(IoError::EndOfImage);
+        }
+        match self.operation {
+            Operation::Flush if image.read_only => return Ok(Stage::Done(Ok(()))),
+            Operation::Flush => {
+                image.check_flushes()?;
+                return Ok(Stage::Sync);
+            }
+            Operation::Read => {}
+            _ if image.read_only => return Err(IoError::ReadOnly),
+            Operation::Write { fua: true } => image.check_flushes()?,
+            _ => {}
+        }
+        if self.length == 0 {
+            return Ok(Stage::Done(Ok(())));
+        }
+        Ok(match self.operation {
+            Operation::Discard if image.is_device => Stage::DiscardBlocks,
+            Operation::Discard | Operation::WriteZeroes { unmap: true } => Stage::Punch,
+            Operation::WriteZeroes { unmap: false } => Stage::ZeroRange,
+            _ => Stage::Move,
+        })
+    }
+
+    /// The next part of a read or write, and how it goes.
+    fn next_move(&mut self, image: &Image) -> Call {
+        let rest = self.buffer.iovecs().get(self.first..).unwrap_or_default();
+        let align = image.align().filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+        let way = if align.is_some() { Way::Direct } else { Way::Cached };
+        self.stage = Stage::Move;
+        let memory = if align.is_some_and(|align| !align.fits_memory(rest)) {
+            let len = BOUNCE.min(self.length as usize);
+            let bounce = self.bounce.get_or_insert_with(Bounce::new);
+            if self.operation != Operation::Read {
+                bounce.gather(rest, len);
+            }
+            self.stage = Stage::Bounce(len);
+            Memory::One(bounce.as_ptr(), len as u32)
+        } else {
+            match rest {
+                [piece, others @ ..] if others.is_empty() || piece.iov_len >= MAX_PIECE => {
+                    Memory::One(piece.iov_base.cast(), piece.iov_len.min(MAX_PIECE) as u32)
+                }
+                _ => Memory::Many(rest.as_ptr(), rest.len().min(MAX_PIECES) as u32),
+            }
+        };
+        let offset = self.offset;
+        match self.operation {
+            Operation::Read => Call::Read { memory, offset, way },
+            operation => {
+                let forced = operation == Operation::Write { fua: true };
+                let durable = forced && !image.lacks.dsync.load(Ordering::Relaxed);
+                Call::Write { memory, offset, way, durable }
+            }
+        }
+    }
+
+    fn write_zeroes(&mut self, image: &Image) -> Call {
+        let align = image.align().filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+        let way = if align.is_some() { Way::Direct } else { Way::Cached };
+        let len = self.length.min(ZEROES.0.len() as u64) as u32;
+        let memory = Memory::One(ZEROES.0.as_ptr().cast_mut(), len);
+        Call::Write { memory, offset: self.offset, way, durable: false }
+    }
+
+    fn succeeded(&mut self, image: &Image, count: usize) -> Result<Stage, IoError> {
+        self.idle_calls = 0;
+        match self.stage {
+            Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes if count == 0 => Err(IoError::EndOfImage),
+            Stage::Move | Stage::Bounce(_) => {
+                self.moved(image, count);
+                match self.operation {
+                    _ if self.length != 0 => Ok(Stage::Move),
+                    Operation::Write { fua: true } if image.lacks.dsync.load(Ordering::Relaxed) => {
+                        Ok(Stage::Sync)
+                    }
+                    _ => Ok(Stage::Done(Ok(()))),
+                }
+            }
+            Stage::Sync => {
+                // Another flush may have been told of what this one lost, too.
+                image.check_flushes()?;
+                image.check_length()?;
+                Ok(Stage::Done(Ok(())))
+            }
+            Stage::WriteZeroes => Ok(self.cleared(count as u64)),
+            Stage::Punch | Stage::ZeroRange | Stage::DiscardBlocks => Ok(self.cleared(MAX_CLEAR)),
+            Stage::Begin | Stage::Done(_) => Ok(self.stage),
+        }
+    }
+
+    fn moved(&mut self, image: &Image, count: usize) {
+        let count = count.min(self.length as usize);
+        let rest = self.buffer.iovecs_mut().get_mut(self.first..).unwrap_or_default();
+        if let (Stage::Bounce(_), Some(bounce)) = (self.stage, &self.bounce) {
+            self.copied += count as u64;
+            if self.operation == Operation::Read {
+                bounce.scatter(rest, count);
+            }
+        } else if let Some(align) = image.align()
+            && (self.cached || !align.fits_medium(self.offset, self.length))
+        {
+            // It was to go past the page cache.
+            self.copied += count as u64;
+        }
+        self.first += skip(rest, count);
+        self.offset += count as u64;
+        self.length -= count as u64;
+    }
+
+    /// `count` bytes, or what there was, are done without data.
+    fn cleared(&mut self, count: u64) -> Stage {
+        let count = count.min(self.length);
+        self.offset += count;
+        self.length -= count;
+        if self.length == 0 { Stage::Done(Ok(())) } else { self.stage }
+    }
+
+    fn failed(&mut self, image: &Image, code: i32) -> Result<Stage, IoError> {
+        if matches!(code, libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::ENOBUFS) {
+            self.idle_calls += 1;
+            let limit = match code {
+                libc::ENOMEM | libc::ENOBUFS => MAX_IDLE_CALLS_WITHOUT_MEMORY,
+                _ => MAX_IDLE_CALLS,
+            };
+            if code == libc::EINTR || self.idle_calls < limit {
+                return Ok(self.stage);
+            }
+        }
+        let unknown = matches!(code, libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY);
+        let refused = unknown || code == libc::EINVAL;
+        let forced = self.operation == Operation::Write { fua: true };
+        let lacks = |what: &AtomicBool| what.swap(unknown || what.load(Ordering::Relaxed), Ordering::Relaxed);
+        match self.stage {
+            Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes
+                if code == libc::EINVAL && !self.cached && image.align().is_some() =>
+            {
+                // The storage wants more than it said.
+                self.cached = true;
+                Ok(if self.stage == Stage::WriteZeroes { self.stage } else { Stage::Move })
+            }
+            Stage::Move | Stage::Bounce(_)
+                if refused && forced && !image.lacks.dsync.load(Ordering::Relaxed) =>
+            {
+                image.lacks.dsync.store(true, Ordering::Relaxed);
+                Ok(Stage::Move)
+            }
+            Stage::Move | Stage::Bounce(_) if forced => {
+                if code == libc::EIO {
+                    image.lose_flush();
+                }
+                Err(error(code))
+            }
+            Stage::Sync => {
+                image.lose_flush();
+                Err(error(code))
+            }
+            // Bounds that the medium does not like are no reason never to ask again.
+            Stage::Punch if refused => {
+                lacks(&image.lacks.punching);
+                Ok(self.without_punching())
+            }
+            Stage::ZeroRange if refused => {
+                lacks(&image.lacks.zeroing);
+                Ok(Stage::WriteZeroes)
+            }
+            Stage::DiscardBlocks if refused => {
+                lacks(&image.lacks.discarding);
+                Ok(Stage::Done(Ok(())))
+            }
+            _ => Err(error(code)),
+        }
+    }
+
+    fn without_punching(&self) -> Stage {
+        match self.operation {
+            Operation::Discard => Stage::Done(Ok(())),
+            _ => Stage::ZeroRange,
+        }
+    }
+}
+
+fn error(code: i32) -> IoError {
+    io::Error::from_raw_os_error(code).into()
+}

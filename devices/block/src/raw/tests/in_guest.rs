@@ -1,0 +1,145 @@
+//! Requests from host memory as requests from guest memory, so that the conformance suite's come from where a guest's do.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use vmbus_gpadl::GuestRam;
+
+use super::super::super::{Backend, Geometry, IoBuffer, IoDone, IoError, IoRequest, Queue};
+use super::super::RawFile;
+use crate::conformance::guest_buffer;
+
+const PAGE: usize = 4096;
+
+/// A raw image whose requests are moved into guest memory first, and back when they are done.
+#[derive(Debug)]
+pub(super) struct InGuest {
+    inner: RawFile,
+    ram: GuestRam,
+    /// Guest pages that no request has, in no order.
+    pages: Arc<Mutex<Vec<u64>>>,
+    /// Takes what the image counted, when it is closed.
+    total: Arc<AtomicU64>,
+}
+
+impl InGuest {
+    pub(super) fn new(inner: RawFile, ram: &GuestRam, pages: u64, total: &Arc<AtomicU64>) -> Self {
+        // Neighbours now and then: pieces of one page and of several.
+        let mut free: Vec<u64> = (0..pages).collect();
+        free.sort_unstable_by_key(|page| (page / 3 * 37 % 101, *page));
+        Self { inner, ram: ram.clone(), pages: Arc::new(Mutex::new(free)), total: Arc::clone(total) }
+    }
+}
+
+impl Drop for InGuest {
+    fn drop(&mut self) {
+        self.total.fetch_add(self.inner.fixed_calls().unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+impl Backend for InGuest {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn identity(&self) -> &[u8] {
+        self.inner.identity()
+    }
+
+    fn queue(&self) -> std::io::Result<Box<dyn Queue>> {
+        let (inner, ram, pages) = (self.inner.queue()?, self.ram.clone(), Arc::clone(&self.pages));
+        Ok(Box::new(InGuestQueue { inner, ram, pages, moved: Vec::new() }))
+    }
+
+    fn extent(&self, offset: u64) -> Result<super::super::Extent, IoError> {
+        self.inner.extent(offset)
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.inner.resize(capacity)
+    }
+}
+
+struct InGuestQueue {
+    // First: afterwards nobody touches the pages.
+    inner: Box<dyn Queue>,
+    ram: GuestRam,
+    pages: Arc<Mutex<Vec<u64>>>,
+    /// By the id that the inner request has.
+    moved: Vec<Option<Moved>>,
+}
+
+struct Moved {
+    id: u32,
+    original: Box<IoBuffer>,
+    _pages: Taken,
+}
+
+/// Pages that a request has.
+struct Taken {
+    pages: Vec<u64>,
+    from: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.from.lock().unwrap().append(&mut self.pages);
+    }
+}
+
+impl Queue for InGuestQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        let mut batch = Vec::new();
+        for mut request in requests.drain(..) {
+            let original = std::mem::replace(&mut request.buffer, Box::new(IoBuffer::from_vec(vec![])));
+            // As far off a page's beginning as the original.
+            let skew = original.iovecs().first().map_or(0, |piece| piece.iov_base.addr() % PAGE);
+            let wanted = (skew + original.len()).div_ceil(PAGE);
+            let mut free = self.pages.lock().unwrap();
+            let at = free.len().checked_sub(wanted).expect("enough guest memory for the suite");
+            let pages = if original.is_empty() { Vec::new() } else { free.split_off(at) };
+            drop(free);
+            if !original.is_empty() {
+                let bytes: Vec<u8> = original.slices().flat_map(|slice| copy_of(&slice)).collect();
+                let mut guest = guest_buffer(&self.ram, skew as u32, bytes.len() as u32, &pages);
+                guest.guest_mut().unwrap().write(0, &bytes).unwrap();
+                guest.select(0, bytes.len()).unwrap();
+                request.buffer = Box::new(guest);
+            }
+            let pages = Taken { pages, from: Arc::clone(&self.pages) };
+            let moved = Moved { id: request.id, original, _pages: pages };
+            request.id = self.moved.len() as u32;
+            self.moved.push(Some(moved));
+            batch.push(request);
+        }
+        self.inner.submit(&mut batch);
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        let mut inner = Vec::new();
+        self.inner.poll(&mut inner);
+        for one in inner {
+            let Moved { id, original, _pages } = self.moved[one.id as usize].take().expect("comes back once");
+            if let Some(guest) = one.buffer.guest() {
+                let mut at = 0;
+                for slice in original.slices() {
+                    let mut bytes = vec![0; slice.len()];
+                    guest.read(at, &mut bytes).unwrap();
+                    slice.copy_from(&bytes);
+                    at += bytes.len();
+                }
+            }
+            done.push(IoDone { id, result: one.result, copied: one.copied, buffer: original });
+        }
+    }
+
+    fn event(&self) -> Option<std::os::fd::RawFd> {
+        self.inner.event()
+    }
+}
+
+fn copy_of(slice: &vm_memory::VolatileSlice<'_>) -> Vec<u8> {
+    let mut bytes = vec![0; slice.len()];
+    slice.copy_to(&mut bytes);
+    bytes
+}

@@ -1,0 +1,251 @@
+//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that no
+//! ring knows.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::image::Image;
+use super::limits::{MAX_CLEARING, MAX_THREADS};
+use super::task::Task;
+use crate::{IoDone, IoRequest, Operation, Queue};
+
+/// Their stack: they recurse nowhere.
+const STACK: usize = 128 << 10;
+
+/// The threads of one image. They are started as work comes, and end with the last queue.
+#[derive(Debug)]
+pub(super) struct Pool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    image: Arc<Image>,
+    work: Mutex<Work>,
+    /// Threads that have a request in hand.
+    busy: AtomicUsize,
+    more: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    jobs: VecDeque<(IoRequest, Arc<Returns>)>,
+    idle: usize,
+    /// Threads that discard or zero.
+    clearing: usize,
+    ending: bool,
+}
+
+/// Where the threads leave what is finished for one queue.
+#[derive(Debug)]
+struct Returns {
+    finished: Mutex<Finished>,
+    event: EventFd,
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Finished {
+    done: Vec<IoDone>,
+    /// Requests that are not done and have memory.
+    touching: usize,
+}
+
+impl Pool {
+    /// Returns the threads of `image`: those that its other queues use, if they do.
+    pub(super) fn of(image: &Arc<Image>) -> Arc<Self> {
+        let mut pool = lock(&image.pool);
+        pool.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Self::new(Arc::clone(image)));
+            *pool = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    fn new(image: Arc<Image>) -> Self {
+        let shared = Arc::new(Shared {
+            image,
+            work: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            more: Condvar::new(),
+        });
+        Self { shared, threads: Mutex::default() }
+    }
+
+    /// Starts threads for `jobs` more, as far as there may be any. With one thread, work is done, only slower.
+    fn grow(&self, jobs: usize) -> io::Result<()> {
+        let mut threads = lock(&self.threads);
+        let wanted = (threads.len() + jobs).min(MAX_THREADS);
+        while threads.len() < wanted {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new().name("raw-io".to_owned()).stack_size(STACK);
+            match thread.spawn(move || shared.serve()) {
+                Ok(thread) => threads.push(thread),
+                Err(error) if threads.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pool {
+    /// Waits for the threads, unless one is still in a call without data (a long discard). Then they
+    /// end by themselves, and the image stays locked until they have.
+    fn drop(&mut self) {
+        lock(&self.shared.work).ending = true;
+        self.shared.more.notify_all();
+        if self.shared.busy.load(Ordering::Acquire) != 0 {
+            return;
+        }
+        for thread in lock(&self.threads).drain(..) {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn serve(&self) {
+        let mut work = lock(&self.work);
+        loop {
+            if let Some((request, returns)) = work.next() {
+                let (touches, clears) = (touches(&request), clears(&request));
+                self.busy.fetch_add(1, Ordering::AcqRel);
+                work.clearing += usize::from(clears);
+                drop(work);
+                let done = Task::new(request).run(&self.image);
+                // First: the queue that has the request back may be the last one of the image.
+                self.busy.fetch_sub(1, Ordering::AcqRel);
+                returns.add(done, touches);
+                work = lock(&self.work);
+                work.clearing -= usize::from(clears);
+            } else if work.ending {
+                return;
+            } else {
+                work.idle += 1;
+                work = self.more.wait(work).unwrap_or_else(PoisonError::into_inner);
+                work.idle -= 1;
+            }
+        }
+    }
+}
+
+impl Work {
+    /// The next request. Discards leave threads to the others.
+    fn next(&mut self) -> Option<(IoRequest, Arc<Returns>)> {
+        if self.clearing < MAX_CLEARING {
+            return self.jobs.pop_front();
+        }
+        let other = self.jobs.iter().position(|(request, _)| !clears(request))?;
+        self.jobs.remove(other)
+    }
+}
+
+/// Whether its calls read or write its memory.
+fn touches(request: &IoRequest) -> bool {
+    !request.buffer.is_empty()
+}
+
+fn clears(request: &IoRequest) -> bool {
+    matches!(request.operation, Operation::Discard | Operation::WriteZeroes { .. })
+}
+
+impl Returns {
+    fn add(&self, done: IoDone, touches: bool) {
+        let mut finished = lock(&self.finished);
+        finished.done.push(done);
+        finished.touching -= usize::from(touches);
+        if finished.done.len() == 1 {
+            // One write wakes for all that follow until they are taken. Under the lock, so that the event is set only while there is any.
+            let _ = self.event.write(1);
+        }
+        if finished.touching == 0 {
+            self.emptied.notify_all();
+        }
+    }
+}
+
+/// One worker's queue.
+pub(super) struct ThreadedQueue {
+    pool: Arc<Pool>,
+    returns: Arc<Returns>,
+}
+
+impl ThreadedQueue {
+    /// # Errors
+    /// The system's: out of descriptors or threads.
+    pub(super) fn new(pool: Arc<Pool>) -> io::Result<Self> {
+        pool.grow(1)?;
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let returns = Returns { finished: Mutex::default(), event, emptied: Condvar::new() };
+        Ok(Self { pool, returns: Arc::new(returns) })
+    }
+
+    /// Makes the event readable.
+    pub(super) fn wake(&self) {
+        let _ = self.returns.event.write(1);
+    }
+}
+
+impl Queue for ThreadedQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        if requests.is_empty() {
+            return;
+        }
+        let count = requests.len();
+        lock(&self.returns.finished).touching += requests.iter().filter(|one| touches(one)).count();
+        let mut work = lock(&self.pool.shared.work);
+        work.jobs.extend(requests.drain(..).map(|request| (request, Arc::clone(&self.returns))));
+        let (waiting, idle) = (work.jobs.len(), work.idle);
+        drop(work);
+        if waiting > idle {
+            // There is one already.
+            let _ = self.pool.grow(waiting - idle);
+        }
+        match count {
+            1 => self.pool.shared.more.notify_one(),
+            _ => self.pool.shared.more.notify_all(),
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        let mut finished = lock(&self.returns.finished);
+        if !finished.done.is_empty() {
+            done.append(&mut finished.done);
+            let _ = self.returns.event.read();
+        }
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.returns.event.as_raw_fd())
+    }
+}
+
+impl Drop for ThreadedQueue {
+    /// What no thread has begun is forgotten. What is under way and has memory is waited for.
+    fn drop(&mut self) {
+        let mut forgotten = 0;
+        lock(&self.pool.shared.work).jobs.retain(|(request, returns)| {
+            let keep = !Arc::ptr_eq(returns, &self.returns);
+            forgotten += usize::from(!keep && touches(request));
+            keep
+        });
+        let mut finished = lock(&self.returns.finished);
+        finished.touching -= forgotten;
+        while finished.touching != 0 {
+            finished = self.returns.emptied.wait(finished).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

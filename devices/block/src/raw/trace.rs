@@ -1,0 +1,43 @@
+//! System calls in the words of the power loss simulator, for tests.
+
+use super::call::{Call, Memory};
+use super::image::Image;
+use crate::conformance::powerloss::{Change, Ticket, Trace};
+
+/// Records that `call` is issued, if the image is recorded and the call changes anything.
+pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
+    let trace = image.trace.as_ref()?;
+    let change = match call {
+        Call::Read { .. } => return None,
+        Call::Write { memory, offset, durable, .. } => Change::Write { offset, bytes: copy(memory), durable },
+        Call::Sync => Change::Sync,
+        // Both modes that requests use keep the file's length.
+        Call::Allocate { offset, length, .. } | Call::DiscardBlocks { offset, length } => {
+            Change::Zero { offset, length }
+        }
+    };
+    let ticket = trace.issue(change);
+    Some((trace, ticket))
+}
+
+/// Records the result of a call: the count of a write, or a negative error number.
+pub(super) fn complete(trace: &Trace, ticket: Ticket, result: i32) {
+    trace.complete(ticket, usize::try_from(result).map(Some).map_err(|_| ()));
+}
+
+fn copy(memory: Memory) -> Vec<u8> {
+    // SAFETY: a call's memory is valid until it is over, and only tests record, whose memory
+    // nothing changes meanwhile.
+    unsafe {
+        match memory {
+            Memory::One(base, length) => std::slice::from_raw_parts(base, length as usize).to_vec(),
+            Memory::Many(pieces, count) => {
+                let pieces = std::slice::from_raw_parts(pieces, count as usize);
+                let bytes = |piece: &libc::iovec| {
+                    std::slice::from_raw_parts(piece.iov_base.cast::<u8>(), piece.iov_len)
+                };
+                pieces.iter().flat_map(bytes).copied().collect()
+            }
+        }
+    }
+}

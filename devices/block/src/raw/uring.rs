@@ -1,0 +1,430 @@
+//! Asynchronous I/O through io_uring: a batch by one system call, straight between the guest's pages and the file.
+//!
+//! The ring's own descriptor is the queue's event: it is readable while there are completions, and taking them clears it, so that nothing
+//! is ever written or read to wake or to be woken.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use io_uring::{IoUring, Probe, opcode, types};
+use tracing::{error, warn};
+
+use super::call::Call;
+use super::direct::reopen;
+use super::entry::{Entry, entry};
+use super::fixed::FixedMemory;
+use super::image::Image;
+use super::limits::RING_DEPTH;
+use super::task::{Next, Task};
+use super::threads::{Pool, ThreadedQueue};
+use crate::{IoDone, IoRequest, Operation, Queue};
+
+/// `user_data` of the flush, which belongs to no task alone.
+const SYNC: u64 = u64::MAX;
+
+/// `user_data` of the poll that tells of what the image's threads have done.
+const HELPED: u64 = u64::MAX - 1;
+
+/// Whether the kernel has and allows all that [`UringQueue`] needs.
+///
+/// # Errors
+/// Why not: ENOSYS where there is no io_uring, EPERM where it is forbidden.
+pub(super) fn probe() -> io::Result<()> {
+    let ring = IoUring::new(2)?;
+    let mut known = Probe::new();
+    ring.submitter().register_probe(&mut known)?;
+    let needed = [
+        opcode::Readv::CODE,
+        opcode::Writev::CODE,
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::PollAdd::CODE,
+    ];
+    // Else completions could be lost, or iovecs would have to outlive their submission.
+    let sound = ring.params().is_feature_nodrop() && ring.params().is_feature_submit_stable();
+    if sound && needed.iter().all(|&code| known.is_supported(code)) {
+        return Ok(());
+    }
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// One worker's queue.
+pub(super) struct UringQueue {
+    ring: IoUring,
+    image: Arc<Image>,
+    /// For flushes alone: the kernel tells each open file once of what was lost, and no other queue's flush may take that away.
+    _flushed: File,
+    /// Registered with the ring.
+    fixed: Option<Arc<FixedMemory>>,
+    /// Calls on it that the image has not counted yet.
+    fixed_calls: u64,
+    tasks: Vec<Option<Task>>,
+    free: Vec<u32>,
+    /// Tasks whose next call is to be made.
+    ready: VecDeque<u32>,
+    /// Requests that wait for a task to end.
+    waiting: VecDeque<IoRequest>,
+    /// Calls in the submission queue that the kernel has not taken, the first one first.
+    staged: VecDeque<u64>,
+    /// Calls that the kernel has taken.
+    in_kernel: usize,
+    /// Tasks of the flush under way, and those that came too late for it.
+    flushing: Vec<u32>,
+    to_flush: Vec<u32>,
+    done: Vec<IoDone>,
+    /// The kernel takes no more calls: they are made on this thread.
+    broken: bool,
+    /// Calls under way, for the image's trace.
+    #[cfg(any(test, feature = "conformance"))]
+    traced: std::collections::HashMap<u64, crate::conformance::powerloss::Ticket>,
+    helper: Helper,
+}
+
+/// The image's threads, for requests of which the ring does not know the calls, and which may take
+/// long. The ring polls their event, so that its own descriptor stays the queue's only event.
+#[derive(Default)]
+struct Helper {
+    /// Made when it is first needed.
+    queue: Option<ThreadedQueue>,
+    /// Requests that are there.
+    requests: usize,
+    /// The ring polls.
+    polled: bool,
+}
+
+impl UringQueue {
+    /// # Errors
+    /// The system's.
+    pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
+        let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
+        // Never the one that is locked: the kernel lets go of a ring's files some time after the ring is closed.
+        let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        // Where nothing can be opened any more, flushes share the other queues' descriptor.
+        let flushed = reopen(cached, image.read_only, 0).or_else(|_| cached.try_clone())?;
+        let direct = image.direct.as_ref().map_or(cached, |direct| &direct.file);
+        ring.submitter().register_files(&[cached, direct, &flushed].map(AsRawFd::as_raw_fd))?;
+        let fixed = image.fixed.get().cloned().filter(|fixed| {
+            let attached = fixed.attach(&ring);
+            if let Err(error) = &attached {
+                image.log.log(|left_out| {
+                    warn!(%error, left_out, "a queue of a disk with buffers=fixed goes without: its requests look up their memory each time");
+                });
+            }
+            attached.is_ok()
+        });
+        Ok(Self {
+            ring,
+            image,
+            _flushed: flushed,
+            fixed,
+            fixed_calls: 0,
+            tasks: Vec::new(),
+            free: Vec::new(),
+            ready: VecDeque::new(),
+            waiting: VecDeque::new(),
+            staged: VecDeque::new(),
+            in_kernel: 0,
+            flushing: Vec::new(),
+            to_flush: Vec::new(),
+            done: Vec::new(),
+            broken: false,
+            #[cfg(any(test, feature = "conformance"))]
+            traced: std::collections::HashMap::new(),
+            helper: Helper::default(),
+        })
+    }
+
+    /// Begins what may begin, makes every call that is due, and gives them to the kernel.
+    fn advance(&mut self) {
+        loop {
+            self.begin_waiting();
+            if let Some(id) = self.ready.pop_front() {
+                self.step(id);
+            } else if self.flushing.is_empty() && !self.to_flush.is_empty() {
+                self.begin_flush();
+            } else {
+                self.poll_helper();
+                self.enter();
+                // Calls that were made here after all may have others follow.
+                if self.ready.is_empty() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn begin_waiting(&mut self) {
+        while self.tasks.len() - self.free.len() < RING_DEPTH as usize {
+            let Some(request) = self.waiting.pop_front() else { return };
+            // BLKDISCARD. Everything else has an operation of the ring's.
+            if self.image.is_device && request.operation == Operation::Discard {
+                self.help(request);
+                continue;
+            }
+            let task = Some(Task::new(request));
+            let id = match self.free.pop() {
+                Some(id) => {
+                    self.tasks[id as usize] = task;
+                    id
+                }
+                None => {
+                    self.tasks.push(task);
+                    (self.tasks.len() - 1) as u32
+                }
+            };
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Has the image's threads do a request.
+    fn help(&mut self, request: IoRequest) {
+        if self.helper.queue.is_none() && !self.broken {
+            self.helper.queue = ThreadedQueue::new(Pool::of(&self.image)).ok();
+        }
+        match &mut self.helper.queue {
+            Some(queue) if !self.broken => {
+                queue.submit(&mut vec![request]);
+                self.helper.requests += 1;
+            }
+            // Without a thread, or a ring that tells of its work, late is better than never.
+            _ => self.done.push(Task::new(request).run(&self.image)),
+        }
+    }
+
+    /// Has the ring tell when the threads have done something.
+    fn poll_helper(&mut self) {
+        if self.helper.requests == 0 || self.helper.polled || self.broken {
+            return;
+        }
+        let Some(event) = self.helper.queue.as_ref().and_then(Queue::event) else { return };
+        let poll = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).build().user_data(HELPED);
+        // SAFETY: the entry names no memory.
+        if unsafe { self.ring.submission().push(&poll) }.is_ok() {
+            self.staged.push_back(HELPED);
+            self.helper.polled = true;
+        }
+    }
+
+    /// Takes what the threads have done.
+    fn take_helped(&mut self) {
+        self.helper.polled = false;
+        if let Some(queue) = &mut self.helper.queue {
+            let before = self.done.len();
+            queue.poll(&mut self.done);
+            self.helper.requests -= self.done.len() - before;
+        }
+    }
+
+    /// Makes a task's next call, or ends it.
+    fn step(&mut self, id: u32) {
+        let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) else { return };
+        match task.next(&self.image) {
+            Next::Done(result) => {
+                if let Some(task) = self.tasks[id as usize].take() {
+                    self.free.push(id);
+                    self.done.push(task.into_done(result));
+                }
+            }
+            Next::Call(Call::Sync) => self.to_flush.push(id),
+            Next::Call(call) => self.make(id.into(), call),
+        }
+    }
+
+    /// One flush for all who wait for one: each of them was submitted after what it is to cover.
+    fn begin_flush(&mut self) {
+        std::mem::swap(&mut self.flushing, &mut self.to_flush);
+        self.make(SYNC, Call::Sync);
+    }
+
+    fn make(&mut self, user_data: u64, call: Call) {
+        #[cfg(test)]
+        if let Some(result) = self.image.fault() {
+            return self.returned(user_data, result);
+        }
+        // SAFETY: the call's memory is its task's, which is there.
+        let entry = unsafe { entry(call, self.fixed.as_deref()) };
+        let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
+            let result = call.perform(&self.image);
+            return self.returned(user_data, result);
+        };
+        // A ring is for several at a time, and for what has to be waited for.
+        if !fixed
+            && self.is_idle()
+            && let Some(result) = call.read_at_once(&self.image)
+        {
+            return self.returned(user_data, result);
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some((_, ticket)) = super::trace::issue(&self.image, call) {
+            self.traced.insert(user_data, ticket);
+        }
+        // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
+        // dropped before (see `drop`).
+        match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
+            Ok(()) => {
+                self.staged.push_back(user_data);
+                self.fixed_calls += u64::from(fixed);
+            }
+            // Cannot be: there is room for one call of each task, and a flush.
+            Err(_) => {
+                let result = call.perform(&self.image);
+                self.returned(user_data, result);
+            }
+        }
+    }
+
+    /// Nothing but the task in hand is under way.
+    fn is_idle(&self) -> bool {
+        self.in_kernel == 0 && self.staged.is_empty() && self.ready.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Gives what is staged to the kernel.
+    fn enter(&mut self) {
+        if self.fixed_calls != 0 {
+            self.image.count_fixed(std::mem::take(&mut self.fixed_calls));
+        }
+        let mut tries = 0;
+        while !self.staged.is_empty() && !self.broken {
+            match self.ring.submit() {
+                Ok(taken) => {
+                    let taken = taken.min(self.staged.len());
+                    self.staged.drain(..taken);
+                    self.in_kernel += taken;
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR) => {}
+                    // The next completion is the occasion to try again.
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if self.in_kernel != 0 => return,
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if tries < 1000 => {
+                        tries += 1;
+                        std::thread::yield_now();
+                    }
+                    _ => self.give_up(&error),
+                },
+            }
+        }
+    }
+
+    /// Makes the calls that the kernel did not take here. The submission queue is never entered again, so that it cannot take them later.
+    fn give_up(&mut self, error: &io::Error) {
+        self.image.log.log(|left_out| {
+            error!(%error, left_out, "io_uring takes no more requests: a disk goes on, one request at a time");
+        });
+        self.broken = true;
+        // The ring cannot tell of them any more.
+        while self.helper.requests != 0 {
+            self.helper.queue.iter().filter_map(Queue::event).for_each(|event| {
+                crate::wait::wait_for(&[event], None);
+            });
+            self.take_helped();
+        }
+        while let Some(user_data) = self.staged.pop_front() {
+            let call = match user_data {
+                SYNC => Call::Sync,
+                HELPED => continue,
+                id => match self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
+                    Some(task) => match task.next(&self.image) {
+                        Next::Call(call) => call,
+                        Next::Done(_) => continue,
+                    },
+                    None => continue,
+                },
+            };
+            let result = call.perform(&self.image);
+            self.returned(user_data, result);
+        }
+    }
+
+    /// Takes completions. True when there were any.
+    fn harvest(&mut self) -> bool {
+        let mut any = false;
+        while let Some((user_data, result)) = self.next_completion() {
+            any = true;
+            self.in_kernel = self.in_kernel.saturating_sub(1);
+            self.returned(user_data, result);
+        }
+        any
+    }
+
+    fn next_completion(&mut self) -> Option<(u64, i32)> {
+        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))
+    }
+
+    fn returned(&mut self, user_data: u64, result: i32) {
+        #[cfg(any(test, feature = "conformance"))]
+        if let (Some(trace), Some(ticket)) = (&self.image.trace, self.traced.remove(&user_data)) {
+            super::trace::complete(trace, ticket, result);
+        }
+        if user_data == HELPED {
+            return self.take_helped();
+        }
+        if user_data != SYNC {
+            return self.task_returned(user_data as u32, result);
+        }
+        let mut flushed = std::mem::take(&mut self.flushing);
+        for id in flushed.drain(..) {
+            self.task_returned(id, result);
+        }
+        // Keeps its room, unless another flush has begun meanwhile.
+        if self.flushing.is_empty() {
+            self.flushing = flushed;
+        }
+    }
+
+    fn task_returned(&mut self, id: u32, result: i32) {
+        if let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) {
+            task.returned(&self.image, result);
+            self.ready.push_back(id);
+        }
+    }
+}
+
+impl Queue for UringQueue {
+    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        self.waiting.extend(requests.drain(..));
+        self.advance();
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>) {
+        // Completions make calls, of which some return at once.
+        while self.harvest() {
+            self.advance();
+        }
+        done.append(&mut self.done);
+    }
+
+    fn event(&self) -> Option<RawFd> {
+        Some(self.ring.as_raw_fd())
+    }
+}
+
+impl Drop for UringQueue {
+    /// Waits until the kernel has let go of everything: file I/O that was begun cannot be called back. What it never took is forgotten.
+    fn drop(&mut self) {
+        self.waiting.clear();
+        // Submits what is staged, unless the kernel takes no more: then its queue is not looked at again.
+        if !self.broken {
+            self.enter();
+        }
+        // Its requests have no memory: what was begun ends by itself. The poll has to end here.
+        self.helper.queue.iter().for_each(ThreadedQueue::wake);
+        while self.in_kernel != 0 {
+            if self.next_completion().is_some() {
+                self.in_kernel -= 1;
+                continue;
+            }
+            let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one valid pollfd of an open descriptor.
+            unsafe { libc::poll(&raw mut poll, 1, -1) };
+        }
+        if self.fixed.is_some() {
+            // Now, not when the kernel comes to clear up after the ring.
+            let _ = self.ring.submitter().unregister_buffers();
+        }
+    }
+}

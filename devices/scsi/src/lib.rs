@@ -1,0 +1,52 @@
+//! A SCSI target without I/O, threads or bus: CDB in, decision out.
+//!
+//! * [`LogicalUnit`]: a disk or a DVD drive, as an initiator addresses it.
+//! * [`Command`]: a CDB, parsed once; nothing later looks at its bytes again.
+//! * [`Disk`]: decides what a command comes to: an answer, an I/O, a flush, a refusal.
+//! * [`DvdDrive`]: the same for a DVD drive, whose discs come and go.
+//! * [`CheckCondition`] and [`Sense`]: how a refusal is worded; [`condition`]: a backend's failure.
+//! * [`SavedUnit`]: the state that another process needs to resume with the same unit.
+//!
+//! Numbers in CDBs and SCSI data are big-endian. Source: SPC-3/SBC-3 as summed up in spec storvsc sections 5.1, 6 and 7.
+
+mod absent;
+mod capacity;
+mod cdb;
+mod decision;
+mod disk;
+mod dvd;
+mod failure;
+mod fields;
+mod identity;
+mod inquiry;
+mod limits;
+mod luns;
+mod mode;
+mod opcode;
+mod provisioning;
+mod reservation;
+mod saved;
+mod sense;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod verify;
+mod vpd;
+
+pub use absent::execute_absent;
+pub use cdb::{Command, ModeForm, PageControl};
+/// Names in this crate's signatures.
+pub use synthvm_block::{BlockSize, Discard, Extent, IoError, Operation};
+
+pub use decision::{Decision, Expected, Io, Job, LbaQuery, Parameters, Range, Transfer};
+pub use disk::{Disk, DiskConfig, DiskConfigError};
+pub use dvd::{DVD_BLOCK, Disc, DvdDrive, TrayLocked, TrayReport};
+pub use failure::condition;
+pub use identity::{DiskIdentity, derive_guid};
+pub use luns::report_luns;
+pub use provisioning::lba_status;
+pub use reservation::{ReserveIn, ReserveOut};
+pub use saved::{SavedDisk, SavedTray, SavedUnit};
+pub use sense::{Cause, CheckCondition, Sense};
+pub use unit::{Cdb, LogicalUnit, UnitKind};
+pub use verify::ByteCheck;

@@ -1,0 +1,155 @@
+//! What a disk did, counted where it happens and shown by `inspect`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use serde::{Deserialize, Serialize};
+
+use synthvm_block::Operation;
+
+/// One disk's counters. Written by the workers of all channels; each number is exact, but they are not read at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct DiskCounters {
+    reads: AtomicU64,
+    writes: AtomicU64,
+    flushes: AtomicU64,
+    discards: AtomicU64,
+    zeroes: AtomicU64,
+    discarded_bytes: AtomicU64,
+    zeroed_bytes: AtomicU64,
+    commands: AtomicU64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+    copied_bytes: AtomicU64,
+    metadata_bytes: AtomicU64,
+    refused: AtomicU64,
+    errors: AtomicU64,
+    /// One for each queue to the medium: what it has in flight.
+    queues: Mutex<Vec<Weak<AtomicU64>>>,
+}
+
+/// A disk's counters at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskStats {
+    /// Commands of all kinds that the guest sent to the disk.
+    pub requests: u64,
+    /// Bytes read and written.
+    pub bytes: u64,
+    /// Bytes of those that went through a buffer of ours on the way between guest memory and backend. 0 for raw images.
+    pub copied_bytes: u64,
+    /// Reads, writes and flushes that the backend failed.
+    pub errors: u64,
+    /// Reads done.
+    pub reads: u64,
+    /// Writes done.
+    pub writes: u64,
+    /// Flushes done; a forced write (FUA) counts as a write.
+    pub flushes: u64,
+    /// UNMAPs done, of any number of ranges.
+    pub discards: u64,
+    /// Bytes of those ranges.
+    pub discarded_bytes: u64,
+    /// Ranges set to zero without data from the guest (WRITE SAME).
+    pub zeroes: u64,
+    /// Bytes of those.
+    pub zeroed_bytes: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Bytes of answers such as INQUIRY data.
+    pub metadata_bytes: u64,
+    /// Commands refused as invalid, unknown or out of range.
+    pub refused: u64,
+    /// Requests that the backend has now and has not finished: a medium that stalls keeps them. Those of a channel that was closed count
+    /// until they end.
+    #[serde(default)]
+    pub in_flight: u64,
+}
+
+impl DiskCounters {
+    pub(crate) fn snapshot(&self) -> DiskStats {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (reads, writes, flushes) = (of(&self.reads), of(&self.writes), of(&self.flushes));
+        let (read_bytes, written_bytes, errors) =
+            (of(&self.read_bytes), of(&self.written_bytes), of(&self.errors));
+        let refused = of(&self.refused);
+        let (discards, zeroes) = (of(&self.discards), of(&self.zeroes));
+        DiskStats {
+            requests: reads + writes + flushes + discards + zeroes + errors + refused + of(&self.commands),
+            bytes: read_bytes + written_bytes,
+            copied_bytes: of(&self.copied_bytes),
+            errors,
+            reads,
+            writes,
+            flushes,
+            discards,
+            discarded_bytes: of(&self.discarded_bytes),
+            zeroes,
+            zeroed_bytes: of(&self.zeroed_bytes),
+            read_bytes,
+            written_bytes,
+            metadata_bytes: of(&self.metadata_bytes),
+            refused,
+            in_flight: self.queues().iter().filter_map(Weak::upgrade).map(|queue| of(&queue)).sum(),
+        }
+    }
+
+    /// Where a new queue tells what it has in flight. Only its owner writes there, so that this costs a request nothing.
+    pub(crate) fn new_queue(&self) -> Arc<AtomicU64> {
+        let queue = Arc::default();
+        let mut queues = self.queues();
+        queues.retain(|queue| queue.strong_count() != 0);
+        queues.push(Arc::downgrade(&queue));
+        queue
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Vec<Weak<AtomicU64>>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The backend finished `operation` on `bytes` bytes.
+    pub(crate) fn done(&self, operation: Operation, bytes: u64, copied: u64) {
+        let add = |counter: &AtomicU64, count| {
+            counter.fetch_add(count, Ordering::Relaxed);
+        };
+        match operation {
+            Operation::Read => {
+                add(&self.reads, 1);
+                add(&self.read_bytes, bytes);
+            }
+            Operation::Write { .. } => {
+                add(&self.writes, 1);
+                add(&self.written_bytes, bytes);
+            }
+            Operation::Flush => add(&self.flushes, 1),
+            Operation::Discard => {
+                add(&self.discards, 1);
+                add(&self.discarded_bytes, bytes);
+            }
+            Operation::WriteZeroes { .. } => {
+                add(&self.zeroes, 1);
+                add(&self.zeroed_bytes, bytes);
+            }
+        }
+        if copied != 0 {
+            add(&self.copied_bytes, copied);
+        }
+    }
+
+    /// The backend failed an operation.
+    pub(crate) fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A command was answered with `bytes` bytes of data from the SCSI layer.
+    pub(crate) fn answered(&self, bytes: usize) {
+        self.commands.fetch_add(1, Ordering::Relaxed);
+        self.metadata_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A command was refused.
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}

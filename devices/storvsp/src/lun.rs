@@ -1,0 +1,250 @@
+//! A logical unit: its meaning, its medium, its counters.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use vmbus_log::LogRateLimiter;
+
+use crate::controller::{Controller, DvdError};
+use crate::counters::{DiskCounters, DiskStats};
+use crate::helper::Helper;
+use crate::protocol::MAX_TRANSFER;
+use crate::saved::{RestoreError, SavedLun};
+use synthvm_block::{Backend, IoError, Operation, Queue};
+use synthvm_scsi::{
+    self as scsi, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery, LogicalUnit,
+    UnitKind,
+};
+
+/// What a user may choose for a disk.
+#[derive(Clone, Debug, Default)]
+pub struct DiskOptions {
+    /// Serial number, which also decides the disk's names under /dev/disk/by-id. Default: follows from image, controller and LUN.
+    pub serial: Option<String>,
+    /// What to call it in reports, such as the image's path. Default: nothing.
+    pub label: String,
+}
+
+/// Why a disk could not be added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddDiskError {
+    /// LUNs are 0..=63.
+    #[error("LUN {0} does not exist: a controller has LUNs 0 to 63")]
+    NoSuchLun(u8),
+    /// The LUN has a disk.
+    #[error("LUN {0} of the controller has a disk already")]
+    LunInUse(u8),
+    /// The serial number does not fit.
+    #[error("serial number {0:?} is not 1 to {max} printable ASCII characters", max = DiskIdentity::MAX_SERIAL)]
+    Serial(String),
+    /// The medium cannot be a disk.
+    #[error(transparent)]
+    Config(#[from] DiskConfigError),
+    /// The backend could not be used.
+    #[error("cannot use the disk's backend: {0}")]
+    Backend(#[from] io::Error),
+    /// The medium cannot be a disc.
+    #[error(transparent)]
+    Disc(#[from] DvdError),
+}
+
+/// The line of a disk or a drive in a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskReport {
+    /// Controller number.
+    pub controller: u32,
+    /// LUN.
+    pub lun: u8,
+    /// Disk or DVD drive.
+    pub kind: UnitKind,
+    /// It was taken away, and waits for its last requests.
+    #[serde(default)]
+    pub removed: bool,
+    /// A disc is in the drive; always for a disk.
+    pub has_medium: bool,
+    /// The drive's tray is open; never for a disk.
+    pub tray_open: bool,
+    /// The guest has locked the drive's tray; never for a disk.
+    pub locked: bool,
+    /// [`DiskOptions::label`], or the label of the disc.
+    pub label: String,
+    /// Bytes, as the guest sees them; 0 for a drive without a disc.
+    pub capacity: u64,
+    /// Logical block size in bytes.
+    pub block_size: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// Serial number.
+    pub serial: String,
+    /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None` where it is not kept there.
+    pub fixed_calls: Option<u64>,
+    /// Interrupts for completions that its controller held back for a moment, for all its disks together.
+    #[serde(default)]
+    pub held_back: u64,
+    /// Counters.
+    #[serde(flatten)]
+    pub stats: DiskStats,
+}
+
+/// A logical unit, shared by the workers of all channels.
+#[derive(Debug)]
+pub(crate) struct Lun {
+    pub(crate) number: u8,
+    pub(crate) unit: LogicalUnit,
+    /// None for a drive without a disc.
+    pub(crate) backend: Option<Arc<dyn Backend>>,
+    /// Of a drive: with all its discs.
+    pub(crate) counters: Arc<DiskCounters>,
+    /// For calls to the backend that may block.
+    pub(crate) helper: Helper,
+    /// Questions that the backend has to answer: requests in flight, to reports.
+    pub(crate) lookups: Arc<AtomicU64>,
+    label: String,
+    log: Arc<LogRateLimiter>,
+}
+
+impl Lun {
+    /// A disk.
+    pub(crate) fn disk(
+        controller: u32,
+        number: u8,
+        backend: Arc<dyn Backend>,
+        options: DiskOptions,
+    ) -> Result<Self, AddDiskError> {
+        let geometry = backend.geometry();
+        let identity = match &options.serial {
+            Some(serial) => {
+                DiskIdentity::with_serial(serial).ok_or_else(|| AddDiskError::Serial(serial.clone()))?
+            }
+            None => DiskIdentity::derived(&[
+                b"synthvm scsi disk",
+                backend.identity(),
+                &controller.to_le_bytes(),
+                &[number],
+            ]),
+        };
+        let disk = Disk::new(DiskConfig {
+            identity,
+            capacity: geometry.capacity,
+            block_size: geometry.block_size,
+            physical_block_size: geometry.physical_block_size,
+            read_only: geometry.read_only,
+            write_cache: geometry.write_cache,
+            rotational: geometry.rotational,
+            max_transfer: MAX_TRANSFER,
+            discard: geometry.discard,
+        })?;
+        check_queue(&backend)?;
+        Ok(Self::new(number, LogicalUnit::Disk(disk), Some(backend), options.label))
+    }
+
+    /// A DVD drive; `unit` is one.
+    pub(crate) fn dvd(
+        number: u8,
+        unit: LogicalUnit,
+        backend: Option<Arc<dyn Backend>>,
+        label: String,
+    ) -> Self {
+        Self::new(number, unit, backend, label)
+    }
+
+    fn new(number: u8, unit: LogicalUnit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
+        let (counters, log) = (Arc::<DiskCounters>::default(), Arc::default());
+        let (helper, lookups) = (Helper::default(), counters.new_queue());
+        Self { number, unit, backend, counters, helper, lookups, label, log }
+    }
+
+    /// The same drive with another disc, or without one.
+    pub(crate) fn with_disc(
+        &self,
+        unit: LogicalUnit,
+        backend: Option<Arc<dyn Backend>>,
+        label: String,
+    ) -> Self {
+        let (counters, log) = (Arc::clone(&self.counters), Arc::clone(&self.log));
+        let (helper, lookups) = (Helper::default(), counters.new_queue());
+        Self { number: self.number, unit, backend, counters, helper, lookups, label, log }
+    }
+
+    /// A queue to the medium.
+    pub(crate) fn queue(&self) -> Result<Box<dyn Queue>, IoError> {
+        let backend = self.backend.as_ref().ok_or(IoError::Os(libc::ENOMEDIUM))?;
+        backend.queue().map_err(IoError::from)
+    }
+
+    /// Counts and logs a failure of the backend.
+    pub(crate) fn failed(&self, operation: Operation, offset: u64, error: IoError) {
+        self.counters.failed();
+        let (lun, label) = (self.number, &self.label);
+        self.log.log(|left_out| {
+            warn!(lun, %label, ?operation, offset, %error, left_out, "a disk request failed");
+        });
+    }
+
+    /// Returns the state that another process needs to resume with this unit.
+    pub(crate) fn save(&self) -> SavedLun {
+        let serial = self.unit.identity().serial.clone();
+        SavedLun { lun: self.number, serial, kind: self.unit.save() }
+    }
+
+    /// Checks that this unit can resume from `saved`.
+    pub(crate) fn check(&self, saved: &SavedLun) -> Result<(), RestoreError> {
+        let differs = |why| RestoreError::Disk { lun: self.number, why };
+        if saved.serial != self.unit.identity().serial {
+            return Err(differs("it has another serial number"));
+        }
+        self.unit.check(&saved.kind).map_err(differs)
+    }
+
+    /// Resumes from `saved`, for which [`Lun::check`] has succeeded.
+    pub(crate) fn restore(&self, saved: &SavedLun) {
+        self.unit.restore(&saved.kind);
+    }
+
+    /// Answers GET LBA STATUS into `out`. May block: not for a storage worker's thread.
+    pub(crate) fn lba_status(&self, query: LbaQuery, out: &mut Vec<u8>) -> Result<(), CheckCondition> {
+        let (Some(backend), Some(disk)) = (&self.backend, self.unit.disk()) else {
+            return Err(CheckCondition::INVALID_OPCODE);
+        };
+        let extent = |offset| backend.extent(offset);
+        scsi::lba_status(query, disk.block_size(), extent, out).map_err(|error| {
+            out.clear();
+            self.failed(Operation::Read, query.range.offset, error);
+            scsi::condition(error, Operation::Read)
+        })
+    }
+
+    pub(crate) fn report(&self, controller: &Controller) -> DiskReport {
+        let tray = self.unit.tray();
+        let told = tray.unwrap_or_default();
+        DiskReport {
+            controller: controller.number(),
+            lun: self.number,
+            kind: self.unit.kind(),
+            removed: false,
+            has_medium: tray.is_none_or(|tray| tray.has_disc),
+            tray_open: told.is_open,
+            locked: told.is_locked,
+            label: self.label.clone(),
+            capacity: self.unit.capacity(),
+            block_size: self.unit.block_size(),
+            read_only: self.unit.is_read_only(),
+            serial: self.unit.identity().serial.clone(),
+            fixed_calls: self.backend.as_ref().and_then(|backend| backend.fixed_calls()),
+            held_back: controller.held_back(),
+            stats: self.counters.snapshot(),
+        }
+    }
+}
+
+/// Checks that `backend` gives queues: one that cannot be had now will not be had when the guest
+/// opens the channel.
+///
+/// # Errors
+/// The system's: out of file descriptors, memory or threads.
+pub(crate) fn check_queue(backend: &Arc<dyn Backend>) -> io::Result<()> {
+    backend.queue().map(drop)
+}

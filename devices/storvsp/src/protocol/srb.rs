@@ -1,0 +1,149 @@
+//! EXECUTE_SRB: a SCSI command with its address and its data phase (spec storvsc section 4).
+
+use zerocopy::FromBytes;
+
+use super::completion::Completion;
+use super::limits::{HEADER, MAX_TRANSFER};
+use super::packet::{CDB_LEN, DATA_IN, DATA_OUT, ScsiRequest};
+use synthvm_scsi::{CheckCondition, Transfer};
+
+/// Where a command goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Bus.
+    pub path: u8,
+    /// Target.
+    pub target: u8,
+    /// Logical unit.
+    pub lun: u8,
+}
+
+/// Where a channel keeps its disks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routing {
+    /// A SCSI controller: any LUN of path 0, target 0. Linux probes 8 paths and 2 targets.
+    Scsi,
+    /// One disk behind an IDE controller: LUN 0 of its place there. Windows sends any path, Linux always 0, so the path means nothing
+    /// (spec storvsc section 9).
+    Ide {
+        /// 0 or 1.
+        device: u8,
+    },
+}
+
+impl Routing {
+    /// The LUN that `address` names, when path and target are those of the disks.
+    pub fn lun(self, address: Address) -> Option<u8> {
+        let here = match self {
+            Self::Scsi => address.path == 0 && address.target == 0,
+            Self::Ide { device } => address.target == device,
+        };
+        here.then_some(address.lun)
+    }
+}
+
+/// A validated request: the CDB has a plausible length, and the guest's buffer holds what `transfer` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Srb {
+    /// Where it goes.
+    pub address: Address,
+    /// The command, zero-padded.
+    pub cdb: [u8; CDB_LEN],
+    /// Bytes of `cdb` that count, 1..=16.
+    pub cdb_length: u8,
+    /// The data phase; at most [`MAX_TRANSFER`] bytes and at most the guest's buffer.
+    pub transfer: Transfer,
+    /// Bytes of the request packet, from which the completion's size follows.
+    pub(super) packet_length: u8,
+}
+
+impl Srb {
+    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes of guest memory.
+    ///
+    /// # Errors
+    /// The completion that refuses it.
+    pub(super) fn parse(
+        payload: &[u8],
+        packet_length: usize,
+        buffer_length: usize,
+    ) -> Result<Self, Completion> {
+        let packet_length = packet_length.min(super::MAX_PACKET) as u8;
+        let Ok((request, _)) = ScsiRequest::read_from_prefix(payload) else {
+            return Err(Completion::malformed(packet_length));
+        };
+        let mut cdb = [0; CDB_LEN];
+        cdb.copy_from_slice(&request.cdb_or_sense[..CDB_LEN]);
+        let length = request.data_transfer_length.get();
+        let transfer = match request.data_in {
+            DATA_OUT if length != 0 => Transfer::ToDisk(length),
+            DATA_IN if length != 0 => Transfer::ToGuest(length),
+            _ => Transfer::None,
+        };
+        let srb = Self {
+            address: Address { path: request.path_id, target: request.target_id, lun: request.lun },
+            cdb,
+            cdb_length: request.cdb_length,
+            transfer,
+            packet_length,
+        };
+        let cdb_fits = (1..=CDB_LEN).contains(&request.cdb_length.into());
+        let direction_known = length == 0 || transfer != Transfer::None;
+        let data_fits = length <= MAX_TRANSFER && length as usize <= buffer_length;
+        if cdb_fits && direction_known && data_fits {
+            Ok(srb)
+        } else {
+            Err(srb.check(CheckCondition::INVALID_FIELD))
+        }
+    }
+
+    /// The command is INQUIRY, well-formed or not.
+    pub fn is_inquiry(&self) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.cdb[0] == INQUIRY
+    }
+
+    /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it had use for some only: guests count the
+    /// rest as not transferred.
+    pub fn sent(&self) -> u32 {
+        match self.transfer {
+            Transfer::ToDisk(length) => length,
+            Transfer::ToGuest(_) | Transfer::None => 0,
+        }
+    }
+
+    /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be a short transfer.
+    pub fn good(&self, bytes: u32) -> Completion {
+        Completion::good(self.packet_length, bytes)
+    }
+
+    /// How a command without data for the guest ended.
+    pub fn end(&self, result: Result<(), CheckCondition>) -> Completion {
+        match result {
+            Ok(()) => self.good(self.sent()),
+            Err(condition) => self.check(condition),
+        }
+    }
+
+    /// CHECK CONDITION; no data counts as moved.
+    pub fn check(&self, condition: CheckCondition) -> Completion {
+        Completion::check(self.packet_length, condition)
+    }
+
+    /// RESERVATION CONFLICT.
+    pub fn conflict(&self) -> Completion {
+        Completion::conflict(self.packet_length)
+    }
+
+    /// TASK SET FULL: the guest is to send it again when something else has ended.
+    pub fn queue_full(&self) -> Completion {
+        Completion::queue_full(self.packet_length)
+    }
+
+    /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for a passing condition.
+    pub fn invalid_lun(&self) -> Completion {
+        Completion::invalid_lun(self.packet_length)
+    }
+
+    /// Bytes of the shortest packet that holds a request.
+    pub(super) const SHORTEST: usize = HEADER + size_of::<ScsiRequest>();
+}

@@ -1,0 +1,256 @@
+//! Commands that take more than one request: UNMAP of many ranges, WRITE SAME with a pattern, comparisons.
+//!
+//! A job is the guest's one command. Its parts go to the queue a few at a time, each with a slot of its own; when the last has come back
+//! the job ends, with the first error of them if there was one. What a comparison reads and a pattern writes lies in memory of ours, so
+//! jobs, parts and bytes are all bounded here.
+
+use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
+use super::ports::Port;
+use super::slots::{InFlight, Slots};
+use crate::lun::Lun;
+use synthvm_block::{IoBuffer, IoDone, IoRequest, Operation};
+use synthvm_scsi::{CheckCondition, Expected, Job, Range, Sense, condition};
+
+/// The jobs of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    running: [Option<Box<Running>>; MAX_JOBS],
+    count: usize,
+    /// Slots that parts of them have.
+    parts: usize,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// The command.
+    request: InFlight,
+    job: Job,
+    /// Bytes of the range that parts were made for, or ranges of the list.
+    next: u64,
+    /// The guest's buffer to write before anything is compared.
+    writes_first: bool,
+    in_flight: usize,
+    failure: Option<CheckCondition>,
+    moved: u64,
+    copied: u64,
+    /// The guest's memory; away while it is written.
+    guest: Option<Box<IoBuffer>>,
+    /// Idle memory of ours, each [`CHUNK`] long.
+    #[expect(clippy::vec_box, reason = "they go to the backend and come back as boxes")]
+    chunks: Vec<Box<IoBuffer>>,
+    scratch: Vec<u8>,
+}
+
+impl Jobs {
+    /// Another job can begin.
+    pub(super) fn has_room(&self) -> bool {
+        self.count < MAX_JOBS
+    }
+
+    /// Jobs that are not over: each is one command.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Slots that parts of them have.
+    pub(super) fn parts(&self) -> usize {
+        self.parts
+    }
+
+    /// Begins `job`, which is what `request` comes to; `guest`: its memory. Its first parts go to `port`. There must be room. `Some` when it
+    /// is over at once: how it ended.
+    pub(super) fn begin(
+        &mut self,
+        request: InFlight,
+        job: Job,
+        guest: Box<IoBuffer>,
+        port: &mut Port,
+        slots: &mut Slots,
+    ) -> Option<Result<(), CheckCondition>> {
+        let id = self.running.iter().position(Option::is_none)?;
+        let writes_first = matches!(job, Job::Compare { write: true, .. });
+        self.running[id] = Some(Box::new(Running {
+            request: InFlight { job: Some(id as u8), ..request },
+            job,
+            next: 0,
+            writes_first,
+            in_flight: 0,
+            failure: None,
+            moved: 0,
+            copied: 0,
+            guest: Some(guest),
+            chunks: Vec::new(),
+            scratch: Vec::new(),
+        }));
+        self.count += 1;
+        port.jobs += 1;
+        self.advance(id, port, slots)
+    }
+
+    /// A part came back. `Some` when it was the last of its job: how that ended.
+    pub(super) fn part_done(
+        &mut self,
+        part: &InFlight,
+        done: IoDone,
+        port: &mut Port,
+        slots: &mut Slots,
+    ) -> Option<Result<(), CheckCondition>> {
+        let id = usize::from(part.job?);
+        let running = self.running.get_mut(id)?.as_mut()?;
+        running.in_flight -= 1;
+        self.parts -= 1;
+        running.take_back(part, done, &port.lun, slots);
+        self.advance(id, port, slots)
+    }
+
+    /// Makes as many parts as may be in flight now. When there is none, the job is over.
+    fn advance(
+        &mut self,
+        id: usize,
+        port: &mut Port,
+        slots: &mut Slots,
+    ) -> Option<Result<(), CheckCondition>> {
+        let running = self.running[id].as_mut()?;
+        while running.in_flight < MAX_PARTS && (running.in_flight == 0 || slots.has_room()) {
+            let Some((part, buffer)) = running.part(slots) else { break };
+            let InFlight { operation, offset, length, .. } = part;
+            let id = slots.insert(part);
+            port.push(IoRequest { id, operation, offset, length, buffer });
+            running.in_flight += 1;
+            self.parts += 1;
+        }
+        if running.in_flight != 0 {
+            return None;
+        }
+        let running = self.running[id].take()?;
+        self.count -= 1;
+        port.jobs -= 1;
+        Some(running.end(&port.lun, slots))
+    }
+}
+
+impl Running {
+    /// The next part, unless there is none (yet).
+    fn part(&mut self, slots: &mut Slots) -> Option<(InFlight, Box<IoBuffer>)> {
+        if self.failure.is_some() {
+            return None;
+        }
+        let part = |request: &InFlight, operation, range: Range| InFlight {
+            operation,
+            offset: range.offset,
+            length: range.length,
+            ..*request
+        };
+        match &self.job {
+            Job::Discard(ranges) => {
+                let range = *ranges.get(usize::try_from(self.next).ok()?)?;
+                self.next += 1;
+                let mut buffer = slots.take_buffer();
+                buffer.deselect();
+                Some((part(&self.request, Operation::Discard, range), buffer))
+            }
+            Job::Fill { range, block } => {
+                let chunk = next_chunk(*range, &mut self.next)?;
+                let mut buffer = self.chunks.pop().unwrap_or_else(|| {
+                    let blocks = CHUNK as usize / block.len();
+                    Box::new(IoBuffer::from_vec(block.repeat(blocks)))
+                });
+                buffer.select(0, chunk.length as usize).ok()?;
+                Some((part(&self.request, Operation::Write { fua: false }, chunk), buffer))
+            }
+            Job::Compare { range, .. } if self.writes_first => {
+                self.writes_first = false;
+                let mut buffer = self.guest.take()?;
+                if buffer.select(0, range.length as usize).is_err() {
+                    self.guest = Some(buffer);
+                    self.failure = Some(CheckCondition::INVALID_FIELD);
+                    return None;
+                }
+                Some((part(&self.request, Operation::Write { fua: true }, *range), buffer))
+            }
+            Job::Compare { range, .. } => {
+                // Not before what is to be compared was written.
+                self.guest.as_ref()?;
+                let chunk = next_chunk(*range, &mut self.next)?;
+                let mut buffer = self
+                    .chunks
+                    .pop()
+                    .unwrap_or_else(|| Box::new(IoBuffer::from_vec(vec![0; CHUNK as usize])));
+                buffer.select(0, chunk.length as usize).ok()?;
+                Some((part(&self.request, Operation::Read, chunk), buffer))
+            }
+        }
+    }
+
+    /// Takes note of how a part ended, and its memory back.
+    fn take_back(&mut self, part: &InFlight, done: IoDone, lun: &Lun, slots: &mut Slots) {
+        let mut buffer = done.buffer;
+        match done.result {
+            Ok(()) => {
+                self.moved += part.length;
+                self.copied += done.copied;
+                match (&self.job, part.operation) {
+                    (Job::Compare { .. }, Operation::Read) => self.compare(part, &mut buffer, lun),
+                    (Job::Fill { .. }, _) => self.copied += part.length,
+                    _ => {}
+                }
+            }
+            Err(error) => {
+                // Counted and worded once for the command.
+                if self.failure.is_none() {
+                    lun.failed(part.operation, part.offset, error);
+                    self.failure = Some(condition(error, part.operation));
+                }
+            }
+        }
+        match (&self.job, part.operation) {
+            (Job::Discard(_), _) => slots.return_buffer(buffer),
+            (Job::Compare { .. }, Operation::Write { .. }) => self.guest = Some(buffer),
+            _ => self.chunks.push(buffer),
+        }
+    }
+
+    fn compare(&mut self, part: &InFlight, read: &mut IoBuffer, lun: &Lun) {
+        let Job::Compare { range, expected, .. } = &self.job else { return };
+        let length = part.length as usize;
+        let Some(read) = read.host_bytes().map(|bytes| &bytes[..length]) else { return };
+        self.copied += part.length;
+        let equal = match expected {
+            Expected::Block(block) => read.chunks(block.len()).all(|chunk| *chunk == **block),
+            Expected::Buffer => {
+                self.scratch.resize(length, 0);
+                let guest = self.guest.as_ref().and_then(|buffer| buffer.guest());
+                let at = (part.offset - range.offset) as usize;
+                guest.is_some_and(|guest| guest.read(at, &mut self.scratch).is_ok()) && read == self.scratch
+            }
+        };
+        if !equal && self.failure.is_none() {
+            // The medium did not fail: the command found what it looked for.
+            lun.counters.answered(0);
+            self.failure = Some(CheckCondition::execution(Sense::MISCOMPARE));
+        }
+    }
+
+    fn end(self, lun: &Lun, slots: &mut Slots) -> Result<(), CheckCondition> {
+        if let Some(guest) = self.guest {
+            slots.return_buffer(guest);
+        }
+        let operation = match self.job {
+            Job::Discard(_) => Operation::Discard,
+            Job::Fill { .. } | Job::Compare { write: true, .. } => Operation::Write { fua: false },
+            Job::Compare { .. } => Operation::Read,
+        };
+        if self.failure.is_none() {
+            lun.counters.done(operation, self.moved, self.copied);
+        }
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The next piece of `range`, after the `done` bytes of it that were dealt with.
+fn next_chunk(range: Range, done: &mut u64) -> Option<Range> {
+    let left = range.length.checked_sub(*done).filter(|left| *left != 0)?;
+    let chunk = Range { offset: range.offset + *done, length: left.min(CHUNK) };
+    *done += chunk.length;
+    Some(chunk)
+}

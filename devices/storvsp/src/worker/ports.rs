@@ -1,0 +1,202 @@
+//! A worker's own view of the controller's LUNs: each with a queue that nobody else uses.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::controller::Controller;
+use crate::lun::Lun;
+use crate::protocol::MAX_LUNS;
+use synthvm_block::{IoDone, IoError, IoRequest, Queue};
+
+/// One LUN, as this worker reaches it.
+pub(super) struct Port {
+    pub(super) lun: Arc<Lun>,
+    /// Or why there is none.
+    queue: Result<Box<dyn Queue>, IoError>,
+    batch: Vec<IoRequest>,
+    in_flight: usize,
+    /// The same, for reports.
+    told: Arc<AtomicU64>,
+    /// Commands in several parts that are not finished; between two parts nothing is in flight.
+    pub(super) jobs: usize,
+}
+
+/// All of them. Looked at anew only when the controller's generation changed.
+pub(super) struct Ports {
+    /// Those that are there, by LUN.
+    ports: Vec<Port>,
+    /// Where in `ports` each LUN is.
+    places: [Option<u8>; MAX_LUNS],
+    /// Ports that were asked for since the last submit, and those that may have requests in flight, one bit for each: a controller with
+    /// many disks costs no more than one with few.
+    touched: u64,
+    busy: u64,
+    /// LUNs that were taken away while requests were in flight.
+    leaving: Vec<Port>,
+    generation: Option<u64>,
+}
+
+impl Ports {
+    pub(super) fn new() -> Self {
+        Self {
+            ports: Vec::new(),
+            places: [None; MAX_LUNS],
+            touched: 0,
+            busy: 0,
+            leaving: Vec::new(),
+            generation: None,
+        }
+    }
+
+    /// Takes changes of the LUNs over. True when there were any.
+    pub(super) fn refresh(&mut self, controller: &Controller) -> bool {
+        let generation = controller.generation();
+        if self.generation == Some(generation) {
+            return false;
+        }
+        self.generation = Some(generation);
+        let luns = controller.luns().clone();
+        let mut old = std::mem::take(&mut self.ports);
+        for (place, lun) in self.places.iter_mut().zip(luns) {
+            *place = lun.map(|lun| {
+                let kept = old.iter().position(|port| Arc::ptr_eq(&port.lun, &lun));
+                let port = kept.map_or_else(|| Port::new(lun), |kept| old.swap_remove(kept));
+                self.ports.push(port);
+                (self.ports.len() - 1) as u8
+            });
+        }
+        self.leaving.extend(old.into_iter().filter(Port::is_busy));
+        // The bits meant the old places. A change may come when part of a batch is taken.
+        self.touched = self.places_where(|port| !port.batch.is_empty());
+        self.busy = self.places_where(|port| port.in_flight != 0);
+        true
+    }
+
+    /// One bit for each place whose port is `wanted`.
+    fn places_where(&self, wanted: impl Fn(&Port) -> bool) -> u64 {
+        let places = self.ports.iter().enumerate().filter(|(_, port)| wanted(port));
+        places.fold(0, |bits, (place, _)| bits | 1 << place)
+    }
+
+    /// The port of `lun`.
+    pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut Port> {
+        let place = (*self.places.get(usize::from(lun))?)?;
+        self.touched |= 1 << place;
+        self.ports.get_mut(usize::from(place))
+    }
+
+    /// Numbers of the LUNs that are there, ascending.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u8> {
+        self.ports.iter().map(|port| port.lun.number)
+    }
+
+    /// Hands every batch to its queue.
+    pub(super) fn submit(&mut self) {
+        self.busy |= self.touched;
+        for place in bits(std::mem::take(&mut self.touched)) {
+            self.ports.get_mut(place).into_iter().for_each(Port::submit);
+        }
+        self.leaving.iter_mut().for_each(Port::submit);
+    }
+
+    /// Gathers what is finished, with the port that it belongs to; what is pushed to that port goes with the next submit.
+    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut Port, IoDone)) {
+        let mut places = bits(self.busy);
+        let mut leaving = self.leaving.iter_mut();
+        loop {
+            let place = places.next();
+            let port = match place {
+                Some(place) => self.ports.get_mut(place),
+                None => leaving.next(),
+            };
+            let Some(port) = port else {
+                // A bit may be that of a LUN which is gone.
+                if place.is_some() {
+                    continue;
+                }
+                break;
+            };
+            port.poll(done, &mut finish);
+            let Some(place) = place else { continue };
+            if !port.batch.is_empty() {
+                self.touched |= 1 << place;
+            }
+            if port.in_flight == 0 {
+                self.busy &= !(1 << place);
+            }
+        }
+        self.leaving.retain(Port::is_busy);
+    }
+
+    /// Descriptors that say when a queue has something.
+    pub(super) fn events(&self) -> impl Iterator<Item = RawFd> {
+        let ports = self.ports.iter().chain(&self.leaving);
+        ports.filter_map(|port| port.queue.as_ref().ok()?.event())
+    }
+}
+
+impl Port {
+    fn new(lun: Arc<Lun>) -> Self {
+        let (queue, told) = (lun.queue(), lun.counters.new_queue());
+        Self { lun, queue, batch: Vec::new(), in_flight: 0, told, jobs: 0 }
+    }
+
+    /// Something is in flight, or will be.
+    fn is_busy(&self) -> bool {
+        self.in_flight != 0 || self.jobs != 0
+    }
+
+    /// Why requests cannot be queued, if they cannot.
+    pub(super) fn fault(&self) -> Option<IoError> {
+        self.queue.as_ref().err().copied()
+    }
+
+    fn submit(&mut self) {
+        if let Ok(queue) = &mut self.queue
+            && !self.batch.is_empty()
+        {
+            self.told.store(self.in_flight as u64, Ordering::Relaxed);
+            queue.submit(&mut self.batch);
+        }
+    }
+
+    fn poll(&mut self, done: &mut Vec<IoDone>, finish: &mut impl FnMut(&mut Self, IoDone)) {
+        let Ok(queue) = &mut self.queue else { return };
+        if self.in_flight == 0 {
+            return;
+        }
+        queue.poll(done);
+        if done.is_empty() {
+            return;
+        }
+        self.in_flight = self.in_flight.saturating_sub(done.len());
+        self.told.store(self.in_flight as u64, Ordering::Relaxed);
+        for done in done.drain(..) {
+            finish(self, done);
+        }
+    }
+
+    /// Adds a request to the next batch.
+    pub(super) fn push(&mut self, request: IoRequest) {
+        self.in_flight += 1;
+        self.batch.push(request);
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Waits for what is in flight, which is to be seen as such meanwhile.
+        self.queue = Err(IoError::Os(libc::ENODEV));
+    }
+}
+
+/// Numbers of the bits that are set.
+fn bits(mut word: u64) -> impl Iterator<Item = usize> {
+    const { assert!(MAX_LUNS <= 64) };
+    std::iter::from_fn(move || {
+        let lowest = (word != 0).then(|| word.trailing_zeros() as usize);
+        word &= word.wrapping_sub(1);
+        lowest
+    })
+}

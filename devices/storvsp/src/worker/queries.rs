@@ -1,0 +1,172 @@
+//! GET LBA STATUS: questions to a disk's image that may block, asked on the disk's [`Helper`] thread.
+//!
+//! Each question has a slot of the in-flight table like any request, so that resets, a pause and a close
+//! wait for it. The guest's memory stays here: a question that is given up, as its channel has closed,
+//! touches nothing when its answer comes.
+//!
+//! [`Helper`]: crate::helper::Helper
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use super::limits::MAX_QUERIES;
+use crate::lun::Lun;
+use synthvm_block::{IoBuffer, IoError, Operation};
+use synthvm_scsi::{CheckCondition, LbaQuery, condition};
+
+/// What came of a question: the data for the guest.
+type Answer = Result<Vec<u8>, CheckCondition>;
+
+/// The questions of one channel.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    waiting: Vec<Waiting>,
+    /// Made with the first question.
+    answers: Option<Arc<Answers>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    id: u32,
+    lun: Arc<Lun>,
+    buffer: Box<IoBuffer>,
+}
+
+/// A question that was answered.
+pub(super) struct Finished {
+    /// Its slot.
+    pub(super) id: u32,
+    /// The disk that was asked.
+    pub(super) lun: Arc<Lun>,
+    /// The guest's memory.
+    pub(super) buffer: Box<IoBuffer>,
+    /// Data or sense.
+    pub(super) answer: Answer,
+}
+
+/// Where helper threads leave answers, with the event that wakes the worker.
+#[derive(Debug)]
+struct Answers {
+    done: Mutex<Vec<(u32, Answer)>>,
+    event: EventFd,
+}
+
+impl Queries {
+    /// Whether another question may be asked.
+    pub(super) fn has_space(&self) -> bool {
+        self.waiting.len() < MAX_QUERIES
+    }
+
+    /// Whether any question waits for its answer.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Readable when [`Queries::take_finished`] has something; whoever waits for it reads it. `None`:
+    /// nothing is to come.
+    pub(super) fn event(&self) -> Option<&EventFd> {
+        self.answers.as_ref().filter(|_| !self.is_empty()).map(|answers| &answers.event)
+    }
+
+    /// Asks `lun`, on its helper thread or, with `inline`, right now. `id` is the question's slot.
+    ///
+    /// # Errors
+    /// No event or thread is to be had: the guest's memory comes back.
+    pub(super) fn ask(
+        &mut self,
+        id: u32,
+        lun: Arc<Lun>,
+        query: LbaQuery,
+        buffer: Box<IoBuffer>,
+        inline: bool,
+    ) -> Result<(), Box<IoBuffer>> {
+        let Ok(answers) = self.answers() else { return Err(buffer) };
+        let question = Question::new(id, Arc::clone(&lun), answers);
+        if inline {
+            question.ask(query);
+        } else if lun.helper.run(move || question.ask(query)).is_err() {
+            return Err(buffer);
+        }
+        self.waiting.push(Waiting { id, lun, buffer });
+        Ok(())
+    }
+
+    /// Takes a question that was answered, in the order of the answers.
+    pub(super) fn take_finished(&mut self) -> Option<Finished> {
+        let answers = self.answers.as_ref()?;
+        loop {
+            let (id, answer) = {
+                let mut done = answers.done();
+                if done.is_empty() {
+                    return None;
+                }
+                done.remove(0)
+            };
+            let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else { continue };
+            let Waiting { id, lun, buffer } = self.waiting.swap_remove(at);
+            return Some(Finished { id, lun, buffer, answer });
+        }
+    }
+
+    fn answers(&mut self) -> io::Result<Arc<Answers>> {
+        if let Some(answers) = &self.answers {
+            return Ok(Arc::clone(answers));
+        }
+        let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let answers = Arc::new(Answers { done: Mutex::default(), event });
+        Ok(Arc::clone(self.answers.insert(answers)))
+    }
+}
+
+impl Answers {
+    fn done(&self) -> MutexGuard<'_, Vec<(u32, Answer)>> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One question on its way. Dropped without an answer, it was never asked.
+struct Question {
+    id: u32,
+    lun: Arc<Lun>,
+    answers: Arc<Answers>,
+    is_pending: bool,
+}
+
+impl Question {
+    fn new(id: u32, lun: Arc<Lun>, answers: Arc<Answers>) -> Self {
+        lun.lookups.fetch_add(1, Ordering::Relaxed);
+        Self { id, lun, answers, is_pending: true }
+    }
+
+    fn ask(mut self, query: LbaQuery) {
+        let mut data = Vec::new();
+        let asked = catch_unwind(AssertUnwindSafe(|| self.lun.lba_status(query, &mut data)));
+        // The panic hook has logged a backend that panicked.
+        let answer = asked.unwrap_or_else(|_| {
+            let (operation, error) = (Operation::Read, IoError::Os(libc::EIO));
+            self.lun.failed(operation, query.range.offset, error);
+            Err(condition(error, operation))
+        });
+        // Before the guest hears of it: reports must not claim more than it knows.
+        self.end();
+        self.answers.done().push((self.id, answer.map(|()| data)));
+        // A full counter wakes as well.
+        let _ = self.answers.event.write(1);
+    }
+
+    fn end(&mut self) {
+        if std::mem::take(&mut self.is_pending) {
+            self.lun.lookups.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,111 @@
+//! Once warm, a request costs no allocation: counted, not believed. A program of its own, because the count is the whole process's.
+
+mod guest;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use guest::channel::Memory;
+use guest::scsi::{read_srb, write_srb};
+use guest::{DATA, Guest};
+use synthvm_block::{Backend, Fault, Faulty, RamDisk, RawFile};
+use synthvm_storvsp::{DiskOptions, ScsiController};
+use vmbus_ring::{OutPacket, PacketKind, gpa_direct_header};
+use vmm_sys_util::tempfile::TempFile;
+
+/// Counts the allocations of the workers.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static IS_WORKER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+// SAFETY: everything is passed on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if IS_WORKER.get() {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: as the caller promised.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promised.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Reads and writes of 8 scattered pages, 32 at a time.
+fn run(channel: &mut guest::channel::GuestChannel, rounds: u64) {
+    for round in 0..rounds {
+        for id in 0..32 {
+            let memory = Memory {
+                offset: 0x200,
+                count: 32768,
+                pages: (0..9).map(|page| DATA + id * 20 + 2 * page).collect(),
+            };
+            let lba = (round * 32 + id) % 100 * 64;
+            let srb = if id % 2 == 0 { read_srb(0, lba, 64) } else { write_srb(0, lba, 64) };
+            channel.send(id, &srb, &[memory]);
+        }
+        for _ in 0..32 {
+            assert_eq!(channel.receive().payload[14], 1);
+        }
+    }
+}
+
+#[test]
+fn test_io_once_warm_allocates_nothing() {
+    let file = TempFile::new().unwrap();
+    file.as_file().set_len(16 << 20).unwrap();
+    let raw: Arc<dyn Backend> = Arc::new(RawFile::open(file.as_path(), false).unwrap());
+    let ram: Arc<dyn Backend> = Arc::new(RamDisk::new(16 << 20).unwrap());
+    for backend in [raw, ram] {
+        let controller = ScsiController::new(0, 0);
+        // Runs on the worker's thread, and so tells it from the others.
+        let marking = Faulty::new(backend, |_| {
+            IS_WORKER.set(true);
+            Fault::None
+        });
+        controller.add_disk(0, Arc::new(marking), DiskOptions::default()).unwrap();
+        let (mut guest, _) = Guest::new(&[controller]);
+        let offer = guest.offers[0];
+        let mut channel = guest.open(offer, 16);
+        channel.initialise();
+        // Warm: as deep as it will get, in one piece, so that every slot and buffer was used.
+        fill_ring_at_once(&mut channel);
+        run(&mut channel, 20);
+        assert!(ALLOCATIONS.load(Ordering::Relaxed) > 0, "warming up allocates: it is being counted");
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        run(&mut channel, 100);
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "allocations in 3,200 requests");
+    }
+}
+
+/// 32 requests that become visible in one moment, so that the worker takes them as one batch.
+fn fill_ring_at_once(channel: &mut guest::channel::GuestChannel) {
+    let pages: Vec<u64> = (0..9).map(|page| DATA + 2 * page).collect();
+    let mut header = Vec::new();
+    let range = vmbus_ring::GpaRange { byte_count: 32768, byte_offset: 0x200, pages: &pages };
+    gpa_direct_header(&[range], &mut header);
+    let srb = read_srb(0, 0, 64);
+    let mut batch = channel.outgoing.batch().unwrap();
+    for id in 0..64 {
+        let payload = [&srb[..]];
+        let packet = OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header);
+        batch.write(&packet).unwrap();
+    }
+    if batch.commit() {
+        channel.ring_doorbell();
+    }
+    for _ in 0..64 {
+        channel.receive();
+    }
+}
