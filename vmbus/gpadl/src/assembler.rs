@@ -297,6 +297,19 @@ impl<B: Destination> RangeAssembler<B> {
     }
 }
 
+impl RangeAssembler<&mut GuestBuffer> {
+    /// Keeps the list for longer than the borrow: takes what has arrived out of the borrowed buffer,
+    /// which is left empty. Lists that are complete in one piece need no such move, which costs as much
+    /// as reading a short list.
+    #[must_use]
+    pub fn into_owned(self) -> RangeAssembler {
+        let Self { buffer, ranges_left, words_left, pages_left, last } = self;
+        let ram = buffer.ram().clone();
+        let buffer = std::mem::replace(buffer, GuestBuffer::new(ram));
+        RangeAssembler { buffer, ranges_left, words_left, pages_left, last }
+    }
+}
+
 /// Adds `pages` to the runs in `open`, which has room for as many; `last` is the page that the last of them ends with. Returns the last page.
 ///
 /// No branch depends on how the pages lie: whether a page makes the run in hand longer or begins the next one, it is written to its place.

@@ -154,23 +154,22 @@ impl Gpadls {
         if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
             return refused(status::INVALID_PARAMETER);
         }
-        let buffer = GuestBuffer::new(self.ram.clone());
-        let Ok(assembler) = RangeAssembler::begin(buffer, u32::from(ranges), usize::from(bytes)) else {
-            return refused(status::INVALID_PARAMETER);
-        };
+        let mut buffer = GuestBuffer::new(self.ram.clone());
+        let begun = RangeAssembler::begin(&mut buffer, u32::from(ranges), usize::from(bytes));
+        let Ok(mut assembler) = begun else { return refused(status::INVALID_PARAMETER) };
         // One word of each range is not a page.
         let declared = (usize::from(bytes) / 8).saturating_sub(usize::from(ranges));
         if !self.may_arrive(relid) || !self.charge(relid, declared) {
             return refused(status::QUOTA_EXCEEDED);
         }
-        let mut arriving = Arriving { relid, assembler, charged: declared };
-        match arriving.assembler.push(data) {
-            Ok(true) => self.accept(id, arriving),
+        match assembler.push(data) {
             Ok(false) => {
-                self.arriving.insert(id, arriving);
+                let assembler = assembler.into_owned();
+                self.arriving.insert(id, Arriving { relid, assembler, charged: declared });
                 Progress::More
             }
-            Err(_) => self.refuse(&arriving),
+            Ok(true) if assembler.finish().is_some() => self.accept(relid, id, buffer, declared),
+            Ok(true) | Err(_) => self.refuse(relid, declared),
         }
     }
 
@@ -182,8 +181,8 @@ impl Gpadls {
         match pushed {
             Ok(false) => Progress::More,
             Ok(true) | Err(_) => match (self.arriving.remove(&id), pushed) {
-                (Some(arriving), Ok(_)) => self.accept(id, arriving),
-                (Some(arriving), Err(_)) => self.refuse(&arriving),
+                (Some(arriving), Ok(_)) => self.finish(id, arriving),
+                (Some(arriving), Err(_)) => self.refuse(arriving.relid, arriving.charged),
                 (None, _) => Progress::Unknown,
             },
         }
@@ -312,7 +311,7 @@ impl Gpadls {
                 if arriving.assembler.buffer().pages() > charged {
                     return bad("it is charged less than it has");
                 }
-                self.accept(id, arriving);
+                self.finish(id, arriving);
                 let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return bad("it is nowhere") };
                 if read_only {
                     entry.gpadl.mark_read_only();
@@ -379,12 +378,15 @@ impl Gpadls {
         }
     }
 
-    fn accept(&mut self, id: u32, arriving: Arriving) -> Progress {
+    fn finish(&mut self, id: u32, arriving: Arriving) -> Progress {
         let Arriving { relid, assembler, charged } = arriving;
-        let Some(buffer) = assembler.finish() else {
-            self.refund(relid, charged);
-            return Progress::Refused { relid, status: status::INVALID_PARAMETER };
-        };
+        match assembler.finish() {
+            Some(buffer) => self.accept(relid, id, buffer, charged),
+            None => self.refuse(relid, charged),
+        }
+    }
+
+    fn accept(&mut self, relid: u32, id: u32, buffer: GuestBuffer, charged: usize) -> Progress {
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
@@ -393,9 +395,9 @@ impl Gpadls {
         Progress::Accepted(relid)
     }
 
-    fn refuse(&mut self, arriving: &Arriving) -> Progress {
-        self.refund(arriving.relid, arriving.charged);
-        Progress::Refused { relid: arriving.relid, status: status::INVALID_PARAMETER }
+    fn refuse(&mut self, relid: u32, charged: usize) -> Progress {
+        self.refund(relid, charged);
+        Progress::Refused { relid, status: status::INVALID_PARAMETER }
     }
 
     fn remove(&mut self, relid: u32, id: u32) {
