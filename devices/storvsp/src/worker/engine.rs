@@ -127,10 +127,16 @@ impl Engine {
 
     /// Looks for disks that came or went, and tells a guest that could not know. Costs one load when
     /// nothing changed.
+    #[inline]
     pub(super) fn refresh(&mut self) {
-        if !self.ports.refresh(&self.controller) {
-            return;
+        if !self.ports.are_current(&self.controller) {
+            self.take_changes();
         }
+    }
+
+    #[cold]
+    fn take_changes(&mut self) {
+        self.ports.refresh(&self.controller);
         self.news = self.controller.news();
         if self.announced.is_some_and(|announced| announced != self.news) {
             self.announced = Some(self.news);

@@ -49,13 +49,17 @@ impl Ports {
         }
     }
 
-    /// Takes changes of the LUNs over. True when there were any.
-    pub(super) fn refresh(&mut self, controller: &Controller) -> bool {
-        let generation = controller.generation();
-        if self.generation == Some(generation) {
-            return false;
-        }
-        self.generation = Some(generation);
+    /// Returns true when the LUNs have not changed since the last [`Ports::refresh`]. One load: this is
+    /// asked for each packet.
+    #[inline]
+    pub(super) fn are_current(&self, controller: &Controller) -> bool {
+        self.generation == Some(controller.generation())
+    }
+
+    /// Takes over changes of the LUNs.
+    pub(super) fn refresh(&mut self, controller: &Controller) {
+        // Read before the LUNs: a change that comes in between is taken over by the next call.
+        self.generation = Some(controller.generation());
         let luns = controller.luns().clone();
         let mut old = std::mem::take(&mut self.ports);
         for (place, lun) in self.places.iter_mut().zip(luns) {
@@ -70,7 +74,6 @@ impl Ports {
         // The bits meant the old places. A change may come when part of a batch is taken.
         self.touched = self.places_where(|port| !port.batch.is_empty());
         self.busy = self.places_where(|port| port.in_flight != 0);
-        true
     }
 
     /// One bit for each place whose port is `wanted`.
