@@ -184,6 +184,7 @@ impl GuestBuffer {
     }
 
     /// Opens a range; its pages follow through `runs`. Numbers are bounded by the assembler.
+    #[inline]
     pub(crate) fn begin_range(&mut self, byte_offset: u16, count: u32, pages: u16) {
         // MAX_BUFFER_PAGES keeps it below.
         let Ok(first_run) = u16::try_from(self.runs.len()) else { return };

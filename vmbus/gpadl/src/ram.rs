@@ -24,6 +24,9 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
+    /// For each of `regions`, bytes of one page of the file behind it ([`page_size::of`]); `None` when
+    /// it cannot be mapped again. Apart from the regions, which every page list searches.
+    file_pages: Vec<Option<usize>>,
     granules: Granules,
 }
 
@@ -49,8 +52,6 @@ pub(crate) struct Region {
     pub(crate) pages: u64,
     /// Host page number of the first page.
     pub(crate) host_page: u64,
-    /// Bytes of one page of the file behind it ([`page_size::of`]); `None` when it cannot be mapped again.
-    file_page: Option<usize>,
 }
 
 impl Region {
@@ -172,19 +173,17 @@ impl GuestRam {
                 return Err(RamError::HostAddress { start });
             }
             let first = start >> PAGE_SHIFT;
-            regions.push(Region {
-                first,
-                pages: len >> PAGE_SHIFT,
-                host_page: host >> PAGE_SHIFT,
-                file_page: region.file_offset().and_then(|file| page_size::of(file.file())),
-            });
+            let file_page = region.file_offset().and_then(|file| page_size::of(file.file()));
+            let region = Region { first, pages: len >> PAGE_SHIFT, host_page: host >> PAGE_SHIFT };
+            regions.push((region, file_page));
         }
         if regions.len() >= HostPage::TAGS {
             return Err(RamError::TooManyRegions { regions: regions.len() });
         }
-        regions.sort_by_key(|region| region.first);
+        regions.sort_by_key(|(region, _)| region.first);
+        let (regions, file_pages): (Vec<_>, Vec<_>) = regions.into_iter().unzip();
         let granules = Granules::new(&regions);
-        Ok(Self { inner: Arc::new(Inner { memory, regions, granules }) })
+        Ok(Self { inner: Arc::new(Inner { memory, regions, file_pages, granules }) })
     }
 
     /// The memory itself, for reads and writes by guest address.
@@ -214,21 +213,19 @@ impl GuestRam {
 
     /// True when both host addresses lie in one region: only then may one slice reach from one to the other.
     pub(crate) fn same_region(&self, one: usize, other: usize) -> bool {
-        let of = |address: usize| {
-            let page = u64_of(address) >> PAGE_SHIFT;
-            self.inner.regions.iter().position(|region| page.wrapping_sub(region.host_page) < region.pages)
-        };
+        let of = |address: usize| self.region_of(u64_of(address) >> PAGE_SHIFT);
         of(one) == of(other)
     }
 
     /// The guest page number behind a host page number of this map.
     pub(crate) fn guest_page_of(&self, host_page: u64) -> Option<u64> {
-        let region = self.region_of(host_page)?;
+        let region = self.inner.regions.get(self.region_of(host_page)?)?;
         Some(region.first.wrapping_add(host_page.wrapping_sub(region.host_page)))
     }
 
-    fn region_of(&self, host_page: u64) -> Option<&Region> {
-        self.inner.regions.iter().find(|region| host_page.wrapping_sub(region.host_page) < region.pages)
+    /// Returns the index of the region that a host page lies in.
+    fn region_of(&self, host_page: u64) -> Option<usize> {
+        self.inner.regions.iter().position(|region| host_page.wrapping_sub(region.host_page) < region.pages)
     }
 
     /// The file behind the host address `address` of this map. `None` when the region has no file
@@ -237,7 +234,7 @@ impl GuestRam {
     pub fn file_at(&self, address: usize) -> Option<FileRun<'_>> {
         let host_page = u64_of(address) >> PAGE_SHIFT;
         let pfn = self.guest_page_of(host_page)?;
-        let page_size = self.region_of(host_page)?.file_page?;
+        let page_size = (*self.inner.file_pages.get(self.region_of(host_page)?)?)?;
         let region = self.inner.memory.find_region(GuestAddress(pfn << PAGE_SHIFT))?;
         let file = region.file_offset()?;
         let in_page = u64_of(address) & u64_of(PAGE_SIZE).wrapping_sub(1);
