@@ -1,11 +1,16 @@
 //! Benches that are programs of their own (`cargo bench`) and leave their numbers in a file.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use guest_images::cache::Cache;
+use guest_images::packages::Packages;
+
 use super::Output;
 use super::table::{self, Number};
+
+/// The suite that valgrind comes from: another version could count differently.
+const SUITE: &str = "bookworm";
 
 /// One of them.
 pub(super) struct InProcess {
@@ -31,10 +36,13 @@ impl InProcess {
         self
     }
 
-    /// Something in its environment.
-    pub(super) fn environment(mut self, name: &str, value: impl AsRef<OsStr>) -> InProcess {
-        self.command.env(name, value);
-        self
+    /// Has it count instructions with callgrind, whose package is unpacked and not installed.
+    pub(super) fn valgrind(mut self) -> Result<InProcess, String> {
+        let valgrind =
+            Packages::new(&Cache::project(), SUITE).get("valgrind").map_err(|error| error.to_string())?;
+        self.command.env("SYNTHVM_VALGRIND", valgrind.root.join("usr/bin/valgrind.bin"));
+        self.command.env("VALGRIND_LIB", valgrind.root.join("usr/libexec/valgrind"));
+        Ok(self)
     }
 
     /// Runs it, prints its numbers and leaves them where `output` says.

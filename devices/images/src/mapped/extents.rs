@@ -34,6 +34,15 @@ pub(crate) enum Place {
     },
 }
 
+/// Where a run of bytes begins in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InFile {
+    /// Index into [`super::Map::files`].
+    pub(crate) file: usize,
+    /// First byte.
+    pub(crate) offset: u64,
+}
+
 /// Extents in order, neighbours merged.
 #[derive(Debug, Default)]
 pub(crate) struct Extents(Vec<Extent>);

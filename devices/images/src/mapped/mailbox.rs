@@ -24,6 +24,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Mailbox {
     answers: Mutex<Vec<Answer>>,
+    /// Whether there are answers: polls without one take no lock. Changes under the lock.
+    is_full: AtomicBool,
     event: EventFd,
     /// The queue is gone: no answer is read any more.
     closed: AtomicBool,
@@ -36,7 +38,12 @@ impl Mailbox {
     /// The system's: out of file descriptors.
     pub(super) fn new() -> io::Result<Self> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
-        Ok(Self { answers: Mutex::default(), event, closed: AtomicBool::new(false) })
+        Ok(Self {
+            answers: Mutex::default(),
+            is_full: AtomicBool::new(false),
+            event,
+            closed: AtomicBool::new(false),
+        })
     }
 
     /// Adds an answer and wakes the queue's worker.
@@ -44,6 +51,7 @@ impl Mailbox {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.push(answer);
         if answers.len() == 1 {
+            self.is_full.store(true, Ordering::Release);
             // Under the lock, so that the event is set only while there are answers. It fails only
             // when the counter is full, and then it is readable.
             let _ = self.event.write(1);
@@ -52,8 +60,13 @@ impl Mailbox {
 
     /// Moves all answers to `into`.
     pub(super) fn take(&self, into: &mut Vec<Answer>) {
+        // An answer that comes later sets the event.
+        if !self.is_full.load(Ordering::Acquire) {
+            return;
+        }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if !answers.is_empty() {
+            self.is_full.store(false, Ordering::Release);
             let _ = self.event.read();
             into.append(&mut answers);
         }

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use synthvm_block::{self as block, Backend, FixedMemory, Geometry, IoError, Queue};
 
-pub(crate) use extents::{Extent, Extents, Place};
+pub(crate) use extents::{Extent, Extents, InFile, Place};
 use thread::MetadataThread;
 
 /// How far a call that may block came. Each call does a bounded amount of work (some milliseconds,
@@ -72,6 +72,15 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// Whether a request may ever need the metadata thread. Does not block.
     fn may_block(&self) -> bool {
         true
+    }
+
+    /// Returns where the bytes to be read, or written if `write`, begin in a file, if it is known
+    /// without I/O and without a wait that all of them lie there in one run. Most requests need no
+    /// other call. `None`: [`Map::try_locate`] or [`Map::try_allocate`] follows, as for an empty
+    /// range, one beyond the capacity and a write to a read-only disk.
+    fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
+        let _ = (write, offset, length);
+        None
     }
 
     /// Adds to `extents` where the bytes are, as far as that is known without I/O and without a wait.

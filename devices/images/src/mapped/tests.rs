@@ -216,6 +216,59 @@ fn test_flush_and_forced_write_flush_every_file_that_is_written() {
 }
 
 #[test]
+fn test_batch_of_known_runs_and_others_comes_back_whole() {
+    for runs in [0, 1] {
+        let (fake, _) = two_files(None);
+        let (fake, mapped) = opened(Fake { runs: Some(runs), ..fake });
+        let mut queue = mapped.queue().unwrap();
+        let write = Operation::Write { fua: false };
+        let places = [0, SLOW, 512, 1024, SLOW + 512, 1536];
+        for (operation, filled) in [(write, 0xEE), (Operation::Read, 0)] {
+            let requests = (10..).zip(places).map(|(id, offset)| {
+                let mut request = request(id, operation, offset, 512);
+                request.buffer = Box::new(IoBuffer::from_vec(vec![filled; 512]));
+                request
+            });
+            let mut done = run(&mut *queue, requests.collect());
+            done.sort_unstable_by_key(|done| done.id);
+            assert_eq!(done.iter().map(|done| done.id).collect::<Vec<_>>(), [10, 11, 12, 13, 14, 15]);
+            for mut done in done {
+                assert_eq!(done.result, Ok(()));
+                assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
+            }
+        }
+        let mut file = fake.files[runs].queue().unwrap();
+        assert_eq!(one(&mut *file, Operation::Read, 0, vec![0; 512]), Ok(vec![0xEE; 512]));
+    }
+}
+
+#[test]
+fn test_forced_write_to_a_known_run_is_flushed_only_if_structures_changed() {
+    let (fake, counts) = two_files(None);
+    let (fake, mapped) = opened(Fake { runs: Some(0), ..fake });
+    let mut queue = mapped.queue().unwrap();
+    let forced = Operation::Write { fua: true };
+    assert_eq!(one(&mut *queue, forced, 0, vec![3; 512]), Ok(vec![3; 512]));
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+    fake.changes.fetch_add(5, Ordering::Relaxed);
+    assert_eq!(one(&mut *queue, forced, 0, vec![4; 512]), Ok(vec![4; 512]));
+    assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    assert_eq!(fake.durable.load(Ordering::Relaxed), 5);
+}
+
+#[test]
+fn test_known_run_of_a_file_that_fails_fails_its_request_with_its_id_and_memory() {
+    let disk = Arc::new(RamDisk::new(CAPACITY).unwrap());
+    let file = Faulty::new(disk, |_| Fault::Fail(IoError::Os(libc::EIO)));
+    let (fake, mapped) = opened(Fake { files: vec![Arc::new(file)], runs: Some(0), ..Fake::default() });
+    fake.changes.fetch_add(1, Ordering::Relaxed);
+    let mut queue = mapped.queue().unwrap();
+    let mut done = run(&mut *queue, vec![request(7, Operation::Write { fua: true }, 0, 512)]).remove(0);
+    assert_eq!((done.id, done.result), (7, Err(IoError::Os(libc::EIO))));
+    assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
+}
+
+#[test]
 fn test_flush_of_which_one_file_fails_is_an_error_and_proves_nothing_durable() {
     for failing in [0, 1] {
         let (fake, _) = two_files(Some(failing));

@@ -12,7 +12,7 @@ use super::allocate::{Content, Progress};
 use super::entry::Cluster;
 use super::locate::{Mode, Stop};
 use super::tables::Found;
-use crate::mapped::{Extents, Map, Place, Step};
+use crate::mapped::{Extents, InFile, Map, Place, Step};
 
 /// Bytes that one step gives places to.
 const MAX_STEP: u64 = 1 << 20;
@@ -45,6 +45,26 @@ impl Map for Qcow2 {
 
     fn written_files(&self) -> &[usize] {
         if self.data.is_some() { &[0, 1] } else { &[0] }
+    }
+
+    /// Within a cluster.
+    fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
+        let (layout, (_, file)) = (self.layout, self.data_file());
+        let (within, end) = (offset % layout.cluster(), offset.checked_add(length)?);
+        let is_outside = length == 0 || end > self.capacity() || length > layout.cluster() - within;
+        if is_outside || layout.extended || write && !self.begun.load(Ordering::Acquire) {
+            return None;
+        }
+        let Found::Table(table) = self.tables.peek(offset / layout.reach()) else { return None };
+        let slot = (offset / layout.cluster() % layout.entries()) as usize;
+        let Cluster::Data { offset: cluster, copied } = layout.decode(table.word(slot), offset - within)
+        else {
+            return None;
+        };
+        let at = cluster + within;
+        // The file may end within its last cluster.
+        let is_there = if write { copied } else { at + length <= self.files[file].geometry().capacity };
+        is_there.then_some(InFile { file, offset: at })
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {

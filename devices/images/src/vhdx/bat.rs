@@ -131,7 +131,8 @@ impl Bat {
     }
 
     const fn index(&self, block: u64) -> u64 {
-        block + block / self.ratio
+        // Chunks have a power of two of blocks.
+        block + (block >> self.ratio.trailing_zeros())
     }
 }
 

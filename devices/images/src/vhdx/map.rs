@@ -11,7 +11,7 @@ use super::blocks::Progress;
 use super::layout::{MAX_CAPACITY, SECTOR};
 use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
-use crate::mapped::{Extents, Map, Place, Step};
+use crate::mapped::{Extents, InFile, Map, Place, Step};
 
 /// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a hole
 /// in the file, some 50 us.
@@ -173,6 +173,24 @@ impl Map for Vhdx {
 
     fn files(&self) -> &[Arc<dyn Backend>] {
         &self.files
+    }
+
+    /// Within a block that is in this file.
+    fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
+        let (block, within) = self.metadata.split(offset);
+        let end = offset.checked_add(length)?;
+        if length == 0
+            || end > self.capacity.load(Ordering::Acquire)
+            || length > self.metadata.block_size - within
+            || write && !self.begun.load(Ordering::Acquire)
+        {
+            return None;
+        }
+        let entry = self.bat.block(block);
+        let offset = entry.offset() + within;
+        let is_there =
+            entry.state() == Some(State::Present) && (write || self.structures.is_there(offset, length));
+        is_there.then_some(InFile { file: 0, offset })
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {

@@ -32,6 +32,12 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
+    /// Returns the block that the byte at `offset` lies in, and where in the block.
+    pub(super) fn split(&self, offset: u64) -> (u64, u64) {
+        // Blocks are powers of two.
+        (offset >> self.block_size.trailing_zeros(), offset & (self.block_size - 1))
+    }
+
     /// Blocks of a chunk, which share a block of the sector bitmap.
     pub(super) fn chunk_ratio(&self) -> u64 {
         CHUNK_SECTORS * u64::from(self.sector.bytes()) / self.block_size

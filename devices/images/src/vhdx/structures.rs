@@ -44,6 +44,11 @@ impl Structures {
         self.end.map_or(length, |end| end.saturating_sub(offset).min(length))
     }
 
+    /// Whether all of `length` bytes from `offset` on are really in the file.
+    pub(super) fn is_there(&self, offset: u64, length: u64) -> bool {
+        self.end.is_none_or(|end| offset.checked_add(length).is_some_and(|behind| behind <= end))
+    }
+
     /// Reads all of `bytes`.
     pub(super) fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= self.length);

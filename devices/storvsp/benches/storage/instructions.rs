@@ -1,10 +1,7 @@
-//! Instructions of the host's part of a request, counted by callgrind: exact, whatever else the machine does.
-//!
-//! The program runs itself under valgrind, which counts only inside the two functions at the end: the
-//! host's part, and the one copy of the payload that nothing can spare.
+//! Instructions of the host's part of a request, and of the one copy of the payload that nothing can
+//! spare, counted by callgrind.
 
-use std::process::Command;
-
+use crate::callgrind;
 use crate::limits;
 use crate::machine::{BYTES, Direction, Machine, Shape};
 use crate::number::Number;
@@ -13,9 +10,6 @@ use crate::scaling;
 
 /// First word of the inner half: then a direction or `copy`, a depth, and the machine's shape in four numbers.
 pub(crate) const COUNT: &str = "--count";
-
-/// Environment variable: the valgrind to use.
-const VALGRIND: &str = "SYNTHVM_VALGRIND";
 
 /// Requests that are counted; a multiple of all depths.
 const REQUESTS: usize = 1280;
@@ -49,26 +43,10 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
 
 /// Instructions of one request, or of one copy of its payload. `None` without valgrind.
 fn instructions(what: &str, depth: usize, shape: Shape) -> Result<Option<f64>, String> {
-    let valgrind = std::env::var_os(VALGRIND).unwrap_or_else(|| "valgrind".into());
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = Command::new(valgrind);
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", "--collect-atstart=no"]);
-    command.arg("--toggle-collect=*storage_bench_counted*");
     let Shape { controllers, channels, luns, ring_pages } = shape;
-    let words = [depth, controllers, channels, luns, ring_pages].map(|number| number.to_string());
-    let output = match command.arg(own).args([COUNT, what]).args(words).output() {
-        Ok(output) => output,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(format!("starting valgrind: {error}")),
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    // `==pid== Collected : 123`
-    let collected =
-        said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());
-    match collected {
-        Some(count) if output.status.success() && count != 0 => Ok(Some(count as f64 / REQUESTS as f64)),
-        _ => Err(format!("valgrind ended with {}:\n{said}", output.status)),
-    }
+    let numbers = [depth, controllers, channels, luns, ring_pages].map(|number| number.to_string());
+    let words: Vec<String> = [COUNT, what].map(str::to_owned).into_iter().chain(numbers).collect();
+    Ok(callgrind::instructions(&words)?.map(|count| count as f64 / REQUESTS as f64))
 }
 
 /// The inner half.
@@ -80,7 +58,7 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
     };
     let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what) else {
         let (from, mut to) = (vec![1; BYTES], vec![2; BYTES]);
-        (0..REQUESTS).for_each(|_| storage_bench_counted_copy(&from, &mut to));
+        (0..REQUESTS).for_each(|_| bench_counted_copy(&from, &mut to));
         return Ok(());
     };
     let mut machine = Machine::new(Shape { controllers, channels, luns, ring_pages });
@@ -88,18 +66,18 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
     machine.run(&mut load, depth, WARM_UP);
     for _ in 0..REQUESTS / (depth * controllers * channels) {
         machine.send(&mut load, depth);
-        storage_bench_counted_serve(&machine);
+        bench_counted_serve(&machine);
         machine.receive(depth);
     }
     Ok(())
 }
 
 #[inline(never)]
-fn storage_bench_counted_serve(machine: &Machine) {
+fn bench_counted_serve(machine: &Machine) {
     machine.serve();
 }
 
 #[inline(never)]
-fn storage_bench_counted_copy(from: &[u8], to: &mut [u8]) {
+fn bench_counted_copy(from: &[u8], to: &mut [u8]) {
     limits::copy(from, to);
 }

@@ -10,6 +10,8 @@
 //! | `instructions` | the host's part of it, counted by callgrind: exact |
 //! | `threads` | a guest's thread and a worker's: what sleeping and waking cost |
 
+#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+mod callgrind;
 #[path = "../../../../vmbus/loopback/benches/core/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;

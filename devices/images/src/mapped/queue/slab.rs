@@ -33,6 +33,16 @@ impl<T> Slab<T> {
         Some(item)
     }
 
+    /// Drops the item.
+    pub(super) fn remove(&mut self, number: u32) {
+        if let Some(item) = self.items.get_mut(number as usize)
+            && item.is_some()
+        {
+            *item = None;
+            self.free.push(number);
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.items.len() == self.free.len()
     }

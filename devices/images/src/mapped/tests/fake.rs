@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use synthvm_block::BlockSize;
 use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
-use crate::mapped::{Extents, Map, Place, Step};
+use crate::mapped::{Extents, InFile, Map, Place, Step};
 use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
@@ -35,6 +35,8 @@ pub(super) struct Fake {
     pub(super) written: Vec<usize>,
     /// What lies at [`SLOW`].
     pub(super) memory: Option<Arc<[u8]>>,
+    /// The file of which runs are known before [`SLOW`].
+    pub(super) runs: Option<usize>,
     /// Each write needs one.
     pub(super) needs_barrier: bool,
     pub(super) capacity: AtomicU64,
@@ -67,6 +69,7 @@ impl Default for Fake {
             files: vec![file],
             written: vec![0],
             memory: None,
+            runs: None,
             needs_barrier: false,
             capacity: AtomicU64::new(CAPACITY),
             fail_barrier: AtomicBool::new(false),
@@ -139,6 +142,10 @@ impl Map for Fake {
 
     fn written_files(&self) -> &[usize] {
         &self.written
+    }
+
+    fn try_run(&self, _write: bool, offset: u64, length: u64) -> Option<InFile> {
+        self.runs.filter(|_| offset + length <= SLOW).map(|file| InFile { file, offset })
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {

@@ -1,0 +1,120 @@
+//! Requests to an image on this thread.
+
+use std::path::Path;
+
+use synthvm_block::{Backend, IoBuffer, IoDone, IoMode, IoRequest, Operation, Queue};
+use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
+use vmm_sys_util::tempdir::TempDir;
+
+/// Bytes of a request.
+const BYTES: usize = 4096;
+/// Places of the disk that requests go to in turn.
+const PLACES: u64 = 256;
+/// Bytes between two places: they lie in several blocks and clusters.
+const STRIDE: u64 = 192 << 10;
+/// Bytes of the disk.
+const CAPACITY: u64 = 64 << 20;
+
+/// Which way the bytes move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+impl Direction {
+    pub(crate) const BOTH: [Self; 2] = [Self::Read, Self::Write];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+
+    fn operation(self) -> Operation {
+        match self {
+            Self::Read => Operation::Read,
+            Self::Write => Operation::Write { fua: false },
+        }
+    }
+}
+
+/// A queue to an image whose places all have data, and requests that go there in turn.
+pub(crate) struct Load {
+    queue: Box<dyn Queue>,
+    requests: Vec<IoRequest>,
+    done: Vec<IoDone>,
+    next: u64,
+    /// Fields drop in order: the folder goes last.
+    _image: std::sync::Arc<dyn Backend>,
+    _folder: TempDir,
+}
+
+impl Load {
+    /// Makes an image of `format` with `depth` requests, in a folder of its own in `directory`.
+    pub(crate) fn new(format: Format, depth: usize, directory: &Path) -> Result<Self, String> {
+        let folder = TempDir::new_in(directory).map_err(|error| error.to_string())?;
+        let path = folder.as_path().join(format!("disk.{}", format.name()));
+        create(&path, &CreateOptions::new(format, CAPACITY)).map_err(|error| error.to_string())?;
+        // System calls on this thread: callgrind counts what is before and behind them.
+        let options = OpenOptions { io: IoMode::Sync, ..OpenOptions::default() };
+        let image = open(&path, &options).map_err(|error| error.to_string())?;
+        let queue = image.queue().map_err(|error| error.to_string())?;
+        let requests = (0..depth as u32).map(|id| IoRequest {
+            id,
+            operation: Operation::Read,
+            offset: 0,
+            length: BYTES as u64,
+            buffer: Box::new(IoBuffer::from_vec(vec![1; BYTES])),
+        });
+        let requests = requests.collect();
+        let mut load = Self { queue, requests, done: Vec::new(), next: 0, _image: image, _folder: folder };
+        // All places get space, and all lists their memory.
+        for direction in [Direction::Write, Direction::Read] {
+            for _ in 0..PLACES {
+                load.prepare(direction);
+                load.serve();
+                while load.done.len() < depth {
+                    std::thread::yield_now();
+                    load.queue.poll(&mut load.done);
+                }
+                load.finish()?;
+            }
+        }
+        Ok(load)
+    }
+
+    /// Points the requests at the next places.
+    pub(crate) fn prepare(&mut self, direction: Direction) {
+        for request in &mut self.requests {
+            request.operation = direction.operation();
+            request.offset = self.next % PLACES * STRIDE;
+            self.next += 1;
+        }
+    }
+
+    /// Submits the requests and polls once.
+    pub(crate) fn serve(&mut self) {
+        self.queue.submit(&mut self.requests);
+        self.queue.poll(&mut self.done);
+    }
+
+    /// Makes the next requests of those that are done.
+    ///
+    /// # Errors
+    /// One failed.
+    pub(crate) fn finish(&mut self) -> Result<(), String> {
+        for IoDone { id, result, buffer, .. } in self.done.drain(..) {
+            result.map_err(|error| error.to_string())?;
+            let (operation, length) = (Operation::Read, BYTES as u64);
+            self.requests.push(IoRequest { id, operation, offset: 0, length, buffer });
+        }
+        Ok(())
+    }
+
+    /// Requests that are ready to be submitted.
+    pub(crate) fn ready(&self) -> usize {
+        self.requests.len()
+    }
+}

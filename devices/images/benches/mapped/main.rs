@@ -1,0 +1,113 @@
+//! The instructions that a format adds to a request whose place is in memory: 4 KiB requests to a
+//! VHDX and a qcow2 image, beside a raw image in the same run.
+//!
+//! `cargo xtask bench images --json FILE` prints a table; `cargo bench -p synthvm-images --bench
+//! images [-- --json FILE]` is what it runs.
+//!
+//! Requests are system calls on the bench's own thread (`io=sync`), to a file in cargo's target
+//! folder. The kernel's instructions are not counted. Limit: the same requests to the raw image.
+
+#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+mod callgrind;
+mod load;
+#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod number;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use load::{Direction, Load};
+use number::Number;
+use synthvm_images::Format;
+
+/// First word of the counted program: then a format, a direction and a depth.
+const COUNT: &str = "--count";
+/// Requests that are counted; a multiple of all depths.
+const REQUESTS: usize = 1280;
+/// Requests in one batch.
+const DEPTHS: [usize; 2] = [1, 16];
+/// Formats that are held against the raw one.
+const FORMATS: [Format; 2] = [Format::Vhdx, Format::Qcow2];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench images: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
+    let (mut json, mut wanted) = (None, false);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--bench" => wanted = true,
+            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
+            COUNT => return count(words),
+            other => return Err(format!("{other:?} is no option: only --json FILE is")),
+        }
+    }
+    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    if !wanted {
+        println!("nothing measured: use `cargo bench`");
+        return Ok(());
+    }
+    let numbers = measure()?;
+    match json {
+        None => numbers.iter().for_each(|number| println!("{number}")),
+        Some(file) => std::fs::write(&file, number::json(&numbers))
+            .map_err(|error| format!("--json {}: {error}", file.display()))?,
+    }
+    Ok(())
+}
+
+fn measure() -> Result<Vec<Number>, String> {
+    let mut numbers = Vec::new();
+    for direction in Direction::BOTH {
+        for depth in DEPTHS {
+            let limit = instructions(Format::Raw, direction, depth)?;
+            for format in FORMATS {
+                let value = instructions(format, direction, depth)?;
+                let name = format!("{}_{}_4k_qd{depth}_instructions", format.name(), direction.name());
+                numbers.push(Number::new(name, "instructions", value, limit));
+            }
+        }
+    }
+    Ok(numbers)
+}
+
+/// Instructions of one request.
+fn instructions(format: Format, direction: Direction, depth: usize) -> Result<f64, String> {
+    let words = [COUNT, format.name(), direction.name(), &depth.to_string()].map(str::to_owned);
+    let count = callgrind::instructions(&words)?.ok_or("no instructions counted: no valgrind")?;
+    Ok(count as f64 / REQUESTS as f64)
+}
+
+/// The counted program.
+fn count(words: impl Iterator<Item = String>) -> Result<(), String> {
+    let usage = || format!("{COUNT} needs a format, read or write, and a depth");
+    let words: Vec<String> = words.collect();
+    let [format, direction, depth] = &words[..] else { return Err(usage()) };
+    let format = format.parse().map_err(|_| usage())?;
+    let mut directions = Direction::BOTH.into_iter();
+    let direction = directions.find(|one| one.name() == direction).ok_or_else(usage)?;
+    let depth = depth.parse().map_err(|_| usage())?;
+    let mut load = Load::new(format, depth, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    for _ in 0..REQUESTS / depth {
+        load.prepare(direction);
+        bench_counted_serve(&mut load);
+        load.finish()?;
+        if load.ready() != depth {
+            return Err("a request was not done when it was polled".to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn bench_counted_serve(load: &mut Load) {
+    load.serve();
+}

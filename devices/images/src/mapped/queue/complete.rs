@@ -1,0 +1,123 @@
+//! From subrequests that are back to finished requests.
+
+use std::sync::Arc;
+
+use synthvm_block::{IoBuffer, IoDone, IoError, IoRequest, Operation};
+
+use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
+use super::{MappedQueue, no_buffer};
+
+impl MappedQueue {
+    /// Finishes the request of a subrequest that had all of its memory, unless a flush follows.
+    /// Returns the request's id.
+    pub(super) fn finish_whole(&mut self, done: &IoDone) -> Option<u32> {
+        let Some(&mut Pending::Whole { id, fua }) = self.slots.get_mut(done.id) else {
+            return None;
+        };
+        // The bytes may be durable, but not yet the structures that say where they are.
+        if fua && done.result.is_ok() && self.map.is_unflushed() {
+            return None;
+        }
+        self.slots.remove(done.id);
+        Some(id)
+    }
+
+    /// A subrequest came back.
+    pub(super) fn back(&mut self, done: IoDone) {
+        let pending = match self.slots.get_mut(done.id) {
+            Some(Pending::Compound(pending)) => pending,
+            Some(pending @ &mut Pending::Whole { id, fua }) => {
+                let then = if fua { Then::Flush } else { Then::End };
+                let mut compound = Compound::new(id, Memory::Whole(None), then);
+                (compound.result, compound.copied) = (done.result, done.copied);
+                *pending = Pending::Compound(compound);
+                return self.moved(done.id, Some(done.buffer));
+            }
+            None => return,
+        };
+        pending.left -= 1;
+        pending.copied += done.copied;
+        pending.result = pending.result.and(done.result);
+        if pending.left != 0 {
+            return;
+        }
+        let buffer = match &pending.memory {
+            Memory::Whole(None) => Some(done.buffer),
+            // The last part has to be gone before the whole can be taken back.
+            Memory::Whole(Some(_)) | Memory::Split(_) => {
+                drop(done.buffer);
+                None
+            }
+        };
+        match pending.stage {
+            Stage::Flushing(token) => {
+                if pending.result.is_ok() {
+                    self.map.flushed(token);
+                }
+                self.end(done.id, buffer);
+            }
+            Stage::Moving => self.moved(done.id, buffer),
+        }
+    }
+
+    /// All bytes of `slot` have moved, if any had to.
+    pub(super) fn moved(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
+        let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) else { return };
+        match &pending.then {
+            _ if pending.result.is_err() => self.end(slot, buffer),
+            // The bytes are durable, but not yet where they are.
+            Then::Flush if self.map.is_unflushed() => {
+                if buffer.is_some() {
+                    pending.memory = Memory::Whole(buffer);
+                }
+                if self.map.is_written_back() {
+                    self.flush(slot, None);
+                } else {
+                    self.look_up(Lookup::Flush(slot), Operation::Flush, 0, 0);
+                }
+            }
+            Then::Clear(_) => self.clear_rest(slot),
+            Then::End | Then::Flush => self.end(slot, buffer),
+        }
+    }
+
+    fn clear_rest(&mut self, slot: u32) {
+        let Some(Pending::Compound(pending)) = self.slots.take(slot) else { return };
+        let Compound { id, memory: Memory::Whole(Some(buffer)), then: Then::Clear(rest), .. } = pending
+        else {
+            return;
+        };
+        let Rest { operation, offset, length } = *rest;
+        let request = IoRequest { id, operation, offset, length, buffer };
+        self.look_up(Lookup::Request(request), operation, offset, length);
+    }
+
+    /// The request in `slot` fails. Its memory is kept there.
+    pub(super) fn fail(&mut self, slot: u32, error: IoError) {
+        if let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) {
+            pending.result = Err(error);
+        }
+        self.end(slot, None);
+    }
+
+    fn end(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
+        let Some(Pending::Compound(pending)) = self.slots.take(slot) else { return };
+        let kept = match pending.memory {
+            Memory::Whole(kept) => kept,
+            Memory::Split(whole) => Arc::into_inner(whole).map(Box::new),
+        };
+        // One of them is there: parts are dropped as they come back.
+        let buffer = kept.or(buffer).unwrap_or_else(no_buffer);
+        self.finish(pending.id, pending.result, pending.copied, buffer);
+    }
+
+    pub(super) fn finish(
+        &mut self,
+        id: u32,
+        result: Result<(), IoError>,
+        copied: u64,
+        buffer: Box<IoBuffer>,
+    ) {
+        self.done.push(IoDone { id, result, copied, buffer });
+    }
+}
