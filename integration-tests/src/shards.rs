@@ -23,7 +23,7 @@ pub trait TestHost {
     ///
     /// # Errors
     /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost and says nothing about the test.
-    fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
+    fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
 }
 
 /// The sums of a run.
@@ -121,7 +121,7 @@ fn work<H: TestHost>(shared: &Mutex<Shared>, start: &impl Fn() -> Result<H, Host
                 }
             }
         }
-        let Some(running) = host.as_ref() else { return };
+        let Some(running) = host.as_mut() else { return };
         let begin = Instant::now();
         let mut output = Output::default();
         let result = running.run(&job.name, &mut output);
@@ -193,9 +193,9 @@ mod tests {
     struct Fake<'a>(&'a AtomicUsize);
 
     impl TestHost for Fake<'_> {
-        fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
+        fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
             sink.stdout(name.as_bytes());
-            let lost = || HostError::Hung { seconds: 1, console: String::new() };
+            let lost = || HostError::Hung { seconds: 1, why: "idle".to_owned(), console: String::new() };
             match name {
                 "pass" => Ok(0),
                 "fail" => Ok(101),

@@ -452,7 +452,7 @@ fn said(dir: &WorkDir) -> String {
 }
 
 /// Waits for a child by its process descriptor. `None`: it still runs.
-fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+pub(crate) fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
     }

@@ -29,7 +29,7 @@ impl OutputSink for Kept {
     }
 }
 
-fn shell(host: &EmulatedHost, script: &str) -> (Result<i32, HostError>, String, String) {
+fn shell(host: &mut EmulatedHost, script: &str) -> (Result<i32, HostError>, String, String) {
     let mut kept = Kept::default();
     let argv = ["sh", "-c", script].map(str::to_owned);
     let result = host.run(&argv, &[("EXTRA".to_owned(), "x y".to_owned())], &mut kept);
@@ -60,39 +60,79 @@ fn test_emulator_of_the_cache_starts_without_the_systems_libraries() {
 #[test]
 fn test_commands_in_a_host_return_output_status_and_results() {
     let dir = WorkDir::new().unwrap();
-    let host = EmulatedHost::start(&options(&dir)).unwrap();
+    let mut host = EmulatedHost::start(&options(&dir)).unwrap();
 
-    let (result, out, err) = shell(&host, "printf 'a\\0b'; echo oops >&2; exit 7");
+    let (result, out, err) = shell(&mut host, "printf 'a\\0b'; echo oops >&2; exit 7");
     assert_eq!((result.unwrap(), out.as_str(), err.as_str()), (7, "a\0b", "oops\n"));
 
-    let (result, out, _) = shell(&host, "pwd; echo \"$EXTRA\"; nproc");
+    let (result, out, _) = shell(&mut host, "pwd; echo \"$EXTRA\"; nproc");
     let here = std::env::current_dir().unwrap();
     assert_eq!((result.unwrap(), out), (0, format!("{}\nx y\n1\n", here.display())));
 
-    let (result, out, _) = shell(&host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
+    let (result, out, _) = shell(&mut host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
     assert_eq!((result.unwrap(), out.as_str()), (0, "1\n"));
 
     // What is written vanishes, except in the results.
     let source = here.join("Cargo.toml");
     let before = fs::read(&source).unwrap();
-    let (result, _, err) = shell(&host, "echo x >> Cargo.toml && echo kept > \"$SYNTHVM_RESULTS/file\"");
+    let (result, _, err) = shell(&mut host, "echo x >> Cargo.toml && echo kept > \"$SYNTHVM_RESULTS/file\"");
     assert_eq!((result.unwrap(), err.as_str()), (0, ""));
     assert_eq!(fs::read(&source).unwrap(), before);
     assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "kept\n");
 
     // Much output keeps its order and length; what a command leaves running does not hold it up.
-    let (result, out, _) = shell(&host, "sleep 100000 & seq 200000");
+    let (result, out, _) = shell(&mut host, "sleep 100000 & seq 200000");
     assert_eq!(result.unwrap(), 0);
     assert!(out.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=200_000));
 
-    let (result, ..) = shell(&host, "kill -9 $$");
+    let (result, ..) = shell(&mut host, "kill -9 $$");
     assert_eq!(result.unwrap(), 137);
     let missing = host.run(&["/no/such".to_owned()], &[], &mut Kept::default());
     assert_eq!(missing.unwrap_err().exit_code(), 127);
 
     // A host that goes away under a command is no failed command.
-    let (result, ..) = shell(&host, "echo o > /proc/sysrq-trigger; sleep 100000");
-    assert!(matches!(&result, Err(HostError::Died { .. })), "{result:?}");
+    let (result, ..) = shell(&mut host, "echo o > /proc/sysrq-trigger; sleep 100000");
+    let Err(HostError::Died { why, .. }) = result else { panic!("{result:?}") };
+    assert_eq!(why, "it closed its channel; the emulator ended with exit status: 0");
+}
+
+/// The kernel ends the host by itself, with backtraces, and nobody waits until the silence is over.
+#[test]
+fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
+    let dir = WorkDir::new().unwrap();
+    let mut host = EmulatedHost::start(&options(&dir)).unwrap();
+    let settings = ["softlockup_panic", "softlockup_all_cpu_backtrace", "hung_task_panic", "panic"];
+    let files = settings.map(|name| format!("/proc/sys/kernel/{name}")).join(" ");
+    let (result, out, _) = shell(&mut host, &format!("cat {files}"));
+    assert_eq!((result.unwrap(), out.as_str()), (0, "1\n1\n0\n-1\n"));
+
+    let (result, ..) = shell(&mut host, "echo c > /proc/sysrq-trigger; sleep 100000");
+    let Err(HostError::Died { why, console }) = result else { panic!("{result:?}") };
+    assert_eq!(why, "Kernel panic - not syncing: sysrq triggered crash");
+    assert!(console.contains("Call Trace:"), "{console}");
+    let (_, folder) = console.rsplit_once("logs: ").unwrap();
+    let log = fs::read_to_string(PathBuf::from(folder.trim_end_matches(" ---")).join("console.log")).unwrap();
+    assert!(log.contains("sysrq triggered crash"), "{log}");
+}
+
+/// A module of the host's kernel computes for longer than the kernel lets anything go on.
+#[test]
+fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
+    let dir = WorkDir::new().unwrap();
+    let stock = Kernel::from_package(&Cache::project(), "bookworm", "linux-image-amd64").unwrap();
+    let module = stock.modules.join("kernel/crypto/tcrypt.ko");
+    let mut host = EmulatedHost::start(&options(&dir)).unwrap();
+    // MD5 for a minute; the limit is two seconds. Perl is on every Debian machine, insmod is not.
+    let load = format!(
+        "echo 1 > /proc/sys/kernel/watchdog_thresh
+        exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; syscall({}, fileno(F), $p, 0)' {}",
+        libc::SYS_finit_module,
+        module.display()
+    );
+    let (result, out, err) = shell(&mut host, &load);
+    let Err(HostError::Died { why, console }) = result else { panic!("{result:?}: {out}{err}") };
+    assert!(why.contains("BUG: soft lockup - CPU#0 stuck for"), "{why}");
+    assert!(console.contains("softlockup: hung tasks"), "{console}");
 }
 
 /// The tests of guest memory that want hugepages are ignored elsewhere: this host can have some.
@@ -100,10 +140,10 @@ fn test_commands_in_a_host_return_output_status_and_results() {
 fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
     let program = test_program("hugepages");
     let dir = WorkDir::new().unwrap();
-    let host = EmulatedHost::start(&HostOptions { cpus: 1, ..options(&dir) }).unwrap();
+    let mut host = EmulatedHost::start(&HostOptions { cpus: 1, ..options(&dir) }).unwrap();
     let script =
         format!("echo 16 > /proc/sys/vm/nr_hugepages && exec {} --include-ignored", program.display());
-    let (result, out, err) = shell(&host, &script);
+    let (result, out, err) = shell(&mut host, &script);
     assert_eq!(result.unwrap(), 0, "{out}{err}");
     // None was left out.
     assert!(out.contains("test result: ok. 3 passed; 0 failed; 0 ignored"), "{out}");
@@ -125,14 +165,16 @@ fn test_program(name: &str) -> PathBuf {
 }
 
 #[test]
-fn test_command_that_says_nothing_is_hung_and_the_console_shown() {
+fn test_command_that_says_nothing_is_hung_and_console_and_processors_are_shown() {
     let dir = WorkDir::new().unwrap();
-    let limit = Duration::from_secs(5);
-    let host = EmulatedHost::start(&HostOptions { quiet_limit: limit, ..options(&dir) }).unwrap();
-    let (result, ..) = shell(&host, "echo the last words > /dev/console; sleep 100000");
+    let (look_after, quiet_limit) = (Duration::from_secs(2), Duration::from_secs(15));
+    let mut host = EmulatedHost::start(&HostOptions { look_after, quiet_limit, ..options(&dir) }).unwrap();
+    let (result, _, err) = shell(&mut host, "echo the last words > /dev/console; sleep 100000");
+    assert!(err.contains("the test host is silent: processor 0 "), "{err}");
     let Err(error) = result else { panic!("{result:?}") };
     assert_eq!(error.exit_code(), 124);
-    assert!(error.to_string().contains("the last words"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("processor 0 ") && text.contains("the last words"), "{text}");
 }
 
 #[test]

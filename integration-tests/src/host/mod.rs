@@ -8,9 +8,13 @@
 //! A host that does not start is tried again and is never taken for a failed command: see [`HostError`].
 
 mod emulated;
+mod emulator;
 mod image;
+mod monitor;
 mod output;
+mod silence;
 
+use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -53,6 +57,9 @@ pub struct HostOptions {
     pub cpus: u32,
     /// A command that writes nothing for so long is taken for hung.
     pub quiet_limit: Duration,
+    /// After so long a silence of its command, an emulated host's processors are looked at twice.
+    /// What they do is one line of the command's standard error; registers go to the host's logs.
+    pub look_after: Duration,
     /// The folder that `$SYNTHVM_RESULTS` names.
     pub results: PathBuf,
     /// The kernel that an emulated host runs.
@@ -86,6 +93,7 @@ impl Default for HostOptions {
             memory_mib: 8192,
             cpus: 1,
             quiet_limit: Duration::from_secs(600),
+            look_after: Duration::from_secs(60),
             results: target_dir().join("host-results"),
             kernel: HostKernel::Suite("bookworm".to_owned()),
         }
@@ -117,10 +125,12 @@ pub enum HostError {
         console: String,
     },
     /// The command wrote nothing for too long, and was killed together with its host.
-    #[error("the command wrote nothing for {seconds} s and was killed\n{console}")]
+    #[error("the command wrote nothing for {seconds} s and was killed: {why}\n{console}")]
     Hung {
         /// The limit that was passed.
         seconds: u64,
+        /// What the host did meanwhile.
+        why: String,
         /// The end of the host's console.
         console: String,
     },
@@ -145,6 +155,10 @@ impl HostError {
             HostError::Command { not_found: true, .. } => 127,
         }
     }
+}
+
+fn prepare(doing: &str, error: &io::Error) -> HostError {
+    HostError::Prepare(format!("{doing}: {error}"))
 }
 
 /// Runs one command and returns its exit status (128 + the signal that ended it). Its output goes to ours as it comes.
@@ -203,7 +217,7 @@ mod tests {
             HostError::Died { why: why(), console: console() },
         ];
         assert!(host.iter().all(|error| error.exit_code() == 125));
-        assert_eq!(HostError::Hung { seconds: 1, console: console() }.exit_code(), 124);
+        assert_eq!(HostError::Hung { seconds: 1, why: why(), console: console() }.exit_code(), 124);
         assert_eq!(HostError::Command { why: why(), not_found: false }.exit_code(), 126);
         assert_eq!(HostError::Command { why: why(), not_found: true }.exit_code(), 127);
     }

@@ -67,7 +67,8 @@ pub(super) fn run_here(
                 let _ = child.kill();
                 let _ = child.wait();
                 let seconds = options.quiet_limit.as_secs();
-                return Err(HostError::Hung { seconds, console: String::new() });
+                let why = "it ran on this machine".to_owned();
+                return Err(HostError::Hung { seconds, why, console: String::new() });
             }
         }
     }

@@ -86,7 +86,7 @@ struct Host {
 }
 
 impl TestHost for Host {
-    fn run(&self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
+    fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
         let argv = [self.program.clone(), "--exact".to_owned(), name.to_owned()];
         self.host.run(&argv, &[], sink)
     }
