@@ -1,13 +1,14 @@
 //! Runs tests one after the other in this process and reports them as the standard harness does.
 //!
-//! Real guests want an order (the first failure is the one to read), the machine for themselves, and no second copy of
-//! the standard harness's threads around them.
+//! Real guests want the machine for themselves, and no second copy of the standard harness's
+//! threads around them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use crate::host::is_emulated;
+use crate::traces::Traces;
 
 /// What a test returns. Any error fails it.
 pub type TestResult = Result<(), Box<dyn std::error::Error>>;
@@ -32,6 +33,8 @@ impl Test {
 pub struct Choice {
     /// Only show names.
     pub list: bool,
+    /// The seed of the order of tests, if it is to be repeated.
+    pub seed: Option<u64>,
     filters: Vec<String>,
     skips: Vec<String>,
     exact: bool,
@@ -39,20 +42,27 @@ pub struct Choice {
 
 impl Choice {
     /// Reads arguments. Options of the standard harness that change nothing here are accepted.
-    pub fn parse(arguments: impl Iterator<Item = String>) -> Choice {
+    ///
+    /// # Errors
+    /// In words: a seed that is no number.
+    pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Choice, String> {
         let mut choice = Choice::default();
         let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--list" => choice.list = true,
                 "--exact" => choice.exact = true,
+                "--seed" => {
+                    let seed = arguments.next().unwrap_or_default();
+                    choice.seed = Some(seed.parse().map_err(|_| format!("--seed {seed}: no number"))?);
+                }
                 "--skip" => choice.skips.extend(arguments.next()),
                 "--test-threads" | "--format" | "--color" => drop(arguments.next()),
                 other if other.starts_with('-') => {}
                 filter => choice.filters.push(filter.to_owned()),
             }
         }
-        choice
+        Ok(choice)
     }
 
     /// True when a test was chosen.
@@ -81,7 +91,11 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
     let mut failures = Vec::new();
     for test in &chosen {
         let begin = Instant::now();
-        let outcome = run_again_where_the_emulator_failed(&test.name, emulated, || run_one(test));
+        let before = emulated.then(Traces::now);
+        let mut outcome = run_again_where_the_emulator_failed(&test.name, emulated, || run_one(test));
+        if outcome.is_ok() {
+            outcome = before.map_or(Ok(()), |before| leaves_nothing(&before));
+        }
         let seconds = begin.elapsed().as_secs_f64();
         match &outcome {
             Ok(()) => println!("test {} ... ok <{seconds:.1}s>", test.name),
@@ -128,9 +142,10 @@ pub const LOST_GUEST: &str = "the emulated CPU lost the guest";
 /// SynthVM's words for a guest that fell into a triple fault.
 const TRIPLE_FAULT: &str = "triple fault, the machine resets";
 
-/// Emulated CPUs lose a guest now and then (one in some sixty boots seen): it falls into a triple fault in the middle of nothing, as the
-/// emulated host itself does when it starts. No guest of these tests does that by itself, so such a run says nothing: it is shown and done
-/// again, and never counts as a pass. On a real KVM a triple fault is a failure.
+/// Emulated CPUs lose a guest now and then (one in some sixty boots seen): it falls into a triple
+/// fault in the middle of nothing, as the emulated host itself does when it starts. No guest of
+/// these tests does that by itself, so such a run says nothing: it is shown and done again, and
+/// never counts as a pass. On a real KVM a triple fault is a failure.
 fn run_again_where_the_emulator_failed(
     name: &str,
     emulated: bool,
@@ -145,6 +160,14 @@ fn run_again_where_the_emulator_failed(
         }
     }
     run()
+}
+
+/// The next test in this host must find it as this one did. Elsewhere the machine is not the tests'
+/// own.
+fn leaves_nothing(before: &Traces) -> Result<(), String> {
+    let now = Traces::now();
+    let left = now.new_since(before);
+    if left.is_empty() { Ok(()) } else { Err(format!("the test left behind: {}", left.join(", "))) }
 }
 
 fn run_one(test: &Test) -> Result<(), String> {
@@ -165,7 +188,7 @@ mod tests {
     use super::*;
 
     fn choice(words: &[&str]) -> Choice {
-        Choice::parse(words.iter().map(|word| (*word).to_owned()))
+        Choice::parse(words.iter().map(|word| (*word).to_owned())).unwrap()
     }
 
     #[test]
@@ -175,6 +198,14 @@ mod tests {
         assert!(!choice(&["--exact", "6.1"]).takes("boot_6.1"));
         assert!(!choice(&["boot", "--skip", "6.1"]).takes("boot_6.1"));
         assert!(choice(&["--test-threads", "1", "--nocapture"]).takes("x"));
+    }
+
+    #[test]
+    fn test_choice_of_an_order_is_a_number_and_no_filter() {
+        let chosen = choice(&["--seed", "17"]);
+        assert_eq!(chosen.seed, Some(17));
+        assert!(chosen.takes("any"));
+        assert!(Choice::parse(["--seed", "x"].map(str::to_owned).into_iter()).is_err());
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(crate) struct Arguments {
     /// Leave out all that boots a guest.
     #[arg(long)]
     no_guests: bool,
+    /// The seed of the order of the real-guest tests, as an earlier run printed it.
+    #[arg(long, value_name = "N", conflicts_with = "no_guests")]
+    seed: Option<u64>,
     /// Of the real-guest tests, run those whose names contain this.
     #[arg(value_name = "FILTER", conflicts_with = "no_guests")]
     guests: Vec<String>,
@@ -55,6 +58,9 @@ fn stages(arguments: &Arguments) -> Vec<Stage> {
         stages.push(Stage::new("guests alone, in the plain emulator", &alone));
         let mut real = Stage::new("real guests", &["--workspace", "--test", "guests", "--"]);
         real.arguments.extend_from_slice(&arguments.guests);
+        if let Some(seed) = arguments.seed {
+            real.arguments.extend(["--seed".to_owned(), seed.to_string()]);
+        }
         stages.push(real);
     }
     stages

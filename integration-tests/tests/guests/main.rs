@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use guest_images::StockKernel;
 use integration_tests::host::{self, EmulatedHost, HostError, HostOptions, INSIDE, OutputSink};
-use integration_tests::program;
 use integration_tests::runner::{self, Choice, Test};
-use integration_tests::shards::{self, Summary, TestHost};
+use integration_tests::shards::{self, TestHost};
+use integration_tests::{order, program};
 
 mod boot;
 mod common;
@@ -25,29 +25,33 @@ mod stall;
 mod tools;
 
 fn main() -> ExitCode {
-    let choice = Choice::parse(std::env::args().skip(1));
-    let tests = tests();
-    let names: Vec<String> =
-        tests.iter().map(|test| test.name.clone()).filter(|name| choice.takes(name)).collect();
-    if choice.list || names.is_empty() || std::env::var_os(INSIDE).is_some() {
-        return runner::run(&tests, &choice);
-    }
-    let begin = Instant::now();
-    let result = match prepare() {
-        Ok(()) if host::is_usable_here() => return runner::run(&tests, &choice),
-        Ok(()) => run_in_hosts(&names),
-        Err(error) => Err(error),
-    };
-    match result {
-        Ok(summary) => {
-            println!("{}", summary.text(begin.elapsed().as_secs_f64()));
-            if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
-        }
+    match run() {
+        Ok(code) => code,
         Err(error) => {
             eprintln!("real guests: {error}");
             ExitCode::from(125)
         }
     }
+}
+
+fn run() -> Result<ExitCode, String> {
+    let choice = Choice::parse(std::env::args().skip(1))?;
+    let mut tests = tests();
+    let takes_any = tests.iter().any(|test| choice.takes(&test.name));
+    let is_inside = std::env::var_os(INSIDE).is_some();
+    if choice.list || !takes_any || is_inside {
+        return Ok(runner::run(&tests, &choice));
+    }
+    prepare()?;
+    let seed = choice.seed.unwrap_or_else(order::new_seed);
+    order::shuffle(&mut tests, seed, LAST, |test| is_long(&test.name));
+    println!("\ntests in the order of seed {seed} (--seed {seed} repeats it)");
+    if host::is_usable_here() {
+        return Ok(runner::run(&tests, &choice));
+    }
+    let names: Vec<String> =
+        tests.into_iter().map(|test| test.name).filter(|name| choice.takes(name)).collect();
+    run_in_hosts(&names)
 }
 
 /// Makes everything that cannot be fetched or built inside a test host.
@@ -63,14 +67,17 @@ fn prepare() -> Result<(), String> {
 }
 
 /// Runs each test as a command of its own in one of several test hosts.
-fn run_in_hosts(names: &[String]) -> Result<Summary, String> {
+fn run_in_hosts(names: &[String]) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
     let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
     std::fs::create_dir_all(&options.results).map_err(|e| format!("{}: {e}", options.results.display()))?;
     let hosts = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS);
     println!("\nrunning {} tests in {hosts} test hosts", names.len());
+    let begin = Instant::now();
     let start = || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
-    shards::run(names, hosts, start).map_err(|error| error.to_string())
+    let summary = shards::run(names, hosts, start).map_err(|error| error.to_string())?;
+    println!("{}", summary.text(begin.elapsed().as_secs_f64()));
+    Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }
 
 /// The tests write a sign of life every 30 s, so a host that is silent for so long has stopped.
@@ -78,6 +85,17 @@ const QUIET_LIMIT: Duration = Duration::from_secs(150);
 
 /// Test hosts side by side at the most: each takes 8 GiB.
 const MAX_HOSTS: usize = 2;
+
+/// Tests at the end of the order that must not be long, so that all hosts end at about the same
+/// time.
+const LAST: usize = 8;
+
+/// Beginnings of the names of tests that take more than a minute in an emulated host.
+const LONG: [&str; 0] = [];
+
+fn is_long(name: &str) -> bool {
+    LONG.iter().any(|long| name.starts_with(long))
+}
 
 /// An emulated host in which this program runs one test.
 struct Host {
