@@ -5,6 +5,7 @@ pub mod host;
 pub mod image;
 pub mod inspect;
 pub mod iso;
+pub mod losses;
 pub mod order;
 pub mod program;
 pub mod qemu;

@@ -4,6 +4,7 @@
 //! threads around them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ pub struct Choice {
     pub list: bool,
     /// The seed of the order of tests, if it is to be repeated.
     pub seed: Option<u64>,
+    /// The file to which a record of the run is added.
+    pub json: Option<PathBuf>,
     filters: Vec<String>,
     skips: Vec<String>,
     exact: bool,
@@ -56,6 +59,7 @@ impl Choice {
                     let seed = arguments.next().unwrap_or_default();
                     choice.seed = Some(seed.parse().map_err(|_| format!("--seed {seed}: no number"))?);
                 }
+                "--json" => choice.json = arguments.next().map(PathBuf::from),
                 "--skip" => choice.skips.extend(arguments.next()),
                 "--test-threads" | "--format" | "--color" => drop(arguments.next()),
                 other if other.starts_with('-') => {}
@@ -140,7 +144,7 @@ const ATTEMPTS: u32 = 3;
 pub const LOST_GUEST: &str = "the emulated CPU lost the guest";
 
 /// SynthVM's words for a guest that fell into a triple fault.
-const TRIPLE_FAULT: &str = "triple fault, the machine resets";
+pub(crate) const TRIPLE_FAULT: &str = "triple fault, the machine resets";
 
 /// Emulated CPUs lose a guest now and then (one in some sixty boots seen): it falls into a triple
 /// fault in the middle of nothing, as the emulated host itself does when it starts. No guest of
@@ -185,6 +189,8 @@ fn run_one(test: &Test) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn choice(words: &[&str]) -> Choice {
@@ -202,8 +208,8 @@ mod tests {
 
     #[test]
     fn test_choice_of_an_order_is_a_number_and_no_filter() {
-        let chosen = choice(&["--seed", "17"]);
-        assert_eq!(chosen.seed, Some(17));
+        let chosen = choice(&["--seed", "17", "--json", "a/b"]);
+        assert_eq!((chosen.seed, chosen.json.as_deref()), (Some(17), Some(Path::new("a/b"))));
         assert!(chosen.takes("any"));
         assert!(Choice::parse(["--seed", "x"].map(str::to_owned).into_iter()).is_err());
     }

@@ -11,8 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use crate::host::{HostError, OutputSink};
-use crate::runner::LOST_GUEST;
+use crate::losses::{Loss, Lost};
+use crate::runner::{LOST_GUEST, TRIPLE_FAULT};
 
 /// How often a test is tried whose host was lost.
 const ATTEMPTS: u32 = 3;
@@ -22,41 +25,60 @@ pub trait TestHost {
     /// Runs the test of this name to its end and returns its exit status; 0 is a pass.
     ///
     /// # Errors
-    /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost and says nothing about the test.
+    /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost and says nothing about the
+    /// test.
     fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
 }
 
-/// The sums of a run.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// How a test ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The test's name.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// How long its last attempt took.
+    pub seconds: f64,
+}
+
+/// What a run found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Tests that passed.
-    pub passed: usize,
-    /// Names of the tests that failed.
-    pub failed: Vec<String>,
-    /// Hosts that died or stopped under a test.
-    pub lost_hosts: usize,
-    /// Guests that fell into a triple fault under an emulated processor, and were started again.
-    pub lost_guests: usize,
+    /// Each test once, in the order in which they ended.
+    pub tests: Vec<Outcome>,
+    /// Hosts and guests that were lost under tests.
+    pub losses: Vec<Loss>,
 }
 
 impl Summary {
-    /// The lines with which the standard harness would close, and one about losses.
+    /// Names of the tests that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().filter(|test| !test.passed).map(|test| test.name.as_str())
+    }
+
+    /// How many hosts or guests were lost.
+    pub fn lost(&self, what: Lost) -> usize {
+        self.losses.iter().filter(|loss| loss.lost == what).count()
+    }
+
+    /// The lines with which the standard harness would close, and those about losses.
     pub fn text(&self, seconds: f64) -> String {
         let mut text = String::new();
-        if !self.failed.is_empty() {
-            let _ = write!(text, "\nfailures:\n    {}\n", self.failed.join("\n    "));
+        let failed: Vec<&str> = self.failed().collect();
+        if !failed.is_empty() {
+            let _ = write!(text, "\nfailures:\n    {}\n", failed.join("\n    "));
         }
-        let _ = write!(
-            text,
-            "\nlost to the emulator and tried again: {} hosts, {} guests",
-            self.lost_hosts, self.lost_guests
-        );
+        let (hosts, guests) = (self.lost(Lost::Host), self.lost(Lost::Guest));
+        let _ = write!(text, "\nlost to the emulator and tried again: {hosts} hosts, {guests} guests");
+        for loss in &self.losses {
+            let _ = write!(text, "\n    {loss}");
+        }
         let _ = writeln!(
             text,
             "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in {seconds:.2}s",
-            if self.failed.is_empty() { "ok" } else { "FAILED" },
-            self.passed,
-            self.failed.len()
+            if failed.is_empty() { "ok" } else { "FAILED" },
+            self.tests.len() - failed.len(),
+            failed.len()
         );
         text
     }
@@ -125,16 +147,11 @@ fn work<H: TestHost>(shared: &Mutex<Shared>, start: &impl Fn() -> Result<H, Host
         let begin = Instant::now();
         let mut output = Output::default();
         let result = running.run(&job.name, &mut output);
-        if result.as_ref().is_err_and(is_loss) {
+        if result.as_ref().is_err_and(|error| error.loss().is_some()) {
             host = None;
         }
         conclude(shared, job, result, &output, begin.elapsed().as_secs_f64());
     }
-}
-
-/// Whether the host is gone, which says nothing about the test.
-fn is_loss(error: &HostError) -> bool {
-    matches!(error, HostError::Hung { .. } | HostError::Died { .. })
 }
 
 fn conclude(shared: &Mutex<Shared>, job: Job, result: Result<i32, HostError>, output: &Output, seconds: f64) {
@@ -142,29 +159,42 @@ fn conclude(shared: &Mutex<Shared>, job: Job, result: Result<i32, HostError>, ou
     let name = &job.name;
     let mut text = String::new();
     let mut shared = lock(shared);
-    shared.summary.lost_guests += said.matches(LOST_GUEST).count();
-    shared.summary.lost_hosts += usize::from(result.as_ref().is_err_and(is_loss));
+    let mut lose = |lost: Lost, reason: &str| {
+        let reason = reason.to_owned();
+        shared.summary.losses.push(Loss { lost, test: name.clone(), seconds, reason });
+    };
+    let guests: Vec<&str> = said.lines().filter(|line| line.contains(LOST_GUEST)).collect();
+    guests.iter().for_each(|_| lose(Lost::Guest, TRIPLE_FAULT));
+    let loss = result.as_ref().err().and_then(HostError::loss);
+    if let Some(reason) = &loss {
+        lose(Lost::Host, reason);
+    }
+    let passed = matches!(result, Ok(0));
     match result {
         Ok(0) => {
-            shared.summary.passed += 1;
-            for line in said.lines().filter(|line| line.contains(LOST_GUEST)) {
+            for line in guests {
                 let _ = writeln!(text, "{line}");
             }
             let _ = writeln!(text, "test {name} ... ok <{seconds:.1}s>");
         }
-        Err(error) if job.attempt < ATTEMPTS && is_loss(&error) => {
+        Err(error) if job.attempt < ATTEMPTS && loss.is_some() => {
             let _ = writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
             shared.queue.push_front(Job { attempt: job.attempt + 1, ..job });
+            print(&text);
+            return;
         }
-        other => {
-            let why = match other {
-                Ok(code) => format!("exit status {code}"),
-                Err(error) => error.to_string(),
-            };
-            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({why})\n");
-            shared.summary.failed.push(job.name);
+        Ok(code) => {
+            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> (exit status {code})\n");
+        }
+        Err(error) => {
+            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({error})\n");
         }
     }
+    shared.summary.tests.push(Outcome { name: job.name, passed, seconds });
+    print(&text);
+}
+
+fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
@@ -189,7 +219,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers by the test's name: "pass", "fail", "hang", "once-N" is lost N times before it passes.
+    /// Answers by the test's name: "pass", "fail", "hang", "once-N" is lost N times before it
+    /// passes.
     struct Fake<'a>(&'a AtomicUsize);
 
     impl TestHost for Fake<'_> {
@@ -223,27 +254,36 @@ mod tests {
         (summary, started.into_inner())
     }
 
+    /// Tests that passed, tests that failed, lost hosts, lost guests.
+    fn counts(summary: &Summary) -> [usize; 4] {
+        let failed = summary.failed().count();
+        let passed = summary.tests.len() - failed;
+        [passed, failed, summary.lost(Lost::Host), summary.lost(Lost::Guest)]
+    }
+
     #[test]
     fn test_run_on_several_hosts_counts_every_test_once() {
         let names = ["pass", "fail", "pass", "pass", "guest"];
         let (summary, started) = summary(&names, 3, 0);
-        let failed = vec!["fail".to_owned()];
-        assert_eq!(summary, Summary { passed: 4, failed, lost_hosts: 0, lost_guests: 1 });
+        assert_eq!(counts(&summary), [4, 1, 0, 1]);
+        assert!(summary.failed().eq(["fail"]));
+        assert_eq!(summary.losses[0].test, "guest");
         assert!((1..=3).contains(&started), "{started}");
     }
 
     #[test]
     fn test_run_of_a_test_whose_host_is_lost_is_repeated_in_a_new_host() {
         let (summary, started) = summary(&["lossy"], 1, 2);
-        assert_eq!(summary, Summary { passed: 1, lost_hosts: 2, ..Summary::default() });
+        assert_eq!(counts(&summary), [1, 0, 2, 0]);
+        assert!(summary.losses.iter().all(|loss| loss.reason == "silent for 1 s: idle"), "{summary:?}");
         assert_eq!(started, 3);
     }
 
     #[test]
     fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_go_on() {
         let (summary, started) = summary(&["hang", "pass"], 1, 0);
-        assert_eq!((summary.passed, summary.lost_hosts), (1, 3));
-        assert_eq!(summary.failed, ["hang"]);
+        assert_eq!(counts(&summary), [1, 1, 3, 0]);
+        assert!(summary.failed().eq(["hang"]));
         assert_eq!(started, 4);
     }
 
@@ -255,10 +295,13 @@ mod tests {
     }
 
     #[test]
-    fn test_summary_text_is_the_harness_line_with_the_losses() {
-        let failed = vec!["a".to_owned()];
-        let text = Summary { passed: 2, failed, lost_hosts: 1, lost_guests: 0 }.text(1.5);
-        assert!(text.contains("1 hosts, 0 guests"), "{text}");
+    fn test_summary_text_is_the_harness_line_with_the_losses_and_their_reasons() {
+        let (summary, _) = summary(&["pass", "fail", "lossy"], 1, 1);
+        let text = summary.text(1.5);
+        assert!(
+            text.contains("1 hosts, 0 guests\n    host lost after 0 s of lossy: silent for 1 s"),
+            "{text}"
+        );
         assert!(text.contains("test result: FAILED. 2 passed; 1 failed; 0 ignored;"), "{text}");
     }
 }

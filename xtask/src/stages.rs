@@ -15,7 +15,7 @@ pub(crate) struct Sums {
 /// One stage: a command that prints the standard harness's result lines.
 #[derive(Debug)]
 pub(crate) struct Stage {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) arguments: Vec<String>,
     /// What its environment has besides ours.
     pub(crate) environment: Vec<(&'static str, OsString)>,
@@ -24,7 +24,7 @@ pub(crate) struct Stage {
 /// How a stage ended.
 #[derive(Debug)]
 pub(crate) struct Report {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) sums: Sums,
     pub(crate) took: Duration,
     /// Why it did not run to its end, if so.
@@ -33,9 +33,9 @@ pub(crate) struct Report {
 
 impl Stage {
     /// A stage that runs `cargo test` with these arguments.
-    pub(crate) fn new(name: &'static str, arguments: &[&str]) -> Stage {
+    pub(crate) fn new(name: &str, arguments: &[&str]) -> Stage {
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
-        Stage { name, arguments, environment: Vec::new() }
+        Stage { name: name.to_owned(), arguments, environment: Vec::new() }
     }
 
     /// Has it run with this in its environment.
@@ -50,7 +50,7 @@ impl Stage {
         let start = Instant::now();
         let mut sums = Sums::default();
         let broken = self.run_counted(&mut sums).err();
-        Report { name: self.name, sums, took: start.elapsed(), broken }
+        Report { name: self.name.clone(), sums, took: start.elapsed(), broken }
     }
 
     fn run_counted(&self, sums: &mut Sums) -> Result<(), String> {
@@ -77,7 +77,8 @@ impl Stage {
             }
         }
         let status = child.wait().map_err(|e| e.to_string())?;
-        // An exit status that no failed test explains: it did not build, the test host did not start, a crash.
+        // An exit status that no failed test explains: it did not build, the test host did not
+        // start, a crash.
         if !status.success() && sums.failed == 0 {
             return Err(format!("it ended with {status} and no failed test"));
         }

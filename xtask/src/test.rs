@@ -1,9 +1,12 @@
 //! `cargo xtask test`: everything, and one closing line.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use guest_images::cache::{Cache, target_dir};
 use guest_images::qemu;
+
+use integration_tests::losses::{Record, Statistics};
 
 use crate::stages::{Report, Stage, Sums};
 
@@ -13,12 +16,32 @@ pub(crate) struct Arguments {
     /// Leave out all that boots a guest.
     #[arg(long)]
     no_guests: bool,
-    /// The seed of the order of the real-guest tests, as an earlier run printed it.
+    /// Run nothing but the real-guest tests.
+    #[arg(long, conflicts_with = "no_guests")]
+    guests: bool,
+    /// Run the real-guest tests so often, and add up what was lost to the emulator.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), requires = "guests")]
+    repeat: u32,
+    /// The seed of the order of the real-guest tests, as an earlier run printed it; a repeated run
+    /// counts on.
     #[arg(long, value_name = "N", conflicts_with = "no_guests")]
     seed: Option<u64>,
+    /// Add a record of each run of the real-guest tests to this file, as a line of JSON; without
+    /// it, to target/guest-runs.jsonl.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_guests")]
+    json: Option<PathBuf>,
     /// Of the real-guest tests, run those whose names contain this.
     #[arg(value_name = "FILTER", conflicts_with = "no_guests")]
-    guests: Vec<String>,
+    filters: Vec<String>,
+}
+
+impl Arguments {
+    /// The file of records.
+    fn records(&self) -> PathBuf {
+        let file = self.json.clone().unwrap_or_else(Record::default_file);
+        // The tests run in a folder of their own.
+        std::path::absolute(&file).unwrap_or(file)
+    }
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
@@ -30,45 +53,70 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let earlier = Record::read_all(&arguments.records()).unwrap_or_default();
     let reports: Vec<Report> =
         stages(arguments).into_iter().map(|stage| stage.with(qemu::FOLDER, &qemu).run()).collect();
     let (text, sums) = summary(&reports);
+    if arguments.guests {
+        print!("{}", statistics(&arguments.records(), &earlier));
+    }
     print!("{text}");
     if sums.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn stages(arguments: &Arguments) -> Vec<Stage> {
+    let mut stages = if arguments.guests { Vec::new() } else { without_guests() };
+    if !arguments.no_guests && !arguments.guests {
+        // The whole workspace in every stage: another choice of packages would build them with
+        // other features once more.
+        let host = ["--workspace", "--test", "test_host"];
+        stages.push(Stage::new("the test host", &host));
+        let alone = ["--workspace", "--test", "guest_alone"];
+        stages.push(Stage::new("guests alone, in the plain emulator", &alone));
+    }
+    if !arguments.no_guests {
+        stages.extend((0..arguments.repeat).map(|run| real_guests(arguments, run)));
+    }
+    stages
+}
+
+/// The real-guest tests, for the time of this number from 0.
+fn real_guests(arguments: &Arguments, run: u32) -> Stage {
+    let name = match arguments.repeat {
+        1 => "real guests".to_owned(),
+        count => format!("real guests, run {} of {count}", run + 1),
+    };
+    let mut stage = Stage::new(&name, &["--workspace", "--test", "guests", "--"]);
+    stage.arguments.extend_from_slice(&arguments.filters);
+    stage.arguments.extend(["--json".to_owned(), arguments.records().display().to_string()]);
+    if let Some(seed) = arguments.seed {
+        stage.arguments.extend(["--seed".to_owned(), seed.wrapping_add(run.into()).to_string()]);
+    }
+    stage
+}
+
+fn without_guests() -> Vec<Stage> {
     let mut stages =
         vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
-    // Every order of events of the hand-shakes between threads. Its own folder: the flag would have everything built anew.
+    // Every order of events of the hand-shakes between threads. Its own folder: the flag would have
+    // everything built anew.
     let models = Stage::new(
         "models of signalling, of views and of message slots",
         &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--package", "vmbus-host", "--lib", "model"],
     );
     stages.push(models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")));
     stages.extend(sanitized());
-    // The fuzz targets replay their seeds; they share code with the host's tests and stand outside the workspace.
+    // The fuzz targets replay their seeds; they share code with the host's tests and stand outside
+    // the workspace.
     let seeds = Stage::new("seeds of the fuzz targets", &["--manifest-path", "fuzz/Cargo.toml"]);
     stages.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
-    if !arguments.no_guests {
-        // The whole workspace in every stage: another choice of packages would build them with other features once more.
-        let host = ["--workspace", "--test", "test_host"];
-        stages.push(Stage::new("the test host", &host));
-        let alone = ["--workspace", "--test", "guest_alone"];
-        stages.push(Stage::new("guests alone, in the plain emulator", &alone));
-        let mut real = Stage::new("real guests", &["--workspace", "--test", "guests", "--"]);
-        real.arguments.extend_from_slice(&arguments.guests);
-        if let Some(seed) = arguments.seed {
-            real.arguments.extend(["--seed".to_owned(), seed.to_string()]);
-        }
-        stages.push(real);
-    }
     stages
 }
 
-/// The tests of the crate that turns page lists into raw pointers, under AddressSanitizer, and a proof
-/// that it sees an error. The stable compiler has the sanitizer's run-time library and the flag behind
-/// `RUSTC_BOOTSTRAP`, so no other toolchain is needed. One more build, of this crate alone.
+/// The tests of the crate that turns page lists into raw pointers, under AddressSanitizer, and a
+/// proof that it sees an error. The stable compiler has the sanitizer's run-time library and the
+/// flag behind `RUSTC_BOOTSTRAP`, so no other toolchain is needed. One more build, of this crate
+/// alone.
 fn sanitized() -> [Stage; 2] {
     // A target of its own keeps the flag away from build scripts and procedural macros.
     const CRATES: [&str; 4] = ["--target", "x86_64-unknown-linux-gnu", "--package", "vmbus-gpadl"];
@@ -86,8 +134,19 @@ fn sanitized() -> [Stage; 2] {
     ]
 }
 
-/// What to print at the end, and the sums of it. A stage that did not run to its end counts as a failure: the closing
-/// line never looks better than things are.
+/// What was lost in this command's runs, and in all that the file of records knows of.
+fn statistics(file: &Path, earlier: &[Record]) -> String {
+    let records = match Record::read_all(file) {
+        Ok(records) => records,
+        Err(error) => return format!("{}: {error}\n", file.display()),
+    };
+    let now = Statistics::of(records.get(earlier.len()..).unwrap_or_default());
+    let all = Statistics::of(&records);
+    format!("\nthese runs: {now}\nall runs in {}: {all}\n", file.display())
+}
+
+/// What to print at the end, and the sums of it. A stage that did not run to its end counts as a
+/// failure: the closing line never looks better than things are.
 fn summary(reports: &[Report]) -> (String, Sums) {
     let mut text = String::from("\n");
     let mut sums = Sums::default();
@@ -115,7 +174,7 @@ mod tests {
 
     fn report(passed: u64, failed: u64, broken: Option<&str>) -> Report {
         let sums = Sums { passed, failed };
-        Report { name: "x", sums, took: Duration::from_secs(1), broken: broken.map(str::to_owned) }
+        Report { name: "x".to_owned(), sums, took: Duration::from_secs(1), broken: broken.map(str::to_owned) }
     }
 
     #[test]

@@ -145,6 +145,15 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Why the host is lost, in one line, if it is: then nothing is known about the command.
+    pub fn loss(&self) -> Option<String> {
+        match self {
+            HostError::Hung { seconds, why, .. } => Some(format!("silent for {seconds} s: {why}")),
+            HostError::Died { why, .. } => Some(why.clone()),
+            _ => None,
+        }
+    }
+
     /// The exit status by which `cargo xtask host` tells these from a command's own: 124 hung, 125 the host's fault,
     /// 126 and 127 as a shell has them.
     pub fn exit_code(&self) -> u8 {

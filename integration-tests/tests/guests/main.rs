@@ -3,11 +3,13 @@
 //! Run outside a machine with such a KVM, this program gets everything that the tests need, starts
 //! test hosts and runs itself in there, once for each test.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use guest_images::StockKernel;
 use integration_tests::host::{self, EmulatedHost, HostError, HostOptions, INSIDE, OutputSink};
+use integration_tests::losses::Record;
 use integration_tests::runner::{self, Choice, Test};
 use integration_tests::shards::{self, TestHost};
 use integration_tests::{order, program};
@@ -49,9 +51,8 @@ fn run() -> Result<ExitCode, String> {
     if host::is_usable_here() {
         return Ok(runner::run(&tests, &choice));
     }
-    let names: Vec<String> =
-        tests.into_iter().map(|test| test.name).filter(|name| choice.takes(name)).collect();
-    run_in_hosts(&names)
+    let names = tests.into_iter().map(|test| test.name).filter(|name| choice.takes(name)).collect();
+    run_in_hosts(names, seed, choice.json)
 }
 
 /// Makes everything that cannot be fetched or built inside a test host.
@@ -66,18 +67,24 @@ fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Runs each test as a command of its own in one of several test hosts.
-fn run_in_hosts(names: &[String]) -> Result<ExitCode, String> {
+/// Runs each test as a command of its own in one of several test hosts, and keeps a record of the
+/// run.
+fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
     let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
     std::fs::create_dir_all(&options.results).map_err(|e| format!("{}: {e}", options.results.display()))?;
-    let hosts = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS);
+    let hosts = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS).min(names.len());
     println!("\nrunning {} tests in {hosts} test hosts", names.len());
     let begin = Instant::now();
     let start = || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
-    let summary = shards::run(names, hosts, start).map_err(|error| error.to_string())?;
-    println!("{}", summary.text(begin.elapsed().as_secs_f64()));
-    Ok(if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) })
+    let summary = shards::run(&names, hosts, start).map_err(|error| error.to_string())?;
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("{}", summary.text(seconds));
+    let passed = summary.failed().next().is_none();
+    let file = json.unwrap_or_else(Record::default_file);
+    let record = Record::new(summary, seed, hosts, seconds);
+    record.append(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }
 
 /// The tests write a sign of life every 30 s, so a host that is silent for so long has stopped.
