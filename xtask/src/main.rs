@@ -1,4 +1,4 @@
-//! The project's own commands: demo, test, host, bench, compare.
+//! The project's own commands: demo, test, host, bench, compare, deny.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod compare;
 mod demo;
+mod deny;
 mod fuzz;
 mod guest;
 mod host;
@@ -32,6 +33,8 @@ enum XtaskCommand {
     Compare(compare::Arguments),
     /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
     Demo(demo::Arguments),
+    /// Check the licences, versions and sources of all dependencies by deny.toml.
+    Deny,
     /// Look for inputs that break the bus, guided by coverage.
     Fuzz(fuzz::Arguments),
     /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         XtaskCommand::Bench(arguments) => bench::main(&arguments),
         XtaskCommand::Compare(arguments) => compare::main(&arguments),
         XtaskCommand::Demo(arguments) => demo::main(&arguments),
+        XtaskCommand::Deny => deny::main(),
         XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
