@@ -1,9 +1,10 @@
-//! The project's own commands: demo, test, host, bench, compare, deny.
+//! The project's own commands: demo, test, host, bench, compare, deny, architecture.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod architecture;
 mod bench;
 mod compare;
 mod demo;
@@ -27,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum XtaskCommand {
+    /// Draw the crates and what uses what, for docs/architecture.md.
+    Architecture(architecture::Arguments),
     /// Measure, and write the numbers as JSON.
     Bench(bench::Arguments),
     /// Measure beside what a user of KVM would take today, in one run, and write the ratios as JSON.
@@ -49,6 +52,7 @@ enum XtaskCommand {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
+        XtaskCommand::Architecture(arguments) => architecture::main(&arguments),
         XtaskCommand::Bench(arguments) => bench::main(&arguments),
         XtaskCommand::Compare(arguments) => compare::main(&arguments),
         XtaskCommand::Demo(arguments) => demo::main(&arguments),
