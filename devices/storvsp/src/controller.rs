@@ -1,21 +1,18 @@
 //! A synthetic SCSI controller: one device on the bus, up to 64 disks and DVD drives behind it.
 
 mod dvd;
-mod standstill;
+mod quiesce;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
+use vmbus_device::{InlineWorkers, WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
-use vmbus_log::LogRateLimiter;
 use vmbus_protocol::Guid;
-use vmm_sys_util::eventfd::EventFd;
 
+use crate::channel::StorageHandler;
 use crate::lun::{AddDiskError, DiskOptions, DiskReport, Lun};
 use crate::protocol::{MAX_LUNS, Negotiation, Routing, Session};
-use crate::worker::{self, InlineWorkers};
-use standstill::Standstill;
 use synthvm_block::{self as block, Backend, IoError};
 use synthvm_scsi::derive_guid;
 
@@ -29,36 +26,17 @@ pub struct ScsiController {
     inner: Arc<Controller>,
 }
 
-/// What a user may choose for a controller.
-#[derive(Clone, Debug)]
+/// The choices of a user for a controller.
+#[derive(Clone, Debug, Default)]
 pub struct ControllerOptions {
-    /// Channels that guests may open beside the primary; one less than there are vCPUs is what Linux asks for. Default: none.
+    /// Channels that guests may open beside the primary; one less than there are vCPUs is what Linux
+    /// asks for. Default: none.
     pub max_subchannels: u16,
-    /// Serve the channels when these are told to, instead of in a thread for each. Default: threads.
-    pub inline: Option<InlineWorkers>,
-    /// How long a thread may look for more before it sleeps; it does so only while that pays. Zero: never. Default, and at most: 50 us.
-    pub poll_limit: Duration,
-    /// How long a pause waits at most for requests that are on an image. Default: 10 s.
-    pub pause_limit: Duration,
-    /// Let a thread hold back the interrupt that tells the guest of completions, for 2 ms at most and usually far less, while many requests are
-    /// in flight and that makes them finish faster. Default: yes.
-    pub hold_back: bool,
-}
-
-impl Default for ControllerOptions {
-    fn default() -> Self {
-        Self {
-            max_subchannels: 0,
-            inline: None,
-            poll_limit: worker::MAX_POLL,
-            hold_back: true,
-            pause_limit: worker::MAX_PAUSE,
-        }
-    }
+    /// Of the workers that serve the channels.
+    pub workers: WorkerOptions,
 }
 
 pub use dvd::DvdError;
-pub(crate) use standstill::{Parked, Presence};
 
 /// Disks and drives by LUN.
 type Luns = [Option<Arc<Lun>>; MAX_LUNS];
@@ -67,24 +45,18 @@ type Luns = [Option<Arc<Lun>>; MAX_LUNS];
 #[derive(Debug)]
 pub(crate) struct Controller {
     number: u32,
-    options: ControllerOptions,
+    max_subchannels: u16,
+    workers: Workers<Option<u64>>,
     routing: Routing,
     luns: Mutex<Luns>,
     /// Those that were taken away; they live as long as a worker has requests on them.
     removed: Mutex<Vec<Weak<Lun>>>,
     /// Rises with each change of `luns`, so that workers look only then.
     generation: AtomicU64,
-    /// Rises with those of them that a guest must be told of.
-    news: AtomicU64,
+    /// Rises with those changes that a guest must be notified of.
+    notices: AtomicU64,
     /// Of the primary channel that was opened last.
     negotiation: Mutex<Arc<Negotiation>>,
-    /// One per living worker: wakes it to look at the above.
-    kicks: Mutex<Vec<Weak<EventFd>>>,
-    standstill: Standstill,
-    /// Interrupts that were held back.
-    held_back: AtomicU64,
-    /// Keeps a guest that breaks its channels from filling the log.
-    pub(crate) faults: LogRateLimiter,
 }
 
 impl ScsiController {
@@ -103,17 +75,14 @@ impl ScsiController {
     pub(crate) fn with_routing(number: u32, options: ControllerOptions, routing: Routing) -> Self {
         let inner = Controller {
             number,
-            options,
+            max_subchannels: options.max_subchannels,
+            workers: Workers::new(format!("scsi{}", number % 10_000), options.workers),
             routing,
             luns: Mutex::new([const { None }; MAX_LUNS]),
             removed: Mutex::default(),
             generation: AtomicU64::new(0),
-            news: AtomicU64::new(0),
+            notices: AtomicU64::new(0),
             negotiation: Mutex::default(),
-            kicks: Mutex::default(),
-            standstill: Standstill::default(),
-            held_back: AtomicU64::new(0),
-            faults: LogRateLimiter::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -207,7 +176,7 @@ impl Device for ScsiController {
 
     /// A worker opens queues of its disks' images before it runs, and their rings. Inline, that is the caller's business.
     fn open_blocks(&self) -> bool {
-        self.inner.options.inline.is_none()
+        self.inner.inline().is_none()
     }
 
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
@@ -221,25 +190,28 @@ impl Device for ScsiController {
             }
             Arc::clone(&current)
         };
-        let session = Session::new(negotiation, is_primary, self.inner.options.max_subchannels);
-        worker::start(Arc::clone(&self.inner), session, channel, None)
+        let session = Session::new(negotiation, is_primary, self.inner.max_subchannels);
+        let handler = StorageHandler::new(Arc::clone(&self.inner), session, &channel);
+        self.inner
+            .workers
+            .start(channel, handler)
             .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
     }
 
     fn pause(&mut self) {
-        self.stand_still();
+        self.inner.workers.pause();
     }
 
     fn resume(&mut self) {
-        self.go_on();
+        self.inner.workers.resume();
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        self.write_down(subchannel)
+        self.save_channel(subchannel)
     }
 
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
-        self.take_over(channel, state)
+        self.restore_channel(channel, state)
     }
 }
 
@@ -253,29 +225,14 @@ impl Controller {
         self.routing
     }
 
-    /// Who serves the channels if no threads do.
+    /// Returns the workers that serve the channels if no threads do.
     pub(crate) fn inline(&self) -> Option<&InlineWorkers> {
-        self.options.inline.as_ref()
+        self.workers.options().inline.as_ref()
     }
 
-    /// How long a worker may look for more before it sleeps. One that is served inline has no thread to sleep.
-    pub(crate) fn poll_limit(&self) -> Duration {
-        if self.options.inline.is_some() { Duration::ZERO } else { self.options.poll_limit }
-    }
-
-    /// Whether a worker's thread may hold back interrupts.
-    pub(crate) fn holds_back(&self) -> bool {
-        self.options.hold_back
-    }
-
-    /// An interrupt is held back now.
-    pub(crate) fn hold_back(&self) {
-        self.held_back.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Interrupts that were held back so far.
-    pub(crate) fn held_back(&self) -> u64 {
-        self.held_back.load(Ordering::Relaxed)
+    /// Returns the interrupts that were delayed so far.
+    pub(crate) fn moderated(&self) -> u64 {
+        self.workers.moderated()
     }
 
     /// Rises with each change of the LUNs.
@@ -291,9 +248,10 @@ impl Controller {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Rises with each change of the LUNs that guests must be told of; never later than [`Controller::generation`] does.
-    pub(crate) fn news(&self) -> u64 {
-        self.news.load(Ordering::Acquire)
+    /// Rises with each change of the LUNs that guests must be notified of; never later than
+    /// [`Controller::generation`] does.
+    pub(crate) fn notices(&self) -> u64 {
+        self.notices.load(Ordering::Acquire)
     }
 
     fn add(&self, lun: u8, new: Lun) -> Result<(), AddDiskError> {
@@ -311,7 +269,7 @@ impl Controller {
     fn change<E>(&self, change: impl FnOnce(&mut Luns) -> Result<(), E>) -> Result<(), E> {
         self.exchange(|luns| {
             change(luns)?;
-            self.news.fetch_add(1, Ordering::AcqRel);
+            self.notices.fetch_add(1, Ordering::AcqRel);
             Ok(())
         })
     }
@@ -330,19 +288,8 @@ impl Controller {
         changed
     }
 
-    /// Registers a worker.
-    pub(crate) fn register(&self, kick: &Arc<EventFd>) {
-        let mut kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
-        kicks.retain(|kick| kick.strong_count() > 0);
-        kicks.push(Arc::downgrade(kick));
-    }
-
-    /// Wakes all workers: something they share has changed.
+    /// Wakes all workers: their shared state has changed.
     pub(crate) fn kick(&self) {
-        let kicks = self.kicks.lock().unwrap_or_else(PoisonError::into_inner);
-        for kick in kicks.iter().filter_map(Weak::upgrade) {
-            // A full counter wakes as well.
-            let _ = kick.write(1);
-        }
+        self.workers.kick();
     }
 }

@@ -234,7 +234,7 @@ impl Lun {
             read_only: self.unit.is_read_only(),
             serial: self.unit.identity().serial.clone(),
             fixed_calls: self.backend.as_ref().and_then(|backend| backend.fixed_calls()),
-            held_back: controller.held_back(),
+            held_back: controller.moderated(),
             stats: self.counters.snapshot(),
         }
     }

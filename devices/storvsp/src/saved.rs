@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use synthvm_scsi::SavedUnit;
+use vmbus_device::SavedPacket;
 
 use crate::protocol::{MAX_LUNS, MAX_PACKET, Stage, Version};
 
@@ -29,15 +30,6 @@ pub(crate) struct SavedChannel {
     pub(crate) news: Option<bool>,
     /// What all channels share: in the primary's state only.
     pub(crate) controller: Option<SavedController>,
-}
-
-/// A packet to the guest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SavedPacket {
-    /// The request that it completes.
-    pub(crate) answers: Option<u64>,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// How far the protocol is, and what the disks know that their images do not.

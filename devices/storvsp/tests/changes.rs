@@ -13,7 +13,7 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest};
 use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
 
 const SIZE: u64 = 1 << 20;
 
@@ -81,7 +81,10 @@ struct Setup {
 /// One channel without a thread, and the disk with the hook.
 fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
     let inline = InlineWorkers::default();
-    let options = ControllerOptions { inline: Some(inline.clone()), ..ControllerOptions::default() };
+    let options = ControllerOptions {
+        workers: WorkerOptions::default().inline(inline.clone()),
+        ..ControllerOptions::default()
+    };
     let controller = ScsiController::with_options(0, options);
     let hook = Arc::new(Hook::default());
     let disk = Hooked { disk: RamDisk::new(SIZE).unwrap(), hook: Arc::clone(&hook) };

@@ -11,7 +11,7 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest};
 use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController, WorkerOptions};
 
 const SIZE: u64 = 1 << 20;
 
@@ -210,7 +210,10 @@ fn test_channel_closes_while_the_image_is_asked_and_the_next_one_hears_nothing_o
 #[test]
 fn test_pause_ends_at_its_limit_and_the_question_is_answered_after_the_resume() {
     let limit = Duration::from_millis(1);
-    let mut setup = start_with(ControllerOptions { pause_limit: limit, ..ControllerOptions::default() });
+    let mut setup = start_with(ControllerOptions {
+        workers: WorkerOptions::default().pause_timeout(limit),
+        ..ControllerOptions::default()
+    });
     setup.ask(1);
     setup.guest.bus.pause();
     assert_eq!(setup.stats(0).in_flight, 1);

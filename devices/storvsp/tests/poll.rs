@@ -11,7 +11,7 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::read_srb;
 use guest::{DATA, Guest};
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
 
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
@@ -69,7 +69,10 @@ fn test_worker_of_a_guest_that_went_idle_does_not_run() {
 
 #[test]
 fn test_worker_that_may_not_look_on_serves_all_the_same() {
-    let options = ControllerOptions { poll_limit: Duration::ZERO, ..ControllerOptions::default() };
+    let options = ControllerOptions {
+        workers: WorkerOptions::default().busy_poll(Duration::ZERO),
+        ..ControllerOptions::default()
+    };
     let (mut guest, mut channel, _) = start(8, options);
     read(&mut channel, 100);
     guest.close(channel);
@@ -121,7 +124,10 @@ fn test_one_request_at_a_time_is_never_held_back() {
 
 #[test]
 fn test_worker_that_may_not_hold_back_never_does() {
-    let options = ControllerOptions { hold_back: false, ..ControllerOptions::default() };
+    let options = ControllerOptions {
+        workers: WorkerOptions::default().moderation(false),
+        ..ControllerOptions::default()
+    };
     let (_guest, mut channel, controller) = start(12, options);
     read_in_bursts(&mut channel, 32, 200);
     assert_eq!(held_back(&controller), 0);

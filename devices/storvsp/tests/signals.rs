@@ -9,7 +9,7 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest};
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 const MIB: u64 = 1 << 20;
@@ -24,7 +24,10 @@ struct Setup {
 
 fn start() -> Setup {
     let workers = InlineWorkers::default();
-    let options = ControllerOptions { inline: Some(workers.clone()), ..ControllerOptions::default() };
+    let options = ControllerOptions {
+        workers: WorkerOptions::default().inline(workers.clone()),
+        ..ControllerOptions::default()
+    };
     let controller = ScsiController::with_options(0, options);
     let disk = Arc::new(RamDisk::new(16 * MIB).unwrap());
     controller.add_disk(0, disk.clone(), DiskOptions::default()).unwrap();

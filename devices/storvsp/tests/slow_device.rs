@@ -10,7 +10,7 @@ use guest::scsi::{NO_DATA, Outcome, TO_DISK, read_srb, srb};
 use guest::{DATA, Guest};
 use synthvm_block::conformance::seam::DiscardGate;
 use synthvm_block::{Backend, IoMode, RawFile, RawOptions};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
 use vmm_sys_util::tempfile::TempFile;
 
 fn image() -> TempFile {
@@ -29,7 +29,8 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
         let slow = RawFile::open_as_slow_device(slow_file.as_path(), &options, &gate).unwrap();
         let other = RawFile::open_with(other_file.as_path(), &options).unwrap();
         let pause_limit = Duration::from_millis(20);
-        let options = ControllerOptions { pause_limit, ..ControllerOptions::default() };
+        let workers = WorkerOptions::default().pause_timeout(pause_limit);
+        let options = ControllerOptions { workers, ..ControllerOptions::default() };
         let controller = ScsiController::with_options(0, options);
         let disks: [Arc<dyn Backend>; 2] = [Arc::new(slow), Arc::new(other)];
         for (lun, disk) in (0..).zip(disks) {

@@ -73,7 +73,7 @@ impl DiskSet {
     /// The same with controllers whose threads look for more for so long at most before they sleep.
     #[must_use]
     pub fn with_poll_limit(mut self, poll_limit: Duration) -> Self {
-        self.options.poll_limit = poll_limit;
+        self.options.workers.busy_poll = poll_limit;
         self
     }
 
@@ -92,7 +92,7 @@ impl DiskSet {
     /// The same with controllers that may hold back interrupts, or never do.
     #[must_use]
     pub fn with_hold_back(mut self, hold_back: bool) -> Self {
-        self.options.hold_back = hold_back;
+        self.options.workers.moderation = hold_back;
         self
     }
 

@@ -232,7 +232,7 @@ fn test_channels_are_one_for_every_four_vcpus_or_as_many_as_are_asked_for() {
 #[test]
 fn test_longest_time_to_look_for_more_is_what_controllers_take() {
     let longest = Duration::from_micros(MAX_DISK_POLL_MICROSECONDS.into());
-    assert_eq!(ControllerOptions::default().poll_limit, longest);
+    assert_eq!(ControllerOptions::default().workers.busy_poll, longest);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 use crate::guest::channel::GuestChannel;
@@ -71,8 +71,7 @@ impl Machine {
         let workers = InlineWorkers::default();
         let options = ControllerOptions {
             max_subchannels: shape.channels as u16 - 1,
-            inline: Some(workers.clone()),
-            ..ControllerOptions::default()
+            workers: WorkerOptions::default().inline(workers.clone()),
         };
         let controllers: Vec<_> = (0..shape.controllers)
             .map(|number| ScsiController::with_options(number as u32, options.clone()))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 use crate::clock::best_round;
@@ -23,7 +23,7 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) {
     measure_polling("threads", &default, numbers);
     measure_polling(
         "threads_without_polling",
-        &ControllerOptions { poll_limit: Duration::ZERO, ..default },
+        &ControllerOptions { workers: WorkerOptions::default().busy_poll(Duration::ZERO), ..default },
         numbers,
     );
 }

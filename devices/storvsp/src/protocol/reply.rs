@@ -1,5 +1,6 @@
 //! A packet on its way to the guest.
 
+use vmbus_device::Payload;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::limits::{HEADER, MAX_PACKET};
@@ -15,13 +16,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A packet as it was written down. `None`: it is too long for one.
-    pub(crate) fn restored(saved: &[u8]) -> Option<Self> {
-        let mut bytes = [0; MAX_PACKET];
-        bytes.get_mut(..saved.len())?.copy_from_slice(saved);
-        Some(Self { bytes, length: saved.len() as u8 })
-    }
-
     /// The packet's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length.into()]
@@ -63,5 +57,20 @@ impl Reply {
     fn put_header(&mut self, operation: u32, status: NtStatus) {
         let header = Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() };
         self.bytes[..HEADER].copy_from_slice(header.as_bytes());
+    }
+}
+
+impl AsRef<[u8]> for Reply {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+impl Payload for Reply {
+    fn from_saved(saved: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_PACKET];
+        bytes.get_mut(..saved.len())?.copy_from_slice(saved);
+        Some(Self { bytes, length: saved.len() as u8 })
     }
 }

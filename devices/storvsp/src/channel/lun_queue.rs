@@ -10,7 +10,7 @@ use crate::protocol::MAX_LUNS;
 use synthvm_block::{IoDone, IoError, IoRequest, Queue};
 
 /// One LUN, as this worker reaches it.
-pub(super) struct Port {
+pub(super) struct LunQueue {
     pub(super) lun: Arc<Lun>,
     /// Or why there is none.
     queue: Result<Box<dyn Queue>, IoError>,
@@ -19,28 +19,28 @@ pub(super) struct Port {
     /// The same, for reports.
     told: Arc<AtomicU64>,
     /// Commands in several parts that are not finished; between two parts nothing is in flight.
-    pub(super) jobs: usize,
+    pub(super) compound: usize,
 }
 
 /// All of them. Looked at anew only when the controller's generation changed.
-pub(super) struct Ports {
+pub(super) struct LunQueues {
     /// Those that are there, by LUN.
-    ports: Vec<Port>,
-    /// Where in `ports` each LUN is.
+    queues: Vec<LunQueue>,
+    /// Where in `queues` each LUN is.
     places: [Option<u8>; MAX_LUNS],
-    /// Ports that were asked for since the last submit, and those that may have requests in flight, one bit for each: a controller with
+    /// LunQueues that were asked for since the last submit, and those that may have requests in flight, one bit for each: a controller with
     /// many disks costs no more than one with few.
     touched: u64,
     busy: u64,
     /// LUNs that were taken away while requests were in flight.
-    leaving: Vec<Port>,
+    leaving: Vec<LunQueue>,
     generation: Option<u64>,
 }
 
-impl Ports {
+impl LunQueues {
     pub(super) fn new() -> Self {
         Self {
-            ports: Vec::new(),
+            queues: Vec::new(),
             places: [None; MAX_LUNS],
             touched: 0,
             busy: 0,
@@ -49,7 +49,7 @@ impl Ports {
         }
     }
 
-    /// Returns true when the LUNs have not changed since the last [`Ports::refresh`]. One load: this is
+    /// Returns true when the LUNs have not changed since the last [`LunQueues::refresh`]. One load: this is
     /// asked for each packet.
     #[inline]
     pub(super) fn are_current(&self, controller: &Controller) -> bool {
@@ -61,93 +61,93 @@ impl Ports {
         // Read before the LUNs: a change that comes in between is taken over by the next call.
         self.generation = Some(controller.generation());
         let luns = controller.luns().clone();
-        let mut old = std::mem::take(&mut self.ports);
+        let mut old = std::mem::take(&mut self.queues);
         for (place, lun) in self.places.iter_mut().zip(luns) {
             *place = lun.map(|lun| {
-                let kept = old.iter().position(|port| Arc::ptr_eq(&port.lun, &lun));
-                let port = kept.map_or_else(|| Port::new(lun), |kept| old.swap_remove(kept));
-                self.ports.push(port);
-                (self.ports.len() - 1) as u8
+                let kept = old.iter().position(|queue| Arc::ptr_eq(&queue.lun, &lun));
+                let queue = kept.map_or_else(|| LunQueue::new(lun), |kept| old.swap_remove(kept));
+                self.queues.push(queue);
+                (self.queues.len() - 1) as u8
             });
         }
-        self.leaving.extend(old.into_iter().filter(Port::is_busy));
+        self.leaving.extend(old.into_iter().filter(LunQueue::is_busy));
         // The bits meant the old places. A change may come when part of a batch is taken.
-        self.touched = self.places_where(|port| !port.batch.is_empty());
-        self.busy = self.places_where(|port| port.in_flight != 0);
+        self.touched = self.places_where(|queue| !queue.batch.is_empty());
+        self.busy = self.places_where(|queue| queue.in_flight != 0);
     }
 
-    /// One bit for each place whose port is `wanted`.
-    fn places_where(&self, wanted: impl Fn(&Port) -> bool) -> u64 {
-        let places = self.ports.iter().enumerate().filter(|(_, port)| wanted(port));
+    /// One bit for each place whose queue is `wanted`.
+    fn places_where(&self, wanted: impl Fn(&LunQueue) -> bool) -> u64 {
+        let places = self.queues.iter().enumerate().filter(|(_, queue)| wanted(queue));
         places.fold(0, |bits, (place, _)| bits | 1 << place)
     }
 
-    /// The port of `lun`.
-    pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut Port> {
+    /// The queue of `lun`.
+    pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut LunQueue> {
         let place = (*self.places.get(usize::from(lun))?)?;
         self.touched |= 1 << place;
-        self.ports.get_mut(usize::from(place))
+        self.queues.get_mut(usize::from(place))
     }
 
     /// Numbers of the LUNs that are there, ascending.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u8> {
-        self.ports.iter().map(|port| port.lun.number)
+        self.queues.iter().map(|queue| queue.lun.number)
     }
 
     /// Hands every batch to its queue.
     pub(super) fn submit(&mut self) {
         self.busy |= self.touched;
         for place in bits(std::mem::take(&mut self.touched)) {
-            self.ports.get_mut(place).into_iter().for_each(Port::submit);
+            self.queues.get_mut(place).into_iter().for_each(LunQueue::submit);
         }
-        self.leaving.iter_mut().for_each(Port::submit);
+        self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Gathers what is finished, with the port that it belongs to; what is pushed to that port goes with the next submit.
-    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut Port, IoDone)) {
+    /// Gathers what is finished, with the queue that it belongs to; what is pushed to that queue goes with the next submit.
+    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut LunQueue, IoDone)) {
         let mut places = bits(self.busy);
         let mut leaving = self.leaving.iter_mut();
         loop {
             let place = places.next();
-            let port = match place {
-                Some(place) => self.ports.get_mut(place),
+            let queue = match place {
+                Some(place) => self.queues.get_mut(place),
                 None => leaving.next(),
             };
-            let Some(port) = port else {
+            let Some(queue) = queue else {
                 // A bit may be that of a LUN which is gone.
                 if place.is_some() {
                     continue;
                 }
                 break;
             };
-            port.poll(done, &mut finish);
+            queue.poll(done, &mut finish);
             let Some(place) = place else { continue };
-            if !port.batch.is_empty() {
+            if !queue.batch.is_empty() {
                 self.touched |= 1 << place;
             }
-            if port.in_flight == 0 {
+            if queue.in_flight == 0 {
                 self.busy &= !(1 << place);
             }
         }
-        self.leaving.retain(Port::is_busy);
+        self.leaving.retain(LunQueue::is_busy);
     }
 
     /// Descriptors that say when a queue has something.
     pub(super) fn events(&self) -> impl Iterator<Item = RawFd> {
-        let ports = self.ports.iter().chain(&self.leaving);
-        ports.filter_map(|port| port.queue.as_ref().ok()?.event())
+        let queues = self.queues.iter().chain(&self.leaving);
+        queues.filter_map(|queue| queue.queue.as_ref().ok()?.event())
     }
 }
 
-impl Port {
+impl LunQueue {
     fn new(lun: Arc<Lun>) -> Self {
         let (queue, told) = (lun.queue(), lun.counters.new_queue());
-        Self { lun, queue, batch: Vec::new(), in_flight: 0, told, jobs: 0 }
+        Self { lun, queue, batch: Vec::new(), in_flight: 0, told, compound: 0 }
     }
 
     /// Something is in flight, or will be.
     fn is_busy(&self) -> bool {
-        self.in_flight != 0 || self.jobs != 0
+        self.in_flight != 0 || self.compound != 0
     }
 
     /// Why requests cannot be queued, if they cannot.
@@ -187,7 +187,7 @@ impl Port {
     }
 }
 
-impl Drop for Port {
+impl Drop for LunQueue {
     fn drop(&mut self) {
         // Waits for what is in flight, which is to be seen as such meanwhile.
         self.queue = Err(IoError::Os(libc::ENODEV));

@@ -10,7 +10,7 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest, GuestOffer};
 use synthvm_block::{Backend, Fault, Faulty, Operation, RamDisk};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController};
+use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
 use vmbus_host::SavedBus;
 use vmbus_host::core::ChannelState;
 use vmbus_protocol::message::MessageType;
@@ -34,7 +34,8 @@ fn ram_disk() -> Arc<RamDisk> {
 /// Without and with threads.
 fn both() -> [ControllerOptions; 2] {
     let plain = ControllerOptions { max_subchannels: 2, ..ControllerOptions::default() };
-    [ControllerOptions { inline: Some(InlineWorkers::default()), ..plain.clone() }, plain]
+    let workers = WorkerOptions::default().inline(InlineWorkers::default());
+    [ControllerOptions { workers, ..plain.clone() }, plain]
 }
 
 fn controller(disks: &[Arc<dyn Backend>], options: &ControllerOptions) -> ScsiController {
@@ -49,7 +50,7 @@ impl Machine {
     fn new(disks: Vec<Arc<dyn Backend>>, options: ControllerOptions) -> Self {
         let controller = controller(&disks, &options);
         let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
-        guest.inline = options.inline.clone();
+        guest.inline = options.workers.inline.clone();
         Self { guest, controller, disks, options }
     }
 
@@ -72,9 +73,10 @@ impl Machine {
         saved: &SavedBus,
         make: impl FnOnce(&[Arc<dyn Backend>], &ControllerOptions) -> ScsiController,
     ) {
-        self.options.inline = self.options.inline.is_some().then(InlineWorkers::default);
+        let workers = &mut self.options.workers;
+        workers.inline = workers.inline.is_some().then(InlineWorkers::default);
         self.controller = make(&self.disks, &self.options);
-        self.guest.inline = self.options.inline.clone();
+        self.guest.inline = self.options.workers.inline.clone();
         self.guest.replace_bus(vec![Box::new(self.controller.clone())]);
         self.guest.bus.restore(saved).unwrap();
     }
@@ -310,7 +312,8 @@ fn test_pause_waits_for_what_is_on_the_disk() {
 #[test]
 fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_anew() {
     for options in both() {
-        let options = ControllerOptions { pause_limit: Duration::from_millis(20), ..options };
+        let workers = options.workers.clone().pause_timeout(Duration::from_millis(20));
+        let options = ControllerOptions { workers, ..options };
         let faulty = Faulty::new(ram_disk(), |request| match request.operation {
             Operation::Read => Fault::Stall,
             _ => Fault::None,

@@ -66,10 +66,17 @@ impl Queries {
         self.waiting.is_empty()
     }
 
-    /// Readable when [`Queries::take_finished`] has something; whoever waits for it reads it. `None`:
+    /// Readable when [`Queries::take_finished`] has something, until [`Queries::clear_event`]. `None`:
     /// nothing is to come.
     pub(super) fn event(&self) -> Option<&EventFd> {
         self.answers.as_ref().filter(|_| !self.is_empty()).map(|answers| &answers.event)
+    }
+
+    /// Clears the event, before the answers are taken.
+    pub(super) fn clear_event(&self) {
+        if let Some(answers) = &self.answers {
+            let _ = answers.event.read();
+        }
     }
 
     /// Asks `lun`, on its helper thread or, with `inline`, right now. `id` is the question's slot.

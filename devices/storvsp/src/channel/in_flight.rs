@@ -18,15 +18,15 @@ pub(super) struct InFlight {
     pub(super) operation: Operation,
     pub(super) offset: u64,
     pub(super) length: u64,
-    /// The job that it is a part of; then only the job's end completes it.
-    pub(super) job: Option<u8>,
+    /// The compound command that it is a part of; then only that command's end completes it.
+    pub(super) compound: Option<u8>,
     /// Which resets it came before (see `resets`).
     pub(super) epoch: u32,
 }
 
-/// Slots, numbered 0.. ; they and their buffers are made when first needed and then used again, the last used first.
+/// InFlightTable, numbered 0.. ; they and their buffers are made when first needed and then used again, the last used first.
 #[derive(Debug)]
-pub(super) struct Slots {
+pub(super) struct InFlightTable {
     ram: GuestRam,
     in_flight: Vec<Option<InFlight>>,
     free: Vec<u32>,
@@ -34,13 +34,13 @@ pub(super) struct Slots {
     buffers: Vec<Box<IoBuffer>>,
 }
 
-impl Slots {
+impl InFlightTable {
     pub(super) fn new(ram: GuestRam) -> Self {
         Self { ram, in_flight: Vec::new(), free: Vec::new(), buffers: Vec::new() }
     }
 
     /// Another request can be taken.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_space(&self) -> bool {
         self.count() < MAX_IN_FLIGHT
     }
 

@@ -4,19 +4,19 @@
 //! the job ends, with the first error of them if there was one. What a comparison reads and a pattern writes lies in memory of ours, so
 //! jobs, parts and bytes are all bounded here.
 
+use super::in_flight::{InFlight, InFlightTable};
 use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
-use super::ports::Port;
-use super::slots::{InFlight, Slots};
+use super::lun_queue::LunQueue;
 use crate::lun::Lun;
 use synthvm_block::{IoBuffer, IoDone, IoRequest, Operation};
 use synthvm_scsi::{CheckCondition, Expected, Job, Range, Sense, condition};
 
 /// The jobs of one channel.
 #[derive(Debug, Default)]
-pub(super) struct Jobs {
+pub(super) struct CompoundCommands {
     running: [Option<Box<Running>>; MAX_JOBS],
     count: usize,
-    /// Slots that parts of them have.
+    /// InFlightTable that parts of them have.
     parts: usize,
 }
 
@@ -41,18 +41,18 @@ struct Running {
     scratch: Vec<u8>,
 }
 
-impl Jobs {
+impl CompoundCommands {
     /// Another job can begin.
-    pub(super) fn has_room(&self) -> bool {
+    pub(super) fn has_space(&self) -> bool {
         self.count < MAX_JOBS
     }
 
-    /// Jobs that are not over: each is one command.
+    /// CompoundCommands that are not over: each is one command.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// Slots that parts of them have.
+    /// InFlightTable that parts of them have.
     pub(super) fn parts(&self) -> usize {
         self.parts
     }
@@ -64,13 +64,13 @@ impl Jobs {
         request: InFlight,
         job: Job,
         guest: Box<IoBuffer>,
-        port: &mut Port,
-        slots: &mut Slots,
+        queue: &mut LunQueue,
+        in_flight: &mut InFlightTable,
     ) -> Option<Result<(), CheckCondition>> {
         let id = self.running.iter().position(Option::is_none)?;
         let writes_first = matches!(job, Job::Compare { write: true, .. });
         self.running[id] = Some(Box::new(Running {
-            request: InFlight { job: Some(id as u8), ..request },
+            request: InFlight { compound: Some(id as u8), ..request },
             job,
             next: 0,
             writes_first,
@@ -83,8 +83,8 @@ impl Jobs {
             scratch: Vec::new(),
         }));
         self.count += 1;
-        port.jobs += 1;
-        self.advance(id, port, slots)
+        queue.compound += 1;
+        self.advance(id, queue, in_flight)
     }
 
     /// A part came back. `Some` when it was the last of its job: how that ended.
@@ -92,30 +92,30 @@ impl Jobs {
         &mut self,
         part: &InFlight,
         done: IoDone,
-        port: &mut Port,
-        slots: &mut Slots,
+        queue: &mut LunQueue,
+        in_flight: &mut InFlightTable,
     ) -> Option<Result<(), CheckCondition>> {
-        let id = usize::from(part.job?);
+        let id = usize::from(part.compound?);
         let running = self.running.get_mut(id)?.as_mut()?;
         running.in_flight -= 1;
         self.parts -= 1;
-        running.take_back(part, done, &port.lun, slots);
-        self.advance(id, port, slots)
+        running.take_back(part, done, &queue.lun, in_flight);
+        self.advance(id, queue, in_flight)
     }
 
     /// Makes as many parts as may be in flight now. When there is none, the job is over.
     fn advance(
         &mut self,
         id: usize,
-        port: &mut Port,
-        slots: &mut Slots,
+        queue: &mut LunQueue,
+        in_flight: &mut InFlightTable,
     ) -> Option<Result<(), CheckCondition>> {
         let running = self.running[id].as_mut()?;
-        while running.in_flight < MAX_PARTS && (running.in_flight == 0 || slots.has_room()) {
-            let Some((part, buffer)) = running.part(slots) else { break };
+        while running.in_flight < MAX_PARTS && (running.in_flight == 0 || in_flight.has_space()) {
+            let Some((part, buffer)) = running.part(in_flight) else { break };
             let InFlight { operation, offset, length, .. } = part;
-            let id = slots.insert(part);
-            port.push(IoRequest { id, operation, offset, length, buffer });
+            let id = in_flight.insert(part);
+            queue.push(IoRequest { id, operation, offset, length, buffer });
             running.in_flight += 1;
             self.parts += 1;
         }
@@ -124,14 +124,14 @@ impl Jobs {
         }
         let running = self.running[id].take()?;
         self.count -= 1;
-        port.jobs -= 1;
-        Some(running.end(&port.lun, slots))
+        queue.compound -= 1;
+        Some(running.end(&queue.lun, in_flight))
     }
 }
 
 impl Running {
     /// The next part, unless there is none (yet).
-    fn part(&mut self, slots: &mut Slots) -> Option<(InFlight, Box<IoBuffer>)> {
+    fn part(&mut self, in_flight: &mut InFlightTable) -> Option<(InFlight, Box<IoBuffer>)> {
         if self.failure.is_some() {
             return None;
         }
@@ -145,7 +145,7 @@ impl Running {
             Job::Discard(ranges) => {
                 let range = *ranges.get(usize::try_from(self.next).ok()?)?;
                 self.next += 1;
-                let mut buffer = slots.take_buffer();
+                let mut buffer = in_flight.take_buffer();
                 buffer.deselect();
                 Some((part(&self.request, Operation::Discard, range), buffer))
             }
@@ -183,7 +183,7 @@ impl Running {
     }
 
     /// Takes note of how a part ended, and its memory back.
-    fn take_back(&mut self, part: &InFlight, done: IoDone, lun: &Lun, slots: &mut Slots) {
+    fn take_back(&mut self, part: &InFlight, done: IoDone, lun: &Lun, in_flight: &mut InFlightTable) {
         let mut buffer = done.buffer;
         match done.result {
             Ok(()) => {
@@ -204,7 +204,7 @@ impl Running {
             }
         }
         match (&self.job, part.operation) {
-            (Job::Discard(_), _) => slots.return_buffer(buffer),
+            (Job::Discard(_), _) => in_flight.return_buffer(buffer),
             (Job::Compare { .. }, Operation::Write { .. }) => self.guest = Some(buffer),
             _ => self.chunks.push(buffer),
         }
@@ -231,9 +231,9 @@ impl Running {
         }
     }
 
-    fn end(self, lun: &Lun, slots: &mut Slots) -> Result<(), CheckCondition> {
+    fn end(self, lun: &Lun, in_flight: &mut InFlightTable) -> Result<(), CheckCondition> {
         if let Some(guest) = self.guest {
-            slots.return_buffer(guest);
+            in_flight.return_buffer(guest);
         }
         let operation = match self.job {
             Job::Discard(_) => Operation::Discard,

@@ -1,0 +1,76 @@
+//! Save and restore of a controller's channels.
+//!
+//! A channel can be saved once its worker is quiesced ([`vmbus_device::Workers::pause`]). A worker that
+//! still has requests on an image that stalls is quiesced when they come back, and its channel cannot be
+//! saved before: its guest then loses the channel and gets the controller as a new one, so it relies on
+//! the result of none of those requests.
+
+use std::sync::{Arc, PoisonError};
+
+use vmbus_host::{Channel, OpenError};
+
+use super::{Controller, Luns, ScsiController};
+use crate::channel::StorageHandler;
+use crate::protocol::{Negotiation, Session, Version};
+use crate::saved::{RestoreError, SavedChannel, SavedController};
+
+impl ScsiController {
+    /// See [`vmbus_host::Device::save`].
+    pub(super) fn save_channel(&self, subchannel: u16) -> Option<Vec<u8>> {
+        let quiesced = self.inner.workers.quiesced(subchannel)?;
+        // Disks may have come since the channel was quiesced.
+        let has_notice = quiesced.state.map(|notified| notified != self.inner.notices());
+        let controller = (subchannel == 0).then(|| self.inner.saved());
+        SavedChannel::new(quiesced.packets, has_notice, controller).to_bytes()
+    }
+
+    /// See [`vmbus_host::Device::restore`]. Everything is checked before anything changes.
+    pub(super) fn restore_channel(&self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
+        let is_primary = channel.subchannel() == 0;
+        let refused = |error: RestoreError| OpenError(error.to_string());
+        let saved = SavedChannel::from_bytes(state, is_primary).map_err(refused)?;
+        let has_more = match &saved.controller {
+            Some(controller) => self.inner.restore(controller).map_err(refused)?,
+            None => false,
+        };
+        let negotiation = Arc::clone(&self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        let session = Session::restored(negotiation, is_primary, self.inner.max_subchannels);
+        let notices = self.inner.notices();
+        let notified = saved.news.map(|notice| if notice || has_more { u64::MAX } else { notices });
+        let handler = StorageHandler::restored(Arc::clone(&self.inner), session, &channel, notified);
+        self.inner
+            .workers
+            .restore(channel, handler, saved.packets, notified)
+            .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
+    }
+}
+
+impl Controller {
+    fn saved(&self) -> SavedController {
+        let negotiation = Arc::clone(&self.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        SavedController {
+            stage: negotiation.stage() as u8,
+            version: negotiation.version().map_or(0, Version::word),
+            units: self.luns().iter().flatten().map(|lun| lun.save()).collect(),
+        }
+    }
+
+    /// True when there are disks that were not there.
+    fn restore(&self, saved: &SavedController) -> Result<bool, RestoreError> {
+        let negotiation = Negotiation::restored(saved.stage, saved.version)
+            .ok_or(RestoreError::Damaged("its stage of initialisation does not exist"))?;
+        let luns = self.luns();
+        let at = |luns: &Luns, lun: u8| luns.get(usize::from(lun)).and_then(Option::as_ref).map(Arc::clone);
+        for unit in &saved.units {
+            let lun = at(&luns, unit.lun);
+            lun.ok_or(RestoreError::Disk { lun: unit.lun, why: "there is none" })?.check(unit)?;
+        }
+        for unit in &saved.units {
+            at(&luns, unit.lun).into_iter().for_each(|lun| lun.restore(unit));
+        }
+        let has_more = luns.iter().flatten().count() > saved.units.len();
+        drop(luns);
+        *self.negotiation.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(negotiation);
+        Ok(has_more)
+    }
+}

@@ -1,0 +1,47 @@
+//! The runtime of VMBus backends.
+//!
+//! A backend author writes a [`ChannelHandler`]: packet in, packets out. The runtime does the rest for
+//! each open channel: it sleeps on the doorbell, reads the ring in batches, writes all replies of a
+//! batch with at most one interrupt, waits for space in a full ring, leaves requests in the ring while
+//! the handler has enough in flight, polls for a moment before it sleeps while that pays, delays
+//! interrupts while that makes more requests finish, and quiesces for pause, save and restore.
+//!
+//! ```text
+//! doorbell -> worker -> ChannelHandler::packet      (up to 64 packets, then end_batch)
+//! guest    <- worker <- Outbox <- ChannelHandler::complete  (the handler's own descriptors)
+//! ```
+//!
+//! A device keeps one [`Workers`] for all its channels, and calls [`Workers::start`] in
+//! [`vmbus_host::Device::open`]. Each channel has a thread of its own, or all are served by
+//! [`InlineWorkers`] when a test or a benchmark says so.
+//!
+//! | module | knowledge |
+//! |---|---|
+//! | `handler` | what a device implements |
+//! | `workers` | the channels of one device: options, start, kick, pause and resume |
+//! | `worker` | the loop of one channel |
+//! | `outbox` | packets to the guest that wait for space in the ring |
+//! | `busy_poll`, `moderation`, `wake` | when to poll before sleeping, when to delay an interrupt, and the cost of a wake-up on this machine |
+//! | `quiesce` | which workers of a paused device may still touch guest memory |
+//! | `inline` | workers without threads |
+
+mod busy_poll;
+mod handler;
+mod inline;
+mod limits;
+mod moderation;
+mod outbox;
+mod quiesce;
+mod stats;
+mod wait;
+mod wake;
+mod worker;
+mod workers;
+
+pub use handler::{ChannelHandler, Completed};
+pub use inline::InlineWorkers;
+pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING};
+pub use outbox::{Outbox, Payload, SavedPacket};
+pub use quiesce::Quiesced;
+pub use stats::WorkerStats;
+pub use workers::{WorkerOptions, Workers};

@@ -1,0 +1,172 @@
+//! Packets to the guest that wait for space in the ring.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vmbus_host::Channel;
+use vmbus_ring::{OutPacket, SpaceWait, WriteError};
+
+use crate::limits::{MAX_PENDING, MAX_WAITING};
+
+/// How often to look for space when the guest is too old to signal it (vmbus-core section 7.3).
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The bytes of a packet to the guest.
+pub trait Payload: AsRef<[u8]> + Send + 'static {
+    /// Returns the payload with these bytes, which were saved. `None`: no payload of the device has
+    /// them.
+    fn from_saved(bytes: &[u8]) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+impl Payload for Vec<u8> {
+    fn from_saved(bytes: &[u8]) -> Option<Self> {
+        Some(bytes.to_vec())
+    }
+}
+
+/// A packet to the guest in a saved state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedPacket {
+    /// The transaction id of the request that it completes. `None`: it completes none.
+    pub answers: Option<u64>,
+    /// Its payload.
+    pub bytes: Vec<u8>,
+}
+
+/// Packets to the guest, oldest first.
+#[derive(Debug)]
+pub struct Outbox<P> {
+    packets: VecDeque<Message<P>>,
+    /// The guest does not signal space: look again after [`POLL_INTERVAL`].
+    must_poll: bool,
+    /// Packets in the ring whose interrupt is pending.
+    pending: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message<P> {
+    /// The request that it completes.
+    answers: Option<u64>,
+    payload: P,
+}
+
+impl<P: Payload> Outbox<P> {
+    pub(crate) fn new() -> Self {
+        Self { packets: VecDeque::new(), must_poll: false, pending: 0 }
+    }
+
+    /// Queues the completion of request `transaction_id`.
+    #[inline]
+    pub fn complete(&mut self, transaction_id: u64, payload: P) {
+        self.packets.push_back(Message { answers: Some(transaction_id), payload });
+    }
+
+    /// Queues a packet that completes nothing: transaction id 0, no completion wanted.
+    #[inline]
+    pub fn notify(&mut self, payload: P) {
+        self.packets.push_back(Message { answers: None, payload });
+    }
+
+    /// Returns the packets that wait, as they are saved.
+    pub(crate) fn saved(&self) -> Vec<SavedPacket> {
+        let saved =
+            |one: &Message<P>| SavedPacket { answers: one.answers, bytes: one.payload.as_ref().to_vec() };
+        self.packets.iter().map(saved).collect()
+    }
+
+    /// Adds packets that were saved.
+    pub(crate) fn restore(&mut self, saved: &[SavedPacket]) {
+        let packets = saved
+            .iter()
+            .filter_map(|one| Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? }));
+        self.packets.extend(packets);
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Whether requests may be taken whose replies would wait here.
+    #[inline]
+    pub(crate) fn has_space(&self) -> bool {
+        self.packets.len() < MAX_WAITING
+    }
+
+    /// Returns how long to sleep at most.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.must_poll.then_some(POLL_INTERVAL)
+    }
+
+    /// Returns the number of packets in the ring whose interrupt is pending.
+    #[inline]
+    pub(crate) fn pending(&self) -> usize {
+        self.pending
+    }
+
+    /// Interrupts the guest for the packets that [`Outbox::deliver`] wrote, unless there are none or the
+    /// guest has read all of them without an interrupt.
+    #[inline]
+    pub(crate) fn notify_guest(&mut self, channel: &mut Channel) {
+        if std::mem::take(&mut self.pending) != 0 {
+            let ring = channel.outgoing.indices();
+            channel.signal_if(ring.read_index != ring.write_index);
+        }
+    }
+
+    /// Writes the packets that there is space for, with one decision whether to interrupt, and arranges
+    /// for a signal when there is space for the rest. With `delay` the guest is interrupted only when
+    /// the ring is full; else [`Outbox::notify_guest`] has to follow. Returns the number of packets
+    /// written.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub(crate) fn deliver(&mut self, channel: &mut Channel, delay: bool) -> Result<usize, WriteError> {
+        let mut written = 0;
+        self.must_poll = false;
+        while !self.packets.is_empty() {
+            let mut batch = channel.outgoing.batch()?;
+            let mut full = None;
+            let before = written;
+            while let Some(message) = self.packets.front() {
+                let payload = [message.payload.as_ref()];
+                let packet = match message.answers {
+                    Some(transaction_id) => OutPacket::completion(transaction_id, &payload),
+                    None => OutPacket::in_band(0, &payload),
+                };
+                match batch.write(&packet) {
+                    Ok(()) => written += 1,
+                    Err(WriteError::Full { needed }) => {
+                        full = Some(needed);
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+                self.packets.pop_front();
+            }
+            if batch.commit() || self.pending != 0 {
+                self.pending += written - before;
+            }
+            if !delay || full.is_some() || self.pending >= MAX_PENDING {
+                self.notify_guest(channel);
+            }
+            let Some(needed) = full else { break };
+            match channel.outgoing.wait_for_space(needed)? {
+                SpaceWait::Ready => {}
+                SpaceWait::Signalled => return Ok(written),
+                SpaceWait::Poll => {
+                    self.must_poll = true;
+                    return Ok(written);
+                }
+            }
+        }
+        if channel.outgoing.is_waiting() {
+            channel.outgoing.space_came();
+        }
+        Ok(written)
+    }
+}

@@ -1,0 +1,326 @@
+//! The loop of one channel: when to look, when to sleep, when to end.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+use vmbus_host::Channel;
+use vmbus_ring::{RingError, WriteError};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::busy_poll::BusyPoll;
+use crate::handler::{ChannelHandler, Completed};
+use crate::limits::{BATCH_PACKETS, MAX_DRAIN};
+use crate::moderation::Moderation;
+use crate::outbox::Outbox;
+use crate::quiesce::{Quiesced, WorkerGuard};
+use crate::stats::Counters;
+use crate::wait;
+use crate::workers::Shared;
+
+/// A channel and all that serves it.
+pub(crate) struct Worker<H: ChannelHandler> {
+    // The order matters: the handler stops touching guest memory before the channel is given back.
+    handler: H,
+    outbox: Outbox<H::Payload>,
+    shared: Arc<Shared<H::State>>,
+    kick: Arc<EventFd>,
+    /// Kept for their memory.
+    events: Vec<i32>,
+    polls: Vec<libc::pollfd>,
+    busy_poll: BusyPoll,
+    moderation: Moderation,
+    /// The moderation window for the pending interrupt is over.
+    was_delayed: bool,
+    counters: Arc<Counters>,
+    guard: WorkerGuard<H::State>,
+    channel: Channel,
+}
+
+/// The result of one round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// There was no work.
+    Idle,
+    /// All work is done.
+    Done,
+    /// There is more work than one round takes.
+    More,
+}
+
+/// The guest broke the channel: it is given up, and the guest may open it again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault<E> {
+    #[error(transparent)]
+    Read(#[from] RingError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("{0}")]
+    Packet(E),
+}
+
+impl<H: ChannelHandler> Worker<H> {
+    /// Returns the worker of `channel`. `restored`: the state with which it resumes.
+    ///
+    /// # Errors
+    /// The system's: out of file descriptors.
+    pub(crate) fn new(
+        shared: Arc<Shared<H::State>>,
+        channel: Channel,
+        handler: H,
+        restored: Option<Quiesced<H::State>>,
+    ) -> io::Result<Self> {
+        let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
+        let counters = shared.register(&kick, channel.subchannel());
+        let mut guard = WorkerGuard::new(shared.pause_state(), channel.subchannel());
+        let mut outbox = Outbox::new();
+        if let Some(restored) = restored {
+            outbox.restore(&restored.packets);
+            // The channel may be saved again before the worker has run.
+            guard.quiesce(restored);
+        }
+        Ok(Self {
+            handler,
+            outbox,
+            kick,
+            events: Vec::new(),
+            polls: Vec::new(),
+            busy_poll: BusyPoll::new(shared.busy_poll_limit()),
+            // Replaced when the worker's thread begins.
+            moderation: Moderation::new(false),
+            was_delayed: false,
+            counters,
+            guard,
+            shared,
+            channel,
+        })
+    }
+
+    /// Returns the channel's number in this connection.
+    pub(crate) fn relid(&self) -> u32 {
+        self.channel.relid()
+    }
+
+    /// Returns the subchannel number.
+    pub(crate) fn subchannel(&self) -> u16 {
+        self.channel.subchannel()
+    }
+
+    /// Returns the state that all workers of the device share.
+    pub(crate) fn shared(&self) -> &Arc<Shared<H::State>> {
+        &self.shared
+    }
+
+    /// Whether the worker does nothing until its device resumes.
+    pub(crate) fn is_quiesced(&self) -> bool {
+        self.guard.is_quiesced()
+    }
+
+    /// Serves the channel until it closes.
+    ///
+    /// # Errors
+    /// The guest broke it.
+    pub(crate) fn run(&mut self) -> Result<(), Fault<H::Error>> {
+        // Not earlier: the first one measures this machine, and a vCPU may have opened the channel.
+        self.moderation = Moderation::new(self.shared.moderates());
+        while self.serve()? {
+            let asleep = Instant::now();
+            self.sleep();
+            self.moderation.slept(asleep.elapsed());
+            self.busy_poll.woke();
+        }
+        self.drain();
+        Ok(())
+    }
+
+    /// Completes the work in flight, within a time limit. The channel closes, so errors are of no
+    /// interest any more.
+    pub(crate) fn drain(&mut self) {
+        // A quiesced worker has nothing in flight, and must not touch the ring.
+        if self.is_quiesced() {
+            return;
+        }
+        let end = Instant::now() + MAX_DRAIN;
+        self.handler.complete(&mut self.outbox);
+        while self.handler.in_flight() != 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            self.wait_for_handler(left);
+            self.handler.complete(&mut self.outbox);
+        }
+        let _ = self.outbox.deliver(&mut self.channel, false);
+        self.outbox.notify_guest(&mut self.channel);
+    }
+
+    /// Does all work that there is now, and that comes soon after. False when the channel closes.
+    ///
+    /// # Errors
+    /// The guest broke it.
+    pub(crate) fn serve(&mut self) -> Result<bool, Fault<H::Error>> {
+        if !self.guard.resume() {
+            return Ok(!self.channel.is_closing());
+        }
+        let is_open = self.work()?;
+        if is_open
+            && self.shared.is_paused()
+            && let Some(state) = self.handler.quiesce()
+        {
+            self.guard.quiesce(Quiesced::new(self.outbox.saved(), state));
+        }
+        Ok(is_open)
+    }
+
+    /// Sleeps until the handler has work, or `left` is over.
+    pub(crate) fn wait_for_handler(&mut self, left: Duration) {
+        self.polls.clear();
+        self.poll_handler();
+        // At least a millisecond: a handler without an event has finished by then or never will.
+        wait::poll(&mut self.polls, Some(left.max(Duration::from_millis(1))));
+    }
+
+    /// Logs why the channel is given up.
+    pub(crate) fn report(&self, fault: &Fault<H::Error>) {
+        let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
+        self.shared.log().log(|left_out| {
+            warn!(device, relid, subchannel, %fault, left_out, "the guest broke its channel: channel given up");
+        });
+    }
+
+    /// Works until nothing is left to do now.
+    fn work(&mut self) -> Result<bool, Fault<H::Error>> {
+        while !self.channel.is_closing() {
+            self.channel.incoming.mask();
+            while self.round()? == Round::More || self.delay_interrupt() || self.busy_poll()? {
+                if self.channel.is_closing() {
+                    return Ok(false);
+                }
+            }
+            // Packets that cannot be taken now are taken when the handler or the ring has moved on; the
+            // doorbell would only wake the worker in vain.
+            if !self.may_take() || !self.channel.incoming.unmask()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a packet may be taken now.
+    #[inline]
+    fn may_take(&self) -> bool {
+        self.outbox.has_space() && self.handler.may_take() && !self.shared.is_paused()
+    }
+
+    /// Looks for work before going to sleep, while that has paid lately. The ring stays masked, so the
+    /// guest need not ring the doorbell. True when there was work.
+    fn busy_poll(&mut self) -> Result<bool, Fault<H::Error>> {
+        let Some(mut window) = self.busy_poll.begin() else { return Ok(false) };
+        while !self.channel.is_closing() && self.busy_poll.continues(&mut window) {
+            if self.round()? != Round::Idle {
+                self.busy_poll.found();
+                self.counters.polled.add(1);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Delays a pending interrupt by the moderation window, if that has paid lately. The ring stays
+    /// masked, so the guest need not ring for the requests that it sends meanwhile; a close or a kick
+    /// ends the window. True when a window is over.
+    fn delay_interrupt(&mut self) -> bool {
+        match self.moderation.window() {
+            _ if self.outbox.pending() == 0 => {}
+            Some(window) if !self.was_delayed => {
+                self.was_delayed = true;
+                self.counters.moderated.add(1);
+                self.shared.count_moderated();
+                let doorbell = wait::entry(self.channel.doorbell().as_raw_fd());
+                let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
+                wait::poll(&mut entries, Some(window));
+                return true;
+            }
+            _ => self.outbox.notify_guest(&mut self.channel),
+        }
+        self.was_delayed = false;
+        false
+    }
+
+    /// One round: a batch in, work, replies out.
+    #[inline]
+    fn round(&mut self) -> Result<Round, Fault<H::Error>> {
+        self.handler.begin_round(&mut self.outbox);
+        let could_take = self.may_take();
+        let taken = if could_take { self.take_batch()? } else { Round::Idle };
+        self.handler.end_batch();
+        let completed = self.handler.complete(&mut self.outbox);
+        if !self.outbox.is_empty() || self.channel.outgoing.is_waiting() {
+            let delay = self.moderation.window().is_some();
+            let written = self.outbox.deliver(&mut self.channel, delay)?;
+            self.moderation.delivered(written, self.handler.in_flight());
+            self.counters.sent.add(written);
+        }
+        self.handler.delivered(&self.channel);
+        Ok(match taken {
+            _ if completed == Completed::CallAgain => Round::More,
+            // Finished work made space for more packets.
+            Round::Idle if !could_take && self.may_take() => Round::More,
+            Round::Idle if completed != Completed::Nothing => Round::Done,
+            taken => taken,
+        })
+    }
+
+    #[inline]
+    fn take_batch(&mut self) -> Result<Round, Fault<H::Error>> {
+        let mut batch = self.channel.incoming.batch()?;
+        let mut taken = 0;
+        while taken < BATCH_PACKETS
+            && !self.handler.is_batch_full()
+            && self.outbox.has_space()
+            && self.handler.may_take()
+            && !self.shared.is_paused()
+        {
+            let Some(packet) = batch.next()? else { break };
+            self.handler.packet(&packet, &mut self.outbox).map_err(Fault::Packet)?;
+            taken += 1;
+        }
+        if taken == 0 {
+            return Ok(Round::Idle);
+        }
+        let is_cut_short = batch.remaining() != 0;
+        let wants_signal = batch.commit();
+        if wants_signal {
+            self.channel.signal();
+        }
+        self.counters.taken.add(taken);
+        self.counters.batches.add(1);
+        Ok(if is_cut_short { Round::More } else { Round::Done })
+    }
+
+    /// Sleeps until the guest, the device or the handler has work.
+    fn sleep(&mut self) {
+        self.polls.clear();
+        self.polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
+        self.polls.push(wait::entry(self.kick.as_raw_fd()));
+        self.poll_handler();
+        self.counters.sleeps.add(1);
+        wait::poll(&mut self.polls, self.outbox.timeout());
+        // Cleared before anything is looked at, so a later event wakes again; and only if set, as each
+        // read is a system call.
+        for (entry, event) in self.polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
+            if entry.revents != 0 {
+                let _ = event.read();
+            }
+        }
+    }
+
+    /// Adds the handler's events to those that are waited for.
+    fn poll_handler(&mut self) {
+        self.events.clear();
+        self.handler.events(&mut self.events);
+        self.polls.extend(self.events.iter().copied().map(wait::entry));
+    }
+}

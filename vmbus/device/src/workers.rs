@@ -1,0 +1,305 @@
+//! The channels of one device: options, start, kick, pause and resume.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+use tracing::{debug, error, warn};
+use vmbus_host::Channel;
+use vmbus_log::LogRateLimiter;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::handler::ChannelHandler;
+use crate::inline::InlineWorkers;
+use crate::limits::{MAX_BUSY_POLL, MAX_PAUSE};
+use crate::quiesce::{Pause, Quiesced};
+use crate::stats::{Counters, WorkerStats};
+use crate::wake;
+use crate::worker::Worker;
+
+/// Stack of a worker's thread: it recurses nowhere and keeps its buffers on the heap.
+const STACK: usize = 256 << 10;
+
+/// The choices of a user for the workers of a device.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkerOptions {
+    /// Serve the channels when these are told to, instead of in a thread for each. Default: threads.
+    pub inline: Option<InlineWorkers>,
+    /// The longest poll window before a thread sleeps; it polls only while that pays. Zero: never.
+    /// Default, and at most: 50 us.
+    pub busy_poll: Duration,
+    /// Let a thread delay the interrupt for replies, for 2 ms at most and usually far less, while many
+    /// requests are in flight and that makes them finish faster. Default: yes.
+    pub moderation: bool,
+    /// How long a pause waits at most for requests in flight. Default: 10 s.
+    pub pause_timeout: Duration,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self { inline: None, busy_poll: MAX_BUSY_POLL, moderation: true, pause_timeout: MAX_PAUSE }
+    }
+}
+
+impl WorkerOptions {
+    /// The same, served by `inline` instead of threads.
+    #[must_use]
+    pub fn inline(mut self, inline: InlineWorkers) -> Self {
+        self.inline = Some(inline);
+        self
+    }
+
+    /// The same, with poll windows of at most `limit`.
+    #[must_use]
+    pub fn busy_poll(mut self, limit: Duration) -> Self {
+        self.busy_poll = limit;
+        self
+    }
+
+    /// The same, with interrupt moderation or without.
+    #[must_use]
+    pub fn moderation(mut self, wanted: bool) -> Self {
+        self.moderation = wanted;
+        self
+    }
+
+    /// The same, with another timeout for pauses.
+    #[must_use]
+    pub fn pause_timeout(mut self, timeout: Duration) -> Self {
+        self.pause_timeout = timeout;
+        self
+    }
+}
+
+/// The workers of one device. `S`: see [`ChannelHandler::State`]. Clones are handles to the same ones.
+#[derive(Debug)]
+pub struct Workers<S = ()> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S> Clone for Workers<S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<S: Clone + Send + 'static> Workers<S> {
+    /// Returns the workers of the device `name`, of which threads and log lines bear the first bytes.
+    pub fn new(name: impl Into<String>, options: WorkerOptions) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name: name.into(),
+                options,
+                workers: Mutex::default(),
+                pause: Arc::default(),
+                moderated: AtomicU64::new(0),
+                log: LogRateLimiter::default(),
+            }),
+        }
+    }
+
+    /// Serves `channel` with `handler` until it closes, in a thread or inline.
+    ///
+    /// # Errors
+    /// The system's: out of file descriptors, memory or threads.
+    pub fn start<H: ChannelHandler<State = S>>(&self, channel: Channel, handler: H) -> io::Result<()> {
+        self.launch(channel, handler, None)
+    }
+
+    /// The same for a channel that was saved, for [`vmbus_host::Device::restore`]. The device is paused
+    /// from here on, until [`Workers::resume`].
+    ///
+    /// # Errors
+    /// As [`Workers::start`].
+    pub fn restore<H: ChannelHandler<State = S>>(
+        &self,
+        channel: Channel,
+        handler: H,
+        packets: Vec<crate::SavedPacket>,
+        state: S,
+    ) -> io::Result<()> {
+        self.shared.pause.set(true);
+        self.launch(channel, handler, Some(Quiesced::new(packets, state)))
+    }
+
+    /// Wakes all workers: their handlers' shared state has changed.
+    pub fn kick(&self) {
+        self.shared.kick();
+    }
+
+    /// Lets no worker take a packet, and waits until each is quiesced, for
+    /// [`WorkerOptions::pause_timeout`] at most. Workers that are not are logged, and their channels
+    /// cannot be saved.
+    pub fn pause(&self) {
+        let shared = &self.shared;
+        shared.pause.set(true);
+        shared.kick();
+        let timeout = shared.options.pause_timeout;
+        if let Some(inline) = &shared.options.inline {
+            inline.quiesce(shared, timeout);
+        }
+        let timeout = if shared.options.inline.is_some() { Duration::ZERO } else { timeout };
+        let running = shared.pause.wait(timeout);
+        if running != 0 {
+            let device = &*shared.name;
+            warn!(
+                device,
+                running, "a paused device still has requests in flight: it cannot be saved until they end"
+            );
+        }
+    }
+
+    /// Ends the pause.
+    pub fn resume(&self) {
+        self.shared.pause.set(false);
+        self.shared.kick();
+    }
+
+    /// Returns the state of the paused channel `subchannel`. `None`: it is not open, or not quiesced.
+    pub fn quiesced(&self, subchannel: u16) -> Option<Quiesced<S>> {
+        self.shared.pause.quiesced(subchannel)
+    }
+
+    /// Returns the counters of each worker that exists, in the order in which they were started.
+    pub fn stats(&self) -> Vec<WorkerStats> {
+        self.shared.list().iter().filter_map(|one| Some(one.counters.upgrade()?.snapshot())).collect()
+    }
+
+    /// Returns the interrupts that all workers together have delayed, those that ended included.
+    pub fn moderated(&self) -> u64 {
+        self.shared.moderated.load(Ordering::Relaxed)
+    }
+
+    /// Returns the options.
+    pub fn options(&self) -> &WorkerOptions {
+        &self.shared.options
+    }
+
+    fn launch<H: ChannelHandler<State = S>>(
+        &self,
+        channel: Channel,
+        handler: H,
+        restored: Option<Quiesced<S>>,
+    ) -> io::Result<()> {
+        // 15 bytes is all that Linux shows.
+        let name: String = self.shared.name.chars().filter(|c| *c != '\0').take(9).collect();
+        let name = format!("{name}-ch{}", channel.subchannel());
+        let worker = Worker::new(Arc::clone(&self.shared), channel, handler, restored)?;
+        match &self.shared.options.inline {
+            Some(inline) => inline.add(worker),
+            None => {
+                thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+                    wake::sleep_exactly();
+                    contain(worker);
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a worker so that no failure of it reaches beyond its channel.
+fn contain<H: ChannelHandler>(mut worker: Worker<H>) {
+    let (relid, subchannel) = (worker.relid(), worker.subchannel());
+    let shared = Arc::clone(worker.shared());
+    let device = &*shared.name;
+    match catch_unwind(AssertUnwindSafe(|| worker.run())) {
+        Ok(Ok(())) => debug!(device, relid, subchannel, "channel closed"),
+        Ok(Err(fault)) => worker.report(&fault),
+        Err(panic) => {
+            let cause = describe(&*panic);
+            shared.log.log(|left_out| {
+                error!(device, relid, subchannel, cause, left_out, "worker failed: channel lost");
+            });
+        }
+    }
+    // Dropping the worker drops its handler, then gives the channel back to the bus.
+}
+
+fn describe(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+/// The state that all workers of a device share.
+#[derive(Debug)]
+pub(crate) struct Shared<S> {
+    name: String,
+    options: WorkerOptions,
+    workers: Mutex<Vec<Registered>>,
+    pause: Arc<Pause<S>>,
+    /// Interrupts that were delayed.
+    moderated: AtomicU64,
+    /// Keeps a guest that breaks its channels from filling the log.
+    log: LogRateLimiter,
+}
+
+/// A worker, as long as it exists.
+#[derive(Debug)]
+struct Registered {
+    /// Wakes it.
+    kick: Weak<EventFd>,
+    counters: Weak<Counters>,
+}
+
+impl<S: Clone> Shared<S> {
+    /// Registers a worker that [`Shared::kick`] wakes. Returns its counters.
+    pub(crate) fn register(&self, kick: &Arc<EventFd>, subchannel: u16) -> Arc<Counters> {
+        let counters = Arc::new(Counters { subchannel, ..Counters::default() });
+        let mut workers = self.list();
+        workers.retain(|worker| worker.kick.strong_count() > 0);
+        workers.push(Registered { kick: Arc::downgrade(kick), counters: Arc::downgrade(&counters) });
+        counters
+    }
+
+    pub(crate) fn kick(&self) {
+        for kick in self.list().iter().filter_map(|worker| worker.kick.upgrade()) {
+            // A full counter wakes as well.
+            let _ = kick.write(1);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pause.is_paused()
+    }
+
+    pub(crate) fn pause_state(&self) -> Arc<Pause<S>> {
+        Arc::clone(&self.pause)
+    }
+
+    /// Counts an interrupt that is delayed.
+    pub(crate) fn count_moderated(&self) {
+        self.moderated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn log(&self) -> &LogRateLimiter {
+        &self.log
+    }
+
+    /// Returns the longest poll window. An inline worker has no thread that could sleep.
+    pub(crate) fn busy_poll_limit(&self) -> Duration {
+        if self.options.inline.is_some() { Duration::ZERO } else { self.options.busy_poll }
+    }
+
+    /// Whether a worker's thread may delay interrupts.
+    pub(crate) fn moderates(&self) -> bool {
+        self.options.moderation
+    }
+
+    fn list(&self) -> MutexGuard<'_, Vec<Registered>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
