@@ -302,6 +302,7 @@ impl StorageHandler {
 /// Fills `buffer` with the guest memory that comes with `packet`. Returns its bytes: 0 when there is
 /// none, and when its description is wrong, so that a request which needs it is refused (spec storvsc
 /// section 4).
+#[inline(always)]
 fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
     let Some(guest) = buffer.guest_mut() else { return 0 };
     if packet.kind() != PacketKind::GpaDirect || packet.gpa_direct(guest).is_err() {
