@@ -2,116 +2,66 @@
 //!
 //! `docs/writing-a-backend.md` shows it line by line, and a test keeps the two alike. `synthvm run --test-device echo` offers it to a real guest.
 
-use std::collections::VecDeque;
-use std::os::fd::AsRawFd;
+use std::convert::Infallible;
 
-use vmbus_host::{Channel, Device, Offer, OpenError, ReadWrite};
+use vmbus_device::{ChannelHandler, Outbox, WorkerOptions, serve};
+use vmbus_host::{ChannelHandle, Device, Offer, ReadWrite};
 use vmbus_protocol::Guid;
-use vmbus_ring::{OutPacket, RingError, SpaceWait, WriteError};
+use vmbus_ring::Packet;
 
-/// Who we are: the class says what the device is, the instance which one; it must be the same on every boot.
+/// The class of the device. Guests load a driver by it.
 pub const CLASS: Guid = Guid::new(0x6f68_6365, 0x7421, 0x0000, *b"SynthVM!");
-/// The only instance.
+/// The instance: which device of the class it is. It must be the same on every boot.
 pub const INSTANCE: Guid = Guid::new(0x0000_0001, 0x7421, 0x0000, *b"SynthVM!");
 
-/// Requests in hand at once; the rest stays in the guest's ring.
-const MAX_HELD: usize = 64;
+/// Returns the device. It answers each packet with its own bytes. A packet that begins with {GPADL, offset,
+/// length, status}, four u32, also names bytes of a buffer that the guest shares: they become capitals in
+/// place, and `status` of the answer is 0, or 1 for an unknown GPADL, or 2 for one that is shorter. An
+/// unknown GPADL 0 names no buffer, and is no error.
+pub fn echo() -> impl Device {
+    let offer = Offer::new(CLASS, INSTANCE, 0);
+    serve("echo", offer, |channel| Echo(channel.handle()), WorkerOptions::default())
+}
 
-/// Answers each packet with itself. One that begins with {GPADL, offset, length, status}, four u32, also names bytes of a buffer that the
-/// guest shares: they become capitals, in place, and the answer has 0 in `status`, or the number of what was wrong. GPADL 0 names nothing.
-#[derive(Debug)]
-pub struct Echo;
+/// One open channel.
+struct Echo(ChannelHandle);
 
-impl Device for Echo {
-    fn offer(&self) -> Offer {
-        Offer::new(CLASS, INSTANCE, 0)
-    }
+impl ChannelHandler for Echo {
+    type Payload = Vec<u8>;
+    type Error = Infallible;
+    type State = ();
 
-    // A guest opens a channel: hand it to a worker and return. `Err` here makes the guest's open fail.
-    fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
-        let worker = std::thread::Builder::new().name(format!("echo-ch{}", channel.relid()));
-        worker.spawn(move || serve(channel)).map(drop).map_err(|error| OpenError(error.to_string()))
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Vec<u8>>) -> Result<(), Infallible> {
+        // The guest can change a packet at any moment: copy it once, and look only at the copy.
+        let mut bytes = packet.payload();
+        if let Some(request) = bytes.first_chunk_mut::<16>() {
+            let status = self.shout(request);
+            request[12..].copy_from_slice(&status.to_le_bytes());
+        }
+        if packet.completion_requested() {
+            outbox.complete(packet.transaction_id(), bytes);
+        }
+        Ok(())
     }
 }
 
-// Dropping the channel, here by returning, ends the close; or gives up on a guest that broke its ring.
-fn serve(mut channel: Channel) {
-    let mut answers = VecDeque::new();
-    while !channel.is_closing() && drain(&mut channel, &mut answers).is_ok() {
-        let mut bell = libc::pollfd { fd: channel.doorbell().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid pollfd. An early return only means one look too many.
-        unsafe { libc::poll(&raw mut bell, 1, -1) };
-        let _ = channel.doorbell().read(); // clear it before looking, or a ring in between is lost
-    }
-}
-
-/// Works until there is nothing left that the doorbell would not tell of. `answers` are those that the ring had no room for.
-fn drain(channel: &mut Channel, answers: &mut VecDeque<(u64, Vec<u8>)>) -> Result<(), RingError> {
-    channel.outgoing.space_came();
-    let mut more = true;
-    while more && !channel.is_closing() {
-        // Take what waits. Packets lie in guest memory, which the guest can change: copy once, judge the copy, use the copy.
-        let old = answers.len();
-        let mut batch = channel.incoming.batch()?;
-        while answers.len() < MAX_HELD {
-            let Some(packet) = batch.next()? else { break };
-            let mut bytes = vec![0; packet.payload_len()];
-            packet.read_payload(&mut bytes);
-            if packet.completion_requested() {
-                answers.push_back((packet.transaction_id(), bytes));
-            }
+impl Echo {
+    /// Makes capitals of the bytes that `request` names. Returns the status.
+    fn shout(&self, request: &[u8; 16]) -> u32 {
+        let [gpadl, offset, length, _] = [0, 4, 8, 12]
+            .map(|at| u32::from_le_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]]));
+        let range = offset as usize..offset as usize + length as usize;
+        // The view's bytes are the guest's own, wherever its pages lie, and every access is bounded.
+        let Ok(view) = self.0.map_gpadl(gpadl, ReadWrite) else { return u32::from(gpadl != 0) };
+        if range.end > view.len() {
+            return 2;
         }
-        let signal = batch.commit(); // the guest waits for space
-        channel.signal_if(signal);
-        // Do the work.
-        for (_, bytes) in answers.range_mut(old..) {
-            if let Some(header) = bytes.first_chunk_mut::<16>() {
-                let status = shout(channel, header);
-                header[12..].copy_from_slice(&status.to_le_bytes());
-            }
-        }
-        // Answer all of them with at most one interrupt.
-        let mut full = None;
-        let mut batch = channel.outgoing.batch()?;
-        while let Some((id, bytes)) = answers.front().filter(|_| full.is_none()) {
-            match batch.write(&OutPacket::completion(*id, &[bytes])) {
-                Err(WriteError::Full { needed }) => full = Some(needed),
-                Err(WriteError::Corrupt(error)) => return Err(error),
-                // TooBig: the ring for answers is smaller than that for requests, and this one can never be told.
-                Ok(()) | Err(WriteError::TooBig { .. }) => drop(answers.pop_front()),
-            }
-        }
-        let signal = batch.commit(); // the guest may sleep
-        channel.signal_if(signal);
-        // A full ring: sleep until the guest has read from it. An empty one: `unmask` says when more came meanwhile.
-        more = match full {
-            Some(needed) => channel.outgoing.wait_for_space(needed)? == SpaceWait::Ready,
-            None => channel.incoming.unmask()?,
-        };
+        let mut bytes = vec![0; range.len()];
+        let _ = view.read(range.start, &mut bytes);
+        bytes.make_ascii_uppercase();
+        let _ = view.write(range.start, &bytes);
+        0 // Dropping the view lets the guest have its buffer back.
     }
-    Ok(())
-}
-
-/// Capitals for bytes of the guest's buffer. 0; or 1: there is no such GPADL, 2: it is shorter.
-fn shout(channel: &Channel, header: &[u8; 16]) -> u32 {
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let (gpadl, offset, end) = (word(0), word(4) as usize, word(4) as usize + word(8) as usize);
-    if gpadl == 0 {
-        return 0;
-    }
-    // Map it: the view's bytes are the guest's own, wherever its pages lie, and every access is bounded.
-    let Ok(view) = channel.map_gpadl(gpadl, ReadWrite) else { return 1 };
-    if end > view.len() {
-        return 2;
-    }
-    let mut piece = [0; 4096];
-    for at in (offset..end).step_by(piece.len()) {
-        let piece = &mut piece[..(end - at).min(4096)];
-        let _ = view.read(at, piece);
-        piece.make_ascii_uppercase();
-        let _ = view.write(at, piece);
-    }
-    0 // Dropping the view lets the guest have its buffer back.
 }
 
 /// The programs of `docs/writing-a-backend.md`, compiled and run.

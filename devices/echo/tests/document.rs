@@ -1,7 +1,7 @@
 //! The document shows the device as it is.
 
-/// Lines of code that a backend must not need.
-const PROMISED: usize = 100;
+/// Lines of code that suffice for a backend.
+const PROMISED: usize = 45;
 
 const DOCUMENT: &str = include_str!("../../../docs/writing-a-backend.md");
 const SOURCE: &str = include_str!("../src/lib.rs");
@@ -20,8 +20,8 @@ fn test_document_shows_the_device_line_by_line() {
 }
 
 #[test]
-fn test_document_keeps_its_promise_of_a_backend_in_under_100_lines() {
+fn test_document_keeps_its_promise_of_a_backend_in_at_most_45_lines() {
     let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
     let lines = shown().lines().filter(code).count();
-    assert!(lines < PROMISED, "{lines}");
+    assert!(lines <= PROMISED, "{lines}");
 }

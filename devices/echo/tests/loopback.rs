@@ -1,6 +1,6 @@
 //! The device against a guest's driver, in one process: what the document does not show.
 
-use synthvm_echo::{CLASS, Echo, INSTANCE};
+use synthvm_echo::{CLASS, INSTANCE, echo};
 use vmbus_client::{Client, GpadlFlags, Mdl, SendFlags, Waiting};
 use vmbus_loopback::{Layout, LoopbackPlatform, LoopbackVm, Mode};
 
@@ -8,7 +8,7 @@ type Guest = Client<LoopbackPlatform>;
 
 fn machine() -> (LoopbackVm, Guest, vmbus_client::ChannelId) {
     let vm = LoopbackVm::new(Mode::Threaded);
-    vm.offer(Echo).unwrap();
+    vm.offer(echo()).unwrap();
     let mut client = Client::connect(vm.platform()).unwrap();
     let id = client.open(CLASS, Some(INSTANCE), None).unwrap();
     (vm, client, id)

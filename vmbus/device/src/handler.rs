@@ -21,7 +21,7 @@ pub trait ChannelHandler: Send + 'static {
     type Error: Error;
 
     /// The handler's part of a saved channel; `()` if there is nothing to save.
-    type State: Clone + Send + 'static;
+    type State: Clone + Default + Send + 'static;
 
     /// Takes one packet. A reply goes to `outbox`, now or later.
     ///
@@ -85,7 +85,9 @@ pub trait ChannelHandler: Send + 'static {
 
     /// Returns the handler's part of a saved channel. `None`: work is in flight that may touch guest
     /// memory, so the channel cannot be quiesced now.
-    fn quiesce(&self) -> Option<Self::State>;
+    fn quiesce(&self) -> Option<Self::State> {
+        (self.in_flight() == 0).then(Self::State::default)
+    }
 }
 
 /// The result of [`ChannelHandler::complete`].

@@ -11,13 +11,14 @@
 //! guest    <- worker <- Outbox <- ChannelHandler::complete  (the handler's own descriptors)
 //! ```
 //!
-//! A device keeps one [`Workers`] for all its channels, and calls [`Workers::start`] in
-//! [`vmbus_host::Device::open`]. Each channel has a thread of its own, or all are served by
+//! [`serve`] makes a whole device of a handler. A device with more to do keeps one [`Workers`] for all its
+//! channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has a thread of its own, or all are served by
 //! [`InlineWorkers`] when a test or a benchmark says so.
 //!
 //! | module | knowledge |
 //! |---|---|
 //! | `handler` | what a device implements |
+//! | `served` | a device out of an offer and a handler |
 //! | `workers` | the channels of one device: options, start, kick, pause and resume |
 //! | `worker` | the loop of one channel |
 //! | `outbox` | packets to the guest that wait for space in the ring |
@@ -32,6 +33,7 @@ mod limits;
 mod moderation;
 mod outbox;
 mod quiesce;
+mod served;
 mod stats;
 mod wait;
 mod wake;
@@ -40,8 +42,9 @@ mod workers;
 
 pub use handler::{ChannelHandler, Completed};
 pub use inline::InlineWorkers;
-pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING};
+pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;
+pub use served::{ServedDevice, serve};
 pub use stats::WorkerStats;
 pub use workers::{WorkerOptions, Workers};

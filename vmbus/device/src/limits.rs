@@ -10,6 +10,10 @@ pub(crate) const BATCH_PACKETS: usize = 64;
 /// use.
 pub const MAX_WAITING: usize = 1024;
 
+/// Bytes of payload that may wait there. A packet that is taken while there are fewer may add as many as
+/// its ring holds.
+pub const MAX_WAITING_BYTES: usize = 4 << 20;
+
 /// The longest poll window: the cost of waking a thread on slow machines (13 to 54 us were measured).
 /// A longer window would cost more than it could save.
 pub const MAX_BUSY_POLL: Duration = Duration::from_micros(50);

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use vmbus_host::Channel;
 use vmbus_ring::{OutPacket, SpaceWait, WriteError};
 
-use crate::limits::{MAX_PENDING, MAX_WAITING};
+use crate::limits::{MAX_PENDING, MAX_WAITING, MAX_WAITING_BYTES};
 
 /// How often to look for space when the guest is too old to signal it (vmbus-core section 7.3).
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -41,6 +41,8 @@ pub struct SavedPacket {
 #[derive(Debug)]
 pub struct Outbox<P> {
     packets: VecDeque<Message<P>>,
+    /// Bytes of their payloads.
+    bytes: usize,
     /// The guest does not signal space: look again after [`POLL_INTERVAL`].
     must_poll: bool,
     /// Packets in the ring whose interrupt is pending.
@@ -56,19 +58,25 @@ struct Message<P> {
 
 impl<P: Payload> Outbox<P> {
     pub(crate) fn new() -> Self {
-        Self { packets: VecDeque::new(), must_poll: false, pending: 0 }
+        Self { packets: VecDeque::new(), bytes: 0, must_poll: false, pending: 0 }
     }
 
     /// Queues the completion of request `transaction_id`.
     #[inline]
     pub fn complete(&mut self, transaction_id: u64, payload: P) {
-        self.packets.push_back(Message { answers: Some(transaction_id), payload });
+        self.push(Message { answers: Some(transaction_id), payload });
     }
 
     /// Queues a packet that completes nothing: transaction id 0, no completion wanted.
     #[inline]
     pub fn notify(&mut self, payload: P) {
-        self.packets.push_back(Message { answers: None, payload });
+        self.push(Message { answers: None, payload });
+    }
+
+    #[inline]
+    fn push(&mut self, message: Message<P>) {
+        self.bytes += message.payload.as_ref().len();
+        self.packets.push_back(message);
     }
 
     /// Returns the packets that wait, as they are saved.
@@ -80,10 +88,9 @@ impl<P: Payload> Outbox<P> {
 
     /// Adds packets that were saved.
     pub(crate) fn restore(&mut self, saved: &[SavedPacket]) {
-        let packets = saved
-            .iter()
-            .filter_map(|one| Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? }));
-        self.packets.extend(packets);
+        let message =
+            |one: &SavedPacket| Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? });
+        saved.iter().filter_map(message).for_each(|message| self.push(message));
     }
 
     #[inline]
@@ -94,7 +101,7 @@ impl<P: Payload> Outbox<P> {
     /// Whether requests may be taken whose replies would wait here.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
-        self.packets.len() < MAX_WAITING
+        self.packets.len() < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
     }
 
     /// Returns how long to sleep at most.
@@ -139,7 +146,10 @@ impl<P: Payload> Outbox<P> {
                     None => OutPacket::in_band(0, &payload),
                 };
                 match batch.write(&packet) {
-                    Ok(()) => written += 1,
+                    Ok(()) => {
+                        written += 1;
+                        self.bytes -= message.payload.as_ref().len();
+                    }
                     Err(WriteError::Full { needed }) => {
                         full = Some(needed);
                         break;

@@ -63,6 +63,12 @@ pub enum OfferError {
 #[error("{0}")]
 pub struct OpenError(pub String);
 
+impl From<std::io::Error> for OpenError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// The host side of a device.
 ///
 /// The bus calls a device from the thread that brought the event, one call at a time, and holds no lock of its own meanwhile. Never
@@ -216,6 +222,17 @@ impl Channel {
         (channel, shared)
     }
 
+    /// Returns a handle for maps of GPADLs while the rings are borrowed.
+    #[must_use]
+    pub fn handle(&self) -> ChannelHandle {
+        ChannelHandle {
+            relid: self.relid(),
+            subchannel: self.subchannel(),
+            gpadls: Arc::clone(&self.gpadls),
+            ram: self.ram.clone(),
+        }
+    }
+
     /// Readable when the guest signalled or the channel is closing. Non-blocking; read it to clear it.
     #[must_use]
     pub fn doorbell(&self) -> &EventFd {
@@ -302,6 +319,61 @@ impl Channel {
         if self.shared.want_subchannels(total) {
             self.closed.bus.subchannels(self.shared.key, self.shared.serial);
         }
+    }
+}
+
+/// The part of an open channel that needs no ring: a handle that can be used while the rings are borrowed.
+/// It does not keep the channel open; after the close, its GPADLs are gone.
+#[derive(Clone)]
+pub struct ChannelHandle {
+    relid: u32,
+    subchannel: u16,
+    gpadls: Arc<GpadlTable>,
+    ram: GuestRam,
+}
+
+impl ChannelHandle {
+    /// Returns the channel's number in this connection.
+    #[must_use]
+    pub fn relid(&self) -> u32 {
+        self.relid
+    }
+
+    /// Returns the subchannel number: 0 for the primary.
+    #[must_use]
+    pub fn subchannel(&self) -> u16 {
+        self.subchannel
+    }
+
+    /// Returns guest memory, for buffers that packets name.
+    #[must_use]
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// See [`Channel::map_gpadl`].
+    ///
+    /// # Errors
+    /// As [`Channel::map_gpadl`].
+    pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
+        self.gpadls.map_for(self.relid, id, access)
+    }
+
+    /// See [`Channel::mark_gpadl_read_only`].
+    ///
+    /// # Errors
+    /// As [`Channel::mark_gpadl_read_only`].
+    pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
+        self.gpadls.mark_read_only(self.relid, id)
+    }
+}
+
+impl std::fmt::Debug for ChannelHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChannelHandle")
+            .field("relid", &self.relid)
+            .field("subchannel", &self.subchannel)
+            .finish_non_exhaustive()
     }
 }
 

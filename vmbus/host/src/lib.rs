@@ -33,7 +33,7 @@ pub mod saved;
 pub mod synic;
 
 pub use bus::VmBus;
-pub use device::{Channel, Device, Offer, OfferError, OpenError};
+pub use device::{Channel, ChannelHandle, Device, Offer, OfferError, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use saved::{RestoreError, SaveError, SavedBus};
 pub use synic::{QueuedMessage, Signal, Synic};

@@ -50,6 +50,14 @@ impl<'a> Packet<'a> {
         usize_of(self.descriptor.length.wrapping_sub(self.descriptor.data_offset))
     }
 
+    /// Returns a copy of the payload: [`Packet::payload_len`] bytes.
+    #[must_use]
+    pub fn payload(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.payload_len()];
+        self.read_payload(&mut bytes);
+        bytes
+    }
+
     /// Copies the payload, as much as `to` takes. Returns the bytes copied.
     #[inline(always)]
     pub fn read_payload(&self, to: &mut [u8]) -> usize {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use synthvm_echo::Echo;
+use synthvm_echo::echo;
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
@@ -37,7 +37,7 @@ pub(super) fn launch(
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
     match config.test_device {
         Some(TestDevice::Echo) => {
-            bus.offer(Box::new(Echo)).map_err(|error| internal("offering the echo device", &error))?;
+            bus.offer(Box::new(echo())).map_err(|error| internal("offering the echo device", &error))?;
         }
         None => {}
     }

@@ -1,0 +1,124 @@
+//! The runtime against a guest's driver, in one process.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vmbus_client::{ChannelId, Client, PacketObject, SendFlags, Waiting};
+use vmbus_device::{
+    ChannelHandler, InlineWorkers, MAX_WAITING, MAX_WAITING_BYTES, Outbox, WorkerOptions, serve,
+};
+use vmbus_host::{Channel, Offer};
+use vmbus_loopback::{LoopbackPlatform, LoopbackVm, Mode};
+use vmbus_protocol::Guid;
+use vmbus_ring::Packet;
+
+const CLASS: Guid = Guid::new(0x7e57, 0x7421, 0x0000, *b"SynthVM!");
+const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
+
+type Guest = Client<LoopbackPlatform>;
+
+/// Replies to each packet with `reply` bytes, and panics at one that begins with `!`.
+struct Replier {
+    reply: usize,
+    taken: Arc<AtomicUsize>,
+}
+
+impl ChannelHandler for Replier {
+    type Payload = Vec<u8>;
+    type Error = Infallible;
+    type State = ();
+
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Vec<u8>>) -> Result<(), Infallible> {
+        assert_ne!(packet.payload()[0], b'!', "a panic that the test asked for");
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        outbox.complete(packet.transaction_id(), vec![7; self.reply]);
+        Ok(())
+    }
+}
+
+struct Setup {
+    vm: LoopbackVm,
+    client: Guest,
+    id: ChannelId,
+    taken: Arc<AtomicUsize>,
+    inline: InlineWorkers,
+}
+
+fn setup(reply: usize, threads: bool) -> Setup {
+    let (vm, inline) = (LoopbackVm::new(Mode::Threaded), InlineWorkers::default());
+    let options = WorkerOptions::default();
+    let options = if threads { options } else { options.inline(inline.clone()) };
+    let taken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&taken);
+    let handler = move |_: &Channel| Replier { reply, taken: Arc::clone(&count) };
+    vm.offer(serve("replier", Offer::new(CLASS, CLASS, 0), handler, options)).unwrap();
+    let mut client = Client::connect(vm.platform()).unwrap();
+    let id = client.open(CLASS, None, None).unwrap();
+    Setup { vm, client, id, taken, inline }
+}
+
+fn send(client: &mut Guest, id: ChannelId, payload: &[u8]) {
+    client.channel(id).send(PacketObject::new(), payload, None, WAIT).unwrap();
+}
+
+fn request(client: &mut Guest, id: ChannelId) -> Result<usize, vmbus_client::Error> {
+    let mut answer = [0; 64];
+    client.channel(id).send_synchronous_request(b"a packet", None, WAIT, &mut answer, Waiting::Forever)
+}
+
+#[test]
+fn test_handler_that_panics_loses_its_channel_and_the_next_one_is_served() {
+    let Setup { vm: _vm, mut client, id, taken, .. } = setup(8, true);
+    assert_eq!(request(&mut client, id), Ok(8));
+    send(&mut client, id, b"! panic");
+    client.channel(id).disable().unwrap();
+    let id = client.open(CLASS, None, None).unwrap();
+    assert_eq!(request(&mut client, id), Ok(8));
+    assert_eq!(taken.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn test_paused_device_takes_no_packet_until_it_resumes() {
+    let Setup { vm, mut client, id, taken, inline } = setup(8, false);
+    vm.pause();
+    send(&mut client, id, b"a packet");
+    inline.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 0);
+    vm.resume();
+    inline.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn test_paused_device_with_threads_answers_after_it_resumes() {
+    let Setup { vm, mut client, id, taken, .. } = setup(8, true);
+    assert_eq!(request(&mut client, id), Ok(8));
+    vm.pause();
+    send(&mut client, id, b"a packet");
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
+    vm.resume();
+    assert_eq!(request(&mut client, id), Ok(8));
+    assert_eq!(taken.load(Ordering::SeqCst), 3);
+}
+
+/// The guest reads no reply: its driver is not scheduled.
+fn taken_without_reading(reply: usize, packets: usize) -> usize {
+    let Setup { vm: _vm, mut client, id, taken, inline } = setup(reply, false);
+    for _ in 0..packets {
+        send(&mut client, id, b"a packet");
+    }
+    inline.serve();
+    taken.load(Ordering::SeqCst)
+}
+
+#[test]
+fn test_requests_are_left_in_the_ring_while_their_replies_wait() {
+    // The ring to the guest has space for few replies of either size; the rest waits.
+    let large = 8 << 10;
+    let most = MAX_WAITING_BYTES / large;
+    let taken = taken_without_reading(large, most + 200);
+    assert!((most..most + 100).contains(&taken), "{taken} of at most {most} and those in the ring");
+    let taken = taken_without_reading(1 << 10, MAX_WAITING + 600);
+    assert!((MAX_WAITING..MAX_WAITING + 200).contains(&taken), "{taken}");
+}
