@@ -25,8 +25,8 @@ const FINDINGS: &str = "compare-storage.json";
 /// Machines are compared with so many vCPUs.
 const CPUS: [u32; 2] = [1, 2];
 
-/// How many rounds may be lost with their host before we give up. In an emulated host either machine's guest is lost now and then (it resets
-/// or falls silent): emulated processors race when a kernel patches its own text, the guest's kernel as well as the host's.
+/// How many rounds may be lost with their host before we give up. In an emulated host with several
+/// processors either machine's guest is lost now and then (it resets or falls silent).
 const LOSSES: u32 = 8;
 
 /// What to compare and where to leave it.
@@ -48,6 +48,9 @@ pub(super) struct Arguments {
     /// Go on with the rounds that an interrupted comparison of the same cases left, instead of doing all anew.
     #[arg(long)]
     resume: bool,
+    /// Processors of an emulated host. With more than one, guests are lost now and then.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    host_cpus: u32,
     #[command(flatten)]
     inside: Inside,
 }
@@ -86,7 +89,8 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     if !arguments.resume {
         inner::forget(FINDINGS)?;
     }
-    let rounds: Vec<Round> = inner::run_until_done(FINDINGS, &words, &guest, &program, &host(), LOSSES)?;
+    let host = HostOptions { cpus: arguments.host_cpus, ..HostOptions::default() };
+    let rounds: Vec<Round> = inner::run_until_done(FINDINGS, &words, &guest, &program, &host, LOSSES)?;
     let rows = rows_of(cases, &rounds);
     rows::print(&rows);
     let Some(file) = &arguments.json else { return Ok(()) };
@@ -94,12 +98,6 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     let picture = file.with_extension("svg");
     let drawn = plot::draw(&rows)?;
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
-}
-
-/// Where to compare. An emulated host has two processors, as a device's thread beside a vCPU is part
-/// of what is compared; rounds that are lost to the emulation's races are done again.
-fn host() -> HostOptions {
-    HostOptions { cpus: 2, ..HostOptions::default() }
 }
 
 /// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever becomes of this host, they are kept.
@@ -117,6 +115,8 @@ fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> 
         wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
     let mut progress = Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
     progress.say(&format!("images: {}", medium.what));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    progress.say(&format!("processors of the host, for all threads of both machines: {processors}"));
     for (cpus, number) in missing {
         progress.say(&format!("round {} of {count}: booting both machines, {cpus} vCPUs each", number + 1));
         let sides = [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
