@@ -21,12 +21,15 @@ const FOREVER: Duration = Duration::from_secs(60);
 struct Machine {
     sent: Mutex<Vec<(ThreadId, Vec<u8>)>>,
     told: Mutex<Sender<()>>,
+    /// Says that the next unbind has begun, and when it may end.
+    unbinding: Mutex<Option<(Sender<()>, Receiver<()>)>>,
 }
 
 impl Machine {
     fn bus() -> (VmBus, Arc<Machine>, Receiver<()>) {
         let (told, hear) = channel();
-        let machine = Arc::new(Machine { sent: Mutex::default(), told: Mutex::new(told) });
+        let (sent, told, unbinding) = (Mutex::default(), Mutex::new(told), Mutex::default());
+        let machine = Arc::new(Machine { sent, told, unbinding });
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
         (VmBus::new(GuestRam::new(memory).unwrap(), Arc::clone(&machine) as Arc<dyn Synic>), machine, hear)
     }
@@ -59,7 +62,13 @@ impl Synic for Machine {
         Ok(())
     }
 
-    fn unbind_doorbell(&self, _: u32, _: &EventFd) {}
+    fn unbind_doorbell(&self, _: u32, _: &EventFd) {
+        let wait = self.unbinding.lock().unwrap().take();
+        if let Some((entered, leave)) = wait {
+            entered.send(()).unwrap();
+            leave.recv_timeout(FOREVER).unwrap();
+        }
+    }
 }
 
 struct TestDevice {
@@ -267,6 +276,46 @@ fn test_jobs_of_a_guest_that_connects_again_and_again_are_bounded_by_its_channel
     assert!(bus.inner.pump.jobs() <= 10, "{} jobs", bus.inner.pump.jobs());
 }
 
+/// KVM may wait for a grace period in an unbind. The state is not locked meanwhile.
+#[test]
+fn test_unbind_that_waits_for_the_kernel_holds_up_no_report() {
+    let (bus, machine, hear) = Machine::bus();
+    bus.offer(TestDevice::new(0, |_| Ok(()))).unwrap();
+    connect(&bus);
+    wait_for(&hear, 4);
+    let (entered, has_entered) = channel();
+    let (may_leave, leave) = channel();
+    *machine.unbinding.lock().unwrap() = Some((entered, leave));
+    thread::scope(|scope| {
+        scope.spawn(|| post(&bus, &words(&[16, 0])));
+        has_entered.recv_timeout(FOREVER).unwrap();
+        let (tell, reported) = channel();
+        let reporter = bus.clone();
+        thread::spawn(move || {
+            let _ = reporter.inspect();
+            tell.send(())
+        });
+        let reported = reported.recv_timeout(FOREVER);
+        may_leave.send(()).unwrap();
+        reported.expect("the report waits for the kernel");
+    });
+}
+
+/// Without an eventfd for the channel its device would never hear the guest.
+#[test]
+fn test_channel_without_a_doorbell_is_not_opened() {
+    let (bus, machine, hear) = Machine::bus();
+    let (device, channels) = TestDevice::handing_over();
+    bus.offer(device).unwrap();
+    connect(&bus);
+    wait_for(&hear, 4);
+    bus.inner.visit().links.clear();
+    post(&bus, &open_message());
+    let result = machine.sent.lock().unwrap().last().unwrap().1.clone();
+    assert_eq!((result[0], result[16..20] == [0; 4]), (6, false), "the OPEN fails");
+    assert!(channels.try_recv().is_err());
+}
+
 /// While a device is being asked to open a channel nothing else waits: other messages, reports, and the guest's own CLOSE.
 #[test]
 fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_messages() {
@@ -276,7 +325,7 @@ fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_message
     let (give, take) = channel();
     let mut device = TestDevice::new(0, move |channel| {
         entered.send(()).unwrap();
-        leave.recv().unwrap();
+        leave.recv_timeout(FOREVER).unwrap();
         give.send(channel).unwrap();
         Ok(())
     });
@@ -317,7 +366,7 @@ fn test_pause_and_reset_wait_for_an_open_in_progress() {
         let (may_leave, leave) = channel::<()>();
         let mut device = TestDevice::new(0, move |channel| {
             entered.send(()).unwrap();
-            leave.recv().unwrap();
+            leave.recv_timeout(FOREVER).unwrap();
             drop(channel);
             Ok(())
         });
