@@ -82,6 +82,7 @@ pub(crate) struct Probe {
 #[derive(Debug, Default)]
 struct Shared {
     queue: Gate,
+    resizes: Gate,
     requests: Gate,
     done: Mutex<Vec<Operation>>,
     flush_error: Mutex<Option<IoError>>,
@@ -89,13 +90,20 @@ struct Shared {
 
 impl Probe {
     pub(crate) fn new() -> Arc<Self> {
-        let disk = RamDisk::new(1 << 20).unwrap().with_geometry(|geometry| geometry.write_cache = true);
+        let disk = RamDisk::growable(1 << 20, 2 << 20)
+            .unwrap()
+            .with_geometry(|geometry| geometry.write_cache = true);
         Arc::new(Probe { disk, shared: Arc::default() })
     }
 
     /// Held while a queue is opened.
     pub(crate) fn queue_gate(&self) -> &Gate {
         &self.shared.queue
+    }
+
+    /// Held while the image grows.
+    pub(crate) fn resize_gate(&self) -> &Gate {
+        &self.shared.resizes
     }
 
     /// Held while a request is done. A queue that is dropped waits for its requests, as real ones do.
@@ -128,6 +136,11 @@ impl Backend for Probe {
         self.shared.requests.state.lock().unwrap().events.push(Arc::clone(&event));
         let (inner, shared) = (self.disk.queue()?, Arc::clone(&self.shared));
         Ok(Box::new(ProbeQueue { inner, shared, event, held: Vec::new() }))
+    }
+
+    fn resize(&self, capacity: u64) -> Result<(), IoError> {
+        self.shared.resizes.pass();
+        self.disk.resize(capacity)
     }
 
     fn use_fixed(&self, _memory: &Arc<FixedMemory>) -> Result<(), IoError> {

@@ -453,6 +453,16 @@ fn test_reports_and_the_last_flush_never_wait_for_memory_that_is_being_pinned() 
 }
 
 #[test]
+fn test_reports_and_the_last_flush_never_wait_for_an_image_that_grows() {
+    let host = TestHost::new();
+    let disks = DiskSet::new(1).with_host(host.clone());
+    disks.add(&DiskConfig::new("/probe.img")).unwrap();
+    let disks = Arc::new(disks);
+    expect_reports(&disks, host.probe.resize_gate(), |disks| disks.resize("0:0", 2 * MIB));
+    assert_eq!(disks.reports()[0].0.capacity, 2 * MIB);
+}
+
+#[test]
 fn test_disk_that_fails_late_leaves_neither_its_name_nor_its_controller_behind() {
     let disks = DiskSet::new(1).with_host(TestHost::new());
     let config = DiskConfig { id: Some("a".into()), controller: 3, ..DiskConfig::new("/a.img") };
