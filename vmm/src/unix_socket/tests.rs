@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use vmm_sys_util::tempdir::TempDir;
 
 use super::*;
+use crate::disks::testing::{begin, end};
 
 /// A path for a socket, in a folder of its own.
 struct Place {
@@ -21,7 +22,13 @@ impl Place {
     }
 
     fn bind(&self) -> Result<ListeningSocket, SocketError> {
-        ListeningSocket::bind_within(&self.path, Duration::ZERO)
+        self.bind_within(Duration::ZERO)
+    }
+
+    /// As [`ListeningSocket::bind_within`]; a call that never returns fails the test.
+    fn bind_within(&self, timeout: Duration) -> Result<ListeningSocket, SocketError> {
+        let path = self.path.clone();
+        end(&begin(move || ListeningSocket::bind_within(&path, timeout)))
     }
 
     fn refusal(&self) -> String {
@@ -125,7 +132,7 @@ fn test_socket_of_another_user_is_refused_and_stays() {
 fn test_folder_locked_by_another_program_does_not_keep_a_new_socket_out() {
     let place = Place::new();
     let _lock = place.lock();
-    let socket = ListeningSocket::bind(&place.path).unwrap();
+    let socket = place.bind_within(Duration::MAX).unwrap();
     drop(UnixStream::connect(socket.path()).unwrap());
     assert!(place.refusal().contains("another program listens there"), "{}", place.refusal());
 }
@@ -187,6 +194,7 @@ fn test_connect_to_a_full_queue_ends_with_the_timeout() {
     let place = Place::new();
     let socket = place.bind().unwrap();
     let _clients = fill(socket.listener(), &place.path);
-    let error = connect(&place.path, Duration::from_millis(1)).unwrap_err();
+    let path = place.path.clone();
+    let error = end(&begin(move || connect(&path, Duration::from_millis(1)))).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
 }
