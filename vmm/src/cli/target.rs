@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use synthvm_storvsp::DiskReport;
+use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
@@ -118,6 +119,7 @@ impl ControlTarget for Target {
                 pid: std::process::id(),
                 uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 memory_bytes: parts.memory_bytes,
+                leaked_bytes: u64::try_from(leaked_address_space()).unwrap_or(u64::MAX),
                 resets: parts.resets.load(Ordering::Relaxed),
                 first_run_us: parts.handle.first_run_us(),
             },

@@ -82,6 +82,10 @@ fn machine(text: &mut Text, now: &InspectReport) {
         "  messages: {} received, {} sent, {} refused",
         messages.received, messages.sent, messages.refused
     ));
+    if machine.leaked_bytes != 0 {
+        let leaked = bytes(machine.leaked_bytes);
+        text.lines.push(format!("  the host refused to unmap {leaked} of address space"));
+    }
     if let Some(panic) = &now.panic {
         let parameters = panic.parameters.map(|parameter| format!("{parameter:#x}")).join(" ");
         text.lines.push(format!("  guest panicked: {parameters}"));

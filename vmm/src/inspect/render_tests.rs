@@ -66,6 +66,15 @@ fn test_render_fits_100_columns_and_shows_every_part() {
 }
 
 #[test]
+fn test_render_shows_leaked_address_space_where_there_is_some() {
+    let mut leaking = report();
+    assert!(!render(&leaking, None, Style::Plain).contains("unmap"));
+    leaking.machine.leaked_bytes = 2 << 20;
+    let text = render(&leaking, None, Style::Plain);
+    assert!(text.contains("the host refused to unmap 2.0M of address space"), "{text}");
+}
+
+#[test]
 fn test_render_shows_what_limits_held_up_where_there_are_limits() {
     let mut limited = report();
     assert!(!render(&limited, None, Style::Plain).contains("Held up by limits"));

@@ -38,6 +38,9 @@ pub struct MachineReport {
     pub uptime_ms: u64,
     /// Guest RAM in bytes.
     pub memory_bytes: u64,
+    /// Bytes of address space that are lost because the host refused to unmap them; 0 on a sound
+    /// host.
+    pub leaked_bytes: u64,
     /// How often the guest was started again.
     pub resets: u64,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran; 0 before.
