@@ -23,6 +23,7 @@ const KILL_ROUNDS: u64 = 3;
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, "test_kexec_without_unload_finds_the_bus_again", kexec);
     common::add(tests, kernel, "test_panic_ends_the_program_with_its_own_status_and_parameters", panic);
+    common::add(tests, kernel, "test_panic_unloads_the_bus_without_a_wait", panic_and_unload);
     common::add(tests, kernel, "test_sigterm_powers_the_guest_down_and_keeps_flushed_data", terminate);
     common::add(tests, kernel, "test_sigkill_under_load_loses_no_acknowledged_write", kill);
 }
@@ -56,6 +57,31 @@ fn panic(kernel: StockKernel) -> TestResult {
     // Linux puts its OS id into P1 (hyperv_report_panic): bit 63 and the number of Linux.
     assert!(vm.said().contains("the guest panicked: P0=0x"), "{}", vm.said());
     assert!(vm.said().contains(" P1=0x81"), "{}", vm.said());
+    Ok(())
+}
+
+/// Linux's panic path sends UNLOAD and then empties the message slots of all VPs itself, here on
+/// VP 1, while the response goes to VP 0. After each 5 s without the response it prints a line
+/// (vmbus_wait_for_unload).
+fn panic_and_unload(kernel: StockKernel) -> TestResult {
+    let dir = WorkDir::new()?;
+    let disk = dir.image("disk.img", 4 * MIB, 1)?;
+    // The last `panic=` counts: the guest does not reboot, so that its bus can be inspected.
+    let options = VmOptions::new(&image(kernel)?).cpus(2).disk(&disk).cmdline("panic=0");
+    let mut vm = boot(&options.argument("--on-panic", "continue"))?;
+    vm.disks(1)?;
+    assert_eq!(vm.inspect()?.connection.state, "connected");
+    let crash = "taskset 2 sh -c 'echo c > /proc/sysrq-trigger'";
+    let argv = ["sh", "-c", crash].map(str::to_owned).to_vec();
+    vm.send(Action::Run { argv, timeout_s: 120 })?;
+    vm.wait_said("end Kernel panic")?;
+    let said = vm.said();
+    for words in ["Waiting for VMBus UNLOAD", "VMBus UNLOAD did not complete"] {
+        assert!(!said.contains(words), "{said}");
+    }
+    let report = vm.inspect()?;
+    assert_eq!(report.connection.state, "disconnected", "{said}");
+    assert!(report.panic.is_some(), "{said}");
     Ok(())
 }
 
