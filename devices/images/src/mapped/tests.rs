@@ -75,6 +75,21 @@ fn test_lookup_of_many_steps_lets_other_queues_go_in_between() {
 }
 
 #[test]
+fn test_queue_with_several_long_lookups_lets_other_queues_go_in_between() {
+    let (fake, mapped) = opened(Fake::default());
+    let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
+    fake.gate.shut();
+    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    fake.gate.wait_for_arrival();
+    long.submit(&mut vec![request(2, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    short.submit(&mut vec![request(3, Operation::Read, SLOW, 512)]);
+    fake.gate.open();
+    assert_eq!(next(&mut *short)[0].result, Ok(()));
+    let log = fake.log();
+    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+}
+
+#[test]
 fn test_lookup_of_many_steps_lets_its_own_queue_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();

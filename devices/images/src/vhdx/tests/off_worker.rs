@@ -233,6 +233,47 @@ fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
     assert!(steps >= 400 / 32 && most <= 32, "{steps} steps, at most {most} entries in one");
 }
 
+/// None of 32,768 blocks is there: nothing changes, but each has to be looked at.
+#[test]
+fn test_unmap_of_a_disk_without_blocks_looks_at_a_bounded_number_of_them_in_a_step() {
+    const BLOCKS: u64 = 32768;
+    let folder = TempDir::new().unwrap();
+    let path = folder.as_path().join("disk.vhdx");
+    let large = CreateOptions::new(Format::Vhdx, BLOCKS * MIB);
+    create(&path, &CreateOptions { block_size: Some(MIB), ..large }).unwrap();
+    let (vhdx, _) = watched(&path, |_| {});
+    let mut extents = Extents::default();
+    // Before the first change of an image no request is handled on a worker.
+    assert_eq!(vhdx.try_discard(0, MIB, &mut extents), None);
+    assert_eq!(vhdx.discard(0, MIB, &mut extents), Ok(Step::Done(MIB)));
+    assert_eq!(vhdx.try_discard(0, 16 * MIB, &mut extents), Some(Ok(())));
+    assert_eq!(vhdx.try_discard(0, 17 * MIB, &mut extents), None);
+    assert_eq!(vhdx.discard(0, BLOCKS * MIB, &mut extents), Ok(Step::Done(BLOCKS / 2 * MIB)));
+}
+
+#[test]
+fn test_copy_up_of_a_large_block_takes_steps_of_bounded_work() {
+    let folder = TempDir::new().unwrap();
+    let [parent, path] = ["parent.vhdx", "child.vhdx"].map(|name| folder.as_path().join(name));
+    let plain = CreateOptions::new(Format::Vhdx, SIZE);
+    let options = CreateOptions { block_size: Some(4 * MIB), ..plain };
+    create(&parent, &options).unwrap();
+    let image = open(&parent, &OpenOptions::default()).unwrap();
+    one(&mut *image.queue().unwrap(), WRITE, 0, pattern(0, 4 * MIB as usize)).unwrap();
+    drop(image);
+    create(&path, &CreateOptions { size: None, parent: Some(parent), ..options }).unwrap();
+    let (vhdx, probe) = watched(&path, |_| {});
+    let write = |offset| vhdx.allocate(offset, 512, &mut Extents::default()).unwrap();
+    // Another block makes the file grow first.
+    while write(64 * MIB) != Step::Done(512) {
+        vhdx.barrier().unwrap();
+    }
+    probe.take();
+    for expected in [Step::Again, Step::Again, Step::Again, Step::Barrier] {
+        assert_eq!((write(512), probe.take().1), (expected, MIB));
+    }
+}
+
 /// A forced write right when its block's entry can be seen must flush that entry before it is done.
 #[test]
 fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
