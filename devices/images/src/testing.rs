@@ -3,6 +3,10 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+/// A wait that takes this long has failed: nothing here depends on time.
+const FOREVER: Duration = Duration::from_secs(60);
 
 /// Watches the structures of one file.
 #[derive(Debug, Default)]
@@ -76,10 +80,16 @@ impl Gate {
     }
 
     /// A call comes by.
+    ///
+    /// # Panics
+    /// The gate stays shut for a minute: the thread that would open it waits for this call.
     pub(crate) fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.arrivals += 1;
         self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| state.shut).unwrap());
+        let shut = |state: &mut GateState| state.shut;
+        let (state, waited) = self.changed.wait_timeout_while(state, FOREVER, shut).unwrap();
+        drop(state);
+        assert!(!waited.timed_out(), "the test waits for a call that waits for the test");
     }
 }

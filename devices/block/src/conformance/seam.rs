@@ -4,6 +4,10 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+/// A wait that takes this long has failed: nothing here depends on time.
+const FOREVER: Duration = Duration::from_secs(60);
 
 type Action = dyn FnOnce(&Path);
 
@@ -40,11 +44,17 @@ struct GateState {
 
 impl DiscardGate {
     /// Waits until the gate is open.
+    ///
+    /// # Panics
+    /// The gate stays shut for a minute: the thread that would open it waits for this call.
     pub(crate) fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.callers.push(thread::current().id());
         self.changed.notify_all();
-        drop(self.changed.wait_while(state, |state| !state.is_open).unwrap());
+        let shut = |state: &mut GateState| !state.is_open;
+        let (state, waited) = self.changed.wait_timeout_while(state, FOREVER, shut).unwrap();
+        drop(state);
+        assert!(!waited.timed_out(), "the test waits for a discard that waits for the test");
     }
 
     /// Waits until `callers` calls have come. Returns the thread of each call.
