@@ -1,6 +1,5 @@
 //! Packets to the guest that wait for space in the ring.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -40,8 +39,10 @@ pub struct SavedPacket {
 /// Packets to the guest, oldest first.
 #[derive(Debug)]
 pub struct Outbox<P> {
-    packets: VecDeque<Message<P>>,
-    /// Bytes of their payloads.
+    /// Those before `first` are in the ring: they are removed together, so that none is moved often.
+    packets: Vec<Message<P>>,
+    first: usize,
+    /// Bytes of the payloads that wait.
     bytes: usize,
     /// The guest does not signal space: look again after [`POLL_INTERVAL`].
     must_poll: bool,
@@ -58,7 +59,7 @@ struct Message<P> {
 
 impl<P: Payload> Outbox<P> {
     pub(crate) fn new() -> Self {
-        Self { packets: VecDeque::new(), bytes: 0, must_poll: false, pending: 0 }
+        Self { packets: Vec::new(), first: 0, bytes: 0, must_poll: false, pending: 0 }
     }
 
     /// Queues the completion of request `transaction_id`.
@@ -73,17 +74,35 @@ impl<P: Payload> Outbox<P> {
         self.push(Message { answers: None, payload });
     }
 
+    /// Returns the packets that are not in the ring.
+    fn waiting(&self) -> &[Message<P>] {
+        &self.packets[self.first..]
+    }
+
+    /// Removes the first `count` packets, which are in the ring.
+    #[inline]
+    fn remove(&mut self, count: usize) {
+        self.first += count;
+        if self.first == self.packets.len() {
+            self.packets.clear();
+            self.first = 0;
+        } else if self.first >= MAX_WAITING {
+            self.packets.drain(..self.first);
+            self.first = 0;
+        }
+    }
+
     #[inline]
     fn push(&mut self, message: Message<P>) {
         self.bytes += message.payload.as_ref().len();
-        self.packets.push_back(message);
+        self.packets.push(message);
     }
 
     /// Returns the packets that wait, as they are saved.
     pub(crate) fn saved(&self) -> Vec<SavedPacket> {
         let saved =
             |one: &Message<P>| SavedPacket { answers: one.answers, bytes: one.payload.as_ref().to_vec() };
-        self.packets.iter().map(saved).collect()
+        self.waiting().iter().map(saved).collect()
     }
 
     /// Adds packets that were saved.
@@ -95,13 +114,13 @@ impl<P: Payload> Outbox<P> {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.packets.is_empty()
+        self.first == self.packets.len()
     }
 
     /// Whether requests may be taken whose replies would wait here.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
-        self.packets.len() < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
+        self.packets.len() - self.first < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
     }
 
     /// Returns how long to sleep at most.
@@ -135,11 +154,11 @@ impl<P: Payload> Outbox<P> {
     pub(crate) fn deliver(&mut self, channel: &mut Channel, delay: bool) -> Result<usize, WriteError> {
         let mut written = 0;
         self.must_poll = false;
-        while !self.packets.is_empty() {
+        while !self.is_empty() {
             let mut batch = channel.outgoing.batch()?;
             let mut full = None;
             let before = written;
-            while let Some(message) = self.packets.front() {
+            for message in &self.packets[self.first..] {
                 let payload = [message.payload.as_ref()];
                 let packet = match message.answers {
                     Some(transaction_id) => OutPacket::completion(transaction_id, &payload),
@@ -156,9 +175,10 @@ impl<P: Payload> Outbox<P> {
                     }
                     Err(error) => return Err(error),
                 }
-                self.packets.pop_front();
             }
-            if batch.commit() || self.pending != 0 {
+            let commits = batch.commit();
+            self.remove(written - before);
+            if commits || self.pending != 0 {
                 self.pending += written - before;
             }
             if !delay || full.is_some() || self.pending >= MAX_PENDING {

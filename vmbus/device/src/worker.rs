@@ -281,7 +281,6 @@ impl<H: ChannelHandler> Worker<H> {
             && !self.handler.is_batch_full()
             && self.outbox.has_space()
             && self.handler.may_take()
-            && !self.shared.is_paused()
         {
             let Some(packet) = batch.next()? else { break };
             self.handler.packet(&packet, &mut self.outbox).map_err(Fault::Packet)?;

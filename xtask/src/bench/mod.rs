@@ -5,6 +5,7 @@ mod core;
 mod images;
 mod in_process;
 mod raw;
+mod runtime;
 mod storage;
 mod table;
 
@@ -29,6 +30,8 @@ enum What {
     /// The instructions that VHDX and qcow2 add to a request whose place is known, beside a raw image.
     /// Takes half a minute.
     Images(Output),
+    /// The runtime of backends: small requests through a handler, beside a loop written by hand for them. Takes seconds.
+    Runtime(Output),
     /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring with fixed buffers. Takes four minutes.
     Raw(raw::Arguments),
 }
@@ -47,6 +50,7 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
         What::Images(output) => images::main(output),
+        What::Runtime(output) => runtime::main(output),
         What::Raw(arguments) => raw::main(arguments),
     };
     match done {
