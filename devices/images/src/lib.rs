@@ -19,6 +19,7 @@ mod qcow2;
 #[cfg(test)]
 mod testing;
 mod tools;
+mod transfer;
 mod vhd;
 mod vhdx;
 

@@ -5,11 +5,9 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use common::crash::{self, Reported, run_and_kill};
 use common::{Folder, Random, flush, qemu, qemu_output, read, text, write};
 use synthvm_block::conformance::over;
 use synthvm_block::{Backend, Operation};
@@ -58,65 +56,24 @@ fn content(sector: u64, value: u64) -> Vec<u8> {
     word.to_le_bytes().repeat(SECTOR as usize / 8)
 }
 
-/// The child: not a test of its own.
+/// Not a test of its own.
 #[test]
 #[ignore = "runs in a process that the other tests start and kill"]
 fn writer() {
-    let variable = |name: &str| std::env::var(name).unwrap();
-    let number = |name: &str| variable(name).parse::<u64>().unwrap();
-    let image = open(Path::new(&variable("IMAGE")), &OpenOptions::default()).unwrap();
-    let mut output = std::io::stdout().lock();
-    for step_number in number("STEP").. {
-        let step = Step::number(number("SEED"), step_number);
+    let seed = crash::number("SEED");
+    crash::write_until_killed(|image, number| {
+        let step = Step::number(seed, number);
         let offset = step.first * SECTOR;
-        match step.clear {
-            Some(operation) => {
-                over(&mut *image.queue().unwrap(), operation, offset, step.sectors * SECTOR).unwrap();
-            }
-            None => {
-                let sectors = step.first..step.first + step.sectors;
-                write(
-                    &image,
-                    offset,
-                    sectors.flat_map(|sector| content(sector, step.value(step_number))).collect(),
-                );
-            }
+        if let Some(operation) = step.clear {
+            let mut queue = image.queue().unwrap();
+            over(&mut *queue, operation, offset, step.sectors * SECTOR).unwrap();
+        } else {
+            let sectors = step.first..step.first + step.sectors;
+            let bytes = sectors.flat_map(|sector| content(sector, step.value(number)));
+            write(image, offset, bytes.collect());
         }
-        writeln!(output, "@done {step_number}").unwrap();
-        output.flush().unwrap();
-        if step.flush {
-            flush(&image);
-            writeln!(output, "@flushed {step_number}").unwrap();
-            output.flush().unwrap();
-        }
-    }
-}
-
-/// Starts the child at `step` and kills it after so many words from it. What it did: the last step done, and the last flushed.
-fn run_and_kill(path: &Path, seed: u64, step: u64, words: u64) -> (Option<u64>, Option<u64>) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])
-        .envs([("IMAGE", text(path)), ("SEED", &seed.to_string()), ("STEP", &step.to_string())])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let (mut done, mut flushed, mut seen) = (None, None, 0);
-    while let Some(Ok(line)) = lines.next() {
-        // The harness's own words may stand before the first one.
-        let Some((_, word)) = line.split_once('@') else { continue };
-        match word.split_once(' ').unwrap() {
-            ("done", number) => done = Some(number.parse().unwrap()),
-            (_, number) => flushed = Some(number.parse().unwrap()),
-        }
-        seen += 1;
-        if seen == words {
-            child.kill().unwrap();
-        }
-    }
-    child.wait().unwrap();
-    assert!(seen >= words, "the writer ended by itself after {seen} words");
-    (done, flushed)
+        step.flush
+    });
 }
 
 /// What is promised of an image.
@@ -178,7 +135,8 @@ fn kill_many_times(
     let mut random = Random(seed);
     let mut next = 0;
     for round in 0..rounds {
-        let (done, flushed) = run_and_kill(&path, seed, next, 1 + random.below(80));
+        let reports = 1 + random.below(80);
+        let Reported { done, flushed } = run_and_kill(&path, seed, next, u64::MAX, reports);
         let safe = if promise == Promise::Done { done } else { flushed };
         // The one after the last may have been under way.
         let end = done.map_or(next, |done| done + 1);

@@ -4,11 +4,10 @@
 mod common;
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use common::{Folder, Random, flush, qemu, read, text, write};
+use common::crash::{self, Reported, run_and_kill};
+use common::{Folder, Random, flush, qemu, qemu_output, read, text, write};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
 
 const GIB: u64 = 1 << 30;
@@ -30,62 +29,21 @@ fn content(offset: u64, value: u64) -> Vec<u8> {
     word.to_le_bytes().repeat(BLOCK / 8)
 }
 
-/// The child: not a test of its own.
+/// Not a test of its own.
 #[test]
 #[ignore = "runs in a process that the other tests start and kill"]
 fn writer() {
-    let variable = |name: &str| std::env::var(name).unwrap();
-    let number = |name: &str| variable(name).parse::<u64>().unwrap();
-    let image = open(Path::new(&variable("IMAGE")), &OpenOptions::default()).unwrap();
-    let mut output = std::io::stdout().lock();
-    let mut say = |word: &str, number: u64| {
-        writeln!(output, "@{word} {number}").unwrap();
-        output.flush().unwrap();
-    };
-    for at in number("STEP").. {
-        let (offset, value) = step(number("SEED"), at);
-        write(&image, offset, content(offset, value));
-        say("done", at);
-        if at % number("FLUSH") == number("FLUSH") - 1 {
-            flush(&image);
-            say("flushed", at);
-        }
-    }
-}
-
-/// Starts the child at step `from`, flushing after every `every` steps, and kills it after so many
-/// words. Returns the last step that was done, and the last that was flushed.
-fn run_and_kill(path: &Path, seed: u64, from: u64, every: u64, words: u64) -> (Option<u64>, Option<u64>) {
-    let variables =
-        [("SEED", seed), ("STEP", from), ("FLUSH", every)].map(|(name, value)| (name, value.to_string()));
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])
-        .env("IMAGE", path)
-        .envs(variables)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let (mut done, mut flushed, mut seen) = (None, None, 0);
-    while let Some(Ok(line)) = lines.next() {
-        let Some((_, word)) = line.split_once('@') else { continue };
-        match word.split_once(' ').unwrap() {
-            ("done", number) => done = Some(number.parse().unwrap()),
-            (_, number) => flushed = Some(number.parse().unwrap()),
-        }
-        seen += 1;
-        if seen == words {
-            child.kill().unwrap();
-        }
-    }
-    child.wait().unwrap();
-    assert!(seen >= words, "the writer ended by itself after {seen} words");
-    (done, flushed)
+    let (seed, every) = (crash::number("SEED"), crash::number("FLUSH"));
+    crash::write_until_killed(|image, at| {
+        let (offset, value) = step(seed, at);
+        write(image, offset, content(offset, value));
+        at % every == every - 1
+    });
 }
 
 /// `qemu-img check` finds nothing worse than leaks.
 fn assert_no_error(path: &Path, what: &str) {
-    let checked = Command::new("qemu-img").args(["check", "-f", "qcow2", text(path)]).output().unwrap();
+    let checked = qemu_output("qemu-img", &["check", "-f", "qcow2", text(path)]);
     assert!(matches!(checked.status.code(), Some(0 | 3)), "{what}: {checked:?}");
     let report = check(path, None, false, Parents::Named).unwrap();
     assert!(report.is_sound(), "{what}: {report}");
@@ -103,8 +61,8 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
     for round in 0..rounds {
         // At first never flushed.
         let every = if round < 2 { u64::MAX } else { 3 + random.below(20) };
-        let words = 1 + random.below(60);
-        let (done, flushed) = run_and_kill(&path, seed, next, every, words);
+        let reports = 1 + random.below(60);
+        let Reported { done, flushed } = run_and_kill(&path, seed, next, every, reports);
         let end = done.map_or(next, |done| done + 1);
         for number in next..=end {
             let (offset, value) = step(seed, number);

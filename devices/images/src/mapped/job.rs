@@ -6,7 +6,7 @@ use synthvm_block::{IoError, Operation};
 use tracing::error;
 
 use super::mailbox::Answer;
-use super::{Extents, Map, Step};
+use super::{Clearing, Extents, Map, Step};
 
 /// Most extents that one answer has. What a longer range has beyond is looked up when these have
 /// been zeroed, so that an UNMAP of terabytes never has a million requests in flight.
@@ -58,8 +58,8 @@ impl Job {
             Operation::Flush => map.write_back()?,
             Operation::Read => map.locate(at, left, extents)?,
             Operation::Write { .. } => map.allocate(at, left, extents)?,
-            Operation::Discard => map.discard(at, left, extents)?,
-            Operation::WriteZeroes { unmap } => map.clear(at, left, unmap, extents)?,
+            Operation::Discard => map.clear(Clearing::Discard, at, left, extents)?,
+            Operation::WriteZeroes { unmap } => map.clear(Clearing::Zero { unmap }, at, left, extents)?,
         };
         Ok(match step {
             Step::Barrier => Outcome::Barrier,

@@ -15,8 +15,10 @@
 //! | `extents` | where a part of the disk lies |
 //! | `queue` | a worker's queue: requests to the disk become requests to its files |
 //! | `job`, `thread`, `mailbox` | the lookups that may block, the thread that makes them, the way back |
+//! | `changes` | which changes of structures are durable |
 //! | `events` | the events of several queues as one descriptor |
 
+mod changes;
 mod events;
 mod extents;
 mod job;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 
 use synthvm_block::{self as block, Backend, FixedMemory, Geometry, IoError, Queue};
 
+pub(crate) use changes::Changes;
 pub(crate) use extents::{Extent, Extents, InFile, Place};
 use thread::MetadataThread;
 
@@ -46,6 +49,26 @@ pub(crate) enum Step {
     Again,
     /// The same, after [`Map::barrier`].
     Barrier,
+}
+
+/// The result of a lookup that neither does I/O nor waits. `None`: it would have to.
+pub(crate) type Known = Option<Result<(), IoError>>;
+
+/// How a range loses its data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clearing {
+    /// Its space may be given back. Parts may keep their bytes if [`Geometry::discard`] does not
+    /// promise zeroes.
+    Discard,
+    /// All of it reads as zero. `unmap`: its space may be given back, too.
+    Zero { unmap: bool },
+}
+
+impl Clearing {
+    /// Whether the space may be given back.
+    pub(crate) fn may_unmap(self) -> bool {
+        self != Self::Zero { unmap: false }
+    }
 }
 
 /// A format: where the disk's bytes lie. Ranges are within the capacity, unless the disk shrinks at
@@ -85,26 +108,15 @@ pub(crate) trait Map: Debug + Send + Sync {
 
     /// Adds to `extents` where the bytes are, as far as that is known without I/O and without a wait.
     /// `None`: it is not, and what was added to `extents` is void. [`Map::locate`] then follows.
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>>;
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known;
 
     /// The same for [`Map::allocate`].
-    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>>;
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known;
 
     /// The same for [`Map::clear`].
-    fn try_clear(
-        &self,
-        offset: u64,
-        length: u64,
-        unmap: bool,
-        extents: &mut Extents,
-    ) -> Option<Result<(), IoError>> {
-        let _ = (offset, length, unmap, extents);
+    fn try_clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Known {
+        let _ = (how, offset, length, extents);
         None
-    }
-
-    /// The same for [`Map::discard`].
-    fn try_discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
-        self.try_clear(offset, length, true, extents)
     }
 
     /// Adds to `extents` where the bytes are. Read-only: nothing is allocated.
@@ -121,21 +133,12 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// Why there is no space. What was allocated before stays.
     fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
-    /// Makes the bytes read as zero by structures alone where it can, and adds to `extents` what has
-    /// to be zeroed in the files. `unmap`: the space may be given back.
+    /// Clears the bytes by structures alone where it can, and adds to `extents` the parts that have
+    /// to be zeroed in the files.
     ///
     /// # Errors
     /// The structures cannot be changed. Parts of the range may read as zero already.
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError>;
-
-    /// The same for a discard, which may leave bytes as they are if [`Geometry::discard`] does not
-    /// promise zeroes.
-    ///
-    /// # Errors
-    /// As [`Map::clear`].
-    fn discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        self.clear(offset, length, true, extents)
-    }
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
     /// Makes durable, once for all, what calls that returned [`Step::Barrier`] have prepared.
     ///
@@ -163,17 +166,12 @@ pub(crate) trait Map: Debug + Send + Sync {
         Ok(Step::Done(0))
     }
 
-    /// Whether structures were changed that are not known to be durable. [`Map::flushing`] and a
-    /// flush of the written files make them so. Whoever sees a change (a place that it published)
-    /// and then asks here must be told of it: count a change before it is published. Does not block.
-    fn is_unflushed(&self) -> bool;
-
-    /// A flush of the written files begins. What it returns is handed to [`Map::flushed`] when all of
-    /// them have succeeded. Does not block.
-    fn flushing(&self) -> u64;
-
-    /// The flush succeeded. Does not block.
-    fn flushed(&self, token: u64);
+    /// Returns the changes of structures, which a flush of the written files makes durable. A format
+    /// whose structures never change has none. Does not block.
+    fn changes(&self) -> &Changes {
+        static NONE: Changes = Changes::new();
+        &NONE
+    }
 
     /// See [`Backend::resize`].
     ///

@@ -57,9 +57,22 @@ impl Case {
         }
     }
 
-    /// Keeps a folder for as long as the case.
-    pub(crate) fn keep(&mut self, folder: TempDir) {
-        self.kept.push(folder);
+    /// Makes this image the parent of the one that `child` makes with `options`, after it got 40
+    /// sectors of data behind each of the sectors `places`. The promises are then the child's.
+    pub(crate) fn with_child(
+        self,
+        places: &[u64],
+        options: CreateOptions,
+        child: fn(&CreateOptions) -> Self,
+    ) -> Self {
+        let content: Vec<(u64, u64, u32)> =
+            (1..).zip(places).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
+        let promises = fill(&self.path, &content);
+        let options = CreateOptions { size: None, parent: Some(self.path.clone()), ..options };
+        let mut case = child(&options);
+        case.promises = promises;
+        case.kept.push(self.folder);
+        case
     }
 
     /// Runs `steps` on the image and records them.
@@ -102,6 +115,22 @@ impl Case {
             }
         }
         (count, None)
+    }
+
+    /// Runs `steps`, which is sound, and again without the first barrier from change `find` on.
+    /// Returns what is wrong with the latter.
+    pub(crate) fn broken_without_barrier(
+        &self,
+        steps: &[Step],
+        find: fn(&[Op]) -> Option<usize>,
+    ) -> Option<String> {
+        let run = self.run(steps);
+        assert_eq!(self.first_broken(&run.log, &run.promises).1, None);
+        let ops = run.log.ops();
+        let from = find(ops).unwrap();
+        let barrier = (from..ops.len()).find(|&at| ops[at].change == Change::Sync).unwrap();
+        let log = run.log.without(|at, _| at == barrier);
+        self.first_broken(&log, &run.promises).1
     }
 
     fn judge(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
@@ -155,6 +184,17 @@ impl Case {
     }
 }
 
+/// Returns which change first makes the file grow.
+pub(crate) fn first_growth(ops: &[Op]) -> Option<usize> {
+    ops.iter().position(|op| matches!(op.change, Change::Length(_)))
+}
+
+/// Returns which change last copies a part of the parent.
+pub(crate) fn last_copy(ops: &[Op]) -> Option<usize> {
+    let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
+    ops.iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change))
+}
+
 /// Returns a folder for many files that need not outlive the test: in memory where there is such a
 /// place.
 fn in_memory() -> TempDir {
@@ -178,8 +218,8 @@ fn qemu_check(path: &Path, format: Format) -> Result<(), String> {
     if matches!(output.status.code(), Some(0 | 3)) { Ok(()) } else { Err(format!("{output:?}")) }
 }
 
-/// A disk whose content was `parent`'s: the kind of `Arc` that scripts want.
-pub(crate) fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
+/// Writes runs of sectors (first, count, stamp) to the image at `path`. Returns what it then promises.
+fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
     let disk: Arc<dyn Backend> = open(path, &OpenOptions::default()).unwrap();
     let mut promises = Promises::new(disk.geometry().capacity);
     let mut queue = disk.queue().unwrap();

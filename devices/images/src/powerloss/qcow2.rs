@@ -1,9 +1,9 @@
 //! qcow2: tables all over the disk, small clusters whose counts move, backing files, resizing.
 
 use synthvm_block::Operation;
-use synthvm_block::conformance::powerloss::{Change, Limits, Source, Step, random_script};
+use synthvm_block::conformance::powerloss::{Limits, Step, random_script};
 
-use super::{Case, fill};
+use super::{Case, first_growth, last_copy};
 use crate::{CreateOptions, Format};
 
 const MIB: u64 = 1 << 20;
@@ -62,15 +62,7 @@ fn test_qcow2_that_is_resized_keeps_its_promises_in_every_state_after_a_loss_of_
 
 /// An image over one with content in all of [`PLACES`].
 fn overlay() -> Case {
-    let base = Case::new("base.qcow2", &plain());
-    let content: Vec<(u64, u64, u32)> =
-        (1..).zip(PLACES).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
-    let promises = fill(&base.path, &content);
-    let options = CreateOptions { size: None, parent: Some(base.path.clone()), ..plain() };
-    let mut case = case(&options);
-    case.promises = promises;
-    case.keep(base.folder);
-    case
+    Case::new("base.qcow2", &plain()).with_child(&PLACES, plain(), case)
 }
 
 #[test]
@@ -93,25 +85,12 @@ fn test_qcow2_cluster_that_is_discarded_and_written_again_keeps_its_promises() {
 
 #[test]
 fn test_qcow2_whose_reserve_has_no_barrier_is_found() {
-    let case = case(&plain());
-    let run = case.run(&[Step::write(0, 1), Step::write(REACH, 1)]);
-    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-    // The one after the file grew.
-    let grown = run.log.ops().iter().position(|op| matches!(op.change, Change::Length(_))).unwrap();
-    let barrier = (grown..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
-    let log = run.log.without(|at, _| at == barrier);
-    assert!(case.first_broken(&log, &run.promises).1.is_some());
+    let steps = [Step::write(0, 1), Step::write(REACH, 1)];
+    assert!(case(&plain()).broken_without_barrier(&steps, first_growth).is_some());
 }
 
 #[test]
 fn test_qcow2_cluster_that_is_copied_up_without_a_barrier_is_found() {
-    let case = overlay();
-    let run = case.run(&[Step::write(CLUSTER, 1)]);
-    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-    let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
-    let copied =
-        run.log.ops().iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change)).unwrap();
-    let barrier = (copied..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
-    let log = run.log.without(|at, _| at == barrier);
-    assert!(case.first_broken(&log, &run.promises).1.is_some());
+    let steps = [Step::write(CLUSTER, 1)];
+    assert!(overlay().broken_without_barrier(&steps, last_copy).is_some());
 }

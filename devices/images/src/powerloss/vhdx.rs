@@ -3,7 +3,7 @@
 use synthvm_block::Operation;
 use synthvm_block::conformance::powerloss::{Change, Source, Step, random_script};
 
-use super::{Case, fill};
+use super::{Case, first_growth, last_copy};
 use crate::{CreateOptions, Format};
 
 const MIB: u64 = 1 << 20;
@@ -81,16 +81,8 @@ fn test_fixed_vhdx_keeps_its_promises_in_every_state_after_a_loss_of_power() {
 /// A child of a parent with content in all of [`BLOCKS`].
 fn differencing() -> Case {
     let parent = Case::new("parent.vhdx", &dynamic());
-    let content: Vec<(u64, u64, u32)> =
-        (1..).zip(BLOCKS).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
-    let promises = fill(&parent.path, &content);
-    let options = CreateOptions { size: None, parent: Some(parent.path.clone()), ..dynamic() };
-    let mut case = case(&options);
-    case.promises = promises;
     // QEMU knows no parents of VHDX.
-    case.qemu = None;
-    case.keep(parent.folder);
-    case
+    Case { qemu: None, ..parent.with_child(&BLOCKS, dynamic(), case) }
 }
 
 #[test]
@@ -103,27 +95,16 @@ fn test_differencing_vhdx_keeps_its_promises_in_every_state_after_a_loss_of_powe
 
 #[test]
 fn test_vhdx_that_grows_without_a_barrier_is_found() {
-    let case = case(&dynamic());
-    let run = case.run(&[Step::write(0, 1), Step::write(BLOCK, 1)]);
-    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-    let grown = run.log.ops().iter().position(|op| matches!(op.change, Change::Length(_))).unwrap();
-    let barrier = (grown..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
-    let log = run.log.without(|at, _| at == barrier);
-    let broken = case.first_broken(&log, &run.promises).1.expect("a table entry that names nothing");
+    let steps = [Step::write(0, 1), Step::write(BLOCK, 1)];
+    let broken = case(&dynamic()).broken_without_barrier(&steps, first_growth);
+    let broken = broken.expect("a table entry that names nothing");
     assert!(broken.contains("beyond the file's end"), "{broken}");
 }
 
 #[test]
 fn test_vhdx_block_that_is_copied_up_without_a_barrier_is_found() {
-    let case = differencing();
-    let run = case.run(&[Step::write(BLOCK, 1)]);
-    assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-    let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
-    let copied =
-        run.log.ops().iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change)).unwrap();
-    let barrier = (copied..).find(|&at| run.log.ops()[at].change == Change::Sync).unwrap();
-    let log = run.log.without(|at, _| at == barrier);
-    let broken = case.first_broken(&log, &run.promises).1.expect("the parent's content is lost");
+    let broken = differencing().broken_without_barrier(&[Step::write(BLOCK, 1)], last_copy);
+    let broken = broken.expect("the parent's content is lost");
     assert!(broken.contains("may have the stamps [2]"), "{broken}");
 }
 

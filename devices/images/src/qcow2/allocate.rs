@@ -99,7 +99,7 @@ impl Qcow2 {
     pub(super) fn set_entries(&self, position: u64, words: &[u64]) -> Result<(), IoError> {
         let slot = position / self.layout.cluster() % self.layout.entries();
         let index = position / self.layout.reach();
-        Ok(self.tables.update(&self.file, index, slot, words, || self.count_change())?)
+        Ok(self.tables.update(&self.file, index, slot, words, || self.changes.count())?)
     }
 
     /// What an entry named is not used by it any more.
@@ -247,7 +247,7 @@ impl Qcow2 {
                 self.file.write(&bytes, offset)?;
                 self.file.sync().inspect_err(|_| writer.failed = true)?;
             }
-            Ok(self.tables.set_table(&self.file, index, offset, table, || self.count_change())?)
+            Ok(self.tables.set_table(&self.file, index, offset, table, || self.changes.count())?)
         };
         if let Err(error) = set() {
             writer.freed.push(cluster);

@@ -13,7 +13,7 @@ use super::header::Header;
 use crate::error::{Flaw, OpenError, REFUSED};
 use crate::file::ImageFile;
 use crate::format::Format;
-use crate::mapped::{Extents, Map, Place, Step};
+use crate::mapped::{Clearing, Extents, Known, Map, Place, Step};
 use crate::open::{decide, lock};
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
@@ -109,12 +109,12 @@ impl Map for RawMap {
         &self.files
     }
 
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         extents.push(length, Place::File { file: 0, offset });
         Some(Ok(()))
     }
 
-    fn try_allocate(&self, _: u64, _: u64, _: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_allocate(&self, _: u64, _: u64, _: &mut Extents) -> Known {
         Some(Err(IoError::ReadOnly))
     }
 
@@ -127,19 +127,9 @@ impl Map for RawMap {
         Err(IoError::ReadOnly)
     }
 
-    fn clear(&self, _: u64, _: u64, _: bool, _: &mut Extents) -> Result<Step, IoError> {
+    fn clear(&self, _: Clearing, _: u64, _: u64, _: &mut Extents) -> Result<Step, IoError> {
         Err(IoError::ReadOnly)
     }
-
-    fn is_unflushed(&self) -> bool {
-        false
-    }
-
-    fn flushing(&self) -> u64 {
-        0
-    }
-
-    fn flushed(&self, _: u64) {}
 
     fn resize(&self, _: u64) -> Result<(), IoError> {
         Err(IoError::ReadOnly)

@@ -12,7 +12,7 @@ use super::allocate::{Content, Progress};
 use super::entry::Cluster;
 use super::locate::{Mode, Stop};
 use super::tables::Found;
-use crate::mapped::{Extents, InFile, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
 
 /// Bytes that one step gives places to.
 const MAX_STEP: u64 = 1 << 20;
@@ -67,7 +67,7 @@ impl Map for Qcow2 {
         is_there.then_some(InFile { file, offset: at })
     }
 
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         match self.locate_from(offset, length, Mode::Memory, extents) {
             Ok(done) => (done == length).then_some(Ok(())),
             Err(Stop::Wait) => None,
@@ -76,7 +76,7 @@ impl Map for Qcow2 {
     }
 
     /// Where all clusters have places already.
-    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if !self.begun.load(Ordering::Acquire) {
             return None;
         }
@@ -134,7 +134,7 @@ impl Map for Qcow2 {
         Ok(Step::Done(length))
     }
 
-    fn clear(&self, offset: u64, length: u64, _unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(&self, _: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
         let mut writer = self.lock();
         self.check_range(offset, length)?;
         self.begin(&mut writer)?;
@@ -158,16 +158,8 @@ impl Map for Qcow2 {
         }
     }
 
-    fn is_unflushed(&self) -> bool {
-        self.changes.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
-    }
-
-    fn flushing(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    fn flushed(&self, token: u64) {
-        self.durable.fetch_max(token, Ordering::AcqRel);
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {

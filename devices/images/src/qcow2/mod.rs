@@ -52,7 +52,7 @@ use tracing::{info, warn};
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
-use crate::mapped::Map;
+use crate::mapped::{Changes, Map};
 use allocate::Prepared;
 use compressed::Compression;
 use counts::Counts;
@@ -91,8 +91,7 @@ pub(crate) struct Qcow2 {
     /// The first change has been announced.
     begun: AtomicBool,
     /// Changes to structures, and how many of them are durable.
-    changes: AtomicU64,
-    durable: AtomicU64,
+    changes: Changes,
 }
 
 /// What changes along with structures.
@@ -176,8 +175,7 @@ impl Qcow2 {
                 reader: Reader::default(),
             }),
             begun: AtomicBool::new(false),
-            changes: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
+            changes: Changes::new(),
             file,
             data,
             parent,
@@ -235,11 +233,6 @@ impl Qcow2 {
         writer.header.write_features(&self.file, true).inspect_err(|_| writer.failed = true)?;
         self.begun.store(true, Ordering::Release);
         Ok(())
-    }
-
-    /// A structure was changed in the file; readers are about to see it.
-    fn count_change(&self) {
-        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// The file that the disk's bytes lie in, and its index in [`Self::files`].

@@ -4,7 +4,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use synthvm_block::{Backend, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{Backend, IoError, Operation, Queue};
+
+use crate::transfer::transfer;
 
 /// A queue to each file that was read from.
 #[derive(Default)]
@@ -32,21 +34,6 @@ impl Reader {
             Some(queue) => queue,
             none => none.insert(files[file].queue()?),
         };
-        let buffer = Box::new(IoBuffer::from_vec(vec![0; length]));
-        let (operation, length) = (Operation::Read, length as u64);
-        queue.submit(&mut vec![IoRequest { id: 0, operation, offset, length, buffer }]);
-        let mut done: Vec<IoDone> = Vec::new();
-        loop {
-            queue.poll(&mut done);
-            if let Some(mut done) = done.pop() {
-                done.result?;
-                return Ok(done.buffer.host_bytes().map(std::mem::take).unwrap_or_default());
-            }
-            if let Some(event) = queue.event() {
-                let mut event = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
-                // SAFETY: one valid pollfd; the queue keeps the descriptor open.
-                unsafe { libc::poll(&raw mut event, 1, -1) };
-            }
-        }
+        transfer(&mut **queue, Operation::Read, offset, vec![0; length])
     }
 }

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use synthvm_block::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{Operation, Queue};
 
 use super::ToolError;
 use super::create::{CreateOptions, make};
 use super::partial::Partial;
 use crate::open::open_as;
+use crate::transfer::transfer;
 use crate::{Format, OpenOptions, Parents, open};
 
 /// Bytes that are read and written at once.
@@ -130,7 +131,7 @@ impl Copy<'_> {
     /// Copies what is not zero. Bytes written.
     fn step(&mut self, offset: u64, length: u64) -> Result<u64, ToolError> {
         let bytes = vec![0; length as usize];
-        let bytes = execute(&mut *self.from, Operation::Read, offset, bytes)
+        let bytes = transfer(&mut *self.from, Operation::Read, offset, bytes)
             .map_err(ToolError::io("read", self.source))?;
         let mut written = 0;
         let mut run: Option<usize> = None;
@@ -144,7 +145,7 @@ impl Copy<'_> {
                     run = None;
                     let part = bytes[begin..at].to_vec();
                     written += part.len() as u64;
-                    execute(&mut *self.to, Operation::Write { fua: false }, offset + begin as u64, part)
+                    transfer(&mut *self.to, Operation::Write { fua: false }, offset + begin as u64, part)
                         .map_err(ToolError::io("write", self.target))?;
                 }
                 _ => {}
@@ -154,33 +155,8 @@ impl Copy<'_> {
     }
 
     fn flush(&mut self) -> Result<(), ToolError> {
-        execute(&mut *self.to, Operation::Flush, 0, Vec::new())
+        transfer(&mut *self.to, Operation::Flush, 0, Vec::new())
             .map(|_| ())
             .map_err(ToolError::io("write", self.target))
-    }
-}
-
-/// Does one request and waits for it.
-fn execute(
-    queue: &mut dyn Queue,
-    operation: Operation,
-    offset: u64,
-    bytes: Vec<u8>,
-) -> Result<Vec<u8>, IoError> {
-    let length = bytes.len() as u64;
-    let buffer = Box::new(IoBuffer::from_vec(bytes));
-    queue.submit(&mut vec![IoRequest { id: 0, operation, offset, length, buffer }]);
-    let mut done: Vec<IoDone> = Vec::new();
-    loop {
-        queue.poll(&mut done);
-        if let Some(mut done) = done.pop() {
-            done.result?;
-            return Ok(done.buffer.host_bytes().map(std::mem::take).unwrap_or_default());
-        }
-        if let Some(event) = queue.event() {
-            let mut event = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
-            // SAFETY: one valid pollfd; the queue keeps the descriptor open.
-            unsafe { libc::poll(&raw mut event, 1, -1) };
-        }
     }
 }

@@ -15,7 +15,7 @@ use vmbus_protocol::Guid;
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
-use crate::mapped::{Extents, Map, Place, Step};
+use crate::mapped::{Clearing, Extents, Known, Map, Place, Step};
 use dynamic::Blocks;
 use footer::{Footer, Kind, SIZE};
 
@@ -130,7 +130,7 @@ impl Map for Vhd {
         false
     }
 
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         match &self.blocks {
             None => extents.push(length, Place::File { file: 0, offset }),
             Some(blocks) => blocks.locate(offset, length, extents),
@@ -138,20 +138,14 @@ impl Map for Vhd {
         Some(Ok(()))
     }
 
-    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if self.blocks.is_some() {
             return Some(Err(IoError::ReadOnly));
         }
         self.try_locate(offset, length, extents)
     }
 
-    fn try_clear(
-        &self,
-        offset: u64,
-        length: u64,
-        _unmap: bool,
-        extents: &mut Extents,
-    ) -> Option<Result<(), IoError>> {
+    fn try_clear(&self, _: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Known {
         self.try_allocate(offset, length, extents)
     }
 
@@ -163,19 +157,9 @@ impl Map for Vhd {
         done(length, self.try_allocate(offset, length, extents))
     }
 
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
-        done(length, self.try_clear(offset, length, unmap, extents))
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        done(length, self.try_clear(how, offset, length, extents))
     }
-
-    fn is_unflushed(&self) -> bool {
-        false
-    }
-
-    fn flushing(&self) -> u64 {
-        0
-    }
-
-    fn flushed(&self, _token: u64) {}
 
     /// The footer lies right behind the disk.
     fn resize(&self, _capacity: u64) -> Result<(), IoError> {
@@ -184,7 +168,7 @@ impl Map for Vhd {
 }
 
 /// What a lookup that never blocks came to.
-fn done(length: u64, result: Option<Result<(), IoError>>) -> Result<Step, IoError> {
+fn done(length: u64, result: Known) -> Result<Step, IoError> {
     result.transpose()?;
     Ok(Step::Done(length))
 }

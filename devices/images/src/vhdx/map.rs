@@ -11,7 +11,7 @@ use super::blocks::Progress;
 use super::layout::{MAX_CAPACITY, SECTOR};
 use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
-use crate::mapped::{Extents, InFile, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
 
 /// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a hole
 /// in the file, some 50 us.
@@ -22,15 +22,6 @@ const MAX_BLOCKS_OF_STEP: usize = 16384;
 
 /// The same without the metadata thread.
 const MAX_BLOCKS_AT_ONCE: u64 = 16;
-
-/// What becomes of a range without data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clearing {
-    /// It may be given back.
-    Discard,
-    /// It reads as zero. `unmap`: and may be given back.
-    Zero { unmap: bool },
-}
 
 /// What becomes of a part of a block.
 enum Cleared {
@@ -63,7 +54,7 @@ impl Vhdx {
 
     fn judge(&self, clearing: Clearing, piece: &Piece) -> Cleared {
         let entry = self.bat.block(piece.block);
-        let unmap = clearing != Clearing::Zero { unmap: false };
+        let unmap = clearing.may_unmap();
         match entry.state() {
             Some(State::Zero) => Cleared::Already,
             Some(State::NotPresent) if self.parent.is_none() => Cleared::Already,
@@ -75,61 +66,6 @@ impl Vhdx {
         }
     }
 
-    fn try_clear_as(
-        &self,
-        clearing: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Option<Result<(), IoError>> {
-        if !self.begun.load(Ordering::Acquire) || length > MAX_BLOCKS_AT_ONCE * self.metadata.block_size {
-            return None;
-        }
-        for piece in self.pieces(offset, length) {
-            match self.judge(clearing, &piece) {
-                Cleared::Already => {}
-                Cleared::InPlace(offset) => extents.push(piece.length, Place::File { file: 0, offset }),
-                Cleared::Change => return None,
-            }
-        }
-        Some(Ok(()))
-    }
-
-    fn clear_as(
-        &self,
-        clearing: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError> {
-        let mut writer = self.begin_change(offset, length)?;
-        let (mut done, mut changes) = (0, 0);
-        for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {
-            let progress = match self.judge(clearing, &piece) {
-                Cleared::Already => Progress::Ready,
-                Cleared::InPlace(offset) => {
-                    extents.push(piece.length, Place::File { file: 0, offset });
-                    Progress::Ready
-                }
-                Cleared::Change => {
-                    changes += 1;
-                    self.change(&mut writer, clearing, &piece, extents)?
-                }
-            };
-            match progress {
-                Progress::Ready => done += piece.length,
-                // What was done before counts, and the next call begins with this piece.
-                _ if done != 0 => break,
-                Progress::Again => return Ok(Step::Again),
-                Progress::AfterSettling => return Ok(Step::Barrier),
-            }
-            if changes >= MAX_CHANGES_OF_STEP {
-                break;
-            }
-        }
-        Ok(Step::Done(done))
-    }
-
     fn change(
         &self,
         writer: &mut Writer,
@@ -137,7 +73,7 @@ impl Vhdx {
         piece: &Piece,
         extents: &mut Extents,
     ) -> Result<Progress, IoError> {
-        let unmap = clearing != Clearing::Zero { unmap: false };
+        let unmap = clearing.may_unmap();
         let whole = self.is_whole(piece);
         if whole && self.drop_block(writer, piece.block, unmap)?
             || self.reads_as_zero(piece.block * self.metadata.block_size + piece.within, piece.length)
@@ -193,7 +129,7 @@ impl Map for Vhdx {
         is_there.then_some(InFile { file: 0, offset })
     }
 
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         match self.locate_from(0, offset, length, Reading::Forbidden, extents) {
             Ok(()) => Some(Ok(())),
             Err(Stop::Reading) => None,
@@ -201,7 +137,7 @@ impl Map for Vhdx {
         }
     }
 
-    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if !self.begun.load(Ordering::Acquire) {
             return None;
         }
@@ -215,18 +151,18 @@ impl Map for Vhdx {
         Some(Ok(()))
     }
 
-    fn try_clear(
-        &self,
-        offset: u64,
-        length: u64,
-        unmap: bool,
-        extents: &mut Extents,
-    ) -> Option<Result<(), IoError>> {
-        self.try_clear_as(Clearing::Zero { unmap }, offset, length, extents)
-    }
-
-    fn try_discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
-        self.try_clear_as(Clearing::Discard, offset, length, extents)
+    fn try_clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Known {
+        if !self.begun.load(Ordering::Acquire) || length > MAX_BLOCKS_AT_ONCE * self.metadata.block_size {
+            return None;
+        }
+        for piece in self.pieces(offset, length) {
+            match self.judge(how, &piece) {
+                Cleared::Already => {}
+                Cleared::InPlace(offset) => extents.push(piece.length, Place::File { file: 0, offset }),
+                Cleared::Change => return None,
+            }
+        }
+        Some(Ok(()))
     }
 
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
@@ -254,12 +190,33 @@ impl Map for Vhdx {
         Ok(Step::Done(length))
     }
 
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
-        self.clear_as(Clearing::Zero { unmap }, offset, length, extents)
-    }
-
-    fn discard(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        self.clear_as(Clearing::Discard, offset, length, extents)
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+        let mut writer = self.begin_change(offset, length)?;
+        let (mut done, mut changes) = (0, 0);
+        for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {
+            let progress = match self.judge(how, &piece) {
+                Cleared::Already => Progress::Ready,
+                Cleared::InPlace(offset) => {
+                    extents.push(piece.length, Place::File { file: 0, offset });
+                    Progress::Ready
+                }
+                Cleared::Change => {
+                    changes += 1;
+                    self.change(&mut writer, how, &piece, extents)?
+                }
+            };
+            match progress {
+                Progress::Ready => done += piece.length,
+                // What was done before counts, and the next call begins with this piece.
+                _ if done != 0 => break,
+                Progress::Again => return Ok(Step::Again),
+                Progress::AfterSettling => return Ok(Step::Barrier),
+            }
+            if changes >= MAX_CHANGES_OF_STEP {
+                break;
+            }
+        }
+        Ok(Step::Done(done))
     }
 
     fn barrier(&self) -> Result<(), IoError> {
@@ -274,16 +231,8 @@ impl Map for Vhdx {
         }
     }
 
-    fn is_unflushed(&self) -> bool {
-        self.changes.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
-    }
-
-    fn flushing(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
-    }
-
-    fn flushed(&self, token: u64) {
-        self.durable.fetch_max(token, Ordering::AcqRel);
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {

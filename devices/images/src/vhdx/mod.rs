@@ -37,6 +37,7 @@ use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
 use crate::guid::new_guid;
+use crate::mapped::Changes;
 use bat::{Bat, Entry, State};
 use blocks::CopyUp;
 use header::Current;
@@ -64,8 +65,7 @@ pub(crate) struct Vhdx {
     /// The first change has been announced.
     begun: std::sync::atomic::AtomicBool,
     /// Changes to structures, and how many of them are durable.
-    changes: AtomicU64,
-    durable: AtomicU64,
+    changes: Changes,
     #[cfg(test)]
     published: tests::Hook,
 }
@@ -126,8 +126,7 @@ impl Vhdx {
             read_only: options.read_only,
             writer: Mutex::new(Writer { current, space, copies: HashMap::new() }),
             begun: false.into(),
-            changes: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
+            changes: Changes::new(),
             #[cfg(test)]
             published: tests::Hook::default(),
             structures,
@@ -169,7 +168,7 @@ impl Vhdx {
     /// follow at once on another queue, sees that it needs a flush.
     fn set(&self, block: u64, entry: Entry) -> Result<(), IoError> {
         self.bat.write(&self.structures, block, entry)?;
-        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.changes.count();
         self.bat.publish(block, entry);
         #[cfg(test)]
         self.published.call(block);

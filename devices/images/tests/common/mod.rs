@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod crash;
 pub(crate) mod qcow2;
 
 use std::path::{Path, PathBuf};

@@ -231,7 +231,36 @@ mod tests {
         fn gpadl_released(&self, _: GpadlKey) {}
     }
 
-    fn gpadls(ram: &GuestRam, relids: impl Iterator<Item = u32>) -> Vec<Gpadl> {
+    /// A bus with a channel of each relid, and a GPADL of each channel relid in `gpadls`.
+    fn snapshot(
+        channels: impl IntoIterator<Item = Option<u32>>,
+        gpadls: impl IntoIterator<Item = u32>,
+    ) -> Snapshot {
+        let report = |(number, relid)| ChannelReport {
+            key: ChannelKey(number),
+            relid,
+            class: Guid::default(),
+            instance: Guid::default(),
+            subchannel: 0,
+            state: ChannelState::Open,
+            target_vp: None,
+            ring: None,
+            gpadls: Vec::new(),
+        };
+        Snapshot {
+            connection: ConnectionState::Connected,
+            version: None,
+            messages: MessageCounts::default(),
+            gpadls_arriving: 0,
+            channels: (0..).zip(channels).map(report).collect(),
+            gpadls: sorted_gpadls(gpadls),
+        }
+    }
+
+    /// In the order of relids, as the core keeps them.
+    fn sorted_gpadls(relids: impl IntoIterator<Item = u32>) -> Vec<Gpadl> {
+        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
+        let ram = GuestRam::new(memory).unwrap();
         let gpadl = |(id, relid)| {
             let key = GpadlKey { relid, id, serial: id.into() };
             Gpadl::new(key, GuestBuffer::new(ram.clone()), Arc::new(Deaf))
@@ -244,29 +273,10 @@ mod tests {
     /// 4,096 GPADLs and 2,047 channels: a step for each, not for each pair.
     #[test]
     fn test_report_costs_one_step_for_each_channel_and_two_for_each_gpadl() {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
-        let ram = GuestRam::new(memory).unwrap();
         let count = u32::try_from(MAX_CHANNELS).unwrap();
         let relid = |number: u32| number * 7 % count + 1;
-        let report = |number| ChannelReport {
-            key: ChannelKey(number),
-            relid: Some(relid(number)),
-            class: Guid::default(),
-            instance: Guid::default(),
-            subchannel: 0,
-            state: ChannelState::Open,
-            target_vp: None,
-            ring: None,
-            gpadls: Vec::new(),
-        };
-        let snapshot = Snapshot {
-            connection: ConnectionState::Connected,
-            version: None,
-            messages: MessageCounts::default(),
-            gpadls_arriving: 0,
-            channels: (0..count).map(report).collect(),
-            gpadls: gpadls(&ram, (0..4096).map(|id| id * 13 % count + 1)),
-        };
+        let snapshot =
+            snapshot((0..count).map(|number| Some(relid(number))), (0..4096).map(|id| id * 13 % count + 1));
         STEPS.set(0);
         let (channels, gpadls) = snapshot.into_reports();
         assert!(STEPS.get() <= MAX_CHANNELS + 2 * 4096, "{} steps", STEPS.get());
@@ -281,27 +291,7 @@ mod tests {
     /// GPADLs of relids that no channel has (a reset is under way) do not end the walk.
     #[test]
     fn test_report_skips_gpadls_of_relids_without_channel() {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 4096)]).unwrap();
-        let ram = GuestRam::new(memory).unwrap();
-        let report = |number, relid| ChannelReport {
-            key: ChannelKey(number),
-            relid,
-            class: Guid::default(),
-            instance: Guid::default(),
-            subchannel: 0,
-            state: ChannelState::Closed,
-            target_vp: None,
-            ring: None,
-            gpadls: Vec::new(),
-        };
-        let snapshot = Snapshot {
-            connection: ConnectionState::Connected,
-            version: None,
-            messages: MessageCounts::default(),
-            gpadls_arriving: 0,
-            channels: vec![report(0, None), report(1, Some(3)), report(2, Some(2))],
-            gpadls: gpadls(&ram, [1, 3, 4, 2].into_iter()),
-        };
+        let snapshot = snapshot([None, Some(3), Some(2)], [1, 3, 4, 2]);
         let (channels, gpadls) = snapshot.into_reports();
         let shown: Vec<_> = channels.iter().map(|channel| (channel.relid, channel.gpadls.clone())).collect();
         assert_eq!(shown, [(Some(2), vec![3]), (Some(3), vec![1]), (None, vec![])]);

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use vmbus_host::{HvStatus, ReadWrite};
+use vmbus_host::{Channel, HvStatus, ReadWrite};
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
 
 use crate::common::shell::{Machine, TestDevice};
@@ -109,26 +109,27 @@ fn test_message_that_no_port_takes_gets_its_status() {
     assert_eq!(machine.ask(&contact).len(), 1);
 }
 
-#[test]
-fn test_view_dropped_on_a_foreign_thread_answers_the_teardown() {
+/// A view of GPADL 5, whose teardown the guest has asked for.
+fn with_view_in_teardown() -> (Machine, Channel, impl Send + 'static) {
     let (machine, channels, _) = Machine::with_device();
     machine.open(1, 10);
     let channel = channels.recv().unwrap();
     machine.ask(&numbered(5));
     let view = channel.map_gpadl(5, ReadWrite).unwrap();
     assert_eq!(machine.ask(&post::teardown(1, 5)), []);
+    (machine, channel, view)
+}
+
+#[test]
+fn test_view_dropped_on_a_foreign_thread_answers_the_teardown() {
+    let (machine, _channel, view) = with_view_in_teardown();
     thread::spawn(move || drop(view)).join().unwrap();
     assert_eq!(machine.replies(), [Reply::Torndown(5)]);
 }
 
 #[test]
 fn test_view_dropped_while_another_thread_holds_the_bus_answers_the_teardown() {
-    let (machine, channels, _) = Machine::with_device();
-    machine.open(1, 10);
-    let channel = channels.recv().unwrap();
-    machine.ask(&numbered(5));
-    let view = channel.map_gpadl(5, ReadWrite).unwrap();
-    assert_eq!(machine.ask(&post::teardown(1, 5)), []);
+    let (machine, _channel, view) = with_view_in_teardown();
     let hold = machine.synic.hold_next_message();
     thread::scope(|scope| {
         let other = scope.spawn(|| machine.post(&numbered(6)));

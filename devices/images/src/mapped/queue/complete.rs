@@ -15,7 +15,7 @@ impl MappedQueue {
             return None;
         };
         // The bytes may be durable, but not yet the structures that say where they are.
-        if fua && done.result.is_ok() && self.map.is_unflushed() {
+        if fua && done.result.is_ok() && self.map.changes().is_unflushed() {
             return None;
         }
         self.slots.remove(done.id);
@@ -52,7 +52,7 @@ impl MappedQueue {
         match pending.stage {
             Stage::Flushing(token) => {
                 if pending.result.is_ok() {
-                    self.map.flushed(token);
+                    self.map.changes().flushed(token);
                 }
                 self.end(done.id, buffer);
             }
@@ -66,7 +66,7 @@ impl MappedQueue {
         match &pending.then {
             _ if pending.result.is_err() => self.end(slot, buffer),
             // The bytes are durable, but not yet where they are.
-            Then::Flush if self.map.is_unflushed() => {
+            Then::Flush if self.map.changes().is_unflushed() => {
                 if buffer.is_some() {
                     pending.memory = Memory::Whole(buffer);
                 }

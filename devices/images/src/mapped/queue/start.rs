@@ -7,7 +7,7 @@ use synthvm_block::{IoBuffer, IoError, IoRequest, Operation};
 use super::fill::{fill_with, fill_with_zeroes};
 use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
 use super::{MappedQueue, no_buffer};
-use crate::mapped::{Extent, Extents, InFile, Place};
+use crate::mapped::{Clearing, Extent, Extents, InFile, Known, Place};
 
 impl MappedQueue {
     /// Points the request at its file, if all of its bytes are known to lie there in one run.
@@ -58,14 +58,16 @@ impl MappedQueue {
     }
 
     /// Looks up where the request goes, if that needs no wait.
-    fn try_look_up(&self, request: &IoRequest, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_look_up(&self, request: &IoRequest, extents: &mut Extents) -> Known {
         let (offset, length) = (request.offset, request.length);
         match request.operation {
             Operation::Read => self.map.try_locate(offset, length, extents),
             Operation::Write { .. } => self.map.try_allocate(offset, length, extents),
             Operation::Flush => self.map.is_written_back().then_some(Ok(())),
-            Operation::Discard => self.map.try_discard(offset, length, extents),
-            Operation::WriteZeroes { unmap } => self.map.try_clear(offset, length, unmap, extents),
+            Operation::Discard => self.map.try_clear(Clearing::Discard, offset, length, extents),
+            Operation::WriteZeroes { unmap } => {
+                self.map.try_clear(Clearing::Zero { unmap }, offset, length, extents)
+            }
         }
     }
 
@@ -88,7 +90,7 @@ impl MappedQueue {
     pub(super) fn flush(&mut self, slot: u32, mut buffer: Option<Box<IoBuffer>>) {
         let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) else { return };
         let files = self.map.written_files();
-        pending.stage = Stage::Flushing(self.map.flushing());
+        pending.stage = Stage::Flushing(self.map.changes().flushing());
         pending.left = files.len();
         if files.len() != 1 && buffer.is_some() {
             pending.memory = Memory::Whole(buffer.take());

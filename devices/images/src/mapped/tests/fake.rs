@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use synthvm_block::BlockSize;
 use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
-use crate::mapped::{Extents, InFile, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
 use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
@@ -44,8 +44,7 @@ pub(super) struct Fake {
     pub(super) panics: AtomicBool,
     /// Structures are only in memory.
     pub(super) dirty: AtomicBool,
-    pub(super) changes: AtomicU64,
-    pub(super) durable: AtomicU64,
+    pub(super) changes: Changes,
     /// Where every call that may block waits.
     pub(super) gate: Gate,
     pub(super) barriers: AtomicU64,
@@ -75,8 +74,7 @@ impl Default for Fake {
             fail_barrier: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             dirty: AtomicBool::new(false),
-            changes: AtomicU64::new(0),
-            durable: AtomicU64::new(0),
+            changes: Changes::new(),
             gate: Gate::default(),
             barriers: AtomicU64::new(0),
             log,
@@ -148,7 +146,7 @@ impl Map for Fake {
         self.runs.filter(|_| offset + length <= SLOW).map(|file| InFile { file, offset })
     }
 
-    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if offset + length > SLOW {
             // Void by the answer.
             extents.push(1, Place::Zero);
@@ -158,7 +156,7 @@ impl Map for Fake {
         Some(Ok(()))
     }
 
-    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Option<Result<(), IoError>> {
+    fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         self.try_locate(offset, length, extents)
     }
 
@@ -178,9 +176,9 @@ impl Map for Fake {
     }
 
     /// Every other block, so that neighbours are not merged.
-    fn clear(&self, offset: u64, length: u64, unmap: bool, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
         self.enter(Log::Clear);
-        if !unmap {
+        if !how.may_unmap() {
             let half = step(length) / 2;
             extents.push(step(length) - half, Place::File { file: 0, offset: offset + half });
             extents.push(half, Place::File { file: 0, offset });
@@ -207,16 +205,8 @@ impl Map for Fake {
         Ok(Step::Done(0))
     }
 
-    fn is_unflushed(&self) -> bool {
-        self.changes.load(Ordering::Relaxed) > self.durable.load(Ordering::Relaxed)
-    }
-
-    fn flushing(&self) -> u64 {
-        self.changes.load(Ordering::Relaxed)
-    }
-
-    fn flushed(&self, token: u64) {
-        self.durable.fetch_max(token, Ordering::Relaxed);
+    fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     fn resize(&self, capacity: u64) -> Result<(), IoError> {

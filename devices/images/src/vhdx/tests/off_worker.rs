@@ -9,7 +9,7 @@ use synthvm_block::{Backend, Fault, Faulty, IoBuffer, IoDone, IoRequest, Operati
 use vmm_sys_util::tempdir::TempDir;
 
 use crate::file::ImageFile;
-use crate::mapped::{Extents, Map, Mapped, Step};
+use crate::mapped::{Clearing, Extents, Map, Mapped, Step};
 use crate::testing::Probe;
 use crate::vhdx::Vhdx;
 use crate::{CreateOptions, Format, OpenOptions, create, open};
@@ -223,7 +223,7 @@ fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
     fixture.probe.take();
     let (mut done, mut steps, mut most) = (0, 0, 0);
     while done < SIZE {
-        match fixture.vhdx.discard(done, SIZE - done, &mut Extents::default()).unwrap() {
+        match fixture.vhdx.clear(Clearing::Discard, done, SIZE - done, &mut Extents::default()).unwrap() {
             Step::Done(bytes) => done += bytes,
             other => panic!("{other:?}"),
         }
