@@ -12,8 +12,11 @@ use tracing::{debug, warn};
 use vmbus_ring::{Incoming, Outgoing, RingMemory};
 use vmm_sys_util::eventfd::EventFd;
 
+use super::doorbells::ring;
+use super::lock;
 use super::pump::OTHER_WORK;
-use super::{DeviceSlot, Event, InJob, Inner, Job, State, lock, ring};
+use super::state::{DeviceSlot, Event, Inner, Job, State};
+use super::work::InJob;
 use crate::core::{ChannelKey, GpadlTable, OpenParams};
 use crate::device::{Channel, ChannelParts, ChannelShared};
 

@@ -5,7 +5,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{DeviceSlot, Inner, State, VmBus, lock, ring};
+use super::doorbells::ring;
+use super::state::{DeviceSlot, Inner, State};
+use super::{VmBus, lock};
 use crate::core::Place;
 use crate::saved::{RestoreError, SaveError, SavedBus};
 use crate::synic::QueuedMessage;

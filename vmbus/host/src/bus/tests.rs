@@ -2,14 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::ThreadId;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_protocol::Guid;
 use vmbus_protocol::limits::MAX_SUBCHANNELS;
+use vmm_sys_util::eventfd::EventFd;
 
+use super::pump::{OTHER_WORK, VCPU_WORK};
+use super::state::{Event, GuestBytes};
 use super::*;
 use crate::device::{Channel, Offer, OpenError};
 use crate::synic::Signal;

@@ -1,0 +1,125 @@
+//! What a bus consists of, and what it queues.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+
+use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_log::LogRateLimiter;
+use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::doorbells::Doorbells;
+use super::opening::{self, Opening, Opens};
+use super::pump::Pump;
+use crate::core::{Action, ChannelKey, Core};
+use crate::device::{ChannelShared, Device};
+use crate::synic::{QueuedMessage, Synic};
+
+/// What all clones of a bus share.
+pub(super) struct Inner {
+    pub(super) ram: GuestRam,
+    pub(super) synic: Arc<dyn Synic>,
+    pub(super) pump: Pump<Inner>,
+    /// Of the queued events, those that are messages from the guest.
+    pub(super) queued_messages: AtomicUsize,
+    pub(super) doorbells: Doorbells,
+    pub(super) opens: Opens,
+    /// Serialises pause, resume, save and restore.
+    pub(super) pausing: Mutex<()>,
+    /// Number of the last reset that is complete.
+    pub(super) resets_done: Mutex<u64>,
+    pub(super) reset_done: Condvar,
+    pub(super) link: BusLink,
+    pub(super) ignored: LogRateLimiter,
+    pub(super) failed_opens: LogRateLimiter,
+    pub(super) failed_doorbells: LogRateLimiter,
+}
+
+/// What happened. Each kind is bounded by what it is about, however fast a guest is: messages by
+/// [`MAX_INBOX_MESSAGES`](vmbus_protocol::limits::MAX_INBOX_MESSAGES); `Opened` and `Closed` by one for each channel in a device's hands; `Subchannels` by one for each
+/// channel, which carries the latest total; `Released` by one for each GPADL that is being torn down.
+///
+/// A message is far larger than the rest; it is queued only while another thread works on the bus, so the space is not worth
+/// a box.
+#[allow(clippy::large_enum_variant)]
+pub(super) enum Event {
+    Message { connection_id: u32, message: GuestBytes },
+    Opened(Opening),
+    Closed { key: ChannelKey, serial: u64 },
+    Released(GpadlKey),
+    Subchannels { key: ChannelKey, serial: u64 },
+}
+
+/// What takes longer than an event may. Bounded by channels, connection ids and devices.
+pub(super) enum Job {
+    /// Gives a channel to its device.
+    Open(Box<opening::Request>),
+    /// Takes a doorbell's binding away.
+    Unbind { connection_id: u32 },
+    /// Drops a device that nothing uses any more.
+    Drop(Arc<DeviceSlot>),
+}
+
+/// A posted payload on its way to the core.
+pub(super) struct GuestBytes {
+    pub(super) bytes: [u8; MAX_MESSAGE_SIZE],
+    pub(super) len: usize,
+}
+
+pub(super) struct State {
+    pub(super) core: Core,
+    pub(super) devices: BTreeMap<ChannelKey, Arc<DeviceSlot>>,
+    pub(super) links: BTreeMap<ChannelKey, Link>,
+    /// Scratch, empty between events.
+    pub(super) actions: Vec<Action>,
+    /// While the bus is paused: messages for the guest.
+    pub(super) held: Option<VecDeque<QueuedMessage>>,
+    /// Opens that wait for the end of the pause.
+    pub(super) deferred: Vec<opening::Request>,
+    /// Open channels of a restored bus that go back to their devices.
+    pub(super) reopens: Vec<opening::Request>,
+    /// Number of the last reset that began.
+    pub(super) resets: u64,
+    /// Counts channels handed to devices, so that each end can be told from the next one's.
+    pub(super) channels_made: u64,
+}
+
+/// A device, which threads call one at a time. No other lock of the bus is held meanwhile.
+pub(super) struct DeviceSlot {
+    pub(super) open_blocks: bool,
+    pub(super) device: Mutex<Box<dyn Device>>,
+}
+
+/// What the shell keeps of a channel that the guest knows.
+pub(super) struct Link {
+    pub(super) doorbell: Arc<EventFd>,
+    pub(super) open: Option<Arc<ChannelShared>>,
+}
+
+/// How channels and views reach their bus, without keeping it alive.
+#[derive(Clone)]
+pub(crate) struct BusLink(pub(super) Weak<Inner>);
+
+impl BusLink {
+    pub(crate) fn closed(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Closed { key, serial });
+    }
+
+    pub(crate) fn subchannels(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Subchannels { key, serial });
+    }
+
+    fn push(&self, event: Event) {
+        // Without a bus nothing is left to tell.
+        if let Some(bus) = self.0.upgrade() {
+            bus.push(event);
+        }
+    }
+}
+
+impl ReleaseSink for BusLink {
+    fn gpadl_released(&self, key: GpadlKey) {
+        self.push(Event::Released(key));
+    }
+}
