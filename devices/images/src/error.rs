@@ -1,35 +1,36 @@
-//! Why an image cannot be opened.
+//! Reasons why an image cannot be opened.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Format;
 
-/// Why an image cannot be opened, and what to do.
+/// A reason why an image cannot be opened, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file itself.
+    /// The file itself cannot be opened.
     #[error(transparent)]
     File(#[from] synthvm_block::OpenError),
-    /// Its name says raw, its content says otherwise. A guest can write any content into a raw image, so nobody guesses here.
+    /// Its name says raw, its content says otherwise. A guest can write any content into a raw
+    /// image, so the format is not guessed here.
     #[error("disk image '{}' looks like {looks}, but its name does not say so; add format={looks} if it is one, or format=raw if its content is the guest's own",
         .path.display())]
     Ambiguous {
         /// The image.
         path: PathBuf,
-        /// What its content looks like.
+        /// The format that its content has.
         looks: Format,
     },
-    /// It is not what it was said to be.
+    /// It does not have the format that was given.
     #[error("disk image '{}' is no {expected} image: {reason}; give its own format (its content looks like {looks})", .path.display())]
     WrongFormat {
         /// The image.
         path: PathBuf,
-        /// What it was said to be.
+        /// The format that was given.
         expected: Format,
-        /// What its content looks like.
+        /// The format that its content has.
         looks: Format,
-        /// What is missing.
+        /// The part that is missing.
         reason: String,
     },
     /// Its structures contradict themselves or the file.
@@ -38,25 +39,25 @@ pub enum OpenError {
     Damaged {
         /// The image.
         path: PathBuf,
-        /// What is wrong.
+        /// The contradiction.
         reason: String,
     },
-    /// Sound as far as one can see, but of a kind that is not supported here.
+    /// It seems sound, but its kind is not supported here.
     #[error("disk image '{}' cannot be used: {reason}; {advice}", .path.display())]
     Unsupported {
         /// The image.
         path: PathBuf,
-        /// What is not supported.
+        /// The feature that is not supported.
         reason: String,
-        /// What to do instead.
+        /// The remedy.
         advice: String,
     },
-    /// The image that it differs from.
+    /// The image that it differs from cannot be opened.
     #[error("disk image '{}' differs from a parent that cannot be used: {reason}", .path.display())]
     Parent {
         /// The image.
         path: PathBuf,
-        /// What is wrong with its parent.
+        /// The reason.
         reason: String,
     },
     /// Reading it failed.
@@ -69,18 +70,18 @@ pub enum OpenError {
     },
 }
 
-/// Why a file that an image names is not opened, and what to do.
+/// Why a file that an image names is not opened, and the remedy.
 pub(crate) const REFUSED: &str = "it was to bring no other file along (parents=refuse, --no-parents); leave that away if its maker may choose \
     which files are read";
 
-/// What is wrong inside an image, while its name is known only to the caller.
+/// A flaw inside an image, where only the caller knows the image's name.
 #[derive(Debug)]
 pub(crate) enum Flaw {
     /// The structures are wrong.
     Damaged(String),
-    /// Not supported, and what to do.
+    /// Not supported, and the remedy.
     Unsupported(String, String),
-    /// The parent.
+    /// The parent cannot be opened.
     Parent(String),
     /// The system's error.
     Io(io::Error),

@@ -1,4 +1,4 @@
-//! The file of an image, for what formats keep in it besides the disk's bytes.
+//! The file of an image, for the structures that formats keep in it besides the disk's bytes.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,8 @@ use synthvm_block::{Backend, IoError, LockedFile, RawFile};
 use crate::OpenOptions;
 use crate::error::OpenError;
 
-/// An open image file: the disk's bytes move through [`Self::raw`], structures through the page cache by the methods here.
+/// An open image file. The disk's bytes move through [`Self::raw`]. Structures move through the
+/// page cache, by the methods here.
 #[derive(Debug)]
 pub(crate) struct ImageFile {
     raw: Arc<dyn Backend>,
@@ -63,7 +64,8 @@ impl ImageFile {
         let path = locked.path();
         #[cfg(test)]
         let mut raw = raw;
-        // The same file, whatever lies at `path` by now, without the raw backend's flags: structures need not be aligned.
+        // The same file, even if the path names another one now. The raw backend's flags are
+        // left out, as structures need not be aligned.
         let link = format!("/proc/self/fd/{}", raw.as_fd().as_raw_fd());
         let cached = File::options()
             .read(true)
@@ -91,7 +93,8 @@ impl ImageFile {
         })
     }
 
-    /// Has every access fail as `plan` says, to structures and to the disk's bytes. A lost flush stays lost.
+    /// Makes every access fail as `plan` says, to structures and to the disk's bytes. A lost flush
+    /// stays lost.
     #[cfg(test)]
     pub(crate) fn fail(&mut self, plan: &FaultPlan) {
         use std::sync::atomic::{AtomicBool, Ordering};
@@ -117,12 +120,12 @@ impl ImageFile {
         self.raw = wrap(Arc::clone(&self.raw));
     }
 
-    /// The file's bytes as a medium.
+    /// Returns the backend that moves the file's bytes.
     pub(crate) fn raw(&self) -> &Arc<dyn Backend> {
         &self.raw
     }
 
-    /// Bytes of the file.
+    /// Returns the length of the file in bytes.
     pub(crate) fn len(&self) -> io::Result<u64> {
         let metadata = self.cached.metadata()?;
         Ok(if metadata.is_file() { metadata.len() } else { self.raw.geometry().capacity })
@@ -133,7 +136,7 @@ impl ImageFile {
         Ok(self.cached.metadata()?.is_file())
     }
 
-    /// Bytes that the file takes up.
+    /// Returns the number of bytes that the file takes up.
     pub(crate) fn allocated(&self) -> io::Result<u64> {
         use std::os::unix::fs::MetadataExt;
         Ok(self.cached.metadata()?.blocks() * 512)
@@ -149,21 +152,21 @@ impl ImageFile {
         self.change(Change::Write { bytes, offset }, || self.cached.write_all_at(bytes, offset))
     }
 
-    /// Everything written and the file's length become durable.
+    /// Makes all writes and the file's length durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.change(Change::Sync, || self.cached.sync_all())
     }
 
     /// Makes the file `length` bytes long, at least as long as it is. Durable after [`Self::sync`].
     pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
-        // The raw backend makes a new length durable itself, but not one that it finds.
+        // The raw backend makes a new length durable, but not a length that it finds.
         if self.cached.metadata()?.is_file() && self.len()? < length {
             self.change(Change::Length(length), || self.cached.set_len(length))?;
         }
         self.raw.resize(length)
     }
 
-    /// Cuts the file off after `length` bytes. Nothing may use [`Self::raw`] any more.
+    /// Cuts the file off after `length` bytes. [`Self::raw`] must not be used afterwards.
     pub(crate) fn cut(&self, length: u64) -> Result<(), IoError> {
         if self.cached.metadata()?.is_file() {
             self.change(Change::Length(length), || self.cached.set_len(length))?;
@@ -171,7 +174,7 @@ impl ImageFile {
         Ok(())
     }
 
-    /// Makes a range of the file read as zero: without bytes where the file system can.
+    /// Makes a range of the file read as zero, without writing bytes if the file system can.
     pub(crate) fn zero(&self, offset: u64, length: u64) -> Result<(), IoError> {
         static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
         if self.punch(offset, length)? {
@@ -184,7 +187,7 @@ impl ImageFile {
         Ok(())
     }
 
-    /// Gives back the space of a range, which reads as zero then. False where the file system
+    /// Gives back the space of a range, which then reads as zero. Returns false if the file system
     /// cannot.
     pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<bool, IoError> {
         if length == 0 {

@@ -1,4 +1,4 @@
-//! Which format an image has.
+//! The formats of images, and how they are recognized.
 
 use std::fmt;
 use std::fs::File;
@@ -24,10 +24,10 @@ pub enum Format {
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Self; 4] = [Self::Raw, Self::Vhdx, Self::Vhd, Self::Qcow2];
 
-    /// Its name in options and reports.
+    /// Returns the name in options and reports.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -37,7 +37,7 @@ impl Format {
         }
     }
 
-    /// The format that a file of this name is expected to have, if the name says.
+    /// Returns the format that a file of this name is expected to have, if the name tells.
     pub fn of_name(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
@@ -56,7 +56,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Not the name of a format.
+/// A word that is not the name of a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no image format; there are raw, vhdx, vhd and qcow2")]
 pub struct UnknownFormat(String);
@@ -72,9 +72,11 @@ impl FromStr for Format {
     }
 }
 
-/// The format that the content of the file at `path` has. What looks like no other format is raw; block devices always are.
+/// Returns the format that the content of the file at `path` has. Content that looks like no other
+/// format is raw. A block device is always raw.
 ///
-/// A guest decides what a raw image contains, so content alone must never decide what a raw image becomes: see [`crate::open`].
+/// A guest decides the content of a raw image, so content alone must never decide the format that
+/// an image is opened as: see [`crate::open`].
 ///
 /// # Errors
 /// The file cannot be read.
@@ -111,7 +113,7 @@ pub(crate) fn detect_file(file: &File) -> io::Result<Format> {
     Ok(Format::Raw)
 }
 
-/// Whether there was as much to read.
+/// Returns whether the file has so many bytes there.
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
     match file.read_exact_at(bytes, offset) {
         Ok(()) => Ok(true),

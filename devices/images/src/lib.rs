@@ -1,11 +1,12 @@
-//! Image formats: disks that lie in VHDX, VHD and qcow2 files, and the tools that make, convert and check such files.
+//! Image formats: disks that lie in VHDX, VHD and qcow2 files, and the tools that create, convert
+//! and check such files.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | [`Format`], [`detect`], [`open`] | which format an image has, and how to open it as a [`Backend`](synthvm_block::Backend) |
+//! | [`Format`], [`detect`], [`open`] | the formats; an open image is a `synthvm_block::Backend` |
 //! | [`create`], [`convert`], [`info`], [`check`] | the tools |
-//! | `mapped` | media whose bytes lie somewhere in image files: the format says where, the raw backend moves them, nothing is copied |
-//! | `vhdx`, `vhd`, `qcow2` | formats that say where |
+//! | `mapped` | backends whose bytes lie in image files, where a format locates them |
+//! | `vhdx`, `vhd`, `qcow2` | formats that locate the bytes |
 
 mod error;
 mod file;

@@ -12,53 +12,57 @@ use crate::qcow2::Qcow2;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 
-/// How to open an image.
+/// Options of [`open`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// Nothing of it is written, not even its log is replayed but in memory; others may read it too.
+    /// Nothing is written to it: a log is replayed in memory only. Others may read it too.
     pub read_only: bool,
-    /// Its format. `None`: what its content says, if its name does not contradict.
+    /// Its format. `None`: the format of its content, if its name does not contradict.
     pub format: Option<Format>,
-    /// Whether data goes through the host's page cache. Structures always do, and so does all of a qcow2 image with
-    /// clusters of less than 4 KiB.
+    /// Whether data goes through the host's page cache. Structures always do, and so does all of a
+    /// qcow2 image with clusters of less than 4 KiB.
     pub cache: CacheMode,
     /// How requests reach the kernel.
     pub io: IoMode,
-    /// Where its parent lies, for a differencing VHDX that has been moved. `None`: where the image says.
+    /// The location of its parent, for a differencing VHDX that has been moved. `None`: the one
+    /// that the image names.
     pub parent: Option<PathBuf>,
-    /// Whether it may bring other files along.
+    /// Whether the image may name other files.
     pub parents: Parents,
     /// Records all changes of its file, for simulated power losses.
     #[cfg(test)]
     pub(crate) recorder: Option<synthvm_block::conformance::powerloss::Recorder>,
 }
 
-/// Which other files an image may bring along: parents, backing files, files of data. Whoever made the image chose their names, and what they
-/// contain becomes readable on the disk.
+/// Which other files an image may name: parents, backing files, data files. The author of the image
+/// chose their names, and their content becomes readable on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Parents {
-    /// Those that it names, wherever they lie: for images of one's own.
+    /// Those that it names, anywhere: for one's own images.
     #[default]
     Named,
-    /// None but [`OpenOptions::parent`]: for images of strangers. An image that names one is refused, and the file it names not even looked for.
+    /// None but [`OpenOptions::parent`]: for images of strangers. An image that names a file is
+    /// refused, and that file is not looked for.
     Refuse,
 }
 
 /// Opens and locks the image at `path`.
 ///
-/// Without a format given, the content decides; but what may be raw by its name (`.img`, `.raw`, ..., none at all) or is a block device and
-/// yet looks like another format is refused: the guest of a raw image can write such content, and would else choose what the host opens.
+/// If no format is given, the content decides. An image that may be raw by its name (`.img`,
+/// `.raw`, ..., none at all) or is a block device, but looks like another format, is refused: the
+/// guest of a raw image can write such content, and would then choose the files that the host
+/// opens.
 ///
 /// # Errors
-/// [`OpenError`]: what is wrong with the image, and what to do.
+/// [`OpenError`]: the flaw of the image, and the remedy.
 pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, OpenError> {
     let file = lock(path, options.read_only)?;
     let format = decide(&file, options)?;
     open_as(&file, format, options)
 }
 
-/// Opens and locks the file at `path`. Everything after that uses this file, whatever lies at the
-/// path by then.
+/// Opens and locks the file at `path`. All later accesses use this file, even if the path names
+/// another one by then.
 pub(crate) fn lock(path: &Path, read_only: bool) -> Result<LockedFile, OpenError> {
     Ok(LockedFile::open(path, read_only)?)
 }
@@ -78,18 +82,18 @@ pub(crate) fn open_as(
 }
 
 impl OpenOptions {
-    /// To look at an image, or to read it.
+    /// Returns the options for looking at an image, or reading it.
     pub fn reading(format: Option<Format>) -> Self {
         Self { read_only: true, format, ..Self::default() }
     }
 
-    /// For the file that the image lies in.
+    /// Returns the options for the file that the image lies in.
     pub(crate) fn raw(&self) -> RawOptions {
         RawOptions { read_only: self.read_only, cache: self.cache, io: self.io }
     }
 }
 
-/// The format to open `file` as.
+/// Returns the format to open `file` as.
 pub(crate) fn decide(file: &LockedFile, options: &OpenOptions) -> Result<Format, OpenError> {
     let path = file.path();
     let looks =

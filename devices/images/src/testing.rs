@@ -1,4 +1,4 @@
-//! What tests of this crate watch and hold up.
+//! Probes and gates for the tests of this crate.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +14,7 @@ pub(crate) struct Probe {
     syncs: AtomicU64,
     written: AtomicU64,
     fail: AtomicBool,
-    /// Where syncs wait.
+    /// Syncs wait here.
     pub(crate) gate: Gate,
 }
 
@@ -22,7 +22,7 @@ impl Probe {
     /// The file is about to be made durable.
     ///
     /// # Errors
-    /// This must fail.
+    /// The error that a test has asked for.
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.gate.pass();
@@ -32,7 +32,7 @@ impl Probe {
         Ok(())
     }
 
-    /// Has the next sync fail.
+    /// Makes the next sync fail.
     pub(crate) fn fail_next_sync(&self) {
         self.fail.store(true, Ordering::Relaxed);
     }
@@ -48,7 +48,7 @@ impl Probe {
     }
 }
 
-/// A door that is open at first.
+/// A gate that is open at first.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<GateState>,
@@ -62,12 +62,12 @@ struct GateState {
 }
 
 impl Gate {
-    /// From now on, calls wait.
+    /// Makes calls wait from now on.
     pub(crate) fn shut(&self) {
         *self.state.lock().unwrap() = GateState { shut: true, arrivals: 0 };
     }
 
-    /// All calls go on.
+    /// Lets all calls pass.
     pub(crate) fn open(&self) {
         self.state.lock().unwrap().shut = false;
         self.changed.notify_all();
@@ -79,7 +79,7 @@ impl Gate {
         drop(self.changed.wait_while(state, |state| state.arrivals == 0).unwrap());
     }
 
-    /// A call comes by.
+    /// A call passes, or waits for the gate to open.
     ///
     /// # Panics
     /// The gate stays shut for a minute: the thread that would open it waits for this call.

@@ -1,9 +1,9 @@
-//! Which changes of an image's structures are durable.
+//! The count of an image's changes that are not durable.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of changes that were made to structures in the files, and how many of them are known to
-/// be durable.
+/// The number of changes made to structures in the files, and the number of them known to be
+/// durable.
 #[derive(Debug)]
 pub(crate) struct Changes {
     made: AtomicU64,
@@ -15,8 +15,9 @@ impl Changes {
         Self { made: AtomicU64::new(0), durable: AtomicU64::new(0) }
     }
 
-    /// Counts a change, which must be in the file already and must not be published yet. A flush that
-    /// begins then covers it, and a forced write to a location that it publishes is followed by one.
+    /// Counts a change, which must be in the file already and must not be published yet. A flush
+    /// that begins then covers it, and a forced write to a location that it publishes is followed
+    /// by one.
     pub(crate) fn count(&self) {
         self.made.fetch_add(1, Ordering::AcqRel);
     }
@@ -26,8 +27,8 @@ impl Changes {
         self.made.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
     }
 
-    /// A flush of the written files begins. The result is handed to [`Changes::flushed`] when all of
-    /// them have succeeded.
+    /// A flush of the written files begins. The result is handed to [`Changes::flushed`] when all
+    /// of them have succeeded.
     pub(crate) fn flushing(&self) -> u64 {
         self.made.load(Ordering::Acquire)
     }

@@ -8,16 +8,16 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// One descriptor that is readable while any queue's event is.
 pub(super) enum Events {
-    /// All finish in submit.
+    /// Every queue finishes in submit.
     None,
-    /// One queue's own.
+    /// The event of one queue.
     One(RawFd),
-    /// An epoll descriptor can itself be watched.
+    /// An epoll descriptor, which can itself be watched.
     Many(Epoll),
 }
 
 impl Events {
-    /// Of `queues`, and of another descriptor if there is one.
+    /// Returns the events of `queues`, and of another descriptor if there is one.
     pub(super) fn of(queues: &[Box<dyn Queue>], other: Option<RawFd>) -> io::Result<Self> {
         let events: Vec<RawFd> = queues.iter().filter_map(|queue| queue.event()).chain(other).collect();
         match events[..] {

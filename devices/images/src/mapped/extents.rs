@@ -1,17 +1,17 @@
-//! Where parts of the disk lie.
+//! Locations of parts of the disk.
 
 use std::sync::Arc;
 
-/// Where a part of the disk lies.
+/// A part of the disk and its location.
 #[derive(Clone, Debug)]
 pub(crate) struct Extent {
     /// Bytes; at least one.
     pub(crate) length: u64,
-    /// Where.
+    /// Its location.
     pub(crate) place: Place,
 }
 
-/// Where bytes are.
+/// The location of bytes.
 #[derive(Clone, Debug)]
 #[allow(dead_code, reason = "the format that needs memory follows")]
 pub(crate) enum Place {
@@ -22,19 +22,19 @@ pub(crate) enum Place {
         /// First byte.
         offset: u64,
     },
-    /// Nowhere: they read as zero.
+    /// In no file: they read as zero.
     Zero,
-    /// In memory, to be read only: the lookup has produced them (an unpacked cluster). They are copied
-    /// to the guest and counted as such.
+    /// In memory, to be read only. The lookup has produced them, from a compressed cluster for
+    /// instance. They are copied to the guest and counted as copied.
     Memory {
-        /// What was produced.
+        /// The produced bytes.
         bytes: Arc<[u8]>,
         /// First byte in it. All of the extent lies in `bytes`.
         offset: usize,
     },
 }
 
-/// Where a run of bytes begins in a file.
+/// The location of a run of bytes in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InFile {
     /// Index into [`super::Map::files`].
@@ -48,7 +48,7 @@ pub(crate) struct InFile {
 pub(crate) struct Extents(Vec<Extent>);
 
 impl Extents {
-    /// Adds one at the end.
+    /// Adds an extent at the end.
     pub(crate) fn push(&mut self, length: u64, place: Place) {
         if length == 0 {
             return;
@@ -72,7 +72,7 @@ impl Extents {
 }
 
 impl Place {
-    /// Whether it begins where `length` bytes at `before` end.
+    /// Returns whether it begins where `length` bytes at `before` end.
     fn follows(&self, before: &Self, length: u64) -> bool {
         match (before, self) {
             (Self::Zero, Self::Zero) => true,

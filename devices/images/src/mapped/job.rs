@@ -8,8 +8,8 @@ use tracing::error;
 use super::mailbox::Answer;
 use super::{Clearing, Extents, Map, Step};
 
-/// Most extents that one answer has. What a longer range has beyond is looked up when these have
-/// been zeroed, so that an UNMAP of terabytes never has a million requests in flight.
+/// Most extents of one answer. The rest of a longer range is looked up when these have been zeroed,
+/// so that an UNMAP of terabytes never has a million requests in flight.
 pub(super) const MAX_EXTENTS: usize = 1024;
 
 /// A lookup that may block.
@@ -19,12 +19,12 @@ pub(super) struct Job {
     operation: Operation,
     offset: u64,
     length: u64,
-    /// Bytes of the range that are dealt with.
+    /// Bytes of the range that are looked up.
     done: u64,
     extents: Extents,
 }
 
-/// What follows a step of a job.
+/// The result of a step of a job.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// The job is over: [`Job::answer`] with this.
@@ -42,7 +42,7 @@ impl Job {
         Self { ticket, operation, offset, length, done: 0, extents: Extents::default() }
     }
 
-    /// Does a bounded part of the work.
+    /// Executes a bounded part of the work.
     pub(super) fn step(&mut self, map: &dyn Map) -> Outcome {
         contain(|| self.attempt(map)).unwrap_or_else(|error| Outcome::Finished(Err(error)))
     }
@@ -82,7 +82,7 @@ impl Job {
         Answer { ticket: self.ticket, result, extents: self.extents }
     }
 
-    /// Does all steps on this thread: where no other can be had.
+    /// Executes all steps on this thread, for a queue without a metadata thread.
     pub(super) fn run(mut self, map: &dyn Map) -> Answer {
         loop {
             match self.step(map) {
@@ -103,8 +103,8 @@ pub(super) fn barrier(map: &dyn Map) -> Result<(), IoError> {
     contain(|| map.barrier())
 }
 
-/// A panic in a format is an error of the request, not the end of the thread that all requests of
-/// the image need.
+/// Turns a panic in a format into an error of the request: all requests of the image need the
+/// thread that it would end.
 fn contain<T>(work: impl FnOnce() -> Result<T, IoError>) -> Result<T, IoError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         error!("an image's metadata could not be handled: its request fails");

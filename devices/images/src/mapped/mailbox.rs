@@ -1,4 +1,4 @@
-//! The way of a request back from the metadata thread to its queue.
+//! The answers of the metadata thread to a queue.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -27,7 +27,7 @@ pub(super) struct Mailbox {
     /// Whether there are answers: polls without one take no lock. Changes under the lock.
     is_full: AtomicBool,
     event: EventFd,
-    /// The queue is gone: no answer is read any more.
+    /// The queue is dropped: answers are read no more.
     closed: AtomicBool,
 }
 
@@ -77,12 +77,12 @@ impl Mailbox {
         self.event.as_raw_fd()
     }
 
-    /// Marks the queue as gone.
+    /// Marks the queue as dropped.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }
 
-    /// Whether the queue is gone.
+    /// Returns whether the queue is dropped.
     pub(super) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -1,21 +1,22 @@
-//! Backends whose bytes lie somewhere in image files: a format says where, the raw backend moves them.
+//! Backends whose bytes lie in image files: a format locates them, the raw backend moves them.
 //!
-//! No byte of the disk passes through this crate: a request becomes one or more requests to the
-//! files' own queues, with parts of the same memory, so that whatever moves a raw image's bytes
-//! (io_uring, O_DIRECT) moves these too.
+//! No byte of the disk passes through this crate. A request becomes subrequests to the files' own
+//! queues, with parts of the same memory. So the code that moves a raw image's bytes (io_uring,
+//! O_DIRECT) moves these too.
 //!
-//! A request takes one of two ways. Where the format has all that it needs in memory
-//! ([`Map::try_locate`] and its siblings), the worker that submits it hands it to the files' queues
-//! immediately. Otherwise the image's metadata thread looks the place up ([`Map::locate`] and its
-//! siblings, which may block), the answer comes back through the queue's event, and the request goes
-//! on as any other. So a storage worker never waits for metadata.
+//! A request takes one of two paths. If the format has all that it needs in memory
+//! ([`Map::try_run`], [`Map::try_locate`] and its siblings), the worker that submits the request
+//! hands it to the files' queues immediately. Otherwise the image's metadata thread looks up the
+//! location ([`Map::locate`] and its siblings, which may block), the answer comes back through the
+//! queue's event, and the request continues on the first path. So a storage worker never waits for
+//! metadata.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
-//! | `extents` | where a part of the disk lies |
-//! | `queue` | a worker's queue: requests to the disk become requests to its files |
-//! | `job`, `thread`, `mailbox` | the lookups that may block, the thread that makes them, the way back |
-//! | `changes` | which changes of structures are durable |
+//! | `extents` | locations of parts of the disk |
+//! | `queue` | a worker's queue: requests to the disk become subrequests to its files |
+//! | `job`, `thread`, `mailbox` | lookups that may block, their thread and answers |
+//! | `changes` | the count of changes that are not durable |
 //! | `events` | the events of several queues as one descriptor |
 
 mod changes;
@@ -38,16 +39,16 @@ pub(crate) use changes::Changes;
 pub(crate) use extents::{Extent, Extents, InFile, Place};
 use thread::MetadataThread;
 
-/// How far a call that may block came. Each call does a bounded amount of work (some milliseconds,
-/// one wait for the storage), so that other requests get their turn in between.
+/// The progress of a call that may block. Each call does a bounded amount of work (some
+/// milliseconds, one wait for the storage), so that other requests take turns with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// So many bytes from the beginning of the range are dealt with, and their extents added. At
-    /// least one, unless the range is empty. The rest of the range is asked for by another call.
+    /// So many bytes from the beginning of the range are finished, and their extents added. At
+    /// least one, unless the range is empty. Another call handles the rest of the range.
     Done(u64),
-    /// The same call is to be made again: it has more to do before the first byte is dealt with.
+    /// The same call must be made again: it has more to do before the first byte is finished.
     Again,
-    /// The same, after [`Map::barrier`].
+    /// The same call must be made again after [`Map::barrier`].
     Barrier,
 }
 
@@ -71,43 +72,44 @@ impl Clearing {
     }
 }
 
-/// A format: where the disk's bytes lie. Ranges are within the capacity, unless the disk shrinks at
-/// the same moment.
+/// A format, which locates the disk's bytes. Ranges are within the capacity, unless the disk
+/// shrinks concurrently.
 ///
-/// All methods may be called at any time by any thread. Those named `try_...`, and those that say
-/// so, neither do I/O nor wait. All others may block.
+/// Any thread may call any method at any time. Methods named `try_...`, and those that say so,
+/// neither do I/O nor wait. All others may block.
 pub(crate) trait Map: Debug + Send + Sync {
-    /// Returns what the disk is like. Does not block.
+    /// Returns the disk's geometry. Does not block.
     fn geometry(&self) -> Geometry;
 
     /// See [`Backend::identity`]. Does not block.
     fn identity(&self) -> &[u8];
 
-    /// The files that places name. Does not block.
+    /// Returns the files that [`Place::File`] names. Does not block.
     fn files(&self) -> &[Arc<dyn Backend>];
 
-    /// Indices into [`Map::files`] of those that are written. A flush of the disk flushes each of
-    /// them. At least one. Does not block.
+    /// Returns the indices into [`Map::files`] of the files that are written, at least one. A flush
+    /// of the disk flushes each of them. Does not block.
     fn written_files(&self) -> &[usize] {
         &[0]
     }
 
-    /// Whether a request may ever need the metadata thread. Does not block.
+    /// Returns whether a request may ever need the metadata thread. Does not block.
     fn may_block(&self) -> bool {
         true
     }
 
-    /// Returns where the bytes to be read, or written if `write`, begin in a file, if it is known
+    /// Returns where the bytes of a read, or of a write if `write`, begin in a file, if it is known
     /// without I/O and without a wait that all of them lie there in one run. Most requests need no
     /// other call. `None`: [`Map::try_locate`] or [`Map::try_allocate`] follows, as for an empty
-    /// range, one beyond the capacity and a write to a read-only disk.
+    /// range, a range beyond the capacity and a write to a read-only disk.
     fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
         let _ = (write, offset, length);
         None
     }
 
-    /// Adds to `extents` where the bytes are, as far as that is known without I/O and without a wait.
-    /// `None`: it is not, and what was added to `extents` is void. [`Map::locate`] then follows.
+    /// Adds the locations of the bytes to `extents`, if all are known without I/O and without a
+    /// wait. `None`: they are not, and the additions to `extents` are void; [`Map::locate`] then
+    /// follows.
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known;
 
     /// The same for [`Map::allocate`].
@@ -119,18 +121,18 @@ pub(crate) trait Map: Debug + Send + Sync {
         None
     }
 
-    /// Adds to `extents` where the bytes are. Read-only: nothing is allocated.
+    /// Adds the locations of the bytes to `extents`. Read-only: allocates nothing.
     ///
     /// # Errors
     /// The structures cannot be read.
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
-    /// Adds to `extents` where the bytes are to be written: all [`Place::File`] of files that are
-    /// written. Allocates space for those that have none, with the content that they show. Bytes
-    /// that are then written there are on the disk.
+    /// Adds to `extents` the locations to write the bytes to, all of them [`Place::File`] of files
+    /// that are written. Allocates space for bytes that have none, with the content that they show.
+    /// Bytes that are then written there are on the disk.
     ///
     /// # Errors
-    /// Why there is no space. What was allocated before stays.
+    /// The reason why there is no space. Space that was allocated before stays.
     fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
     /// Clears the bytes by structures alone where it can, and adds to `extents` the parts that have
@@ -140,7 +142,7 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// The structures cannot be changed. Parts of the range may read as zero already.
     fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
-    /// Makes durable, once for all, what calls that returned [`Step::Barrier`] have prepared.
+    /// Makes durable, once for all, the preparations of calls that returned [`Step::Barrier`].
     ///
     /// # Errors
     /// It is not durable. Every call that waited for the barrier fails with it.
@@ -148,17 +150,18 @@ pub(crate) trait Map: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Works ahead. Called on the metadata thread when no request waits for it.
+    /// Works ahead. The metadata thread calls it when no request waits.
     fn idle(&self) {}
 
-    /// Whether a flush may begin immediately: no structure is kept in memory that the files lack.
-    /// `false`: [`Map::write_back`] comes first, on the metadata thread. Does not block.
+    /// Returns whether a flush may begin immediately: the files lack no structure. `false`:
+    /// [`Map::write_back`] comes first, on the metadata thread. Does not block.
     fn is_written_back(&self) -> bool {
         true
     }
 
     /// Writes structures that only memory has to the files, so that a flush of the files makes them
-    /// durable. [`Step::Done`] of 0 bytes: all that were there when it was first called are written.
+    /// durable. [`Step::Done`] of 0 bytes: all structures of the time of the first call are
+    /// written.
     ///
     /// # Errors
     /// They cannot be written: the flush fails.
@@ -166,8 +169,8 @@ pub(crate) trait Map: Debug + Send + Sync {
         Ok(Step::Done(0))
     }
 
-    /// Returns the changes of structures, which a flush of the written files makes durable. A format
-    /// whose structures never change has none. Does not block.
+    /// Returns the changes of structures, which a flush of the written files makes durable. A
+    /// format whose structures never change has none. Does not block.
     fn changes(&self) -> &Changes {
         static NONE: Changes = Changes::new();
         &NONE
@@ -180,8 +183,8 @@ pub(crate) trait Map: Debug + Send + Sync {
     fn resize(&self, capacity: u64) -> Result<(), IoError>;
 }
 
-/// The backend of a format. Its metadata thread, if one was needed, ends with the last of it and of
-/// its queues.
+/// The backend of a format. Its metadata thread, if one was needed, ends with the last reference to
+/// the backend and its queues.
 #[derive(Debug)]
 pub(crate) struct Mapped {
     map: Arc<dyn Map>,
@@ -194,7 +197,8 @@ impl Mapped {
         Self { thread: Arc::new(MetadataThread::new(Arc::clone(&map))), map }
     }
 
-    /// Looks up the place of the first of `length` bytes, and how far it holds at least. May block.
+    /// Looks up the location of the first of `length` bytes, and a minimum of its length. May
+    /// block.
     fn first_extent(&self, offset: u64, length: u64) -> Result<Option<Extent>, IoError> {
         let mut extents = Extents::default();
         if length == 0 {
@@ -217,7 +221,7 @@ impl Mapped {
     }
 }
 
-/// How far [`Backend::extent`] looks at once.
+/// Bytes that [`Backend::extent`] looks at.
 const LOOK_AHEAD: u64 = 1 << 30;
 
 impl Backend for Mapped {
@@ -258,7 +262,7 @@ impl Backend for Mapped {
         self.map.files().iter().try_for_each(|file| file.use_fixed(memory))
     }
 
-    /// Of all files.
+    /// The sum of all files.
     fn fixed_calls(&self) -> Option<u64> {
         self.map.files().iter().filter_map(|file| file.fixed_calls()).reduce(|one, other| one + other)
     }

@@ -1,4 +1,4 @@
-//! The seam between formats and queues, with a format that does what a test says.
+//! Formats and queues together, with a format that a test controls.
 
 mod fake;
 
@@ -20,7 +20,7 @@ fn request(id: u32, operation: Operation, offset: u64, length: u64) -> IoRequest
     IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
 }
 
-/// What has come back so far.
+/// Returns the requests that have come back.
 fn poll(queue: &mut dyn Queue) -> Vec<IoDone> {
     let mut done = Vec::new();
     queue.poll(&mut done);
@@ -113,7 +113,7 @@ fn test_queue_dropped_while_a_lookup_blocks_returns_and_its_other_steps_never_ru
     fake.gate.shut();
     long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
     fake.gate.wait_for_arrival();
-    // Its step is still blocked: that it returns is the test.
+    // The test is that this returns, although the step is still blocked.
     drop(long);
     fake.gate.open();
     assert!(one(&mut *other, Operation::Read, SLOW, vec![0; 512]).is_ok());
@@ -187,7 +187,7 @@ fn test_bytes_from_memory_are_copied_and_counted() {
     let bytes: Arc<[u8]> = (0..2048_u32).map(|at| (at / 7) as u8).collect();
     let (_fake, mapped) = opened(Fake { memory: Some(Arc::clone(&bytes)), ..Fake::default() });
     let mut queue = mapped.queue().unwrap();
-    // Alone, and between what lies in a file.
+    // Alone, and between bytes of a file.
     let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW + 512, 1024)]).remove(0);
     assert_eq!((done.result, done.copied), (Ok(()), 1024));
     assert_eq!(done.buffer.host_bytes().unwrap()[..], bytes[512..1536]);

@@ -1,8 +1,8 @@
 //! The metadata thread of an image: lookups that may block, off the storage workers.
 //!
 //! It takes one bounded step of a job after the other. Queues take turns, and so do the jobs of one
-//! queue, so that an UNMAP of terabytes or a long copy-up delays another request by some steps, not
-//! by its whole work. Jobs that need a barrier share one.
+//! queue. So an UNMAP of terabytes or a long copy-up delays another request by some steps, not by
+//! its whole work. Jobs that need a barrier share one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,8 @@ use super::mailbox::Mailbox;
 /// Bytes of the thread's stack: it recurses only along a chain of parents (at most 32).
 const STACK: usize = 512 << 10;
 
-/// Steps of other jobs that a job which needs a barrier waits at most, so that more share it.
+/// Most steps of other jobs before a barrier: jobs that need one wait so long, so that more share
+/// it.
 const MAX_STEPS_BEFORE_BARRIER: usize = 64;
 
 /// The thread, started by the first job. Dropping it ends the thread and waits for it.
@@ -68,8 +69,8 @@ impl MetadataThread {
         Ok(())
     }
 
-    /// Forgets the jobs of a queue. Returns at once: a step under way ends by itself, and touches no
-    /// request's memory.
+    /// Forgets the jobs of a queue. Returns immediately: a step in progress ends by itself, and
+    /// touches no request's memory.
     pub(super) fn forget(&self, mailbox: &Arc<Mailbox>) {
         mailbox.close();
         self.shared.lock().lines.retain(|line| !Arc::ptr_eq(&line.mailbox, mailbox));
@@ -92,7 +93,7 @@ impl Drop for MetadataThread {
         self.shared.lock().ending = true;
         self.shared.changed.notify_one();
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // A thread that panicked has said so.
+        // A thread that panicked has already printed it.
         let _ = thread.take().map(JoinHandle::join);
     }
 }
@@ -105,7 +106,7 @@ impl State {
         }
     }
 
-    /// The next job. Its queue goes to the end of the line.
+    /// Returns the next job. Its queue goes to the end of the line.
     fn next(&mut self) -> Option<(Arc<Mailbox>, Job)> {
         let mut line = self.lines.pop_front()?;
         let job = line.jobs.pop_front()?;
@@ -157,7 +158,7 @@ impl Shared {
         }
     }
 
-    /// The jobs that waited for a barrier go on, or fail with it.
+    /// The jobs that waited for a barrier continue, or fail with it.
     fn pass(&self, state: &mut State, waiting: &mut Vec<(Arc<Mailbox>, Job)>, result: Result<(), IoError>) {
         for (mailbox, job) in waiting.drain(..) {
             match result {

@@ -1,4 +1,4 @@
-//! Whether an image is sound.
+//! The check of an image.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,36 +12,36 @@ use crate::qcow2::Qcow2;
 use crate::vhdx::Vhdx;
 use crate::{Format, OpenError, OpenOptions, Parents};
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct CheckReport {
     /// The image.
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
-    /// What makes it unusable, or parts of it.
+    /// Flaws that make it, or parts of it, unusable.
     pub errors: Vec<String>,
-    /// What should be known, and does no harm.
+    /// Facts that do no harm.
     pub notes: Vec<String>,
-    /// Bytes of the file that nothing uses.
+    /// Bytes of the file that are not used.
     pub leaked: u64,
-    /// What was put right.
+    /// Repairs that were made.
     pub repaired: Vec<String>,
 }
 
 impl CheckReport {
-    /// Nothing is wrong with it.
+    /// Returns whether there are no flaws.
     pub fn is_sound(&self) -> bool {
         self.errors.is_empty()
     }
 }
 
-/// Checks the structures of the image at `path`, and with `repair` puts right what can be without
-/// losing anything: replays a log, rebuilds the reference counts of an image that was not closed,
-/// gives back space that nothing uses.
+/// Checks the structures of the image at `path`. With `repair`, repairs all that can be repaired
+/// without losing anything: replays a log, rebuilds the reference counts of an image that was not
+/// closed, gives back space that is not used.
 ///
 /// # Errors
-/// [`ToolError`]: it cannot even be read. What is wrong inside is no error, but in the report.
+/// [`ToolError`]: it cannot even be read. Flaws inside are no error, but part of the report.
 pub fn check(
     path: &Path,
     format: Option<Format>,
@@ -75,7 +75,7 @@ pub fn check(
 
 fn check_vhdx(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
     let path = file.path();
-    // Opening checks everything: checksums, regions, metadata, each block's place.
+    // Opening checks everything: checksums, regions, metadata, each block's location.
     let image = Vhdx::open(file, options)?;
     let found = image.report().map_err(ToolError::file("read", path))?;
     if found.log_entries != 0 {
@@ -126,7 +126,7 @@ fn check_qcow2(file: &LockedFile, options: &OpenOptions, report: &mut CheckRepor
     let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
     let reading = OpenOptions { read_only: true, ..options.clone() };
     let mut found = look(&Qcow2::open(file, &reading)?)?;
-    // Only what can be put right without losing anything, or is sound already.
+    // Only if it is sound already, or can be repaired without losing anything.
     let can_repair = found.dirty || found.errors.is_empty() && found.leaked != 0;
     if !options.read_only && can_repair {
         let was_dirty = found.dirty;

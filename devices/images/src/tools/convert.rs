@@ -1,4 +1,4 @@
-//! From one format to another.
+//! Conversion from one format to another.
 
 use std::path::{Path, PathBuf};
 
@@ -11,19 +11,19 @@ use crate::open::open_as;
 use crate::transfer::transfer;
 use crate::{Format, OpenOptions, Parents, open};
 
-/// Bytes that are read and written at once.
+/// Bytes that are read and written by one call.
 const STEP: u64 = 1 << 20;
 /// Zero bytes of this length are left out.
 const GRAIN: usize = 64 << 10;
 
-/// How to convert.
+/// Options of [`convert`].
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
-    /// The source's format. `None`: as [`open`] finds it.
+    /// The source's format. `None`: as [`open`] detects it.
     pub from: Option<Format>,
-    /// The parent of a source that has been moved. `None`: where the source says.
+    /// The parent of a source that has been moved. `None`: the one that the source names.
     pub parent: Option<PathBuf>,
-    /// Whether the source may bring other files along.
+    /// Whether the source may name other files.
     pub parents: Parents,
     /// The new image's format.
     pub to: Format,
@@ -34,16 +34,16 @@ pub struct ConvertOptions {
 }
 
 impl ConvertOptions {
-    /// To `to`, all else as it comes.
+    /// Returns the options for a conversion to `to`, with defaults for the rest.
     pub fn to(to: Format) -> Self {
         Self { from: None, parent: None, parents: Parents::Named, to, fixed: false, block_size: None }
     }
 }
 
-/// How far a conversion is.
+/// The progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of the disk that are dealt with.
+    /// Bytes of the disk that are finished.
     pub done: u64,
     /// Bytes of the disk.
     pub total: u64,
@@ -51,10 +51,11 @@ pub struct Progress {
     pub written: u64,
 }
 
-/// Makes a new image at `target` with the content of the one at `source`, parents included. It is there complete and durable or not at all.
+/// Creates an image at `target` with the content of the one at `source`, parents included. It
+/// appears complete and durable, or not at all.
 ///
 /// # Errors
-/// [`ToolError`]: what is wrong, which option is at fault, what to do.
+/// [`ToolError`]: the flaw, the option at fault, the remedy.
 pub fn convert(
     source: &Path,
     target: &Path,
@@ -109,7 +110,7 @@ pub fn convert(
     Ok(state)
 }
 
-/// What was made can be opened and has the right size.
+/// Checks that the new image can be opened and has the right size.
 fn verify(partial: &Partial, target: &Path, format: Format, capacity: u64) -> Result<(), ToolError> {
     let options = OpenOptions::reading(Some(format));
     let found = open_as(&partial.lock(true)?, format, &options)?.geometry().capacity;
@@ -128,7 +129,7 @@ struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Copies what is not zero. Bytes written.
+    /// Copies the bytes that are not zero. Returns the number of bytes written.
     fn step(&mut self, offset: u64, length: u64) -> Result<u64, ToolError> {
         let bytes = vec![0; length as usize];
         let bytes = transfer(&mut *self.from, Operation::Read, offset, bytes)

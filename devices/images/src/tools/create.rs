@@ -10,39 +10,42 @@ use crate::open::{decide, lock, open_as};
 use crate::vhdx::Make;
 use crate::{Format, OpenOptions, qcow2, vhd, vhdx};
 
-/// Largest VHD: what its geometry and its peers can say.
+/// Largest VHD: the limit of its geometry, and of other programs.
 const MAX_VHD: u64 = 2040 << 30;
 /// Largest VHDX.
 const MAX_VHDX: u64 = 64 << 40;
 
-/// What a new image is to be.
+/// Options of [`create`].
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// Its format.
     pub format: Format,
     /// Bytes of the disk, whole sectors. `None`: the parent's.
     pub size: Option<u64>,
-    /// Takes all its room at once; always so for VHD.
+    /// All of its space is allocated immediately; always so for VHD.
     pub fixed: bool,
-    /// Bytes of a block (VHDX: a power of two from 1 MiB to 256 MiB) or cluster (qcow2: 512 bytes to 2 MiB). `None`: a good one.
+    /// Bytes of a block (VHDX: a power of two from 1 MiB to 256 MiB) or cluster (qcow2: 512 bytes
+    /// to 2 MiB). `None`: a default that suits the format.
     pub block_size: Option<u64>,
-    /// Bytes of a sector as the guest sees it: 512, or 4096 for VHDX alone. `None`: the parent's, or 512.
+    /// Bytes of a sector as the guest sees it: 512, or 4096 for VHDX alone. `None`: the parent's,
+    /// or 512.
     pub sector_size: Option<u32>,
     /// The image that it differs from: VHDX from VHDX, qcow2 from qcow2 or raw.
     pub parent: Option<PathBuf>,
 }
 
 impl CreateOptions {
-    /// An image of `format` with a disk of `size` bytes, that takes room as it fills.
+    /// Returns the options for an image of `format` with a disk of `size` bytes, which grows as it
+    /// fills.
     pub fn new(format: Format, size: u64) -> Self {
         Self { format, size: Some(size), fixed: false, block_size: None, sector_size: None, parent: None }
     }
 }
 
-/// Makes a new image at `path`; it is there complete or not at all.
+/// Creates an image at `path`. It appears complete, or not at all.
 ///
 /// # Errors
-/// [`ToolError`]: what is wrong, which option is at fault, what to do.
+/// [`ToolError`]: the flaw, the option at fault, the remedy.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ToolError> {
     let partial = Partial::begin(path).map_err(ToolError::file("create", path))?;
     make(&partial, path, options)?;
@@ -170,12 +173,13 @@ fn vhdx_make(path: &Path, options: &CreateOptions) -> Result<Make, ToolError> {
         Some(parent) => parent.capacity,
         None => required_size(options)?,
     };
-    // Those that Windows takes.
+    // The sizes that Windows accepts.
     let block_size = options.block_size.unwrap_or(if parent.is_some() { 2 << 20 } else { 32 << 20 });
     Ok(Make { capacity, block_size, sector, fixed: options.fixed, parent })
 }
 
-/// Bytes of a cluster, which are such that the tables of a disk of `size` bytes are not too large.
+/// Returns the bytes of a cluster, large enough that the tables of a disk of `size` bytes stay
+/// small.
 fn qcow2_cluster(size: u64, options: &CreateOptions) -> Result<u64, ToolError> {
     let cluster = options.block_size.unwrap_or(64 << 10);
     if qcow2::l1_bytes(size, cluster) <= qcow2::MAX_L1_BYTES {
@@ -189,7 +193,7 @@ fn qcow2_cluster(size: u64, options: &CreateOptions) -> Result<u64, ToolError> {
     ))
 }
 
-/// Size, and name and format of the backing file.
+/// Returns the size, and the name and format of the backing file.
 fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(String, String)>), ToolError> {
     let Some(parent) = &options.parent else { return Ok((required_size(options)?, None)) };
     let open_options = OpenOptions::reading(None);

@@ -1,4 +1,4 @@
-//! Why a tool gave up.
+//! Reasons why a tool failed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,30 +7,30 @@ use synthvm_block::IoError;
 
 use crate::OpenError;
 
-/// Why a tool gave up, and what to do.
+/// A reason why a tool failed, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// An image cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Nothing is overwritten.
+    /// The target exists, and nothing is overwritten.
     #[error("'{}' exists already; choose another name, or remove it first", .path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// An option makes no sense.
+    /// An option is not possible.
     #[error("{option}: {reason}")]
     Option {
-        /// The option at fault, as it stands on the command line.
+        /// The option at fault, as it is spelled on the command line.
         option: &'static str,
-        /// What is wrong with it, and what to do.
+        /// The reason, and the remedy.
         reason: String,
     },
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {what} '{}'", .path.display())]
     File {
-        /// What was to be done.
+        /// The action that failed.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -40,11 +40,11 @@ pub enum ToolError {
     /// An image failed while it was read or written.
     #[error("cannot {what} '{}'", .path.display())]
     Io {
-        /// What was to be done.
+        /// The action that failed.
         what: &'static str,
         /// The image.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: IoError,
     },
 }

@@ -1,4 +1,4 @@
-//! What an image is.
+//! Facts about an image.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::vhd::Vhd;
 use crate::vhdx::{Report, Vhdx};
 use crate::{Format, OpenOptions, Parents};
 
-/// What an image is. Sizes in bytes.
+/// Facts about an image. Sizes are in bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImageInfo {
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
@@ -24,31 +24,32 @@ pub struct ImageInfo {
     pub virtual_size: u64,
     /// The file's length.
     pub file_size: u64,
-    /// What the file takes up.
+    /// The space that the file takes up.
     pub allocated_size: u64,
-    /// Of a sector, as the guest sees it.
+    /// The size of a sector, as the guest sees it.
     pub sector_size: u32,
-    /// What is best written at once.
+    /// The size of the best write.
     pub physical_sector_size: u32,
-    /// All its room is taken from the beginning. `None`: the format has no such notion.
+    /// Whether all of its space was allocated when it was created. `None`: the format makes no such
+    /// difference.
     pub fixed: Option<bool>,
-    /// Of a block.
+    /// The size of a block.
     pub block_size: Option<u64>,
     /// Blocks of the disk, and how many of them are in this file.
     pub blocks: Option<(u64, u64)>,
-    /// Bytes of the file that nothing uses.
+    /// Bytes of the file that are not used.
     pub unused: Option<u64>,
-    /// Which disk it is.
+    /// The id of the disk.
     pub disk_id: Option<String>,
-    /// Which state of the disk: children name it.
+    /// The id of the disk's state, which children name.
     pub data_id: Option<String>,
-    /// Entries of the log that have to be replayed.
+    /// Entries of the log that must be replayed.
     pub log_entries: Option<usize>,
     /// The image that it differs from.
     pub parent: Option<Box<ImageInfo>>,
 }
 
-/// Looks at the image at `path`, and at its `parents`, without changing anything.
+/// Returns facts about the image at `path`, and about its `parents`, without changing anything.
 ///
 /// # Errors
 /// [`ToolError`]: it cannot be opened.
@@ -170,7 +171,7 @@ impl fmt::Display for ImageInfo {
     }
 }
 
-/// Bytes for people.
+/// Returns bytes in a form for people.
 struct Size(u64);
 
 impl fmt::Display for Size {

@@ -1,4 +1,4 @@
-//! What people do with image files: make, convert, look at and check them.
+//! The commands on image files: create, convert, inspect and check.
 
 mod check;
 mod convert;

@@ -22,7 +22,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Begins a file that will be `target`, which must not exist.
+    /// Creates a file that will become `target`, which must not exist.
     pub(super) fn begin(target: &Path) -> io::Result<Self> {
         if target.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -31,7 +31,7 @@ impl Partial {
         name.push(target.file_name().unwrap_or_default());
         name.push(format!(".{}.partial", std::process::id()));
         let path = target.with_file_name(name);
-        // Left over by a process of the same number: nobody else's.
+        // Left over by a process of the same number, which has ended.
         let _ = std::fs::remove_file(&path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok(Self { file, path, target: target.to_owned(), finished: false })
@@ -47,11 +47,11 @@ impl Partial {
         Ok(LockedFile::from_file(self.file.try_clone().map_err(failed)?, &self.path, read_only)?)
     }
 
-    /// Makes it durable and gives it its name, unless somebody else took that.
+    /// Makes it durable and gives it its name, unless another file has taken the name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        // A hard link, unlike a rename, never replaces anything. It is the open file that gets it,
-        // whatever lies at the path.
+        // A hard link, unlike a rename, never replaces anything. The open file gets it, even if the
+        // path names another one then.
         match link(&self.file, &self.target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),

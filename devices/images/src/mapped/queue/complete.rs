@@ -11,20 +11,20 @@ impl MappedQueue {
     /// Finishes the request of a subrequest that had all of its memory, unless a flush follows.
     /// Returns the request's id.
     pub(super) fn finish_whole(&mut self, done: &IoDone) -> Option<u32> {
-        let Some(&mut Pending::Whole { id, fua }) = self.slots.get_mut(done.id) else {
+        let Some(&mut Pending::Whole { id, fua }) = self.in_flight.get_mut(done.id) else {
             return None;
         };
-        // The bytes may be durable, but not yet the structures that say where they are.
+        // The bytes may be durable, but not yet the structures that locate them.
         if fua && done.result.is_ok() && self.map.changes().is_unflushed() {
             return None;
         }
-        self.slots.remove(done.id);
+        self.in_flight.remove(done.id);
         Some(id)
     }
 
     /// A subrequest came back.
     pub(super) fn back(&mut self, done: IoDone) {
-        let pending = match self.slots.get_mut(done.id) {
+        let pending = match self.in_flight.get_mut(done.id) {
             Some(Pending::Compound(pending)) => pending,
             Some(pending @ &mut Pending::Whole { id, fua }) => {
                 let then = if fua { Then::Flush } else { Then::End };
@@ -62,10 +62,10 @@ impl MappedQueue {
 
     /// All bytes of `slot` have moved, if any had to.
     pub(super) fn moved(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
-        let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) else { return };
+        let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
         match &pending.then {
             _ if pending.result.is_err() => self.end(slot, buffer),
-            // The bytes are durable, but not yet where they are.
+            // The bytes are durable, but not yet the structures that locate them.
             Then::Flush if self.map.changes().is_unflushed() => {
                 if buffer.is_some() {
                     pending.memory = Memory::Whole(buffer);
@@ -82,7 +82,7 @@ impl MappedQueue {
     }
 
     fn clear_rest(&mut self, slot: u32) {
-        let Some(Pending::Compound(pending)) = self.slots.take(slot) else { return };
+        let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
         let Compound { id, memory: Memory::Whole(Some(buffer)), then: Then::Clear(rest), .. } = pending
         else {
             return;
@@ -92,21 +92,21 @@ impl MappedQueue {
         self.look_up(Lookup::Request(request), operation, offset, length);
     }
 
-    /// The request in `slot` fails. Its memory is kept there.
+    /// Fails the request in `slot`. Its memory is kept there.
     pub(super) fn fail(&mut self, slot: u32, error: IoError) {
-        if let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) {
+        if let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) {
             pending.result = Err(error);
         }
         self.end(slot, None);
     }
 
     fn end(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
-        let Some(Pending::Compound(pending)) = self.slots.take(slot) else { return };
+        let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
         let kept = match pending.memory {
             Memory::Whole(kept) => kept,
             Memory::Split(whole) => Arc::into_inner(whole).map(Box::new),
         };
-        // One of them is there: parts are dropped as they come back.
+        // Either is there: parts are dropped as they come back.
         let buffer = kept.or(buffer).unwrap_or_else(no_buffer);
         self.finish(pending.id, pending.result, pending.copied, buffer);
     }

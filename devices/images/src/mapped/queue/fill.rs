@@ -1,4 +1,4 @@
-//! Bytes that no file moves.
+//! Reads of bytes that lie in no file.
 
 use synthvm_block::IoBuffer;
 
@@ -17,7 +17,7 @@ pub(super) fn fill_with_zeroes(buffer: &IoBuffer) {
     }
 }
 
-/// Copies `bytes` to `buffer`, which is as long.
+/// Copies `bytes` to `buffer`, which has the same length.
 pub(super) fn fill_with(buffer: &IoBuffer, mut bytes: &[u8]) {
     for slice in buffer.slices() {
         let (now, later) = bytes.split_at(slice.len().min(bytes.len()));

@@ -1,9 +1,9 @@
 //! One worker's queue: requests to the disk become subrequests to its files.
 //!
-//! Most requests read or write one run of one file that is known. They pass through the caller's own
-//! lists: only their offset changes on the way to the file ([`MappedQueue::redirect`]) and their id
-//! on the way back ([`MappedQueue::finish_whole`]). All others are taken out and become subrequests
-//! of [`pending::Compound`].
+//! Most requests read or write one run of one file that is known. They pass through the caller's
+//! own lists: only their offset changes on the way to the file ([`MappedQueue::redirect`]) and
+//! their id on the way back ([`MappedQueue::finish_whole`]). All others are taken out and become
+//! subrequests of [`pending::Compound`].
 
 mod complete;
 mod fill;
@@ -26,15 +26,15 @@ use super::thread::MetadataThread;
 use pending::{Lookup, Pending};
 use slab::Slab;
 
-/// See the module. Fields drop in order: the files' queues first, which wait until nothing touches
-/// the memory; the metadata thread after the map, of which it then drops the last reference.
+/// See the module. Fields drop in order: first the files' queues, which wait until nothing touches
+/// the memory; the metadata thread after the map, because it then drops the map's last reference.
 pub(super) struct MappedQueue {
     queues: Vec<Box<dyn Queue>>,
     /// Subrequests for each of them that are not submitted.
     batches: Vec<Vec<IoRequest>>,
     events: Events,
     /// Requests in flight; subrequests carry the number as their id.
-    slots: Slab<Pending>,
+    in_flight: Slab<Pending>,
     /// Requests that wait for the metadata thread; its answers carry the number as their ticket.
     lookups: Slab<Lookup>,
     /// Finished requests that are not polled.
@@ -42,7 +42,7 @@ pub(super) struct MappedQueue {
     /// Kept for their memory.
     extents: Extents,
     answers: Vec<Answer>,
-    /// Where the metadata thread puts its answers. `None`: the format never needs it.
+    /// The metadata thread's answers. `None`: the format never needs it.
     mailbox: Option<Arc<Mailbox>>,
     map: Arc<dyn Map>,
     thread: Arc<MetadataThread>,
@@ -60,7 +60,7 @@ impl MappedQueue {
             batches: queues.iter().map(|_| Vec::new()).collect(),
             events: Events::of(&queues, mailbox.as_ref().map(|mailbox| mailbox.event()))?,
             queues,
-            slots: Slab::new(),
+            in_flight: Slab::new(),
             lookups: Slab::new(),
             done: Vec::new(),
             extents: Extents::default(),
@@ -71,7 +71,7 @@ impl MappedQueue {
         })
     }
 
-    /// Has the metadata thread look up where the range lies.
+    /// Makes the metadata thread look up the range's location.
     fn look_up(&mut self, lookup: Lookup, operation: Operation, offset: u64, length: u64) {
         let ticket = self.lookups.insert(lookup);
         let job = Job::new(ticket, operation, offset, length);
@@ -79,7 +79,7 @@ impl MappedQueue {
             Some(mailbox) => self.thread.send(mailbox, job).err(),
             None => Some(job),
         };
-        // Without a thread, late is better than never.
+        // Without a thread, this one blocks.
         self.answers.extend(job.map(|job| job.run(&*self.map)));
     }
 
@@ -135,7 +135,7 @@ impl Queue for MappedQueue {
                 None => self.start(requests.swap_remove(at)),
             }
         }
-        // What is left of the list goes to the first file.
+        // The rest of the list goes to the first file.
         if let Some(queue) = self.queues.first_mut().filter(|_| !requests.is_empty()) {
             queue.submit(requests);
         }

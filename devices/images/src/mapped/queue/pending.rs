@@ -17,7 +17,7 @@ pub(super) struct Compound {
     /// From [`IoRequest::id`].
     pub(super) id: u32,
     pub(super) stage: Stage,
-    /// Where the request's memory is meanwhile, unless it went to the file whole.
+    /// The request's memory, unless it went to the file whole.
     pub(super) memory: Memory,
     /// Subrequests that are not back.
     pub(super) left: usize,

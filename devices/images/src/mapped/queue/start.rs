@@ -19,7 +19,7 @@ impl MappedQueue {
             _ => return None,
         };
         let InFile { file, offset } = self.map.try_run(write, request.offset, request.length)?;
-        request.id = self.slots.insert(Pending::Whole { id: request.id, fua });
+        request.id = self.in_flight.insert(Pending::Whole { id: request.id, fua });
         request.offset = offset;
         Some(file)
     }
@@ -86,9 +86,10 @@ impl MappedQueue {
         }
     }
 
-    /// Flushes all files that are written. `buffer` is the request's, if it is not kept in the slot.
+    /// Flushes all files that are written. `buffer` is the request's, if it is not kept in the
+    /// slot.
     pub(super) fn flush(&mut self, slot: u32, mut buffer: Option<Box<IoBuffer>>) {
-        let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) else { return };
+        let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
         let files = self.map.written_files();
         pending.stage = Stage::Flushing(self.map.changes().flushing());
         pending.left = files.len();
@@ -111,7 +112,7 @@ impl MappedQueue {
             // Empty requests have no extents.
             [] => self.finish(request.id, Ok(()), 0, request.buffer),
             [Extent { place: Place::File { file, offset }, .. }] => {
-                let id = self.slots.insert(Pending::Whole { id: request.id, fua });
+                let id = self.in_flight.insert(Pending::Whole { id: request.id, fua });
                 self.batches[*file].push(IoRequest { id, offset: *offset, ..request });
             }
             [only] => {
@@ -144,7 +145,7 @@ impl MappedQueue {
             }
         }
         drop(whole);
-        if let Some(Pending::Compound(pending)) = self.slots.get_mut(slot) {
+        if let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) {
             (pending.result, pending.copied) = (all, copied);
         }
         self.expect(slot, left);
@@ -177,12 +178,12 @@ impl MappedQueue {
     }
 
     fn insert(&mut self, id: u32, memory: Memory, then: Then) -> u32 {
-        self.slots.insert(Pending::Compound(Compound::new(id, memory, then)))
+        self.in_flight.insert(Pending::Compound(Compound::new(id, memory, then)))
     }
 
     /// `left` subrequests will come back for `slot`; none: its bytes have moved.
     fn expect(&mut self, slot: u32, left: usize) {
-        match self.slots.get_mut(slot) {
+        match self.in_flight.get_mut(slot) {
             Some(Pending::Compound(pending)) if left != 0 => pending.left = left,
             _ => self.moved(slot, None),
         }

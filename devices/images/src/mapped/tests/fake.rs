@@ -15,7 +15,7 @@ pub(super) const SLOW: u64 = 1 << 20;
 /// Bytes that one step handles.
 pub(super) const BLOCK: u64 = 4096;
 
-/// What was asked of it and of its first file, in order.
+/// A call of the format, or a request to its first file. In order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Log {
     Locate,
@@ -33,7 +33,7 @@ pub(super) enum Log {
 pub(super) struct Fake {
     pub(super) files: Vec<Arc<dyn Backend>>,
     pub(super) written: Vec<usize>,
-    /// What lies at [`SLOW`].
+    /// The bytes at [`SLOW`], if they are not in the file.
     pub(super) memory: Option<Arc<[u8]>>,
     /// The file of which runs are known before [`SLOW`].
     pub(super) runs: Option<usize>,
@@ -45,7 +45,7 @@ pub(super) struct Fake {
     /// Structures are only in memory.
     pub(super) dirty: AtomicBool,
     pub(super) changes: Changes,
-    /// Where every call that may block waits.
+    /// Every call that may block waits here.
     pub(super) gate: Gate,
     pub(super) barriers: AtomicU64,
     pub(super) log: Arc<Mutex<Vec<Log>>>,
@@ -148,7 +148,7 @@ impl Map for Fake {
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if offset + length > SLOW {
-            // Void by the answer.
+            // The answer makes it void.
             extents.push(1, Place::Zero);
             return None;
         }
