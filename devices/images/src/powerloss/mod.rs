@@ -1,5 +1,5 @@
-//! Simulated power losses: every state that an image's file may be in is sound and holds what the
-//! disk promised.
+//! Simulated power losses: every possible state of an image's file is sound and holds the bytes
+//! that the disk promised.
 //!
 //! [`Case`] is a kind of image; [`Case::prove`] runs a script on a new one and checks all states.
 //! The simulator itself is `synthvm_block::conformance::powerloss`.
@@ -24,7 +24,7 @@ pub(crate) struct Case {
     folder: TempDir,
     path: PathBuf,
     format: Format,
-    /// What the disk holds before the script.
+    /// The content of the disk before the script.
     pub(crate) promises: Promises,
     /// QEMU knows the format well enough to check it. One state of so many is checked.
     pub(crate) qemu: Option<usize>,
@@ -33,14 +33,14 @@ pub(crate) struct Case {
     kept: Vec<TempDir>,
 }
 
-/// What a script did, and what it promised.
+/// The record of a script's changes, and the promises made to it.
 pub(crate) struct Run {
     pub(crate) log: Log,
     pub(crate) promises: Promises,
 }
 
 impl Case {
-    /// Makes an image of the kind.
+    /// Creates an image of the kind.
     pub(crate) fn new(name: &str, options: &CreateOptions) -> Self {
         let folder = TempDir::new().unwrap();
         let path = folder.as_path().join(name);
@@ -102,8 +102,8 @@ impl Case {
         count
     }
 
-    /// Returns the number of states that were checked, and what is wrong with the last of them, if
-    /// anything.
+    /// Returns the number of states that were checked, and the flaw of the last of them, if it has
+    /// one.
     pub(crate) fn first_broken(&self, log: &Log, promises: &Promises) -> (usize, Option<String>) {
         let folder = in_memory();
         let mut count = 0;
@@ -118,7 +118,7 @@ impl Case {
     }
 
     /// Runs `steps`, which is sound, and again without the first barrier from change `find` on.
-    /// Returns what is wrong with the latter.
+    /// Returns the flaw of the latter.
     pub(crate) fn broken_without_barrier(
         &self,
         steps: &[Step],
@@ -148,7 +148,7 @@ impl Case {
         {
             qemu_check(path, self.format)?;
         }
-        // Writing goes on where the power was lost: new blocks take no other one's place.
+        // Writing continues where the power was lost: new blocks must not take the space of others.
         if state.number.is_multiple_of(5) {
             self.go_on(path, state, promises)?;
         }
@@ -172,7 +172,7 @@ impl Case {
             if found != data(offset) {
                 return Err(format!("what was written at {offset:#x} after the loss is not there"));
             }
-            // The judge knows nothing of it.
+            // The judge expects zeroes there.
             let zeroes = Operation::Write { fua: false };
             one(&mut *queue, zeroes, offset, vec![0; 512]).unwrap();
         }
@@ -184,24 +184,24 @@ impl Case {
     }
 }
 
-/// Returns which change first makes the file grow.
+/// Returns the index of the first change that makes the file grow.
 pub(crate) fn first_growth(ops: &[Op]) -> Option<usize> {
     ops.iter().position(|op| matches!(op.change, Change::Length(_)))
 }
 
-/// Returns which change last copies a part of the parent.
+/// Returns the index of the last change that copies a part of the parent.
 pub(crate) fn last_copy(ops: &[Op]) -> Option<usize> {
     let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
     ops.iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change))
 }
 
-/// Returns a folder for many files that need not outlive the test: in memory where there is such a
-/// place.
+/// Returns a folder for many files that need not outlive the test: in memory, if there is such a
+/// folder.
 fn in_memory() -> TempDir {
     TempDir::new_in(Path::new("/dev/shm")).or_else(|_| TempDir::new()).unwrap()
 }
 
-/// Some sectors all over the disk that no promise names, as offsets.
+/// Returns some sectors all over the disk that no promise names, as offsets.
 fn untouched(promises: &Promises, capacity: u64) -> Vec<u64> {
     let step = (capacity / 16).next_multiple_of(512);
     let is_free = |offset: &u64| !promises.names(offset / 512);
@@ -214,11 +214,11 @@ fn qemu_check(path: &Path, format: Format) -> Result<(), String> {
         .map_or_else(|| "qemu-img".into(), |folder| Path::new(&folder).join("qemu-img"));
     let output = Command::new(program).args(["check", "-f", format.name()]).arg(path).output();
     let output = output.map_err(|error| format!("qemu-img: {error}; run this test by `cargo xtask test`"))?;
-    // 3: leaks, which harm nobody.
+    // 3: leaks, which do no harm.
     if matches!(output.status.code(), Some(0 | 3)) { Ok(()) } else { Err(format!("{output:?}")) }
 }
 
-/// Writes runs of sectors (first, count, stamp) to the image at `path`. Returns what it then promises.
+/// Writes runs of sectors (first, count, stamp) to the image at `path`. Returns its promises then.
 fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
     let disk: Arc<dyn Backend> = open(path, &OpenOptions::default()).unwrap();
     let mut promises = Promises::new(disk.geometry().capacity);

@@ -23,7 +23,7 @@ fn case(options: &CreateOptions) -> Case {
     Case { qemu: Some(16), ..Case::new("disk.vhdx", options) }
 }
 
-/// More blocks than the file grows by at once.
+/// More blocks than the file grows by in one step.
 fn growth() -> Vec<Step> {
     let mut steps: Vec<Step> = (100..170).map(|block| Step::write(block * BLOCK + 7, 2)).collect();
     steps.insert(30, Step::Flush);

@@ -1,4 +1,4 @@
-//! Clusters of the disk get places of their own.
+//! Allocation: clusters of the disk get clusters of the file.
 
 use synthvm_block::IoError;
 
@@ -9,44 +9,44 @@ use crate::mapped::{Extents, Place};
 use crate::qcow2::locate::Stop;
 use crate::qcow2::tables::read_words;
 
-/// Bytes that are copied at once.
+/// Bytes that are copied by one call.
 const COPY: u64 = 1 << 20;
 
-/// The new place of a cluster, before its entry names it.
+/// The new location of a cluster, before its entry names it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Prepared {
-    /// Cluster of the file of data.
+    /// Cluster of the data file.
     pub(super) cluster: u64,
-    /// It may be named when so many copies are durable.
+    /// The entry may name it when so many copies are durable.
     copy: u64,
 }
 
-/// What a new place is to hold.
+/// The content of a new location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// What the disk shows.
+    /// The content of the disk.
     Kept,
     /// Zeroes.
     Zero,
 }
 
-/// How far it came.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Done,
-    /// Copies have to become durable first; then again.
+    /// Copies must become durable before the next attempt.
     Barrier,
 }
 
-/// A cluster of the disk that needs a place.
+/// A cluster of the disk that needs a location.
 struct Job {
     position: u64,
     old: Cluster,
 }
 
 impl Qcow2 {
-    /// Gives each cluster of the range a place that may be written. On [`Progress::Done`] all have
-    /// one.
+    /// Gives each cluster of the range a location that may be written. On [`Progress::Done`] all
+    /// have one.
     pub(super) fn materialize(
         &self,
         writer: &mut Writer,
@@ -68,7 +68,7 @@ impl Qcow2 {
         if !is_durable {
             return Ok(Progress::Barrier);
         }
-        // Neighbours of one table are written at once.
+        // Neighbours of one table are written by one call.
         let is_neighbour = |a: &Job, b: &Job| {
             a.position + cluster == b.position && !b.position.is_multiple_of(self.layout.reach())
         };
@@ -81,7 +81,7 @@ impl Qcow2 {
         Ok(Progress::Done)
     }
 
-    /// The clusters of the range that have no place of their own.
+    /// Returns the clusters of the range that have no location of their own.
     fn jobs(&self, offset: u64, length: u64) -> Result<Vec<Job>, IoError> {
         let cluster = self.layout.cluster();
         let mut jobs = Vec::new();
@@ -102,7 +102,7 @@ impl Qcow2 {
         Ok(self.tables.update(&self.file, index, slot, words, || self.changes.count())?)
     }
 
-    /// What an entry named is not used by it any more.
+    /// Notes that an entry no longer uses the cluster that it named.
     pub(super) fn free(&self, writer: &mut Writer, old: Cluster) {
         let bits = self.layout.bits;
         if self.layout.external {
@@ -120,7 +120,7 @@ impl Qcow2 {
         }
     }
 
-    /// Finds a place for a cluster and fills it. `more`: clusters that are needed now, this one
+    /// Finds a location for a cluster and fills it. `more`: clusters that are needed now, this one
     /// included.
     fn prepare(
         &self,
@@ -145,7 +145,7 @@ impl Qcow2 {
         Ok(prepared)
     }
 
-    /// A cluster of the reserve; `more` are needed now.
+    /// Takes a cluster of the reserve; `more` are needed now.
     pub(super) fn take(&self, writer: &mut Writer, more: u64) -> Result<u64, IoError> {
         if let Some(cluster) = writer.reserve.take() {
             return Ok(cluster);
@@ -161,7 +161,7 @@ impl Qcow2 {
         }
         let Writer { reserve, header, counts, freed, failed, .. } = writer;
         let appended = reserve.fill(&self.file, header, counts, least).inspect_err(|error| {
-            // Whether the tables in the file are as before is not known then.
+            // Then it is unknown whether the tables in the file are unchanged.
             *failed |= !matches!(error, IoError::NoSpace);
         })?;
         self.tables.protect(appended.structures.0, appended.structures.1);
@@ -170,12 +170,12 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Fills the place at `target` with what it is to hold. Whether that has to become durable
-    /// before it is named.
+    /// Fills the location at `target` with its content. Returns whether that must become durable
+    /// before an entry names it.
     fn fill(&self, writer: &mut Writer, job: &Job, content: Content, target: u64) -> Result<bool, IoError> {
         let mut is_copy = false;
         if let Some(data) = &self.data {
-            // Clusters of the reserve read as zero; here anything may be.
+            // Clusters of the reserve read as zero; these may hold anything.
             let length = data.len()?.saturating_sub(target).min(self.layout.cluster());
             let extent = data.raw().extent(target)?;
             if extent.mapped || extent.length < length {
@@ -203,7 +203,7 @@ impl Qcow2 {
         Ok(is_copy)
     }
 
-    /// Copies `length` bytes to `target` in the file of data, unless they are zero. Whether
+    /// Copies `length` bytes to `target` in the data file, unless they are zero. Returns whether
     /// anything was written.
     fn copy(&self, writer: &mut Writer, place: &Place, length: u64, target: u64) -> Result<bool, IoError> {
         let (data, _) = self.data_file();
@@ -259,7 +259,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Makes all copies durable that were made so far.
+    /// Makes all copies durable.
     pub(super) fn make_copies_durable(&self) -> Result<(), IoError> {
         let copies = {
             let writer = self.lock();
@@ -268,7 +268,7 @@ impl Qcow2 {
             }
             writer.copies
         };
-        // Without the lock: only writers that need the copies wait.
+        // Without the lock, so that only writers that need the copies wait.
         let result = self.data_file().0.sync();
         let mut writer = self.lock();
         match result {

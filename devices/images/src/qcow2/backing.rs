@@ -1,5 +1,4 @@
-//! The other files of an image: a backing file, and a file of the disk's bytes. Each is locked as
-//! the image is.
+//! The other files of an image: a backing file, and a data file. Each is locked as the image is.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -51,13 +50,13 @@ pub(super) fn open(
         })
     };
     open().map(Some).map_err(|error| match error {
-        // Said of the nearest image that has the trouble; those above only pass it on.
+        // The error names the nearest image with a flaw; those above only pass it on.
         OpenError::Parent { reason, .. } => Flaw::Parent(reason),
         other => Flaw::Parent(other.to_string()),
     })
 }
 
-/// Opens the file of the disk's bytes, if they do not lie in the image: for writing alone, or with
+/// Opens the data file, if the disk's bytes do not lie in the image: for writing alone, or with
 /// other readers.
 pub(super) fn open_data(
     path: &Path,
@@ -69,7 +68,7 @@ pub(super) fn open_data(
     ImageFile::of_locked(&lock(&found, options.read_only)?, options).map(Some)
 }
 
-/// Where a file lies that the image at `path` names, if it may be opened.
+/// Returns the path of a file that the image at `path` names, if it may be opened.
 fn find(path: &Path, name: &OsStr, options: &OpenOptions) -> Result<PathBuf, Flaw> {
     if options.parents == Parents::Refuse {
         return Err(Flaw::Parent(format!("it names {name:?}, and {REFUSED}")));

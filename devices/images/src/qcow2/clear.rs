@@ -1,4 +1,4 @@
-//! Zeroes without bytes, where entries can say so.
+//! Zeroes without bytes, where entries can express them.
 
 use synthvm_block::IoError;
 
@@ -12,7 +12,7 @@ const MAX_CLUSTERS: u64 = 4096;
 /// Parts of the disk without a table that one step passes over.
 const MAX_TABLES: u64 = 4096;
 
-/// Neighbours whose entries are to change alike.
+/// Neighbours whose entries change alike.
 #[derive(Debug, Default)]
 struct Run {
     position: u64,
@@ -46,7 +46,8 @@ impl Qcow2 {
             match self.cluster_at(position)? {
                 Cluster::Invalid => return Err(IoError::Os(libc::EIO)),
                 Cluster::Zero { .. } => {}
-                // The cluster keeps its place: requests that are under way for it can hit no other.
+                // The cluster keeps its location, so that requests in progress for it can hit no
+                // other.
                 Cluster::Data { copied: true, offset } => {
                     self.push_zeroes(offset + at - position, until - at, extents);
                 }
@@ -81,15 +82,15 @@ impl Qcow2 {
         extents.push(length, Place::File { file: self.data_file().1, offset });
     }
 
-    /// Makes whole clusters zero that have no place of their own: by a flag, or in version 2 by a
-    /// place that is zero.
+    /// Makes whole clusters zero that have no location of their own: by a flag, or in version 2 by
+    /// a location that is zero.
     fn clear_run(&self, writer: &mut Writer, run: &Run) -> Result<(), IoError> {
         let size = self.layout.cluster();
         let (mut at, end) = (run.position, run.position + run.clusters * size);
         while at < end {
             let until = end.min((at / self.layout.reach() + 1) * self.layout.reach());
             if self.layout.version < 3 {
-                // Nothing is copied, so nothing has to become durable before.
+                // Nothing is copied, so no barrier is needed.
                 self.materialize(writer, at, until - at, Content::Zero)?;
             } else {
                 self.flag(writer, at, (until - at) / size)?;
@@ -111,7 +112,7 @@ impl Qcow2 {
             if let Some(prepared) = writer.prepared.remove(&position)
                 && !self.layout.external
             {
-                // It holds what the disk no longer shows.
+                // It holds data that the disk no longer shows.
                 writer.freed.push(prepared.cluster);
             }
         }

@@ -7,11 +7,11 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUT
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use ruzstd::decoding::StreamingDecoder;
 
-/// Largest window of a zstd frame: what every decoder has to support (RFC 8878 section 3.1.1.1.2),
-/// and more than a cluster.
+/// Largest window of a zstd frame: every decoder must support as much (RFC 8878 section 3.1.1.1.2),
+/// and it is more than a cluster.
 const MAX_WINDOW: u64 = 8 << 20;
 
-/// How the clusters of an image are packed.
+/// The compression method of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compression {
     Deflate,
@@ -19,8 +19,8 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// Unpacks `packed`, with anything behind it, to exactly `length` bytes. `None`: it is no such
-    /// data.
+    /// Decompresses `packed`, with anything behind it, to exactly `length` bytes. `None`: it is no
+    /// such data.
     pub(super) fn unpack(self, packed: &[u8], length: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; length];
         match self {
@@ -41,7 +41,7 @@ impl Compression {
     }
 }
 
-/// The window that a frame asks memory for (RFC 8878 section 3.1.1.1).
+/// Returns the bytes of memory that a frame needs for its window (RFC 8878 section 3.1.1.1).
 fn zstd_window(frame: &[u8]) -> Option<u64> {
     let (magic, rest) = frame.split_first_chunk::<4>()?;
     if u32::from_le_bytes(*magic) != 0xFD2F_B528 {
@@ -73,7 +73,7 @@ mod tests {
         let mut packed = miniz_oxide::deflate::compress_to_vec(&plain, 6);
         packed.extend([0xAA; 100]);
         assert!(Compression::Deflate.unpack(&packed, plain.len()).as_ref() == Some(&plain));
-        // Where it says more than a cluster, the rest is not asked for.
+        // If it states more than a cluster, the rest is left out.
         assert!(Compression::Deflate.unpack(&packed, 4096).as_deref() == Some(&plain[..4096]));
         assert_eq!(Compression::Deflate.unpack(&packed, plain.len() + 1), None, "less than a cluster");
         assert_eq!(Compression::Deflate.unpack(&packed[..20], plain.len()), None, "cut off");

@@ -1,5 +1,5 @@
-//! Reference counts: the table, its blocks, and clusters at the end of the file that come with
-//! theirs.
+//! Reference counts: the table, its blocks, and clusters added at the end of the file together with
+//! their counts.
 //!
 //! A cluster is only given out when its count is durable and it reads as zero durably. Dependent
 //! writes are in order: a block of counts is durable before the table names it, a table before the
@@ -17,8 +17,8 @@ use crate::file::ImageFile;
 
 /// Blocks beyond a file's end that are looked at: a file that was cut off may have counts there.
 const LOOK_BEYOND: u64 = 4;
-/// Empty blocks that are looked at to find the end of what is used of a device: 128 TiB in clusters
-/// of 64 KiB.
+/// Empty blocks that are looked at to find the end of the used part of a device: 128 TiB in
+/// clusters of 64 KiB.
 const MAX_LOOKS: u64 = 65_536;
 
 /// The reference counts of a file.
@@ -28,26 +28,26 @@ pub(super) struct Counts {
     width: Width,
     /// Offsets of the blocks; 0: all counts of that block are zero.
     table: Vec<u64>,
-    /// First cluster behind everything that is in use.
+    /// First cluster behind all that are used.
     end: u64,
 }
 
 /// Clusters that were added at the end of the file.
 #[derive(Debug)]
 pub(super) struct Appended {
-    /// The first of those that were asked for.
+    /// The first of the requested clusters.
     pub(super) first: u64,
-    /// Clusters that the counts themselves took: begin and end.
+    /// Clusters that the counts themselves take: begin and end.
     pub(super) structures: (u64, u64),
-    /// Clusters of a table that is used no more: begin and end.
+    /// Clusters of a table that is no longer used: begin and end.
     pub(super) replaced: (u64, u64),
 }
 
-/// Which clusters are added: structures first.
+/// The clusters to add: structures first.
 struct Plan {
     /// Indices of the blocks that are missing.
     blocks: Vec<u64>,
-    /// Clusters of the new table; 0: the old one has room.
+    /// Clusters of the new table; 0: the old one has enough space.
     table_clusters: u64,
     clusters: u64,
 }
@@ -65,8 +65,7 @@ impl Counts {
         Ok(counts)
     }
 
-    /// Refuses a file with parts that have no counts. Blocks that are not there are no error past
-    /// `end`.
+    /// Refuses a file with parts that have no counts. Missing blocks are no error past `end`.
     pub(super) fn check(&self, file: &ImageFile) -> Result<(), Flaw> {
         let needed = self.layout.clusters(file.len()?).min(self.end).div_ceil(self.per_block());
         if needed > self.table.len() as u64 {
@@ -94,14 +93,14 @@ impl Counts {
         }
     }
 
-    /// Whether a block at `offset` lies in a file of `length` bytes.
+    /// Returns whether a block at `offset` lies in a file of `length` bytes.
     fn lies_in(&self, offset: u64, length: u64) -> bool {
         let cluster = self.layout.cluster();
         offset.is_multiple_of(cluster) && offset.checked_add(cluster).is_some_and(|end| end <= length)
     }
 
-    /// A file ends behind its last byte, and behind what its counts say of clusters shortly after
-    /// it; a device behind its last count that is not zero.
+    /// Returns the end of the file: behind its last byte and the counted clusters shortly after it.
+    /// A device ends behind its last count that is not zero.
     fn find_end(&self, file: &ImageFile) -> io::Result<u64> {
         let (length, is_regular) = (file.len()?, file.is_regular()?);
         let size = if is_regular { self.layout.clusters(length) } else { 1 };
@@ -129,17 +128,17 @@ impl Counts {
         Ok(size)
     }
 
-    /// Clusters that one block counts.
+    /// Returns the number of clusters that one block counts.
     pub(super) fn per_block(&self) -> u64 {
         self.width.per(self.layout.cluster())
     }
 
-    /// First cluster behind everything that is in use.
+    /// Returns the first cluster behind all that are used.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Offsets of the blocks; 0: none.
+    /// Returns the offsets of the blocks; 0: none.
     pub(super) fn blocks(&self) -> &[u64] {
         &self.table
     }
@@ -150,7 +149,7 @@ impl Counts {
         Ok(block)
     }
 
-    /// Counts of the clusters of block `index`, in order.
+    /// Returns the counts of the clusters of block `index`, in order.
     pub(super) fn read_counts(&self, file: &ImageFile, index: u64) -> io::Result<Vec<u64>> {
         let per = self.per_block() as usize;
         match self.table.get(index as usize) {
@@ -162,8 +161,8 @@ impl Counts {
         }
     }
 
-    /// Changes the counts of clusters `from` to `to` where they have a block, as `change` says of
-    /// each. Not durable.
+    /// Changes the counts of clusters `from` to `to` where they have a block, by `change` of each.
+    /// Not durable.
     pub(super) fn change(
         &self,
         file: &ImageFile,
@@ -205,8 +204,7 @@ impl Counts {
         let first = table_at + plan.table_clusters;
         let end = first + clusters;
         self.reserve_space(file, begin, end)?;
-        // Counts of blocks that are there already. A crash leaves clusters that are counted and not
-        // used.
+        // Counts of existing blocks. A crash leaves clusters that are counted and not used.
         self.change(file, begin, end, |_, _| 1)?;
         let mut table = self.table.clone();
         table.resize(table.len().max((plan.table_clusters << self.layout.bits) as usize / 8), 0);
@@ -235,7 +233,8 @@ impl Counts {
         Ok(Appended { first, structures: (begin, first), replaced })
     }
 
-    /// What has to be added so that `clusters` more and everything added for them are counted.
+    /// Returns the clusters to add so that `clusters` more, and everything added for them, are
+    /// counted.
     fn plan(&self, clusters: u64, missing: &[u64]) -> Result<Plan, IoError> {
         let per = self.per_block();
         let mut plan = Plan { blocks: Vec::new(), table_clusters: 0, clusters: 0 };
@@ -274,7 +273,7 @@ impl Counts {
             file.grow(to)
                 .map_err(|error| if error == IoError::Unsupported { IoError::NoSpace } else { error })?;
         }
-        // What lay there before: on a device anything, in a file only a part of its last cluster.
+        // Old content there: on a device anything, in a file only a part of its last cluster.
         file.zero(from, to.min(length).saturating_sub(from))
     }
 
@@ -292,7 +291,7 @@ impl Counts {
         file.write(&bytes, begin << self.layout.bits)
     }
 
-    /// Everything from `end` on is used no more; the file may be cut off there.
+    /// Marks all clusters from `end` on as unused; the file may be cut off there.
     pub(super) fn set_end(&mut self, end: u64) {
         self.end = end;
     }

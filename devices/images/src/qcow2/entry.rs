@@ -6,52 +6,52 @@ use super::layout::Layout;
 pub(super) const COPIED: u64 = 1 << 63;
 /// The cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
-/// The cluster reads as zero, whatever its offset (version 3).
+/// The cluster reads as zero, even if it has an offset (version 3).
 pub(super) const ZERO: u64 = 1;
-/// Where a table or cluster begins.
+/// The bits with the offset of a table or cluster.
 const OFFSET: u64 = 0x00FF_FFFF_FFFF_FE00;
 
-/// An entry in memory that makes no sense in the file. No sound entry has this value: a compressed
-/// cluster is never COPIED.
+/// An entry in memory for one that is not valid in the file. No sound entry has this value: a
+/// compressed cluster is never COPIED.
 pub(super) const INVALID: u64 = u64::MAX;
 
-/// What a cluster of the disk is.
+/// The state of a cluster of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cluster {
-    /// The backing file's, or zero.
+    /// It reads as the backing file's, or as zero.
     Unallocated,
-    /// Zero. A cluster at `preallocated` is kept for it, unless that is 0.
+    /// It reads as zero. A cluster at `preallocated` is kept for it, unless that is 0.
     Zero {
         /// Offset in the file.
         preallocated: u64,
     },
-    /// At `offset` in the file of the disk's bytes. Not `copied`: an internal snapshot may share
-    /// it.
+    /// It lies at `offset` in the data file. Not `copied`: an internal snapshot may share it.
     Data {
         /// First byte.
         offset: u64,
         /// May be written in place.
         copied: bool,
     },
-    /// Packed.
+    /// It is compressed.
     Compressed {
         /// First byte.
         offset: u64,
         /// Bytes, up to the end of a sector.
         length: u64,
     },
-    /// The entry makes no sense.
+    /// The entry is not valid.
     Invalid,
 }
 
-/// Offset of the second-level table that an entry of the first-level table names; 0: none.
+/// Returns the offset of the second-level table that an entry of the first-level table names; 0:
+/// none.
 pub(super) fn table_offset(entry: u64) -> u64 {
     entry & OFFSET
 }
 
 impl Layout {
-    /// What the entry `word` says of the cluster at `position` of the disk. Where the cluster lies
-    /// is not checked against the file.
+    /// Decodes the entry `word` of the cluster at `position` of the disk. The cluster's location is
+    /// not checked against the file.
     pub(super) fn decode(self, word: u64, position: u64) -> Cluster {
         if word == INVALID {
             return Cluster::Invalid;
@@ -61,7 +61,8 @@ impl Layout {
         }
         let (offset, copied) = (word & OFFSET, word & COPIED != 0);
         let is_aligned = offset.is_multiple_of(self.cluster());
-        // Only in a file of its own can a cluster lie at 0, and there all lie at their positions.
+        // A cluster can lie at 0 only in an external data file, and there all lie at their
+        // positions.
         let is_there = offset != 0 || self.external && copied;
         if !is_aligned || is_there && self.external && offset != position {
             return Cluster::Invalid;
@@ -86,7 +87,7 @@ impl Layout {
     }
 }
 
-/// What a subcluster is ("Extended L2 Entries").
+/// The state of a subcluster ("Extended L2 Entries").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subcluster {
     Unallocated,
@@ -95,7 +96,7 @@ pub(super) enum Subcluster {
     Invalid,
 }
 
-/// What the subcluster `index` (0 to 31) is, by the bitmap of its cluster's entry.
+/// Returns the state of the subcluster `index` (0 to 31), by the bitmap of its cluster's entry.
 pub(super) fn subcluster(bitmap: u64, index: u64) -> Subcluster {
     match (bitmap >> index & 1 != 0, bitmap >> (32 + index) & 1 != 0) {
         (false, false) => Subcluster::Unallocated,

@@ -1,4 +1,4 @@
-//! The header: what it says is judged before anything is taken at its word.
+//! The header. It is checked before any of it is used.
 
 use std::ffi::OsString;
 use std::io;
@@ -43,16 +43,16 @@ pub(super) struct Header {
     /// Name of the backing file, and of its format.
     pub(super) backing: Option<OsString>,
     pub(super) backing_format: Option<String>,
-    /// Name of the file of the disk's bytes, where they lie in one of their own.
+    /// Name of the data file, if the disk's bytes lie in one.
     pub(super) data_file: Option<OsString>,
-    /// An extension names clusters of which nothing is known here.
+    /// An extension that is unknown here names clusters.
     pub(super) has_foreign_clusters: bool,
 }
 
 impl Header {
-    /// Reads and judges the header. Refuses a disk that its own tables do not reach and tables that
-    /// do not lie in the file: walks over the disk and memory for tables are bounded by what is
-    /// really there.
+    /// Reads and checks the header. Refuses a disk that its own tables do not reach and tables that
+    /// do not lie in the file, so that walks over the disk and memory for tables are bounded by the
+    /// file's real length.
     pub(super) fn read(file: &ImageFile, read_only: bool) -> Result<Self, Flaw> {
         let length = file.len()?;
         let mut bytes = [0; size_of::<RawHeader>()];
@@ -103,7 +103,7 @@ impl Header {
         Ok(header)
     }
 
-    /// It was not closed after the last change: reference counts may be wrong.
+    /// Returns whether it was not closed after the last change: reference counts may be wrong.
     pub(super) fn is_dirty(&self) -> bool {
         self.incompatible & DIRTY != 0
     }
@@ -161,7 +161,8 @@ impl Header {
         Ok(())
     }
 
-    /// The names of other files. `first`: the first cluster, as far as it is there.
+    /// Returns the names of other files. `first`: the first cluster, or the part of it that is in
+    /// the file.
     fn read_names(&mut self, first: &[u8], header_length: u32, raw: &RawHeader) -> Result<(), Flaw> {
         let offset = raw.backing_offset.get();
         let name_length = raw.backing_length.get();
@@ -207,16 +208,16 @@ impl Header {
         Ok(())
     }
 
-    /// Marks the image as being written, or as closed, durably. Features whose data is not kept up
-    /// are cleared.
+    /// Marks the image as being written, or as closed, durably. Clears features whose data is not
+    /// maintained here.
     pub(super) fn write_features(&mut self, file: &ImageFile, dirty: bool) -> io::Result<()> {
         if self.layout.version < 3 {
             return Ok(());
         }
         let incompatible = if dirty { self.incompatible | DIRTY } else { self.incompatible & !DIRTY };
         let autoclear = self.autoclear & RAW_EXTERNAL;
-        // Three fields of one sector: no crash tears them. The one between them may be ignored, and
-        // is kept.
+        // Three fields of one sector: no crash tears them. The field between them may be ignored,
+        // and is kept.
         let mut bytes = [0; 24];
         file.read(&mut bytes, AT_FEATURES)?;
         bytes[..8].copy_from_slice(&incompatible.to_be_bytes());
@@ -235,7 +236,7 @@ impl Header {
         Ok(())
     }
 
-    /// Makes `offset` the place of the first-level table, durably. The table is durable already.
+    /// Makes `offset` the location of the first-level table, durably. The table is durable already.
     pub(super) fn write_l1(&mut self, file: &ImageFile, offset: u64, entries: u64) -> io::Result<()> {
         let count = u32::try_from(entries).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         let mut bytes = [0; 12];
@@ -247,7 +248,7 @@ impl Header {
         Ok(())
     }
 
-    /// Makes `offset` the place of the reference count table, durably. The table is durable
+    /// Makes `offset` the location of the reference count table, durably. The table is durable
     /// already.
     pub(super) fn write_counts(&mut self, file: &ImageFile, offset: u64, clusters: u64) -> io::Result<()> {
         let count = u32::try_from(clusters).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;

@@ -1,5 +1,4 @@
-//! What the parts of a qcow2 file look like (QEMU, docs/interop/qcow2.rst). All numbers are
-//! big-endian.
+//! The structures of a qcow2 file (QEMU, docs/interop/qcow2.rst). All numbers are big-endian.
 
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -29,7 +28,7 @@ pub(super) struct RawHeader {
     pub(super) counts_clusters: U32,
     pub(super) snapshots: U32,
     pub(super) snapshots_offset: U64,
-    /// From here on version 3 only.
+    /// From here on in version 3 only.
     pub(super) incompatible: U64,
     pub(super) compatible: U64,
     pub(super) autoclear: U64,
@@ -53,7 +52,8 @@ pub(super) const EXTERNAL_DATA: u64 = 1 << 2;
 pub(super) const COMPRESSION: u64 = 1 << 3;
 pub(super) const EXTENDED_ENTRIES: u64 = 1 << 4;
 
-/// Autoclear feature that changes to the disk keep true: the external data file is a raw image.
+/// The autoclear feature that stays true when the disk changes: the external data file is a raw
+/// image.
 pub(super) const RAW_EXTERNAL: u64 = 1 << 1;
 
 /// Header extensions.
@@ -78,13 +78,13 @@ pub(super) struct RawSnapshot {
     pub(super) extra_length: U32,
 }
 
-/// Largest first-level table in bytes, as QEMU has it: 2 EiB in clusters of 2 MiB, 128 GiB in the
+/// Largest first-level table in bytes, as in QEMU: 2 EiB in clusters of 2 MiB, 128 GiB in the
 /// smallest.
 pub(super) const MAX_L1: u64 = 32 << 20;
-/// Largest reference count table in bytes, as QEMU has it.
+/// Largest reference count table in bytes, as in QEMU.
 pub(super) const MAX_COUNTS: u64 = 8 << 20;
 
-/// The sizes that everything else follows from.
+/// The sizes that all others are derived from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Log2 of the bytes of a cluster: 9 to 21.
@@ -93,37 +93,37 @@ pub(super) struct Layout {
     pub(super) version: u32,
     /// Entries of second-level tables have 16 bytes and a bit for each of 32 subclusters.
     pub(super) extended: bool,
-    /// The disk's bytes lie in a file of their own, each at its offset on the disk.
+    /// The disk's bytes lie in an external data file, each at its offset on the disk.
     pub(super) external: bool,
 }
 
 impl Layout {
-    /// Bytes of a cluster.
+    /// Returns the bytes of a cluster.
     pub(super) fn cluster(self) -> u64 {
         1 << self.bits
     }
 
-    /// Words of 8 bytes that one entry of a second-level table has.
+    /// Returns the 8-byte words of one entry of a second-level table.
     pub(super) fn words(self) -> usize {
         if self.extended { 2 } else { 1 }
     }
 
-    /// Entries of a second-level table.
+    /// Returns the entries of a second-level table.
     pub(super) fn entries(self) -> u64 {
         self.cluster() / 8 / self.words() as u64
     }
 
-    /// Bytes of the disk that one second-level table covers.
+    /// Returns the bytes of the disk that one second-level table covers.
     pub(super) fn reach(self) -> u64 {
         self.cluster() * self.entries()
     }
 
-    /// Entries that the first-level table of a disk of `capacity` bytes has at least.
+    /// Returns the least number of entries of the first-level table of a disk of `capacity` bytes.
     pub(super) fn l1_entries(self, capacity: u64) -> u64 {
         capacity.div_ceil(self.reach())
     }
 
-    /// Clusters that `bytes` take up.
+    /// Returns the clusters that `bytes` take up.
     pub(super) fn clusters(self, bytes: u64) -> u64 {
         bytes.div_ceil(self.cluster())
     }

@@ -1,4 +1,4 @@
-//! Where the disk's bytes lie.
+//! Locations of the disk's bytes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -11,17 +11,17 @@ use super::tables::{Found, Table};
 use crate::file::ImageFile;
 use crate::mapped::{Extents, Place, Step};
 
-/// Bytes that one lookup unpacks at most, unless a single cluster has more.
+/// Most bytes that one lookup decompresses, unless a single cluster has more.
 const MAX_UNPACKED: u64 = 1 << 20;
 /// Clusters, and parts of the disk without a table, that one lookup passes: more than a request
 /// has.
 const MAX_LOOKS: u64 = 4096;
 
-/// The cluster that was unpacked last: small reads in a row need it again.
+/// The cluster that was decompressed last: small reads in a row need it again.
 #[derive(Debug, Default)]
 pub(super) struct Unpacked(Option<(u64, Arc<[u8]>)>);
 
-/// The part of a sector that a file ends with, as a whole sector. Bytes move by whole sectors only.
+/// The part of a sector at the end of a file, as a whole sector. Bytes move by whole sectors only.
 #[derive(Debug)]
 pub(super) struct Tail {
     offset: u64,
@@ -46,7 +46,7 @@ pub(super) enum Mode {
     Files,
 }
 
-/// What a lookup has done so far.
+/// The work that a lookup has done.
 #[derive(Clone, Copy, Debug, Default)]
 struct Spent {
     unpacked: u64,
@@ -54,13 +54,13 @@ struct Spent {
 }
 
 impl Spent {
-    /// The rest is for another lookup.
+    /// Returns whether the rest is for another lookup.
     fn is_enough(self) -> bool {
         self.unpacked >= MAX_UNPACKED || self.looks >= MAX_LOOKS
     }
 }
 
-/// Why a lookup ends early.
+/// A reason why a lookup ends early.
 #[derive(Debug)]
 pub(super) enum Stop {
     /// It would have to wait.
@@ -81,8 +81,8 @@ impl From<std::io::Error> for Stop {
 }
 
 impl Qcow2 {
-    /// Adds to `extents` where the bytes are. Returns how many bytes that are: all, unless it is
-    /// much work.
+    /// Adds the locations of the bytes to `extents`. Returns the number of those bytes: all, unless
+    /// it is much work.
     pub(super) fn locate_from(
         &self,
         offset: u64,
@@ -201,7 +201,7 @@ impl Qcow2 {
         Ok(length)
     }
 
-    /// Bytes of the file of data. Behind its end there are zeroes.
+    /// Adds bytes of the data file. Behind its end there are zeroes.
     fn push_data(&self, offset: u64, length: u64, extents: &mut Extents) {
         let (_, file) = self.data_file();
         let end = self.files[file].geometry().capacity;
@@ -221,7 +221,7 @@ impl Qcow2 {
         extents.push(until - at, Place::Zero);
     }
 
-    /// What the backing file shows, or zeroes behind its end.
+    /// Adds bytes of the backing file, or zeroes behind its end.
     fn locate_in_parent(
         &self,
         offset: u64,
@@ -257,7 +257,7 @@ impl Qcow2 {
         Ok(length)
     }
 
-    /// What the compressed cluster at `offset` of the file holds.
+    /// Returns the content of the compressed cluster at `offset` of the file.
     fn unpack(&self, offset: u64, packed: u64, mode: Mode) -> Result<Arc<[u8]>, Stop> {
         let last = match (mode, self.unpacked.try_lock()) {
             (_, Ok(last)) => Some(last),
@@ -267,7 +267,7 @@ impl Qcow2 {
         };
         let Some(mut last) = last else { return Err(Stop::Wait) };
         match &last.0 {
-            // While the image is open, nothing else comes to lie there.
+            // While the image is open, no other data is written there.
             Some((at, bytes)) if *at == offset => return Ok(Arc::clone(bytes)),
             _ if mode == Mode::Memory => return Err(Stop::Wait),
             _ => {}
@@ -281,7 +281,7 @@ impl Qcow2 {
         Ok(unpacked)
     }
 
-    /// What the cluster at `position` of the disk is. Reads the file if need be.
+    /// Returns the state of the cluster at `position` of the disk. Reads the file if need be.
     pub(super) fn cluster_at(&self, position: u64) -> Result<Cluster, IoError> {
         let Some(table) = self.tables.get(&self.file, position / self.layout.reach())? else {
             return Ok(Cluster::Unallocated);
@@ -290,7 +290,7 @@ impl Qcow2 {
         Ok(self.layout.decode(table.word(slot * self.layout.words()), position))
     }
 
-    /// Whether the backing file may have anything but zeroes in a range. An error counts as
+    /// Returns whether the backing file may have anything but zeroes in a range. An error counts as
     /// something.
     pub(super) fn parent_has_data(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
@@ -302,7 +302,7 @@ impl Qcow2 {
         }
     }
 
-    /// Bytes of the disk.
+    /// Returns the bytes of the disk.
     pub(super) fn capacity(&self) -> u64 {
         self.capacity.load(Ordering::Acquire)
     }

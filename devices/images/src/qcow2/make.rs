@@ -14,8 +14,8 @@ const COUNT_ORDER: u32 = 4;
 /// Largest first-level table of a new image.
 pub(crate) const MAX_L1_BYTES: u64 = MAX_L1;
 
-/// Bytes of the first-level table of a disk of `size` bytes in clusters of `cluster` bytes, a power
-/// of two.
+/// Returns the bytes of the first-level table of a disk of `size` bytes in clusters of `cluster`
+/// bytes, a power of two.
 pub(crate) fn l1_bytes(size: u64, cluster: u64) -> u64 {
     layout(cluster).l1_entries(size) * 8
 }
@@ -25,10 +25,11 @@ fn layout(cluster: u64) -> Layout {
 }
 
 /// Writes an empty image of version 3 into the empty `file`. `cluster`: bytes, a power of two from
-/// 512 to 2 MiB. `backing`: name of the backing file, as seen from the image, and of its format.
+/// 512 to 2 MiB. `backing`: the names of the backing file (relative to the image) and of its
+/// format.
 ///
 /// # Errors
-/// The system's; or the name does not fit the first cluster.
+/// The system's, or the name does not fit the first cluster.
 pub(crate) fn make(
     file: &File,
     size: u64,
@@ -91,6 +92,6 @@ pub(crate) fn make(
     if first.len() as u64 > cluster || backing.is_some_and(|(name, _)| name.len() > 1023) {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
-    // Last: before it, this is no image.
+    // This comes last: without it, the file is no image.
     file.write_all_at(&first, 0)
 }

@@ -1,4 +1,4 @@
-//! What requests come to.
+//! The disk as a [`Map`].
 
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::locate::{Mode, Stop};
 use super::tables::Found;
 use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
 
-/// Bytes that one step gives places to.
+/// Bytes that one step allocates.
 const MAX_STEP: u64 = 1 << 20;
-/// The reserve is filled again, when nothing else is to be done, where it has less left.
+/// The reserve is filled, on an idle thread, if less is left.
 const LOW_RESERVE: u64 = 8 << 20;
 
 impl Map for Qcow2 {
     fn geometry(&self) -> Geometry {
-        // Version 2 cannot say that a cluster is zero in spite of its backing file.
+        // Version 2 cannot express a zero cluster over a backing file.
         let granularity = self.layout.cluster().max(4096) as u32;
         let discard = (self.layout.version >= 3).then_some(Discard { granularity, zeroes: true });
         Geometry {
@@ -75,7 +75,7 @@ impl Map for Qcow2 {
         }
     }
 
-    /// Where all clusters have places already.
+    /// If all clusters have locations already.
     fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if !self.begun.load(Ordering::Acquire) {
             return None;
@@ -153,7 +153,7 @@ impl Map for Qcow2 {
         let mut writer = self.lock();
         let low = LOW_RESERVE.min(writer.counts.end() << self.layout.bits >> 4) >> self.layout.bits;
         if writer.reserve.left() < low {
-            // Who needs a cluster is told of it.
+            // A request that needs a cluster will fail with the error.
             let _ = self.fill_reserve(&mut writer, 1);
         }
     }
@@ -168,7 +168,7 @@ impl Map for Qcow2 {
 }
 
 impl Qcow2 {
-    /// The disk may have shrunk since the request was judged.
+    /// Checks the range again: the disk may have shrunk since the request was checked.
     fn check_range(&self, offset: u64, length: u64) -> Result<(), IoError> {
         match offset.checked_add(length) {
             Some(end) if end <= self.capacity() => Ok(()),

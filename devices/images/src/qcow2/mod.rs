@@ -1,22 +1,22 @@
 //! qcow2, versions 2 and 3 (QEMU, docs/interop/qcow2.rst): read and written, with backing files and
 //! external data files; compressed clusters, internal snapshots and subclusters are read.
 //!
-//! Crash safety rests on order. Clusters are taken from a reserve: their reference counts are
-//! durable and they read as zero durably before anything names them. So entries need no barrier:
-//! each is one aligned word, and a flush makes data and entries durable together. A cluster whose
-//! old content has to be kept (a backing file's, a snapshot's, a compressed one's) is copied,
-//! durably, before its entry changes. Counts of what is used no more fall only when the file is
-//! closed. So a crash leaves clusters that are counted and not used, and nothing worse. Version 3
-//! is marked as dirty meanwhile.
+//! Crash safety comes from the order of writes. Clusters are taken from a reserve: their reference
+//! counts are durable and they read as zero, durably, before any entry names them. So entries need
+//! no barrier: each is one aligned word, and a flush makes data and entries durable together. A
+//! cluster whose old content must be kept (a backing file's, a snapshot's, a compressed one's) is
+//! copied, durably, before its entry changes. Counts of unused clusters fall only when the file is
+//! closed. So a crash leaves at worst clusters that are counted and not used. An image of version 3
+//! is marked as dirty while it is open for writing.
 //!
-//! | module | what it knows |
+//! | module | content |
 //! |---|---|
 //! | `layout`, `header`, `entry`, `width`, `compressed` | bytes of the file |
-//! | `tables` | which clusters of the disk lie where: two levels of tables |
-//! | `counts`, `reserve` | which clusters of the file are used, and those that are to be used next |
-//! | `locate`, `allocate`, `clear`, `resize` | what requests come to |
+//! | `tables` | the two levels of tables, which locate the clusters of the disk |
+//! | `counts`, `reserve` | the used clusters of the file, and those to be used next |
+//! | `locate`, `allocate`, `clear`, `resize` | the requests |
 //! | `backing` | the other files of an image |
-//! | `walk`, `repair` | the whole image: whether it is sound, and its counts put right |
+//! | `walk`, `repair` | the check of the whole image, and the repair of its counts |
 //! | `make` | new images |
 
 mod allocate;
@@ -75,7 +75,7 @@ pub(crate) struct Qcow2 {
     layout: Layout,
     compression: Compression,
     file: ImageFile,
-    /// Where the disk's bytes lie, if not in `file`.
+    /// The data file, if the disk's bytes do not lie in `file`.
     data: Option<ImageFile>,
     parent: Option<Arc<dyn Map>>,
     /// The image's file, the data file if there is one, and those of the backing file.
@@ -85,28 +85,28 @@ pub(crate) struct Qcow2 {
     identity: PathBuf,
     read_only: bool,
     unpacked: Mutex<Unpacked>,
-    /// What the file has behind its last whole sector.
+    /// The part of a sector behind the file's last whole sector.
     tail: Tail,
     writer: Mutex<Writer>,
-    /// The first change has been announced.
+    /// The image has been marked as dirty for the first change.
     begun: AtomicBool,
-    /// Changes to structures, and how many of them are durable.
+    /// Changes of structures.
     changes: Changes,
 }
 
-/// What changes along with structures.
+/// State that changes along with structures.
 #[derive(Debug)]
 struct Writer {
     header: Header,
     counts: Counts,
     reserve: Reserve,
     freed: Freed,
-    /// Clusters of the disk whose new place is filled, and not named yet, by position.
+    /// Clusters of the disk whose new location is filled, and not named yet, by position.
     prepared: HashMap<u64, Prepared>,
-    /// Copies that were made, and how many of them are durable.
+    /// The number of copies, and the number of durable ones.
     copies: u64,
     durable_copies: u64,
-    /// Something that should be durable is not: structures stay as they are.
+    /// A barrier failed: structures must not change any more.
     failed: bool,
     reader: Reader,
 }
@@ -121,7 +121,7 @@ impl Qcow2 {
     fn open_at(locked: &LockedFile, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
         let (path, read_only) = (locked.path(), options.read_only);
         let read = |options: &OpenOptions| {
-            // All that is known of the image comes from the file that was locked.
+            // Everything is read from the file that was locked.
             let file = ImageFile::of_locked_any_length(locked, options)?;
             let header = Header::read(&file, read_only).map_err(|flaw| flaw.of(path))?;
             Ok::<_, OpenError>((file, header))
@@ -188,8 +188,8 @@ impl Qcow2 {
         Ok(image)
     }
 
-    /// Before an image is used for writing: its structures may not lie in each other, and its
-    /// counts must be there.
+    /// Checks an image before it is used for writing: its structures must not lie in each other,
+    /// and its counts must be there.
     fn prepare_to_write(&self, is_dirty: bool) -> Result<(), Flaw> {
         let mut writer = self.lock();
         self.protect_structures(&writer)?;
@@ -211,7 +211,7 @@ impl Qcow2 {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the first change: the image is marked as dirty, and its last cluster is whole.
+    /// Prepares the first change: marks the image as dirty, and makes its last cluster whole.
     fn begin(&self, writer: &mut Writer) -> Result<(), IoError> {
         if writer.failed {
             return Err(IoError::FlushLost);
@@ -229,13 +229,13 @@ impl Qcow2 {
                 data.grow(end)?;
             }
         }
-        // The kernel tells each descriptor once of what it lost.
+        // The kernel reports lost writes only once to each descriptor.
         writer.header.write_features(&self.file, true).inspect_err(|_| writer.failed = true)?;
         self.begun.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// The file that the disk's bytes lie in, and its index in [`Self::files`].
+    /// Returns the file that the disk's bytes lie in, and its index in [`Self::files`].
     fn data_file(&self) -> (&ImageFile, usize) {
         match &self.data {
             Some(data) => (data, 1),
@@ -243,7 +243,7 @@ impl Qcow2 {
         }
     }
 
-    /// Gives back the reserve and what is used no more, and marks the image as closed.
+    /// Gives back the reserve and unused clusters, and marks the image as closed.
     fn close(&mut self) -> Result<(), IoError> {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if writer.failed {
@@ -252,7 +252,7 @@ impl Qcow2 {
         if let Some(data) = &self.data {
             data.sync()?;
         }
-        // Entries that name other clusters by now become durable before counts fall.
+        // Entries that name other clusters now must become durable before counts fall.
         self.file.sync()?;
         let Writer { header, counts, reserve, freed, prepared, .. } = writer;
         if !self.layout.external {

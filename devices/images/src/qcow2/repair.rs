@@ -1,4 +1,4 @@
-//! Counts that are put right.
+//! The repair of reference counts.
 
 use synthvm_block::IoError;
 
@@ -7,7 +7,7 @@ use super::walk::Walk;
 use super::{Qcow2, Writer};
 use crate::error::Flaw;
 
-/// What was put right.
+/// The repairs that were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Repaired {
     /// Clusters whose count was too low.
@@ -19,8 +19,8 @@ pub(crate) struct Repaired {
 }
 
 impl Qcow2 {
-    /// Notes where the structures lie, and refuses an image in which one lies in another: what is
-    /// written into one would change the other.
+    /// Notes the locations of structures, and refuses an image in which one lies in another: a
+    /// write to one would change the other.
     pub(super) fn protect_structures(&self, writer: &Writer) -> Result<(), Flaw> {
         let (header, bits) = (&writer.header, self.layout.bits);
         let end = writer.counts.end();
@@ -47,8 +47,7 @@ impl Qcow2 {
         tables.into_iter().try_for_each(|offset| add("second-level table", offset, 1))
     }
 
-    /// Makes the counts what the tables say. A crash on the way leaves the image as dirty as it
-    /// was.
+    /// Sets the counts to the tables' uses. A crash in between leaves the image dirty, as it was.
     pub(super) fn repair(&self, writer: &mut Writer) -> Result<Repaired, Flaw> {
         let walk = self.walk(writer)?;
         if let Some(error) = walk.findings.errors.first() {
@@ -62,13 +61,13 @@ impl Qcow2 {
         self.file.sync()?;
         writer.header.write_features(&self.file, false)?;
         if walk.clusters() == writer.counts.end() && !walk.findings.foreign {
-            // What the killed writer had in reserve is used again.
+            // The killed writer's reserve is used again.
             writer.counts.set_end(walk.end());
         }
         Ok(repaired)
     }
 
-    /// Adds the blocks for clusters that are used and have none.
+    /// Adds the blocks for used clusters that have none.
     fn add_missing_blocks(&self, writer: &mut Writer, walk: &Walk) -> Result<(), Flaw> {
         let per = writer.counts.per_block();
         let has_block =
@@ -110,8 +109,8 @@ impl Qcow2 {
         Ok(repaired)
     }
 
-    /// Frees clusters that are counted and not used, and cuts off those at the file's end. Nothing
-    /// is done where anything else is wrong.
+    /// Frees clusters that are counted and not used, and cuts off those at the file's end. Does
+    /// nothing if there is any other flaw.
     pub(crate) fn free_leaks(&self) -> Result<Repaired, Flaw> {
         let mut writer = self.lock();
         let walk = self.walk(&writer)?;

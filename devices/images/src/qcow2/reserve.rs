@@ -1,4 +1,4 @@
-//! Clusters that are to be used next, and those that are used no more.
+//! Clusters to be used next, and clusters that are no longer used.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use super::counts::{Appended, Counts};
 use super::header::Header;
 use crate::file::ImageFile;
 
-/// Bytes that are taken at once at most, so that few clusters wait for the storage.
+/// Most bytes that are taken in one step: large, so that few clusters wait for the storage.
 const MAX_BATCH: u64 = 64 << 20;
-/// Bytes that are taken at once at least.
+/// Least bytes that are taken in one step.
 const MIN_BATCH: u64 = 1 << 20;
 
-/// Clusters whose counts are durably one, and which read as zero durably. Nothing names them yet.
+/// Clusters whose counts are durably one, and which read as zero, durably. No entry names them yet.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     /// Begin and end of each run, in the order in which they are used.
@@ -21,7 +21,7 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// A cluster of the reserve.
+    /// Takes a cluster of the reserve.
     pub(super) fn take(&mut self) -> Option<u64> {
         let run = self.runs.first_mut()?;
         let cluster = run.0;
@@ -32,13 +32,13 @@ impl Reserve {
         Some(cluster)
     }
 
-    /// Clusters that are left.
+    /// Returns the clusters that are left.
     pub(super) fn left(&self) -> u64 {
         self.runs.iter().map(|(begin, end)| end - begin).sum()
     }
 
-    /// Adds clusters at the file's end: a quarter of what it has, so that small files stay small.
-    /// Where the storage has no space for as many, `least`.
+    /// Adds clusters at the file's end: a quarter of its length, so that small files stay small. If
+    /// the storage has no space for as many, `least`.
     pub(super) fn fill(
         &mut self,
         file: &ImageFile,
@@ -59,8 +59,8 @@ impl Reserve {
         Ok(appended)
     }
 
-    /// Sets the counts of what is left to zero. Not durable. Returns the end of what is used of the
-    /// file.
+    /// Sets the counts of the remaining clusters to zero. Not durable. Returns the end of the
+    /// file's used part.
     pub(super) fn give_back(&mut self, file: &ImageFile, counts: &Counts) -> io::Result<u64> {
         let mut end = counts.end();
         for (begin, to) in self.runs.drain(..).rev() {
@@ -73,13 +73,13 @@ impl Reserve {
     }
 }
 
-/// Bytes to take for a file of `length` bytes.
+/// Returns the bytes to take for a file of `length` bytes.
 fn batch(length: u64) -> u64 {
     (length / 4).clamp(MIN_BATCH, MAX_BATCH)
 }
 
 /// Uses that have ended. Counts fall when the file is closed: until then a crash may bring the uses
-/// back, and a read that began earlier may still be under way.
+/// back, and a read that began earlier may still be in progress.
 #[derive(Debug, Default)]
 pub(super) struct Freed {
     clusters: Vec<u64>,
@@ -91,7 +91,7 @@ pub(super) struct Freed {
 const MAX_FREED: usize = 1 << 20;
 
 impl Freed {
-    /// One use of a cluster has ended.
+    /// Notes that one use of a cluster has ended.
     pub(super) fn push(&mut self, cluster: u64) {
         if self.clusters.len() < MAX_FREED {
             self.clusters.push(cluster);

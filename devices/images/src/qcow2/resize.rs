@@ -1,4 +1,4 @@
-//! Another size of the disk.
+//! Changes of the disk's size.
 
 use std::sync::atomic::Ordering;
 
@@ -33,7 +33,7 @@ impl Qcow2 {
 
     fn grow(&self, writer: &mut Writer, old: u64, capacity: u64) -> Result<(), IoError> {
         self.grow_l1(writer, self.layout.l1_entries(capacity))?;
-        // What an earlier, larger disk had there, or the backing file has.
+        // Old data of an earlier, larger disk, or the backing file's.
         self.drop_clusters(writer, old, capacity)?;
         let shown = self.parent.as_ref().map_or(0, |parent| parent.geometry().capacity);
         let end = capacity.min(shown.max(old.next_multiple_of(self.layout.cluster())));
@@ -59,7 +59,7 @@ impl Qcow2 {
         self.drop_clusters(writer, capacity, old)
     }
 
-    /// Makes the first level `entries` long at least.
+    /// Makes the first level at least `entries` long.
     fn grow_l1(&self, writer: &mut Writer, entries: u64) -> Result<(), IoError> {
         let (offset, old) = (writer.header.l1_offset, writer.header.l1_entries);
         if entries <= old {
@@ -121,7 +121,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Makes `from` to `to` of the disk read as zero before it returns. The disk is to have
+    /// Makes `from` to `to` of the disk read as zero before it returns. The disk will have
     /// `capacity` bytes.
     fn zero_now(&self, writer: &mut Writer, from: u64, to: u64, capacity: u64) -> Result<(), IoError> {
         let mut at = from;

@@ -1,4 +1,4 @@
-//! Internal snapshots: their first-level tables, as far as others need to know of them.
+//! Internal snapshots: the locations of their first-level tables.
 
 use zerocopy::FromBytes;
 
@@ -7,9 +7,9 @@ use super::layout::{MAX_L1, RawSnapshot};
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// Most snapshots, as QEMU has it.
+/// Most snapshots, as in QEMU.
 const MAX_SNAPSHOTS: u32 = 65_536;
-/// Longest entry of the snapshot table: what its lengths can say, with a bounded part for
+/// Longest entry of the snapshot table: the maximum of its lengths, with a bounded part for
 /// extensions of the format.
 const MAX_EXTRA: u32 = 1 << 20;
 

@@ -2,8 +2,8 @@
 //! bounded cache.
 //!
 //! Entries are written through to the file, one aligned word each, so that dropping a table from
-//! the cache loses nothing. Readers take a lock for reading that is only held for writing while a
-//! table comes or goes.
+//! the cache loses nothing. Readers take a lock for reading. It is held for writing only while a
+//! table is added or removed.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,7 +19,7 @@ use crate::file::ImageFile;
 
 /// Bytes of second-level tables that are kept in memory: 256 GiB of a disk in clusters of 64 KiB.
 pub(super) const MAX_CACHE: u64 = 32 << 20;
-/// Tables that are kept whatever their size.
+/// Tables that are always kept.
 const MIN_TABLES: usize = 4;
 
 /// Both levels of tables.
@@ -37,7 +37,7 @@ struct State {
     l1_offset: u64,
     l1: Vec<u64>,
     cached: HashMap<u64, Arc<Table>>,
-    /// Indices of `cached` in the order in which the clock's hand goes round.
+    /// Indices of `cached` in the order of the clock's hand.
     ring: Vec<u64>,
     hand: usize,
 }
@@ -46,7 +46,7 @@ struct State {
 struct Disk {
     /// Clusters that structures lie in, if the image is written: no entry may name one as data.
     structures: HashSet<u64>,
-    /// First cluster behind everything in the file.
+    /// First cluster behind all that are used.
     end: u64,
 }
 
@@ -54,11 +54,11 @@ struct Disk {
 #[derive(Debug)]
 pub(super) struct Table {
     words: Box<[AtomicU64]>,
-    /// Since the clock's hand came by.
+    /// Used since the clock's hand passed.
     is_used: AtomicBool,
 }
 
-/// What the first-level table says of a part of the disk.
+/// The entry of a part of the disk in the first-level table.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
     /// Nothing in it is allocated.
@@ -107,32 +107,32 @@ impl Tables {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Clusters `begin` to `end` hold structures, and end the file so far if they lie at its end.
+    /// Notes that clusters `begin` to `end` hold structures.
     pub(super) fn protect(&self, begin: u64, end: u64) {
         self.disk().structures.extend(begin..end);
     }
 
-    /// Whether structures lie in a cluster.
+    /// Returns whether structures lie in a cluster.
     pub(super) fn is_protected(&self, cluster: u64) -> bool {
         self.disk().structures.contains(&cluster)
     }
 
-    /// The file has `end` clusters by now.
+    /// Sets the number of clusters of the file.
     pub(super) fn set_end(&self, end: u64) {
         self.disk().end = end;
     }
 
-    /// Entries of the first-level table.
+    /// Returns the entries of the first-level table.
     pub(super) fn l1(&self) -> Vec<u64> {
         self.read_state().l1.clone()
     }
 
-    /// Entry `index` of the first-level table. Entries past its end are zero.
+    /// Returns entry `index` of the first-level table. Entries past its end are zero.
     pub(super) fn l1_entry(&self, index: u64) -> u64 {
         self.read_state().entry(index)
     }
 
-    /// The table of entry `index`, if that can be told without I/O and without a wait.
+    /// Returns the table of entry `index`, if it is known without I/O and without a wait.
     pub(super) fn peek(&self, index: u64) -> Found {
         match self.state.try_read() {
             Ok(state) => state.find(index),
@@ -141,7 +141,7 @@ impl Tables {
         }
     }
 
-    /// The table of entry `index`, read from the file if need be. `None`: it has none.
+    /// Returns the table of entry `index`, read from the file if need be. `None`: it has none.
     pub(super) fn get(&self, file: &ImageFile, index: u64) -> io::Result<Option<Arc<Table>>> {
         self.load(file, index, &self.disk())
     }
@@ -165,7 +165,7 @@ impl Tables {
         Ok(Some(table))
     }
 
-    /// The table of entry `index` with these words, of which those that make no sense are
+    /// Returns the table of entry `index` with these words, of which those that are not valid are
     /// [`INVALID`].
     fn judged(&self, index: u64, mut words: Vec<u64>, disk: &Disk) -> Table {
         for (slot, words) in words.chunks_exact_mut(self.layout.words()).enumerate() {
@@ -177,7 +177,7 @@ impl Tables {
         Table::new(words)
     }
 
-    /// Whether what an entry names lies in the file and is nothing else.
+    /// Returns whether the location that an entry names is in the file and free of structures.
     fn makes_sense(&self, word: u64, position: u64, disk: &Disk) -> bool {
         match self.layout.decode(word, position) {
             Cluster::Unallocated | Cluster::Zero { .. } => true,
@@ -195,7 +195,7 @@ impl Tables {
     }
 
     /// Replaces the words of a table from `slot` on, in the file first. `count` is called in
-    /// between: whoever sees the new words sees that they are counted. The table must exist; only
+    /// between, so that a reader of the new words also sees the count. The table must exist; only
     /// images without subclusters are written.
     pub(super) fn update(
         &self,
@@ -241,7 +241,7 @@ impl Tables {
         Ok(())
     }
 
-    /// The first-level table lies at `offset` from now on and has `entries` entries.
+    /// Sets the first-level table's offset and number of entries.
     pub(super) fn move_l1(&self, offset: u64, entries: u64) {
         let mut state = self.write_state();
         state.l1_offset = offset;
@@ -268,7 +268,7 @@ impl State {
         if table_offset(self.entry(index)) == 0 { Found::Absent } else { Found::Unread }
     }
 
-    /// Keeps a table, in place of one that was not used for longest, about.
+    /// Keeps a table. If the cache is full, it replaces one that was not used lately.
     fn insert(&mut self, index: u64, table: Arc<Table>, max: usize) {
         if self.cached.insert(index, table).is_some() {
             return;
@@ -312,7 +312,7 @@ mod tests {
         let mut state = state();
         for index in 0..100 {
             state.insert(index, Arc::new(Table::new(vec![index])), 8);
-            // Used all the while.
+            // It is used all the while.
             assert!(matches!(state.find(0), Found::Table(_)), "after {index}");
             assert!(state.cached.len() <= 8 && state.ring.len() <= 8);
             assert!(state.cached.get(&index).is_some_and(|table| table.word(0) == index));

@@ -1,4 +1,4 @@
-//! The whole image: which clusters of the file are used by what, and whether its counts agree.
+//! The whole image: the uses of the file's clusters, and whether its counts agree.
 
 use std::collections::HashMap;
 
@@ -12,35 +12,35 @@ use super::{Qcow2, Writer};
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// Clusters of a file that is walked: 128 MiB of memory, for 4 TiB in clusters of 64 KiB.
+/// Most clusters of a file that is walked: 128 MiB of memory, for 4 TiB in clusters of 64 KiB.
 const MAX_CLUSTERS: u64 = 64 << 20;
-/// Bytes of tables that a walk reads: those of 16 TiB in clusters of 64 KiB, eight times over.
+/// Most bytes of tables that a walk reads: those of 16 TiB in clusters of 64 KiB, eight times over.
 const MAX_TABLES: u64 = 16 << 30;
 /// Errors that are described; further ones are only counted.
 const MAX_ERRORS: usize = 20;
 
-/// How often a cluster is used: the low bits; what by: the others.
+/// The number of uses: the low bits; their kind: the others.
 const USES: u16 = 0x1FFF;
 const DATA: u16 = 1 << 13;
 const TABLE: u16 = 1 << 14;
 const FIXED: u16 = 1 << 15;
 
-/// What a check of an image found.
+/// The result of a check of an image.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
-    /// What is wrong; the first of it.
+    /// The first flaws.
     pub(crate) errors: Vec<String>,
-    /// Errors beyond those.
+    /// The number of further flaws.
     pub(crate) more_errors: u64,
     /// Bytes of clusters that are counted and not used.
     pub(crate) leaked: u64,
     /// It was not closed after the last change.
     pub(crate) dirty: bool,
-    /// Clusters are named that are not known here, so that none can be told to be unused.
+    /// Clusters are named that are unknown here, so that none can be known to be unused.
     pub(crate) foreign: bool,
 }
 
-/// What a cluster of the file is used for.
+/// The kind of use of a cluster of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// Header, first-level tables, counts, the table of snapshots: one use.
@@ -72,7 +72,7 @@ impl Findings {
 }
 
 impl Walk {
-    /// Walks over all that the header names.
+    /// Walks over all structures that the header names.
     pub(super) fn over(file: &ImageFile, header: &Header, counts: &Counts, l1: &[u64]) -> Result<Self, Flaw> {
         let clusters = header.layout.clusters(file.len()?).max(counts.end());
         if clusters > MAX_CLUSTERS {
@@ -118,7 +118,7 @@ impl Walk {
         Ok(())
     }
 
-    /// One use of each cluster of a range of the file.
+    /// Adds one use of each cluster of a range of the file.
     fn add(&mut self, offset: u64, bytes: u64, what: Use) {
         for at in 0..self.layout.clusters(bytes) {
             self.add_cluster(offset + (at << self.layout.bits), what);
@@ -152,8 +152,8 @@ impl Walk {
         *uses = (*uses | kind) & !USES | ((*uses & USES) + 1).min(USES);
     }
 
-    /// Uses of a first-level table. `active`: notes which table each second-level table is used by,
-    /// in the one of the disk.
+    /// Adds the uses of a first-level table. `active`: notes the second-level tables that the
+    /// disk's own table uses.
     fn add_l1(
         &mut self,
         file: &ImageFile,
@@ -218,8 +218,8 @@ impl Walk {
         }
     }
 
-    /// Whether what is marked as used once is used once, so that writing it in place changes
-    /// nothing else.
+    /// Checks that clusters marked as used once are used once, so that writing them in place
+    /// changes nothing else.
     fn check_copied(
         &mut self,
         file: &ImageFile,
@@ -256,28 +256,28 @@ impl Walk {
         Ok(())
     }
 
-    /// Uses of a cluster of the file.
+    /// Returns the uses of a cluster of the file.
     pub(super) fn uses(&self, cluster: u64) -> u64 {
         let index = usize::try_from(cluster).ok();
         index.and_then(|index| self.uses.get(index)).map_or(0, |uses| u64::from(uses & USES))
     }
 
-    /// Whether a cluster is used more often than was counted.
+    /// Returns whether a cluster is used more often than was counted.
     pub(super) fn is_saturated(&self, cluster: u64) -> bool {
         self.uses(cluster) == u64::from(USES)
     }
 
-    /// Clusters that were walked.
+    /// Returns the clusters that were walked.
     pub(super) fn clusters(&self) -> u64 {
         self.uses.len() as u64
     }
 
-    /// First cluster behind all that are used.
+    /// Returns the first cluster behind all that are used.
     pub(super) fn end(&self) -> u64 {
         self.uses.iter().rposition(|&uses| uses != 0).map_or(0, |last| last as u64 + 1)
     }
 
-    /// Compares with the counts.
+    /// Compares the uses with the counts.
     fn compare(&mut self, file: &ImageFile, counts: &Counts) -> Result<(), Flaw> {
         let (per, clusters) = (counts.per_block(), self.uses.len() as u64);
         for index in 0..clusters.div_ceil(per) {
@@ -302,7 +302,7 @@ impl Walk {
 }
 
 impl Qcow2 {
-    /// Checks everything that the image's file has. Nothing may be written meanwhile.
+    /// Checks the whole image file. It must not be written meanwhile.
     pub(crate) fn findings(&self) -> Result<Findings, Flaw> {
         let writer = self.lock();
         let mut walk = self.walk(&writer)?;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// How wide a count is.
+/// The width of a count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Width {
     /// Log2 of its bits: 0 to 6.
@@ -10,7 +10,7 @@ pub(super) struct Width {
 }
 
 impl Width {
-    /// Counts of 2^`order` bits; `order` is 6 at most.
+    /// Returns the width of counts of 2^`order` bits; `order` is 6 at most.
     pub(super) fn of_order(order: u32) -> Self {
         Self { order: order.min(6) }
     }
@@ -19,18 +19,18 @@ impl Width {
         1 << self.order
     }
 
-    /// Counts that `bytes` bytes have space for.
+    /// Returns the number of counts that `bytes` bytes have space for.
     pub(super) fn per(self, bytes: u64) -> u64 {
         (bytes * 8) >> self.order
     }
 
-    /// Highest count.
+    /// Returns the highest count.
     pub(super) fn max(self) -> u64 {
         u64::MAX >> (64 - self.bits())
     }
 
-    /// Count number `index` of a block. Counts of less than a byte begin with its least significant
-    /// bit; others are big-endian.
+    /// Returns count number `index` of a block. Counts of less than a byte begin with its least
+    /// significant bit; others are big-endian.
     pub(super) fn get(self, block: &[u8], index: usize) -> u64 {
         if self.order < 3 {
             let bit = index << self.order;
@@ -41,7 +41,7 @@ impl Width {
         bytes.iter().fold(0, |value, &byte| value << 8 | u64::from(byte))
     }
 
-    /// Sets it. What does not fit becomes the highest count.
+    /// Sets the count. A larger value becomes the highest count.
     pub(super) fn set(self, block: &mut [u8], index: usize, value: u64) {
         let value = value.min(self.max());
         if self.order < 3 {
@@ -54,7 +54,7 @@ impl Width {
         block[index * length..][..length].copy_from_slice(&value.to_be_bytes()[8 - length..]);
     }
 
-    /// The bytes of a block that counts `from` to `to` lie in.
+    /// Returns the bytes of a block that counts `from` to `to` lie in.
     pub(super) fn bytes(self, from: u64, to: u64) -> Range<usize> {
         ((from << self.order) / 8) as usize..(to << self.order).div_ceil(8) as usize
     }

@@ -10,7 +10,7 @@ use crate::mapped::{Extents, Place};
 
 /// Most blocks: 2 TiB, the format's largest disk, in blocks of 512 KiB.
 const MAX_BLOCKS: u64 = 1 << 22;
-/// An entry of a block that is not there.
+/// The entry of a block without data.
 const ABSENT: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -27,10 +27,10 @@ struct Header {
 
 const HEADER_SIZE: usize = 1024;
 
-/// Where the blocks lie.
+/// The locations of the blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// Sector of each block's bitmap, behind which the block lies.
+    /// The sector of each block's bitmap. The block lies behind it.
     table: Vec<u32>,
     block_size: u64,
     /// Bytes of a block's bitmap, in whole sectors.
@@ -88,7 +88,8 @@ impl Blocks {
         self.block_size
     }
 
-    /// A block that is there is there entirely: what its bitmap leaves out reads as zero in the file too.
+    /// A block with data has all of its data in the file: parts that its bitmap leaves out read as
+    /// zero there, too.
     pub(super) fn locate(&self, mut offset: u64, length: u64, extents: &mut Extents) {
         let end = offset + length;
         while offset < end {

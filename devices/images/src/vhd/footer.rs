@@ -9,7 +9,7 @@ use crate::error::Flaw;
 /// Bytes of a footer.
 pub(super) const SIZE: usize = 512;
 
-/// As it lies in the file.
+/// A footer, as it lies in the file.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Footer {
@@ -36,7 +36,7 @@ pub(super) struct Footer {
     pub(super) reserved: [u8; 427],
 }
 
-/// What a footer may say the disk is.
+/// The kinds of disks that a footer may state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Fixed,
@@ -45,7 +45,7 @@ pub(super) enum Kind {
 }
 
 impl Footer {
-    /// Of a new fixed disk.
+    /// Returns the footer of a new fixed disk.
     pub(super) fn fixed(size: u64, id: Guid, timestamp: u32) -> Self {
         let (cylinders, heads, sectors) = geometry(size);
         let mut footer = Self {
@@ -54,7 +54,7 @@ impl Footer {
             version: 0x1_0000.into(),
             data_offset: u64::MAX.into(),
             timestamp: timestamp.into(),
-            // What readers take for a creator whose size field counts, not its geometry.
+            // A creator for which readers use the size field, not the geometry.
             creator: *b"win ",
             creator_version: 0x000A_0000.into(),
             creator_host: *b"Wi2k",
@@ -73,7 +73,7 @@ impl Footer {
         footer
     }
 
-    /// Reads and checks one.
+    /// Reads and checks a footer.
     pub(super) fn parse(bytes: &[u8; SIZE]) -> Result<(Self, Kind), Flaw> {
         let Ok(footer) = Self::read_from_bytes(bytes) else {
             return Err(Flaw::damaged("its footer is too short"));
@@ -101,7 +101,7 @@ impl Footer {
     }
 }
 
-/// Ones' complement of the sum of all bytes but the checksum's own.
+/// Returns the ones' complement of the sum of all bytes but the checksum's own.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let at = std::mem::offset_of!(Footer, checksum);
     sum_without(bytes, at)
@@ -113,7 +113,8 @@ pub(super) fn sum_without(bytes: &[u8], at: usize) -> u32 {
     !sum(bytes).wrapping_sub(sum(&bytes[at..at + 4]))
 }
 
-/// Cylinders, heads and sectors for a disk of so many bytes: at most as many, as BIOSes count.
+/// Returns cylinders, heads and sectors for a disk of so many bytes: at most as many, as BIOSes
+/// count.
 fn geometry(size: u64) -> (u16, u8, u8) {
     let total = (size / 512).min(65_535 * 16 * 255);
     if total >= 65_535 * 16 * 63 {

@@ -14,7 +14,8 @@ use crate::guid::new_guid;
 /// 2000-01-01 in seconds since 1970.
 const EPOCH: Duration = Duration::from_secs(946_684_800);
 
-/// Writes a fixed VHD of `size` bytes into the empty `file`, its room taken at once unless `sparse`.
+/// Writes a fixed VHD of `size` bytes into the empty `file`. Its space is allocated immediately,
+/// unless `sparse`.
 pub(crate) fn make(file: &File, size: u64, sparse: bool) -> io::Result<()> {
     let length = size + SIZE as u64;
     let off = libc::off_t::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;

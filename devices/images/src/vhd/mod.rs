@@ -27,7 +27,7 @@ pub(crate) struct Vhd {
     file: ImageFile,
     files: [Arc<dyn Backend>; 1],
     footer: Footer,
-    /// `None`: fixed.
+    /// `None`: the disk is fixed.
     blocks: Option<Blocks>,
     capacity: u64,
     identity: PathBuf,
@@ -85,7 +85,7 @@ impl Vhd {
         })
     }
 
-    /// It has all its blocks.
+    /// Returns whether it is fixed: it has all its blocks.
     pub(crate) fn is_fixed(&self) -> bool {
         self.blocks.is_none()
     }
@@ -98,7 +98,7 @@ impl Vhd {
         &self.file
     }
 
-    /// Bytes of a block of a dynamic disk.
+    /// Returns the bytes of a block of a dynamic disk.
     pub(crate) fn block_size(&self) -> Option<u64> {
         self.blocks.as_ref().map(Blocks::block_size)
     }
@@ -167,7 +167,7 @@ impl Map for Vhd {
     }
 }
 
-/// What a lookup that never blocks came to.
+/// Returns the step of a lookup that never blocks.
 fn done(length: u64, result: Known) -> Result<Step, IoError> {
     result.transpose()?;
     Ok(Step::Done(length))

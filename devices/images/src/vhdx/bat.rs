@@ -1,4 +1,5 @@
-//! The block allocation table: an entry for each block of the disk, and after those of each chunk one for its sector bitmap.
+//! The block allocation table: an entry for each block of the disk, and behind those of each chunk
+//! an entry for its sector bitmap.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,20 +13,20 @@ use crate::error::Flaw;
 /// Largest table that is kept in memory, in bytes: 16 TiB of 1 MiB blocks, 64 TiB of 4 MiB blocks.
 pub(crate) const MAX_TABLE: u64 = 128 << 20;
 
-/// What a block is.
+/// The state of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The parent's, or zero.
+    /// It reads as the parent's, or as zero.
     NotPresent,
-    /// Zero, here: undefined and unmapped blocks may read as anything, so as zero too.
+    /// It reads as zero. Undefined and unmapped blocks may read as anything, so as zero too.
     Zero,
-    /// In the file.
+    /// It lies in the file.
     Present,
-    /// Some sectors in the file, the others the parent's.
+    /// Some of its sectors lie in the file, the others are the parent's.
     Partial,
 }
 
-/// One entry.
+/// An entry of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry(pub(super) u64);
 
@@ -33,16 +34,16 @@ impl Entry {
     pub(super) const NOT_PRESENT: Self = Self(0);
     pub(super) const ZERO: Self = Self(2);
 
-    /// In the file from `offset` on, a multiple of 1 MiB.
+    /// Returns the entry of a block in the file, from `offset` on, a multiple of 1 MiB.
     pub(super) const fn present(offset: u64) -> Self {
         Self(offset | 6)
     }
 
-    /// What the block is; `None`: no such state.
+    /// Returns the block's state. `None`: there is no such state.
     pub(super) const fn state(self) -> Option<State> {
         match self.0 & 7 {
             0 => Some(State::NotPresent),
-            // 5 is how drafts of the format said unmapped.
+            // In drafts of the format, 5 was the code of an unmapped block.
             1..=3 | 5 => Some(State::Zero),
             6 => Some(State::Present),
             7 => Some(State::Partial),
@@ -50,7 +51,7 @@ impl Entry {
         }
     }
 
-    /// Where in the file.
+    /// Returns the block's offset in the file.
     pub(super) const fn offset(self) -> u64 {
         self.0 & !(MIB - 1)
     }
@@ -65,7 +66,7 @@ pub(super) struct Bat {
 }
 
 impl Bat {
-    /// Reads the table: all that its region has room for, so that the disk can grow.
+    /// Reads all of the table that its region has space for, so that the disk can grow.
     pub(super) fn read(structures: &Structures, region: Region, metadata: &Metadata) -> Result<Self, Flaw> {
         let ratio = metadata.chunk_ratio();
         let blocks = metadata.capacity.div_ceil(metadata.block_size);
@@ -93,22 +94,22 @@ impl Bat {
         Ok(Self { entries, region, ratio })
     }
 
-    /// The entry of a block of the disk.
+    /// Returns the entry of a block of the disk.
     pub(super) fn block(&self, block: u64) -> Entry {
         self.get(self.index(block))
     }
 
-    /// The entry of the bitmap of the chunk that has this block.
+    /// Returns the entry of the bitmap of the chunk that has this block.
     pub(super) fn bitmap(&self, block: u64) -> Entry {
         self.get(block / self.ratio * (self.ratio + 1) + self.ratio)
     }
 
     fn get(&self, index: u64) -> Entry {
-        // Beyond the table only for the bitmap of a last chunk that nobody writes.
+        // Beyond the table only for the bitmap of a last chunk that is never written.
         Entry(self.entries.get(index as usize).map_or(0, |entry| entry.load(Ordering::Acquire)))
     }
 
-    /// Blocks that the table has room for.
+    /// Returns the number of blocks that the table has space for.
     pub(super) fn room(&self, differencing: bool) -> u64 {
         let entries = self.entries.len() as u64;
         let chunks = entries / (self.ratio + 1);
@@ -131,12 +132,12 @@ impl Bat {
     }
 
     const fn index(&self, block: u64) -> u64 {
-        // Chunks have a power of two of blocks.
+        // A chunk has a power of two of blocks.
         block + (block >> self.ratio.trailing_zeros())
     }
 }
 
-/// Entries for so many blocks.
+/// Returns the number of entries for so many blocks.
 pub(super) fn length(blocks: u64, ratio: u64, differencing: bool) -> u64 {
     if differencing { blocks.div_ceil(ratio) * (ratio + 1) } else { blocks + (blocks.max(1) - 1) / ratio }
 }

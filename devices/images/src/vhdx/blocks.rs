@@ -1,8 +1,8 @@
-//! How blocks come and go: space of their own, content copied up from the parents, and back.
+//! Allocation of blocks, copies of their content from the parents, and their release.
 //!
-//! A block's entry is published when its space, and what was copied there, are durable. That takes
+//! A block's entry is published when its space, and the data copied there, are durable. That takes
 //! an fsync, which is shared: [`Vhdx::materialize`] prepares a block as far as it can, and
-//! [`Vhdx::settle`] makes durable, and publishes, all that were prepared.
+//! [`Vhdx::settle`] makes all prepared blocks durable and publishes them.
 
 use std::sync::atomic::Ordering;
 
@@ -19,11 +19,11 @@ const COPY: u64 = 1 << 20;
 /// A block whose content is being copied from the parents to its own space.
 #[derive(Debug)]
 pub(super) struct CopyUp {
-    /// Where its space is.
+    /// The offset of its space.
     offset: u64,
-    /// Bytes from its begin that are done.
+    /// Bytes from its beginning that are copied.
     done: u64,
-    /// Its space held something before, so that zeroes are to be written, too.
+    /// Its space may hold old data, so that zeroes must be written, too.
     dirty: bool,
 }
 
@@ -34,19 +34,20 @@ impl CopyUp {
     }
 }
 
-/// What came of an attempt to give a block space of its own.
+/// The result of an attempt to give a block space of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// It has space.
     Ready,
     /// A part of its content was copied.
     Again,
-    /// It has, after [`Vhdx::settle`] and another attempt.
+    /// It will have space after [`Vhdx::settle`] and another attempt.
     AfterSettling,
 }
 
 impl Vhdx {
-    /// Gives a block space of its own, with the content that it shows: a bounded part of the work.
+    /// Gives a block space of its own, with the content that it shows. Does a bounded part of the
+    /// work.
     pub(super) fn materialize(&self, writer: &mut Writer, block: u64) -> Result<Progress, IoError> {
         let state = self.bat.block(block).state();
         if state == Some(State::Present) {
@@ -86,7 +87,7 @@ impl Vhdx {
         let begin = block * self.metadata.block_size;
         let length = self.metadata.block_size.min(self.capacity.load(Ordering::Acquire) - begin);
         let Some(copy) = writer.copies.get_mut(&block) else { return Ok(Progress::Again) };
-        // A copy-up of nothing but zeroes into fresh space is none.
+        // Zeroes need no copy into fresh space.
         let result = if copy.done == 0 && !copy.dirty && self.reads_as_zero(begin, length) {
             let offset = copy.offset;
             writer.copies.remove(&block);
@@ -133,7 +134,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Makes durable what was prepared, and publishes the blocks that are complete.
+    /// Makes all preparations durable, and publishes the blocks that are complete.
     pub(super) fn settle(&self, writer: &mut Writer) -> Result<(), IoError> {
         let size = self.metadata.block_size;
         let capacity = self.capacity.load(Ordering::Acquire);
@@ -146,7 +147,7 @@ impl Vhdx {
             return Ok(());
         }
         if let Err(error) = self.structures.file.sync() {
-            // The copies may be lost although a later sync succeeds: they are made again.
+            // The copies may be lost even if a later sync succeeds: they are made again.
             for (block, _) in complete {
                 if let Some(copy) = writer.copies.get_mut(&block) {
                     copy.done = 0;
@@ -156,7 +157,7 @@ impl Vhdx {
         }
         writer.space.settle();
         for (block, offset) in complete {
-            // Before the entry hides the parents' content, it is durable here.
+            // The copy must be durable before the entry hides the parents' content.
             self.set(block, Entry::present(offset))?;
             writer.copies.remove(&block);
         }
@@ -172,16 +173,16 @@ impl Vhdx {
         }
     }
 
-    /// Space that reads as zero again can be used again for the same block; else it is lost until
-    /// the file is opened again.
+    /// Space that reads as zero again can be used again for the same block. Other space is lost
+    /// until the file is opened again.
     pub(super) fn give_back(&self, writer: &mut Writer, block: u64, offset: u64) {
         if self.structures.file.punch(offset, self.metadata.block_size) == Ok(true) {
             writer.space.keep(block, offset);
         }
     }
 
-    /// Makes a whole block zero without bytes. `unmap`: space that it has may be given back.
-    /// Returns false when it has to be zeroed in place.
+    /// Makes a whole block zero without writing its bytes. `unmap`: its space may be given back.
+    /// Returns false if it must be zeroed in place.
     pub(super) fn drop_block(&self, writer: &mut Writer, block: u64, unmap: bool) -> Result<bool, IoError> {
         let entry = self.bat.block(block);
         match entry.state() {

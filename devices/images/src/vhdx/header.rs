@@ -1,4 +1,4 @@
-//! The two headers, of which the newer sound one counts.
+//! The two headers. The newer sound one is in force.
 
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -6,7 +6,7 @@ use super::layout::{HEADER_SIZE, HEADERS, Header, MIB, NO_GUID, is_sealed, seal}
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// The header that counts, and which of the two it is.
+/// The header in force, and its index.
 #[derive(Clone, Debug)]
 pub(super) struct Current {
     pub(super) header: Header,
@@ -14,7 +14,7 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// Reads both.
+    /// Reads both headers.
     pub(super) fn read(file: &ImageFile) -> Result<Self, Flaw> {
         let mut best: Option<Self> = None;
         for (slot, offset) in HEADERS.into_iter().enumerate() {
@@ -62,7 +62,7 @@ impl Current {
         Ok(())
     }
 
-    /// Replaces the older header, which counts from then on. The other stays sound whatever happens meanwhile.
+    /// Replaces the older header, which is in force from then on. The other stays sound throughout.
     pub(super) fn update(
         &mut self,
         file: &ImageFile,

@@ -4,17 +4,17 @@ use vmbus_protocol::Guid;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Everything big lies at multiples of this.
+/// Large structures lie at multiples of this.
 pub(super) const MIB: u64 = 1 << 20;
-/// Unit of the log.
+/// The unit of the log.
 pub(super) const SECTOR: usize = 4096;
 
 pub(super) const SIGNATURE: &[u8; 8] = b"vhdxfile";
-/// Where the two headers lie.
+/// Offsets of the two headers.
 pub(super) const HEADERS: [u64; 2] = [64 << 10, 128 << 10];
 /// Bytes of a header that are checksummed.
 pub(super) const HEADER_SIZE: usize = 4096;
-/// Where the two copies of the region table lie.
+/// Offsets of the two copies of the region table.
 pub(super) const REGION_TABLES: [u64; 2] = [192 << 10, 256 << 10];
 /// Bytes of a region table, and of the table of metadata items.
 pub(super) const TABLE_SIZE: usize = 64 << 10;
@@ -22,10 +22,10 @@ pub(super) const TABLE_SIZE: usize = 64 << 10;
 pub(super) const TABLE_ENTRIES: usize = 2047;
 /// Largest virtual disk.
 pub(super) const MAX_CAPACITY: u64 = 64 << 40;
-/// Sectors of a chunk: as many as one sector bitmap block has bits.
+/// Sectors of a chunk: the number of bits of a sector bitmap block.
 pub(super) const CHUNK_SECTORS: u64 = 1 << 23;
 
-/// Where a header is kept.
+/// A header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Header {
@@ -34,9 +34,9 @@ pub(super) struct Header {
     pub(super) sequence: U64,
     /// Changes before the first change to the file.
     pub(super) file_write: Guid,
-    /// Changes before the first change to what the disk shows.
+    /// Changes before the first change to the disk's content.
     pub(super) data_write: Guid,
-    /// Zero: the log is empty. Else its entries carry this.
+    /// Zero: the log is empty. Otherwise the log's entries have this id.
     pub(super) log: Guid,
     pub(super) log_version: U16,
     pub(super) version: U16,
@@ -59,7 +59,7 @@ pub(super) struct RegionEntry {
     pub(super) id: Guid,
     pub(super) offset: U64,
     pub(super) length: U32,
-    /// Bit 0: whoever does not know this region may not open the file.
+    /// Bit 0: the file must not be opened without knowing this region.
     pub(super) flags: U32,
 }
 
@@ -79,27 +79,27 @@ pub(super) struct MetadataEntry {
     /// From the beginning of the region.
     pub(super) offset: U32,
     pub(super) length: U32,
-    /// Bit 0: the user's, 1: of the virtual disk, 2: must be known.
+    /// Bit 0: the user's; bit 1: of the virtual disk; bit 2: must be known.
     pub(super) flags: U32,
     pub(super) reserved: U32,
 }
 
-/// Begins an entry of the log.
+/// The beginning of an entry of the log.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct LogHeader {
     pub(super) signature: [u8; 4],
     pub(super) checksum: U32,
     pub(super) length: U32,
-    /// Where the sequence begins of which this entry is the last.
+    /// Where the sequence begins that ends with this entry.
     pub(super) tail: U32,
     pub(super) sequence: U64,
     pub(super) descriptors: U32,
     pub(super) reserved: U32,
     pub(super) log: Guid,
-    /// The file was at least as long, durably, when this was written.
+    /// The file's durable length when this was written, or less.
     pub(super) flushed_file_offset: U64,
-    /// The file has to be at least as long for all that is in it.
+    /// The least length of the file for all that is in it.
     pub(super) last_file_offset: U64,
 }
 
@@ -138,20 +138,20 @@ pub(super) const LOCATOR_VHDX: Guid =
 
 pub(super) const NO_GUID: Guid = Guid::from_bytes([0; 16]);
 
-/// CRC-32C of a structure whose checksum, bytes 4 to 8, counts as zero.
+/// Returns the CRC-32C of a structure whose checksum, bytes 4 to 8, counts as zero.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&bytes[..4]);
     let crc = crc32c::crc32c_append(crc, &[0; 4]);
     crc32c::crc32c_append(crc, &bytes[8..])
 }
 
-/// Puts the checksum into bytes 4 to 8.
+/// Writes the checksum to bytes 4 to 8.
 pub(super) fn seal(bytes: &mut [u8]) {
     let sum = checksum(bytes);
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// Whether bytes 4 to 8 hold the checksum.
+/// Returns whether bytes 4 to 8 hold the checksum.
 pub(super) fn is_sealed(bytes: &[u8]) -> bool {
     checksum(bytes).to_le_bytes() == bytes[4..8]
 }

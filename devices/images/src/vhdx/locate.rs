@@ -1,4 +1,4 @@
-//! Where the disk's bytes lie in the files of the chain.
+//! Locations of the disk's bytes in the files of the chain.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::mapped::{Extents, Place};
 /// A part of a block.
 pub(super) struct Piece {
     pub(super) block: u64,
-    /// From the block's begin.
+    /// From the block's beginning.
     pub(super) within: u64,
     pub(super) length: u64,
 }
@@ -20,11 +20,11 @@ pub(super) struct Piece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     Allowed,
-    /// It ends with [`Stop::Reading`] where it would have to.
+    /// The lookup ends with [`Stop::Reading`] if it would have to.
     Forbidden,
 }
 
-/// Why a lookup ends early.
+/// A reason why a lookup ends early.
 #[derive(Debug)]
 pub(super) enum Stop {
     Reading,
@@ -32,7 +32,7 @@ pub(super) enum Stop {
 }
 
 impl Vhdx {
-    /// The range in parts of which none crosses a block's end.
+    /// Returns the range in parts, of which none crosses a block's end.
     pub(super) fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
         let size = self.metadata.block_size;
         let (mut at, end) = (offset, offset + length);
@@ -44,7 +44,7 @@ impl Vhdx {
         })
     }
 
-    /// Adds where the bytes are. `file`: which of the chain's files is this one's.
+    /// Adds the locations of the bytes. `file`: the index of this file in the chain.
     pub(super) fn locate_from(
         &self,
         file: usize,
@@ -73,14 +73,14 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Whether the bytes read as zero without any file.
+    /// Returns whether the bytes read as zero without any file.
     pub(super) fn reads_as_zero(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
         self.locate_from(0, offset, length, Reading::Forbidden, &mut extents).is_ok()
             && extents.as_slice().iter().all(|extent| matches!(extent.place, Place::Zero))
     }
 
-    /// What lies in this file.
+    /// Adds bytes that lie in this file.
     fn push_here(&self, file: usize, offset: u64, length: u64, extents: &mut Extents) {
         let there = self.structures.there(offset, length);
         extents.push(there, Place::File { file, offset });
@@ -102,7 +102,8 @@ impl Vhdx {
         Ok(())
     }
 
-    /// A set bit of the bitmap: the sector is in this file; else it is the parent's.
+    /// Adds sectors by the bitmap. A set bit: the sector is in this file; otherwise it is the
+    /// parent's.
     fn locate_sectors(
         &self,
         file: usize,
@@ -145,7 +146,7 @@ impl Vhdx {
 impl From<Stop> for IoError {
     fn from(stop: Stop) -> Self {
         match stop {
-            // Only where reading is forbidden.
+            // Only if reading is forbidden.
             Stop::Reading => Self::Os(libc::EAGAIN),
             Stop::Failed(error) => error,
         }

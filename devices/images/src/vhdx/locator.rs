@@ -1,4 +1,4 @@
-//! Where the parent of a differencing image lies.
+//! The location of a differencing image's parent.
 
 use std::path::{Path, PathBuf};
 
@@ -7,17 +7,17 @@ use vmbus_protocol::Guid;
 use super::layout::LOCATOR_VHDX;
 use crate::error::Flaw;
 
-/// What an image says of its parent.
+/// The parent, as an image describes it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Locator {
-    /// Keys and values as they stand there.
+    /// Keys and values as they are written there.
     entries: Vec<(String, String)>,
 }
 
 /// Most keys that are read; writers use five.
 const MAX_KEYS: usize = 64;
 
-/// Reads the metadata item.
+/// Parses the metadata item.
 pub(super) fn parse(bytes: &[u8]) -> Result<Locator, Flaw> {
     let broken = || Flaw::damaged("what it says of its parent is garbled");
     let half = |at: usize| -> Option<usize> {
@@ -47,7 +47,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Locator, Flaw> {
     Ok(Locator { entries })
 }
 
-/// The metadata item for a parent at `relative` (as seen from the child's folder) and `absolute`.
+/// Returns the metadata item for a parent at `relative` (to the child's folder) and `absolute`.
 pub(super) fn build(linkage: Guid, relative: &Path, absolute: &Path) -> Vec<u8> {
     let windows = |path: &Path| path.to_string_lossy().replace('/', "\\");
     let entries = [
@@ -80,7 +80,8 @@ impl Locator {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Which state of which parent: its header's data write id. One or two, for images that Windows is merging.
+    /// Returns the id of the parent and its state: its header's data write id. One or two, for
+    /// images that Windows is merging.
     pub(super) fn linkages(&self) -> Vec<Guid> {
         ["parent_linkage", "parent_linkage2"]
             .into_iter()
@@ -88,13 +89,13 @@ impl Locator {
             .collect()
     }
 
-    /// What it says of where that is, for people.
+    /// Returns the parent's location, for people.
     pub(super) fn named(&self) -> String {
         let name = self.value("relative_path").or_else(|| self.value("absolute_win32_path"));
         name.map_or_else(|| "no file".to_owned(), |name| format!("{name:?}"))
     }
 
-    /// Where it may be, likeliest first, for a child in `folder`.
+    /// Returns the parent's possible locations, likeliest first, for a child in `folder`.
     pub(super) fn candidates(&self, folder: &Path) -> Vec<PathBuf> {
         let mut paths = Vec::new();
         if let Some(relative) = self.value("relative_path") {
@@ -105,7 +106,7 @@ impl Locator {
             if path.starts_with('/') {
                 paths.push(PathBuf::from(&path));
             }
-            // A disk that came from Windows with its parent beside it.
+            // A disk that came from Windows, with its parent in the same folder.
             if let Some(name) = path.rsplit('/').next() {
                 paths.push(folder.join(name));
             }

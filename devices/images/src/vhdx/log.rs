@@ -1,6 +1,7 @@
-//! The log: changes to structures that may not have reached their places.
+//! The log: changes to structures that may not have reached the structures.
 //!
-//! What counts is the active sequence: entries in a row, the last of which says where they begin and has the highest number of all.
+//! The active sequence is in force: entries in a row, the last of which states their beginning and
+//! has the highest number of all.
 
 use std::collections::HashMap;
 
@@ -13,9 +14,9 @@ use crate::file::ImageFile;
 
 /// Largest log that is read. Writers make 1 MiB.
 const MAX_LOG: u32 = 64 << 20;
-/// How often each byte of the log may be checksummed before the log is taken for a trap.
+/// How often each byte of the log may be checksummed before the log is refused as a trap.
 const PATIENCE: usize = 8;
-/// Largest file that a log may ask for.
+/// Longest file that a log may need.
 const MAX_FILE: u64 = 1 << 47;
 
 /// One change.
@@ -25,7 +26,7 @@ pub(super) struct Write {
     pub(super) content: Content,
 }
 
-/// What a range becomes.
+/// The new content of a range.
 #[derive(Debug)]
 pub(super) enum Content {
     /// These bytes.
@@ -34,11 +35,11 @@ pub(super) enum Content {
     Zero(u64),
 }
 
-/// What a log asks for, in order.
+/// The changes of a log, in order.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     pub(super) writes: Vec<Write>,
-    /// The file has to be at least as long.
+    /// The least length of the file.
     pub(super) file_length: u64,
     /// Entries.
     pub(super) entries: usize,
@@ -50,17 +51,17 @@ struct Entry {
     bytes: Vec<u8>,
 }
 
-/// The whole log in memory.
+/// The whole log, in memory.
 struct Log {
     bytes: Vec<u8>,
     id: Guid,
     /// Bytes that may still be checksummed.
     patience: usize,
-    /// Where sound entries lie, and how long they are.
+    /// Offsets and lengths of sound entries.
     seen: HashMap<usize, Option<(u64, usize, usize)>>,
 }
 
-/// What the log of a file asks for; nothing when it is empty.
+/// Reads the changes in the log of a file; none if it is empty.
 pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
     if header.log == super::layout::NO_GUID {
         return Ok(Replay::default());
@@ -78,14 +79,14 @@ pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
         if log.seen.values().any(Option::is_some) {
             return Err(Flaw::damaged("its log has entries, but no complete sequence of them"));
         }
-        // Begun, and nothing written: whoever made it was stopped before it changed anything.
+        // The log was begun and nothing was written: its author stopped before the first change.
         return Ok(Replay::default());
     };
     log.collect(&sequence, file.len()?)
 }
 
 impl Log {
-    /// Positions of the entries of the active sequence.
+    /// Returns the positions of the entries of the active sequence.
     fn active_sequence(&mut self) -> Result<Option<Vec<usize>>, Flaw> {
         let mut best: Option<(u64, Vec<usize>)> = None;
         let mut at = 0;
@@ -107,7 +108,7 @@ impl Log {
         Ok(best.map(|(_, sequence)| sequence))
     }
 
-    /// The sound entries from `at` on whose numbers follow each other: position and number.
+    /// Returns the sound entries from `at` on whose numbers follow each other: position and number.
     fn run(&mut self, mut at: usize) -> Result<Vec<(usize, u64)>, Flaw> {
         let mut run: Vec<(usize, u64)> = Vec::new();
         let mut covered = 0;
@@ -123,7 +124,7 @@ impl Log {
         Ok(run)
     }
 
-    /// Number, tail and length of the entry at `at`, if there is a sound one.
+    /// Returns number, tail and length of the entry at `at`, if there is a sound one.
     fn entry(&mut self, at: usize) -> Result<Option<(u64, usize, usize)>, Flaw> {
         if let Some(known) = self.seen.get(&at) {
             return Ok(*known);
@@ -184,7 +185,7 @@ impl Log {
                 Content::Sector(_) => SECTOR as u64,
                 Content::Zero(length) => length,
             };
-            // The headers and what comes before them are never logged.
+            // The headers, and all bytes before them, are never logged.
             if write.offset < super::layout::REGION_TABLES[0]
                 || write.offset.checked_add(length).is_none_or(|last| last > end)
             {
@@ -199,7 +200,7 @@ impl Log {
 }
 
 impl Entry {
-    /// Its changes, if its descriptors and sectors are sound.
+    /// Returns its changes, if its descriptors and sectors are sound.
     fn writes(&self) -> Option<Vec<Write>> {
         let count = self.header.descriptors.get() as usize;
         let begin = size_of::<LogHeader>();
@@ -225,7 +226,7 @@ impl Entry {
         Some(writes)
     }
 
-    /// A data sector: its first and last bytes were replaced by marks and lie in the descriptor.
+    /// Returns a data sector. Marks replace its first and last bytes, which lie in the descriptor.
     fn sector(&self, raw: &[u8], descriptor: &LogDescriptor) -> Option<Box<[u8; SECTOR]>> {
         let number = self.header.sequence.get();
         let marks = (&raw[..4], &raw[4..8], &raw[SECTOR - 4..]);

@@ -25,7 +25,7 @@ const LOG: u64 = MIB;
 const METADATA: u64 = 2 * MIB;
 const BAT: u64 = 3 * MIB;
 
-/// What a new file is to be.
+/// Properties of a new file.
 #[derive(Debug)]
 pub(crate) struct Make {
     /// Bytes of the disk.
@@ -33,12 +33,12 @@ pub(crate) struct Make {
     /// Bytes of a block: a power of two from 1 MiB to 256 MiB.
     pub(crate) block_size: u64,
     pub(crate) sector: BlockSize,
-    /// All blocks are there from the beginning.
+    /// All blocks are allocated from the beginning.
     pub(crate) fixed: bool,
     pub(crate) parent: Option<Parent>,
 }
 
-/// What a new file differs from.
+/// The parent of a new file.
 #[derive(Debug)]
 pub(crate) struct Parent {
     linkage: Guid,
@@ -50,7 +50,7 @@ pub(crate) struct Parent {
 }
 
 impl Parent {
-    /// For a child that will lie at `child`.
+    /// Returns the parent for a child that will lie at `child`.
     pub(crate) fn open(parent: &Path, child: &Path) -> Result<Self, OpenError> {
         let open = Vhdx::open(&lock(parent, true)?, &OpenOptions::reading(None))?;
         let absolute = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
@@ -66,12 +66,12 @@ impl Parent {
     }
 }
 
-/// `path` as seen from `folder`, both absolute.
+/// Returns `path` relative to `folder`, both absolute.
 fn relative(path: &Path, folder: &Path) -> PathBuf {
     let (path, folder): (Vec<_>, Vec<_>) = (path.components().collect(), folder.components().collect());
     let common = path.iter().zip(&folder).take_while(|(a, b)| a == b).count();
     let up = folder[common..].iter().map(|_| Component::ParentDir);
-    // As Windows writes it: what lies beside begins with a dot.
+    // As Windows writes it: a path in the same folder begins with a dot.
     let here = (common == folder.len()).then_some(Component::CurDir);
     here.into_iter().chain(up).chain(path[common..].iter().copied()).collect()
 }
@@ -113,7 +113,7 @@ pub(crate) fn make(file: &File, make: &Make) -> io::Result<()> {
     for (sequence, offset) in HEADERS.into_iter().enumerate() {
         file.write_all_at(&header(sequence as u64 + 1, file_write, data_write), offset)?;
     }
-    // Last: before it, this is no VHDX.
+    // This comes last: without it, the file is no VHDX.
     let mut identifier = [0; 8 + 512];
     identifier[..8].copy_from_slice(SIGNATURE);
     for (target, unit) in identifier[8..].chunks_exact_mut(2).zip("SynthVM".encode_utf16()) {

@@ -1,4 +1,4 @@
-//! The disk as the seam of formats wants it: which requests need the metadata thread, and what it does.
+//! The disk as a [`Map`]: requests that need the metadata thread, and their lookups.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -13,21 +13,21 @@ use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
 use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
 
-/// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a hole
-/// in the file, some 50 us.
+/// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a
+/// hole in the file, some 50 us.
 const MAX_CHANGES_OF_STEP: usize = 32;
 
 /// Blocks that one step looks at.
 const MAX_BLOCKS_OF_STEP: usize = 16384;
 
-/// The same without the metadata thread.
+/// The same for lookups without the metadata thread.
 const MAX_BLOCKS_AT_ONCE: u64 = 16;
 
-/// What becomes of a part of a block.
+/// How a part of a block is cleared.
 enum Cleared {
-    /// Nothing is to be done.
+    /// It reads as zero, or may keep its bytes.
     Already,
-    /// It is zeroed where it lies.
+    /// It is zeroed at this offset in the file.
     InPlace(u64),
     /// Its entry changes, or it needs space.
     Change,
@@ -45,7 +45,7 @@ impl Vhdx {
         Ok(writer)
     }
 
-    /// Whether the piece is all that the block has on the disk.
+    /// Returns whether the piece is all that the block has on the disk.
     fn is_whole(&self, piece: &Piece) -> bool {
         let size = self.metadata.block_size;
         let left = self.capacity.load(Ordering::Acquire).saturating_sub(piece.block * size);
@@ -60,7 +60,7 @@ impl Vhdx {
             Some(State::NotPresent) if self.parent.is_none() => Cleared::Already,
             Some(State::Present) if self.is_whole(piece) && unmap && !self.metadata.fixed => Cleared::Change,
             Some(State::Present) => Cleared::InPlace(entry.offset() + piece.within),
-            // No copy-up for a discard: it may leave parts as they are.
+            // No copy-up for a discard, which may leave parts as they are.
             _ if clearing == Clearing::Discard && !self.is_whole(piece) => Cleared::Already,
             _ => Cleared::Change,
         }
@@ -98,7 +98,7 @@ impl Map for Vhdx {
             read_only: self.read_only,
             write_cache: true,
             rotational: false,
-            // A parent shows through where a part of a block is discarded that the child lacks.
+            // A parent shows through if a part of a block is discarded that the child lacks.
             discard: Some(Discard { granularity: SECTOR as u32, zeroes: self.parent.is_none() }),
         }
     }
@@ -207,7 +207,7 @@ impl Map for Vhdx {
             };
             match progress {
                 Progress::Ready => done += piece.length,
-                // What was done before counts, and the next call begins with this piece.
+                // The pieces before this one are finished. The next call begins with this one.
                 _ if done != 0 => break,
                 Progress::Again => return Ok(Step::Again),
                 Progress::AfterSettling => return Ok(Step::Barrier),
@@ -226,7 +226,7 @@ impl Map for Vhdx {
     fn idle(&self) {
         let mut writer = self.lock();
         if let Err(error) = self.work_ahead(&mut writer) {
-            // The request that needs the space will be told.
+            // The request that needs the space will fail with the error.
             debug!(image = %self.identity.display(), %error, "a VHDX could not grow ahead of need");
         }
     }
@@ -239,7 +239,7 @@ impl Map for Vhdx {
         if self.read_only {
             return Err(IoError::ReadOnly);
         }
-        // A larger child would need entries of chunks, and what is new to show no parent.
+        // A larger child would need entries of chunks, and its new part must not show the parent.
         if self.parent.is_some()
             || capacity == 0
             || !capacity.is_multiple_of(self.metadata.sector.bytes().into())

@@ -1,4 +1,4 @@
-//! Metadata: what the virtual disk is like.
+//! Metadata: the properties of the virtual disk.
 
 use synthvm_block::BlockSize;
 use vmbus_protocol::Guid;
@@ -16,11 +16,11 @@ use crate::error::Flaw;
 /// Largest item.
 const MAX_ITEM: u32 = 1 << 20;
 
-/// What the virtual disk is like.
+/// Properties of the virtual disk.
 #[derive(Clone, Debug)]
 pub(super) struct Metadata {
     pub(super) capacity: u64,
-    /// Where the capacity is kept in the file.
+    /// The offset of the capacity in the file.
     pub(super) capacity_at: u64,
     pub(super) block_size: u64,
     /// Blocks stay allocated: a fixed image.
@@ -32,13 +32,13 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Returns the block that the byte at `offset` lies in, and where in the block.
+    /// Returns the block that the byte at `offset` lies in, and the byte's offset in the block.
     pub(super) fn split(&self, offset: u64) -> (u64, u64) {
         // Blocks are powers of two.
         (offset >> self.block_size.trailing_zeros(), offset & (self.block_size - 1))
     }
 
-    /// Blocks of a chunk, which share a block of the sector bitmap.
+    /// Returns the number of blocks of a chunk, which share a block of the sector bitmap.
     pub(super) fn chunk_ratio(&self) -> u64 {
         CHUNK_SECTORS * u64::from(self.sector.bytes()) / self.block_size
     }
@@ -121,7 +121,7 @@ fn parse_table(table: &[u8], region: Region) -> Result<Vec<MetadataEntry>, Flaw>
     let mut items: Vec<MetadataEntry> = Vec::with_capacity(count);
     for bytes in rest.chunks_exact(size_of::<MetadataEntry>()).take(count) {
         let Ok(item) = MetadataEntry::read_from_bytes(bytes) else { break };
-        // The user's own items are never ours.
+        // The user's own items have no meaning here.
         let is_ours = item.flags.get() & 1 == 0 && known.contains(&item.id);
         if !is_ours {
             if item.flags.get() & 4 != 0 {

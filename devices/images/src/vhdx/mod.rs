@@ -1,8 +1,10 @@
 //! VHDX ([MS-VHDX]): dynamic, fixed and differencing disks.
 //!
-//! Crash safety rests on order, not on the log: a block's room is durably part of the file and reads as zero before its entry in the block
-//! allocation table is written, the entry is one aligned word, and a flush makes data and entries durable together. So the file is sound
-//! after every write, and whoever reads it after a crash has nothing to replay. Logs that others left are replayed.
+//! Crash safety comes from the order of writes, not from the log. A block's space is durably part
+//! of the file and reads as zero before its entry in the block allocation table is written. The
+//! entry is one aligned word. A flush makes data and entries durable together. So the file is sound
+//! after every write, and a reader after a crash has nothing to replay. Logs of other programs are
+//! replayed.
 
 mod bat;
 mod blocks;
@@ -62,15 +64,15 @@ pub(crate) struct Vhdx {
     identity: PathBuf,
     read_only: bool,
     writer: Mutex<Writer>,
-    /// The first change has been announced.
+    /// The first change has been recorded in the header.
     begun: std::sync::atomic::AtomicBool,
-    /// Changes to structures, and how many of them are durable.
+    /// Changes of structures.
     changes: Changes,
     #[cfg(test)]
     published: tests::Hook,
 }
 
-/// What changes along with structures.
+/// State that changes along with structures.
 #[derive(Debug)]
 struct Writer {
     current: Current,
@@ -136,7 +138,7 @@ impl Vhdx {
         })
     }
 
-    /// Which state of the disk's content this is.
+    /// Returns the id of the state of the disk's content.
     fn data_id(&self) -> Guid {
         self.lock().current.header.data_write
     }
@@ -145,7 +147,8 @@ impl Vhdx {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the first change: children and copies of the old state can tell, and free room reads as zero.
+    /// Prepares the first change: gives the content a new id, so that children and copies of the
+    /// old state do not match, and makes free space read as zero.
     fn begin(&self, writer: &mut Writer) -> Result<(), IoError> {
         if self.begun.load(Ordering::Acquire) {
             return Ok(());
@@ -161,11 +164,11 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Changes what a block is.
+    /// Changes a block's entry.
     ///
-    /// The order matters. The change is counted after it is in the file, so that a flush which begins
-    /// then covers it; and before it is published, so that a forced write into the block, which can
-    /// follow at once on another queue, sees that it needs a flush.
+    /// The order matters. The change is counted after it is in the file, so that a flush that
+    /// begins then covers it. It is counted before it is published, so that a forced write into the
+    /// block, which can follow immediately on another queue, sees that it needs a flush.
     fn set(&self, block: u64, entry: Entry) -> Result<(), IoError> {
         self.bat.write(&self.structures, block, entry)?;
         self.changes.count();
@@ -175,7 +178,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Cuts off unused room at the file's end. Bytes that it had.
+    /// Cuts off unused space at the file's end. Returns its length in bytes.
     pub(crate) fn trim(self) -> Result<u64, IoError> {
         self.lock().space.trim(&self.structures.file)
     }
@@ -201,7 +204,7 @@ impl Drop for Vhdx {
     }
 }
 
-/// Adds where the blocks lie, and refuses entries that make no sense.
+/// Adds the locations of the blocks, and refuses entries that are not valid.
 fn add_blocks(bat: &Bat, metadata: &Metadata, used: &mut Vec<space::Used>) -> Result<(), Flaw> {
     let blocks = metadata.capacity.div_ceil(metadata.block_size);
     let ratio = metadata.chunk_ratio();

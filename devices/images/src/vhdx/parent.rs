@@ -32,7 +32,7 @@ pub(super) fn open(
         Some(parent) => vec![parent.clone()],
         None => locator.candidates(folder),
     };
-    // Each is opened once: the one that is found is the one that is used.
+    // Each is opened once, so that the file that is found is the file that is used.
     let open = |path: &PathBuf| match lock(path, true) {
         Err(OpenError::File(synthvm_block::OpenError::NotFound { .. })) => None,
         other => Some(other.map_err(|error| Flaw::Parent(error.to_string()))),
@@ -46,7 +46,7 @@ pub(super) fn open(
     };
     let parent_options = OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
     let parent = Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
-        // Said of the nearest image that has the trouble; those above only pass it on.
+        // The error names the nearest image with a flaw; those above only pass it on.
         OpenError::Parent { reason, .. } => Flaw::Parent(reason),
         other => Flaw::Parent(other.to_string()),
     })?;

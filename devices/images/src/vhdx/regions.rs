@@ -1,4 +1,4 @@
-//! The region table: where the block allocation table and the metadata lie.
+//! The region table: the locations of the block allocation table and the metadata.
 
 use zerocopy::FromBytes;
 
@@ -16,12 +16,12 @@ pub(super) struct Region {
     pub(super) length: u64,
 }
 
-/// All of them.
+/// All regions.
 #[derive(Debug)]
 pub(super) struct Regions {
     pub(super) bat: Region,
     pub(super) metadata: Region,
-    /// Those that are unknown and need not be known.
+    /// Regions that are unknown and need not be known.
     pub(super) others: Vec<Region>,
 }
 

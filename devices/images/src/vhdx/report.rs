@@ -1,4 +1,4 @@
-//! What there is to say of a VHDX.
+//! Facts about a VHDX.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use vmbus_protocol::Guid;
 use super::bat::State;
 use super::{Vhdx, layout::NO_GUID};
 
-/// What there is to say of one file of a chain.
+/// Facts about one file of a chain.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) path: PathBuf,
@@ -22,16 +22,16 @@ pub(crate) struct Report {
     pub(crate) data_id: Guid,
     pub(crate) blocks: u64,
     pub(crate) present: u64,
-    /// Bytes of the file that nothing uses.
+    /// Bytes of the file that are not used.
     pub(crate) unused: u64,
-    /// Log entries that wait to be replayed (or were, just now).
+    /// Log entries to be replayed, or just replayed.
     pub(crate) log_entries: usize,
     pub(crate) log_pending: bool,
     pub(crate) parent: Option<Box<Report>>,
 }
 
 impl Vhdx {
-    /// Sums it up.
+    /// Returns the facts.
     pub(crate) fn report(&self) -> std::io::Result<Report> {
         let blocks = self.metadata.capacity.div_ceil(self.metadata.block_size);
         let is_present =

@@ -1,4 +1,4 @@
-//! Another size of the disk.
+//! Changes of the disk's size.
 
 use std::sync::atomic::Ordering;
 
@@ -7,10 +7,10 @@ use synthvm_block::IoError;
 use super::bat::{Entry, State};
 use super::{Vhdx, Writer};
 
-/// Zeroes that are written at once.
+/// Zeroes that are written by one call.
 const ZEROES: u64 = 1 << 20;
 
-/// Bytes that every storage writes as a whole, or not at all.
+/// Bytes that every storage device writes entirely, or not at all.
 const ATOMIC: u64 = 512;
 
 impl Vhdx {

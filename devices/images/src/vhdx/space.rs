@@ -1,4 +1,4 @@
-//! Which parts of the file are in use, and room for more.
+//! The used parts of the file, and space for more.
 
 use std::collections::HashMap;
 
@@ -8,30 +8,32 @@ use super::layout::MIB;
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// The file grows by at least as much, durably, so that few blocks wait for it.
+/// The file grows by at least as much, durably, so that few blocks wait for its growth.
 const GROWTH: u64 = 64 << 20;
 
-/// Room in the file.
+/// Space in the file.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// Begin and end of what nothing uses, in order, in whole MiB. Reads as zero once [`Space::clean`] has run.
+    /// Begin and end of unused parts, in order, in whole MiB. They read as zero once
+    /// [`Space::clean`] has run.
     free: Vec<(u64, u64)>,
-    /// The file's new end, which becomes free when it is durable.
+    /// The file's new end. The space before it becomes free when it is durable.
     grown: Option<(u64, u64)>,
     /// It has grown since it was opened.
     grows: bool,
-    /// Bytes of the file, durably.
+    /// The file's durable length in bytes.
     length: u64,
-    /// Where blocks were that are zero now. Their room stays theirs while the file is open: whatever is still under way for such a block
-    /// can hit no other one.
+    /// Space of blocks that are zero now. It is reserved for the same block while the file is open,
+    /// so that a request still in progress for it can hit no other block.
     kept: HashMap<u64, u64>,
 }
 
-/// A used range and what it is.
+/// A used range and its name.
 pub(super) type Used = (u64, u64, &'static str);
 
 impl Space {
-    /// Free is what is not in `used` (begin, length, name), which may not overlap and has to lie in the file.
+    /// Returns the space of a file of which `used` is in use (begin, length, name). Those ranges
+    /// may not overlap and must lie in the file. The rest is free.
     pub(super) fn new(mut used: Vec<Used>, file: u64) -> Result<Self, Flaw> {
         used.sort_unstable();
         let mut free = Vec::new();
@@ -56,12 +58,12 @@ impl Space {
         Ok(Self { free, grown: None, grows: false, length: file, kept: HashMap::new() })
     }
 
-    /// Bytes that nothing uses.
+    /// Returns the number of unused bytes.
     pub(super) fn unused(&self) -> u64 {
         self.free.iter().map(|(begin, end)| end - begin).sum()
     }
 
-    /// Makes free room read as zero. Where the file system cannot, it stays unused.
+    /// Makes free space read as zero. Where the file system cannot, it stays unused.
     pub(super) fn clean(&mut self, file: &ImageFile) -> Result<(), IoError> {
         for &(begin, end) in &self.free {
             if !file.punch(begin, end - begin)? {
@@ -72,8 +74,8 @@ impl Space {
         Ok(())
     }
 
-    /// Takes room of `length` bytes for `block`, which reads as zero and lies in what is durably the
-    /// file. `None`: there is some when the file is durable and [`Space::settle`] was called.
+    /// Takes space of `length` bytes for `block`, which reads as zero and is durably part of the
+    /// file. `None`: there is some after the file is durable and [`Space::settle`] was called.
     pub(super) fn take(&mut self, file: &ImageFile, block: u64, length: u64) -> Result<Option<u64>, IoError> {
         if let Some(offset) = self.kept.remove(&block) {
             return Ok(Some(offset));
@@ -88,12 +90,12 @@ impl Space {
         Ok(None)
     }
 
-    /// Room that was taken and is not used after all.
+    /// Gives back space that was taken and is not used.
     pub(super) fn keep(&mut self, block: u64, offset: u64) {
         self.kept.insert(block, offset);
     }
 
-    /// Whether less than half of what the file grows by is left, since it has grown.
+    /// Returns whether less than half of the last growth is left.
     pub(super) fn runs_low(&self, length: u64) -> bool {
         let left =
             self.free.last().filter(|(_, end)| *end == self.length).map_or(0, |(begin, end)| end - begin);
@@ -118,12 +120,12 @@ impl Space {
         Ok(())
     }
 
-    /// Whether the file has grown and that is not known to be durable.
+    /// Returns whether the file has grown since it was last known to be durable.
     pub(super) fn has_grown(&self) -> bool {
         self.grown.is_some()
     }
 
-    /// The file is durable: what it has grown by is free.
+    /// The file is durable: its growth is free space now.
     pub(super) fn settle(&mut self) {
         let Some((begin, end)) = self.grown.take() else { return };
         self.length = end;
@@ -133,9 +135,10 @@ impl Space {
         }
     }
 
-    /// Cuts off free room at the file's end, when nothing uses the file any more. Bytes that it had.
+    /// Cuts off free space at the file's end, after the last use of the file. Returns its length in
+    /// bytes.
     pub(super) fn trim(&mut self, file: &ImageFile) -> Result<u64, IoError> {
-        // It is cut off again, durable or not.
+        // It is cut off in any case, durable or not.
         self.settle();
         let Some(&(begin, end)) = self.free.last().filter(|(_, end)| *end == self.length) else {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! The file with its log replayed: in place when it may be written, in memory when not.
+//! The file with its log replayed: in place if it may be written, in memory if not.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use super::log::{self, Content, Replay};
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// Where structures are read from and written to.
+/// Access to structures.
 #[derive(Debug)]
 pub(super) struct Structures {
     pub(super) file: ImageFile,
-    /// What the log asks for, when the file may not be changed.
+    /// The changes of the log, if the file may not be changed.
     overlay: Replay,
     /// Entries of the log that was found.
     pub(super) replayed: usize,
-    /// Bytes of the file, as if its log were replayed.
+    /// The file's length in bytes, as if its log were replayed.
     pub(super) length: u64,
-    /// Where the file really ends, if it is not to grow: what should lie behind reads as zero.
+    /// The file's real end, if it must not grow: bytes that belong behind it read as zero.
     end: Option<u64>,
 }
 
@@ -39,12 +39,12 @@ impl Structures {
         Ok(Self { length: file.len()?, end: None, file, overlay: Replay::default(), replayed })
     }
 
-    /// How many of `length` bytes from `offset` on are really in the file.
+    /// Returns how many of `length` bytes from `offset` on are really in the file.
     pub(super) fn there(&self, offset: u64, length: u64) -> u64 {
         self.end.map_or(length, |end| end.saturating_sub(offset).min(length))
     }
 
-    /// Whether all of `length` bytes from `offset` on are really in the file.
+    /// Returns whether all of `length` bytes from `offset` on are really in the file.
     pub(super) fn is_there(&self, offset: u64, length: u64) -> bool {
         self.end.is_none_or(|end| offset.checked_add(length).is_some_and(|behind| behind <= end))
     }

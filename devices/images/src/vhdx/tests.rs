@@ -1,4 +1,4 @@
-//! Errors at every access to the file, and what the metadata thread does off the workers.
+//! Errors at every access to the file, and lookups that must stay off the workers.
 
 mod off_worker;
 
@@ -16,7 +16,7 @@ use crate::{CreateOptions, Format, OpenOptions, create};
 
 type Call = Box<dyn FnOnce(u64) + Send>;
 
-/// Called when a block's new entry can be seen.
+/// Called when a block's new entry is visible.
 #[derive(Default)]
 pub(super) struct Hook(Mutex<Option<Call>>);
 

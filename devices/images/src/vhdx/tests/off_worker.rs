@@ -28,7 +28,7 @@ fn new_image(path: &Path, parent: Option<PathBuf>) {
     create(path, &options).unwrap();
 }
 
-/// Opens an image, and what watches its file.
+/// An open image, and the probe of its file.
 fn watched(path: &Path, prepare: impl FnOnce(&mut ImageFile)) -> (Arc<Vhdx>, Arc<Probe>) {
     let mut file = ImageFile::open(path, &OpenOptions::default()).unwrap();
     prepare(&mut file);
@@ -53,8 +53,8 @@ impl Fixture {
         Self::of(folder, path)
     }
 
-    /// A child of which only block 0 has been written. Its parent has `pattern(block, 1 MiB)` in the
-    /// first `blocks` blocks.
+    /// A child of which only block 0 has been written. Its parent has `pattern(block, 1 MiB)` in
+    /// the first `blocks` blocks.
     fn differencing(blocks: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let (parent, path) = (folder.as_path().join("parent.vhdx"), folder.as_path().join("child.vhdx"));
@@ -112,7 +112,7 @@ fn test_write_that_waits_for_growth_delays_no_other_request_and_no_close() {
     fixture.probe.gate.shut();
     queue.submit(&mut vec![request(1, WRITE, block * MIB, 512)]);
     fixture.probe.gate.wait_for_arrival();
-    // The file's fsync is held up. The same queue, and others, go on.
+    // The file's fsync waits. The same queue, and others, continue.
     let done = run(&mut *queue, vec![request(2, WRITE, 0, 512), request(3, Operation::Read, MIB, 512)]);
     assert!(done.iter().all(|done| done.result.is_ok()));
     let mut other = fixture.mapped.queue().unwrap();
@@ -169,7 +169,7 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
     let mut queue = fixture.mapped.queue().unwrap();
     let zeroes = Operation::WriteZeroes { unmap: true };
     let clear = |block: u32| request(block, zeroes, u64::from(block) * MIB + 4096, 8192);
-    // All but the first come while the first one's barrier is under way.
+    // All but the first come while the first one's barrier is in progress.
     fixture.probe.gate.shut();
     queue.submit(&mut vec![clear(1)]);
     fixture.probe.gate.wait_for_arrival();
@@ -189,7 +189,7 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
         let seen = one(&mut *queue, Operation::Read, block * MIB, vec![1; MIB as usize]).unwrap();
         assert!(seen == expected, "block {block}");
     }
-    // Where the parent has nothing, zeroes cost nothing.
+    // If the parent has no data there, zeroes cost nothing.
     over(&mut *queue, zeroes, 50 * MIB + 4096, 8192).unwrap();
     over(&mut *queue, Operation::WriteZeroes { unmap: false }, 51 * MIB + 4096, 8192).unwrap();
     assert_eq!(fixture.probe.take(), (0, 0));
@@ -274,7 +274,8 @@ fn test_copy_up_of_a_large_block_takes_steps_of_bounded_work() {
     }
 }
 
-/// A forced write right when its block's entry can be seen must flush that entry before it is done.
+/// A forced write right after its block's entry becomes visible must flush that entry before it is
+/// done.
 #[test]
 fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
     let folder = TempDir::new().unwrap();
