@@ -1,4 +1,4 @@
-//! Every format passes what every backend must.
+//! Every format passes the checks of all backends.
 
 mod common;
 
@@ -10,7 +10,7 @@ use synthvm_block::Backend;
 use synthvm_block::conformance::{CAPACITY, check, check_read_only, check_reopen};
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 
-/// How an image is made.
+/// The program that makes an image.
 enum Kind {
     Ours(CreateOptions),
     /// By qemu-img, with these options.

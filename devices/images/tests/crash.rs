@@ -1,6 +1,7 @@
 //! A writer is killed at random moments: the image opens, and holds what was promised.
 //!
-//! Each round starts a child process that writes a script of steps and says which are done and which are flushed, and kills it somewhere.
+//! Each round starts a child process, which executes a script of steps and reports those that are
+//! done and those that are flushed, and kills it somewhere.
 
 mod common;
 
@@ -18,7 +19,7 @@ const SECTOR: u64 = 512;
 
 /// One change, the same in parent and child process.
 struct Step {
-    /// Zeroes, and how; else data.
+    /// The kind of zeroing; `None`: data is written.
     clear: Option<Operation>,
     first: u64,
     sectors: u64,
@@ -45,7 +46,7 @@ impl Step {
         Self { clear, first, sectors, flush: random.below(5) == 0 }
     }
 
-    /// What a sector holds after this step.
+    /// Returns the value of a sector after this step.
     fn value(&self, number: u64) -> u64 {
         if self.clear.is_some() { 0 } else { number + 1 }
     }
@@ -76,16 +77,16 @@ fn writer() {
     });
 }
 
-/// What is promised of an image.
+/// The promise of an image.
 #[derive(Clone, Copy, PartialEq)]
 enum Promise {
-    /// All that was done is there.
+    /// Every step that was done is there.
     Done,
-    /// All that was flushed is there.
+    /// Every step that was flushed is there.
     Flushed,
 }
 
-/// What each sector holds, as values; those that are not sure may hold one of several.
+/// The values of the sectors. Uncertain sectors may have one of several.
 struct Expected {
     sure: Vec<u64>,
     open: HashMap<u64, Vec<u64>>,
@@ -104,7 +105,7 @@ impl Expected {
         }
     }
 
-    /// Compares, and takes what it found for sure.
+    /// Compares, and takes the values that it found as certain.
     fn settle(&mut self, bytes: &[u8]) {
         for (sector, found) in bytes.chunks_exact(SECTOR as usize).enumerate() {
             let allowed = self.open.remove(&(sector as u64)).unwrap_or_else(|| vec![self.sure[sector]]);
@@ -138,7 +139,7 @@ fn kill_many_times(
         let reports = 1 + random.below(80);
         let Reported { done, flushed } = run_and_kill(&path, seed, next, u64::MAX, reports);
         let safe = if promise == Promise::Done { done } else { flushed };
-        // The one after the last may have been under way.
+        // The step after the last may have been in progress.
         let end = done.map_or(next, |done| done + 1);
         for number in next..=end {
             expected.apply(seed, number, safe.is_some_and(|safe| number <= safe));
@@ -151,7 +152,7 @@ fn kill_many_times(
         drop(image);
         expected.settle(&bytes);
         if let Some(format) = qemu_format {
-            // QEMU agrees, whatever it finds: leaks are no errors (3), anything else is.
+            // QEMU agrees: leaks (3) are no errors, all else is.
             let checked = qemu_output("qemu-img", &["check", "-f", format, text(&path)]);
             assert!(matches!(checked.status.code(), Some(0 | 3)), "round {round}: {checked:?}");
             let back = folder.join("back.raw");

@@ -1,4 +1,4 @@
-//! What we write QEMU reads, and what QEMU writes we read.
+//! QEMU reads the images that we write, and we read those that it writes.
 
 mod common;
 
@@ -68,7 +68,7 @@ fn test_images_made_by_qemu_are_read_here() {
 fn test_compressed_qcow2_is_read_and_its_copies_are_counted() {
     let folder = Folder::new();
     let path = folder.join("c.qcow2");
-    // Something that can be compressed.
+    // Bytes that can be compressed.
     let raw = folder.join("c.raw");
     let bytes: Vec<u8> = (0..SIZE).map(|at| (at / 4096 % 7) as u8).collect();
     std::fs::write(&raw, bytes).unwrap();
@@ -114,7 +114,7 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
                 Operation::WriteZeroes { unmap: false },
             ];
             match random.below(8) {
-                // Whole blocks, now and then, that they go away.
+                // Whole blocks now and then, so that their space is given back.
                 0 => {
                     let block = at >> 20 << 20;
                     over(&mut *image.queue().unwrap(), operation[0], block, 1 << 20).unwrap();
@@ -195,7 +195,7 @@ fn test_conversion_keeps_content_size_and_holes() {
         let format = if to == Format::Vhd { "vpc" } else { to.name() };
         let compared = qemu("qemu-img", &["compare", "-f", "raw", "-F", format, text(&raw), text(&path)]);
         assert!(compared.contains("identical"), "{compared}");
-        // Nothing is overwritten, nothing is left behind.
+        // No file is overwritten, none is left behind.
         assert!(
             convert(&raw, &path, &ConvertOptions::to(to), &mut |_| {})
                 .unwrap_err()

@@ -26,7 +26,7 @@ fn image(folder: &Folder, name: &str, size: u64, byte: u8) -> PathBuf {
     path
 }
 
-/// Keeps another name of the file at `path`, and has `other` replace it as soon as it is opened.
+/// Keeps another name of the file at `path`, and makes `other` replace it as soon as it is opened.
 fn replaced_when_opened(folder: &Folder, path: &Path, other: PathBuf) -> PathBuf {
     let kept = folder.unique("kept");
     hard_link(path, &kept).unwrap();
@@ -38,7 +38,7 @@ fn replaced_when_opened(folder: &Folder, path: &Path, other: PathBuf) -> PathBuf
     kept
 }
 
-/// Names of images, and of those that take their place: of the same format, and of another one.
+/// Names of images and of their replacements: of the same format, and of another one.
 const PAIRS: [(&str, &str); 6] = [
     ("disk.img", "other.img"),
     ("disk.vhdx", "other.vhdx"),

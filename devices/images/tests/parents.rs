@@ -1,4 +1,4 @@
-//! Which other files an image may bring along: those that it names, or none.
+//! The other files that an image may name: all, or none.
 
 mod common;
 
@@ -42,7 +42,7 @@ fn test_image_with_a_parent_is_refused_by_name_where_none_is_wanted() {
         let [base, middle, _] = chain(&folder, format);
         open(&middle, &OpenOptions::default()).unwrap();
         open(&base, &refusing(None)).unwrap();
-        // Not even whether it is there is told.
+        // The error does not even tell whether the file exists.
         for there in [true, false] {
             if !there {
                 std::fs::remove_file(&base).unwrap();
@@ -81,7 +81,7 @@ fn test_parent_that_the_user_names_is_opened_and_no_further_one() {
     assert!(error.contains("parents=refuse"), "{error}");
 }
 
-/// An image names a file that lets whoever opens it wait.
+/// The image names a file that blocks a process that opens it.
 #[test]
 fn test_pipe_as_parent_is_refused_at_once() {
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! What a check of a qcow2 image finds, what it puts right, and what is not written to.
+//! The check of a qcow2 image, its repairs, and images that are refused for writing.
 
 mod common;
 
@@ -47,7 +47,7 @@ impl Image {
         self.file.write_all_at(&word.to_be_bytes(), at).unwrap();
     }
 
-    /// Where the count of the cluster at `offset` is.
+    /// Returns the offset of the count of the cluster at `offset`.
     fn count_at(&self, offset: u64) -> u64 {
         self.word(self.counts) + offset / CLUSTER * 2
     }
@@ -56,7 +56,7 @@ impl Image {
         self.file.write_all_at(&count.to_be_bytes(), self.count_at(offset)).unwrap();
     }
 
-    /// The second-level table of the disk's first part.
+    /// Returns the offset of the second-level table of the disk's first part.
     fn table(&self) -> u64 {
         self.word(self.l1) & !COPIED
     }
@@ -87,8 +87,8 @@ fn test_sound_image_has_neither_errors_nor_leaks() {
     assert!(report.is_sound() && report.leaked == 0 && report.notes.is_empty(), "{report}");
 }
 
-/// What a killed writer left before this layer was written: two parts of the disk share a table
-/// that no count knows.
+/// The state that a killed writer left with the library that was used before: two parts of the disk
+/// share a table without a count.
 #[test]
 fn test_shared_second_level_table_is_an_error_and_is_not_written() {
     let folder = Folder::new();

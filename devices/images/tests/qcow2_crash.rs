@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 /// Places that are written: far apart, so that most need a table of their own.
 const PLACES: u64 = 64;
 
-/// Where write number `step` goes, and what it leaves there.
+/// Returns the offset of write number `step`, and its value.
 fn step(seed: u64, step: u64) -> (u64, u64) {
     let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(step));
     let place = random.below(PLACES);
@@ -41,7 +41,7 @@ fn writer() {
     });
 }
 
-/// `qemu-img check` finds nothing worse than leaks.
+/// Checks that `qemu-img check` finds nothing worse than leaks.
 fn assert_no_error(path: &Path, what: &str) {
     let checked = qemu_output("qemu-img", &["check", "-f", "qcow2", text(path)]);
     assert!(matches!(checked.status.code(), Some(0 | 3)), "{what}: {checked:?}");
@@ -49,13 +49,13 @@ fn assert_no_error(path: &Path, what: &str) {
     assert!(report.is_sound(), "{what}: {report}");
 }
 
-/// Kills a writer many times; between two of them the image is used by somebody else.
+/// Kills a writer many times. Between two of them another process uses the image.
 fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64) {
     let folder = Folder::new();
     let path = make(&folder);
     let seed = 0x00D1_5EA5;
     let mut random = Random(seed);
-    // What each block must hold: one of these.
+    // Each block must hold one of these values.
     let mut allowed: HashMap<u64, Vec<u64>> = HashMap::new();
     let mut next = 0;
     for round in 0..rounds {
@@ -84,7 +84,7 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
                     panic!("round {round}, {offset:#x}: {word:#x} is none of {values:x?}")
                 })];
         }
-        // Another part of the disk: what was written before stays as it is.
+        // Another part of the disk: earlier writes stay as they are.
         let offset = SIZE / PLACES * random.below(PLACES) + (1 << 24) + round * 65536;
         let value = 1 << 20 | round;
         write(&image, offset, content(offset, value));

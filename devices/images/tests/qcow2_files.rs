@@ -112,7 +112,7 @@ fn test_data_file_is_refused_where_an_image_brings_no_files_along() {
     }
 }
 
-/// A file that takes the image's name after it was locked is another image, and nobody's.
+/// A file that takes the image's name after it was locked is another image, which is not locked.
 #[test]
 fn test_file_that_was_locked_is_the_file_in_use_whatever_has_its_name() {
     let folder = Folder::new();

@@ -10,7 +10,7 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create,
 
 const SIZE: u64 = 8 << 20;
 
-/// Where the header keeps them.
+/// Offsets of header fields.
 const CLUSTER_BITS: u64 = 20;
 const DISK_SIZE: u64 = 24;
 const TABLE_ENTRIES: u64 = 36;
@@ -62,8 +62,8 @@ fn test_clusters_of_any_size_in_the_header_never_panic() {
     }
 }
 
-/// Looking for room in a part of the file without reference counts, the library would call itself
-/// until the stack is full.
+/// The library that was used before called itself until the stack was full, when it looked for
+/// space in a part of the file without reference counts.
 #[test]
 fn test_file_with_parts_without_reference_counts_can_only_be_read() {
     let folder = Folder::new();

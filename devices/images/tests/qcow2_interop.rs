@@ -126,7 +126,7 @@ fn test_last_bytes_of_a_file_of_no_whole_sectors_are_kept() {
     assert!(std::fs::read(&path).unwrap()[last..before.len()] == before[last..]);
 }
 
-/// A file that was cut off within a cluster: what is there is read, the rest is zero.
+/// A file that was cut off within a cluster: the remaining bytes are read, the others are zero.
 #[test]
 fn test_cluster_that_the_file_ends_in_is_read_as_far_as_it_is_there() {
     let folder = Folder::new();
@@ -298,7 +298,7 @@ fn test_image_with_direct_io_is_the_same() {
     for kind in ["cluster_size=512", "cluster_size=64k"] {
         let path = make(&folder, kind);
         let options = OpenOptions { cache: CacheMode::None, ..OpenOptions::default() };
-        // Where the file system has no direct I/O there is nothing to see.
+        // If the file system has no direct I/O, there is nothing to see.
         let Ok(image) = open(&path, &options) else { return };
         let mut expected = vec![0; SIZE as usize];
         change(&image, &mut expected, &mut Random(3), 60);

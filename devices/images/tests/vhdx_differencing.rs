@@ -82,7 +82,7 @@ fn test_child_shows_its_parent_and_keeps_changes_to_itself() {
     assert_eq!(info.parent.unwrap().path, parent.canonicalize().unwrap());
 }
 
-/// Gives the child a block of which only some sectors are its own, as Windows writes it; `mine` says which.
+/// Gives the child a block of which only the sectors `mine` are its own, as Windows writes it.
 fn make_partial(path: &Path, block: u64, mine: impl Fn(u64) -> bool, fill: u8) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let data = file.metadata().unwrap().len();
@@ -90,7 +90,7 @@ fn make_partial(path: &Path, block: u64, mine: impl Fn(u64) -> bool, fill: u8) {
     file.set_len(data + 2 * MIB).unwrap();
     let mut bits = vec![0_u8; MIB as usize];
     for sector in 0..MIB / 512 {
-        // What is the parent's is never looked at here.
+        // The parent's sectors are not read in the child.
         let byte = if mine(sector) { fill } else { 0xDD };
         file.write_all_at(&[byte; 512], data + sector * 512).unwrap();
         let bit = block * (MIB / 512) + sector;
@@ -192,7 +192,7 @@ fn test_image_that_is_its_own_parent_is_refused() {
     let folder = Folder::new();
     let (parent, _) = parent(&folder);
     let path = child(&folder, &parent, "circle.vhdx");
-    // The child takes its parent's place, and the id by which it would be known.
+    // The child takes its parent's path, and the id that it is known by.
     let mut header = vec![0; 4096];
     let file = File::open(&parent).unwrap();
     let ids: Vec<[u8; 16]> = [64 << 10, 128 << 10]

@@ -24,7 +24,7 @@ const DATA: u64 = 4 * MIB;
 const SEALED: [(u64, usize); 4] =
     [(64 * KIB, 4096), (128 * KIB, 4096), (192 * KIB, 65536), (256 * KIB, 65536)];
 
-/// Where bytes are changed, and to what.
+/// The offset of changed bytes, and their new values.
 type Changes = Vec<(u64, Vec<u8>)>;
 
 fn reseal(file: &File) {
@@ -173,7 +173,7 @@ fn test_file_that_was_cut_off_is_refused() {
 fn test_table_that_is_too_large_to_keep_is_refused() {
     let folder = Folder::new();
     let path = folder.join("huge.vhdx");
-    // A sparse file costs its maker nothing.
+    // A sparse file costs its author nothing.
     create(&path, &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) })
         .unwrap();
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
@@ -188,7 +188,7 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     open(&path, &OpenOptions::default()).unwrap();
 }
 
-/// Where structures are, and so where mutations hurt.
+/// The offsets of structures, where mutations matter.
 fn place() -> impl Strategy<Value = u64> {
     prop_oneof![
         64 * KIB..64 * KIB + 80,

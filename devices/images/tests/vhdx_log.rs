@@ -1,4 +1,4 @@
-//! Logs that others left in a VHDX.
+//! Logs that other programs left in a VHDX.
 
 mod common;
 
@@ -11,7 +11,7 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create,
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 * MIB;
-/// Where our own images have them.
+/// The offsets of structures in our own images.
 const LOG: u64 = MIB;
 const BAT: u64 = 3 * MIB;
 const DATA: u64 = 4 * MIB;
@@ -23,7 +23,7 @@ fn seal(bytes: &mut [u8]) {
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// What an entry changes.
+/// A change of an entry.
 enum Change {
     Data(u64, Vec<u8>),
     Zero(u64, u64),
@@ -83,7 +83,7 @@ impl Entry {
     }
 }
 
-/// A new image in whose file two more blocks have room, filled with 0xB0 and 0xB1.
+/// A new image in whose file two more blocks have space, filled with 0xB0 and 0xB1.
 fn image(folder: &Folder) -> (PathBuf, File) {
     let path = folder.unique("log.vhdx");
     create(&path, &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) })
@@ -95,7 +95,7 @@ fn image(folder: &Folder) -> (PathBuf, File) {
     (path, file)
 }
 
-/// Has the header say that the log is in use.
+/// Makes the header state that the log is in use.
 fn announce(file: &File) {
     let mut header = vec![0; 4096];
     file.read_exact_at(&mut header, 128 << 10).unwrap();
@@ -136,7 +136,7 @@ fn test_log_is_replayed_when_opened_and_empty_afterwards() {
 fn test_read_only_image_is_replayed_in_memory_and_not_changed() {
     let folder = Folder::new();
     let (path, file) = image(&folder);
-    // Entries on entries: the later one counts, and zeroes count too.
+    // Entries over entries: the later one is in force, and so are zeroes.
     let entries = [
         Entry::new(5, 0, vec![Change::Data(BAT, table(&[(0, DATA), (1, DATA + MIB)]))]),
         Entry::new(6, 0, vec![Change::Zero(BAT, 4096), Change::Data(BAT, table(&[(3, DATA)]))]),
@@ -175,7 +175,7 @@ fn test_sequence_that_runs_over_the_logs_end_is_whole() {
     let tail = (MIB - 12288) as u32;
     let first = Entry::new(5, tail, vec![Change::Data(BAT, table(&[(0, DATA)]))]).bytes();
     let second = Entry::new(6, tail, vec![Change::Data(BAT, table(&[(1, DATA), (2, DATA + MIB)]))]).bytes();
-    // Older entries of the same log, which count no more.
+    // Older entries of the same log, which are no longer in force.
     let old = Entry::new(3, 4096, vec![Change::Data(BAT, table(&[(3, DATA)]))]).bytes();
     let mut log = vec![0; MIB as usize];
     for (index, byte) in first.into_iter().chain(second).enumerate() {

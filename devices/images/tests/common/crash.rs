@@ -1,7 +1,7 @@
 //! A writer in a process of its own, which is killed.
 //!
-//! The writer is an ignored test named `writer` of the same program. It prints each step that is done
-//! and each that is flushed.
+//! The writer is an ignored test named `writer` of the same program. It prints each step that is
+//! done and each that is flushed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) struct Reported {
 }
 
 /// Starts a writer of the image at `path` at step `from`, and kills it after `reports` reports.
-/// `every`: it flushes after every so many steps, if that is its way.
+/// `every`: a writer that flushes regularly does so after so many steps.
 pub(crate) fn run_and_kill(path: &Path, seed: u64, from: u64, every: u64, reports: u64) -> Reported {
     let numbers = [("SEED", seed), ("STEP", from), ("FLUSH", every)];
     let mut child = Command::new(std::env::current_exe().unwrap())

@@ -1,4 +1,4 @@
-//! What several tests of images need.
+//! Helpers of several tests of images.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
@@ -44,8 +44,8 @@ impl Drop for Folder {
     }
 }
 
-/// Names the folder with QEMU's programs; `cargo xtask test` sets it. Without it, they are looked for
-/// in `$PATH`.
+/// Names the folder with QEMU's programs; `cargo xtask test` sets it. Without it, they are looked
+/// for in `$PATH`.
 const QEMU_FOLDER: &str = "SYNTHVM_QEMU";
 
 /// A call of one of QEMU's programs, such as `qemu-img`.
@@ -68,7 +68,8 @@ pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// Runs one of QEMU's programs to its end and returns how it ended, for a caller that judges failure.
+/// Runs one of QEMU's programs to its end and returns how it ended, for a caller that judges
+/// failure.
 ///
 /// # Panics
 /// It is not there.
@@ -97,7 +98,7 @@ pub(crate) fn flush(backend: &Arc<dyn Backend>) {
     one(&mut *backend.queue().unwrap(), Operation::Flush, 0, Vec::new()).unwrap();
 }
 
-/// Numbers that are the same each time.
+/// A generator of numbers that are the same each time.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! What several tests of qcow2 images need.
+//! Helpers of several tests of qcow2 images.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub(crate) fn qemu_io(path: &Path, command: &str) {
     qemu("qemu-io", &["-f", "qcow2", "-c", command, text(path)]);
 }
 
-/// Sound for QEMU, without even a leak, and for us.
+/// Checks that the image is sound for us, and for QEMU without even a leak.
 pub(crate) fn assert_sound(path: &Path, what: &str) {
     qemu("qemu-img", &["check", "-q", "-f", "qcow2", text(path)]);
     let report = check(path, None, false, Parents::Named).unwrap();
