@@ -1,14 +1,14 @@
-//! The thin shell around the core: devices, doorbells, and the queue of what happened.
+//! The shell around the core: devices, doorbells, and the queue of events.
 //!
-//! It has no thread of its own: see [`pump`]. Under the state's lock there is no I/O and no callback of a device; those are
-//! jobs that run after it.
+//! It has no thread of its own: see [`pump`]. Under the state's lock there is no I/O and no
+//! callback of a device; those are jobs that run after it.
 //!
 //! | module | content |
 //! |---|---|
 //! | `state` | the parts of a bus, its events and jobs |
-//! | `pump`, `work` | which thread works on the bus; handling an event, running a job |
+//! | `pump`, `work` | the thread that works on the bus; handling an event, running a job |
 //! | `messages` | between the guest and the core |
-//! | `actions` | what the core wants done |
+//! | `actions` | the core's actions |
 //! | `opening` | giving channels to their devices |
 //! | `doorbells` | eventfds behind HvSignalEvent |
 //! | `pause` | pause, resume, save, restore |
@@ -90,9 +90,10 @@ impl VmBus {
         Self { inner }
     }
 
-    /// HvPostMessage by the guest, after its input was checked: `payload` is a private copy of exactly the payload.
+    /// Handles HvPostMessage by the guest, after its input was checked. `payload` is a private copy
+    /// of exactly the payload.
     ///
-    /// The message is handled before this returns, or by the thread that works on the bus at this moment.
+    /// The message is handled before this returns, or by the thread that is working on the bus.
     #[must_use]
     pub fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus {
         if !matches!(connection_id, MESSAGE_CONNECTION_ID | MESSAGE_CONNECTION_ID_MULTICLIENT) {
@@ -110,7 +111,7 @@ impl VmBus {
         }
         if self.inner.synic.waiting_messages() >= MAX_WAITING_MESSAGES {
             match GuestMessage::parse(payload) {
-                // A guest that begins again has not read what waits, and never will.
+                // A guest that begins again has not read the waiting messages, and never will.
                 Ok(GuestMessage::InitiateContact(_) | GuestMessage::Unload) => {
                     self.inner.synic.discard_messages();
                 }
@@ -120,8 +121,8 @@ impl VmBus {
         self.inner.post(connection_id, payload)
     }
 
-    /// HvSignalEvent that the machine did not carry out itself: an id without eventfd, or a flag number. Waits for nothing that
-    /// the bus does.
+    /// Handles an HvSignalEvent that the machine did not carry out itself: an id without eventfd,
+    /// or a flag number. Never waits for the bus.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
         if flag != 0 && self.inner.doorbells.is_live(connection_id) {
@@ -134,7 +135,8 @@ impl VmBus {
         }
     }
 
-    /// Adds a device; a guest that has asked for offers hears of it at once. The key takes it away again.
+    /// Adds a device. It is offered immediately to a guest that has asked for offers. The key is
+    /// for [`VmBus::rescind`].
     ///
     /// # Errors
     /// [`OfferError`].
@@ -148,18 +150,20 @@ impl VmBus {
         Ok(key)
     }
 
-    /// Takes a device away: its channels are closed, then rescinded. It is dropped once the guest has released it.
+    /// Removes a device: its channels are closed, then rescinded. It is dropped once the guest has
+    /// released it.
     pub fn rescind(&self, key: ChannelKey) {
         let mut state = self.inner.visit();
         state.core.rescind(key);
         self.inner.act(&mut state);
     }
 
-    /// Forgets every connection and channel, and returns when no device touches guest memory any more. That includes devices
-    /// that are being asked to open a channel.
+    /// Forgets every connection and channel, and returns when no device touches guest memory any
+    /// more. That includes devices that are being asked to open a channel.
     ///
-    /// For a machine that is reset or ends: its vCPUs must not run; what they posted last is dropped. Never call it from a device,
-    /// nor while the bus is paused: paused devices do not let go.
+    /// For a machine that is reset or ends. Its vCPUs must not run; their last messages are
+    /// dropped. Never call it from a device, nor while the bus is paused: paused devices do not
+    /// release channels.
     pub fn reset(&self) {
         let number = {
             let mut state = self.inner.visit();
@@ -175,8 +179,8 @@ impl VmBus {
         drop(done.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// As [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only), for machines that hear of it beside the bus:
-    /// the loopback VM does from its client.
+    /// The same as [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only), for
+    /// machines that learn it outside the bus: the loopback VM does from its client.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
@@ -185,8 +189,8 @@ impl VmBus {
         table.mark_read_only(relid, id)
     }
 
-    /// Returns the state of everything. Waits at most for the message that is being handled, never for a device; the report
-    /// itself is made without the bus.
+    /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message that is
+    /// being handled, never for a device. The report is made without the bus.
     #[must_use]
     pub fn inspect(&self) -> BusReport {
         let (snapshot, open) = {
@@ -205,7 +209,8 @@ impl Inner {
     }
 }
 
-/// No state behind these locks is left half-changed by a panic elsewhere, and a VMM must go on closing disks.
+/// A panic elsewhere leaves no state behind these locks half-changed, and a VMM must still close
+/// its disks.
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! All that a device knows of the bus: what it offers, and the channels that guests open.
+//! The interface between the bus and its devices: their offers, and the channels that guests open.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,25 +15,26 @@ use crate::bus::BusLink;
 use crate::core::{ChannelKey, GpadlTable};
 use crate::synic::{Signal, Synic};
 
-/// What a device is to the guest (vmbus-core 4.1).
+/// A device as the guest sees it (vmbus-core 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Device class (vmbus-core section 12).
     pub class: Guid,
-    /// Device instance: unique over all devices of the VM and the same on every boot, because Windows ties its settings to it.
+    /// Device instance: unique over all devices of the VM and the same on every boot, because
+    /// Windows ties its settings to it.
     pub instance: Guid,
-    /// Place among offers of the same class: decides relids and with them names in the guest.
+    /// Order among offers of the same class. It decides relids, and with them names in the guest.
     pub order: u32,
     /// Flags.
     pub flags: OfferFlags,
     /// MMIO that the device needs, MiB.
     pub mmio_megabytes: u16,
-    /// Class-specific.
+    /// Class-specific data.
     pub user_defined: [u8; MAX_OFFER_USER_DATA],
 }
 
 impl Offer {
-    /// An offer without flags, MMIO and user data.
+    /// Returns an offer without flags, MMIO and user data.
     #[must_use]
     pub fn new(class: Guid, instance: Guid, order: u32) -> Self {
         Self {
@@ -47,13 +48,13 @@ impl Offer {
     }
 }
 
-/// Why a device could not be offered.
+/// A reason why a device could not be offered.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum OfferError {
-    /// Guests tell devices apart by instance alone.
+    /// The instance is in use: guests tell devices apart by instance alone.
     #[error("a device with instance {0} exists, or the guest has not released it yet")]
     InstanceInUse(Guid),
-    /// 2,047 channels is what event flags can tell apart.
+    /// There are 2,047 channels, as many as event flags can tell apart.
     #[error("no more channels: 2,047 exist")]
     TooMany,
 }
@@ -71,60 +72,69 @@ impl From<std::io::Error> for OpenError {
 
 /// The host side of a device.
 ///
-/// The bus calls a device from the thread that brought the event, one call at a time, and holds no lock of its own meanwhile. Never
-/// wait for the guest, and never call back into the bus except through the [`Channel`].
+/// The bus calls a device from the thread that brought the event, one call at a time, and holds no
+/// lock of its own meanwhile. Never wait for the guest, and never call back into the bus except
+/// through the [`Channel`].
 pub trait Device: Send {
-    /// What it is. Asked once.
+    /// Returns the offer. Called once.
     fn offer(&self) -> Offer;
 
-    /// True when [`Device::open`] may wait for I/O, for example because it opens files. Each open then gets a thread of its own;
-    /// else it runs on the thread that brought the event, often a vCPU. Asked once. Default: no.
+    /// Returns whether [`Device::open`] may wait for I/O, for example because it opens files. Each
+    /// open then gets a thread of its own; otherwise it runs on the thread that brought the event,
+    /// often a vCPU. Called once. Default: no.
     fn open_blocks(&self) -> bool {
         false
     }
 
-    /// A guest opened a channel: subchannel 0 is the primary. Hand it to a worker and return; dropping it ends the close.
+    /// Takes a channel that a guest opened: subchannel 0 is the primary. Hand it to a worker and
+    /// return; dropping it ends the close.
     ///
-    /// The channel may be closing already when this is called.
+    /// The channel may already be closing when this is called.
     ///
     /// # Errors
     /// [`OpenError`]: the guest's open fails.
     fn open(&mut self, channel: Channel) -> Result<(), OpenError>;
 
-    /// The machine stands still: return when none of its workers touches guest memory any more, and keep them from it until
-    /// [`Device::resume`]. It may wait for I/O in flight, or leave that alone if it does not go to guest memory. A device that lives in
-    /// [`Device::open`] alone has nothing to do.
+    /// Quiesces the device. Returns when none of its workers touches guest memory any more, and
+    /// keeps them from it until [`Device::resume`]. It may wait for I/O in flight, or leave that
+    /// alone if it does not go to guest memory. A device without workers has nothing to do.
     fn pause(&mut self) {}
 
-    /// Undoes [`Device::pause`]. Every doorbell rings after it.
+    /// Ends [`Device::pause`]. Every doorbell is signalled after it.
     fn resume(&mut self) {}
 
-    /// While paused: all that is needed to go on serving the open channel `subchannel` (0: the primary) elsewhere: requests not yet
-    /// answered, packets not yet in the ring, GPADLs mapped. Positions in the rings are not part of it; they lie in guest memory.
+    /// Returns, while paused, all that is needed to continue serving the open channel `subchannel`
+    /// (0: the primary) elsewhere: requests that are not answered, packets that are not in the
+    /// ring, GPADLs that are mapped. Positions in the rings are not part of it; they lie in guest
+    /// memory.
     ///
-    /// `None`, the default: it cannot. The guest will lose the channel, and get the device as a new one.
+    /// `None`, the default: it cannot. The guest will lose the channel, and get the device as a new
+    /// one.
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
         let _ = subchannel;
         None
     }
 
-    /// In place of [`Device::open`]: the channel was open when the bus was saved, and `state` is what [`Device::save`] gave then. The guest
-    /// knows of nothing: requests that it has made are answered here. GPADLs that were mapped are mapped again here. The bus is paused:
-    /// the doorbell rings when it goes on.
+    /// Takes a channel that was open when the bus was saved, in place of [`Device::open`]. `state`
+    /// is the result of [`Device::save`]. The guest does not notice: requests that it has made are
+    /// answered here. GPADLs that were mapped must be mapped again here. The bus is paused: the
+    /// doorbell is signalled when it resumes.
     ///
     /// # Errors
-    /// [`OpenError`], the default: the guest loses the channel, and gets the device as a new one. `state` comes from a file: judge it.
+    /// [`OpenError`], the default: the guest loses the channel, and gets the device as a new one.
+    /// `state` comes from a file, so it must be checked.
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
         let _ = (channel, state);
         Err(OpenError("this device does not go on after a restore".to_owned()))
     }
 }
 
-/// An open channel, in the hands of its device: rings, doorbell, interrupt.
+/// An open channel of a device: rings, doorbell, interrupt.
 ///
-/// The worker waits on [`Channel::doorbell`]; when it wakes it looks at [`Channel::is_closing`] and at the rings. When the channel is closing
-/// it finishes what it has in flight and drops the channel; only then does the guest get its memory back. A worker that finds its ring
-/// corrupt drops the channel at once: the guest may close and open it again.
+/// The worker waits on [`Channel::doorbell`]; when it wakes it checks [`Channel::is_closing`] and
+/// the rings. When the channel is closing it finishes its requests in flight and drops the channel;
+/// only then does the guest get its memory back. A worker that finds its ring corrupt drops the
+/// channel immediately: the guest may close and open it again.
 pub struct Channel {
     /// Guest to host.
     pub incoming: Incoming,
@@ -135,18 +145,19 @@ pub struct Channel {
     gpadls: Arc<GpadlTable>,
     ram: GuestRam,
     user_data: [u8; 120],
-    /// Last: tells the bus, after the rings were unmapped.
+    /// Dropped last: it reports the end to the bus, after the rings were unmapped.
     closed: ClosedOnDrop,
 }
 
-/// What the bus keeps of an open channel.
+/// The bus's record of an open channel.
 pub(crate) struct ChannelShared {
     pub(crate) key: ChannelKey,
     pub(crate) serial: u64,
     pub(crate) relid: u32,
     pub(crate) subchannel: u16,
     event_flag: u16,
-    /// Read-locked while a signal is under way: when a new target was written, no signal can reach the old one any more (vmbus-core 4.5).
+    /// Read-locked while a signal is in progress: after a new target was written, no signal can
+    /// reach the old one any more (vmbus-core 4.5).
     target: RwLock<Target>,
     closing: AtomicBool,
     /// The device has dropped the channel.
@@ -159,18 +170,18 @@ pub(crate) struct ChannelShared {
     synic: Arc<dyn Synic>,
 }
 
-/// How many subchannels the device wants. However often it says so, one event is queued.
+/// The number of subchannels that the device asks for. One event is queued, however often it asks.
 #[derive(Default)]
 struct WantedSubchannels {
     total: AtomicU16,
     queued: AtomicBool,
 }
 
-/// Where the events of a channel go.
+/// The target of a channel's events.
 struct Target {
-    /// [`NO_INTERRUPT_VP`] when the guest polls.
+    /// [`NO_INTERRUPT_VP`] if the guest polls.
     vp: u32,
-    /// Nowhere, for now.
+    /// None, for now.
     paused: bool,
 }
 
@@ -233,13 +244,14 @@ impl Channel {
         }
     }
 
-    /// Readable when the guest signalled or the channel is closing. Non-blocking; read it to clear it.
+    /// Returns the doorbell. It is readable when the guest signalled or the channel is closing.
+    /// Non-blocking; read it to clear it.
     #[must_use]
     pub fn doorbell(&self) -> &EventFd {
         &self.doorbell
     }
 
-    /// True once the guest closed the channel or lost it: finish and drop it.
+    /// Returns whether the guest closed the channel or lost it: finish and drop it.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.shared.closing.load(Ordering::Acquire)
@@ -255,7 +267,8 @@ impl Channel {
         self.shared.signals_suppressed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Signals when `needed` says so, and counts the event that was saved when not: what `commit` of either ring returns.
+    /// Signals if `needed`, the result of `commit` of either ring; otherwise counts the event that
+    /// was saved.
     pub fn signal_if(&self, needed: bool) {
         if needed {
             self.signal();
@@ -264,49 +277,53 @@ impl Channel {
         }
     }
 
-    /// Its number in this connection.
+    /// Returns its number in this connection.
     #[must_use]
     pub fn relid(&self) -> u32 {
         self.shared.relid
     }
 
-    /// 0 for the primary.
+    /// Returns the subchannel's number; 0 for the primary.
     #[must_use]
     pub fn subchannel(&self) -> u16 {
         self.shared.subchannel
     }
 
-    /// VP that gets its events now; [`NO_INTERRUPT_VP`] when the guest polls.
+    /// Returns the VP that gets its events now; [`NO_INTERRUPT_VP`] if the guest polls.
     #[must_use]
     pub fn target_vp(&self) -> u32 {
         self.shared.target.read().unwrap_or_else(PoisonError::into_inner).vp
     }
 
-    /// The 120 bytes that the guest opened it with.
+    /// Returns the 120 bytes of user data that the guest opened it with.
     #[must_use]
     pub fn user_data(&self) -> &[u8; 120] {
         &self.user_data
     }
 
-    /// Guest memory, for buffers that packets name.
+    /// Returns guest memory, for buffers that packets name.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// Maps a GPADL that the guest created on this channel, for [`ReadWrite`](vmbus_gpadl::ReadWrite) or
-    /// [`ReadOnly`](vmbus_gpadl::ReadOnly). Never waits. One mapping at a time, whatever for: it ends when the view and its clones are
+    /// Maps a GPADL that the guest created on this channel, for
+    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never waits.
+    /// There is one mapping at a time, whichever its kind: it ends when the view and its clones are
     /// dropped.
     ///
     /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only and asked for writing.
+    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only
+    /// and asked for writing.
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
         self.gpadls.map_for(self.shared.relid, id, access)
     }
 
-    /// Holds the device to what its own protocol says: this GPADL is for reading, and is not mapped for writing from here on.
+    /// Makes the bus enforce the device's own protocol: this GPADL is for reading, and is not
+    /// mapped for writing from now on.
     ///
-    /// VMBus itself never says so (kmcl.md 4.6): a client that creates a GPADL read-only tells its server when it tells it the number.
+    /// VMBus itself has no such message (kmcl.md 4.6): a client that creates a GPADL read-only
+    /// tells its server so, together with its number.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
@@ -314,7 +331,8 @@ impl Channel {
         self.gpadls.mark_read_only(self.shared.relid, id)
     }
 
-    /// Wants subchannels 1..=`total` to exist (on a primary; elsewhere nothing happens). They are offered to the guest, which may open them.
+    /// Asks for subchannels 1..=`total` (on a primary; elsewhere nothing happens). They are offered
+    /// to the guest, which may open them.
     pub fn offer_subchannels(&self, total: u16) {
         if self.shared.want_subchannels(total) {
             self.closed.bus.subchannels(self.shared.key, self.shared.serial);
@@ -390,7 +408,7 @@ impl ChannelShared {
     pub(crate) fn signal(&self) {
         let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
         let vp = target.vp;
-        // A bus that goes on signals every channel: nothing is lost.
+        // A bus that resumes signals every channel, so that no signal is lost.
         if vp == NO_INTERRUPT_VP || target.paused {
             return;
         }
@@ -407,36 +425,39 @@ impl ChannelShared {
         target.vp = vp;
     }
 
-    /// The channel is over: a signal that waits for its VP is not for the next channel.
+    /// Ends the channel: a signal that waits for its VP is not for the next channel.
     pub(crate) fn forget_signal(&self) {
         let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
         self.synic.forget_signal(target.vp, VMBUS_SINT, self.event_flag);
     }
 
-    /// True when the bus has to be told.
+    /// Records the number. Returns whether the bus must be notified.
     fn want_subchannels(&self, total: u16) -> bool {
         self.subchannels.total.fetch_max(total, Ordering::SeqCst);
         !self.subchannels.queued.swap(true, Ordering::SeqCst)
     }
 
-    /// How many subchannels the device wants, when it said so. It may say so again, and the bus is told again, from here on.
+    /// Takes the number of subchannels that the device asked for, if it did. Further requests
+    /// notify the bus again.
     pub(crate) fn wanted_subchannels(&self) -> Option<u16> {
         let said = self.subchannels.queued.swap(false, Ordering::SeqCst);
         said.then(|| self.subchannels.total.load(Ordering::SeqCst))
     }
 
-    /// When this returns, no signal is under way any more, or signals go out again.
+    /// Stops or allows signals. When this returns, no signal is in progress any more, or signals
+    /// are sent again.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.target.write().unwrap_or_else(PoisonError::into_inner).paused = paused;
     }
 
-    /// The device sees it when it reads the doorbell that the bus rings after this.
+    /// Marks the channel as closing. The device sees it when it reads the doorbell that the bus
+    /// signals after this.
     pub(crate) fn begin_close(&self) {
         self.closing.store(true, Ordering::Release);
     }
 }
 
-/// Reports the end of a channel, on whichever thread and for whatever reason it ends.
+/// Reports the end of a channel, on whichever thread and for whichever reason it ends.
 struct ClosedOnDrop {
     shared: Arc<ChannelShared>,
     bus: BusLink,

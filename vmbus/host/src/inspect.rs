@@ -1,4 +1,4 @@
-//! How a bus stands at one moment.
+//! A report of the state of a bus.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::device::ChannelShared;
 /// Connection, channels and GPADLs.
 #[derive(Clone, Debug)]
 pub struct BusReport {
-    /// Who is at the other end.
+    /// State of the connection.
     pub connection: ConnectionState,
     /// Negotiated version, when connected.
     pub version: Option<Version>,
@@ -23,11 +23,11 @@ pub struct BusReport {
     pub channels: Vec<OpenReport>,
     /// Every accepted GPADL.
     pub gpadls: Vec<GpadlReport>,
-    /// GPADLs whose page list is still arriving.
+    /// GPADLs whose page list is being received.
     pub gpadls_arriving: usize,
 }
 
-/// A channel, and what only an open one has.
+/// A channel, with additional facts if it is open.
 #[derive(Clone, Debug)]
 pub struct OpenReport {
     /// The channel.
@@ -43,7 +43,7 @@ pub struct OpenReport {
 }
 
 impl BusReport {
-    /// Made without the bus: `open` are its channels that devices have.
+    /// Made without the bus: `open` are the channels that devices have.
     pub(crate) fn new(snapshot: Snapshot, open: &BTreeMap<ChannelKey, Arc<ChannelShared>>) -> Self {
         let (connection, version, messages) = (snapshot.connection, snapshot.version, snapshot.messages);
         let gpadls_arriving = snapshot.gpadls_arriving;

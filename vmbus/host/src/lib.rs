@@ -1,9 +1,11 @@
-//! The VMBus host: a sans-IO state machine and the thin shell that gives it doorbells and interrupts.
+//! The VMBus host: a sans-IO state machine and the thin shell that gives it doorbells and
+//! interrupts.
 //!
 //! * [`core`]: events in, actions out. No I/O, no thread, no clock.
-//! * [`VmBus`]: the shell. Hand it a machine's [`Synic`], [`VmBus::offer`] it [`Device`]s, and feed it what the guest posts.
-//! * [`Channel`]: what a device gets when a guest opens it.
-//! * [`mailbox`]: how a machine hands messages over through the slots of its VPs.
+//! * [`VmBus`]: the shell. Give it a machine's [`Synic`], [`VmBus::offer`] it [`Device`]s, and pass
+//!   it the guest's messages.
+//! * [`Channel`]: a channel that a guest has opened, for its device.
+//! * [`mailbox`]: the delivery of messages through the slots of a machine's VPs.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

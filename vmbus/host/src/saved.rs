@@ -1,7 +1,9 @@
-//! What is written down of a bus that stands still, so that another one can go on over the same guest memory (kmcl.md 3.4, vmbus-core 11).
+//! The saved state of a paused bus, so that another one can continue over the same guest memory
+//! (kmcl.md 3.4, vmbus-core 11).
 //!
-//! Ring positions are not in it: they lie in guest memory. What a device must know to serve an open channel on is its own
-//! ([`Device::save`](crate::Device::save)), and carried along as bytes.
+//! Ring positions are not part of it: they lie in guest memory. The state that a device needs to
+//! continue serving an open channel is its own ([`Device::save`](crate::Device::save)), and carried
+//! along as bytes.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -10,11 +12,13 @@ use vmbus_protocol::Guid;
 use crate::core::{Connection, Phase};
 use crate::synic::QueuedMessage;
 
-/// The format that this code writes and the only one it reads. Count it up with every change to what derives `Serialize` in this crate.
+/// The format that this code writes, and the only one that it reads. Increment it with every change
+/// to a type of this crate that derives `Serialize`.
 pub const FORMAT: u32 = 1;
 
-/// A bus as it stood. Opaque: made by [`VmBus::save`](crate::VmBus::save), good for [`VmBus::restore`](crate::VmBus::restore), in between
-/// bytes of any serde format that tells fields and variants by name.
+/// A saved bus. Opaque: made by [`VmBus::save`](crate::VmBus::save), used by
+/// [`VmBus::restore`](crate::VmBus::restore), and in between bytes of any serde format that names
+/// fields and variants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SavedBus {
@@ -23,7 +27,7 @@ pub struct SavedBus {
     /// Primaries before their subchannels.
     pub(crate) channels: Vec<SavedChannel>,
     pub(crate) gpadls: Vec<SavedGpadl>,
-    /// In order: for the guest, and not yet in a slot.
+    /// In order: messages for the guest that are not in a slot yet.
     pub(crate) messages: Vec<QueuedMessage>,
 }
 
@@ -32,7 +36,7 @@ pub struct SavedBus {
 pub(crate) struct SavedChannel {
     #[serde(with = "guid")]
     pub(crate) class: Guid,
-    /// Tells devices apart, here and there.
+    /// Tells devices apart, in both buses.
     #[serde(with = "guid")]
     pub(crate) instance: Guid,
     pub(crate) subchannel: u16,
@@ -41,7 +45,8 @@ pub(crate) struct SavedChannel {
     pub(crate) remove: bool,
     pub(crate) reoffer: bool,
     pub(crate) wanted_subchannels: u16,
-    /// Of an open channel: what its device needs to go on. Without it the channel is taken away and offered anew.
+    /// Of an open channel: the state that its device needs to continue. Without it the channel is
+    /// closed and offered again.
     pub(crate) device: Option<Vec<u8>>,
 }
 
@@ -51,7 +56,7 @@ pub(crate) struct SavedGpadl {
     pub(crate) relid: u32,
     pub(crate) id: u32,
     pub(crate) ranges: u16,
-    /// Range data as on the wire: what has come of it.
+    /// Range data as on the wire, as far as it was received.
     pub(crate) words: Vec<u64>,
     pub(crate) state: SavedGpadlState,
 }
@@ -68,7 +73,7 @@ pub(crate) enum SavedGpadlState {
 /// A bus could not be saved.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum SaveError {
-    /// State that changes cannot be written down.
+    /// The bus is not paused: state that changes cannot be saved.
     #[error("the bus is running: pause it first")]
     Running,
 }
@@ -79,7 +84,7 @@ pub enum RestoreError {
     /// Written by another version of this program.
     #[error("the saved bus has format {0}, this program reads only {FORMAT}")]
     Format(u32),
-    /// A guest has been here.
+    /// A guest has made contact already.
     #[error("a bus can be restored only before any guest made contact with it")]
     NotFresh,
     /// The machine has fewer VPs than the one that was saved.
@@ -95,7 +100,7 @@ pub enum RestoreError {
         instance: Guid,
         /// 0 for the primary.
         subchannel: u16,
-        /// What is wrong.
+        /// The contradiction.
         why: &'static str,
     },
     /// A GPADL is not one, or its pages are not memory of this machine.
@@ -107,10 +112,10 @@ pub enum RestoreError {
         relid: u32,
         /// Handle.
         id: u32,
-        /// What is wrong.
+        /// The contradiction.
         why: &'static str,
     },
-    /// A queued message is none.
+    /// A queued message is not valid.
     #[error("the saved bus is damaged: a queued message of {len} bytes for SINT {sint}")]
     Message {
         /// SINT.
@@ -120,7 +125,7 @@ pub enum RestoreError {
     },
 }
 
-/// GUIDs as they are written.
+/// GUIDs in their saved form.
 mod guid {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -151,7 +156,7 @@ pub(crate) mod version {
     }
 }
 
-/// User data of an open, which serde has no array long enough for.
+/// User data of an open: its array is too long for serde.
 pub(crate) mod user_data {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

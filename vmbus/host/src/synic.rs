@@ -1,20 +1,22 @@
-//! All that the bus knows of a machine's synthetic interrupt controller.
+//! A machine's synthetic interrupt controller, as the bus uses it.
 //!
-//! KVM's in-kernel SynIC implements this in the `synthvm` crate; the loopback VM implements it over plain memory.
+//! KVM's in-kernel SynIC implements this in the `synthvm` crate; the loopback VM implements it over
+//! plain memory.
 
 use std::io;
 
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
-/// What became of one event signal (spec vmbus-core section 2.2).
+/// The outcome of one event signal (spec vmbus-core section 2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// The flag went 0 -> 1 and the interrupt was raised.
     Raised,
-    /// The flag was still set: the guest has not looked yet, so no interrupt was needed.
+    /// The flag was still set: the guest has not read it yet, so no interrupt was needed.
     AlreadySet,
-    /// The VP's SynIC or event flags page is off: the machine remembers the flag and sets it when the page is switched on.
+    /// The VP's SynIC or event flags page is off: the machine remembers the flag and sets it when
+    /// the page is switched on.
     Disabled,
 }
 
@@ -30,44 +32,50 @@ pub struct QueuedMessage {
     pub message: Vec<u8>,
 }
 
-/// A machine's synthetic interrupt controller, as the bus uses it. All methods may be called from any thread and never block for long.
+/// A machine's synthetic interrupt controller, as the bus uses it. All methods may be called from
+/// any thread and never block for long.
 pub trait Synic: Send + Sync {
-    /// Number of virtual processors; VP indices are `0..vp_count()`.
+    /// Returns the number of virtual processors; VP indices are `0..vp_count()`.
     fn vp_count(&self) -> u32;
 
-    /// Queues one VMBus channel message (SynIC message type 1, at most 240 bytes) for `sint` of `vp`.
+    /// Queues one VMBus channel message (SynIC message type 1, at most 240 bytes) for `sint` of
+    /// `vp`.
     ///
-    /// Messages to one (VP, SINT) arrive in the order of the calls. A busy slot, a disabled message page or a masked SINT delay a message,
-    /// they never lose it. A `vp` or `sint` out of range is ignored.
+    /// Messages to one (VP, SINT) arrive in the order of the calls. A busy slot, a disabled message
+    /// page or a masked SINT delay a message; they never lose it. A `vp` or `sint` out of range is
+    /// ignored.
     fn post_message(&self, vp: u32, sint: u8, message: &[u8]);
 
-    /// Forgets every message that is still queued, for all VPs (the connection they belong to is gone).
+    /// Drops every message that is still queued, for all VPs: their connection is gone.
     fn discard_messages(&self);
 
-    /// Messages that are queued and not yet where the guest reads them, for all VPs together. Asked at each message from the guest. A machine
-    /// without queues has none.
+    /// Returns the number of queued messages that the guest cannot read yet, for all VPs together.
+    /// Called at each message from the guest. A machine without queues has none.
     fn waiting_messages(&self) -> usize {
         0
     }
 
-    /// Those messages, each (VP, SINT)'s in order: what a machine that is restored elsewhere has to be given again.
+    /// Returns those messages, in order for each (VP, SINT). A machine that is restored elsewhere
+    /// must be given them again.
     fn queued_messages(&self) -> Vec<QueuedMessage> {
         Vec::new()
     }
 
-    /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the SINT if the flag was clear.
+    /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the
+    /// SINT if the flag was clear.
     ///
-    /// While the page or the SynIC is off the flag is remembered, and set when both are on: a channel whose signal was lost
-    /// would wait for ever.
+    /// While the page or the SynIC is off, the flag is remembered, and set when both are on: a
+    /// channel whose signal was lost would wait for ever.
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal;
 
-    /// Forgets flag `flag` if it is remembered for a page that is off: its channel is closed, or signals another VP now.
-    /// A flag in a page is the guest's and stays.
+    /// Forgets flag `flag` if it is remembered for a page that is off: its channel is closed, or
+    /// signals another VP now. A flag in a page belongs to the guest and stays.
     fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
         let _ = (vp, sint, flag);
     }
 
-    /// Makes HvSignalEvent on `connection_id` (24 bits) write `event`, without leaving the kernel where the machine can.
+    /// Makes HvSignalEvent on `connection_id` (24 bits) write `event`, without leaving the kernel
+    /// if the machine can.
     ///
     /// # Errors
     /// The machine's own: id in use, or the kernel refused.

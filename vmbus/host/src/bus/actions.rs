@@ -1,4 +1,4 @@
-//! Carrying out what the core wants.
+//! The core's actions.
 
 use tracing::{error, warn};
 
@@ -8,7 +8,7 @@ use super::state::{Inner, Job, Link, State};
 use crate::core::{Action, ChannelKey};
 
 impl Inner {
-    /// Carries out what the core wants, and what it wants because of that.
+    /// Carries out the core's actions, and the actions that follow from them.
     pub(super) fn act(&self, state: &mut State) {
         let mut actions = std::mem::take(&mut state.actions);
         loop {
@@ -46,7 +46,7 @@ impl Inner {
                     if let Some(open) = &link.open {
                         open.signal();
                     }
-                    // The guest may have written before the device was there: let it look once.
+                    // The guest may have written before the device was there: make it look once.
                     ring(&link.doorbell);
                 }
             }
@@ -61,7 +61,7 @@ impl Inner {
                 }
             }
             Action::Close { key } => {
-                // Without an open channel the device gave up just now: its `Closed` is queued.
+                // Without an open channel, the device has just released it: its `Closed` is queued.
                 if let Some(Link { doorbell, open: Some(open) }) = state.links.get(&key) {
                     open.begin_close();
                     ring(doorbell);

@@ -1,10 +1,12 @@
 //! Doorbells by connection id: the eventfds behind HvSignalEvent (vmbus-core 2.4).
 //!
-//! The machine binds an eventfd to a connection id, so that signals do not leave the kernel. Taking a binding away makes KVM
-//! wait for a grace period, some ten microseconds to milliseconds, so that it is a job of its own, done without any lock. A
-//! connection id that is offered again before that keeps its binding: a guest that connects again and again causes no unbind.
+//! The machine binds an eventfd to a connection id, so that signals do not leave the kernel.
+//! Removing a binding makes KVM wait for a grace period, some ten microseconds to milliseconds, so
+//! that it is a job of its own, executed without any lock. A connection id that is offered again
+//! before that keeps its binding: a guest that connects repeatedly causes no unbind.
 //!
-//! When the machine cannot bind an id, signals on it exit and are carried out by [`Doorbells::signal`] on the same eventfd.
+//! If the machine cannot bind an id, signals on it exit, and [`Doorbells::signal`] signals the same
+//! eventfd.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -29,21 +31,21 @@ struct Doorbell {
     queued: bool,
 }
 
-/// How a doorbell stands in the machine.
+/// The state of a doorbell's binding.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernel {
     Bound,
     /// Signals exit.
     Unbound,
-    /// A thread takes the binding away.
+    /// A thread is removing the binding.
     Unbinding,
 }
 
 /// A doorbell that is live.
 pub(super) struct Bound {
-    /// What HvSignalEvent writes.
+    /// HvSignalEvent writes to it.
     pub(super) event: Arc<EventFd>,
-    /// Why the machine did not bind it.
+    /// The reason why the machine did not bind it.
     pub(super) refused: Option<io::Error>,
 }
 
@@ -51,12 +53,12 @@ impl Doorbells {
     /// Makes `id` live. Signals on it are accepted when this returns.
     ///
     /// # Errors
-    /// There is no eventfd to be had.
+    /// There are no file descriptors left.
     pub(super) fn bind(&self, synic: &dyn Synic, id: u32) -> io::Result<Bound> {
         let mut by_id = self.write();
         let doorbell = match by_id.get_mut(&id) {
             Some(doorbell) => {
-                // What was signalled belongs to the channel that had the id before.
+                // Old signals belong to the channel that had the id before.
                 let _ = doorbell.event.read();
                 doorbell.live = true;
                 doorbell
@@ -72,7 +74,8 @@ impl Doorbells {
         Ok(Bound { event: Arc::clone(&doorbell.event), refused })
     }
 
-    /// The channel of `id` is gone: signals on it are refused. True when [`Doorbells::unbind`] must be called for it.
+    /// Makes `id` dead: signals on it are refused. Returns whether [`Doorbells::unbind`] must be
+    /// called for it.
     pub(super) fn retire(&self, id: u32) -> bool {
         let mut by_id = self.write();
         let Some(doorbell) = by_id.get_mut(&id) else { return false };
@@ -80,7 +83,7 @@ impl Doorbells {
         !std::mem::replace(&mut doorbell.queued, true)
     }
 
-    /// Takes the binding of `id` away, unless it is live again. May wait for the kernel.
+    /// Removes the binding of `id`, unless it is live again. May wait for the kernel.
     pub(super) fn unbind(&self, synic: &dyn Synic, id: u32) -> io::Result<()> {
         let event = {
             let mut by_id = self.write();
@@ -88,7 +91,7 @@ impl Doorbells {
             doorbell.queued = false;
             match doorbell.kernel {
                 _ if doorbell.live => return Ok(()),
-                // The thread that does looks again.
+                // The thread that is removing it checks again.
                 Kernel::Unbinding => return Ok(()),
                 Kernel::Unbound => {
                     by_id.remove(&id);
@@ -105,27 +108,29 @@ impl Doorbells {
         let Some(doorbell) = by_id.get_mut(&id) else { return Ok(()) };
         doorbell.kernel = Kernel::Unbound;
         if doorbell.live {
-            // Offered again meanwhile. Signals reached the same eventfd all the time, by the binding or by exits.
+            // Offered again in between. Signals reached the same eventfd all the time, by the
+            // binding or by exits.
             return doorbell.bind(synic, id);
         }
         by_id.remove(&id);
         Ok(())
     }
 
-    /// HvSignalEvent that the machine did not carry out; false when no channel has `id`.
+    /// Handles an HvSignalEvent that the machine did not carry out. Returns false if no channel has
+    /// `id`.
     pub(super) fn signal(&self, id: u32) -> bool {
         let by_id = self.read();
         let live = by_id.get(&id).filter(|doorbell| doorbell.live);
         live.inspect(|doorbell| ring(&doorbell.event)).is_some()
     }
 
-    /// True when a channel has `id`.
+    /// Returns whether a channel has `id`.
     pub(super) fn is_live(&self, id: u32) -> bool {
         self.read().get(&id).is_some_and(|doorbell| doorbell.live)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Doorbell>> {
-        // Whole between any two statements.
+        // A panic leaves the map whole.
         self.by_id.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -158,7 +163,7 @@ mod tests {
     use super::*;
     use crate::synic::Signal;
 
-    /// Counts ioctls. An unbind waits when it is told to.
+    /// Counts ioctls. An unbind waits if a test asks for it.
     #[derive(Default)]
     struct Machine {
         calls: Mutex<Vec<(&'static str, u32)>>,

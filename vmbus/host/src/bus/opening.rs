@@ -1,9 +1,10 @@
-//! Giving channels to their devices: mapping rings and [`Device::open`](crate::Device::open), without any lock of the bus.
+//! Gives channels to their devices: maps rings and calls [`Device::open`](crate::Device::open),
+//! without any lock of the bus.
 //!
-//! The core says that a channel is to be opened, and hears of the outcome as an event. Meanwhile the guest may close the
-//! channel, the host may rescind it or reset the machine: the core remembers that, and has the device let go as soon as it has
-//! answered. A device whose `open` may block gets a thread of its own for that, so that neither vCPUs nor any other thread
-//! waits for it.
+//! The core asks for a channel to be opened, and gets the outcome as an event. In between the guest
+//! may close the channel, and the host may rescind it or reset the machine. The core remembers
+//! that, and closes the channel as soon as the device has answered. A device whose `open` may block
+//! gets a thread of its own for that, so that neither vCPUs nor any other thread waits for it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,18 +31,18 @@ pub(super) struct Request {
     gpadls: Arc<GpadlTable>,
     /// The bus is paused.
     paused: bool,
-    /// What the device said of the channel when the bus was saved: it gets the channel back.
+    /// The channel's state as its device saved it with the bus. The device gets the channel back.
     saved: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// The same, now that the pause is over.
+    /// Returns the same request for the time after the pause.
     pub(super) fn after_pause(self) -> Self {
         Self { paused: false, ..self }
     }
 }
 
-/// A channel, what the bus keeps of it, and what its device said of it when the bus was saved.
+/// A channel, the bus's record of it, and its state as its device saved it with the bus.
 type Made = (Channel, Arc<ChannelShared>, Option<Vec<u8>>);
 
 /// A device's answer.
@@ -81,7 +82,7 @@ impl Opens {
 }
 
 impl Inner {
-    /// Has the channel opened after the state is given up, or after the pause.
+    /// Makes the channel open after the state is released, or after the pause.
     pub(super) fn request_open(&self, state: &mut State, key: ChannelKey, params: OpenParams) {
         let request = self.request(state, key, params, None);
         match (request, state.held.is_some()) {
@@ -91,7 +92,8 @@ impl Inner {
         }
     }
 
-    /// As [`Inner::request_open`], for a channel of a restored bus. [`VmBus::restore`](super::VmBus::restore) opens it.
+    /// The same as [`Inner::request_open`], for a channel of a restored bus.
+    /// [`VmBus::restore`](super::VmBus::restore) opens it.
     pub(super) fn request_reopen(
         &self,
         state: &mut State,
@@ -124,7 +126,7 @@ impl Inner {
         Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
     }
 
-    /// Opens on this thread, or on one of its own if the device may block.
+    /// Opens on this thread, or on a thread of its own if the device may block.
     pub(super) fn start_open(&self, request: Request) {
         if !request.device.open_blocks {
             return self.open(request);
@@ -140,7 +142,7 @@ impl Inner {
 
     fn open(&self, request: Request) {
         let opening = Opening { key: request.key, taken: None, reopened: request.saved.is_some() };
-        // Whatever happens in the device, the core hears of the end.
+        // The core gets an event in any case, even if the device panics.
         let mut answer = Answer { bus: self, opening: Some(opening) };
         answer.opening = Some(self.ask_device(request));
     }
@@ -208,7 +210,7 @@ impl Inner {
         Ok((channel, shared, saved))
     }
 
-    /// The device has answered.
+    /// Handles the device's answer.
     pub(super) fn handle_opened(&self, state: &mut State, opening: Opening) {
         let Opening { key, taken, reopened } = opening;
         if let (Some(shared), Some(link)) = (&taken, state.links.get_mut(&key)) {
@@ -223,12 +225,13 @@ impl Inner {
         }
         let Some(shared) = taken else { return };
         if shared.ended.load(Ordering::Acquire) {
-            // It let go before it was known to have the channel: its `Closed` meant nothing then.
+            // The device dropped the channel before it was known to have it. Its `Closed` was
+            // ignored then.
             self.handle_closed(state, key, shared.serial);
             return;
         }
         if reopened && state.core.is_closing(key) {
-            // The channel was taken away while the device was being asked.
+            // The channel was closed while the device was being asked.
             shared.begin_close();
             if let Some(link) = state.links.get(&key) {
                 ring(&link.doorbell);
@@ -237,7 +240,8 @@ impl Inner {
         Self::handle_subchannels(state, key, shared.serial);
     }
 
-    /// The device wants subchannels: offered once the guest knows that the primary is open.
+    /// The device asks for subchannels. They are offered once the guest knows that the primary is
+    /// open.
     pub(super) fn handle_subchannels(state: &mut State, key: ChannelKey, serial: u64) {
         let open = state.links.get(&key).and_then(|link| link.open.as_ref());
         let total = open.filter(|open| open.serial == serial).and_then(|open| open.wanted_subchannels());
@@ -247,7 +251,7 @@ impl Inner {
     }
 }
 
-/// Queues a device's answer, also when the device panics: then it has refused.
+/// Queues a device's answer. A device that panics has refused.
 struct Answer<'a> {
     bus: &'a Inner,
     opening: Option<Opening>,
@@ -258,7 +262,7 @@ impl Drop for Answer<'_> {
         if let Some(opening) = self.opening.take() {
             self.bus.pump.queue().events.push_back(Event::Opened(opening));
         }
-        // The caller looks at the queue next, unless it unwinds.
+        // The caller checks the queue next, unless it unwinds.
         if std::thread::panicking() {
             self.bus.pump.settle(self.bus, 0);
         }

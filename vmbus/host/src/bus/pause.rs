@@ -1,4 +1,4 @@
-//! Pause and resume, and what can be done with a paused bus: save it, or restore one that was saved.
+//! Pause and resume; save and restore of a paused bus.
 //!
 //! Devices are called without the state's lock, so that reports never wait for them.
 
@@ -13,12 +13,13 @@ use crate::saved::{RestoreError, SaveError, SavedBus};
 use crate::synic::QueuedMessage;
 
 impl VmBus {
-    /// Pauses: when this returns nothing of the bus and its devices writes guest memory, interrupts the guest or sends it a
-    /// message, until [`VmBus::resume`]. What devices and views do meanwhile (let go of a channel, say) is taken note of; the
-    /// channels that the guest wants opened are opened after the pause. Pausing again changes nothing.
+    /// Pauses the bus. When this returns, neither the bus nor its devices write guest memory,
+    /// interrupt the guest or send it a message, until [`VmBus::resume`]. Changes that devices and
+    /// views make in the meantime (a dropped channel, for instance) are recorded. Channels that the
+    /// guest opens are given to their devices after the pause. Pausing again changes nothing.
     ///
-    /// Waits for devices that are being asked to open a channel. For a machine whose vCPUs have stopped: a guest that runs on
-    /// waits for every answer.
+    /// Waits for devices that are being asked to open a channel. For a machine whose vCPUs have
+    /// stopped: a running guest would wait for every answer.
     pub fn pause(&self) {
         let _pausing = lock(&self.inner.pausing);
         let devices = {
@@ -40,8 +41,9 @@ impl VmBus {
         }
     }
 
-    /// Resumes: messages that were held are sent, then every open channel is signalled once, both ways, because what was missed
-    /// is unknown. After a restore call it last, when vCPUs and clocks are what they were.
+    /// Resumes the bus. Held messages are sent, then every open channel is signalled once in both
+    /// directions, because the missed signals are unknown. After a restore call it last, when vCPUs
+    /// and clocks are restored.
     pub fn resume(&self) {
         let _pausing = lock(&self.inner.pausing);
         let devices = {
@@ -69,15 +71,17 @@ impl VmBus {
         }
     }
 
-    /// True between [`VmBus::pause`] and [`VmBus::resume`], and after a restore.
+    /// Returns whether the bus is paused: between [`VmBus::pause`] and [`VmBus::resume`], and after
+    /// a restore.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.inner.visit().held.is_some()
     }
 
-    /// Saves the bus, which is paused. It can be resumed afterwards.
+    /// Saves the paused bus. It can be resumed afterwards.
     ///
-    /// Guest memory must be saved after this, while the bus is still paused: ring positions and messages in slots lie there.
+    /// Guest memory must be saved after this, while the bus is still paused: ring positions and
+    /// messages in slots lie there.
     ///
     /// # Errors
     /// [`SaveError`].
@@ -85,7 +89,7 @@ impl VmBus {
         let _pausing = lock(&self.inner.pausing);
         let asked: Vec<(Place, Option<Arc<DeviceSlot>>)> = {
             let mut state = self.inner.visit();
-            // What came already happened before.
+            // Queued events happened before the save.
             self.inner.handle_queued(&mut state);
             if state.held.is_none() {
                 return Err(SaveError::Running);
@@ -109,10 +113,11 @@ impl VmBus {
         Ok(state.core.save(saved_by_device, messages))
     }
 
-    /// Restores a bus that was saved, over the same guest memory. Offer all devices first; those with the instance of a
-    /// saved one get its open channels ([`Device::restore`](crate::Device::restore)). A device that cannot go on, or was not
-    /// saved, loses them: the guest sees a rescind and a new offer. A saved device that is not here is rescinded, one that was
-    /// not saved is offered.
+    /// Restores a saved bus over the same guest memory. Offer all devices first. A device with the
+    /// instance of a saved one gets its open channels
+    /// ([`Device::restore`](crate::Device::restore)). A device that cannot continue, or was not
+    /// saved, loses them: the guest sees a rescind and a new offer. A saved device that is missing
+    /// here is rescinded; a device that was not saved is offered.
     ///
     /// The bus is paused afterwards: call [`VmBus::resume`] when vCPUs and clocks are restored.
     ///
@@ -124,7 +129,7 @@ impl VmBus {
             let mut state = self.inner.visit();
             self.inner.handle_queued(&mut state);
             state.core.restore(saved)?;
-            // Before anything that follows from the restore itself.
+            // Before any message that follows from the restore itself.
             state.held = Some(saved.messages.iter().cloned().collect());
             self.inner.act(&mut state);
             std::mem::take(&mut state.reopens)

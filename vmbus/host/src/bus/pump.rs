@@ -1,21 +1,24 @@
-//! Which thread works on the bus.
+//! The choice of the thread that works on the bus.
 //!
-//! No thread belongs to the bus. A thread that brings an event queues it, and handles what is queued unless another thread
-//! holds the state: that thread looks at the queue again after it has let go of the state. No thread works for others without
-//! bound: it does a fixed amount of work, then it hands over to a helper, a thread that starts for that purpose and ends when
-//! the queue is empty. What must hold:
+//! No thread belongs to the bus. A thread that brings an event queues it, and handles the queue
+//! unless another thread holds the state: that thread checks the queue again after it has released
+//! the state. No thread works for others without bound: it does a fixed amount of work, then it
+//! hands over to a helper, a thread that starts for that purpose and ends when the queue is empty.
+//! The rules:
 //!
 //! | thread | first | then |
 //! |---|---|---|
-//! | brings work | queues it | tries to take the state; if another thread has it, that one looks later |
-//! | holds the state | lets go of it | looks at the queue: empties it, or hands over |
-//! | hands over | under the queue's lock: work is left and no helper runs | marks the helper as running, starts it |
-//! | helper | under the queue's lock: nothing is left | marks the helper as gone, ends |
+//! | brings work | queues it | tries to take the state; if in vain, its holder follows |
+//! | holds the state | releases it | checks the queue: empties it, or hands over |
+//! | hands over | queue locked: work is left, no helper | marks the helper as running, starts it |
+//! | helper | queue locked: no work is left | marks the helper as ended, ends |
 //!
-//! So work in the queue always has a thread that will look at it. Threads that need the state themselves ([`Pump::visit`])
-//! never wait longer than for the event that is being handled: workers let visitors in between two events.
+//! So a thread will always check work in the queue. Threads that need the state themselves
+//! ([`Pump::visit`]) wait at most for the event that is being handled: workers let visitors in
+//! between two events.
 //!
-//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --lib pump::model` (use another target folder).
+//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --lib pump::model` (use another
+//! target folder).
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
@@ -32,40 +35,41 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Pieces of work that a vCPU does for others after its own message. Higher than what VPs that boot together queue, so that
-/// helpers are rare; low enough that no VP stays out of the guest for long.
+/// Pieces of work that a vCPU does for others after its own message. More than VPs that boot
+/// together queue, so that helpers are rare; few enough that no VP stays out of the guest for long.
 pub(super) const VCPU_WORK: usize = 64;
 
-/// Pieces of work that any other thread does for others: that of `inspect`, a hot add, a device's worker. 16 of the longest
-/// (contact and offers of a full bus) take some tens of milliseconds.
+/// Pieces of work that any other thread does for others: that of `inspect`, a hot add, a device's
+/// worker. 16 of the longest (contact and offers of a full bus) take some tens of milliseconds.
 pub(super) const OTHER_WORK: usize = 16;
 
-/// Events that a helper handles before it looks at jobs.
+/// Events that a helper handles before it checks for jobs.
 const HELPER_ROUND: usize = 256;
 
-/// What the work is.
+/// The work that a pump hands to threads.
 pub(super) trait Shell {
-    /// What an event changes.
+    /// The state that an event changes.
     type State;
-    /// Handled with the state.
+    /// Work that is done with the state.
     type Event;
-    /// Done without the state: it may take longer than an event may.
+    /// Work that is done without the state: it may take longer than an event may.
     type Job;
 
     /// Handles one event, in a bounded number of steps, without I/O.
     fn handle(&self, state: &mut Self::State, event: Self::Event);
 
-    /// Does one job.
+    /// Executes one job.
     fn run(&self, job: Self::Job);
 
-    /// True while this thread does a job for this shell or another one: it may hold what the next job needs.
+    /// Returns whether this thread is executing a job, of this shell or another one: it may hold
+    /// locks that the next job needs.
     fn is_in_job(&self) -> bool;
 
-    /// Starts a thread that calls [`Pump::help`]; false when there is none to be had.
+    /// Starts a thread that calls [`Pump::help`]. Returns false if the system has none.
     fn start_helper(&self) -> bool;
 }
 
-/// The state, what is to be done to it, and who does it.
+/// The state, the work on it, and the threads that do it.
 #[derive(Debug)]
 pub(super) struct Pump<X: Shell> {
     state: Mutex<X::State>,
@@ -80,7 +84,7 @@ pub(super) struct Pump<X: Shell> {
 pub(super) struct Queue<E, J> {
     pub(super) events: VecDeque<E>,
     jobs: VecDeque<J>,
-    /// A helper runs, and will look at the queue once more before it ends.
+    /// A helper runs, and will check the queue once more before it ends.
     helper: bool,
 }
 
@@ -101,8 +105,8 @@ impl<X: Shell> Pump<X> {
         }
     }
 
-    /// The state, for as long as one event may take. Work that came meanwhile is done, or handed over, when the guard is
-    /// dropped, also while a panic unwinds.
+    /// Waits for the state. Hold it for as long as one event may take. Work that was queued in
+    /// between is done, or handed over, when the guard is dropped, also while a panic unwinds.
     pub(super) fn visit<'a>(&'a self, shell: &'a X) -> Visit<'a, X> {
         self.visitors.fetch_add(1, Ordering::SeqCst);
         let gate = lock(&self.gate);
@@ -112,8 +116,8 @@ impl<X: Shell> Pump<X> {
         Visit { pump: self, shell, work: OTHER_WORK, state: Some(state) }
     }
 
-    /// The state, if no other thread has it and nothing is queued; else call [`Pump::settle`]. `work`: what this thread may do
-    /// for others afterwards.
+    /// Returns the state, if no other thread has it and nothing is queued; otherwise call
+    /// [`Pump::settle`]. `work`: pieces of work that this thread may do for others afterwards.
     pub(super) fn enter<'a>(&'a self, shell: &'a X, work: usize) -> Option<Visit<'a, X>> {
         let state = self.try_state()?;
         // In its own statement: the queue is free again when the guard is made.
@@ -121,25 +125,27 @@ impl<X: Shell> Pump<X> {
         is_idle.then(|| Visit { pump: self, shell, work, state: Some(state) })
     }
 
-    /// The queue. Call [`Pump::settle`] after adding to it.
+    /// Returns the queue. Call [`Pump::settle`] after adding to it.
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue<X::Event, X::Job>> {
         lock(&self.queue)
     }
 
-    /// Jobs that are queued.
+    /// Returns the number of queued jobs.
     #[cfg(test)]
     pub(super) fn jobs(&self) -> usize {
         lock(&self.queue).jobs.len()
     }
 
-    /// Adds a job. The thread has the state, and so will look at the queue; or it calls [`Pump::settle`].
+    /// Adds a job. The thread has the state, and so will check the queue; or it calls
+    /// [`Pump::settle`].
     pub(super) fn add_job(&self, job: X::Job) {
         lock(&self.queue).jobs.push_back(job);
     }
 
-    /// Handles what is queued, unless another thread has the state and will. Does at most `work` pieces of it.
+    /// Handles the queue, unless another thread has the state and will. Does at most `work` pieces
+    /// of it.
     pub(super) fn settle(&self, shell: &X, mut work: usize) {
-        // A job that is being done on this thread may hold what the next one needs.
+        // The job that this thread is executing may hold locks that the next one needs.
         let does_jobs = !shell.is_in_job();
         loop {
             if lock(&self.queue).is_empty() {
@@ -167,15 +173,15 @@ impl<X: Shell> Pump<X> {
             }
             lock(&self.queue).helper = false;
             if !does_jobs {
-                // The job that this thread is in is followed by another look at the queue.
+                // After its job, this thread checks the queue again.
                 return;
             }
-            // Without a thread to hand over to, going on is what is left: nothing may be stranded.
+            // There is no thread to hand over to, so this one continues: no work may be stranded.
             work = OTHER_WORK;
         }
     }
 
-    /// The helper's thread: does what is queued, until nothing is.
+    /// The helper's thread: handles the queue until it is empty.
     pub(super) fn help(&self, shell: &X) {
         let _guard = HelperGuard { pump: self, shell };
         loop {
@@ -190,7 +196,7 @@ impl<X: Shell> Pump<X> {
         }
     }
 
-    /// Handles up to `most` events; returns how many there were.
+    /// Handles up to `most` events. Returns the number of events.
     fn handle_some<'a>(&'a self, shell: &X, mut state: MutexGuard<'a, X::State>, most: usize) -> usize {
         for done in 0..most {
             // In its own statement: the queue is free while the event is handled.
@@ -205,7 +211,7 @@ impl<X: Shell> Pump<X> {
         most
     }
 
-    /// Does up to `most` jobs; returns how many there were.
+    /// Executes up to `most` jobs. Returns the number of jobs.
     fn run_some(&self, shell: &X, most: usize) -> usize {
         for done in 0..most {
             let job = lock(&self.queue).jobs.pop_front();
@@ -219,7 +225,7 @@ impl<X: Shell> Pump<X> {
         self.visitors.load(Ordering::SeqCst) != 0
     }
 
-    /// Waits until the visitor that is next has got the state.
+    /// Waits until the next visitor has the state.
     fn let_visitors_in(&self) {
         if self.has_visitors() {
             drop(lock(&self.gate));
@@ -241,7 +247,7 @@ impl<X: Shell> Pump<X> {
     }
 }
 
-/// The state in the hands of a thread. Dropping it lets go of the state, and sees to what is queued.
+/// A thread's hold on the state. Dropping it releases the state, and handles the queue.
 pub(super) struct Visit<'a, X: Shell> {
     pump: &'a Pump<X>,
     shell: &'a X,
@@ -290,7 +296,8 @@ impl<X: Shell> Drop for HelperGuard<'_, X> {
     }
 }
 
-/// What these locks guard is whole between any two statements, and a VMM must go on closing disks after a panic elsewhere.
+/// The data behind these locks is whole between any two statements, and a VMM must still close its
+/// disks after a panic elsewhere.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

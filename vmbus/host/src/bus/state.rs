@@ -1,4 +1,4 @@
-//! What a bus consists of, and what it queues.
+//! The parts of a bus, its events and its jobs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
@@ -16,7 +16,7 @@ use crate::core::{Action, ChannelKey, Core};
 use crate::device::{ChannelShared, Device};
 use crate::synic::{QueuedMessage, Synic};
 
-/// What all clones of a bus share.
+/// The part of a bus that its clones share.
 pub(super) struct Inner {
     pub(super) ram: GuestRam,
     pub(super) synic: Arc<dyn Synic>,
@@ -36,12 +36,13 @@ pub(super) struct Inner {
     pub(super) failed_doorbells: LogRateLimiter,
 }
 
-/// What happened. Each kind is bounded by what it is about, however fast a guest is: messages by
-/// [`MAX_INBOX_MESSAGES`](vmbus_protocol::limits::MAX_INBOX_MESSAGES); `Opened` and `Closed` by one for each channel in a device's hands; `Subchannels` by one for each
-/// channel, which carries the latest total; `Released` by one for each GPADL that is being torn down.
+/// An event. The number of queued events is bounded, however fast a guest is: messages by
+/// [`MAX_INBOX_MESSAGES`](vmbus_protocol::limits::MAX_INBOX_MESSAGES); `Opened` and `Closed` by one
+/// for each channel of a device; `Subchannels` by one for each channel, with the latest total;
+/// `Released` by one for each GPADL that is being torn down.
 ///
-/// A message is far larger than the rest; it is queued only while another thread works on the bus, so the space is not worth
-/// a box.
+/// A message is far larger than the rest. It is queued only while another thread works on the bus,
+/// so its space is not worth a box.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Event {
     Message { connection_id: u32, message: GuestBytes },
@@ -51,13 +52,13 @@ pub(super) enum Event {
     Subchannels { key: ChannelKey, serial: u64 },
 }
 
-/// What takes longer than an event may. Bounded by channels, connection ids and devices.
+/// Work that takes longer than an event may. Bounded by channels, connection ids and devices.
 pub(super) enum Job {
     /// Gives a channel to its device.
     Open(Box<opening::Request>),
-    /// Takes a doorbell's binding away.
+    /// Removes a doorbell's binding.
     Unbind { connection_id: u32 },
-    /// Drops a device that nothing uses any more.
+    /// Drops a device that is no longer used.
     Drop(Arc<DeviceSlot>),
 }
 
@@ -81,23 +82,23 @@ pub(super) struct State {
     pub(super) reopens: Vec<opening::Request>,
     /// Number of the last reset that began.
     pub(super) resets: u64,
-    /// Counts channels handed to devices, so that each end can be told from the next one's.
+    /// Counts channels handed to devices, so that the ends of two channels can be told apart.
     pub(super) channels_made: u64,
 }
 
-/// A device, which threads call one at a time. No other lock of the bus is held meanwhile.
+/// A device, which threads call one at a time. The caller holds no other lock of the bus.
 pub(super) struct DeviceSlot {
     pub(super) open_blocks: bool,
     pub(super) device: Mutex<Box<dyn Device>>,
 }
 
-/// What the shell keeps of a channel that the guest knows.
+/// The shell's record of a channel that the guest knows.
 pub(super) struct Link {
     pub(super) doorbell: Arc<EventFd>,
     pub(super) open: Option<Arc<ChannelShared>>,
 }
 
-/// How channels and views reach their bus, without keeping it alive.
+/// The way from channels and views to their bus, which it does not keep alive.
 #[derive(Clone)]
 pub(crate) struct BusLink(pub(super) Weak<Inner>);
 
@@ -111,7 +112,7 @@ impl BusLink {
     }
 
     fn push(&self, event: Event) {
-        // Without a bus nothing is left to tell.
+        // Without a bus there is no receiver.
         if let Some(bus) = self.0.upgrade() {
             bus.push(event);
         }

@@ -1,4 +1,4 @@
-//! How much each thread does, and what is queued.
+//! The work of each thread, and the length of queues.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,7 +21,7 @@ use crate::synic::Signal;
 /// A wait that takes this long has failed: nothing here depends on time.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// Says which thread delivers each message.
+/// Records which thread delivers each message.
 struct Machine {
     sent: Mutex<Vec<(ThreadId, Vec<u8>)>>,
     told: Mutex<Sender<()>>,
@@ -38,7 +38,7 @@ impl Machine {
         (VmBus::new(GuestRam::new(memory).unwrap(), Arc::clone(&machine) as Arc<dyn Synic>), machine, hear)
     }
 
-    /// Messages that this thread delivered, and that others did.
+    /// Returns the numbers of messages that this thread delivered, and that others did.
     fn counts(&self) -> (usize, usize) {
         let sent = self.sent.lock().unwrap();
         let own = sent.iter().filter(|(thread, _)| *thread == thread::current().id()).count();
@@ -137,7 +137,7 @@ fn open_message() -> Vec<u8> {
     open
 }
 
-/// Queues `count` messages without handling any, as posts do that come while another thread has the state.
+/// Queues `count` messages without handling any, as posts do while another thread has the state.
 fn queue_contacts(bus: &VmBus, count: usize) {
     let mut bytes = [0; MAX_MESSAGE_SIZE];
     bytes[..40].copy_from_slice(&contact());
@@ -175,7 +175,8 @@ fn test_vcpu_does_bounded_work_for_others_and_a_helper_does_the_rest() {
     assert_eq!(machine.counts(), (VCPU_WORK, queued + 1 - VCPU_WORK));
 }
 
-/// Guests alternate contact and request for offers on all VPs, while another thread asks for reports: each report ends.
+/// Guests alternate contact and request for offers on all VPs, while another thread asks for
+/// reports: each report ends.
 #[test]
 fn test_thread_that_reports_is_never_captured_by_vcpus_that_post() {
     let (bus, machine, _hear) = Machine::bus();
@@ -264,8 +265,8 @@ fn test_subchannels_wanted_again_and_again_queue_one_event_for_each_channel() {
     }
 }
 
-/// A guest that connects, asks for offers and leaves again and again causes no unbind as long as it comes back, and one queued
-/// job for each connection id at most.
+/// A guest that connects, asks for offers and leaves repeatedly causes no unbind as long as it
+/// comes back, and at most one queued job for each connection id.
 #[test]
 fn test_jobs_of_a_guest_that_connects_again_and_again_are_bounded_by_its_channels() {
     let (bus, _machine, _hear) = Machine::bus();
@@ -320,7 +321,8 @@ fn test_channel_without_a_doorbell_is_not_opened() {
     assert!(channels.try_recv().is_err());
 }
 
-/// While a device is being asked to open a channel nothing else waits: other messages, reports, and the guest's own CLOSE.
+/// While a device is being asked to open a channel, nothing else waits: other messages, reports,
+/// and the guest's own CLOSE.
 #[test]
 fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_messages() {
     let (bus, machine, hear) = Machine::bus();
@@ -352,7 +354,7 @@ fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_message
     may_leave.send(()).unwrap();
     let opened = take.recv_timeout(FOREVER).unwrap();
     while !opened.is_closing() {
-        // Readable when the bus asks the device to let go.
+        // Readable when the bus asks the device to drop the channel.
         std::thread::yield_now();
     }
     drop(opened);
@@ -389,7 +391,7 @@ fn test_pause_and_reset_wait_for_an_open_in_progress() {
                 }
                 order.lock().unwrap().push("waited");
             });
-            // Reports go on meanwhile; the other thread may have come to its wait or not.
+            // Reports continue in the meantime, whether the other thread already waits or not.
             (0..100).for_each(|_| drop(bus.inspect()));
             order.lock().unwrap().push("answer");
             may_leave.send(()).unwrap();

@@ -1,4 +1,4 @@
-//! What the pump does for a bus: it handles events and runs jobs.
+//! The pump's work on a bus: handling events and running jobs.
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -10,7 +10,8 @@ use super::pump::{OTHER_WORK, Shell};
 use super::state::{Event, Inner, Job, State};
 use crate::core::ChannelKey;
 
-/// Stack of the bus's short-lived threads: a message's actions and a device's `open` nest a few calls deep.
+/// Stack of the bus's short-lived threads: a message's actions and a device's `open` nest a few
+/// calls deep.
 const THREAD_STACK: usize = 512 << 10;
 
 thread_local! {
@@ -68,7 +69,8 @@ impl Inner {
         self.pump.settle(self, OTHER_WORK);
     }
 
-    /// Handles what is queued now. For a machine whose vCPUs do not run: they cannot add to it.
+    /// Handles the events that are queued now. For a machine whose vCPUs do not run, so that they
+    /// cannot add to them.
     pub(super) fn handle_queued(&self, state: &mut State) {
         let queued = self.pump.queue().events.len();
         for _ in 0..queued {
@@ -80,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// The device has let go of the channel: of this one, not of one that it was handed before or refused.
+    /// The device has dropped the channel: this one, not an earlier one or one that it refused.
     pub(super) fn handle_closed(&self, state: &mut State, key: ChannelKey, serial: u64) {
         let link = state.links.get_mut(&key);
         let ended = link.and_then(|link| link.open.take_if(|open| open.serial == serial));
@@ -90,10 +92,10 @@ impl Inner {
         }
     }
 
-    /// Runs `task` on a thread of its own; gives it back when there is none to be had.
+    /// Runs `task` on a thread of its own. Returns it if the system has no thread.
     pub(super) fn spawn<T: Send + 'static>(&self, name: &str, task: T, run: fn(&Inner, T)) -> Result<(), T> {
         let Some(bus) = self.link.0.upgrade() else { return Err(task) };
-        // The task is handed over when the thread exists, so that it is not lost when there is none.
+        // The task is handed over when the thread exists, so that it is not lost without one.
         let (give, take) = std::sync::mpsc::sync_channel::<T>(1);
         let body = move || {
             if let Ok(task) = take.recv() {
@@ -110,7 +112,8 @@ impl Inner {
     }
 }
 
-/// Marks this thread as one that calls a device, until it is dropped. The device must not be called again meanwhile.
+/// Marks this thread as calling a device, until it is dropped. The device must not be called again
+/// in the meantime.
 pub(super) struct InJob(bool);
 
 impl InJob {

@@ -1,11 +1,11 @@
-//! What the core asks of the shell.
+//! Actions that the core asks the shell for.
 
 use vmbus_gpadl::GpadlView;
 use vmbus_protocol::MessageBuffer;
 
 use super::channel::ChannelKey;
 
-/// One thing for the shell to do. Actions are carried out in order.
+/// An action for the shell. Actions are carried out in order.
 #[derive(Debug)]
 pub enum Action {
     /// Queue a message for (`vp`, `sint`).
@@ -26,7 +26,7 @@ pub enum Action {
         /// For HvSignalEvent.
         connection_id: u32,
     },
-    /// The guest released the channel: the connection id is no more.
+    /// The guest released the channel: the connection id is free.
     Unbind {
         /// The channel.
         key: ChannelKey,
@@ -37,16 +37,17 @@ pub enum Action {
     Open {
         /// The channel.
         key: ChannelKey,
-        /// What it opens with.
+        /// Parameters of the open.
         params: OpenParams,
     },
-    /// Give an open channel of a restored bus back to its device, then report `Core::reopened`. The guest hears nothing of it.
+    /// Give an open channel of a restored bus back to its device, then report `Core::reopened`. The
+    /// guest does not notice.
     Reopen {
         /// The channel.
         key: ChannelKey,
-        /// What it was opened with.
+        /// Parameters of the open.
         params: OpenParams,
-        /// What its device wanted to be told.
+        /// The state that its device saved.
         state: Vec<u8>,
     },
     /// Set the channel's event flag once.
@@ -54,7 +55,7 @@ pub enum Action {
         /// The channel.
         key: ChannelKey,
     },
-    /// Have the device look at the channel: a GPADL that it maps is going.
+    /// Make the device check the channel: a GPADL that it maps is being torn down.
     Wake {
         /// The channel.
         key: ChannelKey,
@@ -66,12 +67,12 @@ pub enum Action {
         /// VP index.
         vp: u32,
     },
-    /// Ask the device to let go of the channel; `Core::closed` follows when it has.
+    /// Ask the device to close the channel; `Core::closed` follows when it has.
     Close {
         /// The channel.
         key: ChannelKey,
     },
-    /// Nothing is left of the channel.
+    /// The channel no longer exists.
     Removed {
         /// The channel.
         key: ChannelKey,
@@ -80,7 +81,7 @@ pub enum Action {
     Quiesced,
 }
 
-/// What a guest opened a channel with.
+/// Parameters of a guest's open.
 #[derive(Debug)]
 pub struct OpenParams {
     /// The primary channel, whose device serves it.
@@ -97,6 +98,6 @@ pub struct OpenParams {
     pub target_vp: u32,
     /// Event flag.
     pub event_flag: u16,
-    /// Class-specific.
+    /// Class-specific data.
     pub user_data: [u8; 120],
 }

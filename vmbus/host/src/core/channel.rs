@@ -1,4 +1,4 @@
-//! Channels: what each is, where it stands, and which relid it has.
+//! Channels: their offers, states and relids.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use vmbus_protocol::num::usize_of;
 
 use crate::device::Offer;
 
-/// Names a channel for the life of the bus; relids come and go with connections.
+/// Names a channel for the life of the bus; relids change with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey(pub(super) u32);
 
-/// Where a channel stands, for showing.
+/// The state of a channel, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelState {
     /// The guest does not know it.
@@ -23,11 +23,11 @@ pub enum ChannelState {
     Opening,
     /// In use.
     Open,
-    /// In use as the guest sees it, but its device gave up (corrupt ring).
+    /// In use as the guest sees it, but its device has closed it (corrupt ring).
     Faulted,
-    /// The device lets go.
+    /// The device is closing it.
     Closing,
-    /// The device is gone; somebody still holds a view.
+    /// The device has closed it; a view is still mapped.
     Draining,
     /// Rescinded; the guest has not released it yet.
     Revoked,
@@ -35,7 +35,7 @@ pub enum ChannelState {
     Released,
 }
 
-/// A guest's wish to open a channel.
+/// A guest's request to open a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OpenRequest {
     pub(super) open_id: u32,
@@ -46,19 +46,20 @@ pub(crate) struct OpenRequest {
     pub(super) user_data: [u8; 120],
 }
 
-/// The pending close reason: what happens when a device has let go of a channel. A later, stronger reason replaces a
-/// weaker one ([`AfterClose::and_then`]), and a CLOSE cancels a queued OPEN.
+/// The pending close reason: the channel's next state when its device has closed it. A later,
+/// stronger reason replaces a weaker one ([`AfterClose::and_then`]), and a CLOSE cancels a queued
+/// OPEN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AfterClose {
     /// It can be opened again.
     Offered,
-    /// The guest asked for that while the device was still letting go.
+    /// The guest asked for that while the device was still closing it.
     Reopen(OpenRequest),
     /// The host takes it away.
     Revoke,
     /// The guest released it.
     Release,
-    /// The connection is gone.
+    /// The connection has ended.
     Reset,
 }
 
@@ -68,19 +69,20 @@ impl AfterClose {
             Self::Offered => 0,
             Self::Reopen(_) => 1,
             Self::Revoke => 2,
-            // What the guest has released it knows no more: a RESCIND would never be answered.
+            // The guest no longer knows a channel that it has released: a RESCIND would never be
+            // answered.
             Self::Release => 3,
             Self::Reset => 4,
         }
     }
 
-    /// The wish that counts when `later` comes on top.
+    /// Returns the reason that is in force when `later` is added.
     pub(super) fn and_then(self, later: Self) -> Self {
         if later.strength() >= self.strength() { later } else { self }
     }
 }
 
-/// Where a channel without device and without views goes.
+/// The next state of a channel without device and without views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AfterDrain {
     /// RESCIND is sent.
@@ -93,8 +95,8 @@ pub(crate) enum AfterDrain {
 pub(crate) enum Phase {
     Unoffered,
     Offered,
-    /// The device is being asked. `abort`: the open was cancelled meanwhile, and this follows once the device has
-    /// answered. A CLOSE that cancels it answers its OPEN at once.
+    /// The device is being asked. `abort`: the open was cancelled in between, and this follows once
+    /// the device has answered. A CLOSE that cancels it answers its OPEN immediately.
     Opening {
         request: OpenRequest,
         abort: Option<AfterClose>,
@@ -124,11 +126,11 @@ pub(super) struct Channel {
     pub(super) phase: Phase,
     /// 1..=2047 while the guest knows it.
     pub(super) relid: Option<u32>,
-    /// To be forgotten once the guest has released it.
+    /// It is forgotten once the guest has released it.
     pub(super) remove: bool,
-    /// To be offered anew once the guest has released it.
+    /// It is offered again once the guest has released it.
     pub(super) reoffer: bool,
-    /// A device is behind it: of those that a restored bus had, not all may be there.
+    /// It has a device: of those that a restored bus had, some may be missing.
     pub(super) present: bool,
     /// Subchannels that the device wants while it serves this primary.
     pub(super) wanted_subchannels: u16,
@@ -149,7 +151,7 @@ impl Channel {
         }
     }
 
-    /// True while a device may touch its rings.
+    /// Returns whether a device may touch its rings.
     pub(super) fn has_device(&self) -> bool {
         matches!(self.phase, Phase::Opening { .. } | Phase::Open { served: true, .. } | Phase::Closing { .. })
     }
@@ -207,7 +209,8 @@ impl Channels {
         primary: Option<ChannelKey>,
         subchannel: u16,
     ) -> ChannelKey {
-        // 2^32 channels in one VM's life would take a guest centuries of opening and closing; keys in use are skipped all the same.
+        // 2^32 channels in one VM's life would take a guest centuries of opening and closing. Keys
+        // in use are skipped all the same.
         while self.all.contains_key(&ChannelKey(self.next_key)) {
             self.next_key = self.next_key.wrapping_add(1);
         }
@@ -253,7 +256,7 @@ impl Channels {
         Some(relid)
     }
 
-    /// Gives the channel this relid; false when it is none, or taken.
+    /// Gives the channel this relid. Returns false if it is not valid, or taken.
     pub(super) fn claim_relid(&mut self, key: ChannelKey, relid: u32) -> bool {
         let index = usize_of(relid);
         if index == 0 || index > MAX_CHANNELS {
@@ -271,7 +274,7 @@ impl Channels {
         true
     }
 
-    /// Frees the channel's relid and says which it was.
+    /// Frees the channel's relid and returns it.
     pub(super) fn free_relid(&mut self, key: ChannelKey) -> Option<u32> {
         let relid = self.get_mut(key)?.relid.take()?;
         if let Some(place) = self.by_relid.get_mut(usize_of(relid)) {

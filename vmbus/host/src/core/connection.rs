@@ -1,24 +1,24 @@
-//! The connection: who is at the other end, and what must be done before it may go on.
+//! The connection: the guest's contact, and the reset between two connections.
 
 use serde::{Deserialize, Serialize};
 use vmbus_protocol::Version;
 use vmbus_protocol::offer::VMBUS_SINT;
 
-/// What a guest sees of the connection.
+/// The state of the connection, as a guest sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// Nobody has made contact, or the last one left.
+    /// No guest has made contact, or the last one left.
     Disconnected,
-    /// A guest made contact or left, and devices still let go of the old connection's memory.
+    /// A guest made contact or left, and devices are still releasing the old connection's memory.
     Resetting,
     /// A guest is connected.
     Connected,
 }
 
-/// What to do once a reset is complete.
+/// The action after a complete reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum AfterReset {
-    /// The machine started anew.
+    /// The machine starts again.
     Nothing,
     /// Answer UNLOAD.
     Unload,
@@ -26,13 +26,13 @@ pub(crate) enum AfterReset {
     Contact(Contact),
 }
 
-/// A judged INITIATE_CONTACT.
+/// A checked INITIATE_CONTACT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Contact {
     pub(super) verdict: Verdict,
     /// VP of all later messages.
     pub(super) vp: u32,
-    /// Connection id it came on: the one to go on with from 5.0 on.
+    /// Connection id of the contact: the one to use from 5.0 on.
     pub(super) connection_id: u32,
 }
 
@@ -41,14 +41,14 @@ pub(crate) enum Verdict {
     Accepted(#[serde(with = "crate::saved::version")] Version),
     /// A version that this host does not speak.
     Unsupported,
-    /// A version it speaks, with monitor pages that make no sense.
+    /// A version it speaks, with invalid monitor pages.
     Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Connection {
     state: State,
-    /// VP of the last contact: UNLOAD is answered there even when nobody is connected.
+    /// VP of the last contact: UNLOAD is answered there even if no guest is connected.
     vp: u32,
 }
 
@@ -78,7 +78,7 @@ impl Connection {
         }
     }
 
-    /// The version, when connected.
+    /// Returns the version, when connected.
     pub(super) fn version(&self) -> Option<Version> {
         match self.state {
             State::Connected { version, .. } => Some(version),
@@ -86,12 +86,12 @@ impl Connection {
         }
     }
 
-    /// (VP, SINT) of all messages.
+    /// Returns (VP, SINT) of all messages.
     pub(super) fn target(&self) -> (u32, u8) {
         (self.vp, VMBUS_SINT)
     }
 
-    /// Every VP that it names.
+    /// Returns every VP that it names.
     pub(super) fn vps(&self) -> impl Iterator<Item = u32> {
         let next = match self.state {
             State::Resetting(AfterReset::Contact(contact)) => Some(contact.vp),
@@ -102,12 +102,12 @@ impl Connection {
         std::iter::once(self.vp).chain(next)
     }
 
-    /// True when the guest has had its offers: later ones are sent at once.
+    /// Returns whether the guest has its offers: later ones are sent immediately.
     pub(super) fn offers_requested(&self) -> bool {
         matches!(self.state, State::Connected { offers_requested: true, .. })
     }
 
-    /// Marks the offers as requested; false when they were before.
+    /// Marks the offers as requested. Returns false if they were before.
     pub(super) fn request_offers(&mut self) -> bool {
         match &mut self.state {
             State::Connected { offers_requested, .. } => !std::mem::replace(offers_requested, true),
@@ -115,12 +115,12 @@ impl Connection {
         }
     }
 
-    /// A later wish replaces an earlier one: whoever asked before is gone.
+    /// Sets the action after the reset. It replaces an earlier one, whose sender has left.
     pub(super) fn begin_reset(&mut self, then: AfterReset) {
         self.state = State::Resetting(then);
     }
 
-    /// What was to follow the reset, which is thereby over.
+    /// Takes the action after the reset, which is thereby over.
     pub(super) fn end_reset(&mut self) -> Option<AfterReset> {
         match self.state {
             State::Resetting(then) => {

@@ -18,7 +18,7 @@ const SINTS: u8 = 16;
 impl Core {
     pub(super) fn initiate_contact(&mut self, connection_id: u32, contact: &InitiateContact) -> Outcome {
         let word = contact.version.get();
-        // Before 3.0 messages go to VP 0, whatever the guest says.
+        // Before 3.0 messages go to VP 0, even if the guest names another one.
         let vp = if word >= Version::V3_0.word() { contact.target_vp.get() } else { 0 };
         if vp >= self.vp_count {
             return Err(Ignored::Vp(vp));
@@ -47,10 +47,11 @@ impl Core {
         Ok(())
     }
 
-    /// Ends the old connection: no message of it may arrive any more, devices let go, and only then `then` happens.
+    /// Ends the old connection: none of its messages may arrive any more, devices close their
+    /// channels, and only then `then` happens.
     pub(super) fn begin_reset(&mut self, then: AfterReset) {
-        // A machine that starts anew must not meet even the farewell of its last guest. A guest that comes back while disconnected may still
-        // have to take the answer to its last contact.
+        // A machine that starts again must not receive even the last guest's final message. A guest
+        // that comes back while disconnected may still have to take the answer to its last contact.
         if self.connection.state() != ConnectionState::Disconnected || then == AfterReset::Nothing {
             self.out.push(Action::DiscardMessages);
         }
@@ -62,7 +63,7 @@ impl Core {
         self.try_finish_reset();
     }
 
-    /// Ends the reset once no device and no view is left. Call whenever one of them has gone.
+    /// Ends the reset once no device and no view is left. Call it whenever one of them has ended.
     pub(super) fn try_finish_reset(&mut self) {
         let busy = self.connection.state() != ConnectionState::Resetting
             || !self.gpadls.is_empty()
@@ -111,7 +112,7 @@ impl Core {
     }
 }
 
-/// Both monitor pages or none, each at the start of a page.
+/// Checks that there are both monitor pages or none, each at the start of a page.
 fn monitor_pages_make_sense(contact: &InitiateContact) -> bool {
     let (first, second) = (contact.monitor_page1.get(), contact.monitor_page2.get());
     (first == 0) == (second == 0) && (first | second) & 0xFFF == 0

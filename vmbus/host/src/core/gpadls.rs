@@ -1,4 +1,5 @@
-//! All GPADLs of a VM: those arriving, those accepted, those going, and what they may cost.
+//! All GPADLs of a VM: page lists being received, accepted GPADLs, GPADLs being torn down, and
+//! their quotas.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,7 @@ use vmbus_protocol::offer::status;
 
 use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
-/// The accepted GPADLs, as those who map them see them.
+/// The accepted GPADLs, for mapping.
 #[derive(Debug, Default)]
 pub struct GpadlTable {
     accepted: Mutex<BTreeMap<(u32, u32), Gpadl>>,
@@ -33,12 +34,13 @@ impl GpadlTable {
     /// Maps GPADL `id` of channel `relid` for `access`.
     ///
     /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, going, or read-only and asked for writing.
+    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or read-only and
+    /// asked for writing.
     pub fn map_for<A: Access>(&self, relid: u32, id: u32, access: A) -> Result<A::View, MapError> {
         access.map(&self.get(relid, id)?)
     }
 
-    /// From here on GPADL `id` of channel `relid` is not mapped for writing.
+    /// Marks GPADL `id` of channel `relid` as read-only: it is not mapped for writing from now on.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
@@ -57,7 +59,7 @@ impl GpadlTable {
     }
 }
 
-/// What a piece of range data led to.
+/// The outcome of a piece of range data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Bodies are to come.
@@ -66,16 +68,16 @@ pub(super) enum Progress {
     Accepted(u32),
     /// Refused and forgotten.
     Refused { relid: u32, status: u32 },
-    /// No GPADL with this handle is arriving.
+    /// No page list of this handle is being received.
     Unknown,
 }
 
-/// What a teardown led to.
+/// The outcome of a teardown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TeardownOf {
-    /// TORNDOWN is due now.
+    /// TORNDOWN must be sent now.
     Done,
-    /// TORNDOWN is due later, once, or was asked for before.
+    /// TORNDOWN will be sent later, once, or was requested before.
     Waits,
     /// No accepted GPADL of this channel.
     Unknown,
@@ -97,7 +99,7 @@ pub(super) struct Gpadls {
 pub(super) struct Arriving {
     pub(super) relid: u32,
     pub(super) assembler: RangeAssembler,
-    /// Pages charged: what the header declared.
+    /// Pages charged, as the header declared.
     pub(super) charged: usize,
 }
 
@@ -114,11 +116,11 @@ pub(super) enum Going {
     No,
     /// The guest waits for TORNDOWN.
     Answer,
-    /// Nobody waits: the connection or the channel is gone.
+    /// No answer is expected: the connection or the channel has ended.
     Silent,
 }
 
-/// What one channel has.
+/// The GPADLs of one channel.
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
     gpadls: usize,
@@ -139,7 +141,7 @@ impl Gpadls {
         }
     }
 
-    /// None at all, over the same memory.
+    /// Returns a table without GPADLs, over the same memory.
     pub(super) fn fresh(&self) -> Self {
         Self::new(self.ram.clone(), Arc::clone(&self.sink))
     }
@@ -148,7 +150,7 @@ impl Gpadls {
         Arc::clone(&self.table)
     }
 
-    /// Takes a header and the range data in it.
+    /// Takes a header and its range data.
     pub(super) fn begin(&mut self, relid: u32, id: u32, ranges: u16, bytes: u16, data: &[u8]) -> Progress {
         let refused = |status| Progress::Refused { relid, status };
         if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
@@ -211,7 +213,8 @@ impl Gpadls {
         }
     }
 
-    /// The last view of a going GPADL is gone; true when the guest waits for TORNDOWN.
+    /// Handles the release of the last view of a GPADL that is being torn down. Returns whether the
+    /// guest waits for TORNDOWN.
     pub(super) fn released(&mut self, key: GpadlKey) -> bool {
         let place = (key.relid, key.id);
         match self.accepted.get(&place) {
@@ -233,7 +236,8 @@ impl Gpadls {
         entry.gpadl.map().ok()
     }
 
-    /// Forgets the GPADLs of a channel that are still arriving, and says which they were.
+    /// Forgets the page lists of a channel that are still being received, and returns their
+    /// handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
         let ids: Vec<u32> =
             self.arriving.iter().filter(|(_, arriving)| arriving.relid == relid).map(|(&id, _)| id).collect();
@@ -245,7 +249,8 @@ impl Gpadls {
         ids
     }
 
-    /// Begins to forget all accepted GPADLs of a channel. Those in use stay until released, and are answered then if the guest asked.
+    /// Begins to forget all accepted GPADLs of a channel. Those in use stay until they are
+    /// released, and are answered then if the guest asked.
     pub(super) fn forget_channel(&mut self, relid: u32) {
         let ids: Vec<u32> =
             self.accepted.range((relid, 0)..=(relid, u32::MAX)).map(|(&(_, id), _)| id).collect();
@@ -254,7 +259,7 @@ impl Gpadls {
         }
     }
 
-    /// Begins to forget everything, silently.
+    /// Begins to forget all GPADLs, without answers.
     pub(super) fn forget_all(&mut self) {
         for (_, arriving) in std::mem::take(&mut self.arriving) {
             self.refund(arriving.relid, arriving.charged);
@@ -264,14 +269,14 @@ impl Gpadls {
             if let Some(entry) =
                 self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
             {
-                // Whoever waited for the answer is gone.
+                // The guest that waited for the answer has left.
                 entry.going = Going::Silent;
             }
             self.forget(relid, id);
         }
     }
 
-    /// True while the channel has any GPADL at all.
+    /// Returns whether the channel has any GPADL at all.
     pub(super) fn has_any(&self, relid: u32) -> bool {
         self.usage.contains_key(&relid)
     }
@@ -280,7 +285,8 @@ impl Gpadls {
         self.accepted.is_empty() && self.arriving.is_empty()
     }
 
-    /// Takes over one that was written down. Of one that was going the teardown is yet to begin: see [`Gpadls::end_teardowns`].
+    /// Restores a saved GPADL. A teardown in progress must begin again: see
+    /// [`Gpadls::end_teardowns`].
     pub(super) fn restore(&mut self, saved: &SavedGpadl) -> Result<(), RestoreError> {
         let (relid, id) = (saved.relid, saved.id);
         let bad = |why| Err(RestoreError::Gpadl { relid, id, why });
@@ -328,7 +334,8 @@ impl Gpadls {
         Ok(())
     }
 
-    /// Begins the teardowns that had begun before the bus was written down, and says which the guest is to be told of now.
+    /// Begins the teardowns that had begun before the bus was saved, and returns those that the
+    /// guest must be told of now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
         let going: Vec<(u32, u32)> = self
             .accepted
@@ -346,7 +353,7 @@ impl Gpadls {
         told
     }
 
-    /// The accepted ones with their state, for showing.
+    /// Returns the accepted GPADLs with their state, for reports.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Gpadl> {
         self.accepted.values().map(|entry| &entry.gpadl)
     }
@@ -355,12 +362,12 @@ impl Gpadls {
         self.accepted.get(&(relid, id)).map(|entry| &entry.gpadl)
     }
 
-    /// How many are still arriving.
+    /// Returns the number of page lists being received.
     pub(super) fn arriving(&self) -> usize {
         self.arriving.len()
     }
 
-    /// GPADLs and pages charged to all channels together.
+    /// Returns the GPADLs and pages charged to all channels together.
     pub(super) fn charges(&self) -> (usize, usize) {
         self.usage.values().fold((0, 0), |(gpadls, pages), usage| {
             (gpadls.saturating_add(usage.gpadls), pages.saturating_add(usage.pages))
@@ -407,13 +414,14 @@ impl Gpadls {
         }
     }
 
-    /// True when one more list may arrive on this channel. Few arrive at a time: counting them beats keeping count.
+    /// Returns whether one more list may begin on this channel. There are few, so that they are
+    /// counted here and not as they change.
     fn may_arrive(&self, relid: u32) -> bool {
         let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
         self.arriving.len() < MAX_GPADLS_IN_PROGRESS && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
-    /// Takes the quota for one GPADL of `pages` pages; false when there is not enough.
+    /// Takes the quota for one GPADL of `pages` pages. Returns false if there is not enough.
     fn charge(&mut self, relid: u32, pages: usize) -> bool {
         let usage = self.usage.get(&relid).copied().unwrap_or_default();
         let total = self.pages.saturating_add(pages);

@@ -39,7 +39,8 @@ impl Core {
             {
                 *then = AfterClose::Reopen(request);
             }
-            // A guest error; answered, so that it does not wait for ever. The first open goes on.
+            // A guest error; answered, so that the guest does not wait for ever. The first open
+            // continues.
             Phase::Opening { abort: None | Some(AfterClose::Reopen(_)), .. }
             | Phase::Open { .. }
             | Phase::Closing { then: AfterClose::Reopen(_) } => {
@@ -69,7 +70,8 @@ impl Core {
         self.out.push(Action::Open { key, params });
     }
 
-    /// All that the device gets, with the rings mapped; `None` when the guest asks for what cannot be.
+    /// Returns the parameters for the device, with the rings mapped. `None`: the guest's are not
+    /// valid.
     pub(super) fn open_params(&self, key: ChannelKey, request: &OpenRequest) -> Option<OpenParams> {
         let channel = self.channels.get(key)?;
         let relid = channel.relid?;
@@ -117,7 +119,7 @@ impl Core {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
         let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
         let is_primary = channel.primary.is_none();
-        // The OPEN that this CLOSE cancels, when its result is not known yet.
+        // The OPEN that this CLOSE cancels, if its result is not known yet.
         let cancelled = match &mut channel.phase {
             Phase::Open { .. } => None,
             Phase::Opening { request, abort: abort @ None } => {
@@ -130,7 +132,8 @@ impl Core {
                     *then = AfterClose::Offered;
                     Some(request.open_id)
                 }
-                // Every guest closes a rescinded channel that was open: nothing is left to do, and it is no error.
+                // Every guest closes a rescinded channel that was open: there is nothing left to
+                // do, and it is no error.
                 AfterClose::Revoke => return Ok(()),
                 AfterClose::Offered | AfterClose::Release | AfterClose::Reset => {
                     return Err(Ignored::ChannelState(relid));
@@ -147,14 +150,14 @@ impl Core {
             }
         }
         match cancelled {
-            // Each OPEN is answered once; the device lets go when it has answered too.
+            // Each OPEN is answered once. The channel is closed when the device has answered, too.
             Some(open_id) => self.post_open_result(relid, open_id, status::UNSUCCESSFUL),
             None => self.let_go(key, AfterClose::Offered),
         }
         Ok(())
     }
 
-    /// Has the device let go of the channel, and then does what `then` says.
+    /// Makes the device close the channel. `then` follows.
     pub(super) fn let_go(&mut self, key: ChannelKey, then: AfterClose) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.wanted_subchannels = 0;
@@ -206,7 +209,8 @@ impl Core {
         }
     }
 
-    /// The device is gone: nothing may be left that reaches the guest's memory before the guest is told so.
+    /// The device has closed the channel. All mappings of the guest's memory must end before the
+    /// guest is told so.
     pub(super) fn drain(&mut self, key: ChannelKey, then: AfterDrain) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let Some(relid) = channel.relid else { return };
@@ -218,7 +222,7 @@ impl Core {
         self.try_finish_drain(key);
     }
 
-    /// Goes on once the last view is gone. Call whenever one has gone.
+    /// Continues once the last view has ended. Call it whenever a view has ended.
     pub(super) fn try_finish_drain(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
         let (Phase::Draining { then }, Some(relid)) = (channel.phase, channel.relid) else { return };
@@ -256,12 +260,13 @@ impl Core {
         self.revoke(key, remove);
     }
 
-    /// Takes the channel away from the guest. With `remove` it is forgotten once the guest has released it.
+    /// Rescinds the channel. With `remove` it is forgotten once the guest has released it.
     pub(super) fn revoke(&mut self, key: ChannelKey, remove: bool) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.remove |= remove;
         match &mut channel.phase {
-            // Its relid belongs to the connection that is being taken apart: the end of the reset frees both.
+            // Its relid belongs to the connection that is being reset: the end of the reset frees
+            // both.
             Phase::Unoffered if self.connection.state() == ConnectionState::Resetting => {}
             Phase::Unoffered | Phase::Released => {
                 if channel.remove {
@@ -269,7 +274,8 @@ impl Core {
                     self.out.push(Action::Removed { key });
                 }
             }
-            // Draining: either RESCIND is due already, or the guest has released it and knows it no more.
+            // Draining: either RESCIND follows already, or the guest has released it and no longer
+            // knows it.
             Phase::Draining { .. } | Phase::Revoked => {}
             Phase::Offered | Phase::Opening { .. } | Phase::Open { .. } | Phase::Closing { .. } => {
                 self.let_go(key, AfterClose::Revoke);
@@ -286,7 +292,8 @@ impl Core {
                 *then = then.and_then(AfterClose::Release);
             }
             Phase::Draining { then } => {
-                // It gave up what was about to be taken away: no RESCIND is due any more.
+                // The guest released a channel that was about to be rescinded: no RESCIND follows
+                // any more.
                 *then = AfterDrain::Release;
                 self.try_finish_drain(key);
             }
@@ -298,7 +305,7 @@ impl Core {
         Ok(())
     }
 
-    /// The guest knows it no more and nothing of it is left.
+    /// The guest no longer knows the channel and nothing of it is left.
     fn released(&mut self, key: ChannelKey) {
         self.unbind(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
@@ -318,7 +325,8 @@ impl Core {
         if let Some(primary) = primary {
             self.try_finish_drain(primary);
             if revoked {
-                // The primary may be open again, and its device may have wanted this one while it was still going.
+                // The primary may be open again, and its device may have asked for this one while
+                // it was still closing.
                 self.add_subchannels(primary, 0);
             }
         }
@@ -354,13 +362,14 @@ impl Core {
             self.post(MessageBuffer::new(MessageType::ModifyChannelResponse, &body));
         }
         if let Some(key) = moved {
-            // What came while the target changed may have gone to the old VP: let the new one look.
+            // Events during the change may have gone to the old VP: make the new one look.
             self.out.push(Action::Signal { key });
         }
         Ok(())
     }
 
-    /// Reserved channels (4.6) are for crash dumps over a second storage stack; refused, but always answered.
+    /// Reserved channels (4.6) are for crash dumps over a second storage stack; refused, but always
+    /// answered.
     pub(super) fn open_reserved(&mut self, request: &OpenReservedChannel) -> Outcome {
         let (vp, sint) = self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
         let body = OpenChannelResult {
@@ -386,7 +395,7 @@ impl Core {
         }
     }
 
-    /// No sockets yet: nobody listens. From 4.1 on the guest is told so.
+    /// No sockets yet, so there is no listener. From 4.1 on the guest is told so.
     pub(super) fn tl_connect(&mut self, version: Version, request: &TlConnectRequest) -> Outcome {
         if version >= MessageType::TlConnectResult.since() {
             let body = TlConnectResult {

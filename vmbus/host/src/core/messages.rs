@@ -18,7 +18,7 @@ impl Core {
             return Err(Ignored::Channel(relid));
         };
         if matches!(channel.phase, Phase::Draining { .. } | Phase::Revoked) {
-            // The channel is going away: the guest may have its success, nobody will ever use it.
+            // The channel is closing: the guest may have its success, the GPADL will never be used.
             self.post_gpadl_created(relid, gpadl, status::SUCCESS);
             return Ok(());
         }

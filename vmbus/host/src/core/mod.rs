@@ -1,7 +1,7 @@
 //! The bus as a state machine: events in, actions out, no I/O, no thread, no clock.
 //!
-//! Every order of events can be played against it in a test. What it holds of the outside world is guest RAM (to check page numbers
-//! against) and the sink that hears of dropped views.
+//! Every order of events can be played against it in a test. Of the outside world it holds guest
+//! RAM (to check page numbers) and the sink that is notified of dropped views.
 
 mod action;
 mod channel;
@@ -37,7 +37,7 @@ use gpadls::Gpadls;
 
 use crate::device::{Offer, OfferError};
 
-/// Why an event changed nothing.
+/// A reason why an event changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
     /// Not a message that a guest may send.
@@ -50,7 +50,7 @@ pub enum Ignored {
     Version(MessageType),
     /// No channel with this relid.
     Channel(u32),
-    /// The channel is in no state for it.
+    /// The channel is not in a state for it.
     ChannelState(u32),
     /// No such GPADL, or not in a state for it.
     Gpadl(u32),
@@ -60,7 +60,7 @@ pub enum Ignored {
     Repeated,
 }
 
-/// What became of one event.
+/// The outcome of one event.
 pub type Outcome = Result<(), Ignored>;
 
 /// The state machine. See the module's comment.
@@ -75,7 +75,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// A bus with no device, for a machine with VPs `0..vp_count`. `sink` hears of the last view of a GPADL that is going.
+    /// Returns a bus without devices, for a machine with VPs `0..vp_count`. `sink` is notified of
+    /// the last view of a GPADL that is being torn down.
     #[must_use]
     pub fn new(ram: GuestRam, vp_count: u32, sink: Arc<dyn ReleaseSink>) -> Self {
         Self {
@@ -88,21 +89,24 @@ impl Core {
         }
     }
 
-    /// The accepted GPADLs, shared with those who map them.
+    /// Returns the accepted GPADLs, shared for mapping.
     #[must_use]
     pub fn gpadl_table(&self) -> Arc<GpadlTable> {
         self.gpadls.table()
     }
 
-    /// What the shell has to do, in order. Call after every event until nothing is left.
+    /// Moves the shell's next actions to `into`, in order. Call it after every event until there
+    /// are none.
     pub fn take_actions(&mut self, into: &mut Vec<Action>) {
         into.append(&mut self.out);
     }
 
-    /// A channel message posted by the guest on `connection_id`: exactly its payload, a private copy.
+    /// Handles a channel message posted by the guest on `connection_id`: exactly its payload, a
+    /// private copy.
     ///
     /// # Errors
-    /// Why it was ignored; that is for logs and tests, the guest has done nothing that needs an answer.
+    /// The reason why it was ignored, for logs and tests: the guest has done nothing that needs an
+    /// answer.
     pub fn message(&mut self, connection_id: u32, payload: &[u8]) -> Outcome {
         self.counts.received = self.counts.received.wrapping_add(1);
         let outcome = self.dispatch(connection_id, payload);
@@ -162,14 +166,15 @@ impl Core {
             GuestMessage::ModifyConnection => Err(Ignored::Version(MessageType::ModifyConnection)),
             GuestMessage::Pause => Err(Ignored::Version(MessageType::Pause)),
             GuestMessage::Resume => Err(Ignored::Version(MessageType::Resume)),
-            // Valid in any state: taken before we come here.
+            // Valid in any state: handled before.
             GuestMessage::InitiateContact(_)
             | GuestMessage::Unload
             | GuestMessage::CloseReservedChannel(_) => Err(Ignored::Repeated),
         }
     }
 
-    /// A device is there: it is offered at once when a guest has asked for offers, else when one does.
+    /// Adds a device. It is offered immediately if a guest has asked for offers, otherwise when one
+    /// does.
     ///
     /// # Errors
     /// [`OfferError`]: instance in use, or no channel left.
@@ -177,32 +182,35 @@ impl Core {
         self.add_offer(offer)
     }
 
-    /// A device goes away. [`Action::Removed`] follows when nothing of it is left.
+    /// Removes a device. [`Action::Removed`] follows when nothing of it is left.
     pub fn rescind(&mut self, key: ChannelKey) {
         self.revoke_with_subchannels(key, true);
     }
 
-    /// The device behind primary `key` wants `total` subchannels to exist; more are offered, none is taken away.
+    /// Makes subchannels 1..=`total` of primary `key` exist, as its device asks; more are offered,
+    /// none is removed.
     pub fn offer_subchannels(&mut self, key: ChannelKey, total: u16) {
         self.add_subchannels(key, total);
     }
 
-    /// [`Action::Open`] was carried out: the device took the channel, or refused it.
+    /// Reports that [`Action::Open`] was carried out: the device took the channel, or refused it.
     pub fn opened(&mut self, key: ChannelKey, accepted: bool) {
         self.device_opened(key, accepted);
     }
 
-    /// The device has let go of the channel's rings, after [`Action::Close`] or on its own (a fault).
+    /// Reports that the device has closed the channel, after [`Action::Close`] or on its own (a
+    /// fault).
     pub fn closed(&mut self, key: ChannelKey) {
         self.device_closed(key);
     }
 
-    /// The last view of a GPADL that is going was dropped.
+    /// Reports that the last view of a GPADL that is being torn down was dropped.
     pub fn gpadl_released(&mut self, key: GpadlKey) {
         self.view_released(key);
     }
 
-    /// The machine starts anew: everything is forgotten, silently. [`Action::Quiesced`] follows when nobody touches guest memory any more.
+    /// Starts the machine again: everything is forgotten, without answers. [`Action::Quiesced`]
+    /// follows when no device touches guest memory any more.
     pub fn reset(&mut self) {
         self.begin_reset(connection::AfterReset::Nothing);
     }

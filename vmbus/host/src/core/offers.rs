@@ -1,4 +1,4 @@
-//! Offers: which, in what order, with which relid (vmbus-core 3.4, 4.1).
+//! Offers: their choice, order and relids (vmbus-core 3.4, 4.1).
 
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::limits::{MAX_CHANNELS, MAX_SUBCHANNELS};
@@ -13,7 +13,8 @@ use crate::device::{Offer, OfferError};
 /// `monitor_id` of a channel without one.
 const NO_MONITOR: u8 = 255;
 
-/// Connection id of a relid: the SINT above the 12 bits that relids have, so that none can be taken for a message port.
+/// Returns the connection id of a relid: the SINT above the 12 bits that relids have, so that none
+/// can be taken for a message port.
 pub(super) const fn connection_id(relid: u32) -> u32 {
     relid | ((VMBUS_SINT_U32) << 12)
 }
@@ -25,8 +26,9 @@ const VMBUS_SINT_U32: u32 = {
 
 impl Core {
     pub(super) fn add_offer(&mut self, offer: Offer) -> Result<ChannelKey, OfferError> {
-        // Guests tell offers apart by instance alone, so it must be unique over all classes; a rescinded one counts until its relid is
-        // released. Subchannels count too: a guest may release them after their primary, and knows them by the same instance until then.
+        // Guests tell offers apart by instance alone, so it must be unique over all classes. A
+        // rescinded offer counts until its relid is released. Subchannels count too: a guest may
+        // release them after their primary, and knows them by the same instance until then.
         if self.channels.iter().any(|channel| channel.offer.instance == offer.instance) {
             return Err(OfferError::InstanceInUse(offer.instance));
         }
@@ -77,7 +79,8 @@ impl Core {
         let offer = channel.offer.clone();
         let have = self.channels.subchannels_of(primary);
         for index in 1..=total {
-            // One that was taken away counts until the guest has released it; then it is offered again, if it is still wanted.
+            // A removed subchannel counts until the guest has released it. Then it is offered
+            // again, if the device still asks for it.
             let exists = have
                 .iter()
                 .any(|&key| self.channels.get(key).is_some_and(|channel| channel.subchannel == index));
@@ -109,12 +112,13 @@ impl Core {
             dedicated_interrupt: U16::new(1),
             connection_id: U32::new(connection_id(relid)),
         };
-        // A guest never repeats a signal that failed: the id must be good before it can know it.
+        // A guest never repeats a signal that failed, so the id must be valid before the guest
+        // knows it.
         self.out.push(Action::Bind { key, connection_id: connection_id(relid) });
         self.post(MessageBuffer::new(MessageType::OfferChannel, &body));
     }
 
-    /// The guest knows the channel no more: its relid and connection id are free.
+    /// The guest no longer knows the channel: its relid and connection id are free.
     pub(super) fn unbind(&mut self, key: ChannelKey) {
         if let Some(relid) = self.channels.free_relid(key) {
             self.out.push(Action::Unbind { key, connection_id: connection_id(relid) });

@@ -1,8 +1,9 @@
-//! Taking over from a core that was written down.
+//! Restore of a saved core.
 //!
-//! All of it is judged before anything changes. Then the connection goes on as if nothing had been: what was closing has closed, what
-//! waited for views has none, open channels go back to their devices. A channel whose device cannot go on, or is not there, is rescinded;
-//! a device that is there is offered anew once the guest has let go.
+//! All of it is checked before anything changes. Then the connection continues without a visible
+//! break: closes that were in progress are complete, no views hold up a teardown, and open channels
+//! go back to their devices. A channel whose device cannot continue, or is missing, is rescinded; a
+//! device that is there is offered again once the guest has released it.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +27,8 @@ struct Reopened {
 }
 
 impl Core {
-    /// Takes over. Devices must have been offered, and no guest may have made contact. Messages that `saved` has queued are the shell's to
-    /// send, before any that this leads to.
+    /// Restores the state. Devices must have been offered, and no guest may have made contact. The
+    /// shell must send the messages that `saved` has queued, before any that this leads to.
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.
@@ -86,7 +87,8 @@ impl Core {
         Ok(())
     }
 
-    /// Puts a channel where it stood; one without device here is kept until the guest has let go of it.
+    /// Restores a channel's state. A channel without a device here is kept until the guest has
+    /// released it.
     fn restore_channel(&mut self, saved: &SavedChannel) -> Result<ChannelKey, RestoreError> {
         let bad = |why| Err(damaged(saved, why));
         let disconnected = self.connection.state() == ConnectionState::Disconnected;
@@ -123,13 +125,13 @@ impl Core {
         channel.phase = saved.phase;
         channel.wanted_subchannels = saved.wanted_subchannels;
         channel.reoffer = saved.reoffer;
-        // A device that was taken away, and is here again: as new.
+        // A device that was removed, and is here again: it counts as new.
         channel.reoffer |= saved.remove && channel.present;
         channel.remove = saved.remove && !channel.present;
         Ok(key)
     }
 
-    /// The channel's record: its device's, or one made for it.
+    /// Returns the channel's record: its device's, or a new one.
     fn channel_for(&mut self, saved: &SavedChannel) -> Result<ChannelKey, RestoreError> {
         let same = |key: &ChannelKey| {
             self.channels.get(*key).is_some_and(|channel| channel.offer.instance == saved.instance)
@@ -168,7 +170,7 @@ impl Core {
         }
     }
 
-    /// Judges an open channel's wish once more, and maps its rings if its device can go on.
+    /// Checks an open channel's parameters again, and maps its rings if its device can continue.
     fn prepare(&self, key: ChannelKey, saved: &SavedChannel) -> Result<Option<Reopened>, RestoreError> {
         let Phase::Open { request, served: true } = saved.phase else { return Ok(None) };
         let present = self.channels.get(key).is_some_and(|channel| channel.present && !channel.reoffer);
@@ -193,11 +195,11 @@ impl Core {
         for Reopened { key, params, state } in reopened {
             self.out.push(Action::Reopen { key, params, state });
         }
-        // Rings are mapped again: what else was going has nobody who holds it.
+        // Rings are mapped again: nothing holds the other GPADLs that were being torn down.
         for id in self.gpadls.end_teardowns() {
             self.post_gpadl_torndown(id);
         }
-        // All of them first: nobody is to be asked to let go of what no device has.
+        // All of them first: channels without a device need no close.
         let lost: Vec<ChannelKey> =
             self.channels.keys().into_iter().filter(|key| !served.contains(key) && self.lose(*key)).collect();
         for key in lost {
@@ -212,10 +214,10 @@ impl Core {
         self.try_finish_reset();
     }
 
-    /// No device holds anything any more, so the reset is over.
+    /// Ends the reset: no device holds guest memory any more.
     fn end_interrupted_reset(&mut self) {
         self.gpadls.forget_all();
-        // Of those whose teardown had begun it is still to begin here; nobody waits for an answer any more.
+        // A teardown that had begun must begin again here; no guest waits for an answer any more.
         self.gpadls.end_teardowns();
         for key in self.channels.keys() {
             if let Some(channel) = self.channels.get_mut(key) {
@@ -225,14 +227,14 @@ impl Core {
         self.try_finish_reset();
     }
 
-    /// No device serves it here; true when one did.
+    /// Marks the channel as not served here. Returns whether it was served.
     fn lose(&mut self, key: ChannelKey) -> bool {
         let phase = self.channels.get_mut(key).map(|channel| &mut channel.phase);
         let Some(Phase::Open { served, .. }) = phase else { return false };
         std::mem::replace(served, false)
     }
 
-    /// Ends what a channel's device was in the middle of.
+    /// Ends the operation that a channel's device was in the middle of.
     fn settle(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
         let gone = channel.remove || !channel.present;
@@ -240,7 +242,7 @@ impl Core {
             Phase::Closing { .. } => self.device_closed(key),
             Phase::Draining { then } => self.drain(key, then),
             Phase::Open { .. } | Phase::Offered | Phase::Unoffered | Phase::Revoked | Phase::Released => {}
-            // Refused when it was judged.
+            // Refused when it was checked.
             Phase::Opening { .. } => {}
         }
         if gone {
@@ -248,7 +250,7 @@ impl Core {
         }
     }
 
-    /// [`Action::Reopen`] was carried out: the device goes on, or cannot.
+    /// Reports that [`Action::Reopen`] was carried out: the device continues, or cannot.
     pub fn reopened(&mut self, key: ChannelKey, accepted: bool) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         match &mut channel.phase {
@@ -268,8 +270,8 @@ impl Core {
         }
     }
 
-    /// Takes a channel away, to be offered as a new one when the guest has let go (`FORCE_NEW_CHANNEL`). A subchannel comes back if the
-    /// device wants it.
+    /// Rescinds a channel, to be offered as a new one when the guest has released it
+    /// (`FORCE_NEW_CHANNEL`). A subchannel comes back if the device asks for it.
     fn renew(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let subchannel = channel.primary.is_some();

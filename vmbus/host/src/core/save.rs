@@ -1,4 +1,4 @@
-//! Writing the core down.
+//! Save of the core.
 
 use super::Core;
 use super::channel::{AfterClose, Channel, ChannelKey, Phase};
@@ -9,21 +9,21 @@ use crate::synic::QueuedMessage;
 /// Names a channel to the device behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Whose device it is.
+    /// The primary channel of the device.
     pub primary: ChannelKey,
     /// 0 for the primary itself.
     pub subchannel: u16,
 }
 
 impl Core {
-    /// The open channels that a device serves: those that [`Core::save`] asks about.
+    /// Returns the open channels that a device serves: [`Core::save`] asks for their states.
     #[must_use]
     pub fn served_places(&self) -> Vec<Place> {
         self.channels.iter().filter(|channel| is_served(channel)).map(place_of).collect()
     }
 
-    /// The core as it stands. `device` says of each open channel what its device needs to go on; `messages` have left the core and not yet
-    /// reached the guest.
+    /// Returns the saved core. `device` returns the state that a device needs to continue an open
+    /// channel; `messages` have left the core and not yet reached the guest.
     #[must_use]
     pub fn save(
         &self,
@@ -61,7 +61,8 @@ fn place_of(channel: &Channel) -> Place {
     Place { primary: channel.primary.unwrap_or(channel.key), subchannel: channel.subchannel }
 }
 
-/// A phase that no device takes part in: a device that is being asked is asked again there.
+/// Returns a phase that no device takes part in: a device that is being asked is asked again after
+/// the restore.
 fn settled(phase: Phase) -> Phase {
     match phase {
         Phase::Opening { request, abort } => {
@@ -89,7 +90,7 @@ fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
     let ranges = usize::try_from(ranges_left).ok()?.checked_add(arriving.assembler.buffer().ranges())?;
     let declared = arriving.charged.checked_add(ranges)?;
     let mut words = arriving.assembler.buffer().range_words();
-    // What came behind the last range was not looked at and will not be: only its length counts.
+    // Data behind the last range was not read and never will be: only its length counts.
     words.resize(declared.checked_sub(words_left)?, 0);
     let bytes = u16::try_from(declared.checked_mul(8)?).ok()?;
     let state = SavedGpadlState::Arriving { bytes };

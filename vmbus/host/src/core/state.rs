@@ -1,4 +1,4 @@
-//! What the core says of itself, for `synthvm inspect` and for tests.
+//! Reports of the core, for `synthvm inspect` and for tests.
 
 use vmbus_gpadl::Gpadl;
 use vmbus_protocol::{Guid, Version};
@@ -18,7 +18,7 @@ pub struct MessageCounts {
     pub sent: u64,
 }
 
-/// One channel as it stands.
+/// The state of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelReport {
     /// Its name inside the host.
@@ -31,7 +31,7 @@ pub struct ChannelReport {
     pub instance: Guid,
     /// 0 for a primary.
     pub subchannel: u16,
-    /// Where it stands.
+    /// State of the channel.
     pub state: ChannelState,
     /// VP of its events, when open.
     pub target_vp: Option<u32>,
@@ -63,31 +63,32 @@ pub struct GpadlReport {
 }
 
 impl Core {
-    /// Who is at the other end.
+    /// Returns the state of the connection.
     #[must_use]
     pub fn connection(&self) -> (ConnectionState, Option<Version>) {
         (self.connection.state(), self.connection.version())
     }
 
-    /// Message counts.
+    /// Returns the message counts.
     #[must_use]
     pub fn message_counts(&self) -> MessageCounts {
         self.counts
     }
 
-    /// GPADLs whose page list is still arriving.
+    /// Returns the number of page lists being received.
     #[must_use]
     pub fn gpadls_arriving(&self) -> usize {
         self.gpadls.arriving()
     }
 
-    /// What GPADLs, complete or not, are charged against the quotas: their number, and the pages that their headers declared.
+    /// Returns the number of GPADLs, complete or not, charged against the quotas, and the pages
+    /// that their headers declared.
     #[must_use]
     pub fn gpadl_charges(&self) -> (usize, usize) {
         self.gpadls.charges()
     }
 
-    /// All of it at this moment, to be reported later. Takes one step for each channel and each GPADL.
+    /// Returns a snapshot to be reported later. Takes one step for each channel and each GPADL.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let (connection, version) = self.connection();
@@ -101,41 +102,41 @@ impl Core {
         }
     }
 
-    /// Every channel, in the order of relids, those without one last.
+    /// Returns every channel, in the order of relids, those without one last.
     #[must_use]
     pub fn channel_reports(&self) -> Vec<ChannelReport> {
         self.snapshot().into_reports().0
     }
 
-    /// Every accepted GPADL, by channel and handle.
+    /// Returns every accepted GPADL, by channel and handle.
     #[must_use]
     pub fn gpadl_reports(&self) -> Vec<GpadlReport> {
         self.gpadls.iter().map(gpadl_report).collect()
     }
 
-    /// True while the core waits for the channel's device to let go.
+    /// Returns whether the core waits for the channel's device to close it.
     #[must_use]
     pub fn is_closing(&self, key: ChannelKey) -> bool {
         self.channels.get(key).is_some_and(|channel| matches!(channel.phase, Phase::Closing { .. }))
     }
 
-    /// The GPADL itself, for looking at a ring's control pages while the core cannot let go of it.
+    /// Returns the GPADL itself, for reading a ring's control pages while the core keeps it.
     #[must_use]
     pub fn gpadl(&self, relid: u32, id: u32) -> Option<&Gpadl> {
         self.gpadls.get(relid, id)
     }
 }
 
-/// What the core is at one moment. Holds GPADLs, but no view of one: no teardown waits for it.
+/// A snapshot of the core. Holds GPADLs, but no view of one, so that no teardown waits for it.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Who is at the other end.
+    /// State of the connection.
     pub connection: ConnectionState,
     /// Negotiated version, when connected.
     pub version: Option<Version>,
     /// Message counts.
     pub messages: MessageCounts,
-    /// GPADLs whose page list is still arriving.
+    /// GPADLs whose page list is being received.
     pub gpadls_arriving: usize,
     /// Without their GPADLs.
     channels: Vec<ChannelReport>,
@@ -144,12 +145,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Every channel in the order of relids, those without one last; and every accepted GPADL, by channel and handle. Takes
-    /// one step for each GPADL, and `n log n` for channels.
+    /// Returns every channel in the order of relids, those without one last, and every accepted
+    /// GPADL, by channel and handle. Takes one step for each GPADL, and `n log n` for channels.
     #[must_use]
     pub fn into_reports(mut self) -> (Vec<ChannelReport>, Vec<GpadlReport>) {
         self.channels.sort_by_key(|report| (report.relid.is_none(), report.relid, report.key));
-        // Both are in the order of relids: each GPADL is looked at once.
+        // Both are in the order of relids: each GPADL is visited once.
         let mut gpadls = self.gpadls.iter().map(Gpadl::key).peekable();
         for channel in &mut self.channels {
             let Some(relid) = channel.relid else { break };
@@ -204,7 +205,7 @@ fn gpadl_report(gpadl: &Gpadl) -> GpadlReport {
     }
 }
 
-/// Counts what a report costs, in tests.
+/// Counts the cost of a report, in tests.
 fn step() {
     #[cfg(all(test, not(loom)))]
     tests::STEPS.set(tests::STEPS.get().saturating_add(1));
@@ -288,7 +289,7 @@ mod tests {
         assert!(of_channels.eq(gpadls.iter().map(|gpadl| (gpadl.relid, gpadl.id))));
     }
 
-    /// GPADLs of relids that no channel has (a reset is under way) do not end the walk.
+    /// GPADLs of relids that no channel has (a reset is in progress) do not end the walk.
     #[test]
     fn test_report_skips_gpadls_of_relids_without_channel() {
         let snapshot = snapshot([None, Some(3), Some(2)], [1, 3, 4, 2]);

@@ -1,22 +1,26 @@
-//! How queued messages get to a VP: one at a time through the slot of their SINT (vmbus-core 2.1).
+//! Delivery of queued messages to a VP: one at a time through the slot of their SINT (vmbus-core
+//! 2.1).
 //!
-//! Three parties take part, and each may move at any time: a thread that has a message queues it and then kicks the VP; the
-//! VP's own thread, out of the guest, calls [`Mailbox::deliver`]; the guest empties the slot and writes EOM when it then sees
-//! the pending bit. It may write EOM on any VP: Linux's panic path reads the slots of all VPs and writes EOM on its own. So an
-//! EOM concerns every VP that has waiting messages. What must hold:
+//! Three parties take part, and each may act at any time. A thread that has a message queues it and
+//! then kicks the VP. The VP's own thread, out of the guest, calls [`Mailbox::deliver`]. The guest
+//! empties the slot and writes EOM if it then sees the pending bit. It may write EOM on any VP:
+//! Linux's panic path reads the slots of all VPs and writes EOM on its own. So an EOM concerns
+//! every VP that has waiting messages. The rules:
 //!
 //! | party | first | then |
 //! |---|---|---|
 //! | poster | queues | kicks: a delivery follows |
-//! | delivery, slot in use | sets the pending bit, full barrier | looks at the slot again: empty is ours, in use means an EOM will come |
-//! | guest | empties the slot, full barrier | looks at the pending bit: set means EOM, on whichever VP |
-//! | delivery, any | takes the EOMs of before, when it begins | kicks the other VPs that have waiting messages if there were any |
-//! | delivery, message left | | has EOMs watched; one that came since is reported at once |
+//! | delivery, slot busy | sets the pending bit, full barrier | reads it again: busy means EOM |
+//! | guest | empties the slot, full barrier | reads the pending bit: set means EOM, on any VP |
+//! | delivery, any | takes earlier EOMs first | if any, kicks other VPs with waiting messages |
+//! | delivery, message left | | watches for EOMs; one that came since is reported immediately |
 //! | watcher of EOMs | takes them | kicks the VPs that have waiting messages |
 //!
-//! So a message that waits always has a kick on its way or an EOM that will bring one. No timer, no polling.
+//! So for a waiting message there is always a kick in progress, or an EOM that will cause one. No
+//! timer, no polling.
 //!
-//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --release --lib mailbox::model` (use another target folder).
+//! Model-checked by `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --release --lib
+//! mailbox::model` (use another target folder).
 
 mod slot;
 
@@ -33,38 +37,39 @@ use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 
 pub use slot::{SLOT_SIZE, SlotMemory};
 
-/// What a slot's message type says when it is empty.
+/// The message type of an empty slot.
 pub const EMPTY: u32 = 0;
 
 /// The slot of one SINT, as its host sees it. The guest reads and empties it at any time.
 pub trait Slot {
-    /// The message type now; no later access of this thread happens before it is read.
+    /// Returns the message type. No later access of this thread happens before it is read.
     fn message_type(&self) -> u32;
 
-    /// Sets the pending bit, then a full barrier: a later [`Slot::message_type`] sees that the guest emptied the slot, or the guest, having
-    /// emptied it, sees the bit.
+    /// Sets the pending bit, then executes a full barrier: a later [`Slot::message_type`] sees that
+    /// the guest emptied the slot, or the guest, having emptied it, sees the bit.
     fn ask_for_eom(&self);
 
-    /// Puts a channel message of at most 240 bytes in: all else first, the type last, after everything this thread wrote before.
-    /// `more`: with the pending bit set.
+    /// Writes a channel message of at most 240 bytes: the type last, after everything that this
+    /// thread wrote before. `more`: with the pending bit set.
     fn fill(&self, payload: &[u8], more: bool);
 }
 
-/// What a delivery needs of the VP's interrupt lines.
+/// The VP's interrupts, for a delivery.
 pub trait Lines {
-    /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the slot is not.
+    /// Injects a SINT. If the guest has masked it the interrupt is lost; the message in the slot is
+    /// not.
     fn raise(&self, sint: u8);
 
-    /// Takes the EOMs that came so far, on any VP. If there were any, the other VPs that have waiting messages are kicked:
-    /// one of the EOMs may have been theirs.
+    /// Takes the EOMs that came so far, on any VP. If there were any, it kicks the other VPs that
+    /// have waiting messages: one of the EOMs may have been theirs.
     fn take_eoms(&self);
 
-    /// Has EOMs of all VPs watched until the next one, which kicks every VP that has waiting messages. One that came since
-    /// it was last taken counts.
+    /// Watches for EOMs of all VPs until the next one, which kicks every VP that has waiting
+    /// messages. An EOM since the last take counts.
     fn watch_eoms(&self);
 }
 
-/// What became of one message.
+/// The outcome of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Post {
     /// It is in the slot: raise the SINT.
@@ -77,7 +82,8 @@ enum Post {
 fn post(slot: &impl Slot, payload: &[u8], more: bool) -> Post {
     if slot.message_type() != EMPTY {
         slot.ask_for_eom();
-        // The guest may have emptied the slot before it could see the bit: then no EOM comes, and the slot is ours.
+        // The guest may have emptied the slot before it could see the bit: then no EOM comes, and
+        // the slot is ours.
         if slot.message_type() != EMPTY {
             return Post::Busy;
         }
@@ -90,7 +96,7 @@ fn post(slot: &impl Slot, payload: &[u8], more: bool) -> Post {
 #[derive(Debug)]
 pub struct Mailbox {
     queues: Mutex<BTreeMap<u8, VecDeque<Message>>>,
-    /// How many wait, for those who only want to know that. Changes under the lock.
+    /// Number of waiting messages, readable without the lock. Changes under the lock.
     waiting: AtomicUsize,
 }
 
@@ -116,20 +122,22 @@ impl Message {
 }
 
 impl Mailbox {
-    /// Nothing waits.
+    /// Returns an empty mailbox.
     #[must_use]
     pub fn new() -> Self {
         Self { queues: Mutex::new(BTreeMap::new()), waiting: AtomicUsize::new(0) }
     }
 
-    /// Queues a message for `sint`: its first 240 bytes. From any thread. Kick the VP after it.
+    /// Queues a message for `sint`: its first 240 bytes. Any thread may call it, and must kick the
+    /// VP after it.
     pub fn queue(&self, sint: u8, message: &[u8]) {
         let mut queues = self.lock();
         queues.entry(sint).or_default().push_back(Message::new(message));
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Puts what waits into the slots that are free. Only on the VP's thread, while the guest does not run on it.
+    /// Moves waiting messages to free slots. Only on the VP's thread, while the guest does not run
+    /// on it.
     ///
     /// Messages of a SINT without slot (its page is not memory any more) are dropped.
     pub fn deliver<S: Slot>(&self, slot_of: impl Fn(u8) -> Option<S>, lines: &impl Lines) {
@@ -137,10 +145,10 @@ impl Mailbox {
         if queues.is_empty() {
             return;
         }
-        // An EOM from here on counts; what the earlier ones freed is seen below.
+        // An EOM from here on counts; slots that earlier ones freed are seen below.
         lines.take_eoms();
         let mut busy = false;
-        // Empty queues go, so that a burst's memory is given back.
+        // Empty queues are dropped, so that a burst's memory is given back.
         queues.retain(|&sint, queue| {
             let Some(slot) = slot_of(sint) else {
                 self.waiting.fetch_sub(queue.len(), Ordering::Relaxed);
@@ -162,26 +170,26 @@ impl Mailbox {
         }
     }
 
-    /// Forgets what waits.
+    /// Drops the waiting messages.
     pub fn clear(&self) {
         let mut queues = self.lock();
         queues.clear();
         self.waiting.store(0, Ordering::Relaxed);
     }
 
-    /// Messages that wait.
+    /// Returns the number of waiting messages.
     #[must_use]
     pub fn len(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// True when none waits.
+    /// Returns whether no message waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What waits: SINT and bytes, those of one SINT in their order.
+    /// Returns the waiting messages: SINT and bytes, those of one SINT in their order.
     #[must_use]
     pub fn messages(&self) -> Vec<(u8, Vec<u8>)> {
         let queues = self.lock();

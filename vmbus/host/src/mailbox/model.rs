@@ -1,7 +1,9 @@
-//! The hand-over of messages under a model checker: every interleaving of who posts, the VP's thread and the guest.
+//! The hand-over of messages under a model checker: every interleaving of posters, the VP's thread
+//! and the guest.
 //!
-//! A message that waits with nothing on its way to bring it is a deadlock, which the checker reports. So that the models are
-//! known to see what they are for, the hand-shakes run with each [`Fault`] as well, and must fail.
+//! A message that waits without a kick or EOM is a deadlock, which the checker reports. To prove
+//! that the models find their faults, the hand-shakes run with each [`Fault`] as well, and must
+//! fail.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
@@ -14,15 +16,15 @@ const SINT: u8 = 2;
 const MESSAGE: u32 = 1;
 const TIMER: u32 = 0x8000_0010;
 
-/// What is wrong with the machine.
+/// A fault of the machine.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
-    /// Nothing orders the pending bit against the second look at the slot.
+    /// The pending bit and the second read of the slot are not ordered.
     NoBarrier,
-    /// EOMs are taken when the watch is set up: those that came meanwhile too.
+    /// EOMs are taken when the watch begins: those that came in between, too.
     LateTake,
-    /// A delivery takes the EOMs of other VPs and tells nobody.
+    /// A delivery takes the EOMs of other VPs and kicks no VP.
     Swallow,
     /// An EOM is reported to the VP that wrote it alone.
     WriterOnly,
@@ -36,35 +38,36 @@ struct Machine {
     fault: Fault,
     vps: [Vp; 2],
     eoms: Mutex<Eoms>,
-    /// Rung for the guest.
+    /// Signalled for the guest.
     interrupt: Notify,
 }
 
 struct Vp {
     mailbox: Mailbox,
     slot: Words,
-    /// Rung for the VP's thread, and how often because of an EOM.
+    /// Signalled for the VP's thread, and how often because of an EOM.
     kick: Notify,
     kicks: AtomicU32,
     /// Messages that the host has put into the slot. Its own.
     raised: AtomicU32,
 }
 
-/// A slot: only the type and the flags are atomic, so that the checker finds every other access that nothing orders.
+/// A slot. Only the type and the flags are atomic, so that the checker finds every other access
+/// that is not ordered.
 struct Words {
     message_type: AtomicU32,
     flags: AtomicU32,
     payload: UnsafeCell<u8>,
 }
 
-/// The resample eventfd of all VPs and its place in the epoll set: level-triggered, one shot.
+/// The resample eventfd of all VPs and its entry in the epoll set: level-triggered, one shot.
 #[derive(Default)]
 struct Eoms {
     came: bool,
     armed: bool,
 }
 
-/// The slot in the hands of the host.
+/// The slot, as the host uses it.
 struct HostSlot<'a>(&'a Words, Fault);
 
 impl Slot for HostSlot<'_> {
@@ -73,7 +76,8 @@ impl Slot for HostSlot<'_> {
     }
 
     fn ask_for_eom(&self) {
-        // The checker takes sequentially consistent accesses for weaker ones than they are: the barrier is spelled out.
+        // The checker takes sequentially consistent accesses for weaker ones than they are: the
+        // barrier is written out.
         self.0.flags.fetch_or(1, Ordering::AcqRel);
         if self.1 != Fault::NoBarrier {
             fence(Ordering::SeqCst);
@@ -81,14 +85,14 @@ impl Slot for HostSlot<'_> {
     }
 
     fn fill(&self, payload: &[u8], more: bool) {
-        // SAFETY: the checker watches that nobody else looks at the same time.
+        // SAFETY: the checker watches that no other thread accesses it at the same time.
         self.0.payload.with_mut(|place| unsafe { *place = payload[0] });
         self.0.flags.store(u32::from(more), Ordering::Relaxed);
         self.0.message_type.store(MESSAGE, Ordering::Release);
     }
 }
 
-/// The lines of one VP.
+/// The interrupts of one VP.
 struct VpLines<'a>(&'a Machine, usize);
 
 impl Lines for VpLines<'_> {
@@ -136,7 +140,7 @@ impl Machine {
         Arc::new(Self { fault, vps: [vp(), vp()], eoms, interrupt: Notify::new() })
     }
 
-    /// Any thread that has a message.
+    /// A thread that has a message.
     fn post(&self, vp: usize, number: u8) {
         self.vps[vp].mailbox.queue(SINT, &[number]);
         self.vps[vp].kick.notify();
@@ -148,8 +152,8 @@ impl Machine {
         self.vps[vp].mailbox.deliver(|_| Some(HostSlot(slot, self.fault)), &VpLines(self, vp));
     }
 
-    /// The thread of a VP, until it has delivered `count` messages. `timer`: KVM has one timer message to deliver, while the
-    /// VP runs.
+    /// The thread of a VP, until it has delivered `count` messages. `timer`: KVM has one timer
+    /// message to deliver, while the VP runs.
     fn run_vp(&self, number: usize, count: u32, mut timer: bool) {
         let vp = &self.vps[number];
         while vp.raised.load(Ordering::Relaxed) < count {
@@ -164,8 +168,8 @@ impl Machine {
         assert!(vp.mailbox.is_empty());
     }
 
-    /// The guest, until it has had `count` messages of a VP in their order. It runs beside the VP's thread: other VPs may look
-    /// at the slot too, and write EOM.
+    /// The guest, until it has had `count` messages of a VP in their order. It runs beside the VP's
+    /// thread: other VPs may read the slot too, and write EOM.
     fn run_guest(&self, vp: usize, count: u8) {
         let slot = &self.vps[vp].slot;
         let mut expected = 0;
@@ -198,7 +202,8 @@ impl Machine {
         self.watch(eoms);
     }
 
-    /// The event loop: when the eventfd is readable and watched, it is no longer watched, is read, and VPs are kicked.
+    /// The event loop: when the eventfd is readable and watched, it is no longer watched, is read,
+    /// and VPs are kicked.
     fn watch(&self, mut eoms: MutexGuard<'_, Eoms>) {
         if eoms.came && eoms.armed {
             *eoms = Eoms::default();
@@ -218,10 +223,10 @@ impl Machine {
     }
 }
 
-/// The whole life of `count` messages. A lost one, or a sleeper that nobody wakes, is a deadlock.
+/// The whole life of `count` messages. A lost one, or a sleeper that is never woken, is a deadlock.
 fn check_life(count: u8, timer: bool) {
     let mut model = loom::model::Builder::new();
-    // Without a bound these take hours; what goes wrong here does with one or two preemptions.
+    // Without a bound these take hours; a fault shows with one or two preemptions.
     model.preemption_bound = Some(2);
     model.check(move || {
         let machine = Machine::new(Fault::None);
@@ -241,8 +246,9 @@ fn check_life(count: u8, timer: bool) {
     });
 }
 
-/// One hand-shake: the guest takes the message in the slot, and writes EOM on another VP, while the next one is being
-/// delivered. `busy_other`: the other VP delivers a message of its own at the same time, and takes EOMs.
+/// One hand-shake: the guest takes the message in the slot, and writes EOM on another VP, while the
+/// next one is being delivered. `busy_other`: the other VP delivers a message of its own at the
+/// same time, and takes EOMs.
 fn check_hand_shake(fault: Fault, busy_other: bool) {
     loom::model(move || {
         let machine = Machine::new(fault);

@@ -1,7 +1,8 @@
 //! A message slot in guest memory.
 //!
-//! The guest copies a message, sets the type to 0, and writes EOM if it then sees the pending bit. KVM writes timer messages while the VP
-//! runs; the host writes here only while the VP does not run.
+//! The guest copies a message, sets the type to 0, and writes EOM if it then sees the pending bit.
+//! KVM writes timer messages while the VP runs; the host writes here only while the VP does not
+//! run.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
@@ -27,7 +28,8 @@ const PENDING: u8 = 1;
 pub struct SlotMemory<'a>(VolatileSlice<'a>);
 
 impl<'a> SlotMemory<'a> {
-    /// The slot in exactly these [`SLOT_SIZE`] bytes; `None` when there are more, fewer, or they do not start at a word.
+    /// Returns the slot in exactly these [`SLOT_SIZE`] bytes. `None`: there are more, fewer, or
+    /// they do not start at a word.
     #[must_use]
     pub fn new(bytes: VolatileSlice<'a>) -> Option<Self> {
         let words = bytes.len() == SLOT_SIZE && bytes.get_atomic_ref::<AtomicU32>(TYPE).is_ok();
@@ -43,7 +45,7 @@ impl<'a> SlotMemory<'a> {
     }
 }
 
-/// `new` has shown that all of this is there: no access fails.
+/// `new` has checked the bounds: no access fails.
 impl Slot for SlotMemory<'_> {
     fn message_type(&self) -> u32 {
         self.type_word().map_or(super::EMPTY, |word| word.load(Ordering::SeqCst))
@@ -131,8 +133,8 @@ mod tests {
         assert_eq!((page.0[4], page.0[5]), (40, 0));
     }
 
-    /// A guest that empties the slot at every possible moment: no message is lost, none is overwritten, and whenever the host was told
-    /// "busy" the guest sees the pending bit.
+    /// A guest that empties the slot at every possible moment: no message is lost, none is
+    /// overwritten, and whenever the result is "busy" the guest sees the pending bit.
     #[test]
     fn test_post_racing_guest_loses_nothing_and_never_stalls() {
         const MESSAGES: u32 = 20_000;
@@ -155,7 +157,7 @@ mod tests {
                 }
             });
             for number in 0..MESSAGES {
-                // As a delivery does: EOMs from before this try do not count.
+                // As a delivery does: EOMs from before this attempt do not count.
                 eom.store(false, Ordering::SeqCst);
                 while post(&slot, &number.to_le_bytes(), false) == Post::Busy {
                     while !eom.swap(false, Ordering::SeqCst) {

@@ -1,5 +1,5 @@
-//! Handing over under a model checker: whatever the interleaving of threads that bring work, visit the state and hand over,
-//! no work is left behind when all of them have gone.
+//! The handing over under a model checker: in every interleaving of threads that bring work, visit
+//! the state and hand over, no work is left when all of them have ended.
 
 use std::sync::atomic::AtomicUsize as PlainUsize;
 
@@ -8,7 +8,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::*;
 
-/// Counts what is done.
+/// Counts the work that is done.
 struct Model {
     pump: Pump<Shared>,
     jobs: AtomicUsize,
@@ -18,7 +18,7 @@ struct Model {
 #[derive(Clone)]
 struct Shared(Arc<Model>);
 
-/// Helpers that ran in all interleavings together: else the models show nothing.
+/// Helpers that ran in all interleavings together. Without any, the models prove nothing.
 static HELPERS: PlainUsize = PlainUsize::new(0);
 
 impl Shell for Shared {
@@ -58,7 +58,7 @@ impl Shared {
         Self(Arc::new(model))
     }
 
-    /// As a vCPU or a worker does, with a budget of `work`.
+    /// Works as a vCPU or a worker does, with a budget of `work`.
     fn bring(&self, job: bool, work: usize) {
         self.0.pump.queue().events.push_back(job);
         self.0.pump.settle(self, work);
@@ -79,7 +79,7 @@ impl Shared {
 
 fn check(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    // Without a bound these take hours; what goes wrong here does with one or two preemptions.
+    // Without a bound these take hours; a fault shows with one or two preemptions.
     model.preemption_bound = Some(2);
     model.check(body);
 }
