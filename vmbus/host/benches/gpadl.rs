@@ -1,5 +1,5 @@
-//! GPADL create through the whole host: messages in, CREATED out. Limits measured in the same run: copying the page list, and filling a
-//! table of addresses from it.
+//! GPADL create through the whole host: messages in, CREATED out. Limits measured in the same run:
+//! copying the page list, and filling a table of addresses from it.
 //!
 //! `cargo bench -p vmbus-host`
 

@@ -1,4 +1,5 @@
-//! A guest that posts messages and reads the answers, and the device on the other side, over the bare core.
+//! A guest that posts messages and reads the answers, and the device on the other side, over the
+//! bare core.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 pub mod post;
@@ -27,7 +28,7 @@ pub const LOW_PAGES: u64 = 0x4000;
 /// A class that no real device has.
 pub const CLASS: Guid = Guid::new(0xC1A5, 0, 0, [0; 8]);
 
-/// Hears of released views; the guest brings what it heard to the core.
+/// Records released views; the guest reports them to the core.
 #[derive(Default)]
 pub struct Sink(Mutex<Vec<GpadlKey>>);
 
@@ -37,7 +38,7 @@ impl ReleaseSink for Sink {
     }
 }
 
-/// What the device does when it is asked to open or close.
+/// The device's answer when it is asked to open or close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accept,
@@ -57,16 +58,16 @@ pub struct Guest {
     pub opening: VecDeque<(ChannelKey, OpenParams)>,
     /// Closes that the test has not answered.
     pub closing: VecDeque<ChannelKey>,
-    /// What devices have open, rings included.
+    /// The channels that devices have open, rings included.
     pub held: BTreeMap<ChannelKey, OpenParams>,
-    /// What came, in order, and not yet taken.
+    /// The messages that came, in order, until a test takes them.
     pub replies: VecDeque<Reply>,
     /// (VP, SINT) of each message that came, never emptied.
     pub targets: Vec<(u32, u8)>,
     /// Bytes of each message that came, never emptied.
     pub sizes: Vec<usize>,
     pub signals: Vec<ChannelKey>,
-    /// Doorbells rung so that a device sees a going GPADL.
+    /// Doorbells signalled so that a device sees a GPADL that is being torn down.
     pub wakes: Vec<ChannelKey>,
     pub retargets: Vec<(ChannelKey, u32)>,
     pub bound: BTreeSet<u32>,
@@ -91,7 +92,7 @@ pub fn offer(number: u32) -> Offer {
 }
 
 impl Guest {
-    /// A machine with `devices` devices and nobody connected.
+    /// Returns a machine with `devices` devices and no connected guest.
     pub fn new(devices: u32) -> Self {
         let (ram, sink) = (test_ram(), Arc::new(Sink::default()));
         let mut core = Core::new(ram.clone(), VPS, sink.clone());
@@ -120,7 +121,8 @@ impl Guest {
         }
     }
 
-    /// A machine whose guest has made contact with `version` and has its offers: relids 1..=devices.
+    /// A machine whose guest has made contact with `version` and has its offers: relids
+    /// 1..=devices.
     pub fn connected(devices: u32, version: Version) -> Self {
         let mut guest = Self::new(devices);
         guest.post(&post::contact(version.word(), 0)).unwrap();
@@ -145,7 +147,7 @@ impl Guest {
         outcome
     }
 
-    /// Posts a message and returns all that came because of it.
+    /// Posts a message and returns all messages that it caused.
     pub fn ask(&mut self, message: &[u8]) -> Vec<Reply> {
         assert_eq!(self.replies, [], "answers nobody took");
         let _ = self.post(message);
@@ -238,13 +240,13 @@ impl Guest {
         self.settle();
     }
 
-    /// The device gives up a channel on its own.
+    /// The device closes a channel on its own.
     pub fn fault(&mut self, relid: u32) {
         self.let_go(self.key(relid));
         self.settle();
     }
 
-    /// In the order of the shell: the rings go first, then the bus hears of the end.
+    /// In the order of the shell: the rings go first, then the bus learns of the end.
     fn let_go(&mut self, key: ChannelKey) {
         drop(self.held.remove(&key).expect("the device has no such channel"));
         for released in std::mem::take(&mut *self.sink.0.lock().unwrap()) {
@@ -278,7 +280,7 @@ impl Guest {
         self.core.connection().0 == ConnectionState::Connected
     }
 
-    /// Posts a GPADL of whole pages from page 0 on; what came.
+    /// Posts a GPADL of whole pages from page 0 on. Returns the messages that came.
     pub fn create(&mut self, relid: u32, id: u32, pages: usize) -> Vec<Reply> {
         self.create_ranges(relid, id, &[Range::pages(0, pages)])
     }

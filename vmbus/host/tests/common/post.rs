@@ -90,7 +90,8 @@ pub fn range_data(ranges: &[Range]) -> Vec<u8> {
     data
 }
 
-/// A header and as many bodies as its page list needs. Data is cut at whole words, as every guest does.
+/// A header and as many bodies as its page list needs. Data is cut at whole words, as every guest
+/// does.
 pub fn gpadl(relid: u32, id: u32, ranges: &[Range]) -> Vec<Vec<u8>> {
     let data = range_data(ranges);
     let len = u16::try_from(data.len()).unwrap();

@@ -1,4 +1,5 @@
-//! A machine around a `VmBus`: an interrupt controller over plain memory, devices whose channels the test takes, a guest that posts.
+//! A machine around a `VmBus`: an interrupt controller over plain memory, devices that give their
+//! channels to the test, a guest that posts.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +15,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::{PORT, Reply, VPS, offer, post, test_ram};
 
-/// What reached the guest, in order.
+/// The messages and events that reached the guest, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     Message { vp: u32, sint: u8, reply: Reply },
@@ -129,7 +130,7 @@ impl Synic for FakeSynic {
 
 type OnOpen = Box<dyn FnMut(Channel) -> Result<(), OpenError> + Send>;
 
-/// A device that does with its channels what the test says.
+/// A device that a test controls.
 pub struct TestDevice {
     offer: Offer,
     on_open: OnOpen,
@@ -176,7 +177,8 @@ impl Machine {
         Self { bus: VmBus::new(ram.clone(), synic.clone()), synic, ram }
     }
 
-    /// A machine with one device whose channels the test takes, and a guest that has its offer: relid 1.
+    /// A machine with one device whose channels the test takes, and a guest that has its offer:
+    /// relid 1.
     pub fn with_device() -> (Self, Receiver<Channel>, ChannelKey) {
         let machine = Self::new();
         let (device, channels) = TestDevice::handing_over(0);

@@ -10,7 +10,7 @@ fn refused() -> Reply {
     Reply::Version { supported: 0, state: 0, word: 0, features: None }
 }
 
-/// What an accepted contact on `connection_id` gets.
+/// The answer to an accepted contact on `connection_id`.
 fn accepted(version: Version, connection_id: u32) -> Reply {
     let word = if version >= Version::V5_0 { connection_id } else { version.word() };
     Reply::Version { supported: 1, state: 0, word, features: (version == Version::V6_0).then_some(0) }
@@ -25,7 +25,8 @@ fn test_contact_with_each_version_is_accepted_with_its_own_response() {
             let mut body = post::contact_body(version.word(), 0);
             body.target_info[4..].copy_from_slice(&[0xFF; 4]);
             if version < Version::V5_0 {
-                // The interrupt page of Linux stands where the SINT does later: it must not be taken for one.
+                // Linux writes its interrupt page to the field that has the SINT in later versions:
+                // it must not be used as one.
                 body.target_info = 0x1234_5000_u64.to_le_bytes();
             }
             guest.post_on(connection_id, &post::contact_with(&body)).unwrap();
@@ -97,7 +98,8 @@ fn test_contact_for_another_sint_or_vtl_is_refused_there_and_changes_nothing() {
     }
 }
 
-// 3.1: the first byte is a SINT only on connection id 4 from 5.0 on, the second a VTL only from 5.1 on.
+// 3.1: the first byte is a SINT only on connection id 4 from 5.0 on, the second a VTL only from 5.1
+// on.
 #[test]
 fn test_contact_sint_and_vtl_where_they_mean_nothing_are_not_read() {
     for (port, version, sint, vtl) in [
@@ -200,7 +202,7 @@ fn test_contact_again_with_open_channels_is_answered_when_devices_let_go() {
     guest.open(2, 10);
 }
 
-// 25: whoever asked first is gone; only the last one is answered.
+// 25: only the last contact is answered, earlier ones are void.
 #[test]
 fn test_contact_while_the_last_one_waits_replaces_it() {
     let mut guest = Guest::v5_3(1);
@@ -271,7 +273,7 @@ fn test_contact_after_unload_with_another_vp_and_version_works() {
     guest.open(1, 10);
 }
 
-// 3.4: forget everything silently, what waits for a slot included.
+// 3.4: forget everything silently, messages that wait for a slot included.
 #[test]
 fn test_contact_machine_reset_is_silent_and_complete() {
     let mut guest = Guest::v5_3(2);

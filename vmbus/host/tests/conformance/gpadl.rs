@@ -86,7 +86,7 @@ fn test_gpadl_with_a_bad_list_is_refused_and_its_handle_free() {
     }
 }
 
-// 38, 39, kmcl 6: what the header alone gives away.
+// 38, 39, kmcl 6: flaws that the header alone shows.
 #[test]
 fn test_gpadl_header_whose_numbers_disagree_is_refused() {
     let data = post::range_data(&[Range::pages(0, 26)]);
@@ -109,7 +109,7 @@ fn test_gpadl_header_whose_numbers_disagree_is_refused() {
     }
 }
 
-// 38: the bad page is in a body; the bodies behind it are nobody's.
+// 38: the bad page is in a body; the bodies behind it belong to no GPADL.
 #[test]
 fn test_gpadl_with_a_bad_page_in_a_body_is_refused_once() {
     let mut guest = Guest::v5_3(1);

@@ -1,4 +1,5 @@
-//! The host against the numbered checklists of `vmbus-core` section 14 (items 17 to 56) and `kmcl` section 6, over the bare core.
+//! The host against the numbered checklists of `vmbus-core` section 14 (items 17 to 56) and `kmcl`
+//! section 6, over the bare core.
 
 #[path = "../common/mod.rs"]
 mod common;

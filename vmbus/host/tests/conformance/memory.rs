@@ -1,4 +1,5 @@
-//! What a guest can make the host allocate: in proportion to the bytes it sent, never to the bytes it declared.
+//! The memory that a guest can make the host allocate: in proportion to the bytes it sent, never to
+//! the bytes it declared.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -15,7 +16,7 @@ thread_local! {
 }
 
 fn count(bytes: isize) {
-    // A thread that ends frees after its counter is gone; nobody asks then.
+    // A thread that ends frees memory after its counter is gone; no test asks then.
     let _ = LIVE.try_with(|live| live.set(live.get().wrapping_add(bytes)));
 }
 
@@ -44,10 +45,11 @@ fn live() -> isize {
 /// Bytes that one of many unfinished GPADLs may cost beyond the list it has received.
 const EACH: isize = 512;
 
-/// What an unfinished list may cost beyond the bytes received (docs/limits.md).
+/// Most bytes that an unfinished list may cost beyond the bytes received (docs/limits.md).
 const BEYOND: isize = 3072;
 
-/// What a complete list may cost beyond its lists; maps allocate places for several entries at once.
+/// Most bytes that a complete list may cost beyond its lists; maps allocate space for several
+/// entries.
 const COMPLETE: isize = 4096;
 
 // "Thousands of unfinished headers eating memory."
@@ -67,11 +69,12 @@ fn test_memory_of_unfinished_headers_is_a_small_constant_each() {
     assert!(cost < bound, "{cost} bytes for {MAX_GPADLS_IN_PROGRESS} headers");
 }
 
-/// Posts `messages` and holds the heap against what arrived, at every message's end. Returns what the complete list keeps.
+/// Posts `messages` and compares the heap with the received bytes, at every message's end. Returns
+/// the bytes that the complete list keeps.
 fn cost_never_beyond_received(messages: &[Vec<u8>]) -> isize {
     let mut guest = Guest::v5_3(1);
     guest.replies.reserve(16);
-    // Another one, of which nothing came yet: the map has places for several at once.
+    // Another one, of which nothing came yet: the map has space for several.
     guest.post(&post::header(1, 2, 1, 16, &[])).unwrap();
     let before = live();
     let mut received = 0;

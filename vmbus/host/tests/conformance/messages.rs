@@ -1,4 +1,4 @@
-//! What is no message, and messages of other versions: checklist 31 to 34, 57, and section 4.6.
+//! Invalid messages, and messages of other versions: checklist 31 to 34, 57, and section 4.6.
 
 use vmbus_host::core::Ignored;
 use vmbus_protocol::message::{Direction, MessageType};
@@ -74,7 +74,8 @@ fn test_message_on_no_message_port_is_ignored() {
     assert!(guest.is_connected());
 }
 
-// 4: a message that came with a later version does not exist in an earlier one; 25, 27 and 29 belong to features never granted.
+// 4: a message of a later version does not exist in an earlier one; 25, 27 and 29 belong to
+// features that are never granted.
 #[test]
 fn test_message_of_a_later_version_is_ignored() {
     for version in Version::ALL {

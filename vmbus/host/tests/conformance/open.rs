@@ -189,7 +189,8 @@ fn test_open_missing_close_is_ignored() {
     guest.open(1, 11);
 }
 
-// kmcl 16, the host's half: the device stops on its own, the guest closes and opens again, the others go on.
+// kmcl 16, the host's half: the device stops on its own, the guest closes and opens again, the
+// others continue.
 #[test]
 fn test_open_channel_whose_device_gave_up_can_be_closed_and_opened() {
     let mut guest = Guest::v5_3(2);
@@ -237,8 +238,8 @@ fn test_open_modify_moves_events_and_is_answered_from_5_3_on() {
     }
 }
 
-/// Plays every sequence of up to six OPENs and CLOSEs against a device that answers nothing before the end. Each OPEN is
-/// answered once, and the last message decides whether the channel ends open.
+/// Plays every sequence of up to six OPENs and CLOSEs against a device that answers nothing before
+/// the end. Each OPEN is answered once, and the last message decides whether the channel ends open.
 #[test]
 fn test_open_and_close_in_any_order_on_a_slow_device_end_as_the_last_one_says() {
     for length in 1..=6 {
@@ -286,7 +287,8 @@ fn check_sequence(opens: &[bool], accepts: bool) {
     assert_eq!(guest.state(1), Some(state), "{opens:?}, the device accepts: {accepts}");
 }
 
-/// A channel that the guest closed while its device was being asked can be released and rescinded as a closed one.
+/// A channel that the guest closed while its device was being asked can be released and rescinded
+/// as a closed one.
 #[test]
 fn test_close_while_opening_then_release_or_rescind_ends_without_a_device() {
     for rescinds in [false, true] {

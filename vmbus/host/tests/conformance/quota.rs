@@ -1,8 +1,10 @@
-//! Every limit of `vmbus_protocol::limits` that the core keeps, at the limit and one past it (checklist 43). `MAX_CHANNELS` and
-//! `MAX_SUBCHANNELS` stand in `offers` and `subchannels`, the inbox in the shell's tests.
+//! Every limit of `vmbus_protocol::limits` that the core keeps, at the limit and one past it
+//! (checklist 43). `MAX_CHANNELS` and `MAX_SUBCHANNELS` are in `offers` and `subchannels`, the
+//! inbox is in the shell's tests.
 //!
-//! Page quotas are charged by what a header declares and cost what was received: a full VM is made here of declared pages, of which only
-//! the unfinished 256 lists stay undelivered, and of lists that name one run, whose memory is a few words.
+//! Page quotas are charged by what a header declares and cost what was received: a full VM is made
+//! here of declared pages, of which only the unfinished 256 lists stay undelivered, and of lists
+//! that name one run, whose memory is a few words.
 
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADL_RANGES,
@@ -71,7 +73,8 @@ fn test_quota_ranges_of_one_gpadl_at_the_limit_and_past_it() {
 fn test_quota_pages_of_one_range_at_the_limit_and_past_it() {
     let mut guest = Guest::v5_3(1);
     assert_eq!(guest.create_ranges(1, 5, &largest()), [Reply::created(1, 5)]);
-    // One page more cannot be said: the range names it, and `range_buflen` has no bits for its number.
+    // One page more cannot be said: the range names it, and `range_buflen` has no bits for its
+    // number.
     let mut range = Range::pages(0, MAX_GPADL_PAGES);
     range.count += 1;
     let replies = guest.create_ranges(1, 6, &[range]);
@@ -142,7 +145,7 @@ fn test_quota_pages_per_vm_at_the_limit_and_past_it() {
     assert_eq!(guest.create_ranges(8, id + 1, &largest()), [Reply::created(8, id + 1)]);
 }
 
-/// Whatever way a GPADL goes, it gives back what it was charged: else this loop would run into the quotas.
+/// A GPADL gives back its charge however it ends: otherwise this loop would run into the quotas.
 #[test]
 fn test_quota_is_given_back_by_every_end() {
     let mut guest = Guest::v5_3(1);

@@ -33,7 +33,7 @@ fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     assert_eq!(guest.state(1), Some(ChannelState::Revoked));
 }
 
-// 45, 54: what a rescinded channel answers.
+// 45, 54: the answers of a rescinded channel.
 #[test]
 fn test_rescind_leaves_a_channel_that_answers_without_doing() {
     let mut guest = Guest::v5_3(1);
@@ -157,7 +157,8 @@ fn test_rescind_of_a_channel_that_the_guest_released_is_silent() {
     assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
 }
 
-// 4.2: a guest that has released a channel answers no RESCIND for it, so none may be sent and waited for.
+// 4.2: a guest that has released a channel answers no RESCIND for it, so none may be sent and
+// waited for.
 #[test]
 fn test_rescind_after_the_guest_released_is_not_sent() {
     // Released while a view is left.
@@ -171,7 +172,7 @@ fn test_rescind_after_the_guest_released_is_not_sent() {
     guest.settle();
     assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
 
-    // Released while the device lets go.
+    // Released while the device is closing it.
     let mut guest = Guest::v5_3(1);
     guest.open(1, 10);
     guest.on_close = Answer::Hold;

@@ -1,4 +1,5 @@
-//! A core that is written down and one that takes over (kmcl 21, vmbus-core 74): what the loopback VM's tests do not reach.
+//! A core that is saved and one that is restored (kmcl 21, vmbus-core 74): the parts that the
+//! loopback VM's tests do not reach.
 
 use vmbus_host::RestoreError;
 use vmbus_host::core::{ChannelState, Place};
@@ -6,12 +7,13 @@ use vmbus_host::saved::SavedBus;
 
 use crate::common::{Answer, Guest, Reply, VPS, instance, post};
 
-/// Every device goes on.
+/// Every device continues.
 fn all(_: Place) -> Option<Vec<u8>> {
     Some(Vec::new())
 }
 
-/// A new machine with `devices` devices over the same memory that takes over; what its guest heard at once.
+/// Returns a new machine with `devices` devices over the same memory that restores the state, and
+/// the messages to its guest.
 fn restored(saved: &SavedBus, devices: u32) -> (Guest, Vec<Reply>) {
     let mut guest = Guest::new(devices);
     guest.core.restore(saved).unwrap();
@@ -42,7 +44,7 @@ fn test_restore_gives_subchannels_back_and_tells_the_guest_nothing() {
     assert_eq!(there.core.channel_reports().len(), 3);
     assert_eq!(there.bound, guest.bound);
     assert_eq!((there.state(1), there.state(3)), (Some(ChannelState::Open), Some(ChannelState::Closed)));
-    // They live and die together as ever.
+    // They still live and die together.
     assert_eq!(there.ask(&post::open(3, 11, 4, 0)).len(), 1, "another channel's ring");
     let mut gone = there.ask(&post::close(1));
     gone.sort_by_key(|reply| format!("{reply:?}"));

@@ -98,7 +98,8 @@ fn test_subchannels_are_rescinded_when_their_primary_closes() {
     assert_eq!(offered(&guest.take()), [(2, 1), (3, 2)], "relids come again");
 }
 
-// 53: Linux takes rescinded subchannels apart on a work queue, so its primary may be open again before they are released.
+// 53: Linux takes rescinded subchannels apart on a work queue, so its primary may be open again
+// before they are released.
 #[test]
 fn test_subchannels_wanted_before_the_old_ones_are_released_come_afterwards() {
     let mut guest = with_subchannels(2);
@@ -111,7 +112,7 @@ fn test_subchannels_wanted_before_the_old_ones_are_released_come_afterwards() {
     assert_eq!(offered(&guest.ask(&post::release(2))), [(2, 1)]);
 }
 
-// The same, but nobody wants them any more.
+// The same, but the device does not ask for them any more.
 #[test]
 fn test_subchannels_released_after_their_primary_closed_stay_away() {
     let mut guest = with_subchannels(2);
@@ -132,7 +133,7 @@ fn test_subchannels_released_by_the_guest_are_not_offered_again_on_their_own() {
     assert_eq!(guest.ask(&post::release(2)), []);
 }
 
-// 4.2: subchannels first, whatever the order in which devices let go.
+// 4.2: subchannels first, in whichever order devices close them.
 #[test]
 fn test_subchannels_are_rescinded_before_their_primary() {
     let mut guest = with_subchannels(2);
@@ -165,7 +166,8 @@ fn test_subchannels_do_not_outlive_their_connection() {
     assert_eq!(guest.removed.len(), 2);
 }
 
-/// Found by fuzzing: with the primary gone its instance could be offered again, and then a second subchannel 1 of that instance.
+/// Found by fuzzing: with the primary gone its instance could be offered again, and then a second
+/// subchannel 1 of that instance.
 #[test]
 fn test_instance_is_in_use_until_the_guest_has_released_the_last_subchannel() {
     let mut guest = with_subchannels(1);

@@ -1,7 +1,9 @@
-//! Random guests against random devices: a guest message of any type, length and content at any moment, and a model that says what must
-//! and what must never come of it. A failure prints its seed and the shortest sequence found that still fails.
+//! Random guests against random devices: a guest message of any type, length and content at any
+//! moment, and a model of the messages that must follow and those that must never follow. A failure
+//! prints its seed and the shortest sequence found that still fails.
 //!
-//! `SYNTHVM_MESSAGES=10000000` raises the number of messages; `SYNTHVM_SEED=n` plays one seed again.
+//! `SYNTHVM_MESSAGES=10000000` raises the number of messages; `SYNTHVM_SEED=n` plays one seed
+//! again.
 
 #![allow(unreachable_pub, reason = "a test program")]
 
@@ -31,7 +33,7 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
-/// Plays a case; what came of it, or what went wrong.
+/// Plays a case. Returns its record, or the failure.
 fn play(ram: &GuestRam, steps: &[Step]) -> Result<Tally, String> {
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(ram);

@@ -1,7 +1,9 @@
-//! What a guest may rely on, in its own words: what it asked, what it was told, and what must never come.
+//! The rules that a guest may rely on: its requests, the host's answers, and messages that must
+//! never come.
 //!
-//! It knows nothing of phases. From the core it takes two facts only: whether a GPADL that was reported as created really exists (on a
-//! channel that is going away the answer is a courtesy), and whether a channel is going away.
+//! It knows nothing of phases. From the core it takes two facts only: whether a GPADL that was
+//! reported as created really exists (on a channel that is closing the answer is a courtesy), and
+//! whether a channel is closing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +13,7 @@ use vmbus_protocol::{Guid, Version};
 
 use crate::common::{Reply, VPS};
 
-/// What a guest that is not connected waits for.
+/// The answer that a guest without a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Unloaded,
@@ -73,7 +75,7 @@ fn decrease<K: Ord>(map: &mut BTreeMap<K, usize>, key: &K) -> bool {
 }
 
 impl Model {
-    /// A message is about to be handled: what it makes due.
+    /// Notes the answers that a message makes due before it is handled.
     pub fn before(&mut self, port: u32, message: &GuestMessage<'_>) -> AtOnce {
         let mut at_once = AtOnce::default();
         match (message, self.connected) {
@@ -139,7 +141,7 @@ impl Model {
         self.wish = Some(Wish::Version { vp, accepts: Version::from_word(word).filter(|_| sane) });
     }
 
-    /// Whatever was open or was to be opened is closed by it.
+    /// All channels that are open, or were to be opened, are closed by it.
     fn before_close(&mut self, relid: u32) {
         self.open.remove(&relid);
         let due = self.opens.range((relid, 0)..=(relid, u32::MAX));
@@ -177,8 +179,8 @@ impl Model {
         self.headers.values().sum()
     }
 
-    /// Everybody has let go: nothing may be due but what waits for the guest itself, and each channel is as the guest's last
-    /// message about it says.
+    /// All channels are closed: nothing may be due except answers that wait for the guest itself,
+    /// and each channel is in the state of the guest's last message about it.
     pub fn check_nothing_due(&self, core: &Core) {
         assert_eq!(self.wish, None, "an answer to contact or unload is due");
         assert!(self.opens.is_empty(), "opens without result: {:?}", self.opens);
@@ -281,7 +283,7 @@ impl Model {
             self.accepted.remove(&place);
             return;
         }
-        // A courtesy, for a channel that is going away.
+        // A courtesy, for a channel that is closing.
         let Some((relid, of)) = at_once.teardown else { panic!("TORNDOWN of {id:#x} is not due") };
         let reports = core.channel_reports();
         let state = reports.iter().find(|report| report.relid == Some(relid)).map(|report| report.state);
@@ -324,7 +326,8 @@ impl Model {
         }
     }
 
-    /// Nothing of the channel can reach the guest's memory, and all that was asked about its GPADLs was answered.
+    /// Nothing of the channel can reach the guest's memory, and all requests about its GPADLs were
+    /// answered.
     fn check_gone(&mut self, relid: u32, why: &str) {
         assert!(!self.served.contains(&relid), "a device serves relid {relid}, yet {why}");
         let views: Vec<_> = self.views.range((relid, 0)..=(relid, u32::MAX)).collect();

@@ -1,4 +1,5 @@
-//! Sequences of events, made from a seed: every step stands on its own, so that steps can be left out.
+//! Sequences of events, made from a seed: every step stands on its own, so that steps can be left
+//! out.
 
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmbus_protocol::message::MessageType;
@@ -6,7 +7,7 @@ use vmbus_protocol::{Guid, Version};
 
 use crate::common::{LOW_PAGES, Range, VPS, post};
 
-/// One event. Picks are taken modulo what there is.
+/// One event. Picks are taken modulo the number of choices.
 #[derive(Clone, Debug)]
 pub enum Step {
     Message {
@@ -46,7 +47,7 @@ pub enum Step {
         total: u16,
     },
     Reset,
-    /// Everybody answers and lets go: nothing may be due after that.
+    /// All devices answer and close their channels: nothing may be due after that.
     LetGo,
     /// A well-behaved channel goes through its whole life.
     Probe,
@@ -100,7 +101,8 @@ pub fn generate(seed: u64, steps: usize) -> Vec<Step> {
     all
 }
 
-/// A guest that starts anew on a host whose devices have time to let go: chance alone connects too seldom.
+/// A guest that starts again on a host whose devices have time to close channels: chance alone
+/// connects too seldom.
 fn connect(random: &mut Random, all: &mut Vec<Step>) {
     if random.once_in(2) {
         all.push(Step::LetGo);

@@ -1,13 +1,13 @@
-//! What a run has seen, so that a generator that lost its way is noticed.
+//! Counts of the events of a run, so that a generator that lost its way is noticed.
 
 use std::collections::BTreeMap;
 
 use crate::common::Reply;
 
-/// How often what happened.
+/// The number of events of each kind.
 pub type Tally = BTreeMap<&'static str, u64>;
 
-/// What a run of any length must have seen.
+/// The events that a run of any length must have seen.
 pub const MUST_HAPPEN: [&str; 23] = [
     "message",
     "ignored",
@@ -34,7 +34,8 @@ pub const MUST_HAPPEN: [&str; 23] = [
     "mapped",
 ];
 
-/// The name under which a reply is counted; `in_message` when a message of the guest's caused it, as opposed to an event of the host's.
+/// The name under which a reply is counted; `in_message` when a message of the guest's caused it,
+/// as opposed to an event of the host's.
 pub fn name_of(reply: &Reply, in_message: bool) -> &'static str {
     match reply {
         Reply::Offer { subchannel: 0, .. } => "offer",

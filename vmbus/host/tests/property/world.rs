@@ -1,4 +1,4 @@
-//! Plays steps: the core, the devices, and the way from them to the core, with the model looking on.
+//! Plays steps: the core, the devices, and the way from them to the core, checked by the model.
 
 mod probe;
 
@@ -153,7 +153,7 @@ impl World {
         self.check();
     }
 
-    /// Everybody answers and lets go of all but open channels: then nothing may be due.
+    /// All devices answer and close all but open channels: then nothing may be due.
     fn let_all_go(&mut self) {
         loop {
             if !self.opening.is_empty() {
@@ -263,7 +263,7 @@ impl World {
         }
     }
 
-    /// The device let go on its own, and the core has not heard of it.
+    /// The device has closed the channel on its own, and the core does not know it yet.
     fn is_ending(&self, key: ChannelKey) -> bool {
         self.inbox.iter().any(|event| matches!(event, Event::Closed(other) if *other == key))
     }

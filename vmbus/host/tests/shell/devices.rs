@@ -124,7 +124,7 @@ fn test_device_may_map_and_want_subchannels_inside_open() {
     assert_eq!((sub.relid(), sub.subchannel(), maps.0), (3, 2, false), "GPADLs belong to one channel");
 }
 
-/// 4.4: the ring is what the guest left there, and what is no ring opens nothing.
+/// 4.4: the ring is as the guest left it, and invalid rings open nothing.
 #[test]
 fn test_device_is_not_asked_when_the_ring_is_corrupt() {
     use vm_memory::{Bytes, GuestAddress};

@@ -1,4 +1,5 @@
-//! The bus's shell: who handles what in which order, devices of every temper, events and doorbells.
+//! The bus's shell: the order of handling and its threads, devices of every kind, events and
+//! doorbells.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -23,7 +23,8 @@ fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_goes_
 
     machine.bus.pause();
     assert!(machine.bus.is_paused());
-    // What the guest posted before its vCPUs stopped, what a device lets go of, what somebody adds and takes away.
+    // Messages that the guest posted before its vCPUs stopped, a channel that a device closes,
+    // devices that are added and removed.
     machine.post(&post::gpadl(1, 6, &[post::Range::pages(0, 1)])[0]);
     drop(view);
     let key = machine.bus.offer(TestDevice::handing_over(7).0).unwrap();
@@ -49,7 +50,8 @@ fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_goes_
     assert_eq!(machine.synic.take().len(), 1, "events flow again");
 }
 
-// A guest that begins anew while the machine stands still never hears what was held for the one before.
+// A guest that begins again while the bus is paused never gets messages that were held for the one
+// before.
 #[test]
 fn test_messages_held_for_an_old_connection_are_dropped_with_it() {
     let (machine, _channels, _) = Machine::with_device();
@@ -60,7 +62,7 @@ fn test_messages_held_for_an_old_connection_are_dropped_with_it() {
     assert_eq!(machine.replies(), [Reply::Unloaded]);
 }
 
-/// Writes down when it was asked to stand still.
+/// Records when it was paused.
 struct Still {
     log: Arc<Mutex<Vec<&'static str>>>,
     channels: Vec<Channel>,
@@ -77,7 +79,7 @@ impl Device for Still {
     }
 
     fn pause(&mut self) {
-        // A worker that is still at it may signal and let go of channels: that waits for nobody.
+        // A worker that still runs may signal and close channels: neither waits.
         self.channels.iter().for_each(Channel::signal);
         self.channels.iter().for_each(|channel| _ = channel.doorbell().read());
         self.log.lock().unwrap().push("pause");

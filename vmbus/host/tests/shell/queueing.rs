@@ -43,7 +43,7 @@ fn test_message_from_each_of_many_threads_is_handled_in_its_order() {
                 start.wait();
                 for number in 0..each {
                     let message = numbered(thread * each + number);
-                    // The inbox may be full: what every guest does then is to try again.
+                    // The inbox may be full: like every guest, try again.
                     while machine.bus.post_message(PORT, 1, &message) == HvStatus::InsufficientBuffers {
                         thread::yield_now();
                     }
@@ -141,7 +141,8 @@ fn test_view_dropped_while_another_thread_holds_the_bus_answers_the_teardown() {
     assert_eq!(machine.replies(), [Reply::created(1, 6), Reply::Torndown(5)]);
 }
 
-/// Whoever holds the bus looks at the inbox again after letting go, whatever brought it there.
+/// The thread that holds the bus checks the inbox again after releasing it, whichever thread filled
+/// it.
 #[test]
 fn test_message_posted_during_signals_and_reports_is_never_left_behind() {
     let (machine, _channels, _) = Machine::with_device();

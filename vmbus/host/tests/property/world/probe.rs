@@ -1,4 +1,5 @@
-//! "Another channel never hangs": a well-behaved one goes through its life while all others misbehave.
+//! "Another channel never hangs": a well-behaved one goes through its life while all others
+//! misbehave.
 
 use vmbus_protocol::limits::MAX_GPADLS_IN_PROGRESS;
 use vmbus_protocol::message::GuestMessage;
@@ -6,7 +7,8 @@ use vmbus_protocol::message::GuestMessage;
 use super::World;
 use crate::common::{Range, Reply, post};
 
-/// The well-behaved channel: sorted before all others, so it always is relid 1. Random messages never name it or its handles.
+/// The well-behaved channel: sorted before all others, so it always is relid 1. Random messages
+/// never name it or its handles.
 const PROBE_RELID: u32 = 1;
 const PROBE_IDS: u32 = 0x7000_0000;
 pub(super) const PROBE_INSTANCE: u32 = 0xFFFF_0000;
