@@ -27,8 +27,8 @@ enum What {
     Core(Output),
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in time and in instructions. Takes a minute.
     Storage(storage::Arguments),
-    /// The instructions that VHDX and qcow2 add to a request whose place is known, beside a raw image.
-    /// Takes half a minute.
+    /// The instructions that VHDX and qcow2 add to a request whose location is known, beside a raw
+    /// image. Takes half a minute.
     Images(Output),
     /// The runtime of backends: small requests through a handler, beside a loop written by hand for them. Takes seconds.
     Runtime(Output),

@@ -1,5 +1,5 @@
-//! The instructions that a format adds to a request whose place is in memory: 4 KiB requests to a
-//! VHDX and a qcow2 image, beside a raw image in the same run.
+//! The instructions that a format adds to a request whose location is in memory: 4 KiB requests to
+//! a VHDX and a qcow2 image, beside a raw image in the same run.
 //!
 //! `cargo xtask bench images --json FILE` prints a table; `cargo bench -p synthvm-images --bench
 //! images [-- --json FILE]` is what it runs.

@@ -8,13 +8,13 @@ pub(crate) struct Extent {
     /// Bytes; at least one.
     pub(crate) length: u64,
     /// Its location.
-    pub(crate) place: Place,
+    pub(crate) location: Location,
 }
 
 /// The location of bytes.
 #[derive(Clone, Debug)]
 #[allow(dead_code, reason = "the format that needs memory follows")]
-pub(crate) enum Place {
+pub(crate) enum Location {
     /// In [`super::Map::files`]`[file]` from `offset` on.
     File {
         /// Index of the file.
@@ -49,17 +49,17 @@ pub(crate) struct Extents(Vec<Extent>);
 
 impl Extents {
     /// Adds an extent at the end.
-    pub(crate) fn push(&mut self, length: u64, place: Place) {
+    pub(crate) fn push(&mut self, length: u64, location: Location) {
         if length == 0 {
             return;
         }
         if let Some(last) = self.0.last_mut()
-            && place.follows(&last.place, last.length)
+            && location.follows(&last.location, last.length)
         {
             last.length += length;
             return;
         }
-        self.0.push(Extent { length, place });
+        self.0.push(Extent { length, location });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -71,7 +71,7 @@ impl Extents {
     }
 }
 
-impl Place {
+impl Location {
     /// Returns whether it begins where `length` bytes at `before` end.
     fn follows(&self, before: &Self, length: u64) -> bool {
         match (before, self) {

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use synthvm_block::{self as block, Backend, FixedMemory, Geometry, IoError, Queue};
 
 pub(crate) use changes::Changes;
-pub(crate) use extents::{Extent, Extents, InFile, Place};
+pub(crate) use extents::{Extent, Extents, InFile, Location};
 use thread::MetadataThread;
 
 /// The progress of a call that may block. Each call does a bounded amount of work (some
@@ -84,7 +84,7 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// See [`Backend::identity`]. Does not block.
     fn identity(&self) -> &[u8];
 
-    /// Returns the files that [`Place::File`] names. Does not block.
+    /// Returns the files that [`Location::File`] names. Does not block.
     fn files(&self) -> &[Arc<dyn Backend>];
 
     /// Returns the indices into [`Map::files`] of the files that are written, at least one. A flush
@@ -127,9 +127,9 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// The structures cannot be read.
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
-    /// Adds to `extents` the locations to write the bytes to, all of them [`Place::File`] of files
-    /// that are written. Allocates space for bytes that have none, with the content that they show.
-    /// Bytes that are then written there are on the disk.
+    /// Adds to `extents` the locations to write the bytes to, all of them [`Location::File`] of
+    /// files that are written. Allocates space for bytes that have none, with the content that they
+    /// show. Bytes that are then written there are on the disk.
     ///
     /// # Errors
     /// The reason why there is no space. Space that was allocated before stays.
@@ -243,10 +243,10 @@ impl Backend for Mapped {
         let Some(first) = self.first_extent(offset, left.min(LOOK_AHEAD))? else {
             return Ok(block::Extent { length: 0, mapped: false });
         };
-        match first.place {
-            Place::Zero => Ok(block::Extent { length: first.length, mapped: false }),
-            Place::Memory { .. } => Ok(block::Extent { length: first.length, mapped: true }),
-            Place::File { file, offset } => {
+        match first.location {
+            Location::Zero => Ok(block::Extent { length: first.length, mapped: false }),
+            Location::Memory { .. } => Ok(block::Extent { length: first.length, mapped: true }),
+            Location::File { file, offset } => {
                 let inner = self.map.files()[file].extent(offset)?;
                 let length = if inner.length == 0 { first.length } else { inner.length.min(first.length) };
                 Ok(block::Extent { length, mapped: inner.mapped })

@@ -5,7 +5,7 @@ use synthvm_block::IoError;
 use super::entry::{COPIED, Cluster, table_offset};
 use super::locate::Mode;
 use super::{Qcow2, Writer};
-use crate::mapped::{Extents, Place};
+use crate::mapped::{Extents, Location};
 use crate::qcow2::locate::Stop;
 use crate::qcow2::tables::read_words;
 
@@ -197,7 +197,7 @@ impl Qcow2 {
         }
         let mut target = target;
         for extent in extents.as_slice() {
-            is_copy |= self.copy(writer, &extent.place, extent.length, target)?;
+            is_copy |= self.copy(writer, &extent.location, extent.length, target)?;
             target += extent.length;
         }
         Ok(is_copy)
@@ -205,7 +205,13 @@ impl Qcow2 {
 
     /// Copies `length` bytes to `target` in the data file, unless they are zero. Returns whether
     /// anything was written.
-    fn copy(&self, writer: &mut Writer, place: &Place, length: u64, target: u64) -> Result<bool, IoError> {
+    fn copy(
+        &self,
+        writer: &mut Writer,
+        location: &Location,
+        length: u64,
+        target: u64,
+    ) -> Result<bool, IoError> {
         let (data, _) = self.data_file();
         let mut is_written = false;
         let mut write = |bytes: &[u8], at: u64| {
@@ -215,10 +221,10 @@ impl Qcow2 {
             }
             Ok::<_, IoError>(())
         };
-        match place {
-            Place::Zero => {}
-            Place::Memory { bytes, offset } => write(&bytes[*offset..][..length as usize], 0)?,
-            Place::File { file, offset } => {
+        match location {
+            Location::Zero => {}
+            Location::Memory { bytes, offset } => write(&bytes[*offset..][..length as usize], 0)?,
+            Location::File { file, offset } => {
                 for at in (0..length).step_by(COPY as usize) {
                     let part = (length - at).min(COPY) as usize;
                     write(&writer.reader.read(&self.files, *file, offset + at, part)?, at)?;

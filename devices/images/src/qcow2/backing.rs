@@ -12,7 +12,7 @@ use super::header::Header;
 use crate::error::{Flaw, OpenError, REFUSED};
 use crate::file::ImageFile;
 use crate::format::Format;
-use crate::mapped::{Clearing, Extents, Known, Map, Place, Step};
+use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
 use crate::open::{decide, lock};
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
@@ -109,7 +109,7 @@ impl Map for RawMap {
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
-        extents.push(length, Place::File { file: 0, offset });
+        extents.push(length, Location::File { file: 0, offset });
         Some(Ok(()))
     }
 
@@ -118,7 +118,7 @@ impl Map for RawMap {
     }
 
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        extents.push(length, Place::File { file: 0, offset });
+        extents.push(length, Location::File { file: 0, offset });
         Ok(Step::Done(length))
     }
 

@@ -5,7 +5,7 @@ use synthvm_block::IoError;
 use super::allocate::{Content, Progress};
 use super::entry::{Cluster, ZERO, table_offset};
 use super::{Qcow2, Writer};
-use crate::mapped::{Extents, Place, Step};
+use crate::mapped::{Extents, Location, Step};
 
 /// Clusters that one step looks at.
 const MAX_CLUSTERS: u64 = 4096;
@@ -79,7 +79,7 @@ impl Qcow2 {
     }
 
     fn push_zeroes(&self, offset: u64, length: u64, extents: &mut Extents) {
-        extents.push(length, Place::File { file: self.data_file().1, offset });
+        extents.push(length, Location::File { file: self.data_file().1, offset });
     }
 
     /// Makes whole clusters zero that have no location of their own: by a flag, or in version 2 by

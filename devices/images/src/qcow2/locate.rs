@@ -9,7 +9,7 @@ use super::Qcow2;
 use super::entry::{Cluster, Subcluster, subcluster};
 use super::tables::{Found, Table};
 use crate::file::ImageFile;
-use crate::mapped::{Extents, Place, Step};
+use crate::mapped::{Extents, Location, Step};
 
 /// Most bytes that one lookup decompresses, unless a single cluster has more.
 const MAX_UNPACKED: u64 = 1 << 20;
@@ -140,8 +140,8 @@ impl Qcow2 {
             let slot = (at / layout.cluster() % layout.entries()) as usize * layout.words();
             let cluster = layout.decode(table.word(slot), at - within);
             match cluster {
-                Cluster::Data { offset: place, .. } if !layout.extended => {
-                    self.push_data(place + within, length, extents);
+                Cluster::Data { offset: location, .. } if !layout.extended => {
+                    self.push_data(location + within, length, extents);
                 }
                 Cluster::Data { .. } | Cluster::Unallocated | Cluster::Zero { .. } if layout.extended => {
                     let done = self.locate_parts(cluster, table.word(slot + 1), at, length, mode, extents)?;
@@ -150,7 +150,7 @@ impl Qcow2 {
                     }
                 }
                 Cluster::Data { .. } | Cluster::Invalid => return Err(IoError::Os(libc::EIO).into()),
-                Cluster::Zero { .. } => extents.push(length, Place::Zero),
+                Cluster::Zero { .. } => extents.push(length, Location::Zero),
                 Cluster::Unallocated => {
                     let done = self.locate_in_parent(at, length, mode, extents)?;
                     if done < length {
@@ -160,7 +160,7 @@ impl Qcow2 {
                 Cluster::Compressed { offset, length: packed } => {
                     let bytes = self.unpack(offset, packed, mode)?;
                     spent.unpacked += layout.cluster();
-                    extents.push(length, Place::Memory { bytes, offset: within as usize });
+                    extents.push(length, Location::Memory { bytes, offset: within as usize });
                 }
             }
             at += length;
@@ -184,10 +184,10 @@ impl Qcow2 {
             let within = at % self.layout.cluster();
             let length = (size - within % size).min(end - at);
             match (subcluster(bitmap, within / size), cluster) {
-                (Subcluster::Data, Cluster::Data { offset: place, .. }) => {
-                    self.push_data(place + within, length, extents);
+                (Subcluster::Data, Cluster::Data { offset: location, .. }) => {
+                    self.push_data(location + within, length, extents);
                 }
-                (Subcluster::Zero, _) => extents.push(length, Place::Zero),
+                (Subcluster::Zero, _) => extents.push(length, Location::Zero),
                 (Subcluster::Unallocated, _) => {
                     let done = self.locate_in_parent(at, length, mode, extents)?;
                     if done < length {
@@ -206,7 +206,7 @@ impl Qcow2 {
         let (_, file) = self.data_file();
         let end = self.files[file].geometry().capacity;
         let there = end.saturating_sub(offset).min(length);
-        extents.push(there, Place::File { file, offset });
+        extents.push(there, Location::File { file, offset });
         let (mut at, until) = (offset + there, offset + length);
         if file == 0
             && let Some(within) =
@@ -214,11 +214,13 @@ impl Qcow2 {
             && end == self.tail.offset
         {
             let there = (512 - within).min(until - at);
-            extents
-                .push(there, Place::Memory { bytes: Arc::clone(&self.tail.bytes), offset: within as usize });
+            extents.push(
+                there,
+                Location::Memory { bytes: Arc::clone(&self.tail.bytes), offset: within as usize },
+            );
             at += there;
         }
-        extents.push(until - at, Place::Zero);
+        extents.push(until - at, Location::Zero);
     }
 
     /// Adds bytes of the backing file, or zeroes behind its end.
@@ -243,17 +245,17 @@ impl Qcow2 {
                 },
             }
             for extent in found.as_slice() {
-                let place = match extent.place.clone() {
-                    Place::File { file, offset } => Place::File { file: first + file, offset },
-                    place => place,
+                let location = match extent.location.clone() {
+                    Location::File { file, offset } => Location::File { file: first + file, offset },
+                    location => location,
                 };
-                extents.push(extent.length, place);
+                extents.push(extent.length, location);
             }
         }
         if done < there {
             return Ok(done);
         }
-        extents.push(length - there, Place::Zero);
+        extents.push(length - there, Location::Zero);
         Ok(length)
     }
 
@@ -296,7 +298,7 @@ impl Qcow2 {
         let mut extents = Extents::default();
         match self.locate_in_parent(offset, length, Mode::Files, &mut extents) {
             Ok(done) if done == length => {
-                extents.as_slice().iter().any(|extent| !matches!(extent.place, Place::Zero))
+                extents.as_slice().iter().any(|extent| !matches!(extent.location, Location::Zero))
             }
             _ => true,
         }

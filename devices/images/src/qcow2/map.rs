@@ -12,7 +12,7 @@ use super::allocate::{Content, Progress};
 use super::entry::Cluster;
 use super::locate::{Mode, Stop};
 use super::tables::Found;
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
 
 /// Bytes that one step allocates.
 const MAX_STEP: u64 = 1 << 20;
@@ -91,7 +91,7 @@ impl Map for Qcow2 {
                 let slot = (at / layout.cluster() % layout.entries()) as usize;
                 match layout.decode(table.word(slot), at - within) {
                     Cluster::Data { offset, copied: true } => {
-                        extents.push(length, Place::File { file, offset: offset + within });
+                        extents.push(length, Location::File { file, offset: offset + within });
                     }
                     Cluster::Invalid => return Some(Err(IoError::Os(libc::EIO))),
                     _ => return None,
@@ -125,7 +125,7 @@ impl Map for Qcow2 {
             let length = (self.layout.cluster() - within).min(end - at);
             match self.cluster_at(at - within)? {
                 Cluster::Data { offset, .. } => {
-                    extents.push(length, Place::File { file, offset: offset + within });
+                    extents.push(length, Location::File { file, offset: offset + within });
                 }
                 _ => return Err(IoError::Os(libc::EIO)),
             }

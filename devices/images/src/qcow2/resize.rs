@@ -7,7 +7,7 @@ use synthvm_block::IoError;
 use super::entry::{Cluster, table_offset};
 use super::layout::MAX_L1;
 use super::{Qcow2, Writer};
-use crate::mapped::{Extents, Place, Step};
+use crate::mapped::{Extents, Location, Step};
 
 impl Qcow2 {
     /// See [`synthvm_block::Backend::resize`].
@@ -133,7 +133,7 @@ impl Qcow2 {
                 Step::Barrier => self.sync_all(writer)?,
             }
             for extent in extents.as_slice() {
-                if let Place::File { offset, .. } = extent.place {
+                if let Location::File { offset, .. } = extent.location {
                     self.data_file().0.zero(offset, extent.length)?;
                 }
             }

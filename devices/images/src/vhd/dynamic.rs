@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::footer::sum_without;
 use crate::error::Flaw;
 use crate::file::ImageFile;
-use crate::mapped::{Extents, Place};
+use crate::mapped::{Extents, Location};
 
 /// Most blocks: 2 TiB, the format's largest disk, in blocks of 512 KiB.
 const MAX_BLOCKS: u64 = 1 << 22;
@@ -95,14 +95,14 @@ impl Blocks {
         while offset < end {
             let (block, within) = (offset / self.block_size, offset % self.block_size);
             let length = (end - offset).min(self.block_size - within);
-            let place = match self.table[block as usize] {
-                ABSENT => Place::Zero,
+            let location = match self.table[block as usize] {
+                ABSENT => Location::Zero,
                 sector => {
                     let offset = u64::from(sector) * 512 + self.bitmap + within;
-                    Place::File { file: 0, offset }
+                    Location::File { file: 0, offset }
                 }
             };
-            extents.push(length, place);
+            extents.push(length, location);
             offset += length;
         }
     }

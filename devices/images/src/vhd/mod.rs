@@ -15,7 +15,7 @@ use vmbus_protocol::Guid;
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
-use crate::mapped::{Clearing, Extents, Known, Map, Place, Step};
+use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
 use dynamic::Blocks;
 use footer::{Footer, Kind, SIZE};
 
@@ -132,7 +132,7 @@ impl Map for Vhd {
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         match &self.blocks {
-            None => extents.push(length, Place::File { file: 0, offset }),
+            None => extents.push(length, Location::File { file: 0, offset }),
             Some(blocks) => blocks.locate(offset, length, extents),
         }
         Some(Ok(()))

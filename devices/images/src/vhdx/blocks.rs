@@ -11,7 +11,7 @@ use synthvm_block::IoError;
 use super::bat::{Entry, State};
 use super::locate::Reading;
 use super::{Vhdx, Writer};
-use crate::mapped::{Extents, Place};
+use crate::mapped::{Extents, Location};
 
 /// Bytes that are copied from a parent in one step.
 const COPY: u64 = 1 << 20;
@@ -114,15 +114,15 @@ impl Vhdx {
             self.locate_from(0, begin + copy.done, step, Reading::Allowed, &mut extents)?;
             let Some(extent) = extents.as_slice().first() else { return Err(IoError::Os(libc::EIO)) };
             let len = extent.length;
-            match extent.place {
-                Place::File { file: 0, .. } | Place::Memory { .. } => {}
-                Place::Zero if !copy.dirty => {}
-                Place::Zero => {
+            match extent.location {
+                Location::File { file: 0, .. } | Location::Memory { .. } => {}
+                Location::Zero if !copy.dirty => {}
+                Location::Zero => {
                     bytes.clear();
                     bytes.resize(len as usize, 0);
                     self.structures.file.write(&bytes, copy.offset + copy.done)?;
                 }
-                Place::File { file, offset } => {
+                Location::File { file, offset } => {
                     bytes.resize(len as usize, 0);
                     self.read_file(file, &mut bytes, offset)?;
                     self.structures.file.write(&bytes, copy.offset + copy.done)?;

@@ -6,7 +6,7 @@ use synthvm_block::IoError;
 
 use super::Vhdx;
 use super::bat::{Entry, State};
-use crate::mapped::{Extents, Place};
+use crate::mapped::{Extents, Location};
 
 /// A part of a block.
 pub(super) struct Piece {
@@ -66,10 +66,10 @@ impl Vhdx {
                 }
                 Some(State::Partial) if reading == Reading::Forbidden => return Err(Stop::Reading),
                 Some(State::Partial) => self.locate_sectors(file, entry, &piece, extents)?,
-                Some(State::Zero) | None => extents.push(length, Place::Zero),
+                Some(State::Zero) | None => extents.push(length, Location::Zero),
             }
         }
-        extents.push(length - there, Place::Zero);
+        extents.push(length - there, Location::Zero);
         Ok(())
     }
 
@@ -77,14 +77,14 @@ impl Vhdx {
     pub(super) fn reads_as_zero(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
         self.locate_from(0, offset, length, Reading::Forbidden, &mut extents).is_ok()
-            && extents.as_slice().iter().all(|extent| matches!(extent.place, Place::Zero))
+            && extents.as_slice().iter().all(|extent| matches!(extent.location, Location::Zero))
     }
 
     /// Adds bytes that lie in this file.
     fn push_here(&self, file: usize, offset: u64, length: u64, extents: &mut Extents) {
         let there = self.structures.there(offset, length);
-        extents.push(there, Place::File { file, offset });
-        extents.push(length - there, Place::Zero);
+        extents.push(there, Location::File { file, offset });
+        extents.push(length - there, Location::Zero);
     }
 
     fn locate_in_parent(
@@ -97,7 +97,7 @@ impl Vhdx {
     ) -> Result<(), Stop> {
         match &self.parent {
             Some(parent) => parent.locate_from(file + 1, offset, length, reading, extents)?,
-            None => extents.push(length, Place::Zero),
+            None => extents.push(length, Location::Zero),
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use super::blocks::Progress;
 use super::layout::{MAX_CAPACITY, SECTOR};
 use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
 
 /// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a
 /// hole in the file, some 50 us.
@@ -83,7 +83,7 @@ impl Vhdx {
         let progress = self.materialize(writer, piece.block)?;
         if progress == Progress::Ready {
             let offset = self.bat.block(piece.block).offset() + piece.within;
-            extents.push(piece.length, Place::File { file: 0, offset });
+            extents.push(piece.length, Location::File { file: 0, offset });
         }
         Ok(progress)
     }
@@ -146,7 +146,7 @@ impl Map for Vhdx {
             if entry.state() != Some(State::Present) {
                 return None;
             }
-            extents.push(piece.length, Place::File { file: 0, offset: entry.offset() + piece.within });
+            extents.push(piece.length, Location::File { file: 0, offset: entry.offset() + piece.within });
         }
         Some(Ok(()))
     }
@@ -158,7 +158,7 @@ impl Map for Vhdx {
         for piece in self.pieces(offset, length) {
             match self.judge(how, &piece) {
                 Cleared::Already => {}
-                Cleared::InPlace(offset) => extents.push(piece.length, Place::File { file: 0, offset }),
+                Cleared::InPlace(offset) => extents.push(piece.length, Location::File { file: 0, offset }),
                 Cleared::Change => return None,
             }
         }
@@ -185,7 +185,7 @@ impl Map for Vhdx {
         }
         for piece in self.pieces(offset, length) {
             let offset = self.bat.block(piece.block).offset() + piece.within;
-            extents.push(piece.length, Place::File { file: 0, offset });
+            extents.push(piece.length, Location::File { file: 0, offset });
         }
         Ok(Step::Done(length))
     }
@@ -197,7 +197,7 @@ impl Map for Vhdx {
             let progress = match self.judge(how, &piece) {
                 Cleared::Already => Progress::Ready,
                 Cleared::InPlace(offset) => {
-                    extents.push(piece.length, Place::File { file: 0, offset });
+                    extents.push(piece.length, Location::File { file: 0, offset });
                     Progress::Ready
                 }
                 Cleared::Change => {

@@ -7,7 +7,7 @@ use synthvm_block::{IoBuffer, IoError, IoRequest, Operation};
 use super::fill::{fill_with, fill_with_zeroes};
 use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
 use super::{MappedQueue, no_buffer};
-use crate::mapped::{Clearing, Extent, Extents, InFile, Known, Place};
+use crate::mapped::{Clearing, Extent, Extents, InFile, Known, Location};
 
 impl MappedQueue {
     /// Points the request at its file, if all of its bytes are known to lie there in one run.
@@ -111,7 +111,7 @@ impl MappedQueue {
         match extents.as_slice() {
             // Empty requests have no extents.
             [] => self.finish(request.id, Ok(()), 0, request.buffer),
-            [Extent { place: Place::File { file, offset }, .. }] => {
+            [Extent { location: Location::File { file, offset }, .. }] => {
                 let id = self.in_flight.insert(Pending::Whole { id: request.id, fua });
                 self.batches[*file].push(IoRequest { id, offset: *offset, ..request });
             }
@@ -134,7 +134,7 @@ impl MappedQueue {
                 break;
             };
             at += extent.length;
-            if let Place::File { file, offset } = extent.place {
+            if let Location::File { file, offset } = extent.location {
                 left += 1;
                 let (buffer, length) = (Box::new(part), extent.length);
                 self.batches[file].push(IoRequest { id: slot, operation, offset, length, buffer });
@@ -163,7 +163,7 @@ impl MappedQueue {
         let slot = self.insert(request.id, Memory::Whole(Some(request.buffer)), then);
         let mut left = 0;
         for extent in extents.as_slice() {
-            if let Place::File { file, offset } = extent.place {
+            if let Location::File { file, offset } = extent.location {
                 left += 1;
                 self.batches[file].push(IoRequest {
                     id: slot,
@@ -192,19 +192,19 @@ impl MappedQueue {
 
 /// Puts the bytes of an extent that lies in no file into `buffer`. Returns how many were copied.
 fn produce(extent: &Extent, buffer: &IoBuffer, operation: Operation) -> (Result<(), IoError>, u64) {
-    match &extent.place {
+    match &extent.location {
         // Only a file can be written; the guest's memory stays as it is.
         _ if operation != Operation::Read => (Err(IoError::Os(libc::EIO)), 0),
-        Place::Zero => {
+        Location::Zero => {
             fill_with_zeroes(buffer);
             (Ok(()), 0)
         }
-        Place::Memory { bytes, offset } => {
+        Location::Memory { bytes, offset } => {
             let bytes = bytes.get(*offset..).and_then(|bytes| bytes.get(..extent.length as usize));
             let Some(bytes) = bytes else { return (Err(IoError::Os(libc::EIO)), 0) };
             fill_with(buffer, bytes);
             (Ok(()), extent.length)
         }
-        Place::File { .. } => (Ok(()), 0),
+        Location::File { .. } => (Ok(()), 0),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use synthvm_block::BlockSize;
 use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Map, Place, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
 use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
@@ -93,21 +93,21 @@ impl Fake {
         assert!(!self.panics.load(Ordering::Relaxed), "as the test wants it");
     }
 
-    fn place(&self, offset: u64, length: u64, extents: &mut Extents) {
+    fn locate_any(&self, offset: u64, length: u64, extents: &mut Extents) {
         let Some(memory) = &self.memory else {
-            return extents.push(length, Place::File { file: 0, offset });
+            return extents.push(length, Location::File { file: 0, offset });
         };
         let (mut at, end, memory_end) = (offset, offset + length, SLOW + memory.len() as u64);
         while at < end {
-            let (until, place) = match at {
-                _ if at < SLOW => (SLOW, Place::File { file: 0, offset: at }),
+            let (until, location) = match at {
+                _ if at < SLOW => (SLOW, Location::File { file: 0, offset: at }),
                 _ if at < memory_end => {
                     let offset = (at - SLOW) as usize;
-                    (memory_end, Place::Memory { bytes: Arc::clone(memory), offset })
+                    (memory_end, Location::Memory { bytes: Arc::clone(memory), offset })
                 }
-                _ => (end, Place::File { file: 0, offset: at }),
+                _ => (end, Location::File { file: 0, offset: at }),
             };
-            extents.push(until.min(end) - at, place);
+            extents.push(until.min(end) - at, location);
             at = until.min(end);
         }
     }
@@ -149,10 +149,10 @@ impl Map for Fake {
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if offset + length > SLOW {
             // The answer makes it void.
-            extents.push(1, Place::Zero);
+            extents.push(1, Location::Zero);
             return None;
         }
-        extents.push(length, Place::File { file: 0, offset });
+        extents.push(length, Location::File { file: 0, offset });
         Some(Ok(()))
     }
 
@@ -162,7 +162,7 @@ impl Map for Fake {
 
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
         self.enter(Log::Locate);
-        self.place(offset, length, extents);
+        self.locate_any(offset, length, extents);
         Ok(Step::Done(length))
     }
 
@@ -171,7 +171,7 @@ impl Map for Fake {
         if self.needs_barrier && self.barriers.load(Ordering::Relaxed) == 0 {
             return Ok(Step::Barrier);
         }
-        self.place(offset, length, extents);
+        self.locate_any(offset, length, extents);
         Ok(Step::Done(length))
     }
 
@@ -180,8 +180,8 @@ impl Map for Fake {
         self.enter(Log::Clear);
         if !how.may_unmap() {
             let half = step(length) / 2;
-            extents.push(step(length) - half, Place::File { file: 0, offset: offset + half });
-            extents.push(half, Place::File { file: 0, offset });
+            extents.push(step(length) - half, Location::File { file: 0, offset: offset + half });
+            extents.push(half, Location::File { file: 0, offset });
         }
         Ok(Step::Done(step(length)))
     }
