@@ -25,7 +25,7 @@ pub(super) struct Answer {
 pub(super) struct Mailbox {
     answers: Mutex<Vec<Answer>>,
     /// Whether there are answers: polls without one take no lock. Changes under the lock.
-    is_full: AtomicBool,
+    has_answers: AtomicBool,
     event: EventFd,
     /// The queue is dropped: answers are read no more.
     closed: AtomicBool,
@@ -40,7 +40,7 @@ impl Mailbox {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         Ok(Self {
             answers: Mutex::default(),
-            is_full: AtomicBool::new(false),
+            has_answers: AtomicBool::new(false),
             event,
             closed: AtomicBool::new(false),
         })
@@ -51,7 +51,7 @@ impl Mailbox {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.push(answer);
         if answers.len() == 1 {
-            self.is_full.store(true, Ordering::Release);
+            self.has_answers.store(true, Ordering::Release);
             // Under the lock, so that the event is set only while there are answers. It fails only
             // when the counter is full, and then it is readable.
             let _ = self.event.write(1);
@@ -61,12 +61,12 @@ impl Mailbox {
     /// Moves all answers to `into`.
     pub(super) fn take(&self, into: &mut Vec<Answer>) {
         // An answer that comes later sets the event.
-        if !self.is_full.load(Ordering::Acquire) {
+        if !self.has_answers.load(Ordering::Acquire) {
             return;
         }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if !answers.is_empty() {
-            self.is_full.store(false, Ordering::Release);
+            self.has_answers.store(false, Ordering::Release);
             let _ = self.event.read();
             into.append(&mut answers);
         }
