@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use common::crash::{self, Reported, run_and_kill};
-use common::{Folder, Random, flush, qemu, qemu_output, read, text, write};
+use common::{Folder, Random, qemu, qemu_output, read, text, write};
 use synthvm_block::conformance::over;
 use synthvm_block::{Backend, Operation};
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};

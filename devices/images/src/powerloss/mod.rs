@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use synthvm_block::conformance::powerloss::{Limits, Log, Promises, Recorder, State, Step, run_script};
+use synthvm_block::conformance::powerloss::{
+    Change, Limits, Log, Op, Promises, Recorder, Source, State, Step, run_script,
+};
 use synthvm_block::conformance::{one, pattern};
 use synthvm_block::{Backend, IoMode, Operation};
 use vmm_sys_util::tempdir::TempDir;
@@ -62,13 +64,13 @@ impl Case {
     pub(crate) fn with_child(
         self,
         places: &[u64],
-        options: CreateOptions,
+        options: &CreateOptions,
         child: fn(&CreateOptions) -> Self,
     ) -> Self {
         let content: Vec<(u64, u64, u32)> =
             (1..).zip(places).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
         let promises = fill(&self.path, &content);
-        let options = CreateOptions { size: None, parent: Some(self.path.clone()), ..options };
+        let options = CreateOptions { size: None, parent: Some(self.path.clone()), ..options.clone() };
         let mut case = child(&options);
         case.promises = promises;
         case.kept.push(self.folder);

@@ -62,7 +62,7 @@ fn test_qcow2_that_is_resized_keeps_its_promises_in_every_state_after_a_loss_of_
 
 /// An image over one with content in all of [`PLACES`].
 fn overlay() -> Case {
-    Case::new("base.qcow2", &plain()).with_child(&PLACES, plain(), case)
+    Case::new("base.qcow2", &plain()).with_child(&PLACES, &plain(), case)
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn test_fixed_vhdx_keeps_its_promises_in_every_state_after_a_loss_of_power() {
 fn differencing() -> Case {
     let parent = Case::new("parent.vhdx", &dynamic());
     // QEMU knows no parents of VHDX.
-    Case { qemu: None, ..parent.with_child(&BLOCKS, dynamic(), case) }
+    Case { qemu: None, ..parent.with_child(&BLOCKS, &dynamic(), case) }
 }
 
 #[test]

@@ -244,11 +244,14 @@ fn test_unmap_of_a_disk_without_blocks_looks_at_a_bounded_number_of_them_in_a_st
     let (vhdx, _) = watched(&path, |_| {});
     let mut extents = Extents::default();
     // Before the first change of an image no request is handled on a worker.
-    assert_eq!(vhdx.try_discard(0, MIB, &mut extents), None);
-    assert_eq!(vhdx.discard(0, MIB, &mut extents), Ok(Step::Done(MIB)));
-    assert_eq!(vhdx.try_discard(0, 16 * MIB, &mut extents), Some(Ok(())));
-    assert_eq!(vhdx.try_discard(0, 17 * MIB, &mut extents), None);
-    assert_eq!(vhdx.discard(0, BLOCKS * MIB, &mut extents), Ok(Step::Done(BLOCKS / 2 * MIB)));
+    assert_eq!(vhdx.try_clear(Clearing::Discard, 0, MIB, &mut extents), None);
+    assert_eq!(vhdx.clear(Clearing::Discard, 0, MIB, &mut extents), Ok(Step::Done(MIB)));
+    assert_eq!(vhdx.try_clear(Clearing::Discard, 0, 16 * MIB, &mut extents), Some(Ok(())));
+    assert_eq!(vhdx.try_clear(Clearing::Discard, 0, 17 * MIB, &mut extents), None);
+    assert_eq!(
+        vhdx.clear(Clearing::Discard, 0, BLOCKS * MIB, &mut extents),
+        Ok(Step::Done(BLOCKS / 2 * MIB))
+    );
 }
 
 #[test]
