@@ -238,15 +238,30 @@ impl<H: ChannelHandler> Worker<H> {
                 self.was_delayed = true;
                 self.counters.moderated.add(1);
                 self.shared.count_moderated();
-                let doorbell = wait::entry(self.channel.doorbell().as_raw_fd());
-                let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
-                wait::poll(&mut entries, Some(window));
+                self.wait_for_window(window);
                 return true;
             }
             _ => self.outbox.notify_guest(&mut self.channel),
         }
         self.was_delayed = false;
         false
+    }
+
+    /// Sleeps for `window`, or until the channel closes or the worker is kicked.
+    fn wait_for_window(&mut self, window: Duration) {
+        let end = Instant::now() + window;
+        let doorbell = wait::entry(self.channel.doorbell().as_raw_fd());
+        let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
+        loop {
+            wait::poll(&mut entries, Some(end.saturating_duration_since(Instant::now())));
+            // Cleared, as a doorbell from before the ring was masked would end every later window too.
+            // The ring is looked at next.
+            let is_rung = self.clear(&entries);
+            let is_kicked = entries[1].revents != 0;
+            if !is_rung || is_kicked || self.channel.is_closing() || Instant::now() >= end {
+                return;
+            }
+        }
     }
 
     /// One round: a batch in, work, replies out.
@@ -307,13 +322,21 @@ impl<H: ChannelHandler> Worker<H> {
         self.poll_handler();
         self.counters.sleeps.add(1);
         wait::poll(&mut self.polls, self.outbox.timeout());
-        // Cleared before anything is looked at, so a later event wakes again; and only if set, as each
-        // read is a system call.
-        for (entry, event) in self.polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
+        self.clear(&self.polls);
+    }
+
+    /// Clears the doorbell and the kick, of which `polls` begins with the entries. True when one of them
+    /// was set. Before anything is looked at, so a later event wakes again; and only if set, as each read
+    /// is a system call.
+    fn clear(&self, polls: &[libc::pollfd]) -> bool {
+        let mut is_set = false;
+        for (entry, event) in polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
             if entry.revents != 0 {
+                is_set = true;
                 let _ = event.read();
             }
         }
+        is_set
     }
 
     /// Adds the handler's events to those that are waited for.
