@@ -63,9 +63,10 @@ impl<P: Payload> Outbox<P> {
     }
 
     /// Queues the completion of request `transaction_id`.
-    #[inline]
+    #[inline(always)]
     pub fn complete(&mut self, transaction_id: u64, payload: P) {
-        self.push(Message { answers: Some(transaction_id), payload });
+        self.bytes += payload.as_ref().len();
+        self.packets.push(Message { answers: Some(transaction_id), payload });
     }
 
     /// Queues a packet that completes nothing: transaction id 0, no completion wanted.

@@ -8,13 +8,8 @@ use crate::error::PacketError;
 use crate::packet::Packet;
 use crate::wire::{DESCRIPTOR_BYTES, PacketKind, RANGES_OFFSET};
 
-/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most that a
-/// 256 KiB request has.
+/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most that a 256 KiB request has.
 const CHUNK_BYTES: usize = 512;
-
-/// The same for short lists (7 pages in one range): zeroing the larger chunk costs them more than reading
-/// them does.
-const SHORT_CHUNK_BYTES: usize = 64;
 
 /// One range of guest pages: `byte_count` bytes from `byte_offset` into the first of `pages`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,26 +53,12 @@ impl Packet<'_> {
         }
         // The low half is reserved and may hold anything.
         let (_, count) = self.range_head(MAX_GPA_DIRECT_RANGES)?;
-        let length = usize_of(self.header_len().wrapping_sub(RANGES_OFFSET));
-        let assembler = RangeAssembler::begin(buffer, count, length)?;
-        if length <= SHORT_CHUNK_BYTES {
-            self.assemble::<SHORT_CHUNK_BYTES>(assembler, length)
-        } else {
-            self.assemble::<CHUNK_BYTES>(assembler, length)
-        }
-    }
-
-    /// Reads a range list of `left` bytes in chunks.
-    #[inline]
-    fn assemble<const CHUNK: usize>(
-        &self,
-        mut assembler: RangeAssembler<&mut GuestBuffer>,
-        mut left: usize,
-    ) -> Result<(), PacketError> {
+        let mut left = usize_of(self.header_len().wrapping_sub(RANGES_OFFSET));
+        let mut assembler = RangeAssembler::begin(buffer, count, left)?;
         let mut offset = usize_of(RANGES_OFFSET);
-        let mut chunk = [0_u8; CHUNK];
+        let mut chunk = [0_u8; CHUNK_BYTES];
         loop {
-            let len = left.min(CHUNK);
+            let len = left.min(CHUNK_BYTES);
             let Some(piece) = chunk.get_mut(..len).filter(|piece| !piece.is_empty()) else {
                 return Err(PacketError::RangeList);
             };
