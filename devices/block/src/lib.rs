@@ -236,7 +236,7 @@ pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
         queue.poll(&mut done);
         match (done.pop(), queue.event()) {
             (Some(done), _) => return done.result,
-            (None, Some(event)) => wait::wait_for(&[event], None),
+            (None, Some(event)) => wait::wait_for(event),
             (None, None) => return Err(IoError::Os(libc::EIO)),
         }
     }

@@ -25,7 +25,7 @@ pub(crate) fn transfer(
             return Ok(done.buffer.host_bytes().map(std::mem::take).unwrap_or_default());
         }
         if let Some(event) = queue.event() {
-            wait_for(&[event], None);
+            wait_for(event);
         }
     }
 }

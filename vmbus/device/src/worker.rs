@@ -1,7 +1,7 @@
 //! The loop of one channel: when to look, when to sleep, when to end.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub(crate) struct Worker<H: ChannelHandler> {
     shared: Arc<Shared<H::State>>,
     kick: Arc<EventFd>,
     /// Kept for their memory.
-    events: Vec<i32>,
+    events: Vec<RawFd>,
     polls: Vec<libc::pollfd>,
     busy_poll: BusyPoll,
     moderation: Moderation,

@@ -319,7 +319,7 @@ impl UringQueue {
         // The ring cannot tell of them any more.
         while self.helper.requests != 0 {
             self.helper.queue.iter().filter_map(Queue::event).for_each(|event| {
-                crate::wait::wait_for(&[event], None);
+                crate::wait::wait_for(event);
             });
             self.take_helped();
         }
