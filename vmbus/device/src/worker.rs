@@ -85,8 +85,9 @@ impl<H: ChannelHandler> Worker<H> {
             handler,
             outbox,
             kick,
-            events: Vec::new(),
-            polls: Vec::new(),
+            // Enough for most handlers: the first sleep, which may come late, allocates nothing.
+            events: Vec::with_capacity(4),
+            polls: Vec::with_capacity(6),
             busy_poll: BusyPoll::new(shared.busy_poll_limit()),
             // Replaced when the worker's thread begins.
             moderation: Moderation::new(false),

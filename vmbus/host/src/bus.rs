@@ -179,6 +179,16 @@ impl VmBus {
         drop(done.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Waits until everything is done that the guest and the host asked of the bus before the call,
+    /// and what follows from it: messages are handled, devices that do not block in `open` have
+    /// been asked, doorbells are bound or taken away. [`VmBus::inspect`] then shows the result.
+    ///
+    /// For tests and tools: a guest that posts without pause keeps it waiting. Never call it from
+    /// a device.
+    pub fn wait_until_idle(&self) {
+        self.inner.pump.wait_until_idle(&self.inner);
+    }
+
     /// The same as [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only), for
     /// machines that learn it outside the bus: the loopback VM does from its client.
     ///

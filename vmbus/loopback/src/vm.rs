@@ -220,10 +220,13 @@ impl LoopbackVm {
         self.inner.synic.forget_host();
     }
 
-    /// How the bus stands.
+    /// Returns the state of the bus, once it has done what guest and host asked of it before the
+    /// call: see [`VmBus::wait_until_idle`].
     #[must_use]
     pub fn inspect(&self) -> BusReport {
-        self.bus().inspect()
+        let bus = self.bus();
+        bus.wait_until_idle();
+        bus.inspect()
     }
 
     pub(crate) fn inner(&self) -> &Inner {

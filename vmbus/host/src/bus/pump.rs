@@ -26,12 +26,12 @@ use std::sync::{PoisonError, TryLockError};
 
 #[cfg(loom)]
 use loom::sync::{
-    Mutex, MutexGuard,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
 };
 #[cfg(not(loom))]
 use std::sync::{
-    Mutex, MutexGuard,
+    Condvar, Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -78,6 +78,8 @@ pub(super) struct Pump<X: Shell> {
     visitors: AtomicUsize,
     /// Held by a visitor until it has the state. Workers pass through it when there are visitors.
     gate: Mutex<()>,
+    /// Notified when nothing is left to do, if a thread waits for that.
+    idle: Condvar,
 }
 
 #[derive(Debug)]
@@ -86,9 +88,18 @@ pub(super) struct Queue<E, J> {
     jobs: VecDeque<J>,
     /// A helper runs, and will check the queue once more before it ends.
     helper: bool,
+    /// Jobs that are being executed.
+    running: usize,
+    /// Threads in [`Pump::wait_until_idle`].
+    waiting: usize,
 }
 
 impl<E, J> Queue<E, J> {
+    /// Nothing is queued, and no helper and no job runs. The last event may still be handled.
+    fn is_idle(&self) -> bool {
+        self.is_empty() && !self.helper && self.running == 0
+    }
+
     fn is_empty(&self) -> bool {
         self.events.is_empty() && self.jobs.is_empty()
     }
@@ -96,12 +107,14 @@ impl<E, J> Queue<E, J> {
 
 impl<X: Shell> Pump<X> {
     pub(super) fn new(state: X::State) -> Self {
-        let queue = Queue { events: VecDeque::new(), jobs: VecDeque::new(), helper: false };
+        let queue =
+            Queue { events: VecDeque::new(), jobs: VecDeque::new(), helper: false, running: 0, waiting: 0 };
         Self {
             state: Mutex::new(state),
             queue: Mutex::new(queue),
             visitors: AtomicUsize::new(0),
             gate: Mutex::new(()),
+            idle: Condvar::new(),
         }
     }
 
@@ -125,13 +138,35 @@ impl<X: Shell> Pump<X> {
         is_idle.then(|| Visit { pump: self, shell, work, state: Some(state) })
     }
 
+    /// Waits until all work is done that was queued before the call, and what follows from it. Never
+    /// call it from a job.
+    pub(super) fn wait_until_idle(&self, shell: &X) {
+        loop {
+            // With the state, no event is being handled.
+            let state = self.visit(shell);
+            {
+                let mut queue = lock(&self.queue);
+                if queue.is_idle() {
+                    return;
+                }
+                queue.waiting = queue.waiting.saturating_add(1);
+            }
+            drop(state);
+            let mut queue = lock(&self.queue);
+            while !queue.is_idle() {
+                queue = self.idle.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.waiting = queue.waiting.saturating_sub(1);
+        }
+    }
+
     /// Returns the queue. Call [`Pump::settle`] after adding to it.
     pub(super) fn queue(&self) -> MutexGuard<'_, Queue<X::Event, X::Job>> {
         lock(&self.queue)
     }
 
     /// Returns the number of queued jobs.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn jobs(&self) -> usize {
         lock(&self.queue).jobs.len()
     }
@@ -148,9 +183,11 @@ impl<X: Shell> Pump<X> {
         // The job that this thread is executing may hold locks that the next one needs.
         let does_jobs = !shell.is_in_job();
         loop {
-            if lock(&self.queue).is_empty() {
-                return;
+            let queue = lock(&self.queue);
+            if queue.is_empty() {
+                return self.tell_idle(&queue);
             }
+            drop(queue);
             let Some(state) = self.try_state() else { return };
             work = work.saturating_sub(self.handle_some(shell, state, work));
             if does_jobs {
@@ -158,7 +195,7 @@ impl<X: Shell> Pump<X> {
             }
             let mut queue = lock(&self.queue);
             if queue.is_empty() {
-                return;
+                return self.tell_idle(&queue);
             }
             if work != 0 && (does_jobs || !queue.events.is_empty()) {
                 continue;
@@ -191,7 +228,7 @@ impl<X: Shell> Pump<X> {
             let mut queue = lock(&self.queue);
             if queue.is_empty() {
                 queue.helper = false;
-                return;
+                return self.tell_idle(&queue);
             }
         }
     }
@@ -214,11 +251,23 @@ impl<X: Shell> Pump<X> {
     /// Executes up to `most` jobs. Returns the number of jobs.
     fn run_some(&self, shell: &X, most: usize) -> usize {
         for done in 0..most {
-            let job = lock(&self.queue).jobs.pop_front();
-            let Some(job) = job else { return done };
+            let Some((job, _running)) = self.next_job() else { return done };
             shell.run(job);
         }
         most
+    }
+
+    fn next_job(&self) -> Option<(X::Job, Running<'_, X>)> {
+        let mut queue = lock(&self.queue);
+        let job = queue.jobs.pop_front()?;
+        queue.running = queue.running.saturating_add(1);
+        Some((job, Running { pump: self }))
+    }
+
+    fn tell_idle(&self, queue: &Queue<X::Event, X::Job>) {
+        if queue.waiting != 0 && queue.is_idle() {
+            self.idle.notify_all();
+        }
     }
 
     fn has_visitors(&self) -> bool {
@@ -278,6 +327,19 @@ impl<X: Shell> Drop for Visit<'_, X> {
         // A thread that unwinds only hands over.
         let work = if std::thread::panicking() { 0 } else { self.work };
         self.pump.settle(self.shell, work);
+    }
+}
+
+/// A job counts as running until this is dropped, also by a panic.
+struct Running<'a, X: Shell> {
+    pump: &'a Pump<X>,
+}
+
+impl<X: Shell> Drop for Running<'_, X> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.pump.queue);
+        queue.running = queue.running.saturating_sub(1);
+        self.pump.tell_idle(&queue);
     }
 }
 

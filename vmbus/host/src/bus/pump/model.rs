@@ -130,3 +130,21 @@ fn test_model_thread_that_enters_an_idle_bus_sees_what_came_meanwhile() {
         shell.check(if entered { 11 } else { 1 }, 0);
     });
 }
+
+#[test]
+fn test_model_thread_that_waits_until_idle_sees_its_work_done() {
+    check(|| {
+        let shell = Shared::new();
+        let other = {
+            let shell = shell.clone();
+            thread::spawn(move || shell.bring(false, 1))
+        };
+        // It does nothing itself: a helper or the other thread does.
+        shell.bring(true, 0);
+        shell.0.pump.wait_until_idle(&shell);
+        assert!(*lock(&shell.0.pump.state) != 0);
+        assert_eq!(shell.0.jobs.load(Ordering::SeqCst), 1);
+        other.join().unwrap();
+        shell.check(2, 1);
+    });
+}
