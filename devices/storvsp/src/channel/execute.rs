@@ -8,7 +8,7 @@ use vmbus_device::ChannelHandler;
 
 use super::handler::{Outbox, RequestTag, StorageHandler};
 use crate::lun::Lun;
-use crate::protocol::{Completion, Srb};
+use crate::protocol::{Completer, Completion, Srb};
 
 impl StorageHandler {
     /// Executes a command. Returns the buffer unless an I/O has it now.
@@ -55,7 +55,7 @@ impl StorageHandler {
                 return self.ask(tag, srb, &lun, query, buffer, outbox);
             }
             other => {
-                let completion = complete_inline(srb, &other, &self.reply, &buffer);
+                let completion = complete_inline(&srb.completer, &other, &self.reply, &buffer);
                 if completion.is_good() {
                     queue.lun.counters.answered(self.reply.len());
                 } else {
@@ -75,7 +75,7 @@ impl StorageHandler {
             let condition =
                 fault.map_or(CheckCondition::INVALID_FIELD, |error| scsi::condition(error, operation));
             queue.lun.counters.failed();
-            tag.answer(srb.check(condition).reply(), outbox);
+            tag.answer(srb.completer.check(condition).reply(), outbox);
             return Some(buffer);
         }
         let in_flight = tag.request(srb, self.resets.epoch(), operation, (offset, length));
@@ -110,7 +110,7 @@ impl StorageHandler {
         }
         if unused.is_some() {
             lun.counters.refused();
-            tag.answer(srb.queue_full().reply(), outbox);
+            tag.answer(srb.completer.queue_full().reply(), outbox);
         }
         unused
     }
@@ -129,11 +129,11 @@ impl StorageHandler {
         let refusal = match queue.fault() {
             Some(error) => {
                 queue.lun.counters.failed();
-                Some(srb.check(scsi::condition(error, Operation::Flush)))
+                Some(srb.completer.check(scsi::condition(error, Operation::Flush)))
             }
             None if !self.compound.has_space() => {
                 queue.lun.counters.refused();
-                Some(srb.queue_full())
+                Some(srb.completer.queue_full())
             }
             None => None,
         };
@@ -145,7 +145,7 @@ impl StorageHandler {
         let in_flight = tag.request(srb, self.resets.epoch(), Operation::Flush, (0, 0));
         let over = self.compound.begin(in_flight, job, buffer, queue, &mut self.in_flight);
         if let Some(result) = over {
-            tag.answer(srb.end(result).reply(), outbox);
+            tag.answer(srb.completer.end(result).reply(), outbox);
         }
         None
     }
@@ -159,13 +159,13 @@ impl StorageHandler {
         buffer: &IoBuffer,
     ) -> Completion {
         if let Transfer::ToDisk(_) = srb.transfer {
-            return srb.check(CheckCondition::INVALID_FIELD);
+            return srb.completer.check(CheckCondition::INVALID_FIELD);
         }
         self.reply.clear();
         let limit = allocation.min(srb.transfer.length()) as usize;
         let luns = self.queues.numbers().filter(|_| local);
         let result = scsi::report_luns(select, luns, limit, &mut self.reply);
-        complete_inline(srb, &result.map(|()| Decision::Reply), &self.reply, buffer)
+        complete_inline(&srb.completer, &result.map(|()| Decision::Reply), &self.reply, buffer)
     }
 
     fn absent(
@@ -177,27 +177,29 @@ impl StorageHandler {
         self.reply.clear();
         let is_inquiry = srb.is_inquiry();
         match scsi::execute_absent(command, is_inquiry, srb.address.lun, srb.transfer, &mut self.reply) {
-            Some(result) => complete_inline(srb, &result.map(|()| Decision::Reply), &self.reply, buffer),
-            None => srb.invalid_lun(),
+            Some(result) => {
+                complete_inline(&srb.completer, &result.map(|()| Decision::Reply), &self.reply, buffer)
+            }
+            None => srb.completer.invalid_lun(),
         }
     }
 }
 
 /// Returns the completion of a decision that needs no I/O, after writing its data to the guest.
 pub(super) fn complete_inline(
-    srb: &Srb,
+    completer: &Completer,
     decision: &Result<Decision, CheckCondition>,
     reply: &[u8],
     buffer: &IoBuffer,
 ) -> Completion {
     match decision {
-        Err(condition) => srb.check(*condition),
-        Ok(Decision::Conflict) => srb.conflict(),
+        Err(condition) => completer.check(*condition),
+        Ok(Decision::Conflict) => completer.conflict(),
         Ok(Decision::Reply) if !reply.is_empty() => match buffer.guest().map(|guest| guest.write(0, reply)) {
-            Some(Ok(())) => srb.good(reply.len() as u32),
-            _ => srb.check(CheckCondition::INVALID_FIELD),
+            Some(Ok(())) => completer.good(reply.len() as u32),
+            _ => completer.check(CheckCondition::INVALID_FIELD),
         },
-        Ok(_) => srb.good(srb.sent()),
+        Ok(_) => completer.good(completer.sent()),
     }
 }
 

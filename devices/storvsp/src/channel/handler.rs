@@ -76,7 +76,7 @@ impl RequestTag {
         InFlight {
             transaction_id,
             completion_requested,
-            srb: *srb,
+            completer: srb.completer,
             operation,
             offset,
             length,
@@ -257,7 +257,7 @@ impl StorageHandler {
             if let Some(request) = self.in_flight.remove(id) {
                 let data = answer.as_deref().unwrap_or_default();
                 let decision = answer.as_ref().map(|_| Decision::Reply).map_err(|condition| *condition);
-                let completion = complete_inline(&request.srb, &decision, data, &buffer);
+                let completion = complete_inline(&request.completer, &decision, data, &buffer);
                 if completion.is_good() {
                     lun.counters.answered(data.len());
                 }
@@ -327,19 +327,22 @@ fn complete_one(
     };
     let completion = if request.compound.is_some() {
         let Some(result) = compound.part_done(&request, done, queue, in_flight) else { return };
-        request.srb.end(result)
+        request.completer.end(result)
     } else {
         in_flight.return_buffer(done.buffer);
         match done.result {
             Ok(()) => {
-                queue.lun.counters.done(request.operation, request.length, done.copied);
-                let moved =
-                    if moves_bytes(request.operation) { request.length as u32 } else { request.srb.sent() };
-                request.srb.good(moved)
+                queue.count(request.operation, request.length, done.copied);
+                let moved = if moves_bytes(request.operation) {
+                    request.length as u32
+                } else {
+                    request.completer.sent()
+                };
+                request.completer.good(moved)
             }
             Err(error) => {
                 queue.lun.failed(request.operation, request.offset, error);
-                request.srb.check(scsi::condition(error, request.operation))
+                request.completer.check(scsi::condition(error, request.operation))
             }
         }
     };

@@ -2,7 +2,7 @@
 
 use vmbus_gpadl::GuestRam;
 
-use crate::protocol::Srb;
+use crate::protocol::Completer;
 use synthvm_block::{IoBuffer, Operation};
 
 /// Most requests in flight on one channel. Linux has up to 364 on a ring of its default size; beyond this the ring is left unread,
@@ -14,7 +14,7 @@ pub(super) const MAX_IN_FLIGHT: usize = 1024;
 pub(super) struct InFlight {
     pub(super) transaction_id: u64,
     pub(super) completion_requested: bool,
-    pub(super) srb: Srb,
+    pub(super) completer: Completer,
     pub(super) operation: Operation,
     pub(super) offset: u64,
     pub(super) length: u64,

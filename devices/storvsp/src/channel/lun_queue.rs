@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::controller::Controller;
+use crate::counters::Transfers;
 use crate::lun::Lun;
 use crate::protocol::MAX_LUNS;
-use synthvm_block::{IoDone, IoError, IoRequest, Queue};
+use synthvm_block::{IoDone, IoError, IoRequest, Operation, Queue};
 
 /// One LUN, as this worker reaches it.
 pub(super) struct LunQueue {
@@ -18,6 +19,8 @@ pub(super) struct LunQueue {
     in_flight: usize,
     /// The same, for reports.
     told: Arc<AtomicU64>,
+    /// Reads and writes that ended in this poll, not yet in the disk's counters.
+    transfers: Transfers,
     /// Commands in several parts that are not finished; between two parts nothing is in flight.
     pub(super) compound: usize,
 }
@@ -142,7 +145,15 @@ impl LunQueues {
 impl LunQueue {
     fn new(lun: Arc<Lun>) -> Self {
         let (queue, told) = (lun.queue(), lun.counters.new_queue());
-        Self { lun, queue, batch: Vec::new(), in_flight: 0, told, compound: 0 }
+        Self {
+            lun,
+            queue,
+            batch: Vec::new(),
+            in_flight: 0,
+            told,
+            transfers: Transfers::default(),
+            compound: 0,
+        }
     }
 
     /// Something is in flight, or will be.
@@ -178,6 +189,13 @@ impl LunQueue {
         for done in done.drain(..) {
             finish(self, done);
         }
+        self.lun.counters.add(&std::mem::take(&mut self.transfers));
+    }
+
+    /// Counts an operation on `bytes` bytes that the backend finished.
+    #[inline]
+    pub(super) fn count(&mut self, operation: Operation, bytes: u64, copied: u64) {
+        self.lun.counters.done_with_others(operation, bytes, copied, &mut self.transfers);
     }
 
     /// Adds a request to the next batch.

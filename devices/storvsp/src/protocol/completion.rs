@@ -102,6 +102,6 @@ impl Completion {
                 NtStatus::DeviceDoesNotExist
             }
         };
-        Reply::with_payload(length, status, &request)
+        Reply::with_request(length, status, request)
     }
 }

@@ -23,6 +23,6 @@ pub use limits::{MAX_LUNS, MAX_PACKET, MAX_TRANSFER};
 pub use negotiation::{Negotiation, Stage};
 pub use reply::Reply;
 pub use session::{Action, Malformed, Session};
-pub use srb::{Address, Routing, Srb};
+pub use srb::{Address, Completer, Routing, Srb};
 pub use status::NtStatus;
 pub use version::Version;

@@ -1,5 +1,6 @@
 //! Packet layouts, little-endian, without padding (spec storvsc sections 2 to 4).
 
+use super::limits::MAX_PACKET;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -76,6 +77,15 @@ pub(super) struct ScsiRequest {
     pub(super) data_transfer_length: U32,
     /// CDB in its first 16 bytes, or sense data.
     pub(super) cdb_or_sense: [u8; SENSE_LEN],
+}
+
+/// EXECUTE_SRB as a whole.
+#[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct ExecuteSrb {
+    pub(super) header: Header,
+    pub(super) request: ScsiRequest,
+    pub(super) reserved: [u8; MAX_PACKET - size_of::<Header>() - size_of::<ScsiRequest>()],
 }
 
 /// [`ScsiRequest::data_in`]: to the device.

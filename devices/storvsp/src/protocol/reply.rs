@@ -4,7 +4,7 @@ use vmbus_device::Payload;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::limits::{HEADER, MAX_PACKET};
-use super::packet::{Header, operation};
+use super::packet::{ExecuteSrb, Header, ScsiRequest, operation};
 use super::status::NtStatus;
 use super::version::Version;
 
@@ -43,6 +43,20 @@ impl Reply {
         let length = payload.len().min(room.len());
         room[..length].copy_from_slice(&payload[..length]);
         reply
+    }
+
+    /// A completion of EXECUTE_SRB, cut if the request was too short for it. Made in one piece, as
+    /// every request has one.
+    #[inline]
+    pub(super) fn with_request(request_length: usize, status: NtStatus, request: ScsiRequest) -> Self {
+        let header = Header {
+            operation: operation::COMPLETE_IO.into(),
+            flags: 0.into(),
+            status: (status as u32).into(),
+        };
+        let packet = ExecuteSrb { header, request, reserved: [0; _] };
+        let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
+        Self { bytes: zerocopy::transmute!(packet), length }
     }
 
     /// The unsolicited news that LUNs came, went or changed. `None`: the version knows no such packet.

@@ -42,73 +42,20 @@ impl Routing {
     }
 }
 
-/// A validated request: the CDB has a plausible length, and the guest's buffer holds what `transfer` says.
+/// What the completion of a request takes from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Srb {
-    /// Where it goes.
-    pub address: Address,
-    /// The command, zero-padded.
-    pub cdb: [u8; CDB_LEN],
-    /// Bytes of `cdb` that count, 1..=16.
-    pub cdb_length: u8,
-    /// The data phase; at most [`MAX_TRANSFER`] bytes and at most the guest's buffer.
-    pub transfer: Transfer,
+pub struct Completer {
+    /// See [`Completer::sent`].
+    sent: u32,
     /// Bytes of the request packet, from which the completion's size follows.
-    pub(super) packet_length: u8,
+    packet_length: u8,
 }
 
-impl Srb {
-    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes of guest memory.
-    ///
-    /// # Errors
-    /// The completion that refuses it.
-    pub(super) fn parse(
-        payload: &[u8],
-        packet_length: usize,
-        buffer_length: usize,
-    ) -> Result<Self, Completion> {
-        let packet_length = packet_length.min(super::MAX_PACKET) as u8;
-        let Ok((request, _)) = ScsiRequest::read_from_prefix(payload) else {
-            return Err(Completion::malformed(packet_length));
-        };
-        let mut cdb = [0; CDB_LEN];
-        cdb.copy_from_slice(&request.cdb_or_sense[..CDB_LEN]);
-        let length = request.data_transfer_length.get();
-        let transfer = match request.data_in {
-            DATA_OUT if length != 0 => Transfer::ToDisk(length),
-            DATA_IN if length != 0 => Transfer::ToGuest(length),
-            _ => Transfer::None,
-        };
-        let srb = Self {
-            address: Address { path: request.path_id, target: request.target_id, lun: request.lun },
-            cdb,
-            cdb_length: request.cdb_length,
-            transfer,
-            packet_length,
-        };
-        let cdb_fits = (1..=CDB_LEN).contains(&request.cdb_length.into());
-        let direction_known = length == 0 || transfer != Transfer::None;
-        let data_fits = length <= MAX_TRANSFER && length as usize <= buffer_length;
-        if cdb_fits && direction_known && data_fits {
-            Ok(srb)
-        } else {
-            Err(srb.check(CheckCondition::INVALID_FIELD))
-        }
-    }
-
-    /// The command is INQUIRY, well-formed or not.
-    pub fn is_inquiry(&self) -> bool {
-        const INQUIRY: u8 = 0x12;
-        self.cdb[0] == INQUIRY
-    }
-
+impl Completer {
     /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it had use for some only: guests count the
     /// rest as not transferred.
     pub fn sent(&self) -> u32 {
-        match self.transfer {
-            Transfer::ToDisk(length) => length,
-            Transfer::ToGuest(_) | Transfer::None => 0,
-        }
+        self.sent
     }
 
     /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be a short transfer.
@@ -142,6 +89,71 @@ impl Srb {
     /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for a passing condition.
     pub fn invalid_lun(&self) -> Completion {
         Completion::invalid_lun(self.packet_length)
+    }
+}
+
+/// A validated request: the CDB has a plausible length, and the guest's buffer holds what `transfer` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Srb {
+    /// Where it goes.
+    pub address: Address,
+    /// The command, zero-padded.
+    pub cdb: [u8; CDB_LEN],
+    /// Bytes of `cdb` that count, 1..=16.
+    pub cdb_length: u8,
+    /// The data phase; at most [`MAX_TRANSFER`] bytes and at most the guest's buffer.
+    pub transfer: Transfer,
+    /// Makes the request's completion.
+    pub completer: Completer,
+}
+
+impl Srb {
+    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes of guest memory.
+    ///
+    /// # Errors
+    /// The completion that refuses it.
+    pub(super) fn parse(
+        payload: &[u8],
+        packet_length: usize,
+        buffer_length: usize,
+    ) -> Result<Self, Completion> {
+        let packet_length = packet_length.min(super::MAX_PACKET) as u8;
+        let Ok((request, _)) = ScsiRequest::read_from_prefix(payload) else {
+            return Err(Completion::malformed(packet_length));
+        };
+        let mut cdb = [0; CDB_LEN];
+        cdb.copy_from_slice(&request.cdb_or_sense[..CDB_LEN]);
+        let length = request.data_transfer_length.get();
+        let transfer = match request.data_in {
+            DATA_OUT if length != 0 => Transfer::ToDisk(length),
+            DATA_IN if length != 0 => Transfer::ToGuest(length),
+            _ => Transfer::None,
+        };
+        let sent = match transfer {
+            Transfer::ToDisk(length) => length,
+            Transfer::ToGuest(_) | Transfer::None => 0,
+        };
+        let srb = Self {
+            address: Address { path: request.path_id, target: request.target_id, lun: request.lun },
+            cdb,
+            cdb_length: request.cdb_length,
+            transfer,
+            completer: Completer { sent, packet_length },
+        };
+        let cdb_fits = (1..=CDB_LEN).contains(&request.cdb_length.into());
+        let direction_known = length == 0 || transfer != Transfer::None;
+        let data_fits = length <= MAX_TRANSFER && length as usize <= buffer_length;
+        if cdb_fits && direction_known && data_fits {
+            Ok(srb)
+        } else {
+            Err(srb.completer.check(CheckCondition::INVALID_FIELD))
+        }
+    }
+
+    /// The command is INQUIRY, well-formed or not.
+    pub fn is_inquiry(&self) -> bool {
+        const INQUIRY: u8 = 0x12;
+        self.cdb[0] == INQUIRY
     }
 
     /// Bytes of the shortest packet that holds a request.

@@ -252,7 +252,7 @@ fn test_success_is_srb_1_scsi_0_with_all_bytes() {
         let srb = accepted(&mut session, &srb(size, &[0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], 1, 4096), 4096);
         assert_eq!(srb.transfer, Transfer::ToGuest(4096));
         assert_eq!(srb.address, Address { path: 0, target: 0, lun: 3 });
-        let reply = srb.good(4096).reply();
+        let reply = srb.completer.good(4096).reply();
         assert_eq!(reply.bytes().len(), size);
         assert_eq!(outcome(reply.bytes()), (1, 0, 4096, 0, [0; 3]));
         assert_eq!((reply.bytes()[12], reply.bytes()[20], reply.bytes()[21]), (payload, 16, 20));
@@ -320,14 +320,14 @@ fn test_failures_carry_the_words_both_guests_understand() {
     let mut session = ready(0x0602, 64);
     let srb = accepted(&mut session, &srb(64, &[0; 6], 0, 0), 0);
     let of = |condition| {
-        let reply = srb.check(condition).reply();
+        let reply = srb.completer.check(condition).reply();
         assert_eq!((reply.bytes()[28], reply.bytes()[35], reply.bytes()[21]), (0x70, 10, 20));
         outcome(reply.bytes())
     };
     assert_eq!(of(CheckCondition::OUT_OF_RANGE), (0x84, 2, 0, 0xC000_0185, [5, 0x21, 0]));
     assert_eq!(of(CheckCondition::INVALID_OPCODE), (0x86, 2, 0, 0xC000_0185, [5, 0x20, 0]));
     assert_eq!(of(CheckCondition::OVERRUN), (0x92, 2, 0, 0x8000_0005, [5, 0x24, 0]));
-    assert_eq!(outcome(srb.invalid_lun().reply().bytes()), (0x20, 2, 0, 0xC000_00C0, [0; 3]));
+    assert_eq!(outcome(srb.completer.invalid_lun().reply().bytes()), (0x20, 2, 0, 0xC000_00C0, [0; 3]));
 }
 
 #[test]
