@@ -1,5 +1,6 @@
-//! The distribution's package manager, used with folders of our own: any suite can be read, and nothing is added to the
-//! user's system. The mirrors are those that the system's own configuration names.
+//! The distribution's package manager, used with folders of our own: any suite can be read, and
+//! nothing is added to the user's system. The mirrors are those that the system's own configuration
+//! names.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,8 +17,10 @@ use crate::{Error, cache::Cache};
 const LISTS_FRESH: Duration = Duration::from_secs(6 * 3600);
 
 /// Where the distribution keeps the keys that its archives are signed with.
-const KEYRINGS: [&str; 2] =
-    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+const KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
 
 /// Suites of the distribution by which we recognise its mirrors among the system's sources.
 const SUITES: [&str; 11] = [
@@ -79,8 +82,9 @@ impl Apt {
     /// Fetches the suite's package lists, unless they are fresh and `force` is false.
     pub fn update(&self, force: bool) -> Result<(), Error> {
         let stamp = self.dir.join("updated");
-        let age =
-            fs::metadata(&stamp).and_then(|m| m.modified()).map(|t| SystemTime::now().duration_since(t));
+        let age = fs::metadata(&stamp)
+            .and_then(|m| m.modified())
+            .map(|t| SystemTime::now().duration_since(t));
         if !force && matches!(age, Ok(Ok(age)) if age < LISTS_FRESH) {
             return Ok(());
         }
@@ -101,8 +105,9 @@ impl Apt {
     pub fn show(&self, packages: &[&str]) -> Result<Vec<Control>, Error> {
         let mut command = self.command("apt-cache");
         command.args(["show", "--no-all-versions"]).args(packages).stderr(Stdio::null());
-        let output =
-            command.output().map_err(|source| Error::Start { program: "apt-cache".to_owned(), source })?;
+        let output = command
+            .output()
+            .map_err(|source| Error::Start { program: "apt-cache".to_owned(), source })?;
         Ok(parse_controls(&String::from_utf8_lossy(&output.stdout)))
     }
 
@@ -111,7 +116,12 @@ impl Apt {
     ///
     /// # Errors
     /// The archive cannot be reached, or it does not have a file any more.
-    pub fn download(&self, packages: &[Control], into: &Path, task: &Task) -> Result<Vec<PathBuf>, Error> {
+    pub fn download(
+        &self,
+        packages: &[Control],
+        into: &Path,
+        task: &Task,
+    ) -> Result<Vec<PathBuf>, Error> {
         let mut command = self.command("apt-get");
         command
             .args(["-q", "download"])
@@ -127,7 +137,10 @@ impl Apt {
                 name.starts_with(&start) && name.ends_with(".deb")
             });
             found.cloned().ok_or_else(|| {
-                Error::Unusable(format!("apt-get download left no package file for {}", control.name))
+                Error::Unusable(format!(
+                    "apt-get download left no package file for {}",
+                    control.name
+                ))
             })
         };
         packages.iter().map(file_of).collect()
@@ -148,7 +161,11 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        command.arg("-c").arg(&self.conf).env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .arg("-c")
+            .arg(&self.conf)
+            .env("LC_ALL", "C")
+            .env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
 }
@@ -162,8 +179,9 @@ fn fetched_per_cent(line: &str) -> Option<u64> {
     per_cent.split('.').next()?.parse().ok()
 }
 
-/// The options that keep apt inside our folder. `#clear` drops the hooks of the system's configuration, which would act
-/// on the system's own folders; everything else there (proxies, for one) stays in force.
+/// The options that keep apt inside our folder. `#clear` drops the hooks of the system's
+/// configuration, which would act on the system's own folders; everything else there (proxies, for
+/// one) stays in force.
 fn configuration(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -202,7 +220,8 @@ fn sources(suite: &str) -> Result<String, Error> {
         .map_err(|source| Error::Start { program: "apt-get".to_owned(), source })?;
     let Some(keyring) = KEYRINGS.iter().find(|path| Path::new(path).exists()) else {
         return Err(Error::Unusable(
-            "the distribution's keyring is missing: install the package debian-archive-keyring".to_owned(),
+            "the distribution's keyring is missing: install the package debian-archive-keyring"
+                .to_owned(),
         ));
     };
     sources_from(&String::from_utf8_lossy(&output.stdout), suite, keyring).ok_or_else(|| {
@@ -213,13 +232,15 @@ fn sources(suite: &str) -> Result<String, Error> {
     })
 }
 
-/// The part of [`sources`] that does not ask the system: `targets` holds lines of site, release and component.
+/// The part of [`sources`] that does not ask the system: `targets` holds lines of site, release and
+/// component.
 fn sources_from(targets: &str, suite: &str, keyring: &str) -> Option<String> {
     let mut main = None;
     let mut security = None;
     for line in targets.lines() {
         let mut words = line.split_whitespace();
-        let (Some(site), Some(release), Some("main")) = (words.next(), words.next(), words.next()) else {
+        let (Some(site), Some(release), Some("main")) = (words.next(), words.next(), words.next())
+        else {
             continue;
         };
         let (base, part) = split_release(release);
@@ -330,8 +351,10 @@ mod tests {
     #[test]
     fn test_controls_of_several_packages_are_all_read() {
         let one = |name: &str| format!("Package: {name}\nVersion: 1\nSize: 1\nSHA256: 00\n\n");
-        let names: Vec<String> =
-            parse_controls(&(one("a") + &one("b"))).into_iter().map(|control| control.name).collect();
+        let names: Vec<String> = parse_controls(&(one("a") + &one("b")))
+            .into_iter()
+            .map(|control| control.name)
+            .collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(parse_controls(""), []);
     }

@@ -1,4 +1,5 @@
-//! The folder where everything fetched and built is kept, and the lock that lets several processes share it.
+//! The folder where everything fetched and built is kept, and the lock that lets several processes
+//! share it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::Error;
 
-/// The cache folder. Entries are made beside their place and renamed into it, so an entry that exists is whole.
+/// The cache folder. Entries are made beside their place and renamed into it, so an entry that
+/// exists is whole.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
@@ -40,8 +42,8 @@ impl Cache {
         Ok(path)
     }
 
-    /// Waits until no other process (or thread) holds the lock of this name. It is released when dropped, also when the
-    /// process dies.
+    /// Waits until no other process (or thread) holds the lock of this name. It is released when
+    /// dropped, also when the process dies.
     pub fn lock(&self, name: &str) -> Result<CacheLock, Error> {
         let path = self.dir("locks")?.join(name);
         let file = File::create(&path).map_err(Error::file("making lock file", &path))?;
@@ -62,7 +64,10 @@ impl Cache {
     /// Marks a file as used now.
     pub fn touch(&self, path: &Path) {
         // Only a hint for remove_older: a cache that cannot be written to still serves.
-        let _ = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        let _ = File::options()
+            .append(true)
+            .open(path)
+            .and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     /// Removes the files of a folder that were not used for so long.

@@ -9,8 +9,8 @@ const MODE_LINK: u32 = 0o120_777;
 const MODE_FILE: u32 = 0o100_000;
 const MODE_CHAR: u32 = 0o020_600;
 
-/// An archive in memory. Parent folders are added by themselves; times and owners are all zero, so the same content
-/// makes the same bytes.
+/// An archive in memory. Parent folders are added by themselves; times and owners are all zero, so
+/// the same content makes the same bytes.
 #[derive(Debug, Default)]
 pub struct Archive {
     bytes: Vec<u8>,
@@ -74,7 +74,8 @@ impl Archive {
         let links = if mode & 0o170_000 == 0o040_000 { 2 } else { 1 };
         let size = u32::try_from(content.len()).unwrap_or(u32::MAX);
         let name_size = u32::try_from(name.len() + 1).unwrap_or(u32::MAX);
-        let fields = [self.next_inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+        let fields =
+            [self.next_inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -116,10 +117,12 @@ mod tests {
             assert_eq!(&bytes[at..at + 6], b"070701");
             let field = |n: usize| {
                 let start = at + 6 + n * 8;
-                u32::from_str_radix(std::str::from_utf8(&bytes[start..start + 8]).unwrap(), 16).unwrap()
+                u32::from_str_radix(std::str::from_utf8(&bytes[start..start + 8]).unwrap(), 16)
+                    .unwrap()
             };
             let (mode, size, name_size) = (field(1), field(6) as usize, field(11) as usize);
-            let name = String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
+            let name =
+                String::from_utf8(bytes[at + 110..at + 110 + name_size - 1].to_vec()).unwrap();
             let data = (at + 110 + name_size).next_multiple_of(4);
             if name == "TRAILER!!!" {
                 return found;

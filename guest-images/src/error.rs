@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a package or an image could not be made. Every message says what was being done and, where there is one, what
-/// to do about it.
+/// Why a package or an image could not be made. Every message says what was being done and, where
+/// there is one, what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be used.

@@ -1,4 +1,5 @@
-//! A guest: a stock kernel and an initial RAM disk with its Hyper-V modules, our init and real tools.
+//! A guest: a stock kernel and an initial RAM disk with its Hyper-V modules, our init and real
+//! tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,8 @@ impl GuestBuilder {
         self
     }
 
-    /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with the libraries that they need.
+    /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with the libraries
+    /// that they need.
     #[must_use]
     pub fn package(mut self, name: &str, programs: &[&str]) -> GuestBuilder {
         let programs = programs.iter().map(|program| (*program).to_owned()).collect();
@@ -137,7 +139,8 @@ impl GuestBuilder {
         self
     }
 
-    /// Fetches what is missing and makes the image. The same parts make the same file, which is not written again.
+    /// Fetches what is missing and makes the image. The same parts make the same file, which is not
+    /// written again.
     pub fn build(&self) -> Result<GuestImage, Error> {
         let kernel = match &self.kernel {
             Source::Stock(which) => Kernel::stock(&self.cache, *which)?,
@@ -151,7 +154,8 @@ impl GuestBuilder {
             boot.file("boot/initrd", 0o644, &initrd);
             initrd.extend(boot.finish());
         }
-        let sum: String = Sha256::digest(&initrd).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let sum: String =
+            Sha256::digest(&initrd).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let path = self.cache.dir("guests")?.join(format!("{}-{sum}.initrd", kernel.release));
         if path.exists() {
             self.cache.touch(&path);
@@ -176,8 +180,11 @@ impl GuestBuilder {
         let packed = modules.load_order(&wanted)?;
         kmods::pack(&packed, &mut archive);
         let names: Vec<String> = self.at_boot.iter().map(|name| name.replace('-', "_")).collect();
-        let at_boot: Vec<&str> =
-            names.iter().map(String::as_str).filter(|name| packed.iter().any(|m| m.name == *name)).collect();
+        let at_boot: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| packed.iter().any(|m| m.name == *name))
+            .collect();
         archive.file("modules/boot", 0o644, at_boot.join("\n").as_bytes());
         archive.file("etc/mtab", 0o644, b"");
         tools::add_busybox(&self.cache, &mut archive)?;

@@ -27,8 +27,9 @@ impl InitBinary {
         }
     }
 
-    /// Builds the program if its sources changed, and returns its bytes. Small and without libraries: the initial RAM
-    /// disk has nothing but it, and an emulated machine has to unpack it.
+    /// Builds the program if its sources changed, and returns its bytes. Small and without
+    /// libraries: the initial RAM disk has nothing but it, and an emulated machine has to
+    /// unpack it.
     pub fn build(self, cache: &Cache) -> Result<Vec<u8>, Error> {
         let print = sources_print()?;
         let path = cache.root().join("init").join(format!("{}-{print}", self.name()));

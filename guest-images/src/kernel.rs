@@ -17,8 +17,8 @@ pub struct Kernel {
     pub release: String,
 }
 
-/// The stock kernels that guests are tested with: the distribution's cloud flavour, which has every Hyper-V driver but
-/// the display's.
+/// The stock kernels that guests are tested with: the distribution's cloud flavour, which has every
+/// Hyper-V driver but the display's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StockKernel {
     /// Linux 6.1.
@@ -75,7 +75,8 @@ impl Kernel {
         Kernel::from_files(image, entry(&modules, "")?)
     }
 
-    /// A kernel that the user names. The modules' folder carries the release as its name, as below `/lib/modules`.
+    /// A kernel that the user names. The modules' folder carries the release as its name, as below
+    /// `/lib/modules`.
     ///
     /// # Errors
     /// When either is not there.

@@ -1,7 +1,7 @@
 //! A kernel's modules: which file holds which, what each needs first, and their bytes.
 //!
-//! Distribution packages carry no `modules.dep` (the installer makes it), so dependencies are read where `depmod` reads
-//! most of them: from each module's own `.modinfo` section.
+//! Distribution packages carry no `modules.dep` (the installer makes it), so dependencies are read
+//! where `depmod` reads most of them: from each module's own `.modinfo` section.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -58,8 +58,8 @@ impl Modules {
         Ok(Modules { files, builtin })
     }
 
-    /// The wanted modules and all that they need, each after everything that it needs. Names that are built into the
-    /// kernel or that this kernel does not have are left out.
+    /// The wanted modules and all that they need, each after everything that it needs. Names that
+    /// are built into the kernel or that this kernel does not have are left out.
     pub fn load_order<S: AsRef<str>>(&self, wanted: &[S]) -> Result<Vec<Module>, Error> {
         let mut order = Order { modules: self, done: BTreeSet::new(), found: Vec::new() };
         for name in wanted {
@@ -103,7 +103,9 @@ impl Order<'_> {
             .found
             .iter()
             .filter(|module| direct.contains(&module.name))
-            .flat_map(|module| module.needs.iter().map(String::as_str).chain([module.name.as_str()]))
+            .flat_map(|module| {
+                module.needs.iter().map(String::as_str).chain([module.name.as_str()])
+            })
             .collect();
         let names = self.found.iter().map(|module| module.name.as_str());
         names.filter(|name| wanted.contains(name)).map(str::to_owned).collect()
@@ -167,7 +169,8 @@ fn unpack_with(tool: &str, path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn dependencies(module: &[u8], path: &Path) -> Result<Vec<String>, Error> {
-    let unusable = |why: String| Error::Unusable(format!("{} is no kernel module: {why}", path.display()));
+    let unusable =
+        |why: String| Error::Unusable(format!("{} is no kernel module: {why}", path.display()));
     let file = object::File::parse(module).map_err(|e| unusable(e.to_string()))?;
     let Some(section) = file.section_by_name(".modinfo") else {
         return Err(unusable("it has no .modinfo".to_owned()));
@@ -182,10 +185,14 @@ fn parse_dependencies(info: &[u8]) -> Vec<String> {
     for field in info.split(|byte| *byte == 0) {
         let text = String::from_utf8_lossy(field);
         if let Some(list) = text.strip_prefix("depends=") {
-            found.extend(list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")));
+            found.extend(
+                list.split(',').filter(|name| !name.is_empty()).map(|name| name.replace('-', "_")),
+            );
         } else if let Some(soft) = text.strip_prefix("softdep=") {
             let words = soft.split_whitespace().skip_while(|word| *word != "pre:").skip(1);
-            found.extend(words.take_while(|word| *word != "post:").map(|name| name.replace('-', "_")));
+            found.extend(
+                words.take_while(|word| *word != "post:").map(|name| name.replace('-', "_")),
+            );
         }
     }
     found
@@ -207,7 +214,8 @@ mod tests {
 
     #[test]
     fn test_dependencies_come_from_depends_and_soft_pre() {
-        let info = b"license=GPL\0depends=jbd2,mb-cache\0softdep=pre: crc32c post: late\0depends=\0";
+        let info =
+            b"license=GPL\0depends=jbd2,mb-cache\0softdep=pre: crc32c post: late\0depends=\0";
         assert_eq!(parse_dependencies(info), ["jbd2", "mb_cache", "crc32c"]);
     }
 

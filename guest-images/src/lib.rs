@@ -1,7 +1,8 @@
 //! Builds bootable test and demo guests from stock distribution kernel packages.
 //!
-//! Packages come through the system's own package manager, but with folders of our own: nothing is added to the user's
-//! system. What was fetched once is kept, checked and used again without a network.
+//! Packages come through the system's own package manager, but with folders of our own: nothing is
+//! added to the user's system. What was fetched once is kept, checked and used again without a
+//! network.
 
 pub mod apt;
 pub mod cache;

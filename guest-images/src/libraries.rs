@@ -1,4 +1,5 @@
-//! The shared libraries that programs of unpacked packages need, found in the packages' dependencies.
+//! The shared libraries that programs of unpacked packages need, found in the packages'
+//! dependencies.
 //!
 //! Only packages that hold a needed library are wanted. Which one that is, is known when it is
 //! unpacked; before that, a package's name tells: it is the library's own by the distribution's
@@ -54,10 +55,14 @@ impl<'a> Libraries<'a> {
     ///
     /// # Errors
     /// A file is no ELF file, no package holds a library, or a package cannot be fetched.
-    pub(crate) fn of(mut self, files: &[(&Package, &Path)]) -> Result<BTreeMap<String, PathBuf>, Error> {
+    pub(crate) fn of(
+        mut self,
+        files: &[(&Package, &Path)],
+    ) -> Result<BTreeMap<String, PathBuf>, Error> {
         let mut missing = Vec::new();
         for (package, path) in files {
-            let owner = self.packages.iter().position(|other| other == *package).unwrap_or_default();
+            let owner =
+                self.packages.iter().position(|other| other == *package).unwrap_or_default();
             missing.push(Missing { name: LOADER.to_owned(), owner, folders: Vec::new() });
             missing.extend(needs_of(path, owner)?);
         }
@@ -78,7 +83,9 @@ impl<'a> Libraries<'a> {
     fn settle(&mut self, mut open: Vec<Missing>) -> Result<Vec<Missing>, Error> {
         let mut missing: Vec<Missing> = Vec::new();
         while let Some(need) = open.pop() {
-            if self.found.contains_key(&need.name) || missing.iter().any(|other| other.name == need.name) {
+            if self.found.contains_key(&need.name)
+                || missing.iter().any(|other| other.name == need.name)
+            {
                 continue;
             }
             match self.find(&need) {
@@ -95,9 +102,14 @@ impl<'a> Libraries<'a> {
     fn find(&self, need: &Missing) -> Option<(usize, PathBuf)> {
         let folders = || FOLDERS.iter().copied().chain(need.folders.iter().map(String::as_str));
         let in_package = |package: &Package| {
-            folders().map(|folder| package.root.join(folder).join(&need.name)).find(|path| path.is_file())
+            folders()
+                .map(|folder| package.root.join(folder).join(&need.name))
+                .find(|path| path.is_file())
         };
-        self.packages.iter().enumerate().find_map(|(owner, package)| Some((owner, in_package(package)?)))
+        self.packages
+            .iter()
+            .enumerate()
+            .find_map(|(owner, package)| Some((owner, in_package(package)?)))
     }
 
     /// Names the packages to fetch next; none when no dependency is left.
@@ -106,9 +118,9 @@ impl<'a> Libraries<'a> {
             let depends = self.packages.get(owner).map_or(&[][..], |package| &package.depends);
             depends.iter().filter(|name| !self.asked.contains(*name))
         };
-        let by_name = missing
-            .iter()
-            .flat_map(|need| left(need.owner).filter(|package| is_package_of(package, &need.name)).cloned());
+        let by_name = missing.iter().flat_map(|need| {
+            left(need.owner).filter(|package| is_package_of(package, &need.name)).cloned()
+        });
         let by_name: BTreeSet<String> = by_name.collect();
         if !by_name.is_empty() {
             return by_name;
@@ -131,7 +143,8 @@ impl<'a> Libraries<'a> {
 /// Returns true when a package's name is the one that the distribution's rules make of a library's:
 /// `libpng16.so.16` is in `libpng16-16`, and something may follow (`libjpeg62-turbo`).
 fn is_package_of(package: &str, library: &str) -> bool {
-    let plain = |text: &str| -> String { text.chars().filter(char::is_ascii_alphanumeric).collect() };
+    let plain =
+        |text: &str| -> String { text.chars().filter(char::is_ascii_alphanumeric).collect() };
     let Some((stem, version)) = library.split_once(".so.") else { return false };
     let name = plain(&stem.to_ascii_lowercase()) + &plain(version);
     let rest = plain(package);
@@ -142,7 +155,8 @@ fn is_package_of(package: &str, library: &str) -> bool {
 
 fn needs_of(path: &Path, owner: usize) -> Result<Vec<Missing>, Error> {
     let bytes = fs::read(path).map_err(Error::file("reading", path))?;
-    let needs = Needs::read(&bytes).map_err(|e| Error::Unusable(format!("{}: {e}", path.display())))?;
+    let needs =
+        Needs::read(&bytes).map_err(|e| Error::Unusable(format!("{}: {e}", path.display())))?;
     let folders = needs.folders;
     let missing = |name| Missing { name, owner, folders: folders.clone() };
     Ok(needs.libraries.into_iter().map(missing).collect())
@@ -212,9 +226,11 @@ mod tests {
         ] {
             assert!(is_package_of(package, library), "{package} {library}");
         }
-        for (package, library) in
-            [("libc6", "libc.so.60"), ("libfoo12", "libfoo.so.1"), ("libpng-tools", "libpng16.so.16")]
-        {
+        for (package, library) in [
+            ("libc6", "libc.so.60"),
+            ("libfoo12", "libfoo.so.1"),
+            ("libpng-tools", "libpng16.so.16"),
+        ] {
             assert!(!is_package_of(package, library), "{package} {library}");
         }
     }
@@ -230,7 +246,8 @@ mod tests {
         let program = own.root.join("usr/bin/own");
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        // This machine's own libraries stand for those of the packages: libspice9 and perl are not there at all.
+        // This machine's own libraries stand for those of the packages: libspice9 and perl are not
+        // there at all.
         for (package, names) in
             [("libc6", &["libc.so.6", "libm.so.6", LOADER][..]), ("libgcc-s1", &["libgcc_s.so.1"])]
         {
@@ -241,7 +258,8 @@ mod tests {
             }
         }
         let suite = Packages::new(&cache, "nowhere");
-        let found = Libraries::new(&suite, std::slice::from_ref(&own)).of(&[(&own, &program)]).unwrap();
+        let found =
+            Libraries::new(&suite, std::slice::from_ref(&own)).of(&[(&own, &program)]).unwrap();
         assert!(found.contains_key("libc.so.6") && found.contains_key(LOADER), "{found:?}");
         fs::remove_dir_all(&dir).unwrap();
     }

@@ -179,7 +179,8 @@ mod tests {
     fn test_run_of_a_failing_program_shows_its_last_lines_and_the_log() {
         let cache = cache("fails");
         let script = "for i in $(seq 30); do echo out $i; done; echo why >&2; exit 3";
-        let error = run(&cache, &mut shell(script), "trying", |_| Line::Keep).unwrap_err().to_string();
+        let error =
+            run(&cache, &mut shell(script), "trying", |_| Line::Keep).unwrap_err().to_string();
         assert!(error.contains("while trying") && error.contains("exit status: 3"), "{error}");
         assert!(error.contains("out 30\n    why"), "{error}");
         assert!(!error.contains("out 10\n"), "only the end: {error}");
@@ -197,16 +198,21 @@ mod tests {
             seen.push(line.to_owned());
             if line.starts_with("bar") { Line::Drop } else { Line::Keep }
         };
-        run(&cache, &mut shell("printf 'bar 1\\rbar 2\\rdone\\n'; echo more"), "x", on_line).unwrap();
+        run(&cache, &mut shell("printf 'bar 1\\rbar 2\\rdone\\n'; echo more"), "x", on_line)
+            .unwrap();
         assert_eq!(seen, ["bar 1", "bar 2", "done", "more"]);
-        let log = fs::read_to_string(cache.root().join(format!("logs/{}.log", process::id()))).unwrap();
+        let log =
+            fs::read_to_string(cache.root().join(format!("logs/{}.log", process::id()))).unwrap();
         assert!(log.contains("done\nmore\n") && !log.contains("bar 1\n"), "{log}");
         fs::remove_dir_all(cache.root()).unwrap();
     }
 
     #[test]
     fn test_cargo_progress_is_read_from_its_bar_only() {
-        assert_eq!(cargo_progress("    Building [=====>     ] 34/143: syn, serde"), Some((34, 143)));
+        assert_eq!(
+            cargo_progress("    Building [=====>     ] 34/143: syn, serde"),
+            Some((34, 143))
+        );
         assert_eq!(cargo_progress("    Building [===] 7/9(1 job)"), Some((7, 9)));
         for other in ["   Compiling syn v2.0.1", "    Building [", "Building [] x/y", ""] {
             assert_eq!(cargo_progress(other), None, "{other}");
@@ -215,7 +221,8 @@ mod tests {
 
     #[test]
     fn test_run_of_a_missing_program_names_it() {
-        let error = run(&cache("none"), &mut Command::new("/no/such"), "x", |_| Line::Keep).unwrap_err();
+        let error =
+            run(&cache("none"), &mut Command::new("/no/such"), "x", |_| Line::Keep).unwrap_err();
         assert!(error.to_string().contains("/no/such"), "{error}");
     }
 }

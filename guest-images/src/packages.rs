@@ -58,19 +58,21 @@ impl Packages {
         self.get_all(&[name])?.pop().ok_or_else(missing)
     }
 
-    /// As [`Packages::get`] for many packages, which are fetched together. Those that the suite does
-    /// not have, virtual ones among them, are left out.
+    /// As [`Packages::get`] for many packages, which are fetched together. Those that the suite
+    /// does not have, virtual ones among them, are left out.
     ///
     /// # Errors
     /// One cannot be fetched, or its checksum is wrong.
     pub fn get_all(&self, names: &[&str]) -> Result<Vec<Package>, Error> {
-        let cached = || names.iter().map(|name| self.cached(name)).collect::<Option<Vec<Package>>>();
+        let cached =
+            || names.iter().map(|name| self.cached(name)).collect::<Option<Vec<Package>>>();
         if let Some(packages) = cached() {
             return Ok(packages);
         }
         let _lock = self.cache.lock(&format!("suite-{}", self.suite))?;
         // Another process may have fetched some while this one waited for the lock.
-        let missing: Vec<&str> = names.iter().copied().filter(|name| self.cached(name).is_none()).collect();
+        let missing: Vec<&str> =
+            names.iter().copied().filter(|name| self.cached(name).is_none()).collect();
         if !missing.is_empty() {
             let apt = Apt::new(&self.cache, &self.suite)?;
             apt.update(false)?;
@@ -142,7 +144,8 @@ impl Packages {
         }
         for control in controls {
             let record = record(control);
-            let bytes = serde_json::to_vec_pretty(&record).map_err(|e| Error::Unusable(e.to_string()))?;
+            let bytes =
+                serde_json::to_vec_pretty(&record).map_err(|e| Error::Unusable(e.to_string()))?;
             self.cache.write(&self.record_path(&record.name), &bytes)?;
         }
         Ok(())
@@ -166,7 +169,12 @@ fn summary(controls: &[Control]) -> String {
 }
 
 fn record(control: Control) -> Record {
-    Record { name: control.name, version: control.version, sha256: control.sha256, depends: control.depends }
+    Record {
+        name: control.name,
+        version: control.version,
+        sha256: control.sha256,
+        depends: control.depends,
+    }
 }
 
 fn package(record: &Record, root: PathBuf) -> Package {
@@ -214,7 +222,8 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
 #[cfg(test)]
 pub(crate) fn fake(cache: &Cache, suite: &str, name: &str, depends: &[&str]) -> Package {
     let depends = depends.iter().map(|name| (*name).to_owned()).collect();
-    let record = Record { name: name.to_owned(), version: "1".to_owned(), sha256: "00".to_owned(), depends };
+    let record =
+        Record { name: name.to_owned(), version: "1".to_owned(), sha256: "00".to_owned(), depends };
     let path = Packages::new(cache, suite).record_path(name);
     cache.write(&path, &serde_json::to_vec(&record).unwrap()).unwrap();
     let root = cache.dir(&format!("packages/{}", folder(&record))).unwrap();

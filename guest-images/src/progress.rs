@@ -10,8 +10,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 /// All bars of this process, so that a line is printed above them and never through them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// What a step looks like whose length is not known. The text is last, so that a narrow terminal cuts
-/// it off instead of breaking the line.
+/// What a step looks like whose length is not known. The text is last, so that a narrow terminal
+/// cuts it off instead of breaking the line.
 const SPINNER: &str = "  {spinner} {elapsed:>4}  {wide_msg}";
 
 /// What a step looks like whose length is known.
@@ -96,7 +96,8 @@ impl Drop for Task {
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants; one that does not parse would cost the bar its looks only.
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("=> ").tick_chars("-\\|/ ")
 }
 

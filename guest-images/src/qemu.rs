@@ -1,4 +1,5 @@
-//! QEMU's programs, unpacked into the cache with the libraries that they need. Nothing is installed.
+//! QEMU's programs, unpacked into the cache with the libraries that they need. Nothing is
+//! installed.
 //!
 //! Always the same suite's QEMU is used, whatever this machine has: the emulator and the programs
 //! that image formats are compared with are then the same for everybody, and no package of the
@@ -35,7 +36,8 @@ const PACKAGES: [&str; 5] =
 const OF_ONE_BUILD: usize = 3;
 
 /// Programs, each with the index of its package.
-const PROGRAMS: [(usize, &str); 4] = [(0, EMULATOR), (1, "qemu-img"), (1, "qemu-io"), (1, "qemu-nbd")];
+const PROGRAMS: [(usize, &str); 4] =
+    [(0, EMULATOR), (1, "qemu-img"), (1, "qemu-io"), (1, "qemu-nbd")];
 
 /// The module with the software emulation, which QEMU loads by itself, and its package.
 const MODULE: (usize, &str) = (2, "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so");
@@ -195,7 +197,8 @@ fn assemble(cache: &Cache, links: &BTreeMap<String, PathBuf>) -> Result<PathBuf,
         }
         fs::rename(&new, &root).map_err(Error::file("moving into place", &root))?;
     }
-    let record = serde_json::to_vec(&Record { folder }).map_err(|e| Error::Unusable(e.to_string()))?;
+    let record =
+        serde_json::to_vec(&Record { folder }).map_err(|e| Error::Unusable(e.to_string()))?;
     cache.write(&record_path(cache), &record)?;
     Ok(root.join("bin"))
 }
@@ -240,7 +243,8 @@ mod tests {
         Cache::at(dir)
     }
 
-    /// Packages whose programs are this machine's `printf`-like tools: enough for a script to run one.
+    /// Packages whose programs are this machine's `printf`-like tools: enough for a script to run
+    /// one.
     fn links(cache: &Cache) -> BTreeMap<String, PathBuf> {
         let packages = cache.dir("packages/p").unwrap();
         let mut links = BTreeMap::new();

@@ -53,7 +53,8 @@ pub(crate) fn add_busybox(cache: &Cache, archive: &mut Archive) -> Result<(), Er
     Ok(())
 }
 
-/// The programs of the shell's that tests and people call by name; all are reached as `busybox NAME`.
+/// The programs of the shell's that tests and people call by name; all are reached as `busybox
+/// NAME`.
 const APPLETS: [&str; 50] = [
     "sh",
     "ash",
@@ -119,7 +120,8 @@ pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), E
     Ok(())
 }
 
-/// Adds some programs of one package, such as `usr/bin/fio` of `fio`, and the libraries that they need.
+/// Adds some programs of one package, such as `usr/bin/fio` of `fio`, and the libraries that they
+/// need.
 pub(crate) fn add_package<S: AsRef<str>>(
     cache: &Cache,
     archive: &mut Archive,
@@ -128,7 +130,8 @@ pub(crate) fn add_package<S: AsRef<str>>(
 ) -> Result<(), Error> {
     let suite = Packages::new(cache, SUITE);
     let own = suite.get(name)?;
-    let paths: Vec<PathBuf> = programs.iter().map(|program| own.root.join(program.as_ref())).collect();
+    let paths: Vec<PathBuf> =
+        programs.iter().map(|program| own.root.join(program.as_ref())).collect();
     let files: Vec<_> = paths.iter().map(|path| (&own, path.as_path())).collect();
     let libraries = Libraries::new(&suite, std::slice::from_ref(&own)).of(&files)?;
     for (program, path) in programs.iter().zip(&paths) {

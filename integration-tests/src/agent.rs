@@ -11,7 +11,8 @@ use guest_report::agent::{Action, Event, Line, Reply, Request};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How long a guest may take for one answer. Generous: the guest may run in an emulated machine on a busy one.
+/// How long a guest may take for one answer. Generous: the guest may run in an emulated machine on
+/// a busy one.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 
 /// Why there is no answer.
@@ -82,9 +83,12 @@ impl Agent {
     pub fn send(&mut self, action: Action) -> Result<u64, AgentError> {
         self.next_id += 1;
         let request = Request { id: self.next_id, action };
-        let mut line = serde_json::to_vec(&request).map_err(|e| AgentError::Nonsense(e.to_string()))?;
+        let mut line =
+            serde_json::to_vec(&request).map_err(|e| AgentError::Nonsense(e.to_string()))?;
         line.push(b'\n');
-        self.stream.write_all(&line).map_err(|e| AgentError::Closed(format!("{request:?} ({e})")))?;
+        self.stream
+            .write_all(&line)
+            .map_err(|e| AgentError::Closed(format!("{request:?} ({e})")))?;
         Ok(self.next_id)
     }
 
@@ -119,12 +123,19 @@ impl Agent {
             match self.line(&name, end, ANSWER_LIMIT)? {
                 // Kept by line().
                 Line::Event(_) => {}
-                Line::Reply(Reply { id: found, ok: true, value, .. }) if found == id => return Ok(value),
+                Line::Reply(Reply { id: found, ok: true, value, .. }) if found == id => {
+                    return Ok(value);
+                }
                 Line::Reply(reply) if reply.id == id => {
-                    return Err(AgentError::Refused { action: name, why: reply.error.unwrap_or_default() });
+                    return Err(AgentError::Refused {
+                        action: name,
+                        why: reply.error.unwrap_or_default(),
+                    });
                 }
                 Line::Reply(reply) => {
-                    return Err(AgentError::Nonsense(format!("instead of an answer to {name}: {reply:?}")));
+                    return Err(AgentError::Nonsense(format!(
+                        "instead of an answer to {name}: {reply:?}"
+                    )));
                 }
             }
         }

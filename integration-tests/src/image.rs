@@ -19,7 +19,8 @@ impl WorkDir {
     /// A new folder below the system's folder for temporary files.
     pub fn new() -> io::Result<WorkDir> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("synthvm-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("synthvm-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path)?;
         Ok(WorkDir { path })
@@ -60,7 +61,12 @@ impl Drop for WorkDir {
 }
 
 /// The first byte of a range that differs from the pattern; `None` when all match.
-pub fn first_difference(path: &Path, offset: u64, length: u64, seed: u64) -> io::Result<Option<u64>> {
+pub fn first_difference(
+    path: &Path,
+    offset: u64,
+    length: u64,
+    seed: u64,
+) -> io::Result<Option<u64>> {
     let file = File::open(path)?;
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;

@@ -1,5 +1,5 @@
-//! What `synthvm inspect --json` promises, written down a second time on purpose: a change of the program's own types
-//! must not change what others read without a test that notices.
+//! What `synthvm inspect --json` promises, written down a second time on purpose: a change of the
+//! program's own types must not change what others read without a test that notices.
 
 use serde::Deserialize;
 

@@ -149,11 +149,18 @@ mod tests {
     use crate::shards::Outcome;
 
     fn record(passed: usize, lost: &[Lost]) -> Record {
-        let outcome = |number| Outcome { name: format!("test_{number}"), passed: true, seconds: 2.0 };
-        let loss =
-            |lost: &Lost| Loss { lost: *lost, test: "test_0".into(), seconds: 9.0, reason: "idle".into() };
-        let summary =
-            Summary { tests: (0..passed).map(outcome).collect(), losses: lost.iter().map(loss).collect() };
+        let outcome =
+            |number| Outcome { name: format!("test_{number}"), passed: true, seconds: 2.0 };
+        let loss = |lost: &Lost| Loss {
+            lost: *lost,
+            test: "test_0".into(),
+            seconds: 9.0,
+            reason: "idle".into(),
+        };
+        let summary = Summary {
+            tests: (0..passed).map(outcome).collect(),
+            losses: lost.iter().map(loss).collect(),
+        };
         Record::new(summary, 5, 2, 10.0)
     }
 

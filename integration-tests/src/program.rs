@@ -14,7 +14,9 @@ pub const OVERRIDE: &str = "SYNTHVM_PROGRAM";
 pub fn path() -> PathBuf {
     match std::env::var_os(OVERRIDE) {
         Some(path) => PathBuf::from(path),
-        None => target_dir().join(if cfg!(debug_assertions) { "debug" } else { "release" }).join("synthvm"),
+        None => target_dir()
+            .join(if cfg!(debug_assertions) { "debug" } else { "release" })
+            .join("synthvm"),
     }
 }
 
@@ -26,12 +28,14 @@ pub fn build() -> Result<PathBuf, String> {
     build_as(!cfg!(debug_assertions), path())
 }
 
-/// Builds the program as people run it, whatever the caller's own profile is, unless the caller named one.
+/// Builds the program as people run it, whatever the caller's own profile is, unless the caller
+/// named one.
 ///
 /// # Errors
 /// In words, when it does not build.
 pub fn build_release() -> Result<PathBuf, String> {
-    let path = std::env::var_os(OVERRIDE).map_or_else(|| target_dir().join("release/synthvm"), PathBuf::from);
+    let path = std::env::var_os(OVERRIDE)
+        .map_or_else(|| target_dir().join("release/synthvm"), PathBuf::from);
     build_as(true, path)
 }
 
@@ -45,7 +49,8 @@ fn build_as(release: bool, path: PathBuf) -> Result<PathBuf, String> {
         }
         let doing = "building synthvm";
         let task = Task::start(doing);
-        logged::cargo(&Cache::project(), &mut command, doing, &task).map_err(|error| error.to_string())?;
+        logged::cargo(&Cache::project(), &mut command, doing, &task)
+            .map_err(|error| error.to_string())?;
         task.finish();
     }
     if path.is_file() { Ok(path) } else { Err(format!("there is no program {}", path.display())) }

@@ -1,4 +1,5 @@
-//! A guest in QEMU, without SynthVM: emulated, to prove that the guest itself boots and answers; or on KVM, to compare with.
+//! A guest in QEMU, without SynthVM: emulated, to prove that the guest itself boots and answers; or
+//! on KVM, to compare with.
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -35,9 +36,14 @@ impl QemuGuest {
         QemuGuest::start(guest, &machine.map(str::to_owned), "")
     }
 
-    /// Starts a guest in a machine with these options of QEMU's and these words on its kernel's command line, besides those that every
-    /// guest gets; the guest is not up yet. There is no device but the serial ports and what `machine` has.
-    pub fn start(guest: &GuestImage, machine: &[String], words: &str) -> Result<QemuGuest, HostError> {
+    /// Starts a guest in a machine with these options of QEMU's and these words on its kernel's
+    /// command line, besides those that every guest gets; the guest is not up yet. There is no
+    /// device but the serial ports and what `machine` has.
+    pub fn start(
+        guest: &GuestImage,
+        machine: &[String],
+        words: &str,
+    ) -> Result<QemuGuest, HostError> {
         let program = host::emulator()?;
         let prepare = |e: io::Error| HostError::Prepare(e.to_string());
         let dir = WorkDir::new().map_err(prepare)?;
@@ -90,8 +96,9 @@ impl QemuGuest {
 
     /// The end of what the guest's console and QEMU itself said, and how QEMU ended if it has.
     pub fn said(&mut self) -> String {
-        let said =
-            ["console", "stderr"].map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL)).concat();
+        let said = ["console", "stderr"]
+            .map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL))
+            .concat();
         match self.child.try_wait() {
             Ok(Some(status)) => format!("{said}\nQEMU has ended: {status}"),
             _ => said,

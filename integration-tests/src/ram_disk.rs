@@ -51,14 +51,19 @@ impl RamDisk {
         }
         // Nothing of the file system may work in the background while somebody measures.
         let now = "lazy_itable_init=0,lazy_journal_init=0";
-        let made = Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", now, DEVICE]).output();
+        let made =
+            Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", now, DEVICE]).output();
         let made = made.map_err(|error| format!("mke2fs (package e2fsprogs): {error}"))?;
         if !made.status.success() {
-            return Err(format!("mke2fs {DEVICE}: {}", String::from_utf8_lossy(&made.stderr).trim()));
+            return Err(format!(
+                "mke2fs {DEVICE}: {}",
+                String::from_utf8_lossy(&made.stderr).trim()
+            ));
         }
         let folder = dir.path().join("ram");
         let target = folder.display().to_string();
-        sys::mount_new(DEVICE, &target, "ext4", libc::MS_NOATIME, "").map_err(|error| error.to_string())?;
+        sys::mount_new(DEVICE, &target, "ext4", libc::MS_NOATIME, "")
+            .map_err(|error| error.to_string())?;
         Ok(RamDisk { folder, _loaded: loaded })
     }
 

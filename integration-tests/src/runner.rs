@@ -57,7 +57,8 @@ impl Choice {
                 "--exact" => choice.exact = true,
                 "--seed" => {
                     let seed = arguments.next().unwrap_or_default();
-                    choice.seed = Some(seed.parse().map_err(|_| format!("--seed {seed}: no number"))?);
+                    choice.seed =
+                        Some(seed.parse().map_err(|_| format!("--seed {seed}: no number"))?);
                 }
                 "--json" => choice.json = arguments.next().map(PathBuf::from),
                 "--skip" => choice.skips.extend(arguments.next()),
@@ -71,7 +72,8 @@ impl Choice {
 
     /// True when a test was chosen.
     pub fn takes(&self, name: &str) -> bool {
-        let fits = |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
+        let fits =
+            |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
         let wanted = self.filters.is_empty() || self.filters.iter().any(fits);
         wanted && !self.skips.iter().any(fits)
     }
@@ -96,7 +98,8 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
     for test in &chosen {
         let begin = Instant::now();
         let before = emulated.then(Traces::now);
-        let mut outcome = run_again_where_the_emulator_failed(&test.name, emulated, || run_one(test));
+        let mut outcome =
+            run_again_where_the_emulator_failed(&test.name, emulated, || run_one(test));
         if outcome.is_ok() {
             outcome = before.map_or(Ok(()), |before| leaves_nothing(&before));
         }

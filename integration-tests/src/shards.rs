@@ -69,7 +69,8 @@ impl Summary {
             let _ = write!(text, "\nfailures:\n    {}\n", failed.join("\n    "));
         }
         let (hosts, guests) = (self.lost(Lost::Host), self.lost(Lost::Guest));
-        let _ = write!(text, "\nlost to the emulator and tried again: {hosts} hosts, {guests} guests");
+        let _ =
+            write!(text, "\nlost to the emulator and tried again: {hosts} hosts, {guests} guests");
         for loss in &self.losses {
             let _ = write!(text, "\n    {loss}");
         }
@@ -154,7 +155,13 @@ fn work<H: TestHost>(shared: &Mutex<Shared>, start: &impl Fn() -> Result<H, Host
     }
 }
 
-fn conclude(shared: &Mutex<Shared>, job: Job, result: Result<i32, HostError>, output: &Output, seconds: f64) {
+fn conclude(
+    shared: &Mutex<Shared>,
+    job: Job,
+    result: Result<i32, HostError>,
+    output: &Output,
+    seconds: f64,
+) {
     let said = String::from_utf8_lossy(&output.0);
     let name = &job.name;
     let mut text = String::new();
@@ -178,13 +185,17 @@ fn conclude(shared: &Mutex<Shared>, job: Job, result: Result<i32, HostError>, ou
             let _ = writeln!(text, "test {name} ... ok <{seconds:.1}s>");
         }
         Err(error) if job.attempt < ATTEMPTS && loss.is_some() => {
-            let _ = writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
+            let _ =
+                writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
             shared.queue.push_front(Job { attempt: job.attempt + 1, ..job });
             print(&text);
             return;
         }
         Ok(code) => {
-            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> (exit status {code})\n");
+            let _ = writeln!(
+                text,
+                "{said}\ntest {name} ... FAILED <{seconds:.1}s> (exit status {code})\n"
+            );
         }
         Err(error) => {
             let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({error})\n");
@@ -226,7 +237,8 @@ mod tests {
     impl TestHost for Fake<'_> {
         fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
             sink.stdout(name.as_bytes());
-            let lost = || HostError::Hung { seconds: 1, why: "idle".to_owned(), console: String::new() };
+            let lost =
+                || HostError::Hung { seconds: 1, why: "idle".to_owned(), console: String::new() };
             match name {
                 "pass" => Ok(0),
                 "fail" => Ok(101),
@@ -236,7 +248,9 @@ mod tests {
                 }
                 "hang" => Err(lost()),
                 _ => {
-                    let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+                    let left = self
+                        .0
+                        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
                     if left.is_ok() { Err(lost()) } else { Ok(0) }
                 }
             }
@@ -275,7 +289,10 @@ mod tests {
     fn test_run_of_a_test_whose_host_is_lost_is_repeated_in_a_new_host() {
         let (summary, started) = summary(&["lossy"], 1, 2);
         assert_eq!(counts(&summary), [1, 0, 2, 0]);
-        assert!(summary.losses.iter().all(|loss| loss.reason == "silent for 1 s: idle"), "{summary:?}");
+        assert!(
+            summary.losses.iter().all(|loss| loss.reason == "silent for 1 s: idle"),
+            "{summary:?}"
+        );
         assert_eq!(started, 3);
     }
 

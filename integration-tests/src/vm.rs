@@ -165,9 +165,10 @@ impl Vm {
         match agent.map(|agent| (agent, guard.take())) {
             Ok((agent, Some(child))) => Ok(Vm { child, dir, agent }),
             Ok((_, None)) => Err(early("the program is gone".to_owned())),
-            Err(error) => {
-                Err(VmError { what: format!("the machine did not start: {error}"), console: said(&dir) })
-            }
+            Err(error) => Err(VmError {
+                what: format!("the machine did not start: {error}"),
+                console: said(&dir),
+            }),
         }
     }
 
@@ -232,7 +233,10 @@ impl Vm {
 
     /// Runs a program in the guest.
     pub fn run(&mut self, argv: &[&str]) -> Result<Output, VmError> {
-        self.ask(Action::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), timeout_s: 120 })
+        self.ask(Action::Run {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            timeout_s: 120,
+        })
     }
 
     /// Runs a script in the guest's shell, which must end with 0; returns what it said.
@@ -242,13 +246,15 @@ impl Vm {
             return Ok(output.stdout);
         }
         let Output { status, stdout, stderr } = output;
-        Err(self.error(format!("in the guest, this ended with {status}:\n{script}\n{stdout}{stderr}")))
+        Err(self
+            .error(format!("in the guest, this ended with {status}:\n{script}\n{stdout}{stderr}")))
     }
 
     /// What `synthvm inspect` says of this machine now.
     pub fn inspect(&self) -> Result<Inspect, VmError> {
         let output = self.command(&["inspect", "--json"], &[])?;
-        serde_json::from_slice(&output).map_err(|e| self.error(format!("synthvm inspect --json: {e}")))
+        serde_json::from_slice(&output)
+            .map_err(|e| self.error(format!("synthvm inspect --json: {e}")))
     }
 
     /// `synthvm control SOCK VERB`.
@@ -281,8 +287,11 @@ impl Vm {
         let socket = self.dir.path().join("control.sock");
         let mut command = Command::new(program::path());
         command.args(["disk", "resize"]).arg(socket).args([id, size]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        child.map(|child| Begun(ChildGuard::new(child))).map_err(|error| self.error(error.to_string()))
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        child
+            .map(|child| Begun(ChildGuard::new(child)))
+            .map_err(|error| self.error(error.to_string()))
     }
 
     /// Waits until the program has said something, whatever else it may wait for.
@@ -320,7 +329,9 @@ impl Vm {
     pub fn wait(&mut self) -> Result<ExitStatus, VmError> {
         match wait_child(&mut self.child, END_LIMIT) {
             Ok(Some(status)) => Ok(status),
-            Ok(None) => Err(self.error(format!("synthvm did not end within {} s", END_LIMIT.as_secs()))),
+            Ok(None) => {
+                Err(self.error(format!("synthvm did not end within {} s", END_LIMIT.as_secs())))
+            }
             Err(error) => Err(self.error(format!("waiting for synthvm: {error}"))),
         }
     }
@@ -350,7 +361,8 @@ impl Vm {
     fn command(&self, before: &[&str], after: &[&str]) -> Result<Vec<u8>, VmError> {
         let name = before.join(" ");
         let failed = |e: io::Error| self.error(format!("synthvm {name}: {e}"));
-        // Files, not pipes: nothing has to be read while we wait, so a program that hangs cannot hang us.
+        // Files, not pipes: nothing has to be read while we wait, so a program that hangs cannot
+        // hang us.
         let out = self.dir.path().join("command.out");
         let err = self.dir.path().join("command.err");
         let mut child = Command::new(program::path())
@@ -371,7 +383,10 @@ impl Vm {
             None => {
                 let _ = child.kill();
                 let _ = child.wait();
-                Err(self.error(format!("synthvm {name} did not answer within {} s", END_LIMIT.as_secs())))
+                Err(self.error(format!(
+                    "synthvm {name} did not answer within {} s",
+                    END_LIMIT.as_secs()
+                )))
             }
         }
     }
@@ -520,10 +535,13 @@ impl Watch {
                 Err(error) if Instant::now() > end => return Err(error),
                 Err(_) => {}
             }
-            if let Some(status) = child.as_mut().map(|child| child.try_wait()).transpose()?.flatten() {
+            if let Some(status) =
+                child.as_mut().map(|child| child.try_wait()).transpose()?.flatten()
+            {
                 return Err(io::Error::other(format!("synthvm ended with {status}")));
             }
-            // A name exists a moment before somebody listens, and a death makes no file: look again by then.
+            // A name exists a moment before somebody listens, and a death makes no file: look again
+            // by then.
             poll(&self.fd, Duration::from_millis(50))?;
             let mut events = [0_u8; 4096];
             // SAFETY: the buffer is as long as stated.

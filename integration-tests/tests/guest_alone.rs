@@ -1,4 +1,5 @@
-//! The guest itself, in the plain emulator without SynthVM: it boots, answers, and its port loses nothing.
+//! The guest itself, in the plain emulator without SynthVM: it boots, answers, and its port loses
+//! nothing.
 
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ const LIMIT: Duration = Duration::from_secs(180);
 fn answers(kernel: StockKernel) {
     let image = GuestBuilder::stock(kernel).with_kexec().build().unwrap();
     let mut guest = QemuGuest::emulated(&image).unwrap();
-    let Event::Ready { kernel: release, .. } = guest.agent.ready(LIMIT).unwrap() else { panic!("not ready") };
+    let Event::Ready { kernel: release, .. } = guest.agent.ready(LIMIT).unwrap() else {
+        panic!("not ready")
+    };
     assert_eq!(release, image.release);
 
     assert_eq!(guest.agent.ask::<String>(Action::Ping).unwrap(), "pong");
@@ -20,10 +23,22 @@ fn answers(kernel: StockKernel) {
     assert_eq!(version.status, 0, "{version:?}");
     let made = guest.agent.ask::<Output>(run(&["mke2fs", "-V"])).unwrap();
     assert!(made.stderr.contains("mke2fs 1."), "the real one, not the shell's: {made:?}");
-    guest.agent.tell(Action::LoadModule { name: "vfat".to_owned(), parameters: String::new() }).unwrap();
+    guest
+        .agent
+        .tell(Action::LoadModule { name: "vfat".to_owned(), parameters: String::new() })
+        .unwrap();
 
-    guest.agent.tell(Action::WriteFile { path: "/tmp/disk".to_owned(), text: String::new() }).unwrap();
-    let range = PatternRange { path: "/tmp/disk".into(), offset: 0, length: 100_000, seed: 3, direct: false };
+    guest
+        .agent
+        .tell(Action::WriteFile { path: "/tmp/disk".to_owned(), text: String::new() })
+        .unwrap();
+    let range = PatternRange {
+        path: "/tmp/disk".into(),
+        offset: 0,
+        length: 100_000,
+        seed: 3,
+        direct: false,
+    };
     guest.agent.tell(Action::WritePattern(range.clone())).unwrap();
     guest.agent.tell(Action::VerifyPattern(range.clone())).unwrap();
     let other = PatternRange { seed: 4, ..range };
@@ -47,7 +62,9 @@ fn answers(kernel: StockKernel) {
     // Into itself, with another command line, and off.
     let cmdline = "console=ttyS0 quiet synthvm.agent again=1".to_owned();
     guest.agent.tell(Action::Kexec { cmdline: Some(cmdline.clone()) }).unwrap();
-    let Event::Ready { cmdline: found, .. } = guest.agent.ready(LIMIT).unwrap() else { panic!("not ready") };
+    let Event::Ready { cmdline: found, .. } = guest.agent.ready(LIMIT).unwrap() else {
+        panic!("not ready")
+    };
     assert_eq!(found, cmdline);
     guest.press_power_button().unwrap();
     assert!(guest.wait().unwrap());

@@ -1,5 +1,5 @@
-//! The test host keeps its promises: what a command says and how it ends comes back, and a host's own failure is never
-//! taken for a command's.
+//! The test host keeps its promises: what a command says and how it ends comes back, and a host's
+//! own failure is never taken for a command's.
 
 use std::fs;
 use std::path::PathBuf;
@@ -53,7 +53,10 @@ fn test_emulator_of_the_cache_starts_without_the_systems_libraries() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&said.stdout);
-    assert!(said.status.success() && text.starts_with("QEMU emulator version"), "{program:?}: {said:?}");
+    assert!(
+        said.status.success() && text.starts_with("QEMU emulator version"),
+        "{program:?}: {said:?}"
+    );
 }
 
 // One host for all commands that leave it alive: a start costs seconds.
@@ -69,13 +72,15 @@ fn test_commands_in_a_host_return_output_status_and_results() {
     let here = std::env::current_dir().unwrap();
     assert_eq!((result.unwrap(), out), (0, format!("{}\nx y\n1\n", here.display())));
 
-    let (result, out, _) = shell(&mut host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
+    let (result, out, _) =
+        shell(&mut host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
     assert_eq!((result.unwrap(), out.as_str()), (0, "1\n"));
 
     // What is written vanishes, except in the results.
     let source = here.join("Cargo.toml");
     let before = fs::read(&source).unwrap();
-    let (result, _, err) = shell(&mut host, "echo x >> Cargo.toml && echo kept > \"$SYNTHVM_RESULTS/file\"");
+    let (result, _, err) =
+        shell(&mut host, "echo x >> Cargo.toml && echo kept > \"$SYNTHVM_RESULTS/file\"");
     assert_eq!((result.unwrap(), err.as_str()), (0, ""));
     assert_eq!(fs::read(&source).unwrap(), before);
     assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "kept\n");
@@ -111,7 +116,9 @@ fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
     assert_eq!(why, "Kernel panic - not syncing: sysrq triggered crash");
     assert!(console.contains("Call Trace:"), "{console}");
     let (_, folder) = console.rsplit_once("logs: ").unwrap();
-    let log = fs::read_to_string(PathBuf::from(folder.trim_end_matches(" ---")).join("console.log")).unwrap();
+    let log =
+        fs::read_to_string(PathBuf::from(folder.trim_end_matches(" ---")).join("console.log"))
+            .unwrap();
     assert!(log.contains("sysrq triggered crash"), "{log}");
 }
 
@@ -141,8 +148,10 @@ fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
     let program = test_program("hugepages");
     let dir = WorkDir::new().unwrap();
     let mut host = EmulatedHost::start(&HostOptions { cpus: 1, ..options(&dir) }).unwrap();
-    let script =
-        format!("echo 16 > /proc/sys/vm/nr_hugepages && exec {} --include-ignored", program.display());
+    let script = format!(
+        "echo 16 > /proc/sys/vm/nr_hugepages && exec {} --include-ignored",
+        program.display()
+    );
     let (result, out, err) = shell(&mut host, &script);
     assert_eq!(result.unwrap(), 0, "{out}{err}");
     // None was left out.
@@ -152,7 +161,15 @@ fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
 /// Builds the test programs of this name in the workspace and returns the one that there is.
 fn test_program(name: &str) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["test", "--quiet", "--workspace", "--no-run", "--message-format=json", "--test", name]);
+    cargo.args([
+        "test",
+        "--quiet",
+        "--workspace",
+        "--no-run",
+        "--message-format=json",
+        "--test",
+        name,
+    ]);
     let output = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "the test {name} does not build");
     let messages = String::from_utf8(output.stdout).unwrap();
@@ -168,7 +185,8 @@ fn test_program(name: &str) -> PathBuf {
 fn test_command_that_says_nothing_is_hung_and_console_and_processors_are_shown() {
     let dir = WorkDir::new().unwrap();
     let (look_after, quiet_limit) = (Duration::from_secs(2), Duration::from_secs(15));
-    let mut host = EmulatedHost::start(&HostOptions { look_after, quiet_limit, ..options(&dir) }).unwrap();
+    let mut host =
+        EmulatedHost::start(&HostOptions { look_after, quiet_limit, ..options(&dir) }).unwrap();
     let (result, _, err) = shell(&mut host, "echo the last words > /dev/console; sleep 100000");
     assert!(err.contains("the test host is silent: processor 0 "), "{err}");
     let Err(error) = result else { panic!("{result:?}") };

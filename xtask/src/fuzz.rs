@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: builds the coverage-guided targets of `fuzz/`, runs each for a while, and says what came of it.
+//! `cargo xtask fuzz`: builds the coverage-guided targets of `fuzz/`, runs each for a while, and
+//! says what came of it.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,7 +13,8 @@ mod report;
 
 use report::{Job, Report, closing_line, table};
 
-/// The targets, and the longest input that each is given: enough for what it can mean, short enough to be fast.
+/// The targets, and the longest input that each is given: enough for what it can mean, short enough
+/// to be fast.
 const TARGETS: [(&str, u32); 5] = [
     ("host_messages", 2048),
     ("gpadl_assembly", 1024),
@@ -20,7 +22,8 @@ const TARGETS: [(&str, u32); 5] = [
     ("gpa_direct", 1024),
     ("image_files", 512),
 ];
-/// Resident memory of one process, in MiB, beyond which it counts as growing without bound. Twice of what any target needs.
+/// Resident memory of one process, in MiB, beyond which it counts as growing without bound. Twice
+/// of what any target needs.
 const MEMORY_MIB: u32 = 512;
 /// One allocation, in MiB, beyond which it counts as made in proportion to what a guest claims.
 const ALLOCATION_MIB: u32 = 64;
@@ -42,7 +45,8 @@ pub(crate) struct Arguments {
     /// Run this target only.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
     target: Option<String>,
-    /// Processes of a target that run at the same time and share its corpus. Targets run one after the other.
+    /// Processes of a target that run at the same time and share its corpus. Targets run one after
+    /// the other.
     #[arg(long, value_name = "J", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
     /// What watches memory accesses: address finds more, none is faster.
@@ -64,11 +68,13 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn fuzz(arguments: &Arguments) -> Result<Vec<Report>, String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
     install_tools()?;
     let programs = build(root, arguments)?;
-    let wanted =
-        TARGETS.iter().filter(|(name, _)| arguments.target.as_deref().is_none_or(|only| only == *name));
+    let wanted = TARGETS
+        .iter()
+        .filter(|(name, _)| arguments.target.as_deref().is_none_or(|only| only == *name));
     wanted.map(|(name, longest)| run(root, &programs, name, *longest, arguments)).collect()
 }
 
@@ -80,13 +86,18 @@ fn install_tools() -> Result<(), String> {
         command.status().is_ok_and(|status| status.success())
     };
     if !is_there(&["rustup", "run", "nightly", "rustc", "--version"]) {
-        println!("installing the nightly toolchain with rustup: fuzzing needs its coverage counters");
+        println!(
+            "installing the nightly toolchain with rustup: fuzzing needs its coverage counters"
+        );
         let words = ["toolchain", "install", "nightly", "--profile", "minimal"];
         must(Command::new("rustup").args(words), "installing the nightly toolchain")?;
     }
     if !is_there(&["cargo", "fuzz", "--version"]) {
         println!("installing cargo-fuzz with cargo install");
-        must(Command::new("cargo").args(["install", "cargo-fuzz", "--locked"]), "installing cargo-fuzz")?;
+        must(
+            Command::new("cargo").args(["install", "cargo-fuzz", "--locked"]),
+            "installing cargo-fuzz",
+        )?;
     }
     Ok(())
 }
@@ -96,8 +107,16 @@ fn build(root: &Path, arguments: &Arguments) -> Result<PathBuf, String> {
     let target_dir = root.join("target").join(format!("fuzz-{}", arguments.sanitizer));
     println!("building the fuzz targets (the first time takes minutes)");
     let mut command = Command::new("cargo");
-    // Traced comparisons help to guess long magic numbers, of which there are none here, and cost nine tenths of the speed.
-    command.args(["+nightly", "fuzz", "build", "--no-trace-compares", "--sanitizer", &arguments.sanitizer]);
+    // Traced comparisons help to guess long magic numbers, of which there are none here, and cost
+    // nine tenths of the speed.
+    command.args([
+        "+nightly",
+        "fuzz",
+        "build",
+        "--no-trace-compares",
+        "--sanitizer",
+        &arguments.sanitizer,
+    ]);
     command.arg("--fuzz-dir").arg(root.join("fuzz")).arg("--target-dir").arg(&target_dir);
     command.args(arguments.target.as_deref());
     // The toolchain that runs us is not the one to build with.
@@ -107,7 +126,8 @@ fn build(root: &Path, arguments: &Arguments) -> Result<PathBuf, String> {
     must(command.current_dir(root), "building the fuzz targets (a C++ compiler is needed)")?;
     let release = |path: &Path| path.join("release").is_dir().then(|| path.join("release"));
     // Below the compiler's name for this machine.
-    let entries = fs::read_dir(&target_dir).map_err(|e| format!("{}: {e}", target_dir.display()))?;
+    let entries =
+        fs::read_dir(&target_dir).map_err(|e| format!("{}: {e}", target_dir.display()))?;
     let built = entries.flatten().find_map(|entry| release(&entry.path()));
     built.ok_or_else(|| format!("no programs in {}", target_dir.display()))
 }
@@ -139,11 +159,16 @@ fn run(
         command.arg(&corpus).arg(root.join("fuzz/seeds").join(name));
         command.arg(format!("-max_total_time={}", arguments.seconds));
         command.arg(format!("-max_len={longest}"));
-        command.arg(format!("-timeout={INPUT_SECONDS}")).arg(format!("-report_slow_units={INPUT_SECONDS}"));
-        command.arg(format!("-rss_limit_mb={MEMORY_MIB}")).arg(format!("-malloc_limit_mb={ALLOCATION_MIB}"));
+        command
+            .arg(format!("-timeout={INPUT_SECONDS}"))
+            .arg(format!("-report_slow_units={INPUT_SECONDS}"));
+        command
+            .arg(format!("-rss_limit_mb={MEMORY_MIB}"))
+            .arg(format!("-malloc_limit_mb={ALLOCATION_MIB}"));
         command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
         command.args(["-print_final_stats=1", "-reload=1"]);
-        // Freed memory that the sanitizer holds back must not look like growth; long stacks for each allocation are for replays.
+        // Freed memory that the sanitizer holds back must not look like growth; long stacks for
+        // each allocation are for replays.
         command.env("ASAN_OPTIONS", "quarantine_size_mb=32:malloc_context_size=2");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("starting {name}: {e}"))?;

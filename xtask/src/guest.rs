@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     /// Leave out the file system and SCSI programs.
     #[arg(long)]
     small: bool,
-    /// Add a program of a distribution package with its libraries, such as fio:usr/bin/fio; may be repeated.
+    /// Add a program of a distribution package with its libraries, such as fio:usr/bin/fio; may be
+    /// repeated.
     #[arg(long, value_name = "PACKAGE:PATH", value_parser = program_of)]
     program: Vec<(String, String)>,
     /// Copy the kernel and the initial RAM disk there, as vmlinuz and initrd.
@@ -49,7 +50,8 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 }
 
 fn program_of(text: &str) -> Result<(String, String), String> {
-    let (package, path) = text.split_once(':').ok_or("PACKAGE:PATH is wanted, such as fio:usr/bin/fio")?;
+    let (package, path) =
+        text.split_once(':').ok_or("PACKAGE:PATH is wanted, such as fio:usr/bin/fio")?;
     Ok((package.to_owned(), path.trim_start_matches('/').to_owned()))
 }
 

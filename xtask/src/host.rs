@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use integration_tests::host::{self, HostKernel, HostOptions, Place};
 
-/// Exit status: the command's own (128 + N when signal N ended it); 124 when it hung and was killed; 125 when the test
-/// host itself failed; 126 and 127 when the command could not be run.
+/// Exit status: the command's own (128 + N when signal N ended it); 124 when it hung and was
+/// killed; 125 when the test host itself failed; 126 and 127 when the command could not be run.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Inside, files of this machine are visible at their own paths. What is written vanishes, \

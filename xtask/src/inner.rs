@@ -1,5 +1,6 @@
-//! Commands in two halves: the outer gets everything that is needed, here; the inner runs where KVM has Hyper-V support, which may be an
-//! emulated machine, and leaves what it found as a file that outlives that machine.
+//! Commands in two halves: the outer gets everything that is needed, here; the inner runs where KVM
+//! has Hyper-V support, which may be an emulated machine, and leaves what it found as a file that
+//! outlives that machine.
 
 use std::path::{Path, PathBuf};
 
@@ -23,16 +24,18 @@ impl Inside {
     /// The guest that the outer half has made; `None` in the outer half.
     pub(crate) fn guest(&self) -> Option<GuestImage> {
         match self.inside.as_deref() {
-            Some([kernel, initrd]) => {
-                Some(GuestImage { kernel: kernel.clone(), initrd: initrd.clone(), release: String::new() })
-            }
+            Some([kernel, initrd]) => Some(GuestImage {
+                kernel: kernel.clone(),
+                initrd: initrd.clone(),
+                release: String::new(),
+            }),
             _ => None,
         }
     }
 }
 
-/// Runs `cargo xtask WORDS --inside ...` with `guest` and `program` (the `synthvm` to use) where KVM has Hyper-V support, and returns what it
-/// left under `name`.
+/// Runs `cargo xtask WORDS --inside ...` with `guest` and `program` (the `synthvm` to use) where
+/// KVM has Hyper-V support, and returns what it left under `name`.
 ///
 /// # Errors
 /// In words: the host did not work, the inner half failed (it has said why), or it left nothing.
@@ -47,9 +50,9 @@ pub(crate) fn run<T: DeserializeOwned>(
     run_until_done(name, words, guest, program, &HostOptions::default(), 0)
 }
 
-/// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when it or its host is lost, it starts anew in
-/// another host, up to `losses` times, and goes on with [what it left][left]. It does so with what an earlier command left, too: see
-/// [`forget`].
+/// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when
+/// it or its host is lost, it starts anew in another host, up to `losses` times, and goes on with
+/// [what it left][left]. It does so with what an earlier command left, too: see [`forget`].
 ///
 /// # Errors
 /// As [`run`], of the last try.
@@ -63,7 +66,8 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
 ) -> Result<T, String> {
     std::fs::create_dir_all(&options.results).map_err(|error| error.to_string())?;
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let mut command = vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
+    let mut command =
+        vec!["env".to_owned(), format!("{}={}", program::OVERRIDE, program.display())];
     command.extend(style::is_styled().then(|| format!("{}=1", style::FORCED)));
     command.push(own.display().to_string());
     command.extend_from_slice(words);
@@ -80,7 +84,9 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
             return Err(error);
         }
         lost += 1;
-        eprintln!("  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})");
+        eprintln!(
+            "  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})"
+        );
     }
     left(name)?.ok_or_else(|| format!("the guest's part left nothing under {name}"))
 }

@@ -32,7 +32,8 @@ enum XtaskCommand {
     Architecture(architecture::Arguments),
     /// Measure, and write the numbers as JSON.
     Bench(bench::Arguments),
-    /// Measure beside what a user of KVM would take today, in one run, and write the ratios as JSON.
+    /// Measure beside what a user of KVM would take today, in one run, and write the ratios as
+    /// JSON.
     Compare(compare::Arguments),
     /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
     Demo(demo::Arguments),

@@ -102,9 +102,20 @@ fn without_guests() -> Vec<Stage> {
     // everything built anew.
     let models = Stage::new(
         "models of signalling, of views and of message slots",
-        &["--package", "vmbus-ring", "--package", "vmbus-gpadl", "--package", "vmbus-host", "--lib", "model"],
+        &[
+            "--package",
+            "vmbus-ring",
+            "--package",
+            "vmbus-gpadl",
+            "--package",
+            "vmbus-host",
+            "--lib",
+            "model",
+        ],
     );
-    stages.push(models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")));
+    stages.push(
+        models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")),
+    );
     stages.extend(sanitized());
     // The fuzz targets replay their seeds; they share code with the host's tests and stand outside
     // the workspace.
@@ -130,7 +141,10 @@ fn sanitized() -> [Stage; 2] {
     };
     [
         stage("guest memory under AddressSanitizer", &["--lib", "--tests", "--no-fail-fast"]),
-        stage("a planted error under AddressSanitizer", &["--test", "sanitizer", "--", "--ignored"]),
+        stage(
+            "a planted error under AddressSanitizer",
+            &["--test", "sanitizer", "--", "--ignored"],
+        ),
     ]
 }
 
@@ -174,7 +188,12 @@ mod tests {
 
     fn report(passed: u64, failed: u64, broken: Option<&str>) -> Report {
         let sums = Sums { passed, failed };
-        Report { name: "x".to_owned(), sums, took: Duration::from_secs(1), broken: broken.map(str::to_owned) }
+        Report {
+            name: "x".to_owned(),
+            sums,
+            took: Duration::from_secs(1),
+            broken: broken.map(str::to_owned),
+        }
     }
 
     #[test]

@@ -12,7 +12,8 @@ struct FakeApt {
 
 impl FakeApt {
     fn new(name: &str, plan: &str, plan_status: i32) -> FakeApt {
-        let folder = std::env::temp_dir().join(format!("synthvm-apt-{}-{name}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("synthvm-apt-{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("plan"), plan).unwrap();
@@ -33,9 +34,11 @@ impl FakeApt {
             std::iter::once(self.folder.clone())
                 .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
         );
-        let output = Command::new(script).args(packages).env("PATH", path.unwrap()).output().unwrap();
+        let output =
+            Command::new(script).args(packages).env("PATH", path.unwrap()).output().unwrap();
         let calls = fs::read_to_string(self.folder.join("calls")).unwrap();
-        let real = calls.lines().filter(|call| !call.contains("--simulate")).map(str::to_owned).collect();
+        let real =
+            calls.lines().filter(|call| !call.contains("--simulate")).map(str::to_owned).collect();
         (output, real)
     }
 }
@@ -52,26 +55,36 @@ fn refuses(name: &str, plan: &str, status: i32, told: &str) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{name}");
     assert!(said.contains(told), "{name}: {said}");
-    assert!(said.contains("install these yourself") && said.contains("gcc libc6-dev"), "{name}: {said}");
+    assert!(
+        said.contains("install these yourself") && said.contains("gcc libc6-dev"),
+        "{name}: {said}"
+    );
     assert_eq!(calls, ["-q update"], "{name}: nothing but the lists may be touched");
 }
 
 #[test]
 fn test_plan_that_removes_a_package_is_refused() {
     // As seen on a machine whose qemu-utils came from the backports.
-    let plan = "Remv qemu-utils [1:10.0.2+ds-2~bpo12+1]\nInst gcc (4:12.2.0-3 Debian:12/stable [amd64])\n";
+    let plan =
+        "Remv qemu-utils [1:10.0.2+ds-2~bpo12+1]\nInst gcc (4:12.2.0-3 Debian:12/stable [amd64])\n";
     refuses("removes", plan, 0, "Remv qemu-utils");
 }
 
 #[test]
 fn test_plan_that_downgrades_or_upgrades_a_package_is_refused() {
-    let plan = "Inst libc6 [2.37-1] (2.36-9 Debian:12/stable [amd64])\nInst gcc (4:12.2.0-3 x [amd64])\n";
+    let plan =
+        "Inst libc6 [2.37-1] (2.36-9 Debian:12/stable [amd64])\nInst gcc (4:12.2.0-3 x [amd64])\n";
     refuses("downgrades", plan, 0, "Inst libc6 [2.37-1]");
 }
 
 #[test]
 fn test_plan_that_apt_itself_refuses_is_refused_with_its_words() {
-    refuses("none", "E: Packages need to be removed but remove is disabled.\n", 100, "remove is disabled");
+    refuses(
+        "none",
+        "E: Packages need to be removed but remove is disabled.\n",
+        100,
+        "remove is disabled",
+    );
 }
 
 #[test]

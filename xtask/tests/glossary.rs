@@ -50,5 +50,8 @@ fn test_terms_have_one_entry_each() {
     terms.sort_unstable();
     terms.dedup();
     assert_eq!(terms.len(), count);
-    assert!(entries.iter().all(|[_, definition, _]| definition.ends_with('.')), "a definition is sentences");
+    assert!(
+        entries.iter().all(|[_, definition, _]| definition.ends_with('.')),
+        "a definition is sentences"
+    );
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam};
 
-/// Guest memory (or, for tools and tests, host memory) and the part of it that one request moves, as iovecs.
+/// Guest memory (or, for tools and tests, host memory) and the part of it that one request moves,
+/// as iovecs.
 ///
 /// Owned by whoever works on the request; used again for the next one without allocating.
 pub struct IoBuffer {
@@ -22,12 +23,12 @@ enum Memory {
     Part(Arc<IoBuffer>),
 }
 
-// SAFETY: the iovecs point into `memory`, which moves along with them: guest RAM is kept mapped by the GuestBuffer (itself Send), host
-// memory is owned. Neither belongs to a thread.
+// SAFETY: the iovecs point into `memory`, which moves along with them: guest RAM is kept mapped by
+// the GuestBuffer (itself Send), host memory is owned. Neither belongs to a thread.
 unsafe impl Send for IoBuffer {}
 
-// SAFETY: `&self` only reads the list of pieces; bytes are reached through it by volatile accesses and system calls alone, which
-// tolerate the guest and so each other.
+// SAFETY: `&self` only reads the list of pieces; bytes are reached through it by volatile accesses
+// and system calls alone, which tolerate the guest and so each other.
 unsafe impl Sync for IoBuffer {}
 
 impl IoBuffer {
@@ -44,8 +45,9 @@ impl IoBuffer {
         buffer
     }
 
-    /// `len` bytes from byte `offset` of what is selected in `whole` on, as a buffer of its own that is selected entirely: how a request
-    /// is split without a copy. `whole` stays as long as its parts do; `Arc::into_inner` gives it back after the last one.
+    /// `len` bytes from byte `offset` of what is selected in `whole` on, as a buffer of its own
+    /// that is selected entirely: how a request is split without a copy. `whole` stays as long
+    /// as its parts do; `Arc::into_inner` gives it back after the last one.
     ///
     /// # Errors
     /// They are not all selected there.
@@ -61,7 +63,10 @@ impl IoBuffer {
             skip -= begin;
             left -= take;
             if take != 0 {
-                iovecs.push(libc::iovec { iov_base: piece.iov_base.wrapping_byte_add(begin), iov_len: take });
+                iovecs.push(libc::iovec {
+                    iov_base: piece.iov_base.wrapping_byte_add(begin),
+                    iov_len: take,
+                });
             }
             if left == 0 {
                 break;
@@ -135,7 +140,8 @@ impl IoBuffer {
         self.selected == 0
     }
 
-    /// The selected pieces. Valid while the buffer lives and is not changed; the guest may change the bytes at any moment.
+    /// The selected pieces. Valid while the buffer lives and is not changed; the guest may change
+    /// the bytes at any moment.
     pub fn iovecs(&self) -> &[libc::iovec] {
         &self.iovecs
     }
@@ -147,8 +153,11 @@ impl IoBuffer {
 
     /// The selected pieces, for copying.
     pub fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
-        // SAFETY: each iovec names bytes inside `memory` that stay mapped while `self` is borrowed; volatile access tolerates the guest.
-        self.iovecs.iter().map(|piece| unsafe { VolatileSlice::new(piece.iov_base.cast(), piece.iov_len) })
+        // SAFETY: each iovec names bytes inside `memory` that stay mapped while `self` is borrowed;
+        // volatile access tolerates the guest.
+        self.iovecs
+            .iter()
+            .map(|piece| unsafe { VolatileSlice::new(piece.iov_base.cast(), piece.iov_len) })
     }
 
     fn select_host(&mut self, offset: usize, len: usize) {
@@ -189,7 +198,9 @@ mod tests {
         guest.guest_mut().unwrap().write(0, &expected).unwrap();
         guest.select(50, 3 * 4096 - 50).unwrap();
         let whole = Arc::new(guest);
-        for (offset, len) in [(0, 12238), (0, 1), (12237, 1), (3946, 2), (3945, 5000), (100, 0), (12238, 0)] {
+        for (offset, len) in
+            [(0, 12238), (0, 1), (12237, 1), (3946, 2), (3945, 5000), (100, 0), (12238, 0)]
+        {
             let part = IoBuffer::part(&whole, offset, len).unwrap();
             assert_eq!(part.len(), len);
             assert_eq!(bytes(&part), expected[50 + offset..50 + offset + len]);

@@ -14,7 +14,8 @@ pub enum IoError {
     /// The image ends before the disk does: somebody shortened it.
     #[error("the image is shorter than when it was opened")]
     EndOfImage,
-    /// An earlier flush failed. What it should have written may be lost although later flushes would succeed, so none may claim to.
+    /// An earlier flush failed. What it should have written may be lost although later flushes
+    /// would succeed, so none may claim to.
     #[error("an earlier flush of the image failed")]
     FlushLost,
     /// The medium cannot do this at all.

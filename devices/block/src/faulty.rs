@@ -1,4 +1,5 @@
-//! A backend that fails or stalls when it is told to: how the layers above are tested against bad media.
+//! A backend that fails or stalls when it is told to: how the layers above are tested against bad
+//! media.
 
 use std::fmt;
 use std::io;
@@ -34,7 +35,10 @@ pub struct Faulty {
 
 impl Faulty {
     /// `inner`, where `judge` decides what happens to each request.
-    pub fn new(inner: Arc<dyn Backend>, judge: impl Fn(&IoRequest) -> Fault + Send + Sync + 'static) -> Self {
+    pub fn new(
+        inner: Arc<dyn Backend>,
+        judge: impl Fn(&IoRequest) -> Fault + Send + Sync + 'static,
+    ) -> Self {
         Self { inner, judge: Arc::new(judge), hold: Hold::default() }
     }
 

@@ -1,12 +1,12 @@
 //! Block storage for device backends: requests over guest memory, and the backends that serve them.
 //!
-//! A [`Backend`] is an open image that all channels share. The worker of each channel has a [`Queue`] of
-//! its own to it, so a request takes no lock: [`Queue::submit`] takes a batch, [`Queue::poll`] returns
-//! finished requests in any order. A queue may finish requests while it submits them (memory) or later
-//! ([`Queue::event`] then says when to poll).
+//! A [`Backend`] is an open image that all channels share. The worker of each channel has a
+//! [`Queue`] of its own to it, so a request takes no lock: [`Queue::submit`] takes a batch,
+//! [`Queue::poll`] returns finished requests in any order. A queue may finish requests while it
+//! submits them (memory) or later ([`Queue::event`] then says when to poll).
 //!
-//! Requests own their memory ([`IoBuffer`]: guest pages as iovecs) from submit until they come back, so
-//! no backend can outlive it.
+//! Requests own their memory ([`IoBuffer`]: guest pages as iovecs) from submit until they come
+//! back, so no backend can outlive it.
 //!
 //! | module | backends |
 //! |---|---|
@@ -40,15 +40,19 @@ pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
 pub use null::{MAX_CAPACITY as MAX_NULL_CAPACITY, NullDisk};
 pub use ram::RamDisk;
-pub use raw::{CacheMode, FixedError, FixedMemory, IoMode, LockedFile, OpenError, RawFile, RawOptions};
+pub use raw::{
+    CacheMode, FixedError, FixedMemory, IoMode, LockedFile, OpenError, RawFile, RawOptions,
+};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 /// One open medium.
 pub trait Backend: Debug + Send + Sync {
-    /// What it is like. Nothing but the capacity may change while it is open, and that only by [`Backend::resize`].
+    /// What it is like. Nothing but the capacity may change while it is open, and that only by
+    /// [`Backend::resize`].
     fn geometry(&self) -> Geometry;
 
-    /// Bytes that tell this medium from others, the same each time it is opened: the default names of its disk follow from them.
+    /// Bytes that tell this medium from others, the same each time it is opened: the default names
+    /// of its disk follow from them.
     fn identity(&self) -> &[u8];
 
     /// A queue for one worker.
@@ -57,9 +61,9 @@ pub trait Backend: Debug + Send + Sync {
     /// The system's: out of file descriptors, memory or threads.
     fn queue(&self) -> io::Result<Box<dyn Queue>>;
 
-    /// Returns whether the bytes from `offset` on take up room, and how far that holds. May be called
-    /// at any time by any thread; the answer may be old when it arrives. A backend that cannot tell
-    /// has room taken up everywhere.
+    /// Returns whether the bytes from `offset` on take up room, and how far that holds. May be
+    /// called at any time by any thread; the answer may be old when it arrives. A backend that
+    /// cannot tell has room taken up everywhere.
     ///
     /// This call may block: it may read the image's structures and ask the file system. A storage
     /// worker must not make it on its own thread.
@@ -70,17 +74,20 @@ pub trait Backend: Debug + Send + Sync {
         Ok(Extent { length: self.geometry().capacity.saturating_sub(offset), mapped: true })
     }
 
-    /// Makes the medium `capacity` bytes long (a multiple of the block size): what is new reads as zero, what is cut off is gone. Block
-    /// devices take what size they have by now, if it is that one. Requests in flight beyond a new end fail.
+    /// Makes the medium `capacity` bytes long (a multiple of the block size): what is new reads as
+    /// zero, what is cut off is gone. Block devices take what size they have by now, if it is
+    /// that one. Requests in flight beyond a new end fail.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`] when the medium has one size for ever; else why it failed: nothing has changed then.
+    /// [`IoError::Unsupported`] when the medium has one size for ever; else why it failed: nothing
+    /// has changed then.
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let _ = capacity;
         Err(IoError::Unsupported)
     }
 
-    /// Requests on queues that are made from now on need not look up the pages of `memory`, the guest's. Others go as ever.
+    /// Requests on queues that are made from now on need not look up the pages of `memory`, the
+    /// guest's. Others go as ever.
     ///
     /// # Errors
     /// [`IoError::Unsupported`]: no io_uring moves this medium's bytes.
@@ -89,8 +96,8 @@ pub trait Backend: Debug + Send + Sync {
         Err(IoError::Unsupported)
     }
 
-    /// Calls to the kernel that moved bytes from or to such memory; one for each request that is not split or continued. `None` where there
-    /// is none.
+    /// Calls to the kernel that moved bytes from or to such memory; one for each request that is
+    /// not split or continued. `None` where there is none.
     fn fixed_calls(&self) -> Option<u64> {
         None
     }
@@ -151,22 +158,27 @@ impl BlockSize {
 /// How a medium gives back room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discard {
-    /// Bytes that are given back as a whole, aligned to as much: a power of two, at least one block.
+    /// Bytes that are given back as a whole, aligned to as much: a power of two, at least one
+    /// block.
     pub granularity: u32,
-    /// What was discarded reads as zero, all of it, whatever the alignment; else its content is anybody's guess.
+    /// What was discarded reads as zero, all of it, whatever the alignment; else its content is
+    /// anybody's guess.
     pub zeroes: bool,
 }
 
-/// One worker's way to a [`Backend`]. Dropping it first waits until nothing touches any request's memory.
+/// One worker's way to a [`Backend`]. Dropping it first waits until nothing touches any request's
+/// memory.
 pub trait Queue: Send {
-    /// Takes all of `requests`, in order, and leaves the empty vector for the next batch. Each comes back through [`Queue::poll`] exactly
-    /// once. Requests of one batch may run in any order, so that whoever needs an order waits in between.
+    /// Takes all of `requests`, in order, and leaves the empty vector for the next batch. Each
+    /// comes back through [`Queue::poll`] exactly once. Requests of one batch may run in any
+    /// order, so that whoever needs an order waits in between.
     fn submit(&mut self, requests: &mut Vec<IoRequest>);
 
     /// Adds all finished requests to `done`. Never waits.
     fn poll(&mut self, done: &mut Vec<IoDone>);
 
-    /// Readable when [`Queue::poll`] has something that was not finished in `submit`; polling clears it. `None`: submit finishes everything.
+    /// Readable when [`Queue::poll`] has something that was not finished in `submit`; polling
+    /// clears it. `None`: submit finishes everything.
     fn event(&self) -> Option<RawFd>;
 }
 
@@ -182,9 +194,11 @@ pub enum Operation {
     },
     /// Everything that was done before this was submitted becomes durable.
     Flush,
-    /// The guest needs these bytes no more: [`Geometry::discard`] tells what becomes of them. A medium that cannot do it does nothing.
+    /// The guest needs these bytes no more: [`Geometry::discard`] tells what becomes of them. A
+    /// medium that cannot do it does nothing.
     Discard,
-    /// These bytes read as zero from now on, on every writable medium. `unmap`: and need not take up room.
+    /// These bytes read as zero from now on, on every writable medium. `unmap`: and need not take
+    /// up room.
     WriteZeroes {
         /// Give back the room.
         unmap: bool,
@@ -198,12 +212,15 @@ pub struct IoRequest {
     pub id: u32,
     /// What to do.
     pub operation: Operation,
-    /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0 for a flush.
+    /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0
+    /// for a flush.
     pub offset: u64,
-    /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in `buffer`; discards and zeroes may have
-    /// more than 4 GiB. What is not all within the capacity (it may shrink at any moment) fails with [`IoError::EndOfImage`].
+    /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in
+    /// `buffer`; discards and zeroes may have more than 4 GiB. What is not all within the
+    /// capacity (it may shrink at any moment) fails with [`IoError::EndOfImage`].
     pub length: u64,
-    /// The bytes to move: those that were selected in it. Nothing is selected but for reads and writes.
+    /// The bytes to move: those that were selected in it. Nothing is selected but for reads and
+    /// writes.
     pub buffer: Box<IoBuffer>,
 }
 
@@ -214,13 +231,15 @@ pub struct IoDone {
     pub id: u32,
     /// All bytes moved, or why not. After an error any part of them may have.
     pub result: Result<(), IoError>,
-    /// Bytes that went through a buffer of the backend's own on their way between guest memory and medium: 0 where nothing is copied.
+    /// Bytes that went through a buffer of the backend's own on their way between guest memory and
+    /// medium: 0 where nothing is copied.
     pub copied: u64,
     /// The request's memory, for its owner to use again.
     pub buffer: Box<IoBuffer>,
 }
 
-/// Makes everything durable that was written to `backend`, and waits for it. Nothing to do where nothing can be written.
+/// Makes everything durable that was written to `backend`, and waits for it. Nothing to do where
+/// nothing can be written.
 ///
 /// # Errors
 /// What the medium said.
@@ -231,7 +250,13 @@ pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
     let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
     let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
     let mut done = Vec::new();
-    queue.submit(&mut vec![IoRequest { id: 0, operation: Operation::Flush, offset: 0, length: 0, buffer }]);
+    queue.submit(&mut vec![IoRequest {
+        id: 0,
+        operation: Operation::Flush,
+        offset: 0,
+        length: 0,
+        buffer,
+    }]);
     loop {
         queue.poll(&mut done);
         match (done.pop(), queue.event()) {

@@ -65,7 +65,8 @@ impl Backend for NullDisk {
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        let (capacity, read_only, zeroes) = (Arc::clone(&self.capacity), self.read_only, self.zeroes);
+        let (capacity, read_only, zeroes) =
+            (Arc::clone(&self.capacity), self.read_only, self.zeroes);
         Ok(Box::new(NullQueue { capacity, read_only, zeroes, done: Vec::new() }))
     }
 
@@ -84,7 +85,8 @@ impl Backend for NullDisk {
     }
 }
 
-/// The largest disk of nothing, in bytes: the largest file offset, as for images. No block is there.
+/// The largest disk of nothing, in bytes: the largest file offset, as for images. No block is
+/// there.
 pub const MAX_CAPACITY: u64 = i64::MAX as u64 / 512 * 512;
 
 struct NullQueue {
@@ -154,7 +156,10 @@ mod tests {
         let mut queue = disk.queue().unwrap();
         let write = Operation::Write { fua: true };
         assert_eq!(one(&mut *queue, write, (1 << 20) - 512, vec![1; 512]), Ok(vec![1; 512]));
-        assert_eq!(one(&mut *queue, Operation::Read, (1 << 20) - 512, vec![2; 512]), Ok(vec![2; 512]));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, (1 << 20) - 512, vec![2; 512]),
+            Ok(vec![2; 512])
+        );
         assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), Ok(vec![]));
         assert_eq!(over(&mut *queue, Operation::Discard, 0, 1 << 20), Ok(()));
         assert_eq!(one(&mut *queue, write, 1 << 20, vec![1; 512]), Err(IoError::EndOfImage));
@@ -186,7 +191,10 @@ mod tests {
     fn test_null_disk_grows_also_for_queues_that_were_there() {
         let disk = NullDisk::new(1 << 20);
         let mut queue = disk.queue().unwrap();
-        assert_eq!(one(&mut *queue, Operation::Read, 1 << 20, vec![2; 512]), Err(IoError::EndOfImage));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, 1 << 20, vec![2; 512]),
+            Err(IoError::EndOfImage)
+        );
         disk.resize(2 << 20).unwrap();
         assert_eq!(one(&mut *queue, Operation::Read, 1 << 20, vec![2; 512]), Ok(vec![2; 512]));
         for wrong in [0, 513, MAX_CAPACITY + 512] {

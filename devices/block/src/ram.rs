@@ -117,7 +117,9 @@ impl Backend for RamDisk {
         if limit == before {
             return Err(IoError::Unsupported);
         }
-        if capacity < before || !capacity.is_multiple_of(u64::from(self.geometry.block_size.bytes())) {
+        if capacity < before
+            || !capacity.is_multiple_of(u64::from(self.geometry.block_size.bytes()))
+        {
             return Err(IoError::Os(libc::EINVAL));
         }
         if capacity > limit {
@@ -138,9 +140,11 @@ fn size(bytes: u64) -> io::Result<usize> {
 /// already stays as it is.
 fn make_usable(region: &MmapRegion, length: usize) -> io::Result<()> {
     debug_assert!(length <= region.size(), "within the reservation");
-    // SAFETY: the range is at the start of a mapping of our own that is at least as long (rounded up
-    // to pages, as the mapping itself was), and becomes more accessible, never less.
-    let done = unsafe { libc::mprotect(region.as_ptr().cast(), length, libc::PROT_READ | libc::PROT_WRITE) };
+    // SAFETY: the range is at the start of a mapping of our own that is at least as long (rounded
+    // up to pages, as the mapping itself was), and becomes more accessible, never less.
+    let done = unsafe {
+        libc::mprotect(region.as_ptr().cast(), length, libc::PROT_READ | libc::PROT_WRITE)
+    };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -156,7 +160,9 @@ impl RamQueue {
             Operation::Read | Operation::Write { .. } => self.transfer(request),
             Operation::Flush => Ok(()),
             _ if self.read_only => Err(IoError::ReadOnly),
-            Operation::Discard | Operation::WriteZeroes { .. } => self.clear(request.offset, request.length),
+            Operation::Discard | Operation::WriteZeroes { .. } => {
+                self.clear(request.offset, request.length)
+            }
         }
     }
 
@@ -175,7 +181,8 @@ impl RamQueue {
             piece(&self.memory, offset + first as u64, second)?.copy_from(&ZEROES[..second]);
             return Ok(());
         }
-        // SAFETY: whole pages inside the region, which is private anonymous memory and stays mapped while `self` lives.
+        // SAFETY: whole pages inside the region, which is private anonymous memory and stays mapped
+        // while `self` lives.
         let given_back =
             unsafe { libc::madvise(start.as_ptr().add(head).cast(), pages, libc::MADV_DONTNEED) };
         if given_back != 0 {
@@ -253,7 +260,10 @@ mod tests {
         disk.resize(2 << 20).unwrap();
         let write = Operation::Write { fua: false };
         assert_eq!(one(&mut *queue, write, (2 << 20) - 512, vec![7; 512]), Ok(vec![7; 512]));
-        assert_eq!(one(&mut *queue, Operation::Read, (2 << 20) - 512, vec![0; 512]), Ok(vec![7; 512]));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, (2 << 20) - 512, vec![0; 512]),
+            Ok(vec![7; 512])
+        );
         assert!(disk.resize(1 << 20).is_err(), "what is beyond would be lost");
     }
 

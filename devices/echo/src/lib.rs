@@ -1,6 +1,8 @@
-//! The echo device: the smallest whole backend, for authors to read and for guests' drivers to be tried with.
+//! The echo device: the smallest whole backend, for authors to read and for guests' drivers to be
+//! tried with.
 //!
-//! `docs/writing-a-backend.md` shows it line by line, and a test keeps the two alike. `synthvm run --test-device echo` offers it to a real guest.
+//! `docs/writing-a-backend.md` shows it line by line, and a test keeps the two alike. `synthvm run
+//! --test-device echo` offers it to a real guest.
 
 use std::convert::Infallible;
 
@@ -14,10 +16,10 @@ pub const CLASS: Guid = Guid::new(0x6f68_6365, 0x7421, 0x0000, *b"SynthVM!");
 /// The instance: which device of the class it is. It must be the same on every boot.
 pub const INSTANCE: Guid = Guid::new(0x0000_0001, 0x7421, 0x0000, *b"SynthVM!");
 
-/// Returns the device. It answers each packet with its own bytes. A packet that begins with {GPADL, offset,
-/// length, status}, four u32, also names bytes of a buffer that the guest shares: they become capitals in
-/// place, and `status` of the answer is 0, or 1 for an unknown GPADL, or 2 for one that is shorter. An
-/// unknown GPADL 0 names no buffer, and is no error.
+/// Returns the device. It answers each packet with its own bytes. A packet that begins with {GPADL,
+/// offset, length, status}, four u32, also names bytes of a buffer that the guest shares: they
+/// become capitals in place, and `status` of the answer is 0, or 1 for an unknown GPADL, or 2 for
+/// one that is shorter. An unknown GPADL 0 names no buffer, and is no error.
 pub fn echo() -> impl Device {
     let offer = Offer::new(CLASS, INSTANCE, 0);
     serve("echo", offer, |channel| Echo(channel.handle()), WorkerOptions::default())
@@ -31,7 +33,11 @@ impl ChannelHandler for Echo {
     type Error = Infallible;
     type State = ();
 
-    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Vec<u8>>) -> Result<(), Infallible> {
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        outbox: &mut Outbox<Vec<u8>>,
+    ) -> Result<(), Infallible> {
         // The guest can change a packet at any moment: copy it once, and look only at the copy.
         let mut bytes = packet.payload();
         if let Some(request) = bytes.first_chunk_mut::<16>() {
@@ -48,10 +54,12 @@ impl ChannelHandler for Echo {
 impl Echo {
     /// Makes capitals of the bytes that `request` names. Returns the status.
     fn shout(&self, request: &[u8; 16]) -> u32 {
-        let [gpadl, offset, length, _] = [0, 4, 8, 12]
-            .map(|at| u32::from_le_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]]));
+        let [gpadl, offset, length, _] = [0, 4, 8, 12].map(|at| {
+            u32::from_le_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]])
+        });
         let range = offset as usize..offset as usize + length as usize;
-        // The view's bytes are the guest's own, wherever its pages lie, and every access is bounded.
+        // The view's bytes are the guest's own, wherever its pages lie, and every access is
+        // bounded.
         let Ok(view) = self.0.map_gpadl(gpadl, ReadWrite) else { return u32::from(gpadl != 0) };
         if range.end > view.len() {
             return 2;

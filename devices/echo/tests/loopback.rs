@@ -33,7 +33,8 @@ fn test_echo_of_a_buffer_over_its_end_or_unknown_is_told_and_the_channel_goes_on
     let pages = vm.pages().allocate(2, Layout::Scattered).unwrap();
     let buffer = Mdl::new(5000, 96, pages).unwrap();
     vm.pages().write_mdl(&buffer, &[b'a'; 5000]);
-    let shared = client.channel(id).create_gpadl_from_mdl(GpadlFlags::empty(), &buffer, 0, 0).unwrap();
+    let shared =
+        client.channel(id).create_gpadl_from_mdl(GpadlFlags::empty(), &buffer, 0, 0).unwrap();
     let gpadl = shared.id();
     assert_eq!(shout(&mut client, id, [0, 0, u32::MAX]), 0, "no buffer is named");
     assert_eq!(shout(&mut client, id, [gpadl + 1000, 0, 1]), 1);
@@ -42,7 +43,10 @@ fn test_echo_of_a_buffer_over_its_end_or_unknown_is_told_and_the_channel_goes_on
     assert_eq!(shout(&mut client, id, [gpadl, 3990, 1010]), 0);
     assert_eq!(shout(&mut client, id, [gpadl, 5000, 0]), 0, "nothing, at the end");
     let bytes = vm.pages().read_mdl(&buffer);
-    assert!(bytes[..3990].iter().all(|byte| *byte == b'a') && bytes[3990..].iter().all(|byte| *byte == b'A'));
+    assert!(
+        bytes[..3990].iter().all(|byte| *byte == b'a')
+            && bytes[3990..].iter().all(|byte| *byte == b'A')
+    );
     client.channel(id).delete_gpadl(shared).unwrap();
     client.channel(id).disable().unwrap();
 }

@@ -110,7 +110,9 @@ impl Flaw {
 impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => Self::damaged("the file ends where structures should be"),
+            io::ErrorKind::UnexpectedEof => {
+                Self::damaged("the file ends where structures should be")
+            }
             _ => Self::Io(error),
         }
     }

@@ -77,7 +77,11 @@ impl ImageFile {
             Some(recorder) => {
                 let failed = |source| OpenError::Read { path: path.to_owned(), source };
                 raw.record(recorder).map_err(failed)?;
-                Some(recorder.attach(path, &cached, powerloss::Source::Structures).map_err(failed)?)
+                Some(
+                    recorder
+                        .attach(path, &cached, powerloss::Source::Structures)
+                        .map_err(failed)?,
+                )
             }
             None => None,
         };
@@ -242,7 +246,9 @@ impl ImageFile {
 impl From<Change<'_>> for powerloss::Change {
     fn from(change: Change<'_>) -> Self {
         match change {
-            Change::Write { bytes, offset } => Self::Write { offset, bytes: bytes.to_vec(), durable: false },
+            Change::Write { bytes, offset } => {
+                Self::Write { offset, bytes: bytes.to_vec(), durable: false }
+            }
             Change::Zero { offset, length } => Self::Zero { offset, length },
             Change::Length(length) => Self::Length(length),
             Change::Sync => Self::Sync,

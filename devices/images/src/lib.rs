@@ -28,5 +28,6 @@ pub use error::OpenError;
 pub use format::{Format, UnknownFormat, detect};
 pub use open::{OpenOptions, Parents, open};
 pub use tools::{
-    CheckReport, ConvertOptions, CreateOptions, ImageInfo, Progress, ToolError, check, convert, create, info,
+    CheckReport, ConvertOptions, CreateOptions, ImageInfo, Progress, ToolError, check, convert,
+    create, info,
 };

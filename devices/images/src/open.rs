@@ -96,8 +96,8 @@ impl OpenOptions {
 /// Returns the format to open `file` as.
 pub(crate) fn decide(file: &LockedFile, options: &OpenOptions) -> Result<Format, OpenError> {
     let path = file.path();
-    let looks =
-        detect_file(file.file()).map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
+    let looks = detect_file(file.file())
+        .map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
     match options.format {
         Some(format) if format == looks || format == Format::Raw => Ok(format),
         Some(expected) => Err(OpenError::WrongFormat {

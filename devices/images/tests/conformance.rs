@@ -27,13 +27,19 @@ impl Kind {
                 let size = CAPACITY.to_string();
                 let data = folder.unique("data.raw");
                 let options = options.replace("DATA", text(&data));
-                qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-o", &options, text(path), &size]);
+                qemu(
+                    "qemu-img",
+                    &["create", "-q", "-f", "qcow2", "-o", &options, text(path), &size],
+                );
             }
             Self::Overlay => {
                 let base = folder.unique("base.qcow2");
                 create(&base, &CreateOptions::new(Format::Qcow2, CAPACITY)).unwrap();
-                let options =
-                    CreateOptions { size: None, parent: Some(base), ..CreateOptions::new(Format::Qcow2, 0) };
+                let options = CreateOptions {
+                    size: None,
+                    parent: Some(base),
+                    ..CreateOptions::new(Format::Qcow2, 0)
+                };
                 create(path, &options).unwrap();
             }
         }
@@ -49,7 +55,11 @@ fn kinds() -> Vec<(&'static str, Kind)> {
         ("large-blocks.vhdx", Kind::Ours(new(Format::Vhdx))),
         (
             "fixed.vhdx",
-            Kind::Ours(CreateOptions { fixed: true, block_size: Some(1 << 20), ..new(Format::Vhdx) }),
+            Kind::Ours(CreateOptions {
+                fixed: true,
+                block_size: Some(1 << 20),
+                ..new(Format::Vhdx)
+            }),
         ),
         ("fixed.vhd", Kind::Ours(CreateOptions { fixed: true, ..new(Format::Vhd) })),
         ("disk.qcow2", Kind::Ours(new(Format::Qcow2))),
@@ -121,5 +131,7 @@ fn test_differencing_vhdx_conforms() {
     check(|| open(&child(()), &OpenOptions::default()).unwrap());
     let path = child(());
     check_reopen(|| open(&path, &OpenOptions::default()).unwrap());
-    check_read_only(|| open(&child(()), &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap());
+    check_read_only(|| {
+        open(&child(()), &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap()
+    });
 }

@@ -108,11 +108,12 @@ impl Expected {
     /// Compares, and takes the values that it found as certain.
     fn settle(&mut self, bytes: &[u8]) {
         for (sector, found) in bytes.chunks_exact(SECTOR as usize).enumerate() {
-            let allowed = self.open.remove(&(sector as u64)).unwrap_or_else(|| vec![self.sure[sector]]);
+            let allowed =
+                self.open.remove(&(sector as u64)).unwrap_or_else(|| vec![self.sure[sector]]);
             let value = allowed.iter().find(|&&value| content(sector as u64, value) == found);
             let word = u64::from_le_bytes(found[..8].try_into().unwrap());
-            self.sure[sector] =
-                *value.unwrap_or_else(|| panic!("sector {sector}: {word:#x} is none of {allowed:x?}"));
+            self.sure[sector] = *value
+                .unwrap_or_else(|| panic!("sector {sector}: {word:#x} is none of {allowed:x?}"));
         }
     }
 }
@@ -164,7 +165,8 @@ fn kill_many_times(
 
 #[test]
 fn test_dynamic_vhdx_keeps_all_that_was_done_when_its_writer_is_killed() {
-    let options = CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) };
+    let options =
+        CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) };
     kill_many_times("killed.vhdx", &options, Some("vhdx"), Promise::Done, 30);
 }
 

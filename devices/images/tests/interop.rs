@@ -76,8 +76,13 @@ fn test_compressed_qcow2_is_read_and_its_copies_are_counted() {
     let image = open(&path, &OpenOptions::reading(None)).unwrap();
     assert_same_content(&image, &raw);
     let buffer = Box::new(synthvm_block::IoBuffer::from_vec(vec![0; 65536]));
-    let request =
-        synthvm_block::IoRequest { id: 1, operation: Operation::Read, offset: 65536, length: 65536, buffer };
+    let request = synthvm_block::IoRequest {
+        id: 1,
+        operation: Operation::Read,
+        offset: 65536,
+        length: 65536,
+        buffer,
+    };
     let done = synthvm_block::conformance::run(&mut *image.queue().unwrap(), vec![request]);
     assert_eq!(done[0].copied, 65536);
 }
@@ -123,7 +128,8 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
                     }
                 }
                 kind @ 1..=2 => {
-                    over(&mut *image.queue().unwrap(), operation[kind as usize], at, length).unwrap();
+                    over(&mut *image.queue().unwrap(), operation[kind as usize], at, length)
+                        .unwrap();
                     expected[range].fill(0);
                 }
                 _ => {
@@ -150,8 +156,11 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
 fn test_vhdx_written_by_both_in_turns_stays_sound() {
     let folder = Folder::new();
     let path = folder.join("turns.vhdx");
-    create(&path, &CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) },
+    )
+    .unwrap();
     let mut expected = vec![0; SIZE as usize];
     let mut random = Random(99);
     for round in 0..6_u8 {
@@ -166,13 +175,19 @@ fn test_vhdx_written_by_both_in_turns_stays_sound() {
         drop(image);
         for _ in 0..5 {
             let (at, value) = (random.below(SIZE / 65536) * 65536, round + 1);
-            qemu("qemu-io", &["-f", "vhdx", "-c", &format!("write -P {value} {at} 65536"), text(&path)]);
+            qemu(
+                "qemu-io",
+                &["-f", "vhdx", "-c", &format!("write -P {value} {at} 65536"), text(&path)],
+            );
             expected[at as usize..][..65536].fill(value);
         }
         qemu("qemu-img", &["check", "-f", "vhdx", text(&path)]);
         let image = open(&path, &OpenOptions::reading(None)).unwrap();
         for (index, expected) in expected.chunks(1 << 20).enumerate() {
-            assert!(read(&image, (index as u64) << 20, 1 << 20) == expected, "round {round}, block {index}");
+            assert!(
+                read(&image, (index as u64) << 20, 1 << 20) == expected,
+                "round {round}, block {index}"
+            );
         }
     }
 }
@@ -193,7 +208,8 @@ fn test_conversion_keeps_content_size_and_holes() {
         assert!(state.written < SIZE / 2, "holes are left out: {}", state.written);
         assert_same_content(&open(&path, &OpenOptions::reading(None)).unwrap(), &raw);
         let format = if to == Format::Vhd { "vpc" } else { to.name() };
-        let compared = qemu("qemu-img", &["compare", "-f", "raw", "-F", format, text(&raw), text(&path)]);
+        let compared =
+            qemu("qemu-img", &["compare", "-f", "raw", "-F", format, text(&raw), text(&path)]);
         assert!(compared.contains("identical"), "{compared}");
         // No file is overwritten, none is left behind.
         assert!(
@@ -211,7 +227,9 @@ fn test_conversion_keeps_content_size_and_holes() {
 
 fn folder_has_partial(path: &Path) -> bool {
     let entries = std::fs::read_dir(path.parent().unwrap()).unwrap();
-    entries.map(|entry| entry.unwrap().file_name()).any(|name| name.to_string_lossy().ends_with(".partial"))
+    entries
+        .map(|entry| entry.unwrap().file_name())
+        .any(|name| name.to_string_lossy().ends_with(".partial"))
 }
 
 #[test]
@@ -222,8 +240,11 @@ fn test_qcow2_over_a_backing_file_shows_it_and_leaves_it_alone() {
     convert(&raw, &base, &ConvertOptions::to(Format::Qcow2), &mut |_| {}).unwrap();
     let before = std::fs::read(&base).unwrap();
     let path = folder.join("top.qcow2");
-    let options =
-        CreateOptions { size: None, parent: Some(base.clone()), ..CreateOptions::new(Format::Qcow2, 0) };
+    let options = CreateOptions {
+        size: None,
+        parent: Some(base.clone()),
+        ..CreateOptions::new(Format::Qcow2, 0)
+    };
     create(&path, &options).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     assert_same_content(&image, &raw);
@@ -248,5 +269,8 @@ fn test_a_raw_image_that_looks_like_another_format_is_not_guessed_at() {
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
     assert!(error.contains("looks like qcow2") && error.contains("format=raw"), "{error}");
     let as_raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::default() };
-    assert_eq!(open(&path, &as_raw).unwrap().geometry().capacity, std::fs::metadata(&path).unwrap().len());
+    assert_eq!(
+        open(&path, &as_raw).unwrap().geometry().capacity,
+        std::fs::metadata(&path).unwrap().len()
+    );
 }

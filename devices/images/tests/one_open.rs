@@ -86,7 +86,8 @@ fn test_tools_use_the_image_that_they_opened() {
             assert!(report.is_sound() && report.format == format, "{name}: {report}");
         }
         let target = folder.unique("target.img");
-        convert(&replaced(&folder), &target, &ConvertOptions::to(Format::Raw), &mut |_| ()).unwrap();
+        convert(&replaced(&folder), &target, &ConvertOptions::to(Format::Raw), &mut |_| ())
+            .unwrap();
         let bytes = std::fs::read(&target).unwrap();
         assert_eq!((bytes.len() as u64, bytes[0]), (SIZE, 1), "{name}");
     }
@@ -98,8 +99,11 @@ fn test_parent_replaced_when_opened_stays_in_use_and_locked() {
     let parent = image(&folder, "parent.vhdx", SIZE, 1);
     let other = image(&folder, "other.vhdx", SIZE, 2);
     let child = folder.unique("child.vhdx");
-    let options =
-        CreateOptions { size: None, parent: Some(parent.clone()), ..CreateOptions::new(Format::Vhdx, 0) };
+    let options = CreateOptions {
+        size: None,
+        parent: Some(parent.clone()),
+        ..CreateOptions::new(Format::Vhdx, 0)
+    };
     create(&child, &options).unwrap();
     let kept = folder.unique("kept");
     hard_link(&parent, &kept).unwrap();

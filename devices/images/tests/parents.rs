@@ -32,7 +32,11 @@ fn chain(folder: &Folder, format: Format) -> [PathBuf; 3] {
 }
 
 fn refusing(parent: Option<&Path>) -> OpenOptions {
-    OpenOptions { parents: Parents::Refuse, parent: parent.map(Path::to_owned), ..OpenOptions::default() }
+    OpenOptions {
+        parents: Parents::Refuse,
+        parent: parent.map(Path::to_owned),
+        ..OpenOptions::default()
+    }
 }
 
 #[test]

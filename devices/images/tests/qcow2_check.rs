@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use common::{Folder, qemu, read, text, write};
 use synthvm_block::conformance::one;
 use synthvm_block::{IoError, Operation};
-use synthvm_images::{CheckReport, CreateOptions, Format, OpenOptions, Parents, check, create, open};
+use synthvm_images::{
+    CheckReport, CreateOptions, Format, OpenOptions, Parents, check, create, open,
+};
 
 const SIZE: u64 = 4 << 30;
 const CLUSTER: u64 = 65536;
@@ -69,8 +71,9 @@ impl Image {
     fn assert_error(&self, expected: &str) {
         let report = self.check(false);
         assert!(report.errors.iter().any(|error| error.contains(expected)), "{expected}: {report}");
-        let qemu =
-            std::process::Command::new("qemu-img").args(["check", "-f", "qcow2", text(&self.path)]).output();
+        let qemu = std::process::Command::new("qemu-img")
+            .args(["check", "-f", "qcow2", text(&self.path)])
+            .output();
         assert!(!matches!(qemu.unwrap().status.code(), Some(0 | 3)), "QEMU agrees: {expected}");
     }
 }
@@ -97,7 +100,8 @@ fn test_shared_second_level_table_is_an_error_and_is_not_written() {
     image.assert_error("share the second-level table");
     let error = open(&image.path, &OpenOptions::default()).unwrap_err().to_string();
     assert!(error.contains("readonly=on") && error.contains("second-level table"), "{error}");
-    let reading = open(&image.path, &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap();
+    let reading =
+        open(&image.path, &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap();
     assert!(read(&reading, 0, 4096) == vec![1; 4096]);
 }
 
@@ -150,7 +154,10 @@ fn test_data_that_lies_in_a_structure_is_an_error_and_is_not_written() {
             assert_eq!(try_write(&image.path, 0), Err(IoError::Os(libc::EIO)));
             let after = std::fs::read(&image.path).unwrap();
             let (from, to) = (offset as usize, (offset + CLUSTER) as usize);
-            assert!(before[from..to] == after[from..to], "the structure at {offset:#x} is as it was");
+            assert!(
+                before[from..to] == after[from..to],
+                "the structure at {offset:#x} is as it was"
+            );
         }
         // A table that lies in another structure.
         let image = Image::new(&folder);
@@ -189,9 +196,15 @@ fn test_dirty_image_is_reported_and_its_counts_are_rebuilt() {
     image.set_count(table, 0);
     image.set_count(data, 0);
     let report = image.check(false);
-    assert!(!report.is_sound() && report.notes.iter().any(|note| note.contains("not closed")), "{report}");
+    assert!(
+        !report.is_sound() && report.notes.iter().any(|note| note.contains("not closed")),
+        "{report}"
+    );
     let report = image.check(true);
-    assert!(report.is_sound() && report.notes.is_empty() && !report.repaired.is_empty(), "{report}");
+    assert!(
+        report.is_sound() && report.notes.is_empty() && !report.repaired.is_empty(),
+        "{report}"
+    );
     qemu("qemu-img", &["check", "-q", "-f", "qcow2", text(&image.path)]);
 }
 

@@ -20,7 +20,8 @@ const PLACES: u64 = 64;
 fn step(seed: u64, step: u64) -> (u64, u64) {
     let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(step));
     let place = random.below(PLACES);
-    let offset = place * (SIZE / PLACES) + random.below(4) * 65536 + random.below(16) * BLOCK as u64;
+    let offset =
+        place * (SIZE / PLACES) + random.below(4) * 65536 + random.below(16) * BLOCK as u64;
     (offset, step + 1)
 }
 
@@ -79,10 +80,9 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
             let found = read(&image, offset, BLOCK);
             let value = values.iter().copied().find(|&value| content(offset, value) == found);
             let word = u64::from_le_bytes(found[..8].try_into().unwrap());
-            *values =
-                vec![value.unwrap_or_else(|| {
-                    panic!("round {round}, {offset:#x}: {word:#x} is none of {values:x?}")
-                })];
+            *values = vec![value.unwrap_or_else(|| {
+                panic!("round {round}, {offset:#x}: {word:#x} is none of {values:x?}")
+            })];
         }
         // Another part of the disk: earlier writes stay as they are.
         let offset = SIZE / PLACES * random.below(PLACES) + (1 << 24) + round * 65536;
@@ -91,7 +91,10 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
         flush(&image);
         allowed.insert(offset, vec![value]);
         for (&offset, values) in &allowed {
-            assert!(read(&image, offset, BLOCK) == content(offset, values[0]), "round {round}, {offset:#x}");
+            assert!(
+                read(&image, offset, BLOCK) == content(offset, values[0]),
+                "round {round}, {offset:#x}"
+            );
         }
         drop(image);
         assert_no_error(&path, &format!("round {round}, closed"));
@@ -146,7 +149,11 @@ fn test_killed_writer_of_an_overlay_keeps_what_the_backing_file_shows() {
         let path = folder.join("top.qcow2");
         create(
             &path,
-            &CreateOptions { size: None, parent: Some(base), ..CreateOptions::new(Format::Qcow2, 0) },
+            &CreateOptions {
+                size: None,
+                parent: Some(base),
+                ..CreateOptions::new(Format::Qcow2, 0)
+            },
         )
         .unwrap();
         path

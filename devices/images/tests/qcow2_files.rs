@@ -55,7 +55,9 @@ fn test_data_file_of_a_read_only_image_is_shared_by_readers() {
 #[test]
 fn test_data_file_is_written_in_place_and_agrees_with_qemu() {
     let folder = Folder::new();
-    for options in ["data_file_raw=on", "data_file_raw=off", "data_file_raw=on,preallocation=metadata"] {
+    for options in
+        ["data_file_raw=on", "data_file_raw=off", "data_file_raw=on,preallocation=metadata"]
+    {
         let (path, data) = with_data_file(&folder, options);
         let image = open(&path, &OpenOptions::default()).unwrap();
         let mut expected = vec![0; 8 * MIB];
@@ -67,8 +69,13 @@ fn test_data_file_is_written_in_place_and_agrees_with_qemu() {
         }
         over(&mut *image.queue().unwrap(), Operation::Discard, MIB as u64, 65536).unwrap();
         expected[MIB..MIB + 65536].fill(0);
-        over(&mut *image.queue().unwrap(), Operation::WriteZeroes { unmap: false }, MIB as u64 + 65536, 512)
-            .unwrap();
+        over(
+            &mut *image.queue().unwrap(),
+            Operation::WriteZeroes { unmap: false },
+            MIB as u64 + 65536,
+            512,
+        )
+        .unwrap();
         expected[MIB + 65536..MIB + 65536 + 512].fill(0);
         flush(&image);
         drop(image);
@@ -80,7 +87,10 @@ fn test_data_file_is_written_in_place_and_agrees_with_qemu() {
         let image = open(&path, &reading()).unwrap();
         assert!(read(&image, 0, 8 * MIB) == expected, "{options}");
         if options.contains("raw=on") {
-            assert!(std::fs::read(&data).unwrap() == expected, "the data file is a raw image: {options}");
+            assert!(
+                std::fs::read(&data).unwrap() == expected,
+                "the data file is a raw image: {options}"
+            );
         }
     }
 }
@@ -140,8 +150,11 @@ fn test_backing_file_is_locked_for_readers() {
     create(&base, &CreateOptions::new(Format::Qcow2, 8 << 20)).unwrap();
     let top = |name: &str| {
         let path = folder.join(name);
-        let options =
-            CreateOptions { size: None, parent: Some(base.clone()), ..CreateOptions::new(Format::Qcow2, 0) };
+        let options = CreateOptions {
+            size: None,
+            parent: Some(base.clone()),
+            ..CreateOptions::new(Format::Qcow2, 0)
+        };
         create(&path, &options).unwrap();
         path
     };

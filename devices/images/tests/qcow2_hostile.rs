@@ -36,13 +36,19 @@ fn test_disk_that_its_tables_do_not_reach_and_tables_outside_the_file_are_refuse
     ];
     for (expected, at, bytes) in cases {
         let path = folder.unique("hostile.qcow2");
-        let options = CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
+        let options =
+            CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
         create(&path, &options).unwrap();
         write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 4096]);
         File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
         let error = open(&path, &OpenOptions::default()).expect_err(expected).to_string();
-        assert!(error.contains(expected) && error.contains(path.to_str().unwrap()), "{expected}: {error}");
-        assert!(check(&path, None, false, Parents::Named).map_or(true, |report| !report.is_sound()));
+        assert!(
+            error.contains(expected) && error.contains(path.to_str().unwrap()),
+            "{expected}: {error}"
+        );
+        assert!(
+            check(&path, None, false, Parents::Named).map_or(true, |report| !report.is_sound())
+        );
     }
 }
 
@@ -68,11 +74,16 @@ fn test_clusters_of_any_size_in_the_header_never_panic() {
 fn test_file_with_parts_without_reference_counts_can_only_be_read() {
     let folder = Folder::new();
     let entries = |table: u64, byte: u8| (table, vec![byte; 8]);
-    for (at, bytes) in
-        [(COUNTS_CLUSTERS, vec![0; 4]), entries(0, 0), entries(0, 0xFF), entries(8, 0), entries(16, 1)]
-    {
+    for (at, bytes) in [
+        (COUNTS_CLUSTERS, vec![0; 4]),
+        entries(0, 0),
+        entries(0, 0xFF),
+        entries(8, 0),
+        entries(16, 1),
+    ] {
         let path = folder.unique("counts.qcow2");
-        let options = CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
+        let options =
+            CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
         create(&path, &options).unwrap();
         // Several blocks of counts: each is for 128 KiB.
         write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 1 << 20]);

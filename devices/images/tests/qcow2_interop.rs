@@ -18,13 +18,23 @@ fn change(image: &Arc<dyn Backend>, expected: &mut [u8], random: &mut Random, st
         let range = at as usize..(at + length) as usize;
         match random.below(6) {
             0 => {
-                over(&mut *image.queue().unwrap(), Operation::WriteZeroes { unmap: false }, at, length)
-                    .unwrap();
+                over(
+                    &mut *image.queue().unwrap(),
+                    Operation::WriteZeroes { unmap: false },
+                    at,
+                    length,
+                )
+                .unwrap();
                 expected[range].fill(0);
             }
             1 => {
-                over(&mut *image.queue().unwrap(), Operation::WriteZeroes { unmap: true }, at, length)
-                    .unwrap();
+                over(
+                    &mut *image.queue().unwrap(),
+                    Operation::WriteZeroes { unmap: true },
+                    at,
+                    length,
+                )
+                .unwrap();
                 expected[range].fill(0);
             }
             2 if image.geometry().discard.is_some() => {
@@ -167,7 +177,10 @@ fn test_compressed_image_is_read_and_overwritten() {
         let (raw, path) = (folder.unique("raw"), folder.unique("image.qcow2"));
         let mut expected = compressible(3);
         std::fs::write(&raw, &expected).unwrap();
-        qemu("qemu-img", &["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", kind, text(&raw), text(&path)]);
+        qemu(
+            "qemu-img",
+            &["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", kind, text(&raw), text(&path)],
+        );
         assert_content(&path, &expected, kind);
         let image = open(&path, &OpenOptions::default()).unwrap();
         change(&image, &mut expected, &mut Random(9), 80);
@@ -184,11 +197,18 @@ fn test_image_over_any_backing_file_shows_it_and_is_written_above_it() {
     let bytes = Random(21).bytes(short as usize);
     let raw = folder.join("base.raw");
     std::fs::write(&raw, &bytes).unwrap();
-    for (format, options) in
-        [("raw", ""), ("qcow2", "cluster_size=4k"), ("qcow2", "compat=0.10"), ("vhdx", "block_size=1M")]
-    {
-        for top in ["compat=1.1", "compat=0.10", "compat=1.1,cluster_size=512", "compat=1.1,cluster_size=1M"]
-        {
+    for (format, options) in [
+        ("raw", ""),
+        ("qcow2", "cluster_size=4k"),
+        ("qcow2", "compat=0.10"),
+        ("vhdx", "block_size=1M"),
+    ] {
+        for top in [
+            "compat=1.1",
+            "compat=0.10",
+            "compat=1.1,cluster_size=512",
+            "compat=1.1,cluster_size=1M",
+        ] {
             let base = folder.unique(&format!("base.{format}"));
             let mut convert = vec!["convert", "-f", "raw", "-O", format, text(&raw), text(&base)];
             if !options.is_empty() {
@@ -196,7 +216,8 @@ fn test_image_over_any_backing_file_shows_it_and_is_written_above_it() {
             }
             qemu("qemu-img", &convert);
             let before = std::fs::read(&base).unwrap();
-            let path = make(&folder, &format!("{top},backing_file={},backing_fmt={format}", text(&base)));
+            let path =
+                make(&folder, &format!("{top},backing_file={},backing_fmt={format}", text(&base)));
             let mut expected = bytes.clone();
             // VHDX has whole MiB.
             expected.resize(SIZE as usize, 0);
@@ -207,7 +228,10 @@ fn test_image_over_any_backing_file_shows_it_and_is_written_above_it() {
             drop(image);
             assert_content(&path, &expected, &what);
             assert_sound(&path, &what);
-            assert!(std::fs::read(&base).unwrap() == before, "{what}: the backing file is as it was");
+            assert!(
+                std::fs::read(&base).unwrap() == before,
+                "{what}: the backing file is as it was"
+            );
         }
     }
 }
@@ -258,8 +282,11 @@ fn test_disk_grows_and_shrinks_and_what_is_new_is_zero() {
         over("compat=0.10"),
     ] {
         let path = make(&folder, &kind);
-        let mut expected =
-            if kind.contains("backing") { std::fs::read(&base).unwrap() } else { vec![0; SIZE as usize] };
+        let mut expected = if kind.contains("backing") {
+            std::fs::read(&base).unwrap()
+        } else {
+            vec![0; SIZE as usize]
+        };
         let mut random = Random(6);
         for size in [SIZE / 2 + 512, SIZE * 2, SIZE - 4096, SIZE * 4, SIZE * 4 + 512] {
             let image = open(&path, &OpenOptions::default()).unwrap();
@@ -280,7 +307,8 @@ fn test_subclusters_are_read_and_not_written() {
     let base = folder.join("base.raw");
     let mut expected = Random(2).bytes(SIZE as usize);
     std::fs::write(&base, &expected).unwrap();
-    let path = make(&folder, &format!("extended_l2=on,backing_file={},backing_fmt=raw", text(&base)));
+    let path =
+        make(&folder, &format!("extended_l2=on,backing_file={},backing_fmt=raw", text(&base)));
     for (at, value) in [(0, 1), (2048 * 5, 2), (65536 + 2048, 3), (1 << 20, 4)] {
         qemu_io(&path, &format!("write -P {value} {at} 2048"));
         expected[at..at + 2048].fill(value);

@@ -12,7 +12,8 @@ fn test_image_that_qemu_left_dirty_is_repaired_when_it_is_written_and_only_read_
     let folder = Folder::new();
     let path = make(&folder, "lazy_refcounts=on");
     // The program is stopped before it writes any count.
-    let script = format!("qemu-io -f qcow2 -c 'write -P 5 0 3M' -c 'flush' -c 'abort' '{}'", text(&path));
+    let script =
+        format!("qemu-io -f qcow2 -c 'write -P 5 0 3M' -c 'flush' -c 'abort' '{}'", text(&path));
     let _ = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     let before = std::fs::read(&path).unwrap();
     assert_eq!(before[79] & 1, 1, "it is marked as dirty");
@@ -60,7 +61,10 @@ fn test_bitmaps_that_are_not_kept_up_are_marked_so() {
     drop(image);
     assert_eq!(std::fs::read(&path).unwrap()[95] & 1, 0);
     let report = check(&path, None, false, Parents::Named).unwrap();
-    assert!(report.is_sound() && report.notes.iter().any(|note| note.contains("bitmaps")), "{report}");
+    assert!(
+        report.is_sound() && report.notes.iter().any(|note| note.contains("bitmaps")),
+        "{report}"
+    );
 }
 
 #[test]
@@ -96,7 +100,10 @@ fn test_chain_of_backing_files_at_its_limit_opens_and_one_past_it_is_refused() {
     for depth in 1..=33 {
         let child = folder.join(&format!("{depth}.qcow2"));
         let options = format!("backing_file={},backing_fmt=qcow2", text(&path));
-        qemu("qemu-img", &["create", "-q", "-u", "-f", "qcow2", "-o", &options, text(&child), "1M"]);
+        qemu(
+            "qemu-img",
+            &["create", "-q", "-u", "-f", "qcow2", "-o", &options, text(&child), "1M"],
+        );
         path = child;
         match open(&path, &reading()) {
             Ok(image) => {
@@ -104,7 +111,10 @@ fn test_chain_of_backing_files_at_its_limit_opens_and_one_past_it_is_refused() {
                 assert!(read(&image, 0, 512) == vec![9; 512]);
             }
             Err(error) => {
-                assert!(depth > 32 && error.to_string().contains("longer than 32"), "{depth}: {error}");
+                assert!(
+                    depth > 32 && error.to_string().contains("longer than 32"),
+                    "{depth}: {error}"
+                );
             }
         }
     }
@@ -115,7 +125,8 @@ fn test_disk_beyond_the_largest_table_is_refused() {
     let folder = Folder::new();
     // 32 MiB of entries for 64 tables of 32 KiB each.
     let limit = (32 << 20) / 8 * (512 / 8) * 512;
-    let options = |size| CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, size) };
+    let options =
+        |size| CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, size) };
     let path = folder.join("limit.qcow2");
     create(&path, &options(limit)).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();

@@ -19,8 +19,11 @@ const BAT: u64 = 3 * MIB;
 
 fn parent(folder: &Folder) -> (PathBuf, Vec<u8>) {
     let path = folder.join("parent.vhdx");
-    create(&path, &CreateOptions { block_size: Some(2 * MIB), ..CreateOptions::new(Format::Vhdx, SIZE) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(2 * MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
+    )
+    .unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     let mut content = vec![0; SIZE as usize];
     let mut random = Random(11);
@@ -199,7 +202,10 @@ fn test_image_that_is_its_own_parent_is_refused() {
         .into_iter()
         .map(|offset| {
             file.read_exact_at(&mut header, offset).unwrap();
-            (u64::from_le_bytes(header[8..16].try_into().unwrap()), header[32..48].try_into().unwrap())
+            (
+                u64::from_le_bytes(header[8..16].try_into().unwrap()),
+                header[32..48].try_into().unwrap(),
+            )
         })
         .max_by_key(|&(sequence, _): &(u64, [u8; 16])| sequence)
         .map(|(_, id)| id)

@@ -41,8 +41,11 @@ fn reseal(file: &File) {
 /// An image with three blocks.
 fn sound(folder: &Folder) -> PathBuf {
     let path = folder.unique("hostile.vhdx");
-    create(&path, &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
+    )
+    .unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     for block in [0, 3, 7] {
         write(&image, block * MIB, vec![block as u8 + 1; MIB as usize]);
@@ -54,8 +57,8 @@ fn sound(folder: &Folder) -> PathBuf {
 /// Opens both ways and touches everything, if it opens.
 fn exercise(path: &Path) -> Result<(), String> {
     for read_only in [true, false] {
-        let image =
-            open(path, &OpenOptions { read_only, ..OpenOptions::default() }).map_err(|e| e.to_string())?;
+        let image = open(path, &OpenOptions { read_only, ..OpenOptions::default() })
+            .map_err(|e| e.to_string())?;
         let capacity = image.geometry().capacity;
         let mut queue = image.queue().unwrap();
         let block = u64::from(image.geometry().block_size.bytes());
@@ -78,7 +81,8 @@ fn test_broken_structures_are_refused_with_their_reason() {
     let original = sound(&folder);
     let entry = |index: u64| BAT + index * 8;
     let value = |number: u64| number.to_le_bytes().to_vec();
-    let both = |offsets: [u64; 2], bytes: Vec<u8>| offsets.map(|offset| (offset, bytes.clone())).to_vec();
+    let both =
+        |offsets: [u64; 2], bytes: Vec<u8>| offsets.map(|offset| (offset, bytes.clone())).to_vec();
     let headers = |at: u64, bytes: Vec<u8>| both([64 * KIB + at, 128 * KIB + at], bytes);
     let tables = |at: u64, bytes: Vec<u8>| both([192 * KIB + at, 256 * KIB + at], bytes);
     let item = |at: u64| METADATA + 64 * KIB + at;
@@ -105,13 +109,16 @@ fn test_broken_structures_are_refused_with_their_reason() {
             vec![(
                 METADATA + 64,
                 vec![
-                    0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa, 0x44, 0xe7,
-                    0x6b,
+                    0x37, 0x67, 0xa1, 0xca, 0x36, 0xfa, 0x43, 0x4d, 0xb3, 0xb6, 0x33, 0xf0, 0xaa,
+                    0x44, 0xe7, 0x6b,
                 ],
             )],
         ),
         ("its blocks have 3 bytes", vec![(item(0), vec![3, 0, 0, 0])]),
-        ("its blocks have 536870912 bytes", vec![(item(0), (512_u32 << 20).to_le_bytes().to_vec())]),
+        (
+            "its blocks have 536870912 bytes",
+            vec![(item(0), (512_u32 << 20).to_le_bytes().to_vec())],
+        ),
         ("lacks where its parent lies", vec![(item(4), vec![2, 0, 0, 0])]),
         ("its disk has 0 bytes", vec![(item(64), value(0))]),
         ("its disk has 8388609 bytes", vec![(item(64), value(SIZE + 1))]),
@@ -136,7 +143,10 @@ fn test_broken_structures_are_refused_with_their_reason() {
         }
         reseal(&file);
         let error = open(&path, &OpenOptions::default()).expect_err(expected).to_string();
-        assert!(error.contains(expected) && error.contains(path.to_str().unwrap()), "{expected}: {error}");
+        assert!(
+            error.contains(expected) && error.contains(path.to_str().unwrap()),
+            "{expected}: {error}"
+        );
         let report = check(&path, None, false, Parents::Named);
         assert!(report.map_or(true, |report| !report.is_sound()), "{expected}");
         std::fs::remove_file(&path).unwrap();
@@ -174,8 +184,11 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     let folder = Folder::new();
     let path = folder.join("huge.vhdx");
     // A sparse file costs its author nothing.
-    create(&path, &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) },
+    )
+    .unwrap();
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
     assert!(
         error.contains("504 MiB, and 128 MiB are kept at most") && error.contains("larger blocks"),
@@ -183,8 +196,11 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     );
     // One below the limit is not.
     let path = folder.join("large.vhdx");
-    create(&path, &CreateOptions { block_size: Some(4 * MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(4 * MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) },
+    )
+    .unwrap();
     open(&path, &OpenOptions::default()).unwrap();
 }
 

@@ -49,13 +49,15 @@ impl Entry {
             match change {
                 Change::Zero(offset, length) => {
                     descriptors.extend(
-                        [b"zero".as_slice(), &[0; 4], &length.to_le_bytes(), &offset.to_le_bytes()].concat(),
+                        [b"zero".as_slice(), &[0; 4], &length.to_le_bytes(), &offset.to_le_bytes()]
+                            .concat(),
                     );
                 }
                 Change::Data(offset, data) => {
                     assert_eq!(data.len(), 4096);
                     descriptors.extend(
-                        [b"desc".as_slice(), &data[4092..], &data[..8], &offset.to_le_bytes()].concat(),
+                        [b"desc".as_slice(), &data[4092..], &data[..8], &offset.to_le_bytes()]
+                            .concat(),
                     );
                     sectors.extend(b"data");
                     sectors.extend(((self.sequence >> 32) as u32).to_le_bytes());
@@ -86,8 +88,11 @@ impl Entry {
 /// A new image in whose file two more blocks have space, filled with 0xB0 and 0xB1.
 fn image(folder: &Folder) -> (PathBuf, File) {
     let path = folder.unique("log.vhdx");
-    create(&path, &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) })
-        .unwrap();
+    create(
+        &path,
+        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
+    )
+    .unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     for index in 0..2 {
         file.write_all_at(&vec![0xB0 + index as u8; MIB as usize], DATA + index * MIB).unwrap();
@@ -174,7 +179,8 @@ fn test_sequence_that_runs_over_the_logs_end_is_whole() {
     let (path, file) = image(&folder);
     let tail = (MIB - 12288) as u32;
     let first = Entry::new(5, tail, vec![Change::Data(BAT, table(&[(0, DATA)]))]).bytes();
-    let second = Entry::new(6, tail, vec![Change::Data(BAT, table(&[(1, DATA), (2, DATA + MIB)]))]).bytes();
+    let second =
+        Entry::new(6, tail, vec![Change::Data(BAT, table(&[(1, DATA), (2, DATA + MIB)]))]).bytes();
     // Older entries of the same log, which are no longer in force.
     let old = Entry::new(3, 4096, vec![Change::Data(BAT, table(&[(3, DATA)]))]).bytes();
     let mut log = vec![0; MIB as usize];
@@ -228,7 +234,8 @@ fn test_logs_that_cannot_be_are_refused() {
         file.write_all_at(&bytes, LOG).unwrap();
         announce(&file);
         for read_only in [true, false] {
-            let error = open(&path, &OpenOptions { read_only, ..OpenOptions::default() }).unwrap_err();
+            let error =
+                open(&path, &OpenOptions { read_only, ..OpenOptions::default() }).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
         }
     };

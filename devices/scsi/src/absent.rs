@@ -2,9 +2,11 @@
 
 use super::{CheckCondition, Command, Transfer, inquiry};
 
-/// Decides `command` (as [`Command::parse`] gave it) for the absent `lun`. `Some(Ok)`: the answer is in `out`. `None`: INVALID_LUN.
+/// Decides `command` (as [`Command::parse`] gave it) for the absent `lun`. `Some(Ok)`: the answer
+/// is in `out`. `None`: INVALID_LUN.
 ///
-/// INQUIRY must not fail: guests take a failed one for an empty answer, and an empty answer for a disk.
+/// INQUIRY must not fail: guests take a failed one for an empty answer, and an empty answer for a
+/// disk.
 pub fn execute_absent(
     command: &Result<Command, CheckCondition>,
     is_inquiry: bool,

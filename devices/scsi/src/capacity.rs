@@ -9,7 +9,8 @@ pub(super) fn read_capacity_10(disk: &Disk, out: &mut Vec<u8>) {
     out.extend_from_slice(&disk.block_size().bytes().to_be_bytes());
 }
 
-/// 32 bytes: last block address, block size, no protection, blocks per physical block, thin provisioning.
+/// 32 bytes: last block address, block size, no protection, blocks per physical block, thin
+/// provisioning.
 pub(super) fn read_capacity_16(disk: &Disk, out: &mut Vec<u8>) {
     out.extend_from_slice(&disk.last_lba().to_be_bytes());
     out.extend_from_slice(&disk.block_size().bytes().to_be_bytes());

@@ -5,7 +5,8 @@ use super::opcode as op;
 use super::reservation::{ReserveIn, ReserveOut};
 use super::{ByteCheck, CheckCondition};
 
-/// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is already applied.
+/// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is
+/// already applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names of the SCSI standards")]
 pub enum Command {
@@ -121,11 +122,14 @@ impl Command {
     /// Parses the first `length` (1..=16) bytes of `cdb`.
     ///
     /// # Errors
-    /// 5/20/00 for an unknown operation, 5/24/00 for a CDB that is shorter than its operation needs or asks for something unsupported.
+    /// 5/20/00 for an unknown operation, 5/24/00 for a CDB that is shorter than its operation needs
+    /// or asks for something unsupported.
     pub fn parse(cdb: &[u8; 16], length: u8) -> Result<Self, CheckCondition> {
         let c = cdb;
         let opcode = c[0];
-        let Some(needed) = op::cdb_length(opcode) else { return Err(CheckCondition::INVALID_OPCODE) };
+        let Some(needed) = op::cdb_length(opcode) else {
+            return Err(CheckCondition::INVALID_OPCODE);
+        };
         let command = match opcode {
             op::TEST_UNIT_READY => Self::TestUnitReady,
             op::REQUEST_SENSE => request_sense(c)?,
@@ -165,7 +169,9 @@ impl Command {
             op::SYNCHRONIZE_CACHE_10 => {
                 Self::SynchronizeCache { lba: be32(c, 2).into(), blocks: be16(c, 7).into() }
             }
-            op::SYNCHRONIZE_CACHE_16 => Self::SynchronizeCache { lba: be64(c, 2), blocks: be32(c, 10) },
+            op::SYNCHRONIZE_CACHE_16 => {
+                Self::SynchronizeCache { lba: be64(c, 2), blocks: be32(c, 10) }
+            }
             op::WRITE_SAME_10 | op::WRITE_SAME_16 => write_same(c)?,
             op::UNMAP => unmap(c)?,
             op::PERSISTENT_RESERVE_IN => Self::PersistentReserveIn {
@@ -184,9 +190,13 @@ impl Command {
     }
 }
 
-/// All of a CDB of `needed` bytes is there, and its control byte, the last one, asks for nothing that is
-/// not offered (SAM-5 section 5.2).
-pub(super) fn check_length_and_control(c: &[u8; 16], length: u8, needed: u8) -> Result<(), CheckCondition> {
+/// All of a CDB of `needed` bytes is there, and its control byte, the last one, asks for nothing
+/// that is not offered (SAM-5 section 5.2).
+pub(super) fn check_length_and_control(
+    c: &[u8; 16],
+    length: u8,
+    needed: u8,
+) -> Result<(), CheckCondition> {
     // An auto contingent allegiance after an error; INQUIRY says that there is none (NORMACA).
     const NACA: u8 = 0x04;
     let control = c[usize::from(needed) - 1];
@@ -230,7 +240,11 @@ fn mode_select(c: &[u8; 16], form: ModeForm, length: u16) -> Result<Command, Che
 /// For somebody else (3RDPTY), or for a part of the unit (the obsolete EXTENT): neither is there.
 fn reservation(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (third_party, extent) = (c[1] & 0x10 != 0, c[1] & 0x01 != 0);
-    if third_party || extent { Err(CheckCondition::INVALID_FIELD) } else { Ok(Command::Reservation) }
+    if third_party || extent {
+        Err(CheckCondition::INVALID_FIELD)
+    } else {
+        Ok(Command::Reservation)
+    }
 }
 
 /// IMMED allows an early answer but does not demand one, which would hide a failed flush.
@@ -249,8 +263,8 @@ fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     Ok(Command::StartStop { flush })
 }
 
-/// The default self-test, which every device has (SPC-4 section 5.15.2), has nothing to find here. There
-/// are no other self-tests and no diagnostic pages.
+/// The default self-test, which every device has (SPC-4 section 5.15.2), has nothing to find here.
+/// There are no other self-tests and no diagnostic pages.
 fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (self_test_code, list_length) = (c[1] >> 5, be16(c, 3));
     if self_test_code != 0 || list_length != 0 {
@@ -262,7 +276,9 @@ fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     match c[1] & 0x1F {
         op::SA_READ_CAPACITY_16 => Ok(Command::ReadCapacity16 { allocation: be32(c, 10) }),
-        op::SA_GET_LBA_STATUS => Ok(Command::GetLbaStatus { lba: be64(c, 2), allocation: be32(c, 10) }),
+        op::SA_GET_LBA_STATUS => {
+            Ok(Command::GetLbaStatus { lba: be64(c, 2), allocation: be32(c, 10) })
+        }
         // The operation is known, the service action is a field of it.
         _ => Err(CheckCondition::INVALID_FIELD),
     }
@@ -271,8 +287,8 @@ fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 fn write_same(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (lba, blocks) = extent(c)?;
     let (anchor, unmap, no_data) = (c[1] & 0x10 != 0, c[1] & 0x08 != 0, c[1] & 0x01 != 0);
-    // Nothing is anchored: space is either taken up or given back. LBDATA and PBDATA, long obsolete,
-    // would have each block carry its own address.
+    // Nothing is anchored: space is either taken up or given back. LBDATA and PBDATA, long
+    // obsolete, would have each block carry its own address.
     let addresses = c[1] & 0x06 != 0;
     if anchor || addresses {
         return Err(CheckCondition::INVALID_FIELD);
@@ -282,7 +298,11 @@ fn write_same(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 
 fn unmap(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let anchor = c[1] & 0x01 != 0;
-    if anchor { Err(CheckCondition::INVALID_FIELD) } else { Ok(Command::Unmap { length: be16(c, 7) }) }
+    if anchor {
+        Err(CheckCondition::INVALID_FIELD)
+    } else {
+        Ok(Command::Unmap { length: be16(c, 7) })
+    }
 }
 
 /// First block and count of a 10, 12 or 16 byte media access command.

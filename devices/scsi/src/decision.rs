@@ -39,7 +39,8 @@ pub enum Decision {
     Job(Box<Job>),
     /// Make everything written so far durable.
     Flush,
-    /// Read this many bytes from the guest's buffer (they are there) and ask [`super::Disk::parameters`].
+    /// Read this many bytes from the guest's buffer (they are there) and ask
+    /// [`super::Disk::parameters`].
     Parameters(Parameters),
     /// Ask the medium which blocks take up room, and word the answer by [`super::lba_status`].
     LbaStatus(LbaQuery),
@@ -49,7 +50,8 @@ pub enum Decision {
     Conflict,
 }
 
-/// One request to the medium: within the disk, never empty; within the guest's buffer where it moves bytes.
+/// One request to the medium: within the disk, never empty; within the guest's buffer where it
+/// moves bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Io {
     /// The operation; never a flush.

@@ -8,8 +8,8 @@ use synthvm_block::{BlockSize, Discard, Operation};
 use super::decision::ParametersKind;
 use super::reservation::{LIST_LEN, Reservations, Verdict};
 use super::{
-    CheckCondition, Command, Decision, DiskIdentity, Expected, Io, Job, ModeForm, Parameters, Range, Sense,
-    Transfer, capacity, inquiry, mode, vpd,
+    CheckCondition, Command, Decision, DiskIdentity, Expected, Io, Job, ModeForm, Parameters,
+    Range, Sense, Transfer, capacity, inquiry, mode, vpd,
 };
 use crate::saved::SavedDisk;
 
@@ -26,7 +26,8 @@ pub struct DiskConfig {
     pub physical_block_size: u32,
     /// Refuse writes.
     pub read_only: bool,
-    /// Writes may sit in a volatile cache until a flush (SYNCHRONIZE CACHE) or unless forced (FUA).
+    /// Writes may sit in a volatile cache until a flush (SYNCHRONIZE CACHE) or unless forced
+    /// (FUA).
     pub write_cache: bool,
     /// The medium turns: guests sort their requests.
     pub rotational: bool,
@@ -89,7 +90,8 @@ impl Disk {
         })
     }
 
-    /// Tells guests of a new size: each call is reported once, by the next command that can (unit attention 6/2A/09).
+    /// Tells guests of a new size: each call is reported once, by the next command that can (unit
+    /// attention 6/2A/09).
     pub fn resize(&self, capacity: u64) {
         let blocks = (capacity >> self.block_size.shift()).max(1);
         if self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
@@ -129,7 +131,8 @@ impl Disk {
         }
     }
 
-    /// Goes on as the disk that was written down, which [`Disk::check`] found fit. A size that changed meanwhile is reported.
+    /// Goes on as the disk that was written down, which [`Disk::check`] found fit. A size that
+    /// changed meanwhile is reported.
     pub(crate) fn restore(&self, saved: &SavedDisk) {
         if let Some(reservations) = Reservations::restored(saved.reservations) {
             *self.reservations() = reservations;
@@ -163,7 +166,9 @@ impl Disk {
                 Ok(self.flush())
             }
             Command::Read { lba, blocks } => self.io(Operation::Read, lba, blocks, transfer),
-            Command::Write { lba, blocks, fua } => self.io(Operation::Write { fua }, lba, blocks, transfer),
+            Command::Write { lba, blocks, fua } => {
+                self.io(Operation::Write { fua }, lba, blocks, transfer)
+            }
             Command::WriteAndVerify { lba, blocks, compare } => {
                 self.write_and_verify((lba, blocks), compare, transfer)
             }
@@ -172,7 +177,9 @@ impl Disk {
             Command::WriteSame { lba, blocks, unmap, data } => {
                 self.write_same((lba, blocks), unmap, data, transfer)
             }
-            Command::GetLbaStatus { lba, allocation } => self.lba_status(lba, allocation, transfer, out),
+            Command::GetLbaStatus { lba, allocation } => {
+                self.lba_status(lba, allocation, transfer, out)
+            }
             Command::PersistentReserveOut { what, length } => {
                 let kind = ParametersKind::Reserve(what);
                 match transfer {
@@ -191,12 +198,20 @@ impl Disk {
     ///
     /// # Errors
     /// The check condition to report.
-    pub fn parameters(&self, parameters: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
+    pub fn parameters(
+        &self,
+        parameters: Parameters,
+        list: &[u8],
+    ) -> Result<Decision, CheckCondition> {
         match parameters.kind {
-            ParametersKind::ModeSelect(form) => mode::select(self, form, list).map(|()| Decision::Good),
+            ParametersKind::ModeSelect(form) => {
+                mode::select(self, form, list).map(|()| Decision::Good)
+            }
             ParametersKind::Ignored => Ok(Decision::Good),
             ParametersKind::Unmap => self.unmap_list(list),
-            ParametersKind::WriteSame { range, unmap } => Ok(self.write_same_block(range, unmap, list)),
+            ParametersKind::WriteSame { range, unmap } => {
+                Ok(self.write_same_block(range, unmap, list))
+            }
             ParametersKind::Verify(range) => {
                 let expected = Expected::Block(list.into());
                 Ok(Decision::Job(Box::new(Job::Compare { range, expected, write: false })))
@@ -263,7 +278,9 @@ impl Disk {
         transfer: Transfer,
         out: &mut Vec<u8>,
     ) -> Result<Decision, CheckCondition> {
-        let Transfer::ToGuest(room) = transfer else { return self.answer_without_room(command, transfer) };
+        let Transfer::ToGuest(room) = transfer else {
+            return self.answer_without_room(command, transfer);
+        };
         let start = out.len();
         let limit = match command {
             Command::RequestSense { allocation } => {
@@ -308,8 +325,13 @@ impl Disk {
         Ok(Decision::Reply)
     }
 
-    /// The same commands when the guest gave no buffer to answer into: fine if it also asked for nothing.
-    fn answer_without_room(&self, command: Command, transfer: Transfer) -> Result<Decision, CheckCondition> {
+    /// The same commands when the guest gave no buffer to answer into: fine if it also asked for
+    /// nothing.
+    fn answer_without_room(
+        &self,
+        command: Command,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
         match command {
             _ if transfer.length() != 0 => Err(CheckCondition::INVALID_FIELD),
             Command::RequestSense { allocation: 0 }
@@ -330,10 +352,12 @@ impl Disk {
     ) -> Result<Decision, CheckCondition> {
         match transfer {
             _ if length == 0 => Ok(Decision::Good),
-            Transfer::ToDisk(room) if room >= length.into() => Ok(Decision::Parameters(Parameters {
-                length: length.into(),
-                kind: ParametersKind::ModeSelect(form),
-            })),
+            Transfer::ToDisk(room) if room >= length.into() => {
+                Ok(Decision::Parameters(Parameters {
+                    length: length.into(),
+                    kind: ParametersKind::ModeSelect(form),
+                }))
+            }
             Transfer::ToGuest(_) => Err(CheckCondition::INVALID_FIELD),
             _ => Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH)),
         }
@@ -365,8 +389,8 @@ impl Disk {
         Ok(Decision::Io(Io { operation, range }))
     }
 
-    /// Why a transfer of `blocks` that the guest's buffer does not hold is refused: more than page 0xB0
-    /// allows (MAXIMUM TRANSFER LENGTH) is wrong in itself (SBC-3 section 6.6.4).
+    /// Why a transfer of `blocks` that the guest's buffer does not hold is refused: more than page
+    /// 0xB0 allows (MAXIMUM TRANSFER LENGTH) is wrong in itself (SBC-3 section 6.6.4).
     pub(super) fn does_not_fit(&self, blocks: u32) -> CheckCondition {
         if blocks > self.max_transfer_blocks() {
             CheckCondition::INVALID_FIELD
@@ -388,17 +412,19 @@ impl Disk {
         if inside { Ok(()) } else { Err(CheckCondition::OUT_OF_RANGE) }
     }
 
-    /// A disk that never caches has nothing to flush; but its backend may still hold metadata, so only read-only disks skip it.
+    /// A disk that never caches has nothing to flush; but its backend may still hold metadata, so
+    /// only read-only disks skip it.
     fn flush(&self) -> Decision {
         if self.read_only { Decision::Good } else { Decision::Flush }
     }
 
     /// Whether `command` reports a changed capacity, which ends that unit attention.
     ///
-    /// INQUIRY and REPORT LUNS never report one, REQUEST SENSE returns it as data (SAM-5 section 5.14).
-    /// MODE SENSE is left out too, against SAM: Linux's storvsc driver takes a failed one for an empty
-    /// answer, and its disk driver then treats the disk as one without a write cache: no more flushes.
-    /// The attention stays pending for a command whose failure the guest sees.
+    /// INQUIRY and REPORT LUNS never report one, REQUEST SENSE returns it as data (SAM-5 section
+    /// 5.14). MODE SENSE is left out too, against SAM: Linux's storvsc driver takes a failed
+    /// one for an empty answer, and its disk driver then treats the disk as one without a write
+    /// cache: no more flushes. The attention stays pending for a command whose failure the
+    /// guest sees.
     fn takes_unit_attention(&self, command: Command) -> bool {
         let silent = matches!(
             command,
@@ -407,7 +433,8 @@ impl Disk {
                 | Command::RequestSense { .. }
                 | Command::ModeSense { .. }
         );
-        // The load keeps the shared cache line unwritten on the way of every I/O; the swap lets one worker win.
+        // The load keeps the shared cache line unwritten on the way of every I/O; the swap lets one
+        // worker win.
         !silent
             && self.capacity_changed.load(Ordering::Relaxed)
             && self.capacity_changed.swap(false, Ordering::AcqRel)

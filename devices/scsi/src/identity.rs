@@ -1,6 +1,7 @@
 //! Who a disk is: the names a guest remembers it by.
 
-/// The lasting identity of one disk. Guests build device names from it, so it must be the same at every boot and unlike any other disk's.
+/// The lasting identity of one disk. Guests build device names from it, so it must be the same at
+/// every boot and unlike any other disk's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskIdentity {
     /// 16 bytes behind both designators of VPD page 0x83.
@@ -20,17 +21,20 @@ impl DiskIdentity {
         Self { guid, serial }
     }
 
-    /// This identity with the user's serial number, which then also decides the GUID: the same serial is the same disk, wherever its image is.
-    /// `None` when the serial is empty, too long, or not printable ASCII.
+    /// This identity with the user's serial number, which then also decides the GUID: the same
+    /// serial is the same disk, wherever its image is. `None` when the serial is empty, too
+    /// long, or not printable ASCII.
     pub fn with_serial(serial: &str) -> Option<Self> {
         let printable = serial.bytes().all(|byte| (0x20..0x7F).contains(&byte));
-        (printable && (1..=Self::MAX_SERIAL).contains(&serial.len()))
-            .then(|| Self { guid: derive_guid(&[b"serial", serial.as_bytes()]), serial: serial.to_owned() })
+        (printable && (1..=Self::MAX_SERIAL).contains(&serial.len())).then(|| Self {
+            guid: derive_guid(&[b"serial", serial.as_bytes()]),
+            serial: serial.to_owned(),
+        })
     }
 }
 
-/// A GUID (in wire order) that follows from `parts`: FNV-1a over 128 bits, marked as a custom (version 8) UUID.
-/// Parts are length-prefixed, so that no two lists of parts run together.
+/// A GUID (in wire order) that follows from `parts`: FNV-1a over 128 bits, marked as a custom
+/// (version 8) UUID. Parts are length-prefixed, so that no two lists of parts run together.
 pub fn derive_guid(parts: &[&[u8]]) -> [u8; 16] {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

@@ -7,7 +7,8 @@
 //! * [`CheckCondition`] and [`Sense`]: how a refusal is worded; [`condition`]: a backend's failure.
 //! * [`SavedUnit`]: the state that another process needs to resume with the same unit.
 //!
-//! Numbers in CDBs and SCSI data are big-endian. Source: SPC-3/SBC-3 as summed up in spec storvsc sections 5.1, 6 and 7.
+//! Numbers in CDBs and SCSI data are big-endian. Source: SPC-3/SBC-3 as summed up in spec storvsc
+//! sections 5.1, 6 and 7.
 
 mod absent;
 mod capacity;

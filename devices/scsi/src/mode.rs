@@ -1,5 +1,5 @@
-//! MODE SENSE and MODE SELECT of a disk: the caching and the control page, and the write-protect bit
-//! (SPC-4 section 7.5, SBC-3 section 6.5; spec storvsc section 6.3).
+//! MODE SENSE and MODE SELECT of a disk: the caching and the control page, and the write-protect
+//! bit (SPC-4 section 7.5, SBC-3 section 6.5; spec storvsc section 6.3).
 
 use super::{CheckCondition, Disk, ModeForm, PageControl, Sense};
 
@@ -36,8 +36,8 @@ impl ModeForm {
     }
 }
 
-/// Appends the whole answer. The caller cuts it to the allocation length; the length inside stays that
-/// of the whole. There is never a block descriptor, so DBD and LLBAA mean nothing.
+/// Appends the whole answer. The caller cuts it to the allocation length; the length inside stays
+/// that of the whole. There is never a block descriptor, so DBD and LLBAA mean nothing.
 ///
 /// # Errors
 /// 5/39/00 for saved values, 5/24/00 for a page that is not there.
@@ -98,19 +98,22 @@ fn current(disk: &Disk, code: u8) -> &'static [u8] {
     }
 }
 
-/// Judges a MODE SELECT parameter list. Nothing can be changed, so a list is good when each of its pages
-/// states the current values.
+/// Judges a MODE SELECT parameter list. Nothing can be changed, so a list is good when each of its
+/// pages states the current values.
 ///
 /// # Errors
-/// 5/1A/00 for a list that ends within its header or a page. 5/26/00 for a block descriptor, an unknown
-/// page, or another value: a guest that believes it turned the cache off would stop flushing.
+/// 5/1A/00 for a list that ends within its header or a page. 5/26/00 for a block descriptor, an
+/// unknown page, or another value: a guest that believes it turned the cache off would stop
+/// flushing.
 pub(super) fn select(disk: &Disk, form: ModeForm, list: &[u8]) -> Result<(), CheckCondition> {
     let length_error = CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH);
     let field_error = CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS);
     if list.is_empty() {
         return Ok(());
     }
-    let Some((header, mut rest)) = list.split_at_checked(form.header_len()) else { return Err(length_error) };
+    let Some((header, mut rest)) = list.split_at_checked(form.header_len()) else {
+        return Err(length_error);
+    };
     let descriptors = match form {
         ModeForm::Six => usize::from(header[3]),
         ModeForm::Ten => usize::from(u16::from_be_bytes([header[6], header[7]])),
@@ -128,7 +131,9 @@ pub(super) fn select(disk: &Disk, form: ModeForm, list: &[u8]) -> Result<(), Che
         if rest.get(1).is_some_and(|length| *length != expected[1]) {
             return Err(field_error);
         }
-        let Some((page, after)) = rest.split_at_checked(expected.len()) else { return Err(length_error) };
+        let Some((page, after)) = rest.split_at_checked(expected.len()) else {
+            return Err(length_error);
+        };
         if page[PAGE_HEADER..] != expected[PAGE_HEADER..] {
             return Err(field_error);
         }

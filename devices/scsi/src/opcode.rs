@@ -55,7 +55,8 @@ pub(super) const SA_READ_CAPACITY_16: u8 = 0x10;
 /// The one that makes it GET LBA STATUS.
 pub(super) const SA_GET_LBA_STATUS: u8 = 0x12;
 
-/// Length of a CDB, by the group in the top three bits of its operation code. `None`: a group without a fixed length.
+/// Length of a CDB, by the group in the top three bits of its operation code. `None`: a group
+/// without a fixed length.
 pub(super) fn cdb_length(opcode: u8) -> Option<u8> {
     match opcode >> 5 {
         0 => Some(6),

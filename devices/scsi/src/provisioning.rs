@@ -1,11 +1,14 @@
-//! UNMAP, WRITE SAME and GET LBA STATUS: which blocks need room, and which are all alike (spec storvsc sections 6.4 and 6.5).
+//! UNMAP, WRITE SAME and GET LBA STATUS: which blocks need room, and which are all alike (spec
+//! storvsc sections 6.4 and 6.5).
 
 use synthvm_block::{BlockSize, Extent, Operation};
 
 use super::decision::ParametersKind;
 use super::fields::{be16, be32, be64};
 use super::limits::{MAX_LBA_DESCRIPTORS, MAX_WRITE_SAME};
-use super::{CheckCondition, Decision, Disk, Io, Job, LbaQuery, Parameters, Range, Sense, Transfer};
+use super::{
+    CheckCondition, Decision, Disk, Io, Job, LbaQuery, Parameters, Range, Sense, Transfer,
+};
 
 const UNMAP_HEADER: usize = 8;
 const UNMAP_DESCRIPTOR: usize = 16;
@@ -16,14 +19,19 @@ const STATUS_DESCRIPTOR: u32 = 16;
 const MAPPED: u8 = 0;
 const DEALLOCATED: u8 = 1;
 
-/// Completion condition of GET LBA STATUS, in bits 3:1 of byte 7 (SBC-4): the answer ended for want of
-/// space, or with the disk. 0 says neither. RTP, bit 0, stays 0: no REPORT TYPE narrows the answer.
+/// Completion condition of GET LBA STATUS, in bits 3:1 of byte 7 (SBC-4): the answer ended for want
+/// of space, or with the disk. 0 says neither. RTP, bit 0, stays 0: no REPORT TYPE narrows the
+/// answer.
 const ENDED_BY_ALLOCATION: u8 = 1 << 1;
 const ENDED_BY_CAPACITY: u8 = 3 << 1;
 
 impl Disk {
     /// UNMAP. A list without space for its own header is refused, an empty one is good.
-    pub(super) fn unmap(&self, length: u16, transfer: Transfer) -> Result<Decision, CheckCondition> {
+    pub(super) fn unmap(
+        &self,
+        length: u16,
+        transfer: Transfer,
+    ) -> Result<Decision, CheckCondition> {
         if self.discard().is_none() {
             return Err(CheckCondition::INVALID_OPCODE);
         }
@@ -34,14 +42,17 @@ impl Disk {
                 Err(CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH))
             }
             Transfer::ToDisk(room) if room >= length.into() => {
-                Ok(Decision::Parameters(Parameters { length: length.into(), kind: ParametersKind::Unmap }))
+                Ok(Decision::Parameters(Parameters {
+                    length: length.into(),
+                    kind: ParametersKind::Unmap,
+                }))
             }
             _ => Err(CheckCondition::INVALID_FIELD),
         }
     }
 
-    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing. A descriptor that the list,
-    /// or the length stated in it, cuts short is left out (SBC-3 section 5.30.2).
+    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing. A descriptor that the
+    /// list, or the length stated in it, cuts short is left out (SBC-3 section 5.30.2).
     pub(super) fn unmap_list(&self, list: &[u8]) -> Result<Decision, CheckCondition> {
         let descriptors = &list[UNMAP_HEADER..];
         let stated = usize::from(be16(list, 2));
@@ -84,7 +95,8 @@ impl Disk {
         }
     }
 
-    /// A block of zeroes needs no data moved. Only that may be unmapped: anything else would read back wrong.
+    /// A block of zeroes needs no data moved. Only that may be unmapped: anything else would read
+    /// back wrong.
     pub(super) fn write_same_block(&self, range: Range, unmap: bool, block: &[u8]) -> Decision {
         if block.iter().all(|&byte| byte == 0) {
             Decision::Io(Io { operation: Operation::WriteZeroes { unmap }, range })
@@ -93,8 +105,8 @@ impl Disk {
         }
     }
 
-    /// GET LBA STATUS of the blocks from `lba` on. An allocation length that cuts the first descriptor
-    /// short is no error (SPC-4 section 4.2.5.6).
+    /// GET LBA STATUS of the blocks from `lba` on. An allocation length that cuts the first
+    /// descriptor short is no error (SPC-4 section 4.2.5.6).
     pub(super) fn lba_status(
         &self,
         lba: u64,
@@ -133,7 +145,9 @@ impl Disk {
     ) -> Result<Decision, CheckCondition> {
         let length = self.block_size().bytes();
         match transfer {
-            Transfer::ToDisk(room) if room == length => Ok(Decision::Parameters(Parameters { length, kind })),
+            Transfer::ToDisk(room) if room == length => {
+                Ok(Decision::Parameters(Parameters { length, kind }))
+            }
             _ => Err(CheckCondition::INVALID_FIELD),
         }
     }
@@ -141,17 +155,26 @@ impl Disk {
     /// Commands that spread one block: none (WSNZ) and more than page 0xB0 says are refused.
     pub(super) fn check_same_length(&self, blocks: u32) -> Result<(), CheckCondition> {
         let bytes = u64::from(blocks) << self.block_size().shift();
-        if (1..=MAX_WRITE_SAME).contains(&bytes) { Ok(()) } else { Err(CheckCondition::INVALID_FIELD) }
+        if (1..=MAX_WRITE_SAME).contains(&bytes) {
+            Ok(())
+        } else {
+            Err(CheckCondition::INVALID_FIELD)
+        }
     }
 
     fn check_writable(&self) -> Result<(), CheckCondition> {
-        if self.is_read_only() { Err(CheckCondition::execution(Sense::WRITE_PROTECTED)) } else { Ok(()) }
+        if self.is_read_only() {
+            Err(CheckCondition::execution(Sense::WRITE_PROTECTED))
+        } else {
+            Ok(())
+        }
     }
 }
 
-/// Words the answer to GET LBA STATUS, where `extent` tells of the backend. Blocks that are partly in use
-/// are in use, neighbours of one state are one descriptor, and the work is bounded by the descriptors
-/// asked for. The first descriptor begins at the block asked about, and there always is one.
+/// Words the answer to GET LBA STATUS, where `extent` tells of the backend. Blocks that are partly
+/// in use are in use, neighbours of one state are one descriptor, and the work is bounded by the
+/// descriptors asked for. The first descriptor begins at the block asked about, and there always is
+/// one.
 ///
 /// # Errors
 /// The first of `extent`'s.
@@ -223,8 +246,8 @@ struct Descriptors<'a> {
 }
 
 impl Descriptors<'_> {
-    /// Adds the bytes from `first` to `end`, all of one state, in as many descriptors as their 32-bit
-    /// counts need and the space allows.
+    /// Adds the bytes from `first` to `end`, all of one state, in as many descriptors as their
+    /// 32-bit counts need and the space allows.
     fn put(&mut self, first: u64, end: u64, mapped: bool) {
         let (mut lba, end) = (first >> self.shift, end >> self.shift);
         while lba < end && self.left > 0 {

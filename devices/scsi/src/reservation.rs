@@ -1,12 +1,14 @@
 //! Persistent reservations (SPC-3 section 5.6; spec storvsc section 6.6).
 //!
-//! A disk has one initiator, the guest, over however many channels. So nobody can be locked out of reading or writing; what clusters and
-//! multipath software look at are the registrations, the reservation's type, and who conflicts with whom.
+//! A disk has one initiator, the guest, over however many channels. So nobody can be locked out of
+//! reading or writing; what clusters and multipath software look at are the registrations, the
+//! reservation's type, and who conflicts with whom.
 //!
-//! The state lives as long as the VM: resets of the guest, its channels or the unit leave it alone. It does not outlast a loss of power, and
-//! REPORT CAPABILITIES says so. A registration that asks for that nevertheless (APTPL) is taken, against the letter of the standard: Linux's own
-//! interface for reservations (linux/pr.h) always asks and would not work at all, and nothing is lost by it, as a loss of power ends the only
-//! initiator as well as the disk.
+//! The state lives as long as the VM: resets of the guest, its channels or the unit leave it alone.
+//! It does not outlast a loss of power, and REPORT CAPABILITIES says so. A registration that asks
+//! for that nevertheless (APTPL) is taken, against the letter of the standard: Linux's own
+//! interface for reservations (linux/pr.h) always asks and would not work at all, and nothing is
+//! lost by it, as a loss of power ends the only initiator as well as the disk.
 
 use super::fields::be64;
 use super::{CheckCondition, Sense};
@@ -18,7 +20,8 @@ pub(super) const LIST_LEN: u32 = 24;
 /// Scope of a reservation: the logical unit. There is no other.
 const SCOPE_UNIT: u8 = 0;
 
-/// SPEC_I_PT and ALL_TG_PT of the parameter list: other initiators and ports, of which there are none.
+/// SPEC_I_PT and ALL_TG_PT of the parameter list: other initiators and ports, of which there are
+/// none.
 const NOT_SUPPORTED: u8 = 0x0C;
 
 /// Length of the guest's TransportID.
@@ -83,7 +86,8 @@ impl ReserveOut {
 pub struct Type(u8);
 
 impl Type {
-    /// Write exclusive, exclusive access; each also for all registrants, and held by all registrants.
+    /// Write exclusive, exclusive access; each also for all registrants, and held by all
+    /// registrants.
     const KNOWN: [u8; 6] = [1, 3, 5, 6, 7, 8];
 
     fn from_byte(scope_type: u8) -> Result<Self, CheckCondition> {
@@ -124,7 +128,11 @@ struct List {
 
 impl Reservations {
     /// Executes PERSISTENT RESERVE OUT with its parameter list of [`LIST_LEN`] bytes.
-    pub(super) fn execute(&mut self, action: ReserveOut, list: &[u8]) -> Result<Verdict, CheckCondition> {
+    pub(super) fn execute(
+        &mut self,
+        action: ReserveOut,
+        list: &[u8],
+    ) -> Result<Verdict, CheckCondition> {
         if list[20] & NOT_SUPPORTED != 0 {
             return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
         }
@@ -174,7 +182,9 @@ impl Reservations {
         match self.held {
             // 0 names all others; a reservation of all then becomes one's own.
             Some(held) if victim == 0 && held.is_of_all() => self.held = Some(kind),
-            _ if victim == 0 => return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS)),
+            _ if victim == 0 => {
+                return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
+            }
             _ if victim != self.key => return Ok(Verdict::Conflict),
             // The holder preempts itself: another type, with no moment in between.
             Some(held) if !held.is_of_all() => self.held = Some(kind),
@@ -210,7 +220,8 @@ impl Reservations {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Appends the whole answer to PERSISTENT RESERVE IN. `guid`: the disk's, from which the guest's port gets its name.
+    /// Appends the whole answer to PERSISTENT RESERVE IN. `guid`: the disk's, from which the
+    /// guest's port gets its name.
     pub(super) fn report(&self, what: ReserveIn, guid: &[u8; 16], out: &mut Vec<u8>) {
         let start = out.len();
         if what == ReserveIn::ReportCapabilities {
@@ -255,8 +266,8 @@ impl Reservations {
     }
 }
 
-/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), nothing outlasts a loss of power (PTPL_C and PTPL_A are 0), the type
-/// mask is valid (TMV), and all six types are there.
+/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), nothing outlasts a loss of
+/// power (PTPL_C and PTPL_A are 0), the type mask is valid (TMV), and all six types are there.
 const CAPABILITIES: [u8; 8] = [0, 8, 0x10, 0x80, 0xEA, 0x01, 0, 0];
 
 #[cfg(test)]
@@ -311,7 +322,14 @@ mod tests {
             (none, Release(we), 0, 0, CONFLICT, none),
             (none, Clear, 0, 0, CONFLICT, none),
             (none, Preempt(we), 0, 0xA, CONFLICT, none),
-            (registered(), REGISTER, 0xA, 0xB, GOOD, Reservations { key: 0xB, ..next(registered()) }),
+            (
+                registered(),
+                REGISTER,
+                0xA,
+                0xB,
+                GOOD,
+                Reservations { key: 0xB, ..next(registered()) },
+            ),
             (registered(), REGISTER, 0xB, 0xC, CONFLICT, registered()),
             (registered(), REGISTER, 0xA, 0, GOOD, gone),
             (registered(), IGNORE, 0, 0, GOOD, gone),
@@ -377,9 +395,15 @@ mod tests {
             assert_eq!(report(&none, what), [0; 8]);
         }
         let state = holding(WRITE_EXCLUSIVE);
-        assert_eq!(report(&state, ReserveIn::ReadKeys), [0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xA]);
+        assert_eq!(
+            report(&state, ReserveIn::ReadKeys),
+            [0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xA]
+        );
         let reservation = report(&state, ReserveIn::ReadReservation);
-        assert_eq!((reservation.len(), reservation[7], reservation[15], reservation[21]), (24, 16, 0xA, 1));
+        assert_eq!(
+            (reservation.len(), reservation[7], reservation[15], reservation[21]),
+            (24, 16, 0xA, 1)
+        );
         let shared = report(&holding(ALL_REGISTRANTS), ReserveIn::ReadReservation);
         assert_eq!((shared[15], shared[21]), (0, 7));
         let full = report(&state, ReserveIn::ReadFullStatus);

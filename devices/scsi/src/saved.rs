@@ -1,6 +1,7 @@
 //! The saved state of a logical unit, so that another process can resume with the same disks.
 //!
-//! The fields are plain numbers: a state is checked against the unit before any of it is taken over.
+//! The fields are plain numbers: a state is checked against the unit before any of it is taken
+//! over.
 
 use serde::{Deserialize, Serialize};
 

@@ -62,7 +62,8 @@ impl Sense {
         Self { key, asc, ascq }
     }
 
-    /// Fixed-format sense data, response code 0x70 (current error). Guests do not expect descriptor format here.
+    /// Fixed-format sense data, response code 0x70 (current error). Guests do not expect descriptor
+    /// format here.
     pub const fn to_fixed(self) -> [u8; Self::FIXED_LEN] {
         let mut bytes = [0; Self::FIXED_LEN];
         bytes[0] = 0x70;
@@ -74,7 +75,8 @@ impl Sense {
     }
 }
 
-/// Which family of errors a check condition belongs to: decides the SRB status that goes with it (spec storvsc section 4.1).
+/// Which family of errors a check condition belongs to: decides the SRB status that goes with it
+/// (spec storvsc section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The command was sound, its execution failed.
@@ -104,7 +106,8 @@ impl CheckCondition {
     /// 5/21/00 for more blocks than the guest's buffer holds, as Hyper-V says it.
     pub const OUT_OF_BUFFER: Self = Self::invalid(Sense::LBA_OUT_OF_RANGE);
     /// 5/24/00 for a buffer that is too small.
-    pub const OVERRUN: Self = Self { sense: Sense::INVALID_FIELD_IN_CDB, cause: Cause::DataOverrun };
+    pub const OVERRUN: Self =
+        Self { sense: Sense::INVALID_FIELD_IN_CDB, cause: Cause::DataOverrun };
 
     /// A sound command that failed.
     pub const fn execution(sense: Sense) -> Self {

@@ -1,4 +1,5 @@
-//! The disk's half of the conformance checklist (spec storvsc section 12), plus what users meet beyond it.
+//! The disk's half of the conformance checklist (spec storvsc section 12), plus what users meet
+//! beyond it.
 
 use super::*;
 use synthvm_block::{BlockSize, Discard};
@@ -38,7 +39,11 @@ fn cdb(bytes: &[u8]) -> ([u8; 16], u8) {
 }
 
 /// Runs one command with as much room as `transfer` says.
-fn run(disk: &Disk, bytes: &[u8], transfer: Transfer) -> Result<(Decision, Vec<u8>), CheckCondition> {
+fn run(
+    disk: &Disk,
+    bytes: &[u8],
+    transfer: Transfer,
+) -> Result<(Decision, Vec<u8>), CheckCondition> {
     let (cdb, length) = cdb(bytes);
     let mut out = Vec::new();
     let decision = disk.execute(Command::parse(&cdb, length)?, transfer, &mut out)?;
@@ -88,7 +93,9 @@ fn test_inquiry_any_allocation_returns_prefix_of_104_bytes() {
 // Checklist 26.
 #[test]
 fn test_inquiry_cmddt_page_without_evpd_and_unknown_page_are_invalid_fields() {
-    for bytes in [[0x12, 0x02, 0, 0, 36, 0], [0x12, 0x00, 0x83, 0, 36, 0], [0x12, 0x01, 0x42, 0, 36, 0]] {
+    for bytes in
+        [[0x12, 0x02, 0, 0, 36, 0], [0x12, 0x00, 0x83, 0, 36, 0], [0x12, 0x01, 0x42, 0, 36, 0]]
+    {
         assert_eq!(failure(&disk(), &bytes, Transfer::ToGuest(36)), INVALID_FIELD);
     }
 }
@@ -124,7 +131,8 @@ fn test_vpd_every_listed_page_reads_with_4_bytes_and_in_full() {
 #[test]
 fn test_vpd_83_is_stable_unique_and_naa_6() {
     let page = |parts: &[&[u8]]| {
-        let disk = Disk::new(DiskConfig { identity: DiskIdentity::derived(parts), ..config() }).unwrap();
+        let disk =
+            Disk::new(DiskConfig { identity: DiskIdentity::derived(parts), ..config() }).unwrap();
         data(&disk, &[0x12, 1, 0x83, 0, 255, 0], 255)
     };
     let first = page(&[b"image", b"0", b"0"]);
@@ -204,11 +212,17 @@ fn test_read_capacity_10_above_2_tib_returns_all_ones() {
 #[test]
 fn test_disk_4kn_counts_in_4096_byte_blocks() {
     let disk = Disk::new(DiskConfig { block_size: BlockSize::B4096, ..config() }).unwrap();
-    assert_eq!(data(&disk, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8), [0, 0, 0x3F, 0xFF, 0, 0, 0x10, 0]);
+    assert_eq!(
+        data(&disk, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
+        [0, 0, 0x3F, 0xFF, 0, 0, 0x10, 0]
+    );
     let (decision, _) = run(&disk, &rw16(0x88, 0, 3, 2), Transfer::ToGuest(8192)).unwrap();
     assert_eq!(
         decision,
-        Decision::Io(Io { operation: Operation::Read, range: Range { offset: 12288, length: 8192 } })
+        Decision::Io(Io {
+            operation: Operation::Read,
+            range: Range { offset: 12288, length: 8192 }
+        })
     );
 }
 
@@ -219,7 +233,9 @@ fn test_io_range_is_checked_to_the_last_block() {
     let blocks = 64 * MIB / 512;
     let range = (Sense::LBA_OUT_OF_RANGE, Cause::Execution);
     assert!(run(&disk, &rw16(0x88, 0, blocks - 1, 1), Transfer::ToGuest(512)).is_ok());
-    for (lba, count) in [(blocks, 1), (blocks - 1, 2), (u64::MAX, 1), (u64::MAX, u32::MAX), (blocks + 1, 0)] {
+    for (lba, count) in
+        [(blocks, 1), (blocks - 1, 2), (u64::MAX, 1), (u64::MAX, u32::MAX), (blocks + 1, 0)]
+    {
         for opcode in [0x88, 0x8A] {
             let transfer =
                 if opcode == 0x88 { Transfer::ToGuest(1 << 20) } else { Transfer::ToDisk(1 << 20) };
@@ -254,7 +270,8 @@ fn test_io_every_cdb_size_gives_the_same_extent() {
 
 #[test]
 fn test_io_6_byte_count_of_zero_means_256_blocks() {
-    let (decision, _) = run(&disk(), &[0x08, 0xE1, 0, 0, 0, 0], Transfer::ToGuest(256 * 512)).unwrap();
+    let (decision, _) =
+        run(&disk(), &[0x08, 0xE1, 0, 0, 0, 0], Transfer::ToGuest(256 * 512)).unwrap();
     assert_eq!(
         decision,
         Decision::Io(Io {
@@ -287,11 +304,13 @@ fn test_io_against_the_announced_direction_is_invalid() {
 
 #[test]
 fn test_io_fua_is_kept_for_writes_and_write_and_verify_forces_it() {
-    let kind =
-        |opcode, flags| match run(&disk(), &rw16(opcode, flags, 0, 1), Transfer::ToDisk(512)).unwrap().0 {
-            Decision::Io(io) => io.operation,
-            other => panic!("{other:?}"),
-        };
+    let kind = |opcode, flags| match run(&disk(), &rw16(opcode, flags, 0, 1), Transfer::ToDisk(512))
+        .unwrap()
+        .0
+    {
+        Decision::Io(io) => io.operation,
+        other => panic!("{other:?}"),
+    };
     assert_eq!(kind(0x8A, 0x08), Operation::Write { fua: true });
     assert_eq!(kind(0x8A, 0x10), Operation::Write { fua: false });
     assert_eq!(kind(0x8E, 0x00), Operation::Write { fua: true });
@@ -366,7 +385,9 @@ fn test_simple_commands_are_good() {
 // Checklist 38: what is not offered is refused so that guests stop asking.
 #[test]
 fn test_unknown_and_unsupported_commands_are_invalid_opcodes() {
-    for opcode in [0x04, 0x42, 0x4D, 0x85, 0xA1, 0xA3, 0x83, 0x84, 0x43, 0x7F, 0x60, 0xC0, 0xE7, 0xFF] {
+    for opcode in
+        [0x04, 0x42, 0x4D, 0x85, 0xA1, 0xA3, 0x83, 0x84, 0x43, 0x7F, 0x60, 0xC0, 0xE7, 0xFF]
+    {
         let mut bytes = [0; 16];
         bytes[0] = opcode;
         assert_eq!(failure(&disk(), &bytes, Transfer::None), INVALID_OPCODE, "{opcode:#x}");
@@ -426,12 +447,17 @@ fn test_capacity_attention_is_left_pending_by_commands_that_do_not_report_it() {
         let before = run_it();
         disk.resize(128 * MIB);
         assert_eq!(run_it(), before, "{bytes:02x?}");
-        assert_eq!(failure(&disk, &READY, Transfer::None).0, Sense::CAPACITY_CHANGED, "{bytes:02x?}");
+        assert_eq!(
+            failure(&disk, &READY, Transfer::None).0,
+            Sense::CAPACITY_CHANGED,
+            "{bytes:02x?}"
+        );
         assert!(run(&disk, &READY, Transfer::None).is_ok());
     }
 }
 
-/// SAM-5 section 5.14 excepts only INQUIRY, REPORT LUNS and REQUEST SENSE, and this disk MODE SENSE.
+/// SAM-5 section 5.14 excepts only INQUIRY, REPORT LUNS and REQUEST SENSE, and this disk MODE
+/// SENSE.
 #[test]
 fn test_capacity_attention_is_reported_once_by_every_other_command() {
     let reporting: [(&[u8], Transfer); 14] = [
@@ -489,7 +515,8 @@ fn test_report_luns_lists_ascending_and_cuts() {
 fn absent(bytes: &[u8], lun: u8, transfer: Transfer) -> Option<Result<Vec<u8>, CheckCondition>> {
     let (cdb, length) = cdb(bytes);
     let mut out = Vec::new();
-    let result = execute_absent(&Command::parse(&cdb, length), cdb[0] == 0x12, lun, transfer, &mut out);
+    let result =
+        execute_absent(&Command::parse(&cdb, length), cdb[0] == 0x12, lun, transfer, &mut out);
     result.map(|result| result.map(|()| out))
 }
 
@@ -544,7 +571,8 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
         };
         let mut out = Vec::new();
         let Ok(command) = Command::parse(&bytes, length) else { continue };
-        let inside = |range: Range| range.length > 0 && range.offset + range.length <= disk.capacity();
+        let inside =
+            |range: Range| range.length > 0 && range.offset + range.length <= disk.capacity();
         let mut decision = disk.execute(command, transfer, &mut out);
         if let Ok(Decision::Parameters(parameters)) = decision {
             assert!(parameters.length() <= transfer.length() as usize);
@@ -570,7 +598,9 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
             }
             Ok(Decision::Reply) => assert!(out.len() <= transfer.length() as usize),
             Ok(other @ (Decision::Parameters(_) | Decision::Ejected)) => panic!("{other:?}"),
-            Ok(Decision::Good | Decision::Flush | Decision::Conflict) | Err(_) => assert!(out.is_empty()),
+            Ok(Decision::Good | Decision::Flush | Decision::Conflict) | Err(_) => {
+                assert!(out.is_empty())
+            }
         }
     }
 }

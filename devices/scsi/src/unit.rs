@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::saved::SavedUnit;
 use crate::{
-    CheckCondition, Command, DVD_BLOCK, Decision, Disc, Disk, DiskIdentity, DvdDrive, Parameters, Transfer,
-    TrayReport,
+    CheckCondition, Command, DVD_BLOCK, Decision, Disc, Disk, DiskIdentity, DvdDrive, Parameters,
+    Transfer, TrayReport,
 };
 
 /// Kind of a logical unit.
@@ -61,7 +61,9 @@ impl LogicalUnit {
     ) -> Result<Decision, CheckCondition> {
         match self {
             Self::Disk(disk) => disk.execute(parsed?, cdb.transfer, out),
-            Self::Dvd { drive, disc } => drive.execute(cdb.bytes, cdb.length, *disc, cdb.transfer, out),
+            Self::Dvd { drive, disc } => {
+                drive.execute(cdb.bytes, cdb.length, *disc, cdb.transfer, out)
+            }
         }
     }
 

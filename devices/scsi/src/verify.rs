@@ -40,7 +40,9 @@ impl Disk {
             _ if blocks == 0 => Ok(Decision::Good),
             ByteCheck::None => Ok(Decision::Good),
             ByteCheck::Buffer => {
-                let Transfer::ToDisk(room) = transfer else { return Err(CheckCondition::INVALID_FIELD) };
+                let Transfer::ToDisk(room) = transfer else {
+                    return Err(CheckCondition::INVALID_FIELD);
+                };
                 let range = self.range(lba, blocks);
                 if range.length > room.into() {
                     return Err(self.does_not_fit(blocks));

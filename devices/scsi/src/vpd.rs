@@ -23,13 +23,15 @@ const PAGES: [u8; 7] = [
 ];
 
 /// {89a98f15-c928-4d8b-94cd-ef51faa99d33} in wire order: Microsoft's mark of a virtual device.
-const VIRTUAL_DEVICE_GUID: [u8; 16] =
-    [0x15, 0x8f, 0xa9, 0x89, 0x28, 0xc9, 0x8b, 0x4d, 0x94, 0xcd, 0xef, 0x51, 0xfa, 0xa9, 0x9d, 0x33];
+const VIRTUAL_DEVICE_GUID: [u8; 16] = [
+    0x15, 0x8f, 0xa9, 0x89, 0x28, 0xc9, 0x8b, 0x4d, 0x94, 0xcd, 0xef, 0x51, 0xfa, 0xa9, 0x9d, 0x33,
+];
 
 /// Of the block limits: bit 31 says that the alignment below it means something.
 const UNMAP_ALIGNMENT_VALID: u32 = 1 << 31;
 
-/// LBPU, LBPWS and LBPWS10. Guests prefer UNMAP to discard; to zero, they use WRITE SAME with its UNMAP bit.
+/// LBPU, LBPWS and LBPWS10. Guests prefer UNMAP to discard; to zero, they use WRITE SAME with its
+/// UNMAP bit.
 const UNMAP_AND_WRITE_SAME: u8 = 0xE0;
 /// LBPRZ.
 const READS_ZERO: u8 = 0x04;
@@ -86,7 +88,8 @@ fn block_limits(disk: &Disk, out: &mut Vec<u8>) {
     page[0] = 0x01; // WSNZ: WRITE SAME of no blocks means nothing
     page[4..8].copy_from_slice(&disk.max_transfer_blocks().to_be_bytes());
     if let Some(discard) = disk.discard() {
-        // As many blocks as can be said, in so many descriptors; best whole granules from block 0 on. To Windows, 0 means "no UNMAP".
+        // As many blocks as can be said, in so many descriptors; best whole granules from block 0
+        // on. To Windows, 0 means "no UNMAP".
         let granularity = (discard.granularity / disk.block_size().bytes()).max(1);
         page[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
         page[20..24].copy_from_slice(&MAX_UNMAP_DESCRIPTORS.to_be_bytes());
@@ -99,8 +102,9 @@ fn block_limits(disk: &Disk, out: &mut Vec<u8>) {
     out.extend_from_slice(&page);
 }
 
-/// Which commands give up blocks, and what those then read as. The first byte is the size of threshold sets, as an exponent; no threshold
-/// is ever reported, but Hyper-V states one at which 32 bits count the disk.
+/// Which commands give up blocks, and what those then read as. The first byte is the size of
+/// threshold sets, as an exponent; no threshold is ever reported, but Hyper-V states one at which
+/// 32 bits count the disk.
 fn provisioning(disk: &Disk, out: &mut Vec<u8>) {
     let exponent = (u64::BITS - disk.last_lba().leading_zeros()).saturating_sub(32).max(1) as u8;
     let (commands, kind) = match disk.discard() {

@@ -20,7 +20,8 @@ use synthvm_scsi::derive_guid;
 pub const SCSI_CONTROLLER: Guid =
     Guid::new(0xba61_63d9, 0x04a1, 0x4d29, [0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f]);
 
-/// A SCSI controller. Clones are handles to the same one: give one to the bus, keep another to add disks and to ask for reports.
+/// A SCSI controller. Clones are handles to the same one: give one to the bus, keep another to add
+/// disks and to ask for reports.
 #[derive(Clone, Debug)]
 pub struct ScsiController {
     inner: Arc<Controller>,
@@ -29,8 +30,8 @@ pub struct ScsiController {
 /// The choices of a user for a controller.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerOptions {
-    /// Channels that guests may open beside the primary; one less than there are vCPUs is what Linux
-    /// asks for. Default: none.
+    /// Channels that guests may open beside the primary; one less than there are vCPUs is what
+    /// Linux asks for. Default: none.
     pub max_subchannels: u16,
     /// Of the workers that serve the channels.
     pub workers: WorkerOptions,
@@ -60,10 +61,14 @@ pub(crate) struct Controller {
 }
 
 impl ScsiController {
-    /// Controller `number` of the machine, whose place among its controllers and whose instance GUID follow from it. Guests may open
-    /// up to `max_subchannels` channels beside the primary.
+    /// Controller `number` of the machine, whose place among its controllers and whose instance
+    /// GUID follow from it. Guests may open up to `max_subchannels` channels beside the
+    /// primary.
     pub fn new(number: u32, max_subchannels: u16) -> Self {
-        Self::with_options(number, ControllerOptions { max_subchannels, ..ControllerOptions::default() })
+        Self::with_options(
+            number,
+            ControllerOptions { max_subchannels, ..ControllerOptions::default() },
+        )
     }
 
     /// As [`ScsiController::new`], with a say in everything.
@@ -100,8 +105,9 @@ impl ScsiController {
         self.inner.add(lun, Lun::disk(self.inner.number, lun, backend, options)?)
     }
 
-    /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones find no disk. A guest that runs is told to look.
-    /// False when there was none. The image stays open until the last request is finished.
+    /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones
+    /// find no disk. A guest that runs is told to look. False when there was none. The image
+    /// stays open until the last request is finished.
     pub fn remove_disk(&self, lun: u8) -> bool {
         let take = |luns: &mut Luns| {
             let lun = luns.get_mut(usize::from(lun)).and_then(Option::take).ok_or(())?;
@@ -113,7 +119,8 @@ impl ScsiController {
         self.inner.change(take).is_ok()
     }
 
-    /// Tells guests that the disk at `lun` has `capacity` bytes now. Its backend must serve them already. False when there is no disk.
+    /// Tells guests that the disk at `lun` has `capacity` bytes now. Its backend must serve them
+    /// already. False when there is no disk.
     pub fn resize_disk(&self, lun: u8, capacity: u64) -> bool {
         self.inner
             .change(|luns| {
@@ -137,7 +144,8 @@ impl ScsiController {
         reports.filter(|report| report.stats.in_flight != 0).collect()
     }
 
-    /// Makes every completed write of every disk durable, and waits for it: the last thing before a machine ends.
+    /// Makes every completed write of every disk durable, and waits for it: the last thing before a
+    /// machine ends.
     ///
     /// # Errors
     /// The first disk that failed, after all were tried.
@@ -155,7 +163,10 @@ impl ScsiController {
 
     /// The controller's instance GUID: the same on every boot.
     pub fn instance(&self) -> Guid {
-        Guid::from_bytes(derive_guid(&[b"synthvm scsi controller", &self.inner.number.to_le_bytes()]))
+        Guid::from_bytes(derive_guid(&[
+            b"synthvm scsi controller",
+            &self.inner.number.to_le_bytes(),
+        ]))
     }
 }
 
@@ -174,7 +185,8 @@ impl Device for ScsiController {
         Offer::new(SCSI_CONTROLLER, self.instance(), self.inner.number)
     }
 
-    /// A worker opens queues of its disks' images before it runs, and their rings. Inline, that is the caller's business.
+    /// A worker opens queues of its disks' images before it runs, and their rings. Inline, that is
+    /// the caller's business.
     fn open_blocks(&self) -> bool {
         self.inner.inline().is_none()
     }
@@ -184,7 +196,8 @@ impl Device for ScsiController {
         let negotiation = {
             let mut current = self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner);
             if is_primary {
-                // A new one each time: a worker of the last session that is still closing must not see this one's progress.
+                // A new one each time: a worker of the last session that is still closing must not
+                // see this one's progress.
                 *current = Arc::default();
                 self.inner.unlock_trays();
             }
@@ -265,7 +278,8 @@ impl Controller {
         })
     }
 
-    /// Changes the LUNs; unless that fails, every worker looks at them anew, and guests are told to.
+    /// Changes the LUNs; unless that fails, every worker looks at them anew, and guests are told
+    /// to.
     fn change<E>(&self, change: impl FnOnce(&mut Luns) -> Result<(), E>) -> Result<(), E> {
         self.exchange(|luns| {
             change(luns)?;

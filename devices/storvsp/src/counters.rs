@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use synthvm_block::Operation;
 
-/// One disk's counters. Written by the workers of all channels; each number is exact, but they are not read at one instant.
+/// One disk's counters. Written by the workers of all channels; each number is exact, but they are
+/// not read at one instant.
 #[derive(Debug, Default)]
 pub(crate) struct DiskCounters {
     reads: AtomicU64,
@@ -46,7 +47,8 @@ pub struct DiskStats {
     pub requests: u64,
     /// Bytes read and written.
     pub bytes: u64,
-    /// Bytes of those that went through a buffer of ours on the way between guest memory and backend. 0 for raw images.
+    /// Bytes of those that went through a buffer of ours on the way between guest memory and
+    /// backend. 0 for raw images.
     pub copied_bytes: u64,
     /// Reads, writes and flushes that the backend failed.
     pub errors: u64,
@@ -72,8 +74,8 @@ pub struct DiskStats {
     pub metadata_bytes: u64,
     /// Commands refused as invalid, unknown or out of range.
     pub refused: u64,
-    /// Requests that the backend has now and has not finished: a medium that stalls keeps them. Those of a channel that was closed count
-    /// until they end.
+    /// Requests that the backend has now and has not finished: a medium that stalls keeps them.
+    /// Those of a channel that was closed count until they end.
     #[serde(default)]
     pub in_flight: u64,
 }
@@ -87,7 +89,14 @@ impl DiskCounters {
         let refused = of(&self.refused);
         let (discards, zeroes) = (of(&self.discards), of(&self.zeroes));
         DiskStats {
-            requests: reads + writes + flushes + discards + zeroes + errors + refused + of(&self.commands),
+            requests: reads
+                + writes
+                + flushes
+                + discards
+                + zeroes
+                + errors
+                + refused
+                + of(&self.commands),
             bytes: read_bytes + written_bytes,
             copied_bytes: of(&self.copied_bytes),
             errors,
@@ -106,7 +115,8 @@ impl DiskCounters {
         }
     }
 
-    /// Where a new queue tells what it has in flight. Only its owner writes there, so that this costs a request nothing.
+    /// Where a new queue tells what it has in flight. Only its owner writes there, so that this
+    /// costs a request nothing.
     pub(crate) fn new_queue(&self) -> Arc<AtomicU64> {
         let queue = Arc::default();
         let mut queues = self.queues();

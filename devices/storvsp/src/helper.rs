@@ -11,8 +11,8 @@ const STACK: usize = 256 << 10;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Runs tasks one after the other, away from the caller's thread. Dropping it ends nothing: the tasks
-/// that it was given still run.
+/// Runs tasks one after the other, away from the caller's thread. Dropping it ends nothing: the
+/// tasks that it was given still run.
 #[derive(Clone, Default)]
 pub(crate) struct Helper {
     state: Arc<Mutex<State>>,

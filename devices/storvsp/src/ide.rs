@@ -1,4 +1,5 @@
-//! The fast path to a disk behind an emulated IDE controller: one channel for each disk (spec storvsc section 9).
+//! The fast path to a disk behind an emulated IDE controller: one channel for each disk (spec
+//! storvsc section 9).
 
 use std::sync::Arc;
 
@@ -42,8 +43,9 @@ impl IdePlace {
 
 /// A disk's own channel. Clones are handles to the same one.
 ///
-/// It has no subchannels and one LUN. Offer it only in a machine that shows the same disk on its emulated IDE ports, with the same backend:
-/// guests that find no port there leave the channel alone (Linux) or boot from the port and go on here (Windows).
+/// It has no subchannels and one LUN. Offer it only in a machine that shows the same disk on its
+/// emulated IDE ports, with the same backend: guests that find no port there leave the channel
+/// alone (Linux) or boot from the port and go on here (Windows).
 #[derive(Clone, Debug)]
 pub struct IdeDisk {
     place: IdePlace,
@@ -87,7 +89,8 @@ impl IdeDisk {
         self.inner.flush()
     }
 
-    /// {0000000c-000d-8899-0000-000000000000}, c: the controller, d: the device. Linux takes the target from it.
+    /// {0000000c-000d-8899-0000-000000000000}, c: the controller, d: the device. Linux takes the
+    /// target from it.
     pub fn instance(&self) -> Guid {
         let (controller, device) = self.place.numbers();
         Guid::new(controller.into(), device.into(), 0x8899, [0; 8])

@@ -7,9 +7,9 @@
 //! | [`ide`](IdeDisk) | the same for one disk behind an IDE controller |
 //! | `channel` | the handler of an open channel, which joins protocol, target and backends |
 //!
-//! The meaning of a command is in [`synthvm_scsi`], image files are behind [`synthvm_block::Backend`].
-//! A request's data never passes through this crate: the guest's pages become iovecs, and the backend
-//! moves the bytes.
+//! The meaning of a command is in [`synthvm_scsi`], image files are behind
+//! [`synthvm_block::Backend`]. A request's data never passes through this crate: the guest's pages
+//! become iovecs, and the backend moves the bytes.
 
 mod channel;
 mod controller;

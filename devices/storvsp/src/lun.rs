@@ -15,14 +15,15 @@ use crate::protocol::MAX_TRANSFER;
 use crate::saved::{RestoreError, SavedLun};
 use synthvm_block::{Backend, IoError, Operation, Queue};
 use synthvm_scsi::{
-    self as scsi, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery, LogicalUnit,
-    UnitKind,
+    self as scsi, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery,
+    LogicalUnit, UnitKind,
 };
 
 /// What a user may choose for a disk.
 #[derive(Clone, Debug, Default)]
 pub struct DiskOptions {
-    /// Serial number, which also decides the disk's names under /dev/disk/by-id. Default: follows from image, controller and LUN.
+    /// Serial number, which also decides the disk's names under /dev/disk/by-id. Default: follows
+    /// from image, controller and LUN.
     pub serial: Option<String>,
     /// What to call it in reports, such as the image's path. Default: nothing.
     pub label: String,
@@ -79,9 +80,11 @@ pub struct DiskReport {
     pub read_only: bool,
     /// Serial number.
     pub serial: String,
-    /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None` where it is not kept there.
+    /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None`
+    /// where it is not kept there.
     pub fixed_calls: Option<u64>,
-    /// Interrupts for completions that its controller held back for a moment, for all its disks together.
+    /// Interrupts for completions that its controller held back for a moment, for all its disks
+    /// together.
     #[serde(default)]
     pub held_back: u64,
     /// Counters.
@@ -116,9 +119,8 @@ impl Lun {
     ) -> Result<Self, AddDiskError> {
         let geometry = backend.geometry();
         let identity = match &options.serial {
-            Some(serial) => {
-                DiskIdentity::with_serial(serial).ok_or_else(|| AddDiskError::Serial(serial.clone()))?
-            }
+            Some(serial) => DiskIdentity::with_serial(serial)
+                .ok_or_else(|| AddDiskError::Serial(serial.clone()))?,
             None => DiskIdentity::derived(&[
                 b"synthvm scsi disk",
                 backend.identity(),
@@ -151,7 +153,12 @@ impl Lun {
         Self::new(number, unit, backend, label)
     }
 
-    fn new(number: u8, unit: LogicalUnit, backend: Option<Arc<dyn Backend>>, label: String) -> Self {
+    fn new(
+        number: u8,
+        unit: LogicalUnit,
+        backend: Option<Arc<dyn Backend>>,
+        label: String,
+    ) -> Self {
         let (counters, log) = (Arc::<DiskCounters>::default(), Arc::default());
         let (helper, lookups) = (Helper::default(), counters.new_queue());
         Self { number, unit, backend, counters, helper, lookups, label, log }
@@ -205,7 +212,11 @@ impl Lun {
     }
 
     /// Answers GET LBA STATUS into `out`. May block: not for a storage worker's thread.
-    pub(crate) fn lba_status(&self, query: LbaQuery, out: &mut Vec<u8>) -> Result<(), CheckCondition> {
+    pub(crate) fn lba_status(
+        &self,
+        query: LbaQuery,
+        out: &mut Vec<u8>,
+    ) -> Result<(), CheckCondition> {
         let (Some(backend), Some(disk)) = (&self.backend, self.unit.disk()) else {
             return Err(CheckCondition::INVALID_OPCODE);
         };

@@ -1,8 +1,9 @@
-//! What is written down of a controller whose machine stands still, so that another process can go on with the same disks
-//! ([`vmbus_host::Device::save`]).
+//! What is written down of a controller whose machine stands still, so that another process can go
+//! on with the same disks ([`vmbus_host::Device::save`]).
 //!
-//! Nothing live is in here: these types are what the bytes mean, and judged before anything of it is believed. Rings, and so requests that
-//! were not taken, lie in guest memory; requests that were taken are finished before anything is written down.
+//! Nothing live is in here: these types are what the bytes mean, and judged before anything of it
+//! is believed. Rings, and so requests that were not taken, lie in guest memory; requests that were
+//! taken are finished before anything is written down.
 
 use serde::{Deserialize, Serialize};
 use synthvm_scsi::SavedUnit;
@@ -10,10 +11,12 @@ use vmbus_device::SavedPacket;
 
 use crate::protocol::{MAX_LUNS, MAX_PACKET, Stage, Version};
 
-/// The format that this code writes and the only one it reads. Count it up with every change to the types here.
+/// The format that this code writes and the only one it reads. Count it up with every change to the
+/// types here.
 const FORMAT: u32 = 1;
 
-/// Most bytes of one channel's state: more than all that [`MAX_PACKETS`] and the most disks come to.
+/// Most bytes of one channel's state: more than all that [`MAX_PACKETS`] and the most disks come
+/// to.
 const MAX_BYTES: usize = 4 << 20;
 
 /// Most packets that wait for room in a ring: a full outbox, and what was in flight besides.
@@ -48,7 +51,8 @@ pub(crate) struct SavedController {
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedLun {
     pub(crate) lun: u8,
-    /// Identifies the unit. A guest asks for its identity once, so a restored unit must have the same.
+    /// Identifies the unit. A guest asks for its identity once, so a restored unit must have the
+    /// same.
     pub(crate) serial: String,
     pub(crate) kind: SavedUnit,
 }
@@ -100,7 +104,8 @@ impl SavedChannel {
     }
 
     fn check(&self, is_primary: bool) -> Result<(), RestoreError> {
-        let fits = |packet: &SavedPacket| !packet.bytes.is_empty() && packet.bytes.len() <= MAX_PACKET;
+        let fits =
+            |packet: &SavedPacket| !packet.bytes.is_empty() && packet.bytes.len() <= MAX_PACKET;
         if self.packets.len() > MAX_PACKETS || !self.packets.iter().all(fits) {
             return Err(RestoreError::Damaged("its packets are none"));
         }
@@ -120,7 +125,9 @@ impl SavedController {
         // There is a version once it was asked for, and none before.
         let has_version = Version::from_word(self.version).is_some();
         if has_version != (stage > Stage::Version) || (!has_version && self.version != 0) {
-            return Err(RestoreError::Damaged("its version does not go with its stage of initialisation"));
+            return Err(RestoreError::Damaged(
+                "its version does not go with its stage of initialisation",
+            ));
         }
         let mut seen = [false; MAX_LUNS];
         for unit in &self.units {

@@ -1,4 +1,5 @@
-//! Once warm, a request costs no allocation: counted, not believed. A program of its own, because the count is the whole process's.
+//! Once warm, a request costs no allocation: counted, not believed. A program of its own, because
+//! the count is the whole process's.
 
 mod guest;
 
@@ -82,7 +83,10 @@ fn test_io_once_warm_allocates_nothing() {
         // Warm: as deep as it will get, in one piece, so that every slot and buffer was used.
         fill_ring_at_once(&mut channel);
         run(&mut channel, 20);
-        assert!(ALLOCATIONS.load(Ordering::Relaxed) > 0, "warming up allocates: it is being counted");
+        assert!(
+            ALLOCATIONS.load(Ordering::Relaxed) > 0,
+            "warming up allocates: it is being counted"
+        );
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         run(&mut channel, 100);
         assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "allocations in 3,200 requests");

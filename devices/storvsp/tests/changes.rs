@@ -1,7 +1,7 @@
 //! Disks that come, go and are exchanged while a channel's worker is in the middle of a batch.
 //!
-//! The guest hears of a change on the primary channel and may ask on any other, whose worker may have
-//! looked at the set of disks before it changed. The answer must be that of the new set.
+//! The guest hears of a change on the primary channel and may ask on any other, whose worker may
+//! have looked at the set of disks before it changed. The answer must be that of the new set.
 
 mod guest;
 
@@ -13,7 +13,9 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest};
 use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
+use synthvm_storvsp::{
+    ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
+};
 
 const SIZE: u64 = 1 << 20;
 
@@ -22,8 +24,8 @@ const TRIGGER: u8 = 0;
 /// LUN of the logical unit that is changed.
 const CHANGED: u8 = 5;
 
-/// A RAM disk that calls `hook` once, when it is asked where its data lies. Inline workers ask on the
-/// thread that serves the channel: between two packets of one batch.
+/// A RAM disk that calls `hook` once, when it is asked where its data lies. Inline workers ask on
+/// the thread that serves the channel: between two packets of one batch.
 struct Hooked {
     disk: RamDisk,
     hook: Arc<Hook>,
@@ -98,7 +100,8 @@ fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
 }
 
 impl Setup {
-    /// Sends two requests in one batch: `change` runs during the first. Returns how the second ended.
+    /// Sends two requests in one batch: `change` runs during the first. Returns how the second
+    /// ended.
     fn ask_after(
         &mut self,
         change: impl FnOnce(&ScsiController) + Send + 'static,
@@ -191,8 +194,8 @@ fn test_disc_exchanged_within_a_batch_is_read_as_the_new_one() {
     assert_eq!(setup.first_byte(2048), 9);
 }
 
-/// What was taken before the change is finished on the disk that was there then, also when the view of
-/// the set is renewed before it is submitted.
+/// What was taken before the change is finished on the disk that was there then, also when the view
+/// of the set is renewed before it is submitted.
 #[test]
 fn test_requests_taken_before_a_change_in_the_same_batch_are_still_submitted() {
     let mut setup = start(|controller| {

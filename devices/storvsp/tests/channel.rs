@@ -1,4 +1,5 @@
-//! Whole channels: a guest, the bus, a controller, its workers, its disks (spec storvsc section 12).
+//! Whole channels: a guest, the bus, a controller, its workers, its disks (spec storvsc section
+//! 12).
 
 mod guest;
 
@@ -41,7 +42,9 @@ fn test_offer_names_the_class_and_a_stable_instance() {
     let offers = &guest.offers;
     assert_eq!(offers.len(), 2);
     assert!(
-        offers.iter().all(|offer| (offer.class, offer.flags, offer.subchannel) == (SCSI_CONTROLLER, 0, 0))
+        offers
+            .iter()
+            .all(|offer| (offer.class, offer.flags, offer.subchannel) == (SCSI_CONTROLLER, 0, 0))
     );
     assert_eq!(offers[0].instance, ScsiController::new(0, 5).instance());
     assert_ne!(offers[0].instance, offers[1].instance);
@@ -54,7 +57,8 @@ fn test_write_and_read_reach_the_disk_through_any_pages() {
     let (_guest, mut channel) = start(&controller_with(disk.clone()));
     let bytes = pattern(1, 256 << 10);
     // 256 KiB from byte 0x200 on: 65 pages, in reverse order.
-    let memory = Memory { offset: 0x200, count: 256 << 10, pages: (DATA..DATA + 65).rev().collect() };
+    let memory =
+        Memory { offset: 0x200, count: 256 << 10, pages: (DATA..DATA + 65).rev().collect() };
     let mut at = 0;
     for (index, page) in memory.pages.iter().enumerate() {
         let offset = if index == 0 { 0x200 } else { 0 };
@@ -144,7 +148,10 @@ fn test_lun_0_absent_and_lun_5_present_is_found_as_linux_looks() {
     assert_eq!((outcome, data[0]), (Outcome::good(36), 0));
     assert_eq!(channel.test_unit_ready(5), Outcome::good(0));
     assert_eq!(channel.test_unit_ready(0), Outcome::no_such_lun());
-    assert_eq!(channel.execute(&read_srb(4, 0, 1), &[Memory::at(DATA, 512)]), Outcome::no_such_lun());
+    assert_eq!(
+        channel.execute(&read_srb(4, 0, 1), &[Memory::at(DATA, 512)]),
+        Outcome::no_such_lun()
+    );
     assert_eq!(channel.test_unit_ready(200), Outcome::no_such_lun());
 }
 
@@ -170,14 +177,18 @@ fn test_four_channels_complete_each_request_once_where_it_came_from() {
     for round in 0..2 {
         let mut sent = [0; 4];
         let mut answered = [[false; EACH as usize]; 4];
-        // Fill every ring as far as it goes, drain one completion, go on: all channels busy at once.
+        // Fill every ring as far as it goes, drain one completion, go on: all channels busy at
+        // once.
         while answered.iter().flatten().any(|answered| !answered) {
             for (number, channel) in channels.iter_mut().enumerate() {
                 while sent[number] < EACH {
                     let id = sent[number];
                     let index = number as u64 * EACH + id;
-                    let memory =
-                        Memory { offset: (id as u32 % 8) * 512, count: 512, pages: vec![DATA + index] };
+                    let memory = Memory {
+                        offset: (id as u32 % 8) * 512,
+                        count: 512,
+                        pages: vec![DATA + index],
+                    };
                     if !channel.try_send(id, &read_srb(0, index, 1), &[memory]) {
                         break;
                     }
@@ -345,8 +356,8 @@ fn test_broken_channel_is_given_up_and_another_controller_goes_on() {
             0 => broken.send(1, &[3, 0, 0, 0, 0, 0, 0, 0], &[]),
             // A kind of packet that guests never send here.
             1 => {
-                let transfer =
-                    OutPacket::in_band(1, &[&[0; 64]]).with_header(PacketKind::TransferPages, &[0; 8]);
+                let transfer = OutPacket::in_band(1, &[&[0; 64]])
+                    .with_header(PacketKind::TransferPages, &[0; 8]);
                 assert!(broken.try_write(&transfer));
             }
             // An index outside the ring.
@@ -394,7 +405,8 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
             channel.initialise();
         }
         let mut answered = [false; 200];
-        // Half of the rounds have packets without a header, which end the channel; the others are seen through to their end.
+        // Half of the rounds have packets without a header, which end the channel; the others are
+        // seen through to their end.
         let may_end = round % 2 == 0;
         for id in 0..200 {
             let mut memory = Memory::at(DATA + next() % 3000, 1 + (next() % 70_000) as u32);
@@ -404,7 +416,8 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
                 3..6 => write_srb(0, lba, blocks).to_vec(),
                 6 => packet(next() as u32 % 16, next() as u16).to_vec(),
                 _ => {
-                    let size = if may_end && next() % 8 == 0 { next() % 24 } else { 16 + next() % 70 };
+                    let size =
+                        if may_end && next() % 8 == 0 { next() % 24 } else { 16 + next() % 70 };
                     (0..size & !7).map(|_| (next() & next()) as u8).collect()
                 }
             };
@@ -427,7 +440,9 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
             }
             while let Some(packet) = channel.try_receive() {
                 if packet.kind == PacketKind::Completion {
-                    let once = answered.get_mut(packet.transaction_id as usize).expect("an id that was sent");
+                    let once = answered
+                        .get_mut(packet.transaction_id as usize)
+                        .expect("an id that was sent");
                     assert!(!std::mem::replace(once, true), "completed twice");
                 }
             }
@@ -538,10 +553,19 @@ fn test_raw_image_moves_bytes_without_a_copy_and_counts_them() {
     channel.inquiry(0, DATA);
     assert_eq!(channel.execute(&srb(0, &[0x4D; 10], NO_DATA, 0), &[]).sense, [5, 0x20, 0]);
     let report = controller.disks().remove(0);
-    assert_eq!((report.label.as_str(), report.serial.as_str(), report.capacity), ("a.img", "S-1", MIB));
+    assert_eq!(
+        (report.label.as_str(), report.serial.as_str(), report.capacity),
+        ("a.img", "S-1", MIB)
+    );
     let stats = report.stats;
-    assert_eq!((stats.reads, stats.writes, stats.flushes, stats.refused, stats.errors), (0, 2, 1, 1, 0));
-    assert_eq!((stats.requests, stats.bytes, stats.copied_bytes, stats.metadata_bytes), (5, 4096, 0, 36));
+    assert_eq!(
+        (stats.reads, stats.writes, stats.flushes, stats.refused, stats.errors),
+        (0, 2, 1, 1, 0)
+    );
+    assert_eq!(
+        (stats.requests, stats.bytes, stats.copied_bytes, stats.metadata_bytes),
+        (5, 4096, 0, 36)
+    );
     assert_eq!(controller.flush(), Ok(()));
 }
 

@@ -1,4 +1,5 @@
-//! Commands that are more than one read or write, through whole channels: from the guest's ring to the medium.
+//! Commands that are more than one read or write, through whole channels: from the guest's ring to
+//! the medium.
 
 mod guest;
 
@@ -59,7 +60,8 @@ fn send(channel: &mut GuestChannel, cdb: &[u8], data: &[u8]) -> Outcome {
 
 fn unmap_list(ranges: &[(u64, u32)]) -> Vec<u8> {
     let descriptors = ranges.len() as u16 * 16;
-    let mut list = [(descriptors + 6).to_be_bytes(), descriptors.to_be_bytes(), [0; 2], [0; 2]].concat();
+    let mut list =
+        [(descriptors + 6).to_be_bytes(), descriptors.to_be_bytes(), [0; 2], [0; 2]].concat();
     for (lba, blocks) in ranges {
         list.extend_from_slice(&lba.to_be_bytes());
         list.extend_from_slice(&blocks.to_be_bytes());
@@ -98,7 +100,11 @@ fn test_flush_is_done_before_it_is_answered_and_fua_reaches_the_backend() {
     let flushes = [[0x35, 0, 0, 0, 0, 0], [0x35, 2, 0, 0, 0, 0], [0x1B, 0, 0, 0, 0, 0]];
     for (id, flush) in flushes.iter().enumerate() {
         let length = if flush[0] == 0x35 { 10 } else { 6 };
-        channel.send(id as u64, &srb(0, &[&flush[..], &[0; 4]].concat()[..length], NO_DATA, 0), &[]);
+        channel.send(
+            id as u64,
+            &srb(0, &[&flush[..], &[0; 4]].concat()[..length], NO_DATA, 0),
+            &[],
+        );
     }
     assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
     assert_eq!((channel.try_receive(), stats(&controller).flushes), (None, 0));
@@ -127,7 +133,10 @@ fn test_unmap_of_one_range_and_of_thousands_discards_exactly_those() {
     for sector in 100..100 + 4095 * 2 {
         let at = sector * 512..(sector + 1) * 512;
         let discarded = sector % 2 == 0;
-        assert!(if discarded { after[at] == [0; 512] } else { after[at.clone()] == before[at] }, "{sector}");
+        assert!(
+            if discarded { after[at] == [0; 512] } else { after[at.clone()] == before[at] },
+            "{sector}"
+        );
     }
     let stats = stats(&controller);
     assert_eq!((stats.discards, stats.discarded_bytes), (2, (16 + 4095) * 512));
@@ -143,7 +152,9 @@ fn test_unmap_that_fails_in_between_ends_once_with_that_error() {
     let begun = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&begun);
     let faulty = Faulty::new(ram_disk(), move |request| match request.operation {
-        Operation::Discard if counted.fetch_add(1, Ordering::Relaxed) == 10 => Fault::Fail(IoError::Os(5)),
+        Operation::Discard if counted.fetch_add(1, Ordering::Relaxed) == 10 => {
+            Fault::Fail(IoError::Os(5))
+        }
         _ => Fault::None,
     });
     let (_guest, mut channel, controller) = start(Arc::new(faulty));
@@ -174,11 +185,18 @@ fn test_write_same_zeroes_and_patterns_reach_every_block_and_no_other() {
     let written = bytes(&disk, 0x2800 * 512, 3001 * 512);
     assert!(written.chunks(512).all(|sector| sector == block));
     for sector in [15, 16 + 2048, 8191, 8195, 0x27FF, 0x2800 + 3001] {
-        assert_eq!(bytes(&disk, sector * 512, 512), before[sector as usize * 512..][..512], "{sector}");
+        assert_eq!(
+            bytes(&disk, sector * 512, 512),
+            before[sector as usize * 512..][..512],
+            "{sector}"
+        );
     }
     let stats = stats(&controller);
     assert_eq!((stats.zeroes, stats.zeroed_bytes), (2, 2051 * 512));
-    assert_eq!((stats.writes, stats.written_bytes, stats.copied_bytes), (1, 3001 * 512, 3001 * 512));
+    assert_eq!(
+        (stats.writes, stats.written_bytes, stats.copied_bytes),
+        (1, 3001 * 512, 3001 * 512)
+    );
 }
 
 #[test]
@@ -307,7 +325,10 @@ fn test_lba_status_of_a_disk_that_cannot_tell_is_mapped() {
     assert_eq!(channel.execute(&srb(0, &cdb, FROM_DISK, 64), &memory(64)), Outcome::good(24));
     let answer = channel.peek(DATA, 0, 24);
     let blocks = (16 * MIB / 512 - 16) as u32;
-    assert_eq!((answer[3], answer[15], &answer[16..20], answer[20]), (20, 16, &blocks.to_be_bytes()[..], 0));
+    assert_eq!(
+        (answer[3], answer[15], &answer[16..20], answer[20]),
+        (20, 16, &blocks.to_be_bytes()[..], 0)
+    );
 }
 
 // Checklist 37.

@@ -1,4 +1,5 @@
-//! DVD drives through whole channels: discs that come and go while a guest reads them (spec storvsc sections 8 and 12).
+//! DVD drives through whole channels: discs that come and go while a guest reads them (spec storvsc
+//! sections 8 and 12).
 
 mod guest;
 
@@ -52,7 +53,8 @@ fn plain(channel: &mut GuestChannel, cdb: [u8; 6]) -> Outcome {
 
 const EJECT: [u8; 6] = [0x1B, 0, 0, 0, 2, 0];
 const LOCK: [u8; 6] = [0x1E, 0, 0, 0, 1, 0];
-const NO_DISC: Outcome = Outcome { srb: 0x84, scsi: 2, length: 0, packet: 0xC000_0185, sense: [2, 0x3A, 2] };
+const NO_DISC: Outcome =
+    Outcome { srb: 0x84, scsi: 2, length: 0, packet: 0xC000_0185, sense: [2, 0x3A, 2] };
 
 #[test]
 fn test_disc_is_read_in_its_own_blocks_without_a_copy() {
@@ -67,12 +69,18 @@ fn test_disc_is_read_in_its_own_blocks_without_a_copy() {
     let write = srb(1, &rw(0x8A, 0, 0, 1), TO_DISK, 2048);
     assert_eq!(channel.execute(&write, &memory(2048)), Outcome::failed(0x86, [5, 0x20, 0]));
     let report = controller.disks().remove(0);
-    assert_eq!((report.kind, report.lun, report.capacity, report.block_size), (UnitKind::Dvd, 1, MIB, 2048));
+    assert_eq!(
+        (report.kind, report.lun, report.capacity, report.block_size),
+        (UnitKind::Dvd, 1, MIB, 2048)
+    );
     assert_eq!(
         (report.has_medium, report.tray_open, report.locked, report.read_only),
         (true, false, false, true)
     );
-    assert_eq!((report.stats.reads, report.stats.read_bytes, report.stats.copied_bytes), (1, 8192, 0));
+    assert_eq!(
+        (report.stats.reads, report.stats.read_bytes, report.stats.copied_bytes),
+        (1, 8192, 0)
+    );
     assert!(!controller.resize_disk(1, 2 * MIB));
 }
 
@@ -81,7 +89,10 @@ fn test_disc_is_read_in_its_own_blocks_without_a_copy() {
 fn test_inserted_and_exchanged_discs_are_found_by_polling() {
     let (_guest, mut channel, controller) = start(None);
     assert_eq!(channel.test_unit_ready(1), Outcome::failed(0x84, [2, 0x3A, 1]));
-    assert_eq!(channel.execute(&read_disc(0, 1), &memory(2048)), Outcome::failed(0x84, [2, 0x3A, 1]));
+    assert_eq!(
+        channel.execute(&read_disc(0, 1), &memory(2048)),
+        Outcome::failed(0x84, [2, 0x3A, 1])
+    );
     for seed in 1..4 {
         controller.insert(1, image(seed), format!("{seed}.iso")).unwrap();
         if seed > 1 {
@@ -130,7 +141,10 @@ fn test_forced_ejection_finishes_what_was_begun_and_a_new_disc_goes_on() {
     controller.eject(1, true).unwrap();
     assert_eq!(channel.test_unit_ready(1), NO_DISC);
     controller.insert(1, image(2), String::new()).unwrap();
-    assert_eq!(channel.execute(&read_disc(0, 1), &[Memory::at(DATA + 1, 2048)]), Outcome::good(2048));
+    assert_eq!(
+        channel.execute(&read_disc(0, 1), &[Memory::at(DATA + 1, 2048)]),
+        Outcome::good(2048)
+    );
     assert_eq!(channel.peek(DATA + 1, 0, 2048), pattern(2, 2048));
     hold.release();
     assert_eq!(Outcome::of(&channel.completion(1)), Outcome::good(2048));
@@ -168,24 +182,30 @@ fn test_discs_and_drives_that_cannot_be_are_refused_by_name() {
     let (_guest, mut channel, controller) = start(Some(image(1)));
     controller.add_disk(0, image(2), DiskOptions::default()).unwrap();
     assert_eq!(channel.receive().payload[0], ENUMERATE_BUS);
-    let insert = |lun, backend| controller.insert(lun, backend, String::new()).unwrap_err().to_string();
+    let insert =
+        |lun, backend| controller.insert(lun, backend, String::new()).unwrap_err().to_string();
     assert!(insert(0, image(3)).contains("LUN 0"));
     assert!(insert(64, image(3)).contains("LUN 64"));
     assert!(controller.eject(7, true).unwrap_err().to_string().contains("LUN 7"));
     let tiny = RamDisk::new(1536).unwrap();
     assert!(insert(1, Arc::new(tiny)).contains("2048"));
-    let native = RamDisk::new(MIB).unwrap().with_geometry(|geometry| geometry.block_size = BlockSize::B4096);
+    let native =
+        RamDisk::new(MIB).unwrap().with_geometry(|geometry| geometry.block_size = BlockSize::B4096);
     assert!(insert(1, Arc::new(native)).contains("4096"));
     let add = |lun, options| controller.add_dvd(lun, None, options).unwrap_err().to_string();
     assert!(add(1, DiskOptions::default()).contains("LUN 1"));
     assert!(add(64, DiskOptions::default()).contains("LUN 64"));
-    assert!(add(2, DiskOptions { serial: Some("\n".into()), ..DiskOptions::default() }).contains("serial"));
+    assert!(
+        add(2, DiskOptions { serial: Some("\n".into()), ..DiskOptions::default() })
+            .contains("serial")
+    );
     // The disc that was there still is.
     assert_eq!(channel.execute(&read_disc(0, 1), &memory(2048)), Outcome::good(2048));
     assert_eq!(channel.peek(DATA, 0, 2048), pattern(1, 2048));
 }
 
-// Checklist 19 and 20, at its widest: as Linux looks at a controller that is full, and at one with holes.
+// Checklist 19 and 20, at its widest: as Linux looks at a controller that is full, and at one with
+// holes.
 #[test]
 fn test_controller_with_64_units_shows_each_and_no_phantom() {
     let controller = ScsiController::new(0, 0);

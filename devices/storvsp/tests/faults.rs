@@ -1,5 +1,5 @@
-//! Faults around a worker: broken rings, media that stall, channels and controllers that go away with requests in flight. Nothing that was
-//! acknowledged is lost, and nothing else stops.
+//! Faults around a worker: broken rings, media that stall, channels and controllers that go away
+//! with requests in flight. Nothing that was acknowledged is lost, and nothing else stops.
 
 mod guest;
 

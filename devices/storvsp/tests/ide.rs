@@ -57,7 +57,10 @@ fn test_ide_disk_is_its_target_on_any_path_and_lun_0_only() {
         assert_eq!(channel.execute(&at(write_srb(0, 1, 1), path, 1), &memory), Outcome::good(512));
     }
     for target in [0, 2, 255] {
-        assert_eq!(channel.execute(&at(read_srb(0, 1, 1), 0, target), &memory), Outcome::no_such_lun());
+        assert_eq!(
+            channel.execute(&at(read_srb(0, 1, 1), 0, target), &memory),
+            Outcome::no_such_lun()
+        );
     }
     assert_eq!(channel.execute(&at(read_srb(1, 1, 1), 0, 1), &memory), Outcome::no_such_lun());
     // No phantom: INQUIRY of what is not there says so.

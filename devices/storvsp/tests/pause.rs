@@ -1,5 +1,6 @@
-//! A controller whose machine stands still, is written down, and goes on in another process with the same disks: nothing is lost, nothing is
-//! done twice, and what cannot go on is given up in the open.
+//! A controller whose machine stands still, is written down, and goes on in another process with
+//! the same disks: nothing is lost, nothing is done twice, and what cannot go on is given up in the
+//! open.
 
 mod guest;
 
@@ -10,7 +11,9 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest, GuestOffer};
 use synthvm_block::{Backend, Fault, Faulty, Operation, RamDisk};
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
+use synthvm_storvsp::{
+    ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
+};
 use vmbus_host::SavedBus;
 use vmbus_host::core::ChannelState;
 use vmbus_protocol::message::MessageType;
@@ -107,7 +110,8 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
         let mut channel = machine.open();
         let mut answers = vec![0; REQUESTS as usize];
         let (mut sent, mut received) = (0, 0);
-        // The rings are smaller than all that: there are always requests in the one and often completions that wait for the other.
+        // The rings are smaller than all that: there are always requests in the one and often
+        // completions that wait for the other.
         for round in 0..12 {
             while sent < REQUESTS.min((round + 1) * 60) {
                 let page = DATA + sent;
@@ -179,7 +183,11 @@ fn test_initialisation_goes_on_where_it_was() {
                 if step == done {
                     machine.move_on(&mut [(offer, &mut channel)]);
                 }
-                assert_eq!(u32_at(&channel.ask(&packet(operation, value), &[]), 8), 0, "{step} after {done}");
+                assert_eq!(
+                    u32_at(&channel.ask(&packet(operation, value), &[]), 8),
+                    0,
+                    "{step} after {done}"
+                );
             }
             assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
         }
@@ -203,7 +211,8 @@ fn test_unit_attentions_and_reservations_are_still_there() {
         assert_eq!(reserve(&mut channel, 0, 0, 0xABCD), Outcome::good(24));
         assert_eq!(reserve(&mut channel, 1, 0xABCD, 0), Outcome::good(24));
         machine.controller.resize_disk(0, SIZE / 2);
-        // The guest has not heard of it. There, the disk has its whole size again, which it has not heard of either.
+        // The guest has not heard of it. There, the disk has its whole size again, which it has not
+        // heard of either.
         machine.move_on(&mut [(offer, &mut channel)]);
         let news = channel.receive();
         assert_eq!((news.kind, news.payload[0]), (PacketKind::InBand, ENUMERATE_BUS));
@@ -371,7 +380,8 @@ fn test_other_disks_are_refused_and_more_disks_are_told_of() {
     }
 }
 
-/// Each value of a saved state replaced by what it should not be, and each byte: an error, or a controller that lives. Never a panic.
+/// Each value of a saved state replaced by what it should not be, and each byte: an error, or a
+/// controller that lives. Never a panic.
 #[test]
 fn test_damaged_states_are_refused_or_harmless() {
     let [options, _] = both();
@@ -388,7 +398,8 @@ fn test_damaged_states_are_refused_or_harmless() {
     let bytes: Vec<u8> = serde_json::from_value(saved["channels"][0]["device"].clone()).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
     assert!(state["packets"].as_array().unwrap().len() > 10, "completions wait");
-    let mut states: Vec<Vec<u8>> = vec![Vec::new(), vec![b'['; 100_000], bytes[..bytes.len() / 2].to_vec()];
+    let mut states: Vec<Vec<u8>> =
+        vec![Vec::new(), vec![b'['; 100_000], bytes[..bytes.len() / 2].to_vec()];
     let mut paths = Vec::new();
     leaves(&state, &mut String::new(), &mut paths);
     for path in paths {
@@ -440,9 +451,12 @@ fn leaves(value: &serde_json::Value, path: &mut String, into: &mut Vec<String>) 
         serde_json::Value::Object(fields) => {
             fields.iter().map(|(name, field)| (name.clone(), field)).collect()
         }
-        serde_json::Value::Array(items) => {
-            items.iter().take(2).enumerate().map(|(index, item)| (index.to_string(), item)).collect()
-        }
+        serde_json::Value::Array(items) => items
+            .iter()
+            .take(2)
+            .enumerate()
+            .map(|(index, item)| (index.to_string(), item))
+            .collect(),
         _ => Vec::new(),
     };
     for (name, child) in children {

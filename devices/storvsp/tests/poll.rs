@@ -1,5 +1,5 @@
-//! A worker that looks for more before it sleeps: it does so while that pays, and an idle guest costs nothing. A program of its own,
-//! because it watches threads of the process.
+//! A worker that looks for more before it sleeps: it does so while that pays, and an idle guest
+//! costs nothing. A program of its own, because it watches threads of the process.
 
 mod guest;
 
@@ -17,7 +17,9 @@ use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 fn start(number: u32, options: ControllerOptions) -> (Guest, GuestChannel, ScsiController) {
     let controller = ScsiController::with_options(number, options);
-    controller.add_disk(0, Arc::new(RamDisk::new(1 << 20).unwrap()), DiskOptions::default()).unwrap();
+    controller
+        .add_disk(0, Arc::new(RamDisk::new(1 << 20).unwrap()), DiskOptions::default())
+        .unwrap();
     let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
@@ -83,13 +85,16 @@ fn read_in_bursts(channel: &mut GuestChannel, burst: u64, times: u64) {
     let payload = [&read_srb(0, 0, 8)[..]];
     let mut header = Vec::new();
     let memory = Memory::at(DATA, 4096);
-    let range = GpaRange { byte_count: memory.count, byte_offset: memory.offset, pages: &memory.pages };
+    let range =
+        GpaRange { byte_count: memory.count, byte_offset: memory.offset, pages: &memory.pages };
     gpa_direct_header(&[range], &mut header);
     for _ in 0..times {
         let mut batch = channel.outgoing.batch().unwrap();
         for id in 0..burst {
             batch
-                .write(&OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header))
+                .write(
+                    &OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header),
+                )
                 .unwrap();
         }
         if batch.commit() {
@@ -98,7 +103,11 @@ fn read_in_bursts(channel: &mut GuestChannel, burst: u64, times: u64) {
         let mut outstanding: BTreeSet<u64> = (0..burst).collect();
         while !outstanding.is_empty() {
             let reply = channel.receive();
-            assert!(outstanding.remove(&reply.transaction_id), "{} completed twice", reply.transaction_id);
+            assert!(
+                outstanding.remove(&reply.transaction_id),
+                "{} completed twice",
+                reply.transaction_id
+            );
             assert_eq!(reply.payload[14], 1);
         }
     }

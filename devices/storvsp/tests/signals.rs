@@ -1,5 +1,5 @@
-//! When the guest is interrupted, and how requests of any version and shape are answered: workers served by hand, so that nothing happens
-//! by itself.
+//! When the guest is interrupted, and how requests of any version and shape are answered: workers
+//! served by hand, so that nothing happens by itself.
 
 mod guest;
 
@@ -9,7 +9,9 @@ use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
 use guest::{DATA, Guest};
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
+use synthvm_storvsp::{
+    ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
+};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 const MIB: u64 = 1 << 20;
@@ -41,12 +43,16 @@ impl Setup {
     /// Writes `count` reads that become visible at once.
     fn send(&mut self, count: u64) {
         let mut header = Vec::new();
-        gpa_direct_header(&[GpaRange { byte_count: 512, byte_offset: 0, pages: &[DATA] }], &mut header);
+        gpa_direct_header(
+            &[GpaRange { byte_count: 512, byte_offset: 0, pages: &[DATA] }],
+            &mut header,
+        );
         let srb = read_srb(0, 0, 1);
         let mut batch = self.channel.outgoing.batch().unwrap();
         for id in 0..count {
             let payload = [&srb[..]];
-            let packet = OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header);
+            let packet =
+                OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header);
             batch.write(&packet).unwrap();
         }
         // Nobody sleeps who would have to be woken.
@@ -117,7 +123,9 @@ fn test_every_version_works_with_its_packets_and_hears_of_new_disks_if_it_can() 
     {
         let mut setup = start();
         let channel = &mut setup.channel;
-        for (operation, value) in [(BEGIN, 0), (QUERY_VERSION, version), (QUERY_PROPERTIES, 0), (END, 0)] {
+        for (operation, value) in
+            [(BEGIN, 0), (QUERY_VERSION, version), (QUERY_PROPERTIES, 0), (END, 0)]
+        {
             let reply = channel.ask(&packet(operation, value)[..size], &[]);
             assert_eq!((reply.len(), u32_at(&reply, 8)), (size, 0), "{version:#x}");
         }
@@ -136,7 +144,8 @@ fn test_every_version_works_with_its_packets_and_hears_of_new_disks_if_it_can() 
     }
 }
 
-// Checklist 12: what chains of memory descriptors come to. One range of many pages, many ranges of one page, and ranges of any lengths.
+// Checklist 12: what chains of memory descriptors come to. One range of many pages, many ranges of
+// one page, and ranges of any lengths.
 #[test]
 fn test_largest_request_moves_through_ranges_of_any_shape() {
     let mut setup = start();

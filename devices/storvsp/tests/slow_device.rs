@@ -49,7 +49,11 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
         gate.wait_for(1);
         for lun in [1, 0, 1] {
             let read = read_srb(lun, 3, 1);
-            assert_eq!(channel.execute(&read, &[Memory::at(DATA + 1, 512)]), Outcome::good(512), "{io:?}");
+            assert_eq!(
+                channel.execute(&read, &[Memory::at(DATA + 1, 512)]),
+                Outcome::good(512),
+                "{io:?}"
+            );
         }
         // The pause ends by its limit, the close by its own: with the call still under way.
         guest.bus.pause();

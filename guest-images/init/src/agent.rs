@@ -33,7 +33,9 @@ pub fn serve(port: &Port) -> Outcome<()> {
         };
         let (reply, after) = match outcome {
             Ok((value, after)) => (Reply { id, ok: true, value, error: None }, after),
-            Err(error) => (Reply { id, ok: false, value: Value::Null, error: Some(error) }, After::Nothing),
+            Err(error) => {
+                (Reply { id, ok: false, value: Value::Null, error: Some(error) }, After::Nothing)
+            }
         };
         port.send(&reply).map_err(context("the report port"))?;
         finish(port, &after)?;
@@ -55,7 +57,12 @@ pub fn run_checks(port: &Port, checks: &[Check]) -> Outcome<()> {
             }
             Err(error) => {
                 failed += 1;
-                Event::Check { name: check.to_string(), ok: false, value: Value::Null, error: Some(error) }
+                Event::Check {
+                    name: check.to_string(),
+                    ok: false,
+                    value: Value::Null,
+                    error: Some(error),
+                }
             }
         };
         port.send(&event).map_err(context("the report port"))?;
@@ -67,7 +74,9 @@ fn run_check(port: &Port, check: &Check) -> Outcome<Value> {
     let mut last = Value::Null;
     for action in check.actions()? {
         last = match perform(port, action)?.0 {
-            Value::Object(output) if check.name == "run" && output.get("status") != Some(&0.into()) => {
+            Value::Object(output)
+                if check.name == "run" && output.get("status") != Some(&0.into()) =>
+            {
                 return Err(Value::Object(output).to_string());
             }
             value => value,
@@ -106,7 +115,9 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         }
         Action::WritePattern(range) => value(blockdev::write_pattern(&range)?),
         Action::VerifyPattern(range) => value(blockdev::verify_pattern(&range)?),
-        Action::FsCheck { path, files, file_size } => value(fs_check::run(&path, files, file_size)?),
+        Action::FsCheck { path, files, file_size } => {
+            value(fs_check::run(&path, files, file_size)?)
+        }
         Action::Echo => value(echo::run()?),
         Action::RoWrite { path } => value(scsi::refused_write(&path)?),
         Action::SgIo { path, cdb, read, write, timeout_s } => {
@@ -120,7 +131,9 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         }
         Action::ModulesReload { names, times } => value(reload(&names, times)?),
         Action::Clocksource => value(sys::clocksource()),
-        Action::Run { argv, timeout_s } => value(process::run(&argv, Duration::from_secs(timeout_s))?),
+        Action::Run { argv, timeout_s } => {
+            value(process::run(&argv, Duration::from_secs(timeout_s))?)
+        }
         Action::ReadFile { path } => {
             let bytes = fs::read(&path).map_err(context(&path))?;
             value(String::from_utf8_lossy(&bytes))
@@ -139,7 +152,9 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         Action::Reboot => Ok((Value::Null, After::End(Machine::Restart))),
         Action::Poweroff => Ok((Value::Null, After::End(Machine::PowerOff))),
         Action::FsyncLoad(load) => value(load::run(port, &load)?),
-        Action::OnlineCpus => value(sys::online_cpus().map_err(context("bringing processors online"))?),
+        Action::OnlineCpus => {
+            value(sys::online_cpus().map_err(context("bringing processors online"))?)
+        }
         Action::LoadModule { name, parameters } => {
             value(modules::load(&name, &parameters).map_err(context(&name))?)
         }

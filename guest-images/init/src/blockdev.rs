@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{Outcome, context, uevent};
 
-/// One transfer. Large enough that the device sees its own limit, small beside the smallest guest's memory.
+/// One transfer. Large enough that the device sees its own limit, small beside the smallest guest's
+/// memory.
 const PIECE: usize = 1 << 20;
 
 /// What `O_DIRECT` wants of addresses on every device that there is.
@@ -30,7 +31,10 @@ pub fn disks(at_least: usize, limit: Duration) -> Outcome<Vec<Disk>> {
         Some(disks) => Ok(disks),
         None => {
             let names: Vec<_> = list()?.into_iter().map(|disk| disk.name).collect();
-            Err(format!("{at_least} disks were expected within {} s, there are: {names:?}", limit.as_secs()))
+            Err(format!(
+                "{at_least} disks were expected within {} s, there are: {names:?}",
+                limit.as_secs()
+            ))
         }
     }
 }
@@ -48,7 +52,8 @@ fn list() -> Outcome<Vec<Disk>> {
 }
 
 fn disk(dir: &Path, name: String) -> Disk {
-    let text = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default().trim().to_owned();
+    let text =
+        |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default().trim().to_owned();
     let number = |file: &str| text(file).parse::<u64>().unwrap_or(0);
     let small = |file: &str| u32::try_from(number(file)).unwrap_or(0);
     let device = fs::canonicalize(dir.join("device")).unwrap_or_default();
@@ -80,7 +85,8 @@ fn serial(path: &Path) -> Option<String> {
 
 /// The part of a device's path that names its VMBus instance.
 fn vmbus_device(device: &Path) -> Option<String> {
-    let is_guid = |text: &str| text.len() == 36 && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
+    let is_guid =
+        |text: &str| text.len() == 36 && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
     device.iter().filter_map(|part| part.to_str()).find(|part| is_guid(part)).map(str::to_owned)
 }
 
@@ -145,14 +151,17 @@ pub fn write_pattern(range: &PatternRange) -> Outcome<()> {
 pub fn verify_pattern(range: &PatternRange) -> Outcome<()> {
     let file = open(&range.path, false, range.direct)?;
     let end = range.offset.checked_add(range.length).ok_or("offset and length are too large")?;
-    let read =
-        read_range(&file, &range.path, range.offset, end, |piece, at| {
-            match pattern::first_difference(piece, range.seed, at) {
-                None => Ok(()),
-                Some(place) => Err(format!("{} differs from the pattern at byte {place}", range.path)),
-            }
-        })?;
-    if read == range.length { Ok(()) } else { Err(format!("{} ended after {read} bytes", range.path)) }
+    let read = read_range(&file, &range.path, range.offset, end, |piece, at| {
+        match pattern::first_difference(piece, range.seed, at) {
+            None => Ok(()),
+            Some(place) => Err(format!("{} differs from the pattern at byte {place}", range.path)),
+        }
+    })?;
+    if read == range.length {
+        Ok(())
+    } else {
+        Err(format!("{} ended after {read} bytes", range.path))
+    }
 }
 
 fn piece_length(left: u64) -> usize {
@@ -188,7 +197,10 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> String {
-        std::env::temp_dir().join(format!("guest-init-{}-{name}", std::process::id())).display().to_string()
+        std::env::temp_dir()
+            .join(format!("guest-init-{}-{name}", std::process::id()))
+            .display()
+            .to_string()
     }
 
     #[test]
@@ -196,7 +208,8 @@ mod tests {
         let path = file("pattern");
         fs::write(&path, b"").unwrap();
         let length = PIECE as u64 + 12_345;
-        let range = PatternRange { path: path.clone(), offset: 512, length, seed: 3, direct: false };
+        let range =
+            PatternRange { path: path.clone(), offset: 512, length, seed: 3, direct: false };
         write_pattern(&range).unwrap();
         verify_pattern(&range).unwrap();
         File::options().write(true).open(&path).unwrap().write_all_at(b"!", 70_000).unwrap();
@@ -228,7 +241,9 @@ mod tests {
 
     #[test]
     fn test_vmbus_device_is_found_in_a_path() {
-        let path = Path::new("/sys/devices/a/f8b3781a-1e82-4818-a1c3-63d806ec15bb/host0/target0:0:0/0:0:0:0");
+        let path = Path::new(
+            "/sys/devices/a/f8b3781a-1e82-4818-a1c3-63d806ec15bb/host0/target0:0:0/0:0:0:0",
+        );
         assert_eq!(vmbus_device(path), Some("f8b3781a-1e82-4818-a1c3-63d806ec15bb".to_owned()));
         assert_eq!(vmbus_device(Path::new("/sys/devices/pci")), None);
     }

@@ -1,4 +1,5 @@
-//! Named checks: what a person or a script asks for on the command line, made of the agent's actions.
+//! Named checks: what a person or a script asks for on the command line, made of the agent's
+//! actions.
 
 use guest_report::agent::{Action, PatternRange};
 
@@ -33,7 +34,8 @@ impl Check {
     fn parse(text: &str) -> Check {
         let (name, inside) = text.split_once('(').unwrap_or((text, ""));
         let inside = inside.strip_suffix(')').unwrap_or(inside);
-        let arguments = inside.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
+        let arguments =
+            inside.split(',').map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()).collect();
         Check { name: name.trim().to_owned(), arguments }
     }
 
@@ -47,20 +49,25 @@ impl Check {
             "vmbus" => vec![Action::Vmbus],
             "clocksource" => vec![Action::Clocksource],
             "cpus" => vec![Action::OnlineCpus],
-            "disks" => vec![Action::Disks { at_least: self.number(0)?.unwrap_or(1) as usize, timeout_s: 30 }],
+            "disks" => vec![Action::Disks {
+                at_least: self.number(0)?.unwrap_or(1) as usize,
+                timeout_s: 30,
+            }],
             "sha256" => {
                 vec![Action::Sha256 { path: self.path()?, offset: 0, length: None, direct: true }]
             }
             "pattern" => {
                 let length = self.number(1)?.unwrap_or(1 << 20);
-                let range = PatternRange { path: self.path()?, offset: 0, length, seed: 1, direct: true };
+                let range =
+                    PatternRange { path: self.path()?, offset: 0, length, seed: 1, direct: true };
                 vec![Action::WritePattern(range.clone()), Action::VerifyPattern(range)]
             }
             "fs" => vec![Action::FsCheck { path: self.path()?, files: 20, file_size: 100_000 }],
             "echo" => vec![Action::Echo],
             "ro" => vec![Action::RoWrite { path: self.path()? }],
             "reload" => {
-                let times = u32::try_from(self.number(0)?.unwrap_or(1)).map_err(|e| e.to_string())?;
+                let times =
+                    u32::try_from(self.number(0)?.unwrap_or(1)).map_err(|e| e.to_string())?;
                 let names = ["hv_vmbus", "hv_storvsc"].map(str::to_owned).to_vec();
                 vec![Action::ModulesReload { names, times }]
             }
@@ -120,7 +127,8 @@ mod tests {
     #[test]
     fn test_pattern_check_reads_back_what_it_wrote() {
         let actions = Check::parse("pattern(/dev/sda,8192)").actions().unwrap();
-        let [Action::WritePattern(written), Action::VerifyPattern(read)] = actions.as_slice() else {
+        let [Action::WritePattern(written), Action::VerifyPattern(read)] = actions.as_slice()
+        else {
             panic!()
         };
         assert_eq!(written, read);

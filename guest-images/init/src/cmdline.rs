@@ -29,7 +29,9 @@ impl CommandLine {
                 None if word == "agent" => found.agent = true,
                 Some(("checks", list)) => found.checks = Check::parse_list(list),
                 Some(("modules", "none")) => found.modules = Some(Vec::new()),
-                Some(("modules", list)) => found.modules = Some(list.split(',').map(str::to_owned).collect()),
+                Some(("modules", list)) => {
+                    found.modules = Some(list.split(',').map(str::to_owned).collect())
+                }
                 Some(("report", path)) => found.report = Some(path.to_owned()),
                 _ => found.unknown.push(word.to_owned()),
             }
@@ -44,8 +46,9 @@ mod tests {
 
     #[test]
     fn test_command_line_takes_only_our_words() {
-        let line =
-            CommandLine::parse("console=ttyS0 quiet synthvm.agent synthvm.modules=hv_vmbus,sd_mod agent");
+        let line = CommandLine::parse(
+            "console=ttyS0 quiet synthvm.agent synthvm.modules=hv_vmbus,sd_mod agent",
+        );
         assert!(line.agent && !line.shell);
         assert_eq!(line.modules, Some(vec!["hv_vmbus".to_owned(), "sd_mod".to_owned()]));
         assert!(line.unknown.is_empty());

@@ -1,5 +1,5 @@
-//! SynthVM's echo device (docs/writing-a-backend.md), spoken to from user space: rings round and round, both ends waiting for the other's space, and
-//! buffers shared by GPADL.
+//! SynthVM's echo device (docs/writing-a-backend.md), spoken to from user space: rings round and
+//! round, both ends waiting for the other's space, and buffers shared by GPADL.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -63,7 +63,8 @@ struct Talk {
 }
 
 impl Talk {
-    /// Sends without reading until the host has no room for its answers and we have none for requests; then reads all.
+    /// Sends without reading until the host has no room for its answers and we have none for
+    /// requests; then reads all.
     fn fill_both_rings(&mut self) -> Outcome<bool> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -122,7 +123,8 @@ impl Talk {
     fn shout(&mut self, gpadl: u32, offset: usize, bytes: usize, status: u32) -> Outcome<()> {
         let number = |value: usize| u32::try_from(value).map_err(|e| e.to_string());
         let words = [gpadl, number(offset)?, number(bytes)?, status];
-        // The answer is the request with the status in its place, so it is expected to be just this.
+        // The answer is the request with the status in its place, so it is expected to be just
+        // this.
         self.send(&words.map(u32::to_le_bytes).concat())?;
         self.finish()
     }

@@ -14,7 +14,8 @@ const TOOL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Does all of it. What was on the device is lost.
 pub fn run(path: &str, files: u32, file_size: u64) -> Outcome<FsReport> {
-    // -F: the device may hold an older file system; no discard: what is discarded is another test's business.
+    // -F: the device may hold an older file system; no discard: what is discarded is another test's
+    // business.
     process::run_ok(&["mke2fs", "-q", "-F", "-t", "ext4", "-E", "nodiscard", path], TOOL_LIMIT)?;
     mounted(path, 0, || write_files(files, file_size))?;
     process::run_ok(&["e2fsck", "-f", "-n", path], TOOL_LIMIT)?;

@@ -1,4 +1,5 @@
-//! Starts another kernel in place of this one, as a crash or a careless tool would: no driver is asked to let go.
+//! Starts another kernel in place of this one, as a crash or a careless tool would: no driver is
+//! asked to let go.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,8 +14,8 @@ const INITRD: &str = "/boot/initrd";
 
 /// Loads the packed kernel; [`crate::sys::end`] with `Kexec` then jumps into it.
 pub fn prepare(cmdline: &str) -> Outcome<()> {
-    let kernel =
-        File::open(KERNEL).map_err(context(format!("{KERNEL} (was the image built with kexec?)")))?;
+    let kernel = File::open(KERNEL)
+        .map_err(context(format!("{KERNEL} (was the image built with kexec?)")))?;
     let initrd = File::open(INITRD).map_err(context(INITRD))?;
     let cmdline = CString::new(cmdline).map_err(|e| e.to_string())?;
     let length = cmdline.as_bytes_with_nul().len();

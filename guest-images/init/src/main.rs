@@ -1,7 +1,8 @@
-//! Process 1 of test guests: loads modules, runs named checks or takes requests, and reports JSON lines.
+//! Process 1 of test guests: loads modules, runs named checks or takes requests, and reports JSON
+//! lines.
 //!
-//! The console stays quiet: under emulation each character of it is an exit. What there is to say goes to the report
-//! port.
+//! The console stays quiet: under emulation each character of it is an exit. What there is to say
+//! goes to the report port.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -105,5 +106,8 @@ fn shell() -> Result<(), String> {
         .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
         .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
         .env("HOME", "/");
-    setsid.status().map(|_| ()).map_err(|e| format!("/bin/busybox: {e} (was the image built with a shell?)"))
+    setsid
+        .status()
+        .map(|_| ())
+        .map_err(|e| format!("/bin/busybox: {e} (was the image built with a shell?)"))
 }

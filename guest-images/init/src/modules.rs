@@ -1,7 +1,8 @@
 //! Loads and unloads the kernel modules that the image's builder packed.
 //!
-//! The builder has worked out what needs what: each line of `/modules/order` names a module and then all modules that
-//! it needs, in the order in which they load. `/modules/boot` names those to load at the start.
+//! The builder has worked out what needs what: each line of `/modules/order` names a module and
+//! then all modules that it needs, in the order in which they load. `/modules/boot` names those to
+//! load at the start.
 
 use std::fs::{self, File};
 use std::io;
@@ -34,8 +35,9 @@ pub fn load(name: &str, parameters: &str) -> io::Result<()> {
 
 /// Unloads one module; fails when something still uses it after half a minute.
 ///
-/// Somebody may still be at it: the kernel looks at a disk that was just found from a thread of its own, and holds its driver meanwhile.
-/// There is no event for the last user's end, so this looks again.
+/// Somebody may still be at it: the kernel looks at a disk that was just found from a thread of its
+/// own, and holds its driver meanwhile. There is no event for the last user's end, so this looks
+/// again.
 pub fn unload(name: &str) -> io::Result<()> {
     let name = name.replace('-', "_");
     for _ in 1..BUSY_LOOK.1 {

@@ -10,7 +10,8 @@ use serde::Serialize;
 /// The second serial port, unless the command line names another device.
 pub const DEFAULT: &str = "/dev/ttyS1";
 
-/// The end of the report port inside the guest. Copies write to the same port, each a whole line at a time.
+/// The end of the report port inside the guest. Copies write to the same port, each a whole line at
+/// a time.
 #[derive(Debug, Clone)]
 pub struct Port {
     file: Arc<Mutex<File>>,

@@ -7,12 +7,14 @@ use std::thread;
 
 use crate::sys::{self, Machine};
 
-/// `struct input_event` of 64-bit kernels: 16 bytes of time, then type, code (16 bits each) and value (32 bits).
+/// `struct input_event` of 64-bit kernels: 16 bytes of time, then type, code (16 bits each) and
+/// value (32 bits).
 const EVENT_SIZE: usize = 24;
 const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
 
-/// Watches the power button from a thread of its own. False when the machine has none that the kernel shows.
+/// Watches the power button from a thread of its own. False when the machine has none that the
+/// kernel shows.
 pub fn watch() -> io::Result<bool> {
     let Some(path) = find(Path::new("/sys/class/input")) else { return Ok(false) };
     let mut file = File::open(path)?;

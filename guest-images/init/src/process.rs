@@ -40,7 +40,8 @@ pub fn run<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<Output> {
         let Ok(bytes) = pipe.recv_timeout(end.saturating_duration_since(Instant::now())) else {
             // The whole group: a shell's children hold the pipes too.
             let group = i32::try_from(child.id()).unwrap_or(0);
-            // SAFETY: kill takes no pointer; the group is the child's own and the child is not reaped yet.
+            // SAFETY: kill takes no pointer; the group is the child's own and the child is not
+            // reaped yet.
             unsafe { libc::kill(-group, libc::SIGKILL) };
             let _ = child.wait();
             return Err(format!("{program} was killed after {} s", limit.as_secs()));
@@ -61,7 +62,13 @@ pub fn run_ok<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<String> {
         return Ok(output.stdout);
     }
     let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
-    Err(format!("{} ended with {}: {}{}", words.join(" "), output.status, output.stdout, output.stderr))
+    Err(format!(
+        "{} ended with {}: {}{}",
+        words.join(" "),
+        output.status,
+        output.stdout,
+        output.stderr
+    ))
 }
 
 fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
@@ -84,13 +91,18 @@ mod tests {
 
     #[test]
     fn test_run_returns_status_and_both_streams() {
-        let output = run(&["sh", "-c", "echo a; echo b >&2; exit 3"], Duration::from_secs(60)).unwrap();
-        assert_eq!(output, Output { status: 3, stdout: "a\n".to_owned(), stderr: "b\n".to_owned() });
+        let output =
+            run(&["sh", "-c", "echo a; echo b >&2; exit 3"], Duration::from_secs(60)).unwrap();
+        assert_eq!(
+            output,
+            Output { status: 3, stdout: "a\n".to_owned(), stderr: "b\n".to_owned() }
+        );
     }
 
     #[test]
     fn test_run_past_its_limit_is_killed_with_its_children() {
-        let error = run(&["sh", "-c", "sleep 1000 & sleep 1000"], Duration::from_millis(20)).unwrap_err();
+        let error =
+            run(&["sh", "-c", "sleep 1000 & sleep 1000"], Duration::from_millis(20)).unwrap_err();
         assert!(error.contains("was killed"), "{error}");
     }
 
@@ -102,7 +114,8 @@ mod tests {
 
     #[test]
     fn test_run_ok_of_a_failing_program_shows_its_words() {
-        let error = run_ok(&["sh", "-c", "echo why >&2; exit 1"], Duration::from_secs(60)).unwrap_err();
+        let error =
+            run_ok(&["sh", "-c", "echo why >&2; exit 1"], Duration::from_secs(60)).unwrap_err();
         assert!(error.contains("why"), "{error}");
         assert!(run_ok(&["/no/such"], Duration::from_secs(1)).is_err());
     }

@@ -55,7 +55,11 @@ pub enum Data {
 /// Sends one command.
 pub fn send(path: &str, cdb: &[u8], data: Data, timeout_s: u64) -> Outcome<ScsiResult> {
     // Reading is enough for process 1, and a read-only disk cannot be opened otherwise.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(context(path))?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(context(path))?;
     let (direction, bytes, length) = match data {
         Data::None => (SG_DXFER_NONE, Vec::new(), 0),
         Data::Read(length) => (SG_DXFER_FROM_DEV, Vec::new(), length),
@@ -93,7 +97,8 @@ pub fn send(path: &str, cdb: &[u8], data: Data, timeout_s: u64) -> Outcome<ScsiR
         duration: 0,
         info: 0,
     };
-    // SAFETY: the header is the kernel's structure; its pointers are to live buffers of the lengths that it states.
+    // SAFETY: the header is the kernel's structure; its pointers are to live buffers of the lengths
+    // that it states.
     if unsafe { libc::ioctl(file.as_raw_fd(), SG_IO, &raw mut header) } < 0 {
         return Err(format!("SG_IO on {path}: {}", io::Error::last_os_error()));
     }
@@ -127,10 +132,11 @@ fn sense_code(sense: &[u8]) -> Option<(u8, u8, u8)> {
 
 /// An ordinary write and a WRITE(10), both of which a read-only disk must refuse.
 pub fn refused_write(path: &str) -> Outcome<RefusedWrite> {
-    let ordinary = File::options().write(true).custom_flags(libc::O_DIRECT).open(path).and_then(|file| {
-        let mut buffer = Aligned::new(4096);
-        file.write_at(buffer.bytes_mut(), 0)
-    });
+    let ordinary =
+        File::options().write(true).custom_flags(libc::O_DIRECT).open(path).and_then(|file| {
+            let mut buffer = Aligned::new(4096);
+            file.write_at(buffer.bytes_mut(), 0)
+        });
     let Err(error) = ordinary else { return Err(format!("{path} took a write")) };
     let errno = error.raw_os_error().ok_or_else(|| error.to_string())?;
     // WRITE(10) of one block at address 0.

@@ -14,17 +14,30 @@ fn check(result: i64) -> io::Result<()> {
 }
 
 /// Mounts a file system; `data` are its own options, comma-separated.
-pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+pub fn mount(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
     let (source, target, kind, data) =
         (c_string(source)?, c_string(target)?, c_string(kind)?, c_string(data)?);
     // SAFETY: all four pointers are to strings that live until the call returns.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    let result = unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
+    };
     check(result.into())
 }
 
 /// Makes the folder, then mounts on it. The error names the target.
-pub fn mount_new(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> io::Result<()> {
+pub fn mount_new(
+    source: &str,
+    target: &str,
+    kind: &str,
+    flags: libc::c_ulong,
+    data: &str,
+) -> io::Result<()> {
     fs::create_dir_all(target)
         .and_then(|()| mount(source, target, kind, flags, data))
         .map_err(|e| io::Error::new(e.kind(), format!("mounting {kind} on {target}: {e}")))
@@ -41,7 +54,9 @@ pub fn unmount(target: &str) -> io::Result<()> {
 pub fn finit_module(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = c_string(parameters)?;
     // SAFETY: the descriptor is open and the string lives until the call returns.
-    check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0) })
+    check(unsafe {
+        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), parameters.as_ptr(), 0)
+    })
 }
 
 /// Takes a module out of the kernel, without waiting for its users.
@@ -153,7 +168,8 @@ pub fn reap() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Lets processes raise their limit of open files as far as on an ordinary system; the limit that they start with stays.
+/// Lets processes raise their limit of open files as far as on an ordinary system; the limit that
+/// they start with stays.
 pub fn raise_open_files() -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
     // SAFETY: the structure lives through the call.
@@ -162,7 +178,8 @@ pub fn raise_open_files() -> io::Result<()> {
 
 /// Brings the loopback network interface up.
 pub fn loopback_up() -> io::Result<()> {
-    // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads no more than the structure.
+    // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads no more than the
+    // structure.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         check(socket.into())?;

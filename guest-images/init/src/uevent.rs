@@ -17,13 +17,15 @@ pub fn wait_for<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> io:
         if left.is_zero() {
             return Ok(None);
         }
-        // A disk is announced before its size is read; look again a little later even if nothing more is said.
+        // A disk is announced before its size is read; look again a little later even if nothing
+        // more is said.
         wait(&socket, left.min(Duration::from_millis(200)))?;
     }
 }
 
 fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: the address is a valid structure of the length given; the descriptor is checked before it is owned.
+    // SAFETY: the address is a valid structure of the length given; the descriptor is checked
+    // before it is owned.
     unsafe {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let fd = libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_KOBJECT_UEVENT);
@@ -46,7 +48,8 @@ fn wait(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1);
     let mut buffer = [0_u8; 4096];
-    // SAFETY: the structure and the buffer live through the calls, which use no more than the lengths given.
+    // SAFETY: the structure and the buffer live through the calls, which use no more than the
+    // lengths given.
     unsafe {
         if libc::poll(&raw mut poll, 1, limit) < 0 {
             let error = io::Error::last_os_error();

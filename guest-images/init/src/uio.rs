@@ -1,5 +1,5 @@
-//! A VMBus device driven from user space: Linux's `uio_hv_generic` opens the channel, shares its rings and two buffers, and hands interrupts over
-//! (drivers/uio/uio_hv_generic.c of Linux 6.12).
+//! A VMBus device driven from user space: Linux's `uio_hv_generic` opens the channel, shares its
+//! rings and two buffers, and hands interrupts over (drivers/uio/uio_hv_generic.c of Linux 6.12).
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,7 +13,8 @@ use crate::{Outcome, context, modules, uevent};
 const DRIVER: &str = "/sys/bus/vmbus/drivers/uio_hv_generic";
 const DEVICES: &str = "/sys/bus/vmbus/devices";
 
-/// The driver's areas, as it numbers them: both rings in one, and the buffers for what comes and what goes.
+/// The driver's areas, as it numbers them: both rings in one, and the buffers for what comes and
+/// what goes.
 const RINGS: usize = 0;
 const RECEIVE: usize = 3;
 const SEND: usize = 4;
@@ -26,7 +27,8 @@ pub struct UioDevice {
     /// The VMBus device's name, by which the driver lets it go.
     name: String,
     rings: Area,
-    /// The buffers that the guest shares with the host by GPADL: the driver's "receive" and "send".
+    /// The buffers that the guest shares with the host by GPADL: the driver's "receive" and
+    /// "send".
     pub buffers: [SharedBuffer; 2],
 }
 
@@ -44,13 +46,14 @@ impl UioDevice {
         modules::load("uio_hv_generic", "").map_err(context("loading uio_hv_generic"))?;
         let path = Path::new(DRIVER).join("new_id");
         match fs::write(&path, class) {
-            // The driver knows the class from an earlier time, and has the device to be given back to it.
+            // The driver knows the class from an earlier time, and has the device to be given back
+            // to it.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => bind(class)?,
             other => other.map_err(context(path.display()))?,
         }
         let find = || device(class).ok()?.and_then(|name| Some((uio_name(&name)?, name)));
-        let found =
-            uevent::wait_for(Duration::from_secs(30), find).map_err(context("listening for devices"))?;
+        let found = uevent::wait_for(Duration::from_secs(30), find)
+            .map_err(context("listening for devices"))?;
         let (uio, name) = found.ok_or_else(|| {
             format!("uio_hv_generic took no device of class {class}; Linux older than 6.12 does so only for watched channels")
         })?;
@@ -90,7 +93,8 @@ impl UioDevice {
         Ok(u32::from_ne_bytes(count))
     }
 
-    /// Closes the channel and has the driver let go of the device, which ends the sharing of its buffers.
+    /// Closes the channel and has the driver let go of the device, which ends the sharing of its
+    /// buffers.
     pub fn close(self) -> Outcome<()> {
         let UioDevice { file, name, rings, buffers } = self;
         // The mappings hold the file open.
@@ -112,11 +116,14 @@ impl Area {
         let dir = PathBuf::from(format!("/sys/class/uio/{uio}/maps/map{number}"));
         let read = |name: &str| {
             let path = dir.join(name);
-            fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(context(path.display()))
+            fs::read_to_string(&path)
+                .map(|text| text.trim().to_owned())
+                .map_err(context(path.display()))
         };
         let name = read("name")?;
-        let rest =
-            name.strip_prefix(title).ok_or_else(|| format!("uio's area {number} is {name}, not {title}"))?;
+        let rest = name
+            .strip_prefix(title)
+            .ok_or_else(|| format!("uio's area {number} is {name}, not {title}"))?;
         let size = read("size")?;
         let digits = size.strip_prefix("0x").ok_or_else(|| format!("a size of {size}"))?;
         let length = usize::from_str_radix(digits, 16).map_err(context("a size"))?;
@@ -124,7 +131,14 @@ impl Area {
         // SAFETY: a new mapping anywhere; its result is checked before it is used.
         let start = unsafe {
             let access = libc::PROT_READ | libc::PROT_WRITE;
-            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, file.as_raw_fd(), offset)
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                access,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                offset,
+            )
         };
         if start == libc::MAP_FAILED {
             return Err(format!("mapping {name} of {uio}: {}", std::io::Error::last_os_error()));

@@ -1,5 +1,6 @@
-//! The guest's ends of a VMBus ring pair in plain memory, written from the ring's layout (include/linux/hyperv.h of Linux) and not from the host's
-//! code, so that the two check each other.
+//! The guest's ends of a VMBus ring pair in plain memory, written from the ring's layout
+//! (include/linux/hyperv.h of Linux) and not from the host's code, so that the two check each
+//! other.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -34,7 +35,8 @@ impl Memory {
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: the offsets are those of the control page's words, which are aligned; the other end uses them as atomics too.
+        // SAFETY: the offsets are those of the control page's words, which are aligned; the other
+        // end uses them as atomics too.
         unsafe { self.start.add(offset).cast::<AtomicU32>().as_ref() }
     }
 
@@ -91,20 +93,24 @@ pub struct ToHost(Memory);
 
 impl ToHost {
     /// # Safety
-    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control page.
+    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control
+    /// page.
     pub unsafe fn new(start: NonNull<u8>, bytes: usize) -> ToHost {
         // SAFETY: the caller's promise.
         ToHost(unsafe { Memory::new(start, bytes) })
     }
 
-    /// Writes a request that wants an answer. False when there is no room; then the host is asked to tell when there is.
+    /// Writes a request that wants an answer. False when there is no room; then the host is asked
+    /// to tell when there is.
     pub fn write(&mut self, transaction: u64, payload: &[u8]) -> Outcome<bool> {
         let length = DESCRIPTOR + payload.len().next_multiple_of(8);
         let total = length + TRAILER;
         // Strictly more: equal indices mean an empty ring.
         let has_room = |memory: &Memory| Ok::<_, String>(memory.data - memory.used()? > total);
         if !has_room(&self.0)? {
-            self.0.word(PENDING_SEND_SIZE).store(u32::try_from(total).unwrap_or(0), Ordering::SeqCst);
+            self.0
+                .word(PENDING_SEND_SIZE)
+                .store(u32::try_from(total).unwrap_or(0), Ordering::SeqCst);
             if !has_room(&self.0)? {
                 return Ok(false);
             }
@@ -134,7 +140,8 @@ pub struct FromHost(Memory);
 
 impl FromHost {
     /// # Safety
-    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control page.
+    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control
+    /// page.
     pub unsafe fn new(start: NonNull<u8>, bytes: usize) -> FromHost {
         // SAFETY: the caller's promise.
         FromHost(unsafe { Memory::new(start, bytes) })
@@ -150,8 +157,13 @@ impl FromHost {
         let mut descriptor = [0; DESCRIPTOR];
         self.0.get(start, &mut descriptor);
         let field = |at: usize| u16::from_le_bytes([descriptor[at], descriptor[at + 1]]);
-        let (kind, offset, length) = (field(0), usize::from(field(2)) * 8, usize::from(field(4)) * 8);
-        if kind != TYPE_COMPLETION || offset < DESCRIPTOR || length < offset || used < length + TRAILER {
+        let (kind, offset, length) =
+            (field(0), usize::from(field(2)) * 8, usize::from(field(4)) * 8);
+        if kind != TYPE_COMPLETION
+            || offset < DESCRIPTOR
+            || length < offset
+            || used < length + TRAILER
+        {
             return Err(format!(
                 "no answer: packet of type {kind}, data at {offset} of {length} bytes, {used} wait"
             ));
@@ -193,7 +205,8 @@ mod tests {
     fn test_ring_written_round_and_read_gives_the_packets_in_order() {
         let (start, bytes) = ring();
         // SAFETY: the memory is leaked.
-        let (mut to, mut from) = unsafe { (ToHost::new(start, bytes), FromHost::new(start, bytes)) };
+        let (mut to, mut from) =
+            unsafe { (ToHost::new(start, bytes), FromHost::new(start, bytes)) };
         for number in 0..500_u64 {
             let payload = vec![number as u8; 8 + (number as usize * 8) % 1000];
             assert!(to.write(number, &payload).unwrap());
@@ -224,7 +237,8 @@ mod tests {
     fn test_ring_with_something_else_than_an_answer_is_an_error() {
         let (start, bytes) = ring();
         // SAFETY: the memory is leaked.
-        let (mut to, mut from) = unsafe { (ToHost::new(start, bytes), FromHost::new(start, bytes)) };
+        let (mut to, mut from) =
+            unsafe { (ToHost::new(start, bytes), FromHost::new(start, bytes)) };
         to.write(1, &[0; 8]).unwrap();
         assert!(from.read().unwrap_err().contains("type 6"));
     }

@@ -32,7 +32,9 @@ fn version(log: &str) -> Option<String> {
 fn device(dir: &Path) -> Outcome<VmbusDevice> {
     let read = |name: &str| {
         let path = dir.join(name);
-        fs::read_to_string(&path).map(|text| text.trim().to_owned()).map_err(context(path.display()))
+        fs::read_to_string(&path)
+            .map(|text| text.trim().to_owned())
+            .map_err(context(path.display()))
     };
     let number = |name: &str| read(name)?.parse::<u32>().map_err(context(name));
     let guid = |text: String| text.trim_matches(['{', '}']).to_owned();
@@ -62,7 +64,8 @@ mod tests {
 
     #[test]
     fn test_version_is_the_last_one_reported() {
-        let log = "[1] hv_vmbus: Vmbus version:4.0\n[2] x\n[3] hv_vmbus: Vmbus version:5.3\n[4] y\n";
+        let log =
+            "[1] hv_vmbus: Vmbus version:4.0\n[2] x\n[3] hv_vmbus: Vmbus version:5.3\n[4] y\n";
         assert_eq!(version(log), Some("5.3".to_owned()));
         assert_eq!(version("nothing"), None);
     }

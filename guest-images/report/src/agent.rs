@@ -1,14 +1,16 @@
 //! The words on a test guest's report port: JSON, one object a line.
 //!
-//! A test drives one boot step by step: it sends a [`Request`] and gets a [`Reply`] with the same id. Between them, and
-//! without being asked, come [`Event`]s; the first is always [`Event::Ready`].
+//! A test drives one boot step by step: it sends a [`Request`] and gets a [`Reply`] with the same
+//! id. Between them, and without being asked, come [`Event`]s; the first is always
+//! [`Event::Ready`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::records::Order;
 
-/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Where no argument is needed, `args` may be left out.
+/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Where no argument is needed,
+/// `args` may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Request {
@@ -35,7 +37,8 @@ impl TryFrom<Written> for Request {
         let Written { id, name, args } = written;
         let action = match args {
             Some(args) => Action::deserialize(json!({ "do": name, "args": args })),
-            // Actions without arguments take none; of the others, those whose arguments all have defaults take none too.
+            // Actions without arguments take none; of the others, those whose arguments all have
+            // defaults take none too.
             None => Action::deserialize(json!({ "do": name }))
                 .or_else(|_| Action::deserialize(json!({ "do": name, "args": {} }))),
         };
@@ -51,7 +54,8 @@ pub enum Action {
     Ping,
     /// Value: [`Vmbus`].
     Vmbus,
-    /// Waits until at least so many disks are there, for at most so long. Value: a list of [`Disk`].
+    /// Waits until at least so many disks are there, for at most so long. Value: a list of
+    /// [`Disk`].
     Disks {
         /// How many to wait for.
         #[serde(default)]
@@ -78,7 +82,8 @@ pub enum Action {
     WritePattern(PatternRange),
     /// Reads and compares. Value: null; a difference is an error that names its place.
     VerifyPattern(PatternRange),
-    /// Makes a file system, fills it, unmounts it, reads it back and checks it. Value: [`FsReport`].
+    /// Makes a file system, fills it, unmounts it, reads it back and checks it. Value:
+    /// [`FsReport`].
     FsCheck {
         /// The block device; all that is on it is lost.
         path: String,
@@ -89,7 +94,8 @@ pub enum Action {
         #[serde(default = "default_file_size")]
         file_size: u64,
     },
-    /// Speaks to SynthVM's echo device through uio_hv_generic, checks every byte, and lets it go. Value: [`EchoReport`].
+    /// Speaks to SynthVM's echo device through uio_hv_generic, checks every byte, and lets it go.
+    /// Value: [`EchoReport`].
     Echo,
     /// Tries to write to a read-only disk. Value: [`RefusedWrite`].
     RoWrite {
@@ -112,7 +118,8 @@ pub enum Action {
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
-    /// Unloads the modules from last to first and loads them from first to last, so many times. Value: null.
+    /// Unloads the modules from last to first and loads them from first to last, so many times.
+    /// Value: null.
     ModulesReload {
         /// In the order in which they load.
         names: Vec<String>,
@@ -148,7 +155,8 @@ pub enum Action {
     },
     /// Makes the kernel panic. The reply comes before it.
     Panic,
-    /// Starts the kernel packed in `/boot` without any shutdown of drivers. The reply comes before it.
+    /// Starts the kernel packed in `/boot` without any shutdown of drivers. The reply comes before
+    /// it.
     Kexec {
         /// The new command line; the present one when absent.
         #[serde(default)]
@@ -234,7 +242,8 @@ fn one() -> u64 {
     1
 }
 
-/// The answer to a request: `{"id":1,"ok":true,"value":...}` or `{"id":1,"ok":false,"error":"..."}`.
+/// The answer to a request: `{"id":1,"ok":true,"value":...}` or
+/// `{"id":1,"ok":false,"error":"..."}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     /// The request's id; 0 when the request could not be read.
@@ -447,7 +456,8 @@ mod tests {
     fn test_request_with_arguments_is_read() {
         let text = r#"{"id":1,"do":"sha256","args":{"path":"/dev/sda","direct":true}}"#;
         let request: Request = serde_json::from_str(text).unwrap();
-        let action = Action::Sha256 { path: "/dev/sda".to_owned(), offset: 0, length: None, direct: true };
+        let action =
+            Action::Sha256 { path: "/dev/sda".to_owned(), offset: 0, length: None, direct: true };
         assert_eq!(request, Request { id: 1, action });
     }
 
@@ -461,7 +471,8 @@ mod tests {
     fn test_request_without_arguments_that_all_have_defaults_is_read() {
         let request: Request = serde_json::from_str(r#"{"id":2,"do":"disks"}"#).unwrap();
         assert_eq!(request.action, Action::Disks { at_least: 0, timeout_s: 60 });
-        let error = serde_json::from_str::<Request>(r#"{"id":2,"do":"sha256"}"#).unwrap_err().to_string();
+        let error =
+            serde_json::from_str::<Request>(r#"{"id":2,"do":"sha256"}"#).unwrap_err().to_string();
         assert!(error.contains("path"), "{error}");
     }
 

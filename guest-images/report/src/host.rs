@@ -1,7 +1,8 @@
 //! The words between the test host's process 1 and the program that started the host.
 //!
-//! Both ways carry frames: one byte of kind, four bytes of length (little-endian), then the payload. One channel for
-//! all keeps the order of output and events; no kernel message can get in between.
+//! Both ways carry frames: one byte of kind, four bytes of length (little-endian), then the
+//! payload. One channel for all keeps the order of output and events; no kernel message can get in
+//! between.
 
 use std::io::{self, Read, Write};
 
@@ -69,8 +70,9 @@ pub struct Request {
     pub dir: String,
 }
 
-/// What the host needs to know before it can be made ready: one line of JSON in its initial RAM disk's place on the
-/// kernel command line would be too long, so it is the first file on the results share.
+/// What the host needs to know before it can be made ready: one line of JSON in its initial RAM
+/// disk's place on the kernel command line would be too long, so it is the first file on the
+/// results share.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
     /// Folders below `/tmp` that must stay visible although `/tmp` is new and empty inside.
@@ -129,7 +131,10 @@ impl Frame {
             2 => Ok(Some(Frame::Stderr(payload))),
             3 => Ok(Some(Frame::Event(serde_json::from_slice(&payload)?))),
             4 => Ok(Some(Frame::Request(serde_json::from_slice(&payload)?))),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("frame of unknown kind {kind}"))),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("frame of unknown kind {kind}"),
+            )),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Bytes that can be made again from a seed and a place: written in a guest, checked in the image file, or the other
-//! way round.
+//! Bytes that can be made again from a seed and a place: written in a guest, checked in the image
+//! file, or the other way round.
 
 /// One 64-bit word of a well-mixed sequence (the SplitMix64 finalizer).
 pub fn mix(value: u64) -> u64 {
@@ -9,8 +9,8 @@ pub fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Fills a buffer with the pattern's bytes from byte `offset` on. Each byte depends on the seed and its own place only,
-/// so pieces of any size and order make the same whole.
+/// Fills a buffer with the pattern's bytes from byte `offset` on. Each byte depends on the seed and
+/// its own place only, so pieces of any size and order make the same whole.
 pub fn fill(buffer: &mut [u8], seed: u64, offset: u64) {
     let base = mix(seed);
     let mut at = offset;

@@ -1,7 +1,8 @@
-//! Numbered records on a disk, for the question that a crash asks: is everything there that was acknowledged?
+//! Numbered records on a disk, for the question that a crash asks: is everything there that was
+//! acknowledged?
 //!
-//! The guest writes record after record, flushes, and only then acknowledges. Afterwards the image must hold, in each
-//! block, the last acknowledged record that belongs there or a later one.
+//! The guest writes record after record, flushes, and only then acknowledges. Afterwards the image
+//! must hold, in each block, the last acknowledged record that belongs there or a later one.
 
 use crate::pattern::{fill, mix};
 
@@ -52,7 +53,8 @@ pub enum Block {
 
 /// Says what a block holds.
 pub fn decode(block: &[u8], seed: u64) -> Block {
-    let word = |at: usize| block.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+    let word =
+        |at: usize| block.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
     let (Some(number), Some(found_seed)) = (word(8), word(16)) else { return Block::Foreign };
     if block.len() != RECORD_SIZE || block[..8] != MAGIC || found_seed != seed {
         return Block::Foreign;
@@ -79,10 +81,16 @@ pub fn check(
         let bytes = read(block).map_err(|e| format!("block {block}: {e}"))?;
         match decode(&bytes, seed) {
             // A later record may have reached the disk before its flush was acknowledged.
-            Block::Record(found) if found >= number && block_of(found, seed, blocks, order) == block => {}
-            // Only a record that was not acknowledged may be torn, and only by a crash in the middle of its write.
+            Block::Record(found)
+                if found >= number && block_of(found, seed, blocks, order) == block => {}
+            // Only a record that was not acknowledged may be torn, and only by a crash in the
+            // middle of its write.
             Block::Torn(found) if found >= acknowledged => {}
-            other => return Err(format!("block {block}: record {number} was acknowledged, found {other:?}")),
+            other => {
+                return Err(format!(
+                    "block {block}: record {number} was acknowledged, found {other:?}"
+                ));
+            }
         }
     }
     Ok(())

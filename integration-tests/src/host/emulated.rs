@@ -14,7 +14,8 @@ use super::image::{HostImage, emulator};
 use super::monitor::last_words;
 use super::silence::Silence;
 use super::{
-    EMULATED, HostError, HostOptions, INSIDE, OutputSink, RESULTS, START_ATTEMPTS, START_DEADLINE, prepare,
+    EMULATED, HostError, HostOptions, INSIDE, OutputSink, RESULTS, START_ATTEMPTS, START_DEADLINE,
+    prepare,
 };
 
 /// A running emulated host. It ends when dropped, and also when this process ends.
@@ -28,8 +29,8 @@ pub struct EmulatedHost {
 }
 
 impl EmulatedHost {
-    /// Starts a host and waits until it is ready. One that does not start is tried again: the emulator has a known race
-    /// while a kernel with several processors patches its own text.
+    /// Starts a host and waits until it is ready. One that does not start is tried again: the
+    /// emulator has a known race while a kernel with several processors patches its own text.
     pub fn start(options: &HostOptions) -> Result<EmulatedHost, HostError> {
         let program = emulator()?;
         let image = HostImage::build(&options.kernel)?;
@@ -81,7 +82,8 @@ impl EmulatedHost {
             }
         });
         let silence = Silence::new(monitor, emulator.pid());
-        let mut host = EmulatedHost { channel: ours, frames, emulator, silence, options: options.clone() };
+        let mut host =
+            EmulatedHost { channel: ours, frames, emulator, silence, options: options.clone() };
         let first = host.frames.recv_timeout(START_DEADLINE);
         let not_started =
             |why: String| HostError::NotStarted { attempts: 1, why, console: host.emulator.lost() };
@@ -98,7 +100,9 @@ impl EmulatedHost {
             Err(RecvTimeoutError::Timeout) => {
                 Err(not_started(format!("it was not ready after {} s", START_DEADLINE.as_secs())))
             }
-            Err(RecvTimeoutError::Disconnected) => Err(not_started("it died while it started".to_owned())),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(not_started("it died while it started".to_owned()))
+            }
         }
     }
 
@@ -131,11 +135,15 @@ impl EmulatedHost {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     if let Some(finding) = self.silence.look() {
-                        sink.stderr(format!("  .. the test host is silent: {finding}\n").as_bytes());
+                        sink.stderr(
+                            format!("  .. the test host is silent: {finding}\n").as_bytes(),
+                        );
                     }
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => return Err(self.died("it closed its channel")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.died("it closed its channel"));
+                }
             }
             self.silence.end();
         }

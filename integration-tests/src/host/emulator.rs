@@ -59,15 +59,18 @@ impl Emulator {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let folders = target_dir().join("host");
         remove_abandoned(&folders);
-        let folder = folders.join(format!("{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        let folder =
+            folders.join(format!("{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&folder).map_err(|e| prepare("making the host's folder", &e))?;
         let initrd = folder.join("initrd");
         let setup = setup(options, image)?;
         fs::write(&initrd, image.initrd_with(&setup)?)
             .map_err(|e| prepare("writing the host's initrd", &e))?;
-        let log = File::create(folder.join(EMULATOR_LOG)).map_err(|e| prepare("making a log", &e))?;
+        let log =
+            File::create(folder.join(EMULATOR_LOG)).map_err(|e| prepare("making a log", &e))?;
         let (ours, theirs) = UnixStream::pair().map_err(|e| prepare("making a socket", &e))?;
-        let monitor = Monitor::new(ours, folder.join(MONITOR_LOG)).map_err(|e| prepare("a monitor", &e))?;
+        let monitor =
+            Monitor::new(ours, folder.join(MONITOR_LOG)).map_err(|e| prepare("a monitor", &e))?;
         let mut command = Command::new(program);
         command
             .args(arguments(options, image, &initrd, &folder.join(CONSOLE_LOG)))
@@ -95,17 +98,23 @@ impl Emulator {
         wait_child(&mut self.child, END_LIMIT).ok().flatten()
     }
 
-    /// Keeps the logs of a host that is lost. Returns the ends of them and the folder where they are.
+    /// Keeps the logs of a host that is lost. Returns the ends of them and the folder where they
+    /// are.
     pub(super) fn lost(&self) -> String {
         let mut text = String::new();
         for (title, file) in [("console", CONSOLE_LOG), ("emulator", EMULATOR_LOG)] {
             let tail = tail(&self.folder.join(file));
             if !tail.trim().is_empty() {
-                text.push_str(&format!("--- the end of the test host's {title} ---\n{}\n", tail.trim_end()));
+                text.push_str(&format!(
+                    "--- the end of the test host's {title} ---\n{}\n",
+                    tail.trim_end()
+                ));
             }
         }
         match self.keep_logs() {
-            Ok(folder) => text.push_str(&format!("--- the test host's logs: {} ---", folder.display())),
+            Ok(folder) => {
+                text.push_str(&format!("--- the test host's logs: {} ---", folder.display()))
+            }
             Err(error) => text.push_str(&format!("--- the test host's logs are lost: {error} ---")),
         }
         text
@@ -140,11 +149,13 @@ impl Drop for Emulator {
 /// process.
 fn give_descriptors(command: &mut Command, [channel, monitor]: [i32; 2]) {
     let parent = process::id();
-    // SAFETY: the closure makes only calls that are safe between fork and exec, on open descriptors.
+    // SAFETY: the closure makes only calls that are safe between fork and exec, on open
+    // descriptors.
     unsafe {
         command.pre_exec(move || {
             // Out of each other's way first: one may have the number that the other wants.
-            let spare = [channel, monitor].map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, SPARE_FD));
+            let spare =
+                [channel, monitor].map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, SPARE_FD));
             for (from, to) in spare.into_iter().zip([CHANNEL_FD, MONITOR_FD]) {
                 if from < 0 || libc::dup2(from, to) < 0 {
                     return Err(io::Error::last_os_error());
@@ -159,8 +170,8 @@ fn give_descriptors(command: &mut Command, [channel, monitor]: [i32; 2]) {
     }
 }
 
-/// Starts a command from a thread that never ends: the kernel sends a parent's death signal when the
-/// thread that started the child ends, not the process.
+/// Starts a command from a thread that never ends: the kernel sends a parent's death signal when
+/// the thread that started the child ends, not the process.
 fn spawn_outliving(mut command: Command) -> io::Result<Child> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
@@ -217,9 +228,12 @@ const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=rel
 fn setup(options: &HostOptions, image: &HostImage) -> Result<Setup, HostError> {
     let dir = env::current_dir().map_err(|e| prepare("finding the current directory", &e))?;
     let mut keep: Vec<String> = Vec::new();
-    for folder in
-        [workspace_dir(), target_dir(), guest_images::cache::Cache::project().root().to_owned(), dir]
-    {
+    for folder in [
+        workspace_dir(),
+        target_dir(),
+        guest_images::cache::Cache::project().root().to_owned(),
+        dir,
+    ] {
         let folder = folder.canonicalize().map_err(|e| prepare("resolving a folder", &e))?;
         let text = folder.display().to_string();
         // Only what the new /tmp would hide; /tmp itself cannot be both new and kept.
@@ -230,11 +244,21 @@ fn setup(options: &HostOptions, image: &HostImage) -> Result<Setup, HostError> {
             keep.push(text);
         }
     }
-    let results = options.results.canonicalize().map_err(|e| prepare("resolving the results folder", &e))?;
-    Ok(Setup { keep, results: results.display().to_string(), modules: image.modules.display().to_string() })
+    let results =
+        options.results.canonicalize().map_err(|e| prepare("resolving the results folder", &e))?;
+    Ok(Setup {
+        keep,
+        results: results.display().to_string(),
+        modules: image.modules.display().to_string(),
+    })
 }
 
-fn arguments(options: &HostOptions, image: &HostImage, initrd: &Path, console: &Path) -> Vec<String> {
+fn arguments(
+    options: &HostOptions,
+    image: &HostImage,
+    initrd: &Path,
+    console: &Path,
+) -> Vec<String> {
     let memory = options.memory_mib.to_string();
     let cpus = options.cpus.to_string();
     let kernel = image.kernel.display().to_string();
@@ -262,7 +286,12 @@ fn arguments(options: &HostOptions, image: &HostImage, initrd: &Path, console: &
             "-device".into(),
             port,
         ],
-        vec!["-fsdev".into(), root, "-device".into(), "virtio-9p-pci,fsdev=root,mount_tag=hostroot".into()],
+        vec![
+            "-fsdev".into(),
+            root,
+            "-device".into(),
+            "virtio-9p-pci,fsdev=root,mount_tag=hostroot".into(),
+        ],
         vec![
             "-fsdev".into(),
             share,

@@ -12,8 +12,8 @@ use guest_report::host::Setup;
 
 use super::{HostError, HostKernel};
 
-/// Modules that an emulated host loads; each brings what it needs. The first row makes the root, the second makes KVM,
-/// the third is what commands may want.
+/// Modules that an emulated host loads; each brings what it needs. The first row makes the root,
+/// the second makes KVM, the third is what commands may want.
 const MODULES: [&str; 14] = [
     "virtio_pci",
     "virtio_console",
@@ -52,7 +52,8 @@ impl HostImage {
             HostKernel::Named(kernel) => kernel.clone(),
         };
         let init = InitBinary::TestHost.build(&cache).map_err(prepare)?;
-        let order = Modules::find(&kernel.modules).and_then(|m| m.load_order(&MODULES)).map_err(prepare)?;
+        let order =
+            Modules::find(&kernel.modules).and_then(|m| m.load_order(&MODULES)).map_err(prepare)?;
         let mut archive = Archive::new();
         archive.char_device("dev/console", 5, 1);
         archive.file("init", 0o755, &init);
@@ -60,8 +61,8 @@ impl HostImage {
         Ok(HostImage { kernel: kernel.image, initrd: archive.finish(), modules: kernel.modules })
     }
 
-    /// The initial RAM disk for one start. The kernel unpacks archives one after the other, so what differs from start
-    /// to start simply follows.
+    /// The initial RAM disk for one start. The kernel unpacks archives one after the other, so what
+    /// differs from start to start simply follows.
     pub(super) fn initrd_with(&self, setup: &Setup) -> Result<Vec<u8>, HostError> {
         let json = serde_json::to_vec(setup).map_err(|e| HostError::Prepare(e.to_string()))?;
         let mut archive = Archive::new();
@@ -72,8 +73,8 @@ impl HostImage {
     }
 }
 
-/// Returns the emulator's path: QEMU is unpacked into the cache when it is not there yet, and nothing
-/// is installed. See [`guest_images::qemu`].
+/// Returns the emulator's path: QEMU is unpacked into the cache when it is not there yet, and
+/// nothing is installed. See [`guest_images::qemu`].
 ///
 /// # Errors
 /// Its packages cannot be fetched.

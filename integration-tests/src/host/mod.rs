@@ -1,11 +1,12 @@
 //! The test host: runs a command where KVM has Hyper-V support.
 //!
-//! That is right here when `synthvm doctor` says that stock guests run here. Else it is a machine emulated in software
-//! whose own kernel offers a complete `/dev/kvm`. Inside, the command sees the outside machine's files (writes stay in
-//! memory and vanish), the same environment and the same current directory; what shall stay goes to
-//! `$SYNTHVM_RESULTS`.
+//! That is right here when `synthvm doctor` says that stock guests run here. Else it is a machine
+//! emulated in software whose own kernel offers a complete `/dev/kvm`. Inside, the command sees the
+//! outside machine's files (writes stay in memory and vanish), the same environment and the same
+//! current directory; what shall stay goes to `$SYNTHVM_RESULTS`.
 //!
-//! A host that does not start is tried again and is never taken for a failed command: see [`HostError`].
+//! A host that does not start is tried again and is never taken for a failed command: see
+//! [`HostError`].
 
 mod emulated;
 mod emulator;
@@ -66,7 +67,8 @@ pub struct HostOptions {
     pub kernel: HostKernel,
 }
 
-/// The kernel of an emulated host. It must have KVM for AMD, which the distribution's cloud flavour has not.
+/// The kernel of an emulated host. It must have KVM for AMD, which the distribution's cloud flavour
+/// has not.
 #[derive(Debug, Clone)]
 pub enum HostKernel {
     /// The full flavour of a suite of the distribution.
@@ -100,7 +102,8 @@ impl Default for HostOptions {
     }
 }
 
-/// Why a command has no exit status. None of these says anything about the command itself, except [`HostError::Hung`].
+/// Why a command has no exit status. None of these says anything about the command itself, except
+/// [`HostError::Hung`].
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// What an emulated host is made of could not be had.
@@ -154,8 +157,8 @@ impl HostError {
         }
     }
 
-    /// The exit status by which `cargo xtask host` tells these from a command's own: 124 hung, 125 the host's fault,
-    /// 126 and 127 as a shell has them.
+    /// The exit status by which `cargo xtask host` tells these from a command's own: 124 hung, 125
+    /// the host's fault, 126 and 127 as a shell has them.
     pub fn exit_code(&self) -> u8 {
         match self {
             HostError::Hung { .. } => 124,
@@ -170,13 +173,18 @@ fn prepare(doing: &str, error: &io::Error) -> HostError {
     HostError::Prepare(format!("{doing}: {error}"))
 }
 
-/// Runs one command and returns its exit status (128 + the signal that ended it). Its output goes to ours as it comes.
+/// Runs one command and returns its exit status (128 + the signal that ended it). Its output goes
+/// to ours as it comes.
 pub fn run(argv: &[String], options: &HostOptions) -> Result<i32, HostError> {
     run_with(argv, options, &mut output::PassThrough)
 }
 
 /// As [`run`], with the output given to `sink`.
-pub fn run_with(argv: &[String], options: &HostOptions, sink: &mut dyn OutputSink) -> Result<i32, HostError> {
+pub fn run_with(
+    argv: &[String],
+    options: &HostOptions,
+    sink: &mut dyn OutputSink,
+) -> Result<i32, HostError> {
     std::fs::create_dir_all(&options.results)
         .map_err(|e| HostError::Prepare(format!("making {}: {e}", options.results.display())))?;
     let emulated = match options.place {
@@ -199,7 +207,8 @@ pub trait OutputSink: Send {
     fn stderr(&mut self, bytes: &[u8]);
 }
 
-/// True when `synthvm doctor` says that stock guests run on this machine, or when this is a test host already.
+/// True when `synthvm doctor` says that stock guests run on this machine, or when this is a test
+/// host already.
 ///
 /// A program that is not built yet cannot say so, and neither can one that prints no table.
 pub fn is_usable_here() -> bool {

@@ -99,7 +99,8 @@ impl Monitor {
 /// The state of one processor, as far as it tells what the processor does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Processor {
-    /// The address of the instruction, or of one shortly before: the emulator has no better record.
+    /// The address of the instruction, or of one shortly before: the emulator has no better
+    /// record.
     place: u64,
     privilege: u64,
     halted: bool,
@@ -184,7 +185,10 @@ const LAST_WORDS: [&str; 8] = [
 pub(super) fn last_words(console: &str) -> Option<&str> {
     let line = console.lines().find(|line| LAST_WORDS.iter().any(|words| line.contains(words)))?;
     let line = line.trim();
-    let text = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(line, |(_, text)| text);
+    let text = line
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .map_or(line, |(_, text)| text);
     Some(text.trim())
 }
 
@@ -195,7 +199,8 @@ pub(super) fn processor_time(pid: u32) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(") ")?;
     let ticks = |field: usize| fields.split(' ').nth(field)?.parse::<u64>().ok();
     // SAFETY: the call has no precondition.
-    let rate = u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|rate| *rate > 0)?;
+    let rate =
+        u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|rate| *rate > 0)?;
     // utime and stime are fields 14 and 15 of proc(5); the state behind the name is field 3.
     Some(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / rate))
 }
@@ -219,13 +224,15 @@ mod tests {
     const HOST_GS: u64 = 0xffff_8dea_b7c0_0000;
 
     /// A processor in its host's kernel.
-    const HOST: Processor = Processor { place: 0x10, privilege: 0, halted: false, cr4: 7, gs: HOST_GS };
+    const HOST: Processor =
+        Processor { place: 0x10, privilege: 0, halted: false, cr4: 7, gs: HOST_GS };
 
     #[test]
     fn test_processors_are_read_from_the_monitors_text() {
         let processors = Processor::parse_all(REGISTERS);
         let idle = Processor { place: 0xffff_ffff_81a0_b0cb, halted: true, cr4: 0x37_0ef0, ..HOST };
-        let program = Processor { place: 0x40_1000, privilege: 3, halted: false, cr4: 0x6f0, gs: 0 };
+        let program =
+            Processor { place: 0x40_1000, privilege: 3, halted: false, cr4: 0x6f0, gs: 0 };
         assert_eq!(processors, [idle, program]);
     }
 
@@ -239,7 +246,10 @@ mod tests {
         let elsewhere = Processor { place: 0x20, ..HOST };
         assert_eq!(say(&HOST, &elsewhere), "processor 0 in the host's kernel, moving (0x10, 0x20)");
         let guest = Processor { cr4: 6, ..HOST };
-        assert_eq!(say(&guest, &guest), "processor 0 in a guest's kernel, at the same place (0x10)");
+        assert_eq!(
+            say(&guest, &guest),
+            "processor 0 in a guest's kernel, at the same place (0x10)"
+        );
         assert_eq!(say(&guest, &idle), "processor 0 in a guest's kernel, then idle");
         assert_eq!(describe(&[], &[], &[]), "the emulator shows no processor");
     }
@@ -259,8 +269,14 @@ mod tests {
         let console = "[    1.000000] a warning\n\
             [   30.500000] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [vcpu0:5]\n\
             [   30.600000] Kernel panic - not syncing: softlockup: hung tasks\n";
-        assert_eq!(last_words(console), Some("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [vcpu0:5]"));
-        assert_eq!(last_words("Kernel panic - not syncing: x"), Some("Kernel panic - not syncing: x"));
+        assert_eq!(
+            last_words(console),
+            Some("watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [vcpu0:5]")
+        );
+        assert_eq!(
+            last_words("Kernel panic - not syncing: x"),
+            Some("Kernel panic - not syncing: x")
+        );
         assert_eq!(last_words("[    1.000000] a warning\n"), None);
     }
 

@@ -33,7 +33,14 @@ struct Look {
 
 impl Silence {
     pub(super) fn new(monitor: Monitor, pid: u32) -> Silence {
-        Silence { monitor, pid, host: Vec::new(), since: Instant::now(), first: None, finding: None }
+        Silence {
+            monitor,
+            pid,
+            host: Vec::new(),
+            since: Instant::now(),
+            first: None,
+            finding: None,
+        }
     }
 
     /// Learns how the host's own kernel runs, by which a guest's is told from it. No guest may run.
@@ -93,12 +100,16 @@ impl Silence {
 fn find(first: &Look, second: &Look, host: &[Processor]) -> String {
     let mut text = match (&first.processors, &second.processors) {
         (Ok(before), Ok(after)) => describe(before, after, host),
-        (_, Err(error)) | (Err(error), _) => format!("the emulator's monitor does not answer ({error})"),
+        (_, Err(error)) | (Err(error), _) => {
+            format!("the emulator's monitor does not answer ({error})")
+        }
     };
     if let (Some(before), Some(after)) = (first.time, second.time) {
         let busy = after.saturating_sub(before).as_secs_f64();
         let seconds = second.at.duration_since(first.at).as_secs_f64();
-        text.push_str(&format!("; the emulator took {busy:.1} s of processor time in {seconds:.1} s"));
+        text.push_str(&format!(
+            "; the emulator took {busy:.1} s of processor time in {seconds:.1} s"
+        ));
     }
     text
 }
@@ -127,7 +138,10 @@ mod tests {
         assert_eq!(silence.look(), None);
         assert!(silence.until_next(&options) <= BETWEEN_LOOKS);
         let finding = silence.look().unwrap().to_owned();
-        assert!(finding.contains("does not answer") && finding.contains("processor time"), "{finding}");
+        assert!(
+            finding.contains("does not answer") && finding.contains("processor time"),
+            "{finding}"
+        );
         assert!(silence.until_next(&options) > BETWEEN_LOOKS && !silence.is_over(&options));
         silence.end();
         assert_eq!((silence.finding(), silence.until_next(&options)), (None, Duration::ZERO));

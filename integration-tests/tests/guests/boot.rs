@@ -13,7 +13,8 @@ use crate::common::{MIB, boot, image};
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     for cpus in [1, 2, 4] {
         for memory in ["512M", "5G"] {
-            let name = format!("test_boot_{cpus}_vcpus_{memory}_agrees_on_bus_on_{}", kernel.version());
+            let name =
+                format!("test_boot_{cpus}_vcpus_{memory}_agrees_on_bus_on_{}", kernel.version());
             tests.push(Test::new(name, move || agrees_on_bus(kernel, cpus, memory)));
         }
     }
@@ -34,7 +35,8 @@ fn agrees_on_bus(kernel: StockKernel, cpus: u32, memory: &str) -> TestResult {
     assert_eq!(seen.version.as_deref(), Some("5.3"));
     assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));
     assert_eq!(inspect.vcpus.len(), cpus as usize);
-    let offered: BTreeSet<String> = inspect.channels.iter().map(|c| c.instance.to_lowercase()).collect();
+    let offered: BTreeSet<String> =
+        inspect.channels.iter().map(|c| c.instance.to_lowercase()).collect();
     let found: BTreeSet<String> = seen.devices.iter().map(|d| d.device_id.to_lowercase()).collect();
     assert!(!offered.is_empty());
     assert_eq!(offered, found, "channels offered, and devices that the guest lists");

@@ -39,7 +39,11 @@ pub(crate) fn boot(options: &VmOptions) -> Result<Vm, VmError> {
     let mut vm = Vm::start(options)?;
     let ready = vm.wait_ready()?;
     if let Event::Ready { modules_failed, .. } = &ready {
-        assert!(modules_failed.is_empty(), "modules that did not load: {modules_failed:?}\n{}", vm.said());
+        assert!(
+            modules_failed.is_empty(),
+            "modules that did not load: {modules_failed:?}\n{}",
+            vm.said()
+        );
     }
     Ok(vm)
 }
@@ -55,8 +59,9 @@ pub(crate) fn start_program(vm: &mut Vm, name: &str, program: &str) -> TestResul
 
 /// Waits for it to end; returns its exit status and its words.
 pub(crate) fn end_program(vm: &mut Vm, name: &str) -> Result<(String, String), VmError> {
-    let status =
-        vm.shell(&format!("until [ -s /tmp/{name}.status ]; do sleep 0.1; done; cat /tmp/{name}.status"))?;
+    let status = vm.shell(&format!(
+        "until [ -s /tmp/{name}.status ]; do sleep 0.1; done; cat /tmp/{name}.status"
+    ))?;
     Ok((status.trim().to_owned(), vm.shell(&format!("cat /tmp/{name}"))?))
 }
 

@@ -13,8 +13,8 @@ const DISK: u64 = 16 * MIB;
 const SEED: u64 = 12;
 
 /// Tests of libiscsi that need one initiator and end within seconds. Left out are:
-/// * GetLBAStatus.UnmapSingle, which expects a wrong address where a physical block has several logical
-///   ones;
+/// * GetLBAStatus.UnmapSingle, which expects a wrong address where a physical block has several
+///   logical ones;
 /// * Inquiry.BlockLimits, which wants SBC-3 claimed of a disk that has no FORMAT UNIT;
 /// * Inquiry.EVPD, which waits for an error of INQUIRY that Linux's storvsc driver hides.
 const SUITES: [&str; 20] = [
@@ -53,8 +53,10 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
 fn conformance(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let image = dir.image("scsi.img", DISK, SEED)?;
-    let options =
-        VmOptions::new(&guest(kernel).build()?).cpus(2).memory("1G").disk_with(&image, "controller=0,lun=0");
+    let options = VmOptions::new(&guest(kernel).build()?)
+        .cpus(2)
+        .memory("1G")
+        .disk_with(&image, "controller=0,lun=0");
     let mut vm = boot(&options)?;
     let device = format!("/dev/{}", vm.disks(1)?[0].name);
 
@@ -77,13 +79,20 @@ fn descriptions(vm: &mut Vm, device: &str) -> TestResult {
         ("sg_vpd -p di", &["T10 vendor identification", "NAA"]),
         (
             "sg_vpd -p bl",
-            &["(WSNZ): 1", "Maximum transfer length: 2048 blocks", "Maximum write same length: 0x10000"],
+            &[
+                "(WSNZ): 1",
+                "Maximum transfer length: 2048 blocks",
+                "Maximum write same length: 0x10000",
+            ],
         ),
         ("sg_vpd -p bdc", &["Non-rotating medium"]),
         ("sg_vpd -p lbpv", &["(LBPU): 1", "(LBPWS): 1", "(LBPWS10): 1", "(ANC_SUP): 0"]),
         ("sg_readcap", &["Last LBA=32767"]),
         ("sg_readcap -l", &["Last LBA=32767", "prot_en=0", "lbpme=1, lbprz=1"]),
-        ("sg_modes -a", &["DpoFua=1", "Caching", " 00     08 12 04 00", "Control", " 00     0a 0a 00 10"]),
+        (
+            "sg_modes -a",
+            &["DpoFua=1", "Caching", " 00     08 12 04 00", "Control", " 00     0a 0a 00 10"],
+        ),
         ("sg_modes -a -6", &["Caching", "Control"]),
         ("sg_modes -p 0xa -c 1", &["Control, page_control: changeable", " 00     0a 0a 00 00"]),
         ("sg_senddiag -t", &["GOOD"]),
@@ -105,7 +114,10 @@ fn descriptions(vm: &mut Vm, device: &str) -> TestResult {
 fn provisioning(vm: &mut Vm, device: &str) -> TestResult {
     vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
     let expected = [
-        ("--lba=0 --maxlen=1024", vec!["0000  0x1000  0  0", "1000  0x1000  1  0", "2000  0x6000  0  0"]),
+        (
+            "--lba=0 --maxlen=1024",
+            vec!["0000  0x1000  0  0", "1000  0x1000  1  0", "2000  0x6000  0  0"],
+        ),
         ("--lba=0", vec!["0000  0x1000  0  0"]),
         ("--lba=4096", vec!["1000  0x1000  1  0"]),
         // Within a physical block.

@@ -17,14 +17,25 @@ use crate::common::{self, MIB, boot, guest, image};
 /// `synthvm`'s exit status when its guest panicked.
 const EXIT_PANICKED: i32 = 5;
 
-/// After how many acknowledged records the program is killed; each round goes on from a fresh image.
+/// After how many acknowledged records the program is killed; each round goes on from a fresh
+/// image.
 const KILL_ROUNDS: u64 = 3;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, "test_kexec_without_unload_finds_the_bus_again", kexec);
-    common::add(tests, kernel, "test_panic_ends_the_program_with_its_own_status_and_parameters", panic);
+    common::add(
+        tests,
+        kernel,
+        "test_panic_ends_the_program_with_its_own_status_and_parameters",
+        panic,
+    );
     common::add(tests, kernel, "test_panic_unloads_the_bus_without_a_wait", panic_and_unload);
-    common::add(tests, kernel, "test_sigterm_powers_the_guest_down_and_keeps_flushed_data", terminate);
+    common::add(
+        tests,
+        kernel,
+        "test_sigterm_powers_the_guest_down_and_keeps_flushed_data",
+        terminate,
+    );
     common::add(tests, kernel, "test_sigkill_under_load_loses_no_acknowledged_write", kill);
 }
 
@@ -37,12 +48,20 @@ fn kexec(kernel: StockKernel) -> TestResult {
     let before = vm.inspect()?;
     vm.tell(Action::Kexec { cmdline: None })?;
     let ready = vm.wait_ready()?;
-    assert!(matches!(&ready, Event::Ready { modules_failed, .. } if modules_failed.is_empty()), "{ready:?}");
+    assert!(
+        matches!(&ready, Event::Ready { modules_failed, .. } if modules_failed.is_empty()),
+        "{ready:?}"
+    );
     vm.disks(1)?;
     assert_eq!(vm.sha256("/dev/sda")?.sha256, sha256_file(&disk)?);
     let after = vm.inspect()?;
     assert_eq!(after.connection.version.as_deref(), Some("5.3"));
-    assert_eq!(after.gpadls.len(), before.gpadls.len(), "the old connection's are gone: {:?}", after.gpadls);
+    assert_eq!(
+        after.gpadls.len(),
+        before.gpadls.len(),
+        "the old connection's are gone: {:?}",
+        after.gpadls
+    );
     assert!(vm.power_off()?.success());
     Ok(())
 }

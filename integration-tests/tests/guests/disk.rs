@@ -12,7 +12,8 @@ use crate::common::{self, MIB, boot, image};
 /// Sense of a refused write: DATA PROTECT, WRITE PROTECTED (SPC-4).
 const WRITE_PROTECTED: (u8, u8, u8) = (0x07, 0x27, 0x00);
 
-/// The error number of a write that a read-only disk refuses, and of one that comes back from it: EROFS, EPERM, EACCES.
+/// The error number of a write that a read-only disk refuses, and of one that comes back from it:
+/// EROFS, EPERM, EACCES.
 const REFUSED: [i32; 3] = [30, 1, 13];
 
 /// SCSI status CHECK CONDITION.
@@ -46,10 +47,17 @@ fn checksum(kernel: StockKernel) -> TestResult {
     let after = vm.inspect()?;
     assert_eq!(sum.bytes, 48 * MIB);
     assert_eq!(sum.sha256, sha256_file(&disk)?);
-    assert_eq!(after.doorbell_exits(), before.doorbell_exits(), "doorbells must stay in the kernel");
+    assert_eq!(
+        after.doorbell_exits(),
+        before.doorbell_exits(),
+        "doorbells must stay in the kernel"
+    );
     assert_eq!(after.doorbell_exits(), 0);
     assert!(after.disks[0].bytes >= before.disks[0].bytes + 48 * MIB, "{:?}", after.disks);
-    assert_eq!(after.disks[0].copied_bytes, before.disks[0].copied_bytes, "aligned reads must not be copied");
+    assert_eq!(
+        after.disks[0].copied_bytes, before.disks[0].copied_bytes,
+        "aligned reads must not be copied"
+    );
     assert_eq!(after.disks[0].errors, before.disks[0].errors);
     assert!(vm.power_off()?.success());
     Ok(())
@@ -61,10 +69,20 @@ fn pattern(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
     vm.disks(1)?;
     // Through the page cache, and past it.
-    let cached =
-        PatternRange { path: "/dev/sda".into(), offset: 1536, length: 5 * MIB + 512, seed: 7, direct: false };
-    let direct =
-        PatternRange { path: "/dev/sda".into(), offset: 16 * MIB, length: 3 * MIB, seed: 8, direct: true };
+    let cached = PatternRange {
+        path: "/dev/sda".into(),
+        offset: 1536,
+        length: 5 * MIB + 512,
+        seed: 7,
+        direct: false,
+    };
+    let direct = PatternRange {
+        path: "/dev/sda".into(),
+        offset: 16 * MIB,
+        length: 3 * MIB,
+        seed: 8,
+        direct: true,
+    };
     for range in [&cached, &direct] {
         vm.tell(Action::WritePattern(range.clone()))?;
         let place = first_difference(&disk, range.offset, range.length, range.seed)?;
@@ -113,8 +131,11 @@ fn read_only(kernel: StockKernel) -> TestResult {
 
 fn two_controllers(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
-    let images =
-        [dir.image("a.img", 4 * MIB, 1)?, dir.image("b.img", 5 * MIB, 2)?, dir.image("c.img", 6 * MIB, 3)?];
+    let images = [
+        dir.image("a.img", 4 * MIB, 1)?,
+        dir.image("b.img", 5 * MIB, 2)?,
+        dir.image("c.img", 6 * MIB, 3)?,
+    ];
     let options = VmOptions::new(&image(kernel)?)
         .cpus(2)
         .disk_with(&images[0], "controller=0,lun=0")
@@ -126,7 +147,11 @@ fn two_controllers(kernel: StockKernel) -> TestResult {
     // Names are given in the order of discovery: sizes tell which is which.
     for (image, size) in images.iter().zip([4, 5, 6]) {
         let disk = disks.iter().find(|disk| disk.size == size * MIB).ok_or("a disk is missing")?;
-        assert_eq!(vm.sha256(&format!("/dev/{}", disk.name))?.sha256, sha256_file(image)?, "{disk:?}");
+        assert_eq!(
+            vm.sha256(&format!("/dev/{}", disk.name))?.sha256,
+            sha256_file(image)?,
+            "{disk:?}"
+        );
     }
     let controllers: std::collections::BTreeSet<_> =
         disks.iter().filter_map(|d| d.vmbus_device.clone()).collect();

@@ -14,9 +14,11 @@ const CLASS: &str = "6f686365-7421-0000-5379-6e7468564d21";
 const SHARED_BYTES: u64 = 47 * MIB;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    // Linux 6.1 gives its user space no way to ring a doorbell: its driver wants devices that the host watches by monitor pages.
+    // Linux 6.1 gives its user space no way to ring a doorbell: its driver wants devices that the
+    // host watches by monitor pages.
     if kernel != StockKernel::V6_1 {
-        let name = "test_echo_of_a_documented_backend_is_right_for_linux_user_space_and_leaves_nothing";
+        let name =
+            "test_echo_of_a_documented_backend_is_right_for_linux_user_space_and_leaves_nothing";
         common::add(tests, kernel, name, echo);
     }
 }
@@ -30,10 +32,16 @@ fn echo(kernel: StockKernel) -> TestResult {
         assert!(report.host_waited_for_space && report.interrupts > 0, "{report:?}");
         assert_eq!(report.shared_bytes, SHARED_BYTES);
         let inspect = vm.inspect()?;
-        let channel = inspect.channels.iter().find(|channel| channel.class.eq_ignore_ascii_case(CLASS));
-        let channel = channel.ok_or("the guest's kernel still has the device, so it is still offered")?;
+        let channel =
+            inspect.channels.iter().find(|channel| channel.class.eq_ignore_ascii_case(CLASS));
+        let channel =
+            channel.ok_or("the guest's kernel still has the device, so it is still offered")?;
         assert!(channel.gpadls.is_empty(), "{channel:?}");
-        assert!(inspect.gpadls.iter().all(|gpadl| gpadl.relid != channel.relid), "{:?}", inspect.gpadls);
+        assert!(
+            inspect.gpadls.iter().all(|gpadl| gpadl.relid != channel.relid),
+            "{:?}",
+            inspect.gpadls
+        );
         assert_eq!(inspect.doorbell_exits(), 0, "doorbells must stay in the kernel");
     }
     assert!(vm.power_off()?.success());

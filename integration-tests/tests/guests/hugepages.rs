@@ -25,8 +25,8 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, name, rings_by_page_table);
 }
 
-/// A ring's pages are smaller than a hugepage. A mirror of them would be mapped over whatever lies behind
-/// it, with pieces of guest RAM.
+/// A ring's pages are smaller than a hugepage. A mirror of them would be mapped over whatever lies
+/// behind it, with pieces of guest RAM.
 fn rings_by_page_table(kernel: StockKernel) -> TestResult {
     let _pool = Pool::reserve()?;
     let dir = WorkDir::new()?;
@@ -42,7 +42,11 @@ fn rings_by_page_table(kernel: StockKernel) -> TestResult {
     let maps = fs::read_to_string(format!("/proc/{}/maps", inspect.machine.pid))?;
     let ram: Vec<&str> = maps.lines().filter(|line| line.contains(RAM_FILE)).collect();
     let bytes: u64 = ram.iter().filter_map(|line| bytes_of(line)).sum();
-    assert_eq!(bytes, HUGEPAGES * 2 * MIB, "guest RAM is mapped once and nothing else shows it: {ram:#?}");
+    assert_eq!(
+        bytes,
+        HUGEPAGES * 2 * MIB,
+        "guest RAM is mapped once and nothing else shows it: {ram:#?}"
+    );
     assert!(vm.power_off()?.success());
     Ok(())
 }
@@ -53,25 +57,28 @@ fn bytes_of(line: &str) -> Option<u64> {
     Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
 }
 
-/// Hugepages for the guest, where this program may reserve them; the pool's size from before on drop.
+/// Hugepages for the guest, where this program may reserve them; the pool's size from before on
+/// drop.
 struct Pool {
     before: Option<String>,
 }
 
 impl Pool {
-    /// The emulated host is there for the tests alone: its pool is theirs. Elsewhere the pool belongs to
-    /// the machine's owner, and the test fails when it is too small.
+    /// The emulated host is there for the tests alone: its pool is theirs. Elsewhere the pool
+    /// belongs to the machine's owner, and the test fails when it is too small.
     fn reserve() -> Result<Pool, Box<dyn std::error::Error>> {
         if free()? >= HUGEPAGES {
             return Ok(Pool { before: None });
         }
-        let advice =
-            format!("hugepages: this test needs {HUGEPAGES} free ones of 2 MiB (sysctl vm.nr_hugepages)");
+        let advice = format!(
+            "hugepages: this test needs {HUGEPAGES} free ones of 2 MiB (sysctl vm.nr_hugepages)"
+        );
         if !is_emulated() {
             return Err(advice.into());
         }
         let before = fs::read_to_string(POOL)?;
-        // The kernel gives pages only while it finds whole ones; page cache in between is dropped first.
+        // The kernel gives pages only while it finds whole ones; page cache in between is dropped
+        // first.
         fs::write("/proc/sys/vm/drop_caches", "3")?;
         fs::write("/proc/sys/vm/compact_memory", "1")?;
         fs::write(POOL, HUGEPAGES.to_string())?;

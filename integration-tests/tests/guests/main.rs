@@ -72,11 +72,14 @@ fn prepare() -> Result<(), String> {
 fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
     let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
-    std::fs::create_dir_all(&options.results).map_err(|e| format!("{}: {e}", options.results.display()))?;
-    let hosts = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS).min(names.len());
+    std::fs::create_dir_all(&options.results)
+        .map_err(|e| format!("{}: {e}", options.results.display()))?;
+    let hosts =
+        std::thread::available_parallelism().map_or(1, usize::from).min(MAX_HOSTS).min(names.len());
     println!("\nrunning {} tests in {hosts} test hosts", names.len());
     let begin = Instant::now();
-    let start = || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
+    let start =
+        || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
     let summary = shards::run(&names, hosts, start).map_err(|error| error.to_string())?;
     let seconds = begin.elapsed().as_secs_f64();
     println!("{}", summary.text(seconds));

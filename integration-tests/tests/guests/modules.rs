@@ -23,7 +23,9 @@ fn unload_all() -> impl Iterator<Item = Action> {
 fn reload(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let disk = dir.image("disk.img", 4 * MIB, 1)?;
-    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk).argument("--disk-channels", "2"))?;
+    let mut vm = boot(
+        &VmOptions::new(&image(kernel)?).cpus(2).disk(&disk).argument("--disk-channels", "2"),
+    )?;
     vm.disks(1)?;
     let first = vm.inspect()?;
 
@@ -48,7 +50,8 @@ fn reload(kernel: StockKernel) -> TestResult {
     };
     assert_eq!(ids(&last), ids(&first), "ids are used again");
     assert_eq!(last.gpadls.len(), first.gpadls.len());
-    // The guest numbers GPADLs from a start of its own for each load, so the same ids come again and must be free.
+    // The guest numbers GPADLs from a start of its own for each load, so the same ids come again
+    // and must be free.
     assert_eq!(vm.sha256("/dev/sda")?.bytes, 4 * MIB);
     assert!(vm.power_off()?.success());
     Ok(())

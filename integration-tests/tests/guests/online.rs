@@ -14,7 +14,12 @@ use integration_tests::vm::{Vm, VmOptions};
 use crate::common::{self, MIB, boot, end_program, start_program, storage_guest};
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    common::add(tests, kernel, "test_disks_added_grown_removed_and_full_under_load_disturb_no_other", online);
+    common::add(
+        tests,
+        kernel,
+        "test_disks_added_grown_removed_and_full_under_load_disturb_no_other",
+        online,
+    );
 }
 
 fn online(kernel: StockKernel) -> TestResult {
@@ -56,14 +61,16 @@ fn comes_grows_and_goes(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     assert_eq!(vm.sha256(&device)?.sha256, sha256_file(&image)?);
 
     vm.resize_disk("new", "12M")?;
-    // Distributions have a udev rule that does this when the disk says that its capacity has changed.
+    // Distributions have a udev rule that does this when the disk says that its capacity has
+    // changed.
     vm.shell(&format!("echo 1 > /sys/block/{}/device/rescan", new.name))?;
     vm.shell(&format!(
         "until [ $(cat /sys/block/{}/size) = {} ]; do sleep 0.1; done",
         new.name,
         12 * MIB / 512
     ))?;
-    let grown = PatternRange { path: device, offset: 8 * MIB, length: 4 * MIB, seed: 22, direct: true };
+    let grown =
+        PatternRange { path: device, offset: 8 * MIB, length: 4 * MIB, seed: 22, direct: true };
     vm.tell(Action::WritePattern(grown))?;
     assert_eq!(first_difference(&image, 8 * MIB, 4 * MIB, 22)?, None);
 
@@ -82,7 +89,10 @@ fn has_no_image(vm: &mut Vm) -> TestResult {
     vm.resize_disk("ram", "12M")?;
     vm.shell(&format!("echo 1 > /sys/block/{}/device/rescan", ram.name))?;
     let sectors = 12 * MIB / 512;
-    vm.shell(&format!("until [ $(cat /sys/block/{}/size) = {sectors} ]; do sleep 0.1; done", ram.name))?;
+    vm.shell(&format!(
+        "until [ $(cat /sys/block/{}/size) = {sectors} ]; do sleep 0.1; done",
+        ram.name
+    ))?;
     let path = format!("/dev/{}", ram.name);
     let range = PatternRange { path, offset: 7 * MIB, length: 5 * MIB, seed: 31, direct: true };
     vm.tell(Action::WritePattern(range.clone()))?;
@@ -94,9 +104,12 @@ fn has_no_image(vm: &mut Vm) -> TestResult {
     let null = vm.disks(2)?.pop().ok_or("no disk")?;
     assert_eq!(null.size, 1 << 30, "{null:?}");
     let path = format!("/dev/{}", null.name);
-    let range = PatternRange { path: path.clone(), offset: MIB, length: MIB, seed: 32, direct: true };
+    let range =
+        PatternRange { path: path.clone(), offset: MIB, length: MIB, seed: 32, direct: true };
     vm.tell(Action::WritePattern(range))?;
-    vm.shell(&format!("[ $(dd if={path} bs=1M skip=1 count=1 | busybox tr -d '\\0' | busybox wc -c) = 0 ]"))?;
+    vm.shell(&format!(
+        "[ $(dd if={path} bs=1M skip=1 count=1 | busybox tr -d '\\0' | busybox wc -c) = 0 ]"
+    ))?;
     vm.remove_disk("null")?;
     vm.shell(&format!("while [ -e /sys/block/{} ]; do sleep 0.1; done", null.name))?;
     Ok(())
@@ -128,10 +141,16 @@ fn is_full(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     Ok(())
 }
 
-/// The driver is taken away from the controller with requests in flight, given back, and finds everything as it was.
+/// The driver is taken away from the controller with requests in flight, given back, and finds
+/// everything as it was.
 fn loses_its_driver(vm: &mut Vm) -> TestResult {
-    let range =
-        PatternRange { path: "/dev/sda".into(), offset: 16 * MIB, length: 4 * MIB, seed: 6, direct: true };
+    let range = PatternRange {
+        path: "/dev/sda".into(),
+        offset: 16 * MIB,
+        length: 4 * MIB,
+        seed: 6,
+        direct: true,
+    };
     vm.tell(Action::WritePattern(range.clone()))?;
     let controller =
         vm.disks(1)?.pop().and_then(|disk| disk.vmbus_device).ok_or("a disk without controller")?;
@@ -170,7 +189,8 @@ impl SmallFileSystem {
 impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         if let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) {
-            // SAFETY: the string lives until the call returns. Lazily: on a failure a machine may still hold a file.
+            // SAFETY: the string lives until the call returns. Lazily: on a failure a machine may
+            // still hold a file.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }
@@ -181,7 +201,13 @@ fn mount(path: &Path, flags: libc::c_ulong, size: &str) -> Result<(), String> {
     let options = CString::new(format!("size={size}")).map_err(|e| e.to_string())?;
     // SAFETY: all pointers are to strings that live until the call returns.
     let result = unsafe {
-        libc::mount(c"tmpfs".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), flags, options.as_ptr().cast())
+        libc::mount(
+            c"tmpfs".as_ptr(),
+            target.as_ptr(),
+            c"tmpfs".as_ptr(),
+            flags,
+            options.as_ptr().cast(),
+        )
     };
     if result == 0 {
         return Ok(());

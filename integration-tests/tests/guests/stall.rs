@@ -1,4 +1,5 @@
-//! The host's storage stands still for a minute: the guest waits and goes on, and other disks notice nothing.
+//! The host's storage stands still for a minute: the guest waits and goes on, and other disks
+//! notice nothing.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -61,7 +62,8 @@ fn stall(kernel: StockKernel) -> TestResult {
     vm.shell(&format!("echo {GUEST_PATIENCE} > /sys/block/{}/device/timeout", names.slow))?;
     start_program(&mut vm, "load", &load(&names.busy))?;
 
-    // Thaws before the machine is waited for, whatever happens: a process that stands still cannot be killed.
+    // Thaws before the machine is waited for, whatever happens: a process that stands still cannot
+    // be killed.
     let frozen = storage.freeze()?;
     let since = uptime(&mut vm)?;
     start_writers(&mut vm, &names)?;
@@ -69,19 +71,29 @@ fn stall(kernel: StockKernel) -> TestResult {
 
     // The image is not let go of by force, and whoever asks is told in time.
     let told = vm.remove_disk("leaving").map_err(|error| error.to_string());
-    assert!(told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")), "{told:?}");
+    assert!(
+        told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")),
+        "{told:?}"
+    );
     // What waits for the image's file system holds up nobody who only looks.
     let mut resize = vm.begin_resize("slow", &(2 * SLOW).to_string())?;
     let disks = vm.inspect()?.disks;
-    let removed: Vec<_> = disks.iter().filter(|disk| disk.removed).map(|disk| disk.in_flight).collect();
+    let removed: Vec<_> =
+        disks.iter().filter(|disk| disk.removed).map(|disk| disk.in_flight).collect();
     assert!(removed == [1] && disks.iter().all(|disk| disk.id != "leaving"), "{disks:?}");
 
-    vm.shell(&format!("until [ $(cut -d. -f1 /proc/uptime) -ge {} ]; do sleep 1; done", since + STALL))?;
+    vm.shell(&format!(
+        "until [ $(cut -d. -f1 /proc/uptime) -ge {} ]; do sleep 1; done",
+        since + STALL
+    ))?;
     let after = vm.inspect()?;
     let (disk, other) = (find(&after, "slow")?, find(&after, "busy")?);
     assert_eq!(disk.in_flight, WRITERS, "{disk:?}");
     assert_eq!((disk.errors, disk.bytes), (0, find(&before, "slow")?.bytes), "{disk:?}");
-    assert!(other.requests > find(&before, "busy")?.requests + 100, "the other disk stood still: {other:?}");
+    assert!(
+        other.requests > find(&before, "busy")?.requests + 100,
+        "the other disk stood still: {other:?}"
+    );
     vm.shell("! ls /tmp/write-*.status /tmp/load.status")?;
     let timeouts = vm.shell(&format!("cat /sys/block/{}/device/iotmo_cnt", names.slow))?;
     assert_ne!(timeouts.trim(), "0x0", "the guest's own timer was to run out");
@@ -144,7 +156,12 @@ impl Names {
             let disk = disks.iter().find(|disk| disk.size == size);
             disk.map(|disk| disk.name.clone()).ok_or(format!("no disk of {size} bytes: {disks:?}"))
         };
-        Ok(Names { slow: name(SLOW)?, leaving: name(LEAVING)?, busy: name(BUSY)?, source: name(SOURCE)? })
+        Ok(Names {
+            slow: name(SLOW)?,
+            leaving: name(LEAVING)?,
+            busy: name(BUSY)?,
+            source: name(SOURCE)?,
+        })
     }
 }
 
@@ -156,7 +173,8 @@ fn load(name: &str) -> String {
     )
 }
 
-/// Writes shares of the source to the slow disk, each waiting for its own requests and at last for a flush, and one block to the disk that leaves.
+/// Writes shares of the source to the slow disk, each waiting for its own requests and at last for
+/// a flush, and one block to the disk that leaves.
 fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> TestResult {
     const BLOCK: u64 = 128 << 10;
     let count = SOURCE / BLOCK / WRITERS;
@@ -183,16 +201,23 @@ fn wait_in_flight(vm: &Vm, count: u64) -> Result<Inspect, Box<dyn std::error::Er
             return Ok(report);
         }
         if Instant::now() > end {
-            return Err(format!("{count} requests were to be in flight: {disk:?}\n{}", vm.said()).into());
+            return Err(
+                format!("{count} requests were to be in flight: {disk:?}\n{}", vm.said()).into()
+            );
         }
     }
 }
 
 fn find<'a>(report: &'a Inspect, id: &str) -> Result<&'a Disk, String> {
-    report.disks.iter().find(|disk| disk.id == id).ok_or(format!("no disk {id}: {:?}", report.disks))
+    report
+        .disks
+        .iter()
+        .find(|disk| disk.id == id)
+        .ok_or(format!("no disk {id}: {:?}", report.disks))
 }
 
-/// What was begun on a disk that was taken away ends well; then the guest lets go of it, and so does the program.
+/// What was begun on a disk that was taken away ends well; then the guest lets go of it, and so
+/// does the program.
 fn is_gone(vm: &mut Vm, name: &str, image: &Path) -> TestResult {
     let (status, said) = end_program(vm, "leave")?;
     assert_eq!(status, "0", "{said}");

@@ -1,4 +1,5 @@
-//! Disks and a DVD drive under real programs: fio on two file systems, the SCSI tools that administrators have, discs that are mounted.
+//! Disks and a DVD drive under real programs: fio on two file systems, the SCSI tools that
+//! administrators have, discs that are mounted.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -22,7 +23,8 @@ const SCSI_DISK: u64 = 8 * MIB;
 const SEED: u64 = 11;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    let name = "test_disks_under_fio_on_ext4_and_xfs_under_sg3_utils_and_discs_do_what_programs_expect";
+    let name =
+        "test_disks_under_fio_on_ext4_and_xfs_under_sg3_utils_and_discs_do_what_programs_expect";
     common::add(tests, kernel, name, tools);
 }
 
@@ -38,8 +40,9 @@ fn tools(kernel: StockKernel) -> TestResult {
         .argument("--dvd", "controller=0,lun=9,id=dvd");
     let mut vm = boot(&options)?;
     let disks = vm.disks(2)?;
-    let name =
-        |size: u64| disks.iter().find(|disk| disk.size == size).map(|disk| format!("/dev/{}", disk.name));
+    let name = |size: u64| {
+        disks.iter().find(|disk| disk.size == size).map(|disk| format!("/dev/{}", disk.name))
+    };
     let big = name(FILE_SYSTEM_DISK).ok_or("the large disk is missing")?;
     let device = name(SCSI_DISK).ok_or("the small disk is missing")?;
 
@@ -56,7 +59,8 @@ fn tools(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// Makes a file system, lets fio write and verify in it, trims it, and has it checked. Programs are named whole: the shell has small ones of the same names.
+/// Makes a file system, lets fio write and verify in it, trims it, and has it checked. Programs are
+/// named whole: the shell has small ones of the same names.
 fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -> TestResult {
     let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
         --iodepth=16 --direct=1 --fsync=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
@@ -98,14 +102,20 @@ fn identity(vm: &mut Vm, device: &str) -> TestResult {
 
 fn reservations(vm: &mut Vm, device: &str) -> TestResult {
     let capabilities = vm.shell(&format!("sg_persist --in --report-capabilities {device}"))?;
-    assert!(capabilities.contains("(PTPL_C): 0") && capabilities.contains("(PTPL_A): 0"), "{capabilities}");
+    assert!(
+        capabilities.contains("(PTPL_C): 0") && capabilities.contains("(PTPL_A): 0"),
+        "{capabilities}"
+    );
     let mut persist = |arguments: &str| vm.shell(&format!("sg_persist {arguments} {device}"));
     // As Linux itself asks (linux/pr.h).
     persist("--out --register --param-sark=abc123 --param-aptpl")?;
     assert!(persist("--in --read-keys")?.contains("0xabc123"));
     persist("--out --reserve --param-rk=abc123 --prout-type=1")?;
     let reservation = persist("--in --read-reservation")?;
-    assert!(reservation.contains("Key=0xabc123") && reservation.contains("Write Exclusive"), "{reservation}");
+    assert!(
+        reservation.contains("Key=0xabc123") && reservation.contains("Write Exclusive"),
+        "{reservation}"
+    );
     persist("--out --release --param-rk=abc123 --prout-type=1")?;
     persist("--out --register --param-rk=abc123 --param-sark=0")?;
     assert!(!persist("--in --read-keys")?.contains("0xabc123"));
@@ -116,7 +126,10 @@ fn reservations(vm: &mut Vm, device: &str) -> TestResult {
 fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     let allocated = fs::metadata(image)?.blocks();
     vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
-    assert!(fs::metadata(image)?.blocks() <= allocated - 4096, "2 MiB of the image must have become a hole");
+    assert!(
+        fs::metadata(image)?.blocks() <= allocated - 4096,
+        "2 MiB of the image must have become a hole"
+    );
     vm.shell(&format!("sg_write_same --16 --lba=10000 --num=1000 --xferlen=512 {device}"))?;
     vm.shell(&format!(
         "head -c 512 /bin/busybox > /tmp/block && sg_write_same --10 --in=/tmp/block --lba=12000 --num=100 {device}"
@@ -131,7 +144,9 @@ fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     assert!(blocks(4096, 4096)?.iter().all(|byte| *byte == 0));
     assert!(blocks(10_000, 1000)?.iter().all(|byte| *byte == 0));
     let filled = blocks(12_000, 100)?;
-    assert!(filled.starts_with(b"\x7fELF") && filled.chunks(512).all(|block| *block == filled[..512]));
+    assert!(
+        filled.starts_with(b"\x7fELF") && filled.chunks(512).all(|block| *block == filled[..512])
+    );
     for (from, to) in [(0, 4096), (8192, 10_000), (11_000, 12_000), (12_100, SCSI_DISK / 512)] {
         assert_eq!(
             first_difference(image, from * 512, (to - from) * 512, SEED)?,
@@ -142,7 +157,8 @@ fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     Ok(())
 }
 
-/// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and holds the tray while it does.
+/// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and
+/// holds the tray while it does.
 fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     let mount = "mkdir -p /mnt/dvd && mount -t iso9660 -o ro /dev/sr0 /mnt/dvd";
     for name in ["sr_mod", "isofs"] {

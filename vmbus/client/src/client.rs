@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::message::{HostMessage, Offer, Reply};
 use crate::platform::{Platform, Wake};
 
-/// Replies that nobody has asked for yet: kept for a moment, because they may come before the question is put.
+/// Replies that nobody has asked for yet: kept for a moment, because they may come before the
+/// question is put.
 const MAX_REPLIES: usize = 64;
 /// Tries of one HvPostMessage while the host's queue is full.
 const MAX_POST_ATTEMPTS: u32 = 10_000;
@@ -23,8 +24,9 @@ const FIRST_GPADL: u32 = 0xE1E10;
 
 /// A guest's VMBus: connection, offers, channels. Driven by one thread.
 ///
-/// Everything that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps meanwhile: messages are taken, rings of other channels
-/// are served. Otherwise nothing happens until [`Client::poll`], [`Client::wait`] or [`Client::run_until_idle`] is called.
+/// Everything that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps meanwhile:
+/// messages are taken, rings of other channels are served. Otherwise nothing happens until
+/// [`Client::poll`], [`Client::wait`] or [`Client::run_until_idle`] is called.
 pub struct Client<P: Platform> {
     pub(crate) platform: P,
     pub(crate) version: Version,
@@ -105,7 +107,8 @@ impl<P: Platform> Client<P> {
         self.stats
     }
 
-    /// A new channel object: disabled, not bound to any offer. `VmbChannelAllocate` with `IsServer` false.
+    /// A new channel object: disabled, not bound to any offer. `VmbChannelAllocate` with `IsServer`
+    /// false.
     pub fn allocate(&mut self) -> ChannelId {
         let id = ChannelId(self.next_channel);
         self.next_channel += 1;
@@ -122,7 +125,8 @@ impl<P: Platform> Client<P> {
         Channel { client: self, id }
     }
 
-    /// Allocates a channel with default settings for the device (`instance` `None`: any of the class), enables it and waits until it is open.
+    /// Allocates a channel with default settings for the device (`instance` `None`: any of the
+    /// class), enables it and waits until it is open.
     ///
     /// # Errors
     /// The device is not there, or the open failed. The channel is then gone.
@@ -168,7 +172,8 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Handles all that is there now: messages, offers for enabled channels, rescinds, packets. True when there was anything.
+    /// Handles all that is there now: messages, offers for enabled channels, rescinds, packets.
+    /// True when there was anything.
     pub fn poll(&mut self) -> bool {
         let mut any = false;
         loop {
@@ -182,7 +187,8 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Handles what is there, or waits for something and handles that. False when nothing will ever come.
+    /// Handles what is there, or waits for something and handles that. False when nothing will ever
+    /// come.
     pub fn wait(&mut self) -> bool {
         if self.poll() {
             return true;
@@ -194,7 +200,8 @@ impl<P: Platform> Client<P> {
         woken
     }
 
-    /// Lets machine and client run until both are idle. Only where the machine runs in this thread ([`Platform::step`]).
+    /// Lets machine and client run until both are idle. Only where the machine runs in this thread
+    /// ([`Platform::step`]).
     pub fn run_until_idle(&mut self) {
         while self.poll() || self.platform.step() {}
     }
@@ -214,7 +221,8 @@ impl<P: Platform> Client<P> {
         self.wait_until_or(None, done)
     }
 
-    /// As [`Client::wait_until`]; [`Error::Cancelled`] when the clock has come to `deadline` before.
+    /// As [`Client::wait_until`]; [`Error::Cancelled`] when the clock has come to `deadline`
+    /// before.
     pub(crate) fn wait_until_or<T>(
         &mut self,
         deadline: Option<Duration>,
@@ -226,7 +234,8 @@ impl<P: Platform> Client<P> {
             if let Some(result) = done(self) {
                 return result;
             }
-            let woken = match deadline.map(|deadline| deadline.saturating_sub(self.platform.now())) {
+            let woken = match deadline.map(|deadline| deadline.saturating_sub(self.platform.now()))
+            {
                 Some(Duration::ZERO) => return Err(Error::Cancelled),
                 _ if progress => Wake::Something,
                 Some(left) => self.platform.wait_at_most(left),
@@ -241,14 +250,16 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Waits for a reply that `pick` recognises. With `relid`, a rescind of that channel ends the wait.
+    /// Waits for a reply that `pick` recognises. With `relid`, a rescind of that channel ends the
+    /// wait.
     pub(crate) fn wait_for_reply<T>(
         &mut self,
         relid: Option<u32>,
         mut pick: impl FnMut(&Reply) -> Option<T>,
     ) -> Result<T, Error> {
         self.wait_until(|client| {
-            let found = client.replies.iter().enumerate().find_map(|(at, reply)| Some((at, pick(reply)?)));
+            let found =
+                client.replies.iter().enumerate().find_map(|(at, reply)| Some((at, pick(reply)?)));
             if let Some((at, value)) = found {
                 client.replies.remove(at);
                 return Some(Ok(value));
@@ -267,7 +278,11 @@ impl<P: Platform> Client<P> {
         self.post_on(self.connection_id, message)
     }
 
-    pub(crate) fn post_on(&mut self, connection_id: u32, message: &MessageBuffer) -> Result<(), Error> {
+    pub(crate) fn post_on(
+        &mut self,
+        connection_id: u32,
+        message: &MessageBuffer,
+    ) -> Result<(), Error> {
         for attempt in 1..=MAX_POST_ATTEMPTS {
             match self.platform.post_message(connection_id, message.as_bytes()) {
                 HvStatus::Success => return Ok(()),

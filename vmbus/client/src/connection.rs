@@ -1,7 +1,9 @@
 //! Making and ending contact (vmbus-core section 3).
 
 use vmbus_protocol::message::{InitiateContact, MessageType};
-use vmbus_protocol::offer::{HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_SINT};
+use vmbus_protocol::offer::{
+    HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_SINT,
+};
 use vmbus_protocol::{MessageBuffer, Version};
 use zerocopy::little_endian::{U32, U64};
 
@@ -75,7 +77,8 @@ impl<P: Platform> Client<P> {
             monitor_page1: U64::ZERO,
             monitor_page2: U64::ZERO,
         };
-        let port = if multiclient { MESSAGE_CONNECTION_ID_MULTICLIENT } else { MESSAGE_CONNECTION_ID };
+        let port =
+            if multiclient { MESSAGE_CONNECTION_ID_MULTICLIENT } else { MESSAGE_CONNECTION_ID };
         match self.post_on(port, &MessageBuffer::new(MessageType::InitiateContact, &body)) {
             Ok(()) => {}
             // A host without that port is an older one.
@@ -83,7 +86,9 @@ impl<P: Platform> Client<P> {
             Err(error) => return Err(error),
         }
         let (supported, state, word) = self.wait_for_reply(None, |reply| match *reply {
-            Reply::Version { supported, connection_state, word } => Some((supported, connection_state, word)),
+            Reply::Version { supported, connection_state, word } => {
+                Some((supported, connection_state, word))
+            }
             _ => None,
         })?;
         if !supported || state != 0 {
@@ -103,7 +108,8 @@ impl<P: Platform> Client<P> {
         self.wait_until(|client| client.offers_delivered.then_some(Ok(())))
     }
 
-    /// Closes all channels, says UNLOAD, and waits until the host has let go of everything. The machine comes back.
+    /// Closes all channels, says UNLOAD, and waits until the host has let go of everything. The
+    /// machine comes back.
     ///
     /// # Errors
     /// The connection failed; the host may still use guest memory.
@@ -117,8 +123,9 @@ impl<P: Platform> Client<P> {
         Ok(self.platform)
     }
 
-    /// Says UNLOAD with all channels as they are, as a guest that is about to start another kernel does, and waits for the answer.
-    /// Ring pages are not given back: nobody is left to own them.
+    /// Says UNLOAD with all channels as they are, as a guest that is about to start another kernel
+    /// does, and waits for the answer. Ring pages are not given back: nobody is left to own
+    /// them.
     ///
     /// # Errors
     /// The connection failed; the host may still use guest memory.

@@ -86,7 +86,10 @@ mod tests {
                 let ranges = clip(&chain, offset, length).unwrap();
                 assert_eq!(bytes(&ranges), all[offset as usize..end], "{offset} {length}");
                 for range in &ranges {
-                    assert_eq!(range.pages.len(), crate::mdl::pages_of(range.byte_offset, range.byte_count));
+                    assert_eq!(
+                        range.pages.len(),
+                        crate::mdl::pages_of(range.byte_offset, range.byte_count)
+                    );
                 }
             }
             assert_eq!(bytes(&clip(&chain, offset, 0).unwrap()), all[offset as usize..]);
@@ -97,10 +100,19 @@ mod tests {
     fn test_clip_outside_the_chain_is_refused_with_its_own_error() {
         let (chain, total) = (chain(), 9096);
         assert_eq!(clip(&chain, 9097, 0).unwrap_err(), GpadlError::Offset { offset: 9097, total });
-        assert_eq!(clip(&chain, u64::MAX, 1).unwrap_err(), GpadlError::Offset { offset: u64::MAX, total });
-        assert_eq!(clip(&chain, 0, 9097).unwrap_err(), GpadlError::Length { offset: 0, length: 9097, total });
+        assert_eq!(
+            clip(&chain, u64::MAX, 1).unwrap_err(),
+            GpadlError::Offset { offset: u64::MAX, total }
+        );
+        assert_eq!(
+            clip(&chain, 0, 9097).unwrap_err(),
+            GpadlError::Length { offset: 0, length: 9097, total }
+        );
         let length = u64::MAX;
-        assert_eq!(clip(&chain, 1, length).unwrap_err(), GpadlError::Length { offset: 1, length, total });
+        assert_eq!(
+            clip(&chain, 1, length).unwrap_err(),
+            GpadlError::Length { offset: 1, length, total }
+        );
         assert_eq!(clip(&chain, 9096, 0).unwrap_err(), GpadlError::Empty);
         assert_eq!(clip(&Mdl::new(0, 0, vec![]).unwrap(), 0, 0).unwrap_err(), GpadlError::Empty);
     }
@@ -108,17 +120,29 @@ mod tests {
     #[test]
     fn test_split_keeps_all_bytes_and_never_exceeds_the_wire() {
         let many = vec![1; 5000];
-        for counts in
-            [&[8190][..], &[8191], &[8189, 1], &[8188, 1, 1], &[8190, 8190, 3], &many, &[20_000_usize]]
-        {
+        for counts in [
+            &[8190][..],
+            &[8191],
+            &[8189, 1],
+            &[8188, 1, 1],
+            &[8190, 8190, 3],
+            &many,
+            &[20_000_usize],
+        ] {
             let pages: Vec<Vec<u64>> = counts
                 .iter()
                 .enumerate()
-                .map(|(piece, &count)| (0..count as u64).map(|page| page * 3 + piece as u64).collect())
+                .map(|(piece, &count)| {
+                    (0..count as u64).map(|page| page * 3 + piece as u64).collect()
+                })
                 .collect();
             let ranges: Vec<_> = pages
                 .iter()
-                .map(|pages| Range { byte_count: (pages.len() * 4096 - 700) as u32, byte_offset: 600, pages })
+                .map(|pages| Range {
+                    byte_count: (pages.len() * 4096 - 700) as u32,
+                    byte_offset: 600,
+                    pages,
+                })
                 .collect();
             let parts = split(&ranges);
             let mut whole = Vec::new();
@@ -126,7 +150,10 @@ mod tests {
                 let words: usize = part.iter().map(|range| range.pages.len() + 1).sum();
                 assert!(words <= MAX_WORDS && !part.is_empty());
                 for range in part {
-                    assert_eq!(range.pages.len(), crate::mdl::pages_of(range.byte_offset, range.byte_count));
+                    assert_eq!(
+                        range.pages.len(),
+                        crate::mdl::pages_of(range.byte_offset, range.byte_count)
+                    );
                     whole.extend(range.pages.iter().copied());
                 }
             }

@@ -8,11 +8,13 @@ use crate::status::NtStatus;
 
 /// The callbacks of a client driver (kmcl.md 3.1). Each has an empty default.
 ///
-/// A callback gets its channel and may do with it whatever is legal at that point; pausing, starting, enabling and disabling are not. While
-/// a callback waits (for a GPADL, for an answer), the rest of the client goes on: other channels' callbacks may run inside the wait, this
+/// A callback gets its channel and may do with it whatever is legal at that point; pausing,
+/// starting, enabling and disabling are not. While a callback waits (for a GPADL, for an answer),
+/// the rest of the client goes on: other channels' callbacks may run inside the wait, this
 /// channel's never do, its packets wait instead.
 pub trait Driver<P: Platform>: Send {
-    /// The peer is there: the channel is open, packets are not yet flowing. Create long-lived GPADLs here.
+    /// The peer is there: the channel is open, packets are not yet flowing. Create long-lived
+    /// GPADLs here.
     ///
     /// # Errors
     /// Any failure status: the channel is closed again and becomes disabled.
@@ -31,7 +33,8 @@ pub trait Driver<P: Platform>: Send {
         let _ = channel;
     }
 
-    /// No packet is delivered from here on until the next start. Complete every packet that was delivered, at the latest now.
+    /// No packet is delivered from here on until the next start. Complete every packet that was
+    /// delivered, at the latest now.
     fn suspend(&mut self, channel: &mut Channel<'_, P>) {
         let _ = channel;
     }
@@ -58,16 +61,18 @@ pub trait Driver<P: Platform>: Send {
 /// A packet from the host.
 #[derive(Debug)]
 pub struct Received {
-    /// The payload: a multiple of 8 bytes, up to 7 of them padding. Without its pipe header on a pipe channel, and then exact.
+    /// The payload: a multiple of 8 bytes, up to 7 of them padding. Without its pipe header on a
+    /// pipe channel, and then exact.
     pub payload: Vec<u8>,
-    /// Transfer pages: the set's id, and (byte count, byte offset) pairs in it. Flag `EXTERNAL_DATA` of the Windows callback.
+    /// Transfer pages: the set's id, and (byte count, byte offset) pairs in it. Flag
+    /// `EXTERNAL_DATA` of the Windows callback.
     pub transfer_pages: Option<(u16, Vec<(u32, u32)>)>,
     /// To be completed.
     pub completion: Completion,
 }
 
-/// The duty to complete one received packet. It counts against the channel's quota until then; dropping it instead is a bug of the driver,
-/// which a pause or a disable will report.
+/// The duty to complete one received packet. It counts against the channel's quota until then;
+/// dropping it instead is a bug of the driver, which a pause or a disable will report.
 #[derive(Debug)]
 #[must_use = "every received packet must be completed"]
 pub struct Completion {

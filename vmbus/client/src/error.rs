@@ -1,7 +1,8 @@
 //! What can go wrong, and the NTSTATUS that a Windows caller sees.
 //!
-//! Where the Windows pages name the status, it is that one. Where they do not (most GPADL failures), it is the status for the parameter at
-//! fault, counted from 1 in the C prototype, the channel being the first.
+//! Where the Windows pages name the status, it is that one. Where they do not (most GPADL
+//! failures), it is the status for the parameter at fault, counted from 1 in the C prototype, the
+//! channel being the first.
 
 use thiserror::Error;
 use vmbus_protocol::offer::HvStatus;
@@ -75,7 +76,8 @@ pub enum Error {
     /// None of the versions is spoken by the host.
     #[error("the host speaks none of the versions that were tried")]
     NoVersion,
-    /// The whole machine is idle, and what is waited for cannot come any more. A Windows caller would hang.
+    /// The whole machine is idle, and what is waited for cannot come any more. A Windows caller
+    /// would hang.
     #[error("nobody will ever answer")]
     Stalled,
 }
@@ -133,7 +135,8 @@ pub enum GpadlError {
         /// Bytes of the chain.
         total: u64,
     },
-    /// One GPADL cannot describe it: `range_buflen` is 16 bits. [`crate::Channel::create_gpadls_from_mdl`] makes several.
+    /// One GPADL cannot describe it: `range_buflen` is 16 bits.
+    /// [`crate::Channel::create_gpadls_from_mdl`] makes several.
     #[error("{words} words of ranges and pages; one GPADL has at most {}", crate::gpadl::MAX_WORDS)]
     TooLarge {
         /// One for each range, one for each page.

@@ -17,7 +17,8 @@ use crate::mdl::{Mdl, Range};
 use crate::message::Reply;
 use crate::platform::Platform;
 
-/// Words (one for each range, one for each page) that one GPADL can have: `range_buflen` is 16 bits, so 65,528 bytes.
+/// Words (one for each range, one for each page) that one GPADL can have: `range_buflen` is 16
+/// bits, so 65,528 bytes.
 pub const MAX_WORDS: usize = MAX_GPADL_PAGES + 1;
 /// Words that fit behind a header and behind a body.
 const HEADER_WORDS: usize = 27;
@@ -55,8 +56,9 @@ pub(crate) struct Kept {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Describes `data_length` bytes (0: to the end) from byte `start_offset` of a chain to the host. Every piece becomes one range.
-    /// When it returns, the host has confirmed: the server may map it at once. Undo it with [`Channel::delete_gpadl`], at the latest in the
+    /// Describes `data_length` bytes (0: to the end) from byte `start_offset` of a chain to the
+    /// host. Every piece becomes one range. When it returns, the host has confirmed: the server
+    /// may map it at once. Undo it with [`Channel::delete_gpadl`], at the latest in the
     /// closed callback; the memory must stay as it is until then. `VmbChannelCreateGpadlFromMdl`.
     ///
     /// # Errors
@@ -74,8 +76,9 @@ impl<P: Platform> Channel<'_, P> {
         self.create_gpadl(flags, &ranges)
     }
 
-    /// As [`Channel::create_gpadl_from_mdl`], in as few GPADLs as the wire allows: each has at most 8,191 words, one for each range and one
-    /// for each page (one piece of up to 8,190 pages fits). A piece is cut at a page boundary where a GPADL is full. All or none: after a
+    /// As [`Channel::create_gpadl_from_mdl`], in as few GPADLs as the wire allows: each has at most
+    /// 8,191 words, one for each range and one for each page (one piece of up to 8,190 pages
+    /// fits). A piece is cut at a page boundary where a GPADL is full. All or none: after a
     /// failure no GPADL is left.
     ///
     /// # Errors
@@ -104,8 +107,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(handles)
     }
 
-    /// Describes `byte_count` bytes at a virtual address: they are probed, and locked until the GPADL is deleted.
-    /// `VmbChannelCreateGpadlFromBuffer`.
+    /// Describes `byte_count` bytes at a virtual address: they are probed, and locked until the
+    /// GPADL is deleted. `VmbChannelCreateGpadlFromBuffer`.
     ///
     /// # Errors
     /// [`GpadlError`]; nothing is locked then.
@@ -116,11 +119,13 @@ impl<P: Platform> Channel<'_, P> {
         byte_count: u32,
     ) -> Result<GpadlHandle, GpadlError> {
         self.check_gpadl_call(flags)?;
-        let mdl = self.client.platform.probe_and_lock(address, byte_count).map_err(GpadlError::Lock)?;
+        let mdl =
+            self.client.platform.probe_and_lock(address, byte_count).map_err(GpadlError::Lock)?;
         let created = clip(&mdl, 0, 0).and_then(|ranges| self.create_gpadl(flags, &ranges));
         match created {
             Ok(handle) => {
-                if let Some(kept) = self.open_mut().and_then(|open| open.gpadls.get_mut(&handle.0)) {
+                if let Some(kept) = self.open_mut().and_then(|open| open.gpadls.get_mut(&handle.0))
+                {
                     kept.locked = Some(mdl);
                 }
                 Ok(handle)
@@ -151,11 +156,13 @@ impl<P: Platform> Channel<'_, P> {
         self.create_gpadl(flags, &[Range { byte_count, byte_offset: 0, pages }])
     }
 
-    /// Takes a GPADL back: returns when the server has unmapped it and nobody but the client can touch the memory. `VmbChannelDeleteGpadl`,
-    /// which cannot fail: it hangs where this says [`Error::Stalled`]. Calling it again then waits again.
+    /// Takes a GPADL back: returns when the server has unmapped it and nobody but the client can
+    /// touch the memory. `VmbChannelDeleteGpadl`, which cannot fail: it hangs where this says
+    /// [`Error::Stalled`]. Calling it again then waits again.
     ///
     /// # Errors
-    /// [`GpadlError::Unknown`]; [`GpadlError::Link`] when the connection failed: the memory may then still be in use.
+    /// [`GpadlError::Unknown`]; [`GpadlError::Link`] when the connection failed: the memory may
+    /// then still be in use.
     pub fn delete_gpadl(&mut self, handle: GpadlHandle) -> Result<(), GpadlError> {
         let open = self.open_mut().ok_or(GpadlError::Closed)?;
         let relid = open.relid;
@@ -188,7 +195,11 @@ impl<P: Platform> Channel<'_, P> {
         self.open_ref().map(|_| ()).ok_or(GpadlError::Closed)
     }
 
-    fn create_gpadl(&mut self, flags: GpadlFlags, ranges: &[Range<'_>]) -> Result<GpadlHandle, GpadlError> {
+    fn create_gpadl(
+        &mut self,
+        flags: GpadlFlags,
+        ranges: &[Range<'_>],
+    ) -> Result<GpadlHandle, GpadlError> {
         let relid = self.open_ref().ok_or(GpadlError::Closed)?.relid;
         let id = self.client.new_gpadl_id();
         self.client.describe(relid, id, ranges)?;
@@ -205,18 +216,26 @@ impl<P: Platform> Channel<'_, P> {
 
 impl<P: Platform> Client<P> {
     /// Sends the description and waits for the confirmation.
-    pub(crate) fn describe(&mut self, relid: u32, id: u32, ranges: &[Range<'_>]) -> Result<(), GpadlError> {
+    pub(crate) fn describe(
+        &mut self,
+        relid: u32,
+        id: u32,
+        ranges: &[Range<'_>],
+    ) -> Result<(), GpadlError> {
         let words: Vec<U64> = ranges
             .iter()
             .flat_map(|range| core::iter::once(range.head()).chain(range.pages.iter().copied()))
             .map(U64::new)
             .collect();
-        let (Ok(buflen), Ok(range_count)) = (u16::try_from(words.len() * 8), u16::try_from(ranges.len()))
+        let (Ok(buflen), Ok(range_count)) =
+            (u16::try_from(words.len() * 8), u16::try_from(ranges.len()))
         else {
             return Err(GpadlError::TooLarge { words: words.len() });
         };
         let is_reply = move |reply: &Reply| match *reply {
-            Reply::GpadlCreated { relid: of, gpadl, status } if of == relid && gpadl == id => Some(status),
+            Reply::GpadlCreated { relid: of, gpadl, status } if of == relid && gpadl == id => {
+                Some(status)
+            }
             _ => None,
         };
         self.forget_replies(|reply| is_reply(reply).is_some());

@@ -1,4 +1,5 @@
-//! The guest's end of VMBus, with the semantics and the terms of the Windows kernel-mode client library (`VMBKMCL`). `no_std` + `alloc`.
+//! The guest's end of VMBus, with the semantics and the terms of the Windows kernel-mode client
+//! library (`VMBKMCL`). `no_std` + `alloc`.
 //!
 //! ```text
 //! Platform (hypercalls, slot, flags, memory, rings) -> Client (contact, offers) -> Channel (life, GPADLs, packets) <-> Driver (callbacks)
@@ -16,10 +17,11 @@
 //! | `VmbChannelPacketComplete`, `PacketFail` | [`Channel::packet_complete`], [`Channel::packet_fail`] |
 //! | client context, `Set/GetPointer` | fields of your [`Driver`], captures of a completion routine |
 //!
-//! Where Windows waits for ever, a client whose whole machine is idle says so instead ([`Error::Stalled`]): in the loopback VM's stepped mode
-//! a hang is a failed call.
+//! Where Windows waits for ever, a client whose whole machine is idle says so instead
+//! ([`Error::Stalled`]): in the loopback VM's stepped mode a hang is a failed call.
 //!
-//! Rings are behind [`platform::Rings`]: reaching them needs mapped memory, which no `no_std` crate can make by itself.
+//! Rings are behind [`platform::Rings`]: reaching them needs mapped memory, which no `no_std` crate
+//! can make by itself.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -37,7 +39,9 @@ mod message;
 pub mod platform;
 mod status;
 
-pub use channel::{Answer, Channel, ChannelFlags, ChannelId, ChannelState, PacketObject, SendFlags, Waiting};
+pub use channel::{
+    Answer, Channel, ChannelFlags, ChannelId, ChannelState, PacketObject, SendFlags, Waiting,
+};
 pub use client::{Client, Stats};
 pub use connection::{ContactOptions, NEWEST_FIRST};
 pub use driver::{Completion, Driver, Received};

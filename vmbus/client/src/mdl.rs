@@ -7,10 +7,11 @@ use thiserror::Error;
 use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::num::usize_of;
 
-/// A memory descriptor list: `byte_count` bytes from `byte_offset` into the first of its locked pages, and perhaps a next one.
+/// A memory descriptor list: `byte_count` bytes from `byte_offset` into the first of its locked
+/// pages, and perhaps a next one.
 ///
-/// A chain describes its pieces one behind the other. Pieces may be empty, pages may repeat, and neighbours in the list need not be
-/// neighbours in memory.
+/// A chain describes its pieces one behind the other. Pieces may be empty, pages may repeat, and
+/// neighbours in the list need not be neighbours in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mdl {
     byte_count: u32,
@@ -36,8 +37,8 @@ pub enum MdlError {
 }
 
 impl Mdl {
-    /// One piece: `byte_count` bytes from `byte_offset` (0 to 4,095) into the first of `pages` (guest page numbers, exactly as many as the
-    /// bytes touch).
+    /// One piece: `byte_count` bytes from `byte_offset` (0 to 4,095) into the first of `pages`
+    /// (guest page numbers, exactly as many as the bytes touch).
     ///
     /// # Errors
     /// [`MdlError`].
@@ -109,7 +110,8 @@ impl Mdl {
         self.pieces().map(|piece| u64::from(piece.byte_count)).sum()
     }
 
-    /// `len` bytes from `offset` into the chain, piece by piece; empty pieces are left out. The caller has checked the bounds.
+    /// `len` bytes from `offset` into the chain, piece by piece; empty pieces are left out. The
+    /// caller has checked the bounds.
     pub(crate) fn ranges(&self, offset: u64, len: u64) -> Vec<Range<'_>> {
         let (mut skip, mut left) = (offset, len);
         let mut ranges = Vec::new();
@@ -161,7 +163,8 @@ impl<'a> Range<'a> {
         u64::from(self.byte_count) | u64::from(self.byte_offset) << 32
     }
 
-    /// The first `pages` pages of the range, and the rest. `pages` must be from 1 to one less than it has.
+    /// The first `pages` pages of the range, and the rest. `pages` must be from 1 to one less than
+    /// it has.
     pub(crate) fn split(&self, pages: usize) -> (Self, Self) {
         let (now, later) = self.pages.split_at(pages);
         // At least one page is left, so the bytes in front of it are fewer than the range has.

@@ -3,8 +3,8 @@
 use vmbus_protocol::Guid;
 use vmbus_protocol::limits::MAX_OFFER_USER_DATA;
 use vmbus_protocol::message::{
-    ChannelOnly, GpadlCreated, GpadlTorndown, HEADER_SIZE, MessageType, ModifyChannelResponse, OfferChannel,
-    OpenChannelResult, VersionResponse,
+    ChannelOnly, GpadlCreated, GpadlTorndown, HEADER_SIZE, MessageType, ModifyChannelResponse,
+    OfferChannel, OpenChannelResult, VersionResponse,
 };
 use vmbus_protocol::offer::OfferFlags;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -60,7 +60,9 @@ impl HostMessage {
         let kind = MessageType::from_number(u32::from_le_bytes([t0, t1, t2, t3]))?;
         Some(match kind {
             MessageType::OfferChannel => Self::Offer(offer(fixed(body)?)),
-            MessageType::RescindChannelOffer => Self::Rescind(fixed::<ChannelOnly>(body)?.relid.get()),
+            MessageType::RescindChannelOffer => {
+                Self::Rescind(fixed::<ChannelOnly>(body)?.relid.get())
+            }
             MessageType::AllOffersDelivered => Self::OffersDelivered,
             MessageType::OpenChannelResult => {
                 let body: &OpenChannelResult = fixed(body)?;
@@ -70,11 +72,15 @@ impl HostMessage {
             MessageType::GpadlCreated => {
                 let body: &GpadlCreated = fixed(body)?;
                 let (relid, gpadl) = (body.relid.get(), body.gpadl.get());
-                Self::Reply(Reply::GpadlCreated { relid, gpadl, status: NtStatus(body.status.get()) })
+                Self::Reply(Reply::GpadlCreated {
+                    relid,
+                    gpadl,
+                    status: NtStatus(body.status.get()),
+                })
             }
-            MessageType::GpadlTorndown => {
-                Self::Reply(Reply::GpadlTorndown { gpadl: fixed::<GpadlTorndown>(body)?.gpadl.get() })
-            }
+            MessageType::GpadlTorndown => Self::Reply(Reply::GpadlTorndown {
+                gpadl: fixed::<GpadlTorndown>(body)?.gpadl.get(),
+            }),
             MessageType::VersionResponse => {
                 let body: &VersionResponse = fixed(body)?;
                 Self::Reply(Reply::Version {
@@ -86,7 +92,10 @@ impl HostMessage {
             MessageType::UnloadResponse => Self::Reply(Reply::Unloaded),
             MessageType::ModifyChannelResponse => {
                 let body: &ModifyChannelResponse = fixed(body)?;
-                Self::Reply(Reply::Modified { relid: body.relid.get(), status: NtStatus(body.status.get()) })
+                Self::Reply(Reply::Modified {
+                    relid: body.relid.get(),
+                    status: NtStatus(body.status.get()),
+                })
             }
             _ => return None,
         })

@@ -11,7 +11,8 @@ use crate::gpadl::GpadlFlags;
 use crate::mdl::Mdl;
 use crate::status::NtStatus;
 
-/// The machine: hypercalls, the message slot, the event flags, guest memory. All methods may be called while the client is in any state.
+/// The machine: hypercalls, the message slot, the event flags, guest memory. All methods may be
+/// called while the client is in any state.
 ///
 /// The client is driven by one thread and blocks only in [`Platform::wait`].
 pub trait Platform {
@@ -33,19 +34,22 @@ pub trait Platform {
     /// Waits until a message or an event flag is there.
     fn wait(&self) -> Wake;
 
-    /// As [`Platform::wait`], but [`Wake::Never`] once `time` has passed by [`Platform::now`]. A machine whose clock stands still while it is
-    /// idle, as one that is stepped does, need not wait at all.
+    /// As [`Platform::wait`], but [`Wake::Never`] once `time` has passed by [`Platform::now`]. A
+    /// machine whose clock stands still while it is idle, as one that is stepped does, need not
+    /// wait at all.
     fn wait_at_most(&self, time: Duration) -> Wake {
         let _ = time;
         self.wait()
     }
 
-    /// A clock that never goes back, from whenever it began. For timeouts; without one they are over when nothing else can come.
+    /// A clock that never goes back, from whenever it began. For timeouts; without one they are
+    /// over when nothing else can come.
     fn now(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Lets the rest of the machine run a little, where it runs in this thread. True when anything happened.
+    /// Lets the rest of the machine run a little, where it runs in this thread. True when anything
+    /// happened.
     fn step(&self) -> bool {
         false
     }
@@ -53,20 +57,23 @@ pub trait Platform {
     /// The host was busy: gives it time before try number `attempt` (from 1).
     fn back_off(&self, attempt: u32);
 
-    /// Guest pages for ring buffers, zeroed or not, in any order: their guest page numbers. `None` when there are not so many.
+    /// Guest pages for ring buffers, zeroed or not, in any order: their guest page numbers. `None`
+    /// when there are not so many.
     fn allocate_pages(&self, count: usize) -> Option<Vec<u64>>;
 
     /// Gives pages of [`Platform::allocate_pages`] back.
     fn free_pages(&self, pages: &[u64]);
 
-    /// Maps the rings of a channel: pages `0..downstream_page` are guest→host, the rest host→guest, each with its control page first.
-    /// Both are made empty, with their features declared, and the host→guest ring is masked.
+    /// Maps the rings of a channel: pages `0..downstream_page` are guest→host, the rest host→guest,
+    /// each with its control page first. Both are made empty, with their features declared, and
+    /// the host→guest ring is masked.
     ///
     /// # Errors
     /// The status for the caller who opens the channel.
     fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<Self::Rings, NtStatus>;
 
-    /// Probes a buffer at a virtual address and locks its pages: an MDL for it. Undone by [`Platform::unlock`].
+    /// Probes a buffer at a virtual address and locks its pages: an MDL for it. Undone by
+    /// [`Platform::unlock`].
     ///
     /// # Errors
     /// The status for the caller: not mapped, or no memory.
@@ -75,7 +82,8 @@ pub trait Platform {
     /// Undoes [`Platform::probe_and_lock`].
     fn unlock(&self, mdl: &Mdl);
 
-    /// The host has confirmed a GPADL. The wire carries no flag: for platforms that have another way to tell their host.
+    /// The host has confirmed a GPADL. The wire carries no flag: for platforms that have another
+    /// way to tell their host.
     fn gpadl_created(&self, _relid: u32, _id: u32, _flags: GpadlFlags) {}
 }
 
@@ -84,7 +92,8 @@ pub trait Platform {
 pub enum Wake {
     /// There is something, or there may be.
     Something,
-    /// Nothing is there and nothing will ever come: the whole machine is idle, or the platform's patience has ended.
+    /// Nothing is there and nothing will ever come: the whole machine is idle, or the platform's
+    /// patience has ended.
     Never,
 }
 
@@ -118,8 +127,9 @@ impl core::fmt::Debug for HostBytes {
     }
 }
 
-/// The guest's end of a channel's rings. Ring code needs mapped memory and thereby a machine, so it is behind this trait; in the loopback VM
-/// it is `vmbus-ring`, whose two ends are the same code for guest and host.
+/// The guest's end of a channel's rings. Ring code needs mapped memory and thereby a machine, so it
+/// is behind this trait; in the loopback VM it is `vmbus-ring`, whose two ends are the same code
+/// for guest and host.
 pub trait Rings {
     /// Writes one packet to the host. True when the host may sleep and must be signalled.
     ///
@@ -133,7 +143,8 @@ pub trait Rings {
     /// [`RingFault::Corrupt`].
     fn wait_for_space(&mut self, needed: u32) -> Result<Space, RingFault>;
 
-    /// Takes up to `max` packets out of the host's ring and adds them to `out`. True when the host waits for the space: signal it.
+    /// Takes up to `max` packets out of the host's ring and adds them to `out`. True when the host
+    /// waits for the space: signal it.
     ///
     /// # Errors
     /// [`RingFault::Corrupt`]: the ring is stopped for good.

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-/// An NTSTATUS word. Success is 0 and everything else below 0x8000_0000; the statuses of this crate are all listed here.
+/// An NTSTATUS word. Success is 0 and everything else below 0x8000_0000; the statuses of this crate
+/// are all listed here.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NtStatus(pub u32);
 

@@ -1,9 +1,9 @@
-//! The cost of the runtime: requests of 16 bytes that come back, through a handler and through a loop
-//! that is written by hand for them.
+//! The cost of the runtime: requests of 16 bytes that come back, through a handler and through a
+//! loop that is written by hand for them.
 //!
-//! `cargo xtask bench runtime --json FILE` prints a table; `cargo bench -p vmbus-device --bench runtime
-//! [-- --json FILE]` is what it runs. Both ends run in one thread and take turns; the limit of each number
-//! is the loop by hand, measured in the same run.
+//! `cargo xtask bench runtime --json FILE` prints a table; `cargo bench -p vmbus-device --bench
+//! runtime [-- --json FILE]` is what it runs. Both ends run in one thread and take turns; the limit
+//! of each number is the loop by hand, measured in the same run.
 
 #[path = "../../loopback/benches/core/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -75,7 +75,8 @@ fn measure() -> Vec<Number> {
         let each = batch as f64;
         let by_hand = machine.by_hand(batch) / each;
         let value = machine.runtime(batch) / each;
-        Number::new(format!("runtime_ping_batch{batch}_ns"), "ns", value, by_hand).target(by_hand * ALLOWED)
+        Number::new(format!("runtime_ping_batch{batch}_ns"), "ns", value, by_hand)
+            .target(by_hand * ALLOWED)
     };
     [1, 4, 16, 64].map(number).into()
 }
@@ -94,7 +95,8 @@ impl Machine {
     fn new() -> Self {
         let (vm, inline) = (LoopbackVm::new(Mode::Threaded), InlineWorkers::default());
         let options = WorkerOptions::default().inline(inline.clone());
-        vm.offer(serve("ping", Offer::new(RUNTIME, RUNTIME, 0), |_: &Channel| Ping, options)).unwrap();
+        vm.offer(serve("ping", Offer::new(RUNTIME, RUNTIME, 0), |_: &Channel| Ping, options))
+            .unwrap();
         let (_, parking) = vm.offer_parked(Offer::new(BY_HAND, BY_HAND, 0)).unwrap();
         let mut client = Client::connect(vm.platform()).unwrap();
         let runtime = open(&mut client, RUNTIME);
@@ -168,7 +170,11 @@ impl ChannelHandler for Ping {
     type Error = Infallible;
     type State = ();
 
-    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Reply>) -> Result<(), Infallible> {
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        outbox: &mut Outbox<Reply>,
+    ) -> Result<(), Infallible> {
         let mut reply = Reply([0; BYTES]);
         packet.read_payload(&mut reply.0);
         if packet.completion_requested() {

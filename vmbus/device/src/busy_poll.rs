@@ -1,15 +1,17 @@
 //! Adaptive busy-poll: how long to look for work before sleeping.
 //!
-//! Waking a thread costs tens of microseconds, more than most requests take; polling costs a processor. So
-//! a worker polls for a window that follows the load: the window grows when work came soon after the
-//! worker had gone to sleep, and closes when nothing came for longer than a wake-up costs. A guest that is
-//! idle, or sends rarely, costs nothing. KVM decides in the same way how long a halted vCPU spins.
+//! Waking a thread costs tens of microseconds, more than most requests take; polling costs a
+//! processor. So a worker polls for a window that follows the load: the window grows when work came
+//! soon after the worker had gone to sleep, and closes when nothing came for longer than a wake-up
+//! costs. A guest that is idle, or sends rarely, costs nothing. KVM decides in the same way how
+//! long a halted vCPU spins.
 //!
-//! Where processors are short, polling does not help: the guest that the worker waits for may itself wait
-//! for this processor. A worker that was interrupted while it polled, or that polled several windows in
-//! vain, suspends polling for some sleeps, longer each time. (Yielding would ask more directly, but then
-//! the scheduler gives a whole time slice away, and a request that comes meanwhile waits for
-//! milliseconds.) With one processor a worker never polls: its work could not arrive meanwhile.
+//! Where processors are short, polling does not help: the guest that the worker waits for may
+//! itself wait for this processor. A worker that was interrupted while it polled, or that polled
+//! several windows in vain, suspends polling for some sleeps, longer each time. (Yielding would ask
+//! more directly, but then the scheduler gives a whole time slice away, and a request that comes
+//! meanwhile waits for milliseconds.) With one processor a worker never polls: its work could not
+//! arrive meanwhile.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,8 +27,8 @@ const LOOKS: u32 = 16;
 /// When so much time passed between two looks at the clock, another thread had the processor.
 const INTERRUPTED: Duration = Duration::from_micros(10);
 
-/// Consecutive empty poll windows after which polling is suspended: one more than it takes to grow from
-/// nothing to the limit.
+/// Consecutive empty poll windows after which polling is suspended: one more than it takes to grow
+/// from nothing to the limit.
 const MAX_MISSES: u32 = 6;
 
 /// Most sleeps of one suspension.
@@ -72,7 +74,11 @@ impl BusyPoll {
         }
         let now = Instant::now();
         self.idle_since = Some(now);
-        (!self.window.is_zero()).then(|| PollWindow { until: now + self.window, clock: now, looks: 0 })
+        (!self.window.is_zero()).then(|| PollWindow {
+            until: now + self.window,
+            clock: now,
+            looks: 0,
+        })
     }
 
     /// Nothing came at this poll. False: go to sleep.
@@ -136,7 +142,14 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     fn busy_poll(limit: Duration) -> BusyPoll {
-        BusyPoll { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0, misses: 0 }
+        BusyPoll {
+            limit,
+            window: Duration::ZERO,
+            idle_since: None,
+            rest: 0,
+            last_rest: 0,
+            misses: 0,
+        }
     }
 
     #[test]
@@ -210,7 +223,8 @@ mod tests {
         let mut busy_poll = busy_poll(MAX_BUSY_POLL);
         busy_poll.window = MAX_BUSY_POLL;
         let now = Instant::now();
-        let (until, clock) = (now + Duration::from_secs(60), now.checked_sub(INTERRUPTED * 2).unwrap());
+        let (until, clock) =
+            (now + Duration::from_secs(60), now.checked_sub(INTERRUPTED * 2).unwrap());
         let mut open = PollWindow { until, clock, looks: LOOKS - 1 };
         assert!(!busy_poll.continues(&mut open));
         assert!(busy_poll.window.is_zero() && busy_poll.rest == 1);

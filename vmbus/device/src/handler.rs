@@ -11,13 +11,14 @@ use crate::outbox::{Outbox, Payload};
 /// The device's part of one open channel. A worker calls it from one thread.
 ///
 /// No call may wait: work that takes long goes to a thread or to the kernel, and one of
-/// [`ChannelHandler::events`] tells when it is done. A call that panics loses the channel, and nothing
-/// else.
+/// [`ChannelHandler::events`] tells when it is done. A call that panics loses the channel, and
+/// nothing else.
 pub trait ChannelHandler: Send + 'static {
     /// The bytes of a packet to the guest.
     type Payload: Payload;
 
-    /// The reason why a packet makes the channel unusable. [`std::convert::Infallible`] if none does.
+    /// The reason why a packet makes the channel unusable. [`std::convert::Infallible`] if none
+    /// does.
     type Error: Error;
 
     /// The handler's part of a saved channel; `()` if there is nothing to save.
@@ -30,7 +31,11 @@ pub trait ChannelHandler: Send + 'static {
     ///
     /// # Errors
     /// The guest broke the channel. It is given up, and the guest may open it again.
-    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Self::Payload>) -> Result<(), Self::Error>;
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        outbox: &mut Outbox<Self::Payload>,
+    ) -> Result<(), Self::Error>;
 
     /// A round begins: takes over changes of what the device's channels share. Called often.
     #[inline]
@@ -62,8 +67,8 @@ pub trait ChannelHandler: Send + 'static {
         Completed::Nothing
     }
 
-    /// The replies of a round were written to the ring. For requests to the bus that must come after
-    /// the reply which announced them, such as [`Channel::offer_subchannels`].
+    /// The replies of a round were written to the ring. For requests to the bus that must come
+    /// after the reply which announced them, such as [`Channel::offer_subchannels`].
     #[inline]
     fn delivered(&mut self, channel: &Channel) {
         let _ = channel;
@@ -76,15 +81,15 @@ pub trait ChannelHandler: Send + 'static {
         let _ = events;
     }
 
-    /// Returns the number of requests in flight. While there are any, a closing channel waits for them
-    /// (two seconds at most), and a pause for its timeout.
+    /// Returns the number of requests in flight. While there are any, a closing channel waits for
+    /// them (two seconds at most), and a pause for its timeout.
     #[inline]
     fn in_flight(&self) -> usize {
         0
     }
 
-    /// Returns the handler's part of a saved channel. `None`: work is in flight that may touch guest
-    /// memory, so the channel cannot be quiesced now.
+    /// Returns the handler's part of a saved channel. `None`: work is in flight that may touch
+    /// guest memory, so the channel cannot be quiesced now.
     fn quiesce(&self) -> Option<Self::State> {
         (self.in_flight() == 0).then(Self::State::default)
     }

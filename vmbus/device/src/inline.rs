@@ -9,20 +9,20 @@ use crate::handler::ChannelHandler;
 use crate::worker::Worker;
 use crate::workers::Shared;
 
-/// The channels of devices that have no threads: they are served by [`InlineWorkers::serve`] and at no
-/// other time. Clones share them.
+/// The channels of devices that have no threads: they are served by [`InlineWorkers::serve`] and at
+/// no other time. Clones share them.
 ///
-/// One call does exactly what a worker's thread does between two sleeps, so the same calls give the same
-/// packets and signals in the same order. A handler whose work finishes by itself has no one to wake:
-/// call again.
+/// One call does exactly what a worker's thread does between two sleeps, so the same calls give the
+/// same packets and signals in the same order. A handler whose work finishes by itself has no one
+/// to wake: call again.
 #[derive(Clone, Default)]
 pub struct InlineWorkers {
     workers: Arc<Mutex<Vec<Box<dyn InlineWorker>>>>,
 }
 
 impl InlineWorkers {
-    /// Serves each open channel until it has no work, in the order in which they were opened, and ends
-    /// those that close or are broken.
+    /// Serves each open channel until it has no work, in the order in which they were opened, and
+    /// ends those that close or are broken.
     pub fn serve(&self) {
         self.serve_those(|_| true);
     }

@@ -1,19 +1,20 @@
 //! The runtime of VMBus backends.
 //!
-//! A backend author writes a [`ChannelHandler`]: packet in, packets out. The runtime does the rest for
-//! each open channel: it sleeps on the doorbell, reads the ring in batches, writes all replies of a
-//! batch with at most one interrupt, waits for space in a full ring, leaves requests in the ring while
-//! the handler has enough in flight, polls for a moment before it sleeps while that pays, delays
-//! interrupts while that makes more requests finish, and quiesces for pause, save and restore.
+//! A backend author writes a [`ChannelHandler`]: packet in, packets out. The runtime does the rest
+//! for each open channel: it sleeps on the doorbell, reads the ring in batches, writes all replies
+//! of a batch with at most one interrupt, waits for space in a full ring, leaves requests in the
+//! ring while the handler has enough in flight, polls for a moment before it sleeps while that
+//! pays, delays interrupts while that makes more requests finish, and quiesces for pause, save and
+//! restore.
 //!
 //! ```text
 //! doorbell -> worker -> ChannelHandler::packet      (up to 64 packets, then end_batch)
 //! guest    <- worker <- Outbox <- ChannelHandler::complete  (the handler's own descriptors)
 //! ```
 //!
-//! [`serve`] makes a whole device of a handler. A device with more to do keeps one [`Workers`] for all its
-//! channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has a thread of its own, or all are served by
-//! [`InlineWorkers`] when a test or a benchmark says so.
+//! [`serve`] makes a whole device of a handler. A device with more to do keeps one [`Workers`] for
+//! all its channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has
+//! a thread of its own, or all are served by [`InlineWorkers`] when a test or a benchmark says so.
 //!
 //! | module | knowledge |
 //! |---|---|

@@ -1,19 +1,21 @@
 //! Interrupt moderation: how long to delay the interrupt that tells a guest of replies.
 //!
-//! Replies lie in the ring immediately; only the interrupt is delayed. An interrupt and the doorbell that
-//! answers it cost a guest two exits. A fast device completes a request in less time than that, and then
-//! both sides hand each other one request at a time although dozens wait: the guest is interrupted so
-//! often that it never gets to send the next ones. After a short delay one interrupt serves many. But a
-//! guest that has nothing else to do loses that time, so no fixed window is right.
+//! Replies lie in the ring immediately; only the interrupt is delayed. An interrupt and the
+//! doorbell that answers it cost a guest two exits. A fast device completes a request in less time
+//! than that, and then both sides hand each other one request at a time although dozens wait: the
+//! guest is interrupted so often that it never gets to send the next ones. After a short delay one
+//! interrupt serves many. But a guest that has nothing else to do loses that time, so no fixed
+//! window is right.
 //!
 //! So a worker tries, as adaptive interrupt moderation of network cards does (Linux `lib/dim`): it
-//! measures the rate of replies without a delay, then with the longest window. Where that pays, it tries
-//! a shorter window now and then, and the longest again. (Growing step by step would end at the first
-//! step: a window in which no second request comes changes nothing.) A trial that does not pay is undone
-//! at once and repeated ever more rarely. A guest that sends one request at a time is never delayed.
+//! measures the rate of replies without a delay, then with the longest window. Where that pays, it
+//! tries a shorter window now and then, and the longest again. (Growing step by step would end at
+//! the first step: a window in which no second request comes changes nothing.) A trial that does
+//! not pay is undone at once and repeated ever more rarely. A guest that sends one request at a
+//! time is never delayed.
 //!
-//! Windows follow from the cost of waking a thread on this machine: a shorter sleep is impossible, and on
-//! a slow (emulated, overcommitted) machine everything else takes longer in proportion.
+//! Windows follow from the cost of waking a thread on this machine: a shorter sleep is impossible,
+//! and on a slow (emulated, overcommitted) machine everything else takes longer in proportion.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -28,8 +30,8 @@ const SAMPLE: u32 = 256;
 /// they come no slower.
 const GAIN: f64 = 1.08;
 
-/// Samples between trials. The number doubles with each trial that does not pay, from the least to the
-/// most. The most is greater while nothing is delayed, as trials only cost there.
+/// Samples between trials. The number doubles with each trial that does not pay, from the least to
+/// the most. The most is greater while nothing is delayed, as trials only cost there.
 const FEW_SAMPLES: u32 = 2;
 const MANY_SAMPLES: u32 = 32;
 const MANY_SAMPLES_WITHOUT: u32 = 256;

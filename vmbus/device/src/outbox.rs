@@ -39,7 +39,8 @@ pub struct SavedPacket {
 /// Packets to the guest, oldest first.
 #[derive(Debug)]
 pub struct Outbox<P> {
-    /// Those before `first` are in the ring: they are removed together, so that none is moved often.
+    /// Those before `first` are in the ring: they are removed together, so that none is moved
+    /// often.
     packets: Vec<Message<P>>,
     first: usize,
     /// Bytes of the payloads that wait.
@@ -101,15 +102,18 @@ impl<P: Payload> Outbox<P> {
 
     /// Returns the packets that wait, as they are saved.
     pub(crate) fn saved(&self) -> Vec<SavedPacket> {
-        let saved =
-            |one: &Message<P>| SavedPacket { answers: one.answers, bytes: one.payload.as_ref().to_vec() };
+        let saved = |one: &Message<P>| SavedPacket {
+            answers: one.answers,
+            bytes: one.payload.as_ref().to_vec(),
+        };
         self.waiting().iter().map(saved).collect()
     }
 
     /// Adds packets that were saved.
     pub(crate) fn restore(&mut self, saved: &[SavedPacket]) {
-        let message =
-            |one: &SavedPacket| Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? });
+        let message = |one: &SavedPacket| {
+            Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? })
+        };
         saved.iter().filter_map(message).for_each(|message| self.push(message));
     }
 
@@ -135,8 +139,8 @@ impl<P: Payload> Outbox<P> {
         self.pending
     }
 
-    /// Interrupts the guest for the packets that [`Outbox::deliver`] wrote, unless there are none or the
-    /// guest has read all of them without an interrupt.
+    /// Interrupts the guest for the packets that [`Outbox::deliver`] wrote, unless there are none
+    /// or the guest has read all of them without an interrupt.
     #[inline]
     pub(crate) fn notify_guest(&mut self, channel: &mut Channel) {
         if std::mem::take(&mut self.pending) != 0 {
@@ -145,14 +149,18 @@ impl<P: Payload> Outbox<P> {
         }
     }
 
-    /// Writes the packets that there is space for, with one decision whether to interrupt, and arranges
-    /// for a signal when there is space for the rest. With `delay` the guest is interrupted only when
-    /// the ring is full; else [`Outbox::notify_guest`] has to follow. Returns the number of packets
-    /// written.
+    /// Writes the packets that there is space for, with one decision whether to interrupt, and
+    /// arranges for a signal when there is space for the rest. With `delay` the guest is
+    /// interrupted only when the ring is full; else [`Outbox::notify_guest`] has to follow.
+    /// Returns the number of packets written.
     ///
     /// # Errors
     /// The ring is broken.
-    pub(crate) fn deliver(&mut self, channel: &mut Channel, delay: bool) -> Result<usize, WriteError> {
+    pub(crate) fn deliver(
+        &mut self,
+        channel: &mut Channel,
+        delay: bool,
+    ) -> Result<usize, WriteError> {
         let mut written = 0;
         self.must_poll = false;
         while !self.is_empty() {

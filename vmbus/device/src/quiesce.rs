@@ -1,8 +1,9 @@
 //! Pause: which workers of a device may still touch guest memory.
 //!
-//! A pause lets no worker take a packet, and waits until each has finished the work that it had: the
-//! worker is then *quiesced* and leaves the state that is needed to resume. The wait has a timeout: a
-//! worker whose work stalls is quiesced when that comes back, and its channel cannot be saved before.
+//! A pause lets no worker take a packet, and waits until each has finished the work that it had:
+//! the worker is then *quiesced* and leaves the state that is needed to resume. The wait has a
+//! timeout: a worker whose work stalls is quiesced when that comes back, and its channel cannot be
+//! saved before.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +47,11 @@ struct WorkerStates<S> {
 impl<S> Default for Pause<S> {
     fn default() -> Self {
         let workers = WorkerStates { running: 0, quiesced: BTreeMap::new() };
-        Self { is_paused: AtomicBool::new(false), workers: Mutex::new(workers), changed: Condvar::new() }
+        Self {
+            is_paused: AtomicBool::new(false),
+            workers: Mutex::new(workers),
+            changed: Condvar::new(),
+        }
     }
 }
 
@@ -66,7 +71,8 @@ impl<S: Clone> Pause<S> {
     /// Waits until every worker is quiesced, for `timeout` at most. Returns how many are not.
     pub(crate) fn wait(&self, timeout: Duration) -> usize {
         let workers = self.lock();
-        let waited = self.changed.wait_timeout_while(workers, timeout, |workers| workers.running != 0);
+        let waited =
+            self.changed.wait_timeout_while(workers, timeout, |workers| workers.running != 0);
         waited.unwrap_or_else(PoisonError::into_inner).0.running
     }
 
@@ -95,8 +101,8 @@ impl<S: Clone> WorkerGuard<S> {
         Self { pause, subchannel, is_quiesced: false }
     }
 
-    /// The worker has nothing in flight. If the device is paused, it touches no guest memory from here
-    /// on.
+    /// The worker has nothing in flight. If the device is paused, it touches no guest memory from
+    /// here on.
     pub(crate) fn quiesce(&mut self, state: Quiesced<S>) {
         let mut workers = self.pause.lock();
         if !self.is_quiesced && self.pause.is_paused() {

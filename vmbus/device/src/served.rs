@@ -5,12 +5,17 @@ use vmbus_host::{Channel, Device, Offer, OpenError};
 use crate::handler::ChannelHandler;
 use crate::workers::{WorkerOptions, Workers};
 
-/// Returns a device that offers `offer` and serves each channel that a guest opens with a handler of its
-/// own, which `handler` makes. `name`: see [`Workers::new`].
+/// Returns a device that offers `offer` and serves each channel that a guest opens with a handler
+/// of its own, which `handler` makes. `name`: see [`Workers::new`].
 ///
-/// The device takes part in pauses. It saves nothing, so a restored guest loses its channels and gets the
-/// device as a new one; implement [`Device`] on [`Workers`] where that is not enough.
-pub fn serve<H, F>(name: &str, offer: Offer, handler: F, options: WorkerOptions) -> ServedDevice<H, F>
+/// The device takes part in pauses. It saves nothing, so a restored guest loses its channels and
+/// gets the device as a new one; implement [`Device`] on [`Workers`] where that is not enough.
+pub fn serve<H, F>(
+    name: &str,
+    offer: Offer,
+    handler: F,
+    options: WorkerOptions,
+) -> ServedDevice<H, F>
 where
     H: ChannelHandler,
     F: FnMut(&Channel) -> H + Send,

@@ -11,8 +11,8 @@ use crate::wait;
 /// Round trips. The quickest counts: a disturbance only makes one longer.
 const ROUNDS: u32 = 16;
 
-/// Measures the time from an event to the thread that sleeps on it. Zero when it cannot be measured. Takes
-/// about as long as [`ROUNDS`] round trips.
+/// Measures the time from an event to the thread that sleeps on it. Zero when it cannot be
+/// measured. Takes about as long as [`ROUNDS`] round trips.
 pub(crate) fn measure() -> Duration {
     let (Ok(there), Ok(back)) = (EventFd::new(EFD_CLOEXEC), EventFd::new(EFD_CLOEXEC)) else {
         return Duration::ZERO;
@@ -26,7 +26,11 @@ pub(crate) fn measure() -> Duration {
                 }
             }
         };
-        thread::Builder::new().name("wake".to_owned()).stack_size(64 << 10).spawn_scoped(scope, echo).ok()?;
+        thread::Builder::new()
+            .name("wake".to_owned())
+            .stack_size(64 << 10)
+            .spawn_scoped(scope, echo)
+            .ok()?;
         let round = |_| {
             let start = Instant::now();
             there.write(1).ok()?;
@@ -39,7 +43,8 @@ pub(crate) fn measure() -> Duration {
     quickest.unwrap_or_default() / 2
 }
 
-/// Makes short sleeps of the calling thread end on time; else the kernel lets them end up to 50 us late.
+/// Makes short sleeps of the calling thread end on time; else the kernel lets them end up to 50 us
+/// late.
 pub(crate) fn sleep_exactly() {
     // SAFETY: no memory is involved. Should it fail, sleeps last longer.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64) };

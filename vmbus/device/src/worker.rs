@@ -200,8 +200,8 @@ impl<H: ChannelHandler> Worker<H> {
                     return Ok(false);
                 }
             }
-            // Packets that cannot be taken now are taken when the handler or the ring has moved on; the
-            // doorbell would only wake the worker in vain.
+            // Packets that cannot be taken now are taken when the handler or the ring has moved on;
+            // the doorbell would only wake the worker in vain.
             if !self.may_take() || !self.channel.incoming.unmask()? {
                 return Ok(true);
             }
@@ -215,8 +215,8 @@ impl<H: ChannelHandler> Worker<H> {
         self.outbox.has_space() && self.handler.may_take() && !self.shared.is_paused()
     }
 
-    /// Looks for work before going to sleep, while that has paid lately. The ring stays masked, so the
-    /// guest need not ring the doorbell. True when there was work.
+    /// Looks for work before going to sleep, while that has paid lately. The ring stays masked, so
+    /// the guest need not ring the doorbell. True when there was work.
     fn busy_poll(&mut self) -> Result<bool, Fault<H::Error>> {
         let Some(mut window) = self.busy_poll.begin() else { return Ok(false) };
         while !self.channel.is_closing() && self.busy_poll.continues(&mut window) {
@@ -230,8 +230,8 @@ impl<H: ChannelHandler> Worker<H> {
     }
 
     /// Delays a pending interrupt by the moderation window, if that has paid lately. The ring stays
-    /// masked, so the guest need not ring for the requests that it sends meanwhile; a close or a kick
-    /// ends the window. True when a window is over.
+    /// masked, so the guest need not ring for the requests that it sends meanwhile; a close or a
+    /// kick ends the window. True when a window is over.
     fn delay_interrupt(&mut self) -> bool {
         match self.moderation.window() {
             _ if self.outbox.pending() == 0 => {}
@@ -255,8 +255,8 @@ impl<H: ChannelHandler> Worker<H> {
         let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
         loop {
             wait::poll(&mut entries, Some(end.saturating_duration_since(Instant::now())));
-            // Cleared, as a doorbell from before the ring was masked would end every later window too.
-            // The ring is looked at next.
+            // Cleared, as a doorbell from before the ring was masked would end every later window
+            // too. The ring is looked at next.
             let is_rung = self.clear(&entries);
             let is_kicked = entries[1].revents != 0;
             if !is_rung || is_kicked || self.channel.is_closing() || Instant::now() >= end {
@@ -326,9 +326,9 @@ impl<H: ChannelHandler> Worker<H> {
         self.clear(&self.polls);
     }
 
-    /// Clears the doorbell and the kick, of which `polls` begins with the entries. True when one of them
-    /// was set. Before anything is looked at, so a later event wakes again; and only if set, as each read
-    /// is a system call.
+    /// Clears the doorbell and the kick, of which `polls` begins with the entries. True when one of
+    /// them was set. Before anything is looked at, so a later event wakes again; and only if
+    /// set, as each read is a system call.
     fn clear(&self, polls: &[libc::pollfd]) -> bool {
         let mut is_set = false;
         for (entry, event) in polls.iter().zip([self.channel.doorbell(), &*self.kick]) {

@@ -28,13 +28,14 @@ const STACK: usize = 256 << 10;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Serve the channels when these are told to, instead of in a thread for each. Default: threads.
+    /// Serve the channels when these are told to, instead of in a thread for each. Default:
+    /// threads.
     pub inline: Option<InlineWorkers>,
     /// The longest poll window before a thread sleeps; it polls only while that pays. Zero: never.
     /// Default, and at most: 50 us.
     pub busy_poll: Duration,
-    /// Let a thread delay the interrupt for replies, for 2 ms at most and usually far less, while many
-    /// requests are in flight and that makes them finish faster. Default: yes.
+    /// Let a thread delay the interrupt for replies, for 2 ms at most and usually far less, while
+    /// many requests are in flight and that makes them finish faster. Default: yes.
     pub moderation: bool,
     /// How long a pause waits at most for requests in flight. Default: 10 s.
     pub pause_timeout: Duration,
@@ -76,7 +77,8 @@ impl WorkerOptions {
     }
 }
 
-/// The workers of one device. `S`: see [`ChannelHandler::State`]. Clones are handles to the same ones.
+/// The workers of one device. `S`: see [`ChannelHandler::State`]. Clones are handles to the same
+/// ones.
 #[derive(Debug)]
 pub struct Workers<S = ()> {
     shared: Arc<Shared<S>>,
@@ -89,7 +91,8 @@ impl<S> Clone for Workers<S> {
 }
 
 impl<S: Clone + Send + 'static> Workers<S> {
-    /// Returns the workers of the device `name`, of which threads and log lines bear the first bytes.
+    /// Returns the workers of the device `name`, of which threads and log lines bear the first
+    /// bytes.
     pub fn new(name: impl Into<String>, options: WorkerOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -107,12 +110,16 @@ impl<S: Clone + Send + 'static> Workers<S> {
     ///
     /// # Errors
     /// The system's: out of file descriptors, memory or threads.
-    pub fn start<H: ChannelHandler<State = S>>(&self, channel: Channel, handler: H) -> io::Result<()> {
+    pub fn start<H: ChannelHandler<State = S>>(
+        &self,
+        channel: Channel,
+        handler: H,
+    ) -> io::Result<()> {
         self.launch(channel, handler, None)
     }
 
-    /// The same for a channel that was saved, for [`vmbus_host::Device::restore`]. The device is paused
-    /// from here on, until [`Workers::resume`].
+    /// The same for a channel that was saved, for [`vmbus_host::Device::restore`]. The device is
+    /// paused from here on, until [`Workers::resume`].
     ///
     /// # Errors
     /// As [`Workers::start`].
@@ -133,8 +140,8 @@ impl<S: Clone + Send + 'static> Workers<S> {
     }
 
     /// Lets no worker take a packet, and waits until each is quiesced, for
-    /// [`WorkerOptions::pause_timeout`] at most. Workers that are not are logged, and their channels
-    /// cannot be saved.
+    /// [`WorkerOptions::pause_timeout`] at most. Workers that are not are logged, and their
+    /// channels cannot be saved.
     pub fn pause(&self) {
         let shared = &self.shared;
         shared.pause.set(true);
@@ -149,7 +156,8 @@ impl<S: Clone + Send + 'static> Workers<S> {
             let device = &*shared.name;
             warn!(
                 device,
-                running, "a paused device still has requests in flight: it cannot be saved until they end"
+                running,
+                "a paused device still has requests in flight: it cannot be saved until they end"
             );
         }
     }
@@ -160,14 +168,19 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared.kick();
     }
 
-    /// Returns the state of the paused channel `subchannel`. `None`: it is not open, or not quiesced.
+    /// Returns the state of the paused channel `subchannel`. `None`: it is not open, or not
+    /// quiesced.
     pub fn quiesced(&self, subchannel: u16) -> Option<Quiesced<S>> {
         self.shared.pause.quiesced(subchannel)
     }
 
     /// Returns the counters of each worker that exists, in the order in which they were started.
     pub fn stats(&self) -> Vec<WorkerStats> {
-        self.shared.list().iter().filter_map(|one| Some(one.counters.upgrade()?.snapshot())).collect()
+        self.shared
+            .list()
+            .iter()
+            .filter_map(|one| Some(one.counters.upgrade()?.snapshot()))
+            .collect()
     }
 
     /// Returns the interrupts that all workers together have delayed, those that ended included.
@@ -256,7 +269,8 @@ impl<S: Clone> Shared<S> {
         let counters = Arc::new(Counters { subchannel, ..Counters::default() });
         let mut workers = self.list();
         workers.retain(|worker| worker.kick.strong_count() > 0);
-        workers.push(Registered { kick: Arc::downgrade(kick), counters: Arc::downgrade(&counters) });
+        workers
+            .push(Registered { kick: Arc::downgrade(kick), counters: Arc::downgrade(&counters) });
         counters
     }
 

@@ -29,7 +29,11 @@ impl ChannelHandler for Replier {
     type Error = Infallible;
     type State = ();
 
-    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox<Vec<u8>>) -> Result<(), Infallible> {
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        outbox: &mut Outbox<Vec<u8>>,
+    ) -> Result<(), Infallible> {
         assert_ne!(packet.payload()[0], b'!', "a panic that the test asked for");
         self.taken.fetch_add(1, Ordering::SeqCst);
         outbox.complete(packet.transaction_id(), vec![7; self.reply]);
@@ -64,7 +68,13 @@ fn send(client: &mut Guest, id: ChannelId, payload: &[u8]) {
 
 fn request(client: &mut Guest, id: ChannelId) -> Result<usize, vmbus_client::Error> {
     let mut answer = [0; 64];
-    client.channel(id).send_synchronous_request(b"a packet", None, WAIT, &mut answer, Waiting::Forever)
+    client.channel(id).send_synchronous_request(
+        b"a packet",
+        None,
+        WAIT,
+        &mut answer,
+        Waiting::Forever,
+    )
 }
 
 #[test]

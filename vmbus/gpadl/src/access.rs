@@ -36,17 +36,24 @@ impl GuestBuffer {
         Ok(Slices::new(self, offset, len))
     }
 
-    /// Adds to `out` the iovecs of `len` bytes from `offset`, merged where they touch. They are valid while `self` lives.
+    /// Adds to `out` the iovecs of `len` bytes from `offset`, merged where they touch. They are
+    /// valid while `self` lives.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`]; `out` is then as it was.
     #[inline]
-    pub fn iovecs(&self, offset: usize, len: usize, out: &mut Vec<libc::iovec>) -> Result<(), BufferError> {
+    pub fn iovecs(
+        &self,
+        offset: usize,
+        len: usize,
+        out: &mut Vec<libc::iovec>,
+    ) -> Result<(), BufferError> {
         let slices = self.slices(offset, len)?;
         let mut end = 0;
         slices.each(|address, bytes| {
             match out.last_mut() {
-                // Two ranges may touch: `end` is 0 before the first piece, so earlier iovecs of the caller stay as they are.
+                // Two ranges may touch: `end` is 0 before the first piece, so earlier iovecs of the
+                // caller stay as they are.
                 Some(last) if address == end => last.iov_len = last.iov_len.wrapping_add(bytes),
                 _ => {
                     let iov_base = ptr::with_exposed_provenance_mut(address);
@@ -86,8 +93,9 @@ impl GuestBuffer {
         Ok(())
     }
 
-    /// A value copied from guest memory at `offset`: any offset, whatever the alignment of `T`, across runs and ranges too. The bytes are
-    /// read once; the guest cannot change the copy. Fields of more than a byte are little-endian on the wire: use the types of
+    /// A value copied from guest memory at `offset`: any offset, whatever the alignment of `T`,
+    /// across runs and ranges too. The bytes are read once; the guest cannot change the copy.
+    /// Fields of more than a byte are little-endian on the wire: use the types of
     /// `zerocopy::little_endian`.
     ///
     /// # Errors
@@ -99,13 +107,17 @@ impl GuestBuffer {
         Ok(value)
     }
 
-    /// Copies a value into guest memory at `offset`, which need not be aligned and may lie before the end of a run or range. The guest may
-    /// see it half written.
+    /// Copies a value into guest memory at `offset`, which need not be aligned and may lie before
+    /// the end of a run or range. The guest may see it half written.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
     #[inline]
-    pub fn write_obj<T: IntoBytes + Immutable>(&self, offset: usize, value: &T) -> Result<(), BufferError> {
+    pub fn write_obj<T: IntoBytes + Immutable>(
+        &self,
+        offset: usize,
+        value: &T,
+    ) -> Result<(), BufferError> {
         self.write(offset, value.as_bytes())
     }
 }

@@ -1,4 +1,5 @@
-//! Range data (GPADL headers and bodies, GPA-direct packets) into a validated buffer, page by page as it arrives.
+//! Range data (GPADL headers and bodies, GPA-direct packets) into a validated buffer, page by page
+//! as it arrives.
 
 use thiserror::Error;
 use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
@@ -52,8 +53,8 @@ pub enum RangeError {
     NotRam(u64),
 }
 
-/// A buffer that a [`RangeAssembler`] can fill: one that it owns, or one that it borrows exclusively so
-/// that the buffer's memory can be used again without allocation.
+/// A buffer that a [`RangeAssembler`] can fill: one that it owns, or one that it borrows
+/// exclusively so that the buffer's memory can be used again without allocation.
 ///
 /// Sealed: an implementation that named a different buffer in each call would mix the page lists of
 /// two buffers, and runs of unchecked length would come of it.
@@ -98,13 +99,14 @@ mod sealed {
 /// Takes range data in pieces of whole words and fills a [`GuestBuffer`].
 ///
 /// A range is one word {byte count, byte offset << 32} and its page numbers, one word each
-/// (vmbus-core 4.3). Words may be split between pieces in any way. Each page number is checked against
-/// RAM when it comes, so memory grows with the bytes received, never with the bytes declared, and the
-/// first bad page ends the list.
+/// (vmbus-core 4.3). Words may be split between pieces in any way. Each page number is checked
+/// against RAM when it comes, so memory grows with the bytes received, never with the bytes
+/// declared, and the first bad page ends the list.
 ///
-/// The assembler holds its buffer until [`RangeAssembler::finish`] gives it out, so the rest of a list
-/// can only go where its beginning went. The previous interface took the buffer with every piece; two
-/// assemblers could swap buffers, and a run grew beyond guest RAM. That does not compile any more:
+/// The assembler holds its buffer until [`RangeAssembler::finish`] gives it out, so the rest of a
+/// list can only go where its beginning went. The previous interface took the buffer with every
+/// piece; two assemblers could swap buffers, and a run grew beyond guest RAM. That does not compile
+/// any more:
 ///
 /// ```compile_fail,E0061
 /// # use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
@@ -141,7 +143,8 @@ pub struct RangeAssembler<B = GuestBuffer> {
 }
 
 impl<B: Destination> RangeAssembler<B> {
-    /// Starts a list of `ranges` ranges in `bytes` bytes. Empties `buffer` first and keeps its memory.
+    /// Starts a list of `ranges` ranges in `bytes` bytes. Empties `buffer` first and keeps its
+    /// memory.
     ///
     /// # Errors
     /// [`RangeError::NoRanges`] or [`RangeError::Size`].
@@ -155,7 +158,13 @@ impl<B: Destination> RangeAssembler<B> {
         if !bytes.is_multiple_of(WORD) || words < usize_of(ranges) {
             return Err(RangeError::Size { bytes, ranges });
         }
-        Ok(Self { buffer, ranges_left: ranges, words_left: words, pages_left: 0, last: HostPage::NONE })
+        Ok(Self {
+            buffer,
+            ranges_left: ranges,
+            words_left: words,
+            pages_left: 0,
+            last: HostPage::NONE,
+        })
     }
 
     /// Fills `buffer` with a list of `ranges` ranges that is complete in `bytes`.
@@ -175,7 +184,8 @@ impl<B: Destination> RangeAssembler<B> {
         (self.ranges_left, self.words_left)
     }
 
-    /// Returns the buffer with the part of the list that was received. None of its bytes can be reached.
+    /// Returns the buffer with the part of the list that was received. None of its bytes can be
+    /// reached.
     #[inline]
     #[must_use]
     pub fn buffer(&self) -> &GuestBuffer {
@@ -183,7 +193,8 @@ impl<B: Destination> RangeAssembler<B> {
     }
 
     /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is
-    /// ignored. Returns true when the list is complete: [`RangeAssembler::finish`] gives out the buffer.
+    /// ignored. Returns true when the list is complete: [`RangeAssembler::finish`] gives out the
+    /// buffer.
     ///
     /// # Errors
     /// [`RangeError`]: the list is refused. Every later piece is refused too, and the buffer is not
@@ -214,8 +225,9 @@ impl<B: Destination> RangeAssembler<B> {
         self.ranges_left == 0 && self.pages_left == 0
     }
 
-    /// After an error the counts do not fit the lists any more: going on could make a run longer than
-    /// its range. A range that is missing and words that never come make the list incomplete for good.
+    /// After an error the counts do not fit the lists any more: going on could make a run longer
+    /// than its range. A range that is missing and words that never come make the list
+    /// incomplete for good.
     #[cold]
     fn refuse(&mut self) {
         (self.ranges_left, self.words_left, self.pages_left) = (1, 0, 0);
@@ -298,9 +310,9 @@ impl<B: Destination> RangeAssembler<B> {
 }
 
 impl RangeAssembler<&mut GuestBuffer> {
-    /// Keeps the list for longer than the borrow: takes what has arrived out of the borrowed buffer,
-    /// which is left empty. Lists that are complete in one piece need no such move, which costs as much
-    /// as reading a short list.
+    /// Keeps the list for longer than the borrow: takes what has arrived out of the borrowed
+    /// buffer, which is left empty. Lists that are complete in one piece need no such move,
+    /// which costs as much as reading a short list.
     #[must_use]
     pub fn into_owned(self) -> RangeAssembler {
         let Self { buffer, ranges_left, words_left, pages_left, last } = self;
@@ -310,9 +322,11 @@ impl RangeAssembler<&mut GuestBuffer> {
     }
 }
 
-/// Adds `pages` to the runs in `open`, which has room for as many; `last` is the page that the last of them ends with. Returns the last page.
+/// Adds `pages` to the runs in `open`, which has room for as many; `last` is the page that the last
+/// of them ends with. Returns the last page.
 ///
-/// No branch depends on how the pages lie: whether a page makes the run in hand longer or begins the next one, it is written to its place.
+/// No branch depends on how the pages lie: whether a page makes the run in hand longer or begins
+/// the next one, it is written to its place.
 #[inline(never)]
 fn add_pages(
     ram: Lookup<'_>,
@@ -322,7 +336,8 @@ fn add_pages(
 ) -> Result<HostPage, RangeError> {
     let room = open.capacity().wrapping_sub(open.len());
     let Some(pages) = pages.get(..room.min(pages.len())) else { return Ok(last) };
-    // The place of the run in hand: the last one, or none yet, and then the first page begins the first.
+    // The place of the run in hand: the last one, or none yet, and then the first page begins the
+    // first.
     let mut at = open.len().wrapping_sub(1);
     let mut run = open.last().copied().unwrap_or(Run::NONE);
     if open.is_empty() {
@@ -335,12 +350,14 @@ fn add_pages(
         let follows = page.follows(last);
         run = if follows { run.longer() } else { Run::one(page) };
         at = at.wrapping_add(usize::from(!follows));
-        // SAFETY: `at` is the place of a run that there is, or behind it by one for a page at most, and there is room for one for each page.
-        // Without a run it becomes 0 with the first page, as no page follows none.
+        // SAFETY: `at` is the place of a run that there is, or behind it by one for a page at most,
+        // and there is room for one for each page. Without a run it becomes 0 with the
+        // first page, as no page follows none.
         unsafe { places.wrapping_add(at).write(run) };
         last = page;
     }
-    // SAFETY: all places up to `at` have been written, each when `at` came to it, and they are inside the list's room as shown above.
+    // SAFETY: all places up to `at` have been written, each when `at` came to it, and they are
+    // inside the list's room as shown above.
     unsafe { open.set_len(at.wrapping_add(1)) };
     Ok(last)
 }

@@ -1,4 +1,5 @@
-//! Guest bytes as a device sees them: ranges concatenated, pages merged into runs, every access bounded.
+//! Guest bytes as a device sees them: ranges concatenated, pages merged into runs, every access
+//! bounded.
 
 use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::num::{u64_of, usize_of};
@@ -10,14 +11,16 @@ use crate::segments::Segments;
 /// Up to this many runs, walking them beats a search.
 const FEW_RUNS: usize = 8;
 
-/// Heap bytes that a complete list may take for each page. An index that would pass it is left out: that happens only to lists in which
-/// nearly every page is a range of its own, and there a range has few runs to walk.
+/// Heap bytes that a complete list may take for each page. An index that would pass it is left out:
+/// that happens only to lists in which nearly every page is a range of its own, and there a range
+/// has few runs to walk.
 const MAX_BYTES_PER_PAGE: usize = 24;
 
 /// A validated piece of guest memory: one or more ranges of pages, seen as one sequence of bytes.
 ///
-/// Every page lay in guest RAM when the list arrived, and the buffer keeps that RAM mapped. The guest may change the bytes at any moment;
-/// what matters is copied out once and then judged. A buffer can be emptied and filled again without allocating (see [`GuestBuffer::clear`]).
+/// Every page lay in guest RAM when the list arrived, and the buffer keeps that RAM mapped. The
+/// guest may change the bytes at any moment; what matters is copied out once and then judged. A
+/// buffer can be emptied and filled again without allocating (see [`GuestBuffer::clear`]).
 #[derive(Debug)]
 pub struct GuestBuffer {
     ram: GuestRam,
@@ -25,7 +28,8 @@ pub struct GuestBuffer {
     runs: Segments<Run>,
     /// Where each range begins; empty when there is but one.
     places: Vec<Place>,
-    /// Position of each run's first page in the buffer; empty where it can be told without ([`GuestBuffer::complete`]).
+    /// Position of each run's first page in the buffer; empty where it can be told without
+    /// ([`GuestBuffer::complete`]).
     starts: Vec<u16>,
     /// Bytes that can be reached: 0 until the list is complete.
     len: usize,
@@ -87,7 +91,8 @@ impl GuestBuffer {
         &self.ram
     }
 
-    /// Bytes in all ranges together; 0 while the list is still arriving, so that no part of it can be reached.
+    /// Bytes in all ranges together; 0 while the list is still arriving, so that no part of it can
+    /// be reached.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -126,7 +131,10 @@ impl GuestBuffer {
     /// Byte offset of range `index` in its first page, and its bytes.
     #[must_use]
     pub fn range(&self, index: usize) -> Option<(usize, usize)> {
-        self.ranges.joined().get(index).map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
+        self.ranges
+            .joined()
+            .get(index)
+            .map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
     }
 
     /// True when it is one range of whole pages: what a ring must be (vmbus-core 4.4).
@@ -135,7 +143,8 @@ impl GuestBuffer {
         matches!(self.range(0), Some((0, count)) if self.ranges.len() == 1 && count.is_multiple_of(PAGE_SIZE))
     }
 
-    /// The guest page numbers, in listed order. For tests, saving and showing: no device needs them.
+    /// The guest page numbers, in listed order. For tests, saving and showing: no device needs
+    /// them.
     pub fn guest_pages(&self) -> impl Iterator<Item = u64> + '_ {
         self.runs.iter().flat_map(|run| {
             let first = self.ram.guest_page_of(run.host_page()).unwrap_or(u64::MAX);
@@ -143,15 +152,17 @@ impl GuestBuffer {
         })
     }
 
-    /// The list as range data, one word for each range and each page, as far as it has come: what makes the same buffer again.
+    /// The list as range data, one word for each range and each page, as far as it has come: what
+    /// makes the same buffer again.
     #[must_use]
     pub fn range_words(&self) -> Vec<u64> {
         let mut pages = self.guest_pages();
         let mut words = Vec::with_capacity(self.ranges.len().saturating_add(self.pages));
         for range in self.ranges.iter() {
             let head = u64::from(range.byte_offset) << 32 | u64::from(range.count);
-            let count =
-                usize::from(range.byte_offset).saturating_add(usize_of(range.count)).div_ceil(PAGE_SIZE);
+            let count = usize::from(range.byte_offset)
+                .saturating_add(usize_of(range.count))
+                .div_ceil(PAGE_SIZE);
             words.push(head);
             words.extend(pages.by_ref().take(count));
         }
@@ -193,7 +204,8 @@ impl GuestBuffer {
         self.pages = self.pages.wrapping_add(usize::from(pages));
     }
 
-    /// The last page came: the lists become one piece each, get what random access needs, and the bytes can be reached.
+    /// The last page came: the lists become one piece each, get what random access needs, and the
+    /// bytes can be reached.
     pub(crate) fn complete(&mut self) {
         self.ranges.join();
         self.runs.join();
@@ -253,7 +265,8 @@ impl GuestBuffer {
         (index, self.places.get(index).copied().unwrap_or_default())
     }
 
-    /// The run that holds page `page` of the buffer, which lies in `range` at `place`, and how many of its pages lie before that page.
+    /// The run that holds page `page` of the buffer, which lies in `range` at `place`, and how many
+    /// of its pages lie before that page.
     #[inline]
     pub(crate) fn run_of(&self, range: &Range, place: Place, page: usize) -> (usize, usize) {
         let runs = self.runs.joined();
@@ -271,7 +284,8 @@ impl GuestBuffer {
             }
             return (runs.len(), 0);
         }
-        let index = self.starts.partition_point(|&start| usize::from(start) <= page).saturating_sub(1);
+        let index =
+            self.starts.partition_point(|&start| usize::from(start) <= page).saturating_sub(1);
         let first = self.starts.get(index).copied().map_or(0, usize::from);
         (index, page.wrapping_sub(first))
     }

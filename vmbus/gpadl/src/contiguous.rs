@@ -12,11 +12,13 @@ use crate::buffer::GuestBuffer;
 use crate::gpadl::GpadlView;
 use crate::stitch::{StitchError, Stitched};
 
-/// Guest bytes that follow each other in the host's memory, and what keeps them there: a [`GpadlView`], or a borrowed [`GuestBuffer`].
+/// Guest bytes that follow each other in the host's memory, and what keeps them there: a
+/// [`GpadlView`], or a borrowed [`GuestBuffer`].
 ///
-/// Where the guest's pages are neighbours anyway this is guest memory itself; else their files are mapped a second time, run behind run.
-/// Both show the same bytes as the buffer does, and the guest may change them at any moment. It counts as a use of the view: a GPADL is
-/// torn down only after it was dropped.
+/// Where the guest's pages are neighbours anyway this is guest memory itself; else their files are
+/// mapped a second time, run behind run. Both show the same bytes as the buffer does, and the guest
+/// may change them at any moment. It counts as a use of the view: a GPADL is torn down only after
+/// it was dropped.
 #[derive(Debug)]
 pub struct Contiguous<K> {
     start: NonNull<u8>,
@@ -38,12 +40,17 @@ pub enum ContiguousError {
 }
 
 impl GuestBuffer {
-    /// `len` bytes from `offset` as one piece: guest memory itself where they lie in one run, else a mapping of at most
-    /// [`MAX_CONTIGUOUS_RUNS`] runs. Making one takes some microseconds a run, so it pays for memory that is used for long.
+    /// `len` bytes from `offset` as one piece: guest memory itself where they lie in one run, else
+    /// a mapping of at most [`MAX_CONTIGUOUS_RUNS`] runs. Making one takes some microseconds a
+    /// run, so it pays for memory that is used for long.
     ///
     /// # Errors
     /// [`ContiguousError`]: out of bounds, ranges that meet inside a page, too many runs, or memory that cannot be mapped again.
-    pub fn contiguous(&self, offset: usize, len: usize) -> Result<Contiguous<&Self>, ContiguousError> {
+    pub fn contiguous(
+        &self,
+        offset: usize,
+        len: usize,
+    ) -> Result<Contiguous<&Self>, ContiguousError> {
         Contiguous::new(self, offset, len)
     }
 }
@@ -53,7 +60,11 @@ impl GpadlView {
     ///
     /// # Errors
     /// As [`GuestBuffer::contiguous`].
-    pub fn contiguous(&self, offset: usize, len: usize) -> Result<Contiguous<Self>, ContiguousError> {
+    pub fn contiguous(
+        &self,
+        offset: usize,
+        len: usize,
+    ) -> Result<Contiguous<Self>, ContiguousError> {
         Contiguous::new(self.clone(), offset, len)
     }
 }
@@ -81,8 +92,8 @@ impl<K> Contiguous<K> {
     /// All of it.
     #[must_use]
     pub fn slice(&self) -> VolatileSlice<'_> {
-        // SAFETY: `len` bytes from `start` are one run of guest RAM, which `_keep` keeps mapped, or `stitched` maps them; the slice borrows
-        // both.
+        // SAFETY: `len` bytes from `start` are one run of guest RAM, which `_keep` keeps mapped, or
+        // `stitched` maps them; the slice borrows both.
         unsafe { VolatileSlice::new(self.start.as_ptr(), self.len) }
     }
 
@@ -105,7 +116,8 @@ impl<K> Contiguous<K> {
     }
 }
 
-// SAFETY: the pointer names shared memory at a fixed address, which is only handed out as a `VolatileSlice`; the rest may be sent as `K` may.
+// SAFETY: the pointer names shared memory at a fixed address, which is only handed out as a
+// `VolatileSlice`; the rest may be sent as `K` may.
 unsafe impl<K: Send> Send for Contiguous<K> {}
 // SAFETY: as above.
 unsafe impl<K: Sync> Sync for Contiguous<K> {}

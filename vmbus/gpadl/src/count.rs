@@ -1,6 +1,7 @@
 //! The word that decides between a teardown and the last view who reports the end.
 //!
-//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-gpadl --release --lib count` (use another target folder).
+//! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-gpadl --release --lib count` (use
+//! another target folder).
 
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -63,12 +64,14 @@ impl ViewCount {
 
     /// One view less. True for exactly one caller: the last after a teardown that had to wait.
     pub(crate) fn drop_one(&self) -> bool {
-        // Release: our accesses come before the notice. Acquire: the last one has seen those of the others.
+        // Release: our accesses come before the notice. Acquire: the last one has seen those of the
+        // others.
         self.0.fetch_sub(1, Ordering::AcqRel) == GOING | 1
     }
 
     pub(crate) fn teardown(&self) -> Teardown {
-        // Acquire: with no view left, everything that their holders did to the memory happened before what follows.
+        // Acquire: with no view left, everything that their holders did to the memory happened
+        // before what follows.
         let before = self.0.fetch_or(GOING, Ordering::AcqRel);
         if before & !GOING == 0 { Teardown::Done } else { Teardown::Waits }
     }
@@ -91,7 +94,11 @@ mod model {
 
     impl Memory {
         fn new() -> Arc<Self> {
-            Arc::new(Self { views: ViewCount::new(), bytes: UnsafeCell::new(0), ends: Count::new(0) })
+            Arc::new(Self {
+                views: ViewCount::new(),
+                bytes: UnsafeCell::new(0),
+                ends: Count::new(0),
+            })
         }
 
         fn read(&self) {

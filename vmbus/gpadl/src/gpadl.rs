@@ -13,7 +13,8 @@ use crate::mapping::ReadOnlyView;
 
 pub use crate::count::Teardown;
 
-/// Names one GPADL for the life of a VM: handles are chosen by the guest and come again, serial numbers never do.
+/// Names one GPADL for the life of a VM: handles are chosen by the guest and come again, serial
+/// numbers never do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GpadlKey {
     /// Channel that created it.
@@ -24,7 +25,8 @@ pub struct GpadlKey {
     pub serial: u64,
 }
 
-/// Hears that the last view of a GPADL was dropped after its teardown had begun. Called by the thread that dropped it.
+/// Hears that the last view of a GPADL was dropped after its teardown had begun. Called by the
+/// thread that dropped it.
 pub trait ReleaseSink: Send + Sync {
     /// The memory behind `key` can no longer be reached. Must not block.
     fn gpadl_released(&self, key: GpadlKey);
@@ -97,8 +99,9 @@ impl Gpadl {
 
     /// No mapping for writing from here on. A mapping that exists stays what it is.
     ///
-    /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6): whoever hears of it in another way marks it. It is an agreement
-    /// between two drivers, no protection of one from the other.
+    /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6): whoever hears of it in
+    /// another way marks it. It is an agreement between two drivers, no protection of one from
+    /// the other.
     pub fn mark_read_only(&self) {
         self.shared.read_only.store(true, Ordering::Release);
     }
@@ -136,7 +139,8 @@ impl Gpadl {
         }
     }
 
-    /// Begins the teardown: no new mapping from here on. Calling it again says how things stand and causes no second notice.
+    /// Begins the teardown: no new mapping from here on. Calling it again says how things stand and
+    /// causes no second notice.
     #[must_use = "a teardown that waits must be answered later"]
     pub fn teardown(&self) -> Teardown {
         self.shared.views.teardown()
@@ -153,7 +157,8 @@ impl fmt::Debug for Gpadl {
     }
 }
 
-/// A mapping of a GPADL: its bytes can be used while this lives, and the guest gets its memory back only after it was dropped.
+/// A mapping of a GPADL: its bytes can be used while this lives, and the guest gets its memory back
+/// only after it was dropped.
 ///
 /// Clones belong to the same mapping and are counted.
 pub struct GpadlView {
@@ -199,6 +204,9 @@ impl Drop for GpadlView {
 
 impl fmt::Debug for GpadlView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GpadlView").field("key", &self.key()).field("buffer", &self.shared.buffer).finish()
+        f.debug_struct("GpadlView")
+            .field("key", &self.key())
+            .field("buffer", &self.shared.buffer)
+            .finish()
     }
 }

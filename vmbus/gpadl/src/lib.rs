@@ -6,8 +6,8 @@
 //! u64 words (GPADL header and bodies, GPA-direct packets) -> RangeAssembler -> GuestBuffer -> Gpadl -> GpadlView
 //! ```
 //!
-//! Page numbers are checked against guest RAM and turned into host addresses as they arrive; neighbours are merged into runs.
-//! No second list is ever kept.
+//! Page numbers are checked against guest RAM and turned into host addresses as they arrive;
+//! neighbours are merged into runs. No second list is ever kept.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -9,7 +9,8 @@ use crate::access::BufferError;
 use crate::gpadl::{Gpadl, GpadlKey, GpadlView, MapError};
 use crate::slices::Slices;
 
-/// What a GPADL is mapped for (the flags of `VmbChannelMapGpadl`, kmcl.md 4.4), and with it what the view can do.
+/// What a GPADL is mapped for (the flags of `VmbChannelMapGpadl`, kmcl.md 4.4), and with it what
+/// the view can do.
 pub trait Access: sealed::Sealed {
     /// What the mapping gives.
     type View: Clone + fmt::Debug + Send + Sync;
@@ -53,7 +54,8 @@ mod sealed {
 
 /// A mapping of a GPADL for reading: as [`GpadlView`], without a way to write.
 ///
-/// It protects the guest's memory from a device's mistakes, not the device from the guest: the guest still writes there when it likes.
+/// It protects the guest's memory from a device's mistakes, not the device from the guest: the
+/// guest still writes there when it likes.
 #[derive(Clone, Debug)]
 pub struct ReadOnlyView(GpadlView);
 
@@ -100,7 +102,8 @@ impl ReadOnlyView {
         self.0.read(offset, to)
     }
 
-    /// One value at `offset`, copied out: see [`GuestBuffer::read_obj`](crate::GuestBuffer::read_obj).
+    /// One value at `offset`, copied out: see
+    /// [`GuestBuffer::read_obj`](crate::GuestBuffer::read_obj).
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`].
@@ -116,8 +119,9 @@ impl ReadOnlyView {
         self.0.slices(offset, len).map(ReadSlices)
     }
 
-    /// Adds to `out` the iovecs of `len` bytes from `offset`: for calls that take from memory (`writev`, `pwritev`, `sendmsg`). The type of
-    /// an iovec has no way to say so; a call that fills them would write to the guest.
+    /// Adds to `out` the iovecs of `len` bytes from `offset`: for calls that take from memory
+    /// (`writev`, `pwritev`, `sendmsg`). The type of an iovec has no way to say so; a call that
+    /// fills them would write to the guest.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`]; `out` is then as it was.

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 
-/// Returns the bytes of one page of `file`, a power of two: the page size of the hugetlbfs that it lies
-/// in (a memfd with `MFD_HUGETLB` lies in one, too), else the host's. Addresses, offsets and lengths of
-/// mappings are multiples of it; the kernel rounds other lengths up (mmap(2), "Huge page mappings").
+/// Returns the bytes of one page of `file`, a power of two: the page size of the hugetlbfs that it
+/// lies in (a memfd with `MFD_HUGETLB` lies in one, too), else the host's. Addresses, offsets and
+/// lengths of mappings are multiples of it; the kernel rounds other lengths up (mmap(2), "Huge page
+/// mappings").
 ///
 /// `None` when the host does not tell.
 pub(crate) fn of(file: &File) -> Option<usize> {
@@ -42,7 +43,9 @@ mod tests {
             (huge | libc::MFD_HUGE_1GB, 1 << 30),
         ] {
             // SAFETY: the name is a C string; the call touches nothing else.
-            let fd = unsafe { libc::memfd_create(c"page-size-test".as_ptr(), libc::MFD_CLOEXEC | flags) };
+            let fd = unsafe {
+                libc::memfd_create(c"page-size-test".as_ptr(), libc::MFD_CLOEXEC | flags)
+            };
             if fd < 0 && expected == 1 << 30 {
                 continue;
             }

@@ -4,16 +4,20 @@ use std::fs::File;
 use std::sync::Arc;
 
 use thiserror::Error;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, MemoryRegionAddress,
+};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::{u64_of, usize_of_u64};
 
 use crate::page_size;
 use crate::run::HostPage;
 
-/// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is mapped.
+/// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is
+/// mapped.
 ///
-/// Cloning is cheap (one reference count); every buffer keeps its map alive, so a view can never outlive the memory it names.
+/// Cloning is cheap (one reference count); every buffer keeps its map alive, so a view can never
+/// outlive the memory it names.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
     inner: Arc<Inner>,
@@ -24,19 +28,21 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
-    /// For each of `regions`, bytes of one page of the file behind it ([`page_size::of`]); `None` when
-    /// it cannot be mapped again. Apart from the regions, which every page list searches.
+    /// For each of `regions`, bytes of one page of the file behind it ([`page_size::of`]); `None`
+    /// when it cannot be mapped again. Apart from the regions, which every page list searches.
     file_pages: Vec<Option<usize>>,
     granules: Granules,
 }
 
-/// How to get from a guest page to the host's without a search: the branch of a search is wrong half of the time when pages of two
-/// regions alternate, and that costs more than everything else that is done for a page.
+/// How to get from a guest page to the host's without a search: the branch of a search is wrong
+/// half of the time when pages of two regions alternate, and that costs more than everything else
+/// that is done for a page.
 #[derive(Debug)]
 struct Granules {
     /// log2 of the pages of one granule.
     shift: u32,
-    /// For each granule that lies in one region as a whole what [`HostPage::of`] adds; 0 for the others.
+    /// For each granule that lies in one region as a whole what [`HostPage::of`] adds; 0 for the
+    /// others.
     to_host: Box<[u64]>,
 }
 
@@ -75,7 +81,8 @@ impl Granules {
         let of_granule = |granule: u64| {
             let (first, after) = (granule << shift, granule.wrapping_add(1) << shift);
             let index = regions.partition_point(|region| region.end() <= first);
-            let region = regions.get(index).filter(|region| region.first <= first && after <= region.end());
+            let region =
+                regions.get(index).filter(|region| region.first <= first && after <= region.end());
             region.map_or(0, |region| to_host(index, region))
         };
         Self { shift, to_host: (0..end.div_ceil(1 << shift)).map(of_granule).collect() }
@@ -104,8 +111,10 @@ impl Lookup<'_> {
     #[cold]
     fn search(&self, pfn: u64) -> Option<HostPage> {
         let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
-        let region =
-            self.regions.get(index).filter(|region| pfn.wrapping_sub(region.first) < region.pages)?;
+        let region = self
+            .regions
+            .get(index)
+            .filter(|region| pfn.wrapping_sub(region.first) < region.pages)?;
         Some(HostPage::of(pfn, to_host(index, region)))
     }
 }
@@ -121,8 +130,8 @@ pub struct FileRun<'a> {
     pub available: usize,
     /// The file is mapped shared: another mapping of it shows the same bytes.
     pub shared: bool,
-    /// Bytes of one page of the file, a power of two: the kernel maps the file in multiples of it. The
-    /// host's page size, or that of the hugepages of a hugetlbfs file.
+    /// Bytes of one page of the file, a power of two: the kernel maps the file in multiples of it.
+    /// The host's page size, or that of the hugepages of a hugetlbfs file.
     pub page_size: usize,
 }
 
@@ -138,7 +147,9 @@ pub enum RamError {
         len: u64,
     },
     /// The host address needs more than 56 bits.
-    #[error("guest memory region at {start:#x} is mapped beyond the host addresses that a page run can hold")]
+    #[error(
+        "guest memory region at {start:#x} is mapped beyond the host addresses that a page run can hold"
+    )]
     HostAddress {
         /// Guest address of the region.
         start: u64,
@@ -152,10 +163,12 @@ pub enum RamError {
 }
 
 impl GuestRam {
-    /// Takes the map of a VM's RAM. MMIO windows, holes and ROM must not be in it: whatever is in it, guests may share.
+    /// Takes the map of a VM's RAM. MMIO windows, holes and ROM must not be in it: whatever is in
+    /// it, guests may share.
     ///
     /// # Errors
-    /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits, or when there are a million of them.
+    /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits, or
+    /// when there are a million of them.
     pub fn new(memory: GuestMemoryMmap) -> Result<Self, RamError> {
         let mut regions = Vec::with_capacity(memory.num_regions());
         for region in memory.iter() {
@@ -211,7 +224,8 @@ impl GuestRam {
         Lookup { regions, to_host: &granules.to_host, shift: granules.shift }
     }
 
-    /// True when both host addresses lie in one region: only then may one slice reach from one to the other.
+    /// True when both host addresses lie in one region: only then may one slice reach from one to
+    /// the other.
     pub(crate) fn same_region(&self, one: usize, other: usize) -> bool {
         let of = |address: usize| self.region_of(u64_of(address) >> PAGE_SHIFT);
         of(one) == of(other)
@@ -225,7 +239,10 @@ impl GuestRam {
 
     /// Returns the index of the region that a host page lies in.
     fn region_of(&self, host_page: u64) -> Option<usize> {
-        self.inner.regions.iter().position(|region| host_page.wrapping_sub(region.host_page) < region.pages)
+        self.inner
+            .regions
+            .iter()
+            .position(|region| host_page.wrapping_sub(region.host_page) < region.pages)
     }
 
     /// The file behind the host address `address` of this map. `None` when the region has no file
@@ -255,7 +272,8 @@ mod tests {
     use crate::run::Run;
 
     fn ram(ranges: &[(u64, usize)]) -> GuestRam {
-        let ranges: Vec<_> = ranges.iter().map(|&(start, len)| (GuestAddress(start), len)).collect();
+        let ranges: Vec<_> =
+            ranges.iter().map(|&(start, len)| (GuestAddress(start), len)).collect();
         GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
     }
 
@@ -313,7 +331,10 @@ mod tests {
     #[test]
     fn test_ram_with_partial_page_is_refused() {
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0x800), 0x1000)]).unwrap();
-        assert_eq!(GuestRam::new(memory).unwrap_err(), RamError::NotPages { start: 0x800, len: 0x1000 });
+        assert_eq!(
+            GuestRam::new(memory).unwrap_err(),
+            RamError::NotPages { start: 0x800, len: 0x1000 }
+        );
     }
 
     #[test]

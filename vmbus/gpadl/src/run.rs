@@ -3,12 +3,14 @@
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::usize_of_u64;
 
-/// Bits of a [`Run`] that count its pages; the rest is the host page number (44 bits: host addresses of up to 56 bits).
+/// Bits of a [`Run`] that count its pages; the rest is the host page number (44 bits: host
+/// addresses of up to 56 bits).
 const COUNT_BITS: u32 = 20;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// A host page with the region that it lies in: host page number << 20 | tag of the region, which is never 0. What follows a page in the
-/// same region is one [`HostPage::STEP`] more; no other page is, not even one that happens to follow it in the host.
+/// A host page with the region that it lies in: host page number << 20 | tag of the region, which
+/// is never 0. What follows a page in the same region is one [`HostPage::STEP`] more; no other page
+/// is, not even one that happens to follow it in the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HostPage(u64);
 
@@ -21,13 +23,14 @@ impl HostPage {
 
     const STEP: u64 = 1 << COUNT_BITS;
 
-    /// What has to be added to a guest page number of a region ([`HostPage::of`]), whose first page `guest` is `host` in the host.
+    /// What has to be added to a guest page number of a region ([`HostPage::of`]), whose first page
+    /// `guest` is `host` in the host.
     pub(crate) const fn shift(guest: u64, host: u64, tag: u64) -> u64 {
         (host.wrapping_sub(guest) << COUNT_BITS) | tag
     }
 
-    /// Guest page `pfn` of the region that `shift` was made for. The guest number may have bits that are lost here: the sum is the host's,
-    /// which has none.
+    /// Guest page `pfn` of the region that `shift` was made for. The guest number may have bits
+    /// that are lost here: the sum is the host's, which has none.
     #[inline]
     pub(crate) const fn of(pfn: u64, shift: u64) -> Self {
         Self((pfn << COUNT_BITS).wrapping_add(shift))
@@ -42,7 +45,8 @@ impl HostPage {
 
 /// A run of pages that are neighbours in guest memory and in the host's mapping of it.
 ///
-/// Packed as host page number << 20 | page count, because a buffer of scattered pages keeps one for every page that the guest lists.
+/// Packed as host page number << 20 | page count, because a buffer of scattered pages keeps one for
+/// every page that the guest lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run(u64);
 
@@ -50,13 +54,15 @@ impl Run {
     /// No page.
     pub(crate) const NONE: Self = Self(0);
 
-    /// A run of one page. Host page numbers have at most 44 bits: `GuestRam` refuses regions beyond that.
+    /// A run of one page. Host page numbers have at most 44 bits: `GuestRam` refuses regions beyond
+    /// that.
     #[inline]
     pub(crate) const fn one(page: HostPage) -> Self {
         Self((page.0 & !COUNT_MASK) | 1)
     }
 
-    /// The run with one more page. A buffer has at most 65,535 pages, so the 20 bits cannot run over.
+    /// The run with one more page. A buffer has at most 65,535 pages, so the 20 bits cannot run
+    /// over.
     #[inline]
     pub(crate) const fn longer(self) -> Self {
         Self(self.0.wrapping_add(1))

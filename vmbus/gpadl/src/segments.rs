@@ -3,9 +3,10 @@
 /// Fewest and most elements of a segment after the first.
 const SEGMENT: std::ops::RangeInclusive<usize> = 32..=128;
 
-/// A list of unknown length. It grows by segments, so that it never holds more than one small segment beyond its elements and never
-/// moves them; once complete it is joined into one piece of exactly their size. Emptied and filled again it keeps that piece, and
-/// allocates nothing while it suffices.
+/// A list of unknown length. It grows by segments, so that it never holds more than one small
+/// segment beyond its elements and never moves them; once complete it is joined into one piece of
+/// exactly their size. Emptied and filled again it keeps that piece, and allocates nothing while it
+/// suffices.
 #[derive(Debug)]
 pub(crate) struct Segments<T> {
     /// Full segments, in order; none once joined.
@@ -43,7 +44,8 @@ impl<T: Copy> Segments<T> {
         self.open(1).push(element);
     }
 
-    /// The segment that grows, with the last element in it and room for at least one more. `expected` elements are about to come.
+    /// The segment that grows, with the last element in it and room for at least one more.
+    /// `expected` elements are about to come.
     #[inline]
     pub(crate) fn open(&mut self, expected: usize) -> &mut Vec<T> {
         if self.open.len() == self.open.capacity() {
@@ -97,8 +99,10 @@ impl<T: Copy> Segments<T> {
 
     /// Heap bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let elements =
-            self.full.iter().fold(self.open.capacity(), |sum, full| sum.wrapping_add(full.capacity()));
+        let elements = self
+            .full
+            .iter()
+            .fold(self.open.capacity(), |sum, full| sum.wrapping_add(full.capacity()));
         let segments = self.full.capacity().wrapping_mul(size_of::<Vec<T>>());
         elements.wrapping_mul(size_of::<T>()).wrapping_add(segments)
     }
@@ -136,7 +140,8 @@ mod tests {
         let mut list = Segments::new();
         for n in 0..10_000_u64 {
             list.push(n);
-            let spare = list.heap_bytes() - list.full.capacity() * size_of::<Vec<u64>>() - 8 * list.len();
+            let spare =
+                list.heap_bytes() - list.full.capacity() * size_of::<Vec<u64>>() - 8 * list.len();
             // The place of an element that moved on stays empty in each.
             assert!(spare < 8 * (SEGMENT.end() + list.full.len()), "{spare} bytes at {n}");
         }

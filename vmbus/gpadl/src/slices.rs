@@ -29,15 +29,16 @@ impl<'a> Slices<'a> {
     /// `len` bytes from `offset`, which the caller has checked to be inside.
     #[inline]
     pub(crate) fn new(buffer: &'a GuestBuffer, offset: usize, len: usize) -> Self {
-        let mut slices = Self { buffer, left: len, range: 0, range_left: 0, run: 0, address: 0, run_left: 0 };
+        let mut slices =
+            Self { buffer, left: len, range: 0, range_left: 0, run: 0, address: 0, run_left: 0 };
         if len != 0 {
             slices.seek(offset);
         }
         slices
     }
 
-    /// Hands every piece to `take` as host address and length. Faster than one after the other: between two ends of a range only the list
-    /// of runs is looked at.
+    /// Hands every piece to `take` as host address and length. Faster than one after the other:
+    /// between two ends of a range only the list of runs is looked at.
     #[inline]
     pub(crate) fn each(mut self, mut take: impl FnMut(usize, usize)) {
         while let Some((address, len)) = self.advance() {
@@ -68,8 +69,8 @@ impl<'a> Slices<'a> {
         std::iter::from_fn(move || {
             let (start, mut len) = pieces.next()?;
             let mut end = start.wrapping_add(len);
-            while let Some((_, more)) =
-                pieces.next_if(|&(next, _)| next == end && ram.same_region(end.wrapping_sub(1), next))
+            while let Some((_, more)) = pieces
+                .next_if(|&(next, _)| next == end && ram.same_region(end.wrapping_sub(1), next))
             {
                 len = len.wrapping_add(more);
                 end = end.wrapping_add(more);
@@ -158,8 +159,9 @@ impl<'a> Iterator for Slices<'a> {
 }
 
 /// # Safety
-/// `address..address + len` must lie in one run of a buffer that 'a borrows. Every run was made from pages of a region of that buffer's RAM
-/// (`RangeAssembler`), whose provenance `GuestRam::new` exposed and which the buffer keeps mapped.
+/// `address..address + len` must lie in one run of a buffer that 'a borrows. Every run was made
+/// from pages of a region of that buffer's RAM (`RangeAssembler`), whose provenance `GuestRam::new`
+/// exposed and which the buffer keeps mapped.
 #[inline]
 unsafe fn slice_at<'a>(address: usize, len: usize) -> VolatileSlice<'a> {
     // SAFETY: the caller vouches for the bytes.

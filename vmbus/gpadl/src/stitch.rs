@@ -1,8 +1,8 @@
 //! Scattered runs of file-backed guest memory, mapped a second time so that they follow each other.
 //!
-//! Mappings are made of whole pages of the file behind guest memory. For hugetlbfs (`--hugepages`) these
-//! have 2 MiB or more, so runs of 4 KiB pages can hardly ever follow each other there: they are refused,
-//! rings then work by page table, and devices by slices and iovecs.
+//! Mappings are made of whole pages of the file behind guest memory. For hugetlbfs (`--hugepages`)
+//! these have 2 MiB or more, so runs of 4 KiB pages can hardly ever follow each other there: they
+//! are refused, rings then work by page table, and devices by slices and iovecs.
 
 mod pool;
 mod space;
@@ -25,8 +25,8 @@ pub use space::leaked_address_space;
 /// Mappings that all stitches of this process use now.
 static MAPPINGS: Pool = Pool::new();
 
-/// Address space of its own, all of it mapped from the files behind guest memory. It shows the same bytes as guest memory does, as they
-/// change.
+/// Address space of its own, all of it mapped from the files behind guest memory. It shows the same
+/// bytes as guest memory does, as they change.
 ///
 /// It keeps nothing but its own mappings: whoever holds it must hold the view of those pages, too.
 #[derive(Debug)]
@@ -39,8 +39,8 @@ pub struct Stitched {
 /// Why memory could not be stitched.
 #[derive(Debug, Error)]
 pub enum StitchError {
-    /// Two pieces meet inside a page of the file behind them (4 KiB, or a hugepage): mappings are made
-    /// of whole pages.
+    /// Two pieces meet inside a page of the file behind them (4 KiB, or a hugepage): mappings are
+    /// made of whole pages.
     #[error(
         "two pieces of the memory meet inside a page of its file, so no mapping can put one behind the other"
     )]
@@ -73,8 +73,8 @@ struct FilePiece {
 }
 
 impl Stitched {
-    /// Maps the pages that hold `slices`, in order, when they lie in at most `max_runs` runs. The first piece may begin and the last may end
-    /// inside a page.
+    /// Maps the pages that hold `slices`, in order, when they lie in at most `max_runs` runs. The
+    /// first piece may begin and the last may end inside a page.
     ///
     /// # Errors
     /// [`StitchError`].
@@ -83,7 +83,8 @@ impl Stitched {
         Self::map(&pieces, 1, in_page)
     }
 
-    /// Maps `slices`, which must be whole pages of their file, twice in a row: what runs over the end goes on at the start.
+    /// Maps `slices`, which must be whole pages of their file, twice in a row: what runs over the
+    /// end goes on at the start.
     ///
     /// # Errors
     /// [`StitchError`].
@@ -105,7 +106,9 @@ impl Stitched {
         for piece in (0..times).flat_map(|_| pieces) {
             space.push(piece).map_err(|error| match error.kind() {
                 // Small pages of one file put a hugepage of another one inside a hugepage.
-                io::ErrorKind::InvalidInput if error.raw_os_error().is_none() => StitchError::InsidePage,
+                io::ErrorKind::InvalidInput if error.raw_os_error().is_none() => {
+                    StitchError::InsidePage
+                }
                 _ => StitchError::Host(error),
             })?;
         }
@@ -121,7 +124,10 @@ impl Stitched {
 }
 
 /// The file pieces behind `slices`, and where in the first page they begin.
-fn file_pieces(slices: Slices<'_>, max_runs: usize) -> Result<(Vec<FilePiece>, usize), StitchError> {
+fn file_pieces(
+    slices: Slices<'_>,
+    max_runs: usize,
+) -> Result<(Vec<FilePiece>, usize), StitchError> {
     let ram = slices.ram();
     let mut pieces: Vec<FilePiece> = Vec::new();
     let mut in_page = 0;
@@ -138,8 +144,8 @@ fn file_pieces(slices: Slices<'_>, max_runs: usize) -> Result<(Vec<FilePiece>, u
         let end = lead.wrapping_add(len);
         let bytes = end.checked_next_multiple_of(page_size).ok_or(StitchError::NotShared)?;
         whole = bytes == end;
-        let piece =
-            file_piece(start.wrapping_sub(lead), bytes, page_size, ram).ok_or(StitchError::NotShared)?;
+        let piece = file_piece(start.wrapping_sub(lead), bytes, page_size, ram)
+            .ok_or(StitchError::NotShared)?;
         let full = pieces.len() >= max_runs;
         match pieces.last_mut() {
             Some(last) if last.touches(&piece) => last.bytes = last.bytes.wrapping_add(bytes),
@@ -150,10 +156,12 @@ fn file_pieces(slices: Slices<'_>, max_runs: usize) -> Result<(Vec<FilePiece>, u
     Ok((pieces, in_page))
 }
 
-/// The file behind `bytes` bytes of whole pages, or `None` when there is none that could be mapped again.
+/// The file behind `bytes` bytes of whole pages, or `None` when there is none that could be mapped
+/// again.
 fn file_piece(start: usize, bytes: usize, page_size: usize, ram: &GuestRam) -> Option<FilePiece> {
     let run = ram.file_at(start)?;
-    // A private mapping shows its own copies of written pages, which a second mapping of the file would not.
+    // A private mapping shows its own copies of written pages, which a second mapping of the file
+    // would not.
     if !run.shared || run.available < bytes || run.page_size != page_size {
         return None;
     }
@@ -172,15 +180,18 @@ fn total_bytes(pieces: &[FilePiece]) -> usize {
 impl FilePiece {
     /// True when `next` begins where this ends.
     fn touches(&self, next: &Self) -> bool {
-        let end = libc::off_t::try_from(self.bytes).ok().and_then(|bytes| self.offset.checked_add(bytes));
+        let end =
+            libc::off_t::try_from(self.bytes).ok().and_then(|bytes| self.offset.checked_add(bytes));
         self.fd == next.fd && end == Some(next.offset)
     }
 
-    /// True when, mapped at `address`, the piece consists of whole pages of its file, so that the kernel
-    /// maps exactly these bytes.
+    /// True when, mapped at `address`, the piece consists of whole pages of its file, so that the
+    /// kernel maps exactly these bytes.
     fn is_whole_pages_at(&self, address: usize) -> bool {
         let offset = u64::try_from(self.offset).map(usize_of_u64);
         let numbers = [Ok(address), offset, Ok(self.bytes)];
-        numbers.iter().all(|number| number.as_ref().is_ok_and(|number| number.is_multiple_of(self.page_size)))
+        numbers
+            .iter()
+            .all(|number| number.as_ref().is_ok_and(|number| number.is_multiple_of(self.page_size)))
     }
 }

@@ -1,4 +1,5 @@
-//! Parts of a buffer as one piece: what it shows, what it keeps, what it refuses; and typed values at any place.
+//! Parts of a buffer as one piece: what it shows, what it keeps, what it refuses; and typed values
+//! at any place.
 
 use std::fs::File;
 use std::os::fd::FromRawFd;
@@ -7,11 +8,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
-    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
+    Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap,
+    MmapRegion,
 };
 use vmbus_gpadl::{
-    BufferError, ContiguousError, Gpadl, GpadlKey, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink,
-    StitchError, Teardown,
+    BufferError, ContiguousError, Gpadl, GpadlKey, GuestBuffer, GuestRam, RangeAssembler,
+    ReleaseSink, StitchError, Teardown,
 };
 use vmbus_protocol::limits::MAX_CONTIGUOUS_RUNS;
 use zerocopy::little_endian::{U32, U64};
@@ -97,7 +99,8 @@ fn test_contiguous_scattered_pages_with_odd_ends_are_stitched() {
     fill(&buffer);
     let len = buffer.len();
     check(&buffer, 0, len, true);
-    for (offset, part) in [(0, 4096), (1, len - 1), (0, len - 1), (3973, 5), (3972, 2), (20_000, 8)] {
+    for (offset, part) in [(0, 4096), (1, len - 1), (0, len - 1), (3973, 5), (3972, 2), (20_000, 8)]
+    {
         let one_page = (offset + 123) / PAGE == (offset + 123 + part - 1) / PAGE;
         check(&buffer, offset, part, !one_page);
     }
@@ -160,7 +163,9 @@ fn test_contiguous_of_the_most_runs_is_mapped_and_one_more_is_refused() {
     fill(&buffer);
     check(&buffer, 0, MAX_CONTIGUOUS_RUNS * PAGE, true);
     check(&buffer, 4095, (MAX_CONTIGUOUS_RUNS - 1) * PAGE, true);
-    for (offset, len) in [(0, MAX_CONTIGUOUS_RUNS * PAGE + 1), (4095, (MAX_CONTIGUOUS_RUNS - 1) * PAGE + 2)] {
+    for (offset, len) in
+        [(0, MAX_CONTIGUOUS_RUNS * PAGE + 1), (4095, (MAX_CONTIGUOUS_RUNS - 1) * PAGE + 2)]
+    {
         let error = buffer.contiguous(offset, len).unwrap_err();
         let limit = MAX_CONTIGUOUS_RUNS;
         assert!(
@@ -215,9 +220,11 @@ impl ReleaseSink for Released {
 fn test_contiguous_view_holds_a_teardown_up_until_it_is_dropped() {
     let buffer = buffer(&ram(), &[(3 * 4096, 0, &[1, 5, 6])]);
     let released = Arc::new(Released::default());
-    let gpadl = Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _);
+    let gpadl =
+        Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _);
     let view = gpadl.map().unwrap();
-    let (stitched, direct) = (view.contiguous(0, 8192).unwrap(), view.contiguous(4096, 8192).unwrap());
+    let (stitched, direct) =
+        (view.contiguous(0, 8192).unwrap(), view.contiguous(4096, 8192).unwrap());
     assert!(stitched.is_stitched() && !direct.is_stitched());
     drop(view);
     assert_eq!(gpadl.views(), 2);
@@ -231,7 +238,8 @@ fn test_contiguous_view_holds_a_teardown_up_until_it_is_dropped() {
 #[test]
 fn test_values_at_every_offset_are_read_and_written_across_runs_and_ranges() {
     let ram = ram();
-    let ranges: [(u32, u32, &[u64]); 3] = [(4096 + 5, 4091, &[9, 3]), (1, 17, &[2]), (7000, 11, &[4, 1])];
+    let ranges: [(u32, u32, &[u64]); 3] =
+        [(4096 + 5, 4091, &[9, 3]), (1, 17, &[2]), (7000, 11, &[4, 1])];
     let buffer = buffer(&ram, &ranges);
     let mut bytes = fill(&buffer);
     for offset in 0..=bytes.len() - 8 {

@@ -1,8 +1,10 @@
-//! Guest memory of hugepages: the kernel maps it in pages of 2 MiB, so nothing smaller may be stitched.
+//! Guest memory of hugepages: the kernel maps it in pages of 2 MiB, so nothing smaller may be
+//! stitched.
 //!
-//! Tests that touch the memory need a host with free hugepages. They are ignored here, and `cargo xtask
-//! test` runs them in its test host, which has some (`test_host` in integration-tests). By hand, as root:
-//! `sysctl vm.nr_hugepages=8` and `cargo test -p vmbus-gpadl --test hugepages -- --include-ignored`.
+//! Tests that touch the memory need a host with free hugepages. They are ignored here, and `cargo
+//! xtask test` runs them in its test host, which has some (`test_host` in integration-tests). By
+//! hand, as root: `sysctl vm.nr_hugepages=8` and `cargo test -p vmbus-gpadl --test hugepages --
+//! --include-ignored`.
 
 use std::fs::{self, File};
 use std::io;
@@ -35,8 +37,8 @@ fn huge_memfd(bytes: usize) -> File {
     file
 }
 
-/// Guest RAM of four hugepages at guest address 0. Without `reserve` it can be mapped on every host, but
-/// must not be touched.
+/// Guest RAM of four hugepages at guest address 0. Without `reserve` it can be mapped on every
+/// host, but must not be touched.
 fn ram(reserve: bool) -> GuestRam {
     let flags = if reserve { libc::MAP_SHARED } else { libc::MAP_SHARED | libc::MAP_NORESERVE };
     let region = MmapRegionBuilder::new(HUGEPAGES * HUGE)
@@ -89,8 +91,8 @@ impl Neighbour {
         Self { start }
     }
 
-    /// True when the neighbour still has its bytes. Asked through the kernel, so that memory that cannot
-    /// be read is an answer and no crash.
+    /// True when the neighbour still has its bytes. Asked through the kernel, so that memory that
+    /// cannot be read is an answer and no crash.
     fn is_intact(&self) -> bool {
         use std::os::unix::fs::FileExt;
         let mut bytes = vec![0; Self::BYTES];
@@ -106,9 +108,9 @@ impl Drop for Neighbour {
     }
 }
 
-/// The data of rings of all sizes: neighbouring and scattered pages, from the start of a hugepage and
-/// from inside. Some of the reservations that they would be given lie at a hugepage boundary, and there
-/// the kernel would have mapped a whole hugepage over each piece and its neighbours.
+/// The data of rings of all sizes: neighbouring and scattered pages, from the start of a hugepage
+/// and from inside. Some of the reservations that they would be given lie at a hugepage boundary,
+/// and there the kernel would have mapped a whole hugepage over each piece and its neighbours.
 #[test]
 fn test_stitch_of_small_pages_in_hugepages_is_refused_and_leaves_the_neighbours_alone() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -120,7 +122,10 @@ fn test_stitch_of_small_pages_in_hugepages_is_refused_and_leaves_the_neighbours_
             let buffer = buffer(&ram, &list);
             let neighbour = Neighbour::new();
             let twice = Stitched::twice(buffer.slices(0, buffer.len()).unwrap(), 512);
-            assert!(matches!(twice, Err(StitchError::InsidePage)), "{pages} {first} {step}: {twice:?}");
+            assert!(
+                matches!(twice, Err(StitchError::InsidePage)),
+                "{pages} {first} {step}: {twice:?}"
+            );
             let whole = buffer.contiguous(0, buffer.len()).map(|whole| whole.is_stitched());
             let refused = matches!(whole, Err(ContiguousError::Stitch(StitchError::InsidePage)));
             assert!(refused || matches!(whole, Ok(false)), "{pages} {first} {step}: {whole:?}");
@@ -137,7 +142,8 @@ fn test_contiguous_of_whole_hugepages_shows_them_in_order_and_is_unmapped() {
     let ram = ram(true);
     let before = mappings();
     // The last page of hugepage 3, all of hugepage 0, the first pages of hugepage 2.
-    let list: Vec<u64> = (4 * EACH - 1..4 * EACH).chain(0..EACH).chain(2 * EACH..2 * EACH + 5).collect();
+    let list: Vec<u64> =
+        (4 * EACH - 1..4 * EACH).chain(0..EACH).chain(2 * EACH..2 * EACH + 5).collect();
     let buffer = buffer(&ram, &list);
     let bytes: Vec<u8> = (0..buffer.len()).map(|at| (at / PAGE * 31 + at * 7 + 1) as u8).collect();
     buffer.write(0, &bytes).unwrap();

@@ -1,4 +1,5 @@
-//! Page lists against a naive byte-by-byte model: what the guest describes is what the host reads and writes.
+//! Page lists against a naive byte-by-byte model: what the guest describes is what the host reads
+//! and writes.
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -16,7 +17,8 @@ fn ram() -> GuestRam {
     let memory = GuestMemoryMmap::from_ranges(&map).unwrap();
     for (first, pages) in [(0, LOW_PAGES), (HIGH_FIRST, LOW_PAGES)] {
         for pfn in first..first + pages {
-            let bytes: Vec<u8> = (0..PAGE).map(|byte| (pfn * 31 + byte * 7 + byte / 251) as u8).collect();
+            let bytes: Vec<u8> =
+                (0..PAGE).map(|byte| (pfn * 31 + byte * 7 + byte / 251) as u8).collect();
             memory.write_slice(&bytes, GuestAddress(pfn * PAGE)).unwrap();
         }
     }
@@ -52,7 +54,12 @@ fn bytes_of(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-fn assemble(ram: &GuestRam, ranges: u32, words: &[u64], pieces: &[usize]) -> Result<GuestBuffer, RangeError> {
+fn assemble(
+    ram: &GuestRam,
+    ranges: u32,
+    words: &[u64],
+    pieces: &[usize],
+) -> Result<GuestBuffer, RangeError> {
     let bytes = bytes_of(words);
     let mut assembler = RangeAssembler::begin(GuestBuffer::new(ram.clone()), ranges, bytes.len())?;
     let mut rest = bytes.as_slice();
@@ -61,7 +68,10 @@ fn assemble(ram: &GuestRam, ranges: u32, words: &[u64], pieces: &[usize]) -> Res
         if assembler.push(now)? {
             return Ok(assembler.finish().unwrap());
         }
-        assert!(!later.is_empty(), "a list that is neither complete nor refused at its declared end");
+        assert!(
+            !later.is_empty(),
+            "a list that is neither complete nor refused at its declared end"
+        );
         rest = later;
     }
     unreachable!()
@@ -167,9 +177,13 @@ proptest! {
 
 #[test]
 fn test_buffer_of_contiguous_pages_is_one_run() {
-    let buffer =
-        assemble(&ram(), 1, &Range { offset: 0, count: 16 * 4096, pages: (4..20).collect() }.words(), &[26])
-            .unwrap();
+    let buffer = assemble(
+        &ram(),
+        1,
+        &Range { offset: 0, count: 16 * 4096, pages: (4..20).collect() }.words(),
+        &[26],
+    )
+    .unwrap();
     assert_eq!((buffer.pages(), buffer.runs(), buffer.ranges()), (16, 1, 1));
     assert!(buffer.is_whole_pages());
 }
@@ -177,7 +191,8 @@ fn test_buffer_of_contiguous_pages_is_one_run() {
 #[test]
 fn test_buffer_across_regions_breaks_the_run() {
     let pages = vec![LOW_PAGES - 1, HIGH_FIRST, HIGH_FIRST + 1, 0];
-    let buffer = assemble(&ram(), 1, &Range { offset: 0, count: 4 * 4096, pages }.words(), &[]).unwrap();
+    let buffer =
+        assemble(&ram(), 1, &Range { offset: 0, count: 4 * 4096, pages }.words(), &[]).unwrap();
     assert_eq!(buffer.runs(), 3);
 }
 
@@ -197,7 +212,11 @@ fn test_assembler_with_bad_ranges_names_each_fault() {
         (2, vec![word(4096, 0), 1], RangeError::ShortList { needed: 1, present: 0 }),
     ];
     for (ranges, words, expected) in cases {
-        assert_eq!(assemble(&ram, ranges, &words, &[]).err(), Some(expected), "{ranges} ranges, {words:x?}");
+        assert_eq!(
+            assemble(&ram, ranges, &words, &[]).err(),
+            Some(expected),
+            "{ranges} ranges, {words:x?}"
+        );
     }
     let begun = RangeAssembler::begin(GuestBuffer::new(ram), 1, 12);
     assert_eq!(begun.err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
@@ -277,7 +296,8 @@ fn test_buffer_whose_list_still_arrives_has_no_byte() {
 /// Going on behind a bad page would count pages that no range has.
 #[test]
 fn test_assembler_that_refused_a_list_refuses_the_rest_and_gives_no_buffer_out() {
-    let bytes = bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, u64::MAX, 9] }.words());
+    let bytes =
+        bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, u64::MAX, 9] }.words());
     let good = bytes_of(&[2, 3, 4]);
     let mut buffer =
         assemble(&ram(), 1, &Range { offset: 0, count: 9, pages: vec![3] }.words(), &[]).unwrap();
@@ -300,7 +320,8 @@ fn test_assembler_with_words_past_the_ranges_ignores_them() {
 
 #[test]
 fn test_buffer_access_past_the_end_is_refused_and_touches_nothing() {
-    let buffer = assemble(&ram(), 1, &Range { offset: 1, count: 100, pages: vec![3] }.words(), &[]).unwrap();
+    let buffer =
+        assemble(&ram(), 1, &Range { offset: 1, count: 100, pages: vec![3] }.words(), &[]).unwrap();
     let error = Some(BufferError::OutOfBounds { offset: 1, len: 100, size: 100 });
     assert_eq!(buffer.slices(1, 100).err(), error);
     assert_eq!(buffer.read(1, &mut [0; 100]).err(), error);
@@ -311,11 +332,13 @@ fn test_buffer_access_past_the_end_is_refused_and_touches_nothing() {
 
 #[test]
 fn test_iovecs_of_touching_ranges_merge_and_leave_earlier_ones_alone() {
-    let words: Vec<u64> =
-        [Range { offset: 0, count: 4096, pages: vec![3] }, Range { offset: 0, count: 4096, pages: vec![4] }]
-            .iter()
-            .flat_map(Range::words)
-            .collect();
+    let words: Vec<u64> = [
+        Range { offset: 0, count: 4096, pages: vec![3] },
+        Range { offset: 0, count: 4096, pages: vec![4] },
+    ]
+    .iter()
+    .flat_map(Range::words)
+    .collect();
     let buffer = assemble(&ram(), 2, &words, &[]).unwrap();
     let mut iovecs = vec![libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 7 }];
     buffer.iovecs(0, 8192, &mut iovecs).unwrap();
@@ -326,14 +349,16 @@ fn test_iovecs_of_touching_ranges_merge_and_leave_earlier_ones_alone() {
 fn test_buffer_cleared_and_refilled_allocates_nothing() {
     let ram = ram();
     let mut buffer = GuestBuffer::new(ram);
-    let bytes =
-        bytes_of(&Range { offset: 0, count: 20 * 4096, pages: (0..20).map(|i| i * 2).collect() }.words());
+    let bytes = bytes_of(
+        &Range { offset: 0, count: 20 * 4096, pages: (0..20).map(|i| i * 2).collect() }.words(),
+    );
     let mut fill = || RangeAssembler::assemble(&mut buffer, 1, &bytes).unwrap().heap_bytes();
     let first = fill();
     assert_eq!(fill(), first);
 }
 
-/// The least favourable list: as many ranges as pages but for one, so that nothing merges and yet an index would be wanted.
+/// The least favourable list: as many ranges as pages but for one, so that nothing merges and yet
+/// an index would be wanted.
 #[test]
 fn test_list_of_one_page_ranges_takes_at_most_24_bytes_a_page_and_is_still_found() {
     struct Nobody;
@@ -346,7 +371,8 @@ fn test_list_of_one_page_ranges_takes_at_most_24_bytes_a_page_and_is_still_found
             (0..alone).map(|page| Range { offset: 0, count: 4096, pages: vec![page] }).collect();
         ranges.push(Range { offset: 0, count: 8192, pages: vec![HIGH_FIRST + 5, HIGH_FIRST + 6] });
         let words: Vec<u64> = ranges.iter().flat_map(Range::words).collect();
-        let buffer = assemble(&ram, u32::try_from(ranges.len()).unwrap(), &words, &[28, 28]).unwrap();
+        let buffer =
+            assemble(&ram, u32::try_from(ranges.len()).unwrap(), &words, &[28, 28]).unwrap();
         let key = vmbus_gpadl::GpadlKey { relid: 1, id: 1, serial: 1 };
         let gpadl = vmbus_gpadl::Gpadl::new(key, buffer, std::sync::Arc::new(Nobody));
         let buffer = gpadl.buffer();

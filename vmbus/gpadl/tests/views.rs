@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmbus_gpadl::{Gpadl, GpadlKey, GuestBuffer, GuestRam, MapError, RangeAssembler, ReleaseSink, Teardown};
+use vmbus_gpadl::{
+    Gpadl, GpadlKey, GuestBuffer, GuestRam, MapError, RangeAssembler, ReleaseSink, Teardown,
+};
 
 #[derive(Default)]
 struct Heard(Mutex<Vec<GpadlKey>>);
@@ -17,7 +19,8 @@ impl ReleaseSink for Heard {
 const KEY: GpadlKey = GpadlKey { relid: 1, id: 0xE1E10, serial: 7 };
 
 fn gpadl() -> (Gpadl, Arc<Heard>) {
-    let ram = GuestRam::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap()).unwrap();
+    let ram = GuestRam::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap())
+        .unwrap();
     let words = [8192_u64, 1, 2];
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let buffer = RangeAssembler::assemble(GuestBuffer::new(ram), 1, &bytes).unwrap();

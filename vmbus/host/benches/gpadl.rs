@@ -11,7 +11,9 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{Action, Core};
-use vmbus_protocol::message::{GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType};
+use vmbus_protocol::message::{
+    GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
+};
 use vmbus_protocol::{Guid, MessageBuffer, Version, guid};
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -39,8 +41,9 @@ enum Order {
 /// RAM of `regions` equal regions with holes between them.
 fn ram(regions: u64) -> GuestRam {
     let bytes = usize::try_from(RAM_PAGES / regions * 4096).unwrap();
-    let ranges: Vec<_> =
-        (0..regions).map(|index| (GuestAddress(region_start(index, regions) * 4096), bytes)).collect();
+    let ranges: Vec<_> = (0..regions)
+        .map(|index| (GuestAddress(region_start(index, regions) * 4096), bytes))
+        .collect();
     GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
 }
 
@@ -80,7 +83,8 @@ fn create_messages(relid: u32, pages: &[u64]) -> Vec<MessageBuffer> {
     let body = GpadlBody { message_number: U32::ZERO, gpadl: U32::new(GPADL) };
     let mut messages = vec![MessageBuffer::with_data(MessageType::GpadlHeader, &header, first)];
     messages.extend(
-        rest.chunks(BODY_WORDS * 8).map(|part| MessageBuffer::with_data(MessageType::GpadlBody, &body, part)),
+        rest.chunks(BODY_WORDS * 8)
+            .map(|part| MessageBuffer::with_data(MessageType::GpadlBody, &body, part)),
     );
     messages
 }
@@ -122,10 +126,13 @@ fn teardown(core: &mut Core, relid: u32, actions: &mut Vec<Action>) {
 
 fn bench_create(criterion: &mut Criterion) {
     for regions in [1, 2, 16] {
-        for (name, order) in
-            [("scattered", Order::Scattered), ("half", Order::Half), ("contiguous", Order::Contiguous)]
-        {
-            let mut group = criterion.benchmark_group(format!("gpadl_create/{name}/{regions}_regions"));
+        for (name, order) in [
+            ("scattered", Order::Scattered),
+            ("half", Order::Half),
+            ("contiguous", Order::Contiguous),
+        ] {
+            let mut group =
+                criterion.benchmark_group(format!("gpadl_create/{name}/{regions}_regions"));
             for count in [1_u64, 16, 512, 4096, 8190] {
                 let (mut core, relid, mut actions) = connected(ram(regions));
                 let messages = create_messages(relid, &pages(count, order, regions));

@@ -205,8 +205,10 @@ impl VmBus {
     pub fn inspect(&self) -> BusReport {
         let (snapshot, open) = {
             let state = self.inner.visit();
-            let open =
-                state.links.iter().filter_map(|(key, link)| Some((*key, Arc::clone(link.open.as_ref()?))));
+            let open = state
+                .links
+                .iter()
+                .filter_map(|(key, link)| Some((*key, Arc::clone(link.open.as_ref()?))));
             (state.core.snapshot(), open.collect())
         };
         BusReport::new(snapshot, &open)

@@ -340,8 +340,8 @@ impl Channel {
     }
 }
 
-/// The part of an open channel that needs no ring: a handle that can be used while the rings are borrowed.
-/// It does not keep the channel open; after the close, its GPADLs are gone.
+/// The part of an open channel that needs no ring: a handle that can be used while the rings are
+/// borrowed. It does not keep the channel open; after the close, its GPADLs are gone.
 #[derive(Clone)]
 pub struct ChannelHandle {
     relid: u32,

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use vmbus_protocol::Version;
 use vmbus_ring::RingSnapshot;
 
-use crate::core::{ChannelKey, ChannelReport, ConnectionState, GpadlReport, MessageCounts, Snapshot};
+use crate::core::{
+    ChannelKey, ChannelReport, ConnectionState, GpadlReport, MessageCounts, Snapshot,
+};
 use crate::device::ChannelShared;
 
 /// Connection, channels and GPADLs.
@@ -45,20 +47,31 @@ pub struct OpenReport {
 impl BusReport {
     /// Made without the bus: `open` are the channels that devices have.
     pub(crate) fn new(snapshot: Snapshot, open: &BTreeMap<ChannelKey, Arc<ChannelShared>>) -> Self {
-        let (connection, version, messages) = (snapshot.connection, snapshot.version, snapshot.messages);
+        let (connection, version, messages) =
+            (snapshot.connection, snapshot.version, snapshot.messages);
         let gpadls_arriving = snapshot.gpadls_arriving;
         let (channels, gpadls) = snapshot.into_reports();
         let channels = channels.into_iter().map(|channel| {
             let shared = open.get(&channel.key);
-            let count = |counter: fn(&ChannelShared) -> u64| shared.map_or(0, |shared| counter(shared));
+            let count =
+                |counter: fn(&ChannelShared) -> u64| shared.map_or(0, |shared| counter(shared));
             OpenReport {
                 incoming: shared.and_then(|shared| shared.incoming.snapshot()),
                 outgoing: shared.and_then(|shared| shared.outgoing.snapshot()),
                 signals_sent: count(|shared| shared.signals_sent.load(Ordering::Relaxed)),
-                signals_suppressed: count(|shared| shared.signals_suppressed.load(Ordering::Relaxed)),
+                signals_suppressed: count(|shared| {
+                    shared.signals_suppressed.load(Ordering::Relaxed)
+                }),
                 channel,
             }
         });
-        Self { connection, version, messages, channels: channels.collect(), gpadls, gpadls_arriving }
+        Self {
+            connection,
+            version,
+            messages,
+            channels: channels.collect(),
+            gpadls,
+            gpadls_arriving,
+        }
     }
 }

@@ -146,11 +146,16 @@ pub(crate) mod version {
     use serde::{Deserialize, Deserializer, Serializer};
     use vmbus_protocol::Version;
 
-    pub(crate) fn serialize<S: Serializer>(version: &Version, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        version: &Version,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_u32(version.word())
     }
 
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Version, D::Error> {
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+    ) -> Result<Version, D::Error> {
         let word = u32::deserialize(deserializer)?;
         Version::from_word(word).ok_or_else(|| D::Error::custom("no version of VMBus"))
     }
@@ -161,11 +166,16 @@ pub(crate) mod user_data {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(bytes: &[u8; 120], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(
+        bytes: &[u8; 120],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(bytes)
     }
 
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<[u8; 120], D::Error> {
+    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
+        deserializer: D,
+    ) -> Result<[u8; 120], D::Error> {
         Vec::<u8>::deserialize(deserializer)?
             .try_into()
             .map_err(|_| D::Error::custom("user data is 120 bytes"))

@@ -28,8 +28,8 @@ struct Window {
 }
 
 impl LogRateLimiter {
-    /// Calls `line` with the number of lines that were left out before it, unless this second has had
-    /// its lines.
+    /// Calls `line` with the number of lines that were left out before it, unless this second has
+    /// had its lines.
     pub fn log(&self, line: impl FnOnce(u64)) {
         if let Some(suppressed) = self.admit(Instant::now()) {
             line(suppressed);

@@ -15,10 +15,11 @@ use tracing::{Dispatch, Event, Metadata, Subscriber};
 /// # Panics
 /// The lines are not limited, or do not say how many were left out.
 pub fn expect_limited(kind: &str, times: u64, cause: impl FnMut()) {
-    // With one subscriber in the process, tracing asks the thread that comes first to a line whether
-    // anybody listens, and keeps the answer: that of another test, which has none. With two it asks
-    // the subscribers.
-    static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(&*Box::leak(Box::<Count>::default())));
+    // With one subscriber in the process, tracing asks the thread that comes first to a line
+    // whether anybody listens, and keeps the answer: that of another test, which has none. With
+    // two it asks the subscribers.
+    static SECOND: LazyLock<Dispatch> =
+        LazyLock::new(|| Dispatch::new(&*Box::leak(Box::<Count>::default())));
     LazyLock::force(&SECOND);
     let count: &'static Count = Box::leak(Box::default());
     let start = Instant::now();
@@ -26,10 +27,15 @@ pub fn expect_limited(kind: &str, times: u64, cause: impl FnMut()) {
     tracing::subscriber::with_default(count, || (0..times).for_each(|_| cause()));
     // 10 lines in each second that has begun.
     let most = 10 * (start.elapsed().as_secs() + 1);
-    let (lines, left_out) = (count.lines.load(Ordering::Relaxed), count.left_out.load(Ordering::Relaxed));
+    let (lines, left_out) =
+        (count.lines.load(Ordering::Relaxed), count.left_out.load(Ordering::Relaxed));
     assert!(times > most, "{kind}: too slow for this test");
     assert!((1..=most).contains(&lines), "{kind}: {lines} lines in {:?}", start.elapsed());
-    assert_eq!(count.silent.load(Ordering::Relaxed), 0, "{kind}: a line does not say how many were left out");
+    assert_eq!(
+        count.silent.load(Ordering::Relaxed),
+        0,
+        "{kind}: a line does not say how many were left out"
+    );
     assert!(lines + left_out <= times, "{kind}: {left_out} lines left out of {times}");
 }
 

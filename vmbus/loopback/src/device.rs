@@ -19,7 +19,8 @@ impl<F> Served<F>
 where
     F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
 {
-    /// A device that is `offer`; `open` is asked for each channel, and what it returns runs on `workers`.
+    /// A device that is `offer`; `open` is asked for each channel, and what it returns runs on
+    /// `workers`.
     pub fn new(offer: Offer, workers: Workers, open: F) -> Self {
         Self { offer, workers, open }
     }
@@ -40,7 +41,8 @@ where
     }
 }
 
-/// A device without a worker: each channel that is opened waits in a [`Parking`] for the test, which then drives it by hand.
+/// A device without a worker: each channel that is opened waits in a [`Parking`] for the test,
+/// which then drives it by hand.
 #[derive(Debug)]
 pub struct Parked {
     offer: Offer,

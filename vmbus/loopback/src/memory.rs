@@ -26,7 +26,8 @@ pub enum Layout {
     Scattered,
 }
 
-/// Guest RAM with an allocator of pages and a flat table of virtual addresses, as a guest kernel would have them.
+/// Guest RAM with an allocator of pages and a flat table of virtual addresses, as a guest kernel
+/// would have them.
 ///
 /// Deterministic: the same calls give the same pages.
 #[derive(Debug)]
@@ -55,7 +56,8 @@ struct Region {
 }
 
 impl GuestPages {
-    /// Zeroed RAM in `regions`: (guest address, bytes), whole pages, not overlapping. Page 0 is never given out.
+    /// Zeroed RAM in `regions`: (guest address, bytes), whole pages, not overlapping. Page 0 is
+    /// never given out.
     pub(crate) fn new(regions: &[(u64, usize)]) -> io::Result<Self> {
         let mut files = Vec::with_capacity(regions.len());
         for &(start, bytes) in regions {
@@ -109,7 +111,10 @@ impl GuestPages {
     pub fn free(&self, pages: &[u64]) {
         let mut state = lock(&self.state);
         for &page in pages {
-            assert!(!state.locked.contains_key(&page), "page {page:#x} is freed while it is locked");
+            assert!(
+                !state.locked.contains_key(&page),
+                "page {page:#x} is freed while it is locked"
+            );
             let region = state.free.iter_mut().find(|region| region.holds(page));
             let region = region.unwrap_or_else(|| panic!("page {page:#x} is not guest memory"));
             let index = (page - region.first) as usize;
@@ -147,13 +152,16 @@ impl GuestPages {
     /// Undoes [`GuestPages::map_virtual`] for `count` pages at `address`.
     pub fn unmap_virtual(&self, address: u64, count: usize) {
         let first = address / PAGE;
-        lock(&self.state).virtual_pages.retain(|&page, _| page < first || page - first >= count as u64);
+        lock(&self.state)
+            .virtual_pages
+            .retain(|&page, _| page < first || page - first >= count as u64);
     }
 
     pub(crate) fn probe_and_lock(&self, address: u64, bytes: u32) -> Result<Mdl, NtStatus> {
         let mut state = lock(&self.state);
         let offset = (address % PAGE) as u32;
-        let count = if bytes == 0 { 0 } else { (u64::from(offset) + u64::from(bytes)).div_ceil(PAGE) };
+        let count =
+            if bytes == 0 { 0 } else { (u64::from(offset) + u64::from(bytes)).div_ceil(PAGE) };
         let first = address / PAGE;
         let pages: Option<Vec<u64>> =
             (first..first + count).map(|page| state.virtual_pages.get(&page).copied()).collect();
@@ -186,7 +194,10 @@ impl GuestPages {
         let mut rest = &mut bytes[..];
         for (address, len) in spans(mdl) {
             let (now, later) = rest.split_at_mut(len);
-            self.ram.memory().read_slice(now, address).expect("the pages of an MDL are guest memory");
+            self.ram
+                .memory()
+                .read_slice(now, address)
+                .expect("the pages of an MDL are guest memory");
             rest = later;
         }
         bytes
@@ -200,7 +211,10 @@ impl GuestPages {
         let mut rest = bytes;
         for (address, len) in spans(mdl) {
             let (now, later) = rest.split_at(len.min(rest.len()));
-            self.ram.memory().write_slice(now, address).expect("the pages of an MDL are guest memory");
+            self.ram
+                .memory()
+                .write_slice(now, address)
+                .expect("the pages of an MDL are guest memory");
             rest = later;
         }
     }
@@ -228,14 +242,17 @@ impl State {
             for index in 0..region.taken.len() {
                 run = if region.taken[index] { 0 } else { run + 1 };
                 if run == count {
-                    return Some((index + 1 - count..=index).map(|index| region.take(index)).collect());
+                    return Some(
+                        (index + 1 - count..=index).map(|index| region.take(index)).collect(),
+                    );
                 }
             }
         }
         (count == 0).then(Vec::new)
     }
 
-    /// Runs of `len` pages at random places, none behind its neighbour. The last one may be shorter.
+    /// Runs of `len` pages at random places, none behind its neighbour. The last one may be
+    /// shorter.
     fn runs(&mut self, count: usize, len: usize) -> Option<Vec<u64>> {
         let mut pages: Vec<u64> = Vec::with_capacity(count);
         while pages.len() < count {
@@ -244,7 +261,8 @@ impl State {
                 Some(run) => pages.extend(run),
                 None => {
                     for &page in &pages {
-                        if let Some(region) = self.free.iter_mut().find(|region| region.holds(page)) {
+                        if let Some(region) = self.free.iter_mut().find(|region| region.holds(page))
+                        {
                             region.taken[(page - region.first) as usize] = false;
                             region.free += 1;
                         }
@@ -277,7 +295,8 @@ impl State {
                 here
             })?;
             let first = region.first + index as u64;
-            let is_free = region.taken.get(index..index + len).is_some_and(|run| !run.contains(&true));
+            let is_free =
+                region.taken.get(index..index + len).is_some_and(|run| !run.contains(&true));
             if is_free && before.is_none_or(|page| page + 1 != first) {
                 return Some((index..index + len).map(|index| region.take(index)).collect());
             }

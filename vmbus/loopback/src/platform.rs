@@ -50,7 +50,8 @@ impl Platform for LoopbackPlatform {
     fn wait(&self) -> Wake {
         let synic = self.vm.synic();
         let something = match self.vm.inner().config.mode {
-            // Not until idle: the guest looks after every step, as one that runs beside its host would.
+            // Not until idle: the guest looks after every step, as one that runs beside its host
+            // would.
             Mode::Stepped => synic.has_something() || self.vm.step() || synic.has_something(),
             Mode::Threaded => synic.wait(self.vm.inner().config.patience),
         };
@@ -106,7 +107,8 @@ impl Platform for LoopbackPlatform {
 
     fn gpadl_created(&self, relid: u32, id: u32, flags: GpadlFlags) {
         if flags.contains(GpadlFlags::READ_ONLY) {
-            // The host has let go of it already when the connection is being reset: then it maps nothing any more.
+            // The host has let go of it already when the connection is being reset: then it maps
+            // nothing any more.
             let _ = self.vm.bus().mark_gpadl_read_only(relid, id);
         }
     }

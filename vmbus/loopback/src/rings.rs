@@ -8,9 +8,12 @@ use vmbus_client::platform::{
 };
 use vmbus_gpadl::{Gpadl, GpadlKey, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink};
 use vmbus_protocol::limits::PAGE_SIZE;
-use vmbus_ring::{Incoming, OutPacket, Outgoing, Packet, PacketKind, RingMemory, SpaceWait, WriteError};
+use vmbus_ring::{
+    Incoming, OutPacket, Outgoing, Packet, PacketKind, RingMemory, SpaceWait, WriteError,
+};
 
-/// Both rings of a channel, from the guest's side. The fields are open: tests and benches may drive them without the client.
+/// Both rings of a channel, from the guest's side. The fields are open: tests and benches may drive
+/// them without the client.
 #[derive(Debug)]
 pub struct LoopbackRings {
     /// Host to guest.
@@ -20,7 +23,8 @@ pub struct LoopbackRings {
 }
 
 impl LoopbackRings {
-    /// Maps the rings that lie in `pages`, makes both empty, and takes over the guest's ends. The host→guest ring is masked.
+    /// Maps the rings that lie in `pages`, makes both empty, and takes over the guest's ends. The
+    /// host→guest ring is masked.
     ///
     /// # Errors
     /// `INVALID_PARAMETER` when the pages cannot be two rings.
@@ -36,7 +40,11 @@ impl LoopbackRings {
     }
 }
 
-fn map_rings(ram: &GuestRam, pages: &[u64], downstream_page: usize) -> Option<(RingMemory, RingMemory)> {
+fn map_rings(
+    ram: &GuestRam,
+    pages: &[u64],
+    downstream_page: usize,
+) -> Option<(RingMemory, RingMemory)> {
     let bytes = u32::try_from(pages.len().checked_mul(PAGE_SIZE)?).ok()?;
     let mut words = u64::from(bytes).to_le_bytes().to_vec();
     words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));

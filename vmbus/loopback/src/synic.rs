@@ -21,7 +21,8 @@ const FLAG_WORDS: usize = 32;
 pub struct LoopbackSynic {
     vps: Vec<Vp>,
     doorbells: Mutex<BTreeMap<u32, EventFd>>,
-    /// Held while something new is announced, so that nobody can look, find nothing and sleep in between.
+    /// Held while something new is announced, so that nobody can look, find nothing and sleep in
+    /// between.
     bell: Mutex<()>,
     rung: Condvar,
     raised: AtomicU64,
@@ -33,7 +34,8 @@ struct Vp {
     enabled: AtomicBool,
     messages: [Mutex<VecDeque<HostBytes>>; SINTS],
     flags: [[AtomicU64; FLAG_WORDS]; SINTS],
-    /// (SINT, flag) of signals that came while the SynIC was off. `enabled` changes under this lock.
+    /// (SINT, flag) of signals that came while the SynIC was off. `enabled` changes under this
+    /// lock.
     remembered: Mutex<BTreeSet<(u8, u16)>>,
 }
 
@@ -64,7 +66,8 @@ impl LoopbackSynic {
         }
     }
 
-    /// Turns the SynIC of `vp` on or off: off, messages and event flags wait until it is on. All are on at the start.
+    /// Turns the SynIC of `vp` on or off: off, messages and event flags wait until it is on. All
+    /// are on at the start.
     ///
     /// # Panics
     /// When there is no such VP.
@@ -83,7 +86,8 @@ impl LoopbackSynic {
         self.announce();
     }
 
-    /// Interrupts that event flags raised, and those that were not needed because the flag was still set.
+    /// Interrupts that event flags raised, and those that were not needed because the flag was
+    /// still set.
     #[must_use]
     pub fn interrupts(&self) -> (u64, u64) {
         (self.raised.load(Ordering::Relaxed), self.spared.load(Ordering::Relaxed))
@@ -106,9 +110,9 @@ impl LoopbackSynic {
     #[must_use]
     pub fn event_is_set(&self, vp: u32, flag: u16) -> bool {
         let (word, bit) = place(flag);
-        self.vps
-            .get(vp as usize)
-            .is_some_and(|vp| vp.flags[usize::from(VMBUS_SINT)][word].load(Ordering::Acquire) & bit != 0)
+        self.vps.get(vp as usize).is_some_and(|vp| {
+            vp.flags[usize::from(VMBUS_SINT)][word].load(Ordering::Acquire) & bit != 0
+        })
     }
 
     /// Tests and clears one event flag of SINT 2, on all VPs.
@@ -167,7 +171,8 @@ impl LoopbackSynic {
         })
     }
 
-    /// Waits until [`LoopbackSynic::has_something`]; false when it did not come to that within `patience`.
+    /// Waits until [`LoopbackSynic::has_something`]; false when it did not come to that within
+    /// `patience`.
     #[must_use]
     pub fn wait(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
@@ -182,7 +187,8 @@ impl LoopbackSynic {
         true
     }
 
-    /// Forgets all that a host's process holds: what waits for the guest, and doorbells. Event flags are guest memory.
+    /// Forgets all that a host's process holds: what waits for the guest, and doorbells. Event
+    /// flags are guest memory.
     pub(crate) fn forget_host(&self) {
         self.discard_messages();
         lock(&self.doorbells).clear();
@@ -200,7 +206,9 @@ impl Synic for LoopbackSynic {
     }
 
     fn post_message(&self, vp: u32, sint: u8, message: &[u8]) {
-        let Some(queue) = self.vps.get(vp as usize).and_then(|vp| vp.messages.get(usize::from(sint))) else {
+        let Some(queue) =
+            self.vps.get(vp as usize).and_then(|vp| vp.messages.get(usize::from(sint)))
+        else {
             return;
         };
         lock(queue).push_back(HostBytes::new(message));
@@ -221,7 +229,10 @@ impl Synic for LoopbackSynic {
         let mut queued = Vec::new();
         for (vp, queues) in (0..).zip(&self.vps) {
             for (sint, queue) in (0..).zip(&queues.messages) {
-                let bytes = lock(queue).iter().map(|message| message.as_bytes().to_vec()).collect::<Vec<_>>();
+                let bytes = lock(queue)
+                    .iter()
+                    .map(|message| message.as_bytes().to_vec())
+                    .collect::<Vec<_>>();
                 queued.extend(bytes.into_iter().map(|message| QueuedMessage { vp, sint, message }));
             }
         }

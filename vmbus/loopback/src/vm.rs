@@ -19,8 +19,9 @@ use crate::workers::{Handler, Workers};
 /// Who runs the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Nobody but the caller: devices run in [`LoopbackVm::step`], which the client calls when it waits. The same calls give the same
-    /// events in the same order, and a wait that nothing can end returns at once instead of hanging.
+    /// Nobody but the caller: devices run in [`LoopbackVm::step`], which the client calls when it
+    /// waits. The same calls give the same events in the same order, and a wait that nothing
+    /// can end returns at once instead of hanging.
     Stepped,
     /// A thread for each channel; the client sleeps until something comes.
     Threaded,
@@ -37,7 +38,8 @@ pub struct Config {
     pub vp_count: u32,
     /// How the pages of ring buffers lie in guest memory.
     pub ring_layout: Layout,
-    /// How long a threaded client waits for anything at all before it takes the host for dead. Only a guard against tests that hang.
+    /// How long a threaded client waits for anything at all before it takes the host for dead.
+    /// Only a guard against tests that hang.
     pub patience: Duration,
 }
 
@@ -89,7 +91,9 @@ impl LoopbackVm {
         let synic = Arc::new(LoopbackSynic::new(config.vp_count));
         let bus = RwLock::new(new_bus(&pages, &synic));
         let workers = Workers::new(config.mode);
-        Ok(Self { inner: Arc::new(Inner { config, pages, synic, bus, workers, started: Instant::now() }) })
+        Ok(Self {
+            inner: Arc::new(Inner { config, pages, synic, bus, workers, started: Instant::now() }),
+        })
     }
 
     /// The bus as it is now: [`LoopbackVm::replace_bus`] puts another one in its place.
@@ -162,7 +166,8 @@ impl LoopbackVm {
         self.bus().post_message(connection_id, VMBUS_MESSAGE_TYPE, payload)
     }
 
-    /// HvSignalEvent by the guest: the doorbell when there is one, else the bus decides, as with KVM.
+    /// HvSignalEvent by the guest: the doorbell when there is one, else the bus decides, as with
+    /// KVM.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
         if flag == 0 && self.inner.synic.signal(connection_id) == HvStatus::Success {
@@ -171,7 +176,8 @@ impl LoopbackVm {
         self.bus().signal_event(connection_id, flag)
     }
 
-    /// Runs each device whose doorbell rang, once. True when there was any. Threaded VMs run by themselves.
+    /// Runs each device whose doorbell rang, once. True when there was any. Threaded VMs run by
+    /// themselves.
     pub fn step(&self) -> bool {
         self.inner.workers.step()
     }
@@ -181,8 +187,8 @@ impl LoopbackVm {
         while self.step() {}
     }
 
-    /// Starts the machine anew: returns when no device touches guest memory any more. Channels that the caller holds must be dropped by
-    /// another thread, or before.
+    /// Starts the machine anew: returns when no device touches guest memory any more. Channels that
+    /// the caller holds must be dropped by another thread, or before.
     pub fn reset(&self) {
         thread::scope(|scope| {
             let reset = scope.spawn(|| self.bus().reset());
@@ -194,7 +200,8 @@ impl LoopbackVm {
         });
     }
 
-    /// Stands still: devices and bus leave guest memory and the guest alone until [`LoopbackVm::resume`].
+    /// Stands still: devices and bus leave guest memory and the guest alone until
+    /// [`LoopbackVm::resume`].
     pub fn pause(&self) {
         self.inner.workers.pause();
         self.bus().pause();
@@ -206,11 +213,12 @@ impl LoopbackVm {
         self.bus().resume();
     }
 
-    /// Puts a fresh bus without devices in the place of the old one: what another process would begin with that restores this machine.
-    /// Guest memory and event flags are the guest's and stay; devices, workers, doorbells and messages that wait are the host's and go.
+    /// Puts a fresh bus without devices in the place of the old one: what another process would
+    /// begin with that restores this machine. Guest memory and event flags are the guest's and
+    /// stay; devices, workers, doorbells and messages that wait are the host's and go.
     ///
-    /// The usual course: [`LoopbackVm::pause`], `bus().save()`, this, [`LoopbackVm::offer`] all devices, `bus().restore()`,
-    /// [`LoopbackVm::resume`].
+    /// The usual course: [`LoopbackVm::pause`], `bus().save()`, this, [`LoopbackVm::offer`] all
+    /// devices, `bus().restore()`, [`LoopbackVm::resume`].
     pub fn replace_bus(&self) {
         let fresh = new_bus(&self.inner.pages, &self.inner.synic);
         let mut bus = self.inner.bus.write().unwrap_or_else(PoisonError::into_inner);

@@ -22,10 +22,12 @@ pub enum Flow {
 
 /// Looks at a channel's rings whenever its doorbell rang, the first time right after the open.
 ///
-/// When [`Channel::is_closing`] it must return [`Flow::Stop`] as soon as nothing of it is in flight: the guest waits for that.
+/// When [`Channel::is_closing`] it must return [`Flow::Stop`] as soon as nothing of it is in
+/// flight: the guest waits for that.
 pub type Handler = Box<dyn FnMut(&mut Channel) -> Flow + Send>;
 
-/// Runs handlers: in this thread when the VM is stepped, else in a thread for each channel. Clones share it.
+/// Runs handlers: in this thread when the VM is stepped, else in a thread for each channel. Clones
+/// share it.
 #[derive(Clone)]
 pub struct Workers {
     shared: Arc<Shared>,
@@ -81,7 +83,8 @@ impl Workers {
         }
     }
 
-    /// Has `hook` called at each step of a stepped VM: for devices that have workers of another shape. It returns true when it did anything.
+    /// Has `hook` called at each step of a stepped VM: for devices that have workers of another
+    /// shape. It returns true when it did anything.
     pub fn on_step(&self, hook: impl FnMut() -> bool + Send + 'static) {
         lock(&self.shared.hooks).push(Box::new(hook));
     }
@@ -134,7 +137,8 @@ impl Workers {
                 }
             }
         };
-        let thread = thread::Builder::new().name(name).spawn(serve).expect("a thread for the worker");
+        let thread =
+            thread::Builder::new().name(name).spawn(serve).expect("a thread for the worker");
         let mut threads = lock(&self.shared.threads);
         threads.retain(|(_, thread)| !thread.is_finished());
         threads.push((waker, thread));
@@ -163,7 +167,8 @@ impl Workers {
     /// Ends all workers, whatever their channels' state.
     pub(crate) fn shut_down(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Those at the gate see it too: whoever looked before it was set sleeps by the time we have the lock.
+        // Those at the gate see it too: whoever looked before it was set sleeps by the time we have
+        // the lock.
         drop(lock(&self.shared.gate));
         self.shared.gate_moved.notify_all();
         drop(std::mem::take(&mut *lock(&self.shared.tasks)));

@@ -1,4 +1,5 @@
-//! MDL chains of any shape, described by the client and mapped by the host, against a model that goes byte by byte.
+//! MDL chains of any shape, described by the client and mapped by the host, against a model that
+//! goes byte by byte.
 
 mod common;
 
@@ -10,9 +11,10 @@ use vmbus_loopback::{Config, LoopbackVm, Mode};
 
 /// Memory of several regions with holes, some touching in guest addresses.
 fn vm(regions: u64) -> LoopbackVm {
-    let regions =
-        (0..regions).map(|index| (index * 0x40_0000, 0x10_0000 * if index % 3 == 1 { 4 } else { 1 }));
-    LoopbackVm::with_config(Config { regions: regions.collect(), ..Config::new(Mode::Stepped) }).unwrap()
+    let regions = (0..regions)
+        .map(|index| (index * 0x40_0000, 0x10_0000 * if index % 3 == 1 { 4 } else { 1 }));
+    LoopbackVm::with_config(Config { regions: regions.collect(), ..Config::new(Mode::Stepped) })
+        .unwrap()
 }
 
 #[derive(Clone, Debug)]

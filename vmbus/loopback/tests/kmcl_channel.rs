@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use common::raw::{FromHost, RawGuest};
 use common::{BOTH_MODES, CLASS, client, complete, echo, echo_vm, offer, take_packets, write};
 use vmbus_client::{
-    Channel as ClientChannel, ChannelState, Completion, Driver, Error, PacketObject, Received, SendFlags,
-    Waiting,
+    Channel as ClientChannel, ChannelState, Completion, Driver, Error, PacketObject, Received,
+    SendFlags, Waiting,
 };
 use vmbus_host::{Channel, Offer, OpenError};
 use vmbus_loopback::{Flow, Handler, LoopbackPlatform, LoopbackVm, Mode};
@@ -43,13 +43,17 @@ impl Recorder {
 }
 
 impl Driver<LoopbackPlatform> for Recorder {
-    fn opened(&mut self, _: &mut ClientChannel<'_, LoopbackPlatform>) -> Result<(), vmbus_client::NtStatus> {
+    fn opened(
+        &mut self,
+        _: &mut ClientChannel<'_, LoopbackPlatform>,
+    ) -> Result<(), vmbus_client::NtStatus> {
         self.note("opened");
         Ok(())
     }
     fn started(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>) {
         self.note("started");
-        let refused = channel.send_synchronous_request(b"too early", None, WAIT, &mut [], Waiting::Forever);
+        let refused =
+            channel.send_synchronous_request(b"too early", None, WAIT, &mut [], Waiting::Forever);
         assert_eq!(refused, Err(Error::State("not started")), "Windows would wait for ever");
         assert_eq!(channel.pause(), Err(Error::InCallback));
         assert_eq!(channel.disable(), Err(Error::InCallback));
@@ -68,7 +72,11 @@ impl Driver<LoopbackPlatform> for Recorder {
     fn closed(&mut self, _: &mut ClientChannel<'_, LoopbackPlatform>) {
         self.note("closed");
     }
-    fn process_packet(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>, packet: Received) {
+    fn process_packet(
+        &mut self,
+        channel: &mut ClientChannel<'_, LoopbackPlatform>,
+        packet: Received,
+    ) {
         self.note(format!("packet {}", packet.payload[0]));
         if self.hold {
             self.held.lock().unwrap().push_back(packet.completion);
@@ -147,8 +155,9 @@ fn test_kmcl_13_each_request_gets_exactly_one_completion_with_its_id_and_others_
         }
         let mut ended = std::mem::take(&mut *ended.lock().unwrap());
         ended.sort();
-        let expected =
-            |number: u8| (number, if number.is_multiple_of(2) { vec![number; 8] } else { Vec::new() });
+        let expected = |number: u8| {
+            (number, if number.is_multiple_of(2) { vec![number; 8] } else { Vec::new() })
+        };
         assert_eq!(ended, (0..100).map(expected).collect::<Vec<_>>());
         assert_eq!(echoes, (0..100).filter(|number| number % 2 == 1).collect::<Vec<u8>>());
         assert_eq!(client.stats().stray_completions, 0);
@@ -171,7 +180,8 @@ fn test_kmcl_13_client_completes_the_hosts_requests_exactly_once_and_others_neve
     client.poll();
     assert_eq!(recorder.log(), ["packet 1", "packet 2", "packet 3", "batch of 3"]);
     let seen = take_packets(&mut host).unwrap();
-    let seen: Vec<_> = seen.iter().map(|seen| (seen.kind, seen.transaction_id, seen.payload[0])).collect();
+    let seen: Vec<_> =
+        seen.iter().map(|seen| (seen.kind, seen.transaction_id, seen.payload[0])).collect();
     assert_eq!(seen, [(PacketKind::Completion, u64::MAX, 1), (PacketKind::Completion, 0, 3)]);
 }
 
@@ -364,7 +374,11 @@ fn test_kmcl_17_pause_waits_for_packets_that_are_still_held_and_a_start_continue
     let mut host = parking.take().unwrap();
     write(&mut host, &OutPacket::request(1, &[&[1; 8]]));
     client.poll();
-    assert_eq!(client.channel(id).pause(), Err(Error::Outstanding(1)), "Windows would wait for ever");
+    assert_eq!(
+        client.channel(id).pause(),
+        Err(Error::Outstanding(1)),
+        "Windows would wait for ever"
+    );
     let token = recorder.held().unwrap();
     client.channel(id).packet_complete(token, b"").unwrap();
     client.channel(id).start().unwrap();
@@ -380,7 +394,9 @@ fn test_kmcl_17_disable_cancels_our_packets_and_a_rescind_removes_them() {
         let key = vm
             .offer_served(offer(0), |_| {
                 Ok(Box::new(
-                    |channel: &mut Channel| if channel.is_closing() { Flow::Stop } else { Flow::Wait },
+                    |channel: &mut Channel| {
+                        if channel.is_closing() { Flow::Stop } else { Flow::Wait }
+                    },
                 ))
             })
             .unwrap();
@@ -397,8 +413,13 @@ fn test_kmcl_17_disable_cancels_our_packets_and_a_rescind_removes_them() {
         recorder.log();
         if rescind {
             vm.bus().rescind(key);
-            let answer =
-                client.channel(id).send_synchronous_request(b"", None, WAIT, &mut [], Waiting::Forever);
+            let answer = client.channel(id).send_synchronous_request(
+                b"",
+                None,
+                WAIT,
+                &mut [],
+                Waiting::Forever,
+            );
             assert_eq!(answer, Err(Error::Removed));
             client.poll();
             assert_eq!(client.channel(id).failure(), Some(Error::Removed));

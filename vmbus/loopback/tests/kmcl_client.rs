@@ -1,4 +1,5 @@
-//! The client's calls: checklist items 22 and 25, GPADL calls with their statuses, external data, pipes.
+//! The client's calls: checklist items 22 and 25, GPADL calls with their statuses, external data,
+//! pipes.
 
 mod common;
 
@@ -7,8 +8,8 @@ use std::time::Duration;
 
 use common::{BOTH_MODES, CLASS, client, complete, echo_vm, offer, take_packets, write};
 use vmbus_client::{
-    Channel as ClientChannel, ChannelFlags, ChannelId, ChannelState, Driver, Error, GpadlError, GpadlFlags,
-    Mdl, NtStatus, PacketObject, Received, SendFlags, Waiting,
+    Channel as ClientChannel, ChannelFlags, ChannelId, ChannelState, Driver, Error, GpadlError,
+    GpadlFlags, Mdl, NtStatus, PacketObject, Received, SendFlags, Waiting,
 };
 use vmbus_gpadl::{GpadlView, GuestBuffer};
 use vmbus_host::{Channel, OpenError, ReadWrite};
@@ -51,10 +52,19 @@ fn test_kmcl_22_configuration_errors_carry_the_documented_statuses() {
         // Enabled and waiting, then open: both too late.
         let mut channel = client.channel(id);
         assert_eq!(status(channel.init_set_maximum_packet_size(1)), NtStatus::INVALID_PARAMETER_1);
-        assert_eq!(status(channel.init_set_maximum_external_data(1, 1)), NtStatus::INVALID_PARAMETER_1);
-        assert_eq!(status(channel.init_set_flags(ChannelFlags::IS_PIPE)), NtStatus::INVALID_PARAMETER_1);
+        assert_eq!(
+            status(channel.init_set_maximum_external_data(1, 1)),
+            NtStatus::INVALID_PARAMETER_1
+        );
+        assert_eq!(
+            status(channel.init_set_flags(ChannelFlags::IS_PIPE)),
+            NtStatus::INVALID_PARAMETER_1
+        );
         assert_eq!(status(channel.init_set_target_pnp(CLASS, None)), NtStatus::INVALID_PARAMETER_1);
-        assert_eq!(status(channel.init_set_ring_buffer_page_count(2, 2)), NtStatus::INVALID_PARAMETER_1);
+        assert_eq!(
+            status(channel.init_set_ring_buffer_page_count(2, 2)),
+            NtStatus::INVALID_PARAMETER_1
+        );
         assert_eq!(status(channel.enable()), NtStatus::INVALID_DEVICE_STATE);
         assert_eq!(status(channel.cleanup()), NtStatus::INVALID_PARAMETER_1);
         client.wait_for_open(id).unwrap();
@@ -89,8 +99,13 @@ fn test_kmcl_25_synchronous_request_with_unaligned_completion_buffer_fails_and_s
     let (_vm, mut client, id, mut host) = parked();
     let mut channel = client.channel(id);
     for size in [1, 4, 7, 9, 12] {
-        let refused =
-            channel.send_synchronous_request(b"12345678", None, WAIT, &mut vec![0; size], Waiting::Forever);
+        let refused = channel.send_synchronous_request(
+            b"12345678",
+            None,
+            WAIT,
+            &mut vec![0; size],
+            Waiting::Forever,
+        );
         assert_eq!(refused.unwrap_err().status(), NtStatus::INVALID_PARAMETER_7);
     }
     assert_eq!(take_packets(&mut host).unwrap(), []);
@@ -101,13 +116,23 @@ fn test_kmcl_25_synchronous_request_with_unaligned_completion_buffer_fails_and_s
 fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer_is_dropped() {
     let (_vm, mut client, id, mut host) = parked();
     let ask = |client: &mut TestClient, answer: &mut [u8]| {
-        client.channel(id).send_synchronous_request(b"question", None, WAIT, answer, Waiting::Forever)
+        client.channel(id).send_synchronous_request(
+            b"question",
+            None,
+            WAIT,
+            answer,
+            Waiting::Forever,
+        )
     };
     assert_eq!(ask(&mut client, &mut [0; 8]), Err(Error::Stalled));
     let late = take_packets(&mut host).unwrap();
     complete(&mut host, late[0].transaction_id, b"too late");
     client.poll();
-    assert_eq!(ask(&mut client, &mut [0; 8]), Err(Error::Stalled), "not taken for the answer to this one");
+    assert_eq!(
+        ask(&mut client, &mut [0; 8]),
+        Err(Error::Stalled),
+        "not taken for the answer to this one"
+    );
     assert_eq!(client.stats().stray_completions, 0);
     // An answer longer than its buffer.
     let second = take_packets(&mut host).unwrap();
@@ -118,7 +143,8 @@ fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer
 }
 
 #[test]
-fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_answer_is_dropped() {
+fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_answer_is_dropped()
+{
     for mode in BOTH_MODES {
         let vm = LoopbackVm::new(mode);
         let (_, parking) = vm.offer_parked(offer(0)).unwrap();
@@ -137,7 +163,10 @@ fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_
         // Also while it waits for space: then it is never sent.
         let mut sent = 0;
         while client.channel(id).queued_packets().0 == 0 {
-            client.channel(id).send(PacketObject::new(), &[7; 4000], None, SendFlags::empty()).unwrap();
+            client
+                .channel(id)
+                .send(PacketObject::new(), &[7; 4000], None, SendFlags::empty())
+                .unwrap();
             sent += 1;
         }
         assert_eq!(ask(&mut client, b"question"), Err(Error::Cancelled));
@@ -157,7 +186,13 @@ fn test_client_synchronous_request_without_queueing_fails_on_a_full_ring_and_lea
     let mut channel = client.channel(id);
     let full = loop {
         let flags = SendFlags::empty();
-        match channel.send_synchronous_request(&[7; 4000], None, flags, &mut [], Waiting::NotForSpace) {
+        match channel.send_synchronous_request(
+            &[7; 4000],
+            None,
+            flags,
+            &mut [],
+            Waiting::NotForSpace,
+        ) {
             Ok(0) => sent += 1,
             other => break other,
         }
@@ -177,7 +212,10 @@ struct GpadlDriver {
 }
 
 impl Driver<LoopbackPlatform> for GpadlDriver {
-    fn opened(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>) -> Result<(), NtStatus> {
+    fn opened(
+        &mut self,
+        channel: &mut ClientChannel<'_, LoopbackPlatform>,
+    ) -> Result<(), NtStatus> {
         let handle = channel.create_gpadl_from_mdl(NONE, &self.mdl, 100, 5000);
         self.handle = Some(handle.map_err(GpadlError::status)?);
         Ok(())
@@ -186,18 +224,25 @@ impl Driver<LoopbackPlatform> for GpadlDriver {
         let id = u64::from(self.handle.unwrap().id());
         let mut answer = [0; 8];
         let request = id.to_le_bytes();
-        channel.send_synchronous_request(&request, None, WAIT, &mut answer, Waiting::Forever).unwrap();
+        channel
+            .send_synchronous_request(&request, None, WAIT, &mut answer, Waiting::Forever)
+            .unwrap();
         *self.answer.lock().unwrap() = self.vm.pages().read_mdl(&self.mdl);
     }
     fn closed(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>) {
         channel.delete_gpadl(self.handle.take().unwrap()).unwrap();
     }
-    fn process_packet(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>, packet: Received) {
+    fn process_packet(
+        &mut self,
+        channel: &mut ClientChannel<'_, LoopbackPlatform>,
+        packet: Received,
+    ) {
         channel.packet_complete(packet.completion, b"").unwrap();
     }
 }
 
-/// Maps the GPADL that a request names, fills it with its own length, and keeps it mapped until told otherwise by an empty packet.
+/// Maps the GPADL that a request names, fills it with its own length, and keeps it mapped until
+/// told otherwise by an empty packet.
 fn filler(_: &Channel) -> Result<Handler, OpenError> {
     let mut view: Option<GpadlView> = None;
     Ok(Box::new(move |channel| {
@@ -259,7 +304,9 @@ fn test_host_device_that_holds_a_view_is_told_when_the_guest_deletes_the_gpadl()
         let mut channel = client.channel(id);
         let handle = channel.create_gpadl_from_pfn_list(NONE, &[9]).unwrap();
         let request = u64::from(handle.id()).to_le_bytes();
-        channel.send_synchronous_request(&request, None, WAIT, &mut [0; 8], Waiting::Forever).unwrap();
+        channel
+            .send_synchronous_request(&request, None, WAIT, &mut [0; 8], Waiting::Forever)
+            .unwrap();
         channel.delete_gpadl(handle).unwrap();
     }
 }
@@ -269,7 +316,8 @@ fn test_client_gpadl_errors_are_distinct_and_carry_their_statuses() {
     let (vm, mut client, id, host) = parked();
     let mdl = Mdl::new(100, 0, vec![9]).unwrap().chain(Mdl::new(50, 4090, vec![10, 11]).unwrap());
     let mut channel = client.channel(id);
-    let unknown = channel.create_gpadl_from_mdl(GpadlFlags::from_bits_retain(0x6), &mdl, 0, 0).unwrap_err();
+    let unknown =
+        channel.create_gpadl_from_mdl(GpadlFlags::from_bits_retain(0x6), &mdl, 0, 0).unwrap_err();
     assert_eq!((unknown, unknown.status()), (GpadlError::Flags(6), NtStatus::INVALID_PARAMETER_2));
     let offset = channel.create_gpadl_from_mdl(NONE, &mdl, 151, 0).unwrap_err();
     assert_eq!(offset, GpadlError::Offset { offset: 151, total: 150 });
@@ -336,7 +384,11 @@ fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped()
     assert_eq!(vm.pages().locked_pages(), 3);
     let view = host.map_gpadl(handle.id(), ReadWrite).unwrap();
     assert_eq!(view.range(0), Some((4000, 4296)));
-    assert_eq!(channel.delete_gpadl(handle), Err(GpadlError::Link(Error::Stalled)), "Windows would wait");
+    assert_eq!(
+        channel.delete_gpadl(handle),
+        Err(GpadlError::Link(Error::Stalled)),
+        "Windows would wait"
+    );
     assert_eq!(vm.pages().locked_pages(), 3, "still the server's");
     drop(view);
     assert_eq!(vm.pages().locked_pages(), 3, "torn down, but nobody has asked since");
@@ -354,7 +406,10 @@ fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped()
 fn test_client_driver_that_refuses_the_channel_rolls_everything_back() {
     struct Refuses(Arc<Mutex<Option<NtStatus>>>);
     impl Driver<LoopbackPlatform> for Refuses {
-        fn opened(&mut self, channel: &mut ClientChannel<'_, LoopbackPlatform>) -> Result<(), NtStatus> {
+        fn opened(
+            &mut self,
+            channel: &mut ClientChannel<'_, LoopbackPlatform>,
+        ) -> Result<(), NtStatus> {
             // Forgotten on purpose: the client takes it back.
             channel.create_gpadl_from_pfn_list(NONE, &[9]).unwrap();
             Err(NtStatus::NO_SUCH_DEVICE)
@@ -410,14 +465,23 @@ fn test_client_external_data_is_the_part_of_the_mdl_that_was_named() {
         (10, 4990, forced, content[10..5000].to_vec()),
     ] {
         let mut channel = client.channel(id);
-        channel.send_with_external_mdl(PacketObject::new(), b"x", &mdl, offset, length, flags).unwrap();
+        channel
+            .send_with_external_mdl(PacketObject::new(), b"x", &mdl, offset, length, flags)
+            .unwrap();
         assert_eq!(seen(&mut host), expected, "{offset} {length} {flags:?}");
     }
     let mut channel = client.channel(id);
     channel.send_with_external_mdl(PacketObject::new(), b"x", &mdl, 0, 5192, forced).unwrap();
     assert_eq!(seen(&mut host).len(), 5192, "to the end of the second page");
     let mut send = |offset, length, flags| {
-        client.channel(id).send_with_external_mdl(PacketObject::new(), b"x", &mdl, offset, length, flags)
+        client.channel(id).send_with_external_mdl(
+            PacketObject::new(),
+            b"x",
+            &mdl,
+            offset,
+            length,
+            flags,
+        )
     };
     assert_eq!(send(0, 5193, forced).unwrap_err().status(), NtStatus::INVALID_PARAMETER_6);
     assert_eq!(send(0, 9097, WAIT).unwrap_err().status(), NtStatus::INVALID_PARAMETER_6);
@@ -426,7 +490,8 @@ fn test_client_external_data_is_the_part_of_the_mdl_that_was_named() {
     let mut channel = client.channel(id);
     channel.send_with_external_pfns(PacketObject::new(), b"x", &pages[2..], WAIT).unwrap();
     assert_eq!(seen(&mut host).len(), 8192);
-    let unwaited = channel.send_with_external_pfns(PacketObject::new(), b"x", &pages, SendFlags::empty());
+    let unwaited =
+        channel.send_with_external_pfns(PacketObject::new(), b"x", &pages, SendFlags::empty());
     assert_eq!(unwaited.unwrap_err().status(), NtStatus::INVALID_PARAMETER_6);
     let too_many = channel.send_with_external_pfns(PacketObject::new(), b"x", &vec![9; 257], WAIT);
     assert_eq!(too_many, Err(Error::ExternalData { bytes: 257 * 4096, pieces: 1 }));
@@ -446,12 +511,18 @@ fn test_client_pipe_channel_keeps_exact_lengths_and_refuses_a_broken_header() {
         channel.enable().unwrap();
         client.wait_for_open(id).unwrap();
         if number == 0 {
-            client.channel(id).send(PacketObject::new(), b"12345", None, SendFlags::empty()).unwrap();
+            client
+                .channel(id)
+                .send(PacketObject::new(), b"12345", None, SendFlags::empty())
+                .unwrap();
             client.run_until_idle();
             assert_eq!(client.channel(id).receive().unwrap().payload, b"12345");
         } else {
             let mut host = parking.take().unwrap();
-            write(&mut host, &OutPacket::in_band(0, &[&1_u32.to_le_bytes(), &9_u32.to_le_bytes(), b"short"]));
+            write(
+                &mut host,
+                &OutPacket::in_band(0, &[&1_u32.to_le_bytes(), &9_u32.to_le_bytes(), b"short"]),
+            );
             client.poll();
             assert!(client.channel(id).receive().is_none());
             assert_eq!(client.channel(id).failure(), Some(Error::Protocol));
@@ -483,7 +554,13 @@ fn test_client_subchannels_are_channels_of_their_own_and_are_taken_away_with_the
             let mut answer = [0; 8];
             let mut channel = client.channel(id);
             channel
-                .send_synchronous_request(&[number as u8; 8], None, WAIT, &mut answer, Waiting::Forever)
+                .send_synchronous_request(
+                    &[number as u8; 8],
+                    None,
+                    WAIT,
+                    &mut answer,
+                    Waiting::Forever,
+                )
                 .unwrap();
             assert_eq!(answer, [number as u8; 8]);
         }

@@ -1,4 +1,5 @@
-//! The conformance checklist of kmcl.md section 6, items 1 to 11, 19 and 24: GPADLs, message by message, against the real host.
+//! The conformance checklist of kmcl.md section 6, items 1 to 11, 19 and 24: GPADLs, message by
+//! message, against the real host.
 
 mod common;
 
@@ -123,7 +124,10 @@ fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_at_once() {
     for &(why, buflen, ranges, words) in bad {
         guest.header(relid, ID, buflen, ranges, words);
         assert!(is_failure(&guest.heard(), relid, ID), "{why}");
-        assert!(guest.vm.inspect().gpadls.is_empty() && guest.vm.inspect().gpadls_arriving == 0, "{why}");
+        assert!(
+            guest.vm.inspect().gpadls.is_empty() && guest.vm.inspect().gpadls_arriving == 0,
+            "{why}"
+        );
         guest.describe(relid, ID, &[(0, 4096, &[5])]);
         assert_eq!(guest.heard(), [Created(relid, ID, 0)], "{why}: id free");
         guest.tear_down(relid, ID);
@@ -143,7 +147,10 @@ fn test_kmcl_07_duplicate_id_fails_and_the_original_stays_mapped_and_usable() {
     view.write(0, b"still mine").unwrap();
     assert_eq!(guest.read(9, 0, 10), b"still mine");
     drop(view);
-    assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().collect::<Vec<_>>(), [9]);
+    assert_eq!(
+        channel.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().collect::<Vec<_>>(),
+        [9]
+    );
     // While one is still arriving, its id is taken on every channel.
     let words = range_words(&[(0, 27 * 4096, &(1..28).collect::<Vec<_>>())]);
     guest.header(channel.relid, ID + 1, 224, 1, &words[..27]);
@@ -251,13 +258,21 @@ fn test_kmcl_24_second_map_before_unmap_fails() {
         MapError::Mapped(RING),
         "the rings are a mapping"
     );
-    assert_eq!(channel.host.map_gpadl(ID, ReadOnly).unwrap_err(), MapError::Mapped(ID), "whatever for");
+    assert_eq!(
+        channel.host.map_gpadl(ID, ReadOnly).unwrap_err(),
+        MapError::Mapped(ID),
+        "whatever for"
+    );
     drop(view);
     let view = channel.host.map_gpadl(ID, ReadOnly).unwrap();
     let clone = view.clone();
     assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Mapped(ID));
     drop(view);
-    assert_eq!(channel.host.map_gpadl(ID, ReadOnly).unwrap_err(), MapError::Mapped(ID), "a clone is left");
+    assert_eq!(
+        channel.host.map_gpadl(ID, ReadOnly).unwrap_err(),
+        MapError::Mapped(ID),
+        "a clone is left"
+    );
     drop(clone);
     drop(channel.host.map_gpadl(ID, ReadWrite).unwrap());
 }

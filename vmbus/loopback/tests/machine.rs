@@ -121,7 +121,10 @@ fn test_stepped_vm_does_nothing_until_it_is_stepped() {
     let vm = echo_vm(Mode::Stepped, 1);
     let mut client = client(&vm);
     let id = client.open(CLASS, None, None).unwrap();
-    client.channel(id).send(PacketObject::new(), b"request!", None, SendFlags::WAIT_FOR_COMPLETION).unwrap();
+    client
+        .channel(id)
+        .send(PacketObject::new(), b"request!", None, SendFlags::WAIT_FOR_COMPLETION)
+        .unwrap();
     client.poll();
     assert_eq!(client.channel(id).queued_packets(), (0, 1), "the device has not run");
     vm.run_until_idle();
@@ -147,7 +150,13 @@ fn test_two_vms_with_the_same_calls_make_the_same_events() {
         client.run_until_idle();
         let report = vm.inspect();
         let channel = &report.channels[0];
-        (client.stats(), vm.synic().interrupts(), report.messages, channel.incoming, channel.signals_sent)
+        (
+            client.stats(),
+            vm.synic().interrupts(),
+            report.messages,
+            channel.incoming,
+            channel.signals_sent,
+        )
     };
     assert_eq!(run(), run());
 }
@@ -157,11 +166,20 @@ fn test_messages_that_wait_for_the_guest_at_the_limit_and_past_it() {
     let guest = RawGuest::new(1);
     let unknown = MessageBuffer::new(
         MessageType::GpadlHeader,
-        &GpadlHeader { relid: 99.into(), gpadl: 7.into(), range_buflen: 16.into(), range_count: 1.into() },
+        &GpadlHeader {
+            relid: 99.into(),
+            gpadl: 7.into(),
+            range_buflen: 16.into(),
+            range_count: 1.into(),
+        },
     );
     let post = |message: &MessageBuffer| guest.vm.post_message(4, message.as_bytes());
     for number in 0..MAX_WAITING_MESSAGES {
-        assert_eq!(post(&unknown), HvStatus::Success, "{number}: each gets an answer that nobody takes");
+        assert_eq!(
+            post(&unknown),
+            HvStatus::Success,
+            "{number}: each gets an answer that nobody takes"
+        );
     }
     assert_eq!(post(&unknown), HvStatus::InsufficientBuffers);
     // One taken, one may follow.

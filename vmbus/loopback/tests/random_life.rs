@@ -1,5 +1,6 @@
-//! Random lives of several channels, in both modes: whatever the order of opening, sharing, sending, pausing, rescinding, rebooting and crashing,
-//! every call ends, every packet ends once, and nothing is left.
+//! Random lives of several channels, in both modes: whatever the order of opening, sharing,
+//! sending, pausing, rescinding, rebooting and crashing, every call ends, every packet ends once,
+//! and nothing is left.
 
 mod common;
 
@@ -56,7 +57,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Maps and unmaps what it is told to, and echoes the rest. A full ring makes it leave packets where they are.
+/// Maps and unmaps what it is told to, and echoes the rest. A full ring makes it leave packets
+/// where they are.
 fn device(_: &Channel) -> Result<Handler, OpenError> {
     let mut views: BTreeMap<u32, GpadlView> = BTreeMap::new();
     Ok(Box::new(move |channel| {
@@ -66,7 +68,8 @@ fn device(_: &Channel) -> Result<Handler, OpenError> {
         }
         let Ok(packets) = take_packets(channel) else { return Flow::Stop };
         for packet in packets {
-            let word = |at: usize| u32::from_le_bytes(packet.payload[at..at + 4].try_into().unwrap());
+            let word =
+                |at: usize| u32::from_le_bytes(packet.payload[at..at + 4].try_into().unwrap());
             let id = word(4);
             let good = match word(0) {
                 MAP => channel.map_gpadl(id, ReadWrite).map(|view| views.insert(id, view)).is_ok(),
@@ -135,7 +138,8 @@ impl World {
         let bytes = [request, gpadl.id()].map(u32::to_le_bytes).concat();
         let mut answer = [9; 8];
         let mut channel = self.client().channel(id);
-        let len = channel.send_synchronous_request(&bytes, None, WAIT, &mut answer, Waiting::Forever);
+        let len =
+            channel.send_synchronous_request(&bytes, None, WAIT, &mut answer, Waiting::Forever);
         assert_eq!(len, Ok(8));
         u64::from_le_bytes(answer) == 1
     }
@@ -196,8 +200,10 @@ impl World {
             Op::Create(number, pages) => {
                 let Some(id) = self.devices[number].open else { return };
                 let pages = self.vm.pages().allocate(pages, Layout::HalfContiguous).unwrap();
-                let handle =
-                    self.client().channel(id).create_gpadl_from_pfn_list(GpadlFlags::empty(), &pages);
+                let handle = self
+                    .client()
+                    .channel(id)
+                    .create_gpadl_from_pfn_list(GpadlFlags::empty(), &pages);
                 self.devices[number].gpadls.push((handle.unwrap(), false));
                 // Only the list matters here: whose pages they are does not.
                 self.vm.pages().free(&pages);
@@ -264,7 +270,10 @@ impl World {
             bytes[..4].copy_from_slice(&ECHO.to_le_bytes());
             let ended = Arc::clone(&self.ended);
             let packet = PacketObject::with_routine(move |_, answer| {
-                assert!(matches!(answer.result, Ok([1, ..]) | Err(Error::Cancelled | Error::Removed)));
+                assert!(matches!(
+                    answer.result,
+                    Ok([1, ..]) | Err(Error::Cancelled | Error::Removed)
+                ));
                 ended.fetch_add(1, Ordering::Relaxed);
             });
             self.client().channel(id).send(packet, &bytes, None, WAIT).unwrap();
@@ -295,7 +304,12 @@ impl World {
     fn end(mut self) {
         (0..DEVICES).for_each(|number| self.start(number));
         while self.ended.load(Ordering::Relaxed) < self.sent {
-            assert!(self.client().wait(), "{} of {} ended", self.ended.load(Ordering::Relaxed), self.sent);
+            assert!(
+                self.client().wait(),
+                "{} of {} ended",
+                self.ended.load(Ordering::Relaxed),
+                self.sent
+            );
         }
         (0..DEVICES).for_each(|number| self.disable(number));
         let client = self.client.take().unwrap();

@@ -1,4 +1,5 @@
-//! kmcl.md 21 and vmbus-core 74: a bus is written down and another one goes on over the same guest memory.
+//! kmcl.md 21 and vmbus-core 74: a bus is written down and another one goes on over the same guest
+//! memory.
 
 mod common;
 
@@ -22,7 +23,8 @@ const RING: u32 = 0x77;
 const ID: u32 = 0xE1E10;
 const FLOODED: u32 = 1500;
 
-/// A guest with an open teller that has three requests outstanding, a GPADL mapped, and far more to say than the ring takes.
+/// A guest with an open teller that has three requests outstanding, a GPADL mapped, and far more to
+/// say than the ring takes.
 struct Busy {
     guest: RawGuest,
     relid: u32,
@@ -53,7 +55,11 @@ impl Busy {
         busy.guest.vm.run_until_idle();
         let books = teller.books.lock().unwrap().clone();
         assert_eq!((books.requests.len(), books.mapped), (3, Some(ID)));
-        assert!(books.queue.len() > 100, "the ring is full: {} packets are left", books.queue.len());
+        assert!(
+            books.queue.len() > 100,
+            "the ring is full: {} packets are left",
+            books.queue.len()
+        );
         assert_eq!(busy.guest.read(busy.shared[0], 100, 4), 1_u32.to_le_bytes());
         (busy, teller)
     }
@@ -96,7 +102,8 @@ fn save(vm: &LoopbackVm) -> SavedBus {
 }
 
 #[test]
-fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_requests_outstanding() {
+fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_requests_outstanding()
+{
     let (mut busy, old) = Busy::new(Teller::new);
     let (vm, relid) = (busy.guest.vm.clone(), busy.relid);
     let pages: Vec<u64> = (2000..2100).collect();
@@ -128,7 +135,8 @@ fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_re
     }
     assert_eq!(busy.guest.heard(), [Created(relid, ID + 1, 0)]);
 
-    // Every number comes, once and in order, through the ring that was full; then what was asked for before.
+    // Every number comes, once and in order, through the ring that was full; then what was asked
+    // for before.
     busy.say(ANSWER_ALL, 0);
     busy.say(WRITE, 2);
     let mut seen = Vec::new();
@@ -141,7 +149,11 @@ fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_re
     let numbers = (0..u64::from(FLOODED)).map(|number| (PacketKind::InBand, number));
     let answers = [11, 12, 13].map(|id| (PacketKind::Completion, id));
     assert!(seen.iter().copied().eq(numbers.chain(answers)));
-    assert_eq!(busy.guest.read(busy.shared[0], 100, 4), 2_u32.to_le_bytes(), "the mapping is there again");
+    assert_eq!(
+        busy.guest.read(busy.shared[0], 100, 4),
+        2_u32.to_le_bytes(),
+        "the mapping is there again"
+    );
 
     // And life ends as it always did.
     busy.guest.tear_down(relid, ID);
@@ -184,7 +196,10 @@ fn test_kmcl_21_device_that_cannot_go_on_is_rescinded_and_offered_anew() {
         busy.release();
         assert_eq!(busy.guest.heard(), [Other(MessageType::OfferChannel)]);
         let _ = busy.guest.ask_open(0, RING);
-        assert_eq!(busy.guest.heard(), [Created(relid, RING, 0), FromHost::Opened(relid, relid, 0)]);
+        assert_eq!(
+            busy.guest.heard(),
+            [Created(relid, RING, 0), FromHost::Opened(relid, relid, 0)]
+        );
     }
 }
 
@@ -199,11 +214,13 @@ fn test_restore_without_a_device_rescinds_it_and_offers_the_ones_that_came() {
     assert_eq!(busy.guest.heard(), [Rescind(busy.relid), Other(MessageType::OfferChannel)]);
     busy.release();
     assert_eq!(busy.guest.heard(), []);
-    let instances: Vec<_> = vm.inspect().channels.iter().map(|channel| channel.channel.instance).collect();
+    let instances: Vec<_> =
+        vm.inspect().channels.iter().map(|channel| channel.channel.instance).collect();
     assert_eq!(instances, [common::instance(1)]);
 }
 
-// design 6: a restored VM whose vCPUs run before its clock. Whatever the machine restores first, the bus waits for the word.
+// design 6: a restored VM whose vCPUs run before its clock. Whatever the machine restores first,
+// the bus waits for the word.
 #[test]
 fn test_restored_bus_sends_nothing_before_it_is_resumed() {
     let (mut busy, _) = Busy::new(Teller::new);
@@ -299,7 +316,8 @@ fn test_restore_of_a_closing_channel_closes_it_and_answers_what_waited() {
     assert_eq!(busy.guest.heard(), [Created(relid, RING, 0), FromHost::Opened(relid, relid, 0)]);
 }
 
-// The whole way, with a client that behaves as a Windows driver does and with workers of every kind.
+// The whole way, with a client that behaves as a Windows driver does and with workers of every
+// kind.
 #[test]
 fn test_kmcl_21_client_continues_without_noticing() {
     for mode in BOTH_MODES {
@@ -316,7 +334,10 @@ fn test_kmcl_21_client_continues_without_noticing() {
                 order.lock().unwrap().push(number);
                 ended.fetch_add(1, Ordering::SeqCst);
             });
-            client.channel(id).send(packet, &wish(KEEP, 0), None, SendFlags::WAIT_FOR_COMPLETION).unwrap();
+            client
+                .channel(id)
+                .send(packet, &wish(KEEP, 0), None, SendFlags::WAIT_FOR_COMPLETION)
+                .unwrap();
         }
         for round in 0..3 {
             let kept = |books: &Mutex<Books>| books.lock().unwrap().requests.len();
@@ -329,7 +350,10 @@ fn test_kmcl_21_client_continues_without_noticing() {
             vm.bus().restore(&saved).unwrap();
             vm.resume();
         }
-        client.channel(id).send(PacketObject::new(), &wish(ANSWER_ALL, 0), None, SendFlags::empty()).unwrap();
+        client
+            .channel(id)
+            .send(PacketObject::new(), &wish(ANSWER_ALL, 0), None, SendFlags::empty())
+            .unwrap();
         while ended.load(Ordering::SeqCst) < 3 {
             assert!(client.wait(), "stalled");
         }
@@ -340,7 +364,8 @@ fn test_kmcl_21_client_continues_without_noticing() {
     }
 }
 
-/// Every number, text and flag of a saved bus replaced by what it should not be: an error, or a bus that lives. Never a panic.
+/// Every number, text and flag of a saved bus replaced by what it should not be: an error, or a bus
+/// that lives. Never a panic.
 #[test]
 fn test_restore_of_a_damaged_bus_is_an_error_or_harmless() {
     let (busy, _) = Busy::new(Teller::new);
@@ -368,12 +393,17 @@ fn test_restore_of_a_damaged_bus_is_an_error_or_harmless() {
                     lived += 1;
                     vm.resume();
                     vm.run_until_idle();
-                    busy.guest.post(MessageType::RelidReleased, &ChannelOnly { relid: U32::new(relid) });
+                    busy.guest
+                        .post(MessageType::RelidReleased, &ChannelOnly { relid: U32::new(relid) });
                     vm.run_until_idle();
                     busy.guest.post(MessageType::Unload, &());
                     vm.run_until_idle();
                     let heard = busy.guest.heard();
-                    assert_eq!(heard.last(), Some(&Other(MessageType::UnloadResponse)), "{path} {bad}");
+                    assert_eq!(
+                        heard.last(),
+                        Some(&Other(MessageType::UnloadResponse)),
+                        "{path} {bad}"
+                    );
                     vm.pause();
                 }
             }

@@ -21,7 +21,13 @@ fn test_loopback_echo_round_trip_in_both_modes_leaves_nothing_behind() {
             let request: Vec<u8> = (0..size).map(|byte| byte as u8).collect();
             let mut answer = vec![0; size.next_multiple_of(8)];
             let flags = SendFlags::WAIT_FOR_COMPLETION;
-            let len = channel.send_synchronous_request(&request, None, flags, &mut answer, Waiting::Forever);
+            let len = channel.send_synchronous_request(
+                &request,
+                None,
+                flags,
+                &mut answer,
+                Waiting::Forever,
+            );
             assert_eq!(len, Ok(answer.len()));
             assert_eq!(answer[..size], request);
         }

@@ -1,6 +1,8 @@
-//! VMBus on the wire: every structure, one table of messages, versions and sizes. `no_std`, no unsafe.
+//! VMBus on the wire: every structure, one table of messages, versions and sizes. `no_std`, no
+//! unsafe.
 //!
-//! All integers are little-endian; sizes and offsets are bytes. Facts: `vmbus-core` sections 2 to 6.
+//! All integers are little-endian; sizes and offsets are bytes. Facts: `vmbus-core` sections 2 to
+//! 6.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(

@@ -317,7 +317,8 @@ bodies! {
     }
 }
 
-/// A message from the guest, parsed once from a private copy. Trailing bytes and the reserved header word are ignored.
+/// A message from the guest, parsed once from a private copy. Trailing bytes and the reserved
+/// header word are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestMessage<'a> {
     /// REQUESTOFFERS.
@@ -389,7 +390,9 @@ impl<'a> GuestMessage<'a> {
         Ok(match kind {
             MessageType::RequestOffers => Self::RequestOffers,
             MessageType::OpenChannel => Self::OpenChannel(fixed(body, error)?.0),
-            MessageType::CloseChannel => Self::CloseChannel(fixed::<ChannelOnly>(body, error)?.0.relid.get()),
+            MessageType::CloseChannel => {
+                Self::CloseChannel(fixed::<ChannelOnly>(body, error)?.0.relid.get())
+            }
             MessageType::GpadlHeader => {
                 let (header, data) = fixed(body, error)?;
                 Self::GpadlHeader(header, data)

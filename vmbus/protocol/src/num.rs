@@ -1,4 +1,5 @@
-//! Widening conversions that cannot lose anything on the hosts we run on, so that no `as` is needed elsewhere.
+//! Widening conversions that cannot lose anything on the hosts we run on, so that no `as` is needed
+//! elsewhere.
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("SynthVM hosts are 64-bit: guest sizes must fit a usize");

@@ -1,4 +1,5 @@
-//! The table of messages against vmbus-core section 4, and every message of a guest at the edges of its size.
+//! The table of messages against vmbus-core section 4, and every message of a guest at the edges of
+//! its size.
 
 use vmbus_protocol::message::{Direction, GuestMessage, HEADER_SIZE, MessageType, ParseError};
 use vmbus_protocol::{MessageBuffer, Version};
@@ -72,7 +73,11 @@ fn test_messages_shorter_than_their_type_are_refused_at_every_length() {
         for len in 0..kind.min_size() {
             let named = (len >= HEADER_SIZE).then_some(kind);
             let short = ParseError::Short { kind: named, len };
-            assert_eq!(GuestMessage::parse(&message(kind, 0, len)), Err(short), "{kind:?}, {len} bytes");
+            assert_eq!(
+                GuestMessage::parse(&message(kind, 0, len)),
+                Err(short),
+                "{kind:?}, {len} bytes"
+            );
         }
     }
 }
@@ -105,7 +110,10 @@ fn test_messages_padded_or_with_reserved_word_mean_the_same() {
 #[test]
 fn test_messages_of_hosts_are_refused_from_guests() {
     for kind in MessageType::ALL.iter().copied().filter(|kind| kind.direction() == ToGuest) {
-        assert_eq!(GuestMessage::parse(&message(kind, 0, 240)), Err(ParseError::WrongDirection(kind)));
+        assert_eq!(
+            GuestMessage::parse(&message(kind, 0, 240)),
+            Err(ParseError::WrongDirection(kind))
+        );
     }
     for number in [0_u32, 30, 200, u32::MAX] {
         let mut bytes = message(MessageType::Unload, 0, 240);
@@ -161,7 +169,9 @@ fn test_messages_have_their_fields_where_the_specification_says() {
     at(12, body.target_vp.get());
 
     let reserved = bytes(MessageType::OpenReservedChannel);
-    let Ok(GuestMessage::OpenReservedChannel(body)) = GuestMessage::parse(&reserved) else { panic!() };
+    let Ok(GuestMessage::OpenReservedChannel(body)) = GuestMessage::parse(&reserved) else {
+        panic!()
+    };
     at(8, body.relid.get());
     at(12, body.target_vp.get());
     at(16, body.target_sint.get());

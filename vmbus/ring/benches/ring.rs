@@ -1,7 +1,9 @@
-//! What a packet costs, against what the machine must spend in any case. Targets: docs/performance.md.
+//! What a packet costs, against what the machine must spend in any case. Targets:
+//! docs/performance.md.
 //!
-//! `cargo bench -p vmbus-ring` measures everything in one process: one thread that writes and reads (two ends of one ring), two threads,
-//! and the physical limits beside them: `limit/memcpy` copies the payload in and out, `limit/spsc` hands bare messages over a bare ring.
+//! `cargo bench -p vmbus-ring` measures everything in one process: one thread that writes and reads
+//! (two ends of one ring), two threads, and the physical limits beside them: `limit/memcpy` copies
+//! the payload in and out, `limit/spsc` hands bare messages over a bare ring.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::{black_box, spin_loop};
@@ -12,7 +14,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use vmbus_gpadl::GuestBuffer;
 use vmbus_ring::{
-    GpaRange, Incoming, Mode, OutPacket, Outgoing, PacketKind, PlainMemory, WriteError, gpa_direct_header,
+    GpaRange, Incoming, Mode, OutPacket, Outgoing, PacketKind, PlainMemory, WriteError,
+    gpa_direct_header,
 };
 
 /// Data pages of the rings: 60 KiB, as a network or storage channel of a small guest.
@@ -27,7 +30,8 @@ struct Ends {
 
 fn ends(data_pages: usize, mode: Mode) -> Ends {
     let memory = PlainMemory::new(data_pages + 1 + 64).unwrap();
-    // One mapping for both ends: caches that look lines up by virtual address would make a second one look slow.
+    // One mapping for both ends: caches that look lines up by virtual address would make a second
+    // one look slow.
     let map = memory.ring_at(0, data_pages + 1, mode).unwrap();
     map.reset();
     let incoming = Incoming::new(map.clone()).unwrap();
@@ -105,7 +109,8 @@ fn one_thread(c: &mut Criterion) {
     }
 }
 
-/// 4 KiB in a ring of 12 KiB, which stays in the first-level cache with both buffers: what the ring costs when memory costs least.
+/// 4 KiB in a ring of 12 KiB, which stays in the first-level cache with both buffers: what the ring
+/// costs when memory costs least.
 fn small_ring(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_thread_small_ring_Mirrored");
     let mut ends = ends(3, Mode::Mirrored);
@@ -135,7 +140,8 @@ fn gpa_direct(c: &mut Criterion) {
     for pages in [1_usize, 2, 16, 64] {
         let mut ends = ends(DATA_PAGES, Mode::Mirrored);
         // Every second page: no two merge.
-        let numbers: Vec<u64> = (0..pages as u64).map(|page| DATA_PAGES as u64 + 1 + page * 2 % 64).collect();
+        let numbers: Vec<u64> =
+            (0..pages as u64).map(|page| DATA_PAGES as u64 + 1 + page * 2 % 64).collect();
         let mut header = Vec::new();
         let range = GpaRange { byte_count: pages as u32 * 4096, byte_offset: 0, pages: &numbers };
         gpa_direct_header(&[range], &mut header);
@@ -146,7 +152,9 @@ fn gpa_direct(c: &mut Criterion) {
                 let mut batch = ends.outgoing.batch().unwrap();
                 let pieces: [&[u8]; 1] = [&payload];
                 batch
-                    .write(&OutPacket::request(1, &pieces).with_header(PacketKind::GpaDirect, &header))
+                    .write(
+                        &OutPacket::request(1, &pieces).with_header(PacketKind::GpaDirect, &header),
+                    )
                     .unwrap();
                 black_box(batch.commit());
                 let mut batch = ends.incoming.batch().unwrap();
@@ -214,7 +222,8 @@ fn two_threads(c: &mut Criterion) {
     group.finish();
 }
 
-/// The least that two threads can do: slots of 64 bytes, two counters on lines of their own, no descriptors, no signals, nothing checked.
+/// The least that two threads can do: slots of 64 bytes, two counters on lines of their own, no
+/// descriptors, no signals, nothing checked.
 struct Bare {
     slots: Vec<[AtomicU64; 8]>,
     head: Line,

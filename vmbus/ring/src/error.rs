@@ -1,8 +1,10 @@
-//! What can go wrong: with the peer ([`RingError`]), with one packet ([`PacketError`], [`WriteError`]), with the memory ([`MapError`]).
+//! What can go wrong: with the peer ([`RingError`]), with one packet ([`PacketError`],
+//! [`WriteError`]), with the memory ([`MapError`]).
 
 use thiserror::Error;
 
-/// The peer broke the ring. The ring is stopped for good: every later call returns the same error and touches no shared memory.
+/// The peer broke the ring. The ring is stopped for good: every later call returns the same error
+/// and touches no shared memory.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingError {
     /// The producer's index lies outside the data or between two 8-byte units.
@@ -57,7 +59,8 @@ pub enum RingError {
     },
 }
 
-/// One packet breaks the rules of its type; the ring itself is sound, so the device decides what becomes of the channel.
+/// One packet breaks the rules of its type; the ring itself is sound, so the device decides what
+/// becomes of the channel.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum PacketError {
     /// The packet is of a type that names no external pages.
@@ -136,7 +139,8 @@ pub enum MapError {
         /// Bytes of the buffer.
         bytes: usize,
     },
-    /// A ring page is not one page of guest memory: the buffer begins inside a page or has a partial page before the ring's end.
+    /// A ring page is not one page of guest memory: the buffer begins inside a page or has a
+    /// partial page before the ring's end.
     #[error("the ring's pages do not start and end at page boundaries of guest memory")]
     NotPages,
     /// The host refused memory (only [`crate::PlainMemory`] asks for it).

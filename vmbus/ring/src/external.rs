@@ -8,7 +8,8 @@ use crate::error::PacketError;
 use crate::packet::Packet;
 use crate::wire::{DESCRIPTOR_BYTES, PacketKind, RANGES_OFFSET};
 
-/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most that a 256 KiB request has.
+/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most that
+/// a 256 KiB request has.
 const CHUNK_BYTES: usize = 512;
 
 /// One range of guest pages: `byte_count` bytes from `byte_offset` into the first of `pages`.
@@ -32,8 +33,9 @@ pub struct TransferRange {
 }
 
 impl Packet<'_> {
-    /// The guest memory that a GPA-direct packet names, into `buffer`: emptied first, and no allocation once it has held as much before.
-    /// Any number of ranges of any number of pages; every page is checked to be guest RAM.
+    /// The guest memory that a GPA-direct packet names, into `buffer`: emptied first, and no
+    /// allocation once it has held as much before. Any number of ranges of any number of pages;
+    /// every page is checked to be guest RAM.
     ///
     /// # Errors
     /// [`PacketError`]; the buffer is then empty.
@@ -64,7 +66,8 @@ impl Packet<'_> {
             };
             self.read_at(offset, piece);
             let complete = assembler.push(piece)?;
-            // A range may claim far more bytes than its pages so far: do not gather pages for what will be refused.
+            // A range may claim far more bytes than its pages so far: do not gather pages for what
+            // will be refused.
             if u64_of(assembler.buffer().listed_bytes()) > MAX_GPA_DIRECT_BYTES {
                 return Err(PacketError::TooManyBytes { limit: MAX_GPA_DIRECT_BYTES });
             }
@@ -76,7 +79,8 @@ impl Packet<'_> {
         }
     }
 
-    /// The ranges of a transfer-pages packet, into `ranges` (emptied first). Returns the id of the set that they lie in.
+    /// The ranges of a transfer-pages packet, into `ranges` (emptied first). Returns the id of the
+    /// set that they lie in.
     ///
     /// # Errors
     /// [`PacketError`]; `ranges` is then empty.

@@ -12,12 +12,13 @@ use crate::wire::{DESCRIPTOR_BYTES, Descriptor};
 
 /// The consumer of a ring: for a host the guest-to-host ring, for a guest the other one.
 ///
-/// The peer signals only when it writes into an empty ring whose mask is clear. So: drain until empty, commit, [`Incoming::unmask`], and
-/// drain again when that says so; only then sleep.
+/// The peer signals only when it writes into an empty ring whose mask is clear. So: drain until
+/// empty, commit, [`Incoming::unmask`], and drain again when that says so; only then sleep.
 #[derive(Debug)]
 pub struct Incoming {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; what it may write there is never read.
+    /// Our index. The copy in the control page is for the peer; what it may write there is never
+    /// read.
     read: Offset,
     /// The producer may ask to be signalled when space comes.
     peer_waits_for_space: bool,
@@ -25,8 +26,8 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Takes the ring over as its consumer: masks signals until [`Incoming::unmask`], declares our features (vmbus-core 6.1). Packets that
-    /// wait already, as after a restore, are kept.
+    /// Takes the ring over as its consumer: masks signals until [`Incoming::unmask`], declares our
+    /// features (vmbus-core 6.1). Packets that wait already, as after a restore, are kept.
     ///
     /// # Errors
     /// [`RingError`] when an index is not one.
@@ -64,7 +65,8 @@ impl Incoming {
         }
     }
 
-    /// Asks the peer to signal again. True when more waits: it came before the peer could know, so drain again, there will be no signal.
+    /// Asks the peer to signal again. True when more waits: it came before the peer could know, so
+    /// drain again, there will be no signal.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -74,7 +76,8 @@ impl Incoming {
             return Err(error);
         }
         let index = self.memory.control().unmask();
-        let write = check_write(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))?;
+        let write =
+            check_write(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))?;
         Ok(write != self.read)
     }
 
@@ -142,20 +145,23 @@ impl Incoming {
         }
     }
 
-    /// The write index is read anew, behind the barrier: packets that came after this batch was sampled count against the free space, and
-    /// the one that did not fit came after them.
+    /// The write index is read anew, behind the barrier: packets that came after this batch was
+    /// sampled count against the free space, and the one that did not fit came after them.
     #[cold]
     fn wakes_producer(&self, control: &Control, pending: u32, from: Offset) -> bool {
         let size = self.memory.size();
         match size.check(control.write_index.load(Ordering::SeqCst)) {
-            Some(write) => crosses(pending, size.free(from, write), size.free(self.read, write), size.get()),
+            Some(write) => {
+                crosses(pending, size.free(from, write), size.free(self.read, write), size.get())
+            }
             // The next batch will say what is wrong.
             None => false,
         }
     }
 }
 
-/// The packets that waited when the batch was taken. Dropped without [`ReadBatch::commit`], it has consumed nothing.
+/// The packets that waited when the batch was taken. Dropped without [`ReadBatch::commit`], it has
+/// consumed nothing.
 #[derive(Debug)]
 pub struct ReadBatch<'a> {
     ring: &'a mut Incoming,
@@ -164,7 +170,8 @@ pub struct ReadBatch<'a> {
 }
 
 impl ReadBatch<'_> {
-    /// The next packet, or `None` at the end of the batch. Its bytes stay in the ring, and in the peer's reach, until the commit.
+    /// The next packet, or `None` at the end of the batch. Its bytes stay in the ring, and in the
+    /// peer's reach, until the commit.
     ///
     /// # Errors
     /// [`RingError`]: the peer wrote something that is no packet. The ring is stopped.
@@ -199,7 +206,8 @@ impl ReadBatch<'_> {
             return Err(RingError::NoDescriptor { available: self.available });
         }
         let memory = &self.ring.memory;
-        // The one read of the descriptor: whatever the peer does to it now, these locals are what is judged and used.
+        // The one read of the descriptor: whatever the peer does to it now, these locals are what
+        // is judged and used.
         let first = memory.word(self.at).load(Ordering::Relaxed);
         let second = memory.word(memory.size().advance(self.at, 8)).load(Ordering::Relaxed);
         Descriptor::parse([u64::from_le(first), u64::from_le(second)], self.available)

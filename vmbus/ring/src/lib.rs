@@ -1,16 +1,16 @@
 //! VMBus ring pairs: packets, batches, signalling, flow control, over mapped guest pages.
 //!
-//! A channel has two rings; each end reads one ([`Incoming`]) and writes the other ([`Outgoing`]). Both ends run the same code: the
-//! host over a GPADL's pages, an in-process guest over its own.
+//! A channel has two rings; each end reads one ([`Incoming`]) and writes the other ([`Outgoing`]).
+//! Both ends run the same code: the host over a GPADL's pages, an in-process guest over its own.
 //!
 //! ```text
 //! GpadlView -> RingMemory (mirrored or paged) -> Incoming -> ReadBatch -> Packet
 //!                                             -> Outgoing -> WriteBatch -> OutPacket
 //! ```
 //!
-//! The peer is hostile: it may rewrite any byte at any moment. Every shared field is read once into a local, the local is validated
-//! and used. A peer that breaks a rule gets its ring stopped ([`RingError`]); the memory is not touched afterwards.
-//! Facts: `vmbus-core` sections 6 and 7.
+//! The peer is hostile: it may rewrite any byte at any moment. Every shared field is read once into
+//! a local, the local is validated and used. A peer that breaks a rule gets its ring stopped
+//! ([`RingError`]); the memory is not touched afterwards. Facts: `vmbus-core` sections 6 and 7.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -6,14 +6,17 @@ pub const MIN_RING_PAGES: usize = 2;
 /// Most pages of one ring: what one guest buffer can name (page positions are kept in 16 bits).
 pub const MAX_RING_PAGES: usize = vmbus_protocol::limits::MAX_BUFFER_PAGES;
 
-/// Most runs of pages that a mirrored ring may have: each costs two mappings of the process, at some 2 us each to make.
-/// All together are bounded by [`vmbus_protocol::limits::MAX_STITCHED_MAPPINGS`].
+/// Most runs of pages that a mirrored ring may have: each costs two mappings of the process, at
+/// some 2 us each to make. All together are bounded by
+/// [`vmbus_protocol::limits::MAX_STITCHED_MAPPINGS`].
 pub const MAX_MIRROR_RUNS: usize = 16;
 
-/// Largest packet without its trailer: its length field counts 8-byte units in 16 bits (vmbus-core 6.2).
+/// Largest packet without its trailer: its length field counts 8-byte units in 16 bits (vmbus-core
+/// 6.2).
 pub const MAX_PACKET_BYTES: u32 = 0xFFFF * 8;
 
-/// What a Linux guest reads of one packet of a default channel; a longer one breaks its ring for ever (vmbus-core 7.4).
+/// What a Linux guest reads of one packet of a default channel; a longer one breaks its ring for
+/// ever (vmbus-core 7.4).
 pub const LINUX_DEFAULT_PACKET_BYTES: u32 = 4096;
 /// As [`LINUX_DEFAULT_PACKET_BYTES`], on a storage channel.
 pub const LINUX_STORAGE_PACKET_BYTES: u32 = 80;

@@ -2,7 +2,8 @@
 
 use vmbus_protocol::num::usize_of;
 
-/// A byte offset into the data area of one ring. Only [`DataSize`] makes one, so it is below that size and a multiple of 8.
+/// A byte offset into the data area of one ring. Only [`DataSize`] makes one, so it is below that
+/// size and a multiple of 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offset(u32);
 
@@ -40,7 +41,8 @@ impl DataSize {
         (index < self.0 && index & 7 == 0).then_some(Offset(index))
     }
 
-    /// `by` bytes further, around the end. `by` is a multiple of 8 and at most the size: packet lengths are.
+    /// `by` bytes further, around the end. `by` is a multiple of 8 and at most the size: packet
+    /// lengths are.
     #[inline]
     pub(crate) fn advance(self, from: Offset, by: u32) -> Offset {
         debug_assert!(by <= self.0 && by & 7 == 0);
@@ -56,7 +58,8 @@ impl DataSize {
         if write.0 >= read.0 { distance } else { distance.wrapping_add(self.0) }
     }
 
-    /// Bytes that are free; equal indices mean an empty ring. A producer must leave at least one unit of them.
+    /// Bytes that are free; equal indices mean an empty ring. A producer must leave at least one
+    /// unit of them.
     #[inline]
     pub(crate) fn free(self, read: Offset, write: Offset) -> u32 {
         self.0.wrapping_sub(self.used(read, write))
@@ -70,9 +73,15 @@ mod tests {
     #[test]
     fn test_offset_check_at_edges_accepts_only_units_inside() {
         let size = DataSize::new(4096).unwrap();
-        for (index, good) in
-            [(0, true), (8, true), (4088, true), (4, false), (4092, false), (4096, false), (u32::MAX, false)]
-        {
+        for (index, good) in [
+            (0, true),
+            (8, true),
+            (4088, true),
+            (4, false),
+            (4092, false),
+            (4096, false),
+            (u32::MAX, false),
+        ] {
             assert_eq!(size.check(index).is_some(), good, "{index}");
         }
     }

@@ -18,9 +18,11 @@ use crate::wire::{DESCRIPTOR_BYTES, Descriptor, PacketKind, TRAILER_BYTES, trail
 #[derive(Debug)]
 pub struct Outgoing {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; what it may write there is never read.
+    /// Our index. The copy in the control page is for the peer; what it may write there is never
+    /// read.
     write: Offset,
-    /// The peer's index when it was last looked at. It only moves towards more free space, so an old value is safe.
+    /// The peer's index when it was last looked at. It only moves towards more free space, so an
+    /// old value is safe.
     read: Offset,
     /// Longest packet without trailer.
     max_packet: u32,
@@ -39,7 +41,8 @@ pub struct OutPacket<'a> {
     pub transaction_id: u64,
     /// Ask for a completion.
     pub completion_requested: bool,
-    /// What stands between descriptor and payload: range lists (see [`crate::transfer_pages_header`]). Padded to 8 bytes with zeros.
+    /// What stands between descriptor and payload: range lists (see
+    /// [`crate::transfer_pages_header`]). Padded to 8 bytes with zeros.
     pub header: &'a [u8],
     /// The payload, concatenated. Padded to 8 bytes with zeros.
     pub payload: &'a [&'a [u8]],
@@ -60,7 +63,13 @@ impl<'a> OutPacket<'a> {
     /// Data that wants no answer.
     #[must_use]
     pub fn in_band(transaction_id: u64, payload: &'a [&'a [u8]]) -> Self {
-        Self { kind: PacketKind::InBand, transaction_id, completion_requested: false, header: &[], payload }
+        Self {
+            kind: PacketKind::InBand,
+            transaction_id,
+            completion_requested: false,
+            header: &[],
+            payload,
+        }
     }
 
     /// Data that wants a completion.
@@ -75,7 +84,8 @@ impl<'a> OutPacket<'a> {
         Self { kind: PacketKind::Completion, ..Self::in_band(transaction_id, payload) }
     }
 
-    /// The same with external data: `header` from [`crate::gpa_direct_header`] or [`crate::transfer_pages_header`].
+    /// The same with external data: `header` from [`crate::gpa_direct_header`] or
+    /// [`crate::transfer_pages_header`].
     #[must_use]
     pub fn with_header(self, kind: PacketKind, header: &'a [u8]) -> Self {
         Self { kind, header, ..self }
@@ -85,7 +95,8 @@ impl<'a> OutPacket<'a> {
     #[inline(always)]
     fn layout(&self) -> Option<Layout> {
         let header = u32::try_from(self.header.len()).ok()?.checked_add(DESCRIPTOR_BYTES)?;
-        let payload = self.payload.iter().try_fold(0_usize, |sum, piece| sum.checked_add(piece.len()))?;
+        let payload =
+            self.payload.iter().try_fold(0_usize, |sum, piece| sum.checked_add(piece.len()))?;
         let payload = u32::try_from(payload).ok()?;
         let data_offset = header.checked_add(7)? & !7;
         let end = data_offset.checked_add(payload)?;
@@ -108,7 +119,8 @@ struct Layout {
 }
 
 impl Outgoing {
-    /// Takes the ring over as its producer: waits for no space, declares our features (vmbus-core 6.1).
+    /// Takes the ring over as its producer: waits for no space, declares our features (vmbus-core
+    /// 6.1).
     ///
     /// # Errors
     /// [`RingError`] when an index is not one.
@@ -120,10 +132,19 @@ impl Outgoing {
         let features = control.feature_bits.fetch_or(FEATURE_PENDING_SEND_SIZE, Ordering::AcqRel);
         let max_packet = largest(&memory);
         let peer_tells_space = features & FEATURE_PENDING_SEND_SIZE != 0;
-        Ok(Self { memory, write, read, max_packet, peer_tells_space, waiting: false, stopped: None })
+        Ok(Self {
+            memory,
+            write,
+            read,
+            max_packet,
+            peer_tells_space,
+            waiting: false,
+            stopped: None,
+        })
     }
 
-    /// Refuses packets of more than `bytes` bytes without trailer: what the peer's driver can take (`limits::LINUX_*`).
+    /// Refuses packets of more than `bytes` bytes without trailer: what the peer's driver can take
+    /// (`limits::LINUX_*`).
     pub fn limit_packets(&mut self, bytes: u32) {
         self.max_packet = bytes.min(largest(&self.memory));
     }
@@ -142,7 +163,8 @@ impl Outgoing {
         Ok(WriteBatch { ring: self, at, free })
     }
 
-    /// Arranges to be signalled when more than `needed` bytes are free, as [`WriteError::Full`] said. Asks for what an empty ring has at most.
+    /// Arranges to be signalled when more than `needed` bytes are free, as [`WriteError::Full`]
+    /// said. Asks for what an empty ring has at most.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -150,8 +172,10 @@ impl Outgoing {
         if let Some(error) = self.stopped {
             return Err(error);
         }
-        let needed =
-            needed.checked_add(7).map_or(u32::MAX, |sum| sum & !7).min(self.data_size().wrapping_sub(8));
+        let needed = needed
+            .checked_add(7)
+            .map_or(u32::MAX, |sum| sum & !7)
+            .min(self.data_size().wrapping_sub(8));
         if self.peer_tells_space {
             let index = self.memory.control().ask_for_space(pending_for(needed));
             self.waiting = true;
@@ -229,7 +253,8 @@ impl Outgoing {
 
     #[inline]
     fn take_read(&mut self, index: u32) -> Result<(), RingError> {
-        self.read = check_read(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))?;
+        self.read =
+            check_read(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))?;
         Ok(())
     }
 }
@@ -317,8 +342,12 @@ trait Sink {
 
 #[inline(always)]
 fn fill(sink: &mut impl Sink, packet: &OutPacket<'_>, layout: &Layout, start: Offset) {
-    let first =
-        Descriptor::first_word(packet.kind, packet.completion_requested, layout.data_offset, layout.length);
+    let first = Descriptor::first_word(
+        packet.kind,
+        packet.completion_requested,
+        layout.data_offset,
+        layout.length,
+    );
     sink.word(0, first);
     sink.word(8, packet.transaction_id);
     // Padding first: its unit also has the last bytes of what it pads.
@@ -355,8 +384,8 @@ impl Sink for Contiguous {
     #[inline]
     fn word(&mut self, offset: u32, value: u64) {
         debug_assert!(offset & 7 == 0 && offset.wrapping_add(8) <= self.len);
-        // SAFETY: the layout puts every unit inside the packet's `len` bytes, which `contiguous` vouched for, and at a multiple of 8 from
-        // a base that is one.
+        // SAFETY: the layout puts every unit inside the packet's `len` bytes, which `contiguous`
+        // vouched for, and at a multiple of 8 from a base that is one.
         let word = unsafe { self.base.add(usize_of(offset)).cast::<AtomicU64>().as_ref() };
         word.store(value.to_le(), Ordering::Relaxed);
     }
@@ -364,7 +393,8 @@ impl Sink for Contiguous {
     #[inline(always)]
     fn bytes(&mut self, offset: u32, from: &[u8]) {
         debug_assert!(usize_of(offset).wrapping_add(from.len()) <= usize_of(self.len));
-        // SAFETY: the layout puts header and payload inside the packet's `len` bytes, which `contiguous` vouched for.
+        // SAFETY: the layout puts header and payload inside the packet's `len` bytes, which
+        // `contiguous` vouched for.
         unsafe { copy_to_shared(from, self.base.add(usize_of(offset))) };
     }
 }
@@ -383,7 +413,8 @@ impl Sink for Scattered<'_> {
 
     fn bytes(&mut self, offset: u32, from: &[u8]) {
         let mut from = from;
-        // A piece may begin between two units, behind one of odd length: fill up its unit byte by byte, from what is there.
+        // A piece may begin between two units, behind one of odd length: fill up its unit byte by
+        // byte, from what is there.
         let rest = usize_of(offset & 7);
         let mut at = self.memory.size().advance(self.start, offset & !7);
         if rest != 0 {

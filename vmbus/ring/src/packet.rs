@@ -8,7 +8,8 @@ use crate::memory::RingMemory;
 use crate::offset::Offset;
 use crate::wire::{Descriptor, PacketKind};
 
-/// A packet whose descriptor was validated. The payload still lies in the ring: the peer can change it until it is copied out.
+/// A packet whose descriptor was validated. The payload still lies in the ring: the peer can change
+/// it until it is copied out.
 #[derive(Debug)]
 pub struct Packet<'a> {
     memory: &'a RingMemory,
@@ -29,7 +30,8 @@ impl<'a> Packet<'a> {
         self.descriptor.kind
     }
 
-    /// The sender's name for the exchange: a completion carries it back unchanged. Not unique, and 0 is a legal value.
+    /// The sender's name for the exchange: a completion carries it back unchanged. Not unique, and
+    /// 0 is a legal value.
     #[inline]
     #[must_use]
     pub fn transaction_id(&self) -> u64 {
@@ -43,7 +45,8 @@ impl<'a> Packet<'a> {
         self.descriptor.completion_requested
     }
 
-    /// Bytes of payload, a multiple of 8: up to 7 bytes of padding count, protocols carry their own lengths.
+    /// Bytes of payload, a multiple of 8: up to 7 bytes of padding count, protocols carry their own
+    /// lengths.
     #[inline]
     #[must_use]
     pub fn payload_len(&self) -> usize {
@@ -64,7 +67,8 @@ impl<'a> Packet<'a> {
         self.read_payload_at(0, to)
     }
 
-    /// Copies the payload from byte `offset` on, as much as `to` takes. Returns the bytes copied: 0 at and beyond the end.
+    /// Copies the payload from byte `offset` on, as much as `to` takes. Returns the bytes copied: 0
+    /// at and beyond the end.
     #[inline(always)]
     pub fn read_payload_at(&self, offset: usize, to: &mut [u8]) -> usize {
         let len = self.payload_len().saturating_sub(offset).min(to.len());
@@ -75,7 +79,8 @@ impl<'a> Packet<'a> {
         len
     }
 
-    /// Copies the first bytes of the payload into a structure, or `None` when the payload is shorter.
+    /// Copies the first bytes of the payload into a structure, or `None` when the payload is
+    /// shorter.
     #[inline]
     #[must_use]
     pub fn read<T: FromBytes + IntoBytes>(&self) -> Option<T> {
@@ -87,20 +92,23 @@ impl<'a> Packet<'a> {
         Some(value)
     }
 
-    /// The payload where it lies, if it is one piece: always in a mirrored ring. No copy; the peer can change it at any moment.
+    /// The payload where it lies, if it is one piece: always in a mirrored ring. No copy; the peer
+    /// can change it at any moment.
     #[inline]
     #[must_use]
     pub fn payload_slice(&self) -> Option<VolatileSlice<'_>> {
         let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
         let address = self.memory.contiguous(self.payload_start(), len)?;
-        // SAFETY: `contiguous` vouches for `len` mapped bytes while the memory lives, which 'a borrows.
+        // SAFETY: `contiguous` vouches for `len` mapped bytes while the memory lives, which 'a
+        // borrows.
         Some(unsafe { VolatileSlice::new(address.as_ptr(), usize_of(len)) })
     }
 
     /// The payload where it lies, piece by piece.
     pub fn payload_slices(&self) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
-        // SAFETY: `pieces` vouches for that many mapped bytes while the memory lives, which 'a borrows.
+        // SAFETY: `pieces` vouches for that many mapped bytes while the memory lives, which 'a
+        // borrows.
         self.memory
             .pieces(self.payload_start(), len)
             .map(|(address, len)| unsafe { VolatileSlice::new(address.as_ptr(), len) })
@@ -133,7 +141,8 @@ impl<'a> Packet<'a> {
         self.memory.read(at, &mut unit);
         let Some(tail) = unit.get(usize_of(offset & 7)..) else { return };
         let len = tail.len().min(to.len());
-        let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len)) else {
+        let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len))
+        else {
             return;
         };
         now.copy_from_slice(tail);

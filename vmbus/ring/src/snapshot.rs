@@ -8,7 +8,8 @@ use crate::control::Control;
 use crate::memory::{Backing, Mode, RingMemory};
 use crate::offset::DataSize;
 
-/// The control page of a ring at one moment. The peer may have written anything, so fields need not fit together.
+/// The control page of a ring at one moment. The peer may have written anything, so fields need not
+/// fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingSnapshot {
     /// Byte offset of the next byte to write.
@@ -29,7 +30,8 @@ pub struct RingSnapshot {
     pub used: Option<u32>,
 }
 
-/// Shows a ring to others than its user, from any thread, without keeping its memory: a teardown does not wait for it.
+/// Shows a ring to others than its user, from any thread, without keeping its memory: a teardown
+/// does not wait for it.
 #[derive(Clone)]
 pub struct RingWatch {
     control: NonNull<Control>,
@@ -63,8 +65,10 @@ impl RingSnapshot {
     pub(crate) fn of(control: &Control, size: DataSize, mode: Mode) -> Self {
         let write_index = control.write_index.load(Ordering::Relaxed);
         let read_index = control.read_index.load(Ordering::Relaxed);
-        let used =
-            size.check(read_index).zip(size.check(write_index)).map(|(read, write)| size.used(read, write));
+        let used = size
+            .check(read_index)
+            .zip(size.check(write_index))
+            .map(|(read, write)| size.used(read, write));
         Self {
             write_index,
             read_index,

@@ -16,7 +16,8 @@ const FLAG_COMPLETION_REQUESTED: u16 = 1;
 pub enum PacketKind {
     /// Only a payload.
     InBand,
-    /// A payload, and ranges of a transfer-page set that both ends know (host to guest, network receive).
+    /// A payload, and ranges of a transfer-page set that both ends know (host to guest, network
+    /// receive).
     TransferPages,
     /// A payload, and ranges of guest pages (guest to host).
     GpaDirect,
@@ -81,7 +82,8 @@ impl Descriptor {
         Ok(Self { kind, completion_requested, transaction_id, data_offset, length })
     }
 
-    /// The first word on the wire. `data_offset` and `length` are multiples of 8, at most 0xFFFF * 8.
+    /// The first word on the wire. `data_offset` and `length` are multiples of 8, at most 0xFFFF *
+    /// 8.
     #[inline]
     pub(crate) fn first_word(
         kind: PacketKind,
@@ -127,7 +129,10 @@ mod tests {
     use super::*;
 
     fn word(kind: u16, data_offset8: u16, length8: u16, flags: u16) -> u64 {
-        u64::from(kind) | u64::from(data_offset8) << 16 | u64::from(length8) << 32 | u64::from(flags) << 48
+        u64::from(kind)
+            | u64::from(data_offset8) << 16
+            | u64::from(length8) << 32
+            | u64::from(flags) << 48
     }
 
     /// Checklist 60.
@@ -142,16 +147,21 @@ mod tests {
         assert_eq!(parse(word(6, 2, 8, 0)), LongPacket { length: 64, available: 64 });
         assert_eq!(parse(word(6, 2, 0xFFFF, 0)), LongPacket { length: 0xFFFF * 8, available: 64 });
         assert!(Descriptor::parse([word(6, 2, 7, 0), 7], 64).is_ok());
-        for kind in (0..=0x10).chain([0x106, u16::MAX]).filter(|kind| ![6, 7, 9, 0xB].contains(kind)) {
+        for kind in
+            (0..=0x10).chain([0x106, u16::MAX]).filter(|kind| ![6, 7, 9, 0xB].contains(kind))
+        {
             assert_eq!(parse(word(kind, 2, 2, 0)), PacketType { value: kind });
         }
     }
 
     #[test]
     fn test_ring_descriptor_round_trips_every_kind() {
-        for kind in
-            [PacketKind::InBand, PacketKind::TransferPages, PacketKind::GpaDirect, PacketKind::Completion]
-        {
+        for kind in [
+            PacketKind::InBand,
+            PacketKind::TransferPages,
+            PacketKind::GpaDirect,
+            PacketKind::Completion,
+        ] {
             for completion in [false, true] {
                 let first = Descriptor::first_word(kind, completion, 24, 0xFFFF * 8);
                 let parsed = Descriptor::parse([first, u64::MAX], u32::MAX).unwrap();

@@ -38,7 +38,10 @@ fn test_ring_packets_of_all_kinds_allocate_nothing() {
         let mut ring = ring_in(PlainMemory::new(128).unwrap(), vec![0, 5, 9, 1, 2], mode);
         let pages: Vec<u64> = (0..64).map(|page| page * 2 % 128).collect();
         let mut header = Vec::new();
-        gpa_direct_header(&[GpaRange { byte_count: 64 * 4096, byte_offset: 0, pages: &pages }], &mut header);
+        gpa_direct_header(
+            &[GpaRange { byte_count: 64 * 4096, byte_offset: 0, pages: &pages }],
+            &mut header,
+        );
         let mut buffer = GuestBuffer::new(ring.memory.ram().clone());
         let mut to = [0; 4096];
         let mut round = |buffer: &mut GuestBuffer| {
@@ -47,7 +50,10 @@ fn test_ring_packets_of_all_kinds_allocate_nothing() {
                 batch.write(&OutPacket::in_band(1, &[payload])).unwrap();
             }
             batch
-                .write(&OutPacket::request(2, &[&to[..48]]).with_header(PacketKind::GpaDirect, &header))
+                .write(
+                    &OutPacket::request(2, &[&to[..48]])
+                        .with_header(PacketKind::GpaDirect, &header),
+                )
                 .unwrap();
             let _ = batch.commit();
             let mut batch = ring.incoming.batch().unwrap();

@@ -6,8 +6,8 @@ use common::{BOTH_MODES, TestRing, ring_in};
 use vmbus_gpadl::{GuestBuffer, RangeError};
 use vmbus_protocol::limits::{MAX_GPA_DIRECT_BYTES, MAX_GPA_DIRECT_RANGES};
 use vmbus_ring::{
-    GpaRange, Mode, OutPacket, PacketError, PacketKind, PlainMemory, TransferRange, gpa_direct_header,
-    transfer_pages_header,
+    GpaRange, Mode, OutPacket, PacketError, PacketKind, PlainMemory, TransferRange,
+    gpa_direct_header, transfer_pages_header,
 };
 
 /// Pages of RAM behind the rings of these tests; the ring takes the first ones.
@@ -62,7 +62,10 @@ fn test_ring_gpa_direct_of_many_ranges_and_pages_is_parsed_at_every_wrap() {
             let listed: Vec<u64> = ranges.iter().flat_map(|range| range.pages.to_vec()).collect();
             assert_eq!(buffer.guest_pages().collect::<Vec<_>>(), listed);
             for (n, range) in ranges.iter().enumerate() {
-                assert_eq!(buffer.range(n), Some((range.byte_offset as usize, range.byte_count as usize)));
+                assert_eq!(
+                    buffer.range(n),
+                    Some((range.byte_offset as usize, range.byte_count as usize))
+                );
             }
         }
     }
@@ -93,18 +96,25 @@ fn test_ring_gpa_direct_bad_lists_fail_the_packet_and_not_the_ring() {
             header[4..8].copy_from_slice(&count.to_le_bytes());
             header
         };
-        let range =
-            |byte_count, byte_offset, pages: &[u64]| header(&[GpaRange { byte_count, byte_offset, pages }]);
+        let range = |byte_count, byte_offset, pages: &[u64]| {
+            header(&[GpaRange { byte_count, byte_offset, pages }])
+        };
         let cases = [
             (with_count(0), PacketError::RangeCount { count: 0, limit: MAX_GPA_DIRECT_RANGES }),
             (with_count(513), PacketError::RangeCount { count: 513, limit: MAX_GPA_DIRECT_RANGES }),
-            (with_count(u32::MAX), PacketError::RangeCount { count: u32::MAX, limit: MAX_GPA_DIRECT_RANGES }),
+            (
+                with_count(u32::MAX),
+                PacketError::RangeCount { count: u32::MAX, limit: MAX_GPA_DIRECT_RANGES },
+            ),
             (with_count(4), PacketError::Range(RangeError::Size { bytes: 24, ranges: 4 })),
             (good[..8].to_vec(), PacketError::Range(RangeError::Size { bytes: 0, ranges: 1 })),
             (Vec::new(), PacketError::ShortHeader { header: 16 }),
             (range(0, 0, &[3]), PacketError::Range(RangeError::Empty)),
             (range(8, 4096, &[3]), PacketError::Range(RangeError::Offset(4096))),
-            (range(8, 0, &[RAM_PAGES as u64]), PacketError::Range(RangeError::NotRam(RAM_PAGES as u64))),
+            (
+                range(8, 0, &[RAM_PAGES as u64]),
+                PacketError::Range(RangeError::NotRam(RAM_PAGES as u64)),
+            ),
             (range(8, 0, &[u64::MAX]), PacketError::Range(RangeError::NotRam(u64::MAX))),
             (
                 range(u32::MAX, 1, &[3]),
@@ -117,9 +127,12 @@ fn test_ring_gpa_direct_bad_lists_fail_the_packet_and_not_the_ring() {
             assert!(buffer.is_empty());
         }
         // More bytes than there are pages for: whatever the words say, the list is too short.
-        for header in
-            [range(8193, 0, &[3, 4]), range(8192, 1, &[3, 4]), range(u32::MAX, 0, &[3]), with_count(2)]
-        {
+        for header in [
+            range(8193, 0, &[3, 4]),
+            range(8192, 1, &[3, 4]),
+            range(u32::MAX, 0, &[3]),
+            with_count(2),
+        ] {
             assert!(
                 matches!(parse(&mut ring, &header, &mut buffer), Err(PacketError::Range(_))),
                 "{header:?}"
@@ -135,12 +148,18 @@ fn test_ring_gpa_direct_at_the_byte_limit_passes_and_one_past_it_fails() {
     let mut ring = ring(Mode::Mirrored, 64);
     let mut buffer = GuestBuffer::new(ring.memory.ram().clone());
     let pages = vec![5_u64; MAX_GPA_DIRECT_BYTES as usize / 4096 + 1];
-    let most =
-        header(&[GpaRange { byte_count: MAX_GPA_DIRECT_BYTES as u32, byte_offset: 0, pages: &pages[1..] }]);
+    let most = header(&[GpaRange {
+        byte_count: MAX_GPA_DIRECT_BYTES as u32,
+        byte_offset: 0,
+        pages: &pages[1..],
+    }]);
     assert_eq!(parse(&mut ring, &most, &mut buffer), Ok(()));
     assert_eq!(buffer.len() as u64, MAX_GPA_DIRECT_BYTES);
-    let more =
-        header(&[GpaRange { byte_count: MAX_GPA_DIRECT_BYTES as u32 + 1, byte_offset: 0, pages: &pages }]);
+    let more = header(&[GpaRange {
+        byte_count: MAX_GPA_DIRECT_BYTES as u32 + 1,
+        byte_offset: 0,
+        pages: &pages,
+    }]);
     assert_eq!(
         parse(&mut ring, &more, &mut buffer),
         Err(PacketError::TooManyBytes { limit: MAX_GPA_DIRECT_BYTES })
@@ -174,8 +193,9 @@ fn test_ring_gpa_direct_at_the_range_limit_passes() {
 fn test_ring_transfer_pages_round_trip_at_every_wrap() {
     for mode in BOTH_MODES {
         let mut ring = ring(mode, 1);
-        let sent: Vec<_> =
-            (0..9).map(|n| TransferRange { byte_count: 1500 + n, byte_offset: n * 0x700 }).collect();
+        let sent: Vec<_> = (0..9)
+            .map(|n| TransferRange { byte_count: 1500 + n, byte_offset: n * 0x700 })
+            .collect();
         let mut header = Vec::new();
         transfer_pages_header(0xCAFE, &sent, &mut header);
         let mut seen = Vec::new();

@@ -60,7 +60,8 @@ fn test_ring_blocked_producer_is_woken_once_when_its_packet_fits() {
     }
 }
 
-/// Checklist 66, with the strict rule of a Linux consumer: signal iff free_now > pending and free_before <= pending.
+/// Checklist 66, with the strict rule of a Linux consumer: signal iff free_now > pending and
+/// free_before <= pending.
 #[test]
 fn test_ring_pending_size_wakes_a_strict_peer_exactly_at_the_crossing() {
     for mode in BOTH_MODES {
@@ -135,12 +136,14 @@ fn test_ring_space_signal_ignores_the_interrupt_mask() {
 #[test]
 fn test_ring_garbage_pending_size_is_clamped_and_harmless() {
     for mode in BOTH_MODES {
-        for pending in [1, 7, 9, 4095, 4096, 4097, 0x7FFF_FFFF, 0x8000_0001, u32::MAX - 7, u32::MAX] {
+        for pending in [1, 7, 9, 4095, 4096, 4097, 0x7FFF_FFFF, 0x8000_0001, u32::MAX - 7, u32::MAX]
+        {
             let mut ring = ring(1, mode);
             fill(&mut ring);
             ring.set_field(PENDING, pending);
             let signal = drain(&mut ring.incoming).unwrap().1;
-            // What an empty ring cannot satisfy counts as an empty ring; what is always satisfied needs no signal.
+            // What an empty ring cannot satisfy counts as an empty ring; what is always satisfied
+            // needs no signal.
             assert_eq!(
                 signal,
                 pending >= 4096 - 8 || pending == 9 && ring.data_size() < 4096,
@@ -150,7 +153,8 @@ fn test_ring_garbage_pending_size_is_clamped_and_harmless() {
     }
 }
 
-/// The wait of a guest that wrote on after the batch was sampled: counted with the old write index, its signal would be lost.
+/// The wait of a guest that wrote on after the batch was sampled: counted with the old write index,
+/// its signal would be lost.
 #[test]
 fn test_ring_producer_that_filled_up_after_the_batch_was_sampled_is_woken() {
     for mode in BOTH_MODES {
@@ -159,7 +163,8 @@ fn test_ring_producer_that_filled_up_after_the_batch_was_sampled_is_woken() {
             write_one(&mut ring.outgoing, 1, &[1; 64]).unwrap();
         }
         let mut batch = ring.incoming.batch().unwrap();
-        while let Ok(_) | Err(WriteError::Corrupt(_)) = write_one(&mut ring.outgoing, 2, &[1; 64]) {}
+        while let Ok(_) | Err(WriteError::Corrupt(_)) = write_one(&mut ring.outgoing, 2, &[1; 64]) {
+        }
         assert_eq!(ring.outgoing.wait_for_space(88), Ok(SpaceWait::Signalled));
         while batch.next().unwrap().is_some() {}
         assert!(batch.commit());
@@ -195,7 +200,10 @@ fn test_ring_peer_without_feature_bit_must_be_polled_and_is_never_asked() {
         assert_eq!(outgoing.wait_for_space(88), Ok(SpaceWait::Poll));
         assert_eq!(ring.field(PENDING), 0);
         ring.set_field(PENDING, 88);
-        assert!(!drain(&mut incoming).unwrap().1, "a peer that does not know the field does not wait by it");
+        assert!(
+            !drain(&mut incoming).unwrap().1,
+            "a peer that does not know the field does not wait by it"
+        );
         assert_ne!(ring.field(READ_INDEX), 0);
         assert_eq!(outgoing.wait_for_space(88), Ok(SpaceWait::Ready));
     }

@@ -22,7 +22,10 @@ fn test_ring_packet_at_every_wrap_position_decodes_and_has_its_trailer() {
             let mut batch = ring.outgoing.batch().unwrap();
             // In pieces, so that pieces meet within units and within the wrap.
             batch
-                .write(&OutPacket::request(id, &[&payload[..3], &payload[3..30], &[], &payload[30..]]))
+                .write(&OutPacket::request(
+                    id,
+                    &[&payload[..3], &payload[3..30], &[], &payload[30..]],
+                ))
                 .unwrap();
             assert!(batch.commit());
             assert_eq!(ring.word(start), 6 | 2 << 16 | 10 << 32 | 1 << 48, "descriptor at {start}");
@@ -66,8 +69,14 @@ fn test_ring_partial_reads_at_every_offset_see_the_same_bytes() {
                     let mut bytes = vec![0xAA; len];
                     let got = packet.read_payload_at(from, &mut bytes);
                     assert_eq!(got, len.min(64_usize.saturating_sub(from)));
-                    assert_eq!(bytes[..got], payload[from.min(64)..(from + got).min(64).max(from.min(64))]);
-                    assert!(bytes[got..].iter().all(|&byte| byte == 0xAA), "only what was read is touched");
+                    assert_eq!(
+                        bytes[..got],
+                        payload[from.min(64)..(from + got).min(64).max(from.min(64))]
+                    );
+                    assert!(
+                        bytes[got..].iter().all(|&byte| byte == 0xAA),
+                        "only what was read is touched"
+                    );
                 }
             }
             assert_eq!(packet.read::<[u8; 64]>(), Some(std::array::from_fn(|n| n as u8)));
@@ -88,7 +97,11 @@ fn test_ring_bad_write_index_stops_the_reader_for_good() {
             let error = RingError::WriteIndex { value, data_size: 4096 };
             assert_eq!(ring.incoming.batch().unwrap_err(), error);
             ring.set_field(WRITE_INDEX, 0);
-            assert_eq!(ring.incoming.batch().unwrap_err(), error, "a repaired index does not restart it");
+            assert_eq!(
+                ring.incoming.batch().unwrap_err(),
+                error,
+                "a repaired index does not restart it"
+            );
             assert_eq!(ring.incoming.used().unwrap_err(), error);
             ring.set_field(common::MASK, 7);
             assert_eq!(ring.incoming.unmask().unwrap_err(), error);
@@ -141,10 +154,12 @@ fn test_ring_opened_with_bad_indices_is_refused() {
     assert!(matches!(Outgoing::new(map()), Err(RingError::WriteIndex { value: 3, .. })));
 }
 
-/// Checklist 60, through the ring: packets before the bad one count as read only when committed before.
+/// Checklist 60, through the ring: packets before the bad one count as read only when committed
+/// before.
 #[test]
 fn test_ring_bad_descriptor_stops_the_channel() {
-    let word = |kind: u64, data_offset8: u64, length8: u64| kind | data_offset8 << 16 | length8 << 32;
+    let word =
+        |kind: u64, data_offset8: u64, length8: u64| kind | data_offset8 << 16 | length8 << 32;
     for mode in BOTH_MODES {
         for (first, error) in [
             (word(6, 2, 0), RingError::ShortPacket { length: 0 }),
@@ -193,7 +208,10 @@ fn test_ring_full_leaves_one_unit_free() {
         let mut ring = ring(1, mode);
         write_one(&mut ring.outgoing, 1, &vec![0; 4096 - 48 - 24]).unwrap();
         assert_eq!(ring.outgoing.free(), Ok(48));
-        assert_eq!(write_one(&mut ring.outgoing, 2, &[0; 24]), Err(WriteError::Full { needed: 48 }));
+        assert_eq!(
+            write_one(&mut ring.outgoing, 2, &[0; 24]),
+            Err(WriteError::Full { needed: 48 })
+        );
         assert_eq!(write_one(&mut ring.outgoing, 2, &[0; 16]), Ok(false));
     }
 }
@@ -240,7 +258,11 @@ fn test_ring_batch_dropped_without_commit_leaves_no_trace() {
         write_one(&mut ring.outgoing, 2, &[2; 8]).unwrap();
         for _ in 0..2 {
             let mut batch = ring.incoming.batch().unwrap();
-            assert_eq!(batch.next().unwrap().unwrap().transaction_id(), 2, "a dropped batch is read again");
+            assert_eq!(
+                batch.next().unwrap().unwrap().transaction_id(),
+                2,
+                "a dropped batch is read again"
+            );
         }
         assert_eq!(ring.field(READ_INDEX), 0);
         assert_eq!(drain(&mut ring.incoming).unwrap().0.len(), 1);

@@ -1,6 +1,7 @@
 //! A peer that rewrites indices, descriptors and range lists while they are read (checklist 73).
 //!
-//! The reader must come back from every call, hand out nothing but bytes of the ring, and stop at most once. What it reads is garbage.
+//! The reader must come back from every call, hand out nothing but bytes of the ring, and stop at
+//! most once. What it reads is garbage.
 
 mod common;
 
@@ -12,7 +13,8 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::GuestBuffer;
 use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, PlainMemory, RingError};
 
-/// Rounds at least, and on while the peer had too little effect, as on a machine that does not run it at the same time.
+/// Rounds at least, and on while the peer had too little effect, as on a machine that does not run
+/// it at the same time.
 const ROUNDS: u32 = 30_000;
 /// Enough of both packets and stops.
 const ENOUGH: u64 = 200;
@@ -43,9 +45,10 @@ impl Random {
 fn nasty_word(random: &mut Random) -> u64 {
     let kind = [6, 7, 9, 0xB, 9, 9][random.next() as usize % 6];
     let sound = !random.next().is_multiple_of(16);
-    let offset = if sound { 2 + random.next() % 6 } else { [0, 1, 600, 0xFFFF][random.next() as usize % 4] };
-    let length =
-        offset + if sound { random.next() % 8 } else { [0, 600, 0xFFFF][random.next() as usize % 3] };
+    let offset =
+        if sound { 2 + random.next() % 6 } else { [0, 1, 600, 0xFFFF][random.next() as usize % 4] };
+    let length = offset
+        + if sound { random.next() % 8 } else { [0, 600, 0xFFFF][random.next() as usize % 3] };
     kind | (offset & 0xFFFF) << 16 | (length & 0xFFFF) << 32 | (random.next() & 3) << 48
 }
 
@@ -79,7 +82,11 @@ fn scribble(memory: &GuestMemoryMmap, pages: &[u64], seed: u64, stop: &AtomicBoo
     }
 }
 
-fn read_all(incoming: &mut Incoming, buffer: &mut GuestBuffer, size: u32) -> Result<u64, RingError> {
+fn read_all(
+    incoming: &mut Incoming,
+    buffer: &mut GuestBuffer,
+    size: u32,
+) -> Result<u64, RingError> {
     let mut packets = 0;
     let mut bytes = [0; 512];
     let mut ranges = Vec::new();
@@ -111,7 +118,9 @@ fn test_ring_rewritten_while_it_is_read_stays_within_bounds() {
         let stop = AtomicBool::new(false);
         let (mut packets, mut stops) = (0, 0);
         thread::scope(|scope| {
-            scope.spawn(|| scribble(memory.ram().memory(), &pages, 0x9E37_79B9 + seed as u64, &stop));
+            scope.spawn(|| {
+                scribble(memory.ram().memory(), &pages, 0x9E37_79B9 + seed as u64, &stop)
+            });
             let mut buffer = GuestBuffer::new(memory.ram().clone());
             let mut incoming = ring.incoming;
             let mut round = 0;
@@ -148,7 +157,9 @@ fn test_ring_rewritten_while_it_is_written_stays_within_bounds() {
         let stop = AtomicBool::new(false);
         let (mut packets, mut stops) = (0, 0);
         thread::scope(|scope| {
-            scope.spawn(|| scribble(memory.ram().memory(), &pages, 0xABCD_EF01 + seed as u64, &stop));
+            scope.spawn(|| {
+                scribble(memory.ram().memory(), &pages, 0xABCD_EF01 + seed as u64, &stop)
+            });
             let mut outgoing = ring.outgoing;
             let mut round = 0;
             while go_on(round, packets, stops) {

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{drain, ring_of, write_one};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmbus_gpadl::{Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink, Teardown};
+use vmbus_gpadl::{
+    Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink, Teardown,
+};
 use vmbus_ring::limits::{MAX_MIRROR_RUNS, MAX_RING_PAGES, MIN_RING_PAGES};
 use vmbus_ring::{Incoming, MapError, Mode, PlainMemory, RingMemory};
 
@@ -29,9 +31,13 @@ fn gpadl(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> (Gpadl, Arc<Released>
         bytes.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
     }
     let buffer =
-        RangeAssembler::assemble(GuestBuffer::new(ram.clone()), ranges.len() as u32, &bytes).unwrap();
+        RangeAssembler::assemble(GuestBuffer::new(ram.clone()), ranges.len() as u32, &bytes)
+            .unwrap();
     let released = Arc::new(Released::default());
-    (Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _), released)
+    (
+        Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _),
+        released,
+    )
 }
 
 fn view(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> GpadlView {
@@ -58,7 +64,8 @@ fn test_ring_map_keeps_the_view_until_it_is_dropped() {
 #[test]
 fn test_ring_map_over_a_chain_of_ranges_is_one_ring() {
     let memory = PlainMemory::new(16).unwrap();
-    let ranges: [(u32, u32, &[u64]); 3] = [(4096, 0, &[9]), (8192, 0, &[3, 4]), (12288, 0, &[5, 1, 9])];
+    let ranges: [(u32, u32, &[u64]); 3] =
+        [(4096, 0, &[9]), (8192, 0, &[3, 4]), (12288, 0, &[5, 1, 9])];
     let view = view(memory.ram(), &ranges);
     for mode in common::BOTH_MODES {
         let ring = RingMemory::map_as(view.clone(), 0, 5, mode).unwrap();
@@ -88,12 +95,18 @@ fn test_ring_map_beyond_the_buffer_or_of_no_data_is_refused() {
     let view = view(memory.ram(), &[(4 * 4096, 0, &[0, 1, 2, 3])]);
     for (first, pages) in [(0, 5), (3, 2), (4, 2), (usize::MAX, 2), (usize::MAX / 4096, 2)] {
         assert!(
-            matches!(RingMemory::map(view.clone(), first, pages), Err(MapError::BeyondBuffer { .. })),
+            matches!(
+                RingMemory::map(view.clone(), first, pages),
+                Err(MapError::BeyondBuffer { .. })
+            ),
             "{first} {pages}"
         );
     }
     for pages in [0, 1, MAX_RING_PAGES + 1, usize::MAX] {
-        assert!(matches!(RingMemory::map(view.clone(), 0, pages), Err(MapError::Size { .. })), "{pages}");
+        assert!(
+            matches!(RingMemory::map(view.clone(), 0, pages), Err(MapError::Size { .. })),
+            "{pages}"
+        );
     }
 }
 
@@ -141,7 +154,8 @@ fn test_ring_mirror_shows_the_same_bytes_twice() {
     write_one(&mut ring.outgoing, 1, &payload).unwrap();
     let mut batch = ring.incoming.batch().unwrap();
     let packet = batch.next().unwrap().unwrap();
-    let slice = packet.payload_slice().expect("a mirrored payload is one piece even across the end");
+    let slice =
+        packet.payload_slice().expect("a mirrored payload is one piece even across the end");
     let mut seen = vec![0; slice.len()];
     slice.copy_to(&mut seen);
     assert_eq!(seen, payload);

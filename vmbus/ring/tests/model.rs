@@ -1,4 +1,5 @@
-//! Random packets and random orders of calls against a naive model: a queue of packets and a count of bytes.
+//! Random packets and random orders of calls against a naive model: a queue of packets and a count
+//! of bytes.
 
 mod common;
 
@@ -29,15 +30,19 @@ enum Step {
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
-    let kind =
-        prop_oneof![Just(PacketKind::InBand), Just(PacketKind::Completion), Just(PacketKind::GpaDirect)];
+    let kind = prop_oneof![
+        Just(PacketKind::InBand),
+        Just(PacketKind::Completion),
+        Just(PacketKind::GpaDirect)
+    ];
     let bytes = |most| proptest::collection::vec(any::<u8>(), 0..most);
     let pieces = prop_oneof![
         8 => proptest::collection::vec(bytes(60), 0..4),
         1 => proptest::collection::vec(bytes(5000), 0..3),
     ];
-    (kind, any::<u64>(), any::<bool>(), bytes(40), pieces)
-        .prop_map(|(kind, id, completion, header, pieces)| Sent { kind, id, completion, header, pieces })
+    (kind, any::<u64>(), any::<bool>(), bytes(40), pieces).prop_map(
+        |(kind, id, completion, header, pieces)| Sent { kind, id, completion, header, pieces },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -57,7 +62,12 @@ impl Sent {
 
     fn seen(&self) -> Seen {
         let payload = padded(&self.pieces.concat());
-        Seen { kind: self.kind, transaction_id: self.id, completion_requested: self.completion, payload }
+        Seen {
+            kind: self.kind,
+            transaction_id: self.id,
+            completion_requested: self.completion,
+            payload,
+        }
     }
 }
 
@@ -131,7 +141,12 @@ fn write(
     Ok(())
 }
 
-fn read(ring: &mut TestRing, model: &mut Model, count: usize, commit: bool) -> Result<(), TestCaseError> {
+fn read(
+    ring: &mut TestRing,
+    model: &mut Model,
+    count: usize,
+    commit: bool,
+) -> Result<(), TestCaseError> {
     let mut batch = ring.incoming.batch().unwrap();
     let mut taken = 0;
     for expected in model.queue.iter().take(count) {

@@ -1,4 +1,5 @@
-//! No lost wake-up, with real threads (checklist 64 and 66). The model checker in `src/control/model.rs` covers what chance does not reach.
+//! No lost wake-up, with real threads (checklist 64 and 66). The model checker in
+//! `src/control/model.rs` covers what chance does not reach.
 //!
 //! `VMBUS_RING_RACES=10000000` runs more rounds than the suite does.
 
@@ -21,7 +22,8 @@ fn rounds() -> u64 {
         .map_or(1_000_000, |rounds| rounds.parse().expect("VMBUS_RING_RACES is a number"))
 }
 
-/// A doorbell, and below a sleeper that spins a little before it sleeps, so that both sides meet often.
+/// A doorbell, and below a sleeper that spins a little before it sleeps, so that both sides meet
+/// often.
 struct Bell {
     ring: Sender<()>,
 }
@@ -43,7 +45,8 @@ impl Bell {
 }
 
 impl Sleeper {
-    /// Drops earlier rings: what they announced is seen by the look that follows. One left over would hide a lost one.
+    /// Drops earlier rings: what they announced is seen by the look that follows. One left over
+    /// would hide a lost one.
     fn forget(&self) {
         while self.bell.try_recv().is_ok() {}
     }
@@ -90,7 +93,8 @@ fn consume(mut incoming: Incoming, count: u64, mask: bool, packets: &Sleeper, sp
     }
 }
 
-/// Writes `count` packets, batches of 1 to 3, pausing so that the reader often finds the ring empty.
+/// Writes `count` packets, batches of 1 to 3, pausing so that the reader often finds the ring
+/// empty.
 fn produce(mut outgoing: Outgoing, count: u64, payload: usize, packets: &Bell, space: &Sleeper) {
     let mut payload = vec![0; payload];
     let mut next = 0;
@@ -135,7 +139,8 @@ fn race(count: u64, payload: usize, mask: bool, mode: Mode) {
     thread::scope(|scope| {
         let done = &done;
         scope.spawn(move || {
-            // The bells stay open until the reader is through: an early end must not look like a wake-up.
+            // The bells stay open until the reader is through: an early end must not look like a
+            // wake-up.
             produce(ring.outgoing, count, payload, &packets, &space_heard);
             while !done.load(Ordering::Relaxed) {
                 thread::yield_now();

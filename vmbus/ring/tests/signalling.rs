@@ -105,7 +105,10 @@ fn test_ring_open_overwrites_stale_fields_that_each_end_owns() {
         }
         ring.set_field(FEATURES, 0xF0);
         let _outgoing = Outgoing::new(map()).unwrap();
-        assert_eq!((ring.field(PENDING), ring.field(MASK), ring.field(FEATURES)), (0, 0xDEAD, 0xF1));
+        assert_eq!(
+            (ring.field(PENDING), ring.field(MASK), ring.field(FEATURES)),
+            (0, 0xDEAD, 0xF1)
+        );
         ring.set_field(PENDING, 0xBEEF);
         ring.set_field(FEATURES, 0);
         let _incoming = Incoming::new(map()).unwrap();

@@ -1,4 +1,5 @@
-//! DSDT: power-off, processors, serial ports, clock, and the VMBus node under its module device (spec section 9.1).
+//! DSDT: power-off, processors, serial ports, clock, and the VMBus node under its module device
+//! (spec section 9.1).
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
@@ -12,7 +13,8 @@ use crate::devices::{rtc, serial};
 
 /// Present, enabled, shown, working.
 const STATUS_OK: u8 = 0xF;
-/// The interrupt that the VMBus node claims. Guests use the SINT's vector instead; Windows wants to see one.
+/// The interrupt that the VMBus node claims. Guests use the SINT's vector instead; Windows wants to
+/// see one.
 const VMBUS_IRQ: u8 = 5;
 
 pub(super) fn build(platform: &Platform) -> Sdt {
@@ -85,7 +87,8 @@ fn clock(code: &mut Vec<u8>) {
 fn module_device(code: &mut Vec<u8>, platform: &Platform) {
     let [low, high] = platform.mmio;
     let cacheable = AddressSpaceCacheable::NotCacheable;
-    let low = AddressSpace::new_memory(cacheable, true, low.start as u32, (low.end - 1) as u32, None);
+    let low =
+        AddressSpace::new_memory(cacheable, true, low.start as u32, (low.end - 1) as u32, None);
     let high = AddressSpace::new_memory(cacheable, true, high.start, high.end - 1, None);
     let mut node = Vec::new();
     vmbus(&mut node);

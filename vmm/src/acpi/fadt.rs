@@ -1,4 +1,5 @@
-//! FADT: power management registers at fixed ports (spec section 9.3, choice (a): not hardware-reduced, so that legacy interrupts exist).
+//! FADT: power management registers at fixed ports (spec section 9.3, choice (a): not
+//! hardware-reduced, so that legacy interrupts exist).
 
 use acpi_tables::fadt::{FADT, FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -28,7 +29,8 @@ pub(super) fn build(facs: u64, dsdt: u64) -> FADT {
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)
         .flag(Flags::UsePlatformClock);
-    // The power button is a fixed-feature one (flag PWR_BUTTON stays clear); there is no sleep button (its flag set says so).
+    // The power button is a fixed-feature one (flag PWR_BUTTON stays clear); there is no sleep
+    // button (its flag set says so).
     fadt.dsdt = (dsdt as u32).into();
     fadt.sci_int = pm::SCI.into();
     fadt.pm1a_evt_blk = u32::from(pm::PM1_EVENT).into();

@@ -1,4 +1,5 @@
-//! ACPI tables (spec hypervisor-platform section 9): RSDP and XSDT, FADT with full power management registers, FACS, MADT, DSDT.
+//! ACPI tables (spec hypervisor-platform section 9): RSDP and XSDT, FADT with full power management
+//! registers, FACS, MADT, DSDT.
 
 mod dsdt;
 mod fadt;

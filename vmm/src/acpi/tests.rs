@@ -82,8 +82,11 @@ fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
     let module = find(b"VMOD").unwrap();
     let bus = find(b"VMBS").unwrap();
     assert!(find(b"VMBus\0").unwrap() > bus && bus > module);
-    let low =
-        [&(LOW_MMIO.start as u32).to_le_bytes()[..], &((LOW_MMIO.end - 1) as u32).to_le_bytes()[..]].concat();
+    let low = [
+        &(LOW_MMIO.start as u32).to_le_bytes()[..],
+        &((LOW_MMIO.end - 1) as u32).to_le_bytes()[..],
+    ]
+    .concat();
     assert!(find(&low).unwrap() > module);
     assert!(find(b"_S5_").is_some());
 }

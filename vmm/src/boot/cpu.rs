@@ -1,4 +1,5 @@
-//! The processor state of the 64-bit boot protocol: flat segments, identity map of 4 GiB, caches on.
+//! The processor state of the 64-bit boot protocol: flat segments, identity map of 4 GiB, caches
+//! on.
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress};
@@ -10,7 +11,8 @@ const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x20;
 /// null, unused, code, data, TSS (two slots in long mode).
-const GDT: [u64; 6] = [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_8B00_0000_0067, 0];
+const GDT: [u64; 6] =
+    [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_8B00_0000_0067, 0];
 
 const PRESENT_WRITABLE: u64 = 0x3;
 const LARGE_PAGE: u64 = 0x80;
@@ -55,7 +57,10 @@ pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
         memory.write_obj(directory | PRESENT_WRITABLE, GuestAddress(pdpt + 8 * gib))?;
         for page in 0..512 {
             let address = (gib << 30) | (page << 21);
-            memory.write_obj(address | PRESENT_WRITABLE | LARGE_PAGE, GuestAddress(directory + 8 * page))?;
+            memory.write_obj(
+                address | PRESENT_WRITABLE | LARGE_PAGE,
+                GuestAddress(directory + 8 * page),
+            )?;
         }
     }
     Ok(())

@@ -15,7 +15,8 @@ use crate::memory::{GuestMemory, MemoryLayout};
 const OPTION: &str = "--kernel";
 /// Where the setup header starts in a bzImage and in the zero page.
 const SETUP_HEADER: u64 = 0x1F1;
-/// Where it ends, in the newest version that we know; older kernels have code there, which the copy must not carry.
+/// Where it ends, in the newest version that we know; older kernels have code there, which the copy
+/// must not carry.
 const SETUP_HEADER_END: usize = SETUP_HEADER as usize + size_of::<setup_header>();
 /// The header's length counts from here, in the byte before.
 const SETUP_HEADER_SIZE_FROM: usize = 0x202;
@@ -33,7 +34,8 @@ const ENTRY_64: u64 = 0x200;
 const VMLINUX_CMDLINE: u32 = 2047;
 /// Highest initrd address for a vmlinux; a bzImage says it in its header.
 const VMLINUX_INITRD_MAX: u32 = 0x7FFF_FFFF;
-/// Room kept for `.bss` and `.brk` behind a vmlinux's segments, which the loader counts by their file size.
+/// Room kept for `.bss` and `.brk` behind a vmlinux's segments, which the loader counts by their
+/// file size.
 const VMLINUX_SLACK: u64 = 16 << 20;
 
 /// A kernel image, opened and checked.
@@ -97,12 +99,17 @@ impl Kernel {
             Format::BzImage(header) => header.cmdline_size,
             Format::Elf => VMLINUX_CMDLINE,
         };
-        // Between the command line's place and the end of conventional memory there is room for any real limit.
+        // Between the command line's place and the end of conventional memory there is room for any
+        // real limit.
         (limit as usize).min((place::LOW_END - place::CMDLINE) as usize - 1)
     }
 
     /// Loads the kernel.
-    pub(super) fn load(&self, memory: &GuestMemory, layout: &MemoryLayout) -> Result<Loaded, BootError> {
+    pub(super) fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+    ) -> Result<Loaded, BootError> {
         let mut file = self.file.try_clone().map_err(|source| file_error(&self.path, source))?;
         file.rewind().map_err(|source| file_error(&self.path, source))?;
         match &self.format {
@@ -145,18 +152,23 @@ impl Kernel {
     ) -> Result<Loaded, BootError> {
         let ram = layout.low_ram.end;
         let segments = elf_segments(file).map_err(|source| file_error(&self.path, source))?;
-        let needed =
-            segments.iter().map(|segment| segment.end).max().unwrap_or(0).saturating_add(VMLINUX_SLACK);
+        let needed = segments
+            .iter()
+            .map(|segment| segment.end)
+            .max()
+            .unwrap_or(0)
+            .saturating_add(VMLINUX_SLACK);
         if needed > ram {
             return Err(BootError::MemoryForKernel { ram, needed });
         }
-        let result = Elf::load(memory, None, file, Some(GuestAddress(place::HIMEM))).map_err(|error| {
-            let why = match error {
-                loader::Error::Elf(error) => error.to_string(),
-                error => error.to_string(),
-            };
-            BootError::BadElf { path: self.path.clone(), why }
-        })?;
+        let result =
+            Elf::load(memory, None, file, Some(GuestAddress(place::HIMEM))).map_err(|error| {
+                let why = match error {
+                    loader::Error::Elf(error) => error.to_string(),
+                    error => error.to_string(),
+                };
+                BootError::BadElf { path: self.path.clone(), why }
+            })?;
         let header = setup_header {
             header: SETUP_MAGIC,
             boot_flag: 0xAA55,
@@ -176,7 +188,8 @@ impl Kernel {
 pub(super) fn open_regular(option: &'static str, path: &Path) -> Result<(File, u64), BootError> {
     let failed = |source| BootError::File { option, path: path.to_owned(), source };
     // Opening a FIFO must not wait for a writer: the type is checked below.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let file =
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
         return Err(BootError::NotAFile { option, path: path.to_owned() });
@@ -208,7 +221,8 @@ fn probe(file: &File) -> io::Result<Probe> {
         Some(true) => {
             let mut header = setup_header::default();
             let bytes = vm_memory::ByteValued::as_mut_slice(&mut header);
-            let end = (SETUP_HEADER_SIZE_FROM + usize::from(start[0x201])).clamp(0x206, SETUP_HEADER_END);
+            let end =
+                (SETUP_HEADER_SIZE_FROM + usize::from(start[0x201])).clamp(0x206, SETUP_HEADER_END);
             let own = &start[SETUP_HEADER as usize..end];
             bytes[..own.len()].copy_from_slice(own);
             Ok(Probe::BzImage(Box::new(header)))
@@ -250,7 +264,8 @@ struct Segment {
 }
 
 fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
-    let wrong = |what: &str| BootError::WrongKernel { path: path.to_owned(), what: what.to_owned() };
+    let wrong =
+        |what: &str| BootError::WrongKernel { path: path.to_owned(), what: what.to_owned() };
     let mut ident = [0; 20];
     file.read_exact_at(&mut ident, 0).map_err(|source| file_error(path, source))?;
     if ident[4] != 2 {
@@ -265,7 +280,11 @@ fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
     let segments = match elf_segments(file) {
         Ok(segments) => segments,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(BootError::Truncated { path: path.to_owned(), promised: actual + 1, actual });
+            return Err(BootError::Truncated {
+                path: path.to_owned(),
+                promised: actual + 1,
+                actual,
+            });
         }
         Err(error) => return Err(file_error(path, error)),
     };
@@ -283,8 +302,9 @@ fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
 fn elf_segments(file: &File) -> io::Result<Vec<Segment>> {
     let mut header = [0; 64];
     file.read_exact_at(&mut header, 0)?;
-    let u64_at =
-        |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+    let u64_at = |bytes: &[u8], at: usize| {
+        u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default())
+    };
     let table = u64_at(&header, 32);
     let entry_size = u64::from(u16::from_le_bytes([header[54], header[55]]));
     let entries = u64::from(u16::from_le_bytes([header[56], header[57]]));

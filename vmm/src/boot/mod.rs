@@ -1,5 +1,6 @@
-//! Direct boot of Linux: kernel, initrd, command line, zero page and the CPU state that the 64-bit entry wants
-//! (spec hypervisor-platform section 10; the kernel's own `Documentation/arch/x86/boot.rst`).
+//! Direct boot of Linux: kernel, initrd, command line, zero page and the CPU state that the 64-bit
+//! entry wants (spec hypervisor-platform section 10; the kernel's own
+//! `Documentation/arch/x86/boot.rst`).
 
 mod cpu;
 mod error;
@@ -26,7 +27,8 @@ mod place {
     pub(super) const PML4: u64 = 0x9000;
     /// Command line.
     pub(super) const CMDLINE: u64 = 0x2_0000;
-    /// End of conventional memory in the E820 map; the kilobyte above it is where firmware keeps its data.
+    /// End of conventional memory in the E820 map; the kilobyte above it is where firmware keeps
+    /// its data.
     pub(super) const LOW_END: u64 = 0x9_FC00;
     /// Start of RAM above the legacy hole.
     pub(super) const HIMEM: u64 = 0x10_0000;
@@ -54,7 +56,11 @@ impl BootSource {
     ///
     /// # Errors
     /// [`BootError`]; each names the option at fault.
-    pub fn open(kernel: &Path, initrd: Option<&Path>, cmdline: &str) -> Result<BootSource, BootError> {
+    pub fn open(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        cmdline: &str,
+    ) -> Result<BootSource, BootError> {
         let kernel = Kernel::open(kernel)?;
         let initrd = initrd.map(Initrd::open).transpose()?;
         let limit = kernel.cmdline_limit();
@@ -67,11 +73,17 @@ impl BootSource {
         Ok(BootSource { kernel, initrd, cmdline: cmdline.to_owned() })
     }
 
-    /// Writes everything into guest memory. The ACPI tables are not part of it: the zero page only names `rsdp`.
+    /// Writes everything into guest memory. The ACPI tables are not part of it: the zero page only
+    /// names `rsdp`.
     ///
     /// # Errors
     /// [`BootError`]; a file that changed since it was opened counts as truncated.
-    pub fn load(&self, memory: &GuestMemory, layout: &MemoryLayout, rsdp: u64) -> Result<Entry, BootError> {
+    pub fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        rsdp: u64,
+    ) -> Result<Entry, BootError> {
         let loaded = self.kernel.load(memory, layout)?;
         let initrd = match &self.initrd {
             Some(initrd) => Some(initrd.load(memory, layout, &loaded)?),

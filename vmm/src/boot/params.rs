@@ -44,8 +44,11 @@ pub(super) fn write(
 
 /// The memory map. MMIO windows are never in it.
 fn e820(layout: &MemoryLayout) -> Vec<boot_e820_entry> {
-    let entry =
-        |start: u64, end: u64, kind: u32| boot_e820_entry { addr: start, size: end - start, r#type: kind };
+    let entry = |start: u64, end: u64, kind: u32| boot_e820_entry {
+        addr: start,
+        size: end - start,
+        r#type: kind,
+    };
     let mut map = vec![
         entry(0, place::LOW_END, E820_RAM),
         entry(place::LOW_END, 0xA_0000, E820_RESERVED),

@@ -1,4 +1,5 @@
-//! The grammar of the command line. What flags mean is said by `config`; here they are only told apart.
+//! The grammar of the command line. What flags mean is said by `config`; here they are only told
+//! apart.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,8 @@ use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 #[command(name = "synthvm", version, max_term_width = 100, subcommand_required = true, after_help = super::exit::TABLE)]
 #[command(disable_help_subcommand = true)]
 pub(super) struct Args {
-    /// Says more on standard error: -v what happens, -vv in detail, -vvv everything. SYNTHVM_LOG sets it by module
+    /// Says more on standard error: -v what happens, -vv in detail, -vvv everything. SYNTHVM_LOG
+    /// sets it by module
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
 
@@ -79,25 +81,34 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "N", help_heading = "How large", allow_negative_numbers = true)]
     cpus: Option<String>,
 
-    /// Adds a VMBus disk: PATH, ram:SIZE (the host's memory, gone with the machine), null:SIZE (forgets writes, reads as zero);
-    /// or keys: path, ram, null, format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
-    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed, parents=named|refuse, iops=N, bps=SIZE
-    /// and the same with read- or write-
+    /// Adds a VMBus disk: PATH, ram:SIZE (the host's memory, gone with the machine), null:SIZE
+    /// (forgets writes, reads as zero); or keys: path, ram, null, format=raw|vhdx|vhd|qcow2,
+    /// readonly=on|off, controller=0..15, lun=0..63, id, serial, block-size=512|4096,
+    /// cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed,
+    /// parents=named|refuse, iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH|ram:SIZE|null:SIZE[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
-    /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a path it is empty
+    /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a
+    /// path it is empty
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     dvd: Vec<String>,
 
-    /// Microseconds that a disk controller's thread looks for more before it sleeps, 0 (never) to 50 [default: 50]
-    #[arg(long, value_name = "MICROSECONDS", help_heading = "Disks", allow_negative_numbers = true)]
+    /// Microseconds that a disk controller's thread looks for more before it sleeps, 0 (never) to
+    /// 50 [default: 50]
+    #[arg(
+        long,
+        value_name = "MICROSECONDS",
+        help_heading = "Disks",
+        allow_negative_numbers = true
+    )]
     disk_poll: Option<String>,
 
     /// Channels of each disk controller, 1 to 64 [default: one for every four vCPUs]
     #[arg(long, value_name = "COUNT", help_heading = "Disks", allow_negative_numbers = true)]
     disk_channels: Option<String>,
 
-    /// Hold back the interrupt for finished disk requests a moment while many are in flight and that pays, on or off [default: on]
+    /// Hold back the interrupt for finished disk requests a moment while many are in flight and
+    /// that pays, on or off [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Disks")]
     disk_hold: Option<String>,
 
@@ -117,17 +128,25 @@ pub(super) struct RunArgs {
     /// What a guest's panic does: exit, reboot or continue [default: exit]
     #[arg(long, value_name = "WHAT", help_heading = "When the guest ends")]
     on_panic: Option<String>,
-    /// Time to power down after SIGTERM, SIGINT or SIGHUP, in seconds; then, or at a second signal, it is stopped [default: 30]
-    #[arg(long, value_name = "SECONDS", help_heading = "When the guest ends", allow_negative_numbers = true)]
+    /// Time to power down after SIGTERM, SIGINT or SIGHUP, in seconds; then, or at a second
+    /// signal, it is stopped [default: 30]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        help_heading = "When the guest ends",
+        allow_negative_numbers = true
+    )]
     stop_timeout: Option<String>,
 
-    /// Hyper-V enlightenments: preset linux or windows, and single options on or off, as windows,stimer=off [default: linux]
+    /// Hyper-V enlightenments: preset linux or windows, and single options on or off, as
+    /// windows,stimer=off [default: linux]
     #[arg(long, value_name = "PRESET[,OPTION=on|off]", help_heading = "Virtual hardware")]
     hyperv: Vec<String>,
     /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
     #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
     irqchip: Option<String>,
-    /// Adds a device for testing the bus and drivers: echo, the backend of docs/writing-a-backend.md
+    /// Adds a device for testing the bus and drivers: echo, the backend of
+    /// docs/writing-a-backend.md
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
     test_device: Option<String>,
     /// KVM's device node [default: /dev/kvm]
@@ -255,7 +274,8 @@ pub(super) enum DiskVerb {
         /// PATH, ram:SIZE, null:SIZE, or the keys of `synthvm run --disk`
         #[arg(value_name = "PATH[,KEY=VALUE]", required_unless_present = "dvd")]
         disk: Option<String>,
-        /// A DVD drive instead: PATH of an ISO image, or the keys of `synthvm run --dvd`; without any it is empty
+        /// A DVD drive instead: PATH of an ISO image, or the keys of `synthvm run --dvd`; without
+        /// any it is empty
         #[arg(long, value_name = "PATH[,KEY=VALUE]", num_args = 0..=1, conflicts_with = "disk")]
         dvd: Option<Option<String>>,
     },
@@ -391,7 +411,8 @@ pub(super) struct ConvertArgs {
     /// Where the parent of the image to read lies, if it was moved
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
-    /// Opens no file that the image to read names (parents, backing files): for images of strangers
+    /// Opens no file that the image to read names (parents, backing files): for images of
+    /// strangers
     #[arg(long)]
     pub(super) no_parents: bool,
     /// The new image takes up all its room at once
@@ -463,8 +484,10 @@ mod tests {
 
     #[test]
     fn test_flags_given_all_reach_the_configuration() {
-        let mut line =
-            vec!["synthvm", "run", "--hugepages"].into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let mut line = vec!["synthvm", "run", "--hugepages"]
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>();
         line.extend(KEYS.iter().flat_map(|key| [format!("--{key}"), "x".to_owned()]));
         let Command::Run(run) = Args::parse_from(line).command else { panic!("run was asked for") };
         let mut keys: Vec<_> = run.flags().iter().map(|flag| flag.key).collect();

@@ -24,7 +24,11 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<Exit, Failure> {
     let mut client = Client::connect(&args.socket)?;
     if !args.watch {
         let report = client.inspect()?;
-        print(&if args.json { json(&report, true)? } else { inspect::render(&report, None, style()) })?;
+        print(&if args.json {
+            json(&report, true)?
+        } else {
+            inspect::render(&report, None, style())
+        })?;
         return Ok(Exit::Success);
     }
     let interval = Duration::from_secs(args.interval.into());
@@ -60,7 +64,8 @@ pub(super) fn control(args: &ControlArgs) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// On a terminal: over what was there, without flicker (home, each line cleared to its end, then the rest of the screen).
+/// On a terminal: over what was there, without flicker (home, each line cleared to its end, then
+/// the rest of the screen).
 fn in_place(text: &str) -> String {
     match io::stdout().is_terminal() {
         true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
@@ -77,7 +82,8 @@ fn style() -> Style {
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T, pretty: bool) -> Result<String, Failure> {
-    let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    let text =
+        if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
     text.map(|text| text + "\n").map_err(|error| Failure::new(Exit::Internal, &error))
 }
 
@@ -94,6 +100,8 @@ pub(super) fn print(text: &str) -> Result<Printed, Failure> {
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(Printed::Whole),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::NobodyReads),
-        Err(error) => Err(Failure::text(Exit::Internal, format!("cannot write to standard output: {error}"))),
+        Err(error) => {
+            Err(Failure::text(Exit::Internal, format!("cannot write to standard output: {error}")))
+        }
     }
 }

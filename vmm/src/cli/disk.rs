@@ -32,7 +32,8 @@ fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
         disk.path = absolute(path)?;
     }
     let source = disk.source().to_string();
-    let place: DiskPlace = Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
+    let place: DiskPlace =
+        Client::connect(socket)?.ask(&Request::DiskAdd { disk: Box::new(disk) })?;
     let DiskPlace { id, controller, lun } = place;
     print(&format!("{source} is disk {id}: controller {controller}, LUN {lun}\n"))?;
     Ok(Exit::Success)
@@ -42,7 +43,8 @@ fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
 fn add_dvd(socket: &Path, text: Option<&str>) -> Result<Exit, Failure> {
     let mut dvd: DvdConfig = text.map(str::parse).transpose()?.unwrap_or_default();
     dvd.path = dvd.path.as_deref().map(absolute).transpose()?;
-    let disc = dvd.path.as_deref().map_or("an empty drive".to_owned(), |path| path.display().to_string());
+    let disc =
+        dvd.path.as_deref().map_or("an empty drive".to_owned(), |path| path.display().to_string());
     let place: DiskPlace = Client::connect(socket)?.ask(&Request::DvdAdd { dvd: Box::new(dvd) })?;
     let DiskPlace { id, controller, lun } = place;
     print(&format!("{disc} is DVD drive {id}: controller {controller}, LUN {lun}\n"))?;

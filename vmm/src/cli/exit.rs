@@ -59,7 +59,9 @@ impl Exit {
             Exit::GuestPanicked => 5,
             Exit::GuestReset => 6,
             Exit::Stopped => 7,
-            Exit::Signal(number) => u8::try_from(number).map_or(255, |number| number.saturating_add(128)),
+            Exit::Signal(number) => {
+                u8::try_from(number).map_or(255, |number| number.saturating_add(128))
+            }
         }
     }
 }
@@ -159,14 +161,16 @@ impl From<MachineError> for Failure {
             | MachineError::TooManyCpus { .. }
             | MachineError::AddressBits { .. }
             | MachineError::Memory(_)
-            | MachineError::Hyperv(HypervError::NoHyperv { .. } | HypervError::Unavailable { .. }) => {
-                Exit::Host
-            }
+            | MachineError::Hyperv(
+                HypervError::NoHyperv { .. } | HypervError::Unavailable { .. },
+            ) => Exit::Host,
             MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
             | MachineError::TwoTerminals => Exit::Usage,
             MachineError::Boot(error) => boot_exit(error),
             MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => Exit::Input,
-            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => Exit::Internal,
+            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => {
+                Exit::Internal
+            }
         };
         Failure::new(exit, &error)
     }
@@ -230,6 +234,9 @@ mod tests {
         #[error("--disk a.img: cannot open")]
         struct Outer(#[source] std::io::Error);
         let error = Outer(std::io::Error::other("no\nsuch thing"));
-        assert_eq!(Failure::new(Exit::Input, &error).to_string(), "--disk a.img: cannot open: no such thing");
+        assert_eq!(
+            Failure::new(Exit::Input, &error).to_string(),
+            "--disk a.img: cannot open: no such thing"
+        );
     }
 }

@@ -48,8 +48,9 @@ fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
         block_size: args.block_size.map(ByteSize::bytes),
     };
     let bar = bar(&args.target);
-    let result =
-        synthvm_images::convert(&args.source, &args.target, &options, &mut |progress| show(&bar, progress));
+    let result = synthvm_images::convert(&args.source, &args.target, &options, &mut |progress| {
+        show(&bar, progress)
+    });
     bar.finish_and_clear();
     let Progress { total, written, .. } = result?;
     let (total, written) = (indicatif::BinaryBytes(total), indicatif::BinaryBytes(written));
@@ -64,7 +65,8 @@ fn info(args: &InfoArgs) -> Result<Exit, Failure> {
 }
 
 fn check(args: &CheckArgs) -> Result<Exit, Failure> {
-    let report = synthvm_images::check(&args.path, args.format, args.repair, parents(args.no_parents))?;
+    let report =
+        synthvm_images::check(&args.path, args.format, args.repair, parents(args.no_parents))?;
     print(&if args.json { json(&report, true)? } else { report.to_string() })?;
     Ok(if report.is_sound() { Exit::Success } else { Exit::Internal })
 }
@@ -87,11 +89,14 @@ fn format_of(asked: Option<Format>, path: &Path) -> Result<Format, Failure> {
 /// Drawn on standard error, and only on a terminal.
 fn bar(target: &Path) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let template = "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
+    let template =
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes}  {binary_bytes_per_sec}  {eta} left";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar.set_message(target.file_name().map_or_else(PathBuf::new, PathBuf::from).display().to_string());
+    bar.set_message(
+        target.file_name().map_or_else(PathBuf::new, PathBuf::from).display().to_string(),
+    );
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
@@ -103,7 +108,8 @@ fn show(bar: &ProgressBar, progress: Progress) {
 
 impl From<ToolError> for Failure {
     fn from(error: ToolError) -> Self {
-        let exit = if matches!(error, ToolError::Option { .. }) { Exit::Usage } else { Exit::Input };
+        let exit =
+            if matches!(error, ToolError::Option { .. }) { Exit::Usage } else { Exit::Input };
         Failure::new(exit, &error)
     }
 }

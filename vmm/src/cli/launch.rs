@@ -25,9 +25,11 @@ pub(super) fn launch(
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
     let mut machine = Machine::build(config)?;
-    let internal =
-        |what: &str, error: &dyn std::fmt::Display| Failure::text(Exit::Internal, format!("{what}: {error}"));
-    let ram = GuestRam::new(machine.memory().clone()).map_err(|error| internal("guest memory", &error))?;
+    let internal = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::text(Exit::Internal, format!("{what}: {error}"))
+    };
+    let ram = GuestRam::new(machine.memory().clone())
+        .map_err(|error| internal("guest memory", &error))?;
     let bus = VmBus::new(ram.clone(), machine.synic());
     let disks = Arc::new(disks);
     disks.use_memory(&ram).map_err(|(path, error)| {
@@ -37,7 +39,8 @@ pub(super) fn launch(
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
     match config.test_device {
         Some(TestDevice::Echo) => {
-            bus.offer(Box::new(echo())).map_err(|error| internal("offering the echo device", &error))?;
+            bus.offer(Box::new(echo()))
+                .map_err(|error| internal("offering the echo device", &error))?;
         }
         None => {}
     }
@@ -70,10 +73,14 @@ fn watch(
     socket: Option<ListeningSocket>,
     target: &Arc<Target>,
 ) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::text(Exit::Internal, format!("event loop: {error}"));
+    let failed =
+        |error: std::io::Error| Failure::text(Exit::Internal, format!("event loop: {error}"));
     let grace = Duration::from_secs(config.stop_timeout.into());
     let target = || -> Arc<dyn ControlTarget> { Arc::clone(target) as _ };
-    machine.events().add(Box::new(StopSignals::new(grace, target()).map_err(failed)?)).map_err(failed)?;
+    machine
+        .events()
+        .add(Box::new(StopSignals::new(grace, target()).map_err(failed)?))
+        .map_err(failed)?;
     match socket {
         Some(socket) => {
             let server = ControlServer::new(socket, target()).map_err(failed)?;
@@ -107,7 +114,8 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 /// The disks: opened, and locked for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let poll_limit = Duration::from_micros(config.disk_poll.into());
-    let disks = DiskSet::new(config.cpus).with_poll_limit(poll_limit).with_hold_back(config.disk_hold);
+    let disks =
+        DiskSet::new(config.cpus).with_poll_limit(poll_limit).with_hold_back(config.disk_hold);
     let disks = match config.disk_channels {
         Some(channels) => disks.with_channels(channels),
         None => disks,
@@ -122,7 +130,9 @@ pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
         })?;
     }
     for dvd in &config.dvds {
-        disks.add_dvd(dvd).map_err(|error| refuse("dvd", dvd.path.as_deref(), Exit::Input, &error))?;
+        disks
+            .add_dvd(dvd)
+            .map_err(|error| refuse("dvd", dvd.path.as_deref(), Exit::Input, &error))?;
     }
     Ok(disks)
 }
@@ -130,7 +140,10 @@ pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
 /// A disk that cannot be had, with the option at fault.
 fn refuse(option: &str, path: Option<&Path>, exit: Exit, error: &DiskError) -> Failure {
     let failure = Failure::new(exit, error);
-    Failure::text(exit, format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()))
+    Failure::text(
+        exit,
+        format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()),
+    )
 }
 
 /// The bus as the vCPUs see it.

@@ -1,4 +1,5 @@
-//! What the program says while it works: on standard error, so that a console on standard output stays clean.
+//! What the program says while it works: on standard error, so that a console on standard output
+//! stays clean.
 
 use std::io::IsTerminal;
 
@@ -22,8 +23,10 @@ pub(super) fn start(verbose: u8) {
         Some(Err(error)) => (EnvFilter::new(level), Some(error)),
     };
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours);
     // A program that uses this as a library may log in its own way.
     let _ = subscriber.with_target(verbose > 1).try_init();
     if let Some(error) = mistake {

@@ -20,14 +20,16 @@ use args::{Args, Command};
 
 pub use exit::{Exit, Failure};
 
-/// Runs the program with these arguments, the program's own name first, and returns its exit status.
+/// Runs the program with these arguments, the program's own name first, and returns its exit
+/// status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let words: Vec<String> =
         arguments.iter().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut command = Args::command();
-    let parsed =
-        command.try_get_matches_from_mut(arguments).and_then(|matches| Args::from_arg_matches(&matches));
+    let parsed = command
+        .try_get_matches_from_mut(arguments)
+        .and_then(|matches| Args::from_arg_matches(&matches));
     let args = match parsed {
         Ok(args) => args,
         Err(error) => return usage::report(&error, &command, &words),

@@ -66,7 +66,8 @@ impl Target {
         target
     }
 
-    /// The machine is to end now: from here on the program does not wait for storage that has stopped answering.
+    /// The machine is to end now: from here on the program does not wait for storage that has
+    /// stopped answering.
     pub(super) fn ends(&self) {
         let mut watch = self.watch();
         if let Watch::NotYet = *watch {
@@ -76,7 +77,8 @@ impl Target {
         }
     }
 
-    /// The guest's requests have ended: the last flush follows, which is waited for without a limit.
+    /// The guest's requests have ended: the last flush follows, which is waited for without a
+    /// limit.
     pub(super) fn requests_ended(&self) {
         *self.watch() = Watch::Over;
     }
@@ -102,7 +104,8 @@ fn waiting(disks: &DiskSet) -> Vec<Waiting> {
     disks.reports().into_iter().map(waits).filter(|disk| disk.in_flight != 0).collect()
 }
 
-/// Ends the program in the middle of whatever it does. The kernel keeps guest memory for as long as storage needs it.
+/// Ends the program in the middle of whatever it does. The kernel keeps guest memory for as long as
+/// storage needs it.
 fn give_up(sentence: String) {
     let failure = Failure::text(Exit::Internal, sentence);
     failure.print();
@@ -124,7 +127,10 @@ impl ControlTarget for Target {
                 first_run_us: parts.handle.first_run_us(),
             },
             disks: disks.collect(),
-            panic: parts.handle.crash().map(|crash| PanicReport { parameters: crash.0, message: None }),
+            panic: parts
+                .handle
+                .crash()
+                .map(|crash| PanicReport { parameters: crash.0, message: None }),
             ..Default::default()
         };
         report.set_bus(&parts.bus.inspect());
@@ -226,7 +232,8 @@ mod tests {
         }
     }
 
-    /// Where a watchdog says why it gives up. Each test has one of its own, as the function has no state.
+    /// Where a watchdog says why it gives up. Each test has one of its own, as the function has no
+    /// state.
     type Said = Mutex<Option<Sender<String>>>;
 
     fn hear(said: &Said) -> Receiver<String> {

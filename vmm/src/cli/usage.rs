@@ -6,11 +6,14 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::exit::{Exit, Failure};
 use crate::config::unknown;
 
-/// Prints help or the version if that was asked for, or else says what is wrong. `words` is the command line without the program.
+/// Prints help or the version if that was asked for, or else says what is wrong. `words` is the
+/// command line without the program.
 pub(super) fn report(error: &clap::Error, command: &Command, words: &[String]) -> Exit {
     // The first word that is no flag is the command that was meant: flags before it take no values.
-    let asked =
-        words.iter().find(|word| !word.starts_with('-')).and_then(|word| command.find_subcommand(word));
+    let asked = words
+        .iter()
+        .find(|word| !word.starts_with('-'))
+        .and_then(|word| command.find_subcommand(word));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // A reader that closes the pipe early has seen what it wanted.
@@ -52,12 +55,16 @@ fn explain(error: &clap::Error, command: &Command, asked: Option<&Command>) -> S
         (ErrorKind::UnknownArgument, Some(word)) if command.has_subcommands() => {
             format!("{}; {help}", unknown_command(word, command))
         }
-        (ErrorKind::UnknownArgument, Some(word)) => format!("`{word}` is one word too many; {help}"),
+        (ErrorKind::UnknownArgument, Some(word)) => {
+            format!("`{word}` is one word too many; {help}")
+        }
         (ErrorKind::InvalidSubcommand, _) => {
             let name = text(error, ContextKind::InvalidSubcommand).unwrap_or("?");
             format!("{}; {help}", unknown_command(name, command))
         }
-        (ErrorKind::ArgumentConflict, Some(name)) if text(error, ContextKind::PriorArg) == Some(name) => {
+        (ErrorKind::ArgumentConflict, Some(name))
+            if text(error, ContextKind::PriorArg) == Some(name) =>
+        {
             format!("{} is given twice; {help}", option_name(name))
         }
         (ErrorKind::InvalidValue, Some(name))

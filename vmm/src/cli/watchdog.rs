@@ -1,7 +1,8 @@
 //! The shutdown watchdog: ends the program when its machine is to end and cannot.
 //!
-//! Requests that the guest has in flight when its machine ends, or resets, are waited for: the host's kernel reads and writes guest memory
-//! until then. Storage that does not answer would hold the program up for ever, without a word to its user.
+//! Requests that the guest has in flight when its machine ends, or resets, are waited for: the
+//! host's kernel reads and writes guest memory until then. Storage that does not answer would hold
+//! the program up for ever, without a word to its user.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
@@ -30,9 +31,9 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Asks `look` for the disks that have requests in flight, each time that `timeout` is over. When the
-    /// answer is the same as before, `give_up` gets a sentence that names the disks. Without a thread
-    /// there is no watchdog, which the log says.
+    /// Asks `look` for the disks that have requests in flight, each time that `timeout` is over.
+    /// When the answer is the same as before, `give_up` gets a sentence that names the disks.
+    /// Without a thread there is no watchdog, which the log says.
     pub(super) fn start(
         timeout: Duration,
         look: impl Fn() -> Vec<Waiting> + Send + 'static,
@@ -52,7 +53,11 @@ impl Watchdog {
 }
 
 /// Waits until two looks in a row see the same, which it returns. `None`: the machine has ended.
-fn stall(timeout: Duration, look: impl Fn() -> Vec<Waiting>, until: &Receiver<()>) -> Option<Vec<Waiting>> {
+fn stall(
+    timeout: Duration,
+    look: impl Fn() -> Vec<Waiting>,
+    until: &Receiver<()>,
+) -> Option<Vec<Waiting>> {
     let mut before = look();
     while until.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
         let now = look();
@@ -73,7 +78,8 @@ fn describe(disks: &[Waiting], timeout: Duration) -> String {
              writes that its guest had not flushed may be lost"
         );
     }
-    let name = |disk: &Waiting| format!("`{}` ({}): {} in flight", disk.id, disk.path, disk.in_flight);
+    let name =
+        |disk: &Waiting| format!("`{}` ({}): {} in flight", disk.id, disk.path, disk.in_flight);
     let disks: Vec<String> = disks.iter().map(name).collect();
     format!(
         "the machine has ended, but its storage has finished nothing for {seconds} seconds; what these disks were asked for last may be lost: {}",
@@ -93,7 +99,8 @@ mod tests {
         Waiting { id: "data".into(), path: "/a.img".into(), in_flight, finished }
     }
 
-    /// Returns the sentence with which it gives up when `look` is asked; `None` if it is dropped after so many looks before.
+    /// Returns the sentence with which it gives up when `look` is asked; `None` if it is dropped
+    /// after so many looks before.
     fn outcome(look: impl Fn(u64) -> Vec<Waiting> + Send + 'static, looks: u64) -> Option<String> {
         let (told, hear) = mpsc::channel();
         let (seen, enough) = mpsc::channel();
@@ -115,13 +122,19 @@ mod tests {
     #[test]
     fn test_watchdog_gives_up_when_nothing_moves_and_names_the_disks() {
         let sentence = outcome(|_| vec![disk(3, 7)], u64::MAX).unwrap();
-        assert!(sentence.contains("`data` (/a.img): 3 in flight") && !sentence.contains('\n'), "{sentence}");
+        assert!(
+            sentence.contains("`data` (/a.img): 3 in flight") && !sentence.contains('\n'),
+            "{sentence}"
+        );
     }
 
     #[test]
     fn test_watchdog_gives_up_on_a_machine_that_hangs_without_requests() {
         let sentence = outcome(|_| Vec::new(), u64::MAX).unwrap();
-        assert!(sentence.contains("no disk has requests") && !sentence.contains('\n'), "{sentence}");
+        assert!(
+            sentence.contains("no disk has requests") && !sentence.contains('\n'),
+            "{sentence}"
+        );
     }
 
     #[test]
@@ -133,7 +146,11 @@ mod tests {
     #[test]
     fn test_watchdog_that_is_over_gives_up_on_nothing() {
         let (told, hear) = mpsc::channel();
-        drop(Watchdog::start(Duration::MAX, || vec![disk(1, 1)], move |sentence| _ = told.send(sentence)));
+        drop(Watchdog::start(
+            Duration::MAX,
+            || vec![disk(1, 1)],
+            move |sentence| _ = told.send(sentence),
+        ));
         assert!(hear.recv().is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! What no single value can say: the rules between values, and the numbers that disks get by default.
+//! What no single value can say: the rules between values, and the numbers that disks get by
+//! default.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +8,8 @@ use synthvm_block::MAX_NULL_CAPACITY;
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, IoMode, MAX_LUNS, MAX_MEMORY,
-    MIN_MEMORY, Parents, SerialConfig, VmConfig,
+    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, IoMode, MAX_LUNS,
+    MAX_MEMORY, MIN_MEMORY, Parents, SerialConfig, VmConfig,
 };
 
 const MIB: u64 = 1 << 20;
@@ -73,7 +74,8 @@ fn check_cmdline(cmdline: &str) -> Result<(), String> {
 /// No two users of one terminal, file or socket.
 fn check_ports(config: &VmConfig) -> Result<(), (&'static str, String)> {
     if config.serial == SerialConfig::Stdio && config.serial2 == SerialConfig::Stdio {
-        // `stdio` is the first port's default, so whoever asks for it on the second has to be told about the first.
+        // `stdio` is the first port's default, so whoever asks for it on the second has to be told
+        // about the first.
         return Err((
             "serial2",
             "the terminal is taken by the first port; add --serial null, or another place".into(),
@@ -108,7 +110,9 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
     let synic = hyperv.offers(super::HypervOption::Synic);
     let has_disks = !config.disks.is_empty() || !config.dvds.is_empty();
     if has_disks && !synic {
-        return Err("the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into());
+        return Err(
+            "the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into(),
+        );
     }
     if config.test_device.is_some() && !synic {
         return Err("the test device is on VMBus, which needs `synic`; leave synic on".into());
@@ -157,7 +161,9 @@ fn give_places(config: &mut VmConfig) -> Result<(), UnitError> {
             ));
         }
     }
-    for Unit { key, index, controller, lun, .. } in units.into_iter().filter(|unit| unit.lun.is_none()) {
+    for Unit { key, index, controller, lun, .. } in
+        units.into_iter().filter(|unit| unit.lun.is_none())
+    {
         let free = (0..MAX_LUNS).find(|lun| !taken.contains(&(controller, *lun)));
         let free = free.ok_or_else(|| (key, index, full(controller)))?;
         taken.insert((controller, free));
@@ -167,10 +173,14 @@ fn give_places(config: &mut VmConfig) -> Result<(), UnitError> {
 }
 
 fn full(controller: u32) -> String {
-    format!("controller {controller} has {MAX_LUNS} disks already; add controller={}", controller + 1)
+    format!(
+        "controller {controller} has {MAX_LUNS} disks already; add controller={}",
+        controller + 1
+    )
 }
 
-/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; its limits must let it live, and its options go together.
+/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; its limits must
+/// let it live, and its options go together.
 pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
@@ -191,7 +201,9 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
         (false, None, None) => {
             return Err("a disk needs path=FILE, ram=SIZE or null=SIZE".into());
         }
-        _ => return Err("a disk has only one of path=, ram= and null=; leave the others out".into()),
+        _ => {
+            return Err("a disk has only one of path=, ram= and null=; leave the others out".into());
+        }
     }
     let (kind, size, max) = match disk.source() {
         DiskSource::Image(_) => return Ok(()),
@@ -230,9 +242,10 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
 /// Only rings know memory beforehand.
 fn check_buffers(disk: &DiskConfig) -> Result<(), String> {
     match disk.buffers {
-        BufferMode::Fixed if matches!(disk.io, IoMode::Threads | IoMode::Sync) => {
-            Err("`buffers=fixed` needs io_uring; leave io away, write io=uring, or use buffers=plain".into())
-        }
+        BufferMode::Fixed if matches!(disk.io, IoMode::Threads | IoMode::Sync) => Err(
+            "`buffers=fixed` needs io_uring; leave io away, write io=uring, or use buffers=plain"
+                .into(),
+        ),
         BufferMode::Fixed | BufferMode::Plain => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! From a tree of placed values to the types that mean something. Every error comes out with the place of the value at fault.
+//! From a tree of placed values to the types that mean something. Every error comes out with the
+//! place of the value at fault.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,8 @@ pub(crate) fn from_node<T: for<'de> Deserialize<'de>>(node: &Node) -> Result<T, 
     T::deserialize(node)
 }
 
-/// Reads a path of the host: relative to the file that it was written in, and not empty. For `deserialize_with`.
+/// Reads a path of the host: relative to the file that it was written in, and not empty. For
+/// `deserialize_with`.
 pub(crate) fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     HostPath::deserialize(deserializer).map(|HostPath(path)| path)
 }
@@ -28,7 +30,8 @@ pub(crate) fn optional_host_path<'de, D: Deserializer<'de>>(
     host_path(deserializer).map(Some)
 }
 
-/// Marks a value as a path: the deserializer below knows it by its name. Any other deserializer takes it as it is.
+/// Marks a value as a path: the deserializer below knows it by its name. Any other deserializer
+/// takes it as it is.
 #[derive(Deserialize)]
 struct HostPath(PathBuf);
 
@@ -67,7 +70,9 @@ impl Node {
         let number = match &self.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
             // "+1" and blanks, which Rust or C would accept, are slips here.
-            Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+            Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().ok()
+            }
             _ => None,
         };
         number.ok_or_else(|| self.must_be("a whole number, not negative"))
@@ -75,7 +80,9 @@ impl Node {
 
     fn path(&self) -> Result<PathBuf, ConfigError> {
         match &self.value {
-            Value::Text(text) if text.is_empty() => Err(self.place(ConfigError::new("the path is empty"))),
+            Value::Text(text) if text.is_empty() => {
+                Err(self.place(ConfigError::new("the path is empty")))
+            }
             Value::Text(text) if text.contains('\0') => {
                 Err(self.place(ConfigError::new("a path cannot contain a NUL")))
             }
@@ -161,7 +168,9 @@ impl<'de> Deserializer<'de> for &Node {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConfigError> {
         match &self.value {
-            Value::List(nodes) => visitor.visit_seq(Items(nodes.iter())).map_err(|error| self.place(error)),
+            Value::List(nodes) => {
+                visitor.visit_seq(Items(nodes.iter())).map_err(|error| self.place(error))
+            }
             _ => Err(self.must_be("a list; write [[name]] with double brackets for each")),
         }
     }
@@ -181,7 +190,10 @@ impl<'de> SeqAccess<'de> for Items<'_> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, ConfigError> {
-        self.0.next().map(|node| seed.deserialize(node).map_err(|error| node.place(error))).transpose()
+        self.0
+            .next()
+            .map(|node| seed.deserialize(node).map_err(|error| node.place(error)))
+            .transpose()
     }
 }
 
@@ -199,21 +211,28 @@ impl<'a> Entries<'a> {
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = ConfigError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ConfigError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, ConfigError> {
         let Some(Entry { key, node }) = self.rest.next() else { return Ok(None) };
         self.value = Some(node);
         let key = seed.deserialize(key.as_str().into_deserializer());
         key.map(Some).map_err(|error: ConfigError| node.place(error.about_key(node)))
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ConfigError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(
+        &mut self,
+        seed: V,
+    ) -> Result<V::Value, ConfigError> {
         let node = self.value.take().ok_or_else(|| ConfigError::new("a value without its key"))?;
         seed.deserialize(node).map_err(|error| node.place(error))
     }
 }
 
 impl ConfigError {
-    /// A word that is no key, in the text of a flag, is most often the rest of a value that has a comma in it.
+    /// A word that is no key, in the text of a flag, is most often the rest of a value that has a
+    /// comma in it.
     fn about_key(self, node: &Node) -> ConfigError {
         match (&node.value, &node.origin) {
             (Value::Present, Some(Origin::Flag { .. })) => {
@@ -233,7 +252,10 @@ impl<'de> EnumAccess<'de> for Variant<'_> {
     type Error = ConfigError;
     type Variant = Content;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Content), ConfigError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Content), ConfigError> {
         let variant = seed.deserialize(self.word.into_deserializer())?;
         Ok((variant, Content { word: self.word.to_owned(), node: self.content }))
     }
@@ -254,14 +276,23 @@ impl<'de> VariantAccess<'de> for Content {
         }
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ConfigError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(
+        self,
+        seed: T,
+    ) -> Result<T::Value, ConfigError> {
         match &self.node {
             Some(node) => seed.deserialize(node),
-            None => Err(ConfigError::new(format!("`{0}` needs a value; write {0}=VALUE", self.word))),
+            None => {
+                Err(ConfigError::new(format!("`{0}` needs a value; write {0}=VALUE", self.word)))
+            }
         }
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, ConfigError> {
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        _len: usize,
+        _visitor: V,
+    ) -> Result<V::Value, ConfigError> {
         Err(ConfigError::new("no option takes several values in a row"))
     }
 

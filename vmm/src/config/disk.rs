@@ -10,10 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
-/// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is four times Hyper-V's own four.
+/// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is
+/// four times Hyper-V's own four.
 pub const MAX_CONTROLLERS: u32 = 16;
 
-/// LUNs are numbered 0 to this, less one: Linux's storvsc asks for no more than 64 (`STORVSC_MAX_LUNS_PER_TARGET`).
+/// LUNs are numbered 0 to this, less one: Linux's storvsc asks for no more than 64
+/// (`STORVSC_MAX_LUNS_PER_TARGET`).
 pub const MAX_LUNS: u8 = 64;
 
 /// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
@@ -37,21 +39,24 @@ pub struct DiskConfig {
     /// The guest may not write, and the image is opened for reading only.
     #[serde(default)]
     pub readonly: bool,
-    /// The controller it hangs on, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists when a disk names it.
+    /// The controller it hangs on, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists when a disk
+    /// names it.
     #[serde(default, deserialize_with = "controller")]
     pub controller: u32,
-    /// Its number on the controller, 0 to [`MAX_LUNS`] - 1. Without one, the lowest free number, in the order of the disks.
-    /// Always set after loading.
+    /// Its number on the controller, 0 to [`MAX_LUNS`] - 1. Without one, the lowest free number,
+    /// in the order of the disks. Always set after loading.
     #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
     pub lun: Option<u8>,
     /// What `synthvm inspect` calls it. Unique among the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII characters.
+    /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
+    /// characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Logical block size; the image's own unless given, which is 512 for raw images and block devices. It may be larger than the image's
-    /// own, but not smaller, and the image's size is a multiple of it.
+    /// Logical block size; the image's own unless given, which is 512 for raw images and block
+    /// devices. It may be larger than the image's own, but not smaller, and the image's size
+    /// is a multiple of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<BlockSize>,
     /// Format of the image; as its name and content say unless given.
@@ -158,7 +163,8 @@ pub enum BufferMode {
     /// It looks up and holds the pages of each request.
     #[default]
     Plain,
-    /// It knows all of the guest's memory beforehand (registered buffers of io_uring), which stays locked as long as the disk is there.
+    /// It knows all of the guest's memory beforehand (registered buffers of io_uring), which stays
+    /// locked as long as the disk is there.
     Fixed,
 }
 
@@ -224,7 +230,8 @@ impl FromStr for DiskConfig {
     /// Reads what stands after `--disk`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let disk: DiskConfig = de::from_node(&keyvalue::parse("disk", text, BARE)?)?;
-        check_names(&disk).map_err(|message| ConfigError::new(format!("disk {text}: {message}")))?;
+        check_names(&disk)
+            .map_err(|message| ConfigError::new(format!("disk {text}: {message}")))?;
         Ok(disk)
     }
 }

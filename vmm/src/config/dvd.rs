@@ -16,7 +16,11 @@ pub(super) const BARE: Bare = Bare::key("path");
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DvdConfig {
     /// ISO image that is in it at first; without one it is empty.
-    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "de::optional_host_path",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub path: Option<PathBuf>,
     /// The controller it hangs on, as a disk's.
     #[serde(default, deserialize_with = "disk::controller")]
@@ -35,7 +39,8 @@ impl FromStr for DvdConfig {
     /// Reads what stands after `--dvd`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let dvd: DvdConfig = de::from_node(&keyvalue::parse("dvd", text, BARE)?)?;
-        check_id(dvd.id.as_deref()).map_err(|message| ConfigError::new(format!("dvd {text}: {message}")))?;
+        check_id(dvd.id.as_deref())
+            .map_err(|message| ConfigError::new(format!("dvd {text}: {message}")))?;
         Ok(dvd)
     }
 }

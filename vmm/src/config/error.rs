@@ -22,7 +22,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A configuration that cannot be used: one line that names the option or the line of the file, and what to write instead.
+/// A configuration that cannot be used: one line that names the option or the line of the file, and
+/// what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     origin: Option<Origin>,
@@ -87,7 +88,8 @@ impl serde::de::Error for ConfigError {
 
 /// Says that `name` is not known, which known name is nearest, and which there are.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
-    let nearest = nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let nearest =
+        nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
     // A question mark already ends the sentence before the list.
     let separator = if nearest.is_empty() { "; " } else { " " };
     format!("unknown {what} `{name}`{nearest}{separator}known: {}", known.join(", "))
@@ -132,7 +134,12 @@ mod tests {
 
     #[test]
     fn test_nearest_for_a_slip_is_the_name_that_was_meant() {
-        let slips = [("readnly", "readonly"), ("paht", "path"), ("block_size", "block-size"), ("LUN", "lun")];
+        let slips = [
+            ("readnly", "readonly"),
+            ("paht", "path"),
+            ("block_size", "block-size"),
+            ("LUN", "lun"),
+        ];
         for (slip, meant) in slips {
             assert_eq!(nearest(slip, KEYS), Some(meant), "{slip}");
         }

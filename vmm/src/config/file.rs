@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin};
 use super::node::{Entry, Node, Value};
 
-/// The longest file that is read. A machine with every disk it can have is described in a tenth of that.
+/// The longest file that is read. A machine with every disk it can have is described in a tenth of
+/// that.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Reads `path`.
@@ -21,7 +22,9 @@ pub(crate) fn read(path: &Path) -> Result<Node, ConfigError> {
     std::io::Read::read_to_end(&mut { limited }, &mut bytes)
         .map_err(|error| fail(format!("cannot read: {error}")))?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_FILE_BYTES) {
-        return Err(fail(format!("is longer than {MAX_FILE_BYTES} bytes, so it is no machine description")));
+        return Err(fail(format!(
+            "is longer than {MAX_FILE_BYTES} bytes, so it is no machine description"
+        )));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| fail("is not UTF-8 text, so it is no machine description".into()))?;
@@ -53,8 +56,11 @@ impl Source<'_> {
     }
 
     fn node(&self, value: Value, offset: usize, key: &str) -> Node {
-        let origin =
-            Origin::File { file: self.name.to_owned(), line: self.line(offset), key: key.to_owned() };
+        let origin = Origin::File {
+            file: self.name.to_owned(),
+            line: self.line(offset),
+            key: key.to_owned(),
+        };
         Node { value, origin: Some(origin), base: self.base.map(Path::to_path_buf) }
     }
 
@@ -62,8 +68,12 @@ impl Source<'_> {
         let entries = table.iter().map(|(key, value)| {
             let name = key.get_ref().to_string();
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            // The line of the key, not of the value: that is where an unknown key must be looked for.
-            (key.span().start, Entry { node: self.value(value, key.span().start, &path), key: name })
+            // The line of the key, not of the value: that is where an unknown key must be looked
+            // for.
+            (
+                key.span().start,
+                Entry { node: self.value(value, key.span().start, &path), key: name },
+            )
         });
         let mut entries: Vec<_> = entries.collect();
         // As written: the first mistake of a file is the one to be told.
@@ -75,15 +85,17 @@ impl Source<'_> {
         let value = match value.get_ref() {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Boolean(on) => Value::Bool(*on),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => Value::Integer(number),
-                Err(_) => Value::Odd("a number beyond 63 bits"),
-            },
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => Value::Integer(number),
+                    Err(_) => Value::Odd("a number beyond 63 bits"),
+                }
+            }
             DeValue::Float(_) => Value::Odd("a number with a fraction"),
             DeValue::Datetime(_) => Value::Odd("a date"),
-            DeValue::Array(items) => {
-                Value::List(items.iter().map(|item| self.value(item, item.span().start, path)).collect())
-            }
+            DeValue::Array(items) => Value::List(
+                items.iter().map(|item| self.value(item, item.span().start, path)).collect(),
+            ),
             DeValue::Table(table) => self.table(table, path).value,
         };
         self.node(value, start, path)

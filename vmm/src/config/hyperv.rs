@@ -17,11 +17,13 @@ pub struct HypervConfig {
 }
 
 impl HypervConfig {
-    /// Whether the guest is offered `option`: as its user said, or else as the preset says, unless something that it needs was
-    /// switched off (`stimer=off` takes the preset's `stimer-direct` with it).
+    /// Whether the guest is offered `option`: as its user said, or else as the preset says, unless
+    /// something that it needs was switched off (`stimer=off` takes the preset's
+    /// `stimer-direct` with it).
     pub fn offers(&self, option: HypervOption) -> bool {
-        let by_preset =
-            || self.preset.offers(option) && option.needs().iter().all(|needed| self.offers(*needed));
+        let by_preset = || {
+            self.preset.offers(option) && option.needs().iter().all(|needed| self.offers(*needed))
+        };
         self.overrides.get(&option).copied().unwrap_or_else(by_preset)
     }
 
@@ -150,7 +152,9 @@ impl HypervOption {
             HypervOption::Synic => &[HypervOption::Hypercall, HypervOption::VpIndex],
             HypervOption::Stimer => &[HypervOption::Synic, HypervOption::Time],
             HypervOption::StimerDirect => &[HypervOption::Stimer],
-            HypervOption::TlbFlush | HypervOption::Ipi => &[HypervOption::Hypercall, HypervOption::VpIndex],
+            HypervOption::TlbFlush | HypervOption::Ipi => {
+                &[HypervOption::Hypercall, HypervOption::VpIndex]
+            }
             HypervOption::ExProcessorMasks => &[HypervOption::Hypercall],
         }
     }

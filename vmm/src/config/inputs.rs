@@ -1,4 +1,5 @@
-//! Whether the files that a configuration names can be used and made. Asked before anything is created.
+//! Whether the files that a configuration names can be used and made. Asked before anything is
+//! created.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -28,11 +29,13 @@ impl fmt::Display for InputError {
 impl std::error::Error for InputError {}
 
 impl VmConfig {
-    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it again; looks whether output files
-    /// have a place. Nothing is written or created. What stands inside a kernel is the loader's affair.
+    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it
+    /// again; looks whether output files have a place. Nothing is written or created. What
+    /// stands inside a kernel is the loader's affair.
     ///
     /// # Errors
-    /// The first file that is absent, unreadable, empty, of the wrong kind or of an impossible size.
+    /// The first file that is absent, unreadable, empty, of the wrong kind or of an impossible
+    /// size.
     pub fn check_inputs(&self) -> Result<(), InputError> {
         check_image("kernel", &self.kernel, "give a bzImage or an ELF vmlinux")?;
         if let Some(initrd) = &self.initrd {
@@ -43,11 +46,14 @@ impl VmConfig {
         for disk in images {
             let identity = check_disk(disk).map_err(|message| fail("disk", &disk.path, message))?;
             // One image twice is only safe when nobody writes to it.
-            let twice =
-                seen.iter().find(|(other, readonly, _)| *other == identity && !(*readonly && disk.readonly));
+            let twice = seen
+                .iter()
+                .find(|(other, readonly, _)| *other == identity && !(*readonly && disk.readonly));
             if let Some((_, _, path)) = twice {
-                let message =
-                    format!("is the same image as {}; make both readonly=on, or copy it", path.display());
+                let message = format!(
+                    "is the same image as {}; make both readonly=on, or copy it",
+                    path.display()
+                );
                 return Err(fail("disk", &disk.path, message));
             }
             seen.push((identity, disk.readonly, &disk.path));
@@ -83,9 +89,14 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
         SerialConfig::Null | SerialConfig::Stdio => return Ok(()),
         SerialConfig::File(path) | SerialConfig::Socket(path) => path,
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !parent.is_dir() {
-        return Err(fail(option, path, format!("there is no directory {}; make it first", parent.display())));
+        return Err(fail(
+            option,
+            path,
+            format!("there is no directory {}; make it first", parent.display()),
+        ));
     }
     if let SerialConfig::Socket(_) = port {
         return unix_socket::check(path).map_err(|message| fail(option, path, message));
@@ -98,18 +109,24 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
     }
 }
 
-/// Checks a disk and returns what tells its image from others: device and inode, or the block device's own number.
+/// Checks a disk and returns what tells its image from others: device and inode, or the block
+/// device's own number.
 fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
-    // The kind is looked at before the image is opened for writing: a directory would otherwise answer with a riddle.
+    // The kind is looked at before the image is opened for writing: a directory would otherwise
+    // answer with a riddle.
     let metadata = std::fs::metadata(&disk.path).map_err(|error| cannot_open(disk, &error))?;
     if let Kind::Other(name) = kind(&metadata) {
         return Err(format!("is {name}, not a file or a block device"));
     }
     let mut file = open(&disk.path, !disk.readonly).map_err(|error| cannot_open(disk, &error))?;
-    let size = file.seek(SeekFrom::End(0)).map_err(|error| format!("cannot tell its size: {error}"))?;
+    let size =
+        file.seek(SeekFrom::End(0)).map_err(|error| format!("cannot tell its size: {error}"))?;
     let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
     if size == 0 {
-        return Err(format!("is empty; give it a size, for example: truncate -s 1G {}", disk.path.display()));
+        return Err(format!(
+            "is empty; give it a size, for example: truncate -s 1G {}",
+            disk.path.display()
+        ));
     }
     let is_raw = disk.format.map_or_else(
         || Format::of_name(&disk.path).is_none_or(|format| format == Format::Raw),
@@ -134,13 +151,16 @@ fn check_disc(path: &Path) -> Result<(), String> {
     if let Kind::Other(name) = kind(&std::fs::metadata(path).map_err(cannot)?) {
         return Err(format!("is {name}; {advice}"));
     }
-    let size = open(path, false).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(cannot)?;
+    let size =
+        open(path, false).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(cannot)?;
     if size == 0 { Err(format!("is empty; {advice}")) } else { Ok(()) }
 }
 
 fn cannot_open(disk: &DiskConfig, error: &io::Error) -> String {
     let advice = match error.kind() {
-        io::ErrorKind::NotFound => format!("; create one with: truncate -s 1G {}", disk.path.display()),
+        io::ErrorKind::NotFound => {
+            format!("; create one with: truncate -s 1G {}", disk.path.display())
+        }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !disk.readonly => {
             "; if the guest need not write, add readonly=on".to_owned()
         }
@@ -151,7 +171,11 @@ fn cannot_open(disk: &DiskConfig, error: &io::Error) -> String {
 
 /// Never waits: a FIFO without a writer must be told apart, not waited for.
 fn open(path: &Path, write: bool) -> io::Result<File> {
-    OpenOptions::new().read(true).write(write).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
 }
 
 enum Kind {

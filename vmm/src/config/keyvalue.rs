@@ -1,12 +1,14 @@
 //! The text after a flag: `path=a.img,readonly=on`.
 //!
-//! Items are separated by commas; a comma inside a value is written twice. The first item may be bare (`a.img`): it is the value
-//! of the option's main key. A later item without `=` is a switch that is on.
+//! Items are separated by commas; a comma inside a value is written twice. The first item may be
+//! bare (`a.img`): it is the value of the option's main key. A later item without `=` is a switch
+//! that is on.
 
 use super::error::{ConfigError, Origin};
 use super::node::{Bare, Entry, Node, Value};
 
-/// Reads the text of a flag whose keys are separated by commas. `bare` tells what a bare first item stands for.
+/// Reads the text of a flag whose keys are separated by commas. `bare` tells what a bare first item
+/// stands for.
 pub(crate) fn parse(flag: &str, text: &str, bare: Bare) -> Result<Node, ConfigError> {
     let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
     let fail = |message: String| Err(ConfigError::new(message).or_at(Some(&origin)));
@@ -69,7 +71,9 @@ mod tests {
 
     fn entries(text: &str) -> Vec<(String, Value)> {
         match parse("--disk", text, PATH).unwrap().value {
-            Value::Table(entries) => entries.into_iter().map(|entry| (entry.key, entry.node.value)).collect(),
+            Value::Table(entries) => {
+                entries.into_iter().map(|entry| (entry.key, entry.node.value)).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -82,7 +86,11 @@ mod tests {
     fn test_keyvalue_with_keys_keeps_them_in_order() {
         assert_eq!(
             entries("path=a.img,lun=3,readonly"),
-            [("path".into(), text("a.img")), ("lun".into(), text("3")), ("readonly".into(), Value::Present)]
+            [
+                ("path".into(), text("a.img")),
+                ("lun".into(), text("3")),
+                ("readonly".into(), Value::Present)
+            ]
         );
     }
 
@@ -93,12 +101,19 @@ mod tests {
 
     #[test]
     fn test_keyvalue_bare_first_item_with_a_known_prefix_is_that_key() {
-        assert_eq!(entries("ram:1G,lun=1"), [("ram".into(), text("1G")), ("lun".into(), text("1"))]);
+        assert_eq!(
+            entries("ram:1G,lun=1"),
+            [("ram".into(), text("1G")), ("lun".into(), text("1"))]
+        );
         assert_eq!(entries("null:"), [("null".into(), text(""))]);
         for path in ["ramdisk:1", "./ram:1G", "a:b", "ram"] {
             assert_eq!(entries(path), [("path".into(), text(path))]);
         }
-        assert_eq!(entries("path=ram:1G"), [("path".into(), text("ram:1G"))], "with its key it is a file");
+        assert_eq!(
+            entries("path=ram:1G"),
+            [("path".into(), text("ram:1G"))],
+            "with its key it is a file"
+        );
     }
 
     #[test]
@@ -108,7 +123,10 @@ mod tests {
 
     #[test]
     fn test_keyvalue_doubled_comma_belongs_to_the_value() {
-        assert_eq!(entries("a,,b,lun=1"), [("path".into(), text("a,b")), ("lun".into(), text("1"))]);
+        assert_eq!(
+            entries("a,,b,lun=1"),
+            [("path".into(), text("a,b")), ("lun".into(), text("1"))]
+        );
         assert_eq!(entries("path=,,,,x"), [("path".into(), text(",,x"))]);
     }
 

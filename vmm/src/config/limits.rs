@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::node::Bare;
 use super::{ByteSize, ConfigError, de, keyvalue};
 
-/// Limits of a disk; what is not given is not limited. A tenth of a second's worth may go at once after a pause.
+/// Limits of a disk; what is not given is not limited. A tenth of a second's worth may go at once
+/// after a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LimitsConfig {
@@ -40,7 +41,8 @@ impl FromStr for LimitsConfig {
         if text == "none" {
             return Ok(Self::default());
         }
-        let limits: LimitsConfig = de::from_node(&keyvalue::parse("limits", text, Bare::key("iops"))?)?;
+        let limits: LimitsConfig =
+            de::from_node(&keyvalue::parse("limits", text, Bare::key("iops"))?)?;
         limits.check().map_err(|message| ConfigError::new(format!("limits {text}: {message}")))?;
         Ok(limits)
     }

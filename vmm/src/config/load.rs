@@ -50,11 +50,13 @@ const TABLES: &[(&str, Bare)] = &[
 impl VmConfig {
     /// Reads the file, if there is one, lays the flags over it and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key; `--disk` and `--dvd` add one.
+    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key;
+    /// `--disk` and `--dvd` add one.
     ///
     /// # Errors
-    /// The first thing that is unknown, doubled, malformed or contradictory, with its flag or its line. Nothing outside the file
-    /// is looked at: whether images exist is asked by [`VmConfig::check_inputs`].
+    /// The first thing that is unknown, doubled, malformed or contradictory, with its flag or its
+    /// line. Nothing outside the file is looked at: whether images exist is asked by
+    /// [`VmConfig::check_inputs`].
     pub fn load(path: Option<&Path>, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
         let mut root = match path {
             Some(path) => file::read(path)?,
@@ -64,7 +66,8 @@ impl VmConfig {
         interpret(&root)
     }
 
-    /// As [`VmConfig::load`], from TOML text instead of a file. Relative paths in it are relative to the current directory.
+    /// As [`VmConfig::load`], from TOML text instead of a file. Relative paths in it are relative
+    /// to the current directory.
     ///
     /// # Errors
     /// As [`VmConfig::load`].
@@ -92,7 +95,8 @@ fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The flags alone as a tree, so that one given twice is noticed before anything of the file is replaced.
+/// The flags alone as a tree, so that one given twice is noticed before anything of the file is
+/// replaced.
 fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
     let mut tree = Node::root();
     for Flag { key, text } in flags {
@@ -117,7 +121,11 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
 fn hugepages() -> Node {
     let origin = Some(Origin::Flag { flag: "--hugepages".into(), text: String::new() });
     let on = Node { value: Value::Present, origin: origin.clone(), base: None };
-    Node { value: Value::Table(vec![Entry { key: "hugepages".into(), node: on }]), origin, base: None }
+    Node {
+        value: Value::Table(vec![Entry { key: "hugepages".into(), node: on }]),
+        origin,
+        base: None,
+    }
 }
 
 fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError> {

@@ -7,7 +7,8 @@ use super::ByteSize;
 /// The least RAM a machine can have. Below it no kernel that knows Hyper-V unpacks itself.
 pub const MIN_MEMORY: ByteSize = ByteSize::from_mib(16);
 
-/// The most RAM a machine can have: what 42 bits address, less than every host CPU of the last ten years offers its guests.
+/// The most RAM a machine can have: what 42 bits address, less than every host CPU of the last ten
+/// years offers its guests.
 pub const MAX_MEMORY: ByteSize = ByteSize::from_mib(4 << 20);
 
 /// Guest RAM: `512M`, or a table of these keys.

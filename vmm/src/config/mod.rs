@@ -1,6 +1,7 @@
 //! What a machine is made of, as its user wrote it.
 //!
-//! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same keys, and defaults.
+//! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same
+//! keys, and defaults.
 
 mod check;
 mod de;
@@ -28,8 +29,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub(crate) use check::{check_id, check_names};
 pub use disk::{
-    BlockSize, BufferMode, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_CONTROLLERS, MAX_LUNS,
-    Parents,
+    BlockSize, BufferMode, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_CONTROLLERS,
+    MAX_LUNS, Parents,
 };
 pub use dvd::DvdConfig;
 pub use error::ConfigError;
@@ -46,20 +47,22 @@ pub use size::ByteSize;
 
 /// The most vCPUs a machine can have.
 ///
-/// One xAPIC cluster set and one 64-bit processor mask; more needs x2APIC ids above 254 to be thought through first.
+/// One xAPIC cluster set and one 64-bit processor mask; more needs x2APIC ids above 254 to be
+/// thought through first.
 pub const MAX_CPUS: u8 = 64;
 
 /// The device node that offers KVM, unless the user names another.
 pub const DEFAULT_KVM: &str = "/dev/kvm";
 
-/// How long the guest may take to power itself down after the first stop signal, unless the user says otherwise.
+/// How long the guest may take to power itself down after the first stop signal, unless the user
+/// says otherwise.
 pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
 
 /// The longest that it can be: a day.
 pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
 
-/// The longest that a disk controller's thread may look for more before it sleeps, in microseconds, and how long it may unless the user
-/// says otherwise: as long as waking it can take.
+/// The longest that a disk controller's thread may look for more before it sleeps, in microseconds,
+/// and how long it may unless the user says otherwise: as long as waking it can take.
 pub const MAX_DISK_POLL_MICROSECONDS: u32 = 50;
 
 /// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
@@ -70,7 +73,11 @@ pub struct VmConfig {
     #[serde(deserialize_with = "de::host_path")]
     pub kernel: PathBuf,
     /// Initial RAM disk, handed to the kernel unchanged.
-    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "de::optional_host_path",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub initrd: Option<PathBuf>,
     /// Kernel command line, handed over unchanged.
     #[serde(default)]
@@ -81,19 +88,22 @@ pub struct VmConfig {
     /// vCPUs, 1 to [`MAX_CPUS`].
     #[serde(default = "default_cpus", deserialize_with = "cpus")]
     pub cpus: u8,
-    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used twice.
+    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used
+    /// twice.
     #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
     /// DVD drives on the same controllers; the same holds for them.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
-    /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0: it never does.
+    /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0:
+    /// it never does.
     #[serde(default = "default_disk_poll", deserialize_with = "disk_poll")]
     pub disk_poll: u32,
     /// Channels of each disk controller, a host thread each; none named: one for every four vCPUs.
     #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
     pub disk_channels: Option<u8>,
-    /// Disk controllers may hold back the interrupt that tells of finished requests for a moment, while many are in flight and that pays.
+    /// Disk controllers may hold back the interrupt that tells of finished requests for a moment,
+    /// while many are in flight and that pays.
     #[serde(default = "on")]
     pub disk_hold: bool,
     /// The first 16550 (ttyS0, COM1).
@@ -103,7 +113,11 @@ pub struct VmConfig {
     #[serde(default)]
     pub serial2: SerialConfig,
     /// Where to listen for `synthvm inspect` and `synthvm control`.
-    #[serde(default, deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "de::optional_host_path",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub control: Option<PathBuf>,
     /// Which Hyper-V enlightenments the guest is offered.
     #[serde(default)]
@@ -117,7 +131,8 @@ pub struct VmConfig {
     /// What a guest's panic does.
     #[serde(default)]
     pub on_panic: OnPanic,
-    /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at once.
+    /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at
+    /// once.
     #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
     pub stop_timeout: u32,
     /// A device for tests, besides the others.
@@ -153,7 +168,11 @@ fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
 }
 
 fn disk_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    bounded(deserializer, "the time to look for more, in microseconds,", 0..=MAX_DISK_POLL_MICROSECONDS)
+    bounded(
+        deserializer,
+        "the time to look for more, in microseconds,",
+        0..=MAX_DISK_POLL_MICROSECONDS,
+    )
 }
 
 fn disk_channels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
@@ -165,14 +184,23 @@ fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Er
 }
 
 /// Reads a number that must lie in `range`; `what` starts the sentence that says so.
-fn bounded<'de, D, N>(deserializer: D, what: &str, range: std::ops::RangeInclusive<N>) -> Result<N, D::Error>
+fn bounded<'de, D, N>(
+    deserializer: D,
+    what: &str,
+    range: std::ops::RangeInclusive<N>,
+) -> Result<N, D::Error>
 where
     D: Deserializer<'de>,
     N: TryFrom<u64> + PartialOrd + std::fmt::Display,
 {
     let number = u64::deserialize(deserializer)?;
     let fitting = N::try_from(number).ok().filter(|fitting| range.contains(fitting));
-    let refuse =
-        || serde::de::Error::custom(format!("{what} is {} to {}, not {number}", range.start(), range.end()));
+    let refuse = || {
+        serde::de::Error::custom(format!(
+            "{what} is {} to {}, not {number}",
+            range.start(),
+            range.end()
+        ))
+    };
     fitting.ok_or_else(refuse)
 }

@@ -67,7 +67,8 @@ impl Node {
         Node { value: Value::Table(Vec::new()), origin: None, base: None }
     }
 
-    /// Text that stands for a whole table, written out: `memory = "1G"` means `memory = { size = "1G" }`.
+    /// Text that stands for a whole table, written out: `memory = "1G"` means `memory = { size =
+    /// "1G" }`.
     pub(crate) fn expand(mut self, bare: Bare) -> Node {
         let key = match &mut self.value {
             Value::Text(text) => {
@@ -82,7 +83,8 @@ impl Node {
         Node { value: Value::Table(vec![Entry { key: key.to_owned(), node: self }]), origin, base }
     }
 
-    /// Lays `over` on top: tables merge key by key, lists are appended, everything else is replaced.
+    /// Lays `over` on top: tables merge key by key, lists are appended, everything else is
+    /// replaced.
     pub(crate) fn merge(&mut self, over: Node) {
         match (&mut self.value, over.value) {
             (Value::Table(mine), Value::Table(theirs)) => {
@@ -105,7 +107,9 @@ impl Node {
     /// The child under `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
-            Value::Table(entries) => entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node),
+            Value::Table(entries) => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)
+            }
             _ => None,
         }
     }

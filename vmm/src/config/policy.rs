@@ -1,4 +1,5 @@
-//! What the machine does at the turning points of its life, where its interrupt controllers live, and devices for tests.
+//! What the machine does at the turning points of its life, where its interrupt controllers live,
+//! and devices for tests.
 
 use serde::{Deserialize, Serialize};
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::{DiskSource, HypervOption, SerialConfig, VmConfig};
 
 impl VmConfig {
-    /// The whole configuration, defaults included, as a TOML file. Paths are absolute, so the file means the same wherever it is
-    /// put.
+    /// The whole configuration, defaults included, as a TOML file. Paths are absolute, so the file
+    /// means the same wherever it is put.
     ///
     /// # Errors
     /// Says why, when the current directory is gone (a relative path means nothing then).
@@ -14,7 +14,8 @@ impl VmConfig {
         let config = self
             .with_absolute_paths()
             .map_err(|error| format!("cannot tell the current directory: {error}"))?;
-        let body = toml::to_string(&config).map_err(|error| format!("cannot write TOML: {error}"))?;
+        let body =
+            toml::to_string(&config).map_err(|error| format!("cannot write TOML: {error}"))?;
         Ok(format!("# Start it with: synthvm run FILE\n{body}{}", self.hyperv_comment()))
     }
 
@@ -44,7 +45,8 @@ impl VmConfig {
 
     fn hyperv_comment(&self) -> String {
         let names = |on: bool| {
-            let options = HypervOption::ALL.iter().filter(|option| self.hyperv.offers(**option) == on);
+            let options =
+                HypervOption::ALL.iter().filter(|option| self.hyperv.offers(**option) == on);
             options.map(|option| option.name()).collect::<Vec<_>>().join(", ")
         };
         format!("\n# Hyper-V options that are on: {}\n# and off: {}\n", names(true), names(false))

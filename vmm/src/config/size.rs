@@ -35,8 +35,9 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let malformed =
-            || format!("`{text}` is not a size; write for example 512M, 1G, 5GiB or a number of bytes");
+        let malformed = || {
+            format!("`{text}` is not a size; write for example 512M, 1G, 5GiB or a number of bytes")
+        };
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let unit = match unit.to_ascii_lowercase().as_str() {
@@ -115,8 +116,14 @@ mod tests {
 
     #[test]
     fn test_size_with_each_unit_is_a_power_of_1024() {
-        let sizes =
-            [("0", 0), ("4096", 4096), ("7b", 7), ("3K", 3 << 10), ("512M", 512 << 20), ("1g", 1 << 30)];
+        let sizes = [
+            ("0", 0),
+            ("4096", 4096),
+            ("7b", 7),
+            ("3K", 3 << 10),
+            ("512M", 512 << 20),
+            ("1g", 1 << 30),
+        ];
         let long = [("5GiB", 5 << 30), ("2MiB", 2 << 20), ("1TiB", 1 << 40), ("8kib", 8 << 10)];
         for (text, bytes) in sizes.into_iter().chain(long) {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");

@@ -30,7 +30,10 @@ fn refuses(result: Result<VmConfig, String>, parts: &[&str]) {
 fn test_load_kernel_alone_fills_in_the_documented_defaults() {
     let config = load("", &[("kernel", "bzImage")]).unwrap();
     assert_eq!(config.kernel, Path::new("bzImage"));
-    assert_eq!((config.memory.size.bytes(), config.memory.hugepages, config.cpus), (1 << 30, false, 1));
+    assert_eq!(
+        (config.memory.size.bytes(), config.memory.hugepages, config.cpus),
+        (1 << 30, false, 1)
+    );
     assert_eq!((config.serial, config.serial2), (SerialConfig::Stdio, SerialConfig::Null));
     assert_eq!(
         (config.irqchip, config.on_reset, config.on_panic),
@@ -130,7 +133,10 @@ fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
     let again = load(&text, &[]).unwrap();
     assert_eq!(again.to_toml().unwrap(), text);
     assert_eq!(again.disks[0].path, std::path::absolute("a,b.img").unwrap());
-    assert_eq!((again.memory, again.hyperv, again.cmdline), (config.memory, config.hyperv, config.cmdline));
+    assert_eq!(
+        (again.memory, again.hyperv, again.cmdline),
+        (config.memory, config.hyperv, config.cmdline)
+    );
 }
 
 #[test]
@@ -164,13 +170,16 @@ fn test_flag_with_keys_replaces_key_by_key() {
     let config = load(file, &[("memory", "4G"), ("hyperv", "crash=off")]).unwrap();
     assert_eq!((config.memory.size.bytes(), config.memory.hugepages), (4 << 30, true));
     assert_eq!(config.hyperv.preset, HypervPreset::Windows);
-    assert!(!config.hyperv.offers(HypervOption::Reset) && !config.hyperv.offers(HypervOption::Crash));
+    assert!(
+        !config.hyperv.offers(HypervOption::Reset) && !config.hyperv.offers(HypervOption::Crash)
+    );
 }
 
 #[test]
 fn test_flag_disk_is_added_to_those_of_the_file() {
     let config = load("kernel = \"k\"\ndisk = [\"a.img\"]", &[("disk", "b.img")]).unwrap();
-    let paths: Vec<_> = config.disks.iter().map(|disk| (disk.path.to_str().unwrap(), disk.lun)).collect();
+    let paths: Vec<_> =
+        config.disks.iter().map(|disk| (disk.path.to_str().unwrap(), disk.lun)).collect();
     assert_eq!(paths, [("a.img", Some(0)), ("b.img", Some(1))]);
 }
 
@@ -195,7 +204,10 @@ fn test_disk_without_an_image_is_the_same_from_a_flag_and_from_a_file() {
     let config = load(file, &[]).unwrap();
     let flags = [("disk", "ram:1G"), ("disk", "null:100G,readonly")];
     assert_eq!(config, with(&flags).unwrap());
-    assert_eq!(config, with(&[("disk", "ram=1024M"), ("disk", "null=100GiB,readonly=on")]).unwrap());
+    assert_eq!(
+        config,
+        with(&[("disk", "ram=1024M"), ("disk", "null=100GiB,readonly=on")]).unwrap()
+    );
     let gib = |count: u64| ByteSize::from_bytes(count << 30);
     let sources: Vec<_> = config.disks.iter().map(DiskConfig::source).collect();
     assert_eq!(sources, [DiskSource::Ram(gib(1)), DiskSource::Null(gib(100))]);
@@ -269,8 +281,10 @@ fn test_file_relative_paths_are_relative_to_the_file() {
 #[test]
 fn test_lun_without_number_is_the_lowest_free_on_its_controller() {
     let config =
-        with(&[("disk", "a"), ("disk", "b,lun=0"), ("disk", "c"), ("disk", "d,controller=3")]).unwrap();
-    let addresses: Vec<_> = config.disks.iter().map(|disk| (disk.controller, disk.lun.unwrap())).collect();
+        with(&[("disk", "a"), ("disk", "b,lun=0"), ("disk", "c"), ("disk", "d,controller=3")])
+            .unwrap();
+    let addresses: Vec<_> =
+        config.disks.iter().map(|disk| (disk.controller, disk.lun.unwrap())).collect();
     assert_eq!(addresses, [(0, 1), (0, 0), (0, 2), (3, 0)]);
 }
 
@@ -365,7 +379,10 @@ fn test_file_mistake_names_file_line_and_key() {
 
 #[test]
 fn test_values_that_exclude_each_other_are_refused() {
-    refuses(with(&[("disk", "a,lun=1"), ("disk", "b,lun=1")]), &["--disk b,lun=1", "LUN 1 on controller 0"]);
+    refuses(
+        with(&[("disk", "a,lun=1"), ("disk", "b,lun=1")]),
+        &["--disk b,lun=1", "LUN 1 on controller 0"],
+    );
     refuses(with(&[("disk", "a,id=x"), ("disk", "b,id=x")]), &["--disk b,id=x", "id `x`"]);
     refuses(
         with(&[("hugepages", ""), ("memory", "1G,hugepages=off")]),
@@ -374,14 +391,20 @@ fn test_values_that_exclude_each_other_are_refused() {
     refuses(with(&[("serial", "file=x"), ("control", "x")]), &["--control x", "--serial already"]);
     refuses(with(&[("cpus", "1"), ("cpus", "2")]), &["--cpus 2", "given twice"]);
     refuses(with(&[("disk", "a"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
-    refuses(with(&[("test-device", "echo"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+    refuses(
+        with(&[("test-device", "echo"), ("hyperv", "synic=off")]),
+        &["--hyperv synic=off", "VMBus"],
+    );
     refuses(with(&[("test-device", "ekko")]), &["--test-device ekko", "echo"]);
 }
 
 #[test]
 fn test_option_switched_off_takes_with_it_what_the_preset_built_on_it() {
     let config = with(&[("hyperv", "windows,stimer=off")]).unwrap();
-    assert!(!config.hyperv.offers(HypervOption::StimerDirect) && config.hyperv.offers(HypervOption::Synic));
+    assert!(
+        !config.hyperv.offers(HypervOption::StimerDirect)
+            && config.hyperv.offers(HypervOption::Synic)
+    );
     let config = with(&[("hyperv", "hypercall=off")]).unwrap();
     assert!(HypervOption::ALL.iter().all(|option| !config.hyperv.offers(*option)));
 }
@@ -397,15 +420,18 @@ fn test_presets_need_nothing_that_they_do_not_offer() {
 
 #[test]
 fn test_dvd_drives_come_after_disks_and_share_their_places_and_names() {
-    let file =
-        "kernel = \"k\"\n[[dvd]]\npath = \"a.iso\"\n[[dvd]]\nid = \"empty\"\n[[disk]]\npath = \"a.img\"\n";
-    let config = load(file, &[("dvd", "b.iso,controller=1"), ("disk", "path=b.img,lun=1")]).unwrap();
+    let file = "kernel = \"k\"\n[[dvd]]\npath = \"a.iso\"\n[[dvd]]\nid = \"empty\"\n[[disk]]\npath = \"a.img\"\n";
+    let config =
+        load(file, &[("dvd", "b.iso,controller=1"), ("disk", "path=b.img,lun=1")]).unwrap();
     let luns: Vec<_> = config.dvds.iter().map(|dvd| (dvd.controller, dvd.lun.unwrap())).collect();
     assert_eq!(config.disks.iter().map(|disk| disk.lun.unwrap()).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(luns, [(0, 2), (0, 3), (1, 0)]);
     assert_eq!(config.dvds[1].path, None);
     refuses(load(file, &[("disk", "b.img,id=empty")]), &["the id `empty`"]);
-    refuses(with(&[("disk", "a.img,lun=3"), ("dvd", "lun=3")]), &["--dvd lun=3", "LUN 3 on controller 0"]);
+    refuses(
+        with(&[("disk", "a.img,lun=3"), ("dvd", "lun=3")]),
+        &["--dvd lun=3", "LUN 3 on controller 0"],
+    );
     refuses(with(&[("dvd", "a.iso,readonly")]), &["--dvd a.iso,readonly", "readonly"]);
     refuses(with(&[("dvd", "a.iso"), ("hyperv", "linux,synic=off")]), &["synic"]);
     let again = VmConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();

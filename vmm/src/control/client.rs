@@ -15,8 +15,8 @@ use crate::unix_socket;
 /// How long an answer may take that is a snapshot: a machine that needs longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer may take that waits for a file: the last requests on a disk have half a minute, others may be done before it, and
-/// image files lie on all sorts of servers.
+/// How long an answer may take that waits for a file: the last requests on a disk have half a
+/// minute, others may be done before it, and image files lie on all sorts of servers.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The longest answer that is read. A report of 64 vCPUs and 16,000 GPADLs has about 2 MiB.
@@ -41,18 +41,21 @@ impl Client {
     /// Connects to the machine that listens at `path`.
     ///
     /// # Errors
-    /// There is no such socket, no program listens there or accepts clients, or it belongs to another user.
+    /// There is no such socket, no program listens there or accepts clients, or it belongs to
+    /// another user.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         Self::connect_within(path, TIMEOUT)
     }
 
-    /// As [`Client::connect`], with another limit to the wait for a machine whose queue of clients is full.
+    /// As [`Client::connect`], with another limit to the wait for a machine whose queue of clients
+    /// is full.
     pub(super) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let fail = |message| ClientError { path: path.to_owned(), message };
         let stream = unix_socket::connect(path, timeout).map_err(|error| {
             fail(match error.kind() {
                 io::ErrorKind::WouldBlock => {
-                    "the machine accepts no clients: too many wait, or it hangs; try again".to_owned()
+                    "the machine accepts no clients: too many wait, or it hangs; try again"
+                        .to_owned()
                 }
                 _ => explain(&error, timeout),
             })
@@ -66,17 +69,21 @@ impl Client {
     /// The machine refused (its own words), is gone, or does not answer.
     pub fn request(&mut self, request: &Request) -> Result<Value, ClientError> {
         let timeout = if request.waits() { PATIENT_TIMEOUT } else { TIMEOUT };
-        let reply = self.exchange(request, timeout).map_err(|error| self.fail(explain(&error, timeout)))?;
+        let reply =
+            self.exchange(request, timeout).map_err(|error| self.fail(explain(&error, timeout)))?;
         match reply {
             Reply { ok: true, value, .. } => Ok(value.unwrap_or(Value::Null)),
-            Reply { ok: false, error, .. } => Err(self.fail(error.unwrap_or_else(|| "refused".to_owned()))),
+            Reply { ok: false, error, .. } => {
+                Err(self.fail(error.unwrap_or_else(|| "refused".to_owned())))
+            }
         }
     }
 
     /// Asks for a report.
     ///
     /// # Errors
-    /// As [`Client::request`]; or the machine is another version of SynthVM whose report cannot be read.
+    /// As [`Client::request`]; or the machine is another version of SynthVM whose report cannot be
+    /// read.
     pub fn inspect(&mut self) -> Result<InspectReport, ClientError> {
         self.ask(&Request::Inspect {})
     }
@@ -84,7 +91,8 @@ impl Client {
     /// Asks for one thing whose answer has a shape.
     ///
     /// # Errors
-    /// As [`Client::request`]; or the machine is another version of SynthVM whose answer cannot be read.
+    /// As [`Client::request`]; or the machine is another version of SynthVM whose answer cannot be
+    /// read.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
         let value = self.request(request)?;
         serde_json::from_value(value)
@@ -99,7 +107,10 @@ impl Client {
         let mut answer = Vec::new();
         (&mut self.stream).take(MAX_REPLY_BYTES).read_until(b'\n', &mut answer)?;
         if answer.last() != Some(&b'\n') {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the machine ended before it answered"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the machine ended before it answered",
+            ));
         }
         Ok(serde_json::from_slice(&answer)?)
     }
@@ -114,14 +125,18 @@ fn explain(error: &io::Error, timeout: Duration) -> String {
         io::ErrorKind::NotFound => {
             "there is no such socket; start the machine with --control PATH".to_owned()
         }
-        io::ErrorKind::ConnectionRefused => "nobody listens there; the machine has ended".to_owned(),
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there; the machine has ended".to_owned()
+        }
         io::ErrorKind::PermissionDenied => {
             format!("{error}; the socket is for the user who started the machine")
         }
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("no answer for {} seconds", timeout.as_secs())
         }
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => "the machine hung up".to_owned(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            "the machine hung up".to_owned()
+        }
         _ => error.to_string(),
     }
 }

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use super::jobs::{Jobs, Pending};
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request, perform};
 
-/// Answer bytes that may wait for a slow client. While more wait, its requests are not read; requests that it has sent already stay
-/// in the socket.
+/// Answer bytes that may wait for a slow client. While more wait, its requests are not read;
+/// requests that it has sent already stay in the socket.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
 /// Bytes read at a time.
@@ -18,7 +18,8 @@ pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
     waiting: Vec<u8>,
-    /// The answer to the last request, which is being worked on; later requests wait, so that answers keep their order.
+    /// The answer to the last request, which is being worked on; later requests wait, so that
+    /// answers keep their order.
     pending: Option<Pending>,
     /// No more requests will be read; the connection ends when the last answer is out.
     ending: bool,
@@ -35,7 +36,13 @@ impl Connection {
     /// Takes over a client. The stream becomes non-blocking.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Connection { stream, received: Vec::new(), waiting: Vec::new(), pending: None, ending: false })
+        Ok(Connection {
+            stream,
+            received: Vec::new(),
+            waiting: Vec::new(),
+            pending: None,
+            ending: false,
+        })
     }
 
     pub(super) fn fd(&self) -> RawFd {
@@ -44,7 +51,8 @@ impl Connection {
 
     /// Does what can be done without waiting. None: the connection is over.
     ///
-    /// At most one chunk is read and one request answered, so that a busy client cannot keep the event loop from others.
+    /// At most one chunk is read and one request answered, so that a busy client cannot keep the
+    /// event loop from others.
     pub(super) fn turn(&mut self, jobs: &Jobs) -> Option<Wants> {
         self.send().ok()?;
         if self.wants().read {
@@ -52,12 +60,14 @@ impl Connection {
         }
         self.answer_one(jobs);
         self.send().ok()?;
-        let over = self.ending && self.waiting.is_empty() && self.pending.is_none() && !self.has_request();
+        let over =
+            self.ending && self.waiting.is_empty() && self.pending.is_none() && !self.has_request();
         (!over).then(|| self.wants())
     }
 
-    /// Its last request is being worked on. Until that ends nothing more is read, so a client that has
-    /// hung up meanwhile can only be dropped: the request goes on, and its answer is discarded.
+    /// Its last request is being worked on. Until that ends nothing more is read, so a client that
+    /// has hung up meanwhile can only be dropped: the request goes on, and its answer is
+    /// discarded.
     pub(super) fn is_waiting(&self) -> bool {
         self.pending.is_some()
     }
@@ -65,7 +75,8 @@ impl Connection {
     fn wants(&self) -> Wants {
         let full = self.waiting.len() >= MAX_WAITING_BYTES;
         let (busy, has_request) = (self.pending.is_some(), self.has_request());
-        // A socket is nearly always writable: asking for that brings the next turn for a request that is here already.
+        // A socket is nearly always writable: asking for that brings the next turn for a request
+        // that is here already.
         let write = (has_request && !busy) || !self.waiting.is_empty();
         Wants { read: !self.ending && !full && !busy && !has_request, write }
     }

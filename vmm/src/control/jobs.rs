@@ -1,4 +1,5 @@
-//! Requests that may wait for a file: done one after another on a thread of their own, so that the event loop never waits.
+//! Requests that may wait for a file: done one after another on a thread of their own, so that the
+//! event loop never waits.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,7 +11,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::protocol::{Reply, Request, perform};
 use super::{ControlTarget, MAX_CLIENTS};
 
-/// The thread, started by the first request that needs it. It ends when this is dropped and its last request is done.
+/// The thread, started by the first request that needs it. It ends when this is dropped and its
+/// last request is done.
 pub(super) struct Jobs {
     target: Arc<dyn ControlTarget>,
     queue: OnceLock<Option<SyncSender<Job>>>,
@@ -22,8 +24,8 @@ struct Job {
     answer: Sender<Reply>,
 }
 
-/// Most requests that wait for the one that is worked on: one for each client. Clients that hang up and
-/// come back could send any number.
+/// Most requests that wait for the one that is worked on: one for each client. Clients that hang up
+/// and come back could send any number.
 const MAX_WAITING: usize = MAX_CLIENTS;
 
 /// An answer that will come.
@@ -58,11 +60,13 @@ impl Jobs {
     /// Takes a request on.
     pub(super) fn start(&self, request: Request) -> Pending {
         let (answer, pending) = mpsc::channel();
-        let queue =
-            self.queue.get_or_init(|| spawn(Arc::clone(&self.target), Arc::clone(&self.finished)).ok());
+        let queue = self
+            .queue
+            .get_or_init(|| spawn(Arc::clone(&self.target), Arc::clone(&self.finished)).ok());
         // Without a thread `answer` is dropped here, which `Pending::take` tells the client.
         if let Some(queue) = queue
-            && let Err(TrySendError::Full(Job { answer, .. })) = queue.try_send(Job { request, answer })
+            && let Err(TrySendError::Full(Job { answer, .. })) =
+                queue.try_send(Job { request, answer })
         {
             let refusal = "too many requests wait for one that waits for a file; try again later";
             let _ = answer.send(Reply::refused(refusal));
@@ -78,7 +82,9 @@ impl Pending {
         match self.0.try_recv() {
             Ok(reply) => Some(reply),
             Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(Reply::refused("the machine could not work on it")),
+            Err(TryRecvError::Disconnected) => {
+                Some(Reply::refused("the machine could not work on it"))
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
-//! How a running machine is asked and told things: a Unix socket that speaks one JSON object a line.
+//! How a running machine is asked and told things: a Unix socket that speaks one JSON object a
+//! line.
 //!
-//! Request: `{"do":"inspect"}`. Answer: `{"ok":true,"value":...}` or `{"ok":false,"error":"..."}`. Answers come in the order of the
-//! requests. The socket is created with mode 0600: whoever may open it may do everything.
+//! Request: `{"do":"inspect"}`. Answer: `{"ok":true,"value":...}` or `{"ok":false,"error":"..."}`.
+//! Answers come in the order of the requests. The socket is created with mode 0600: whoever may
+//! open it may do everything.
 
 mod client;
 mod connection;
@@ -29,8 +31,9 @@ pub enum StopReason {
     Signal(i32),
 }
 
-/// What the control socket and the stop signals may ask of a machine. Called on the event loop, where implementations take a snapshot or
-/// start something and never wait for the guest or for I/O; but changes of disks are called one at a time on a thread that may wait for files.
+/// What the control socket and the stop signals may ask of a machine. Called on the event loop,
+/// where implementations take a snapshot or start something and never wait for the guest or for
+/// I/O; but changes of disks are called one at a time on a thread that may wait for files.
 pub trait ControlTarget: Send + Sync {
     /// Tells about the machine as it is now.
     fn inspect(&self) -> InspectReport;
@@ -47,7 +50,8 @@ pub trait ControlTarget: Send + Sync {
     /// Says why it cannot.
     fn reset(&self) -> Result<(), String>;
 
-    /// Stops the machine: vCPUs first, then rings are closed and disks flushed. Asking twice is no error.
+    /// Stops the machine: vCPUs first, then rings are closed and disks flushed. Asking twice is no
+    /// error.
     ///
     /// # Errors
     /// Says why it cannot.
@@ -65,7 +69,8 @@ pub trait ControlTarget: Send + Sync {
     /// Says why it cannot; nothing has changed then.
     fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String>;
 
-    /// Takes the disk or drive away that is named `id`: what the guest began is finished, and durable when this returns; then the image is closed.
+    /// Takes the disk or drive away that is named `id`: what the guest began is finished, and
+    /// durable when this returns; then the image is closed.
     ///
     /// # Errors
     /// Says why it cannot.
@@ -89,7 +94,8 @@ pub trait ControlTarget: Send + Sync {
     /// Says why it cannot; nothing has changed then.
     fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String>;
 
-    /// Takes the disc out of the DVD drive `id`, also when the guest has locked its tray if `force`.
+    /// Takes the disc out of the DVD drive `id`, also when the guest has locked its tray if
+    /// `force`.
     ///
     /// # Errors
     /// Says why it cannot.

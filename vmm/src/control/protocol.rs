@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::{ControlTarget, StopReason};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 
-/// The longest request line, newline included. A longer one is answered with an error and the client is dropped, because where the
-/// next request starts is anyone's guess.
+/// The longest request line, newline included. A longer one is answered with an error and the
+/// client is dropped, because where the next request starts is anyone's guess.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// One thing to do.
@@ -33,7 +33,8 @@ pub enum Request {
     },
     /// Put a DVD drive on a controller of the running machine. Answers with a [`DiskPlace`].
     DvdAdd {
-        /// The drive, as under `[[dvd]]` in a machine's file; the path of its disc, if it has one, is absolute.
+        /// The drive, as under `[[dvd]]` in a machine's file; the path of its disc, if it has one,
+        /// is absolute.
         dvd: Box<DvdConfig>,
     },
     /// Take a disk or a drive away. What was begun is finished.
@@ -93,7 +94,9 @@ impl Request {
     /// The answer to what is none.
     pub(super) fn parse(line: &[u8]) -> Result<Self, Reply> {
         serde_json::from_slice(line).map_err(|error| {
-            Reply::refused(format!("not understood: {error}; write {{\"do\":NAME}} with one of {NAMES}"))
+            Reply::refused(format!(
+                "not understood: {error}; write {{\"do\":NAME}} with one of {NAMES}"
+            ))
         })
     }
 
@@ -142,8 +145,8 @@ impl Reply {
 
     /// As a line with its newline.
     pub(super) fn line(&self) -> Vec<u8> {
-        let mut line =
-            serde_json::to_vec(self).unwrap_or_else(|_| br#"{"ok":false,"error":"unprintable"}"#.to_vec());
+        let mut line = serde_json::to_vec(self)
+            .unwrap_or_else(|_| br#"{"ok":false,"error":"unprintable"}"#.to_vec());
         line.push(b'\n');
         line
     }

@@ -16,13 +16,15 @@ use crate::unix_socket::ListeningSocket;
 /// Clients at a time. One more is hung up on at once.
 pub const MAX_CLIENTS: usize = 16;
 
-/// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never blocks.
+/// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never
+/// blocks.
 pub struct ControlServer {
     socket: ListeningSocket,
     jobs: Jobs,
     clients: BTreeMap<RawFd, Connection>,
-    /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise it would wait to be accepted for
-    /// ever, and the event loop would be woken for it without end.
+    /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise
+    /// it would wait to be accepted for ever, and the event loop would be woken for it without
+    /// end.
     reserve: Option<File>,
 }
 
@@ -32,7 +34,12 @@ impl ControlServer {
     /// # Errors
     /// No descriptor is left.
     pub fn new(socket: ListeningSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
-        Ok(ControlServer { socket, jobs: Jobs::new(target)?, clients: BTreeMap::new(), reserve: reserve() })
+        Ok(ControlServer {
+            socket,
+            jobs: Jobs::new(target)?,
+            clients: BTreeMap::new(),
+            reserve: reserve(),
+        })
     }
 
     fn accept(&mut self, ops: &mut EventOps<'_>) {
@@ -72,7 +79,8 @@ impl ControlServer {
             None => false,
         };
         if !watched {
-            // Taken out of the watch before its descriptor is closed and may become another client's.
+            // Taken out of the watch before its descriptor is closed and may become another
+            // client's.
             let _ = ops.remove(Events::empty_raw(fd));
             self.clients.remove(&fd);
         }

@@ -85,7 +85,11 @@ struct Scratch(PathBuf);
 impl Scratch {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("synthvm-control-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "synthvm-control-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
@@ -166,9 +170,14 @@ fn test_server_request_not_understood_is_answered_and_the_next_one_works() {
     let scratch = Scratch::new();
     let _running = Running::start(&scratch.socket(), Arc::default());
     let mut stream = connect(&scratch.socket());
-    for bad in
-        ["nonsense\n", "{\"do\":\"explode\"}\n", "{}\n", "{\"do\":\"ping\",\"x\":1}\n", "\u{0}\n", "[[[[\n"]
-    {
+    for bad in [
+        "nonsense\n",
+        "{\"do\":\"explode\"}\n",
+        "{}\n",
+        "{\"do\":\"ping\",\"x\":1}\n",
+        "\u{0}\n",
+        "[[[[\n",
+    ] {
         let answer = say(&mut stream, bad);
         assert!(answer.starts_with("{\"ok\":false,\"error\":\"not understood"), "{bad}: {answer}");
     }
@@ -235,7 +244,8 @@ fn test_server_client_beyond_the_limit_is_hung_up_on_until_one_leaves() {
     let mut rest = Vec::new();
     assert_eq!(connect(&scratch.socket()).read_to_end(&mut rest).unwrap_or(0), 0);
     clients.pop();
-    // The server learns of the departure before or after the next client: it may hang up once more, but not for ever.
+    // The server learns of the departure before or after the next client: it may hang up once more,
+    // but not for ever.
     let served = (0..10_000).any(|_| {
         let mut client = connect(&scratch.socket());
         let mut answer = String::new();
@@ -286,7 +296,8 @@ fn test_stop_first_signal_presses_the_button_and_the_second_stops() {
 fn test_stop_signal_that_is_blocked_is_read_from_the_descriptor() {
     crate::control::block_stop_signals().unwrap();
     let (mut stop, target) = signals(3600);
-    // SAFETY: raise takes a number; the signal is blocked in this thread, the only one that it is sent to.
+    // SAFETY: raise takes a number; the signal is blocked in this thread, the only one that it is
+    // sent to.
     assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
     stop.take_signals();
     assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
@@ -377,13 +388,15 @@ fn test_server_client_that_hangs_up_while_it_waits_does_not_spin_the_event_loop(
     let slow = target.opening.lock().unwrap();
     let mut leaving = connect(&scratch.socket());
     // The second request has not begun when the client leaves.
-    let lines = b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"power-button\"}\n";
+    let lines =
+        b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"power-button\"}\n";
     leaving.get_mut().write_all(lines).unwrap();
     run_until_idle(&mut manager);
     drop(leaving);
     assert!(run_until_idle(&mut manager) <= 3);
     drop(slow);
-    // Requests on files are done one after another: the one before is over when this one is answered.
+    // Requests on files are done one after another: the one before is over when this one is
+    // answered.
     let mut other = connect(&scratch.socket());
     other.get_mut().write_all(b"{\"do\":\"disk-remove\",\"id\":\"x\"}\n").unwrap();
     other.get_ref().set_nonblocking(true).unwrap();

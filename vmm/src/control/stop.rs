@@ -15,19 +15,21 @@ use super::{ControlTarget, StopReason};
 /// Signals that end a machine.
 const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Keeps the stop signals from ending the process: from now on only a [`StopSignals`] sees them. Call it before the first thread is
-/// started, so that every thread inherits it.
+/// Keeps the stop signals from ending the process: from now on only a [`StopSignals`] sees them.
+/// Call it before the first thread is started, so that every thread inherits it.
 ///
 /// # Errors
 /// The system call failed.
 pub fn block_stop_signals() -> io::Result<()> {
     let set = stop_set();
     // SAFETY: `set` is an initialised signal set; the old one is not asked for.
-    let error = unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    let error =
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-/// The stop signals, without those that whoever started us wants ignored (`nohup`, shells' background jobs).
+/// The stop signals, without those that whoever started us wants ignored (`nohup`, shells'
+/// background jobs).
 fn stop_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set that it is given.
@@ -44,7 +46,8 @@ fn stop_set() -> libc::sigset_t {
 
 fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: with a null new action the call only fills in the old one; zeros are a valid one should it fail.
+    // SAFETY: with a null new action the call only fills in the old one; zeros are a valid one
+    // should it fail.
     let action = unsafe {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
         action.assume_init()
@@ -52,8 +55,9 @@ fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Turns stop signals into requests to the machine: the first presses the power button and starts the grace period; another one, or
-/// the end of the period, stops the machine. Register it with the event loop.
+/// Turns stop signals into requests to the machine: the first presses the power button and starts
+/// the grace period; another one, or the end of the period, stops the machine. Register it with the
+/// event loop.
 pub struct StopSignals {
     signals: File,
     timer: TimerFd,
@@ -63,14 +67,16 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Watches for the signals that [`block_stop_signals`] has blocked. A `grace` of zero stops the machine at the first signal.
+    /// Watches for the signals that [`block_stop_signals`] has blocked. A `grace` of zero stops the
+    /// machine at the first signal.
     ///
     /// # Errors
     /// No descriptors are left.
     pub fn new(grace: Duration, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
         let set = stop_set();
         // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use vm_device::bus::{MmioAddress, MmioAddressOffset, MmioRange, PioAddress, PioAddressOffset, PioRange};
+use vm_device::bus::{
+    MmioAddress, MmioAddressOffset, MmioRange, PioAddress, PioAddressOffset, PioRange,
+};
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
@@ -12,8 +14,9 @@ pub struct Buses {
     devices: IoManager,
 }
 
-/// A device of byte-wide registers at consecutive ports, which is what nearly all legacy devices are.
-/// Wider accesses arrive as one call per byte, lowest port first, as on a real bus of that width.
+/// A device of byte-wide registers at consecutive ports, which is what nearly all legacy devices
+/// are. Wider accesses arrive as one call per byte, lowest port first, as on a real bus of that
+/// width.
 pub trait PioDevice: Send + Sync {
     /// Reads the register at `offset` from the device's first port.
     fn read(&self, offset: u16) -> u8;
@@ -52,7 +55,8 @@ impl Buses {
         self.devices.register_pio(range, Arc::new(Bytewise(Arc::clone(device))))
     }
 
-    /// Puts a device that wants to see accesses as the guest made them at `ports` consecutive ports from `port`.
+    /// Puts a device that wants to see accesses as the guest made them at `ports` consecutive ports
+    /// from `port`.
     ///
     /// # Errors
     /// The ports overlap another device's.
@@ -75,7 +79,8 @@ impl Buses {
         len: u64,
         device: Arc<dyn DeviceMmio + Send + Sync>,
     ) -> Result<(), vm_device::bus::Error> {
-        self.devices.register_mmio(MmioRange::new(MmioAddress(address), len as MmioAddressOffset)?, device)
+        self.devices
+            .register_mmio(MmioRange::new(MmioAddress(address), len as MmioAddressOffset)?, device)
     }
 
     /// One IN instruction. `data` has the access's width.

@@ -98,7 +98,8 @@ impl Ioapic {
     }
 
     fn with_sink(sink: Box<dyn MsiSink>) -> Ioapic {
-        let registers = Registers { select: 0, id: 0, pins: [PinState::RESET; IOAPIC_PINS as usize] };
+        let registers =
+            Registers { select: 0, id: 0, pins: [PinState::RESET; IOAPIC_PINS as usize] };
         Ioapic { sink, registers: Mutex::new(registers) }
     }
 
@@ -138,7 +139,8 @@ impl Ioapic {
         if pin.entry & MASKED != 0 {
             return;
         }
-        let due = if pin.entry & LEVEL != 0 { pin.high && pin.entry & REMOTE_IRR == 0 } else { rising };
+        let due =
+            if pin.entry & LEVEL != 0 { pin.high && pin.entry & REMOTE_IRR == 0 } else { rising };
         if due {
             if pin.entry & LEVEL != 0 {
                 pin.entry |= REMOTE_IRR;
@@ -155,8 +157,9 @@ impl Ioapic {
             ID | ARBITRATION => registers.id,
             VERSION => VERSION_82093AA | (IOAPIC_PINS - 1) << 16,
             select => {
-                let entry =
-                    select.checked_sub(REDIRECTION).and_then(|at| registers.pins.get(usize::from(at / 2)));
+                let entry = select
+                    .checked_sub(REDIRECTION)
+                    .and_then(|at| registers.pins.get(usize::from(at / 2)));
                 entry.map_or(u32::MAX, |pin| (pin.entry >> (32 * (select & 1))) as u32)
             }
         }
@@ -169,7 +172,9 @@ impl Ioapic {
             registers.id = value & 0x0F00_0000;
             return;
         }
-        let Some(pin) = select.checked_sub(REDIRECTION).map(|at| usize::from(at / 2)) else { return };
+        let Some(pin) = select.checked_sub(REDIRECTION).map(|at| usize::from(at / 2)) else {
+            return;
+        };
         let Some(state) = registers.pins.get_mut(pin) else { return };
         let shift = 32 * (select & 1);
         let writable = u64::from(u32::MAX) << shift & !READ_ONLY;

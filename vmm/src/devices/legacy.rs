@@ -1,4 +1,5 @@
-//! Ports that a PC guest pokes although the device behind them is not there (spec hypervisor-platform section 11).
+//! Ports that a PC guest pokes although the device behind them is not there (spec
+//! hypervisor-platform section 11).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +16,8 @@ impl KeyboardReset {
 
 impl PioDevice for KeyboardReset {
     fn read(&self, _offset: u16) -> u8 {
-        // All ones: no controller. A guest that probes finds nothing; a guest that reboots writes anyway.
+        // All ones: no controller. A guest that probes finds nothing; a guest that reboots writes
+        // anyway.
         0xFF
     }
 
@@ -55,8 +57,8 @@ impl PioDevice for FastReset {
     }
 }
 
-/// Ports 0xCF8 to 0xCFF without PCI: the address register does not echo, so no guest scans 256 buses. Only the reset
-/// control register (0xCF9) lives.
+/// Ports 0xCF8 to 0xCFF without PCI: the address register does not echo, so no guest scans 256
+/// buses. Only the reset control register (0xCF9) lives.
 pub struct NoPci {
     power: Arc<dyn Power>,
     reset_control: AtomicU8,
@@ -95,7 +97,8 @@ impl vm_device::DevicePio for NoPci {
     }
 }
 
-/// Port 0x61 where KVM has no PIT that would answer there: the refresh bit toggles, the rest can be written.
+/// Port 0x61 where KVM has no PIT that would answer there: the refresh bit toggles, the rest can be
+/// written.
 #[derive(Default)]
 pub struct SystemPort(AtomicU8);
 

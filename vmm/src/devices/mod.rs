@@ -1,4 +1,5 @@
-//! The machine's legacy devices: what a PC guest expects to find before it has seen a bus (spec hypervisor-platform sections 9.3 and 11).
+//! The machine's legacy devices: what a PC guest expects to find before it has seen a bus (spec
+//! hypervisor-platform sections 9.3 and 11).
 
 mod bus;
 

@@ -1,4 +1,5 @@
-//! ACPI power management registers (ACPI specification chapter 4.8; spec hypervisor-platform section 9.3 (a)).
+//! ACPI power management registers (ACPI specification chapter 4.8; spec hypervisor-platform
+//! section 9.3 (a)).
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -35,7 +36,8 @@ const SLEEP_TYPE_SHIFT: u16 = 10;
 const SLEEP_TYPE_MASK: u16 = 7;
 /// `\_S5` in the DSDT.
 const SLEEP_TYPE_OFF: u16 = 0;
-/// S4 is not offered, but firmware-style guests write it to switch off after they have saved themselves.
+/// S4 is not offered, but firmware-style guests write it to switch off after they have saved
+/// themselves.
 const SLEEP_TYPE_HIBERNATE: u16 = 1;
 
 /// The register block.
@@ -62,22 +64,25 @@ impl PmRegisters {
         PmRegisters { registers: Mutex::default(), started: Instant::now(), sci, power }
     }
 
-    /// Presses the power button. A guest whose ACPI driver is up shuts down; any other takes no notice.
+    /// Presses the power button. A guest whose ACPI driver is up shuts down; any other takes no
+    /// notice.
     pub fn press_power_button(&self) {
         self.update(|registers| registers.status |= POWER_BUTTON);
     }
 
     /// Back to the state after power-on. The timer runs on.
     pub fn reset(&self) {
-        self.update(|registers| *registers = Registers { sci: registers.sci, ..Registers::default() });
+        self.update(|registers| {
+            *registers = Registers { sci: registers.sci, ..Registers::default() }
+        });
     }
 
     /// Changes registers, then makes the SCI line follow.
     fn update(&self, change: impl FnOnce(&mut Registers)) {
         let mut registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut registers);
-        let high =
-            registers.status & registers.enable != 0 || registers.gpe_status & registers.gpe_enable != 0;
+        let high = registers.status & registers.enable != 0
+            || registers.gpe_status & registers.gpe_enable != 0;
         if high != registers.sci && self.sci.set_level(high).is_ok() {
             registers.sci = high;
         }
@@ -108,7 +113,8 @@ impl PioDevice for PmRegisters {
             0x2 | 0x3 => word(registers.enable),
             // ACPI mode is always on.
             0x4 | 0x5 => word(registers.control | SCI_ENABLE),
-            // A guest reads all four bytes at once (see `Wide`); single bytes see the time of their own read.
+            // A guest reads all four bytes at once (see `Wide`); single bytes see the time of their
+            // own read.
             0x8..=0xB => self.timer().to_le_bytes()[usize::from(offset & 3)],
             0xC | 0xD => word(registers.gpe_status),
             0xE | 0xF => word(registers.gpe_enable),
@@ -133,7 +139,9 @@ impl PioDevice for PmRegisters {
                 self.control_written(place(control));
             }
             0xC | 0xD => self.update(|registers| registers.gpe_status &= !only()),
-            0xE | 0xF => self.update(|registers| registers.gpe_enable = place(registers.gpe_enable)),
+            0xE | 0xF => {
+                self.update(|registers| registers.gpe_enable = place(registers.gpe_enable))
+            }
             0x33 if value == RESET_VALUE => self.power.request(PowerRequest::Reset),
             _ => {}
         }

@@ -1,4 +1,5 @@
-//! MC146818 clock and its CMOS memory: the wall clock (UTC), memory sizes, and the scratch byte of warm reboots.
+//! MC146818 clock and its CMOS memory: the wall clock (UTC), memory sizes, and the scratch byte of
+//! warm reboots.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,7 +32,8 @@ const HOUR_PM: u8 = 0x80;
 /// RAM and time are valid (the battery is good).
 const D_VALID: u8 = 0x80;
 
-/// The clock. Alarms and periodic interrupts can be programmed and never fire: guests have better timers.
+/// The clock. Alarms and periodic interrupts can be programmed and never fire: guests have better
+/// timers.
 pub struct Rtc {
     state: Mutex<State>,
 }
@@ -178,8 +180,11 @@ impl State {
             YEAR => time.year.rem_euclid(100),
             _ => time.year.div_euclid(100),
         } as u8;
-        let coded =
-            if self.register(STATUS_B) & B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) };
+        let coded = if self.register(STATUS_B) & B_BINARY != 0 {
+            value
+        } else {
+            ((value / 10) << 4) | (value % 10)
+        };
         if index == HOURS && twelve && time.hour >= 12 { coded | HOUR_PM } else { coded }
     }
 
@@ -298,8 +303,14 @@ mod tests {
     #[test]
     fn test_cmos_memory_sizes_and_scratch() {
         let mut state = state();
-        assert_eq!([read(&mut state, 0x34, 0), read(&mut state, 0x35, 0)], 0xBF00_u16.to_le_bytes());
-        assert_eq!([read(&mut state, 0x5B, 0), read(&mut state, 0x5C, 0)], 0x8000_u16.to_le_bytes());
+        assert_eq!(
+            [read(&mut state, 0x34, 0), read(&mut state, 0x35, 0)],
+            0xBF00_u16.to_le_bytes()
+        );
+        assert_eq!(
+            [read(&mut state, 0x5B, 0), read(&mut state, 0x5C, 0)],
+            0x8000_u16.to_le_bytes()
+        );
         write(&mut state, 0x0F, 0x0A, 0);
         assert_eq!(read(&mut state, 0x0F, 0), 0x0A);
     }

@@ -19,7 +19,9 @@ pub enum DiskError {
     #[error(transparent)]
     Fixed(#[from] FixedError),
     /// The host will never have so much memory.
-    #[error("{size} is more memory than this host has ({total}); make the disk smaller, or use an image")]
+    #[error(
+        "{size} is more memory than this host has ({total}); make the disk smaller, or use an image"
+    )]
     HostMemory {
         /// The disk's size.
         size: ByteSize,

@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use synthvm_block::{self as block, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate};
+use synthvm_block::{
+    self as block, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate,
+};
 use synthvm_images::{Format, OpenOptions};
 
 use super::{DiskError, memory};
 use crate::config::{
-    BlockSize, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, LimitsConfig, Parents,
+    BlockSize, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, LimitsConfig,
+    Parents,
 };
 
 /// Opens the image of `disk`, and locks it for this process; or makes a disk that has none.
@@ -81,7 +84,8 @@ fn io(mode: IoMode) -> block::IoMode {
     }
 }
 
-/// An image with the block size that its user wants for it. It is what a controller and its workers hold.
+/// An image with the block size that its user wants for it. It is what a controller and its workers
+/// hold.
 #[derive(Debug)]
 pub(super) struct Medium {
     image: Arc<dyn Backend>,
@@ -115,7 +119,8 @@ impl Medium {
     }
 }
 
-/// Whole blocks of `asked` bytes must be whole blocks of the image's own, and the image must consist of them.
+/// Whole blocks of `asked` bytes must be whole blocks of the image's own, and the image must
+/// consist of them.
 fn check_block_size(asked: u32, image: Geometry) -> Result<(), DiskError> {
     let own = image.block_size.bytes();
     if asked < own {

@@ -18,7 +18,8 @@ pub(super) fn ram(size: ByteSize) -> Result<Arc<dyn Backend>, DiskError> {
     let host = HostMemory::read();
     host.check(size)?;
     let limit = host.total.unwrap_or(0).max(size.bytes());
-    let disk = RamDisk::growable(size.bytes(), limit).map_err(|error| DiskError::Memory { size, error })?;
+    let disk = RamDisk::growable(size.bytes(), limit)
+        .map_err(|error| DiskError::Memory { size, error })?;
     Ok(Arc::new(disk))
 }
 
@@ -50,8 +51,8 @@ impl HostMemory {
         HostMemory { total: bytes("MemTotal"), available: bytes("MemAvailable") }
     }
 
-    /// A disk that the host can never hold is refused. One that it may not be able to hold now is the
-    /// user's choice: most disks are never full.
+    /// A disk that the host can never hold is refused. One that it may not be able to hold now is
+    /// the user's choice: most disks are never full.
     fn check(self, size: ByteSize) -> Result<(), DiskError> {
         if let Some(total) = self.total.filter(|total| size.bytes() > *total) {
             return Err(DiskError::HostMemory { size, total: ByteSize::from_bytes(total) });
@@ -68,7 +69,8 @@ impl HostMemory {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "MemTotal:           2048 kB\nMemFree:      1 kB\nMemAvailable:    1024 kB\n";
+    const TEXT: &str =
+        "MemTotal:           2048 kB\nMemFree:      1 kB\nMemAvailable:    1024 kB\n";
 
     #[test]
     fn test_host_memory_is_read_in_bytes() {
@@ -81,9 +83,14 @@ mod tests {
     #[test]
     fn test_ram_disk_as_large_as_the_host_passes_and_one_byte_more_is_refused() {
         let host = HostMemory::parse(TEXT);
-        assert!(host.check(ByteSize::from_bytes(2 << 20)).is_ok(), "more than is free is only a warning");
+        assert!(
+            host.check(ByteSize::from_bytes(2 << 20)).is_ok(),
+            "more than is free is only a warning"
+        );
         let error = host.check(ByteSize::from_bytes((2 << 20) + 1)).unwrap_err().to_string();
         assert!(error.contains("2097153") && error.contains("2M"), "{error}");
-        assert!(HostMemory { total: None, available: None }.check(ByteSize::from_mib(1 << 20)).is_ok());
+        assert!(
+            HostMemory { total: None, available: None }.check(ByteSize::from_mib(1 << 20)).is_ok()
+        );
     }
 }

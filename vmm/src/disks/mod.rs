@@ -1,4 +1,5 @@
-//! A machine's disks: from what a user wrote to units on SCSI controllers, before the machine runs and while it does.
+//! A machine's disks: from what a user wrote to units on SCSI controllers, before the machine runs
+//! and while it does.
 
 mod error;
 mod host;

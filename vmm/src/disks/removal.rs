@@ -1,5 +1,5 @@
-//! Removed disks until they are durable and closed: a thread for each, so that neither a timeout nor the
-//! end of the machine leaves one without its last flush.
+//! Removed disks until they are durable and closed: a thread for each, so that neither a timeout
+//! nor the end of the machine leaves one without its last flush.
 
 use std::io;
 use std::mem;
@@ -68,7 +68,8 @@ enum Progress {
 }
 
 impl Removals {
-    /// Starts the thread of a removal, before anything is removed. Dropping what this returns calls it off.
+    /// Starts the thread of a removal, before anything is removed. Dropping what this returns calls
+    /// it off.
     ///
     /// # Errors
     /// No thread is left.
@@ -76,7 +77,8 @@ impl Removals {
         let (begin, begun) = mpsc::channel::<Removed>();
         let outcome = Arc::new(Outcome::default());
         let (told, name) = (Arc::clone(&outcome), id.to_owned());
-        // Counted before the disk is removed, so that the end of the machine cannot miss it in between.
+        // Counted before the disk is removed, so that the end of the machine cannot miss it in
+        // between.
         let pending = Pending::new(&self.shared);
         thread::Builder::new().name("disk-removal".to_owned()).spawn(move || {
             if let Ok(removed) = begun.recv()
@@ -88,7 +90,8 @@ impl Removals {
         Ok(Removal { id: id.to_owned(), begin, outcome })
     }
 
-    /// Waits until every removed disk is flushed and closed. Only once no guest can have requests on one.
+    /// Waits until every removed disk is flushed and closed. Only once no guest can have requests
+    /// on one.
     ///
     /// # Errors
     /// The first that failed since its caller had given up waiting for it.

@@ -19,7 +19,8 @@ use crate::config::{
 };
 use crate::control::DiskPlace;
 
-/// Longest wait for a removed disk's last requests and its flush, before the caller is told that they go on.
+/// Longest wait for a removed disk's last requests and its flush, before the caller is told that
+/// they go on.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
 /// All disks of a machine. Changed by one caller at a time; the guest's I/O goes on meanwhile.
@@ -29,20 +30,24 @@ pub struct DiskSet {
     options: ControllerOptions,
     /// Serialises changes, which may wait for files or memory. Taken before `table`.
     changing: Mutex<()>,
-    /// Never held over I/O, pinning of memory, or calls to the bus: reports and the end of the machine take it.
+    /// Never held over I/O, pinning of memory, or calls to the bus: reports and the end of the
+    /// machine take it.
     table: Mutex<Table>,
     removals: Removals,
     removal_timeout: Duration,
     host: Box<dyn Host>,
 }
 
-/// vCPUs that share a channel of a controller, unless the user says otherwise. One worker serves more requests than so many guests' processors
-/// send; more workers take processors from them, and Linux sends a request through a channel that interrupts another vCPU than the one that
-/// waits where it has the choice. Linux itself reckons with as many (`storvsc_vcpus_per_sub_channel`).
+/// vCPUs that share a channel of a controller, unless the user says otherwise. One worker serves
+/// more requests than so many guests' processors send; more workers take processors from them, and
+/// Linux sends a request through a channel that interrupts another vCPU than the one that
+/// waits where it has the choice. Linux itself reckons with as many
+/// (`storvsc_vcpus_per_sub_channel`).
 const VCPUS_PER_CHANNEL: u8 = 4;
 
 impl DiskSet {
-    /// No disks, for a machine of so many vCPUs; each controller has a channel for every [`VCPUS_PER_CHANNEL`] of them.
+    /// No disks, for a machine of so many vCPUs; each controller has a channel for every
+    /// [`VCPUS_PER_CHANNEL`] of them.
     pub fn new(cpus: u8) -> Self {
         let max_subchannels = u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL);
         let options = ControllerOptions { max_subchannels, ..ControllerOptions::default() };
@@ -96,10 +101,12 @@ impl DiskSet {
         self
     }
 
-    /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to look.
+    /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to
+    /// look.
     ///
     /// # Errors
-    /// The image cannot be used, its place or its name is taken, or the controller cannot be offered. Nothing has changed then.
+    /// The image cannot be used, its place or its name is taken, or the controller cannot be
+    /// offered. Nothing has changed then.
     pub fn add(&self, disk: &DiskConfig) -> Result<DiskPlace, DiskError> {
         check_names(disk).map_err(DiskError::Refused)?;
         let _changing = self.change();
@@ -111,7 +118,8 @@ impl DiskSet {
         }
         // Without limits nothing stands between the controller and the image.
         let limited = disk.limits() != LimitsConfig::default();
-        let throttle = limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
+        let throttle =
+            limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
         let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.source().to_string() };
@@ -120,7 +128,8 @@ impl DiskSet {
         self.put(place, entry, |controller| controller.add_disk(place.1, Arc::new(medium), options))
     }
 
-    /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to look.
+    /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to
+    /// look.
     ///
     /// # Errors
     /// As [`DiskSet::add`].
@@ -146,7 +155,8 @@ impl DiskSet {
     /// Puts the disc at `path` into the DVD drive `id`, in place of one that may be there.
     ///
     /// # Errors
-    /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc that was there still is then.
+    /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc
+    /// that was there still is then.
     pub fn insert(&self, id: &str, path: &Path) -> Result<(), DiskError> {
         let _changing = self.change();
         let (controller, lun, place) = {
@@ -172,12 +182,13 @@ impl DiskSet {
         controller.eject(lun, force).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
 
-    /// Takes the disk or the drive `id` away. When this returns, the guest's last requests have ended and are durable, and
-    /// the image is closed. After 30 seconds it returns nevertheless; then the same happens in the background.
+    /// Takes the disk or the drive `id` away. When this returns, the guest's last requests have
+    /// ended and are durable, and the image is closed. After 30 seconds it returns
+    /// nevertheless; then the same happens in the background.
     ///
     /// # Errors
-    /// There is no such disk, or no thread is left: nothing has changed then. Or it is gone, but its requests do not end or its last
-    /// writes are not durable.
+    /// There is no such disk, or no thread is left: nothing has changed then. Or it is gone, but
+    /// its requests do not end or its last writes are not durable.
     pub fn remove(&self, id: &str) -> Result<(), DiskError> {
         let (removal, removed) = {
             let _changing = self.change();
@@ -205,7 +216,8 @@ impl DiskSet {
     /// Makes the disk `id` larger, `size` bytes, and its image with it. The guest is told.
     ///
     /// # Errors
-    /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has changed then.
+    /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has
+    /// changed then.
     pub fn resize(&self, id: &str, size: u64) -> Result<(), DiskError> {
         let _changing = self.change();
         let table = self.lock();
@@ -221,7 +233,9 @@ impl DiskSet {
             report.map_or((0, 512), |report| (report.capacity, u64::from(report.block_size)));
         let (wanted, has) = (ByteSize::from_bytes(size), ByteSize::from_bytes(before));
         if !size.is_multiple_of(block) {
-            return refuse(format!("{wanted} is not a size for `{id}`: it has blocks of {block} bytes"));
+            return refuse(format!(
+                "{wanted} is not a size for `{id}`: it has blocks of {block} bytes"
+            ));
         }
         if size < before {
             return refuse(format!(
@@ -230,7 +244,11 @@ impl DiskSet {
         }
         drop(table);
         // The guest never hears of blocks that are not there.
-        image.resize(size).map_err(|error| DiskError::Resize { id: id.to_owned(), size: wanted, error })?;
+        image.resize(size).map_err(|error| DiskError::Resize {
+            id: id.to_owned(),
+            size: wanted,
+            error,
+        })?;
         controller.resize_disk(lun, size);
         Ok(())
     }
@@ -261,7 +279,8 @@ impl DiskSet {
         let _changing = self.change();
         let controllers = self.lock().controllers.clone();
         for (number, controller) in controllers {
-            bus.offer(Box::new(controller)).map_err(|error| DiskError::Offer(number, error.to_string()))?;
+            bus.offer(Box::new(controller))
+                .map_err(|error| DiskError::Offer(number, error.to_string()))?;
         }
         self.lock().bus = Some(Bus(bus.clone()));
         Ok(())
@@ -284,11 +303,14 @@ impl DiskSet {
             });
             wanted.collect()
         };
-        wanted.into_iter().try_for_each(|(image, path)| self.pin(&*image).map_err(|error| (path, error)))
+        wanted
+            .into_iter()
+            .try_for_each(|(image, path)| self.pin(&*image).map_err(|error| (path, error)))
     }
 
-    /// Makes every completed write durable, also those to removed disks whose removal goes on, and waits for
-    /// it. Every disk is tried. For the end of a machine, when no guest has requests any more.
+    /// Makes every completed write durable, also those to removed disks whose removal goes on, and
+    /// waits for it. Every disk is tried. For the end of a machine, when no guest has requests
+    /// any more.
     ///
     /// # Errors
     /// The first that failed.
@@ -305,15 +327,16 @@ impl DiskSet {
         first.and(self.removals.wait())
     }
 
-    /// All disks with their ids, and what their limits have held up where they were given some. Disks that were removed come last, by their
-    /// places, until their requests have ended.
+    /// All disks with their ids, and what their limits have held up where they were given some.
+    /// Disks that were removed come last, by their places, until their requests have ended.
     pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
         let table = self.lock();
         let throttle = |place| match &table.disks.get(&place)?.medium {
             Held::Disk(disk) => disk.throttle.as_ref().map(|throttle| throttle.stats()),
             Held::Dvd(_) => None,
         };
-        let present = table.reports().map(|(place, report)| (report, table.name(place), throttle(place)));
+        let present =
+            table.reports().map(|(place, report)| (report, table.name(place), throttle(place)));
         let removed = table.controllers.values().flat_map(ScsiController::removed_disks);
         let removed = removed.map(|report| {
             let name = name(None, (report.controller, report.lun));
@@ -322,7 +345,8 @@ impl DiskSet {
         present.chain(removed).collect()
     }
 
-    /// Puts a unit at `place`. A new controller is offered with the unit on it, so that the guest's first look finds it.
+    /// Puts a unit at `place`. A new controller is offered with the unit on it, so that the guest's
+    /// first look finds it.
     fn put(
         &self,
         place: Place,
@@ -364,7 +388,8 @@ impl DiskSet {
         result
     }
 
-    /// Has the guest's memory pinned for `image`, once there is any. Only under [`DiskSet::change`].
+    /// Has the guest's memory pinned for `image`, once there is any. Only under
+    /// [`DiskSet::change`].
     fn pin(&self, image: &dyn Backend) -> Result<(), DiskError> {
         let (ram, pinned) = {
             let table = self.lock();
@@ -384,7 +409,8 @@ impl DiskSet {
 
     /// Opens a disc's image for reading.
     fn open_disc(&self, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
-        let disc = DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) };
+        let disc =
+            DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) };
         self.host.open(&disc)
     }
 

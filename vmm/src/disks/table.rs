@@ -51,8 +51,8 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) enum Held {
     Disk(HeldDisk),
-    /// A drive. Its guest may eject the disc at any time, so only the controller keeps the image; these end
-    /// when the last worker has dropped its view of a disc that was put in.
+    /// A drive. Its guest may eject the disc at any time, so only the controller keeps the image;
+    /// these end when the last worker has dropped its view of a disc that was put in.
     Dvd(Vec<Unused>),
 }
 
@@ -89,7 +89,9 @@ impl Table {
         let is_free = |lun: &u8| !self.disks.contains_key(&(controller, *lun));
         match lun {
             Some(lun) if is_free(&lun) => Ok((controller, lun)),
-            Some(lun) => refuse(format!("LUN {lun} on controller {controller} is used by another disk")),
+            Some(lun) => {
+                refuse(format!("LUN {lun} on controller {controller} is used by another disk"))
+            }
             None => {
                 let free = (0..MAX_LUNS).find(is_free).ok_or(DiskError::Full(controller))?;
                 Ok((controller, free))
@@ -109,7 +111,8 @@ impl Table {
         controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
     }
 
-    /// Returns the place of the unit that is called `id`, or that is there if `id` is `controller:lun`.
+    /// Returns the place of the unit that is called `id`, or that is there if `id` is
+    /// `controller:lun`.
     pub(super) fn find(&self, id: &str) -> Result<Place, DiskError> {
         let by_id = self.disks.iter().find(|(_, entry)| entry.id.as_deref() == Some(id));
         let by_place = || self.disks.keys().copied().find(|place| name(None, *place) == id);

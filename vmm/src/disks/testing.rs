@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use synthvm_block::{
-    Backend, FixedError, FixedMemory, Geometry, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
+    Backend, FixedError, FixedMemory, Geometry, IoDone, IoError, IoRequest, Operation, Queue,
+    RamDisk,
 };
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -106,7 +107,8 @@ impl Probe {
         &self.shared.resizes
     }
 
-    /// Held while a request is done. A queue that is dropped waits for its requests, as real ones do.
+    /// Held while a request is done. A queue that is dropped waits for its requests, as real ones
+    /// do.
     pub(crate) fn request_gate(&self) -> &Gate {
         &self.shared.requests
     }
@@ -166,7 +168,8 @@ impl Queue for ProbeQueue {
         if self.shared.requests.is_closed() {
             return;
         }
-        let operations: Vec<_> = self.held.iter().map(|request| (request.id, request.operation)).collect();
+        let operations: Vec<_> =
+            self.held.iter().map(|request| (request.id, request.operation)).collect();
         self.shared.done.lock().unwrap().extend(operations.iter().map(|(_, operation)| *operation));
         self.inner.submit(&mut self.held);
         let first = done.len();

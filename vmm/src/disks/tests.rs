@@ -13,7 +13,9 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::testing::{Gate, Rig, TestHost, begin, end};
 use super::*;
-use crate::config::{BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_POLL_MICROSECONDS};
+use crate::config::{
+    BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_POLL_MICROSECONDS,
+};
 use crate::memory::GuestMemory;
 use crate::storage_guest::Guest;
 
@@ -52,8 +54,12 @@ fn test_disks_without_an_image_are_told_apart_and_reported_by_what_they_are() {
     let reports = disks.reports();
     let labels: Vec<_> = reports.iter().map(|(report, ..)| report.label.as_str()).collect();
     assert_eq!(labels, ["ram:1M", "ram:1M", "null:1G"]);
-    assert_eq!(reports.iter().map(|(report, ..)| report.read_only).collect::<Vec<_>>(), [false, false, true]);
-    // The serial numbers follow from kind and place: the same in the next machine, and no two alike.
+    assert_eq!(
+        reports.iter().map(|(report, ..)| report.read_only).collect::<Vec<_>>(),
+        [false, false, true]
+    );
+    // The serial numbers follow from kind and place: the same in the next machine, and no two
+    // alike.
     let serials = |disks: &DiskSet| -> Vec<String> {
         disks.reports().into_iter().map(|(report, ..)| report.serial).collect()
     };
@@ -71,7 +77,11 @@ fn test_disks_without_an_image_grow_and_go() {
         disks.add(&text.parse().unwrap()).unwrap();
         disks.resize(id, 2 * MIB).unwrap();
         let capacity = |id: &str| {
-            disks.reports().into_iter().find(|(_, name, _)| name == id).map(|(report, ..)| report.capacity)
+            disks
+                .reports()
+                .into_iter()
+                .find(|(_, name, _)| name == id)
+                .map(|(report, ..)| report.capacity)
         };
         assert_eq!(capacity(id), Some(2 * MIB));
         assert!(disks.resize(id, MIB).is_err(), "a disk never becomes smaller");
@@ -158,7 +168,10 @@ fn test_disk_with_larger_blocks_than_its_image_has_them_in_every_format() {
     }
     let disks = DiskSet::new(1);
     let (_file, odd) = image(MIB + 512);
-    let error = disks.add(&DiskConfig { block_size: Some(BlockSize::B4096), ..odd }).unwrap_err().to_string();
+    let error = disks
+        .add(&DiskConfig { block_size: Some(BlockSize::B4096), ..odd })
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("block-size=4096") && error.contains("1049088"), "{error}");
 }
 
@@ -184,7 +197,8 @@ fn test_dvd_drive_takes_and_gives_discs_while_it_is_there() {
     let disks = DiskSet::new(1);
     let (file, first) = image(MIB);
     let (_other, second) = image(2 * MIB);
-    let drive = DvdConfig { path: Some(first.path.clone()), id: Some("dvd".into()), ..Default::default() };
+    let drive =
+        DvdConfig { path: Some(first.path.clone()), id: Some("dvd".into()), ..Default::default() };
     assert_eq!(disks.add_dvd(&drive).unwrap().id, "dvd");
     let path = || disks.reports()[0].0.label.clone();
     assert_eq!(path(), first.path.display().to_string());
@@ -253,7 +267,8 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
 
 /// Memory of a guest. `None` where this machine does not let us lock it, or has no io_uring.
 fn lockable_memory() -> Option<GuestRam> {
-    let ram = GuestRam::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()).unwrap();
+    let ram =
+        GuestRam::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()).unwrap();
     match synthvm_block::FixedMemory::new(&ram) {
         Ok(_) => Some(ram),
         Err(error) => {
@@ -353,7 +368,10 @@ fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_ma
     rig.disks.remove("0:0").unwrap_err();
     rig.host.probe.request_gate().open();
     let error = rig.disks.flush().unwrap_err();
-    assert!(matches!(error, DiskError::Flush { .. }) && error.to_string().contains("`0:0`"), "{error}");
+    assert!(
+        matches!(error, DiskError::Flush { .. }) && error.to_string().contains("`0:0`"),
+        "{error}"
+    );
     // Once.
     rig.disks.flush().unwrap();
 }
@@ -406,7 +424,8 @@ fn expect_reports(
 /// A set with one disk, on a bus.
 fn busy_set() -> (Arc<DiskSet>, TestHost, Guest) {
     let (guest, _) = Guest::with_devices(Vec::new());
-    // The disk that is there has a backend of its own, so that the gates hold only the one that comes.
+    // The disk that is there has a backend of its own, so that the gates hold only the one that
+    // comes.
     let host = TestHost::new();
     let (_file, config) = image(MIB);
     let disks = DiskSet::new(1);

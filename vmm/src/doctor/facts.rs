@@ -29,7 +29,8 @@ pub struct Facts {
     pub memory_available: Option<u64>,
     /// The pool of default-size hugepages.
     pub hugepages: Option<Hugepages>,
-    /// When memory files get large pages by themselves, in the kernel's word: `always`, `advise`, `never` ...
+    /// When memory files get large pages by themselves, in the kernel's word: `always`, `advise`,
+    /// `never` ...
     pub large_pages: Option<String>,
     /// Error number of memfd_create, if it failed.
     pub memfd: Result<(), i32>,
@@ -102,7 +103,8 @@ fn ask_kvm(path: &Path) -> (Access, BTreeMap<u32, i32>) {
         return (Access::NotKvm(last_error()), none);
     }
     let numbers = CAPABILITIES.iter().map(|capability| capability.number).chain([MAX_VCPUS]);
-    let capabilities = numbers.map(|number| (number, kvm.check_extension_raw(number.into()))).collect();
+    let capabilities =
+        numbers.map(|number| (number, kvm.check_extension_raw(number.into()))).collect();
     let access = match new_vm(&kvm) {
         Ok(_) => Access::Open(version),
         Err(error) => Access::NoVm(version, error.errno()),
@@ -123,8 +125,8 @@ fn field(meminfo: &str, name: &str) -> Option<u64> {
 }
 
 fn hugepages(meminfo: &str) -> Option<Hugepages> {
-    let free =
-        field(meminfo, "HugePages_Free")?.saturating_sub(field(meminfo, "HugePages_Rsvd").unwrap_or(0));
+    let free = field(meminfo, "HugePages_Free")?
+        .saturating_sub(field(meminfo, "HugePages_Rsvd").unwrap_or(0));
     let size = field(meminfo, "Hugepagesize")?.saturating_mul(1024);
     Some(Hugepages { size, total: field(meminfo, "HugePages_Total")?, free })
 }
@@ -149,7 +151,8 @@ fn ask_open_files() -> Option<(u64, u64)> {
 fn ask_io_uring() -> Result<(), i32> {
     // struct io_uring_params has 120 bytes (linux/io_uring.h); all zeros ask for nothing special.
     let mut parameters = [0_u64; 15];
-    // SAFETY: one entry is asked for; `parameters` is as large as the kernel's structure and aligned for it.
+    // SAFETY: one entry is asked for; `parameters` is as large as the kernel's structure and
+    // aligned for it.
     close(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) })
 }
 
@@ -192,7 +195,9 @@ mod tests {
         let facts = Facts::gather(Path::new("/nonexistent/kvm"));
         assert_eq!(facts.access, Access::Closed(libc::ENOENT));
         assert!(
-            facts.capabilities.is_empty() && facts.memory_available.is_some() && !facts.kernel.is_empty()
+            facts.capabilities.is_empty()
+                && facts.memory_available.is_some()
+                && !facts.kernel.is_empty()
         );
     }
 

@@ -8,7 +8,8 @@ use crate::config::MAX_CPUS;
 /// The only version of KVM's API that was ever stable.
 const API_VERSION: i32 = 12;
 
-/// Descriptors that a large machine needs: 64 disks and channels with two eventfds each, vCPUs, and room.
+/// Descriptors that a large machine needs: 64 disks and channels with two eventfds each, vCPUs, and
+/// room.
 const WANTED_OPEN_FILES: u64 = 1024;
 
 /// Below this much free memory even a small guest is a squeeze.
@@ -31,7 +32,8 @@ impl Report {
             open_files(facts),
             io_uring(facts),
         ]);
-        let stock_guests = checks.iter().all(|check| matches!(check.state, State::Ok | State::Warn));
+        let stock_guests =
+            checks.iter().all(|check| matches!(check.state, State::Ok | State::Warn));
         let kvm = facts.kvm.display().to_string();
         Report { stock_guests, kernel: facts.kernel.clone(), kvm, checks }
     }
@@ -71,20 +73,30 @@ fn device(facts: &Facts) -> Check {
         }
         Access::NotKvm(error) => {
             let advice = "name KVM's device node with --kvm; it is /dev/kvm on most hosts";
-            check(format!("not KVM ({})", error_text(error))).lacking(State::Missing, nothing_runs, advice)
+            check(format!("not KVM ({})", error_text(error))).lacking(
+                State::Missing,
+                nothing_runs,
+                advice,
+            )
         }
         Access::NoVm(version, _) | Access::Open(version) if version != API_VERSION => {
             let found = format!("API {version}, not {API_VERSION}");
-            check(found).lacking(State::Missing, nothing_runs, "use a host kernel newer than 2.6.22")
+            check(found).lacking(
+                State::Missing,
+                nothing_runs,
+                "use a host kernel newer than 2.6.22",
+            )
         }
         Access::NoVm(version, _) | Access::Open(version) => {
-            let module =
-                if facts.modules.is_empty() { "built in".to_owned() } else { facts.modules.join(", ") };
+            let module = if facts.modules.is_empty() {
+                "built in".to_owned()
+            } else {
+                facts.modules.join(", ")
+            };
             let check = check(format!("API {version}, {module}"));
             if facts.modules.iter().any(|name| name == "kvm_pvm") {
                 // hypervisor-platform.md, section 0, 1a.
-                let cost =
-                    "kvm_pvm interprets the guest's kernel and lacks instructions that stock kernels use";
+                let cost = "kvm_pvm interprets the guest's kernel and lacks instructions that stock kernels use";
                 return check.lacking(State::Warn, cost, BUILD_WITH_HYPERV);
             }
             check
@@ -141,13 +153,16 @@ fn is_dispensable(facts: &Facts, capability: &Capability) -> bool {
 
 fn judge_capability(facts: &Facts, capability: &Capability) -> Check {
     let number = Some(capability.number);
-    let check =
-        |found: &str| Check { number, ..fine(capability.group, capability.name, found, capability.purpose) };
+    let check = |found: &str| Check {
+        number,
+        ..fine(capability.group, capability.name, found, capability.purpose)
+    };
     match has(facts, capability.number) {
         None => Check { state: State::Unknown, ..check("not asked") },
         Some(true) => check("yes"),
         Some(false) => {
-            let state = if is_dispensable(facts, capability) { State::Warn } else { State::Missing };
+            let state =
+                if is_dispensable(facts, capability) { State::Warn } else { State::Missing };
             check("no").lacking(state, capability.cost, capability_advice(facts, capability))
         }
     }
@@ -157,7 +172,9 @@ fn capability_advice(facts: &Facts, capability: &Capability) -> &'static str {
     match capability.group {
         Group::HyperV if has(facts, HYPERV) == Some(false) => BUILD_WITH_HYPERV,
         Group::HyperV => "use a newer host kernel (5.14 has all of KVM's Hyper-V capabilities)",
-        Group::Access | Group::Machine | Group::Host => "use a newer host kernel, or a host with a newer CPU",
+        Group::Access | Group::Machine | Group::Host => {
+            "use a newer host kernel, or a host with a newer CPU"
+        }
     }
 }
 
@@ -195,7 +212,8 @@ fn memory(facts: &Facts) -> Check {
 }
 
 fn hugepages(facts: &Facts) -> Check {
-    let check = |found: String| fine(Group::Host, "hugepages", found, "guest RAM with fewer TLB misses");
+    let check =
+        |found: String| fine(Group::Host, "hugepages", found, "guest RAM with fewer TLB misses");
     match facts.hugepages {
         None => check("none".to_owned()).lacking(
             State::Warn,
@@ -203,13 +221,22 @@ fn hugepages(facts: &Facts) -> Check {
             "use a host kernel with CONFIG_HUGETLBFS=y",
         ),
         Some(pool) => {
-            let check = check(format!("{} of {} free, {} KiB each", pool.free, pool.total, pool.size >> 10));
+            let check = check(format!(
+                "{} of {} free, {} KiB each",
+                pool.free,
+                pool.total,
+                pool.size >> 10
+            ));
             if pool.free > 0 {
                 return check;
             }
             // Nothing is wrong with a host that has reserved none: said, not complained of.
             let advice = "for --hugepages, reserve some: sysctl vm.nr_hugepages=512 (1 GiB)";
-            Check { cost: Some("--hugepages cannot be used".into()), advice: Some(advice.into()), ..check }
+            Check {
+                cost: Some("--hugepages cannot be used".into()),
+                advice: Some(advice.into()),
+                ..check
+            }
         }
     }
 }
@@ -222,7 +249,8 @@ fn large_pages(facts: &Facts) -> Check {
     }
     // As with the pool: a host's choice, not a fault.
     let cost = "without --hugepages guest RAM has small pages: more TLB misses and page faults";
-    let advice = format!("let memory files have them when asked: echo advise | sudo tee {LARGE_PAGES}");
+    let advice =
+        format!("let memory files have them when asked: echo advise | sudo tee {LARGE_PAGES}");
     Check { cost: Some(cost.into()), advice: Some(advice), ..check }
 }
 
@@ -239,7 +267,9 @@ fn memfd(facts: &Facts) -> Check {
 }
 
 fn open_files(facts: &Facts) -> Check {
-    let check = |found: String| fine(Group::Host, "open files", found, "disks, channels and their eventfds");
+    let check = |found: String| {
+        fine(Group::Host, "open files", found, "disks, channels and their eventfds")
+    };
     match facts.open_files {
         None => Check { state: State::Unknown, ..check("the limit cannot be read".to_owned()) },
         Some((soft, hard)) => {
@@ -268,7 +298,11 @@ fn io_uring(facts: &Facts) -> Check {
                 }
                 _ => "use a host kernel with CONFIG_IO_URING=y",
             };
-            check(error_text(error)).lacking(State::Warn, "disks use threads and are slower", advice)
+            check(error_text(error)).lacking(
+                State::Warn,
+                "disks use threads and are slower",
+                advice,
+            )
         }
     }
 }

@@ -32,7 +32,12 @@ fn without(numbers: &[u32]) -> Facts {
 }
 
 fn find(report: &Report, name: &str) -> Check {
-    report.checks.iter().find(|check| check.name == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    report
+        .checks
+        .iter()
+        .find(|check| check.name == name)
+        .unwrap_or_else(|| panic!("no {name}"))
+        .clone()
 }
 
 #[test]
@@ -40,7 +45,12 @@ fn test_judge_complete_host_is_fine_without_a_word_of_advice() {
     let report = Report::judge(&good());
     assert!(report.stock_guests);
     for check in &report.checks {
-        assert_eq!((check.state, &check.cost, &check.advice), (State::Ok, &None, &None), "{}", check.name);
+        assert_eq!(
+            (check.state, &check.cost, &check.advice),
+            (State::Ok, &None, &None),
+            "{}",
+            check.name
+        );
     }
 }
 
@@ -75,7 +85,8 @@ fn test_judge_closed_device_says_how_to_open_it_and_leaves_the_rest_unknown() {
     for (error, advice) in
         [(libc::ENOENT, "modprobe"), (libc::EACCES, "usermod -aG kvm"), (libc::EIO, "dmesg")]
     {
-        let facts = Facts { access: Access::Closed(error), capabilities: BTreeMap::new(), ..good() };
+        let facts =
+            Facts { access: Access::Closed(error), capabilities: BTreeMap::new(), ..good() };
         let report = Report::judge(&facts);
         assert!(!report.stock_guests);
         assert!(find(&report, "/dev/kvm").advice.unwrap().contains(advice));
@@ -121,7 +132,8 @@ fn test_judge_kvm_that_creates_no_vm_says_why() {
 #[test]
 fn test_render_fits_100_columns_for_good_and_bad_hosts_and_is_plain_without_a_terminal() {
     let all: Vec<u32> = CAPABILITIES.iter().map(|capability| capability.number).collect();
-    let closed = Facts { access: Access::Closed(libc::ENOENT), capabilities: BTreeMap::new(), ..good() };
+    let closed =
+        Facts { access: Access::Closed(libc::ENOENT), capabilities: BTreeMap::new(), ..good() };
     for facts in [good(), without(&all), closed] {
         let text = render(&Report::judge(&facts), Look::Plain);
         for line in text.lines() {

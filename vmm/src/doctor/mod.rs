@@ -1,6 +1,7 @@
 //! What this host offers, what a missing piece costs, and what to do about it.
 //!
-//! [`probe`] asks the host, [`Report::judge`] draws the conclusions (and is tested without a host), [`render`] writes the table.
+//! [`probe`] asks the host, [`Report::judge`] draws the conclusions (and is tested without a host),
+//! [`render`] writes the table.
 
 mod capabilities;
 mod facts;

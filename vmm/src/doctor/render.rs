@@ -35,7 +35,8 @@ pub fn render(report: &Report, look: Look) -> String {
         (Group::Machine, "KVM's other capabilities"),
         (Group::Host, "The rest of the host"),
     ];
-    let name_width = report.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    let name_width =
+        report.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
     for (group, title) in groups {
         lines.push(String::new());
         lines.push(look.paint("1", title));
@@ -68,7 +69,8 @@ fn check_lines(check: &Check, name_width: usize, look: Look) -> Vec<String> {
     };
     let mut lines = vec![(head + &body).trim_end().to_owned()];
     // Under the name: beside the rest it would be too narrow to read.
-    let cost = check.cost.iter().flat_map(|cost| wrap(&format!("costs: {cost}"), WIDTH - COST_INDENT));
+    let cost =
+        check.cost.iter().flat_map(|cost| wrap(&format!("costs: {cost}"), WIDTH - COST_INDENT));
     lines.extend(cost.map(|line| format!("{:COST_INDENT$}{}", "", look.paint("2", &line))));
     lines
 }
@@ -77,8 +79,11 @@ fn verdict(report: &Report, look: Look) -> Vec<String> {
     if report.stock_guests {
         return vec![look.paint("1;32", "Stock guests can run here.")];
     }
-    let missing =
-        report.checks.iter().filter(|check| check.state == State::Missing).map(|check| check.name.as_str());
+    let missing = report
+        .checks
+        .iter()
+        .filter(|check| check.state == State::Missing)
+        .map(|check| check.name.as_str());
     let names = missing.collect::<Vec<_>>().join(", ");
     let text = if names.is_empty() {
         "Stock guests cannot run here: some of it could not be looked at.".to_owned()
@@ -120,7 +125,8 @@ fn advice(report: &Report) -> Vec<String> {
     lines
 }
 
-/// Breaks `text` at blanks into lines of at most `width` characters; a longer word gets a line of its own.
+/// Breaks `text` at blanks into lines of at most `width` characters; a longer word gets a line of
+/// its own.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

@@ -31,7 +31,9 @@ fn check(facts: &Facts, config: &VmConfig) -> Result<(), HostError> {
             )));
         }
         Access::NotKvm(_) => {
-            return Err(HostError(format!("--kvm {path}: this is not KVM; on most hosts it is /dev/kvm")));
+            return Err(HostError(format!(
+                "--kvm {path}: this is not KVM; on most hosts it is /dev/kvm"
+            )));
         }
         Access::NoVm(_, error) => {
             return Err(HostError(format!(
@@ -84,7 +86,8 @@ mod tests {
     }
 
     fn refusal(facts: &Facts, toml: &str) -> String {
-        let config = VmConfig::from_toml(&format!("kernel = \"k\"\n{toml}"), &[] as &[Flag]).unwrap();
+        let config =
+            VmConfig::from_toml(&format!("kernel = \"k\"\n{toml}"), &[] as &[Flag]).unwrap();
         check(facts, &config).err().map(|error| error.to_string()).unwrap_or_default()
     }
 
@@ -105,8 +108,10 @@ mod tests {
 
     #[test]
     fn test_require_machine_without_hyperv_needs_no_hyperv() {
-        let off =
-            HypervOption::ALL.iter().map(|option| format!("{} = false\n", option.name())).collect::<String>();
+        let off = HypervOption::ALL
+            .iter()
+            .map(|option| format!("{} = false\n", option.name()))
+            .collect::<String>();
         assert_eq!(refusal(&facts(&[44, 148, 149, 154]), &format!("[hyperv]\n{off}")), "");
     }
 
@@ -125,7 +130,10 @@ mod tests {
     #[test]
     fn test_require_device_that_cannot_be_opened_names_option_path_and_advice() {
         let error = refusal(&Facts { access: Access::Closed(libc::EACCES), ..facts(&[]) }, "");
-        assert!(error.starts_with("--kvm /nonexistent/kvm: cannot open: Permission denied"), "{error}");
+        assert!(
+            error.starts_with("--kvm /nonexistent/kvm: cannot open: Permission denied"),
+            "{error}"
+        );
         assert!(error.contains("usermod"), "{error}");
     }
 }

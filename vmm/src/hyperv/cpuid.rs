@@ -11,7 +11,8 @@ const VENDOR: [u32; 3] = [0x7263_694D, 0x666F_736F, 0x7648_2074];
 const INTERFACE: u32 = 0x3123_7648;
 /// The highest leaf. 0x4000000A would tell Windows 11 to try and start its own hypervisor.
 const MAX_LEAF: u32 = 0x4000_0005;
-/// The version that guests see: Windows Server 2022's, new enough for every feature bit that is offered.
+/// The version that guests see: Windows Server 2022's, new enough for every feature bit that is
+/// offered.
 const BUILD: u32 = 20_348;
 const VERSION: u32 = 10 << 16;
 /// Never notify the host of a long spin.
@@ -35,15 +36,17 @@ pub struct HypervCpuid<'a> {
 /// Builds the leaves 0x40000000 to 0x40000005.
 pub fn leaves(cpuid: &HypervCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
     let chosen = || cpuid.options.iter().map(|option| enlightenment(*option));
-    let bits =
-        |register: fn(&super::Enlightenment) -> u32| chosen().fold(0, |bits, entry| bits | register(entry));
+    let bits = |register: fn(&super::Enlightenment) -> u32| {
+        chosen().fold(0, |bits, entry| bits | register(entry))
+    };
     let features = [
         bits(|entry| entry.features_eax) | ALWAYS_FEATURES_EAX & cpuid.offer.features_eax(),
         bits(|entry| entry.features_ebx),
         0,
         bits(|entry| entry.features_edx),
     ];
-    let spin = if cpuid.options.contains(&HypervOption::Spinlocks) { SPIN_RETRIES } else { SPIN_FOREVER };
+    let spin =
+        if cpuid.options.contains(&HypervOption::Spinlocks) { SPIN_RETRIES } else { SPIN_FOREVER };
     [
         [MAX_LEAF, VENDOR[0], VENDOR[1], VENDOR[2]],
         [INTERFACE, 0, 0, 0],
@@ -72,8 +75,13 @@ mod tests {
 
     /// What KVM 6.12 offers (spec section 5.2).
     fn kvm_6_12() -> Vec<kvm_cpuid_entry2> {
-        let leaf =
-            |function, eax, ebx, edx| kvm_cpuid_entry2 { function, eax, ebx, edx, ..Default::default() };
+        let leaf = |function, eax, ebx, edx| kvm_cpuid_entry2 {
+            function,
+            eax,
+            ebx,
+            edx,
+            ..Default::default()
+        };
         vec![leaf(0x4000_0003, 0xAAFF, 0x10_0830, 0x8_4D12), leaf(0x4000_0004, 0x40E2C, 0xFFF, 0)]
     }
 
@@ -86,8 +94,10 @@ mod tests {
     #[test]
     fn test_leaves_vendor_interface_and_maximum() {
         let leaves = build(HypervPreset::Linux);
-        let vendor: Vec<u8> =
-            [leaves[0].ebx, leaves[0].ecx, leaves[0].edx].into_iter().flat_map(u32::to_le_bytes).collect();
+        let vendor: Vec<u8> = [leaves[0].ebx, leaves[0].ecx, leaves[0].edx]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
         assert_eq!(vendor, b"Microsoft Hv");
         assert_eq!((leaves[0].eax, leaves[1].eax), (0x4000_0005, 0x3123_7648));
         assert!(leaves.iter().all(|leaf| leaf.function <= 0x4000_0005), "no nested leaf");

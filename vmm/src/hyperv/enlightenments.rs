@@ -1,8 +1,9 @@
-//! The table of enlightenments: what each means in CPUID, what it needs, and what a guest loses without it.
+//! The table of enlightenments: what each means in CPUID, what it needs, and what a guest loses
+//! without it.
 
 use kvm_bindings::{
-    KVM_CAP_HYPERV_EVENTFD, KVM_CAP_HYPERV_SEND_IPI, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_HYPERV_TLBFLUSH,
-    KVM_CAP_HYPERV_VP_INDEX, kvm_cpuid_entry2,
+    KVM_CAP_HYPERV_EVENTFD, KVM_CAP_HYPERV_SEND_IPI, KVM_CAP_HYPERV_SYNIC2,
+    KVM_CAP_HYPERV_TLBFLUSH, KVM_CAP_HYPERV_VP_INDEX, kvm_cpuid_entry2,
 };
 use kvm_ioctls::Kvm;
 
@@ -40,14 +41,20 @@ pub struct Capability {
     pub number: u32,
 }
 
-const SYNIC2: Capability = Capability { name: "KVM_CAP_HYPERV_SYNIC2", number: KVM_CAP_HYPERV_SYNIC2 };
-const EVENTFD: Capability = Capability { name: "KVM_CAP_HYPERV_EVENTFD", number: KVM_CAP_HYPERV_EVENTFD };
-const VP_INDEX: Capability = Capability { name: "KVM_CAP_HYPERV_VP_INDEX", number: KVM_CAP_HYPERV_VP_INDEX };
-const TLBFLUSH: Capability = Capability { name: "KVM_CAP_HYPERV_TLBFLUSH", number: KVM_CAP_HYPERV_TLBFLUSH };
-const SEND_IPI: Capability = Capability { name: "KVM_CAP_HYPERV_SEND_IPI", number: KVM_CAP_HYPERV_SEND_IPI };
+const SYNIC2: Capability =
+    Capability { name: "KVM_CAP_HYPERV_SYNIC2", number: KVM_CAP_HYPERV_SYNIC2 };
+const EVENTFD: Capability =
+    Capability { name: "KVM_CAP_HYPERV_EVENTFD", number: KVM_CAP_HYPERV_EVENTFD };
+const VP_INDEX: Capability =
+    Capability { name: "KVM_CAP_HYPERV_VP_INDEX", number: KVM_CAP_HYPERV_VP_INDEX };
+const TLBFLUSH: Capability =
+    Capability { name: "KVM_CAP_HYPERV_TLBFLUSH", number: KVM_CAP_HYPERV_TLBFLUSH };
+const SEND_IPI: Capability =
+    Capability { name: "KVM_CAP_HYPERV_SEND_IPI", number: KVM_CAP_HYPERV_SEND_IPI };
 
-/// Privileges given whatever the options say: APIC MSRs (bit 4) cover the VP assist page too, which Linux writes on
-/// every processor without asking. Only the hint (option `vapic`) makes a guest use the APIC MSRs.
+/// Privileges given whatever the options say: APIC MSRs (bit 4) cover the VP assist page too, which
+/// Linux writes on every processor without asking. Only the hint (option `vapic`) makes a guest use
+/// the APIC MSRs.
 pub const ALWAYS_FEATURES_EAX: u32 = 1 << 4;
 
 const fn base(option: HypervOption, lost: &'static str) -> Enlightenment {
@@ -94,11 +101,17 @@ pub const TABLE: &[Enlightenment] = &[
     Enlightenment {
         features_eax: 1 << 11,
         features_edx: 1 << 8,
-        ..base(O::Frequencies, "the guest calibrates its clocks itself: slower boot, less exact time")
+        ..base(
+            O::Frequencies,
+            "the guest calibrates its clocks itself: slower boot, less exact time",
+        )
     },
     Enlightenment {
         features_eax: 1 << 15,
-        ..base(O::TscInvariant, "Linux uses the reference TSC page instead of the TSC itself (kernel 6.3)")
+        ..base(
+            O::TscInvariant,
+            "Linux uses the reference TSC page instead of the TSC itself (kernel 6.3)",
+        )
     },
     Enlightenment {
         features_eax: 1 << 3,
@@ -193,8 +206,9 @@ impl Offer {
     }
 
     fn new(leaves: &[kvm_cpuid_entry2], missing: Vec<Capability>) -> Offer {
-        let leaf =
-            |function| leaves.iter().find(|leaf| leaf.function == function).copied().unwrap_or_default();
+        let leaf = |function| {
+            leaves.iter().find(|leaf| leaf.function == function).copied().unwrap_or_default()
+        };
         let features = leaf(0x4000_0003);
         Offer {
             features_eax: features.eax,
@@ -220,7 +234,8 @@ impl Offer {
             && need.capabilities.iter().all(|capability| !self.missing.contains(capability))
     }
 
-    /// The options that the guest gets: those that `config` wants, less those that only its preset wants and KVM lacks.
+    /// The options that the guest gets: those that `config` wants, less those that only its preset
+    /// wants and KVM lacks.
     ///
     /// # Errors
     /// [`HypervError`], naming the options.
@@ -242,9 +257,11 @@ impl Offer {
                 return Err(HypervError::Unavailable { option: option.name() });
             }
         }
-        // A preset's option whose base is off or missing goes too; one that the user asked for is an error.
+        // A preset's option whose base is off or missing goes too; one that the user asked for is
+        // an error.
         while let Some((option, base)) = chosen.iter().find_map(|option| {
-            let base = enlightenment(*option).requires.iter().find(|base| !chosen.contains(base))?;
+            let base =
+                enlightenment(*option).requires.iter().find(|base| !chosen.contains(base))?;
             Some((*option, *base))
         }) {
             if asked(option) {
@@ -277,7 +294,9 @@ pub enum HypervError {
         lost: &'static str,
     },
     /// Asked for, but KVM lacks it.
-    #[error("--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` shows what it offers")]
+    #[error(
+        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` shows what it offers"
+    )]
     Unavailable {
         /// The option.
         option: &'static str,
@@ -304,7 +323,13 @@ mod tests {
     use crate::config::HypervPreset;
 
     fn everything() -> Offer {
-        Offer { features_eax: !0, features_ebx: !0, features_edx: !0, hints: !0, ..Offer::default() }
+        Offer {
+            features_eax: !0,
+            features_ebx: !0,
+            features_edx: !0,
+            hints: !0,
+            ..Offer::default()
+        }
     }
 
     fn config(preset: HypervPreset, overrides: &[(HypervOption, bool)]) -> HypervConfig {
@@ -321,7 +346,8 @@ mod tests {
     fn test_presets_are_consistent() {
         for preset in [HypervPreset::Linux, HypervPreset::Windows] {
             let chosen = everything().choose(&config(preset, &[])).unwrap();
-            let wanted: Vec<_> = HypervOption::ALL.iter().copied().filter(|o| preset.offers(*o)).collect();
+            let wanted: Vec<_> =
+                HypervOption::ALL.iter().copied().filter(|o| preset.offers(*o)).collect();
             assert_eq!(chosen, wanted);
         }
     }
@@ -355,12 +381,17 @@ mod tests {
     fn test_choose_base_off_takes_the_presets_dependents_along() {
         let off = config(HypervPreset::Windows, &[(O::Time, false)]);
         let chosen = everything().choose(&off).unwrap();
-        assert!(![O::Time, O::Stimer, O::StimerDirect].iter().any(|option| chosen.contains(option)));
+        assert!(
+            ![O::Time, O::Stimer, O::StimerDirect].iter().any(|option| chosen.contains(option))
+        );
     }
 
     #[test]
     fn test_choose_mandatory_off_is_an_error() {
         let off = config(HypervPreset::Linux, &[(O::Synic, false)]);
-        assert!(matches!(everything().choose(&off), Err(HypervError::Mandatory { option: "synic", .. })));
+        assert!(matches!(
+            everything().choose(&off),
+            Err(HypervError::Mandatory { option: "synic", .. })
+        ));
     }
 }

@@ -1,8 +1,10 @@
-//! End of message: how a VP whose slot was busy learns that it is free, without a timer and without polling.
+//! End of message: how a VP whose slot was busy learns that it is free, without a timer and without
+//! polling.
 //!
-//! KVM tells of an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That need not be the VP that
-//! owns the slot: Linux's panic path empties the slots of all VPs and writes EOM on its own. So all VPs share one resample
-//! eventfd, which kicks each VP that has waiting messages. It is watched only while a slot is busy; the epoll set that does
+//! KVM tells of an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That
+//! need not be the VP that owns the slot: Linux's panic path empties the slots of all VPs and
+//! writes EOM on its own. So all VPs share one resample eventfd, which kicks each VP that has
+//! waiting messages. It is watched only while a slot is busy; the epoll set that does
 //! so is one descriptor in the event loop.
 
 use std::io;
@@ -27,7 +29,11 @@ impl EomWatch {
     pub(super) fn new() -> io::Result<EomWatch> {
         let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let epoll = Epoll::new()?;
-        epoll.ctl(ControlOperation::Add, event.as_raw_fd(), EpollEvent::new(EventSet::empty(), 0))?;
+        epoll.ctl(
+            ControlOperation::Add,
+            event.as_raw_fd(),
+            EpollEvent::new(EventSet::empty(), 0),
+        )?;
         Ok(EomWatch { epoll, event })
     }
 
@@ -42,7 +48,8 @@ impl EomWatch {
         self.epoll.ctl(ControlOperation::Modify, self.event.as_raw_fd(), once)
     }
 
-    /// True when there were EOMs since the last call. The caller must then kick each VP that has waiting messages.
+    /// True when there were EOMs since the last call. The caller must then kick each VP that has
+    /// waiting messages.
     pub(super) fn take(&self) -> bool {
         self.event.read().is_ok()
     }
@@ -74,7 +81,8 @@ impl EomWatcher {
 
 impl MutEventSubscriber for EomWatcher {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        // The watch ends first: an EOM that comes from here on is kept in the eventfd for the next one.
+        // The watch ends first: an EOM that comes from here on is kept in the eventfd for the next
+        // one.
         if self.synic.eom_watch().reported() {
             self.synic.eom_reported();
         }

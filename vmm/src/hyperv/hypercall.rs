@@ -1,4 +1,5 @@
-//! Hypercalls that KVM hands to user space (spec hypervisor-platform section 5.3, vmbus-core sections 2.3 and 2.4).
+//! Hypercalls that KVM hands to user space (spec hypervisor-platform section 5.3, vmbus-core
+//! sections 2.3 and 2.4).
 
 use vm_memory::{Bytes, GuestAddress};
 
@@ -41,12 +42,14 @@ impl HypercallStatus {
 
 /// Takes the guest's messages: the bus.
 pub trait HypercallHandler: Send + Sync {
-    /// HvPostMessage of `vp` on `connection_id` (24 bits), already checked in form. `payload` is at most 240 bytes long
-    /// and a private copy. Returns the hypercall's status. Runs on the VP's thread.
+    /// HvPostMessage of `vp` on `connection_id` (24 bits), already checked in form. `payload` is at
+    /// most 240 bytes long and a private copy. Returns the hypercall's status. Runs on the VP's
+    /// thread.
     fn post_message(&self, vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16;
 
-    /// HvSignalEvent on `connection_id` (24 bits) that KVM did not carry out: no eventfd is bound to it, because it is unknown
-    /// or because KVM refused to bind one. Returns the hypercall's status. Runs on the VP's thread.
+    /// HvSignalEvent on `connection_id` (24 bits) that KVM did not carry out: no eventfd is bound
+    /// to it, because it is unknown or because KVM refused to bind one. Returns the hypercall's
+    /// status. Runs on the VP's thread.
     fn signal_event(&self, connection_id: u32) -> u16;
 }
 
@@ -54,7 +57,13 @@ pub trait HypercallHandler: Send + Sync {
 pub struct NoBus;
 
 impl HypercallHandler for NoBus {
-    fn post_message(&self, _vp: u32, _connection_id: u32, _message_type: u32, _payload: &[u8]) -> u16 {
+    fn post_message(
+        &self,
+        _vp: u32,
+        _connection_id: u32,
+        _message_type: u32,
+        _payload: &[u8],
+    ) -> u16 {
         HypercallStatus::INVALID_CONNECTION_ID.0
     }
 
@@ -63,8 +72,8 @@ impl HypercallHandler for NoBus {
     }
 }
 
-/// Answers one hypercall exit. `input` is RCX, `parameter` RDX (or, for HvSignalEvent, the eight bytes that KVM has
-/// fetched already). The result goes into RAX, always.
+/// Answers one hypercall exit. `input` is RCX, `parameter` RDX (or, for HvSignalEvent, the eight
+/// bytes that KVM has fetched already). The result goes into RAX, always.
 pub(crate) fn dispatch(
     memory: &GuestMemory,
     handler: &dyn HypercallHandler,
@@ -93,13 +102,16 @@ fn post_message(
     if !address.is_multiple_of(8) || address % 4096 > 4096 - INPUT_SIZE as u64 {
         return HypercallStatus::INVALID_ALIGNMENT;
     }
-    // One copy; what is checked is what is used, whatever other processors do to the page meanwhile.
+    // One copy; what is checked is what is used, whatever other processors do to the page
+    // meanwhile.
     let mut copy = [0; INPUT_SIZE];
     if memory.read_slice(&mut copy, GuestAddress(address)).is_err() {
         return HypercallStatus::INVALID_PARAMETER;
     }
     let (header, payload) = copy.split_at(HEADER_SIZE);
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     let (connection_id, message_type, size) = (word(0), word(8), word(12));
     if size > MAX_PAYLOAD || message_type & HYPERVISOR_TYPE != 0 {
         return HypercallStatus::INVALID_PARAMETER;
@@ -132,7 +144,13 @@ mod tests {
     struct Recorder(Mutex<Vec<Call>>);
 
     impl HypercallHandler for Recorder {
-        fn post_message(&self, vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16 {
+        fn post_message(
+            &self,
+            vp: u32,
+            connection_id: u32,
+            message_type: u32,
+            payload: &[u8],
+        ) -> u16 {
             self.0.lock().unwrap().push((vp, connection_id, message_type, payload.to_vec()));
             if connection_id == 1 { 0 } else { 18 }
         }
@@ -147,7 +165,13 @@ mod tests {
         allocate(&MemoryLayout::new(16 << 20), false).unwrap()
     }
 
-    fn call(memory: &GuestMemory, bus: &Recorder, words: [u32; 4], address: u64, input: u64) -> u16 {
+    fn call(
+        memory: &GuestMemory,
+        bus: &Recorder,
+        words: [u32; 4],
+        address: u64,
+        input: u64,
+    ) -> u16 {
         for (offset, word) in (0..).step_by(4).zip(words) {
             let _ = memory.write_obj(word, GuestAddress(address + offset));
         }
@@ -171,13 +195,18 @@ mod tests {
         assert_eq!(call(&memory, &bus, good, 0x1F08, 0x5C), 4, "over the page's end");
         assert_eq!(call(&memory, &bus, [1, 0, 1, 241], 0x1000, 0x5C), 5, "too long");
         assert_eq!(call(&memory, &bus, [1, 0, 1, u32::MAX], 0x1000, 0x5C), 5, "far too long");
-        assert_eq!(call(&memory, &bus, [1, 0, 0x8000_0001, 8], 0x1000, 0x5C), 5, "hypervisor's type");
+        assert_eq!(
+            call(&memory, &bus, [1, 0, 0x8000_0001, 8], 0x1000, 0x5C),
+            5,
+            "hypervisor's type"
+        );
         assert_eq!(call(&memory, &bus, good, 0xF800_0000, 0x5C), 5, "not RAM");
         assert_eq!(call(&memory, &bus, good, !0xFFF, 0x5C), 5, "nowhere");
         assert!(bus.0.lock().unwrap().is_empty());
     }
 
-    /// Design 6: double fetch. Another VP turns a good message into a bad one and back while we look: it is one or the other, whole.
+    /// Design 6: double fetch. Another VP turns a good message into a bad one and back while we
+    /// look: it is one or the other, whole.
     #[test]
     fn test_post_message_rewritten_meanwhile_is_judged_and_used_from_one_copy() {
         let (memory, bus) = (memory(), Recorder::default());
@@ -202,7 +231,9 @@ mod tests {
         assert!(statuses.is_subset(&[0, 5, 18].into()), "{statuses:?}");
         // Whatever passed the check is what the bus got.
         let calls = bus.0.into_inner().unwrap();
-        assert!(calls.iter().all(|(_, id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8));
+        assert!(
+            calls.iter().all(|(_, id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8)
+        );
     }
 
     #[test]

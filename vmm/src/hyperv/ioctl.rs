@@ -17,15 +17,18 @@ ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xC1, kvm_cpuid2);
 /// KVM refuses fewer than ten entries with E2BIG; later kernels may list more leaves.
 const CPUID_ENTRIES: usize = 32;
 
-/// The Hyper-V CPUID leaves that this host's KVM can offer (needs `KVM_CAP_SYS_HYPERV_CPUID`, kernel 5.11).
+/// The Hyper-V CPUID leaves that this host's KVM can offer (needs `KVM_CAP_SYS_HYPERV_CPUID`,
+/// kernel 5.11).
 ///
 /// # Errors
 /// The kernel's own.
 pub fn supported_cpuid(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
     let mut cpuid = CpuId::new(CPUID_ENTRIES).map_err(io::Error::other)?;
-    // SAFETY: the structure has room for the number of entries that it carries, which is the kernel's contract.
-    let result =
-        unsafe { ioctl_with_mut_ptr(kvm, KVM_GET_SUPPORTED_HV_CPUID(), cpuid.as_mut_fam_struct_ptr()) };
+    // SAFETY: the structure has room for the number of entries that it carries, which is the
+    // kernel's contract.
+    let result = unsafe {
+        ioctl_with_mut_ptr(kvm, KVM_GET_SUPPORTED_HV_CPUID(), cpuid.as_mut_fam_struct_ptr())
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,5 +1,5 @@
-//! Hyper-V on KVM: what the guest is offered, and KVM's in-kernel SynIC as the bus's [`vmbus_host::Synic`]
-//! (spec hypervisor-platform section 5, vmbus-core sections 1 and 2).
+//! Hyper-V on KVM: what the guest is offered, and KVM's in-kernel SynIC as the bus's
+//! [`vmbus_host::Synic`] (spec hypervisor-platform section 5, vmbus-core sections 1 and 2).
 
 mod cpuid;
 mod enlightenments;
@@ -10,7 +10,9 @@ mod pages;
 mod synic;
 
 pub use cpuid::{HypervCpuid, leaves};
-pub use enlightenments::{ALWAYS_FEATURES_EAX, Enlightenment, HypervError, Offer, TABLE, enlightenment};
+pub use enlightenments::{
+    ALWAYS_FEATURES_EAX, Enlightenment, HypervError, Offer, TABLE, enlightenment,
+};
 pub use eom::EomWatcher;
 pub(crate) use hypercall::dispatch;
 pub use hypercall::{HypercallHandler, HypercallStatus, NoBus};

@@ -1,7 +1,7 @@
 //! SynIC pages and message queues of all VPs, whoever implements the MSRs and the interrupts.
 //!
-//! The pages are guest RAM. Event flags are set from any thread (atomic OR). Message slots are written only on the thread
-//! of the VP that owns them, while the VP does not run.
+//! The pages are guest RAM. Event flags are set from any thread (atomic OR). Message slots are
+//! written only on the thread of the VP that owns them, while the VP does not run.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,8 @@ const ADDRESS: u64 = !0xFFF;
 
 /// What the pages need of the interrupt side.
 pub(super) trait Lines {
-    /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the page is not.
+    /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the page is
+    /// not.
     fn raise(&self, vp: u32, sint: u8);
 
     /// True when EOMs came since the last call, on any VP.
@@ -51,7 +52,8 @@ pub struct SynicState {
 }
 
 impl SynicState {
-    /// After power-on. KVM_CAP_HYPERV_SYNIC2 starts with SCONTROL on (spec hypervisor-platform section 5.1).
+    /// After power-on. KVM_CAP_HYPERV_SYNIC2 starts with SCONTROL on (spec hypervisor-platform
+    /// section 5.1).
     pub const RESET: SynicState = SynicState { control: ENABLE, event_page: 0, message_page: 0 };
 }
 
@@ -62,11 +64,12 @@ pub(super) struct Vps {
 }
 
 struct Vp {
-    /// Held for reading while a page is written, for writing while it changes: a page that the guest has switched off
-    /// is not written any more once its MSR write is over.
+    /// Held for reading while a page is written, for writing while it changes: a page that the
+    /// guest has switched off is not written any more once its MSR write is over.
     pages: RwLock<Pages>,
     mailbox: Mailbox,
-    /// Event flags that were set while their page was off, by 64-bit word of the page. Never locked without `pages`.
+    /// Event flags that were set while their page was off, by 64-bit word of the page. Never
+    /// locked without `pages`.
     remembered: Mutex<BTreeMap<usize, u64>>,
 }
 
@@ -112,8 +115,11 @@ impl<L: Lines> mailbox::Lines for VpLines<'_, L> {
 impl Vps {
     /// `count` VPs in their reset state.
     pub(super) fn new(memory: GuestMemory, count: u32) -> Vps {
-        let vp =
-            || Vp { pages: RwLock::new(Pages::RESET), mailbox: Mailbox::new(), remembered: Mutex::default() };
+        let vp = || Vp {
+            pages: RwLock::new(Pages::RESET),
+            mailbox: Mailbox::new(),
+            remembered: Mutex::default(),
+        };
         Vps { memory, vps: (0..count).map(|_| vp()).collect() }
     }
 
@@ -122,10 +128,11 @@ impl Vps {
         self.vps.len() as u32
     }
 
-    /// Takes over the MSRs of `vp`, and sets the event flags that waited for their page. On the VP's thread.
+    /// Takes over the MSRs of `vp`, and sets the event flags that waited for their page. On the
+    /// VP's thread.
     ///
-    /// The guest may have unmasked SINTs since it switched the pages on, which causes no exit: each SINT that has something
-    /// in a page is raised again.
+    /// The guest may have unmasked SINTs since it switched the pages on, which causes no exit: each
+    /// SINT that has something in a page is raised again.
     pub(super) fn update(&self, vp: u32, state: SynicState, lines: &impl Lines) {
         let Some(target) = self.vp(vp) else { return };
         let mut pages = target.pages.write().unwrap_or_else(PoisonError::into_inner);
@@ -139,13 +146,14 @@ impl Vps {
         }
     }
 
-    /// Moves the remembered event flags into their page, and returns the SINTs that have something in a page: of others than
-    /// VMBus's only those whose flags were remembered.
+    /// Moves the remembered event flags into their page, and returns the SINTs that have something
+    /// in a page: of others than VMBus's only those whose flags were remembered.
     fn pending_sints(&self, target: &Vp, pages: &Pages) -> BTreeSet<u8> {
         let mut pending = BTreeSet::new();
         if let Some(page) = pages.flags {
-            let remembered =
-                std::mem::take(&mut *target.remembered.lock().unwrap_or_else(PoisonError::into_inner));
+            let remembered = std::mem::take(
+                &mut *target.remembered.lock().unwrap_or_else(PoisonError::into_inner),
+            );
             for (index, bits) in remembered {
                 if self.set_flags(page, index, bits).is_some() {
                     pending.insert((index / WORDS_PER_SINT) as u8);
@@ -164,8 +172,8 @@ impl Vps {
         pending
     }
 
-    /// Where a page is now. One that has just been switched on is zeroed; no message can be in it yet, because this is
-    /// the only thread that could write one.
+    /// Where a page is now. One that has just been switched on is zeroed; no message can be in it
+    /// yet, because this is the only thread that could write one.
     fn page(
         &self,
         vp: u32,
@@ -184,7 +192,8 @@ impl Vps {
         match self.memory.write_slice(&[0; PAGE], address) {
             Ok(()) => Some(address),
             Err(_) => {
-                // No more often than the guest can exit, and below the level that is logged by default.
+                // No more often than the guest can exit, and below the level that is logged by
+                // default.
                 debug!("VP {vp}: {register} page {:#x} is not RAM; it stays off", address.0);
                 None
             }
@@ -204,14 +213,18 @@ impl Vps {
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
         // Off: the messages wait for the exit that switches it on.
         let Some(page) = pages.messages else { return };
-        target.mailbox.deliver(|sint| self.slot(page, sint), &VpLines { vp, vps: self, all: lines });
+        target
+            .mailbox
+            .deliver(|sint| self.slot(page, sint), &VpLines { vp, vps: self, all: lines });
     }
 
-    /// Kicks each VP but `except` that has messages waiting for a slot: the guest has written EOM somewhere.
+    /// Kicks each VP but `except` that has messages waiting for a slot: the guest has written EOM
+    /// somewhere.
     pub(super) fn kick_waiting(&self, except: Option<u32>, lines: &impl Lines) {
         for (vp, target) in (0..).zip(&self.vps) {
             // Messages that wait for their page are delivered when it is switched on.
-            let is_on = || target.pages.read().unwrap_or_else(PoisonError::into_inner).messages.is_some();
+            let is_on =
+                || target.pages.read().unwrap_or_else(PoisonError::into_inner).messages.is_some();
             if Some(vp) != except && !target.mailbox.is_empty() && is_on() {
                 lines.kick(vp);
             }
@@ -258,7 +271,9 @@ impl Vps {
 
     /// Forgets an event flag that waits for its page; one that is in the page stays.
     pub(super) fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
-        let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else { return };
+        let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else {
+            return;
+        };
         let (index, bit) = word_of(sint, flag);
         let mut remembered = target.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut word) = remembered.entry(index) {

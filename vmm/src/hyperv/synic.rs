@@ -1,5 +1,5 @@
-//! KVM's in-kernel SynIC as the bus's [`Synic`]: KVM keeps the MSRs and injects the SINTs (routes, irqfds, resample
-//! eventfds) and takes doorbells; the pages are written here, by [`super::pages`].
+//! KVM's in-kernel SynIC as the bus's [`Synic`]: KVM keeps the MSRs and injects the SINTs (routes,
+//! irqfds, resample eventfds) and takes doorbells; the pages are written here, by [`super::pages`].
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,8 @@ use crate::guest_log::SynicLog;
 use crate::machine::irq::Routes;
 use crate::memory::GuestMemory;
 
-/// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. May be called from any thread, also the VP's own.
+/// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. May be called from any thread,
+/// also the VP's own.
 pub trait KickVp: Send + Sync {
     /// See the trait.
     fn kick(&self, vp: u32);
@@ -25,10 +26,12 @@ pub trait KickVp: Send + Sync {
 /// How SynthVM hears of EOM writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EomPath {
-    /// By the resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the kernel.
+    /// By the resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the
+    /// kernel.
     Resample,
-    /// By an MSR exit on the thread of the VP that wrote it, which calls [`KvmSynic::end_of_message`]. A guest writes EOM
-    /// only when it was told that more messages wait, so these exits are rare.
+    /// By an MSR exit on the thread of the VP that wrote it, which calls
+    /// [`KvmSynic::end_of_message`]. A guest writes EOM only when it was told that more
+    /// messages wait, so these exits are rare.
     MsrExit,
 }
 
@@ -43,14 +46,16 @@ struct KvmLines {
     routes: Arc<Routes>,
     /// Raise SINT2, by VP.
     vmbus: Box<[EventFd]>,
-    /// EOM writes of all VPs, whatever the SINT, and EOIs of SINT2. Silent with [`EomPath::MsrExit`].
+    /// EOM writes of all VPs, whatever the SINT, and EOIs of SINT2. Silent with
+    /// [`EomPath::MsrExit`].
     eom: EomWatch,
     kicker: Arc<dyn KickVp>,
     log: SynicLog,
 }
 
 impl KvmSynic {
-    /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must be on for each of them already.
+    /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must be on for each of
+    /// them already.
     ///
     /// # Errors
     /// The kernel's own, or no file descriptor left (one per VP is needed).
@@ -68,9 +73,13 @@ impl KvmSynic {
         let mut vmbus = Vec::with_capacity(sints.len());
         for (vp, sint) in sints {
             let interrupt = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
-            let gsi = routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("SINT without a route"))?;
+            let gsi = routes
+                .sint_gsi(vp, sint)
+                .ok_or_else(|| io::Error::other("SINT without a route"))?;
             match eom_path {
-                EomPath::Resample => vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?,
+                EomPath::Resample => {
+                    vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?
+                }
                 EomPath::MsrExit => vm.register_irqfd(&interrupt, gsi)?,
             }
             vmbus.push(interrupt);
@@ -92,15 +101,15 @@ impl KvmSynic {
         }
     }
 
-    /// The guest wrote EOM on `vp`, whose thread calls this ([`EomPath::MsrExit`]). The slot that it emptied may be another
-    /// VP's.
+    /// The guest wrote EOM on `vp`, whose thread calls this ([`EomPath::MsrExit`]). The slot that
+    /// it emptied may be another VP's.
     pub fn end_of_message(&self, vp: u32) {
         self.deliver(vp);
         self.vps.kick_waiting(Some(vp), &self.lines);
     }
 
-    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers the messages and event
-    /// flags that waited for that. On the VP's thread.
+    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers
+    /// the messages and event flags that waited for that. On the VP's thread.
     pub fn update(&self, vp: u32, state: SynicState) {
         self.vps.update(vp, state, &self.lines);
         self.deliver(vp);
@@ -136,14 +145,13 @@ impl Lines for KvmLines {
             let _ = interrupt.write(1);
             return;
         }
-        // Other SINTs are rare (a firmware's, a confused guest's): one ioctl each, no descriptor kept. Their EOMs are
-        // reported by the resample eventfd all the same.
+        // Other SINTs are rare (a firmware's, a confused guest's): one ioctl each, no descriptor
+        // kept. Their EOMs are reported by the resample eventfd all the same.
         let gsi = match self.routes.sint_gsi(vp, sint) {
             Some(gsi) => Ok(gsi),
-            None => self
-                .routes
-                .add_sints(&[(vp, sint)])
-                .and_then(|()| self.routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("no route"))),
+            None => self.routes.add_sints(&[(vp, sint)]).and_then(|()| {
+                self.routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("no route"))
+            }),
         };
         if let Err(error) = gsi.and_then(|gsi| Ok(self.vm.set_irq_line(gsi, true)?)) {
             debug!("VP {vp}: SINT{sint} not raised: {error}");

@@ -9,8 +9,8 @@ use vmbus_host::{BusReport, OpenReport};
 use vmbus_ring::{Mode, RingSnapshot};
 
 use super::{
-    ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, InspectReport,
-    MessageCounts, RingReport, RingsReport, ThrottleReport, VcpuReport,
+    ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
+    InspectReport, MessageCounts, RingReport, RingsReport, ThrottleReport, VcpuReport,
 };
 use crate::machine::VcpuExits;
 
@@ -22,10 +22,14 @@ impl InspectReport {
             Contact::Resetting => ConnectionState::Resetting,
             Contact::Connected => ConnectionState::Connected,
         };
-        self.connection = ConnectionReport { version: bus.version.map(|version| version.to_string()), state };
+        self.connection =
+            ConnectionReport { version: bus.version.map(|version| version.to_string()), state };
         let messages = &bus.messages;
-        self.messages =
-            MessageCounts { received: messages.received, sent: messages.sent, refused: messages.ignored };
+        self.messages = MessageCounts {
+            received: messages.received,
+            sent: messages.sent,
+            refused: messages.ignored,
+        };
         self.channels = bus.channels.iter().map(channel).collect();
         let rings = ring_modes(&bus.channels);
         self.gpadls = bus.gpadls.iter().map(|gpadl| gpadl_report(gpadl, &rings)).collect();
@@ -33,7 +37,8 @@ impl InspectReport {
 
     /// Takes over the vCPUs' counters, in the order of their VP indices.
     pub(crate) fn set_vcpus(&mut self, exits: &[VcpuExits]) {
-        let report = |(index, exits): (u32, &VcpuExits)| VcpuReport { index, exits: exit_counts(exits) };
+        let report =
+            |(index, exits): (u32, &VcpuExits)| VcpuReport { index, exits: exit_counts(exits) };
         self.vcpus = (0..).zip(exits).map(report).collect();
     }
 }
@@ -51,7 +56,11 @@ fn exit_counts(exits: &VcpuExits) -> ExitCounts {
 
 fn channel(report: &OpenReport) -> ChannelReport {
     let channel = &report.channel;
-    let class = if channel.class == SCSI_CONTROLLER { "scsi".to_owned() } else { channel.class.to_string() };
+    let class = if channel.class == SCSI_CONTROLLER {
+        "scsi".to_owned()
+    } else {
+        channel.class.to_string()
+    };
     let rings = match (&report.incoming, &report.outgoing) {
         (Some(incoming), Some(outgoing)) => {
             Some(RingsReport { incoming: ring(incoming), outgoing: ring(outgoing) })
@@ -134,7 +143,8 @@ fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// A disk by what its controller tells; `id` is what its user calls it, `throttle` what its limits tell if it has any.
+/// A disk by what its controller tells; `id` is what its user calls it, `throttle` what its limits
+/// tell if it has any.
 pub(crate) fn disk(
     report: synthvm_storvsp::DiskReport,
     id: String,

@@ -19,9 +19,11 @@ impl Rates {
         self.elapsed.is_some()
     }
 
-    /// Per second, rounded; empty when unknown. A counter that went back (another machine on the same socket) counts as still.
+    /// Per second, rounded; empty when unknown. A counter that went back (another machine on the
+    /// same socket) counts as still.
     pub(crate) fn per_second(&self, now: u64, before: u64) -> Option<u64> {
-        let elapsed = u128::from(u64::try_from(self.elapsed?.as_millis().max(1)).unwrap_or(u64::MAX));
+        let elapsed =
+            u128::from(u64::try_from(self.elapsed?.as_millis().max(1)).unwrap_or(u64::MAX));
         let risen = u128::from(now.saturating_sub(before)) * 1000;
         u64::try_from((risen + elapsed / 2) / elapsed).ok()
     }
@@ -68,7 +70,10 @@ mod tests {
             ["0", "999", "1.0k", "12.3k"],
             [0, 999, 1000, 12_345].map(short).each_ref().map(String::as_str)
         );
-        assert_eq!(["1023", "1.0K", "1.5M"], [1023, 1024, 3 << 19].map(bytes).each_ref().map(String::as_str));
+        assert_eq!(
+            ["1023", "1.0K", "1.5M"],
+            [1023, 1024, 3 << 19].map(bytes).each_ref().map(String::as_str)
+        );
         assert_eq!(short(u64::MAX), "18.4E");
     }
 }

@@ -32,8 +32,13 @@ impl Style {
     }
 }
 
-/// Writes `now` as tables. With an earlier report and the time between both, counters that matter get a rate.
-pub fn render(now: &InspectReport, before: Option<(&InspectReport, Duration)>, style: Style) -> String {
+/// Writes `now` as tables. With an earlier report and the time between both, counters that matter
+/// get a rate.
+pub fn render(
+    now: &InspectReport,
+    before: Option<(&InspectReport, Duration)>,
+    style: Style,
+) -> String {
     let rates = Rates::over(before.map(|(_, elapsed)| elapsed));
     let empty = InspectReport::default();
     let before = before.map_or(&empty, |(report, _)| report);
@@ -64,8 +69,11 @@ impl Text {
 fn machine(text: &mut Text, now: &InspectReport) {
     let (machine, messages) = (&now.machine, &now.messages);
     let uptime = Duration::from_millis(machine.uptime_ms).as_secs();
-    let version =
-        now.connection.version.as_deref().map(|version| format!(", version {}", printable(version)));
+    let version = now
+        .connection
+        .version
+        .as_deref()
+        .map(|version| format!(", version {}", printable(version)));
     let state = serde_json::to_value(now.connection.state).ok();
     let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("?");
     text.lines.push(text.style.heading(&format!("VMBus {state}{}", version.unwrap_or_default())));
@@ -106,10 +114,12 @@ fn vcpus(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
     ]);
     for vcpu in &now.vcpus {
         let exits = vcpu.exits;
-        let counts = [exits.post_message, exits.signal_event, exits.io, exits.mmio, exits.msr, exits.other];
+        let counts =
+            [exits.post_message, exits.signal_event, exits.io, exits.mmio, exits.msr, exits.other];
         let earlier = before.vcpus.iter().find(|other| other.index == vcpu.index);
         let rate = rates.per_second(exits.total(), earlier.map_or(0, |vcpu| vcpu.exits.total()));
-        let cells = std::iter::once(vcpu.index.to_string()).chain(counts.map(|count| count.to_string()));
+        let cells =
+            std::iter::once(vcpu.index.to_string()).chain(counts.map(|count| count.to_string()));
         table.row(cells.chain(rate.map(short)));
     }
     text.section("Exits to user space", &table);
@@ -129,7 +139,8 @@ fn channels(text: &mut Text, now: &InspectReport, before: &InspectReport, rates:
     ]);
     for channel in &now.channels {
         let earlier = before.channels.iter().find(|other| other.relid == channel.relid);
-        let rate = rates.per_second(channel.signals_sent, earlier.map_or(0, |channel| channel.signals_sent));
+        let rate = rates
+            .per_second(channel.signals_sent, earlier.map_or(0, |channel| channel.signals_sent));
         let cells = [
             channel.relid.to_string(),
             channel.class.clone(),
@@ -148,7 +159,8 @@ fn channels(text: &mut Text, now: &InspectReport, before: &InspectReport, rates:
 }
 
 fn rings(text: &mut Text, now: &InspectReport) {
-    let open: Vec<&ChannelReport> = now.channels.iter().filter(|channel| channel.rings.is_some()).collect();
+    let open: Vec<&ChannelReport> =
+        now.channels.iter().filter(|channel| channel.rings.is_some()).collect();
     if open.is_empty() {
         return;
     }
@@ -163,7 +175,8 @@ fn rings(text: &mut Text, now: &InspectReport) {
     ]);
     for channel in open {
         let Some(rings) = &channel.rings else { continue };
-        for (name, ring) in [("guest to host", &rings.incoming), ("host to guest", &rings.outgoing)] {
+        for (name, ring) in [("guest to host", &rings.incoming), ("host to guest", &rings.outgoing)]
+        {
             table.row([
                 channel.relid.to_string(),
                 name.to_owned(),
@@ -246,8 +259,9 @@ fn disks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &R
         ("IMAGE", L),
     ]);
     for disk in &now.disks {
-        let address =
-            |other: &&super::DiskReport| (other.controller, other.lun) == (disk.controller, disk.lun);
+        let address = |other: &&super::DiskReport| {
+            (other.controller, other.lun) == (disk.controller, disk.lun)
+        };
         let earlier = before.disks.iter().find(address);
         let (requests, moved) = earlier.map_or((0, 0), |disk| (disk.requests, disk.bytes));
         table.row([

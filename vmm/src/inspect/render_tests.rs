@@ -1,14 +1,22 @@
 use super::super::{
-    ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, PanicReport, RingsReport,
-    ThrottleReport, VcpuReport,
+    ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport, PanicReport,
+    RingsReport, ThrottleReport, VcpuReport,
 };
 use super::*;
 
 fn report() -> InspectReport {
-    let ring =
-        |used| RingReport { size: 16384, used, pending_send_size: 0, masked: used == 0, corrupt: false };
+    let ring = |used| RingReport {
+        size: 16384,
+        used,
+        pending_send_size: 0,
+        masked: used == 0,
+        corrupt: false,
+    };
     InspectReport {
-        connection: ConnectionReport { version: Some("5.3".into()), state: ConnectionState::Connected },
+        connection: ConnectionReport {
+            version: Some("5.3".into()),
+            state: ConnectionState::Connected,
+        },
         vcpus: vec![VcpuReport {
             index: 0,
             exits: ExitCounts { io: 1_000_000_000, post_message: 12, ..Default::default() },
@@ -40,7 +48,10 @@ fn report() -> InspectReport {
             bytes: 40960,
             ..Default::default()
         }],
-        panic: Some(PanicReport { parameters: [1, 2, 3, 4, 5], message: Some("oops\u{1b}[2J".into()) }),
+        panic: Some(PanicReport {
+            parameters: [1, 2, 3, 4, 5],
+            message: Some("oops\u{1b}[2J".into()),
+        }),
         ..Default::default()
     }
 }
@@ -78,11 +89,15 @@ fn test_render_shows_leaked_address_space_where_there_is_some() {
 fn test_render_shows_what_limits_held_up_where_there_are_limits() {
     let mut limited = report();
     assert!(!render(&limited, None, Style::Plain).contains("Held up by limits"));
-    let throttle = ThrottleReport { delayed_requests: 7, delayed_bytes: 4096, delayed_us: 1_234_567 };
+    let throttle =
+        ThrottleReport { delayed_requests: 7, delayed_bytes: 4096, delayed_us: 1_234_567 };
     limited.disks[0].throttle = Some(throttle);
     let text = render(&limited, None, Style::Plain);
     let line = text.lines().last().unwrap();
-    assert!(text.contains("Held up by limits") && line.contains(" 7 ") && line.contains("1.235 s"), "{text}");
+    assert!(
+        text.contains("Held up by limits") && line.contains(" 7 ") && line.contains("1.235 s"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use synthvm_storvsp::UnitKind;
 
-/// Everything that a machine tells about itself at one moment. Counters start at 0 with the program and never go back, also not
-/// when the guest reboots.
+/// Everything that a machine tells about itself at one moment. Counters start at 0 with the program
+/// and never go back, also not when the guest reboots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InspectReport {
     /// The machine as a whole.
@@ -129,8 +129,8 @@ pub struct ChannelReport {
     /// 0 for a primary channel.
     #[serde(default)]
     pub subchannel: u16,
-    /// "unoffered", "closed", "opening", "open", "faulted" (its device gave up), "closing", "draining" (a view is still held),
-    /// "revoked" or "released".
+    /// "unoffered", "closed", "opening", "open", "faulted" (its device gave up), "closing",
+    /// "draining" (a view is still held), "revoked" or "released".
     pub state: String,
     /// The VP that gets the channel's interrupts; none while not open.
     pub target_vp: Option<u32>,
@@ -161,7 +161,8 @@ pub struct RingReport {
     pub size: u32,
     /// Bytes that wait for the reader.
     pub used: u32,
-    /// What the writer waits for: it wants an interrupt when so many bytes are free; 0: it does not wait.
+    /// What the writer waits for: it wants an interrupt when so many bytes are free; 0: it does
+    /// not wait.
     pub pending_send_size: u32,
     /// The reader wants no interrupts now.
     pub masked: bool,
@@ -184,8 +185,9 @@ pub struct GpadlReport {
     pub bytes: u64,
     /// Runs of neighbouring pages, after merging.
     pub runs: u64,
-    /// How it is reached: "runs" (address and length of each run), "mirrored" (a ring mapped twice in a row, so that no packet wraps),
-    /// "paged" (a ring whose pages could not be mapped in a row), "none" (nobody looks at it).
+    /// How it is reached: "runs" (address and length of each run), "mirrored" (a ring mapped twice
+    /// in a row, so that no packet wraps), "paged" (a ring whose pages could not be mapped in
+    /// a row), "none" (nobody looks at it).
     pub mapping: String,
     /// Views that are alive; a teardown waits for the last.
     pub views: u64,
@@ -205,7 +207,8 @@ pub struct DiskReport {
     pub lun: u8,
     /// Disk or DVD drive.
     pub kind: UnitKind,
-    /// It was taken away, and waits for its last requests; its id is "controller:lun" then, whatever it was.
+    /// It was taken away, and waits for its last requests; its id is "controller:lun" then,
+    /// whatever it was.
     pub removed: bool,
     /// A disc is in the drive; always for a disk.
     pub has_medium: bool,
@@ -233,19 +236,23 @@ pub struct DiskReport {
     pub zeroed_bytes: u64,
     /// Bytes read and written.
     pub bytes: u64,
-    /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything is aligned.
+    /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything
+    /// is aligned.
     pub copied_bytes: u64,
     /// The guest's memory is kept in place for this disk (`buffers=fixed`).
     pub fixed_buffers: bool,
-    /// Calls to the host's kernel that found their memory so: one for each read or write that is not split.
+    /// Calls to the host's kernel that found their memory so: one for each read or write that is
+    /// not split.
     pub fixed_calls: u64,
-    /// Interrupts for finished requests that its controller held back for a moment (`--disk-hold`), for all its disks together.
+    /// Interrupts for finished requests that its controller held back for a moment
+    /// (`--disk-hold`), for all its disks together.
     pub held_back: u64,
     /// Requests refused as invalid, unknown or out of range.
     pub refused: u64,
     /// Reads, writes and flushes that failed.
     pub errors: u64,
-    /// Requests that the image has now and has not finished. What stays here for long is held up by the host's storage.
+    /// Requests that the image has now and has not finished. What stays here for long is held up
+    /// by the host's storage.
     pub in_flight: u64,
     /// What its limits have held up; none for a disk that was given none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,7 +274,8 @@ pub struct ThrottleReport {
 /// What a guest said when it panicked (Hyper-V crash MSRs 0x40000100 to 0x40000105).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PanicReport {
-    /// Crash parameters P0 to P4. Linux: error code, and RIP, RAX, RSP and more by version; Windows: the bug check and its parameters.
+    /// Crash parameters P0 to P4. Linux: error code, and RIP, RAX, RSP and more by version;
+    /// Windows: the bug check and its parameters.
     pub parameters: [u64; 5],
     /// Text that came with it, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]

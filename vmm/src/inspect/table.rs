@@ -26,12 +26,13 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines: the head first, no blanks at the ends, each indented by two. A column without a name and without a word in it is left
-    /// out.
+    /// The lines: the head first, no blanks at the ends, each indented by two. A column without a
+    /// name and without a word in it is left out.
     pub(crate) fn lines(&self) -> Vec<String> {
         let head: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&self.rows).collect();
-        let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width =
+            |column: usize| all.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
         let line = |row: &&Vec<String>| self.line(row, &widths);
         all.iter().map(line).collect()
@@ -59,7 +60,8 @@ mod tests {
 
     #[test]
     fn test_table_aligns_columns_by_their_widest_cell() {
-        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right), ("", Align::Left)]);
+        let mut table =
+            Table::new(&[("NAME", Align::Left), ("N", Align::Right), ("", Align::Left)]);
         table.row(["a", "1000", "x"].map(str::to_owned));
         table.row(["longer".to_owned()]);
         assert_eq!(table.lines(), ["  NAME       N", "  a       1000  x", "  longer"]);

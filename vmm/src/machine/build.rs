@@ -1,4 +1,5 @@
-//! Building a machine: checks first, then KVM in the order that its Hyper-V support wants (spec section 5.1).
+//! Building a machine: checks first, then KVM in the order that its Hyper-V support wants (spec
+//! section 5.1).
 
 use std::ffi::CString;
 use std::io;
@@ -6,11 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT, KVM_CAP_IRQFD,
-    KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_MSR_FILTER,
-    KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
-    KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2,
-    kvm_enable_cap, kvm_irqchip, kvm_pit_config, kvm_pit_state2, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT,
+    KVM_CAP_IRQFD, KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER,
+    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER,
+    KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap, kvm_irqchip, kvm_pit_config,
+    kvm_pit_state2, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
@@ -38,11 +40,13 @@ use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
 
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
-/// Three pages for Intel CPUs without unrestricted guests, and one for their identity map, below the BIOS area.
+/// Three pages for Intel CPUs without unrestricted guests, and one for their identity map, below
+/// the BIOS area.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xFFFB_C000;
 
-/// The in-kernel interrupt controllers and timer in their power-on state; empty with a split irqchip.
+/// The in-kernel interrupt controllers and timer in their power-on state; empty with a split
+/// irqchip.
 pub(super) struct Irqchips {
     vm: Arc<VmFd>,
     chips: Vec<kvm_irqchip>,
@@ -89,7 +93,8 @@ impl Machine {
         let kvm = open(config)?;
         let offer = Offer::of(&kvm);
         let options = offer.choose(&config.hyperv)?;
-        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("CPUID"))?;
+        let supported =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("CPUID"))?;
         check_limits(&kvm, cpus, &layout, supported.as_slice())?;
 
         let memory = memory::allocate(&layout, config.memory.hugepages)?;
@@ -125,9 +130,15 @@ impl Machine {
             IrqchipMode::Full => EomPath::Resample,
             IrqchipMode::Split => EomPath::MsrExit,
         };
-        let synic =
-            KvmSynic::new(Arc::clone(&vm), memory.clone(), Arc::clone(&routes), kicker, eom_path, cpus)
-                .map_err(MachineError::kvm("SynIC interrupt routes"))?;
+        let synic = KvmSynic::new(
+            Arc::clone(&vm),
+            memory.clone(),
+            Arc::clone(&routes),
+            kicker,
+            eom_path,
+            cpus,
+        )
+        .map_err(MachineError::kvm("SynIC interrupt routes"))?;
 
         let stop = eventfd()?;
         let late: Late<MachineHandle> = Late::default();
@@ -263,7 +274,8 @@ fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
     Ok(vm)
 }
 
-/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds that would tell of them.
+/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds that
+/// would tell of them.
 fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
     cap.args[0] = KVM_MSR_EXIT_REASON_FILTER.into();
@@ -287,8 +299,10 @@ fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the mapping is as long as said, and outlives the VM: whoever holds the VM's vCPUs holds the memory.
-        unsafe { vm.set_user_memory_region(region) }.map_err(MachineError::kvm("mapping guest memory"))?;
+        // SAFETY: the mapping is as long as said, and outlives the VM: whoever holds the VM's vCPUs
+        // holds the memory.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(MachineError::kvm("mapping guest memory"))?;
     }
     Ok(())
 }
@@ -305,8 +319,9 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
     let mut fds = Vec::new();
     for index in 0..template.cpus {
         let vcpu = vm.create_vcpu(index.into()).map_err(MachineError::kvm("creating a vCPU"))?;
-        let cpuid = CpuId::from_entries(&template.build(index))
-            .map_err(|error| MachineError::Kvm { what: "CPUID", source: io::Error::other(error) })?;
+        let cpuid = CpuId::from_entries(&template.build(index)).map_err(|error| {
+            MachineError::Kvm { what: "CPUID", source: io::Error::other(error) }
+        })?;
         vcpu.set_cpuid2(&cpuid).map_err(MachineError::kvm("setting CPUID"))?;
         enable(&vcpu, KVM_CAP_HYPERV_SYNIC2, 0, "enabling the SynIC")?;
         if enforce {
@@ -315,11 +330,14 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
         set_vp_index(&vcpu, index)?;
         fds.push(vcpu);
     }
-    let page_bytes = kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
+    let page_bytes =
+        kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
     // Recorded when all are there: KVM settles clocks as vCPUs are added.
     let record = |(index, fd): (u32, VcpuFd)| {
-        let power_on = PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;
-        let page = RunPage::map(&fd, page_bytes).map_err(MachineError::system("mapping a vCPU's state"))?;
+        let power_on =
+            PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;
+        let page = RunPage::map(&fd, page_bytes)
+            .map_err(MachineError::system("mapping a vCPU's state"))?;
         Ok(Vcpu::new(index, fd, page, power_on))
     };
     (0..).zip(fds).map(record).collect()
@@ -332,5 +350,6 @@ fn enable(vcpu: &VcpuFd, cap: u32, argument: u64, what: &'static str) -> Result<
 }
 
 fn set_vp_index(vcpu: &VcpuFd, index: u32) -> Result<(), MachineError> {
-    write_msr(vcpu, hyperv::msr::VP_INDEX, index.into()).map_err(MachineError::kvm("setting the VP index"))
+    write_msr(vcpu, hyperv::msr::VP_INDEX, index.into())
+        .map_err(MachineError::kvm("setting the VP index"))
 }

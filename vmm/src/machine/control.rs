@@ -1,4 +1,5 @@
-//! Who decides when vCPUs run: the main thread sets a phase, vCPU threads follow it between two KVM_RUNs.
+//! Who decides when vCPUs run: the main thread sets a phase, vCPU threads follow it between two
+//! KVM_RUNs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,8 +29,8 @@ pub(super) enum Event {
     Failed(MachineFailure),
 }
 
-/// Most events that wait for the main thread, a stop aside. A guest makes at most one per vCPU, as its vCPUs
-/// park; the rest is people.
+/// Most events that wait for the main thread, a stop aside. A guest makes at most one per vCPU, as
+/// its vCPUs park; the rest is people.
 const MAX_EVENTS: usize = 256;
 
 /// What the vCPUs do.
@@ -61,12 +62,13 @@ struct Inner {
 impl Control {
     /// All vCPUs parked.
     pub(super) fn new(kicks: Arc<Kicks>, vcpus: u32) -> Control {
-        let inner = Inner { phase: Phase::Park, parked: 0, reset: 0, resets: 0, events: VecDeque::new() };
+        let inner =
+            Inner { phase: Phase::Park, parked: 0, reset: 0, resets: 0, events: VecDeque::new() };
         Control { inner: Mutex::new(inner), changed: Condvar::new(), kicks, vcpus: vcpus as usize }
     }
 
-    /// Tells the main thread something. A stop comes before all else and is never lost: resets can take as
-    /// long as the host's storage does.
+    /// Tells the main thread something. A stop comes before all else and is never lost: resets can
+    /// take as long as the host's storage does.
     pub(super) fn post(&self, event: Event) {
         let mut inner = self.lock();
         if let Event::Stop = event {
@@ -128,7 +130,9 @@ impl Control {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.phase = Phase::Park;
-        inner.events.retain(|event| !matches!(event, Event::Reset | Event::PowerOff | Event::Panic(_)));
+        inner
+            .events
+            .retain(|event| !matches!(event, Event::Reset | Event::PowerOff | Event::Panic(_)));
     }
 
     /// Main: ends all vCPU threads.
@@ -140,7 +144,8 @@ impl Control {
         self.kicks.request_all(CONTROL);
     }
 
-    /// vCPU thread: follows the phase. Calls `reset` when a reset is due. Returns whether to run on.
+    /// vCPU thread: follows the phase. Calls `reset` when a reset is due. Returns whether to run
+    /// on.
     pub(super) fn gate(&self, seen: &mut u64, mut reset: impl FnMut()) -> bool {
         let mut inner = self.lock();
         inner.parked += 1;

@@ -1,4 +1,5 @@
-//! CPUID of each vCPU: what KVM supports, completed with topology, less KVM's own leaves and less nesting.
+//! CPUID of each vCPU: what KVM supports, completed with topology, less KVM's own leaves and less
+//! nesting.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -26,7 +27,8 @@ pub(super) struct Template<'a> {
 impl Template<'_> {
     /// The leaves of the vCPU with `apic_id`.
     pub(super) fn build(&self, apic_id: u32) -> Vec<kvm_cpuid_entry2> {
-        let max_leaf = self.supported.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.eax);
+        let max_leaf =
+            self.supported.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.eax);
         let mut leaves: Vec<kvm_cpuid_entry2> = self
             .supported
             .iter()
@@ -62,7 +64,8 @@ impl Template<'_> {
             }
             // Intel's caches: each core has its own up to level 2, the third is the socket's.
             4 if entry.eax & 0x1F != 0 => {
-                let sharing = if entry.eax >> 5 & 7 < 3 { 1 } else { self.cpus.next_power_of_two() };
+                let sharing =
+                    if entry.eax >> 5 & 7 < 3 { 1 } else { self.cpus.next_power_of_two() };
                 let cores = self.cpus.next_power_of_two().min(64);
                 entry.eax = entry.eax & 0x3FFF | (sharing - 1) << 14 | (cores - 1) << 26;
             }
@@ -108,7 +111,10 @@ impl Template<'_> {
 
 /// Physical address bits that guests get.
 pub(super) fn address_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
-    supported.iter().find(|entry| entry.function == 0x8000_0008).map_or(36, |entry| entry.eax & 0xFF)
+    supported
+        .iter()
+        .find(|entry| entry.function == 0x8000_0008)
+        .map_or(36, |entry| entry.eax & 0xFF)
 }
 
 #[cfg(test)]
@@ -116,7 +122,8 @@ mod tests {
     use super::*;
 
     fn supported() -> Vec<kvm_cpuid_entry2> {
-        let leaf = |function, eax, ecx| kvm_cpuid_entry2 { function, eax, ecx, ..Default::default() };
+        let leaf =
+            |function, eax, ecx| kvm_cpuid_entry2 { function, eax, ecx, ..Default::default() };
         vec![
             leaf(0, 0xD, 0),
             leaf(1, 0, LEAF1_ECX_VMX),
@@ -128,7 +135,8 @@ mod tests {
     }
 
     fn build(cpus: u32, apic_id: u32) -> Vec<kvm_cpuid_entry2> {
-        let hyperv = [kvm_cpuid_entry2 { function: 0x4000_0000, eax: 0x4000_0005, ..Default::default() }];
+        let hyperv =
+            [kvm_cpuid_entry2 { function: 0x4000_0000, eax: 0x4000_0005, ..Default::default() }];
         let supported = supported();
         Template { supported: &supported, hyperv: &hyperv, cpus, tsc_deadline: true }.build(apic_id)
     }
@@ -143,7 +151,10 @@ mod tests {
         let hypervisor: Vec<u32> =
             leaves.iter().filter(|leaf| leaf.function >> 28 == 4).map(|leaf| leaf.eax).collect();
         assert_eq!(hypervisor, [0x4000_0005]);
-        assert_eq!(find(&leaves, 1, 0).ecx & (LEAF1_ECX_VMX | LEAF1_ECX_HYPERVISOR), LEAF1_ECX_HYPERVISOR);
+        assert_eq!(
+            find(&leaves, 1, 0).ecx & (LEAF1_ECX_VMX | LEAF1_ECX_HYPERVISOR),
+            LEAF1_ECX_HYPERVISOR
+        );
         assert_eq!(find(&leaves, 0x8000_0001, 0).ecx, 0);
     }
 

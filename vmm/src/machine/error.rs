@@ -102,8 +102,12 @@ pub enum MachineError {
 
 fn kvm_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::NotFound => " (is KVM enabled in the firmware, and its kernel module loaded?)",
-        io::ErrorKind::PermissionDenied => " (is this user in the group that owns it, usually `kvm`?)",
+        io::ErrorKind::NotFound => {
+            " (is KVM enabled in the firmware, and its kernel module loaded?)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (is this user in the group that owns it, usually `kvm`?)"
+        }
         _ => "",
     }
 }
@@ -135,8 +139,8 @@ pub enum Exit {
     Failed(MachineFailure),
 }
 
-/// The guest's crash MSRs P0 to P4. Linux: P0 is its error code, P1 its OS id, then registers; Windows: bug check code
-/// and parameters.
+/// The guest's crash MSRs P0 to P4. Linux: P0 is its error code, P1 its OS id, then registers;
+/// Windows: bug check code and parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrashParameters(pub [u64; 5]);
 

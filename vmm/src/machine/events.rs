@@ -36,8 +36,10 @@ impl EventLoop {
                 }
             }
         };
-        let thread =
-            std::thread::Builder::new().name("events".to_owned()).stack_size(512 << 10).spawn(run)?;
+        let thread = std::thread::Builder::new()
+            .name("events".to_owned())
+            .stack_size(512 << 10)
+            .spawn(run)?;
         Ok(EventLoop { endpoint, stop, thread: Some(thread) })
     }
 

@@ -11,7 +11,8 @@ use super::error::CrashParameters;
 use crate::devices::pm::PmRegisters;
 #[cfg(test)]
 use {
-    super::build::escape, super::kick::Kicks, crate::devices::InterruptLine, crate::devices::serial::Escape,
+    super::build::escape, super::kick::Kicks, crate::devices::InterruptLine,
+    crate::devices::serial::Escape,
 };
 
 /// What a machine is doing.
@@ -78,11 +79,15 @@ impl StateCell {
     }
 
     fn get(&self) -> MachineState {
-        STATES.get(usize::from(self.state.load(Ordering::SeqCst))).copied().unwrap_or(MachineState::Ended)
+        STATES
+            .get(usize::from(self.state.load(Ordering::SeqCst)))
+            .copied()
+            .unwrap_or(MachineState::Ended)
     }
 }
 
-/// CLOCK_MONOTONIC, which all processes of a host share: whoever started this program can tell how long that took.
+/// CLOCK_MONOTONIC, which all processes of a host share: whoever started this program can tell how
+/// long that took.
 fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a timespec to write to.
@@ -110,8 +115,9 @@ impl MachineHandle {
         }
     }
 
-    /// Sets what is called each time that the machine is told to stop, whoever asks: the control socket, a
-    /// signal, or the console. The main thread may be waiting for storage then. The first hook stays.
+    /// Sets what is called each time that the machine is told to stop, whoever asks: the control
+    /// socket, a signal, or the console. The main thread may be waiting for storage then. The
+    /// first hook stays.
     pub fn set_stop_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
         let _ = self.stop_hook.set(hook);
     }
@@ -149,7 +155,8 @@ impl MachineHandle {
 
 #[cfg(test)]
 impl MachineHandle {
-    /// The handle of a machine whose main thread never gets to its events, and the commands of its console.
+    /// The handle of a machine whose main thread never gets to its events, and the commands of its
+    /// console.
     pub(crate) fn hanging() -> (Self, Arc<dyn Fn(Escape) + Send + Sync>) {
         struct NoLine;
 
@@ -182,7 +189,8 @@ impl MachineHandle {
     }
 }
 
-/// Locks that a panicking thread held are still good: every change under them is complete in itself.
+/// Locks that a panicking thread held are still good: every change under them is complete in
+/// itself.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

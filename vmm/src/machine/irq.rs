@@ -104,7 +104,8 @@ impl Table {
     fn pin_entries(&self) -> Vec<kvm_irq_routing_entry> {
         let pins = (0..).zip(&self.pins).filter_map(|(pin, msi)| Some((pin, (*msi)?)));
         pins.map(|(pin, msi)| {
-            let mut msi_entry = kvm_irq_routing_msi { address_lo: msi.address, ..Default::default() };
+            let mut msi_entry =
+                kvm_irq_routing_msi { address_lo: msi.address, ..Default::default() };
             msi_entry.data = msi.data;
             entry(pin, KVM_IRQ_ROUTING_MSI, kvm_irq_routing_entry__bindgen_ty_1 { msi: msi_entry })
         })
@@ -167,7 +168,10 @@ mod tests {
     fn test_entries_full_keep_all_default_routes_and_append_sints() {
         let table = Table { sints: vec![(0, 2), (1, 2)], ..Default::default() };
         let entries = table.entries(IrqchipMode::Full);
-        assert_eq!(entries.iter().filter(|entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP).count(), 39);
+        assert_eq!(
+            entries.iter().filter(|entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP).count(),
+            39
+        );
         let sints: Vec<u32> = entries
             .iter()
             .filter(|entry| entry.type_ == KVM_IRQ_ROUTING_HV_SINT)

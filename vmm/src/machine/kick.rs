@@ -38,7 +38,9 @@ impl Kicks {
         static HANDLER: Once = Once::new();
         let mut result = Ok(());
         // The handler does nothing: the signal's arrival is what ends KVM_RUN.
-        HANDLER.call_once(|| result = register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from));
+        HANDLER.call_once(|| {
+            result = register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
+        });
         result?;
         Ok(Kicks { vcpus: (0..count).map(|_| Vcpu::default()).collect() })
     }
@@ -100,7 +102,10 @@ impl Attached<'_> {
     /// Takes all requests. What comes after this ends the next KVM_RUN at once.
     pub(super) fn take(&self) -> u32 {
         self.immediate_exit.set(false);
-        self.kicks.vcpus.get(self.index as usize).map_or(0, |vcpu| vcpu.requests.swap(0, Ordering::SeqCst))
+        self.kicks
+            .vcpus
+            .get(self.index as usize)
+            .map_or(0, |vcpu| vcpu.requests.swap(0, Ordering::SeqCst))
     }
 
     /// Makes the next KVM_RUN finish pending work and return without running the guest.

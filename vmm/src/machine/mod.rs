@@ -98,8 +98,9 @@ impl Machine {
         self.shared.hypercalls = handler;
     }
 
-    /// Adds what must happen at each reset, while all vCPUs stand still and before the SynIC is cleared: the bus closes
-    /// its channels and waits until nobody uses guest memory any more. Hooks run in the order in which they were added.
+    /// Adds what must happen at each reset, while all vCPUs stand still and before the SynIC is
+    /// cleared: the bus closes its channels and waits until nobody uses guest memory any more.
+    /// Hooks run in the order in which they were added.
     pub fn add_reset_hook(&mut self, hook: Box<dyn FnMut() + Send>) {
         self.hooks.push(hook);
     }
@@ -114,11 +115,14 @@ impl Machine {
         self.handle.clone()
     }
 
-    /// Boots the guest and stays until the machine ends. All threads are over when this returns; guest memory, the
-    /// SynIC and the bus's own threads are not touched by that.
+    /// Boots the guest and stays until the machine ends. All threads are over when this returns;
+    /// guest memory, the SynIC and the bus's own threads are not touched by that.
     pub fn run(mut self) -> Exit {
-        let terminal =
-            if self.terminal && RawTerminal::available() { RawTerminal::enter().ok() } else { None };
+        let terminal = if self.terminal && RawTerminal::available() {
+            RawTerminal::enter().ok()
+        } else {
+            None
+        };
         if let Err(failure) = self.start_events() {
             return Exit::Failed(failure);
         }
@@ -152,7 +156,10 @@ impl Machine {
     fn start_events(&mut self) -> Result<(), MachineFailure> {
         let eom: EventSubscriber = Box::new(EomWatcher::new(Arc::clone(&self.shared.synic)));
         for subscriber in std::iter::once(eom).chain(self.inputs.drain(..)) {
-            self.events.add(subscriber).map_err(MachineError::system("event loop")).map_err(Box::new)?;
+            self.events
+                .add(subscriber)
+                .map_err(MachineError::system("event loop"))
+                .map_err(Box::new)?;
         }
         Ok(())
     }
@@ -265,8 +272,9 @@ impl Supervisor {
 
     /// Puts kernel, initrd and tables where the guest expects them.
     fn load(&self) -> Result<(), MachineFailure> {
-        let rsdp =
-            acpi::write(&self.shared.memory, &self.tables).map_err(MachineError::from).map_err(Box::new)?;
+        let rsdp = acpi::write(&self.shared.memory, &self.tables)
+            .map_err(MachineError::from)
+            .map_err(Box::new)?;
         let entry = self
             .source
             .load(&self.shared.memory, &self.layout, rsdp)

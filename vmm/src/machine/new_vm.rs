@@ -4,8 +4,9 @@ use kvm_ioctls::{Kvm, VmFd};
 
 type Errno = vmm_sys_util::errno::Error;
 
-/// KVM_CREATE_VM. The kernel gives it up with EINTR when anything at all is pending for this thread, perhaps what a closed io_uring leaves
-/// behind (seen after one was): no handler has to run for that. It says nothing about KVM, so it is asked again.
+/// KVM_CREATE_VM. The kernel gives it up with EINTR when anything at all is pending for this
+/// thread, perhaps what a closed io_uring leaves behind (seen after one was): no handler has to run
+/// for that. It says nothing about KVM, so it is asked again.
 pub(crate) fn new_vm(kvm: &Kvm) -> Result<VmFd, Errno> {
     uninterrupted(|| kvm.create_vm())
 }

@@ -15,9 +15,12 @@ use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::pm::{self, PmRegisters};
 use crate::devices::rtc::{self, Rtc};
 use crate::devices::serial::{
-    self, Escape, FileOutput, Null, SerialPort, SharedOutput, SocketServer, StdioInput, StdoutOutput,
+    self, Escape, FileOutput, Null, SerialPort, SharedOutput, SocketServer, StdioInput,
+    StdoutOutput,
 };
-use crate::devices::{Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, SystemPort};
+use crate::devices::{
+    Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, SystemPort,
+};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
 
 /// Ports of POST codes and of the delay that old drivers use.
@@ -46,7 +49,8 @@ pub(super) struct Wiring<'a> {
     pub(super) escape: Arc<dyn Fn(Escape) + Send + Sync>,
 }
 
-/// Swallows writes, reads as all ones; claimed so that the ports are not taken for unclaimed ones in a trace.
+/// Swallows writes, reads as all ones; claimed so that the ports are not taken for unclaimed ones
+/// in a trace.
 struct Delay;
 
 impl PioDevice for Delay {
@@ -64,13 +68,16 @@ pub(super) fn build(config: &VmConfig, wiring: &Wiring<'_>) -> Result<Platform, 
     }
     let ioapic = match config.irqchip {
         IrqchipMode::Full => None,
-        IrqchipMode::Split => Some(Arc::new(Ioapic::new(Arc::clone(wiring.vm), Arc::clone(wiring.routes)))),
+        IrqchipMode::Split => {
+            Some(Arc::new(Ioapic::new(Arc::clone(wiring.vm), Arc::clone(wiring.routes))))
+        }
     };
     let line = |irq: u16| -> Result<Arc<dyn InterruptLine>, MachineError> {
         Ok(match &ioapic {
             Some(ioapic) => Arc::new(ioapic::Pin::new(ioapic, irq.into())),
             None => Arc::new(
-                KernelLine::new(wiring.vm, irq.into()).map_err(MachineError::system("interrupt line"))?,
+                KernelLine::new(wiring.vm, irq.into())
+                    .map_err(MachineError::system("interrupt line"))?,
             ),
         })
     };
@@ -114,7 +121,10 @@ fn place(
     buses: &mut Buses,
     add: impl FnOnce(&mut Buses) -> Result<(), vm_device::bus::Error>,
 ) -> Result<(), MachineError> {
-    add(buses).map_err(|error| MachineError::System { what: "device bus", source: io::Error::other(error) })
+    add(buses).map_err(|error| MachineError::System {
+        what: "device bus",
+        source: io::Error::other(error),
+    })
 }
 
 fn serial_port(
@@ -140,13 +150,15 @@ fn serial_port(
         SerialConfig::Stdio => {
             let port = new(Arc::new(Mutex::new(StdoutOutput::new(Arc::clone(wiring.stop)))))?;
             let escape = Arc::clone(&wiring.escape);
-            inputs
-                .push(Box::new(StdioInput::new(Arc::clone(&port), Box::new(move |command| escape(command)))));
+            inputs.push(Box::new(StdioInput::new(
+                Arc::clone(&port),
+                Box::new(move |command| escape(command)),
+            )));
             Ok(port)
         }
         SerialConfig::Socket(path) => {
-            let mut server =
-                SocketServer::bind(path).map_err(|source| MachineError::SerialSocket { option, source })?;
+            let mut server = SocketServer::bind(path)
+                .map_err(|source| MachineError::SerialSocket { option, source })?;
             let port = new(server.output())?;
             server.connect(Arc::clone(&port));
             inputs.push(Box::new(server));

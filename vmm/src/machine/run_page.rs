@@ -1,10 +1,11 @@
-//! The memory that KVM shares with a vCPU's thread: `struct kvm_run`, and the data of port I/O behind it
-//! (Linux, Documentation/virt/kvm/api.rst, section 5).
+//! The memory that KVM shares with a vCPU's thread: `struct kvm_run`, and the data of port I/O
+//! behind it (Linux, Documentation/virt/kvm/api.rst, section 5).
 //!
-//! Other threads store to one byte of the structure, `immediate_exit`, at any time. So no reference to
-//! the structure may exist: that byte is an atomic, and every other field is reached by a raw pointer
-//! that is derived from the whole mapping. `VcpuFd::run` and `VcpuFd::get_kvm_run` make a `&mut kvm_run`,
-//! hence this second mapping of the same memory; those two functions must not be called.
+//! Other threads store to one byte of the structure, `immediate_exit`, at any time. So no reference
+//! to the structure may exist: that byte is an atomic, and every other field is reached by a raw
+//! pointer that is derived from the whole mapping. `VcpuFd::run` and `VcpuFd::get_kvm_run` make a
+//! `&mut kvm_run`, hence this second mapping of the same memory; those two functions must not be
+//! called.
 
 use std::io;
 use std::mem::offset_of;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::{
-    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_HYPERV, KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNIC,
-    KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT, KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVMIO, kvm_run,
+    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_HYPERV, KVM_EXIT_HYPERV_HCALL,
+    KVM_EXIT_HYPERV_SYNIC, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN,
+    KVM_EXIT_IOAPIC_EOI, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_EXIT_SYSTEM_EVENT,
+    KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR, KVMIO, kvm_run,
 };
 use kvm_ioctls::VcpuFd;
 use tracing::error;
@@ -40,7 +42,8 @@ struct Mapping {
     bytes: usize,
 }
 
-// SAFETY: owns a mapping that any thread may use and unmap. Its only accesses through `&Mapping` are atomic.
+// SAFETY: owns a mapping that any thread may use and unmap. Its only accesses through `&Mapping`
+// are atomic.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -118,16 +121,18 @@ impl RunPage {
     /// Returns the exit that the last successful [`RunPage::run`] ended with.
     pub(super) fn exit(&mut self) -> Exit<'_> {
         let run: *mut kvm_run = self.0.start.as_ptr().cast();
-        // SAFETY: the mapping holds the structure, and outlives the result, which borrows `self`. Only
-        // this thread and, within KVM_RUN, the kernel touch it, except for `immediate_exit`, which is
-        // not referred to here. The exit's reason (and type) says which member of a union is valid.
+        // SAFETY: the mapping holds the structure, and outlives the result, which borrows `self`.
+        // Only this thread and, within KVM_RUN, the kernel touch it, except for
+        // `immediate_exit`, which is not referred to here. The exit's reason (and type)
+        // says which member of a union is valid.
         unsafe {
             let member = &raw mut (*run).__bindgen_anon_1;
             match (*run).exit_reason {
                 KVM_EXIT_IO => {
                     let io = (*member).io;
                     let size = usize::from(io.size);
-                    let Some(data) = self.behind(io.data_offset, u64::from(io.count) * u64::from(io.size))
+                    let Some(data) =
+                        self.behind(io.data_offset, u64::from(io.count) * u64::from(io.size))
                     else {
                         return Exit::Unexpected(KVM_EXIT_IO);
                     };
@@ -171,7 +176,9 @@ impl RunPage {
                 KVM_EXIT_INTR => Exit::Interrupted,
                 KVM_EXIT_HLT => Exit::Halt,
                 KVM_EXIT_INTERNAL_ERROR => Exit::InternalError((*member).internal.suberror),
-                KVM_EXIT_FAIL_ENTRY => Exit::FailEntry((*member).fail_entry.hardware_entry_failure_reason),
+                KVM_EXIT_FAIL_ENTRY => {
+                    Exit::FailEntry((*member).fail_entry.hardware_entry_failure_reason)
+                }
                 reason => Exit::Unexpected(reason),
             }
         }
@@ -184,19 +191,20 @@ impl RunPage {
         if offset < size_of::<kvm_run>() || end > self.0.bytes {
             return None;
         }
-        // SAFETY: inside the mapping, from whose start the pointer is derived, and nothing else refers
-        // to it: KVM uses it within KVM_RUN only, other threads never.
+        // SAFETY: inside the mapping, from whose start the pointer is derived, and nothing else
+        // refers to it: KVM uses it within KVM_RUN only, other threads never.
         Some(unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr().add(offset), len) })
     }
 }
 
 impl ImmediateExit {
-    /// With `true`, KVM_RUN finishes pending work and returns EINTR without running the guest, until
-    /// `false` is set.
+    /// With `true`, KVM_RUN finishes pending work and returns EINTR without running the guest,
+    /// until `false` is set.
     pub(super) fn set(&self, on: bool) {
         // SAFETY: the byte lies in the mapping, which `self` keeps, and is only used as an atomic.
-        let byte =
-            unsafe { AtomicU8::from_ptr(self.0.start.as_ptr().add(offset_of!(kvm_run, immediate_exit))) };
+        let byte = unsafe {
+            AtomicU8::from_ptr(self.0.start.as_ptr().add(offset_of!(kvm_run, immediate_exit)))
+        };
         byte.store(on.into(), Ordering::SeqCst);
     }
 }

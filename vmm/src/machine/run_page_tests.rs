@@ -74,7 +74,9 @@ fn test_run_page_memory_access_has_as_many_bytes_as_it_says_and_at_most_8() {
             let mmio = unsafe { &mut (*run).__bindgen_anon_1.mmio };
             (mmio.phys_addr, mmio.len, mmio.is_write, mmio.data) = (0xFEC0_0000, len, 1, [7; 8]);
         });
-        let Exit::Memory { address: 0xFEC0_0000, read: false, data } = page.exit() else { panic!() };
+        let Exit::Memory { address: 0xFEC0_0000, read: false, data } = page.exit() else {
+            panic!()
+        };
         assert_eq!(data, &[7; 8][..expected]);
     }
 }
@@ -111,8 +113,8 @@ fn test_run_page_msr_error_reaches_the_kernel() {
     assert!(matches!(page.exit(), Exit::Msr { error: 1, .. }));
 }
 
-/// Another thread stops the vCPU while its own thread uses everything else in the page; a sanitizer or
-/// valgrind sees it if both ever touch the same bytes.
+/// Another thread stops the vCPU while its own thread uses everything else in the page; a sanitizer
+/// or valgrind sees it if both ever touch the same bytes.
 #[test]
 fn test_run_page_immediate_exit_is_stored_by_others_while_exits_are_handled() {
     let mut page = page();

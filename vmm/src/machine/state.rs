@@ -3,15 +3,15 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_lapic_state, kvm_mp_state,
-    kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_debugregs, kvm_lapic_state,
+    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::boot::{Entry, apply_cpu_state, boot_msrs};
 
-/// MSRs that run on over a reset, or cannot be written: the TSC (its offsets must stay equal on all vCPUs, or the
-/// reference TSC page breaks), reference counter, frequencies.
+/// MSRs that run on over a reset, or cannot be written: the TSC (its offsets must stay equal on all
+/// vCPUs, or the reference TSC page breaks), reference counter, frequencies.
 const LEFT_ALONE: [u32; 4] = [0x10, 0x4000_0020, 0x4000_0022, 0x4000_0023];
 /// SynIC and stimer MSRs, which KVM does not list.
 const SYNIC_MSRS: [std::ops::RangeInclusive<u32>; 3] =
@@ -65,7 +65,8 @@ impl PowerOnState {
         })
     }
 
-    /// Puts the vCPU into this state; with `entry` it is the boot processor and starts there, else it waits for INIT.
+    /// Puts the vCPU into this state; with `entry` it is the boot processor and starts there, else
+    /// it waits for INIT.
     pub(super) fn apply(&self, vcpu: &VcpuFd, entry: Option<Entry>) -> io::Result<()> {
         let (mut regs, mut sregs) = (self.regs, self.sregs);
         let mut mp_state = KVM_MP_STATE_UNINITIALIZED;
@@ -77,7 +78,8 @@ impl PowerOnState {
         vcpu.set_sregs(&sregs)?;
         vcpu.set_regs(&regs)?;
         vcpu.set_xcrs(&self.xcrs)?;
-        // SAFETY: no dynamically enabled feature (AMX) is requested, so KVM reads only the structure itself.
+        // SAFETY: no dynamically enabled feature (AMX) is requested, so KVM reads only the
+        // structure itself.
         unsafe { vcpu.set_xsave(&self.xsave)? };
         vcpu.set_debug_regs(&self.debug)?;
         write_msrs(vcpu, &self.msrs)?;
@@ -93,8 +95,10 @@ pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     let mut rest: &[u32] = indices;
     while !rest.is_empty() {
         let batch = rest.len().min(kvm_bindings::KVM_MAX_MSR_ENTRIES);
-        let entries: Vec<kvm_msr_entry> =
-            rest[..batch].iter().map(|index| kvm_msr_entry { index: *index, ..Default::default() }).collect();
+        let entries: Vec<kvm_msr_entry> = rest[..batch]
+            .iter()
+            .map(|index| kvm_msr_entry { index: *index, ..Default::default() })
+            .collect();
         let Ok(mut msrs) = Msrs::from_entries(&entries) else { break };
         // KVM stops at the first that it refuses.
         let read = vcpu.get_msrs(&mut msrs).unwrap_or(0).min(batch);
@@ -114,7 +118,8 @@ pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, data: u64) -> io::Result<()> 
     }
 }
 
-/// Writes MSRs; those that this host refuses to write back as they were read are read-only ones, and left out.
+/// Writes MSRs; those that this host refuses to write back as they were read are read-only ones,
+/// and left out.
 fn write_msrs(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> io::Result<()> {
     let mut rest = values;
     while !rest.is_empty() {

@@ -67,7 +67,9 @@ impl Vcpu {
         let mut requests = CONTROL;
         loop {
             requests |= kicked.take();
-            if requests & CONTROL != 0 && !shared.control.gate(&mut resets, || self.reset(shared, &kicked)) {
+            if requests & CONTROL != 0
+                && !shared.control.gate(&mut resets, || self.reset(shared, &kicked))
+            {
                 return;
             }
             if requests & (CONTROL | MESSAGES) != 0 {
@@ -86,7 +88,8 @@ impl Vcpu {
     }
 
     fn reset(&mut self, shared: &Shared, kicked: &Attached<'_>) {
-        // An I/O instruction that asked for the reset must be finished before registers are replaced.
+        // An I/O instruction that asked for the reset must be finished before registers are
+        // replaced.
         kicked.exit_immediately();
         let _ = self.page.run(&self.fd);
         let entry = shared.entry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -143,7 +146,8 @@ impl Vcpu {
                     0x5D => counters.signal_event.add(),
                     _ => counters.other.add(),
                 }
-                let status = dispatch(&shared.memory, &*shared.hypercalls, self.index, input, parameter);
+                let status =
+                    dispatch(&shared.memory, &*shared.hypercalls, self.index, input, parameter);
                 // KVM leaves the last result in place: it must be written each time.
                 *result = status.0.into();
                 Next::Run
@@ -240,14 +244,16 @@ impl Vcpu {
     fn internal_error(&self, memory: &GuestMemory, suberror: u32) -> MachineFailure {
         let rip = self.fd.get_regs().map_or(0, |regs| regs.rip);
         let mut opcode = vec![0; 15];
-        let readable =
-            self.fd.translate_gva(rip).ok().filter(|translation| translation.valid != 0).is_some_and(
-                |translation| {
-                    let to_page_end = 4096 - (translation.physical_address % 4096) as usize;
-                    opcode.truncate(to_page_end);
-                    memory.read_slice(&mut opcode, GuestAddress(translation.physical_address)).is_ok()
-                },
-            );
+        let readable = self
+            .fd
+            .translate_gva(rip)
+            .ok()
+            .filter(|translation| translation.valid != 0)
+            .is_some_and(|translation| {
+                let to_page_end = 4096 - (translation.physical_address % 4096) as usize;
+                opcode.truncate(to_page_end);
+                memory.read_slice(&mut opcode, GuestAddress(translation.physical_address)).is_ok()
+            });
         if !readable {
             opcode.clear();
         }
@@ -257,7 +263,8 @@ impl Vcpu {
 
 /// Starts the thread of a vCPU.
 pub(super) fn spawn(vcpu: Vcpu, shared: &Arc<Shared>) -> io::Result<std::thread::JoinHandle<()>> {
-    /// Touched pages count, not reserved ones; exits nest a few calls deep, a bus's message a few more.
+    /// Touched pages count, not reserved ones; exits nest a few calls deep, a bus's message a few
+    /// more.
     const STACK: usize = 512 << 10;
     let shared = Arc::clone(shared);
     std::thread::Builder::new()

@@ -4,7 +4,8 @@
 pub const LAPIC_BASE: u64 = 0xFEE0_0000;
 /// Where the IOAPIC answers.
 pub const IOAPIC_BASE: u64 = 0xFEC0_0000;
-/// The most RAM below 4 GiB. The gigabyte above it holds the VMBus window, the APICs and, one day, PCI.
+/// The most RAM below 4 GiB. The gigabyte above it holds the VMBus window, the APICs and, one day,
+/// PCI.
 pub const LOW_RAM_LIMIT: u64 = 0xC000_0000;
 /// Where the rest of the RAM starts.
 pub const HIGH_RAM_BASE: u64 = 1 << 32;
@@ -91,7 +92,10 @@ mod tests {
     fn test_layout_five_gib_splits_at_the_hole() {
         let layout = MemoryLayout::new(5 << 30);
         assert_eq!(layout.low_ram.end, LOW_RAM_LIMIT);
-        assert_eq!(layout.high_ram, AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + (2 << 30) });
+        assert_eq!(
+            layout.high_ram,
+            AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + (2 << 30) }
+        );
         assert_eq!(layout.ram_size(), 5 << 30);
         assert_eq!(layout.address_bits(), 34);
     }
@@ -108,6 +112,9 @@ mod tests {
     }
 
     // The low window leaves RAM and the APICs alone.
-    const _: () =
-        assert!(LOW_MMIO.end <= IOAPIC_BASE && LOW_MMIO.end <= LAPIC_BASE && LOW_MMIO.start >= LOW_RAM_LIMIT);
+    const _: () = assert!(
+        LOW_MMIO.end <= IOAPIC_BASE
+            && LOW_MMIO.end <= LAPIC_BASE
+            && LOW_MMIO.start >= LOW_RAM_LIMIT
+    );
 }

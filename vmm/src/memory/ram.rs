@@ -1,4 +1,5 @@
-//! The guest's RAM: one memfd, mapped shared, so that a ring can be mapped a second time and a backend process can share it.
+//! The guest's RAM: one memfd, mapped shared, so that a ring can be mapped a second time and a
+//! backend process can share it.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 
 use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
 use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
 };
 
 use super::MemoryLayout;
@@ -60,8 +62,9 @@ pub enum MemoryError {
 
 /// Makes and maps the RAM of `layout`.
 ///
-/// With `hugepages` every page is reserved up front, so that the guest cannot be killed later for want of one;
-/// else pages come when the guest touches them, transparent hugepages where the host allows them.
+/// With `hugepages` every page is reserved up front, so that the guest cannot be killed later for
+/// want of one; else pages come when the guest touches them, transparent hugepages where the host
+/// allows them.
 ///
 /// # Errors
 /// [`MemoryError`], naming the option.
@@ -93,8 +96,8 @@ pub fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMemory, M
         regions.push(region);
         offset += range.len();
     }
-    let memory =
-        GuestMemory::from_regions(regions).map_err(|error| MemoryError::Regions(error.to_string()))?;
+    let memory = GuestMemory::from_regions(regions)
+        .map_err(|error| MemoryError::Regions(error.to_string()))?;
     debug_assert_eq!(memory.iter().map(GuestMemoryRegion::len).sum::<u64>(), size);
     Ok(memory)
 }
@@ -102,7 +105,9 @@ pub fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMemory, M
 fn memfd(hugepages: bool) -> io::Result<File> {
     let huge = if hugepages { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
     // SAFETY: NAME is a C string; the call has no other memory argument.
-    let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge) };
+    let fd = unsafe {
+        libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge)
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -123,10 +128,14 @@ fn seal(file: &File) -> io::Result<()> {
 
 /// Advice only: the machine works without it, so refusals do not matter.
 fn advise(start: *mut u8, len: usize, hugepages: bool) {
-    let advice: &[libc::c_int] =
-        if hugepages { &[libc::MADV_DONTDUMP] } else { &[libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE] };
+    let advice: &[libc::c_int] = if hugepages {
+        &[libc::MADV_DONTDUMP]
+    } else {
+        &[libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE]
+    };
     for &advice in advice {
-        // SAFETY: the range is a mapping that we made; neither advice changes its content or lifetime.
+        // SAFETY: the range is a mapping that we made; neither advice changes its content or
+        // lifetime.
         unsafe { libc::madvise(start.cast(), len, advice) };
     }
 }
@@ -142,7 +151,8 @@ mod tests {
     fn test_allocate_keeps_file_offset_per_region() {
         let layout = MemoryLayout::new((3 << 30) + (64 << 20));
         let memory = allocate(&layout, false).unwrap();
-        let offsets: Vec<u64> = memory.iter().map(|region| region.file_offset().unwrap().start()).collect();
+        let offsets: Vec<u64> =
+            memory.iter().map(|region| region.file_offset().unwrap().start()).collect();
         assert_eq!(offsets, [0, 3 << 30]);
     }
 

@@ -15,7 +15,8 @@ const BACKLOG: i32 = 16;
 
 /// Binds a non-blocking socket of mode 0600 to `path`, and listens.
 ///
-/// The name never has a wider mode: Linux gives the name that bind makes the mode of the socket itself.
+/// The name never has a wider mode: Linux gives the name that bind makes the mode of the socket
+/// itself.
 pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     let address = address(path)?;
     let socket = socket(libc::SOCK_NONBLOCK)?;
@@ -29,8 +30,9 @@ pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Connects to the socket at `path`. While its queue of clients is full, waits for `timeout` at most;
-/// with zero it does not wait, and the stream is non-blocking. `timeout` is also the stream's write timeout.
+/// Connects to the socket at `path`. While its queue of clients is full, waits for `timeout` at
+/// most; with zero it does not wait, and the stream is non-blocking. `timeout` is also the stream's
+/// write timeout.
 ///
 /// # Errors
 /// The system's; `WouldBlock` when the queue stayed full.
@@ -38,13 +40,16 @@ pub(crate) fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> 
     let address = address(path)?;
     let stream = UnixStream::from(socket(if timeout.is_zero() { libc::SOCK_NONBLOCK } else { 0 })?);
     if !timeout.is_zero() {
-        // SO_SNDTIMEO, which limits connect on Unix sockets as well (unix_stream_connect in net/unix/af_unix.c).
+        // SO_SNDTIMEO, which limits connect on Unix sockets as well (unix_stream_connect in
+        // net/unix/af_unix.c).
         stream.set_write_timeout(Some(timeout))?;
     }
     loop {
-        // SAFETY: `address` is a whole sockaddr_un that ends with a NUL, and the length is its size.
-        let result =
-            unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), ADDRESS_LENGTH) };
+        // SAFETY: `address` is a whole sockaddr_un that ends with a NUL, and the length is its
+        // size.
+        let result = unsafe {
+            libc::connect(stream.as_raw_fd(), (&raw const address).cast(), ADDRESS_LENGTH)
+        };
         match check(result) {
             Ok(_) => return Ok(stream),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -75,8 +80,9 @@ fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
 
 fn socket(flags: i32) -> io::Result<OwnedFd> {
     // SAFETY: socket takes numbers only.
-    let fd =
-        check(unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0) })?;
+    let fd = check(unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | flags, 0)
+    })?;
     // SAFETY: the descriptor is new and has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -15,7 +15,8 @@ pub(super) enum FolderLock {
     Held {
         _folder: File,
     },
-    /// The file system has no such locks, or the folder may not be read: programs cannot exclude each other.
+    /// The file system has no such locks, or the folder may not be read: programs cannot exclude
+    /// each other.
     Unavailable,
     /// Another program has it.
     Busy,

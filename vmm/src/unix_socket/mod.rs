@@ -1,4 +1,5 @@
-//! Listening Unix sockets: private from the first moment, never in the place of another file, removed at the end.
+//! Listening Unix sockets: private from the first moment, never in the place of another file,
+//! removed at the end.
 //!
 //! The control socket and the serial ports' sockets are bound here.
 
@@ -43,9 +44,9 @@ impl ListeningSocket {
     /// Listens at `path`. A socket of this user on which no program listens any more is replaced.
     ///
     /// # Errors
-    /// A program listens there; the file there is no socket, or another user's; it is a dead socket and
-    /// another program keeps the folder locked; the folder is absent or may not be written to; the path
-    /// is too long for a socket (107 bytes).
+    /// A program listens there; the file there is no socket, or another user's; it is a dead socket
+    /// and another program keeps the folder locked; the folder is absent or may not be written
+    /// to; the path is too long for a socket (107 bytes).
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::bind_within(path, LOCK_TIMEOUT)
     }
@@ -53,10 +54,11 @@ impl ListeningSocket {
     /// As [`ListeningSocket::bind`], with another limit to the wait for the folder's lock.
     fn bind_within(path: &Path, timeout: Duration) -> Result<Self, SocketError> {
         let fail = |message: String| SocketError { path: path.to_owned(), message };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Two programs may find the same dead socket: the second must not remove what the first has just
-        // made. Any user who may read the folder can hold this lock for ever, so it is waited for only
-        // where there is a socket to remove, and not for long.
+        let parent =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Two programs may find the same dead socket: the second must not remove what the first has
+        // just made. Any user who may read the folder can hold this lock for ever, so it is
+        // waited for only where there is a socket to remove, and not for long.
         let mut lock = FolderLock::take(parent, Duration::ZERO);
         if lock.is_busy() && matches!(occupant(path), Ok(Occupant::DeadSocket)) {
             lock = FolderLock::take(parent, timeout);
@@ -71,13 +73,20 @@ impl ListeningSocket {
                 )));
             }
             Occupant::DeadSocket => std::fs::remove_file(path).map_err(|error| {
-                fail(format!("no program listens there any more, but it cannot be removed: {error}"))
+                fail(format!(
+                    "no program listens there any more, but it cannot be removed: {error}"
+                ))
             })?,
         }
         let listener = listen(path).map_err(|error| fail(explain(&error, path, parent)))?;
-        let metadata = std::fs::symlink_metadata(path).map_err(|error| fail(cannot_look(&error)))?;
+        let metadata =
+            std::fs::symlink_metadata(path).map_err(|error| fail(cannot_look(&error)))?;
         drop(lock);
-        Ok(ListeningSocket { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+        Ok(ListeningSocket {
+            listener,
+            path: path.to_owned(),
+            identity: (metadata.dev(), metadata.ino()),
+        })
     }
 
     /// Returns the socket that accepts clients.
@@ -139,7 +148,9 @@ fn occupant(path: &Path) -> Result<Occupant, String> {
         // Full of clients that wait to be accepted: a program listens, however slow it is.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(IN_USE.to_owned()),
         Ok(_) => Err(IN_USE.to_owned()),
-        Err(error) => Err(format!("exists and cannot be connected to: {error}; choose another path")),
+        Err(error) => {
+            Err(format!("exists and cannot be connected to: {error}; choose another path"))
+        }
     }
 }
 
@@ -152,7 +163,10 @@ fn cannot_look(error: &io::Error) -> String {
 fn explain(error: &io::Error, path: &Path, parent: &Path) -> String {
     match error.raw_os_error() {
         Some(libc::ENAMETOOLONG) => {
-            format!("has {} bytes, but the path of a socket has at most {MAX_PATH}", path.as_os_str().len())
+            format!(
+                "has {} bytes, but the path of a socket has at most {MAX_PATH}",
+                path.as_os_str().len()
+            )
         }
         Some(libc::ENOENT) => format!("there is no directory {}", parent.display()),
         // It came since it was looked for.

@@ -110,7 +110,10 @@ fn test_symbolic_link_is_refused_and_neither_it_nor_its_target_changes() {
     assert!(dangling.contains("is not a socket"), "{dangling}");
     assert!(!target.exists());
     drop(UnixListener::bind(&target).unwrap());
-    assert!(place.refusal().contains("is not a socket"), "a dead socket behind a link is not ours to remove");
+    assert!(
+        place.refusal().contains("is not a socket"),
+        "a dead socket behind a link is not ours to remove"
+    );
     assert!(target.exists() && place.path.is_symlink());
 }
 

@@ -24,10 +24,17 @@ impl ControlTarget for Talker {
     fn inspect(&self) -> InspectReport {
         let told = self.reports.fetch_add(1, Ordering::SeqCst) + 1;
         self.end.fetch_or(told >= self.most_reports, Ordering::SeqCst);
-        let disk =
-            DiskReport { id: "0:0".into(), path: "a.img".into(), requests: 100 * told, ..Default::default() };
+        let disk = DiskReport {
+            id: "0:0".into(),
+            path: "a.img".into(),
+            requests: 100 * told,
+            ..Default::default()
+        };
         InspectReport {
-            connection: ConnectionReport { version: Some("5.3".into()), state: ConnectionState::Connected },
+            connection: ConnectionReport {
+                version: Some("5.3".into()),
+                state: ConnectionState::Connected,
+            },
             disks: vec![disk],
             ..Default::default()
         }
@@ -140,7 +147,11 @@ fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
     let machine = Machine::start(2);
     let text = machine.scratch.accepts(&["inspect", "sock", "--watch"]);
     assert_eq!(text.matches("VMBus connected").count(), 2, "{text}");
-    assert_eq!(text.matches("REQ/S").count(), 1, "the first look has nothing to compare with:\n{text}");
+    assert_eq!(
+        text.matches("REQ/S").count(),
+        1,
+        "the first look has nothing to compare with:\n{text}"
+    );
 }
 
 #[test]
@@ -150,7 +161,11 @@ fn test_control_verbs_reach_the_machine_and_refusals_come_back() {
     machine.scratch.accepts(&["control", "sock", "power-button"]);
     machine.scratch.accepts(&["control", "sock", "stop"]);
     assert_eq!(*machine.talker.told.lock().unwrap(), ["power-button", "stop Requested"]);
-    machine.scratch.refuses(&["control", "sock", "reset"], 1, &["sock: the guest is going down already"]);
+    machine.scratch.refuses(
+        &["control", "sock", "reset"],
+        1,
+        &["sock: the guest is going down already"],
+    );
 }
 
 #[test]
@@ -179,7 +194,11 @@ fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
     machine.scratch.accepts(&["disk", "insert", "sock", "dvd", "b.iso"]);
     machine.scratch.accepts(&["disk", "eject", "sock", "dvd", "--force"]);
     machine.scratch.accepts(&["disk", "throttle", "sock", "data", "iops=500,bps=20M"]);
-    machine.scratch.refuses(&["disk", "throttle", "sock", "data", "bps=0"], 2, &["bps", "for ever"]);
+    machine.scratch.refuses(
+        &["disk", "throttle", "sock", "data", "bps=0"],
+        2,
+        &["bps", "for ever"],
+    );
     machine.scratch.refuses(&["disk", "throttle", "sock", "data", "iops=0"], 2, &["iops", "0"]);
     let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
     let heard = machine.talker.told.lock().unwrap().clone();
@@ -204,12 +223,17 @@ fn test_drive_is_added_with_a_disc_or_empty() {
     let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
     let told = machine.scratch.accepts(&["disk", "add", "sock", "--dvd", "b.iso,id=dvd"]);
     assert_eq!(told, format!("{} is DVD drive dvd: controller 1, LUN 3\n", iso.display()));
-    for words in [&["disk", "add", "sock", "--dvd"][..], &["disk", "add", "sock", "--dvd", "controller=1"]] {
+    for words in
+        [&["disk", "add", "sock", "--dvd"][..], &["disk", "add", "sock", "--dvd", "controller=1"]]
+    {
         let told = machine.scratch.accepts(words);
         assert_eq!(told, "an empty drive is DVD drive 1:3: controller 1, LUN 3\n");
     }
     let heard = machine.talker.told.lock().unwrap().clone();
-    assert_eq!(heard, [format!("add dvd {:?}", Some(&iso)), "add dvd None".into(), "add dvd None".into()]);
+    assert_eq!(
+        heard,
+        [format!("add dvd {:?}", Some(&iso)), "add dvd None".into(), "add dvd None".into()]
+    );
     for (words, parts) in [
         (&["disk", "add", "sock"][..], &["PATH"][..]),
         (&["disk", "add", "sock", "a.img", "--dvd", "a.iso"], &["--dvd"]),

@@ -1,4 +1,5 @@
-//! `synthvm doctor`. What it says of this host depends on the host; that status, words and JSON agree does not.
+//! `synthvm doctor`. What it says of this host depends on the host; that status, words and JSON
+//! agree does not.
 
 use synthvm::doctor::{Report, State};
 

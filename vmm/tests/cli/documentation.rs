@@ -24,7 +24,8 @@ fn test_documentation_has_every_hyperv_option_with_its_presets() {
     let word = |preset: HypervPreset, option| if preset.offers(option) { "on" } else { "off" };
     for option in HypervOption::ALL {
         let row = row(&format!("`{}`", option.name()));
-        let (linux, windows) = (word(HypervPreset::Linux, *option), word(HypervPreset::Windows, *option));
+        let (linux, windows) =
+            (word(HypervPreset::Linux, *option), word(HypervPreset::Windows, *option));
         assert!(row.contains(&format!("| {linux} | {windows} |")), "{row}");
     }
 }

@@ -18,7 +18,11 @@ fn test_kernel_absent_empty_or_no_file_is_refused() {
     scratch.file("empty", 0);
     scratch.refuses(&["run", "--kernel", "empty"], 4, &["--kernel empty", "is empty", "bzImage"]);
     scratch.refuses(&["run", "--kernel", "."], 4, &["--kernel .", "a directory"]);
-    scratch.refuses(&["run", "--kernel", "/dev/null"], 4, &["--kernel /dev/null", "a character device"]);
+    scratch.refuses(
+        &["run", "--kernel", "/dev/null"],
+        4,
+        &["--kernel /dev/null", "a character device"],
+    );
 }
 
 #[test]
@@ -32,15 +36,24 @@ fn test_kernel_that_is_none_or_cut_off_is_refused_on_any_host() {
     );
     let image = std::fs::read(scratch.path().join("k")).unwrap();
     std::fs::write(scratch.path().join("cut"), &image[..image.len() - 512]).unwrap();
-    scratch.refuses(&["run", "--kernel", "cut", "--kvm", "none"], 4, &["--kernel cut", "truncated"]);
+    scratch.refuses(
+        &["run", "--kernel", "cut", "--kvm", "none"],
+        4,
+        &["--kernel cut", "truncated"],
+    );
     let long = "x".repeat(3000);
-    scratch.refuses(&["run", "--kernel", "k", "--cmdline", &long], 2, &["--cmdline", "at most 2047"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--cmdline", &long],
+        2,
+        &["--cmdline", "at most 2047"],
+    );
 }
 
 #[test]
 fn test_kernel_that_is_a_pipe_is_refused_and_not_waited_for() {
     let scratch = Scratch::new();
-    let made = std::process::Command::new("mkfifo").arg(scratch.path().join("pipe")).status().unwrap();
+    let made =
+        std::process::Command::new("mkfifo").arg(scratch.path().join("pipe")).status().unwrap();
     assert!(made.success());
     scratch.refuses(&["run", "--kernel", "pipe"], 4, &["--kernel pipe", "a pipe"]);
 }
@@ -48,14 +61,23 @@ fn test_kernel_that_is_a_pipe_is_refused_and_not_waited_for() {
 #[test]
 fn test_initrd_absent_or_empty_is_refused() {
     let scratch = with_kernel();
-    scratch.refuses(&["run", "--kernel", "k", "--initrd", "none"], 4, &["--initrd none", "No such file"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--initrd", "none"],
+        4,
+        &["--initrd none", "No such file"],
+    );
     scratch.file("empty", 0);
-    scratch.refuses(&["run", "--kernel", "k", "--initrd", "empty"], 4, &["--initrd empty", "is empty"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--initrd", "empty"],
+        4,
+        &["--initrd empty", "is empty"],
+    );
 }
 
 #[test]
 fn test_disk_absent_says_how_to_make_one() {
-    let parts = ["--disk none.img", "cannot open: No such file or directory", "truncate -s 1G none.img"];
+    let parts =
+        ["--disk none.img", "cannot open: No such file or directory", "truncate -s 1G none.img"];
     with_kernel().refuses(&["run", "--kernel", "k", "--disk", "path=none.img"], 4, &parts);
 }
 
@@ -63,13 +85,18 @@ fn test_disk_absent_says_how_to_make_one() {
 fn test_disk_size_that_is_no_multiple_of_its_block_is_refused() {
     let scratch = with_kernel();
     scratch.file("odd.img", 1000);
-    let parts = ["--disk odd.img", "1000 bytes", "not a multiple of 512", "truncate -s 1024 odd.img"];
+    let parts =
+        ["--disk odd.img", "1000 bytes", "not a multiple of 512", "truncate -s 1024 odd.img"];
     scratch.refuses(&["run", "--kernel", "k", "--disk", "odd.img"], 4, &parts);
     scratch.file("small.img", 512);
     let parts = ["not a multiple of 4096"];
     scratch.refuses(&["run", "--kernel", "k", "--disk", "small.img,block-size=4096"], 4, &parts);
     scratch.file("empty.img", 0);
-    scratch.refuses(&["run", "--kernel", "k", "--disk", "empty.img"], 4, &["--disk empty.img", "is empty"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--disk", "empty.img"],
+        4,
+        &["--disk empty.img", "is empty"],
+    );
 }
 
 #[test]
@@ -95,9 +122,14 @@ fn test_disk_that_is_no_image_is_refused() {
 fn test_disc_that_is_no_image_is_refused() {
     let scratch = with_kernel();
     scratch.file("empty.iso", 0);
-    for (dvd, why) in [("none.iso", "cannot open"), ("empty.iso", "is empty"), (".", "a directory")] {
+    for (dvd, why) in [("none.iso", "cannot open"), ("empty.iso", "is empty"), (".", "a directory")]
+    {
         let option = format!("--dvd {dvd}");
-        scratch.refuses(&["run", "--kernel", "k", "--dvd", dvd], 4, &[&option, why, "without a path"]);
+        scratch.refuses(
+            &["run", "--kernel", "k", "--dvd", dvd],
+            4,
+            &[&option, why, "without a path"],
+        );
     }
 }
 
@@ -106,7 +138,11 @@ fn test_disk_second_one_is_looked_at_too() {
     let scratch = with_kernel();
     scratch.file("a.img", 512);
     scratch.file("b.img", 513);
-    scratch.refuses(&["run", "--kernel", "k", "--disk", "a.img", "--disk", "b.img"], 4, &["--disk b.img"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--disk", "a.img", "--disk", "b.img"],
+        4,
+        &["--disk b.img"],
+    );
 }
 
 #[test]
@@ -124,7 +160,11 @@ fn test_disk_twice_read_only_passes() {
     scratch.file("a.img", 512);
     let disks = ["run", "--kernel", "k", "--disk", "a.img,readonly", "--disk", "a.img,readonly"];
     // What comes next is the host.
-    scratch.refuses(&[&disks[..], &["--kvm", "/nonexistent/kvm"]].concat(), 3, &["--kvm /nonexistent/kvm"]);
+    scratch.refuses(
+        &[&disks[..], &["--kvm", "/nonexistent/kvm"]].concat(),
+        3,
+        &["--kvm /nonexistent/kvm"],
+    );
 }
 
 #[test]
@@ -171,7 +211,11 @@ fn test_host_without_kvm_is_refused_and_the_control_socket_given_back() {
     let scratch = with_kernel();
     let words = ["run", "--kernel", "k", "--control", "sock", "--kvm", "none"];
     scratch.refuses(&words, 3, &["--kvm none", "cannot open: No such file", "modprobe"]);
-    scratch.refuses(&["run", "--kernel", "k", "--kvm", "/dev/null"], 3, &["--kvm /dev/null", "not KVM"]);
+    scratch.refuses(
+        &["run", "--kernel", "k", "--kvm", "/dev/null"],
+        3,
+        &["--kvm /dev/null", "not KVM"],
+    );
 }
 
 #[test]

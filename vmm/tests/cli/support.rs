@@ -18,7 +18,8 @@ pub(crate) struct Scratch(PathBuf);
 impl Scratch {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("synthvm-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("synthvm-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Scratch(path)
@@ -33,7 +34,8 @@ impl Scratch {
         std::fs::File::create(self.0.join(name)).unwrap().set_len(size).unwrap();
     }
 
-    /// Makes a bzImage that has everything but code (the boot protocol's header, Documentation/arch/x86/boot.rst).
+    /// Makes a bzImage that has everything but code (the boot protocol's header,
+    /// Documentation/arch/x86/boot.rst).
     pub(crate) fn kernel(&self, name: &str) {
         let mut image = vec![0; 0x600 + 4096];
         let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
@@ -78,7 +80,10 @@ impl Scratch {
             .output()
             .unwrap();
         Ended {
-            status: output.status.code().unwrap_or_else(|| panic!("{words:?} was killed: {output:?}")),
+            status: output
+                .status
+                .code()
+                .unwrap_or_else(|| panic!("{words:?} was killed: {output:?}")),
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
@@ -92,7 +97,8 @@ impl Scratch {
         ended.stdout
     }
 
-    /// The program must refuse with this status and one line that has these parts in it, and leave the directory as it was.
+    /// The program must refuse with this status and one line that has these parts in it, and leave
+    /// the directory as it was.
     #[track_caller]
     pub(crate) fn refuses(&self, words: &[&str], status: i32, parts: &[&str]) {
         let before = self.listing();

@@ -11,15 +11,24 @@ fn test_option_unknown_is_named_with_the_nearest_and_all_known_ones() {
         &["`--memroy`", "did you mean `--memory`?", "--disk", "--serial2"],
     );
     scratch.refuses(&["run", "--zzz=1"], 2, &["unknown option `--zzz`", "known: --kernel"]);
-    scratch.refuses(&["inspect", "sock", "--jsno"], 2, &["did you mean `--json`?", "synthvm inspect --help"]);
+    scratch.refuses(
+        &["inspect", "sock", "--jsno"],
+        2,
+        &["did you mean `--json`?", "synthvm inspect --help"],
+    );
     scratch.refuses(&["rnu"], 2, &["did you mean `run`?", "doctor"]);
-    scratch.refuses(&["control", "sock", "explode"], 2, &["`explode`", "power-button, reset, stop"]);
+    scratch.refuses(
+        &["control", "sock", "explode"],
+        2,
+        &["`explode`", "power-button, reset, stop"],
+    );
 }
 
 #[test]
 fn test_option_doubled_is_named() {
     let scratch = Scratch::new();
-    for option in ["--kernel", "--memory", "--cpus", "--serial", "--control", "--irqchip", "--kvm"] {
+    for option in ["--kernel", "--memory", "--cpus", "--serial", "--control", "--irqchip", "--kvm"]
+    {
         scratch.refuses(&["run", option, "1", option, "1"], 2, &[option, "given twice"]);
     }
     scratch.refuses(
@@ -86,5 +95,8 @@ fn test_help_shows_groups_examples_and_exit_statuses_in_100_columns() {
 
 #[test]
 fn test_version_is_that_of_the_package() {
-    assert_eq!(Scratch::new().accepts(&["--version"]), format!("synthvm {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        Scratch::new().accepts(&["--version"]),
+        format!("synthvm {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-/// Folders in the order of the picture, top first, each with its subject. Crates in other folders form
-/// the first band. A crate uses crates of its own band and of lower ones.
+/// Folders in the order of the picture, top first, each with its subject. Crates in other folders
+/// form the first band. A crate uses crates of its own band and of lower ones.
 const FOLDERS: [(&str, &str); 3] = [
     ("vmm", "the machine and the program"),
     ("devices", "what guests find on the bus"),
@@ -71,8 +71,12 @@ impl Graph {
             serde_json::from_str(json).map_err(|e| format!("reading cargo metadata: {e}"))?;
         let mut packages = metadata.packages;
         let folder = |package: &Package| {
-            let path = package.manifest_path.strip_prefix(&metadata.workspace_root).unwrap_or_default();
-            path.trim_start_matches('/').trim_end_matches("Cargo.toml").trim_end_matches('/').to_owned()
+            let path =
+                package.manifest_path.strip_prefix(&metadata.workspace_root).unwrap_or_default();
+            path.trim_start_matches('/')
+                .trim_end_matches("Cargo.toml")
+                .trim_end_matches('/')
+                .to_owned()
         };
         packages.sort_by_key(|package| (band_of(&folder(package)), package.name.clone()));
         let ids = |package: &Package, in_tests: bool| -> Vec<usize> {
@@ -80,7 +84,9 @@ impl Graph {
                 dependency.path.is_some() && (dependency.kind.as_deref() == Some("dev")) == in_tests
             });
             let mut ids: Vec<usize> = used
-                .filter_map(|dependency| packages.iter().position(|other| other.name == dependency.name))
+                .filter_map(|dependency| {
+                    packages.iter().position(|other| other.name == dependency.name)
+                })
                 .collect();
             ids.sort_unstable();
             ids.dedup();
@@ -142,13 +148,18 @@ impl Graph {
         }
         for (id, node) in self.crates.iter().enumerate() {
             for &used in &node.tests_use {
-                if self.node(used).band >= node.band && !reaches(&all, used, id) && !reaches(&all, id, used) {
+                if self.node(used).band >= node.band
+                    && !reaches(&all, used, id)
+                    && !reaches(&all, id, used)
+                {
                     all[id].push(used);
                 }
             }
         }
         for (id, node) in self.crates.iter().enumerate() {
-            let added = all[id].iter().filter(|used| !node.uses.contains(used) && !follows(&all, id, **used));
+            let added = all[id]
+                .iter()
+                .filter(|used| !node.uses.contains(used) && !follows(&all, id, **used));
             arrows.extend(added.map(|used| (id, *used, Use::InTests)));
         }
         arrows
@@ -242,7 +253,8 @@ pub(super) mod tests {
 
     #[test]
     fn test_crate_that_uses_one_of_a_higher_folder_is_refused() {
-        let error = Graph::read(&workspace(&[("vmbus/a", &["devices/d"], &[]), ("devices/d", &[], &[])]));
+        let error =
+            Graph::read(&workspace(&[("vmbus/a", &["devices/d"], &[]), ("devices/d", &[], &[])]));
         let error = error.unwrap_err();
         assert!(error.contains("vmbus/a uses devices/d"), "{error}");
     }

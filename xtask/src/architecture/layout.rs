@@ -1,6 +1,6 @@
-//! Where boxes and arrows go. Each group of connected crates is a column of bands (folders), each band
-//! a stack of rows; arrows run downwards. An arrow that passes a row has a lane of its own there, so
-//! that it crosses no box.
+//! Where boxes and arrows go. Each group of connected crates is a column of bands (folders), each
+//! band a stack of rows; arrows run downwards. An arrow that passes a row has a lane of its own
+//! there, so that it crosses no box.
 
 mod order;
 mod place;
@@ -112,7 +112,8 @@ pub(super) fn arrange(graph: &Graph) -> Layout {
     let arrows = graph.arrows();
     let mut layout = Layout::default();
     for members in columns(graph, &arrows) {
-        let arrows: Vec<_> = arrows.iter().copied().filter(|arrow| members.contains(&arrow.0)).collect();
+        let arrows: Vec<_> =
+            arrows.iter().copied().filter(|arrow| members.contains(&arrow.0)).collect();
         column(graph, &members, &arrows, &mut layout);
     }
     layout
@@ -129,7 +130,8 @@ fn columns(graph: &Graph, arrows: &[(usize, usize, Use)]) -> Vec<Vec<usize>> {
             }
         }
     }
-    let members = |wanted: usize| (0..group.len()).filter(|id| group[*id] == wanted).collect::<Vec<_>>();
+    let members =
+        |wanted: usize| (0..group.len()).filter(|id| group[*id] == wanted).collect::<Vec<_>>();
     let mut columns: Vec<Vec<usize>> =
         (0..group.len()).map(members).filter(|found| !found.is_empty()).collect();
     columns.sort_by_key(|members| Reverse(members.len()));
@@ -139,7 +141,8 @@ fn columns(graph: &Graph, arrows: &[(usize, usize, Use)]) -> Vec<Vec<usize>> {
 /// Adds one column to the right of what is there.
 fn column(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)], layout: &mut Layout) {
     let (crate_rows, bands) = rows(graph, members, arrows);
-    let row_of = |id: usize| crate_rows.iter().position(|row| row.contains(&id)).unwrap_or_default();
+    let row_of =
+        |id: usize| crate_rows.iter().position(|row| row.contains(&id)).unwrap_or_default();
     let mut rows: Vec<Row> =
         crate_rows.iter().map(|row| row.iter().map(|id| Item::Crate(*id)).collect()).collect();
     // The parts of each arrow, from the top down.
@@ -173,7 +176,9 @@ fn column(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)], layo
         let last = bands.get(index + 1) != Some(&bands[index]);
         if first {
             y += if index == 0 { 0.0 } else { BAND_GAP };
-            layout.bands.push(Band { band: bands[index], area: Area { x: left, y, width, height: 0.0 } });
+            layout
+                .bands
+                .push(Band { band: bands[index], area: Area { x: left, y, width, height: 0.0 } });
             y += BAND_PADDING;
         }
         let height = row.iter().map(|id| box_height(graph.node(*id))).fold(0.0, f64::max);
@@ -200,14 +205,22 @@ fn column(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)], layo
 }
 
 /// Returns the crates of each row, and the band of each row.
-fn rows(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)]) -> (Vec<Vec<usize>>, Vec<usize>) {
+fn rows(
+    graph: &Graph,
+    members: &[usize],
+    arrows: &[(usize, usize, Use)],
+) -> (Vec<Vec<usize>>, Vec<usize>) {
     let height = heights(graph, members, arrows);
     let mut keys: Vec<(usize, Reverse<usize>)> =
         members.iter().map(|id| (graph.node(*id).band, Reverse(height[*id]))).collect();
     keys.sort_unstable();
     keys.dedup();
     let in_row = |key: &(usize, Reverse<usize>)| {
-        members.iter().copied().filter(|id| (graph.node(*id).band, Reverse(height[*id])) == *key).collect()
+        members
+            .iter()
+            .copied()
+            .filter(|id| (graph.node(*id).band, Reverse(height[*id])) == *key)
+            .collect()
     };
     (keys.iter().map(in_row).collect(), keys.iter().map(|key| key.0).collect())
 }
@@ -219,8 +232,9 @@ fn heights(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)]) -> 
     let mut height = vec![0_usize; graph.crates().len()];
     // Arrows form no circle, so this ends after as many rounds as the longest path has arrows.
     loop {
-        let too_low =
-            arrows.iter().find(|arrow| band(arrow.0) == band(arrow.1) && height[arrow.0] <= height[arrow.1]);
+        let too_low = arrows
+            .iter()
+            .find(|arrow| band(arrow.0) == band(arrow.1) && height[arrow.0] <= height[arrow.1]);
         match too_low {
             Some((from, to, _)) => height[*from] = height[*to] + 1,
             None => break,

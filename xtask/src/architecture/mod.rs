@@ -1,5 +1,5 @@
-//! `cargo xtask architecture`: draws the crate graph for docs/architecture.md, from what cargo knows
-//! of the crates.
+//! `cargo xtask architecture`: draws the crate graph for docs/architecture.md, from what cargo
+//! knows of the crates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,8 +84,8 @@ fn check(root: &Path, files: &[Generated]) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks cargo for the workspace's crates. Dependencies from elsewhere are not resolved, so this needs
-/// neither a network nor a lock file.
+/// Asks cargo for the workspace's crates. Dependencies from elsewhere are not resolved, so this
+/// needs neither a network nor a lock file.
 fn metadata(root: &Path) -> Result<String, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -94,7 +94,10 @@ fn metadata(root: &Path) -> Result<String, String> {
         .output()
         .map_err(|e| format!("starting cargo metadata: {e}"))?;
     if !output.status.success() {
-        return Err(format!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        return Err(format!(
+            "cargo metadata failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
     }
     String::from_utf8(output.stdout).map_err(|e| format!("reading cargo metadata: {e}"))
 }
@@ -105,7 +108,8 @@ fn read(path: &PathBuf) -> Result<String, String> {
 
 /// Returns the page with this table in place of the one that it has.
 fn with_table(page: &str, table: &str) -> Result<String, String> {
-    let missing = || format!("{PAGE} has lost the lines that enclose its table: {TABLE_START} {TABLE_END}");
+    let missing =
+        || format!("{PAGE} has lost the lines that enclose its table: {TABLE_START} {TABLE_END}");
     let (before, rest) = page.split_once(TABLE_START).ok_or_else(missing)?;
     let (_, after) = rest.split_once(TABLE_END).ok_or_else(missing)?;
     Ok(format!("{before}{TABLE_START}\n{table}{TABLE_END}{after}"))
@@ -113,15 +117,19 @@ fn with_table(page: &str, table: &str) -> Result<String, String> {
 
 /// One row a crate, in the order of the picture, with all that the picture leaves out.
 fn table(graph: &Graph) -> String {
-    let mut text = String::from("| folder | crate | for | uses | in tests also |\n|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| folder | crate | for | uses | in tests also |\n|---|---|---|---|---|\n");
     for node in graph.crates() {
         let names = |found: &[usize]| match found {
             [] => "-".to_owned(),
-            found => {
-                found.iter().map(|id| format!("`{}`", graph.node(*id).name)).collect::<Vec<_>>().join(" ")
-            }
+            found => found
+                .iter()
+                .map(|id| format!("`{}`", graph.node(*id).name))
+                .collect::<Vec<_>>()
+                .join(" "),
         };
-        let tests: Vec<usize> = node.tests_use.iter().copied().filter(|id| !node.uses.contains(id)).collect();
+        let tests: Vec<usize> =
+            node.tests_use.iter().copied().filter(|id| !node.uses.contains(id)).collect();
         let description = node.description.replace('|', "\\|");
         text.push_str(&format!(
             "| {} | `{}` | {description} | {} | {} |\n",
@@ -151,7 +159,10 @@ mod tests {
         let mut files = generate(&root).unwrap();
         files[1].content.push_str("<!-- another crate -->");
         let error = check(&root, &files).unwrap_err();
-        assert!(error.contains(PICTURE) && error.contains("run `cargo xtask architecture`"), "{error}");
+        assert!(
+            error.contains(PICTURE) && error.contains("run `cargo xtask architecture`"),
+            "{error}"
+        );
     }
 
     #[test]

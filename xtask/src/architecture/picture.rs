@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use super::graph::{Graph, Use, band_folder, band_subject};
-use super::layout::{Area, Arrow, BAND_LABEL, BOX_INSET, Band, CrateBox, Layout, NAME_LINE, TEXT_LINE};
+use super::layout::{
+    Area, Arrow, BAND_LABEL, BOX_INSET, Band, CrateBox, Layout, NAME_LINE, TEXT_LINE,
+};
 
 const MARGIN: f64 = 20.0;
 /// For the explanation of the arrows.
@@ -79,14 +81,21 @@ fn label(band: &Band) -> String {
     let both = folder.map_or(subject.to_owned(), |folder| format!("{folder}: {subject}"));
     // A character of the label's font is 0.62 times its size wide.
     match folder {
-        Some(folder) if both.len() as f64 * 13.0 * 0.62 > band.area.height - 16.0 => folder.to_owned(),
+        Some(folder) if both.len() as f64 * 13.0 * 0.62 > band.area.height - 16.0 => {
+            folder.to_owned()
+        }
         _ => both,
     }
 }
 
 fn draw_box(out: &mut String, graph: &Graph, found: &CrateBox) {
     let (node, area) = (graph.node(found.id), found.area);
-    let _ = writeln!(out, "<g><title>{}: {}</title>", escaped(&node.folder), escaped(&node.description));
+    let _ = writeln!(
+        out,
+        "<g><title>{}: {}</title>",
+        escaped(&node.folder),
+        escaped(&node.description)
+    );
     let _ = writeln!(out, "<rect class=\"box\" {} rx=\"6\"/>", rectangle(area));
     let _ = writeln!(
         out,
@@ -97,7 +106,8 @@ fn draw_box(out: &mut String, graph: &Graph, found: &CrateBox) {
         area.height - 12.0
     );
     let (x, mut y) = (area.x + BOX_INSET, area.y + BOX_INSET + 10.0);
-    let _ = writeln!(out, "<text class=\"name\" x=\"{x}\" y=\"{y}\">{}</text>", escaped(&node.name));
+    let _ =
+        writeln!(out, "<text class=\"name\" x=\"{x}\" y=\"{y}\">{}</text>", escaped(&node.name));
     y += NAME_LINE - 4.0;
     for line in &found.lines {
         let _ = writeln!(out, "<text class=\"text\" x=\"{x}\" y=\"{y}\">{}</text>", escaped(line));
@@ -152,7 +162,11 @@ fn draw_legend(out: &mut String, y: f64) {
     let entries = [(0.0, "line", "uses"), (110.0, "line tests", "uses in tests and benches only")];
     for (x, class, text) in entries {
         let (line_y, end) = (y - 4.0, x + 40.0);
-        let _ = writeln!(out, "<path class=\"{class}\" d=\"M{x} {line_y} H{}\"/>", end - HEAD_LENGTH + 1.0);
+        let _ = writeln!(
+            out,
+            "<path class=\"{class}\" d=\"M{x} {line_y} H{}\"/>",
+            end - HEAD_LENGTH + 1.0
+        );
         head(out, end, line_y, (1.0, 0.0));
         let _ = writeln!(out, "<text class=\"text\" x=\"{}\" y=\"{y}\">{text}</text>", end + 8.0);
     }

@@ -15,7 +15,8 @@ fn advance(character: char) -> f64 {
     }
 }
 
-/// Breaks a text into lines of at most so many times the font size. A longer word has a line of its own.
+/// Breaks a text into lines of at most so many times the font size. A longer word has a line of its
+/// own.
 pub(super) fn wrap(text: &str, limit: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

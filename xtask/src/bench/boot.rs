@@ -1,5 +1,5 @@
-//! The program around a real guest, measured where KVM has Hyper-V support. Counts are exact anywhere; times in an emulated host are only
-//! good for comparing two programs in one run.
+//! The program around a real guest, measured where KVM has Hyper-V support. Counts are exact
+//! anywhere; times in an emulated host are only good for comparing two programs in one run.
 
 use std::time::Instant;
 
@@ -89,7 +89,8 @@ fn measure(
     }
 
     vm.disks(1)?;
-    // The guest's answers go through the serial port, an exit for each byte: the same program without the disk shows how many.
+    // The guest's answers go through the serial port, an exit for each byte: the same program
+    // without the disk shows how many.
     let (before, after) = dd(&mut vm, "/dev/zero")?;
     let mut report = exits(&after).map(|(_, count)| count);
     for (of_report, (_, earlier)) in report.iter_mut().zip(exits(&before)) {
@@ -106,8 +107,9 @@ fn measure(
             own.saturating_sub(report[index]) as f64 / requests,
         );
     }
-    let interrupts =
-        |inspect: &Inspect| inspect.channels.iter().map(|channel| channel.signals_sent).sum::<u64>();
+    let interrupts = |inspect: &Inspect| {
+        inspect.channels.iter().map(|channel| channel.signals_sent).sum::<u64>()
+    };
     add(
         "interrupts_per_disk_request",
         "signals",
@@ -124,7 +126,8 @@ fn measure(
     Ok(())
 }
 
-/// Reads as much as the disk has from `device` in the guest, past its page cache, and looks at the machine before and after.
+/// Reads as much as the disk has from `device` in the guest, past its page cache, and looks at the
+/// machine before and after.
 fn dd(vm: &mut Vm, device: &str) -> Result<(Inspect, Inspect), Box<dyn std::error::Error>> {
     let count = format!("count={}", DISK_BYTES / READ_BYTES);
     let direct = if device == "/dev/sda" { "iflag=direct" } else { "conv=noerror" };
@@ -162,7 +165,11 @@ fn resident_beyond_ram(pid: u32) -> Result<f64, Box<dyn std::error::Error>> {
         if let Some(rest) = line.strip_prefix("Rss:") {
             let value: u64 = rest.trim().trim_end_matches("kB").trim().parse()?;
             kib += if guest_ram { 0 } else { value };
-        } else if line.split(' ').next().is_some_and(|word| word.contains('-') && !word.ends_with(':')) {
+        } else if line
+            .split(' ')
+            .next()
+            .is_some_and(|word| word.contains('-') && !word.ends_with(':'))
+        {
             guest_ram = line.contains("/memfd:");
         }
     }

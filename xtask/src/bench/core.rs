@@ -1,4 +1,5 @@
-//! The zero-copy core in one process: GPADLs, views and rings, each beside a physical limit measured in the same run. Needs no KVM.
+//! The zero-copy core in one process: GPADLs, views and rings, each beside a physical limit
+//! measured in the same run. Needs no KVM.
 
 use super::Output;
 use super::in_process::InProcess;

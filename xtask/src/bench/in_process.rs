@@ -21,7 +21,8 @@ pub(super) struct InProcess {
 impl InProcess {
     /// The bench `bench` of `package`.
     pub(super) fn new(package: &str, bench: &str) -> Result<InProcess, String> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
         let numbers = root.join(format!("target/bench-{bench}.json"));
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -38,8 +39,9 @@ impl InProcess {
 
     /// Has it count instructions with callgrind, whose package is unpacked and not installed.
     pub(super) fn valgrind(mut self) -> Result<InProcess, String> {
-        let valgrind =
-            Packages::new(&Cache::project(), SUITE).get("valgrind").map_err(|error| error.to_string())?;
+        let valgrind = Packages::new(&Cache::project(), SUITE)
+            .get("valgrind")
+            .map_err(|error| error.to_string())?;
         self.command.env("SYNTHVM_VALGRIND", valgrind.root.join("usr/bin/valgrind.bin"));
         self.command.env("VALGRIND_LIB", valgrind.root.join("usr/libexec/valgrind"));
         Ok(self)
@@ -50,13 +52,14 @@ impl InProcess {
         let file = &self.numbers;
         // What an earlier run left must not be taken for this one's.
         let _ = std::fs::remove_file(file);
-        let status = self.command.status().map_err(|error| format!("starting cargo bench: {error}"))?;
+        let status =
+            self.command.status().map_err(|error| format!("starting cargo bench: {error}"))?;
         if !status.success() {
             return Err(format!("cargo bench ended with {status}"));
         }
         let text = std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        let numbers: Vec<Number> =
-            serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", file.display()))?;
+        let numbers: Vec<Number> = serde_json::from_slice(&text)
+            .map_err(|error| format!("{}: {error}", file.display()))?;
         table::print(&numbers);
         output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))
     }

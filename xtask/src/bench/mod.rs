@@ -21,18 +21,23 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// The program around a real guest: start times, memory, exits at boot and for each disk request.
+    /// The program around a real guest: start times, memory, exits at boot and for each disk
+    /// request.
     Boot(boot::Arguments),
-    /// The zero-copy core in one process: GPADLs, views and rings, beside what the machine must spend in any case. Takes seconds.
+    /// The zero-copy core in one process: GPADLs, views and rings, beside what the machine must
+    /// spend in any case. Takes seconds.
     Core(Output),
-    /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in time and in instructions. Takes a minute.
+    /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in
+    /// time and in instructions. Takes a minute.
     Storage(storage::Arguments),
     /// The instructions that VHDX and qcow2 add to a request whose location is known, beside a raw
     /// image. Takes half a minute.
     Images(Output),
-    /// The runtime of backends: small requests through a handler, beside a loop written by hand for them. Takes seconds.
+    /// The runtime of backends: small requests through a handler, beside a loop written by hand for
+    /// them. Takes seconds.
     Runtime(Output),
-    /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring with fixed buffers. Takes four minutes.
+    /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring
+    /// with fixed buffers. Takes four minutes.
     Raw(raw::Arguments),
 }
 

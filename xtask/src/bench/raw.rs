@@ -10,7 +10,8 @@ use super::in_process::InProcess;
 pub(crate) struct Arguments {
     #[command(flatten)]
     output: Output,
-    /// Put the 256 MiB image there instead of cargo's target folder: a file system that does direct I/O.
+    /// Put the 256 MiB image there instead of cargo's target folder: a file system that does
+    /// direct I/O.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
     /// Only cases whose name contains this.

@@ -1,4 +1,5 @@
-//! The storage device path in one process: a guest's ring, SCSI, a RAM disk, completions. Needs no KVM.
+//! The storage device path in one process: a guest's ring, SCSI, a RAM disk, completions. Needs no
+//! KVM.
 
 use super::Output;
 use super::in_process::InProcess;

@@ -20,7 +20,14 @@ pub(super) struct Number {
 
 impl Number {
     pub(super) fn new(name: impl Into<String>, unit: &str, value: f64) -> Number {
-        Number { name: name.into(), unit: unit.to_owned(), value, limit: None, ratio: None, target: None }
+        Number {
+            name: name.into(),
+            unit: unit.to_owned(),
+            value,
+            limit: None,
+            ratio: None,
+            target: None,
+        }
     }
 
     pub(super) fn target(mut self, target: f64) -> Number {
@@ -37,7 +44,8 @@ pub(super) fn print(numbers: &[Number]) {
         println!("{name:width$}  {value:>12}  {unit:<8}  {limit:>10}  {ratio:>7}  {target:>10}");
     };
     row("NAME", ["VALUE", "UNIT", "LIMIT", "RATIO", "TARGET"]);
-    let word = |number: Option<f64>| number.map(|number| format!("{number:.2}")).unwrap_or_default();
+    let word =
+        |number: Option<f64>| number.map(|number| format!("{number:.2}")).unwrap_or_default();
     for number in numbers {
         let target = match number.target {
             Some(target) if number.value <= target => format!("{target} met"),

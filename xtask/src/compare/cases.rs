@@ -1,5 +1,5 @@
-//! What is measured: kinds of load on a disk, each with a fixed number of requests, so that counts are exact and an emulated host takes no
-//! longer than it must.
+//! What is measured: kinds of load on a disk, each with a fixed number of requests, so that counts
+//! are exact and an emulated host takes no longer than it must.
 
 /// One load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl Case {
     pub(super) fn all(quick: bool) -> Vec<Case> {
         let mut cases = Vec::new();
         for pattern in ["randread", "randwrite"] {
-            for (depth, jobs, requests) in [(1, 1, RANDOM_ALONE), (32, 1, RANDOM_DEEP), (32, 4, RANDOM_DEEP)]
+            for (depth, jobs, requests) in
+                [(1, 1, RANDOM_ALONE), (32, 1, RANDOM_DEEP), (32, 4, RANDOM_DEEP)]
             {
                 cases.push(Case { pattern, block: 4 << 10, depth, jobs, requests });
             }
@@ -93,7 +94,10 @@ mod tests {
     #[test]
     fn test_cases_share_their_requests_evenly_among_jobs() {
         for case in [Case::all(true), Case::all(false)].concat() {
-            assert!(case.requests >= case.jobs && case.requests.is_multiple_of(case.jobs), "{case:?}");
+            assert!(
+                case.requests >= case.jobs && case.requests.is_multiple_of(case.jobs),
+                "{case:?}"
+            );
         }
     }
 }

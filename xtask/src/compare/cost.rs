@@ -1,4 +1,5 @@
-//! What a machine has cost its host so far: processor time and sleeps by thread, and KVM's own counters.
+//! What a machine has cost its host so far: processor time and sleeps by thread, and KVM's own
+//! counters.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,7 +8,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// Where KVM shows its counters: a folder `PID-FD` for each machine, with a file for each counter (sums over the vCPUs).
+/// Where KVM shows its counters: a folder `PID-FD` for each machine, with a file for each counter
+/// (sums over the vCPUs).
 const KVM: &str = "/sys/kernel/debug/kvm";
 
 /// Counters since the machine's start.
@@ -28,8 +30,9 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// Reads the counters of a process that runs one machine. `user_exits` is what the program itself counts; else KVM's counts of
-    /// memory-mapped accesses that it could not handle and of signals.
+    /// Reads the counters of a process that runs one machine. `user_exits` is what the program
+    /// itself counts; else KVM's counts of memory-mapped accesses that it could not handle and
+    /// of signals.
     pub(super) fn read(pid: u32, user_exits: Option<u64>) -> Result<Cost, String> {
         let threads = Threads::read(pid)?;
         let kvm = kvm_folder(pid)?;
@@ -96,7 +99,9 @@ fn is_vcpu(thread: &str) -> bool {
 fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
     let folder = PathBuf::from(format!("/proc/{pid}/task"));
     let mut threads = BTreeMap::new();
-    for entry in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.flatten() {
+    for entry in
+        fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.flatten()
+    {
         let path = entry.path();
         // A thread may end while we look.
         let (Ok(name), Ok(times), Ok(status)) =
@@ -118,10 +123,13 @@ pub(super) fn prepare() -> Result<(), String> {
     if Path::new(KVM).is_dir() {
         return Ok(());
     }
-    let mounted = Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).output();
+    let mounted =
+        Command::new("mount").args(["-t", "debugfs", "debugfs", "/sys/kernel/debug"]).output();
     match mounted {
         Ok(output) if output.status.success() && Path::new(KVM).is_dir() => Ok(()),
-        _ => Err(format!("{KVM} cannot be read: KVM's counters are for root, and debugfs has to be mounted")),
+        _ => Err(format!(
+            "{KVM} cannot be read: KVM's counters are for root, and debugfs has to be mounted"
+        )),
     }
 }
 

@@ -1,7 +1,8 @@
 //! fio in the guest: its job file, gates around the loads, and what it says of each.
 //!
-//! A start of fio costs more than many requests do, so one fio does all loads of a machine. Before each load and after the last is a gate,
-//! where fio says that it is there and waits: counters can be read right before and right after a load, and two machines can take turns.
+//! A start of fio costs more than many requests do, so one fio does all loads of a machine. Before
+//! each load and after the last is a gate, where fio says that it is there and waits: counters can
+//! be read right before and right after a load, and two machines can take turns.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,8 @@ pub(super) const JOB: &str = "/run/job.fio";
 pub(super) const GATE: &str = "/run/gate";
 pub(super) const GATE_SCRIPT: &str = "echo gate > /run/said; cat /run/go\n";
 
-/// Starts fio and goes on when it is at the first gate. Whoever opens one end of a pipe waits for the other.
+/// Starts fio and goes on when it is at the first gate. Whoever opens one end of a pipe waits for
+/// the other.
 pub(super) const START: [&str; 3] = [
     "sh",
     "-c",
@@ -20,8 +22,8 @@ pub(super) const START: [&str; 3] = [
      /run/out 2>&1; echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
 ];
 
-/// Opens the gate, and goes on when fio is at the next or has ended. The same words for every load: each character on the serial port is an
-/// exit.
+/// Opens the gate, and goes on when fio is at the next or has ended. The same words for every load:
+/// each character on the serial port is an exit.
 pub(super) const THROUGH: [&str; 3] = ["sh", "-c", "echo > /run/go; head -n1 /run/said"];
 
 /// What [`START`] and [`THROUGH`] say.
@@ -32,8 +34,9 @@ pub(super) const ENDED_WELL: &str = "ended with 0";
 pub(super) const GATHER: [&str; 3] =
     ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59 > /run/lines"];
 
-/// Shows one of these lines, counted from 0; nothing past the last. One at a time, as [`super::side::Side::interrupts`] has few words, too:
-/// QEMU loses bytes of its serial port when hundreds come while nobody reads.
+/// Shows one of these lines, counted from 0; nothing past the last. One at a time, as
+/// [`super::side::Side::interrupts`] has few words, too: QEMU loses bytes of its serial port when
+/// hundreds come while nobody reads.
 pub(super) fn show(line: usize) -> [String; 4] {
     ["sed".to_owned(), "-n".to_owned(), format!("{}p", line + 1), "/run/lines".to_owned()]
 }
@@ -80,11 +83,13 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the first percentile of reads, then those of writes.
+    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the
+    /// first percentile of reads, then those of writes.
     pub(super) fn parse(line: &str, case: &Case) -> Result<Measured, String> {
         let nonsense = || format!("fio's result makes no sense: {line:?}");
         let fields: Vec<&str> = line.trim().split(';').collect();
-        let [error, read_kib, read_ms, read_p99, write_kib, write_ms, write_p99] = fields[..] else {
+        let [error, read_kib, read_ms, read_p99, write_kib, write_ms, write_p99] = fields[..]
+        else {
             return Err(nonsense());
         };
         if error != "0" {
@@ -122,7 +127,9 @@ mod tests {
     #[test]
     fn test_result_with_an_error_or_too_few_requests_is_refused() {
         assert!(
-            Measured::parse("5;0;0;0%=0;400;250;99.000000%=1500", &CASE).unwrap_err().contains("error 5")
+            Measured::parse("5;0;0;0%=0;400;250;99.000000%=1500", &CASE)
+                .unwrap_err()
+                .contains("error 5")
         );
         let error = Measured::parse("0;0;0;0%=0;396;250;99.000000%=1500", &CASE).unwrap_err();
         assert!(error.contains("99 requests"), "{error}");

@@ -1,4 +1,5 @@
-//! `cargo xtask compare WHAT --json FILE`: SynthVM beside what a user of KVM would take today, in one run.
+//! `cargo xtask compare WHAT --json FILE`: SynthVM beside what a user of KVM would take today, in
+//! one run.
 
 mod cases;
 mod cost;
@@ -22,7 +23,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A disk on VMBus with QEMU's virtio-blk: the same guest, the same fio, both machines side by side.
+    /// A disk on VMBus with QEMU's virtio-blk: the same guest, the same fio, both machines side by
+    /// side.
     Storage(storage::Arguments),
 }
 

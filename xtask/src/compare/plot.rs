@@ -34,7 +34,8 @@ type Failure = Box<dyn std::error::Error>;
 /// # Errors
 /// In words; not for any rows.
 pub(super) fn draw(rows: &[Row]) -> Result<String, String> {
-    let cases: Vec<&str> = rows.iter().filter_map(|row| row.case.strip_suffix(PANELS[0].0)).collect();
+    let cases: Vec<&str> =
+        rows.iter().filter_map(|row| row.case.strip_suffix(PANELS[0].0)).collect();
     let mut text = String::new();
     paint(&mut text, rows, &cases).map_err(|error| format!("drawing: {error}"))?;
     Ok(text)
@@ -43,7 +44,8 @@ pub(super) fn draw(rows: &[Row]) -> Result<String, String> {
 fn paint(text: &mut String, rows: &[Row], cases: &[&str]) -> Result<(), Failure> {
     let count = u32::try_from(cases.len())?;
     let panels = u32::try_from(PANELS.len())?;
-    let size = (LABEL_WIDTH + PANEL_WIDTH * panels, TITLE_HEIGHT + CASE_HEIGHT * count + FOOT_HEIGHT);
+    let size =
+        (LABEL_WIDTH + PANEL_WIDTH * panels, TITLE_HEIGHT + CASE_HEIGHT * count + FOOT_HEIGHT);
     let root = SVGBackend::with_string(text, size).into_drawing_area();
     root.fill(&WHITE)?;
     let (labels, rest) = root.split_horizontally(LABEL_WIDTH);
@@ -59,8 +61,9 @@ fn paint(text: &mut String, rows: &[Row], cases: &[&str]) -> Result<(), Failure>
     }
     let areas = rest.split_evenly((1, PANELS.len()));
     for (area, (end, title)) in areas.iter().zip(PANELS) {
-        let ratio =
-            |case: &&str| rows.iter().find(|row| row.case == format!("{case}{end}")).map(|row| row.ratio);
+        let ratio = |case: &&str| {
+            rows.iter().find(|row| row.case == format!("{case}{end}")).map(|row| row.ratio)
+        };
         panel(area, title, &cases.iter().map(ratio).collect::<Vec<_>>())?;
     }
     root.present()?;
@@ -92,10 +95,14 @@ fn panel(
         .light_line_style(TRANSPARENT)
         .bold_line_style(BLACK.mix(0.12))
         .draw()?;
-    let bars = (0_u32..).zip(ratios).filter_map(|(index, ratio)| Some((f64::from(index), (*ratio)?)));
+    let bars =
+        (0_u32..).zip(ratios).filter_map(|(index, ratio)| Some((f64::from(index), (*ratio)?)));
     chart.draw_series(bars.map(|(top, ratio)| {
         let color = if ratio >= 1.0 { BETTER } else { WORSE };
-        Rectangle::new([(0.0, top + 0.15), (ratio.log2().clamp(-REACH, REACH), top + 0.85)], color.filled())
+        Rectangle::new(
+            [(0.0, top + 0.15), (ratio.log2().clamp(-REACH, REACH), top + 0.85)],
+            color.filled(),
+        )
     }))?;
     chart.draw_series([PathElement::new([(0.0, 0.0), (0.0, count)], BLACK)])?;
     Ok(())
@@ -119,7 +126,8 @@ mod tests {
             peer: 1.0,
             ratio,
         };
-        let rows = [row("a_iops", 1.5), row("a_p99", 0.5), row("b_iops", f64::MAX), row("b_exits", 0.0)];
+        let rows =
+            [row("a_iops", 1.5), row("a_p99", 0.5), row("b_iops", f64::MAX), row("b_exits", 0.0)];
         let text = draw(&rows).unwrap();
         assert_eq!(text.matches("#2A7F62").count(), 2, "{text}");
         assert_eq!(text.matches("#C44E3A").count(), 2);

@@ -21,12 +21,22 @@ impl Progress {
     /// Says something, with the place where we are.
     pub(super) fn say(&self, what: &str) {
         let seconds = self.start.elapsed().as_secs();
-        eprintln!("  .. {:>3}/{} {}:{:02}  {what}", self.done, self.all, seconds / 60, seconds % 60);
+        eprintln!(
+            "  .. {:>3}/{} {}:{:02}  {what}",
+            self.done,
+            self.all,
+            seconds / 60,
+            seconds % 60
+        );
     }
 
     /// Another load is done, in so many seconds.
     pub(super) fn count(&mut self, machine: &str, case: &Case, seconds: f64) {
         self.done += 1;
-        self.say(&format!("{machine:7}  {:20}  {} requests in {seconds:.1} s", case.name(), case.requests));
+        self.say(&format!(
+            "{machine:7}  {:20}  {} requests in {seconds:.1} s",
+            case.name(),
+            case.requests
+        ));
     }
 }

@@ -10,7 +10,8 @@ use super::fio::{self, Measured};
 use super::progress::Progress;
 use super::side::Side;
 
-/// Jobs of the loads that do nearly nothing, the first of a round. The least of those that are alike is taken for the way itself.
+/// Jobs of the loads that do nearly nothing, the first of a round. The least of those that are
+/// alike is taken for the way itself.
 const NEARLY_NOTHING: [u32; 4] = [1, 1, 4, 4];
 
 /// What both machines did in a round.
@@ -59,7 +60,10 @@ impl Round {
         let all: Vec<&Case> = nearly_nothing.iter().chain(cases).collect();
         for side in &mut sides {
             let (scheduler, clock) = (side.scheduler()?, side.clock()?);
-            progress.say(&format!("{}: scheduler of {} {scheduler}, clock {clock}", side.name, side.disk));
+            progress.say(&format!(
+                "{}: scheduler of {} {scheduler}, clock {clock}",
+                side.name, side.disk
+            ));
             side.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
             side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
             go_on(side, &fio::START, fio::AT_GATE)?;
@@ -94,7 +98,8 @@ fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, Str
     let mut runs = Vec::new();
     for (index, (case, load)) in all.iter().zip(loads).enumerate().skip(NEARLY_NOTHING.len()) {
         let line = side.run(&fio::show(index).each_ref().map(String::as_str))?;
-        let measured = Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
+        let measured =
+            Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
         let way = if case.jobs == 1 { one } else { four };
         runs.push(Run { measured, load: load.with(way, |own, way| (own - way).max(0.0)) });
     }

@@ -24,7 +24,8 @@ pub(super) enum Better {
 }
 
 impl Row {
-    /// A row; what is smaller than `least` counts as that much in the ratio, as nobody can tell it from nothing.
+    /// A row; what is smaller than `least` counts as that much in the ratio, as nobody can tell it
+    /// from nothing.
     pub(super) fn new(
         case: String,
         unit: &str,

@@ -14,14 +14,15 @@ use super::cost::Cost;
 /// Guest RAM of both, in MiB. The initial RAM disk with fio and all that it links to takes 200.
 const MEMORY_MIB: u32 = 1024;
 
-/// How long one load may take: some 10 s at most in an emulated host. One that takes longer has lost its guest.
+/// How long one load may take: some 10 s at most in an emulated host. One that takes longer has
+/// lost its guest.
 const RUN_LIMIT_S: u64 = 40;
 
-/// The peer's processor: the host's, with KVM's clock and its way to end interrupts without an exit. Without that clock its guest would read
-/// the time from a timer that QEMU emulates, with an exit for each look. The features that are off have to do with sleep, and do not speed up
-/// a disk; with all of them the emulated host's processor came to run that guest for ever.
-const PEER_CPU: &str =
-    "host,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off,kvm-steal-time=off,kvm-pv-unhalt=off";
+/// The peer's processor: the host's, with KVM's clock and its way to end interrupts without an
+/// exit. Without that clock its guest would read the time from a timer that QEMU emulates, with an
+/// exit for each look. The features that are off have to do with sleep, and do not speed up a disk;
+/// with all of them the emulated host's processor came to run that guest for ever.
+const PEER_CPU: &str = "host,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off,kvm-steal-time=off,kvm-pv-unhalt=off";
 
 /// One machine.
 #[derive(Debug)]
@@ -45,10 +46,12 @@ impl Side {
     /// Boots a guest under SynthVM with a VMBus disk.
     pub(super) fn synthvm(guest: &GuestImage, image: &Path, cpus: u32) -> Result<Side, String> {
         let options = VmOptions::new(guest).cpus(cpus).memory(&format!("{MEMORY_MIB}M"));
-        // The host's APICs are in software, and the peer has the same by another name (KVM's paravirtual end of interrupt).
+        // The host's APICs are in software, and the peer has the same by another name (KVM's
+        // paravirtual end of interrupt).
         let options = options.argument("--hyperv", "vapic=on");
         let options = words().into_iter().fold(options, VmOptions::cmdline);
-        let vm = Vm::boot(&options.disk_with(image, "cache=none")).map_err(|error| error.to_string())?;
+        let vm =
+            Vm::boot(&options.disk_with(image, "cache=none")).map_err(|error| error.to_string())?;
         let machine = Machine::SynthVm(Box::new(vm));
         let mut side = Side { name: "SynthVM", disk: "/dev/sda", interrupt: "HYP", machine };
         side.ask::<serde_json::Value>(Action::Disks { at_least: 1, timeout_s: 60 })?;
@@ -71,8 +74,8 @@ impl Side {
             ["-device", "virtio-blk-pci,drive=disk,iothread=disk"].map(str::to_owned).to_vec(),
         ]
         .concat();
-        let mut guest =
-            QemuGuest::start(guest, &machine, &words().join(" ")).map_err(|error| error.to_string())?;
+        let mut guest = QemuGuest::start(guest, &machine, &words().join(" "))
+            .map_err(|error| error.to_string())?;
         let ready = guest.agent.ready(BOOT_LIMIT);
         let Event::Ready { .. } =
             ready.map_err(|error| format!("QEMU's guest: {error}\n{}", guest.said()))?
@@ -121,10 +124,14 @@ impl Side {
 
     /// Interrupts of the disk so far, on all vCPUs.
     pub(super) fn interrupts(&mut self) -> Result<f64, String> {
-        // Added up in the guest: the columns of counts of lines such as ` 25:  10  20  PCI-MSI 16385-edge  virtio0-req.0`.
+        // Added up in the guest: the columns of counts of lines such as ` 25:  10  20  PCI-MSI
+        // 16385-edge  virtio0-req.0`.
         let sum = "{for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}";
-        let text = self.run(&["awk", &format!("/{}/ {sum}", self.interrupt), "/proc/interrupts"])?;
-        text.trim().parse().map_err(|_| format!("{}: {text:?} is no number of interrupts", self.name))
+        let text =
+            self.run(&["awk", &format!("/{}/ {sum}", self.interrupt), "/proc/interrupts"])?;
+        text.trim()
+            .parse()
+            .map_err(|_| format!("{}: {text:?} is no number of interrupts", self.name))
     }
 
     /// What the machine has cost so far.
@@ -133,7 +140,8 @@ impl Side {
             Machine::SynthVm(vm) => {
                 let inspect = vm.inspect().map_err(|error| error.to_string())?;
                 let exits = inspect.vcpus.iter().map(|vcpu| &vcpu.exits);
-                let user = exits.map(|e| e.post_message + e.signal_event + e.mmio + e.msr + e.other).sum();
+                let user =
+                    exits.map(|e| e.post_message + e.signal_event + e.mmio + e.msr + e.other).sum();
                 Cost::read(inspect.machine.pid, Some(user))
             }
             Machine::Qemu(guest) => Cost::read(guest.pid(), None),
@@ -153,9 +161,10 @@ impl Side {
     fn ask<T: DeserializeOwned>(&mut self, action: Action) -> Result<T, String> {
         match &mut self.machine {
             Machine::SynthVm(vm) => vm.ask(action).map_err(|error| error.to_string()),
-            Machine::Qemu(guest) => {
-                guest.agent.ask(action).map_err(|error| format!("QEMU's guest: {error}\n{}", guest.said()))
-            }
+            Machine::Qemu(guest) => guest
+                .agent
+                .ask(action)
+                .map_err(|error| format!("QEMU's guest: {error}\n{}", guest.said())),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask compare storage`: a disk on VMBus beside QEMU's virtio-blk.
 //!
-//! Both machines are up at the same time and take turns, in alternating order, so that what disturbs one disturbs the other; the middle of
-//! several rounds is taken. Times in an emulated host say little alone, and are good for comparing; counts are exact.
+//! Both machines are up at the same time and take turns, in alternating order, so that what
+//! disturbs one disturbs the other; the middle of several rounds is taken. Times in an emulated
+//! host say little alone, and are good for comparing; counts are exact.
 
 use std::path::PathBuf;
 
@@ -32,8 +33,8 @@ const LOSSES: u32 = 8;
 /// What to compare and where to leave it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Write the numbers there, as a JSON array of {case, unit, synthvm, peer, ratio}, and a picture of the ratios beside it (.svg). A ratio
-    /// of 1 or more is for SynthVM.
+    /// Write the numbers there, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
+    /// picture of the ratios beside it (.svg). A ratio of 1 or more is for SynthVM.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// A quarter of the requests.
@@ -45,7 +46,8 @@ pub(super) struct Arguments {
     /// How often each case is measured on each machine; the middle counts.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// Go on with the rounds that an interrupted comparison of the same cases left, instead of doing all anew.
+    /// Go on with the rounds that an interrupted comparison of the same cases left, instead of
+    /// doing all anew.
     #[arg(long)]
     resume: bool,
     /// Processors of an emulated host. With more than one, guests are lost now and then.
@@ -56,8 +58,10 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
-    let cases: Vec<Case> =
-        Case::all(arguments.quick).into_iter().filter(|case| case.name().contains(&arguments.only)).collect();
+    let cases: Vec<Case> = Case::all(arguments.quick)
+        .into_iter()
+        .filter(|case| case.name().contains(&arguments.only))
+        .collect();
     if cases.is_empty() {
         let names: Vec<String> = Case::all(false).iter().map(Case::name).collect();
         return Err(format!(
@@ -90,7 +94,8 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
         inner::forget(FINDINGS)?;
     }
     let host = HostOptions { cpus: arguments.host_cpus, ..HostOptions::default() };
-    let rounds: Vec<Round> = inner::run_until_done(FINDINGS, &words, &guest, &program, &host, LOSSES)?;
+    let rounds: Vec<Round> =
+        inner::run_until_done(FINDINGS, &words, &guest, &program, &host, LOSSES)?;
     let rows = rows_of(cases, &rounds);
     rows::print(&rows);
     let Some(file) = &arguments.json else { return Ok(()) };
@@ -100,7 +105,8 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
-/// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever becomes of this host, they are kept.
+/// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever
+/// becomes of this host, they are kept.
 fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
     cost::prepare()?;
     if is_emulated() {
@@ -113,20 +119,27 @@ fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> 
     let wanted = (0..count).flat_map(|number| CPUS.map(|cpus| (cpus, number)));
     let missing: Vec<(u32, u32)> =
         wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
-    let mut progress = Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
+    let mut progress =
+        Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
     progress.say(&format!("images: {}", medium.what));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    progress.say(&format!("processors of the host, for all threads of both machines: {processors}"));
+    progress
+        .say(&format!("processors of the host, for all threads of both machines: {processors}"));
     for (cpus, number) in missing {
-        progress.say(&format!("round {} of {count}: booting both machines, {cpus} vCPUs each", number + 1));
-        let sides = [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
+        progress.say(&format!(
+            "round {} of {count}: booting both machines, {cpus} vCPUs each",
+            number + 1
+        ));
+        let sides =
+            [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
         rounds.push(Round::measure((cpus, number), sides, cases, &mut progress)?);
         inner::leave(FINDINGS, &rounds)?;
     }
     Ok(())
 }
 
-/// Lets memory files have large pages when they are asked to, as `synthvm doctor` advises; the memory of QEMU's guest has them anyway.
+/// Lets memory files have large pages when they are asked to, as `synthvm doctor` advises; the
+/// memory of QEMU's guest has them anyway.
 fn allow_large_pages() -> Result<(), String> {
     let file = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
     std::fs::write(file, "advise").map_err(|error| format!("{file}: {error}"))
@@ -156,7 +169,13 @@ fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
 
 fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
     let row = |what: &str, unit: &str, better: Better, least: f64, of: fn(&Run) -> f64| {
-        Row::new(format!("{case}_{what}"), unit, [ours, peer].map(|runs| middle(runs, of)), better, least)
+        Row::new(
+            format!("{case}_{what}"),
+            unit,
+            [ours, peer].map(|runs| middle(runs, of)),
+            better,
+            least,
+        )
     };
     // One in all requests: less cannot be told from nothing.
     let once = 1.0 / middle(ours, |run| run.measured.requests);
@@ -165,7 +184,8 @@ fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
         row("iops", "1/s", Better::More, 0.0, |run| run.measured.requests / run.measured.seconds),
         row("p99", "us", less, 0.0, |run| run.measured.p99_us),
         row("vmm_cpu", "us per I/O", less, 0.01, |run| {
-            (run.load.cost.vcpu_seconds + run.load.cost.device_seconds) * 1e6 / run.measured.requests
+            (run.load.cost.vcpu_seconds + run.load.cost.device_seconds) * 1e6
+                / run.measured.requests
         }),
         row("device_cpu", "us per I/O", less, 0.01, |run| {
             run.load.cost.device_seconds * 1e6 / run.measured.requests
@@ -173,7 +193,9 @@ fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
         row("device_sleeps", "sleeps per I/O", less, once, |run| {
             run.load.cost.device_sleeps / run.measured.requests
         }),
-        row("exits", "exits per I/O", less, once, |run| run.load.cost.exits / run.measured.requests),
+        row("exits", "exits per I/O", less, once, |run| {
+            run.load.cost.exits / run.measured.requests
+        }),
         row("user_exits", "exits per I/O", less, once, |run| {
             run.load.cost.user_exits / run.measured.requests
         }),

@@ -1,6 +1,8 @@
-//! `cargo xtask demo`: a stock guest boots under SynthVM and works on its VMBus disk, before your eyes.
+//! `cargo xtask demo`: a stock guest boots under SynthVM and works on its VMBus disk, before your
+//! eyes.
 //!
-//! The outer half gets everything that is needed, here; the inner half ([`show`]) runs where KVM has Hyper-V support.
+//! The outer half gets everything that is needed, here; the inner half ([`show`]) runs where KVM
+//! has Hyper-V support.
 
 mod show;
 
@@ -90,12 +92,18 @@ fn outside(kernel: &str) -> Result<(), String> {
     let stock = StockKernel::ALL.into_iter().find(|stock| stock.version() == kernel);
     let stock = stock.ok_or_else(|| format!("--kernel {kernel}: there are 6.1 and 6.12"))?;
     let mut steps = Steps::new();
-    println!("SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on VMBus.");
-    println!("All that is built or downloaded stays in {}: nothing is installed.", target_dir().display());
+    println!(
+        "SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on VMBus."
+    );
+    println!(
+        "All that is built or downloaded stays in {}: nothing is installed.",
+        target_dir().display()
+    );
     let program = steps.run("build", "building the VMM", program::build)?;
-    let guest = steps.run("guest", "making a guest from the distribution's kernel package", || {
-        GuestBuilder::stock(stock).without_programs().build().map_err(|error| error.to_string())
-    })?;
+    let guest =
+        steps.run("guest", "making a guest from the distribution's kernel package", || {
+            GuestBuilder::stock(stock).without_programs().build().map_err(|error| error.to_string())
+        })?;
 
     let went_in = Instant::now();
     style::heading("looking for a KVM with Hyper-V support");
@@ -110,7 +118,9 @@ fn outside(kernel: &str) -> Result<(), String> {
     let mut found: Findings = inner::run(FINDINGS, &["demo".to_owned()], &guest, &program)?;
     let within: f64 = found.seconds.values().sum();
     found.seconds.append(&mut steps.seconds);
-    found.seconds.insert("host".to_owned(), round((went_in.elapsed().as_secs_f64() - within).max(0.0)));
+    found
+        .seconds
+        .insert("host".to_owned(), round((went_in.elapsed().as_secs_f64() - within).max(0.0)));
     found.seconds.insert("total".to_owned(), round(start.elapsed().as_secs_f64()));
     println!("{}", serde_json::to_string(&found).map_err(|error| error.to_string())?);
     if found.ok { Ok(()) } else { Err("not everything was as it should be, see above".to_owned()) }

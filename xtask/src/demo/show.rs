@@ -30,20 +30,25 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
     // A chatty console on purpose: the boot is part of the show.
     let mut options = VmOptions::new(guest).cpus(2).cmdline("loglevel=6").disk(&disk);
     if is_emulated() {
-        // The emulated CPU hides changes of XCR0 from its KVM: the guest kernel would say so at length, and do without XSAVE.
+        // The emulated CPU hides changes of XCR0 from its KVM: the guest kernel would say so at
+        // length, and do without XSAVE.
         options = options.cmdline("noxsave");
     }
-    let mut vm = steps.run("boot", "booting the guest: 2 vCPUs, 512 MiB, one disk on VMBus", || {
-        boot(&options, &mut found)
-    })?;
+    let mut vm =
+        steps.run("boot", "booting the guest: 2 vCPUs, 512 MiB, one disk on VMBus", || {
+            boot(&options, &mut found)
+        })?;
 
     let before = vm.inspect().map_err(|error| error.to_string())?;
     found.disk_sha256_match =
-        steps.run("read", "the whole disk, read by the guest and by the host", || read(&mut vm, &disk))?;
-    let written =
-        steps.run("write", "4 MiB written and flushed by the guest, looked for in the image", || {
-            write(&mut vm, &disk)
+        steps.run("read", "the whole disk, read by the guest and by the host", || {
+            read(&mut vm, &disk)
         })?;
+    let written = steps.run(
+        "write",
+        "4 MiB written and flushed by the guest, looked for in the image",
+        || write(&mut vm, &disk),
+    )?;
 
     style::heading("what the host sees (synthvm inspect)");
     print!("{}", vm.inspect_text().map_err(|error| error.to_string())?);
@@ -52,8 +57,12 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
     found.gpadls = after.gpadls.len();
     found.gpadl_pages = after.gpadls.iter().map(|gpadl| gpadl.pages).sum();
     found.doorbell_user_exits = after.doorbell_exits();
-    let requests: u64 =
-        after.disks.iter().zip(&before.disks).map(|(after, before)| after.requests - before.requests).sum();
+    let requests: u64 = after
+        .disks
+        .iter()
+        .zip(&before.disks)
+        .map(|(after, before)| after.requests - before.requests)
+        .sum();
     println!(
         "    {requests} disk requests, {} of their doorbells left the kernel, {} bytes copied on the way",
         found.doorbell_user_exits,
@@ -84,7 +93,9 @@ fn boot(options: &VmOptions, found: &mut Findings) -> Result<Vm, String> {
         up.store(true, Ordering::Release);
         ready
     });
-    if let Event::Ready { kernel, cpus, clocksource, .. } = ready.map_err(|error| error.to_string())? {
+    if let Event::Ready { kernel, cpus, clocksource, .. } =
+        ready.map_err(|error| error.to_string())?
+    {
         println!("    guest: Linux {kernel}, {cpus} CPUs, clocksource {clocksource}");
         found.kernel = kernel;
     }
@@ -111,7 +122,8 @@ fn follow(console: &Path, up: &AtomicBool) {
         let read = File::open(console).and_then(|mut file| file.read_to_end(&mut text));
         if read.is_ok() {
             let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-            for line in String::from_utf8_lossy(text.get(shown..whole).unwrap_or_default()).lines() {
+            for line in String::from_utf8_lossy(text.get(shown..whole).unwrap_or_default()).lines()
+            {
                 println!("    | {}", line.trim_end());
             }
             shown = shown.max(whole);
@@ -136,7 +148,8 @@ fn write(vm: &mut Vm, disk: &Path) -> Result<bool, String> {
     let (offset, length, seed) = PATTERN;
     let range = PatternRange { path: "/dev/sda".into(), offset, length, seed, direct: true };
     vm.tell(Action::WritePattern(range)).map_err(|error| error.to_string())?;
-    let difference = first_difference(disk, offset, length, seed).map_err(|error| error.to_string())?;
+    let difference =
+        first_difference(disk, offset, length, seed).map_err(|error| error.to_string())?;
     match difference {
         None => println!("    the image holds all {length} bytes"),
         Some(at) => println!("    the image differs from byte {at} on"),

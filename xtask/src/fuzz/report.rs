@@ -190,7 +190,10 @@ mod tests {
             "stat::number_of_executed_units: 2097999",
             "stat::peak_rss_mb:              109",
         ]);
-        assert_eq!((job.executions, job.coverage, job.corpus, job.rss_mib), (2_097_999, 975, 130, 109));
+        assert_eq!(
+            (job.executions, job.coverage, job.corpus, job.rss_mib),
+            (2_097_999, 975, 130, 109)
+        );
         assert!(job.findings.is_empty());
     }
 
@@ -204,7 +207,9 @@ mod tests {
         ]);
         assert_eq!(
             job.findings,
-            ["x/t-crash-1: thread '<unnamed>' (1) panicked at src/a.rs:84:9: 644 bytes kept for 0 words"]
+            [
+                "x/t-crash-1: thread '<unnamed>' (1) panicked at src/a.rs:84:9: 644 bytes kept for 0 words"
+            ]
         );
     }
 
@@ -216,7 +221,10 @@ mod tests {
             "==1== ERROR: libFuzzer: timeout after 10 seconds",
             "artifact_prefix='x/t-'; Test unit written to x/t-timeout-1",
         ]);
-        assert_eq!(hung.findings, ["x/t-timeout-1: ==1== ERROR: libFuzzer: timeout after 10 seconds"]);
+        assert_eq!(
+            hung.findings,
+            ["x/t-timeout-1: ==1== ERROR: libFuzzer: timeout after 10 seconds"]
+        );
     }
 
     #[test]
@@ -231,8 +239,10 @@ mod tests {
     #[test]
     fn test_closing_line_adds_up_all_targets() {
         let jobs = [job(&["#1000000\tpulse cov: 5"]), job(&["#234567\tpulse cov: 7"])];
-        let reports =
-            [Report::new("a", &jobs, Duration::from_secs(2)), Report::new("b", &[], Duration::ZERO)];
+        let reports = [
+            Report::new("a", &jobs, Duration::from_secs(2)),
+            Report::new("b", &[], Duration::ZERO),
+        ];
         assert_eq!(closing_line(&reports), "2 targets, 1,234,567 executions, 0 findings");
         assert!(table(&reports).contains("1,234,567"));
         assert_eq!(reports[0].sum.coverage, 7);

@@ -97,7 +97,8 @@ pub(crate) fn guest_memory() -> Result<GuestRam, String> {
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(RAM as u64).map_err(|error| error.to_string())?;
     let range = (GuestAddress(0), RAM, Some(FileOffset::new(file, 0)));
-    let memory = GuestMemoryMmap::from_ranges_with_files([range]).map_err(|error| error.to_string())?;
+    let memory =
+        GuestMemoryMmap::from_ranges_with_files([range]).map_err(|error| error.to_string())?;
     GuestRam::new(memory).map_err(|error| error.to_string())
 }
 
@@ -120,7 +121,8 @@ fn buffer(ram: &GuestRam, first: usize, pages: usize, step: usize) -> Box<IoBuff
 }
 
 fn wait(queue: &dyn Queue) {
-    let mut poll = libc::pollfd { fd: queue.event().expect("an event"), events: libc::POLLIN, revents: 0 };
+    let mut poll =
+        libc::pollfd { fd: queue.event().expect("an event"), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd.
     unsafe { libc::poll(&raw mut poll, 1, -1) };
 }

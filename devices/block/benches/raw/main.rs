@@ -1,10 +1,13 @@
-//! Raw images by every way of reaching the kernel: random requests straight to a backend's queue, from guest memory.
+//! Raw images by every way of reaching the kernel: random requests straight to a backend's queue,
+//! from guest memory.
 //!
-//! `cargo xtask bench raw --json FILE` prints a table; `cargo bench -p synthvm-block --bench raw [-- --json FILE] [--directory DIR]` is
-//! what it runs, on a 256 MiB file in DIR (default: cargo's target folder).
+//! `cargo xtask bench raw --json FILE` prints a table; `cargo bench -p synthvm-block --bench raw
+//! [-- --json FILE] [--directory DIR]` is what it runs, on a 256 MiB file in DIR (default: cargo's
+//! target folder).
 //!
-//! All ways of a case take turns, round by round, and the middle round of each counts. Compare within one run: the storage's own speed is
-//! in all numbers. The limit of `fixed` (io_uring with registered buffers) is what `uring` took.
+//! All ways of a case take turns, round by round, and the middle round of each counts. Compare
+//! within one run: the storage's own speed is in all numbers. The limit of `fixed` (io_uring with
+//! registered buffers) is what `uring` took.
 
 mod load;
 #[path = "../../../../vmbus/loopback/benches/core/number.rs"]
@@ -69,7 +72,8 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
         println!("nothing measured: use `cargo bench`");
         return Ok(());
     }
-    let file = TempFile::new_in(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let file = TempFile::new_in(&directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?;
     load::fill(file.as_file()).map_err(|error| format!("{}: {error}", directory.display()))?;
     let ram = load::guest_memory()?;
     let fixed = FixedMemory::new(&ram).map_err(|error| error.to_string())?;
@@ -94,7 +98,9 @@ fn cases() -> Vec<(String, CacheMode, Load)> {
         for (memory_name, memory) in
             [("4k", Memory::Page), ("128k", Memory::Run), ("128k_scattered", Memory::Scattered)]
         {
-            for (name, operation) in [("read", Operation::Read), ("write", Operation::Write { fua: false })] {
+            for (name, operation) in
+                [("read", Operation::Read), ("write", Operation::Write { fua: false })]
+            {
                 for depth in [1, 32] {
                     let name = format!("raw_{cache_name}_{name}_{memory_name}_qd{depth}");
                     cases.push((name, cache, Load { operation, memory, depth }));
@@ -119,8 +125,11 @@ impl Bench<'_> {
         load: Load,
         numbers: &mut Vec<Number>,
     ) -> Result<(), String> {
-        let ways =
-            if load.memory == Memory::Page { &[SYNC, THREADS, URING, FIXED][..] } else { &[URING, FIXED] };
+        let ways = if load.memory == Memory::Page {
+            &[SYNC, THREADS, URING, FIXED][..]
+        } else {
+            &[URING, FIXED]
+        };
         let mut rounds = vec![Vec::new(); ways.len()];
         for round in 0..ROUNDS {
             for turn in 0..ways.len() {

@@ -30,7 +30,8 @@ fn zeroes_replace_what_was_written(backend: &Arc<dyn Backend>) {
         one(&mut *queue, WRITE, offset - 512, expected.clone()).unwrap();
         assert_eq!(over(&mut *queue, Operation::WriteZeroes { unmap }, offset, length), Ok(()));
         expected[512..512 + length as usize].fill(0);
-        let seen = one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
+        let seen =
+            one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
         assert!(seen == expected, "zeroes at {offset} + {length}, unmap {unmap}");
         one(&mut *queue, Operation::Flush, 0, vec![]).unwrap();
     }
@@ -47,7 +48,8 @@ fn discarded_bytes_are_gone_and_no_others(backend: &Arc<dyn Backend>) {
         let mut expected = pattern(offset + 1, length as usize + 1024);
         one(&mut *queue, WRITE, offset - 512, expected.clone()).unwrap();
         assert_eq!(over(&mut *queue, Operation::Discard, offset, length), Ok(()));
-        let mut seen = one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
+        let mut seen =
+            one(&mut *queue, Operation::Read, offset - 512, vec![1; expected.len()]).unwrap();
         expected[512..512 + length as usize].fill(0);
         if !zeroes {
             seen[512..512 + length as usize].fill(0);
@@ -78,7 +80,8 @@ fn extents_cover_the_medium_and_never_hide_data(backend: &Arc<dyn Backend>) {
         if !extent.mapped {
             let hidden = places.iter().find(|&&place| (at..at + extent.length).contains(&place));
             assert_eq!(hidden, None, "data where no room is taken up");
-            let seen = one(&mut *queue, Operation::Read, at, vec![1; extent.length as usize / 512 * 512]);
+            let seen =
+                one(&mut *queue, Operation::Read, at, vec![1; extent.length as usize / 512 * 512]);
             assert!(seen.unwrap().iter().all(|&byte| byte == 0), "what takes up no room is zero");
         }
         at += extent.length;

@@ -56,7 +56,8 @@ pub fn one(
     offset: u64,
     bytes: Vec<u8>,
 ) -> Result<Vec<u8>, IoError> {
-    let mut done = run(queue, vec![request(7, operation, offset, bytes)]).pop().expect("one request");
+    let mut done =
+        run(queue, vec![request(7, operation, offset, bytes)]).pop().expect("one request");
     done.result.map(|()| std::mem::take(done.buffer.host_bytes().expect("host memory")))
 }
 
@@ -67,7 +68,12 @@ pub fn one(
 ///
 /// # Panics
 /// As [`run`].
-pub fn over(queue: &mut dyn Queue, operation: Operation, offset: u64, length: u64) -> Result<(), IoError> {
+pub fn over(
+    queue: &mut dyn Queue,
+    operation: Operation,
+    offset: u64,
+    length: u64,
+) -> Result<(), IoError> {
     let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
     let mut done = run(queue, vec![IoRequest { id: 3, operation, offset, length, buffer }]);
     done.pop().expect("one request").result
@@ -84,7 +90,13 @@ pub(super) fn request(id: u32, operation: Operation, offset: u64, bytes: Vec<u8>
 }
 
 /// The same from memory that begins `skew` bytes after the allocator's alignment.
-pub(super) fn skewed(id: u32, operation: Operation, offset: u64, bytes: &[u8], skew: usize) -> IoRequest {
+pub(super) fn skewed(
+    id: u32,
+    operation: Operation,
+    offset: u64,
+    bytes: &[u8],
+    skew: usize,
+) -> IoRequest {
     let mut buffer = IoBuffer::from_vec([&vec![0; skew][..], bytes].concat());
     buffer.select(skew, bytes.len()).expect("it is there");
     IoRequest { id, operation, offset, length: bytes.len() as u64, buffer: Box::new(buffer) }

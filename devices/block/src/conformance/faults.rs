@@ -8,8 +8,9 @@ use super::CAPACITY;
 use super::drive::run;
 use super::model::{Random, draw, model_of, read_all};
 
-/// Which access to the storage below a backend fails, and how. Whoever makes a backend for [`check_faults`] asks [`FaultPlan::strike`]
-/// before each access of the backend to its storage (each read, write, flush, discard, growth of the file), and fails that access with
+/// Which access to the storage below a backend fails, and how. Whoever makes a backend for
+/// [`check_faults`] asks [`FaultPlan::strike`] before each access of the backend to its storage
+/// (each read, write, flush, discard, growth of the file), and fails that access with
 /// what it returns. Clones are the same plan.
 #[derive(Clone, Debug, Default)]
 pub struct FaultPlan {
@@ -25,7 +26,8 @@ struct Inner {
 }
 
 impl FaultPlan {
-    /// Access number `nth`, counted from 0, fails with `error`; all others succeed. [`FaultPlan::default`] lets everything succeed.
+    /// Access number `nth`, counted from 0, fails with `error`; all others succeed.
+    /// [`FaultPlan::default`] lets everything succeed.
     pub fn nth(nth: u64, error: IoError) -> Self {
         let plan = Self::default();
         plan.arm(nth, error);
@@ -68,12 +70,14 @@ impl FaultPlan {
 /// Requests of one script.
 const REQUESTS: u64 = 40;
 
-/// Runs a script again and again on fresh media; each time one later access to the storage below fails, once with EIO and once with
-/// ENOSPC, until the script has no such access. `make` gives a medium as for [`super::check`] whose storage asks the plan; accesses
-/// while it is made do not count.
+/// Runs a script again and again on fresh media; each time one later access to the storage below
+/// fails, once with EIO and once with ENOSPC, until the script has no such access. `make` gives a
+/// medium as for [`super::check`] whose storage asks the plan; accesses while it is made do not
+/// count.
 ///
-/// A request during which the storage failed may fail, with that error or [`IoError::FlushLost`]; a flush must. What was acknowledged
-/// stays, what was refused may have happened in part, and nothing else changes. After a failed flush none succeeds any more.
+/// A request during which the storage failed may fail, with that error or [`IoError::FlushLost`]; a
+/// flush must. What was acknowledged stays, what was refused may have happened in part, and nothing
+/// else changes. After a failed flush none succeeds any more.
 ///
 /// # Panics
 /// Where the medium does not conform, or asks the plan nothing.
@@ -107,10 +111,18 @@ fn script(backend: &Arc<dyn Backend>, plan: &FaultPlan, error: IoError) {
         let before = plan.strikes();
         let done = run(&mut *queue, vec![request]).remove(0);
         let struck = plan.strikes() != before;
-        let expected = matches!(done.result, Err(seen) if seen == error || seen == IoError::FlushLost);
-        assert!(done.result.is_ok() || expected, "{error:?} became {:?} of {operation:?}", done.result);
+        let expected =
+            matches!(done.result, Err(seen) if seen == error || seen == IoError::FlushLost);
+        assert!(
+            done.result.is_ok() || expected,
+            "{error:?} became {:?} of {operation:?}",
+            done.result
+        );
         if operation == Operation::Flush {
-            assert!(!struck || done.result.is_err(), "a flush succeeds although the storage failed it");
+            assert!(
+                !struck || done.result.is_err(),
+                "a flush succeeds although the storage failed it"
+            );
             assert!(!flush_lost || done.result.is_err(), "a flush succeeds after one failed");
             flush_lost |= done.result.is_err();
         }

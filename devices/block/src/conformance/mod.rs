@@ -7,7 +7,8 @@
 //! | [`check_faults`] | errors below the backend at every point: none is swallowed, nothing acknowledged is lost, no flush lies |
 //! | [`check_reopen`] | what was flushed is there when the medium is opened again, without being closed in order |
 //!
-//! Each takes a maker of media and panics where one does not conform. [`run`], [`one`] and [`over`] drive a queue in tests of one's own.
+//! Each takes a maker of media and panics where one does not conform. [`run`], [`one`] and [`over`]
+//! drive a queue in tests of one's own.
 
 mod clearing;
 mod drive;
@@ -37,7 +38,8 @@ pub const CAPACITY: u64 = 8 << 20;
 /// A write without force unit access.
 pub(super) const WRITE: Operation = Operation::Write { fua: false };
 
-/// Everything that a writable medium must do. `make` gives a fresh one each time: [`CAPACITY`] bytes, all zero, in blocks of 512 bytes.
+/// Everything that a writable medium must do. `make` gives a fresh one each time: [`CAPACITY`]
+/// bytes, all zero, in blocks of 512 bytes.
 ///
 /// # Panics
 /// Where the medium does not conform.
@@ -60,7 +62,8 @@ pub fn check(make: impl Fn() -> Arc<dyn Backend>) {
     }
 }
 
-/// What a read-only medium must do. `make` gives one of [`CAPACITY`] bytes, all zero, in blocks of 512 bytes.
+/// What a read-only medium must do. `make` gives one of [`CAPACITY`] bytes, all zero, in blocks of
+/// 512 bytes.
 ///
 /// # Panics
 /// Where the medium does not conform.
@@ -72,12 +75,18 @@ pub fn check_read_only(make: impl Fn() -> Arc<dyn Backend>) {
         let written = one(&mut *queue, Operation::Write { fua }, 512, vec![1; 512]);
         assert_eq!(written, Err(IoError::ReadOnly), "a write");
     }
-    for operation in
-        [Operation::Discard, Operation::WriteZeroes { unmap: false }, Operation::WriteZeroes { unmap: true }]
-    {
+    for operation in [
+        Operation::Discard,
+        Operation::WriteZeroes { unmap: false },
+        Operation::WriteZeroes { unmap: true },
+    ] {
         assert_eq!(over(&mut *queue, operation, 0, 4096), Err(IoError::ReadOnly), "{operation:?}");
     }
-    assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), Ok(vec![]), "nothing to flush is no error");
+    assert_eq!(
+        one(&mut *queue, Operation::Flush, 0, vec![]),
+        Ok(vec![]),
+        "nothing to flush is no error"
+    );
     assert_eq!(one(&mut *queue, Operation::Read, 0, vec![1; 8192]), Ok(vec![0; 8192]));
     assert!(backend.resize(CAPACITY * 2).is_err(), "a read-only medium keeps its size");
 }

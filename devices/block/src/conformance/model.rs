@@ -1,4 +1,5 @@
-//! What a medium may hold, sector by sector, and long scripts of random requests that are checked against it.
+//! What a medium may hold, sector by sector, and long scripts of random requests that are checked
+//! against it.
 
 use std::sync::Arc;
 
@@ -20,12 +21,14 @@ pub struct Model {
 const ANYTHING: u32 = u32::MAX;
 
 impl Model {
-    /// Of a medium of `capacity` bytes, all zero. `discard_zeroes`: what is discarded reads as zero.
+    /// Of a medium of `capacity` bytes, all zero. `discard_zeroes`: what is discarded reads as
+    /// zero.
     pub fn new(capacity: u64, discard_zeroes: bool) -> Self {
         Self { sectors: vec![vec![0]; (capacity / SECTOR) as usize], stamp: 0, discard_zeroes }
     }
 
-    /// Bytes to write at `offset`: whole sectors, unlike all that came before. The stamp tells [`Model::ended`] about them.
+    /// Bytes to write at `offset`: whole sectors, unlike all that came before. The stamp tells
+    /// [`Model::ended`] about them.
     pub fn data(&mut self, offset: u64, length: u64) -> (Vec<u8>, u32) {
         self.stamp += 1;
         let first = offset / SECTOR;
@@ -33,7 +36,8 @@ impl Model {
         (data.collect(), self.stamp)
     }
 
-    /// A request that changes the medium is over. `stamp` of what it wrote; for others it does not matter.
+    /// A request that changes the medium is over. `stamp` of what it wrote; for others it does not
+    /// matter.
     pub fn ended(
         &mut self,
         operation: Operation,
@@ -110,7 +114,8 @@ pub(super) fn check_on_two_queues(backend: &Arc<dyn Backend>) {
     script(backend, 2, 8, 120);
 }
 
-/// `rounds` batches of up to `most` requests, each in a stretch of its own, on queues by turns; then everything is read.
+/// `rounds` batches of up to `most` requests, each in a stretch of its own, on queues by turns;
+/// then everything is read.
 fn script(backend: &Arc<dyn Backend>, queues: usize, most: u64, rounds: u64) {
     let mut queues: Vec<_> = (0..queues).map(|_| backend.queue().unwrap()).collect();
     let mut model = model_of(backend);

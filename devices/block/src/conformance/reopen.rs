@@ -7,8 +7,9 @@ use super::CAPACITY;
 use super::drive::run;
 use super::model::{Random, draw, model_of, read_all};
 
-/// Writes, flushes and drops a medium without any farewell, then opens it again, several times over. `open` gives the same medium
-/// each time; before the first time, one as for [`super::check`].
+/// Writes, flushes and drops a medium without any farewell, then opens it again, several times
+/// over. `open` gives the same medium each time; before the first time, one as for
+/// [`super::check`].
 ///
 /// # Panics
 /// Something flushed is not there, or the medium's size or identity changed.

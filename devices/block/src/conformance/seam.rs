@@ -60,7 +60,11 @@ impl DiscardGate {
     /// Waits until `callers` calls have come. Returns the thread of each call.
     pub fn wait_for(&self, callers: usize) -> Vec<ThreadId> {
         let state = self.state.lock().unwrap();
-        self.changed.wait_while(state, |state| state.callers.len() < callers).unwrap().callers.clone()
+        self.changed
+            .wait_while(state, |state| state.callers.len() < callers)
+            .unwrap()
+            .callers
+            .clone()
     }
 
     /// Lets all calls through, from now on.

@@ -14,13 +14,19 @@ pub(super) fn check(backend: &Arc<dyn Backend>) {
         Ok(()) => {}
         Err(IoError::Unsupported) => {
             assert_eq!(backend.geometry().capacity, CAPACITY, "a refused size changes nothing");
-            assert_eq!(one(&mut *queue, Operation::Read, CAPACITY, vec![0; 512]), Err(IoError::EndOfImage));
+            assert_eq!(
+                one(&mut *queue, Operation::Read, CAPACITY, vec![0; 512]),
+                Err(IoError::EndOfImage)
+            );
             return;
         }
         Err(other) => panic!("cannot grow: {other}"),
     }
     assert_eq!(backend.geometry().capacity, CAPACITY * 2);
-    assert_eq!(one(&mut *queue, Operation::Read, CAPACITY - 4096, vec![0; 4096]), Ok(pattern(1, 4096)));
+    assert_eq!(
+        one(&mut *queue, Operation::Read, CAPACITY - 4096, vec![0; 4096]),
+        Ok(pattern(1, 4096))
+    );
     assert_eq!(one(&mut *queue, Operation::Read, CAPACITY, vec![1; 1 << 20]), Ok(vec![0; 1 << 20]));
     one(&mut *queue, WRITE, CAPACITY * 2 - 512, pattern(2, 512)).unwrap();
     assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), Ok(vec![]));
@@ -28,14 +34,28 @@ pub(super) fn check(backend: &Arc<dyn Backend>) {
         one(&mut *backend.queue().unwrap(), Operation::Read, CAPACITY * 2 - 512, vec![0; 512]),
         Ok(pattern(2, 512))
     );
-    assert_eq!(one(&mut *queue, Operation::Read, CAPACITY * 2, vec![0; 512]), Err(IoError::EndOfImage));
-    // Back: what is cut off is gone for good, also when the medium grows again. A medium may refuse to lose data.
+    assert_eq!(
+        one(&mut *queue, Operation::Read, CAPACITY * 2, vec![0; 512]),
+        Err(IoError::EndOfImage)
+    );
+    // Back: what is cut off is gone for good, also when the medium grows again. A medium may refuse
+    // to lose data.
     if backend.resize(CAPACITY).is_ok() {
         assert_eq!(backend.geometry().capacity, CAPACITY);
-        assert_eq!(one(&mut *queue, Operation::Read, CAPACITY, vec![0; 512]), Err(IoError::EndOfImage));
-        assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), Ok(vec![]), "nothing in reach was lost");
+        assert_eq!(
+            one(&mut *queue, Operation::Read, CAPACITY, vec![0; 512]),
+            Err(IoError::EndOfImage)
+        );
+        assert_eq!(
+            one(&mut *queue, Operation::Flush, 0, vec![]),
+            Ok(vec![]),
+            "nothing in reach was lost"
+        );
         backend.resize(CAPACITY * 2).unwrap();
-        assert_eq!(one(&mut *queue, Operation::Read, CAPACITY * 2 - 512, vec![1; 512]), Ok(vec![0; 512]));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, CAPACITY * 2 - 512, vec![1; 512]),
+            Ok(vec![0; 512])
+        );
     }
     let size = backend.geometry().capacity;
     for capacity in [0, size + 1, size + 511] {
@@ -43,5 +63,8 @@ pub(super) fn check(backend: &Arc<dyn Backend>) {
     }
     assert!(backend.resize(!511).is_err(), "no medium is that large");
     assert_eq!(backend.geometry().capacity, size);
-    assert_eq!(one(&mut *queue, Operation::Read, CAPACITY - 4096, vec![0; 4096]), Ok(pattern(1, 4096)));
+    assert_eq!(
+        one(&mut *queue, Operation::Read, CAPACITY - 4096, vec![0; 4096]),
+        Ok(pattern(1, 4096))
+    );
 }

@@ -43,7 +43,8 @@ fn test_faulty_backend_that_stalls_finishes_after_release() {
     assert_eq!((done.len(), done[0].result), (1, Ok(())));
 }
 
-/// A backend whose storage is a RAM disk that fails as planned, and whose flushes are judged by `honest`.
+/// A backend whose storage is a RAM disk that fails as planned, and whose flushes are judged by
+/// `honest`.
 fn planned(plan: &FaultPlan, honest: bool) -> Arc<dyn Backend> {
     let (plan, lost) = (plan.clone(), std::sync::atomic::AtomicBool::new(false));
     Arc::new(Faulty::new(ram(), move |request| {

@@ -27,7 +27,10 @@ pub(super) fn check(backend: &Arc<dyn Backend>) {
 fn fresh_medium_reads_zero(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     assert_eq!(one(&mut *queue, Operation::Read, 4096, vec![0xAA; 65536]), Ok(vec![0; 65536]));
-    assert_eq!(one(&mut *queue, Operation::Read, CAPACITY - 512, vec![0xAA; 512]), Ok(vec![0; 512]));
+    assert_eq!(
+        one(&mut *queue, Operation::Read, CAPACITY - 512, vec![0xAA; 512]),
+        Ok(vec![0; 512])
+    );
 }
 
 fn written_bytes_are_read_back(backend: &Arc<dyn Backend>) {
@@ -46,7 +49,10 @@ fn first_and_last_block_are_reachable(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     for offset in [0, CAPACITY - 512] {
         one(&mut *queue, WRITE, offset, pattern(offset, 512)).unwrap();
-        assert_eq!(one(&mut *queue, Operation::Read, offset, vec![0; 512]), Ok(pattern(offset, 512)));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, offset, vec![0; 512]),
+            Ok(pattern(offset, 512))
+        );
     }
 }
 
@@ -67,7 +73,8 @@ fn nothing_beyond_the_end_is(backend: &Arc<dyn Backend>) {
     }
     let across = one(&mut *queue, Operation::Read, CAPACITY - 512, vec![0; 1024]);
     assert_eq!(across, Err(IoError::EndOfImage));
-    let everything = over(&mut *queue, Operation::WriteZeroes { unmap: false }, 512, u64::MAX - 511);
+    let everything =
+        over(&mut *queue, Operation::WriteZeroes { unmap: false }, 512, u64::MAX - 511);
     assert_eq!(everything, Err(IoError::EndOfImage));
     assert_eq!(one(&mut *queue, Operation::Read, CAPACITY - 512, vec![0; 512]), Ok(last));
     assert_eq!(backend.geometry().capacity, CAPACITY);
@@ -83,7 +90,10 @@ fn memory_may_lie_anywhere(backend: &Arc<dyn Backend>) {
         let read = skewed(2, Operation::Read, offset, &vec![0; bytes.len()], 4096 - skew);
         let mut done = run(&mut *queue, vec![read]).remove(0);
         assert_eq!(done.result, Ok(()));
-        assert!(done.buffer.host_bytes().unwrap()[4096 - skew..] == bytes, "memory {skew} bytes off");
+        assert!(
+            done.buffer.host_bytes().unwrap()[4096 - skew..] == bytes,
+            "memory {skew} bytes off"
+        );
     }
 }
 
@@ -127,10 +137,17 @@ fn pieces_shorter_than_a_block_are_fine(backend: &Arc<dyn Backend>) {
         buffer.guest_mut().unwrap().write(0, &bytes).unwrap();
         buffer.select(0, bytes.len()).unwrap();
         assert_eq!(buffer.iovecs().len(), 4);
-        let request =
-            IoRequest { id: 1, operation: WRITE, offset, length: 3 * 4096, buffer: Box::new(buffer) };
+        let request = IoRequest {
+            id: 1,
+            operation: WRITE,
+            offset,
+            length: 3 * 4096,
+            buffer: Box::new(buffer),
+        };
         assert_eq!(run(&mut *queue, vec![request])[0].result, Ok(()));
-        assert!(one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]).as_ref() == Ok(&bytes));
+        assert!(
+            one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]).as_ref() == Ok(&bytes)
+        );
     }
 }
 
@@ -152,11 +169,19 @@ fn a_flush_among_writes_is_one_of_many(backend: &Arc<dyn Backend>) {
     let batch = (0..60).map(|id| match id % 3 {
         0 => request(id, Operation::Flush, 0, vec![]),
         1 => request(id, WRITE, u64::from(id) * 4096, pattern(id.into(), 4096)),
-        _ => request(id, Operation::Write { fua: true }, u64::from(id) * 4096, pattern(id.into(), 4096)),
+        _ => request(
+            id,
+            Operation::Write { fua: true },
+            u64::from(id) * 4096,
+            pattern(id.into(), 4096),
+        ),
     });
     assert!(run(&mut *queue, batch.collect()).iter().all(|done| done.result.is_ok()));
     for id in (0..60).filter(|id| id % 3 != 0) {
-        assert_eq!(one(&mut *queue, Operation::Read, id * 4096, vec![0; 4096]), Ok(pattern(id, 4096)));
+        assert_eq!(
+            one(&mut *queue, Operation::Read, id * 4096, vec![0; 4096]),
+            Ok(pattern(id, 4096))
+        );
     }
 }
 
@@ -175,12 +200,16 @@ fn a_queue_that_is_dropped_leaves_the_others(backend: &Arc<dyn Backend>) {
     let mut other = backend.queue().unwrap();
     for round in 0..10 {
         let mut queue = backend.queue().unwrap();
-        let mut batch: Vec<_> =
-            (0..32).map(|id| request(id, WRITE, u64::from(id) * 65536, pattern(round, 65536))).collect();
+        let mut batch: Vec<_> = (0..32)
+            .map(|id| request(id, WRITE, u64::from(id) * 65536, pattern(round, 65536)))
+            .collect();
         queue.submit(&mut batch);
         drop(queue);
         one(&mut *other, WRITE, 0, pattern(100 + round, 4096)).unwrap();
-        assert_eq!(one(&mut *other, Operation::Read, 0, vec![0; 4096]), Ok(pattern(100 + round, 4096)));
+        assert_eq!(
+            one(&mut *other, Operation::Read, 0, vec![0; 4096]),
+            Ok(pattern(100 + round, 4096))
+        );
     }
 }
 
@@ -201,6 +230,7 @@ pub(crate) fn guest_buffer(ram: &GuestRam, offset: u32, len: u32, pages: &[u64])
     list.extend_from_slice(&len.to_le_bytes());
     list.extend_from_slice(&offset.to_le_bytes());
     list.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
-    RangeAssembler::assemble(buffer.guest_mut().expect("guest memory"), 1, &list).expect("sound pages");
+    RangeAssembler::assemble(buffer.guest_mut().expect("guest memory"), 1, &list)
+        .expect("sound pages");
     buffer
 }

@@ -34,7 +34,8 @@ impl Bounce {
     /// Fills it with the first `len` bytes of `pieces`, which lie in guest memory.
     pub(super) fn gather(&mut self, pieces: &[libc::iovec], len: usize) {
         each(pieces, len, |piece, at, count| {
-            // SAFETY: `at + count` is at most BOUNCE; the piece is mapped. The guest may write it meanwhile: any bytes will do.
+            // SAFETY: `at + count` is at most BOUNCE; the piece is mapped. The guest may write it
+            // meanwhile: any bytes will do.
             unsafe { std::ptr::copy(piece, self.base.as_ptr().add(at), count) };
         });
     }

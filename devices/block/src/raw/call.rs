@@ -10,7 +10,8 @@ use super::image::Image;
 pub(super) enum Memory {
     /// In one piece.
     One(*mut u8, u32),
-    /// In at most [`super::limits::MAX_PIECES`]; the iovecs stay where they are until the call is over.
+    /// In at most [`super::limits::MAX_PIECES`]; the iovecs stay where they are until the call is
+    /// over.
     Many(*const libc::iovec, u32),
 }
 
@@ -23,7 +24,8 @@ pub(super) enum Way {
     Direct,
 }
 
-/// One system call. The memory it names stays valid and is nobody else's (but the guest's) until it is over.
+/// One system call. The memory it names stays valid and is nobody else's (but the guest's) until it
+/// is over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call {
     /// preadv.
@@ -42,7 +44,8 @@ pub(super) enum Call {
 const BLKDISCARD: libc::Ioctl = 0x1277;
 
 impl Call {
-    /// Makes the call on this thread. Like a ring's completion: what it returned, or a negative error number.
+    /// Makes the call on this thread. Like a ring's completion: what it returned, or a negative
+    /// error number.
     pub(super) fn perform(self, image: &Image) -> i32 {
         #[cfg(test)]
         if let Some(result) = image.fault() {
@@ -66,17 +69,27 @@ impl Call {
         match self {
             Self::Read { memory, offset, way } => {
                 with_pieces(memory, |pieces, count| {
-                    // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open while `image` lives.
-                    unsafe { libc::preadv(image.descriptor(way), pieces, count, offset as libc::off_t) }
+                    // SAFETY: the call's memory is valid, and meant to be written; the descriptor
+                    // is open while `image` lives.
+                    unsafe {
+                        libc::preadv(image.descriptor(way), pieces, count, offset as libc::off_t)
+                    }
                 })
             }
             Self::Write { memory, offset, way, durable } => {
                 let fd = image.descriptor(way);
                 with_pieces(memory, |pieces, count| {
-                    // SAFETY: the call's memory is valid; the descriptor is open while `image` lives.
+                    // SAFETY: the call's memory is valid; the descriptor is open while `image`
+                    // lives.
                     unsafe {
                         if durable {
-                            libc::pwritev2(fd, pieces, count, offset as libc::off_t, libc::RWF_DSYNC)
+                            libc::pwritev2(
+                                fd,
+                                pieces,
+                                count,
+                                offset as libc::off_t,
+                                libc::RWF_DSYNC,
+                            )
                         } else {
                             libc::pwritev(fd, pieces, count, offset as libc::off_t)
                         }
@@ -87,15 +100,17 @@ impl Call {
             Self::Allocate { mode, offset, length } => {
                 let fd = image.descriptor(Way::Cached);
                 // SAFETY: plain numbers on an open descriptor.
-                let result =
-                    unsafe { libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t) };
+                let result = unsafe {
+                    libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t)
+                };
                 outcome(result as isize)
             }
             Self::DiscardBlocks { offset, length } => {
                 let range = [offset, length];
                 // SAFETY: the request reads two u64 from an open descriptor's caller.
-                let result =
-                    unsafe { libc::ioctl(image.descriptor(Way::Cached), BLKDISCARD, range.as_ptr()) };
+                let result = unsafe {
+                    libc::ioctl(image.descriptor(Way::Cached), BLKDISCARD, range.as_ptr())
+                };
                 outcome(result as isize)
             }
         }
@@ -103,13 +118,14 @@ impl Call {
 }
 
 impl Call {
-    /// Reads what the page cache has, on this thread. `None`: it is no such call, or something would have to be waited for, or is wrong:
-    /// whoever makes it then will see.
+    /// Reads what the page cache has, on this thread. `None`: it is no such call, or something
+    /// would have to be waited for, or is wrong: whoever makes it then will see.
     pub(super) fn read_at_once(self, image: &Image) -> Option<i32> {
         let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
         let fd = image.descriptor(Way::Cached);
         let result = with_pieces(memory, |pieces, count| {
-            // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open while `image` lives.
+            // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open
+            // while `image` lives.
             unsafe { libc::preadv2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
         });
         (result > 0).then_some(result)

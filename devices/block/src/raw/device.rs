@@ -22,7 +22,8 @@ pub(super) struct Device {
 /// Asks the block device `file`.
 pub(super) fn inspect(file: &File) -> io::Result<Device> {
     let (mut size, mut physical_block_size) = (0_u64, 0_u32);
-    // SAFETY: the descriptor is open while `file` lives; each request writes exactly the type it is given.
+    // SAFETY: the descriptor is open while `file` lives; each request writes exactly the type it is
+    // given.
     let results = unsafe {
         [
             libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size),
@@ -36,7 +37,8 @@ pub(super) fn inspect(file: &File) -> io::Result<Device> {
     Ok(Device { size, physical_block_size })
 }
 
-/// Whether the block device `file` gives back room, and how much at once: from its queue in sysfs. What it discards may read as anything.
+/// Whether the block device `file` gives back room, and how much at once: from its queue in sysfs.
+/// What it discards may read as anything.
 pub(super) fn discard(file: &File) -> Option<Discard> {
     let number = file.metadata().ok()?.rdev();
     let device = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
@@ -52,6 +54,7 @@ pub(super) fn discard(file: &File) -> Option<Discard> {
     if limit("discard_max_bytes")? == 0 {
         return None;
     }
-    let granularity = limit("discard_granularity").unwrap_or(0).clamp(512, 1 << 30).next_power_of_two();
+    let granularity =
+        limit("discard_granularity").unwrap_or(0).clamp(512, 1 << 30).next_power_of_two();
     Some(Discard { granularity: granularity as u32, zeroes: false })
 }

@@ -27,7 +27,8 @@ pub(super) struct Align {
 }
 
 impl Direct {
-    /// Another way into `file`, which is a raw image that is locked already. Opened by its descriptor, as its name may mean another file by now.
+    /// Another way into `file`, which is a raw image that is locked already. Opened by its
+    /// descriptor, as its name may mean another file by now.
     ///
     /// # Errors
     /// The file system has no direct I/O (EINVAL), or the system's.
@@ -46,7 +47,11 @@ impl Direct {
 pub(super) fn reopen(file: &File, read_only: bool, flags: i32) -> io::Result<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let options = |path: &Path| {
-        OpenOptions::new().read(true).write(!read_only).custom_flags(flags | libc::O_NOCTTY).open(path)
+        OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(flags | libc::O_NOCTTY)
+            .open(path)
     };
     options(&path)
 }
@@ -60,7 +65,8 @@ impl Align {
     /// So can the memory.
     pub(super) fn fits_memory(self, pieces: &[libc::iovec]) -> bool {
         let bad = |piece: &libc::iovec| {
-            piece.iov_base.addr() & (self.memory - 1) != 0 || piece.iov_len as u64 & (self.offset - 1) != 0
+            piece.iov_base.addr() & (self.memory - 1) != 0
+                || piece.iov_len as u64 & (self.offset - 1) != 0
         };
         !pieces.iter().any(bad)
     }
@@ -73,7 +79,8 @@ fn alignment(file: &File) -> io::Result<Align> {
     let empty = CString::default();
     let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
     // SAFETY: an open descriptor, an empty path, and room for the answer.
-    let result = unsafe { libc::statx(file.as_raw_fd(), empty.as_ptr(), flags, mask, &raw mut about) };
+    let result =
+        unsafe { libc::statx(file.as_raw_fd(), empty.as_ptr(), flags, mask, &raw mut about) };
     let (memory, offset) = (about.stx_dio_mem_align, about.stx_dio_offset_align);
     if result != 0 || about.stx_mask & libc::STATX_DIOALIGN == 0 {
         return Ok(Align { memory: USUAL as usize, offset: USUAL.into() });

@@ -67,11 +67,19 @@ fn read(memory: Memory, offset: u64, way: Way, index: Option<u16>) -> squeue::En
         (Memory::Many(pieces, count), Some(index)) => {
             opcode::ReadvFixed::new(file, pieces, count, index).offset(offset).build()
         }
-        (Memory::Many(pieces, count), None) => opcode::Readv::new(file, pieces, count).offset(offset).build(),
+        (Memory::Many(pieces, count), None) => {
+            opcode::Readv::new(file, pieces, count).offset(offset).build()
+        }
     }
 }
 
-fn write(memory: Memory, offset: u64, way: Way, durable: bool, index: Option<u16>) -> squeue::Entry {
+fn write(
+    memory: Memory,
+    offset: u64,
+    way: Way,
+    durable: bool,
+    index: Option<u16>,
+) -> squeue::Entry {
     let (file, flags) = (file(way), if durable { libc::RWF_DSYNC } else { 0 });
     match (memory, index) {
         (Memory::One(base, len), Some(index)) => {
@@ -81,7 +89,10 @@ fn write(memory: Memory, offset: u64, way: Way, durable: bool, index: Option<u16
             opcode::Write::new(file, base, len).offset(offset).rw_flags(flags).build()
         }
         (Memory::Many(pieces, count), Some(index)) => {
-            opcode::WritevFixed::new(file, pieces, count, index).offset(offset).rw_flags(flags).build()
+            opcode::WritevFixed::new(file, pieces, count, index)
+                .offset(offset)
+                .rw_flags(flags)
+                .build()
         }
         (Memory::Many(pieces, count), None) => {
             opcode::Writev::new(file, pieces, count).offset(offset).rw_flags(flags).build()

@@ -104,7 +104,9 @@ impl OpenError {
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnlyStorage { path },
             io::ErrorKind::IsADirectory => Self::NotADisk { path, kind: "a directory" },
             // What open(2) says of a socket, and of a FIFO without a reader.
-            _ if source.raw_os_error() == Some(libc::ENXIO) => Self::NotADisk { path, kind: "no file" },
+            _ if source.raw_os_error() == Some(libc::ENXIO) => {
+                Self::NotADisk { path, kind: "no file" }
+            }
             _ => Self::Open { path, source },
         }
     }

@@ -1,8 +1,9 @@
-//! Guest memory that the kernel keeps in place for rings (io_uring's registered buffers), so that it need not look up and hold the pages of
-//! each request.
+//! Guest memory that the kernel keeps in place for rings (io_uring's registered buffers), so that
+//! it need not look up and hold the pages of each request.
 //!
-//! One registration serves all queues of all disks: a ring that does nothing else owns it, and every queue's ring shares it (Linux 6.12).
-//! Where the kernel cannot share, each ring registers the memory once more, and it counts against the limit of locked memory each time.
+//! One registration serves all queues of all disks: a ring that does nothing else owns it, and
+//! every queue's ring shares it (Linux 6.12). Where the kernel cannot share, each ring registers
+//! the memory once more, and it counts against the limit of locked memory each time.
 
 use std::fmt;
 use std::io;
@@ -15,8 +16,9 @@ use vmbus_gpadl::GuestRam;
 
 use super::limits::MAX_FIXED;
 
-/// All of a machine's memory, pinned for as long as this lives: the host can neither swap it out nor take it back. Whoever gives pages of
-/// it back to the host (as a balloon does) must not do so meanwhile: rings would go on with the pages that they know.
+/// All of a machine's memory, pinned for as long as this lives: the host can neither swap it out
+/// nor take it back. Whoever gives pages of it back to the host (as a balloon does) must not do so
+/// meanwhile: rings would go on with the pages that they know.
 pub struct FixedMemory {
     home: IoUring,
     /// By address. Which one it is, is its number in the kernel's table.
@@ -67,7 +69,8 @@ pub enum FixedError {
 }
 
 impl FixedMemory {
-    /// Has the kernel keep all of `ram` in place. Takes every page of it from the host, and its time.
+    /// Has the kernel keep all of `ram` in place. Takes every page of it from the host, and its
+    /// time.
     ///
     /// # Errors
     /// [`FixedError`]: why the kernel refuses, and what to do.
@@ -101,7 +104,8 @@ impl FixedMemory {
         Ok(Arc::new(Self { home, chunks, shares, vectored, _ram: ram.clone() }))
     }
 
-    /// Makes the memory known to `ring`, which must let go of it (`unregister_buffers`) before this is dropped.
+    /// Makes the memory known to `ring`, which must let go of it (`unregister_buffers`) before this
+    /// is dropped.
     ///
     /// # Errors
     /// The kernel refuses: only where it cannot share, and the limit of locked memory is reached.
@@ -112,18 +116,24 @@ impl FixedMemory {
         register(ring, &self.chunks)
     }
 
-    /// The number of the chunk in which the `len` bytes at `base` lie; `None` when there is no such one.
+    /// The number of the chunk in which the `len` bytes at `base` lie; `None` when there is no such
+    /// one.
     pub(super) fn find(&self, base: *const u8, len: usize) -> Option<u16> {
-        let index = self.chunks.partition_point(|chunk| chunk.start <= base.addr()).checked_sub(1)?;
+        let index =
+            self.chunks.partition_point(|chunk| chunk.start <= base.addr()).checked_sub(1)?;
         self.chunks[index].contains(base, len).then_some(index as u16)
     }
 
-    /// The number of the chunk in which all of `pieces` lie, for kernels that take several pieces at once (6.15).
+    /// The number of the chunk in which all of `pieces` lie, for kernels that take several pieces
+    /// at once (6.15).
     pub(super) fn find_all(&self, pieces: &[libc::iovec]) -> Option<u16> {
         let (first, others) = pieces.split_first().filter(|_| self.vectored)?;
         let index = self.find(first.iov_base.cast(), first.iov_len)?;
         let chunk = self.chunks[usize::from(index)];
-        others.iter().all(|piece| chunk.contains(piece.iov_base.cast(), piece.iov_len)).then_some(index)
+        others
+            .iter()
+            .all(|piece| chunk.contains(piece.iov_base.cast(), piece.iov_len))
+            .then_some(index)
     }
 }
 
@@ -152,7 +162,10 @@ impl Chunk {
 
 impl fmt::Debug for FixedMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FixedMemory").field("chunks", &self.chunks).field("shares", &self.shares).finish()
+        f.debug_struct("FixedMemory")
+            .field("chunks", &self.chunks)
+            .field("shares", &self.shares)
+            .finish()
     }
 }
 
@@ -180,8 +193,8 @@ fn register(ring: &IoUring, chunks: &[Chunk]) -> io::Result<()> {
         iov_len: chunk.len,
     };
     let iovecs: Vec<_> = chunks.iter().map(iovec).collect();
-    // SAFETY: the chunks are mappings of guest memory, which stay until after the ring has let go of them: `FixedMemory` holds the memory,
-    // and whoever attaches a ring holds that.
+    // SAFETY: the chunks are mappings of guest memory, which stay until after the ring has let go
+    // of them: `FixedMemory` holds the memory, and whoever attaches a ring holds that.
     unsafe { ring.submitter().register_buffers(&iovecs) }
 }
 

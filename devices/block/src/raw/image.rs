@@ -32,10 +32,12 @@ pub(super) struct Image {
     pub(super) is_device: bool,
     capacity: AtomicU64,
     resizing: Mutex<()>,
-    /// A flush failed. The kernel reports a lost page once and then forgets it, so a later flush would lie.
+    /// A flush failed. The kernel reports a lost page once and then forgets it, so a later flush
+    /// would lie.
     flush_lost: AtomicBool,
     pub(super) lacks: Lacks,
-    /// One flush at a time through one descriptor: the kernel tells only one of two that something was lost.
+    /// One flush at a time through one descriptor: the kernel tells only one of two that something
+    /// was lost.
     pub(super) flushing: Mutex<()>,
     /// What queues that are made from now on register with their rings.
     pub(super) fixed: OnceLock<Arc<FixedMemory>>,
@@ -131,8 +133,8 @@ impl Image {
         self.flush_lost.store(true, Ordering::Release);
     }
 
-    /// A file that somebody shortened has lost data, even where later writes made it long again: no flush may vouch for it. Costs
-    /// nothing beside a flush.
+    /// A file that somebody shortened has lost data, even where later writes made it long again: no
+    /// flush may vouch for it. Costs nothing beside a flush.
     pub(super) fn check_length(&self) -> Result<(), IoError> {
         let shrank = !self.is_device && self.file.metadata()?.len() < self.capacity();
         if shrank { Err(IoError::EndOfImage) } else { Ok(()) }
@@ -152,7 +154,9 @@ impl Image {
             }
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(mapped),
             Err(error) => Err(error.into()),
-            Ok(data) if data > offset => Ok(Extent { length: rest.min(data - offset), mapped: false }),
+            Ok(data) if data > offset => {
+                Ok(Extent { length: rest.min(data - offset), mapped: false })
+            }
             Ok(_) => {
                 let hole = self.seek(offset, libc::SEEK_HOLE)?;
                 Ok(Extent { length: rest.min(hole.saturating_sub(offset).max(1)), mapped: true })

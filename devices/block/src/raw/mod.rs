@@ -91,7 +91,8 @@ impl RawFile {
 }
 
 impl RawFile {
-    /// Opens and locks the image at `path`: for itself alone, or together with other readers when `read_only`.
+    /// Opens and locks the image at `path`: for itself alone, or together with other readers when
+    /// `read_only`.
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with the image, and what to do.
@@ -107,8 +108,8 @@ impl RawFile {
         Self::from_locked(&LockedFile::open(path, options.read_only)?, options)
     }
 
-    /// The same for a file that is open and locked, whatever lies at its path by now. What is opened
-    /// for reading only cannot be written, whatever `options` say.
+    /// The same for a file that is open and locked, whatever lies at its path by now. What is
+    /// opened for reading only cannot be written, whatever `options` say.
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with the image or the options, and what to do.
@@ -263,7 +264,9 @@ fn choose(path: &Path, io: IoMode, image: &mut Image) -> Result<IoMode, OpenErro
             image.unlocked = Some(file);
             Ok(IoMode::Uring)
         }
-        Err(source) if io == IoMode::Uring => Err(OpenError::NoUring { path: path.to_owned(), source }),
+        Err(source) if io == IoMode::Uring => {
+            Err(OpenError::NoUring { path: path.to_owned(), source })
+        }
         Err(_) => Ok(IoMode::Threads),
     }
 }

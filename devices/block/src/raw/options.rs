@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-/// How to open a raw image. The default is what most want: writable, through the host's page cache, by the fastest means at hand.
+/// How to open a raw image. The default is what most want: writable, through the host's page cache,
+/// by the fastest means at hand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RawOptions {
     /// Refuse writes; other readers may have the image open, too.
@@ -13,14 +14,17 @@ pub struct RawOptions {
     pub io: IoMode,
 }
 
-/// Whether data goes through the host's page cache. In either mode writes are durable after a flush, and forced ones at once.
+/// Whether data goes through the host's page cache. In either mode writes are durable after a
+/// flush, and forced ones at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheMode {
-    /// `writeback`: it does. Reads of what the host remembers are fast; writes are fast until the host must write them out.
+    /// `writeback`: it does. Reads of what the host remembers are fast; writes are fast until the
+    /// host must write them out.
     #[default]
     Writeback,
-    /// `none`: O_DIRECT, straight between the guest's pages and the storage. Memory that the storage cannot reach, by its alignment,
-    /// goes through a buffer; offsets that it cannot address go through the page cache. Both are counted as copied.
+    /// `none`: O_DIRECT, straight between the guest's pages and the storage. Memory that the
+    /// storage cannot reach, by its alignment, goes through a buffer; offsets that it cannot
+    /// address go through the page cache. Both are counted as copied.
     None,
 }
 
@@ -30,11 +34,14 @@ pub enum IoMode {
     /// `auto`: `uring` where the kernel allows it, else `threads`.
     #[default]
     Auto,
-    /// `uring`: one io_uring per queue, a batch by one system call; a request that waits keeps no other waiting.
+    /// `uring`: one io_uring per queue, a batch by one system call; a request that waits keeps no
+    /// other waiting.
     Uring,
-    /// `threads`: a few threads per image. For kernels without io_uring, and containers that forbid it.
+    /// `threads`: a few threads per image. For kernels without io_uring, and containers that forbid
+    /// it.
     Threads,
-    /// `sync`: on the thread that asks, which then serves no other disk meanwhile. For tools and measurements.
+    /// `sync`: on the thread that asks, which then serves no other disk meanwhile. For tools and
+    /// measurements.
     Sync,
 }
 

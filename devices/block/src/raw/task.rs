@@ -1,5 +1,5 @@
-//! A request as a series of system calls: which comes next, and what follows from its result. Makes none itself, so that a ring and a
-//! thread do the same.
+//! A request as a series of system calls: which comes next, and what follows from its result. Makes
+//! none itself, so that a ring and a thread do the same.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -85,7 +85,8 @@ impl Task {
             match self.next(image) {
                 Next::Done(result) => return self.into_done(result),
                 Next::Call(Call::Sync) => {
-                    let _alone = image.flushing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let _alone =
+                        image.flushing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     let result = Call::Sync.perform(image);
                     self.returned(image, result);
                 }
@@ -131,7 +132,9 @@ impl Task {
                 }
                 Stage::ZeroRange => clear(libc::FALLOC_FL_ZERO_RANGE),
                 Stage::WriteZeroes => self.write_zeroes(image),
-                Stage::DiscardBlocks if lacks(&image.lacks.discarding) => return Next::Done(Ok(())),
+                Stage::DiscardBlocks if lacks(&image.lacks.discarding) => {
+                    return Next::Done(Ok(()));
+                }
                 Stage::DiscardBlocks => {
                     Call::DiscardBlocks { offset: self.offset, length: self.length.min(MAX_CLEAR) }
                 }
@@ -177,7 +180,9 @@ impl Task {
     /// The next part of a read or write, and how it goes.
     fn next_move(&mut self, image: &Image) -> Call {
         let rest = self.buffer.iovecs().get(self.first..).unwrap_or_default();
-        let align = image.align().filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+        let align = image
+            .align()
+            .filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
         let way = if align.is_some() { Way::Direct } else { Way::Cached };
         self.stage = Stage::Move;
         let memory = if align.is_some_and(|align| !align.fits_memory(rest)) {
@@ -208,7 +213,9 @@ impl Task {
     }
 
     fn write_zeroes(&mut self, image: &Image) -> Call {
-        let align = image.align().filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+        let align = image
+            .align()
+            .filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
         let way = if align.is_some() { Way::Direct } else { Way::Cached };
         let len = self.length.min(ZEROES.0.len() as u64) as u32;
         let memory = Memory::One(ZEROES.0.as_ptr().cast_mut(), len);
@@ -218,7 +225,9 @@ impl Task {
     fn succeeded(&mut self, image: &Image, count: usize) -> Result<Stage, IoError> {
         self.idle_calls = 0;
         match self.stage {
-            Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes if count == 0 => Err(IoError::EndOfImage),
+            Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes if count == 0 => {
+                Err(IoError::EndOfImage)
+            }
             Stage::Move | Stage::Bounce(_) => {
                 self.moved(image, count);
                 match self.operation {
@@ -282,7 +291,9 @@ impl Task {
         let unknown = matches!(code, libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY);
         let refused = unknown || code == libc::EINVAL;
         let forced = self.operation == Operation::Write { fua: true };
-        let lacks = |what: &AtomicBool| what.swap(unknown || what.load(Ordering::Relaxed), Ordering::Relaxed);
+        let lacks = |what: &AtomicBool| {
+            what.swap(unknown || what.load(Ordering::Relaxed), Ordering::Relaxed)
+        };
         match self.stage {
             Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes
                 if code == libc::EINVAL && !self.cached && image.align().is_some() =>

@@ -1,5 +1,5 @@
-//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that no
-//! ring knows.
+//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that
+//! no ring knows.
 
 use std::collections::VecDeque;
 use std::io;
@@ -79,7 +79,8 @@ impl Pool {
         Self { shared, threads: Mutex::default() }
     }
 
-    /// Starts threads for `jobs` more, as far as there may be any. With one thread, work is done, only slower.
+    /// Starts threads for `jobs` more, as far as there may be any. With one thread, work is done,
+    /// only slower.
     fn grow(&self, jobs: usize) -> io::Result<()> {
         let mut threads = lock(&self.threads);
         let wanted = (threads.len() + jobs).min(MAX_THREADS);
@@ -97,8 +98,8 @@ impl Pool {
 }
 
 impl Drop for Pool {
-    /// Waits for the threads, unless one is still in a call without data (a long discard). Then they
-    /// end by themselves, and the image stays locked until they have.
+    /// Waits for the threads, unless one is still in a call without data (a long discard). Then
+    /// they end by themselves, and the image stays locked until they have.
     fn drop(&mut self) {
         lock(&self.shared.work).ending = true;
         self.shared.more.notify_all();
@@ -164,7 +165,8 @@ impl Returns {
         finished.done.push(done);
         finished.touching -= usize::from(touches);
         if finished.done.len() == 1 {
-            // One write wakes for all that follow until they are taken. Under the lock, so that the event is set only while there is any.
+            // One write wakes for all that follow until they are taken. Under the lock, so that the
+            // event is set only while there is any.
             let _ = self.event.write(1);
         }
         if finished.touching == 0 {

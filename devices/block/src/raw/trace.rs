@@ -9,7 +9,9 @@ pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
     let trace = image.trace.as_ref()?;
     let change = match call {
         Call::Read { .. } => return None,
-        Call::Write { memory, offset, durable, .. } => Change::Write { offset, bytes: copy(memory), durable },
+        Call::Write { memory, offset, durable, .. } => {
+            Change::Write { offset, bytes: copy(memory), durable }
+        }
         Call::Sync => Change::Sync,
         // Both modes that requests use keep the file's length.
         Call::Allocate { offset, length, .. } | Call::DiscardBlocks { offset, length } => {

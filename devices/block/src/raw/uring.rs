@@ -1,7 +1,8 @@
-//! Asynchronous I/O through io_uring: a batch by one system call, straight between the guest's pages and the file.
+//! Asynchronous I/O through io_uring: a batch by one system call, straight between the guest's
+//! pages and the file.
 //!
-//! The ring's own descriptor is the queue's event: it is readable while there are completions, and taking them clears it, so that nothing
-//! is ever written or read to wake or to be woken.
+//! The ring's own descriptor is the queue's event: it is readable while there are completions, and
+//! taking them clears it, so that nothing is ever written or read to wake or to be woken.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -57,7 +58,8 @@ pub(super) fn probe() -> io::Result<()> {
 pub(super) struct UringQueue {
     ring: IoUring,
     image: Arc<Image>,
-    /// For flushes alone: the kernel tells each open file once of what was lost, and no other queue's flush may take that away.
+    /// For flushes alone: the kernel tells each open file once of what was lost, and no other
+    /// queue's flush may take that away.
     _flushed: File,
     /// Registered with the ring.
     fixed: Option<Arc<FixedMemory>>,
@@ -102,7 +104,8 @@ impl UringQueue {
     /// The system's.
     pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
-        // Never the one that is locked: the kernel lets go of a ring's files some time after the ring is closed.
+        // Never the one that is locked: the kernel lets go of a ring's files some time after the
+        // ring is closed.
         let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         // Where nothing can be opened any more, flushes share the other queues' descriptor.
         let flushed = reopen(cached, image.read_only, 0).or_else(|_| cached.try_clone())?;
@@ -202,7 +205,8 @@ impl UringQueue {
             return;
         }
         let Some(event) = self.helper.queue.as_ref().and_then(Queue::event) else { return };
-        let poll = opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).build().user_data(HELPED);
+        let poll =
+            opcode::PollAdd::new(types::Fd(event), libc::POLLIN as u32).build().user_data(HELPED);
         // SAFETY: the entry names no memory.
         if unsafe { self.ring.submission().push(&poll) }.is_ok() {
             self.staged.push_back(HELPED);
@@ -263,8 +267,8 @@ impl UringQueue {
         if let Some((_, ticket)) = super::trace::issue(&self.image, call) {
             self.traced.insert(user_data, ticket);
         }
-        // SAFETY: whatever the call names stays in its task, which stays in its slot until the completion has come: the queue is not
-        // dropped before (see `drop`).
+        // SAFETY: whatever the call names stays in its task, which stays in its slot until the
+        // completion has come: the queue is not dropped before (see `drop`).
         match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
             Ok(()) => {
                 self.staged.push_back(user_data);
@@ -280,7 +284,10 @@ impl UringQueue {
 
     /// Nothing but the task in hand is under way.
     fn is_idle(&self) -> bool {
-        self.in_kernel == 0 && self.staged.is_empty() && self.ready.is_empty() && self.waiting.is_empty()
+        self.in_kernel == 0
+            && self.staged.is_empty()
+            && self.ready.is_empty()
+            && self.waiting.is_empty()
     }
 
     /// Gives what is staged to the kernel.
@@ -299,7 +306,9 @@ impl UringQueue {
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
                     // The next completion is the occasion to try again.
-                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if self.in_kernel != 0 => return,
+                    Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if self.in_kernel != 0 => {
+                        return;
+                    }
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if tries < 1000 => {
                         tries += 1;
                         std::thread::yield_now();
@@ -310,7 +319,8 @@ impl UringQueue {
         }
     }
 
-    /// Makes the calls that the kernel did not take here. The submission queue is never entered again, so that it cannot take them later.
+    /// Makes the calls that the kernel did not take here. The submission queue is never entered
+    /// again, so that it cannot take them later.
     fn give_up(&mut self, error: &io::Error) {
         self.image.log.log(|left_out| {
             error!(%error, left_out, "io_uring takes no more requests: a disk goes on, one request at a time");
@@ -404,10 +414,12 @@ impl Queue for UringQueue {
 }
 
 impl Drop for UringQueue {
-    /// Waits until the kernel has let go of everything: file I/O that was begun cannot be called back. What it never took is forgotten.
+    /// Waits until the kernel has let go of everything: file I/O that was begun cannot be called
+    /// back. What it never took is forgotten.
     fn drop(&mut self) {
         self.waiting.clear();
-        // Submits what is staged, unless the kernel takes no more: then its queue is not looked at again.
+        // Submits what is staged, unless the kernel takes no more: then its queue is not looked at
+        // again.
         if !self.broken {
             self.enter();
         }
@@ -418,7 +430,8 @@ impl Drop for UringQueue {
                 self.in_kernel -= 1;
                 continue;
             }
-            let mut poll = libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut poll =
+                libc::pollfd { fd: self.ring.as_raw_fd(), events: libc::POLLIN, revents: 0 };
             // SAFETY: one valid pollfd of an open descriptor.
             unsafe { libc::poll(&raw mut poll, 1, -1) };
         }

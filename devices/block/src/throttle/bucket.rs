@@ -12,8 +12,9 @@ const SECOND: u128 = 1_000_000_000;
 pub struct Rate {
     /// Requests or bytes each second, in the long run.
     pub per_second: NonZeroU64,
-    /// Requests or bytes that may go at once beyond that, after a pause that saved them up. A request that is larger than what is there
-    /// goes as soon as nothing is owed, and the next ones wait until it is paid for.
+    /// Requests or bytes that may go at once beyond that, after a pause that saved them up. A
+    /// request that is larger than what is there goes as soon as nothing is owed, and the next
+    /// ones wait until it is paid for.
     pub burst: u64,
 }
 
@@ -59,7 +60,8 @@ impl Buckets {
         self.limits
     }
 
-    /// When `request`, which came at `now`, may go: not before `now`. It is charged for, so that the next one finds less.
+    /// When `request`, which came at `now`, may go: not before `now`. It is charged for, so that
+    /// the next one finds less.
     pub(super) fn reserve(&mut self, request: &IoRequest, now: u64) -> u64 {
         let costs = self.costs(request);
         let charged = || costs.into_iter().zip(self.paid_at).filter(|((_, cost), _)| *cost != 0);

@@ -7,7 +7,8 @@
 //! | discard, zeroes | one request and no bytes (none are moved), of writes and of all |
 //! | flush | nothing: it costs what the writes before it left over |
 //!
-//! The limits hold for all queues of the disk together; each queue's requests keep their order, and the queues take turns.
+//! The limits hold for all queues of the disk together; each queue's requests keep their order, and
+//! the queues take turns.
 
 mod bucket;
 mod stats;
@@ -64,7 +65,8 @@ impl Throttle {
         Self { inner, shared: Arc::new(shared) }
     }
 
-    /// Other limits from now on, also for what waits. What the old ones had saved up or overdrawn is forgotten.
+    /// Other limits from now on, also for what waits. What the old ones had saved up or overdrawn
+    /// is forgotten.
     pub fn set_limits(&self, limits: Limits) {
         let mut buckets = lock(&self.shared.buckets);
         *buckets = Buckets::new(limits);
@@ -89,7 +91,10 @@ impl Throttle {
 
 impl fmt::Debug for Throttle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Throttle").field("inner", &self.inner).field("limits", &self.limits()).finish()
+        f.debug_struct("Throttle")
+            .field("inner", &self.inner)
+            .field("limits", &self.limits())
+            .finish()
     }
 }
 
@@ -171,7 +176,8 @@ impl ThrottledQueue {
         }
     }
 
-    /// The alarm is set for the first request already, and has not gone off: somebody looks without being called.
+    /// The alarm is set for the first request already, and has not gone off: somebody looks without
+    /// being called.
     fn is_early(&self, generation: u64, now: u64) -> bool {
         self.reserved.is_some_and(|(start, under)| under == generation && start > now)
     }

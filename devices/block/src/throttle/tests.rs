@@ -23,7 +23,13 @@ fn request(id: u32, operation: Operation, length: u64) -> IoRequest {
 }
 
 /// When each of `count` requests goes that all come at `now`.
-fn starts(buckets: &mut Buckets, operation: Operation, length: u64, count: usize, now: u64) -> Vec<u64> {
+fn starts(
+    buckets: &mut Buckets,
+    operation: Operation,
+    length: u64,
+    count: usize,
+    now: u64,
+) -> Vec<u64> {
     (0..count).map(|_| buckets.reserve(&request(0, operation, length), now)).collect()
 }
 
@@ -37,13 +43,15 @@ fn test_requests_go_at_their_rate_after_the_burst() {
     assert_eq!(after, [0, 0, 0, 0, 10, 20, 30]);
     // A long pause saves up the burst, not more.
     let now = 100 * SECOND;
-    let at_once = starts(&mut buckets, WRITE, 512, 10, now).iter().filter(|&&start| start == now).count();
+    let at_once =
+        starts(&mut buckets, WRITE, 512, 10, now).iter().filter(|&&start| start == now).count();
     assert_eq!(at_once, 4);
 }
 
 #[test]
 fn test_long_run_rate_is_exact_for_requests_and_bytes() {
-    let limits = Limits { requests: rate(1000, 100), bytes: rate(1 << 20, 1 << 16), ..Limits::default() };
+    let limits =
+        Limits { requests: rate(1000, 100), bytes: rate(1 << 20, 1 << 16), ..Limits::default() };
     // 4 KiB each: 256 a second by bytes.
     let last = *starts(&mut Buckets::new(limits), Operation::Read, 4096, 2560, 0).last().unwrap();
     assert!((9 * SECOND..10 * SECOND).contains(&last), "{last}");
@@ -74,7 +82,10 @@ fn test_limits_of_one_kind_leave_the_other_alone_and_flushes_are_free() {
     // Discards and zeroes are writes that move no bytes.
     assert_eq!(starts(&mut buckets, Operation::Discard, 1 << 40, 2, 0), [0, 0]);
     let mut buckets = Buckets::new(Limits { writes: rate(1, 0), ..Limits::default() });
-    assert_eq!(starts(&mut buckets, Operation::WriteZeroes { unmap: true }, 1 << 40, 2, 0), [0, SECOND]);
+    assert_eq!(
+        starts(&mut buckets, Operation::WriteZeroes { unmap: true }, 1 << 40, 2, 0),
+        [0, SECOND]
+    );
 }
 
 #[test]
@@ -93,10 +104,12 @@ fn ram() -> Arc<RamDisk> {
 #[test]
 fn test_throttle_conforms_without_limits_and_with_wide_ones() {
     check(|| Arc::new(Throttle::new(ram(), Limits::default())));
-    let wide = Limits { requests: rate(200_000, 10), bytes: rate(4 << 30, 1 << 20), ..Limits::default() };
+    let wide =
+        Limits { requests: rate(200_000, 10), bytes: rate(4 << 30, 1 << 20), ..Limits::default() };
     check(|| Arc::new(Throttle::new(ram(), wide)));
     check_read_only(|| {
-        let disk = RamDisk::new(CAPACITY).unwrap().with_geometry(|geometry| geometry.read_only = true);
+        let disk =
+            RamDisk::new(CAPACITY).unwrap().with_geometry(|geometry| geometry.read_only = true);
         Arc::new(Throttle::new(Arc::new(disk), wide))
     });
 }

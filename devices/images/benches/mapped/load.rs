@@ -69,7 +69,8 @@ impl Load {
             buffer: Box::new(IoBuffer::from_vec(vec![1; BYTES])),
         });
         let requests = requests.collect();
-        let mut load = Self { queue, requests, done: Vec::new(), next: 0, _image: image, _folder: folder };
+        let mut load =
+            Self { queue, requests, done: Vec::new(), next: 0, _image: image, _folder: folder };
         // All places get space, and all lists their memory.
         for direction in [Direction::Write, Direction::Read] {
             for _ in 0..PLACES {

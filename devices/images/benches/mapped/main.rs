@@ -71,7 +71,8 @@ fn measure() -> Result<Vec<Number>, String> {
             let limit = instructions(Format::Raw, direction, depth)?;
             for format in FORMATS {
                 let value = instructions(format, direction, depth)?;
-                let name = format!("{}_{}_4k_qd{depth}_instructions", format.name(), direction.name());
+                let name =
+                    format!("{}_{}_4k_qd{depth}_instructions", format.name(), direction.name());
                 numbers.push(Number::new(name, "instructions", value, limit));
             }
         }

@@ -19,7 +19,8 @@ pub(super) enum Events {
 impl Events {
     /// Returns the events of `queues`, and of another descriptor if there is one.
     pub(super) fn of(queues: &[Box<dyn Queue>], other: Option<RawFd>) -> io::Result<Self> {
-        let events: Vec<RawFd> = queues.iter().filter_map(|queue| queue.event()).chain(other).collect();
+        let events: Vec<RawFd> =
+            queues.iter().filter_map(|queue| queue.event()).chain(other).collect();
         match events[..] {
             [] => Ok(Self::None),
             [event] => Ok(Self::One(event)),

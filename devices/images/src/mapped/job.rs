@@ -59,14 +59,17 @@ impl Job {
             Operation::Read => map.locate(at, left, extents)?,
             Operation::Write { .. } => map.allocate(at, left, extents)?,
             Operation::Discard => map.clear(Clearing::Discard, at, left, extents)?,
-            Operation::WriteZeroes { unmap } => map.clear(Clearing::Zero { unmap }, at, left, extents)?,
+            Operation::WriteZeroes { unmap } => {
+                map.clear(Clearing::Zero { unmap }, at, left, extents)?
+            }
         };
         Ok(match step {
             Step::Barrier => Outcome::Barrier,
             Step::Again => Outcome::Again,
             Step::Done(bytes) => {
                 self.done += bytes.min(left);
-                let clears = matches!(self.operation, Operation::Discard | Operation::WriteZeroes { .. });
+                let clears =
+                    matches!(self.operation, Operation::Discard | Operation::WriteZeroes { .. });
                 let full = clears && extents.as_slice().len() >= MAX_EXTENTS;
                 if self.done == self.length || full {
                     Outcome::Finished(Ok(self.done))

@@ -140,7 +140,13 @@ pub(crate) trait Map: Debug + Send + Sync {
     ///
     /// # Errors
     /// The structures cannot be changed. Parts of the range may read as zero already.
-    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
+    fn clear(
+        &self,
+        how: Clearing,
+        offset: u64,
+        length: u64,
+        extents: &mut Extents,
+    ) -> Result<Step, IoError>;
 
     /// Makes durable, once for all, the preparations of calls that returned [`Step::Barrier`].
     ///
@@ -248,7 +254,8 @@ impl Backend for Mapped {
             Location::Memory { .. } => Ok(block::Extent { length: first.length, mapped: true }),
             Location::File { file, offset } => {
                 let inner = self.map.files()[file].extent(offset)?;
-                let length = if inner.length == 0 { first.length } else { inner.length.min(first.length) };
+                let length =
+                    if inner.length == 0 { first.length } else { inner.length.min(first.length) };
                 Ok(block::Extent { length, mapped: inner.mapped })
             }
         }
@@ -264,6 +271,10 @@ impl Backend for Mapped {
 
     /// The sum of all files.
     fn fixed_calls(&self) -> Option<u64> {
-        self.map.files().iter().filter_map(|file| file.fixed_calls()).reduce(|one, other| one + other)
+        self.map
+            .files()
+            .iter()
+            .filter_map(|file| file.fixed_calls())
+            .reduce(|one, other| one + other)
     }
 }

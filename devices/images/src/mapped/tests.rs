@@ -48,7 +48,10 @@ fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
     fake.gate.shut();
-    queue.submit(&mut vec![request(1, Operation::Read, SLOW, 512), request(2, Operation::Read, 0, 512)]);
+    queue.submit(&mut vec![
+        request(1, Operation::Read, SLOW, 512),
+        request(2, Operation::Read, 0, 512),
+    ]);
     fake.gate.wait_for_arrival();
     assert_eq!(poll(&mut *queue).iter().map(|done| done.id).collect::<Vec<_>>(), [2]);
     queue.submit(&mut vec![request(3, Operation::Write { fua: true }, 512, 512)]);
@@ -138,9 +141,13 @@ fn test_lookups_that_need_a_barrier_share_one() {
     let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
     fake.gate.shut();
     let write = Operation::Write { fua: false };
-    first.submit(&mut (0..16).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect());
+    first.submit(
+        &mut (0..16).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect(),
+    );
     fake.gate.wait_for_arrival();
-    second.submit(&mut (20..36).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect());
+    second.submit(
+        &mut (20..36).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect(),
+    );
     fake.gate.open();
     for queue in [&mut first, &mut second] {
         let mut back = 0;
@@ -171,7 +178,8 @@ fn test_range_with_more_extents_than_one_answer_has_is_cleared_in_parts() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
     let blocks = 2 * MAX_EXTENTS as u64 + 500;
-    one(&mut *queue, Operation::Write { fua: false }, SLOW, vec![7; (blocks * BLOCK) as usize]).unwrap();
+    one(&mut *queue, Operation::Write { fua: false }, SLOW, vec![7; (blocks * BLOCK) as usize])
+        .unwrap();
     let zeroes = Operation::WriteZeroes { unmap: false };
     assert_eq!(over(&mut *queue, zeroes, SLOW, (blocks - 1) * BLOCK), Ok(()));
     let seen = one(&mut *queue, Operation::Read, SLOW, vec![1; (blocks * BLOCK) as usize]).unwrap();
@@ -192,7 +200,8 @@ fn test_bytes_from_memory_are_copied_and_counted() {
     assert_eq!((done.result, done.copied), (Ok(()), 1024));
     assert_eq!(done.buffer.host_bytes().unwrap()[..], bytes[512..1536]);
     let length = 2048 + 1024;
-    let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW - 512, length)]).remove(0);
+    let mut done =
+        run(&mut *queue, vec![request(1, Operation::Read, SLOW - 512, length)]).remove(0);
     assert_eq!((done.result, done.copied), (Ok(()), 2048));
     let seen = done.buffer.host_bytes().unwrap();
     assert_eq!(seen[512..2560], bytes[..]);
@@ -207,7 +216,11 @@ fn two_files(failing: Option<usize>) -> (Fake, Vec<Arc<std::sync::atomic::Atomic
         Arc::new(Faulty::new(disk, move |request| match request.operation {
             Operation::Flush => {
                 count.fetch_add(1, Ordering::Relaxed);
-                if failing == Some(file) { Fault::Fail(IoError::Os(libc::EIO)) } else { Fault::None }
+                if failing == Some(file) {
+                    Fault::Fail(IoError::Os(libc::EIO))
+                } else {
+                    Fault::None
+                }
             }
             _ => Fault::None,
         })) as Arc<dyn Backend>
@@ -246,7 +259,10 @@ fn test_batch_of_known_runs_and_others_comes_back_whole() {
             });
             let mut done = run(&mut *queue, requests.collect());
             done.sort_unstable_by_key(|done| done.id);
-            assert_eq!(done.iter().map(|done| done.id).collect::<Vec<_>>(), [10, 11, 12, 13, 14, 15]);
+            assert_eq!(
+                done.iter().map(|done| done.id).collect::<Vec<_>>(),
+                [10, 11, 12, 13, 14, 15]
+            );
             for mut done in done {
                 assert_eq!(done.result, Ok(()));
                 assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
@@ -275,10 +291,12 @@ fn test_forced_write_to_a_known_run_is_flushed_only_if_structures_changed() {
 fn test_known_run_of_a_file_that_fails_fails_its_request_with_its_id_and_memory() {
     let disk = Arc::new(RamDisk::new(CAPACITY).unwrap());
     let file = Faulty::new(disk, |_| Fault::Fail(IoError::Os(libc::EIO)));
-    let (fake, mapped) = opened(Fake { files: vec![Arc::new(file)], runs: Some(0), ..Fake::default() });
+    let (fake, mapped) =
+        opened(Fake { files: vec![Arc::new(file)], runs: Some(0), ..Fake::default() });
     fake.changes.count();
     let mut queue = mapped.queue().unwrap();
-    let mut done = run(&mut *queue, vec![request(7, Operation::Write { fua: true }, 0, 512)]).remove(0);
+    let mut done =
+        run(&mut *queue, vec![request(7, Operation::Write { fua: true }, 0, 512)]).remove(0);
     assert_eq!((done.id, done.result), (7, Err(IoError::Os(libc::EIO))));
     assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
 }

@@ -81,7 +81,8 @@ impl MetadataThread {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
-            let builder = thread::Builder::new().name("image-metadata".to_owned()).stack_size(STACK);
+            let builder =
+                thread::Builder::new().name("image-metadata".to_owned()).stack_size(STACK);
             *thread = builder.spawn(move || shared.serve()).ok();
         }
         thread.is_some()
@@ -128,7 +129,8 @@ impl Shared {
         let mut steps = 0;
         let mut state = self.lock();
         loop {
-            if !waiting.is_empty() && (state.lines.is_empty() || steps >= MAX_STEPS_BEFORE_BARRIER) {
+            if !waiting.is_empty() && (state.lines.is_empty() || steps >= MAX_STEPS_BEFORE_BARRIER)
+            {
                 drop(state);
                 let result = barrier(&*self.map);
                 state = self.lock();
@@ -159,7 +161,12 @@ impl Shared {
     }
 
     /// The jobs that waited for a barrier continue, or fail with it.
-    fn pass(&self, state: &mut State, waiting: &mut Vec<(Arc<Mailbox>, Job)>, result: Result<(), IoError>) {
+    fn pass(
+        &self,
+        state: &mut State,
+        waiting: &mut Vec<(Arc<Mailbox>, Job)>,
+        result: Result<(), IoError>,
+    ) {
         for (mailbox, job) in waiting.drain(..) {
             match result {
                 _ if mailbox.is_closed() => {}

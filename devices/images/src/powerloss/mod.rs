@@ -70,7 +70,8 @@ impl Case {
         let content: Vec<(u64, u64, u32)> =
             (1..).zip(places).map(|(stamp, first)| (first + 5, 40, stamp)).collect();
         let promises = fill(&self.path, &content);
-        let options = CreateOptions { size: None, parent: Some(self.path.clone()), ..options.clone() };
+        let options =
+            CreateOptions { size: None, parent: Some(self.path.clone()), ..options.clone() };
         let mut case = child(&options);
         case.promises = promises;
         case.kept.push(self.folder);
@@ -86,8 +87,9 @@ impl Case {
             recorder: Some(recorder.clone()),
             ..OpenOptions::default()
         };
-        let promises =
-            run_script(steps, &recorder, self.promises.clone(), &|| open(&self.path, &options).unwrap());
+        let promises = run_script(steps, &recorder, self.promises.clone(), &|| {
+            open(&self.path, &options).unwrap()
+        });
         Run { log: recorder.log(), promises }
     }
 
@@ -136,8 +138,8 @@ impl Case {
     }
 
     fn judge(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
-        let report =
-            check(path, Some(self.format), false, Parents::Named).map_err(|error| error.to_string())?;
+        let report = check(path, Some(self.format), false, Parents::Named)
+            .map_err(|error| error.to_string())?;
         if !report.is_sound() {
             return Err(report.to_string());
         }
@@ -159,7 +161,8 @@ impl Case {
 
     /// Opens the image for writing, writes where the script did not, and judges the rest again.
     fn go_on(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
-        let options = OpenOptions { io: IoMode::Sync, format: Some(self.format), ..OpenOptions::default() };
+        let options =
+            OpenOptions { io: IoMode::Sync, format: Some(self.format), ..OpenOptions::default() };
         let disk = open(path, &options).map_err(|error| error.to_string())?;
         promises.judge(&disk, state.position)?;
         let places = untouched(promises, disk.geometry().capacity);
@@ -178,10 +181,12 @@ impl Case {
             let zeroes = Operation::Write { fua: false };
             one(&mut *queue, zeroes, offset, vec![0; 512]).unwrap();
         }
-        promises.judge(&disk, state.position).map_err(|reason| format!("after going on: {reason}"))?;
+        promises
+            .judge(&disk, state.position)
+            .map_err(|reason| format!("after going on: {reason}"))?;
         drop((queue, disk));
-        let report =
-            check(path, Some(self.format), false, Parents::Named).map_err(|error| error.to_string())?;
+        let report = check(path, Some(self.format), false, Parents::Named)
+            .map_err(|error| error.to_string())?;
         if report.is_sound() { Ok(()) } else { Err(format!("after going on: {report}")) }
     }
 }
@@ -193,7 +198,8 @@ pub(crate) fn first_growth(ops: &[Op]) -> Option<usize> {
 
 /// Returns the index of the last change that copies a part of the parent.
 pub(crate) fn last_copy(ops: &[Op]) -> Option<usize> {
-    let is_copy = |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
+    let is_copy =
+        |change: &Change| matches!(change, Change::Write { bytes, .. } if bytes.len() > 4096);
     ops.iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change))
 }
 
@@ -215,7 +221,8 @@ fn qemu_check(path: &Path, format: Format) -> Result<(), String> {
     let program = std::env::var_os("SYNTHVM_QEMU")
         .map_or_else(|| "qemu-img".into(), |folder| Path::new(&folder).join("qemu-img"));
     let output = Command::new(program).args(["check", "-f", format.name()]).arg(path).output();
-    let output = output.map_err(|error| format!("qemu-img: {error}; run this test by `cargo xtask test`"))?;
+    let output = output
+        .map_err(|error| format!("qemu-img: {error}; run this test by `cargo xtask test`"))?;
     // 3: leaks, which do no harm.
     if matches!(output.status.code(), Some(0 | 3)) { Ok(()) } else { Err(format!("{output:?}")) }
 }

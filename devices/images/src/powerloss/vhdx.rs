@@ -72,8 +72,11 @@ fn test_vhdx_that_is_resized_keeps_its_promises_in_every_state_after_a_loss_of_p
 
 #[test]
 fn test_fixed_vhdx_keeps_its_promises_in_every_state_after_a_loss_of_power() {
-    let options =
-        CreateOptions { fixed: true, block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 80 * MIB) };
+    let options = CreateOptions {
+        fixed: true,
+        block_size: Some(MIB),
+        ..CreateOptions::new(Format::Vhdx, 80 * MIB)
+    };
     let steps = random_script(32, 50, &[0, 63 * BLOCK, 64 * BLOCK, 79 * BLOCK], BLOCK);
     assert!(case(&options).prove(&steps) > 300);
 }

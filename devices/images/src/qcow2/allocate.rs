@@ -74,7 +74,8 @@ impl Qcow2 {
         };
         for run in jobs.chunk_by(is_neighbour) {
             let words = run.iter().filter_map(|job| writer.prepared.remove(&job.position));
-            let words: Vec<u64> = words.map(|new| new.cluster << self.layout.bits | COPIED).collect();
+            let words: Vec<u64> =
+                words.map(|new| new.cluster << self.layout.bits | COPIED).collect();
             self.set_entries(run[0].position, &words)?;
             run.iter().for_each(|job| self.free(writer, job.old));
         }
@@ -172,7 +173,13 @@ impl Qcow2 {
 
     /// Fills the location at `target` with its content. Returns whether that must become durable
     /// before an entry names it.
-    fn fill(&self, writer: &mut Writer, job: &Job, content: Content, target: u64) -> Result<bool, IoError> {
+    fn fill(
+        &self,
+        writer: &mut Writer,
+        job: &Job,
+        content: Content,
+        target: u64,
+    ) -> Result<bool, IoError> {
         let mut is_copy = false;
         if let Some(data) = &self.data {
             // Clusters of the reserve read as zero; these may hold anything.
@@ -189,7 +196,12 @@ impl Qcow2 {
         let length = self.layout.cluster().min(self.capacity().saturating_sub(job.position));
         let (mut extents, mut done) = (Extents::default(), 0);
         while done < length {
-            done += match self.locate_from(job.position + done, length - done, Mode::Files, &mut extents) {
+            done += match self.locate_from(
+                job.position + done,
+                length - done,
+                Mode::Files,
+                &mut extents,
+            ) {
                 Ok(bytes) => bytes,
                 Err(Stop::Error(error)) => return Err(error),
                 Err(Stop::Wait) => 0,

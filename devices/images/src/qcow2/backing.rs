@@ -30,14 +30,17 @@ pub(super) fn open(
 ) -> Result<Option<Arc<dyn Map>>, Flaw> {
     let Some(name) = &header.backing else { return Ok(None) };
     if depth >= MAX_DEPTH {
-        let reason = format!("its chain of backing files is longer than {MAX_DEPTH}, or runs in a circle");
+        let reason =
+            format!("its chain of backing files is longer than {MAX_DEPTH}, or runs in a circle");
         return Err(Flaw::Parent(reason));
     }
     let found = find(path, name, options)?;
     let format = match header.backing_format.as_deref() {
         None => None,
         Some("vpc") => Some(Format::Vhd),
-        Some(format) => Some(format.parse::<Format>().map_err(|error| Flaw::Parent(error.to_string()))?),
+        Some(format) => {
+            Some(format.parse::<Format>().map_err(|error| Flaw::Parent(error.to_string()))?)
+        }
     };
     let options = OpenOptions { read_only: true, format, parent: None, ..options.clone() };
     let open = || -> Result<Arc<dyn Map>, OpenError> {
@@ -63,7 +66,9 @@ pub(super) fn open_data(
     header: &Header,
     options: &OpenOptions,
 ) -> Result<Option<ImageFile>, OpenError> {
-    let Some(name) = header.data_file.as_deref().filter(|_| header.layout.external) else { return Ok(None) };
+    let Some(name) = header.data_file.as_deref().filter(|_| header.layout.external) else {
+        return Ok(None);
+    };
     let found = find(path, name, options).map_err(|flaw| flaw.of(path))?;
     ImageFile::of_locked(&lock(&found, options.read_only)?, options).map(Some)
 }
@@ -76,7 +81,9 @@ fn find(path: &Path, name: &OsStr, options: &OpenOptions) -> Result<PathBuf, Fla
     let bytes = name.as_bytes();
     let is_url = bytes.windows(3).any(|part| part == b"://");
     if bytes.starts_with(b"json:") || is_url {
-        return Err(Flaw::Parent(format!("it names {name:?}, and only plain file names are known here")));
+        return Err(Flaw::Parent(format!(
+            "it names {name:?}, and only plain file names are known here"
+        )));
     }
     let name = Path::new(OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes)));
     let folder = path.canonicalize().unwrap_or_else(|_| path.to_owned());

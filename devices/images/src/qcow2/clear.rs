@@ -61,8 +61,13 @@ impl Qcow2 {
                 }
                 _ => {
                     self.clear_run(writer, &std::mem::take(&mut run))?;
-                    if self.materialize(writer, at, until - at, Content::Kept)? == Progress::Barrier {
-                        return Ok(if at == offset { Step::Barrier } else { Step::Done(at - offset) });
+                    if self.materialize(writer, at, until - at, Content::Kept)? == Progress::Barrier
+                    {
+                        return Ok(if at == offset {
+                            Step::Barrier
+                        } else {
+                            Step::Done(at - offset)
+                        });
                     }
                     match self.cluster_at(position)? {
                         Cluster::Data { offset, .. } => {
@@ -104,8 +109,10 @@ impl Qcow2 {
     fn flag(&self, writer: &mut Writer, position: u64, clusters: u64) -> Result<(), IoError> {
         self.table_for_writing(writer, position / self.layout.reach())?;
         let positions = (0..clusters).map(|cluster| position + cluster * self.layout.cluster());
-        let old =
-            positions.clone().map(|position| self.cluster_at(position)).collect::<Result<Vec<_>, _>>()?;
+        let old = positions
+            .clone()
+            .map(|position| self.cluster_at(position))
+            .collect::<Result<Vec<_>, _>>()?;
         self.set_entries(position, &vec![ZERO; clusters as usize])?;
         for (position, old) in positions.zip(old) {
             self.free(writer, old);

@@ -75,7 +75,11 @@ mod tests {
         assert!(Compression::Deflate.unpack(&packed, plain.len()).as_ref() == Some(&plain));
         // If it states more than a cluster, the rest is left out.
         assert!(Compression::Deflate.unpack(&packed, 4096).as_deref() == Some(&plain[..4096]));
-        assert_eq!(Compression::Deflate.unpack(&packed, plain.len() + 1), None, "less than a cluster");
+        assert_eq!(
+            Compression::Deflate.unpack(&packed, plain.len() + 1),
+            None,
+            "less than a cluster"
+        );
         assert_eq!(Compression::Deflate.unpack(&packed[..20], plain.len()), None, "cut off");
         assert_eq!(Compression::Deflate.unpack(&[0xFF; 64], 512), None, "garbage");
     }
@@ -97,7 +101,8 @@ mod tests {
     fn test_zstd_frame_of_one_repeated_byte_is_unpacked() {
         // A block of run-length type, the last one: 512 times 0x5A (RFC 8878 section 3.1.1.2).
         let header = (512_u32 << 3 | 1 << 1 | 1).to_le_bytes();
-        let frame = [&[0x28, 0xB5, 0x2F, 0xFD, 0, 0][..], &header[..3], &[0x5A, 0xEE, 0xEE]].concat();
+        let frame =
+            [&[0x28, 0xB5, 0x2F, 0xFD, 0, 0][..], &header[..3], &[0x5A, 0xEE, 0xEE]].concat();
         assert_eq!(Compression::Zstd.unpack(&frame, 512), Some(vec![0x5A; 512]));
         assert_eq!(Compression::Zstd.unpack(&frame, 513), None);
     }

@@ -58,9 +58,15 @@ impl Counts {
         let layout = header.layout;
         let mut bytes = vec![0; (header.counts_clusters << layout.bits).min(MAX_COUNTS) as usize];
         file.read(&mut bytes, header.counts_offset)?;
-        let words = bytes.chunks_exact(8).map(|word| u64::from_be_bytes(std::array::from_fn(|at| word[at])));
-        let mut counts =
-            Self { layout, width: Width::of_order(header.count_order), table: words.collect(), end: 0 };
+        let words = bytes
+            .chunks_exact(8)
+            .map(|word| u64::from_be_bytes(std::array::from_fn(|at| word[at])));
+        let mut counts = Self {
+            layout,
+            width: Width::of_order(header.count_order),
+            table: words.collect(),
+            end: 0,
+        };
         counts.end = counts.find_end(file)?;
         Ok(counts)
     }
@@ -76,7 +82,9 @@ impl Counts {
             )));
         }
         match (0..needed).find(|&index| self.table[index as usize] == 0) {
-            Some(index) => Err(unsound(format!("its block {index} of reference counts is not there"))),
+            Some(index) => {
+                Err(unsound(format!("its block {index} of reference counts is not there")))
+            }
             None => self.check_blocks(file),
         }
     }
@@ -96,7 +104,8 @@ impl Counts {
     /// Returns whether a block at `offset` lies in a file of `length` bytes.
     fn lies_in(&self, offset: u64, length: u64) -> bool {
         let cluster = self.layout.cluster();
-        offset.is_multiple_of(cluster) && offset.checked_add(cluster).is_some_and(|end| end <= length)
+        offset.is_multiple_of(cluster)
+            && offset.checked_add(cluster).is_some_and(|end| end <= length)
     }
 
     /// Returns the end of the file: behind its last byte and the counted clusters shortly after it.
@@ -120,7 +129,8 @@ impl Counts {
                 break;
             }
             let block = self.read_block(file, offset)?;
-            let last = (0..self.per_block() as usize).rev().find(|&at| self.width.get(&block, at) != 0);
+            let last =
+                (0..self.per_block() as usize).rev().find(|&at| self.width.get(&block, at) != 0);
             if let Some(last) = last {
                 return Ok(size.max(index * self.per_block() + last as u64 + 1));
             }
@@ -241,7 +251,8 @@ impl Counts {
         loop {
             let total = clusters + plan.blocks.len() as u64 + plan.table_clusters;
             let end = self.end.checked_add(total).ok_or(IoError::NoSpace)?;
-            let has_block = |index: &u64| self.table.get(*index as usize).is_some_and(|&offset| offset != 0);
+            let has_block =
+                |index: &u64| self.table.get(*index as usize).is_some_and(|&offset| offset != 0);
             let mut blocks: Vec<u64> = (self.end / per..end.div_ceil(per)).collect();
             blocks.extend(missing);
             blocks.retain(|index| !has_block(index));
@@ -257,7 +268,10 @@ impl Counts {
                 }
                 table_clusters = self.layout.clusters(bytes);
             }
-            if total == plan.clusters && blocks == plan.blocks && table_clusters == plan.table_clusters {
+            if total == plan.clusters
+                && blocks == plan.blocks
+                && table_clusters == plan.table_clusters
+            {
                 return Ok(plan);
             }
             plan = Plan { blocks, table_clusters, clusters: total };
@@ -270,8 +284,9 @@ impl Counts {
         let length = file.len()?;
         if to > length {
             // A device cannot grow.
-            file.grow(to)
-                .map_err(|error| if error == IoError::Unsupported { IoError::NoSpace } else { error })?;
+            file.grow(to).map_err(|error| {
+                if error == IoError::Unsupported { IoError::NoSpace } else { error }
+            })?;
         }
         // Old content there: on a device anything, in a file only a part of its last cluster.
         file.zero(from, to.min(length).saturating_sub(from))
@@ -279,7 +294,13 @@ impl Counts {
 
     /// Writes new blocks in which clusters `begin` to `end` have a count of one. The blocks lie
     /// from `begin` on.
-    fn write_blocks(&self, file: &ImageFile, blocks: &[u64], begin: u64, end: u64) -> io::Result<()> {
+    fn write_blocks(
+        &self,
+        file: &ImageFile,
+        blocks: &[u64],
+        begin: u64,
+        end: u64,
+    ) -> io::Result<()> {
         let (per, size) = (self.per_block(), self.layout.cluster() as usize);
         let mut bytes = vec![0; blocks.len() * size];
         for (block, &index) in bytes.chunks_exact_mut(size).zip(blocks) {
@@ -298,5 +319,8 @@ impl Counts {
 }
 
 fn unsound(reason: String) -> Flaw {
-    Flaw::unsupported(reason, "it can be read with readonly=on; repair it with: qemu-img check -r all")
+    Flaw::unsupported(
+        reason,
+        "it can be read with readonly=on; repair it with: qemu-img check -r all",
+    )
 }

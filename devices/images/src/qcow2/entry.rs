@@ -161,6 +161,9 @@ mod tests {
     fn test_subcluster_bits_are_read_in_order() {
         let bitmap = 1 << 3 | 1 << (32 + 4) | 1 << 31 | 1 << 63;
         let found = [0, 3, 4, 31].map(|index| subcluster(bitmap, index));
-        assert_eq!(found, [Subcluster::Unallocated, Subcluster::Data, Subcluster::Zero, Subcluster::Invalid]);
+        assert_eq!(
+            found,
+            [Subcluster::Unallocated, Subcluster::Data, Subcluster::Zero, Subcluster::Invalid]
+        );
     }
 }

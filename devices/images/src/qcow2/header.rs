@@ -8,9 +8,10 @@ use zerocopy::FromBytes;
 
 use super::compressed::Compression;
 use super::layout::{
-    AT_COMPRESSION, AT_COUNTS, AT_FEATURES, AT_L1, AT_SIZE, COMPRESSION, CORRUPT, DIRTY, EXTENDED_ENTRIES,
-    EXTENSION_BACKING_FORMAT, EXTENSION_BITMAPS, EXTENSION_DATA_FILE, EXTENSION_ENCRYPTION, EXTENSION_END,
-    EXTERNAL_DATA, HEADER_V2, HEADER_V3, Layout, MAGIC, MAX_COUNTS, MAX_L1, RAW_EXTERNAL, RawHeader,
+    AT_COMPRESSION, AT_COUNTS, AT_FEATURES, AT_L1, AT_SIZE, COMPRESSION, CORRUPT, DIRTY,
+    EXTENDED_ENTRIES, EXTENSION_BACKING_FORMAT, EXTENSION_BITMAPS, EXTENSION_DATA_FILE,
+    EXTENSION_ENCRYPTION, EXTENSION_END, EXTERNAL_DATA, HEADER_V2, HEADER_V3, Layout, MAGIC,
+    MAX_COUNTS, MAX_L1, RAW_EXTERNAL, RawHeader,
 };
 use crate::error::Flaw;
 use crate::file::ImageFile;
@@ -58,8 +59,8 @@ impl Header {
         let mut bytes = [0; size_of::<RawHeader>()];
         let there = bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX));
         file.read(&mut bytes[..there], 0)?;
-        let raw =
-            RawHeader::read_from_bytes(&bytes).map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+        let raw = RawHeader::read_from_bytes(&bytes)
+            .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         if &raw.magic != MAGIC || there < HEADER_V2 as usize {
             return Err(Flaw::damaged("its signature is missing"));
         }
@@ -112,9 +113,9 @@ impl Header {
         let layout = self.layout;
         let lies_in_file = |what: &str, offset: u64, bytes: u64| match offset.checked_add(bytes) {
             Some(end) if end <= length && offset.is_multiple_of(layout.cluster()) => Ok(()),
-            _ => {
-                Err(Flaw::damaged(format!("its {what} ({bytes} bytes at {offset}) does not lie in the file")))
-            }
+            _ => Err(Flaw::damaged(format!(
+                "its {what} ({bytes} bytes at {offset}) does not lie in the file"
+            ))),
         };
         if self.l1_entries < layout.l1_entries(self.capacity) {
             return Err(Flaw::damaged(format!(
@@ -126,14 +127,25 @@ impl Header {
         }
         if self.l1_entries * 8 > MAX_L1 {
             return Err(Flaw::unsupported(
-                format!("its table has {} entries, and {} are the most", self.l1_entries, MAX_L1 / 8),
+                format!(
+                    "its table has {} entries, and {} are the most",
+                    self.l1_entries,
+                    MAX_L1 / 8
+                ),
                 "convert it to larger clusters with: qemu-img convert -o cluster_size=2M",
             ));
         }
         lies_in_file("first-level table", self.l1_offset, self.l1_entries * 8)?;
-        lies_in_file("reference count table", self.counts_offset, self.counts_clusters << layout.bits)?;
+        lies_in_file(
+            "reference count table",
+            self.counts_offset,
+            self.counts_clusters << layout.bits,
+        )?;
         if self.count_order > 6 {
-            return Err(Flaw::damaged(format!("its reference counts have 2^{} bits", self.count_order)));
+            return Err(Flaw::damaged(format!(
+                "its reference counts have 2^{} bits",
+                self.count_order
+            )));
         }
         Ok(())
     }
@@ -155,7 +167,9 @@ impl Header {
         if self.counts_clusters << self.layout.bits > MAX_COUNTS {
             return Err(Flaw::unsupported(
                 format!("its table of reference counts has more than {} MiB", MAX_COUNTS >> 20),
-                format!("{read}; convert it to larger clusters with: qemu-img convert -o cluster_size=2M"),
+                format!(
+                    "{read}; convert it to larger clusters with: qemu-img convert -o cluster_size=2M"
+                ),
             ));
         }
         Ok(())
@@ -163,16 +177,23 @@ impl Header {
 
     /// Returns the names of other files. `first`: the first cluster, or the part of it that is in
     /// the file.
-    fn read_names(&mut self, first: &[u8], header_length: u32, raw: &RawHeader) -> Result<(), Flaw> {
+    fn read_names(
+        &mut self,
+        first: &[u8],
+        header_length: u32,
+        raw: &RawHeader,
+    ) -> Result<(), Flaw> {
         let offset = raw.backing_offset.get();
         let name_length = raw.backing_length.get();
         let mut end = first.len();
         if offset != 0 {
-            let name =
-                usize::try_from(offset).ok().and_then(|at| first.get(at..)?.get(..name_length as usize));
+            let name = usize::try_from(offset)
+                .ok()
+                .and_then(|at| first.get(at..)?.get(..name_length as usize));
             let name = name.filter(|name| name_length <= MAX_NAME && !name.is_empty());
-            let name =
-                name.ok_or_else(|| Flaw::damaged("the name of its backing file is not in its header"))?;
+            let name = name.ok_or_else(|| {
+                Flaw::damaged("the name of its backing file is not in its header")
+            })?;
             self.backing = Some(OsString::from_vec(name.to_vec()));
             end = offset as usize;
         }
@@ -182,13 +203,15 @@ impl Header {
         let mut at = header_length as usize;
         while let Some(extension) = first.get(at..end).and_then(|rest| rest.first_chunk::<8>()) {
             let [a, b, c, d, rest @ ..] = *extension;
-            let (kind, length) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(rest) as usize);
+            let (kind, length) =
+                (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes(rest) as usize);
             if kind == EXTENSION_END {
                 break;
             }
             let content = first.get(at + 8..end).and_then(|rest| rest.get(..length));
-            let content = content
-                .ok_or_else(|| Flaw::damaged("an extension of its header is longer than its cluster"))?;
+            let content = content.ok_or_else(|| {
+                Flaw::damaged("an extension of its header is longer than its cluster")
+            })?;
             match kind {
                 EXTENSION_BACKING_FORMAT => {
                     self.backing_format = Some(String::from_utf8_lossy(content).into_owned());
@@ -214,7 +237,8 @@ impl Header {
         if self.layout.version < 3 {
             return Ok(());
         }
-        let incompatible = if dirty { self.incompatible | DIRTY } else { self.incompatible & !DIRTY };
+        let incompatible =
+            if dirty { self.incompatible | DIRTY } else { self.incompatible & !DIRTY };
         let autoclear = self.autoclear & RAW_EXTERNAL;
         // Three fields of one sector: no crash tears them. The field between them may be ignored,
         // and is kept.
@@ -237,8 +261,14 @@ impl Header {
     }
 
     /// Makes `offset` the location of the first-level table, durably. The table is durable already.
-    pub(super) fn write_l1(&mut self, file: &ImageFile, offset: u64, entries: u64) -> io::Result<()> {
-        let count = u32::try_from(entries).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    pub(super) fn write_l1(
+        &mut self,
+        file: &ImageFile,
+        offset: u64,
+        entries: u64,
+    ) -> io::Result<()> {
+        let count =
+            u32::try_from(entries).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&count.to_be_bytes());
         bytes[4..].copy_from_slice(&offset.to_be_bytes());
@@ -250,8 +280,14 @@ impl Header {
 
     /// Makes `offset` the location of the reference count table, durably. The table is durable
     /// already.
-    pub(super) fn write_counts(&mut self, file: &ImageFile, offset: u64, clusters: u64) -> io::Result<()> {
-        let count = u32::try_from(clusters).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    pub(super) fn write_counts(
+        &mut self,
+        file: &ImageFile,
+        offset: u64,
+        clusters: u64,
+    ) -> io::Result<()> {
+        let count =
+            u32::try_from(clusters).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         let mut bytes = [0; 12];
         bytes[..8].copy_from_slice(&offset.to_be_bytes());
         bytes[8..].copy_from_slice(&count.to_be_bytes());
@@ -271,7 +307,9 @@ fn layout_of(raw: &RawHeader) -> Result<Layout, Flaw> {
         ));
     }
     if !(9..=21).contains(&bits) {
-        return Err(Flaw::damaged(format!("its clusters have 2^{bits} bytes; there are 2^9 to 2^21")));
+        return Err(Flaw::damaged(format!(
+            "its clusters have 2^{bits} bytes; there are 2^9 to 2^21"
+        )));
     }
     if raw.encryption.get() != 0 {
         return Err(Flaw::unsupported("it is encrypted", "decrypt it with: qemu-img convert"));

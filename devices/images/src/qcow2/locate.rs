@@ -97,7 +97,9 @@ impl Qcow2 {
             let until = end.min((index + 1) * self.layout.reach());
             let found = match mode {
                 Mode::Memory => self.tables.peek(index),
-                Mode::Files => self.tables.get(&self.file, index)?.map_or(Found::Absent, Found::Table),
+                Mode::Files => {
+                    self.tables.get(&self.file, index)?.map_or(Found::Absent, Found::Table)
+                }
             };
             match found {
                 Found::Unread => return Err(Stop::Wait),
@@ -143,13 +145,24 @@ impl Qcow2 {
                 Cluster::Data { offset: location, .. } if !layout.extended => {
                     self.push_data(location + within, length, extents);
                 }
-                Cluster::Data { .. } | Cluster::Unallocated | Cluster::Zero { .. } if layout.extended => {
-                    let done = self.locate_parts(cluster, table.word(slot + 1), at, length, mode, extents)?;
+                Cluster::Data { .. } | Cluster::Unallocated | Cluster::Zero { .. }
+                    if layout.extended =>
+                {
+                    let done = self.locate_parts(
+                        cluster,
+                        table.word(slot + 1),
+                        at,
+                        length,
+                        mode,
+                        extents,
+                    )?;
                     if done < length {
                         return Ok(at + done - offset);
                     }
                 }
-                Cluster::Data { .. } | Cluster::Invalid => return Err(IoError::Os(libc::EIO).into()),
+                Cluster::Data { .. } | Cluster::Invalid => {
+                    return Err(IoError::Os(libc::EIO).into());
+                }
                 Cluster::Zero { .. } => extents.push(length, Location::Zero),
                 Cluster::Unallocated => {
                     let done = self.locate_in_parent(at, length, mode, extents)?;
@@ -194,7 +207,9 @@ impl Qcow2 {
                         return Ok(at + done - offset);
                     }
                 }
-                (Subcluster::Data | Subcluster::Invalid, _) => return Err(IoError::Os(libc::EIO).into()),
+                (Subcluster::Data | Subcluster::Invalid, _) => {
+                    return Err(IoError::Os(libc::EIO).into());
+                }
             }
             at += length;
         }
@@ -232,13 +247,16 @@ impl Qcow2 {
         extents: &mut Extents,
     ) -> Result<u64, Stop> {
         let parent = self.parent.as_ref();
-        let there = parent.map_or(0, |parent| parent.geometry().capacity.saturating_sub(offset).min(length));
+        let there = parent
+            .map_or(0, |parent| parent.geometry().capacity.saturating_sub(offset).min(length));
         let mut done = there;
         if let Some(parent) = parent.filter(|_| there != 0) {
             let first = self.files.len() - parent.files().len();
             let mut found = Extents::default();
             match mode {
-                Mode::Memory => parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??,
+                Mode::Memory => {
+                    parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??
+                }
                 Mode::Files => match parent.locate(offset, there, &mut found)? {
                     Step::Done(bytes) => done = bytes,
                     Step::Again | Step::Barrier => done = 0,
@@ -246,7 +264,9 @@ impl Qcow2 {
             }
             for extent in found.as_slice() {
                 let location = match extent.location.clone() {
-                    Location::File { file, offset } => Location::File { file: first + file, offset },
+                    Location::File { file, offset } => {
+                        Location::File { file: first + file, offset }
+                    }
                     location => location,
                 };
                 extents.push(extent.length, location);

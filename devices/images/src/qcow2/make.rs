@@ -44,7 +44,8 @@ pub(crate) fn make(
     let (mut blocks, mut table) = (0, 0);
     loop {
         let clusters = 1 + l1_clusters + table + blocks;
-        let needed = (clusters.div_ceil(per_block), layout.clusters(clusters.div_ceil(per_block) * 8));
+        let needed =
+            (clusters.div_ceil(per_block), layout.clusters(clusters.div_ceil(per_block) * 8));
         if needed == (blocks, table) {
             break;
         }

@@ -57,13 +57,15 @@ impl Map for Qcow2 {
         }
         let Found::Table(table) = self.tables.peek(offset / layout.reach()) else { return None };
         let slot = (offset / layout.cluster() % layout.entries()) as usize;
-        let Cluster::Data { offset: cluster, copied } = layout.decode(table.word(slot), offset - within)
+        let Cluster::Data { offset: cluster, copied } =
+            layout.decode(table.word(slot), offset - within)
         else {
             return None;
         };
         let at = cluster + within;
         // The file may end within its last cluster.
-        let is_there = if write { copied } else { at + length <= self.files[file].geometry().capacity };
+        let is_there =
+            if write { copied } else { at + length <= self.files[file].geometry().capacity };
         is_there.then_some(InFile { file, offset: at })
     }
 
@@ -134,7 +136,13 @@ impl Map for Qcow2 {
         Ok(Step::Done(length))
     }
 
-    fn clear(&self, _: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(
+        &self,
+        _: Clearing,
+        offset: u64,
+        length: u64,
+        extents: &mut Extents,
+    ) -> Result<Step, IoError> {
         let mut writer = self.lock();
         self.check_range(offset, length)?;
         self.begin(&mut writer)?;

@@ -118,7 +118,11 @@ impl Qcow2 {
     }
 
     /// `depth`: images above this one in the chain of backing files.
-    fn open_at(locked: &LockedFile, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
+    fn open_at(
+        locked: &LockedFile,
+        options: &OpenOptions,
+        depth: usize,
+    ) -> Result<Self, OpenError> {
         let (path, read_only) = (locked.path(), options.read_only);
         let read = |options: &OpenOptions| {
             // Everything is read from the file that was locked.
@@ -134,7 +138,8 @@ impl Qcow2 {
             (file, header) = read(&data_options)?;
         }
         if header.capacity == 0 || !header.capacity.is_multiple_of(512) {
-            let reason = format!("its disk has {} bytes, which are not whole sectors", header.capacity);
+            let reason =
+                format!("its disk has {} bytes, which are not whole sectors", header.capacity);
             return Err(Flaw::unsupported(reason, "give it a size with: qemu-img resize").of(path));
         }
         let parent = backing::open(path, &header, options, depth).map_err(|flaw| flaw.of(path))?;

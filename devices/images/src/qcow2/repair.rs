@@ -27,10 +27,13 @@ impl Qcow2 {
         let add = |name: &str, offset: u64, bytes: u64| {
             let (first, clusters) = (offset >> bits, self.layout.clusters(bytes));
             let is_aligned = offset.is_multiple_of(self.layout.cluster());
-            let is_free = (first..first + clusters).all(|cluster| !self.tables.is_protected(cluster));
+            let is_free =
+                (first..first + clusters).all(|cluster| !self.tables.is_protected(cluster));
             if !is_aligned || first + clusters > end || !is_free {
                 return Err(Flaw::unsupported(
-                    format!("its {name} at {offset:#x} lies in another structure or outside the file"),
+                    format!(
+                        "its {name} at {offset:#x} lies in another structure or outside the file"
+                    ),
                     "it can be read with readonly=on; see what can be saved with: qemu-img check -r all",
                 ));
             }
@@ -70,11 +73,14 @@ impl Qcow2 {
     /// Adds the blocks for used clusters that have none.
     fn add_missing_blocks(&self, writer: &mut Writer, walk: &Walk) -> Result<(), Flaw> {
         let per = writer.counts.per_block();
-        let has_block =
-            |index: u64| writer.counts.blocks().get(index as usize).is_some_and(|&offset| offset != 0);
-        let is_used = |index: u64| (index * per..(index + 1) * per).any(|cluster| walk.uses(cluster) != 0);
+        let has_block = |index: u64| {
+            writer.counts.blocks().get(index as usize).is_some_and(|&offset| offset != 0)
+        };
+        let is_used =
+            |index: u64| (index * per..(index + 1) * per).any(|cluster| walk.uses(cluster) != 0);
         let blocks = walk.end().div_ceil(per);
-        let missing: Vec<u64> = (0..blocks).filter(|&index| !has_block(index) && is_used(index)).collect();
+        let missing: Vec<u64> =
+            (0..blocks).filter(|&index| !has_block(index) && is_used(index)).collect();
         if missing.is_empty() {
             return Ok(());
         }

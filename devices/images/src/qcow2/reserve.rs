@@ -49,7 +49,9 @@ impl Reserve {
         let batch = batch(counts.end() << header.layout.bits) >> header.layout.bits;
         let batch = batch.max(least);
         let (appended, count) = match counts.append(file, header, batch, &[]) {
-            Err(IoError::NoSpace) if batch > least => (counts.append(file, header, least, &[])?, least),
+            Err(IoError::NoSpace) if batch > least => {
+                (counts.append(file, header, least, &[])?, least)
+            }
             result => (result?, batch),
         };
         match self.runs.last_mut() {
@@ -132,7 +134,10 @@ mod tests {
 
     #[test]
     fn test_batch_grows_with_the_file_within_bounds() {
-        assert_eq!([0, 1 << 20, 64 << 20, 1 << 40].map(batch), [1 << 20, 1 << 20, 16 << 20, 64 << 20]);
+        assert_eq!(
+            [0, 1 << 20, 64 << 20, 1 << 40].map(batch),
+            [1 << 20, 1 << 20, 16 << 20, 64 << 20]
+        );
     }
 
     #[test]

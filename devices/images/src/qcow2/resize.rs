@@ -79,7 +79,8 @@ impl Qcow2 {
             *failed |= !matches!(error, IoError::NoSpace);
         })?;
         let new = appended.first << self.layout.bits;
-        let bytes: Vec<u8> = self.tables.l1().iter().flat_map(|entry| entry.to_be_bytes()).collect();
+        let bytes: Vec<u8> =
+            self.tables.l1().iter().flat_map(|entry| entry.to_be_bytes()).collect();
         self.file.write(&bytes, new)?;
         self.file.sync().inspect_err(|_| *failed = true)?;
         header.write_l1(&self.file, new, entries).inspect_err(|_| *failed = true)?;
@@ -87,8 +88,8 @@ impl Qcow2 {
         self.tables.protect(appended.structures.0, appended.first + clusters);
         self.tables.set_end(counts.end());
         let first = offset >> self.layout.bits;
-        let replaced =
-            (first..first + self.layout.clusters(old * 8)).chain(appended.replaced.0..appended.replaced.1);
+        let replaced = (first..first + self.layout.clusters(old * 8))
+            .chain(appended.replaced.0..appended.replaced.1);
         replaced.for_each(|cluster| freed.push(cluster));
         Ok(())
     }
@@ -123,7 +124,13 @@ impl Qcow2 {
 
     /// Makes `from` to `to` of the disk read as zero before it returns. The disk will have
     /// `capacity` bytes.
-    fn zero_now(&self, writer: &mut Writer, from: u64, to: u64, capacity: u64) -> Result<(), IoError> {
+    fn zero_now(
+        &self,
+        writer: &mut Writer,
+        from: u64,
+        to: u64,
+        capacity: u64,
+    ) -> Result<(), IoError> {
         let mut at = from;
         while at < to {
             let mut extents = Extents::default();

@@ -34,17 +34,23 @@ impl Snapshots {
             let at = at.ok_or_else(|| Flaw::damaged("its snapshots do not lie in the file"))?;
             let mut bytes = [0; size_of::<RawSnapshot>()];
             file.read(&mut bytes, at)?;
-            let raw =
-                RawSnapshot::read_from_bytes(&bytes).map_err(|_| Flaw::damaged("a snapshot is cut off"))?;
+            let raw = RawSnapshot::read_from_bytes(&bytes)
+                .map_err(|_| Flaw::damaged("a snapshot is cut off"))?;
             let (offset, entries) = (raw.l1_offset.get(), u64::from(raw.l1_entries.get()));
             let end = offset.checked_add(entries * 8).filter(|&end| end <= file.len().unwrap_or(0));
-            if end.is_none() || entries * 8 > MAX_L1 || !offset.is_multiple_of(header.layout.cluster()) {
+            if end.is_none()
+                || entries * 8 > MAX_L1
+                || !offset.is_multiple_of(header.layout.cluster())
+            {
                 return Err(Flaw::damaged(format!(
                     "the table of snapshot {number} does not lie in the file"
                 )));
             }
             if raw.extra_length.get() > MAX_EXTRA {
-                return Err(Flaw::damaged(format!("snapshot {number} has {} bytes more", raw.extra_length)));
+                return Err(Flaw::damaged(format!(
+                    "snapshot {number} has {} bytes more",
+                    raw.extra_length
+                )));
             }
             snapshots.tables.push((offset, entries));
             let length = bytes.len() as u64

@@ -206,7 +206,9 @@ impl Tables {
         count: impl FnOnce(),
     ) -> io::Result<()> {
         let disk = self.disk();
-        let table = self.load(file, index, &disk)?.ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
+        let table = self
+            .load(file, index, &disk)?
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::EIO))?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
         file.write(&bytes, table_offset(self.l1_entry(index)) + slot * 8)?;
         count();
@@ -251,7 +253,10 @@ impl Tables {
 
 impl Table {
     fn new(words: Vec<u64>) -> Self {
-        Self { words: words.into_iter().map(AtomicU64::new).collect(), is_used: AtomicBool::new(false) }
+        Self {
+            words: words.into_iter().map(AtomicU64::new).collect(),
+            is_used: AtomicBool::new(false),
+        }
     }
 }
 
@@ -296,7 +301,10 @@ pub(super) fn read_words(file: &ImageFile, offset: u64, count: u64) -> io::Resul
     let mut bytes = vec![0; count as usize * 8];
     let there = file.len()?.saturating_sub(offset).min(count * 8);
     file.read(&mut bytes[..there as usize], offset)?;
-    Ok(bytes.chunks_exact(8).map(|word| u64::from_be_bytes(std::array::from_fn(|at| word[at]))).collect())
+    Ok(bytes
+        .chunks_exact(8)
+        .map(|word| u64::from_be_bytes(std::array::from_fn(|at| word[at])))
+        .collect())
 }
 
 #[cfg(test)]

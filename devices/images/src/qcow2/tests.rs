@@ -21,7 +21,9 @@ fn failing(path: &Path, plan: &FaultPlan, options: &CreateOptions) -> Arc<dyn Ba
     file.fail(plan);
     let header = Header::read(&file, false).unwrap();
     let parent = backing::open(path, &header, &open, 0).unwrap();
-    Arc::new(Mapped::new(Arc::new(Qcow2::assemble(path, false, file, None, parent, header).unwrap())))
+    Arc::new(Mapped::new(Arc::new(
+        Qcow2::assemble(path, false, file, None, parent, header).unwrap(),
+    )))
 }
 
 #[test]
@@ -36,7 +38,8 @@ fn test_qcow2_stands_every_error_of_its_file() {
 fn test_qcow2_of_the_smallest_clusters_stands_every_error_of_its_file() {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.qcow2");
-    let options = CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, CAPACITY) };
+    let options =
+        CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, CAPACITY) };
     check_faults(|plan| failing(&path, plan, &options));
 }
 
@@ -46,7 +49,10 @@ fn test_qcow2_over_a_backing_file_stands_every_error_of_its_file() {
     let parent = folder.as_path().join("base.qcow2");
     create(&parent, &CreateOptions::new(Format::Qcow2, CAPACITY)).unwrap();
     let path = folder.as_path().join("disk.qcow2");
-    let options =
-        CreateOptions { size: None, parent: Some(parent), ..CreateOptions::new(Format::Qcow2, CAPACITY) };
+    let options = CreateOptions {
+        size: None,
+        parent: Some(parent),
+        ..CreateOptions::new(Format::Qcow2, CAPACITY)
+    };
     check_faults(|plan| failing(&path, plan, &options));
 }

@@ -73,7 +73,12 @@ impl Findings {
 
 impl Walk {
     /// Walks over all structures that the header names.
-    pub(super) fn over(file: &ImageFile, header: &Header, counts: &Counts, l1: &[u64]) -> Result<Self, Flaw> {
+    pub(super) fn over(
+        file: &ImageFile,
+        header: &Header,
+        counts: &Counts,
+        l1: &[u64],
+    ) -> Result<Self, Flaw> {
         let clusters = header.layout.clusters(file.len()?).max(counts.end());
         if clusters > MAX_CLUSTERS {
             return Err(Flaw::unsupported(
@@ -88,8 +93,12 @@ impl Walk {
             foreign: header.has_foreign_clusters,
             ..Findings::default()
         };
-        let mut walk =
-            Self { layout: header.layout, uses: vec![0; clusters as usize], findings, left: MAX_TABLES };
+        let mut walk = Self {
+            layout: header.layout,
+            uses: vec![0; clusters as usize],
+            findings,
+            left: MAX_TABLES,
+        };
         walk.add_structures(file, header, counts)?;
         let mut active = HashMap::new();
         walk.add_l1(file, l1, Some(&mut active))?;
@@ -100,7 +109,12 @@ impl Walk {
         Ok(walk)
     }
 
-    fn add_structures(&mut self, file: &ImageFile, header: &Header, counts: &Counts) -> Result<(), Flaw> {
+    fn add_structures(
+        &mut self,
+        file: &ImageFile,
+        header: &Header,
+        counts: &Counts,
+    ) -> Result<(), Flaw> {
         self.add(0, 1, Use::Fixed("the header"));
         self.add(header.l1_offset, header.l1_entries * 8, Use::Fixed("the first-level table"));
         let bytes = header.counts_clusters << self.layout.bits;
@@ -180,7 +194,8 @@ impl Walk {
                 });
                 continue;
             }
-            for (slot, word) in self.table(file, offset)?.into_iter().step_by(self.layout.words()).enumerate()
+            for (slot, word) in
+                self.table(file, offset)?.into_iter().step_by(self.layout.words()).enumerate()
             {
                 self.add_entry(word, index as u64, slot as u64);
             }
@@ -205,15 +220,17 @@ impl Walk {
                 self.add_cluster(offset, Use::Data);
             }
             Cluster::Compressed { offset, length } => {
-                let (first, last) = (offset >> self.layout.bits, (offset + length - 1) >> self.layout.bits);
+                let (first, last) =
+                    (offset >> self.layout.bits, (offset + length - 1) >> self.layout.bits);
                 // The last sectors need not be in the file.
                 let end = (self.uses.len() as u64).max(first + 1);
                 (first..=last.min(end - 1))
                     .for_each(|at| self.add_cluster(at << self.layout.bits, Use::Data));
             }
             Cluster::Invalid => {
-                self.findings
-                    .add(|| format!("the entry of the disk's cluster at {position:#x} is {word:#x}"));
+                self.findings.add(|| {
+                    format!("the entry of the disk's cluster at {position:#x} is {word:#x}")
+                });
             }
         }
     }
@@ -239,9 +256,11 @@ impl Walk {
             if self.layout.external {
                 continue;
             }
-            for (slot, word) in self.table(file, offset)?.into_iter().step_by(self.layout.words()).enumerate()
+            for (slot, word) in
+                self.table(file, offset)?.into_iter().step_by(self.layout.words()).enumerate()
             {
-                let position = index as u64 * self.layout.reach() + slot as u64 * self.layout.cluster();
+                let position =
+                    index as u64 * self.layout.reach() + slot as u64 * self.layout.cluster();
                 if let Cluster::Data { offset, copied: true } = self.layout.decode(word, position)
                     && uses(self, offset) > 1
                 {
@@ -308,8 +327,11 @@ impl Qcow2 {
         let mut walk = self.walk(&writer)?;
         let length = self.file.len()?;
         for (index, &offset) in writer.counts.blocks().iter().enumerate() {
-            if offset != 0 && offset.checked_add(self.layout.cluster()).is_none_or(|end| end > length) {
-                walk.findings.add(|| format!("block {index} of reference counts does not lie in the file"));
+            if offset != 0
+                && offset.checked_add(self.layout.cluster()).is_none_or(|end| end > length)
+            {
+                walk.findings
+                    .add(|| format!("block {index} of reference counts does not lie in the file"));
                 return Ok(walk.findings);
             }
         }

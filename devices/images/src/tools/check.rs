@@ -65,7 +65,9 @@ pub fn check(
         Format::Raw | Format::Vhd => check_mapping(&file, &options, &mut report),
     };
     match outcome {
-        Err(ToolError::Open(OpenError::Damaged { reason, .. } | OpenError::Parent { reason, .. })) => {
+        Err(ToolError::Open(
+            OpenError::Damaged { reason, .. } | OpenError::Parent { reason, .. },
+        )) => {
             report.errors.push(reason);
             Ok(report)
         }
@@ -73,7 +75,11 @@ pub fn check(
     }
 }
 
-fn check_vhdx(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+fn check_vhdx(
+    file: &LockedFile,
+    options: &OpenOptions,
+    report: &mut CheckReport,
+) -> Result<(), ToolError> {
     let path = file.path();
     // Opening checks everything: checksums, regions, metadata, each block's location.
     let image = Vhdx::open(file, options)?;
@@ -81,7 +87,9 @@ fn check_vhdx(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport
     if found.log_entries != 0 {
         let entries = found.log_entries;
         if found.log_pending {
-            report.notes.push(format!("{entries} log entries are to be replayed: it was not closed"));
+            report
+                .notes
+                .push(format!("{entries} log entries are to be replayed: it was not closed"));
         } else {
             report.repaired.push(format!("{entries} log entries were replayed"));
         }
@@ -121,7 +129,11 @@ fn check_mapping(
     Ok(())
 }
 
-fn check_qcow2(file: &LockedFile, options: &OpenOptions, report: &mut CheckReport) -> Result<(), ToolError> {
+fn check_qcow2(
+    file: &LockedFile,
+    options: &OpenOptions,
+    report: &mut CheckReport,
+) -> Result<(), ToolError> {
     let path = file.path();
     let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
     let reading = OpenOptions { read_only: true, ..options.clone() };
@@ -135,7 +147,9 @@ fn check_qcow2(file: &LockedFile, options: &OpenOptions, report: &mut CheckRepor
         let leaked = found.leaked;
         found = look(&image)?;
         if was_dirty {
-            report.repaired.push("it was not closed: its reference counts were put right".to_owned());
+            report
+                .repaired
+                .push("it was not closed: its reference counts were put right".to_owned());
         }
         if leaked > found.leaked || freed.lowered != 0 {
             let bytes = leaked.saturating_sub(found.leaked);
@@ -143,7 +157,9 @@ fn check_qcow2(file: &LockedFile, options: &OpenOptions, report: &mut CheckRepor
         }
     }
     if found.dirty {
-        report.notes.push("it was not closed; it is repaired when it is opened for writing".to_owned());
+        report
+            .notes
+            .push("it was not closed; it is repaired when it is opened for writing".to_owned());
     }
     if found.foreign {
         report.notes.push("it has bitmaps or keys, which are not checked".to_owned());

@@ -36,7 +36,14 @@ pub struct ConvertOptions {
 impl ConvertOptions {
     /// Returns the options for a conversion to `to`, with defaults for the rest.
     pub fn to(to: Format) -> Self {
-        Self { from: None, parent: None, parents: Parents::Named, to, fixed: false, block_size: None }
+        Self {
+            from: None,
+            parent: None,
+            parents: Parents::Named,
+            to,
+            fixed: false,
+            block_size: None,
+        }
     }
 }
 
@@ -111,13 +118,19 @@ pub fn convert(
 }
 
 /// Checks that the new image can be opened and has the right size.
-fn verify(partial: &Partial, target: &Path, format: Format, capacity: u64) -> Result<(), ToolError> {
+fn verify(
+    partial: &Partial,
+    target: &Path,
+    format: Format,
+    capacity: u64,
+) -> Result<(), ToolError> {
     let options = OpenOptions::reading(Some(format));
     let found = open_as(&partial.lock(true)?, format, &options)?.geometry().capacity;
     if found == capacity {
         return Ok(());
     }
-    let source = std::io::Error::other(format!("it came out with {found} bytes instead of {capacity}"));
+    let source =
+        std::io::Error::other(format!("it came out with {found} bytes instead of {capacity}"));
     Err(ToolError::File { what: "verify", path: target.to_owned(), source })
 }
 
@@ -146,8 +159,13 @@ impl Copy<'_> {
                     run = None;
                     let part = bytes[begin..at].to_vec();
                     written += part.len() as u64;
-                    transfer(&mut *self.to, Operation::Write { fua: false }, offset + begin as u64, part)
-                        .map_err(ToolError::io("write", self.target))?;
+                    transfer(
+                        &mut *self.to,
+                        Operation::Write { fua: false },
+                        offset + begin as u64,
+                        part,
+                    )
+                    .map_err(ToolError::io("write", self.target))?;
                 }
                 _ => {}
             }

@@ -38,7 +38,14 @@ impl CreateOptions {
     /// Returns the options for an image of `format` with a disk of `size` bytes, which grows as it
     /// fills.
     pub fn new(format: Format, size: u64) -> Self {
-        Self { format, size: Some(size), fixed: false, block_size: None, sector_size: None, parent: None }
+        Self {
+            format,
+            size: Some(size),
+            fixed: false,
+            block_size: None,
+            sector_size: None,
+            parent: None,
+        }
     }
 }
 
@@ -53,15 +60,22 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ToolError> {
 }
 
 /// Makes an image in `partial` that will lie at `path`.
-pub(super) fn make(partial: &Partial, path: &Path, options: &CreateOptions) -> Result<(), ToolError> {
+pub(super) fn make(
+    partial: &Partial,
+    path: &Path,
+    options: &CreateOptions,
+) -> Result<(), ToolError> {
     check(options)?;
     let create = ToolError::file("create", path);
     match options.format {
         Format::Raw => {
             let size = required_size(options)?;
-            if options.fixed { allocate(partial, size) } else { partial.file().set_len(size) }.map_err(create)
+            if options.fixed { allocate(partial, size) } else { partial.file().set_len(size) }
+                .map_err(create)
         }
-        Format::Vhd => vhd::make(partial.file(), required_size(options)?, !options.fixed).map_err(create),
+        Format::Vhd => {
+            vhd::make(partial.file(), required_size(options)?, !options.fixed).map_err(create)
+        }
         Format::Vhdx => vhdx::make(partial.file(), &vhdx_make(path, options)?).map_err(create),
         Format::Qcow2 => {
             let (size, backing) = qcow2_backing(path, options)?;
@@ -104,8 +118,10 @@ fn check(options: &CreateOptions) -> Result<(), ToolError> {
     let format = options.format;
     match (format, options.block_size) {
         (_, None) => {}
-        (Format::Vhdx, Some(size)) if size.is_power_of_two() && (1 << 20..=256 << 20).contains(&size) => {}
-        (Format::Qcow2, Some(size)) if size.is_power_of_two() && (512..=2 << 20).contains(&size) => {}
+        (Format::Vhdx, Some(size))
+            if size.is_power_of_two() && (1 << 20..=256 << 20).contains(&size) => {}
+        (Format::Qcow2, Some(size))
+            if size.is_power_of_two() && (512..=2 << 20).contains(&size) => {}
         (Format::Vhdx, Some(size)) => {
             return Err(ToolError::option(
                 "--block-size",
@@ -174,7 +190,8 @@ fn vhdx_make(path: &Path, options: &CreateOptions) -> Result<Make, ToolError> {
         None => required_size(options)?,
     };
     // The sizes that Windows accepts.
-    let block_size = options.block_size.unwrap_or(if parent.is_some() { 2 << 20 } else { 32 << 20 });
+    let block_size =
+        options.block_size.unwrap_or(if parent.is_some() { 2 << 20 } else { 32 << 20 });
     Ok(Make { capacity, block_size, sector, fixed: options.fixed, parent })
 }
 
@@ -194,7 +211,10 @@ fn qcow2_cluster(size: u64, options: &CreateOptions) -> Result<u64, ToolError> {
 }
 
 /// Returns the size, and the name and format of the backing file.
-fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(String, String)>), ToolError> {
+fn qcow2_backing(
+    path: &Path,
+    options: &CreateOptions,
+) -> Result<(u64, Option<(String, String)>), ToolError> {
     let Some(parent) = &options.parent else { return Ok((required_size(options)?, None)) };
     let open_options = OpenOptions::reading(None);
     let file = lock(parent, true)?;
@@ -213,14 +233,18 @@ fn qcow2_backing(path: &Path, options: &CreateOptions) -> Result<(u64, Option<(S
         parent.canonicalize().map_err(ToolError::file("find", parent))?
     };
     let name = name.into_os_string().into_string().map_err(|_| {
-        ToolError::option("--parent", "its name is not UTF-8, and qcow2 can keep no other; rename it")
+        ToolError::option(
+            "--parent",
+            "its name is not UTF-8, and qcow2 can keep no other; rename it",
+        )
     })?;
     Ok((options.size.unwrap_or(capacity), Some((name, format.name().to_owned()))))
 }
 
 fn allocate(partial: &Partial, size: u64) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
-    let length = libc::off_t::try_from(size).map_err(|_| std::io::Error::from_raw_os_error(libc::EFBIG))?;
+    let length =
+        libc::off_t::try_from(size).map_err(|_| std::io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: plain integers; the descriptor is open while `partial` lives.
     match unsafe { libc::posix_fallocate(partial.file().as_raw_fd(), 0, length) } {
         0 => Ok(()),

@@ -30,8 +30,8 @@ pub struct ImageInfo {
     pub sector_size: u32,
     /// The size of the best write.
     pub physical_sector_size: u32,
-    /// Whether all of its space was allocated when it was created. `None`: the format makes no such
-    /// difference.
+    /// Whether all of its space was allocated when it was created. `None`: the format makes no
+    /// such difference.
     pub fixed: Option<bool>,
     /// The size of a block.
     pub block_size: Option<u64>,
@@ -140,8 +140,17 @@ impl fmt::Display for ImageInfo {
         writeln!(f, "image:        {}", self.path.display())?;
         writeln!(f, "format:       {}{kind}", self.format)?;
         writeln!(f, "disk size:    {}", Size(self.virtual_size))?;
-        writeln!(f, "file size:    {}, {} allocated", Size(self.file_size), Size(self.allocated_size))?;
-        writeln!(f, "sector size:  {} bytes, {} physical", self.sector_size, self.physical_sector_size)?;
+        writeln!(
+            f,
+            "file size:    {}, {} allocated",
+            Size(self.file_size),
+            Size(self.allocated_size)
+        )?;
+        writeln!(
+            f,
+            "sector size:  {} bytes, {} physical",
+            self.sector_size, self.physical_sector_size
+        )?;
         if let Some(size) = self.block_size {
             write!(f, "block size:   {}", Size(size))?;
             if let Some((all, present)) = self.blocks {
@@ -160,7 +169,9 @@ impl fmt::Display for ImageInfo {
         }
         match self.log_entries {
             Some(0) => writeln!(f, "log:          empty")?,
-            Some(entries) => writeln!(f, "log:          {entries} entries to replay: it was not closed")?,
+            Some(entries) => {
+                writeln!(f, "log:          {entries} entries to replay: it was not closed")?
+            }
             None => {}
         }
         if let Some(parent) = &self.parent {
@@ -181,7 +192,9 @@ impl fmt::Display for Size {
             Some((unit, shift)) if self.0.trailing_zeros() >= shift => {
                 write!(f, "{} {unit}", self.0 >> shift)
             }
-            Some((unit, shift)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << shift) as f64),
+            Some((unit, shift)) => {
+                write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << shift) as f64)
+            }
             None => write!(f, "{} bytes", self.0),
         }
     }

@@ -39,10 +39,17 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Reads the table of a disk of `capacity` bytes in a file whose footer lies at `end`.
-    pub(super) fn read(file: &ImageFile, header: u64, capacity: u64, end: u64) -> Result<Self, Flaw> {
+    pub(super) fn read(
+        file: &ImageFile,
+        header: u64,
+        capacity: u64,
+        end: u64,
+    ) -> Result<Self, Flaw> {
         let mut bytes = [0; HEADER_SIZE];
         if header.checked_add(HEADER_SIZE as u64).is_none_or(|last| last > end) {
-            return Err(Flaw::damaged(format!("its dynamic header at {header} does not lie in the file")));
+            return Err(Flaw::damaged(format!(
+                "its dynamic header at {header} does not lie in the file"
+            )));
         }
         file.read(&mut bytes, header)?;
         let found = Header::read_from_prefix(&bytes).ok().map(|(header, _)| header);
@@ -78,7 +85,9 @@ impl Blocks {
             // The last one may be cut off at the disk's end.
             let used = block_size.min(capacity - block as u64 * block_size);
             if at + bitmap + used > end {
-                return Err(Flaw::damaged(format!("its block {block} at {at} lies beyond the file's end")));
+                return Err(Flaw::damaged(format!(
+                    "its block {block} at {at} lies beyond the file's end"
+                )));
             }
         }
         Ok(Self { table, block_size, bitmap })

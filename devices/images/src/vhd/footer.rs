@@ -85,13 +85,18 @@ impl Footer {
             return Err(Flaw::damaged("the checksum of its footer is wrong"));
         }
         if footer.version.get() >> 16 != 1 {
-            return Err(Flaw::unsupported("it is of an unknown version", "convert it where it was made"));
+            return Err(Flaw::unsupported(
+                "it is of an unknown version",
+                "convert it where it was made",
+            ));
         }
         let kind = match footer.kind.get() {
             2 => Kind::Fixed,
             3 => Kind::Dynamic,
             4 => Kind::Differencing,
-            other => return Err(Flaw::damaged(format!("its footer says that it is of kind {other}"))),
+            other => {
+                return Err(Flaw::damaged(format!("its footer says that it is of kind {other}")));
+            }
         };
         let size = footer.current_size.get();
         if size == 0 || !size.is_multiple_of(512) || size > 1 << 46 {

@@ -18,7 +18,8 @@ const EPOCH: Duration = Duration::from_secs(946_684_800);
 /// unless `sparse`.
 pub(crate) fn make(file: &File, size: u64, sparse: bool) -> io::Result<()> {
     let length = size + SIZE as u64;
-    let off = libc::off_t::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    let off =
+        libc::off_t::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     if sparse {
         file.set_len(length)?;
     } else {

@@ -45,8 +45,9 @@ impl Vhd {
 
     fn assemble(file: ImageFile, path: &Path, read_only: bool) -> Result<Self, Flaw> {
         let length = file.len()?;
-        let end =
-            length.checked_sub(SIZE as u64).ok_or_else(|| Flaw::damaged("it is too short for a footer"))?;
+        let end = length
+            .checked_sub(SIZE as u64)
+            .ok_or_else(|| Flaw::damaged("it is too short for a footer"))?;
         let mut bytes = [0; SIZE];
         file.read(&mut bytes, end)?;
         let (footer, kind) = Footer::parse(&bytes)?;
@@ -157,7 +158,13 @@ impl Map for Vhd {
         done(length, self.try_allocate(offset, length, extents))
     }
 
-    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(
+        &self,
+        how: Clearing,
+        offset: u64,
+        length: u64,
+        extents: &mut Extents,
+    ) -> Result<Step, IoError> {
         done(length, self.try_clear(how, offset, length, extents))
     }
 

@@ -67,7 +67,11 @@ pub(super) struct Bat {
 
 impl Bat {
     /// Reads all of the table that its region has space for, so that the disk can grow.
-    pub(super) fn read(structures: &Structures, region: Region, metadata: &Metadata) -> Result<Self, Flaw> {
+    pub(super) fn read(
+        structures: &Structures,
+        region: Region,
+        metadata: &Metadata,
+    ) -> Result<Self, Flaw> {
         let ratio = metadata.chunk_ratio();
         let blocks = metadata.capacity.div_ceil(metadata.block_size);
         let needed = length(blocks, ratio, metadata.parent.is_some()) * 8;
@@ -121,7 +125,12 @@ impl Bat {
 
     /// Writes the entry of a block to the file: one aligned word, which no crash can tear. Lookups
     /// do not see it before [`Bat::publish`].
-    pub(super) fn write(&self, structures: &Structures, block: u64, entry: Entry) -> io::Result<()> {
+    pub(super) fn write(
+        &self,
+        structures: &Structures,
+        block: u64,
+        entry: Entry,
+    ) -> io::Result<()> {
         let offset = self.region.offset + self.index(block) * 8;
         structures.file.write(&entry.0.to_le_bytes(), offset)
     }
@@ -139,5 +148,9 @@ impl Bat {
 
 /// Returns the number of entries for so many blocks.
 pub(super) fn length(blocks: u64, ratio: u64, differencing: bool) -> u64 {
-    if differencing { blocks.div_ceil(ratio) * (ratio + 1) } else { blocks + (blocks.max(1) - 1) / ratio }
+    if differencing {
+        blocks.div_ceil(ratio) * (ratio + 1)
+    } else {
+        blocks + (blocks.max(1) - 1) / ratio
+    }
 }

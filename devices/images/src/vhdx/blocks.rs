@@ -112,7 +112,9 @@ impl Vhdx {
             let mut extents = Extents::default();
             let step = left.min(length - copy.done);
             self.locate_from(0, begin + copy.done, step, Reading::Allowed, &mut extents)?;
-            let Some(extent) = extents.as_slice().first() else { return Err(IoError::Os(libc::EIO)) };
+            let Some(extent) = extents.as_slice().first() else {
+                return Err(IoError::Os(libc::EIO));
+            };
             let len = extent.length;
             match extent.location {
                 Location::File { file: 0, .. } | Location::Memory { .. } => {}
@@ -183,7 +185,12 @@ impl Vhdx {
 
     /// Makes a whole block zero without writing its bytes. `unmap`: its space may be given back.
     /// Returns false if it must be zeroed in place.
-    pub(super) fn drop_block(&self, writer: &mut Writer, block: u64, unmap: bool) -> Result<bool, IoError> {
+    pub(super) fn drop_block(
+        &self,
+        writer: &mut Writer,
+        block: u64,
+        unmap: bool,
+    ) -> Result<bool, IoError> {
         let entry = self.bat.block(block);
         match entry.state() {
             Some(State::Zero) => {}

@@ -29,7 +29,8 @@ impl Current {
                 _ => best = Some(Self { header, slot }),
             }
         }
-        let current = best.ok_or_else(|| Flaw::damaged("neither of its two headers has a right checksum"))?;
+        let current =
+            best.ok_or_else(|| Flaw::damaged("neither of its two headers has a right checksum"))?;
         current.check(file.len()?)?;
         Ok(current)
     }

@@ -59,7 +59,9 @@ impl Vhdx {
             let Piece { block, within, length } = piece;
             let entry = self.bat.block(block);
             match entry.state() {
-                Some(State::Present) => self.push_here(file, entry.offset() + within, length, extents),
+                Some(State::Present) => {
+                    self.push_here(file, entry.offset() + within, length, extents)
+                }
                 Some(State::NotPresent) => {
                     let offset = block * self.metadata.block_size + within;
                     self.locate_in_parent(file, offset, length, reading, extents)?;
@@ -135,7 +137,12 @@ impl Vhdx {
     }
 
     /// Reads from one of the chain's files.
-    pub(super) fn read_file(&self, file: usize, bytes: &mut [u8], offset: u64) -> Result<(), IoError> {
+    pub(super) fn read_file(
+        &self,
+        file: usize,
+        bytes: &mut [u8],
+        offset: u64,
+    ) -> Result<(), IoError> {
         match (file, &self.parent) {
             (0, _) | (_, None) => Ok(self.structures.file.read(bytes, offset)?),
             (_, Some(parent)) => parent.read_file(file - 1, bytes, offset),

@@ -41,7 +41,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Locator, Flaw> {
     let count = half(18).filter(|&count| count <= MAX_KEYS).ok_or_else(broken)?;
     let mut entries = Vec::new();
     for at in (0..count).map(|index| 20 + 12 * index) {
-        let entry = || Some((text(word(at)?, half(at + 8)?)?, text(word(at + 4)?, half(at + 10)?)?));
+        let entry =
+            || Some((text(word(at)?, half(at + 8)?)?, text(word(at + 4)?, half(at + 10)?)?));
         entries.push(entry().ok_or_else(broken)?);
     }
     Ok(Locator { entries })
@@ -55,7 +56,8 @@ pub(super) fn build(linkage: Guid, relative: &Path, absolute: &Path) -> Vec<u8> 
         ("relative_path", windows(relative)),
         ("absolute_win32_path", windows(absolute)),
     ];
-    let utf16 = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let utf16 =
+        |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
     let mut item = LOCATOR_VHDX.to_bytes().to_vec();
     item.extend(0_u16.to_le_bytes());
     item.extend((entries.len() as u16).to_le_bytes());

@@ -68,7 +68,8 @@ pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
     }
     let length = header.log_length.get();
     if length > MAX_LOG {
-        let reason = format!("its log has {} MiB, and {} MiB are read at most", length >> 20, MAX_LOG >> 20);
+        let reason =
+            format!("its log has {} MiB, and {} MiB are read at most", length >> 20, MAX_LOG >> 20);
         return Err(Flaw::unsupported(reason, "replay it where the image was made"));
     }
     let mut bytes = vec![0; length as usize];
@@ -138,7 +139,9 @@ impl Log {
     }
 
     fn load(&mut self, at: usize) -> Result<Option<Entry>, Flaw> {
-        let Ok((header, _)) = LogHeader::read_from_prefix(&self.bytes[at..]) else { return Ok(None) };
+        let Ok((header, _)) = LogHeader::read_from_prefix(&self.bytes[at..]) else {
+            return Ok(None);
+        };
         let length = header.length.get() as usize;
         let plausible = &header.signature == b"loge"
             && header.log == self.id

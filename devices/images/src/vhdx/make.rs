@@ -11,9 +11,10 @@ use vmbus_protocol::Guid;
 use zerocopy::IntoBytes;
 
 use super::layout::{
-    CHUNK_SECTORS, DISK_ID, DISK_SIZE, FILE_PARAMETERS, HEADER_SIZE, HEADERS, Header, LOGICAL_SECTOR, MIB,
-    MetadataEntry, MetadataHeader, NO_GUID, PARENT_LOCATOR, PHYSICAL_SECTOR, REGION_BAT, REGION_METADATA,
-    REGION_TABLES, RegionEntry, RegionTableHeader, SIGNATURE, TABLE_SIZE, seal,
+    CHUNK_SECTORS, DISK_ID, DISK_SIZE, FILE_PARAMETERS, HEADER_SIZE, HEADERS, Header,
+    LOGICAL_SECTOR, MIB, MetadataEntry, MetadataHeader, NO_GUID, PARENT_LOCATOR, PHYSICAL_SECTOR,
+    REGION_BAT, REGION_METADATA, REGION_TABLES, RegionEntry, RegionTableHeader, SIGNATURE,
+    TABLE_SIZE, seal,
 };
 use super::{Vhdx, bat, locator};
 use crate::OpenOptions;
@@ -54,7 +55,10 @@ impl Parent {
     pub(crate) fn open(parent: &Path, child: &Path) -> Result<Self, OpenError> {
         let open = Vhdx::open(&lock(parent, true)?, &OpenOptions::reading(None))?;
         let absolute = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
-        let folder = child.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = child
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
         Ok(Self {
             linkage: open.data_id(),
@@ -68,7 +72,8 @@ impl Parent {
 
 /// Returns `path` relative to `folder`, both absolute.
 fn relative(path: &Path, folder: &Path) -> PathBuf {
-    let (path, folder): (Vec<_>, Vec<_>) = (path.components().collect(), folder.components().collect());
+    let (path, folder): (Vec<_>, Vec<_>) =
+        (path.components().collect(), folder.components().collect());
     let common = path.iter().zip(&folder).take_while(|(a, b)| a == b).count();
     let up = folder[common..].iter().map(|_| Component::ParentDir);
     // As Windows writes it: a path in the same folder begins with a dot.
@@ -85,7 +90,8 @@ pub(crate) fn make(file: &File, make: &Make) -> io::Result<()> {
     let data = BAT + bat_length;
     if make.fixed {
         let length = data + blocks * make.block_size;
-        let off = libc::off_t::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+        let off =
+            libc::off_t::try_from(length).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
         // SAFETY: plain integers; the descriptor is open while `file` lives.
         match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, off) } {
             0 => {}
@@ -142,8 +148,12 @@ fn header(sequence: u64, file_write: Guid, data_write: Guid) -> [u8; HEADER_SIZE
 }
 
 fn region_table(bat_length: u64) -> Vec<u8> {
-    let header =
-        RegionTableHeader { signature: *b"regi", checksum: 0.into(), entries: 2.into(), reserved: 0.into() };
+    let header = RegionTableHeader {
+        signature: *b"regi",
+        checksum: 0.into(),
+        entries: 2.into(),
+        reserved: 0.into(),
+    };
     let entry = |id, offset: u64, length: u64| RegionEntry {
         id,
         offset: offset.into(),
@@ -170,7 +180,11 @@ fn metadata(make: &Make) -> io::Result<Vec<u8>> {
         (PHYSICAL_SECTOR, 6, 4096_u32.to_le_bytes().to_vec()),
     ];
     if let Some(parent) = &make.parent {
-        items.push((PARENT_LOCATOR, 4, locator::build(parent.linkage, &parent.relative, &parent.absolute)));
+        items.push((
+            PARENT_LOCATOR,
+            4,
+            locator::build(parent.linkage, &parent.relative, &parent.absolute),
+        ));
     }
     let header = MetadataHeader {
         signature: *b"metadata",

@@ -58,7 +58,9 @@ impl Vhdx {
         match entry.state() {
             Some(State::Zero) => Cleared::Already,
             Some(State::NotPresent) if self.parent.is_none() => Cleared::Already,
-            Some(State::Present) if self.is_whole(piece) && unmap && !self.metadata.fixed => Cleared::Change,
+            Some(State::Present) if self.is_whole(piece) && unmap && !self.metadata.fixed => {
+                Cleared::Change
+            }
             Some(State::Present) => Cleared::InPlace(entry.offset() + piece.within),
             // No copy-up for a discard, which may leave parts as they are.
             _ if clearing == Clearing::Discard && !self.is_whole(piece) => Cleared::Already,
@@ -76,7 +78,8 @@ impl Vhdx {
         let unmap = clearing.may_unmap();
         let whole = self.is_whole(piece);
         if whole && self.drop_block(writer, piece.block, unmap)?
-            || self.reads_as_zero(piece.block * self.metadata.block_size + piece.within, piece.length)
+            || self
+                .reads_as_zero(piece.block * self.metadata.block_size + piece.within, piece.length)
         {
             return Ok(Progress::Ready);
         }
@@ -124,8 +127,8 @@ impl Map for Vhdx {
         }
         let entry = self.bat.block(block);
         let offset = entry.offset() + within;
-        let is_there =
-            entry.state() == Some(State::Present) && (write || self.structures.is_there(offset, length));
+        let is_there = entry.state() == Some(State::Present)
+            && (write || self.structures.is_there(offset, length));
         is_there.then_some(InFile { file: 0, offset })
     }
 
@@ -146,19 +149,26 @@ impl Map for Vhdx {
             if entry.state() != Some(State::Present) {
                 return None;
             }
-            extents.push(piece.length, Location::File { file: 0, offset: entry.offset() + piece.within });
+            extents.push(
+                piece.length,
+                Location::File { file: 0, offset: entry.offset() + piece.within },
+            );
         }
         Some(Ok(()))
     }
 
     fn try_clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Known {
-        if !self.begun.load(Ordering::Acquire) || length > MAX_BLOCKS_AT_ONCE * self.metadata.block_size {
+        if !self.begun.load(Ordering::Acquire)
+            || length > MAX_BLOCKS_AT_ONCE * self.metadata.block_size
+        {
             return None;
         }
         for piece in self.pieces(offset, length) {
             match self.judge(how, &piece) {
                 Cleared::Already => {}
-                Cleared::InPlace(offset) => extents.push(piece.length, Location::File { file: 0, offset }),
+                Cleared::InPlace(offset) => {
+                    extents.push(piece.length, Location::File { file: 0, offset })
+                }
                 Cleared::Change => return None,
             }
         }
@@ -190,7 +200,13 @@ impl Map for Vhdx {
         Ok(Step::Done(length))
     }
 
-    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(
+        &self,
+        how: Clearing,
+        offset: u64,
+        length: u64,
+        extents: &mut Extents,
+    ) -> Result<Step, IoError> {
         let mut writer = self.begin_change(offset, length)?;
         let (mut done, mut changes) = (0, 0);
         for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {

@@ -5,8 +5,8 @@ use vmbus_protocol::Guid;
 use zerocopy::FromBytes;
 
 use super::layout::{
-    CHUNK_SECTORS, DISK_ID, DISK_SIZE, FILE_PARAMETERS, LOGICAL_SECTOR, MAX_CAPACITY, MIB, MetadataEntry,
-    MetadataHeader, PARENT_LOCATOR, PHYSICAL_SECTOR, TABLE_ENTRIES, TABLE_SIZE,
+    CHUNK_SECTORS, DISK_ID, DISK_SIZE, FILE_PARAMETERS, LOGICAL_SECTOR, MAX_CAPACITY, MIB,
+    MetadataEntry, MetadataHeader, PARENT_LOCATOR, PHYSICAL_SECTOR, TABLE_ENTRIES, TABLE_SIZE,
 };
 use super::locator::{self, Locator};
 use super::regions::Region;
@@ -60,7 +60,8 @@ pub(super) fn read(structures: &Structures, region: Region) -> Result<Metadata, 
         structures.read(&mut bytes, offset)?;
         Ok((bytes, offset))
     };
-    let number = |bytes: &[u8], at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let number =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
 
     let (parameters, _) = load(FILE_PARAMETERS, "the file's parameters", 8)?;
     let (block_size, flags) = (number(&parameters, 0), number(&parameters, 4));
@@ -110,14 +111,16 @@ pub(super) fn read(structures: &Structures, region: Region) -> Result<Metadata, 
 
 fn parse_table(table: &[u8], region: Region) -> Result<Vec<MetadataEntry>, Flaw> {
     let header = MetadataHeader::read_from_prefix(table);
-    let Some((header, rest)) = header.ok().filter(|(header, _)| &header.signature == b"metadata") else {
+    let Some((header, rest)) = header.ok().filter(|(header, _)| &header.signature == b"metadata")
+    else {
         return Err(Flaw::damaged("its metadata has no signature"));
     };
     let count = usize::from(header.entries.get());
     if count > TABLE_ENTRIES {
         return Err(Flaw::damaged(format!("its metadata claims {count} items")));
     }
-    let known = [FILE_PARAMETERS, DISK_SIZE, DISK_ID, LOGICAL_SECTOR, PHYSICAL_SECTOR, PARENT_LOCATOR];
+    let known =
+        [FILE_PARAMETERS, DISK_SIZE, DISK_ID, LOGICAL_SECTOR, PHYSICAL_SECTOR, PARENT_LOCATOR];
     let mut items: Vec<MetadataEntry> = Vec::with_capacity(count);
     for bytes in rest.chunks_exact(size_of::<MetadataEntry>()).take(count) {
         let Ok(item) = MetadataEntry::read_from_bytes(bytes) else { break };
@@ -132,7 +135,8 @@ fn parse_table(table: &[u8], region: Region) -> Result<Vec<MetadataEntry>, Flaw>
         }
         let (offset, length) = (item.offset.get(), item.length.get());
         let end = u64::from(offset) + u64::from(length);
-        if length == 0 || length > MAX_ITEM || (offset as usize) < TABLE_SIZE || end > region.length {
+        if length == 0 || length > MAX_ITEM || (offset as usize) < TABLE_SIZE || end > region.length
+        {
             return Err(Flaw::damaged(format!(
                 "its metadata item {} ({length} bytes at {offset}) does not lie in the region",
                 item.id

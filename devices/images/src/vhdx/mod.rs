@@ -87,13 +87,22 @@ impl Vhdx {
         Self::open_child(file, options, 0)
     }
 
-    fn open_child(file: &LockedFile, options: &OpenOptions, depth: usize) -> Result<Self, OpenError> {
+    fn open_child(
+        file: &LockedFile,
+        options: &OpenOptions,
+        depth: usize,
+    ) -> Result<Self, OpenError> {
         let path = file.path();
         let file = ImageFile::of_locked(file, options)?;
         Self::assemble(file, path, options, depth).map_err(|flaw| flaw.of(path))
     }
 
-    fn assemble(file: ImageFile, path: &Path, options: &OpenOptions, depth: usize) -> Result<Self, Flaw> {
+    fn assemble(
+        file: ImageFile,
+        path: &Path,
+        options: &OpenOptions,
+        depth: usize,
+    ) -> Result<Self, Flaw> {
         let mut signature = [0; 8];
         file.read(&mut signature, 0)?;
         if &signature != SIGNATURE {
@@ -115,12 +124,18 @@ impl Vhdx {
         used.push((regions.metadata.offset, regions.metadata.length, "the metadata"));
         used.extend(regions.others.iter().map(|region| (region.offset, region.length, "a region")));
         if current.header.log_length.get() != 0 {
-            used.push((current.header.log_offset.get(), current.header.log_length.get().into(), "the log"));
+            used.push((
+                current.header.log_offset.get(),
+                current.header.log_length.get().into(),
+                "the log",
+            ));
         }
         add_blocks(&bat, &metadata, &mut used)?;
         let space = Space::new(used, structures.length)?;
         let parent = parent::open(path, &metadata, options, depth)?;
-        let files = [structures.file.raw()].into_iter().chain(parent.iter().flat_map(|parent| &parent.files));
+        let files = [structures.file.raw()]
+            .into_iter()
+            .chain(parent.iter().flat_map(|parent| &parent.files));
         Ok(Self {
             files: files.cloned().collect(),
             capacity: AtomicU64::new(metadata.capacity),

@@ -20,7 +20,8 @@ pub(super) fn open(
 ) -> Result<Option<Box<Vhdx>>, Flaw> {
     let Some(locator) = &child.parent else { return Ok(None) };
     if depth >= MAX_DEPTH {
-        let reason = format!("its chain of parents is longer than {MAX_DEPTH}, or runs in a circle");
+        let reason =
+            format!("its chain of parents is longer than {MAX_DEPTH}, or runs in a circle");
         return Err(Flaw::Parent(reason));
     }
     if options.parents == Parents::Refuse && options.parent.is_none() {
@@ -38,18 +39,21 @@ pub(super) fn open(
         other => Some(other.map_err(|error| Flaw::Parent(error.to_string()))),
     };
     let Some(found) = candidates.iter().find_map(open).transpose()? else {
-        let names: Vec<String> = candidates.iter().map(|path| format!("'{}'", path.display())).collect();
+        let names: Vec<String> =
+            candidates.iter().map(|path| format!("'{}'", path.display())).collect();
         return Err(Flaw::Parent(format!(
             "it is not there (looked for {}); put it back, or say where it is with parent=PATH",
             names.join(", ")
         )));
     };
-    let parent_options = OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
-    let parent = Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
-        // The error names the nearest image with a flaw; those above only pass it on.
-        OpenError::Parent { reason, .. } => Flaw::Parent(reason),
-        other => Flaw::Parent(other.to_string()),
-    })?;
+    let parent_options =
+        OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
+    let parent =
+        Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
+            // The error names the nearest image with a flaw; those above only pass it on.
+            OpenError::Parent { reason, .. } => Flaw::Parent(reason),
+            other => Flaw::Parent(other.to_string()),
+        })?;
     if !locator.linkages().contains(&parent.data_id()) {
         return Err(Flaw::Parent(format!(
             "'{}' was changed since this image was made from it, so that the two do not fit any more; restore the parent from a copy",
@@ -57,7 +61,10 @@ pub(super) fn open(
         )));
     }
     if parent.metadata.sector != child.sector {
-        return Err(Flaw::Parent(format!("'{}' has sectors of another size", found.path().display())));
+        return Err(Flaw::Parent(format!(
+            "'{}' has sectors of another size",
+            found.path().display()
+        )));
     }
     Ok(Some(Box::new(parent)))
 }

@@ -34,8 +34,9 @@ impl Vhdx {
     /// Returns the facts.
     pub(crate) fn report(&self) -> std::io::Result<Report> {
         let blocks = self.metadata.capacity.div_ceil(self.metadata.block_size);
-        let is_present =
-            |block: &u64| matches!(self.bat.block(*block).state(), Some(State::Present | State::Partial));
+        let is_present = |block: &u64| {
+            matches!(self.bat.block(*block).state(), Some(State::Present | State::Partial))
+        };
         let writer = self.lock();
         Ok(Report {
             path: self.identity.clone(),

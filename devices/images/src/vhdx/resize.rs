@@ -51,7 +51,8 @@ impl Vhdx {
 
     /// Zeroes the part of the last block that lies behind the disk's end.
     fn zero_behind(&self, capacity: u64) -> Result<(), IoError> {
-        let (block, within) = (capacity / self.metadata.block_size, capacity % self.metadata.block_size);
+        let (block, within) =
+            (capacity / self.metadata.block_size, capacity % self.metadata.block_size);
         let entry = self.bat.block(block);
         if within == 0 || entry.state() != Some(State::Present) {
             return Ok(());

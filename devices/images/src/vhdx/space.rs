@@ -23,8 +23,8 @@ pub(super) struct Space {
     grows: bool,
     /// The file's durable length in bytes.
     length: u64,
-    /// Space of blocks that are zero now. It is reserved for the same block while the file is open,
-    /// so that a request still in progress for it can hit no other block.
+    /// Space of blocks that are zero now. It is reserved for the same block while the file is
+    /// open, so that a request still in progress for it can hit no other block.
     kept: HashMap<u64, u64>,
 }
 
@@ -47,7 +47,9 @@ impl Space {
                 free.push((from, begin));
             }
             end = begin.checked_add(length).filter(|&end| end <= file).ok_or_else(|| {
-                Flaw::damaged(format!("{name} at {begin} lies beyond the file's end ({file} bytes)"))
+                Flaw::damaged(format!(
+                    "{name} at {begin} lies beyond the file's end ({file} bytes)"
+                ))
             })?;
             last = name;
         }
@@ -76,7 +78,12 @@ impl Space {
 
     /// Takes space of `length` bytes for `block`, which reads as zero and is durably part of the
     /// file. `None`: there is some after the file is durable and [`Space::settle`] was called.
-    pub(super) fn take(&mut self, file: &ImageFile, block: u64, length: u64) -> Result<Option<u64>, IoError> {
+    pub(super) fn take(
+        &mut self,
+        file: &ImageFile,
+        block: u64,
+        length: u64,
+    ) -> Result<Option<u64>, IoError> {
         if let Some(offset) = self.kept.remove(&block) {
             return Ok(Some(offset));
         }
@@ -97,8 +104,11 @@ impl Space {
 
     /// Returns whether less than half of the last growth is left.
     pub(super) fn runs_low(&self, length: u64) -> bool {
-        let left =
-            self.free.last().filter(|(_, end)| *end == self.length).map_or(0, |(begin, end)| end - begin);
+        let left = self
+            .free
+            .last()
+            .filter(|(_, end)| *end == self.length)
+            .map_or(0, |(begin, end)| end - begin);
         self.grows && self.grown.is_none() && left < length.max(GROWTH / 2)
     }
 

@@ -24,7 +24,11 @@ pub(super) struct Structures {
 
 impl Structures {
     /// Replays the log.
-    pub(super) fn new(file: ImageFile, current: &mut Current, read_only: bool) -> Result<Self, Flaw> {
+    pub(super) fn new(
+        file: ImageFile,
+        current: &mut Current,
+        read_only: bool,
+    ) -> Result<Self, Flaw> {
         let replay = log::read(&file, &current.header)?;
         let end = file.len()?;
         let length = end.max(replay.file_length);
@@ -82,7 +86,8 @@ impl Structures {
 fn apply(file: &ImageFile, replay: &Replay) -> Result<(), Flaw> {
     if file.len()? < replay.file_length {
         let length = replay.file_length.next_multiple_of(super::layout::MIB);
-        file.grow(length).map_err(|error| Flaw::damaged(format!("replaying its log failed: {error}")))?;
+        file.grow(length)
+            .map_err(|error| Flaw::damaged(format!("replaying its log failed: {error}")))?;
     }
     for write in &replay.writes {
         match &write.content {

@@ -22,7 +22,13 @@ pub(crate) struct Reported {
 
 /// Starts a writer of the image at `path` at step `from`, and kills it after `reports` reports.
 /// `every`: a writer that flushes regularly does so after so many steps.
-pub(crate) fn run_and_kill(path: &Path, seed: u64, from: u64, every: u64, reports: u64) -> Reported {
+pub(crate) fn run_and_kill(
+    path: &Path,
+    seed: u64,
+    from: u64,
+    every: u64,
+    reports: u64,
+) -> Reported {
     let numbers = [("SEED", seed), ("STEP", from), ("FLUSH", every)];
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])

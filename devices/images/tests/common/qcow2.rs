@@ -15,7 +15,10 @@ pub(crate) fn reading() -> OpenOptions {
 
 pub(crate) fn make(folder: &Folder, options: &str) -> PathBuf {
     let path = folder.unique("image.qcow2");
-    qemu("qemu-img", &["create", "-q", "-f", "qcow2", "-o", options, text(&path), &SIZE.to_string()]);
+    qemu(
+        "qemu-img",
+        &["create", "-q", "-f", "qcow2", "-o", options, text(&path), &SIZE.to_string()],
+    );
     path
 }
 
@@ -34,7 +37,10 @@ pub(crate) fn assert_content(path: &Path, expected: &[u8], what: &str) {
     let image = open(path, &reading()).unwrap();
     assert_eq!(image.geometry().capacity, expected.len() as u64, "{what}");
     for (index, expected) in expected.chunks(1 << 20).enumerate() {
-        assert!(read(&image, (index as u64) << 20, expected.len()) == expected, "{what}: MiB {index}");
+        assert!(
+            read(&image, (index as u64) << 20, expected.len()) == expected,
+            "{what}: MiB {index}"
+        );
     }
     drop(image);
     let back = path.with_extension("back");

@@ -66,8 +66,16 @@ pub(super) fn configuration(cdb: &[u8; 16], has_disc: bool, out: &mut Vec<u8>) -
     out.extend_from_slice(&profile.to_be_bytes());
     if wanted(0) {
         let current = u8::from(has_disc);
-        let ([dvd_high, dvd_low], [cd_high, cd_low]) = (DVD_ROM.to_be_bytes(), CD_ROM.to_be_bytes());
-        put(0, 0, When::Persistent, has_disc, &[dvd_high, dvd_low, current, 0, cd_high, cd_low, 0, 0], out);
+        let ([dvd_high, dvd_low], [cd_high, cd_low]) =
+            (DVD_ROM.to_be_bytes(), CD_ROM.to_be_bytes());
+        put(
+            0,
+            0,
+            When::Persistent,
+            has_disc,
+            &[dvd_high, dvd_low, current, 0, cd_high, cd_low, 0, 0],
+            out,
+        );
     }
     for feature in FEATURES.iter().filter(|feature| wanted(feature.code)) {
         if all || is_current(feature.when, has_disc) {
@@ -81,7 +89,8 @@ pub(super) fn configuration(cdb: &[u8; 16], has_disc: bool, out: &mut Vec<u8>) -
 }
 
 fn put(code: u16, version: u8, when: When, has_disc: bool, data: &[u8], out: &mut Vec<u8>) {
-    let (persistent, current) = (u8::from(when == When::Persistent), u8::from(is_current(when, has_disc)));
+    let (persistent, current) =
+        (u8::from(when == When::Persistent), u8::from(is_current(when, has_disc)));
     out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(&[version << 2 | persistent << 1 | current, data.len() as u8]);
     out.extend_from_slice(data);

@@ -17,7 +17,12 @@ const REVISION: &[u8; 4] = b"1.0 ";
 const SUPPORTED_PAGES: u8 = 0x00;
 const DEVICE_IDENTIFICATION: u8 = 0x83;
 
-pub(super) fn inquiry(cdb: &[u8; 16], room: u32, identity: &DiskIdentity, out: &mut Vec<u8>) -> Answer {
+pub(super) fn inquiry(
+    cdb: &[u8; 16],
+    room: u32,
+    identity: &DiskIdentity,
+    out: &mut Vec<u8>,
+) -> Answer {
     let (vital_data, command_data) = (cdb[1] & 0x01 != 0, cdb[1] & 0x02 != 0);
     let allocation = u32::from(be16(cdb, 3));
     if command_data || (!vital_data && cdb[2] != 0) || allocation > room {
@@ -31,7 +36,8 @@ pub(super) fn inquiry(cdb: &[u8; 16], room: u32, identity: &DiskIdentity, out: &
     Ok(allocation)
 }
 
-/// The version stays 0 (no claim), as Hyper-V has it: Linux asks an MMC drive for nothing that would follow from another.
+/// The version stays 0 (no claim), as Hyper-V has it: Linux asks an MMC drive for nothing that
+/// would follow from another.
 fn standard() -> [u8; STANDARD_LEN] {
     let mut data = [0; STANDARD_LEN];
     data[0] = CD_DVD;

@@ -10,7 +10,8 @@ const COMPLETE: u8 = 0x0E;
 /// The disc may be used without restriction.
 const UNRESTRICTED: u8 = 0x20;
 
-/// Kilobytes a second that are claimed: 16 times a DVD's speed. Nothing holds the data back in truth.
+/// Kilobytes a second that are claimed: 16 times a DVD's speed. Nothing holds the data back in
+/// truth.
 pub(super) const SPEED: u16 = 22160;
 
 /// READ DISC INFORMATION: one session with one track.
@@ -38,7 +39,8 @@ pub(super) fn track(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
         return Err(CheckCondition::INVALID_FIELD);
     }
     let mut data = [0; 36];
-    // Length of what follows; track 1 of session 1; a data track; data mode 1; the last address is valid.
+    // Length of what follows; track 1 of session 1; a data track; data mode 1; the last address is
+    // valid.
     data[1..8].copy_from_slice(&[0x22, 1, 1, 0, 4, 1, 0x02]);
     data[24..28].copy_from_slice(&disc.blocks.to_be_bytes());
     data[28..32].copy_from_slice(&(disc.blocks - 1).to_be_bytes());

@@ -1,7 +1,8 @@
-//! A DVD drive: what each MMC command comes to (spec storvsc section 8). Discs are read-only, in blocks of 2048 bytes, whatever lies under
-//! them.
+//! A DVD drive: what each MMC command comes to (spec storvsc section 8). Discs are read-only, in
+//! blocks of 2048 bytes, whatever lies under them.
 //!
-//! The drive outlives its discs. What a guest may ask about a disc follows from its size, so the drive needs no more of it.
+//! The drive outlives its discs. What a guest may ask about a disc follows from its size, so the
+//! drive needs no more of it.
 
 mod events;
 mod features;
@@ -49,7 +50,8 @@ impl Disc {
     }
 }
 
-/// A drive without what lies on its disc: commands in, decisions out. Shared by the workers of all channels, and by all its discs.
+/// A drive without what lies on its disc: commands in, decisions out. Shared by the workers of all
+/// channels, and by all its discs.
 #[derive(Debug)]
 pub struct DvdDrive {
     identity: DiskIdentity,
@@ -75,8 +77,8 @@ impl DvdDrive {
         self.tray().report()
     }
 
-    /// Puts in a disc of `capacity` bytes, in place of one that may be there, and closes the tray. `None`: not one whole block. What a disc
-    /// has beyond 2^32 blocks is out of reach.
+    /// Puts in a disc of `capacity` bytes, in place of one that may be there, and closes the tray.
+    /// `None`: not one whole block. What a disc has beyond 2^32 blocks is out of reach.
     ///
     /// # Errors
     /// The guest has locked the tray, with a disc inside.
@@ -87,7 +89,8 @@ impl DvdDrive {
         }
     }
 
-    /// Takes the disc out, if there is one, and leaves the tray open. `force`: even when the guest has locked it.
+    /// Takes the disc out, if there is one, and leaves the tray open. `force`: even when the guest
+    /// has locked it.
     ///
     /// # Errors
     /// The guest has locked the tray. It is told that somebody wants the disc.
@@ -110,8 +113,8 @@ impl DvdDrive {
         self.tray().restore(saved);
     }
 
-    /// Decides the command in the first `length` bytes of `cdb`; `disc` is the one whose bytes the caller can reach. Answers are appended
-    /// to `out`, which the caller empties and reuses.
+    /// Decides the command in the first `length` bytes of `cdb`; `disc` is the one whose bytes the
+    /// caller can reach. Answers are appended to `out`, which the caller empties and reuses.
     ///
     /// # Errors
     /// The check condition to report; then nothing is in `out`.
@@ -146,7 +149,11 @@ impl DvdDrive {
     ///
     /// # Errors
     /// The check condition to report.
-    pub fn parameters(&self, parameters: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
+    pub fn parameters(
+        &self,
+        parameters: Parameters,
+        list: &[u8],
+    ) -> Result<Decision, CheckCondition> {
         match parameters.kind {
             ParametersKind::ModeSelect(form) => mode::select(form, list).map(|()| Decision::Good),
             // How fast to read: as fast as it goes.
@@ -182,7 +189,8 @@ impl DvdDrive {
     }
 
     fn start_stop(&self, cdb: &[u8; 16]) -> Result<Decision, CheckCondition> {
-        let (power_condition, load_eject, start) = (cdb[4] >> 4, cdb[4] & 0x02 != 0, cdb[4] & 0x01 != 0);
+        let (power_condition, load_eject, start) =
+            (cdb[4] >> 4, cdb[4] & 0x02 != 0, cdb[4] & 0x01 != 0);
         match (power_condition, load_eject, start) {
             (0, true, false) => {
                 let had_disc = self.tray().eject_by_guest()?;
@@ -222,7 +230,9 @@ impl DvdDrive {
         match cdb[0] {
             op::INQUIRY => identity::inquiry(cdb, room, &self.identity, out),
             op::REQUEST_SENSE => request_sense(cdb, out),
-            op::MODE_SENSE_6 => mode::sense(cdb, ModeForm::Six, u16::from(cdb[4]), &self.tray(), out),
+            op::MODE_SENSE_6 => {
+                mode::sense(cdb, ModeForm::Six, u16::from(cdb[4]), &self.tray(), out)
+            }
             op::MODE_SENSE_10 => mode::sense(cdb, ModeForm::Ten, be16(cdb, 7), &self.tray(), out),
             op::GET_CONFIGURATION => features::configuration(cdb, self.tray().disc().is_ok(), out),
             op::GET_EVENT_STATUS => events::status(cdb, room, &mut self.tray(), out),

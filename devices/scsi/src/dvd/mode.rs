@@ -49,7 +49,8 @@ pub(super) fn sense(
         let mask = if control == CHANGEABLE { 0 } else { 0xFF };
         out.extend(values[2..].iter().map(|value| value & mask));
     }
-    // The length counts what follows it. Medium type and device-specific byte are 0, and there is no block descriptor.
+    // The length counts what follows it. Medium type and device-specific byte are 0, and there is
+    // no block descriptor.
     let total = out.len() - start;
     match form {
         ModeForm::Six => out[start] = (total - 1) as u8,
@@ -58,7 +59,8 @@ pub(super) fn sense(
     Ok(allocation.into())
 }
 
-/// CD/DVD capabilities and mechanical status, from which Linux's sr learns what the drive can do. Code and length are left to the caller.
+/// CD/DVD capabilities and mechanical status, from which Linux's sr learns what the drive can do.
+/// Code and length are left to the caller.
 fn capabilities(tray: &Tray) -> [u8; CAPABILITIES_LEN] {
     let mut page = [0; CAPABILITIES_LEN];
     // Reads every kind of CD and DVD, writes none.

@@ -42,7 +42,9 @@ fn data(drive: &DvdDrive, bytes: &[u8]) -> Vec<u8> {
 
 /// A command without data.
 fn plain(drive: &DvdDrive, bytes: &[u8]) -> Result<Decision, Sense> {
-    run(drive, None, bytes, Transfer::None).map(|(decision, _)| decision).map_err(|error| error.sense)
+    run(drive, None, bytes, Transfer::None)
+        .map(|(decision, _)| decision)
+        .map_err(|error| error.sense)
 }
 
 fn failure(drive: &DvdDrive, bytes: &[u8]) -> Sense {
@@ -132,7 +134,10 @@ fn test_eject_by_user_of_a_locked_tray_asks_the_guest_or_is_forced() {
         assert_eq!(drive.eject(false), Err(TrayLocked));
         assert_eq!(drive.insert(4096), Err(TrayLocked));
         assert_eq!(poll(&drive), (1, 2));
-        assert_eq!(run(&drive, Some(disc), &read(0x28, 0, 0), Transfer::None).unwrap().0, Decision::Good);
+        assert_eq!(
+            run(&drive, Some(disc), &read(0x28, 0, 0), Transfer::None).unwrap().0,
+            Decision::Good
+        );
         plain(&drive, &[0x1E, 0, 0, 0, unlock, 0]).unwrap();
     }
     plain(&drive, &LOCK).unwrap();
@@ -176,7 +181,8 @@ fn test_events_need_polling_room_and_their_class() {
 #[test]
 fn test_toc_has_one_data_track_in_blocks_and_in_time() {
     let (drive, _) = loaded();
-    let toc = |flags, format, first| data(&drive, &[0x43, flags, format, 0, 0, 0, first, 0, 255, 0]);
+    let toc =
+        |flags, format, first| data(&drive, &[0x43, flags, format, 0, 0, 0, first, 0, 255, 0]);
     let end = BLOCKS.to_be_bytes();
     let blocks = toc(0, 0, 0);
     assert_eq!(blocks[..12], [0, 0x12, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0]);
@@ -186,7 +192,11 @@ fn test_toc_has_one_data_track_in_blocks_and_in_time() {
     assert_eq!((&time[8..12], &time[16..20]), (&[0, 0, 2, 0][..], &[0, 73, 22, 0][..]));
     assert_eq!(toc(0, 0, 0xAA), [&[0, 10, 1, 1][..], &blocks[12..]].concat());
     assert_eq!(toc(0, 1, 0), [0, 10, 1, 1, 0, 0x14, 1, 0, 0, 0, 0, 0]);
-    assert_eq!(data(&drive, &[0x43, 0, 0, 0, 0, 0, 0, 0, 255, 0x40])[1], 10, "format in the control byte");
+    assert_eq!(
+        data(&drive, &[0x43, 0, 0, 0, 0, 0, 0, 0, 255, 0x40])[1],
+        10,
+        "format in the control byte"
+    );
     assert_eq!(data(&drive, &[0x43, 0, 0, 0, 0, 0, 0, 0, 12, 0]), blocks[..12]);
     for (format, first) in [(0, 2), (2, 0), (5, 0)] {
         let bytes = [0x43, 0, format, 0, 0, 0, first, 0, 255, 0];
@@ -236,7 +246,9 @@ fn test_read_by_a_worker_that_holds_another_disc_is_tried_again() {
 #[test]
 fn test_commands_that_write_or_are_unknown_are_invalid_opcodes() {
     let (drive, disc) = loaded();
-    for opcode in [0x2A, 0xAA, 0x8A, 0x04, 0x35, 0x41, 0x42, 0x15, 0x5E, 0x9E, 0xBE, 0x08, 0x60, 0xFF] {
+    for opcode in
+        [0x2A, 0xAA, 0x8A, 0x04, 0x35, 0x41, 0x42, 0x15, 0x5E, 0x9E, 0xBE, 0x08, 0x60, 0xFF]
+    {
         let mut bytes = [0; 16];
         bytes[0] = opcode;
         let refused = run(&drive, Some(disc), &bytes, Transfer::ToDisk(2048)).unwrap_err();
@@ -246,7 +258,10 @@ fn test_commands_that_write_or_are_unknown_are_invalid_opcodes() {
             "{opcode:#x}"
         );
     }
-    assert_eq!(run(&drive, None, &[0x25; 9], Transfer::ToGuest(8)), Err(CheckCondition::INVALID_FIELD));
+    assert_eq!(
+        run(&drive, None, &[0x25; 9], Transfer::ToGuest(8)),
+        Err(CheckCondition::INVALID_FIELD)
+    );
 }
 
 #[test]
@@ -258,7 +273,10 @@ fn test_inquiry_is_a_removable_dvd_with_two_pages() {
     assert_eq!(data(&drive, &[0x12, 0, 0, 0, 36, 0]), standard[..36]);
     assert_eq!(data(&drive, &[0x12, 1, 0, 0, 255, 0]), [5, 0, 0, 2, 0, 0x83]);
     let names = data(&drive, &[0x12, 1, 0x83, 0, 255, 0]);
-    assert_eq!((names.len(), &names[..12]), (32, &[5, 0x83, 0, 28, 1, 1, 0, 24, b'M', b's', b'f', b't'][..]));
+    assert_eq!(
+        (names.len(), &names[..12]),
+        (32, &[5, 0x83, 0, 28, 1, 1, 0, 24, b'M', b's', b'f', b't'][..])
+    );
     for bytes in [[0x12, 1, 0x80, 0, 36, 0], [0x12, 0, 0x83, 0, 36, 0], [0x12, 2, 0, 0, 36, 0]] {
         assert_eq!(failure(&drive, &bytes), Sense::INVALID_FIELD_IN_CDB);
     }
@@ -285,7 +303,10 @@ fn test_configuration_lists_features_by_kind_and_start() {
     assert_eq!(profile, 0x10);
     let codes: Vec<_> = all.iter().map(|(code, _)| *code).collect();
     assert_eq!(codes, [0, 1, 2, 3, 0x10, 0x1E, 0x1F, 0x100, 0x105, 0x107]);
-    assert_eq!(all.iter().filter(|(_, current)| !current).map(|(code, _)| *code).collect::<Vec<_>>(), [0x1E]);
+    assert_eq!(
+        all.iter().filter(|(_, current)| !current).map(|(code, _)| *code).collect::<Vec<_>>(),
+        [0x1E]
+    );
     assert_eq!(features(&drive, 1, 0).1.len(), 9);
     assert_eq!(features(&drive, 0, 0x1F).1.len(), 4);
     assert_eq!(features(&drive, 2, 0x1F).1, [(0x1F, true)]);
@@ -310,7 +331,9 @@ fn test_mode_sense_gives_linux_the_capabilities_page() {
     let all = data(&drive, &[0x5A, 0, 0x3F, 0, 0, 0, 0, 1, 0, 0]);
     assert_eq!((all.len(), be16(&all, 0)), (8 + 3 * 12 + 22, 8 + 3 * 12 + 22 - 2));
     assert_eq!((all[8], all[20], all[32], all[44]), (1, 0x1A, 0x1D, 0x2A));
-    assert!(data(&drive, &[0x5A, 0, 0x6A, 0, 0, 0, 0, 1, 0, 0])[10..].iter().all(|&byte| byte == 0));
+    assert!(
+        data(&drive, &[0x5A, 0, 0x6A, 0, 0, 0, 0, 1, 0, 0])[10..].iter().all(|&byte| byte == 0)
+    );
     assert_eq!(failure(&drive, &[0x5A, 0, 0xC1, 0, 0, 0, 0, 1, 0, 0]), Sense::SAVING_NOT_SUPPORTED);
     assert_eq!(failure(&drive, &[0x5A, 0, 0x08, 0, 0, 0, 0, 1, 0, 0]), Sense::INVALID_FIELD_IN_CDB);
 }
@@ -334,7 +357,10 @@ fn test_mode_select_takes_three_pages_and_ignores_them() {
     assert_eq!(select(0x11, &page(1)), Err(CheckCondition::INVALID_FIELD));
     assert_eq!(select(0x10, &page(0x2A)).unwrap_err().sense, Sense::INVALID_FIELD_IN_PARAMETERS);
     for length in [1, 7, 9, 19] {
-        assert_eq!(select(0x10, &page(1)[..length]).unwrap_err().sense, Sense::PARAMETER_LIST_LENGTH);
+        assert_eq!(
+            select(0x10, &page(1)[..length]).unwrap_err().sense,
+            Sense::PARAMETER_LIST_LENGTH
+        );
     }
 }
 
@@ -358,7 +384,10 @@ fn test_disc_track_structure_and_speed_follow_from_the_size() {
     assert_eq!(physical[12..16], (0x3_0000 + BLOCKS - 1).to_be_bytes());
     assert_eq!(structure(1), [0, 6, 0, 0, 0, 0, 0, 0]);
     assert_eq!(structure(4).len(), 2052);
-    assert_eq!(failure(&drive, &[0xAD, 0, 0, 0, 0, 0, 0, 2, 0x10, 0, 0, 0]), Sense::INVALID_FIELD_IN_CDB);
+    assert_eq!(
+        failure(&drive, &[0xAD, 0, 0, 0, 0, 0, 0, 2, 0x10, 0, 0, 0]),
+        Sense::INVALID_FIELD_IN_CDB
+    );
     assert_eq!(data(&drive, &[0xAC, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0]).len(), 24);
     assert_eq!(data(&drive, &[0xBD, 0, 0, 0, 0, 0, 0, 0, 0, 255, 0, 0]).len(), 8);
     assert_eq!(data(&drive, &[0x5C, 0, 0, 0, 0, 0, 0, 0, 255, 0]).len(), 12);
@@ -399,7 +428,8 @@ fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
             Ok(Decision::Reply) => assert!(out.len() <= transfer.length() as usize),
             Ok(Decision::Parameters(parameters)) => {
                 assert!(parameters.length() <= transfer.length() as usize);
-                let list: Vec<u8> = (0..parameters.length()).map(|_| (next() & next()) as u8).collect();
+                let list: Vec<u8> =
+                    (0..parameters.length()).map(|_| (next() & next()) as u8).collect();
                 let _ = drive.parameters(parameters, &list);
             }
             Ok(Decision::Ejected) => disc = disc_of(&drive, 1 + (next() % 1000) as u32),
@@ -409,14 +439,14 @@ fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
     }
 }
 
-/// The control byte, the last one, of every command that a drive knows: NACA is not offered, vendor bits
-/// mean nothing but to READ TOC, which has a format there.
+/// The control byte, the last one, of every command that a drive knows: NACA is not offered, vendor
+/// bits mean nothing but to READ TOC, which has a format there.
 #[test]
 fn test_control_byte_with_naca_is_an_invalid_field_of_every_command() {
     let (drive, disc) = loaded();
     let known = [
-        0x00, 0x03, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x43, 0x46, 0x4A, 0x51, 0x52, 0x55, 0x5A, 0x5C, 0x88,
-        0xA8, 0xAC, 0xAD, 0xB6, 0xBD,
+        0x00, 0x03, 0x12, 0x1A, 0x1B, 0x1E, 0x25, 0x28, 0x43, 0x46, 0x4A, 0x51, 0x52, 0x55, 0x5A,
+        0x5C, 0x88, 0xA8, 0xAC, 0xAD, 0xB6, 0xBD,
     ];
     for opcode in 0..=0xFF_u8 {
         let Some(length) = op::cdb_length(opcode) else { continue };
@@ -442,5 +472,8 @@ fn test_mode_sense_subpage_ff_is_the_page_itself() {
         let other = [0x5A, 0, page, 1, 0, 0, 0, 1, 0, 0];
         assert_eq!(failure(&drive, &other), Sense::INVALID_FIELD_IN_CDB);
     }
-    assert_eq!(failure(&drive, &[0x5A, 0, 0x08, 0xFF, 0, 0, 0, 1, 0, 0]), Sense::INVALID_FIELD_IN_CDB);
+    assert_eq!(
+        failure(&drive, &[0x5A, 0, 0x08, 0xFF, 0, 0, 0, 1, 0, 0]),
+        Sense::INVALID_FIELD_IN_CDB
+    );
 }

@@ -42,13 +42,15 @@ fn put(track: u8, address: [u8; 4], out: &mut Vec<u8>) {
     out.extend_from_slice(&address);
 }
 
-/// A block's address: its number, or minutes, seconds and blocks in binary. What no minute can say is the last that it can.
+/// A block's address: its number, or minutes, seconds and blocks in binary. What no minute can say
+/// is the last that it can.
 fn address(block: u32, in_time: bool) -> [u8; 4] {
     if !in_time {
         return block.to_be_bytes();
     }
     let block = u64::from(block) + u64::from(LEAD_IN);
-    let (seconds, rest) = (block / u64::from(BLOCKS_PER_SECOND), block % u64::from(BLOCKS_PER_SECOND));
+    let (seconds, rest) =
+        (block / u64::from(BLOCKS_PER_SECOND), block % u64::from(BLOCKS_PER_SECOND));
     match u8::try_from(seconds / 60) {
         Ok(minutes) => [0, minutes, (seconds % 60) as u8, rest as u8],
         Err(_) => [0, u8::MAX, 59, 74],

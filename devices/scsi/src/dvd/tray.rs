@@ -32,7 +32,8 @@ pub(super) enum Event {
     EjectRequest,
     NewMedia,
     Removal,
-    /// First the one, at the next poll the other: a guest that only heard of the new disc would keep what it knows of the old one.
+    /// First the one, at the next poll the other: a guest that only heard of the new disc would
+    /// keep what it knows of the old one.
     Exchange,
 }
 
@@ -52,7 +53,8 @@ impl Tray {
     /// # Errors
     /// 2/3A/01 or 2/3A/02: there is none.
     pub(super) fn disc(&self) -> Result<Disc, CheckCondition> {
-        let sense = if self.is_open { Sense::NO_MEDIUM_TRAY_OPEN } else { Sense::NO_MEDIUM_TRAY_CLOSED };
+        let sense =
+            if self.is_open { Sense::NO_MEDIUM_TRAY_OPEN } else { Sense::NO_MEDIUM_TRAY_CLOSED };
         self.disc.ok_or(CheckCondition::execution(sense))
     }
 
@@ -146,7 +148,8 @@ impl Tray {
         SavedTray { blocks, is_open: self.is_open, prevent: self.prevent & PREVENT_BITS, event }
     }
 
-    /// Goes on as the tray that was written down, with the disc that is in it now: if it is another one, or gone, the guest hears of that.
+    /// Goes on as the tray that was written down, with the disc that is in it now: if it is another
+    /// one, or gone, the guest hears of that.
     pub(super) fn restore(&mut self, saved: &SavedTray) {
         let event = match saved.event {
             SavedEvent::None => Event::None,

@@ -105,9 +105,17 @@ fn test_mode_sense_saved_unknown_page_and_subpage_fail() {
         (0x3F, 0xFE),
     ] {
         let six = [0x1A, 0, page, subpage, 24, 0];
-        assert_eq!(failure(&disk(), &six, Transfer::ToGuest(24)), INVALID_FIELD, "{page:#x}/{subpage:#x}");
+        assert_eq!(
+            failure(&disk(), &six, Transfer::ToGuest(24)),
+            INVALID_FIELD,
+            "{page:#x}/{subpage:#x}"
+        );
         let ten = [0x5A, 0, page, subpage, 0, 0, 0, 0, 24, 0];
-        assert_eq!(failure(&disk(), &ten, Transfer::ToGuest(24)), INVALID_FIELD, "{page:#x}/{subpage:#x}");
+        assert_eq!(
+            failure(&disk(), &ten, Transfer::ToGuest(24)),
+            INVALID_FIELD,
+            "{page:#x}/{subpage:#x}"
+        );
     }
 }
 
@@ -135,7 +143,8 @@ fn list(pages: &[&[u8]]) -> Vec<u8> {
 #[test]
 fn test_mode_select_restating_what_holds_is_good_in_any_order_and_form() {
     let disk = disk();
-    let good: [&[&[u8]]; 5] = [&[], &[&CACHING], &[&CONTROL], &[&CACHING, &CONTROL], &[&CONTROL, &CACHING]];
+    let good: [&[&[u8]]; 5] =
+        [&[], &[&CACHING], &[&CONTROL], &[&CACHING, &CONTROL], &[&CONTROL, &CACHING]];
     for pages in good {
         let six = list(pages);
         assert_eq!(select(&disk, &six), Ok(Decision::Good));

@@ -16,7 +16,9 @@ fn blocks(lba: u64, count: u64) -> Range {
 /// Runs a command with a parameter list.
 fn send(disk: &Disk, bytes: &[u8], list: &[u8]) -> Result<Decision, CheckCondition> {
     match run(disk, bytes, Transfer::ToDisk(list.len() as u32))?.0 {
-        Decision::Parameters(parameters) => disk.parameters(parameters, &list[..parameters.length()]),
+        Decision::Parameters(parameters) => {
+            disk.parameters(parameters, &list[..parameters.length()])
+        }
         other => Ok(other),
     }
 }
@@ -68,7 +70,11 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
     let disk = thin();
     let good = unmap_list(&[(0, 8), (16, 8)]);
     for length in 1..8 {
-        assert_eq!(sense(unmap(&disk, &good[..length])), Sense::PARAMETER_LIST_LENGTH, "{length} bytes");
+        assert_eq!(
+            sense(unmap(&disk, &good[..length])),
+            Sense::PARAMETER_LIST_LENGTH,
+            "{length} bytes"
+        );
     }
     // A descriptor cut short by the list or by the length in it is left out (SBC-3 section 5.30.2).
     let one = Ok(Decision::Io(Io { operation: Operation::Discard, range: blocks(0, 8) }));
@@ -94,10 +100,20 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
         assert_eq!(sense(unmap(&disk, &unmap_list(&[(0, 8), bad]))), Sense::LBA_OUT_OF_RANGE);
     }
     // ANCHOR; a list longer than the buffer; data in the other direction.
-    assert_eq!(failure(&disk, &[0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToDisk(24)), INVALID_FIELD);
-    assert_eq!(failure(&disk, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToDisk(23)), INVALID_FIELD);
-    assert_eq!(failure(&disk, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToGuest(24)), INVALID_FIELD);
-    let read_only = Disk::new(DiskConfig { read_only: true, discard: Some(DISCARD), ..config() }).unwrap();
+    assert_eq!(
+        failure(&disk, &[0x42, 1, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToDisk(24)),
+        INVALID_FIELD
+    );
+    assert_eq!(
+        failure(&disk, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToDisk(23)),
+        INVALID_FIELD
+    );
+    assert_eq!(
+        failure(&disk, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToGuest(24)),
+        INVALID_FIELD
+    );
+    let read_only =
+        Disk::new(DiskConfig { read_only: true, discard: Some(DISCARD), ..config() }).unwrap();
     assert_eq!(sense(unmap(&read_only, &unmap_list(&[(0, 8)]))), Sense::WRITE_PROTECTED);
 }
 
@@ -125,9 +141,11 @@ fn test_provisioning_is_told_as_the_medium_has_it() {
     let vague = Disk::new(DiskConfig { discard: Some(vague), ..config() }).unwrap();
     assert_eq!(provisioning(&vague), (0x80, limits(1), vec![1, 0xE0, 2, 0]));
     let native =
-        Disk::new(DiskConfig { discard: Some(DISCARD), block_size: BlockSize::B4096, ..config() }).unwrap();
+        Disk::new(DiskConfig { discard: Some(DISCARD), block_size: BlockSize::B4096, ..config() })
+            .unwrap();
     assert_eq!(provisioning(&native).1, limits(16));
-    let huge = Disk::new(DiskConfig { discard: Some(DISCARD), capacity: 8 << 40, ..config() }).unwrap();
+    let huge =
+        Disk::new(DiskConfig { discard: Some(DISCARD), capacity: 8 << 40, ..config() }).unwrap();
     assert_eq!(provisioning(&huge).2[0], 2);
 }
 
@@ -139,8 +157,9 @@ fn write_same_16(flags: u8, lba: u64, count: u32) -> [u8; 16] {
 #[test]
 fn test_write_same_zeroes_are_one_request_and_other_blocks_are_written() {
     let disk = thin();
-    let zero =
-        |unmap| Ok(Decision::Io(Io { operation: Operation::WriteZeroes { unmap }, range: blocks(7, 100) }));
+    let zero = |unmap| {
+        Ok(Decision::Io(Io { operation: Operation::WriteZeroes { unmap }, range: blocks(7, 100) }))
+    };
     let (zeroes, ones) = ([0; 512], [1; 512]);
     let fill = |range| Ok(Decision::Job(Box::new(Job::Fill { range, block: ones.into() })));
     let ten = [0x41, 0, 0, 0, 0, 7, 0, 0, 100, 0];
@@ -165,12 +184,18 @@ fn test_write_same_limits_and_bits_that_are_not_offered() {
     let most = 32 * MIB / 512;
     assert!(send(&disk, &write_same_16(1, 0, most as u32), &[]).is_ok());
     for count in [0, most as u32 + 1, u32::MAX] {
-        assert_eq!(sense(send(&disk, &write_same_16(1, 0, count), &[])), Sense::INVALID_FIELD_IN_CDB);
+        assert_eq!(
+            sense(send(&disk, &write_same_16(1, 0, count), &[])),
+            Sense::INVALID_FIELD_IN_CDB
+        );
     }
     assert_eq!(data(&disk, &[0x12, 1, 0xB0, 0, 64, 0], 64)[36..44], most.to_be_bytes());
     // ANCHOR, protection, and the obsolete LBDATA and PBDATA.
     for flags in [0x10, 0x18, 0x20, 0xE0, 0x02, 0x04] {
-        assert_eq!(sense(send(&disk, &write_same_16(flags, 0, 1), &[0; 512])), Sense::INVALID_FIELD_IN_CDB);
+        assert_eq!(
+            sense(send(&disk, &write_same_16(flags, 0, 1), &[0; 512])),
+            Sense::INVALID_FIELD_IN_CDB
+        );
     }
     // Bit 0 of the 10-byte form was RELADR.
     assert_eq!(
@@ -179,14 +204,20 @@ fn test_write_same_limits_and_bits_that_are_not_offered() {
     );
     for length in [1, 511, 513, 1024] {
         let block = vec![0; length];
-        assert_eq!(sense(send(&disk, &write_same_16(0, 0, 1), &block)), Sense::INVALID_FIELD_IN_CDB);
+        assert_eq!(
+            sense(send(&disk, &write_same_16(0, 0, 1), &block)),
+            Sense::INVALID_FIELD_IN_CDB
+        );
     }
     assert_eq!(failure(&disk, &write_same_16(0, 0, 1), Transfer::ToGuest(512)), INVALID_FIELD);
     let end = 64 * MIB / 512;
     for (lba, count) in [(end, 1), (end - 1, 2), (u64::MAX, 1)] {
         assert_eq!(sense(send(&disk, &write_same_16(1, lba, count), &[])), Sense::LBA_OUT_OF_RANGE);
     }
-    assert_eq!(sense(send(&super::disk(), &write_same_16(8, 0, 1), &[0; 512])), Sense::INVALID_FIELD_IN_CDB);
+    assert_eq!(
+        sense(send(&super::disk(), &write_same_16(8, 0, 1), &[0; 512])),
+        Sense::INVALID_FIELD_IN_CDB
+    );
     assert!(send(&super::disk(), &write_same_16(0, 0, 1), &[0; 512]).is_ok());
     assert_eq!(sense(send(&read_only(), &write_same_16(1, 0, 1), &[])), Sense::WRITE_PROTECTED);
 }
@@ -194,8 +225,9 @@ fn test_write_same_limits_and_bits_that_are_not_offered() {
 #[test]
 fn test_verify_compares_with_the_buffer_or_with_one_block() {
     let disk = disk();
-    let compare =
-        |range, expected, write| Ok(Decision::Job(Box::new(Job::Compare { range, expected, write })));
+    let compare = |range, expected, write| {
+        Ok(Decision::Job(Box::new(Job::Compare { range, expected, write })))
+    };
     let one = Expected::Block([3; 512].into());
     assert_eq!(
         send(&disk, &rw16(0x8F, 0x02, 4, 2), &[0; 1024]),
@@ -211,8 +243,14 @@ fn test_verify_compares_with_the_buffer_or_with_one_block() {
     assert_eq!(failure(&disk, &rw16(0x8F, 0x02, 4, 2), Transfer::ToGuest(1024)), INVALID_FIELD);
     assert_eq!(failure(&disk, &rw16(0x8F, 0x06, 4, 2), Transfer::None), INVALID_FIELD);
     let many = 32 * MIB as u32 / 512 + 1;
-    assert_eq!(sense(send(&disk, &rw16(0x8F, 0x06, 0, many), &[0; 512])), Sense::INVALID_FIELD_IN_CDB);
-    assert_eq!(sense(send(&read_only(), &rw16(0x8E, 0x02, 4, 2), &[0; 1024])), Sense::WRITE_PROTECTED);
+    assert_eq!(
+        sense(send(&disk, &rw16(0x8F, 0x06, 0, many), &[0; 512])),
+        Sense::INVALID_FIELD_IN_CDB
+    );
+    assert_eq!(
+        sense(send(&read_only(), &rw16(0x8E, 0x02, 4, 2), &[0; 1024])),
+        Sense::WRITE_PROTECTED
+    );
     assert!(send(&read_only(), &rw16(0x8F, 0x02, 4, 2), &[0; 1024]).is_ok());
 }
 
@@ -231,7 +269,8 @@ fn raw_status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<u8> {
     out
 }
 
-/// Descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end in bytes, mapped).
+/// Descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end in bytes,
+/// mapped).
 fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, u8)> {
     let out = raw_status(lba, allocation, extents);
     assert_eq!(u32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
@@ -239,7 +278,10 @@ fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, 
     let words = |at: usize, length: usize| {
         out[at..at + length].iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
     };
-    (8..out.len()).step_by(16).map(|at| (words(at, 8), words(at + 8, 4) as u32, out[at + 12])).collect()
+    (8..out.len())
+        .step_by(16)
+        .map(|at| (words(at, 8), words(at + 8, 4) as u32, out[at + 12]))
+        .collect()
 }
 
 #[test]
@@ -254,13 +296,19 @@ fn test_lba_status_rounds_to_blocks_merges_neighbours_and_stops_at_the_room() {
     assert_eq!(status(0, 99, &[(1000, true), (end, false)]), [(0, 2, 0), (2, all - 2, 1)]);
     assert_eq!(status(0, 99, &[(1000, false), (end, true)]), [(0, 1, 1), (1, all - 1, 0)]);
     assert_eq!(status(0, 99, &[(100, false), (end, true)]), [(0, all, 0)]);
-    assert_eq!(status(0, 99, &[(512, true), (1024, true), (end, false)]), [(0, 2, 0), (2, all - 2, 1)]);
+    assert_eq!(
+        status(0, 99, &[(512, true), (1024, true), (end, false)]),
+        [(0, 2, 0), (2, all - 2, 1)]
+    );
     let disk = disk();
     let past = rw16(0x9E, 0x12, end / 512, 4096);
     assert_eq!(failure(&disk, &past, Transfer::ToGuest(4096)).0, Sense::LBA_OUT_OF_RANGE);
     assert_eq!(failure(&disk, &past, Transfer::None).0, Sense::LBA_OUT_OF_RANGE);
     assert_eq!(failure(&disk, &rw16(0x9E, 0x12, 0, 24), Transfer::None).1, Cause::DataOverrun);
-    assert_eq!(failure(&disk, &rw16(0x9E, 0x12, 0, 24), Transfer::ToDisk(24)).1, Cause::DataOverrun);
+    assert_eq!(
+        failure(&disk, &rw16(0x9E, 0x12, 0, 24), Transfer::ToDisk(24)).1,
+        Cause::DataOverrun
+    );
 }
 
 #[test]
@@ -275,9 +323,9 @@ fn test_lba_status_allocation_below_one_descriptor_cuts_the_answer_and_is_no_err
     assert_eq!(run(&thin(), &rw16(0x9E, 0x12, 3, 0), Transfer::None).unwrap().0, Decision::Good);
 }
 
-/// libiscsi's GetLBAStatus.UnmapSingle expects the first descriptor one physical block further on where
-/// a physical block has several logical ones, and reports that as a failure of the disk. By SBC-3
-/// (section 6.4.2) it begins at the block asked about.
+/// libiscsi's GetLBAStatus.UnmapSingle expects the first descriptor one physical block further on
+/// where a physical block has several logical ones, and reports that as a failure of the disk. By
+/// SBC-3 (section 6.4.2) it begins at the block asked about.
 #[test]
 fn test_lba_status_begins_at_the_block_asked_about_also_within_a_physical_block() {
     let end = 64 * MIB;
@@ -301,7 +349,8 @@ fn test_lba_status_says_why_it_ended() {
 
 #[test]
 fn test_lba_status_of_a_disk_without_provisioning_is_mapped_whatever_its_image_says() {
-    let (decision, answer) = run(&disk(), &rw16(0x9E, 0x12, 16, 64), Transfer::ToGuest(64)).unwrap();
+    let (decision, answer) =
+        run(&disk(), &rw16(0x9E, 0x12, 16, 64), Transfer::ToGuest(64)).unwrap();
     assert_eq!(decision, Decision::Reply);
     let blocks = (64 * MIB / 512 - 16) as u32;
     assert_eq!(answer[..16], [0, 0, 0, 20, 0, 0, 0, 3 << 1, 0, 0, 0, 0, 0, 0, 0, 16]);
@@ -310,7 +359,11 @@ fn test_lba_status_of_a_disk_without_provisioning_is_mapped_whatever_its_image_s
 
 #[test]
 fn test_lba_status_of_more_blocks_than_a_descriptor_counts_takes_several() {
-    let query = LbaQuery { range: Range { offset: 0, length: (5 << 32) * 512 }, descriptors: 8, room: 4096 };
+    let query = LbaQuery {
+        range: Range { offset: 0, length: (5 << 32) * 512 },
+        descriptors: 8,
+        room: 4096,
+    };
     let mut out = Vec::new();
     let extent = |offset| Ok::<_, ()>(Extent { length: (5 << 32) * 512 - offset, mapped: false });
     lba_status(query, BlockSize::B512, extent, &mut out).unwrap();
@@ -329,7 +382,8 @@ fn test_lba_status_has_no_more_than_256_descriptors_whatever_the_room() {
 
 #[test]
 fn test_lba_status_asks_no_more_often_than_twice_a_descriptor() {
-    let query = LbaQuery { range: Range { offset: 0, length: 1 << 40 }, descriptors: 4, room: 4096 };
+    let query =
+        LbaQuery { range: Range { offset: 0, length: 1 << 40 }, descriptors: 4, room: 4096 };
     let mut asked = 0;
     let extent = |_| {
         asked += 1;
@@ -340,7 +394,13 @@ fn test_lba_status_asks_no_more_often_than_twice_a_descriptor() {
     assert_eq!((asked, out.len()), (8, 24));
 }
 
-fn reserve_out(disk: &Disk, action: u8, kind: u8, key: u8, new_key: u8) -> Result<Decision, CheckCondition> {
+fn reserve_out(
+    disk: &Disk,
+    action: u8,
+    kind: u8,
+    key: u8,
+    new_key: u8,
+) -> Result<Decision, CheckCondition> {
     let mut list = [0; 24];
     (list[7], list[15]) = (key, new_key);
     send(disk, &[0x5F, action, kind, 0, 0, 0, 0, 0, 24, 0], &list)
@@ -370,14 +430,19 @@ fn test_persistent_reserve_conflicts_are_a_status_and_resets_change_nothing() {
 #[test]
 fn test_persistent_reserve_cdbs_that_are_wrong_are_refused() {
     let disk = disk();
-    for (action, kind) in [(7, 1), (8, 1), (1, 0), (1, 2), (1, 4), (1, 9), (1, 0x11), (2, 0), (4, 2)] {
+    for (action, kind) in
+        [(7, 1), (8, 1), (1, 0), (1, 2), (1, 4), (1, 9), (1, 0x11), (2, 0), (4, 2)]
+    {
         assert_eq!(
             sense(reserve_out(&disk, action, kind, 0, 0)),
             Sense::INVALID_FIELD_IN_CDB,
             "{action} {kind}"
         );
     }
-    assert_eq!(failure(&disk, &[0x5E, 4, 0, 0, 0, 0, 0, 0, 8, 0], Transfer::ToGuest(8)), INVALID_FIELD);
+    assert_eq!(
+        failure(&disk, &[0x5E, 4, 0, 0, 0, 0, 0, 0, 8, 0], Transfer::ToGuest(8)),
+        INVALID_FIELD
+    );
     for (length, transfer) in [
         (23, Transfer::ToDisk(24)),
         (25, Transfer::ToDisk(25)),

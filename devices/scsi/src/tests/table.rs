@@ -1,7 +1,8 @@
-//! Every command that a disk offers, field by field, as one table: CDB and transfer in, outcome out.
+//! Every command that a disk offers, field by field, as one table: CDB and transfer in, outcome
+//! out.
 //!
-//! The disk has 0x20000 blocks of 512 bytes, can unmap, and transfers at most 0x800 blocks. Sources:
-//! SPC-4 and SBC-3; where a row leaves them, it says why.
+//! The disk has 0x20000 blocks of 512 bytes, can unmap, and transfers at most 0x800 blocks.
+//! Sources: SPC-4 and SBC-3; where a row leaves them, it says why.
 
 use super::*;
 
@@ -164,7 +165,11 @@ fn test_table_inquiry_and_request_sense() {
     const STANDARD: End = Data(104, &[0, 0, 5, 2, 99, 0, 0, 2, b'M', b's', b'f', b't']);
     check(&[
         // REQUEST SENSE; DESC, which is not offered (SPC-4 section 6.39); cut short.
-        (&[0x03, 0, 0, 0, 0xFF, 0], to_guest(255), Data(18, &[0x70, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0])),
+        (
+            &[0x03, 0, 0, 0, 0xFF, 0],
+            to_guest(255),
+            Data(18, &[0x70, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0]),
+        ),
         (&[0x03, 0, 0, 0, 8, 0], to_guest(255), Data(8, &[0x70, 0, 0, 0, 0, 0, 0, 10])),
         (&[0x03, 0, 0, 0, 0xFF, 0], to_guest(4), Data(4, &[0x70])),
         (&[0x03, 0, 0, 0, 0, 0], to_guest(18), Data(0, &[])),
@@ -172,7 +177,8 @@ fn test_table_inquiry_and_request_sense() {
         (&[0x03, 0, 0, 0, 18, 0], N, Overrun),
         (&[0x03, 1, 0, 0, 18, 0], to_guest(18), Field),
         (&[0x03, 0, 0, 0, 18, 0x04], to_guest(18), Field),
-        // INQUIRY: allocation lengths of 8 and 16 bits, none, and beyond the buffer (storvsc's rule).
+        // INQUIRY: allocation lengths of 8 and 16 bits, none, and beyond the buffer (storvsc's
+        // rule).
         (&[0x12, 0, 0, 0, 0xFF, 0], to_guest(255), STANDARD),
         (&[0x12, 0, 0, 2, 0, 0], to_guest(512), STANDARD),
         (&[0x12, 0, 0, 1, 0xFF, 0], to_guest(512), STANDARD),
@@ -234,7 +240,8 @@ fn test_table_capacity_and_luns() {
         // Other service actions.
         (&[0x9E, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], to_guest(32), Field),
         (&[0x9E, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], to_guest(32), Field),
-        // GET LBA STATUS: the last block, the one behind it, any length; REPORT TYPE is left aside.
+        // GET LBA STATUS: the last block, the one behind it, any length; REPORT TYPE is left
+        // aside.
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], to_guest(24), Query),
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], to_guest(16), Query),
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0], to_guest(512), Query),
@@ -347,7 +354,8 @@ fn test_table_provisioning() {
         (&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], to_disk(23), Field),
         (&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], to_guest(24), Field),
         (&[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 4], to_disk(24), Field),
-        // WRITE SAME(10): UNMAP, ANCHOR, LBDATA, PBDATA, WRPROTECT, none (WSNZ), one past the limit.
+        // WRITE SAME(10): UNMAP, ANCHOR, LBDATA, PBDATA, WRPROTECT, none (WSNZ), one past the
+        // limit.
         (&[0x41, 0, 0, 0, 0, 5, 0, 0, 2, 0], to_disk(512), List(512)),
         (&[0x41, 8, 0, 0, 0, 5, 0, 0, 2, 0], to_disk(512), List(512)),
         (&[0x41, 0x10, 0, 0, 0, 5, 0, 0, 2, 0], to_disk(512), Field),
@@ -401,7 +409,11 @@ fn test_table_mode_and_reservations() {
         // PERSISTENT RESERVE IN: four service actions, cut short; another.
         (&[0x5E, 0, 0, 0, 0, 0, 0, 0, 255, 0], to_guest(255), Data(8, &[0; 8])),
         (&[0x5E, 1, 0, 0, 0, 0, 0, 0, 255, 0], to_guest(255), Data(8, &[0; 8])),
-        (&[0x5E, 2, 0, 0, 0, 0, 0, 0, 255, 0], to_guest(255), Data(8, &[0, 8, 0x10, 0x80, 0xEA, 1, 0, 0])),
+        (
+            &[0x5E, 2, 0, 0, 0, 0, 0, 0, 255, 0],
+            to_guest(255),
+            Data(8, &[0, 8, 0x10, 0x80, 0xEA, 1, 0, 0]),
+        ),
         (&[0x5E, 3, 0, 0, 0, 0, 0, 0, 255, 0], to_guest(255), Data(8, &[0; 8])),
         (&[0x5E, 2, 0, 0, 0, 0, 0, 0, 2, 0], to_guest(255), Data(2, &[0, 8])),
         (&[0x5E, 0, 0, 0, 0, 0, 0, 0, 0, 0], N, Good),
@@ -423,9 +435,9 @@ fn test_table_mode_and_reservations() {
 #[test]
 fn test_table_operation_codes_that_are_not_offered() {
     let offered = [
-        0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x16, 0x17, 0x1A, 0x1B, 0x1D, 0x1E, 0x25, 0x28, 0x2A, 0x2E, 0x2F,
-        0x35, 0x41, 0x42, 0x55, 0x56, 0x57, 0x5A, 0x5E, 0x5F, 0x88, 0x8A, 0x8E, 0x8F, 0x91, 0x93, 0x9E, 0xA0,
-        0xA8, 0xAA, 0xAE, 0xAF,
+        0x00, 0x03, 0x08, 0x0A, 0x12, 0x15, 0x16, 0x17, 0x1A, 0x1B, 0x1D, 0x1E, 0x25, 0x28, 0x2A,
+        0x2E, 0x2F, 0x35, 0x41, 0x42, 0x55, 0x56, 0x57, 0x5A, 0x5E, 0x5F, 0x88, 0x8A, 0x8E, 0x8F,
+        0x91, 0x93, 0x9E, 0xA0, 0xA8, 0xAA, 0xAE, 0xAF,
     ];
     for opcode in 0..=0xFF {
         let mut bytes = [0; 16];

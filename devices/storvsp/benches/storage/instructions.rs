@@ -1,5 +1,5 @@
-//! Instructions of the host's part of a request, and of the one copy of the payload that nothing can
-//! spare, counted by callgrind.
+//! Instructions of the host's part of a request, and of the one copy of the payload that nothing
+//! can spare, counted by callgrind.
 
 use crate::callgrind;
 use crate::limits;
@@ -8,7 +8,8 @@ use crate::number::Number;
 use crate::path::DEPTHS;
 use crate::scaling;
 
-/// First word of the inner half: then a direction or `copy`, a depth, and the machine's shape in four numbers.
+/// First word of the inner half: then a direction or `copy`, a depth, and the machine's shape in
+/// four numbers.
 pub(crate) const COUNT: &str = "--count";
 
 /// Requests that are counted; a multiple of all depths.
@@ -16,7 +17,8 @@ const REQUESTS: usize = 1280;
 /// Before that: enough for every buffer to have been used.
 const WARM_UP: u64 = 1280;
 
-/// Adds instructions of each depth and direction, and of larger machines. Says so when there is no valgrind.
+/// Adds instructions of each depth and direction, and of larger machines. Says so when there is no
+/// valgrind.
 pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
     let Some(limit) = instructions("copy", 1, Shape::PLAIN)? else {
         eprintln!("no instructions counted: there is no valgrind");
@@ -35,7 +37,8 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
     }
     let mut one = limit;
     for (name, shape) in scaling::shapes() {
-        let count = count(format!("storvsp_{name}_instructions"), "read", scaling::DEPTH, shape, one)?;
+        let count =
+            count(format!("storvsp_{name}_instructions"), "read", scaling::DEPTH, shape, one)?;
         one = if one == limit { count } else { one };
     }
     Ok(())
@@ -56,7 +59,8 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
     let [depth, controllers, channels, luns, ring_pages] = numbers[..] else {
         return Err(format!("{COUNT} needs read, write or copy, and five numbers"));
     };
-    let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what) else {
+    let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what)
+    else {
         let (from, mut to) = (vec![1; BYTES], vec![2; BYTES]);
         (0..REQUESTS).for_each(|_| bench_counted_copy(&from, &mut to));
         return Ok(());

@@ -1,4 +1,5 @@
-//! What the machine must spend in any case: the payload is copied once, and a message goes through memory each way.
+//! What the machine must spend in any case: the payload is copied once, and a message goes through
+//! memory each way.
 
 use std::hint::black_box;
 

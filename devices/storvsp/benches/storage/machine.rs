@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use synthvm_block::RamDisk;
-use synthvm_storvsp::{ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions};
+use synthvm_storvsp::{
+    ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
+};
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 use crate::guest::channel::GuestChannel;
@@ -13,8 +15,8 @@ use crate::guest::{DATA, Guest};
 
 /// Bytes of a request.
 pub(crate) const BYTES: usize = 4096;
-/// Pages of guest memory and blocks of disk that requests go through in turn: few enough for a second-level cache, so that the path is
-/// measured and not the machine's memory.
+/// Pages of guest memory and blocks of disk that requests go through in turn: few enough for a
+/// second-level cache, so that the path is measured and not the machine's memory.
 pub(crate) const PLACES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -40,7 +42,8 @@ pub(crate) struct Shape {
     pub(crate) controllers: usize,
     /// Channels of each.
     pub(crate) channels: usize,
-    /// Disks of each; they share [`PLACES`] blocks among them, so that more disks are not more memory.
+    /// Disks of each; they share [`PLACES`] blocks among them, so that more disks are not more
+    /// memory.
     pub(crate) luns: usize,
     /// Pages of each ring.
     pub(crate) ring_pages: usize,
@@ -78,7 +81,8 @@ impl Machine {
             .collect();
         for controller in &controllers {
             for lun in 0..shape.luns {
-                let disk = Arc::new(RamDisk::new((PLACES * BYTES) as u64).expect("memory for a disk"));
+                let disk =
+                    Arc::new(RamDisk::new((PLACES * BYTES) as u64).expect("memory for a disk"));
                 controller.add_disk(lun as u8, disk, DiskOptions::default()).expect("an empty LUN");
             }
         }
@@ -120,7 +124,8 @@ impl Machine {
         Load { packets: packets.collect(), next: 0 }
     }
 
-    /// Sends `count` requests, `depth` at a time to each channel, and has them served. Returns how long that took.
+    /// Sends `count` requests, `depth` at a time to each channel, and has them served. Returns how
+    /// long that took.
     pub(crate) fn run(&mut self, load: &mut Load, depth: usize, count: u64) -> Duration {
         let start = Instant::now();
         let rounds = count.div_ceil((depth * self.channels.len()) as u64);
@@ -142,8 +147,8 @@ impl Machine {
                 let (srb, header) = &load.packets[load.next % PLACES];
                 load.next += 1;
                 let payload = [&srb[..]];
-                let packet =
-                    OutPacket::request(id as u64, &payload).with_header(PacketKind::GpaDirect, header);
+                let packet = OutPacket::request(id as u64, &payload)
+                    .with_header(PacketKind::GpaDirect, header);
                 batch.write(&packet).expect("room in the ring");
             }
             // Its doorbell is the hypervisor's work.

@@ -1,7 +1,8 @@
-//! The storage device path in numbers: requests from a guest's ring to a RAM disk and back, beside what the machine must spend in any case.
+//! The storage device path in numbers: requests from a guest's ring to a RAM disk and back, beside
+//! what the machine must spend in any case.
 //!
-//! `cargo xtask bench storage --json FILE` prints a table; `cargo bench -p synthvm-storvsp --bench storage [-- --json FILE] [--quick]` is
-//! what it runs.
+//! `cargo xtask bench storage --json FILE` prints a table; `cargo bench -p synthvm-storvsp --bench
+//! storage [-- --json FILE] [--quick]` is what it runs.
 //!
 //! | module | what it measures |
 //! |---|---|
@@ -34,7 +35,8 @@ use std::process::ExitCode;
 
 use number::Number;
 
-/// Times that everything is measured: what disturbs for longer than a number takes does not last for all of them.
+/// Times that everything is measured: what disturbs for longer than a number takes does not last
+/// for all of them.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
@@ -55,7 +57,9 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
             "--quick" => quick = true,
             "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
             instructions::COUNT => return instructions::count(words),
-            other => return Err(format!("{other:?} is no option: only --json FILE and --quick are")),
+            other => {
+                return Err(format!("{other:?} is no option: only --json FILE and --quick are"));
+            }
         }
     }
     // `cargo test --all-targets` starts benches too, without this word, from slow builds.

@@ -1,4 +1,5 @@
-//! The whole device path in one thread: nobody sleeps, nobody wakes, so what is left is the work itself, of both ends.
+//! The whole device path in one thread: nobody sleeps, nobody wakes, so what is left is the work
+//! itself, of both ends.
 
 use crate::clock::best;
 use crate::counting::counted;

@@ -1,7 +1,9 @@
-//! What a request costs on larger machines: more disks, more channels to one disk, more LUNs on one channel. It should cost the same.
+//! What a request costs on larger machines: more disks, more channels to one disk, more LUNs on one
+//! channel. It should cost the same.
 //!
-//! Everything is busy at once, and served in turn in this thread: what threads would add by running side by side is left out, so that the
-//! numbers show what the program does. The limit of each number is that of the machine with one of everything.
+//! Everything is busy at once, and served in turn in this thread: what threads would add by running
+//! side by side is left out, so that the numbers show what the program does. The limit of each
+//! number is that of the machine with one of everything.
 
 use crate::clock::best;
 use crate::machine::{Direction, Machine, Shape};
@@ -10,7 +12,8 @@ use crate::number::Number;
 /// Requests at a time on each channel.
 pub(crate) const DEPTH: usize = 16;
 
-/// Machines by name, the one with one of everything first. Rings are short, so that eight channels fit the cache that one fits.
+/// Machines by name, the one with one of everything first. Rings are short, so that eight channels
+/// fit the cache that one fits.
 pub(crate) fn shapes() -> Vec<(String, Shape)> {
     let one = Shape { ring_pages: 5, ..Shape::PLAIN };
     let mut shapes = vec![("scaling_1".to_owned(), one)];

@@ -1,5 +1,6 @@
-//! The same path with a guest's thread that polls and a worker's. Depth 1 measures waking the worker more than anything else; depth 64
-//! keeps it awake and so measures its work, or the guest thread's when that is slower.
+//! The same path with a guest's thread that polls and a worker's. Depth 1 measures waking the
+//! worker more than anything else; depth 64 keeps it awake and so measures its work, or the guest
+//! thread's when that is slower.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::guest::scsi::{read_srb, write_srb};
 use crate::guest::{DATA, Guest};
 use crate::number::Number;
 
-/// Requests of a round: long enough for a worker to fall asleep and wake as it would, short enough to find an undisturbed one.
+/// Requests of a round: long enough for a worker to fall asleep and wake as it would, short enough
+/// to find an undisturbed one.
 const REQUESTS: u64 = 2_000;
 const ROUNDS: usize = 20;
 
@@ -23,7 +25,10 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) {
     measure_polling("threads", &default, numbers);
     measure_polling(
         "threads_without_polling",
-        &ControllerOptions { workers: WorkerOptions::default().busy_poll(Duration::ZERO), ..default },
+        &ControllerOptions {
+            workers: WorkerOptions::default().busy_poll(Duration::ZERO),
+            ..default
+        },
         numbers,
     );
 }
@@ -47,7 +52,8 @@ fn measure_polling(what: &str, options: &ControllerOptions, numbers: &mut Vec<Nu
     }
 }
 
-/// Keeps `depth` requests in flight: a completion is replaced at once, all that are there as one batch.
+/// Keeps `depth` requests in flight: a completion is replaced at once, all that are there as one
+/// batch.
 fn run(channel: &mut GuestChannel, is_read: bool, depth: u64, requests: u64) {
     let (mut sent, mut received) = (0, 0);
     let mut header = Vec::new();
@@ -55,12 +61,15 @@ fn run(channel: &mut GuestChannel, is_read: bool, depth: u64, requests: u64) {
         let mut batch = channel.outgoing.batch().expect("a sound ring");
         while sent < requests && sent - received < depth {
             let page = [DATA + sent % 512];
-            gpa_direct_header(&[GpaRange { byte_count: 4096, byte_offset: 0, pages: &page }], &mut header);
+            gpa_direct_header(
+                &[GpaRange { byte_count: 4096, byte_offset: 0, pages: &page }],
+                &mut header,
+            );
             let lba = sent.wrapping_mul(0x9E37_79B9) % (16 << 10) * 8;
             let srb = if is_read { read_srb(0, lba, 8) } else { write_srb(0, lba, 8) };
             let payload = [&srb[..]];
-            let packet =
-                OutPacket::request(sent % depth, &payload).with_header(PacketKind::GpaDirect, &header);
+            let packet = OutPacket::request(sent % depth, &payload)
+                .with_header(PacketKind::GpaDirect, &header);
             if batch.write(&packet).is_err() {
                 break;
             }

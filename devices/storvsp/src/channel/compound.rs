@@ -1,8 +1,10 @@
-//! Commands that take more than one request: UNMAP of many ranges, WRITE SAME with a pattern, comparisons.
+//! Commands that take more than one request: UNMAP of many ranges, WRITE SAME with a pattern,
+//! comparisons.
 //!
-//! A job is the guest's one command. Its parts go to the queue a few at a time, each with a slot of its own; when the last has come back
-//! the job ends, with the first error of them if there was one. What a comparison reads and a pattern writes lies in memory of ours, so
-//! jobs, parts and bytes are all bounded here.
+//! A job is the guest's one command. Its parts go to the queue a few at a time, each with a slot of
+//! its own; when the last has come back the job ends, with the first error of them if there was
+//! one. What a comparison reads and a pattern writes lies in memory of ours, so jobs, parts and
+//! bytes are all bounded here.
 
 use super::in_flight::{InFlight, InFlightTable};
 use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
@@ -57,8 +59,8 @@ impl CompoundCommands {
         self.parts
     }
 
-    /// Begins `job`, which is what `request` comes to; `guest`: its memory. Its first parts go to `port`. There must be room. `Some` when it
-    /// is over at once: how it ended.
+    /// Begins `job`, which is what `request` comes to; `guest`: its memory. Its first parts go to
+    /// `port`. There must be room. `Some` when it is over at once: how it ended.
     pub(super) fn begin(
         &mut self,
         request: InFlight,
@@ -183,7 +185,13 @@ impl Running {
     }
 
     /// Takes note of how a part ended, and its memory back.
-    fn take_back(&mut self, part: &InFlight, done: IoDone, lun: &Lun, in_flight: &mut InFlightTable) {
+    fn take_back(
+        &mut self,
+        part: &InFlight,
+        done: IoDone,
+        lun: &Lun,
+        in_flight: &mut InFlightTable,
+    ) {
         let mut buffer = done.buffer;
         match done.result {
             Ok(()) => {
@@ -221,7 +229,8 @@ impl Running {
                 self.scratch.resize(length, 0);
                 let guest = self.guest.as_ref().and_then(|buffer| buffer.guest());
                 let at = (part.offset - range.offset) as usize;
-                guest.is_some_and(|guest| guest.read(at, &mut self.scratch).is_ok()) && read == self.scratch
+                guest.is_some_and(|guest| guest.read(at, &mut self.scratch).is_ok())
+                    && read == self.scratch
             }
         };
         if !equal && self.failure.is_none() {

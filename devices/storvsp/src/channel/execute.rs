@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use synthvm_block::{IoBuffer, IoRequest, Operation};
-use synthvm_scsi::{self as scsi, Cdb, CheckCondition, Command, Decision, Io, Job, LbaQuery, Transfer};
+use synthvm_scsi::{
+    self as scsi, Cdb, CheckCondition, Command, Decision, Io, Job, LbaQuery, Transfer,
+};
 use vmbus_device::ChannelHandler;
 
 use super::handler::{Outbox, RequestTag, StorageHandler};
@@ -19,8 +21,8 @@ impl StorageHandler {
         mut buffer: Box<IoBuffer>,
         outbox: &mut Outbox,
     ) -> Option<Box<IoBuffer>> {
-        // The set of disks may have changed since the batch began, and the guest may have been told so
-        // on another channel: what it sends then is answered by the new set.
+        // The set of disks may have changed since the batch began, and the guest may have been told
+        // so on another channel: what it sends then is answered by the new set.
         self.begin_round(outbox);
         let command = Command::parse(&srb.cdb, srb.cdb_length);
         let lun = self.controller.routing().lun(srb.address);
@@ -72,8 +74,8 @@ impl StorageHandler {
         let fault = queue.fault();
         if fault.is_some() || buffer.select(0, moved as usize).is_err() {
             // A buffer too short cannot be: the request was validated against it.
-            let condition =
-                fault.map_or(CheckCondition::INVALID_FIELD, |error| scsi::condition(error, operation));
+            let condition = fault
+                .map_or(CheckCondition::INVALID_FIELD, |error| scsi::condition(error, operation));
             queue.lun.counters.failed();
             tag.answer(srb.completer.check(condition).reply(), outbox);
             return Some(buffer);
@@ -176,10 +178,19 @@ impl StorageHandler {
     ) -> Completion {
         self.reply.clear();
         let is_inquiry = srb.is_inquiry();
-        match scsi::execute_absent(command, is_inquiry, srb.address.lun, srb.transfer, &mut self.reply) {
-            Some(result) => {
-                complete_inline(&srb.completer, &result.map(|()| Decision::Reply), &self.reply, buffer)
-            }
+        match scsi::execute_absent(
+            command,
+            is_inquiry,
+            srb.address.lun,
+            srb.transfer,
+            &mut self.reply,
+        ) {
+            Some(result) => complete_inline(
+                &srb.completer,
+                &result.map(|()| Decision::Reply),
+                &self.reply,
+                buffer,
+            ),
             None => srb.completer.invalid_lun(),
         }
     }
@@ -195,15 +206,18 @@ pub(super) fn complete_inline(
     match decision {
         Err(condition) => completer.check(*condition),
         Ok(Decision::Conflict) => completer.conflict(),
-        Ok(Decision::Reply) if !reply.is_empty() => match buffer.guest().map(|guest| guest.write(0, reply)) {
-            Some(Ok(())) => completer.good(reply.len() as u32),
-            _ => completer.check(CheckCondition::INVALID_FIELD),
-        },
+        Ok(Decision::Reply) if !reply.is_empty() => {
+            match buffer.guest().map(|guest| guest.write(0, reply)) {
+                Some(Ok(())) => completer.good(reply.len() as u32),
+                _ => completer.check(CheckCondition::INVALID_FIELD),
+            }
+        }
         Ok(_) => completer.good(completer.sent()),
     }
 }
 
-/// Whether the operation moves bytes between guest and backend; else its length is only that of a range.
+/// Whether the operation moves bytes between guest and backend; else its length is only that of a
+/// range.
 pub(super) fn moves_bytes(operation: Operation) -> bool {
     matches!(operation, Operation::Read | Operation::Write { .. })
 }

@@ -33,8 +33,8 @@ pub(crate) struct StorageHandler {
     pub(super) resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
-    /// The generation of changes that the guest must know of ([`Controller::notices`]), as `queues` have
-    /// it.
+    /// The generation of changes that the guest must know of ([`Controller::notices`]), as
+    /// `queues` have it.
     notices: u64,
     /// The generation of which the guest was notified; `None` before initialisation ended.
     notified: Option<u64>,
@@ -99,8 +99,8 @@ impl ChannelHandler for StorageHandler {
     /// The generation of changes of which the guest was notified.
     type State = Option<u64>;
 
-    /// Takes over disks that came or went, and notifies a guest that could not know. Costs one load when
-    /// nothing changed.
+    /// Takes over disks that came or went, and notifies a guest that could not know. Costs one load
+    /// when nothing changed.
     #[inline]
     fn begin_round(&mut self, outbox: &mut Outbox) {
         if !self.queues.are_current(&self.controller) {
@@ -191,7 +191,9 @@ impl ChannelHandler for StorageHandler {
     }
 
     fn events(&self, events: &mut Vec<RawFd>) {
-        events.extend(self.queries.event().map(AsRawFd::as_raw_fd).into_iter().chain(self.queues.events()));
+        events.extend(
+            self.queries.event().map(AsRawFd::as_raw_fd).into_iter().chain(self.queues.events()),
+        );
     }
 
     #[inline]
@@ -226,7 +228,8 @@ impl StorageHandler {
         }
     }
 
-    /// The same for a channel that was saved, whose guest was notified of the changes up to `notified`.
+    /// The same for a channel that was saved, whose guest was notified of the changes up to
+    /// `notified`.
     pub(crate) fn restored(
         controller: Arc<Controller>,
         session: Session,
@@ -242,7 +245,9 @@ impl StorageHandler {
         self.notices = self.controller.notices();
         if self.notified.is_some_and(|notified| notified != self.notices) {
             self.notified = Some(self.notices);
-            if let Some(notice) = self.session.negotiation().version().and_then(Reply::enumerate_bus) {
+            if let Some(notice) =
+                self.session.negotiation().version().and_then(Reply::enumerate_bus)
+            {
                 outbox.notify(notice);
             }
         }
@@ -256,7 +261,8 @@ impl StorageHandler {
             any = true;
             if let Some(request) = self.in_flight.remove(id) {
                 let data = answer.as_deref().unwrap_or_default();
-                let decision = answer.as_ref().map(|_| Decision::Reply).map_err(|condition| *condition);
+                let decision =
+                    answer.as_ref().map(|_| Decision::Reply).map_err(|condition| *condition);
                 let completion = complete_inline(&request.completer, &decision, data, &buffer);
                 if completion.is_good() {
                     lun.counters.answered(data.len());
@@ -265,7 +271,9 @@ impl StorageHandler {
                     outbox.complete(request.transaction_id, completion.reply());
                 }
                 let resets = &mut self.resets;
-                resets.ended(request.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
+                resets.ended(request.epoch, |transaction_id, reply| {
+                    outbox.complete(transaction_id, reply)
+                });
             }
             self.in_flight.return_buffer(buffer);
         }
@@ -288,9 +296,10 @@ impl StorageHandler {
                 self.subchannels = Some(total);
             }
             Action::Reset(reply) => {
-                let in_flight = self.in_flight.count() - self.compound.parts() + self.compound.count();
-                let waits =
-                    tag.completion_requested && self.resets.begin(tag.transaction_id, reply, in_flight);
+                let in_flight =
+                    self.in_flight.count() - self.compound.parts() + self.compound.count();
+                let waits = tag.completion_requested
+                    && self.resets.begin(tag.transaction_id, reply, in_flight);
                 if !waits {
                     tag.answer(reply, outbox);
                 }
@@ -299,9 +308,9 @@ impl StorageHandler {
     }
 }
 
-/// Fills `buffer` with the guest memory that comes with `packet`. Returns its bytes: 0 when there is
-/// none, and when its description is wrong, so that a request which needs it is refused (spec storvsc
-/// section 4).
+/// Fills `buffer` with the guest memory that comes with `packet`. Returns its bytes: 0 when there
+/// is none, and when its description is wrong, so that a request which needs it is refused (spec
+/// storvsc section 4).
 #[inline(always)]
 fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
     let Some(guest) = buffer.guest_mut() else { return 0 };

@@ -5,8 +5,8 @@ use vmbus_gpadl::GuestRam;
 use crate::protocol::Completer;
 use synthvm_block::{IoBuffer, Operation};
 
-/// Most requests in flight on one channel. Linux has up to 364 on a ring of its default size; beyond this the ring is left unread,
-/// which is all the back-pressure that a guest needs.
+/// Most requests in flight on one channel. Linux has up to 364 on a ring of its default size;
+/// beyond this the ring is left unread, which is all the back-pressure that a guest needs.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
 /// A request that a queue works on.
@@ -24,7 +24,8 @@ pub(super) struct InFlight {
     pub(super) epoch: u32,
 }
 
-/// InFlightTable, numbered 0.. ; they and their buffers are made when first needed and then used again, the last used first.
+/// InFlightTable, numbered 0.. ; they and their buffers are made when first needed and then used
+/// again, the last used first.
 #[derive(Debug)]
 pub(super) struct InFlightTable {
     ram: GuestRam,
@@ -69,7 +70,8 @@ impl InFlightTable {
         (self.in_flight.len() - 1) as u32
     }
 
-    /// Ends a request. `None` for an id that is not in flight: a backend that answers twice must not complete somebody else's request.
+    /// Ends a request. `None` for an id that is not in flight: a backend that answers twice must
+    /// not complete somebody else's request.
     pub(super) fn remove(&mut self, id: u32) -> Option<InFlight> {
         let request = self.in_flight.get_mut(id as usize)?.take()?;
         self.free.push(id);

@@ -31,8 +31,8 @@ pub(super) struct LunQueues {
     queues: Vec<LunQueue>,
     /// Where in `queues` each LUN is.
     places: [Option<u8>; MAX_LUNS],
-    /// LunQueues that were asked for since the last submit, and those that may have requests in flight, one bit for each: a controller with
-    /// many disks costs no more than one with few.
+    /// LunQueues that were asked for since the last submit, and those that may have requests in
+    /// flight, one bit for each: a controller with many disks costs no more than one with few.
     touched: u64,
     busy: u64,
     /// LUNs that were taken away while requests were in flight.
@@ -52,8 +52,8 @@ impl LunQueues {
         }
     }
 
-    /// Returns true when the LUNs have not changed since the last [`LunQueues::refresh`]. One load: this is
-    /// asked for each packet.
+    /// Returns true when the LUNs have not changed since the last [`LunQueues::refresh`]. One load:
+    /// this is asked for each packet.
     #[inline]
     pub(super) fn are_current(&self, controller: &Controller) -> bool {
         self.generation == Some(controller.generation())
@@ -106,8 +106,13 @@ impl LunQueues {
         self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Gathers what is finished, with the queue that it belongs to; what is pushed to that queue goes with the next submit.
-    pub(super) fn poll(&mut self, done: &mut Vec<IoDone>, mut finish: impl FnMut(&mut LunQueue, IoDone)) {
+    /// Gathers what is finished, with the queue that it belongs to; what is pushed to that queue
+    /// goes with the next submit.
+    pub(super) fn poll(
+        &mut self,
+        done: &mut Vec<IoDone>,
+        mut finish: impl FnMut(&mut LunQueue, IoDone),
+    ) {
         let mut places = bits(self.busy);
         let mut leaving = self.leaving.iter_mut();
         loop {

@@ -1,8 +1,9 @@
-//! GET LBA STATUS: questions to a disk's image that may block, asked on the disk's [`Helper`] thread.
+//! GET LBA STATUS: questions to a disk's image that may block, asked on the disk's [`Helper`]
+//! thread.
 //!
-//! Each question has a slot of the in-flight table like any request, so that resets, a pause and a close
-//! wait for it. The guest's memory stays here: a question that is given up, as its channel has closed,
-//! touches nothing when its answer comes.
+//! Each question has a slot of the in-flight table like any request, so that resets, a pause and a
+//! close wait for it. The guest's memory stays here: a question that is given up, as its channel
+//! has closed, touches nothing when its answer comes.
 //!
 //! [`Helper`]: crate::helper::Helper
 
@@ -66,8 +67,8 @@ impl Queries {
         self.waiting.is_empty()
     }
 
-    /// Readable when [`Queries::take_finished`] has something, until [`Queries::clear_event`]. `None`:
-    /// nothing is to come.
+    /// Readable when [`Queries::take_finished`] has something, until [`Queries::clear_event`].
+    /// `None`: nothing is to come.
     pub(super) fn event(&self) -> Option<&EventFd> {
         self.answers.as_ref().filter(|_| !self.is_empty()).map(|answers| &answers.event)
     }
@@ -113,7 +114,9 @@ impl Queries {
                 }
                 done.remove(0)
             };
-            let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else { continue };
+            let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else {
+                continue;
+            };
             let Waiting { id, lun, buffer } = self.waiting.swap_remove(at);
             return Some(Finished { id, lun, buffer, answer });
         }

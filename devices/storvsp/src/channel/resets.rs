@@ -1,7 +1,7 @@
 //! RESET_LUN, RESET_ADAPTER, RESET_BUS: answered when everything that came before is finished.
 //!
-//! Nothing is aborted: the image would be left in between. So a reset waits for the requests that were in flight when it came, on its own
-//! channel. Later requests go on meanwhile.
+//! Nothing is aborted: the image would be left in between. So a reset waits for the requests that
+//! were in flight when it came, on its own channel. Later requests go on meanwhile.
 
 use crate::protocol::Reply;
 

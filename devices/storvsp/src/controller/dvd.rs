@@ -1,7 +1,8 @@
 //! DVD drives of a controller: discs go in and out while the guest runs.
 //!
-//! Each insertion makes a new logical unit around the same drive, so that every worker finishes what it has on the old disc's queue and
-//! begins with the new one's. The drive itself knows which disc is in it; both change under one lock.
+//! Each insertion makes a new logical unit around the same drive, so that every worker finishes
+//! what it has on the old disc's queue and begins with the new one's. The drive itself knows which
+//! disc is in it; both change under one lock.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +27,9 @@ pub enum DvdError {
     #[error("a disc has at least one block of {DVD_BLOCK} bytes")]
     TooSmall,
     /// The image cannot be read in a disc's blocks.
-    #[error("a disc's blocks have {DVD_BLOCK} bytes, but the image can be read in blocks of {0} only")]
+    #[error(
+        "a disc's blocks have {DVD_BLOCK} bytes, but the image can be read in blocks of {0} only"
+    )]
     BlockSize(u32),
     /// The backend could not be used.
     #[error("cannot use the disc's backend: {0}")]
@@ -40,7 +43,8 @@ impl From<TrayLocked> for DvdError {
 }
 
 impl ScsiController {
-    /// Puts a DVD drive at `lun`, with a disc or empty. Of `options`, the label is the disc's. A guest that runs is told to look.
+    /// Puts a DVD drive at `lun`, with a disc or empty. Of `options`, the label is the disc's. A
+    /// guest that runs is told to look.
     ///
     /// # Errors
     /// [`AddDiskError`].
@@ -51,8 +55,14 @@ impl ScsiController {
         options: DiskOptions,
     ) -> Result<(), AddDiskError> {
         let identity = match options.serial {
-            Some(serial) => DiskIdentity::with_serial(&serial).ok_or(AddDiskError::Serial(serial))?,
-            None => DiskIdentity::derived(&[b"synthvm scsi dvd", &self.inner.number.to_le_bytes(), &[lun]]),
+            Some(serial) => {
+                DiskIdentity::with_serial(&serial).ok_or(AddDiskError::Serial(serial))?
+            }
+            None => DiskIdentity::derived(&[
+                b"synthvm scsi dvd",
+                &self.inner.number.to_le_bytes(),
+                &[lun],
+            ]),
         };
         let drive = Arc::new(DvdDrive::new(identity));
         let unit = match &disc {
@@ -65,12 +75,18 @@ impl ScsiController {
         self.inner.add(lun, Lun::dvd(lun, unit, disc, options.label))
     }
 
-    /// Puts a disc into the drive at `lun`, in place of one that may be there; `label` is what to call it in reports. The guest sees it when
-    /// it polls the drive the next time, as it does every few seconds.
+    /// Puts a disc into the drive at `lun`, in place of one that may be there; `label` is what to
+    /// call it in reports. The guest sees it when it polls the drive the next time, as it does
+    /// every few seconds.
     ///
     /// # Errors
     /// [`DvdError`]; then the disc that was there still is.
-    pub fn insert(&self, lun: u8, backend: Arc<dyn Backend>, label: String) -> Result<(), DvdError> {
+    pub fn insert(
+        &self,
+        lun: u8,
+        backend: Arc<dyn Backend>,
+        label: String,
+    ) -> Result<(), DvdError> {
         drive_at(&mut self.inner.luns(), lun).map(drop)?;
         // It waits for storage: not under the lock, which reports take.
         let capacity = check(&backend)?;
@@ -82,22 +98,29 @@ impl ScsiController {
         })
     }
 
-    /// Takes the disc out of the drive at `lun`, if one is there, and leaves the tray open. Requests that were begun are finished.
+    /// Takes the disc out of the drive at `lun`, if one is there, and leaves the tray open.
+    /// Requests that were begun are finished.
     ///
     /// # Errors
-    /// [`DvdError::NoDrive`]; [`DvdError::Locked`] unless `force`, which a guest sees as the failure of a disc that it uses.
+    /// [`DvdError::NoDrive`]; [`DvdError::Locked`] unless `force`, which a guest sees as the
+    /// failure of a disc that it uses.
     pub fn eject(&self, lun: u8, force: bool) -> Result<(), DvdError> {
         self.inner.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
             drive.eject(force)?;
-            *place = Arc::new(place.with_disc(LogicalUnit::Dvd { drive, disc: None }, None, String::new()));
+            *place = Arc::new(place.with_disc(
+                LogicalUnit::Dvd { drive, disc: None },
+                None,
+                String::new(),
+            ));
             Ok(())
         })
     }
 }
 
 impl Controller {
-    /// The guest took the disc out of the drive at `lun`: lets go of its image, unless another disc is in by now.
+    /// The guest took the disc out of the drive at `lun`: lets go of its image, unless another disc
+    /// is in by now.
     pub(crate) fn ejected(&self, lun: u8) {
         // It fails when there is nothing to do.
         let _ = self.exchange(|luns| {
@@ -105,7 +128,11 @@ impl Controller {
             if drive.report().has_disc {
                 return Err(DvdError::Locked);
             }
-            *place = Arc::new(place.with_disc(LogicalUnit::Dvd { drive, disc: None }, None, String::new()));
+            *place = Arc::new(place.with_disc(
+                LogicalUnit::Dvd { drive, disc: None },
+                None,
+                String::new(),
+            ));
             Ok(())
         });
     }
@@ -121,7 +148,8 @@ impl Controller {
 }
 
 fn drive_at(luns: &mut Luns, lun: u8) -> Result<(&mut Arc<Lun>, Arc<DvdDrive>), DvdError> {
-    let place = luns.get_mut(usize::from(lun)).and_then(Option::as_mut).ok_or(DvdError::NoDrive(lun))?;
+    let place =
+        luns.get_mut(usize::from(lun)).and_then(Option::as_mut).ok_or(DvdError::NoDrive(lun))?;
     let drive = match &place.unit {
         LogicalUnit::Dvd { drive, .. } => Arc::clone(drive),
         LogicalUnit::Disk(_) => return Err(DvdError::NoDrive(lun)),

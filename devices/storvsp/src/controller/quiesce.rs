@@ -1,9 +1,9 @@
 //! Save and restore of a controller's channels.
 //!
-//! A channel can be saved once its worker is quiesced ([`vmbus_device::Workers::pause`]). A worker that
-//! still has requests on an image that stalls is quiesced when they come back, and its channel cannot be
-//! saved before: its guest then loses the channel and gets the controller as a new one, so it relies on
-//! the result of none of those requests.
+//! A channel can be saved once its worker is quiesced ([`vmbus_device::Workers::pause`]). A worker
+//! that still has requests on an image that stalls is quiesced when they come back, and its channel
+//! cannot be saved before: its guest then loses the channel and gets the controller as a new one,
+//! so it relies on the result of none of those requests.
 
 use std::sync::{Arc, PoisonError};
 
@@ -33,11 +33,13 @@ impl ScsiController {
             Some(controller) => self.inner.restore(controller).map_err(refused)?,
             None => false,
         };
-        let negotiation = Arc::clone(&self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        let negotiation =
+            Arc::clone(&self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
         let session = Session::restored(negotiation, is_primary, self.inner.max_subchannels);
         let notices = self.inner.notices();
         let notified = saved.news.map(|notice| if notice || has_more { u64::MAX } else { notices });
-        let handler = StorageHandler::restored(Arc::clone(&self.inner), session, &channel, notified);
+        let handler =
+            StorageHandler::restored(Arc::clone(&self.inner), session, &channel, notified);
         self.inner
             .workers
             .restore(channel, handler, saved.packets, notified)
@@ -47,7 +49,8 @@ impl ScsiController {
 
 impl Controller {
     fn saved(&self) -> SavedController {
-        let negotiation = Arc::clone(&self.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        let negotiation =
+            Arc::clone(&self.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
         SavedController {
             stage: negotiation.stage() as u8,
             version: negotiation.version().map_or(0, Version::word),
@@ -60,7 +63,9 @@ impl Controller {
         let negotiation = Negotiation::restored(saved.stage, saved.version)
             .ok_or(RestoreError::Damaged("its stage of initialisation does not exist"))?;
         let luns = self.luns();
-        let at = |luns: &Luns, lun: u8| luns.get(usize::from(lun)).and_then(Option::as_ref).map(Arc::clone);
+        let at = |luns: &Luns, lun: u8| {
+            luns.get(usize::from(lun)).and_then(Option::as_ref).map(Arc::clone)
+        };
         for unit in &saved.units {
             let lun = at(&luns, unit.lun);
             lun.ok_or(RestoreError::Disk { lun: unit.lun, why: "there is none" })?.check(unit)?;

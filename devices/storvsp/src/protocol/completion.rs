@@ -1,4 +1,5 @@
-//! The outcome of a request, in the words that both Linux and Windows take the right way (spec storvsc sections 4.1 and 4.2).
+//! The outcome of a request, in the words that both Linux and Windows take the right way (spec
+//! storvsc sections 4.1 and 4.2).
 
 use super::limits::{HEADER, V1_PACKET};
 use super::packet::{CDB_LEN, SENSE_LEN, ScsiRequest};
@@ -82,7 +83,8 @@ impl Completion {
                 };
                 request.srb_status = srb_status | srb::AUTOSENSE_VALID;
                 request.scsi_status = scsi::CHECK_CONDITION;
-                request.cdb_or_sense[..Sense::FIXED_LEN].copy_from_slice(&condition.sense.to_fixed());
+                request.cdb_or_sense[..Sense::FIXED_LEN]
+                    .copy_from_slice(&condition.sense.to_fixed());
                 status
             }
             // These two are statuses of their own, without sense data.

@@ -1,8 +1,11 @@
 //! The storage protocol inside an opened channel, without I/O: packet in, action out.
 //!
-//! * [`Session`]: one channel's protocol state; [`Session::handle`] turns a packet into an [`Action`].
-//! * [`Negotiation`]: what all channels of a controller share: how far initialisation came, and which version was agreed.
-//! * [`Srb`]: a validated EXECUTE_SRB. [`Completion`]: its outcome, worded for both SCSI layers and port drivers.
+//! * [`Session`]: one channel's protocol state; [`Session::handle`] turns a packet into an
+//!   [`Action`].
+//! * [`Negotiation`]: what all channels of a controller share: how far initialisation came, and
+//!   which version was agreed.
+//! * [`Srb`]: a validated EXECUTE_SRB. [`Completion`]: its outcome, worded for both SCSI layers and
+//!   port drivers.
 //!
 //! Source: spec storvsc sections 2 to 5 and 12.
 

@@ -35,7 +35,8 @@ impl Stage {
     }
 }
 
-/// Shared state of one controller's session. Only the primary channel's worker moves it on; subchannels watch it.
+/// Shared state of one controller's session. Only the primary channel's worker moves it on;
+/// subchannels watch it.
 #[derive(Debug, Default)]
 pub struct Negotiation {
     stage: AtomicU8,

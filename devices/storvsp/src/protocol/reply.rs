@@ -21,8 +21,8 @@ impl Reply {
         &self.bytes[..self.length.into()]
     }
 
-    /// A completion with nothing but a status. It has the size of its request, capped at 64: Linux drops shorter ones, Windows all others
-    /// (spec section 2.1).
+    /// A completion with nothing but a status. It has the size of its request, capped at 64: Linux
+    /// drops shorter ones, Windows all others (spec section 2.1).
     pub(super) fn status(request_length: usize, status: NtStatus) -> Self {
         let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
         let mut reply = Self { bytes: [0; MAX_PACKET], length };
@@ -48,7 +48,11 @@ impl Reply {
     /// A completion of EXECUTE_SRB, cut if the request was too short for it. Made in one piece, as
     /// every request has one.
     #[inline]
-    pub(super) fn with_request(request_length: usize, status: NtStatus, request: ScsiRequest) -> Self {
+    pub(super) fn with_request(
+        request_length: usize,
+        status: NtStatus,
+        request: ScsiRequest,
+    ) -> Self {
         let header = Header {
             operation: operation::COMPLETE_IO.into(),
             flags: 0.into(),
@@ -59,7 +63,8 @@ impl Reply {
         Self { bytes: zerocopy::transmute!(packet), length }
     }
 
-    /// The unsolicited news that LUNs came, went or changed. `None`: the version knows no such packet.
+    /// The unsolicited news that LUNs came, went or changed. `None`: the version knows no such
+    /// packet.
     pub(crate) fn enumerate_bus(version: Version) -> Option<Self> {
         version.has_enumerate_bus().then(|| {
             let mut reply = Self { bytes: [0; MAX_PACKET], length: version.packet_size() as u8 };
@@ -69,7 +74,8 @@ impl Reply {
     }
 
     fn put_header(&mut self, operation: u32, status: NtStatus) {
-        let header = Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() };
+        let header =
+            Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() };
         self.bytes[..HEADER].copy_from_slice(header.as_bytes());
     }
 }

@@ -52,8 +52,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of a primary channel (which restarts `negotiation`) or of a subchannel. `max_subchannels`: most subchannels that
-    /// the guest may ask for.
+    /// The session of a primary channel (which restarts `negotiation`) or of a subchannel.
+    /// `max_subchannels`: most subchannels that the guest may ask for.
     pub fn new(negotiation: Arc<Negotiation>, is_primary: bool, max_subchannels: u16) -> Self {
         if is_primary {
             negotiation.restart();
@@ -62,7 +62,11 @@ impl Session {
     }
 
     /// The session of a channel that was open when its machine was saved.
-    pub(crate) fn restored(negotiation: Arc<Negotiation>, is_primary: bool, max_subchannels: u16) -> Self {
+    pub(crate) fn restored(
+        negotiation: Arc<Negotiation>,
+        is_primary: bool,
+        max_subchannels: u16,
+    ) -> Self {
         Self { negotiation, is_primary, max_subchannels }
     }
 
@@ -71,7 +75,8 @@ impl Session {
         &self.negotiation
     }
 
-    /// Whether packets may be taken from the ring: a subchannel's must wait until the primary is ready.
+    /// Whether packets may be taken from the ring: a subchannel's must wait until the primary is
+    /// ready.
     pub fn may_read(&self) -> bool {
         self.is_primary || self.negotiation.is_ready()
     }
@@ -99,7 +104,9 @@ impl Session {
             (op::BEGIN_INITIALIZATION, Stage::Begin) => self.step(length, Stage::Version),
             (op::QUERY_PROTOCOL_VERSION, Stage::Version) => self.query_version(payload, length),
             (op::QUERY_PROPERTIES, Stage::Properties) => self.query_properties(length),
-            (op::CREATE_SUB_CHANNELS, Stage::End | Stage::Ready) => self.create_subchannels(payload, length),
+            (op::CREATE_SUB_CHANNELS, Stage::End | Stage::Ready) => {
+                self.create_subchannels(payload, length)
+            }
             (op::END_INITIALIZATION, Stage::End) => {
                 self.negotiation.set_stage(Stage::Ready);
                 Action::Ready(Reply::status(length, NtStatus::Success))

@@ -23,8 +23,8 @@ pub struct Address {
 pub enum Routing {
     /// A SCSI controller: any LUN of path 0, target 0. Linux probes 8 paths and 2 targets.
     Scsi,
-    /// One disk behind an IDE controller: LUN 0 of its place there. Windows sends any path, Linux always 0, so the path means nothing
-    /// (spec storvsc section 9).
+    /// One disk behind an IDE controller: LUN 0 of its place there. Windows sends any path, Linux
+    /// always 0, so the path means nothing (spec storvsc section 9).
     Ide {
         /// 0 or 1.
         device: u8,
@@ -52,13 +52,14 @@ pub struct Completer {
 }
 
 impl Completer {
-    /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it had use for some only: guests count the
-    /// rest as not transferred.
+    /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it
+    /// had use for some only: guests count the rest as not transferred.
     pub fn sent(&self) -> u32 {
         self.sent
     }
 
-    /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be a short transfer.
+    /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be
+    /// a short transfer.
     pub fn good(&self, bytes: u32) -> Completion {
         Completion::good(self.packet_length, bytes)
     }
@@ -86,13 +87,15 @@ impl Completer {
         Completion::queue_full(self.packet_length)
     }
 
-    /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for a passing condition.
+    /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for
+    /// a passing condition.
     pub fn invalid_lun(&self) -> Completion {
         Completion::invalid_lun(self.packet_length)
     }
 }
 
-/// A validated request: the CDB has a plausible length, and the guest's buffer holds what `transfer` says.
+/// A validated request: the CDB has a plausible length, and the guest's buffer holds what
+/// `transfer` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Srb {
     /// Where it goes.
@@ -108,7 +111,8 @@ pub struct Srb {
 }
 
 impl Srb {
-    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes of guest memory.
+    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes
+    /// of guest memory.
     ///
     /// # Errors
     /// The completion that refuses it.

@@ -22,7 +22,8 @@ pub enum NtStatus {
     IoDeviceError = 0xC000_0185,
 }
 
-/// SRB status values that this host sends. Linux takes nothing but exactly [`SUCCESS`](srb::SUCCESS) for success.
+/// SRB status values that this host sends. Linux takes nothing but exactly
+/// [`SUCCESS`](srb::SUCCESS) for success.
 pub(super) mod srb {
     pub(in super::super) const SUCCESS: u8 = 0x01;
     pub(in super::super) const ERROR: u8 = 0x04;

@@ -94,10 +94,15 @@ const INVALID: (u8, u8, u32, u32, [u8; 3]) = (0x86, 2, 0, 0xC000_0185, [5, 0x24,
 // Checklist 1.
 #[test]
 fn test_init_first_packet_other_than_begin_is_refused_and_begin_still_works() {
-    for operation in (0..=14).chain([99, u32::MAX]).filter(|&operation| operation != op::BEGIN_INITIALIZATION)
+    for operation in
+        (0..=14).chain([99, u32::MAX]).filter(|&operation| operation != op::BEGIN_INITIALIZATION)
     {
         let mut session = primary();
-        assert_eq!(status(&mut session, &packet(operation, 64)), BAD_STATE, "operation {operation}");
+        assert_eq!(
+            status(&mut session, &packet(operation, 64)),
+            BAD_STATE,
+            "operation {operation}"
+        );
         assert_eq!(status(&mut session, &packet(op::BEGIN_INITIALIZATION, 64)), 0);
     }
 }
@@ -105,7 +110,8 @@ fn test_init_first_packet_other_than_begin_is_refused_and_begin_still_works() {
 // Checklist 2 and 4.
 #[test]
 fn test_init_reply_mirrors_the_request_size_up_to_64() {
-    for (size, expected) in [(16, 16), (40, 40), (48, 48), (56, 56), (64, 64), (72, 64), (4096, 64)] {
+    for (size, expected) in [(16, 16), (40, 40), (48, 48), (56, 56), (64, 64), (72, 64), (4096, 64)]
+    {
         assert_eq!(reply(&mut primary(), &packet(op::BEGIN_INITIALIZATION, size)).len(), expected);
     }
 }
@@ -180,7 +186,9 @@ fn test_subchannels_before_and_after_end_up_to_the_limit() {
     let ask = |session: &mut Session, total| {
         session.handle(&with_u16(op::CREATE_SUB_CHANNELS, 64, total), 0).unwrap()
     };
-    assert!(matches!(ask(&mut session, 1), Action::Reply(reply) if u32_at(reply.bytes(), 8) == BAD_STATE));
+    assert!(
+        matches!(ask(&mut session, 1), Action::Reply(reply) if u32_at(reply.bytes(), 8) == BAD_STATE)
+    );
     reply(&mut session, &packet(op::QUERY_PROPERTIES, 64));
     assert!(matches!(ask(&mut session, 2), Action::OfferSubchannels { total: 2, .. }));
     reply(&mut session, &packet(op::END_INITIALIZATION, 64));
@@ -227,7 +235,11 @@ fn test_execute_before_end_is_refused_and_not_executed() {
 fn test_unknown_operation_and_second_begin_when_ready_are_refused() {
     let mut session = ready(0x0602, 64);
     for operation in [0, 1, 2, 7, 8, 9, 10, 11, 12, 14, 99] {
-        assert_eq!(status(&mut session, &packet(operation, 64)), BAD_STATE, "operation {operation}");
+        assert_eq!(
+            status(&mut session, &packet(operation, 64)),
+            BAD_STATE,
+            "operation {operation}"
+        );
     }
     assert!(session.negotiation().is_ready());
 }
@@ -249,7 +261,8 @@ fn test_reopened_primary_restarts_at_begin() {
 fn test_success_is_srb_1_scsi_0_with_all_bytes() {
     for (version, size, payload) in [(0x0602, 64, 0x34), (0x0402, 48, 0x24)] {
         let mut session = ready(version, size);
-        let srb = accepted(&mut session, &srb(size, &[0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], 1, 4096), 4096);
+        let srb =
+            accepted(&mut session, &srb(size, &[0x28, 0, 0, 0, 0, 0, 0, 0, 8, 0], 1, 4096), 4096);
         assert_eq!(srb.transfer, Transfer::ToGuest(4096));
         assert_eq!(srb.address, Address { path: 0, target: 0, lun: 3 });
         let reply = srb.completer.good(4096).reply();
@@ -327,7 +340,10 @@ fn test_failures_carry_the_words_both_guests_understand() {
     assert_eq!(of(CheckCondition::OUT_OF_RANGE), (0x84, 2, 0, 0xC000_0185, [5, 0x21, 0]));
     assert_eq!(of(CheckCondition::INVALID_OPCODE), (0x86, 2, 0, 0xC000_0185, [5, 0x20, 0]));
     assert_eq!(of(CheckCondition::OVERRUN), (0x92, 2, 0, 0x8000_0005, [5, 0x24, 0]));
-    assert_eq!(outcome(srb.completer.invalid_lun().reply().bytes()), (0x20, 2, 0, 0xC000_00C0, [0; 3]));
+    assert_eq!(
+        outcome(srb.completer.invalid_lun().reply().bytes()),
+        (0x20, 2, 0, 0xC000_00C0, [0; 3])
+    );
 }
 
 #[test]
@@ -371,7 +387,8 @@ fn test_any_packet_at_any_stage_neither_panics_nor_exceeds_its_limits() {
             let size = (next() % 12 * 8) as usize;
             let mut packet: Vec<u8> = (0..size).map(|_| (next() & next()) as u8).collect();
             if size >= 4 {
-                let operation = [7, 9, 10, 8, 3, 3, 3, 3, 13, 6, 4, next() as u32 % 20][next() as usize % 12];
+                let operation =
+                    [7, 9, 10, 8, 3, 3, 3, 3, 13, 6, 4, next() as u32 % 20][next() as usize % 12];
                 packet[..4].copy_from_slice(&operation.to_le_bytes());
             }
             if size >= 14 && packet[0] == 9 {

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use synthvm_storvsp::InlineWorkers;
 use vmbus_gpadl::GuestRam;
-use vmbus_ring::{GpaRange, Incoming, OutPacket, Outgoing, PacketKind, WriteError, gpa_direct_header};
+use vmbus_ring::{
+    GpaRange, Incoming, OutPacket, Outgoing, PacketKind, WriteError, gpa_direct_header,
+};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::synic::TestSynic;
@@ -61,11 +63,18 @@ impl GuestChannel {
         let mut header = Vec::new();
         let ranges: Vec<_> = memory
             .iter()
-            .map(|one| GpaRange { byte_count: one.count, byte_offset: one.offset, pages: &one.pages })
+            .map(|one| GpaRange {
+                byte_count: one.count,
+                byte_offset: one.offset,
+                pages: &one.pages,
+            })
             .collect();
         gpa_direct_header(&ranges, &mut header);
-        let packet =
-            if memory.is_empty() { packet } else { packet.with_header(PacketKind::GpaDirect, &header) };
+        let packet = if memory.is_empty() {
+            packet
+        } else {
+            packet.with_header(PacketKind::GpaDirect, &header)
+        };
         self.try_write(&packet)
     }
 
@@ -110,7 +119,10 @@ impl GuestChannel {
             if let Some(inline) = &self.inline {
                 let spoken = self.synic.events(self.relid as u16);
                 inline.serve();
-                assert!(spoken != self.synic.events(self.relid as u16), "nobody will ever say more");
+                assert!(
+                    spoken != self.synic.events(self.relid as u16),
+                    "nobody will ever say more"
+                );
                 continue;
             }
             self.spoken = self.synic.wait_event(self.relid as u16, self.spoken);

@@ -1,4 +1,5 @@
-//! A small guest: it talks VMBus to a real bus, opens storage channels and speaks storvsp, all over plain memory in this process.
+//! A small guest: it talks VMBus to a real bus, opens storage channels and speaks storvsp, all over
+//! plain memory in this process.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 pub mod channel;
@@ -58,7 +59,9 @@ pub struct GuestOffer {
 impl Guest {
     /// A guest that has the offers of `controllers`.
     pub fn new(controllers: &[ScsiController]) -> (Self, Vec<ChannelKey>) {
-        Self::with_devices(controllers.iter().map(|one| Box::new(one.clone()) as Box<dyn Device>).collect())
+        Self::with_devices(
+            controllers.iter().map(|one| Box::new(one.clone()) as Box<dyn Device>).collect(),
+        )
     }
 
     /// A guest that has the offers of any devices.
@@ -95,13 +98,17 @@ impl Guest {
     }
 
     /// As [`Guest::new`], where `inline` serves the channels whenever the guest waits.
-    pub fn inline(controllers: &[ScsiController], inline: &InlineWorkers) -> (Self, Vec<ChannelKey>) {
+    pub fn inline(
+        controllers: &[ScsiController],
+        inline: &InlineWorkers,
+    ) -> (Self, Vec<ChannelKey>) {
         let (mut guest, keys) = Self::new(controllers);
         guest.inline = Some(inline.clone());
         (guest, keys)
     }
 
-    /// Puts a bus with other devices in the place of the old one, over the same memory: what another process begins with.
+    /// Puts a bus with other devices in the place of the old one, over the same memory: what
+    /// another process begins with.
     pub fn replace_bus(&mut self, devices: Vec<Box<dyn Device>>) {
         self.synic.forget_doorbells();
         self.bus = VmBus::new(self.memory.ram().clone(), self.synic.clone());
@@ -169,7 +176,10 @@ impl Guest {
     }
 
     pub fn post_close(&mut self, relid: u32) {
-        self.post(&MessageBuffer::new(MessageType::CloseChannel, &ChannelOnly { relid: U32::new(relid) }));
+        self.post(&MessageBuffer::new(
+            MessageType::CloseChannel,
+            &ChannelOnly { relid: U32::new(relid) },
+        ));
     }
 
     pub fn teardown(&mut self, relid: u32, gpadl: u32) {
@@ -180,7 +190,10 @@ impl Guest {
 
     /// Answers a rescinded offer, so that its relid is free.
     pub fn release(&mut self, relid: u32) {
-        self.post(&MessageBuffer::new(MessageType::RelidReleased, &ChannelOnly { relid: U32::new(relid) }));
+        self.post(&MessageBuffer::new(
+            MessageType::RelidReleased,
+            &ChannelOnly { relid: U32::new(relid) },
+        ));
     }
 
     /// Waits until `count` offers came in all.
@@ -209,7 +222,8 @@ impl Guest {
     }
 
     fn take(&mut self, message: &[u8]) -> MessageType {
-        let kind = MessageType::from_number(u32::from_le_bytes(message[..4].try_into().unwrap())).unwrap();
+        let kind =
+            MessageType::from_number(u32::from_le_bytes(message[..4].try_into().unwrap())).unwrap();
         if kind == MessageType::OfferChannel {
             let (offer, _) = OfferChannel::read_from_prefix(&message[8..]).unwrap();
             self.offers.push(GuestOffer {

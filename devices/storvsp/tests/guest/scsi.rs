@@ -57,7 +57,13 @@ impl Outcome {
         assert_eq!(u32_at(reply, 0), 1, "every reply is COMPLETE_IO");
         let sense = [reply[30], reply[40], reply[41]];
         assert_eq!(reply[14] & 0x80 != 0, reply[28] == 0x70, "bit 7 is set iff sense is there");
-        Self { srb: reply[14], scsi: reply[15], length: u32_at(reply, 24), packet: u32_at(reply, 8), sense }
+        Self {
+            srb: reply[14],
+            scsi: reply[15],
+            length: u32_at(reply, 24),
+            packet: u32_at(reply, 8),
+            sense,
+        }
     }
 }
 
@@ -106,7 +112,9 @@ impl GuestChannel {
     /// Initialisation as Linux does it. Returns the reply to QUERY_PROPERTIES.
     pub fn initialise(&mut self) -> Vec<u8> {
         let mut properties = Vec::new();
-        for (operation, value) in [(BEGIN, 0), (QUERY_VERSION, 0x0602), (QUERY_PROPERTIES, 0), (END, 0)] {
+        for (operation, value) in
+            [(BEGIN, 0), (QUERY_VERSION, 0x0602), (QUERY_PROPERTIES, 0), (END, 0)]
+        {
             let reply = self.ask(&packet(operation, value), &[]);
             assert_eq!((u32_at(&reply, 0), u32_at(&reply, 8)), (1, 0), "operation {operation}");
             if operation == QUERY_PROPERTIES {
@@ -127,8 +135,8 @@ impl GuestChannel {
     /// INQUIRY data of 36 bytes, through page `page`.
     pub fn inquiry(&mut self, lun: u8, page: u64) -> (Outcome, Vec<u8>) {
         self.poke(page, 0, &[0xEE; 64]);
-        let outcome =
-            self.execute(&srb(lun, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36), &[Memory::at(page, 36)]);
+        let outcome = self
+            .execute(&srb(lun, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36), &[Memory::at(page, 36)]);
         (outcome, self.peek(page, 0, 36))
     }
 
@@ -145,5 +153,7 @@ impl GuestChannel {
 
 /// Bytes that tell each sector and each byte from the others.
 pub fn pattern(seed: u64, length: usize) -> Vec<u8> {
-    (0..length as u64).map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed * 77) >> 7) as u8).collect()
+    (0..length as u64)
+        .map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed * 77) >> 7) as u8)
+        .collect()
 }

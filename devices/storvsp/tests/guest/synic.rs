@@ -1,4 +1,5 @@
-//! An interrupt controller that keeps messages and counts events, for one thread that waits for either.
+//! An interrupt controller that keeps messages and counts events, for one thread that waits for
+//! either.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -41,8 +42,10 @@ impl Default for TestSynic {
 impl TestSynic {
     pub fn next_message(&self) -> Vec<u8> {
         let state = self.state.lock().unwrap();
-        let (mut state, timeout) =
-            self.changed.wait_timeout_while(state, FOREVER, |state| state.messages.is_empty()).unwrap();
+        let (mut state, timeout) = self
+            .changed
+            .wait_timeout_while(state, FOREVER, |state| state.messages.is_empty())
+            .unwrap();
         assert!(!timeout.timed_out(), "the message never came");
         state.messages.pop_front().unwrap()
     }

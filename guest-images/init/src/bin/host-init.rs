@@ -1,7 +1,8 @@
-//! Process 1 of the test host: makes a machine that looks like the one outside, but has a KVM, and runs commands in it.
+//! Process 1 of the test host: makes a machine that looks like the one outside, but has a KVM, and
+//! runs commands in it.
 //!
-//! The root is the outside machine's own, read-only, below a layer in memory that takes all writes. What must come out
-//! goes to the results share.
+//! The root is the outside machine's own, read-only, below a layer in memory that takes all writes.
+//! What must come out goes to the results share.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,10 +17,12 @@ use std::{env, thread};
 use guest_init::{modules, sys};
 use guest_report::host::{Event, Frame, PORT_NAME, Request, Setup};
 
-/// How large pieces of output get. A terminal's worth comes at once; a flood does not wait for small frames.
+/// How large pieces of output get. A terminal's worth comes at once; a flood does not wait for
+/// small frames.
 const OUTPUT_PIECE: usize = 64 << 10;
 
-/// How often to look for the port, and how many times. The kernel makes it a moment after its driver is loaded.
+/// How often to look for the port, and how many times. The kernel makes it a moment after its
+/// driver is loaded.
 const PORT_LOOK: (Duration, u32) = (Duration::from_millis(20), 500);
 
 fn main() {
@@ -62,7 +65,9 @@ fn start() -> io::Result<(Port, Event)> {
 fn open_port() -> io::Result<File> {
     for _ in 0..PORT_LOOK.1 {
         for entry in fs::read_dir("/sys/class/virtio-ports").into_iter().flatten().flatten() {
-            if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT_NAME) {
+            if fs::read_to_string(entry.path().join("name"))
+                .is_ok_and(|name| name.trim() == PORT_NAME)
+            {
                 let path = Path::new("/dev").join(entry.file_name());
                 return File::options().read(true).write(true).open(path);
             }
@@ -84,7 +89,13 @@ fn make_root() -> io::Result<()> {
     sys::mount_new("tmpfs", "/rw", "tmpfs", 0, "size=80%,mode=755")?;
     fs::create_dir_all("/rw/upper")?;
     fs::create_dir_all("/rw/work")?;
-    sys::mount_new("overlay", "/new", "overlay", 0, "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work")?;
+    sys::mount_new(
+        "overlay",
+        "/new",
+        "overlay",
+        0,
+        "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work",
+    )?;
     sys::mount_new("devtmpfs", "/new/dev", "devtmpfs", 0, "")?;
     sys::mount_new("devpts", "/new/dev/pts", "devpts", 0, "mode=620,ptmxmode=666")?;
     sys::mount_new("tmpfs", "/new/dev/shm", "tmpfs", 0, "mode=1777,size=80%")?;
@@ -92,7 +103,13 @@ fn make_root() -> io::Result<()> {
     sys::mount_new("sysfs", "/new/sys", "sysfs", 0, "")?;
     sys::mount_new("tmpfs", "/new/run", "tmpfs", 0, "mode=755")?;
     mount_tmp(&setup.keep)?;
-    sys::mount_new("results", &format!("/new{}", setup.results), "9p", 0, &format!("{wire},cache=none"))?;
+    sys::mount_new(
+        "results",
+        &format!("/new{}", setup.results),
+        "9p",
+        0,
+        &format!("{wire},cache=none"),
+    )?;
     link_modules(&setup.modules)?;
     fs::write("/proc/sys/kernel/hostname", "test-host")?;
     sys::chroot("/new")

@@ -85,11 +85,16 @@ impl Config {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Which device to bind to: a class, and an instance of it or (`None`) any. `VmbClientChannelInitSetTargetPnp`.
+    /// Which device to bind to: a class, and an instance of it or (`None`) any.
+    /// `VmbClientChannelInitSetTargetPnp`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
-    pub fn init_set_target_pnp(&mut self, class: Guid, instance: Option<Guid>) -> Result<(), Error> {
+    pub fn init_set_target_pnp(
+        &mut self,
+        class: Guid,
+        instance: Option<Guid>,
+    ) -> Result<(), Error> {
         self.disabled()?.target = Some((class, instance));
         Ok(())
     }
@@ -103,7 +108,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// VP that gets the channel's events; by default the connection's. `u32::MAX`: none, the channel is polled.
+    /// VP that gets the channel's events; by default the connection's. `u32::MAX`: none, the
+    /// channel is polled.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
@@ -121,23 +127,32 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Pages that the client donates for the rings: host→guest and guest→host, each with its control page, at least 2. By default they
-    /// hold 16 packets of the maximum size. `VmbClientChannelInitSetRingBufferPageCount`.
+    /// Pages that the client donates for the rings: host→guest and guest→host, each with its
+    /// control page, at least 2. By default they hold 16 packets of the maximum size.
+    /// `VmbClientChannelInitSetRingBufferPageCount`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`]; parameter 2 or 3 below 2 pages.
-    pub fn init_set_ring_buffer_page_count(&mut self, incoming: usize, outgoing: usize) -> Result<(), Error> {
+    pub fn init_set_ring_buffer_page_count(
+        &mut self,
+        incoming: usize,
+        outgoing: usize,
+    ) -> Result<(), Error> {
         let config = self.disabled()?;
         for (number, pages) in [(2, incoming), (3, outgoing)] {
             if pages < MIN_RING_PAGES {
-                return Err(Error::Parameter(number, "a ring needs a control page and a page of data"));
+                return Err(Error::Parameter(
+                    number,
+                    "a ring needs a control page and a page of data",
+                ));
             }
         }
         config.ring_pages = Some((incoming, outgoing));
         Ok(())
     }
 
-    /// Longest payload of a packet that will be sent, in bytes. `VmbChannelInitSetMaximumPacketSize`.
+    /// Longest payload of a packet that will be sent, in bytes.
+    /// `VmbChannelInitSetMaximumPacketSize`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`]; parameter 2 when 0.
@@ -150,11 +165,16 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Most external data of one packet: bytes, and pieces of the MDL chain. `VmbChannelInitSetMaximumExternalData`.
+    /// Most external data of one packet: bytes, and pieces of the MDL chain.
+    /// `VmbChannelInitSetMaximumExternalData`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`]; parameter 2 or 3 when 0.
-    pub fn init_set_maximum_external_data(&mut self, bytes: u32, chain_length: u32) -> Result<(), Error> {
+    pub fn init_set_maximum_external_data(
+        &mut self,
+        bytes: u32,
+        chain_length: u32,
+    ) -> Result<(), Error> {
         let config = self.disabled()?;
         if bytes == 0 {
             return Err(Error::Parameter(2, "a data size of 0"));
@@ -194,8 +214,9 @@ impl<P: Platform> Channel<'_, P> {
         &self.record().config.friendly_name
     }
 
-    /// The callbacks: `VmbChannelInitSetStateChangeCallbacks` and `VmbChannelInitSetProcessPacketCallbacks` in one. Without a driver packets
-    /// are fetched with [`Channel::receive`].
+    /// The callbacks: `VmbChannelInitSetStateChangeCallbacks` and
+    /// `VmbChannelInitSetProcessPacketCallbacks` in one. Without a driver packets are fetched
+    /// with [`Channel::receive`].
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
@@ -205,7 +226,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Leaves the rings to the caller: the client neither reads nor writes them ([`Channel::rings`]).
+    /// Leaves the rings to the caller: the client neither reads nor writes them
+    /// ([`Channel::rings`]).
     ///
     /// # Errors
     /// [`Error::NotDisabled`].

@@ -11,7 +11,8 @@ use crate::mdl::{Mdl, Range, pages_of};
 use crate::platform::Platform;
 
 impl<P: Platform> Channel<'_, P> {
-    /// Sends `buffer` with `length` bytes (0: all) from `offset` of an MDL chain as external data. `VmbPacketSendWithExternalMdl`.
+    /// Sends `buffer` with `length` bytes (0: all) from `offset` of an MDL chain as external data.
+    /// `VmbPacketSendWithExternalMdl`.
     ///
     /// # Errors
     /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 7), offset or length outside the chain (5, 6).
@@ -74,7 +75,12 @@ impl<P: Platform> Channel<'_, P> {
 }
 
 /// The part of a chain that goes with a packet.
-fn external_ranges(mdl: &Mdl, offset: u64, length: u64, flags: SendFlags) -> Result<Vec<Range<'_>>, Error> {
+fn external_ranges(
+    mdl: &Mdl,
+    offset: u64,
+    length: u64,
+    flags: SendFlags,
+) -> Result<Vec<Range<'_>>, Error> {
     let forced = flags.contains(SendFlags::FORCE_MDL_LENGTH);
     let pages_bytes = mdl.pages().len() as u64 * PAGE_SIZE as u64;
     let total = if forced {
@@ -95,7 +101,8 @@ fn external_ranges(mdl: &Mdl, offset: u64, length: u64, flags: SendFlags) -> Res
         return Ok(mdl.ranges(offset, length));
     }
     let start = u64::from(mdl.byte_offset()) + offset;
-    let (page, byte_offset) = ((start / PAGE_SIZE as u64) as usize, (start % PAGE_SIZE as u64) as u32);
+    let (page, byte_offset) =
+        ((start / PAGE_SIZE as u64) as usize, (start % PAGE_SIZE as u64) as u32);
     let byte_count = length as u32;
     let count = pages_of(byte_offset, byte_count);
     if count == 0 {

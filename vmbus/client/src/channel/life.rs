@@ -16,8 +16,9 @@ use crate::message::{Offer, Reply};
 use crate::platform::Platform;
 
 impl<P: Platform> Channel<'_, P> {
-    /// Accepts the target's offer when there is one, now or later, and makes the channel active. Returns at once: the rest happens while the
-    /// client is pumped ([`Client::wait_for_open`]). `VmbChannelEnable`.
+    /// Accepts the target's offer when there is one, now or later, and makes the channel active.
+    /// Returns at once: the rest happens while the client is pumped
+    /// ([`Client::wait_for_open`]). `VmbChannelEnable`.
     ///
     /// # Errors
     /// [`Error::State`] when it is enabled already or has no target; [`Error::InCallback`].
@@ -35,7 +36,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Lets packets flow; on a channel that is not open yet, once it is. `VmbChannelStart`, legal between enable and disable.
+    /// Lets packets flow; on a channel that is not open yet, once it is. `VmbChannelStart`, legal
+    /// between enable and disable.
     ///
     /// # Errors
     /// [`Error::State`] when disabled; [`Error::InCallback`].
@@ -49,23 +51,25 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Stops the flow: returns when the suspend callback ran and every packet that was delivered is completed. On a disabled channel it makes
-    /// the channel start paused. Packets of ours that the host has not completed stay with it. `VmbChannelPause`.
+    /// Stops the flow: returns when the suspend callback ran and every packet that was delivered is
+    /// completed. On a disabled channel it makes the channel start paused. Packets of ours that
+    /// the host has not completed stay with it. `VmbChannelPause`.
     ///
     /// # Errors
-    /// [`Error::Outstanding`] when packets stay uncompleted and the machine is idle (Windows waits for ever); the channel is paused all the same.
+    /// [`Error::Outstanding`] when packets stay uncompleted and the machine is idle (Windows waits
+    /// for ever); the channel is paused all the same.
     pub fn pause(&mut self) -> Result<(), Error> {
         self.not_in_callback()?;
         self.record_mut().active = false;
         self.suspend_traffic()
     }
 
-    /// Closes the channel: suspends, cancels what is outstanding, calls the closed callback, gives the rings back, and returns when the host
-    /// has let go of everything. `VmbChannelDisable`.
+    /// Closes the channel: suspends, cancels what is outstanding, calls the closed callback, gives
+    /// the rings back, and returns when the host has let go of everything. `VmbChannelDisable`.
     ///
     /// # Errors
-    /// [`Error::InCallback`], or the connection failed: the channel is then disabled, but its ring pages are lost, because the host may still
-    /// use them.
+    /// [`Error::InCallback`], or the connection failed: the channel is then disabled, but its ring
+    /// pages are lost, because the host may still use them.
     pub fn disable(&mut self) -> Result<(), Error> {
         self.not_in_callback()?;
         self.close(Error::Cancelled)
@@ -84,7 +88,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Sends the channel's events to another VP from now on (MODIFYCHANNEL, from version 4.1). From 5.3 on the host confirms.
+    /// Sends the channel's events to another VP from now on (MODIFYCHANNEL, from version 4.1). From
+    /// 5.3 on the host confirms.
     ///
     /// # Errors
     /// [`Error::State`] when it is not open, or the version has no such message; [`Error::Host`].
@@ -113,7 +118,9 @@ impl<P: Platform> Channel<'_, P> {
     fn start_traffic(&mut self) {
         let record = self.record_mut();
         let (active, manual) = (record.active, record.config.manual);
-        let Some(open) = record.open.as_mut().filter(|open| active && !open.sending) else { return };
+        let Some(open) = record.open.as_mut().filter(|open| active && !open.sending) else {
+            return;
+        };
         open.sending = true;
         self.call(|driver, channel| driver.started(channel));
         if let Some(open) = self.open_mut() {
@@ -175,7 +182,8 @@ impl<P: Platform> Channel<'_, P> {
         drop(rings);
         let body = ChannelOnly { relid: U32::new(relid) };
         self.client.post(&MessageBuffer::new(MessageType::CloseChannel, &body))?;
-        // Before the host has answered it may write into the pages: they stay ours until then, and for ever if it never answers.
+        // Before the host has answered it may write into the pages: they stay ours until then, and
+        // for ever if it never answers.
         self.client.tear_down(relid, ring_gpadl)?;
         self.client.platform.free_pages(&ring_pages);
         Ok(())
@@ -269,7 +277,9 @@ impl<P: Platform> Client<P> {
     fn open_rings(&mut self, body: &OpenChannel) -> Result<(), Error> {
         let (relid, open_id) = (body.relid.get(), body.open_id.get());
         let is_reply = move |reply: &Reply| match *reply {
-            Reply::Opened { relid: of, open_id: id, status } if (of, id) == (relid, open_id) => Some(status),
+            Reply::Opened { relid: of, open_id: id, status } if (of, id) == (relid, open_id) => {
+                Some(status)
+            }
             _ => None,
         };
         self.forget_replies(|reply| is_reply(reply).is_some());
@@ -283,7 +293,9 @@ impl<P: Platform> Client<P> {
         let waiting: Vec<ChannelId> = self
             .channels
             .iter()
-            .filter(|(_, record)| record.enabled && record.open.is_none() && record.failure.is_none())
+            .filter(|(_, record)| {
+                record.enabled && record.open.is_none() && record.failure.is_none()
+            })
             .map(|(&id, _)| id)
             .collect();
         let mut any = false;
@@ -320,11 +332,15 @@ impl<P: Platform> Client<P> {
     pub(crate) fn settle_rescinds(&mut self) -> bool {
         let relids: Vec<u32> = self.rescinded.iter().copied().collect();
         for &relid in &relids {
-            let id =
-                self.channels.iter().find(|(_, record)| record.relid() == Some(relid)).map(|(&id, _)| id);
+            let id = self
+                .channels
+                .iter()
+                .find(|(_, record)| record.relid() == Some(relid))
+                .map(|(&id, _)| id);
             if let Some(id) = id {
                 let mut channel = self.channel(id);
-                // The pages are free whatever the driver leaves behind: the host has let go of everything.
+                // The pages are free whatever the driver leaves behind: the host has let go of
+                // everything.
                 let _ = channel.close(Error::Removed);
                 channel.record_mut().failure = Some(Error::Removed);
             }

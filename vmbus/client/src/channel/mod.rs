@@ -28,7 +28,8 @@ use send::{Queued, Routine};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub(crate) u32);
 
-/// A channel of a client, for as long as somebody works with it. Callbacks get one; [`Client::channel`] makes one.
+/// A channel of a client, for as long as somebody works with it. Callbacks get one;
+/// [`Client::channel`] makes one.
 pub struct Channel<'a, P: Platform> {
     pub(crate) client: &'a mut Client<P>,
     pub(crate) id: ChannelId,
@@ -127,7 +128,9 @@ impl<P: Platform> Record<P> {
     }
 
     pub(crate) fn has_gpadl(&self, id: u32) -> bool {
-        self.open.as_ref().is_some_and(|open| open.ring_gpadl == id || open.gpadls.contains_key(&id))
+        self.open
+            .as_ref()
+            .is_some_and(|open| open.ring_gpadl == id || open.gpadls.contains_key(&id))
     }
 
     pub(crate) fn event(&mut self) {
@@ -194,8 +197,9 @@ impl<P: Platform> Channel<'_, P> {
         (record.queue.len(), record.in_flight.len())
     }
 
-    /// Most received packets that may be without completion at one time, those that wait to be delivered among them. 65,536 by default.
-    /// Lowering it only stops the reading; raising it does not begin it again, only a completion does. `VmbChannelSetTransactionQuota`.
+    /// Most received packets that may be without completion at one time, those that wait to be
+    /// delivered among them. 65,536 by default. Lowering it only stops the reading; raising it
+    /// does not begin it again, only a completion does. `VmbChannelSetTransactionQuota`.
     ///
     /// # Errors
     /// Parameter 2 when it is 0.
@@ -207,14 +211,16 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// The rings of an open channel with suppressed queue management (see [`Channel::init_suppress_queue_management`]).
+    /// The rings of an open channel with suppressed queue management (see
+    /// [`Channel::init_suppress_queue_management`]).
     pub fn rings(&mut self) -> Option<&mut P::Rings> {
         let record = self.record_mut();
         let manual = record.config.manual;
         record.open.as_mut().filter(|_| manual).map(|open| &mut open.rings)
     }
 
-    /// Tests and clears the event of an open channel with suppressed queue management. Pump first ([`Client::poll`]).
+    /// Tests and clears the event of an open channel with suppressed queue management. Pump first
+    /// ([`Client::poll`]).
     pub fn take_event(&mut self) -> bool {
         self.open_mut().is_some_and(|open| core::mem::take(&mut open.event))
     }
@@ -227,12 +233,16 @@ impl<P: Platform> Channel<'_, P> {
     }
 
     pub(crate) fn record(&self) -> &Record<P> {
-        // A cursor is only made for a channel that exists, and only `cleanup`, which consumes it, removes one.
+        // A cursor is only made for a channel that exists, and only `cleanup`, which consumes it,
+        // removes one.
         &self.client.channels[&self.id]
     }
 
     pub(crate) fn record_mut(&mut self) -> &mut Record<P> {
-        self.client.channels.get_mut(&self.id).unwrap_or_else(|| unreachable!("a cursor's channel exists"))
+        self.client
+            .channels
+            .get_mut(&self.id)
+            .unwrap_or_else(|| unreachable!("a cursor's channel exists"))
     }
 
     pub(crate) fn open_ref(&self) -> Option<&Open<P>> {
@@ -244,7 +254,10 @@ impl<P: Platform> Channel<'_, P> {
     }
 
     /// Calls the driver, if there is one and no callback has it.
-    fn call<T>(&mut self, callback: impl FnOnce(&mut dyn Driver<P>, &mut Channel<'_, P>) -> T) -> Option<T> {
+    fn call<T>(
+        &mut self,
+        callback: impl FnOnce(&mut dyn Driver<P>, &mut Channel<'_, P>) -> T,
+    ) -> Option<T> {
         let mut driver = self.record_mut().driver.take()?;
         self.record_mut().busy = true;
         let result = callback(&mut *driver, self);
@@ -257,6 +270,9 @@ impl<P: Platform> Channel<'_, P> {
 
 impl<P: Platform> core::fmt::Debug for Channel<'_, P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Channel").field("id", &self.id).field("state", &self.state()).finish_non_exhaustive()
+        f.debug_struct("Channel")
+            .field("id", &self.id)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
     }
 }

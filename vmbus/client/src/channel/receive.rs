@@ -23,11 +23,12 @@ impl<P: Platform> Channel<'_, P> {
         self.next_received()
     }
 
-    /// Completes a received packet: the sender gets `answer` if it asked for one. When the ring is full the completion waits its turn.
-    /// `VmbChannelPacketComplete`.
+    /// Completes a received packet: the sender gets `answer` if it asked for one. When the ring is
+    /// full the completion waits its turn. `VmbChannelPacketComplete`.
     ///
     /// # Errors
-    /// [`Error::Removed`] when the channel was closed since: nothing is owed any more. [`Error::TooBig`].
+    /// [`Error::Removed`] when the channel was closed since: nothing is owed any more.
+    /// [`Error::TooBig`].
     pub fn packet_complete(&mut self, completion: Completion, answer: &[u8]) -> Result<(), Error> {
         self.check_size(answer.len())?;
         match self.retire(completion)? {
@@ -36,7 +37,8 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Gives up on the channel because of a packet: no packet is delivered any more until it is closed. `VmbChannelPacketFail`.
+    /// Gives up on the channel because of a packet: no packet is delivered any more until it is
+    /// closed. `VmbChannelPacketFail`.
     ///
     /// # Errors
     /// [`Error::Removed`] when the channel was closed since.
@@ -48,7 +50,10 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "taking it is what makes a packet complete only once")]
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "taking it is what makes a packet complete only once"
+    )]
     /// The transaction id, if the sender wants a completion packet.
     fn retire(&mut self, completion: Completion) -> Result<Option<u64>, Error> {
         let Completion { channel, epoch, transaction_id, requested } = completion;
@@ -72,7 +77,9 @@ impl<P: Platform> Channel<'_, P> {
             return None;
         }
         let packet = open.pending.pop_front()?;
-        let Some(payload) = (if pipe { pipe_payload(&packet.payload) } else { Some(packet.payload) }) else {
+        let Some(payload) =
+            (if pipe { pipe_payload(&packet.payload) } else { Some(packet.payload) })
+        else {
             open.stopped = Some(Error::Protocol);
             return None;
         };

@@ -1,4 +1,5 @@
-//! Packets to the host: inline, with external data, synchronous; queueing in order when the ring is full.
+//! Packets to the host: inline, with external data, synchronous; queueing in order when the ring is
+//! full.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -30,15 +31,17 @@ bitflags! {
 /// How a packet ended.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// The host's completion payload (a multiple of 8 bytes), or nothing for a packet that was only to be placed in the ring.
+    /// The host's completion payload (a multiple of 8 bytes), or nothing for a packet that was
+    /// only to be placed in the ring.
     pub result: Result<&'a [u8], Error>,
 }
 
-/// A completion routine: called once, when the host has completed the packet, or (without `WAIT_FOR_COMPLETION`) when it is in the ring, or
-/// when it was cancelled.
+/// A completion routine: called once, when the host has completed the packet, or (without
+/// `WAIT_FOR_COMPLETION`) when it is in the ring, or when it was cancelled.
 type CompletionRoutine<P> = Box<dyn FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send>;
 
-/// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it; a packet that is not sent is simply dropped.
+/// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it; a packet that is
+/// not sent is simply dropped.
 pub struct PacketObject<P: Platform> {
     routine: Option<CompletionRoutine<P>>,
 }
@@ -58,7 +61,9 @@ impl<P: Platform> PacketObject<P> {
 
     /// With a completion routine. `VmbPacketSetCompletionRoutine`.
     #[must_use]
-    pub fn with_routine(routine: impl FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send + 'static) -> Self {
+    pub fn with_routine(
+        routine: impl FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send + 'static,
+    ) -> Self {
         Self { routine: Some(Box::new(routine)) }
     }
 }
@@ -68,9 +73,11 @@ impl<P: Platform> PacketObject<P> {
 pub enum Waiting {
     /// Until it is answered or the channel ends.
     Forever,
-    /// That long, ring space included; then the packet is cancelled. An answer that comes later is dropped.
+    /// That long, ring space included; then the packet is cancelled. An answer that comes later is
+    /// dropped.
     AtMost(Duration),
-    /// Not for ring space: a packet that does not fit now is not queued (a timeout of 0 in Windows).
+    /// Not for ring space: a packet that does not fit now is not queued (a timeout of 0 in
+    /// Windows).
     NotForSpace,
 }
 
@@ -99,8 +106,8 @@ pub(super) struct Queued<P: Platform> {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Sends `buffer`, with a chain of external data if there is one. When the ring is full, or the channel not started yet, the packet
-    /// waits its turn. `VmbPacketSend`.
+    /// Sends `buffer`, with a chain of external data if there is one. When the ring is full, or the
+    /// channel not started yet, the packet waits its turn. `VmbPacketSend`.
     ///
     /// # Errors
     /// [`Error`]: the packet was not sent and its routine is not called.
@@ -115,14 +122,14 @@ impl<P: Platform> Channel<'_, P> {
         self.submit(packet, buffer, ranges.as_deref(), flags)
     }
 
-    /// Sends a packet and waits for its completion (without `WAIT_FOR_COMPLETION`: until it is in the ring). Returns the bytes written to
-    /// `answer`. `VmbChannelSendSynchronousRequest`.
+    /// Sends a packet and waits for its completion (without `WAIT_FOR_COMPLETION`: until it is in
+    /// the ring). Returns the bytes written to `answer`. `VmbChannelSendSynchronousRequest`.
     ///
     /// # Errors
-    /// Parameter 7 when `answer` is no multiple of 8 bytes: nothing is sent. [`Error::Full`] with [`Waiting::NotForSpace`].
-    /// [`Error::State`] when the channel is not started, since no answer could come. [`Error::Cancelled`], also when the time of
-    /// [`Waiting::AtMost`] is over; [`Error::Removed`].
-    /// [`Error::AnswerTooLong`].
+    /// Parameter 7 when `answer` is no multiple of 8 bytes: nothing is sent. [`Error::Full`] with
+    /// [`Waiting::NotForSpace`]. [`Error::State`] when the channel is not started, since no
+    /// answer could come. [`Error::Cancelled`], also when the time of [`Waiting::AtMost`] is
+    /// over; [`Error::Removed`]. [`Error::AnswerTooLong`].
     pub fn send_synchronous_request(
         &mut self,
         buffer: &[u8],
@@ -178,7 +185,14 @@ impl<P: Platform> Channel<'_, P> {
     ) -> Result<(), Error> {
         let payload = self.framed(buffer)?;
         let routine = Routine::None;
-        self.enqueue(Queued { kind, transaction_id, wait: false, header: Vec::new(), payload, routine });
+        self.enqueue(Queued {
+            kind,
+            transaction_id,
+            wait: false,
+            header: Vec::new(),
+            payload,
+            routine,
+        });
         Ok(())
     }
 
@@ -192,7 +206,9 @@ impl<P: Platform> Channel<'_, P> {
         let mut any = false;
         loop {
             let record = self.record_mut();
-            let (Some(open), Some(packet)) = (&mut record.open, record.queue.front()) else { return any };
+            let (Some(open), Some(packet)) = (&mut record.open, record.queue.front()) else {
+                return any;
+            };
             if !open.sending || open.stopped == Some(Error::Protocol) {
                 return any;
             }
@@ -301,7 +317,8 @@ impl<P: Platform> Channel<'_, P> {
         if !self.record().config.flags.contains(ChannelFlags::IS_PIPE) {
             return Ok(buffer.to_vec());
         }
-        let len = u32::try_from(buffer.len()).map_err(|_| Error::Parameter(3, "a length beyond 32 bits"))?;
+        let len = u32::try_from(buffer.len())
+            .map_err(|_| Error::Parameter(3, "a length beyond 32 bits"))?;
         Ok([&pipe_header(len)[..], buffer].concat())
     }
 

@@ -21,7 +21,8 @@ impl Pool {
     }
 
     pub(super) fn take(&self, mappings: usize) -> Option<Share<'_>> {
-        let more = |used: usize| used.checked_add(mappings).filter(|&sum| sum <= MAX_STITCHED_MAPPINGS);
+        let more =
+            |used: usize| used.checked_add(mappings).filter(|&sum| sum <= MAX_STITCHED_MAPPINGS);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Share { pool: self, mappings })
     }

@@ -2,13 +2,14 @@
 //!
 //! Two rules keep `MAP_FIXED` from touching memory of others:
 //!
-//! * The kernel works in pages of the file, which are larger than 4 KiB for hugetlbfs: it rounds the
-//!   length of a mapping up and replaces everything up to there. So a piece whose address, offset or
-//!   length is no multiple of that page size is never mapped.
-//! * An address range whose state is unknown is never used again. `mmap(2)` with `MAP_FIXED` may have
-//!   removed the old mapping before it failed, and another thread may have got the range meanwhile;
-//!   `munmap(2)` may fail when the process has too many mappings. Such a range is leaked: it keeps its
-//!   share of the limit on mappings, so leaks are bounded, and each is counted and logged.
+//! * The kernel works in pages of the file, which are larger than 4 KiB for hugetlbfs: it rounds
+//!   the length of a mapping up and replaces everything up to there. So a piece whose address,
+//!   offset or length is no multiple of that page size is never mapped.
+//! * An address range whose state is unknown is never used again. `mmap(2)` with `MAP_FIXED` may
+//!   have removed the old mapping before it failed, and another thread may have got the range
+//!   meanwhile; `munmap(2)` may fail when the process has too many mappings. Such a range is
+//!   leaked: it keeps its share of the limit on mappings, so leaks are bounded, and each is counted
+//!   and logged.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -22,8 +23,8 @@ use super::pool::Share;
 /// Bytes of address space that all reservations of this process have leaked.
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Returns the bytes of address space that this process has leaked because the host refused to map or to
-/// unmap them. 0 on a sound host; grows by at most what all stitches together may map.
+/// Returns the bytes of address space that this process has leaked because the host refused to map
+/// or to unmap them. 0 on a sound host; grows by at most what all stitches together may map.
 #[must_use]
 pub fn leaked_address_space() -> usize {
     LEAKED.load(Ordering::Relaxed)
@@ -50,9 +51,13 @@ unsafe impl Send for Space {}
 unsafe impl Sync for Space {}
 
 impl Space {
-    /// Reserves `bytes` bytes at a multiple of `alignment`, a power of two. Nothing is mapped there yet.
-    /// `share` allows for the mappings of all pieces.
-    pub(super) fn reserve(bytes: usize, alignment: usize, share: Share<'static>) -> io::Result<Self> {
+    /// Reserves `bytes` bytes at a multiple of `alignment`, a power of two. Nothing is mapped there
+    /// yet. `share` allows for the mappings of all pieces.
+    pub(super) fn reserve(
+        bytes: usize,
+        alignment: usize,
+        share: Share<'static>,
+    ) -> io::Result<Self> {
         let slack = alignment.saturating_sub(PAGE_SIZE);
         let all = bytes.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a fresh mapping at an address of the kernel's choice replaces nothing.
@@ -60,7 +65,8 @@ impl Space {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
             libc::mmap(ptr::null_mut(), all, libc::PROT_NONE, flags, -1, 0)
         };
-        let Some(start) = NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED) else {
+        let Some(start) = NonNull::new(start.cast::<u8>()).filter(|_| start != libc::MAP_FAILED)
+        else {
             return Err(io::Error::last_os_error());
         };
         let address = start.addr().get();
@@ -82,12 +88,20 @@ impl Space {
         {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        // SAFETY: the piece replaces a part of our own reservation: it ends inside, and as its address
-        // and length are multiples of the file's page size the kernel rounds nothing up. The file is
-        // guest RAM, readable and writable.
+        // SAFETY: the piece replaces a part of our own reservation: it ends inside, and as its
+        // address and length are multiples of the file's page size the kernel rounds
+        // nothing up. The file is guest RAM, readable and writable.
         let mapped = unsafe {
-            let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-            libc::mmap(self.start.as_ptr().add(at).cast(), piece.bytes, access, flags, piece.fd, piece.offset)
+            let (access, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+            libc::mmap(
+                self.start.as_ptr().add(at).cast(),
+                piece.bytes,
+                access,
+                flags,
+                piece.fd,
+                piece.offset,
+            )
         };
         if mapped == libc::MAP_FAILED {
             let error = io::Error::last_os_error();
@@ -109,8 +123,8 @@ impl Space {
         if len == 0 {
             return;
         }
-        // SAFETY: this part of the reservation is ours and in a known state; all addresses in it were
-        // handed out by the owner of this value, which is being dropped.
+        // SAFETY: this part of the reservation is ours and in a known state; all addresses in it
+        // were handed out by the owner of this value, which is being dropped.
         let result = unsafe { libc::munmap(self.start.as_ptr().add(at).cast(), len) };
         if result != 0 {
             let error = io::Error::last_os_error();
@@ -174,7 +188,9 @@ mod tests {
     fn is_mapped(address: usize) -> bool {
         let mut seen = 0_u8;
         // SAFETY: asks about one page; writes one byte.
-        let result = unsafe { libc::mincore(ptr::without_provenance_mut(address), PAGE_SIZE, &raw mut seen) };
+        let result = unsafe {
+            libc::mincore(ptr::without_provenance_mut(address), PAGE_SIZE, &raw mut seen)
+        };
         result == 0
     }
 
@@ -183,9 +199,11 @@ mod tests {
         let file = file(64);
         for alignment in [2 * PAGE_SIZE, 2 << 20, 1 << 30] {
             let pool = pool();
-            let mut space = Space::reserve(4 * PAGE_SIZE, alignment, pool.take(4).unwrap()).unwrap();
+            let mut space =
+                Space::reserve(4 * PAGE_SIZE, alignment, pool.take(4).unwrap()).unwrap();
             assert!(space.first().addr().get().is_multiple_of(alignment));
-            let unaligned = [(0, PAGE_SIZE, 2 * PAGE_SIZE), (PAGE_SIZE, 2 * PAGE_SIZE, 2 * PAGE_SIZE)];
+            let unaligned =
+                [(0, PAGE_SIZE, 2 * PAGE_SIZE), (PAGE_SIZE, 2 * PAGE_SIZE, 2 * PAGE_SIZE)];
             for (offset, bytes, page_size) in unaligned {
                 space.push(&piece(file.as_raw_fd(), offset, bytes, page_size)).unwrap_err();
             }
@@ -212,9 +230,13 @@ mod tests {
         let first = space.first().addr().get();
         drop(space);
         assert_eq!(leaked_address_space() - before, 2 * PAGE_SIZE);
-        assert!(pool.take(vmbus_protocol::limits::MAX_STITCHED_MAPPINGS).is_none(), "a leak counts");
+        assert!(
+            pool.take(vmbus_protocol::limits::MAX_STITCHED_MAPPINGS).is_none(),
+            "a leak counts"
+        );
         assert!(pool.take(vmbus_protocol::limits::MAX_STITCHED_MAPPINGS - 1).is_some());
-        // The kernel refused the descriptor before it touched the range, which is therefore still ours.
+        // The kernel refused the descriptor before it touched the range, which is therefore still
+        // ours.
         assert!(is_mapped(first + 2 * PAGE_SIZE));
     }
 

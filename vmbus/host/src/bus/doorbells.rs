@@ -241,7 +241,10 @@ mod tests {
             // Neither of these waits for the kernel.
             let new = doorbells.bind(&machine, 7).unwrap().event;
             ring(&old);
-            assert!(new.read().is_ok(), "the kernel's old binding rings the new channel's doorbell");
+            assert!(
+                new.read().is_ok(),
+                "the kernel's old binding rings the new channel's doorbell"
+            );
             assert!(doorbells.signal(7) && new.read().is_ok(), "and so does a signal that exits");
             doorbells.unbind(&machine, 7).unwrap();
             may_leave.send(()).unwrap();

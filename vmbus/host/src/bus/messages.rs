@@ -47,14 +47,17 @@ impl Inner {
 
     pub(super) fn handle_message(&self, state: &mut State, connection_id: u32, payload: &[u8]) {
         if let Err(why) = state.core.message(connection_id, payload) {
-            self.ignored.log(|suppressed| warn!(?why, suppressed, "a message from the guest was ignored"));
+            self.ignored
+                .log(|suppressed| warn!(?why, suppressed, "a message from the guest was ignored"));
         }
         self.act(state);
     }
 
     pub(super) fn deliver(&self, state: &mut State, vp: u32, sint: u8, message: &MessageBuffer) {
         match &mut state.held {
-            Some(held) => held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() }),
+            Some(held) => {
+                held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() })
+            }
             None => self.synic.post_message(vp, sint, message.as_bytes()),
         }
     }

@@ -122,7 +122,8 @@ impl Inner {
         let doorbell = Arc::clone(&state.links.get(&key)?.doorbell);
         let device = Arc::clone(state.devices.get(&params.primary)?);
         state.channels_made = state.channels_made.wrapping_add(1);
-        let (serial, gpadls, paused) = (state.channels_made, state.core.gpadl_table(), state.held.is_some());
+        let (serial, gpadls, paused) =
+            (state.channels_made, state.core.gpadl_table(), state.held.is_some());
         Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
     }
 
@@ -149,14 +150,16 @@ impl Inner {
 
     /// Maps the rings and gives the channel to its device. Holds no lock but the device's own.
     pub(super) fn ask_device(&self, request: Request) -> Opening {
-        let (key, device, reopened) = (request.key, Arc::clone(&request.device), request.saved.is_some());
+        let (key, device, reopened) =
+            (request.key, Arc::clone(&request.device), request.saved.is_some());
         let (relid, subchannel) = (request.params.relid, request.params.subchannel);
         let refused = Opening { key, taken: None, reopened };
         let (channel, shared, saved) = match self.make_channel(request) {
             Ok(made) => made,
             Err(error) => {
-                self.failed_opens
-                    .log(|suppressed| warn!(relid, error, suppressed, "a channel could not be opened"));
+                self.failed_opens.log(|suppressed| {
+                    warn!(relid, error, suppressed, "a channel could not be opened")
+                });
                 return refused;
             }
         };
@@ -244,7 +247,8 @@ impl Inner {
     /// open.
     pub(super) fn handle_subchannels(state: &mut State, key: ChannelKey, serial: u64) {
         let open = state.links.get(&key).and_then(|link| link.open.as_ref());
-        let total = open.filter(|open| open.serial == serial).and_then(|open| open.wanted_subchannels());
+        let total =
+            open.filter(|open| open.serial == serial).and_then(|open| open.wanted_subchannels());
         if let Some(total) = total {
             state.core.offer_subchannels(key, total);
         }

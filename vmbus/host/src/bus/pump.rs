@@ -107,8 +107,13 @@ impl<E, J> Queue<E, J> {
 
 impl<X: Shell> Pump<X> {
     pub(super) fn new(state: X::State) -> Self {
-        let queue =
-            Queue { events: VecDeque::new(), jobs: VecDeque::new(), helper: false, running: 0, waiting: 0 };
+        let queue = Queue {
+            events: VecDeque::new(),
+            jobs: VecDeque::new(),
+            helper: false,
+            running: 0,
+            waiting: 0,
+        };
         Self {
             state: Mutex::new(state),
             queue: Mutex::new(queue),
@@ -138,8 +143,8 @@ impl<X: Shell> Pump<X> {
         is_idle.then(|| Visit { pump: self, shell, work, state: Some(state) })
     }
 
-    /// Waits until all work is done that was queued before the call, and what follows from it. Never
-    /// call it from a job.
+    /// Waits until all work is done that was queued before the call, and what follows from it.
+    /// Never call it from a job.
     pub(super) fn wait_until_idle(&self, shell: &X) {
         loop {
             // With the state, no event is being handled.
@@ -234,7 +239,12 @@ impl<X: Shell> Pump<X> {
     }
 
     /// Handles up to `most` events. Returns the number of events.
-    fn handle_some<'a>(&'a self, shell: &X, mut state: MutexGuard<'a, X::State>, most: usize) -> usize {
+    fn handle_some<'a>(
+        &'a self,
+        shell: &X,
+        mut state: MutexGuard<'a, X::State>,
+        most: usize,
+    ) -> usize {
         for done in 0..most {
             // In its own statement: the queue is free while the event is handled.
             let event = lock(&self.queue).events.pop_front();

@@ -35,7 +35,11 @@ impl Machine {
         let (sent, told, unbinding) = (Mutex::default(), Mutex::new(told), Mutex::default());
         let machine = Arc::new(Machine { sent, told, unbinding });
         let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        (VmBus::new(GuestRam::new(memory).unwrap(), Arc::clone(&machine) as Arc<dyn Synic>), machine, hear)
+        (
+            VmBus::new(GuestRam::new(memory).unwrap(), Arc::clone(&machine) as Arc<dyn Synic>),
+            machine,
+            hear,
+        )
     }
 
     /// Returns the numbers of messages that this thread delivered, and that others did.
@@ -82,7 +86,10 @@ struct TestDevice {
 }
 
 impl TestDevice {
-    fn new(number: u8, open: impl FnMut(Channel) -> Result<(), OpenError> + Send + 'static) -> Box<Self> {
+    fn new(
+        number: u8,
+        open: impl FnMut(Channel) -> Result<(), OpenError> + Send + 'static,
+    ) -> Box<Self> {
         Box::new(Self { number, blocks: false, open: Box::new(open) })
     }
 
@@ -112,7 +119,10 @@ fn words(list: &[u32]) -> Vec<u8> {
 }
 
 fn post(bus: &VmBus, message: &[u8]) {
-    assert_eq!(bus.post_message(MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, message), HvStatus::Success);
+    assert_eq!(
+        bus.post_message(MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, message),
+        HvStatus::Success
+    );
 }
 
 fn contact() -> Vec<u8> {
@@ -189,14 +199,26 @@ fn test_thread_that_reports_is_never_captured_by_vcpus_that_post() {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let _ = bus.post_message(MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, &contact());
-                    let _ = bus.post_message(MESSAGE_CONNECTION_ID, VMBUS_MESSAGE_TYPE, &words(&[3, 0]));
-                    machine.sent.lock().unwrap().retain(|(thread, _)| *thread != thread::current().id());
+                    let _ = bus.post_message(
+                        MESSAGE_CONNECTION_ID,
+                        VMBUS_MESSAGE_TYPE,
+                        &words(&[3, 0]),
+                    );
+                    machine
+                        .sent
+                        .lock()
+                        .unwrap()
+                        .retain(|(thread, _)| *thread != thread::current().id());
                 }
             });
         }
         let reporter = scope.spawn(|| {
             for _ in 0..200 {
-                machine.sent.lock().unwrap().retain(|(thread, _)| *thread != thread::current().id());
+                machine
+                    .sent
+                    .lock()
+                    .unwrap()
+                    .retain(|(thread, _)| *thread != thread::current().id());
                 let _ = bus.inspect();
                 // An event sends at most an answer and one message for each device.
                 assert!(machine.counts().0 <= OTHER_WORK * 9);
@@ -359,7 +381,11 @@ fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_message
     }
     drop(opened);
     wait_for(&hear, 1);
-    assert_eq!(machine.sent.lock().unwrap()[1].1[0], 2, "RESCIND follows when the device has let go");
+    assert_eq!(
+        machine.sent.lock().unwrap()[1].1[0],
+        2,
+        "RESCIND follows when the device has let go"
+    );
     assert!(take.try_recv().is_err());
 }
 
@@ -402,7 +428,8 @@ fn test_pause_and_reset_wait_for_an_open_in_progress() {
             assert!(bus.save().is_ok());
             bus.resume();
         }
-        let states: BTreeSet<_> = bus.inspect().channels.iter().map(|open| open.channel.relid).collect();
+        let states: BTreeSet<_> =
+            bus.inspect().channels.iter().map(|open| open.channel.relid).collect();
         assert_eq!(states.len(), 1);
     }
 }

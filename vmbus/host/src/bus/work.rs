@@ -93,7 +93,12 @@ impl Inner {
     }
 
     /// Runs `task` on a thread of its own. Returns it if the system has no thread.
-    pub(super) fn spawn<T: Send + 'static>(&self, name: &str, task: T, run: fn(&Inner, T)) -> Result<(), T> {
+    pub(super) fn spawn<T: Send + 'static>(
+        &self,
+        name: &str,
+        task: T,
+        run: fn(&Inner, T),
+    ) -> Result<(), T> {
         let Some(bus) = self.link.0.upgrade() else { return Err(task) };
         // The task is handed over when the thread exists, so that it is not lost without one.
         let (give, take) = std::sync::mpsc::sync_channel::<T>(1);
@@ -105,7 +110,8 @@ impl Inner {
         match thread::Builder::new().name(name.to_owned()).stack_size(THREAD_STACK).spawn(body) {
             Ok(_) => give.send(task).map_err(|returned| returned.0),
             Err(error) => {
-                self.failed_opens.log(|suppressed| warn!(%error, suppressed, "no thread for the bus"));
+                self.failed_opens
+                    .log(|suppressed| warn!(%error, suppressed, "no thread for the bus"));
                 Err(task)
             }
         }

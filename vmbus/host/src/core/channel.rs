@@ -153,7 +153,10 @@ impl Channel {
 
     /// Returns whether a device may touch its rings.
     pub(super) fn has_device(&self) -> bool {
-        matches!(self.phase, Phase::Opening { .. } | Phase::Open { served: true, .. } | Phase::Closing { .. })
+        matches!(
+            self.phase,
+            Phase::Opening { .. } | Phase::Open { served: true, .. } | Phase::Closing { .. }
+        )
     }
 }
 
@@ -241,8 +244,12 @@ impl Channels {
         if self.by_relid.is_empty() {
             self.by_relid.push(None);
         }
-        let free =
-            self.by_relid.iter().skip(1).position(Option::is_none).map(|index| index.saturating_add(1));
+        let free = self
+            .by_relid
+            .iter()
+            .skip(1)
+            .position(Option::is_none)
+            .map(|index| index.saturating_add(1));
         let index = free.unwrap_or(self.by_relid.len());
         if index > MAX_CHANNELS {
             return None;
@@ -265,7 +272,8 @@ impl Channels {
         if self.by_relid.len() <= index {
             self.by_relid.resize(index.saturating_add(1), None);
         }
-        let (Some(place @ None), Some(channel)) = (self.by_relid.get_mut(index), self.all.get_mut(&key))
+        let (Some(place @ None), Some(channel)) =
+            (self.by_relid.get_mut(index), self.all.get_mut(&key))
         else {
             return false;
         };

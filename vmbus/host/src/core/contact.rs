@@ -16,7 +16,11 @@ const STATE_FAILED: u8 = 2;
 const SINTS: u8 = 16;
 
 impl Core {
-    pub(super) fn initiate_contact(&mut self, connection_id: u32, contact: &InitiateContact) -> Outcome {
+    pub(super) fn initiate_contact(
+        &mut self,
+        connection_id: u32,
+        contact: &InitiateContact,
+    ) -> Outcome {
         let word = contact.version.get();
         // Before 3.0 messages go to VP 0, even if the guest names another one.
         let vp = if word >= Version::V3_0.word() { contact.target_vp.get() } else { 0 };
@@ -94,7 +98,8 @@ impl Core {
         let answer = match contact.verdict {
             Verdict::Accepted(version) => {
                 self.connection.connect(version);
-                let word = if version >= Version::V5_0 { contact.connection_id } else { version.word() };
+                let word =
+                    if version >= Version::V5_0 { contact.connection_id } else { version.word() };
                 if version >= Version::V6_0 {
                     let common = response_body(1, STATE_GOOD, word);
                     MessageBuffer::new(
@@ -128,5 +133,8 @@ fn response_body(supported: u8, connection_state: u8, word: u32) -> VersionRespo
 }
 
 fn response(supported: u8, connection_state: u8, word: u32) -> MessageBuffer {
-    MessageBuffer::new(MessageType::VersionResponse, &response_body(supported, connection_state, word))
+    MessageBuffer::new(
+        MessageType::VersionResponse,
+        &response_body(supported, connection_state, word),
+    )
 }

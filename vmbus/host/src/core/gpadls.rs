@@ -151,7 +151,14 @@ impl Gpadls {
     }
 
     /// Takes a header and its range data.
-    pub(super) fn begin(&mut self, relid: u32, id: u32, ranges: u16, bytes: u16, data: &[u8]) -> Progress {
+    pub(super) fn begin(
+        &mut self,
+        relid: u32,
+        id: u32,
+        ranges: u16,
+        bytes: u16,
+        data: &[u8],
+    ) -> Progress {
         let refused = |status| Progress::Refused { relid, status };
         if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
             return refused(status::INVALID_PARAMETER);
@@ -239,8 +246,12 @@ impl Gpadls {
     /// Forgets the page lists of a channel that are still being received, and returns their
     /// handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
-        let ids: Vec<u32> =
-            self.arriving.iter().filter(|(_, arriving)| arriving.relid == relid).map(|(&id, _)| id).collect();
+        let ids: Vec<u32> = self
+            .arriving
+            .iter()
+            .filter(|(_, arriving)| arriving.relid == relid)
+            .map(|(&id, _)| id)
+            .collect();
         for id in &ids {
             if let Some(arriving) = self.arriving.remove(id) {
                 self.refund(relid, arriving.charged);
@@ -294,13 +305,19 @@ impl Gpadls {
             return bad("it is there twice");
         }
         let (bytes, charged) = match saved.state {
-            SavedGpadlState::Arriving { bytes } => {
-                (usize::from(bytes), (usize::from(bytes) / 8).saturating_sub(usize::from(saved.ranges)))
+            SavedGpadlState::Arriving { bytes } => (
+                usize::from(bytes),
+                (usize::from(bytes) / 8).saturating_sub(usize::from(saved.ranges)),
+            ),
+            SavedGpadlState::Accepted { charged, .. } => {
+                (saved.words.len().saturating_mul(8), charged)
             }
-            SavedGpadlState::Accepted { charged, .. } => (saved.words.len().saturating_mul(8), charged),
         };
         let arrives = matches!(saved.state, SavedGpadlState::Arriving { .. });
-        if charged > MAX_GPADL_PAGES || (arrives && !self.may_arrive(relid)) || !self.charge(relid, charged) {
+        if charged > MAX_GPADL_PAGES
+            || (arrives && !self.may_arrive(relid))
+            || !self.charge(relid, charged)
+        {
             return bad("it is over the quota");
         }
         let buffer = GuestBuffer::new(self.ram.clone());
@@ -318,7 +335,9 @@ impl Gpadls {
                     return bad("it is charged less than it has");
                 }
                 self.finish(id, arriving);
-                let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return bad("it is nowhere") };
+                let Some(entry) = self.accepted.get_mut(&(relid, id)) else {
+                    return bad("it is nowhere");
+                };
                 if read_only {
                     entry.gpadl.mark_read_only();
                 }
@@ -340,7 +359,9 @@ impl Gpadls {
         let going: Vec<(u32, u32)> = self
             .accepted
             .iter()
-            .filter(|(_, entry)| entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done)
+            .filter(|(_, entry)| {
+                entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done
+            })
             .map(|(&place, _)| place)
             .collect();
         let mut told = Vec::new();
@@ -418,7 +439,8 @@ impl Gpadls {
     /// counted here and not as they change.
     fn may_arrive(&self, relid: u32) -> bool {
         let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
-        self.arriving.len() < MAX_GPADLS_IN_PROGRESS && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
+        self.arriving.len() < MAX_GPADLS_IN_PROGRESS
+            && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
     /// Takes the quota for one GPADL of `pages` pages. Returns false if there is not enough.
@@ -435,7 +457,8 @@ impl Gpadls {
             return false;
         }
         self.pages = total;
-        self.usage.insert(relid, Usage { gpadls: usage.gpadls.saturating_add(1), pages: of_channel });
+        self.usage
+            .insert(relid, Usage { gpadls: usage.gpadls.saturating_add(1), pages: of_channel });
         true
     }
 

@@ -76,7 +76,8 @@ impl Core {
         let channel = self.channels.get(key)?;
         let relid = channel.relid?;
         let downstream_page = usize_of(request.downstream_page);
-        let target_exists = request.target_vp < self.vp_count || request.target_vp == NO_INTERRUPT_VP;
+        let target_exists =
+            request.target_vp < self.vp_count || request.target_vp == NO_INTERRUPT_VP;
         let ring = self.gpadls.map_ring(relid, request.ring_gpadl).filter(|ring| {
             let last = ring.pages().saturating_sub(MIN_RING_PAGES);
             target_exists && (MIN_RING_PAGES..=last).contains(&downstream_page)
@@ -95,7 +96,10 @@ impl Core {
 
     pub(super) fn device_opened(&mut self, key: ChannelKey, accepted: bool) {
         let Some(channel) = self.channels.get_mut(key) else { return };
-        let (Phase::Opening { request, abort }, Some(relid)) = (channel.phase, channel.relid) else { return };
+        let (Phase::Opening { request, abort }, Some(relid)) = (channel.phase, channel.relid)
+        else {
+            return;
+        };
         match (abort, accepted) {
             (None, true) => {
                 channel.phase = Phase::Open { request, served: true };
@@ -166,7 +170,9 @@ impl Core {
                 channel.phase = Phase::Closing { then };
                 self.out.push(Action::Close { key });
             }
-            Phase::Opening { abort, .. } => *abort = Some(abort.map_or(then, |before| before.and_then(then))),
+            Phase::Opening { abort, .. } => {
+                *abort = Some(abort.map_or(then, |before| before.and_then(then)))
+            }
             Phase::Closing { then: before } => *before = before.and_then(then),
             Phase::Open { served: false, .. }
             | Phase::Unoffered
@@ -225,7 +231,9 @@ impl Core {
     /// Continues once the last view has ended. Call it whenever a view has ended.
     pub(super) fn try_finish_drain(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
-        let (Phase::Draining { then }, Some(relid)) = (channel.phase, channel.relid) else { return };
+        let (Phase::Draining { then }, Some(relid)) = (channel.phase, channel.relid) else {
+            return;
+        };
         if self.gpadls.has_any(relid) {
             return;
         }
@@ -233,8 +241,11 @@ impl Core {
             AfterDrain::Release => self.released(key),
             AfterDrain::Rescind => {
                 // Subchannels first: a guest removes them together with their primary.
-                let subchannels_told =
-                    self.channels.iter().filter(|channel| channel.primary == Some(key)).all(|channel| {
+                let subchannels_told = self
+                    .channels
+                    .iter()
+                    .filter(|channel| channel.primary == Some(key))
+                    .all(|channel| {
                         matches!(channel.phase, Phase::Revoked | Phase::Unoffered | Phase::Released)
                     });
                 if !subchannels_told {
@@ -338,7 +349,9 @@ impl Core {
         let channel = self.channels.key_of(relid).and_then(|key| self.channels.get_mut(key));
         let moved = match channel {
             Some(channel) => match &mut channel.phase {
-                Phase::Open { request, .. } if vp_exists && request.target_vp != NO_INTERRUPT_VP => {
+                Phase::Open { request, .. }
+                    if vp_exists && request.target_vp != NO_INTERRUPT_VP =>
+                {
                     request.target_vp = vp;
                     Some(channel.key)
                 }
@@ -371,7 +384,8 @@ impl Core {
     /// Reserved channels (4.6) are for crash dumps over a second storage stack; refused, but always
     /// answered.
     pub(super) fn open_reserved(&mut self, request: &OpenReservedChannel) -> Outcome {
-        let (vp, sint) = self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
+        let (vp, sint) =
+            self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
         let body = OpenChannelResult {
             relid: request.relid,
             open_id: U32::ZERO,
@@ -382,7 +396,8 @@ impl Core {
     }
 
     pub(super) fn close_reserved(&mut self, request: &CloseReservedChannel) -> Outcome {
-        let (vp, sint) = self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
+        let (vp, sint) =
+            self.reserved_target(request.target_vp.get(), request.target_sint.get())?;
         let body = ChannelOnly { relid: request.relid };
         self.post_to(vp, sint, MessageBuffer::new(MessageType::CloseReservedResponse, &body));
         Ok(())

@@ -2,7 +2,9 @@
 
 use vmbus_gpadl::GpadlKey;
 use vmbus_protocol::MessageBuffer;
-use vmbus_protocol::message::{GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown, MessageType};
+use vmbus_protocol::message::{
+    GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown, MessageType,
+};
 use vmbus_protocol::offer::status;
 use zerocopy::little_endian::U32;
 
@@ -22,7 +24,13 @@ impl Core {
             self.post_gpadl_created(relid, gpadl, status::SUCCESS);
             return Ok(());
         }
-        match self.gpadls.begin(relid, gpadl, header.range_count.get(), header.range_buflen.get(), data) {
+        match self.gpadls.begin(
+            relid,
+            gpadl,
+            header.range_count.get(),
+            header.range_buflen.get(),
+            data,
+        ) {
             Progress::More => {}
             Progress::Accepted(_) => self.post_gpadl_created(relid, gpadl, status::SUCCESS),
             Progress::Refused { status, .. } => self.post_gpadl_created(relid, gpadl, status),
@@ -68,7 +76,11 @@ impl Core {
     }
 
     pub(super) fn post_gpadl_created(&mut self, relid: u32, gpadl: u32, status: u32) {
-        let body = GpadlCreated { relid: U32::new(relid), gpadl: U32::new(gpadl), status: U32::new(status) };
+        let body = GpadlCreated {
+            relid: U32::new(relid),
+            gpadl: U32::new(gpadl),
+            status: U32::new(status),
+        };
         self.post(MessageBuffer::new(MessageType::GpadlCreated, &body));
     }
 

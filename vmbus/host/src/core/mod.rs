@@ -140,8 +140,9 @@ impl Core {
     }
 
     fn connected_message(&mut self, version: Version, message: &GuestMessage<'_>) -> Outcome {
-        let since =
-            |kind: MessageType| if version >= kind.since() { Ok(()) } else { Err(Ignored::Version(kind)) };
+        let since = |kind: MessageType| {
+            if version >= kind.since() { Ok(()) } else { Err(Ignored::Version(kind)) }
+        };
         match message {
             GuestMessage::RequestOffers => self.request_offers(),
             GuestMessage::OpenChannel(request) => self.open_channel(request),

@@ -59,7 +59,9 @@ impl Core {
             .filter(|channel| {
                 channel.phase == Phase::Unoffered && channel.primary.is_none() && !channel.remove
             })
-            .map(|channel| (channel.offer.class, channel.offer.order, channel.offer.instance, channel.key))
+            .map(|channel| {
+                (channel.offer.class, channel.offer.order, channel.offer.instance, channel.key)
+            })
             .collect();
         keys.sort();
         for (_, _, _, key) in keys {
@@ -69,8 +71,10 @@ impl Core {
 
     pub(super) fn add_subchannels(&mut self, primary: ChannelKey, total: u16) {
         let Some(channel) = self.channels.get_mut(primary) else { return };
-        let open =
-            matches!(channel.phase, Phase::Open { served: true, .. } | Phase::Opening { abort: None, .. });
+        let open = matches!(
+            channel.phase,
+            Phase::Open { served: true, .. } | Phase::Opening { abort: None, .. }
+        );
         if !open || channel.primary.is_some() {
             return;
         }
@@ -81,9 +85,9 @@ impl Core {
         for index in 1..=total {
             // A removed subchannel counts until the guest has released it. Then it is offered
             // again, if the device still asks for it.
-            let exists = have
-                .iter()
-                .any(|&key| self.channels.get(key).is_some_and(|channel| channel.subchannel == index));
+            let exists = have.iter().any(|&key| {
+                self.channels.get(key).is_some_and(|channel| channel.subchannel == index)
+            });
             if exists || self.channels.len() >= MAX_CHANNELS {
                 continue;
             }

@@ -138,13 +138,18 @@ impl Core {
         };
         let keys: Vec<ChannelKey> = self.channels.keys().into_iter().filter(same).collect();
         let of = |index: u16| {
-            keys.iter().filter_map(|&key| self.channels.get(key)).find(|channel| channel.subchannel == index)
+            keys.iter()
+                .filter_map(|&key| self.channels.get(key))
+                .find(|channel| channel.subchannel == index)
         };
         let primary = of(0);
         match primary {
-            Some(primary) if primary.offer.class != saved.class => Err(RestoreError::Class(saved.instance)),
+            Some(primary) if primary.offer.class != saved.class => {
+                Err(RestoreError::Class(saved.instance))
+            }
             Some(primary) if saved.subchannel == 0 => {
-                if primary.phase != Phase::Unoffered || primary.relid.is_some() || !primary.present {
+                if primary.phase != Phase::Unoffered || primary.relid.is_some() || !primary.present
+                {
                     return Err(damaged(saved, "it is there twice"));
                 }
                 Ok(primary.key)
@@ -171,9 +176,14 @@ impl Core {
     }
 
     /// Checks an open channel's parameters again, and maps its rings if its device can continue.
-    fn prepare(&self, key: ChannelKey, saved: &SavedChannel) -> Result<Option<Reopened>, RestoreError> {
+    fn prepare(
+        &self,
+        key: ChannelKey,
+        saved: &SavedChannel,
+    ) -> Result<Option<Reopened>, RestoreError> {
         let Phase::Open { request, served: true } = saved.phase else { return Ok(None) };
-        let present = self.channels.get(key).is_some_and(|channel| channel.present && !channel.reoffer);
+        let present =
+            self.channels.get(key).is_some_and(|channel| channel.present && !channel.reoffer);
         let Some(state) = saved.device.clone().filter(|_| present) else { return Ok(None) };
         match self.open_params(key, &request) {
             Some(params) => Ok(Some(Reopened { key, params, state })),
@@ -185,7 +195,8 @@ impl Core {
     fn go_on(&mut self, reopened: Vec<Reopened>) {
         for key in self.channels.keys() {
             if let Some(relid) = self.channels.get(key).and_then(|channel| channel.relid) {
-                self.out.push(Action::Bind { key, connection_id: super::offers::connection_id(relid) });
+                self.out
+                    .push(Action::Bind { key, connection_id: super::offers::connection_id(relid) });
             }
         }
         if self.connection.state() == ConnectionState::Resetting {
@@ -200,8 +211,12 @@ impl Core {
             self.post_gpadl_torndown(id);
         }
         // All of them first: channels without a device need no close.
-        let lost: Vec<ChannelKey> =
-            self.channels.keys().into_iter().filter(|key| !served.contains(key) && self.lose(*key)).collect();
+        let lost: Vec<ChannelKey> = self
+            .channels
+            .keys()
+            .into_iter()
+            .filter(|key| !served.contains(key) && self.lose(*key))
+            .collect();
         for key in lost {
             self.renew(key);
         }
@@ -241,7 +256,11 @@ impl Core {
         match channel.phase {
             Phase::Closing { .. } => self.device_closed(key),
             Phase::Draining { then } => self.drain(key, then),
-            Phase::Open { .. } | Phase::Offered | Phase::Unoffered | Phase::Revoked | Phase::Released => {}
+            Phase::Open { .. }
+            | Phase::Offered
+            | Phase::Unoffered
+            | Phase::Revoked
+            | Phase::Released => {}
             // Refused when it was checked.
             Phase::Opening { .. } => {}
         }

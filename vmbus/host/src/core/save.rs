@@ -80,21 +80,29 @@ fn settled(phase: Phase) -> Phase {
 
 impl Gpadls {
     fn save(&self) -> Vec<SavedGpadl> {
-        let arriving = self.arriving.iter().filter_map(|(&id, arriving)| save_arriving(id, arriving));
+        let arriving =
+            self.arriving.iter().filter_map(|(&id, arriving)| save_arriving(id, arriving));
         arriving.chain(self.accepted.values().filter_map(save_accepted)).collect()
     }
 }
 
 fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
     let (ranges_left, words_left) = arriving.assembler.left();
-    let ranges = usize::try_from(ranges_left).ok()?.checked_add(arriving.assembler.buffer().ranges())?;
+    let ranges =
+        usize::try_from(ranges_left).ok()?.checked_add(arriving.assembler.buffer().ranges())?;
     let declared = arriving.charged.checked_add(ranges)?;
     let mut words = arriving.assembler.buffer().range_words();
     // Data behind the last range was not read and never will be: only its length counts.
     words.resize(declared.checked_sub(words_left)?, 0);
     let bytes = u16::try_from(declared.checked_mul(8)?).ok()?;
     let state = SavedGpadlState::Arriving { bytes };
-    Some(SavedGpadl { relid: arriving.relid, id, ranges: u16::try_from(ranges).ok()?, words, state })
+    Some(SavedGpadl {
+        relid: arriving.relid,
+        id,
+        ranges: u16::try_from(ranges).ok()?,
+        words,
+        state,
+    })
 }
 
 fn save_accepted(accepted: &Accepted) -> Option<SavedGpadl> {

@@ -276,8 +276,10 @@ mod tests {
     fn test_report_costs_one_step_for_each_channel_and_two_for_each_gpadl() {
         let count = u32::try_from(MAX_CHANNELS).unwrap();
         let relid = |number: u32| number * 7 % count + 1;
-        let snapshot =
-            snapshot((0..count).map(|number| Some(relid(number))), (0..4096).map(|id| id * 13 % count + 1));
+        let snapshot = snapshot(
+            (0..count).map(|number| Some(relid(number))),
+            (0..4096).map(|id| id * 13 % count + 1),
+        );
         STEPS.set(0);
         let (channels, gpadls) = snapshot.into_reports();
         assert!(STEPS.get() <= MAX_CHANNELS + 2 * 4096, "{} steps", STEPS.get());
@@ -294,7 +296,8 @@ mod tests {
     fn test_report_skips_gpadls_of_relids_without_channel() {
         let snapshot = snapshot([None, Some(3), Some(2)], [1, 3, 4, 2]);
         let (channels, gpadls) = snapshot.into_reports();
-        let shown: Vec<_> = channels.iter().map(|channel| (channel.relid, channel.gpadls.clone())).collect();
+        let shown: Vec<_> =
+            channels.iter().map(|channel| (channel.relid, channel.gpadls.clone())).collect();
         assert_eq!(shown, [(Some(2), vec![3]), (Some(3), vec![1]), (None, vec![])]);
         assert_eq!(gpadls.len(), 4);
     }

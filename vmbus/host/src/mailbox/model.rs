@@ -185,8 +185,12 @@ impl Machine {
                 assert_eq!(number, expected, "lost, out of order or overwritten");
                 expected += 1;
             }
-            let swapped =
-                slot.message_type.compare_exchange(kind, EMPTY, Ordering::AcqRel, Ordering::Acquire);
+            let swapped = slot.message_type.compare_exchange(
+                kind,
+                EMPTY,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            );
             assert_eq!(swapped, Ok(kind), "overwritten before it was taken");
             fence(Ordering::SeqCst);
             if slot.flags.load(Ordering::Acquire) & 1 != 0 {

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
 use vmbus_host::Offer;
-use vmbus_host::core::{Action, ChannelKey, ChannelState, ConnectionState, Core, OpenParams, Outcome};
+use vmbus_host::core::{
+    Action, ChannelKey, ChannelState, ConnectionState, Core, OpenParams, Outcome,
+};
 use vmbus_protocol::{Guid, Version};
 
 pub use post::Range;

@@ -2,8 +2,8 @@
 
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::message::{
-    ChannelOnly, CloseReservedChannel, GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
-    ModifyChannel, OpenChannel, OpenReservedChannel, TlConnectRequest,
+    ChannelOnly, CloseReservedChannel, GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact,
+    MessageType, ModifyChannel, OpenChannel, OpenReservedChannel, TlConnectRequest,
 };
 use vmbus_protocol::{Guid, message};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -102,7 +102,10 @@ pub fn gpadl(relid: u32, id: u32, ranges: &[Range]) -> Vec<Vec<u8>> {
 }
 
 pub fn teardown(relid: u32, id: u32) -> Vec<u8> {
-    build(MessageType::GpadlTeardown, &GpadlTeardown { relid: U32::new(relid), gpadl: U32::new(id) })
+    build(
+        MessageType::GpadlTeardown,
+        &GpadlTeardown { relid: U32::new(relid), gpadl: U32::new(id) },
+    )
 }
 
 /// The open id is the relid, as with Linux.
@@ -135,7 +138,10 @@ pub fn release(relid: u32) -> Vec<u8> {
 }
 
 pub fn modify(relid: u32, vp: u32) -> Vec<u8> {
-    build(MessageType::ModifyChannel, &ModifyChannel { relid: U32::new(relid), target_vp: U32::new(vp) })
+    build(
+        MessageType::ModifyChannel,
+        &ModifyChannel { relid: U32::new(relid), target_vp: U32::new(vp) },
+    )
 }
 
 pub fn open_reserved(relid: u32, vp: u32, sint: u32) -> Vec<u8> {
@@ -150,8 +156,11 @@ pub fn open_reserved(relid: u32, vp: u32, sint: u32) -> Vec<u8> {
 }
 
 pub fn close_reserved(relid: u32, vp: u32, sint: u32) -> Vec<u8> {
-    let body =
-        CloseReservedChannel { relid: U32::new(relid), target_vp: U32::new(vp), target_sint: U32::new(sint) };
+    let body = CloseReservedChannel {
+        relid: U32::new(relid),
+        target_vp: U32::new(vp),
+        target_sint: U32::new(sint),
+    };
     build(MessageType::CloseReservedChannel, &body)
 }
 
@@ -161,5 +170,7 @@ pub fn tl_connect(endpoint: Guid, service: Guid) -> Vec<u8> {
 
 /// A message of `kind` whose body is zeroes, of the least size that its type may have.
 pub fn zeroes(kind: MessageType) -> Vec<u8> {
-    MessageBuffer::with_data(kind, &(), &vec![0; kind.min_size() - message::HEADER_SIZE]).as_bytes().to_vec()
+    MessageBuffer::with_data(kind, &(), &vec![0; kind.min_size() - message::HEADER_SIZE])
+        .as_bytes()
+        .to_vec()
 }

@@ -2,8 +2,8 @@
 
 use vmbus_protocol::Guid;
 use vmbus_protocol::message::{
-    ChannelOnly, GpadlCreated, GpadlTorndown, HEADER_SIZE, MessageType, ModifyChannelResponse, OfferChannel,
-    OpenChannelResult, TlConnectResult, VersionResponse, VersionResponse6,
+    ChannelOnly, GpadlCreated, GpadlTorndown, HEADER_SIZE, MessageType, ModifyChannelResponse,
+    OfferChannel, OpenChannelResult, TlConnectResult, VersionResponse, VersionResponse6,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -39,7 +39,9 @@ impl Reply {
                     connection_id: offer.connection_id.get(),
                 }
             }
-            MessageType::RescindChannelOffer => Self::Rescind(exact::<ChannelOnly>(body).relid.get()),
+            MessageType::RescindChannelOffer => {
+                Self::Rescind(exact::<ChannelOnly>(body).relid.get())
+            }
             MessageType::AllOffersDelivered => {
                 assert!(body.is_empty());
                 Self::AllOffers

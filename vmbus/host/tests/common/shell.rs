@@ -70,7 +70,12 @@ impl FakeSynic {
 
     /// HvSignalEvent as the kernel does it: false when the id is not bound.
     pub fn ring(&self, connection_id: u32) -> bool {
-        self.doorbells.lock().unwrap().get(&connection_id).map(|event| event.write(1).unwrap()).is_some()
+        self.doorbells
+            .lock()
+            .unwrap()
+            .get(&connection_id)
+            .map(|event| event.write(1).unwrap())
+            .is_some()
     }
 
     /// Waits until `count` messages and events have come since the last [`FakeSynic::take`].

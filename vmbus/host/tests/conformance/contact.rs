@@ -13,7 +13,12 @@ fn refused() -> Reply {
 /// The answer to an accepted contact on `connection_id`.
 fn accepted(version: Version, connection_id: u32) -> Reply {
     let word = if version >= Version::V5_0 { connection_id } else { version.word() };
-    Reply::Version { supported: 1, state: 0, word, features: (version == Version::V6_0).then_some(0) }
+    Reply::Version {
+        supported: 1,
+        state: 0,
+        word,
+        features: (version == Version::V6_0).then_some(0),
+    }
 }
 
 // 17, 22, 30
@@ -30,11 +35,18 @@ fn test_contact_with_each_version_is_accepted_with_its_own_response() {
                 body.target_info = 0x1234_5000_u64.to_le_bytes();
             }
             guest.post_on(connection_id, &post::contact_with(&body)).unwrap();
-            assert_eq!(guest.take(), [accepted(version, connection_id)], "{version} on {connection_id}");
+            assert_eq!(
+                guest.take(),
+                [accepted(version, connection_id)],
+                "{version} on {connection_id}"
+            );
             assert_eq!(guest.sizes, [if version == Version::V6_0 { 20 } else { 16 }], "{version}");
             assert_eq!(guest.core.connection(), (ConnectionState::Connected, Some(version)));
             for port in [1, 4] {
-                assert_ne!(guest.post_on(port, &post::request_offers()), Err(Ignored::Connection(port)));
+                assert_ne!(
+                    guest.post_on(port, &post::request_offers()),
+                    Err(Ignored::Connection(port))
+                );
             }
         }
     }
@@ -43,7 +55,9 @@ fn test_contact_with_each_version_is_accepted_with_its_own_response() {
 // 18
 #[test]
 fn test_contact_with_unknown_version_is_refused_exactly() {
-    for word in [0x0009_0009, 0x0005_0004, 0, 0x0006_0001, 0x0002_0003, 0x0000_000D, 0x0001_0001, u32::MAX] {
+    for word in
+        [0x0009_0009, 0x0005_0004, 0, 0x0006_0001, 0x0002_0003, 0x0000_000D, 0x0001_0001, u32::MAX]
+    {
         let mut guest = Guest::new(1);
         assert_eq!(guest.ask(&post::contact(word, 0)), [refused()], "{word:#x}");
         assert_eq!(guest.sizes, [16]);
@@ -65,7 +79,9 @@ fn test_contact_with_unknown_version_ends_the_old_connection() {
 // 19, 20
 #[test]
 fn test_contact_is_answered_at_its_target_vp_from_3_0_on() {
-    for (version, vp) in [(Version::V2_4, 0), (Version::V3_0, 3), (Version::V5_0, 3), (Version::V6_0, 3)] {
+    for (version, vp) in
+        [(Version::V2_4, 0), (Version::V3_0, 3), (Version::V5_0, 3), (Version::V6_0, 3)]
+    {
         let mut guest = Guest::new(1);
         guest.post(&post::contact(version.word(), 3)).unwrap();
         guest.post(&post::request_offers()).unwrap();
@@ -126,7 +142,10 @@ fn test_contact_for_a_vp_that_does_not_exist_is_ignored() {
         assert!(guest.is_connected());
     }
     let mut guest = Guest::new(1);
-    assert_eq!(guest.ask(&post::contact(Version::V2_4.word(), u32::MAX)), [accepted(Version::V2_4, 4)]);
+    assert_eq!(
+        guest.ask(&post::contact(Version::V2_4.word(), u32::MAX)),
+        [accepted(Version::V2_4, 4)]
+    );
 }
 
 // 23
@@ -145,7 +164,11 @@ fn test_contact_with_monitor_pages_that_make_no_sense_fails() {
             (body.monitor_page1, body.monitor_page2) = (U64::new(first), U64::new(second));
             let failed = Reply::Version { supported: 1, state: 2, word: 0, features: None };
             let expected = if good { accepted(version, 4) } else { failed };
-            assert_eq!(guest.ask(&post::contact_with(&body)), [expected], "{version} {first:#x} {second:#x}");
+            assert_eq!(
+                guest.ask(&post::contact_with(&body)),
+                [expected],
+                "{version} {first:#x} {second:#x}"
+            );
             assert_eq!(guest.is_connected(), good);
         }
     }
@@ -258,7 +281,11 @@ fn test_contact_unload_is_answered_after_devices_and_views_are_gone() {
     for message in [post::request_offers(), post::open(1, 10, 4, 0), post::teardown(1, 11)] {
         guest.post(&message).unwrap_err();
     }
-    assert_eq!((guest.signals.len(), guest.targets.len()), (signals, messages), "silence until contact");
+    assert_eq!(
+        (guest.signals.len(), guest.targets.len()),
+        (signals, messages),
+        "silence until contact"
+    );
 }
 
 // 29

@@ -43,7 +43,11 @@ fn test_gpadl_bytes_past_the_declared_end_are_ignored() {
         }
         assert_eq!(guest.take(), [Reply::created(1, 5)], "{pages} pages");
         assert_eq!(guest.core.gpadl_reports()[0].pages, pages);
-        assert_eq!(guest.post(&post::body(5, &[0; 8])), Err(Ignored::Gpadl(5)), "a body after the end");
+        assert_eq!(
+            guest.post(&post::body(5, &[0; 8])),
+            Err(Ignored::Gpadl(5)),
+            "a body after the end"
+        );
         assert_eq!(guest.ask(&post::teardown(1, 5)), [Reply::Torndown(5)]);
     }
 }
@@ -81,7 +85,11 @@ fn test_gpadl_with_a_bad_list_is_refused_and_its_handle_free() {
         let mut guest = Guest::v5_3(1);
         let replies = guest.create_ranges(1, 5, &ranges);
         assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 5), "{what}: {replies:?}");
-        assert_eq!((guest.core.gpadl_reports().len(), guest.core.gpadls_arriving()), (0, 0), "{what}");
+        assert_eq!(
+            (guest.core.gpadl_reports().len(), guest.core.gpadls_arriving()),
+            (0, 0),
+            "{what}"
+        );
         assert_eq!(guest.create(1, 5, 30), [Reply::created(1, 5)], "{what}");
     }
 }
@@ -104,7 +112,10 @@ fn test_gpadl_header_whose_numbers_disagree_is_refused() {
     ] {
         let mut guest = Guest::v5_3(1);
         let replies = guest.ask(&post::header(1, 5, ranges, buflen, &data));
-        assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 5), "{ranges} {buflen}: {replies:?}");
+        assert!(
+            replies.len() == 1 && replies[0].is_refusal_of(1, 5),
+            "{ranges} {buflen}: {replies:?}"
+        );
         assert_eq!(guest.create(1, 5, 30), [Reply::created(1, 5)]);
     }
 }

@@ -96,25 +96,39 @@ fn scattered(count: u64) -> Vec<u64> {
 
 #[test]
 fn test_memory_of_an_unfinished_list_is_never_beyond_the_bytes_received() {
-    let list = post::gpadl(1, 1, &[Range { count: 8190 * 4096, offset: 0, pages: scattered(8190) }]);
+    let list =
+        post::gpadl(1, 1, &[Range { count: 8190 * 4096, offset: 0, pages: scattered(8190) }]);
     let kept = cost_never_beyond_received(&list);
     assert!(kept < COMPLETE + 8 * 8190, "{kept} bytes kept for 8190 scattered pages");
 
     let half = (0..8190).map(|page| (page / 2 * 7918) % LOW_PAGES + page % 2).collect();
-    cost_never_beyond_received(&post::gpadl(1, 1, &[Range { count: 8190 * 4096, offset: 0, pages: half }]));
+    cost_never_beyond_received(&post::gpadl(
+        1,
+        1,
+        &[Range { count: 8190 * 4096, offset: 0, pages: half }],
+    ));
     let contiguous = (0..LOW_PAGES.min(8190)).collect::<Vec<_>>();
     let count = u32::try_from(contiguous.len() * 4096).unwrap();
-    cost_never_beyond_received(&post::gpadl(1, 1, &[Range { count, offset: 0, pages: contiguous }]));
+    cost_never_beyond_received(&post::gpadl(
+        1,
+        1,
+        &[Range { count, offset: 0, pages: contiguous }],
+    ));
 }
 
 /// Every page a range of its own: the list in which a word on the wire says least.
 #[test]
 fn test_memory_of_an_unfinished_list_of_many_ranges_is_never_beyond_the_bytes_received() {
     let most = MAX_GPADL_RANGES as u64;
-    let ranges: Vec<Range> =
-        scattered(most).into_iter().map(|page| Range { count: 4096, offset: 0, pages: vec![page] }).collect();
+    let ranges: Vec<Range> = scattered(most)
+        .into_iter()
+        .map(|page| Range { count: 4096, offset: 0, pages: vec![page] })
+        .collect();
     let kept = cost_never_beyond_received(&post::gpadl(1, 1, &ranges));
-    assert!(kept < COMPLETE + 24 * isize::try_from(most).unwrap(), "{kept} bytes kept for {most} ranges");
+    assert!(
+        kept < COMPLETE + 24 * isize::try_from(most).unwrap(),
+        "{kept} bytes kept for {most} ranges"
+    );
 }
 
 #[test]

@@ -43,7 +43,9 @@ fn test_offers_without_devices_are_delivered_all_the_same() {
 fn test_offers_are_sorted_by_class_order_instance_with_dense_relids() {
     let mut guest = Guest::new(0);
     let (low, high) = (Guid::from_bytes([1; 16]), Guid::from_bytes([2; 16]));
-    for (class, order, number) in [(high, 0, 1), (low, 7, 2), (low, 1, 9), (low, 1, 3), (high, 0, 0)] {
+    for (class, order, number) in
+        [(high, 0, 1), (low, 7, 2), (low, 1, 9), (low, 1, 3), (high, 0, 0)]
+    {
         let mut device = offer(number);
         (device.class, device.order) = (class, order);
         guest.core.offer(device).unwrap();

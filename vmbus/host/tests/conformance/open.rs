@@ -51,7 +51,9 @@ fn test_open_with_a_gpadl_that_is_no_ring_fails() {
     guest.create(1, 25, 8);
     let going = guest.core.gpadl_table().map(1, 25).unwrap();
     guest.post(&post::teardown(1, 25)).unwrap();
-    for (id, why) in [(23, "in progress"), (24, "mapped by the device"), (25, "going"), (26, "unknown")] {
+    for (id, why) in
+        [(23, "in progress"), (24, "mapped by the device"), (25, "going"), (26, "unknown")]
+    {
         println!("{why}");
         fails(&mut guest, &post::open(1, id, 4, 0), 1);
     }
@@ -228,8 +230,14 @@ fn test_open_modify_moves_events_and_is_answered_from_5_3_on() {
             if version < Version::V5_3 {
                 assert_eq!(replies, [], "{version}");
             } else {
-                let [Reply::Modified { relid: of, status }] = replies[..] else { panic!("{replies:?}") };
-                assert_eq!((of, status == 0), (relid, good), "{version} channel {relid} to VP {vp}");
+                let [Reply::Modified { relid: of, status }] = replies[..] else {
+                    panic!("{replies:?}")
+                };
+                assert_eq!(
+                    (of, status == 0),
+                    (relid, good),
+                    "{version} channel {relid} to VP {vp}"
+                );
             }
         }
         let key = guest.key(1);
@@ -277,9 +285,15 @@ fn check_sequence(opens: &[bool], accepts: bool) {
     let served: Vec<usize> = (0..opens.len()).filter(|&at| is_served(at)).collect();
     let mut answered = vec![0; opens.len()];
     for reply in guest.take() {
-        let Reply::OpenResult { open_id, status, .. } = reply else { panic!("{opens:?}: {reply:?}") };
+        let Reply::OpenResult { open_id, status, .. } = reply else {
+            panic!("{opens:?}: {reply:?}")
+        };
         answered[open_id as usize] += 1;
-        assert_eq!(status == 0, served.contains(&(open_id as usize)), "{opens:?}: result of {open_id}");
+        assert_eq!(
+            status == 0,
+            served.contains(&(open_id as usize)),
+            "{opens:?}: result of {open_id}"
+        );
     }
     let expected: Vec<i32> = opens.iter().map(|&open| i32::from(open)).collect();
     assert_eq!(answered, expected, "{opens:?}: each OPEN is answered once");

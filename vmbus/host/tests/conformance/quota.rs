@@ -8,7 +8,8 @@
 
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADL_RANGES,
-    MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_IN_PROGRESS_PER_CHANNEL, MAX_GPADLS_PER_CHANNEL, MAX_GPADLS_PER_VM,
+    MAX_GPADLS_IN_PROGRESS, MAX_GPADLS_IN_PROGRESS_PER_CHANNEL, MAX_GPADLS_PER_CHANNEL,
+    MAX_GPADLS_PER_VM,
 };
 use vmbus_protocol::offer::status;
 
@@ -35,7 +36,11 @@ fn test_quota_gpadls_in_progress_per_vm_at_the_limit_and_past_it() {
     assert_eq!(guest.ask(&post::header(last, limit, 1, 32, &[])), [over_quota(last, limit)]);
     let data = post::range_data(&[Range::pages(0, 3)]);
     assert_eq!(guest.ask(&post::body(7, &data)), [Reply::created(1, 7)]);
-    assert_eq!(guest.ask(&post::header(last, limit, 1, 32, &[])), [], "one came in, one may follow");
+    assert_eq!(
+        guest.ask(&post::header(last, limit, 1, 32, &[])),
+        [],
+        "one came in, one may follow"
+    );
 }
 
 #[test]
@@ -46,11 +51,19 @@ fn test_quota_gpadls_in_progress_per_channel_at_the_limit_and_past_it() {
         assert_eq!(guest.ask(&post::header(1, id, 1, 32, &[])), []);
     }
     assert_eq!(guest.ask(&post::header(1, limit, 1, 32, &[])), [over_quota(1, limit)]);
-    assert_eq!(guest.create(1, limit, 1), [over_quota(1, limit)], "nor one that is complete at once");
+    assert_eq!(
+        guest.create(1, limit, 1),
+        [over_quota(1, limit)],
+        "nor one that is complete at once"
+    );
     guest.open(2, limit);
     let data = post::range_data(&[Range::pages(0, 3)]);
     assert_eq!(guest.ask(&post::body(7, &data)), [Reply::created(1, 7)]);
-    assert_eq!(guest.ask(&post::header(1, limit + 1, 1, 32, &[])), [], "one came in, one may follow");
+    assert_eq!(
+        guest.ask(&post::header(1, limit + 1, 1, 32, &[])),
+        [],
+        "one came in, one may follow"
+    );
 }
 
 #[test]

@@ -43,7 +43,11 @@ fn test_rescind_leaves_a_channel_that_answers_without_doing() {
     assert_eq!(guest.take(), [Reply::Rescind(1)]);
     assert_eq!(guest.bound.len(), 1, "signals stay valid until the release");
     assert_eq!(guest.ask(&post::open(1, 10, 4, 0)), []);
-    assert_eq!(guest.create(1, 11, 100), [Reply::created(1, 11)], "one answer, bodies are nobody's");
+    assert_eq!(
+        guest.create(1, 11, 100),
+        [Reply::created(1, 11)],
+        "one answer, bodies are nobody's"
+    );
     assert_eq!(guest.ask(&post::teardown(1, 11)), [Reply::Torndown(11)]);
     assert_eq!(guest.ask(&post::teardown(1, 10)), [Reply::Torndown(10)]);
     assert_eq!(guest.post(&post::close(1)), Ok(()), "no guest error");
@@ -214,5 +218,8 @@ fn test_rescind_during_a_reset_gives_relid_and_connection_id_back() {
     guest.take();
     guest.offer(7);
     let replies = guest.ask(&post::request_offers());
-    assert!(matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]), "{replies:?}");
+    assert!(
+        matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]),
+        "{replies:?}"
+    );
 }

@@ -39,11 +39,15 @@ fn test_restore_gives_subchannels_back_and_tells_the_guest_nothing() {
     let guest = with_open_subchannel();
     let (mut there, heard) = restored(&guest.core.save(all, Vec::new()), 1);
     assert_eq!(heard, []);
-    let open: Vec<(u32, u16)> = there.held.values().map(|params| (params.relid, params.subchannel)).collect();
+    let open: Vec<(u32, u16)> =
+        there.held.values().map(|params| (params.relid, params.subchannel)).collect();
     assert_eq!(open, [(1, 0), (2, 1)]);
     assert_eq!(there.core.channel_reports().len(), 3);
     assert_eq!(there.bound, guest.bound);
-    assert_eq!((there.state(1), there.state(3)), (Some(ChannelState::Open), Some(ChannelState::Closed)));
+    assert_eq!(
+        (there.state(1), there.state(3)),
+        (Some(ChannelState::Open), Some(ChannelState::Closed))
+    );
     // They still live and die together.
     assert_eq!(there.ask(&post::open(3, 11, 4, 0)).len(), 1, "another channel's ring");
     let mut gone = there.ask(&post::close(1));
@@ -113,7 +117,10 @@ fn test_restore_rescinds_only_when_the_last_list_is_answered() {
     guest.create(1, 5, 3);
     guest.post(&post::header(1, 6, 1, 800, &[])).unwrap();
     let (there, heard) = restored(&guest.core.save(|_| None, Vec::new()), 1);
-    assert!(heard.len() == 2 && heard[0].is_refusal_of(1, 6) && heard[1] == Reply::Rescind(1), "{heard:?}");
+    assert!(
+        heard.len() == 2 && heard[0].is_refusal_of(1, 6) && heard[1] == Reply::Rescind(1),
+        "{heard:?}"
+    );
     assert_eq!((there.core.gpadls_arriving(), there.core.gpadl_charges()), (0, (0, 0)));
 }
 
@@ -121,15 +128,19 @@ fn test_restore_rescinds_only_when_the_last_list_is_answered() {
 fn test_restore_keeps_charges_and_quotas() {
     let mut guest = Guest::v5_3(2);
     // 26 words behind a range of one page: charged as declared.
-    guest.post(&post::header(1, 5, 1, 216, &post::range_data(&[post::Range::pages(0, 1)]))).unwrap();
+    guest
+        .post(&post::header(1, 5, 1, 216, &post::range_data(&[post::Range::pages(0, 1)])))
+        .unwrap();
     guest.take();
     guest.create(1, 6, 300);
     guest.create(2, 6, 30);
     guest.post(&post::header(2, 7, 3, 65_528, &[0; 0])).unwrap();
     guest.take();
-    let before = (guest.core.gpadl_charges(), guest.core.gpadl_reports(), guest.core.gpadls_arriving());
+    let before =
+        (guest.core.gpadl_charges(), guest.core.gpadl_reports(), guest.core.gpadls_arriving());
     let (there, _) = restored(&guest.core.save(all, Vec::new()), 2);
-    let after = (there.core.gpadl_charges(), there.core.gpadl_reports(), there.core.gpadls_arriving());
+    let after =
+        (there.core.gpadl_charges(), there.core.gpadl_reports(), there.core.gpadls_arriving());
     assert_eq!(after, before);
 }
 

@@ -30,7 +30,8 @@ fn with_subchannels(count: u16) -> Guest {
 }
 
 fn want(guest: &mut Guest, total: u16) {
-    let key = guest.core.channel_reports().iter().find(|report| report.subchannel == 0).unwrap().key;
+    let key =
+        guest.core.channel_reports().iter().find(|report| report.subchannel == 0).unwrap().key;
     guest.core.offer_subchannels(key, total);
     guest.settle();
 }
@@ -162,7 +163,10 @@ fn test_subchannels_do_not_outlive_their_connection() {
     guest.post(&post::contact(vmbus_protocol::Version::V5_3.word(), 0)).unwrap();
     guest.take();
     let replies = guest.ask(&post::request_offers());
-    assert!(matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]), "{replies:?}");
+    assert!(
+        matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]),
+        "{replies:?}"
+    );
     assert_eq!(guest.removed.len(), 2);
 }
 

@@ -30,7 +30,9 @@ const DEFAULT_MESSAGES: u64 = 400_000;
 const STEPS: usize = 3000;
 
 fn environment(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }
 
 /// Plays a case. Returns its record, or the failure.
@@ -75,7 +77,10 @@ fn fail(ram: &GuestRam, seed: u64, why: &str) -> ! {
     for step in &steps {
         eprintln!("{step:x?}");
     }
-    panic!("SYNTHVM_SEED={seed}: {why}\nafter shrinking to the {} steps above: {last}", steps.len());
+    panic!(
+        "SYNTHVM_SEED={seed}: {why}\nafter shrinking to the {} steps above: {last}",
+        steps.len()
+    );
 }
 
 #[test]
@@ -99,7 +104,9 @@ fn test_messages_of_any_content_at_any_moment_never_break_the_bus() {
                     Ok(tally) => {
                         done.fetch_add(tally["message"], Ordering::Relaxed);
                         let mut total = total.lock().unwrap();
-                        tally.into_iter().for_each(|(what, times)| *total.entry(what).or_default() += times);
+                        tally
+                            .into_iter()
+                            .for_each(|(what, times)| *total.entry(what).or_default() += times);
                     }
                     Err(why) => return Some((seed, why)),
                 };
@@ -117,6 +124,9 @@ fn test_messages_of_any_content_at_any_moment_never_break_the_bus() {
     eprintln!("{} cases: {total:?}", next.into_inner());
     // Else the generator has lost its way and the test says nothing.
     for what in MUST_HAPPEN {
-        assert!(total.get(what).is_some_and(|times| *times >= 20), "{what} hardly ever happened: {total:?}");
+        assert!(
+            total.get(what).is_some_and(|times| *times >= 20),
+            "{what} hardly ever happened: {total:?}"
+        );
     }
 }

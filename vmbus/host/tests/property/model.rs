@@ -79,7 +79,9 @@ impl Model {
     pub fn before(&mut self, port: u32, message: &GuestMessage<'_>) -> AtOnce {
         let mut at_once = AtOnce::default();
         match (message, self.connected) {
-            (GuestMessage::InitiateContact(contact), _) => self.before_contact(port, contact, &mut at_once),
+            (GuestMessage::InitiateContact(contact), _) => {
+                self.before_contact(port, contact, &mut at_once)
+            }
             (GuestMessage::Unload, _) => {
                 self.disconnect();
                 self.wish = Some(Wish::Unloaded);
@@ -185,7 +187,8 @@ impl Model {
         assert_eq!(self.wish, None, "an answer to contact or unload is due");
         assert!(self.opens.is_empty(), "opens without result: {:?}", self.opens);
         // A ring that the guest tore down and never closed waits for the guest.
-        let due = |(place, waits): &(&(u32, u32), &bool)| **waits && !self.views.contains_key(place);
+        let due =
+            |(place, waits): &(&(u32, u32), &bool)| **waits && !self.views.contains_key(place);
         let waiting: Vec<_> = self.accepted.iter().filter(due).collect();
         assert!(waiting.is_empty(), "teardowns without answer: {waiting:?}");
         assert!(self.released.is_empty(), "released and never freed: {:?}", self.released);
@@ -256,7 +259,9 @@ impl Model {
                 }
             }
             Reply::Torndown(id) => self.on_torndown(core, at_once, id),
-            Reply::OpenResult { relid, open_id, status } => self.on_open_result(relid, open_id, status == 0),
+            Reply::OpenResult { relid, open_id, status } => {
+                self.on_open_result(relid, open_id, status == 0)
+            }
             Reply::Rescind(relid) => self.on_rescind(relid),
             Reply::Version { .. } | Reply::Unloaded | Reply::ReservedClosed(_) => unreachable!(),
         }
@@ -275,10 +280,15 @@ impl Model {
 
     fn on_torndown(&mut self, core: &Core, at_once: &AtOnce, id: u32) {
         let gone = |place: &(u32, u32)| {
-            place.1 == id && !self.views.contains_key(place) && core.gpadl(place.0, place.1).is_none()
+            place.1 == id
+                && !self.views.contains_key(place)
+                && core.gpadl(place.0, place.1).is_none()
         };
-        let answered =
-            self.accepted.iter().find(|(place, waits)| **waits && gone(place)).map(|(place, _)| *place);
+        let answered = self
+            .accepted
+            .iter()
+            .find(|(place, waits)| **waits && gone(place))
+            .map(|(place, _)| *place);
         if let Some(place) = answered {
             self.accepted.remove(&place);
             return;
@@ -286,7 +296,8 @@ impl Model {
         // A courtesy, for a channel that is closing.
         let Some((relid, of)) = at_once.teardown else { panic!("TORNDOWN of {id:#x} is not due") };
         let reports = core.channel_reports();
-        let state = reports.iter().find(|report| report.relid == Some(relid)).map(|report| report.state);
+        let state =
+            reports.iter().find(|report| report.relid == Some(relid)).map(|report| report.state);
         assert!(
             of == id && matches!(state, Some(ChannelState::Draining | ChannelState::Revoked)),
             "TORNDOWN of {id:#x} on a channel that is {state:?}"
@@ -296,11 +307,17 @@ impl Model {
 
     fn on_open_result(&mut self, relid: u32, open_id: u32, succeeded: bool) {
         let place = (relid, open_id);
-        assert!(decrease(&mut self.opens, &place), "nobody asked to open {relid} with id {open_id:#x}");
+        assert!(
+            decrease(&mut self.opens, &place),
+            "nobody asked to open {relid} with id {open_id:#x}"
+        );
         if succeeded {
             let due = self.opens.get(&place).copied().unwrap_or(0);
             let cancelled = self.cancelled.get(&place).copied().unwrap_or(0);
-            assert!(cancelled <= due, "relid {relid} was opened after a CLOSE that came behind its OPEN");
+            assert!(
+                cancelled <= due,
+                "relid {relid} was opened after a CLOSE that came behind its OPEN"
+            );
             self.open.insert(relid);
         } else {
             decrease(&mut self.cancelled, &place);
@@ -322,7 +339,10 @@ impl Model {
         if subchannel == 0 {
             let told = |relid: &u32| self.rescinded.contains(relid);
             let of_us = self.offered.iter().filter(|(_, known)| known.0 == instance);
-            assert!(of_us.map(|(relid, _)| relid).all(told), "a subchannel must be rescinded first");
+            assert!(
+                of_us.map(|(relid, _)| relid).all(told),
+                "a subchannel must be rescinded first"
+            );
         }
     }
 

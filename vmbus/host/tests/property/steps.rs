@@ -173,7 +173,8 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
         _ => {
             for _ in 0..=random.below(3) {
                 let place = random.below(bytes.len() as u64) as usize;
-                bytes[place] = random.pick(&[0, 1, 2, 0x7F, 0x80, 0xFF, bytes[place].wrapping_add(1)]);
+                bytes[place] =
+                    random.pick(&[0, 1, 2, 0x7F, 0x80, 0xFF, bytes[place].wrapping_add(1)]);
             }
         }
     }
@@ -241,7 +242,11 @@ fn contact(random: &mut Random) -> Vec<u8> {
 
 fn page(random: &mut Random) -> u64 {
     let any = random.next();
-    if random.once_in(100) { random.pick(&[LOW_PAGES, u64::MAX, any]) } else { random.below(LOW_PAGES) }
+    if random.once_in(100) {
+        random.pick(&[LOW_PAGES, u64::MAX, any])
+    } else {
+        random.below(LOW_PAGES)
+    }
 }
 
 /// One or two ranges of up to `most` pages each, some of them wrong.
@@ -250,8 +255,11 @@ fn ranges(random: &mut Random, most: u64) -> Vec<Range> {
         let pages: Vec<u64> = (0..=random.below(most)).map(|_| page(random)).collect();
         let offset = if random.once_in(2) { 0 } else { random.small(0x1001) };
         let span = pages.len() as u32 * 4096;
-        let count =
-            if random.once_in(20) { random.word() } else { span - random.small(4096).max(offset).min(4095) };
+        let count = if random.once_in(20) {
+            random.word()
+        } else {
+            span - random.small(4096).max(offset).min(4095)
+        };
         Range { count, offset, pages }
     };
     let first = range();

@@ -184,7 +184,8 @@ impl World {
     fn message(&mut self, port: u32, bytes: &[u8]) {
         self.count("message");
         let parsed = GuestMessage::parse(bytes).ok().filter(|_| matches!(port, 1 | 4));
-        let mut at_once = parsed.as_ref().map(|message| self.model.before(port, message)).unwrap_or_default();
+        let mut at_once =
+            parsed.as_ref().map(|message| self.model.before(port, message)).unwrap_or_default();
         let outcome = self.core.message(port, bytes);
         match (&parsed, outcome) {
             (Some(message), Ok(())) => self.model.taken(message),
@@ -230,7 +231,10 @@ impl World {
                 Action::Reopen { .. } => unreachable!("nothing is restored"),
                 Action::Open { key, params } => {
                     let known = self.held.contains_key(&key) || self.is_ending(key);
-                    assert!(!known && !self.opening.iter().any(|(other, _)| *other == key), "opened twice");
+                    assert!(
+                        !known && !self.opening.iter().any(|(other, _)| *other == key),
+                        "opened twice"
+                    );
                     *self.model.views.entry((params.relid, params.ring.key().id)).or_default() += 1;
                     self.model.served.insert(params.relid);
                     self.opening.push((key, params));

@@ -97,8 +97,10 @@ fn test_device_may_map_and_want_subchannels_inside_open() {
             if channel.subchannel() == 0 {
                 channel.offer_subchannels(2);
             }
-            let maps =
-                (channel.map_gpadl(5, ReadWrite).is_ok(), channel.map_gpadl(6, ReadWrite).unwrap_err());
+            let maps = (
+                channel.map_gpadl(5, ReadWrite).is_ok(),
+                channel.map_gpadl(6, ReadWrite).unwrap_err(),
+            );
             sender.send((channel, maps)).unwrap();
             Ok(())
         }))
@@ -121,7 +123,11 @@ fn test_device_may_map_and_want_subchannels_inside_open() {
     assert_eq!(maps, (true, MapError::Unknown(6)));
     machine.open(3, 11);
     let (sub, maps) = opened.recv().unwrap();
-    assert_eq!((sub.relid(), sub.subchannel(), maps.0), (3, 2, false), "GPADLs belong to one channel");
+    assert_eq!(
+        (sub.relid(), sub.subchannel(), maps.0),
+        (3, 2, false),
+        "GPADLs belong to one channel"
+    );
 }
 
 /// 4.4: the ring is as the guest left it, and invalid rings open nothing.
@@ -136,7 +142,10 @@ fn test_device_is_not_asked_when_the_ring_is_corrupt() {
         let index = GuestAddress(page * 4096 + offset);
         machine.ram.memory().write_obj(0xFFF1_u32, index).unwrap();
         let replies = machine.ask(&post::open(1, 10, 4, 0));
-        assert!(replies.len() == 1 && replies[0].is_open_failure_of(1, 1), "{page} {offset}: {replies:?}");
+        assert!(
+            replies.len() == 1 && replies[0].is_open_failure_of(1, 1),
+            "{page} {offset}: {replies:?}"
+        );
         machine.ram.memory().write_obj(0_u32, index).unwrap();
         assert!(channels.try_recv().is_err());
     }

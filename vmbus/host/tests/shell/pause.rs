@@ -35,7 +35,9 @@ fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_goes_
     machine.bus.resume();
     assert!(!machine.bus.is_paused());
     let heard = machine.synic.take();
-    let Some((Heard::Event { flag: 1, .. }, messages)) = heard.split_last() else { panic!("{heard:?}") };
+    let Some((Heard::Event { flag: 1, .. }, messages)) = heard.split_last() else {
+        panic!("{heard:?}")
+    };
     let messages: Vec<_> = messages
         .iter()
         .map(|heard| match heard {
@@ -86,7 +88,10 @@ impl Device for Still {
     }
 
     fn resume(&mut self) {
-        assert!(self.channels.iter().all(|channel| !is_rung(channel.doorbell())), "rung before it may look");
+        assert!(
+            self.channels.iter().all(|channel| !is_rung(channel.doorbell())),
+            "rung before it may look"
+        );
         self.log.lock().unwrap().push("resume");
     }
 }

@@ -44,7 +44,9 @@ fn test_message_from_each_of_many_threads_is_handled_in_its_order() {
                 for number in 0..each {
                     let message = numbered(thread * each + number);
                     // The inbox may be full: like every guest, try again.
-                    while machine.bus.post_message(PORT, 1, &message) == HvStatus::InsufficientBuffers {
+                    while machine.bus.post_message(PORT, 1, &message)
+                        == HvStatus::InsufficientBuffers
+                    {
                         thread::yield_now();
                     }
                 }
@@ -106,7 +108,11 @@ fn test_message_that_no_port_takes_gets_its_status() {
     ] {
         let mut message = contact.clone();
         message.resize(len, 0);
-        assert_eq!(machine.bus.post_message(port, kind, &message), status, "{port} {kind:#x} {len}");
+        assert_eq!(
+            machine.bus.post_message(port, kind, &message),
+            status,
+            "{port} {kind:#x} {len}"
+        );
         assert_eq!(machine.synic.take(), []);
     }
     assert_eq!(machine.ask(&contact).len(), 1);
@@ -186,5 +192,8 @@ fn test_device_added_while_another_thread_holds_the_bus_is_offered() {
         adding.join().unwrap();
     });
     let replies = machine.replies();
-    assert!(matches!(replies[..], [Reply::Created { .. }, Reply::Offer { relid: 2, .. }]), "{replies:?}");
+    assert!(
+        matches!(replies[..], [Reply::Created { .. }, Reply::Offer { relid: 2, .. }]),
+        "{replies:?}"
+    );
 }

@@ -48,7 +48,8 @@ fn test_signal_moves_with_modify_channel() {
     machine.open_at(1, 10, 80, 0);
     let channel = channels.recv().unwrap();
     machine.post(&post::modify(1, 3));
-    let done = Heard::Message { vp: 0, sint: VMBUS_SINT, reply: Reply::Modified { relid: 1, status: 0 } };
+    let done =
+        Heard::Message { vp: 0, sint: VMBUS_SINT, reply: Reply::Modified { relid: 1, status: 0 } };
     assert_eq!(machine.synic.take(), [done, event(3, 1)]);
     channel.signal();
     assert_eq!((machine.synic.take(), channel.target_vp()), (vec![event(3, 1)], 3));
@@ -63,7 +64,11 @@ fn test_signal_counts_what_was_sent_and_what_was_saved() {
         channel.signal_if(needed);
     }
     let report = &machine.bus.inspect().channels[0];
-    assert_eq!((report.signals_sent, report.signals_suppressed), (3, 2), "with the one after the open");
+    assert_eq!(
+        (report.signals_sent, report.signals_suppressed),
+        (3, 2),
+        "with the one after the open"
+    );
 }
 
 // 16

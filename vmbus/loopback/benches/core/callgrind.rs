@@ -27,7 +27,8 @@ pub(crate) fn instructions(words: &[String]) -> Result<Option<u64>, String> {
     let report = String::from_utf8_lossy(&output.stderr);
     // `==pid== Collected : 123`
     let mut lines = report.lines();
-    let collected = lines.find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());
+    let collected =
+        lines.find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());
     match collected {
         Some(count) if output.status.success() && count != 0 => Ok(Some(count)),
         _ => Err(format!("valgrind ended with {}:\n{report}", output.status)),

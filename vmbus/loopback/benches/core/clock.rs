@@ -1,7 +1,8 @@
 //! Best of many short rounds.
 //!
-//! A round is long enough for the clock and shorter than a scheduler's time slice. Whatever disturbs a round (another process, an
-//! interrupt, a cold cache) only makes it longer, so the shortest is nearest to what the code itself costs.
+//! A round is long enough for the clock and shorter than a scheduler's time slice. Whatever
+//! disturbs a round (another process, an interrupt, a cold cache) only makes it longer, so the
+//! shortest is nearest to what the code itself costs.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ const ROUNDS: usize = 12;
 const ROUND: Duration = Duration::from_micros(500);
 /// No further round begins after so long.
 const ENOUGH: Duration = Duration::from_millis(400);
-/// The least time a round takes says how many operations it needs; so many tries, as one may be disturbed.
+/// The least time a round takes says how many operations it needs; so many tries, as one may be
+/// disturbed.
 const TRIES: usize = 3;
 
 /// Nanoseconds of one operation. `round(n)` does `n` of them and says what they took.
@@ -24,7 +26,8 @@ pub(crate) fn best(mut round: impl FnMut(u64) -> Duration) -> f64 {
     best_round(count, ROUNDS, round)
 }
 
-/// As [`best`], but in `rounds` rounds of `count` operations, for those whose first tries say little.
+/// As [`best`], but in `rounds` rounds of `count` operations, for those whose first tries say
+/// little.
 pub(crate) fn best_round(count: u64, rounds: usize, mut round: impl FnMut(u64) -> Duration) -> f64 {
     let begun = Instant::now();
     let mut shortest = round(count);
@@ -48,7 +51,8 @@ pub(crate) fn best_of(mut operation: impl FnMut()) -> f64 {
     })
 }
 
-/// Nanoseconds of one `operation` that must be followed by `undo`, which does not count; nor does reading the clock around it.
+/// Nanoseconds of one `operation` that must be followed by `undo`, which does not count; nor does
+/// reading the clock around it.
 pub(crate) fn best_undone<S>(
     state: &mut S,
     mut operation: impl FnMut(&mut S),

@@ -28,7 +28,10 @@ pub(crate) fn counted(work: impl FnOnce()) -> Counted {
     ON.store(true, Ordering::Relaxed);
     work();
     ON.store(false, Ordering::Relaxed);
-    Counted { allocations: ALLOCATIONS.load(Ordering::Relaxed), bytes: BYTES.load(Ordering::Relaxed) }
+    Counted {
+        allocations: ALLOCATIONS.load(Ordering::Relaxed),
+        bytes: BYTES.load(Ordering::Relaxed),
+    }
 }
 
 /// Costs one load while nobody counts: times are measured with this allocator too.

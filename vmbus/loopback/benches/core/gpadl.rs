@@ -1,4 +1,5 @@
-//! GPADLs through the whole server: messages in, CREATED or TORNDOWN out, every page number checked against the memory map.
+//! GPADLs through the whole server: messages in, CREATED or TORNDOWN out, every page number checked
+//! against the memory map.
 
 use std::sync::Arc;
 
@@ -6,7 +7,9 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{Action, Core};
-use vmbus_protocol::message::{GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType};
+use vmbus_protocol::message::{
+    GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
+};
 use vmbus_protocol::{Guid, MessageBuffer, Version, guid};
 use zerocopy::little_endian::{U16, U32, U64};
 
@@ -39,7 +42,8 @@ pub(crate) enum Order {
 }
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    let orders = [(Order::Scattered, "scattered"), (Order::Half, "half"), (Order::Contiguous, "contiguous")];
+    let orders =
+        [(Order::Scattered, "scattered"), (Order::Half, "half"), (Order::Contiguous, "contiguous")];
     for count in [1, 16, 512, 4096, 8190] {
         for (order, word) in orders {
             let name = format!("gpadl_create_{count}_{word}");
@@ -72,11 +76,13 @@ fn create_ns(list: &[u64], regions: u64) -> f64 {
     best_undone(&mut server, |server| server.create(&messages), Server::teardown)
 }
 
-/// The longest list has 293 messages, all but the first and last full bodies; contiguous, so that the list itself costs least.
+/// The longest list has 293 messages, all but the first and last full bodies; contiguous, so that
+/// the list itself costs least.
 fn message() -> Number {
     let list = pages(8190, Order::Contiguous, 2);
     let per_message = create_ns(&list, 2) / create_messages(&list).len() as f64;
-    Number::new("gpadl_message_ns", "ns", per_message, limits::list_copy(&list[..BODY_WORDS])).target(80.0)
+    Number::new("gpadl_message_ns", "ns", per_message, limits::list_copy(&list[..BODY_WORDS]))
+        .target(80.0)
 }
 
 fn teardown() -> Number {
@@ -88,7 +94,8 @@ fn teardown() -> Number {
     Number::new("gpadl_teardown_ns", "ns", value, limits::heap_block(4096 * 8)).target(300.0)
 }
 
-/// Heap bytes that one accepted list leaves in the whole server. One word for each page cannot be saved.
+/// Heap bytes that one accepted list leaves in the whole server. One word for each page cannot be
+/// saved.
 fn list_bytes() -> Number {
     let mut server = Server::new(ram(2));
     let messages = create_messages(&pages(4096, Order::Scattered, 2));
@@ -162,8 +169,9 @@ impl Server {
 /// RAM of `regions` equal regions with holes between them.
 fn ram(regions: u64) -> GuestRam {
     let bytes = usize::try_from(RAM_PAGES / regions * 4096).unwrap();
-    let ranges: Vec<_> =
-        (0..regions).map(|index| (GuestAddress(region_start(index, regions) * 4096), bytes)).collect();
+    let ranges: Vec<_> = (0..regions)
+        .map(|index| (GuestAddress(region_start(index, regions) * 4096), bytes))
+        .collect();
     GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
 }
 
@@ -187,7 +195,8 @@ pub(crate) fn pages(count: u64, order: Order, regions: u64) -> Vec<u64> {
 /// What a guest posts to share `pages` as one range.
 pub(crate) fn create_messages(pages: &[u64]) -> Vec<MessageBuffer> {
     let bytes = u64::try_from(pages.len()).unwrap() * 4096;
-    let data: Vec<u8> = std::iter::once(&bytes).chain(pages).flat_map(|word| word.to_le_bytes()).collect();
+    let data: Vec<u8> =
+        std::iter::once(&bytes).chain(pages).flat_map(|word| word.to_le_bytes()).collect();
     let (first, rest) = data.split_at(data.len().min(HEADER_WORDS * 8));
     let header = GpadlHeader {
         relid: U32::new(RELID),
@@ -198,6 +207,7 @@ pub(crate) fn create_messages(pages: &[u64]) -> Vec<MessageBuffer> {
     let body = GpadlBody { message_number: U32::ZERO, gpadl: U32::new(GPADL) };
     let mut messages = vec![MessageBuffer::with_data(MessageType::GpadlHeader, &header, first)];
     let bodies = rest.chunks(BODY_WORDS * 8);
-    messages.extend(bodies.map(|part| MessageBuffer::with_data(MessageType::GpadlBody, &body, part)));
+    messages
+        .extend(bodies.map(|part| MessageBuffer::with_data(MessageType::GpadlBody, &body, part)));
     messages
 }

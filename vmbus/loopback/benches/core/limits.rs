@@ -36,7 +36,8 @@ pub(crate) fn table_look_up(list: &[u64], offsets: &[usize]) -> f64 {
     })
 }
 
-/// Nanoseconds of copying `size` bytes to a moving place, as a ring's writer does, and out from there when a reader wants them.
+/// Nanoseconds of copying `size` bytes to a moving place, as a ring's writer does, and out from
+/// there when a reader wants them.
 pub(crate) fn payload_copy(size: usize, out: bool) -> f64 {
     let mut area = vec![0_u8; AREA.max(2 * size)];
     let (from, mut to) = (vec![1_u8; size], vec![0_u8; size]);

@@ -1,11 +1,13 @@
-//! The zero-copy core in numbers: GPADLs through the whole server, views, rings; each beside a physical limit measured in the same run.
+//! The zero-copy core in numbers: GPADLs through the whole server, views, rings; each beside a
+//! physical limit measured in the same run.
 //!
-//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core [-- [--json FILE] [--only PART]]` is
-//! what it runs.
+//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core
+//! [-- [--json FILE] [--only PART]]` is what it runs.
 //!
-//! Every number is the best of many short rounds ([`clock`]) in several passes over everything, so a machine that is busy with something
-//! else disturbs little. Limits are found the same way. Nothing leaves the process; the whole takes seconds. For distributions and
-//! history there are criterion's benches in `vmbus-host` and `vmbus-ring`.
+//! Every number is the best of many short rounds ([`clock`]) in several passes over everything, so
+//! a machine that is busy with something else disturbs little. Limits are found the same way.
+//! Nothing leaves the process; the whole takes seconds. For distributions and history there are
+//! criterion's benches in `vmbus-host` and `vmbus-ring`.
 
 mod clock;
 mod counting;
@@ -21,7 +23,8 @@ use std::process::ExitCode;
 
 use number::Number;
 
-/// Times that everything is measured: what disturbs for longer than a number takes does not last for all of them.
+/// Times that everything is measured: what disturbs for longer than a number takes does not last
+/// for all of them.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
@@ -41,9 +44,14 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
             "--bench" => wanted = true,
             "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
             "--only" => {
-                only = Some(words.next().ok_or("--only needs a part: gpadl, views, ring or threads")?);
+                only =
+                    Some(words.next().ok_or("--only needs a part: gpadl, views, ring or threads")?);
             }
-            other => return Err(format!("{other:?} is no option: only --json FILE and --only PART are")),
+            other => {
+                return Err(format!(
+                    "{other:?} is no option: only --json FILE and --only PART are"
+                ));
+            }
         }
     }
     // `cargo test --all-targets` starts benches too, without this word, from slow builds.
@@ -56,8 +64,11 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
         return Err("--only names no part: gpadl, views, ring and threads are".to_owned());
     }
     for _ in 1..PASSES {
-        numbers =
-            numbers.into_iter().zip(measure(only.as_deref())).map(|(one, other)| one.best(&other)).collect();
+        numbers = numbers
+            .into_iter()
+            .zip(measure(only.as_deref()))
+            .map(|(one, other)| one.best(&other))
+            .collect();
     }
     match json {
         None => numbers.iter().for_each(|number| println!("{number}")),

@@ -15,7 +15,12 @@ pub(crate) struct Number {
 }
 
 impl Number {
-    pub(crate) fn new(name: impl Into<String>, unit: &'static str, value: f64, limit: f64) -> Number {
+    pub(crate) fn new(
+        name: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        limit: f64,
+    ) -> Number {
         Number { name: name.into(), unit, value, limit: Some(limit), target: None }
     }
 
@@ -44,7 +49,8 @@ impl fmt::Display for Number {
     }
 }
 
-/// An array of `{name, unit, value, limit, ratio, target}`. Names and units are plain words: nothing to escape.
+/// An array of `{name, unit, value, limit, ratio, target}`. Names and units are plain words:
+/// nothing to escape.
 pub(crate) fn json(numbers: &[Number]) -> String {
     let objects = numbers.iter().map(|number| {
         let Number { name, unit, .. } = number;

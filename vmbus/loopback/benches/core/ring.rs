@@ -1,9 +1,12 @@
-//! One thread that writes packets and reads them: what the ring costs when no other processor has its lines.
+//! One thread that writes packets and reads them: what the ring costs when no other processor has
+//! its lines.
 
 use std::hint::black_box;
 
 use vmbus_gpadl::GuestBuffer;
-use vmbus_ring::{GpaRange, Incoming, Mode, OutPacket, Outgoing, PacketKind, PlainMemory, gpa_direct_header};
+use vmbus_ring::{
+    GpaRange, Incoming, Mode, OutPacket, Outgoing, PacketKind, PlainMemory, gpa_direct_header,
+};
 
 use crate::clock::best_of;
 use crate::counting::counted;
@@ -21,14 +24,19 @@ const REQUEST: [u8; 48] = [1; 48];
 const BATCH: usize = 16;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    for (size, target) in [(16, Some(20.0)), (256, Some(24.0)), (4096, Some(100.0)), (65536, None)] {
+    for (size, target) in [(16, Some(20.0)), (256, Some(24.0)), (4096, Some(100.0)), (65536, None)]
+    {
         let limit = limits::payload_copy(size, true);
-        numbers.push(Number::new(format!("ring_{size}_ns"), "ns", copied(size, 1), limit).target(target));
+        numbers.push(
+            Number::new(format!("ring_{size}_ns"), "ns", copied(size, 1), limit).target(target),
+        );
     }
     for (size, target) in [(16, 12.0), (256, 18.0), (4096, 90.0)] {
         let limit = limits::payload_copy(size, true);
         let value = copied(size, BATCH) / BATCH as f64;
-        numbers.push(Number::new(format!("ring_{size}_batch16_ns"), "ns", value, limit).target(target));
+        numbers.push(
+            Number::new(format!("ring_{size}_batch16_ns"), "ns", value, limit).target(target),
+        );
     }
     let limit = limits::payload_copy(4096, false);
     numbers.push(Number::new("ring_4096_nocopy_ns", "ns", looked_at(4096), limit).target(45.0));
@@ -51,7 +59,8 @@ pub(crate) struct Ends {
 impl Ends {
     pub(crate) fn new(data_pages: usize) -> Ends {
         let memory = PlainMemory::new(data_pages + 1 + SHARED_PAGES as usize).unwrap();
-        // One mapping for both: caches that look lines up by virtual address would make a second one look slow.
+        // One mapping for both: caches that look lines up by virtual address would make a second
+        // one look slow.
         let ring = memory.ring_at(0, data_pages + 1, Mode::Mirrored).unwrap();
         ring.reset();
         let incoming = Incoming::new(ring.clone()).unwrap();
@@ -121,7 +130,8 @@ impl GpaDirect {
         let ends = Ends::new(DATA_PAGES);
         // Every second page behind the ring: no two merge.
         let first = DATA_PAGES as u64 + 1;
-        let list: Vec<u64> = (0..u64::from(pages)).map(|page| first + page * 2 % SHARED_PAGES).collect();
+        let list: Vec<u64> =
+            (0..u64::from(pages)).map(|page| first + page * 2 % SHARED_PAGES).collect();
         let mut header = Vec::new();
         gpa_direct_header(
             &[GpaRange { byte_count: pages * 4096, byte_offset: 0, pages: &list }],
@@ -135,8 +145,8 @@ impl GpaDirect {
     fn pass(&mut self) {
         let mut batch = self.ends.outgoing.batch().unwrap();
         let pieces: [&[u8]; 1] = [&REQUEST];
-        let packet =
-            OutPacket::request(1, &pieces).with_header(PacketKind::GpaDirect, black_box(&self.header));
+        let packet = OutPacket::request(1, &pieces)
+            .with_header(PacketKind::GpaDirect, black_box(&self.header));
         batch.write(&packet).unwrap();
         black_box(batch.commit());
         let mut batch = self.ends.incoming.batch().unwrap();

@@ -1,4 +1,5 @@
-//! Packets from one thread to another, one in a commit, each thread spinning when it must wait; beside the least that any two threads do.
+//! Packets from one thread to another, one in a commit, each thread spinning when it must wait;
+//! beside the least that any two threads do.
 
 use std::cell::UnsafeCell;
 use std::hint::{black_box, spin_loop};
@@ -16,7 +17,8 @@ use crate::ring::{DATA_PAGES, Ends};
 const ROUNDS: usize = 100;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    // Many times what the rings hold, so that no side's head start counts; else short, as few rounds are left alone on a busy machine.
+    // Many times what the rings hold, so that no side's head start counts; else short, as few
+    // rounds are left alone on a busy machine.
     measure_size::<16>(10_000, numbers);
     measure_size::<4096>(500, numbers);
 }
@@ -108,7 +110,8 @@ struct Line(AtomicUsize);
 
 /// Time of `messages` messages of `N` bytes through a bare ring of as many bytes.
 fn bare_across<const N: usize>(messages: u64) -> Duration {
-    let slots = (0..DATA_PAGES * 4096 / size_of::<Slot<N>>()).map(|_| Slot(UnsafeCell::new([0; N])));
+    let slots =
+        (0..DATA_PAGES * 4096 / size_of::<Slot<N>>()).map(|_| Slot(UnsafeCell::new([0; N])));
     let bare = Bare { slots: slots.collect(), head: Line(0.into()), tail: Line(0.into()) };
     let (messages, payload, mut to) = (messages as usize, [1_u8; N], [0_u8; N]);
     let gate = Gate::default();
@@ -121,7 +124,8 @@ fn bare_across<const N: usize>(messages: u64) -> Duration {
                     free_to = bare.tail.0.load(Ordering::Acquire) + bare.slots.len();
                     spin_loop();
                 }
-                // SAFETY: the reader is done with this slot and has not been told of the next message.
+                // SAFETY: the reader is done with this slot and has not been told of the next
+                // message.
                 unsafe { *slot.0.get() = *black_box(&payload) };
                 sent += 1;
                 bare.head.0.store(sent, Ordering::Release);

@@ -25,13 +25,16 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) {
 
     let table = limits::address_table(&list) / PAGES as f64;
     let value = ring_map(&server) / PAGES as f64;
-    numbers.push(Number::new("gpadl_ring_map_4096_ns_per_page", "ns/page", value, table).target(2.0));
+    numbers
+        .push(Number::new("gpadl_ring_map_4096_ns_per_page", "ns/page", value, table).target(2.0));
     let view = server.map();
     let value = iovecs(&view) / PAGES as f64;
     numbers.push(Number::new("gpadl_iovec_4096_ns_per_page", "ns/page", value, table).target(2.0));
     let offsets = offsets();
     let limit = limits::table_look_up(&list, &offsets);
-    numbers.push(Number::new("gpadl_slice_random_ns", "ns", slices(&view, &offsets), limit).target(30.0));
+    numbers.push(
+        Number::new("gpadl_slice_random_ns", "ns", slices(&view, &offsets), limit).target(30.0),
+    );
 }
 
 /// From the handle to the end of a ring that can be read.
@@ -71,7 +74,8 @@ fn slices(view: &GpadlView, offsets: &[usize]) -> f64 {
 fn offsets() -> Vec<usize> {
     let mut state = 1_u64;
     let step = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % (PAGES * 4096 - ACCESS)
     };
     (0..PLACES).map(step).collect()

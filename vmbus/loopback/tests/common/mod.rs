@@ -70,7 +70,8 @@ pub fn write(channel: &mut Channel, packet: &OutPacket<'_>) {
     channel.signal_if(signal);
 }
 
-/// Completes each request with its own payload; a packet that wants no completion comes back as one of the same kind.
+/// Completes each request with its own payload; a packet that wants no completion comes back as one
+/// of the same kind.
 pub fn echo(_: &Channel) -> Result<Handler, OpenError> {
     Ok(Box::new(|channel| {
         if channel.is_closing() {

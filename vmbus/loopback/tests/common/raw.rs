@@ -5,8 +5,8 @@ use vmbus_host::Channel;
 use vmbus_host::core::ChannelKey;
 use vmbus_loopback::{Config, Layout, LoopbackRings, LoopbackVm, Mode, Parking};
 use vmbus_protocol::message::{
-    ChannelOnly, GpadlBody, GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown, InitiateContact,
-    MessageType, OfferChannel, OpenChannel, OpenChannelResult,
+    ChannelOnly, GpadlBody, GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown,
+    InitiateContact, MessageType, OfferChannel, OpenChannel, OpenChannelResult,
 };
 use vmbus_protocol::{MessageBuffer, Version};
 use zerocopy::little_endian::{U16, U32, U64};
@@ -54,7 +54,8 @@ impl RawGuest {
     }
 
     pub fn in_vm(vm: LoopbackVm, devices: u8) -> Self {
-        let parked: Vec<_> = (0..devices).map(|number| vm.offer_parked(offer(number)).unwrap()).collect();
+        let parked: Vec<_> =
+            (0..devices).map(|number| vm.offer_parked(offer(number)).unwrap()).collect();
         let (keys, parking) = parked.into_iter().unzip();
         let mut guest = Self { vm, parking, keys, offers: Vec::new() };
         guest.contact();
@@ -109,12 +110,20 @@ impl RawGuest {
             range_buflen: U16::new(buflen),
             range_count: U16::new(ranges),
         };
-        self.post_buffer(&MessageBuffer::with_data(MessageType::GpadlHeader, &header, words.as_bytes()));
+        self.post_buffer(&MessageBuffer::with_data(
+            MessageType::GpadlHeader,
+            &header,
+            words.as_bytes(),
+        ));
     }
 
     pub fn body(&self, id: u32, words: &[u64]) {
         let body = GpadlBody { message_number: U32::ZERO, gpadl: U32::new(id) };
-        self.post_buffer(&MessageBuffer::with_data(MessageType::GpadlBody, &body, words.as_bytes()));
+        self.post_buffer(&MessageBuffer::with_data(
+            MessageType::GpadlBody,
+            &body,
+            words.as_bytes(),
+        ));
     }
 
     /// Header and bodies for these ranges.
@@ -138,7 +147,8 @@ impl RawGuest {
 
     /// Describes fresh ring pages and asks to open: nothing of the host's answer is consumed.
     pub fn ask_open(&self, device: usize, ring_gpadl: u32) -> (Vec<u64>, LoopbackRings) {
-        let (relid, pages) = (self.relid(device), self.vm.pages().allocate(8, Layout::Scattered).unwrap());
+        let (relid, pages) =
+            (self.relid(device), self.vm.pages().allocate(8, Layout::Scattered).unwrap());
         let rings = LoopbackRings::map(self.vm.ram(), &pages, 4).unwrap();
         self.describe(relid, ring_gpadl, &[(0, 8 * 4096, &pages)]);
         let open = OpenChannel {
@@ -201,7 +211,9 @@ fn parse(bytes: &[u8]) -> FromHost {
             let body: &OpenChannelResult = body(bytes);
             FromHost::Opened(body.relid.get(), body.open_id.get(), body.status.get())
         }
-        MessageType::RescindChannelOffer => FromHost::Rescind(body::<ChannelOnly>(bytes).relid.get()),
+        MessageType::RescindChannelOffer => {
+            FromHost::Rescind(body::<ChannelOnly>(bytes).relid.get())
+        }
         other => FromHost::Other(other),
     }
 }

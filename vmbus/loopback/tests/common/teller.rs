@@ -1,4 +1,5 @@
-//! A device with state: it keeps requests, numbers packets, holds a mapping, and can go on after a restore.
+//! A device with state: it keeps requests, numbers packets, holds a mapping, and can go on after a
+//! restore.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,8 @@ pub fn wish(what: u32, argument: u32) -> [u8; 8] {
 pub struct Books {
     /// Transaction ids of requests that wait.
     pub requests: Vec<u64>,
-    /// Packets for the guest, not yet in the ring: the number, and whether it completes the request with that id.
+    /// Packets for the guest, not yet in the ring: the number, and whether it completes the
+    /// request with that id.
     pub queue: VecDeque<(u64, bool)>,
     pub mapped: Option<u32>,
 }
@@ -103,7 +105,10 @@ impl Device for Teller {
 fn look(channel: &mut Channel, books: &mut Books, view: &mut Option<GpadlView>) -> Option<()> {
     for packet in take_packets(channel).ok()? {
         let word = |at: usize| {
-            packet.payload.get(at..at + 4).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()))
+            packet
+                .payload
+                .get(at..at + 4)
+                .map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()))
         };
         if packet.completion_requested {
             books.requests.push(packet.transaction_id);

@@ -1,9 +1,11 @@
-//! The signalling protocol under a model checker: every interleaving and every legal order of memory accesses of two threads.
+//! The signalling protocol under a model checker: every interleaving and every legal order of
+//! memory accesses of two threads.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p vmbus-ring --release --lib control::model`
 //!
-//! A sleeper that nobody wakes is a deadlock, which the checker reports. The single hand-shakes are checked with a publish that lacks its
-//! barrier as well, and must fail: that shows that the models can see what they are for.
+//! A sleeper that nobody wakes is a deadlock, which the checker reports. The single hand-shakes are
+//! checked with a publish that lacks its barrier as well, and must fail: that shows that the models
+//! can see what they are for.
 
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::sync::{Arc, Notify};
@@ -11,8 +13,8 @@ use loom::thread;
 
 use super::{Control, Word, crosses, pending_for};
 
-/// A word as the ring uses it. The checker knows sequentially consistent fences but takes such accesses for weaker ones, so the barrier
-/// is spelled out here.
+/// A word as the ring uses it. The checker knows sequentially consistent fences but takes such
+/// accesses for weaker ones, so the barrier is spelled out here.
 struct Strong(AtomicU32);
 
 /// A word whose publish orders nothing against later reads.
@@ -111,7 +113,8 @@ fn produce<W: ModelWord>(ring: &Ring<W>, count: u32) {
     }
 }
 
-/// Reads `count` packets, one a commit when `singly`, else all that wait at once; sleeps when there is none.
+/// Reads `count` packets, one a commit when `singly`, else all that wait at once; sleeps when there
+/// is none.
 fn consume<W: ModelWord>(ring: &Ring<W>, count: u32, mask: bool, singly: bool) {
     let (mut read, mut left) = (0, count);
     loop {
@@ -158,7 +161,8 @@ fn check_traffic(count: u32, mask: bool, singly: bool) {
     });
 }
 
-/// One hand-shake: the reader takes the only packet and goes to sleep while the next one is written.
+/// One hand-shake: the reader takes the only packet and goes to sleep while the next one is
+/// written.
 fn check_packet<W: ModelWord>() {
     loom::model(|| {
         let ring = ring::<W>();
@@ -175,7 +179,8 @@ fn check_packet<W: ModelWord>() {
     });
 }
 
-/// One hand-shake: the writer finds the ring full and goes to sleep while the reader takes a packet.
+/// One hand-shake: the writer finds the ring full and goes to sleep while the reader takes a
+/// packet.
 fn check_space<W: ModelWord>() {
     loom::model(|| {
         let ring = ring::<W>();

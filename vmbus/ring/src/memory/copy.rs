@@ -1,9 +1,11 @@
 //! Bulk copies between our memory and memory that a guest may write at the same moment.
 //!
-//! JUSTIFICATION: the language has no operation for "copy bytes that somebody outside the program may be changing". Atomic or volatile
-//! accesses of 8 bytes are the nearest, at several times the cost for a 4 KiB payload. What the machine does is what `memcpy` does: each
-//! byte is read or written at some moment. The results are only ever treated as untrusted bytes that may be any mix of old and new; they
-//! are copied once and judged afterwards, and no reference to shared bytes is ever made. vm-memory does the same for the same reason.
+//! JUSTIFICATION: the language has no operation for "copy bytes that somebody outside the program
+//! may be changing". Atomic or volatile accesses of 8 bytes are the nearest, at several times the
+//! cost for a 4 KiB payload. What the machine does is what `memcpy` does: each byte is read or
+//! written at some moment. The results are only ever treated as untrusted bytes that may be any mix
+//! of old and new; they are copied once and judged afterwards, and no reference to shared bytes is
+//! ever made. vm-memory does the same for the same reason.
 
 use std::ptr::{self, NonNull};
 
@@ -23,12 +25,13 @@ pub(crate) unsafe fn copy_from_shared(from: NonNull<u8>, to: &mut [u8]) {
 /// `to` must be valid for writes of `from.len()` bytes. Others may read or write them meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn copy_to_shared(from: &[u8], to: NonNull<u8>) {
-    // SAFETY: the caller vouches for `to`; `from` is borrowed from our own memory, so the two cannot overlap.
+    // SAFETY: the caller vouches for `to`; `from` is borrowed from our own memory, so the two
+    // cannot overlap.
     unsafe { copy(from.as_ptr(), to.as_ptr(), from.len()) }
 }
 
-/// Most packets are short, and for those a call of `memcpy` costs more than the copy. So up to 64 bytes go in place, in pieces of a fixed
-/// length from both ends that overlap in the middle.
+/// Most packets are short, and for those a call of `memcpy` costs more than the copy. So up to 64
+/// bytes go in place, in pieces of a fixed length from both ends that overlap in the middle.
 ///
 /// # Safety
 /// As `ptr::copy_nonoverlapping`, except that others may touch the shared side.
@@ -91,7 +94,9 @@ mod tests {
             assert!(shared[..8].iter().chain(&shared[8 + len..]).all(|&byte| byte == 0));
             let mut back = vec![0_u8; len];
             // SAFETY: as above.
-            unsafe { copy_from_shared(NonNull::new(shared.as_mut_ptr().add(8)).unwrap(), &mut back) };
+            unsafe {
+                copy_from_shared(NonNull::new(shared.as_mut_ptr().add(8)).unwrap(), &mut back)
+            };
             assert_eq!(back, source);
         }
     }

@@ -1,4 +1,5 @@
-//! The memory of one ring: a control page, and data pages that look like one cyclic area whatever pages the guest chose.
+//! The memory of one ring: a control page, and data pages that look like one cyclic area whatever
+//! pages the guest chose.
 
 mod copy;
 mod plain;
@@ -25,15 +26,18 @@ pub use plain::PlainMemory;
 /// How a ring's data is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The data area is mapped twice, back to back: no packet ever wraps, every payload is one piece.
+    /// The data area is mapped twice, back to back: no packet ever wraps, every payload is one
+    /// piece.
     Mirrored,
     /// A table of page addresses: packets that cross pages are handled in pieces.
     Paged,
 }
 
-/// One ring in shared memory. Keeps the pages alive; gives its mappings back when the last clone is dropped.
+/// One ring in shared memory. Keeps the pages alive; gives its mappings back when the last clone is
+/// dropped.
 ///
-/// Clones are for an end in the same process: they share the mapping, and with it the processor's view of which lines are cached.
+/// Clones are for an end in the same process: they share the mapping, and with it the processor's
+/// view of which lines are cached.
 #[derive(Clone)]
 pub struct RingMemory {
     control: NonNull<Control>,
@@ -57,18 +61,20 @@ pub(crate) struct Backing {
     _keep: Box<dyn Any + Send + Sync>,
 }
 
-// SAFETY: the pointers name shared memory that `backing` keeps mapped at fixed addresses; all access goes through atomics and the copy
-// helpers, which assume nothing about who else touches that memory, other threads of this process included.
+// SAFETY: the pointers name shared memory that `backing` keeps mapped at fixed addresses; all
+// access goes through atomics and the copy helpers, which assume nothing about who else touches
+// that memory, other threads of this process included.
 unsafe impl Send for RingMemory {}
 // SAFETY: as above; `&RingMemory` gives nothing but such accesses.
 unsafe impl Sync for RingMemory {}
 
 impl RingMemory {
-    /// Maps the ring in pages `first_page..first_page + pages` of a GPADL: one control page, the rest data. Mirrored when the data is
-    /// backed by files and lies in at most [`crate::limits::MAX_MIRROR_RUNS`] runs, else paged.
+    /// Maps the ring in pages `first_page..first_page + pages` of a GPADL: one control page, the
+    /// rest data. Mirrored when the data is backed by files and lies in at most
+    /// [`crate::limits::MAX_MIRROR_RUNS`] runs, else paged.
     ///
-    /// The view is kept, so that a teardown waits for the ring. A GPADL may have any number of ranges, duplicate pages too, but ring
-    /// pages must be whole pages of guest memory.
+    /// The view is kept, so that a teardown waits for the ring. A GPADL may have any number of
+    /// ranges, duplicate pages too, but ring pages must be whole pages of guest memory.
     ///
     /// # Errors
     /// [`MapError`]: bad size, or pages that the view does not have.
@@ -76,11 +82,17 @@ impl RingMemory {
         Self::build(view, first_page, pages, Mode::Mirrored)
     }
 
-    /// As [`RingMemory::map`], in the mode that the caller prefers: `Mirrored` falls back to `Paged` where it cannot be had.
+    /// As [`RingMemory::map`], in the mode that the caller prefers: `Mirrored` falls back to
+    /// `Paged` where it cannot be had.
     ///
     /// # Errors
     /// As [`RingMemory::map`].
-    pub fn map_as(view: GpadlView, first_page: usize, pages: usize, prefer: Mode) -> Result<Self, MapError> {
+    pub fn map_as(
+        view: GpadlView,
+        first_page: usize,
+        pages: usize,
+        prefer: Mode,
+    ) -> Result<Self, MapError> {
         Self::build(view, first_page, pages, prefer)
     }
 
@@ -93,13 +105,17 @@ impl RingMemory {
             return Err(MapError::Size { pages });
         }
         let beyond = MapError::BeyondBuffer { first, pages, bytes: buffer.len() };
-        let (Some(start), data_pages) = (first.checked_mul(PAGE_SIZE), pages.wrapping_sub(1)) else {
+        let (Some(start), data_pages) = (first.checked_mul(PAGE_SIZE), pages.wrapping_sub(1))
+        else {
             return Err(beyond);
         };
         let Some(data_start) = start.checked_add(PAGE_SIZE) else { return Err(beyond) };
         // At most MAX_RING_PAGES pages: cannot overflow.
         let data_bytes = data_pages.wrapping_mul(PAGE_SIZE);
-        let size = u32::try_from(data_bytes).ok().and_then(DataSize::new).ok_or(MapError::Size { pages })?;
+        let size = u32::try_from(data_bytes)
+            .ok()
+            .and_then(DataSize::new)
+            .ok_or(MapError::Size { pages })?;
 
         let control = buffer.slices(start, PAGE_SIZE).ok().and_then(|mut slices| slices.next());
         let Some(control) = control else { return Err(beyond) };
@@ -115,7 +131,12 @@ impl RingMemory {
             Some(mirror) => Data::Mirrored(mirror.start()),
             None => Data::Paged(page_table(buffer, data_start, data_bytes)?),
         };
-        Ok(Self { control, data, size, backing: Arc::new(Backing { mirror, _keep: Box::new(keep) }) })
+        Ok(Self {
+            control,
+            data,
+            size,
+            backing: Arc::new(Backing { mirror, _keep: Box::new(keep) }),
+        })
     }
 
     /// How the data is reached.
@@ -130,8 +151,8 @@ impl RingMemory {
         self.size.get()
     }
 
-    /// Makes the ring empty and declares its features: what the guest does with both rings before it opens the channel.
-    /// Neither end may be using the ring.
+    /// Makes the ring empty and declares its features: what the guest does with both rings before
+    /// it opens the channel. Neither end may be using the ring.
     pub fn reset(&self) {
         let control = self.page_slice();
         control.copy_from(&[0_u8; PAGE_SIZE]);
@@ -147,7 +168,8 @@ impl RingMemory {
 
     #[inline]
     pub(crate) fn control(&self) -> &Control {
-        // SAFETY: `control` names one whole, page-aligned page that `backing` keeps mapped; `Control` is made of atomics only.
+        // SAFETY: `control` names one whole, page-aligned page that `backing` keeps mapped;
+        // `Control` is made of atomics only.
         unsafe { self.control.as_ref() }
     }
 
@@ -164,7 +186,8 @@ impl RingMemory {
             Data::Mirrored(base) => unsafe { base.add(at.index()) },
             Data::Paged(pages) => {
                 debug_assert!(at.index() >> PAGE_SHIFT < pages.len());
-                // SAFETY: `at` is below the data size, which is `pages.len()` pages; the rest of the offset stays inside its page.
+                // SAFETY: `at` is below the data size, which is `pages.len()` pages; the rest of
+                // the offset stays inside its page.
                 unsafe { pages.get_unchecked(at.index() >> PAGE_SHIFT).add(in_page(at)) }
             }
         };
@@ -172,7 +195,8 @@ impl RingMemory {
         unsafe { address.cast::<AtomicU64>().as_ref() }
     }
 
-    /// The address of `len` bytes from `at`, if they are contiguous. `len` is at most the data size.
+    /// The address of `len` bytes from `at`, if they are contiguous. `len` is at most the data
+    /// size.
     #[inline]
     pub(crate) fn contiguous(&self, at: Offset, len: u32) -> Option<NonNull<u8>> {
         debug_assert!(len <= self.size.get());
@@ -192,7 +216,9 @@ impl RingMemory {
         match &self.data {
             // SAFETY: as in `contiguous`.
             Data::Mirrored(base) => (unsafe { base.add(at.index()) }, usize_of(self.size.get())),
-            Data::Paged(_) => (NonNull::from(self.word(at)).cast(), PAGE_SIZE.wrapping_sub(in_page(at))),
+            Data::Paged(_) => {
+                (NonNull::from(self.word(at)).cast(), PAGE_SIZE.wrapping_sub(in_page(at)))
+            }
         }
     }
 
@@ -277,12 +303,17 @@ fn in_page(at: Offset) -> usize {
 /// The address of a slice, if it is made of whole pages.
 fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
     let address = NonNull::new(slice.ptr_guard_mut().as_ptr())?;
-    let aligned = address.addr().get().is_multiple_of(PAGE_SIZE) && slice.len().is_multiple_of(PAGE_SIZE);
+    let aligned =
+        address.addr().get().is_multiple_of(PAGE_SIZE) && slice.len().is_multiple_of(PAGE_SIZE);
     aligned.then_some(address)
 }
 
 /// One address for each page of `bytes` bytes from `start`, built where it stays.
-fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Arc<[NonNull<u8>]>, MapError> {
+fn page_table(
+    buffer: &GuestBuffer,
+    start: usize,
+    bytes: usize,
+) -> Result<Arc<[NonNull<u8>]>, MapError> {
     let slices = buffer.slices(start, bytes).map_err(|_| MapError::NotPages)?;
     let mut table = Arc::new_uninit_slice(bytes / PAGE_SIZE);
     let mut places = Arc::get_mut(&mut table).map(|table| table.iter_mut()).unwrap_or_default();
@@ -302,7 +333,8 @@ fn page_table(buffer: &GuestBuffer, start: usize, bytes: usize) -> Result<Arc<[N
     if !whole || places.next().is_some() {
         return Err(MapError::NotPages);
     }
-    // SAFETY: no place is left: all of them were written, in order. The unsafe reads above rely on their number.
+    // SAFETY: no place is left: all of them were written, in order. The unsafe reads above rely on
+    // their number.
     Ok(unsafe { table.assume_init() })
 }
 

@@ -14,7 +14,8 @@ use vmbus_protocol::num::u64_of;
 use super::{Mode, RingMemory};
 use crate::error::MapError;
 
-/// File-backed guest RAM at guest address 0 that rings are laid out in by page number. Clones share the memory.
+/// File-backed guest RAM at guest address 0 that rings are laid out in by page number. Clones share
+/// the memory.
 #[derive(Clone, Debug)]
 pub struct PlainMemory {
     ram: GuestRam,
@@ -70,8 +71,14 @@ impl PlainMemory {
     ///
     /// # Errors
     /// As [`PlainMemory::ring`].
-    pub fn ring_at(&self, first: usize, pages: usize, prefer: Mode) -> Result<RingMemory, MapError> {
-        let pages: Vec<u64> = (0..u64_of(pages)).map(|page| u64_of(first).wrapping_add(page)).collect();
+    pub fn ring_at(
+        &self,
+        first: usize,
+        pages: usize,
+        prefer: Mode,
+    ) -> Result<RingMemory, MapError> {
+        let pages: Vec<u64> =
+            (0..u64_of(pages)).map(|page| u64_of(first).wrapping_add(page)).collect();
         self.ring(&pages, prefer)
     }
 }

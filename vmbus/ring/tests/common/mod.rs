@@ -23,7 +23,8 @@ pub struct TestRing {
     pub outgoing: Outgoing,
 }
 
-/// A ring of `data_pages` pages that are neighbours, with both ends attached and the consumer unmasked.
+/// A ring of `data_pages` pages that are neighbours, with both ends attached and the consumer
+/// unmasked.
 pub fn ring(data_pages: usize, mode: Mode) -> TestRing {
     ring_of((0..=data_pages as u64).collect(), mode)
 }

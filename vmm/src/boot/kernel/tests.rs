@@ -117,7 +117,10 @@ fn test_cmdline_limit_is_the_kernels() {
     let image = file(&bzimage(64));
     let open = |cmdline: &str| BootSource::open(image.as_path(), None, cmdline);
     assert!(open(&"x".repeat(2047)).is_ok());
-    assert!(matches!(open(&"x".repeat(2048)), Err(BootError::CmdlineTooLong { len: 2048, limit: 2047 })));
+    assert!(matches!(
+        open(&"x".repeat(2048)),
+        Err(BootError::CmdlineTooLong { len: 2048, limit: 2047 })
+    ));
     assert!(matches!(open("a\0b"), Err(BootError::CmdlineNul)));
 }
 

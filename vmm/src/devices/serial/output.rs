@@ -45,7 +45,8 @@ impl Output for FileOutput {
     }
 }
 
-/// Standard output. Waits for a reader, because a pager or a pipe wants every byte, but not once the machine stops.
+/// Standard output. Waits for a reader, because a pager or a pipe wants every byte, but not once
+/// the machine stops.
 pub struct StdoutOutput {
     stop: Arc<EventFd>,
     broken: bool,
@@ -65,12 +66,14 @@ impl Output for StdoutOutput {
                 return;
             }
             // SAFETY: the pointer and length are of a live slice.
-            let written = unsafe { libc::write(libc::STDOUT_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+            let written =
+                unsafe { libc::write(libc::STDOUT_FILENO, bytes.as_ptr().cast(), bytes.len()) };
             match usize::try_from(written) {
                 Ok(written) => bytes = &bytes[written.min(bytes.len())..],
                 Err(_) => match io::Error::last_os_error().kind() {
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
-                    // The reader is gone for good (closed pipe): the guest runs on without a console.
+                    // The reader is gone for good (closed pipe): the guest runs on without a
+                    // console.
                     _ => self.broken = true,
                 },
             }

@@ -12,8 +12,8 @@ use crate::devices::{InterruptLine, PioDevice};
 
 /// A 16550.
 ///
-/// Output leaves the register lock before it goes to the host, so that a host that does not read stops nobody but the
-/// processor that writes.
+/// Output leaves the register lock before it goes to the host, so that a host that does not read
+/// stops nobody but the processor that writes.
 pub struct SerialPort {
     registers: Mutex<Registers>,
     output: SharedOutput,
@@ -60,7 +60,8 @@ impl SerialPort {
         Ok(SerialPort { registers, output, drained })
     }
 
-    /// Back to the reset state; bytes that the guest has not read are lost, as when a machine is reset.
+    /// Back to the reset state; bytes that the guest has not read are lost, as when a machine is
+    /// reset.
     pub fn reset(&self) {
         let mut registers = self.lock();
         let line = Line(Arc::clone(&registers.interrupt_evt().0));
@@ -76,7 +77,8 @@ impl SerialPort {
 
     /// Receives bytes from the host; returns how many fitted.
     pub fn receive(&self, bytes: &[u8]) -> usize {
-        // An interrupt that could not be raised leaves the bytes in the buffer, which is all that can be done.
+        // An interrupt that could not be raised leaves the bytes in the buffer, which is all that
+        // can be done.
         self.lock().enqueue_raw_bytes(bytes).unwrap_or(0)
     }
 

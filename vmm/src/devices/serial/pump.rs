@@ -14,7 +14,8 @@ pub(super) enum Pumped {
     Ended,
 }
 
-/// Reads from `fd` while the port has room and bytes are there. `filter` sees the bytes first and may take some out.
+/// Reads from `fd` while the port has room and bytes are there. `filter` sees the bytes first and
+/// may take some out.
 ///
 /// Works on blocking descriptors too: nothing is read that `poll` has not promised.
 pub(super) fn pump(port: &SerialPort, fd: RawFd, mut filter: impl FnMut(&mut Vec<u8>)) -> Pumped {

@@ -1,4 +1,5 @@
-//! A listening Unix socket as a port's far end: one client at a time, who may come, go and come back.
+//! A listening Unix socket as a port's far end: one client at a time, who may come, go and come
+//! back.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -14,9 +15,11 @@ use super::pump::{Pumped, pump};
 use super::{Output, SerialPort};
 use crate::unix_socket::{ListeningSocket, SocketError};
 
-/// Output kept for a client that is not there, or slow: as much as a boot prints. Older bytes go first.
+/// Output kept for a client that is not there, or slow: as much as a boot prints. Older bytes go
+/// first.
 const BACKLOG: usize = 64 << 10;
-/// How long a processor waits for a connected client whose buffers are full before bytes are dropped.
+/// How long a processor waits for a connected client whose buffers are full before bytes are
+/// dropped.
 const PATIENCE_MS: libc::c_int = 1000;
 
 /// The sending half; the port's [`Output`].
@@ -24,7 +27,8 @@ const PATIENCE_MS: libc::c_int = 1000;
 pub struct SocketOutput {
     client: Option<Arc<UnixStream>>,
     backlog: VecDeque<u8>,
-    /// The client did not read for [`PATIENCE_MS`]: do not wait for it again before it has read something.
+    /// The client did not read for [`PATIENCE_MS`]: do not wait for it again before it has read
+    /// something.
     stalled: bool,
 }
 
@@ -53,7 +57,8 @@ impl SocketOutput {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The event loop sees the hang-up and forgets the client; the bytes wait for the next one.
+                // The event loop sees the hang-up and forgets the client; the bytes wait for the
+                // next one.
                 Err(_) => return,
             }
         }
@@ -76,8 +81,8 @@ pub struct SocketServer {
 }
 
 impl SocketServer {
-    /// Listens at `path`, where only this user may connect. A socket on which no program listens any
-    /// more is replaced.
+    /// Listens at `path`, where only this user may connect. A socket on which no program listens
+    /// any more is replaced.
     ///
     /// # Errors
     /// As [`ListeningSocket::bind`].
@@ -102,7 +107,8 @@ impl SocketServer {
                 // Dropping the stream tells a second client at once that the port is taken.
                 continue;
             }
-            let watch = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+            let watch =
+                EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
             if let Err(error) = ops.add(Events::new(&stream, watch)) {
                 warn!("serial socket {}: {error}", self.socket.path().display());
                 continue;
@@ -138,7 +144,9 @@ impl MutEventSubscriber for SocketServer {
             self.accept(ops);
             return;
         }
-        if let Some(port) = self.port.as_ref().filter(|port| port.drained().as_raw_fd() == events.fd()) {
+        if let Some(port) =
+            self.port.as_ref().filter(|port| port.drained().as_raw_fd() == events.fd())
+        {
             let _ = port.drained().read();
         }
         self.serve(ops);

@@ -20,7 +20,8 @@ pub enum Escape {
     Reset,
 }
 
-/// Standard input, read by the event loop. On a terminal Ctrl-A starts a command, as Ctrl-C belongs to the guest.
+/// Standard input, read by the event loop. On a terminal Ctrl-A starts a command, as Ctrl-C belongs
+/// to the guest.
 pub struct StdioInput {
     port: Arc<SerialPort>,
     keys: Keys,
@@ -78,7 +79,8 @@ impl MutEventSubscriber for StdioInput {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let stdin = Events::new(&std::io::stdin(), EventSet::IN | EventSet::EDGE_TRIGGERED);
-        // A plain file cannot be watched; it is always readable, so it is pumped whenever the guest has read.
+        // A plain file cannot be watched; it is always readable, so it is pumped whenever the guest
+        // has read.
         let _ = ops.add(stdin);
         let _ = ops.add(Events::new(self.port.drained(), EventSet::IN));
         self.pump(ops);
@@ -138,7 +140,10 @@ mod tests {
 
     #[test]
     fn test_keys_prefix_x_stops_and_double_prefix_passes() {
-        assert_eq!(run(Keys::Plain, b"a\x01x"), [Key::Guest, Key::Nothing, Key::Command(Escape::Stop)]);
+        assert_eq!(
+            run(Keys::Plain, b"a\x01x"),
+            [Key::Guest, Key::Nothing, Key::Command(Escape::Stop)]
+        );
         assert_eq!(run(Keys::Plain, b"\x01\x01x"), [Key::Nothing, Key::Guest, Key::Guest]);
         assert_eq!(run(Keys::Plain, b"\x01?"), [Key::Nothing, Key::Help]);
     }

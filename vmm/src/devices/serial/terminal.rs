@@ -19,7 +19,8 @@ impl RawTerminal {
         unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
     }
 
-    /// Enters raw mode. Output processing stays on, so that the program's own messages keep their line ends.
+    /// Enters raw mode. Output processing stays on, so that the program's own messages keep their
+    /// line ends.
     ///
     /// # Errors
     /// Standard input is no terminal, or the terminal refuses.

@@ -143,7 +143,11 @@ fn test_update_zeroes_a_page_once_when_it_comes_on() {
 fn test_update_page_outside_ram_stays_off() {
     let (vps, lines) = vps();
     for page in [0xF800_0000_u64, ADDRESS, 16 << 20] {
-        vps.update(1, SynicState { control: 1, event_page: page | 1, message_page: page | 1 }, &lines);
+        vps.update(
+            1,
+            SynicState { control: 1, event_page: page | 1, message_page: page | 1 },
+            &lines,
+        );
         vps.queue(1, 2, b"x");
         vps.deliver(1, &lines);
         assert_eq!(vps.signal(1, 2, 5, &lines), Signal::Disabled);
@@ -207,7 +211,11 @@ fn test_reset_forgets_pages_and_messages() {
 fn test_eom_on_another_vp_kicks_each_vp_that_waits_for_a_slot_and_no_other() {
     let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
     let (vps, lines) = (Vps::new(memory, 4), Recorder::default());
-    let on = |vp: u32| SynicState { message_page: (SIMP + u64::from(vp) * 0x2000) | 1, event_page: 0, ..ON };
+    let on = |vp: u32| SynicState {
+        message_page: (SIMP + u64::from(vp) * 0x2000) | 1,
+        event_page: 0,
+        ..ON
+    };
     for vp in [0, 1, 2] {
         vps.update(vp, on(vp), &lines);
     }

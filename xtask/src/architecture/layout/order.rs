@@ -60,7 +60,8 @@ fn sort_row(rows: &mut [Row], links: &[Link], row: usize, by_the_row_above: bool
             count => positions.iter().sum::<f64>() / count as f64,
         }
     };
-    let mut keyed: Vec<(f64, usize)> = (0..rows[row].len()).map(|index| (key(index), index)).collect();
+    let mut keyed: Vec<(f64, usize)> =
+        (0..rows[row].len()).map(|index| (key(index), index)).collect();
     keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
     rows[row] = keyed.into_iter().map(|(_, index)| rows[row][index]).collect();
 }
@@ -88,14 +89,18 @@ fn exchange(rows: &mut [Row], links: &[Link]) -> usize {
 
 /// Counts the pairs of links that cross.
 fn crossings(rows: &[Row], links: &[Link]) -> usize {
-    let ends =
-        |link: &Link| (index_in(&rows[link.row], link.upper), index_in(&rows[link.row + 1], link.lower));
+    let ends = |link: &Link| {
+        (index_in(&rows[link.row], link.upper), index_in(&rows[link.row + 1], link.lower))
+    };
     let ends: Vec<(usize, usize, usize)> =
         links.iter().map(|link| (link.row, ends(link).0, ends(link).1)).collect();
     let cross = |a: &(usize, usize, usize), b: &(usize, usize, usize)| {
         a.0 == b.0 && (a.1 < b.1 && a.2 > b.2 || a.1 > b.1 && a.2 < b.2)
     };
-    ends.iter().enumerate().map(|(at, a)| ends[at + 1..].iter().filter(|b| cross(a, b)).count()).sum()
+    ends.iter()
+        .enumerate()
+        .map(|(at, a)| ends[at + 1..].iter().filter(|b| cross(a, b)).count())
+        .sum()
 }
 
 #[cfg(test)]
@@ -107,7 +112,8 @@ mod tests {
     fn test_untangle_finds_the_order_without_crossings() {
         let crates = |ids: &[usize]| ids.iter().map(|id| Item::Crate(*id)).collect::<Row>();
         let mut rows = vec![crates(&[0, 1, 2]), crates(&[3, 4, 5]), crates(&[6])];
-        let link = |row, upper, lower| Link { row, upper: Item::Crate(upper), lower: Item::Crate(lower) };
+        let link =
+            |row, upper, lower| Link { row, upper: Item::Crate(upper), lower: Item::Crate(lower) };
         let links = [link(0, 0, 5), link(0, 1, 4), link(0, 2, 3), link(1, 3, 6), link(1, 5, 6)];
         assert_eq!(crossings(&rows, &links), 3);
         untangle(&mut rows, &links);

@@ -31,7 +31,13 @@ pub(super) fn centres(rows: &[Row], links: &[Link]) -> Vec<Vec<f64>> {
 
 /// Where an item would be if it were alone in its row: amid its neighbours above and below; and the
 /// weight of that. A lane pulls harder than a box, because a bend in it is plain to see.
-fn wish(rows: &[Row], links: &[Link], centres: &[Vec<f64>], row: usize, index: usize) -> (f64, f64) {
+fn wish(
+    rows: &[Row],
+    links: &[Link],
+    centres: &[Vec<f64>],
+    row: usize,
+    index: usize,
+) -> (f64, f64) {
     let item = rows[row][index];
     let (mut sum, mut weights) = (0.0, 0.0);
     for link in links {
@@ -53,7 +59,8 @@ fn wish(rows: &[Row], links: &[Link], centres: &[Vec<f64>], row: usize, index: u
 /// Returns the centres nearest to those that are wanted, each with its weight (by the weighted sum
 /// of squares), at which no two items of the row are too near each other.
 fn spread(row: &Row, wanted: &[(f64, f64)]) -> Vec<f64> {
-    // Without the distances the centres must only not fall: items that would are pooled at their mean.
+    // Without the distances the centres must only not fall: items that would are pooled at their
+    // mean.
     let mut offsets = vec![0.0];
     for two in row.windows(2) {
         let last = offsets[offsets.len() - 1];
@@ -89,7 +96,8 @@ fn straighten(rows: &[Row], centres: &mut [Vec<f64>]) {
             }
             places.push((row, index));
         }
-        let mean = places.iter().map(|(row, index)| centres[*row][*index]).sum::<f64>() / places.len() as f64;
+        let mean = places.iter().map(|(row, index)| centres[*row][*index]).sum::<f64>()
+            / places.len() as f64;
         if low <= high {
             places.iter().for_each(|(row, index)| centres[*row][*index] = mean.clamp(low, high));
         }
@@ -129,7 +137,9 @@ pub(super) fn pieces(
             }
             let (top, bottom) = spans[link.row + 1];
             match link.lower {
-                Item::Crate(_) => pieces.push((port(link.row + 1, link.lower, false, link.upper), top, top)),
+                Item::Crate(_) => {
+                    pieces.push((port(link.row + 1, link.lower, false, link.upper), top, top))
+                }
                 Item::Lane(_) => pieces.push((centre(link.row + 1, link.lower), top, bottom)),
             }
         }

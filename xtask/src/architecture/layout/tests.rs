@@ -23,7 +23,10 @@ fn is_clear(json: &str) {
         }
         let inner = (BOX_WIDTH - 2.0 * BOX_INSET) / TEXT_SIZE;
         assert!(one.lines.iter().all(|line| text::width(line) <= inner), "{name}: {:?}", one.lines);
-        assert!(BOX_INSET + NAME_LINE + one.lines.len() as f64 * TEXT_LINE <= one.area.height, "{name}");
+        assert!(
+            BOX_INSET + NAME_LINE + one.lines.len() as f64 * TEXT_LINE <= one.area.height,
+            "{name}"
+        );
         let within = |band: &&Band| overlap(band.area, one.area);
         let bands: Vec<usize> = layout.bands.iter().filter(within).map(|band| band.band).collect();
         assert_eq!(bands, [graph.node(one.id).band], "{name} lies in the band of its folder");
@@ -35,7 +38,8 @@ fn is_clear(json: &str) {
         }
         for (x, top, bottom) in arrow.pieces.iter().copied() {
             let lane = Area { x: x - 1.0, y: top, width: 2.0, height: (bottom - top).max(0.5) };
-            let crossed = layout.boxes.iter().find(|found| bottom > top && overlap(found.area, lane));
+            let crossed =
+                layout.boxes.iter().find(|found| bottom > top && overlap(found.area, lane));
             assert!(crossed.is_none(), "an arrow crosses {crossed:?}");
             assert!(!pieces.iter().any(|piece| overlap(*piece, lane)), "two arrows share a place");
             pieces.push(lane);
@@ -78,8 +82,13 @@ fn test_crate_with_many_users_is_directly_below_them() {
     let graph = Graph::read(&json).unwrap();
     let members: Vec<usize> = (0..5).collect();
     let (rows, bands) = rows(&graph, &members, &graph.arrows());
-    let names: Vec<Vec<&str>> =
-        rows.iter().map(|row| row.iter().map(|id| graph.node(*id).name.as_str()).collect()).collect();
-    assert_eq!(names, [vec!["vmm"], vec!["vmbus/a"], vec!["vmbus/b", "vmbus/log"], vec!["vmbus/c"]]);
+    let names: Vec<Vec<&str>> = rows
+        .iter()
+        .map(|row| row.iter().map(|id| graph.node(*id).name.as_str()).collect())
+        .collect();
+    assert_eq!(
+        names,
+        [vec!["vmm"], vec!["vmbus/a"], vec!["vmbus/b", "vmbus/log"], vec!["vmbus/c"]]
+    );
     assert_eq!(bands, [1, 3, 3, 3]);
 }

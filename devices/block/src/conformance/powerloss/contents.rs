@@ -32,7 +32,8 @@ impl Contents {
         while at < length {
             let step = STEP.min(length - at);
             file.read_exact_at(&mut bytes[..step as usize], at)?;
-            for (index, part) in (at / SECTOR..).zip(bytes[..step as usize].chunks(SECTOR as usize)) {
+            for (index, part) in (at / SECTOR..).zip(bytes[..step as usize].chunks(SECTOR as usize))
+            {
                 let mut sector = [0; SECTOR as usize];
                 sector[..part.len()].copy_from_slice(part);
                 contents.set(index, pack(sector));
@@ -121,14 +122,17 @@ impl Tracked {
                     let (from, to) = (begin.max(*offset), (begin + SECTOR).min(end));
                     self.edit(op, index, *durable, |sector| {
                         let part = &bytes[(from - offset) as usize..(to - offset) as usize];
-                        sector[(from - begin) as usize..(to - begin) as usize].copy_from_slice(part);
+                        sector[(from - begin) as usize..(to - begin) as usize]
+                            .copy_from_slice(part);
                     });
                 }
                 if end > self.length() {
                     self.lengths.push((op, end));
                 }
             }
-            Change::Zero { offset, length } => self.zero(op, *offset, offset.saturating_add(*length)),
+            Change::Zero { offset, length } => {
+                self.zero(op, *offset, offset.saturating_add(*length))
+            }
             Change::Length(length) => {
                 self.zero(op, *length, u64::MAX);
                 if *length != self.length() {
@@ -155,7 +159,13 @@ impl Tracked {
 
     /// `always`: the version counts even if it is equal to the one before, as it is durable at
     /// another time.
-    fn edit(&mut self, op: usize, index: u64, always: bool, change: impl FnOnce(&mut [u8; SECTOR as usize])) {
+    fn edit(
+        &mut self,
+        op: usize,
+        index: u64,
+        always: bool,
+        change: impl FnOnce(&mut [u8; SECTOR as usize]),
+    ) {
         let before = self.sector(index);
         let mut sector = before.as_deref().copied().unwrap_or([0; SECTOR as usize]);
         change(&mut sector);

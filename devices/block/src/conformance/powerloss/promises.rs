@@ -96,7 +96,9 @@ impl Promises {
 
     /// Returns the stamps that `sector` may have when power is lost at `position`.
     pub fn allowed(&self, sector: u64, position: usize) -> Vec<u32> {
-        self.sectors.get(&sector).map_or(vec![0], |versions| self.since_durable(versions, position).collect())
+        self.sectors
+            .get(&sector)
+            .map_or(vec![0], |versions| self.since_durable(versions, position).collect())
     }
 
     /// The last durable value and all later ones.
@@ -107,12 +109,15 @@ impl Promises {
     ) -> impl Iterator<Item = T> + use<'a, T> {
         let is_durable = |version: &Version<T>| {
             let Version { span, forced, optional, .. } = version;
-            let flushed =
-                |flush: &Span| span.acknowledged <= flush.submitted && flush.acknowledged <= position;
-            !optional && (*forced && span.acknowledged <= position || self.flushes.iter().any(flushed))
+            let flushed = |flush: &Span| {
+                span.acknowledged <= flush.submitted && flush.acknowledged <= position
+            };
+            !optional
+                && (*forced && span.acknowledged <= position || self.flushes.iter().any(flushed))
         };
         let floor = versions.iter().rposition(is_durable).unwrap_or(0);
-        let later = versions[floor..].iter().filter(move |version| version.span.submitted <= position);
+        let later =
+            versions[floor..].iter().filter(move |version| version.span.submitted <= position);
         later.map(|version| version.value)
     }
 
@@ -132,7 +137,8 @@ impl Promises {
         let mut queue = disk.queue().expect("a queue");
         let mut at = 0;
         while at < capacity {
-            let extent = disk.extent(at).map_err(|error| format!("no extent at {at:#x}: {error}"))?;
+            let extent =
+                disk.extent(at).map_err(|error| format!("no extent at {at:#x}: {error}"))?;
             let length = extent.length.max(1).next_multiple_of(SECTOR).min(capacity - at);
             if extent.mapped {
                 let length = length.min(1 << 20);

@@ -114,7 +114,8 @@ impl Recorder {
     /// Returns a copy of the log.
     pub fn log(&self) -> Log {
         let inner = self.lock();
-        let files = inner.files.iter().map(|file| (file.name.clone(), file.begin.clone())).collect();
+        let files =
+            inner.files.iter().map(|file| (file.name.clone(), file.begin.clone())).collect();
         Log { files, ops: inner.ops.clone(), events: inner.events }
     }
 
@@ -142,7 +143,13 @@ impl Trace {
         let mut inner = self.recorder.lock();
         let issued = inner.events;
         inner.events += 1;
-        inner.ops.push(Op { file: self.file, source: self.source, change, issued, completed: None });
+        inner.ops.push(Op {
+            file: self.file,
+            source: self.source,
+            change,
+            issued,
+            completed: None,
+        });
         Ticket(inner.ops.len() - 1)
     }
 
@@ -159,7 +166,9 @@ impl Trace {
             (Ok(Some(count)), Change::Write { bytes, .. }) => bytes.truncate(count),
             (Ok(_), _) => {}
             // No test makes the file system fail in part; a change of nothing stays in its place.
-            (Err(()), change) => *change = Change::Write { offset: 0, bytes: Vec::new(), durable: false },
+            (Err(()), change) => {
+                *change = Change::Write { offset: 0, bytes: Vec::new(), durable: false }
+            }
         }
     }
 
@@ -167,7 +176,11 @@ impl Trace {
     ///
     /// # Errors
     /// Those of `call`.
-    pub fn record<T, E>(&self, change: Change, call: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    pub fn record<T, E>(
+        &self,
+        change: Change,
+        call: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
         let ticket = self.issue(change);
         let result = call();
         self.complete(ticket, result.as_ref().map(|_| None).map_err(|_| ()));

@@ -91,7 +91,8 @@ pub fn run_script(
                 queue = disk.queue().expect("a queue");
             }
             step => {
-                let steps = if let Step::Batch(steps) = step { steps } else { std::slice::from_ref(step) };
+                let steps =
+                    if let Step::Batch(steps) = step { steps } else { std::slice::from_ref(step) };
                 let zeroes = disk.geometry().discard.is_none_or(|discard| discard.zeroes);
                 batch(steps, &mut *queue, recorder, &mut promises, &mut stamp, zeroes);
             }
@@ -115,7 +116,8 @@ fn batch(
         *stamp += 1;
         requests.push(match step {
             Step::Write { first, count, fua } => {
-                let bytes = (*first..first + count).flat_map(|sector| content(sector, *stamp)).collect();
+                let bytes =
+                    (*first..first + count).flat_map(|sector| content(sector, *stamp)).collect();
                 request(id, Operation::Write { fua: *fua }, first * SECTOR, bytes)
             }
             Step::Clear { operation, first, count } => {

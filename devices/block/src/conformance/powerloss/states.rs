@@ -226,7 +226,8 @@ impl States<'_> {
     fn settle(&mut self, event: Event) {
         let Event::Complete(by) = event else { return };
         let op = &self.log.ops[by];
-        let mut file = std::mem::replace(&mut self.files[op.file], Tracked::new(Contents::default()));
+        let mut file =
+            std::mem::replace(&mut self.files[op.file], Tracked::new(Contents::default()));
         file.settle(|op| self.becomes_durable(op, by));
         if let Change::Write { offset, bytes, durable: true } = &op.change {
             file.reach(offset + bytes.len() as u64);
@@ -325,7 +326,11 @@ impl States<'_> {
         let most = (self.limits.samples / 6).max(1);
         for turn in 0..large.len().min(most) {
             // All of them where there are few.
-            let at = if large.len() <= most { turn } else { self.random.below(large.len() as u64) as usize };
+            let at = if large.len() <= most {
+                turn
+            } else {
+                self.random.below(large.len() as u64) as usize
+            };
             let at = large[at];
             let half = self.pending[at].sectors.len() / 2;
             let seed = self.random.below(1 << 40);
@@ -341,7 +346,9 @@ impl States<'_> {
 
     fn compose(&self, choice: Vec<Keep>) -> State {
         let keeps = |op: usize, sector: Option<u64>| {
-            let Ok(at) = self.pending.binary_search_by_key(&op, |pending| pending.op) else { return false };
+            let Ok(at) = self.pending.binary_search_by_key(&op, |pending| pending.op) else {
+                return false;
+            };
             match sector {
                 None => choice[at].has_any(),
                 Some(sector) => {

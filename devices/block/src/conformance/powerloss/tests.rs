@@ -78,8 +78,10 @@ fn test_states_of_a_durable_write_keep_it_and_nothing_else() {
     let (folder, recorder, trace) = traced(1024);
     change(&trace, write(0, vec![1; 512]));
     change(&trace, Change::Write { offset: 512, bytes: vec![2; 512], durable: true });
-    let last: BTreeSet<_> =
-        states(&folder, &recorder, &Limits::default()).into_iter().filter(|(at, _)| *at == 4).collect();
+    let last: BTreeSet<_> = states(&folder, &recorder, &Limits::default())
+        .into_iter()
+        .filter(|(at, _)| *at == 4)
+        .collect();
     assert_eq!(last, [(4, vec![0, 2]), (4, vec![1, 2])].into());
 }
 
@@ -139,7 +141,8 @@ fn run_raw(folder: &Path, io: IoMode, steps: &[Step]) -> (Log, Promises) {
     File::create(&path).unwrap().set_len(1 << 20).unwrap();
     let recorder = Recorder::new();
     let promises = run_script(steps, &recorder, Promises::new(1 << 20), &|| {
-        let mut raw = RawFile::open_with(&path, &RawOptions { io, ..RawOptions::default() }).unwrap();
+        let mut raw =
+            RawFile::open_with(&path, &RawOptions { io, ..RawOptions::default() }).unwrap();
         raw.record(&recorder).unwrap();
         Arc::new(raw)
     });
@@ -147,7 +150,12 @@ fn run_raw(folder: &Path, io: IoMode, steps: &[Step]) -> (Log, Promises) {
 }
 
 /// Judges each state of `log`; the first that breaks a promise, if any.
-fn first_broken(folder: &Path, log: &Log, promises: &Promises, limits: &Limits) -> (usize, Option<String>) {
+fn first_broken(
+    folder: &Path,
+    log: &Log,
+    promises: &Promises,
+    limits: &Limits,
+) -> (usize, Option<String>) {
     let folder = folder.join("after");
     let _ = std::fs::create_dir(&folder);
     let mut count = 0;
@@ -165,7 +173,12 @@ fn first_broken(folder: &Path, log: &Log, promises: &Promises, limits: &Limits) 
 fn raw_script() -> Vec<Step> {
     let mut steps = random_script(11, 60, &[0, 256, 1024], 64);
     steps.extend([
-        Step::Batch(vec![Step::write(0, 8), Step::fua(64, 16), Step::discard(256, 64), Step::Flush]),
+        Step::Batch(vec![
+            Step::write(0, 8),
+            Step::fua(64, 16),
+            Step::discard(256, 64),
+            Step::Flush,
+        ]),
         Step::Resize(3 << 20),
         Step::fua(2048, 4),
         Step::write(4096, 64),

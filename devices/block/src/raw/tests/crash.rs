@@ -25,8 +25,8 @@ fn options(words: &str) -> RawOptions {
     RawOptions { read_only: false, cache: cache.parse().unwrap(), io: io.parse().unwrap() }
 }
 
-/// Not a test of its own: the process that is killed. Writes batch after batch of distinct sectors, each with a higher stamp, and says so
-/// on its standard output as soon as a batch is done.
+/// Not a test of its own: the process that is killed. Writes batch after batch of distinct sectors,
+/// each with a higher stamp, and says so on its standard output as soon as a batch is done.
 #[test]
 fn test_crash_helper_process() {
     let Some(what) = std::env::var_os(ENV) else { return };
@@ -37,7 +37,8 @@ fn test_crash_helper_process() {
     let mut random = 0x5EED_u64;
     let mut out = std::io::stdout();
     for stamp in 1.. {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let sector = |at: u64| ((random >> 33) + at * 37) % SECTORS;
         let batch = (0..16).map(|at| IoRequest {
             id: at as u32,
@@ -48,8 +49,9 @@ fn test_crash_helper_process() {
         });
         let batch = run(&mut *queue, batch.collect());
         assert!(batch.iter().all(|done| done.result.is_ok()));
-        let records: Vec<u8> =
-            (0..16).flat_map(|at| [sector(at).to_le_bytes(), stamp.to_le_bytes()].concat()).collect();
+        let records: Vec<u8> = (0..16)
+            .flat_map(|at| [sector(at).to_le_bytes(), stamp.to_le_bytes()].concat())
+            .collect();
         // The harness has written its own lines before: a word to find the first record by.
         let word = if stamp == 1 { &b"\0RECORDS"[..] } else { &[] };
         if out.write_all(&[word, &records].concat()).and_then(|()| out.flush()).is_err() {
@@ -76,7 +78,8 @@ fn nothing_acknowledged_is_lost(words: &str) {
             let count = output.read(&mut chunk).unwrap();
             assert_ne!(count, 0, "the writer ended by itself");
             seen.extend_from_slice(&chunk[..count]);
-            start = start.or_else(|| seen.windows(8).position(|word| word == b"\0RECORDS").map(|at| at + 8));
+            start = start
+                .or_else(|| seen.windows(8).position(|word| word == b"\0RECORDS").map(|at| at + 8));
         }
         // SIGKILL, in the middle of whatever it does.
         writer.kill().unwrap();

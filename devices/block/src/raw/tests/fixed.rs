@@ -1,4 +1,5 @@
-//! Guest memory that the kernel has in place: the right bytes, whatever part of it is meant; and the memory let go of in the end.
+//! Guest memory that the kernel has in place: the right bytes, whatever part of it is meant; and
+//! the memory let go of in the end.
 
 use std::sync::atomic::AtomicU64;
 
@@ -16,7 +17,8 @@ use crate::{IoBuffer, IoRequest, Operation};
 const PAGE: u64 = 4096;
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FIXED";
 
-/// Registers `ram` in chunks of so many pages. `None` where this machine does not let us lock memory.
+/// Registers `ram` in chunks of so many pages. `None` where this machine does not let us lock
+/// memory.
 fn fixed(ram: &GuestRam, pages: u64) -> Option<Arc<FixedMemory>> {
     match FixedMemory::in_chunks(ram, (pages * PAGE) as usize) {
         Ok(fixed) => Some(fixed),
@@ -111,11 +113,13 @@ fn test_fixed_direct_on_a_kernel_whose_rings_cannot_share_conforms() {
 
 /// Two regions with a hole between them: pages 0 to 15, and 32 to 39.
 fn two_regions() -> GuestRam {
-    let ranges = [(GuestAddress(0), 16 * PAGE as usize), (GuestAddress(32 * PAGE), 8 * PAGE as usize)];
+    let ranges =
+        [(GuestAddress(0), 16 * PAGE as usize), (GuestAddress(32 * PAGE), 8 * PAGE as usize)];
     GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
 }
 
-/// Writes `len` bytes from byte `offset` of the first of `pages` on, reads them back into them, and says how many calls found their memory in place.
+/// Writes `len` bytes from byte `offset` of the first of `pages` on, reads them back into them, and
+/// says how many calls found their memory in place.
 fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages: &[u64]) -> u64 {
     let before = raw.fixed_calls().unwrap();
     let mut queue = raw.queue().unwrap();
@@ -123,9 +127,15 @@ fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages:
     let mut buffer = guest_buffer(ram, offset, len as u32, pages);
     buffer.guest_mut().unwrap().write(0, &bytes).unwrap();
     buffer.select(0, len).unwrap();
-    let request =
-        |operation, buffer| IoRequest { id: 1, operation, offset: 8192, length: len as u64, buffer };
-    let written = run(&mut *queue, vec![request(Operation::Write { fua: true }, Box::new(buffer))]).remove(0);
+    let request = |operation, buffer| IoRequest {
+        id: 1,
+        operation,
+        offset: 8192,
+        length: len as u64,
+        buffer,
+    };
+    let written =
+        run(&mut *queue, vec![request(Operation::Write { fua: true }, Box::new(buffer))]).remove(0);
     assert_eq!(written.result, Ok(()));
     let mut buffer = written.buffer;
     // Neighbours must stay as they are.
@@ -150,7 +160,8 @@ fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages:
 }
 
 #[test]
-fn test_fixed_first_and_last_bytes_of_regions_and_chunks_are_moved_and_what_straddles_goes_as_ever() {
+fn test_fixed_first_and_last_bytes_of_regions_and_chunks_are_moved_and_what_straddles_goes_as_ever()
+{
     let ram = two_regions();
     let Some(memory) = fixed(&ram, 4) else { return };
     let many = if memory.takes_many() { 2 } else { 0 };
@@ -212,8 +223,11 @@ fn test_fixed_request_that_fails_says_why() {
         let mut buffer = guest_buffer(&ram, 0, 4096, &[1]);
         buffer.select(0, 4096).unwrap();
         let (operation, buffer) = (Operation::Read, Box::new(buffer));
-        run(&mut *raw.queue().unwrap(), vec![IoRequest { id: 0, operation, offset, length: 4096, buffer }])[0]
-            .result
+        run(
+            &mut *raw.queue().unwrap(),
+            vec![IoRequest { id: 0, operation, offset, length: 4096, buffer }],
+        )[0]
+        .result
     };
     file.as_file().set_len(6144).unwrap();
     assert_eq!(
@@ -228,7 +242,8 @@ fn test_fixed_memory_is_refused_where_no_ring_moves_the_bytes() {
     let Some(memory) = fixed(&ram, 4) else { return };
     let file = image(1 << 20);
     for io in [IoMode::Threads, IoMode::Sync] {
-        let raw = RawFile::open_with(file.as_path(), &RawOptions { io, ..RawOptions::default() }).unwrap();
+        let raw = RawFile::open_with(file.as_path(), &RawOptions { io, ..RawOptions::default() })
+            .unwrap();
         assert_eq!((raw.use_fixed(&memory), raw.fixed_calls()), (Err(IoError::Unsupported), None));
     }
 }
@@ -270,7 +285,8 @@ fn test_fixed_helper_process() {
         Box::new(buffer)
     };
     let read = |queue: &mut dyn Queue, buffer: Box<IoBuffer>| {
-        let request = IoRequest { id: 0, operation: Operation::Read, offset: 0, length: 4096, buffer };
+        let request =
+            IoRequest { id: 0, operation: Operation::Read, offset: 0, length: 4096, buffer };
         assert_eq!(run(queue, vec![request])[0].result, Ok(()));
     };
     match what.to_str().unwrap() {

@@ -6,7 +6,8 @@ use crate::conformance::{CAPACITY, check, guest_ram};
 
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FORBIDDEN";
 
-/// From here on, system call `number` fails on this thread, and on those it starts, with `code`: as a container's filter would do it.
+/// From here on, system call `number` fails on this thread, and on those it starts, with `code`: as
+/// a container's filter would do it.
 fn forbid(number: libc::c_long, code: i32) {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let program = [
@@ -16,7 +17,8 @@ fn forbid(number: libc::c_long, code: i32) {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | code as u32),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    let filter =
+        libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: plain numbers, and a filter that lives as long as the call that copies it.
     let results = unsafe {
         [
@@ -31,7 +33,8 @@ fn forbid(number: libc::c_long, code: i32) {
 #[test]
 fn test_forbidden_helper_process() {
     let Some(what) = std::env::var_os(ENV) else { return };
-    let open = |file: &Path, io| RawFile::open_with(file, &RawOptions { io, ..RawOptions::default() });
+    let open =
+        |file: &Path, io| RawFile::open_with(file, &RawOptions { io, ..RawOptions::default() });
     let conforms = |expected| {
         let files = std::cell::RefCell::new(Vec::new());
         check(|| {
@@ -49,7 +52,10 @@ fn test_forbidden_helper_process() {
             conforms(IoMode::Uring);
         }
         which => {
-            forbid(libc::SYS_io_uring_setup, if which == "absent" { libc::ENOSYS } else { libc::EPERM });
+            forbid(
+                libc::SYS_io_uring_setup,
+                if which == "absent" { libc::ENOSYS } else { libc::EPERM },
+            );
             conforms(IoMode::Threads);
             let error = open(image(CAPACITY).as_path(), IoMode::Uring).unwrap_err();
             assert!(matches!(error, OpenError::NoUring { .. }));

@@ -24,9 +24,12 @@ fn test_full_helper_process() {
         assert!(raw.geometry().discard.is_some(), "tmpfs has holes");
         let mut queue = raw.queue().unwrap();
         let write = |fua, at: u64, queue: &mut dyn Queue| {
-            one(queue, Operation::Write { fua }, at * MIB, vec![at as u8 + 1; MIB as usize]).map(drop)
+            one(queue, Operation::Write { fua }, at * MIB, vec![at as u8 + 1; MIB as usize])
+                .map(drop)
         };
-        let full = (0..16).find(|&at| write(false, at, &mut *queue).is_err()).expect("4 MiB are soon full");
+        let full = (0..16)
+            .find(|&at| write(false, at, &mut *queue).is_err())
+            .expect("4 MiB are soon full");
         assert_eq!(write(false, full, &mut *queue), Err(IoError::NoSpace));
         assert_eq!(write(true, full + 1, &mut *queue), Err(IoError::NoSpace));
         // Nothing else is wrong: what was written is there, also durably, and can be written again.
@@ -55,12 +58,14 @@ fn test_full_file_system_fails_writes_with_no_space_and_recovers_by_discard() {
         .env(ENV, "1")
         .output()
         .unwrap();
-    let said =
-        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     match output.status.code() {
         Some(42) => {}
         // Its own words: only where namespaces or mounts are forbidden may this be left out.
-        _ if said.starts_with("unshare:") || said.starts_with("mount:") => eprintln!("left out: {said}"),
+        _ if said.starts_with("unshare:") || said.starts_with("mount:") => {
+            eprintln!("left out: {said}")
+        }
         code => panic!("the helper ended with {code:?}: {said}"),
     }
 }
@@ -89,7 +94,8 @@ fn test_block_device_conforms_by_every_way() {
         for cache in [CacheMode::Writeback, CacheMode::None] {
             let devices = std::cell::RefCell::new(Vec::new());
             let open = |device: &Loop| {
-                RawFile::open_with(&device.0, &RawOptions { cache, io, ..RawOptions::default() }).unwrap()
+                RawFile::open_with(&device.0, &RawOptions { cache, io, ..RawOptions::default() })
+                    .unwrap()
             };
             let probe = image(CAPACITY);
             let Some(device) = Loop::over(probe.as_path()) else {

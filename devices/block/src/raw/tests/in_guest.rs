@@ -1,4 +1,5 @@
-//! Requests from host memory as requests from guest memory, so that the conformance suite's come from where a guest's do.
+//! Requests from host memory as requests from guest memory, so that the conformance suite's come
+//! from where a guest's do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +28,12 @@ impl InGuest {
         // Neighbours now and then: pieces of one page and of several.
         let mut free: Vec<u64> = (0..pages).collect();
         free.sort_unstable_by_key(|page| (page / 3 * 37 % 101, *page));
-        Self { inner, ram: ram.clone(), pages: Arc::new(Mutex::new(free)), total: Arc::clone(total) }
+        Self {
+            inner,
+            ram: ram.clone(),
+            pages: Arc::new(Mutex::new(free)),
+            total: Arc::clone(total),
+        }
     }
 }
 
@@ -91,7 +97,8 @@ impl Queue for InGuestQueue {
     fn submit(&mut self, requests: &mut Vec<IoRequest>) {
         let mut batch = Vec::new();
         for mut request in requests.drain(..) {
-            let original = std::mem::replace(&mut request.buffer, Box::new(IoBuffer::from_vec(vec![])));
+            let original =
+                std::mem::replace(&mut request.buffer, Box::new(IoBuffer::from_vec(vec![])));
             // As far off a page's beginning as the original.
             let skew = original.iovecs().first().map_or(0, |piece| piece.iov_base.addr() % PAGE);
             let wanted = (skew + original.len()).div_ceil(PAGE);
@@ -119,7 +126,8 @@ impl Queue for InGuestQueue {
         let mut inner = Vec::new();
         self.inner.poll(&mut inner);
         for one in inner {
-            let Moved { id, original, _pages } = self.moved[one.id as usize].take().expect("comes back once");
+            let Moved { id, original, _pages } =
+                self.moved[one.id as usize].take().expect("comes back once");
             if let Some(guest) = one.buffer.guest() {
                 let mut at = 0;
                 for slice in original.slices() {

@@ -59,7 +59,10 @@ fn test_open_empty_and_odd_sizes_are_refused_by_name() {
 fn test_open_directory_device_and_pipe_are_not_disks_and_do_not_block() {
     for read_only in [true, false] {
         for path in ["/", "/dev/null"] {
-            assert!(matches!(open_error(Path::new(path), read_only), OpenError::NotADisk { .. }), "{path}");
+            assert!(
+                matches!(open_error(Path::new(path), read_only), OpenError::NotADisk { .. }),
+                "{path}"
+            );
         }
     }
     let name = TempFile::new().unwrap();
@@ -83,8 +86,10 @@ fn test_lock_second_writer_and_reader_beside_writer_are_refused() {
 #[test]
 fn test_lock_readers_share_and_keep_writers_out() {
     let file = image(1 << 20);
-    let readers =
-        [RawFile::open(file.as_path(), true).unwrap(), RawFile::open(file.as_path(), true).unwrap()];
+    let readers = [
+        RawFile::open(file.as_path(), true).unwrap(),
+        RawFile::open(file.as_path(), true).unwrap(),
+    ];
     assert!(matches!(open_error(file.as_path(), false), OpenError::Locked { .. }));
     drop(readers);
     assert!(RawFile::open(file.as_path(), false).is_ok());
@@ -103,7 +108,8 @@ fn test_lock_outlives_the_backend_while_a_queue_is_in_use() {
 #[test]
 fn test_lock_helper_process() {
     if let Some(path) = std::env::var_os("SYNTHVM_STORAGE_TEST_LOCK") {
-        let locked = matches!(RawFile::open(Path::new(&path), false), Err(OpenError::Locked { .. }));
+        let locked =
+            matches!(RawFile::open(Path::new(&path), false), Err(OpenError::Locked { .. }));
         std::process::exit(if locked { 42 } else { 43 });
     }
 }
@@ -125,13 +131,20 @@ fn test_lock_is_seen_by_another_process() {
     assert!(second_opens());
 }
 
-fn one(backend: &RawFile, operation: Operation, offset: u64, bytes: Vec<u8>) -> Result<Vec<u8>, IoError> {
+fn one(
+    backend: &RawFile,
+    operation: Operation,
+    offset: u64,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, IoError> {
     let mut queue = backend.queue().unwrap();
     let buffer = Box::new(IoBuffer::from_vec(bytes));
-    let mut done =
-        run(&mut *queue, vec![IoRequest { id: 0, operation, offset, length: buffer.len() as u64, buffer }])
-            .pop()
-            .unwrap();
+    let mut done = run(
+        &mut *queue,
+        vec![IoRequest { id: 0, operation, offset, length: buffer.len() as u64, buffer }],
+    )
+    .pop()
+    .unwrap();
     done.result.map(|()| std::mem::take(done.buffer.host_bytes().unwrap()))
 }
 

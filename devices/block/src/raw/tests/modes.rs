@@ -94,13 +94,15 @@ fn test_uring_read_of_what_is_cached_is_done_in_submit_and_no_event_tells() {
         return;
     }
     let file = image(CAPACITY);
-    let raw = RawFile::open_with(file.as_path(), &options(IoMode::Uring, CacheMode::Writeback)).unwrap();
+    let raw =
+        RawFile::open_with(file.as_path(), &options(IoMode::Uring, CacheMode::Writeback)).unwrap();
     super::one(&raw, Operation::Write { fua: false }, 4096, vec![9; 8192]).unwrap();
     let mut bytes = [0_u8; 512];
     let piece = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: one valid piece, and an open descriptor.
-    let known =
-        unsafe { libc::preadv2(raw.as_fd().as_raw_fd(), &raw const piece, 1, 4096, libc::RWF_NOWAIT) };
+    let known = unsafe {
+        libc::preadv2(raw.as_fd().as_raw_fd(), &raw const piece, 1, 4096, libc::RWF_NOWAIT)
+    };
     if known != 512 {
         eprintln!("left out: this file system does not tell what it has cached");
         return;

@@ -43,9 +43,13 @@ fn run(raw: &RawFile, request: IoRequest, mut system: impl FnMut(&Call) -> i32) 
 fn read(call: &Call, source: &[u8], most: usize) -> i32 {
     let &Call::Read { memory, offset, .. } = call else { panic!("{call:?}") };
     let pieces = match memory {
-        Memory::One(base, len) => vec![libc::iovec { iov_base: base.cast(), iov_len: len as usize }],
+        Memory::One(base, len) => {
+            vec![libc::iovec { iov_base: base.cast(), iov_len: len as usize }]
+        }
         // SAFETY: the task keeps its iovecs while the call lasts.
-        Memory::Many(pieces, count) => unsafe { std::slice::from_raw_parts(pieces, count as usize).to_vec() },
+        Memory::Many(pieces, count) => unsafe {
+            std::slice::from_raw_parts(pieces, count as usize).to_vec()
+        },
     };
     assert!(pieces.len() <= MAX_PIECES);
     let mut left = &source[offset as usize..];
@@ -79,7 +83,9 @@ fn test_short_and_interrupted_calls_are_continued_to_the_last_byte() {
                 });
                 assert_eq!((done.id, done.result), (5, Ok(())));
                 let mut buffer = done.buffer;
-                assert!(*buffer.host_bytes().unwrap() == source[offset as usize..offset as usize + len]);
+                assert!(
+                    *buffer.host_bytes().unwrap() == source[offset as usize..offset as usize + len]
+                );
             }
         }
     }
@@ -192,7 +198,11 @@ fn test_storage_without_holes_gets_zeroes_written() {
         });
         assert_eq!(done.result, Ok(()));
     }
-    assert_eq!((refused, written), (2, 2 * 200 * 1024), "asked once for each way, then never again");
+    assert_eq!(
+        (refused, written),
+        (2, 2 * 200 * 1024),
+        "asked once for each way, then never again"
+    );
 }
 
 #[test]
@@ -214,10 +224,15 @@ fn test_discard_of_more_than_one_call_goes_in_parts() {
 #[test]
 fn test_direct_io_that_is_refused_goes_through_the_page_cache_and_is_counted() {
     let raw = open(CacheMode::None);
-    let done = run(&raw, request(Operation::Write { fua: false }, 4096, vec![1; 4096]), |call| match call {
-        Call::Write { way: call::Way::Direct, .. } => -libc::EINVAL,
-        _ => 4096,
-    });
+    let done =
+        run(
+            &raw,
+            request(Operation::Write { fua: false }, 4096, vec![1; 4096]),
+            |call| match call {
+                Call::Write { way: call::Way::Direct, .. } => -libc::EINVAL,
+                _ => 4096,
+            },
+        );
     assert_eq!((done.result, done.copied), (Ok(()), 4096));
 }
 
@@ -239,8 +254,12 @@ fn test_aligned_direct_io_copies_nothing_and_unaligned_memory_all() {
         };
         let done = Task::new(write).run(&raw.image);
         assert_eq!((done.result, done.copied), (Ok(()), copied));
-        let mut seen = Task::new(request(Operation::Read, 8192, vec![0; 150 << 10])).run(&raw.image);
+        let mut seen =
+            Task::new(request(Operation::Read, 8192, vec![0; 150 << 10])).run(&raw.image);
         assert_eq!(seen.result, Ok(()));
-        assert!(*seen.buffer.host_bytes().unwrap() == vec![7; 150 << 10], "memory {skew} bytes off");
+        assert!(
+            *seen.buffer.host_bytes().unwrap() == vec![7; 150 << 10],
+            "memory {skew} bytes off"
+        );
     }
 }

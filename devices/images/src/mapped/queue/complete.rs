@@ -83,7 +83,8 @@ impl MappedQueue {
 
     fn clear_rest(&mut self, slot: u32) {
         let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
-        let Compound { id, memory: Memory::Whole(Some(buffer)), then: Then::Clear(rest), .. } = pending
+        let Compound { id, memory: Memory::Whole(Some(buffer)), then: Then::Clear(rest), .. } =
+            pending
         else {
             return;
         };

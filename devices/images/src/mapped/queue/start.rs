@@ -119,7 +119,9 @@ impl MappedQueue {
                 let (result, copied) = produce(only, &request.buffer, request.operation);
                 self.finish(request.id, result, copied, request.buffer);
             }
-            several => self.start_parts(request, several, if fua { Then::Flush } else { Then::End }),
+            several => {
+                self.start_parts(request, several, if fua { Then::Flush } else { Then::End })
+            }
         }
     }
 

@@ -176,7 +176,13 @@ impl Map for Fake {
     }
 
     /// Every other block, so that neighbours are not merged.
-    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn clear(
+        &self,
+        how: Clearing,
+        offset: u64,
+        length: u64,
+        extents: &mut Extents,
+    ) -> Result<Step, IoError> {
         self.enter(Log::Clear);
         if !how.may_unmap() {
             let half = step(length) / 2;

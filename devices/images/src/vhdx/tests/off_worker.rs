@@ -57,7 +57,8 @@ impl Fixture {
     /// the first `blocks` blocks.
     fn differencing(blocks: u64) -> Self {
         let folder = TempDir::new().unwrap();
-        let (parent, path) = (folder.as_path().join("parent.vhdx"), folder.as_path().join("child.vhdx"));
+        let (parent, path) =
+            (folder.as_path().join("parent.vhdx"), folder.as_path().join("child.vhdx"));
         new_image(&parent, None);
         let image = open(&parent, &OpenOptions::default()).unwrap();
         let mut queue = image.queue().unwrap();
@@ -98,7 +99,8 @@ fn next(queue: &mut dyn Queue) -> Vec<IoDone> {
 fn use_up_free_space(fixture: &Fixture) -> u64 {
     let mut block = 1;
     // Straight to the format: its thread would grow the file ahead of need.
-    while fixture.vhdx.allocate(block * MIB, 512, &mut Extents::default()).unwrap() != Step::Barrier {
+    while fixture.vhdx.allocate(block * MIB, 512, &mut Extents::default()).unwrap() != Step::Barrier
+    {
         block += 1;
     }
     block
@@ -113,7 +115,8 @@ fn test_write_that_waits_for_growth_delays_no_other_request_and_no_close() {
     queue.submit(&mut vec![request(1, WRITE, block * MIB, 512)]);
     fixture.probe.gate.wait_for_arrival();
     // The file's fsync waits. The same queue, and others, continue.
-    let done = run(&mut *queue, vec![request(2, WRITE, 0, 512), request(3, Operation::Read, MIB, 512)]);
+    let done =
+        run(&mut *queue, vec![request(2, WRITE, 0, 512), request(3, Operation::Read, MIB, 512)]);
     assert!(done.iter().all(|done| done.result.is_ok()));
     let mut other = fixture.mapped.queue().unwrap();
     one(&mut *other, Operation::Write { fua: true }, 512, vec![1; 512]).unwrap();
@@ -147,8 +150,8 @@ fn test_discards_of_parts_of_blocks_that_the_child_lacks_copy_and_sync_nothing()
     let fixture = Fixture::differencing(64);
     let mut queue = fixture.mapped.queue().unwrap();
     assert_eq!(fixture.mapped.geometry().discard.map(|discard| discard.zeroes), Some(false));
-    let requests =
-        (1..64).map(|block| request(block, Operation::Discard, u64::from(block) * MIB + 4096, 8192));
+    let requests = (1..64)
+        .map(|block| request(block, Operation::Discard, u64::from(block) * MIB + 4096, 8192));
     assert!(run(&mut *queue, requests.collect()).iter().all(|done| done.result.is_ok()));
     assert_eq!(fixture.probe.take(), (0, 0));
     let seen = one(&mut *queue, Operation::Read, 7 * MIB, vec![0; MIB as usize]).unwrap();
@@ -216,14 +219,20 @@ fn test_copy_up_that_is_lost_by_a_failed_sync_is_made_again() {
 fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
     let fixture = Fixture::dynamic();
     for block in 1..400 {
-        while fixture.vhdx.allocate(block * MIB, 512, &mut Extents::default()).unwrap() != Step::Done(512) {
+        while fixture.vhdx.allocate(block * MIB, 512, &mut Extents::default()).unwrap()
+            != Step::Done(512)
+        {
             fixture.vhdx.barrier().unwrap();
         }
     }
     fixture.probe.take();
     let (mut done, mut steps, mut most) = (0, 0, 0);
     while done < SIZE {
-        match fixture.vhdx.clear(Clearing::Discard, done, SIZE - done, &mut Extents::default()).unwrap() {
+        match fixture
+            .vhdx
+            .clear(Clearing::Discard, done, SIZE - done, &mut Extents::default())
+            .unwrap()
+        {
             Step::Done(bytes) => done += bytes,
             other => panic!("{other:?}"),
         }
@@ -289,7 +298,8 @@ fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
     let (vhdx, _) = watched(&path, |file| {
         file.wrap_raw(|raw| {
             Arc::new(Faulty::new(raw, move |request| {
-                count.fetch_add(u64::from(request.operation == Operation::Flush), Ordering::Relaxed);
+                count
+                    .fetch_add(u64::from(request.operation == Operation::Flush), Ordering::Relaxed);
                 Fault::None
             }))
         });
@@ -299,7 +309,8 @@ fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
     let (sender, seen) = mpsc::channel();
     vhdx.published.set(move |block| {
         // The other queue, at the moment at which its lookup finds the block.
-        one(&mut *second, Operation::Write { fua: true }, block * MIB + 4096, vec![9; 512]).unwrap();
+        one(&mut *second, Operation::Write { fua: true }, block * MIB + 4096, vec![9; 512])
+            .unwrap();
         sender.send(flushes.load(Ordering::Relaxed)).unwrap();
     });
     one(&mut *first, WRITE, 3 * MIB, vec![1; 512]).unwrap();
@@ -316,7 +327,8 @@ fn test_image_with_copies_under_way_is_sound_when_it_is_closed() {
     drop((mapped, vhdx));
     let image = open(&path, &OpenOptions::default()).unwrap();
     for block in 0..8 {
-        let seen = one(&mut *image.queue().unwrap(), Operation::Read, block * MIB, vec![0; MIB as usize]);
+        let seen =
+            one(&mut *image.queue().unwrap(), Operation::Read, block * MIB, vec![0; MIB as usize]);
         assert!(seen.unwrap() == pattern(block, MIB as usize), "block {block}");
     }
 }

@@ -54,7 +54,11 @@ impl Shell for Shared {
 
 impl Shared {
     fn new() -> Self {
-        let model = Model { pump: Pump::new(0), jobs: AtomicUsize::new(0), helpers: Mutex::new(Vec::new()) };
+        let model = Model {
+            pump: Pump::new(0),
+            jobs: AtomicUsize::new(0),
+            helpers: Mutex::new(Vec::new()),
+        };
         Self(Arc::new(model))
     }
 

@@ -87,7 +87,12 @@ impl Shell for Holding {
 fn test_wait_until_idle_returns_after_the_job_of_a_queued_event() {
     let (entered, has_entered) = channel();
     let (may_leave, leave) = channel();
-    let shell = Holding { pump: Pump::new(()), entered, leave: Mutex::new(leave), done: AtomicUsize::new(0) };
+    let shell = Holding {
+        pump: Pump::new(()),
+        entered,
+        leave: Mutex::new(leave),
+        done: AtomicUsize::new(0),
+    };
     shell.pump.queue().events.push_back(());
     thread::scope(|scope| {
         scope.spawn(|| shell.pump.settle(&shell, usize::MAX));

@@ -16,7 +16,8 @@ pub(super) const PROBE_INSTANCE: u32 = 0xFFFF_0000;
 impl World {
     /// While all others misbehave: create, open, close, tear down, each answered with success.
     pub(super) fn probe(&mut self) {
-        let offered = self.model.offered.contains_key(&PROBE_RELID) && self.model.connected.is_some();
+        let offered =
+            self.model.offered.contains_key(&PROBE_RELID) && self.model.connected.is_some();
         if !offered || self.core.gpadls_arriving() >= MAX_GPADLS_IN_PROGRESS {
             return;
         }
@@ -29,13 +30,20 @@ impl World {
         }
         self.expect(&Reply::created(relid, id));
         self.message(1, &post::open(relid, id, 20, 0));
-        let index = self.opening.iter().position(|(key, _)| *key == self.probe).expect("the device is asked");
+        let index = self
+            .opening
+            .iter()
+            .position(|(key, _)| *key == self.probe)
+            .expect("the device is asked");
         self.answer_open(index, true);
         self.expect(&Reply::opened(relid));
         self.message(1, &post::close(relid));
         self.message(1, &post::teardown(relid, id));
-        let index =
-            self.closing.iter().position(|key| *key == self.probe).expect("the device is asked to close");
+        let index = self
+            .closing
+            .iter()
+            .position(|key| *key == self.probe)
+            .expect("the device is asked to close");
         let key = self.closing.remove(index);
         self.let_go(key);
         while !self.inbox.is_empty() {
