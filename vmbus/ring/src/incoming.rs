@@ -181,36 +181,37 @@ impl ReadBatch<'_> {
         if self.available == 0 {
             return Ok(None);
         }
-        match self.parse() {
-            Ok(descriptor) => {
-                let start = self.at;
-                let total = descriptor.total();
-                self.at = self.ring.memory.size().advance(start, total);
-                self.available = self.available.wrapping_sub(total);
-                Ok(Some(Packet::new(&self.ring.memory, start, descriptor)))
-            }
-            Err(error) => {
-                self.available = 0;
-                self.ring.stopped = Some(error);
-                Err(error)
-            }
+        if self.available < DESCRIPTOR_BYTES {
+            return Err(self.stop(RingError::NoDescriptor { available: self.available }));
         }
+        let words = self.words();
+        // Without the reason at first: this way the compiler keeps the descriptor in registers.
+        let Some(descriptor) = Descriptor::parse(words, self.available) else {
+            return Err(self.stop(Descriptor::fault(words, self.available)));
+        };
+        let start = self.at;
+        let total = descriptor.total();
+        self.at = self.ring.memory.size().advance(start, total);
+        self.available = self.available.wrapping_sub(total);
+        Ok(Some(Packet::new(&self.ring.memory, start, descriptor)))
     }
 
+    /// Reads the words of the next descriptor. This is the one read: whatever the peer does to it
+    /// now, the local copy is judged and used.
     #[inline(always)]
-    fn parse(&self) -> Result<Descriptor, RingError> {
-        if let Some(error) = self.ring.stopped {
-            return Err(error);
-        }
-        if self.available < DESCRIPTOR_BYTES {
-            return Err(RingError::NoDescriptor { available: self.available });
-        }
+    fn words(&self) -> [u64; 2] {
         let memory = &self.ring.memory;
-        // The one read of the descriptor: whatever the peer does to it now, these locals are what
-        // is judged and used.
         let first = memory.word(self.at).load(Ordering::Relaxed);
         let second = memory.word(memory.size().advance(self.at, 8)).load(Ordering::Relaxed);
-        Descriptor::parse([u64::from_le(first), u64::from_le(second)], self.available)
+        [u64::from_le(first), u64::from_le(second)]
+    }
+
+    /// Stops the ring: no packet after this one can be found.
+    #[cold]
+    fn stop(&mut self, error: RingError) -> RingError {
+        self.available = 0;
+        self.ring.stopped = Some(error);
+        error
     }
 
     /// Bytes of the batch that were not yet taken.

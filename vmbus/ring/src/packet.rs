@@ -128,31 +128,32 @@ impl<'a> Packet<'a> {
         if offset & 7 == 0 {
             self.memory.read(size.advance(self.start, offset), to);
         } else {
-            self.read_between_units(offset, to);
-        }
-    }
-
-    /// Offsets of the ring are units of 8: a start between two goes through its unit first.
-    #[inline(never)]
-    fn read_between_units(&self, offset: u32, to: &mut [u8]) {
-        let size = self.memory.size();
-        let at = size.advance(self.start, offset & !7);
-        let mut unit = [0_u8; 8];
-        self.memory.read(at, &mut unit);
-        let Some(tail) = unit.get(usize_of(offset & 7)..) else { return };
-        let len = tail.len().min(to.len());
-        let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len))
-        else {
-            return;
-        };
-        now.copy_from_slice(tail);
-        if !later.is_empty() {
-            self.memory.read(size.advance(at, 8), later);
+            // Without the packet itself: it stays in registers, as long as nobody takes its address.
+            read_between_units(self.memory, self.start, offset, to);
         }
     }
 
     #[inline]
     fn payload_start(&self) -> Offset {
         self.memory.size().advance(self.start, self.descriptor.data_offset)
+    }
+}
+
+/// Copies from byte `offset` of the packet at `start`, between two of the units of 8 bytes in which
+/// the ring counts: through a copy of the first unit.
+#[inline(never)]
+fn read_between_units(memory: &RingMemory, start: Offset, offset: u32, to: &mut [u8]) {
+    let size = memory.size();
+    let at = size.advance(start, offset & !7);
+    let mut unit = [0_u8; 8];
+    memory.read(at, &mut unit);
+    let Some(tail) = unit.get(usize_of(offset & 7)..) else { return };
+    let len = tail.len().min(to.len());
+    let (Some(tail), Some((now, later))) = (tail.get(..len), to.split_at_mut_checked(len)) else {
+        return;
+    };
+    now.copy_from_slice(tail);
+    if !later.is_empty() {
+        memory.read(size.advance(at, 8), later);
     }
 }

@@ -60,26 +60,35 @@ pub(crate) struct Descriptor {
 
 impl Descriptor {
     /// Parses the two words of a descriptor, of which `available` bytes with all that follows wait.
+    /// `None`: it is invalid, see [`Descriptor::fault`].
     #[inline(always)]
-    pub(crate) fn parse(words: [u64; 2], available: u32) -> Result<Self, RingError> {
-        let [first, transaction_id] = words;
-        let (kind, data_offset8, length8, flags) = split(first);
-        // At most 0xFFFF * 8: no overflow.
-        let (data_offset, length) = (u32::from(data_offset8) << 3, u32::from(length8) << 3);
-        if length < DESCRIPTOR_BYTES {
-            return Err(RingError::ShortPacket { length });
+    pub(crate) fn parse(words: [u64; 2], available: u32) -> Option<Self> {
+        let Fields { kind, data_offset, length, flags } = Fields::of(words);
+        let fits = length >= DESCRIPTOR_BYTES
+            && data_offset >= DESCRIPTOR_BYTES
+            && data_offset <= length
+            && length.wrapping_add(TRAILER_BYTES) <= available;
+        if !fits {
+            return None;
         }
-        if data_offset < DESCRIPTOR_BYTES || data_offset > length {
-            return Err(RingError::DataOffset { data_offset, length });
-        }
-        if length.wrapping_add(TRAILER_BYTES) > available {
-            return Err(RingError::LongPacket { length, available });
-        }
-        let Some(kind) = PacketKind::from_wire(kind) else {
-            return Err(RingError::PacketType { value: kind });
-        };
+        let kind = PacketKind::from_wire(kind)?;
         let completion_requested = flags & FLAG_COMPLETION_REQUESTED != 0;
-        Ok(Self { kind, completion_requested, transaction_id, data_offset, length })
+        Some(Self { kind, completion_requested, transaction_id: words[1], data_offset, length })
+    }
+
+    /// Returns the reason why [`Descriptor::parse`] refused the same words.
+    #[cold]
+    pub(crate) fn fault(words: [u64; 2], available: u32) -> RingError {
+        let Fields { kind, data_offset, length, .. } = Fields::of(words);
+        if length < DESCRIPTOR_BYTES {
+            RingError::ShortPacket { length }
+        } else if data_offset < DESCRIPTOR_BYTES || data_offset > length {
+            RingError::DataOffset { data_offset, length }
+        } else if length.wrapping_add(TRAILER_BYTES) > available {
+            RingError::LongPacket { length, available }
+        } else {
+            RingError::PacketType { value: kind }
+        }
     }
 
     /// The first word on the wire. `data_offset` and `length` are multiples of 8, at most 0xFFFF *
@@ -106,16 +115,26 @@ impl Descriptor {
     }
 }
 
-/// The four 16-bit fields of a word, lowest first.
-#[inline]
-fn split(word: u64) -> (u16, u16, u16, u16) {
-    let [a, b, c, d, e, f, g, h] = word.to_le_bytes();
-    (
-        u16::from_le_bytes([a, b]),
-        u16::from_le_bytes([c, d]),
-        u16::from_le_bytes([e, f]),
-        u16::from_le_bytes([g, h]),
-    )
+/// The fields of a descriptor's first word, unchecked.
+struct Fields {
+    kind: u16,
+    /// In bytes, as the next one: at most 0xFFFF * 8, so that sums do not overflow.
+    data_offset: u32,
+    length: u32,
+    flags: u16,
+}
+
+impl Fields {
+    #[inline(always)]
+    fn of([first, _]: [u64; 2]) -> Self {
+        let [a, b, c, d, e, f, g, h] = first.to_le_bytes();
+        Self {
+            kind: u16::from_le_bytes([a, b]),
+            data_offset: u32::from(u16::from_le_bytes([c, d])) << 3,
+            length: u32::from(u16::from_le_bytes([e, f])) << 3,
+            flags: u16::from_le_bytes([g, h]),
+        }
+    }
 }
 
 /// The trailer of a packet that starts at byte `start` of the data.
@@ -139,14 +158,17 @@ mod tests {
     #[test]
     fn test_ring_descriptor_out_of_bounds_is_refused_with_its_own_error() {
         use RingError::{DataOffset, LongPacket, PacketType, ShortPacket};
-        let parse = |word| Descriptor::parse([word, 7], 64).map(|_| ()).unwrap_err();
+        let parse = |word| {
+            assert!(Descriptor::parse([word, 7], 64).is_none());
+            Descriptor::fault([word, 7], 64)
+        };
         assert_eq!(parse(word(6, 2, 1, 0)), ShortPacket { length: 8 });
         assert_eq!(parse(word(6, 0, 0, 0)), ShortPacket { length: 0 });
         assert_eq!(parse(word(6, 1, 2, 0)), DataOffset { data_offset: 8, length: 16 });
         assert_eq!(parse(word(6, 4, 3, 0)), DataOffset { data_offset: 32, length: 24 });
         assert_eq!(parse(word(6, 2, 8, 0)), LongPacket { length: 64, available: 64 });
         assert_eq!(parse(word(6, 2, 0xFFFF, 0)), LongPacket { length: 0xFFFF * 8, available: 64 });
-        assert!(Descriptor::parse([word(6, 2, 7, 0), 7], 64).is_ok());
+        assert!(Descriptor::parse([word(6, 2, 7, 0), 7], 64).is_some());
         for kind in
             (0..=0x10).chain([0x106, u16::MAX]).filter(|kind| ![6, 7, 9, 0xB].contains(kind))
         {

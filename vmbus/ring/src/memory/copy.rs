@@ -95,7 +95,7 @@ mod tests {
             let mut back = vec![0_u8; len];
             // SAFETY: as above.
             unsafe {
-                copy_from_shared(NonNull::new(shared.as_mut_ptr().add(8)).unwrap(), &mut back)
+                copy_from_shared(NonNull::new(shared.as_mut_ptr().add(8)).unwrap(), &mut back);
             };
             assert_eq!(back, source);
         }
