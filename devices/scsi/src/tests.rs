@@ -599,7 +599,7 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
             Ok(Decision::Reply) => assert!(out.len() <= transfer.length() as usize),
             Ok(other @ (Decision::Parameters(_) | Decision::Ejected)) => panic!("{other:?}"),
             Ok(Decision::Good | Decision::Flush | Decision::Conflict) | Err(_) => {
-                assert!(out.is_empty())
+                assert!(out.is_empty());
             }
         }
     }

@@ -30,7 +30,7 @@ impl CommandLine {
                 Some(("checks", list)) => found.checks = Check::parse_list(list),
                 Some(("modules", "none")) => found.modules = Some(Vec::new()),
                 Some(("modules", list)) => {
-                    found.modules = Some(list.split(',').map(str::to_owned).collect())
+                    found.modules = Some(list.split(',').map(str::to_owned).collect());
                 }
                 Some(("report", path)) => found.report = Some(path.to_owned()),
                 _ => found.unknown.push(word.to_owned()),

@@ -113,7 +113,7 @@ impl Emulator {
         }
         match self.keep_logs() {
             Ok(folder) => {
-                text.push_str(&format!("--- the test host's logs: {} ---", folder.display()))
+                text.push_str(&format!("--- the test host's logs: {} ---", folder.display()));
             }
             Err(error) => text.push_str(&format!("--- the test host's logs are lost: {error} ---")),
         }

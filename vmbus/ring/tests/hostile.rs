@@ -119,7 +119,7 @@ fn test_ring_rewritten_while_it_is_read_stays_within_bounds() {
         let (mut packets, mut stops) = (0, 0);
         thread::scope(|scope| {
             scope.spawn(|| {
-                scribble(memory.ram().memory(), &pages, 0x9E37_79B9 + seed as u64, &stop)
+                scribble(memory.ram().memory(), &pages, 0x9E37_79B9 + seed as u64, &stop);
             });
             let mut buffer = GuestBuffer::new(memory.ram().clone());
             let mut incoming = ring.incoming;
@@ -158,7 +158,7 @@ fn test_ring_rewritten_while_it_is_written_stays_within_bounds() {
         let (mut packets, mut stops) = (0, 0);
         thread::scope(|scope| {
             scope.spawn(|| {
-                scribble(memory.ram().memory(), &pages, 0xABCD_EF01 + seed as u64, &stop)
+                scribble(memory.ram().memory(), &pages, 0xABCD_EF01 + seed as u64, &stop);
             });
             let mut outgoing = ring.outgoing;
             let mut round = 0;

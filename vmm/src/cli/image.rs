@@ -49,7 +49,7 @@ fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
     };
     let bar = bar(&args.target);
     let result = synthvm_images::convert(&args.source, &args.target, &options, &mut |progress| {
-        show(&bar, progress)
+        show(&bar, progress);
     });
     bar.finish_and_clear();
     let Progress { total, written, .. } = result?;

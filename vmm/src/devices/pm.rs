@@ -140,7 +140,7 @@ impl PioDevice for PmRegisters {
             }
             0xC | 0xD => self.update(|registers| registers.gpe_status &= !only()),
             0xE | 0xF => {
-                self.update(|registers| registers.gpe_enable = place(registers.gpe_enable))
+                self.update(|registers| registers.gpe_enable = place(registers.gpe_enable));
             }
             0x33 if value == RESET_VALUE => self.power.request(PowerRequest::Reset),
             _ => {}

@@ -78,7 +78,7 @@ impl KvmSynic {
                 .ok_or_else(|| io::Error::other("SINT without a route"))?;
             match eom_path {
                 EomPath::Resample => {
-                    vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?
+                    vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?;
                 }
                 EomPath::MsrExit => vm.register_irqfd(&interrupt, gsi)?,
             }

@@ -39,7 +39,7 @@ impl Kicks {
         let mut result = Ok(());
         // The handler does nothing: the signal's arrival is what ends KVM_RUN.
         HANDLER.call_once(|| {
-            result = register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from)
+            result = register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from);
         });
         result?;
         Ok(Kicks { vcpus: (0..count).map(|_| Vcpu::default()).collect() })

@@ -255,7 +255,7 @@ impl Qcow2 {
             let mut found = Extents::default();
             match mode {
                 Mode::Memory => {
-                    parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??
+                    parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??;
                 }
                 Mode::Files => match parent.locate(offset, there, &mut found)? {
                     Step::Done(bytes) => done = bytes,

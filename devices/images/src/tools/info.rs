@@ -170,7 +170,7 @@ impl fmt::Display for ImageInfo {
         match self.log_entries {
             Some(0) => writeln!(f, "log:          empty")?,
             Some(entries) => {
-                writeln!(f, "log:          {entries} entries to replay: it was not closed")?
+                writeln!(f, "log:          {entries} entries to replay: it was not closed")?;
             }
             None => {}
         }

@@ -60,7 +60,7 @@ impl Vhdx {
             let entry = self.bat.block(block);
             match entry.state() {
                 Some(State::Present) => {
-                    self.push_here(file, entry.offset() + within, length, extents)
+                    self.push_here(file, entry.offset() + within, length, extents);
                 }
                 Some(State::NotPresent) => {
                     let offset = block * self.metadata.block_size + within;

@@ -167,7 +167,7 @@ impl Map for Vhdx {
             match self.judge(how, &piece) {
                 Cleared::Already => {}
                 Cleared::InPlace(offset) => {
-                    extents.push(piece.length, Location::File { file: 0, offset })
+                    extents.push(piece.length, Location::File { file: 0, offset });
                 }
                 Cleared::Change => return None,
             }

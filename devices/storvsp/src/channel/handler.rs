@@ -272,7 +272,7 @@ impl StorageHandler {
                 }
                 let resets = &mut self.resets;
                 resets.ended(request.epoch, |transaction_id, reply| {
-                    outbox.complete(transaction_id, reply)
+                    outbox.complete(transaction_id, reply);
                 });
             }
             self.in_flight.return_buffer(buffer);

@@ -41,7 +41,7 @@ impl Inner {
             }
             Action::Open { key, params } => self.request_open(state, key, params),
             Action::Reopen { key, params, state: saved } => {
-                self.request_reopen(state, key, params, saved)
+                self.request_reopen(state, key, params, saved);
             }
             Action::Signal { key } => {
                 if let Some(link) = state.links.get(&key) {

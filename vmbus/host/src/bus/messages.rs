@@ -56,7 +56,7 @@ impl Inner {
     pub(super) fn deliver(&self, state: &mut State, vp: u32, sint: u8, message: &MessageBuffer) {
         match &mut state.held {
             Some(held) => {
-                held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() })
+                held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() });
             }
             None => self.synic.post_message(vp, sint, message.as_bytes()),
         }

@@ -158,7 +158,7 @@ impl Inner {
             Ok(made) => made,
             Err(error) => {
                 self.failed_opens.log(|suppressed| {
-                    warn!(relid, error, suppressed, "a channel could not be opened")
+                    warn!(relid, error, suppressed, "a channel could not be opened");
                 });
                 return refused;
             }

@@ -171,7 +171,7 @@ impl Core {
                 self.out.push(Action::Close { key });
             }
             Phase::Opening { abort, .. } => {
-                *abort = Some(abort.map_or(then, |before| before.and_then(then)))
+                *abort = Some(abort.map_or(then, |before| before.and_then(then)));
             }
             Phase::Closing { then: before } => *before = before.and_then(then),
             Phase::Open { served: false, .. }

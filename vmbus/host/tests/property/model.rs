@@ -80,7 +80,7 @@ impl Model {
         let mut at_once = AtOnce::default();
         match (message, self.connected) {
             (GuestMessage::InitiateContact(contact), _) => {
-                self.before_contact(port, contact, &mut at_once)
+                self.before_contact(port, contact, &mut at_once);
             }
             (GuestMessage::Unload, _) => {
                 self.disconnect();
@@ -260,7 +260,7 @@ impl Model {
             }
             Reply::Torndown(id) => self.on_torndown(core, at_once, id),
             Reply::OpenResult { relid, open_id, status } => {
-                self.on_open_result(relid, open_id, status == 0)
+                self.on_open_result(relid, open_id, status == 0);
             }
             Reply::Rescind(relid) => self.on_rescind(relid),
             Reply::Version { .. } | Reply::Unloaded | Reply::ReservedClosed(_) => unreachable!(),

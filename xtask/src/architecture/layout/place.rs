@@ -138,7 +138,7 @@ pub(super) fn pieces(
             let (top, bottom) = spans[link.row + 1];
             match link.lower {
                 Item::Crate(_) => {
-                    pieces.push((port(link.row + 1, link.lower, false, link.upper), top, top))
+                    pieces.push((port(link.row + 1, link.lower, false, link.upper), top, top));
                 }
                 Item::Lane(_) => pieces.push((centre(link.row + 1, link.lower), top, bottom)),
             }

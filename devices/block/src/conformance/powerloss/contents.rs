@@ -131,7 +131,7 @@ impl Tracked {
                 }
             }
             Change::Zero { offset, length } => {
-                self.zero(op, *offset, offset.saturating_add(*length))
+                self.zero(op, *offset, offset.saturating_add(*length));
             }
             Change::Length(length) => {
                 self.zero(op, *length, u64::MAX);

@@ -64,7 +64,7 @@ fn test_full_file_system_fails_writes_with_no_space_and_recovers_by_discard() {
         Some(42) => {}
         // Its own words: only where namespaces or mounts are forbidden may this be left out.
         _ if said.starts_with("unshare:") || said.starts_with("mount:") => {
-            eprintln!("left out: {said}")
+            eprintln!("left out: {said}");
         }
         code => panic!("the helper ended with {code:?}: {said}"),
     }

@@ -120,7 +120,7 @@ impl MappedQueue {
                 self.finish(request.id, result, copied, request.buffer);
             }
             several => {
-                self.start_parts(request, several, if fua { Then::Flush } else { Then::End })
+                self.start_parts(request, several, if fua { Then::Flush } else { Then::End });
             }
         }
     }
