@@ -2,7 +2,7 @@
 //! their quotas.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmbus_gpadl::{
     Access, Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReadWrite,
@@ -16,11 +16,14 @@ use vmbus_protocol::offer::status;
 
 use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
-/// The accepted GPADLs, for mapping.
+/// The accepted GPADLs, by relid and id. The core adds and removes them; channels map them from any
+/// thread.
 #[derive(Debug, Default)]
 pub struct GpadlTable {
-    accepted: Mutex<BTreeMap<(u32, u32), Gpadl>>,
+    accepted: Mutex<Accepted>,
 }
+
+type Accepted = BTreeMap<(u32, u32), AcceptedGpadl>;
 
 impl GpadlTable {
     /// Maps GPADL `id` of channel `relid` to read and write.
@@ -50,10 +53,11 @@ impl GpadlTable {
     }
 
     fn get(&self, relid: u32, id: u32) -> Result<Gpadl, MapError> {
-        self.lock().get(&(relid, id)).cloned().ok_or(MapError::Unknown(id))
+        let accepted = self.lock();
+        accepted.get(&(relid, id)).map(|entry| entry.gpadl.clone()).ok_or(MapError::Unknown(id))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Accepted> {
         // The map is whole between any two statements that hold the lock.
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,10 +90,9 @@ pub(super) enum TeardownOf {
 pub(super) struct Gpadls {
     ram: GuestRam,
     sink: Arc<dyn ReleaseSink>,
-    table: Arc<GpadlTable>,
+    pub(super) table: Arc<GpadlTable>,
     /// By handle alone: bodies carry no relid.
     pub(super) arriving: BTreeMap<u32, Arriving>,
-    pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
@@ -104,7 +107,7 @@ pub(super) struct Arriving {
 }
 
 #[derive(Debug)]
-pub(super) struct Accepted {
+pub(super) struct AcceptedGpadl {
     pub(super) gpadl: Gpadl,
     /// Pages charged.
     pub(super) charged: usize,
@@ -134,7 +137,6 @@ impl Gpadls {
             sink,
             table: Arc::default(),
             arriving: BTreeMap::new(),
-            accepted: BTreeMap::new(),
             usage: BTreeMap::new(),
             pages: 0,
             next_serial: 0,
@@ -160,7 +162,7 @@ impl Gpadls {
         data: &[u8],
     ) -> Progress {
         let refused = |status| Progress::Refused { relid, status };
-        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
+        if self.exists(relid, id) {
             return refused(status::INVALID_PARAMETER);
         }
         let mut buffer = GuestBuffer::new(self.ram.clone());
@@ -199,48 +201,37 @@ impl Gpadls {
 
     /// Begins a teardown that the guest asked for.
     pub(super) fn teardown(&mut self, relid: u32, id: u32) -> TeardownOf {
-        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
-        match entry.going {
-            Going::No => {}
-            Going::Answer => return TeardownOf::Waits,
-            Going::Silent => {
-                entry.going = Going::Answer;
-                return TeardownOf::Waits;
-            }
+        let mut accepted = self.table.lock();
+        let Some(entry) = accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
+        if entry.going == Going::No && entry.gpadl.teardown() == Teardown::Done {
+            drop(accepted);
+            self.remove(relid, id);
+            return TeardownOf::Done;
         }
-        match entry.gpadl.teardown() {
-            Teardown::Done => {
-                self.remove(relid, id);
-                TeardownOf::Done
-            }
-            Teardown::Waits => {
-                entry.going = Going::Answer;
-                TeardownOf::Waits
-            }
-        }
+        entry.going = Going::Answer;
+        TeardownOf::Waits
     }
 
     /// Handles the release of the last view of a GPADL that is being torn down. Returns whether the
     /// guest waits for TORNDOWN.
     pub(super) fn released(&mut self, key: GpadlKey) -> bool {
-        let place = (key.relid, key.id);
-        match self.accepted.get(&place) {
-            Some(entry) if entry.gpadl.key() == key && entry.going != Going::No => {
-                let answer = entry.going == Going::Answer;
-                self.remove(key.relid, key.id);
-                answer
-            }
-            Some(_) | None => false,
+        let going = match self.table.lock().get(&(key.relid, key.id)) {
+            Some(entry) if entry.gpadl.key() == key => entry.going,
+            Some(_) | None => Going::No,
+        };
+        if going != Going::No {
+            self.remove(key.relid, key.id);
         }
+        going == Going::Answer
     }
 
     /// Maps a GPADL that a ring pair can lie in: accepted, one range, whole pages.
     pub(super) fn map_ring(&self, relid: u32, id: u32) -> Option<GpadlView> {
-        let entry = self.accepted.get(&(relid, id))?;
-        if !entry.gpadl.buffer().is_whole_pages() {
+        let gpadl = self.table.get(relid, id).ok()?;
+        if !gpadl.buffer().is_whole_pages() {
             return None;
         }
-        entry.gpadl.map().ok()
+        gpadl.map().ok()
     }
 
     /// Forgets the page lists of a channel that are still being received, and returns their
@@ -263,10 +254,10 @@ impl Gpadls {
     /// Begins to forget all accepted GPADLs of a channel. Those in use stay until they are
     /// released, and are answered then if the guest asked.
     pub(super) fn forget_channel(&mut self, relid: u32) {
-        let ids: Vec<u32> =
-            self.accepted.range((relid, 0)..=(relid, u32::MAX)).map(|(&(_, id), _)| id).collect();
-        for id in ids {
-            self.forget(relid, id);
+        let of_channel = (relid, 0)..=(relid, u32::MAX);
+        let places: Vec<_> = self.table.lock().range(of_channel).map(|(&place, _)| place).collect();
+        for place in places {
+            self.forget(place);
         }
     }
 
@@ -275,15 +266,16 @@ impl Gpadls {
         for (_, arriving) in std::mem::take(&mut self.arriving) {
             self.refund(arriving.relid, arriving.charged);
         }
-        let places: Vec<(u32, u32)> = self.accepted.keys().copied().collect();
-        for (relid, id) in places {
-            if let Some(entry) =
-                self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
-            {
+        let mut places = Vec::new();
+        for (&place, entry) in self.table.lock().iter_mut() {
+            places.push(place);
+            if entry.going == Going::Answer {
                 // The guest that waited for the answer has left.
                 entry.going = Going::Silent;
             }
-            self.forget(relid, id);
+        }
+        for place in places {
+            self.forget(place);
         }
     }
 
@@ -293,7 +285,7 @@ impl Gpadls {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.accepted.is_empty() && self.arriving.is_empty()
+        self.table.lock().is_empty() && self.arriving.is_empty()
     }
 
     /// Restores a saved GPADL. A teardown in progress must begin again: see
@@ -301,7 +293,7 @@ impl Gpadls {
     pub(super) fn restore(&mut self, saved: &SavedGpadl) -> Result<(), RestoreError> {
         let (relid, id) = (saved.relid, saved.id);
         let bad = |why| Err(RestoreError::Gpadl { relid, id, why });
-        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
+        if self.exists(relid, id) {
             return bad("it is there twice");
         }
         let (bytes, charged) = match saved.state {
@@ -335,7 +327,8 @@ impl Gpadls {
                     return bad("it is charged less than it has");
                 }
                 self.finish(id, arriving);
-                let Some(entry) = self.accepted.get_mut(&(relid, id)) else {
+                let mut accepted = self.table.lock();
+                let Some(entry) = accepted.get_mut(&(relid, id)) else {
                     return bad("it is nowhere");
                 };
                 if read_only {
@@ -356,31 +349,26 @@ impl Gpadls {
     /// Begins the teardowns that had begun before the bus was saved, and returns those that the
     /// guest must be told of now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
-        let going: Vec<(u32, u32)> = self
-            .accepted
-            .iter()
-            .filter(|(_, entry)| {
-                entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done
-            })
-            .map(|(&place, _)| place)
-            .collect();
-        let mut told = Vec::new();
-        for (relid, id) in going {
-            if self.accepted.get(&(relid, id)).is_some_and(|entry| entry.going == Going::Answer) {
-                told.push(id);
+        let mut done = Vec::new();
+        for (&place, entry) in self.table.lock().iter() {
+            if entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done {
+                done.push((place, entry.going));
             }
+        }
+        for &((relid, id), _) in &done {
             self.remove(relid, id);
         }
-        told
+        let answered = done.into_iter().filter(|(_, going)| *going == Going::Answer);
+        answered.map(|((_, id), _)| id).collect()
     }
 
-    /// Returns the accepted GPADLs with their state, for reports.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Gpadl> {
-        self.accepted.values().map(|entry| &entry.gpadl)
+    /// Returns the accepted GPADLs in the order of their relids and ids.
+    pub(super) fn accepted(&self) -> Vec<Gpadl> {
+        self.table.lock().values().map(|entry| entry.gpadl.clone()).collect()
     }
 
-    pub(super) fn get(&self, relid: u32, id: u32) -> Option<&Gpadl> {
-        self.accepted.get(&(relid, id)).map(|entry| &entry.gpadl)
+    pub(super) fn get(&self, relid: u32, id: u32) -> Option<Gpadl> {
+        self.table.get(relid, id).ok()
     }
 
     /// Returns the number of page lists being received.
@@ -395,15 +383,22 @@ impl Gpadls {
         })
     }
 
-    fn forget(&mut self, relid: u32, id: u32) {
-        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return };
+    fn exists(&self, relid: u32, id: u32) -> bool {
+        self.arriving.contains_key(&id) || self.table.lock().contains_key(&(relid, id))
+    }
+
+    fn forget(&mut self, (relid, id): (u32, u32)) {
+        let mut accepted = self.table.lock();
+        let Some(entry) = accepted.get_mut(&(relid, id)) else { return };
         if entry.going != Going::No {
             return;
         }
-        match entry.gpadl.teardown() {
-            Teardown::Done => self.remove(relid, id),
-            Teardown::Waits => entry.going = Going::Silent,
+        if entry.gpadl.teardown() == Teardown::Waits {
+            entry.going = Going::Silent;
+            return;
         }
+        drop(accepted);
+        self.remove(relid, id);
     }
 
     fn finish(&mut self, id: u32, arriving: Arriving) -> Progress {
@@ -418,8 +413,8 @@ impl Gpadls {
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
-        self.table.lock().insert((relid, id), gpadl.clone());
-        self.accepted.insert((relid, id), Accepted { gpadl, charged, going: Going::No });
+        let entry = AcceptedGpadl { gpadl, charged, going: Going::No };
+        self.table.lock().insert((relid, id), entry);
         Progress::Accepted(relid)
     }
 
@@ -429,8 +424,9 @@ impl Gpadls {
     }
 
     fn remove(&mut self, relid: u32, id: u32) {
-        if let Some(entry) = self.accepted.remove(&(relid, id)) {
-            self.table.lock().remove(&(relid, id));
+        // In its own statement: a GPADL that is dropped must not meet the lock.
+        let removed = self.table.lock().remove(&(relid, id));
+        if let Some(entry) = removed {
             self.refund(relid, entry.charged);
         }
     }
@@ -448,7 +444,7 @@ impl Gpadls {
         let usage = self.usage.get(&relid).copied().unwrap_or_default();
         let total = self.pages.saturating_add(pages);
         let of_channel = usage.pages.saturating_add(pages);
-        let count = self.arriving.len().saturating_add(self.accepted.len());
+        let count = self.arriving.len().saturating_add(self.table.lock().len());
         if usage.gpadls >= MAX_GPADLS_PER_CHANNEL
             || count >= MAX_GPADLS_PER_VM
             || of_channel > MAX_GPADL_PAGES_PER_CHANNEL
@@ -478,7 +474,7 @@ impl std::fmt::Debug for Gpadls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gpadls")
             .field("arriving", &self.arriving)
-            .field("accepted", &self.accepted)
+            .field("accepted", &self.table)
             .finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::channel::{AfterClose, Channel, ChannelKey, Phase};
-use super::gpadls::{Accepted, Arriving, Going, Gpadls};
+use super::gpadls::{AcceptedGpadl, Arriving, Going, Gpadls};
 use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
 use crate::synic::QueuedMessage;
 
@@ -82,7 +82,7 @@ impl Gpadls {
     fn save(&self) -> Vec<SavedGpadl> {
         let arriving =
             self.arriving.iter().filter_map(|(&id, arriving)| save_arriving(id, arriving));
-        arriving.chain(self.accepted.values().filter_map(save_accepted)).collect()
+        arriving.chain(self.table.lock().values().filter_map(save_accepted)).collect()
     }
 }
 
@@ -105,7 +105,7 @@ fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
     })
 }
 
-fn save_accepted(accepted: &Accepted) -> Option<SavedGpadl> {
+fn save_accepted(accepted: &AcceptedGpadl) -> Option<SavedGpadl> {
     let (key, buffer) = (accepted.gpadl.key(), accepted.gpadl.buffer());
     let state = SavedGpadlState::Accepted {
         charged: accepted.charged,

@@ -97,7 +97,7 @@ impl Core {
             version,
             messages: self.counts,
             channels: self.channels.iter().map(channel_report).collect(),
-            gpadls: self.gpadls.iter().cloned().collect(),
+            gpadls: self.gpadls.accepted(),
             gpadls_arriving: self.gpadls.arriving(),
         }
     }
@@ -111,7 +111,7 @@ impl Core {
     /// Returns every accepted GPADL, by channel and handle.
     #[must_use]
     pub fn gpadl_reports(&self) -> Vec<GpadlReport> {
-        self.gpadls.iter().map(gpadl_report).collect()
+        self.gpadls.accepted().iter().map(gpadl_report).collect()
     }
 
     /// Returns whether the core waits for the channel's device to close it.
@@ -122,7 +122,7 @@ impl Core {
 
     /// Returns the GPADL itself, for reading a ring's control pages while the core keeps it.
     #[must_use]
-    pub fn gpadl(&self, relid: u32, id: u32) -> Option<&Gpadl> {
+    pub fn gpadl(&self, relid: u32, id: u32) -> Option<Gpadl> {
         self.gpadls.get(relid, id)
     }
 }
