@@ -14,7 +14,8 @@
 //!
 //! [`serve`] makes a whole device of a handler. A device with more to do keeps one [`Workers`] for
 //! all its channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has
-//! a thread of its own, or all are served by [`InlineWorkers`] when a test or a benchmark says so.
+//! a thread of its own, or one in common with others in a [`SharedLoop`], or is served by
+//! [`InlineWorkers`] when a test or a benchmark says so.
 //!
 //! | module | knowledge |
 //! |---|---|
@@ -25,6 +26,7 @@
 //! | `outbox` | packets to the guest that wait for space in the ring |
 //! | `busy_poll`, `moderation`, `wake` | when to poll before sleeping, when to delay an interrupt, and the cost of a wake-up on this machine |
 //! | `quiesce` | which workers of a paused device may still touch guest memory |
+//! | `shared_loop` | a thread that serves many channels |
 //! | `inline` | workers without threads |
 
 mod busy_poll;
@@ -35,6 +37,7 @@ mod moderation;
 mod outbox;
 mod quiesce;
 mod served;
+mod shared_loop;
 mod stats;
 mod wait;
 mod wake;
@@ -47,5 +50,6 @@ pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;
 pub use served::{ServedDevice, serve};
+pub use shared_loop::SharedLoop;
 pub use stats::WorkerStats;
 pub use workers::{WorkerOptions, Workers};

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Most packets between two deliveries of replies.
 pub(crate) const BATCH_PACKETS: usize = 64;
 
+/// Rounds of one channel after which the next channel of a shared loop has its turn.
+pub(crate) const TURN_ROUNDS: usize = 4;
+
 /// Packets that may wait for space in the ring before requests are left unread. Together with the
 /// handler's own limit of requests in flight, this bounds the memory that a guest can make a
 /// channel use.

@@ -1,18 +1,20 @@
 //! The loop of one channel: when to look, when to sleep, when to end.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{debug, error, warn};
 use vmbus_host::Channel;
 use vmbus_ring::{RingError, WriteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::busy_poll::BusyPoll;
 use crate::handler::{ChannelHandler, Completed};
-use crate::limits::{BATCH_PACKETS, MAX_DRAIN};
+use crate::limits::{BATCH_PACKETS, MAX_DRAIN, TURN_ROUNDS};
 use crate::moderation::Moderation;
 use crate::outbox::Outbox;
 use crate::quiesce::{Quiesced, WorkerGuard};
@@ -35,6 +37,8 @@ pub(crate) struct Worker<H: ChannelHandler> {
     /// The moderation window for the pending interrupt is over.
     was_delayed: bool,
     counters: Arc<Counters>,
+    /// When a closing channel is given back although work is in flight; in a shared loop only.
+    drain_end: Option<Instant>,
     guard: WorkerGuard<H::State>,
     channel: Channel,
 }
@@ -48,6 +52,17 @@ enum Round {
     Done,
     /// There is more work than one round takes.
     More,
+}
+
+/// The result of one turn in a shared loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// All work is done.
+    Idle,
+    /// There is more work.
+    More,
+    /// The channel is closed, and nothing is in flight that it waits for.
+    Ended,
 }
 
 /// The guest broke the channel: it is given up, and the guest may open it again.
@@ -93,6 +108,7 @@ impl<H: ChannelHandler> Worker<H> {
             moderation: Moderation::new(false),
             was_delayed: false,
             counters,
+            drain_end: None,
             guard,
             shared,
             channel,
@@ -153,8 +169,61 @@ impl<H: ChannelHandler> Worker<H> {
             self.wait_for_handler(left);
             self.handler.complete(&mut self.outbox);
         }
+        self.deliver_last();
+    }
+
+    /// Delivers the replies for which a closing channel has space.
+    fn deliver_last(&mut self) {
         let _ = self.outbox.deliver(&mut self.channel, false);
         self.outbox.notify_guest(&mut self.channel);
+    }
+
+    /// Works for a bounded number of rounds, without waiting: for a thread that serves other
+    /// channels too.
+    ///
+    /// # Errors
+    /// The guest broke the channel.
+    pub(crate) fn turn(&mut self) -> Result<Turn, Fault<H::Error>> {
+        if self.channel.is_closing() {
+            return Ok(self.drain_turn());
+        }
+        if !self.guard.resume() {
+            return Ok(Turn::Idle);
+        }
+        let turn = self.some_rounds()?;
+        self.quiesce_if_paused();
+        Ok(turn)
+    }
+
+    fn some_rounds(&mut self) -> Result<Turn, Fault<H::Error>> {
+        self.channel.incoming.mask();
+        for _ in 0..TURN_ROUNDS {
+            if self.round()? != Round::More {
+                let has_more = self.may_take() && self.channel.incoming.unmask()?;
+                return Ok(if has_more { Turn::More } else { Turn::Idle });
+            }
+        }
+        Ok(Turn::More)
+    }
+
+    /// The same as [`Worker::drain`], in turns.
+    fn drain_turn(&mut self) -> Turn {
+        if self.is_quiesced() {
+            return Turn::Ended;
+        }
+        let end = *self.drain_end.get_or_insert_with(|| Instant::now() + MAX_DRAIN);
+        self.handler.complete(&mut self.outbox);
+        if self.handler.in_flight() != 0 && Instant::now() < end {
+            return Turn::Idle;
+        }
+        self.deliver_last();
+        Turn::Ended
+    }
+
+    /// Returns how long to sleep at most, although no descriptor of [`Worker::add_polls`] is set.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        let drain = self.drain_end.map(|end| end.saturating_duration_since(Instant::now()));
+        drain.or_else(|| self.outbox.timeout())
     }
 
     /// Does all work that there is now, and that comes soon after. False when the channel closes.
@@ -166,21 +235,46 @@ impl<H: ChannelHandler> Worker<H> {
             return Ok(!self.channel.is_closing());
         }
         let is_open = self.work()?;
-        if is_open
-            && self.shared.is_paused()
-            && let Some(state) = self.handler.quiesce()
-        {
-            self.guard.quiesce(Quiesced::new(self.outbox.saved(), state));
+        if is_open {
+            self.quiesce_if_paused();
         }
         Ok(is_open)
     }
 
+    fn quiesce_if_paused(&mut self) {
+        if self.shared.is_paused()
+            && let Some(state) = self.handler.quiesce()
+        {
+            self.guard.quiesce(Quiesced::new(self.outbox.saved(), state));
+        }
+    }
+
     /// Sleeps until the handler has work, or `left` is over.
     pub(crate) fn wait_for_handler(&mut self, left: Duration) {
+        self.events.clear();
+        self.handler.events(&mut self.events);
         self.polls.clear();
-        self.poll_handler();
+        self.polls.extend(self.events.iter().copied().map(wait::entry));
         // At least a millisecond: a handler without an event has finished by then or never will.
         wait::poll(&mut self.polls, Some(left.max(Duration::from_millis(1))));
+    }
+
+    /// Logs the end of the worker: `Err`, the message of a panic.
+    pub(crate) fn report_end(&self, end: thread::Result<Result<(), Fault<H::Error>>>) {
+        let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
+        match end {
+            Ok(Ok(())) => debug!(device, relid, subchannel, "channel closed"),
+            Ok(Err(fault)) => self.report(&fault),
+            Err(panic) => {
+                let cause = describe(&*panic);
+                self.shared.log().log(|left_out| {
+                    error!(
+                        device,
+                        relid, subchannel, cause, left_out, "worker failed: channel lost"
+                    );
+                });
+            }
+        }
     }
 
     /// Logs why the channel is given up.
@@ -317,19 +411,29 @@ impl<H: ChannelHandler> Worker<H> {
 
     /// Sleeps until the guest, the device or the handler has work.
     fn sleep(&mut self) {
-        self.polls.clear();
-        self.polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
-        self.polls.push(wait::entry(self.kick.as_raw_fd()));
-        self.poll_handler();
+        let mut polls = std::mem::take(&mut self.polls);
+        polls.clear();
+        self.add_polls(&mut polls);
         self.counters.sleeps.add(1);
-        wait::poll(&mut self.polls, self.outbox.timeout());
-        self.clear(&self.polls);
+        wait::poll(&mut polls, self.outbox.timeout());
+        self.clear(&polls);
+        self.polls = polls;
+    }
+
+    /// Adds the descriptors that say when the guest, the device or the handler has work, the
+    /// doorbell and the kick first.
+    pub(crate) fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
+        polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
+        polls.push(wait::entry(self.kick.as_raw_fd()));
+        self.events.clear();
+        self.handler.events(&mut self.events);
+        polls.extend(self.events.iter().copied().map(wait::entry));
     }
 
     /// Clears the doorbell and the kick, of which `polls` begins with the entries. True when one of
     /// them was set. Before anything is looked at, so a later event wakes again; and only if
     /// set, as each read is a system call.
-    fn clear(&self, polls: &[libc::pollfd]) -> bool {
+    pub(crate) fn clear(&self, polls: &[libc::pollfd]) -> bool {
         let mut is_set = false;
         for (entry, event) in polls.iter().zip([self.channel.doorbell(), &*self.kick]) {
             if entry.revents != 0 {
@@ -339,11 +443,12 @@ impl<H: ChannelHandler> Worker<H> {
         }
         is_set
     }
+}
 
-    /// Adds the handler's events to those that are waited for.
-    fn poll_handler(&mut self) {
-        self.events.clear();
-        self.handler.events(&mut self.events);
-        self.polls.extend(self.events.iter().copied().map(wait::entry));
-    }
+fn describe(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }

@@ -1,6 +1,5 @@
 //! The channels of one device: options, start, kick, pause and resume.
 
-use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use tracing::{debug, error, warn};
+use tracing::warn;
 use vmbus_host::Channel;
 use vmbus_log::LogRateLimiter;
 use vmm_sys_util::eventfd::EventFd;
@@ -17,12 +16,13 @@ use crate::handler::ChannelHandler;
 use crate::inline::InlineWorkers;
 use crate::limits::{MAX_BUSY_POLL, MAX_PAUSE};
 use crate::quiesce::{Pause, Quiesced};
+use crate::shared_loop::SharedLoop;
 use crate::stats::{Counters, WorkerStats};
 use crate::wake;
 use crate::worker::Worker;
 
 /// Stack of a worker's thread: it recurses nowhere and keeps its buffers on the heap.
-const STACK: usize = 256 << 10;
+pub(crate) const STACK: usize = 256 << 10;
 
 /// The choices of a user for the workers of a device.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct WorkerOptions {
     /// Serve the channels when these are told to, instead of in a thread for each. Default:
     /// threads.
     pub inline: Option<InlineWorkers>,
+    /// Serve the channels in this thread together with others. Default: a thread for each. Means
+    /// nothing with `inline`.
+    pub shared_loop: Option<SharedLoop>,
     /// The longest poll window before a thread sleeps; it polls only while that pays. Zero: never.
     /// Default, and at most: 50 us.
     pub busy_poll: Duration,
@@ -43,7 +46,13 @@ pub struct WorkerOptions {
 
 impl Default for WorkerOptions {
     fn default() -> Self {
-        Self { inline: None, busy_poll: MAX_BUSY_POLL, moderation: true, pause_timeout: MAX_PAUSE }
+        Self {
+            inline: None,
+            shared_loop: None,
+            busy_poll: MAX_BUSY_POLL,
+            moderation: true,
+            pause_timeout: MAX_PAUSE,
+        }
     }
 }
 
@@ -52,6 +61,13 @@ impl WorkerOptions {
     #[must_use]
     pub fn inline(mut self, inline: InlineWorkers) -> Self {
         self.inline = Some(inline);
+        self
+    }
+
+    /// The same, served by the thread of `shared_loop` instead of a thread for each channel.
+    #[must_use]
+    pub fn shared_loop(mut self, shared_loop: SharedLoop) -> Self {
+        self.shared_loop = Some(shared_loop);
         self
     }
 
@@ -203,9 +219,11 @@ impl<S: Clone + Send + 'static> Workers<S> {
         let name: String = self.shared.name.chars().filter(|c| *c != '\0').take(9).collect();
         let name = format!("{name}-ch{}", channel.subchannel());
         let worker = Worker::new(Arc::clone(&self.shared), channel, handler, restored)?;
-        match &self.shared.options.inline {
-            Some(inline) => inline.add(worker),
-            None => {
+        let options = &self.shared.options;
+        match (&options.inline, &options.shared_loop) {
+            (Some(inline), _) => inline.add(worker),
+            (None, Some(shared_loop)) => shared_loop.add(worker),
+            (None, None) => {
                 thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
                     wake::sleep_exactly();
                     contain(worker);
@@ -218,28 +236,14 @@ impl<S: Clone + Send + 'static> Workers<S> {
 
 /// Runs a worker so that no failure of it reaches beyond its channel.
 fn contain<H: ChannelHandler>(mut worker: Worker<H>) {
-    let (relid, subchannel) = (worker.relid(), worker.subchannel());
-    let shared = Arc::clone(worker.shared());
-    let device = &*shared.name;
-    match catch_unwind(AssertUnwindSafe(|| worker.run())) {
-        Ok(Ok(())) => debug!(device, relid, subchannel, "channel closed"),
-        Ok(Err(fault)) => worker.report(&fault),
-        Err(panic) => {
-            let cause = describe(&*panic);
-            shared.log.log(|left_out| {
-                error!(device, relid, subchannel, cause, left_out, "worker failed: channel lost");
-            });
-        }
-    }
+    let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
+    worker.report_end(end);
     // Dropping the worker drops its handler, then gives the channel back to the bus.
 }
 
-fn describe(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
+/// Drops a worker on a thread that serves others. A panic of its handler ends nothing else.
+pub(crate) fn drop_contained(worker: impl Sized) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
 }
 
 /// The state that all workers of a device share.

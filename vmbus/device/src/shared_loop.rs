@@ -1,0 +1,219 @@
+//! A thread that serves many channels.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+use crate::handler::ChannelHandler;
+use crate::wait;
+use crate::wake;
+use crate::worker::{Turn, Worker};
+use crate::workers::{self, STACK};
+
+/// A thread that serves the channels of any number of devices, for devices with little traffic: a
+/// VM has a dozen of those, and most of them send a packet in some seconds.
+///
+/// Each channel that has work gets a turn of at most 256 packets, then the next one, so a busy
+/// channel delays the others by no more. There is no busy-poll and no interrupt moderation. A
+/// handler that waits holds up all channels of the loop; so does one whose `drop` waits.
+///
+/// Clones are handles to the same thread. It ends when its channels are closed and its handles are
+/// dropped.
+#[derive(Clone)]
+pub struct SharedLoop {
+    handle: Arc<Handle>,
+}
+
+impl SharedLoop {
+    /// Starts the thread `name`, of which Linux shows the first 15 bytes.
+    ///
+    /// # Errors
+    /// The system's: out of file descriptors, memory or threads.
+    pub fn new(name: &str) -> io::Result<Self> {
+        let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
+        let inbox = Arc::new(Inbox { added: Mutex::default(), wake });
+        let handle = Arc::new(Handle { inbox: Arc::clone(&inbox) });
+        let name = name.chars().filter(|c| *c != '\0').collect();
+        thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+            wake::sleep_exactly();
+            run(&inbox);
+        })?;
+        Ok(Self { handle })
+    }
+
+    pub(crate) fn add<H: ChannelHandler>(&self, worker: Worker<H>) {
+        let inbox = &self.handle.inbox;
+        inbox.lock().workers.push(Box::new(worker));
+        inbox.wake();
+    }
+}
+
+impl fmt::Debug for SharedLoop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLoop").finish_non_exhaustive()
+    }
+}
+
+/// Dropped with the last handle.
+struct Handle {
+    inbox: Arc<Inbox>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inbox.lock().has_no_handle = true;
+        self.inbox.wake();
+    }
+}
+
+/// The way of new channels to the thread.
+struct Inbox {
+    added: Mutex<Added>,
+    /// Wakes the thread.
+    wake: EventFd,
+}
+
+#[derive(Default)]
+struct Added {
+    workers: Vec<Box<dyn LoopWorker>>,
+    /// No channel can be added any more.
+    has_no_handle: bool,
+}
+
+impl Inbox {
+    fn wake(&self) {
+        // A full counter wakes as well.
+        let _ = self.wake.write(1);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Added> {
+        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A worker of any device.
+trait LoopWorker: Send {
+    /// Works for a bounded time. A panic of the handler ends it like a fault.
+    fn turn(&mut self) -> Turn;
+
+    /// Adds the descriptors that wake the worker.
+    fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>);
+
+    /// Clears those of them that are set.
+    fn clear_polls(&self, polls: &[libc::pollfd]);
+
+    /// Returns when it has work although no descriptor says so.
+    fn timeout(&self) -> Option<Duration>;
+}
+
+impl<H: ChannelHandler> LoopWorker for Worker<H> {
+    fn turn(&mut self) -> Turn {
+        let turn = catch_unwind(AssertUnwindSafe(|| Worker::turn(self)));
+        let is_over = !matches!(turn, Ok(Ok(Turn::Idle | Turn::More)));
+        if is_over {
+            self.report_end(turn.map(|turn| turn.map(|_| ())));
+            return Turn::Ended;
+        }
+        turn.ok().and_then(Result::ok).unwrap_or(Turn::Ended)
+    }
+
+    fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
+        Worker::add_polls(self, polls);
+    }
+
+    fn clear_polls(&self, polls: &[libc::pollfd]) {
+        Worker::clear(self, polls);
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        Worker::timeout(self)
+    }
+}
+
+/// A channel of the loop.
+struct Member {
+    worker: Box<dyn LoopWorker>,
+    /// It has work left from its last turn.
+    has_more: bool,
+    /// Its part of the poll list.
+    polls: Range<usize>,
+}
+
+fn run(inbox: &Inbox) {
+    let mut members: Vec<Member> = Vec::new();
+    let mut polls = Vec::new();
+    loop {
+        {
+            let mut added = inbox.lock();
+            let new = added.workers.drain(..);
+            members.extend(new.map(|worker| Member { worker, has_more: true, polls: 0..0 }));
+            if added.has_no_handle && members.is_empty() {
+                return;
+            }
+        }
+        sleep(inbox, &mut members, &mut polls);
+        // Backwards, so that a removal moves only members that had their turn.
+        for index in (0..members.len()).rev() {
+            let member = &mut members[index];
+            let polls = polls.get(member.polls.clone()).unwrap_or_default();
+            let is_woken = polls.iter().any(|entry| entry.revents != 0);
+            // One with a timeout is asked at each wake-up: that is cheap, and never too late.
+            if !is_woken && !member.has_more && member.worker.timeout().is_none() {
+                continue;
+            }
+            member.worker.clear_polls(polls);
+            match member.worker.turn() {
+                Turn::Idle => member.has_more = false,
+                Turn::More => member.has_more = true,
+                Turn::Ended => workers::drop_contained(members.swap_remove(index)),
+            }
+        }
+    }
+}
+
+/// Sleeps until a channel may have work or one is added.
+fn sleep(inbox: &Inbox, members: &mut [Member], polls: &mut Vec<libc::pollfd>) {
+    use std::os::fd::AsRawFd;
+
+    polls.clear();
+    polls.push(wait::entry(inbox.wake.as_raw_fd()));
+    let mut timeout: Option<Duration> = None;
+    for member in members {
+        let start = polls.len();
+        member.worker.add_polls(polls);
+        member.polls = start..polls.len();
+        let own = if member.has_more { Some(Duration::ZERO) } else { member.worker.timeout() };
+        timeout = match (timeout, own) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+    wait::poll(polls, timeout);
+    if polls[0].revents != 0 {
+        let _ = inbox.wake.read();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_thread_of_a_loop_without_channels_ends_with_its_last_handle() {
+        let one = SharedLoop::new("loop").unwrap();
+        let inbox = Arc::downgrade(&one.handle.inbox);
+        let other = one.clone();
+        drop(one);
+        assert!(inbox.upgrade().is_some());
+        drop(other);
+        while inbox.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+}
