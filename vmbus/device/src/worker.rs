@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::{debug, error, warn};
-use vmbus_host::Channel;
+use vmbus_host::{Channel, WorkerCounters};
 use vmbus_ring::{RingError, WriteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -18,7 +18,6 @@ use crate::limits::{BATCH_PACKETS, MAX_DRAIN, TURN_ROUNDS};
 use crate::moderation::Moderation;
 use crate::outbox::Outbox;
 use crate::quiesce::{Quiesced, WorkerGuard};
-use crate::stats::Counters;
 use crate::wait;
 use crate::workers::Shared;
 
@@ -36,7 +35,7 @@ pub(crate) struct Worker<H: ChannelHandler> {
     moderation: Moderation,
     /// The moderation window for the pending interrupt is over.
     was_delayed: bool,
-    counters: Arc<Counters>,
+    counters: Arc<WorkerCounters>,
     /// When a closing channel is given back although work is in flight; in a shared loop only.
     drain_end: Option<Instant>,
     guard: WorkerGuard<H::State>,
@@ -88,7 +87,8 @@ impl<H: ChannelHandler> Worker<H> {
         restored: Option<Quiesced<H::State>>,
     ) -> io::Result<Self> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
-        let counters = shared.register(&kick, channel.subchannel());
+        let counters = Arc::clone(channel.worker_counters());
+        shared.register(&kick, &counters, channel.subchannel());
         let mut guard = WorkerGuard::new(shared.pause_state(), channel.subchannel());
         let mut outbox = Outbox::new();
         if let Some(restored) = restored {

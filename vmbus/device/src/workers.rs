@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::warn;
-use vmbus_host::Channel;
+use vmbus_host::{Channel, WorkerCounters, WorkerStats};
 use vmbus_log::LogRateLimiter;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -17,7 +17,6 @@ use crate::inline::InlineWorkers;
 use crate::limits::{MAX_BUSY_POLL, MAX_PAUSE};
 use crate::quiesce::{Pause, Quiesced};
 use crate::shared_loop::SharedLoop;
-use crate::stats::{Counters, WorkerStats};
 use crate::wake;
 use crate::worker::Worker;
 
@@ -195,7 +194,8 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared
             .list()
             .iter()
-            .filter_map(|one| Some(one.counters.upgrade()?.snapshot()))
+            .filter(|one| one.kick.strong_count() != 0)
+            .map(|one| one.counters.snapshot(one.subchannel))
             .collect()
     }
 
@@ -264,18 +264,22 @@ pub(crate) struct Shared<S> {
 struct Registered {
     /// Wakes it.
     kick: Weak<EventFd>,
-    counters: Weak<Counters>,
+    counters: Arc<WorkerCounters>,
+    subchannel: u16,
 }
 
 impl<S: Clone> Shared<S> {
-    /// Registers a worker that [`Shared::kick`] wakes. Returns its counters.
-    pub(crate) fn register(&self, kick: &Arc<EventFd>, subchannel: u16) -> Arc<Counters> {
-        let counters = Arc::new(Counters { subchannel, ..Counters::default() });
+    /// Registers a worker, which [`Shared::kick`] wakes.
+    pub(crate) fn register(
+        &self,
+        kick: &Arc<EventFd>,
+        counters: &Arc<WorkerCounters>,
+        subchannel: u16,
+    ) {
         let mut workers = self.list();
         workers.retain(|worker| worker.kick.strong_count() > 0);
-        workers
-            .push(Registered { kick: Arc::downgrade(kick), counters: Arc::downgrade(&counters) });
-        counters
+        let (kick, counters) = (Arc::downgrade(kick), Arc::clone(counters));
+        workers.push(Registered { kick, counters, subchannel });
     }
 
     pub(crate) fn kick(&self) {

@@ -132,3 +132,16 @@ fn test_requests_are_left_in_the_ring_while_their_replies_wait() {
     let taken = taken_without_reading(1 << 10, MAX_WAITING + 600);
     assert!((MAX_WAITING..MAX_WAITING + 200).contains(&taken), "{taken}");
 }
+
+#[test]
+fn test_report_of_the_bus_counts_the_packets_and_batches_of_a_worker() {
+    let Setup { vm, mut client, id, inline, .. } = setup(8, false);
+    for _ in 0..3 {
+        send(&mut client, id, b"a packet");
+    }
+    inline.serve();
+    send(&mut client, id, b"a packet");
+    inline.serve();
+    let worker = vm.inspect().channels[0].worker.unwrap();
+    assert_eq!((worker.taken, worker.sent, worker.batches), (4, 4, 2));
+}

@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::bus::BusLink;
 use crate::core::{ChannelKey, GpadlTable};
 use crate::synic::{Signal, Synic};
+use crate::worker::WorkerCounters;
 
 /// A device as the guest sees it (vmbus-core 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +166,7 @@ pub(crate) struct ChannelShared {
     subchannels: WantedSubchannels,
     pub(crate) signals_sent: AtomicU64,
     pub(crate) signals_suppressed: AtomicU64,
+    pub(crate) worker: Arc<WorkerCounters>,
     pub(crate) incoming: RingWatch,
     pub(crate) outgoing: RingWatch,
     synic: Arc<dyn Synic>,
@@ -216,6 +218,7 @@ impl Channel {
             subchannels: WantedSubchannels::default(),
             signals_sent: AtomicU64::new(0),
             signals_suppressed: AtomicU64::new(0),
+            worker: Arc::default(),
             incoming: parts.incoming.watch(),
             outgoing: parts.outgoing.watch(),
             synic: parts.synic,
@@ -287,6 +290,12 @@ impl Channel {
     #[must_use]
     pub fn subchannel(&self) -> u16 {
         self.shared.subchannel
+    }
+
+    /// Returns the counters of the channel's worker, which reports of the bus show.
+    #[must_use]
+    pub fn worker_counters(&self) -> &Arc<WorkerCounters> {
+        &self.shared.worker
     }
 
     /// Returns the VP that gets its events now; [`NO_INTERRUPT_VP`] if the guest polls.

@@ -11,6 +11,7 @@ use crate::core::{
     ChannelKey, ChannelReport, ConnectionState, GpadlReport, MessageCounts, Snapshot,
 };
 use crate::device::ChannelShared;
+use crate::worker::WorkerStats;
 
 /// Connection, channels and GPADLs.
 #[derive(Clone, Debug)]
@@ -42,6 +43,8 @@ pub struct OpenReport {
     pub signals_sent: u64,
     /// Interrupts that the rules made unnecessary.
     pub signals_suppressed: u64,
+    /// Counters of its worker, if it is open.
+    pub worker: Option<WorkerStats>,
 }
 
 impl BusReport {
@@ -62,6 +65,7 @@ impl BusReport {
                 signals_suppressed: count(|shared| {
                     shared.signals_suppressed.load(Ordering::Relaxed)
                 }),
+                worker: shared.map(|shared| shared.worker.snapshot(shared.subchannel)),
                 channel,
             }
         });

@@ -33,6 +33,7 @@ pub mod inspect;
 pub mod mailbox;
 pub mod saved;
 pub mod synic;
+pub mod worker;
 
 pub use bus::VmBus;
 pub use device::{Channel, ChannelHandle, Device, Offer, OfferError, OpenError};
@@ -41,3 +42,4 @@ pub use saved::{RestoreError, SaveError, SavedBus};
 pub use synic::{QueuedMessage, Signal, Synic};
 pub use vmbus_gpadl::{ReadOnly, ReadWrite};
 pub use vmbus_protocol::offer::HvStatus;
+pub use worker::{WorkerCounters, WorkerStats};
