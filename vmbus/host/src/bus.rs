@@ -39,8 +39,8 @@ use self::opening::Opens;
 use self::pump::{Pump, Visit};
 pub(crate) use self::state::BusLink;
 use self::state::{DeviceSlot, Inner, State};
-use crate::core::{ChannelKey, Core};
-use crate::device::{Device, OfferError};
+use crate::core::{ChannelKey, Core, OfferError};
+use crate::device::Device;
 use crate::inspect::BusReport;
 use crate::synic::Synic;
 

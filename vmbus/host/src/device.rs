@@ -5,60 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
 use vmbus_gpadl::{Access, GuestRam, MapError};
-use vmbus_protocol::Guid;
-use vmbus_protocol::limits::MAX_OFFER_USER_DATA;
-use vmbus_protocol::offer::{NO_INTERRUPT_VP, OfferFlags, VMBUS_SINT};
+use vmbus_protocol::offer::{NO_INTERRUPT_VP, VMBUS_SINT};
 use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusLink;
-use crate::core::{ChannelKey, GpadlTable};
+use crate::core::{ChannelKey, GpadlTable, Offer};
 use crate::synic::{Signal, Synic};
 use crate::worker::WorkerCounters;
-
-/// A device as the guest sees it (vmbus-core 4.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Device class (vmbus-core section 12).
-    pub class: Guid,
-    /// Device instance: unique over all devices of the VM and the same on every boot, because
-    /// Windows ties its settings to it.
-    pub instance: Guid,
-    /// Order among offers of the same class. It decides relids, and with them names in the guest.
-    pub order: u32,
-    /// Flags.
-    pub flags: OfferFlags,
-    /// MMIO that the device needs, MiB.
-    pub mmio_megabytes: u16,
-    /// Class-specific data.
-    pub user_defined: [u8; MAX_OFFER_USER_DATA],
-}
-
-impl Offer {
-    /// Returns an offer without flags, MMIO and user data.
-    #[must_use]
-    pub fn new(class: Guid, instance: Guid, order: u32) -> Self {
-        Self {
-            class,
-            instance,
-            order,
-            flags: OfferFlags::empty(),
-            mmio_megabytes: 0,
-            user_defined: [0; MAX_OFFER_USER_DATA],
-        }
-    }
-}
-
-/// A reason why a device could not be offered.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum OfferError {
-    /// The instance is in use: guests tell devices apart by instance alone.
-    #[error("a device with instance {0} exists, or the guest has not released it yet")]
-    InstanceInUse(Guid),
-    /// There are 2,047 channels, as many as event flags can tell apart.
-    #[error("no more channels: 2,047 exist")]
-    TooMany,
-}
 
 /// A device refused to open a channel; the guest gets a failure status and may try again.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

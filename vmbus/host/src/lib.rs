@@ -36,7 +36,8 @@ pub mod synic;
 pub mod worker;
 
 pub use bus::VmBus;
-pub use device::{Channel, ChannelHandle, Device, Offer, OfferError, OpenError};
+pub use core::{Offer, OfferError};
+pub use device::{Channel, ChannelHandle, Device, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use saved::{RestoreError, SaveError, SavedBus};
 pub use synic::{QueuedMessage, Signal, Synic};

@@ -15,7 +15,8 @@ use vmm_sys_util::eventfd::EventFd;
 use super::pump::{OTHER_WORK, VCPU_WORK};
 use super::state::{Event, GuestBytes};
 use super::*;
-use crate::device::{Channel, Offer, OpenError};
+use crate::core::Offer;
+use crate::device::{Channel, OpenError};
 use crate::synic::Signal;
 
 /// A wait that takes this long has failed: nothing here depends on time.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use vmbus_protocol::limits::MAX_CHANNELS;
 use vmbus_protocol::num::usize_of;
 
-use crate::device::Offer;
+use super::offer::Offer;
 
 /// Names a channel for the life of the bus; relids change with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,7 @@ mod contact;
 mod gpadls;
 mod lifecycle;
 mod messages;
+mod offer;
 mod offers;
 mod restore;
 mod save;
@@ -26,6 +27,7 @@ pub use action::{Action, OpenParams};
 pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
 pub use gpadls::GpadlTable;
+pub use offer::{Offer, OfferError};
 pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
@@ -34,8 +36,6 @@ pub(crate) use connection::Connection;
 
 use channel::Channels;
 use gpadls::Gpadls;
-
-use crate::device::{Offer, OfferError};
 
 /// A reason why an event changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

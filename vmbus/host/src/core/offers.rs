@@ -7,8 +7,8 @@ use vmbus_protocol::offer::VMBUS_SINT;
 use zerocopy::little_endian::{U16, U32};
 
 use super::channel::{ChannelKey, Phase};
+use super::offer::{Offer, OfferError};
 use super::{Action, Core, Ignored, Outcome};
-use crate::device::{Offer, OfferError};
 
 /// `monitor_id` of a channel without one.
 const NO_MONITOR: u8 = 255;

@@ -12,8 +12,8 @@ use vmbus_protocol::limits::{MAX_CHANNELS, MAX_MESSAGE_SIZE, MAX_SUBCHANNELS};
 use super::action::OpenParams;
 use super::channel::{AfterClose, ChannelKey, Phase};
 use super::connection::ConnectionState;
+use super::offer::Offer;
 use super::{Action, Core};
-use crate::device::Offer;
 use crate::saved::{FORMAT, RestoreError, SavedBus, SavedChannel};
 
 /// SINTs of one VP.
