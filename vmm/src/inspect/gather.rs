@@ -78,6 +78,7 @@ fn channel(report: &OpenReport) -> ChannelReport {
         signals_sent: report.signals_sent,
         signals_suppressed: report.signals_suppressed,
         gpadls: channel.gpadls.clone(),
+        worker: report.worker,
     }
 }
 

@@ -47,6 +47,7 @@ pub fn render(
     vcpus(&mut text, now, before, &rates);
     channels(&mut text, now, before, &rates);
     rings(&mut text, now);
+    workers(&mut text, now);
     gpadls(&mut text, now);
     disks(&mut text, now, before, &rates);
     limits(&mut text, now);
@@ -189,6 +190,41 @@ fn rings(text: &mut Text, now: &InspectReport) {
         }
     }
     text.section("Rings", &table);
+}
+
+fn workers(text: &mut Text, now: &InspectReport) {
+    let mut table = Table::new(&[
+        ("RELID", R),
+        ("TAKEN", R),
+        ("SENT", R),
+        ("BATCHES", R),
+        ("TAKEN/BATCH", R),
+        ("SLEEPS", R),
+        ("POLLED", R),
+        ("DELAYED", R),
+    ]);
+    let mut any = false;
+    for channel in &now.channels {
+        let Some(worker) = channel.worker else { continue };
+        any = true;
+        let each = worker.taken as f64 / worker.batches.max(1) as f64;
+        table.row([
+            channel.relid.to_string(),
+            worker.taken.to_string(),
+            worker.sent.to_string(),
+            worker.batches.to_string(),
+            format!("{each:.1}"),
+            worker.sleeps.to_string(),
+            worker.polled.to_string(),
+            worker.moderated.to_string(),
+        ]);
+    }
+    if any {
+        text.section(
+            "Workers (packets, sleeps, polls that found work, delayed interrupts)",
+            &table,
+        );
+    }
 }
 
 /// `[###.......]`: at least one `#` as soon as a byte waits.

@@ -3,6 +3,7 @@ use super::super::{
     RingsReport, ThrottleReport, VcpuReport,
 };
 use super::*;
+use vmbus_host::WorkerCounters;
 
 fn report() -> InspectReport {
     let ring = |used| RingReport {
@@ -32,6 +33,7 @@ fn report() -> InspectReport {
             signals_sent: 5_000_000,
             signals_suppressed: 7,
             gpadls: vec![0xe1e10],
+            worker: None,
         }],
         gpadls: vec![GpadlReport {
             id: 0xe1e10,
@@ -110,6 +112,24 @@ fn test_render_tells_disks_that_were_removed_and_what_is_pending() {
 }
 
 #[test]
+fn test_render_shows_the_workers_of_open_channels() {
+    let mut open = report();
+    assert!(!render(&open, None, Style::Plain).contains("Workers"));
+    let counters = WorkerCounters::default();
+    counters.taken.add(1000);
+    counters.sent.add(900);
+    counters.batches.add(80);
+    counters.sleeps.add(70);
+    counters.polled.add(60);
+    counters.moderated.add(50);
+    open.channels[0].worker = Some(counters.snapshot(0));
+    let text = render(&open, None, Style::Plain);
+    let line = text.lines().skip_while(|line| !line.starts_with("Workers")).nth(2).unwrap();
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(cells, ["3", "1000", "900", "80", "12.5", "70", "60", "50"], "{text}");
+}
+
+#[test]
 fn test_render_with_an_earlier_report_shows_rates() {
     let mut earlier = report();
     earlier.disks[0].requests = 0;
@@ -165,6 +185,7 @@ fn test_report_json_has_the_shape_that_others_rely_on() {
         "state",
         "subchannel",
         "target_vp",
+        "worker",
     ];
     assert_eq!(keys(&json["channels"][0]), channel);
     assert_eq!(

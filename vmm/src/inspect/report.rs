@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use synthvm_storvsp::UnitKind;
+use vmbus_host::WorkerStats;
 
 /// Everything that a machine tells about itself at one moment. Counters start at 0 with the program
 /// and never go back, also not when the guest reboots.
@@ -142,6 +143,9 @@ pub struct ChannelReport {
     pub signals_suppressed: u64,
     /// Ids of the channel's GPADLs.
     pub gpadls: Vec<u32>,
+    /// Counters of the channel's worker, the same for every kind of device; none while not open.
+    #[serde(default)]
+    pub worker: Option<WorkerStats>,
 }
 
 /// A channel's rings, seen from the host.
