@@ -83,7 +83,7 @@ pub struct DiskReport {
     /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None`
     /// where it is not kept there.
     pub fixed_calls: Option<u64>,
-    /// Interrupts for completions that its controller held back for a moment, for all its disks
+    /// Interrupts for completions that its controller delayed, for all its disks
     /// together.
     #[serde(default)]
     pub held_back: u64,

@@ -113,33 +113,33 @@ fn read_in_bursts(channel: &mut GuestChannel, burst: u64, times: u64) {
     }
 }
 
-fn held_back(controller: &ScsiController) -> u64 {
+fn moderated(controller: &ScsiController) -> u64 {
     controller.disks()[0].held_back
 }
 
 #[test]
-fn test_many_requests_in_flight_all_complete_while_interrupts_are_held_back() {
+fn test_many_requests_in_flight_all_complete_while_interrupts_are_delayed() {
     let (_guest, mut channel, controller) = start(10, ControllerOptions::default());
     read_in_bursts(&mut channel, 32, 500);
-    assert_ne!(held_back(&controller), 0, "it was not even tried");
+    assert_ne!(moderated(&controller), 0, "it was not even tried");
 }
 
 #[test]
-fn test_one_request_at_a_time_is_never_held_back() {
+fn test_one_request_at_a_time_is_never_delayed() {
     let (_guest, mut channel, controller) = start(11, ControllerOptions::default());
     read(&mut channel, 3000);
-    assert_eq!(held_back(&controller), 0);
+    assert_eq!(moderated(&controller), 0);
 }
 
 #[test]
-fn test_worker_that_may_not_hold_back_never_does() {
+fn test_worker_without_moderation_never_delays() {
     let options = ControllerOptions {
         workers: WorkerOptions::default().moderation(false),
         ..ControllerOptions::default()
     };
     let (_guest, mut channel, controller) = start(12, options);
     read_in_bursts(&mut channel, 32, 200);
-    assert_eq!(held_back(&controller), 0);
+    assert_eq!(moderated(&controller), 0);
 }
 
 #[test]

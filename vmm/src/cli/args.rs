@@ -93,23 +93,29 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     dvd: Vec<String>,
 
-    /// Microseconds that a disk controller's thread looks for more before it sleeps, 0 (never) to
-    /// 50 [default: 50]
+    /// Longest time that a disk controller's thread polls before it sleeps, in microseconds, 0
+    /// (never) to 50 [default: 50]
     #[arg(
         long,
         value_name = "MICROSECONDS",
         help_heading = "Disks",
         allow_negative_numbers = true
     )]
+    disk_busy_poll: Option<String>,
+    /// The old name of `disk_busy_poll`.
+    #[arg(long, hide = true, allow_negative_numbers = true)]
     disk_poll: Option<String>,
 
     /// Channels of each disk controller, 1 to 64 [default: one for every four vCPUs]
     #[arg(long, value_name = "COUNT", help_heading = "Disks", allow_negative_numbers = true)]
     disk_channels: Option<String>,
 
-    /// Hold back the interrupt for finished disk requests a moment while many are in flight and
-    /// that pays, on or off [default: on]
+    /// Interrupt moderation: delay the interrupt for finished disk requests while many are in
+    /// flight and that makes more finish, on or off [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Disks")]
+    disk_moderation: Option<String>,
+    /// The old name of `disk_moderation`.
+    #[arg(long, hide = true)]
     disk_hold: Option<String>,
 
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
@@ -167,7 +173,9 @@ impl RunArgs {
             ("cmdline", &self.cmdline),
             ("memory", &self.memory),
             ("cpus", &self.cpus),
+            ("disk-busy-poll", &self.disk_busy_poll),
             ("disk-poll", &self.disk_poll),
+            ("disk-moderation", &self.disk_moderation),
             ("disk-hold", &self.disk_hold),
             ("disk-channels", &self.disk_channels),
             ("serial", &self.serial),

@@ -113,9 +113,9 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
 
 /// The disks: opened, and locked for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
-    let poll_limit = Duration::from_micros(config.disk_poll.into());
+    let busy_poll = Duration::from_micros(config.disk_busy_poll.into());
     let disks =
-        DiskSet::new(config.cpus).with_poll_limit(poll_limit).with_hold_back(config.disk_hold);
+        DiskSet::new(config.cpus).with_busy_poll(busy_poll).with_moderation(config.disk_moderation);
     let disks = match config.disk_channels {
         Some(channels) => disks.with_channels(channels),
         None => disks,

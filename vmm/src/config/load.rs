@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use tracing::warn;
+
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
 use super::{VmConfig, check, de, disk, dvd, file, keyvalue};
@@ -24,8 +26,8 @@ pub const KEYS: &[&str] = &[
     "cpus",
     "disk",
     "dvd",
-    "disk-poll",
-    "disk-hold",
+    "disk-busy-poll",
+    "disk-moderation",
     "disk-channels",
     "serial",
     "serial2",
@@ -38,6 +40,10 @@ pub const KEYS: &[&str] = &[
     "test-device",
     "kvm",
 ];
+
+/// Keys that had another name, which is still taken, and reported: the old name and the new one.
+const RENAMED: &[(&str, &str)] =
+    &[("disk-poll", "disk-busy-poll"), ("disk-hold", "disk-moderation")];
 
 /// Keys whose value is a table, and what a bare value in its place stands for.
 const TABLES: &[(&str, Bare)] = &[
@@ -79,6 +85,7 @@ impl VmConfig {
 }
 
 fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
+    rename(root)?;
     for (key, bare) in TABLES {
         if let Some(node) = root.get_mut(key) {
             let written = std::mem::replace(node, Node::root());
@@ -101,7 +108,8 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
     let mut tree = Node::root();
     for Flag { key, text } in flags {
         let flag = format!("--{key}");
-        let (key, node) = match (*key, TABLES.iter().find(|(table, _)| table == key)) {
+        let key = present_name(key, &flag);
+        let (key, node) = match (key, TABLES.iter().find(|(table, _)| *table == key)) {
             ("hugepages", _) => ("memory", hugepages()),
             (key, Some((_, bare))) => (key, keyvalue::parse(&flag, text, *bare)?),
             (key, None) if KEYS.contains(&key) => (key, keyvalue::plain(&flag, text)),
@@ -116,6 +124,36 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
         tree.merge(Node { value: Value::Table(vec![entry]), origin: None, base: None });
     }
     Ok(tree)
+}
+
+/// Gives the keys of a file their present names.
+fn rename(root: &mut Node) -> Result<(), ConfigError> {
+    let Value::Table(entries) = &mut root.value else { return Ok(()) };
+    for index in 0..entries.len() {
+        let key = present_name(&entries[index].key, &format!("`{}`", entries[index].key));
+        if key == entries[index].key {
+            continue;
+        }
+        let key = key.to_owned();
+        if entries.iter().any(|entry| entry.key == key) {
+            let doubled = ConfigError::new(format!("`{key}` is given twice, once by its old name"));
+            return Err(entries[index].node.place(doubled));
+        }
+        entries[index].key = key;
+    }
+    Ok(())
+}
+
+/// Returns the present name of `key`, and reports `written` if that is an old one.
+fn present_name<'a>(key: &'a str, written: &str) -> &'a str {
+    match RENAMED.iter().find(|(old, _)| *old == key) {
+        Some((_, new)) => {
+            let dashes = if written.starts_with("--") { "--" } else { "" };
+            warn!("{written} is an old name of {dashes}{new}, and will go");
+            new
+        }
+        None => key,
+    }
 }
 
 fn hugepages() -> Node {

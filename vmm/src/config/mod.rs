@@ -61,9 +61,9 @@ pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
 /// The longest that it can be: a day.
 pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
 
-/// The longest that a disk controller's thread may look for more before it sleeps, in microseconds,
-/// and how long it may unless the user says otherwise: as long as waking it can take.
-pub const MAX_DISK_POLL_MICROSECONDS: u32 = 50;
+/// The longest poll window of a disk controller's thread, in microseconds, and the default: as long
+/// as it can take to wake the thread.
+pub const MAX_DISK_BUSY_POLL_MICROSECONDS: u32 = 50;
 
 /// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,17 +95,17 @@ pub struct VmConfig {
     /// DVD drives on the same controllers; the same holds for them.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
-    /// Microseconds that a disk controller's thread looks for more before it sleeps, at most; 0:
-    /// it never does.
-    #[serde(default = "default_disk_poll", deserialize_with = "disk_poll")]
-    pub disk_poll: u32,
+    /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0:
+    /// it never polls.
+    #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]
+    pub disk_busy_poll: u32,
     /// Channels of each disk controller, a host thread each; none named: one for every four vCPUs.
     #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
     pub disk_channels: Option<u8>,
-    /// Disk controllers may hold back the interrupt that tells of finished requests for a moment,
-    /// while many are in flight and that pays.
+    /// Interrupt moderation: disk controllers may delay the interrupt for completions while many
+    /// requests are in flight and that makes more of them finish.
     #[serde(default = "on")]
-    pub disk_hold: bool,
+    pub disk_moderation: bool,
     /// The first 16550 (ttyS0, COM1).
     #[serde(default = "SerialConfig::stdio")]
     pub serial: SerialConfig,
@@ -151,8 +151,8 @@ fn on() -> bool {
     true
 }
 
-fn default_disk_poll() -> u32 {
-    MAX_DISK_POLL_MICROSECONDS
+fn default_disk_busy_poll() -> u32 {
+    MAX_DISK_BUSY_POLL_MICROSECONDS
 }
 
 fn default_stop_timeout() -> u32 {
@@ -167,11 +167,11 @@ fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     bounded(deserializer, "a machine's number of vCPUs", 1..=MAX_CPUS)
 }
 
-fn disk_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+fn disk_busy_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
     bounded(
         deserializer,
-        "the time to look for more, in microseconds,",
-        0..=MAX_DISK_POLL_MICROSECONDS,
+        "the longest poll window, in microseconds,",
+        0..=MAX_DISK_BUSY_POLL_MICROSECONDS,
     )
 }
 

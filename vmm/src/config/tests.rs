@@ -27,6 +27,29 @@ fn refuses(result: Result<VmConfig, String>, parts: &[&str]) {
 }
 
 #[test]
+fn test_old_names_of_options_are_taken_in_flags_and_files() {
+    let old = with(&[("disk-poll", "7"), ("disk-hold", "off")]).unwrap();
+    assert_eq!((old.disk_busy_poll, old.disk_moderation), (7, false));
+    let file = "kernel = \"k\"\ndisk-poll = 7\ndisk-hold = false\n";
+    let from_file = load(file, &[]).unwrap();
+    assert_eq!((from_file.disk_busy_poll, from_file.disk_moderation), (7, false));
+    let over = load(file, &[("disk-busy-poll", "9")]).unwrap();
+    assert_eq!(over.disk_busy_poll, 9, "a flag replaces the key of the file, by whatever name");
+}
+
+#[test]
+fn test_option_by_both_of_its_names_is_given_twice() {
+    refuses(
+        with(&[("disk-poll", "7"), ("disk-busy-poll", "7")]),
+        &["`disk-busy-poll` is given twice"],
+    );
+    refuses(
+        load("kernel = \"k\"\ndisk-poll = 7\ndisk-busy-poll = 7\n", &[]),
+        &["given twice, once by its old name"],
+    );
+}
+
+#[test]
 fn test_load_kernel_alone_fills_in_the_documented_defaults() {
     let config = load("", &[("kernel", "bzImage")]).unwrap();
     assert_eq!(config.kernel, Path::new("bzImage"));
@@ -39,8 +62,8 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
         (config.irqchip, config.on_reset, config.on_panic),
         (IrqchipMode::Full, OnReset::Reboot, OnPanic::Exit)
     );
-    assert_eq!(config.disk_poll, 50);
-    assert!(config.disk_hold);
+    assert_eq!(config.disk_busy_poll, 50);
+    assert!(config.disk_moderation);
     assert_eq!(config.disk_channels, None);
     assert_eq!((config.stop_timeout, config.kvm), (30, PathBuf::from("/dev/kvm")));
     assert_eq!(config.hyperv.preset, HypervPreset::Linux);
@@ -70,8 +93,8 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         control = "c.sock"
         hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
         irqchip = "split"
-        disk-poll = 0
-        disk-hold = false
+        disk-busy-poll = 0
+        disk-moderation = false
         disk-channels = 3
         on-reset = "exit"
         on-panic = "continue"
@@ -101,8 +124,8 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("control", "c.sock"),
         ("hyperv", "windows,stimer-direct=off,runtime=off"),
         ("irqchip", "split"),
-        ("disk-poll", "0"),
-        ("disk-hold", "off"),
+        ("disk-busy-poll", "0"),
+        ("disk-moderation", "off"),
         ("disk-channels", "3"),
         ("on-reset", "exit"),
         ("on-panic", "continue"),
@@ -339,11 +362,11 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("hyperv", "synic=2", &["`on` or `off`"]),
         ("hyperv", "linux,stimer=on,synic=off", &["`stimer` needs `synic`", "synic=on"]),
         ("stop-timeout", "86401", &["0 to 86400"]),
-        ("disk-poll", "51", &["--disk-poll 51", "in microseconds, is 0 to 50"]),
-        ("disk-poll", "50us", &["--disk-poll 50us", "a whole number"]),
+        ("disk-busy-poll", "51", &["--disk-busy-poll 51", "in microseconds, is 0 to 50"]),
+        ("disk-busy-poll", "50us", &["--disk-busy-poll 50us", "a whole number"]),
         ("disk-channels", "0", &["--disk-channels 0", "is 1 to 64, not 0"]),
         ("disk-channels", "65", &["--disk-channels 65", "is 1 to 64"]),
-        ("disk-hold", "2ms", &["--disk-hold 2ms", "on"]),
+        ("disk-moderation", "2ms", &["--disk-moderation 2ms", "on"]),
         ("control", "", &["--control", "empty"]),
     ];
     for (key, text, parts) in cases {

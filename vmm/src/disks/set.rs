@@ -75,10 +75,10 @@ impl DiskSet {
         self
     }
 
-    /// The same with controllers whose threads look for more for so long at most before they sleep.
+    /// The same with controllers whose poll windows are at most `limit`.
     #[must_use]
-    pub fn with_poll_limit(mut self, poll_limit: Duration) -> Self {
-        self.options.workers.busy_poll = poll_limit;
+    pub fn with_busy_poll(mut self, limit: Duration) -> Self {
+        self.options.workers.busy_poll = limit;
         self
     }
 
@@ -94,10 +94,10 @@ impl DiskSet {
         self
     }
 
-    /// The same with controllers that may hold back interrupts, or never do.
+    /// The same with interrupt moderation in all controllers, or without.
     #[must_use]
-    pub fn with_hold_back(mut self, hold_back: bool) -> Self {
-        self.options.workers.moderation = hold_back;
+    pub fn with_moderation(mut self, wanted: bool) -> Self {
+        self.options.workers.moderation = wanted;
         self
     }
 

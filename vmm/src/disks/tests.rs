@@ -14,7 +14,7 @@ use vmm_sys_util::tempfile::TempFile;
 use super::testing::{Gate, Rig, TestHost, begin, end};
 use super::*;
 use crate::config::{
-    BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_POLL_MICROSECONDS,
+    BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_BUSY_POLL_MICROSECONDS,
 };
 use crate::memory::GuestMemory;
 use crate::storage_guest::Guest;
@@ -245,7 +245,7 @@ fn test_channels_are_one_for_every_four_vcpus_or_as_many_as_are_asked_for() {
 
 #[test]
 fn test_longest_time_to_look_for_more_is_what_controllers_take() {
-    let longest = Duration::from_micros(MAX_DISK_POLL_MICROSECONDS.into());
+    let longest = Duration::from_micros(MAX_DISK_BUSY_POLL_MICROSECONDS.into());
     assert_eq!(ControllerOptions::default().workers.busy_poll, longest);
 }
 

@@ -248,8 +248,8 @@ pub struct DiskReport {
     /// Calls to the host's kernel that found their memory so: one for each read or write that is
     /// not split.
     pub fixed_calls: u64,
-    /// Interrupts for finished requests that its controller held back for a moment
-    /// (`--disk-hold`), for all its disks together.
+    /// Interrupts for completions that its controller delayed (`--disk-moderation`), for all its
+    /// disks together.
     pub held_back: u64,
     /// Requests refused as invalid, unknown or out of range.
     pub refused: u64,
