@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmbus_host::Channel;
 use vmbus_ring::{OutPacket, SpaceWait, WriteError};
@@ -27,8 +28,8 @@ impl Payload for Vec<u8> {
 }
 
 /// A packet to the guest in a saved state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct SavedPacket {
     /// The transaction id of the request that it completes. `None`: it completes none.
     pub answers: Option<u64>,

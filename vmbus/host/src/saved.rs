@@ -5,6 +5,7 @@
 //! continue serving an open channel is its own ([`Device::save`](crate::Device::save)), and carried
 //! along as bytes.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmbus_protocol::Guid;
@@ -19,8 +20,8 @@ pub const FORMAT: u32 = 1;
 /// A saved bus. Opaque: made by [`VmBus::save`](crate::VmBus::save), used by
 /// [`VmBus::restore`](crate::VmBus::restore), and in between bytes of any serde format that names
 /// fields and variants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct SavedBus {
     pub(crate) format: u32,
     pub(crate) connection: Connection,
@@ -31,13 +32,13 @@ pub struct SavedBus {
     pub(crate) messages: Vec<QueuedMessage>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub(crate) struct SavedChannel {
-    #[serde(with = "guid")]
+    #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) class: Guid,
     /// Tells devices apart, in both buses.
-    #[serde(with = "guid")]
+    #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) instance: Guid,
     pub(crate) subchannel: u16,
     pub(crate) relid: Option<u32>,
@@ -50,8 +51,8 @@ pub(crate) struct SavedChannel {
     pub(crate) device: Option<Vec<u8>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub(crate) struct SavedGpadl {
     pub(crate) relid: u32,
     pub(crate) id: u32,
@@ -61,8 +62,8 @@ pub(crate) struct SavedGpadl {
     pub(crate) state: SavedGpadlState,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub(crate) enum SavedGpadlState {
     /// `bytes` were declared.
     Arriving { bytes: u16 },
@@ -126,6 +127,7 @@ pub enum RestoreError {
 }
 
 /// GUIDs in their saved form.
+#[cfg(feature = "serde")]
 mod guid {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -141,6 +143,7 @@ mod guid {
 }
 
 /// Versions as their word on the wire.
+#[cfg(feature = "serde")]
 pub(crate) mod version {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
@@ -162,6 +165,7 @@ pub(crate) mod version {
 }
 
 /// User data of an open: its array is too long for serde.
+#[cfg(feature = "serde")]
 pub(crate) mod user_data {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};

@@ -5,6 +5,7 @@
 
 use std::io;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -21,8 +22,8 @@ pub enum Signal {
 }
 
 /// A message that waits for its slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct QueuedMessage {
     /// VP index.
     pub vp: u32,

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmbus_protocol::num::u64_of;
 
 /// The work of one channel's worker since the channel was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct WorkerStats {
     /// Subchannel number; 0 for the primary.

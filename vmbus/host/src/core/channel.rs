@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmbus_protocol::limits::MAX_CHANNELS;
 use vmbus_protocol::num::usize_of;
@@ -36,20 +37,22 @@ pub enum ChannelState {
 }
 
 /// A guest's request to open a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) struct OpenRequest {
     pub(super) open_id: u32,
     pub(super) ring_gpadl: u32,
     pub(super) target_vp: u32,
     pub(super) downstream_page: u32,
-    #[serde(with = "crate::saved::user_data")]
+    #[cfg_attr(feature = "serde", serde(with = "crate::saved::user_data"))]
     pub(super) user_data: [u8; 120],
 }
 
 /// The pending close reason: the channel's next state when its device has closed it. A later,
 /// stronger reason replaces a weaker one ([`AfterClose::and_then`]), and a CLOSE cancels a queued
 /// OPEN.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum AfterClose {
     /// It can be opened again.
     Offered,
@@ -83,7 +86,8 @@ impl AfterClose {
 }
 
 /// The next state of a channel without device and without views.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum AfterDrain {
     /// RESCIND is sent.
     Rescind,
@@ -91,7 +95,8 @@ pub(crate) enum AfterDrain {
     Release,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum Phase {
     Unoffered,
     Offered,

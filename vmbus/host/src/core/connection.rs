@@ -1,5 +1,6 @@
 //! The connection: the guest's contact, and the reset between two connections.
 
+#[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmbus_protocol::Version;
 use vmbus_protocol::offer::VMBUS_SINT;
@@ -16,7 +17,8 @@ pub enum ConnectionState {
 }
 
 /// The action after a complete reset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum AfterReset {
     /// The machine starts again.
     Nothing,
@@ -27,7 +29,8 @@ pub(crate) enum AfterReset {
 }
 
 /// A checked INITIATE_CONTACT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) struct Contact {
     pub(super) verdict: Verdict,
     /// VP of all later messages.
@@ -36,28 +39,31 @@ pub(crate) struct Contact {
     pub(super) connection_id: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum Verdict {
-    Accepted(#[serde(with = "crate::saved::version")] Version),
+    Accepted(#[cfg_attr(feature = "serde", serde(with = "crate::saved::version"))] Version),
     /// A version that this host does not speak.
     Unsupported,
     /// A version it speaks, with invalid monitor pages.
     Failed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) struct Connection {
     state: State,
     /// VP of the last contact: UNLOAD is answered there even if no guest is connected.
     vp: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 enum State {
     Disconnected,
     Resetting(AfterReset),
     Connected {
-        #[serde(with = "crate::saved::version")]
+        #[cfg_attr(feature = "serde", serde(with = "crate::saved::version"))]
         version: Version,
         offers_requested: bool,
     },
