@@ -6,10 +6,10 @@
 
 use std::convert::Infallible;
 
-use vmbus_device::{ChannelHandler, Outbox, WorkerOptions, serve};
-use vmbus_host::{ChannelHandle, Device, Offer, ReadWrite};
-use vmbus_protocol::Guid;
-use vmbus_ring::Packet;
+use vmbus::{
+    ChannelHandle, ChannelHandler, Device, Guid, Offer, Outbox, Packet, ReadWrite, WorkerOptions,
+    serve,
+};
 
 /// The class of the device. Guests load a driver by it.
 pub const CLASS: Guid = Guid::new(0x6f68_6365, 0x7421, 0x0000, *b"SynthVM!");
@@ -40,9 +40,9 @@ impl ChannelHandler for Echo {
     ) -> Result<(), Infallible> {
         // The guest can change a packet at any moment: copy it once, and look only at the copy.
         let mut bytes = packet.payload();
-        if let Some(request) = bytes.first_chunk_mut::<16>() {
-            let status = self.shout(request);
-            request[12..].copy_from_slice(&status.to_le_bytes());
+        if let ([gpadl, offset, length, status, ..], _) = bytes.as_chunks_mut() {
+            let [gpadl, offset, length] = [*gpadl, *offset, *length].map(u32::from_le_bytes);
+            *status = self.shout(gpadl, offset as usize, length as usize).to_le_bytes();
         }
         if packet.completion_requested() {
             outbox.complete(packet.transaction_id(), bytes);
@@ -52,22 +52,18 @@ impl ChannelHandler for Echo {
 }
 
 impl Echo {
-    /// Makes capitals of the bytes that `request` names. Returns the status.
-    fn shout(&self, request: &[u8; 16]) -> u32 {
-        let [gpadl, offset, length, _] = [0, 4, 8, 12].map(|at| {
-            u32::from_le_bytes([request[at], request[at + 1], request[at + 2], request[at + 3]])
-        });
-        let range = offset as usize..offset as usize + length as usize;
+    /// Makes capitals of bytes that the guest shares. Returns the status.
+    fn shout(&self, gpadl: u32, offset: usize, length: usize) -> u32 {
         // The view's bytes are the guest's own, wherever its pages lie, and every access is
         // bounded.
         let Ok(view) = self.0.map_gpadl(gpadl, ReadWrite) else { return u32::from(gpadl != 0) };
-        if range.end > view.len() {
+        if offset + length > view.len() {
             return 2;
         }
-        let mut bytes = vec![0; range.len()];
-        let _ = view.read(range.start, &mut bytes);
+        let mut bytes = vec![0; length];
+        let _ = view.read(offset, &mut bytes);
         bytes.make_ascii_uppercase();
-        let _ = view.write(range.start, &bytes);
+        let _ = view.write(offset, &bytes);
         0 // Dropping the view lets the guest have its buffer back.
     }
 }

@@ -1,12 +1,12 @@
 //! The device against a guest's driver, in one process: what the document does not show.
 
 use synthvm_echo::{CLASS, INSTANCE, echo};
-use vmbus_client::{Client, GpadlFlags, Mdl, SendFlags, Waiting};
-use vmbus_loopback::{Layout, LoopbackPlatform, LoopbackVm, Mode};
+use vmbus::client::{ChannelId, Client, GpadlFlags, Mdl, SendFlags, Waiting};
+use vmbus::loopback::{Layout, LoopbackPlatform, LoopbackVm, Mode};
 
 type Guest = Client<LoopbackPlatform>;
 
-fn machine() -> (LoopbackVm, Guest, vmbus_client::ChannelId) {
+fn machine() -> (LoopbackVm, Guest, ChannelId) {
     let vm = LoopbackVm::new(Mode::Threaded);
     vm.offer(echo()).unwrap();
     let mut client = Client::connect(vm.platform()).unwrap();
@@ -15,7 +15,7 @@ fn machine() -> (LoopbackVm, Guest, vmbus_client::ChannelId) {
 }
 
 /// Sends a request that names bytes of a GPADL; returns the status.
-fn shout(client: &mut Guest, id: vmbus_client::ChannelId, words: [u32; 3]) -> u32 {
+fn shout(client: &mut Guest, id: ChannelId, words: [u32; 3]) -> u32 {
     let request = [words[0], words[1], words[2], 77].map(u32::to_le_bytes).concat();
     let mut answer = [0; 16];
     let flags = SendFlags::WAIT_FOR_COMPLETION;

@@ -11,8 +11,8 @@
 //! # A complete device
 //!
 //! A device is an [`Offer`] and a [`ChannelHandler`]; [`serve`] makes the rest. This one answers
-//! two numbers with their sum. It runs in a loopback VM, which is a real bus with a real client over
-//! plain memory, so that no hypervisor is needed:
+//! two numbers with their sum. It runs in a loopback VM, which is a real bus with a real client
+//! over plain memory, so that no hypervisor is needed:
 //!
 #![cfg_attr(feature = "loopback", doc = "```")]
 #![cfg_attr(not(feature = "loopback"), doc = "```ignore")]
@@ -69,7 +69,7 @@
 //! | module | for | feature |
 //! |---|---|---|
 //! | the names below | a small device | |
-//! | [`device`] | [`Device`], for a device with a state of its own: subchannels, save and restore | |
+//! | [`device`] | [`Device`], for one with a state of its own: subchannels, save, restore | |
 //! | [`runtime`] | the workers that serve channels, and the choices for them | |
 //! | [`memory`] | guest memory: shared buffers, and buffers that packets name | |
 //! | [`ring`] | packets and rings, for a device that does without the runtime | |
