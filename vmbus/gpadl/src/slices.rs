@@ -150,7 +150,7 @@ impl<'a> Iterator for Slices<'a> {
         self.advance().map(|(address, len)| unsafe { slice_at(address, len) })
     }
 
-    /// Faster than calling `next` until the end ([`Slices::each`]).
+    /// Faster than calling `next` until the end (see `Slices::each`).
     #[inline]
     fn for_each<F: FnMut(Self::Item)>(self, mut take: F) {
         // SAFETY: `each` keeps the same promise.

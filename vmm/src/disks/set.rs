@@ -47,7 +47,7 @@ const VCPUS_PER_CHANNEL: u8 = 4;
 
 impl DiskSet {
     /// No disks, for a machine of so many vCPUs; each controller has a channel for every
-    /// [`VCPUS_PER_CHANNEL`] of them.
+    /// `VCPUS_PER_CHANNEL` of them.
     pub fn new(cpus: u8) -> Self {
         let max_subchannels = u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL);
         let options = ControllerOptions { max_subchannels, ..ControllerOptions::default() };
