@@ -1,4 +1,5 @@
-//! The project's own commands: demo, test, host, bench, compare, deny, architecture.
+//! The project's own commands: demo, test, host, bench, compare, deny, package,
+//! architecture.
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ mod fuzz;
 mod guest;
 mod host;
 mod inner;
+mod package;
 mod qemu;
 mod stages;
 mod style;
@@ -45,6 +47,8 @@ enum XtaskCommand {
     Host(host::Arguments),
     /// Make a test guest and print where its kernel and initial RAM disk are.
     Guest(guest::Arguments),
+    /// Package the crates of the SDK, build the packages, and make all documentation.
+    Package,
     /// Fetch QEMU's programs into the cache and print their folder, for tests that are run by hand.
     Qemu,
     /// Run everything that is tested, real guests included, and print one closing line.
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
         XtaskCommand::Host(arguments) => host::main(&arguments),
         XtaskCommand::Guest(arguments) => guest::main(&arguments),
+        XtaskCommand::Package => package::main(),
         XtaskCommand::Qemu => qemu::main(),
         XtaskCommand::Test(arguments) => test::main(&arguments),
     }
