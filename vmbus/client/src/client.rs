@@ -47,6 +47,7 @@ pub struct Client<P: Platform> {
 
 /// What happened that should not, or that is worth counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Messages from the host.
     pub messages: u64,

@@ -60,6 +60,7 @@ pub trait Driver<P: Platform>: Send {
 
 /// A packet from the host.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Received {
     /// The payload: a multiple of 8 bytes, up to 7 of them padding. Without its pipe header on a
     /// pipe channel, and then exact.

@@ -11,6 +11,7 @@ use crate::status::NtStatus;
 
 /// Why a channel call failed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Error {
     /// Configuration is only possible while the channel is disabled.
     #[error("the channel is not disabled")]
@@ -107,6 +108,7 @@ impl Error {
 
 /// Why there is no GPADL. The handle does not exist then, and must not be deleted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GpadlError {
     /// The channel is not between the start of its opened and the end of its closed callback.
     #[error("the channel is not open")]

@@ -22,6 +22,7 @@ pub struct Mdl {
 
 /// Why there is no such MDL.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MdlError {
     /// The first byte is not in the first page.
     #[error("byte offset {0:#x} is outside a page")]

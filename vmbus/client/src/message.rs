@@ -13,6 +13,7 @@ use crate::status::NtStatus;
 
 /// A channel that the host offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Offer {
     /// Device class.
     pub class: Guid,

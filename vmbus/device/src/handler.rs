@@ -97,6 +97,7 @@ pub trait ChannelHandler: Send + 'static {
 
 /// The result of [`ChannelHandler::complete`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Completed {
     /// No work had finished.
     Nothing,

@@ -10,6 +10,7 @@ use crate::slices::Slices;
 
 /// Why a part of a buffer could not be had.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BufferError {
     /// `offset + len` passes the end of the buffer.
     #[error("bytes {offset}..{offset}+{len} lie outside a guest buffer of {size} bytes")]

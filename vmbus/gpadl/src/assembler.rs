@@ -11,6 +11,7 @@ use crate::run::{HostPage, Run};
 
 /// Why range data was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RangeError {
     /// No range at all.
     #[error("range count is 0")]

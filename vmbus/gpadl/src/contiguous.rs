@@ -30,6 +30,7 @@ pub struct Contiguous<K> {
 
 /// Why a part of a buffer could not be had as one piece. Its slices and iovecs can, always.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ContiguousError {
     /// Not a part of the buffer.
     #[error(transparent)]

@@ -49,6 +49,7 @@ struct Shared {
 
 /// Why a GPADL could not be mapped (kmcl.md 4.4).
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MapError {
     /// No such GPADL on this channel.
     #[error("no GPADL {0:#x} on this channel")]

@@ -121,6 +121,7 @@ impl Lookup<'_> {
 
 /// Where a piece of guest RAM lies in the file behind it, for those who map it a second time.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FileRun<'a> {
     /// The file (a memfd) behind the region.
     pub file: &'a File,
@@ -137,6 +138,7 @@ pub struct FileRun<'a> {
 
 /// Why a memory map cannot serve the bus.
 #[derive(Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RamError {
     /// Page lists name 4 KiB pages, so regions must consist of them.
     #[error("guest memory region at {start:#x} of {len:#x} bytes is not made of whole 4 KiB pages")]

@@ -38,6 +38,7 @@ pub struct Stitched {
 
 /// Why memory could not be stitched.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum StitchError {
     /// Two pieces meet inside a page of the file behind them (4 KiB, or a hugepage): mappings are
     /// made of whole pages.

@@ -15,6 +15,7 @@ use crate::worker::WorkerStats;
 
 /// Connection, channels and GPADLs.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BusReport {
     /// State of the connection.
     pub connection: ConnectionState,
@@ -32,6 +33,7 @@ pub struct BusReport {
 
 /// A channel, with additional facts if it is open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenReport {
     /// The channel.
     pub channel: ChannelReport,

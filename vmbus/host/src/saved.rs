@@ -73,6 +73,7 @@ pub(crate) enum SavedGpadlState {
 
 /// A bus could not be saved.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SaveError {
     /// The bus is not paused: state that changes cannot be saved.
     #[error("the bus is running: pause it first")]
@@ -81,6 +82,7 @@ pub enum SaveError {
 
 /// A saved bus could not be restored; the bus is as it was before.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RestoreError {
     /// Written by another version of this program.
     #[error("the saved bus has format {0}, this program reads only {FORMAT}")]

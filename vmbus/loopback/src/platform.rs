@@ -53,7 +53,7 @@ impl Platform for LoopbackPlatform {
             // Not until idle: the guest looks after every step, as one that runs beside its host
             // would.
             Mode::Stepped => synic.has_something() || self.vm.step() || synic.has_something(),
-            Mode::Threaded => synic.wait(self.vm.inner().config.patience),
+            Mode::Threaded => synic.wait(self.vm.inner().config.timeout),
         };
         if something { Wake::Something } else { Wake::Never }
     }
@@ -62,7 +62,7 @@ impl Platform for LoopbackPlatform {
         let config = &self.vm.inner().config;
         match config.mode {
             Mode::Stepped => self.wait(),
-            Mode::Threaded if self.vm.synic().wait(time.min(config.patience)) => Wake::Something,
+            Mode::Threaded if self.vm.synic().wait(time.min(config.timeout)) => Wake::Something,
             Mode::Threaded => Wake::Never,
         }
     }

@@ -87,7 +87,7 @@ impl Rings for LoopbackRings {
             }
             Err(WriteError::Full { needed }) => Err(RingFault::Full { needed }),
             Err(WriteError::TooBig { length, limit }) => Err(RingFault::TooBig { length, limit }),
-            Err(WriteError::Corrupt(_)) => Err(RingFault::Corrupt),
+            Err(_) => Err(RingFault::Corrupt),
         }
     }
 

@@ -172,10 +172,10 @@ impl LoopbackSynic {
     }
 
     /// Waits until [`LoopbackSynic::has_something`]; false when it did not come to that within
-    /// `patience`.
+    /// `timeout`.
     #[must_use]
-    pub fn wait(&self, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         let mut bell = lock(&self.bell);
         while !self.has_something() {
             let left = deadline.saturating_duration_since(Instant::now());

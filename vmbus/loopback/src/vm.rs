@@ -29,6 +29,7 @@ pub enum Mode {
 
 /// How a VM is made.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// Who runs the devices.
     pub mode: Mode,
@@ -38,9 +39,9 @@ pub struct Config {
     pub vp_count: u32,
     /// How the pages of ring buffers lie in guest memory.
     pub ring_layout: Layout,
-    /// How long a threaded client waits for anything at all before it takes the host for dead.
-    /// Only a guard against tests that hang.
-    pub patience: Duration,
+    /// How long a threaded client waits for anything at all before its call fails. Only a guard
+    /// against tests that hang.
+    pub timeout: Duration,
 }
 
 impl Config {
@@ -52,8 +53,36 @@ impl Config {
             regions: vec![(0, 256 << 20)],
             vp_count: 2,
             ring_layout: Layout::Contiguous,
-            patience: Duration::from_secs(60),
+            timeout: Duration::from_secs(60),
         }
+    }
+
+    /// The same, with this RAM: (guest address, bytes) of each region, in whole pages.
+    #[must_use]
+    pub fn regions(mut self, regions: impl IntoIterator<Item = (u64, usize)>) -> Self {
+        self.regions = regions.into_iter().collect();
+        self
+    }
+
+    /// The same, with this number of virtual processors.
+    #[must_use]
+    pub fn vp_count(mut self, vp_count: u32) -> Self {
+        self.vp_count = vp_count;
+        self
+    }
+
+    /// The same, with ring buffers whose pages lie so.
+    #[must_use]
+    pub fn ring_layout(mut self, ring_layout: Layout) -> Self {
+        self.ring_layout = ring_layout;
+        self
+    }
+
+    /// The same, with this timeout of a threaded client.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
     }
 }
 

@@ -13,8 +13,7 @@ use vmbus_loopback::{Config, LoopbackVm, Mode};
 fn vm(regions: u64) -> LoopbackVm {
     let regions = (0..regions)
         .map(|index| (index * 0x40_0000, 0x10_0000 * if index % 3 == 1 { 4 } else { 1 }));
-    LoopbackVm::with_config(Config { regions: regions.collect(), ..Config::new(Mode::Stepped) })
-        .unwrap()
+    LoopbackVm::with_config(Config::new(Mode::Stepped).regions(regions)).unwrap()
 }
 
 #[derive(Clone, Debug)]

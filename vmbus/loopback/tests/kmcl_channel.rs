@@ -11,7 +11,7 @@ use vmbus_client::{
     Channel as ClientChannel, ChannelState, Completion, Driver, Error, PacketObject, Received,
     SendFlags, Waiting,
 };
-use vmbus_host::{Channel, Offer, OpenError};
+use vmbus_host::{Channel, OpenError};
 use vmbus_loopback::{Flow, Handler, LoopbackPlatform, LoopbackVm, Mode};
 use vmbus_protocol::offer::OfferFlags;
 use vmbus_ring::{OutPacket, PacketKind, SpaceWait, WriteError};
@@ -482,7 +482,7 @@ fn test_kmcl_20_offer_carries_guids_flags_mmio_and_120_bytes() {
         | OfferFlags::NAMED_PIPE_MODE
         | OfferFlags::LOOPBACK_OFFER
         | OfferFlags::TLNPI_PROVIDER;
-    let full = Offer { flags, mmio_megabytes: 8, user_defined, ..offer(0) };
+    let full = offer(0).flags(flags).mmio_megabytes(8).user_defined(user_defined);
     vm.offer_served(full, echo).unwrap();
     vm.offer_served(offer(1), echo).unwrap();
     let client = client(&vm);

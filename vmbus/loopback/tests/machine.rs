@@ -20,7 +20,7 @@ fn followers(pages: &[u64]) -> usize {
 #[test]
 fn test_pages_of_each_layout_lie_as_promised_across_regions_and_are_never_given_twice() {
     let regions = vec![(0, 1 << 20), (4 << 20, 1 << 20), (1 << 32, 2 << 20)];
-    let vm = LoopbackVm::with_config(Config { regions, ..Config::new(Mode::Stepped) }).unwrap();
+    let vm = LoopbackVm::with_config(Config::new(Mode::Stepped).regions(regions)).unwrap();
     let all = vm.pages().free_pages();
     assert_eq!(all, 1024 - 1, "page 0 is nobody's");
     let contiguous = vm.pages().allocate(300, Layout::Contiguous).unwrap();
@@ -41,7 +41,7 @@ fn test_pages_of_each_layout_lie_as_promised_across_regions_and_are_never_given_
 #[test]
 fn test_memory_of_partial_pages_is_refused() {
     let regions = vec![(0x800, 1 << 20)];
-    assert!(LoopbackVm::with_config(Config { regions, ..Config::new(Mode::Stepped) }).is_err());
+    assert!(LoopbackVm::with_config(Config::new(Mode::Stepped).regions(regions)).is_err());
 }
 
 #[test]

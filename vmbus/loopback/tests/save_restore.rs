@@ -273,7 +273,8 @@ fn test_save_while_running_and_restore_in_the_wrong_place_are_refused() {
     let saved = vm.bus().save().unwrap();
     assert_eq!(vm.bus().restore(&saved), Err(RestoreError::NotFresh));
     vm.replace_bus();
-    let other = vmbus_host::Offer { class: common::instance(9), ..offer(0) };
+    let mut other = offer(0);
+    other.class = common::instance(9);
     vm.offer(Teller::new(&vm, other)).unwrap();
     assert_eq!(vm.bus().restore(&saved), Err(RestoreError::Class(common::instance(0))));
     let mut json = serde_json::to_value(&saved).unwrap();

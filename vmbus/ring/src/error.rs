@@ -6,6 +6,7 @@ use thiserror::Error;
 /// The peer broke the ring. The ring is stopped for good: every later call returns the same error
 /// and touches no shared memory.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RingError {
     /// The producer's index lies outside the data or between two 8-byte units.
     #[error("write index {value:#x} is not an 8-byte unit of {data_size:#x} bytes of ring data")]
@@ -62,6 +63,7 @@ pub enum RingError {
 /// One packet breaks the rules of its type; the ring itself is sound, so the device decides what
 /// becomes of the channel.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PacketError {
     /// The packet is of a type that names no external pages.
     #[error("the packet has no external data")]
@@ -96,6 +98,7 @@ pub enum PacketError {
 
 /// Why a packet was not written. The batch is as before.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriteError {
     /// The ring has no room now: wait with `Outgoing::wait_for_space(needed)`.
     #[error("ring full: {needed} bytes needed")]
@@ -118,6 +121,7 @@ pub enum WriteError {
 
 /// Why pages cannot serve as a ring.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum MapError {
     /// The ring needs a control page and data, and not more than the limit.
     #[error(

@@ -11,6 +11,7 @@ use crate::offset::DataSize;
 /// The control page of a ring at one moment. The peer may have written anything, so fields need not
 /// fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RingSnapshot {
     /// Byte offset of the next byte to write.
     pub write_index: u32,

@@ -7,6 +7,7 @@ use vmbus_protocol::offer::OfferFlags;
 
 /// A device as the guest sees it (vmbus-core 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Offer {
     /// Device class (vmbus-core section 12).
     pub class: Guid,
@@ -36,10 +37,32 @@ impl Offer {
             user_defined: [0; MAX_OFFER_USER_DATA],
         }
     }
+
+    /// The same, with these flags.
+    #[must_use]
+    pub fn flags(mut self, flags: OfferFlags) -> Self {
+        self.flags = flags;
+        self
+    }
+
+    /// The same, with so many MiB of MMIO for the device.
+    #[must_use]
+    pub fn mmio_megabytes(mut self, mmio_megabytes: u16) -> Self {
+        self.mmio_megabytes = mmio_megabytes;
+        self
+    }
+
+    /// The same, with this class-specific data.
+    #[must_use]
+    pub fn user_defined(mut self, user_defined: [u8; MAX_OFFER_USER_DATA]) -> Self {
+        self.user_defined = user_defined;
+        self
+    }
 }
 
 /// A reason why a device could not be offered.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OfferError {
     /// The instance is in use: guests tell devices apart by instance alone.
     #[error("a device with instance {0} exists, or the guest has not released it yet")]

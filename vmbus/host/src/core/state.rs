@@ -9,6 +9,7 @@ use super::connection::ConnectionState;
 
 /// Messages since the machine was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MessageCounts {
     /// Messages that the guest posted.
     pub received: u64,
@@ -20,6 +21,7 @@ pub struct MessageCounts {
 
 /// The state of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ChannelReport {
     /// Its name inside the host.
     pub key: ChannelKey,
@@ -43,6 +45,7 @@ pub struct ChannelReport {
 
 /// One accepted GPADL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GpadlReport {
     /// Handle.
     pub id: u32,
