@@ -73,6 +73,13 @@ mod tests {
         "MemTotal:           2048 kB\nMemFree:      1 kB\nMemAvailable:    1024 kB\n";
 
     #[test]
+    fn test_null_disk_reads_as_zero() {
+        let geometry = null(ByteSize::from_mib(1), false).geometry();
+        // Such a disk alone may promise zeroes where the guest has discarded.
+        assert_eq!(geometry.discard.map(|discard| discard.zeroes), Some(true));
+    }
+
+    #[test]
     fn test_host_memory_is_read_in_bytes() {
         let host = HostMemory::parse(TEXT);
         assert_eq!((host.total, host.available), (Some(2 << 20), Some(1 << 20)));

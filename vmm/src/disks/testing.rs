@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -87,6 +88,10 @@ struct Shared {
     requests: Gate,
     done: Mutex<Vec<Operation>>,
     flush_error: Mutex<Option<IoError>>,
+    /// Writes that were submitted and are not done.
+    pending_writes: AtomicUsize,
+    /// Flushes that were submitted while there were such writes.
+    early_flushes: AtomicUsize,
 }
 
 impl Probe {
@@ -116,6 +121,11 @@ impl Probe {
     /// Operations done so far.
     pub(crate) fn done(&self) -> Vec<Operation> {
         self.shared.done.lock().unwrap().clone()
+    }
+
+    /// Flushes that were submitted before a write that came first was done.
+    pub(crate) fn early_flushes(&self) -> usize {
+        self.shared.early_flushes.load(Ordering::SeqCst)
     }
 
     pub(crate) fn fail_flushes(&self, error: IoError) {
@@ -159,6 +169,16 @@ struct ProbeQueue {
 
 impl Queue for ProbeQueue {
     fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+        let (writes, early) = (&self.shared.pending_writes, &self.shared.early_flushes);
+        for request in &*requests {
+            match request.operation {
+                Operation::Write { .. } => _ = writes.fetch_add(1, Ordering::SeqCst),
+                Operation::Flush if writes.load(Ordering::SeqCst) != 0 => {
+                    early.fetch_add(1, Ordering::SeqCst);
+                }
+                _ => {}
+            }
+        }
         self.held.append(requests);
         self.event.write(1).unwrap();
     }
@@ -171,6 +191,9 @@ impl Queue for ProbeQueue {
         let operations: Vec<_> =
             self.held.iter().map(|request| (request.id, request.operation)).collect();
         self.shared.done.lock().unwrap().extend(operations.iter().map(|(_, operation)| *operation));
+        let is_write = |operation: &Operation| matches!(operation, Operation::Write { .. });
+        let writes = operations.iter().filter(|(_, operation)| is_write(operation)).count();
+        self.shared.pending_writes.fetch_sub(writes, Ordering::SeqCst);
         self.inner.submit(&mut self.held);
         let first = done.len();
         self.inner.poll(done);
