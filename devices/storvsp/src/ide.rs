@@ -7,8 +7,9 @@ use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::Guid;
 use vmbus_protocol::offer::OfferFlags;
 
-use crate::controller::{ControllerOptions, FlushError, ScsiController};
-use crate::lun::{AddDiskError, DiskOptions, DiskReport};
+use crate::controller::{ControllerOptions, ScsiController};
+use crate::error::{AddDiskError, FlushError};
+use crate::lun::{DiskOptions, DiskReport};
 use crate::protocol::Routing;
 use synthvm_block::Backend;
 

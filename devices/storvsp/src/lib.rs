@@ -3,7 +3,8 @@
 //! | module | knowledge |
 //! |---|---|
 //! | [`protocol`] | the packets on the channel: packet in, action out. No I/O |
-//! | [`controller`](ScsiController) | the device on the bus: logical units, sessions, reports |
+//! | `lun`, `lun_set` | a logical unit: meaning, backend, counters; all of a controller |
+//! | [`controller`](ScsiController) | the device on the bus: sessions, drives, save and restore |
 //! | [`ide`](IdeDisk) | the same for one disk behind an IDE controller |
 //! | `channel` | the handler of an open channel, which joins protocol, target and backends |
 //!
@@ -14,15 +15,18 @@
 mod channel;
 mod controller;
 mod counters;
+mod error;
 mod helper;
 mod ide;
 mod lun;
+mod lun_set;
 pub mod protocol;
 mod saved;
 
-pub use controller::{ControllerOptions, DvdError, FlushError, SCSI_CONTROLLER, ScsiController};
+pub use controller::{ControllerOptions, SCSI_CONTROLLER, ScsiController};
 pub use counters::DiskStats;
+pub use error::{AddDiskError, DvdError, FlushError};
 pub use ide::{IDE_DISK, IdeDisk, IdePlace};
-pub use lun::{AddDiskError, DiskOptions, DiskReport};
+pub use lun::{DiskOptions, DiskReport};
 pub use synthvm_scsi::UnitKind;
 pub use vmbus_device::{InlineWorkers, WorkerOptions};

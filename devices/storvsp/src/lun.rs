@@ -8,15 +8,14 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use vmbus_log::LogRateLimiter;
 
-use crate::controller::{Controller, DvdError};
 use crate::counters::{DiskCounters, DiskStats};
+use crate::error::AddDiskError;
 use crate::helper::Helper;
 use crate::protocol::MAX_TRANSFER;
 use crate::saved::{RestoreError, SavedLun};
 use synthvm_block::{Backend, IoError, Operation, Queue};
 use synthvm_scsi::{
-    self as scsi, CheckCondition, Disk, DiskConfig, DiskConfigError, DiskIdentity, LbaQuery,
-    LogicalUnit, UnitKind,
+    self as scsi, CheckCondition, Disk, DiskConfig, DiskIdentity, LbaQuery, LogicalUnit, UnitKind,
 };
 
 /// What a user may choose for a disk.
@@ -27,29 +26,6 @@ pub struct DiskOptions {
     pub serial: Option<String>,
     /// What to call it in reports, such as the image's path. Default: nothing.
     pub label: String,
-}
-
-/// Why a disk could not be added.
-#[derive(Debug, thiserror::Error)]
-pub enum AddDiskError {
-    /// LUNs are 0..=63.
-    #[error("LUN {0} does not exist: a controller has LUNs 0 to 63")]
-    NoSuchLun(u8),
-    /// The LUN has a disk.
-    #[error("LUN {0} of the controller has a disk already")]
-    LunInUse(u8),
-    /// The serial number does not fit.
-    #[error("serial number {0:?} is not 1 to {max} printable ASCII characters", max = DiskIdentity::MAX_SERIAL)]
-    Serial(String),
-    /// The medium cannot be a disk.
-    #[error(transparent)]
-    Config(#[from] DiskConfigError),
-    /// The backend could not be used.
-    #[error("cannot use the disk's backend: {0}")]
-    Backend(#[from] io::Error),
-    /// The medium cannot be a disc.
-    #[error(transparent)]
-    Disc(#[from] DvdError),
 }
 
 /// The line of a disk or a drive in a report.
@@ -228,11 +204,13 @@ impl Lun {
         })
     }
 
-    pub(crate) fn report(&self, controller: &Controller) -> DiskReport {
+    /// Reports the unit, of controller `controller`, whose workers have delayed `moderated`
+    /// interrupts.
+    pub(crate) fn report(&self, controller: u32, moderated: u64) -> DiskReport {
         let tray = self.unit.tray();
         let told = tray.unwrap_or_default();
         DiskReport {
-            controller: controller.number(),
+            controller,
             lun: self.number,
             kind: self.unit.kind(),
             removed: false,
@@ -245,7 +223,7 @@ impl Lun {
             read_only: self.unit.is_read_only(),
             serial: self.unit.identity().serial.clone(),
             fixed_calls: self.backend.as_ref().and_then(|backend| backend.fixed_calls()),
-            held_back: controller.moderated(),
+            held_back: moderated,
             stats: self.counters.snapshot(),
         }
     }

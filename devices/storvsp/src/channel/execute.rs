@@ -25,7 +25,7 @@ impl StorageHandler {
         // so on another channel: what it sends then is answered by the new set.
         self.begin_round(outbox);
         let command = Command::parse(&srb.cdb, srb.cdb_length);
-        let lun = self.controller.routing().lun(srb.address);
+        let lun = self.luns.routing().lun(srb.address);
         if let Ok(Command::ReportLuns { select, allocation }) = command {
             let completion = self.report_luns(srb, lun.is_some(), select, allocation, &buffer);
             tag.answer(completion.reply(), outbox);
@@ -64,7 +64,7 @@ impl StorageHandler {
                     queue.lun.counters.refused();
                 }
                 if let Ok(Decision::Ejected) = other {
-                    self.controller.ejected(queue.lun.number);
+                    self.luns.ejected(queue.lun.number);
                 }
                 tag.answer(completion.reply(), outbox);
                 return Some(buffer);
@@ -104,7 +104,7 @@ impl StorageHandler {
             let range = (query.range.offset, 0);
             let in_flight = tag.request(srb, self.resets.epoch(), Operation::Read, range);
             let id = self.in_flight.insert(in_flight);
-            let inline = self.controller.inline().is_some();
+            let inline = self.luns.inline().is_some();
             if let Err(buffer) = self.queries.ask(id, Arc::clone(lun), query, buffer, inline) {
                 self.in_flight.remove(id);
                 unused = Some(buffer);
@@ -126,7 +126,7 @@ impl StorageHandler {
         buffer: Box<IoBuffer>,
         outbox: &mut Outbox,
     ) -> Option<Box<IoBuffer>> {
-        let lun = self.controller.routing().lun(srb.address)?;
+        let lun = self.luns.routing().lun(srb.address)?;
         let queue = self.queues.get_mut(lun)?;
         let refusal = match queue.fault() {
             Some(error) => {

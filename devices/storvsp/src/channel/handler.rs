@@ -16,7 +16,7 @@ use super::limits::BATCH_BYTES;
 use super::lun_queue::{LunQueue, LunQueues};
 use super::queries::{Finished, Queries};
 use super::resets::Resets;
-use crate::controller::Controller;
+use crate::lun_set::LunSet;
 use crate::protocol::{Action, MAX_PACKET, Malformed, Reply, Session, Srb};
 
 /// Packets to the guest.
@@ -24,7 +24,7 @@ pub(super) type Outbox = vmbus_device::Outbox<Reply>;
 
 /// The state of a storage channel.
 pub(crate) struct StorageHandler {
-    pub(super) controller: Arc<Controller>,
+    pub(super) luns: Arc<LunSet>,
     session: Session,
     pub(super) queues: LunQueues,
     pub(super) in_flight: InFlightTable,
@@ -33,7 +33,7 @@ pub(crate) struct StorageHandler {
     pub(super) resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
-    /// The generation of changes that the guest must know of ([`Controller::notices`]), as
+    /// The generation of changes that the guest must know of ([`LunSet::notices`]), as
     /// `queues` have it.
     notices: u64,
     /// The generation of which the guest was notified; `None` before initialisation ended.
@@ -103,7 +103,7 @@ impl ChannelHandler for StorageHandler {
     /// when nothing changed.
     #[inline]
     fn begin_round(&mut self, outbox: &mut Outbox) {
-        if !self.queues.are_current(&self.controller) {
+        if !self.queues.are_current(&self.luns) {
             self.take_changes(outbox);
         }
     }
@@ -208,9 +208,9 @@ impl ChannelHandler for StorageHandler {
 
 impl StorageHandler {
     /// Returns the handler of a channel that a guest has opened.
-    pub(crate) fn new(controller: Arc<Controller>, session: Session, channel: &Channel) -> Self {
+    pub(crate) fn new(luns: Arc<LunSet>, session: Session, channel: &Channel) -> Self {
         Self {
-            controller,
+            luns,
             session,
             // The first round takes the disks over.
             queues: LunQueues::new(),
@@ -231,18 +231,18 @@ impl StorageHandler {
     /// The same for a channel that was saved, whose guest was notified of the changes up to
     /// `notified`.
     pub(crate) fn restored(
-        controller: Arc<Controller>,
+        luns: Arc<LunSet>,
         session: Session,
         channel: &Channel,
         notified: Option<u64>,
     ) -> Self {
-        Self { notified, ..Self::new(controller, session, channel) }
+        Self { notified, ..Self::new(luns, session, channel) }
     }
 
     #[cold]
     fn take_changes(&mut self, outbox: &mut Outbox) {
-        self.queues.refresh(&self.controller);
-        self.notices = self.controller.notices();
+        self.queues.refresh(&self.luns);
+        self.notices = self.luns.notices();
         if self.notified.is_some_and(|notified| notified != self.notices) {
             self.notified = Some(self.notices);
             if let Some(notice) =
@@ -289,7 +289,7 @@ impl StorageHandler {
                 tag.answer(reply, outbox);
                 self.notified = Some(self.notices);
                 // Subchannels that were opened early may read their rings now.
-                self.controller.kick();
+                self.luns.kick();
             }
             Action::OfferSubchannels { reply, total } => {
                 tag.answer(reply, outbox);

@@ -4,9 +4,9 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::controller::Controller;
 use crate::counters::Transfers;
 use crate::lun::Lun;
+use crate::lun_set::LunSet;
 use crate::protocol::MAX_LUNS;
 use synthvm_block::{IoDone, IoError, IoRequest, Operation, Queue};
 
@@ -55,17 +55,17 @@ impl LunQueues {
     /// Returns true when the LUNs have not changed since the last [`LunQueues::refresh`]. One load:
     /// this is asked for each packet.
     #[inline]
-    pub(super) fn are_current(&self, controller: &Controller) -> bool {
-        self.generation == Some(controller.generation())
+    pub(super) fn are_current(&self, luns: &LunSet) -> bool {
+        self.generation == Some(luns.generation())
     }
 
     /// Takes over changes of the LUNs.
-    pub(super) fn refresh(&mut self, controller: &Controller) {
+    pub(super) fn refresh(&mut self, luns: &LunSet) {
         // Read before the LUNs: a change that comes in between is taken over by the next call.
-        self.generation = Some(controller.generation());
-        let luns = controller.luns().clone();
+        self.generation = Some(luns.generation());
+        let units = luns.luns().clone();
         let mut old = std::mem::take(&mut self.queues);
-        for (place, lun) in self.places.iter_mut().zip(luns) {
+        for (place, lun) in self.places.iter_mut().zip(units) {
             *place = lun.map(|lun| {
                 let kept = old.iter().position(|queue| Arc::ptr_eq(&queue.lun, &lun));
                 let queue = kept.map_or_else(|| LunQueue::new(lun), |kept| old.swap_remove(kept));

@@ -4,43 +4,14 @@
 //! what it has on the old disc's queue and begins with the new one's. The drive itself knows which
 //! disc is in it; both change under one lock.
 
-use std::io;
 use std::sync::Arc;
 
-use super::{Controller, Luns, ScsiController};
-use crate::lun::{AddDiskError, DiskOptions, Lun, check_queue};
+use super::ScsiController;
+use crate::error::{AddDiskError, DvdError};
+use crate::lun::{DiskOptions, Lun, check_queue};
+use crate::lun_set::drive_at;
 use synthvm_block::Backend;
-use synthvm_scsi::{BlockSize, DVD_BLOCK, DiskIdentity, DvdDrive, LogicalUnit, TrayLocked};
-
-/// Why a disc could not be put in or taken out.
-#[derive(Debug, thiserror::Error)]
-pub enum DvdError {
-    /// There is no drive.
-    #[error("LUN {0} of the controller has no DVD drive")]
-    NoDrive(u8),
-    /// The guest has locked the tray.
-    #[error(
-        "the guest has locked the tray, as it uses the disc; it was told that the disc is wanted: try again when it has let go, or force the tray open"
-    )]
-    Locked,
-    /// The image is too small.
-    #[error("a disc has at least one block of {DVD_BLOCK} bytes")]
-    TooSmall,
-    /// The image cannot be read in a disc's blocks.
-    #[error(
-        "a disc's blocks have {DVD_BLOCK} bytes, but the image can be read in blocks of {0} only"
-    )]
-    BlockSize(u32),
-    /// The backend could not be used.
-    #[error("cannot use the disc's backend: {0}")]
-    Backend(#[from] io::Error),
-}
-
-impl From<TrayLocked> for DvdError {
-    fn from(_: TrayLocked) -> Self {
-        Self::Locked
-    }
-}
+use synthvm_scsi::{BlockSize, DiskIdentity, DvdDrive, LogicalUnit};
 
 impl ScsiController {
     /// Puts a DVD drive at `lun`, with a disc or empty. Of `options`, the label is the disc's. A
@@ -60,7 +31,7 @@ impl ScsiController {
             }
             None => DiskIdentity::derived(&[
                 b"synthvm scsi dvd",
-                &self.inner.number.to_le_bytes(),
+                &self.inner.luns.number().to_le_bytes(),
                 &[lun],
             ]),
         };
@@ -72,7 +43,7 @@ impl ScsiController {
             }
             None => LogicalUnit::Dvd { drive, disc: None },
         };
-        self.inner.add(lun, Lun::dvd(lun, unit, disc, options.label))
+        self.inner.luns.add(lun, Lun::dvd(lun, unit, disc, options.label))
     }
 
     /// Puts a disc into the drive at `lun`, in place of one that may be there; `label` is what to
@@ -87,10 +58,10 @@ impl ScsiController {
         backend: Arc<dyn Backend>,
         label: String,
     ) -> Result<(), DvdError> {
-        drive_at(&mut self.inner.luns(), lun).map(drop)?;
+        drive_at(&mut self.inner.luns.luns(), lun).map(drop)?;
         // It waits for storage: not under the lock, which reports take.
         let capacity = check(&backend)?;
-        self.inner.exchange(|luns| {
+        self.inner.luns.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
             let unit = put_in(drive, capacity)?;
             *place = Arc::new(place.with_disc(unit, Some(backend), label));
@@ -105,7 +76,7 @@ impl ScsiController {
     /// [`DvdError::NoDrive`]; [`DvdError::Locked`] unless `force`, which a guest sees as the
     /// failure of a disc that it uses.
     pub fn eject(&self, lun: u8, force: bool) -> Result<(), DvdError> {
-        self.inner.exchange(|luns| {
+        self.inner.luns.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
             drive.eject(force)?;
             *place = Arc::new(place.with_disc(
@@ -116,45 +87,6 @@ impl ScsiController {
             Ok(())
         })
     }
-}
-
-impl Controller {
-    /// The guest took the disc out of the drive at `lun`: lets go of its image, unless another disc
-    /// is in by now.
-    pub(crate) fn ejected(&self, lun: u8) {
-        // It fails when there is nothing to do.
-        let _ = self.exchange(|luns| {
-            let (place, drive) = drive_at(luns, lun)?;
-            if drive.report().has_disc {
-                return Err(DvdError::Locked);
-            }
-            *place = Arc::new(place.with_disc(
-                LogicalUnit::Dvd { drive, disc: None },
-                None,
-                String::new(),
-            ));
-            Ok(())
-        });
-    }
-
-    /// A guest began anew.
-    pub(super) fn unlock_trays(&self) {
-        for lun in self.luns().iter().flatten() {
-            if let LogicalUnit::Dvd { drive, .. } = &lun.unit {
-                drive.reset();
-            }
-        }
-    }
-}
-
-fn drive_at(luns: &mut Luns, lun: u8) -> Result<(&mut Arc<Lun>, Arc<DvdDrive>), DvdError> {
-    let place =
-        luns.get_mut(usize::from(lun)).and_then(Option::as_mut).ok_or(DvdError::NoDrive(lun))?;
-    let drive = match &place.unit {
-        LogicalUnit::Dvd { drive, .. } => Arc::clone(drive),
-        LogicalUnit::Disk(_) => return Err(DvdError::NoDrive(lun)),
-    };
-    Ok((place, drive))
 }
 
 /// Checks that `backend` is fit for a disc, and that it can be read. Returns its bytes.

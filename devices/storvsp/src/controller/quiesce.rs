@@ -5,21 +5,22 @@
 //! cannot be saved before: its guest then loses the channel and gets the controller as a new one,
 //! so it relies on the result of none of those requests.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vmbus_host::{Channel, OpenError};
 
-use super::{Controller, Luns, ScsiController};
+use super::{Inner, ScsiController};
 use crate::channel::StorageHandler;
+use crate::lun_set::Luns;
 use crate::protocol::{Negotiation, Session, Version};
 use crate::saved::{RestoreError, SavedChannel, SavedController};
 
 impl ScsiController {
     /// See [`vmbus_host::Device::save`].
     pub(super) fn save_channel(&self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.inner.workers.quiesced(subchannel)?;
+        let quiesced = self.inner.luns.workers().quiesced(subchannel)?;
         // Disks may have come since the channel was quiesced.
-        let has_notice = quiesced.state.map(|notified| notified != self.inner.notices());
+        let has_notice = quiesced.state.map(|notified| notified != self.inner.luns.notices());
         let controller = (subchannel == 0).then(|| self.inner.saved());
         SavedChannel::new(quiesced.packets, has_notice, controller).to_bytes()
     }
@@ -33,28 +34,27 @@ impl ScsiController {
             Some(controller) => self.inner.restore(controller).map_err(refused)?,
             None => false,
         };
-        let negotiation =
-            Arc::clone(&self.inner.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        let negotiation = Arc::clone(&self.inner.negotiation());
         let session = Session::restored(negotiation, is_primary, self.inner.max_subchannels);
-        let notices = self.inner.notices();
+        let notices = self.inner.luns.notices();
         let notified = saved.news.map(|notice| if notice || has_more { u64::MAX } else { notices });
         let handler =
-            StorageHandler::restored(Arc::clone(&self.inner), session, &channel, notified);
+            StorageHandler::restored(Arc::clone(&self.inner.luns), session, &channel, notified);
         self.inner
-            .workers
+            .luns
+            .workers()
             .restore(channel, handler, saved.packets, notified)
             .map_err(|error| OpenError(format!("cannot start a storage worker: {error}")))
     }
 }
 
-impl Controller {
+impl Inner {
     fn saved(&self) -> SavedController {
-        let negotiation =
-            Arc::clone(&self.negotiation.lock().unwrap_or_else(PoisonError::into_inner));
+        let negotiation = Arc::clone(&self.negotiation());
         SavedController {
             stage: negotiation.stage() as u8,
             version: negotiation.version().map_or(0, Version::word),
-            units: self.luns().iter().flatten().map(|lun| lun.save()).collect(),
+            units: self.luns.luns().iter().flatten().map(|lun| lun.save()).collect(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Controller {
     fn restore(&self, saved: &SavedController) -> Result<bool, RestoreError> {
         let negotiation = Negotiation::restored(saved.stage, saved.version)
             .ok_or(RestoreError::Damaged("its stage of initialisation does not exist"))?;
-        let luns = self.luns();
+        let luns = self.luns.luns();
         let at = |luns: &Luns, lun: u8| {
             luns.get(usize::from(lun)).and_then(Option::as_ref).map(Arc::clone)
         };
@@ -75,7 +75,7 @@ impl Controller {
         }
         let has_more = luns.iter().flatten().count() > saved.units.len();
         drop(luns);
-        *self.negotiation.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(negotiation);
+        *self.negotiation() = Arc::new(negotiation);
         Ok(has_more)
     }
 }
