@@ -59,6 +59,9 @@ const BARE: Guid = Guid::new(0x6863_6e62, 0x7421, 0x0003, *b"SynthVM!");
 /// Packets that are sent together where many are in flight.
 const BATCH: usize = 64;
 
+/// Pages of a ring: for twice the packets that are in flight, and a control page.
+const RING_PAGES: usize = (2 * BATCH * (REQUEST.len() + 64)).div_ceil(4096) + 1;
+
 /// How long to measure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
@@ -171,6 +174,7 @@ impl Machine {
             let mut channel = guest.channel(id);
             channel.init_set_target_pnp(CLASS, Some(instance))?;
             channel.init_suppress_queue_management()?;
+            channel.init_set_ring_buffer_page_count(RING_PAGES, RING_PAGES)?;
             channel.enable()?;
             guest.wait_for_open(id)?;
             Ok(id)
@@ -223,12 +227,17 @@ impl Machine {
                 let mut channel = guest.channel(id);
                 let rings = channel.rings().ok_or(CLOSED)?;
                 rings.incoming.mask();
-                left -= receive(rings)?;
+                let (count, signal) = receive(rings)?;
+                left -= count;
+                let sleep = left != 0 && !rings.incoming.unmask()?;
+                if signal {
+                    channel.signal();
+                }
+                if sleep {
+                    guest.wait();
+                }
                 if left == 0 {
                     return Ok(());
-                }
-                if !rings.incoming.unmask()? {
-                    guest.wait();
                 }
             }
         })
@@ -246,8 +255,9 @@ fn send(rings: &mut LoopbackRings, count: usize) -> Result<bool, Box<dyn Error>>
     Ok(batch.commit())
 }
 
-/// Reads all replies that are there, as a driver does. Returns their number.
-fn receive(rings: &mut LoopbackRings) -> Result<usize, Box<dyn Error>> {
+/// Reads all replies that are there, as a driver does. Returns their number, and whether the host
+/// must be signalled, which is so when it waits for space.
+fn receive(rings: &mut LoopbackRings) -> Result<(usize, bool), Box<dyn Error>> {
     let (mut batch, mut count) = (rings.incoming.batch()?, 0);
     while let Some(packet) = batch.next()? {
         let mut reply = [0; REQUEST.len()];
@@ -255,7 +265,5 @@ fn receive(rings: &mut LoopbackRings) -> Result<usize, Box<dyn Error>> {
         black_box(&reply);
         count += 1;
     }
-    // A signal is due only where the host waits for space: the ring never fills here.
-    let _ = batch.commit();
-    Ok(count)
+    Ok((count, batch.commit()))
 }

@@ -111,9 +111,11 @@ pub mod runtime;
 
 /// The guest's end of the bus, with the terms of Windows' kernel-mode client library.
 #[cfg(feature = "client")]
+#[doc(inline)]
 pub use vmbus_client as client;
 /// Host and guest in one process over plain memory: to test and measure a device.
 #[cfg(feature = "loopback")]
+#[doc(inline)]
 pub use vmbus_loopback as loopback;
 
 #[doc(inline)]
