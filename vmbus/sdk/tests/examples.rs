@@ -44,5 +44,5 @@ fn test_example_bench_prints_each_number_beside_its_limit() {
     bench::run(&mut out, bench::Effort { rounds: 2, packets: 128 }).unwrap();
     let out = String::from_utf8(out).unwrap();
     let rows: Vec<&str> = out.lines().filter(|line| line.contains(" x ")).collect();
-    assert_eq!(rows.len(), 6, "{out}");
+    assert_eq!(rows.len(), 7, "{out}");
 }
