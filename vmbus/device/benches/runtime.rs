@@ -97,11 +97,11 @@ impl Machine {
         let options = WorkerOptions::default().inline(inline.clone());
         vm.offer(serve("ping", Offer::new(RUNTIME, RUNTIME, 0), |_: &Channel| Ping, options))
             .unwrap();
-        let (_, parking) = vm.offer_parked(Offer::new(BY_HAND, BY_HAND, 0)).unwrap();
+        let (_, opened) = vm.offer_manual(Offer::new(BY_HAND, BY_HAND, 0)).unwrap();
         let mut client = Client::connect(vm.platform()).unwrap();
         let runtime = open(&mut client, RUNTIME);
         let by_hand = open(&mut client, BY_HAND);
-        let hand = Hand { channel: parking.take().unwrap(), replies: Vec::new() };
+        let hand = Hand { channel: opened.take().unwrap(), replies: Vec::new() };
         Self { _vm: vm, client, runtime, inline, by_hand, hand }
     }
 

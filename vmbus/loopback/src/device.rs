@@ -41,37 +41,37 @@ where
     }
 }
 
-/// A device without a worker: each channel that is opened waits in a [`Parking`] for the test,
+/// A device without a worker: each channel that is opened waits in [`OpenedChannels`] for the test,
 /// which then drives it by hand.
 #[derive(Debug)]
-pub struct Parked {
+pub struct ManualDevice {
     offer: Offer,
-    parking: Parking,
+    opened: OpenedChannels,
 }
 
-/// Where the channels of a [`Parked`] device wait.
+/// The open channels of a [`ManualDevice`] that no test has taken.
 #[derive(Clone, Debug, Default)]
-pub struct Parking {
-    state: Arc<Mutex<ParkingState>>,
+pub struct OpenedChannels {
+    state: Arc<Mutex<OpenedState>>,
 }
 
 #[derive(Debug, Default)]
-struct ParkingState {
+struct OpenedState {
     channels: VecDeque<Channel>,
     refuse: u32,
 }
 
-impl Parked {
-    /// The device, and where its channels are found.
+impl ManualDevice {
+    /// Returns the device and its open channels.
     #[must_use]
-    pub fn new(offer: Offer) -> (Self, Parking) {
-        let parking = Parking::default();
-        (Self { offer, parking: parking.clone() }, parking)
+    pub fn new(offer: Offer) -> (Self, OpenedChannels) {
+        let opened = OpenedChannels::default();
+        (Self { offer, opened: opened.clone() }, opened)
     }
 }
 
-impl Parking {
-    /// The channel that was opened first of those that wait.
+impl OpenedChannels {
+    /// Returns the channel that was opened first, and removes it.
     #[must_use]
     pub fn take(&self) -> Option<Channel> {
         lock(&self.state).channels.pop_front()
@@ -83,13 +83,13 @@ impl Parking {
     }
 }
 
-impl Device for Parked {
+impl Device for ManualDevice {
     fn offer(&self) -> Offer {
         self.offer.clone()
     }
 
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
-        let mut state = lock(&self.parking.state);
+        let mut state = lock(&self.opened.state);
         if state.refuse != 0 {
             state.refuse -= 1;
             // The channel is dropped after the lock: that reaches the bus.

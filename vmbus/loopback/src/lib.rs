@@ -16,7 +16,7 @@ mod synic;
 mod vm;
 mod workers;
 
-pub use device::{Parked, Parking, Served};
+pub use device::{ManualDevice, OpenedChannels, Served};
 pub use memory::{GuestPages, Layout};
 pub use platform::LoopbackPlatform;
 pub use rings::LoopbackRings;

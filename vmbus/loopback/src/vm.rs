@@ -10,7 +10,7 @@ use vmbus_host::core::ChannelKey;
 use vmbus_host::{BusReport, Channel, Device, HvStatus, Offer, OfferError, OpenError, VmBus};
 use vmbus_protocol::offer::VMBUS_MESSAGE_TYPE;
 
-use crate::device::{Parked, Parking, Served};
+use crate::device::{ManualDevice, OpenedChannels, Served};
 use crate::memory::{GuestPages, Layout};
 use crate::platform::LoopbackPlatform;
 use crate::synic::LoopbackSynic;
@@ -180,13 +180,13 @@ impl LoopbackVm {
         self.offer(Served::new(offer, self.inner.workers.clone(), open))
     }
 
-    /// Adds a device whose channels the caller drives by hand: see [`Parked`].
+    /// Adds a device whose channels the caller drives by hand: see [`ManualDevice`].
     ///
     /// # Errors
     /// [`OfferError`].
-    pub fn offer_parked(&self, offer: Offer) -> Result<(ChannelKey, Parking), OfferError> {
-        let (device, parking) = Parked::new(offer);
-        Ok((self.offer(device)?, parking))
+    pub fn offer_manual(&self, offer: Offer) -> Result<(ChannelKey, OpenedChannels), OfferError> {
+        let (device, opened) = ManualDevice::new(offer);
+        Ok((self.offer(device)?, opened))
     }
 
     /// HvPostMessage by the guest with message type 1.

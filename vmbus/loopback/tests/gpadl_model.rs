@@ -51,10 +51,10 @@ proptest! {
         cut in (0..1000_u64, 0..1000_u64),
     ) {
         let vm = vm(regions);
-        let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+        let (_, opened) = vm.offer_manual(offer(0)).unwrap();
         let mut client = client(&vm);
         let id = client.open(CLASS, None, None).unwrap();
-        let host = parking.take().unwrap();
+        let host = opened.take().unwrap();
 
         let mut mdls = pieces.iter().map(|piece| Mdl::new(piece.count, piece.offset, piece.pages.clone()).unwrap());
         let head = mdls.next().unwrap();

@@ -94,7 +94,7 @@ fn test_kmcl_12_refused_open_reports_failure_gpadls_survive_and_reopen_works() {
     let guest = RawGuest::new(1);
     let relid = guest.relid(0);
     guest.describe(relid, 5, &[(0, 4096, &[9])]);
-    guest.parking[0].refuse(1);
+    guest.opened[0].refuse(1);
     let (_pages, _rings) = guest.ask_open(0, RING);
     let heard = guest.heard();
     assert_eq!(heard[..2], [FromHost::Created(relid, 5, 0), FromHost::Created(relid, RING, 0)]);
@@ -113,8 +113,8 @@ fn test_kmcl_12_refused_open_reports_failure_gpadls_survive_and_reopen_works() {
 #[test]
 fn test_kmcl_12_client_sees_the_refusal_gives_all_pages_back_and_can_enable_again() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
-    parking.refuse(1);
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
+    opened.refuse(1);
     let mut client = client(&vm);
     let before = vm.pages().free_pages();
     let id = client.allocate();
@@ -126,7 +126,7 @@ fn test_kmcl_12_client_sees_the_refusal_gives_all_pages_back_and_can_enable_agai
     assert!(vm.inspect().gpadls.is_empty());
     client.channel(id).enable().unwrap();
     assert_eq!(client.wait_for_open(id), Ok(()));
-    assert!(parking.take().is_some());
+    assert!(opened.take().is_some());
 }
 
 #[test]
@@ -168,12 +168,12 @@ fn test_kmcl_13_each_request_gets_exactly_one_completion_with_its_id_and_others_
 #[test]
 fn test_kmcl_13_client_completes_the_hosts_requests_exactly_once_and_others_never() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let recorder = Recorder::default();
     client.open(CLASS, None, Some(Box::new(recorder.clone()))).unwrap();
     assert_eq!(recorder.log(), ["opened", "started", "post-started"]);
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     write(&mut host, &OutPacket::request(u64::MAX, &[&[1; 8]]));
     write(&mut host, &OutPacket::in_band(7, &[&[2; 8]]));
     write(&mut host, &OutPacket::request(0, &[&[3; 8]]));
@@ -188,10 +188,10 @@ fn test_kmcl_13_client_completes_the_hosts_requests_exactly_once_and_others_neve
 #[test]
 fn test_kmcl_14_completions_in_any_order_reach_their_requests() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let id = client.open(CLASS, None, None).unwrap();
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
         let ended: Arc<Mutex<Vec<(u8, u8)>>> = Arc::default();
         for number in 0..3_u8 {
@@ -342,11 +342,11 @@ fn test_kmcl_16_malformed_packets_stop_only_their_channel_and_it_can_be_reopened
 #[test]
 fn test_kmcl_17_no_packet_is_delivered_between_suspend_and_the_next_start() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let recorder = Recorder { hold: true, complete_in_suspend: true, ..Recorder::default() };
     let id = client.open(CLASS, None, Some(Box::new(recorder.clone()))).unwrap();
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     recorder.log();
     write(&mut host, &OutPacket::request(1, &[&[1; 8]]));
     client.poll();
@@ -367,11 +367,11 @@ fn test_kmcl_17_no_packet_is_delivered_between_suspend_and_the_next_start() {
 #[test]
 fn test_kmcl_17_pause_waits_for_packets_that_are_still_held_and_a_start_continues() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let recorder = Recorder { hold: true, ..Recorder::default() };
     let id = client.open(CLASS, None, Some(Box::new(recorder.clone()))).unwrap();
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     write(&mut host, &OutPacket::request(1, &[&[1; 8]]));
     client.poll();
     assert_eq!(
@@ -497,7 +497,7 @@ fn test_kmcl_20_offer_carries_guids_flags_mmio_and_120_bytes() {
 #[test]
 fn test_kmcl_23_quota_blocks_delivery_until_a_completion() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let recorder = Recorder { hold: true, ..Recorder::default() };
     let id = client.allocate();
@@ -509,7 +509,7 @@ fn test_kmcl_23_quota_blocks_delivery_until_a_completion() {
     channel.enable().unwrap();
     client.wait_for_open(id).unwrap();
     recorder.log();
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     for number in 1..=4_u8 {
         write(&mut host, &OutPacket::request(u64::from(number), &[&[number; 8]]));
     }

@@ -22,12 +22,12 @@ const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 const NONE: GpadlFlags = GpadlFlags::empty();
 
 /// A stepped VM whose one device is driven by the test, with the channel open.
-fn parked() -> (LoopbackVm, TestClient, ChannelId, Channel) {
+fn manual() -> (LoopbackVm, TestClient, ChannelId, Channel) {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let id = client.open(CLASS, None, None).unwrap();
-    let host = parking.take().unwrap();
+    let host = opened.take().unwrap();
     (vm, client, id, host)
 }
 
@@ -96,7 +96,7 @@ fn test_kmcl_22_channel_without_device_waits_and_opens_when_it_is_hot_added() {
 
 #[test]
 fn test_kmcl_25_synchronous_request_with_unaligned_completion_buffer_fails_and_sends_nothing() {
-    let (_vm, mut client, id, mut host) = parked();
+    let (_vm, mut client, id, mut host) = manual();
     let mut channel = client.channel(id);
     for size in [1, 4, 7, 9, 12] {
         let refused = channel.send_synchronous_request(
@@ -114,7 +114,7 @@ fn test_kmcl_25_synchronous_request_with_unaligned_completion_buffer_fails_and_s
 
 #[test]
 fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer_is_dropped() {
-    let (_vm, mut client, id, mut host) = parked();
+    let (_vm, mut client, id, mut host) = manual();
     let ask = |client: &mut TestClient, answer: &mut [u8]| {
         client.channel(id).send_synchronous_request(
             b"question",
@@ -147,10 +147,10 @@ fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_
 {
     for mode in BOTH_MODES {
         let vm = LoopbackVm::new(mode);
-        let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+        let (_, opened) = vm.offer_manual(offer(0)).unwrap();
         let mut client = client(&vm);
         let id = client.open(CLASS, None, None).unwrap();
-        let mut host = parking.take().unwrap();
+        let mut host = opened.take().unwrap();
         let soon = Waiting::AtMost(Duration::from_millis(1));
         let ask = |client: &mut TestClient, bytes: &[u8]| {
             client.channel(id).send_synchronous_request(bytes, None, WAIT, &mut [0; 8], soon)
@@ -181,7 +181,7 @@ fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_
 
 #[test]
 fn test_client_synchronous_request_without_queueing_fails_on_a_full_ring_and_leaves_no_trace() {
-    let (_vm, mut client, id, mut host) = parked();
+    let (_vm, mut client, id, mut host) = manual();
     let mut sent = 0;
     let mut channel = client.channel(id);
     let full = loop {
@@ -313,7 +313,7 @@ fn test_host_device_that_holds_a_view_is_told_when_the_guest_deletes_the_gpadl()
 
 #[test]
 fn test_client_gpadl_errors_are_distinct_and_carry_their_statuses() {
-    let (vm, mut client, id, host) = parked();
+    let (vm, mut client, id, host) = manual();
     let mdl = Mdl::new(100, 0, vec![9]).unwrap().chain(Mdl::new(50, 4090, vec![10, 11]).unwrap());
     let mut channel = client.channel(id);
     let unknown =
@@ -352,7 +352,7 @@ fn test_client_gpadl_errors_are_distinct_and_carry_their_statuses() {
 
 #[test]
 fn test_client_gpadl_at_and_beyond_the_wire_ceiling_becomes_one_and_several() {
-    let (vm, mut client, id, host) = parked();
+    let (vm, mut client, id, host) = manual();
     let mut channel = client.channel(id);
     for (pages, gpadls) in [(8190_usize, 1), (8191, 2), (20_000, 3)] {
         let list = vm.pages().allocate(pages, Layout::HalfContiguous).unwrap();
@@ -376,7 +376,7 @@ fn test_client_gpadl_at_and_beyond_the_wire_ceiling_becomes_one_and_several() {
 
 #[test]
 fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped() {
-    let (vm, mut client, id, host) = parked();
+    let (vm, mut client, id, host) = manual();
     let pages = vm.pages().allocate(3, Layout::Scattered).unwrap();
     let address = vm.pages().map_virtual(&pages);
     let mut channel = client.channel(id);
@@ -438,7 +438,7 @@ fn test_client_driver_that_refuses_the_channel_rolls_everything_back() {
 
 #[test]
 fn test_client_external_data_is_the_part_of_the_mdl_that_was_named() {
-    let (vm, mut client, id, mut host) = parked();
+    let (vm, mut client, id, mut host) = manual();
     let pages = vm.pages().allocate(4, Layout::Scattered).unwrap();
     let mdl = Mdl::new(5000, 3000, pages[..2].to_vec()).unwrap();
     let mdl = mdl.chain(Mdl::new(4096, 1, pages[2..].to_vec()).unwrap());
@@ -501,7 +501,7 @@ fn test_client_external_data_is_the_part_of_the_mdl_that_was_named() {
 #[test]
 fn test_client_pipe_channel_keeps_exact_lengths_and_refuses_a_broken_header() {
     let vm = echo_vm(Mode::Stepped, 1);
-    let (_, parking) = vm.offer_parked(offer(1)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(1)).unwrap();
     let mut client = client(&vm);
     for number in [0, 1] {
         let id = client.allocate();
@@ -518,7 +518,7 @@ fn test_client_pipe_channel_keeps_exact_lengths_and_refuses_a_broken_header() {
             client.run_until_idle();
             assert_eq!(client.channel(id).receive().unwrap().payload, b"12345");
         } else {
-            let mut host = parking.take().unwrap();
+            let mut host = opened.take().unwrap();
             write(
                 &mut host,
                 &OutPacket::in_band(0, &[&1_u32.to_le_bytes(), &9_u32.to_le_bytes(), b"short"]),
@@ -584,7 +584,7 @@ fn test_client_subchannels_are_channels_of_their_own_and_are_taken_away_with_the
 
 #[test]
 fn test_client_modify_target_vp_moves_events_to_the_new_vp_only() {
-    let (vm, mut client, id, mut host) = parked();
+    let (vm, mut client, id, mut host) = manual();
     let flag = client.channel(id).relid().unwrap() as u16;
     vm.synic().take_events(&mut |_| {});
     write(&mut host, &OutPacket::in_band(0, &[b"to VP 0"]));

@@ -318,10 +318,10 @@ fn test_kmcl_24_a_gpadl_marked_read_only_is_mapped_for_reading_alone() {
 #[test]
 fn test_kmcl_24_a_gpadl_that_the_client_creates_read_only_is_so_at_the_server() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let id = client.open(CLASS, None, None).unwrap();
-    let host = parking.take().unwrap();
+    let host = opened.take().unwrap();
     let mut channel = client.channel(id);
     let pages = vm.pages().allocate(1, Layout::Scattered).unwrap();
     let mut create = |flags| channel.create_gpadl_from_pfn_list(flags, &pages).unwrap().id();

@@ -77,7 +77,7 @@ fn test_doorbells_exist_from_offer_to_release_and_unknown_ids_are_refused() {
 #[test]
 fn test_rings_by_hand_carry_packets_both_ways_while_the_client_keeps_off() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    let (_, parking) = vm.offer_parked(offer(0)).unwrap();
+    let (_, opened) = vm.offer_manual(offer(0)).unwrap();
     let mut client = client(&vm);
     let id = client.allocate();
     let mut channel = client.channel(id);
@@ -85,7 +85,7 @@ fn test_rings_by_hand_carry_packets_both_ways_while_the_client_keeps_off() {
     channel.init_suppress_queue_management().unwrap();
     channel.enable().unwrap();
     client.wait_for_open(id).unwrap();
-    let mut host = parking.take().unwrap();
+    let mut host = opened.take().unwrap();
     // The doorbell of the open; the first look unmasks the ring.
     assert!(host.doorbell().read().is_ok() && take_packets(&mut host).unwrap().is_empty());
     let mut channel = client.channel(id);

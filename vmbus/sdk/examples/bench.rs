@@ -198,7 +198,7 @@ impl Machine {
         let (vm, workers) = (LoopbackVm::new(Mode::Threaded), InlineWorkers::default());
         vm.offer(backend(INLINE, WorkerOptions::default().inline(workers.clone())))?;
         vm.offer(backend(THREAD, WorkerOptions::default()))?;
-        let (_, parking) = vm.offer_parked(Offer::new(CLASS, BARE, 0))?;
+        let (_, opened) = vm.offer_manual(Offer::new(CLASS, BARE, 0))?;
         let mut guest = Client::connect(vm.platform())?;
         let mut open = |instance| -> Result<ChannelId, vmbus::client::Error> {
             let id = guest.allocate();
@@ -211,7 +211,7 @@ impl Machine {
             Ok(id)
         };
         let (inline, thread, bare) = (open(INLINE)?, open(THREAD)?, open(BARE)?);
-        let bare = (bare, parking.take().ok_or("the channel is not open")?);
+        let bare = (bare, opened.take().ok_or("the channel is not open")?);
         Ok(Machine { guest, workers, inline, thread, bare, _vm: vm })
     }
 

@@ -92,14 +92,15 @@ pub(super) struct Gpadls {
     sink: Arc<dyn ReleaseSink>,
     pub(super) table: Arc<GpadlTable>,
     /// By handle alone: bodies carry no relid.
-    pub(super) arriving: BTreeMap<u32, Arriving>,
+    pub(super) receiving: BTreeMap<u32, PageList>,
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
 }
 
+/// A page list that is being received.
 #[derive(Debug)]
-pub(super) struct Arriving {
+pub(super) struct PageList {
     pub(super) relid: u32,
     pub(super) assembler: RangeAssembler,
     /// Pages charged, as the header declared.
@@ -111,14 +112,14 @@ pub(super) struct AcceptedGpadl {
     pub(super) gpadl: Gpadl,
     /// Pages charged.
     pub(super) charged: usize,
-    pub(super) going: Going,
+    pub(super) tearing_down: TearingDown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Going {
+pub(super) enum TearingDown {
     No,
     /// The guest waits for TORNDOWN.
-    Answer,
+    Answered,
     /// No answer is expected: the connection or the channel has ended.
     Silent,
 }
@@ -136,7 +137,7 @@ impl Gpadls {
             ram,
             sink,
             table: Arc::default(),
-            arriving: BTreeMap::new(),
+            receiving: BTreeMap::new(),
             usage: BTreeMap::new(),
             pages: 0,
             next_serial: 0,
@@ -176,7 +177,7 @@ impl Gpadls {
         match assembler.push(data) {
             Ok(false) => {
                 let assembler = assembler.into_owned();
-                self.arriving.insert(id, Arriving { relid, assembler, charged: declared });
+                self.receiving.insert(id, PageList { relid, assembler, charged: declared });
                 Progress::More
             }
             Ok(true) if assembler.finish().is_some() => self.accept(relid, id, buffer, declared),
@@ -187,13 +188,13 @@ impl Gpadls {
     /// Takes a body.
     #[inline]
     pub(super) fn continue_with(&mut self, id: u32, data: &[u8]) -> Progress {
-        let Some(arriving) = self.arriving.get_mut(&id) else { return Progress::Unknown };
-        let pushed = arriving.assembler.push(data);
+        let Some(list) = self.receiving.get_mut(&id) else { return Progress::Unknown };
+        let pushed = list.assembler.push(data);
         match pushed {
             Ok(false) => Progress::More,
-            Ok(true) | Err(_) => match (self.arriving.remove(&id), pushed) {
-                (Some(arriving), Ok(_)) => self.finish(id, arriving),
-                (Some(arriving), Err(_)) => self.refuse(arriving.relid, arriving.charged),
+            Ok(true) | Err(_) => match (self.receiving.remove(&id), pushed) {
+                (Some(list), Ok(_)) => self.finish(id, list),
+                (Some(list), Err(_)) => self.refuse(list.relid, list.charged),
                 (None, _) => Progress::Unknown,
             },
         }
@@ -203,26 +204,26 @@ impl Gpadls {
     pub(super) fn teardown(&mut self, relid: u32, id: u32) -> TeardownOf {
         let mut accepted = self.table.lock();
         let Some(entry) = accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
-        if entry.going == Going::No && entry.gpadl.teardown() == Teardown::Done {
+        if entry.tearing_down == TearingDown::No && entry.gpadl.teardown() == Teardown::Done {
             drop(accepted);
             self.remove(relid, id);
             return TeardownOf::Done;
         }
-        entry.going = Going::Answer;
+        entry.tearing_down = TearingDown::Answered;
         TeardownOf::Waits
     }
 
     /// Handles the release of the last view of a GPADL that is being torn down. Returns whether the
     /// guest waits for TORNDOWN.
     pub(super) fn released(&mut self, key: GpadlKey) -> bool {
-        let going = match self.table.lock().get(&(key.relid, key.id)) {
-            Some(entry) if entry.gpadl.key() == key => entry.going,
-            Some(_) | None => Going::No,
+        let tearing_down = match self.table.lock().get(&(key.relid, key.id)) {
+            Some(entry) if entry.gpadl.key() == key => entry.tearing_down,
+            Some(_) | None => TearingDown::No,
         };
-        if going != Going::No {
+        if tearing_down != TearingDown::No {
             self.remove(key.relid, key.id);
         }
-        going == Going::Answer
+        tearing_down == TearingDown::Answered
     }
 
     /// Maps a GPADL that a ring pair can lie in: accepted, one range, whole pages.
@@ -238,14 +239,14 @@ impl Gpadls {
     /// handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
         let ids: Vec<u32> = self
-            .arriving
+            .receiving
             .iter()
-            .filter(|(_, arriving)| arriving.relid == relid)
+            .filter(|(_, list)| list.relid == relid)
             .map(|(&id, _)| id)
             .collect();
         for id in &ids {
-            if let Some(arriving) = self.arriving.remove(id) {
-                self.refund(relid, arriving.charged);
+            if let Some(list) = self.receiving.remove(id) {
+                self.refund(relid, list.charged);
             }
         }
         ids
@@ -263,15 +264,15 @@ impl Gpadls {
 
     /// Begins to forget all GPADLs, without answers.
     pub(super) fn forget_all(&mut self) {
-        for (_, arriving) in std::mem::take(&mut self.arriving) {
-            self.refund(arriving.relid, arriving.charged);
+        for (_, list) in std::mem::take(&mut self.receiving) {
+            self.refund(list.relid, list.charged);
         }
         let mut places = Vec::new();
         for (&place, entry) in self.table.lock().iter_mut() {
             places.push(place);
-            if entry.going == Going::Answer {
+            if entry.tearing_down == TearingDown::Answered {
                 // The guest that waited for the answer has left.
-                entry.going = Going::Silent;
+                entry.tearing_down = TearingDown::Silent;
             }
         }
         for place in places {
@@ -285,7 +286,7 @@ impl Gpadls {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.table.lock().is_empty() && self.arriving.is_empty()
+        self.table.lock().is_empty() && self.receiving.is_empty()
     }
 
     /// Restores a saved GPADL. A teardown in progress must begin again: see
@@ -316,17 +317,17 @@ impl Gpadls {
         let Ok(assembler) = RangeAssembler::begin(buffer, u32::from(saved.ranges), bytes) else {
             return bad("its numbers disagree");
         };
-        let mut arriving = Arriving { relid, assembler, charged };
+        let mut list = PageList { relid, assembler, charged };
         let data: Vec<u8> = saved.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        match (arriving.assembler.push(&data), saved.state) {
+        match (list.assembler.push(&data), saved.state) {
             (Ok(false), SavedGpadlState::Arriving { .. }) => {
-                self.arriving.insert(id, arriving);
+                self.receiving.insert(id, list);
             }
             (Ok(true), SavedGpadlState::Accepted { read_only, going, answer, .. }) => {
-                if arriving.assembler.buffer().pages() > charged {
+                if list.assembler.buffer().pages() > charged {
                     return bad("it is charged less than it has");
                 }
-                self.finish(id, arriving);
+                self.finish(id, list);
                 let mut accepted = self.table.lock();
                 let Some(entry) = accepted.get_mut(&(relid, id)) else {
                     return bad("it is nowhere");
@@ -334,10 +335,10 @@ impl Gpadls {
                 if read_only {
                     entry.gpadl.mark_read_only();
                 }
-                entry.going = match (going, answer) {
-                    (false, _) => Going::No,
-                    (true, false) => Going::Silent,
-                    (true, true) => Going::Answer,
+                entry.tearing_down = match (going, answer) {
+                    (false, _) => TearingDown::No,
+                    (true, false) => TearingDown::Silent,
+                    (true, true) => TearingDown::Answered,
                 };
             }
             (Ok(_), _) => return bad("its list is as long as it should not be"),
@@ -347,18 +348,19 @@ impl Gpadls {
     }
 
     /// Begins the teardowns that had begun before the bus was saved, and returns those that the
-    /// guest must be told of now.
+    /// guest waits for now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
         let mut done = Vec::new();
         for (&place, entry) in self.table.lock().iter() {
-            if entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done {
-                done.push((place, entry.going));
+            if entry.tearing_down != TearingDown::No && entry.gpadl.teardown() == Teardown::Done {
+                done.push((place, entry.tearing_down));
             }
         }
         for &((relid, id), _) in &done {
             self.remove(relid, id);
         }
-        let answered = done.into_iter().filter(|(_, going)| *going == Going::Answer);
+        let answered =
+            done.into_iter().filter(|(_, tearing_down)| *tearing_down == TearingDown::Answered);
         answered.map(|((_, id), _)| id).collect()
     }
 
@@ -372,8 +374,8 @@ impl Gpadls {
     }
 
     /// Returns the number of page lists being received.
-    pub(super) fn arriving(&self) -> usize {
-        self.arriving.len()
+    pub(super) fn receiving(&self) -> usize {
+        self.receiving.len()
     }
 
     /// Returns the GPADLs and pages charged to all channels together.
@@ -384,25 +386,25 @@ impl Gpadls {
     }
 
     fn exists(&self, relid: u32, id: u32) -> bool {
-        self.arriving.contains_key(&id) || self.table.lock().contains_key(&(relid, id))
+        self.receiving.contains_key(&id) || self.table.lock().contains_key(&(relid, id))
     }
 
     fn forget(&mut self, (relid, id): (u32, u32)) {
         let mut accepted = self.table.lock();
         let Some(entry) = accepted.get_mut(&(relid, id)) else { return };
-        if entry.going != Going::No {
+        if entry.tearing_down != TearingDown::No {
             return;
         }
         if entry.gpadl.teardown() == Teardown::Waits {
-            entry.going = Going::Silent;
+            entry.tearing_down = TearingDown::Silent;
             return;
         }
         drop(accepted);
         self.remove(relid, id);
     }
 
-    fn finish(&mut self, id: u32, arriving: Arriving) -> Progress {
-        let Arriving { relid, assembler, charged } = arriving;
+    fn finish(&mut self, id: u32, list: PageList) -> Progress {
+        let PageList { relid, assembler, charged } = list;
         match assembler.finish() {
             Some(buffer) => self.accept(relid, id, buffer, charged),
             None => self.refuse(relid, charged),
@@ -413,7 +415,7 @@ impl Gpadls {
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
-        let entry = AcceptedGpadl { gpadl, charged, going: Going::No };
+        let entry = AcceptedGpadl { gpadl, charged, tearing_down: TearingDown::No };
         self.table.lock().insert((relid, id), entry);
         Progress::Accepted(relid)
     }
@@ -434,8 +436,8 @@ impl Gpadls {
     /// Returns whether one more list may begin on this channel. There are few, so that they are
     /// counted here and not as they change.
     fn may_arrive(&self, relid: u32) -> bool {
-        let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
-        self.arriving.len() < MAX_GPADLS_IN_PROGRESS
+        let of_channel = self.receiving.values().filter(|list| list.relid == relid).count();
+        self.receiving.len() < MAX_GPADLS_IN_PROGRESS
             && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
@@ -444,7 +446,7 @@ impl Gpadls {
         let usage = self.usage.get(&relid).copied().unwrap_or_default();
         let total = self.pages.saturating_add(pages);
         let of_channel = usage.pages.saturating_add(pages);
-        let count = self.arriving.len().saturating_add(self.table.lock().len());
+        let count = self.receiving.len().saturating_add(self.table.lock().len());
         if usage.gpadls >= MAX_GPADLS_PER_CHANNEL
             || count >= MAX_GPADLS_PER_VM
             || of_channel > MAX_GPADL_PAGES_PER_CHANNEL
@@ -473,7 +475,7 @@ impl Gpadls {
 impl std::fmt::Debug for Gpadls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gpadls")
-            .field("arriving", &self.arriving)
+            .field("receiving", &self.receiving)
             .field("accepted", &self.table)
             .finish_non_exhaustive()
     }

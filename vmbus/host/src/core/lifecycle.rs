@@ -241,14 +241,14 @@ impl Core {
             AfterDrain::Release => self.released(key),
             AfterDrain::Rescind => {
                 // Subchannels first: a guest removes them together with their primary.
-                let subchannels_told = self
+                let subchannels_notified = self
                     .channels
                     .iter()
                     .filter(|channel| channel.primary == Some(key))
                     .all(|channel| {
                         matches!(channel.phase, Phase::Revoked | Phase::Unoffered | Phase::Released)
                     });
-                if !subchannels_told {
+                if !subchannels_notified {
                     return;
                 }
                 let primary = channel.primary;

@@ -54,12 +54,12 @@ impl Core {
         let (relid, gpadl) = (request.relid.get(), request.gpadl.get());
         let channel = self.channels.by_relid(relid).ok_or(Ignored::Channel(relid))?;
         let (key, phase) = (channel.key, channel.phase);
-        let going_away = matches!(phase, Phase::Draining { .. } | Phase::Revoked);
+        let is_tearing_down = matches!(phase, Phase::Draining { .. } | Phase::Revoked);
         match self.gpadls.teardown(relid, gpadl) {
             TeardownOf::Done => self.post_gpadl_torndown(gpadl),
             // A device that sleeps would keep its view, and the guest would wait for ever.
             TeardownOf::Waits => self.out.push(Action::Wake { key }),
-            TeardownOf::Unknown if going_away => self.post_gpadl_torndown(gpadl),
+            TeardownOf::Unknown if is_tearing_down => self.post_gpadl_torndown(gpadl),
             TeardownOf::Unknown => return Err(Ignored::Gpadl(gpadl)),
         }
         Ok(())

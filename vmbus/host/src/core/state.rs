@@ -81,7 +81,7 @@ impl Core {
     /// Returns the number of page lists being received.
     #[must_use]
     pub fn gpadls_arriving(&self) -> usize {
-        self.gpadls.arriving()
+        self.gpadls.receiving()
     }
 
     /// Returns the number of GPADLs, complete or not, charged against the quotas, and the pages
@@ -101,7 +101,7 @@ impl Core {
             messages: self.counts,
             channels: self.channels.iter().map(channel_report).collect(),
             gpadls: self.gpadls.accepted(),
-            gpadls_arriving: self.gpadls.arriving(),
+            gpadls_arriving: self.gpadls.receiving(),
         }
     }
 

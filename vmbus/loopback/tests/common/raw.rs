@@ -3,7 +3,7 @@
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_host::Channel;
 use vmbus_host::core::ChannelKey;
-use vmbus_loopback::{Config, Layout, LoopbackRings, LoopbackVm, Mode, Parking};
+use vmbus_loopback::{Config, Layout, LoopbackRings, LoopbackVm, Mode, OpenedChannels};
 use vmbus_protocol::message::{
     ChannelOnly, GpadlBody, GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown,
     InitiateContact, MessageType, OfferChannel, OpenChannel, OpenChannelResult,
@@ -19,7 +19,7 @@ pub type RawRange<'a> = (u32, u32, &'a [u64]);
 
 pub struct RawGuest {
     pub vm: LoopbackVm,
-    pub parking: Vec<Parking>,
+    pub opened: Vec<OpenedChannels>,
     pub keys: Vec<ChannelKey>,
     pub offers: Vec<OfferChannel>,
 }
@@ -48,16 +48,16 @@ pub enum FromHost {
 }
 
 impl RawGuest {
-    /// Connected at 5.3, with `devices` parked devices offered.
+    /// Connected at 5.3, with `devices` manual devices offered.
     pub fn new(devices: u8) -> Self {
         Self::in_vm(LoopbackVm::with_config(Config::new(Mode::Stepped)).unwrap(), devices)
     }
 
     pub fn in_vm(vm: LoopbackVm, devices: u8) -> Self {
-        let parked: Vec<_> =
-            (0..devices).map(|number| vm.offer_parked(offer(number)).unwrap()).collect();
-        let (keys, parking) = parked.into_iter().unzip();
-        let mut guest = Self { vm, parking, keys, offers: Vec::new() };
+        let manual: Vec<_> =
+            (0..devices).map(|number| vm.offer_manual(offer(number)).unwrap()).collect();
+        let (keys, opened) = manual.into_iter().unzip();
+        let mut guest = Self { vm, opened, keys, offers: Vec::new() };
         guest.contact();
         guest
     }
@@ -171,7 +171,7 @@ impl RawGuest {
             self.heard(),
             [FromHost::Created(relid, ring_gpadl, 0), FromHost::Opened(relid, relid, 0)]
         );
-        let host = self.parking[device].take().unwrap();
+        let host = self.opened[device].take().unwrap();
         let connection_id = self.offers[device].connection_id.get();
         RawChannel { relid, connection_id, ring_gpadl, pages, downstream_page: 4, rings, host }
     }
