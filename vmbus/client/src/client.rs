@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::message::{HostMessage, Offer, Reply};
 use crate::platform::{Platform, Wake};
 
-/// Replies that nobody has asked for yet: kept for a moment, because they may come before the
+/// Replies without a request so far: kept for a moment, because they may come before the
 /// question is put.
 const MAX_REPLIES: usize = 64;
 /// Tries of one HvPostMessage while the host's queue is full.
@@ -45,7 +45,7 @@ pub struct Client<P: Platform> {
     stats: Stats,
 }
 
-/// What happened that should not, or that is worth counting.
+/// Counters, of faults among others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -53,7 +53,7 @@ pub struct Stats {
     pub messages: u64,
     /// Of them, those of unknown type or too short.
     pub unknown_messages: u64,
-    /// Replies that nobody had asked for.
+    /// Replies without a request.
     pub stray_replies: u64,
     /// Events for channels that are not open.
     pub stray_events: u64,
@@ -97,7 +97,7 @@ impl<P: Platform> Client<P> {
         &self.platform
     }
 
-    /// What the host offers now, by relid.
+    /// The host's present offers, by relid.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
         self.offers.values().filter(|offer| !self.rescinded.contains(&offer.relid))
     }
@@ -188,7 +188,7 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Handles what is there, or waits for something and handles that. False when nothing will ever
+    /// Handles all messages and events, or waits for one and handles it. False when none will ever
     /// come.
     pub fn wait(&mut self) -> bool {
         if self.poll() {
@@ -207,7 +207,7 @@ impl<P: Platform> Client<P> {
         while self.poll() || self.platform.step() {}
     }
 
-    /// Takes messages and events and serves rings: what may happen inside any wait.
+    /// Takes messages and events and serves rings, as every wait does.
     pub(crate) fn pump(&mut self) -> bool {
         let mut any = self.take_messages();
         any |= self.take_events();
@@ -230,7 +230,7 @@ impl<P: Platform> Client<P> {
         mut done: impl FnMut(&mut Self) -> Option<Result<T, Error>>,
     ) -> Result<T, Error> {
         loop {
-            // What is waited for may be the last thing that comes.
+            // The awaited event may be the last one.
             let progress = self.pump();
             if let Some(result) = done(self) {
                 return result;

@@ -21,7 +21,7 @@ pub struct ContactOptions<'a> {
     pub target_vp: u32,
 }
 
-/// Every version, newest first: what a new Windows guest does.
+/// Every version, newest first, as a new Windows guest asks.
 pub const NEWEST_FIRST: &[Version] = &[
     Version::V6_0,
     Version::V5_3,

@@ -1,4 +1,4 @@
-//! What a driver gives to the client: state-change callbacks, packet callbacks.
+//! The callbacks of a driver: for state changes and for packets.
 
 use alloc::vec::Vec;
 
@@ -8,7 +8,7 @@ use crate::status::NtStatus;
 
 /// The callbacks of a client driver (kmcl.md 3.1). Each has an empty default.
 ///
-/// A callback gets its channel and may do with it whatever is legal at that point; pausing,
+/// A callback gets its channel and may call all that is legal at that point; pausing,
 /// starting, enabling and disabling are not. While a callback waits (for a GPADL, for an answer),
 /// the rest of the client goes on: other channels' callbacks may run inside the wait, this
 /// channel's never do, its packets wait instead.

@@ -1,4 +1,4 @@
-//! What can go wrong, and the NTSTATUS that a Windows caller sees.
+//! Errors, and the NTSTATUS that a Windows caller gets for each.
 //!
 //! Where the Windows pages name the status, it is that one. Where they do not (most GPADL
 //! failures), it is the status for the parameter at fault, counted from 1 in the C prototype, the
@@ -33,7 +33,7 @@ pub enum Error {
         /// The limit in force.
         limit: usize,
     },
-    /// External data exceeds what the channel was configured for.
+    /// External data exceeds the channel's configured limits.
     #[error("external data of {bytes} bytes in {pieces} pieces exceeds the channel's maximum")]
     ExternalData {
         /// Bytes described.
@@ -77,14 +77,14 @@ pub enum Error {
     /// None of the versions is spoken by the host.
     #[error("the host speaks none of the versions that were tried")]
     NoVersion,
-    /// The whole machine is idle, and what is waited for cannot come any more. A Windows caller
+    /// The whole machine is idle, and the awaited event cannot come any more. A Windows caller
     /// would hang.
     #[error("nobody will ever answer")]
     Stalled,
 }
 
 impl Error {
-    /// What a Windows caller sees.
+    /// Returns the status that a Windows caller gets.
     #[must_use]
     pub const fn status(self) -> NtStatus {
         match self {
@@ -116,7 +116,7 @@ pub enum GpadlError {
     /// Only `READ_ONLY` is known.
     #[error("unknown flag bits {0:#x}")]
     Flags(u32),
-    /// What is left of the chain has no byte.
+    /// The rest of the chain has no byte.
     #[error("the buffer is empty")]
     Empty,
     /// The start lies behind the chain's end.
@@ -159,7 +159,7 @@ pub enum GpadlError {
 }
 
 impl GpadlError {
-    /// What a Windows caller sees.
+    /// Returns the status that a Windows caller gets.
     #[must_use]
     pub const fn status(self) -> NtStatus {
         match self {

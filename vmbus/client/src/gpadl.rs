@@ -46,7 +46,7 @@ impl GpadlHandle {
     }
 }
 
-/// What the client keeps of a GPADL.
+/// The client's record of a GPADL.
 #[derive(Debug)]
 pub(crate) struct Kept {
     /// A buffer that the client locked.
@@ -156,7 +156,7 @@ impl<P: Platform> Channel<'_, P> {
         self.create_gpadl(flags, &[Range { byte_count, byte_offset: 0, pages }])
     }
 
-    /// Takes a GPADL back: returns when the server has unmapped it and nobody but the client can
+    /// Takes a GPADL back: returns when the server has unmapped it and only the client can
     /// touch the memory. `VmbChannelDeleteGpadl`, which cannot fail: it hangs where this says
     /// [`Error::Stalled`]. Calling it again then waits again.
     ///

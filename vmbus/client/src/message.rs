@@ -33,7 +33,7 @@ pub struct Offer {
     pub connection_id: u32,
 }
 
-/// What the client understands of a message.
+/// A message, as far as the client understands it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HostMessage {
     Offer(Offer),

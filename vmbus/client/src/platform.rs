@@ -69,7 +69,7 @@ pub trait Platform {
     /// the host→guest ring is masked.
     ///
     /// # Errors
-    /// The status for the caller who opens the channel.
+    /// The status of the open call.
     fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<Self::Rings, NtStatus>;
 
     /// Probes a buffer at a virtual address and locks its pages: an MDL for it. Undone by
@@ -160,7 +160,7 @@ pub trait Rings {
     fn unmask(&mut self) -> Result<bool, RingFault>;
 }
 
-/// What a packet is for a client.
+/// The kind of a packet that a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutgoingKind {
     /// Payload only.
@@ -174,7 +174,7 @@ pub enum OutgoingKind {
 /// A packet for the host.
 #[derive(Clone, Copy, Debug)]
 pub struct OutgoingPacket<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: OutgoingKind,
     /// Echoed in the completion; in a completion the id of the request.
     pub transaction_id: u64,
@@ -186,7 +186,7 @@ pub struct OutgoingPacket<'a> {
     pub payload: &'a [u8],
 }
 
-/// What a packet from the host is.
+/// The kind of a packet from the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IncomingKind {
     /// Payload only.
@@ -200,7 +200,7 @@ pub enum IncomingKind {
 /// A packet from the host, copied out of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingPacket {
-    /// What it is.
+    /// Its kind.
     pub kind: IncomingKind,
     /// The sender's.
     pub transaction_id: u64,
@@ -210,7 +210,7 @@ pub struct IncomingPacket {
     pub payload: Vec<u8>,
 }
 
-/// What became of a wait for space.
+/// The result of a wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
     /// It is there by now.

@@ -1,4 +1,4 @@
-//! NTSTATUS: what a Windows caller would see.
+//! NTSTATUS, as a Windows caller gets it.
 
 use core::fmt;
 
@@ -26,7 +26,7 @@ statuses! {
     SUCCESS = 0;
     /// A packet did not fit the ring and was not queued.
     BUFFER_OVERFLOW = 0x8000_0005;
-    /// The general failure; what a host most often answers.
+    /// The general failure, a host's most frequent one.
     UNSUCCESSFUL = 0xC000_0001;
     /// A handle that names nothing.
     INVALID_HANDLE = 0xC000_0008;
@@ -44,7 +44,7 @@ statuses! {
     INSUFFICIENT_RESOURCES = 0xC000_009A;
     /// Not connected.
     DEVICE_NOT_CONNECTED = 0xC000_009D;
-    /// Nobody will ever answer.
+    /// No answer will come.
     IO_TIMEOUT = 0xC000_00B5;
     /// First parameter; for the configuration calls: not in this state.
     INVALID_PARAMETER_1 = 0xC000_00EF;

@@ -94,7 +94,7 @@ impl GuestBuffer {
         Ok(())
     }
 
-    /// A value copied from guest memory at `offset`: any offset, whatever the alignment of `T`,
+    /// A value copied from guest memory at `offset`: any offset, for any alignment of `T`,
     /// across runs and ranges too. The bytes are read once; the guest cannot change the copy.
     /// Fields of more than a byte are little-endian on the wire: use the types of
     /// `zerocopy::little_endian`.

@@ -19,7 +19,7 @@ const MAX_BYTES_PER_PAGE: usize = 24;
 /// A validated piece of guest memory: one or more ranges of pages, seen as one sequence of bytes.
 ///
 /// Every page lay in guest RAM when the list arrived, and the buffer keeps that RAM mapped. The
-/// guest may change the bytes at any moment; what matters is copied out once and then judged. A
+/// guest may change the bytes at any moment; copy those that matter once, then judge the copy. A
 /// buffer can be emptied and filled again without allocating (see [`GuestBuffer::clear`]).
 #[derive(Debug)]
 pub struct GuestBuffer {
@@ -137,7 +137,7 @@ impl GuestBuffer {
             .map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
     }
 
-    /// True when it is one range of whole pages: what a ring must be (vmbus-core 4.4).
+    /// Whether it is one range of whole pages, as a ring must be (vmbus-core 4.4).
     #[must_use]
     pub fn is_whole_pages(&self) -> bool {
         matches!(self.range(0), Some((0, count)) if self.ranges.len() == 1 && count.is_multiple_of(PAGE_SIZE))
@@ -188,7 +188,7 @@ impl GuestBuffer {
         self.runs.joined()
     }
 
-    /// What a loop over page numbers reads and what it writes.
+    /// The parts that a loop over page numbers reads, and those that it writes.
     #[inline]
     pub(crate) fn parts(&mut self) -> (Lookup<'_>, &mut Segments<Run>) {
         (self.ram.lookup(), &mut self.runs)
@@ -251,7 +251,7 @@ impl GuestBuffer {
         }));
     }
 
-    /// Gives back what growing took too much.
+    /// Frees the capacity that growing took in excess.
     pub(crate) fn shrink(&mut self) {
         self.ranges.shrink();
         self.runs.shrink();

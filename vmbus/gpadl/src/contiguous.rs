@@ -12,7 +12,7 @@ use crate::buffer::GuestBuffer;
 use crate::gpadl::GpadlView;
 use crate::stitch::{StitchError, Stitched};
 
-/// Guest bytes that follow each other in the host's memory, and what keeps them there: a
+/// Guest bytes that follow each other in the host's memory, and the owner that keeps them there: a
 /// [`GpadlView`], or a borrowed [`GuestBuffer`].
 ///
 /// Where the guest's pages are neighbours anyway this is guest memory itself; else their files are

@@ -1,4 +1,4 @@
-//! The word that decides between a teardown and the last view who reports the end.
+//! The word that decides whether a teardown or the last view reports the end.
 //!
 //! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-gpadl --release --lib count` (use
 //! another target folder).
@@ -26,7 +26,7 @@ pub(crate) enum Mapped {
     Going,
 }
 
-/// What a teardown has to wait for.
+/// The condition for which a teardown waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Teardown {
     /// Nothing: no view exists and none can be made any more.
@@ -105,7 +105,7 @@ mod model {
             self.bytes.with(|_| ());
         }
 
-        /// TORNDOWN: from here on the guest does what it likes with the memory.
+        /// TORNDOWN: from here on the guest may use the memory for anything.
         fn end(&self) {
             self.ends.fetch_add(1, Ordering::Relaxed);
             self.bytes.with_mut(|_| ());

@@ -1,4 +1,4 @@
-//! Counted GPADLs: a teardown is answered when nobody can touch the memory any more.
+//! Counted GPADLs: a teardown is answered when no view can touch the memory any more.
 
 use std::fmt;
 use std::ops::Deref;
@@ -80,7 +80,7 @@ impl Gpadl {
         self.shared.key
     }
 
-    /// What it describes, for showing and for checks that touch no guest byte.
+    /// Returns the buffer that it describes, for reports and for checks that touch no guest byte.
     #[must_use]
     pub fn buffer(&self) -> &GuestBuffer {
         &self.shared.buffer
@@ -98,7 +98,7 @@ impl Gpadl {
         self.shared.views.is_going()
     }
 
-    /// No mapping for writing from here on. A mapping that exists stays what it is.
+    /// Forbids mappings for writing from here on. A mapping that exists stays valid.
     ///
     /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6): whoever hears of it in
     /// another way marks it. It is an agreement between two drivers, no protection of one from

@@ -1,4 +1,4 @@
-//! What a mapping is for: reading and writing, or reading alone.
+//! The access of a mapping: reading and writing, or reading alone.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::slices::Slices;
 /// What a GPADL is mapped for (the flags of `VmbChannelMapGpadl`, kmcl.md 4.4), and with it what
 /// the view can do.
 pub trait Access: sealed::Sealed {
-    /// What the mapping gives.
+    /// The view that the mapping gives.
     type View: Clone + fmt::Debug + Send + Sync;
 
     /// Maps `gpadl` so.

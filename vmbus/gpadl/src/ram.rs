@@ -66,7 +66,7 @@ impl Region {
     }
 }
 
-/// What turns pages of region number `index` into the host's.
+/// Returns the number that turns guest pages of region `index` into host pages.
 fn to_host(index: usize, region: &Region) -> u64 {
     HostPage::shift(region.first, region.host_page, u64_of(index.wrapping_add(1)))
 }
@@ -119,7 +119,7 @@ impl Lookup<'_> {
     }
 }
 
-/// Where a piece of guest RAM lies in the file behind it, for those who map it a second time.
+/// The place of a piece of guest RAM in the file behind it, for a second mapping of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FileRun<'a> {

@@ -1,4 +1,4 @@
-//! A list that grows with what it is given, not ahead of it.
+//! A list that grows with its elements, not ahead of them.
 
 /// Fewest and most elements of a segment after the first.
 const SEGMENT: std::ops::RangeInclusive<usize> = 32..=128;
@@ -13,7 +13,7 @@ pub(crate) struct Segments<T> {
     full: Vec<Vec<T>>,
     /// Elements in them.
     full_len: usize,
-    /// What comes after them; everything, once joined.
+    /// The elements after them; all elements, once joined.
     open: Vec<T>,
 }
 
@@ -92,7 +92,7 @@ impl<T: Copy> Segments<T> {
         self.open.clear();
     }
 
-    /// Gives back what a joined list does not need.
+    /// Frees the memory that a joined list does not need.
     pub(crate) fn shrink(&mut self) {
         self.open.shrink_to_fit();
     }

@@ -28,7 +28,7 @@ fn memfd(pages: u64) -> File {
     // SAFETY: the name is a C string; the call touches nothing else.
     let fd = unsafe { libc::memfd_create(c"contiguous-test".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(fd >= 0);
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor without another owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(pages * PAGE as u64).unwrap();
     file
@@ -63,7 +63,7 @@ fn fill(buffer: &GuestBuffer) -> Vec<u8> {
     bytes
 }
 
-/// `len` bytes from `offset` as one piece show what the buffer shows, both ways.
+/// `len` bytes from `offset` as one piece are the buffer's bytes, for reads and writes.
 fn check(buffer: &GuestBuffer, offset: usize, len: usize, stitched: bool) {
     let whole = buffer.contiguous(offset, len).unwrap();
     assert_eq!((whole.len(), whole.is_stitched()), (len, stitched), "{offset} {len}");

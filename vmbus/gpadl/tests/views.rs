@@ -1,4 +1,4 @@
-//! Counted views: who may map, and when a teardown is answered.
+//! Counted views: which mappings succeed, and when a teardown is answered.
 
 use std::sync::{Arc, Mutex};
 

@@ -19,8 +19,8 @@ impl<F> Served<F>
 where
     F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
 {
-    /// A device that is `offer`; `open` is asked for each channel, and what it returns runs on
-    /// `workers`.
+    /// A device that is `offer`; `open` is called for each channel, and the handler that it returns
+    /// runs on `workers`.
     pub fn new(offer: Offer, workers: Workers, open: F) -> Self {
         Self { offer, workers, open }
     }

@@ -1,4 +1,4 @@
-//! Guest memory: regions behind memfds, and who has which page.
+//! Guest memory: regions behind memfds, and the owners of pages.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -184,7 +184,7 @@ impl GuestPages {
         }
     }
 
-    /// Copies out what a chain describes, pieces concatenated.
+    /// Returns a copy of the bytes of a chain, pieces concatenated.
     ///
     /// # Panics
     /// When a page is outside memory.
@@ -203,7 +203,7 @@ impl GuestPages {
         bytes
     }
 
-    /// Fills what a chain describes with `bytes`, from its start.
+    /// Writes `bytes` to the memory of a chain, from its start.
     ///
     /// # Panics
     /// When a page is outside memory.
@@ -323,7 +323,7 @@ fn memfd(bytes: usize) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor without another owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(bytes as u64)?;
     Ok(file)

@@ -10,7 +10,7 @@ use vmbus_host::HvStatus;
 use crate::rings::LoopbackRings;
 use crate::vm::{LoopbackVm, Mode};
 
-/// What a client sees of a [`LoopbackVm`].
+/// The guest's side of a [`LoopbackVm`], for a client.
 #[derive(Clone, Debug)]
 pub struct LoopbackPlatform {
     vm: LoopbackVm,
@@ -67,7 +67,7 @@ impl Platform for LoopbackPlatform {
         }
     }
 
-    /// A stepped machine has no clock: what it waits for comes now or never.
+    /// A stepped machine has no clock: an awaited event comes now or never.
     fn now(&self) -> Duration {
         match self.vm.inner().config.mode {
             Mode::Stepped => Duration::ZERO,

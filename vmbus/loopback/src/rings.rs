@@ -49,7 +49,7 @@ fn map_rings(
     let mut words = u64::from(bytes).to_le_bytes().to_vec();
     words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
     let buffer = RangeAssembler::assemble(GuestBuffer::new(ram.clone()), 1, &words).ok()?;
-    // The guest owns these pages: nobody has to hear when it stops using them.
+    // The guest owns these pages: no notice is due when it stops using them.
     let key = GpadlKey { relid: 0, id: 0, serial: 0 };
     let view = Gpadl::new(key, buffer, Arc::new(Nobody)).map().ok()?;
     let upstream = RingMemory::map(view.clone(), 0, downstream_page).ok()?;

@@ -16,12 +16,12 @@ const SINTS: usize = 16;
 /// 64-bit words that hold the 2,048 event flags of one SINT.
 const FLAG_WORDS: usize = 32;
 
-/// What [`Synic`] asks of a machine, over plain memory.
+/// A [`Synic`] over plain memory.
 #[derive(Debug)]
 pub struct LoopbackSynic {
     vps: Vec<Vp>,
     doorbells: Mutex<BTreeMap<u32, EventFd>>,
-    /// Held while something new is announced, so that nobody can look, find nothing and sleep in
+    /// Held while an event is announced, so that no thread can look, find nothing and sleep in
     /// between.
     bell: Mutex<()>,
     rung: Condvar,
@@ -187,7 +187,7 @@ impl LoopbackSynic {
         true
     }
 
-    /// Forgets all that a host's process holds: what waits for the guest, and doorbells. Event
+    /// Forgets all that a host's process holds: waiting messages, and doorbells. Event
     /// flags are guest memory.
     pub(crate) fn forget_host(&self) {
         self.discard_messages();
@@ -288,7 +288,7 @@ fn place(flag: u16) -> (usize, u64) {
     (usize::from(flag) / 64, 1 << (flag % 64))
 }
 
-/// What these locks guard is whole between any two statements.
+/// The data behind these locks is whole between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -16,10 +16,10 @@ use crate::platform::LoopbackPlatform;
 use crate::synic::LoopbackSynic;
 use crate::workers::{Handler, Workers};
 
-/// Who runs the devices.
+/// The threads that run the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Nobody but the caller: devices run in [`LoopbackVm::step`], which the client calls when it
+    /// Only the caller's: devices run in [`LoopbackVm::step`], which the client calls when it
     /// waits. The same calls give the same events in the same order, and a wait that nothing
     /// can end returns at once instead of hanging.
     Stepped,
@@ -31,7 +31,7 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Who runs the devices.
+    /// The threads that run the devices.
     pub mode: Mode,
     /// RAM: (guest address, bytes) of each region.
     pub regions: Vec<(u64, usize)>,
@@ -149,7 +149,7 @@ impl LoopbackVm {
         self.inner.pages.ram()
     }
 
-    /// Who runs handlers, for devices of your own.
+    /// Returns the workers that run handlers, for devices of your own.
     #[must_use]
     pub fn workers(&self) -> &Workers {
         &self.inner.workers
@@ -257,7 +257,7 @@ impl LoopbackVm {
         self.inner.synic.forget_host();
     }
 
-    /// Returns the state of the bus, once it has done what guest and host asked of it before the
+    /// Returns the state of the bus, once it has handled all requests of guest and host before the
     /// call: see [`VmBus::wait_until_idle`].
     #[must_use]
     pub fn inspect(&self) -> BusReport {

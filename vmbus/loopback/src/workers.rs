@@ -1,4 +1,4 @@
-//! Who runs a device's channels: the test, step by step, or a thread for each.
+//! The workers of a device's channels: the test, step by step, or a thread for each.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::synic::lock;
 use crate::vm::Mode;
 
-/// What a handler wants next.
+/// The next step that a handler wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Be called again when the doorbell rings.
@@ -158,13 +158,13 @@ impl Workers {
         self.shared.gate_moved.notify_all();
     }
 
-    /// Ends all workers, whatever their channels' state, and makes room for new ones.
+    /// Ends all workers, also those with open channels, and makes space for new ones.
     pub(crate) fn clear(&self) {
         self.shut_down();
         self.shared.stop.store(false, Ordering::Release);
     }
 
-    /// Ends all workers, whatever their channels' state.
+    /// Ends all workers, also those with open channels.
     pub(crate) fn shut_down(&self) {
         self.shared.stop.store(true, Ordering::Release);
         // Those at the gate see it too: whoever looked before it was set sleeps by the time we have

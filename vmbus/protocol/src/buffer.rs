@@ -19,7 +19,7 @@ impl MessageBuffer {
         Self::new(kind, &())
     }
 
-    /// A message of `kind` with `body`. Bodies of this crate always fit; what would not is cut.
+    /// A message of `kind` with `body`. Bodies of this crate always fit; a longer one is cut.
     #[must_use]
     pub fn new<T: IntoBytes + Immutable>(kind: MessageType, body: &T) -> Self {
         Self::with_data(kind, body, &[])

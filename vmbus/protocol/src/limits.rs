@@ -1,7 +1,7 @@
 //! Every limit of the bus, with its reason. The same table stands in `docs/limits.md`; each has a
 //! test at the limit and one past it.
 
-/// Bytes of one page, for the bus always 4 KiB whatever the guest's own page size (vmbus-core,
+/// Bytes of one page. The bus counts in 4 KiB, also for guests with larger pages (vmbus-core,
 /// conventions).
 pub const PAGE_SIZE: usize = 4096;
 

@@ -1,4 +1,4 @@
-//! Channel messages: one table of what exists, and every body (vmbus-core section 4).
+//! Channel messages: one table of all of them, and every body (vmbus-core section 4).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -10,7 +10,7 @@ use crate::version::Version;
 /// Bytes of the header before every body: u32 type, u32 reserved.
 pub const HEADER_SIZE: usize = 8;
 
-/// Who sends a message.
+/// The sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// Host to guest.
@@ -41,7 +41,7 @@ macro_rules! message_types {
                 match number { $($number => Some(Self::$name),)* _ => None }
             }
 
-            /// Who sends it.
+            /// Its sender.
             #[must_use]
             pub const fn direction(self) -> Direction {
                 match self { $(Self::$name => Direction::$direction,)* }
@@ -287,9 +287,9 @@ bodies! {
     }
     /// TL_CONNECT_REQUEST (21), the 40 bytes that every version has.
     TlConnectRequest {
-        /// Who calls.
+        /// The calling end.
         endpoint: Guid,
-        /// Who is called.
+        /// The end that is called.
         service: Guid,
     }
     /// MODIFYCHANNEL (22).
@@ -431,7 +431,7 @@ impl<'a> GuestMessage<'a> {
     }
 }
 
-/// The structure at the front of `body`, and what follows it.
+/// Returns the structure at the front of `body`, and the bytes that follow it.
 fn fixed<T: FromBytes + KnownLayout + Immutable + Unaligned>(
     body: &[u8],
     error: ParseError,

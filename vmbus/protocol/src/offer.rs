@@ -48,7 +48,7 @@ pub mod status {
     pub const CONNECTION_REFUSED: u32 = 0xC000_0236;
 }
 
-/// What HvPostMessage and HvSignalEvent answer: bits 15:0 of RAX (vmbus-core 2.3).
+/// The status of HvPostMessage and HvSignalEvent: bits 15:0 of RAX (vmbus-core 2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HvStatus {
     /// Taken.

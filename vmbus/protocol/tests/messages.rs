@@ -7,7 +7,7 @@ use vmbus_protocol::{MessageBuffer, Version};
 use Direction::{ToGuest, ToHost};
 use Version::{V2_4, V4_0, V4_1, V5_3, V6_0};
 
-/// Section 4, row by row. Our oldest version is 2.4, so what is older says 2.4.
+/// Section 4, row by row. Our oldest version is 2.4, so older messages say 2.4.
 const TABLE: [(u32, MessageType, Direction, usize, Version); 29] = [
     (1, MessageType::OfferChannel, ToGuest, 196, V2_4),
     (2, MessageType::RescindChannelOffer, ToGuest, 12, V2_4),

@@ -1,4 +1,4 @@
-//! What a packet costs, against what the machine must spend in any case. Targets:
+//! The cost of a packet, beside the least that the machine must spend. Targets:
 //! docs/performance.md.
 //!
 //! `cargo bench -p vmbus-ring` measures everything in one process: one thread that writes and reads

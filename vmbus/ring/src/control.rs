@@ -67,7 +67,7 @@ pub(crate) struct Control<W = AtomicU32> {
     pub(crate) pending_send_size: W,
     /// Real hosts keep statistics here: never read, never written.
     reserved: [W; 12],
-    /// What the ends can do.
+    /// The features of both ends.
     pub(crate) feature_bits: W,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong: with the peer ([`RingError`]), with one packet ([`PacketError`],
+//! Errors: of the peer ([`RingError`]), of one packet ([`PacketError`],
 //! [`WriteError`]), with the memory ([`MapError`]).
 
 use thiserror::Error;
@@ -44,7 +44,7 @@ pub enum RingError {
         /// Claimed length without trailer, in bytes.
         length: u32,
     },
-    /// The packet with its trailer is longer than what waits.
+    /// The packet with its trailer is longer than the bytes in the ring.
     #[error("packet of {length} bytes and trailer exceeds the {available} bytes that wait")]
     LongPacket {
         /// Claimed length without trailer, in bytes.

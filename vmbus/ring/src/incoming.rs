@@ -17,8 +17,8 @@ use crate::wire::{DESCRIPTOR_BYTES, Descriptor};
 #[derive(Debug)]
 pub struct Incoming {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; what it may write there is never
-    /// read.
+    /// Our index. The copy in the control page is for the peer; a value that it writes there is
+    /// never read.
     read: Offset,
     /// The producer may ask to be signalled when space comes.
     peer_waits_for_space: bool,
@@ -45,7 +45,8 @@ impl Incoming {
         })
     }
 
-    /// Looks at what waits now, once: the batch ends there, even when the peer writes on.
+    /// Returns the packets that are in the ring now. The peer may write more: they are not part of
+    /// the batch.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -154,7 +155,7 @@ impl Incoming {
             Some(write) => {
                 crosses(pending, size.free(from, write), size.free(self.read, write), size.get())
             }
-            // The next batch will say what is wrong.
+            // The next batch reports the error.
             None => false,
         }
     }

@@ -3,7 +3,7 @@
 /// Fewest pages of one ring: its control page and one page of data.
 pub const MIN_RING_PAGES: usize = 2;
 
-/// Most pages of one ring: what one guest buffer can name (page positions are kept in 16 bits).
+/// Most pages of one ring: as many as one guest buffer can name (page positions have 16 bits).
 pub const MAX_RING_PAGES: usize = vmbus_protocol::limits::MAX_BUFFER_PAGES;
 
 /// Most runs of pages that a mirrored ring may have: each costs two mappings of the process, at

@@ -18,8 +18,8 @@ use crate::wire::{DESCRIPTOR_BYTES, Descriptor, PacketKind, TRAILER_BYTES, trail
 #[derive(Debug)]
 pub struct Outgoing {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; what it may write there is never
-    /// read.
+    /// Our index. The copy in the control page is for the peer; a value that it writes there is
+    /// never read.
     write: Offset,
     /// The peer's index when it was last looked at. It only moves towards more free space, so an
     /// old value is safe.
@@ -35,20 +35,20 @@ pub struct Outgoing {
 /// A packet to write.
 #[derive(Clone, Copy, Debug)]
 pub struct OutPacket<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: PacketKind,
     /// A request's own id; in a completion the id of the request, unchanged.
     pub transaction_id: u64,
     /// Ask for a completion.
     pub completion_requested: bool,
-    /// What stands between descriptor and payload: range lists (see
+    /// The bytes between descriptor and payload: range lists (see
     /// [`crate::transfer_pages_header`]). Padded to 8 bytes with zeros.
     pub header: &'a [u8],
     /// The payload, concatenated. Padded to 8 bytes with zeros.
     pub payload: &'a [&'a [u8]],
 }
 
-/// What [`Outgoing::wait_for_space`] found.
+/// The result of [`Outgoing::wait_for_space`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceWait {
     /// The space is there by now: write. Nothing is left behind.

@@ -23,7 +23,7 @@ impl<'a> Packet<'a> {
         Self { memory, start, descriptor }
     }
 
-    /// What it is.
+    /// Returns its kind.
     #[inline]
     #[must_use]
     pub fn kind(&self) -> PacketKind {
@@ -128,7 +128,7 @@ impl<'a> Packet<'a> {
         if offset & 7 == 0 {
             self.memory.read(size.advance(self.start, offset), to);
         } else {
-            // Without the packet itself: it stays in registers, as long as nobody takes its address.
+            // By parts: the packet stays in registers unless its address is taken.
             read_between_units(self.memory, self.start, offset, to);
         }
     }

@@ -1,4 +1,4 @@
-//! What `inspect` shows of a ring.
+//! The state of a ring, for `inspect`.
 
 use std::ptr::NonNull;
 use std::sync::Weak;
@@ -21,7 +21,7 @@ pub struct RingSnapshot {
     pub interrupt_mask: u32,
     /// Not 0: the producer waits for that many bytes.
     pub pending_send_size: u32,
-    /// What the ends can do; bit 0: pending send size.
+    /// Features of both ends; bit 0: pending send size.
     pub feature_bits: u32,
     /// Bytes of the data area.
     pub data_size: u32,

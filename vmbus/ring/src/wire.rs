@@ -11,7 +11,7 @@ pub(crate) const RANGES_OFFSET: u32 = 24;
 
 const FLAG_COMPLETION_REQUESTED: u16 = 1;
 
-/// What a packet is.
+/// The kind of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PacketKind {
     /// Only a payload.
@@ -54,7 +54,8 @@ pub(crate) struct Descriptor {
     pub(crate) transaction_id: u64,
     /// Bytes in front of the payload: 16 to `length`, a multiple of 8.
     pub(crate) data_offset: u32,
-    /// Bytes without the trailer: a multiple of 8; with the trailer at most what waited.
+    /// Bytes without the trailer: a multiple of 8; with the trailer at most as many as were
+    /// available.
     pub(crate) length: u32,
 }
 

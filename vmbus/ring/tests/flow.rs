@@ -1,4 +1,4 @@
-//! Full rings: who waits for space, who wakes whom (vmbus-core 7.3; checklist 66 to 69).
+//! Full rings: waiting for space and waking the waiting end (vmbus-core 7.3; checklist 66 to 69).
 
 mod common;
 

@@ -204,7 +204,7 @@ fn test_ring_full_leaves_one_unit_free() {
             assert_eq!(write_one(&mut ring.outgoing, 2, &[]), Err(WriteError::Full { needed: 24 }));
             assert_eq!(drain(&mut ring.incoming).unwrap().0[0].payload, vec![9; 4088 - 24]);
         }
-        // Free equal to what is needed is not enough.
+        // As many free bytes as the packet has are not enough.
         let mut ring = ring(1, mode);
         write_one(&mut ring.outgoing, 1, &vec![0; 4096 - 48 - 24]).unwrap();
         assert_eq!(ring.outgoing.free(), Ok(48));

@@ -147,7 +147,7 @@ fn test_ring_rewritten_while_it_is_written_stays_within_bounds() {
     for (seed, mode) in BOTH_MODES.into_iter().enumerate() {
         let memory = PlainMemory::new(16).unwrap();
         let pages: Vec<u64> = vec![0, 7, 3, 4, 9];
-        // What lies outside the ring must stay as it is.
+        // The bytes outside the ring must not change.
         let canary: Vec<u64> = (0..16).filter(|page| !pages.contains(page)).collect();
         for page in &canary {
             memory.ram().memory().write_slice(&[0xC5; 4096], GuestAddress(page * 4096)).unwrap();

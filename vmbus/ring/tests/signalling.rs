@@ -1,4 +1,4 @@
-//! Who is signalled when (vmbus-core 7.1 and 7.2; checklist 63 and 65).
+//! When each end is signalled (vmbus-core 7.1 and 7.2; checklist 63 and 65).
 
 mod common;
 

@@ -13,7 +13,6 @@
 //! A device is an [`Offer`] and a [`ChannelHandler`]; [`serve`] makes the rest. This one answers
 //! two numbers with their sum. It runs in a loopback VM, which is a real bus with a real client
 //! over plain memory, so that no hypervisor is needed:
-//!
 #![cfg_attr(feature = "loopback", doc = "```")]
 #![cfg_attr(not(feature = "loopback"), doc = "```ignore")]
 //! use std::convert::Infallible;

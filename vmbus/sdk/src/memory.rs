@@ -1,8 +1,8 @@
 //! Guest memory: buffers that a guest shares once (GPADLs) and buffers that a packet names.
 //!
 //! * A guest announces a buffer by its page list, a GPADL. [`Channel::map_gpadl`] gives a view of
-//!   it: a [`GpadlView`] for [`ReadWrite`], a [`ReadOnlyView`] for [`ReadOnly`]. The guest gets
-//!   its memory back when the view is dropped.
+//!   it: a [`GpadlView`] for [`ReadWrite`], a [`ReadOnlyView`] for [`ReadOnly`]. The guest gets its
+//!   memory back when the view is dropped.
 //! * A packet may carry a page list of its own. [`Packet::gpa_direct`] puts it into a reusable
 //!   [`GuestBuffer`].
 //!

@@ -23,7 +23,7 @@ bitflags! {
 
 /// Packets without completion that a channel takes by default.
 const DEFAULT_QUOTA: u32 = 1 << 16;
-/// Payload bytes of one packet by default: what a Linux channel takes.
+/// Payload bytes of one packet by default: as many as a Linux channel takes.
 const DEFAULT_MAX_PACKET: usize = 4096;
 /// External data of one packet by default.
 const DEFAULT_MAX_EXTERNAL: (u32, u32) = (1 << 20, 32);
@@ -34,7 +34,7 @@ pub(super) const MIN_RING_PAGES: usize = 2;
 /// Bytes of a pipe header.
 pub(super) const PIPE_HEADER: usize = 8;
 
-/// What the init calls set.
+/// The settings of the init calls.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) max_packet: usize,

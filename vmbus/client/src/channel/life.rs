@@ -64,7 +64,7 @@ impl<P: Platform> Channel<'_, P> {
         self.suspend_traffic()
     }
 
-    /// Closes the channel: suspends, cancels what is outstanding, calls the closed callback, gives
+    /// Closes the channel: suspends, cancels outstanding packets, calls the closed callback, gives
     /// the rings back, and returns when the host has let go of everything. `VmbChannelDisable`.
     ///
     /// # Errors
@@ -125,7 +125,7 @@ impl<P: Platform> Channel<'_, P> {
         self.call(|driver, channel| driver.started(channel));
         if let Some(open) = self.open_mut() {
             open.receiving = true;
-            // What the host wrote before we looked has raised no signal.
+            // Packets that the host wrote before this check have raised no signal.
             open.event = !manual;
         }
         self.client.serve_rings();
@@ -151,7 +151,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Ends an open or waiting channel; `why` is what cancelled packets are told.
+    /// Ends an open or waiting channel; `why` is the result of cancelled packets.
     fn close(&mut self, why: Error) -> Result<(), Error> {
         let record = self.record_mut();
         record.enabled = false;
@@ -267,7 +267,7 @@ impl<P: Platform> Channel<'_, P> {
             Err(GpadlError::Host(status)) => Err((Error::Host(status), true)),
             Err(GpadlError::TooLarge { .. }) => Err((memory, true)),
             Err(GpadlError::Link(Error::Removed)) => Err((Error::Removed, true)),
-            // Nobody knows what the host has made of it.
+            // The host's state for it is unknown.
             Err(other) => Err((link_error(other), false)),
         }
     }

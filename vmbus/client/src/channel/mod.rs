@@ -28,7 +28,7 @@ use send::{Queued, Routine};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub(crate) u32);
 
-/// A channel of a client, for as long as somebody works with it. Callbacks get one;
+/// A channel of a client, borrowed for some calls. Callbacks get one;
 /// [`Client::channel`] makes one.
 pub struct Channel<'a, P: Platform> {
     pub(crate) client: &'a mut Client<P>,
@@ -69,7 +69,7 @@ pub(crate) struct Record<P: Platform> {
     epoch: u32,
 }
 
-/// What only an open channel has.
+/// The parts that only an open channel has.
 pub(crate) struct Open<P: Platform> {
     pub(crate) relid: u32,
     connection_id: u32,

@@ -97,7 +97,7 @@ impl<P: Platform> Channel<'_, P> {
         Some(Received { payload, transfer_pages, completion })
     }
 
-    /// Delivers what was read. True when there was anything.
+    /// Delivers the packets that were read. Returns whether there were any.
     fn deliver(&mut self) -> bool {
         if self.record().driver.is_none() {
             return false;
@@ -176,7 +176,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Completions go to whoever waits for them, at once; the rest waits for the driver.
+    /// Delivers completions to their packets; other packets wait for the driver.
     fn sort(&mut self, packets: Vec<IncomingPacket>) {
         for packet in packets {
             match packet.kind {

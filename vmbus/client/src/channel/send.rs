@@ -81,7 +81,7 @@ pub enum Waiting {
     NotForSpace,
 }
 
-/// Who hears of the end of a packet.
+/// The receiver of a packet's result.
 pub(super) enum Routine<P: Platform> {
     None,
     Call(CompletionRoutine<P>),
@@ -232,7 +232,7 @@ impl<P: Platform> Channel<'_, P> {
                 }
                 Err(RingFault::Full { needed }) => match open.rings.wait_for_space(needed) {
                     Ok(Space::Ready) => {}
-                    // Any pump tries again; the host's signal is what ends the platform's wait.
+                    // Any pump tries again; the host's signal ends the platform's wait.
                     Ok(Space::Signalled | Space::Poll) => return any,
                     Err(_) => {
                         self.stop(Error::Protocol);
@@ -348,7 +348,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// A synchronous request that nobody waits for any more.
+    /// A synchronous request whose caller has given up.
     fn forget(&mut self, key: u64) {
         let record = self.record_mut();
         record.queue.retain(|packet| !packet.routine.is_sync(key));

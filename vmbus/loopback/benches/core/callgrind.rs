@@ -1,4 +1,4 @@
-//! Instructions counted by callgrind: exact, whatever else the machine does.
+//! Instructions counted by callgrind: exact, also on a busy machine.
 //!
 //! A bench runs itself under valgrind, which counts only inside functions whose names contain
 //! `bench_counted`. Those must not be inlined.

@@ -17,7 +17,7 @@ const ENOUGH: Duration = Duration::from_millis(400);
 /// disturbed.
 const TRIES: usize = 3;
 
-/// Nanoseconds of one operation. `round(n)` does `n` of them and says what they took.
+/// Returns the nanoseconds of one operation. `round(n)` does `n` of them and returns their time.
 pub(crate) fn best(mut round: impl FnMut(u64) -> Duration) -> f64 {
     let mut count = 1;
     while (0..TRIES).map(|_| round(count)).min() < Some(ROUND) {

@@ -1,4 +1,4 @@
-//! The system's allocator, counted while somebody asks.
+//! The system's allocator, with counters that can be switched on.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ static ON: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicIsize = AtomicIsize::new(0);
 
-/// What a piece of code did to the heap.
+/// The heap operations of a piece of code.
 #[derive(Debug)]
 pub(crate) struct Counted {
     /// Blocks asked for or resized.
@@ -21,7 +21,7 @@ pub(crate) struct Counted {
     pub(crate) bytes: isize,
 }
 
-/// Counts what `work` does. Other threads count too, so there should be none.
+/// Counts the heap operations of `work`. Those of other threads count too.
 pub(crate) fn counted(work: impl FnOnce()) -> Counted {
     ALLOCATIONS.store(0, Ordering::Relaxed);
     BYTES.store(0, Ordering::Relaxed);
@@ -34,7 +34,7 @@ pub(crate) fn counted(work: impl FnOnce()) -> Counted {
     }
 }
 
-/// Costs one load while nobody counts: times are measured with this allocator too.
+/// Costs one load while the counters are off: times are measured with this allocator too.
 #[inline]
 fn note(allocations: u64, bytes: isize) {
     if ON.load(Ordering::Relaxed) {

@@ -192,7 +192,7 @@ pub(crate) fn pages(count: u64, order: Order, regions: u64) -> Vec<u64> {
     (0..count).map(|index| place(page(index))).collect()
 }
 
-/// What a guest posts to share `pages` as one range.
+/// Returns the messages by which a guest shares `pages` as one range.
 pub(crate) fn create_messages(pages: &[u64]) -> Vec<MessageBuffer> {
     let bytes = u64::try_from(pages.len()).unwrap() * 4096;
     let data: Vec<u8> =

@@ -1,4 +1,4 @@
-//! What the machine must spend in any case.
+//! The least that the machine must spend.
 
 use std::hint::black_box;
 

@@ -80,7 +80,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
 
 type Measure = fn(&mut Vec<Number>);
 
-/// What is measured, part by part.
+/// The measurements, part by part.
 const PARTS: [(&str, Measure); 4] = [
     ("gpadl", gpadl::measure),
     ("views", views::measure),

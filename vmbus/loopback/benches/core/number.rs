@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-/// A number with what it is held against.
+/// A number with its limit and its target.
 #[derive(Debug)]
 pub(crate) struct Number {
     name: String,
     unit: &'static str,
     value: f64,
-    /// What the machine must spend in any case, measured in the same run.
+    /// The least that the machine must spend, measured in the same run.
     limit: Option<f64>,
     /// At most this much is wanted.
     target: Option<f64>,

@@ -1,4 +1,4 @@
-//! One thread that writes packets and reads them: what the ring costs when no other processor has
+//! One thread that writes packets and reads them: the cost of the ring when no other processor has
 //! its lines.
 
 use std::hint::black_box;

@@ -1,4 +1,4 @@
-//! What a device gets from an accepted GPADL of 4,096 scattered pages: a ring, iovecs, slices.
+//! The uses of an accepted GPADL of 4,096 scattered pages: a ring, iovecs, slices.
 
 use std::hint::black_box;
 

@@ -1,4 +1,4 @@
-//! What the tests share: an echo device, and a guest that speaks raw messages.
+//! Shared by the tests: an echo device, and a guest that speaks raw messages.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod raw;

@@ -1,4 +1,4 @@
-//! A guest that speaks raw messages and owns raw rings: what no well-behaved client would send.
+//! A guest that speaks raw messages and owns raw rings: it can send more than a sound client would.
 
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_host::Channel;
@@ -92,7 +92,7 @@ impl RawGuest {
         assert_eq!(status, vmbus_host::HvStatus::Success);
     }
 
-    /// What the host has sent since the last call.
+    /// Returns the host's messages since the last call.
     pub fn heard(&self) -> Vec<FromHost> {
         std::iter::from_fn(|| self.vm.synic().take_any_message())
             .map(|message| parse(message.as_bytes()))

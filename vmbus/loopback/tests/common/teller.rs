@@ -12,7 +12,7 @@ use vmbus_ring::{OutPacket, SpaceWait, WriteError};
 
 use super::take_packets;
 
-/// What a guest wants, in the first word of a packet; the second is its argument.
+/// A guest's request, in the first word of a packet; the second is its argument.
 pub const KEEP: u32 = 0;
 pub const ANSWER_ALL: u32 = 1;
 pub const FLOOD: u32 = 2;

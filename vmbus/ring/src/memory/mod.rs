@@ -55,7 +55,7 @@ enum Data {
     Paged(Arc<[NonNull<u8>]>),
 }
 
-/// What keeps the addresses valid. The mirror goes first, then the pages behind it.
+/// The owners of the addresses. The mirror is dropped first, then the pages behind it.
 pub(crate) struct Backing {
     mirror: Option<Stitched>,
     _keep: Box<dyn Any + Send + Sync>,
@@ -123,7 +123,7 @@ impl RingMemory {
         let Ok(slices) = buffer.slices(data_start, data_bytes) else { return Err(beyond) };
 
         let mirror = match prefer {
-            // Where it cannot be had the ring works by page table, so nobody needs to know why.
+            // Without it the ring works by page table, so the reason does not matter.
             Mode::Mirrored => Stitched::twice(slices, MAX_MIRROR_RUNS).ok(),
             Mode::Paged => None,
         };

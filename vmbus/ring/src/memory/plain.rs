@@ -21,7 +21,7 @@ pub struct PlainMemory {
     ram: GuestRam,
 }
 
-/// A buffer that is kept by whoever maps a ring in it, as a `GpadlView` is.
+/// A buffer that each ring in it keeps alive, as a `GpadlView` is.
 struct Shared(Arc<GuestBuffer>);
 
 impl Deref for Shared {
@@ -89,7 +89,7 @@ fn memfd(bytes: usize) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a fresh descriptor that nobody else owns.
+    // SAFETY: a fresh descriptor without another owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(u64_of(bytes))?;
     Ok(file)
