@@ -1,0 +1,123 @@
+//! The processor state of the 64-bit boot protocol: flat segments, identity map of 4 GiB, caches
+//! on.
+
+use kvm_bindings::{kvm_regs, kvm_segment, kvm_sregs};
+use vm_memory::{Bytes, GuestAddress};
+
+use super::{BootError, Entry, place};
+use crate::memory::GuestMemory;
+
+const CODE_SELECTOR: u16 = 0x10;
+const DATA_SELECTOR: u16 = 0x18;
+const TSS_SELECTOR: u16 = 0x20;
+/// null, unused, code, data, TSS (two slots in long mode).
+const GDT: [u64; 6] =
+    [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_8B00_0000_0067, 0];
+
+const PRESENT_WRITABLE: u64 = 0x3;
+const LARGE_PAGE: u64 = 0x80;
+
+const CR0_PE: u64 = 1;
+const CR0_ET: u64 = 1 << 4;
+const CR0_NE: u64 = 1 << 5;
+const CR0_PG: u64 = 1 << 31;
+const CR4_PAE: u64 = 1 << 5;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+
+/// An MSR that every processor starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BootMsr {
+    /// MSR number.
+    pub index: u32,
+    /// Its value.
+    pub value: u64,
+}
+
+/// MSRs that differ from KVM's reset values on every processor.
+pub(crate) const fn boot_msrs() -> [BootMsr; 2] {
+    [
+        // MTRRs enabled, default type write-back: no firmware runs that would set ranges.
+        BootMsr { index: 0x2FF, value: 0x806 },
+        // MISC_ENABLE: fast string operations.
+        BootMsr { index: 0x1A0, value: 1 },
+    ]
+}
+
+/// Writes descriptor table and page tables.
+pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
+    for (index, descriptor) in GDT.iter().enumerate() {
+        memory.write_obj(*descriptor, GuestAddress(place::GDT + 8 * index as u64))?;
+    }
+    let pdpt = place::PML4 + 0x1000;
+    let directories = pdpt + 0x1000;
+    memory.write_obj(pdpt | PRESENT_WRITABLE, GuestAddress(place::PML4))?;
+    for gib in 0..4 {
+        let directory = directories + 0x1000 * gib;
+        memory.write_obj(directory | PRESENT_WRITABLE, GuestAddress(pdpt + 8 * gib))?;
+        for page in 0..512 {
+            let address = (gib << 30) | (page << 21);
+            memory.write_obj(
+                address | PRESENT_WRITABLE | LARGE_PAGE,
+                GuestAddress(directory + 8 * page),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Turns a processor's reset state into the state at the kernel's entry.
+pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
+    *regs = kvm_regs { rip: entry.rip, rsi: entry.zero_page, rflags: 2, ..Default::default() };
+
+    let code = segment(CODE_SELECTOR);
+    let data = segment(DATA_SELECTOR);
+    sregs.cs = code;
+    for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        *register = data;
+    }
+    sregs.tr = segment(TSS_SELECTOR);
+    sregs.gdt.base = place::GDT;
+    sregs.gdt.limit = (GDT.len() * 8 - 1) as u16;
+    sregs.idt.base = 0;
+    sregs.idt.limit = 0;
+    sregs.cr0 = CR0_PE | CR0_ET | CR0_NE | CR0_PG;
+    sregs.cr3 = place::PML4;
+    sregs.cr4 = CR4_PAE;
+    sregs.efer = EFER_LME | EFER_LMA;
+}
+
+/// The segment register that loading `selector` from [`GDT`] would give.
+fn segment(selector: u16) -> kvm_segment {
+    let descriptor = GDT[usize::from(selector >> 3)];
+    let granular = descriptor >> 55 & 1;
+    let limit = (descriptor & 0xFFFF | descriptor >> 32 & 0xF_0000) as u32;
+    kvm_segment {
+        base: 0,
+        limit: if granular == 1 { limit << 12 | 0xFFF } else { limit },
+        selector,
+        type_: (descriptor >> 40 & 0xF) as u8,
+        present: (descriptor >> 47 & 1) as u8,
+        dpl: (descriptor >> 45 & 3) as u8,
+        db: (descriptor >> 54 & 1) as u8,
+        s: (descriptor >> 44 & 1) as u8,
+        l: (descriptor >> 53 & 1) as u8,
+        g: granular as u8,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_segments_are_flat_long_mode_code_and_data() {
+        let code = segment(CODE_SELECTOR);
+        assert_eq!((code.l, code.db, code.type_, code.limit), (1, 0, 0xB, 0xFFFF_FFFF));
+        let data = segment(DATA_SELECTOR);
+        assert_eq!((data.l, data.db, data.type_, data.limit), (0, 1, 3, 0xFFFF_FFFF));
+        let tss = segment(TSS_SELECTOR);
+        assert_eq!((tss.s, tss.type_, tss.limit), (0, 0xB, 0x67));
+    }
+}

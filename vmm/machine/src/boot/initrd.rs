@@ -1,0 +1,57 @@
+//! The initial RAM disk: handed over as it is, high in low RAM, out of the kernel's way.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::BootError;
+use super::kernel::{Loaded, open_regular};
+use crate::memory::{AddressRange, GuestMemory, MemoryLayout};
+
+const OPTION: &str = "--initrd";
+
+/// An initrd file, opened and found not empty.
+#[derive(Debug)]
+pub(crate) struct Initrd {
+    path: PathBuf,
+    file: File,
+}
+
+impl Initrd {
+    /// Opens `path`.
+    ///
+    /// # Errors
+    /// [`BootError::File`], [`BootError::NotAFile`] or [`BootError::Empty`].
+    pub(crate) fn open(path: &Path) -> Result<Initrd, BootError> {
+        let (file, _) = open_regular(OPTION, path)?;
+        Ok(Initrd { path: path.to_owned(), file })
+    }
+
+    /// Puts the file as high as the kernel allows and returns where it lies.
+    pub(super) fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        kernel: &Loaded,
+    ) -> Result<AddressRange, BootError> {
+        let failed = |source| BootError::File { option: OPTION, path: self.path.clone(), source };
+        // The size is read anew: the file may have been replaced in place since the last boot.
+        let size = self.file.metadata().map_err(failed)?.size();
+        let ram = layout.low_ram.end;
+        let top = ram.min(kernel.initrd_limit);
+        let start = top.checked_sub(size).map_or(0, |start| start & !0xFFF);
+        if start < kernel.end {
+            let needed = kernel.end.saturating_add(size.next_multiple_of(4096));
+            return Err(BootError::MemoryForInitrd { ram, initrd: size, needed });
+        }
+        // A second boot reads the same bytes again.
+        let mut reader = self.file.try_clone().map_err(failed)?;
+        std::io::Seek::rewind(&mut reader).map_err(failed)?;
+        memory
+            .read_exact_volatile_from(GuestAddress(start), &mut reader, size as usize)
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        Ok(AddressRange { start, end: start + size })
+    }
+}

@@ -1,0 +1,96 @@
+//! Direct boot of Linux: kernel, initrd, command line, zero page and the CPU state that the 64-bit
+//! entry wants (spec hypervisor-platform section 10; the kernel's own
+//! `Documentation/arch/x86/boot.rst`).
+
+mod cpu;
+mod error;
+mod initrd;
+mod kernel;
+mod params;
+
+use std::path::Path;
+
+use crate::memory::{GuestMemory, MemoryLayout};
+
+pub(crate) use cpu::{apply as apply_cpu_state, boot_msrs};
+pub use error::BootError;
+pub(crate) use initrd::Initrd;
+pub(crate) use kernel::Kernel;
+
+/// Guest addresses below 1 MiB that the loader uses. All are free again once the kernel runs.
+mod place {
+    /// Global descriptor table.
+    pub(super) const GDT: u64 = 0x500;
+    /// Zero page (`boot_params`).
+    pub(super) const ZERO_PAGE: u64 = 0x7000;
+    /// Page tables: one PML4, one PDPT, four page directories.
+    pub(super) const PML4: u64 = 0x9000;
+    /// Command line.
+    pub(super) const CMDLINE: u64 = 0x2_0000;
+    /// End of conventional memory in the E820 map; the kilobyte above it is where firmware keeps
+    /// its data.
+    pub(super) const LOW_END: u64 = 0x9_FC00;
+    /// Start of RAM above the legacy hole.
+    pub(super) const HIMEM: u64 = 0x10_0000;
+}
+
+/// What to boot: opened and checked once, loaded at each (re)start.
+#[derive(Debug)]
+pub struct BootSource {
+    kernel: Kernel,
+    initrd: Option<Initrd>,
+    cmdline: String,
+}
+
+/// How the boot processor starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First instruction (64-bit mode).
+    pub rip: u64,
+    /// Zero page, for RSI.
+    pub zero_page: u64,
+}
+
+impl BootSource {
+    /// Opens the files and checks all that can be checked without guest memory.
+    ///
+    /// # Errors
+    /// [`BootError`]; each names the option at fault.
+    pub fn open(
+        kernel: &Path,
+        initrd: Option<&Path>,
+        cmdline: &str,
+    ) -> Result<BootSource, BootError> {
+        let kernel = Kernel::open(kernel)?;
+        let initrd = initrd.map(Initrd::open).transpose()?;
+        let limit = kernel.cmdline_limit();
+        if cmdline.len() > limit {
+            return Err(BootError::CmdlineTooLong { len: cmdline.len(), limit });
+        }
+        if cmdline.contains('\0') {
+            return Err(BootError::CmdlineNul);
+        }
+        Ok(BootSource { kernel, initrd, cmdline: cmdline.to_owned() })
+    }
+
+    /// Writes everything into guest memory. The ACPI tables are not part of it: the zero page only
+    /// names `rsdp`.
+    ///
+    /// # Errors
+    /// [`BootError`]; a file that changed since it was opened counts as truncated.
+    pub fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        rsdp: u64,
+    ) -> Result<Entry, BootError> {
+        let loaded = self.kernel.load(memory, layout)?;
+        let initrd = match &self.initrd {
+            Some(initrd) => Some(initrd.load(memory, layout, &loaded)?),
+            None => None,
+        };
+        params::write(memory, layout, &loaded, initrd, &self.cmdline, rsdp)?;
+        cpu::write_tables(memory)?;
+        Ok(Entry { rip: loaded.entry, zero_page: place::ZERO_PAGE })
+    }
+}

@@ -1,0 +1,203 @@
+//! One 16550 on the bus.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vm_superio::serial::SerialEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::SharedOutput;
+use crate::devices::{InterruptLine, PioDevice};
+
+/// A 16550.
+///
+/// Output leaves the register lock before it goes to the host, so that a host that does not read
+/// stops nobody but the processor that writes.
+pub(crate) struct SerialPort {
+    registers: Mutex<Registers>,
+    output: SharedOutput,
+    drained: Arc<EventFd>,
+}
+
+/// Transmitted bytes collect in the `Vec` and are taken out before the register lock is let go.
+type Registers = Serial<Line, Drained, Vec<u8>>;
+
+struct Line(Arc<dyn InterruptLine>);
+
+impl Trigger for Line {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        self.0.pulse()
+    }
+}
+
+/// Tells the input side that the guest has read everything.
+struct Drained(Arc<EventFd>);
+
+impl SerialEvents for Drained {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+    fn in_buffer_empty(&self) {
+        // Fails only when 2^64 - 2 notices are unread, and then one is waiting anyway.
+        let _ = self.0.write(1);
+    }
+}
+
+impl SerialPort {
+    const DATA: u16 = 0;
+
+    /// A port in its reset state.
+    ///
+    /// # Errors
+    /// No file descriptor left.
+    pub(crate) fn new(
+        line: Arc<dyn InterruptLine>,
+        output: SharedOutput,
+    ) -> io::Result<SerialPort> {
+        let drained = Arc::new(EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?);
+        let registers =
+            Mutex::new(Serial::with_events(Line(line), Drained(Arc::clone(&drained)), Vec::new()));
+        Ok(SerialPort { registers, output, drained })
+    }
+
+    /// Back to the reset state; bytes that the guest has not read are lost, as when a machine is
+    /// reset.
+    pub(crate) fn reset(&self) {
+        let mut registers = self.lock();
+        let line = Line(Arc::clone(&registers.interrupt_evt().0));
+        *registers = Serial::with_events(line, Drained(Arc::clone(&self.drained)), Vec::new());
+        drop(registers);
+        let _ = self.drained.write(1);
+    }
+
+    /// Bytes that the receive buffer can take now.
+    pub(crate) fn room(&self) -> usize {
+        self.lock().fifo_capacity()
+    }
+
+    /// Receives bytes from the host; returns how many fitted.
+    pub(crate) fn receive(&self, bytes: &[u8]) -> usize {
+        // An interrupt that could not be raised leaves the bytes in the buffer, which is all that
+        // can be done.
+        self.lock().enqueue_raw_bytes(bytes).unwrap_or(0)
+    }
+
+    /// Readable each time the guest has emptied the receive buffer.
+    pub(crate) fn drained(&self) -> &EventFd {
+        &self.drained
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PioDevice for SerialPort {
+    fn read(&self, offset: u16) -> u8 {
+        self.lock().read(offset as u8)
+    }
+
+    fn write(&self, offset: u16, value: u8) {
+        if offset != Self::DATA {
+            let _ = self.lock().write(offset as u8, value);
+            return;
+        }
+        // The output lock first: bytes of two processors leave in the order in which they entered.
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registers = self.lock();
+        let _ = registers.write(offset as u8, value);
+        let sent = !registers.writer().is_empty();
+        registers.writer_mut().clear();
+        drop(registers);
+        if sent {
+            output.write(&[value]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::Output;
+    use super::*;
+
+    #[derive(Default)]
+    struct Pulses(AtomicUsize);
+
+    impl InterruptLine for Pulses {
+        fn pulse(&self) -> io::Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn set_level(&self, _high: bool) -> io::Result<()> {
+            unreachable!("ISA serial interrupts are edges")
+        }
+    }
+
+    struct Collect(Arc<Mutex<Vec<u8>>>);
+
+    impl Output for Collect {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+        }
+    }
+
+    fn port() -> (SerialPort, Arc<Pulses>, Arc<Mutex<Vec<u8>>>) {
+        let pulses = Arc::new(Pulses::default());
+        let bytes = Arc::default();
+        let output: SharedOutput = Arc::new(Mutex::new(Collect(Arc::clone(&bytes))));
+        (SerialPort::new(pulses.clone(), output).unwrap(), pulses, bytes)
+    }
+
+    #[test]
+    fn test_write_data_reaches_the_host_but_divisor_does_not() {
+        let (port, _, bytes) = port();
+        port.write(0, b'a');
+        port.write(3, 0x83);
+        port.write(0, 1);
+        port.write(3, 3);
+        port.write(0, b'b');
+        assert_eq!(*bytes.lock().unwrap(), b"ab");
+    }
+
+    #[test]
+    fn test_loopback_mode_sends_nothing_out() {
+        let (port, _, bytes) = port();
+        port.write(4, 0x10);
+        port.write(0, b'x');
+        assert!(bytes.lock().unwrap().is_empty());
+        assert_eq!(port.read(0), b'x');
+    }
+
+    #[test]
+    fn test_receive_takes_what_fits_and_tells_when_drained() {
+        let (port, pulses, _) = port();
+        port.write(1, 1);
+        let room = port.room();
+        assert_eq!(port.receive(&vec![7; room + 5]), room);
+        assert_eq!(port.receive(&[7]), 0);
+        assert_eq!(pulses.0.load(Ordering::SeqCst), 1);
+        assert!(port.drained().read().is_err(), "nothing read yet");
+        for _ in 0..room {
+            assert_eq!(port.read(0), 7);
+        }
+        assert_eq!(port.drained().read().unwrap(), 1);
+    }
+
+    #[test]
+    fn test_reset_drops_unread_input_and_frees_the_buffer() {
+        let (port, _, _) = port();
+        let room = port.room();
+        port.receive(&vec![1; room]);
+        port.write(7, 0x5A);
+        port.reset();
+        assert_eq!(port.room(), room);
+        assert_eq!(port.read(7), 0);
+        assert!(port.drained().read().is_ok(), "input may flow again");
+    }
+}

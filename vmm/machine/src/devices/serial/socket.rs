@@ -1,0 +1,241 @@
+//! A listening Unix socket as a port's far end: one client at a time, who may come, go and come
+//! back.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use tracing::warn;
+
+use super::pump::{Pumped, pump};
+use super::{Output, SerialPort};
+use crate::unix_socket::{ListeningSocket, SocketError};
+
+/// Output kept for a client that is not there, or slow: as much as a boot prints. Older bytes go
+/// first.
+const BACKLOG: usize = 64 << 10;
+/// How long a processor waits for a connected client whose buffers are full before bytes are
+/// dropped.
+const PATIENCE_MS: libc::c_int = 1000;
+
+/// The sending half; the port's [`Output`].
+#[derive(Default)]
+pub(crate) struct SocketOutput {
+    client: Option<Arc<UnixStream>>,
+    backlog: VecDeque<u8>,
+    /// The client did not read for [`PATIENCE_MS`]: do not wait for it again before it has read
+    /// something.
+    stalled: bool,
+}
+
+impl Output for SocketOutput {
+    fn write(&mut self, bytes: &[u8]) {
+        self.backlog.extend(bytes);
+        self.flush();
+        if self.backlog.len() > BACKLOG && self.client.is_some() && !self.stalled {
+            self.wait();
+            self.flush();
+        }
+        let excess = self.backlog.len().saturating_sub(BACKLOG);
+        self.backlog.drain(..excess);
+    }
+}
+
+impl SocketOutput {
+    fn flush(&mut self) {
+        let Some(client) = &self.client else { return };
+        while !self.backlog.is_empty() {
+            let (bytes, _) = self.backlog.as_slices();
+            match (&mut &**client).write(bytes) {
+                Ok(written) => {
+                    self.backlog.drain(..written);
+                    self.stalled = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // The event loop sees the hang-up and forgets the client; the bytes wait for the
+                // next one.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let Some(client) = &self.client else { return };
+        let mut poll = libc::pollfd { fd: client.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one live entry.
+        self.stalled = unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) } == 0;
+    }
+}
+
+/// The listening and receiving half, for the event loop. Removes the socket's name when dropped.
+pub(crate) struct SocketServer {
+    socket: ListeningSocket,
+    output: Arc<Mutex<SocketOutput>>,
+    port: Option<Arc<SerialPort>>,
+    client: Option<Arc<UnixStream>>,
+}
+
+impl SocketServer {
+    /// Listens at `path`, where only this user may connect. A socket on which no program listens
+    /// any more is replaced.
+    ///
+    /// # Errors
+    /// As [`ListeningSocket::bind`].
+    pub(crate) fn bind(path: &Path) -> Result<SocketServer, SocketError> {
+        let socket = ListeningSocket::bind(path)?;
+        Ok(SocketServer { socket, output: Arc::default(), port: None, client: None })
+    }
+
+    /// The sending half, for the port.
+    pub(crate) fn output(&self) -> Arc<Mutex<SocketOutput>> {
+        Arc::clone(&self.output)
+    }
+
+    /// Tells the receiving half its port. Must come before the event loop gets the server.
+    pub(crate) fn connect(&mut self, port: Arc<SerialPort>) {
+        self.port = Some(port);
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        while let Ok((stream, _)) = self.socket.listener().accept() {
+            if self.client.is_some() || stream.set_nonblocking(true).is_err() {
+                // Dropping the stream tells a second client at once that the port is taken.
+                continue;
+            }
+            let watch =
+                EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
+            if let Err(error) = ops.add(Events::new(&stream, watch)) {
+                warn!("serial socket {}: {error}", self.socket.path().display());
+                continue;
+            }
+            let stream = Arc::new(stream);
+            self.client = Some(Arc::clone(&stream));
+            let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.client = Some(stream);
+            output.stalled = false;
+            output.flush();
+        }
+    }
+
+    fn serve(&mut self, ops: &mut EventOps<'_>) {
+        let (Some(client), Some(port)) = (&self.client, &self.port) else { return };
+        // Whoever holds the lock flushes, and may wait for the client: the event loop must not.
+        if let Ok(mut output) = self.output.try_lock() {
+            output.flush();
+        }
+        if pump(port, client.as_raw_fd(), |_| {}) == Pumped::Ended {
+            let _ = ops.remove(Events::empty(&**client));
+            self.client = None;
+            self.output.lock().unwrap_or_else(PoisonError::into_inner).client = None;
+            // Somebody may have been waiting in the listener's queue.
+            self.accept(ops);
+        }
+    }
+}
+
+impl MutEventSubscriber for SocketServer {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        if events.fd() == self.socket.listener().as_raw_fd() {
+            self.accept(ops);
+            return;
+        }
+        if let Some(port) =
+            self.port.as_ref().filter(|port| port.drained().as_raw_fd() == events.fd())
+        {
+            let _ = port.drained().read();
+        }
+        self.serve(ops);
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(self.socket.listener(), EventSet::IN)) {
+            warn!("serial socket {}: {error}; nobody can connect", self.socket.path().display());
+        }
+        if let Some(port) = &self.port {
+            let _ = ops.add(Events::new(port.drained(), EventSet::IN));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    use vmm_sys_util::tempdir::TempDir;
+
+    use super::*;
+
+    fn connected(output: &mut SocketOutput) -> UnixStream {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        output.client = Some(Arc::new(ours));
+        output.flush();
+        theirs
+    }
+
+    #[test]
+    fn test_output_before_the_first_client_is_kept_for_it() {
+        let mut output = SocketOutput::default();
+        output.write(b"boot");
+        let mut client = connected(&mut output);
+        output.write(b"ed");
+        let mut bytes = [0; 6];
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"booted");
+    }
+
+    #[test]
+    fn test_output_without_client_keeps_the_newest_bytes_only() {
+        let mut output = SocketOutput::default();
+        for _ in 0..BACKLOG {
+            output.write(b"ab");
+        }
+        output.write(b"z");
+        assert_eq!(output.backlog.len(), BACKLOG);
+        assert_eq!(output.backlog.back(), Some(&b'z'));
+    }
+
+    #[test]
+    fn test_output_client_that_went_away_keeps_bytes_for_the_next() {
+        let mut output = SocketOutput::default();
+        drop(connected(&mut output));
+        output.write(b"x");
+        let mut next = connected(&mut output);
+        let mut byte = [0];
+        next.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn test_serial_socket_is_private_and_replaces_nothing_but_a_dead_socket() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.as_path().join("com1");
+        drop(UnixListener::bind(&path).unwrap());
+        let server = SocketServer::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert!(SocketServer::bind(&path).is_err(), "a program listens there");
+        drop(server);
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        assert!(SocketServer::bind(&path).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn test_serial_socket_at_its_end_leaves_the_file_of_another_program_alone() {
+        let dir = TempDir::new().unwrap();
+        let path = dir.as_path().join("com1");
+        let server = SocketServer::bind(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "another's").unwrap();
+        drop(server);
+        assert_eq!(std::fs::read(&path).unwrap(), b"another's");
+    }
+}

@@ -1,0 +1,133 @@
+//! End of message: how a VP whose slot was busy learns that it is free, without a timer and without
+//! polling.
+//!
+//! KVM tells of an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That
+//! need not be the VP that owns the slot: Linux's panic path empties the slots of all VPs and
+//! writes EOM on its own. So all VPs share one resample eventfd, which kicks each VP that has
+//! waiting messages. It is watched only while a slot is busy; the epoll set that does
+//! so is one descriptor in the event loop.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use tracing::error;
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::synic::KvmSynic;
+
+/// The eventfd of all EOMs, and the epoll set that watches it on demand.
+pub(super) struct EomWatch {
+    epoll: Epoll,
+    event: EventFd,
+}
+
+impl EomWatch {
+    /// An eventfd that is not watched.
+    pub(super) fn new() -> io::Result<EomWatch> {
+        let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+        let epoll = Epoll::new()?;
+        epoll.ctl(
+            ControlOperation::Add,
+            event.as_raw_fd(),
+            EpollEvent::new(EventSet::empty(), 0),
+        )?;
+        Ok(EomWatch { epoll, event })
+    }
+
+    /// The resample eventfd of the irqfds of all VPs.
+    pub(super) fn event(&self) -> &EventFd {
+        &self.event
+    }
+
+    /// Watches for the next EOM. One that came since [`EomWatch::take`] is reported at once.
+    pub(super) fn arm(&self) -> io::Result<()> {
+        let once = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, 0);
+        self.epoll.ctl(ControlOperation::Modify, self.event.as_raw_fd(), once)
+    }
+
+    /// True when there were EOMs since the last call. The caller must then kick each VP that has
+    /// waiting messages.
+    pub(super) fn take(&self) -> bool {
+        self.event.read().is_ok()
+    }
+
+    /// Ends the watch when it has something to report; true when it had.
+    fn reported(&self) -> bool {
+        let mut ready = [EpollEvent::default(); 1];
+        self.epoll.wait(0, &mut ready).is_ok_and(|count| count != 0)
+    }
+}
+
+impl AsRawFd for EomWatch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}
+
+/// Kicks VPs after an EOM. For the event loop.
+pub(crate) struct EomWatcher {
+    synic: Arc<KvmSynic>,
+}
+
+impl EomWatcher {
+    /// Watches for EOMs on behalf of `synic`.
+    pub(crate) fn new(synic: Arc<KvmSynic>) -> EomWatcher {
+        EomWatcher { synic }
+    }
+}
+
+impl MutEventSubscriber for EomWatcher {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        // The watch ends first: an EOM that comes from here on is kept in the eventfd for the next
+        // one.
+        if self.synic.eom_watch().reported() {
+            self.synic.eom_reported();
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        if let Err(error) = ops.add(Events::new(self.synic.eom_watch(), EventSet::IN)) {
+            // Without it a full slot would never be refilled.
+            error!("cannot watch for EOM: {error}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_watch_that_is_not_armed_reports_nothing_and_keeps_the_eom() {
+        let watch = EomWatch::new().unwrap();
+        watch.event.write(1).unwrap();
+        assert!(!watch.reported());
+        assert!(watch.take() && !watch.take());
+    }
+
+    #[test]
+    fn test_watch_reports_an_eom_from_before_arming_at_once_and_once_only() {
+        let watch = EomWatch::new().unwrap();
+        watch.event.write(1).unwrap();
+        watch.arm().unwrap();
+        assert!(watch.reported());
+        watch.event.write(1).unwrap();
+        assert!(!watch.reported(), "not armed again");
+        watch.arm().unwrap();
+        assert!(watch.reported());
+    }
+
+    #[test]
+    fn test_watch_reports_no_eom_that_was_taken_and_goes_on_watching() {
+        let watch = EomWatch::new().unwrap();
+        watch.event.write(1).unwrap();
+        watch.arm().unwrap();
+        assert!(watch.take());
+        assert!(!watch.reported());
+        watch.event.write(1).unwrap();
+        assert!(watch.reported());
+    }
+}

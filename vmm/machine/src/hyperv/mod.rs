@@ -1,0 +1,34 @@
+//! Hyper-V on KVM: what the guest is offered, and KVM's in-kernel SynIC as the bus's
+//! [`vmbus_host::Synic`] (spec hypervisor-platform section 5, vmbus-core sections 1 and 2).
+
+mod cpuid;
+mod enlightenments;
+mod eom;
+mod hypercall;
+mod ioctl;
+mod pages;
+mod synic;
+
+pub(crate) use cpuid::{HypervCpuid, leaves};
+pub use enlightenments::HypervError;
+pub(crate) use enlightenments::{Enlightenment, Offer};
+pub(crate) use eom::EomWatcher;
+pub(crate) use hypercall::NoBus;
+pub(crate) use hypercall::dispatch;
+pub use hypercall::{HypercallHandler, HypercallStatus};
+pub(crate) use ioctl::supported_cpuid;
+pub(crate) use pages::SynicState;
+pub(crate) use synic::{EomPath, KickVp, KvmSynic};
+
+/// SINT of VMBus.
+pub(crate) const VMBUS_SINT: u8 = 2;
+
+/// Hyper-V MSRs that the machine itself reads or writes.
+pub(crate) mod msr {
+    /// VP index.
+    pub(crate) const VP_INDEX: u32 = 0x4000_0002;
+    /// End of message.
+    pub(crate) const EOM: u32 = 0x4000_0084;
+    /// First crash parameter; five in a row.
+    pub(crate) const CRASH_P0: u32 = 0x4000_0100;
+}

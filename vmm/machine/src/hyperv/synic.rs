@@ -1,0 +1,216 @@
+//! KVM's in-kernel SynIC as the bus's [`Synic`]: KVM keeps the MSRs and injects the SINTs (routes,
+//! irqfds, resample eventfds) and takes doorbells; the pages are written here, by [`super::pages`].
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_ioctls::VmFd;
+use tracing::debug;
+use vmbus_host::{QueuedMessage, Signal, Synic};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::eom::EomWatch;
+use super::pages::{Lines, SynicState, Vps};
+use super::{VMBUS_SINT, ioctl};
+use crate::guest_log::SynicLog;
+use crate::machine::irq::Routes;
+use crate::memory::GuestMemory;
+
+/// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. May be called from any thread,
+/// also the VP's own.
+pub(crate) trait KickVp: Send + Sync {
+    /// See the trait.
+    fn kick(&self, vp: u32);
+}
+
+/// How SynthVM hears of EOM writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EomPath {
+    /// By the resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the
+    /// kernel.
+    Resample,
+    /// By an MSR exit on the thread of the VP that wrote it, which calls
+    /// [`KvmSynic::end_of_message`]. A guest writes EOM only when it was told that more
+    /// messages wait, so these exits are rare.
+    MsrExit,
+}
+
+/// The SynICs of a machine.
+pub struct KvmSynic {
+    vps: Vps,
+    lines: KvmLines,
+}
+
+struct KvmLines {
+    vm: Arc<VmFd>,
+    routes: Arc<Routes>,
+    /// Raise SINT2, by VP.
+    vmbus: Box<[EventFd]>,
+    /// EOM writes of all VPs, whatever the SINT, and EOIs of SINT2. Silent with
+    /// [`EomPath::MsrExit`].
+    eom: EomWatch,
+    kicker: Arc<dyn KickVp>,
+    log: SynicLog,
+}
+
+impl KvmSynic {
+    /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must be on for each of
+    /// them already.
+    ///
+    /// # Errors
+    /// The kernel's own, or no file descriptor left (one per VP is needed).
+    pub(crate) fn new(
+        vm: Arc<VmFd>,
+        memory: GuestMemory,
+        routes: Arc<Routes>,
+        kicker: Arc<dyn KickVp>,
+        eom_path: EomPath,
+        count: u32,
+    ) -> io::Result<KvmSynic> {
+        let sints: Vec<(u32, u8)> = (0..count).map(|vp| (vp, VMBUS_SINT)).collect();
+        routes.add_sints(&sints)?;
+        let eom = EomWatch::new()?;
+        let mut vmbus = Vec::with_capacity(sints.len());
+        for (vp, sint) in sints {
+            let interrupt = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
+            let gsi = routes
+                .sint_gsi(vp, sint)
+                .ok_or_else(|| io::Error::other("SINT without a route"))?;
+            match eom_path {
+                EomPath::Resample => {
+                    vm.register_irqfd_with_resample(&interrupt, eom.event(), gsi)?;
+                }
+                EomPath::MsrExit => vm.register_irqfd(&interrupt, gsi)?,
+            }
+            vmbus.push(interrupt);
+        }
+        let log = SynicLog::default();
+        let lines = KvmLines { vm, routes, vmbus: vmbus.into(), eom, kicker, log };
+        Ok(KvmSynic { vps: Vps::new(memory, count), lines })
+    }
+
+    /// What the event loop watches for this SynIC.
+    pub(super) fn eom_watch(&self) -> &EomWatch {
+        &self.lines.eom
+    }
+
+    /// The event loop saw an EOM: kicks the VPs that may have waited for it.
+    pub(super) fn eom_reported(&self) {
+        if self.lines.take_eoms() {
+            self.vps.kick_waiting(None, &self.lines);
+        }
+    }
+
+    /// The guest wrote EOM on `vp`, whose thread calls this ([`EomPath::MsrExit`]). The slot that
+    /// it emptied may be another VP's.
+    pub fn end_of_message(&self, vp: u32) {
+        self.deliver(vp);
+        self.vps.kick_waiting(Some(vp), &self.lines);
+    }
+
+    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers
+    /// the messages and event flags that waited for that. On the VP's thread.
+    pub fn update(&self, vp: u32, state: SynicState) {
+        self.vps.update(vp, state, &self.lines);
+        self.deliver(vp);
+    }
+
+    /// Delivers what is queued for `vp`. Only on that VP's thread, outside KVM_RUN.
+    pub fn deliver(&self, vp: u32) {
+        self.vps.deliver(vp, &self.lines);
+    }
+
+    /// Messages that wait for `vp`: for a slot, or for its SynIC.
+    pub fn waiting_messages(&self, vp: u32) -> usize {
+        self.vps.waiting(vp)
+    }
+
+    /// Back to power-on: pages off, queues empty. All VPs stand still.
+    pub fn reset(&self) {
+        self.vps.reset();
+        // No message waits any more.
+        let _ = self.lines.take_eoms();
+    }
+
+    /// The MSRs of `vp` as last reported.
+    pub fn state(&self, vp: u32) -> Option<SynicState> {
+        self.vps.state(vp)
+    }
+}
+
+impl Lines for KvmLines {
+    fn raise(&self, vp: u32, sint: u8) {
+        if let Some(interrupt) = self.vmbus.get(vp as usize).filter(|_| sint == VMBUS_SINT) {
+            // Fails only when 2^64 - 2 interrupts are unread.
+            let _ = interrupt.write(1);
+            return;
+        }
+        // Other SINTs are rare (a firmware's, a confused guest's): one ioctl each, no descriptor
+        // kept. Their EOMs are reported by the resample eventfd all the same.
+        let gsi = match self.routes.sint_gsi(vp, sint) {
+            Some(gsi) => Ok(gsi),
+            None => self.routes.add_sints(&[(vp, sint)]).and_then(|()| {
+                self.routes.sint_gsi(vp, sint).ok_or_else(|| io::Error::other("no route"))
+            }),
+        };
+        if let Err(error) = gsi.and_then(|gsi| Ok(self.vm.set_irq_line(gsi, true)?)) {
+            debug!("VP {vp}: SINT{sint} not raised: {error}");
+        }
+    }
+
+    fn take_eoms(&self) -> bool {
+        self.eom.take()
+    }
+
+    fn watch_eoms(&self) {
+        if let Err(error) = self.eom.arm() {
+            self.log.eom(&error);
+        }
+    }
+
+    fn kick(&self, vp: u32) {
+        self.kicker.kick(vp);
+    }
+}
+
+impl Synic for KvmSynic {
+    fn vp_count(&self) -> u32 {
+        self.vps.count()
+    }
+
+    fn post_message(&self, vp: u32, sint: u8, message: &[u8]) {
+        if self.vps.queue(vp, sint, message) {
+            self.lines.kick(vp);
+        }
+    }
+
+    fn discard_messages(&self) {
+        self.vps.discard();
+    }
+
+    fn waiting_messages(&self) -> usize {
+        self.vps.waiting_in_all()
+    }
+
+    fn queued_messages(&self) -> Vec<QueuedMessage> {
+        self.vps.queued()
+    }
+
+    fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal {
+        self.vps.signal(vp, sint, flag, &self.lines)
+    }
+
+    fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
+        self.vps.forget_signal(vp, sint, flag);
+    }
+
+    fn bind_doorbell(&self, connection_id: u32, event: &EventFd) -> io::Result<()> {
+        ioctl::bind_doorbell(&self.lines.vm, connection_id, event)
+    }
+
+    fn unbind_doorbell(&self, connection_id: u32, event: &EventFd) {
+        if let Err(error) = ioctl::unbind_doorbell(&self.lines.vm, connection_id, event) {
+            self.lines.log.doorbell(connection_id, &error);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The machine: KVM, guest memory, vCPUs, interrupts, SynIC, ACPI, legacy devices and direct boot.
+//!
+//! [`Machine::build`] makes a machine of a [`MachineConfig`], and [`Machine::run`] runs it to its
+//! end. The machine knows no VMBus device: it has an interrupt controller for a bus
+//! ([`Machine::synic`]), and gives a guest's hypercalls to a [`HypercallHandler`].
+//!
+//! | module | knowledge |
+//! |---|---|
+//! | `options` | the options of a machine |
+//! | `machine` | building, running, resetting and ending it; its threads |
+//! | `hyperv` | enlightenments, hypercalls, SynIC |
+//! | `devices` | serial ports, RTC, power management, IOAPIC |
+//! | `memory`, `acpi`, `boot` | guest RAM, tables, kernel |
+//! | [`unix_socket`] | sockets that belong to one user |
+
+mod acpi;
+mod boot;
+mod devices;
+mod guest_log;
+mod hyperv;
+mod machine;
+mod memory;
+mod options;
+pub mod unix_socket;
+
+pub use boot::{BootError, BootSource};
+pub use devices::serial::Escape;
+pub use hyperv::{HypercallHandler, HypercallStatus, HypervError};
+pub use machine::{
+    CrashParameters, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,
+    MachineState, Subscriber, VcpuExits, new_vm,
+};
+pub use memory::{GuestMemory, MemoryError};
+pub use options::{
+    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig, OnPanic,
+    OnReset, SerialConfig,
+};

@@ -1,0 +1,355 @@
+//! Building a machine: checks first, then KVM in the order that its Hyper-V support wants (spec
+//! section 5.1).
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::{Arc, Mutex};
+
+use kvm_bindings::{
+    CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT,
+    KVM_CAP_IRQFD, KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER,
+    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER,
+    KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap, kvm_irqchip, kvm_pit_config,
+    kvm_pit_state2, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
+use tracing::warn;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+
+use super::control::Control;
+use super::counters::Counters;
+use super::cpuid::{Template, address_bits};
+use super::handle::{StateCell, lock};
+use super::irq::{IOAPIC_PINS, Routes};
+use super::kick::Kicks;
+use super::new_vm::new_vm;
+use super::platform::{self, Wiring};
+use super::run_page::RunPage;
+use super::state::{PowerOnState, msr_list, write_msr};
+use super::vcpu::{Shared, Vcpu};
+use super::{EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResetLine, eventfd};
+use crate::acpi;
+use crate::boot::BootSource;
+use crate::devices::serial::Escape;
+use crate::guest_log::MachineLog;
+use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, NoBus, Offer};
+use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
+use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
+
+/// KVM's API version since 2007.
+const KVM_API_VERSION: i32 = 12;
+/// Three pages for Intel CPUs without unrestricted guests, and one for their identity map, below
+/// the BIOS area.
+const TSS_ADDRESS: usize = 0xFFFB_D000;
+const IDENTITY_MAP_ADDRESS: u64 = 0xFFFB_C000;
+
+/// The in-kernel interrupt controllers and timer in their power-on state; empty with a split
+/// irqchip.
+pub(super) struct Irqchips {
+    vm: Arc<VmFd>,
+    chips: Vec<kvm_irqchip>,
+    pit: Option<kvm_pit_state2>,
+}
+
+impl Irqchips {
+    fn record(vm: &Arc<VmFd>, mode: IrqchipMode) -> Result<Irqchips, MachineError> {
+        let mut recorded = Irqchips { vm: Arc::clone(vm), chips: Vec::new(), pit: None };
+        if mode == IrqchipMode::Full {
+            for chip_id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC] {
+                let mut chip = kvm_irqchip { chip_id, ..Default::default() };
+                vm.get_irqchip(&mut chip).map_err(MachineError::kvm("reading the irqchip"))?;
+                recorded.chips.push(chip);
+            }
+            recorded.pit = Some(vm.get_pit2().map_err(MachineError::kvm("reading the PIT"))?);
+        }
+        Ok(recorded)
+    }
+
+    pub(super) fn reset(&self) -> Result<(), MachineError> {
+        for chip in &self.chips {
+            self.vm.set_irqchip(chip).map_err(MachineError::kvm("resetting the irqchip"))?;
+        }
+        if let Some(pit) = &self.pit {
+            self.vm.set_pit2(pit).map_err(MachineError::kvm("resetting the PIT"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// Builds the machine that `config` describes.
+    ///
+    /// # Errors
+    /// [`MachineError`]: everything that can be wrong with the options that the machine itself uses, before the guest
+    /// runs. Nothing is left behind.
+    pub fn build(config: &MachineConfig) -> Result<Machine, MachineError> {
+        let cpus = u32::from(config.cpus);
+        // What needs no KVM comes first, so that a wrong file name is reported on any host.
+        let source = BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
+        let layout = MemoryLayout::new(config.memory_bytes);
+
+        let kvm = open(config)?;
+        let offer = Offer::of(&kvm);
+        let options = offer.choose(&config.hyperv)?;
+        let supported =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(MachineError::kvm("CPUID"))?;
+        check_limits(&kvm, cpus, &layout, supported.as_slice())?;
+
+        let memory = memory::allocate(&layout, config.hugepages)?;
+        let tables = acpi::Platform {
+            apic_ids: (0..cpus).collect(),
+            legacy_timer: config.irqchip == IrqchipMode::Full,
+            mmio: [LOW_MMIO, layout.high_mmio],
+        };
+        let rsdp = acpi::write(&memory, &tables)?;
+        let entry = source.load(&memory, &layout, rsdp)?;
+        let vm = Arc::new(create_vm(&kvm, config.irqchip)?);
+        map_memory(&vm, &memory)?;
+        let chips = Irqchips::record(&vm, config.irqchip)?;
+
+        let hyperv_leaves = hyperv::leaves(&HypervCpuid {
+            offer: &offer,
+            options: &options,
+            max_vps: MAX_CPUS.into(),
+        });
+        let template = Template {
+            supported: supported.as_slice(),
+            hyperv: &hyperv_leaves,
+            cpus,
+            tsc_deadline: has(&kvm, KVM_CAP_TSC_DEADLINE_TIMER),
+        };
+        let vcpus = create_vcpus(&kvm, &vm, &template)?;
+
+        let kicks = Arc::new(Kicks::new(cpus).map_err(MachineError::system("kick signal"))?);
+        let control = Arc::new(Control::new(Arc::clone(&kicks), cpus));
+        let routes = Arc::new(Routes::new(Arc::clone(&vm), config.irqchip));
+        let kicker: Arc<dyn KickVp> = kicks.clone();
+        let eom_path = match config.irqchip {
+            IrqchipMode::Full => EomPath::Resample,
+            IrqchipMode::Split => EomPath::MsrExit,
+        };
+        let synic = KvmSynic::new(
+            Arc::clone(&vm),
+            memory.clone(),
+            Arc::clone(&routes),
+            kicker,
+            eom_path,
+            cpus,
+        )
+        .map_err(MachineError::kvm("SynIC interrupt routes"))?;
+
+        let stop = eventfd()?;
+        let late: Late<MachineHandle> = Late::default();
+        let Platform { buses, pm, serial, ioapic, inputs, terminal } = platform::build(
+            config,
+            &Wiring {
+                vm: &vm,
+                routes: &routes,
+                layout: &layout,
+                power: Arc::clone(&control) as _,
+                stop: &stop,
+                escape: escape(&late),
+            },
+        )?;
+        let counters: Arc<[Counters]> = (0..cpus).map(|_| Counters::default()).collect();
+        let state = Arc::new(StateCell::default());
+        let handle = MachineHandle {
+            control: Arc::clone(&control),
+            pm: Arc::clone(&pm),
+            counters: Arc::clone(&counters),
+            state: Arc::clone(&state),
+            stop,
+            stop_hook: Arc::default(),
+        };
+        *lock(&late) = Some(handle.clone());
+        Ok(Machine {
+            layout,
+            source,
+            tables,
+            hyperv: options,
+            on_reset: config.on_reset,
+            on_panic: config.on_panic,
+            vcpus,
+            shared: Shared {
+                memory,
+                buses,
+                synic: Arc::new(synic),
+                hypercalls: Arc::new(NoBus),
+                control: Arc::clone(&control),
+                kicks,
+                counters,
+                ioapic: ioapic.clone(),
+                entry: Mutex::new(Some(entry)),
+                log: MachineLog::default(),
+            },
+            devices: ResetLine { pm, serial, ioapic, chips },
+            inputs,
+            terminal,
+            hooks: Vec::new(),
+            events: EventLoop::start().map_err(MachineError::system("event loop"))?,
+            control,
+            state,
+            handle,
+        })
+    }
+}
+
+/// The terminal's commands reach the machine through its handle, which is made last.
+pub(super) fn escape(late: &Late<MachineHandle>) -> Arc<dyn Fn(Escape) + Send + Sync> {
+    let late = Arc::clone(late);
+    Arc::new(move |command| {
+        if let Some(handle) = &*lock(&late) {
+            match command {
+                Escape::Stop => handle.stop(),
+                Escape::PowerButton => handle.power_button(),
+                Escape::Reset => handle.reset(),
+            }
+        }
+    })
+}
+
+fn open(config: &MachineConfig) -> Result<Kvm, MachineError> {
+    let path = &config.kvm;
+    let failed = |source: io::Error| MachineError::OpenKvm { path: path.clone(), source };
+    let c_path = CString::new(path.as_os_str().as_bytes()).map_err(|error| failed(error.into()))?;
+    let kvm = Kvm::new_with_path(c_path).map_err(|error| failed(error.into()))?;
+    if kvm.get_api_version() != KVM_API_VERSION {
+        return Err(MachineError::NotKvm { path: path.clone() });
+    }
+    let mut needed = vec![
+        (KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"),
+        (KVM_CAP_IRQFD, "KVM_CAP_IRQFD"),
+        (KVM_CAP_IRQFD_RESAMPLE, "KVM_CAP_IRQFD_RESAMPLE"),
+    ];
+    if config.irqchip == IrqchipMode::Split {
+        needed.push((KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP (use --irqchip full)"));
+        needed.push((KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER (use --irqchip full)"));
+    }
+    match needed.into_iter().find(|(number, _)| !has(&kvm, *number)) {
+        Some((_, name)) => Err(MachineError::Missing(name)),
+        None => Ok(kvm),
+    }
+}
+
+fn has(kvm: &Kvm, capability: u32) -> bool {
+    kvm.check_extension_raw(capability.into()) > 0
+}
+
+fn check_limits(
+    kvm: &Kvm,
+    cpus: u32,
+    layout: &MemoryLayout,
+    supported: &[kvm_cpuid_entry2],
+) -> Result<(), MachineError> {
+    let limit = kvm.get_max_vcpus();
+    if cpus as usize > limit {
+        return Err(MachineError::TooManyCpus { asked: cpus, limit });
+    }
+    let (needed, offered) = (layout.address_bits(), address_bits(supported));
+    if needed > offered {
+        return Err(MachineError::AddressBits { needed, offered });
+    }
+    Ok(())
+}
+
+fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
+    let vm = new_vm(kvm).map_err(MachineError::kvm("creating the VM"))?;
+    vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(MachineError::kvm("identity map"))?;
+    vm.set_tss_address(TSS_ADDRESS).map_err(MachineError::kvm("TSS"))?;
+    match irqchip {
+        IrqchipMode::Full => {
+            vm.create_irq_chip().map_err(MachineError::kvm("creating the irqchip"))?;
+            let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
+            vm.create_pit2(pit).map_err(MachineError::kvm("creating the PIT"))?;
+        }
+        IrqchipMode::Split => {
+            let mut cap = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
+            cap.args[0] = IOAPIC_PINS.into();
+            vm.enable_cap(&cap).map_err(MachineError::kvm("creating the split irqchip"))?;
+            exit_on_eom(&vm).map_err(MachineError::kvm("MSR filter"))?;
+        }
+    }
+    Ok(vm)
+}
+
+/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds that
+/// would tell of them.
+fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
+    let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
+    cap.args[0] = KVM_MSR_EXIT_REASON_FILTER.into();
+    vm.enable_cap(&cap)?;
+    let eom = MsrFilterRange {
+        flags: MsrFilterRangeFlags::WRITE,
+        base: hyperv::msr::EOM,
+        msr_count: 1,
+        // A clear bit means: not in the kernel.
+        bitmap: &[0],
+    };
+    vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[eom])
+}
+
+fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: region.as_ptr() as u64,
+        };
+        // SAFETY: the mapping is as long as said, and outlives the VM: whoever holds the VM's vCPUs
+        // holds the memory.
+        unsafe { vm.set_user_memory_region(region) }
+            .map_err(MachineError::kvm("mapping guest memory"))?;
+    }
+    Ok(())
+}
+
+/// Creates vCPUs in the order of their VP indices, each with CPUID first and then its SynIC.
+fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcpu>, MachineError> {
+    let msrs = msr_list(kvm).map_err(MachineError::kvm("MSR list"))?;
+    let enforce = has(kvm, KVM_CAP_HYPERV_ENFORCE_CPUID);
+    if !enforce {
+        warn!(
+            "this host's KVM cannot confine the guest to the Hyper-V features that it is offered (kernel 5.14)"
+        );
+    }
+    let mut fds = Vec::new();
+    for index in 0..template.cpus {
+        let vcpu = vm.create_vcpu(index.into()).map_err(MachineError::kvm("creating a vCPU"))?;
+        let cpuid = CpuId::from_entries(&template.build(index)).map_err(|error| {
+            MachineError::Kvm { what: "CPUID", source: io::Error::other(error) }
+        })?;
+        vcpu.set_cpuid2(&cpuid).map_err(MachineError::kvm("setting CPUID"))?;
+        enable(&vcpu, KVM_CAP_HYPERV_SYNIC2, 0, "enabling the SynIC")?;
+        if enforce {
+            enable(&vcpu, KVM_CAP_HYPERV_ENFORCE_CPUID, 1, "enforcing Hyper-V CPUID")?;
+        }
+        set_vp_index(&vcpu, index)?;
+        fds.push(vcpu);
+    }
+    let page_bytes =
+        kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
+    // Recorded when all are there: KVM settles clocks as vCPUs are added.
+    let record = |(index, fd): (u32, VcpuFd)| {
+        let power_on =
+            PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;
+        let page = RunPage::map(&fd, page_bytes)
+            .map_err(MachineError::system("mapping a vCPU's state"))?;
+        Ok(Vcpu::new(index, fd, page, power_on))
+    };
+    (0..).zip(fds).map(record).collect()
+}
+
+fn enable(vcpu: &VcpuFd, cap: u32, argument: u64, what: &'static str) -> Result<(), MachineError> {
+    let mut cap = kvm_enable_cap { cap, ..Default::default() };
+    cap.args[0] = argument;
+    vcpu.enable_cap(&cap).map_err(MachineError::kvm(what))
+}
+
+fn set_vp_index(vcpu: &VcpuFd, index: u32) -> Result<(), MachineError> {
+    write_msr(vcpu, hyperv::msr::VP_INDEX, index.into())
+        .map_err(MachineError::kvm("setting the VP index"))
+}

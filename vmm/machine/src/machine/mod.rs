@@ -1,0 +1,308 @@
+//! The machine: KVM's part and ours put together, started, reset and ended.
+
+mod build;
+mod control;
+mod counters;
+mod cpuid;
+mod error;
+mod events;
+mod handle;
+pub(crate) mod irq;
+mod kick;
+mod new_vm;
+mod platform;
+mod run_page;
+mod state;
+mod vcpu;
+
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use tracing::debug;
+use vmbus_host::Synic;
+use vmm_sys_util::eventfd::EventFd;
+
+use self::control::{Control, Event};
+use self::events::Subscriber as EventSubscriber;
+use self::handle::{StateCell, lock};
+use self::platform::Platform;
+use self::vcpu::{Shared, Vcpu};
+use crate::acpi;
+use crate::boot::BootSource;
+use crate::devices::serial::RawTerminal;
+use crate::hyperv::{EomWatcher, HypercallHandler, KvmSynic};
+use crate::memory::{GuestMemory, MemoryLayout};
+use crate::options::{HypervOption, OnPanic, OnReset};
+
+pub use self::counters::VcpuExits;
+pub use self::error::{CrashParameters, Exit, MachineError, MachineFailure};
+pub use self::events::{EventLoop, Subscriber};
+pub use self::handle::{MachineHandle, MachineState};
+pub use self::new_vm::new_vm;
+
+/// A machine that has been built. Nothing of the guest runs before [`Machine::run`].
+pub struct Machine {
+    layout: MemoryLayout,
+    source: BootSource,
+    tables: acpi::Platform,
+    hyperv: Vec<HypervOption>,
+    on_reset: OnReset,
+    on_panic: OnPanic,
+    vcpus: Vec<Vcpu>,
+    shared: Shared,
+    devices: ResetLine,
+    inputs: Vec<EventSubscriber>,
+    terminal: bool,
+    hooks: Vec<Box<dyn FnMut() + Send>>,
+    events: EventLoop,
+    control: Arc<Control>,
+    state: Arc<StateCell>,
+    handle: MachineHandle,
+}
+
+/// What a reset reaches besides vCPUs and the SynIC.
+struct ResetLine {
+    pm: Arc<crate::devices::pm::PmRegisters>,
+    serial: [Arc<crate::devices::serial::SerialPort>; 2],
+    ioapic: Option<Arc<crate::devices::ioapic::Ioapic>>,
+    chips: build::Irqchips,
+}
+
+impl Machine {
+    /// Guest RAM. Clones share the mapping; regions carry the memfd.
+    pub fn memory(&self) -> &GuestMemory {
+        &self.shared.memory
+    }
+
+    /// Where RAM and MMIO windows lie.
+    pub fn layout(&self) -> &MemoryLayout {
+        &self.layout
+    }
+
+    /// The SynIC, for the bus.
+    pub fn synic(&self) -> Arc<dyn Synic> {
+        Arc::clone(&self.shared.synic) as Arc<dyn Synic>
+    }
+
+    /// The same, with what is particular to KVM.
+    pub fn kvm_synic(&self) -> &Arc<KvmSynic> {
+        &self.shared.synic
+    }
+
+    /// The enlightenments that the guest is offered.
+    pub fn hyperv_options(&self) -> &[HypervOption] {
+        &self.hyperv
+    }
+
+    /// Plugs the bus in. Until then every connection id is unknown to the guest.
+    pub fn set_hypercalls(&mut self, handler: Arc<dyn HypercallHandler>) {
+        self.shared.hypercalls = handler;
+    }
+
+    /// Adds what must happen at each reset, while all vCPUs stand still and before the SynIC is
+    /// cleared: the bus closes its channels and waits until nobody uses guest memory any more.
+    /// Hooks run in the order in which they were added.
+    pub fn add_reset_hook(&mut self, hook: Box<dyn FnMut() + Send>) {
+        self.hooks.push(hook);
+    }
+
+    /// The event loop; it runs from the moment the machine is built.
+    pub fn events(&self) -> &EventLoop {
+        &self.events
+    }
+
+    /// The remote control.
+    pub fn handle(&self) -> MachineHandle {
+        self.handle.clone()
+    }
+
+    /// Boots the guest and stays until the machine ends. All threads are over when this returns;
+    /// guest memory, the SynIC and the bus's own threads are not touched by that.
+    pub fn run(mut self) -> Exit {
+        let terminal = if self.terminal && RawTerminal::available() {
+            RawTerminal::enter().ok()
+        } else {
+            None
+        };
+        if let Err(failure) = self.start_events() {
+            return Exit::Failed(failure);
+        }
+        let shared = Arc::new(self.shared);
+        let mut supervisor = Supervisor {
+            layout: self.layout,
+            source: self.source,
+            tables: self.tables,
+            on_reset: self.on_reset,
+            on_panic: self.on_panic,
+            devices: self.devices,
+            hooks: self.hooks,
+            shared: Arc::clone(&shared),
+            control: self.control,
+            state: self.state,
+        };
+        let exit = match supervisor.start(self.vcpus) {
+            Ok(threads) => {
+                let exit = supervisor.supervise();
+                let _ = self.handle.stop.write(1);
+                supervisor.end(threads).unwrap_or(exit)
+            }
+            Err(failure) => Exit::Failed(failure),
+        };
+        supervisor.state.set(MachineState::Ended);
+        drop(self.events);
+        drop(terminal);
+        exit
+    }
+
+    fn start_events(&mut self) -> Result<(), MachineFailure> {
+        let eom: EventSubscriber = Box::new(EomWatcher::new(Arc::clone(&self.shared.synic)));
+        for subscriber in std::iter::once(eom).chain(self.inputs.drain(..)) {
+            self.events
+                .add(subscriber)
+                .map_err(MachineError::system("event loop"))
+                .map_err(Box::new)?;
+        }
+        Ok(())
+    }
+}
+
+/// The main thread's part once the machine runs.
+struct Supervisor {
+    layout: MemoryLayout,
+    source: BootSource,
+    tables: acpi::Platform,
+    on_reset: OnReset,
+    on_panic: OnPanic,
+    devices: ResetLine,
+    hooks: Vec<Box<dyn FnMut() + Send>>,
+    shared: Arc<Shared>,
+    control: Arc<Control>,
+    state: Arc<StateCell>,
+}
+
+type Threads = Vec<(u32, JoinHandle<()>)>;
+
+impl Supervisor {
+    fn start(&mut self, vcpus: Vec<Vcpu>) -> Result<Threads, MachineFailure> {
+        let mut threads = Threads::new();
+        for (index, vcpu) in (0..).zip(vcpus) {
+            match vcpu::spawn(vcpu, &self.shared) {
+                Ok(thread) => threads.push((index, thread)),
+                Err(source) => {
+                    self.control.quit();
+                    for (_, thread) in threads {
+                        let _ = thread.join();
+                    }
+                    return Err(Box::new(MachineError::system("vCPU thread")(source)).into());
+                }
+            }
+        }
+        self.control.park();
+        self.control.reset();
+        self.resume();
+        Ok(threads)
+    }
+
+    /// Serves events until one of them ends the machine.
+    fn supervise(&mut self) -> Exit {
+        let mut paused = false;
+        loop {
+            let event = self.control.wait_event();
+            debug!("machine event: {event:?}");
+            match event {
+                Event::PowerOff => return Exit::PowerOff,
+                Event::Stop => return Exit::Stopped,
+                Event::Failed(failure) => return Exit::Failed(failure),
+                Event::Reset if self.on_reset == OnReset::Exit => return Exit::Reset,
+                Event::Panic(parameters) => {
+                    self.shared.log.crash(&parameters);
+                    self.state.set_crash(parameters);
+                    match self.on_panic {
+                        OnPanic::Exit => return Exit::Panic(parameters),
+                        OnPanic::Continue => {}
+                        OnPanic::Reboot => {
+                            if let Err(failure) = self.reset() {
+                                return Exit::Failed(failure);
+                            }
+                        }
+                    }
+                }
+                Event::Reset | Event::ForcedReset => {
+                    if let Err(failure) = self.reset() {
+                        return Exit::Failed(failure);
+                    }
+                }
+                Event::Pause => {
+                    paused = true;
+                    self.control.park();
+                    self.state.set(MachineState::Paused);
+                }
+                Event::Resume => paused = false,
+            }
+            if !paused {
+                self.resume();
+            }
+        }
+    }
+
+    fn resume(&self) {
+        self.state.set(MachineState::Running);
+        self.control.run();
+    }
+
+    fn reset(&mut self) -> Result<(), MachineFailure> {
+        self.shared.log.reset();
+        self.state.set(MachineState::Resetting);
+        self.control.park();
+        for hook in &mut self.hooks {
+            hook();
+        }
+        self.shared.synic.reset();
+        self.devices.pm.reset();
+        for port in &self.devices.serial {
+            port.reset();
+        }
+        if let Some(ioapic) = &self.devices.ioapic {
+            ioapic.reset();
+        }
+        self.devices.chips.reset().map_err(Box::new)?;
+        self.load()?;
+        self.control.reset();
+        Ok(())
+    }
+
+    /// Puts kernel, initrd and tables where the guest expects them.
+    fn load(&self) -> Result<(), MachineFailure> {
+        let rsdp = acpi::write(&self.shared.memory, &self.tables)
+            .map_err(MachineError::from)
+            .map_err(Box::new)?;
+        let entry = self
+            .source
+            .load(&self.shared.memory, &self.layout, rsdp)
+            .map_err(MachineError::from)
+            .map_err(Box::new)?;
+        *lock(&self.shared.entry) = Some(entry);
+        Ok(())
+    }
+
+    /// Ends the threads. A thread that died takes precedence over how the machine ended otherwise.
+    fn end(&self, threads: Threads) -> Option<Exit> {
+        self.control.quit();
+        let mut died = None;
+        for (index, thread) in threads {
+            if thread.join().is_err() {
+                died = died.or(Some(Exit::Failed(MachineFailure::ThreadDied(index))));
+            }
+        }
+        died
+    }
+}
+
+fn eventfd() -> Result<Arc<EventFd>, MachineError> {
+    EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)
+        .map(Arc::new)
+        .map_err(MachineError::system("eventfd"))
+}
+
+/// For hooks that need the handle before it exists.
+type Late<T> = Arc<Mutex<Option<T>>>;

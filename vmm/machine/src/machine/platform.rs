@@ -1,0 +1,167 @@
+//! The machine's devices: made, wired to interrupts, put on the buses.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use kvm_ioctls::VmFd;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::error::MachineError;
+use super::events::Subscriber;
+use super::irq::{KernelLine, Routes};
+use crate::devices::ioapic::{self, Ioapic};
+use crate::devices::pm::{self, PmRegisters};
+use crate::devices::rtc::{self, Rtc};
+use crate::devices::serial::{
+    self, Escape, FileOutput, Null, SerialPort, SharedOutput, SocketServer, StdioInput,
+    StdoutOutput,
+};
+use crate::devices::{
+    Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, SystemPort,
+};
+use crate::memory::{IOAPIC_BASE, MemoryLayout};
+use crate::options::{IrqchipMode, MachineConfig, SerialConfig};
+
+/// Ports of POST codes and of the delay that old drivers use.
+const DELAY_PORTS: [u16; 2] = [0x80, 0xED];
+
+/// The devices that the machine itself must reach.
+pub(super) struct Platform {
+    pub(super) buses: Buses,
+    pub(super) pm: Arc<PmRegisters>,
+    pub(super) serial: [Arc<SerialPort>; 2],
+    pub(super) ioapic: Option<Arc<Ioapic>>,
+    /// For the event loop, once the machine runs.
+    pub(super) inputs: Vec<Subscriber>,
+    /// The terminal belongs to a serial port.
+    pub(super) terminal: bool,
+}
+
+/// What the devices are wired to.
+pub(super) struct Wiring<'a> {
+    pub(super) vm: &'a Arc<VmFd>,
+    pub(super) routes: &'a Arc<Routes>,
+    pub(super) layout: &'a MemoryLayout,
+    pub(super) power: Arc<dyn Power>,
+    pub(super) stop: &'a Arc<EventFd>,
+    /// Called for the terminal's Ctrl-A commands.
+    pub(super) escape: Arc<dyn Fn(Escape) + Send + Sync>,
+}
+
+/// Swallows writes, reads as all ones; claimed so that the ports are not taken for unclaimed ones
+/// in a trace.
+struct Delay;
+
+impl PioDevice for Delay {
+    fn read(&self, _offset: u16) -> u8 {
+        0xFF
+    }
+
+    fn write(&self, _offset: u16, _value: u8) {}
+}
+
+/// Builds everything. Socket files exist from here on and go with the subscribers in `inputs`.
+pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platform, MachineError> {
+    let [first, second] = &config.serial;
+    if *first == SerialConfig::Stdio && *second == SerialConfig::Stdio {
+        return Err(MachineError::TwoTerminals);
+    }
+    let ioapic = match config.irqchip {
+        IrqchipMode::Full => None,
+        IrqchipMode::Split => {
+            Some(Arc::new(Ioapic::new(Arc::clone(wiring.vm), Arc::clone(wiring.routes))))
+        }
+    };
+    let line = |irq: u16| -> Result<Arc<dyn InterruptLine>, MachineError> {
+        Ok(match &ioapic {
+            Some(ioapic) => Arc::new(ioapic::Pin::new(ioapic, irq.into())),
+            None => Arc::new(
+                KernelLine::new(wiring.vm, irq.into())
+                    .map_err(MachineError::system("interrupt line"))?,
+            ),
+        })
+    };
+
+    let mut inputs: Vec<Subscriber> = Vec::new();
+    let mut port = |option, config: &SerialConfig, irq: u8| {
+        serial_port(option, config, line(irq.into())?, wiring, &mut inputs)
+    };
+    let serial =
+        [port("--serial", first, serial::COM1_IRQ)?, port("--serial2", second, serial::COM2_IRQ)?];
+    let pm = Arc::new(PmRegisters::new(line(pm::SCI)?, Arc::clone(&wiring.power)));
+
+    let mut buses = Buses::default();
+    let power = || Arc::clone(&wiring.power);
+    place(&mut buses, |buses| {
+        buses.add_ports(serial::COM1_PORT, serial::PORTS, &serial[0])?;
+        buses.add_ports(serial::COM2_PORT, serial::PORTS, &serial[1])?;
+        buses.add_ports(rtc::PORT, 2, &Arc::new(Rtc::new(wiring.layout)))?;
+        buses.add_wide_ports(pm::BASE, pm::PORTS, Arc::new(pm::Wide(Arc::clone(&pm))))?;
+        buses.add_ports(KeyboardReset::PORT, 1, &Arc::new(KeyboardReset(power())))?;
+        buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;
+        buses.add_wide_ports(NoPci::PORT, NoPci::PORTS, Arc::new(NoPci::new(power())))?;
+        // With the full irqchip KVM's PIT answers here first.
+        buses.add_ports(SystemPort::PORT, 1, &Arc::new(SystemPort::default()))?;
+        for port in DELAY_PORTS {
+            buses.add_ports(port, 1, &Arc::new(Delay))?;
+        }
+        if let Some(ioapic) = &ioapic {
+            buses.add_mmio(IOAPIC_BASE, ioapic::SIZE, Arc::clone(ioapic) as _)?;
+        }
+        Ok(())
+    })?;
+    let terminal = config.serial.contains(&SerialConfig::Stdio);
+    Ok(Platform { buses, pm, serial, ioapic, inputs, terminal })
+}
+
+/// Two devices on one port would be a defect of this file, not of a configuration.
+fn place(
+    buses: &mut Buses,
+    add: impl FnOnce(&mut Buses) -> Result<(), vm_device::bus::Error>,
+) -> Result<(), MachineError> {
+    add(buses).map_err(|error| MachineError::System {
+        what: "device bus",
+        source: io::Error::other(error),
+    })
+}
+
+fn serial_port(
+    option: &'static str,
+    config: &SerialConfig,
+    line: Arc<dyn InterruptLine>,
+    wiring: &Wiring<'_>,
+    inputs: &mut Vec<Subscriber>,
+) -> Result<Arc<SerialPort>, MachineError> {
+    let new = |output: SharedOutput| {
+        SerialPort::new(line, output).map(Arc::new).map_err(MachineError::system("serial port"))
+    };
+    match config {
+        SerialConfig::Null => new(Arc::new(Mutex::new(Null))),
+        SerialConfig::File(path) => {
+            let file = File::create(path).map_err(|source| MachineError::SerialFile {
+                option,
+                path: path.clone(),
+                source,
+            })?;
+            new(Arc::new(Mutex::new(FileOutput::new(file))))
+        }
+        SerialConfig::Stdio => {
+            let port = new(Arc::new(Mutex::new(StdoutOutput::new(Arc::clone(wiring.stop)))))?;
+            let escape = Arc::clone(&wiring.escape);
+            inputs.push(Box::new(StdioInput::new(
+                Arc::clone(&port),
+                Box::new(move |command| escape(command)),
+            )));
+            Ok(port)
+        }
+        SerialConfig::Socket(path) => {
+            let mut server = SocketServer::bind(path)
+                .map_err(|source| MachineError::SerialSocket { option, source })?;
+            let port = new(server.output())?;
+            server.connect(Arc::clone(&port));
+            inputs.push(Box::new(server));
+            Ok(port)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Where everything lies in guest physical memory (spec hypervisor-platform sections 9.1 and 10.2).
+
+/// Where the local APICs answer.
+pub(crate) const LAPIC_BASE: u64 = 0xFEE0_0000;
+/// Where the IOAPIC answers.
+pub(crate) const IOAPIC_BASE: u64 = 0xFEC0_0000;
+/// The most RAM below 4 GiB. The gigabyte above it holds the VMBus window, the APICs and, one day,
+/// PCI.
+pub(crate) const LOW_RAM_LIMIT: u64 = 0xC000_0000;
+/// Where the rest of the RAM starts.
+pub(crate) const HIGH_RAM_BASE: u64 = 1 << 32;
+/// The MMIO window for VMBus devices below 4 GiB. It ends below the IOAPIC.
+pub(crate) const LOW_MMIO: AddressRange = AddressRange { start: 0xF800_0000, end: 0xFE00_0000 };
+/// Size of the MMIO window above RAM; one video device and some pass-through BARs need less.
+pub(crate) const HIGH_MMIO_SIZE: u64 = 4 << 30;
+/// Alignment of the MMIO window above RAM, so that large pages can map it.
+pub(crate) const HIGH_MMIO_ALIGN: u64 = 2 << 20;
+/// The RSDP's legacy place; the other tables follow it.
+pub(crate) const ACPI_BASE: u64 = 0xE_0000;
+/// End of the region for ACPI tables.
+pub(crate) const ACPI_END: u64 = 0xF_0000;
+
+/// Guest physical addresses `start..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+}
+
+impl AddressRange {
+    /// Number of bytes.
+    pub const fn len(self) -> u64 {
+        self.end - self.start
+    }
+
+    /// Whether there is nothing in it.
+    pub const fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Guest physical memory of one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryLayout {
+    /// RAM from 0 up.
+    pub low_ram: AddressRange,
+    /// RAM from 4 GiB up; empty in small machines.
+    pub high_ram: AddressRange,
+    /// MMIO window for VMBus devices above all RAM.
+    pub high_mmio: AddressRange,
+}
+
+impl MemoryLayout {
+    /// Lays out `size` bytes of RAM. `size` must be a multiple of 4 KiB.
+    pub const fn new(size: u64) -> MemoryLayout {
+        let low = if size < LOW_RAM_LIMIT { size } else { LOW_RAM_LIMIT };
+        let high_end = HIGH_RAM_BASE + (size - low);
+        let mmio = high_end.next_multiple_of(HIGH_MMIO_ALIGN);
+        MemoryLayout {
+            low_ram: AddressRange { start: 0, end: low },
+            high_ram: AddressRange { start: HIGH_RAM_BASE, end: high_end },
+            high_mmio: AddressRange { start: mmio, end: mmio + HIGH_MMIO_SIZE },
+        }
+    }
+
+    /// Bytes of RAM.
+    pub const fn ram_size(&self) -> u64 {
+        self.low_ram.len() + self.high_ram.len()
+    }
+
+    /// Address bits that a guest CPU needs to reach everything.
+    pub const fn address_bits(&self) -> u32 {
+        64 - (self.high_mmio.end - 1).leading_zeros()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_layout_small_has_no_high_ram() {
+        let layout = MemoryLayout::new(512 << 20);
+        assert_eq!(layout.low_ram, AddressRange { start: 0, end: 512 << 20 });
+        assert!(layout.high_ram.is_empty());
+        assert_eq!(layout.high_mmio.start, HIGH_RAM_BASE);
+    }
+
+    #[test]
+    fn test_layout_five_gib_splits_at_the_hole() {
+        let layout = MemoryLayout::new(5 << 30);
+        assert_eq!(layout.low_ram.end, LOW_RAM_LIMIT);
+        assert_eq!(
+            layout.high_ram,
+            AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + (2 << 30) }
+        );
+        assert_eq!(layout.ram_size(), 5 << 30);
+        assert_eq!(layout.address_bits(), 34);
+    }
+
+    #[test]
+    fn test_layout_odd_size_keeps_high_window_aligned_and_apart() {
+        for mib in [16, 3071, 3072, 3073, 4097, 8191] {
+            let layout = MemoryLayout::new(mib << 20);
+            assert_eq!(layout.high_mmio.start % HIGH_MMIO_ALIGN, 0);
+            assert!(layout.high_mmio.start >= layout.high_ram.end);
+            assert!(layout.low_ram.end <= LOW_MMIO.start);
+            assert_eq!(layout.ram_size(), mib << 20);
+        }
+    }
+
+    // The low window leaves RAM and the APICs alone.
+    const _: () = assert!(
+        LOW_MMIO.end <= IOAPIC_BASE
+            && LOW_MMIO.end <= LAPIC_BASE
+            && LOW_MMIO.start >= LOW_RAM_LIMIT
+    );
+}

@@ -1,0 +1,12 @@
+//! Guest physical memory: where RAM and MMIO windows lie, and the memfd behind the RAM.
+
+mod layout;
+mod ram;
+
+pub(crate) use layout::{
+    ACPI_BASE, ACPI_END, AddressRange, IOAPIC_BASE, LAPIC_BASE, LOW_MMIO, MemoryLayout,
+};
+#[cfg(test)]
+pub(crate) use layout::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_RAM_LIMIT};
+pub(crate) use ram::allocate;
+pub use ram::{GuestMemory, MemoryError};

@@ -1,0 +1,179 @@
+//! The guest's RAM: one memfd, mapped shared, so that a ring can be mapped a second time and a
+//! backend process can share it.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::FromRawFd;
+use std::sync::Arc;
+
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    GuestRegionMmap,
+};
+
+use super::MemoryLayout;
+
+/// Guest RAM. Regions carry the memfd and their offset in it; clones share the mapping.
+pub type GuestMemory = GuestMemoryMmap<()>;
+
+const NAME: &CStr = c"synthvm-ram";
+
+/// Why there is no guest RAM.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The memfd could not be made.
+    #[error("--memory: the host kernel refused a memory file: {0}")]
+    Memfd(#[source] io::Error),
+    /// The size was refused.
+    #[error("--memory: the host kernel refused {mib} MiB of guest memory: {source}")]
+    Size {
+        /// RAM in MiB.
+        mib: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// Too few hugepages.
+    #[error(
+        "--memory: {mib} MiB of hugepages are not free on this host: {source}. Reserve {pages} pages in \
+         /proc/sys/vm/nr_hugepages, or leave hugepages out"
+    )]
+    Hugepages {
+        /// RAM in MiB.
+        mib: u64,
+        /// 2 MiB pages needed.
+        pages: u64,
+        /// Why.
+        source: MmapRegionError,
+    },
+    /// No address space.
+    #[error("--memory: {mib} MiB of guest memory cannot be mapped: {source}")]
+    Map {
+        /// RAM in MiB.
+        mib: u64,
+        /// Why.
+        source: MmapRegionError,
+    },
+    /// The regions do not form a memory map. Cannot happen with a [`MemoryLayout`].
+    #[error("guest memory map: {0}")]
+    Regions(String),
+}
+
+/// Makes and maps the RAM of `layout`.
+///
+/// With `hugepages` every page is reserved up front, so that the guest cannot be killed later for
+/// want of one; else pages come when the guest touches them, transparent hugepages where the host
+/// allows them.
+///
+/// # Errors
+/// [`MemoryError`], naming the option.
+pub(crate) fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMemory, MemoryError> {
+    let size = layout.ram_size();
+    let mib = size >> 20;
+    let file = Arc::new(memfd(hugepages).map_err(MemoryError::Memfd)?);
+    file.set_len(size).map_err(|source| MemoryError::Size { mib, source })?;
+    seal(&file).map_err(MemoryError::Memfd)?;
+
+    let mut regions = Vec::with_capacity(2);
+    let mut offset = 0;
+    for range in [layout.low_ram, layout.high_ram].into_iter().filter(|range| !range.is_empty()) {
+        // Without MAP_NORESERVE the kernel sets hugepages aside at once.
+        let reserve = if hugepages { 0 } else { libc::MAP_NORESERVE };
+        let mapping = MmapRegionBuilder::new(range.len() as usize)
+            .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+            .with_mmap_flags(libc::MAP_SHARED | reserve)
+            .with_file_offset(FileOffset::from_arc(Arc::clone(&file), offset))
+            .with_hugetlbfs(hugepages)
+            .build()
+            .map_err(|source| match hugepages {
+                true => MemoryError::Hugepages { mib, pages: size.div_ceil(2 << 20), source },
+                false => MemoryError::Map { mib, source },
+            })?;
+        advise(mapping.as_ptr(), mapping.size(), hugepages);
+        let region = GuestRegionMmap::new(mapping, GuestAddress(range.start))
+            .ok_or_else(|| MemoryError::Regions(format!("{range:x?} does not fit")))?;
+        regions.push(region);
+        offset += range.len();
+    }
+    let memory = GuestMemory::from_regions(regions)
+        .map_err(|error| MemoryError::Regions(error.to_string()))?;
+    debug_assert_eq!(memory.iter().map(GuestMemoryRegion::len).sum::<u64>(), size);
+    Ok(memory)
+}
+
+fn memfd(hugepages: bool) -> io::Result<File> {
+    let huge = if hugepages { libc::MFD_HUGETLB | libc::MFD_HUGE_2MB } else { 0 };
+    // SAFETY: NAME is a C string; the call has no other memory argument.
+    let fd = unsafe {
+        libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | huge)
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+/// Fixes the size: whoever else maps the file can neither cut it (SIGBUS here) nor let it grow.
+fn seal(file: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: fcntl on a descriptor that we own, with an integer argument.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Advice only: the machine works without it, so refusals do not matter.
+fn advise(start: *mut u8, len: usize, hugepages: bool) {
+    let advice: &[libc::c_int] = if hugepages {
+        &[libc::MADV_DONTDUMP]
+    } else {
+        &[libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE]
+    };
+    for &advice in advice {
+        // SAFETY: the range is a mapping that we made; neither advice changes its content or
+        // lifetime.
+        unsafe { libc::madvise(start.cast(), len, advice) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::Bytes;
+
+    use super::*;
+    use crate::memory::HIGH_RAM_BASE;
+
+    #[test]
+    fn test_allocate_keeps_file_offset_per_region() {
+        let layout = MemoryLayout::new((3 << 30) + (64 << 20));
+        let memory = allocate(&layout, false).unwrap();
+        let offsets: Vec<u64> =
+            memory.iter().map(|region| region.file_offset().unwrap().start()).collect();
+        assert_eq!(offsets, [0, 3 << 30]);
+    }
+
+    #[test]
+    fn test_allocate_write_is_seen_through_the_file() {
+        use std::os::unix::fs::FileExt;
+        let layout = MemoryLayout::new((3 << 30) + (64 << 20));
+        let memory = allocate(&layout, false).unwrap();
+        memory.write_obj(0x1234_5678_u32, GuestAddress(HIGH_RAM_BASE + 8)).unwrap();
+        let file = memory.iter().next().unwrap().file_offset().unwrap().arc().clone();
+        let mut bytes = [0; 4];
+        file.read_exact_at(&mut bytes, (3 << 30) + 8).unwrap();
+        assert_eq!(u32::from_le_bytes(bytes), 0x1234_5678);
+        assert!(file.set_len(4096).is_err(), "the size is sealed");
+    }
+
+    #[test]
+    fn test_allocate_leaves_the_hole_out() {
+        let memory = allocate(&MemoryLayout::new((3 << 30) + (2 << 20)), false).unwrap();
+        assert!(!memory.address_in_range(GuestAddress(0xC000_0000)));
+        assert!(!memory.address_in_range(GuestAddress(0xF800_0000)));
+        assert!(memory.address_in_range(GuestAddress(HIGH_RAM_BASE)));
+    }
+}

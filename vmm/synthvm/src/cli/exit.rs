@@ -1,0 +1,242 @@
+//! How the program ends.
+
+use std::fmt;
+use std::process::{ExitCode, Termination};
+
+use crate::config::{ConfigError, InputError};
+use crate::control::{ClientError, StopReason};
+use crate::doctor::HostError;
+use synthvm_machine::BootError;
+use synthvm_machine::HypervError;
+use synthvm_machine::MachineError;
+use synthvm_machine::unix_socket::SocketError;
+
+/// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest powered itself off; or another command did what it was asked to.
+    Success,
+    /// SynthVM itself failed, or a running machine refused a request.
+    Internal,
+    /// The command line or the TOML file is wrong.
+    Usage,
+    /// The host lacks what is needed.
+    Host,
+    /// A named file cannot be used.
+    Input,
+    /// The guest panicked.
+    GuestPanicked,
+    /// The guest reset itself, with `--on-reset exit`.
+    GuestReset,
+    /// `synthvm control SOCK stop`, or Ctrl-A x on the console.
+    Stopped,
+    /// Stopped by this signal, because the guest did not power itself down.
+    Signal(i32),
+}
+
+/// The table of exit statuses for `--help`.
+pub(super) const TABLE: &str = "\
+Exit status:
+  0      the guest powered itself off (or: the command did what it was asked)
+  1      SynthVM itself failed, or a running machine refused a request
+  2      the command line or the TOML file is wrong
+  3      the host lacks what is needed (see synthvm doctor)
+  4      a named file cannot be used: kernel, initrd, disk, serial file, socket
+  5      the guest panicked (with --on-panic exit)
+  6      the guest reset itself (with --on-reset exit)
+  7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console
+  128+N  stopped by signal N, because the guest did not power itself down";
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Success => 0,
+            Exit::Internal => 1,
+            Exit::Usage => 2,
+            Exit::Host => 3,
+            Exit::Input => 4,
+            Exit::GuestPanicked => 5,
+            Exit::GuestReset => 6,
+            Exit::Stopped => 7,
+            Exit::Signal(number) => {
+                u8::try_from(number).map_or(255, |number| number.saturating_add(128))
+            }
+        }
+    }
+}
+
+impl From<StopReason> for Exit {
+    fn from(reason: StopReason) -> Exit {
+        match reason {
+            StopReason::Requested => Exit::Stopped,
+            StopReason::Signal(number) => Exit::Signal(number),
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.code())
+    }
+}
+
+/// Why the program ends without having done what it was asked to: one line and an exit status.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    /// A failure with its whole chain of causes on one line.
+    pub fn new(exit: Exit, error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some errors quote their cause already.
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            source = cause.source();
+        }
+        Failure { exit, message }
+    }
+
+    /// A failure in words.
+    pub fn text(exit: Exit, message: impl Into<String>) -> Self {
+        Failure { exit, message: message.into() }
+    }
+
+    /// The exit status.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Tells the user, on standard error.
+    pub fn print(&self) {
+        eprintln!("synthvm: {self}");
+    }
+}
+
+impl fmt::Display for Failure {
+    /// Always one line, whatever a message had in it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.message.chars().map(|char| if char.is_control() { ' ' } else { char });
+        f.write_str(line.collect::<String>().trim())
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure::new(Exit::Usage, &error)
+    }
+}
+
+impl From<InputError> for Failure {
+    fn from(error: InputError) -> Self {
+        Failure::new(Exit::Input, &error)
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
+        Failure::new(Exit::Host, &error)
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Failure::new(Exit::Internal, &error)
+    }
+}
+
+impl From<MachineError> for Failure {
+    fn from(error: MachineError) -> Self {
+        let exit = match &error {
+            MachineError::OpenKvm { .. }
+            | MachineError::NotKvm { .. }
+            | MachineError::Missing(_)
+            | MachineError::TooManyCpus { .. }
+            | MachineError::AddressBits { .. }
+            | MachineError::Memory(_)
+            | MachineError::Hyperv(
+                HypervError::NoHyperv { .. } | HypervError::Unavailable { .. },
+            ) => Exit::Host,
+            MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
+            | MachineError::TwoTerminals => Exit::Usage,
+            MachineError::Boot(error) => boot_exit(error),
+            MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => Exit::Input,
+            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => {
+                Exit::Internal
+            }
+        };
+        Failure::new(exit, &error)
+    }
+}
+
+impl From<BootError> for Failure {
+    fn from(error: BootError) -> Self {
+        Failure::new(boot_exit(&error), &error)
+    }
+}
+
+/// A file at fault, or the options that it was given with.
+fn boot_exit(error: &BootError) -> Exit {
+    match error {
+        BootError::MemoryForKernel { .. }
+        | BootError::MemoryForInitrd { .. }
+        | BootError::CmdlineTooLong { .. }
+        | BootError::CmdlineNul => Exit::Usage,
+        BootError::File { .. }
+        | BootError::NotAFile { .. }
+        | BootError::Empty { .. }
+        | BootError::NotAKernel { .. }
+        | BootError::WrongKernel { .. }
+        | BootError::Truncated { .. }
+        | BootError::BadElf { .. } => Exit::Input,
+        BootError::Memory(_) => Exit::Internal,
+    }
+}
+
+impl From<SocketError> for Failure {
+    fn from(error: SocketError) -> Self {
+        Failure::text(Exit::Input, format!("--control {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_codes_are_those_of_the_table() {
+        let exits = [
+            Exit::Success,
+            Exit::Internal,
+            Exit::Usage,
+            Exit::Host,
+            Exit::Input,
+            Exit::GuestPanicked,
+            Exit::GuestReset,
+            Exit::Stopped,
+        ];
+        for exit in exits {
+            assert!(TABLE.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
+        }
+        assert_eq!((Exit::Signal(2).code(), Exit::Signal(15).code()), (130, 143));
+    }
+
+    #[test]
+    fn test_failure_with_causes_is_one_line_that_repeats_nothing() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("--disk a.img: cannot open")]
+        struct Outer(#[source] std::io::Error);
+        let error = Outer(std::io::Error::other("no\nsuch thing"));
+        assert_eq!(
+            Failure::new(Exit::Input, &error).to_string(),
+            "--disk a.img: cannot open: no such thing"
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! The whole machine: disks, KVM, bus, remote control; run to its end, and let go of in order.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use synthvm_echo::echo;
+use vmbus_gpadl::GuestRam;
+use vmbus_host::VmBus;
+
+use super::exit::{Exit, Failure};
+use super::target::{Parts, Target};
+use crate::config::{TestDevice, VmConfig};
+use crate::control::{ControlServer, ControlTarget, StopSignals};
+use crate::disks::{DiskError, DiskSet};
+use synthvm_machine::HypercallHandler;
+use synthvm_machine::unix_socket::ListeningSocket;
+use synthvm_machine::{self as machine, Machine};
+
+/// Builds the machine, runs it to its end and tells how it ended.
+pub(super) fn launch(
+    config: &VmConfig,
+    disks: DiskSet,
+    socket: Option<ListeningSocket>,
+) -> Result<Exit, Failure> {
+    let mut machine = Machine::build(&config.machine())?;
+    let internal = |what: &str, error: &dyn std::fmt::Display| {
+        Failure::text(Exit::Internal, format!("{what}: {error}"))
+    };
+    let ram = GuestRam::new(machine.memory().clone())
+        .map_err(|error| internal("guest memory", &error))?;
+    let bus = VmBus::new(ram.clone(), machine.synic());
+    let disks = Arc::new(disks);
+    disks.use_memory(&ram).map_err(|(path, error)| {
+        let exit = if let DiskError::Fixed(_) = error { Exit::Host } else { Exit::Input };
+        refuse("disk", Some(&path), exit, &error)
+    })?;
+    disks.offer(&bus).map_err(|error| internal("disks", &error))?;
+    match config.test_device {
+        Some(TestDevice::Echo) => {
+            bus.offer(Box::new(echo()))
+                .map_err(|error| internal("offering the echo device", &error))?;
+        }
+        None => {}
+    }
+    machine.set_hypercalls(Arc::new(BusHypercalls(bus.clone())));
+    let resets = Arc::new(AtomicU64::new(0));
+    machine.add_reset_hook(reset_hook(&bus, &resets));
+
+    let target = Target::new(Parts {
+        handle: machine.handle(),
+        bus: bus.clone(),
+        disks: Arc::clone(&disks),
+        memory_bytes: config.memory.size.bytes(),
+        resets,
+    });
+    watch(&machine, config, socket, &target)?;
+
+    let end = machine.run();
+    target.ends();
+    // No vCPU runs any more: close the rings, then make durable what the guest wrote.
+    bus.reset();
+    target.requests_ended();
+    disks.flush().map_err(|error| Failure::new(Exit::Internal, &error))?;
+    outcome(end, &target)
+}
+
+/// Puts the remote control and the stop signals on the machine's event loop.
+fn watch(
+    machine: &Machine,
+    config: &VmConfig,
+    socket: Option<ListeningSocket>,
+    target: &Arc<Target>,
+) -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::text(Exit::Internal, format!("event loop: {error}"));
+    let grace = Duration::from_secs(config.stop_timeout.into());
+    let target = || -> Arc<dyn ControlTarget> { Arc::clone(target) as _ };
+    machine
+        .events()
+        .add(Box::new(StopSignals::new(grace, target()).map_err(failed)?))
+        .map_err(failed)?;
+    match socket {
+        Some(socket) => {
+            let server = ControlServer::new(socket, target()).map_err(failed)?;
+            machine.events().add(Box::new(server)).map_err(failed)
+        }
+        None => Ok(()),
+    }
+}
+
+fn reset_hook(bus: &VmBus, resets: &Arc<AtomicU64>) -> Box<dyn FnMut() + Send> {
+    let (bus, resets) = (bus.clone(), Arc::clone(resets));
+    Box::new(move || {
+        bus.reset();
+        resets.fetch_add(1, Ordering::Relaxed);
+    })
+}
+
+fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
+    match end {
+        machine::Exit::PowerOff => Ok(Exit::Success),
+        machine::Exit::Reset => Ok(Exit::GuestReset),
+        machine::Exit::Panic(parameters) => {
+            Err(Failure::text(Exit::GuestPanicked, format!("the guest panicked: {parameters}")))
+        }
+        // Without a reason it was the console's own key.
+        machine::Exit::Stopped => Ok(target.stop_reason().map_or(Exit::Stopped, Exit::from)),
+        machine::Exit::Failed(failure) => Err(Failure::new(Exit::Internal, &failure)),
+    }
+}
+
+/// The disks: opened, and locked for this process.
+pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
+    let busy_poll = Duration::from_micros(config.disk_busy_poll.into());
+    let disks =
+        DiskSet::new(config.cpus).with_busy_poll(busy_poll).with_moderation(config.disk_moderation);
+    let disks = match config.disk_channels {
+        Some(channels) => disks.with_channels(channels),
+        None => disks,
+    };
+    for disk in &config.disks {
+        disks.add(disk).map_err(|error| {
+            let exit = match error {
+                DiskError::HostMemory { .. } | DiskError::Memory { .. } => Exit::Host,
+                _ => Exit::Input,
+            };
+            refuse("disk", Some(Path::new(&disk.source().to_string())), exit, &error)
+        })?;
+    }
+    for dvd in &config.dvds {
+        disks
+            .add_dvd(dvd)
+            .map_err(|error| refuse("dvd", dvd.path.as_deref(), Exit::Input, &error))?;
+    }
+    Ok(disks)
+}
+
+/// A disk that cannot be had, with the option at fault.
+fn refuse(option: &str, path: Option<&Path>, exit: Exit, error: &DiskError) -> Failure {
+    let failure = Failure::new(exit, error);
+    Failure::text(
+        exit,
+        format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()),
+    )
+}
+
+/// The bus as the vCPUs see it.
+struct BusHypercalls(VmBus);
+
+impl HypercallHandler for BusHypercalls {
+    fn post_message(&self, _vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16 {
+        self.0.post_message(connection_id, message_type, payload).code()
+    }
+
+    fn signal_event(&self, connection_id: u32) -> u16 {
+        self.0.signal_event(connection_id, 0).code()
+    }
+}

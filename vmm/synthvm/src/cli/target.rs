@@ -1,0 +1,280 @@
+//! A running machine as the control socket and the stop signals see it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use synthvm_storvsp::DiskReport;
+use vmbus_gpadl::leaked_address_space;
+use vmbus_host::VmBus;
+
+use super::exit::{Exit, Failure};
+use super::watchdog::{TIMEOUT, Waiting, Watchdog};
+use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
+use crate::control::{ControlTarget, DiskPlace, StopReason};
+use crate::disks::DiskSet;
+use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
+use synthvm_machine::MachineHandle;
+
+/// What there is to look at and to act on.
+pub(super) struct Parts {
+    pub(super) handle: MachineHandle,
+    pub(super) bus: VmBus,
+    pub(super) disks: Arc<DiskSet>,
+    pub(super) memory_bytes: u64,
+    pub(super) resets: Arc<AtomicU64>,
+}
+
+pub(super) struct Target {
+    parts: Parts,
+    started: Instant,
+    stopped: Mutex<Option<StopReason>>,
+    watch: Mutex<Watch>,
+    timeout: Duration,
+    give_up: fn(String),
+}
+
+/// The shutdown watchdog of a machine.
+enum Watch {
+    /// The machine is not to end yet.
+    NotYet,
+    /// The machine is to end, and the guest's requests are waited for.
+    On { _watchdog: Watchdog },
+    /// The guest's requests have ended.
+    Over,
+}
+
+impl Target {
+    /// A machine that runs. Its handle's stop hook starts the shutdown watchdog.
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        Self::with_watchdog(parts, TIMEOUT, give_up)
+    }
+
+    /// The same with another timeout and end of the shutdown watchdog.
+    fn with_watchdog(parts: Parts, timeout: Duration, give_up: fn(String)) -> Arc<Self> {
+        let (started, stopped) = (Instant::now(), Mutex::default());
+        let watch = Mutex::new(Watch::NotYet);
+        let target = Arc::new(Target { parts, started, stopped, watch, timeout, give_up });
+        // Whoever stops the machine, and whatever the main thread is waiting for.
+        let stopped = Arc::downgrade(&target);
+        target.parts.handle.set_stop_hook(Box::new(move || {
+            if let Some(target) = stopped.upgrade() {
+                target.ends();
+            }
+        }));
+        target
+    }
+
+    /// The machine is to end now: from here on the program does not wait for storage that has
+    /// stopped answering.
+    pub(super) fn ends(&self) {
+        let mut watch = self.watch();
+        if let Watch::NotYet = *watch {
+            let disks = Arc::clone(&self.parts.disks);
+            let watchdog = Watchdog::start(self.timeout, move || waiting(&disks), self.give_up);
+            *watch = Watch::On { _watchdog: watchdog };
+        }
+    }
+
+    /// The guest's requests have ended: the last flush follows, which is waited for without a
+    /// limit.
+    pub(super) fn requests_ended(&self) {
+        *self.watch() = Watch::Over;
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the machine was stopped, if it was stopped through this.
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The disks that have requests in flight.
+fn waiting(disks: &DiskSet) -> Vec<Waiting> {
+    let waits = |(disk, id, _): (DiskReport, String, _)| Waiting {
+        id,
+        path: disk.label,
+        in_flight: disk.stats.in_flight,
+        finished: disk.stats.requests,
+    };
+    disks.reports().into_iter().map(waits).filter(|disk| disk.in_flight != 0).collect()
+}
+
+/// Ends the program in the middle of whatever it does. The kernel keeps guest memory for as long as
+/// storage needs it.
+fn give_up(sentence: String) {
+    let failure = Failure::text(Exit::Internal, sentence);
+    failure.print();
+    std::process::exit(failure.exit().code().into());
+}
+
+impl ControlTarget for Target {
+    fn inspect(&self) -> InspectReport {
+        let parts = &self.parts;
+        let disks = parts.disks.reports().into_iter();
+        let disks = disks.map(|(disk, id, throttle)| inspect::disk(disk, id, throttle));
+        let mut report = InspectReport {
+            machine: MachineReport {
+                pid: std::process::id(),
+                uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                memory_bytes: parts.memory_bytes,
+                leaked_bytes: u64::try_from(leaked_address_space()).unwrap_or(u64::MAX),
+                resets: parts.resets.load(Ordering::Relaxed),
+                first_run_us: parts.handle.first_run_us(),
+            },
+            disks: disks.collect(),
+            panic: parts
+                .handle
+                .crash()
+                .map(|crash| PanicReport { parameters: crash.0, message: None }),
+            ..Default::default()
+        };
+        report.set_bus(&parts.bus.inspect());
+        report.set_vcpus(&parts.handle.vcpu_exits());
+        report
+    }
+
+    fn power_button(&self) -> Result<(), String> {
+        self.parts.handle.power_button();
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        self.parts.handle.reset();
+        Ok(())
+    }
+
+    fn stop(&self, reason: StopReason) -> Result<(), String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.parts.handle.stop();
+        Ok(())
+    }
+
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        self.parts.disks.add(&disk).map_err(|error| error.to_string())
+    }
+
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
+        self.parts.disks.add_dvd(&dvd).map_err(|error| error.to_string())
+    }
+
+    fn remove_disk(&self, id: &str) -> Result<(), String> {
+        self.parts.disks.remove(id).map_err(|error| error.to_string())
+    }
+
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
+        self.parts.disks.resize(id, size).map_err(|error| error.to_string())
+    }
+
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String> {
+        self.parts.disks.throttle(id, limits).map_err(|error| error.to_string())
+    }
+
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {
+        self.parts.disks.insert(id, path).map_err(|error| error.to_string())
+    }
+
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
+        self.parts.disks.eject(id, force).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{self, Receiver, Sender};
+
+    use super::*;
+    use crate::disks::testing::{Rig, begin, end};
+    use synthvm_machine::Escape;
+
+    /// Longer than any test runs.
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    /// A machine whose main thread resets it and waits for the storage of its one disk.
+    struct Stalled {
+        rig: Rig,
+        target: Arc<Target>,
+        console: Arc<dyn Fn(Escape) + Send + Sync>,
+        reset: Receiver<()>,
+    }
+
+    impl Stalled {
+        fn new(give_up: fn(String)) -> Self {
+            let mut rig = Rig::new(NEVER);
+            let (handle, console) = MachineHandle::hanging();
+            let target = Target::with_watchdog(
+                Parts {
+                    handle,
+                    bus: rig.guest.bus.clone(),
+                    disks: Arc::clone(&rig.disks),
+                    memory_bytes: 0,
+                    resets: Arc::default(),
+                },
+                Duration::from_millis(1),
+                give_up,
+            );
+            rig.hold_a_write();
+            let bus = rig.guest.bus.clone();
+            Stalled { rig, target, console, reset: begin(move || bus.reset()) }
+        }
+
+        /// Expects that the program gives up and names the disk.
+        fn expect_given_up(self, said: &Receiver<String>) {
+            let said = end(said);
+            assert!(said.contains("`0:0` (/probe.img): 1 in flight"), "{said}");
+            assert!(self.target.parts.handle.was_told_to_stop());
+            self.rig.host.probe.request_gate().open();
+            end(&self.reset);
+        }
+    }
+
+    /// Where a watchdog says why it gives up. Each test has one of its own, as the function has no
+    /// state.
+    type Said = Mutex<Option<Sender<String>>>;
+
+    fn hear(said: &Said) -> Receiver<String> {
+        let (tell, heard) = mpsc::channel();
+        *said.lock().unwrap() = Some(tell);
+        heard
+    }
+
+    fn say(said: &Said, sentence: String) {
+        said.lock().unwrap().as_ref().unwrap().send(sentence).unwrap();
+    }
+
+    #[test]
+    fn test_console_stop_during_a_reset_that_waits_for_storage_ends_the_program() {
+        static SAID: Said = Mutex::new(None);
+        let said = hear(&SAID);
+        let stalled = Stalled::new(|sentence| say(&SAID, sentence));
+        (stalled.console)(Escape::Stop);
+        stalled.expect_given_up(&said);
+    }
+
+    #[test]
+    fn test_stop_by_request_during_a_reset_that_waits_for_storage_ends_the_program() {
+        static SAID: Said = Mutex::new(None);
+        let said = hear(&SAID);
+        let stalled = Stalled::new(|sentence| say(&SAID, sentence));
+        stalled.target.stop(StopReason::Signal(libc::SIGTERM)).unwrap();
+        assert_eq!(stalled.target.stop_reason(), Some(StopReason::Signal(libc::SIGTERM)));
+        stalled.expect_given_up(&said);
+    }
+
+    #[test]
+    fn test_last_flush_is_waited_for_without_a_watchdog() {
+        let rig = Rig::new(NEVER);
+        let (handle, console) = MachineHandle::hanging();
+        let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
+        let parts = Parts { handle, bus, disks, memory_bytes: 0, resets: Arc::default() };
+        let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
+        target.ends();
+        target.requests_ended();
+        console(Escape::Stop);
+        assert!(matches!(*target.watch(), Watch::Over));
+    }
+}

@@ -1,0 +1,202 @@
+//! Whether the files that a configuration names can be used and made. Asked before anything is
+//! created.
+
+use std::fmt;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use synthvm_images::Format;
+
+use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
+use synthvm_machine::unix_socket;
+
+/// An input file that cannot be used: the option at fault, the file, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputError {
+    option: &'static str,
+    path: PathBuf,
+    message: String,
+}
+
+impl fmt::Display for InputError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--{} {}: {}", self.option, self.path.display(), self.message)
+    }
+}
+
+impl std::error::Error for InputError {}
+
+impl VmConfig {
+    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it
+    /// again; looks whether output files have a place. Nothing is written or created. What
+    /// stands inside a kernel is the loader's affair.
+    ///
+    /// # Errors
+    /// The first file that is absent, unreadable, empty, of the wrong kind or of an impossible
+    /// size.
+    pub fn check_inputs(&self) -> Result<(), InputError> {
+        check_image("kernel", &self.kernel, "give a bzImage or an ELF vmlinux")?;
+        if let Some(initrd) = &self.initrd {
+            check_image("initrd", initrd, "give a cpio archive, or leave --initrd away")?;
+        }
+        let mut seen: Vec<((u64, u64), bool, &Path)> = Vec::new();
+        let images = self.disks.iter().filter(|disk| matches!(disk.source(), DiskSource::Image(_)));
+        for disk in images {
+            let identity = check_disk(disk).map_err(|message| fail("disk", &disk.path, message))?;
+            // One image twice is only safe when nobody writes to it.
+            let twice = seen
+                .iter()
+                .find(|(other, readonly, _)| *other == identity && !(*readonly && disk.readonly));
+            if let Some((_, _, path)) = twice {
+                let message = format!(
+                    "is the same image as {}; make both readonly=on, or copy it",
+                    path.display()
+                );
+                return Err(fail("disk", &disk.path, message));
+            }
+            seen.push((identity, disk.readonly, &disk.path));
+        }
+        for path in self.dvds.iter().filter_map(|dvd| dvd.path.as_deref()) {
+            check_disc(path).map_err(|message| fail("dvd", path, message))?;
+        }
+        check_port("serial", &self.serial)?;
+        check_port("serial2", &self.serial2)
+    }
+}
+
+fn fail(option: &'static str, path: &Path, message: String) -> InputError {
+    InputError { option, path: path.to_owned(), message }
+}
+
+fn check_image(option: &'static str, path: &Path, advice: &str) -> Result<(), InputError> {
+    let refuse = |message: String| Err(fail(option, path, message));
+    let metadata = match open(path, false).and_then(|file| file.metadata()) {
+        Ok(metadata) => metadata,
+        Err(error) => return refuse(format!("cannot open: {error}; {advice}")),
+    };
+    match kind(&metadata) {
+        Kind::File if metadata.len() == 0 => refuse(format!("is empty; {advice}")),
+        Kind::File => Ok(()),
+        Kind::BlockDevice => refuse(format!("is a block device, not a file; {advice}")),
+        Kind::Other(name) => refuse(format!("is {name}, not a file; {advice}")),
+    }
+}
+
+fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputError> {
+    let path = match port {
+        SerialConfig::Null | SerialConfig::Stdio => return Ok(()),
+        SerialConfig::File(path) | SerialConfig::Socket(path) => path,
+    };
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Err(fail(
+            option,
+            path,
+            format!("there is no directory {}; make it first", parent.display()),
+        ));
+    }
+    if let SerialConfig::Socket(_) = port {
+        return unix_socket::check(path).map_err(|message| fail(option, path, message));
+    }
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            Err(fail(option, path, "is a directory; name a file in it".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks a disk and returns what tells its image from others: device and inode, or the block
+/// device's own number.
+fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
+    // The kind is looked at before the image is opened for writing: a directory would otherwise
+    // answer with a riddle.
+    let metadata = std::fs::metadata(&disk.path).map_err(|error| cannot_open(disk, &error))?;
+    if let Kind::Other(name) = kind(&metadata) {
+        return Err(format!("is {name}, not a file or a block device"));
+    }
+    let mut file = open(&disk.path, !disk.readonly).map_err(|error| cannot_open(disk, &error))?;
+    let size =
+        file.seek(SeekFrom::End(0)).map_err(|error| format!("cannot tell its size: {error}"))?;
+    let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
+    if size == 0 {
+        return Err(format!(
+            "is empty; give it a size, for example: truncate -s 1G {}",
+            disk.path.display()
+        ));
+    }
+    let is_raw = disk.format.map_or_else(
+        || Format::of_name(&disk.path).is_none_or(|format| format == Format::Raw),
+        |format| format == ImageFormat::Raw,
+    );
+    if is_raw && !size.is_multiple_of(block) {
+        let whole = size.next_multiple_of(block);
+        return Err(format!(
+            "has {size} bytes, which is not a multiple of {block}; is it a raw image? If so: truncate -s {whole} {}",
+            disk.path.display()
+        ));
+    }
+    Ok(match kind(&metadata) {
+        Kind::BlockDevice => (0, metadata.rdev()),
+        Kind::File | Kind::Other(_) => (metadata.dev(), metadata.ino()),
+    })
+}
+
+fn check_disc(path: &Path) -> Result<(), String> {
+    let advice = "give an ISO image, or a drive without a path";
+    let cannot = |error: io::Error| format!("cannot open: {error}; {advice}");
+    if let Kind::Other(name) = kind(&std::fs::metadata(path).map_err(cannot)?) {
+        return Err(format!("is {name}; {advice}"));
+    }
+    let size =
+        open(path, false).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(cannot)?;
+    if size == 0 { Err(format!("is empty; {advice}")) } else { Ok(()) }
+}
+
+fn cannot_open(disk: &DiskConfig, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::NotFound => {
+            format!("; create one with: truncate -s 1G {}", disk.path.display())
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if !disk.readonly => {
+            "; if the guest need not write, add readonly=on".to_owned()
+        }
+        _ => String::new(),
+    };
+    format!("cannot open: {error}{advice}")
+}
+
+/// Never waits: a FIFO without a writer must be told apart, not waited for.
+fn open(path: &Path, write: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path)
+}
+
+enum Kind {
+    File,
+    BlockDevice,
+    Other(&'static str),
+}
+
+fn kind(metadata: &Metadata) -> Kind {
+    let file_type = metadata.file_type();
+    if file_type.is_file() {
+        Kind::File
+    } else if file_type.is_block_device() {
+        Kind::BlockDevice
+    } else if file_type.is_dir() {
+        Kind::Other("a directory")
+    } else if file_type.is_char_device() {
+        Kind::Other("a character device")
+    } else if file_type.is_fifo() {
+        Kind::Other("a pipe")
+    } else {
+        Kind::Other("a socket")
+    }
+}

@@ -1,0 +1,221 @@
+//! What a machine is made of, as its user wrote it.
+//!
+//! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same
+//! keys, and defaults.
+
+mod check;
+mod de;
+mod disk;
+mod dvd;
+mod error;
+mod file;
+mod inputs;
+mod keyvalue;
+mod limits;
+mod load;
+mod memory;
+mod node;
+mod print;
+mod size;
+mod test_device;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use synthvm_machine::MachineConfig;
+
+pub(crate) use check::{check_id, check_names};
+pub use disk::{
+    BlockSize, BufferMode, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_CONTROLLERS,
+    MAX_LUNS, Parents,
+};
+pub use dvd::DvdConfig;
+pub use error::ConfigError;
+pub(crate) use error::unknown;
+pub use file::MAX_FILE_BYTES;
+pub use inputs::InputError;
+pub use limits::LimitsConfig;
+pub use load::{Flag, KEYS};
+pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
+pub use size::ByteSize;
+pub use synthvm_machine::{
+    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, SerialConfig,
+};
+pub use test_device::TestDevice;
+
+/// The device node that offers KVM, unless the user names another.
+pub const DEFAULT_KVM: &str = "/dev/kvm";
+
+/// How long the guest may take to power itself down after the first stop signal, unless the user
+/// says otherwise.
+pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
+
+/// The longest that it can be: a day.
+pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
+
+/// The longest poll window of a disk controller's thread, in microseconds, and the default: as long
+/// as it can take to wake the thread.
+pub const MAX_DISK_BUSY_POLL_MICROSECONDS: u32 = 50;
+
+/// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct VmConfig {
+    /// Kernel image: bzImage or ELF vmlinux.
+    #[serde(deserialize_with = "de::host_path")]
+    pub kernel: PathBuf,
+    /// Initial RAM disk, handed to the kernel unchanged.
+    #[serde(
+        default,
+        deserialize_with = "de::optional_host_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line, handed over unchanged.
+    #[serde(default)]
+    pub cmdline: String,
+    /// Guest RAM.
+    #[serde(default)]
+    pub memory: MemoryConfig,
+    /// vCPUs, 1 to [`MAX_CPUS`].
+    #[serde(default = "default_cpus", deserialize_with = "cpus")]
+    pub cpus: u8,
+    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used
+    /// twice.
+    #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskConfig>,
+    /// DVD drives on the same controllers; the same holds for them.
+    #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
+    pub dvds: Vec<DvdConfig>,
+    /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0:
+    /// it never polls.
+    #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]
+    pub disk_busy_poll: u32,
+    /// Channels of each disk controller, a host thread each; none named: one for every four vCPUs.
+    #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
+    pub disk_channels: Option<u8>,
+    /// Interrupt moderation: disk controllers may delay the interrupt for completions while many
+    /// requests are in flight and that makes more of them finish.
+    #[serde(default = "on")]
+    pub disk_moderation: bool,
+    /// The first 16550 (ttyS0, COM1).
+    #[serde(default = "SerialConfig::stdio")]
+    pub serial: SerialConfig,
+    /// The second 16550 (ttyS1, COM2).
+    #[serde(default)]
+    pub serial2: SerialConfig,
+    /// Where to listen for `synthvm inspect` and `synthvm control`.
+    #[serde(
+        default,
+        deserialize_with = "de::optional_host_path",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub control: Option<PathBuf>,
+    /// Which Hyper-V enlightenments the guest is offered.
+    #[serde(default)]
+    pub hyperv: HypervConfig,
+    /// Where the interrupt controllers live.
+    #[serde(default)]
+    pub irqchip: IrqchipMode,
+    /// What a guest's reset does.
+    #[serde(default)]
+    pub on_reset: OnReset,
+    /// What a guest's panic does.
+    #[serde(default)]
+    pub on_panic: OnPanic,
+    /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at
+    /// once.
+    #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
+    pub stop_timeout: u32,
+    /// A device for tests, besides the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_device: Option<TestDevice>,
+    /// The KVM device node.
+    #[serde(default = "default_kvm", deserialize_with = "de::host_path")]
+    pub kvm: PathBuf,
+}
+
+impl VmConfig {
+    /// Returns the part that the machine itself uses.
+    #[must_use]
+    pub fn machine(&self) -> MachineConfig {
+        MachineConfig {
+            kernel: self.kernel.clone(),
+            initrd: self.initrd.clone(),
+            cmdline: self.cmdline.clone(),
+            memory_bytes: self.memory.size.bytes(),
+            hugepages: self.memory.hugepages,
+            cpus: self.cpus,
+            serial: [self.serial.clone(), self.serial2.clone()],
+            hyperv: self.hyperv.clone(),
+            irqchip: self.irqchip,
+            on_reset: self.on_reset,
+            on_panic: self.on_panic,
+            kvm: self.kvm.clone(),
+        }
+    }
+}
+
+fn default_cpus() -> u8 {
+    1
+}
+
+fn on() -> bool {
+    true
+}
+
+fn default_disk_busy_poll() -> u32 {
+    MAX_DISK_BUSY_POLL_MICROSECONDS
+}
+
+fn default_stop_timeout() -> u32 {
+    DEFAULT_STOP_TIMEOUT_SECONDS
+}
+
+fn default_kvm() -> PathBuf {
+    PathBuf::from(DEFAULT_KVM)
+}
+
+fn cpus<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    bounded(deserializer, "a machine's number of vCPUs", 1..=MAX_CPUS)
+}
+
+fn disk_busy_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    bounded(
+        deserializer,
+        "the longest poll window, in microseconds,",
+        0..=MAX_DISK_BUSY_POLL_MICROSECONDS,
+    )
+}
+
+fn disk_channels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    bounded(deserializer, "a disk controller's number of channels", 1..=MAX_CPUS).map(Some)
+}
+
+fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    bounded(deserializer, "the time to power down, in seconds,", 0..=MAX_STOP_TIMEOUT_SECONDS)
+}
+
+/// Reads a number that must lie in `range`; `what` starts the sentence that says so.
+fn bounded<'de, D, N>(
+    deserializer: D,
+    what: &str,
+    range: std::ops::RangeInclusive<N>,
+) -> Result<N, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<u64> + PartialOrd + std::fmt::Display,
+{
+    let number = u64::deserialize(deserializer)?;
+    let fitting = N::try_from(number).ok().filter(|fitting| range.contains(fitting));
+    let refuse = || {
+        serde::de::Error::custom(format!(
+            "{what} is {} to {}, not {number}",
+            range.start(),
+            range.end()
+        ))
+    };
+    fitting.ok_or_else(refuse)
+}

@@ -1,0 +1,142 @@
+//! The other end: what `synthvm inspect` and `synthvm control` use, and any program in Rust can.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::protocol::{Reply, Request};
+use crate::inspect::InspectReport;
+use synthvm_machine::unix_socket;
+
+/// How long an answer may take that is a snapshot: a machine that needs longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an answer may take that waits for a file: the last requests on a disk have half a
+/// minute, others may be done before it, and image files lie on all sorts of servers.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The longest answer that is read. A report of 64 vCPUs and 16,000 GPADLs has about 2 MiB.
+const MAX_REPLY_BYTES: u64 = 64 << 20;
+
+/// A request that was not done: the socket and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {message}", .path.display())]
+pub struct ClientError {
+    path: PathBuf,
+    message: String,
+}
+
+/// A connection to a running machine.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+    path: PathBuf,
+}
+
+impl Client {
+    /// Connects to the machine that listens at `path`.
+    ///
+    /// # Errors
+    /// There is no such socket, no program listens there or accepts clients, or it belongs to
+    /// another user.
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        Self::connect_within(path, TIMEOUT)
+    }
+
+    /// As [`Client::connect`], with another limit to the wait for a machine whose queue of clients
+    /// is full.
+    pub(super) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
+        let fail = |message| ClientError { path: path.to_owned(), message };
+        let stream = unix_socket::connect(path, timeout).map_err(|error| {
+            fail(match error.kind() {
+                io::ErrorKind::WouldBlock => {
+                    "the machine accepts no clients: too many wait, or it hangs; try again"
+                        .to_owned()
+                }
+                _ => explain(&error, timeout),
+            })
+        })?;
+        Ok(Client { stream: BufReader::new(stream), path: path.to_owned() })
+    }
+
+    /// Asks for one thing and waits for its answer.
+    ///
+    /// # Errors
+    /// The machine refused (its own words), is gone, or does not answer.
+    pub fn request(&mut self, request: &Request) -> Result<Value, ClientError> {
+        let timeout = if request.waits() { PATIENT_TIMEOUT } else { TIMEOUT };
+        let reply =
+            self.exchange(request, timeout).map_err(|error| self.fail(explain(&error, timeout)))?;
+        match reply {
+            Reply { ok: true, value, .. } => Ok(value.unwrap_or(Value::Null)),
+            Reply { ok: false, error, .. } => {
+                Err(self.fail(error.unwrap_or_else(|| "refused".to_owned())))
+            }
+        }
+    }
+
+    /// Asks for a report.
+    ///
+    /// # Errors
+    /// As [`Client::request`]; or the machine is another version of SynthVM whose report cannot be
+    /// read.
+    pub fn inspect(&mut self) -> Result<InspectReport, ClientError> {
+        self.ask(&Request::Inspect {})
+    }
+
+    /// Asks for one thing whose answer has a shape.
+    ///
+    /// # Errors
+    /// As [`Client::request`]; or the machine is another version of SynthVM whose answer cannot be
+    /// read.
+    pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
+        let value = self.request(request)?;
+        serde_json::from_value(value)
+            .map_err(|error| self.fail(format!("sent a report of another shape: {error}")))
+    }
+
+    fn exchange(&mut self, request: &Request, timeout: Duration) -> io::Result<Reply> {
+        self.stream.get_ref().set_read_timeout(Some(timeout))?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        self.stream.get_mut().write_all(&line)?;
+        let mut answer = Vec::new();
+        (&mut self.stream).take(MAX_REPLY_BYTES).read_until(b'\n', &mut answer)?;
+        if answer.last() != Some(&b'\n') {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the machine ended before it answered",
+            ));
+        }
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    fn fail(&self, message: String) -> ClientError {
+        ClientError { path: self.path.clone(), message }
+    }
+}
+
+fn explain(error: &io::Error, timeout: Duration) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such socket; start the machine with --control PATH".to_owned()
+        }
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there; the machine has ended".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}; the socket is for the user who started the machine")
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("no answer for {} seconds", timeout.as_secs())
+        }
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+            "the machine hung up".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The server: a subscriber of the event loop.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+
+use super::ControlTarget;
+use super::connection::{Connection, Wants};
+use super::jobs::Jobs;
+use synthvm_machine::unix_socket::ListeningSocket;
+
+/// Clients at a time. One more is hung up on at once.
+pub const MAX_CLIENTS: usize = 16;
+
+/// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never
+/// blocks.
+pub struct ControlServer {
+    socket: ListeningSocket,
+    jobs: Jobs,
+    clients: BTreeMap<RawFd, Connection>,
+    /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise
+    /// it would wait to be accepted for ever, and the event loop would be woken for it without
+    /// end.
+    reserve: Option<File>,
+}
+
+impl ControlServer {
+    /// Serves `target` at `socket`.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn new(socket: ListeningSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
+        Ok(ControlServer {
+            socket,
+            jobs: Jobs::new(target)?,
+            clients: BTreeMap::new(),
+            reserve: reserve(),
+        })
+    }
+
+    fn accept(&mut self, ops: &mut EventOps<'_>) {
+        let stream = match self.socket.listener().accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                tracing::warn!(%error, "control socket: cannot accept a client");
+                drop(self.reserve.take());
+                drop(self.socket.listener().accept());
+                self.reserve = reserve();
+                return;
+            }
+        };
+        if self.clients.len() >= MAX_CLIENTS {
+            tracing::warn!(
+                "control socket: {MAX_CLIENTS} clients are connected already; one more was hung up on"
+            );
+            return;
+        }
+        let Ok(client) = Connection::new(stream) else { return };
+        let fd = client.fd();
+        match ops.add(Events::new_raw(fd, EventSet::IN)) {
+            Ok(()) => drop(self.clients.insert(fd, client)),
+            Err(error) => tracing::warn!(?error, "control socket: cannot watch a client"),
+        }
+    }
+
+    fn serve(&mut self, fd: RawFd, events: EventSet, ops: &mut EventOps<'_>) {
+        let Some(client) = self.clients.get_mut(&fd) else { return };
+        let hung_up = events.intersects(EventSet::HANG_UP | EventSet::ERROR);
+        let watched = match client.turn(&self.jobs) {
+            // epoll reports a hang-up whatever is asked for, again and again: a connection that is
+            // neither read nor written would spin the event loop until its answer comes.
+            Some(_) if hung_up && client.is_waiting() => false,
+            Some(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
+            None => false,
+        };
+        if !watched {
+            // Taken out of the watch before its descriptor is closed and may become another
+            // client's.
+            let _ = ops.remove(Events::empty_raw(fd));
+            self.clients.remove(&fd);
+        }
+    }
+}
+
+fn reserve() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+fn event_set(wants: Wants) -> EventSet {
+    let mut set = EventSet::empty();
+    set.set(EventSet::IN, wants.read);
+    set.set(EventSet::OUT, wants.write);
+    set
+}
+
+impl MutEventSubscriber for ControlServer {
+    fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
+        if events.fd() == self.socket.listener().as_raw_fd() {
+            self.accept(ops);
+        } else if events.fd() == self.jobs.fd() {
+            self.jobs.heard();
+            // Few, and a turn of one that still waits does nothing.
+            for fd in self.clients.keys().copied().collect::<Vec<_>>() {
+                self.serve(fd, EventSet::empty(), ops);
+            }
+        } else {
+            self.serve(events.fd(), events.event_set(), ops);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let watched = ops
+            .add(Events::new(self.socket.listener(), EventSet::IN))
+            .and_then(|()| ops.add(Events::new_raw(self.jobs.fd(), EventSet::IN)));
+        if let Err(error) = watched {
+            tracing::error!(?error, "control socket: cannot be watched");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

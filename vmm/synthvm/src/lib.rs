@@ -1,0 +1,13 @@
+//! The program `synthvm`: command line, configuration, disks, control, reports.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod disks;
+pub mod doctor;
+pub mod inspect;
+
+/// The guest of storvsp's tests, for tests that need requests in flight.
+#[cfg(test)]
+#[path = "../../../devices/storvsp/tests/guest/mod.rs"]
+mod storage_guest;

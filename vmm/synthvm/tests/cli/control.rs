@@ -1,0 +1,256 @@
+//! `synthvm inspect` and `synthvm control` against a machine that only talks.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
+use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
+use synthvm::control::{ControlServer, ControlTarget, DiskPlace, StopReason};
+use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
+
+use crate::support::Scratch;
+
+/// A machine without a machine. It ends after so many reports.
+struct Talker {
+    told: Mutex<Vec<String>>,
+    reports: AtomicU64,
+    most_reports: u64,
+    end: AtomicBool,
+}
+
+impl ControlTarget for Talker {
+    fn inspect(&self) -> InspectReport {
+        let told = self.reports.fetch_add(1, Ordering::SeqCst) + 1;
+        self.end.fetch_or(told >= self.most_reports, Ordering::SeqCst);
+        let disk = DiskReport {
+            id: "0:0".into(),
+            path: "a.img".into(),
+            requests: 100 * told,
+            ..Default::default()
+        };
+        InspectReport {
+            connection: ConnectionReport {
+                version: Some("5.3".into()),
+                state: ConnectionState::Connected,
+            },
+            disks: vec![disk],
+            ..Default::default()
+        }
+    }
+
+    fn power_button(&self) -> Result<(), String> {
+        self.told.lock().unwrap().push("power-button".into());
+        Ok(())
+    }
+
+    fn reset(&self) -> Result<(), String> {
+        Err("the guest is going down already".into())
+    }
+
+    fn stop(&self, reason: StopReason) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("stop {reason:?}"));
+        Ok(())
+    }
+
+    fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
+        self.told.lock().unwrap().push(format!("add {disk:?}"));
+        Ok(DiskPlace { id: disk.id.unwrap_or_else(|| "1:2".into()), controller: 1, lun: 2 })
+    }
+
+    fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
+        self.told.lock().unwrap().push(format!("add dvd {:?}", dvd.path));
+        Ok(DiskPlace { id: dvd.id.unwrap_or_else(|| "1:3".into()), controller: 1, lun: 3 })
+    }
+
+    fn remove_disk(&self, id: &str) -> Result<(), String> {
+        Err(format!("there is no disk `{id}`; there are 0:0, data"))
+    }
+
+    fn resize_disk(&self, id: &str, size: u64) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("resize {id} {size}"));
+        Ok(())
+    }
+
+    fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("throttle {id} {:?}", limits.iops));
+        Ok(())
+    }
+
+    fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String> {
+        {
+            self.told.lock().unwrap().push(format!("insert {id} {}", path.display()));
+            Ok(())
+        }
+    }
+
+    fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
+        {
+            self.told.lock().unwrap().push(format!("eject {id} {force}"));
+            Ok(())
+        }
+    }
+}
+
+struct Machine {
+    scratch: Scratch,
+    talker: Arc<Talker>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Machine {
+    fn start(most_reports: u64) -> Self {
+        let scratch = Scratch::new();
+        let path: PathBuf = scratch.path().join("sock");
+        let talker = Arc::new(Talker {
+            told: Mutex::default(),
+            reports: AtomicU64::new(0),
+            most_reports,
+            end: AtomicBool::new(false),
+        });
+        let socket = synthvm_machine::unix_socket::ListeningSocket::bind(&path).unwrap();
+        let target = Arc::clone(&talker);
+        let thread = std::thread::spawn(move || {
+            let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
+            let watched = Arc::clone(&target);
+            manager.add_subscriber(Box::new(ControlServer::new(socket, target).unwrap()));
+            while !watched.end.load(Ordering::SeqCst) {
+                manager.run_with_timeout(10).unwrap();
+            }
+        });
+        Machine { scratch, talker, thread: Some(thread) }
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.talker.end.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[test]
+fn test_inspect_prints_tables_or_json_of_the_same_report() {
+    let machine = Machine::start(u64::MAX);
+    let text = machine.scratch.accepts(&["inspect", "sock"]);
+    assert!(text.contains("VMBus connected, version 5.3") && text.contains("a.img"), "{text}");
+    let json = machine.scratch.accepts(&["inspect", "sock", "--json"]);
+    let report: InspectReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(report.disks[0].requests, 200);
+}
+
+#[test]
+fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
+    let machine = Machine::start(2);
+    let text = machine.scratch.accepts(&["inspect", "sock", "--watch"]);
+    assert_eq!(text.matches("VMBus connected").count(), 2, "{text}");
+    assert_eq!(
+        text.matches("REQ/S").count(),
+        1,
+        "the first look has nothing to compare with:\n{text}"
+    );
+}
+
+#[test]
+fn test_control_verbs_reach_the_machine_and_refusals_come_back() {
+    let machine = Machine::start(u64::MAX);
+    assert_eq!(machine.scratch.accepts(&["control", "sock", "ping"]), "");
+    machine.scratch.accepts(&["control", "sock", "power-button"]);
+    machine.scratch.accepts(&["control", "sock", "stop"]);
+    assert_eq!(*machine.talker.told.lock().unwrap(), ["power-button", "stop Requested"]);
+    machine.scratch.refuses(
+        &["control", "sock", "reset"],
+        1,
+        &["sock: the guest is going down already"],
+    );
+}
+
+#[test]
+fn test_client_without_a_machine_says_what_to_do() {
+    let scratch = Scratch::new();
+    scratch.refuses(&["inspect", "sock"], 1, &["sock", "--control"]);
+    drop(std::os::unix::net::UnixListener::bind(scratch.path().join("dead")).unwrap());
+    scratch.refuses(&["control", "dead", "stop"], 1, &["dead", "has ended"]);
+    scratch.write("file", "");
+    scratch.refuses(&["inspect", "file"], 1, &["file"]);
+}
+
+#[test]
+fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
+    let machine = Machine::start(u64::MAX);
+    let path = machine.scratch.path().canonicalize().unwrap().join("b,c.img");
+    let told = machine.scratch.accepts(&["disk", "add", "sock", "b,,c.img,readonly,id=data"]);
+    assert_eq!(told, format!("{} is disk data: controller 1, LUN 2\n", path.display()));
+    assert_eq!(machine.scratch.accepts(&["disk", "resize", "sock", "data", "2G"]), "");
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert!(
+        heard[0].contains("readonly: true") && heard[0].contains(&path.display().to_string()),
+        "{heard:?}"
+    );
+    assert_eq!(heard[1], "resize data 2147483648");
+    machine.scratch.accepts(&["disk", "insert", "sock", "dvd", "b.iso"]);
+    machine.scratch.accepts(&["disk", "eject", "sock", "dvd", "--force"]);
+    machine.scratch.accepts(&["disk", "throttle", "sock", "data", "iops=500,bps=20M"]);
+    machine.scratch.refuses(
+        &["disk", "throttle", "sock", "data", "bps=0"],
+        2,
+        &["bps", "for ever"],
+    );
+    machine.scratch.refuses(&["disk", "throttle", "sock", "data", "iops=0"], 2, &["iops", "0"]);
+    let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(
+        heard[2..],
+        [
+            format!("insert dvd {}", iso.display()),
+            "eject dvd true".to_owned(),
+            "throttle data Some(500)".to_owned()
+        ]
+    );
+    machine.scratch.refuses(
+        &["disk", "remove", "sock", "x"],
+        1,
+        &["sock: there is no disk `x`; there are 0:0, data"],
+    );
+}
+
+#[test]
+fn test_drive_is_added_with_a_disc_or_empty() {
+    let machine = Machine::start(u64::MAX);
+    let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");
+    let told = machine.scratch.accepts(&["disk", "add", "sock", "--dvd", "b.iso,id=dvd"]);
+    assert_eq!(told, format!("{} is DVD drive dvd: controller 1, LUN 3\n", iso.display()));
+    for words in
+        [&["disk", "add", "sock", "--dvd"][..], &["disk", "add", "sock", "--dvd", "controller=1"]]
+    {
+        let told = machine.scratch.accepts(words);
+        assert_eq!(told, "an empty drive is DVD drive 1:3: controller 1, LUN 3\n");
+    }
+    let heard = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(
+        heard,
+        [format!("add dvd {:?}", Some(&iso)), "add dvd None".into(), "add dvd None".into()]
+    );
+    for (words, parts) in [
+        (&["disk", "add", "sock"][..], &["PATH"][..]),
+        (&["disk", "add", "sock", "a.img", "--dvd", "a.iso"], &["--dvd"]),
+        (&["disk", "add", "sock", "--dvd", "a.iso,readonly"], &["readonly", "controller"]),
+    ] {
+        machine.scratch.refuses(words, 2, parts);
+    }
+}
+
+#[test]
+fn test_disk_command_line_that_is_wrong_says_how_it_goes() {
+    let scratch = Scratch::new();
+    scratch.refuses(&["disk", "add", "sock", "a.img,colour=red"], 2, &["colour", "readonly"]);
+    scratch.refuses(&["disk", "add", "sock", "a.img,lun=64"], 2, &["a LUN is 0 to 63"]);
+    scratch.refuses(&["disk", "add", "sock", "a.img,serial="], 2, &["serial"]);
+    scratch.refuses(&["disk", "resize", "sock", "0:0", "1GB"], 2, &["1GiB"]);
+    scratch.refuses(&["disk", "resize", "sock", "0:0"], 2, &["SIZE"]);
+    scratch.refuses(&["disk", "grow", "sock"], 2, &["grow"]);
+    scratch.refuses(&["disk", "remove", "sock", "0:0"], 1, &["sock", "--control"]);
+}
