@@ -53,6 +53,8 @@ pub mod status {
 pub enum HvStatus {
     /// Taken.
     Success,
+    /// No such hypercall.
+    InvalidHypercallCode,
     /// Fast or rep bit set.
     InvalidHypercallInput,
     /// Input not 8-byte aligned, or across a page.
@@ -71,6 +73,7 @@ impl HvStatus {
     pub const fn code(self) -> u16 {
         match self {
             Self::Success => 0,
+            Self::InvalidHypercallCode => 2,
             Self::InvalidHypercallInput => 3,
             Self::InvalidAlignment => 4,
             Self::InvalidParameter => 5,

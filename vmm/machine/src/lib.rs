@@ -2,7 +2,7 @@
 //!
 //! [`Machine::build`] makes a machine of a [`MachineConfig`], and [`Machine::run`] runs it to its
 //! end. The machine knows no VMBus device: it has an interrupt controller for a bus
-//! ([`Machine::synic`]), and gives a guest's hypercalls to a [`HypercallHandler`].
+//! ([`Machine::synic`]), and gives a guest's hypercalls to that bus ([`Machine::set_bus`]).
 //!
 //! | module | knowledge |
 //! |---|---|
@@ -25,7 +25,7 @@ pub mod unix_socket;
 
 pub use boot::{BootError, BootSource};
 pub use devices::serial::Escape;
-pub use hyperv::{HypercallHandler, HypercallStatus, HypervError};
+pub use hyperv::HypervError;
 pub use machine::{
     CrashParameters, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,
     MachineState, Subscriber, VcpuExits, new_vm,

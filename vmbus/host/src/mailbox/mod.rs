@@ -55,7 +55,7 @@ pub trait Slot {
 }
 
 /// The VP's interrupts, for a delivery.
-pub trait Lines {
+pub trait InterruptSink {
     /// Injects a SINT. If the guest has masked it the interrupt is lost; the message in the slot is
     /// not.
     fn raise(&self, sint: u8);
@@ -140,7 +140,7 @@ impl Mailbox {
     /// on it.
     ///
     /// Messages of a SINT without slot (its page is not memory any more) are dropped.
-    pub fn deliver<S: Slot>(&self, slot_of: impl Fn(u8) -> Option<S>, lines: &impl Lines) {
+    pub fn deliver<S: Slot>(&self, slot_of: impl Fn(u8) -> Option<S>, lines: &impl InterruptSink) {
         let mut queues = self.lock();
         if queues.is_empty() {
             return;

@@ -9,10 +9,10 @@ use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::sync::{Arc, Mutex, MutexGuard, Notify};
 use loom::thread;
+use vmbus_protocol::offer::VMBUS_SINT as SINT;
 
-use super::{EMPTY, Lines, Mailbox, Slot};
+use super::{EMPTY, InterruptSink, Mailbox, Slot};
 
-const SINT: u8 = 2;
 const MESSAGE: u32 = 1;
 const TIMER: u32 = 0x8000_0010;
 
@@ -95,7 +95,7 @@ impl Slot for HostSlot<'_> {
 /// The interrupts of one VP.
 struct VpLines<'a>(&'a Machine, usize);
 
-impl Lines for VpLines<'_> {
+impl InterruptSink for VpLines<'_> {
     fn raise(&self, sint: u8) {
         assert_eq!(sint, SINT);
         self.0.vps[self.1].raised.fetch_add(1, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! sections 2.3 and 2.4).
 
 use vm_memory::{Bytes, GuestAddress};
+use vmbus_host::{HvStatus, VmBus};
 
 use crate::memory::GuestMemory;
 
@@ -19,56 +20,27 @@ const HYPERVISOR_TYPE: u32 = 1 << 31;
 /// Ids have 24 bits; the rest of the word is not theirs.
 const CONNECTION_ID: u32 = 0xFF_FFFF;
 
-/// Status codes of hypercalls (bits 15:0 of RAX).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HypercallStatus(pub u16);
+/// A VM's message ports, which belong to the bus. Both run on the thread of the VP that calls.
+pub(crate) trait Ports {
+    /// Handles HvPostMessage to `connection_id` (24 bits), whose form has been checked. `payload`
+    /// has at most 240 bytes and is a private copy.
+    fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus;
 
-impl HypercallStatus {
-    /// Done.
-    pub const SUCCESS: HypercallStatus = HypercallStatus(0);
-    /// No such hypercall.
-    pub const INVALID_CODE: HypercallStatus = HypercallStatus(2);
-    /// Bad control word.
-    pub const INVALID_INPUT: HypercallStatus = HypercallStatus(3);
-    /// Input not aligned, or over a page's end.
-    pub const INVALID_ALIGNMENT: HypercallStatus = HypercallStatus(4);
-    /// Bad value in the input.
-    pub const INVALID_PARAMETER: HypercallStatus = HypercallStatus(5);
-    /// Nobody listens there.
-    pub const INVALID_CONNECTION_ID: HypercallStatus = HypercallStatus(18);
-    /// Try again later.
-    pub const INSUFFICIENT_BUFFERS: HypercallStatus = HypercallStatus(19);
+    /// Handles HvSignalEvent to `connection_id` (24 bits) that KVM did not carry out: no eventfd is
+    /// bound to it, because it is unknown or because KVM refused to bind one.
+    fn signal_event(&self, connection_id: u32) -> HvStatus;
 }
 
-/// Takes the guest's messages: the bus.
-pub trait HypercallHandler: Send + Sync {
-    /// HvPostMessage of `vp` on `connection_id` (24 bits), already checked in form. `payload` is at
-    /// most 240 bytes long and a private copy. Returns the hypercall's status. Runs on the VP's
-    /// thread.
-    fn post_message(&self, vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16;
-
-    /// HvSignalEvent on `connection_id` (24 bits) that KVM did not carry out: no eventfd is bound
-    /// to it, because it is unknown or because KVM refused to bind one. Returns the hypercall's
-    /// status. Runs on the VP's thread.
-    fn signal_event(&self, connection_id: u32) -> u16;
-}
-
-/// No bus: every connection id is unknown.
-pub(crate) struct NoBus;
-
-impl HypercallHandler for NoBus {
-    fn post_message(
-        &self,
-        _vp: u32,
-        _connection_id: u32,
-        _message_type: u32,
-        _payload: &[u8],
-    ) -> u16 {
-        HypercallStatus::INVALID_CONNECTION_ID.0
+/// A machine without a bus knows no connection id.
+impl Ports for Option<VmBus> {
+    fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus {
+        let Some(bus) = self else { return HvStatus::InvalidConnectionId };
+        bus.post_message(connection_id, message_type, payload)
     }
 
-    fn signal_event(&self, _connection_id: u32) -> u16 {
-        HypercallStatus::INVALID_CONNECTION_ID.0
+    fn signal_event(&self, connection_id: u32) -> HvStatus {
+        self.as_ref()
+            .map_or(HvStatus::InvalidConnectionId, |bus| bus.signal_event(connection_id, 0))
     }
 }
 
@@ -76,37 +48,30 @@ impl HypercallHandler for NoBus {
 /// bytes that KVM has fetched already). The result goes into RAX, always.
 pub(crate) fn dispatch(
     memory: &GuestMemory,
-    handler: &dyn HypercallHandler,
-    vp: u32,
+    ports: &impl Ports,
     input: u64,
     parameter: u64,
-) -> HypercallStatus {
+) -> HvStatus {
     match input as u16 {
-        POST_MESSAGE => post_message(memory, handler, vp, input, parameter),
-        SIGNAL_EVENT => signal_event(handler, parameter),
-        _ => HypercallStatus::INVALID_CODE,
+        POST_MESSAGE => post_message(memory, ports, input, parameter),
+        SIGNAL_EVENT => signal_event(ports, parameter),
+        _ => HvStatus::InvalidHypercallCode,
     }
 }
 
 /// HvPostMessage: `address` is the guest physical address of its 256 bytes.
-fn post_message(
-    memory: &GuestMemory,
-    handler: &dyn HypercallHandler,
-    vp: u32,
-    input: u64,
-    address: u64,
-) -> HypercallStatus {
+fn post_message(memory: &GuestMemory, ports: &impl Ports, input: u64, address: u64) -> HvStatus {
     if input & FAST != 0 {
-        return HypercallStatus::INVALID_INPUT;
+        return HvStatus::InvalidHypercallInput;
     }
     if !address.is_multiple_of(8) || address % 4096 > 4096 - INPUT_SIZE as u64 {
-        return HypercallStatus::INVALID_ALIGNMENT;
+        return HvStatus::InvalidAlignment;
     }
     // One copy; what is checked is what is used, whatever other processors do to the page
     // meanwhile.
     let mut copy = [0; INPUT_SIZE];
     if memory.read_slice(&mut copy, GuestAddress(address)).is_err() {
-        return HypercallStatus::INVALID_PARAMETER;
+        return HvStatus::InvalidParameter;
     }
     let (header, payload) = copy.split_at(HEADER_SIZE);
     let word = |at: usize| {
@@ -114,20 +79,20 @@ fn post_message(
     };
     let (connection_id, message_type, size) = (word(0), word(8), word(12));
     if size > MAX_PAYLOAD || message_type & HYPERVISOR_TYPE != 0 {
-        return HypercallStatus::INVALID_PARAMETER;
+        return HvStatus::InvalidParameter;
     }
     let payload = &payload[..size as usize];
-    HypercallStatus(handler.post_message(vp, connection_id & CONNECTION_ID, message_type, payload))
+    ports.post_message(connection_id & CONNECTION_ID, message_type, payload)
 }
 
 /// HvSignalEvent that KVM did not carry out. Flag numbers are refused: no port of ours has any.
-fn signal_event(handler: &dyn HypercallHandler, parameter: u64) -> HypercallStatus {
+fn signal_event(ports: &impl Ports, parameter: u64) -> HvStatus {
     match parameter >> 32 {
         0 if parameter <= CONNECTION_ID.into() => {
-            HypercallStatus(handler.signal_event(parameter as u32 & CONNECTION_ID))
+            ports.signal_event(parameter as u32 & CONNECTION_ID)
         }
-        0 => HypercallStatus::INVALID_CONNECTION_ID,
-        _ => HypercallStatus::INVALID_PARAMETER,
+        0 => HvStatus::InvalidConnectionId,
+        _ => HvStatus::InvalidParameter,
     }
 }
 
@@ -138,27 +103,25 @@ mod tests {
     use super::*;
     use crate::memory::{MemoryLayout, allocate};
 
-    type Call = (u32, u32, u32, Vec<u8>);
+    type Call = (u32, u32, Vec<u8>);
 
     #[derive(Default)]
     struct Recorder(Mutex<Vec<Call>>);
 
-    impl HypercallHandler for Recorder {
-        fn post_message(
-            &self,
-            vp: u32,
-            connection_id: u32,
-            message_type: u32,
-            payload: &[u8],
-        ) -> u16 {
-            self.0.lock().unwrap().push((vp, connection_id, message_type, payload.to_vec()));
-            if connection_id == 1 { 0 } else { 18 }
+    impl Ports for Recorder {
+        fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus {
+            self.0.lock().unwrap().push((connection_id, message_type, payload.to_vec()));
+            status(connection_id == 1)
         }
 
-        fn signal_event(&self, connection_id: u32) -> u16 {
-            self.0.lock().unwrap().push((0, connection_id, 0, Vec::new()));
-            if connection_id == 0x2001 { 0 } else { 18 }
+        fn signal_event(&self, connection_id: u32) -> HvStatus {
+            self.0.lock().unwrap().push((connection_id, 0, Vec::new()));
+            status(connection_id == 0x2001)
         }
+    }
+
+    fn status(is_known: bool) -> HvStatus {
+        if is_known { HvStatus::Success } else { HvStatus::InvalidConnectionId }
     }
 
     fn memory() -> GuestMemory {
@@ -175,7 +138,7 @@ mod tests {
         for (offset, word) in (0..).step_by(4).zip(words) {
             let _ = memory.write_obj(word, GuestAddress(address + offset));
         }
-        dispatch(memory, bus, 3, input, address).0
+        dispatch(memory, bus, input, address).code()
     }
 
     #[test]
@@ -183,7 +146,7 @@ mod tests {
         let (memory, bus) = (memory(), Recorder::default());
         memory.write_slice(&[0xAB; 240], GuestAddress(0x1010)).unwrap();
         assert_eq!(call(&memory, &bus, [1, 0, 1, 240], 0x1000, 0x5C), 0);
-        assert_eq!(*bus.0.lock().unwrap(), [(3, 1, 1, vec![0xAB; 240])]);
+        assert_eq!(*bus.0.lock().unwrap(), [(1, 1, vec![0xAB; 240])]);
     }
 
     #[test]
@@ -224,7 +187,7 @@ mod tests {
                 }
             });
             for _ in 0..20_000 {
-                statuses.insert(dispatch(&memory, &bus, 3, 0x5C, 0x1000).0);
+                statuses.insert(dispatch(&memory, &bus, 0x5C, 0x1000).code());
             }
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
@@ -232,7 +195,7 @@ mod tests {
         // Whatever passed the check is what the bus got.
         let calls = bus.0.into_inner().unwrap();
         assert!(
-            calls.iter().all(|(_, id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8)
+            calls.iter().all(|(id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8)
         );
     }
 
@@ -243,25 +206,34 @@ mod tests {
         assert_eq!(bus.0.lock().unwrap().len(), 1);
     }
 
+    #[test]
+    fn test_machine_without_a_bus_knows_no_connection_id() {
+        let memory = memory();
+        for (input, parameter) in [(0x5C, 0x1000), (0x1_005D, 0x2001)] {
+            memory.write_obj(1_u32, GuestAddress(0x1000)).unwrap();
+            assert_eq!(dispatch(&memory, &None::<VmBus>, input, parameter).code(), 18);
+        }
+    }
+
     /// KVM could not bind an eventfd to the id: the channel would be deaf without the bus.
     #[test]
     fn test_signal_event_that_kvm_did_not_carry_out_reaches_the_bus() {
         let (memory, bus) = (memory(), Recorder::default());
         for input in [0x1_005D, 0x5D] {
-            assert_eq!(dispatch(&memory, &bus, 3, input, 0x2001).0, 0);
+            assert_eq!(dispatch(&memory, &bus, input, 0x2001).code(), 0);
         }
-        assert_eq!(*bus.0.lock().unwrap(), [(0, 0x2001, 0, vec![]), (0, 0x2001, 0, vec![])]);
+        assert_eq!(*bus.0.lock().unwrap(), [(0x2001, 0, vec![]), (0x2001, 0, vec![])]);
     }
 
     #[test]
     fn test_signal_event_unknown_id_flag_number_and_other_calls() {
         let (memory, bus) = (memory(), Recorder::default());
-        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 0x2002).0, 18);
+        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 0x2002).code(), 18);
         assert_eq!(bus.0.lock().unwrap().len(), 1, "the bus knows its ids");
-        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 1 << 32 | 0x2001).0, 5);
-        assert_eq!(dispatch(&memory, &bus, 0, 0x1_005D, 0x100_2001).0, 18, "ids have 24 bits");
+        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 1 << 32 | 0x2001).code(), 5);
+        assert_eq!(dispatch(&memory, &bus, 0x1_005D, 0x100_2001).code(), 18, "ids have 24 bits");
         assert_eq!(bus.0.lock().unwrap().len(), 1);
-        assert_eq!(dispatch(&memory, &bus, 0, 0x8001, 0).0, 2);
-        assert_eq!(dispatch(&memory, &bus, 0, 0, 0).0, 2);
+        assert_eq!(dispatch(&memory, &bus, 0x8001, 0).code(), 2);
+        assert_eq!(dispatch(&memory, &bus, 0, 0).code(), 2);
     }
 }

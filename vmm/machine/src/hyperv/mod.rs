@@ -13,15 +13,11 @@ pub(crate) use cpuid::{HypervCpuid, leaves};
 pub use enlightenments::HypervError;
 pub(crate) use enlightenments::{Enlightenment, Offer};
 pub(crate) use eom::EomWatcher;
-pub(crate) use hypercall::NoBus;
 pub(crate) use hypercall::dispatch;
-pub use hypercall::{HypercallHandler, HypercallStatus};
 pub(crate) use ioctl::supported_cpuid;
 pub(crate) use pages::SynicState;
 pub(crate) use synic::{EomPath, KickVp, KvmSynic};
-
-/// SINT of VMBus.
-pub(crate) const VMBUS_SINT: u8 = 2;
+pub(crate) use vmbus_protocol::offer::VMBUS_SINT;
 
 /// Hyper-V MSRs that the machine itself reads or writes.
 pub(crate) mod msr {

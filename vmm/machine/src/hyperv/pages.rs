@@ -25,7 +25,7 @@ const ENABLE: u64 = 1;
 const ADDRESS: u64 = !0xFFF;
 
 /// What the pages need of the interrupt side.
-pub(super) trait Lines {
+pub(super) trait VpInterrupts {
     /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the page is
     /// not.
     fn raise(&self, vp: u32, sint: u8);
@@ -90,13 +90,13 @@ impl Pages {
 }
 
 /// The lines of one VP.
-struct VpLines<'a, L> {
+struct VpSink<'a, L> {
     vp: u32,
     vps: &'a Vps,
     all: &'a L,
 }
 
-impl<L: Lines> mailbox::Lines for VpLines<'_, L> {
+impl<L: VpInterrupts> mailbox::InterruptSink for VpSink<'_, L> {
     fn raise(&self, sint: u8) {
         self.all.raise(self.vp, sint);
     }
@@ -133,7 +133,7 @@ impl Vps {
     ///
     /// The guest may have unmasked SINTs since it switched the pages on, which causes no exit: each
     /// SINT that has something in a page is raised again.
-    pub(super) fn update(&self, vp: u32, state: SynicState, lines: &impl Lines) {
+    pub(super) fn update(&self, vp: u32, state: SynicState, lines: &impl VpInterrupts) {
         let Some(target) = self.vp(vp) else { return };
         let mut pages = target.pages.write().unwrap_or_else(PoisonError::into_inner);
         let messages = self.page(vp, "SIMP", pages.messages, state.control, state.message_page);
@@ -208,19 +208,17 @@ impl Vps {
     }
 
     /// Delivers what is queued for `vp`. Only on that VP's thread, while it does not run.
-    pub(super) fn deliver(&self, vp: u32, lines: &impl Lines) {
+    pub(super) fn deliver(&self, vp: u32, lines: &impl VpInterrupts) {
         let Some(target) = self.vp(vp) else { return };
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
         // Off: the messages wait for the exit that switches it on.
         let Some(page) = pages.messages else { return };
-        target
-            .mailbox
-            .deliver(|sint| self.slot(page, sint), &VpLines { vp, vps: self, all: lines });
+        target.mailbox.deliver(|sint| self.slot(page, sint), &VpSink { vp, vps: self, all: lines });
     }
 
     /// Kicks each VP but `except` that has messages waiting for a slot: the guest has written EOM
     /// somewhere.
-    pub(super) fn kick_waiting(&self, except: Option<u32>, lines: &impl Lines) {
+    pub(super) fn kick_waiting(&self, except: Option<u32>, lines: &impl VpInterrupts) {
         for (vp, target) in (0..).zip(&self.vps) {
             // Messages that wait for their page are delivered when it is switched on.
             let is_on =
@@ -248,7 +246,7 @@ impl Vps {
     }
 
     /// Sets an event flag; raises the SINT if it was clear. While its page is off it is remembered.
-    pub(super) fn signal(&self, vp: u32, sint: u8, flag: u16, lines: &impl Lines) -> Signal {
+    pub(super) fn signal(&self, vp: u32, sint: u8, flag: u16, lines: &impl VpInterrupts) -> Signal {
         let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else {
             return Signal::Disabled;
         };

@@ -10,7 +10,7 @@ use vmbus_host::{QueuedMessage, Signal, Synic};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::eom::EomWatch;
-use super::pages::{Lines, SynicState, Vps};
+use super::pages::{SynicState, VpInterrupts, Vps};
 use super::{VMBUS_SINT, ioctl};
 use crate::guest_log::SynicLog;
 use crate::machine::irq::Routes;
@@ -138,7 +138,7 @@ impl KvmSynic {
     }
 }
 
-impl Lines for KvmLines {
+impl VpInterrupts for KvmLines {
     fn raise(&self, vp: u32, sint: u8) {
         if let Some(interrupt) = self.vmbus.get(vp as usize).filter(|_| sint == VMBUS_SINT) {
             // Fails only when 2^64 - 2 interrupts are unread.

@@ -29,12 +29,14 @@ use super::platform::{self, Wiring};
 use super::run_page::RunPage;
 use super::state::{PowerOnState, msr_list, write_msr};
 use super::vcpu::{Shared, Vcpu};
-use super::{EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResetLine, eventfd};
+use super::{
+    EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResettableDevices, eventfd,
+};
 use crate::acpi;
 use crate::boot::BootSource;
 use crate::devices::serial::Escape;
 use crate::guest_log::MachineLog;
-use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, NoBus, Offer};
+use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
 use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 
@@ -176,7 +178,7 @@ impl Machine {
                 memory,
                 buses,
                 synic: Arc::new(synic),
-                hypercalls: Arc::new(NoBus),
+                bus: None,
                 control: Arc::clone(&control),
                 kicks,
                 counters,
@@ -184,7 +186,7 @@ impl Machine {
                 entry: Mutex::new(Some(entry)),
                 log: MachineLog::default(),
             },
-            devices: ResetLine { pm, serial, ioapic, chips },
+            devices: ResettableDevices { pm, serial, ioapic, chips },
             inputs,
             terminal,
             hooks: Vec::new(),

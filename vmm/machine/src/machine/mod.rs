@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tracing::debug;
-use vmbus_host::Synic;
+use vmbus_host::{Synic, VmBus};
 use vmm_sys_util::eventfd::EventFd;
 
 use self::control::{Control, Event};
@@ -30,7 +30,7 @@ use self::vcpu::{Shared, Vcpu};
 use crate::acpi;
 use crate::boot::BootSource;
 use crate::devices::serial::RawTerminal;
-use crate::hyperv::{EomWatcher, HypercallHandler, KvmSynic};
+use crate::hyperv::{EomWatcher, KvmSynic};
 use crate::memory::{GuestMemory, MemoryLayout};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
@@ -50,7 +50,7 @@ pub struct Machine {
     on_panic: OnPanic,
     vcpus: Vec<Vcpu>,
     shared: Shared,
-    devices: ResetLine,
+    devices: ResettableDevices,
     inputs: Vec<EventSubscriber>,
     terminal: bool,
     hooks: Vec<Box<dyn FnMut() + Send>>,
@@ -61,7 +61,7 @@ pub struct Machine {
 }
 
 /// What a reset reaches besides vCPUs and the SynIC.
-struct ResetLine {
+struct ResettableDevices {
     pm: Arc<crate::devices::pm::PmRegisters>,
     serial: [Arc<crate::devices::serial::SerialPort>; 2],
     ioapic: Option<Arc<crate::devices::ioapic::Ioapic>>,
@@ -95,8 +95,8 @@ impl Machine {
     }
 
     /// Plugs the bus in. Until then every connection id is unknown to the guest.
-    pub fn set_hypercalls(&mut self, handler: Arc<dyn HypercallHandler>) {
-        self.shared.hypercalls = handler;
+    pub fn set_bus(&mut self, bus: VmBus) {
+        self.shared.bus = Some(bus);
     }
 
     /// Adds what must happen at each reset, while all vCPUs stand still and before the SynIC is
@@ -173,7 +173,7 @@ struct Supervisor {
     tables: acpi::Platform,
     on_reset: OnReset,
     on_panic: OnPanic,
-    devices: ResetLine,
+    devices: ResettableDevices,
     hooks: Vec<Box<dyn FnMut() + Send>>,
     shared: Arc<Shared>,
     control: Arc<Control>,

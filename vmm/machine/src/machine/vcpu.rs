@@ -14,11 +14,13 @@ use super::error::{CrashParameters, MachineFailure};
 use super::kick::{Attached, CONTROL, Kicks, MESSAGES};
 use super::run_page::{Exit, RunPage};
 use super::state::{PowerOnState, read_msrs, write_msr};
+use vmbus_host::VmBus;
+
 use crate::boot::Entry;
 use crate::devices::Buses;
 use crate::devices::ioapic::Ioapic;
 use crate::guest_log::MachineLog;
-use crate::hyperv::{HypercallHandler, KvmSynic, dispatch, msr};
+use crate::hyperv::{KvmSynic, dispatch, msr};
 use crate::memory::GuestMemory;
 
 /// What all vCPU threads share.
@@ -26,7 +28,8 @@ pub(super) struct Shared {
     pub(super) memory: GuestMemory,
     pub(super) buses: Buses,
     pub(super) synic: Arc<KvmSynic>,
-    pub(super) hypercalls: Arc<dyn HypercallHandler>,
+    /// The owner of all message ports.
+    pub(super) bus: Option<VmBus>,
     pub(super) control: Arc<Control>,
     pub(super) kicks: Arc<Kicks>,
     pub(super) counters: Arc<[Counters]>,
@@ -146,10 +149,9 @@ impl Vcpu {
                     0x5D => counters.signal_event.add(),
                     _ => counters.other.add(),
                 }
-                let status =
-                    dispatch(&shared.memory, &*shared.hypercalls, self.index, input, parameter);
+                let status = dispatch(&shared.memory, &shared.bus, input, parameter);
                 // KVM leaves the last result in place: it must be written each time.
-                *result = status.0.into();
+                *result = status.code().into();
                 Next::Run
             }
             Exit::OtherHyperv => {

@@ -14,7 +14,6 @@ use super::target::{Parts, Target};
 use crate::config::{TestDevice, VmConfig};
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
-use synthvm_machine::HypercallHandler;
 use synthvm_machine::unix_socket::ListeningSocket;
 use synthvm_machine::{self as machine, Machine};
 
@@ -44,7 +43,7 @@ pub(super) fn launch(
         }
         None => {}
     }
-    machine.set_hypercalls(Arc::new(BusHypercalls(bus.clone())));
+    machine.set_bus(bus.clone());
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));
 
@@ -144,17 +143,4 @@ fn refuse(option: &str, path: Option<&Path>, exit: Exit, error: &DiskError) -> F
         exit,
         format!("--{option} {}: {failure}", path.unwrap_or(Path::new("")).display()),
     )
-}
-
-/// The bus as the vCPUs see it.
-struct BusHypercalls(VmBus);
-
-impl HypercallHandler for BusHypercalls {
-    fn post_message(&self, _vp: u32, connection_id: u32, message_type: u32, payload: &[u8]) -> u16 {
-        self.0.post_message(connection_id, message_type, payload).code()
-    }
-
-    fn signal_event(&self, connection_id: u32) -> u16 {
-        self.0.signal_event(connection_id, 0).code()
-    }
 }

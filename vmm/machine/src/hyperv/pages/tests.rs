@@ -18,7 +18,7 @@ struct Recorder {
     kicked: Mutex<Vec<u32>>,
 }
 
-impl Lines for Recorder {
+impl VpInterrupts for Recorder {
     fn raise(&self, vp: u32, sint: u8) {
         self.raised.lock().unwrap().push((vp, sint));
     }
