@@ -9,7 +9,7 @@ use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam};
 /// Guest memory (or, for tools and tests, host memory) and the part of it that one request moves,
 /// as iovecs.
 ///
-/// Owned by whoever works on the request; used again for the next one without allocating.
+/// It goes with its request, and is used again for the next one without allocation.
 pub struct IoBuffer {
     memory: Memory,
     iovecs: Vec<libc::iovec>,
@@ -19,7 +19,7 @@ pub struct IoBuffer {
 enum Memory {
     Guest(GuestBuffer),
     Host(Vec<u8>),
-    /// Somebody else's, kept alive.
+    /// Shared memory of another owner, kept alive.
     Part(Arc<IoBuffer>),
 }
 
@@ -45,7 +45,7 @@ impl IoBuffer {
         buffer
     }
 
-    /// `len` bytes from byte `offset` of what is selected in `whole` on, as a buffer of its own
+    /// `len` bytes from byte `offset` of the selection in `whole` on, as a buffer of its own
     /// that is selected entirely: how a request is split without a copy. `whole` stays as long
     /// as its parts do; `Arc::into_inner` gives it back after the last one.
     ///
@@ -75,7 +75,7 @@ impl IoBuffer {
         Ok(Self { memory: Memory::Part(Arc::clone(whole)), iovecs, selected: len })
     }
 
-    /// The guest buffer, to fill anew. Deselects. `None` for host memory and parts.
+    /// Returns the guest buffer, to fill it again. Deselects. `None` for host memory and parts.
     pub fn guest_mut(&mut self) -> Option<&mut GuestBuffer> {
         self.deselect();
         match &mut self.memory {
@@ -107,7 +107,7 @@ impl IoBuffer {
         self.selected = 0;
     }
 
-    /// Selects `len` bytes from `offset` as what the request moves.
+    /// Selects `len` bytes from `offset` for the request to move.
     ///
     /// # Errors
     /// They are not all there; nothing is selected then.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a request failed, as far as a guest can be told.
+/// The reason why a request failed, as far as a guest can learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IoError {
     /// No room is left where the image lies (ENOSPC, EDQUOT, EFBIG).
@@ -11,10 +11,10 @@ pub enum IoError {
     /// The image turned out to be read-only (EROFS, EPERM).
     #[error("the image cannot be written")]
     ReadOnly,
-    /// The image ends before the disk does: somebody shortened it.
+    /// The image ends before the disk does: it was shortened while it was in use.
     #[error("the image is shorter than when it was opened")]
     EndOfImage,
-    /// An earlier flush failed. What it should have written may be lost although later flushes
+    /// An earlier flush failed. Its writes may be lost although later flushes
     /// would succeed, so none may claim to.
     #[error("an earlier flush of the image failed")]
     FlushLost,

@@ -1,4 +1,4 @@
-//! A backend that fails or stalls when it is told to: how the layers above are tested against bad
+//! A backend that fails or stalls on request, to test the layers above against bad
 //! media.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::merged::MergedEvent;
 use super::{Backend, Extent, FixedMemory, Geometry, IoDone, IoError, IoRequest, Queue};
 
-/// What happens to one request.
+/// The fate of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is executed.
@@ -34,7 +34,7 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// `inner`, where `judge` decides what happens to each request.
+    /// Returns `inner` with faults: `judge` decides the fate of each request.
     pub fn new(
         inner: Arc<dyn Backend>,
         judge: impl Fn(&IoRequest) -> Fault + Send + Sync + 'static,

@@ -47,8 +47,8 @@ pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 /// One open medium.
 pub trait Backend: Debug + Send + Sync {
-    /// What it is like. Nothing but the capacity may change while it is open, and that only by
-    /// [`Backend::resize`].
+    /// Returns the disk's properties. Only the capacity may change while it is open, and that only
+    /// by [`Backend::resize`].
     fn geometry(&self) -> Geometry;
 
     /// Bytes that tell this medium from others, the same each time it is opened: the default names
@@ -112,22 +112,22 @@ pub struct Extent {
     pub mapped: bool,
 }
 
-/// What a medium is like.
+/// The properties of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     /// Bytes; at least one block.
     pub capacity: u64,
     /// Smallest unit of reading and writing.
     pub block_size: BlockSize,
-    /// Bytes that are best written at once and aligned; a power of two.
+    /// Bytes that are best written together and aligned; a power of two.
     pub physical_block_size: u32,
     /// Writes are refused.
     pub read_only: bool,
-    /// What was written is not durable before a flush.
+    /// Writes are not durable before a flush.
     pub write_cache: bool,
     /// The medium turns.
     pub rotational: bool,
-    /// What [`Operation::Discard`] does; `None`: nothing, so that guests need not ask for it.
+    /// The effect of [`Operation::Discard`]; `None`: none, so that guests need not use it.
     pub discard: Option<Discard>,
 }
 
@@ -182,7 +182,7 @@ pub trait Queue: Send {
     fn event(&self) -> Option<RawFd>;
 }
 
-/// What to do.
+/// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// From the medium into the buffer.
@@ -194,7 +194,7 @@ pub enum Operation {
     },
     /// Everything that was done before this was submitted becomes durable.
     Flush,
-    /// The guest needs these bytes no more: [`Geometry::discard`] tells what becomes of them. A
+    /// The guest needs these bytes no more: [`Geometry::discard`] defines their later content. A
     /// medium that cannot do it does nothing.
     Discard,
     /// These bytes read as zero from now on, on every writable medium. `unmap`: and need not take
@@ -210,7 +210,7 @@ pub enum Operation {
 pub struct IoRequest {
     /// Comes back in [`IoDone::id`].
     pub id: u32,
-    /// What to do.
+    /// The operation of a request.
     pub operation: Operation,
     /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0
     /// for a flush.
@@ -242,7 +242,7 @@ pub struct IoDone {
 /// nothing can be written.
 ///
 /// # Errors
-/// What the medium said.
+/// The result of a request.
 pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
     if backend.geometry().read_only {
         return Ok(());

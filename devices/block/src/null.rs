@@ -1,4 +1,4 @@
-//! A disk that does nothing, for measuring what everything else costs.
+//! A disk that does nothing, for measuring the cost of everything else.
 
 use std::io;
 use std::os::fd::RawFd;

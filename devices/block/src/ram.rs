@@ -230,7 +230,7 @@ impl Queue for RamQueue {
     }
 }
 
-/// Bytes of the disk. What lies beyond its capacity is not accessible.
+/// Bytes of the disk. Bytes beyond its capacity are not accessible.
 fn piece(memory: &Memory, offset: u64, len: usize) -> Result<VolatileSlice<'_>, IoError> {
     let end = offset.checked_add(len as u64).ok_or(IoError::EndOfImage)?;
     // Pairs with the store that follows the memory's becoming usable.

@@ -72,7 +72,7 @@ impl ScsiController {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Puts a disk at `lun`. A guest that runs is told to look.
+    /// Adds a disk at `lun`. A running guest is notified.
     ///
     /// # Errors
     /// [`AddDiskError`].
@@ -87,7 +87,7 @@ impl ScsiController {
     }
 
     /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones
-    /// find no disk. A guest that runs is told to look. False when there was none. The image
+    /// find no disk. A running guest is notified. Returns false if there was none. The image
     /// stays open until the last request is finished.
     pub fn remove_disk(&self, lun: u8) -> bool {
         self.inner.luns.remove(lun)
@@ -111,7 +111,7 @@ impl ScsiController {
         self.inner.luns.reports()
     }
 
-    /// What was taken away and still has requests in flight, the longest gone first.
+    /// Returns the disks that were removed and still have requests in flight, in order of removal.
     pub fn removed_disks(&self) -> Vec<DiskReport> {
         self.inner.luns.removed_reports()
     }

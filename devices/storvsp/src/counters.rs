@@ -1,4 +1,4 @@
-//! What a disk did, counted where it happens and shown by `inspect`.
+//! Counters of a disk, for `inspect`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -25,7 +25,7 @@ pub(crate) struct DiskCounters {
     metadata_bytes: AtomicU64,
     refused: AtomicU64,
     errors: AtomicU64,
-    /// One for each queue to the medium: what it has in flight.
+    /// The requests in flight of each queue to the backend.
     queues: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
@@ -115,8 +115,8 @@ impl DiskCounters {
         }
     }
 
-    /// Where a new queue tells what it has in flight. Only its owner writes there, so that this
-    /// costs a request nothing.
+    /// Returns the counter of a new queue's requests in flight. Only its owner writes it, so that
+    /// this costs a request nothing.
     pub(crate) fn new_queue(&self) -> Arc<AtomicU64> {
         let queue = Arc::default();
         let mut queues = self.queues();

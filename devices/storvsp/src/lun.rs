@@ -18,13 +18,13 @@ use synthvm_scsi::{
     self as scsi, CheckCondition, Disk, DiskConfig, DiskIdentity, LbaQuery, LogicalUnit, UnitKind,
 };
 
-/// What a user may choose for a disk.
+/// A user's options for a disk.
 #[derive(Clone, Debug, Default)]
 pub struct DiskOptions {
     /// Serial number, which also decides the disk's names under /dev/disk/by-id. Default: follows
     /// from image, controller and LUN.
     pub serial: Option<String>,
-    /// What to call it in reports, such as the image's path. Default: nothing.
+    /// Its name in reports, such as the image's path. Default: empty.
     pub label: String,
 }
 

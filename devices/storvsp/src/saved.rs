@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 /// to.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Most packets that wait for room in a ring: a full outbox, and what was in flight besides.
+/// Most packets that wait for space in a ring: a full outbox, and all requests in flight.
 const MAX_PACKETS: usize = 4096;
 
 /// One open channel.
@@ -31,11 +31,11 @@ pub(crate) struct SavedChannel {
     pub(crate) packets: Vec<SavedPacket>,
     /// Whether the guest has to be told of disks that came or went; `None`: it has not looked yet.
     pub(crate) news: Option<bool>,
-    /// What all channels share: in the primary's state only.
+    /// The state that all channels share: in the primary's part only.
     pub(crate) controller: Option<SavedController>,
 }
 
-/// How far the protocol is, and what the disks know that their images do not.
+/// The stage of the protocol, and the disks' state that is not in their images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedController {

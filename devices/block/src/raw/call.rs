@@ -1,4 +1,4 @@
-//! The system calls that a request may take, one by one: what a ring and a thread both can do.
+//! The system calls that a request may take, one by one, for rings and threads.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

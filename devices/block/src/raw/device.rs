@@ -1,4 +1,4 @@
-//! What a block device says of itself.
+//! The properties of a block device.
 
 use std::fs::{self, File};
 use std::io;

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// What nearly all storage is content with, where nobody tells.
+/// The alignment that nearly all storage accepts, where none is reported.
 const USUAL: u32 = 4096;
 
 /// A descriptor with O_DIRECT.
@@ -17,7 +17,7 @@ pub(super) struct Direct {
     align: Align,
 }
 
-/// What the storage wants: powers of two.
+/// The alignments that the storage needs: powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Align {
     /// Of each address.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// Why an image cannot be a disk, and what to do.
+/// The reason why an image cannot be a disk, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No such file.
@@ -35,10 +35,10 @@ pub enum OpenError {
     NotADisk {
         /// The image.
         path: PathBuf,
-        /// What it is.
+        /// Its type.
         kind: &'static str,
     },
-    /// Somebody else uses it.
+    /// Another program uses it.
     #[error("disk image '{}' is in use by another SynthVM (or another program that locks it); stop that one first, or open it with readonly=on in both",
         .path.display())]
     Locked {

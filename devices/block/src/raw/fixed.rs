@@ -30,14 +30,14 @@ pub struct FixedMemory {
     _ram: GuestRam,
 }
 
-/// What is registered as one buffer.
+/// The memory that is registered as one buffer.
 #[derive(Clone, Copy, Debug)]
 struct Chunk {
     start: usize,
     len: usize,
 }
 
-/// Why guest memory cannot be kept in place, and what to do.
+/// The reason why guest memory cannot be kept in place, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum FixedError {
     /// There is no io_uring to keep it for.

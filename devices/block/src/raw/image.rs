@@ -1,4 +1,4 @@
-//! What all queues of one raw image share.
+//! The state that all queues of one raw image share.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ use crate::conformance::FaultPlan;
 use crate::conformance::powerloss::{Change, Trace};
 use crate::{Extent, IoError};
 
-/// An open image and what has been learnt of it.
+/// An open image, and facts about its storage that were found in use.
 #[derive(Debug)]
 pub(super) struct Image {
     /// Holds the lock.
@@ -56,7 +56,7 @@ pub(super) struct Image {
     pub(super) discard_gate: Option<Arc<crate::conformance::seam::DiscardGate>>,
 }
 
-/// What the storage turned out not to know; asked once, then done otherwise.
+/// Operations that the storage turned out not to support: tried once, then done otherwise.
 #[derive(Debug, Default)]
 pub(super) struct Lacks {
     /// RWF_DSYNC: FUA takes a whole flush.
@@ -227,7 +227,7 @@ impl Image {
         self.fixed.get().map(|_| self.fixed_calls.load(Ordering::Relaxed))
     }
 
-    /// What the next access is to fail with.
+    /// The error of the next access.
     #[cfg(test)]
     pub(super) fn fault(&self) -> Option<i32> {
         match self.faults.as_ref()?.strike() {

@@ -1,12 +1,12 @@
 //! Raw images: a file or a block device whose bytes are the disk's.
 //!
-//! | module | what it knows |
+//! | module | knowledge |
 //! |---|---|
-//! | `image` | the open file, and what has been learnt of it |
+//! | `image` | the open file, and facts about its storage |
 //! | `task` | a request as a series of system calls. Makes none |
 //! | `call` | one system call |
 //! | `entry`, `fixed` | one system call as a ring's entry; guest memory that rings know beforehand |
-//! | `uring`, `threads`, `sync` | who makes them: three queues that mean the same |
+//! | `uring`, `threads`, `sync` | their execution: three queues that mean the same |
 
 mod bounce;
 mod call;
@@ -51,7 +51,7 @@ use sync::SyncQueue;
 use threads::{Pool, ThreadedQueue};
 use uring::UringQueue;
 
-/// What most storage under an image file works in; told to the guest as the physical block size.
+/// The block size of most storage under image files; the guest's physical block size.
 const FILE_PHYSICAL_BLOCK: u32 = 4096;
 
 /// An open raw image, locked against a second user.
@@ -188,7 +188,7 @@ impl RawFile {
         Ok(())
     }
 
-    /// How requests reach the kernel: what [`IoMode::Auto`] came to.
+    /// Returns the I/O path in use: the choice of [`IoMode::Auto`].
     pub fn io_mode(&self) -> IoMode {
         self.io
     }

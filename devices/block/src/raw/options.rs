@@ -1,4 +1,4 @@
-//! What a user may choose for a raw image.
+//! A user's options for a raw image.
 
 use std::str::FromStr;
 

@@ -13,7 +13,7 @@ use super::limits::{
 use super::vectored::skip;
 use crate::{IoBuffer, IoDone, IoError, IoRequest, Operation};
 
-/// What zeroes are written from, where nothing better is known.
+/// The source of zeroes where no better operation exists.
 #[repr(C, align(4096))]
 struct Zeroes([u8; 64 << 10]);
 
@@ -24,7 +24,7 @@ static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
 pub(super) struct Task {
     id: u32,
     operation: Operation,
-    /// What is left of the range.
+    /// The rest of the range.
     offset: u64,
     length: u64,
     buffer: Box<IoBuffer>,
@@ -38,7 +38,7 @@ pub(super) struct Task {
     idle_calls: u32,
 }
 
-/// What a [`Task`] wants.
+/// The next step of a [`Task`].
 #[derive(Debug)]
 pub(super) enum Next {
     /// This call, and [`Task::returned`] with its result.

@@ -43,7 +43,7 @@ struct Work {
     ending: bool,
 }
 
-/// Where the threads leave what is finished for one queue.
+/// The finished requests of one queue, as the threads leave them.
 #[derive(Debug)]
 struct Returns {
     finished: Mutex<Finished>,

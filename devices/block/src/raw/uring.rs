@@ -214,7 +214,7 @@ impl UringQueue {
         }
     }
 
-    /// Takes what the threads have done.
+    /// Takes the requests that the threads have finished.
     fn take_helped(&mut self) {
         self.helper.polled = false;
         if let Some(queue) = &mut self.helper.queue {
@@ -290,7 +290,7 @@ impl UringQueue {
             && self.waiting.is_empty()
     }
 
-    /// Gives what is staged to the kernel.
+    /// Gives the staged calls to the kernel.
     fn enter(&mut self) {
         if self.fixed_calls != 0 {
             self.image.count_fixed(std::mem::take(&mut self.fixed_calls));

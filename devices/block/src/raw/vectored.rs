@@ -1,4 +1,4 @@
-//! Vectored I/O: what was moved in part is continued.
+//! Vectored I/O: a partial transfer is continued.
 
 /// Takes `bytes` off the front of `pieces`: counts those that are used up, and shortens the next.
 pub(super) fn skip(pieces: &mut [libc::iovec], mut bytes: usize) -> usize {

@@ -25,7 +25,7 @@ impl Rate {
     }
 }
 
-/// What a disk may do. `None`: as much as it can. All limits hold at once.
+/// The limits of a disk. `None`: no limit. All hold together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requests of every kind that counts.
@@ -69,7 +69,7 @@ impl Buckets {
         let start = limited.map(|(_, paid_at)| paid_at).fold(now, u64::max);
         for ((rate, cost), paid_at) in costs.into_iter().zip(&mut self.paid_at) {
             if let Some(rate) = rate.filter(|_| cost != 0) {
-                // What was saved up is never more than the burst.
+                // The savings are never more than the burst.
                 let saved_since = start.saturating_sub(time_for(rate, rate.burst));
                 *paid_at = (*paid_at).max(saved_since).saturating_add(time_for(rate, cost));
             }

@@ -1,4 +1,4 @@
-//! A limit on what a disk may do: requests and bytes per second, of reads, writes, and both.
+//! Limits of a disk: requests and bytes per second, of reads, writes, and both.
 //!
 //! | request | counts as |
 //! |---|---|
@@ -83,7 +83,7 @@ impl Throttle {
         lock(&self.shared.buckets).limits()
     }
 
-    /// What the limits have held up so far, under all limits that there were.
+    /// Returns the requests that were delayed so far, under all limits that there were.
     pub fn stats(&self) -> ThrottleStats {
         self.shared.delays.snapshot()
     }
@@ -157,7 +157,7 @@ struct ThrottledQueue {
 }
 
 impl ThrottledQueue {
-    /// Passes on what may go `now`, and sets the alarm for what may go next.
+    /// Passes on the requests that may go `now`, and sets the alarm for the next one.
     fn advance(&mut self, now: u64) {
         loop {
             let generation = self.shared.generation.load(Ordering::Acquire);
@@ -186,7 +186,7 @@ impl ThrottledQueue {
         u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Moves what may go now into the batch. Returns how long the next one has to wait.
+    /// Moves the requests that may go now into the batch. Returns the delay of the next one.
     fn take_ready(&mut self, generation: u64, now: u64) -> Option<Duration> {
         while let Some((came, first)) = self.waiting.front() {
             let start = match self.reserved {

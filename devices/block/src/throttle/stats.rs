@@ -1,4 +1,4 @@
-//! What limits have held up, for `inspect`.
+//! Counters of delayed requests, for `inspect`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{IoRequest, Operation};
 
-/// What a disk's limits have held up. A request counts when it goes on, not while it waits.
+/// Requests that a disk's limits have delayed. A request counts when it goes on, not while it
+/// waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrottleStats {
     /// Requests that did not go on at once.

@@ -171,7 +171,7 @@ impl Running {
                 Some((part(&self.request, Operation::Write { fua: true }, *range), buffer))
             }
             Job::Compare { range, .. } => {
-                // Not before what is to be compared was written.
+                // Not before the data to compare has been written.
                 self.guest.as_ref()?;
                 let chunk = next_chunk(*range, &mut self.next)?;
                 let mut buffer = self

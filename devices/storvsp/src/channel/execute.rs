@@ -143,7 +143,7 @@ impl StorageHandler {
             tag.answer(completion.reply(), outbox);
             return Some(buffer);
         }
-        // Each part overwrites what it does where.
+        // Each part sets its own operation and range.
         let in_flight = tag.request(srb, self.resets.epoch(), Operation::Flush, (0, 0));
         let over = self.compound.begin(in_flight, job, buffer, queue, &mut self.in_flight);
         if let Some(result) = over {

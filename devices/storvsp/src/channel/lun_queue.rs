@@ -1,4 +1,4 @@
-//! A worker's own view of the controller's LUNs: each with a queue that nobody else uses.
+//! A worker's own view of the controller's LUNs: each with a queue of this worker alone.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub(super) struct LunQueue {
     pub(super) compound: usize,
 }
 
-/// All of them. Looked at anew only when the controller's generation changed.
+/// All LUN queues of a worker. Refreshed only when the controller's generation changed.
 pub(super) struct LunQueues {
     /// Those that are there, by LUN.
     queues: Vec<LunQueue>,
@@ -106,7 +106,7 @@ impl LunQueues {
         self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Gathers what is finished, with the queue that it belongs to; what is pushed to that queue
+    /// Passes each finished request to `finish`, with its queue; requests pushed to that queue
     /// goes with the next submit.
     pub(super) fn poll(
         &mut self,
@@ -212,7 +212,7 @@ impl LunQueue {
 
 impl Drop for LunQueue {
     fn drop(&mut self) {
-        // Waits for what is in flight, which is to be seen as such meanwhile.
+        // Waits for the requests in flight; reports show them meanwhile.
         self.queue = Err(IoError::Os(libc::ENODEV));
     }
 }

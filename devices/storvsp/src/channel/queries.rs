@@ -19,7 +19,7 @@ use crate::lun::Lun;
 use synthvm_block::{IoBuffer, IoError, Operation};
 use synthvm_scsi::{CheckCondition, LbaQuery, condition};
 
-/// What came of a question: the data for the guest.
+/// The answer to a query: the data for the guest.
 type Answer = Result<Vec<u8>, CheckCondition>;
 
 /// The questions of one channel.

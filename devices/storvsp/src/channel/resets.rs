@@ -5,7 +5,7 @@
 
 use crate::protocol::Reply;
 
-/// Most resets that wait at once; more are answered at once. Guests send one and wait for it.
+/// Most resets that wait together; more are answered immediately. Guests send one and wait for it.
 const MAX_WAITING: usize = 16;
 
 /// Resets that wait. Each request carries the epoch in which it began; each reset ends an epoch.

@@ -15,7 +15,7 @@ use synthvm_scsi::{BlockSize, DiskIdentity, DvdDrive, LogicalUnit};
 
 impl ScsiController {
     /// Puts a DVD drive at `lun`, with a disc or empty. Of `options`, the label is the disc's. A
-    /// guest that runs is told to look.
+    /// running guest is notified.
     ///
     /// # Errors
     /// [`AddDiskError`].

@@ -50,7 +50,7 @@ impl Negotiation {
         Some(Self { stage: AtomicU8::new(stage as u8), version: AtomicU16::new(version) })
     }
 
-    /// Back to the start: the primary channel was opened anew.
+    /// Back to the start: the primary channel was opened again.
     pub fn restart(&self) {
         self.set_stage(Stage::Begin);
         self.version.store(0, Ordering::Relaxed);

@@ -63,7 +63,7 @@ impl Reply {
         Self { bytes: zerocopy::transmute!(packet), length }
     }
 
-    /// The unsolicited news that LUNs came, went or changed. `None`: the version knows no such
+    /// The notification that LUNs came, went or changed. `None`: the version knows no such
     /// packet.
     pub(crate) fn enumerate_bus(version: Version) -> Option<Self> {
         version.has_enumerate_bus().then(|| {

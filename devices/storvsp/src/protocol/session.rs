@@ -13,7 +13,7 @@ use super::srb::Srb;
 use super::status::NtStatus;
 use super::version::Version;
 
-/// What a packet asks of the worker.
+/// The action that a packet asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Send this.
@@ -24,7 +24,7 @@ pub enum Action {
     OfferSubchannels {
         /// The completion.
         reply: Reply,
-        /// Wanted subchannels, at most what the controller allows.
+        /// Wanted subchannels, at most the controller's limit.
         total: u16,
     },
     /// Execute a command.

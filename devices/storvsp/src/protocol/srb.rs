@@ -42,7 +42,7 @@ impl Routing {
     }
 }
 
-/// What the completion of a request takes from it.
+/// The parts of a request that its completion needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completer {
     /// See [`Completer::sent`].

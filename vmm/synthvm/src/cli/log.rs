@@ -5,7 +5,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// The variable that sets levels by module, as `synthvm_machine::hyperv=debug,info`. It wins over `-v`.
+/// The variable that sets levels by module, as `synthvm_machine::hyperv=debug,info`. It wins over
+/// `-v`.
 const VARIABLE: &str = "SYNTHVM_LOG";
 
 /// Starts logging. A filter that is not understood is told of and ignored.
