@@ -55,7 +55,7 @@ pub enum MemoryError {
         /// Why.
         source: MmapRegionError,
     },
-    /// The regions do not form a memory map. Cannot happen with a [`MemoryLayout`].
+    /// The regions do not form a memory map. Cannot happen with a memory layout of this crate.
     #[error("guest memory map: {0}")]
     Regions(String),
 }
