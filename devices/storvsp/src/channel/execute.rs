@@ -9,8 +9,9 @@ use synthvm_scsi::{
 use vmbus_device::ChannelHandler;
 
 use super::handler::{Outbox, RequestTag, StorageHandler};
+use super::outcome::{complete_inline, moves_bytes};
 use crate::lun::Lun;
-use crate::protocol::{Completer, Completion, Srb};
+use crate::protocol::{Completion, Srb};
 
 impl StorageHandler {
     /// Executes a command. Returns the buffer unless an I/O has it now.
@@ -194,32 +195,6 @@ impl StorageHandler {
             None => srb.completer.invalid_lun(),
         }
     }
-}
-
-/// Returns the completion of a decision that needs no I/O, after writing its data to the guest.
-pub(super) fn complete_inline(
-    completer: &Completer,
-    decision: &Result<Decision, CheckCondition>,
-    reply: &[u8],
-    buffer: &IoBuffer,
-) -> Completion {
-    match decision {
-        Err(condition) => completer.check(*condition),
-        Ok(Decision::Conflict) => completer.conflict(),
-        Ok(Decision::Reply) if !reply.is_empty() => {
-            match buffer.guest().map(|guest| guest.write(0, reply)) {
-                Some(Ok(())) => completer.good(reply.len() as u32),
-                _ => completer.check(CheckCondition::INVALID_FIELD),
-            }
-        }
-        Ok(_) => completer.good(completer.sent()),
-    }
-}
-
-/// Whether the operation moves bytes between guest and backend; else its length is only that of a
-/// range.
-pub(super) fn moves_bytes(operation: Operation) -> bool {
-    matches!(operation, Operation::Read | Operation::Write { .. })
 }
 
 /// Returns the command that `srb` carries.

@@ -10,10 +10,10 @@ use vmbus_host::Channel;
 use vmbus_ring::{Packet, PacketKind};
 
 use super::compound::CompoundCommands;
-use super::execute::{complete_inline, moves_bytes};
 use super::in_flight::{InFlight, InFlightTable};
 use super::limits::BATCH_BYTES;
 use super::lun_queue::{LunQueue, LunQueues};
+use super::outcome::{complete_inline, moves_bytes};
 use super::queries::{Finished, Queries};
 use super::resets::Resets;
 use crate::lun_set::LunSet;

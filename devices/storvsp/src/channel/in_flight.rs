@@ -24,8 +24,8 @@ pub(super) struct InFlight {
     pub(super) epoch: u32,
 }
 
-/// InFlightTable, numbered 0.. ; they and their buffers are made when first needed and then used
-/// again, the last used first.
+/// The requests in flight of a channel, by number from 0 on. Places and buffers are made when they
+/// are first needed, and then used again, the last one first.
 #[derive(Debug)]
 pub(super) struct InFlightTable {
     ram: GuestRam,

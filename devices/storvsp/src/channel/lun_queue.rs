@@ -106,8 +106,8 @@ impl LunQueues {
         self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Passes each finished request to `finish`, with its queue; requests pushed to that queue
-    /// goes with the next submit.
+    /// Passes each finished request to `finish`, with its queue. Requests that are pushed to that
+    /// queue meanwhile go with the next submit.
     pub(super) fn poll(
         &mut self,
         done: &mut Vec<IoDone>,

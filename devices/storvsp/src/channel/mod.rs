@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `handler` | packet in, completion out |
 //! | `execute` | SCSI commands: a decision becomes a completion or a request |
+//! | `outcome` | completions of commands that need no I/O |
 //! | `lun_queue` | the queues to the backends of the logical units |
 //! | `in_flight` | requests in flight, and their memory |
 //! | `compound` | commands that take more than one request |
@@ -17,6 +18,7 @@ mod handler;
 mod in_flight;
 mod limits;
 mod lun_queue;
+mod outcome;
 mod queries;
 mod resets;
 
