@@ -44,7 +44,7 @@ impl ViewCount {
         self.0.load(Ordering::Relaxed) & !GOING
     }
 
-    pub(crate) fn is_going(&self) -> bool {
+    pub(crate) fn is_tearing_down(&self) -> bool {
         self.0.load(Ordering::Relaxed) & GOING != 0
     }
 

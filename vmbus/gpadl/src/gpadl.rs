@@ -94,8 +94,8 @@ impl Gpadl {
 
     /// True once a teardown has begun.
     #[must_use]
-    pub fn is_going(&self) -> bool {
-        self.shared.views.is_going()
+    pub fn is_tearing_down(&self) -> bool {
+        self.shared.views.is_tearing_down()
     }
 
     /// Forbids mappings for writing from here on. A mapping that exists stays valid.
@@ -175,8 +175,8 @@ impl GpadlView {
 
     /// True when the guest wants the memory back: finish and drop the view.
     #[must_use]
-    pub fn is_going(&self) -> bool {
-        self.shared.views.is_going()
+    pub fn is_tearing_down(&self) -> bool {
+        self.shared.views.is_tearing_down()
     }
 }
 

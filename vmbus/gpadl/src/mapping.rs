@@ -72,8 +72,8 @@ impl ReadOnlyView {
 
     /// True when the guest wants the memory back: finish and drop the view.
     #[must_use]
-    pub fn is_going(&self) -> bool {
-        self.0.is_going()
+    pub fn is_tearing_down(&self) -> bool {
+        self.0.is_tearing_down()
     }
 
     /// Bytes in all ranges together.

@@ -44,7 +44,7 @@ fn test_teardown_with_views_is_answered_once_by_the_last_one() {
     assert_eq!(gpadl.views(), 2);
     assert_eq!(gpadl.teardown(), Teardown::Waits);
     assert_eq!(gpadl.teardown(), Teardown::Waits);
-    assert!(view.is_going());
+    assert!(view.is_tearing_down());
     drop(view);
     assert!(heard.0.lock().unwrap().is_empty());
     let mut byte = [0];

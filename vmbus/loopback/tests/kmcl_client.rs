@@ -246,7 +246,7 @@ impl Driver<LoopbackPlatform> for GpadlDriver {
 fn filler(_: &Channel) -> Result<Handler, OpenError> {
     let mut view: Option<GpadlView> = None;
     Ok(Box::new(move |channel| {
-        if channel.is_closing() || view.as_ref().is_some_and(GpadlView::is_going) {
+        if channel.is_closing() || view.as_ref().is_some_and(GpadlView::is_tearing_down) {
             view = None;
         }
         if channel.is_closing() {

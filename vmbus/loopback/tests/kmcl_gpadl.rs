@@ -183,7 +183,7 @@ fn test_kmcl_09_torndown_waits_for_the_mapping_and_memory_is_untouched_after_it(
     guest.heard();
     guest.tear_down(channel.relid, ID);
     assert_eq!(guest.heard(), [], "mapped");
-    assert!(view.is_going());
+    assert!(view.is_tearing_down());
     view.write(0, b"last words").unwrap();
     drop(view);
     assert_eq!(guest.heard(), [], "a clone is left");
@@ -307,7 +307,7 @@ fn test_kmcl_24_a_gpadl_marked_read_only_is_mapped_for_reading_alone() {
     // It is a mapping as any other: the guest gets its memory back when it is gone.
     guest.heard();
     guest.tear_down(channel.relid, ID);
-    assert!(guest.heard().is_empty() && view.is_going());
+    assert!(guest.heard().is_empty() && view.is_tearing_down());
     drop(view);
     assert_eq!(guest.heard(), [Torndown(ID)]);
     // The mark belongs to that GPADL, not to its number.

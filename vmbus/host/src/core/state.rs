@@ -204,7 +204,7 @@ fn gpadl_report(gpadl: &Gpadl) -> GpadlReport {
         bytes: buffer.len(),
         runs: buffer.runs(),
         views: gpadl.views(),
-        going: gpadl.is_going(),
+        going: gpadl.is_tearing_down(),
     }
 }
 

@@ -16,7 +16,7 @@ fn test_gpadl_teardown_with_views_is_answered_by_the_last_one() {
     drop(view);
     guest.settle();
     assert_eq!(guest.take(), []);
-    assert!(clone.is_going());
+    assert!(clone.is_tearing_down());
     drop(clone);
     guest.settle();
     assert_eq!(guest.take(), [Reply::Torndown(5)]);

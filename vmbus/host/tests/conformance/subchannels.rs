@@ -200,7 +200,7 @@ fn test_gpadl_handle_on_primary_and_subchannel_is_torn_down_once_for_each() {
     drop(of_subchannel);
     guest.settle();
     assert_eq!(guest.take(), [Reply::Torndown(5)]);
-    assert!(of_primary.is_going() && table.map(1, 5).is_err());
+    assert!(of_primary.is_tearing_down() && table.map(1, 5).is_err());
     drop(of_primary);
     guest.settle();
     assert_eq!(guest.take(), [Reply::Torndown(5)]);

@@ -59,7 +59,7 @@ impl Teller {
             channel,
             Box::new(move |channel| {
                 let mut books = books.lock().unwrap();
-                if view.as_ref().is_some_and(GpadlView::is_going) {
+                if view.as_ref().is_some_and(GpadlView::is_tearing_down) {
                     (view, books.mapped) = (None, None);
                 }
                 if channel.is_closing() || look(channel, &mut books, &mut view).is_none() {
