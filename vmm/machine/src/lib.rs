@@ -10,6 +10,7 @@
 //! | `machine` | building, running, resetting and ending it; its threads |
 //! | `hyperv` | enlightenments, hypercalls, SynIC |
 //! | `devices` | serial ports, RTC, power management, IOAPIC |
+//! | `irq` | interrupt lines and their routing |
 //! | `memory`, `acpi`, `boot` | guest RAM, tables, kernel |
 //! | [`unix_socket`] | sockets that belong to one user |
 
@@ -18,6 +19,7 @@ mod boot;
 mod devices;
 mod guest_log;
 mod hyperv;
+mod irq;
 mod machine;
 mod memory;
 mod options;

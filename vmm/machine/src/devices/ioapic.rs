@@ -10,7 +10,7 @@ use vm_device::DeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 
 use super::InterruptLine;
-use crate::machine::irq::{IOAPIC_PINS, Msi, Routes};
+use crate::irq::{IOAPIC_PINS, Msi, Routes};
 use crate::memory::LAPIC_BASE;
 
 /// Bytes of its MMIO range.

@@ -9,8 +9,7 @@ pub(crate) mod pm;
 pub(crate) mod rtc;
 pub(crate) mod serial;
 
-use std::io;
-
+pub(crate) use crate::irq::InterruptLine;
 pub(crate) use bus::{Buses, PioDevice};
 pub(crate) use legacy::{FastReset, KeyboardReset, NoPci, SystemPort};
 
@@ -27,19 +26,4 @@ pub(crate) enum PowerRequest {
 pub(crate) trait Power: Send + Sync {
     /// Remembers the request; the machine acts on it as soon as the access is over.
     fn request(&self, request: PowerRequest);
-}
-
-/// One interrupt pin.
-pub(crate) trait InterruptLine: Send + Sync {
-    /// Raises and drops the line (edge-triggered use).
-    ///
-    /// # Errors
-    /// The kernel's own; the interrupt is lost then.
-    fn pulse(&self) -> io::Result<()>;
-
-    /// Sets the level (level-triggered use).
-    ///
-    /// # Errors
-    /// The kernel's own; the level is unchanged then.
-    fn set_level(&self, high: bool) -> io::Result<()>;
 }

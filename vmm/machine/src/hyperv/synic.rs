@@ -13,7 +13,7 @@ use super::eom::EomWatch;
 use super::pages::{SynicState, VpInterrupts, Vps};
 use super::{VMBUS_SINT, ioctl};
 use crate::guest_log::SynicLog;
-use crate::machine::irq::Routes;
+use crate::irq::Routes;
 use crate::memory::GuestMemory;
 
 /// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. May be called from any thread,

@@ -22,7 +22,6 @@ use super::control::Control;
 use super::counters::Counters;
 use super::cpuid::{Template, address_bits};
 use super::handle::{StateCell, lock};
-use super::irq::{IOAPIC_PINS, Routes};
 use super::kick::Kicks;
 use super::new_vm::new_vm;
 use super::platform::{self, Wiring};
@@ -37,6 +36,7 @@ use crate::boot::BootSource;
 use crate::devices::serial::Escape;
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
+use crate::irq::{IOAPIC_PINS, Routes};
 use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
 use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 

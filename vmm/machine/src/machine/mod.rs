@@ -7,7 +7,6 @@ mod cpuid;
 mod error;
 mod events;
 mod handle;
-pub(crate) mod irq;
 mod kick;
 mod new_vm;
 mod platform;

@@ -9,7 +9,6 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::error::MachineError;
 use super::events::Subscriber;
-use super::irq::{KernelLine, Routes};
 use crate::devices::ioapic::{self, Ioapic};
 use crate::devices::pm::{self, PmRegisters};
 use crate::devices::rtc::{self, Rtc};
@@ -20,6 +19,7 @@ use crate::devices::serial::{
 use crate::devices::{
     Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, SystemPort,
 };
+use crate::irq::{KernelLine, Routes};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
 use crate::options::{IrqchipMode, MachineConfig, SerialConfig};
 

@@ -12,13 +12,27 @@ use kvm_bindings::{
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::devices::InterruptLine;
 use crate::options::IrqchipMode;
 
 /// Pins of the IOAPIC, and GSIs that belong to it.
 pub(crate) const IOAPIC_PINS: u32 = 24;
 
-/// An MSI: what an IOAPIC in user space sends.
+/// One interrupt pin.
+pub(crate) trait InterruptLine: Send + Sync {
+    /// Raises and drops the line (edge-triggered use).
+    ///
+    /// # Errors
+    /// The kernel's own; the interrupt is lost then.
+    fn pulse(&self) -> io::Result<()>;
+
+    /// Sets the level (level-triggered use).
+    ///
+    /// # Errors
+    /// The kernel's own; the level is unchanged then.
+    fn set_level(&self, high: bool) -> io::Result<()>;
+}
+
+/// A message-signalled interrupt, as an IOAPIC in user space sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Msi {
     /// Address (below 4 GiB).
