@@ -2,7 +2,7 @@
 //! their quotas.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vmbus_gpadl::{
     Access, Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReadWrite,
@@ -16,14 +16,11 @@ use vmbus_protocol::offer::status;
 
 use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
-/// The accepted GPADLs, by relid and id. The core adds and removes them; channels map them from any
-/// thread.
+/// The accepted GPADLs, for mapping.
 #[derive(Debug, Default)]
 pub struct GpadlTable {
-    accepted: Mutex<Accepted>,
+    accepted: Mutex<BTreeMap<(u32, u32), Gpadl>>,
 }
-
-type Accepted = BTreeMap<(u32, u32), AcceptedGpadl>;
 
 impl GpadlTable {
     /// Maps GPADL `id` of channel `relid` to read and write.
@@ -53,11 +50,10 @@ impl GpadlTable {
     }
 
     fn get(&self, relid: u32, id: u32) -> Result<Gpadl, MapError> {
-        let accepted = self.lock();
-        accepted.get(&(relid, id)).map(|entry| entry.gpadl.clone()).ok_or(MapError::Unknown(id))
+        self.lock().get(&(relid, id)).cloned().ok_or(MapError::Unknown(id))
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Accepted> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {
         // The map is whole between any two statements that hold the lock.
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,17 +86,17 @@ pub(super) enum TeardownOf {
 pub(super) struct Gpadls {
     ram: GuestRam,
     sink: Arc<dyn ReleaseSink>,
-    pub(super) table: Arc<GpadlTable>,
+    table: Arc<GpadlTable>,
     /// By handle alone: bodies carry no relid.
-    pub(super) receiving: BTreeMap<u32, PageList>,
+    pub(super) arriving: BTreeMap<u32, Arriving>,
+    pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
 }
 
-/// A page list that is being received.
 #[derive(Debug)]
-pub(super) struct PageList {
+pub(super) struct Arriving {
     pub(super) relid: u32,
     pub(super) assembler: RangeAssembler,
     /// Pages charged, as the header declared.
@@ -108,18 +104,18 @@ pub(super) struct PageList {
 }
 
 #[derive(Debug)]
-pub(super) struct AcceptedGpadl {
+pub(super) struct Accepted {
     pub(super) gpadl: Gpadl,
     /// Pages charged.
     pub(super) charged: usize,
-    pub(super) tearing_down: TearingDown,
+    pub(super) going: Going,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TearingDown {
+pub(super) enum Going {
     No,
     /// The guest waits for TORNDOWN.
-    Answered,
+    Answer,
     /// No answer is expected: the connection or the channel has ended.
     Silent,
 }
@@ -137,7 +133,8 @@ impl Gpadls {
             ram,
             sink,
             table: Arc::default(),
-            receiving: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            accepted: BTreeMap::new(),
             usage: BTreeMap::new(),
             pages: 0,
             next_serial: 0,
@@ -163,7 +160,7 @@ impl Gpadls {
         data: &[u8],
     ) -> Progress {
         let refused = |status| Progress::Refused { relid, status };
-        if self.exists(relid, id) {
+        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
             return refused(status::INVALID_PARAMETER);
         }
         let mut buffer = GuestBuffer::new(self.ram.clone());
@@ -177,7 +174,7 @@ impl Gpadls {
         match assembler.push(data) {
             Ok(false) => {
                 let assembler = assembler.into_owned();
-                self.receiving.insert(id, PageList { relid, assembler, charged: declared });
+                self.arriving.insert(id, Arriving { relid, assembler, charged: declared });
                 Progress::More
             }
             Ok(true) if assembler.finish().is_some() => self.accept(relid, id, buffer, declared),
@@ -188,13 +185,13 @@ impl Gpadls {
     /// Takes a body.
     #[inline]
     pub(super) fn continue_with(&mut self, id: u32, data: &[u8]) -> Progress {
-        let Some(list) = self.receiving.get_mut(&id) else { return Progress::Unknown };
-        let pushed = list.assembler.push(data);
+        let Some(arriving) = self.arriving.get_mut(&id) else { return Progress::Unknown };
+        let pushed = arriving.assembler.push(data);
         match pushed {
             Ok(false) => Progress::More,
-            Ok(true) | Err(_) => match (self.receiving.remove(&id), pushed) {
-                (Some(list), Ok(_)) => self.finish(id, list),
-                (Some(list), Err(_)) => self.refuse(list.relid, list.charged),
+            Ok(true) | Err(_) => match (self.arriving.remove(&id), pushed) {
+                (Some(arriving), Ok(_)) => self.finish(id, arriving),
+                (Some(arriving), Err(_)) => self.refuse(arriving.relid, arriving.charged),
                 (None, _) => Progress::Unknown,
             },
         }
@@ -202,51 +199,62 @@ impl Gpadls {
 
     /// Begins a teardown that the guest asked for.
     pub(super) fn teardown(&mut self, relid: u32, id: u32) -> TeardownOf {
-        let mut accepted = self.table.lock();
-        let Some(entry) = accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
-        if entry.tearing_down == TearingDown::No && entry.gpadl.teardown() == Teardown::Done {
-            drop(accepted);
-            self.remove(relid, id);
-            return TeardownOf::Done;
+        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return TeardownOf::Unknown };
+        match entry.going {
+            Going::No => {}
+            Going::Answer => return TeardownOf::Waits,
+            Going::Silent => {
+                entry.going = Going::Answer;
+                return TeardownOf::Waits;
+            }
         }
-        entry.tearing_down = TearingDown::Answered;
-        TeardownOf::Waits
+        match entry.gpadl.teardown() {
+            Teardown::Done => {
+                self.remove(relid, id);
+                TeardownOf::Done
+            }
+            Teardown::Waits => {
+                entry.going = Going::Answer;
+                TeardownOf::Waits
+            }
+        }
     }
 
     /// Handles the release of the last view of a GPADL that is being torn down. Returns whether the
     /// guest waits for TORNDOWN.
     pub(super) fn released(&mut self, key: GpadlKey) -> bool {
-        let tearing_down = match self.table.lock().get(&(key.relid, key.id)) {
-            Some(entry) if entry.gpadl.key() == key => entry.tearing_down,
-            Some(_) | None => TearingDown::No,
-        };
-        if tearing_down != TearingDown::No {
-            self.remove(key.relid, key.id);
+        let place = (key.relid, key.id);
+        match self.accepted.get(&place) {
+            Some(entry) if entry.gpadl.key() == key && entry.going != Going::No => {
+                let answer = entry.going == Going::Answer;
+                self.remove(key.relid, key.id);
+                answer
+            }
+            Some(_) | None => false,
         }
-        tearing_down == TearingDown::Answered
     }
 
     /// Maps a GPADL that a ring pair can lie in: accepted, one range, whole pages.
     pub(super) fn map_ring(&self, relid: u32, id: u32) -> Option<GpadlView> {
-        let gpadl = self.table.get(relid, id).ok()?;
-        if !gpadl.buffer().is_whole_pages() {
+        let entry = self.accepted.get(&(relid, id))?;
+        if !entry.gpadl.buffer().is_whole_pages() {
             return None;
         }
-        gpadl.map().ok()
+        entry.gpadl.map().ok()
     }
 
     /// Forgets the page lists of a channel that are still being received, and returns their
     /// handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
         let ids: Vec<u32> = self
-            .receiving
+            .arriving
             .iter()
-            .filter(|(_, list)| list.relid == relid)
+            .filter(|(_, arriving)| arriving.relid == relid)
             .map(|(&id, _)| id)
             .collect();
         for id in &ids {
-            if let Some(list) = self.receiving.remove(id) {
-                self.refund(relid, list.charged);
+            if let Some(arriving) = self.arriving.remove(id) {
+                self.refund(relid, arriving.charged);
             }
         }
         ids
@@ -255,28 +263,27 @@ impl Gpadls {
     /// Begins to forget all accepted GPADLs of a channel. Those in use stay until they are
     /// released, and are answered then if the guest asked.
     pub(super) fn forget_channel(&mut self, relid: u32) {
-        let of_channel = (relid, 0)..=(relid, u32::MAX);
-        let places: Vec<_> = self.table.lock().range(of_channel).map(|(&place, _)| place).collect();
-        for place in places {
-            self.forget(place);
+        let ids: Vec<u32> =
+            self.accepted.range((relid, 0)..=(relid, u32::MAX)).map(|(&(_, id), _)| id).collect();
+        for id in ids {
+            self.forget(relid, id);
         }
     }
 
     /// Begins to forget all GPADLs, without answers.
     pub(super) fn forget_all(&mut self) {
-        for (_, list) in std::mem::take(&mut self.receiving) {
-            self.refund(list.relid, list.charged);
+        for (_, arriving) in std::mem::take(&mut self.arriving) {
+            self.refund(arriving.relid, arriving.charged);
         }
-        let mut places = Vec::new();
-        for (&place, entry) in self.table.lock().iter_mut() {
-            places.push(place);
-            if entry.tearing_down == TearingDown::Answered {
+        let places: Vec<(u32, u32)> = self.accepted.keys().copied().collect();
+        for (relid, id) in places {
+            if let Some(entry) =
+                self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
+            {
                 // The guest that waited for the answer has left.
-                entry.tearing_down = TearingDown::Silent;
+                entry.going = Going::Silent;
             }
-        }
-        for place in places {
-            self.forget(place);
+            self.forget(relid, id);
         }
     }
 
@@ -286,7 +293,7 @@ impl Gpadls {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.table.lock().is_empty() && self.receiving.is_empty()
+        self.accepted.is_empty() && self.arriving.is_empty()
     }
 
     /// Restores a saved GPADL. A teardown in progress must begin again: see
@@ -294,7 +301,7 @@ impl Gpadls {
     pub(super) fn restore(&mut self, saved: &SavedGpadl) -> Result<(), RestoreError> {
         let (relid, id) = (saved.relid, saved.id);
         let bad = |why| Err(RestoreError::Gpadl { relid, id, why });
-        if self.exists(relid, id) {
+        if self.arriving.contains_key(&id) || self.accepted.contains_key(&(relid, id)) {
             return bad("it is there twice");
         }
         let (bytes, charged) = match saved.state {
@@ -317,28 +324,27 @@ impl Gpadls {
         let Ok(assembler) = RangeAssembler::begin(buffer, u32::from(saved.ranges), bytes) else {
             return bad("its numbers disagree");
         };
-        let mut list = PageList { relid, assembler, charged };
+        let mut arriving = Arriving { relid, assembler, charged };
         let data: Vec<u8> = saved.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        match (list.assembler.push(&data), saved.state) {
+        match (arriving.assembler.push(&data), saved.state) {
             (Ok(false), SavedGpadlState::Arriving { .. }) => {
-                self.receiving.insert(id, list);
+                self.arriving.insert(id, arriving);
             }
             (Ok(true), SavedGpadlState::Accepted { read_only, going, answer, .. }) => {
-                if list.assembler.buffer().pages() > charged {
+                if arriving.assembler.buffer().pages() > charged {
                     return bad("it is charged less than it has");
                 }
-                self.finish(id, list);
-                let mut accepted = self.table.lock();
-                let Some(entry) = accepted.get_mut(&(relid, id)) else {
+                self.finish(id, arriving);
+                let Some(entry) = self.accepted.get_mut(&(relid, id)) else {
                     return bad("it is nowhere");
                 };
                 if read_only {
                     entry.gpadl.mark_read_only();
                 }
-                entry.tearing_down = match (going, answer) {
-                    (false, _) => TearingDown::No,
-                    (true, false) => TearingDown::Silent,
-                    (true, true) => TearingDown::Answered,
+                entry.going = match (going, answer) {
+                    (false, _) => Going::No,
+                    (true, false) => Going::Silent,
+                    (true, true) => Going::Answer,
                 };
             }
             (Ok(_), _) => return bad("its list is as long as it should not be"),
@@ -348,34 +354,38 @@ impl Gpadls {
     }
 
     /// Begins the teardowns that had begun before the bus was saved, and returns those that the
-    /// guest waits for now.
+    /// guest must be told of now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
-        let mut done = Vec::new();
-        for (&place, entry) in self.table.lock().iter() {
-            if entry.tearing_down != TearingDown::No && entry.gpadl.teardown() == Teardown::Done {
-                done.push((place, entry.tearing_down));
+        let going: Vec<(u32, u32)> = self
+            .accepted
+            .iter()
+            .filter(|(_, entry)| {
+                entry.going != Going::No && entry.gpadl.teardown() == Teardown::Done
+            })
+            .map(|(&place, _)| place)
+            .collect();
+        let mut told = Vec::new();
+        for (relid, id) in going {
+            if self.accepted.get(&(relid, id)).is_some_and(|entry| entry.going == Going::Answer) {
+                told.push(id);
             }
-        }
-        for &((relid, id), _) in &done {
             self.remove(relid, id);
         }
-        let answered =
-            done.into_iter().filter(|(_, tearing_down)| *tearing_down == TearingDown::Answered);
-        answered.map(|((_, id), _)| id).collect()
+        told
     }
 
-    /// Returns the accepted GPADLs in the order of their relids and ids.
-    pub(super) fn accepted(&self) -> Vec<Gpadl> {
-        self.table.lock().values().map(|entry| entry.gpadl.clone()).collect()
+    /// Returns the accepted GPADLs with their state, for reports.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Gpadl> {
+        self.accepted.values().map(|entry| &entry.gpadl)
     }
 
-    pub(super) fn get(&self, relid: u32, id: u32) -> Option<Gpadl> {
-        self.table.get(relid, id).ok()
+    pub(super) fn get(&self, relid: u32, id: u32) -> Option<&Gpadl> {
+        self.accepted.get(&(relid, id)).map(|entry| &entry.gpadl)
     }
 
     /// Returns the number of page lists being received.
-    pub(super) fn receiving(&self) -> usize {
-        self.receiving.len()
+    pub(super) fn arriving(&self) -> usize {
+        self.arriving.len()
     }
 
     /// Returns the GPADLs and pages charged to all channels together.
@@ -385,26 +395,19 @@ impl Gpadls {
         })
     }
 
-    fn exists(&self, relid: u32, id: u32) -> bool {
-        self.receiving.contains_key(&id) || self.table.lock().contains_key(&(relid, id))
-    }
-
-    fn forget(&mut self, (relid, id): (u32, u32)) {
-        let mut accepted = self.table.lock();
-        let Some(entry) = accepted.get_mut(&(relid, id)) else { return };
-        if entry.tearing_down != TearingDown::No {
+    fn forget(&mut self, relid: u32, id: u32) {
+        let Some(entry) = self.accepted.get_mut(&(relid, id)) else { return };
+        if entry.going != Going::No {
             return;
         }
-        if entry.gpadl.teardown() == Teardown::Waits {
-            entry.tearing_down = TearingDown::Silent;
-            return;
+        match entry.gpadl.teardown() {
+            Teardown::Done => self.remove(relid, id),
+            Teardown::Waits => entry.going = Going::Silent,
         }
-        drop(accepted);
-        self.remove(relid, id);
     }
 
-    fn finish(&mut self, id: u32, list: PageList) -> Progress {
-        let PageList { relid, assembler, charged } = list;
+    fn finish(&mut self, id: u32, arriving: Arriving) -> Progress {
+        let Arriving { relid, assembler, charged } = arriving;
         match assembler.finish() {
             Some(buffer) => self.accept(relid, id, buffer, charged),
             None => self.refuse(relid, charged),
@@ -415,8 +418,8 @@ impl Gpadls {
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
-        let entry = AcceptedGpadl { gpadl, charged, tearing_down: TearingDown::No };
-        self.table.lock().insert((relid, id), entry);
+        self.table.lock().insert((relid, id), gpadl.clone());
+        self.accepted.insert((relid, id), Accepted { gpadl, charged, going: Going::No });
         Progress::Accepted(relid)
     }
 
@@ -426,9 +429,8 @@ impl Gpadls {
     }
 
     fn remove(&mut self, relid: u32, id: u32) {
-        // In its own statement: a GPADL that is dropped must not meet the lock.
-        let removed = self.table.lock().remove(&(relid, id));
-        if let Some(entry) = removed {
+        if let Some(entry) = self.accepted.remove(&(relid, id)) {
+            self.table.lock().remove(&(relid, id));
             self.refund(relid, entry.charged);
         }
     }
@@ -436,8 +438,8 @@ impl Gpadls {
     /// Returns whether one more list may begin on this channel. There are few, so that they are
     /// counted here and not as they change.
     fn may_arrive(&self, relid: u32) -> bool {
-        let of_channel = self.receiving.values().filter(|list| list.relid == relid).count();
-        self.receiving.len() < MAX_GPADLS_IN_PROGRESS
+        let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
+        self.arriving.len() < MAX_GPADLS_IN_PROGRESS
             && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
@@ -446,7 +448,7 @@ impl Gpadls {
         let usage = self.usage.get(&relid).copied().unwrap_or_default();
         let total = self.pages.saturating_add(pages);
         let of_channel = usage.pages.saturating_add(pages);
-        let count = self.receiving.len().saturating_add(self.table.lock().len());
+        let count = self.arriving.len().saturating_add(self.accepted.len());
         if usage.gpadls >= MAX_GPADLS_PER_CHANNEL
             || count >= MAX_GPADLS_PER_VM
             || of_channel > MAX_GPADL_PAGES_PER_CHANNEL
@@ -475,8 +477,8 @@ impl Gpadls {
 impl std::fmt::Debug for Gpadls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gpadls")
-            .field("receiving", &self.receiving)
-            .field("accepted", &self.table)
+            .field("arriving", &self.arriving)
+            .field("accepted", &self.accepted)
             .finish_non_exhaustive()
     }
 }

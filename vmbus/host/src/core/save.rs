@@ -2,7 +2,7 @@
 
 use super::Core;
 use super::channel::{AfterClose, Channel, ChannelKey, Phase};
-use super::gpadls::{AcceptedGpadl, Gpadls, PageList, TearingDown};
+use super::gpadls::{Accepted, Arriving, Going, Gpadls};
 use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
 use crate::synic::QueuedMessage;
 
@@ -80,31 +80,38 @@ fn settled(phase: Phase) -> Phase {
 
 impl Gpadls {
     fn save(&self) -> Vec<SavedGpadl> {
-        let list = self.receiving.iter().filter_map(|(&id, list)| save_page_list(id, list));
-        list.chain(self.table.lock().values().filter_map(save_accepted)).collect()
+        let arriving =
+            self.arriving.iter().filter_map(|(&id, arriving)| save_arriving(id, arriving));
+        arriving.chain(self.accepted.values().filter_map(save_accepted)).collect()
     }
 }
 
-fn save_page_list(id: u32, list: &PageList) -> Option<SavedGpadl> {
-    let (ranges_left, words_left) = list.assembler.left();
+fn save_arriving(id: u32, arriving: &Arriving) -> Option<SavedGpadl> {
+    let (ranges_left, words_left) = arriving.assembler.left();
     let ranges =
-        usize::try_from(ranges_left).ok()?.checked_add(list.assembler.buffer().ranges())?;
-    let declared = list.charged.checked_add(ranges)?;
-    let mut words = list.assembler.buffer().range_words();
+        usize::try_from(ranges_left).ok()?.checked_add(arriving.assembler.buffer().ranges())?;
+    let declared = arriving.charged.checked_add(ranges)?;
+    let mut words = arriving.assembler.buffer().range_words();
     // Data behind the last range was not read and never will be: only its length counts.
     words.resize(declared.checked_sub(words_left)?, 0);
     let bytes = u16::try_from(declared.checked_mul(8)?).ok()?;
     let state = SavedGpadlState::Arriving { bytes };
-    Some(SavedGpadl { relid: list.relid, id, ranges: u16::try_from(ranges).ok()?, words, state })
+    Some(SavedGpadl {
+        relid: arriving.relid,
+        id,
+        ranges: u16::try_from(ranges).ok()?,
+        words,
+        state,
+    })
 }
 
-fn save_accepted(accepted: &AcceptedGpadl) -> Option<SavedGpadl> {
+fn save_accepted(accepted: &Accepted) -> Option<SavedGpadl> {
     let (key, buffer) = (accepted.gpadl.key(), accepted.gpadl.buffer());
     let state = SavedGpadlState::Accepted {
         charged: accepted.charged,
         read_only: accepted.gpadl.is_read_only(),
-        going: accepted.tearing_down != TearingDown::No,
-        answer: accepted.tearing_down == TearingDown::Answered,
+        going: accepted.going != Going::No,
+        answer: accepted.going == Going::Answer,
     };
     let ranges = u16::try_from(buffer.ranges()).ok()?;
     Some(SavedGpadl { relid: key.relid, id: key.id, ranges, words: buffer.range_words(), state })

@@ -81,7 +81,7 @@ impl Core {
     /// Returns the number of page lists being received.
     #[must_use]
     pub fn gpadls_arriving(&self) -> usize {
-        self.gpadls.receiving()
+        self.gpadls.arriving()
     }
 
     /// Returns the number of GPADLs, complete or not, charged against the quotas, and the pages
@@ -100,8 +100,8 @@ impl Core {
             version,
             messages: self.counts,
             channels: self.channels.iter().map(channel_report).collect(),
-            gpadls: self.gpadls.accepted(),
-            gpadls_arriving: self.gpadls.receiving(),
+            gpadls: self.gpadls.iter().cloned().collect(),
+            gpadls_arriving: self.gpadls.arriving(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Core {
     /// Returns every accepted GPADL, by channel and handle.
     #[must_use]
     pub fn gpadl_reports(&self) -> Vec<GpadlReport> {
-        self.gpadls.accepted().iter().map(gpadl_report).collect()
+        self.gpadls.iter().map(gpadl_report).collect()
     }
 
     /// Returns whether the core waits for the channel's device to close it.
@@ -125,7 +125,7 @@ impl Core {
 
     /// Returns the GPADL itself, for reading a ring's control pages while the core keeps it.
     #[must_use]
-    pub fn gpadl(&self, relid: u32, id: u32) -> Option<Gpadl> {
+    pub fn gpadl(&self, relid: u32, id: u32) -> Option<&Gpadl> {
         self.gpadls.get(relid, id)
     }
 }
