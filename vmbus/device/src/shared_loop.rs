@@ -114,13 +114,14 @@ trait LoopWorker: Send {
 
 impl<H: ChannelHandler> LoopWorker for Worker<H> {
     fn turn(&mut self) -> Turn {
-        let turn = catch_unwind(AssertUnwindSafe(|| Worker::turn(self)));
-        let is_over = !matches!(turn, Ok(Ok(Turn::Idle | Turn::More)));
-        if is_over {
-            self.report_end(turn.map(|turn| turn.map(|_| ())));
-            return Turn::Ended;
-        }
-        turn.ok().and_then(Result::ok).unwrap_or(Turn::Ended)
+        let end = match catch_unwind(AssertUnwindSafe(|| Worker::turn(self))) {
+            Ok(Ok(Turn::Ended)) => Ok(Ok(())),
+            Ok(Ok(turn)) => return turn,
+            Ok(Err(fault)) => Ok(Err(fault)),
+            Err(panic) => Err(panic),
+        };
+        self.report_end(end);
+        Turn::Ended
     }
 
     fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {

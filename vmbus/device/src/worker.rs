@@ -251,12 +251,12 @@ impl<H: ChannelHandler> Worker<H> {
 
     /// Sleeps until the handler has work, or `left` is over.
     pub(crate) fn wait_for_handler(&mut self, left: Duration) {
-        self.events.clear();
-        self.handler.events(&mut self.events);
-        self.polls.clear();
-        self.polls.extend(self.events.iter().copied().map(wait::entry));
+        let mut polls = std::mem::take(&mut self.polls);
+        polls.clear();
+        self.add_handler_polls(&mut polls);
         // At least a millisecond: a handler without an event has finished by then or never will.
-        wait::poll(&mut self.polls, Some(left.max(Duration::from_millis(1))));
+        wait::poll(&mut polls, Some(left.max(Duration::from_millis(1))));
+        self.polls = polls;
     }
 
     /// Logs the end of the worker: `Err`, the message of a panic.
@@ -425,6 +425,11 @@ impl<H: ChannelHandler> Worker<H> {
     pub(crate) fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
         polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
         polls.push(wait::entry(self.kick.as_raw_fd()));
+        self.add_handler_polls(polls);
+    }
+
+    /// Adds the handler's descriptors.
+    fn add_handler_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
         self.events.clear();
         self.handler.events(&mut self.events);
         polls.extend(self.events.iter().copied().map(wait::entry));
