@@ -88,7 +88,7 @@ impl<H: ChannelHandler> Worker<H> {
     ) -> io::Result<Self> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let counters = Arc::clone(channel.worker_counters());
-        shared.register(&kick, &counters, channel.subchannel());
+        shared.register(&kick);
         let mut guard = WorkerGuard::new(shared.pause_state(), channel.subchannel());
         let mut outbox = Outbox::new();
         if let Some(restored) = restored {

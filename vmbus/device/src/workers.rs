@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::warn;
-use vmbus_host::{Channel, WorkerCounters, WorkerStats};
+use vmbus_host::Channel;
 use vmbus_log::LogRateLimiter;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -113,7 +113,7 @@ impl<S: Clone + Send + 'static> Workers<S> {
             shared: Arc::new(Shared {
                 name: name.into(),
                 options,
-                workers: Mutex::default(),
+                kicks: Mutex::default(),
                 pause: Arc::default(),
                 moderated: AtomicU64::new(0),
                 log: LogRateLimiter::default(),
@@ -189,16 +189,6 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared.pause.quiesced(subchannel)
     }
 
-    /// Returns the counters of each worker that exists, in the order in which they were started.
-    pub fn stats(&self) -> Vec<WorkerStats> {
-        self.shared
-            .list()
-            .iter()
-            .filter(|one| one.kick.strong_count() != 0)
-            .map(|one| one.counters.snapshot(one.subchannel))
-            .collect()
-    }
-
     /// Returns the interrupts that all workers together have delayed, those that ended included.
     pub fn moderated(&self) -> u64 {
         self.shared.moderated.load(Ordering::Relaxed)
@@ -251,7 +241,8 @@ pub(crate) fn drop_contained(worker: impl Sized) {
 pub(crate) struct Shared<S> {
     name: String,
     options: WorkerOptions,
-    workers: Mutex<Vec<Registered>>,
+    /// Of each worker.
+    kicks: Mutex<Vec<Weak<EventFd>>>,
     pause: Arc<Pause<S>>,
     /// Interrupts that were delayed.
     moderated: AtomicU64,
@@ -259,31 +250,16 @@ pub(crate) struct Shared<S> {
     log: LogRateLimiter,
 }
 
-/// A worker, as long as it exists.
-#[derive(Debug)]
-struct Registered {
-    /// Wakes it.
-    kick: Weak<EventFd>,
-    counters: Arc<WorkerCounters>,
-    subchannel: u16,
-}
-
 impl<S: Clone> Shared<S> {
-    /// Registers a worker, which [`Shared::kick`] wakes.
-    pub(crate) fn register(
-        &self,
-        kick: &Arc<EventFd>,
-        counters: &Arc<WorkerCounters>,
-        subchannel: u16,
-    ) {
-        let mut workers = self.list();
-        workers.retain(|worker| worker.kick.strong_count() > 0);
-        let (kick, counters) = (Arc::downgrade(kick), Arc::clone(counters));
-        workers.push(Registered { kick, counters, subchannel });
+    /// Registers the kick of a worker, which [`Shared::kick`] signals as long as it exists.
+    pub(crate) fn register(&self, kick: &Arc<EventFd>) {
+        let mut kicks = self.kicks();
+        kicks.retain(|kick| kick.strong_count() > 0);
+        kicks.push(Arc::downgrade(kick));
     }
 
     pub(crate) fn kick(&self) {
-        for kick in self.list().iter().filter_map(|worker| worker.kick.upgrade()) {
+        for kick in self.kicks().iter().filter_map(Weak::upgrade) {
             // A full counter wakes as well.
             let _ = kick.write(1);
         }
@@ -321,7 +297,7 @@ impl<S: Clone> Shared<S> {
         self.options.moderation
     }
 
-    fn list(&self) -> MutexGuard<'_, Vec<Registered>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kicks(&self) -> MutexGuard<'_, Vec<Weak<EventFd>>> {
+        self.kicks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

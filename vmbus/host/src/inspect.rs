@@ -67,7 +67,7 @@ impl BusReport {
                 signals_suppressed: count(|shared| {
                     shared.signals_suppressed.load(Ordering::Relaxed)
                 }),
-                worker: shared.map(|shared| shared.worker.snapshot(shared.subchannel)),
+                worker: shared.map(|shared| shared.worker.snapshot()),
                 channel,
             }
         });

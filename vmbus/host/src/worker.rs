@@ -11,8 +11,6 @@ use vmbus_protocol::num::u64_of;
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub struct WorkerStats {
-    /// Subchannel number; 0 for the primary.
-    pub subchannel: u16,
     /// Packets taken from the guest.
     pub taken: u64,
     /// Packets written to the guest.
@@ -47,11 +45,10 @@ pub struct WorkerCounters {
 }
 
 impl WorkerCounters {
-    /// Returns the counters of subchannel `subchannel` at this moment.
+    /// Returns the counters at this moment.
     #[must_use]
-    pub fn snapshot(&self, subchannel: u16) -> WorkerStats {
+    pub fn snapshot(&self) -> WorkerStats {
         WorkerStats {
-            subchannel,
             taken: self.taken.get(),
             sent: self.sent.get(),
             batches: self.batches.get(),

@@ -122,7 +122,7 @@ fn test_render_shows_the_workers_of_open_channels() {
     counters.sleeps.add(70);
     counters.polled.add(60);
     counters.moderated.add(50);
-    open.channels[0].worker = Some(counters.snapshot(0));
+    open.channels[0].worker = Some(counters.snapshot());
     let text = render(&open, None, Style::Plain);
     let line = text.lines().skip_while(|line| !line.starts_with("Workers")).nth(2).unwrap();
     let cells: Vec<&str> = line.split_whitespace().collect();
