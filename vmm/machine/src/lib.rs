@@ -23,6 +23,8 @@ mod irq;
 mod machine;
 mod memory;
 mod options;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod unix_socket;
 
 pub use boot::{BootError, BootSource};
@@ -35,5 +37,5 @@ pub use machine::{
 pub use memory::{GuestMemory, MemoryError};
 pub use options::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig, OnPanic,
-    OnReset, SerialConfig,
+    OnReset, SerialConfig, host_path,
 };

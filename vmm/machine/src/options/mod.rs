@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
 pub use policy::{IrqchipMode, OnPanic, OnReset};
-pub use serial::SerialConfig;
+pub use serial::{SerialConfig, host_path};
 
 /// The most vCPUs of a machine.
 ///

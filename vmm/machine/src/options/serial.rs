@@ -48,11 +48,15 @@ impl Serialize for SerialConfig {
     }
 }
 
-fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+/// Reads a path of the host, for `deserialize_with`.
+///
+/// # Errors
+/// It is no path.
+pub fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     HostPath::deserialize(deserializer).map(|HostPath(path)| path)
 }
 
-/// Marks a value as a path of the host: a deserializer that knows where a path was written may
-/// resolve it by this name. Any other takes it as it is.
+/// Marks a value as a path of the host: a deserializer that knows where it was written may resolve
+/// it, by this name. Any other takes it as it is.
 #[derive(Deserialize)]
 struct HostPath(PathBuf);

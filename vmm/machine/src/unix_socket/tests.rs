@@ -2,11 +2,11 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
 
 use vmm_sys_util::tempdir::TempDir;
 
 use super::*;
+use crate::testing::{begin, end};
 
 /// A path for a socket, in a folder of its own.
 struct Place {
@@ -200,16 +200,4 @@ fn test_connect_to_a_full_queue_ends_with_the_timeout() {
     let path = place.path.clone();
     let error = end(&begin(move || connect(&path, Duration::from_millis(1)))).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
-}
-
-/// Runs `call` on a thread of its own.
-fn begin<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> mpsc::Receiver<T> {
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || answer.send(call()));
-    answered
-}
-
-/// Waits for the result of the call that [`begin`] began.
-fn end<T>(answered: &mpsc::Receiver<T>) -> T {
-    answered.recv_timeout(Duration::from_secs(60)).expect("the call never returned")
 }

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::process::{ExitCode, Termination};
 
-use crate::config::{ConfigError, InputError};
-use crate::control::{ClientError, StopReason};
-use crate::doctor::HostError;
 use synthvm_machine::BootError;
 use synthvm_machine::HypervError;
 use synthvm_machine::MachineError;
 use synthvm_machine::unix_socket::SocketError;
+
+use crate::config::{ConfigError, InputError};
+use crate::control::{ClientError, StopReason};
+use crate::doctor::HostError;
 
 /// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use synthvm_echo::echo;
+use synthvm_machine::unix_socket::ListeningSocket;
+use synthvm_machine::{self as machine, Machine};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
@@ -14,8 +16,6 @@ use super::target::{Parts, Target};
 use crate::config::{TestDevice, VmConfig};
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
-use synthvm_machine::unix_socket::ListeningSocket;
-use synthvm_machine::{self as machine, Machine};
 
 /// Builds the machine, runs it to its end and tells how it ended.
 pub(super) fn launch(

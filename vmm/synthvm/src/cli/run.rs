@@ -1,5 +1,8 @@
 //! `synthvm run`: everything that can be wrong is found before anything is created.
 
+use synthvm_machine::BootSource;
+use synthvm_machine::unix_socket::ListeningSocket;
+
 use super::args::RunArgs;
 use super::commands::print;
 use super::exit::{Exit, Failure};
@@ -7,8 +10,6 @@ use super::launch::{launch, open_disks};
 use crate::config::VmConfig;
 use crate::control::block_stop_signals;
 use crate::doctor;
-use synthvm_machine::BootSource;
-use synthvm_machine::unix_socket::ListeningSocket;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let config = VmConfig::load(args.file.as_deref(), &args.flags())?;

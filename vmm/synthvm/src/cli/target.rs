@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use synthvm_machine::MachineHandle;
 use synthvm_storvsp::DiskReport;
 use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
@@ -15,7 +16,6 @@ use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
-use synthvm_machine::MachineHandle;
 
 /// What there is to look at and to act on.
 pub(super) struct Parts {
@@ -188,7 +188,9 @@ mod tests {
     use std::sync::mpsc::{self, Receiver, Sender};
 
     use super::*;
-    use crate::disks::testing::{Rig, begin, end};
+    use synthvm_machine::testing::{begin, end};
+
+    use crate::disks::testing::Rig;
     use synthvm_machine::Escape;
 
     /// Longer than any test runs.

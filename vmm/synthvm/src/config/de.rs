@@ -8,6 +8,8 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
+/// Here it is relative to the file in which it was written, and not empty.
+pub(crate) use synthvm_machine::host_path;
 
 use super::error::{ConfigError, Origin};
 use super::node::{Entry, Node, Value};
@@ -17,23 +19,12 @@ pub(crate) fn from_node<T: for<'de> Deserialize<'de>>(node: &Node) -> Result<T, 
     T::deserialize(node)
 }
 
-/// Reads a path of the host: relative to the file that it was written in, and not empty. For
-/// `deserialize_with`.
-pub(crate) fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
-    HostPath::deserialize(deserializer).map(|HostPath(path)| path)
-}
-
 /// As [`host_path`], for a key that may be absent.
 pub(crate) fn optional_host_path<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<PathBuf>, D::Error> {
     host_path(deserializer).map(Some)
 }
-
-/// Marks a value as a path: the deserializer below knows it by its name. Any other deserializer
-/// takes it as it is.
-#[derive(Deserialize)]
-struct HostPath(PathBuf);
 
 impl Node {
     fn unexpected(&self) -> Unexpected<'_> {
@@ -133,6 +124,7 @@ impl<'de> Deserializer<'de> for &Node {
         visitor: V,
     ) -> Result<V::Value, ConfigError> {
         match name {
+            // The mark of `host_path`.
             "HostPath" => {
                 let path = self.path()?;
                 let path = path.to_str().ok_or_else(|| self.must_be("a path in UTF-8"))?.to_owned();

@@ -8,9 +8,9 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use synthvm_images::Format;
+use synthvm_machine::unix_socket;
 
 use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
-use synthvm_machine::unix_socket;
 
 /// An input file that cannot be used: the option at fault, the file, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use synthvm_machine::unix_socket;
 
 use super::protocol::{Reply, Request};
 use crate::inspect::InspectReport;
-use synthvm_machine::unix_socket;
 
 /// How long an answer may take that is a snapshot: a machine that needs longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);

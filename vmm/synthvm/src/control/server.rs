@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
+use synthvm_machine::unix_socket::ListeningSocket;
 
 use super::ControlTarget;
 use super::connection::{Connection, Wants};
 use super::jobs::Jobs;
-use synthvm_machine::unix_socket::ListeningSocket;
 
 /// Clients at a time. One more is hung up on at once.
 pub const MAX_CLIENTS: usize = 16;

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -292,16 +291,4 @@ impl Rig {
             std::thread::yield_now();
         }
     }
-}
-
-/// Runs `call` on a thread of its own. The answer comes when it has returned.
-pub(crate) fn begin<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Receiver<T> {
-    let (answer, answered) = mpsc::channel();
-    std::thread::spawn(move || answer.send(call()));
-    answered
-}
-
-/// Waits for what [`begin`] began.
-pub(crate) fn end<T>(answered: &Receiver<T>) -> T {
-    answered.recv_timeout(FOREVER).expect("the call never returned")
 }

@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use synthvm_block::{IoError, Operation, ThrottleStats};
 use synthvm_images::{CreateOptions, Format};
+use synthvm_machine::GuestMemory;
+use synthvm_machine::testing::{begin, end};
 use synthvm_storvsp::ControllerOptions;
 use vm_memory::GuestAddress;
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
-use super::testing::{Gate, Rig, TestHost, begin, end};
+use super::testing::{Gate, Rig, TestHost};
 use super::*;
 use crate::config::{
     BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_BUSY_POLL_MICROSECONDS,
 };
 use crate::storage_guest::Guest;
-use synthvm_machine::GuestMemory;
 
 const MIB: u64 = 1 << 20;
 

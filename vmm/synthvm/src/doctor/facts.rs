@@ -8,9 +8,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use kvm_ioctls::Kvm;
+use synthvm_machine::new_vm;
 
 use super::capabilities::{CAPABILITIES, MAX_VCPUS};
-use synthvm_machine::new_vm;
 
 /// What the host answers to everything that is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]

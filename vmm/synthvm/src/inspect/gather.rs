@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use synthvm_block::ThrottleStats;
+use synthvm_machine::VcpuExits;
 use synthvm_storvsp::SCSI_CONTROLLER;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
 use vmbus_host::{BusReport, OpenReport};
@@ -12,7 +13,6 @@ use super::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
     InspectReport, MessageCounts, RingReport, RingsReport, ThrottleReport, VcpuReport,
 };
-use synthvm_machine::VcpuExits;
 
 impl InspectReport {
     /// Takes over what the bus tells.
