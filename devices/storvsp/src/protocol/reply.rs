@@ -53,11 +53,7 @@ impl Reply {
         status: NtStatus,
         request: ScsiRequest,
     ) -> Self {
-        let header = Header {
-            operation: operation::COMPLETE_IO.into(),
-            flags: 0.into(),
-            status: (status as u32).into(),
-        };
+        let header = header(operation::COMPLETE_IO, status);
         let packet = ExecuteSrb { header, request, reserved: [0; _] };
         let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
         Self { bytes: zerocopy::transmute!(packet), length }
@@ -74,10 +70,13 @@ impl Reply {
     }
 
     fn put_header(&mut self, operation: u32, status: NtStatus) {
-        let header =
-            Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() };
-        self.bytes[..HEADER].copy_from_slice(header.as_bytes());
+        self.bytes[..HEADER].copy_from_slice(header(operation, status).as_bytes());
     }
+}
+
+#[inline]
+fn header(operation: u32, status: NtStatus) -> Header {
+    Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() }
 }
 
 impl AsRef<[u8]> for Reply {

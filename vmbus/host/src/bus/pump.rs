@@ -190,7 +190,7 @@ impl<X: Shell> Pump<X> {
         loop {
             let queue = lock(&self.queue);
             if queue.is_empty() {
-                return self.tell_idle(&queue);
+                return self.notify_idle(&queue);
             }
             drop(queue);
             let Some(state) = self.try_state() else { return };
@@ -200,7 +200,7 @@ impl<X: Shell> Pump<X> {
             }
             let mut queue = lock(&self.queue);
             if queue.is_empty() {
-                return self.tell_idle(&queue);
+                return self.notify_idle(&queue);
             }
             if work != 0 && (does_jobs || !queue.events.is_empty()) {
                 continue;
@@ -233,7 +233,7 @@ impl<X: Shell> Pump<X> {
             let mut queue = lock(&self.queue);
             if queue.is_empty() {
                 queue.helper = false;
-                return self.tell_idle(&queue);
+                return self.notify_idle(&queue);
             }
         }
     }
@@ -274,7 +274,7 @@ impl<X: Shell> Pump<X> {
         Some((job, Running { pump: self }))
     }
 
-    fn tell_idle(&self, queue: &Queue<X::Event, X::Job>) {
+    fn notify_idle(&self, queue: &Queue<X::Event, X::Job>) {
         if queue.waiting != 0 && queue.is_idle() {
             self.idle.notify_all();
         }
@@ -349,7 +349,7 @@ impl<X: Shell> Drop for Running<'_, X> {
     fn drop(&mut self) {
         let mut queue = lock(&self.pump.queue);
         queue.running = queue.running.saturating_sub(1);
-        self.pump.tell_idle(&queue);
+        self.pump.notify_idle(&queue);
     }
 }
 
