@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use vmbus_client::platform::HostBytes;
 use vmbus_host::{HvStatus, QueuedMessage, Signal, Synic};
-use vmbus_protocol::offer::VMBUS_SINT;
+use vmbus_protocol::offer::{SINT_COUNT, VMBUS_SINT};
 use vmm_sys_util::eventfd::EventFd;
 
 /// SINTs of one VP.
-const SINTS: usize = 16;
+const SINTS: usize = SINT_COUNT as usize;
 /// 64-bit words that hold the 2,048 event flags of one SINT.
 const FLAG_WORDS: usize = 32;
 

@@ -22,6 +22,9 @@ bitflags! {
 /// `target_vp` of a channel that polls: it never gets an event.
 pub const NO_INTERRUPT_VP: u32 = u32::MAX;
 
+/// SINTs of a VP: SINT0 to SINT15 (vmbus-core 1.3).
+pub const SINT_COUNT: u8 = 16;
+
 /// The SINT of every VMBus guest known.
 pub const VMBUS_SINT: u8 = 2;
 

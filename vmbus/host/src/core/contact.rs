@@ -1,7 +1,7 @@
 //! INITIATE_CONTACT, UNLOAD and the reset between two connections (vmbus-core 3.1, 3.2, 3.4).
 
 use vmbus_protocol::message::{InitiateContact, MessageType, VersionResponse, VersionResponse6};
-use vmbus_protocol::offer::{MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_SINT};
+use vmbus_protocol::offer::{MESSAGE_CONNECTION_ID_MULTICLIENT, SINT_COUNT, VMBUS_SINT};
 use vmbus_protocol::{MessageBuffer, Version};
 use zerocopy::little_endian::{U16, U32};
 
@@ -12,8 +12,6 @@ use super::{Action, Core, Ignored, Outcome};
 /// `connection_state` of a response.
 const STATE_GOOD: u8 = 0;
 const STATE_FAILED: u8 = 2;
-/// SINTs of one VP.
-const SINTS: u8 = 16;
 
 impl Core {
     pub(super) fn initiate_contact(
@@ -31,7 +29,7 @@ impl Core {
             let [sint, vtl, ..] = contact.target_info;
             let other_vtl = vtl != 0 && word >= Version::V5_1.word();
             if sint != VMBUS_SINT || other_vtl {
-                if sint < SINTS {
+                if sint < SINT_COUNT {
                     self.post_to(vp, sint, response(0, STATE_GOOD, 0));
                 }
                 return Ok(());

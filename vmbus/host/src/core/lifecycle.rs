@@ -6,7 +6,7 @@ use vmbus_protocol::message::{
     OpenReservedChannel, TlConnectRequest, TlConnectResult,
 };
 use vmbus_protocol::num::usize_of;
-use vmbus_protocol::offer::{NO_INTERRUPT_VP, status};
+use vmbus_protocol::offer::{NO_INTERRUPT_VP, SINT_COUNT, status};
 use vmbus_protocol::{MessageBuffer, Version};
 use zerocopy::little_endian::U32;
 
@@ -15,8 +15,6 @@ use super::channel::{AfterClose, AfterDrain, ChannelKey, OpenRequest, Phase};
 use super::connection::ConnectionState;
 use super::{Action, Core, Ignored, Outcome};
 
-/// SINTs of one VP.
-const SINTS: u32 = 16;
 /// A ring is a control page and at least one page of data.
 const MIN_RING_PAGES: usize = 2;
 
@@ -405,7 +403,7 @@ impl Core {
 
     fn reserved_target(&self, vp: u32, sint: u32) -> Result<(u32, u8), Ignored> {
         match u8::try_from(sint) {
-            Ok(narrow) if sint < SINTS && vp < self.vp_count => Ok((vp, narrow)),
+            Ok(narrow) if narrow < SINT_COUNT && vp < self.vp_count => Ok((vp, narrow)),
             _ => Err(Ignored::Vp(vp)),
         }
     }

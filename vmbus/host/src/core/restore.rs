@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 
 use vmbus_protocol::limits::{MAX_CHANNELS, MAX_MESSAGE_SIZE, MAX_SUBCHANNELS};
+use vmbus_protocol::offer::SINT_COUNT;
 
 use super::action::OpenParams;
 use super::channel::{AfterClose, ChannelKey, Phase};
@@ -15,9 +16,6 @@ use super::connection::ConnectionState;
 use super::offer::Offer;
 use super::{Action, Core};
 use crate::saved::{FORMAT, RestoreError, SavedBus, SavedChannel};
-
-/// SINTs of one VP.
-const SINTS: u8 = 16;
 
 /// An open channel that goes back to its device.
 struct Reopened {
@@ -80,7 +78,7 @@ impl Core {
             if queued.vp >= self.vp_count {
                 return Err(RestoreError::Vp(queued.vp));
             }
-            if sint >= SINTS || len > MAX_MESSAGE_SIZE {
+            if sint >= SINT_COUNT || len > MAX_MESSAGE_SIZE {
                 return Err(RestoreError::Message { sint, len });
             }
         }

@@ -12,11 +12,11 @@ use tracing::debug;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory};
 use vmbus_host::mailbox::{self, Mailbox, SLOT_SIZE, Slot, SlotMemory};
 use vmbus_host::{QueuedMessage, Signal};
+use vmbus_protocol::offer::SINT_COUNT;
 
 use super::VMBUS_SINT;
 use crate::memory::GuestMemory;
 
-pub(super) const SINTS: u8 = 16;
 const FLAGS_PER_SINT: u16 = 2048;
 /// 64-bit words of event flags.
 const WORDS_PER_SINT: usize = 32;
@@ -202,7 +202,7 @@ impl Vps {
 
     /// Queues a message. `false`: there is no such VP or SINT.
     pub(super) fn queue(&self, vp: u32, sint: u8, message: &[u8]) -> bool {
-        let Some(target) = self.vp(vp).filter(|_| sint < SINTS) else { return false };
+        let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT) else { return false };
         target.mailbox.queue(sint, message);
         true
     }
@@ -247,7 +247,8 @@ impl Vps {
 
     /// Sets an event flag; raises the SINT if it was clear. While its page is off it is remembered.
     pub(super) fn signal(&self, vp: u32, sint: u8, flag: u16, lines: &impl VpInterrupts) -> Signal {
-        let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else {
+        let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT && flag < FLAGS_PER_SINT)
+        else {
             return Signal::Disabled;
         };
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +270,8 @@ impl Vps {
 
     /// Forgets an event flag that waits for its page; one that is in the page stays.
     pub(super) fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
-        let Some(target) = self.vp(vp).filter(|_| sint < SINTS && flag < FLAGS_PER_SINT) else {
+        let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT && flag < FLAGS_PER_SINT)
+        else {
             return;
         };
         let (index, bit) = word_of(sint, flag);
