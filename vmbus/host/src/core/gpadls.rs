@@ -90,6 +90,8 @@ pub(super) struct Gpadls {
     /// By handle alone: bodies carry no relid.
     pub(super) arriving: BTreeMap<u32, Arriving>,
     pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
+    /// By relid. An entry stays when its channel's last GPADL goes, so that a channel with one
+    /// GPADL at a time allocates none; relids are the lowest free ones, so there are few.
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
@@ -289,7 +291,7 @@ impl Gpadls {
 
     /// Returns whether the channel has any GPADL at all.
     pub(super) fn has_any(&self, relid: u32) -> bool {
-        self.usage.contains_key(&relid)
+        self.usage.get(&relid).is_some_and(|usage| usage.gpadls > 0)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -445,10 +447,10 @@ impl Gpadls {
 
     /// Takes the quota for one GPADL of `pages` pages. Returns false if there is not enough.
     fn charge(&mut self, relid: u32, pages: usize) -> bool {
-        let usage = self.usage.get(&relid).copied().unwrap_or_default();
+        let count = self.arriving.len().saturating_add(self.accepted.len());
+        let usage = self.usage.entry(relid).or_default();
         let total = self.pages.saturating_add(pages);
         let of_channel = usage.pages.saturating_add(pages);
-        let count = self.arriving.len().saturating_add(self.accepted.len());
         if usage.gpadls >= MAX_GPADLS_PER_CHANNEL
             || count >= MAX_GPADLS_PER_VM
             || of_channel > MAX_GPADL_PAGES_PER_CHANNEL
@@ -457,8 +459,7 @@ impl Gpadls {
             return false;
         }
         self.pages = total;
-        self.usage
-            .insert(relid, Usage { gpadls: usage.gpadls.saturating_add(1), pages: of_channel });
+        *usage = Usage { gpadls: usage.gpadls.saturating_add(1), pages: of_channel };
         true
     }
 
@@ -467,9 +468,6 @@ impl Gpadls {
         if let Some(usage) = self.usage.get_mut(&relid) {
             usage.gpadls = usage.gpadls.saturating_sub(1);
             usage.pages = usage.pages.saturating_sub(pages);
-            if usage.gpadls == 0 {
-                self.usage.remove(&relid);
-            }
         }
     }
 }
