@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use synthvm_images::{Format, OpenOptions, Parents, check, info, open};
 use synthvm_block::conformance::one;
-use synthvm_block::{Backend, IoError, IoMode, Operation, Queue};
+use synthvm_block::{Backend, IoBuffer, IoError, IoMode, Operation, Queue, Request};
 
 use crate::image_bases::{self, Base, MIB};
 use crate::image_changes::change;
@@ -203,13 +203,7 @@ impl Session<'_> {
             return;
         }
         let queue = &mut *self.open().queue;
-        let request = synthvm_block::IoRequest {
-            id: 0,
-            operation,
-            offset: first * PAGE,
-            length: count * PAGE,
-            buffer: Box::new(synthvm_block::IoBuffer::from_vec(Vec::new())),
-        };
+        let request = Request::new(0, operation, first * PAGE, count * PAGE, IoBuffer::empty());
         let done = synthvm_block::conformance::run(queue, vec![request]);
         self.know(first, count, (zeroes && done[0].result.is_ok()).then_some(0));
     }

@@ -45,6 +45,11 @@ impl IoBuffer {
         buffer
     }
 
+    /// Without memory.
+    pub const fn empty() -> Self {
+        Self { memory: Memory::Host(Vec::new()), iovecs: Vec::new(), selected: 0 }
+    }
+
     /// `len` bytes from byte `offset` of the selection in `whole` on, as a buffer of its own
     /// that is selected entirely: how a request is split without a copy. `whole` stays as long
     /// as its parts do; `Arc::into_inner` gives it back after the last one.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::merged::MergedEvent;
-use super::{Backend, Extent, FixedMemory, Geometry, IoDone, IoError, IoRequest, Queue};
+use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, Request};
 
 /// The fate of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub enum Fault {
 }
 
 /// Decides the fate of each request.
-type Judge = dyn Fn(&IoRequest) -> Fault + Send + Sync;
+type Judge = dyn Fn(&Request) -> Fault + Send + Sync;
 
 /// Another backend, with faults.
 pub struct Faulty {
@@ -37,7 +37,7 @@ impl Faulty {
     /// Returns `inner` with faults: `judge` decides the fate of each request.
     pub fn new(
         inner: Arc<dyn Backend>,
-        judge: impl Fn(&IoRequest) -> Fault + Send + Sync + 'static,
+        judge: impl Fn(&Request) -> Fault + Send + Sync + 'static,
     ) -> Self {
         Self { inner, judge: Arc::new(judge), hold: Hold::default() }
     }
@@ -133,31 +133,24 @@ struct FaultyQueue {
     judge: Arc<Judge>,
     hold: Hold,
     event: Arc<EventFd>,
-    stalled: Vec<IoRequest>,
-    passed: Vec<IoRequest>,
-    failed: Vec<IoDone>,
+    stalled: Vec<Box<Request>>,
+    passed: Vec<Box<Request>>,
+    failed: Vec<Completion>,
 }
 
 impl Queue for FaultyQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         for request in requests.drain(..) {
             match (self.judge)(&request) {
                 Fault::Stall if !self.hold.is_released() => self.stalled.push(request),
                 Fault::None | Fault::Stall => self.passed.push(request),
-                Fault::Fail(error) => {
-                    self.failed.push(IoDone {
-                        id: request.id,
-                        result: Err(error),
-                        copied: 0,
-                        buffer: request.buffer,
-                    });
-                }
+                Fault::Fail(error) => self.failed.push(request.complete(Err(error), 0)),
             }
         }
         self.inner.submit(&mut self.passed);
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         let _ = self.event.read();
         if self.hold.is_released() {
             self.inner.submit(&mut self.stalled);

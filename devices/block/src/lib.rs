@@ -5,8 +5,8 @@
 //! [`Queue::poll`] returns finished requests in any order. A queue may finish requests while it
 //! submits them (memory) or later ([`Queue::event`] then says when to poll).
 //!
-//! Requests own their memory ([`IoBuffer`]: guest pages as iovecs) from submit until they come
-//! back, so no backend can outlive it.
+//! A [`Request`] is one object from the device to the last backend and back. It owns its memory
+//! ([`IoBuffer`]: guest pages as iovecs), so no backend can outlive it.
 //!
 //! | module | backends |
 //! |---|---|
@@ -27,6 +27,7 @@ mod merged;
 mod null;
 mod ram;
 pub mod raw;
+mod request;
 mod throttle;
 pub mod wait;
 
@@ -43,6 +44,7 @@ pub use ram::RamDisk;
 pub use raw::{
     CacheMode, FixedError, FixedMemory, IoMode, LockedFile, OpenError, RawFile, RawOptions,
 };
+pub use request::{Completion, Operation, Request};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
 /// One open medium.
@@ -172,70 +174,14 @@ pub trait Queue: Send {
     /// Takes all of `requests`, in order, and leaves the empty vector for the next batch. Each
     /// comes back through [`Queue::poll`] exactly once. Requests of one batch may run in any
     /// order, so that whoever needs an order waits in between.
-    fn submit(&mut self, requests: &mut Vec<IoRequest>);
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>);
 
     /// Adds all finished requests to `done`. Never waits.
-    fn poll(&mut self, done: &mut Vec<IoDone>);
+    fn poll(&mut self, done: &mut Vec<Completion>);
 
     /// Readable when [`Queue::poll`] has something that was not finished in `submit`; polling
     /// clears it. `None`: submit finishes everything.
     fn event(&self) -> Option<RawFd>;
-}
-
-/// The operation of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// From the medium into the buffer.
-    Read,
-    /// From the buffer to the medium. `fua`: durable before it is done.
-    Write {
-        /// Force unit access.
-        fua: bool,
-    },
-    /// Everything that was done before this was submitted becomes durable.
-    Flush,
-    /// The guest needs these bytes no more: [`Geometry::discard`] defines their later content. A
-    /// medium that cannot do it does nothing.
-    Discard,
-    /// These bytes read as zero from now on, on every writable medium. `unmap`: and need not take
-    /// up room.
-    WriteZeroes {
-        /// Give back the room.
-        unmap: bool,
-    },
-}
-
-/// One request.
-#[derive(Debug)]
-pub struct IoRequest {
-    /// Comes back in [`IoDone::id`].
-    pub id: u32,
-    /// The operation of a request.
-    pub operation: Operation,
-    /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0
-    /// for a flush.
-    pub offset: u64,
-    /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in
-    /// `buffer`; discards and zeroes may have more than 4 GiB. What is not all within the
-    /// capacity (it may shrink at any moment) fails with [`IoError::EndOfImage`].
-    pub length: u64,
-    /// The bytes to move: those that were selected in it. Nothing is selected but for reads and
-    /// writes.
-    pub buffer: Box<IoBuffer>,
-}
-
-/// One finished request.
-#[derive(Debug)]
-pub struct IoDone {
-    /// From [`IoRequest::id`].
-    pub id: u32,
-    /// All bytes moved, or why not. After an error any part of them may have.
-    pub result: Result<(), IoError>,
-    /// Bytes that went through a buffer of the backend's own on their way between guest memory and
-    /// medium: 0 where nothing is copied.
-    pub copied: u64,
-    /// The request's memory, for its owner to use again.
-    pub buffer: Box<IoBuffer>,
 }
 
 /// Makes everything durable that was written to `backend`, and waits for it. Nothing to do where
@@ -248,15 +194,8 @@ pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
         return Ok(());
     }
     let mut queue = backend.queue().map_err(|error: io::Error| IoError::from(error))?;
-    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
     let mut done = Vec::new();
-    queue.submit(&mut vec![IoRequest {
-        id: 0,
-        operation: Operation::Flush,
-        offset: 0,
-        length: 0,
-        buffer,
-    }]);
+    queue.submit(&mut vec![Request::flush(0)]);
     loop {
         queue.poll(&mut done);
         match (done.pop(), queue.event()) {

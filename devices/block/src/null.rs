@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::VolatileSlice;
 
-use super::{Backend, Discard, Extent, Geometry, IoDone, IoError, IoRequest, Operation, Queue};
+use super::{Backend, Completion, Discard, Extent, Geometry, IoError, Operation, Queue, Request};
 use crate::BlockSize;
 
 /// A disk that takes every write and forgets it. A read leaves the guest's memory as it is, so that
@@ -93,12 +93,12 @@ struct NullQueue {
     capacity: Arc<AtomicU64>,
     read_only: bool,
     zeroes: bool,
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
 }
 
 impl NullQueue {
-    fn execute(&self, request: &IoRequest) -> Result<(), IoError> {
-        let IoRequest { operation, offset, length, .. } = request;
+    fn execute(&self, request: &Request) -> Result<(), IoError> {
+        let Request { operation, offset, length, .. } = request;
         let capacity = self.capacity.load(Ordering::Relaxed);
         match operation {
             Operation::Flush => return Ok(()),
@@ -129,14 +129,14 @@ fn clear(memory: &VolatileSlice<'_>) {
 }
 
 impl Queue for NullQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         for request in requests.drain(..) {
             let result = self.execute(&request);
-            self.done.push(IoDone { id: request.id, result, copied: 0, buffer: request.buffer });
+            self.done.push(request.complete(result, 0));
         }
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::{Backend, Discard, Geometry, IoDone, IoError, IoRequest, Operation, Queue};
+use super::{Backend, Completion, Discard, Geometry, IoError, Operation, Queue, Request};
 use crate::BlockSize;
 
 const PAGE: usize = 4096;
@@ -151,11 +151,11 @@ fn make_usable(region: &MmapRegion, length: usize) -> io::Result<()> {
 struct RamQueue {
     memory: Arc<Memory>,
     read_only: bool,
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
 }
 
 impl RamQueue {
-    fn execute(&self, request: &IoRequest) -> Result<(), IoError> {
+    fn execute(&self, request: &Request) -> Result<(), IoError> {
         match request.operation {
             Operation::Read | Operation::Write { .. } => self.transfer(request),
             Operation::Flush => Ok(()),
@@ -194,7 +194,7 @@ impl RamQueue {
         Ok(())
     }
 
-    fn transfer(&self, request: &IoRequest) -> Result<(), IoError> {
+    fn transfer(&self, request: &Request) -> Result<(), IoError> {
         let mut offset = request.offset;
         for guest in request.buffer.slices() {
             let medium = piece(&self.memory, offset, guest.len())?;
@@ -210,14 +210,14 @@ impl RamQueue {
 }
 
 impl Queue for RamQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         for request in requests.drain(..) {
             let result = self.execute(&request);
-            self.done.push(IoDone { id: request.id, result, copied: 0, buffer: request.buffer });
+            self.done.push(request.complete(result, 0));
         }
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         if done.is_empty() {
             std::mem::swap(done, &mut self.done);
         } else {

@@ -75,14 +75,8 @@ fn test_compressed_qcow2_is_read_and_its_copies_are_counted() {
     qemu("qemu-img", &["convert", "-c", "-O", "qcow2", text(&raw), text(&path)]);
     let image = open(&path, &OpenOptions::reading(None)).unwrap();
     assert_same_content(&image, &raw);
-    let buffer = Box::new(synthvm_block::IoBuffer::from_vec(vec![0; 65536]));
-    let request = synthvm_block::IoRequest {
-        id: 1,
-        operation: Operation::Read,
-        offset: 65536,
-        length: 65536,
-        buffer,
-    };
+    let buffer = synthvm_block::IoBuffer::from_vec(vec![0; 65536]);
+    let request = synthvm_block::Request::new(1, Operation::Read, 65536, 65536, buffer);
     let done = synthvm_block::conformance::run(&mut *image.queue().unwrap(), vec![request]);
     assert_eq!(done[0].copied, 65536);
 }

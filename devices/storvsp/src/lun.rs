@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{error, warn};
 use vmbus_log::LogRateLimiter;
 
 use crate::counters::{DiskCounters, DiskStats};
@@ -167,6 +167,16 @@ impl Lun {
         });
     }
 
+    /// Counts and logs the completion of a request that the backend did not have.
+    #[cold]
+    pub(crate) fn foreign_completion(&self) {
+        self.counters.failed();
+        let (lun, label) = (self.number, &self.label);
+        self.log.log(|left_out| {
+            error!(lun, %label, left_out, "a backend completed a request that it did not have, or twice: ignored; this is a defect of the backend");
+        });
+    }
+
     /// Returns the state that another process needs to resume with this unit.
     pub(crate) fn save(&self) -> SavedLun {
         let serial = self.unit.identity().serial.clone();
@@ -208,15 +218,15 @@ impl Lun {
     /// interrupts.
     pub(crate) fn report(&self, controller: u32, moderated: u64) -> DiskReport {
         let tray = self.unit.tray();
-        let told = tray.unwrap_or_default();
+        let state = tray.unwrap_or_default();
         DiskReport {
             controller,
             lun: self.number,
             kind: self.unit.kind(),
             removed: false,
             has_medium: tray.is_none_or(|tray| tray.has_disc),
-            tray_open: told.is_open,
-            locked: told.is_locked,
+            tray_open: state.is_open,
+            locked: state.is_locked,
             label: self.label.clone(),
             capacity: self.unit.capacity(),
             block_size: self.unit.block_size(),

@@ -245,7 +245,7 @@ fn test_write_and_verify_of_a_disk_that_loses_writes_is_a_miscompare() {
     }
     struct LosesQueue(Box<dyn synthvm_block::Queue>);
     impl synthvm_block::Queue for LosesQueue {
-        fn submit(&mut self, requests: &mut Vec<synthvm_block::IoRequest>) {
+        fn submit(&mut self, requests: &mut Vec<Box<synthvm_block::Request>>) {
             for request in requests.iter_mut() {
                 if let Operation::Write { fua } = request.operation {
                     assert!(fua, "verified means on the medium");
@@ -254,7 +254,7 @@ fn test_write_and_verify_of_a_disk_that_loses_writes_is_a_miscompare() {
             }
             self.0.submit(requests);
         }
-        fn poll(&mut self, done: &mut Vec<synthvm_block::IoDone>) {
+        fn poll(&mut self, done: &mut Vec<synthvm_block::Completion>) {
             self.0.poll(done);
         }
         fn event(&self) -> Option<std::os::fd::RawFd> {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::FromRawFd;
 use std::time::{Duration, Instant};
 
-use synthvm_block::{IoBuffer, IoDone, IoRequest, Operation, Queue};
+use synthvm_block::{Completion, IoBuffer, Operation, Queue, Request};
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GuestRam, RangeAssembler};
 
@@ -53,8 +53,8 @@ impl Load {
         };
         let bytes = pages * PAGE;
         let mut idle: Vec<_> =
-            (0..self.depth).map(|at| buffer(ram, at * pages * step, pages, step)).collect();
-        let (mut batch, mut done): (Vec<IoRequest>, Vec<IoDone>) = Default::default();
+            (0..self.depth).map(|at| self.request(ram, at * pages * step, pages, step)).collect();
+        let (mut batch, mut done): (Vec<Box<Request>>, Vec<Completion>) = Default::default();
         let mut random = 0x9E37_79B9_7F4A_7C15_u64;
         let (start, cpu, mut count) = (Instant::now(), cpu_time(), 0_u64);
         loop {
@@ -62,12 +62,11 @@ impl Load {
             if is_over && idle.len() == self.depth {
                 break;
             }
-            while let Some(mut buffer) = idle.pop_if(|_| !is_over) {
+            while let Some(mut request) = idle.pop_if(|_| !is_over) {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let offset = (random >> 33) % (IMAGE / bytes as u64) * bytes as u64;
-                buffer.select(0, bytes).expect("as long as that");
-                let (operation, length) = (self.operation, bytes as u64);
-                batch.push(IoRequest { id: 0, operation, offset, length, buffer });
+                request.offset = (random >> 33) % (IMAGE / bytes as u64) * bytes as u64;
+                request.buffer.select(0, bytes).expect("as long as that");
+                batch.push(request);
             }
             queue.submit(&mut batch);
             queue.poll(&mut done);
@@ -77,12 +76,17 @@ impl Load {
             }
             for done in done.drain(..) {
                 done.result.expect("a request");
-                idle.push(done.buffer);
+                idle.push(done.request);
                 count += 1;
             }
         }
         let of_one = |spent: Duration| spent.as_secs_f64() * 1e9 / count as f64;
         Spent { wall: of_one(start.elapsed()), cpu: of_one(cpu_time() - cpu) }
+    }
+
+    fn request(self, ram: &GuestRam, first: usize, pages: usize, step: usize) -> Box<Request> {
+        let buffer = buffer(ram, first, pages, step);
+        Request::new(0, self.operation, 0, (pages * PAGE) as u64, buffer)
     }
 }
 
@@ -109,8 +113,8 @@ pub(crate) fn fill(mut file: &File) -> io::Result<()> {
     file.sync_all()
 }
 
-fn buffer(ram: &GuestRam, first: usize, pages: usize, step: usize) -> Box<IoBuffer> {
-    let mut buffer = Box::new(IoBuffer::new(ram.clone()));
+fn buffer(ram: &GuestRam, first: usize, pages: usize, step: usize) -> IoBuffer {
+    let mut buffer = IoBuffer::new(ram.clone());
     let mut list = Vec::new();
     list.extend_from_slice(&((pages * PAGE) as u32).to_le_bytes());
     list.extend_from_slice(&0_u32.to_le_bytes());

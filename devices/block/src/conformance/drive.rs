@@ -2,17 +2,18 @@
 
 use std::os::fd::RawFd;
 
-use super::super::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use super::super::{Completion, IoBuffer, IoError, Operation, Queue, Request};
 
 /// Milliseconds after which a request counts as lost.
 const LOST: i32 = 120_000;
 
-/// Runs `batch` to its end. Sorted by id.
+/// Runs `batch` to its end. Sorted by tag.
 ///
 /// # Panics
-/// A request does not come back, comes back twice, or `submit` left something in the vector.
-pub fn run(queue: &mut dyn Queue, mut batch: Vec<IoRequest>) -> Vec<IoDone> {
-    let mut expected: Vec<u32> = batch.iter().map(|request| request.id).collect();
+/// A request does not come back, comes back twice or changed, or `submit` left something in the
+/// vector.
+pub fn run(queue: &mut dyn Queue, mut batch: Vec<Box<Request>>) -> Vec<Completion> {
+    let mut expected: Vec<_> = batch.iter().map(|request| fields(request)).collect();
     let mut done = Vec::new();
     queue.submit(&mut batch);
     assert!(batch.is_empty(), "submit leaves an empty vector");
@@ -21,10 +22,18 @@ pub fn run(queue: &mut dyn Queue, mut batch: Vec<IoRequest>) -> Vec<IoDone> {
         wait(queue.event().expect("a queue without an event finishes in submit"));
         queue.poll(&mut done);
     }
-    done.sort_by_key(|done| done.id);
-    expected.sort_unstable();
-    assert!(done.iter().map(|done| done.id).eq(expected), "each request comes back once");
+    done.sort_by_key(|done| done.request.tag);
+    expected.sort_unstable_by_key(|&(tag, ..)| tag);
+    assert!(
+        done.iter().map(|done| fields(&done.request)).eq(expected),
+        "each request comes back once, as it was submitted"
+    );
     done
+}
+
+/// The fields that a request has again when it comes back.
+fn fields(request: &Request) -> (u64, Operation, u64, u64) {
+    (request.tag, request.operation, request.offset, request.length)
 }
 
 /// Waits for a queue's event, or for any descriptor to become readable.
@@ -58,7 +67,7 @@ pub fn one(
 ) -> Result<Vec<u8>, IoError> {
     let mut done =
         run(queue, vec![request(7, operation, offset, bytes)]).pop().expect("one request");
-    done.result.map(|()| std::mem::take(done.buffer.host_bytes().expect("host memory")))
+    done.result.map(|()| std::mem::take(done.request.buffer.host_bytes().expect("host memory")))
 }
 
 /// One request without data: a discard or zeroes.
@@ -74,8 +83,7 @@ pub fn over(
     offset: u64,
     length: u64,
 ) -> Result<(), IoError> {
-    let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
-    let mut done = run(queue, vec![IoRequest { id: 3, operation, offset, length, buffer }]);
+    let mut done = run(queue, vec![Request::new(3, operation, offset, length, IoBuffer::empty())]);
     done.pop().expect("one request").result
 }
 
@@ -84,20 +92,20 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed) >> 5) as u8).collect()
 }
 
-pub(super) fn request(id: u32, operation: Operation, offset: u64, bytes: Vec<u8>) -> IoRequest {
+pub(super) fn request(tag: u64, operation: Operation, offset: u64, bytes: Vec<u8>) -> Box<Request> {
     let length = bytes.len() as u64;
-    IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
 /// The same from memory that begins `skew` bytes after the allocator's alignment.
 pub(super) fn skewed(
-    id: u32,
+    tag: u64,
     operation: Operation,
     offset: u64,
     bytes: &[u8],
     skew: usize,
-) -> IoRequest {
+) -> Box<Request> {
     let mut buffer = IoBuffer::from_vec([&vec![0; skew][..], bytes].concat());
     buffer.select(skew, bytes.len()).expect("it is there");
-    IoRequest { id, operation, offset, length: bytes.len() as u64, buffer: Box::new(buffer) }
+    Request::new(tag, operation, offset, bytes.len() as u64, buffer)
 }

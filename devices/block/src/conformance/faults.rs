@@ -106,7 +106,7 @@ fn script(backend: &Arc<dyn Backend>, plan: &FaultPlan, error: IoError) {
     for id in 0..REQUESTS {
         let offset = random.below(CAPACITY / 512 / 2) * 512;
         let length = (1 + random.below(300)) * 512;
-        let (request, stamp) = draw(id as u32, &mut model, &mut random, offset, length);
+        let (request, stamp) = draw(id, &mut model, &mut random, offset, length);
         let operation = request.operation;
         let before = plan.strikes();
         let done = run(&mut *queue, vec![request]).remove(0);

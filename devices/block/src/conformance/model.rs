@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Backend, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
+use super::super::{Backend, Completion, IoBuffer, IoError, Operation, Queue, Request};
 use super::CAPACITY;
 use super::drive::{request, run, skewed};
 
@@ -144,7 +144,7 @@ fn step(queue: &mut dyn Queue, model: &mut Model, random: &mut Random, most: u64
         let limit = [8, 64, 600][random.below(3) as usize];
         let length = (1 + random.below((stretch - first).min(limit))) * SECTOR;
         let offset = (id * stretch + first) * SECTOR;
-        let (request, stamp) = draw(id as u32, model, random, offset, length);
+        let (request, stamp) = draw(id, model, random, offset, length);
         sent.push((request.operation, offset, length, stamp));
         batch.push(request);
     }
@@ -155,36 +155,35 @@ fn step(queue: &mut dyn Queue, model: &mut Model, random: &mut Random, most: u64
     }
 }
 
-fn judge(done: IoDone, model: &Model, operation: Operation, offset: u64, length: u64) {
+fn judge(done: Completion, model: &Model, operation: Operation, offset: u64, length: u64) {
     if operation == Operation::Read {
-        let mut buffer = done.buffer;
+        let mut buffer = done.request.buffer;
         let bytes = buffer.host_bytes().expect("host memory");
         model.judge(offset, &bytes[bytes.len() - length as usize..]);
     }
 }
 
 pub(super) fn draw(
-    id: u32,
+    tag: u64,
     model: &mut Model,
     random: &mut Random,
     offset: u64,
     length: u64,
-) -> (IoRequest, u32) {
+) -> (Box<Request>, u32) {
     let skew = [0, 512, 4, 3][random.below(4) as usize];
     match random.below(12) {
-        0..=3 => (skewed(id, Operation::Read, offset, &vec![0xCC; length as usize], skew), 0),
+        0..=3 => (skewed(tag, Operation::Read, offset, &vec![0xCC; length as usize], skew), 0),
         write @ 4..=8 => {
             let (data, stamp) = model.data(offset, length);
-            (skewed(id, Operation::Write { fua: write == 8 }, offset, &data, skew), stamp)
+            (skewed(tag, Operation::Write { fua: write == 8 }, offset, &data, skew), stamp)
         }
-        9 => (request(id, Operation::Flush, 0, vec![]), 0),
+        9 => (request(tag, Operation::Flush, 0, vec![]), 0),
         clear => {
             let operation = match clear + random.below(2) {
                 10 => Operation::Discard,
                 clear => Operation::WriteZeroes { unmap: clear == 11 },
             };
-            let buffer = Box::new(IoBuffer::from_vec(vec![]));
-            (IoRequest { id, operation, offset, length, buffer }, 0)
+            (Request::new(tag, operation, offset, length, IoBuffer::empty()), 0)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::{GuestRam, RangeAssembler};
 
-use super::super::{Backend, IoBuffer, IoError, IoRequest, Operation};
+use super::super::{Backend, IoBuffer, IoError, Operation, Request};
 use super::drive::{one, over, pattern, request, run, skewed};
 use super::{CAPACITY, WRITE};
 
@@ -91,7 +91,7 @@ fn memory_may_lie_anywhere(backend: &Arc<dyn Backend>) {
         let mut done = run(&mut *queue, vec![read]).remove(0);
         assert_eq!(done.result, Ok(()));
         assert!(
-            done.buffer.host_bytes().unwrap()[4096 - skew..] == bytes,
+            done.request.buffer.host_bytes().unwrap()[4096 - skew..] == bytes,
             "memory {skew} bytes off"
         );
     }
@@ -108,13 +108,7 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     buffer.select(0, bytes.len()).unwrap();
     assert!(buffer.iovecs().len() > 1024);
     let offset = 1 << 19;
-    let request = |operation, buffer| IoRequest {
-        id: 1,
-        operation,
-        offset,
-        length: 1499 * 4096,
-        buffer: Box::new(buffer),
-    };
+    let request = |operation, buffer| Request::new(1, operation, offset, 1499 * 4096, buffer);
     assert_eq!(run(&mut *queue, vec![request(WRITE, buffer)])[0].result, Ok(()));
     assert!(one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]).as_ref() == Ok(&bytes));
     // And back, into other pages.
@@ -122,7 +116,7 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     buffer.select(0, bytes.len()).unwrap();
     let done = run(&mut *queue, vec![request(Operation::Read, buffer)]);
     let mut seen = vec![0; bytes.len()];
-    done[0].buffer.guest().unwrap().read(0, &mut seen).unwrap();
+    done[0].request.buffer.guest().unwrap().read(0, &mut seen).unwrap();
     assert!(seen == bytes);
 }
 
@@ -137,13 +131,7 @@ fn pieces_shorter_than_a_block_are_fine(backend: &Arc<dyn Backend>) {
         buffer.guest_mut().unwrap().write(0, &bytes).unwrap();
         buffer.select(0, bytes.len()).unwrap();
         assert_eq!(buffer.iovecs().len(), 4);
-        let request = IoRequest {
-            id: 1,
-            operation: WRITE,
-            offset,
-            length: 3 * 4096,
-            buffer: Box::new(buffer),
-        };
+        let request = Request::new(1, WRITE, offset, 3 * 4096, buffer);
         assert_eq!(run(&mut *queue, vec![request])[0].result, Ok(()));
         assert!(
             one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]).as_ref() == Ok(&bytes)
@@ -153,14 +141,14 @@ fn pieces_shorter_than_a_block_are_fine(backend: &Arc<dyn Backend>) {
 
 fn a_batch_comes_back_whole(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
-    let at = |id: u32| u64::from(id) * 512;
-    let writes = (0..2000).map(|id| request(id, WRITE, at(id), pattern(id.into(), 512))).collect();
+    let at = |tag: u64| tag * 512;
+    let writes = (0..2000).map(|tag| request(tag, WRITE, at(tag), pattern(tag, 512))).collect();
     let done = run(&mut *queue, writes);
     assert!(done.iter().all(|done| done.result.is_ok()));
-    let reads = (0..2000).map(|id| request(id, Operation::Read, at(id), vec![0; 512])).collect();
+    let reads = (0..2000).map(|tag| request(tag, Operation::Read, at(tag), vec![0; 512])).collect();
     for mut done in run(&mut *queue, reads) {
         assert_eq!(done.result, Ok(()));
-        assert_eq!(*done.buffer.host_bytes().unwrap(), pattern(done.id.into(), 512));
+        assert_eq!(*done.request.buffer.host_bytes().unwrap(), pattern(done.request.tag, 512));
     }
 }
 
@@ -168,13 +156,8 @@ fn a_flush_among_writes_is_one_of_many(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     let batch = (0..60).map(|id| match id % 3 {
         0 => request(id, Operation::Flush, 0, vec![]),
-        1 => request(id, WRITE, u64::from(id) * 4096, pattern(id.into(), 4096)),
-        _ => request(
-            id,
-            Operation::Write { fua: true },
-            u64::from(id) * 4096,
-            pattern(id.into(), 4096),
-        ),
+        1 => request(id, WRITE, id * 4096, pattern(id, 4096)),
+        _ => request(id, Operation::Write { fua: true }, id * 4096, pattern(id, 4096)),
     });
     assert!(run(&mut *queue, batch.collect()).iter().all(|done| done.result.is_ok()));
     for id in (0..60).filter(|id| id % 3 != 0) {
@@ -200,9 +183,8 @@ fn a_queue_that_is_dropped_leaves_the_others(backend: &Arc<dyn Backend>) {
     let mut other = backend.queue().unwrap();
     for round in 0..10 {
         let mut queue = backend.queue().unwrap();
-        let mut batch: Vec<_> = (0..32)
-            .map(|id| request(id, WRITE, u64::from(id) * 65536, pattern(round, 65536)))
-            .collect();
+        let mut batch: Vec<_> =
+            (0..32).map(|id| request(id, WRITE, id * 65536, pattern(round, 65536))).collect();
         queue.submit(&mut batch);
         drop(queue);
         one(&mut *other, WRITE, 0, pattern(100 + round, 4096)).unwrap();

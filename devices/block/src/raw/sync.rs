@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::image::Image;
 use super::task::Task;
-use crate::{IoDone, IoRequest, Queue};
+use crate::{Completion, Queue, Request};
 
 /// One worker's queue: everything is finished when `submit` returns.
 pub(super) struct SyncQueue {
     image: Arc<Image>,
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
 }
 
 impl SyncQueue {
@@ -20,13 +20,13 @@ impl SyncQueue {
 }
 
 impl Queue for SyncQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         for request in requests.drain(..) {
             self.done.push(Task::new(request).run(&self.image));
         }
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         done.append(&mut self.done);
     }
 

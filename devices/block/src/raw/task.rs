@@ -11,7 +11,7 @@ use super::limits::{
     BOUNCE, MAX_CLEAR, MAX_IDLE_CALLS, MAX_IDLE_CALLS_WITHOUT_MEMORY, MAX_PIECE, MAX_PIECES,
 };
 use super::vectored::skip;
-use crate::{IoBuffer, IoDone, IoError, IoRequest, Operation};
+use crate::{Completion, IoError, Operation, Request};
 
 /// The source of zeroes where no better operation exists.
 #[repr(C, align(4096))]
@@ -22,12 +22,9 @@ static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
 /// A request under way.
 #[derive(Debug)]
 pub(super) struct Task {
-    id: u32,
-    operation: Operation,
-    /// The rest of the range.
-    offset: u64,
-    length: u64,
-    buffer: Box<IoBuffer>,
+    request: Box<Request>,
+    /// Bytes of its range that are done.
+    progress: u64,
     /// The first piece of the buffer that is not done.
     first: usize,
     stage: Stage,
@@ -62,14 +59,10 @@ enum Stage {
 }
 
 impl Task {
-    pub(super) fn new(request: IoRequest) -> Self {
-        let IoRequest { id, operation, offset, length, buffer } = request;
+    pub(super) fn new(request: Box<Request>) -> Self {
         Self {
-            id,
-            operation,
-            offset,
-            length,
-            buffer,
+            request,
+            progress: 0,
             first: 0,
             stage: Stage::Begin,
             bounce: None,
@@ -80,10 +73,10 @@ impl Task {
     }
 
     /// Makes all its calls on this thread.
-    pub(super) fn run(mut self, image: &Image) -> IoDone {
+    pub(super) fn run(mut self, image: &Image) -> Completion {
         loop {
             match self.next(image) {
-                Next::Done(result) => return self.into_done(result),
+                Next::Done(result) => return self.into_completion(result),
                 Next::Call(Call::Sync) => {
                     let _alone =
                         image.flushing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -98,8 +91,19 @@ impl Task {
         }
     }
 
-    pub(super) fn into_done(self, result: Result<(), IoError>) -> IoDone {
-        IoDone { id: self.id, result, copied: self.copied, buffer: self.buffer }
+    pub(super) fn into_completion(self, result: Result<(), IoError>) -> Completion {
+        self.request.complete(result, self.copied)
+    }
+
+    /// Returns where the rest of the range begins.
+    fn offset(&self) -> u64 {
+        // Beyond the last offset only for a range that `begin` refuses.
+        self.request.offset.saturating_add(self.progress)
+    }
+
+    /// Returns the bytes of the range that are not done.
+    fn left(&self) -> u64 {
+        self.request.length - self.progress
     }
 
     /// The next call. The task must not be dropped, nor changed, before its result is known.
@@ -114,8 +118,8 @@ impl Task {
             let lacks = |what: &AtomicBool| what.load(Ordering::Relaxed);
             let clear = |mode| Call::Allocate {
                 mode: mode | libc::FALLOC_FL_KEEP_SIZE,
-                offset: self.offset,
-                length: self.length.min(MAX_CLEAR),
+                offset: self.offset(),
+                length: self.left().min(MAX_CLEAR),
             };
             return Next::Call(match self.stage {
                 Stage::Done(result) => return Next::Done(result),
@@ -135,9 +139,10 @@ impl Task {
                 Stage::DiscardBlocks if lacks(&image.lacks.discarding) => {
                     return Next::Done(Ok(()));
                 }
-                Stage::DiscardBlocks => {
-                    Call::DiscardBlocks { offset: self.offset, length: self.length.min(MAX_CLEAR) }
-                }
+                Stage::DiscardBlocks => Call::DiscardBlocks {
+                    offset: self.offset(),
+                    length: self.left().min(MAX_CLEAR),
+                },
             });
         }
     }
@@ -152,10 +157,10 @@ impl Task {
     }
 
     fn begin(&mut self, image: &Image) -> Result<Stage, IoError> {
-        if !image.contains(self.offset, self.length) {
+        if !image.contains(self.offset(), self.left()) {
             return Err(IoError::EndOfImage);
         }
-        match self.operation {
+        match self.request.operation {
             Operation::Flush if image.read_only => return Ok(Stage::Done(Ok(()))),
             Operation::Flush => {
                 image.check_flushes()?;
@@ -166,10 +171,10 @@ impl Task {
             Operation::Write { fua: true } => image.check_flushes()?,
             _ => {}
         }
-        if self.length == 0 {
+        if self.left() == 0 {
             return Ok(Stage::Done(Ok(())));
         }
-        Ok(match self.operation {
+        Ok(match self.request.operation {
             Operation::Discard if image.is_device => Stage::DiscardBlocks,
             Operation::Discard | Operation::WriteZeroes { unmap: true } => Stage::Punch,
             Operation::WriteZeroes { unmap: false } => Stage::ZeroRange,
@@ -179,16 +184,16 @@ impl Task {
 
     /// The next part of a read or write, and how it goes.
     fn next_move(&mut self, image: &Image) -> Call {
-        let rest = self.buffer.iovecs().get(self.first..).unwrap_or_default();
+        let rest = self.request.buffer.iovecs().get(self.first..).unwrap_or_default();
         let align = image
             .align()
-            .filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+            .filter(|align| !self.cached && align.fits_medium(self.offset(), self.left()));
         let way = if align.is_some() { Way::Direct } else { Way::Cached };
         self.stage = Stage::Move;
         let memory = if align.is_some_and(|align| !align.fits_memory(rest)) {
-            let len = BOUNCE.min(self.length as usize);
+            let len = BOUNCE.min(self.left() as usize);
             let bounce = self.bounce.get_or_insert_with(Bounce::new);
-            if self.operation != Operation::Read {
+            if self.request.operation != Operation::Read {
                 bounce.gather(rest, len);
             }
             self.stage = Stage::Bounce(len);
@@ -201,8 +206,8 @@ impl Task {
                 _ => Memory::Many(rest.as_ptr(), rest.len().min(MAX_PIECES) as u32),
             }
         };
-        let offset = self.offset;
-        match self.operation {
+        let offset = self.offset();
+        match self.request.operation {
             Operation::Read => Call::Read { memory, offset, way },
             operation => {
                 let forced = operation == Operation::Write { fua: true };
@@ -215,11 +220,11 @@ impl Task {
     fn write_zeroes(&mut self, image: &Image) -> Call {
         let align = image
             .align()
-            .filter(|align| !self.cached && align.fits_medium(self.offset, self.length));
+            .filter(|align| !self.cached && align.fits_medium(self.offset(), self.left()));
         let way = if align.is_some() { Way::Direct } else { Way::Cached };
-        let len = self.length.min(ZEROES.0.len() as u64) as u32;
+        let len = self.left().min(ZEROES.0.len() as u64) as u32;
         let memory = Memory::One(ZEROES.0.as_ptr().cast_mut(), len);
-        Call::Write { memory, offset: self.offset, way, durable: false }
+        Call::Write { memory, offset: self.offset(), way, durable: false }
     }
 
     fn succeeded(&mut self, image: &Image, count: usize) -> Result<Stage, IoError> {
@@ -230,8 +235,8 @@ impl Task {
             }
             Stage::Move | Stage::Bounce(_) => {
                 self.moved(image, count);
-                match self.operation {
-                    _ if self.length != 0 => Ok(Stage::Move),
+                match self.request.operation {
+                    _ if self.left() != 0 => Ok(Stage::Move),
                     Operation::Write { fua: true } if image.lacks.dsync.load(Ordering::Relaxed) => {
                         Ok(Stage::Sync)
                     }
@@ -251,30 +256,29 @@ impl Task {
     }
 
     fn moved(&mut self, image: &Image, count: usize) {
-        let count = count.min(self.length as usize);
-        let rest = self.buffer.iovecs_mut().get_mut(self.first..).unwrap_or_default();
+        let count = count.min(self.left() as usize);
+        let (offset, left) = (self.offset(), self.left());
+        let rest = self.request.buffer.iovecs_mut().get_mut(self.first..).unwrap_or_default();
         if let (Stage::Bounce(_), Some(bounce)) = (self.stage, &self.bounce) {
             self.copied += count as u64;
-            if self.operation == Operation::Read {
+            if self.request.operation == Operation::Read {
                 bounce.scatter(rest, count);
             }
         } else if let Some(align) = image.align()
-            && (self.cached || !align.fits_medium(self.offset, self.length))
+            && (self.cached || !align.fits_medium(offset, left))
         {
             // It was to go past the page cache.
             self.copied += count as u64;
         }
         self.first += skip(rest, count);
-        self.offset += count as u64;
-        self.length -= count as u64;
+        self.progress += count as u64;
     }
 
     /// `count` bytes, or what there was, are done without data.
     fn cleared(&mut self, count: u64) -> Stage {
-        let count = count.min(self.length);
-        self.offset += count;
-        self.length -= count;
-        if self.length == 0 { Stage::Done(Ok(())) } else { self.stage }
+        let count = count.min(self.left());
+        self.progress += count;
+        if self.left() == 0 { Stage::Done(Ok(())) } else { self.stage }
     }
 
     fn failed(&mut self, image: &Image, code: i32) -> Result<Stage, IoError> {
@@ -290,7 +294,7 @@ impl Task {
         }
         let unknown = matches!(code, libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY);
         let refused = unknown || code == libc::EINVAL;
-        let forced = self.operation == Operation::Write { fua: true };
+        let forced = self.request.operation == Operation::Write { fua: true };
         let lacks = |what: &AtomicBool| {
             what.swap(unknown || what.load(Ordering::Relaxed), Ordering::Relaxed)
         };
@@ -336,7 +340,7 @@ impl Task {
     }
 
     fn without_punching(&self) -> Stage {
-        match self.operation {
+        match self.request.operation {
             Operation::Discard => Stage::Done(Ok(())),
             _ => Stage::ZeroRange,
         }

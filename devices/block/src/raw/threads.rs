@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::image::Image;
 use super::limits::{MAX_CLEARING, MAX_THREADS};
 use super::task::Task;
-use crate::{IoDone, IoRequest, Operation, Queue};
+use crate::{Completion, Operation, Queue, Request};
 
 /// Their stack: they recurse nowhere.
 const STACK: usize = 128 << 10;
@@ -36,7 +36,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Work {
-    jobs: VecDeque<(IoRequest, Arc<Returns>)>,
+    jobs: VecDeque<(Box<Request>, Arc<Returns>)>,
     idle: usize,
     /// Threads that discard or zero.
     clearing: usize,
@@ -53,7 +53,7 @@ struct Returns {
 
 #[derive(Debug, Default)]
 struct Finished {
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
     /// Requests that are not done and have memory.
     touching: usize,
 }
@@ -141,7 +141,7 @@ impl Shared {
 
 impl Work {
     /// The next request. Discards leave threads to the others.
-    fn next(&mut self) -> Option<(IoRequest, Arc<Returns>)> {
+    fn next(&mut self) -> Option<(Box<Request>, Arc<Returns>)> {
         if self.clearing < MAX_CLEARING {
             return self.jobs.pop_front();
         }
@@ -151,16 +151,16 @@ impl Work {
 }
 
 /// Whether its calls read or write its memory.
-fn touches(request: &IoRequest) -> bool {
+fn touches(request: &Request) -> bool {
     !request.buffer.is_empty()
 }
 
-fn clears(request: &IoRequest) -> bool {
+fn clears(request: &Request) -> bool {
     matches!(request.operation, Operation::Discard | Operation::WriteZeroes { .. })
 }
 
 impl Returns {
-    fn add(&self, done: IoDone, touches: bool) {
+    fn add(&self, done: Completion, touches: bool) {
         let mut finished = lock(&self.finished);
         finished.done.push(done);
         finished.touching -= usize::from(touches);
@@ -198,7 +198,7 @@ impl ThreadedQueue {
 }
 
 impl Queue for ThreadedQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         if requests.is_empty() {
             return;
         }
@@ -218,7 +218,7 @@ impl Queue for ThreadedQueue {
         }
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         let mut finished = lock(&self.returns.finished);
         if !finished.done.is_empty() {
             done.append(&mut finished.done);

@@ -21,7 +21,7 @@ use super::image::Image;
 use super::limits::RING_DEPTH;
 use super::task::{Next, Task};
 use super::threads::{Pool, ThreadedQueue};
-use crate::{IoDone, IoRequest, Operation, Queue};
+use crate::{Completion, Operation, Queue, Request};
 
 /// `user_data` of the flush, which belongs to no task alone.
 const SYNC: u64 = u64::MAX;
@@ -70,7 +70,7 @@ pub(super) struct UringQueue {
     /// Tasks whose next call is to be made.
     ready: VecDeque<u32>,
     /// Requests that wait for a task to end.
-    waiting: VecDeque<IoRequest>,
+    waiting: VecDeque<Box<Request>>,
     /// Calls in the submission queue that the kernel has not taken, the first one first.
     staged: VecDeque<u64>,
     /// Calls that the kernel has taken.
@@ -78,7 +78,7 @@ pub(super) struct UringQueue {
     /// Tasks of the flush under way, and those that came too late for it.
     flushing: Vec<u32>,
     to_flush: Vec<u32>,
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
     /// The kernel takes no more calls: they are made on this thread.
     broken: bool,
     /// Calls under way, for the image's trace.
@@ -185,7 +185,7 @@ impl UringQueue {
     }
 
     /// Has the image's threads do a request.
-    fn help(&mut self, request: IoRequest) {
+    fn help(&mut self, request: Box<Request>) {
         if self.helper.queue.is_none() && !self.broken {
             self.helper.queue = ThreadedQueue::new(Pool::of(&self.image)).ok();
         }
@@ -231,7 +231,7 @@ impl UringQueue {
             Next::Done(result) => {
                 if let Some(task) = self.tasks[id as usize].take() {
                     self.free.push(id);
-                    self.done.push(task.into_done(result));
+                    self.done.push(task.into_completion(result));
                 }
             }
             Next::Call(Call::Sync) => self.to_flush.push(id),
@@ -395,12 +395,12 @@ impl UringQueue {
 }
 
 impl Queue for UringQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         self.waiting.extend(requests.drain(..));
         self.advance();
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         // Completions make calls, of which some return at once.
         while self.harvest() {
             self.advance();

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::{IoRequest, Operation};
+use crate::{Operation, Request};
 
 /// Nanoseconds of a second.
 const SECOND: u128 = 1_000_000_000;
@@ -62,7 +62,7 @@ impl Buckets {
 
     /// When `request`, which came at `now`, may go: not before `now`. It is charged for, so that
     /// the next one finds less.
-    pub(super) fn reserve(&mut self, request: &IoRequest, now: u64) -> u64 {
+    pub(super) fn reserve(&mut self, request: &Request, now: u64) -> u64 {
         let costs = self.costs(request);
         let charged = || costs.into_iter().zip(self.paid_at).filter(|((_, cost), _)| *cost != 0);
         let limited = charged().filter(|((rate, _), _)| rate.is_some());
@@ -77,7 +77,7 @@ impl Buckets {
         start
     }
 
-    fn costs(&self, request: &IoRequest) -> [(Option<Rate>, u64); 6] {
+    fn costs(&self, request: &Request) -> [(Option<Rate>, u64); 6] {
         let (reads, writes, bytes) = match request.operation {
             Operation::Read => (1, 0, request.length),
             Operation::Write { .. } => (0, 1, request.length),

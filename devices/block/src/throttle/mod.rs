@@ -29,7 +29,7 @@ pub use bucket::{Limits, Rate};
 pub use stats::ThrottleStats;
 
 use super::merged::MergedEvent;
-use super::{Backend, Extent, FixedMemory, Geometry, IoDone, IoError, IoRequest, Queue};
+use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, Request};
 use bucket::Buckets;
 use stats::Delays;
 
@@ -150,10 +150,10 @@ struct ThrottledQueue {
     shared: Arc<Shared>,
     alarm: Arc<Alarm>,
     /// With the time at which each came.
-    waiting: VecDeque<(u64, IoRequest)>,
+    waiting: VecDeque<(u64, Box<Request>)>,
     /// When the first of `waiting` may go, and the limits' generation that said so.
     reserved: Option<(u64, u64)>,
-    batch: Vec<IoRequest>,
+    batch: Vec<Box<Request>>,
 }
 
 impl ThrottledQueue {
@@ -238,7 +238,7 @@ impl Alarm {
 }
 
 impl Queue for ThrottledQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         if self.waiting.is_empty() && !self.shared.limited.load(Ordering::Acquire) {
             self.inner.submit(requests);
             return;
@@ -248,7 +248,7 @@ impl Queue for ThrottledQueue {
         self.advance(now);
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         if !self.waiting.is_empty() {
             self.advance(self.now());
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{IoRequest, Operation};
+use crate::{Operation, Request};
 
 /// Requests that a disk's limits have delayed. A request counts when it goes on, not while it
 /// waits.
@@ -28,7 +28,7 @@ pub(super) struct Delays {
 
 impl Delays {
     /// `request` goes on after so many nanoseconds; 0: at once.
-    pub(super) fn went(&self, request: &IoRequest, waited: u64) {
+    pub(super) fn went(&self, request: &Request, waited: u64) {
         if waited == 0 {
             return;
         }

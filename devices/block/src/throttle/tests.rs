@@ -15,11 +15,11 @@ fn rate(per_second: u64, burst: u64) -> Option<Rate> {
     Some(Rate { per_second: NonZeroU64::new(per_second).unwrap(), burst })
 }
 
-fn request(id: u32, operation: Operation, length: u64) -> IoRequest {
+fn request(tag: u64, operation: Operation, length: u64) -> Box<Request> {
     let moved = matches!(operation, Operation::Read | Operation::Write { .. });
-    let bytes = if moved { pattern(id.into(), length as usize) } else { vec![] };
-    let offset = if moved { u64::from(id) * 4096 } else { 0 };
-    IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    let bytes = if moved { pattern(tag, length as usize) } else { vec![] };
+    let offset = if moved { tag * 4096 } else { 0 };
+    Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
 /// When each of `count` requests goes that all come at `now`.
@@ -129,7 +129,7 @@ fn test_throttled_requests_wait_in_order_and_go_when_the_limits_do() {
     queue.submit(&mut vec![request(4, Operation::Flush, 0)]);
     queue.poll(&mut done);
     assert_eq!(
-        done.iter().map(|done| done.id).collect::<Vec<_>>(),
+        done.iter().map(|done| done.request.tag).collect::<Vec<_>>(),
         [0],
         "the first one owes more than an hour"
     );
@@ -140,10 +140,10 @@ fn test_throttled_requests_wait_in_order_and_go_when_the_limits_do() {
     throttle.set_limits(Limits::default());
     wait(queue.event().unwrap());
     queue.poll(&mut done);
-    assert_eq!(done.iter().map(|done| done.id).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(done.iter().map(|done| done.request.tag).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     wait(other.event().unwrap());
     other.poll(&mut done);
-    assert_eq!(done.last().map(|done| done.id), Some(9));
+    assert_eq!(done.last().map(|done| done.request.tag), Some(9));
     assert_eq!(throttle.limits(), Limits::default());
 }
 

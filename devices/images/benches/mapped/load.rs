@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use synthvm_block::{Backend, IoBuffer, IoDone, IoMode, IoRequest, Operation, Queue};
+use synthvm_block::{Backend, Completion, IoBuffer, IoMode, Operation, Queue, Request};
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 use vmm_sys_util::tempdir::TempDir;
 
@@ -43,8 +43,8 @@ impl Direction {
 /// A queue to an image whose places all have data, and requests that go there in turn.
 pub(crate) struct Load {
     queue: Box<dyn Queue>,
-    requests: Vec<IoRequest>,
-    done: Vec<IoDone>,
+    requests: Vec<Box<Request>>,
+    done: Vec<Completion>,
     next: u64,
     /// Fields drop in order: the folder goes last.
     _image: std::sync::Arc<dyn Backend>,
@@ -61,12 +61,8 @@ impl Load {
         let options = OpenOptions { io: IoMode::Sync, ..OpenOptions::default() };
         let image = open(&path, &options).map_err(|error| error.to_string())?;
         let queue = image.queue().map_err(|error| error.to_string())?;
-        let requests = (0..depth as u32).map(|id| IoRequest {
-            id,
-            operation: Operation::Read,
-            offset: 0,
-            length: BYTES as u64,
-            buffer: Box::new(IoBuffer::from_vec(vec![1; BYTES])),
+        let requests = (0..depth as u64).map(|tag| {
+            Request::new(tag, Operation::Read, 0, BYTES as u64, IoBuffer::from_vec(vec![1; BYTES]))
         });
         let requests = requests.collect();
         let mut load =
@@ -106,10 +102,9 @@ impl Load {
     /// # Errors
     /// One failed.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
-        for IoDone { id, result, buffer, .. } in self.done.drain(..) {
+        for Completion { request, result, .. } in self.done.drain(..) {
             result.map_err(|error| error.to_string())?;
-            let (operation, length) = (Operation::Read, BYTES as u64);
-            self.requests.push(IoRequest { id, operation, offset: 0, length, buffer });
+            self.requests.push(request);
         }
         Ok(())
     }

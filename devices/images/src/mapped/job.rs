@@ -15,7 +15,7 @@ pub(super) const MAX_EXTENTS: usize = 1024;
 /// A lookup that may block.
 #[derive(Debug)]
 pub(super) struct Job {
-    ticket: u32,
+    ticket: u64,
     operation: Operation,
     offset: u64,
     length: u64,
@@ -38,7 +38,7 @@ pub(super) enum Outcome {
 impl Job {
     /// Returns the lookup for `operation` on `length` bytes at `offset`. `ticket` comes back in the
     /// answer.
-    pub(super) fn new(ticket: u32, operation: Operation, offset: u64, length: u64) -> Self {
+    pub(super) fn new(ticket: u64, operation: Operation, offset: u64, length: u64) -> Self {
         Self { ticket, operation, offset, length, done: 0, extents: Extents::default() }
     }
 

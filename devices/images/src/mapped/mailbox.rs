@@ -14,7 +14,7 @@ use super::Extents;
 #[derive(Debug)]
 pub(super) struct Answer {
     /// From [`super::job::Job::new`].
-    pub(super) ticket: u32,
+    pub(super) ticket: u64,
     /// Bytes from the beginning of the range that the extents cover, or that need no I/O.
     pub(super) result: Result<u64, IoError>,
     pub(super) extents: Extents,

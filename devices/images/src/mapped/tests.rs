@@ -7,28 +7,28 @@ use std::sync::atomic::Ordering;
 
 use synthvm_block::conformance::{one, over, run, wait};
 use synthvm_block::{
-    Backend, Fault, Faulty, IoBuffer, IoDone, IoError, IoRequest, Operation, Queue, RamDisk,
+    Backend, Completion, Fault, Faulty, IoBuffer, IoError, Operation, Queue, RamDisk, Request,
 };
 
 use super::Mapped;
 use super::job::MAX_EXTENTS;
 use fake::{BLOCK, CAPACITY, Fake, Log, SLOW};
 
-fn request(id: u32, operation: Operation, offset: u64, length: u64) -> IoRequest {
+fn request(tag: u64, operation: Operation, offset: u64, length: u64) -> Box<Request> {
     let moves = matches!(operation, Operation::Read | Operation::Write { .. });
     let bytes = vec![0xEE; if moves { length as usize } else { 0 }];
-    IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
 /// Returns the requests that have come back.
-fn poll(queue: &mut dyn Queue) -> Vec<IoDone> {
+fn poll(queue: &mut dyn Queue) -> Vec<Completion> {
     let mut done = Vec::new();
     queue.poll(&mut done);
     done
 }
 
 /// Waits for the next requests to come back.
-fn next(queue: &mut dyn Queue) -> Vec<IoDone> {
+fn next(queue: &mut dyn Queue) -> Vec<Completion> {
     loop {
         wait(queue.event().unwrap());
         let done = poll(queue);
@@ -53,12 +53,12 @@ fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
         request(2, Operation::Read, 0, 512),
     ]);
     fake.gate.wait_for_arrival();
-    assert_eq!(poll(&mut *queue).iter().map(|done| done.id).collect::<Vec<_>>(), [2]);
+    assert_eq!(poll(&mut *queue).iter().map(|done| done.request.tag).collect::<Vec<_>>(), [2]);
     queue.submit(&mut vec![request(3, Operation::Write { fua: true }, 512, 512)]);
     assert_eq!(poll(&mut *queue)[0].result, Ok(()));
     fake.gate.open();
     let done = next(&mut *queue);
-    assert_eq!((done.len(), done[0].id, done[0].result), (1, 1, Ok(())));
+    assert_eq!((done.len(), done[0].request.tag, done[0].result), (1, 1, Ok(())));
 }
 
 #[test]
@@ -141,13 +141,9 @@ fn test_lookups_that_need_a_barrier_share_one() {
     let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
     fake.gate.shut();
     let write = Operation::Write { fua: false };
-    first.submit(
-        &mut (0..16).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect(),
-    );
+    first.submit(&mut (0..16).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
     fake.gate.wait_for_arrival();
-    second.submit(
-        &mut (20..36).map(|id| request(id, write, SLOW + u64::from(id) * BLOCK, 512)).collect(),
-    );
+    second.submit(&mut (20..36).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
     fake.gate.open();
     for queue in [&mut first, &mut second] {
         let mut back = 0;
@@ -198,12 +194,12 @@ fn test_bytes_from_memory_are_copied_and_counted() {
     // Alone, and between bytes of a file.
     let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW + 512, 1024)]).remove(0);
     assert_eq!((done.result, done.copied), (Ok(()), 1024));
-    assert_eq!(done.buffer.host_bytes().unwrap()[..], bytes[512..1536]);
+    assert_eq!(done.request.buffer.host_bytes().unwrap()[..], bytes[512..1536]);
     let length = 2048 + 1024;
     let mut done =
         run(&mut *queue, vec![request(1, Operation::Read, SLOW - 512, length)]).remove(0);
     assert_eq!((done.result, done.copied), (Ok(()), 2048));
-    let seen = done.buffer.host_bytes().unwrap();
+    let seen = done.request.buffer.host_bytes().unwrap();
     assert_eq!(seen[512..2560], bytes[..]);
     assert!(seen[..512].iter().chain(&seen[2560..]).all(|&byte| byte == 0), "from the file");
 }
@@ -254,18 +250,18 @@ fn test_batch_of_known_runs_and_others_comes_back_whole() {
         for (operation, filled) in [(write, 0xEE), (Operation::Read, 0)] {
             let requests = (10..).zip(places).map(|(id, offset)| {
                 let mut request = request(id, operation, offset, 512);
-                request.buffer = Box::new(IoBuffer::from_vec(vec![filled; 512]));
+                request.buffer = IoBuffer::from_vec(vec![filled; 512]);
                 request
             });
             let mut done = run(&mut *queue, requests.collect());
-            done.sort_unstable_by_key(|done| done.id);
+            done.sort_unstable_by_key(|done| done.request.tag);
             assert_eq!(
-                done.iter().map(|done| done.id).collect::<Vec<_>>(),
+                done.iter().map(|done| done.request.tag).collect::<Vec<_>>(),
                 [10, 11, 12, 13, 14, 15]
             );
             for mut done in done {
                 assert_eq!(done.result, Ok(()));
-                assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
+                assert_eq!(done.request.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
             }
         }
         let mut file = fake.files[runs].queue().unwrap();
@@ -297,8 +293,8 @@ fn test_known_run_of_a_file_that_fails_fails_its_request_with_its_id_and_memory(
     let mut queue = mapped.queue().unwrap();
     let mut done =
         run(&mut *queue, vec![request(7, Operation::Write { fua: true }, 0, 512)]).remove(0);
-    assert_eq!((done.id, done.result), (7, Err(IoError::Os(libc::EIO))));
-    assert_eq!(done.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
+    assert_eq!((done.request.tag, done.result), (7, Err(IoError::Os(libc::EIO))));
+    assert_eq!(done.request.buffer.host_bytes().unwrap()[..], [0xEE; 512]);
 }
 
 #[test]
@@ -352,6 +348,6 @@ fn test_disk_that_shrinks_before_a_lookup_fails_it() {
     while done.len() < 2 {
         done.extend(next(&mut *queue));
     }
-    let discard = done.iter().find(|done| done.id == 2).unwrap();
+    let discard = done.iter().find(|done| done.request.tag == 2).unwrap();
     assert_eq!(discard.result, Err(IoError::EndOfImage));
 }

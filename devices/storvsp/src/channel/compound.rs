@@ -1,8 +1,8 @@
 //! Commands that take more than one request: UNMAP of many ranges, WRITE SAME with a pattern,
 //! comparisons.
 //!
-//! A job is the guest's one command. Its parts go to the queue a few at a time, each with a slot of
-//! its own; when the last has come back the job ends, with the first error of them if there was
+//! A job is the guest's one command. Its parts go to the queue a few at a time, each with an
+//! entry of the in-flight table; when the last has come back the job ends, with the first error of them if there was
 //! one. What a comparison reads and a pattern writes lies in memory of ours, so jobs, parts and
 //! bytes are all bounded here.
 
@@ -10,7 +10,7 @@ use super::in_flight::{InFlight, InFlightTable};
 use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
 use super::lun_queue::LunQueue;
 use crate::lun::Lun;
-use synthvm_block::{IoBuffer, IoDone, IoRequest, Operation};
+use synthvm_block::{Completion, IoBuffer, Operation, Request};
 use synthvm_scsi::{CheckCondition, Expected, Job, Range, Sense, condition};
 
 /// The jobs of one channel.
@@ -18,14 +18,14 @@ use synthvm_scsi::{CheckCondition, Expected, Job, Range, Sense, condition};
 pub(super) struct CompoundCommands {
     running: [Option<Box<Running>>; MAX_JOBS],
     count: usize,
-    /// InFlightTable that parts of them have.
+    /// Requests in flight that are parts of them.
     parts: usize,
 }
 
 #[derive(Debug)]
 struct Running {
-    /// The command.
-    request: InFlight,
+    /// The entry of each of its parts.
+    entry: InFlight,
     job: Job,
     /// Bytes of the range that parts were made for, or ranges of the list.
     next: u64,
@@ -35,11 +35,10 @@ struct Running {
     failure: Option<CheckCondition>,
     moved: u64,
     copied: u64,
-    /// The guest's memory; away while it is written.
-    guest: Option<Box<IoBuffer>>,
-    /// Idle memory of ours, each [`CHUNK`] long.
-    #[expect(clippy::vec_box, reason = "they go to the backend and come back as boxes")]
-    chunks: Vec<Box<IoBuffer>>,
+    /// The request with the guest's memory; away while it is written.
+    guest: Option<Box<Request>>,
+    /// Idle requests with memory of the device's own, each [`CHUNK`] long.
+    chunks: Vec<Box<Request>>,
     scratch: Vec<u8>,
 }
 
@@ -49,30 +48,31 @@ impl CompoundCommands {
         self.count < MAX_JOBS
     }
 
-    /// CompoundCommands that are not over: each is one command.
+    /// Returns the commands that are not over.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// InFlightTable that parts of them have.
+    /// Requests in flight that are parts of them.
     pub(super) fn parts(&self) -> usize {
         self.parts
     }
 
-    /// Begins `job`, which is what `request` comes to; `guest`: its memory. Its first parts go to
-    /// `port`. There must be room. `Some` when it is over at once: how it ended.
+    /// Begins `job`, which is what a command comes to; `guest` has its memory. Its first parts go to
+    /// `queue`, each with `entry`. There must be space. `Some` when the command is over already:
+    /// how it ended.
     pub(super) fn begin(
         &mut self,
-        request: InFlight,
+        entry: InFlight,
         job: Job,
-        guest: Box<IoBuffer>,
+        guest: Box<Request>,
         queue: &mut LunQueue,
         in_flight: &mut InFlightTable,
     ) -> Option<Result<(), CheckCondition>> {
         let id = self.running.iter().position(Option::is_none)?;
         let writes_first = matches!(job, Job::Compare { write: true, .. });
         self.running[id] = Some(Box::new(Running {
-            request: InFlight { compound: Some(id as u8), ..request },
+            entry: InFlight { compound: Some(id as u8), ..entry },
             job,
             next: 0,
             writes_first,
@@ -92,16 +92,16 @@ impl CompoundCommands {
     /// A part came back. `Some` when it was the last of its job: how that ended.
     pub(super) fn part_done(
         &mut self,
-        part: &InFlight,
-        done: IoDone,
+        entry: &InFlight,
+        done: Completion,
         queue: &mut LunQueue,
         in_flight: &mut InFlightTable,
     ) -> Option<Result<(), CheckCondition>> {
-        let id = usize::from(part.compound?);
+        let id = usize::from(entry.compound?);
         let running = self.running.get_mut(id)?.as_mut()?;
         running.in_flight -= 1;
         self.parts -= 1;
-        running.take_back(part, done, &queue.lun, in_flight);
+        running.take_back(done, &queue.lun, in_flight);
         self.advance(id, queue, in_flight)
     }
 
@@ -114,10 +114,9 @@ impl CompoundCommands {
     ) -> Option<Result<(), CheckCondition>> {
         let running = self.running[id].as_mut()?;
         while running.in_flight < MAX_PARTS && (running.in_flight == 0 || in_flight.has_space()) {
-            let Some((part, buffer)) = running.part(in_flight) else { break };
-            let InFlight { operation, offset, length, .. } = part;
-            let id = in_flight.insert(part);
-            queue.push(IoRequest { id, operation, offset, length, buffer });
+            let Some(mut part) = running.part(in_flight) else { break };
+            part.tag = in_flight.insert(running.entry);
+            queue.push(part);
             running.in_flight += 1;
             self.parts += 1;
         }
@@ -133,72 +132,60 @@ impl CompoundCommands {
 
 impl Running {
     /// The next part, unless there is none (yet).
-    fn part(&mut self, in_flight: &mut InFlightTable) -> Option<(InFlight, Box<IoBuffer>)> {
+    fn part(&mut self, in_flight: &mut InFlightTable) -> Option<Box<Request>> {
         if self.failure.is_some() {
             return None;
         }
-        let part = |request: &InFlight, operation, range: Range| InFlight {
-            operation,
-            offset: range.offset,
-            length: range.length,
-            ..*request
-        };
-        match &self.job {
+        let (mut part, operation, range) = match &self.job {
             Job::Discard(ranges) => {
                 let range = *ranges.get(usize::try_from(self.next).ok()?)?;
                 self.next += 1;
-                let mut buffer = in_flight.take_buffer();
-                buffer.deselect();
-                Some((part(&self.request, Operation::Discard, range), buffer))
+                let mut part = in_flight.take_idle();
+                part.buffer.deselect();
+                (part, Operation::Discard, range)
             }
             Job::Fill { range, block } => {
                 let chunk = next_chunk(*range, &mut self.next)?;
-                let mut buffer = self.chunks.pop().unwrap_or_else(|| {
+                let mut part = self.chunks.pop().unwrap_or_else(|| {
                     let blocks = CHUNK as usize / block.len();
-                    Box::new(IoBuffer::from_vec(block.repeat(blocks)))
+                    chunk_request(block.repeat(blocks))
                 });
-                buffer.select(0, chunk.length as usize).ok()?;
-                Some((part(&self.request, Operation::Write { fua: false }, chunk), buffer))
+                part.buffer.select(0, chunk.length as usize).ok()?;
+                (part, Operation::Write { fua: false }, chunk)
             }
             Job::Compare { range, .. } if self.writes_first => {
                 self.writes_first = false;
-                let mut buffer = self.guest.take()?;
-                if buffer.select(0, range.length as usize).is_err() {
-                    self.guest = Some(buffer);
+                let mut part = self.guest.take()?;
+                if part.buffer.select(0, range.length as usize).is_err() {
+                    self.guest = Some(part);
                     self.failure = Some(CheckCondition::INVALID_FIELD);
                     return None;
                 }
-                Some((part(&self.request, Operation::Write { fua: true }, *range), buffer))
+                (part, Operation::Write { fua: true }, *range)
             }
             Job::Compare { range, .. } => {
                 // Not before the data to compare has been written.
                 self.guest.as_ref()?;
                 let chunk = next_chunk(*range, &mut self.next)?;
-                let mut buffer = self
-                    .chunks
-                    .pop()
-                    .unwrap_or_else(|| Box::new(IoBuffer::from_vec(vec![0; CHUNK as usize])));
-                buffer.select(0, chunk.length as usize).ok()?;
-                Some((part(&self.request, Operation::Read, chunk), buffer))
+                let mut part =
+                    self.chunks.pop().unwrap_or_else(|| chunk_request(vec![0; CHUNK as usize]));
+                part.buffer.select(0, chunk.length as usize).ok()?;
+                (part, Operation::Read, chunk)
             }
-        }
+        };
+        (part.operation, part.offset, part.length) = (operation, range.offset, range.length);
+        Some(part)
     }
 
     /// Takes note of how a part ended, and its memory back.
-    fn take_back(
-        &mut self,
-        part: &InFlight,
-        done: IoDone,
-        lun: &Lun,
-        in_flight: &mut InFlightTable,
-    ) {
-        let mut buffer = done.buffer;
-        match done.result {
+    fn take_back(&mut self, done: Completion, lun: &Lun, in_flight: &mut InFlightTable) {
+        let Completion { request: mut part, result, copied } = done;
+        match result {
             Ok(()) => {
                 self.moved += part.length;
-                self.copied += done.copied;
+                self.copied += copied;
                 match (&self.job, part.operation) {
-                    (Job::Compare { .. }, Operation::Read) => self.compare(part, &mut buffer, lun),
+                    (Job::Compare { .. }, Operation::Read) => self.compare(&mut part, lun),
                     (Job::Fill { .. }, _) => self.copied += part.length,
                     _ => {}
                 }
@@ -212,23 +199,23 @@ impl Running {
             }
         }
         match (&self.job, part.operation) {
-            (Job::Discard(_), _) => in_flight.return_buffer(buffer),
-            (Job::Compare { .. }, Operation::Write { .. }) => self.guest = Some(buffer),
-            _ => self.chunks.push(buffer),
+            (Job::Discard(_), _) => in_flight.return_idle(part),
+            (Job::Compare { .. }, Operation::Write { .. }) => self.guest = Some(part),
+            _ => self.chunks.push(part),
         }
     }
 
-    fn compare(&mut self, part: &InFlight, read: &mut IoBuffer, lun: &Lun) {
+    fn compare(&mut self, part: &mut Request, lun: &Lun) {
         let Job::Compare { range, expected, .. } = &self.job else { return };
-        let length = part.length as usize;
-        let Some(read) = read.host_bytes().map(|bytes| &bytes[..length]) else { return };
-        self.copied += part.length;
+        let (offset, length) = (part.offset, part.length as usize);
+        let Some(read) = part.buffer.host_bytes().map(|bytes| &bytes[..length]) else { return };
+        self.copied += length as u64;
         let equal = match expected {
             Expected::Block(block) => read.chunks(block.len()).all(|chunk| *chunk == **block),
             Expected::Buffer => {
                 self.scratch.resize(length, 0);
-                let guest = self.guest.as_ref().and_then(|buffer| buffer.guest());
-                let at = (part.offset - range.offset) as usize;
+                let guest = self.guest.as_ref().and_then(|request| request.buffer.guest());
+                let at = (offset - range.offset) as usize;
                 guest.is_some_and(|guest| guest.read(at, &mut self.scratch).is_ok())
                     && read == self.scratch
             }
@@ -242,7 +229,7 @@ impl Running {
 
     fn end(self, lun: &Lun, in_flight: &mut InFlightTable) -> Result<(), CheckCondition> {
         if let Some(guest) = self.guest {
-            in_flight.return_buffer(guest);
+            in_flight.return_idle(guest);
         }
         let operation = match self.job {
             Job::Discard(_) => Operation::Discard,
@@ -254,6 +241,10 @@ impl Running {
         }
         self.failure.map_or(Ok(()), Err)
     }
+}
+
+fn chunk_request(bytes: Vec<u8>) -> Box<Request> {
+    Request::new(0, Operation::Read, 0, 0, IoBuffer::from_vec(bytes))
 }
 
 /// The next piece of `range`, after the `done` bytes of it that were dealt with.

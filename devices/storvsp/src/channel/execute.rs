@@ -2,40 +2,43 @@
 
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoRequest, Operation};
+use synthvm_block::{IoBuffer, Operation, Request};
 use synthvm_scsi::{
     self as scsi, Cdb, CheckCondition, Command, Decision, Io, Job, LbaQuery, Transfer,
 };
 use vmbus_device::ChannelHandler;
 
 use super::handler::{Outbox, RequestTag, StorageHandler};
-use super::outcome::{complete_inline, moves_bytes};
+use super::in_flight::QueueKey;
+use super::outcome::complete_inline;
 use crate::lun::Lun;
 use crate::protocol::{Completion, Srb};
 
 impl StorageHandler {
-    /// Executes a command. Returns the buffer unless an I/O has it now.
+    /// Executes a command, whose memory is in `request`. Returns the request unless it is in flight
+    /// now.
     pub(super) fn execute(
         &mut self,
         tag: RequestTag,
         srb: &Srb,
-        mut buffer: Box<IoBuffer>,
+        mut request: Box<Request>,
         outbox: &mut Outbox,
-    ) -> Option<Box<IoBuffer>> {
+    ) -> Option<Box<Request>> {
         // The set of disks may have changed since the batch began, and the guest may have been told
         // so on another channel: what it sends then is answered by the new set.
         self.begin_round(outbox);
         let command = Command::parse(&srb.cdb, srb.cdb_length);
         let lun = self.luns.routing().lun(srb.address);
         if let Ok(Command::ReportLuns { select, allocation }) = command {
-            let completion = self.report_luns(srb, lun.is_some(), select, allocation, &buffer);
+            let completion =
+                self.report_luns(srb, lun.is_some(), select, allocation, &request.buffer);
             tag.answer(completion.reply(), outbox);
-            return Some(buffer);
+            return Some(request);
         }
         let Some(queue) = lun.and_then(|lun| self.queues.get_mut(lun)) else {
-            let completion = self.absent(srb, &command, &buffer);
+            let completion = self.absent(srb, &command, &request.buffer);
             tag.answer(completion.reply(), outbox);
-            return Some(buffer);
+            return Some(request);
         };
         self.reply.clear();
         let unit = &queue.lun.unit;
@@ -43,7 +46,7 @@ impl StorageHandler {
         if let Ok(Decision::Parameters(parameters)) = decision {
             self.parameters.clear();
             self.parameters.resize(parameters.length(), 0);
-            let read = buffer.guest().map(|guest| guest.read(0, &mut self.parameters));
+            let read = request.buffer.guest().map(|guest| guest.read(0, &mut self.parameters));
             decision = match read {
                 Some(Ok(())) => unit.parameters(parameters, &self.parameters),
                 _ => Err(CheckCondition::INVALID_FIELD),
@@ -52,13 +55,14 @@ impl StorageHandler {
         let (operation, offset, length) = match decision {
             Ok(Decision::Io(Io { operation, range })) => (operation, range.offset, range.length),
             Ok(Decision::Flush) => (Operation::Flush, 0, 0),
-            Ok(Decision::Job(job)) => return self.begin(tag, srb, *job, buffer, outbox),
+            Ok(Decision::Job(job)) => return self.begin(tag, srb, *job, request, outbox),
             Ok(Decision::LbaStatus(query)) => {
                 let lun = Arc::clone(&queue.lun);
-                return self.ask(tag, srb, &lun, query, buffer, outbox);
+                return self.ask(tag, srb, &lun, query, request, outbox);
             }
             other => {
-                let completion = complete_inline(&srb.completer, &other, &self.reply, &buffer);
+                let completion =
+                    complete_inline(&srb.completer, &other, &self.reply, &request.buffer);
                 if completion.is_good() {
                     queue.lun.counters.answered(self.reply.len());
                 } else {
@@ -68,22 +72,22 @@ impl StorageHandler {
                     self.luns.ejected(queue.lun.number);
                 }
                 tag.answer(completion.reply(), outbox);
-                return Some(buffer);
+                return Some(request);
             }
         };
-        let moved = if moves_bytes(operation) { length } else { 0 };
+        let moved = if operation.moves_bytes() { length } else { 0 };
         let fault = queue.fault();
-        if fault.is_some() || buffer.select(0, moved as usize).is_err() {
+        if fault.is_some() || request.buffer.select(0, moved as usize).is_err() {
             // A buffer too short cannot be: the request was validated against it.
             let condition = fault
                 .map_or(CheckCondition::INVALID_FIELD, |error| scsi::condition(error, operation));
             queue.lun.counters.failed();
             tag.answer(srb.completer.check(condition).reply(), outbox);
-            return Some(buffer);
+            return Some(request);
         }
-        let in_flight = tag.request(srb, self.resets.epoch(), operation, (offset, length));
-        let id = self.in_flight.insert(in_flight);
-        queue.push(IoRequest { id, operation, offset, length, buffer });
+        request.tag = self.in_flight.insert(tag.in_flight(srb, self.resets.epoch(), queue.key));
+        (request.operation, request.offset, request.length) = (operation, offset, length);
+        queue.push(request);
         self.taken_bytes = self.taken_bytes.saturating_add(moved as u32);
         None
     }
@@ -95,20 +99,19 @@ impl StorageHandler {
         srb: &Srb,
         lun: &Arc<Lun>,
         query: LbaQuery,
-        buffer: Box<IoBuffer>,
+        request: Box<Request>,
         outbox: &mut Outbox,
-    ) -> Option<Box<IoBuffer>> {
-        let mut unused = Some(buffer);
+    ) -> Option<Box<Request>> {
+        let mut unused = Some(request);
         if self.queries.has_space()
-            && let Some(buffer) = unused.take()
+            && let Some(request) = unused.take()
         {
-            let range = (query.range.offset, 0);
-            let in_flight = tag.request(srb, self.resets.epoch(), Operation::Read, range);
-            let id = self.in_flight.insert(in_flight);
+            let in_flight = tag.in_flight(srb, self.resets.epoch(), QueueKey::QUERIES);
+            let tag = self.in_flight.insert(in_flight);
             let inline = self.luns.inline().is_some();
-            if let Err(buffer) = self.queries.ask(id, Arc::clone(lun), query, buffer, inline) {
-                self.in_flight.remove(id);
-                unused = Some(buffer);
+            if let Err(request) = self.queries.ask(tag, Arc::clone(lun), query, request, inline) {
+                self.in_flight.remove(tag, QueueKey::QUERIES);
+                unused = Some(request);
             }
         }
         if unused.is_some() {
@@ -124,9 +127,9 @@ impl StorageHandler {
         tag: RequestTag,
         srb: &Srb,
         job: Job,
-        buffer: Box<IoBuffer>,
+        request: Box<Request>,
         outbox: &mut Outbox,
-    ) -> Option<Box<IoBuffer>> {
+    ) -> Option<Box<Request>> {
         let lun = self.luns.routing().lun(srb.address)?;
         let queue = self.queues.get_mut(lun)?;
         let refusal = match queue.fault() {
@@ -142,11 +145,10 @@ impl StorageHandler {
         };
         if let Some(completion) = refusal {
             tag.answer(completion.reply(), outbox);
-            return Some(buffer);
+            return Some(request);
         }
-        // Each part sets its own operation and range.
-        let in_flight = tag.request(srb, self.resets.epoch(), Operation::Flush, (0, 0));
-        let over = self.compound.begin(in_flight, job, buffer, queue, &mut self.in_flight);
+        let in_flight = tag.in_flight(srb, self.resets.epoch(), queue.key);
+        let over = self.compound.begin(in_flight, job, request, queue, &mut self.in_flight);
         if let Some(result) = over {
             tag.answer(srb.completer.end(result).reply(), outbox);
         }

@@ -3,17 +3,17 @@
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoDone, Operation};
+use synthvm_block::{self as block, IoBuffer};
 use synthvm_scsi::{self as scsi, Decision};
 use vmbus_device::{ChannelHandler, Completed};
 use vmbus_host::Channel;
 use vmbus_ring::{Packet, PacketKind};
 
 use super::compound::CompoundCommands;
-use super::in_flight::{InFlight, InFlightTable};
+use super::in_flight::{InFlight, InFlightTable, QueueKey};
 use super::limits::BATCH_BYTES;
 use super::lun_queue::{LunQueue, LunQueues};
-use super::outcome::{complete_inline, moves_bytes};
+use super::outcome::complete_inline;
 use super::queries::{Finished, Queries};
 use super::resets::Resets;
 use crate::lun_set::LunSet;
@@ -42,7 +42,7 @@ pub(crate) struct StorageHandler {
     pub(super) taken_bytes: u32,
     pub(super) reply: Vec<u8>,
     pub(super) parameters: Vec<u8>,
-    done: Vec<IoDone>,
+    done: Vec<block::Completion>,
 }
 
 /// A packet that no storage channel carries, or that has no header. The channel is at fault.
@@ -64,25 +64,11 @@ pub(super) struct RequestTag {
 }
 
 impl RequestTag {
-    /// Returns the in-flight record of the tag's request.
-    pub(super) fn request(
-        self,
-        srb: &Srb,
-        epoch: u32,
-        operation: Operation,
-        (offset, length): (u64, u64),
-    ) -> InFlight {
+    /// Returns the entry of the tag's request in the in-flight table.
+    pub(super) fn in_flight(self, srb: &Srb, epoch: u32, queue: QueueKey) -> InFlight {
         let Self { transaction_id, completion_requested } = self;
-        InFlight {
-            transaction_id,
-            completion_requested,
-            completer: srb.completer,
-            operation,
-            offset,
-            length,
-            epoch,
-            compound: None,
-        }
+        let completer = srb.completer;
+        InFlight { transaction_id, completion_requested, completer, compound: None, epoch, queue }
     }
 
     /// Completes the request, if its sender wants that.
@@ -132,17 +118,17 @@ impl ChannelHandler for StorageHandler {
         };
         let mut bytes = [0; MAX_PACKET];
         let length = packet.read_payload(&mut bytes);
-        let mut buffer = self.in_flight.take_buffer();
-        let buffer_length = fill(&mut buffer, packet);
+        let mut request = self.in_flight.take_idle();
+        let buffer_length = fill(&mut request.buffer, packet);
         let unused = match self.session.handle(&bytes[..length], buffer_length)? {
-            Action::Execute(srb) => self.execute(tag, &srb, buffer, outbox),
+            Action::Execute(srb) => self.execute(tag, &srb, request, outbox),
             other => {
                 self.handle_control(tag, other, outbox);
-                Some(buffer)
+                Some(request)
             }
         };
-        if let Some(buffer) = unused {
-            self.in_flight.return_buffer(buffer);
+        if let Some(request) = unused {
+            self.in_flight.return_idle(request);
         }
         Ok(())
     }
@@ -257,13 +243,13 @@ impl StorageHandler {
     fn complete_queries(&mut self, outbox: &mut Outbox) -> bool {
         let mut any = false;
         self.queries.clear_event();
-        while let Some(Finished { id, lun, buffer, answer }) = self.queries.take_finished() {
+        while let Some(Finished { lun, request: idle, answer }) = self.queries.take_finished() {
             any = true;
-            if let Some(request) = self.in_flight.remove(id) {
+            if let Some(request) = self.in_flight.remove(idle.tag, QueueKey::QUERIES) {
                 let data = answer.as_deref().unwrap_or_default();
                 let decision =
                     answer.as_ref().map(|_| Decision::Reply).map_err(|condition| *condition);
-                let completion = complete_inline(&request.completer, &decision, data, &buffer);
+                let completion = complete_inline(&request.completer, &decision, data, &idle.buffer);
                 if completion.is_good() {
                     lun.counters.answered(data.len());
                 }
@@ -275,7 +261,7 @@ impl StorageHandler {
                     outbox.complete(transaction_id, reply);
                 });
             }
-            self.in_flight.return_buffer(buffer);
+            self.in_flight.return_idle(idle);
         }
         any
     }
@@ -324,39 +310,40 @@ fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
 #[inline]
 fn complete_one(
     queue: &mut LunQueue,
-    done: IoDone,
+    done: block::Completion,
     in_flight: &mut InFlightTable,
     compound: &mut CompoundCommands,
     outbox: &mut Outbox,
     resets: &mut Resets,
 ) {
-    let Some(request) = in_flight.remove(done.id) else {
-        in_flight.return_buffer(done.buffer);
-        return;
+    let Some(entry) = in_flight.remove(done.request.tag, queue.key) else {
+        // Not a request of this queue's: its memory may be anything, so it is not used again.
+        return queue.lun.foreign_completion();
     };
-    let completion = if request.compound.is_some() {
-        let Some(result) = compound.part_done(&request, done, queue, in_flight) else { return };
-        request.completer.end(result)
+    queue.ended();
+    let completion = if entry.compound.is_some() {
+        let Some(result) = compound.part_done(&entry, done, queue, in_flight) else { return };
+        entry.completer.end(result)
     } else {
-        in_flight.return_buffer(done.buffer);
-        match done.result {
+        let block::Completion { request, result, copied } = done;
+        let (operation, length) = (request.operation, request.length);
+        let completion = match result {
             Ok(()) => {
-                queue.count(request.operation, request.length, done.copied);
-                let moved = if moves_bytes(request.operation) {
-                    request.length as u32
-                } else {
-                    request.completer.sent()
-                };
-                request.completer.good(moved)
+                queue.count(operation, length, copied);
+                let moved =
+                    if operation.moves_bytes() { length as u32 } else { entry.completer.sent() };
+                entry.completer.good(moved)
             }
             Err(error) => {
-                queue.lun.failed(request.operation, request.offset, error);
-                request.completer.check(scsi::condition(error, request.operation))
+                queue.lun.failed(operation, request.offset, error);
+                entry.completer.check(scsi::condition(error, operation))
             }
-        }
+        };
+        in_flight.return_idle(request);
+        completion
     };
-    if request.completion_requested {
-        outbox.complete(request.transaction_id, completion.reply());
+    if entry.completion_requested {
+        outbox.complete(entry.transaction_id, completion.reply());
     }
-    resets.ended(request.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
+    resets.ended(entry.epoch, |transaction_id, reply| outbox.complete(transaction_id, reply));
 }

@@ -1,43 +1,64 @@
-//! Requests in flight: their memory, and how to complete them.
+//! The table of requests in flight: how to complete each, and the idle requests with their memory.
 
 use vmbus_gpadl::GuestRam;
 
 use crate::protocol::Completer;
-use synthvm_block::{IoBuffer, Operation};
+use synthvm_block::{IoBuffer, Operation, Request};
 
 /// Most requests in flight on one channel. Linux has up to 364 on a ring of its default size;
 /// beyond this the ring is left unread, which is all the back-pressure that a guest needs.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
-/// A request that a queue works on.
+/// The guest's part of a request that is in flight. Operation, range and memory are in the
+/// [`Request`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     pub(super) transaction_id: u64,
     pub(super) completion_requested: bool,
     pub(super) completer: Completer,
-    pub(super) operation: Operation,
-    pub(super) offset: u64,
-    pub(super) length: u64,
     /// The compound command that it is a part of; then only that command's end completes it.
     pub(super) compound: Option<u8>,
     /// Which resets it came before (see `resets`).
     pub(super) epoch: u32,
+    /// Where it was sent: no other queue can complete it.
+    pub(super) queue: QueueKey,
 }
 
-/// The requests in flight of a channel, by number from 0 on. Places and buffers are made when they
-/// are first needed, and then used again, the last one first.
+/// Names the receiver of a request among all that the channel ever had: the number of a LUN's
+/// queue, or 0 for the helper threads that answer queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueKey(u32);
+
+impl QueueKey {
+    pub(super) const QUERIES: Self = Self(0);
+
+    /// Returns the key of the next LUN's queue.
+    pub(super) fn next(self) -> Self {
+        Self(self.0.checked_add(1).unwrap_or(1))
+    }
+}
+
+/// The requests in flight of a channel. Entries and requests are made when they are first needed,
+/// and then used again, the last one first.
 #[derive(Debug)]
 pub(super) struct InFlightTable {
     ram: GuestRam,
-    in_flight: Vec<Option<InFlight>>,
+    entries: Vec<Entry>,
     free: Vec<u32>,
-    #[expect(clippy::vec_box, reason = "they go to the backend and come back as boxes")]
-    buffers: Vec<Box<IoBuffer>>,
+    idle: Vec<Box<Request>>,
+}
+
+/// An entry is named by a tag: its index, and above it the number of its uses, so that a tag is
+/// never that of a later request.
+#[derive(Debug)]
+struct Entry {
+    uses: u32,
+    request: Option<InFlight>,
 }
 
 impl InFlightTable {
     pub(super) fn new(ram: GuestRam) -> Self {
-        Self { ram, in_flight: Vec::new(), free: Vec::new(), buffers: Vec::new() }
+        Self { ram, entries: Vec::new(), free: Vec::new(), idle: Vec::new() }
     }
 
     /// Another request can be taken.
@@ -47,34 +68,41 @@ impl InFlightTable {
 
     /// Requests in flight.
     pub(super) fn count(&self) -> usize {
-        self.in_flight.len() - self.free.len()
+        self.entries.len() - self.free.len()
     }
 
-    /// An idle buffer.
-    pub(super) fn take_buffer(&mut self) -> Box<IoBuffer> {
-        self.buffers.pop().unwrap_or_else(|| Box::new(IoBuffer::new(self.ram.clone())))
+    /// Returns an idle request, whose memory may be filled.
+    pub(super) fn take_idle(&mut self) -> Box<Request> {
+        self.idle.pop().unwrap_or_else(|| {
+            Request::new(0, Operation::Flush, 0, 0, IoBuffer::new(self.ram.clone()))
+        })
     }
 
-    /// Gives a buffer back.
-    pub(super) fn return_buffer(&mut self, buffer: Box<IoBuffer>) {
-        self.buffers.push(buffer);
+    /// Takes an idle request back.
+    pub(super) fn return_idle(&mut self, request: Box<Request>) {
+        self.idle.push(request);
     }
 
-    /// Remembers a request. Returns the id that the backend gives back.
-    pub(super) fn insert(&mut self, request: InFlight) -> u32 {
-        if let Some(id) = self.free.pop() {
-            self.in_flight[id as usize] = Some(request);
-            return id;
+    /// Adds an entry. Returns the tag that its request must carry.
+    pub(super) fn insert(&mut self, request: InFlight) -> u64 {
+        if let Some(index) = self.free.pop() {
+            let entry = &mut self.entries[index as usize];
+            entry.request = Some(request);
+            return u64::from(entry.uses) << 32 | u64::from(index);
         }
-        self.in_flight.push(Some(request));
-        (self.in_flight.len() - 1) as u32
+        self.entries.push(Entry { uses: 0, request: Some(request) });
+        (self.entries.len() - 1) as u64
     }
 
-    /// Ends a request. `None` for an id that is not in flight: a backend that answers twice must
-    /// not complete somebody else's request.
-    pub(super) fn remove(&mut self, id: u32) -> Option<InFlight> {
-        let request = self.in_flight.get_mut(id as usize)?.take()?;
-        self.free.push(id);
+    /// Ends the request with `tag`, which `queue` has completed. `None` if no such request is in
+    /// flight there: a backend that completes a request twice, or one that it never had, must not
+    /// complete another request of the guest's.
+    pub(super) fn remove(&mut self, tag: u64, queue: QueueKey) -> Option<InFlight> {
+        let (uses, index) = ((tag >> 32) as u32, tag as u32);
+        let entry = self.entries.get_mut(index as usize).filter(|entry| entry.uses == uses)?;
+        let request = entry.request.take_if(|request| request.queue == queue)?;
+        entry.uses = entry.uses.wrapping_add(1);
+        self.free.push(index);
         Some(request)
     }
 }

@@ -4,21 +4,24 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::in_flight::QueueKey;
 use crate::counters::Transfers;
 use crate::lun::Lun;
 use crate::lun_set::LunSet;
 use crate::protocol::MAX_LUNS;
-use synthvm_block::{IoDone, IoError, IoRequest, Operation, Queue};
+use synthvm_block::{Completion, IoError, Operation, Queue, Request};
 
 /// One LUN, as this worker reaches it.
 pub(super) struct LunQueue {
     pub(super) lun: Arc<Lun>,
     /// Or why there is none.
     queue: Result<Box<dyn Queue>, IoError>,
-    batch: Vec<IoRequest>,
+    batch: Vec<Box<Request>>,
+    /// Its name in the in-flight table.
+    pub(super) key: QueueKey,
     in_flight: usize,
     /// The same, for reports.
-    told: Arc<AtomicU64>,
+    reported: Arc<AtomicU64>,
     /// Reads and writes that ended in this poll, not yet in the disk's counters.
     transfers: Transfers,
     /// Commands in several parts that are not finished; between two parts nothing is in flight.
@@ -38,6 +41,8 @@ pub(super) struct LunQueues {
     /// LUNs that were taken away while requests were in flight.
     leaving: Vec<LunQueue>,
     generation: Option<u64>,
+    /// The key of the newest queue.
+    newest: QueueKey,
 }
 
 impl LunQueues {
@@ -49,6 +54,7 @@ impl LunQueues {
             busy: 0,
             leaving: Vec::new(),
             generation: None,
+            newest: QueueKey::QUERIES,
         }
     }
 
@@ -68,7 +74,13 @@ impl LunQueues {
         for (place, lun) in self.places.iter_mut().zip(units) {
             *place = lun.map(|lun| {
                 let kept = old.iter().position(|queue| Arc::ptr_eq(&queue.lun, &lun));
-                let queue = kept.map_or_else(|| LunQueue::new(lun), |kept| old.swap_remove(kept));
+                let queue = kept.map_or_else(
+                    || {
+                        self.newest = self.newest.next();
+                        LunQueue::new(lun, self.newest)
+                    },
+                    |kept| old.swap_remove(kept),
+                );
                 self.queues.push(queue);
                 (self.queues.len() - 1) as u8
             });
@@ -106,12 +118,12 @@ impl LunQueues {
         self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Passes each finished request to `finish`, with its queue. Requests that are pushed to that
+    /// Passes each completion to `finish`, with its queue. Requests that are pushed to that
     /// queue meanwhile go with the next submit.
     pub(super) fn poll(
         &mut self,
-        done: &mut Vec<IoDone>,
-        mut finish: impl FnMut(&mut LunQueue, IoDone),
+        done: &mut Vec<Completion>,
+        mut finish: impl FnMut(&mut LunQueue, Completion),
     ) {
         let mut places = bits(self.busy);
         let mut leaving = self.leaving.iter_mut();
@@ -148,14 +160,15 @@ impl LunQueues {
 }
 
 impl LunQueue {
-    fn new(lun: Arc<Lun>) -> Self {
-        let (queue, told) = (lun.queue(), lun.counters.new_queue());
+    fn new(lun: Arc<Lun>, key: QueueKey) -> Self {
+        let (queue, reported) = (lun.queue(), lun.counters.new_queue());
         Self {
             lun,
             queue,
             batch: Vec::new(),
+            key,
             in_flight: 0,
-            told,
+            reported,
             transfers: Transfers::default(),
             compound: 0,
         }
@@ -175,12 +188,12 @@ impl LunQueue {
         if let Ok(queue) = &mut self.queue
             && !self.batch.is_empty()
         {
-            self.told.store(self.in_flight as u64, Ordering::Relaxed);
+            self.reported.store(self.in_flight as u64, Ordering::Relaxed);
             queue.submit(&mut self.batch);
         }
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>, finish: &mut impl FnMut(&mut Self, IoDone)) {
+    fn poll(&mut self, done: &mut Vec<Completion>, finish: &mut impl FnMut(&mut Self, Completion)) {
         let Ok(queue) = &mut self.queue else { return };
         if self.in_flight == 0 {
             return;
@@ -189,11 +202,10 @@ impl LunQueue {
         if done.is_empty() {
             return;
         }
-        self.in_flight = self.in_flight.saturating_sub(done.len());
-        self.told.store(self.in_flight as u64, Ordering::Relaxed);
         for done in done.drain(..) {
             finish(self, done);
         }
+        self.reported.store(self.in_flight as u64, Ordering::Relaxed);
         self.lun.counters.add(&std::mem::take(&mut self.transfers));
     }
 
@@ -203,8 +215,14 @@ impl LunQueue {
         self.lun.counters.done_with_others(operation, bytes, copied, &mut self.transfers);
     }
 
+    /// Counts one request less in flight: one that was pushed here.
+    #[inline]
+    pub(super) fn ended(&mut self) {
+        self.in_flight -= 1;
+    }
+
     /// Adds a request to the next batch.
-    pub(super) fn push(&mut self, request: IoRequest) {
+    pub(super) fn push(&mut self, request: Box<Request>) {
         self.in_flight += 1;
         self.batch.push(request);
     }

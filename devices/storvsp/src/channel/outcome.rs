@@ -1,6 +1,6 @@
-//! Completions of commands that need no I/O, and the bytes that operations move.
+//! Completions of commands that need no I/O.
 
-use synthvm_block::{IoBuffer, Operation};
+use synthvm_block::IoBuffer;
 use synthvm_scsi::{CheckCondition, Decision};
 
 use crate::protocol::{Completer, Completion};
@@ -23,10 +23,4 @@ pub(super) fn complete_inline(
         }
         Ok(_) => completer.good(completer.sent()),
     }
-}
-
-/// Whether the operation moves bytes between guest and backend; else its length is only that of a
-/// range.
-pub(super) fn moves_bytes(operation: Operation) -> bool {
-    matches!(operation, Operation::Read | Operation::Write { .. })
 }

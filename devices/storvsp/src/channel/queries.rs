@@ -1,7 +1,7 @@
 //! GET LBA STATUS: questions to a disk's image that may block, asked on the disk's [`Helper`]
 //! thread.
 //!
-//! Each question has a slot of the in-flight table like any request, so that resets, a pause and a
+//! Each question has an entry of the in-flight table like any request, so that resets, a pause and a
 //! close wait for it. The guest's memory stays here: a question that is given up, as its channel
 //! has closed, touches nothing when its answer comes.
 //!
@@ -16,7 +16,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::limits::MAX_QUERIES;
 use crate::lun::Lun;
-use synthvm_block::{IoBuffer, IoError, Operation};
+use synthvm_block::{IoError, Operation, Request};
 use synthvm_scsi::{CheckCondition, LbaQuery, condition};
 
 /// The answer to a query: the data for the guest.
@@ -32,19 +32,16 @@ pub(super) struct Queries {
 
 #[derive(Debug)]
 struct Waiting {
-    id: u32,
     lun: Arc<Lun>,
-    buffer: Box<IoBuffer>,
+    request: Box<Request>,
 }
 
 /// A question that was answered.
 pub(super) struct Finished {
-    /// Its slot.
-    pub(super) id: u32,
     /// The disk that was asked.
     pub(super) lun: Arc<Lun>,
-    /// The guest's memory.
-    pub(super) buffer: Box<IoBuffer>,
+    /// The guest's memory, under the question's tag.
+    pub(super) request: Box<Request>,
     /// Data or sense.
     pub(super) answer: Answer,
 }
@@ -52,7 +49,7 @@ pub(super) struct Finished {
 /// Where helper threads leave answers, with the event that wakes the worker.
 #[derive(Debug)]
 struct Answers {
-    done: Mutex<Vec<(u32, Answer)>>,
+    done: Mutex<Vec<(u64, Answer)>>,
     event: EventFd,
 }
 
@@ -80,26 +77,27 @@ impl Queries {
         }
     }
 
-    /// Asks `lun`, on its helper thread or, with `inline`, right now. `id` is the question's slot.
+    /// Asks `lun`, on its helper thread or, with `inline`, right now. `tag` is the question's.
     ///
     /// # Errors
     /// No event or thread is to be had: the guest's memory comes back.
     pub(super) fn ask(
         &mut self,
-        id: u32,
+        tag: u64,
         lun: Arc<Lun>,
         query: LbaQuery,
-        buffer: Box<IoBuffer>,
+        mut request: Box<Request>,
         inline: bool,
-    ) -> Result<(), Box<IoBuffer>> {
-        let Ok(answers) = self.answers() else { return Err(buffer) };
-        let question = Question::new(id, Arc::clone(&lun), answers);
+    ) -> Result<(), Box<Request>> {
+        let Ok(answers) = self.answers() else { return Err(request) };
+        let question = Question::new(tag, Arc::clone(&lun), answers);
         if inline {
             question.ask(query);
         } else if lun.helper.run(move || question.ask(query)).is_err() {
-            return Err(buffer);
+            return Err(request);
         }
-        self.waiting.push(Waiting { id, lun, buffer });
+        request.tag = tag;
+        self.waiting.push(Waiting { lun, request });
         Ok(())
     }
 
@@ -107,18 +105,19 @@ impl Queries {
     pub(super) fn take_finished(&mut self) -> Option<Finished> {
         let answers = self.answers.as_ref()?;
         loop {
-            let (id, answer) = {
+            let (tag, answer) = {
                 let mut done = answers.done();
                 if done.is_empty() {
                     return None;
                 }
                 done.remove(0)
             };
-            let Some(at) = self.waiting.iter().position(|waiting| waiting.id == id) else {
+            let Some(at) = self.waiting.iter().position(|waiting| waiting.request.tag == tag)
+            else {
                 continue;
             };
-            let Waiting { id, lun, buffer } = self.waiting.swap_remove(at);
-            return Some(Finished { id, lun, buffer, answer });
+            let Waiting { lun, request } = self.waiting.swap_remove(at);
+            return Some(Finished { lun, request, answer });
         }
     }
 
@@ -133,23 +132,23 @@ impl Queries {
 }
 
 impl Answers {
-    fn done(&self) -> MutexGuard<'_, Vec<(u32, Answer)>> {
+    fn done(&self) -> MutexGuard<'_, Vec<(u64, Answer)>> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One question on its way. Dropped without an answer, it was never asked.
 struct Question {
-    id: u32,
+    tag: u64,
     lun: Arc<Lun>,
     answers: Arc<Answers>,
     is_pending: bool,
 }
 
 impl Question {
-    fn new(id: u32, lun: Arc<Lun>, answers: Arc<Answers>) -> Self {
+    fn new(tag: u64, lun: Arc<Lun>, answers: Arc<Answers>) -> Self {
         lun.lookups.fetch_add(1, Ordering::Relaxed);
-        Self { id, lun, answers, is_pending: true }
+        Self { tag, lun, answers, is_pending: true }
     }
 
     fn ask(mut self, query: LbaQuery) {
@@ -163,7 +162,7 @@ impl Question {
         });
         // Before the guest hears of it: reports must not claim more than it knows.
         self.end();
-        self.answers.done().push((self.id, answer.map(|()| data)));
+        self.answers.done().push((self.tag, answer.map(|()| data)));
         // A full counter wakes as well.
         let _ = self.answers.event.write(1);
     }

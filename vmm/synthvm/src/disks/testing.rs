@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use synthvm_block::{
-    Backend, FixedError, FixedMemory, Geometry, IoDone, IoError, IoRequest, Operation, Queue,
-    RamDisk,
+    Backend, Completion, FixedError, FixedMemory, Geometry, IoError, Operation, Queue, RamDisk,
+    Request,
 };
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -163,11 +163,11 @@ struct ProbeQueue {
     inner: Box<dyn Queue>,
     shared: Arc<Shared>,
     event: Arc<EventFd>,
-    held: Vec<IoRequest>,
+    held: Vec<Box<Request>>,
 }
 
 impl Queue for ProbeQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         let (writes, early) = (&self.shared.pending_writes, &self.shared.early_flushes);
         for request in &*requests {
             match request.operation {
@@ -182,13 +182,13 @@ impl Queue for ProbeQueue {
         self.event.write(1).unwrap();
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         let _ = self.event.read();
         if self.shared.requests.is_closed() {
             return;
         }
         let operations: Vec<_> =
-            self.held.iter().map(|request| (request.id, request.operation)).collect();
+            self.held.iter().map(|request| (request.tag, request.operation)).collect();
         self.shared.done.lock().unwrap().extend(operations.iter().map(|(_, operation)| *operation));
         let is_write = |operation: &Operation| matches!(operation, Operation::Write { .. });
         let writes = operations.iter().filter(|(_, operation)| is_write(operation)).count();
@@ -197,10 +197,10 @@ impl Queue for ProbeQueue {
         let first = done.len();
         self.inner.poll(done);
         if let Some(error) = *self.shared.flush_error.lock().unwrap() {
-            let is_flush = |id| operations.contains(&(id, Operation::Flush));
+            let is_flush = |tag| operations.contains(&(tag, Operation::Flush));
             done[first..]
                 .iter_mut()
-                .filter(|done| is_flush(done.id))
+                .filter(|done| is_flush(done.request.tag))
                 .for_each(|done| done.result = Err(error));
         }
     }

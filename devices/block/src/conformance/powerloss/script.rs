@@ -7,7 +7,7 @@ use super::contents::SECTOR;
 use super::promises::{Promises, Span, content};
 use crate::conformance::drive::{request, run};
 use crate::conformance::model::Random;
-use crate::{Backend, IoBuffer, IoRequest, Operation};
+use crate::{Backend, IoBuffer, Operation, Request};
 
 /// One step of a script. Ranges are in sectors of 512 bytes: first and count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,9 +121,8 @@ fn batch(
                 request(id, Operation::Write { fua: *fua }, first * SECTOR, bytes)
             }
             Step::Clear { operation, first, count } => {
-                let buffer = Box::new(IoBuffer::from_vec(Vec::new()));
                 let (offset, length) = (first * SECTOR, count * SECTOR);
-                IoRequest { id, operation: *operation, offset, length, buffer }
+                Request::new(id, *operation, offset, length, IoBuffer::empty())
             }
             Step::Flush => request(id, Operation::Flush, 0, Vec::new()),
             Step::Batch(_) | Step::Resize(_) | Step::Reopen => panic!("{step:?} in a batch"),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::super::*;
 use super::image;
 use crate::conformance::{one, run};
-use crate::{IoBuffer, IoRequest, Operation};
+use crate::{IoBuffer, Operation, Request};
 
 const CAPACITY: u64 = 4 << 20;
 const SECTORS: u64 = CAPACITY / 512;
@@ -40,12 +40,14 @@ fn test_crash_helper_process() {
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let sector = |at: u64| ((random >> 33) + at * 37) % SECTORS;
-        let batch = (0..16).map(|at| IoRequest {
-            id: at as u32,
-            operation: Operation::Write { fua: at == 15 },
-            offset: sector(at) * 512,
-            length: 512,
-            buffer: Box::new(IoBuffer::from_vec(content(sector(at), stamp))),
+        let batch = (0..16).map(|at| {
+            Request::new(
+                at,
+                Operation::Write { fua: at == 15 },
+                sector(at) * 512,
+                512,
+                IoBuffer::from_vec(content(sector(at), stamp)),
+            )
         });
         let batch = run(&mut *queue, batch.collect());
         assert!(batch.iter().all(|done| done.result.is_ok()));

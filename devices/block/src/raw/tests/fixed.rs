@@ -12,7 +12,7 @@ use super::in_guest::InGuest;
 use crate::conformance::{
     CAPACITY, FaultPlan, check, check_faults, check_reopen, guest_buffer, guest_ram, pattern, run,
 };
-use crate::{IoBuffer, IoRequest, Operation};
+use crate::{IoBuffer, Operation, Request};
 
 const PAGE: u64 = 4096;
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FIXED";
@@ -127,17 +127,10 @@ fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages:
     let mut buffer = guest_buffer(ram, offset, len as u32, pages);
     buffer.guest_mut().unwrap().write(0, &bytes).unwrap();
     buffer.select(0, len).unwrap();
-    let request = |operation, buffer| IoRequest {
-        id: 1,
-        operation,
-        offset: 8192,
-        length: len as u64,
-        buffer,
-    };
-    let written =
-        run(&mut *queue, vec![request(Operation::Write { fua: true }, Box::new(buffer))]).remove(0);
+    let request = |operation, buffer| Request::new(1, operation, 8192, len as u64, buffer);
+    let written = run(&mut *queue, vec![request(Operation::Write { fua: true }, buffer)]).remove(0);
     assert_eq!(written.result, Ok(()));
-    let mut buffer = written.buffer;
+    let mut buffer = written.request.buffer;
     // Neighbours must stay as they are.
     for region in [0..16, 32..40] {
         for page in region {
@@ -148,7 +141,7 @@ fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages:
     let read = run(&mut *queue, vec![request(Operation::Read, buffer)]).remove(0);
     assert_eq!(read.result, Ok(()));
     let mut seen = vec![0; len];
-    read.buffer.guest().unwrap().read(0, &mut seen).unwrap();
+    read.request.buffer.guest().unwrap().read(0, &mut seen).unwrap();
     assert!(seen == bytes, "{len} bytes at {offset} of {pages:?}");
     let others = [0..16_u64, 32..40].into_iter().flatten().filter(|page| !pages.contains(page));
     for page in others {
@@ -222,12 +215,9 @@ fn test_fixed_request_that_fails_says_why() {
     let read = |offset| {
         let mut buffer = guest_buffer(&ram, 0, 4096, &[1]);
         buffer.select(0, 4096).unwrap();
-        let (operation, buffer) = (Operation::Read, Box::new(buffer));
-        run(
-            &mut *raw.queue().unwrap(),
-            vec![IoRequest { id: 0, operation, offset, length: 4096, buffer }],
-        )[0]
-        .result
+        let (operation, buffer) = (Operation::Read, buffer);
+        run(&mut *raw.queue().unwrap(), vec![Request::new(0, operation, offset, 4096, buffer)])[0]
+            .result
     };
     file.as_file().set_len(6144).unwrap();
     assert_eq!(
@@ -282,11 +272,10 @@ fn test_fixed_helper_process() {
     let buffer = |ram: &GuestRam| {
         let mut buffer = guest_buffer(ram, 0, 4096, &[7]);
         buffer.select(0, 4096).unwrap();
-        Box::new(buffer)
+        buffer
     };
-    let read = |queue: &mut dyn Queue, buffer: Box<IoBuffer>| {
-        let request =
-            IoRequest { id: 0, operation: Operation::Read, offset: 0, length: 4096, buffer };
+    let read = |queue: &mut dyn Queue, buffer: IoBuffer| {
+        let request = Request::new(0, Operation::Read, 0, 4096, buffer);
         assert_eq!(run(queue, vec![request])[0].result, Ok(()));
     };
     match what.to_str().unwrap() {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use vmbus_gpadl::GuestRam;
 
-use super::super::super::{Backend, Geometry, IoBuffer, IoDone, IoError, IoRequest, Queue};
+use super::super::super::{Backend, Completion, Geometry, IoBuffer, IoError, Queue, Request};
 use super::super::RawFile;
 use crate::conformance::guest_buffer;
 
@@ -71,13 +71,13 @@ struct InGuestQueue {
     inner: Box<dyn Queue>,
     ram: GuestRam,
     pages: Arc<Mutex<Vec<u64>>>,
-    /// By the id that the inner request has.
+    /// By the tag that the inner request has.
     moved: Vec<Option<Moved>>,
 }
 
 struct Moved {
-    id: u32,
-    original: Box<IoBuffer>,
+    tag: u64,
+    original: IoBuffer,
     _pages: Taken,
 }
 
@@ -94,11 +94,10 @@ impl Drop for Taken {
 }
 
 impl Queue for InGuestQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         let mut batch = Vec::new();
         for mut request in requests.drain(..) {
-            let original =
-                std::mem::replace(&mut request.buffer, Box::new(IoBuffer::from_vec(vec![])));
+            let original = std::mem::replace(&mut request.buffer, IoBuffer::empty());
             // As far off a page's beginning as the original.
             let skew = original.iovecs().first().map_or(0, |piece| piece.iov_base.addr() % PAGE);
             let wanted = (skew + original.len()).div_ceil(PAGE);
@@ -111,24 +110,24 @@ impl Queue for InGuestQueue {
                 let mut guest = guest_buffer(&self.ram, skew as u32, bytes.len() as u32, &pages);
                 guest.guest_mut().unwrap().write(0, &bytes).unwrap();
                 guest.select(0, bytes.len()).unwrap();
-                request.buffer = Box::new(guest);
+                request.buffer = guest;
             }
             let pages = Taken { pages, from: Arc::clone(&self.pages) };
-            let moved = Moved { id: request.id, original, _pages: pages };
-            request.id = self.moved.len() as u32;
+            let moved = Moved { tag: request.tag, original, _pages: pages };
+            request.tag = self.moved.len() as u64;
             self.moved.push(Some(moved));
             batch.push(request);
         }
         self.inner.submit(&mut batch);
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         let mut inner = Vec::new();
         self.inner.poll(&mut inner);
-        for one in inner {
-            let Moved { id, original, _pages } =
-                self.moved[one.id as usize].take().expect("comes back once");
-            if let Some(guest) = one.buffer.guest() {
+        for mut one in inner {
+            let Moved { tag, original, _pages } =
+                self.moved[one.request.tag as usize].take().expect("comes back once");
+            if let Some(guest) = one.request.buffer.guest() {
                 let mut at = 0;
                 for slice in original.slices() {
                     let mut bytes = vec![0; slice.len()];
@@ -137,7 +136,8 @@ impl Queue for InGuestQueue {
                     at += bytes.len();
                 }
             }
-            done.push(IoDone { id, result: one.result, copied: one.copied, buffer: original });
+            (one.request.tag, one.request.buffer) = (tag, original);
+            done.push(one);
         }
     }
 

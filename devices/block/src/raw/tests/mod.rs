@@ -17,7 +17,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
 use crate::conformance::run;
-use crate::{IoBuffer, IoError, IoRequest, Operation};
+use crate::{IoBuffer, IoError, Operation, Request};
 
 fn image(size: u64) -> TempFile {
     let file = TempFile::new().unwrap();
@@ -138,14 +138,12 @@ fn one(
     bytes: Vec<u8>,
 ) -> Result<Vec<u8>, IoError> {
     let mut queue = backend.queue().unwrap();
-    let buffer = Box::new(IoBuffer::from_vec(bytes));
-    let mut done = run(
-        &mut *queue,
-        vec![IoRequest { id: 0, operation, offset, length: buffer.len() as u64, buffer }],
-    )
-    .pop()
-    .unwrap();
-    done.result.map(|()| std::mem::take(done.buffer.host_bytes().unwrap()))
+    let buffer = IoBuffer::from_vec(bytes);
+    let mut done =
+        run(&mut *queue, vec![Request::new(0, operation, offset, buffer.len() as u64, buffer)])
+            .pop()
+            .unwrap();
+    done.result.map(|()| std::mem::take(done.request.buffer.host_bytes().unwrap()))
 }
 
 // Checklist 34, as far as one process can see it.

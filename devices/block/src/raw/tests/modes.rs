@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use super::super::*;
 use super::image;
 use crate::conformance::{CAPACITY, FaultPlan, check, check_faults, check_read_only, check_reopen};
-use crate::{IoBuffer, IoRequest, Operation};
+use crate::{IoBuffer, Operation, Request};
 
 fn options(io: IoMode, cache: CacheMode) -> RawOptions {
     RawOptions { read_only: false, cache, io }
@@ -109,15 +109,15 @@ fn test_uring_read_of_what_is_cached_is_done_in_submit_and_no_event_tells() {
     }
     let mut queue = raw.queue().unwrap();
     let request = |id, offset| {
-        let (operation, buffer) = (Operation::Read, Box::new(IoBuffer::from_vec(vec![0; 4096])));
-        IoRequest { id, operation, offset, length: 4096, buffer }
+        let (operation, buffer) = (Operation::Read, IoBuffer::from_vec(vec![0; 4096]));
+        Request::new(id, operation, offset, 4096, buffer)
     };
     let mut done = Vec::new();
     queue.submit(&mut vec![request(1, 4096)]);
     assert!(!rings(&*queue));
     queue.poll(&mut done);
     assert_eq!((done.len(), done[0].result), (1, Ok(())));
-    assert_eq!(*done[0].buffer.host_bytes().unwrap(), [9; 4096]);
+    assert_eq!(*done[0].request.buffer.host_bytes().unwrap(), [9; 4096]);
     // Several go through the ring.
     queue.submit(&mut vec![request(1, 4096), request(2, 8192)]);
     assert!(rings(&*queue));

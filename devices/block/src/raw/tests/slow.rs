@@ -9,7 +9,7 @@ use super::super::*;
 use super::{image, modes};
 use crate::conformance::seam::DiscardGate;
 use crate::conformance::{one, run, wait};
-use crate::{IoBuffer, IoRequest, Operation};
+use crate::{IoBuffer, Operation, Request};
 
 /// A file that is taken for a block device, whose discards wait at the gate and then succeed.
 fn device(io: IoMode) -> (TempFile, RawFile, Arc<DiscardGate>) {
@@ -25,9 +25,9 @@ fn modes_here() -> Vec<IoMode> {
     uring.into_iter().chain([IoMode::Threads]).collect()
 }
 
-fn discard(id: u32) -> IoRequest {
-    let (operation, buffer) = (Operation::Discard, Box::new(IoBuffer::from_vec(Vec::new())));
-    IoRequest { id, operation, offset: 0, length: 4096, buffer }
+fn discard(tag: u64) -> Box<Request> {
+    let operation = Operation::Discard;
+    Request::new(tag, operation, 0, 4096, IoBuffer::empty())
 }
 
 #[test]
@@ -50,7 +50,11 @@ fn test_discard_of_a_device_is_made_by_another_thread_and_delays_nothing() {
                 wait(queue.event().unwrap());
                 queue.poll(&mut done);
             }
-            assert_eq!((done.len(), done[0].id, done[0].result), (1, id, Ok(())), "{io:?}");
+            assert_eq!(
+                (done.len(), done[0].request.tag, done[0].result),
+                (1, id, Ok(())),
+                "{io:?}"
+            );
             if id == 1 {
                 queue.submit(&mut vec![discard(2)]);
             }
@@ -102,12 +106,14 @@ fn test_discards_of_devices_conform_with_other_requests_in_one_batch() {
         gate.open();
         let mut queue = raw.queue().unwrap();
         for round in 0..50 {
-            let write = |id| IoRequest {
-                id,
-                operation: Operation::Write { fua: false },
-                offset: 512,
-                length: 512,
-                buffer: Box::new(IoBuffer::from_vec(vec![round; 512])),
+            let write = |id| {
+                Request::new(
+                    id,
+                    Operation::Write { fua: false },
+                    512,
+                    512,
+                    IoBuffer::from_vec(vec![round; 512]),
+                )
             };
             let done = run(&mut *queue, vec![discard(1), write(2), discard(3), write(4)]);
             assert!(done.iter().all(|done| done.result.is_ok()), "{io:?}");

@@ -5,7 +5,7 @@ use super::super::limits::MAX_PIECES;
 use super::super::task::{Next, Task};
 use super::super::*;
 use super::image;
-use crate::{IoBuffer, IoDone, IoRequest, Operation};
+use crate::{Completion, IoBuffer, Operation, Request};
 
 const CAPACITY: usize = 1 << 20;
 
@@ -20,17 +20,17 @@ fn open(cache: CacheMode) -> RawFile {
     RawFile::open_with(file.as_path(), &options).unwrap()
 }
 
-fn request(operation: Operation, offset: u64, bytes: Vec<u8>) -> IoRequest {
+fn request(operation: Operation, offset: u64, bytes: Vec<u8>) -> Box<Request> {
     let length = bytes.len() as u64;
-    IoRequest { id: 5, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    Request::new(5, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
 /// Runs a task against `system`, which is asked instead of the kernel.
-fn run(raw: &RawFile, request: IoRequest, mut system: impl FnMut(&Call) -> i32) -> IoDone {
+fn run(raw: &RawFile, request: Box<Request>, mut system: impl FnMut(&Call) -> i32) -> Completion {
     let mut task = Task::new(request);
     loop {
         match task.next(&raw.image) {
-            Next::Done(result) => return task.into_done(result),
+            Next::Done(result) => return task.into_completion(result),
             Next::Call(call) => {
                 let result = system(&call);
                 task.returned(&raw.image, result);
@@ -81,8 +81,8 @@ fn test_short_and_interrupted_calls_are_continued_to_the_last_byte() {
                         _ => read(call, &source, most),
                     }
                 });
-                assert_eq!((done.id, done.result), (5, Ok(())));
-                let mut buffer = done.buffer;
+                assert_eq!((done.request.tag, done.result), (5, Ok(())));
+                let mut buffer = done.request.buffer;
                 assert!(
                     *buffer.host_bytes().unwrap() == source[offset as usize..offset as usize + len]
                 );
@@ -245,20 +245,14 @@ fn test_aligned_direct_io_copies_nothing_and_unaligned_memory_all() {
         let base = buffer.iovecs()[0].iov_base.addr();
         let start = base.next_multiple_of(align.memory.max(512)) - base + skew;
         buffer.select(start, 150 << 10).unwrap();
-        let write = IoRequest {
-            id: 5,
-            operation: Operation::Write { fua: false },
-            offset: 8192,
-            length: 150 << 10,
-            buffer: Box::new(buffer),
-        };
+        let write = Request::new(5, Operation::Write { fua: false }, 8192, 150 << 10, buffer);
         let done = Task::new(write).run(&raw.image);
         assert_eq!((done.result, done.copied), (Ok(()), copied));
         let mut seen =
             Task::new(request(Operation::Read, 8192, vec![0; 150 << 10])).run(&raw.image);
         assert_eq!(seen.result, Ok(()));
         assert!(
-            *seen.buffer.host_bytes().unwrap() == vec![7; 150 << 10],
+            *seen.request.buffer.host_bytes().unwrap() == vec![7; 150 << 10],
             "memory {skew} bytes off"
         );
     }

@@ -2,123 +2,99 @@
 
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoDone, IoError, IoRequest, Operation};
+use synthvm_block::{Completion, IoBuffer, IoError, Operation};
 
-use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
-use super::{MappedQueue, no_buffer};
+use super::MappedQueue;
+use super::pending::{Compound, Lookup, Pending, Stage, Then};
 
 impl MappedQueue {
-    /// Finishes the request of a subrequest that had all of its memory, unless a flush follows.
-    /// Returns the request's id.
-    pub(super) fn finish_whole(&mut self, done: &IoDone) -> Option<u32> {
-        let Some(&mut Pending::Whole { id, fua }) = self.in_flight.get_mut(done.id) else {
-            return None;
+    /// Finishes a request that was at a file as a whole, unless a flush follows. Returns whether it
+    /// did.
+    pub(super) fn finish_whole(&mut self, done: &mut Completion) -> bool {
+        let slot = done.request.tag;
+        let Some(&mut Pending::Whole { origin, fua }) = self.in_flight.get_mut(slot) else {
+            return false;
         };
         // The bytes may be durable, but not yet the structures that locate them.
         if fua && done.result.is_ok() && self.map.changes().is_unflushed() {
-            return None;
+            return false;
         }
-        self.in_flight.remove(done.id);
-        Some(id)
+        self.in_flight.remove(slot);
+        origin.restore(&mut done.request);
+        true
     }
 
     /// A subrequest came back.
-    pub(super) fn back(&mut self, done: IoDone) {
-        let pending = match self.in_flight.get_mut(done.id) {
+    pub(super) fn back(&mut self, done: Completion) {
+        let Completion { mut request, result, copied } = done;
+        let slot = request.tag;
+        let pending = match self.in_flight.get_mut(slot) {
             Some(Pending::Compound(pending)) => pending,
-            Some(pending @ &mut Pending::Whole { id, fua }) => {
+            Some(pending @ &mut Pending::Whole { origin, fua }) => {
+                origin.restore(&mut request);
                 let then = if fua { Then::Flush } else { Then::End };
-                let mut compound = Compound::new(id, Memory::Whole(None), then);
-                (compound.result, compound.copied) = (done.result, done.copied);
-                *pending = Pending::Compound(compound);
-                return self.moved(done.id, Some(done.buffer));
+                let compound = Compound::new(request, then);
+                *pending = Pending::Compound(Compound { result, copied, ..compound });
+                return self.moved(slot);
             }
             None => return,
         };
+        // A part has to be gone before the whole can be taken back.
+        drop(request);
         pending.left -= 1;
-        pending.copied += done.copied;
-        pending.result = pending.result.and(done.result);
+        pending.copied += copied;
+        pending.result = pending.result.and(result);
         if pending.left != 0 {
             return;
         }
-        let buffer = match &pending.memory {
-            Memory::Whole(None) => Some(done.buffer),
-            // The last part has to be gone before the whole can be taken back.
-            Memory::Whole(Some(_)) | Memory::Split(_) => {
-                drop(done.buffer);
-                None
-            }
-        };
         match pending.stage {
             Stage::Flushing(token) => {
                 if pending.result.is_ok() {
                     self.map.changes().flushed(token);
                 }
-                self.end(done.id, buffer);
+                self.end(slot);
             }
-            Stage::Moving => self.moved(done.id, buffer),
+            Stage::Moving => self.moved(slot),
         }
     }
 
     /// All bytes of `slot` have moved, if any had to.
-    pub(super) fn moved(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
+    pub(super) fn moved(&mut self, slot: u64) {
         let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
-        match &pending.then {
-            _ if pending.result.is_err() => self.end(slot, buffer),
+        match pending.then {
+            _ if pending.result.is_err() => self.end(slot),
             // The bytes are durable, but not yet the structures that locate them.
             Then::Flush if self.map.changes().is_unflushed() => {
-                if buffer.is_some() {
-                    pending.memory = Memory::Whole(buffer);
-                }
                 if self.map.is_written_back() {
-                    self.flush(slot, None);
+                    self.flush(slot);
                 } else {
                     self.look_up(Lookup::Flush(slot), Operation::Flush, 0, 0);
                 }
             }
-            Then::Clear(_) => self.clear_rest(slot),
-            Then::End | Then::Flush => self.end(slot, buffer),
+            Then::Clear(progress) => {
+                if let Some(Pending::Compound(pending)) = self.in_flight.take(slot) {
+                    self.look_up_rest(pending.request, progress);
+                }
+            }
+            Then::End | Then::Flush => self.end(slot),
         }
     }
 
-    fn clear_rest(&mut self, slot: u32) {
-        let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
-        let Compound { id, memory: Memory::Whole(Some(buffer)), then: Then::Clear(rest), .. } =
-            pending
-        else {
-            return;
-        };
-        let Rest { operation, offset, length } = *rest;
-        let request = IoRequest { id, operation, offset, length, buffer };
-        self.look_up(Lookup::Request(request), operation, offset, length);
-    }
-
-    /// Fails the request in `slot`. Its memory is kept there.
-    pub(super) fn fail(&mut self, slot: u32, error: IoError) {
+    /// Fails the request in `slot`.
+    pub(super) fn fail(&mut self, slot: u64, error: IoError) {
         if let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) {
             pending.result = Err(error);
         }
-        self.end(slot, None);
+        self.end(slot);
     }
 
-    fn end(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
+    fn end(&mut self, slot: u64) {
         let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
-        let kept = match pending.memory {
-            Memory::Whole(kept) => kept,
-            Memory::Split(whole) => Arc::into_inner(whole).map(Box::new),
-        };
-        // Either is there: parts are dropped as they come back.
-        let buffer = kept.or(buffer).unwrap_or_else(no_buffer);
-        self.finish(pending.id, pending.result, pending.copied, buffer);
-    }
-
-    pub(super) fn finish(
-        &mut self,
-        id: u32,
-        result: Result<(), IoError>,
-        copied: u64,
-        buffer: Box<IoBuffer>,
-    ) {
-        self.done.push(IoDone { id, result, copied, buffer });
+        let Compound { mut request, split, result, copied, .. } = pending;
+        if let Some(whole) = split {
+            // Nothing else has it: parts are dropped as they come back.
+            request.buffer = Arc::into_inner(whole).unwrap_or_else(IoBuffer::empty);
+        }
+        self.done.push(request.complete(result, copied));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Most requests read or write one run of one file that is known. They pass through the caller's
 //! own lists: only their offset changes on the way to the file ([`MappedQueue::redirect`]) and
-//! their id on the way back ([`MappedQueue::finish_whole`]). All others are taken out and become
+//! their tag on the way back ([`MappedQueue::finish_whole`]). All others are taken out and become
 //! subrequests of [`pending::Compound`].
 
 mod complete;
@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoDone, IoRequest, Operation, Queue};
+use synthvm_block::{Completion, Operation, Queue, Request};
 
 use super::Map;
 use super::events::Events;
@@ -31,14 +31,14 @@ use slab::Slab;
 pub(super) struct MappedQueue {
     queues: Vec<Box<dyn Queue>>,
     /// Subrequests for each of them that are not submitted.
-    batches: Vec<Vec<IoRequest>>,
+    batches: Vec<Vec<Box<Request>>>,
     events: Events,
-    /// Requests in flight; subrequests carry the number as their id.
+    /// Requests in flight; subrequests carry the number as their tag.
     in_flight: Slab<Pending>,
     /// Requests that wait for the metadata thread; its answers carry the number as their ticket.
     lookups: Slab<Lookup>,
     /// Finished requests that are not polled.
-    done: Vec<IoDone>,
+    done: Vec<Completion>,
     /// Kept for their memory.
     extents: Extents,
     answers: Vec<Answer>,
@@ -101,13 +101,13 @@ impl MappedQueue {
 
     fn answered(&mut self, answer: &Answer) {
         match (self.lookups.take(answer.ticket), answer.result) {
-            (Some(Lookup::Request(request)), Ok(bytes)) => {
-                self.proceed(request, bytes, &answer.extents);
+            (Some(Lookup::Request { request, progress }), Ok(bytes)) => {
+                self.proceed(request, progress, bytes, &answer.extents);
             }
-            (Some(Lookup::Request(request)), Err(error)) => {
-                self.finish(request.id, Err(error), 0, request.buffer);
+            (Some(Lookup::Request { request, .. }), Err(error)) => {
+                self.done.push(request.complete(Err(error), 0));
             }
-            (Some(Lookup::Flush(slot)), Ok(_)) => self.flush(slot, None),
+            (Some(Lookup::Flush(slot)), Ok(_)) => self.flush(slot),
             (Some(Lookup::Flush(slot)), Err(error)) => self.fail(slot, error),
             (None, _) => {}
         }
@@ -126,7 +126,7 @@ impl MappedQueue {
 }
 
 impl Queue for MappedQueue {
-    fn submit(&mut self, requests: &mut Vec<IoRequest>) {
+    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
         let mut at = 0;
         while let Some(request) = requests.get_mut(at) {
             match self.redirect(request) {
@@ -142,7 +142,7 @@ impl Queue for MappedQueue {
         self.submit_batches();
     }
 
-    fn poll(&mut self, done: &mut Vec<IoDone>) {
+    fn poll(&mut self, done: &mut Vec<Completion>) {
         loop {
             self.take_answers();
             let mut at = done.len();
@@ -150,8 +150,7 @@ impl Queue for MappedQueue {
                 queue.poll(done);
             }
             while let Some(one) = done.get_mut(at) {
-                if let Some(id) = self.finish_whole(one) {
-                    one.id = id;
+                if self.finish_whole(one) {
                     at += 1;
                 } else {
                     self.back(done.swap_remove(at));
@@ -177,8 +176,4 @@ impl Drop for MappedQueue {
             self.thread.forget(mailbox);
         }
     }
-}
-
-fn no_buffer() -> Box<IoBuffer> {
-    Box::new(IoBuffer::from_vec(Vec::new()))
 }

@@ -2,23 +2,44 @@
 
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoError, IoRequest, Operation};
+use synthvm_block::{IoBuffer, IoError, Request};
 
 /// A request that subrequests to the files carry out.
 pub(super) enum Pending {
-    /// One subrequest has its memory. `fua`: a flush follows, if structures need one.
-    Whole { id: u32, fua: bool },
+    /// The request itself went to a file. `fua`: a flush follows, if structures need one.
+    Whole { origin: Origin, fua: bool },
     /// Anything else.
     Compound(Compound),
 }
 
+/// The fields of a request that are others while it is at a file.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    tag: u64,
+    offset: u64,
+}
+
+impl Origin {
+    /// Points `request` at `offset` of a file, under a tag of the queue's own. Returns its own
+    /// fields.
+    pub(super) fn redirect(request: &mut Request, tag: u64, offset: u64) -> Self {
+        let own = Self { tag: request.tag, offset: request.offset };
+        (request.tag, request.offset) = (tag, offset);
+        own
+    }
+
+    /// Makes `request` what it was.
+    pub(super) fn restore(self, request: &mut Request) {
+        (request.tag, request.offset) = (self.tag, self.offset);
+    }
+}
+
 /// A request of several subrequests or several stages.
 pub(super) struct Compound {
-    /// From [`IoRequest::id`].
-    pub(super) id: u32,
+    /// The request. Its memory is in `split` while subrequests have a part each.
+    pub(super) request: Box<Request>,
+    pub(super) split: Option<Arc<IoBuffer>>,
     pub(super) stage: Stage,
-    /// The request's memory, unless it went to the file whole.
-    pub(super) memory: Memory,
     /// Subrequests that are not back.
     pub(super) left: usize,
     pub(super) then: Then,
@@ -28,8 +49,16 @@ pub(super) struct Compound {
 
 impl Compound {
     /// Returns a request whose bytes have yet to move.
-    pub(super) fn new(id: u32, memory: Memory, then: Then) -> Self {
-        Self { id, stage: Stage::Moving, memory, left: 0, then, result: Ok(()), copied: 0 }
+    pub(super) fn new(request: Box<Request>, then: Then) -> Self {
+        Self {
+            request,
+            split: None,
+            stage: Stage::Moving,
+            left: 0,
+            then,
+            result: Ok(()),
+            copied: 0,
+        }
     }
 }
 
@@ -39,31 +68,20 @@ pub(super) enum Stage {
     Flushing(u64),
 }
 
-pub(super) enum Memory {
-    /// With the subrequest, or back from it.
-    Whole(Option<Box<IoBuffer>>),
-    /// The subrequests have a part each.
-    Split(Arc<IoBuffer>),
-}
-
 /// The stage that follows when the bytes have moved.
+#[derive(Clone, Copy)]
 pub(super) enum Then {
     End,
     /// A flush, if structures need one: force unit access.
     Flush,
-    /// The rest of a long range is cleared.
-    Clear(Box<Rest>),
-}
-
-pub(super) struct Rest {
-    pub(super) operation: Operation,
-    pub(super) offset: u64,
-    pub(super) length: u64,
+    /// The rest of a long range is cleared: all but these first bytes of it.
+    Clear(u64),
 }
 
 /// A request that waits for the metadata thread.
 pub(super) enum Lookup {
-    Request(IoRequest),
+    /// For the location of its range, without the first bytes of it that are done.
+    Request { request: Box<Request>, progress: u64 },
     /// The request in this slot, which a flush follows.
-    Flush(u32),
+    Flush(u64),
 }

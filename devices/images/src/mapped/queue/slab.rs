@@ -4,7 +4,7 @@
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     items: Vec<Option<T>>,
-    free: Vec<u32>,
+    free: Vec<u64>,
 }
 
 impl<T> Slab<T> {
@@ -12,29 +12,34 @@ impl<T> Slab<T> {
         Self { items: Vec::new(), free: Vec::new() }
     }
 
+    /// Returns the number that the next item will have.
+    pub(super) fn next(&self) -> u64 {
+        self.free.last().copied().unwrap_or(self.items.len() as u64)
+    }
+
     /// Adds `item`. Returns its number.
-    pub(super) fn insert(&mut self, item: T) -> u32 {
+    pub(super) fn insert(&mut self, item: T) -> u64 {
         if let Some(number) = self.free.pop() {
             self.items[number as usize] = Some(item);
             return number;
         }
         self.items.push(Some(item));
-        (self.items.len() - 1) as u32
+        (self.items.len() - 1) as u64
     }
 
-    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, number: u64) -> Option<&mut T> {
         self.items.get_mut(number as usize)?.as_mut()
     }
 
     /// Takes the item out.
-    pub(super) fn take(&mut self, number: u32) -> Option<T> {
+    pub(super) fn take(&mut self, number: u64) -> Option<T> {
         let item = self.items.get_mut(number as usize)?.take()?;
         self.free.push(number);
         Some(item)
     }
 
     /// Drops the item.
-    pub(super) fn remove(&mut self, number: u32) {
+    pub(super) fn remove(&mut self, number: u64) {
         if let Some(item) = self.items.get_mut(number as usize)
             && item.is_some()
         {

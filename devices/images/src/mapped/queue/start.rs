@@ -2,50 +2,61 @@
 
 use std::sync::Arc;
 
-use synthvm_block::{IoBuffer, IoError, IoRequest, Operation};
+use synthvm_block::{IoBuffer, IoError, Operation, Request};
 
+use super::MappedQueue;
 use super::fill::{fill_with, fill_with_zeroes};
-use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
-use super::{MappedQueue, no_buffer};
+use super::pending::{Compound, Lookup, Origin, Pending, Stage, Then};
 use crate::mapped::{Clearing, Extent, Extents, InFile, Known, Location};
 
 impl MappedQueue {
     /// Points the request at its file, if all of its bytes are known to lie there in one run.
     /// Returns that file.
-    pub(super) fn redirect(&mut self, request: &mut IoRequest) -> Option<usize> {
+    pub(super) fn redirect(&mut self, request: &mut Request) -> Option<usize> {
         let (write, fua) = match request.operation {
             Operation::Read => (false, false),
             Operation::Write { fua } => (true, fua),
             _ => return None,
         };
         let InFile { file, offset } = self.map.try_run(write, request.offset, request.length)?;
-        request.id = self.in_flight.insert(Pending::Whole { id: request.id, fua });
-        request.offset = offset;
+        self.send_whole(request, offset, fua);
         Some(file)
     }
 
+    /// Points the request at `offset` of a file, and remembers where it came from.
+    fn send_whole(&mut self, request: &mut Request, offset: u64, fua: bool) {
+        let tag = self.in_flight.next();
+        let origin = Origin::redirect(request, tag, offset);
+        self.in_flight.insert(Pending::Whole { origin, fua });
+    }
+
     /// Starts any request.
-    pub(super) fn start(&mut self, request: IoRequest) {
+    pub(super) fn start(&mut self, request: Box<Request>) {
         if let Err(error) = self.check(&request) {
-            return self.finish(request.id, Err(error), 0, request.buffer);
+            return self.done.push(request.complete(Err(error), 0));
         }
         let mut extents = std::mem::take(&mut self.extents);
         extents.clear();
         match self.try_look_up(&request, &mut extents) {
             Some(Ok(())) => {
                 let length = request.length;
-                self.proceed(request, length, &extents);
+                self.proceed(request, 0, length, &extents);
             }
-            Some(Err(error)) => self.finish(request.id, Err(error), 0, request.buffer),
-            None => {
-                let IoRequest { operation, offset, length, .. } = request;
-                self.look_up(Lookup::Request(request), operation, offset, length);
-            }
+            Some(Err(error)) => self.done.push(request.complete(Err(error), 0)),
+            None => self.look_up_rest(request, 0),
         }
         self.extents = extents;
     }
 
-    fn check(&self, request: &IoRequest) -> Result<(), IoError> {
+    /// Makes the metadata thread look up the range of `request`, without its first `progress`
+    /// bytes.
+    pub(super) fn look_up_rest(&mut self, request: Box<Request>, progress: u64) {
+        let Request { operation, offset, length, .. } = *request;
+        let (offset, length) = (offset + progress, length - progress);
+        self.look_up(Lookup::Request { request, progress }, operation, offset, length);
+    }
+
+    fn check(&self, request: &Request) -> Result<(), IoError> {
         let geometry = self.map.geometry();
         if request.offset.checked_add(request.length).is_none_or(|end| end > geometry.capacity) {
             return Err(IoError::EndOfImage);
@@ -58,7 +69,7 @@ impl MappedQueue {
     }
 
     /// Looks up where the request goes, if that needs no wait.
-    fn try_look_up(&self, request: &IoRequest, extents: &mut Extents) -> Known {
+    fn try_look_up(&self, request: &Request, extents: &mut Extents) -> Known {
         let (offset, length) = (request.offset, request.length);
         match request.operation {
             Operation::Read => self.map.try_locate(offset, length, extents),
@@ -71,53 +82,50 @@ impl MappedQueue {
         }
     }
 
-    /// Continues a request whose first `bytes` bytes lie in `extents`.
-    pub(super) fn proceed(&mut self, request: IoRequest, bytes: u64, extents: &Extents) {
+    /// Continues a request of which `progress` bytes are done, and the next `bytes` lie in
+    /// `extents`.
+    pub(super) fn proceed(
+        &mut self,
+        request: Box<Request>,
+        progress: u64,
+        bytes: u64,
+        extents: &Extents,
+    ) {
         match request.operation {
             Operation::Flush => {
-                let slot = self.insert(request.id, Memory::Whole(None), Then::End);
-                self.flush(slot, Some(request.buffer));
+                let slot = self.insert(Compound::new(request, Then::End));
+                self.flush(slot);
             }
             Operation::Read => self.start_transfer(request, extents, false),
             Operation::Write { fua } => self.start_transfer(request, extents, fua),
             Operation::Discard | Operation::WriteZeroes { .. } => {
-                self.start_zeroes(request, bytes, extents);
+                self.start_zeroes(request, progress + bytes, extents);
             }
         }
     }
 
-    /// Flushes all files that are written. `buffer` is the request's, if it is not kept in the
-    /// slot.
-    pub(super) fn flush(&mut self, slot: u32, mut buffer: Option<Box<IoBuffer>>) {
+    /// Flushes all files that are written, for the request in `slot`.
+    pub(super) fn flush(&mut self, slot: u64) {
         let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
         let files = self.map.written_files();
         pending.stage = Stage::Flushing(self.map.changes().flushing());
         pending.left = files.len();
-        if files.len() != 1 && buffer.is_some() {
-            pending.memory = Memory::Whole(buffer.take());
-        }
         for &file in files {
-            self.batches[file].push(IoRequest {
-                id: slot,
-                operation: Operation::Flush,
-                offset: 0,
-                length: 0,
-                buffer: buffer.take().unwrap_or_else(no_buffer),
-            });
+            self.batches[file].push(Request::flush(slot));
         }
     }
 
-    fn start_transfer(&mut self, request: IoRequest, extents: &Extents, fua: bool) {
+    fn start_transfer(&mut self, mut request: Box<Request>, extents: &Extents, fua: bool) {
         match extents.as_slice() {
             // Empty requests have no extents.
-            [] => self.finish(request.id, Ok(()), 0, request.buffer),
+            [] => self.done.push(request.complete(Ok(()), 0)),
             [Extent { location: Location::File { file, offset }, .. }] => {
-                let id = self.in_flight.insert(Pending::Whole { id: request.id, fua });
-                self.batches[*file].push(IoRequest { id, offset: *offset, ..request });
+                self.send_whole(&mut request, *offset, fua);
+                self.batches[*file].push(request);
             }
             [only] => {
                 let (result, copied) = produce(only, &request.buffer, request.operation);
-                self.finish(request.id, result, copied, request.buffer);
+                self.done.push(request.complete(result, copied));
             }
             several => {
                 self.start_parts(request, several, if fua { Then::Flush } else { Then::End });
@@ -125,9 +133,12 @@ impl MappedQueue {
         }
     }
 
-    fn start_parts(&mut self, request: IoRequest, extents: &[Extent], then: Then) {
-        let (operation, whole) = (request.operation, Arc::new(*request.buffer));
-        let slot = self.insert(request.id, Memory::Split(Arc::clone(&whole)), then);
+    fn start_parts(&mut self, mut request: Box<Request>, extents: &[Extent], then: Then) {
+        let operation = request.operation;
+        let whole = Arc::new(std::mem::replace(&mut request.buffer, IoBuffer::empty()));
+        let mut compound = Compound::new(request, then);
+        compound.split = Some(Arc::clone(&whole));
+        let slot = self.insert(compound);
         let (mut at, mut left, mut copied, mut all) = (0, 0, 0, Ok(()));
         for extent in extents {
             // In bounds: the extents have as many bytes as the request, and the request as many as
@@ -138,8 +149,8 @@ impl MappedQueue {
             at += extent.length;
             if let Location::File { file, offset } = extent.location {
                 left += 1;
-                let (buffer, length) = (Box::new(part), extent.length);
-                self.batches[file].push(IoRequest { id: slot, operation, offset, length, buffer });
+                let part = Request::new(slot, operation, offset, extent.length, part);
+                self.batches[file].push(part);
             } else {
                 let (result, bytes) = produce(extent, &part, operation);
                 all = all.and(result);
@@ -153,41 +164,32 @@ impl MappedQueue {
         self.expect(slot, left);
     }
 
-    fn start_zeroes(&mut self, request: IoRequest, bytes: u64, extents: &Extents) {
-        let operation = request.operation;
-        let unmap = operation != Operation::WriteZeroes { unmap: false };
-        let then = if bytes < request.length {
-            let (offset, length) = (request.offset + bytes, request.length - bytes);
-            Then::Clear(Box::new(Rest { operation, offset, length }))
-        } else {
-            Then::End
-        };
-        let slot = self.insert(request.id, Memory::Whole(Some(request.buffer)), then);
+    /// Clears `extents`, which are the range of `request` up to its byte `progress`.
+    fn start_zeroes(&mut self, request: Box<Request>, progress: u64, extents: &Extents) {
+        let unmap = request.operation != Operation::WriteZeroes { unmap: false };
+        let operation = Operation::WriteZeroes { unmap };
+        let then = if progress < request.length { Then::Clear(progress) } else { Then::End };
+        let slot = self.insert(Compound::new(request, then));
         let mut left = 0;
         for extent in extents.as_slice() {
             if let Location::File { file, offset } = extent.location {
                 left += 1;
-                self.batches[file].push(IoRequest {
-                    id: slot,
-                    operation: Operation::WriteZeroes { unmap },
-                    offset,
-                    length: extent.length,
-                    buffer: no_buffer(),
-                });
+                let (length, buffer) = (extent.length, IoBuffer::empty());
+                self.batches[file].push(Request::new(slot, operation, offset, length, buffer));
             }
         }
         self.expect(slot, left);
     }
 
-    fn insert(&mut self, id: u32, memory: Memory, then: Then) -> u32 {
-        self.in_flight.insert(Pending::Compound(Compound::new(id, memory, then)))
+    fn insert(&mut self, compound: Compound) -> u64 {
+        self.in_flight.insert(Pending::Compound(compound))
     }
 
     /// `left` subrequests will come back for `slot`; none: its bytes have moved.
-    fn expect(&mut self, slot: u32, left: usize) {
+    fn expect(&mut self, slot: u64, left: usize) {
         match self.in_flight.get_mut(slot) {
             Some(Pending::Compound(pending)) if left != 0 => pending.left = left,
-            _ => self.moved(slot, None),
+            _ => self.moved(slot),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
 use synthvm_block::conformance::{one, over, pattern, run, wait};
-use synthvm_block::{Backend, Fault, Faulty, IoBuffer, IoDone, IoRequest, Operation, Queue};
+use synthvm_block::{Backend, Completion, Fault, Faulty, IoBuffer, Operation, Queue, Request};
 use vmm_sys_util::tempdir::TempDir;
 
 use crate::file::ImageFile;
@@ -80,13 +80,13 @@ impl Fixture {
     }
 }
 
-fn request(id: u32, operation: Operation, offset: u64, length: u64) -> IoRequest {
+fn request(tag: u64, operation: Operation, offset: u64, length: u64) -> Box<Request> {
     let moves = matches!(operation, Operation::Read | WRITE);
     let bytes = vec![0xEE; if moves { length as usize } else { 0 }];
-    IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
+    Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
-fn next(queue: &mut dyn Queue) -> Vec<IoDone> {
+fn next(queue: &mut dyn Queue) -> Vec<Completion> {
     let mut done = Vec::new();
     while done.is_empty() {
         wait(queue.event().unwrap());
@@ -150,8 +150,8 @@ fn test_discards_of_parts_of_blocks_that_the_child_lacks_copy_and_sync_nothing()
     let fixture = Fixture::differencing(64);
     let mut queue = fixture.mapped.queue().unwrap();
     assert_eq!(fixture.mapped.geometry().discard.map(|discard| discard.zeroes), Some(false));
-    let requests = (1..64)
-        .map(|block| request(block, Operation::Discard, u64::from(block) * MIB + 4096, 8192));
+    let requests =
+        (1..64).map(|block| request(block, Operation::Discard, block * MIB + 4096, 8192));
     assert!(run(&mut *queue, requests.collect()).iter().all(|done| done.result.is_ok()));
     assert_eq!(fixture.probe.take(), (0, 0));
     let seen = one(&mut *queue, Operation::Read, 7 * MIB, vec![0; MIB as usize]).unwrap();
@@ -171,12 +171,12 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
     let fixture = Fixture::differencing(40);
     let mut queue = fixture.mapped.queue().unwrap();
     let zeroes = Operation::WriteZeroes { unmap: true };
-    let clear = |block: u32| request(block, zeroes, u64::from(block) * MIB + 4096, 8192);
+    let clear = |block: u64| request(block, zeroes, block * MIB + 4096, 8192);
     // All but the first come while the first one's barrier is in progress.
     fixture.probe.gate.shut();
     queue.submit(&mut vec![clear(1)]);
     fixture.probe.gate.wait_for_arrival();
-    queue.submit(&mut (2..=COUNT).map(clear).collect());
+    queue.submit(&mut (2..=u64::from(COUNT)).map(clear).collect());
     fixture.probe.gate.open();
     let mut done = Vec::new();
     while done.len() < COUNT as usize {
