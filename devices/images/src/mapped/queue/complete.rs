@@ -1,4 +1,4 @@
-//! From subrequests that are back to finished requests.
+//! The completion of subrequests and requests.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use super::pending::{Compound, Lookup, Memory, Pending, Rest, Stage, Then};
 use super::{MappedQueue, no_buffer};
 
 impl MappedQueue {
-    /// Finishes the request of a subrequest that had all of its memory, unless a flush follows.
-    /// Returns the request's id.
+    /// Finishes a request whose only subrequest, with all of its memory, has completed, unless a
+    /// flush follows. Returns the request's id.
     pub(super) fn finish_whole(&mut self, done: &IoDone) -> Option<u32> {
         let Some(&mut Pending::Whole { id, fua }) = self.in_flight.get_mut(done.id) else {
             return None;
         };
-        // The bytes may be durable, but not yet the structures that locate them.
+        // The bytes may be durable, but the structures that locate them are not.
         if fua && done.result.is_ok() && self.map.changes().is_unflushed() {
             return None;
         }
@@ -22,7 +22,7 @@ impl MappedQueue {
         Some(id)
     }
 
-    /// A subrequest came back.
+    /// Handles a completed subrequest.
     pub(super) fn back(&mut self, done: IoDone) {
         let pending = match self.in_flight.get_mut(done.id) {
             Some(Pending::Compound(pending)) => pending,
@@ -43,7 +43,7 @@ impl MappedQueue {
         }
         let buffer = match &pending.memory {
             Memory::Whole(None) => Some(done.buffer),
-            // The last part has to be gone before the whole can be taken back.
+            // The last part must be dropped before the whole memory can be taken back.
             Memory::Whole(Some(_)) | Memory::Split(_) => {
                 drop(done.buffer);
                 None
@@ -60,12 +60,12 @@ impl MappedQueue {
         }
     }
 
-    /// All bytes of `slot` have moved, if any had to.
+    /// Continues the request in `slot`, all bytes of which have moved.
     pub(super) fn moved(&mut self, slot: u32, buffer: Option<Box<IoBuffer>>) {
         let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
         match &pending.then {
             _ if pending.result.is_err() => self.end(slot, buffer),
-            // The bytes are durable, but not yet the structures that locate them.
+            // The bytes are durable, but the structures that locate them are not.
             Then::Flush if self.map.changes().is_unflushed() => {
                 if buffer.is_some() {
                     pending.memory = Memory::Whole(buffer);
@@ -93,7 +93,7 @@ impl MappedQueue {
         self.look_up(Lookup::Request(request), operation, offset, length);
     }
 
-    /// Fails the request in `slot`. Its memory is kept there.
+    /// Fails the request in `slot`, which keeps its memory.
     pub(super) fn fail(&mut self, slot: u32, error: IoError) {
         if let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) {
             pending.result = Err(error);
@@ -107,7 +107,7 @@ impl MappedQueue {
             Memory::Whole(kept) => kept,
             Memory::Split(whole) => Arc::into_inner(whole).map(Box::new),
         };
-        // Either is there: parts are dropped as they come back.
+        // One of the two exists. Parts are dropped when they complete.
         let buffer = kept.or(buffer).unwrap_or_else(no_buffer);
         self.finish(pending.id, pending.result, pending.copied, buffer);
     }

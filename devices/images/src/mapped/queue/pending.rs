@@ -4,22 +4,22 @@ use std::sync::Arc;
 
 use synthvm_block::{IoBuffer, IoError, IoRequest, Operation};
 
-/// A request that subrequests to the files carry out.
+/// A request that is carried out by subrequests to the files.
 pub(super) enum Pending {
-    /// One subrequest has its memory. `fua`: a flush follows, if structures need one.
+    /// One subrequest has all of the memory. `fua`: a flush follows, if structures need one.
     Whole { id: u32, fua: bool },
-    /// Anything else.
+    /// All other requests.
     Compound(Compound),
 }
 
 /// A request of several subrequests or several stages.
 pub(super) struct Compound {
-    /// From [`IoRequest::id`].
+    /// The id of the request, from [`IoRequest::id`].
     pub(super) id: u32,
     pub(super) stage: Stage,
-    /// The request's memory, unless it went to the file whole.
+    /// The request's memory, unless one file got the whole request.
     pub(super) memory: Memory,
-    /// Subrequests that are not back.
+    /// Subrequests that have not completed.
     pub(super) left: usize,
     pub(super) then: Then,
     pub(super) result: Result<(), IoError>,
@@ -27,7 +27,7 @@ pub(super) struct Compound {
 }
 
 impl Compound {
-    /// Returns a request whose bytes have yet to move.
+    /// Returns a compound request. No byte of it has moved.
     pub(super) fn new(id: u32, memory: Memory, then: Then) -> Self {
         Self { id, stage: Stage::Moving, memory, left: 0, then, result: Ok(()), copied: 0 }
     }
@@ -35,23 +35,23 @@ impl Compound {
 
 pub(super) enum Stage {
     Moving,
-    /// A flush, begun with this token.
+    /// A flush that began with this token.
     Flushing(u64),
 }
 
 pub(super) enum Memory {
-    /// With the subrequest, or back from it.
+    /// The memory as a whole. `None`: the subrequest has it.
     Whole(Option<Box<IoBuffer>>),
-    /// The subrequests have a part each.
+    /// The subrequests have one part each.
     Split(Arc<IoBuffer>),
 }
 
-/// The stage that follows when the bytes have moved.
+/// The stage that follows when all bytes have moved.
 pub(super) enum Then {
     End,
     /// A flush, if structures need one: force unit access.
     Flush,
-    /// The rest of a long range is cleared.
+    /// The rest of a long range must be cleared.
     Clear(Box<Rest>),
 }
 
@@ -64,6 +64,6 @@ pub(super) struct Rest {
 /// A request that waits for the metadata thread.
 pub(super) enum Lookup {
     Request(IoRequest),
-    /// The request in this slot, which a flush follows.
+    /// The request in this slot, which continues with a flush.
     Flush(u32),
 }
