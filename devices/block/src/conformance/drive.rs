@@ -1,4 +1,4 @@
-//! Requests to a queue, and their ends.
+//! Submission of requests to a queue, and the wait for their results.
 
 use std::os::fd::RawFd;
 
@@ -7,10 +7,10 @@ use super::super::{IoBuffer, IoDone, IoError, IoRequest, Operation, Queue};
 /// Milliseconds after which a request counts as lost.
 const LOST: i32 = 120_000;
 
-/// Runs `batch` to its end. Sorted by id.
+/// Runs `batch` until all its requests are complete. Returns them sorted by id.
 ///
 /// # Panics
-/// A request does not come back, comes back twice, or `submit` left something in the vector.
+/// A request does not complete, completes twice, or `submit` left requests in the vector.
 pub fn run(queue: &mut dyn Queue, mut batch: Vec<IoRequest>) -> Vec<IoDone> {
     let mut expected: Vec<u32> = batch.iter().map(|request| request.id).collect();
     let mut done = Vec::new();
@@ -30,7 +30,7 @@ pub fn run(queue: &mut dyn Queue, mut batch: Vec<IoRequest>) -> Vec<IoDone> {
 /// Waits for a queue's event, or for any descriptor to become readable.
 ///
 /// # Panics
-/// It does not within two minutes.
+/// The descriptor does not become readable within two minutes.
 pub fn wait(event: RawFd) {
     let mut poll = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
     loop {
@@ -43,10 +43,10 @@ pub fn wait(event: RawFd) {
     }
 }
 
-/// One read, write or flush of `bytes`. Returns what is in the buffer afterwards.
+/// Executes one read, write or flush of `bytes`. Returns the content of the buffer afterwards.
 ///
 /// # Errors
-/// The request's.
+/// The error of the request.
 ///
 /// # Panics
 /// As [`run`].
@@ -61,10 +61,10 @@ pub fn one(
     done.result.map(|()| std::mem::take(done.buffer.host_bytes().expect("host memory")))
 }
 
-/// One request without data: a discard or zeroes.
+/// Executes one request without data: a discard or zeroes.
 ///
 /// # Errors
-/// The request's.
+/// The error of the request.
 ///
 /// # Panics
 /// As [`run`].
@@ -79,7 +79,7 @@ pub fn over(
     done.pop().expect("one request").result
 }
 
-/// `len` bytes that differ from place to place and from seed to seed.
+/// Returns `len` bytes that differ by position and by seed.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed) >> 5) as u8).collect()
 }
@@ -89,7 +89,8 @@ pub(super) fn request(id: u32, operation: Operation, offset: u64, bytes: Vec<u8>
     IoRequest { id, operation, offset, length, buffer: Box::new(IoBuffer::from_vec(bytes)) }
 }
 
-/// The same from memory that begins `skew` bytes after the allocator's alignment.
+/// Executes one request like [`one`], with memory that begins `skew` bytes after the allocator's
+/// alignment.
 pub(super) fn skewed(
     id: u32,
     operation: Operation,
