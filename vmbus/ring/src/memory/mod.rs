@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
-use vmbus_gpadl::{GpadlView, GuestBuffer, Stitched};
+use vmbus_gpadl::{ContiguousMapping, GpadlView, GuestBuffer};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::usize_of;
 
@@ -57,7 +57,7 @@ enum Data {
 
 /// The owners of the addresses. The mirror is dropped first, then the pages behind it.
 pub(crate) struct Backing {
-    mirror: Option<Stitched>,
+    mirror: Option<ContiguousMapping>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
@@ -124,7 +124,7 @@ impl RingMemory {
 
         let mirror = match prefer {
             // Without it the ring works by page table, so the reason does not matter.
-            Mode::Mirrored => Stitched::twice(slices, MAX_MIRROR_RUNS).ok(),
+            Mode::Mirrored => ContiguousMapping::twice(slices, MAX_MIRROR_RUNS).ok(),
             Mode::Paged => None,
         };
         let data = match &mirror {
