@@ -8,11 +8,11 @@ use crate::Format;
 /// A reason why an image cannot be opened, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file itself cannot be opened.
+    /// The file cannot be opened.
     #[error(transparent)]
     File(#[from] synthvm_block::OpenError),
-    /// Its name says raw, its content says otherwise. A guest can write any content into a raw
-    /// image, so the format is not guessed here.
+    /// The name of the file says raw, its content says otherwise. A guest can write any content
+    /// into a raw image, so the format is not guessed here.
     #[error("disk image '{}' looks like {looks}, but its name does not say so; add format={looks} if it is one, or format=raw if its content is the guest's own",
         .path.display())]
     Ambiguous {
@@ -21,7 +21,7 @@ pub enum OpenError {
         /// The format that its content has.
         looks: Format,
     },
-    /// It does not have the format that was given.
+    /// The image does not have the format that was given.
     #[error("disk image '{}' is no {expected} image: {reason}; give its own format (its content looks like {looks})", .path.display())]
     WrongFormat {
         /// The image.
@@ -30,10 +30,10 @@ pub enum OpenError {
         expected: Format,
         /// The format that its content has.
         looks: Format,
-        /// The part that is missing.
+        /// The missing part of the format.
         reason: String,
     },
-    /// Its structures contradict themselves or the file.
+    /// The image's structures contradict each other or the file.
     #[error("disk image '{}' is damaged: {reason}; restore it from a copy, or see what can be saved with: synthvm image check '{}'",
         .path.display(), .path.display())]
     Damaged {
@@ -42,7 +42,7 @@ pub enum OpenError {
         /// The contradiction.
         reason: String,
     },
-    /// It seems sound, but its kind is not supported here.
+    /// The image seems sound, but its kind is not supported here.
     #[error("disk image '{}' cannot be used: {reason}; {advice}", .path.display())]
     Unsupported {
         /// The image.
@@ -52,7 +52,7 @@ pub enum OpenError {
         /// The remedy.
         advice: String,
     },
-    /// The image that it differs from cannot be opened.
+    /// The parent of the image cannot be opened.
     #[error("disk image '{}' differs from a parent that cannot be used: {reason}", .path.display())]
     Parent {
         /// The image.
@@ -60,7 +60,7 @@ pub enum OpenError {
         /// The reason.
         reason: String,
     },
-    /// Reading it failed.
+    /// The image cannot be read.
     #[error("cannot read disk image '{}'", .path.display())]
     Read {
         /// The image.
@@ -70,20 +70,20 @@ pub enum OpenError {
     },
 }
 
-/// Why a file that an image names is not opened, and the remedy.
-pub(crate) const REFUSED: &str = "it was to bring no other file along (parents=refuse, --no-parents); leave that away if its maker may choose \
-    which files are read";
+/// The reason to refuse a file that an image names, and the remedy.
+pub(crate) const REFUSED: &str = "no image may name other files here (parents=refuse, --no-parents); leave that option out if you trust the image's \
+    author";
 
-/// A flaw inside an image, where only the caller knows the image's name.
+/// A flaw inside an image. The caller adds the image's name.
 #[derive(Debug)]
 pub(crate) enum Flaw {
     /// The structures are wrong.
     Damaged(String),
-    /// Not supported, and the remedy.
+    /// A feature that is not supported, and the remedy.
     Unsupported(String, String),
     /// The parent cannot be opened.
     Parent(String),
-    /// The system's error.
+    /// An error of the operating system.
     Io(io::Error),
 }
 
@@ -110,9 +110,7 @@ impl Flaw {
 impl From<io::Error> for Flaw {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                Self::damaged("the file ends where structures should be")
-            }
+            io::ErrorKind::UnexpectedEof => Self::damaged("the file ends within its structures"),
             _ => Self::Io(error),
         }
     }

@@ -1,4 +1,4 @@
-//! The file of an image, for the structures that formats keep in it besides the disk's bytes.
+//! The file of an image, for the structures that a format stores beside the disk's bytes.
 
 use std::fs::File;
 use std::io;
@@ -47,12 +47,13 @@ impl ImageFile {
         Self::of_locked_any_length(&LockedFile::open(path, options.read_only)?, options)
     }
 
-    /// Returns the image file that `locked` is. It consists of whole sectors.
+    /// Returns the image file for `locked`, whose length is a multiple of a sector.
     pub(crate) fn of_locked(locked: &LockedFile, options: &OpenOptions) -> Result<Self, OpenError> {
         Self::of_raw(locked, options, RawFile::from_locked(locked, &options.raw())?)
     }
 
-    /// The same for a file of any length: the disk's bytes lie in its whole sectors.
+    /// Returns the image file for `locked`, of any length. The disk's bytes lie in its whole
+    /// sectors.
     pub(crate) fn of_locked_any_length(
         locked: &LockedFile,
         options: &OpenOptions,
@@ -64,8 +65,8 @@ impl ImageFile {
         let path = locked.path();
         #[cfg(test)]
         let mut raw = raw;
-        // The same file, even if the path names another one now. The raw backend's flags are
-        // left out, as structures need not be aligned.
+        // This opens the locked file, even if its path now names another one. The raw backend's
+        // flags are left out, as structures need not be aligned.
         let link = format!("/proc/self/fd/{}", raw.as_fd().as_raw_fd());
         let cached = File::options()
             .read(true)
@@ -118,7 +119,7 @@ impl ImageFile {
         self.faults = Some(plan.clone());
     }
 
-    /// Puts another backend around the disk's bytes.
+    /// Replaces the backend that moves the disk's bytes.
     #[cfg(test)]
     pub(crate) fn wrap_raw(&mut self, wrap: impl FnOnce(Arc<dyn Backend>) -> Arc<dyn Backend>) {
         self.raw = wrap(Arc::clone(&self.raw));
@@ -135,7 +136,8 @@ impl ImageFile {
         Ok(if metadata.is_file() { metadata.len() } else { self.raw.geometry().capacity })
     }
 
-    /// Whether it is a file that can grow and be cut off, and not a device.
+    /// Returns whether the file is a regular file, which can grow and be truncated, and not a
+    /// device.
     pub(crate) fn is_regular(&self) -> io::Result<bool> {
         Ok(self.cached.metadata()?.is_file())
     }
@@ -151,7 +153,8 @@ impl ImageFile {
         self.cached.read_exact_at(bytes, offset)
     }
 
-    /// Writes all of `bytes`; survives this process, and the machine after [`Self::sync`].
+    /// Writes all of `bytes`. The write survives this process, and a crash of the machine after
+    /// [`Self::sync`].
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.change(Change::Write { bytes, offset }, || self.cached.write_all_at(bytes, offset))
     }
@@ -161,16 +164,17 @@ impl ImageFile {
         self.change(Change::Sync, || self.cached.sync_all())
     }
 
-    /// Makes the file `length` bytes long, at least as long as it is. Durable after [`Self::sync`].
+    /// Extends the file to `length` bytes; it must not be longer. Durable after [`Self::sync`].
     pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
-        // The raw backend makes a new length durable, but not a length that it finds.
+        // The raw backend makes a length durable that it sets, but not a length that the file
+        // already has.
         if self.cached.metadata()?.is_file() && self.len()? < length {
             self.change(Change::Length(length), || self.cached.set_len(length))?;
         }
         self.raw.resize(length)
     }
 
-    /// Cuts the file off after `length` bytes. [`Self::raw`] must not be used afterwards.
+    /// Truncates the file to `length` bytes. [`Self::raw`] must not be used afterwards.
     pub(crate) fn cut(&self, length: u64) -> Result<(), IoError> {
         if self.cached.metadata()?.is_file() {
             self.change(Change::Length(length), || self.cached.set_len(length))?;
@@ -191,8 +195,8 @@ impl ImageFile {
         Ok(())
     }
 
-    /// Gives back the space of a range, which then reads as zero. Returns false if the file system
-    /// cannot.
+    /// Releases the space of a range, which then reads as zero. Returns false if the file system
+    /// cannot do that.
     pub(crate) fn punch(&self, offset: u64, length: u64) -> Result<bool, IoError> {
         if length == 0 {
             return Ok(true);
@@ -220,7 +224,7 @@ impl ImageFile {
         }
     }
 
-    /// Makes a change of structures. Tests record it, or make it fail.
+    /// Runs `call`, which changes structures. Tests record the change, or make it fail.
     fn change<T>(&self, change: Change<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         #[cfg(test)]
         {

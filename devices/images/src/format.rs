@@ -1,4 +1,4 @@
-//! The formats of images, and how they are recognized.
+//! The formats of images, and their recognition.
 
 use std::fmt;
 use std::fs::File;
@@ -13,7 +13,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// The disk's bytes and nothing else.
+    /// The disk's bytes alone.
     Raw,
     /// Virtual Hard Disk v2 ([MS-VHDX]).
     Vhdx,
@@ -27,7 +27,7 @@ impl Format {
     /// All formats.
     pub const ALL: [Self; 4] = [Self::Raw, Self::Vhdx, Self::Vhd, Self::Qcow2];
 
-    /// Returns the name in options and reports.
+    /// Returns the name that options and reports use.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
@@ -37,7 +37,8 @@ impl Format {
         }
     }
 
-    /// Returns the format that a file of this name is expected to have, if the name tells.
+    /// Returns the format that a file of this name is expected to have. `None`: the name does not
+    /// tell.
     pub fn of_name(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
@@ -56,7 +57,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A word that is not the name of a format.
+/// The error for a word that is not the name of a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no image format; there are raw, vhdx, vhd and qcow2")]
 pub struct UnknownFormat(String);
@@ -88,7 +89,7 @@ pub fn detect(path: &Path) -> io::Result<Format> {
     detect_file(&File::open(path)?)
 }
 
-/// The same for an open file.
+/// Returns the format of an open file, like [`detect`].
 pub(crate) fn detect_file(file: &File) -> io::Result<Format> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -113,7 +114,7 @@ pub(crate) fn detect_file(file: &File) -> io::Result<Format> {
     Ok(Format::Raw)
 }
 
-/// Returns whether the file has so many bytes there.
+/// Reads `bytes` at `offset`. Returns false if the file is too short.
 fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<bool> {
     match file.read_exact_at(bytes, offset) {
         Ok(()) => Ok(true),

@@ -15,34 +15,35 @@ use crate::vhdx::Vhdx;
 /// Options of [`open`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// Nothing is written to it: a log is replayed in memory only. Others may read it too.
+    /// Nothing is written to the image: its log is replayed in memory only. Other processes may
+    /// read it too.
     pub read_only: bool,
-    /// Its format. `None`: the format of its content, if its name does not contradict.
+    /// The format of the image. `None`: the format of its content, unless its name contradicts.
     pub format: Option<Format>,
     /// Whether data goes through the host's page cache. Structures always do, and so does all of a
     /// qcow2 image with clusters of less than 4 KiB.
     pub cache: CacheMode,
     /// How requests reach the kernel.
     pub io: IoMode,
-    /// The location of its parent, for a differencing VHDX that has been moved. `None`: the one
-    /// that the image names.
+    /// The location of the parent, for a differencing VHDX that has been moved. `None`: the
+    /// location that the image names.
     pub parent: Option<PathBuf>,
     /// Whether the image may name other files.
     pub parents: Parents,
-    /// Records all changes of its file, for simulated power losses.
+    /// Records all changes of the image's file, for simulated power losses.
     #[cfg(test)]
     pub(crate) recorder: Option<synthvm_block::conformance::powerloss::Recorder>,
 }
 
-/// Which other files an image may name: parents, backing files, data files. The author of the image
-/// chose their names, and their content becomes readable on the disk.
+/// The other files that an image may name: parents, backing files, data files. The author of the
+/// image chose their names, and the guest can read their content on the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Parents {
-    /// Those that it names, anywhere: for one's own images.
+    /// All files that the image names, in any folder: for trusted images.
     #[default]
     Named,
-    /// None but [`OpenOptions::parent`]: for images of strangers. An image that names a file is
-    /// refused, and that file is not looked for.
+    /// Only [`OpenOptions::parent`]: for untrusted images. An image that names a file is refused,
+    /// and that file is not looked up.
     Refuse,
 }
 
@@ -61,8 +62,8 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Backend>, Open
     open_as(&file, format, options)
 }
 
-/// Opens and locks the file at `path`. All later accesses use this file, even if the path names
-/// another one by then.
+/// Opens and locks the file at `path`. All later accesses use this file, even if the path then
+/// names another one.
 pub(crate) fn lock(path: &Path, read_only: bool) -> Result<LockedFile, OpenError> {
     Ok(LockedFile::open(path, read_only)?)
 }
@@ -82,18 +83,18 @@ pub(crate) fn open_as(
 }
 
 impl OpenOptions {
-    /// Returns the options for looking at an image, or reading it.
+    /// Returns the options for inspecting or reading an image.
     pub fn reading(format: Option<Format>) -> Self {
         Self { read_only: true, format, ..Self::default() }
     }
 
-    /// Returns the options for the file that the image lies in.
+    /// Returns the options for the file of the image.
     pub(crate) fn raw(&self) -> RawOptions {
         RawOptions { read_only: self.read_only, cache: self.cache, io: self.io }
     }
 }
 
-/// Returns the format to open `file` as.
+/// Returns the format in which `file` is opened.
 pub(crate) fn decide(file: &LockedFile, options: &OpenOptions) -> Result<Format, OpenError> {
     let path = file.path();
     let looks = detect_file(file.file())

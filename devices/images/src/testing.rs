@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// A wait that takes this long has failed, because nothing here depends on time.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Watches the structures of one file.
@@ -14,12 +14,12 @@ pub(crate) struct Probe {
     syncs: AtomicU64,
     written: AtomicU64,
     fail: AtomicBool,
-    /// Syncs wait here.
+    /// The gate at which syncs wait.
     pub(crate) gate: Gate,
 }
 
 impl Probe {
-    /// The file is about to be made durable.
+    /// Counts a sync of the file.
     ///
     /// # Errors
     /// The error that a test has asked for.
@@ -37,7 +37,7 @@ impl Probe {
         self.fail.store(true, Ordering::Relaxed);
     }
 
-    /// Bytes are about to be written.
+    /// Counts a write of `bytes` bytes.
     pub(crate) fn write(&self, bytes: usize) {
         self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -62,7 +62,7 @@ struct GateState {
 }
 
 impl Gate {
-    /// Makes calls wait from now on.
+    /// Makes later calls wait.
     pub(crate) fn shut(&self) {
         *self.state.lock().unwrap() = GateState { shut: true, arrivals: 0 };
     }
@@ -73,13 +73,13 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits until a call waits.
+    /// Waits until a call has arrived at the gate.
     pub(crate) fn wait_for_arrival(&self) {
         let state = self.state.lock().unwrap();
         drop(self.changed.wait_while(state, |state| state.arrivals == 0).unwrap());
     }
 
-    /// A call passes, or waits for the gate to open.
+    /// Passes the gate, or waits for it to open.
     ///
     /// # Panics
     /// The gate stays shut for a minute: the thread that would open it waits for this call.

@@ -1,4 +1,4 @@
-//! One request to a queue, and the wait for it.
+//! A single request to a queue, and the wait for it.
 
 use synthvm_block::wait::wait_for;
 use synthvm_block::{Completion, IoBuffer, IoError, Operation, Queue, Request};
@@ -7,7 +7,7 @@ use synthvm_block::{Completion, IoBuffer, IoError, Operation, Queue, Request};
 /// request may be in flight.
 ///
 /// # Errors
-/// The request's.
+/// The error of the request.
 pub(crate) fn transfer(
     queue: &mut dyn Queue,
     operation: Operation,

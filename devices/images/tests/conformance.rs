@@ -13,7 +13,7 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 /// The program that makes an image.
 enum Kind {
     Ours(CreateOptions),
-    /// By qemu-img, with these options.
+    /// An image of qemu-img, with these options.
     Qemus(&'static str),
     /// A qcow2 image over an empty backing file.
     Overlay,

@@ -1,7 +1,7 @@
-//! A writer is killed at random moments: the image opens, and holds what was promised.
+//! Tests that kill a writer at random moments: the image then opens, and keeps its promises.
 //!
-//! Each round starts a child process, which executes a script of steps and reports those that are
-//! done and those that are flushed, and kills it somewhere.
+//! Each round starts a child process, and kills it at a random moment. The child executes a script
+//! of steps and reports each step that is done and each that is flushed.
 
 mod common;
 
@@ -17,7 +17,7 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create,
 const SIZE: u64 = 32 << 20;
 const SECTOR: u64 = 512;
 
-/// One change, the same in parent and child process.
+/// One change, which parent and child process compute alike.
 struct Step {
     /// The kind of zeroing; `None`: data is written.
     clear: Option<Operation>,
@@ -35,7 +35,7 @@ impl Step {
             2 => Some(Operation::WriteZeroes { unmap: false }),
             _ => None,
         };
-        // Whole blocks are given back now and then.
+        // Some steps release whole blocks.
         let (first, sectors) = match clear {
             Some(_) if random.below(2) == 0 => (random.below(SIZE >> 20) << 11, 1 << 11),
             _ => {
@@ -57,7 +57,7 @@ fn content(sector: u64, value: u64) -> Vec<u8> {
     word.to_le_bytes().repeat(SECTOR as usize / 8)
 }
 
-/// Not a test of its own.
+/// The child process, and no test of its own.
 #[test]
 #[ignore = "runs in a process that the other tests start and kill"]
 fn writer() {
@@ -80,13 +80,13 @@ fn writer() {
 /// The promise of an image.
 #[derive(Clone, Copy, PartialEq)]
 enum Promise {
-    /// Every step that was done is there.
+    /// Every step that was done is in the image.
     Done,
-    /// Every step that was flushed is there.
+    /// Every step that was flushed is in the image.
     Flushed,
 }
 
-/// The values of the sectors. Uncertain sectors may have one of several.
+/// The expected values of the sectors. An uncertain sector may have one of several values.
 struct Expected {
     sure: Vec<u64>,
     open: HashMap<u64, Vec<u64>>,
@@ -105,7 +105,7 @@ impl Expected {
         }
     }
 
-    /// Compares, and takes the values that it found as certain.
+    /// Checks the sectors, and makes the values in `bytes` the only expected ones.
     fn settle(&mut self, bytes: &[u8]) {
         for (sector, found) in bytes.chunks_exact(SECTOR as usize).enumerate() {
             let allowed =
@@ -140,7 +140,7 @@ fn kill_many_times(
         let reports = 1 + random.below(80);
         let Reported { done, flushed } = run_and_kill(&path, seed, next, u64::MAX, reports);
         let safe = if promise == Promise::Done { done } else { flushed };
-        // The step after the last may have been in progress.
+        // The step after the last reported one may have been in progress.
         let end = done.map_or(next, |done| done + 1);
         for number in next..=end {
             expected.apply(seed, number, safe.is_some_and(|safe| number <= safe));
@@ -153,7 +153,7 @@ fn kill_many_times(
         drop(image);
         expected.settle(&bytes);
         if let Some(format) = qemu_format {
-            // QEMU agrees: leaks (3) are no errors, all else is.
+            // QEMU must agree. Leaks (3) are no errors.
             let checked = qemu_output("qemu-img", &["check", "-f", format, text(&path)]);
             assert!(matches!(checked.status.code(), Some(0 | 3)), "round {round}: {checked:?}");
             let back = folder.join("back.raw");

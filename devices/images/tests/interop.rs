@@ -1,4 +1,4 @@
-//! QEMU reads the images that we write, and we read those that it writes.
+//! QEMU reads the images of this crate, and this crate reads QEMU's.
 
 mod common;
 
@@ -14,7 +14,7 @@ use synthvm_images::{
 
 const SIZE: u64 = 96 << 20;
 
-/// A raw file with data here and there, and zeroes between.
+/// Returns a raw file with data in some parts, and zeroes between them.
 fn sample(folder: &Folder, seed: u64) -> std::path::PathBuf {
     let path = folder.unique("sample.raw");
     let mut random = Random(seed);
@@ -81,7 +81,7 @@ fn test_compressed_qcow2_is_read_and_its_copies_are_counted() {
     assert_eq!(done[0].copied, 65536);
 }
 
-/// Our kinds, and QEMU's name of their format.
+/// The kinds of images of this crate, and QEMU's name of their format.
 fn our_kinds() -> Vec<(&'static str, &'static str, CreateOptions)> {
     let new = |format| CreateOptions::new(format, SIZE);
     vec![
@@ -113,7 +113,7 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
                 Operation::WriteZeroes { unmap: false },
             ];
             match random.below(8) {
-                // Whole blocks now and then, so that their space is given back.
+                // Some steps release whole blocks.
                 0 => {
                     let block = at >> 20 << 20;
                     over(&mut *image.queue().unwrap(), operation[0], block, 1 << 20).unwrap();
@@ -205,7 +205,7 @@ fn test_conversion_keeps_content_size_and_holes() {
         let compared =
             qemu("qemu-img", &["compare", "-f", "raw", "-F", format, text(&raw), text(&path)]);
         assert!(compared.contains("identical"), "{compared}");
-        // No file is overwritten, none is left behind.
+        // No file is overwritten, and no temporary file is left.
         assert!(
             convert(&raw, &path, &ConvertOptions::to(to), &mut |_| {})
                 .unwrap_err()

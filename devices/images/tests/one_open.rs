@@ -15,7 +15,7 @@ use synthvm_images::{
 
 const SIZE: u64 = 8 << 20;
 
-/// An image of `size` bytes that begins with `byte`.
+/// Returns an image of `size` bytes that begins with `byte`.
 fn image(folder: &Folder, name: &str, size: u64, byte: u8) -> PathBuf {
     let path = folder.unique(name);
     let format = Format::of_name(Path::new(name)).unwrap();
@@ -26,7 +26,8 @@ fn image(folder: &Folder, name: &str, size: u64, byte: u8) -> PathBuf {
     path
 }
 
-/// Keeps another name of the file at `path`, and makes `other` replace it as soon as it is opened.
+/// Gives the file at `path` a second name, and makes `other` replace it immediately after it is
+/// opened.
 fn replaced_when_opened(folder: &Folder, path: &Path, other: PathBuf) -> PathBuf {
     let kept = folder.unique("kept");
     hard_link(path, &kept).unwrap();
@@ -107,7 +108,7 @@ fn test_parent_replaced_when_opened_stays_in_use_and_locked() {
     create(&child, &options).unwrap();
     let kept = folder.unique("kept");
     hard_link(&parent, &kept).unwrap();
-    // The child is opened first, then its parent.
+    // The child is opened before its parent.
     after_next_open(move |_| {
         after_next_open(move |opened| rename(other, opened).unwrap());
     });

@@ -1,4 +1,4 @@
-//! The other files that an image may name: all, or none.
+//! The other files that an image may name: all of them, or none.
 
 mod common;
 
@@ -20,7 +20,7 @@ fn options(format: Format) -> CreateOptions {
     }
 }
 
-/// An image in `format`, one that differs from it, and one that differs from that.
+/// Returns an image in `format`, its child, and the child of that.
 fn chain(folder: &Folder, format: Format) -> [PathBuf; 3] {
     let paths = ["base", "middle", "top"].map(|name| folder.unique(&format!("{name}.{format}")));
     create(&paths[0], &options(format)).unwrap();
@@ -46,7 +46,7 @@ fn test_image_with_a_parent_is_refused_by_name_where_none_is_wanted() {
         let [base, middle, _] = chain(&folder, format);
         open(&middle, &OpenOptions::default()).unwrap();
         open(&base, &refusing(None)).unwrap();
-        // The error does not even tell whether the file exists.
+        // The error does not reveal whether the file exists.
         for there in [true, false] {
             if !there {
                 std::fs::remove_file(&base).unwrap();
@@ -85,7 +85,7 @@ fn test_parent_that_the_user_names_is_opened_and_no_further_one() {
     assert!(error.contains("parents=refuse"), "{error}");
 }
 
-/// The image names a file that blocks a process that opens it.
+/// The image names a file that would block a process that opens it.
 #[test]
 fn test_pipe_as_parent_is_refused_at_once() {
     let folder = Folder::new();

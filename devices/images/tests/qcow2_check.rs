@@ -134,7 +134,7 @@ fn test_entries_outside_the_file_and_unaligned_ones_are_errors_and_their_cluster
         image.set(image.table(), COPIED | entry);
         image.assert_error(expected);
         assert_eq!(try_write(&image.path, 0), Err(IoError::Os(libc::EIO)));
-        // The others are as they were.
+        // The other clusters are unchanged.
         try_write(&image.path, CLUSTER).unwrap();
     }
 }
@@ -146,7 +146,7 @@ fn test_data_that_lies_in_a_structure_is_an_error_and_is_not_written() {
     let structures = [0, image.l1, image.counts, image.word(image.counts), image.table()];
     for (number, offset) in structures.into_iter().enumerate() {
         let image = Image::new(&folder);
-        // No cluster of data can be at 0: that is no entry at all.
+        // No cluster of data can be at 0: an entry with that offset is empty.
         if number != 0 {
             image.set(image.table(), COPIED | offset);
             image.assert_error("lies where something else is");

@@ -1,5 +1,5 @@
-//! A writer of a qcow2 image is killed before any flush, with tables all over a large disk: no two
-//! parts of the disk ever share a cluster, and nothing that a flush acknowledged is lost.
+//! Tests that kill a writer of a qcow2 image before any flush, with tables all over a large disk.
+//! No two parts of the disk ever share a cluster, and no data that a flush acknowledged is lost.
 
 mod common;
 
@@ -13,7 +13,8 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create,
 const GIB: u64 = 1 << 30;
 const SIZE: u64 = 8 * GIB;
 const BLOCK: usize = 4096;
-/// Places that are written: far apart, so that most need a table of their own.
+/// The number of offsets that are written. They are so far apart that most need a table of their
+/// own.
 const PLACES: u64 = 64;
 
 /// Returns the offset of write number `step`, and its value.
@@ -30,7 +31,7 @@ fn content(offset: u64, value: u64) -> Vec<u8> {
     word.to_le_bytes().repeat(BLOCK / 8)
 }
 
-/// Not a test of its own.
+/// The child process, and no test of its own.
 #[test]
 #[ignore = "runs in a process that the other tests start and kill"]
 fn writer() {
@@ -42,7 +43,7 @@ fn writer() {
     });
 }
 
-/// Checks that `qemu-img check` finds nothing worse than leaks.
+/// Checks that `qemu-img check` finds no flaw except leaks.
 fn assert_no_error(path: &Path, what: &str) {
     let checked = qemu_output("qemu-img", &["check", "-f", "qcow2", text(path)]);
     assert!(matches!(checked.status.code(), Some(0 | 3)), "{what}: {checked:?}");
@@ -50,7 +51,7 @@ fn assert_no_error(path: &Path, what: &str) {
     assert!(report.is_sound(), "{what}: {report}");
 }
 
-/// Kills a writer many times. Between two of them another process uses the image.
+/// Kills a writer many times. Between two kills another process uses the image.
 fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64) {
     let folder = Folder::new();
     let path = make(&folder);
@@ -60,7 +61,7 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
     let mut allowed: HashMap<u64, Vec<u64>> = HashMap::new();
     let mut next = 0;
     for round in 0..rounds {
-        // At first never flushed.
+        // The first two writers never flush.
         let every = if round < 2 { u64::MAX } else { 3 + random.below(20) };
         let reports = 1 + random.below(60);
         let Reported { done, flushed } = run_and_kill(&path, seed, next, every, reports);
@@ -84,7 +85,7 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
                 panic!("round {round}, {offset:#x}: {word:#x} is none of {values:x?}")
             })];
         }
-        // Another part of the disk: earlier writes stay as they are.
+        // Another part of the disk: earlier writes must stay.
         let offset = SIZE / PLACES * random.below(PLACES) + (1 << 24) + round * 65536;
         let value = 1 << 20 | round;
         write(&image, offset, content(offset, value));
@@ -161,8 +162,8 @@ fn test_killed_writer_of_an_overlay_keeps_what_the_backing_file_shows() {
     kill_many_times(make, 6);
 }
 
-/// The defect that was found: one write, no flush, a kill; then a write elsewhere took the same
-/// cluster for its table.
+/// A defect of an earlier version: one write, no flush, a kill; then a write to another offset took
+/// the same cluster for its table.
 #[test]
 fn test_table_of_an_unflushed_write_is_not_taken_again_after_a_kill() {
     let folder = Folder::new();

@@ -1,5 +1,5 @@
-//! The other files of a qcow2 image: data files and backing files are locked as the image is, and
-//! the file that was locked is the file in use.
+//! The other files of a qcow2 image: data files and backing files are locked like the image, and
+//! the locked file is the file in use.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! qcow2 files that are broken, or made to break us: refused with a reason, or harmless.
+//! Damaged and hostile qcow2 files: they are refused with a reason, or harmless.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn test_disk_that_its_tables_do_not_reach_and_tables_outside_the_file_are_refuse
     let folder = Folder::new();
     let (large, huge) = ((1_u64 << 62).to_be_bytes(), (u64::MAX - 511).to_be_bytes());
     let cases: [(&str, u64, &[u8]); 9] = [
-        // A walk over it would never end.
+        // A walk over this table would never end.
         ("its table has", DISK_SIZE, &large),
         ("its table has", DISK_SIZE, &huge),
         ("its table has 1 entries", TABLE_ENTRIES, &1_u32.to_be_bytes()),
@@ -68,8 +68,8 @@ fn test_clusters_of_any_size_in_the_header_never_panic() {
     }
 }
 
-/// The library that was used before called itself until the stack was full, when it looked for
-/// space in a part of the file without reference counts.
+/// An earlier library recursed until its stack was full when it searched for space in a part of the
+/// file without reference counts.
 #[test]
 fn test_file_with_parts_without_reference_counts_can_only_be_read() {
     let folder = Folder::new();
@@ -85,7 +85,7 @@ fn test_file_with_parts_without_reference_counts_can_only_be_read() {
         let options =
             CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
         create(&path, &options).unwrap();
-        // Several blocks of counts: each is for 128 KiB.
+        // Several blocks of counts; each of them is for 128 KiB.
         write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 1 << 20]);
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let mut table = [0; 8];

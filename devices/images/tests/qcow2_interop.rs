@@ -1,4 +1,4 @@
-//! qcow2 of all kinds, written here and by QEMU in turns.
+//! qcow2 of all kinds, written alternately by this crate and by QEMU.
 
 mod common;
 
@@ -10,7 +10,7 @@ use synthvm_block::conformance::over;
 use synthvm_block::{Backend, CacheMode, Operation};
 use synthvm_images::{OpenOptions, open};
 
-/// Writes, zeroes and discards here and there.
+/// Executes writes, zeroing and discards at random offsets.
 fn change(image: &Arc<dyn Backend>, expected: &mut [u8], random: &mut Random, steps: u64) {
     for _ in 0..steps {
         let length = (1 + random.below(300)) * 512;
@@ -117,7 +117,7 @@ fn test_internal_snapshot_keeps_its_content_while_the_disk_is_written() {
     }
 }
 
-/// Tables and names that QEMU writes last end in the middle of a sector.
+/// Files of QEMU may end in the middle of a sector, after a table or a name.
 #[test]
 fn test_last_bytes_of_a_file_of_no_whole_sectors_are_kept() {
     let folder = Folder::new();
@@ -136,7 +136,8 @@ fn test_last_bytes_of_a_file_of_no_whole_sectors_are_kept() {
     assert!(std::fs::read(&path).unwrap()[last..before.len()] == before[last..]);
 }
 
-/// A file that was cut off within a cluster: the remaining bytes are read, the others are zero.
+/// A file that was truncated within a cluster: the remaining bytes are read, and the others are
+/// zero.
 #[test]
 fn test_cluster_that_the_file_ends_in_is_read_as_far_as_it_is_there() {
     let folder = Folder::new();
@@ -219,7 +220,7 @@ fn test_image_over_any_backing_file_shows_it_and_is_written_above_it() {
             let path =
                 make(&folder, &format!("{top},backing_file={},backing_fmt={format}", text(&base)));
             let mut expected = bytes.clone();
-            // VHDX has whole MiB.
+            // A VHDX has whole MiB.
             expected.resize(SIZE as usize, 0);
             let what = format!("{top} over {format}");
             assert_content(&path, &expected, &what);
@@ -326,7 +327,7 @@ fn test_image_with_direct_io_is_the_same() {
     for kind in ["cluster_size=512", "cluster_size=64k"] {
         let path = make(&folder, kind);
         let options = OpenOptions { cache: CacheMode::None, ..OpenOptions::default() };
-        // If the file system has no direct I/O, there is nothing to see.
+        // If the file system has no direct I/O, the test cannot run.
         let Ok(image) = open(&path, &options) else { return };
         let mut expected = vec![0; SIZE as usize];
         change(&image, &mut expected, &mut Random(3), 60);

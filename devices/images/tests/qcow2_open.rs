@@ -1,4 +1,4 @@
-//! qcow2 images that were not closed, that are refused, and that are as large as can be.
+//! qcow2 images that were not closed, that are refused, and of the largest size.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Differencing VHDX: children of parents.
+//! Tests of differencing VHDX: children of parents.
 
 mod common;
 
@@ -13,7 +13,8 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, create, info, 
 
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 16 * MIB;
-/// Blocks of 1 MiB in sectors of 512 bytes: a bitmap's entry follows as many blocks.
+/// Blocks of 1 MiB in sectors of 512 bytes that one bitmap covers. The entry of the bitmap follows
+/// theirs.
 const RATIO: u64 = 4096;
 const BAT: u64 = 3 * MIB;
 
@@ -63,7 +64,8 @@ fn test_child_shows_its_parent_and_keeps_changes_to_itself() {
     let path = child(&folder, &parent, "child.vhdx");
     assert_content(&path, &OpenOptions::default(), &content);
     let image = open(&path, &OpenOptions::default()).unwrap();
-    // Over a block's end, into nothing, and zeroes over the parent's data: whole blocks and parts.
+    // Ranges over a block's end, in free space, and zeroes over the parent's data: whole blocks and
+    // parts.
     for (offset, length) in [(MIB - 512, 1024), (7 * MIB + 4096, 4096), (9 * MIB + 512, 512)] {
         content[offset as usize..][..length].fill(0xC1);
         write(&image, offset, vec![0xC1; length]);
@@ -85,7 +87,8 @@ fn test_child_shows_its_parent_and_keeps_changes_to_itself() {
     assert_eq!(info.parent.unwrap().path, parent.canonicalize().unwrap());
 }
 
-/// Gives the child a block of which only the sectors `mine` are its own, as Windows writes it.
+/// Gives the child a block of which only the sectors `mine` are its own, in the form in which
+/// Windows writes it.
 fn make_partial(path: &Path, block: u64, mine: impl Fn(u64) -> bool, fill: u8) {
     let file = File::options().read(true).write(true).open(path).unwrap();
     let data = file.metadata().unwrap().len();
@@ -93,7 +96,7 @@ fn make_partial(path: &Path, block: u64, mine: impl Fn(u64) -> bool, fill: u8) {
     file.set_len(data + 2 * MIB).unwrap();
     let mut bits = vec![0_u8; MIB as usize];
     for sector in 0..MIB / 512 {
-        // The parent's sectors are not read in the child.
+        // The child's bytes of the parent's sectors must not be read.
         let byte = if mine(sector) { fill } else { 0xDD };
         file.write_all_at(&[byte; 512], data + sector * 512).unwrap();
         let bit = block * (MIB / 512) + sector;
@@ -115,7 +118,7 @@ fn test_sectors_of_a_partial_block_come_from_child_and_parent() {
         content[(MIB + sector * 512) as usize..][..512].fill(0xCC);
     }
     assert_content(&path, &OpenOptions::reading(None), &content);
-    // A write makes the block whole, and loses neither's sectors.
+    // A write completes the block, and loses no sector of child or parent.
     let image = open(&path, &OpenOptions::default()).unwrap();
     content[(MIB + 50 * 512) as usize..][..512].fill(0x11);
     write(&image, MIB + 50 * 512, vec![0x11; 512]);
@@ -195,7 +198,7 @@ fn test_image_that_is_its_own_parent_is_refused() {
     let folder = Folder::new();
     let (parent, _) = parent(&folder);
     let path = child(&folder, &parent, "circle.vhdx");
-    // The child takes its parent's path, and the id that it is known by.
+    // The child takes its parent's path, and the parent's id.
     let mut header = vec![0; 4096];
     let file = File::open(&parent).unwrap();
     let ids: Vec<[u8; 16]> = [64 << 10, 128 << 10]

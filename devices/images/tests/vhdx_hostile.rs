@@ -1,4 +1,4 @@
-//! VHDX files that are broken, or made to break us: refused with a reason, or harmless.
+//! Damaged and hostile VHDX files: they are refused with a reason, or harmless.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn sound(folder: &Folder) -> PathBuf {
     path
 }
 
-/// Opens both ways and touches everything, if it opens.
+/// Opens the image read-only and for writing, and accesses all of it, if it opens.
 fn exercise(path: &Path) -> Result<(), String> {
     for read_only in [true, false] {
         let image = open(path, &OpenOptions { read_only, ..OpenOptions::default() })
@@ -97,7 +97,7 @@ fn test_broken_structures_are_refused_with_their_reason() {
         ("no metadata", tables(8, vec![1, 0, 0, 0])),
         ("does not lie in the file", tables(16 + 16, value(1 << 50))),
         ("does not lie in the file", tables(16 + 16, value(u64::MAX - MIB + 1))),
-        // The table on the log, which is all zero.
+        // The table is moved onto the log, which is all zero.
         ("overlaps", tables(16 + 16, value(MIB))),
         ("region of an unknown kind", tables(16, vec![9; 16])),
         ("metadata has no signature", vec![(METADATA, vec![0; 8])]),
@@ -119,7 +119,7 @@ fn test_broken_structures_are_refused_with_their_reason() {
             "its blocks have 536870912 bytes",
             vec![(item(0), (512_u32 << 20).to_le_bytes().to_vec())],
         ),
-        ("lacks where its parent lies", vec![(item(4), vec![2, 0, 0, 0])]),
+        ("lacks the location of its parent", vec![(item(4), vec![2, 0, 0, 0])]),
         ("its disk has 0 bytes", vec![(item(64), value(0))]),
         ("its disk has 8388609 bytes", vec![(item(64), value(SIZE + 1))]),
         ("its disk has 140737488355328 bytes", vec![(item(64), value(1 << 47))]),
@@ -183,7 +183,7 @@ fn test_file_that_was_cut_off_is_refused() {
 fn test_table_that_is_too_large_to_keep_is_refused() {
     let folder = Folder::new();
     let path = folder.join("huge.vhdx");
-    // A sparse file costs its author nothing.
+    // A sparse file costs its author no space.
     create(
         &path,
         &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) },
@@ -194,7 +194,7 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
         error.contains("504 MiB, and 128 MiB are kept at most") && error.contains("larger blocks"),
         "{error}"
     );
-    // One below the limit is not.
+    // One byte below the limit is accepted.
     let path = folder.join("large.vhdx");
     create(
         &path,
@@ -204,7 +204,7 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     open(&path, &OpenOptions::default()).unwrap();
 }
 
-/// The offsets of structures, where mutations matter.
+/// Returns the offsets of structures, where mutations have an effect.
 fn place() -> impl Strategy<Value = u64> {
     prop_oneof![
         64 * KIB..64 * KIB + 80,

@@ -85,7 +85,7 @@ impl Entry {
     }
 }
 
-/// A new image in whose file two more blocks have space, filled with 0xB0 and 0xB1.
+/// Returns a new image with space in its file for two more blocks, filled with 0xB0 and 0xB1.
 fn image(folder: &Folder) -> (PathBuf, File) {
     let path = folder.unique("log.vhdx");
     create(
@@ -141,7 +141,7 @@ fn test_log_is_replayed_when_opened_and_empty_afterwards() {
 fn test_read_only_image_is_replayed_in_memory_and_not_changed() {
     let folder = Folder::new();
     let (path, file) = image(&folder);
-    // Entries over entries: the later one is in force, and so are zeroes.
+    // Entries that overwrite entries: the later one is in force, and so are its zeroes.
     let entries = [
         Entry::new(5, 0, vec![Change::Data(BAT, table(&[(0, DATA), (1, DATA + MIB)]))]),
         Entry::new(6, 0, vec![Change::Zero(BAT, 4096), Change::Data(BAT, table(&[(3, DATA)]))]),
@@ -257,7 +257,7 @@ fn test_log_of_entries_within_entries_is_given_up_soon() {
     for at in (0..log.len()).step_by(4096) {
         let mut header = Entry::new(5, 0, vec![]).bytes();
         header.truncate(64);
-        // As long as the whole log, and no right checksum.
+        // An entry as long as the whole log, with a wrong checksum.
         header[8..12].copy_from_slice(&(MIB as u32).to_le_bytes());
         log[at..at + 64].copy_from_slice(&header);
     }

@@ -1,12 +1,13 @@
-//! How a LUN answers that is not there, so that no guest sees a phantom (spec storvsc section 5.1).
+//! The answers of a LUN without a logical unit, so that no guest sees a phantom disk (spec storvsc
+//! section 5.1).
 
 use super::{CheckCondition, Command, Transfer, inquiry};
 
-/// Decides `command` (as [`Command::parse`] gave it) for the absent `lun`. `Some(Ok)`: the answer
-/// is in `out`. `None`: INVALID_LUN.
+/// Decides `command`, the result of [`Command::parse`], for the absent `lun`. `Some(Ok)`: the
+/// answer is in `out`. `None`: the command ends in INVALID_LUN.
 ///
-/// INQUIRY must not fail: guests take a failed one for an empty answer, and an empty answer for a
-/// disk.
+/// INQUIRY must not fail: guests take a failed INQUIRY for an empty answer, and an empty answer for
+/// a disk.
 pub fn execute_absent(
     command: &Result<Command, CheckCondition>,
     is_inquiry: bool,

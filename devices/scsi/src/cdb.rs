@@ -5,7 +5,7 @@ use super::opcode as op;
 use super::reservation::{ReserveIn, ReserveOut};
 use super::{ByteCheck, CheckCondition};
 
-/// A parsed command. Every field has its final meaning: block counts are blocks, "0 means 256" is
+/// A parsed command. Every field has its final meaning: counts are in blocks, and "0 means 256" is
 /// already applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields carry the names of the SCSI standards")]
@@ -29,9 +29,9 @@ pub enum Command {
         form: ModeForm,
         length: u16,
     },
-    /// RESERVE and RELEASE, (6) and (10): there is one initiator, so both always succeed.
+    /// RESERVE and RELEASE, (6) and (10). The disk has one initiator, so both always succeed.
     Reservation,
-    /// `flush`: the unit stops, so what is cached goes to the medium first.
+    /// `flush`: the unit stops, so the backend must first be flushed.
     StartStop {
         flush: bool,
     },
@@ -50,7 +50,7 @@ pub enum Command {
         blocks: u32,
         fua: bool,
     },
-    /// WRITE AND VERIFY; `compare`: read back what was written.
+    /// WRITE AND VERIFY. `compare`: the written blocks are read back and compared.
     WriteAndVerify {
         lba: u64,
         blocks: u32,
@@ -65,7 +65,7 @@ pub enum Command {
     Unmap {
         length: u16,
     },
-    /// `data`: the block comes from the guest, else it is zero.
+    /// `data`: the guest sends the block; without it the block is zero.
     WriteSame {
         lba: u64,
         blocks: u32,
@@ -85,7 +85,7 @@ pub enum Command {
         what: ReserveOut,
         length: u32,
     },
-    /// `blocks` 0 means up to the end of the medium.
+    /// `blocks` 0 means up to the end of the disk.
     SynchronizeCache {
         lba: u64,
         blocks: u32,
@@ -96,7 +96,7 @@ pub enum Command {
     },
 }
 
-/// Which of the two header layouts MODE SENSE and MODE SELECT use.
+/// The two header layouts of MODE SENSE and MODE SELECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModeForm {
     /// The 6-byte CDB: 4-byte header.
@@ -105,12 +105,12 @@ pub enum ModeForm {
     Ten,
 }
 
-/// Which values MODE SENSE asks for.
+/// The kinds of values that MODE SENSE can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageControl {
-    /// In force now.
+    /// The values in force now.
     Current,
-    /// A mask of what MODE SELECT may change.
+    /// A mask of the fields that MODE SELECT may change.
     Changeable,
     /// Power-on values.
     Default,
@@ -190,14 +190,15 @@ impl Command {
     }
 }
 
-/// All of a CDB of `needed` bytes is there, and its control byte, the last one, asks for nothing
-/// that is not offered (SAM-5 section 5.2).
+/// Checks that all `needed` bytes of the CDB were sent and that its control byte, the last one,
+/// asks for no feature that the unit lacks (SAM-5 section 5.2).
 pub(super) fn check_length_and_control(
     c: &[u8; 16],
     length: u8,
     needed: u8,
 ) -> Result<(), CheckCondition> {
-    // An auto contingent allegiance after an error; INQUIRY says that there is none (NORMACA).
+    // NACA asks for an auto contingent allegiance after an error. INQUIRY says that there is none
+    // (NORMACA).
     const NACA: u8 = 0x04;
     let control = c[usize::from(needed) - 1];
     if length < needed || control & NACA != 0 { Err(CheckCondition::INVALID_FIELD) } else { Ok(()) }
@@ -237,7 +238,8 @@ fn mode_select(c: &[u8; 16], form: ModeForm, length: u16) -> Result<Command, Che
     Ok(Command::ModeSelect { form, length })
 }
 
-/// For somebody else (3RDPTY), or for a part of the unit (the obsolete EXTENT): neither is there.
+/// Refuses a reservation for a third party (3RDPTY) and one for a part of the unit (the obsolete
+/// EXTENT): the unit has neither.
 fn reservation(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (third_party, extent) = (c[1] & 0x10 != 0, c[1] & 0x01 != 0);
     if third_party || extent {
@@ -247,11 +249,12 @@ fn reservation(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     }
 }
 
-/// IMMED allows an early answer but does not demand one, which would hide a failed flush.
+/// Parses START STOP UNIT. IMMED permits an early answer but does not demand one, and an early
+/// answer would hide a failed flush.
 fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (power_condition, load_eject, start) = (c[4] >> 4, c[4] & 0x02 != 0, c[4] & 0x01 != 0);
     let flush = match power_condition {
-        // START_VALID: only here do START and LOEJ count. A disk has no tray.
+        // START_VALID: START and LOEJ are valid only with this power condition. A disk has no tray.
         0x0 if load_eject => return Err(CheckCondition::INVALID_FIELD),
         0x0 => !start,
         // ACTIVE, and LU_CONTROL, which starts timers.
@@ -263,8 +266,9 @@ fn start_stop(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     Ok(Command::StartStop { flush })
 }
 
-/// The default self-test, which every device has (SPC-4 section 5.15.2), has nothing to find here.
-/// There are no other self-tests and no diagnostic pages.
+/// Parses SEND DIAGNOSTIC. The default self-test, which every device must offer (SPC-4 section
+/// 5.15.2), finds no error in a virtual disk. The unit has no other self-tests and no diagnostic
+/// pages.
 fn send_diagnostic(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (self_test_code, list_length) = (c[1] >> 5, be16(c, 3));
     if self_test_code != 0 || list_length != 0 {
@@ -279,7 +283,7 @@ fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
         op::SA_GET_LBA_STATUS => {
             Ok(Command::GetLbaStatus { lba: be64(c, 2), allocation: be32(c, 10) })
         }
-        // The operation is known, the service action is a field of it.
+        // The operation is known; the service action is a field of it.
         _ => Err(CheckCondition::INVALID_FIELD),
     }
 }
@@ -287,8 +291,8 @@ fn service_action_in(c: &[u8; 16]) -> Result<Command, CheckCondition> {
 fn write_same(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     let (lba, blocks) = extent(c)?;
     let (anchor, unmap, no_data) = (c[1] & 0x10 != 0, c[1] & 0x08 != 0, c[1] & 0x01 != 0);
-    // Nothing is anchored: space is either taken up or given back. LBDATA and PBDATA, long
-    // obsolete, would have each block carry its own address.
+    // The disk anchors no blocks: it either allocates space or releases it. LBDATA and PBDATA,
+    // which are obsolete, ask that each block carry its own address.
     let addresses = c[1] & 0x06 != 0;
     if anchor || addresses {
         return Err(CheckCondition::INVALID_FIELD);
@@ -305,7 +309,7 @@ fn unmap(c: &[u8; 16]) -> Result<Command, CheckCondition> {
     }
 }
 
-/// First block and count of a 10, 12 or 16 byte media access command.
+/// Returns the first block and the count of a media access command of 10, 12 or 16 bytes.
 pub(super) fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
     let protection = c[1] >> 5 != 0;
     let (lba, blocks, relative) = match c[0] >> 5 {
@@ -313,7 +317,8 @@ pub(super) fn extent(c: &[u8; 16]) -> Result<(u64, u32), CheckCondition> {
         5 => (be32(c, 2).into(), be32(c, 6), c[1] & 0x01 != 0),
         _ => (be32(c, 2).into(), be16(c, 7).into(), c[1] & 0x01 != 0),
     };
-    // The disk holds no protection information, and relative addresses ended with linked commands.
+    // The disk has no protection information, and relative addresses became obsolete with linked
+    // commands.
     if protection || relative { Err(CheckCondition::INVALID_FIELD) } else { Ok((lba, blocks)) }
 }
 
@@ -321,7 +326,7 @@ fn lba6(c: &[u8; 16]) -> u64 {
     u64::from(u32::from_be_bytes([0, c[1] & 0x1F, c[2], c[3]]))
 }
 
-/// A count of 0 in a 6-byte CDB means 256 blocks.
+/// Returns the block count of a 6-byte CDB, in which 0 means 256.
 fn blocks6(c: &[u8; 16]) -> u32 {
     if c[4] == 0 { 256 } else { c[4].into() }
 }

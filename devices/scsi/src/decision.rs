@@ -1,4 +1,4 @@
-//! What a command comes to: what the disk tells whoever moves the bytes.
+//! The decisions of a logical unit, which its caller carries out.
 
 use synthvm_block::Operation;
 
@@ -8,7 +8,7 @@ use super::reservation::ReserveOut;
 /// The data phase that the guest's port driver announced: direction and bytes of buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transfer {
-    /// No data, or a direction that the guest did not state.
+    /// No data, or a guest that did not state a direction.
     None,
     /// Disk to guest ("data in").
     ToGuest(u32),
@@ -17,7 +17,7 @@ pub enum Transfer {
 }
 
 impl Transfer {
-    /// Bytes of buffer in either direction.
+    /// Returns the bytes of the buffer, for either direction.
     pub const fn length(self) -> u32 {
         match self {
             Self::None => 0,
@@ -26,100 +26,100 @@ impl Transfer {
     }
 }
 
-/// What a command comes to.
+/// The outcome of a command, or the work that remains before there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Success without data.
     Good,
-    /// Success: the answer is in the reply buffer, cut to what the guest has room for.
+    /// Success: the answer is in the reply buffer, cut to the size of the guest's buffer.
     Reply,
-    /// One request to the medium.
+    /// One request to the backend.
     Io(Io),
-    /// Several requests to the medium, which the guest sees as one.
+    /// A compound command: several requests to the backend, which the guest sees as one.
     Job(Box<Job>),
-    /// Make everything written so far durable.
+    /// A flush: all data written so far must become durable.
     Flush,
-    /// Read this many bytes from the guest's buffer (they are there) and ask
-    /// [`super::Disk::parameters`].
+    /// A parameter list: the caller reads this many bytes from the guest's buffer, which has that
+    /// many, and passes them to [`super::Disk::parameters`].
     Parameters(Parameters),
-    /// Ask the medium which blocks take up room, and word the answer by [`super::lba_status`].
+    /// A question to the backend about allocated blocks. [`super::lba_status`] formats the answer.
     LbaStatus(LbaQuery),
-    /// Success: the guest took the disc out of the drive. Whoever holds its image lets it go.
+    /// Success: the guest ejected the disc. The owner of the disc's image must release it.
     Ejected,
     /// RESERVATION CONFLICT: a status of its own, without sense data.
     Conflict,
 }
 
-/// One request to the medium: within the disk, never empty; within the guest's buffer where it
-/// moves bytes.
+/// One request to the backend. It lies within the disk and is never empty; if it moves bytes, it
+/// fits the guest's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Io {
     /// The operation; never a flush.
     pub operation: Operation,
-    /// Where.
+    /// The bytes of the disk.
     pub range: Range,
 }
 
-/// Bytes of the medium: whole blocks.
+/// A range of bytes of the disk, in whole blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// The first.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// How many.
+    /// The number of bytes.
     pub length: u64,
 }
 
-/// A command that takes more than one request. It fails with the first of them that does.
+/// A command that needs several requests. It fails with the first request that fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Job {
-    /// Discard all of these; none is empty.
+    /// Discards every range; none is empty.
     Discard(Vec<Range>),
-    /// Write `block` into every block of `range`.
+    /// Writes `block` into every block of `range`.
     Fill {
-        /// Where.
+        /// The blocks to write.
         range: Range,
-        /// One block's bytes.
+        /// The bytes of one block.
         block: Box<[u8]>,
     },
-    /// Compare `range` with what the guest says must be there: E/1D/00 when it is not.
+    /// Compares `range` with the expected bytes. A difference is reported as E/1D/00.
     Compare {
-        /// Where.
+        /// The blocks to compare.
         range: Range,
-        /// What must be there.
+        /// The bytes that must be there.
         expected: Expected,
-        /// First write the guest's buffer there, durably.
+        /// The guest's buffer is first written to `range`, durably.
         write: bool,
     },
 }
 
-/// What a comparison expects.
+/// The expected bytes of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// The guest's buffer, byte by byte.
     Buffer,
-    /// This block in every block.
+    /// The same block in every block of the range.
     Block(Box<[u8]>),
 }
 
-/// GET LBA STATUS.
+/// A GET LBA STATUS command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LbaQuery {
-    /// Up to the end of the disk.
+    /// The bytes from the first block asked about to the end of the disk.
     pub range: Range,
-    /// Most descriptors that the guest has room for.
+    /// Most descriptors that the guest's buffer can hold.
     pub descriptors: u32,
-    /// Bytes that the guest has room for.
+    /// Bytes of the answer that the guest's buffer can hold.
     pub room: u32,
 }
 
-/// A parameter list that the guest sends along.
+/// A parameter list that the guest sends with a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
     pub(super) length: u32,
     pub(super) kind: ParametersKind,
 }
 
-/// Whose parameter list it is.
+/// The command to which a parameter list belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ParametersKind {
     ModeSelect(ModeForm),
@@ -132,16 +132,16 @@ pub(super) enum ParametersKind {
     /// The block of VERIFY with BYTCHK 3.
     Verify(Range),
     Reserve(ReserveOut),
-    /// Whatever it says.
+    /// A list that is accepted and not read.
     Ignored,
 }
 
 impl Parameters {
-    /// Bytes to read from the guest's buffer: at most [`Parameters::MAX`].
+    /// Returns the bytes to read from the guest's buffer: at most [`Parameters::MAX`].
     pub fn length(self) -> usize {
         self.length as usize
     }
 
-    /// Longest parameter list: what 16 bits can say.
+    /// The longest parameter list: its length field has 16 bits.
     pub const MAX: usize = 0xFFFF;
 }

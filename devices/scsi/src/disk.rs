@@ -1,4 +1,4 @@
-//! A disk: what each command comes to.
+//! A disk, which decides SCSI commands.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,39 +13,40 @@ use super::{
 };
 use crate::saved::SavedDisk;
 
-/// All that makes one disk differ from another.
+/// The configuration of a disk.
 #[derive(Clone, Debug)]
 pub struct DiskConfig {
-    /// The names a guest remembers it by.
+    /// The names by which a guest recognises the disk.
     pub identity: DiskIdentity,
-    /// Size in bytes: at least one block; what does not fill a last block is out of reach.
+    /// Size in bytes, at least one block. The guest cannot reach a last block that is incomplete.
     pub capacity: u64,
     /// Logical block size.
     pub block_size: BlockSize,
-    /// Physical block size in bytes: a power of two; only a hint for alignment.
+    /// Physical block size in bytes: a power of two. It is only a hint for alignment.
     pub physical_block_size: u32,
-    /// Refuse writes.
+    /// Writes are refused.
     pub read_only: bool,
-    /// Writes may sit in a volatile cache until a flush (SYNCHRONIZE CACHE) or unless forced
-    /// (FUA).
+    /// Writes may stay in a volatile cache until a flush (SYNCHRONIZE CACHE), unless the write is
+    /// forced (FUA).
     pub write_cache: bool,
-    /// The medium turns: guests sort their requests.
+    /// The disk reports a rotating medium, so that guests sort their requests.
     pub rotational: bool,
     /// Most bytes of one request.
     pub max_transfer: u32,
-    /// What becomes of blocks that the guest gives up; `None`: it cannot.
+    /// The effect of a discard on the blocks. `None`: the backend cannot discard.
     pub discard: Option<Discard>,
 }
 
-/// Why a [`DiskConfig`] is refused.
+/// The reasons to refuse a [`DiskConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DiskConfigError {
-    /// Not one whole block.
+    /// The capacity is less than one block.
     #[error("a disk needs at least one block of {0} bytes")]
     TooSmall(u32),
 }
 
-/// A disk without its medium: commands in, decisions out. Shared by the workers of all channels.
+/// A disk without its backend: it takes commands and returns decisions. The workers of all channels
+/// share it.
 #[derive(Debug)]
 pub struct Disk {
     identity: DiskIdentity,
@@ -62,10 +63,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk as `config` says.
+    /// Returns a disk with the properties in `config`.
     ///
     /// # Errors
-    /// Less than one block.
+    /// The capacity is less than one block.
     pub fn new(config: DiskConfig) -> Result<Self, DiskConfigError> {
         let block = config.block_size.bytes();
         let blocks = config.capacity >> config.block_size.shift();
@@ -73,7 +74,7 @@ impl Disk {
             return Err(DiskConfigError::TooSmall(block));
         }
         let ratio = (config.physical_block_size / block).max(1);
-        // 4 bits on the wire; a larger hint than 32 KiB helps nobody.
+        // The field has 4 bits, and guests gain nothing from a hint above 32 KiB.
         let physical_exponent = ratio.ilog2().min(6) as u8;
         Ok(Self {
             identity: config.identity,
@@ -90,8 +91,8 @@ impl Disk {
         })
     }
 
-    /// Tells guests of a new size: each call is reported once, by the next command that can (unit
-    /// attention 6/2A/09).
+    /// Changes the size. Each call is reported to the guest once, by the next command that can
+    /// report it (unit attention 6/2A/09).
     pub fn resize(&self, capacity: u64) {
         let blocks = (capacity >> self.block_size.shift()).max(1);
         if self.blocks.swap(blocks, Ordering::AcqRel) != blocks {
@@ -99,7 +100,7 @@ impl Disk {
         }
     }
 
-    /// To be written down.
+    /// Returns the state that another process needs to resume with this disk.
     pub(crate) fn saved(&self) -> SavedDisk {
         SavedDisk {
             block_size: self.block_size.bytes(),
@@ -111,28 +112,28 @@ impl Disk {
         }
     }
 
-    /// Whether it can go on as the disk that was written down.
+    /// Checks that this disk can resume from `saved`.
     ///
     /// # Errors
-    /// Why not.
+    /// The difference that the guest would notice.
     pub(crate) fn check(&self, saved: &SavedDisk) -> Result<(), &'static str> {
         match saved {
-            _ if saved.block_size != self.block_size.bytes() => Err("its blocks have another size"),
+            _ if saved.block_size != self.block_size.bytes() => Err("its block size differs"),
             _ if saved.read_only != self.read_only => {
-                Err("it can be written and could not, or the other way round")
+                Err("one of the two is read-only and the other is not")
             }
             _ if saved.write_cache != self.write_cache => {
-                Err("it has a write cache and had none, or the other way round")
+                Err("one of the two has a write cache and the other does not")
             }
             _ if Reservations::restored(saved.reservations).is_none() => {
-                Err("its reservations make no sense")
+                Err("its saved reservations are inconsistent")
             }
             _ => Ok(()),
         }
     }
 
-    /// Goes on as the disk that was written down, which [`Disk::check`] found fit. A size that
-    /// changed meanwhile is reported.
+    /// Resumes from `saved`, for which [`Disk::check`] has succeeded. A size that differs from the
+    /// saved one is reported to the guest.
     pub(crate) fn restore(&self, saved: &SavedDisk) {
         if let Some(reservations) = Reservations::restored(saved.reservations) {
             *self.reservations() = reservations;
@@ -141,10 +142,10 @@ impl Disk {
         self.capacity_changed.store(changed, Ordering::Release);
     }
 
-    /// Decides one command. Answers are appended to `out`, which the caller empties and reuses.
+    /// Decides one command. The answer is appended to `out`, which the caller empties and reuses.
     ///
     /// # Errors
-    /// The check condition to report; then nothing is in `out`.
+    /// The check condition to report; `out` is then unchanged.
     pub fn execute(
         &self,
         command: Command,
@@ -194,7 +195,7 @@ impl Disk {
         }
     }
 
-    /// Judges a parameter list that [`Decision::Parameters`] asked for.
+    /// Decides a command with the parameter list that [`Decision::Parameters`] asked for.
     ///
     /// # Errors
     /// The check condition to report.
@@ -223,22 +224,22 @@ impl Disk {
         }
     }
 
-    /// The names a guest remembers it by.
+    /// Returns the names by which a guest recognises the disk.
     pub fn identity(&self) -> &DiskIdentity {
         &self.identity
     }
 
-    /// Logical block size.
+    /// Returns the logical block size.
     pub fn block_size(&self) -> BlockSize {
         self.block_size
     }
 
-    /// Size in bytes, as the guest sees it.
+    /// Returns the size in bytes, as the guest sees it.
     pub fn capacity(&self) -> u64 {
         self.blocks.load(Ordering::Acquire) << self.block_size.shift()
     }
 
-    /// Writes are refused.
+    /// Returns whether writes are refused.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -271,7 +272,7 @@ impl Disk {
         self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Commands whose whole result is a few bytes of data in.
+    /// Answers the commands whose whole result is a few bytes for the guest.
     fn answer(
         &self,
         command: Command,
@@ -318,15 +319,15 @@ impl Disk {
                 self.reservations().report(what, &self.identity.guid, out);
                 u32::from(allocation)
             }
-            // REPORT LUNS is the controller's; the rest was decided in `execute`.
+            // The controller answers REPORT LUNS, and `execute` has decided all other commands.
             _ => return Err(CheckCondition::INVALID_OPCODE),
         };
         out.truncate(start + limit.min(room) as usize);
         Ok(Decision::Reply)
     }
 
-    /// The same commands when the guest gave no buffer to answer into: fine if it also asked for
-    /// nothing.
+    /// Answers the same commands for a guest that sent no buffer. They succeed if the guest asked
+    /// for 0 bytes.
     fn answer_without_room(
         &self,
         command: Command,
@@ -389,8 +390,9 @@ impl Disk {
         Ok(Decision::Io(Io { operation, range }))
     }
 
-    /// Why a transfer of `blocks` that the guest's buffer does not hold is refused: more than page
-    /// 0xB0 allows (MAXIMUM TRANSFER LENGTH) is wrong in itself (SBC-3 section 6.6.4).
+    /// Returns the reason to refuse a transfer of `blocks` that the guest's buffer does not hold. A
+    /// transfer above the MAXIMUM TRANSFER LENGTH of page 0xB0 is an invalid CDB in itself (SBC-3
+    /// section 6.6.4).
     pub(super) fn does_not_fit(&self, blocks: u32) -> CheckCondition {
         if blocks > self.max_transfer_blocks() {
             CheckCondition::INVALID_FIELD
@@ -399,32 +401,32 @@ impl Disk {
         }
     }
 
-    /// The bytes of blocks that are on the disk.
+    /// Returns the bytes of blocks that are on the disk.
     pub(super) fn range(&self, lba: u64, blocks: u32) -> Range {
         let shift = self.block_size.shift();
         Range { offset: lba << shift, length: u64::from(blocks) << shift }
     }
 
-    /// All of the `blocks` from `lba` on are on the disk.
+    /// Checks that all `blocks` from `lba` on are on the disk.
     pub(super) fn check_range(&self, lba: u64, blocks: u32) -> Result<(), CheckCondition> {
         let end = lba.checked_add(blocks.into());
         let inside = end.is_some_and(|end| end <= self.blocks.load(Ordering::Acquire));
         if inside { Ok(()) } else { Err(CheckCondition::OUT_OF_RANGE) }
     }
 
-    /// A disk that never caches has nothing to flush; but its backend may still hold metadata, so
-    /// only read-only disks skip it.
+    /// Decides a flush. A disk without a write cache has no data to flush, but its backend may
+    /// still hold metadata, so only a read-only disk skips the flush.
     fn flush(&self) -> Decision {
         if self.read_only { Decision::Good } else { Decision::Flush }
     }
 
-    /// Whether `command` reports a changed capacity, which ends that unit attention.
+    /// Returns whether `command` reports a changed capacity, which ends that unit attention.
     ///
-    /// INQUIRY and REPORT LUNS never report one, REQUEST SENSE returns it as data (SAM-5 section
-    /// 5.14). MODE SENSE is left out too, against SAM: Linux's storvsc driver takes a failed
-    /// one for an empty answer, and its disk driver then treats the disk as one without a write
-    /// cache: no more flushes. The attention stays pending for a command whose failure the
-    /// guest sees.
+    /// INQUIRY and REPORT LUNS never report one, and REQUEST SENSE returns it as data (SAM-5
+    /// section 5.14). MODE SENSE does not report one either, against SAM: Linux's storvsc driver
+    /// takes a failed MODE SENSE for an empty answer, and its disk driver then treats the disk as
+    /// one without a write cache and sends no more flushes. The attention stays pending until a
+    /// command whose failure the guest sees.
     fn takes_unit_attention(&self, command: Command) -> bool {
         let silent = matches!(
             command,
@@ -433,8 +435,8 @@ impl Disk {
                 | Command::RequestSense { .. }
                 | Command::ModeSense { .. }
         );
-        // The load keeps the shared cache line unwritten on the way of every I/O; the swap lets one
-        // worker win.
+        // The load keeps the shared cache line unwritten in the path of every I/O, and the swap
+        // lets only one worker report the change.
         !silent
             && self.capacity_changed.load(Ordering::Relaxed)
             && self.capacity_changed.swap(false, Ordering::AcqRel)

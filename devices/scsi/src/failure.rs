@@ -1,4 +1,4 @@
-//! Failures of a backend as sense data.
+//! Conversion of a backend's failures to sense data.
 
 use synthvm_block::{IoError, Operation};
 

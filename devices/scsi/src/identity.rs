@@ -1,29 +1,30 @@
-//! Who a disk is: the names a guest remembers it by.
+//! The names by which a guest recognises a disk.
 
-/// The lasting identity of one disk. Guests build device names from it, so it must be the same at
-/// every boot and unlike any other disk's.
+/// The permanent identity of one disk. Guests build device names from it, so it must be the same at
+/// every boot and differ from that of any other disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskIdentity {
-    /// 16 bytes behind both designators of VPD page 0x83.
+    /// The 16 bytes from which both designators of VPD page 0x83 are made.
     pub guid: [u8; 16],
     /// ASCII serial number for VPD page 0x80, 1..=[`DiskIdentity::MAX_SERIAL`] bytes.
     pub serial: String,
 }
 
 impl DiskIdentity {
-    /// Longest serial number. Room for a UUID in text; Linux and Windows show at least that many.
+    /// The longest serial number: a UUID in text form fits, and Linux and Windows show at least
+    /// that many bytes.
     pub const MAX_SERIAL: usize = 36;
 
-    /// An identity that follows from `parts` alone: equal parts, equal identity.
+    /// Returns an identity that depends on `parts` alone: equal parts give equal identities.
     pub fn derived(parts: &[&[u8]]) -> Self {
         let guid = derive_guid(parts);
         let serial = guid[8..].iter().map(|byte| format!("{byte:02X}")).collect();
         Self { guid, serial }
     }
 
-    /// This identity with the user's serial number, which then also decides the GUID: the same
-    /// serial is the same disk, wherever its image is. `None` when the serial is empty, too
-    /// long, or not printable ASCII.
+    /// Returns this identity with the user's serial number, which then also determines the GUID:
+    /// the same serial is the same disk, in every location of its image. `None` when the serial is
+    /// empty, too long, or not printable ASCII.
     pub fn with_serial(serial: &str) -> Option<Self> {
         let printable = serial.bytes().all(|byte| (0x20..0x7F).contains(&byte));
         (printable && (1..=Self::MAX_SERIAL).contains(&serial.len())).then(|| Self {
@@ -33,8 +34,9 @@ impl DiskIdentity {
     }
 }
 
-/// A GUID (in wire order) that follows from `parts`: FNV-1a over 128 bits, marked as a custom
-/// (version 8) UUID. Parts are length-prefixed, so that no two lists of parts run together.
+/// Returns a GUID (in wire order) that depends on `parts` alone: FNV-1a over 128 bits, marked as a
+/// custom (version 8) UUID. Each part is preceded by its length, so that two different lists are
+/// never hashed as the same bytes.
 pub fn derive_guid(parts: &[&[u8]]) -> [u8; 16] {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;

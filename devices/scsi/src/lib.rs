@@ -1,13 +1,14 @@
 //! A SCSI target without I/O, threads or bus: CDB in, decision out.
 //!
 //! * [`LogicalUnit`]: a disk or a DVD drive, as an initiator addresses it.
-//! * [`Command`]: a CDB, parsed once; nothing later looks at its bytes again.
-//! * [`Disk`]: decides what a command comes to: an answer, an I/O, a flush, a refusal.
-//! * [`DvdDrive`]: the same for a DVD drive, whose discs come and go.
-//! * [`CheckCondition`] and [`Sense`]: how a refusal is worded; [`condition`]: a backend's failure.
+//! * [`Command`]: a CDB, parsed once; no later code reads its bytes again.
+//! * [`Disk`]: decides a command: an answer, an I/O, a flush or a refusal.
+//! * [`DvdDrive`]: decides the commands of a DVD drive, whose discs can be exchanged.
+//! * [`CheckCondition`] and [`Sense`]: a refusal, in the guest's terms; [`condition`] converts the
+//!   failures of a backend.
 //! * [`SavedUnit`]: the state that another process needs to resume with the same unit.
 //!
-//! Numbers in CDBs and SCSI data are big-endian. Source: SPC-3/SBC-3 as summed up in spec storvsc
+//! Numbers in CDBs and SCSI data are big-endian. Source: SPC-3/SBC-3 as summarised in spec storvsc
 //! sections 5.1, 6 and 7.
 
 mod absent;
@@ -36,7 +37,7 @@ mod vpd;
 
 pub use absent::execute_absent;
 pub use cdb::{Command, ModeForm, PageControl};
-/// Names in this crate's signatures.
+/// Types of other crates that this crate's signatures use.
 pub use synthvm_block::{BlockSize, Discard, Extent, IoError, Operation};
 
 pub use decision::{Decision, Expected, Io, Job, LbaQuery, Parameters, Range, Transfer};

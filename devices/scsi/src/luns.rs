@@ -5,8 +5,8 @@ use super::CheckCondition;
 /// SELECT REPORT: well known logical units only. There are none.
 const WELL_KNOWN_ONLY: u8 = 0x01;
 
-/// Appends the list of `luns` (ascending), cut to `limit` bytes. The length in it stays that of the
-/// whole.
+/// Appends the list of `luns` (ascending), cut to `limit` bytes. The length field in it stays that
+/// of the whole list.
 ///
 /// # Errors
 /// 5/24/00 for an unknown SELECT REPORT value.

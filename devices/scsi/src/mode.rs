@@ -36,11 +36,12 @@ impl ModeForm {
     }
 }
 
-/// Appends the whole answer. The caller cuts it to the allocation length; the length inside stays
-/// that of the whole. There is never a block descriptor, so DBD and LLBAA mean nothing.
+/// Appends the whole answer. The caller cuts it to the allocation length; the length field in it
+/// stays that of the whole answer. There is never a block descriptor, so DBD and LLBAA have no
+/// effect.
 ///
 /// # Errors
-/// 5/39/00 for saved values, 5/24/00 for a page that is not there.
+/// 5/39/00 for saved values, 5/24/00 for a page that the disk does not have.
 pub(super) fn sense(
     disk: &Disk,
     form: ModeForm,
@@ -69,7 +70,7 @@ pub(super) fn sense(
             out[at + PAGE_HEADER..].fill(0);
         }
     }
-    // The length counts what follows it.
+    // The length field does not count itself.
     let total = out.len() - start;
     match form {
         ModeForm::Six => out[start] = (total - 1) as u8,
@@ -78,9 +79,11 @@ pub(super) fn sense(
     Ok(())
 }
 
-/// The current values of page `code`, which are also the default ones: nothing can be changed.
+/// Returns the current values of page `code`. They are also the default values, as no value can be
+/// changed.
 fn current(disk: &Disk, code: u8) -> &'static [u8] {
-    /// Byte 2 has WCE; RCD is 0, as reads may always come from the page cache.
+    /// Builds the caching page. Byte 2 has WCE; RCD is 0, as reads may always come from the page
+    /// cache.
     const fn caching(flags: u8) -> [u8; 20] {
         let mut page = [0; 20];
         (page[0], page[1], page[2]) = (CACHING, 18, flags);
@@ -98,12 +101,12 @@ fn current(disk: &Disk, code: u8) -> &'static [u8] {
     }
 }
 
-/// Judges a MODE SELECT parameter list. Nothing can be changed, so a list is good when each of its
-/// pages states the current values.
+/// Checks a MODE SELECT parameter list. No value can be changed, so a list is valid when each of
+/// its pages states the current values.
 ///
 /// # Errors
 /// 5/1A/00 for a list that ends within its header or a page. 5/26/00 for a block descriptor, an
-/// unknown page, or another value: a guest that believes it turned the cache off would stop
+/// unknown page, or another value: a guest that believed it had turned the cache off would stop
 /// flushing.
 pub(super) fn select(disk: &Disk, form: ModeForm, list: &[u8]) -> Result<(), CheckCondition> {
     let length_error = CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH);
@@ -122,7 +125,7 @@ pub(super) fn select(disk: &Disk, form: ModeForm, list: &[u8]) -> Result<(), Che
         return Err(if descriptors > rest.len() { length_error } else { field_error });
     }
     while let Some(&first) = rest.first() {
-        // Bit 7 (PS) is reserved here: a guest may send back what it read.
+        // Bit 7 (PS) is reserved here, because a guest may send back the page that it read.
         let code = first & PAGE_CODE;
         if first & SUBPAGE_FORMAT != 0 || !PAGES.contains(&code) {
             return Err(field_error);

@@ -1,4 +1,4 @@
-//! Operation codes (byte 0 of a CDB) that this crate knows by name.
+//! Operation codes (byte 0 of a CDB) that this crate uses.
 
 pub(super) const TEST_UNIT_READY: u8 = 0x00;
 pub(super) const REQUEST_SENSE: u8 = 0x03;
@@ -49,14 +49,14 @@ pub(super) const VERIFY_12: u8 = 0xAF;
 pub(super) const SET_STREAMING: u8 = 0xB6;
 pub(super) const MECHANISM_STATUS: u8 = 0xBD;
 
-/// Service action of SERVICE ACTION IN(16) that makes it READ CAPACITY(16).
+/// The service action that makes SERVICE ACTION IN(16) a READ CAPACITY(16).
 pub(super) const SA_READ_CAPACITY_16: u8 = 0x10;
 
-/// The one that makes it GET LBA STATUS.
+/// The service action that makes SERVICE ACTION IN(16) a GET LBA STATUS.
 pub(super) const SA_GET_LBA_STATUS: u8 = 0x12;
 
-/// Length of a CDB, by the group in the top three bits of its operation code. `None`: a group
-/// without a fixed length.
+/// Returns the length of a CDB, by the group in the top three bits of its operation code. `None`:
+/// the group has no fixed length.
 pub(super) fn cdb_length(opcode: u8) -> Option<u8> {
     match opcode >> 5 {
         0 => Some(6),

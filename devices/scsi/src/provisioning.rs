@@ -1,4 +1,4 @@
-//! UNMAP, WRITE SAME and GET LBA STATUS: which blocks need room, and which are all alike (spec
+//! UNMAP, WRITE SAME and GET LBA STATUS: allocated blocks, and blocks with one content (spec
 //! storvsc sections 6.4 and 6.5).
 
 use synthvm_block::{BlockSize, Extent, Operation};
@@ -19,14 +19,15 @@ const STATUS_DESCRIPTOR: u32 = 16;
 const MAPPED: u8 = 0;
 const DEALLOCATED: u8 = 1;
 
-/// Completion condition of GET LBA STATUS, in bits 3:1 of byte 7 (SBC-4): the answer ended for want
-/// of space, or with the disk. 0 says neither. RTP, bit 0, stays 0: no REPORT TYPE narrows the
-/// answer.
+/// Completion conditions of GET LBA STATUS, in bits 3:1 of byte 7 (SBC-4): the answer ended for
+/// lack of space, or with the disk. 0 says neither. RTP, bit 0, stays 0, because no REPORT TYPE
+/// narrows the answer.
 const ENDED_BY_ALLOCATION: u8 = 1 << 1;
 const ENDED_BY_CAPACITY: u8 = 3 << 1;
 
 impl Disk {
-    /// UNMAP. A list without space for its own header is refused, an empty one is good.
+    /// Decides UNMAP. A list that is too short for its own header is refused; an empty list is
+    /// valid.
     pub(super) fn unmap(
         &self,
         length: u16,
@@ -51,8 +52,9 @@ impl Disk {
         }
     }
 
-    /// Judges UNMAP's list as a whole, so that a wrong one discards nothing. A descriptor that the
-    /// list, or the length stated in it, cuts short is left out (SBC-3 section 5.30.2).
+    /// Checks UNMAP's list as a whole, so that an invalid one discards nothing. A descriptor that
+    /// the end of the list, or the length stated in it, cuts short is ignored (SBC-3 section
+    /// 5.30.2).
     pub(super) fn unmap_list(&self, list: &[u8]) -> Result<Decision, CheckCondition> {
         let descriptors = &list[UNMAP_HEADER..];
         let stated = usize::from(be16(list, 2));
@@ -67,13 +69,13 @@ impl Disk {
         }
         Ok(match *ranges {
             [] => Decision::Good,
-            // What Linux sends: always one.
+            // Linux always sends one range.
             [range] => Decision::Io(Io { operation: Operation::Discard, range }),
             _ => Decision::Job(Box::new(Job::Discard(ranges))),
         })
     }
 
-    /// WRITE SAME. `data`: the guest sends the block; else it is zero.
+    /// Decides WRITE SAME. `data`: the guest sends the block; without it the block is zero.
     pub(super) fn write_same(
         &self,
         (lba, blocks): (u64, u32),
@@ -95,8 +97,8 @@ impl Disk {
         }
     }
 
-    /// A block of zeroes needs no data moved. Only that may be unmapped: anything else would read
-    /// back wrong.
+    /// Decides a WRITE SAME with its block. A zero block needs no data transfer, and only a zero
+    /// block may be unmapped: unmapped blocks would not read back as any other.
     pub(super) fn write_same_block(&self, range: Range, unmap: bool, block: &[u8]) -> Decision {
         if block.iter().all(|&byte| byte == 0) {
             Decision::Io(Io { operation: Operation::WriteZeroes { unmap }, range })
@@ -105,7 +107,7 @@ impl Disk {
         }
     }
 
-    /// GET LBA STATUS of the blocks from `lba` on. An allocation length that cuts the first
+    /// Decides GET LBA STATUS of the blocks from `lba` on. An allocation length that cuts the first
     /// descriptor short is no error (SPC-4 section 4.2.5.6).
     pub(super) fn lba_status(
         &self,
@@ -125,13 +127,15 @@ impl Disk {
             (room.saturating_sub(STATUS_HEADER) / STATUS_DESCRIPTOR).clamp(1, MAX_LBA_DESCRIPTORS);
         let shift = self.block_size().shift();
         let offset = lba << shift;
-        // The disk may have shrunk since its range was checked: then it is asked about as it was.
+        // The disk may have shrunk since its range was checked. The query then keeps at least one
+        // block.
         let length = self.capacity().saturating_sub(offset).max(1 << shift);
         let query = LbaQuery { range: Range { offset, length }, descriptors, room };
         if self.discard().is_some() {
             return Ok(Decision::LbaStatus(query));
         }
-        // All of a disk without provisioning is mapped, whatever its image leaves out.
+        // On a disk without provisioning every block is mapped, even blocks that its image does not
+        // store.
         let mapped = |_| Ok::<_, CheckCondition>(Extent { length, mapped: true });
         lba_status(query, self.block_size(), mapped, out)?;
         Ok(Decision::Reply)
@@ -152,7 +156,8 @@ impl Disk {
         }
     }
 
-    /// Commands that spread one block: none (WSNZ) and more than page 0xB0 says are refused.
+    /// Checks the count of a command that repeats one block: 0 (WSNZ) and more than page 0xB0
+    /// states are refused.
     pub(super) fn check_same_length(&self, blocks: u32) -> Result<(), CheckCondition> {
         let bytes = u64::from(blocks) << self.block_size().shift();
         if (1..=MAX_WRITE_SAME).contains(&bytes) {
@@ -171,13 +176,13 @@ impl Disk {
     }
 }
 
-/// Words the answer to GET LBA STATUS, where `extent` tells of the backend. Blocks that are partly
-/// in use are in use, neighbours of one state are one descriptor, and the work is bounded by the
-/// descriptors asked for. The first descriptor begins at the block asked about, and there always is
-/// one.
+/// Formats the answer to GET LBA STATUS; `extent` returns the backend's extent at an offset. A
+/// block that is partly in use counts as in use, and neighbours of one state share a descriptor.
+/// The number of descriptors asked for bounds the work. The first descriptor begins at the block
+/// asked about, and there is always one.
 ///
 /// # Errors
-/// The first of `extent`'s.
+/// The first error of `extent`.
 pub fn lba_status<E>(
     query: LbaQuery,
     block_size: BlockSize,
@@ -190,7 +195,7 @@ pub fn lba_status<E>(
     let mut at = query.range.offset;
     out.extend_from_slice(&[0; STATUS_HEADER as usize]);
     let mut descriptors = Descriptors { shift, left: query.descriptors, end: at, out };
-    // The state and the first byte of what has no descriptor yet.
+    // The first byte that has no descriptor yet, and its state.
     let mut open: Option<(u64, bool)> = None;
     // Neighbours of one state cost calls, but no descriptors.
     let mut calls = query.descriptors.saturating_mul(2);
@@ -212,7 +217,7 @@ pub fn lba_status<E>(
         }
         let (first, _) = *open.get_or_insert((at, mapped));
         at = next.min(end);
-        // As many blocks as one descriptor can say.
+        // A descriptor counts at most 2^32 - 1 blocks.
         if (at - first) >> shift >= u64::from(u32::MAX) {
             descriptors.put(first, at, mapped);
             open = None;
@@ -226,7 +231,7 @@ pub fn lba_status<E>(
         0 => ENDED_BY_ALLOCATION,
         _ => 0,
     };
-    // The length counts what follows it.
+    // The length field does not count itself.
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     out[start + 7] = completion;
@@ -238,15 +243,15 @@ pub fn lba_status<E>(
 struct Descriptors<'a> {
     /// Log2 of the bytes of a block.
     shift: u32,
-    /// Descriptors that there is space for.
+    /// Descriptors that still fit into the answer.
     left: u32,
-    /// The byte behind the last block described.
+    /// The end of the last block described.
     end: u64,
     out: &'a mut Vec<u8>,
 }
 
 impl Descriptors<'_> {
-    /// Adds the bytes from `first` to `end`, all of one state, in as many descriptors as their
+    /// Adds the bytes from `first` to `end`, which have one state, in as many descriptors as their
     /// 32-bit counts need and the space allows.
     fn put(&mut self, first: u64, end: u64, mapped: bool) {
         let (mut lba, end) = (first >> self.shift, end >> self.shift);

@@ -1,14 +1,14 @@
 //! Persistent reservations (SPC-3 section 5.6; spec storvsc section 6.6).
 //!
-//! A disk has one initiator, the guest, over however many channels. So nobody can be locked out of
-//! reading or writing; what clusters and multipath software look at are the registrations, the
-//! reservation's type, and who conflicts with whom.
+//! A disk has one initiator, the guest, over any number of channels, so a reservation never denies
+//! a read or a write. Clusters and multipath software inspect the registrations, the type of the
+//! reservation, and the conflicts.
 //!
-//! The state lives as long as the VM: resets of the guest, its channels or the unit leave it alone.
-//! It does not outlast a loss of power, and REPORT CAPABILITIES says so. A registration that asks
-//! for that nevertheless (APTPL) is taken, against the letter of the standard: Linux's own
-//! interface for reservations (linux/pr.h) always asks and would not work at all, and nothing is
-//! lost by it, as a loss of power ends the only initiator as well as the disk.
+//! The state lives as long as the VM: resets of the guest, its channels or the unit do not change
+//! it. It does not survive a loss of power, and REPORT CAPABILITIES says so. A registration with
+//! APTPL, which asks for that, is nevertheless accepted, against the letter of the standard:
+//! Linux's own interface for reservations (linux/pr.h) always sets it and would not work otherwise,
+//! and no state is lost, as a loss of power ends the only initiator as well as the disk.
 
 use super::fields::be64;
 use super::{CheckCondition, Sense};
@@ -20,14 +20,14 @@ pub(super) const LIST_LEN: u32 = 24;
 /// Scope of a reservation: the logical unit. There is no other.
 const SCOPE_UNIT: u8 = 0;
 
-/// SPEC_I_PT and ALL_TG_PT of the parameter list: other initiators and ports, of which there are
-/// none.
+/// SPEC_I_PT and ALL_TG_PT of the parameter list: other initiators and ports, which the disk does
+/// not have.
 const NOT_SUPPORTED: u8 = 0x0C;
 
 /// Length of the guest's TransportID.
 const TRANSPORT_ID_LEN: usize = 24;
 
-/// What PERSISTENT RESERVE IN asks for.
+/// The service actions of PERSISTENT RESERVE IN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the standard's names")]
 pub enum ReserveIn {
@@ -38,7 +38,7 @@ pub enum ReserveIn {
 }
 
 impl ReserveIn {
-    /// From the CDB's service action.
+    /// Returns the action that the CDB's service action means.
     pub(super) fn from_action(action: u8) -> Result<Self, CheckCondition> {
         Ok(match action {
             0 => Self::ReadKeys,
@@ -50,23 +50,24 @@ impl ReserveIn {
     }
 }
 
-/// What PERSISTENT RESERVE OUT does.
+/// The service actions of PERSISTENT RESERVE OUT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the standard's names")]
 pub enum ReserveOut {
-    /// REGISTER, REGISTER AND IGNORE EXISTING KEY.
+    /// REGISTER, or REGISTER AND IGNORE EXISTING KEY.
     Register {
         ignore_key: bool,
     },
     Reserve(Type),
     Release(Type),
     Clear,
-    /// With or without abort: the only tasks there are belong to who preempts, and those live on.
+    /// PREEMPT, with or without abort: all tasks belong to the preempting initiator, which does not
+    /// abort its own.
     Preempt(Type),
 }
 
 impl ReserveOut {
-    /// From the CDB's service action and its scope and type.
+    /// Returns the action that the CDB's service action, scope and type mean.
     pub(super) fn from_action(action: u8, scope_type: u8) -> Result<Self, CheckCondition> {
         Ok(match action {
             0 => Self::Register { ignore_key: false },
@@ -75,7 +76,7 @@ impl ReserveOut {
             3 => Self::Clear,
             4 | 5 => Self::Preempt(Type::from_byte(scope_type)?),
             6 => Self::Register { ignore_key: true },
-            // 7 is REGISTER AND MOVE: to whom?
+            // Action 7, REGISTER AND MOVE, needs a second initiator.
             _ => return Err(CheckCondition::INVALID_FIELD),
         })
     }
@@ -86,8 +87,8 @@ impl ReserveOut {
 pub struct Type(u8);
 
 impl Type {
-    /// Write exclusive, exclusive access; each also for all registrants, and held by all
-    /// registrants.
+    /// Write exclusive and exclusive access; each also in its forms "registrants only" and "all
+    /// registrants".
     const KNOWN: [u8; 6] = [1, 3, 5, 6, 7, 8];
 
     fn from_byte(scope_type: u8) -> Result<Self, CheckCondition> {
@@ -99,13 +100,14 @@ impl Type {
         }
     }
 
-    /// Every registrant holds it, so nobody's key is shown.
+    /// Returns whether every registrant holds a reservation of this type. Its key is then not
+    /// reported.
     fn is_of_all(self) -> bool {
         self.0 >= 7
     }
 }
 
-/// How a PERSISTENT RESERVE OUT ends, unless in a check condition.
+/// The outcome of a PERSISTENT RESERVE OUT that is no check condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Good,
@@ -120,7 +122,7 @@ pub(super) struct Reservations {
     held: Option<Type>,
 }
 
-/// PERSISTENT RESERVE OUT's parameter list, as far as it means something here.
+/// The fields of PERSISTENT RESERVE OUT's parameter list that this disk uses.
 struct List {
     key: u64,
     new_key: u64,
@@ -139,7 +141,8 @@ impl Reservations {
         let list = List { key: be64(list, 0), new_key: be64(list, 8) };
         match action {
             ReserveOut::Register { ignore_key } => Ok(self.register(&list, ignore_key)),
-            // All others are for registrants, who prove it by their key.
+            // All other actions are for registrants only, which prove their registration by the
+            // key.
             _ if self.key == 0 || self.key != list.key => Ok(Verdict::Conflict),
             ReserveOut::Reserve(kind) => Ok(self.reserve(kind)),
             ReserveOut::Release(kind) => self.release(kind),
@@ -177,16 +180,17 @@ impl Reservations {
         Ok(Verdict::Good)
     }
 
-    /// There is but one registration to preempt: one's own.
+    /// Preempts. The initiator's own registration is the only one that it can preempt.
     fn preempt(&mut self, kind: Type, victim: u64) -> Result<Verdict, CheckCondition> {
         match self.held {
-            // 0 names all others; a reservation of all then becomes one's own.
+            // Key 0 names all other registrants. A reservation of all registrants then becomes the
+            // initiator's own.
             Some(held) if victim == 0 && held.is_of_all() => self.held = Some(kind),
             _ if victim == 0 => {
                 return Err(CheckCondition::invalid(Sense::INVALID_FIELD_IN_PARAMETERS));
             }
             _ if victim != self.key => return Ok(Verdict::Conflict),
-            // The holder preempts itself: another type, with no moment in between.
+            // The holder preempts itself: the type changes while the reservation stays held.
             Some(held) if !held.is_of_all() => self.held = Some(kind),
             _ => self.unregister(),
         }
@@ -194,13 +198,13 @@ impl Reservations {
         Ok(Verdict::Good)
     }
 
-    /// To be written down.
+    /// Returns the state that another process needs to resume with these reservations.
     pub(super) fn saved(&self) -> SavedReservations {
         let Self { generation, key, held } = *self;
         SavedReservations { generation, key, held: held.map(|kind| kind.0) }
     }
 
-    /// As they were. `None`: they cannot have been so.
+    /// Returns the reservations in `saved`. `None`: that state is impossible.
     pub(super) fn restored(saved: SavedReservations) -> Option<Self> {
         let SavedReservations { generation, key, held } = saved;
         let held = match held {
@@ -210,7 +214,7 @@ impl Reservations {
         Some(Self { generation, key, held })
     }
 
-    /// A holder that goes takes the reservation along.
+    /// Removes the registration, and the reservation with it.
     fn unregister(&mut self) {
         self.key = 0;
         self.held = None;
@@ -220,8 +224,8 @@ impl Reservations {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    /// Appends the whole answer to PERSISTENT RESERVE IN. `guid`: the disk's, from which the
-    /// guest's port gets its name.
+    /// Appends the whole answer to PERSISTENT RESERVE IN. `guid` is the GUID of the disk, from
+    /// which the name of the guest's port is made.
     pub(super) fn report(&self, what: ReserveIn, guid: &[u8; 16], out: &mut Vec<u8>) {
         let start = out.len();
         if what == ReserveIn::ReportCapabilities {
@@ -250,7 +254,7 @@ impl Reservations {
     fn read_full_status(&self, guid: &[u8; 16], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.key.to_be_bytes());
         out.extend_from_slice(&[0; 4]);
-        // Bit 0: holds the reservation.
+        // Bit 0: the registrant holds the reservation.
         out.push(self.held.is_some().into());
         out.push(self.held.map_or(0, |held| SCOPE_UNIT << 4 | held.0));
         out.extend_from_slice(&[0; 4]);
@@ -266,8 +270,8 @@ impl Reservations {
     }
 }
 
-/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), nothing outlasts a loss of
-/// power (PTPL_C and PTPL_A are 0), the type mask is valid (TMV), and all six types are there.
+/// REPORT CAPABILITIES: RESERVE(6) and RELEASE(6) are compatible (CRH), no state survives a loss of
+/// power (PTPL_C and PTPL_A are 0), the type mask is valid (TMV), and all six types are supported.
 const CAPABILITIES: [u8; 8] = [0, 8, 0x10, 0x80, 0xEA, 0x01, 0, 0];
 
 #[cfg(test)]
@@ -302,7 +306,7 @@ mod tests {
     const GOOD: Result<Verdict, CheckCondition> = Ok(Verdict::Good);
     const CONFLICT: Result<Verdict, CheckCondition> = Ok(Verdict::Conflict);
 
-    /// One row: from a state, by an action with two keys, to a result and a state.
+    /// Checks one row: from a state, by an action with two keys, to a result and a state.
     #[test]
     fn test_every_action_in_every_state_ends_as_the_standard_says() {
         use ReserveOut::{Clear, Preempt, Release, Reserve};

@@ -1,4 +1,4 @@
-//! Sense data: why a command was refused (spec storvsc section 7).
+//! Sense data: the reason that a command failed (spec storvsc section 7).
 
 /// Sense key, additional sense code and qualifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,15 +14,15 @@ pub struct Sense {
 impl Sense {
     /// 0/00/00: nothing to report.
     pub const NONE: Self = Self::new(0x0, 0x00, 0x00);
-    /// 2/04/01: becoming ready; guests try again.
+    /// 2/04/01: becoming ready. Guests retry.
     pub const BECOMING_READY: Self = Self::new(0x2, 0x04, 0x01);
     /// 2/3A/01: medium not present, tray closed.
     pub const NO_MEDIUM_TRAY_CLOSED: Self = Self::new(0x2, 0x3A, 0x01);
     /// 2/3A/02: medium not present, tray open.
     pub const NO_MEDIUM_TRAY_OPEN: Self = Self::new(0x2, 0x3A, 0x02);
-    /// 2/53/02: medium removal prevented, of a drive without a medium.
+    /// 2/53/02: medium removal prevented, in a drive without a medium.
     pub const NOT_READY_REMOVAL_PREVENTED: Self = Self::new(0x2, 0x53, 0x02);
-    /// 3/00/00: medium error of no nearer kind.
+    /// 3/00/00: medium error without a specific code.
     pub const MEDIUM_ERROR: Self = Self::new(0x3, 0x00, 0x00);
     /// 3/11/00: unrecovered read error.
     pub const READ_ERROR: Self = Self::new(0x3, 0x11, 0x00);
@@ -57,13 +57,13 @@ impl Sense {
     /// Bytes of fixed-format sense data.
     pub const FIXED_LEN: usize = 18;
 
-    /// A sense triple.
+    /// Returns a sense triple.
     pub const fn new(key: u8, asc: u8, ascq: u8) -> Self {
         Self { key, asc, ascq }
     }
 
-    /// Fixed-format sense data, response code 0x70 (current error). Guests do not expect descriptor
-    /// format here.
+    /// Returns fixed-format sense data, response code 0x70 (current error). Guests do not expect
+    /// descriptor format here.
     pub const fn to_fixed(self) -> [u8; Self::FIXED_LEN] {
         let mut bytes = [0; Self::FIXED_LEN];
         bytes[0] = 0x70;
@@ -75,13 +75,13 @@ impl Sense {
     }
 }
 
-/// Which family of errors a check condition belongs to: decides the SRB status that goes with it
-/// (spec storvsc section 4.1).
+/// The family of errors of a check condition. It determines the SRB status (spec storvsc section
+/// 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The command was sound, its execution failed.
+    /// The command was valid, but its execution failed.
     Execution,
-    /// The command itself is wrong or unknown.
+    /// The command itself is invalid or unknown.
     InvalidRequest,
     /// The buffer is too small for data that cannot be cut short.
     DataOverrun,
@@ -90,9 +90,9 @@ pub enum Cause {
 /// SCSI status CHECK CONDITION with its sense data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckCondition {
-    /// What the guest's SCSI layer reads.
+    /// The sense data, for the guest's SCSI layer.
     pub sense: Sense,
-    /// What the guest's port driver reads.
+    /// The cause, for the guest's port driver.
     pub cause: Cause,
 }
 
@@ -101,20 +101,20 @@ impl CheckCondition {
     pub const INVALID_OPCODE: Self = Self::invalid(Sense::INVALID_OPCODE);
     /// 5/24/00 for a wrong field in the CDB.
     pub const INVALID_FIELD: Self = Self::invalid(Sense::INVALID_FIELD_IN_CDB);
-    /// 5/21/00 for blocks beyond the end.
+    /// 5/21/00 for blocks beyond the end of the disk.
     pub const OUT_OF_RANGE: Self = Self::execution(Sense::LBA_OUT_OF_RANGE);
-    /// 5/21/00 for more blocks than the guest's buffer holds, as Hyper-V says it.
+    /// 5/21/00 for more blocks than the guest's buffer holds. Hyper-V reports the same code.
     pub const OUT_OF_BUFFER: Self = Self::invalid(Sense::LBA_OUT_OF_RANGE);
     /// 5/24/00 for a buffer that is too small.
     pub const OVERRUN: Self =
         Self { sense: Sense::INVALID_FIELD_IN_CDB, cause: Cause::DataOverrun };
 
-    /// A sound command that failed.
+    /// Returns the failure of a valid command.
     pub const fn execution(sense: Sense) -> Self {
         Self { sense, cause: Cause::Execution }
     }
 
-    /// A command that is wrong in itself.
+    /// Returns the refusal of an invalid command.
     pub const fn invalid(sense: Sense) -> Self {
         Self { sense, cause: Cause::InvalidRequest }
     }

@@ -1,5 +1,5 @@
-//! The disk's half of the conformance checklist (spec storvsc section 12), plus what users meet
-//! beyond it.
+//! Conformance checklist of the disk (spec storvsc section 12), and commands that users met beyond
+//! it.
 
 use super::*;
 use synthvm_block::{BlockSize, Discard};
@@ -38,7 +38,7 @@ fn cdb(bytes: &[u8]) -> ([u8; 16], u8) {
     (cdb, bytes.len() as u8)
 }
 
-/// Runs one command with as much room as `transfer` says.
+/// Runs one command, with a buffer as long as `transfer` says.
 fn run(
     disk: &Disk,
     bytes: &[u8],
@@ -50,14 +50,14 @@ fn run(
     Ok((decision, out))
 }
 
-/// The data of a command that must succeed with data.
+/// Returns the data of a command that must succeed with data.
 fn data(disk: &Disk, bytes: &[u8], room: u32) -> Vec<u8> {
     let (decision, data) = run(disk, bytes, Transfer::ToGuest(room)).unwrap();
     assert_eq!(decision, Decision::Reply);
     data
 }
 
-/// (key, asc, ascq, cause) of a command that must fail.
+/// Returns (key, asc, ascq, cause) of a command that must fail.
 fn failure(disk: &Disk, bytes: &[u8], transfer: Transfer) -> (Sense, Cause) {
     let error = run(disk, bytes, transfer).unwrap_err();
     (error.sense, error.cause)
@@ -188,7 +188,7 @@ fn test_read_capacity_16_cuts_to_any_allocation() {
     assert_eq!(full[8..12], 512_u32.to_be_bytes());
     assert_eq!(full[12..16], [0, 3, 0, 0]);
     assert_eq!(data(&disk(), &rc16(4096), 4096), full);
-    // What is cut short is no error (SPC-4 section 4.2.5.6).
+    // A short allocation length is no error (SPC-4 section 4.2.5.6).
     for allocation in [0, 1, 11, 12, 31] {
         assert_eq!(data(&disk(), &rc16(allocation), 32), full[..allocation as usize]);
         assert_eq!(data(&disk(), &rc16(32), allocation.max(1)), full[..allocation.max(1) as usize]);
@@ -288,7 +288,7 @@ fn test_io_more_blocks_than_buffer_is_refused_and_never_overflows() {
     for count in [2, 3, 2048] {
         assert_eq!(sense(count, (count - 1) * 512), Sense::LBA_OUT_OF_RANGE);
     }
-    // One past MAXIMUM TRANSFER LENGTH of page 0xB0, and what would overflow.
+    // One more than MAXIMUM TRANSFER LENGTH of page 0xB0, and counts that would overflow.
     for count in [2049, 0x80_0000, 0x80_0001, u32::MAX] {
         assert_eq!(sense(count, 1 << 20), Sense::INVALID_FIELD_IN_CDB);
     }
@@ -321,7 +321,7 @@ fn test_io_reladr_protection_and_reserved_bytchk_are_invalid_fields() {
     let reladr = [0x28, 1, 0, 0, 0, 0, 0, 0, 1, 0];
     assert_eq!(failure(&disk(), &reladr, Transfer::ToGuest(512)), INVALID_FIELD);
     assert_eq!(failure(&disk(), &rw16(0x88, 0x20, 0, 1), Transfer::ToGuest(512)), INVALID_FIELD);
-    // BYTCHK 2 is reserved; 3 means nothing to WRITE AND VERIFY.
+    // BYTCHK 2 is reserved; WRITE AND VERIFY does not define BYTCHK 3.
     assert_eq!(failure(&disk(), &rw16(0x8F, 0x04, 0, 1), Transfer::ToDisk(512)), INVALID_FIELD);
     assert_eq!(failure(&disk(), &rw16(0x8E, 0x06, 0, 1), Transfer::ToDisk(512)), INVALID_FIELD);
 }
@@ -382,7 +382,7 @@ fn test_simple_commands_are_good() {
     }
 }
 
-// Checklist 38: what is not offered is refused so that guests stop asking.
+// Checklist 38: unsupported commands are refused, so that guests stop sending them.
 #[test]
 fn test_unknown_and_unsupported_commands_are_invalid_opcodes() {
     for opcode in
@@ -421,13 +421,13 @@ fn test_resize_is_reported_once_by_the_next_command_that_can() {
     assert_eq!(failure(&disk, &ready, Transfer::None), (Sense::CAPACITY_CHANGED, Cause::Execution));
     assert!(run(&disk, &ready, Transfer::None).is_ok());
     assert_eq!(data(&disk, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8)[..4], [0, 3, 0xFF, 0xFF]);
-    // The same size again is no news.
+    // The same size again is not reported.
     disk.resize(128 * MIB);
     assert!(run(&disk, &ready, Transfer::None).is_ok());
 }
 
-/// Linux takes MODE SENSE for a success whatever its status, then finds no caching page and stops
-/// flushing. So the attention stays for a command whose failure the guest sees.
+/// Linux takes MODE SENSE for a success with any status, then finds no caching page and stops
+/// flushing. So the attention stays pending for a command whose failure the guest sees.
 #[test]
 fn test_capacity_attention_is_left_pending_by_commands_that_do_not_report_it() {
     const READY: [u8; 6] = [0; 6];
@@ -456,8 +456,8 @@ fn test_capacity_attention_is_left_pending_by_commands_that_do_not_report_it() {
     }
 }
 
-/// SAM-5 section 5.14 excepts only INQUIRY, REPORT LUNS and REQUEST SENSE, and this disk MODE
-/// SENSE.
+/// SAM-5 section 5.14 exempts only INQUIRY, REPORT LUNS and REQUEST SENSE; this disk also exempts
+/// MODE SENSE.
 #[test]
 fn test_capacity_attention_is_reported_once_by_every_other_command() {
     let reporting: [(&[u8], Transfer); 14] = [

@@ -35,20 +35,20 @@ pub enum LogicalUnit {
     },
 }
 
-/// A command as it came from an initiator.
+/// A command in the form in which an initiator sent it.
 #[derive(Clone, Copy, Debug)]
 pub struct Cdb<'a> {
     /// The command descriptor block, padded with zeroes.
     pub bytes: &'a [u8; 16],
-    /// Bytes of it that were sent: 0..=16.
+    /// Bytes of the CDB that the initiator sent: 0..=16.
     pub length: u8,
-    /// The data that goes with the command.
+    /// The data phase of the command.
     pub transfer: Transfer,
 }
 
 impl LogicalUnit {
-    /// Decides what `cdb` comes to. `parsed` is the result of [`Command::parse`] for it, which the
-    /// caller has looked at before. A reply is left in `out`, which must be empty.
+    /// Decides the command in `cdb`. `parsed` is the result of [`Command::parse`] for it, which the
+    /// caller has already inspected. A reply is left in `out`, which must be empty.
     ///
     /// # Errors
     /// The check condition to report; `out` is then empty.
@@ -67,7 +67,7 @@ impl LogicalUnit {
         }
     }
 
-    /// Decides what a command with this parameter list comes to, after [`Decision::Parameters`].
+    /// Decides a command with its parameter list, after [`Decision::Parameters`].
     ///
     /// # Errors
     /// The check condition to report.
@@ -78,7 +78,7 @@ impl LogicalUnit {
         }
     }
 
-    /// Returns the disk, if it is one.
+    /// Returns the disk. `None` for a drive.
     pub fn disk(&self) -> Option<&Disk> {
         match self {
             Self::Disk(disk) => Some(disk),
@@ -94,7 +94,7 @@ impl LogicalUnit {
         }
     }
 
-    /// Returns the names that guests remember the unit by.
+    /// Returns the names by which guests recognise the unit.
     pub fn identity(&self) -> &DiskIdentity {
         match self {
             Self::Disk(disk) => disk.identity(),
@@ -118,7 +118,7 @@ impl LogicalUnit {
         }
     }
 
-    /// Whether writes are refused.
+    /// Returns whether writes are refused.
     pub fn is_read_only(&self) -> bool {
         self.disk().is_none_or(Disk::is_read_only)
     }

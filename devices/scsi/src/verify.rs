@@ -5,19 +5,19 @@ use synthvm_block::Operation;
 
 use super::{CheckCondition, Decision, Disk, Expected, Job, Transfer};
 
-/// What the medium is compared with.
+/// The data with which the blocks of the disk are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteCheck {
-    /// Nothing: the blocks need only be there.
+    /// No data: the blocks must only exist.
     None,
     /// The guest's buffer.
     Buffer,
-    /// One block of the guest's, with every block.
+    /// One block from the guest, with every block of the disk.
     Block,
 }
 
 impl ByteCheck {
-    /// From bits 2:1 of byte 1 of the CDB. 2 is reserved.
+    /// Parses bits 2:1 of byte 1 of the CDB. 2 is reserved.
     pub(super) fn from_bits(byte: u8) -> Result<Self, CheckCondition> {
         match byte >> 1 & 3 {
             0 => Ok(Self::None),
@@ -57,7 +57,8 @@ impl Disk {
         }
     }
 
-    /// Verified means: on the medium. Only `compare` looks at what is there then.
+    /// Decides WRITE AND VERIFY. Verified data must be durable; only `compare` reads the blocks
+    /// back.
     pub(super) fn write_and_verify(
         &self,
         (lba, blocks): (u64, u32),

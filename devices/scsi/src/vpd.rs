@@ -11,7 +11,7 @@ const BLOCK_CHARACTERISTICS: u8 = 0xB1;
 const PROVISIONING: u8 = 0xB2;
 const VIRTUAL_DEVICE: u8 = 0xCF;
 
-/// All pages, sorted as page 0x00 must list them.
+/// All pages, sorted, as page 0x00 must list them.
 const PAGES: [u8; 7] = [
     SUPPORTED_PAGES,
     SERIAL_NUMBER,
@@ -27,11 +27,11 @@ const VIRTUAL_DEVICE_GUID: [u8; 16] = [
     0x15, 0x8f, 0xa9, 0x89, 0x28, 0xc9, 0x8b, 0x4d, 0x94, 0xcd, 0xef, 0x51, 0xfa, 0xa9, 0x9d, 0x33,
 ];
 
-/// Of the block limits: bit 31 says that the alignment below it means something.
+/// Block limits: bit 31 marks the alignment in the other bits as valid.
 const UNMAP_ALIGNMENT_VALID: u32 = 1 << 31;
 
-/// LBPU, LBPWS and LBPWS10. Guests prefer UNMAP to discard; to zero, they use WRITE SAME with its
-/// UNMAP bit.
+/// LBPU, LBPWS and LBPWS10. Guests prefer UNMAP for discards, and WRITE SAME with its UNMAP bit for
+/// zeroing.
 const UNMAP_AND_WRITE_SAME: u8 = 0xE0;
 /// LBPRZ.
 const READS_ZERO: u8 = 0x04;
@@ -74,7 +74,7 @@ fn device_identification(guid: &[u8; 16], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0x01, 0x01, 0, 24]);
     out.extend_from_slice(inquiry::VENDOR);
     out.extend_from_slice(guid);
-    // NAA 6: what /dev/disk/by-id is made from.
+    // NAA 6: Linux makes the names in /dev/disk/by-id from it.
     out.extend_from_slice(&[0x01, 0x03, 0, 16]);
     out.extend_from_slice(&NAA_PREFIX);
     out.extend_from_slice(&guid[..6]);
@@ -85,11 +85,11 @@ fn block_limits(disk: &Disk, out: &mut Vec<u8>) {
     let mut page = [0; 0x3C];
     let granularity = 1u16 << disk.physical_exponent();
     page[2..4].copy_from_slice(&granularity.to_be_bytes());
-    page[0] = 0x01; // WSNZ: WRITE SAME of no blocks means nothing
+    page[0] = 0x01; // WSNZ: a WRITE SAME of 0 blocks is refused
     page[4..8].copy_from_slice(&disk.max_transfer_blocks().to_be_bytes());
     if let Some(discard) = disk.discard() {
-        // As many blocks as can be said, in so many descriptors; best whole granules from block 0
-        // on. To Windows, 0 means "no UNMAP".
+        // As many blocks as the field can state, in as many descriptors as a list can hold. The
+        // granules begin at block 0. Windows reads 0 as "no UNMAP".
         let granularity = (discard.granularity / disk.block_size().bytes()).max(1);
         page[16..20].copy_from_slice(&u32::MAX.to_be_bytes());
         page[20..24].copy_from_slice(&MAX_UNMAP_DESCRIPTORS.to_be_bytes());
@@ -102,9 +102,9 @@ fn block_limits(disk: &Disk, out: &mut Vec<u8>) {
     out.extend_from_slice(&page);
 }
 
-/// Which commands give up blocks, and what those then read as. The first byte is the size of
-/// threshold sets, as an exponent; no threshold is ever reported, but Hyper-V states one at which
-/// 32 bits count the disk.
+/// Appends the commands that unmap blocks, and whether unmapped blocks read as zero. The first byte
+/// is an exponent for the size of threshold sets. No threshold is ever reported, but Hyper-V states
+/// the exponent with which 32 bits count the disk.
 fn provisioning(disk: &Disk, out: &mut Vec<u8>) {
     let exponent = (u64::BITS - disk.last_lba().leading_zeros()).saturating_sub(32).max(1) as u8;
     let (commands, kind) = match disk.discard() {
@@ -117,7 +117,8 @@ fn provisioning(disk: &Disk, out: &mut Vec<u8>) {
 
 fn block_characteristics(disk: &Disk, out: &mut Vec<u8>) {
     let mut page = [0; 0x3C];
-    let rotation: u16 = if disk.is_rotational() { 0 } else { 1 }; // 0: not reported, 1: does not rotate
+    // 0: not reported, 1: does not rotate.
+    let rotation: u16 = if disk.is_rotational() { 0 } else { 1 };
     page[..2].copy_from_slice(&rotation.to_be_bytes());
     out.extend_from_slice(&page);
 }

@@ -1,4 +1,4 @@
-//! Reading and writing a guest buffer: pieces, iovecs, bytes and typed values.
+//! Reads and writes of a guest buffer: pieces, iovecs, bytes and typed values.
 
 use std::ptr;
 
@@ -8,16 +8,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::buffer::GuestBuffer;
 use crate::slices::Slices;
 
-/// Why a part of a buffer could not be had.
+/// The reasons to refuse a part of a buffer.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BufferError {
     /// `offset + len` passes the end of the buffer.
     #[error("bytes {offset}..{offset}+{len} lie outside a guest buffer of {size} bytes")]
     OutOfBounds {
-        /// First byte asked for.
+        /// Offset of the first byte in the request.
         offset: usize,
-        /// Bytes asked for.
+        /// Bytes in the request.
         len: usize,
         /// Bytes in the buffer.
         size: usize,
@@ -25,7 +25,7 @@ pub enum BufferError {
 }
 
 impl GuestBuffer {
-    /// The pieces of host memory that hold `len` bytes from `offset`, in order.
+    /// Returns the pieces of host memory that hold `len` bytes from `offset`, in order.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`].
@@ -37,11 +37,11 @@ impl GuestBuffer {
         Ok(Slices::new(self, offset, len))
     }
 
-    /// Adds to `out` the iovecs of `len` bytes from `offset`, merged where they touch. They are
+    /// Adds to `out` the iovecs of `len` bytes from `offset`. Adjacent iovecs are merged. They are
     /// valid while `self` lives.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; `out` is then as it was.
+    /// [`BufferError::OutOfBounds`]; `out` is then unchanged.
     #[inline]
     pub fn iovecs(
         &self,
@@ -53,8 +53,8 @@ impl GuestBuffer {
         let mut end = 0;
         slices.each(|address, bytes| {
             match out.last_mut() {
-                // Two ranges may touch: `end` is 0 before the first piece, so earlier iovecs of the
-                // caller stay as they are.
+                // Two ranges may touch. `end` is 0 before the first piece, so earlier iovecs of the
+                // caller stay unchanged.
                 Some(last) if address == end => last.iov_len = last.iov_len.wrapping_add(bytes),
                 _ => {
                     let iov_base = ptr::with_exposed_provenance_mut(address);
@@ -69,7 +69,7 @@ impl GuestBuffer {
     /// Copies bytes from guest memory at `offset` into all of `to`.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; `to` is then untouched.
+    /// [`BufferError::OutOfBounds`]; `to` is then unchanged.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
         let mut rest = to;
         for slice in self.slices(offset, rest.len())? {
@@ -83,7 +83,7 @@ impl GuestBuffer {
     /// Copies all of `from` into guest memory at `offset`.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
+    /// [`BufferError::OutOfBounds`]; guest memory is then unchanged.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), BufferError> {
         let mut rest = from;
         for slice in self.slices(offset, rest.len())? {
@@ -94,10 +94,10 @@ impl GuestBuffer {
         Ok(())
     }
 
-    /// A value copied from guest memory at `offset`: any offset, for any alignment of `T`,
-    /// across runs and ranges too. The bytes are read once; the guest cannot change the copy.
-    /// Fields of more than a byte are little-endian on the wire: use the types of
-    /// `zerocopy::little_endian`.
+    /// Returns a copy of the value in guest memory at `offset`. The offset needs no alignment, and
+    /// the value may cross the ends of runs and ranges. The bytes are read once, so the guest
+    /// cannot change the copy. Fields of more than a byte are little-endian on the wire: use the
+    /// types of `zerocopy::little_endian`.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`].
@@ -108,11 +108,11 @@ impl GuestBuffer {
         Ok(value)
     }
 
-    /// Copies a value into guest memory at `offset`, which need not be aligned and may lie before
-    /// the end of a run or range. The guest may see it half written.
+    /// Copies a value into guest memory at `offset`. The offset needs no alignment, and the value
+    /// may cross the ends of runs and ranges. The guest may see it half written.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; guest memory is then untouched.
+    /// [`BufferError::OutOfBounds`]; guest memory is then unchanged.
     #[inline]
     pub fn write_obj<T: IntoBytes + Immutable>(
         &self,

@@ -1,5 +1,5 @@
-//! Range data (GPADL headers and bodies, GPA-direct packets) into a validated buffer, page by page
-//! as it arrives.
+//! The conversion of range data (GPADL headers and bodies, GPA-direct packets) into a validated
+//! buffer. Pages are processed as they arrive.
 
 use thiserror::Error;
 use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
@@ -9,14 +9,15 @@ use crate::buffer::GuestBuffer;
 use crate::ram::Lookup;
 use crate::run::{HostPage, Run};
 
-/// Why range data was refused.
+/// The reasons to refuse range data.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RangeError {
-    /// No range at all.
+    /// The list has no range.
     #[error("range count is 0")]
     NoRanges,
-    /// The declared bytes are not a multiple of 8, or fewer than the ranges' own words.
+    /// The number of declared bytes is not a multiple of 8, or is too small for the ranges' own
+    /// words.
     #[error("{bytes} bytes cannot hold {ranges} ranges")]
     Size {
         /// Declared bytes of range data.
@@ -24,7 +25,7 @@ pub enum RangeError {
         /// Declared ranges.
         ranges: u32,
     },
-    /// A range of no bytes.
+    /// A range has no bytes.
     #[error("a range has byte count 0")]
     Empty,
     /// The first byte is not in the first page.
@@ -46,19 +47,19 @@ pub enum RangeError {
         /// Words left in the declared data.
         present: usize,
     },
-    /// More pages than one buffer may name.
+    /// The list has more pages than one buffer may have.
     #[error("more than {MAX_BUFFER_PAGES} pages")]
     TooManyPages,
-    /// A page number that is not guest RAM: MMIO, a hole, ROM, or beyond everything.
+    /// A page is not guest RAM: MMIO, a hole, ROM, or beyond the address space.
     #[error("page {0:#x} is not guest RAM")]
     NotRam(u64),
 }
 
-/// A buffer that a [`RangeAssembler`] can fill: one that it owns, or one that it borrows
+/// A buffer that a [`RangeAssembler`] can fill. The assembler either owns it, or borrows it
 /// exclusively so that the buffer's memory can be used again without allocation.
 ///
-/// Sealed: an implementation that named a different buffer in each call would mix the page lists of
-/// two buffers, and runs of unchecked length would come of it.
+/// Sealed, because an implementation that returned a different buffer in each call would mix the
+/// page lists of two buffers and create runs of unchecked length.
 pub trait Destination: sealed::Sealed {}
 
 impl Destination for GuestBuffer {}
@@ -97,17 +98,17 @@ mod sealed {
     }
 }
 
-/// Takes range data in pieces of whole words and fills a [`GuestBuffer`].
+/// An assembler that takes range data in pieces and fills a [`GuestBuffer`].
 ///
 /// A range is one word {byte count, byte offset << 32} and its page numbers, one word each
 /// (vmbus-core 4.3). Words may be split between pieces in any way. Each page number is checked
-/// against RAM when it comes, so memory grows with the bytes received, never with the bytes
+/// against RAM when it arrives, so memory grows with the bytes received, never with the bytes
 /// declared, and the first bad page ends the list.
 ///
-/// The assembler holds its buffer until [`RangeAssembler::finish`] gives it out, so the rest of a
-/// list can only go where its beginning went. The previous interface took the buffer with every
-/// piece; two assemblers could swap buffers, and a run grew beyond guest RAM. That does not compile
-/// any more:
+/// The assembler keeps its buffer until [`RangeAssembler::finish`] returns it, so the rest of a
+/// list can only go to the same buffer as its beginning. The previous interface took the buffer
+/// with every piece; two assemblers could swap buffers, and a run grew beyond guest RAM. This does
+/// not compile any more:
 ///
 /// ```compile_fail,E0061
 /// # use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
@@ -119,7 +120,7 @@ mod sealed {
 /// # }
 /// ```
 ///
-/// A borrowed buffer is out of reach of all other code until the assembler is gone:
+/// No other code can access a borrowed buffer while the assembler exists:
 ///
 /// ```compile_fail,E0499
 /// # use vmbus_gpadl::{GuestBuffer, GuestRam, RangeAssembler};
@@ -135,9 +136,9 @@ mod sealed {
 pub struct RangeAssembler<B = GuestBuffer> {
     buffer: B,
     ranges_left: u32,
-    /// Words still to come, as declared at the start.
+    /// Declared words that have not arrived.
     words_left: usize,
-    /// Pages of the current range still to come.
+    /// Pages of the current range that have not arrived.
     pages_left: usize,
     /// The last page of the current run.
     last: HostPage,
@@ -175,31 +176,32 @@ impl<B: Destination> RangeAssembler<B> {
     pub fn assemble(buffer: B, ranges: u32, bytes: &[u8]) -> Result<B, RangeError> {
         let mut assembler = Self::begin(buffer, ranges, bytes.len())?;
         assembler.push(bytes)?;
-        // All declared words are there: `push` has refused a list that is still not complete.
+        // All declared words have arrived, and `push` refuses a list that is then not complete.
         assembler.finish().ok_or(RangeError::ShortList { needed: 1, present: 0 })
     }
 
-    /// Returns the ranges that have not begun, and the words that are still to come as declared.
+    /// Returns the number of ranges that have not begun, and of declared words that have not
+    /// arrived.
     #[must_use]
     pub fn left(&self) -> (u32, usize) {
         (self.ranges_left, self.words_left)
     }
 
-    /// Returns the buffer with the part of the list that was received. None of its bytes can be
-    /// reached.
+    /// Returns the buffer with the received part of the list. None of its bytes can be accessed.
     #[inline]
     #[must_use]
     pub fn buffer(&self) -> &GuestBuffer {
         self.buffer.get()
     }
 
-    /// Takes the next piece; a rest of less than 8 bytes and everything past the declared end is
-    /// ignored. Returns true when the list is complete: [`RangeAssembler::finish`] gives out the
+    /// Takes the next piece. An incomplete word at its end and all bytes past the declared end are
+    /// ignored. Returns true when the list is complete: [`RangeAssembler::finish`] then returns the
+    /// buffer.
     /// buffer.
     ///
     /// # Errors
     /// [`RangeError`]: the list is refused. Every later piece is refused too, and the buffer is not
-    /// given out.
+    /// returned.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) -> Result<bool, RangeError> {
         let taken = self.take(bytes);
@@ -209,8 +211,8 @@ impl<B: Destination> RangeAssembler<B> {
         taken
     }
 
-    /// Gives out the buffer, whose bytes can be reached from now on. `None` when the list is not
-    /// complete or was refused; an owned buffer is then dropped, a borrowed one names no byte.
+    /// Returns the buffer, whose bytes can be accessed from then on. `None` when the list is not
+    /// complete or was refused; an owned buffer is then dropped, and a borrowed one has no bytes.
     #[inline]
     #[must_use]
     pub fn finish(mut self) -> Option<B> {
@@ -226,9 +228,9 @@ impl<B: Destination> RangeAssembler<B> {
         self.ranges_left == 0 && self.pages_left == 0
     }
 
-    /// After an error the counts do not fit the lists any more: going on could make a run longer
-    /// than its range. A range that is missing and words that never come make the list
-    /// incomplete for good.
+    /// Ends the list after an error. The counts no longer match the lists, so a continued list
+    /// could make a run longer than its range. A missing range and missing words make the list
+    /// incomplete permanently.
     #[cold]
     fn refuse(&mut self) {
         (self.ranges_left, self.words_left, self.pages_left) = (1, 0, 0);
@@ -267,7 +269,7 @@ impl<B: Destination> RangeAssembler<B> {
         Ok(false)
     }
 
-    /// `unread`: words of this piece behind the range's own.
+    /// Begins a range. `unread`: words of this piece after the range's own word.
     fn begin_range(&mut self, head: u64, unread: usize) -> Result<(), RangeError> {
         let (count, offset) = (low_u32(head), high_u32(head));
         if count == 0 {
@@ -311,9 +313,9 @@ impl<B: Destination> RangeAssembler<B> {
 }
 
 impl RangeAssembler<&mut GuestBuffer> {
-    /// Keeps the list for longer than the borrow: takes what has arrived out of the borrowed
-    /// buffer, which is left empty. Lists that are complete in one piece need no such move,
-    /// which costs as much as reading a short list.
+    /// Keeps the list for longer than the borrow: moves the received part out of the borrowed
+    /// buffer, which is left empty. Lists that are complete in one piece need no such move, which
+    /// costs as much as reading a short list.
     #[must_use]
     pub fn into_owned(self) -> RangeAssembler {
         let Self { buffer, ranges_left, words_left, pages_left, last } = self;
@@ -323,10 +325,11 @@ impl RangeAssembler<&mut GuestBuffer> {
     }
 }
 
-/// Adds `pages` to the runs in `open`, which has room for as many; `last` is the page that the last
-/// of them ends with. Returns the last page.
+/// Adds `pages` to the runs in `open`, which has space for as many; `last` is the last page of the
+/// last run. Returns the last page.
 ///
-/// No branch depends on how the pages lie: whether a page makes the run in hand longer or begins
+/// No branch depends on the positions of the pages: each page is written to the position of its
+/// run, whether it extends the current run or begins the next one.
 /// the next one, it is written to its place.
 #[inline(never)]
 fn add_pages(
@@ -337,8 +340,8 @@ fn add_pages(
 ) -> Result<HostPage, RangeError> {
     let room = open.capacity().wrapping_sub(open.len());
     let Some(pages) = pages.get(..room.min(pages.len())) else { return Ok(last) };
-    // The place of the run in hand: the last one, or none yet, and then the first page begins the
-    // first.
+    // The position of the current run: the last run. Without a run, the first page begins the first
+    // run.
     let mut at = open.len().wrapping_sub(1);
     let mut run = open.last().copied().unwrap_or(Run::NONE);
     if open.is_empty() {
@@ -351,14 +354,14 @@ fn add_pages(
         let follows = page.follows(last);
         run = if follows { run.longer() } else { Run::one(page) };
         at = at.wrapping_add(usize::from(!follows));
-        // SAFETY: `at` is the place of a run that there is, or behind it by one for a page at most,
-        // and there is room for one for each page. Without a run it becomes 0 with the
+        // SAFETY: `at` is the position of an existing run, or at most one behind it for each page,
+        // and the list has space for one run for each page. Without a run it becomes 0 with the
         // first page, as no page follows none.
         unsafe { places.wrapping_add(at).write(run) };
         last = page;
     }
-    // SAFETY: all places up to `at` have been written, each when `at` came to it, and they are
-    // inside the list's room as shown above.
+    // SAFETY: all positions up to `at` have been written, each when `at` reached it, and they are
+    // inside the list's space as shown above.
     unsafe { open.set_len(at.wrapping_add(1)) };
     Ok(last)
 }

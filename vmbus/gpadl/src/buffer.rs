@@ -1,5 +1,5 @@
-//! Guest bytes as a device sees them: ranges concatenated, pages merged into runs, every access
-//! bounded.
+//! The bytes of a guest buffer in the view of a device: ranges concatenated, pages merged into
+//! runs, every access bounded.
 
 use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::num::{u64_of, usize_of};
@@ -8,48 +8,48 @@ use crate::ram::{GuestRam, Lookup};
 use crate::run::Run;
 use crate::segments::Segments;
 
-/// Up to this many runs, walking them beats a search.
+/// Up to this number of runs, walking them is faster than a search.
 const FEW_RUNS: usize = 8;
 
-/// Heap bytes that a complete list may take for each page. An index that would pass it is left out:
-/// that happens only to lists in which nearly every page is a range of its own, and there a range
+/// Most heap bytes for each page of a complete list. An index that would exceed it is not built.
+/// That happens only for lists in which nearly every page is a range of its own, and there a range
 /// has few runs to walk.
 const MAX_BYTES_PER_PAGE: usize = 24;
 
 /// A validated piece of guest memory: one or more ranges of pages, seen as one sequence of bytes.
 ///
-/// Every page lay in guest RAM when the list arrived, and the buffer keeps that RAM mapped. The
-/// guest may change the bytes at any moment; copy those that matter once, then judge the copy. A
-/// buffer can be emptied and filled again without allocating (see [`GuestBuffer::clear`]).
+/// Every page was guest RAM when the list arrived, and the buffer keeps that RAM mapped. The guest
+/// may change the bytes at any moment, so a device must copy each value once and then check the
+/// copy. A buffer can be emptied and filled again without allocation (see [`GuestBuffer::clear`]).
 #[derive(Debug)]
 pub struct GuestBuffer {
     ram: GuestRam,
     ranges: Segments<Range>,
     runs: Segments<Run>,
-    /// Where each range begins; empty when there is but one.
+    /// The beginning of each range. Empty when there is only one.
     places: Vec<Place>,
-    /// Position of each run's first page in the buffer; empty where it can be told without
+    /// Position of each run's first page in the buffer. Empty if the positions follow without it
     /// ([`GuestBuffer::complete`]).
     starts: Vec<u16>,
-    /// Bytes that can be reached: 0 until the list is complete.
+    /// Bytes that can be accessed: 0 until the list is complete.
     len: usize,
     /// Bytes listed so far.
     listed: usize,
     pages: usize,
 }
 
-/// One range of a page list, in as many bytes as it takes on the wire.
+/// One range of a page list, in the 8 bytes that it takes on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Range {
-    /// Bytes.
+    /// The bytes of the range.
     pub(crate) count: u32,
     /// Offset of the first byte in the first page: 0..=0xFFF.
     pub(crate) byte_offset: u16,
-    /// Its first run: runs never span two ranges.
+    /// Index of its first run. A run never spans two ranges.
     pub(crate) first_run: u16,
 }
 
-/// Where a range begins in the buffer.
+/// The beginning of a range in the buffer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
     /// Position of its first byte.
@@ -59,7 +59,7 @@ pub(crate) struct Place {
 }
 
 impl GuestBuffer {
-    /// An empty buffer over `ram`; a [`crate::RangeAssembler`] fills it.
+    /// Returns an empty buffer over `ram`. A [`crate::RangeAssembler`] fills it.
     #[must_use]
     pub fn new(ram: GuestRam) -> Self {
         Self {
@@ -85,50 +85,50 @@ impl GuestBuffer {
         self.pages = 0;
     }
 
-    /// The RAM that the buffer lies in.
+    /// Returns the RAM of the buffer.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// Bytes in all ranges together; 0 while the list is still arriving, so that no part of it can
-    /// be reached.
+    /// Returns the bytes in all ranges together. 0 until the list is complete, so that no part of
+    /// it can be accessed.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when it names no byte.
+    /// Returns true when the buffer has no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes in the ranges that have arrived, whether or not their pages have.
+    /// Returns the bytes in the ranges that have arrived, even if their pages have not.
     #[must_use]
     pub fn listed_bytes(&self) -> usize {
         self.listed
     }
 
-    /// Pages listed, each as often as it is listed.
+    /// Returns the number of listed pages. A repeated page counts each time.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.pages
     }
 
-    /// Runs of neighbouring pages after merging.
+    /// Returns the number of runs of neighbouring pages after merging.
     #[must_use]
     pub fn runs(&self) -> usize {
         self.runs.len()
     }
 
-    /// Ranges listed.
+    /// Returns the number of listed ranges.
     #[must_use]
     pub fn ranges(&self) -> usize {
         self.ranges.len()
     }
 
-    /// Byte offset of range `index` in its first page, and its bytes.
+    /// Returns the byte offset of range `index` in its first page, and its bytes.
     #[must_use]
     pub fn range(&self, index: usize) -> Option<(usize, usize)> {
         self.ranges
@@ -137,14 +137,14 @@ impl GuestBuffer {
             .map(|range| (usize::from(range.byte_offset), usize_of(range.count)))
     }
 
-    /// Whether it is one range of whole pages, as a ring must be (vmbus-core 4.4).
+    /// Returns whether the buffer is one range of whole pages, as a ring must be (vmbus-core 4.4).
     #[must_use]
     pub fn is_whole_pages(&self) -> bool {
         matches!(self.range(0), Some((0, count)) if self.ranges.len() == 1 && count.is_multiple_of(PAGE_SIZE))
     }
 
-    /// The guest page numbers, in listed order. For tests, saving and showing: no device needs
-    /// them.
+    /// Returns the guest page numbers, in listed order. They are for tests, saved states and
+    /// reports: no device needs them.
     pub fn guest_pages(&self) -> impl Iterator<Item = u64> + '_ {
         self.runs.iter().flat_map(|run| {
             let first = self.ram.guest_page_of(run.host_page()).unwrap_or(u64::MAX);
@@ -152,8 +152,8 @@ impl GuestBuffer {
         })
     }
 
-    /// The list as range data, one word for each range and each page, as far as it has come: what
-    /// makes the same buffer again.
+    /// Returns the received part of the list as range data, one word for each range and each page.
+    /// The same data makes the same buffer again.
     #[must_use]
     pub fn range_words(&self) -> Vec<u64> {
         let mut pages = self.guest_pages();
@@ -169,7 +169,7 @@ impl GuestBuffer {
         words
     }
 
-    /// Heap bytes that the lists take.
+    /// Returns the heap bytes of the lists.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         let places = self.places.capacity().wrapping_mul(size_of::<Place>());
@@ -188,24 +188,24 @@ impl GuestBuffer {
         self.runs.joined()
     }
 
-    /// The parts that a loop over page numbers reads, and those that it writes.
+    /// Returns the parts that a loop over page numbers reads, and those that it writes.
     #[inline]
     pub(crate) fn parts(&mut self) -> (Lookup<'_>, &mut Segments<Run>) {
         (self.ram.lookup(), &mut self.runs)
     }
 
-    /// Opens a range; its pages follow through `runs`. Numbers are bounded by the assembler.
+    /// Begins a range. Its pages follow through `runs`. The assembler bounds the numbers.
     #[inline]
     pub(crate) fn begin_range(&mut self, byte_offset: u16, count: u32, pages: u16) {
-        // MAX_BUFFER_PAGES keeps it below.
+        // MAX_BUFFER_PAGES bounds the number of runs.
         let Ok(first_run) = u16::try_from(self.runs.len()) else { return };
         self.ranges.push(Range { count, byte_offset, first_run });
         self.listed = self.listed.wrapping_add(usize_of(count));
         self.pages = self.pages.wrapping_add(usize::from(pages));
     }
 
-    /// The last page came: the lists become one piece each, get what random access needs, and the
-    /// bytes can be reached.
+    /// Completes the list after the last page: joins the lists, builds the data for random access,
+    /// and makes the bytes accessible.
     pub(crate) fn complete(&mut self) {
         self.ranges.join();
         self.runs.join();
@@ -224,7 +224,7 @@ impl GuestBuffer {
         for range in self.ranges.joined() {
             self.places.push(next);
             let end = usize_of(range.count).wrapping_add(usize::from(range.byte_offset));
-            // MAX_BUFFER_PAGES keeps both far below.
+            // MAX_BUFFER_PAGES keeps both far below the limit.
             next.start = next.start.wrapping_add(range.count);
             let pages = u16::try_from(end.div_ceil(PAGE_SIZE)).unwrap_or(u16::MAX);
             next.first_page = next.first_page.wrapping_add(pages);
@@ -251,13 +251,13 @@ impl GuestBuffer {
         }));
     }
 
-    /// Frees the capacity that growing took in excess.
+    /// Frees the excess capacity.
     pub(crate) fn shrink(&mut self) {
         self.ranges.shrink();
         self.runs.shrink();
     }
 
-    /// The range that holds byte `offset`, by number, and where it begins.
+    /// Returns the index of the range that contains byte `offset`, and its beginning.
     #[inline]
     pub(crate) fn range_of(&self, offset: usize) -> (usize, Place) {
         let after = self.places.partition_point(|place| usize_of(place.start) <= offset);
@@ -265,8 +265,8 @@ impl GuestBuffer {
         (index, self.places.get(index).copied().unwrap_or_default())
     }
 
-    /// The run that holds page `page` of the buffer, which lies in `range` at `place`, and how many
-    /// of its pages lie before that page.
+    /// Returns the run that contains page `page` of the buffer, which lies in `range` at `place`,
+    /// and the number of its pages before that page.
     #[inline]
     pub(crate) fn run_of(&self, range: &Range, place: Place, page: usize) -> (usize, usize) {
         let runs = self.runs.joined();

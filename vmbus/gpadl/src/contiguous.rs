@@ -9,44 +9,47 @@ use vmbus_protocol::limits::MAX_CONTIGUOUS_RUNS;
 
 use crate::access::BufferError;
 use crate::buffer::GuestBuffer;
+use crate::contiguous_mapping::{ContiguousMapping, ContiguousMappingError};
 use crate::gpadl::GpadlView;
-use crate::stitch::{StitchError, Stitched};
 
-/// Guest bytes that follow each other in the host's memory, and the owner that keeps them there: a
+/// Guest bytes that are contiguous in the host's memory, and the owner that keeps them there: a
 /// [`GpadlView`], or a borrowed [`GuestBuffer`].
 ///
-/// Where the guest's pages are neighbours anyway this is guest memory itself; else their files are
-/// mapped a second time, run behind run. Both show the same bytes as the buffer does, and the guest
-/// may change them at any moment. It counts as a use of the view: a GPADL is torn down only after
+/// If the guest's pages are neighbours anyway, this is guest memory itself. Otherwise their files
+/// are mapped a second time, one run after the other. Both show the same bytes as the buffer, and
+/// the guest may change them at any moment. It counts as a use of the view: a GPADL is torn down
+/// only after this value was dropped.
 /// it was dropped.
 #[derive(Debug)]
 pub struct Contiguous<K> {
     start: NonNull<u8>,
     len: usize,
-    // Unmapped before the view is let go of: the order of the fields.
-    stitched: Option<Stitched>,
+    // Fields drop in order: the memory is unmapped before the view is released.
+    mapping: Option<ContiguousMapping>,
     _keep: K,
 }
 
-/// Why a part of a buffer could not be had as one piece. Its slices and iovecs can, always.
+/// The reasons that a part of a buffer cannot be contiguous. Its slices and iovecs are always
+/// available.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ContiguousError {
-    /// Not a part of the buffer.
+    /// The bytes are not a part of the buffer.
     #[error(transparent)]
     Bounds(#[from] BufferError),
-    /// Its runs could not be mapped one behind the other.
+    /// The runs cannot be mapped one after the other.
     #[error(transparent)]
-    Stitch(#[from] StitchError),
+    Mapping(#[from] ContiguousMappingError),
 }
 
 impl GuestBuffer {
-    /// `len` bytes from `offset` as one piece: guest memory itself where they lie in one run, else
-    /// a mapping of at most [`MAX_CONTIGUOUS_RUNS`] runs. Making one takes some microseconds a
-    /// run, so it pays for memory that is used for long.
+    /// Returns `len` bytes from `offset` as contiguous memory: guest memory itself if they lie in
+    /// one run, otherwise a mapping of at most [`MAX_CONTIGUOUS_RUNS`] runs. A mapping takes some
+    /// microseconds a run, so it pays off for memory that is used for long.
     ///
     /// # Errors
-    /// [`ContiguousError`]: out of bounds, ranges that meet inside a page, too many runs, or memory that cannot be mapped again.
+    /// [`ContiguousError`]: out of bounds, ranges that meet inside a page, too many runs, or memory
+    /// that cannot be mapped again.
     pub fn contiguous(
         &self,
         offset: usize,
@@ -57,10 +60,11 @@ impl GuestBuffer {
 }
 
 impl GpadlView {
-    /// As [`GuestBuffer::contiguous`], holding this view (a clone of it) instead of borrowing it.
+    /// Returns contiguous memory, like [`GuestBuffer::contiguous`]. It holds a clone of this view
+    /// instead of a borrow.
     ///
     /// # Errors
-    /// As [`GuestBuffer::contiguous`].
+    /// The errors of [`GuestBuffer::contiguous`].
     pub fn contiguous(
         &self,
         offset: usize,
@@ -71,49 +75,50 @@ impl GpadlView {
 }
 
 impl<K: Deref<Target = GuestBuffer>> Contiguous<K> {
-    /// `keep` must name the same buffer whenever it is asked.
+    /// Maps a part of the buffer of `keep`, which must dereference to the same buffer each time.
     fn new(keep: K, offset: usize, len: usize) -> Result<Self, ContiguousError> {
         let slices = keep.slices(offset, len)?;
         let mut spans = keep.slices(offset, len)?.spans();
         let first = spans.next();
-        let (start, stitched) = match (first, spans.next()) {
+        let (start, mapping) = match (first, spans.next()) {
             (None, _) => (NonNull::dangling(), None),
             (Some((address, _)), None) => (exposed(address), None),
             (Some(_), Some(_)) => {
-                let stitched = Stitched::once(slices, MAX_CONTIGUOUS_RUNS)?;
-                (stitched.start(), Some(stitched))
+                let mapping = ContiguousMapping::once(slices, MAX_CONTIGUOUS_RUNS)?;
+                (mapping.start(), Some(mapping))
             }
         };
         drop(spans);
-        Ok(Self { start, len, stitched, _keep: keep })
+        Ok(Self { start, len, mapping, _keep: keep })
     }
 }
 
 impl<K> Contiguous<K> {
-    /// All of it.
+    /// Returns all of the memory.
     #[must_use]
     pub fn slice(&self) -> VolatileSlice<'_> {
         // SAFETY: `len` bytes from `start` are one run of guest RAM, which `_keep` keeps mapped, or
-        // `stitched` maps them; the slice borrows both.
+        // `mapping` maps them; the slice borrows both.
         unsafe { VolatileSlice::new(self.start.as_ptr(), self.len) }
     }
 
-    /// Bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True when it has no byte.
+    /// Returns true when there is no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// True when the pages are mapped a second time, false when this is guest memory itself.
+    /// Returns true when the pages are mapped a second time, and false when this is guest memory
+    /// itself.
     #[must_use]
-    pub fn is_stitched(&self) -> bool {
-        self.stitched.is_some()
+    pub fn is_remapped(&self) -> bool {
+        self.mapping.is_some()
     }
 }
 
@@ -123,7 +128,7 @@ unsafe impl<K: Send> Send for Contiguous<K> {}
 // SAFETY: as above.
 unsafe impl<K: Sync> Sync for Contiguous<K> {}
 
-/// An address in guest RAM, whose provenance `GuestRam::new` exposed.
+/// Returns a pointer to an address in guest RAM, whose provenance `GuestRam::new` exposed.
 fn exposed(address: usize) -> NonNull<u8> {
     NonNull::new(std::ptr::with_exposed_provenance_mut(address)).unwrap_or(NonNull::dangling())
 }

@@ -1,4 +1,4 @@
-//! The word that decides whether a teardown or the last view reports the end.
+//! The word that decides whether a teardown or the drop of the last view reports the end.
 //!
 //! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-gpadl --release --lib count` (use
 //! another target folder).
@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU32, Ordering};
 
-/// Set once a teardown has begun; the other bits count views.
+/// The bit that is set once a teardown has begun; the other bits count views.
 const GOING: u32 = 1 << 31;
 
-/// Views of one GPADL, and whether its teardown has begun.
+/// The number of views of one GPADL, and whether its teardown has begun.
 pub(crate) struct ViewCount(AtomicU32);
 
-/// Whether a mapping could be made.
+/// The result of an attempt to make a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mapped {
-    /// It counts as one view.
+    /// The mapping was made and counts as one view.
     Yes,
     /// Another mapping exists.
     Already,
@@ -26,12 +26,12 @@ pub(crate) enum Mapped {
     Going,
 }
 
-/// The condition for which a teardown waits.
+/// The result of the beginning of a teardown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Teardown {
-    /// Nothing: no view exists and none can be made any more.
+    /// The teardown is done: no view exists and no view can be made any more.
     Done,
-    /// Views exist: [`crate::ReleaseSink::gpadl_released`] will be called, once.
+    /// The teardown waits for views: [`crate::ReleaseSink::gpadl_released`] will be called, once.
     Waits,
 }
 
@@ -48,7 +48,7 @@ impl ViewCount {
         self.0.load(Ordering::Relaxed) & GOING != 0
     }
 
-    /// The first view, when there is none.
+    /// Adds the first view, when there is none.
     pub(crate) fn map(&self) -> Mapped {
         match self.0.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => Mapped::Yes,
@@ -57,21 +57,22 @@ impl ViewCount {
         }
     }
 
-    /// One more view, by the holder of one.
+    /// Adds one view for the holder of another one.
     pub(crate) fn add(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One view less. True for exactly one caller: the last after a teardown that had to wait.
+    /// Removes one view. Returns true for exactly one caller: the last one after a teardown that
+    /// had to wait.
     pub(crate) fn drop_one(&self) -> bool {
-        // Release: our accesses come before the notice. Acquire: the last one has seen those of the
-        // others.
+        // Release: the accesses of this view happen before the notification. Acquire: the last
+        // caller sees the accesses of all others.
         self.0.fetch_sub(1, Ordering::AcqRel) == GOING | 1
     }
 
     pub(crate) fn teardown(&self) -> Teardown {
-        // Acquire: with no view left, everything that their holders did to the memory happened
-        // before what follows.
+        // Acquire: with no view left, all accesses of their holders to the memory happened before
+        // the code that follows.
         let before = self.0.fetch_or(GOING, Ordering::AcqRel);
         if before & !GOING == 0 { Teardown::Done } else { Teardown::Waits }
     }
@@ -85,7 +86,7 @@ mod model {
 
     use super::{Mapped, Teardown, ViewCount};
 
-    /// The guest's memory: loom finds two that use it at once without an order between them.
+    /// The guest's memory. Loom reports two accesses to it that have no order between them.
     struct Memory {
         views: ViewCount,
         bytes: UnsafeCell<u32>,
@@ -105,7 +106,7 @@ mod model {
             self.bytes.with(|_| ());
         }
 
-        /// TORNDOWN: from here on the guest may use the memory for anything.
+        /// Sends TORNDOWN: from here on the guest may use the memory for any purpose.
         fn end(&self) {
             self.ends.fetch_add(1, Ordering::Relaxed);
             self.bytes.with_mut(|_| ());

@@ -1,4 +1,4 @@
-//! Counted GPADLs: a teardown is answered when no view can touch the memory any more.
+//! Counted GPADLs: a teardown is answered when no view can access the memory any more.
 
 use std::fmt;
 use std::ops::Deref;
@@ -13,22 +13,22 @@ use crate::mapping::ReadOnlyView;
 
 pub use crate::count::Teardown;
 
-/// Names one GPADL for the life of a VM: handles are chosen by the guest and come again, serial
-/// numbers never do.
+/// The name of one GPADL for the life of a VM. The guest chooses handles and uses them again, but
+/// serial numbers are unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GpadlKey {
-    /// Channel that created it.
+    /// The channel that created the GPADL.
     pub relid: u32,
     /// The guest's handle.
     pub id: u32,
-    /// Counts every GPADL ever made in this VM.
+    /// The number of this GPADL among all GPADLs of the VM.
     pub serial: u64,
 }
 
-/// Hears that the last view of a GPADL was dropped after its teardown had begun. Called by the
-/// thread that dropped it.
+/// A receiver of the notification that the last view of a GPADL was dropped after its teardown had
+/// begun. The thread that dropped the view calls it.
 pub trait ReleaseSink: Send + Sync {
-    /// The memory behind `key` can no longer be reached. Must not block.
+    /// Reports that no code can access the memory of `key` any more. Must not block.
     fn gpadl_released(&self, key: GpadlKey);
 }
 
@@ -42,31 +42,31 @@ struct Shared {
     key: GpadlKey,
     buffer: GuestBuffer,
     views: ViewCount,
-    /// Not for writing: see [`Gpadl::mark_read_only`].
+    /// Whether mappings for writing are refused: see [`Gpadl::mark_read_only`].
     read_only: AtomicBool,
     sink: Arc<dyn ReleaseSink>,
 }
 
-/// Why a GPADL could not be mapped (kmcl.md 4.4).
+/// The reasons to refuse a mapping of a GPADL (kmcl.md 4.4).
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MapError {
-    /// No such GPADL on this channel.
+    /// The channel has no such GPADL.
     #[error("no GPADL {0:#x} on this channel")]
     Unknown(u32),
-    /// One mapping at a time.
+    /// The GPADL is mapped already; there may be only one mapping at a time.
     #[error("GPADL {0:#x} is mapped already")]
     Mapped(u32),
-    /// The guest tears it down.
+    /// The guest tears the GPADL down.
     #[error("GPADL {0:#x} is being torn down")]
     Going(u32),
-    /// Asked for writing, marked read-only.
+    /// A mapping for writing was requested, but the GPADL is read-only.
     #[error("GPADL {0:#x} is read-only")]
     ReadOnly(u32),
 }
 
 impl Gpadl {
-    /// A GPADL over `buffer`, with no view yet.
+    /// Returns a GPADL over `buffer`, without a view.
     #[must_use]
     pub fn new(key: GpadlKey, mut buffer: GuestBuffer, sink: Arc<dyn ReleaseSink>) -> Self {
         buffer.shrink();
@@ -74,46 +74,47 @@ impl Gpadl {
         Self { shared: Arc::new(Shared { key, buffer, views, read_only, sink }) }
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn key(&self) -> GpadlKey {
         self.shared.key
     }
 
-    /// Returns the buffer that it describes, for reports and for checks that touch no guest byte.
+    /// Returns the buffer that it describes, for reports and for checks that access no guest byte.
     #[must_use]
     pub fn buffer(&self) -> &GuestBuffer {
         &self.shared.buffer
     }
 
-    /// Views alive now.
+    /// Returns the number of existing views.
     #[must_use]
     pub fn views(&self) -> u32 {
         self.shared.views.count()
     }
 
-    /// True once a teardown has begun.
+    /// Returns true once a teardown has begun.
     #[must_use]
     pub fn is_tearing_down(&self) -> bool {
         self.shared.views.is_tearing_down()
     }
 
-    /// Forbids mappings for writing from here on. A mapping that exists stays valid.
+    /// Forbids later mappings for writing. An existing mapping stays valid.
     ///
-    /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6): whoever hears of it in
-    /// another way marks it. It is an agreement between two drivers, no protection of one from
-    /// the other.
+    /// No GPADL message says that a GPADL is read-only (kmcl.md 4.6), so a driver that learns it in
+    /// another way calls this function. It is an agreement between two drivers, and does not
+    /// protect one from the other.
     pub fn mark_read_only(&self) {
         self.shared.read_only.store(true, Ordering::Release);
     }
 
-    /// True once it was marked.
+    /// Returns true once it was marked read-only.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
         self.shared.read_only.load(Ordering::Acquire)
     }
 
-    /// Maps it to read and write: the only mapping until the view and all its clones are gone.
+    /// Maps it for reading and writing. No other mapping can exist until the view and all its
+    /// clones are dropped.
     ///
     /// # Errors
     /// [`MapError::ReadOnly`], [`MapError::Mapped`] or [`MapError::Going`].
@@ -124,7 +125,8 @@ impl Gpadl {
         self.map_any()
     }
 
-    /// Maps it to read, whether it is marked or not; else as [`Gpadl::map`].
+    /// Maps it for reading, whether it is marked read-only or not. Otherwise it works like
+    /// [`Gpadl::map`].
     ///
     /// # Errors
     /// [`MapError::Mapped`] or [`MapError::Going`].
@@ -140,8 +142,8 @@ impl Gpadl {
         }
     }
 
-    /// Begins the teardown: no new mapping from here on. Calling it again says how things stand and
-    /// causes no second notice.
+    /// Begins the teardown: no new mapping can be made. A repeated call returns the present state
+    /// and causes no second notification.
     #[must_use = "a teardown that waits must be answered later"]
     pub fn teardown(&self) -> Teardown {
         self.shared.views.teardown()
@@ -158,7 +160,7 @@ impl fmt::Debug for Gpadl {
     }
 }
 
-/// A mapping of a GPADL: its bytes can be used while this lives, and the guest gets its memory back
+/// A mapping of a GPADL. Its bytes can be used while this lives, and the guest gets its memory back
 /// only after it was dropped.
 ///
 /// Clones belong to the same mapping and are counted.
@@ -167,13 +169,14 @@ pub struct GpadlView {
 }
 
 impl GpadlView {
-    /// The name of the GPADL behind it.
+    /// Returns the name of the GPADL.
     #[must_use]
     pub fn key(&self) -> GpadlKey {
         self.shared.key
     }
 
-    /// True when the guest wants the memory back: finish and drop the view.
+    /// Returns true when the guest wants the memory back: the device should finish and drop the
+    /// view.
     #[must_use]
     pub fn is_tearing_down(&self) -> bool {
         self.shared.views.is_tearing_down()

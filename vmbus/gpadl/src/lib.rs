@@ -1,12 +1,14 @@
-//! GPADLs: page lists received once, validated once, merged into runs, handed out as counted views.
+//! GPADLs: page lists that are received once, validated once, merged into runs, and used through
+//! counted views.
 //!
-//! The only owner of a page list in SynthVM. The path through this crate:
+//! This crate is the only owner of page lists in SynthVM. The path through it:
 //!
 //! ```text
-//! u64 words (GPADL header and bodies, GPA-direct packets) -> RangeAssembler -> GuestBuffer -> Gpadl -> GpadlView
+//! u64 words (GPADL header and bodies, GPA-direct packets)
+//!     -> RangeAssembler -> GuestBuffer -> Gpadl -> GpadlView
 //! ```
 //!
-//! Page numbers are checked against guest RAM and turned into host addresses as they arrive;
+//! Page numbers are checked against guest RAM and converted to host addresses as they arrive, and
 //! neighbours are merged into runs. No second list is ever kept.
 #![deny(
     clippy::unwrap_used,
@@ -32,6 +34,7 @@ mod access;
 mod assembler;
 mod buffer;
 mod contiguous;
+mod contiguous_mapping;
 mod count;
 mod gpadl;
 mod mapping;
@@ -40,14 +43,13 @@ mod ram;
 mod run;
 mod segments;
 mod slices;
-mod stitch;
 
 pub use access::BufferError;
 pub use assembler::{Destination, RangeAssembler, RangeError};
 pub use buffer::GuestBuffer;
 pub use contiguous::{Contiguous, ContiguousError};
+pub use contiguous_mapping::{ContiguousMapping, ContiguousMappingError, leaked_address_space};
 pub use gpadl::{Gpadl, GpadlKey, GpadlView, MapError, ReleaseSink, Teardown};
 pub use mapping::{Access, ReadOnly, ReadOnlyView, ReadSlice, ReadSlices, ReadWrite};
 pub use ram::{FileRun, GuestRam, RamError};
 pub use slices::Slices;
-pub use stitch::{StitchError, Stitched, leaked_address_space};

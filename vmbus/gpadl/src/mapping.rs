@@ -1,4 +1,4 @@
-//! The access of a mapping: reading and writing, or reading alone.
+//! The access of a mapping: reading and writing, or only reading.
 
 use std::fmt;
 
@@ -9,24 +9,24 @@ use crate::access::BufferError;
 use crate::gpadl::{Gpadl, GpadlKey, GpadlView, MapError};
 use crate::slices::Slices;
 
-/// What a GPADL is mapped for (the flags of `VmbChannelMapGpadl`, kmcl.md 4.4), and with it what
-/// the view can do.
+/// The access for which a GPADL is mapped (the flags of `VmbChannelMapGpadl`, kmcl.md 4.4). It
+/// determines the type of the view.
 pub trait Access: sealed::Sealed {
-    /// The view that the mapping gives.
+    /// The view of the mapping.
     type View: Clone + fmt::Debug + Send + Sync;
 
-    /// Maps `gpadl` so.
+    /// Maps `gpadl` with this access.
     ///
     /// # Errors
     /// [`MapError`].
     fn map(self, gpadl: &Gpadl) -> Result<Self::View, MapError>;
 }
 
-/// Flags 0: to read and to write. Refused when the GPADL was marked read-only.
+/// Flags 0: reading and writing. Refused when the GPADL was marked read-only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadWrite;
 
-/// Flag `READ_ONLY`: to read alone. Any GPADL can be mapped so.
+/// Flag `READ_ONLY`: only reading. Any GPADL can be mapped with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOnly;
 
@@ -52,10 +52,10 @@ mod sealed {
     impl Sealed for super::ReadOnly {}
 }
 
-/// A mapping of a GPADL for reading: as [`GpadlView`], without a way to write.
+/// A mapping of a GPADL for reading: like [`GpadlView`], but without functions that write.
 ///
-/// It protects the guest's memory from a device's mistakes, not the device from the guest: the
-/// guest still writes there when it likes.
+/// It protects the guest's memory from errors of a device, but not the device from the guest: the
+/// guest can still write to the memory at any time.
 #[derive(Clone, Debug)]
 pub struct ReadOnlyView(GpadlView);
 
@@ -64,31 +64,32 @@ impl ReadOnlyView {
         Self(view)
     }
 
-    /// The name of the GPADL behind it.
+    /// Returns the name of the GPADL.
     #[must_use]
     pub fn key(&self) -> GpadlKey {
         self.0.key()
     }
 
-    /// True when the guest wants the memory back: finish and drop the view.
+    /// Returns true when the guest wants the memory back: the device should finish and drop the
+    /// view.
     #[must_use]
     pub fn is_tearing_down(&self) -> bool {
         self.0.is_tearing_down()
     }
 
-    /// Bytes in all ranges together.
+    /// Returns the bytes in all ranges together.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True when it names no byte.
+    /// Returns true when it has no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Pages listed, each as often as it is listed.
+    /// Returns the number of listed pages. A repeated page counts each time.
     #[must_use]
     pub fn pages(&self) -> usize {
         self.0.pages()
@@ -97,12 +98,12 @@ impl ReadOnlyView {
     /// Copies bytes from guest memory at `offset` into all of `to`.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; `to` is then untouched.
+    /// [`BufferError::OutOfBounds`]; `to` is then unchanged.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
         self.0.read(offset, to)
     }
 
-    /// One value at `offset`, copied out: see
+    /// Returns a copy of the value at `offset`: see
     /// [`GuestBuffer::read_obj`](crate::GuestBuffer::read_obj).
     ///
     /// # Errors
@@ -111,7 +112,8 @@ impl ReadOnlyView {
         self.0.read_obj(offset)
     }
 
-    /// The pieces of host memory that hold `len` bytes from `offset`, in order, to be read from.
+    /// Returns the pieces of host memory that hold `len` bytes from `offset`, in order, for
+    /// reading.
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`].
@@ -119,12 +121,12 @@ impl ReadOnlyView {
         self.0.slices(offset, len).map(ReadSlices)
     }
 
-    /// Adds to `out` the iovecs of `len` bytes from `offset`: for calls that take from memory
-    /// (`writev`, `pwritev`, `sendmsg`). The type of an iovec has no way to say so; a call that
+    /// Adds to `out` the iovecs of `len` bytes from `offset`, for calls that read from memory
+    /// (`writev`, `pwritev`, `sendmsg`). The type of an iovec cannot express that; a call that
     /// fills them would write to the guest.
     ///
     /// # Errors
-    /// [`BufferError::OutOfBounds`]; `out` is then as it was.
+    /// [`BufferError::OutOfBounds`]; `out` is then unchanged.
     pub fn source_iovecs(
         &self,
         offset: usize,
@@ -147,19 +149,19 @@ impl<'a> Iterator for ReadSlices<'a> {
     }
 }
 
-/// One piece of guest memory that can be copied from.
+/// One piece of guest memory, for copies out of it.
 #[derive(Debug)]
 pub struct ReadSlice<'a>(VolatileSlice<'a>);
 
 impl ReadSlice<'_> {
-    /// Bytes; never 0.
+    /// Returns the number of bytes; never 0.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "no piece is empty")]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Copies as much as both have; says how much that was.
+    /// Copies as many bytes as both have. Returns their number.
     pub fn copy_to(&self, to: &mut [u8]) -> usize {
         self.0.copy_to(to)
     }

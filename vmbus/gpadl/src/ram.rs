@@ -1,4 +1,4 @@
-//! The memory map that page numbers are checked against.
+//! The memory map against which page numbers are checked.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use vmbus_protocol::num::{u64_of, usize_of_u64};
 use crate::page_size;
 use crate::run::HostPage;
 
-/// Guest RAM as it is for the life of a VM: what may be shared with the host and where it is
-/// mapped.
+/// The guest RAM of a VM, constant for its life: the memory that guests may share with the host,
+/// and its mapping.
 ///
-/// Cloning is cheap (one reference count); every buffer keeps its map alive, so a view can never
-/// outlive the memory it names.
+/// Cloning is cheap (one reference count). Every buffer keeps its map alive, so a view can never
+/// outlive its memory.
 #[derive(Clone, Debug)]
 pub struct GuestRam {
     inner: Arc<Inner>,
@@ -28,25 +28,26 @@ struct Inner {
     memory: GuestMemoryMmap,
     /// Sorted by guest page number, never overlapping.
     regions: Vec<Region>,
-    /// For each of `regions`, bytes of one page of the file behind it ([`page_size::of`]); `None`
-    /// when it cannot be mapped again. Apart from the regions, which every page list searches.
+    /// For each of `regions`, the bytes of one page of the file behind it ([`page_size::of`]).
+    /// `None` when it cannot be mapped again. The list is separate from the regions, which every
+    /// page list searches.
     file_pages: Vec<Option<usize>>,
     granules: Granules,
 }
 
-/// How to get from a guest page to the host's without a search: the branch of a search is wrong
-/// half of the time when pages of two regions alternate, and that costs more than everything else
-/// that is done for a page.
+/// A table that converts guest pages to host pages without a search. The branch of a search is
+/// mispredicted half of the time when pages of two regions alternate, and that costs more than all
+/// other work for a page.
 #[derive(Debug)]
 struct Granules {
     /// log2 of the pages of one granule.
     shift: u32,
-    /// For each granule that lies in one region as a whole what [`HostPage::of`] adds; 0 for the
-    /// others.
+    /// For each granule that lies in one region as a whole, the addend of [`HostPage::of`]; 0 for
+    /// the others.
     to_host: Box<[u64]>,
 }
 
-/// Granules of one map at most: the table takes a quarter of the first-level cache.
+/// Most granules of one map: the table takes a quarter of the first-level cache.
 const MAX_GRANULES: u64 = 1024;
 
 /// One region of RAM in pages.
@@ -66,7 +67,7 @@ impl Region {
     }
 }
 
-/// Returns the number that turns guest pages of region `index` into host pages.
+/// Returns the addend that converts guest pages of region `index` to host pages.
 fn to_host(index: usize, region: &Region) -> u64 {
     HostPage::shift(region.first, region.host_page, u64_of(index.wrapping_add(1)))
 }
@@ -89,7 +90,7 @@ impl Granules {
     }
 }
 
-/// A map's tables at hand, so that a loop over pages need not go through the map each time.
+/// References to a map's tables, so that a loop over pages does not dereference the map each time.
 #[derive(Clone, Copy)]
 pub(crate) struct Lookup<'a> {
     regions: &'a [Region],
@@ -98,7 +99,7 @@ pub(crate) struct Lookup<'a> {
 }
 
 impl Lookup<'_> {
-    /// Guest page `pfn` in the host, or `None` when it is not RAM.
+    /// Returns the host page of guest page `pfn`. `None` when it is not RAM.
     #[inline]
     pub(crate) fn host_page(&self, pfn: u64) -> Option<HostPage> {
         match *self.to_host.get(usize_of_u64(pfn >> self.shift))? {
@@ -107,7 +108,7 @@ impl Lookup<'_> {
         }
     }
 
-    /// For the few granules that a region reaches into but does not fill.
+    /// Searches the regions, for the few granules that a region covers only in part.
     #[cold]
     fn search(&self, pfn: u64) -> Option<HostPage> {
         let index = self.regions.partition_point(|region| region.first <= pfn).checked_sub(1)?;
@@ -119,7 +120,7 @@ impl Lookup<'_> {
     }
 }
 
-/// The place of a piece of guest RAM in the file behind it, for a second mapping of it.
+/// The location of a piece of guest RAM in the file behind it, for a second mapping of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct FileRun<'a> {
@@ -127,20 +128,20 @@ pub struct FileRun<'a> {
     pub file: &'a File,
     /// Byte offset in the file.
     pub offset: u64,
-    /// Bytes from there to the end of the region.
+    /// Bytes from the offset to the end of the region.
     pub available: usize,
-    /// The file is mapped shared: another mapping of it shows the same bytes.
+    /// Whether the file is mapped shared: another mapping of it then shows the same bytes.
     pub shared: bool,
     /// Bytes of one page of the file, a power of two: the kernel maps the file in multiples of it.
     /// The host's page size, or that of the hugepages of a hugetlbfs file.
     pub page_size: usize,
 }
 
-/// Why a memory map cannot serve the bus.
+/// The reasons that the bus cannot use a memory map.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RamError {
-    /// Page lists name 4 KiB pages, so regions must consist of them.
+    /// A region does not consist of 4 KiB pages, the unit of page lists.
     #[error("guest memory region at {start:#x} of {len:#x} bytes is not made of whole 4 KiB pages")]
     NotPages {
         /// Guest address of the region.
@@ -148,7 +149,7 @@ pub enum RamError {
         /// Its length in bytes.
         len: u64,
     },
-    /// The host address needs more than 56 bits.
+    /// The host address of a region needs more than 56 bits.
     #[error(
         "guest memory region at {start:#x} is mapped beyond the host addresses that a page run can hold"
     )]
@@ -156,7 +157,8 @@ pub enum RamError {
         /// Guest address of the region.
         start: u64,
     },
-    /// Far more than any machine has.
+    /// The map has more regions than a page run can distinguish, which is far more than any
+    /// machine has.
     #[error("guest memory has {regions} regions, which is more than can be told apart")]
     TooManyRegions {
         /// Regions in the map.
@@ -165,8 +167,8 @@ pub enum RamError {
 }
 
 impl GuestRam {
-    /// Takes the map of a VM's RAM. MMIO windows, holes and ROM must not be in it: whatever is in
-    /// it, guests may share.
+    /// Returns the map of a VM's RAM. It must not contain MMIO windows, holes or ROM: guests may
+    /// share all memory in it.
     ///
     /// # Errors
     /// [`RamError`] when a region is not page-aligned or is mapped at an address beyond 56 bits, or
@@ -201,45 +203,45 @@ impl GuestRam {
         Ok(Self { inner: Arc::new(Inner { memory, regions, file_pages, granules }) })
     }
 
-    /// The memory itself, for reads and writes by guest address.
+    /// Returns the memory itself, for reads and writes by guest address.
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.inner.memory
     }
 
-    /// Pages of RAM in all.
+    /// Returns the number of pages of RAM.
     #[must_use]
     pub fn pages(&self) -> u64 {
         self.inner.regions.iter().fold(0, |sum, region| sum.saturating_add(region.pages))
     }
 
-    /// True when both are the same map, not only equal ones.
+    /// Returns true when both are the same map, not only equal ones.
     #[must_use]
     pub fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// For looking up many pages in a row.
+    /// Returns the tables for looking up many pages.
     #[inline]
     pub(crate) fn lookup(&self) -> Lookup<'_> {
         let Inner { regions, granules, .. } = &*self.inner;
         Lookup { regions, to_host: &granules.to_host, shift: granules.shift }
     }
 
-    /// True when both host addresses lie in one region: only then may one slice reach from one to
-    /// the other.
+    /// Returns true when both host addresses lie in one region. Only then may one slice extend from
+    /// one to the other.
     pub(crate) fn same_region(&self, one: usize, other: usize) -> bool {
         let of = |address: usize| self.region_of(u64_of(address) >> PAGE_SHIFT);
         of(one) == of(other)
     }
 
-    /// The guest page number behind a host page number of this map.
+    /// Returns the guest page number of a host page number of this map.
     pub(crate) fn guest_page_of(&self, host_page: u64) -> Option<u64> {
         let region = self.inner.regions.get(self.region_of(host_page)?)?;
         Some(region.first.wrapping_add(host_page.wrapping_sub(region.host_page)))
     }
 
-    /// Returns the index of the region that a host page lies in.
+    /// Returns the index of the region that contains a host page.
     fn region_of(&self, host_page: u64) -> Option<usize> {
         self.inner
             .regions
@@ -247,8 +249,8 @@ impl GuestRam {
             .position(|region| host_page.wrapping_sub(region.host_page) < region.pages)
     }
 
-    /// The file behind the host address `address` of this map. `None` when the region has no file
-    /// (anonymous memory), or one whose page size the host does not tell.
+    /// Returns the file behind the host address `address` of this map. `None` when the region has
+    /// no file (anonymous memory), or one with a page size that the host does not report.
     #[must_use]
     pub fn file_at(&self, address: usize) -> Option<FileRun<'_>> {
         let host_page = u64_of(address) >> PAGE_SHIFT;
@@ -279,7 +281,7 @@ mod tests {
         GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
     }
 
-    /// The guest page behind the host page of `pfn`.
+    /// Returns the guest page of the host page of `pfn`.
     fn round_trip(ram: &GuestRam, pfn: u64) -> Option<u64> {
         ram.guest_page_of(Run::one(ram.lookup().host_page(pfn)?).host_page())
     }
@@ -308,7 +310,8 @@ mod tests {
 
     #[test]
     fn test_ram_with_many_small_regions_in_one_granule_finds_each() {
-        // The far region makes granules large; 300 regions of one page share a few of them.
+        // The region at a high address makes granules large; 300 regions of one page share a few of
+        // them.
         let mut map: Vec<_> = (0..300).map(|index| (index * 0x3000, 0x1000)).collect();
         map.push((0x100_0000_0000, 0x1000));
         let ram = ram(&map);

@@ -1,19 +1,19 @@
-//! A list that grows with its elements, not ahead of them.
+//! A list that grows with its elements, and hardly ahead of them.
 
 /// Fewest and most elements of a segment after the first.
 const SEGMENT: std::ops::RangeInclusive<usize> = 32..=128;
 
-/// A list of unknown length. It grows by segments, so that it never holds more than one small
-/// segment beyond its elements and never moves them; once complete it is joined into one piece of
-/// exactly their size. Emptied and filled again it keeps that piece, and allocates nothing while it
-/// suffices.
+/// A list of unknown length. It grows by segments, so that it never has more than one small segment
+/// beyond its elements and never moves them; once complete it is joined into one piece of exactly
+/// their size. An emptied list keeps that piece, and allocates no memory while the piece is large
+/// enough.
 #[derive(Debug)]
 pub(crate) struct Segments<T> {
-    /// Full segments, in order; none once joined.
+    /// Full segments, in order. Empty once joined.
     full: Vec<Vec<T>>,
-    /// Elements in them.
+    /// The number of elements in `full`.
     full_len: usize,
-    /// The elements after them; all elements, once joined.
+    /// The elements after those of `full`. All elements, once joined.
     open: Vec<T>,
 }
 
@@ -27,13 +27,13 @@ impl<T: Copy> Segments<T> {
         self.full_len.wrapping_add(self.open.len())
     }
 
-    /// The elements of a joined list.
+    /// Returns the elements of a joined list.
     #[inline]
     pub(crate) fn joined(&self) -> &[T] {
         &self.open
     }
 
-    /// All elements, joined or not.
+    /// Returns all elements, joined or not.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.full.iter().flatten().chain(&self.open)
     }
@@ -44,8 +44,8 @@ impl<T: Copy> Segments<T> {
         self.open(1).push(element);
     }
 
-    /// The segment that grows, with the last element in it and room for at least one more.
-    /// `expected` elements are about to come.
+    /// Returns the growing segment, with the last element in it and space for at least one more.
+    /// `expected` elements are about to be added.
     #[inline]
     pub(crate) fn open(&mut self, expected: usize) -> &mut Vec<T> {
         if self.open.len() == self.open.capacity() {
@@ -67,7 +67,7 @@ impl<T: Copy> Segments<T> {
         self.full.push(full);
     }
 
-    /// Puts all elements into one piece.
+    /// Moves all elements into one piece.
     #[inline]
     pub(crate) fn join(&mut self) {
         if !self.full.is_empty() {
@@ -97,7 +97,7 @@ impl<T: Copy> Segments<T> {
         self.open.shrink_to_fit();
     }
 
-    /// Heap bytes.
+    /// Returns the heap bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let elements = self
             .full
@@ -142,7 +142,7 @@ mod tests {
             list.push(n);
             let spare =
                 list.heap_bytes() - list.full.capacity() * size_of::<Vec<u64>>() - 8 * list.len();
-            // The place of an element that moved on stays empty in each.
+            // The slot of an element that was moved to the next segment stays empty.
             assert!(spare < 8 * (SEGMENT.end() + list.full.len()), "{spare} bytes at {n}");
         }
         list.join();

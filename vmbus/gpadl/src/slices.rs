@@ -1,4 +1,4 @@
-//! A part of a guest buffer, piece by piece.
+//! The pieces of a part of a guest buffer.
 
 use std::ptr;
 
@@ -13,20 +13,20 @@ use crate::ram::GuestRam;
 #[derive(Debug)]
 pub struct Slices<'a> {
     buffer: &'a GuestBuffer,
-    /// Bytes still to be handed out.
+    /// Bytes that have not been returned.
     left: usize,
     range: usize,
-    /// Bytes of the current range still to come.
+    /// Bytes of the current range that have not been returned.
     range_left: usize,
     run: usize,
     /// Host address of the next byte.
     address: usize,
-    /// Bytes of the current run from there.
+    /// Bytes of the current run from that address.
     run_left: usize,
 }
 
 impl<'a> Slices<'a> {
-    /// `len` bytes from `offset`, which the caller has checked to be inside.
+    /// Returns the pieces of `len` bytes from `offset`, which the caller has checked to be inside.
     #[inline]
     pub(crate) fn new(buffer: &'a GuestBuffer, offset: usize, len: usize) -> Self {
         let mut slices =
@@ -37,8 +37,8 @@ impl<'a> Slices<'a> {
         slices
     }
 
-    /// Hands every piece to `take` as host address and length. Faster than one after the other:
-    /// between two ends of a range only the list of runs is looked at.
+    /// Calls `take` for every piece with its host address and length. This is faster than
+    /// iteration: between two ends of a range it reads only the list of runs.
     #[inline]
     pub(crate) fn each(mut self, mut take: impl FnMut(usize, usize)) {
         while let Some((address, len)) = self.advance() {
@@ -62,7 +62,7 @@ impl<'a> Slices<'a> {
         }
     }
 
-    /// As host addresses and lengths, merged where one piece follows another in the same region.
+    /// Returns host addresses and lengths, merged if one piece follows another in the same region.
     pub(crate) fn spans(mut self) -> impl Iterator<Item = (usize, usize)> + use<'a> {
         let ram = self.ram();
         let mut pieces = std::iter::from_fn(move || self.advance()).peekable();
@@ -79,12 +79,12 @@ impl<'a> Slices<'a> {
         })
     }
 
-    /// The RAM that the pieces lie in.
+    /// Returns the RAM of the pieces.
     pub(crate) fn ram(&self) -> &'a GuestRam {
         self.buffer.ram()
     }
 
-    /// Bytes still to be handed out.
+    /// Returns the bytes that have not been returned.
     pub(crate) fn left(&self) -> usize {
         self.left
     }
@@ -114,7 +114,7 @@ impl<'a> Slices<'a> {
         }
     }
 
-    /// The next piece: bytes of one run.
+    /// Returns the next piece: bytes of one run.
     #[inline]
     fn advance(&mut self) -> Option<(usize, usize)> {
         if self.left == 0 {
@@ -146,24 +146,26 @@ impl<'a> Iterator for Slices<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<VolatileSlice<'a>> {
-        // SAFETY: `advance` keeps its promise.
+        // SAFETY: `advance` returns bytes of one run.
         self.advance().map(|(address, len)| unsafe { slice_at(address, len) })
     }
 
     /// Faster than calling `next` until the end (see `Slices::each`).
     #[inline]
     fn for_each<F: FnMut(Self::Item)>(self, mut take: F) {
-        // SAFETY: `each` keeps the same promise.
+        // SAFETY: `each` passes bytes of one run.
         self.each(|address, len| take(unsafe { slice_at(address, len) }));
     }
 }
 
+/// Returns a slice of `len` bytes at `address`.
+///
 /// # Safety
 /// `address..address + len` must lie in one run of a buffer that 'a borrows. Every run was made
 /// from pages of a region of that buffer's RAM (`RangeAssembler`), whose provenance `GuestRam::new`
 /// exposed and which the buffer keeps mapped.
 #[inline]
 unsafe fn slice_at<'a>(address: usize, len: usize) -> VolatileSlice<'a> {
-    // SAFETY: the caller vouches for the bytes.
+    // SAFETY: the caller guarantees it.
     unsafe { VolatileSlice::new(ptr::with_exposed_provenance_mut(address), len) }
 }

@@ -1,5 +1,5 @@
-//! Parts of a buffer as one piece: what it shows, what it keeps, what it refuses; and typed values
-//! at any place.
+//! Tests of contiguous parts of a buffer (their bytes, lifetime and errors), and of typed values at
+//! any offset.
 
 use std::fs::File;
 use std::os::fd::FromRawFd;
@@ -12,8 +12,8 @@ use vm_memory::{
     MmapRegion,
 };
 use vmbus_gpadl::{
-    BufferError, ContiguousError, Gpadl, GpadlKey, GuestBuffer, GuestRam, RangeAssembler,
-    ReleaseSink, StitchError, Teardown,
+    BufferError, ContiguousError, ContiguousMappingError, Gpadl, GpadlKey, GuestBuffer, GuestRam,
+    RangeAssembler, ReleaseSink, Teardown,
 };
 use vmbus_protocol::limits::MAX_CONTIGUOUS_RUNS;
 use zerocopy::little_endian::{U32, U64};
@@ -25,7 +25,7 @@ const HIGH_FIRST: u64 = 0x1000;
 const HIGH_PAGES: u64 = 8;
 
 fn memfd(pages: u64) -> File {
-    // SAFETY: the name is a C string; the call touches nothing else.
+    // SAFETY: the name is a C string; the call accesses no other memory.
     let fd = unsafe { libc::memfd_create(c"contiguous-test".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(fd >= 0);
     // SAFETY: a fresh descriptor without another owner.
@@ -45,7 +45,7 @@ fn ram() -> GuestRam {
     GuestRam::new(GuestMemoryMmap::from_ranges_with_files(regions).unwrap()).unwrap()
 }
 
-/// A buffer of ranges {byte count, byte offset, pages}.
+/// Returns a buffer of ranges {byte count, byte offset, pages}.
 fn buffer(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> GuestBuffer {
     let mut bytes = Vec::new();
     for (count, offset, pages) in ranges {
@@ -56,17 +56,17 @@ fn buffer(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> GuestBuffer {
     RangeAssembler::assemble(GuestBuffer::new(ram.clone()), ranges.len() as u32, &bytes).unwrap()
 }
 
-/// Every byte different from its neighbours in place and in page.
+/// Fills the buffer with bytes that differ between neighbours and between pages. Returns them.
 fn fill(buffer: &GuestBuffer) -> Vec<u8> {
     let bytes: Vec<u8> = (0..buffer.len()).map(|n| (n * 7 + n / PAGE * 31 + 1) as u8).collect();
     buffer.write(0, &bytes).unwrap();
     bytes
 }
 
-/// `len` bytes from `offset` as one piece are the buffer's bytes, for reads and writes.
-fn check(buffer: &GuestBuffer, offset: usize, len: usize, stitched: bool) {
+/// Checks that `len` contiguous bytes from `offset` are the buffer's bytes, for reads and writes.
+fn check(buffer: &GuestBuffer, offset: usize, len: usize, remapped: bool) {
     let whole = buffer.contiguous(offset, len).unwrap();
-    assert_eq!((whole.len(), whole.is_stitched()), (len, stitched), "{offset} {len}");
+    assert_eq!((whole.len(), whole.is_remapped()), (len, remapped), "{offset} {len}");
     let mut seen = vec![0; len];
     whole.slice().copy_to(&mut seen[..]);
     let mut expected = vec![0; len];
@@ -94,7 +94,7 @@ fn test_contiguous_part_of_one_run_is_guest_memory_itself() {
 }
 
 #[test]
-fn test_contiguous_scattered_pages_with_odd_ends_are_stitched() {
+fn test_contiguous_scattered_pages_with_odd_ends_are_remapped() {
     let buffer = buffer(&ram(), &[(6 * 4096 - 123 - 77, 123, &[9, 3, 4, HIGH_FIRST + 2, 0, 100])]);
     fill(&buffer);
     let len = buffer.len();
@@ -109,7 +109,7 @@ fn test_contiguous_scattered_pages_with_odd_ends_are_stitched() {
 }
 
 #[test]
-fn test_contiguous_over_ranges_of_whole_pages_is_stitched() {
+fn test_contiguous_over_ranges_of_whole_pages_is_remapped() {
     let ranges: [(u32, u32, &[u64]); 3] =
         [(4096 - 40, 40, &[9]), (8192, 0, &[3, HIGH_FIRST]), (100, 0, &[HIGH_FIRST + 1])];
     let buffer = buffer(&ram(), &ranges);
@@ -145,10 +145,13 @@ fn test_contiguous_where_ranges_meet_inside_a_page_is_refused() {
     let late_start = buffer(&ram, &[(4096, 0, &[1]), (4095, 1, &[5])]);
     for buffer in [short_end, late_start] {
         let error = buffer.contiguous(0, buffer.len()).unwrap_err();
-        assert!(matches!(error, ContiguousError::Stitch(StitchError::InsidePage)), "{error}");
+        assert!(
+            matches!(error, ContiguousError::Mapping(ContiguousMappingError::InsidePage)),
+            "{error}"
+        );
         check(&buffer, 0, 4095, false);
     }
-    // Unless they follow each other there.
+    // The same ranges are accepted if they follow each other there.
     let within = buffer(&ram, &[(100, 7, &[1]), (4096 - 107, 107, &[1]), (4096, 0, &[9])]);
     fill(&within);
     check(&within, 0, within.len(), true);
@@ -157,7 +160,7 @@ fn test_contiguous_where_ranges_meet_inside_a_page_is_refused() {
 
 #[test]
 fn test_contiguous_of_the_most_runs_is_mapped_and_one_more_is_refused() {
-    // Every second page: each a run of its own.
+    // Every second page is listed, so each is a run of its own.
     let pages: Vec<u64> = (0..=MAX_CONTIGUOUS_RUNS as u64).map(|page| page * 2).collect();
     let buffer = buffer(&ram(), &[(pages.len() as u32 * 4096, 0, &pages)]);
     fill(&buffer);
@@ -169,7 +172,7 @@ fn test_contiguous_of_the_most_runs_is_mapped_and_one_more_is_refused() {
         let error = buffer.contiguous(offset, len).unwrap_err();
         let limit = MAX_CONTIGUOUS_RUNS;
         assert!(
-            matches!(error, ContiguousError::Stitch(StitchError::TooManyRuns { limit: most }) if most == limit),
+            matches!(error, ContiguousError::Mapping(ContiguousMappingError::TooManyRuns { limit: most }) if most == limit),
             "{error}"
         );
     }
@@ -178,7 +181,7 @@ fn test_contiguous_of_the_most_runs_is_mapped_and_one_more_is_refused() {
 #[test]
 fn test_contiguous_in_memory_that_cannot_be_mapped_again_is_refused_unless_it_is_one_run() {
     let anonymous = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 8 * PAGE)]).unwrap();
-    // Pages of a private mapping, once written, are not those of its file.
+    // Written pages of a private mapping are not those of its file.
     let private: MmapRegion = MmapRegionBuilder::new(8 * PAGE)
         .with_file_offset(FileOffset::new(memfd(8), 0))
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
@@ -190,7 +193,10 @@ fn test_contiguous_in_memory_that_cannot_be_mapped_again_is_refused_unless_it_is
     for memory in [anonymous, private] {
         let buffer = buffer(&GuestRam::new(memory).unwrap(), &[(3 * 4096, 0, &[1, 2, 5])]);
         let error = buffer.contiguous(0, 3 * PAGE).unwrap_err();
-        assert!(matches!(error, ContiguousError::Stitch(StitchError::NotShared)), "{error}");
+        assert!(
+            matches!(error, ContiguousError::Mapping(ContiguousMappingError::NotShared)),
+            "{error}"
+        );
         check(&buffer, 10, 2 * PAGE - 10, false);
     }
 }
@@ -223,15 +229,15 @@ fn test_contiguous_view_holds_a_teardown_up_until_it_is_dropped() {
     let gpadl =
         Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::clone(&released) as _);
     let view = gpadl.map().unwrap();
-    let (stitched, direct) =
+    let (remapped, direct) =
         (view.contiguous(0, 8192).unwrap(), view.contiguous(4096, 8192).unwrap());
-    assert!(stitched.is_stitched() && !direct.is_stitched());
+    assert!(remapped.is_remapped() && !direct.is_remapped());
     drop(view);
     assert_eq!(gpadl.views(), 2);
     assert_eq!(gpadl.teardown(), Teardown::Waits);
     drop(direct);
-    // A worker of its own may hold it.
-    std::thread::spawn(move || stitched.slice().write_obj(1_u8, 0).unwrap()).join().unwrap();
+    // Another thread may hold it.
+    std::thread::spawn(move || remapped.slice().write_obj(1_u8, 0).unwrap()).join().unwrap();
     assert_eq!((gpadl.views(), released.0.load(Ordering::Relaxed)), (0, 1));
 }
 

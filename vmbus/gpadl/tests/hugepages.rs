@@ -1,10 +1,10 @@
-//! Guest memory of hugepages: the kernel maps it in pages of 2 MiB, so nothing smaller may be
-//! stitched.
+//! Guest memory of hugepages: the kernel maps it in pages of 2 MiB, so no smaller piece may be
+//! mapped contiguously.
 //!
-//! Tests that touch the memory need a host with free hugepages. They are ignored here, and `cargo
-//! xtask test` runs them in its test host, which has some (`test_host` in integration-tests). By
-//! hand, as root: `sysctl vm.nr_hugepages=8` and `cargo test -p vmbus-gpadl --test hugepages --
-//! --include-ignored`.
+//! Tests that access the memory need a host with free hugepages. They are ignored here, and `cargo
+//! xtask test` runs them in its test host, which has some (`test_host` in integration-tests). To
+//! run them by hand, as root: `sysctl vm.nr_hugepages=8` and `cargo test -p vmbus-gpadl --test
+//! hugepages -- --include-ignored`.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,7 +15,10 @@ use std::sync::{Mutex, PoisonError};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use vmbus_gpadl::leaked_address_space;
-use vmbus_gpadl::{ContiguousError, GuestBuffer, GuestRam, RangeAssembler, StitchError, Stitched};
+use vmbus_gpadl::{
+    ContiguousError, ContiguousMapping, ContiguousMappingError, GuestBuffer, GuestRam,
+    RangeAssembler,
+};
 
 const PAGE: usize = 4096;
 const HUGE: usize = 2 << 20;
@@ -23,22 +26,22 @@ const HUGE: usize = 2 << 20;
 const EACH: u64 = (HUGE / PAGE) as u64;
 const HUGEPAGES: usize = 4;
 
-/// One test at a time: they look at the mappings of the whole process.
+/// Serialises the tests, which inspect the mappings of the whole process.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn huge_memfd(bytes: usize) -> File {
     let flags = libc::MFD_CLOEXEC | libc::MFD_HUGETLB | libc::MFD_HUGE_2MB;
-    // SAFETY: the name is a C string; the call touches nothing else.
+    // SAFETY: the name is a C string; the call accesses no other memory.
     let fd = unsafe { libc::memfd_create(c"hugepages-test".as_ptr(), flags) };
     assert!(fd >= 0, "this kernel has no hugetlbfs: {}", io::Error::last_os_error());
-    // SAFETY: a fresh descriptor that nothing else owns.
+    // SAFETY: a fresh descriptor without another owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(bytes as u64).unwrap();
     file
 }
 
-/// Guest RAM of four hugepages at guest address 0. Without `reserve` it can be mapped on every
-/// host, but must not be touched.
+/// Returns guest RAM of four hugepages at guest address 0. Without `reserve` it can be mapped on
+/// every host, but must not be accessed.
 fn ram(reserve: bool) -> GuestRam {
     let flags = if reserve { libc::MAP_SHARED } else { libc::MAP_SHARED | libc::MAP_NORESERVE };
     let region = MmapRegionBuilder::new(HUGEPAGES * HUGE)
@@ -58,7 +61,7 @@ fn buffer(ram: &GuestRam, pages: &[u64]) -> GuestBuffer {
     RangeAssembler::assemble(GuestBuffer::new(ram.clone()), 1, &bytes).unwrap()
 }
 
-/// Mappings of this process that show the file of the guest's memory: start and bytes.
+/// Returns the mappings of the guest memory's file in this process: start and bytes.
 fn mappings() -> Vec<(usize, usize)> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let range = |line: &str| {
@@ -69,7 +72,7 @@ fn mappings() -> Vec<(usize, usize)> {
     maps.lines().filter(|line| line.contains("hugepages-test")).filter_map(range).collect()
 }
 
-/// Memory that new mappings come to lie right in front of, as the kernel places them downwards.
+/// Memory directly before which new mappings are placed, because the kernel places them downwards.
 struct Neighbour {
     start: *mut u8,
 }
@@ -86,13 +89,13 @@ impl Neighbour {
         };
         assert_ne!(start, libc::MAP_FAILED);
         let start = start.cast::<u8>();
-        // SAFETY: our mapping.
+        // SAFETY: this process owns the mapping.
         unsafe { start.write_bytes(0xAB, Self::BYTES) };
         Self { start }
     }
 
-    /// True when the neighbour still has its bytes. Asked through the kernel, so that memory that
-    /// cannot be read is an answer and no crash.
+    /// Returns true when the neighbour still has its bytes. The kernel reads them, so that
+    /// unreadable memory gives an error and no crash.
     fn is_intact(&self) -> bool {
         use std::os::unix::fs::FileExt;
         let mut bytes = vec![0; Self::BYTES];
@@ -103,16 +106,16 @@ impl Neighbour {
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        // SAFETY: our mapping, of which nothing is used any more.
+        // SAFETY: this process owns the mapping, and no code uses it any more.
         unsafe { libc::munmap(self.start.cast(), Self::BYTES) };
     }
 }
 
 /// The data of rings of all sizes: neighbouring and scattered pages, from the start of a hugepage
-/// and from inside. Some of the reservations that they would be given lie at a hugepage boundary,
-/// and there the kernel would have mapped a whole hugepage over each piece and its neighbours.
+/// and from inside. Some of their reservations would lie at a hugepage boundary, and there the
+/// kernel would have mapped a whole hugepage over each piece and its neighbours.
 #[test]
-fn test_stitch_of_small_pages_in_hugepages_is_refused_and_leaves_the_neighbours_alone() {
+fn test_mapping_of_small_pages_in_hugepages_is_refused_and_leaves_the_neighbours_alone() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let ram = ram(false);
     let (before, leaked) = (mappings(), leaked_address_space());
@@ -121,13 +124,14 @@ fn test_stitch_of_small_pages_in_hugepages_is_refused_and_leaves_the_neighbours_
             let list: Vec<u64> = (0..pages).map(|page| first + page * step).collect();
             let buffer = buffer(&ram, &list);
             let neighbour = Neighbour::new();
-            let twice = Stitched::twice(buffer.slices(0, buffer.len()).unwrap(), 512);
+            let twice = ContiguousMapping::twice(buffer.slices(0, buffer.len()).unwrap(), 512);
             assert!(
-                matches!(twice, Err(StitchError::InsidePage)),
+                matches!(twice, Err(ContiguousMappingError::InsidePage)),
                 "{pages} {first} {step}: {twice:?}"
             );
-            let whole = buffer.contiguous(0, buffer.len()).map(|whole| whole.is_stitched());
-            let refused = matches!(whole, Err(ContiguousError::Stitch(StitchError::InsidePage)));
+            let whole = buffer.contiguous(0, buffer.len()).map(|whole| whole.is_remapped());
+            let refused =
+                matches!(whole, Err(ContiguousError::Mapping(ContiguousMappingError::InsidePage)));
             assert!(refused || matches!(whole, Ok(false)), "{pages} {first} {step}: {whole:?}");
             assert!(neighbour.is_intact(), "{pages} {first} {step}");
         }
@@ -149,7 +153,7 @@ fn test_contiguous_of_whole_hugepages_shows_them_in_order_and_is_unmapped() {
     buffer.write(0, &bytes).unwrap();
     let neighbour = Neighbour::new();
     let whole = buffer.contiguous(100, buffer.len() - 200).unwrap();
-    assert!(whole.is_stitched());
+    assert!(whole.is_remapped());
     let mut seen = vec![0; whole.len()];
     whole.slice().copy_to(&mut seen[..]);
     assert!(seen == bytes[100..bytes.len() - 100]);
@@ -170,19 +174,22 @@ fn test_mirror_of_whole_hugepages_shows_them_twice_and_one_page_less_is_refused(
     let buffer = buffer(&ram, &list);
     let len = buffer.len();
     let before = mappings();
-    let mirror = Stitched::twice(buffer.slices(0, len).unwrap(), 16).unwrap();
+    let mirror = ContiguousMapping::twice(buffer.slices(0, len).unwrap(), 16).unwrap();
     let address = mirror.start();
     assert!(address.addr().get().is_multiple_of(HUGE));
     ram.memory().write_obj(0x55_u8, GuestAddress(7)).unwrap();
     // Hugepage 0 is the second of the list.
     for copy in 0..2 {
-        // SAFETY: the mirror has twice `len` bytes; this process alone uses them.
+        // SAFETY: the mirror has twice `len` bytes; only this process uses them.
         assert_eq!(unsafe { address.add(copy * len + HUGE + 7).read_volatile() }, 0x55);
     }
     drop(mirror);
     for (offset, part) in [(0, len - PAGE), (PAGE, len - PAGE)] {
         let slices = buffer.slices(offset, part).unwrap();
-        assert!(matches!(Stitched::twice(slices, 16), Err(StitchError::InsidePage)));
+        assert!(matches!(
+            ContiguousMapping::twice(slices, 16),
+            Err(ContiguousMappingError::InsidePage)
+        ));
     }
     assert_eq!(mappings(), before);
 }

@@ -1,5 +1,5 @@
-//! Page lists against a naive byte-by-byte model: what the guest describes is what the host reads
-//! and writes.
+//! Page lists against a naive byte-by-byte model: the host reads and writes exactly the bytes that
+//! the guest describes.
 
 use proptest::prelude::*;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -39,7 +39,7 @@ impl Range {
         words
     }
 
-    /// Guest address of each byte, the slow way.
+    /// Returns the guest address of each byte, computed one by one.
     fn addresses(&self) -> Vec<u64> {
         (0..u64::from(self.count))
             .map(|byte| {
@@ -84,7 +84,7 @@ fn page() -> impl Strategy<Value = u64> {
 fn pages() -> impl Strategy<Value = Vec<u64>> {
     prop_oneof![
         prop::collection::vec(page(), 1..12),
-        // Contiguous, in halves, and the same page again and again.
+        // Contiguous pages, two halves, and one page repeated.
         (0..LOW_PAGES - 12, 1..12_u64).prop_map(|(first, count)| (first..first + count).collect()),
         (0..LOW_PAGES - 12, 1..6_u64).prop_map(|(first, count)| (0..count)
             .flat_map(|i| [first + i / 2 * 2, first + i / 2 * 2 + 1])
@@ -97,7 +97,7 @@ fn range() -> impl Strategy<Value = Range> {
     (pages(), 0..4096_u32, 0..4096_u32).prop_map(|(pages, offset, short)| {
         let room = u32::try_from(pages.len()).unwrap() * 4096;
         let offset = offset.min(room - 1) % 4096;
-        // The last page must be needed, or the list would be longer than the range.
+        // The range must need the last page, or the list would be longer than the range.
         let last_page = room - 4096;
         let end = (room - short).max(last_page.max(offset) + 1);
         Range { offset, count: end - offset, pages }
@@ -135,7 +135,7 @@ proptest! {
         buffer.iovecs(from, to - from, &mut iovecs).unwrap();
         prop_assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), to - from);
 
-        // The last writer of a byte wins where pages repeat, in both.
+        // The last write of a byte wins if pages repeat, in both.
         let fresh: Vec<u8> = (0..read.len()).map(|i| (i * 13 + 5) as u8).collect();
         let mut model = std::collections::BTreeMap::new();
         for (at, value) in addresses[from..to].iter().zip(&fresh) {
@@ -222,7 +222,7 @@ fn test_assembler_with_bad_ranges_names_each_fault() {
     assert_eq!(begun.err(), Some(RangeError::Size { bytes: 12, ranges: 1 }));
 }
 
-/// Bytes of range data that a GPADL header can declare.
+/// Most bytes of range data that a GPADL header can declare.
 const MOST_BYTES: usize = 65_528;
 
 #[test]
@@ -246,7 +246,7 @@ fn test_list_of_the_most_ranges_that_a_gpadl_can_have_is_taken_and_one_more_is_s
     let buffer = assemble(&ram, MAX_GPADL_RANGES as u32, &words, &[26]).unwrap();
     assert_eq!((buffer.ranges(), buffer.len()), (MAX_GPADL_RANGES, 9 * MAX_GPADL_RANGES));
     assert!(buffer.heap_bytes() <= 24 * buffer.pages(), "{} bytes", buffer.heap_bytes());
-    // Only the first word of another one still fits.
+    // Only the first word of another range still fits.
     words.push(one.words()[0]);
     assert_eq!(words.len() * 8, MOST_BYTES);
     let refused = assemble(&ram, MAX_GPADL_RANGES as u32 + 1, &words, &[26]).err();
@@ -268,13 +268,13 @@ fn test_buffer_of_the_most_pages_is_taken_and_one_more_is_refused() {
     assert_eq!(most.read_obj::<[u8; 4096]>(last), Ok([0xC3; 4096]));
     let refused = assemble(&ram, 1, &range(MAX_BUFFER_PAGES + 1).words(), &[]).err();
     assert_eq!(refused, Some(RangeError::TooManyPages));
-    // So it is when two ranges have them.
+    // The same holds for pages in two ranges.
     let mut words = range(MAX_BUFFER_PAGES).words();
     words.extend(Range { offset: 0, count: 1, pages: vec![1] }.words());
     assert_eq!(assemble(&ram, 2, &words, &[]).err(), Some(RangeError::TooManyPages));
 }
 
-/// A part of a list shows nothing: its runs have no place yet.
+/// A part of a list has no bytes: its runs have no position yet.
 #[test]
 fn test_buffer_whose_list_still_arrives_has_no_byte() {
     let bytes = bytes_of(&Range { offset: 0, count: 3 * 4096, pages: vec![1, 5, 9] }.words());
@@ -293,7 +293,7 @@ fn test_buffer_whose_list_still_arrives_has_no_byte() {
     assert!(assembler.finish().is_none(), "a part of a list is not given out");
 }
 
-/// Going on behind a bad page would count pages that no range has.
+/// A list that continued after a bad page would count pages that no range has.
 #[test]
 fn test_assembler_that_refused_a_list_refuses_the_rest_and_gives_no_buffer_out() {
     let bytes =
@@ -357,8 +357,8 @@ fn test_buffer_cleared_and_refilled_allocates_nothing() {
     assert_eq!(fill(), first);
 }
 
-/// The least favourable list: as many ranges as pages but for one, so that nothing merges and yet
-/// an index would be wanted.
+/// The worst list: only one page more than ranges, so that hardly any pages merge and an index
+/// would still be needed.
 #[test]
 fn test_list_of_one_page_ranges_takes_at_most_24_bytes_a_page_and_is_still_found() {
     struct Nobody;
@@ -410,12 +410,12 @@ fn test_pages_of_one_buffer_at_the_limit_and_past_it() {
     assert_eq!(list(MAX_BUFFER_PAGES + 1).unwrap_err(), RangeError::TooManyPages);
 }
 
-/// Design 6: a segment count kept in 8 bits. No count of pieces wraps anywhere near one.
+/// Design 6: a segment count of 8 bits. No count of pieces comes near an overflow.
 #[test]
 fn test_iovecs_of_more_pieces_than_8_bits_count_are_all_there() {
     let ram = ram();
     for pages in [254, 255, 256, 257, 511, 513, 2000_usize] {
-        // Every other page, so that no two touch.
+        // Every second page, so that no two touch.
         let pages: Vec<u64> = (0..pages as u64).map(|at| at * 2 % LOW_PAGES).collect();
         let count = u32::try_from(pages.len() * 4096).unwrap();
         let range = Range { offset: 0, count, pages: pages.clone() };

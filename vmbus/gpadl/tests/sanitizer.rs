@@ -1,9 +1,9 @@
-//! Shows that the sanitizer of `cargo xtask test` is on and sees errors: a stage that sees nothing
-//! would look the same as one that finds nothing.
+//! Shows that the sanitizer of `cargo xtask test` is active and detects errors. Without this test,
+//! an inactive sanitizer would look like one that finds no error.
 
 use std::process::Command;
 
-/// Has the child process make the error.
+/// The variable that makes the child process commit the error.
 const PLANT: &str = "SYNTHVM_PLANT_ERROR";
 
 const NAME: &str = "test_sanitizer_ends_a_program_that_reads_behind_its_memory";
@@ -13,8 +13,8 @@ const NAME: &str = "test_sanitizer_ends_a_program_that_reads_behind_its_memory";
 fn test_sanitizer_ends_a_program_that_reads_behind_its_memory() {
     if std::env::var_os(PLANT).is_some() {
         let bytes = vec![1_u8; std::hint::black_box(24)];
-        // SAFETY: none: this is the error, one byte behind the allocation. It happens in a process
-        // of its own, which the sanitizer ends here.
+        // SAFETY: none, because this is the error: a read one byte after the allocation. It happens
+        // in a process of its own, which the sanitizer ends here.
         let behind = unsafe { bytes.as_ptr().add(std::hint::black_box(24)).read_volatile() };
         println!("read {behind} and lived on");
         return;

@@ -1,4 +1,4 @@
-//! Counted views: which mappings succeed, and when a teardown is answered.
+//! Tests of counted views: the mappings that succeed, and the time at which a teardown is answered.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,9 +1,9 @@
-//! The cost of a packet, beside the least that the machine must spend. Targets:
+//! The cost of a packet, compared with the physical limits of the machine. Targets:
 //! docs/performance.md.
 //!
-//! `cargo bench -p vmbus-ring` measures everything in one process: one thread that writes and reads
-//! (two ends of one ring), two threads, and the physical limits beside them: `limit/memcpy` copies
-//! the payload in and out, `limit/spsc` hands bare messages over a bare ring.
+//! `cargo bench -p vmbus-ring` measures in one process: one thread that writes and reads (both ends
+//! of one ring), two threads, and the physical limits: `limit/memcpy` copies the payload in and
+//! out, `limit/spsc` passes bare messages through a bare ring.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
 use std::hint::{black_box, spin_loop};
@@ -18,7 +18,7 @@ use vmbus_ring::{
     gpa_direct_header,
 };
 
-/// Data pages of the rings: 60 KiB, as a network or storage channel of a small guest.
+/// Data pages of the rings: 60 KiB, like a network or storage channel of a small guest.
 const DATA_PAGES: usize = 15;
 const BATCH: usize = 16;
 
@@ -30,8 +30,8 @@ struct Ends {
 
 fn ends(data_pages: usize, mode: Mode) -> Ends {
     let memory = PlainMemory::new(data_pages + 1 + 64).unwrap();
-    // One mapping for both ends: caches that look lines up by virtual address would make a second
-    // one look slow.
+    // One mapping for both ends: with a second mapping, caches that use virtual addresses would
+    // make one of them look slow.
     let map = memory.ring_at(0, data_pages + 1, mode).unwrap();
     map.reset();
     let incoming = Incoming::new(map.clone()).unwrap();
@@ -72,7 +72,7 @@ fn one_thread(c: &mut Criterion) {
     for mode in [Mode::Mirrored, Mode::Paged] {
         let mut group = c.benchmark_group(format!("one_thread_{mode:?}"));
         for size in [16, 256, 4096, 65536] {
-            // Room for a packet of 64 KiB in any case.
+            // Every ring has space for a packet of 64 KiB.
             let mut ends = ends(if size > 4096 { 31 } else { DATA_PAGES }, mode);
             let (payload, mut to) = (vec![1_u8; size], vec![0_u8; size]);
             group.bench_function(BenchmarkId::new("write_read", size), |b| {
@@ -109,8 +109,8 @@ fn one_thread(c: &mut Criterion) {
     }
 }
 
-/// 4 KiB in a ring of 12 KiB, which stays in the first-level cache with both buffers: what the ring
-/// costs when memory costs least.
+/// Measures packets of 4 KiB in a ring of 12 KiB, which stays in the first-level cache with both
+/// buffers: the cost of the ring when memory is cheapest.
 fn small_ring(c: &mut Criterion) {
     let mut group = c.benchmark_group("one_thread_small_ring_Mirrored");
     let mut ends = ends(3, Mode::Mirrored);
@@ -130,7 +130,7 @@ fn small_ring(c: &mut Criterion) {
     group.finish();
 }
 
-/// The time of `packets` packets, when `batches` whole batches were measured.
+/// Returns the time of `packets` packets, from the measured time of `batches` whole batches.
 fn per_packet(elapsed: Duration, batches: u64, packets: u64) -> Duration {
     elapsed.mul_f64(packets as f64 / (batches * BATCH as u64) as f64)
 }
@@ -139,7 +139,7 @@ fn gpa_direct(c: &mut Criterion) {
     let mut group = c.benchmark_group("gpa_direct");
     for pages in [1_usize, 2, 16, 64] {
         let mut ends = ends(DATA_PAGES, Mode::Mirrored);
-        // Every second page: no two merge.
+        // Every second page is used, so no two merge.
         let numbers: Vec<u64> =
             (0..pages as u64).map(|page| DATA_PAGES as u64 + 1 + page * 2 % 64).collect();
         let mut header = Vec::new();
@@ -169,7 +169,8 @@ fn gpa_direct(c: &mut Criterion) {
     group.finish();
 }
 
-/// `packets` packets from one thread to another, each spinning when it must wait. Time of all.
+/// Sends `packets` packets from one thread to another; both spin when they must wait. Returns the
+/// total time.
 fn across(packets: u64, size: usize, batch_of: usize) -> Duration {
     let Ends { memory: _memory, mut outgoing, mut incoming } = ends(DATA_PAGES, Mode::Mirrored);
     let payload = vec![1_u8; size];
@@ -222,8 +223,8 @@ fn two_threads(c: &mut Criterion) {
     group.finish();
 }
 
-/// The least that two threads can do: slots of 64 bytes, two counters on lines of their own, no
-/// descriptors, no signals, nothing checked.
+/// The minimum for two threads: slots of 64 bytes, two counters on cache lines of their own, no
+/// descriptors, no signals, no checks.
 struct Bare {
     slots: Vec<[AtomicU64; 8]>,
     head: Line,
@@ -264,7 +265,8 @@ fn bare_across(messages: u64) -> Duration {
 fn limits(c: &mut Criterion) {
     let mut group = c.benchmark_group("limit");
     for size in [16, 256, 4096, 65536] {
-        // As a ring does: in at a moving place of 60 KiB (or the payload), out from there.
+        // The copies of a ring: in at a moving offset of 60 KiB (or the size of the payload), and
+        // out from there.
         let mut area = vec![0_u8; (DATA_PAGES * 4096).max(2 * size)];
         let (from, mut to) = (vec![1_u8; size], vec![0_u8; size]);
         let mut at = 0;

@@ -1,30 +1,30 @@
-//! Errors: of the peer ([`RingError`]), of one packet ([`PacketError`],
-//! [`WriteError`]), with the memory ([`MapError`]).
+//! Errors of the peer ([`RingError`]), of one packet ([`PacketError`], [`WriteError`]) and of the
+//! memory ([`MapError`]).
 
 use thiserror::Error;
 
-/// The peer broke the ring. The ring is stopped for good: every later call returns the same error
-/// and touches no shared memory.
+/// An error of the peer, after which the ring is stopped permanently. Every later call returns the
+/// same error and accesses no shared memory.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RingError {
-    /// The producer's index lies outside the data or between two 8-byte units.
+    /// The producer's index is outside the data or is not a multiple of 8.
     #[error("write index {value:#x} is not an 8-byte unit of {data_size:#x} bytes of ring data")]
     WriteIndex {
-        /// The index as the producer wrote it.
+        /// The index that the producer wrote.
         value: u32,
         /// Bytes of the data area.
         data_size: u32,
     },
-    /// The consumer's index lies outside the data or between two 8-byte units.
+    /// The consumer's index is outside the data or is not a multiple of 8.
     #[error("read index {value:#x} is not an 8-byte unit of {data_size:#x} bytes of ring data")]
     ReadIndex {
-        /// The index as the consumer wrote it.
+        /// The index that the consumer wrote.
         value: u32,
         /// Bytes of the data area.
         data_size: u32,
     },
-    /// Fewer bytes wait than a descriptor has.
+    /// The ring contains fewer bytes than a descriptor has.
     #[error("{available} bytes wait, too few for a packet descriptor")]
     NoDescriptor {
         /// Bytes between the two indices.
@@ -36,7 +36,7 @@ pub enum RingError {
         /// Claimed length without trailer, in bytes.
         length: u32,
     },
-    /// The payload is claimed to begin inside the descriptor or behind the packet.
+    /// The payload is claimed to begin inside the descriptor or after the packet.
     #[error("payload at byte {data_offset} of a packet of {length} bytes")]
     DataOffset {
         /// Claimed offset of the payload, in bytes.
@@ -60,21 +60,21 @@ pub enum RingError {
     },
 }
 
-/// One packet breaks the rules of its type; the ring itself is sound, so the device decides what
-/// becomes of the channel.
+/// An error of one packet, which breaks the rules of its type. The ring itself is sound, so the
+/// device decides whether the channel can continue.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PacketError {
-    /// The packet is of a type that names no external pages.
+    /// The packet's type has no external pages.
     #[error("the packet has no external data")]
     NoExternalData,
-    /// The packet's header has no room for the count of ranges.
+    /// The packet's header is too short for the count of ranges.
     #[error("a header of {header} bytes has no room for a range list")]
     ShortHeader {
-        /// Bytes in front of the payload.
+        /// Bytes before the payload.
         header: u32,
     },
-    /// No range, or more than the limit.
+    /// The packet has no range, or more ranges than the limit.
     #[error("{count} ranges; 1 to {limit} are allowed")]
     RangeCount {
         /// Claimed count.
@@ -82,7 +82,7 @@ pub enum PacketError {
         /// The limit in force.
         limit: u32,
     },
-    /// A range runs over the end of the list, or the list ends before its ranges.
+    /// A range crosses the end of the list, or the list ends before its ranges.
     #[error("the ranges do not fit the range list of the packet")]
     RangeList,
     /// The ranges describe more bytes than the limit.
@@ -91,16 +91,16 @@ pub enum PacketError {
         /// The limit in force.
         limit: u64,
     },
-    /// A range itself is wrong: empty, offset beyond its first page, page outside guest memory.
+    /// A range itself is invalid: empty, offset beyond its first page, page outside guest memory.
     #[error("bad range: {0}")]
     Range(#[from] vmbus_gpadl::RangeError),
 }
 
-/// Why a packet was not written. The batch is as before.
+/// The reasons that a packet was not written. The batch is unchanged.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The ring has no room now: wait with `Outgoing::wait_for_space(needed)`.
+    /// The ring has not enough free space now: wait with `Outgoing::wait_for_space(needed)`.
     #[error("ring full: {needed} bytes needed")]
     Full {
         /// Bytes of ring that the packet takes, trailer included.
@@ -119,18 +119,18 @@ pub enum WriteError {
     Corrupt(#[from] RingError),
 }
 
-/// Why pages cannot serve as a ring.
+/// The reasons that pages cannot be used as a ring.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum MapError {
-    /// The ring needs a control page and data, and not more than the limit.
+    /// The number of pages is below the minimum (a control page and data) or above the limit.
     #[error(
         "a ring of {pages} pages; {} to {} are allowed",
         crate::limits::MIN_RING_PAGES,
         crate::limits::MAX_RING_PAGES
     )]
     Size {
-        /// Pages asked for.
+        /// The number of pages in the request.
         pages: usize,
     },
     /// The buffer ends before the last page of the ring.
@@ -143,11 +143,11 @@ pub enum MapError {
         /// Bytes of the buffer.
         bytes: usize,
     },
-    /// A ring page is not one page of guest memory: the buffer begins inside a page or has a
+    /// A page of the ring is not one page of guest memory: the buffer begins inside a page or has a
     /// partial page before the ring's end.
     #[error("the ring's pages do not start and end at page boundaries of guest memory")]
     NotPages,
-    /// The host refused memory (only [`crate::PlainMemory`] asks for it).
+    /// The host refused memory. Only [`crate::PlainMemory`] allocates it.
     #[error("cannot allocate memory for a ring: {0}")]
     Memory(std::io::Error),
 }

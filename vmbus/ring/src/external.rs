@@ -1,4 +1,4 @@
-//! Packets that name data outside the ring: GPA-direct and transfer pages (vmbus-core 6.3).
+//! Packets with data outside the ring: GPA-direct and transfer pages (vmbus-core 6.3).
 
 use vmbus_gpadl::{GuestBuffer, RangeAssembler};
 use vmbus_protocol::limits::{MAX_GPA_DIRECT_BYTES, MAX_GPA_DIRECT_RANGES};
@@ -8,8 +8,8 @@ use crate::error::PacketError;
 use crate::packet::Packet;
 use crate::wire::{DESCRIPTOR_BYTES, PacketKind, RANGES_OFFSET};
 
-/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most that
-/// a 256 KiB request has.
+/// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most in a
+/// request of 256 KiB.
 const CHUNK_BYTES: usize = 512;
 
 /// One range of guest pages: `byte_count` bytes from `byte_offset` into the first of `pages`.
@@ -19,7 +19,7 @@ pub struct GpaRange<'a> {
     pub byte_count: u32,
     /// First byte in the first page, 0 to 4,095.
     pub byte_offset: u32,
-    /// Guest page numbers, as many as the bytes touch.
+    /// Guest page numbers, as many as the bytes cover.
     pub pages: &'a [u64],
 }
 
@@ -33,9 +33,9 @@ pub struct TransferRange {
 }
 
 impl Packet<'_> {
-    /// The guest memory that a GPA-direct packet names, into `buffer`: emptied first, and no
-    /// allocation once it has held as much before. Any number of ranges of any number of pages;
-    /// every page is checked to be guest RAM.
+    /// Reads the guest memory of a GPA-direct packet into `buffer`, which is emptied first. There
+    /// is no allocation once the buffer has held a list of that length. Any number of ranges of any
+    /// number of pages is possible; every page is checked to be guest RAM.
     ///
     /// # Errors
     /// [`PacketError`]; the buffer is then empty.
@@ -53,7 +53,7 @@ impl Packet<'_> {
         if self.kind() != PacketKind::GpaDirect {
             return Err(PacketError::NoExternalData);
         }
-        // The low half is reserved and may hold anything.
+        // The low half is reserved and may have any value.
         let (_, count) = self.range_head(MAX_GPA_DIRECT_RANGES)?;
         let mut left = usize_of(self.header_len().wrapping_sub(RANGES_OFFSET));
         let mut assembler = RangeAssembler::begin(buffer, count, left)?;
@@ -66,8 +66,8 @@ impl Packet<'_> {
             };
             self.read_at(offset, piece);
             let complete = assembler.push(piece)?;
-            // A range may claim far more bytes than its pages so far: do not gather pages for what
-            // will be refused.
+            // A range may claim far more bytes than its pages so far. This check stops a list that
+            // will be refused before its pages are collected.
             if u64_of(assembler.buffer().listed_bytes()) > MAX_GPA_DIRECT_BYTES {
                 return Err(PacketError::TooManyBytes { limit: MAX_GPA_DIRECT_BYTES });
             }
@@ -79,8 +79,8 @@ impl Packet<'_> {
         }
     }
 
-    /// The ranges of a transfer-pages packet, into `ranges` (emptied first). Returns the id of the
-    /// set that they lie in.
+    /// Reads the ranges of a transfer-pages packet into `ranges`, which is emptied first. Returns
+    /// the id of their set.
     ///
     /// # Errors
     /// [`PacketError`]; `ranges` is then empty.
@@ -104,7 +104,7 @@ impl Packet<'_> {
         Ok(u16::from_le_bytes([low, high]))
     }
 
-    /// The word in front of the ranges: its type-specific half, and the count of ranges.
+    /// Reads the word before the ranges: its type-specific half, and the count of ranges.
     #[inline]
     fn range_head(&self, limit: u32) -> Result<(u32, u32), PacketError> {
         let header = self.header_len();
@@ -122,7 +122,8 @@ impl Packet<'_> {
     }
 }
 
-/// The header of a GPA-direct packet, for the end that sends one: into `to`, emptied first.
+/// Builds the header of a GPA-direct packet in `to`, which is emptied first, for the end that sends
+/// one.
 pub fn gpa_direct_header(ranges: &[GpaRange<'_>], to: &mut Vec<u8>) {
     to.clear();
     to.extend_from_slice(&[0; 4]);
@@ -136,7 +137,8 @@ pub fn gpa_direct_header(ranges: &[GpaRange<'_>], to: &mut Vec<u8>) {
     }
 }
 
-/// The header of a transfer-pages packet, for the end that sends one: into `to`, emptied first.
+/// Builds the header of a transfer-pages packet in `to`, which is emptied first, for the end that
+/// sends one.
 pub fn transfer_pages_header(set: u16, ranges: &[TransferRange], to: &mut Vec<u8>) {
     to.clear();
     to.extend_from_slice(&set.to_le_bytes());

@@ -10,27 +10,29 @@ use crate::packet::Packet;
 use crate::snapshot::{RingSnapshot, RingWatch};
 use crate::wire::{DESCRIPTOR_BYTES, Descriptor};
 
-/// The consumer of a ring: for a host the guest-to-host ring, for a guest the other one.
+/// The consumer of a ring: on a host the guest-to-host ring, on a guest the other one.
 ///
-/// The peer signals only when it writes into an empty ring whose mask is clear. So: drain until
-/// empty, commit, [`Incoming::unmask`], and drain again when that says so; only then sleep.
+/// The peer signals only when it writes into an empty ring with a clear mask. So the consumer
+/// drains until the ring is empty, commits, calls [`Incoming::unmask`], and drains again if that
+/// returns true. Only then may it sleep.
 #[derive(Debug)]
 pub struct Incoming {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; a value that it writes there is
-    /// never read.
+    /// The consumer's own index. The copy in the control page is for the peer; this end never reads
+    /// it.
     read: Offset,
-    /// The producer may ask to be signalled when space comes.
+    /// Whether the producer may request a signal when space is released.
     peer_waits_for_space: bool,
     stopped: Option<RingError>,
 }
 
 impl Incoming {
-    /// Takes the ring over as its consumer: masks signals until [`Incoming::unmask`], declares our
-    /// features (vmbus-core 6.1). Packets that wait already, as after a restore, are kept.
+    /// Becomes the consumer of the ring: masks signals until [`Incoming::unmask`] and declares its
+    /// features (vmbus-core 6.1). Packets that are already in the ring, for example after a
+    /// restore, are kept.
     ///
     /// # Errors
-    /// [`RingError`] when an index is not one.
+    /// [`RingError`] when an index is invalid.
     pub fn new(memory: RingMemory) -> Result<Self, RingError> {
         let control = memory.control();
         let read = check_read(&memory, control.read_index.load(Ordering::Relaxed))?;
@@ -45,8 +47,8 @@ impl Incoming {
         })
     }
 
-    /// Returns the packets that are in the ring now. The peer may write more: they are not part of
-    /// the batch.
+    /// Returns the packets that are in the ring now. Packets that the peer writes later are not
+    /// part of the batch.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -58,7 +60,8 @@ impl Incoming {
         Ok(ReadBatch { ring: self, at, available })
     }
 
-    /// Asks the peer not to signal while we drain. Only a hint; undone by [`Incoming::unmask`].
+    /// Asks the peer not to signal while the ring is drained. It is only a hint, which
+    /// [`Incoming::unmask`] withdraws.
     #[inline]
     pub fn mask(&self) {
         if self.stopped.is_none() {
@@ -66,8 +69,8 @@ impl Incoming {
         }
     }
 
-    /// Asks the peer to signal again. True when more waits: it came before the peer could know, so
-    /// drain again, there will be no signal.
+    /// Asks the peer to signal again. Returns true when the ring has packets that arrived before
+    /// the peer could see the request: the caller must drain again, because no signal will follow.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -82,7 +85,7 @@ impl Incoming {
         Ok(write != self.read)
     }
 
-    /// Bytes that wait, descriptors and trailers included.
+    /// Returns the bytes in the ring, descriptors and trailers included.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -91,31 +94,31 @@ impl Incoming {
         Ok(self.memory.size().used(self.read, write))
     }
 
-    /// Bytes of the data area.
+    /// Returns the bytes of the data area.
     #[must_use]
     pub fn data_size(&self) -> u32 {
         self.memory.data_size()
     }
 
-    /// Why the ring is stopped, if it is.
+    /// Returns the error that stopped the ring, if any.
     #[must_use]
     pub fn stopped(&self) -> Option<RingError> {
         self.stopped
     }
 
-    /// The control page now.
+    /// Returns the present control page.
     #[must_use]
     pub fn indices(&self) -> RingSnapshot {
         RingSnapshot::of(self.memory.control(), self.memory.size(), self.memory.mode())
     }
 
-    /// A handle by which other threads can show this ring.
+    /// Returns a handle by which other threads can inspect this ring.
     #[must_use]
     pub fn watch(&self) -> RingWatch {
         RingWatch::new(&self.memory)
     }
 
-    /// The memory of the ring.
+    /// Returns the memory of the ring.
     #[must_use]
     pub fn memory(&self) -> &RingMemory {
         &self.memory
@@ -130,7 +133,7 @@ impl Incoming {
         check_write(&self.memory, index).inspect_err(|&error| self.stopped = Some(error))
     }
 
-    /// Gives the space up to `to` back. True when the producer waits for it.
+    /// Releases the space up to `to`. Returns true when the producer waits for it.
     #[inline]
     fn publish(&mut self, to: Offset) -> bool {
         let from = self.read;
@@ -146,8 +149,8 @@ impl Incoming {
         }
     }
 
-    /// The write index is read anew, behind the barrier: packets that came after this batch was
-    /// sampled count against the free space, and the one that did not fit came after them.
+    /// The write index is read again, after the barrier. Packets that arrived after this batch was
+    /// sampled count against the free space, and the packet that did not fit arrived after them.
     #[cold]
     fn wakes_producer(&self, control: &Control, pending: u32, from: Offset) -> bool {
         let size = self.memory.size();
@@ -161,8 +164,8 @@ impl Incoming {
     }
 }
 
-/// The packets that waited when the batch was taken. Dropped without [`ReadBatch::commit`], it has
-/// consumed nothing.
+/// The packets that were in the ring when the batch was taken. A batch that is dropped without
+/// [`ReadBatch::commit`] consumes no packet.
 #[derive(Debug)]
 pub struct ReadBatch<'a> {
     ring: &'a mut Incoming,
@@ -171,11 +174,11 @@ pub struct ReadBatch<'a> {
 }
 
 impl ReadBatch<'_> {
-    /// The next packet, or `None` at the end of the batch. Its bytes stay in the ring, and in the
-    /// peer's reach, until the commit.
+    /// Returns the next packet. `None` at the end of the batch. Its bytes stay in the ring, where
+    /// the peer can change them, until the commit.
     ///
     /// # Errors
-    /// [`RingError`]: the peer wrote something that is no packet. The ring is stopped.
+    /// [`RingError`]: the peer wrote bytes that are no packet. The ring is stopped.
     #[inline(always)]
     #[allow(clippy::should_implement_trait, reason = "an iterator cannot lend")]
     pub fn next(&mut self) -> Result<Option<Packet<'_>>, RingError> {
@@ -186,7 +189,7 @@ impl ReadBatch<'_> {
             return Err(self.stop(RingError::NoDescriptor { available: self.available }));
         }
         let words = self.words();
-        // Without the reason at first: this way the compiler keeps the descriptor in registers.
+        // The reason is determined later, so that the compiler keeps the descriptor in registers.
         let Some(descriptor) = Descriptor::parse(words, self.available) else {
             return Err(self.stop(Descriptor::fault(words, self.available)));
         };
@@ -197,8 +200,8 @@ impl ReadBatch<'_> {
         Ok(Some(Packet::new(&self.ring.memory, start, descriptor)))
     }
 
-    /// Reads the words of the next descriptor. This is the one read: whatever the peer does to it
-    /// now, the local copy is judged and used.
+    /// Reads the words of the next descriptor, once. The peer may change them at any time, so only
+    /// the local copy is checked and used.
     #[inline(always)]
     fn words(&self) -> [u64; 2] {
         let memory = &self.ring.memory;
@@ -207,7 +210,7 @@ impl ReadBatch<'_> {
         [u64::from_le(first), u64::from_le(second)]
     }
 
-    /// Stops the ring: no packet after this one can be found.
+    /// Stops the ring, because no packet after this one can be found.
     #[cold]
     fn stop(&mut self, error: RingError) -> RingError {
         self.available = 0;
@@ -215,13 +218,14 @@ impl ReadBatch<'_> {
         error
     }
 
-    /// Bytes of the batch that were not yet taken.
+    /// Returns the bytes of the batch that were not taken yet.
     #[must_use]
     pub fn remaining(&self) -> u32 {
         self.available
     }
 
-    /// Consumes the packets taken so far. True when the peer waits for the space: signal it.
+    /// Consumes the packets taken so far. Returns true when the peer waits for the space and must
+    /// be signalled.
     #[inline]
     #[must_use = "a peer that waits for space must be signalled"]
     pub fn commit(self) -> bool {

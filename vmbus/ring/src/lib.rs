@@ -1,4 +1,4 @@
-//! VMBus ring pairs: packets, batches, signalling, flow control, over mapped guest pages.
+//! VMBus ring pairs: packets, batches, signalling and flow control over mapped guest pages.
 //!
 //! A channel has two rings; each end reads one ([`Incoming`]) and writes the other ([`Outgoing`]).
 //! Both ends run the same code: the host over a GPADL's pages, an in-process guest over its own.
@@ -9,8 +9,9 @@
 //! ```
 //!
 //! The peer is hostile: it may rewrite any byte at any moment. Every shared field is read once into
-//! a local, the local is validated and used. A peer that breaks a rule gets its ring stopped
-//! ([`RingError`]); the memory is not touched afterwards. Facts: `vmbus-core` sections 6 and 7.
+//! a local variable, which is then checked and used. If the peer breaks a rule, its ring is stopped
+//! ([`RingError`]) and the memory is not accessed afterwards. Source: `vmbus-core` sections 6 and
+//! 7.
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! Offsets into a ring's data as values: always inside it, always 8-byte units.
+//! Offsets into a ring's data, which are always inside it and multiples of 8.
 
 use vmbus_protocol::num::usize_of;
 
@@ -8,7 +8,7 @@ use vmbus_protocol::num::usize_of;
 pub(crate) struct Offset(u32);
 
 impl Offset {
-    /// The offset as it goes into the control page.
+    /// Returns the offset in the form of the control page.
     #[inline]
     pub(crate) const fn get(self) -> u32 {
         self.0
@@ -25,7 +25,7 @@ impl Offset {
 pub(crate) struct DataSize(u32);
 
 impl DataSize {
-    /// `bytes` must be a multiple of the page size, not 0 and below 2^31.
+    /// Returns a data size. `bytes` must be a multiple of the page size, not 0 and below 2^31.
     pub(crate) fn new(bytes: u32) -> Option<Self> {
         (bytes != 0 && bytes.is_multiple_of(4096) && bytes < 1 << 31).then_some(Self(bytes))
     }
@@ -35,31 +35,32 @@ impl DataSize {
         self.0
     }
 
-    /// An index that the peer wrote, if it is one.
+    /// Returns the offset for an index of the peer. `None`: the index is invalid.
     #[inline]
     pub(crate) fn check(self, index: u32) -> Option<Offset> {
         (index < self.0 && index & 7 == 0).then_some(Offset(index))
     }
 
-    /// `by` bytes further, around the end. `by` is a multiple of 8 and at most the size: packet
-    /// lengths are.
+    /// Returns the offset `by` bytes further, around the end. `by` is a multiple of 8 and at most
+    /// the size, like every packet length.
     #[inline]
     pub(crate) fn advance(self, from: Offset, by: u32) -> Offset {
         debug_assert!(by <= self.0 && by & 7 == 0);
-        // Neither sum nor difference can wrap: both are below 2^32 because the size is below 2^31.
+        // Neither sum nor difference can overflow: both are below 2^32 because the size is below
+        // 2^31.
         let to = from.0.wrapping_add(by);
         Offset(if to >= self.0 { to.wrapping_sub(self.0) } else { to })
     }
 
-    /// Bytes that wait to be read.
+    /// Returns the bytes that can be read.
     #[inline]
     pub(crate) fn used(self, read: Offset, write: Offset) -> u32 {
         let distance = write.0.wrapping_sub(read.0);
         if write.0 >= read.0 { distance } else { distance.wrapping_add(self.0) }
     }
 
-    /// Bytes that are free; equal indices mean an empty ring. A producer must leave at least one
-    /// unit of them.
+    /// Returns the bytes that are free; equal indices mean an empty ring. A producer must leave at
+    /// least one unit free.
     #[inline]
     pub(crate) fn free(self, read: Offset, write: Offset) -> u32 {
         self.0.wrapping_sub(self.used(read, write))

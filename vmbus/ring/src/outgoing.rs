@@ -14,19 +14,19 @@ use crate::offset::Offset;
 use crate::snapshot::{RingSnapshot, RingWatch};
 use crate::wire::{DESCRIPTOR_BYTES, Descriptor, PacketKind, TRAILER_BYTES, trailer};
 
-/// The producer of a ring: for a host the host-to-guest ring, for a guest the other one.
+/// The producer of a ring: on a host the host-to-guest ring, on a guest the other one.
 #[derive(Debug)]
 pub struct Outgoing {
     memory: RingMemory,
-    /// Our index. The copy in the control page is for the peer; a value that it writes there is
-    /// never read.
+    /// The producer's own index. The copy in the control page is for the peer; this end never reads
+    /// it.
     write: Offset,
-    /// The peer's index when it was last looked at. It only moves towards more free space, so an
-    /// old value is safe.
+    /// The peer's index at the last read. It only moves towards more free space, so an old value is
+    /// safe.
     read: Offset,
     /// Longest packet without trailer.
     max_packet: u32,
-    /// The consumer signals when space comes; else it must be polled for.
+    /// Whether the consumer signals when it releases space. Otherwise the producer must poll.
     peer_tells_space: bool,
     waiting: bool,
     stopped: Option<RingError>,
@@ -35,32 +35,33 @@ pub struct Outgoing {
 /// A packet to write.
 #[derive(Clone, Copy, Debug)]
 pub struct OutPacket<'a> {
-    /// Its kind.
+    /// The kind of the packet.
     pub kind: PacketKind,
     /// A request's own id; in a completion the id of the request, unchanged.
     pub transaction_id: u64,
-    /// Ask for a completion.
+    /// Whether the sender requests a completion.
     pub completion_requested: bool,
     /// The bytes between descriptor and payload: range lists (see
-    /// [`crate::transfer_pages_header`]). Padded to 8 bytes with zeros.
+    /// [`crate::transfer_pages_header`]). They are padded to 8 bytes with zeroes.
     pub header: &'a [u8],
-    /// The payload, concatenated. Padded to 8 bytes with zeros.
+    /// The payload, concatenated from pieces. It is padded to 8 bytes with zeroes.
     pub payload: &'a [&'a [u8]],
 }
 
 /// The result of [`Outgoing::wait_for_space`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpaceWait {
-    /// The space is there by now: write. Nothing is left behind.
+    /// The space is free now, so the producer can write. No request remains in the ring.
     Ready,
-    /// The peer will signal when it is there. Then call [`Outgoing::space_came`].
+    /// The peer will signal when the space is free. The producer must then call
+    /// [`Outgoing::space_came`].
     Signalled,
-    /// The peer is too old to signal: poll.
+    /// The peer is too old to signal, so the producer must poll.
     Poll,
 }
 
 impl<'a> OutPacket<'a> {
-    /// Data that wants no answer.
+    /// Returns data that needs no answer.
     #[must_use]
     pub fn in_band(transaction_id: u64, payload: &'a [&'a [u8]]) -> Self {
         Self {
@@ -72,26 +73,27 @@ impl<'a> OutPacket<'a> {
         }
     }
 
-    /// Data that wants a completion.
+    /// Returns data that needs a completion.
     #[must_use]
     pub fn request(transaction_id: u64, payload: &'a [&'a [u8]]) -> Self {
         Self { completion_requested: true, ..Self::in_band(transaction_id, payload) }
     }
 
-    /// The answer to the request `transaction_id`.
+    /// Returns the answer to the request `transaction_id`.
     #[must_use]
     pub fn completion(transaction_id: u64, payload: &'a [&'a [u8]]) -> Self {
         Self { kind: PacketKind::Completion, ..Self::in_band(transaction_id, payload) }
     }
 
-    /// The same with external data: `header` from [`crate::gpa_direct_header`] or
+    /// Returns the packet with external data: `header` from [`crate::gpa_direct_header`] or
     /// [`crate::transfer_pages_header`].
     #[must_use]
     pub fn with_header(self, kind: PacketKind, header: &'a [u8]) -> Self {
         Self { kind, header, ..self }
     }
 
-    /// Offset of the payload, and bytes without trailer; `None` when no 32 bits hold them.
+    /// Returns the layout: the offset of the payload, and the bytes without trailer. `None` when
+    /// they need more than 32 bits.
     #[inline(always)]
     fn layout(&self) -> Option<Layout> {
         let header = u32::try_from(self.header.len()).ok()?.checked_add(DESCRIPTOR_BYTES)?;
@@ -110,7 +112,7 @@ impl<'a> OutPacket<'a> {
     }
 }
 
-/// Where the parts of a packet go, in bytes from its start.
+/// The positions of a packet's parts, in bytes from its start.
 struct Layout {
     data_offset: u32,
     length: u32,
@@ -119,11 +121,11 @@ struct Layout {
 }
 
 impl Outgoing {
-    /// Takes the ring over as its producer: waits for no space, declares our features (vmbus-core
-    /// 6.1).
+    /// Becomes the producer of the ring: it waits for no space and declares its features
+    /// (vmbus-core 6.1).
     ///
     /// # Errors
-    /// [`RingError`] when an index is not one.
+    /// [`RingError`] when an index is invalid.
     pub fn new(memory: RingMemory) -> Result<Self, RingError> {
         let control = memory.control();
         let read = check_read(&memory, control.read_index.load(Ordering::Acquire))?;
@@ -143,13 +145,13 @@ impl Outgoing {
         })
     }
 
-    /// Refuses packets of more than `bytes` bytes without trailer: what the peer's driver can take
-    /// (`limits::LINUX_*`).
+    /// Refuses packets of more than `bytes` bytes without trailer, which the peer's driver could
+    /// not read (`limits::LINUX_*`).
     pub fn limit_packets(&mut self, bytes: u32) {
         self.max_packet = bytes.min(largest(&self.memory));
     }
 
-    /// Begins to write. Nothing is visible to the peer before the commit.
+    /// Begins a batch. The peer sees none of its packets before the commit.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -163,8 +165,8 @@ impl Outgoing {
         Ok(WriteBatch { ring: self, at, free })
     }
 
-    /// Arranges to be signalled when more than `needed` bytes are free, as [`WriteError::Full`]
-    /// said. Asks for what an empty ring has at most.
+    /// Requests a signal when more than `needed` bytes are free, the number from
+    /// [`WriteError::Full`]. The request is limited to the free space of an empty ring.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -190,7 +192,7 @@ impl Outgoing {
         Ok(if self.peer_tells_space { SpaceWait::Signalled } else { SpaceWait::Poll })
     }
 
-    /// Ends a wait: the peer need not signal any more.
+    /// Ends a wait: the peer does not have to signal any more.
     pub fn space_came(&mut self) {
         if self.waiting && self.stopped.is_none() {
             self.memory.control().pending_send_size.store(0, Ordering::Release);
@@ -198,13 +200,13 @@ impl Outgoing {
         self.waiting = false;
     }
 
-    /// True between [`Outgoing::wait_for_space`] and [`Outgoing::space_came`].
+    /// Returns true between [`Outgoing::wait_for_space`] and [`Outgoing::space_came`].
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.waiting
     }
 
-    /// Bytes that are free now. A packet needs more than its own total.
+    /// Returns the bytes that are free now. A packet needs more than its own total.
     ///
     /// # Errors
     /// [`RingError`]: the ring is stopped.
@@ -213,31 +215,31 @@ impl Outgoing {
         Ok(self.memory.size().free(self.read, self.write))
     }
 
-    /// Bytes of the data area.
+    /// Returns the bytes of the data area.
     #[must_use]
     pub fn data_size(&self) -> u32 {
         self.memory.data_size()
     }
 
-    /// Why the ring is stopped, if it is.
+    /// Returns the error that stopped the ring, if any.
     #[must_use]
     pub fn stopped(&self) -> Option<RingError> {
         self.stopped
     }
 
-    /// The control page now.
+    /// Returns the present control page.
     #[must_use]
     pub fn indices(&self) -> RingSnapshot {
         RingSnapshot::of(self.memory.control(), self.memory.size(), self.memory.mode())
     }
 
-    /// A handle by which other threads can show this ring.
+    /// Returns a handle by which other threads can inspect this ring.
     #[must_use]
     pub fn watch(&self) -> RingWatch {
         RingWatch::new(&self.memory)
     }
 
-    /// The memory of the ring.
+    /// Returns the memory of the ring.
     #[must_use]
     pub fn memory(&self) -> &RingMemory {
         &self.memory
@@ -259,7 +261,8 @@ impl Outgoing {
     }
 }
 
-/// Packets on their way into the ring. Dropped without [`WriteBatch::commit`], nothing was written.
+/// The packets of a batch that is being written. A batch that is dropped without
+/// [`WriteBatch::commit`] writes no packet.
 #[derive(Debug)]
 pub struct WriteBatch<'a> {
     ring: &'a mut Outgoing,
@@ -285,7 +288,7 @@ impl WriteBatch<'_> {
             }
         };
         let total = layout.length.wrapping_add(TRAILER_BYTES);
-        // Strictly more: equal indices would mean an empty ring.
+        // The free space must be larger: equal indices would mean an empty ring.
         if self.free <= total && !self.has_room(total)? {
             return Err(WriteError::Full { needed: total });
         }
@@ -299,7 +302,7 @@ impl WriteBatch<'_> {
         Ok(())
     }
 
-    /// Looks at the peer's index anew.
+    /// Reads the peer's index again.
     #[cold]
     fn has_room(&mut self, total: u32) -> Result<bool, RingError> {
         self.ring.sample_read()?;
@@ -307,7 +310,7 @@ impl WriteBatch<'_> {
         Ok(self.free > total)
     }
 
-    /// Makes the packets visible. True when the peer may sleep and must be signalled.
+    /// Makes the packets visible. Returns true when the peer may sleep and must be signalled.
     #[inline]
     #[must_use = "a peer that sleeps must be signalled"]
     pub fn commit(self) -> bool {
@@ -319,20 +322,20 @@ impl WriteBatch<'_> {
         ring.write = self.at;
         let (signal, read) = ring.memory.control().publish_write(from, to);
         if let Some(index) = read {
-            // A wrong index stops the ring: the next call says so.
+            // A wrong index stops the ring, and the next call returns the error.
             let _ = ring.take_read(index);
         }
         signal
     }
 }
 
-/// Longest packet without trailer that fits an empty ring.
+/// Returns the length of the longest packet without trailer that fits an empty ring.
 fn largest(memory: &RingMemory) -> u32 {
-    // The trailer, and the unit that stays free. The data has at least a page.
+    // The trailer, and the unit that stays free, are subtracted. The data has at least a page.
     memory.data_size().wrapping_sub(TRAILER_BYTES).wrapping_sub(8).min(MAX_PACKET_BYTES)
 }
 
-/// Where the bytes of one packet go; offsets count from its start.
+/// A destination for the bytes of one packet. Offsets count from its start.
 trait Sink {
     /// Writes a unit; `offset` is a multiple of 8 inside the packet.
     fn word(&mut self, offset: u32, value: u64);
@@ -350,7 +353,7 @@ fn fill(sink: &mut impl Sink, packet: &OutPacket<'_>, layout: &Layout, start: Of
     );
     sink.word(0, first);
     sink.word(8, packet.transaction_id);
-    // Padding first: its unit also has the last bytes of what it pads.
+    // The padding is written first, because its unit also has the last bytes of the padded part.
     if layout.header_padded {
         sink.word(layout.data_offset.wrapping_sub(8), 0);
     }
@@ -363,7 +366,7 @@ fn fill(sink: &mut impl Sink, packet: &OutPacket<'_>, layout: &Layout, start: Of
     let mut offset = layout.data_offset;
     for piece in packet.payload {
         sink.bytes(offset, piece);
-        // The layout has shown that the sum fits.
+        // The layout has checked that the sum fits.
         offset = offset.wrapping_add(u32::try_from(piece.len()).unwrap_or(0));
     }
     sink.word(layout.length, trailer(start.get()));
@@ -385,7 +388,7 @@ impl Sink for Contiguous {
     fn word(&mut self, offset: u32, value: u64) {
         debug_assert!(offset & 7 == 0 && offset.wrapping_add(8) <= self.len);
         // SAFETY: the layout puts every unit inside the packet's `len` bytes, which `contiguous`
-        // vouched for, and at a multiple of 8 from a base that is one.
+        // guarantees, and at a multiple of 8 from an aligned base.
         let word = unsafe { self.base.add(usize_of(offset)).cast::<AtomicU64>().as_ref() };
         word.store(value.to_le(), Ordering::Relaxed);
     }
@@ -394,7 +397,7 @@ impl Sink for Contiguous {
     fn bytes(&mut self, offset: u32, from: &[u8]) {
         debug_assert!(usize_of(offset).wrapping_add(from.len()) <= usize_of(self.len));
         // SAFETY: the layout puts header and payload inside the packet's `len` bytes, which
-        // `contiguous` vouched for.
+        // `contiguous` guarantees.
         unsafe { copy_to_shared(from, self.base.add(usize_of(offset))) };
     }
 }
@@ -413,8 +416,8 @@ impl Sink for Scattered<'_> {
 
     fn bytes(&mut self, offset: u32, from: &[u8]) {
         let mut from = from;
-        // A piece may begin between two units, behind one of odd length: fill up its unit byte by
-        // byte, from what is there.
+        // A piece may begin inside a unit, after a piece of odd length. The rest of that unit is
+        // filled byte by byte, and keeps its other bytes.
         let rest = usize_of(offset & 7);
         let mut at = self.memory.size().advance(self.start, offset & !7);
         if rest != 0 {

@@ -8,8 +8,8 @@ use crate::memory::RingMemory;
 use crate::offset::Offset;
 use crate::wire::{Descriptor, PacketKind};
 
-/// A packet whose descriptor was validated. The payload still lies in the ring: the peer can change
-/// it until it is copied out.
+/// A packet with a validated descriptor. The payload is still in the ring: the peer can change it
+/// until it is copied.
 #[derive(Debug)]
 pub struct Packet<'a> {
     memory: &'a RingMemory,
@@ -23,30 +23,30 @@ impl<'a> Packet<'a> {
         Self { memory, start, descriptor }
     }
 
-    /// Returns its kind.
+    /// Returns the kind of the packet.
     #[inline]
     #[must_use]
     pub fn kind(&self) -> PacketKind {
         self.descriptor.kind
     }
 
-    /// The sender's name for the exchange: a completion carries it back unchanged. Not unique, and
-    /// 0 is a legal value.
+    /// Returns the sender's id for the exchange, which a completion repeats. It is not unique, and
+    /// 0 is a valid value.
     #[inline]
     #[must_use]
     pub fn transaction_id(&self) -> u64 {
         self.descriptor.transaction_id
     }
 
-    /// True when the sender expects a completion; without it there must be none.
+    /// Returns true when the sender expects a completion. Otherwise there must be none.
     #[inline]
     #[must_use]
     pub fn completion_requested(&self) -> bool {
         self.descriptor.completion_requested
     }
 
-    /// Bytes of payload, a multiple of 8: up to 7 bytes of padding count, protocols carry their own
-    /// lengths.
+    /// Returns the bytes of payload, a multiple of 8. They include up to 7 bytes of padding, as
+    /// protocols have length fields of their own.
     #[inline]
     #[must_use]
     pub fn payload_len(&self) -> usize {
@@ -61,14 +61,14 @@ impl<'a> Packet<'a> {
         bytes
     }
 
-    /// Copies the payload, as much as `to` takes. Returns the bytes copied.
+    /// Copies the payload, as many bytes as `to` has. Returns the number of copied bytes.
     #[inline(always)]
     pub fn read_payload(&self, to: &mut [u8]) -> usize {
         self.read_payload_at(0, to)
     }
 
-    /// Copies the payload from byte `offset` on, as much as `to` takes. Returns the bytes copied: 0
-    /// at and beyond the end.
+    /// Copies the payload from byte `offset` on, as many bytes as `to` has. Returns the number of
+    /// copied bytes: 0 at and beyond the end.
     #[inline(always)]
     pub fn read_payload_at(&self, offset: usize, to: &mut [u8]) -> usize {
         let len = self.payload_len().saturating_sub(offset).min(to.len());
@@ -79,7 +79,7 @@ impl<'a> Packet<'a> {
         len
     }
 
-    /// Copies the first bytes of the payload into a structure, or `None` when the payload is
+    /// Returns a copy of the first bytes of the payload as a structure. `None` when the payload is
     /// shorter.
     #[inline]
     #[must_use]
@@ -92,29 +92,29 @@ impl<'a> Packet<'a> {
         Some(value)
     }
 
-    /// The payload where it lies, if it is one piece: always in a mirrored ring. No copy; the peer
-    /// can change it at any moment.
+    /// Returns the payload in the ring, if it is one piece: always in a mirrored ring. It is not
+    /// copied, and the peer can change it at any moment.
     #[inline]
     #[must_use]
     pub fn payload_slice(&self) -> Option<VolatileSlice<'_>> {
         let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
         let address = self.memory.contiguous(self.payload_start(), len)?;
-        // SAFETY: `contiguous` vouches for `len` mapped bytes while the memory lives, which 'a
+        // SAFETY: `contiguous` guarantees `len` mapped bytes while the memory lives, which 'a
         // borrows.
         Some(unsafe { VolatileSlice::new(address.as_ptr(), usize_of(len)) })
     }
 
-    /// The payload where it lies, piece by piece.
+    /// Returns the payload in the ring, in pieces.
     pub fn payload_slices(&self) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
-        // SAFETY: `pieces` vouches for that many mapped bytes while the memory lives, which 'a
+        // SAFETY: `pieces` guarantees that many mapped bytes while the memory lives, which 'a
         // borrows.
         self.memory
             .pieces(self.payload_start(), len)
             .map(|(address, len)| unsafe { VolatileSlice::new(address.as_ptr(), len) })
     }
 
-    /// Bytes in front of the payload, descriptor included: 16 to 524,280, a multiple of 8.
+    /// Returns the bytes before the payload, descriptor included: 16 to 524,280, a multiple of 8.
     #[inline]
     pub(crate) fn header_len(&self) -> u32 {
         self.descriptor.data_offset
@@ -128,7 +128,8 @@ impl<'a> Packet<'a> {
         if offset & 7 == 0 {
             self.memory.read(size.advance(self.start, offset), to);
         } else {
-            // By parts: the packet stays in registers unless its address is taken.
+            // The fields are passed one by one: the packet stays in registers unless its address is
+            // taken.
             read_between_units(self.memory, self.start, offset, to);
         }
     }
@@ -139,8 +140,8 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Copies from byte `offset` of the packet at `start`, between two of the units of 8 bytes in which
-/// the ring counts: through a copy of the first unit.
+/// Copies from byte `offset` of the packet at `start`, which is inside one of the ring's units of 8
+/// bytes, through a copy of the first unit.
 #[inline(never)]
 fn read_between_units(memory: &RingMemory, start: Offset, offset: u32, to: &mut [u8]) {
     let size = memory.size();

@@ -8,8 +8,8 @@ use crate::control::Control;
 use crate::memory::{Backing, Mode, RingMemory};
 use crate::offset::DataSize;
 
-/// The control page of a ring at one moment. The peer may have written anything, so fields need not
-/// fit together.
+/// The control page of a ring at one moment. The peer may have written any values, so the fields
+/// may be inconsistent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RingSnapshot {
@@ -17,21 +17,21 @@ pub struct RingSnapshot {
     pub write_index: u32,
     /// Byte offset of the next byte to read.
     pub read_index: u32,
-    /// Not 0: the consumer asked not to be signalled.
+    /// Not 0: the consumer requested no signals.
     pub interrupt_mask: u32,
-    /// Not 0: the producer waits for that many bytes.
+    /// Not 0: the producer waits for that many free bytes.
     pub pending_send_size: u32,
     /// Features of both ends; bit 0: pending send size.
     pub feature_bits: u32,
     /// Bytes of the data area.
     pub data_size: u32,
-    /// How the data is reached.
+    /// The mode of access to the data.
     pub mode: Mode,
-    /// Bytes that wait, `None` when an index is not one.
+    /// Bytes that can be read. `None` when an index is invalid.
     pub used: Option<u32>,
 }
 
-/// Shows a ring to others than its user, from any thread, without keeping its memory: a teardown
+/// A handle that inspects a ring from any thread. It does not hold the ring's memory, so a teardown
 /// does not wait for it.
 #[derive(Clone)]
 pub struct RingWatch {
@@ -41,7 +41,7 @@ pub struct RingWatch {
     mode: Mode,
 }
 
-// SAFETY: the control page is only touched while `alive` is held, and only through atomics.
+// SAFETY: the control page is only accessed while `alive` is held, and only through atomics.
 unsafe impl Send for RingWatch {}
 // SAFETY: as above.
 unsafe impl Sync for RingWatch {}
@@ -52,7 +52,7 @@ impl RingWatch {
         Self { control, alive, size: memory.size(), mode: memory.mode() }
     }
 
-    /// The ring now, or `None` when its user dropped it.
+    /// Returns the present state of the ring. `None` when its owner dropped it.
     #[must_use]
     pub fn snapshot(&self) -> Option<RingSnapshot> {
         let _alive = self.alive.upgrade()?;

@@ -46,21 +46,21 @@ impl PacketKind {
     }
 }
 
-/// A descriptor that has been validated: a local copy, no longer in the peer's hands.
+/// A validated descriptor: a local copy, which the peer cannot change.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
     pub(crate) kind: PacketKind,
     pub(crate) completion_requested: bool,
     pub(crate) transaction_id: u64,
-    /// Bytes in front of the payload: 16 to `length`, a multiple of 8.
+    /// Bytes before the payload: 16 to `length`, a multiple of 8.
     pub(crate) data_offset: u32,
-    /// Bytes without the trailer: a multiple of 8; with the trailer at most as many as were
-    /// available.
+    /// Bytes without the trailer: a multiple of 8. With the trailer they are at most the available
+    /// bytes.
     pub(crate) length: u32,
 }
 
 impl Descriptor {
-    /// Parses the two words of a descriptor, of which `available` bytes with all that follows wait.
+    /// Parses the two words of a descriptor, from which on `available` bytes are in the ring.
     /// `None`: it is invalid, see [`Descriptor::fault`].
     #[inline(always)]
     pub(crate) fn parse(words: [u64; 2], available: u32) -> Option<Self> {
@@ -92,8 +92,8 @@ impl Descriptor {
         }
     }
 
-    /// The first word on the wire. `data_offset` and `length` are multiples of 8, at most 0xFFFF *
-    /// 8.
+    /// Returns the first word on the wire. `data_offset` and `length` are multiples of 8, at most
+    /// 0xFFFF * 8.
     #[inline]
     pub(crate) fn first_word(
         kind: PacketKind,
@@ -109,7 +109,7 @@ impl Descriptor {
             | (u64::from(flags) << 48)
     }
 
-    /// Bytes of ring that the packet takes.
+    /// Returns the bytes of ring that the packet takes.
     #[inline]
     pub(crate) fn total(&self) -> u32 {
         self.length.wrapping_add(TRAILER_BYTES)
@@ -119,7 +119,7 @@ impl Descriptor {
 /// The fields of a descriptor's first word, unchecked.
 struct Fields {
     kind: u16,
-    /// In bytes, as the next one: at most 0xFFFF * 8, so that sums do not overflow.
+    /// In bytes, like `length`: at most 0xFFFF * 8, so that sums do not overflow.
     data_offset: u32,
     length: u32,
     flags: u16,
@@ -138,7 +138,7 @@ impl Fields {
     }
 }
 
-/// The trailer of a packet that starts at byte `start` of the data.
+/// Returns the trailer of a packet that starts at byte `start` of the data.
 #[inline]
 pub(crate) fn trailer(start: u32) -> u64 {
     u64::from(start) << 32

@@ -1,4 +1,4 @@
-//! The path of a packet allocates nothing.
+//! The path of a packet makes no allocation.
 
 mod common;
 
@@ -19,12 +19,12 @@ thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -66,7 +66,7 @@ fn test_ring_packets_of_all_kinds_allocate_nothing() {
             let _ = batch.commit();
             let _ = ring.incoming.unmask();
         };
-        // Warms the buffer up.
+        // The first round allocates the buffer.
         round(&mut buffer);
         let before = COUNT.with(Cell::get);
         assert_ne!(before, 0, "the counter counts");

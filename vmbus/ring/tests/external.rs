@@ -10,7 +10,7 @@ use vmbus_ring::{
     gpa_direct_header, transfer_pages_header,
 };
 
-/// Pages of RAM behind the rings of these tests; the ring takes the first ones.
+/// Pages of RAM behind the rings of these tests. The ring takes the first ones.
 const RAM_PAGES: usize = 256;
 
 fn ring(mode: Mode, data_pages: u64) -> TestRing {
@@ -23,7 +23,7 @@ fn send(ring: &mut TestRing, kind: PacketKind, header: &[u8], payload: &[u8]) {
     let _ = batch.commit();
 }
 
-/// Sends `header` as it is and parses it.
+/// Sends `header` unchanged and parses it.
 fn parse(ring: &mut TestRing, header: &[u8], buffer: &mut GuestBuffer) -> Result<(), PacketError> {
     send(ring, PacketKind::GpaDirect, header, &[0xAB; 48]);
     let mut batch = ring.incoming.batch().unwrap();
@@ -78,7 +78,7 @@ fn test_ring_gpa_direct_garbage_in_reserved_field_is_accepted() {
     let mut header = header(&[GpaRange { byte_count: 8, byte_offset: 0, pages: &[3] }]);
     header[..4].copy_from_slice(&[0xFF; 4]);
     assert_eq!(parse(&mut ring, &header, &mut buffer), Ok(()));
-    // Words behind the last range belong to nobody.
+    // Words after the last range are ignored.
     header.extend([0xFF; 24]);
     assert_eq!(parse(&mut ring, &header, &mut buffer), Ok(()));
     assert_eq!(buffer.len(), 8);
@@ -126,7 +126,7 @@ fn test_ring_gpa_direct_bad_lists_fail_the_packet_and_not_the_ring() {
             assert_eq!(parse(&mut ring, &header, &mut buffer), Err(error));
             assert!(buffer.is_empty());
         }
-        // More bytes than there are pages for: whatever the words say, the list is too short.
+        // More bytes than there are pages for: the list is too short for any words.
         for header in [
             range(8193, 0, &[3, 4]),
             range(8192, 1, &[3, 4]),

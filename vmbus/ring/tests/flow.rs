@@ -1,4 +1,5 @@
-//! Full rings: waiting for space and waking the waiting end (vmbus-core 7.3; checklist 66 to 69).
+//! Full rings: the wait for space and the wake-up of the waiting end (vmbus-core 7.3; checklist 66
+//! to 69).
 
 mod common;
 
@@ -8,7 +9,7 @@ use common::{
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_ring::{Incoming, Outgoing, SpaceWait, WriteError};
 
-/// Fills the ring with packets of 64 bytes of payload (88 in all). Returns how many.
+/// Fills the ring with packets of 64 bytes of payload (88 in all). Returns their number.
 fn fill(ring: &mut TestRing) -> u64 {
     let mut count = 0;
     loop {
@@ -20,14 +21,14 @@ fn fill(ring: &mut TestRing) -> u64 {
     }
 }
 
-/// Reads one packet. True when the producer must be signalled.
+/// Reads one packet. Returns true when the producer must be signalled.
 fn read_one(incoming: &mut Incoming) -> bool {
     let mut batch = incoming.batch().unwrap();
     batch.next().unwrap().unwrap();
     batch.commit()
 }
 
-/// Checklist 66, with our own consumer at the other end.
+/// Checklist 66, with this crate's consumer at the other end.
 #[test]
 fn test_ring_blocked_producer_is_woken_once_when_its_packet_fits() {
     for mode in BOTH_MODES {
@@ -60,8 +61,8 @@ fn test_ring_blocked_producer_is_woken_once_when_its_packet_fits() {
     }
 }
 
-/// Checklist 66, with the strict rule of a Linux consumer: signal iff free_now > pending and
-/// free_before <= pending.
+/// Checklist 66, with the strict rule of a Linux consumer: signal if and only if free_now > pending
+/// and free_before <= pending.
 #[test]
 fn test_ring_pending_size_wakes_a_strict_peer_exactly_at_the_crossing() {
     for mode in BOTH_MODES {
@@ -111,7 +112,7 @@ fn test_ring_constant_pending_size_signals_at_each_crossing_and_not_at_each_read
             let signals: u32 = (0..count).map(|_| u32::from(read_one(&mut ring.incoming))).sum();
             assert_eq!(signals, 1, "round {round}: one for each time that the ring was full");
         }
-        // Never below the threshold: never a signal.
+        // The threshold is never crossed, so there is never a signal.
         for _ in 0..10 {
             write_one(&mut ring.outgoing, 1, &[1; 64]).unwrap();
             assert!(!read_one(&mut ring.incoming));
@@ -120,7 +121,7 @@ fn test_ring_constant_pending_size_signals_at_each_crossing_and_not_at_each_read
     }
 }
 
-/// Checklist 67: the mask is about packets, not about space.
+/// Checklist 67: the mask affects signals for packets, not those for space.
 #[test]
 fn test_ring_space_signal_ignores_the_interrupt_mask() {
     for mode in BOTH_MODES {
@@ -142,8 +143,8 @@ fn test_ring_garbage_pending_size_is_clamped_and_harmless() {
             fill(&mut ring);
             ring.set_field(PENDING, pending);
             let signal = drain(&mut ring.incoming).unwrap().1;
-            // What an empty ring cannot satisfy counts as an empty ring; what is always satisfied
-            // needs no signal.
+            // A request that an empty ring cannot satisfy counts as a request for an empty ring;
+            // one that is always satisfied needs no signal.
             assert_eq!(
                 signal,
                 pending >= 4096 - 8 || pending == 9 && ring.data_size() < 4096,
@@ -153,8 +154,8 @@ fn test_ring_garbage_pending_size_is_clamped_and_harmless() {
     }
 }
 
-/// The wait of a guest that wrote on after the batch was sampled: counted with the old write index,
-/// its signal would be lost.
+/// The wait of a guest that wrote further packets after the batch was sampled. With the old write
+/// index its signal would be lost.
 #[test]
 fn test_ring_producer_that_filled_up_after_the_batch_was_sampled_is_woken() {
     for mode in BOTH_MODES {

@@ -12,7 +12,7 @@ fn test_ring_packet_at_every_wrap_position_decodes_and_has_its_trailer() {
         let mut ring = ring(1, mode);
         let size = ring.data_size();
         let payload: Vec<u8> = (0..61).map(|n| n as u8 ^ 0x5A).collect();
-        // 16 + 64 + 8 bytes: each start from 88 bytes before the end on wraps at another unit.
+        // 16 + 64 + 8 bytes: each start in the last 88 bytes wraps at another unit.
         for start in (0..size).step_by(8) {
             ring.advance_to(start);
             for word in 0..11 {
@@ -20,7 +20,7 @@ fn test_ring_packet_at_every_wrap_position_decodes_and_has_its_trailer() {
             }
             let id = 0xFEDC_BA98_0000_0000 | u64::from(start);
             let mut batch = ring.outgoing.batch().unwrap();
-            // In pieces, so that pieces meet within units and within the wrap.
+            // The payload is written in pieces that meet within units and within the wrap.
             batch
                 .write(&OutPacket::request(
                     id,
@@ -87,7 +87,7 @@ fn test_ring_partial_reads_at_every_offset_see_the_same_bytes() {
     }
 }
 
-/// Checklist 59, the reader's half.
+/// Checklist 59, for the reader.
 #[test]
 fn test_ring_bad_write_index_stops_the_reader_for_good() {
     for mode in BOTH_MODES {
@@ -112,24 +112,24 @@ fn test_ring_bad_write_index_stops_the_reader_for_good() {
     }
 }
 
-/// Checklist 59, the writer's half.
+/// Checklist 59, for the writer.
 #[test]
 fn test_ring_bad_read_index_stops_the_writer_for_good() {
     for mode in BOTH_MODES {
         for value in [4096, 4, u32::MAX] {
             let error = RingError::ReadIndex { value, data_size: 4096 };
-            // Seen when space is looked for.
+            // The writer detects it when it needs space.
             let mut ring = ring(1, mode);
             ring.set_field(READ_INDEX, value);
             assert_eq!(ring.outgoing.free().unwrap_err(), error);
             assert_eq!(ring.outgoing.batch().map(|_| ()).unwrap_err(), error);
             assert_eq!(ring.outgoing.wait_for_space(24).unwrap_err(), error);
-            // Seen by the commit that looks whether to signal.
+            // The commit detects it when it decides about a signal.
             let mut ring = common::ring(1, mode);
             ring.set_field(READ_INDEX, value);
             assert_eq!(write_one(&mut ring.outgoing, 1, &[0; 16]), Ok(false));
             assert_eq!(write_one(&mut ring.outgoing, 1, &[0; 16]), Err(WriteError::Corrupt(error)));
-            // Seen by a wait; the wait request is not left behind by a later call either.
+            // A wait detects it, and no later call leaves a wait request in the ring.
             let mut ring = common::ring(1, mode);
             ring.set_field(READ_INDEX, value);
             assert_eq!(ring.outgoing.wait_for_space(24).unwrap_err(), error);
@@ -140,7 +140,7 @@ fn test_ring_bad_read_index_stops_the_writer_for_good() {
     }
 }
 
-/// Checklist 59: at open already.
+/// Checklist 59: the error is detected when the ring is opened.
 #[test]
 fn test_ring_opened_with_bad_indices_is_refused() {
     let ring = ring(1, common::BOTH_MODES[0]);
@@ -154,8 +154,8 @@ fn test_ring_opened_with_bad_indices_is_refused() {
     assert!(matches!(Outgoing::new(map()), Err(RingError::WriteIndex { value: 3, .. })));
 }
 
-/// Checklist 60, through the ring: packets before the bad one count as read only when committed
-/// before.
+/// Checklist 60, through the ring: packets before the bad one count as read only if they were
+/// committed before.
 #[test]
 fn test_ring_bad_descriptor_stops_the_channel() {
     let word =
@@ -197,14 +197,14 @@ fn test_ring_full_leaves_one_unit_free() {
         for start in (0..4096).step_by(8) {
             let mut ring = ring(1, mode);
             ring.advance_to(start);
-            // 4088 bytes in all: free (4096) is more, and 8 bytes stay.
+            // 4088 bytes in all: free space (4096) is larger, and 8 bytes stay free.
             write_one(&mut ring.outgoing, 1, &[9; 4088 - 24]).unwrap();
             assert_eq!(ring.outgoing.free(), Ok(8));
             assert_eq!(ring.incoming.used(), Ok(4088));
             assert_eq!(write_one(&mut ring.outgoing, 2, &[]), Err(WriteError::Full { needed: 24 }));
             assert_eq!(drain(&mut ring.incoming).unwrap().0[0].payload, vec![9; 4088 - 24]);
         }
-        // As many free bytes as the packet has are not enough.
+        // Free space of exactly the packet's length is not enough.
         let mut ring = ring(1, mode);
         write_one(&mut ring.outgoing, 1, &vec![0; 4096 - 48 - 24]).unwrap();
         assert_eq!(ring.outgoing.free(), Ok(48));
@@ -236,7 +236,7 @@ fn test_ring_packet_beyond_a_limit_is_refused_and_never_written() {
         );
         assert_eq!(ring.field(WRITE_INDEX), before);
     }
-    // The length field of the wire ends at 524,280 bytes.
+    // The length field of the wire can state at most 524,280 bytes.
     let mut ring = ring(256, BOTH_MODES[0]);
     let most = vmbus_ring::limits::MAX_PACKET_BYTES;
     let payload = vec![3; most as usize - 16 + 1];

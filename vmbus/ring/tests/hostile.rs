@@ -1,7 +1,7 @@
 //! A peer that rewrites indices, descriptors and range lists while they are read (checklist 73).
 //!
-//! The reader must come back from every call, hand out nothing but bytes of the ring, and stop at
-//! most once. What it reads is garbage.
+//! The reader must return from every call, return only bytes of the ring, and stop at most once.
+//! The bytes that it reads are garbage.
 
 mod common;
 
@@ -13,12 +13,12 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::GuestBuffer;
 use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, PlainMemory, RingError};
 
-/// Rounds at least, and on while the peer had too little effect, as on a machine that does not run
-/// it at the same time.
+/// Least number of rounds. The test continues while the peer had too little effect, for example on
+/// a machine that does not run it at the same time.
 const ROUNDS: u32 = 30_000;
-/// Enough of both packets and stops.
+/// A sufficient number of packets and of stops.
 const ENOUGH: u64 = 200;
-/// Then something is wrong with the test.
+/// More rounds than this mean that the test itself is broken.
 const MOST_ROUNDS: u32 = 100_000_000;
 
 fn go_on(round: u32, packets: u64, stops: u64) -> bool {
@@ -29,7 +29,7 @@ fn go_on(round: u32, packets: u64, stops: u64) -> bool {
     round < ROUNDS || packets < ENOUGH || stops < ENOUGH
 }
 
-/// A small generator of its own, so that a failure repeats with the same seed.
+/// A small private generator, so that a failure repeats with the same seed.
 struct Random(u64);
 
 impl Random {
@@ -41,7 +41,7 @@ impl Random {
     }
 }
 
-/// A word that is a legal descriptor more often than chance would make it.
+/// Returns a word that is a valid descriptor more often than a random one.
 fn nasty_word(random: &mut Random) -> u64 {
     let kind = [6, 7, 9, 0xB, 9, 9][random.next() as usize % 6];
     let sound = !random.next().is_multiple_of(16);
@@ -52,7 +52,7 @@ fn nasty_word(random: &mut Random) -> u64 {
     kind | (offset & 0xFFFF) << 16 | (length & 0xFFFF) << 32 | (random.next() & 3) << 48
 }
 
-/// Rewrites the ring at `pages` until told to stop.
+/// Rewrites the ring at `pages` until it is stopped.
 fn scribble(memory: &GuestMemoryMmap, pages: &[u64], seed: u64, stop: &AtomicBool) {
     let mut random = Random(seed);
     let data_bytes = (pages.len() as u64 - 1) * 4096;
@@ -62,7 +62,7 @@ fn scribble(memory: &GuestMemoryMmap, pages: &[u64], seed: u64, stop: &AtomicBoo
             let address = GuestAddress(pages[1 + at as usize / 4096] * 4096 + at % 4096);
             let word = match random.next() % 16 {
                 0 => random.next(),
-                // A range head, or the count in front of the ranges.
+                // A range head, or the count before the ranges.
                 1..4 => (random.next() % 0x3000) | (random.next() % 3) << 32,
                 _ => nasty_word(&mut random),
             };
@@ -200,7 +200,7 @@ fn write_some(outgoing: &mut Outgoing, payload: &[u8]) -> Result<u64, RingError>
     Ok(count)
 }
 
-/// Opens the ring again: a real host would not, and it is refused while an index is wrong.
+/// Opens the ring again, which a real host would not do. That is refused while an index is wrong.
 fn open_anyway<T>(mut open: impl FnMut() -> Result<T, RingError>) -> T {
     loop {
         match open() {
@@ -210,7 +210,7 @@ fn open_anyway<T>(mut open: impl FnMut() -> Result<T, RingError>) -> T {
     }
 }
 
-/// Checklist 73 in slow motion: after a packet was handed out, its descriptor says something else.
+/// Checklist 73 in slow motion: after a packet was returned, its descriptor changes.
 #[test]
 fn test_ring_descriptor_rewritten_after_it_was_read_changes_nothing() {
     for mode in [Mode::Mirrored, Mode::Paged] {

@@ -1,4 +1,4 @@
-//! Which pages make a ring, and how it is reached.
+//! The pages that can form a ring, and the access to them.
 
 mod common;
 
@@ -22,7 +22,7 @@ impl ReleaseSink for Released {
     }
 }
 
-/// A GPADL of ranges {byte count, byte offset, pages}.
+/// Returns a GPADL of ranges {byte count, byte offset, pages}.
 fn gpadl(ram: &GuestRam, ranges: &[(u32, u32, &[u64])]) -> (Gpadl, Arc<Released>) {
     let mut bytes = Vec::new();
     for (count, offset, pages) in ranges {
@@ -71,7 +71,8 @@ fn test_ring_map_over_a_chain_of_ranges_is_one_ring() {
         let ring = RingMemory::map_as(view.clone(), 0, 5, mode).unwrap();
         assert_eq!((ring.mode(), ring.data_size()), (mode, 4 * 4096));
     }
-    // Page 9 twice, as control page and as data: legal to list, and harmless.
+    // Page 9 is used twice, as control page and as data. The guest may list it so, and it is
+    // harmless.
     let ring = RingMemory::map(view, 0, 6).unwrap();
     ring.reset();
     assert!(Incoming::new(ring).is_ok());
@@ -112,7 +113,7 @@ fn test_ring_map_beyond_the_buffer_or_of_no_data_is_refused() {
 
 #[test]
 fn test_ring_of_the_fewest_and_of_the_most_pages_works() {
-    // A page listed twice is legal, so the largest ring needs few pages of RAM.
+    // A page may be listed twice, so the largest ring needs few pages of RAM.
     for pages in [MIN_RING_PAGES, MAX_RING_PAGES] {
         let list: Vec<u64> =
             (0..pages as u64).map(|page| if page == 0 { 0 } else { 1 + page % 60 }).collect();
@@ -125,7 +126,7 @@ fn test_ring_of_the_fewest_and_of_the_most_pages_works() {
 
 #[test]
 fn test_ring_of_the_most_runs_is_mirrored_and_one_more_is_paged() {
-    // Every second page: each a run of its own.
+    // Every second page is used, so each is a run of its own.
     let pages = |data: usize| (0..=data as u64).map(|page| page * 2).collect::<Vec<_>>();
     for (data, mode) in [(MAX_MIRROR_RUNS, Mode::Mirrored), (MAX_MIRROR_RUNS + 1, Mode::Paged)] {
         let mut ring = ring_of(pages(data), Mode::Mirrored);

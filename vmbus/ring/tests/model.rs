@@ -20,11 +20,11 @@ struct Sent {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Write these, then commit or not.
+    /// Writes these packets, then commits or not.
     Write(Vec<Sent>, bool),
-    /// Read up to so many, then commit or not.
+    /// Reads up to this number of packets, then commits or not.
     Read(usize, bool),
-    /// Mask and look again later, or unmask.
+    /// Masks signals and drains again later, or unmasks.
     Mask,
     Unmask,
 }
@@ -71,7 +71,8 @@ impl Sent {
     }
 }
 
-/// The ring as a queue: what was committed and not read, and whether the reader must be signalled.
+/// The ring as a queue: the packets that were committed and not read, and whether the reader must
+/// be signalled.
 #[derive(Default)]
 struct Model {
     queue: VecDeque<(Seen, usize)>,
@@ -166,7 +167,7 @@ fn read(
     Ok(())
 }
 
-/// Control page and data pages in any order, neighbours or not.
+/// Returns control page and data pages in any order, neighbours or not.
 fn pages() -> impl Strategy<Value = Vec<u64>> {
     (1_usize..5).prop_flat_map(|data| {
         prop_oneof![
@@ -181,7 +182,7 @@ fn pages() -> impl Strategy<Value = Vec<u64>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Both modes see the same packets, indices and signals, because both see those of the model.
+    /// Both modes show the same packets, indices and signals, because both must match the model.
     #[test]
     fn test_ring_random_traffic_matches_the_model(
         pages in pages(),

@@ -1,7 +1,7 @@
-//! No lost wake-up, with real threads (checklist 64 and 66). The model checker in
-//! `src/control/model.rs` covers what chance does not reach.
+//! A test for lost wake-ups, with real threads (checklist 64 and 66). The model checker in
+//! `src/control/model.rs` covers the rare interleavings.
 //!
-//! `VMBUS_RING_RACES=10000000` runs more rounds than the suite does.
+//! `VMBUS_RING_RACES=10000000` runs more rounds than the default.
 
 mod common;
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::ring;
 use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, SpaceWait, WriteError};
 
-/// Only a lost wake-up lasts that long.
+/// Only a lost wake-up takes this long.
 const FOREVER: Duration = Duration::from_secs(60);
 
 fn rounds() -> u64 {
@@ -22,8 +22,8 @@ fn rounds() -> u64 {
         .map_or(1_000_000, |rounds| rounds.parse().expect("VMBUS_RING_RACES is a number"))
 }
 
-/// A doorbell, and below a sleeper that spins a little before it sleeps, so that both sides meet
-/// often.
+/// A doorbell. The sleeper below spins for a short time before it sleeps, so that both sides often
+/// meet.
 struct Bell {
     ring: Sender<()>,
 }
@@ -39,19 +39,19 @@ fn doorbell() -> (Bell, Sleeper) {
 
 impl Bell {
     fn ring(&self) {
-        // The other end may be done already.
+        // The other end may be finished already.
         let _ = self.ring.send(());
     }
 }
 
 impl Sleeper {
-    /// Drops earlier rings: what they announced is seen by the look that follows. One left over
-    /// would hide a lost one.
+    /// Drops earlier signals, because the next read of the ring sees their packets. A remaining
+    /// signal would hide a lost one.
     fn forget(&self) {
         while self.bell.try_recv().is_ok() {}
     }
 
-    /// Waits for the bell. False when the other end is gone.
+    /// Waits for the doorbell. Returns false when the other end is gone.
     fn wait(&self, what: &str) -> bool {
         for _ in 0..200 {
             if self.bell.try_recv().is_ok() {
@@ -67,7 +67,8 @@ impl Sleeper {
     }
 }
 
-/// Reads until `count` packets came, in order. Masks while it drains when `mask`.
+/// Reads until `count` packets have arrived, in order. When `mask`, it masks signals while it
+/// drains.
 fn consume(mut incoming: Incoming, count: u64, mask: bool, packets: &Sleeper, space: &Bell) {
     let mut next = 0;
     loop {
@@ -93,7 +94,7 @@ fn consume(mut incoming: Incoming, count: u64, mask: bool, packets: &Sleeper, sp
     }
 }
 
-/// Writes `count` packets, batches of 1 to 3, pausing so that the reader often finds the ring
+/// Writes `count` packets in batches of 1 to 3. It pauses so that the reader often finds the ring
 /// empty.
 fn produce(mut outgoing: Outgoing, count: u64, payload: usize, packets: &Bell, space: &Sleeper) {
     let mut payload = vec![0; payload];
@@ -139,8 +140,8 @@ fn race(count: u64, payload: usize, mask: bool, mode: Mode) {
     thread::scope(|scope| {
         let done = &done;
         scope.spawn(move || {
-            // The bells stay open until the reader is through: an early end must not look like a
-            // wake-up.
+            // The doorbells stay open until the reader is finished, because their end would look
+            // like a wake-up.
             produce(ring.outgoing, count, payload, &packets, &space_heard);
             while !done.load(Ordering::Relaxed) {
                 thread::yield_now();
@@ -158,7 +159,7 @@ fn test_ring_unmask_racing_a_write_loses_no_wakeup() {
     race(rounds() / 10, 8, false, Mode::Paged);
 }
 
-/// Checklist 66 as a race: the writer asks for space while the reader gives it.
+/// Checklist 66 as a race: the writer requests space while the reader releases it.
 #[test]
 fn test_ring_space_wait_racing_a_read_loses_no_wakeup() {
     race(rounds() / 4, 1000, true, Mode::Mirrored);

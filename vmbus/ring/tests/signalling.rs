@@ -1,4 +1,4 @@
-//! When each end is signalled (vmbus-core 7.1 and 7.2; checklist 63 and 65).
+//! The conditions for signals to each end (vmbus-core 7.1 and 7.2; checklist 63 and 65).
 
 mod common;
 
@@ -94,7 +94,8 @@ fn test_ring_commit_of_nothing_signals_nobody_and_writes_nothing() {
     }
 }
 
-/// vmbus-core 6.1: what a host owns is set at open, whatever an earlier life of the channel left.
+/// vmbus-core 6.1: the host's fields are set at open, for any values from an earlier life of the
+/// channel.
 #[test]
 fn test_ring_open_overwrites_stale_fields_that_each_end_owns() {
     for mode in BOTH_MODES {
@@ -116,7 +117,7 @@ fn test_ring_open_overwrites_stale_fields_that_each_end_owns() {
     }
 }
 
-/// Checklist 74, the ring's part.
+/// Checklist 74, for the ring.
 #[test]
 fn test_ring_reopened_over_its_memory_resumes_without_loss() {
     for mode in BOTH_MODES {

@@ -17,7 +17,7 @@ pub use libc::iovec;
 pub use vm_memory::{GuestAddress, GuestMemoryMmap, VolatileSlice};
 #[doc(inline)]
 pub use vmbus_gpadl::{
-    Access, BufferError, Contiguous, ContiguousError, Destination, FileRun, GpadlKey, GpadlView,
-    GuestBuffer, GuestRam, MapError, RamError, RangeAssembler, RangeError, ReadOnly, ReadOnlyView,
-    ReadSlice, ReadSlices, ReadWrite, Slices, StitchError,
+    Access, BufferError, Contiguous, ContiguousError, ContiguousMappingError, Destination, FileRun,
+    GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RamError, RangeAssembler, RangeError,
+    ReadOnly, ReadOnlyView, ReadSlice, ReadSlices, ReadWrite, Slices,
 };

@@ -1,4 +1,4 @@
-//! Zeroes, discards, and what takes up room.
+//! Checks of zeroes, discards and allocated extents.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::super::{Backend, Operation};
 use super::drive::{one, over, pattern};
 use super::{CAPACITY, WRITE};
 
-/// From no granule's start to no granule's end, within one block, and over many.
+/// Ranges that neither begin nor end at a granule, within one block and over many.
 const STRETCHES: [(u64, u64); 5] = [
     (512, 512),
     (3 * 512, 40 * 512),
@@ -64,7 +64,7 @@ fn discarded_bytes_are_gone_and_no_others(backend: &Arc<dyn Backend>) {
     assert_eq!(over(&mut *queue, Operation::WriteZeroes { unmap: true }, 0, CAPACITY), Ok(()));
 }
 
-/// The medium is all zero here.
+/// The backend must be all zero at this point.
 fn extents_cover_the_medium_and_never_hide_data(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     let places = [1 << 20, (5 << 20) + 512, CAPACITY - 512];

@@ -1,4 +1,4 @@
-//! Requests to a queue, and their ends.
+//! Submission of requests to a queue, and the wait for their results.
 
 use std::os::fd::RawFd;
 
@@ -39,7 +39,7 @@ fn fields(request: &Request) -> (u64, Operation, u64, u64) {
 /// Waits for a queue's event, or for any descriptor to become readable.
 ///
 /// # Panics
-/// It does not within two minutes.
+/// The descriptor does not become readable within two minutes.
 pub fn wait(event: RawFd) {
     let mut poll = libc::pollfd { fd: event, events: libc::POLLIN, revents: 0 };
     loop {
@@ -52,10 +52,10 @@ pub fn wait(event: RawFd) {
     }
 }
 
-/// One read, write or flush of `bytes`. Returns what is in the buffer afterwards.
+/// Executes one read, write or flush of `bytes`. Returns the content of the buffer afterwards.
 ///
 /// # Errors
-/// The request's.
+/// The error of the request.
 ///
 /// # Panics
 /// As [`run`].
@@ -70,10 +70,10 @@ pub fn one(
     done.result.map(|()| std::mem::take(done.request.buffer.host_bytes().expect("host memory")))
 }
 
-/// One request without data: a discard or zeroes.
+/// Executes one request without data: a discard or zeroes.
 ///
 /// # Errors
-/// The request's.
+/// The error of the request.
 ///
 /// # Panics
 /// As [`run`].
@@ -87,7 +87,7 @@ pub fn over(
     done.pop().expect("one request").result
 }
 
-/// `len` bytes that differ from place to place and from seed to seed.
+/// Returns `len` bytes that differ by position and by seed.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (at.wrapping_mul(0x9E37_79B9).wrapping_add(seed) >> 5) as u8).collect()
 }
@@ -97,7 +97,8 @@ pub(super) fn request(tag: u64, operation: Operation, offset: u64, bytes: Vec<u8
     Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
-/// The same from memory that begins `skew` bytes after the allocator's alignment.
+/// Executes one request like [`one`], with memory that begins `skew` bytes after the allocator's
+/// alignment.
 pub(super) fn skewed(
     tag: u64,
     operation: Operation,

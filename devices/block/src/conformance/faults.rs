@@ -1,4 +1,4 @@
-//! Errors below a backend, at every point.
+//! Errors of the storage below a backend, at every access.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,10 +8,10 @@ use super::CAPACITY;
 use super::drive::run;
 use super::model::{Random, draw, model_of, read_all};
 
-/// Which access to the storage below a backend fails, and how. Whoever makes a backend for
-/// [`check_faults`] asks [`FaultPlan::strike`] before each access of the backend to its storage
-/// (each read, write, flush, discard, growth of the file), and fails that access with
-/// what it returns. Clones are the same plan.
+/// A plan for one failed access to the storage below a backend. The maker of a backend for
+/// [`check_faults`] must call [`FaultPlan::strike`] before each access of the backend to its
+/// storage (each read, write, flush, discard, growth of the file), and fail that access with the
+/// returned error. Clones share one plan.
 #[derive(Clone, Debug, Default)]
 pub struct FaultPlan {
     inner: Arc<Inner>,
@@ -20,24 +20,24 @@ pub struct FaultPlan {
 #[derive(Debug, Default)]
 struct Inner {
     accesses: AtomicU64,
-    /// Number of the access, and its error.
+    /// The number of the access to fail, and its error.
     fault: Mutex<Option<(u64, IoError)>>,
     strikes: AtomicU64,
 }
 
 impl FaultPlan {
-    /// Access number `nth`, counted from 0, fails with `error`; all others succeed.
-    /// [`FaultPlan::default`] lets everything succeed.
+    /// Returns a plan that fails access number `nth`, counted from 0, with `error`. All other
+    /// accesses succeed. With [`FaultPlan::default`] every access succeeds.
     pub fn nth(nth: u64, error: IoError) -> Self {
         let plan = Self::default();
         plan.arm(nth, error);
         plan
     }
 
-    /// The storage is accessed.
+    /// Counts an access to the storage.
     ///
     /// # Errors
-    /// This access must fail so, without effect.
+    /// The error with which this access must fail, without effect.
     pub fn strike(&self) -> Result<(), IoError> {
         let access = self.inner.accesses.fetch_add(1, Ordering::Relaxed);
         let fault = *self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,12 +50,12 @@ impl FaultPlan {
         }
     }
 
-    /// Accesses so far.
+    /// Returns the number of accesses so far.
     pub fn accesses(&self) -> u64 {
         self.inner.accesses.load(Ordering::Relaxed)
     }
 
-    /// Counts accesses from 0 again: the one of number `nth` from now on fails.
+    /// Counts accesses from 0 again. Access number `nth` then fails.
     fn arm(&self, nth: u64, error: IoError) {
         let mut fault = self.inner.fault.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.accesses.store(0, Ordering::Relaxed);
@@ -70,17 +70,17 @@ impl FaultPlan {
 /// Requests of one script.
 const REQUESTS: u64 = 40;
 
-/// Runs a script again and again on fresh media; each time one later access to the storage below
-/// fails, once with EIO and once with ENOSPC, until the script has no such access. `make` gives a
-/// medium as for [`super::check`] whose storage asks the plan; accesses while it is made do not
-/// count.
+/// Runs a script repeatedly on fresh backends. Each run fails one later access to the storage
+/// below, once with EIO and once with ENOSPC, until the script has no such access. `make` returns a
+/// backend like that of [`super::check`], whose storage calls the plan; accesses before it returns
+/// do not count.
 ///
 /// A request during which the storage failed may fail, with that error or [`IoError::FlushLost`]; a
-/// flush must. What was acknowledged stays, what was refused may have happened in part, and nothing
-/// else changes. After a failed flush none succeeds any more.
+/// flush must fail. All acknowledged changes stay, a failed request may have been carried out in
+/// part, and no other bytes change. After a failed flush all later flushes must fail.
 ///
 /// # Panics
-/// Where the medium does not conform, or asks the plan nothing.
+/// The backend does not conform, or never calls the plan.
 pub fn check_faults(make: impl Fn(&FaultPlan) -> Arc<dyn Backend>) {
     for error in [IoError::Os(libc::EIO), IoError::NoSpace] {
         let mut nth = 0;

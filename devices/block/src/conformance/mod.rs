@@ -1,14 +1,16 @@
-//! What every backend must do, as checks that any crate's tests can call (feature `conformance`).
+//! The conformance suite of backends: checks that the tests of any crate can call (feature
+//! `conformance`).
 //!
-//! | check | what it asks for |
-//! |---|---|
-//! | [`check`] | transfers, ranges, batches, queues, zeroes, discards, extents, sizes, and a long random script against a model |
-//! | [`check_read_only`] | nothing can be changed, everything can be read |
-//! | [`check_faults`] | errors below the backend at every point: none is swallowed, nothing acknowledged is lost, no flush lies |
-//! | [`check_reopen`] | what was flushed is there when the medium is opened again, without being closed in order |
+//! * [`check`]: transfers, ranges, batches, queues, zeroes, discards, extents, sizes, and a long
+//!   random script against a model.
+//! * [`check_read_only`]: no request can change the content, and all of it can be read.
+//! * [`check_faults`]: errors below the backend at every point. No error is hidden, no acknowledged
+//!   change is lost, and no flush wrongly succeeds.
+//! * [`check_reopen`]: all flushed data is there after the backend is dropped without a further call
+//!   and opened again.
 //!
-//! Each takes a maker of media and panics where one does not conform. [`run`], [`one`] and [`over`]
-//! drive a queue in tests of one's own.
+//! Each check takes a function that makes backends, and panics if one does not conform. [`run`],
+//! [`one`] and [`over`] drive a queue in other tests.
 
 mod clearing;
 mod drive;
@@ -32,17 +34,17 @@ pub use reopen::check_reopen;
 #[cfg(test)]
 pub(crate) use transfers::{guest_buffer, guest_ram};
 
-/// Capacity of the media that the checks ask for.
+/// Capacity in bytes of the backends that the checks use.
 pub const CAPACITY: u64 = 8 << 20;
 
 /// A write without force unit access.
 pub(super) const WRITE: Operation = Operation::Write { fua: false };
 
-/// Everything that a writable medium must do. `make` gives a fresh one each time: [`CAPACITY`]
-/// bytes, all zero, in blocks of 512 bytes.
+/// Checks a writable backend. `make` returns a fresh one each time: [`CAPACITY`] bytes, all zero,
+/// in blocks of 512 bytes.
 ///
 /// # Panics
-/// Where the medium does not conform.
+/// The backend does not conform.
 pub fn check(make: impl Fn() -> Arc<dyn Backend>) {
     for check in [
         transfers::check,
@@ -62,11 +64,11 @@ pub fn check(make: impl Fn() -> Arc<dyn Backend>) {
     }
 }
 
-/// What a read-only medium must do. `make` gives one of [`CAPACITY`] bytes, all zero, in blocks of
-/// 512 bytes.
+/// Checks a read-only backend. `make` returns one of [`CAPACITY`] bytes, all zero, in blocks of 512
+/// bytes.
 ///
 /// # Panics
-/// Where the medium does not conform.
+/// The backend does not conform.
 pub fn check_read_only(make: impl Fn() -> Arc<dyn Backend>) {
     let backend = make();
     assert!(backend.geometry().read_only);

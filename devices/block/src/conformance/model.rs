@@ -1,5 +1,5 @@
-//! What a medium may hold, sector by sector, and long scripts of random requests that are checked
-//! against it.
+//! A model of the content that each sector may have, and long scripts of random requests that are
+//! checked against it.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::drive::{request, run, skewed};
 
 const SECTOR: u64 = 512;
 
-/// What each sector may hold: one content when all went well, several after failures.
+/// The contents that each sector may have: one if all requests succeeded, several after failures.
 #[derive(Debug)]
 pub struct Model {
     sectors: Vec<Vec<u32>>,
@@ -17,18 +17,18 @@ pub struct Model {
     discard_zeroes: bool,
 }
 
-/// A sector whose content is anybody's guess.
+/// The stamp of a sector that may have any content.
 const ANYTHING: u32 = u32::MAX;
 
 impl Model {
-    /// Of a medium of `capacity` bytes, all zero. `discard_zeroes`: what is discarded reads as
-    /// zero.
+    /// Returns the model of a backend of `capacity` bytes, all zero. `discard_zeroes`: discarded
+    /// sectors read as zero.
     pub fn new(capacity: u64, discard_zeroes: bool) -> Self {
         Self { sectors: vec![vec![0]; (capacity / SECTOR) as usize], stamp: 0, discard_zeroes }
     }
 
-    /// Bytes to write at `offset`: whole sectors, unlike all that came before. The stamp tells
-    /// [`Model::ended`] about them.
+    /// Returns bytes to write at `offset`, in whole sectors with a content that was never used
+    /// before, and their stamp for [`Model::ended`].
     pub fn data(&mut self, offset: u64, length: u64) -> (Vec<u8>, u32) {
         self.stamp += 1;
         let first = offset / SECTOR;
@@ -36,8 +36,8 @@ impl Model {
         (data.collect(), self.stamp)
     }
 
-    /// A request that changes the medium is over. `stamp` of what it wrote; for others it does not
-    /// matter.
+    /// Records the end of a request that changes the content. `stamp` is that of its bytes; only
+    /// writes use it.
     pub fn ended(
         &mut self,
         operation: Operation,
@@ -61,10 +61,10 @@ impl Model {
         }
     }
 
-    /// `bytes` are what a read at `offset` may give.
+    /// Checks that a read at `offset` may return `bytes`.
     ///
     /// # Panics
-    /// They are not.
+    /// A sector has a content that the model excludes.
     pub fn judge(&self, offset: u64, bytes: &[u8]) {
         for (sector, seen) in (offset / SECTOR..).zip(bytes.chunks(SECTOR as usize)) {
             let may = &self.sectors[sector as usize];
@@ -81,7 +81,7 @@ impl Model {
     }
 }
 
-/// Sectors of stamp 0 are zero; others name themselves and their stamp.
+/// Returns the content of a sector: zero for stamp 0, otherwise its number and the stamp.
 fn content(sector: u64, stamp: u32) -> [u8; SECTOR as usize] {
     let word = if stamp == 0 { 0 } else { u64::from(stamp) << 32 | sector };
     let mut bytes = [0; SECTOR as usize];
@@ -89,7 +89,7 @@ fn content(sector: u64, stamp: u32) -> [u8; SECTOR as usize] {
     bytes
 }
 
-/// Small and repeatable.
+/// A small generator of repeatable random numbers.
 #[derive(Debug)]
 pub(super) struct Random(pub(super) u64);
 
@@ -114,8 +114,8 @@ pub(super) fn check_on_two_queues(backend: &Arc<dyn Backend>) {
     script(backend, 2, 8, 120);
 }
 
-/// `rounds` batches of up to `most` requests, each in a stretch of its own, on queues by turns;
-/// then everything is read.
+/// Runs `rounds` batches of up to `most` requests, each in a range of its own, on the queues in
+/// rotation. Then it reads the whole disk.
 fn script(backend: &Arc<dyn Backend>, queues: usize, most: u64, rounds: u64) {
     let mut queues: Vec<_> = (0..queues).map(|_| backend.queue().unwrap()).collect();
     let mut model = model_of(backend);
@@ -129,7 +129,7 @@ fn script(backend: &Arc<dyn Backend>, queues: usize, most: u64, rounds: u64) {
     }
 }
 
-/// The model of a fresh medium of the suite's.
+/// Returns the model of a fresh backend of the suite.
 pub(super) fn model_of(backend: &Arc<dyn Backend>) -> Model {
     Model::new(CAPACITY, backend.geometry().discard.is_some_and(|discard| discard.zeroes))
 }
@@ -188,7 +188,7 @@ pub(super) fn draw(
     }
 }
 
-/// Reads the whole medium; a read that fails once may fail.
+/// Reads the whole disk. A read may fail once.
 pub(super) fn read_all(queue: &mut dyn Queue, model: &Model) {
     for offset in (0..CAPACITY).step_by(1 << 20) {
         let read = |queue: &mut dyn Queue| {

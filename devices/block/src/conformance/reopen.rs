@@ -1,4 +1,4 @@
-//! What a medium holds when it is opened again.
+//! Checks of the content of a backend that is opened again.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use super::CAPACITY;
 use super::drive::run;
 use super::model::{Random, draw, model_of, read_all};
 
-/// Writes, flushes and drops a medium without any farewell, then opens it again, several times
-/// over. `open` gives the same medium each time; before the first time, one as for
+/// Writes to a backend, flushes it, drops it without any further call, and opens it again, several
+/// times. `open` returns the same backend each time; the first one must be like that of
 /// [`super::check`].
 ///
 /// # Panics
-/// Something flushed is not there, or the medium's size or identity changed.
+/// Flushed data is missing, or the size or identity changed.
 pub fn check_reopen(open: impl Fn() -> Arc<dyn Backend>) {
     let mut backend = open();
     let mut model = model_of(&backend);

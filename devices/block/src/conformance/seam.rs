@@ -1,4 +1,4 @@
-//! Points at which a test changes what the code under test sees.
+//! Points at which a test intervenes in the code under test.
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// A wait that takes this long has failed, because nothing here depends on time.
 const FOREVER: Duration = Duration::from_secs(60);
 
 type Action = dyn FnOnce(&Path);
@@ -15,20 +15,20 @@ thread_local! {
     static NEXT: RefCell<Option<Box<Action>>> = const { RefCell::new(None) };
 }
 
-/// Has `action` run on this thread right after the next image file is opened by its path, before it
-/// is locked or read.
+/// Makes `action` run on this thread immediately after the next image file is opened by its path,
+/// before the file is locked or read.
 pub fn after_next_open(action: impl FnOnce(&Path) + 'static) {
     NEXT.set(Some(Box::new(action)));
 }
 
-/// An image file was opened by its path.
+/// Runs the action of a test after an image file was opened by its path.
 pub fn opened(path: &Path) {
     if let Some(action) = NEXT.take() {
         action(path);
     }
 }
 
-/// Where every discard of a block device waits (see `RawFile::open_as_slow_device`).
+/// The gate at which every discard of a block device waits (see `RawFile::open_as_slow_device`).
 #[derive(Debug, Default)]
 pub struct DiscardGate {
     state: Mutex<GateState>,
@@ -38,7 +38,7 @@ pub struct DiscardGate {
 #[derive(Debug, Default)]
 struct GateState {
     is_open: bool,
-    /// The thread of each call that came.
+    /// The thread of each call that arrived.
     callers: Vec<ThreadId>,
 }
 
@@ -57,7 +57,7 @@ impl DiscardGate {
         assert!(!waited.timed_out(), "the test waits for a discard that waits for the test");
     }
 
-    /// Waits until `callers` calls have come. Returns the thread of each call.
+    /// Waits until `callers` calls have arrived. Returns the thread of each call.
     pub fn wait_for(&self, callers: usize) -> Vec<ThreadId> {
         let state = self.state.lock().unwrap();
         self.changed
@@ -67,7 +67,7 @@ impl DiscardGate {
             .clone()
     }
 
-    /// Lets all calls through, from now on.
+    /// Lets all present and later calls pass.
     pub fn open(&self) {
         self.state.lock().unwrap().is_open = true;
         self.changed.notify_all();

@@ -1,4 +1,4 @@
-//! Other sizes, where the medium can have one.
+//! Checks of other sizes, for backends that support them.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::super::{Backend, IoError, Operation};
 use super::drive::{one, pattern};
 use super::{CAPACITY, WRITE};
 
-/// A queue that was made before must know the new size, too.
+/// A queue that existed before must use the new size, too.
 pub(super) fn check(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     one(&mut *queue, WRITE, CAPACITY - 4096, pattern(1, 4096)).unwrap();
@@ -38,8 +38,8 @@ pub(super) fn check(backend: &Arc<dyn Backend>) {
         one(&mut *queue, Operation::Read, CAPACITY * 2, vec![0; 512]),
         Err(IoError::EndOfImage)
     );
-    // Back: what is cut off is gone for good, also when the medium grows again. A medium may refuse
-    // to lose data.
+    // The old size again. Removed data must not reappear when the backend grows again. A backend
+    // may refuse to lose data.
     if backend.resize(CAPACITY).is_ok() {
         assert_eq!(backend.geometry().capacity, CAPACITY);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The suite on the backends that are nothing but memory.
+//! The suite on the backends in memory.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ fn test_faulty_backend_that_stalls_finishes_after_release() {
     assert_eq!((done.len(), done[0].result), (1, Ok(())));
 }
 
-/// A backend whose storage is a RAM disk that fails as planned, and whose flushes are judged by
-/// `honest`.
+/// Returns a backend on a RAM disk that fails as planned. Unless it is `honest`, its flushes
+/// succeed after a failed one.
 fn planned(plan: &FaultPlan, honest: bool) -> Arc<dyn Backend> {
     let (plan, lost) = (plan.clone(), std::sync::atomic::AtomicBool::new(false));
     Arc::new(Faulty::new(ram(), move |request| {

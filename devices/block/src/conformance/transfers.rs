@@ -1,4 +1,4 @@
-//! Reads and writes: what arrives, where, and what is refused.
+//! Checks of reads and writes: the data, its location, and refused requests.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ fn first_and_last_block_are_reachable(backend: &Arc<dyn Backend>) {
     }
 }
 
-/// Nor does what is refused there change anything, the size least of all.
+/// A refused request must change neither data nor size.
 fn nothing_beyond_the_end_is(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     let last = one(&mut *queue, Operation::Read, CAPACITY - 512, vec![0; 512]).unwrap();
@@ -80,7 +80,7 @@ fn nothing_beyond_the_end_is(backend: &Arc<dyn Backend>) {
     assert_eq!(backend.geometry().capacity, CAPACITY);
 }
 
-/// Addresses of every alignment, also where the medium itself wants more.
+/// Addresses of every alignment must work, even if the storage needs a larger one.
 fn memory_may_lie_anywhere(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     for (at, skew) in [0, 1, 7, 64, 511, 512, 2048, 4095].into_iter().enumerate() {
@@ -98,7 +98,8 @@ fn memory_may_lie_anywhere(backend: &Arc<dyn Backend>) {
 }
 
 fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
-    // 1500 pages in reverse: more pieces than one system call takes, none of them merging.
+    // 1500 pages in reverse order: more pieces than one system call takes, and no two of them are
+    // adjacent.
     let mut queue = backend.queue().unwrap();
     let guest = guest_ram(16 << 20);
     let pages: Vec<u64> = (100..100 + 1500).rev().collect();
@@ -111,7 +112,7 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     let request = |operation, buffer| Request::new(1, operation, offset, 1499 * 4096, buffer);
     assert_eq!(run(&mut *queue, vec![request(WRITE, buffer)])[0].result, Ok(()));
     assert!(one(&mut *queue, Operation::Read, offset, vec![0; bytes.len()]).as_ref() == Ok(&bytes));
-    // And back, into other pages.
+    // The same data is read into other pages.
     let mut buffer = guest_buffer(&guest, 0, 1499 * 4096, &pages[..1499]);
     buffer.select(0, bytes.len()).unwrap();
     let done = run(&mut *queue, vec![request(Operation::Read, buffer)]);
@@ -120,7 +121,7 @@ fn scattered_pieces_keep_their_order(backend: &Arc<dyn Backend>) {
     assert!(seen == bytes);
 }
 
-/// A guest may cut its memory where it likes: here a block lies in up to three pieces.
+/// A guest may divide its memory anywhere: here a block lies in up to three pieces.
 fn pieces_shorter_than_a_block_are_fine(backend: &Arc<dyn Backend>) {
     let mut queue = backend.queue().unwrap();
     let guest = guest_ram(1 << 20);
@@ -178,7 +179,8 @@ fn queues_see_each_others_writes(backend: &Arc<dyn Backend>) {
     }
 }
 
-/// With requests in flight: they are done, or will never be, when the drop returns.
+/// The queue has requests in flight. When the drop returns, each of them is complete or will never
+/// be carried out.
 fn a_queue_that_is_dropped_leaves_the_others(backend: &Arc<dyn Backend>) {
     let mut other = backend.queue().unwrap();
     for round in 0..10 {
@@ -199,13 +201,13 @@ fn an_empty_batch_is_nothing(backend: &Arc<dyn Backend>) {
     assert!(run(&mut *backend.queue().unwrap(), vec![]).is_empty());
 }
 
-/// Guest RAM of `size` bytes from address 0 on.
+/// Returns guest RAM of `size` bytes from address 0 on.
 pub(crate) fn guest_ram(size: usize) -> GuestRam {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), size)]).expect("memory");
     GuestRam::new(memory).expect("a memory map")
 }
 
-/// A buffer of one range: `len` bytes from `offset` into the first of `pages`.
+/// Returns a buffer of one range: `len` bytes from `offset` into the first of `pages`.
 pub(crate) fn guest_buffer(ram: &GuestRam, offset: u32, len: u32, pages: &[u64]) -> IoBuffer {
     let mut buffer = IoBuffer::new(ram.clone());
     let mut list = Vec::new();

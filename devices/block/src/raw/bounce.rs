@@ -1,4 +1,4 @@
-//! Memory that any storage can reach, for data that lies where it cannot.
+//! A buffer for data in memory that the storage cannot access directly.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -26,24 +26,24 @@ impl Bounce {
         Self { base: base.unwrap_or_else(|| handle_alloc_error(LAYOUT)) }
     }
 
-    /// Where it begins: [`BOUNCE`] bytes.
+    /// Returns the beginning of the buffer, which has [`BOUNCE`] bytes.
     pub(super) fn as_ptr(&self) -> *mut u8 {
         self.base.as_ptr()
     }
 
-    /// Fills it with the first `len` bytes of `pieces`, which lie in guest memory.
+    /// Fills the buffer with the first `len` bytes of `pieces`, which lie in guest memory.
     pub(super) fn gather(&mut self, pieces: &[libc::iovec], len: usize) {
         each(pieces, len, |piece, at, count| {
-            // SAFETY: `at + count` is at most BOUNCE; the piece is mapped. The guest may write it
-            // meanwhile: any bytes will do.
+            // SAFETY: `at + count` is at most BOUNCE; the piece is mapped. The guest may write the
+            // piece concurrently, and any bytes are valid.
             unsafe { std::ptr::copy(piece, self.base.as_ptr().add(at), count) };
         });
     }
 
-    /// Empties its first `len` bytes into `pieces`.
+    /// Copies the first `len` bytes of the buffer to `pieces`.
     pub(super) fn scatter(&self, pieces: &[libc::iovec], len: usize) {
         each(pieces, len, |piece, at, count| {
-            // SAFETY: as in `gather`; the piece is meant to be written.
+            // SAFETY: as in `gather`; the request permits writes to the piece.
             unsafe { std::ptr::copy(self.base.as_ptr().add(at), piece, count) };
         });
     }
@@ -56,7 +56,8 @@ impl Drop for Bounce {
     }
 }
 
-/// The first `len` bytes of `pieces`: address, distance from the start, bytes.
+/// Calls `act` for each part of the first `len` bytes of `pieces`, with its address, its distance
+/// from the start, and its length.
 fn each(pieces: &[libc::iovec], len: usize, mut act: impl FnMut(*mut u8, usize, usize)) {
     let len = len.min(BOUNCE);
     let mut at = 0;

@@ -1,42 +1,42 @@
-//! The system calls that a request may take, one by one, for rings and threads.
+//! The single system calls of a request, for rings and threads.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::image::Image;
 
-/// Bytes to move in one call.
+/// The memory of one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Memory {
-    /// In one piece.
+    /// One piece.
     One(*mut u8, u32),
-    /// In at most [`super::limits::MAX_PIECES`]; the iovecs stay where they are until the call is
-    /// over.
+    /// At most [`super::limits::MAX_PIECES`] pieces. The iovecs must stay in place until the call
+    /// is complete.
     Many(*const libc::iovec, u32),
 }
 
-/// Which descriptor of an image.
+/// The two descriptors of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Through the page cache.
+    /// The descriptor that uses the page cache.
     Cached,
-    /// Past it.
+    /// The descriptor with O_DIRECT.
     Direct,
 }
 
-/// One system call. The memory it names stays valid and is nobody else's (but the guest's) until it
-/// is over.
+/// One system call. Until it is complete its memory stays valid, and only the guest may also access
+/// it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Call {
     /// preadv.
     Read { memory: Memory, offset: u64, way: Way },
-    /// pwritev; `durable`: RWF_DSYNC.
+    /// pwritev. `durable`: with RWF_DSYNC.
     Write { memory: Memory, offset: u64, way: Way, durable: bool },
     /// fdatasync.
     Sync,
-    /// fallocate of this mode.
+    /// fallocate with this mode.
     Allocate { mode: i32, offset: u64, length: u64 },
-    /// BLKDISCARD, which no ring of today's kernels knows.
+    /// BLKDISCARD, for which the rings of today's kernels have no operation.
     DiscardBlocks { offset: u64, length: u64 },
 }
 
@@ -44,8 +44,8 @@ pub(super) enum Call {
 const BLKDISCARD: libc::Ioctl = 0x1277;
 
 impl Call {
-    /// Makes the call on this thread. Like a ring's completion: what it returned, or a negative
-    /// error number.
+    /// Makes the call on this thread. Returns the result of the call, or a negative error number,
+    /// like a ring's completion.
     pub(super) fn perform(self, image: &Image) -> i32 {
         #[cfg(test)]
         if let Some(result) = image.fault() {
@@ -69,8 +69,8 @@ impl Call {
         match self {
             Self::Read { memory, offset, way } => {
                 with_pieces(memory, |pieces, count| {
-                    // SAFETY: the call's memory is valid, and meant to be written; the descriptor
-                    // is open while `image` lives.
+                    // SAFETY: the call's memory is valid and may be written; the descriptor is open
+                    // while `image` lives.
                     unsafe {
                         libc::preadv(image.descriptor(way), pieces, count, offset as libc::off_t)
                     }
@@ -107,7 +107,7 @@ impl Call {
             }
             Self::DiscardBlocks { offset, length } => {
                 let range = [offset, length];
-                // SAFETY: the request reads two u64 from an open descriptor's caller.
+                // SAFETY: the descriptor is open, and the request reads two u64 from `range`.
                 let result = unsafe {
                     libc::ioctl(image.descriptor(Way::Cached), BLKDISCARD, range.as_ptr())
                 };
@@ -118,14 +118,14 @@ impl Call {
 }
 
 impl Call {
-    /// Reads what the page cache has, on this thread. `None`: it is no such call, or something
-    /// would have to be waited for, or is wrong: whoever makes it then will see.
+    /// Reads from the page cache on this thread. `None`: the call is no such read, or would have to
+    /// wait, or fails. The caller then makes the call in the normal way and gets the error.
     pub(super) fn read_at_once(self, image: &Image) -> Option<i32> {
         let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
         let fd = image.descriptor(Way::Cached);
         let result = with_pieces(memory, |pieces, count| {
-            // SAFETY: the call's memory is valid, and meant to be written; the descriptor is open
-            // while `image` lives.
+            // SAFETY: the call's memory is valid and may be written; the descriptor is open while
+            // `image` lives.
             unsafe { libc::preadv2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
         });
         (result > 0).then_some(result)

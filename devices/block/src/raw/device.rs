@@ -19,11 +19,11 @@ pub(super) struct Device {
     pub(super) physical_block_size: u32,
 }
 
-/// Asks the block device `file`.
+/// Queries the block device `file`.
 pub(super) fn inspect(file: &File) -> io::Result<Device> {
     let (mut size, mut physical_block_size) = (0_u64, 0_u32);
-    // SAFETY: the descriptor is open while `file` lives; each request writes exactly the type it is
-    // given.
+    // SAFETY: the descriptor is open while `file` lives, and each request writes exactly the type
+    // of its argument.
     let results = unsafe {
         [
             libc::ioctl(file.as_raw_fd(), BLKGETSIZE64, &raw mut size),
@@ -37,12 +37,12 @@ pub(super) fn inspect(file: &File) -> io::Result<Device> {
     Ok(Device { size, physical_block_size })
 }
 
-/// Whether the block device `file` gives back room, and how much at once: from its queue in sysfs.
-/// What it discards may read as anything.
+/// Returns whether the block device `file` can discard, and its granularity, from its queue in
+/// sysfs. Discarded bytes may read as anything.
 pub(super) fn discard(file: &File) -> Option<Discard> {
     let number = file.metadata().ok()?.rdev();
     let device = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
-    // A partition has its disk's queue.
+    // A partition uses the queue of its disk.
     let limit = |name: &str| {
         let own = Path::new(&device).join("queue").join(name);
         let text = fs::read_to_string(own).or_else(|_| {

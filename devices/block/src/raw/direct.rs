@@ -1,4 +1,4 @@
-//! A second way into an image, past the page cache.
+//! A second descriptor of an image, which bypasses the page cache.
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// The alignment that nearly all storage accepts, where none is reported.
+/// The alignment that nearly all storage accepts, for file systems that report none.
 const USUAL: u32 = 4096;
 
 /// A descriptor with O_DIRECT.
@@ -20,18 +20,18 @@ pub(super) struct Direct {
 /// The alignments that the storage needs: powers of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Align {
-    /// Of each address.
+    /// The alignment of each address.
     pub(super) memory: usize,
-    /// Of the offset, and of each piece's length.
+    /// The alignment of the offset, and of each piece's length.
     pub(super) offset: u64,
 }
 
 impl Direct {
-    /// Another way into `file`, which is a raw image that is locked already. Opened by its
-    /// descriptor, as its name may mean another file by now.
+    /// Opens the file behind `file`, which is a locked raw image, with O_DIRECT. It is opened
+    /// through its descriptor, as its path may now name another file.
     ///
     /// # Errors
-    /// The file system has no direct I/O (EINVAL), or the system's.
+    /// The file system has no direct I/O (EINVAL), or another error of the system.
     pub(super) fn open(file: &File, read_only: bool) -> io::Result<Self> {
         let file = reopen(file, read_only, libc::O_DIRECT)?;
         let align = alignment(&file)?;
@@ -43,7 +43,7 @@ impl Direct {
     }
 }
 
-/// Opens what `file` has open once more: same file, a descriptor and error state of its own.
+/// Opens the file behind `file` again: the same file, with a descriptor and error state of its own.
 pub(super) fn reopen(file: &File, read_only: bool, flags: i32) -> io::Result<File> {
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let options = |path: &Path| {
@@ -57,12 +57,12 @@ pub(super) fn reopen(file: &File, read_only: bool, flags: i32) -> io::Result<Fil
 }
 
 impl Align {
-    /// Offset and length can be addressed.
+    /// Returns whether the storage can address offset and length.
     pub(super) fn fits_medium(self, offset: u64, length: u64) -> bool {
         (offset | length) & (self.offset - 1) == 0
     }
 
-    /// So can the memory.
+    /// Returns whether the storage can access the memory.
     pub(super) fn fits_memory(self, pieces: &[libc::iovec]) -> bool {
         let bad = |piece: &libc::iovec| {
             piece.iov_base.addr() & (self.memory - 1) != 0
@@ -72,13 +72,13 @@ impl Align {
     }
 }
 
-/// From statx (Linux 6.1) where the file system tells.
+/// Queries the alignment by statx (Linux 6.1), where the file system reports it.
 fn alignment(file: &File) -> io::Result<Align> {
     // SAFETY: `statx` is plain integers; zero is a valid value of each.
     let mut about: libc::statx = unsafe { std::mem::zeroed() };
     let empty = CString::default();
     let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN);
-    // SAFETY: an open descriptor, an empty path, and room for the answer.
+    // SAFETY: an open descriptor, an empty path, and a buffer for the answer.
     let result =
         unsafe { libc::statx(file.as_raw_fd(), empty.as_ptr(), flags, mask, &raw mut about) };
     let (memory, offset) = (about.stx_dio_mem_align, about.stx_dio_offset_align);
@@ -89,7 +89,7 @@ fn alignment(file: &File) -> io::Result<Align> {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     let (memory, offset) = (memory.max(1).next_power_of_two(), offset.next_power_of_two().max(512));
-    // The bounce buffer is aligned to 4096 and goes in parts of 64 KiB.
+    // The bounce buffer is aligned to 4096 and moves parts of 64 KiB.
     if memory > USUAL || offset > USUAL {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }

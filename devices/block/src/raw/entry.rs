@@ -1,4 +1,4 @@
-//! A call in the words of a ring.
+//! A system call as an entry of a ring.
 
 use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{opcode, squeue};
@@ -6,7 +6,7 @@ use io_uring::{opcode, squeue};
 use super::call::{Call, Memory, Way};
 use super::fixed::FixedMemory;
 
-/// Registered files.
+/// The indices of the files that are registered with each ring.
 pub(super) const CACHED: Fixed = Fixed(0);
 pub(super) const DIRECT: Fixed = Fixed(1);
 pub(super) const FLUSHED: Fixed = Fixed(2);
@@ -14,18 +14,19 @@ pub(super) const FLUSHED: Fixed = Fixed(2);
 /// An entry for a ring's submission queue.
 pub(super) struct Entry {
     pub(super) entry: squeue::Entry,
-    /// The kernel has the call's memory in place already.
+    /// Whether the entry uses registered memory.
     pub(super) fixed: bool,
 }
 
-/// The ring's word for `call`; `None` where it has none. `fixed`: what is registered with the ring.
+/// Returns the ring's entry for `call`. `None`: the ring has no such operation. `fixed`: the memory
+/// that is registered with the ring.
 ///
 /// # Safety
 /// The call's memory is valid.
 pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<Entry> {
     let index = match call {
         Call::Read { memory, .. } | Call::Write { memory, .. } => {
-            // SAFETY: as the caller has it.
+            // SAFETY: the caller guarantees it.
             fixed.and_then(|fixed| unsafe { find(fixed, memory) })
         }
         _ => None,
@@ -42,7 +43,7 @@ pub(super) unsafe fn entry(call: Call, fixed: Option<&FixedMemory>) -> Option<En
     Some(Entry { entry, fixed: index.is_some() })
 }
 
-/// The registered buffer that all of `memory` lies in, if there is one.
+/// Returns the number of the registered buffer that contains all of `memory`, if there is one.
 ///
 /// # Safety
 /// `memory` is valid.
@@ -50,7 +51,7 @@ unsafe fn find(fixed: &FixedMemory, memory: Memory) -> Option<u16> {
     match memory {
         Memory::One(base, len) => fixed.find(base, len as usize),
         Memory::Many(pieces, count) => {
-            // SAFETY: the caller's iovecs, of which there are so many.
+            // SAFETY: the caller's iovecs, `count` of them.
             let pieces = unsafe { std::slice::from_raw_parts(pieces, count as usize) };
             fixed.find_all(pieces)
         }

@@ -1,66 +1,66 @@
-//! Why an image cannot be a disk.
+//! The errors of opening an image.
 
 use std::fs::FileType;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
-/// The reason why an image cannot be a disk, and the remedy.
+/// The reason that an image cannot be a disk, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No such file.
+    /// The file does not exist.
     #[error("disk image '{}' does not exist; create it first, for example with: truncate -s 10G '{}'", .path.display(), .path.display())]
     NotFound {
         /// The image.
         path: PathBuf,
     },
-    /// It may not be opened for writing, or at all.
+    /// The file's permissions forbid opening it for writing, or at all.
     #[error("disk image '{}' cannot be opened for {}: permission denied; {}", .path.display(),
         if *.read_only { "reading" } else { "writing" },
-        if *.read_only { "change its permissions" } else { "change its permissions, or add readonly=on if the guest need not write" })]
+        if *.read_only { "change its permissions" } else { "change its permissions, or add readonly=on if the guest only reads it" })]
     Denied {
         /// The image.
         path: PathBuf,
-        /// It was to be read only.
+        /// Whether it was opened for reading only.
         read_only: bool,
     },
-    /// It lies on a read-only file system or device.
+    /// The file lies on a read-only file system or device.
     #[error("disk image '{}' lies on read-only storage; add readonly=on, or move it", .path.display())]
     ReadOnlyStorage {
         /// The image.
         path: PathBuf,
     },
-    /// A directory, a pipe, a terminal, ...
+    /// The file is a directory, a pipe, a terminal, ...
     #[error("'{}' is {kind}; a disk image must be a regular file or a block device", .path.display())]
     NotADisk {
         /// The image.
         path: PathBuf,
-        /// Its type.
+        /// The type of the file.
         kind: &'static str,
     },
-    /// Another program uses it.
+    /// Another program uses the file.
     #[error("disk image '{}' is in use by another SynthVM (or another program that locks it); stop that one first, or open it with readonly=on in both",
         .path.display())]
     Locked {
         /// The image.
         path: PathBuf,
     },
-    /// Zero bytes.
+    /// The file has zero bytes.
     #[error("disk image '{}' is empty; give it a size, for example with: truncate -s 10G '{}'", .path.display(), .path.display())]
     Empty {
         /// The image.
         path: PathBuf,
     },
-    /// Not a multiple of a sector.
+    /// The length is not a multiple of a sector.
     #[error("disk image '{}' has {size} bytes, which is not a multiple of 512; a raw image consists of whole sectors. Round it up with: truncate -s %512 '{}'",
         .path.display(), .path.display())]
     NotWholeSectors {
         /// The image.
         path: PathBuf,
-        /// Its bytes.
+        /// The length of the file in bytes.
         size: u64,
     },
-    /// The page cache was to be left out, and cannot be.
+    /// The option cache=none was given, but the storage has no direct I/O.
     #[error("the storage of disk image '{}' has no direct I/O; use cache=writeback", .path.display())]
     NoDirect {
         /// The image.
@@ -68,7 +68,7 @@ pub enum OpenError {
         /// The system's error.
         source: io::Error,
     },
-    /// io_uring was asked for by name, and cannot be had.
+    /// The option io=uring was given, but io_uring is not available.
     #[error("disk image '{}' cannot be used through io_uring, which this kernel does not have or does not allow; use io=auto or io=threads",
         .path.display())]
     NoUring {
@@ -85,7 +85,7 @@ pub enum OpenError {
         /// The system's error.
         source: io::Error,
     },
-    /// It opened, but cannot be examined.
+    /// The file was opened, but cannot be examined.
     #[error("cannot examine disk image '{}'", .path.display())]
     Inspect {
         /// The image.
@@ -103,7 +103,7 @@ impl OpenError {
             io::ErrorKind::PermissionDenied => Self::Denied { path, read_only },
             io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnlyStorage { path },
             io::ErrorKind::IsADirectory => Self::NotADisk { path, kind: "a directory" },
-            // What open(2) says of a socket, and of a FIFO without a reader.
+            // open(2) returns ENXIO for a socket, and for a FIFO without a reader.
             _ if source.raw_os_error() == Some(libc::ENXIO) => {
                 Self::NotADisk { path, kind: "no file" }
             }

@@ -1,9 +1,9 @@
-//! Guest memory that the kernel keeps in place for rings (io_uring's registered buffers), so that
-//! it need not look up and hold the pages of each request.
+//! Guest memory that is registered with rings (io_uring's registered buffers), so that the kernel
+//! does not have to look up and pin the pages of each request.
 //!
-//! One registration serves all queues of all disks: a ring that does nothing else owns it, and
-//! every queue's ring shares it (Linux 6.12). Where the kernel cannot share, each ring registers
-//! the memory once more, and it counts against the limit of locked memory each time.
+//! One registration serves all queues of all disks: a ring without requests owns it, and every
+//! queue's ring shares it (Linux 6.12). If the kernel cannot share, each ring registers the memory
+//! separately, and it counts against the limit of locked memory each time.
 
 use std::fmt;
 use std::io;
@@ -16,17 +16,17 @@ use vmbus_gpadl::GuestRam;
 
 use super::limits::MAX_FIXED;
 
-/// All of a machine's memory, pinned for as long as this lives: the host can neither swap it out
-/// nor take it back. Whoever gives pages of it back to the host (as a balloon does) must not do so
-/// meanwhile: rings would go on with the pages that they know.
+/// All of a machine's memory, registered and pinned for as long as this value lives. The host can
+/// neither swap it out nor take it back. A component that returns pages to the host, such as a
+/// balloon, must not do so during that time: the rings would continue to use the old pages.
 pub struct FixedMemory {
     home: IoUring,
-    /// By address. Which one it is, is its number in the kernel's table.
+    /// The chunks, ordered by address. The index of a chunk is its number in the kernel's table.
     chunks: Vec<Chunk>,
-    /// The kernel lets rings share what `home` has.
+    /// Whether the kernel lets rings share the registration of `home`.
     shares: bool,
     vectored: bool,
-    /// Last: the addresses must mean nothing else while the kernel knows them.
+    /// The last field, because the addresses must stay mapped while the kernel uses them.
     _ram: GuestRam,
 }
 
@@ -37,15 +37,15 @@ struct Chunk {
     len: usize,
 }
 
-/// The reason why guest memory cannot be kept in place, and the remedy.
+/// The reason that guest memory cannot be registered, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum FixedError {
-    /// There is no io_uring to keep it for.
+    /// There is no io_uring.
     #[error(
         "buffers=fixed needs io_uring, which this kernel does not have or does not allow: {0}; use buffers=plain"
     )]
     NoUring(#[source] io::Error),
-    /// The process may not lock so much memory.
+    /// The process may not lock that much memory.
     #[error(
         "buffers=fixed locks all {mib} MiB of the guest's memory, and this process may not lock more than {limit} KiB; raise its limit \
          (ulimit -l, or LimitMEMLOCK= of a service), give it CAP_IPC_LOCK, or use buffers=plain"
@@ -69,16 +69,16 @@ pub enum FixedError {
 }
 
 impl FixedMemory {
-    /// Has the kernel keep all of `ram` in place. Takes every page of it from the host, and its
-    /// time.
+    /// Registers all of `ram`. This allocates every page of it on the host, which takes time.
     ///
     /// # Errors
-    /// [`FixedError`]: why the kernel refuses, and what to do.
+    /// [`FixedError`]: the kernel's reason, and the remedy.
     pub fn new(ram: &GuestRam) -> Result<Arc<Self>, FixedError> {
         Self::in_chunks(ram, MAX_FIXED)
     }
 
-    /// As [`Self::new`], in chunks of at most `most` bytes, a multiple of the page size.
+    /// Registers all of `ram` like [`Self::new`], in chunks of at most `most` bytes, a multiple of
+    /// the page size.
     pub(super) fn in_chunks(ram: &GuestRam, most: usize) -> Result<Arc<Self>, FixedError> {
         let home = IoUring::new(1).map_err(FixedError::NoUring)?;
         let chunks = split(ram, most);
@@ -104,11 +104,12 @@ impl FixedMemory {
         Ok(Arc::new(Self { home, chunks, shares, vectored, _ram: ram.clone() }))
     }
 
-    /// Makes the memory known to `ring`, which must let go of it (`unregister_buffers`) before this
-    /// is dropped.
+    /// Registers the memory with `ring`, which must unregister it (`unregister_buffers`) before
+    /// this is dropped.
     ///
     /// # Errors
-    /// The kernel refuses: only where it cannot share, and the limit of locked memory is reached.
+    /// The kernel refuses. This can happen only if it cannot share registrations, and the limit of
+    /// locked memory is reached.
     pub(super) fn attach(&self, ring: &IoUring) -> io::Result<()> {
         if self.shares {
             return ring.submitter().register_buffers_clone(self.home.as_raw_fd());
@@ -116,16 +117,16 @@ impl FixedMemory {
         register(ring, &self.chunks)
     }
 
-    /// The number of the chunk in which the `len` bytes at `base` lie; `None` when there is no such
-    /// one.
+    /// Returns the number of the chunk that contains the `len` bytes at `base`. `None`: no chunk
+    /// contains them all.
     pub(super) fn find(&self, base: *const u8, len: usize) -> Option<u16> {
         let index =
             self.chunks.partition_point(|chunk| chunk.start <= base.addr()).checked_sub(1)?;
         self.chunks[index].contains(base, len).then_some(index as u16)
     }
 
-    /// The number of the chunk in which all of `pieces` lie, for kernels that take several pieces
-    /// at once (6.15).
+    /// Returns the number of the chunk that contains all of `pieces`, for kernels that support
+    /// several pieces in one call (6.15).
     pub(super) fn find_all(&self, pieces: &[libc::iovec]) -> Option<u16> {
         let (first, others) = pieces.split_first().filter(|_| self.vectored)?;
         let index = self.find(first.iov_base.cast(), first.iov_len)?;
@@ -139,7 +140,7 @@ impl FixedMemory {
 
 #[cfg(test)]
 impl FixedMemory {
-    /// As on a kernel whose rings can share, if this one's can, or cannot.
+    /// Simulates a kernel that cannot share, unless `shares`.
     pub(super) fn share(&mut self, shares: bool) {
         self.shares &= shares;
     }
@@ -170,7 +171,7 @@ impl fmt::Debug for FixedMemory {
 }
 
 impl Drop for FixedMemory {
-    /// Gives the pages back now: closing a ring does so only some time later.
+    /// Unpins the pages now: the kernel closes a ring only some time after its descriptor.
     fn drop(&mut self) {
         let _ = self.home.submitter().unregister_buffers();
     }
@@ -193,15 +194,16 @@ fn register(ring: &IoUring, chunks: &[Chunk]) -> io::Result<()> {
         iov_len: chunk.len,
     };
     let iovecs: Vec<_> = chunks.iter().map(iovec).collect();
-    // SAFETY: the chunks are mappings of guest memory, which stay until after the ring has let go
-    // of them: `FixedMemory` holds the memory, and whoever attaches a ring holds that.
+    // SAFETY: the chunks are mappings of guest memory, which exist until the ring has unregistered
+    // them: `FixedMemory` holds the memory, and the owner of an attached ring holds the
+    // `FixedMemory`.
     unsafe { ring.submitter().register_buffers(&iovecs) }
 }
 
-/// RLIMIT_MEMLOCK in bytes; `None` where there is none.
+/// Returns RLIMIT_MEMLOCK in bytes. `None`: there is no limit.
 fn locked_limit() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills the struct that it is given.
+    // SAFETY: the call fills the struct at its argument.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) } == 0;
     (known && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }

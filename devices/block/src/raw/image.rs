@@ -20,46 +20,47 @@ use crate::conformance::FaultPlan;
 use crate::conformance::powerloss::{Change, Trace};
 use crate::{Extent, IoError};
 
-/// An open image, and facts about its storage that were found in use.
+/// An open image, with the facts about its storage that were found in use.
 #[derive(Debug)]
 pub(super) struct Image {
-    /// Holds the lock.
+    /// The open file, which holds the lock.
     pub(super) file: Arc<Lock>,
-    /// The same file, opened once more, for rings.
+    /// A second descriptor of the same file, for rings.
     pub(super) unlocked: Option<File>,
     pub(super) direct: Option<Direct>,
     pub(super) read_only: bool,
     pub(super) is_device: bool,
     capacity: AtomicU64,
     resizing: Mutex<()>,
-    /// A flush failed. The kernel reports a lost page once and then forgets it, so a later flush
-    /// would lie.
+    /// Whether a flush failed. The kernel reports a lost page once and then forgets it, so a later
+    /// flush would wrongly succeed.
     flush_lost: AtomicBool,
     pub(super) lacks: Lacks,
-    /// One flush at a time through one descriptor: the kernel tells only one of two that something
-    /// was lost.
+    /// Serialises flushes of one descriptor, because the kernel reports lost data only to one of
+    /// two concurrent flushes.
     pub(super) flushing: Mutex<()>,
-    /// What queues that are made from now on register with their rings.
+    /// The memory that later queues register with their rings.
     pub(super) fixed: OnceLock<Arc<FixedMemory>>,
     fixed_calls: AtomicU64,
-    /// The threads of the queues that are open, if they have any.
+    /// The threads of the open queues, if these use threads.
     pub(super) pool: Mutex<Weak<Pool>>,
-    /// A guest opens queues as often as it likes, and each may log how the kernel serves it.
+    /// Limits the log lines about queues, because a guest can open queues as often as it likes.
     pub(super) log: LogRateLimiter,
     #[cfg(test)]
     pub(super) faults: Option<FaultPlan>,
     /// Records all changes of the file.
     #[cfg(any(test, feature = "conformance"))]
     pub(super) trace: Option<Trace>,
-    /// Holds up discards of a block device.
+    /// Delays discards of a block device.
     #[cfg(any(test, feature = "conformance"))]
     pub(super) discard_gate: Option<Arc<crate::conformance::seam::DiscardGate>>,
 }
 
-/// Operations that the storage turned out not to support: tried once, then done otherwise.
+/// Operations that the storage does not support. Each was tried once, and a substitute is used
+/// since then.
 #[derive(Debug, Default)]
 pub(super) struct Lacks {
-    /// RWF_DSYNC: FUA takes a whole flush.
+    /// RWF_DSYNC. A forced write is then followed by a flush.
     pub(super) dsync: AtomicBool,
     /// FALLOC_FL_PUNCH_HOLE.
     pub(super) punching: AtomicBool,
@@ -105,7 +106,7 @@ impl Image {
         self.capacity.load(Ordering::Acquire)
     }
 
-    /// The descriptor for `way`; without a direct one, all ways are cached.
+    /// Returns the descriptor for `way`. Without O_DIRECT both are the cached one.
     pub(super) fn descriptor(&self, way: Way) -> RawFd {
         match (way, &self.direct) {
             (Way::Direct, Some(direct)) => direct.file.as_raw_fd(),
@@ -113,34 +114,35 @@ impl Image {
         }
     }
 
-    /// What direct I/O wants, where it is to be used.
+    /// Returns the alignments of direct I/O, if it is in use.
     pub(super) fn align(&self) -> Option<Align> {
         self.direct.as_ref().map(Direct::align)
     }
 
-    /// All of the range is on the medium.
+    /// Returns whether all of the range is on the disk.
     pub(super) fn contains(&self, offset: u64, length: u64) -> bool {
         offset.checked_add(length).is_some_and(|end| end <= self.capacity())
     }
 
-    /// Refuses whatever promises durability after a flush was lost.
+    /// Refuses requests that promise durability after a flush was lost.
     pub(super) fn check_flushes(&self) -> Result<(), IoError> {
         if self.flush_lost.load(Ordering::Acquire) { Err(IoError::FlushLost) } else { Ok(()) }
     }
 
-    /// A flush, or a write that includes one, failed.
+    /// Records that a flush failed, or a write that includes one.
     pub(super) fn lose_flush(&self) {
         self.flush_lost.store(true, Ordering::Release);
     }
 
-    /// A file that somebody shortened has lost data, even where later writes made it long again: no
-    /// flush may vouch for it. Costs nothing beside a flush.
+    /// Checks that the file was not truncated by another program. Truncation loses data, even if
+    /// later writes made the file long again, so no flush may succeed. The check is cheap compared
+    /// with a flush.
     pub(super) fn check_length(&self) -> Result<(), IoError> {
         let shrank = !self.is_device && self.file.metadata()?.len() < self.capacity();
         if shrank { Err(IoError::EndOfImage) } else { Ok(()) }
     }
 
-    /// See [`crate::Backend::extent`].
+    /// Returns the extent at `offset`, as [`crate::Backend::extent`] does.
     pub(super) fn extent(&self, offset: u64) -> Result<Extent, IoError> {
         let rest = self.capacity().saturating_sub(offset);
         let mapped = Extent { length: rest, mapped: true };
@@ -148,7 +150,7 @@ impl Image {
             return Ok(mapped);
         }
         match self.seek(offset, libc::SEEK_DATA) {
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
                 Ok(Extent { length: rest, mapped: false })
             }
@@ -164,15 +166,15 @@ impl Image {
         }
     }
 
-    /// Moves nothing but the descriptor's position, which nobody uses.
+    /// Changes only the position of the descriptor, which no other code uses.
     fn seek(&self, offset: u64, whence: libc::c_int) -> io::Result<u64> {
         // SAFETY: plain numbers on an open descriptor.
         let found = unsafe { libc::lseek(self.file.as_raw_fd(), offset as libc::off_t, whence) };
         u64::try_from(found).map_err(|_| io::Error::last_os_error())
     }
 
-    /// See [`crate::Backend::resize`]. Files grow, durably; nothing shrinks, as requests in
-    /// flight would bring back what was cut off.
+    /// Changes the capacity, as [`crate::Backend::resize`] does. Files grow, durably. No file
+    /// shrinks, as requests in flight would restore the truncated part.
     pub(super) fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         let invalid = IoError::Os(libc::EINVAL);
@@ -197,7 +199,7 @@ impl Image {
         Ok(())
     }
 
-    /// A flush on this thread.
+    /// Flushes the file on this thread.
     fn sync(&self) -> Result<(), IoError> {
         self.check_flushes()?;
         let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,17 +219,17 @@ impl Image {
         self.file.set_len(length)
     }
 
-    /// So many calls more went to memory that the kernel had in place.
+    /// Adds `calls` to the number of calls with registered memory.
     pub(super) fn count_fixed(&self, calls: u64) {
         self.fixed_calls.fetch_add(calls, Ordering::Relaxed);
     }
 
-    /// See [`crate::Backend::fixed_calls`].
+    /// Returns the number of calls with registered memory, as [`crate::Backend::fixed_calls`] does.
     pub(super) fn fixed_calls(&self) -> Option<u64> {
         self.fixed.get().map(|_| self.fixed_calls.load(Ordering::Relaxed))
     }
 
-    /// The error of the next access.
+    /// Makes the next access fail with an error.
     #[cfg(test)]
     pub(super) fn fault(&self) -> Option<i32> {
         match self.faults.as_ref()?.strike() {

@@ -1,29 +1,29 @@
-//! Limits of raw images, and why (docs/limits.md).
+//! Limits of raw images, with reasons (docs/limits.md).
 
-/// Requests that one ring works on at a time; more wait their turn. Storage rarely has deeper
-/// queues, and what bounces holds a buffer.
+/// Most requests that one ring works on at a time; further requests wait. Storage rarely has deeper
+/// queues, and each bounced request holds a buffer.
 pub(super) const RING_DEPTH: u32 = 256;
 
 /// Most threads of one image. More only compete for the storage and the image's locks in the
 /// kernel.
 pub(super) const MAX_THREADS: usize = 8;
 
-/// Threads of one image that discard or zero at the same time. Such a call may take seconds: the
-/// others are left to reads and writes.
+/// Most threads of one image that discard or zero at the same time. Such a call may take seconds,
+/// so the other threads are reserved for reads and writes.
 pub(super) const MAX_CLEARING: usize = MAX_THREADS / 2;
 
-/// Bytes of a bounce buffer: longer requests go through it in parts, so that a guest cannot make us
-/// hold much of it.
+/// Bytes of a bounce buffer. Longer requests use it in parts, so that a guest cannot make the host
+/// allocate much memory.
 pub(super) const BOUNCE: usize = 64 << 10;
 
-/// Calls in a row that did nothing and asked to be repeated, after which their error stands.
+/// Consecutive calls without effect that asked to be repeated, after which their error is final.
 pub(super) const MAX_IDLE_CALLS: u32 = 1000;
 
-/// The same when the system is out of memory: waiting for it here would only take more.
+/// The same limit when the system is out of memory, because waiting here would take more of it.
 pub(super) const MAX_IDLE_CALLS_WITHOUT_MEMORY: u32 = 8;
 
-/// Most bytes of one call without data: some file systems work on them in one go, and nobody can
-/// wait for a whole disk.
+/// Most bytes of one call without data. Some file systems process a call in one go, and a call for
+/// a whole disk would block the others for too long.
 pub(super) const MAX_CLEAR: u64 = 1 << 30;
 
 /// Most pieces of one preadv or pwritev (Linux's IOV_MAX).

@@ -12,12 +12,11 @@ use tracing::warn;
 
 use super::error::OpenError;
 
-/// An image file that is open and locked, before anything in it has been looked at.
+/// An open and locked image file. Its content has not been read yet.
 ///
 /// Its format is detected, its headers are read and its bytes are moved through this one
-/// descriptor, or through others that are opened by it. So the file in use is the one that is
-/// locked, even if its path names another file by then. Clones share the lock, which ends with the
-/// last of them.
+/// descriptor, or through others that are opened from it. So the file in use is the locked file,
+/// even if its path now names another file. Clones share the lock, which ends with the last clone.
 #[derive(Clone, Debug)]
 pub struct LockedFile {
     lock: Arc<Lock>,
@@ -27,16 +26,16 @@ pub struct LockedFile {
 }
 
 impl LockedFile {
-    /// Opens and locks the file at `path`: for itself alone, or together with other readers when
+    /// Opens and locks the file at `path`: exclusively, or shared with other readers when
     /// `read_only`.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the file, and what to do.
+    /// [`OpenError`]: the problem of the file, and the remedy.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let file = OpenOptions::new()
             .read(true)
             .write(!read_only)
-            // Else opening a FIFO would wait for its other end.
+            // Without O_NONBLOCK, opening a FIFO would wait for its other end.
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)
             .map_err(|error| OpenError::from_open(path, read_only, error))?;
@@ -45,10 +44,11 @@ impl LockedFile {
         Self::from_file(file, path, read_only)
     }
 
-    /// Locks `file`, which was opened at `path`, for writing too unless `read_only`.
+    /// Locks `file`, which was opened at `path`: exclusively, or shared with other readers when
+    /// `read_only`.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the file, and what to do.
+    /// [`OpenError`]: the problem of the file, and the remedy.
     pub fn from_file(file: File, path: &Path, read_only: bool) -> Result<Self, OpenError> {
         let inspect = |source: io::Error| OpenError::Inspect { path: path.to_owned(), source };
         let kind = file.metadata().map_err(inspect)?.file_type();
@@ -59,7 +59,7 @@ impl LockedFile {
             return Err(OpenError::Locked { path: path.to_owned() });
         }
         let lock = Arc::new(Lock(file));
-        // Not before it is locked: the holder of the lock may change the size.
+        // The size is read under the lock, because its holder may change it.
         let metadata = lock.metadata().map_err(inspect)?;
         clear_nonblock(&lock).map_err(inspect)?;
         Ok(Self { lock, path: path.to_owned(), read_only, metadata })
@@ -75,7 +75,7 @@ impl LockedFile {
         &self.path
     }
 
-    /// Whether it was opened for reading only.
+    /// Returns whether it was opened for reading only.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
@@ -120,27 +120,28 @@ fn clear_nonblock(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the lock at once. A child process that is just being started has a copy of every descriptor
-/// for a moment, and with it the lock.
+/// Releases the lock immediately. A child process that is being started has a copy of every
+/// descriptor for a moment, and with it the lock.
 pub fn unlock(file: &File) {
     // SAFETY: `flock` is plain integers; zero is a valid value of each.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_UNLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
     // SAFETY: the descriptor is open while `file` lives, and `lock` is a valid flock that the
-    // kernel only reads. It fails where there are no locks.
+    // kernel only reads. The call fails on file systems without locks, where there is no lock to
+    // release.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
 }
 
 /// Locks all of `file` until its last descriptor is closed: shared for readers, exclusive for a
-/// writer. False when somebody else holds it.
+/// writer. Returns false when another process or descriptor holds the lock.
 ///
-/// An open-file-description lock: it belongs to the opened file, not to the process, so opening an
-/// image twice in one program fails too, and closing some other descriptor of it does not release
-/// it.
+/// The lock is an open-file-description lock: it belongs to the opened file, not to the process. So
+/// opening an image twice in one program fails too, and closing another descriptor of the image
+/// does not release the lock.
 ///
 /// # Errors
-/// The system's. A file system without locks is not an error: it is said in the log, and the image
+/// The system's error. A file system without locks is no error: a warning is logged, and the image
 /// is used unprotected.
 pub fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
     // SAFETY: `flock` is plain integers; zero is a valid value of each.
@@ -158,7 +159,7 @@ pub fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
             Some(libc::EINTR) => {}
             Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
             Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
-                warn!(%error, "the file system of a disk image has no locks: nothing keeps a second user away");
+                warn!(%error, "the file system of a disk image has no locks: a second program can open the image");
                 return Ok(true);
             }
             _ => return Err(error),

@@ -1,12 +1,12 @@
-//! Raw images: a file or a block device whose bytes are the disk's.
+//! Raw images: a file or a block device with the disk's bytes.
 //!
 //! | module | knowledge |
 //! |---|---|
 //! | `image` | the open file, and facts about its storage |
-//! | `task` | a request as a series of system calls. Makes none |
+//! | `task` | a request as a series of system calls; it makes none itself |
 //! | `call` | one system call |
-//! | `entry`, `fixed` | one system call as a ring's entry; guest memory that rings know beforehand |
-//! | `uring`, `threads`, `sync` | their execution: three queues that mean the same |
+//! | `entry`, `fixed` | one system call as an entry of a ring; guest memory registered with rings |
+//! | `uring`, `threads`, `sync` | the execution of calls: three queues with the same semantics |
 
 mod bounce;
 mod call;
@@ -61,22 +61,22 @@ pub struct RawFile {
     physical_block_size: u32,
     discard: Option<Discard>,
     identity: PathBuf,
-    /// As chosen; never `Auto`.
+    /// The I/O path in use; never `Auto`.
     io: IoMode,
-    /// io_uring was asked for by name.
+    /// Whether io=uring was given.
     forced: bool,
 }
 
 #[cfg(any(test, feature = "conformance"))]
 impl RawFile {
-    /// Opens a file as if it were a block device whose discards wait at `gate` and then succeed
-    /// without a change. For tests of what goes on meanwhile.
+    /// Opens a file as if it were a block device. Its discards wait at `gate` and then succeed
+    /// without a change. Tests use it to check that other requests continue during a slow discard.
     ///
     /// # Errors
     /// As [`RawFile::open_with`].
     ///
     /// # Panics
-    /// Never: nothing else refers to an image that was just opened.
+    /// Never, because no other reference to an image exists directly after it was opened.
     pub fn open_as_slow_device(
         path: &Path,
         options: &RawOptions,
@@ -91,37 +91,37 @@ impl RawFile {
 }
 
 impl RawFile {
-    /// Opens and locks the image at `path`: for itself alone, or together with other readers when
+    /// Opens and locks the image at `path`: exclusively, or shared with other readers when
     /// `read_only`.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the image, and what to do.
+    /// [`OpenError`]: the problem of the image, and the remedy.
     pub fn open(path: &Path, read_only: bool) -> Result<Self, OpenError> {
         Self::open_with(path, &RawOptions { read_only, ..RawOptions::default() })
     }
 
-    /// The same, as `options` say.
+    /// Opens and locks the image at `path` with `options`.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the image or the options, and what to do.
+    /// [`OpenError`]: the problem of the image or the options, and the remedy.
     pub fn open_with(path: &Path, options: &RawOptions) -> Result<Self, OpenError> {
         Self::from_locked(&LockedFile::open(path, options.read_only)?, options)
     }
 
-    /// The same for a file that is open and locked, whatever lies at its path by now. What is
-    /// opened for reading only cannot be written, whatever `options` say.
+    /// Opens a raw image in a file that is already open and locked, even if its path now names
+    /// another file. A file that was opened for reading only cannot be written, for any `options`.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the image or the options, and what to do.
+    /// [`OpenError`]: the problem of the image or the options, and the remedy.
     pub fn from_locked(locked: &LockedFile, options: &RawOptions) -> Result<Self, OpenError> {
         Self::sized(locked, options, check_size)
     }
 
-    /// The same for a file in which a format keeps a disk. It may have any length: bytes behind its
-    /// last whole sector are not part of the backend until it grows.
+    /// Opens a file in which a format stores a disk, like [`Self::from_locked`]. The file may have
+    /// any length: bytes behind its last whole sector are not part of the backend until it grows.
     ///
     /// # Errors
-    /// [`OpenError`]: what is wrong with the file or the options, and what to do.
+    /// [`OpenError`]: the problem of the file or the options, and the remedy.
     pub fn container(locked: &LockedFile, options: &RawOptions) -> Result<Self, OpenError> {
         Self::sized(locked, options, |path, size| check_size(path, size / 512 * 512))
     }
@@ -144,7 +144,7 @@ impl RawFile {
         check_size(path, capacity)?;
         let discard = match kind.is_file() {
             _ if read_only => None,
-            // Tried behind the very last byte.
+            // The probe is behind the last byte.
             true if call::knows_punching(locked.file(), capacity) => {
                 let granularity = metadata.blksize().clamp(512, 1 << 20).next_power_of_two() as u32;
                 Some(Discard { granularity, zeroes: true })
@@ -172,14 +172,13 @@ impl RawFile {
         })
     }
 
-    /// Records all changes that are made to the file from now on.
-    /// See [`crate::conformance::powerloss`].
+    /// Records all later changes of the file. See [`crate::conformance::powerloss`].
     ///
     /// # Errors
     /// The file cannot be read.
     ///
     /// # Panics
-    /// It has queues already.
+    /// The image has queues already.
     #[cfg(any(test, feature = "conformance"))]
     pub fn record(&mut self, recorder: &super::conformance::powerloss::Recorder) -> io::Result<()> {
         let image = Arc::get_mut(&mut self.image).expect("no queue has been made");
@@ -188,13 +187,13 @@ impl RawFile {
         Ok(())
     }
 
-    /// Returns the I/O path in use: the choice of [`IoMode::Auto`].
+    /// Returns the I/O path in use, which [`IoMode::Auto`] has chosen.
     pub fn io_mode(&self) -> IoMode {
         self.io
     }
 }
 
-/// The locked file, for formats that keep more in it than the disk's bytes.
+/// The descriptor of the locked file, for formats that store structures beside the disk's bytes.
 impl AsFd for RawFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.image.file.as_fd()
@@ -226,7 +225,7 @@ impl Backend for RawFile {
                 Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) if self.forced => return Err(error),
                 Err(error) => self.image.log.log(|left_out| {
-                    info!(%error, left_out, "no more io_uring to be had: a disk's queue uses threads");
+                    info!(%error, left_out, "io_uring is not available: a disk's queue uses threads");
                 }),
             },
         }
@@ -243,7 +242,7 @@ impl Backend for RawFile {
 
     fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
         match self.io {
-            // A second memory does not replace the first, which queues may have.
+            // The first memory stays, because queues may use it.
             IoMode::Auto | IoMode::Uring => self.image.fixed.set(Arc::clone(memory)).or(Ok(())),
             IoMode::Threads | IoMode::Sync => Err(IoError::Unsupported),
         }
@@ -254,7 +253,7 @@ impl Backend for RawFile {
     }
 }
 
-/// Settles what [`IoMode::Auto`] comes to, and opens what a ring needs while files can be opened.
+/// Resolves [`IoMode::Auto`], and opens the files that a ring needs while files can be opened.
 fn choose(path: &Path, io: IoMode, image: &mut Image) -> Result<IoMode, OpenError> {
     if matches!(io, IoMode::Threads | IoMode::Sync) {
         return Ok(io);

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-/// How to open a raw image. The default is what most want: writable, through the host's page cache,
-/// by the fastest means at hand.
+/// The options for opening a raw image. The defaults suit most users: writable, through the host's
+/// page cache, by the fastest I/O path that works.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RawOptions {
-    /// Refuse writes; other readers may have the image open, too.
+    /// Refuse writes. Other readers may also have the image open.
     pub read_only: bool,
     /// Whether the host's page cache is used.
     pub cache: CacheMode,
@@ -14,38 +14,38 @@ pub struct RawOptions {
     pub io: IoMode,
 }
 
-/// Whether data goes through the host's page cache. In either mode writes are durable after a
-/// flush, and forced ones at once.
+/// The use of the host's page cache. In both modes writes are durable after a flush, and forced
+/// writes immediately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheMode {
-    /// `writeback`: it does. Reads of what the host remembers are fast; writes are fast until the
-    /// host must write them out.
+    /// `writeback`: data goes through the page cache. Reads of cached data are fast; writes are
+    /// fast until the host must write them out.
     #[default]
     Writeback,
-    /// `none`: O_DIRECT, straight between the guest's pages and the storage. Memory that the
-    /// storage cannot reach, by its alignment, goes through a buffer; offsets that it cannot
-    /// address go through the page cache. Both are counted as copied.
+    /// `none`: O_DIRECT, directly between the guest's pages and the storage. Data in memory with an
+    /// alignment that the storage does not support goes through a buffer; offsets that the storage
+    /// cannot address go through the page cache. Both are counted as copied.
     None,
 }
 
-/// How requests reach the kernel. All mean the same to the guest.
+/// The paths by which requests reach the kernel. All have the same semantics for the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IoMode {
-    /// `auto`: `uring` where the kernel allows it, else `threads`.
+    /// `auto`: `uring` if the kernel allows it, otherwise `threads`.
     #[default]
     Auto,
-    /// `uring`: one io_uring per queue, a batch by one system call; a request that waits keeps no
-    /// other waiting.
+    /// `uring`: one io_uring per queue, with one system call for a batch. A slow request does not
+    /// delay others.
     Uring,
     /// `threads`: a few threads per image. For kernels without io_uring, and containers that forbid
     /// it.
     Threads,
-    /// `sync`: on the thread that asks, which then serves no other disk meanwhile. For tools and
+    /// `sync`: on the caller's thread, which meanwhile serves no other disk. For tools and
     /// measurements.
     Sync,
 }
 
-/// A word that is none of an option's.
+/// The error for a word that is not a value of the option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{given}' is none of: {allowed}")]
 pub struct UnknownMode {

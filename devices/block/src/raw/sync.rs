@@ -7,7 +7,7 @@ use super::image::Image;
 use super::task::Task;
 use crate::{Completion, Queue, Request};
 
-/// One worker's queue: everything is finished when `submit` returns.
+/// One worker's queue. All requests are complete when `submit` returns.
 pub(super) struct SyncQueue {
     image: Arc<Image>,
     done: Vec<Completion>,

@@ -1,5 +1,5 @@
-//! A request as a series of system calls: which comes next, and what follows from its result. Makes
-//! none itself, so that a ring and a thread do the same.
+//! A request as a series of system calls: the next call, and the effect of its result. It makes no
+//! call itself, so that rings and threads share it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,23 +13,23 @@ use super::limits::{
 use super::vectored::skip;
 use crate::{Completion, IoError, Operation, Request};
 
-/// The source of zeroes where no better operation exists.
+/// Zeroes to write, for storage without an operation that zeroes.
 #[repr(C, align(4096))]
 struct Zeroes([u8; 64 << 10]);
 
 static ZEROES: Zeroes = Zeroes([0; 64 << 10]);
 
-/// A request under way.
+/// A request in progress.
 #[derive(Debug)]
 pub(super) struct Task {
     request: Box<Request>,
-    /// Bytes of its range that are done.
+    /// Offset of the remaining range.
     progress: u64,
-    /// The first piece of the buffer that is not done.
+    /// Index of the first incomplete piece of the buffer.
     first: usize,
     stage: Stage,
     bounce: Option<Bounce>,
-    /// Direct I/O was refused for it.
+    /// Whether direct I/O was refused for this request.
     cached: bool,
     copied: u64,
     idle_calls: u32,
@@ -38,9 +38,9 @@ pub(super) struct Task {
 /// The next step of a [`Task`].
 #[derive(Debug)]
 pub(super) enum Next {
-    /// This call, and [`Task::returned`] with its result.
+    /// Make this call, and pass its result to [`Task::returned`].
     Call(Call),
-    /// Nothing: it is over.
+    /// The request is complete.
     Done(Result<(), IoError>),
 }
 
@@ -72,7 +72,7 @@ impl Task {
         }
     }
 
-    /// Makes all its calls on this thread.
+    /// Makes all calls of the request on this thread.
     pub(super) fn run(mut self, image: &Image) -> Completion {
         loop {
             match self.next(image) {
@@ -106,7 +106,8 @@ impl Task {
         self.request.length - self.progress
     }
 
-    /// The next call. The task must not be dropped, nor changed, before its result is known.
+    /// Returns the next call. The task must not be dropped or changed before the result of the call
+    /// is known.
     pub(super) fn next(&mut self, image: &Image) -> Next {
         if self.stage == Stage::Begin {
             self.stage = match self.begin(image) {
@@ -147,7 +148,7 @@ impl Task {
         }
     }
 
-    /// The last call returned `result`: what it counted, or a negative error number.
+    /// Takes the result of the last call: its count, or a negative error number.
     pub(super) fn returned(&mut self, image: &Image, result: i32) {
         let next = match result {
             0.. => self.succeeded(image, result as usize),
@@ -182,7 +183,7 @@ impl Task {
         })
     }
 
-    /// The next part of a read or write, and how it goes.
+    /// Returns the next call of a read or write.
     fn next_move(&mut self, image: &Image) -> Call {
         let rest = self.request.buffer.iovecs().get(self.first..).unwrap_or_default();
         let align = image
@@ -244,7 +245,7 @@ impl Task {
                 }
             }
             Stage::Sync => {
-                // Another flush may have been told of what this one lost, too.
+                // Another flush may have received the error of data that this flush covers, too.
                 image.check_flushes()?;
                 image.check_length()?;
                 Ok(Stage::Done(Ok(())))
@@ -267,14 +268,14 @@ impl Task {
         } else if let Some(align) = image.align()
             && (self.cached || !align.fits_medium(offset, left))
         {
-            // It was to go past the page cache.
+            // These bytes should have bypassed the page cache.
             self.copied += count as u64;
         }
         self.first += skip(rest, count);
         self.progress += count as u64;
     }
 
-    /// `count` bytes, or what there was, are done without data.
+    /// Counts `count` bytes as cleared without data, at most the rest of the range.
     fn cleared(&mut self, count: u64) -> Stage {
         let count = count.min(self.left());
         self.progress += count;
@@ -302,7 +303,7 @@ impl Task {
             Stage::Move | Stage::Bounce(_) | Stage::WriteZeroes
                 if code == libc::EINVAL && !self.cached && image.align().is_some() =>
             {
-                // The storage wants more than it said.
+                // The storage needs a larger alignment than it reported.
                 self.cached = true;
                 Ok(if self.stage == Stage::WriteZeroes { self.stage } else { Stage::Move })
             }
@@ -322,7 +323,7 @@ impl Task {
                 image.lose_flush();
                 Err(error(code))
             }
-            // Bounds that the medium does not like are no reason never to ask again.
+            // A refused range is no reason to stop trying others.
             Stage::Punch if refused => {
                 lacks(&image.lacks.punching);
                 Ok(self.without_punching())

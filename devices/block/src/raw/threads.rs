@@ -1,5 +1,5 @@
-//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls that
-//! no ring knows.
+//! A few threads per image, shared by its queues: for kernels without io_uring, and for calls
+//! without an operation of rings.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,10 +15,10 @@ use super::limits::{MAX_CLEARING, MAX_THREADS};
 use super::task::Task;
 use crate::{Completion, Operation, Queue, Request};
 
-/// Their stack: they recurse nowhere.
+/// Bytes of a thread's stack. The threads have no recursion.
 const STACK: usize = 128 << 10;
 
-/// The threads of one image. They are started as work comes, and end with the last queue.
+/// The threads of one image. They start when there is work, and end with the last queue.
 #[derive(Debug)]
 pub(super) struct Pool {
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ pub(super) struct Pool {
 struct Shared {
     image: Arc<Image>,
     work: Mutex<Work>,
-    /// Threads that have a request in hand.
+    /// Threads that execute a request.
     busy: AtomicUsize,
     more: Condvar,
 }
@@ -38,12 +38,12 @@ struct Shared {
 struct Work {
     jobs: VecDeque<(Box<Request>, Arc<Returns>)>,
     idle: usize,
-    /// Threads that discard or zero.
+    /// Threads that execute a discard or zeroing.
     clearing: usize,
     ending: bool,
 }
 
-/// The finished requests of one queue, as the threads leave them.
+/// The finished requests of one queue. The threads add them, and the queue takes them.
 #[derive(Debug)]
 struct Returns {
     finished: Mutex<Finished>,
@@ -54,12 +54,12 @@ struct Returns {
 #[derive(Debug, Default)]
 struct Finished {
     done: Vec<Completion>,
-    /// Requests that are not done and have memory.
+    /// Unfinished requests that use memory.
     touching: usize,
 }
 
 impl Pool {
-    /// Returns the threads of `image`: those that its other queues use, if they do.
+    /// Returns the threads of `image`, shared with its other queues.
     pub(super) fn of(image: &Arc<Image>) -> Arc<Self> {
         let mut pool = lock(&image.pool);
         pool.upgrade().unwrap_or_else(|| {
@@ -79,8 +79,8 @@ impl Pool {
         Self { shared, threads: Mutex::default() }
     }
 
-    /// Starts threads for `jobs` more, as far as there may be any. With one thread, work is done,
-    /// only slower.
+    /// Starts up to `jobs` threads, up to the maximum. Fewer threads are enough to do all work,
+    /// only more slowly.
     fn grow(&self, jobs: usize) -> io::Result<()> {
         let mut threads = lock(&self.threads);
         let wanted = (threads.len() + jobs).min(MAX_THREADS);
@@ -99,7 +99,7 @@ impl Pool {
 
 impl Drop for Pool {
     /// Waits for the threads, unless one is still in a call without data (a long discard). Then
-    /// they end by themselves, and the image stays locked until they have.
+    /// they end by themselves, and the image stays locked until then.
     fn drop(&mut self) {
         lock(&self.shared.work).ending = true;
         self.shared.more.notify_all();
@@ -107,7 +107,7 @@ impl Drop for Pool {
             return;
         }
         for thread in lock(&self.threads).drain(..) {
-            // A thread that panicked has said so already.
+            // A panic of the thread has already been printed.
             let _ = thread.join();
         }
     }
@@ -123,7 +123,8 @@ impl Shared {
                 work.clearing += usize::from(clears);
                 drop(work);
                 let done = Task::new(request).run(&self.image);
-                // First: the queue that has the request back may be the last one of the image.
+                // The count comes first: a queue with its last request back may be the last queue
+                // of the image.
                 self.busy.fetch_sub(1, Ordering::AcqRel);
                 returns.add(done, touches);
                 work = lock(&self.work);
@@ -140,7 +141,7 @@ impl Shared {
 }
 
 impl Work {
-    /// The next request. Discards leave threads to the others.
+    /// Returns the next request. Discards leave some threads to other requests.
     fn next(&mut self) -> Option<(Box<Request>, Arc<Returns>)> {
         if self.clearing < MAX_CLEARING {
             return self.jobs.pop_front();
@@ -150,7 +151,7 @@ impl Work {
     }
 }
 
-/// Whether its calls read or write its memory.
+/// Returns whether the calls of `request` read or write its memory.
 fn touches(request: &Request) -> bool {
     !request.buffer.is_empty()
 }
@@ -165,8 +166,8 @@ impl Returns {
         finished.done.push(done);
         finished.touching -= usize::from(touches);
         if finished.done.len() == 1 {
-            // One write wakes for all that follow until they are taken. Under the lock, so that the
-            // event is set only while there is any.
+            // One write announces all requests until they are taken. It holds the lock, so that the
+            // event is set only while there are any.
             let _ = self.event.write(1);
         }
         if finished.touching == 0 {
@@ -183,7 +184,7 @@ pub(super) struct ThreadedQueue {
 
 impl ThreadedQueue {
     /// # Errors
-    /// The system's: out of descriptors or threads.
+    /// The system's error: out of descriptors or threads.
     pub(super) fn new(pool: Arc<Pool>) -> io::Result<Self> {
         pool.grow(1)?;
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
@@ -209,7 +210,7 @@ impl Queue for ThreadedQueue {
         let (waiting, idle) = (work.jobs.len(), work.idle);
         drop(work);
         if waiting > idle {
-            // There is one already.
+            // At least one thread exists, which is enough.
             let _ = self.pool.grow(waiting - idle);
         }
         match count {
@@ -232,7 +233,8 @@ impl Queue for ThreadedQueue {
 }
 
 impl Drop for ThreadedQueue {
-    /// What no thread has begun is forgotten. What is under way and has memory is waited for.
+    /// Drops the requests that no thread has begun, and waits for requests in progress that use
+    /// memory.
     fn drop(&mut self) {
         let mut forgotten = 0;
         lock(&self.pool.shared.work).jobs.retain(|(request, returns)| {

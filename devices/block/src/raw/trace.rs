@@ -1,10 +1,10 @@
-//! System calls in the words of the power loss simulator, for tests.
+//! Conversion of system calls to changes of the power loss simulator, for tests.
 
 use super::call::{Call, Memory};
 use super::image::Image;
 use crate::conformance::powerloss::{Change, Ticket, Trace};
 
-/// Records that `call` is issued, if the image is recorded and the call changes anything.
+/// Records the issue of `call`, if the image is recorded and the call changes the file.
 pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
     let trace = image.trace.as_ref()?;
     let change = match call {
@@ -13,7 +13,7 @@ pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
             Change::Write { offset, bytes: copy(memory), durable }
         }
         Call::Sync => Change::Sync,
-        // Both modes that requests use keep the file's length.
+        // Both modes of fallocate in use keep the file's length.
         Call::Allocate { offset, length, .. } | Call::DiscardBlocks { offset, length } => {
             Change::Zero { offset, length }
         }
@@ -28,8 +28,8 @@ pub(super) fn complete(trace: &Trace, ticket: Ticket, result: i32) {
 }
 
 fn copy(memory: Memory) -> Vec<u8> {
-    // SAFETY: a call's memory is valid until it is over, and only tests record, whose memory
-    // nothing changes meanwhile.
+    // SAFETY: a call's memory is valid until it is complete. Only tests record, and they do not
+    // change the memory meanwhile.
     unsafe {
         match memory {
             Memory::One(base, length) => std::slice::from_raw_parts(base, length as usize).to_vec(),

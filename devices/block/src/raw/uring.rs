@@ -1,8 +1,8 @@
-//! Asynchronous I/O through io_uring: a batch by one system call, straight between the guest's
+//! Asynchronous I/O through io_uring: a batch by one system call, directly between the guest's
 //! pages and the file.
 //!
-//! The ring's own descriptor is the queue's event: it is readable while there are completions, and
-//! taking them clears it, so that nothing is ever written or read to wake or to be woken.
+//! The ring's own descriptor is the queue's event. It is readable while there are completions, and
+//! taking them clears it, so that no wake-up needs a write or a read.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -23,16 +23,16 @@ use super::task::{Next, Task};
 use super::threads::{Pool, ThreadedQueue};
 use crate::{Completion, Operation, Queue, Request};
 
-/// `user_data` of the flush, which belongs to no task alone.
+/// The `user_data` of the flush, which serves several tasks.
 const SYNC: u64 = u64::MAX;
 
-/// `user_data` of the poll that tells of what the image's threads have done.
+/// The `user_data` of the poll for the event of the image's threads.
 const HELPED: u64 = u64::MAX - 1;
 
-/// Whether the kernel has and allows all that [`UringQueue`] needs.
+/// Checks that the kernel has and allows all features that [`UringQueue`] needs.
 ///
 /// # Errors
-/// Why not: ENOSYS where there is no io_uring, EPERM where it is forbidden.
+/// The reason: ENOSYS if there is no io_uring, EPERM if it is forbidden.
 pub(super) fn probe() -> io::Result<()> {
     let ring = IoUring::new(2)?;
     let mut known = Probe::new();
@@ -46,7 +46,8 @@ pub(super) fn probe() -> io::Result<()> {
         opcode::Fallocate::CODE,
         opcode::PollAdd::CODE,
     ];
-    // Else completions could be lost, or iovecs would have to outlive their submission.
+    // Without these features completions could be lost, or iovecs would have to outlive their
+    // submission.
     let sound = ring.params().is_feature_nodrop() && ring.params().is_feature_submit_stable();
     if sound && needed.iter().all(|&code| known.is_supported(code)) {
         return Ok(());
@@ -58,56 +59,57 @@ pub(super) fn probe() -> io::Result<()> {
 pub(super) struct UringQueue {
     ring: IoUring,
     image: Arc<Image>,
-    /// For flushes alone: the kernel tells each open file once of what was lost, and no other
-    /// queue's flush may take that away.
+    /// The flushed descriptor, for flushes alone. The kernel reports lost data once to each open
+    /// file, and the flush of another queue must not take that report.
     _flushed: File,
-    /// Registered with the ring.
+    /// The memory that is registered with the ring.
     fixed: Option<Arc<FixedMemory>>,
-    /// Calls on it that the image has not counted yet.
+    /// Calls with registered memory that the image has not counted yet.
     fixed_calls: u64,
     tasks: Vec<Option<Task>>,
     free: Vec<u32>,
-    /// Tasks whose next call is to be made.
+    /// Tasks with a next call to make.
     ready: VecDeque<u32>,
     /// Requests that wait for a task to end.
     waiting: VecDeque<Box<Request>>,
-    /// Calls in the submission queue that the kernel has not taken, the first one first.
+    /// The `user_data` of calls in the submission queue that the kernel has not taken, oldest
+    /// first.
     staged: VecDeque<u64>,
-    /// Calls that the kernel has taken.
+    /// The number of calls that the kernel has taken.
     in_kernel: usize,
-    /// Tasks of the flush under way, and those that came too late for it.
+    /// Tasks of the flush in progress, and tasks that arrived too late for it.
     flushing: Vec<u32>,
     to_flush: Vec<u32>,
     done: Vec<Completion>,
-    /// The kernel takes no more calls: they are made on this thread.
+    /// Whether the kernel takes no more calls. They are then made on this thread.
     broken: bool,
-    /// Calls under way, for the image's trace.
+    /// Calls in progress, for the image's trace.
     #[cfg(any(test, feature = "conformance"))]
     traced: std::collections::HashMap<u64, crate::conformance::powerloss::Ticket>,
     helper: Helper,
 }
 
-/// The image's threads, for requests of which the ring does not know the calls, and which may take
-/// long. The ring polls their event, so that its own descriptor stays the queue's only event.
+/// The image's threads, for requests that may take long and have calls without an operation of the
+/// ring. The ring polls their event, so that its own descriptor stays the queue's only event.
 #[derive(Default)]
 struct Helper {
-    /// Made when it is first needed.
+    /// The queue to the threads, created when it is first needed.
     queue: Option<ThreadedQueue>,
-    /// Requests that are there.
+    /// The number of requests at the threads.
     requests: usize,
-    /// The ring polls.
+    /// Whether the ring polls the threads' event.
     polled: bool,
 }
 
 impl UringQueue {
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
-        // Never the one that is locked: the kernel lets go of a ring's files some time after the
-        // ring is closed.
+        // The locked descriptor is never used here: the kernel releases a ring's files some time
+        // after the ring is closed.
         let cached = image.unlocked.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        // Where nothing can be opened any more, flushes share the other queues' descriptor.
+        // If no more files can be opened, flushes share the descriptor of the other queues.
         let flushed = reopen(cached, image.read_only, 0).or_else(|_| cached.try_clone())?;
         let direct = image.direct.as_ref().map_or(cached, |direct| &direct.file);
         ring.submitter().register_files(&[cached, direct, &flushed].map(AsRawFd::as_raw_fd))?;
@@ -115,7 +117,7 @@ impl UringQueue {
             let attached = fixed.attach(&ring);
             if let Err(error) = &attached {
                 image.log.log(|left_out| {
-                    warn!(%error, left_out, "a queue of a disk with buffers=fixed goes without: its requests look up their memory each time");
+                    warn!(%error, left_out, "buffers=fixed does not work for a queue of a disk: the kernel looks up the memory of each request");
                 });
             }
             attached.is_ok()
@@ -142,7 +144,8 @@ impl UringQueue {
         })
     }
 
-    /// Begins what may begin, makes every call that is due, and gives them to the kernel.
+    /// Starts requests as far as possible, makes every call that is due, and gives them to the
+    /// kernel.
     fn advance(&mut self) {
         loop {
             self.begin_waiting();
@@ -153,7 +156,7 @@ impl UringQueue {
             } else {
                 self.poll_helper();
                 self.enter();
-                // Calls that were made here after all may have others follow.
+                // Calls that were made on this thread may have successors.
                 if self.ready.is_empty() {
                     break;
                 }
@@ -164,7 +167,7 @@ impl UringQueue {
     fn begin_waiting(&mut self) {
         while self.tasks.len() - self.free.len() < RING_DEPTH as usize {
             let Some(request) = self.waiting.pop_front() else { return };
-            // BLKDISCARD. Everything else has an operation of the ring's.
+            // BLKDISCARD is the only call without an operation of the ring.
             if self.image.is_device && request.operation == Operation::Discard {
                 self.help(request);
                 continue;
@@ -184,7 +187,7 @@ impl UringQueue {
         }
     }
 
-    /// Has the image's threads do a request.
+    /// Gives a request to the image's threads.
     fn help(&mut self, request: Box<Request>) {
         if self.helper.queue.is_none() && !self.broken {
             self.helper.queue = ThreadedQueue::new(Pool::of(&self.image)).ok();
@@ -194,12 +197,13 @@ impl UringQueue {
                 queue.submit(&mut vec![request]);
                 self.helper.requests += 1;
             }
-            // Without a thread, or a ring that tells of its work, late is better than never.
+            // Without a thread, or a ring that can report its result, the request runs here: slow,
+            // but correct.
             _ => self.done.push(Task::new(request).run(&self.image)),
         }
     }
 
-    /// Has the ring tell when the threads have done something.
+    /// Makes the ring report the threads' event.
     fn poll_helper(&mut self) {
         if self.helper.requests == 0 || self.helper.polled || self.broken {
             return;
@@ -224,7 +228,7 @@ impl UringQueue {
         }
     }
 
-    /// Makes a task's next call, or ends it.
+    /// Makes a task's next call, or ends the task.
     fn step(&mut self, id: u32) {
         let Some(task) = self.tasks.get_mut(id as usize).and_then(Option::as_mut) else { return };
         match task.next(&self.image) {
@@ -239,7 +243,8 @@ impl UringQueue {
         }
     }
 
-    /// One flush for all who wait for one: each of them was submitted after what it is to cover.
+    /// Begins one flush for all tasks that wait for one. Each of them was submitted after the
+    /// writes that it must cover.
     fn begin_flush(&mut self) {
         std::mem::swap(&mut self.flushing, &mut self.to_flush);
         self.make(SYNC, Call::Sync);
@@ -250,13 +255,13 @@ impl UringQueue {
         if let Some(result) = self.image.fault() {
             return self.returned(user_data, result);
         }
-        // SAFETY: the call's memory is its task's, which is there.
+        // SAFETY: the call's memory belongs to its task, which is still in its slot.
         let entry = unsafe { entry(call, self.fixed.as_deref()) };
         let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
             let result = call.perform(&self.image);
             return self.returned(user_data, result);
         };
-        // A ring is for several at a time, and for what has to be waited for.
+        // A ring is useful for several calls at a time, and for calls that have to wait.
         if !fixed
             && self.is_idle()
             && let Some(result) = call.read_at_once(&self.image)
@@ -267,14 +272,14 @@ impl UringQueue {
         if let Some((_, ticket)) = super::trace::issue(&self.image, call) {
             self.traced.insert(user_data, ticket);
         }
-        // SAFETY: whatever the call names stays in its task, which stays in its slot until the
-        // completion has come: the queue is not dropped before (see `drop`).
+        // SAFETY: the memory of the call belongs to its task, which stays in its slot until the
+        // completion has arrived: the queue is not dropped before (see `drop`).
         match unsafe { self.ring.submission().push(&entry.user_data(user_data)) } {
             Ok(()) => {
                 self.staged.push_back(user_data);
                 self.fixed_calls += u64::from(fixed);
             }
-            // Cannot be: there is room for one call of each task, and a flush.
+            // This cannot happen: the queue has space for one call of each task, and a flush.
             Err(_) => {
                 let result = call.perform(&self.image);
                 self.returned(user_data, result);
@@ -282,7 +287,7 @@ impl UringQueue {
         }
     }
 
-    /// Nothing but the task in hand is under way.
+    /// Returns whether the current task is the only one in progress.
     fn is_idle(&self) -> bool {
         self.in_kernel == 0
             && self.staged.is_empty()
@@ -305,7 +310,7 @@ impl UringQueue {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
-                    // The next completion is the occasion to try again.
+                    // The next completion triggers another attempt.
                     Some(libc::EAGAIN | libc::EBUSY | libc::ENOMEM) if self.in_kernel != 0 => {
                         return;
                     }
@@ -319,14 +324,14 @@ impl UringQueue {
         }
     }
 
-    /// Makes the calls that the kernel did not take here. The submission queue is never entered
-    /// again, so that it cannot take them later.
+    /// Makes the calls that the kernel did not take on this thread. The submission queue is never
+    /// entered again, so that the kernel cannot take them later.
     fn give_up(&mut self, error: &io::Error) {
         self.image.log.log(|left_out| {
-            error!(%error, left_out, "io_uring takes no more requests: a disk goes on, one request at a time");
+            error!(%error, left_out, "io_uring takes no more requests: a disk continues with one request at a time");
         });
         self.broken = true;
-        // The ring cannot tell of them any more.
+        // The ring can no longer report the threads' requests, so this waits for them.
         while self.helper.requests != 0 {
             self.helper.queue.iter().filter_map(Queue::event).for_each(|event| {
                 crate::wait::wait_for(event);
@@ -350,7 +355,7 @@ impl UringQueue {
         }
     }
 
-    /// Takes completions. True when there were any.
+    /// Takes completions. Returns true when there were any.
     fn harvest(&mut self) -> bool {
         let mut any = false;
         while let Some((user_data, result)) = self.next_completion() {
@@ -380,7 +385,7 @@ impl UringQueue {
         for id in flushed.drain(..) {
             self.task_returned(id, result);
         }
-        // Keeps its room, unless another flush has begun meanwhile.
+        // The list keeps its memory, unless another flush has begun meanwhile.
         if self.flushing.is_empty() {
             self.flushing = flushed;
         }
@@ -401,7 +406,7 @@ impl Queue for UringQueue {
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>) {
-        // Completions make calls, of which some return at once.
+        // Completions lead to further calls, some of which complete immediately.
         while self.harvest() {
             self.advance();
         }
@@ -414,16 +419,17 @@ impl Queue for UringQueue {
 }
 
 impl Drop for UringQueue {
-    /// Waits until the kernel has let go of everything: file I/O that was begun cannot be called
-    /// back. What it never took is forgotten.
+    /// Waits until the kernel has completed all calls: file I/O that was begun cannot be cancelled.
+    /// Calls that the kernel never took are dropped.
     fn drop(&mut self) {
         self.waiting.clear();
-        // Submits what is staged, unless the kernel takes no more: then its queue is not looked at
+        // Submits the staged calls, unless the kernel takes no more: then its queue is not used
         // again.
         if !self.broken {
             self.enter();
         }
-        // Its requests have no memory: what was begun ends by itself. The poll has to end here.
+        // The threads' requests have no memory: requests that were begun end by themselves. The
+        // poll has to end here.
         self.helper.queue.iter().for_each(ThreadedQueue::wake);
         while self.in_kernel != 0 {
             if self.next_completion().is_some() {
@@ -436,7 +442,7 @@ impl Drop for UringQueue {
             unsafe { libc::poll(&raw mut poll, 1, -1) };
         }
         if self.fixed.is_some() {
-            // Now, not when the kernel comes to clear up after the ring.
+            // The memory is unregistered now, and not when the kernel releases the ring.
             let _ = self.ring.submitter().unregister_buffers();
         }
     }

@@ -1,6 +1,6 @@
-//! Vectored I/O: a partial transfer is continued.
+//! Continuation of a partial vectored transfer.
 
-/// Takes `bytes` off the front of `pieces`: counts those that are used up, and shortens the next.
+/// Removes `bytes` from the front of `pieces`: counts the used pieces, and shortens the next one.
 pub(super) fn skip(pieces: &mut [libc::iovec], mut bytes: usize) -> usize {
     let mut used_up = 0;
     for piece in pieces {

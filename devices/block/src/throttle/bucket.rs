@@ -1,4 +1,5 @@
-//! When a request may go. Times are nanoseconds since some beginning; no clock is asked here.
+//! The earliest start of requests. Times are nanoseconds since an arbitrary start; this module
+//! reads no clock.
 
 use std::num::NonZeroU64;
 
@@ -7,25 +8,25 @@ use crate::{Operation, Request};
 /// Nanoseconds of a second.
 const SECOND: u128 = 1_000_000_000;
 
-/// So many a second, and so many at once after a pause.
+/// A rate per second, and a burst after a pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// Requests or bytes each second, in the long run.
+    /// Requests or bytes each second on average.
     pub per_second: NonZeroU64,
-    /// Requests or bytes that may go at once beyond that, after a pause that saved them up. A
-    /// request that is larger than what is there goes as soon as nothing is owed, and the next
-    /// ones wait until it is paid for.
+    /// Requests or bytes that may start immediately beyond the rate, after a pause in which they
+    /// accumulated. A request that is larger than the accumulated burst starts as soon as there is
+    /// no debt, and later requests wait until the rate has paid for it.
     pub burst: u64,
 }
 
 impl Rate {
-    /// So many a second, with a burst of a tenth of a second.
+    /// Returns this rate, with a burst of a tenth of a second.
     pub fn per_second(per_second: NonZeroU64) -> Self {
         Self { per_second, burst: per_second.get() / 10 }
     }
 }
 
-/// The limits of a disk. `None`: no limit. All hold together.
+/// The limits of a disk. `None`: no limit. A request must meet all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Requests of every kind that counts.
@@ -42,16 +43,16 @@ pub struct Limits {
     pub written_bytes: Option<Rate>,
 }
 
-/// One bucket of each limit, as the time at which it owes nothing.
+/// One bucket for each limit, in the form of the time at which its debt is paid.
 #[derive(Debug)]
 pub(super) struct Buckets {
     limits: Limits,
-    /// In the order of [`Buckets::costs`].
+    /// Times, in the order of [`Buckets::costs`].
     paid_at: [u64; 6],
 }
 
 impl Buckets {
-    /// Full ones.
+    /// Returns full buckets.
     pub(super) fn new(limits: Limits) -> Self {
         Self { limits, paid_at: [0; 6] }
     }
@@ -60,8 +61,8 @@ impl Buckets {
         self.limits
     }
 
-    /// When `request`, which came at `now`, may go: not before `now`. It is charged for, so that
-    /// the next one finds less.
+    /// Returns the earliest start of `request`, which arrived at `now`: not before `now`. The
+    /// request is charged, so that later requests find less.
     pub(super) fn reserve(&mut self, request: &Request, now: u64) -> u64 {
         let costs = self.costs(request);
         let charged = || costs.into_iter().zip(self.paid_at).filter(|((_, cost), _)| *cost != 0);
@@ -69,7 +70,7 @@ impl Buckets {
         let start = limited.map(|(_, paid_at)| paid_at).fold(now, u64::max);
         for ((rate, cost), paid_at) in costs.into_iter().zip(&mut self.paid_at) {
             if let Some(rate) = rate.filter(|_| cost != 0) {
-                // The savings are never more than the burst.
+                // A bucket never holds more than the burst.
                 let saved_since = start.saturating_sub(time_for(rate, rate.burst));
                 *paid_at = (*paid_at).max(saved_since).saturating_add(time_for(rate, cost));
             }
@@ -96,7 +97,7 @@ impl Buckets {
     }
 }
 
-/// How long `rate` takes for `count`.
+/// Returns the nanoseconds in which `rate` permits `count`.
 fn time_for(rate: Rate, count: u64) -> u64 {
     let time = u128::from(count) * SECOND / u128::from(rate.per_second.get());
     u64::try_from(time).unwrap_or(u64::MAX)

@@ -5,10 +5,10 @@
 //! | read | one request and its bytes, of reads and of all |
 //! | write, forced or not | one request and its bytes, of writes and of all |
 //! | discard, zeroes | one request and no bytes (none are moved), of writes and of all |
-//! | flush | nothing: it costs what the writes before it left over |
+//! | flush | nothing: the limits have already delayed the writes that it makes durable |
 //!
-//! The limits hold for all queues of the disk together; each queue's requests keep their order, and
-//! the queues take turns.
+//! The limits hold for all queues of the disk together. Each queue keeps the order of its requests,
+//! and the queues are served in rotation.
 
 mod bucket;
 mod stats;
@@ -33,7 +33,7 @@ use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, 
 use bucket::Buckets;
 use stats::Delays;
 
-/// Another backend, with limits.
+/// A backend with limits around another backend.
 pub struct Throttle {
     inner: Arc<dyn Backend>,
     shared: Arc<Shared>,
@@ -41,18 +41,19 @@ pub struct Throttle {
 
 struct Shared {
     started: Instant,
-    /// Saves the lock where there is no limit.
+    /// Whether any limit is set. Without limits no request takes the lock.
     limited: AtomicBool,
-    /// Rises with each change of the limits: what was reserved under the old ones counts no more.
+    /// A counter that grows with each change of the limits. Reservations under older limits are
+    /// void.
     generation: AtomicU64,
     buckets: Mutex<Buckets>,
-    /// Of the queues, to go off when the limits change.
+    /// The alarms of the queues, which must ring when the limits change.
     alarms: Mutex<Vec<Weak<Alarm>>>,
     delays: Delays,
 }
 
 impl Throttle {
-    /// `inner`, within `limits`.
+    /// Returns a backend that passes requests to `inner` within `limits`.
     pub fn new(inner: Arc<dyn Backend>, limits: Limits) -> Self {
         let shared = Shared {
             started: Instant::now(),
@@ -65,8 +66,8 @@ impl Throttle {
         Self { inner, shared: Arc::new(shared) }
     }
 
-    /// Other limits from now on, also for what waits. What the old ones had saved up or overdrawn
-    /// is forgotten.
+    /// Sets other limits, also for requests that already wait. Bursts and debts of the old limits
+    /// are dropped.
     pub fn set_limits(&self, limits: Limits) {
         let mut buckets = lock(&self.shared.buckets);
         *buckets = Buckets::new(limits);
@@ -78,12 +79,12 @@ impl Throttle {
         }
     }
 
-    /// The limits now.
+    /// Returns the present limits.
     pub fn limits(&self) -> Limits {
         lock(&self.shared.buckets).limits()
     }
 
-    /// Returns the requests that were delayed so far, under all limits that there were.
+    /// Returns the counters of the requests that were delayed so far, under all limits.
     pub fn stats(&self) -> ThrottleStats {
         self.shared.delays.snapshot()
     }
@@ -144,20 +145,22 @@ impl Backend for Throttle {
 }
 
 struct ThrottledQueue {
-    // Before what it looks at.
+    // The event is the first field, because it must be dropped before the descriptors that it
+    // watches.
     event: MergedEvent,
     inner: Box<dyn Queue>,
     shared: Arc<Shared>,
     alarm: Arc<Alarm>,
-    /// With the time at which each came.
+    /// Waiting requests, each with its time of arrival.
     waiting: VecDeque<(u64, Box<Request>)>,
-    /// When the first of `waiting` may go, and the limits' generation that said so.
+    /// The earliest start of the first request in `waiting`, and the generation of the limits that
+    /// gave it.
     reserved: Option<(u64, u64)>,
     batch: Vec<Box<Request>>,
 }
 
 impl ThrottledQueue {
-    /// Passes on the requests that may go `now`, and sets the alarm for the next one.
+    /// Passes on the requests that may start at `now`, and sets the alarm for the next one.
     fn advance(&mut self, now: u64) {
         loop {
             let generation = self.shared.generation.load(Ordering::Acquire);
@@ -166,7 +169,7 @@ impl ThrottledQueue {
             }
             let wait = self.take_ready(generation, now);
             self.alarm.set(wait);
-            // Limits that changed before the alarm was set did not find it set.
+            // A change of the limits before the alarm was set could not ring it.
             if wait.is_none() || self.shared.generation.load(Ordering::Acquire) == generation {
                 break;
             }
@@ -176,8 +179,8 @@ impl ThrottledQueue {
         }
     }
 
-    /// The alarm is set for the first request already, and has not gone off: somebody looks without
-    /// being called.
+    /// Returns whether the alarm is already set for the first request and has not rung: the caller
+    /// polls without an event.
     fn is_early(&self, generation: u64, now: u64) -> bool {
         self.reserved.is_some_and(|(start, under)| under == generation && start > now)
     }
@@ -186,7 +189,8 @@ impl ThrottledQueue {
         u64::try_from(self.shared.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Moves the requests that may go now into the batch. Returns the delay of the next one.
+    /// Moves the requests that may start at `now` into the batch. Returns the delay of the next
+    /// one.
     fn take_ready(&mut self, generation: u64, now: u64) -> Option<Duration> {
         while let Some((came, first)) = self.waiting.front() {
             let start = match self.reserved {
@@ -205,7 +209,8 @@ impl ThrottledQueue {
     }
 }
 
-/// Wakes a queue's owner. Silent unless a request waits, so that nobody is woken for nothing.
+/// A timer that wakes a queue's owner. It is set only while a request waits, to avoid useless
+/// wake-ups.
 struct Alarm {
     fd: RawFd,
     timer: Mutex<(TimerFd, bool)>,
@@ -217,10 +222,10 @@ impl Alarm {
         Ok(Self { fd: timer.as_raw_fd(), timer: Mutex::new((timer, false)) })
     }
 
-    /// Goes off after so long, or not at all; what went off before is silent again.
+    /// Sets the alarm to ring after `after`, or not at all. An earlier ring is cleared.
     fn set(&self, after: Option<Duration>) {
         let (timer, is_set) = &mut *lock(&self.timer);
-        // A valid time on an open timer: neither call can fail.
+        // The time is valid and the timer is open, so neither call can fail.
         match after {
             Some(after) => *is_set = timer.reset(after, None).is_ok(),
             None if *is_set => *is_set = timer.clear().is_err(),
@@ -228,7 +233,7 @@ impl Alarm {
         }
     }
 
-    /// Goes off at once if it was to go off later.
+    /// Makes the alarm ring immediately, if it is set.
     fn ring_now(&self) {
         let (timer, is_set) = &mut *lock(&self.timer);
         if *is_set {

@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Operation, Request};
 
-/// Requests that a disk's limits have delayed. A request counts when it goes on, not while it
-/// waits.
+/// The requests that a disk's limits have delayed. A request is counted when it starts, not while
+/// it waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrottleStats {
-    /// Requests that did not go on at once.
+    /// Requests that did not start immediately.
     pub delayed_requests: u64,
-    /// Bytes that those read and wrote.
+    /// Bytes that the delayed requests read and wrote.
     pub delayed_bytes: u64,
-    /// Microseconds that they waited, all together, behind each other's waits as well.
+    /// Microseconds that the delayed requests waited in total. Waiting behind another request
+    /// counts for both.
     pub delayed_us: u64,
 }
 
-/// The counters, written by all queues. Touched only by requests that waited.
+/// The counters, which all queues write. Only requests that waited touch them.
 #[derive(Debug, Default)]
 pub(super) struct Delays {
     requests: AtomicU64,
@@ -27,7 +28,7 @@ pub(super) struct Delays {
 }
 
 impl Delays {
-    /// `request` goes on after so many nanoseconds; 0: at once.
+    /// Counts `request`, which starts after `waited` nanoseconds. 0: without a delay.
     pub(super) fn went(&self, request: &Request, waited: u64) {
         if waited == 0 {
             return;

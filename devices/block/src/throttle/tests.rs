@@ -1,4 +1,5 @@
-//! Limits by a made-up clock, and queues by what they let through.
+//! Tests of the limits with a simulated clock, and of the queues by the requests that they let
+//! through.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ fn request(tag: u64, operation: Operation, length: u64) -> Box<Request> {
     Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
-/// When each of `count` requests goes that all come at `now`.
+/// Returns the start of each of `count` requests that all arrive at `now`.
 fn starts(
     buckets: &mut Buckets,
     operation: Operation,
@@ -36,12 +37,12 @@ fn starts(
 #[test]
 fn test_requests_go_at_their_rate_after_the_burst() {
     let mut buckets = Buckets::new(Limits { requests: rate(100, 3), ..Limits::default() });
-    // Full at first: the burst, and the one that owes.
+    // The buckets are full at first: the burst starts, and one request that goes into debt.
     let now = 10 * SECOND;
     let all = starts(&mut buckets, Operation::Read, 4096, 7, now);
     let after: Vec<u64> = all.iter().map(|start| (start - now) / 1_000_000).collect();
     assert_eq!(after, [0, 0, 0, 0, 10, 20, 30]);
-    // A long pause saves up the burst, not more.
+    // A long pause accumulates one burst, not more.
     let now = 100 * SECOND;
     let at_once =
         starts(&mut buckets, WRITE, 512, 10, now).iter().filter(|&&start| start == now).count();
@@ -114,7 +115,7 @@ fn test_throttle_conforms_without_limits_and_with_wide_ones() {
     });
 }
 
-/// Hardly anything.
+/// Returns a limit that permits hardly any request.
 fn one_a_second() -> Limits {
     Limits { requests: Some(Rate { per_second: NonZeroU64::MIN, burst: 0 }), ..Limits::default() }
 }
@@ -159,7 +160,7 @@ fn test_throttle_counts_what_had_to_wait_once_it_goes() {
         ThrottleStats::default(),
         "the first one went at once, the others have not gone"
     );
-    // Microseconds are counted whole.
+    // Times are counted in whole microseconds.
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_micros(10) {
         std::hint::spin_loop();

@@ -8,14 +8,14 @@ use vmm_sys_util::tempdir::TempDir;
 
 /// Bytes of a request.
 const BYTES: usize = 4096;
-/// Places of the disk that requests go to in turn.
+/// Offsets of the disk to which requests go in turn.
 const PLACES: u64 = 256;
-/// Bytes between two places: they lie in several blocks and clusters.
+/// Bytes between two offsets: they lie in several blocks and clusters.
 const STRIDE: u64 = 192 << 10;
 /// Bytes of the disk.
 const CAPACITY: u64 = 64 << 20;
 
-/// Which way the bytes move.
+/// The direction in which the bytes move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
     Read,
@@ -40,13 +40,13 @@ impl Direction {
     }
 }
 
-/// A queue to an image whose places all have data, and requests that go there in turn.
+/// A queue to an image that has data at all offsets, and requests that go there in turn.
 pub(crate) struct Load {
     queue: Box<dyn Queue>,
     requests: Vec<Box<Request>>,
     done: Vec<Completion>,
     next: u64,
-    /// Fields drop in order: the folder goes last.
+    /// Fields drop in order, and the folder must be last.
     _image: std::sync::Arc<dyn Backend>,
     _folder: TempDir,
 }
@@ -57,7 +57,7 @@ impl Load {
         let folder = TempDir::new_in(directory).map_err(|error| error.to_string())?;
         let path = folder.as_path().join(format!("disk.{}", format.name()));
         create(&path, &CreateOptions::new(format, CAPACITY)).map_err(|error| error.to_string())?;
-        // System calls on this thread: callgrind counts what is before and behind them.
+        // System calls on this thread: callgrind counts the instructions before and after them.
         let options = OpenOptions { io: IoMode::Sync, ..OpenOptions::default() };
         let image = open(&path, &options).map_err(|error| error.to_string())?;
         let queue = image.queue().map_err(|error| error.to_string())?;
@@ -67,7 +67,7 @@ impl Load {
         let requests = requests.collect();
         let mut load =
             Self { queue, requests, done: Vec::new(), next: 0, _image: image, _folder: folder };
-        // All places get space, and all lists their memory.
+        // All offsets get space, and all lists get their memory.
         for direction in [Direction::Write, Direction::Read] {
             for _ in 0..PLACES {
                 load.prepare(direction);
@@ -82,7 +82,7 @@ impl Load {
         Ok(load)
     }
 
-    /// Points the requests at the next places.
+    /// Sets the requests to the next offsets.
     pub(crate) fn prepare(&mut self, direction: Direction) {
         for request in &mut self.requests {
             request.operation = direction.operation();
@@ -97,10 +97,10 @@ impl Load {
         self.queue.poll(&mut self.done);
     }
 
-    /// Makes the next requests of those that are done.
+    /// Makes the completed requests ready again, with the next offsets.
     ///
     /// # Errors
-    /// One failed.
+    /// A request failed.
     pub(crate) fn finish(&mut self) -> Result<(), String> {
         for Completion { request, result, .. } in self.done.drain(..) {
             result.map_err(|error| error.to_string())?;
@@ -109,7 +109,7 @@ impl Load {
         Ok(())
     }
 
-    /// Requests that are ready to be submitted.
+    /// Returns the number of requests that are ready to be submitted.
     pub(crate) fn ready(&self) -> usize {
         self.requests.len()
     }

@@ -1,8 +1,8 @@
 //! The instructions that a format adds to a request whose location is in memory: 4 KiB requests to
 //! a VHDX and a qcow2 image, beside a raw image in the same run.
 //!
-//! `cargo xtask bench images --json FILE` prints a table; `cargo bench -p synthvm-images --bench
-//! images [-- --json FILE]` is what it runs.
+//! `cargo xtask bench images --json FILE` prints a table. It runs `cargo bench -p synthvm-images
+//! --bench images [-- --json FILE]`.
 //!
 //! Requests are system calls on the bench's own thread (`io=sync`), to a file in cargo's target
 //! folder. The kernel's instructions are not counted. Limit: the same requests to the raw image.
@@ -21,13 +21,13 @@ use load::{Direction, Load};
 use number::Number;
 use synthvm_images::Format;
 
-/// First word of the counted program: then a format, a direction and a depth.
+/// First word of the counted program's arguments. A format, a direction and a depth follow.
 const COUNT: &str = "--count";
 /// Requests that are counted; a multiple of all depths.
 const REQUESTS: usize = 1280;
 /// Requests in one batch.
 const DEPTHS: [usize; 2] = [1, 16];
-/// Formats that are held against the raw one.
+/// Formats that are compared with the raw format.
 const FORMATS: [Format; 2] = [Format::Vhdx, Format::Qcow2];
 
 fn main() -> ExitCode {
@@ -80,14 +80,14 @@ fn measure() -> Result<Vec<Number>, String> {
     Ok(numbers)
 }
 
-/// Instructions of one request.
+/// Returns the instructions of one request.
 fn instructions(format: Format, direction: Direction, depth: usize) -> Result<f64, String> {
     let words = [COUNT, format.name(), direction.name(), &depth.to_string()].map(str::to_owned);
     let count = callgrind::instructions(&words)?.ok_or("no instructions counted: no valgrind")?;
     Ok(count as f64 / REQUESTS as f64)
 }
 
-/// The counted program.
+/// Runs the counted program.
 fn count(words: impl Iterator<Item = String>) -> Result<(), String> {
     let usage = || format!("{COUNT} needs a format, read or write, and a depth");
     let words: Vec<String> = words.collect();

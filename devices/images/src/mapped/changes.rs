@@ -16,24 +16,24 @@ impl Changes {
     }
 
     /// Counts a change, which must be in the file already and must not be published yet. A flush
-    /// that begins then covers it, and a forced write to a location that it publishes is followed
-    /// by one.
+    /// that begins later covers it, and a forced write to a location that it publishes is followed
+    /// by a flush.
     pub(crate) fn count(&self) {
         self.made.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Whether there are changes that are not known to be durable.
+    /// Returns whether there are changes that are not known to be durable.
     pub(crate) fn is_unflushed(&self) -> bool {
         self.made.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
     }
 
-    /// A flush of the written files begins. The result is handed to [`Changes::flushed`] when all
-    /// of them have succeeded.
+    /// Begins a flush of the written files. The caller passes the result to [`Changes::flushed`]
+    /// when all of them have succeeded.
     pub(crate) fn flushing(&self) -> u64 {
         self.made.load(Ordering::Acquire)
     }
 
-    /// The flush succeeded that began with `token`.
+    /// Ends the flush that began with `token` and succeeded.
     pub(crate) fn flushed(&self, token: u64) {
         self.durable.fetch_max(token, Ordering::AcqRel);
     }

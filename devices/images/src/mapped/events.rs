@@ -1,4 +1,4 @@
-//! The events of several queues as one descriptor.
+//! One descriptor for the events of several queues.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,7 +8,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 /// One descriptor that is readable while any queue's event is.
 pub(super) enum Events {
-    /// Every queue finishes in submit.
+    /// No event: every queue finishes its requests in submit.
     None,
     /// The event of one queue.
     One(RawFd),

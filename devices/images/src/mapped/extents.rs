@@ -15,21 +15,21 @@ pub(crate) struct Extent {
 #[derive(Clone, Debug)]
 #[allow(dead_code, reason = "the format that needs memory follows")]
 pub(crate) enum Location {
-    /// In [`super::Map::files`]`[file]` from `offset` on.
+    /// The bytes lie in [`super::Map::files`]`[file]` from `offset` on.
     File {
         /// Index of the file.
         file: usize,
         /// First byte.
         offset: u64,
     },
-    /// In no file: they read as zero.
+    /// The bytes lie in no file and read as zero.
     Zero,
-    /// In memory, to be read only. The lookup has produced them, from a compressed cluster for
-    /// instance. They are copied to the guest and counted as copied.
+    /// The bytes lie in memory, read-only. The lookup has produced them, for example from a
+    /// compressed cluster. They are copied to the guest and counted as copied.
     Memory {
         /// The produced bytes.
         bytes: Arc<[u8]>,
-        /// First byte in it. All of the extent lies in `bytes`.
+        /// Offset of the first byte in `bytes`, which holds all of the extent.
         offset: usize,
     },
 }
@@ -72,7 +72,7 @@ impl Extents {
 }
 
 impl Location {
-    /// Returns whether it begins where `length` bytes at `before` end.
+    /// Returns whether this location begins at the end of `length` bytes at `before`.
     fn follows(&self, before: &Self, length: u64) -> bool {
         match (before, self) {
             (Self::Zero, Self::Zero) => true,

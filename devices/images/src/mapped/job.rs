@@ -8,8 +8,8 @@ use tracing::error;
 use super::mailbox::Answer;
 use super::{Clearing, Extents, Map, Step};
 
-/// Most extents of one answer. The rest of a longer range is looked up when these have been zeroed,
-/// so that an UNMAP of terabytes never has a million requests in flight.
+/// Most extents of one answer. The rest of a longer range is looked up when these extents have been
+/// zeroed, so that an UNMAP of terabytes never has a million requests in flight.
 pub(super) const MAX_EXTENTS: usize = 1024;
 
 /// A lookup that may block.
@@ -19,7 +19,7 @@ pub(super) struct Job {
     operation: Operation,
     offset: u64,
     length: u64,
-    /// Bytes of the range that are looked up.
+    /// Bytes of the range that have been looked up.
     done: u64,
     extents: Extents,
 }
@@ -27,7 +27,7 @@ pub(super) struct Job {
 /// The result of a step of a job.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The job is over: [`Job::answer`] with this.
+    /// The job is finished. [`Job::answer`] takes this result.
     Finished(Result<u64, IoError>),
     /// Another step is needed.
     Again,
@@ -36,8 +36,8 @@ pub(super) enum Outcome {
 }
 
 impl Job {
-    /// Returns the lookup for `operation` on `length` bytes at `offset`. `ticket` comes back in the
-    /// answer.
+    /// Returns the lookup for `operation` on `length` bytes at `offset`. The answer carries
+    /// `ticket`.
     pub(super) fn new(ticket: u64, operation: Operation, offset: u64, length: u64) -> Self {
         Self { ticket, operation, offset, length, done: 0, extents: Extents::default() }
     }
@@ -106,8 +106,8 @@ pub(super) fn barrier(map: &dyn Map) -> Result<(), IoError> {
     contain(|| map.barrier())
 }
 
-/// Turns a panic in a format into an error of the request: all requests of the image need the
-/// thread that it would end.
+/// Turns a panic in a format into an error of the request. The panic would end the metadata thread,
+/// which all requests of the image need.
 fn contain<T>(work: impl FnOnce() -> Result<T, IoError>) -> Result<T, IoError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
         error!("an image's metadata could not be handled: its request fails");

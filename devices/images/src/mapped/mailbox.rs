@@ -13,7 +13,7 @@ use super::Extents;
 /// The result of a [`super::job::Job`].
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// From [`super::job::Job::new`].
+    /// The ticket that [`super::job::Job::new`] got.
     pub(super) ticket: u64,
     /// Bytes from the beginning of the range that the extents cover, or that need no I/O.
     pub(super) result: Result<u64, IoError>,
@@ -24,10 +24,11 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Mailbox {
     answers: Mutex<Vec<Answer>>,
-    /// Whether there are answers: polls without one take no lock. Changes under the lock.
+    /// Whether there are answers, so that a poll without answers takes no lock. It changes only
+    /// under the lock.
     has_answers: AtomicBool,
     event: EventFd,
-    /// The queue is dropped: answers are read no more.
+    /// Whether the queue is dropped. Answers are then not read any more.
     closed: AtomicBool,
 }
 
@@ -35,7 +36,7 @@ impl Mailbox {
     /// Returns an empty mailbox.
     ///
     /// # Errors
-    /// The system's: out of file descriptors.
+    /// The system's error: out of file descriptors.
     pub(super) fn new() -> io::Result<Self> {
         let event = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         Ok(Self {
@@ -52,15 +53,15 @@ impl Mailbox {
         answers.push(answer);
         if answers.len() == 1 {
             self.has_answers.store(true, Ordering::Release);
-            // Under the lock, so that the event is set only while there are answers. It fails only
-            // when the counter is full, and then it is readable.
+            // The write holds the lock, so that the event is set only while there are answers. The
+            // write fails only when the counter is full, and then the event is readable.
             let _ = self.event.write(1);
         }
     }
 
     /// Moves all answers to `into`.
     pub(super) fn take(&self, into: &mut Vec<Answer>) {
-        // An answer that comes later sets the event.
+        // An answer that arrives later sets the event.
         if !self.has_answers.load(Ordering::Acquire) {
             return;
         }
@@ -72,7 +73,7 @@ impl Mailbox {
         }
     }
 
-    /// The descriptor to wait for.
+    /// Returns the descriptor to wait for.
     pub(super) fn event(&self) -> RawFd {
         self.event.as_raw_fd()
     }

@@ -40,33 +40,33 @@ pub(crate) use extents::{Extent, Extents, InFile, Location};
 use thread::MetadataThread;
 
 /// The progress of a call that may block. Each call does a bounded amount of work (some
-/// milliseconds, one wait for the storage), so that other requests take turns with it.
+/// milliseconds, one wait for the storage), so that other requests can run in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// So many bytes from the beginning of the range are finished, and their extents added. At
-    /// least one, unless the range is empty. Another call handles the rest of the range.
+    /// This many bytes from the beginning of the range are finished, and their extents are added.
+    /// At least one byte, unless the range is empty. Another call handles the rest of the range.
     Done(u64),
-    /// The same call must be made again: it has more to do before the first byte is finished.
+    /// The same call must be made again: it has more work to do before the first byte is finished.
     Again,
     /// The same call must be made again after [`Map::barrier`].
     Barrier,
 }
 
-/// The result of a lookup that neither does I/O nor waits. `None`: it would have to.
+/// The result of a lookup that neither does I/O nor waits. `None`: the lookup would have to.
 pub(crate) type Known = Option<Result<(), IoError>>;
 
-/// How a range loses its data.
+/// The ways to remove the data of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clearing {
-    /// Its space may be given back. Parts may keep their bytes if [`Geometry::discard`] does not
+    /// Its space may be released. Parts may keep their bytes if [`Geometry::discard`] does not
     /// promise zeroes.
     Discard,
-    /// All of it reads as zero. `unmap`: its space may be given back, too.
+    /// All of it reads as zero. `unmap`: its space may be released, too.
     Zero { unmap: bool },
 }
 
 impl Clearing {
-    /// Whether the space may be given back.
+    /// Returns whether the space may be released.
     pub(crate) fn may_unmap(self) -> bool {
         self != Self::Zero { unmap: false }
     }
@@ -81,7 +81,7 @@ pub(crate) trait Map: Debug + Send + Sync {
     /// Returns the disk's geometry. Does not block.
     fn geometry(&self) -> Geometry;
 
-    /// See [`Backend::identity`]. Does not block.
+    /// Returns the identity of the image, as in [`Backend::identity`]. Does not block.
     fn identity(&self) -> &[u8];
 
     /// Returns the files that [`Location::File`] names. Does not block.
@@ -98,24 +98,25 @@ pub(crate) trait Map: Debug + Send + Sync {
         true
     }
 
-    /// Returns where the bytes of a read, or of a write if `write`, begin in a file, if it is known
-    /// without I/O and without a wait that all of them lie there in one run. Most requests need no
-    /// other call. `None`: [`Map::try_locate`] or [`Map::try_allocate`] follows, as for an empty
-    /// range, a range beyond the capacity and a write to a read-only disk.
+    /// Returns the location in a file of the bytes of a read, or of a write if `write`, if all of
+    /// them lie there in one run and this is known without I/O and without a wait. Most requests
+    /// need no other call. `None`: [`Map::try_locate`] or [`Map::try_allocate`] follows. So it does
+    /// for an empty range, a range beyond the capacity and a write to a read-only disk.
     fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
         let _ = (write, offset, length);
         None
     }
 
     /// Adds the locations of the bytes to `extents`, if all are known without I/O and without a
-    /// wait. `None`: they are not, and the additions to `extents` are void; [`Map::locate`] then
-    /// follows.
+    /// wait. `None`: a location is not known, the additions to `extents` are void, and
+    /// [`Map::locate`] follows.
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known;
 
-    /// The same for [`Map::allocate`].
+    /// Adds the locations that [`Map::allocate`] would add, like [`Map::try_locate`].
     fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known;
 
-    /// The same for [`Map::clear`].
+    /// Clears the bytes like [`Map::clear`], without I/O and without a wait, like
+    /// [`Map::try_locate`].
     fn try_clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> Known {
         let _ = (how, offset, length, extents);
         None
@@ -128,11 +129,12 @@ pub(crate) trait Map: Debug + Send + Sync {
     fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
     /// Adds to `extents` the locations to write the bytes to, all of them [`Location::File`] of
-    /// files that are written. Allocates space for bytes that have none, with the content that they
-    /// show. Bytes that are then written there are on the disk.
+    /// files that are written. Allocates space for bytes that have none and fills it with the
+    /// content that the disk shows there. Bytes that are then written to the locations are on the
+    /// disk.
     ///
     /// # Errors
-    /// The reason why there is no space. Space that was allocated before stays.
+    /// The storage has no space, or another error. Space that was allocated before stays.
     fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
 
     /// Clears the bytes by structures alone where it can, and adds to `extents` the parts that have
@@ -148,48 +150,49 @@ pub(crate) trait Map: Debug + Send + Sync {
         extents: &mut Extents,
     ) -> Result<Step, IoError>;
 
-    /// Makes durable, once for all, the preparations of calls that returned [`Step::Barrier`].
+    /// Makes the preparations of all calls that returned [`Step::Barrier`] durable, by one sync.
     ///
     /// # Errors
-    /// It is not durable. Every call that waited for the barrier fails with it.
+    /// The preparations are not durable. Every call that waited for the barrier fails with this
+    /// error.
     fn barrier(&self) -> Result<(), IoError> {
         Ok(())
     }
 
-    /// Works ahead. The metadata thread calls it when no request waits.
+    /// Prepares for later requests. The metadata thread calls it when no request waits.
     fn idle(&self) {}
 
-    /// Returns whether a flush may begin immediately: the files lack no structure. `false`:
-    /// [`Map::write_back`] comes first, on the metadata thread. Does not block.
+    /// Returns whether a flush may begin immediately, because the files contain all structures.
+    /// `false`: [`Map::write_back`] must run first, on the metadata thread. Does not block.
     fn is_written_back(&self) -> bool {
         true
     }
 
-    /// Writes structures that only memory has to the files, so that a flush of the files makes them
-    /// durable. [`Step::Done`] of 0 bytes: all structures of the time of the first call are
-    /// written.
+    /// Writes the structures that are only in memory to the files, so that a flush of the files
+    /// makes them durable. [`Step::Done`] of 0 bytes: all structures that existed at the first call
+    /// are written.
     ///
     /// # Errors
-    /// They cannot be written: the flush fails.
+    /// The structures cannot be written, so the flush fails.
     fn write_back(&self) -> Result<Step, IoError> {
         Ok(Step::Done(0))
     }
 
     /// Returns the changes of structures, which a flush of the written files makes durable. A
-    /// format whose structures never change has none. Does not block.
+    /// format with constant structures has none. Does not block.
     fn changes(&self) -> &Changes {
         static NONE: Changes = Changes::new();
         &NONE
     }
 
-    /// See [`Backend::resize`].
+    /// Changes the capacity, as in [`Backend::resize`].
     ///
     /// # Errors
     /// See [`Backend::resize`].
     fn resize(&self, capacity: u64) -> Result<(), IoError>;
 }
 
-/// The backend of a format. Its metadata thread, if one was needed, ends with the last reference to
+/// The backend of a format. Its metadata thread, if it was started, ends with the last reference to
 /// the backend and its queues.
 #[derive(Debug)]
 pub(crate) struct Mapped {
@@ -203,8 +206,8 @@ impl Mapped {
         Self { thread: Arc::new(MetadataThread::new(Arc::clone(&map))), map }
     }
 
-    /// Looks up the location of the first of `length` bytes, and a minimum of its length. May
-    /// block.
+    /// Looks up the location of the first of `length` bytes, and a lower bound for the length of
+    /// its extent. May block.
     fn first_extent(&self, offset: u64, length: u64) -> Result<Option<Extent>, IoError> {
         let mut extents = Extents::default();
         if length == 0 {
@@ -227,7 +230,7 @@ impl Mapped {
     }
 }
 
-/// Bytes that [`Backend::extent`] looks at.
+/// Bytes that [`Backend::extent`] inspects.
 const LOOK_AHEAD: u64 = 1 << 30;
 
 impl Backend for Mapped {
@@ -269,7 +272,7 @@ impl Backend for Mapped {
         self.map.files().iter().try_for_each(|file| file.use_fixed(memory))
     }
 
-    /// The sum of all files.
+    /// Returns the sum for all files.
     fn fixed_calls(&self) -> Option<u64> {
         self.map
             .files()

@@ -1,4 +1,4 @@
-//! Formats and queues together, with a format that a test controls.
+//! Tests of formats and queues together, with a format that a test controls.
 
 mod fake;
 
@@ -20,14 +20,14 @@ fn request(tag: u64, operation: Operation, offset: u64, length: u64) -> Box<Requ
     Request::new(tag, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
-/// Returns the requests that have come back.
+/// Returns the requests that have completed.
 fn poll(queue: &mut dyn Queue) -> Vec<Completion> {
     let mut done = Vec::new();
     queue.poll(&mut done);
     done
 }
 
-/// Waits for the next requests to come back.
+/// Waits for the next completed requests.
 fn next(queue: &mut dyn Queue) -> Vec<Completion> {
     loop {
         wait(queue.event().unwrap());
@@ -116,7 +116,7 @@ fn test_queue_dropped_while_a_lookup_blocks_returns_and_its_other_steps_never_ru
     fake.gate.shut();
     long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
     fake.gate.wait_for_arrival();
-    // The test is that this returns, although the step is still blocked.
+    // The test passes if this returns, although the step is still blocked.
     drop(long);
     fake.gate.open();
     assert!(one(&mut *other, Operation::Read, SLOW, vec![0; 512]).is_ok());
@@ -191,7 +191,7 @@ fn test_bytes_from_memory_are_copied_and_counted() {
     let bytes: Arc<[u8]> = (0..2048_u32).map(|at| (at / 7) as u8).collect();
     let (_fake, mapped) = opened(Fake { memory: Some(Arc::clone(&bytes)), ..Fake::default() });
     let mut queue = mapped.queue().unwrap();
-    // Alone, and between bytes of a file.
+    // The bytes alone, and between bytes of a file.
     let mut done = run(&mut *queue, vec![request(1, Operation::Read, SLOW + 512, 1024)]).remove(0);
     assert_eq!((done.result, done.copied), (Ok(()), 1024));
     assert_eq!(done.request.buffer.host_bytes().unwrap()[..], bytes[512..1536]);
@@ -204,7 +204,8 @@ fn test_bytes_from_memory_are_copied_and_counted() {
     assert!(seen[..512].iter().chain(&seen[2560..]).all(|&byte| byte == 0), "from the file");
 }
 
-/// Two files, of which each flush is counted, and fails if its number is `failing`.
+/// Returns a format with two files. Each flush of a file is counted, and fails if its number is
+/// `failing`.
 fn two_files(failing: Option<usize>) -> (Fake, Vec<Arc<std::sync::atomic::AtomicU32>>) {
     let counts: Vec<Arc<std::sync::atomic::AtomicU32>> = vec![Arc::default(), Arc::default()];
     let files = counts.iter().enumerate().map(|(file, count)| {

@@ -1,8 +1,8 @@
 //! The metadata thread of an image: lookups that may block, off the storage workers.
 //!
-//! It takes one bounded step of a job after the other. Queues take turns, and so do the jobs of one
-//! queue. So an UNMAP of terabytes or a long copy-up delays another request by some steps, not by
-//! its whole work. Jobs that need a barrier share one.
+//! It executes one bounded step of a job after the other. It serves the queues in rotation, and
+//! also the jobs of one queue. So an UNMAP of terabytes or a long copy-up delays another request by
+//! some steps, not by its whole work. Jobs that need a barrier share one.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,8 +17,8 @@ use super::mailbox::Mailbox;
 /// Bytes of the thread's stack: it recurses only along a chain of parents (at most 32).
 const STACK: usize = 512 << 10;
 
-/// Most steps of other jobs before a barrier: jobs that need one wait so long, so that more share
-/// it.
+/// Most steps of other jobs before a barrier. Jobs that need a barrier wait this long, so that more
+/// jobs share it.
 const MAX_STEPS_BEFORE_BARRIER: usize = 64;
 
 /// The thread, started by the first job. Dropping it ends the thread and waits for it.
@@ -37,12 +37,12 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The queues that have jobs, in the order of their turns.
+    /// The queues that have jobs, in the order in which they are served.
     lines: VecDeque<Line>,
     ending: bool,
 }
 
-/// The jobs of one queue, in the order of their turns. Never empty.
+/// The jobs of one queue, in the order in which they are served. Never empty.
 #[derive(Debug)]
 struct Line {
     mailbox: Arc<Mailbox>,
@@ -50,16 +50,16 @@ struct Line {
 }
 
 impl MetadataThread {
-    /// Returns the thread for `map`, which is not started yet.
+    /// Returns the thread for `map`. It starts with the first job.
     pub(super) fn new(map: Arc<dyn Map>) -> Self {
         let shared = Shared { map, state: Mutex::default(), changed: Condvar::new() };
         Self { shared: Arc::new(shared), thread: Mutex::default() }
     }
 
-    /// Hands `job` over. Its answer goes to `mailbox`.
+    /// Gives `job` to the thread. The answer goes to `mailbox`.
     ///
     /// # Errors
-    /// The job, if there is no thread for it.
+    /// The job, if the thread cannot be started.
     pub(super) fn send(&self, mailbox: &Arc<Mailbox>, job: Job) -> Result<(), Job> {
         if !self.start() {
             return Err(job);
@@ -69,8 +69,8 @@ impl MetadataThread {
         Ok(())
     }
 
-    /// Forgets the jobs of a queue. Returns immediately: a step in progress ends by itself, and
-    /// touches no request's memory.
+    /// Withdraws the jobs of a queue. Returns immediately: a step in progress ends by itself, and
+    /// does not access the memory of a request.
     pub(super) fn forget(&self, mailbox: &Arc<Mailbox>) {
         mailbox.close();
         self.shared.lock().lines.retain(|line| !Arc::ptr_eq(&line.mailbox, mailbox));
@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    /// Returns the next job. Its queue goes to the end of the line.
+    /// Returns the next job. Its queue moves to the end of the rotation.
     fn next(&mut self) -> Option<(Arc<Mailbox>, Job)> {
         let mut line = self.lines.pop_front()?;
         let job = line.jobs.pop_front()?;
@@ -160,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// The jobs that waited for a barrier continue, or fail with it.
+    /// Continues the jobs that waited for a barrier, or fails them with its error.
     fn pass(
         &self,
         state: &mut State,

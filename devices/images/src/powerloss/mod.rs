@@ -28,7 +28,7 @@ pub(crate) struct Case {
     format: Format,
     /// The content of the disk before the script.
     pub(crate) promises: Promises,
-    /// QEMU knows the format well enough to check it. One state of so many is checked.
+    /// The interval of the states that QEMU checks. `None`: QEMU cannot check the format well.
     pub(crate) qemu: Option<usize>,
     pub(crate) limits: Limits,
     /// Folders of other files that the image needs.
@@ -59,8 +59,8 @@ impl Case {
         }
     }
 
-    /// Makes this image the parent of the one that `child` makes with `options`, after it got 40
-    /// sectors of data behind each of the sectors `places`. The promises are then the child's.
+    /// Makes this image the parent of the one that `child` creates with `options`, after writing 40
+    /// sectors of data from each of the sectors `places` on. The promises become the child's.
     pub(crate) fn with_child(
         self,
         places: &[u64],
@@ -82,7 +82,7 @@ impl Case {
     pub(crate) fn run(&self, steps: &[Step]) -> Run {
         let recorder = Recorder::new();
         let options = OpenOptions {
-            // In one thread, so that a failure can be repeated.
+            // One thread, so that a failure can be repeated.
             io: IoMode::Sync,
             recorder: Some(recorder.clone()),
             ..OpenOptions::default()
@@ -152,14 +152,15 @@ impl Case {
         {
             qemu_check(path, self.format)?;
         }
-        // Writing continues where the power was lost: new blocks must not take the space of others.
+        // Writing continues after the power loss: new blocks must not take the space of others.
         if state.number.is_multiple_of(5) {
             self.go_on(path, state, promises)?;
         }
         Ok(())
     }
 
-    /// Opens the image for writing, writes where the script did not, and judges the rest again.
+    /// Opens the image for writing, writes to sectors that the script did not write, and checks the
+    /// rest again.
     fn go_on(&self, path: &Path, state: &State, promises: &Promises) -> Result<(), String> {
         let options =
             OpenOptions { io: IoMode::Sync, format: Some(self.format), ..OpenOptions::default() };
@@ -177,7 +178,7 @@ impl Case {
             if found != data(offset) {
                 return Err(format!("what was written at {offset:#x} after the loss is not there"));
             }
-            // The judge expects zeroes there.
+            // The check expects zeroes there.
             let zeroes = Operation::Write { fua: false };
             one(&mut *queue, zeroes, offset, vec![0; 512]).unwrap();
         }
@@ -203,13 +204,13 @@ pub(crate) fn last_copy(ops: &[Op]) -> Option<usize> {
     ops.iter().rposition(|op| op.source == Source::Structures && is_copy(&op.change))
 }
 
-/// Returns a folder for many files that need not outlive the test: in memory, if there is such a
-/// folder.
+/// Returns a folder for many files that are needed only during the test: in memory, if there is
+/// such a folder.
 fn in_memory() -> TempDir {
     TempDir::new_in(Path::new("/dev/shm")).or_else(|_| TempDir::new()).unwrap()
 }
 
-/// Returns some sectors all over the disk that no promise names, as offsets.
+/// Returns the offsets of some sectors all over the disk that no promise names.
 fn untouched(promises: &Promises, capacity: u64) -> Vec<u64> {
     let step = (capacity / 16).next_multiple_of(512);
     let is_free = |offset: &u64| !promises.names(offset / 512);
@@ -227,7 +228,8 @@ fn qemu_check(path: &Path, format: Format) -> Result<(), String> {
     if matches!(output.status.code(), Some(0 | 3)) { Ok(()) } else { Err(format!("{output:?}")) }
 }
 
-/// Writes runs of sectors (first, count, stamp) to the image at `path`. Returns its promises then.
+/// Writes runs of sectors (first, count, stamp) to the image at `path`. Returns its promises
+/// afterwards.
 fn fill(path: &Path, steps: &[(u64, u64, u32)]) -> Promises {
     let disk: Arc<dyn Backend> = open(path, &OpenOptions::default()).unwrap();
     let mut promises = Promises::new(disk.geometry().capacity);

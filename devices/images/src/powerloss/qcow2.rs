@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 const CLUSTER: u64 = 128;
 const REACH: u64 = 8192 * CLUSTER;
 
-/// First sectors of clusters in several tables, neighbours among them.
+/// First sectors of clusters in several tables, some of them neighbours.
 const PLACES: [u64; 7] =
     [0, CLUSTER, 65 * CLUSTER, REACH, 2 * REACH + CLUSTER, 5 * REACH, 8 * REACH - CLUSTER];
 
@@ -20,7 +20,7 @@ fn plain() -> CreateOptions {
 }
 
 fn case(options: &CreateOptions) -> Case {
-    // A state of a disk of GiB takes long to judge.
+    // Checking a state of a disk of several GiB takes long.
     let limits = Limits { exhaustive: 4, samples: 6, seed: 0x5EED };
     Case { qemu: Some(8), limits, ..Case::new("disk.qcow2", options) }
 }

@@ -1,4 +1,4 @@
-//! VHD. Dynamic ones are never written.
+//! VHD. Dynamic VHDs are never written.
 
 use synthvm_block::conformance::powerloss::{Change, Step, random_script};
 

@@ -84,7 +84,7 @@ fn test_fixed_vhdx_keeps_its_promises_in_every_state_after_a_loss_of_power() {
 /// A child of a parent with content in all of [`BLOCKS`].
 fn differencing() -> Case {
     let parent = Case::new("parent.vhdx", &dynamic());
-    // QEMU knows no parents of VHDX.
+    // QEMU does not support parents of VHDX.
     Case { qemu: None, ..parent.with_child(&BLOCKS, &dynamic(), case) }
 }
 
@@ -117,7 +117,7 @@ fn test_vhdx_flush_or_fua_without_its_barrier_is_found() {
         let case = case(&dynamic());
         let run = case.run(&[Step::write(0, 1), step.clone(), Step::write(4, 1)]);
         assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-        // The one that the request needs comes last, before closing does one.
+        // The flush that the request needs comes last, before the one of closing.
         let data = |at: usize| run.log.ops()[at].source == Source::Data;
         let barrier = (0..run.log.ops().len())
             .rfind(|&at| data(at) && run.log.ops()[at].change == Change::Sync)

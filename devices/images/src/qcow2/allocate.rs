@@ -1,4 +1,4 @@
-//! Allocation: clusters of the disk get clusters of the file.
+//! Allocation of clusters of the file for clusters of the disk.
 
 use synthvm_block::IoError;
 
@@ -17,14 +17,14 @@ const COPY: u64 = 1 << 20;
 pub(super) struct Prepared {
     /// Cluster of the data file.
     pub(super) cluster: u64,
-    /// The entry may name it when so many copies are durable.
+    /// The number of copies that must be durable before the entry may name it.
     copy: u64,
 }
 
 /// The content of a new location.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Content {
-    /// The content of the disk.
+    /// The content that the disk shows.
     Kept,
     /// Zeroes.
     Zero,
@@ -68,7 +68,7 @@ impl Qcow2 {
         if !is_durable {
             return Ok(Progress::Barrier);
         }
-        // Neighbours of one table are written by one call.
+        // One call writes neighbours of one table.
         let is_neighbour = |a: &Job, b: &Job| {
             a.position + cluster == b.position && !b.position.is_multiple_of(self.layout.reach())
         };
@@ -96,7 +96,7 @@ impl Qcow2 {
         Ok(jobs)
     }
 
-    /// Changes entries, of one table, from the one of the cluster at `position` on.
+    /// Changes the entries of one table, from that of the cluster at `position` on.
     pub(super) fn set_entries(&self, position: u64, words: &[u64]) -> Result<(), IoError> {
         let slot = position / self.layout.cluster() % self.layout.entries();
         let index = position / self.layout.reach();
@@ -146,7 +146,7 @@ impl Qcow2 {
         Ok(prepared)
     }
 
-    /// Takes a cluster of the reserve; `more` are needed now.
+    /// Takes a cluster of the reserve. `more` clusters are needed now.
     pub(super) fn take(&self, writer: &mut Writer, more: u64) -> Result<u64, IoError> {
         if let Some(cluster) = writer.reserve.take() {
             return Ok(cluster);
@@ -162,7 +162,7 @@ impl Qcow2 {
         }
         let Writer { reserve, header, counts, freed, failed, .. } = writer;
         let appended = reserve.fill(&self.file, header, counts, least).inspect_err(|error| {
-            // Then it is unknown whether the tables in the file are unchanged.
+            // Otherwise it is unknown whether the tables in the file are unchanged.
             *failed |= !matches!(error, IoError::NoSpace);
         })?;
         self.tables.protect(appended.structures.0, appended.structures.1);
@@ -182,7 +182,7 @@ impl Qcow2 {
     ) -> Result<bool, IoError> {
         let mut is_copy = false;
         if let Some(data) = &self.data {
-            // Clusters of the reserve read as zero; these may hold anything.
+            // Clusters of the reserve read as zero; the clusters at `target` can have any content.
             let length = data.len()?.saturating_sub(target).min(self.layout.cluster());
             let extent = data.raw().extent(target)?;
             if extent.mapped || extent.length < length {
@@ -216,7 +216,7 @@ impl Qcow2 {
     }
 
     /// Copies `length` bytes to `target` in the data file, unless they are zero. Returns whether
-    /// anything was written.
+    /// bytes were written.
     fn copy(
         &self,
         writer: &mut Writer,
@@ -286,7 +286,7 @@ impl Qcow2 {
             }
             writer.copies
         };
-        // Without the lock, so that only writers that need the copies wait.
+        // The sync runs without the lock, so that only writers that need the copies wait.
         let result = self.data_file().0.sync();
         let mut writer = self.lock();
         match result {

@@ -1,4 +1,5 @@
-//! The other files of an image: a backing file, and a data file. Each is locked as the image is.
+//! The other files of an image: a backing file, and a data file. Each of them is locked like the
+//! image.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -21,7 +22,7 @@ use crate::{OpenOptions, Parents};
 /// Longest chain of backing files.
 pub(crate) const MAX_DEPTH: usize = 32;
 
-/// Opens the backing file of the image at `path`, if it has one, to be read only.
+/// Opens the backing file of the image at `path`, if it has one, read-only.
 pub(super) fn open(
     path: &Path,
     header: &Header,
@@ -53,13 +54,14 @@ pub(super) fn open(
         })
     };
     open().map(Some).map_err(|error| match error {
-        // The error names the nearest image with a flaw; those above only pass it on.
+        // The error names the innermost image with a flaw; the images above it only pass the error
+        // on.
         OpenError::Parent { reason, .. } => Flaw::Parent(reason),
         other => Flaw::Parent(other.to_string()),
     })
 }
 
-/// Opens the data file, if the disk's bytes do not lie in the image: for writing alone, or with
+/// Opens the data file, if the disk's bytes do not lie in the image: as the only writer, or beside
 /// other readers.
 pub(super) fn open_data(
     path: &Path,

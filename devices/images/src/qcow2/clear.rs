@@ -1,4 +1,4 @@
-//! Zeroes without bytes, where entries can express them.
+//! Zeroing by entries, where entries can express zeroes.
 
 use synthvm_block::IoError;
 
@@ -7,12 +7,12 @@ use super::entry::{Cluster, ZERO, table_offset};
 use super::{Qcow2, Writer};
 use crate::mapped::{Extents, Location, Step};
 
-/// Clusters that one step looks at.
+/// Clusters that one step inspects.
 const MAX_CLUSTERS: u64 = 4096;
-/// Parts of the disk without a table that one step passes over.
+/// Parts of the disk without a table that one step skips.
 const MAX_TABLES: u64 = 4096;
 
-/// Neighbours whose entries change alike.
+/// Neighbouring clusters whose entries change in the same way.
 #[derive(Debug, Default)]
 struct Run {
     position: u64,
@@ -46,8 +46,8 @@ impl Qcow2 {
             match self.cluster_at(position)? {
                 Cluster::Invalid => return Err(IoError::Os(libc::EIO)),
                 Cluster::Zero { .. } => {}
-                // The cluster keeps its location, so that requests in progress for it can hit no
-                // other.
+                // The cluster keeps its location, so that requests in progress for it cannot reach
+                // another cluster.
                 Cluster::Data { copied: true, offset } => {
                     self.push_zeroes(offset + at - position, until - at, extents);
                 }
@@ -87,8 +87,8 @@ impl Qcow2 {
         extents.push(length, Location::File { file: self.data_file().1, offset });
     }
 
-    /// Makes whole clusters zero that have no location of their own: by a flag, or in version 2 by
-    /// a location that is zero.
+    /// Zeroes whole clusters that have no location of their own: by a flag, or in version 2 by a
+    /// location that reads as zero.
     fn clear_run(&self, writer: &mut Writer, run: &Run) -> Result<(), IoError> {
         let size = self.layout.cluster();
         let (mut at, end) = (run.position, run.position + run.clusters * size);
@@ -119,7 +119,7 @@ impl Qcow2 {
             if let Some(prepared) = writer.prepared.remove(&position)
                 && !self.layout.external
             {
-                // It holds data that the disk no longer shows.
+                // The location holds data that the disk no longer shows.
                 writer.freed.push(prepared.cluster);
             }
         }

@@ -1,4 +1,4 @@
-//! Unpacks compressed clusters: raw deflate, or a zstd frame.
+//! Decompression of clusters: raw deflate, or a zstd frame.
 
 use std::io::Read;
 
@@ -19,8 +19,8 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// Decompresses `packed`, with anything behind it, to exactly `length` bytes. `None`: it is no
-    /// such data.
+    /// Decompresses `packed`, which may have other bytes behind the data, to exactly `length`
+    /// bytes. `None`: the data is not valid.
     pub(super) fn unpack(self, packed: &[u8], length: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; length];
         match self {
@@ -73,7 +73,7 @@ mod tests {
         let mut packed = miniz_oxide::deflate::compress_to_vec(&plain, 6);
         packed.extend([0xAA; 100]);
         assert!(Compression::Deflate.unpack(&packed, plain.len()).as_ref() == Some(&plain));
-        // If it states more than a cluster, the rest is left out.
+        // The data may decompress to more than a cluster; the rest is ignored.
         assert!(Compression::Deflate.unpack(&packed, 4096).as_deref() == Some(&plain[..4096]));
         assert_eq!(
             Compression::Deflate.unpack(&packed, plain.len() + 1),

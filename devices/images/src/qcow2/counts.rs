@@ -1,9 +1,9 @@
 //! Reference counts: the table, its blocks, and clusters added at the end of the file together with
 //! their counts.
 //!
-//! A cluster is only given out when its count is durable and it reads as zero durably. Dependent
-//! writes are in order: a block of counts is durable before the table names it, a table before the
-//! header does.
+//! A cluster is handed out only when its count is durable and it reads as zero durably. Dependent
+//! writes are in order: a block of counts is durable before the table names it, and a table before
+//! the header names it.
 
 use std::io;
 
@@ -15,9 +15,9 @@ use super::width::Width;
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// Blocks beyond a file's end that are looked at: a file that was cut off may have counts there.
+/// Blocks beyond the file's end that are inspected: a truncated file may have counts there.
 const LOOK_BEYOND: u64 = 4;
-/// Empty blocks that are looked at to find the end of the used part of a device: 128 TiB in
+/// Empty blocks that are inspected to find the end of the used part of a device: 128 TiB in
 /// clusters of 64 KiB.
 const MAX_LOOKS: u64 = 65_536;
 
@@ -28,7 +28,7 @@ pub(super) struct Counts {
     width: Width,
     /// Offsets of the blocks; 0: all counts of that block are zero.
     table: Vec<u64>,
-    /// First cluster behind all that are used.
+    /// First cluster behind all used clusters.
     end: u64,
 }
 
@@ -37,23 +37,23 @@ pub(super) struct Counts {
 pub(super) struct Appended {
     /// The first of the requested clusters.
     pub(super) first: u64,
-    /// Clusters that the counts themselves take: begin and end.
+    /// Begin and end of the clusters that the counts themselves occupy.
     pub(super) structures: (u64, u64),
-    /// Clusters of a table that is no longer used: begin and end.
+    /// Begin and end of the clusters of a table that is no longer used.
     pub(super) replaced: (u64, u64),
 }
 
 /// The clusters to add: structures first.
 struct Plan {
-    /// Indices of the blocks that are missing.
+    /// Indices of the missing blocks.
     blocks: Vec<u64>,
-    /// Clusters of the new table; 0: the old one has enough space.
+    /// Clusters of the new table. 0: the old table is large enough.
     table_clusters: u64,
     clusters: u64,
 }
 
 impl Counts {
-    /// Reads the table. Not more than [`MAX_COUNTS`] bytes of it.
+    /// Reads the table, at most [`MAX_COUNTS`] bytes of it.
     pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Self, Flaw> {
         let layout = header.layout;
         let mut bytes = vec![0; (header.counts_clusters << layout.bits).min(MAX_COUNTS) as usize];
@@ -71,7 +71,7 @@ impl Counts {
         Ok(counts)
     }
 
-    /// Refuses a file with parts that have no counts. Missing blocks are no error past `end`.
+    /// Refuses a file with parts that have no counts. A missing block past `end` is no error.
     pub(super) fn check(&self, file: &ImageFile) -> Result<(), Flaw> {
         let needed = self.layout.clusters(file.len()?).min(self.end).div_ceil(self.per_block());
         if needed > self.table.len() as u64 {
@@ -143,7 +143,7 @@ impl Counts {
         self.width.per(self.layout.cluster())
     }
 
-    /// Returns the first cluster behind all that are used.
+    /// Returns the first cluster behind all used clusters.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
@@ -214,7 +214,8 @@ impl Counts {
         let first = table_at + plan.table_clusters;
         let end = first + clusters;
         self.reserve_space(file, begin, end)?;
-        // Counts of existing blocks. A crash leaves clusters that are counted and not used.
+        // The counts of existing blocks change first. A crash then leaves clusters that are counted
+        // and not used.
         self.change(file, begin, end, |_, _| 1)?;
         let mut table = self.table.clone();
         table.resize(table.len().max((plan.table_clusters << self.layout.bits) as usize / 8), 0);
@@ -243,8 +244,8 @@ impl Counts {
         Ok(Appended { first, structures: (begin, first), replaced })
     }
 
-    /// Returns the clusters to add so that `clusters` more, and everything added for them, are
-    /// counted.
+    /// Returns the clusters to add so that `clusters` more clusters, and all clusters added for
+    /// their counts, are counted.
     fn plan(&self, clusters: u64, missing: &[u64]) -> Result<Plan, IoError> {
         let per = self.per_block();
         let mut plan = Plan { blocks: Vec::new(), table_clusters: 0, clusters: 0 };
@@ -261,7 +262,7 @@ impl Counts {
             let entries = blocks.last().map_or(0, |last| last + 1);
             let mut table_clusters = 0;
             if entries > self.table.len() as u64 {
-                // Twice as large, so that it moves rarely.
+                // The new table is twice as large, so that it moves rarely.
                 let bytes = (entries * 8).max(self.table.len() as u64 * 16).min(MAX_COUNTS);
                 if entries * 8 > bytes {
                     return Err(IoError::NoSpace);
@@ -288,7 +289,7 @@ impl Counts {
                 if error == IoError::Unsupported { IoError::NoSpace } else { error }
             })?;
         }
-        // Old content there: on a device anything, in a file only a part of its last cluster.
+        // Old content there: a device can have any, a file only in a part of its last cluster.
         file.zero(from, to.min(length).saturating_sub(from))
     }
 

@@ -11,32 +11,32 @@ pub(super) const ZERO: u64 = 1;
 /// The bits with the offset of a table or cluster.
 const OFFSET: u64 = 0x00FF_FFFF_FFFF_FE00;
 
-/// An entry in memory for one that is not valid in the file. No sound entry has this value: a
-/// compressed cluster is never COPIED.
+/// The value in memory of an entry that is not valid in the file. No valid entry has this value,
+/// because a compressed cluster is never COPIED.
 pub(super) const INVALID: u64 = u64::MAX;
 
 /// The state of a cluster of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cluster {
-    /// It reads as the backing file's, or as zero.
+    /// It reads as the backing file, or as zero.
     Unallocated,
     /// It reads as zero. A cluster at `preallocated` is kept for it, unless that is 0.
     Zero {
         /// Offset in the file.
         preallocated: u64,
     },
-    /// It lies at `offset` in the data file. Not `copied`: an internal snapshot may share it.
+    /// It lies at `offset` in the data file. If not `copied`, an internal snapshot may share it.
     Data {
         /// First byte.
         offset: u64,
-        /// May be written in place.
+        /// Whether it may be written in place.
         copied: bool,
     },
     /// It is compressed.
     Compressed {
         /// First byte.
         offset: u64,
-        /// Bytes, up to the end of a sector.
+        /// Length in bytes, up to the end of a sector.
         length: u64,
     },
     /// The entry is not valid.
@@ -61,8 +61,8 @@ impl Layout {
         }
         let (offset, copied) = (word & OFFSET, word & COPIED != 0);
         let is_aligned = offset.is_multiple_of(self.cluster());
-        // A cluster can lie at 0 only in an external data file, and there all lie at their
-        // positions.
+        // A cluster can lie at 0 only in an external data file, in which every cluster lies at its
+        // position.
         let is_there = offset != 0 || self.external && copied;
         if !is_aligned || is_there && self.external && offset != position {
             return Cluster::Invalid;
@@ -75,7 +75,8 @@ impl Layout {
         }
     }
 
-    /// The low bits are the offset, those above it count further sectors.
+    /// Decodes a compressed cluster. The low bits are the offset; the bits above them count further
+    /// sectors.
     fn compressed(self, word: u64) -> Cluster {
         let offset_bits = 62 - (self.bits - 8);
         let offset = word & ((1 << offset_bits) - 1);

@@ -1,4 +1,4 @@
-//! The header. It is checked before any of it is used.
+//! The header, which is checked before any of it is used.
 
 use std::ffi::OsString;
 use std::io;
@@ -46,14 +46,14 @@ pub(super) struct Header {
     pub(super) backing_format: Option<String>,
     /// Name of the data file, if the disk's bytes lie in one.
     pub(super) data_file: Option<OsString>,
-    /// An extension that is unknown here names clusters.
+    /// An extension that this code does not know names clusters.
     pub(super) has_foreign_clusters: bool,
 }
 
 impl Header {
-    /// Reads and checks the header. Refuses a disk that its own tables do not reach and tables that
-    /// do not lie in the file, so that walks over the disk and memory for tables are bounded by the
-    /// file's real length.
+    /// Reads and checks the header. Refuses a disk that its own tables do not cover and tables that
+    /// do not lie in the file, so that the file's real length bounds walks over the disk and memory
+    /// for tables.
     pub(super) fn read(file: &ImageFile, read_only: bool) -> Result<Self, Flaw> {
         let length = file.len()?;
         let mut bytes = [0; size_of::<RawHeader>()];
@@ -104,7 +104,8 @@ impl Header {
         Ok(header)
     }
 
-    /// Returns whether it was not closed after the last change: reference counts may be wrong.
+    /// Returns whether the image was not closed after the last change: its reference counts may be
+    /// wrong.
     pub(super) fn is_dirty(&self) -> bool {
         self.incompatible & DIRTY != 0
     }
@@ -231,8 +232,8 @@ impl Header {
         Ok(())
     }
 
-    /// Marks the image as being written, or as closed, durably. Clears features whose data is not
-    /// maintained here.
+    /// Marks the image as being written, or as closed, durably. Clears the flags of features whose
+    /// data this code does not maintain.
     pub(super) fn write_features(&mut self, file: &ImageFile, dirty: bool) -> io::Result<()> {
         if self.layout.version < 3 {
             return Ok(());
@@ -240,8 +241,8 @@ impl Header {
         let incompatible =
             if dirty { self.incompatible | DIRTY } else { self.incompatible & !DIRTY };
         let autoclear = self.autoclear & RAW_EXTERNAL;
-        // Three fields of one sector: no crash tears them. The field between them may be ignored,
-        // and is kept.
+        // Three fields of one sector: no crash tears them. The field between them may be ignored;
+        // its value stays.
         let mut bytes = [0; 24];
         file.read(&mut bytes, AT_FEATURES)?;
         bytes[..8].copy_from_slice(&incompatible.to_be_bytes());

@@ -28,7 +28,7 @@ pub(super) struct RawHeader {
     pub(super) counts_clusters: U32,
     pub(super) snapshots: U32,
     pub(super) snapshots_offset: U64,
-    /// From here on in version 3 only.
+    /// The fields from here on exist in version 3 only.
     pub(super) incompatible: U64,
     pub(super) compatible: U64,
     pub(super) autoclear: U64,
@@ -84,7 +84,7 @@ pub(super) const MAX_L1: u64 = 32 << 20;
 /// Largest reference count table in bytes, as in QEMU.
 pub(super) const MAX_COUNTS: u64 = 8 << 20;
 
-/// The sizes that all others are derived from.
+/// The sizes from which all others are derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
     /// Log2 of the bytes of a cluster: 9 to 21.

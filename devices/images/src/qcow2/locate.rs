@@ -1,4 +1,4 @@
-//! Locations of the disk's bytes.
+//! The lookup of the locations of the disk's bytes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -13,15 +13,15 @@ use crate::mapped::{Extents, Location, Step};
 
 /// Most bytes that one lookup decompresses, unless a single cluster has more.
 const MAX_UNPACKED: u64 = 1 << 20;
-/// Clusters, and parts of the disk without a table, that one lookup passes: more than a request
-/// has.
+/// Clusters, and parts of the disk without a table, that one lookup passes. A request has fewer.
 const MAX_LOOKS: u64 = 4096;
 
-/// The cluster that was decompressed last: small reads in a row need it again.
+/// The cluster that was decompressed last: the next small read often needs it again.
 #[derive(Debug, Default)]
 pub(super) struct Unpacked(Option<(u64, Arc<[u8]>)>);
 
-/// The part of a sector at the end of a file, as a whole sector. Bytes move by whole sectors only.
+/// The incomplete sector at the end of a file, padded to a whole sector, because requests move
+/// whole sectors.
 #[derive(Debug)]
 pub(super) struct Tail {
     offset: u64,
@@ -29,7 +29,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Reads it. A file of whole sectors ends with zeroes.
+    /// Reads the tail of `file`. It is all zero for a file of whole sectors.
     pub(super) fn read(file: &ImageFile) -> std::io::Result<Self> {
         let length = file.len()?;
         let (offset, mut bytes) = (length / 512 * 512, [0; 512]);
@@ -54,7 +54,7 @@ struct Spent {
 }
 
 impl Spent {
-    /// Returns whether the rest is for another lookup.
+    /// Returns whether this lookup has done enough and leaves the rest to another one.
     fn is_enough(self) -> bool {
         self.unpacked >= MAX_UNPACKED || self.looks >= MAX_LOOKS
     }
@@ -63,7 +63,7 @@ impl Spent {
 /// A reason why a lookup ends early.
 #[derive(Debug)]
 pub(super) enum Stop {
-    /// It would have to wait.
+    /// The lookup would have to wait.
     Wait,
     Error(IoError),
 }
@@ -82,7 +82,7 @@ impl From<std::io::Error> for Stop {
 
 impl Qcow2 {
     /// Adds the locations of the bytes to `extents`. Returns the number of those bytes: all, unless
-    /// it is much work.
+    /// the lookup would take too much work.
     pub(super) fn locate_from(
         &self,
         offset: u64,
@@ -123,7 +123,7 @@ impl Qcow2 {
         Ok(at - offset)
     }
 
-    /// The same for a part that one table maps.
+    /// Adds the locations of a part that one table maps.
     fn locate_by(
         &self,
         table: &Table,
@@ -181,7 +181,7 @@ impl Qcow2 {
         Ok(at - offset)
     }
 
-    /// The same for a part of a cluster with subclusters.
+    /// Adds the locations of a part of a cluster with subclusters.
     fn locate_parts(
         &self,
         cluster: Cluster,
@@ -303,7 +303,7 @@ impl Qcow2 {
         Ok(unpacked)
     }
 
-    /// Returns the state of the cluster at `position` of the disk. Reads the file if need be.
+    /// Returns the state of the cluster at `position` of the disk. May read the file.
     pub(super) fn cluster_at(&self, position: u64) -> Result<Cluster, IoError> {
         let Some(table) = self.tables.get(&self.file, position / self.layout.reach())? else {
             return Ok(Cluster::Unallocated);
@@ -312,8 +312,8 @@ impl Qcow2 {
         Ok(self.layout.decode(table.word(slot * self.layout.words()), position))
     }
 
-    /// Returns whether the backing file may have anything but zeroes in a range. An error counts as
-    /// something.
+    /// Returns whether a range of the backing file may hold data other than zeroes. An error counts
+    /// as data.
     pub(super) fn parent_has_data(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
         match self.locate_in_parent(offset, length, Mode::Files, &mut extents) {

@@ -83,7 +83,7 @@ pub(crate) fn make(
         names.extend(EXTENSION_BACKING_FORMAT.to_be_bytes());
         names.extend((format.len() as u32).to_be_bytes());
         names.extend(format.as_bytes());
-        // Padded, and ended by an empty extension.
+        // The names are padded and followed by an empty extension.
         names.resize(names.len().next_multiple_of(8) + 8, 0);
         header.backing_offset = (u64::from(HEADER_V3) + names.len() as u64).into();
         header.backing_length = (name.len() as u32).into();
@@ -93,6 +93,6 @@ pub(crate) fn make(
     if first.len() as u64 > cluster || backing.is_some_and(|(name, _)| name.len() > 1023) {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
-    // This comes last: without it, the file is no image.
+    // The first cluster is written last: without it, the file is no image.
     file.write_all_at(&first, 0)
 }

@@ -47,7 +47,7 @@ impl Map for Qcow2 {
         if self.data.is_some() { &[0, 1] } else { &[0] }
     }
 
-    /// Within a cluster.
+    /// Finds a run within one cluster.
     fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
         let (layout, (_, file)) = (self.layout, self.data_file());
         let (within, end) = (offset % layout.cluster(), offset.checked_add(length)?);
@@ -77,7 +77,7 @@ impl Map for Qcow2 {
         }
     }
 
-    /// If all clusters have locations already.
+    /// Succeeds if all clusters have locations already.
     fn try_allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if !self.begun.load(Ordering::Acquire) {
             return None;

@@ -4,10 +4,10 @@
 //! Crash safety comes from the order of writes. Clusters are taken from a reserve: their reference
 //! counts are durable and they read as zero, durably, before any entry names them. So entries need
 //! no barrier: each is one aligned word, and a flush makes data and entries durable together. A
-//! cluster whose old content must be kept (a backing file's, a snapshot's, a compressed one's) is
-//! copied, durably, before its entry changes. Counts of unused clusters fall only when the file is
-//! closed. So a crash leaves at worst clusters that are counted and not used. An image of version 3
-//! is marked as dirty while it is open for writing.
+//! cluster with content that must be kept (of a backing file, of a snapshot, or compressed) is
+//! copied, durably, before its entry changes. Counts of unused clusters decrease only when the file
+//! is closed. So the worst result of a crash is clusters that are counted and not used. An image of
+//! version 3 is marked as dirty while it is open for writing.
 //!
 //! | module | content |
 //! |---|---|
@@ -88,9 +88,9 @@ pub(crate) struct Qcow2 {
     /// The part of a sector behind the file's last whole sector.
     tail: Tail,
     writer: Mutex<Writer>,
-    /// The image has been marked as dirty for the first change.
+    /// Whether the image has been marked as dirty for the first change.
     begun: AtomicBool,
-    /// Changes of structures.
+    /// The count of changes of structures.
     changes: Changes,
 }
 
@@ -101,12 +101,13 @@ struct Writer {
     counts: Counts,
     reserve: Reserve,
     freed: Freed,
-    /// Clusters of the disk whose new location is filled, and not named yet, by position.
+    /// Clusters of the disk with a new location that is filled but not yet named by an entry, by
+    /// position.
     prepared: HashMap<u64, Prepared>,
     /// The number of copies, and the number of durable ones.
     copies: u64,
     durable_copies: u64,
-    /// A barrier failed: structures must not change any more.
+    /// Whether a barrier failed. Structures must then not change any more.
     failed: bool,
     reader: Reader,
 }
@@ -117,7 +118,7 @@ impl Qcow2 {
         Self::open_at(locked, options, 0)
     }
 
-    /// `depth`: images above this one in the chain of backing files.
+    /// Opens the image. `depth`: the number of images above this one in the chain of backing files.
     fn open_at(
         locked: &LockedFile,
         options: &OpenOptions,
@@ -125,7 +126,7 @@ impl Qcow2 {
     ) -> Result<Self, OpenError> {
         let (path, read_only) = (locked.path(), options.read_only);
         let read = |options: &OpenOptions| {
-            // Everything is read from the file that was locked.
+            // All reads use the file that was locked.
             let file = ImageFile::of_locked_any_length(locked, options)?;
             let header = Header::read(&file, read_only).map_err(|flaw| flaw.of(path))?;
             Ok::<_, OpenError>((file, header))
@@ -193,8 +194,8 @@ impl Qcow2 {
         Ok(image)
     }
 
-    /// Checks an image before it is used for writing: its structures must not lie in each other,
-    /// and its counts must be there.
+    /// Checks an image before it is used for writing: its structures must not overlap, and its
+    /// counts must exist.
     fn prepare_to_write(&self, is_dirty: bool) -> Result<(), Flaw> {
         let mut writer = self.lock();
         self.protect_structures(&writer)?;
@@ -240,7 +241,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Returns the file that the disk's bytes lie in, and its index in [`Self::files`].
+    /// Returns the file with the disk's bytes, and its index in [`Self::files`].
     fn data_file(&self) -> (&ImageFile, usize) {
         match &self.data {
             Some(data) => (data, 1),
@@ -248,7 +249,7 @@ impl Qcow2 {
         }
     }
 
-    /// Gives back the reserve and unused clusters, and marks the image as closed.
+    /// Releases the reserve and unused clusters, and marks the image as closed.
     fn close(&mut self) -> Result<(), IoError> {
         let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if writer.failed {
@@ -257,7 +258,7 @@ impl Qcow2 {
         if let Some(data) = &self.data {
             data.sync()?;
         }
-        // Entries that name other clusters now must become durable before counts fall.
+        // Entries that now name other clusters must become durable before counts decrease.
         self.file.sync()?;
         let Writer { header, counts, reserve, freed, prepared, .. } = writer;
         if !self.layout.external {

@@ -1,5 +1,5 @@
-//! Reads from the files of an image, for copies: through the queues that move the disk's bytes, so
-//! that both see the same.
+//! Reads from the files of an image, for copies. They use the queues that move the disk's bytes, so
+//! that both see the same content.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use synthvm_block::{Backend, IoError, Operation, Queue};
 
 use crate::transfer::transfer;
 
-/// A queue to each file that was read from.
+/// One queue for each file that was read from.
 #[derive(Default)]
 pub(super) struct Reader {
     queues: Vec<Option<Box<dyn Queue>>>,

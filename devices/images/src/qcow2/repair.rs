@@ -19,8 +19,8 @@ pub(crate) struct Repaired {
 }
 
 impl Qcow2 {
-    /// Notes the locations of structures, and refuses an image in which one lies in another: a
-    /// write to one would change the other.
+    /// Records the locations of structures, and refuses an image in which one structure overlaps
+    /// another: a write to one would change the other.
     pub(super) fn protect_structures(&self, writer: &Writer) -> Result<(), Flaw> {
         let (header, bits) = (&writer.header, self.layout.bits);
         let end = writer.counts.end();
@@ -50,7 +50,7 @@ impl Qcow2 {
         tables.into_iter().try_for_each(|offset| add("second-level table", offset, 1))
     }
 
-    /// Sets the counts to the tables' uses. A crash in between leaves the image dirty, as it was.
+    /// Sets the counts to the tables' uses. A crash in between leaves the image dirty.
     pub(super) fn repair(&self, writer: &mut Writer) -> Result<Repaired, Flaw> {
         let walk = self.walk(writer)?;
         if let Some(error) = walk.findings.errors.first() {
@@ -64,7 +64,7 @@ impl Qcow2 {
         self.file.sync()?;
         writer.header.write_features(&self.file, false)?;
         if walk.clusters() == writer.counts.end() && !walk.findings.foreign {
-            // The killed writer's reserve is used again.
+            // The reserve of the killed writer is used again.
             writer.counts.set_end(walk.end());
         }
         Ok(repaired)
@@ -92,7 +92,8 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Sets each count to the uses that were found. Clusters that were added since keep theirs.
+    /// Sets each count to the number of uses found. Clusters that were added later keep their
+    /// counts.
     fn set_counts(&self, writer: &Writer, walk: &Walk) -> Result<Repaired, Flaw> {
         let mut repaired = Repaired::default();
         let (counts, foreign) = (&writer.counts, walk.findings.foreign);
@@ -115,7 +116,7 @@ impl Qcow2 {
         Ok(repaired)
     }
 
-    /// Frees clusters that are counted and not used, and cuts off those at the file's end. Does
+    /// Frees clusters that are counted and not used, and truncates those at the file's end. Does
     /// nothing if there is any other flaw.
     pub(crate) fn free_leaks(&self) -> Result<Repaired, Flaw> {
         let mut writer = self.lock();

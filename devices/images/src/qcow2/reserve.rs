@@ -8,12 +8,12 @@ use super::counts::{Appended, Counts};
 use super::header::Header;
 use crate::file::ImageFile;
 
-/// Most bytes that are taken in one step: large, so that few clusters wait for the storage.
+/// Most bytes that one step takes: large, so that few clusters wait for the storage.
 const MAX_BATCH: u64 = 64 << 20;
-/// Least bytes that are taken in one step.
+/// Least bytes that one step takes.
 const MIN_BATCH: u64 = 1 << 20;
 
-/// Clusters whose counts are durably one, and which read as zero, durably. No entry names them yet.
+/// Clusters with durable counts of one, which read as zero, durably. No entry names them yet.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     /// Begin and end of each run, in the order in which they are used.
@@ -38,7 +38,7 @@ impl Reserve {
     }
 
     /// Adds clusters at the file's end: a quarter of its length, so that small files stay small. If
-    /// the storage has no space for as many, `least`.
+    /// the storage has no space for that many, `least`.
     pub(super) fn fill(
         &mut self,
         file: &ImageFile,
@@ -80,20 +80,20 @@ fn batch(length: u64) -> u64 {
     (length / 4).clamp(MIN_BATCH, MAX_BATCH)
 }
 
-/// Uses that have ended. Counts fall when the file is closed: until then a crash may bring the uses
-/// back, and a read that began earlier may still be in progress.
+/// Uses that have ended. Counts decrease when the file is closed: until then a crash may restore
+/// the uses, and a read that began earlier may still be in progress.
 #[derive(Debug, Default)]
 pub(super) struct Freed {
     clusters: Vec<u64>,
-    /// Uses that did not find space in the list.
+    /// Uses that did not fit into the list.
     pub(super) lost: u64,
 }
 
-/// Most uses that are remembered, 8 MiB. Clusters beyond stay counted until the image is repaired.
+/// Most uses that are recorded, 8 MiB. Further clusters stay counted until the image is repaired.
 const MAX_FREED: usize = 1 << 20;
 
 impl Freed {
-    /// Notes that one use of a cluster has ended.
+    /// Records that one use of a cluster has ended.
     pub(super) fn push(&mut self, cluster: u64) {
         if self.clusters.len() < MAX_FREED {
             self.clusters.push(cluster);
@@ -102,7 +102,7 @@ impl Freed {
         }
     }
 
-    /// Lowers the counts. Not durable.
+    /// Decreases the counts. Not durable.
     pub(super) fn apply(&mut self, file: &ImageFile, counts: &Counts) -> io::Result<()> {
         let mut clusters = std::mem::take(&mut self.clusters);
         clusters.sort_unstable();

@@ -33,7 +33,7 @@ impl Qcow2 {
 
     fn grow(&self, writer: &mut Writer, old: u64, capacity: u64) -> Result<(), IoError> {
         self.grow_l1(writer, self.layout.l1_entries(capacity))?;
-        // Old data of an earlier, larger disk, or the backing file's.
+        // That range can hold old data of an earlier, larger disk, or data of the backing file.
         self.drop_clusters(writer, old, capacity)?;
         let shown = self.parent.as_ref().map_or(0, |parent| parent.geometry().capacity);
         let end = capacity.min(shown.max(old.next_multiple_of(self.layout.cluster())));
@@ -68,7 +68,7 @@ impl Qcow2 {
         let Writer { header, counts, freed, failed, .. } = writer;
         let clusters = self.layout.clusters(entries * 8);
         if clusters == self.layout.clusters(old * 8) {
-            // The rest of its last cluster may hold anything.
+            // The rest of the table's last cluster can have any content.
             self.file.write(&vec![0; (entries - old) as usize * 8], offset + old * 8)?;
             self.file.sync().inspect_err(|_| *failed = true)?;
             header.write_l1(&self.file, offset, entries).inspect_err(|_| *failed = true)?;
@@ -94,7 +94,7 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// Takes away the clusters that lie wholly in `from` to `to` of the disk.
+    /// Removes the clusters that lie wholly in `from` to `to` of the disk.
     fn drop_clusters(&self, writer: &mut Writer, from: u64, to: u64) -> Result<(), IoError> {
         let (size, reach) = (self.layout.cluster(), self.layout.reach());
         let mut at = from.next_multiple_of(size);

@@ -9,8 +9,7 @@ use crate::file::ImageFile;
 
 /// Most snapshots, as in QEMU.
 const MAX_SNAPSHOTS: u32 = 65_536;
-/// Longest entry of the snapshot table: the maximum of its lengths, with a bounded part for
-/// extensions of the format.
+/// Most bytes of an entry's extra data, so that the length of an entry is bounded.
 const MAX_EXTRA: u32 = 1 << 20;
 
 /// The tables of an image's internal snapshots.

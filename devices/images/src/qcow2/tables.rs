@@ -27,8 +27,8 @@ const MIN_TABLES: usize = 4;
 pub(super) struct Tables {
     layout: Layout,
     state: RwLock<State>,
-    /// Held while a table is read from the file or written to it, so that no old content replaces
-    /// newer.
+    /// Locked while a table is read from the file or written to it, so that no old content replaces
+    /// newer content.
     disk: Mutex<Disk>,
 }
 
@@ -37,16 +37,16 @@ struct State {
     l1_offset: u64,
     l1: Vec<u64>,
     cached: HashMap<u64, Arc<Table>>,
-    /// Indices of `cached` in the order of the clock's hand.
+    /// Indices of `cached`, in the order in which the clock's hand visits them.
     ring: Vec<u64>,
     hand: usize,
 }
 
 #[derive(Debug)]
 struct Disk {
-    /// Clusters that structures lie in, if the image is written: no entry may name one as data.
+    /// Clusters with structures, if the image is written: no entry may name one as data.
     structures: HashSet<u64>,
-    /// First cluster behind all that are used.
+    /// First cluster behind all used clusters.
     end: u64,
 }
 
@@ -54,14 +54,14 @@ struct Disk {
 #[derive(Debug)]
 pub(super) struct Table {
     words: Box<[AtomicU64]>,
-    /// Used since the clock's hand passed.
+    /// Whether it was used since the clock's hand passed.
     is_used: AtomicBool,
 }
 
 /// The entry of a part of the disk in the first-level table.
 #[derive(Clone, Debug)]
 pub(super) enum Found {
-    /// Nothing in it is allocated.
+    /// The part has no allocated clusters.
     Absent,
     /// The table is not in memory.
     Unread,
@@ -165,7 +165,7 @@ impl Tables {
         Ok(Some(table))
     }
 
-    /// Returns the table of entry `index` with these words, of which those that are not valid are
+    /// Returns the table of entry `index` with these words, in which every invalid entry becomes
     /// [`INVALID`].
     fn judged(&self, index: u64, mut words: Vec<u64>, disk: &Disk) -> Table {
         for (slot, words) in words.chunks_exact_mut(self.layout.words()).enumerate() {
@@ -218,8 +218,8 @@ impl Tables {
         Ok(())
     }
 
-    /// Makes the table at `offset`, with these words, the one of entry `index`: in the file first.
-    /// The table is durable already, and the first level has that entry.
+    /// Makes the table at `offset`, with these words, the table of entry `index`: in the file
+    /// first. The table is already durable, and the first level has that entry.
     pub(super) fn set_table(
         &self,
         file: &ImageFile,
@@ -273,7 +273,7 @@ impl State {
         if table_offset(self.entry(index)) == 0 { Found::Absent } else { Found::Unread }
     }
 
-    /// Keeps a table. If the cache is full, it replaces one that was not used lately.
+    /// Adds a table to the cache. If the cache is full, it replaces one that was not used recently.
     fn insert(&mut self, index: u64, table: Arc<Table>, max: usize) {
         if self.cached.insert(index, table).is_some() {
             return;
@@ -282,7 +282,7 @@ impl State {
             self.ring.push(index);
             return;
         }
-        // Ends in the second round at the latest.
+        // The loop ends in the second round at the latest.
         loop {
             self.hand = (self.hand + 1) % self.ring.len();
             let old = self.ring[self.hand];
@@ -296,7 +296,7 @@ impl State {
     }
 }
 
-/// Reads words that lie in the file, or partly behind its end, where they are zero.
+/// Reads words from the file. Words behind its end are zero.
 pub(super) fn read_words(file: &ImageFile, offset: u64, count: u64) -> io::Result<Vec<u64>> {
     let mut bytes = vec![0; count as usize * 8];
     let there = file.len()?.saturating_sub(offset).min(count * 8);
@@ -320,7 +320,7 @@ mod tests {
         let mut state = state();
         for index in 0..100 {
             state.insert(index, Arc::new(Table::new(vec![index])), 8);
-            // It is used all the while.
+            // The table is used in every round.
             assert!(matches!(state.find(0), Found::Table(_)), "after {index}");
             assert!(state.cached.len() <= 8 && state.ring.len() <= 8);
             assert!(state.cached.get(&index).is_some_and(|table| table.word(0) == index));

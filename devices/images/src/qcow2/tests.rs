@@ -33,7 +33,7 @@ fn test_qcow2_stands_every_error_of_its_file() {
     check_faults(|plan| failing(&path, plan, &CreateOptions::new(Format::Qcow2, CAPACITY)));
 }
 
-/// Tables of counts grow and move, too.
+/// The tables of counts also grow and move.
 #[test]
 fn test_qcow2_of_the_smallest_clusters_stands_every_error_of_its_file() {
     let folder = TempDir::new().unwrap();

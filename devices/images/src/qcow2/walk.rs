@@ -1,4 +1,5 @@
-//! The whole image: the uses of the file's clusters, and whether its counts agree.
+//! The walk over the whole image, which finds the uses of the file's clusters and compares them
+//! with the counts.
 
 use std::collections::HashMap;
 
@@ -14,12 +15,12 @@ use crate::file::ImageFile;
 
 /// Most clusters of a file that is walked: 128 MiB of memory, for 4 TiB in clusters of 64 KiB.
 const MAX_CLUSTERS: u64 = 64 << 20;
-/// Most bytes of tables that a walk reads: those of 16 TiB in clusters of 64 KiB, eight times over.
+/// Most bytes of tables that a walk reads: eight times the tables of 16 TiB in clusters of 64 KiB.
 const MAX_TABLES: u64 = 16 << 30;
 /// Errors that are described; further ones are only counted.
 const MAX_ERRORS: usize = 20;
 
-/// The number of uses: the low bits; their kind: the others.
+/// The bits for the number of uses; the other bits are the kind of use.
 const USES: u16 = 0x1FFF;
 const DATA: u16 = 1 << 13;
 const TABLE: u16 = 1 << 14;
@@ -34,16 +35,17 @@ pub(crate) struct Findings {
     pub(crate) more_errors: u64,
     /// Bytes of clusters that are counted and not used.
     pub(crate) leaked: u64,
-    /// It was not closed after the last change.
+    /// The image was not closed after the last change.
     pub(crate) dirty: bool,
-    /// Clusters are named that are unknown here, so that none can be known to be unused.
+    /// The image names clusters in a form that this code does not know, so no cluster can be known
+    /// to be unused.
     pub(crate) foreign: bool,
 }
 
 /// The kind of use of a cluster of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
-    /// Header, first-level tables, counts, the table of snapshots: one use.
+    /// Header, first-level tables, counts, the table of snapshots. Each has one use.
     Fixed(&'static str),
     /// A second-level table.
     Table,
@@ -166,7 +168,7 @@ impl Walk {
         *uses = (*uses | kind) & !USES | ((*uses & USES) + 1).min(USES);
     }
 
-    /// Adds the uses of a first-level table. `active`: notes the second-level tables that the
+    /// Adds the uses of a first-level table. `active`: records the second-level tables that the
     /// disk's own table uses.
     fn add_l1(
         &mut self,
@@ -222,7 +224,7 @@ impl Walk {
             Cluster::Compressed { offset, length } => {
                 let (first, last) =
                     (offset >> self.layout.bits, (offset + length - 1) >> self.layout.bits);
-                // The last sectors need not be in the file.
+                // The file may end before the last sectors.
                 let end = (self.uses.len() as u64).max(first + 1);
                 (first..=last.min(end - 1))
                     .for_each(|at| self.add_cluster(at << self.layout.bits, Use::Data));
@@ -235,8 +237,8 @@ impl Walk {
         }
     }
 
-    /// Checks that clusters marked as used once are used once, so that writing them in place
-    /// changes nothing else.
+    /// Checks that clusters marked as used once are used once. Only then does a write in place not
+    /// change another cluster.
     fn check_copied(
         &mut self,
         file: &ImageFile,
@@ -281,17 +283,17 @@ impl Walk {
         index.and_then(|index| self.uses.get(index)).map_or(0, |uses| u64::from(uses & USES))
     }
 
-    /// Returns whether a cluster is used more often than was counted.
+    /// Returns whether a cluster has more uses than the counter can hold.
     pub(super) fn is_saturated(&self, cluster: u64) -> bool {
         self.uses(cluster) == u64::from(USES)
     }
 
-    /// Returns the clusters that were walked.
+    /// Returns the number of clusters in the walk.
     pub(super) fn clusters(&self) -> u64 {
         self.uses.len() as u64
     }
 
-    /// Returns the first cluster behind all that are used.
+    /// Returns the first cluster behind all used clusters.
     pub(super) fn end(&self) -> u64 {
         self.uses.iter().rposition(|&uses| uses != 0).map_or(0, |last| last as u64 + 1)
     }
@@ -321,7 +323,7 @@ impl Walk {
 }
 
 impl Qcow2 {
-    /// Checks the whole image file. It must not be written meanwhile.
+    /// Checks the whole image file, which must not be written meanwhile.
     pub(crate) fn findings(&self) -> Result<Findings, Flaw> {
         let writer = self.lock();
         let mut walk = self.walk(&writer)?;

@@ -19,9 +19,9 @@ pub struct CheckReport {
     pub path: PathBuf,
     /// Its format.
     pub format: Format,
-    /// Flaws that make it, or parts of it, unusable.
+    /// Flaws that make the image, or parts of it, unusable.
     pub errors: Vec<String>,
-    /// Facts that do no harm.
+    /// Facts that are no flaws.
     pub notes: Vec<String>,
     /// Bytes of the file that are not used.
     pub leaked: u64,
@@ -36,12 +36,13 @@ impl CheckReport {
     }
 }
 
-/// Checks the structures of the image at `path`. With `repair`, repairs all that can be repaired
-/// without losing anything: replays a log, rebuilds the reference counts of an image that was not
-/// closed, gives back space that is not used.
+/// Checks the structures of the image at `path`. With `repair`, it makes all repairs that lose no
+/// data: it replays a log, rebuilds the reference counts of an image that was not closed, and
+/// releases space that is not used.
 ///
 /// # Errors
-/// [`ToolError`]: it cannot even be read. Flaws inside are no error, but part of the report.
+/// [`ToolError`]: the image cannot be read at all. Flaws inside are no error, but part of the
+/// report.
 pub fn check(
     path: &Path,
     format: Option<Format>,
@@ -112,7 +113,7 @@ fn check_mapping(
     report: &mut CheckReport,
 ) -> Result<(), ToolError> {
     let path = file.path();
-    // Dynamic VHDs can only be read, and there is nothing to repair in any of these.
+    // Dynamic VHDs can only be read, and all these formats have nothing to repair.
     let image = open_as(file, report.format, &OpenOptions { read_only: true, ..options.clone() })?;
     let capacity = image.geometry().capacity;
     let mut at = 0;
@@ -120,7 +121,7 @@ fn check_mapping(
         match image.extent(at) {
             Ok(extent) => at += extent.length.max(1),
             Err(error @ (IoError::Os(_) | IoError::EndOfImage)) => {
-                report.errors.push(format!("what lies at {at} cannot be found: {error}"));
+                report.errors.push(format!("the disk's bytes at {at} cannot be located: {error}"));
                 return Ok(());
             }
             Err(error) => return Err(ToolError::io("read", path)(error)),
@@ -138,7 +139,7 @@ fn check_qcow2(
     let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
     let reading = OpenOptions { read_only: true, ..options.clone() };
     let mut found = look(&Qcow2::open(file, &reading)?)?;
-    // Only if it is sound already, or can be repaired without losing anything.
+    // A repair is made only if the image is sound, or becomes sound without a loss of data.
     let can_repair = found.dirty || found.errors.is_empty() && found.leaked != 0;
     if !options.read_only && can_repair {
         let was_dirty = found.dirty;

@@ -13,15 +13,15 @@ use crate::{Format, OpenOptions, Parents, open};
 
 /// Bytes that are read and written by one call.
 const STEP: u64 = 1 << 20;
-/// Zero bytes of this length are left out.
+/// Zero bytes of this length are not written.
 const GRAIN: usize = 64 << 10;
 
 /// Options of [`convert`].
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
-    /// The source's format. `None`: as [`open`] detects it.
+    /// The source's format. `None`: the format that [`open`] detects.
     pub from: Option<Format>,
-    /// The parent of a source that has been moved. `None`: the one that the source names.
+    /// The parent of a source that has been moved. `None`: the parent that the source names.
     pub parent: Option<PathBuf>,
     /// Whether the source may name other files.
     pub parents: Parents,
@@ -58,7 +58,7 @@ pub struct Progress {
     pub written: u64,
 }
 
-/// Creates an image at `target` with the content of the one at `source`, parents included. It
+/// Creates an image at `target` with the content of the image at `source`, parents included. It
 /// appears complete and durable, or not at all.
 ///
 /// # Errors

@@ -18,25 +18,25 @@ const MAX_VHDX: u64 = 64 << 40;
 /// Options of [`create`].
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// Its format.
+    /// The format of the image.
     pub format: Format,
-    /// Bytes of the disk, whole sectors. `None`: the parent's.
+    /// Bytes of the disk, in whole sectors. `None`: the parent's size.
     pub size: Option<u64>,
-    /// All of its space is allocated immediately; always so for VHD.
+    /// Whether all of its space is allocated immediately. It always is for VHD.
     pub fixed: bool,
     /// Bytes of a block (VHDX: a power of two from 1 MiB to 256 MiB) or cluster (qcow2: 512 bytes
     /// to 2 MiB). `None`: a default that suits the format.
     pub block_size: Option<u64>,
-    /// Bytes of a sector as the guest sees it: 512, or 4096 for VHDX alone. `None`: the parent's,
-    /// or 512.
+    /// Bytes of a sector as the guest sees it: 512, or, for VHDX only, 4096. `None`: the parent's
+    /// size, or 512.
     pub sector_size: Option<u32>,
-    /// The image that it differs from: VHDX from VHDX, qcow2 from qcow2 or raw.
+    /// The parent: VHDX for a VHDX, qcow2 or raw for a qcow2.
     pub parent: Option<PathBuf>,
 }
 
 impl CreateOptions {
-    /// Returns the options for an image of `format` with a disk of `size` bytes, which grows as it
-    /// fills.
+    /// Returns the options for an image of `format` with a disk of `size` bytes. Its file grows as
+    /// the disk fills.
     pub fn new(format: Format, size: u64) -> Self {
         Self {
             format,
@@ -59,7 +59,7 @@ pub fn create(path: &Path, options: &CreateOptions) -> Result<(), ToolError> {
     partial.finish().map_err(ToolError::file("create", path))
 }
 
-/// Makes an image in `partial` that will lie at `path`.
+/// Creates an image in `partial` that will become `path`.
 pub(super) fn make(
     partial: &Partial,
     path: &Path,
@@ -90,7 +90,7 @@ fn check(options: &CreateOptions) -> Result<(), ToolError> {
     if !matches!(sector, 512 | 4096) || sector == 4096 && options.format != Format::Vhdx {
         return Err(ToolError::option(
             "--sector-size",
-            format!("{sector} bytes cannot be; there are 512, and 4096 with --format vhdx"),
+            format!("{sector} bytes is not supported; use 512, or 4096 with --format vhdx"),
         ));
     }
     if let Some(size) = options.size {
@@ -103,7 +103,7 @@ fn check(options: &CreateOptions) -> Result<(), ToolError> {
             return Err(ToolError::option(
                 "--size",
                 format!(
-                    "{size} bytes cannot be: a disk consists of whole sectors of {sector} bytes, at least one"
+                    "{size} bytes is not valid: a disk consists of whole sectors of {sector} bytes, at least one"
                 ),
             ));
         }
@@ -125,13 +125,15 @@ fn check(options: &CreateOptions) -> Result<(), ToolError> {
         (Format::Vhdx, Some(size)) => {
             return Err(ToolError::option(
                 "--block-size",
-                format!("{size} bytes cannot be; VHDX has powers of two from 1 MiB to 256 MiB"),
+                format!("{size} bytes is not valid; VHDX has powers of two from 1 MiB to 256 MiB"),
             ));
         }
         (Format::Qcow2, Some(size)) => {
             return Err(ToolError::option(
                 "--block-size",
-                format!("{size} bytes cannot be; qcow2 has powers of two from 512 bytes to 2 MiB"),
+                format!(
+                    "{size} bytes is not valid; qcow2 has powers of two from 512 bytes to 2 MiB"
+                ),
             ));
         }
         (Format::Raw | Format::Vhd, Some(_)) => {

@@ -1,4 +1,4 @@
-//! Reasons why a tool failed.
+//! The errors of the tools.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ pub enum ToolError {
     /// An image cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The target exists, and nothing is overwritten.
+    /// The target exists. The tools overwrite no file.
     #[error("'{}' exists already; choose another name, or remove it first", .path.display())]
     Exists {
         /// The file.
         path: PathBuf,
     },
-    /// An option is not possible.
+    /// An option is not valid.
     #[error("{option}: {reason}")]
     Option {
-        /// The option at fault, as it is spelled on the command line.
+        /// The option at fault, in its spelling on the command line.
         option: &'static str,
         /// The reason, and the remedy.
         reason: String,

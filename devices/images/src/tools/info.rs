@@ -24,18 +24,18 @@ pub struct ImageInfo {
     pub virtual_size: u64,
     /// The file's length.
     pub file_size: u64,
-    /// The space that the file takes up.
+    /// The space that the file occupies.
     pub allocated_size: u64,
     /// The size of a sector, as the guest sees it.
     pub sector_size: u32,
-    /// The size of the best write.
+    /// The unit in which the image is written best.
     pub physical_sector_size: u32,
-    /// Whether all of its space was allocated when it was created. `None`: the format makes no
-    /// such difference.
+    /// Whether all of its space was allocated when it was created. `None`: the format has no such
+    /// property.
     pub fixed: Option<bool>,
     /// The size of a block.
     pub block_size: Option<u64>,
-    /// Blocks of the disk, and how many of them are in this file.
+    /// The number of blocks of the disk, and the number of blocks that are in this file.
     pub blocks: Option<(u64, u64)>,
     /// Bytes of the file that are not used.
     pub unused: Option<u64>,
@@ -45,14 +45,14 @@ pub struct ImageInfo {
     pub data_id: Option<String>,
     /// Entries of the log that must be replayed.
     pub log_entries: Option<usize>,
-    /// The image that it differs from.
+    /// The parent of the image.
     pub parent: Option<Box<ImageInfo>>,
 }
 
 /// Returns facts about the image at `path`, and about its `parents`, without changing anything.
 ///
 /// # Errors
-/// [`ToolError`]: it cannot be opened.
+/// [`ToolError`]: the image cannot be opened.
 pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<ImageInfo, ToolError> {
     let options = OpenOptions { parents, ..OpenOptions::reading(format) };
     let read = ToolError::file("read", path);
@@ -182,7 +182,7 @@ impl fmt::Display for ImageInfo {
     }
 }
 
-/// Returns bytes in a form for people.
+/// A number of bytes in a form for people.
 struct Size(u64);
 
 impl fmt::Display for Size {

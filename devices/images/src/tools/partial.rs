@@ -12,7 +12,7 @@ use synthvm_block::LockedFile;
 
 use crate::OpenError;
 
-/// A new file under another name. Dropped before [`Partial::finish`], it is gone.
+/// A new file under a temporary name. It is removed if it is dropped before [`Partial::finish`].
 #[derive(Debug)]
 pub(super) struct Partial {
     file: File,
@@ -31,7 +31,7 @@ impl Partial {
         name.push(target.file_name().unwrap_or_default());
         name.push(format!(".{}.partial", std::process::id()));
         let path = target.with_file_name(name);
-        // Left over by a process of the same number, which has ended.
+        // A process with the same number, which has ended, may have left such a file.
         let _ = std::fs::remove_file(&path);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         Ok(Self { file, path, target: target.to_owned(), finished: false })
@@ -47,16 +47,16 @@ impl Partial {
         Ok(LockedFile::from_file(self.file.try_clone().map_err(failed)?, &self.path, read_only)?)
     }
 
-    /// Makes it durable and gives it its name, unless another file has taken the name.
+    /// Makes the file durable and gives it its name, unless another file has taken the name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        // A hard link, unlike a rename, never replaces anything. The open file gets it, even if the
-        // path names another one then.
+        // A hard link, unlike a rename, never replaces a file. The open file gets the name, even if
+        // the temporary path names another file then.
         match link(&self.file, &self.target) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
             Err(error) => {
-                // A file system without hard links.
+                // The file system has no hard links.
                 let (here, there) = (self.file.metadata()?, std::fs::symlink_metadata(&self.path)?);
                 if (here.dev(), here.ino()) != (there.dev(), there.ino()) {
                     return Err(error);

@@ -30,7 +30,7 @@ const HEADER_SIZE: usize = 1024;
 /// The locations of the blocks.
 #[derive(Debug)]
 pub(super) struct Blocks {
-    /// The sector of each block's bitmap. The block lies behind it.
+    /// The sector of each block's bitmap. The block follows its bitmap.
     table: Vec<u32>,
     block_size: u64,
     /// Bytes of a block's bitmap, in whole sectors.
@@ -82,7 +82,7 @@ impl Blocks {
         let bitmap = (block_size / 512).div_ceil(8).next_multiple_of(512);
         for (block, &sector) in table.iter().enumerate().filter(|&(_, &sector)| sector != ABSENT) {
             let at = u64::from(sector) * 512;
-            // The last one may be cut off at the disk's end.
+            // The end of the disk may cut the last block short.
             let used = block_size.min(capacity - block as u64 * block_size);
             if at + bitmap + used > end {
                 return Err(Flaw::damaged(format!(
@@ -97,8 +97,8 @@ impl Blocks {
         self.block_size
     }
 
-    /// A block with data has all of its data in the file: parts that its bitmap leaves out read as
-    /// zero there, too.
+    /// Adds the locations of the bytes. A block with data has all of its data in the file: sectors
+    /// that its bitmap excludes read as zero there, too.
     pub(super) fn locate(&self, mut offset: u64, length: u64, extents: &mut Extents) {
         let end = offset + length;
         while offset < end {

@@ -1,4 +1,4 @@
-//! The footer, big-endian, at the end of every VHD and, of dynamic ones, at the beginning too.
+//! The footer, big-endian, at the end of every VHD, and also at the beginning of a dynamic one.
 
 use vmbus_protocol::Guid;
 use zerocopy::big_endian::{U16, U32, U64};
@@ -9,14 +9,14 @@ use crate::error::Flaw;
 /// Bytes of a footer.
 pub(super) const SIZE: usize = 512;
 
-/// A footer, as it lies in the file.
+/// A footer in the form of the file.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(super) struct Footer {
     pub(super) cookie: [u8; 8],
     pub(super) features: U32,
     pub(super) version: U32,
-    /// Of the dynamic header; all ones for fixed disks.
+    /// Offset of the dynamic header. All ones for fixed disks.
     pub(super) data_offset: U64,
     /// Seconds since 2000.
     pub(super) timestamp: U32,
@@ -54,7 +54,7 @@ impl Footer {
             version: 0x1_0000.into(),
             data_offset: u64::MAX.into(),
             timestamp: timestamp.into(),
-            // A creator for which readers use the size field, not the geometry.
+            // The creator determines that readers use the size field, not the geometry.
             creator: *b"win ",
             creator_version: 0x000A_0000.into(),
             creator_host: *b"Wi2k",
@@ -106,20 +106,19 @@ impl Footer {
     }
 }
 
-/// Returns the ones' complement of the sum of all bytes but the checksum's own.
+/// Returns the ones' complement of the sum of all bytes except the checksum.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let at = std::mem::offset_of!(Footer, checksum);
     sum_without(bytes, at)
 }
 
-/// The same for a structure whose checksum lies at `at`.
+/// Returns the same sum for a structure with its checksum at `at`.
 pub(super) fn sum_without(bytes: &[u8], at: usize) -> u32 {
     let sum = |bytes: &[u8]| bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));
     !sum(bytes).wrapping_sub(sum(&bytes[at..at + 4]))
 }
 
-/// Returns cylinders, heads and sectors for a disk of so many bytes: at most as many, as BIOSes
-/// count.
+/// Returns cylinders, heads and sectors that cover at most `size` bytes, in the way of BIOSes.
 fn geometry(size: u64) -> (u16, u8, u8) {
     let total = (size / 512).min(65_535 * 16 * 255);
     if total >= 65_535 * 16 * 63 {

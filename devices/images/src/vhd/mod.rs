@@ -1,4 +1,4 @@
-//! VHD: fixed disks are read and written, dynamic ones read.
+//! VHD: fixed disks can be read and written, dynamic disks only read.
 
 mod dynamic;
 mod footer;
@@ -27,7 +27,7 @@ pub(crate) struct Vhd {
     file: ImageFile,
     files: [Arc<dyn Backend>; 1],
     footer: Footer,
-    /// `None`: the disk is fixed.
+    /// The table of a dynamic disk. `None`: the disk is fixed.
     blocks: Option<Blocks>,
     capacity: u64,
     identity: PathBuf,
@@ -86,7 +86,7 @@ impl Vhd {
         })
     }
 
-    /// Returns whether it is fixed: it has all its blocks.
+    /// Returns whether the disk is fixed, with all its blocks in the file.
     pub(crate) fn is_fixed(&self) -> bool {
         self.blocks.is_none()
     }
@@ -126,7 +126,7 @@ impl Map for Vhd {
         &self.files
     }
 
-    /// The table is in memory, and never changes.
+    /// Returns false, because the table is in memory and never changes.
     fn may_block(&self) -> bool {
         false
     }
@@ -168,7 +168,7 @@ impl Map for Vhd {
         done(length, self.try_clear(how, offset, length, extents))
     }
 
-    /// The footer lies right behind the disk.
+    /// Fails, because the footer lies immediately behind the disk.
     fn resize(&self, _capacity: u64) -> Result<(), IoError> {
         Err(IoError::Unsupported)
     }

@@ -1,5 +1,5 @@
-//! The block allocation table: an entry for each block of the disk, and behind those of each chunk
-//! an entry for its sector bitmap.
+//! The block allocation table: an entry for each block of the disk, and behind the entries of each
+//! chunk an entry for its sector bitmap.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +16,14 @@ pub(crate) const MAX_TABLE: u64 = 128 << 20;
 /// The state of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It reads as the parent's, or as zero.
+    /// It reads as the parent, or as zero.
     NotPresent,
-    /// It reads as zero. Undefined and unmapped blocks may read as anything, so as zero too.
+    /// It reads as zero. Undefined and unmapped blocks may read as anything, and here they read as
+    /// zero too.
     Zero,
     /// It lies in the file.
     Present,
-    /// Some of its sectors lie in the file, the others are the parent's.
+    /// Some of its sectors lie in the file; the others come from the parent.
     Partial,
 }
 
@@ -39,7 +40,7 @@ impl Entry {
         Self(offset | 6)
     }
 
-    /// Returns the block's state. `None`: there is no such state.
+    /// Returns the block's state. `None`: the format has no such state.
     pub(super) const fn state(self) -> Option<State> {
         match self.0 & 7 {
             0 => Some(State::NotPresent),
@@ -57,7 +58,7 @@ impl Entry {
     }
 }
 
-/// The table in memory; readers take no lock.
+/// The table in memory. Readers take no lock.
 #[derive(Debug)]
 pub(super) struct Bat {
     entries: Vec<AtomicU64>,
@@ -66,7 +67,7 @@ pub(super) struct Bat {
 }
 
 impl Bat {
-    /// Reads all of the table that its region has space for, so that the disk can grow.
+    /// Reads the whole table, up to the size of its region, so that the disk can grow.
     pub(super) fn read(
         structures: &Structures,
         region: Region,
@@ -109,7 +110,8 @@ impl Bat {
     }
 
     fn get(&self, index: u64) -> Entry {
-        // Beyond the table only for the bitmap of a last chunk that is never written.
+        // The index is beyond the table only for the bitmap of a last chunk, which is never
+        // written.
         Entry(self.entries.get(index as usize).map_or(0, |entry| entry.load(Ordering::Acquire)))
     }
 
@@ -135,7 +137,7 @@ impl Bat {
         structures.file.write(&entry.0.to_le_bytes(), offset)
     }
 
-    /// Shows the entry to lookups.
+    /// Makes the entry visible to lookups.
     pub(super) fn publish(&self, block: u64, entry: Entry) {
         self.entries[self.index(block) as usize].store(entry.0, Ordering::Release);
     }

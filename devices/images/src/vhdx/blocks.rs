@@ -1,8 +1,8 @@
 //! Allocation of blocks, copies of their content from the parents, and their release.
 //!
 //! A block's entry is published when its space, and the data copied there, are durable. That takes
-//! an fsync, which is shared: [`Vhdx::materialize`] prepares a block as far as it can, and
-//! [`Vhdx::settle`] makes all prepared blocks durable and publishes them.
+//! an fsync, which several blocks share: [`Vhdx::materialize`] prepares a block as far as possible,
+//! and [`Vhdx::settle`] makes all prepared blocks durable and publishes them.
 
 use std::sync::atomic::Ordering;
 
@@ -16,14 +16,14 @@ use crate::mapped::{Extents, Location};
 /// Bytes that are copied from a parent in one step.
 const COPY: u64 = 1 << 20;
 
-/// A block whose content is being copied from the parents to its own space.
+/// A block during the copy of its content from the parents to its own space.
 #[derive(Debug)]
 pub(super) struct CopyUp {
     /// The offset of its space.
     offset: u64,
-    /// Bytes from its beginning that are copied.
+    /// Bytes that are copied, from the beginning of the block.
     done: u64,
-    /// Its space may hold old data, so that zeroes must be written, too.
+    /// Whether its space may hold old data, so that zeroes must be written, too.
     dirty: bool,
 }
 
@@ -46,8 +46,8 @@ pub(super) enum Progress {
 }
 
 impl Vhdx {
-    /// Gives a block space of its own, with the content that it shows. Does a bounded part of the
-    /// work.
+    /// Gives a block space of its own, with the content that the disk shows there. Does a bounded
+    /// part of the work.
     pub(super) fn materialize(&self, writer: &mut Writer, block: u64) -> Result<Progress, IoError> {
         let state = self.bat.block(block).state();
         if state == Some(State::Present) {
@@ -149,7 +149,7 @@ impl Vhdx {
             return Ok(());
         }
         if let Err(error) = self.structures.file.sync() {
-            // The copies may be lost even if a later sync succeeds: they are made again.
+            // The copies may be lost even if a later sync succeeds, so they are made again.
             for (block, _) in complete {
                 if let Some(copy) = writer.copies.get_mut(&block) {
                     copy.done = 0;
@@ -166,7 +166,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Forgets a copy-up.
+    /// Discards the state of a copy-up.
     fn abandon(&self, writer: &mut Writer, block: u64) {
         if let Some(copy) = writer.copies.remove(&block)
             && self.bat.block(block).state() != Some(State::Partial)
@@ -175,16 +175,16 @@ impl Vhdx {
         }
     }
 
-    /// Space that reads as zero again can be used again for the same block. Other space is lost
-    /// until the file is opened again.
+    /// Releases the space of a block. If it reads as zero again, the same block can use it again.
+    /// Other space is lost until the file is opened again.
     pub(super) fn give_back(&self, writer: &mut Writer, block: u64, offset: u64) {
         if self.structures.file.punch(offset, self.metadata.block_size) == Ok(true) {
             writer.space.keep(block, offset);
         }
     }
 
-    /// Makes a whole block zero without writing its bytes. `unmap`: its space may be given back.
-    /// Returns false if it must be zeroed in place.
+    /// Zeroes a whole block without writing its bytes. `unmap`: its space may be released. Returns
+    /// false if the block must be zeroed in place.
     pub(super) fn drop_block(
         &self,
         writer: &mut Writer,
@@ -209,7 +209,7 @@ impl Vhdx {
         Ok(true)
     }
 
-    /// Makes the next allocations need no barrier.
+    /// Prepares the next allocations, so that they need no barrier.
     pub(super) fn work_ahead(&self, writer: &mut Writer) -> Result<(), IoError> {
         if writer.space.runs_low(self.metadata.block_size) {
             writer.space.extend(&self.structures.file, self.metadata.block_size)?;

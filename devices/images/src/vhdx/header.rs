@@ -63,7 +63,7 @@ impl Current {
         Ok(())
     }
 
-    /// Replaces the older header, which is in force from then on. The other stays sound throughout.
+    /// Replaces the older header, which is then in force. The other header stays sound throughout.
     pub(super) fn update(
         &mut self,
         file: &ImageFile,
@@ -79,7 +79,7 @@ impl Current {
         file.write(&bytes, HEADERS[slot])?;
         file.sync()?;
         *self = Self { header, slot };
-        // The checksum in memory is never used.
+        // No code uses the checksum of the header in memory.
         Ok(())
     }
 }

@@ -32,11 +32,11 @@ pub(super) struct Header {
     pub(super) signature: [u8; 4],
     pub(super) checksum: U32,
     pub(super) sequence: U64,
-    /// Changes before the first change to the file.
+    /// The id that changes before the first change to the file.
     pub(super) file_write: Guid,
-    /// Changes before the first change to the disk's content.
+    /// The id that changes before the first change to the disk's content.
     pub(super) data_write: Guid,
-    /// Zero: the log is empty. Otherwise the log's entries have this id.
+    /// The id of the log's entries. Zero: the log is empty.
     pub(super) log: Guid,
     pub(super) log_version: U16,
     pub(super) version: U16,
@@ -59,7 +59,7 @@ pub(super) struct RegionEntry {
     pub(super) id: Guid,
     pub(super) offset: U64,
     pub(super) length: U32,
-    /// Bit 0: the file must not be opened without knowing this region.
+    /// Bit 0: a program that does not know this region must not open the file.
     pub(super) flags: U32,
 }
 
@@ -76,10 +76,11 @@ pub(super) struct MetadataHeader {
 #[repr(C)]
 pub(super) struct MetadataEntry {
     pub(super) id: Guid,
-    /// From the beginning of the region.
+    /// Offset from the beginning of the region.
     pub(super) offset: U32,
     pub(super) length: U32,
-    /// Bit 0: the user's; bit 1: of the virtual disk; bit 2: must be known.
+    /// Bit 0: an item of the user; bit 1: a property of the virtual disk; bit 2: the reader must
+    /// know the item.
     pub(super) flags: U32,
     pub(super) reserved: U32,
 }
@@ -91,15 +92,15 @@ pub(super) struct LogHeader {
     pub(super) signature: [u8; 4],
     pub(super) checksum: U32,
     pub(super) length: U32,
-    /// Where the sequence begins that ends with this entry.
+    /// Offset of the beginning of the sequence that ends with this entry.
     pub(super) tail: U32,
     pub(super) sequence: U64,
     pub(super) descriptors: U32,
     pub(super) reserved: U32,
     pub(super) log: Guid,
-    /// The file's durable length when this was written, or less.
+    /// The file's durable length when this entry was written, or less.
     pub(super) flushed_file_offset: U64,
-    /// The least length of the file for all that is in it.
+    /// The least length of the file that holds all of its content.
     pub(super) last_file_offset: U64,
 }
 
@@ -108,9 +109,9 @@ pub(super) struct LogHeader {
 #[repr(C)]
 pub(super) struct LogDescriptor {
     pub(super) signature: [u8; 4],
-    /// Data: the last 4 bytes of the sector.
+    /// For data: the last 4 bytes of the sector.
     pub(super) trailing: [u8; 4],
-    /// Data: the first 8 bytes of the sector. Zero: bytes of the range.
+    /// For data: the first 8 bytes of the sector. For zeroes: the bytes of the range.
     pub(super) leading: U64,
     pub(super) offset: U64,
     pub(super) sequence: U64,
@@ -132,13 +133,13 @@ pub(super) const PHYSICAL_SECTOR: Guid =
     Guid::new(0xcda3_48c7, 0x445d, 0x4471, [0x9c, 0xc9, 0xe9, 0x88, 0x52, 0x51, 0xc5, 0x56]);
 pub(super) const PARENT_LOCATOR: Guid =
     Guid::new(0xa8d3_5f2d, 0xb30b, 0x454d, [0xab, 0xf7, 0xd3, 0xd8, 0x48, 0x34, 0xab, 0x0c]);
-/// The only kind of parent locator: the parent is a VHDX.
+/// The only type of parent locator: the parent is a VHDX.
 pub(super) const LOCATOR_VHDX: Guid =
     Guid::new(0xb04a_efb7, 0xd19e, 0x4a81, [0xb7, 0x89, 0x25, 0xb8, 0xe9, 0x44, 0x59, 0x13]);
 
 pub(super) const NO_GUID: Guid = Guid::from_bytes([0; 16]);
 
-/// Returns the CRC-32C of a structure whose checksum, bytes 4 to 8, counts as zero.
+/// Returns the CRC-32C of a structure. Its checksum field, bytes 4 to 8, counts as zero.
 pub(super) fn checksum(bytes: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&bytes[..4]);
     let crc = crc32c::crc32c_append(crc, &[0; 4]);

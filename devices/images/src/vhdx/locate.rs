@@ -1,4 +1,4 @@
-//! Locations of the disk's bytes in the files of the chain.
+//! The lookup of the locations of the disk's bytes in the files of the chain.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use crate::mapped::{Extents, Location};
 /// A part of a block.
 pub(super) struct Piece {
     pub(super) block: u64,
-    /// From the block's beginning.
+    /// Offset from the block's beginning.
     pub(super) within: u64,
     pub(super) length: u64,
 }
@@ -20,7 +20,7 @@ pub(super) struct Piece {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
     Allowed,
-    /// The lookup ends with [`Stop::Reading`] if it would have to.
+    /// The lookup ends with [`Stop::Reading`] if it would have to read.
     Forbidden,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Stop {
 }
 
 impl Vhdx {
-    /// Returns the range in parts, of which none crosses a block's end.
+    /// Returns the range in parts, none of which crosses the end of a block.
     pub(super) fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
         let size = self.metadata.block_size;
         let (mut at, end) = (offset, offset + length);
@@ -75,7 +75,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Returns whether the bytes read as zero without any file.
+    /// Returns whether the bytes read as zero without data in any file.
     pub(super) fn reads_as_zero(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
         self.locate_from(0, offset, length, Reading::Forbidden, &mut extents).is_ok()
@@ -104,8 +104,8 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Adds sectors by the bitmap. A set bit: the sector is in this file; otherwise it is the
-    /// parent's.
+    /// Adds sectors by the bitmap. A set bit: the sector is in this file. A clear bit: the sector
+    /// is the parent's.
     fn locate_sectors(
         &self,
         file: usize,
@@ -153,7 +153,7 @@ impl Vhdx {
 impl From<Stop> for IoError {
     fn from(stop: Stop) -> Self {
         match stop {
-            // Only if reading is forbidden.
+            // This happens only if reading is forbidden.
             Stop::Reading => Self::Os(libc::EAGAIN),
             Stop::Failed(error) => error,
         }

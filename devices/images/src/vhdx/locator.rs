@@ -7,10 +7,10 @@ use vmbus_protocol::Guid;
 use super::layout::LOCATOR_VHDX;
 use crate::error::Flaw;
 
-/// The parent, as an image describes it.
+/// The description of the parent in an image.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Locator {
-    /// Keys and values as they are written there.
+    /// Keys and values in their stored form.
     entries: Vec<(String, String)>,
 }
 
@@ -19,7 +19,7 @@ const MAX_KEYS: usize = 64;
 
 /// Parses the metadata item.
 pub(super) fn parse(bytes: &[u8]) -> Result<Locator, Flaw> {
-    let broken = || Flaw::damaged("what it says of its parent is garbled");
+    let broken = || Flaw::damaged("its description of its parent is garbled");
     let half = |at: usize| -> Option<usize> {
         Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?).into())
     };
@@ -82,7 +82,7 @@ impl Locator {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the id of the parent and its state: its header's data write id. One or two, for
+    /// Returns the ids of the parent's state: the data write id in its header. There are two in
     /// images that Windows is merging.
     pub(super) fn linkages(&self) -> Vec<Guid> {
         ["parent_linkage", "parent_linkage2"]
@@ -91,7 +91,7 @@ impl Locator {
             .collect()
     }
 
-    /// Returns the parent's location, for people.
+    /// Returns the parent's location for messages.
     pub(super) fn named(&self) -> String {
         let name = self.value("relative_path").or_else(|| self.value("absolute_win32_path"));
         name.map_or_else(|| "no file".to_owned(), |name| format!("{name:?}"))
@@ -108,7 +108,7 @@ impl Locator {
             if path.starts_with('/') {
                 paths.push(PathBuf::from(&path));
             }
-            // A disk that came from Windows, with its parent in the same folder.
+            // The disk came from Windows, with its parent in the same folder.
             if let Some(name) = path.rsplit('/').next() {
                 paths.push(folder.join(name));
             }

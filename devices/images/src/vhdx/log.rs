@@ -1,7 +1,7 @@
-//! The log: changes to structures that may not have reached the structures.
+//! The log: changes of structures that may be missing in the structures themselves.
 //!
-//! The active sequence is in force: entries in a row, the last of which states their beginning and
-//! has the highest number of all.
+//! The active sequence is in force: consecutive entries, the last of which states their beginning
+//! and has the highest number.
 
 use std::collections::HashMap;
 
@@ -12,9 +12,9 @@ use super::layout::{Header, LogDescriptor, LogHeader, SECTOR, is_sealed};
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// Largest log that is read. Writers make 1 MiB.
+/// Largest log that is read. Other programs write logs of 1 MiB.
 const MAX_LOG: u32 = 64 << 20;
-/// How often each byte of the log may be checksummed before the log is refused as a trap.
+/// Times that each byte of the log may be checksummed. A log that needs more is refused as hostile.
 const PATIENCE: usize = 8;
 /// Longest file that a log may need.
 const MAX_FILE: u64 = 1 << 47;
@@ -51,7 +51,7 @@ struct Entry {
     bytes: Vec<u8>,
 }
 
-/// The whole log, in memory.
+/// The whole log in memory.
 struct Log {
     bytes: Vec<u8>,
     id: Guid,
@@ -80,7 +80,8 @@ pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
         if log.seen.values().any(Option::is_some) {
             return Err(Flaw::damaged("its log has entries, but no complete sequence of them"));
         }
-        // The log was begun and nothing was written: its author stopped before the first change.
+        // The header names a log, but the log has no entries: its author stopped before the first
+        // change.
         return Ok(Replay::default());
     };
     log.collect(&sequence, file.len()?)
@@ -109,7 +110,7 @@ impl Log {
         Ok(best.map(|(_, sequence)| sequence))
     }
 
-    /// Returns the sound entries from `at` on whose numbers follow each other: position and number.
+    /// Returns the sound entries from `at` on with consecutive numbers: position and number.
     fn run(&mut self, mut at: usize) -> Result<Vec<(usize, u64)>, Flaw> {
         let mut run: Vec<(usize, u64)> = Vec::new();
         let mut covered = 0;
@@ -203,7 +204,7 @@ impl Log {
 }
 
 impl Entry {
-    /// Returns its changes, if its descriptors and sectors are sound.
+    /// Returns the changes of the entry, if its descriptors and sectors are sound.
     fn writes(&self) -> Option<Vec<Write>> {
         let count = self.header.descriptors.get() as usize;
         let begin = size_of::<LogHeader>();
@@ -229,7 +230,8 @@ impl Entry {
         Some(writes)
     }
 
-    /// Returns a data sector. Marks replace its first and last bytes, which lie in the descriptor.
+    /// Returns a data sector. The log replaces its first and last bytes with marks and stores them
+    /// in the descriptor.
     fn sector(&self, raw: &[u8], descriptor: &LogDescriptor) -> Option<Box<[u8; SECTOR]>> {
         let number = self.header.sequence.get();
         let marks = (&raw[..4], &raw[4..8], &raw[SECTOR - 4..]);

@@ -45,7 +45,7 @@ pub(crate) struct Parent {
     linkage: Guid,
     relative: PathBuf,
     absolute: PathBuf,
-    /// The parent's own.
+    /// The parent's own capacity.
     pub(crate) capacity: u64,
     pub(crate) sector: BlockSize,
 }
@@ -76,7 +76,7 @@ fn relative(path: &Path, folder: &Path) -> PathBuf {
         (path.components().collect(), folder.components().collect());
     let common = path.iter().zip(&folder).take_while(|(a, b)| a == b).count();
     let up = folder[common..].iter().map(|_| Component::ParentDir);
-    // As Windows writes it: a path in the same folder begins with a dot.
+    // Windows writes a path in the same folder with a dot at its beginning.
     let here = (common == folder.len()).then_some(Component::CurDir);
     here.into_iter().chain(up).chain(path[common..].iter().copied()).collect()
 }
@@ -119,7 +119,7 @@ pub(crate) fn make(file: &File, make: &Make) -> io::Result<()> {
     for (sequence, offset) in HEADERS.into_iter().enumerate() {
         file.write_all_at(&header(sequence as u64 + 1, file_write, data_write), offset)?;
     }
-    // This comes last: without it, the file is no VHDX.
+    // The identifier is written last: without it, the file is no VHDX.
     let mut identifier = [0; 8 + 512];
     identifier[..8].copy_from_slice(SIGNATURE);
     for (target, unit) in identifier[8..].chunks_exact_mut(2).zip("SynthVM".encode_utf16()) {
@@ -171,7 +171,7 @@ fn region_table(bat_length: u64) -> Vec<u8> {
 fn metadata(make: &Make) -> io::Result<Vec<u8>> {
     let flags = u32::from(make.fixed) | u32::from(make.parent.is_some()) << 1;
     let parameters = [(make.block_size as u32).to_le_bytes(), flags.to_le_bytes()].concat();
-    // Bit 1: of the virtual disk; bit 2: must be known.
+    // Bit 1: a property of the virtual disk; bit 2: the reader must know the item.
     let mut items = vec![
         (FILE_PARAMETERS, 4, parameters),
         (DISK_SIZE, 6, make.capacity.to_le_bytes().to_vec()),
@@ -204,7 +204,7 @@ fn metadata(make: &Make) -> io::Result<Vec<u8>> {
         };
         table.extend(entry.as_bytes());
         values.extend(value);
-        // No item crosses a sector that it need not.
+        // An item crosses a sector only if it is longer than one.
         values.resize(values.len().next_multiple_of(64), 0);
     }
     table.resize(TABLE_SIZE, 0);

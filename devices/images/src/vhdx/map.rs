@@ -1,4 +1,4 @@
-//! The disk as a [`Map`]: requests that need the metadata thread, and their lookups.
+//! The disk as a [`Map`]: its lookups, and the requests that need the metadata thread.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
@@ -13,23 +13,23 @@ use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
 use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
 
-/// Blocks that one step of an UNMAP or of zeroing changes: each takes a write of its entry and a
+/// Blocks that one step of an UNMAP or of zeroing changes. Each takes a write of its entry and a
 /// hole in the file, some 50 us.
 const MAX_CHANGES_OF_STEP: usize = 32;
 
-/// Blocks that one step looks at.
+/// Blocks that one step inspects.
 const MAX_BLOCKS_OF_STEP: usize = 16384;
 
-/// The same for lookups without the metadata thread.
+/// Blocks that a lookup without the metadata thread inspects.
 const MAX_BLOCKS_AT_ONCE: u64 = 16;
 
-/// How a part of a block is cleared.
+/// The ways to clear a part of a block.
 enum Cleared {
-    /// It reads as zero, or may keep its bytes.
+    /// The part reads as zero, or may keep its bytes.
     Already,
-    /// It is zeroed at this offset in the file.
+    /// The part is zeroed at this offset in the file.
     InPlace(u64),
-    /// Its entry changes, or it needs space.
+    /// The block's entry changes, or the block needs space.
     Change,
 }
 
@@ -37,7 +37,7 @@ impl Vhdx {
     /// Takes the lock for a change of structures in the range.
     fn begin_change(&self, offset: u64, length: u64) -> Result<MutexGuard<'_, Writer>, IoError> {
         let mut writer = self.lock();
-        // Under the lock, as the disk may have shrunk.
+        // The check holds the lock, as the disk may have shrunk.
         if offset + length > self.capacity.load(Ordering::Acquire) {
             return Err(IoError::EndOfImage);
         }
@@ -45,7 +45,7 @@ impl Vhdx {
         Ok(writer)
     }
 
-    /// Returns whether the piece is all that the block has on the disk.
+    /// Returns whether the piece covers the whole block, as far as it lies on the disk.
     fn is_whole(&self, piece: &Piece) -> bool {
         let size = self.metadata.block_size;
         let left = self.capacity.load(Ordering::Acquire).saturating_sub(piece.block * size);
@@ -62,7 +62,7 @@ impl Vhdx {
                 Cleared::Change
             }
             Some(State::Present) => Cleared::InPlace(entry.offset() + piece.within),
-            // No copy-up for a discard, which may leave parts as they are.
+            // A discard may leave parts unchanged, so it needs no copy-up.
             _ if clearing == Clearing::Discard && !self.is_whole(piece) => Cleared::Already,
             _ => Cleared::Change,
         }
@@ -101,7 +101,7 @@ impl Map for Vhdx {
             read_only: self.read_only,
             write_cache: true,
             rotational: false,
-            // A parent shows through if a part of a block is discarded that the child lacks.
+            // If a discard covers a part of a block that the child lacks, the parent stays visible.
             discard: Some(Discard { granularity: SECTOR as u32, zeroes: self.parent.is_none() }),
         }
     }
@@ -114,7 +114,7 @@ impl Map for Vhdx {
         &self.files
     }
 
-    /// Within a block that is in this file.
+    /// Finds a run within a block that is in this file.
     fn try_run(&self, write: bool, offset: u64, length: u64) -> Option<InFile> {
         let (block, within) = self.metadata.split(offset);
         let end = offset.checked_add(length)?;

@@ -23,7 +23,7 @@ pub(super) struct Metadata {
     /// The offset of the capacity in the file.
     pub(super) capacity_at: u64,
     pub(super) block_size: u64,
-    /// Blocks stay allocated: a fixed image.
+    /// Whether all blocks stay allocated: a fixed image.
     pub(super) fixed: bool,
     pub(super) sector: BlockSize,
     pub(super) physical_sector: u32,
@@ -44,7 +44,7 @@ impl Metadata {
     }
 }
 
-/// Reads the region.
+/// Reads the metadata region.
 pub(super) fn read(structures: &Structures, region: Region) -> Result<Metadata, Flaw> {
     let mut table = vec![0; TABLE_SIZE];
     structures.read(&mut table, region.offset)?;
@@ -95,7 +95,7 @@ pub(super) fn read(structures: &Structures, region: Region) -> Result<Metadata, 
     };
     let parent = match flags & 2 {
         0 => None,
-        _ => Some(locator::parse(&load(PARENT_LOCATOR, "where its parent lies", 20)?.0)?),
+        _ => Some(locator::parse(&load(PARENT_LOCATOR, "the location of its parent", 20)?.0)?),
     };
     Ok(Metadata {
         capacity,
@@ -124,7 +124,7 @@ fn parse_table(table: &[u8], region: Region) -> Result<Vec<MetadataEntry>, Flaw>
     let mut items: Vec<MetadataEntry> = Vec::with_capacity(count);
     for bytes in rest.chunks_exact(size_of::<MetadataEntry>()).take(count) {
         let Ok(item) = MetadataEntry::read_from_bytes(bytes) else { break };
-        // The user's own items have no meaning here.
+        // The user's own items have no meaning for this code.
         let is_ours = item.flags.get() & 1 == 0 && known.contains(&item.id);
         if !is_ours {
             if item.flags.get() & 4 != 0 {

@@ -64,9 +64,9 @@ pub(crate) struct Vhdx {
     identity: PathBuf,
     read_only: bool,
     writer: Mutex<Writer>,
-    /// The first change has been recorded in the header.
+    /// Whether the first change has been recorded in the header.
     begun: std::sync::atomic::AtomicBool,
-    /// Changes of structures.
+    /// The count of changes of structures.
     changes: Changes,
     #[cfg(test)]
     published: tests::Hook,
@@ -181,8 +181,8 @@ impl Vhdx {
 
     /// Changes a block's entry.
     ///
-    /// The order matters. The change is counted after it is in the file, so that a flush that
-    /// begins then covers it. It is counted before it is published, so that a forced write into the
+    /// The order matters. The change is counted after it is in the file, so that a flush that then
+    /// begins covers it. It is counted before it is published, so that a forced write into the
     /// block, which can follow immediately on another queue, sees that it needs a flush.
     fn set(&self, block: u64, entry: Entry) -> Result<(), IoError> {
         self.bat.write(&self.structures, block, entry)?;
@@ -193,7 +193,7 @@ impl Vhdx {
         Ok(())
     }
 
-    /// Cuts off unused space at the file's end. Returns its length in bytes.
+    /// Truncates unused space at the file's end. Returns its length in bytes.
     pub(crate) fn trim(self) -> Result<u64, IoError> {
         self.lock().space.trim(&self.structures.file)
     }

@@ -11,7 +11,7 @@ use crate::{OpenOptions, Parents};
 /// Longest chain of parents.
 pub(crate) const MAX_DEPTH: usize = 32;
 
-/// Opens the parent of the image at `path`, if it has one, to be read only.
+/// Opens the parent of the image at `path`, if it has one, read-only.
 pub(super) fn open(
     path: &Path,
     child: &Metadata,
@@ -33,7 +33,7 @@ pub(super) fn open(
         Some(parent) => vec![parent.clone()],
         None => locator.candidates(folder),
     };
-    // Each is opened once, so that the file that is found is the file that is used.
+    // Each file is opened once, so that the file that is found is the file that is used.
     let open = |path: &PathBuf| match lock(path, true) {
         Err(OpenError::File(synthvm_block::OpenError::NotFound { .. })) => None,
         other => Some(other.map_err(|error| Flaw::Parent(error.to_string()))),
@@ -50,7 +50,8 @@ pub(super) fn open(
         OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
     let parent =
         Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
-            // The error names the nearest image with a flaw; those above only pass it on.
+            // The error names the innermost image with a flaw; the images above it only pass the
+            // error on.
             OpenError::Parent { reason, .. } => Flaw::Parent(reason),
             other => Flaw::Parent(other.to_string()),
         })?;

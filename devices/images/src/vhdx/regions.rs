@@ -21,7 +21,7 @@ pub(super) struct Region {
 pub(super) struct Regions {
     pub(super) bat: Region,
     pub(super) metadata: Region,
-    /// Regions that are unknown and need not be known.
+    /// Optional regions that this code does not know.
     pub(super) others: Vec<Region>,
 }
 

@@ -10,7 +10,7 @@ use super::{Vhdx, Writer};
 /// Zeroes that are written by one call.
 const ZEROES: u64 = 1 << 20;
 
-/// Bytes that every storage device writes entirely, or not at all.
+/// The unit that every storage device writes entirely, or not at all.
 const ATOMIC: u64 = 512;
 
 impl Vhdx {

@@ -1,4 +1,4 @@
-//! The used parts of the file, and space for more.
+//! The used parts of the file, and the allocation of more space.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::layout::MIB;
 use crate::error::Flaw;
 use crate::file::ImageFile;
 
-/// The file grows by at least as much, durably, so that few blocks wait for its growth.
+/// The file grows by at least this much, durably, so that few blocks wait for its growth.
 const GROWTH: u64 = 64 << 20;
 
 /// Space in the file.
@@ -17,14 +17,14 @@ pub(super) struct Space {
     /// Begin and end of unused parts, in order, in whole MiB. They read as zero once
     /// [`Space::clean`] has run.
     free: Vec<(u64, u64)>,
-    /// The file's new end. The space before it becomes free when it is durable.
+    /// The part by which the file has grown. It becomes free space when the new length is durable.
     grown: Option<(u64, u64)>,
-    /// It has grown since it was opened.
+    /// Whether the file has grown since it was opened.
     grows: bool,
     /// The file's durable length in bytes.
     length: u64,
-    /// Space of blocks that are zero now. It is reserved for the same block while the file is
-    /// open, so that a request still in progress for it can hit no other block.
+    /// Space of blocks that are now zero. It is reserved for the same block while the file is open,
+    /// so that a request still in progress for that block cannot reach another one.
     kept: HashMap<u64, u64>,
 }
 
@@ -32,8 +32,8 @@ pub(super) struct Space {
 pub(super) type Used = (u64, u64, &'static str);
 
 impl Space {
-    /// Returns the space of a file of which `used` is in use (begin, length, name). Those ranges
-    /// may not overlap and must lie in the file. The rest is free.
+    /// Returns the space of a file in which `used` is in use (begin, length, name). Those ranges
+    /// must not overlap and must lie in the file. The rest is free.
     pub(super) fn new(mut used: Vec<Used>, file: u64) -> Result<Self, Flaw> {
         used.sort_unstable();
         let mut free = Vec::new();
@@ -65,7 +65,7 @@ impl Space {
         self.free.iter().map(|(begin, end)| end - begin).sum()
     }
 
-    /// Makes free space read as zero. Where the file system cannot, it stays unused.
+    /// Makes free space read as zero. Space that the file system cannot zero stays unused.
     pub(super) fn clean(&mut self, file: &ImageFile) -> Result<(), IoError> {
         for &(begin, end) in &self.free {
             if !file.punch(begin, end - begin)? {
@@ -77,7 +77,7 @@ impl Space {
     }
 
     /// Takes space of `length` bytes for `block`, which reads as zero and is durably part of the
-    /// file. `None`: there is some after the file is durable and [`Space::settle`] was called.
+    /// file. `None`: such space exists after a sync of the file and [`Space::settle`].
     pub(super) fn take(
         &mut self,
         file: &ImageFile,
@@ -97,7 +97,7 @@ impl Space {
         Ok(None)
     }
 
-    /// Gives back space that was taken and is not used.
+    /// Returns space that was taken and is not used.
     pub(super) fn keep(&mut self, block: u64, offset: u64) {
         self.kept.insert(block, offset);
     }
@@ -135,7 +135,7 @@ impl Space {
         self.grown.is_some()
     }
 
-    /// The file is durable: its growth is free space now.
+    /// Makes the growth free space, because the file is durable.
     pub(super) fn settle(&mut self) {
         let Some((begin, end)) = self.grown.take() else { return };
         self.length = end;
@@ -145,10 +145,10 @@ impl Space {
         }
     }
 
-    /// Cuts off free space at the file's end, after the last use of the file. Returns its length in
-    /// bytes.
+    /// Truncates free space at the file's end, after the last use of the file. Returns its length
+    /// in bytes.
     pub(super) fn trim(&mut self, file: &ImageFile) -> Result<u64, IoError> {
-        // It is cut off in any case, durable or not.
+        // The growth is truncated in any case, durable or not.
         self.settle();
         let Some(&(begin, end)) = self.free.last().filter(|(_, end)| *end == self.length) else {
             return Ok(0);

@@ -1,4 +1,4 @@
-//! The file with its log replayed: in place if it may be written, in memory if not.
+//! The file with its log replayed: in place if the file may be written, otherwise in memory.
 
 use std::io;
 
@@ -12,13 +12,13 @@ use crate::file::ImageFile;
 #[derive(Debug)]
 pub(super) struct Structures {
     pub(super) file: ImageFile,
-    /// The changes of the log, if the file may not be changed.
+    /// The changes of the log, if the file must not be changed.
     overlay: Replay,
     /// Entries of the log that was found.
     pub(super) replayed: usize,
     /// The file's length in bytes, as if its log were replayed.
     pub(super) length: u64,
-    /// The file's real end, if it must not grow: bytes that belong behind it read as zero.
+    /// The file's real end, if it must not grow: bytes of the replayed file beyond it read as zero.
     end: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl Structures {
         Ok(Self { length: file.len()?, end: None, file, overlay: Replay::default(), replayed })
     }
 
-    /// Returns how many of `length` bytes from `offset` on are really in the file.
+    /// Returns the number of bytes, out of `length` from `offset` on, that are really in the file.
     pub(super) fn there(&self, offset: u64, length: u64) -> u64 {
         self.end.map_or(length, |end| end.saturating_sub(offset).min(length))
     }

@@ -1,4 +1,4 @@
-//! Errors at every access to the file, and lookups that must stay off the workers.
+//! Errors at every access to the file, and lookups that must not run on the workers.
 
 mod off_worker;
 
@@ -16,12 +16,12 @@ use crate::{CreateOptions, Format, OpenOptions, create};
 
 type Call = Box<dyn FnOnce(u64) + Send>;
 
-/// Called when a block's new entry is visible.
+/// A hook that is called when a block's new entry is visible.
 #[derive(Default)]
 pub(super) struct Hook(Mutex<Option<Call>>);
 
 impl Hook {
-    /// Calls `hook` the next time.
+    /// Makes the next change call `hook`.
     fn set(&self, hook: impl FnOnce(u64) + Send + 'static) {
         *self.0.lock().unwrap() = Some(Box::new(hook));
     }

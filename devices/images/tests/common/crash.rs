@@ -1,7 +1,7 @@
-//! A writer in a process of its own, which is killed.
+//! A writer in a process of its own, which a test kills.
 //!
 //! The writer is an ignored test named `writer` of the same program. It prints each step that is
-//! done and each that is flushed.
+//! done and each step that is flushed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -21,7 +21,7 @@ pub(crate) struct Reported {
 }
 
 /// Starts a writer of the image at `path` at step `from`, and kills it after `reports` reports.
-/// `every`: a writer that flushes regularly does so after so many steps.
+/// `every`: the number of steps between flushes.
 pub(crate) fn run_and_kill(
     path: &Path,
     seed: u64,
@@ -40,7 +40,7 @@ pub(crate) fn run_and_kill(
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (mut reported, mut seen) = (Reported::default(), 0);
     while let Some(Ok(line)) = lines.next() {
-        // The test harness may have printed before, on the same line.
+        // The test harness may have printed text on the same line.
         let Some((_, report)) = line.split_once('@') else { continue };
         match report.split_once(' ').unwrap() {
             ("done", step) => reported.done = Some(step.parse().unwrap()),
@@ -56,13 +56,13 @@ pub(crate) fn run_and_kill(
     reported
 }
 
-/// A number that [`run_and_kill`] has given the writer: `SEED` or `FLUSH`.
+/// Returns a number that [`run_and_kill`] has given the writer: `SEED` or `FLUSH`.
 pub(crate) fn number(name: &str) -> u64 {
     std::env::var(name).unwrap().parse().unwrap()
 }
 
-/// The writer: executes steps until it is killed. `step` executes one of them and returns whether a
-/// flush follows.
+/// Runs the writer: executes steps until the process is killed. `step` executes one of them and
+/// returns whether a flush follows.
 pub(crate) fn write_until_killed(mut step: impl FnMut(&Arc<dyn Backend>, u64) -> bool) {
     let path = std::env::var("IMAGE").unwrap();
     let image = open(Path::new(&path), &OpenOptions::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Helpers of several tests of images.
+//! Helpers for several tests of images.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use synthvm_block::conformance::one;
 use synthvm_block::{Backend, Operation};
 
-/// A folder for one test, gone when dropped.
+/// A folder for one test, which is removed when dropped.
 pub(crate) struct Folder {
     path: PathBuf,
     count: AtomicU32,
@@ -36,7 +36,7 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// A new path that ends in `name`.
+    /// Returns a new path that ends in `name`.
     pub(crate) fn unique(&self, name: &str) -> PathBuf {
         self.path.join(format!("{}-{name}", self.count.fetch_add(1, Ordering::Relaxed)))
     }
@@ -48,11 +48,11 @@ impl Drop for Folder {
     }
 }
 
-/// Names the folder with QEMU's programs; `cargo xtask test` sets it. Without it, they are looked
-/// for in `$PATH`.
+/// The variable with the folder of QEMU's programs; `cargo xtask test` sets it. Without it, the
+/// programs are looked up in `$PATH`.
 const QEMU_FOLDER: &str = "SYNTHVM_QEMU";
 
-/// A call of one of QEMU's programs, such as `qemu-img`.
+/// Returns a call of one of QEMU's programs, such as `qemu-img`.
 pub(crate) fn qemu_command(program: &str) -> Command {
     match std::env::var_os(QEMU_FOLDER) {
         Some(folder) => Command::new(Path::new(&folder).join(program)),
@@ -60,10 +60,10 @@ pub(crate) fn qemu_command(program: &str) -> Command {
     }
 }
 
-/// Runs one of QEMU's programs to its end and returns what it printed.
+/// Runs one of QEMU's programs to its end and returns its output.
 ///
 /// # Panics
-/// It failed, or it is not there.
+/// The program failed, or does not exist.
 pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
     let output = qemu_output(program, arguments);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -76,11 +76,11 @@ pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// Runs one of QEMU's programs to its end and returns how it ended, for a caller that judges
-/// failure.
+/// Runs one of QEMU's programs to its end and returns its status and output, for a caller that
+/// judges failure.
 ///
 /// # Panics
-/// It is not there.
+/// The program does not exist.
 pub(crate) fn qemu_output(program: &str, arguments: &[&str]) -> Output {
     qemu_command(program).args(arguments).output().unwrap_or_else(|error| {
         panic!(
@@ -106,7 +106,7 @@ pub(crate) fn flush(backend: &Arc<dyn Backend>) {
     one(&mut *backend.queue().unwrap(), Operation::Flush, 0, Vec::new()).unwrap();
 }
 
-/// A generator of numbers that are the same each time.
+/// A generator of the same numbers in each run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

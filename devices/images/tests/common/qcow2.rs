@@ -1,4 +1,4 @@
-//! Helpers of several tests of qcow2 images.
+//! Helpers for several tests of qcow2 images.
 
 use std::path::{Path, PathBuf};
 
@@ -26,7 +26,7 @@ pub(crate) fn qemu_io(path: &Path, command: &str) {
     qemu("qemu-io", &["-f", "qcow2", "-c", command, text(path)]);
 }
 
-/// Checks that the image is sound for us, and for QEMU without even a leak.
+/// Checks that the image is sound for this code, and for QEMU without even a leak.
 pub(crate) fn assert_sound(path: &Path, what: &str) {
     qemu("qemu-img", &["check", "-q", "-f", "qcow2", text(path)]);
     let report = check(path, None, false, Parents::Named).unwrap();

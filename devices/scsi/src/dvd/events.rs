@@ -1,4 +1,4 @@
-//! GET EVENT STATUS NOTIFICATION: how guests hear of discs that come and go. They poll.
+//! GET EVENT STATUS NOTIFICATION, by which guests poll for inserted and ejected discs.
 
 use super::super::CheckCondition;
 use super::super::fields::be16;
@@ -7,18 +7,19 @@ use super::tray::{Event, Tray};
 
 const MEDIA_CLASS: u8 = 4;
 const NO_CLASS: u8 = 0x80;
-/// Classes of which there can be events, as bits.
+/// Classes that have events, as bits.
 const SUPPORTED: u8 = 1 << MEDIA_CLASS;
 
 const TRAY_OPEN: u8 = 0x01;
 const DISC_PRESENT: u8 = 0x02;
 
-/// Bytes of the answer that a guest must have room for to hear of the event.
+/// Bytes of the answer up to the end of the event: a guest with a shorter buffer does not consume
+/// it.
 const EVENT_END: u32 = 6;
 
 pub(super) fn status(cdb: &[u8; 16], room: u32, tray: &mut Tray, out: &mut Vec<u8>) -> Answer {
     let polled = cdb[1] & 0x01 != 0;
-    // Else the command would wait until something happens.
+    // An unpolled command would have to wait for an event.
     if !polled {
         return Err(CheckCondition::INVALID_FIELD);
     }

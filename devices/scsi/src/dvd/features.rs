@@ -1,4 +1,4 @@
-//! GET CONFIGURATION: what kinds of disc and command the drive knows (MMC-6 section 5).
+//! GET CONFIGURATION: the kinds of disc and command that the drive supports (MMC-6 section 5).
 
 use super::super::CheckCondition;
 use super::super::fields::be16;
@@ -7,14 +7,14 @@ use super::{Answer, DVD_BLOCK};
 const DVD_ROM: u16 = 0x0010;
 const CD_ROM: u16 = 0x0008;
 
-/// When a feature is in force.
+/// The condition under which a feature is in force.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     /// Always.
     Persistent,
-    /// With a disc.
+    /// With a disc in the drive.
     Disc,
-    /// With another kind of disc than ours.
+    /// Only with a disc of a kind that this drive never has.
     Never,
 }
 
@@ -27,11 +27,11 @@ struct Feature {
 
 const BLOCK: [u8; 4] = DVD_BLOCK.to_be_bytes();
 
-/// By code. The profile list is made on the spot, as it names the disc.
+/// The features, ordered by code. The profile list is not here because it names the disc.
 const FEATURES: [Feature; 9] = [
     // Core: a SCSI interface.
     Feature { code: 0x0001, version: 2, when: When::Persistent, data: &[0, 0, 0, 1, 0, 0, 0, 0] },
-    // Morphing: nothing that changes by itself but the disc.
+    // Morphing: only the disc can change by itself.
     Feature { code: 0x0002, version: 1, when: When::Persistent, data: &[0, 0, 0, 0] },
     // Removable medium: a tray that loads, ejects and locks.
     Feature { code: 0x0003, version: 1, when: When::Persistent, data: &[0x39, 0, 0, 0] },
@@ -42,7 +42,7 @@ const FEATURES: [Feature; 9] = [
         when: When::Disc,
         data: &[BLOCK[0], BLOCK[1], BLOCK[2], BLOCK[3], 0, 16, 0, 0],
     },
-    // CD read: neither C2 pointers nor CD text.
+    // CD read: no C2 pointers, no CD text.
     Feature { code: 0x001E, version: 2, when: When::Never, data: &[0, 0, 0, 0] },
     Feature { code: 0x001F, version: 0, when: When::Disc, data: &[] },
     Feature { code: 0x0100, version: 0, when: When::Persistent, data: &[] },
@@ -82,7 +82,7 @@ pub(super) fn configuration(cdb: &[u8; 16], has_disc: bool, out: &mut Vec<u8>) -
             put(feature.code, feature.version, feature.when, has_disc, feature.data, out);
         }
     }
-    // The length counts what follows it.
+    // The length field does not count itself.
     let length = (out.len() - start - 4) as u32;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     Ok(allocation.into())

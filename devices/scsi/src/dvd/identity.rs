@@ -1,4 +1,4 @@
-//! INQUIRY of a DVD drive: the standard data that Hyper-V's has, and VPD pages 0x00 and 0x83.
+//! INQUIRY of a DVD drive: Hyper-V's standard data, and VPD pages 0x00 and 0x83.
 
 use super::super::fields::be16;
 use super::super::inquiry::VENDOR;
@@ -36,8 +36,8 @@ pub(super) fn inquiry(
     Ok(allocation)
 }
 
-/// The version stays 0 (no claim), as Hyper-V has it: Linux asks an MMC drive for nothing that
-/// would follow from another.
+/// Returns the standard data. The version stays 0 (no claim), as with Hyper-V: Linux does not use
+/// the version of an MMC drive.
 fn standard() -> [u8; STANDARD_LEN] {
     let mut data = [0; STANDARD_LEN];
     data[0] = CD_DVD;

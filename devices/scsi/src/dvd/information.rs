@@ -1,4 +1,4 @@
-//! What the drive tells of its disc, its speed and its mechanism.
+//! The commands that report the disc, the speed and the mechanism.
 
 use super::super::CheckCondition;
 use super::super::fields::{be16, be32};
@@ -10,11 +10,11 @@ const COMPLETE: u8 = 0x0E;
 /// The disc may be used without restriction.
 const UNRESTRICTED: u8 = 0x20;
 
-/// Kilobytes a second that are claimed: 16 times a DVD's speed. Nothing holds the data back in
-/// truth.
+/// The speed that the drive reports, in kilobytes a second: 16 times a DVD's. The drive does not
+/// limit the real speed.
 pub(super) const SPEED: u16 = 22160;
 
-/// READ DISC INFORMATION: one session with one track.
+/// Answers READ DISC INFORMATION: one session with one track.
 pub(super) fn disc(cdb: &[u8; 16], out: &mut Vec<u8>) -> Answer {
     let kind = cdb[1] & 0x07;
     if kind != 0 {
@@ -27,7 +27,7 @@ pub(super) fn disc(cdb: &[u8; 16], out: &mut Vec<u8>) -> Answer {
     Ok(be16(cdb, 7).into())
 }
 
-/// READ TRACK INFORMATION, by block, track or session.
+/// Answers READ TRACK INFORMATION, by block, track or session.
 pub(super) fn track(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
     let number = be32(cdb, 2);
     let exists = match cdb[1] & 0x03 {
@@ -39,7 +39,7 @@ pub(super) fn track(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
         return Err(CheckCondition::INVALID_FIELD);
     }
     let mut data = [0; 36];
-    // Length of what follows; track 1 of session 1; a data track; data mode 1; the last address is
+    // Length after this field; track 1 of session 1; a data track; data mode 1; the last address is
     // valid.
     data[1..8].copy_from_slice(&[0x22, 1, 1, 0, 4, 1, 0x02]);
     data[24..28].copy_from_slice(&disc.blocks.to_be_bytes());
@@ -48,7 +48,7 @@ pub(super) fn track(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
     Ok(be16(cdb, 7).into())
 }
 
-/// GET PERFORMANCE: as fast everywhere. Only reading (type 0) has a speed.
+/// Answers GET PERFORMANCE: the same speed everywhere. Only reading (type 0) has a speed.
 pub(super) fn performance(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
     const HEADER: u32 = 8;
     const DESCRIPTOR: u32 = 16;
@@ -66,7 +66,7 @@ pub(super) fn performance(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answ
     Ok(HEADER + u32::from(most.min(1)) * DESCRIPTOR)
 }
 
-/// MECHANISM STATUS: idle, and whether the door is open. There is no changer.
+/// Answers MECHANISM STATUS: idle, and whether the door is open. The drive has no changer.
 pub(super) fn mechanism(cdb: &[u8; 16], tray: &Tray, out: &mut Vec<u8>) -> u32 {
     const DOOR_OPEN: u8 = 0x10;
     let door = if tray.is_open() { DOOR_OPEN } else { 0 };
@@ -74,7 +74,7 @@ pub(super) fn mechanism(cdb: &[u8; 16], tray: &Tray, out: &mut Vec<u8>) -> u32 {
     be16(cdb, 8).into()
 }
 
-/// READ BUFFER CAPACITY: there is no buffer to write into.
+/// Answers READ BUFFER CAPACITY: the drive has no write buffer.
 pub(super) fn buffer_capacity(cdb: &[u8; 16], out: &mut Vec<u8>) -> u32 {
     out.extend_from_slice(&[0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     be16(cdb, 7).into()

@@ -1,8 +1,8 @@
-//! A DVD drive: what each MMC command comes to (spec storvsc section 8). Discs are read-only, in
-//! blocks of 2048 bytes, whatever lies under them.
+//! A DVD drive, which decides MMC commands (spec storvsc section 8). Discs are read-only and have
+//! blocks of 2048 bytes, for every block size of the backend.
 //!
-//! The drive outlives its discs. What a guest may ask about a disc follows from its size, so the
-//! drive needs no more of it.
+//! The drive outlives its discs. Every answer about a disc follows from its size, so the drive
+//! keeps only the size.
 
 mod events;
 mod features;
@@ -38,7 +38,7 @@ pub const DVD_BLOCK: u32 = 1 << BLOCK_SHIFT;
 /// A disc that was put into a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disc {
-    /// Tells it from those before and after it: each insertion has its own.
+    /// The number of the insertion. It differs for every inserted disc.
     number: u64,
     blocks: u32,
 }
@@ -50,35 +50,36 @@ impl Disc {
     }
 }
 
-/// A drive without what lies on its disc: commands in, decisions out. Shared by the workers of all
-/// channels, and by all its discs.
+/// A drive without the backend of its disc: it takes commands and returns decisions. The workers of
+/// all channels share it, and so do all its discs.
 #[derive(Debug)]
 pub struct DvdDrive {
     identity: DiskIdentity,
     tray: Mutex<Tray>,
 }
 
-/// Data for the guest, and how much of it the guest wants.
+/// The number of bytes that the guest asked for; the answer itself is in the output buffer.
 type Answer = Result<u32, CheckCondition>;
 
 impl DvdDrive {
-    /// An empty drive with its tray closed.
+    /// Returns an empty drive with its tray closed.
     pub fn new(identity: DiskIdentity) -> Self {
         Self { identity, tray: Mutex::default() }
     }
 
-    /// The names a guest remembers it by.
+    /// Returns the names by which a guest recognises the drive.
     pub fn identity(&self) -> &DiskIdentity {
         &self.identity
     }
 
-    /// What the drive is doing.
+    /// Returns the state of the tray.
     pub fn report(&self) -> TrayReport {
         self.tray().report()
     }
 
-    /// Puts in a disc of `capacity` bytes, in place of one that may be there, and closes the tray.
-    /// `None`: not one whole block. What a disc has beyond 2^32 blocks is out of reach.
+    /// Inserts a disc of `capacity` bytes, in place of a disc that may be there, and closes the
+    /// tray. `None`: the capacity is less than one block. The guest cannot reach blocks beyond the
+    /// first 2^32 - 1.
     ///
     /// # Errors
     /// The guest has locked the tray, with a disc inside.
@@ -89,35 +90,35 @@ impl DvdDrive {
         }
     }
 
-    /// Takes the disc out, if there is one, and leaves the tray open. `force`: even when the guest
+    /// Removes the disc, if there is one, and leaves the tray open. `force`: even when the guest
     /// has locked it.
     ///
     /// # Errors
-    /// The guest has locked the tray. It is told that somebody wants the disc.
+    /// The guest has locked the tray. It gets an eject request event.
     pub fn eject(&self, force: bool) -> Result<(), TrayLocked> {
         self.tray().eject_by_user(force)
     }
 
-    /// A guest began anew: nobody remembers having locked the tray.
+    /// Unlocks the tray, because the guest was reset and no longer knows of its lock.
     pub fn reset(&self) {
         self.tray().unlock();
     }
 
-    /// To be written down.
+    /// Returns the state that another process needs to resume with this drive.
     pub(crate) fn saved(&self) -> SavedTray {
         self.tray().saved()
     }
 
-    /// Goes on as the drive that was written down.
+    /// Resumes from `saved`.
     pub(crate) fn restore(&self, saved: &SavedTray) {
         self.tray().restore(saved);
     }
 
-    /// Decides the command in the first `length` bytes of `cdb`; `disc` is the one whose bytes the
-    /// caller can reach. Answers are appended to `out`, which the caller empties and reuses.
+    /// Decides the command in the first `length` bytes of `cdb`. `disc` is the disc whose image the
+    /// caller holds. The answer is appended to `out`, which the caller empties and reuses.
     ///
     /// # Errors
-    /// The check condition to report; then nothing is in `out`.
+    /// The check condition to report; `out` is then unchanged.
     pub fn execute(
         &self,
         cdb: &[u8; 16],
@@ -145,7 +146,7 @@ impl DvdDrive {
         }
     }
 
-    /// Judges a parameter list that [`Decision::Parameters`] asked for.
+    /// Decides a command with the parameter list that [`Decision::Parameters`] asked for.
     ///
     /// # Errors
     /// The check condition to report.
@@ -156,7 +157,7 @@ impl DvdDrive {
     ) -> Result<Decision, CheckCondition> {
         match parameters.kind {
             ParametersKind::ModeSelect(form) => mode::select(form, list).map(|()| Decision::Good),
-            // How fast to read: as fast as it goes.
+            // The other lists set a speed, and the drive always reads at full speed.
             _ => Ok(Decision::Good),
         }
     }
@@ -170,7 +171,8 @@ impl DvdDrive {
         let (lba, blocks) = cdb::extent(cdb)?;
         let disc = self.tray().disc()?;
         if reachable != Some(disc) {
-            // Exchanged a moment ago: the caller will have the new one when the guest tries again.
+            // The disc was exchanged a moment ago. When the guest retries, the caller holds the new
+            // disc.
             return Err(CheckCondition::execution(Sense::BECOMING_READY));
         }
         let end = lba.checked_add(blocks.into()).ok_or(CheckCondition::OUT_OF_RANGE)?;
@@ -200,12 +202,12 @@ impl DvdDrive {
                 self.tray().close();
                 Ok(Decision::Good)
             }
-            // It neither spins nor sleeps.
+            // A virtual drive neither spins nor sleeps.
             _ => Ok(Decision::Good),
         }
     }
 
-    /// Commands whose whole result is a few bytes of data in.
+    /// Answers the commands whose whole result is a few bytes for the guest.
     fn answer(
         &self,
         cdb: &[u8; 16],
@@ -219,7 +221,7 @@ impl DvdDrive {
         let wanted = self.data(cdb, room, out).inspect_err(|_| out.truncate(start))?;
         if transfer == Transfer::None {
             out.truncate(start);
-            // Fine if it also asked for nothing.
+            // A guest without a buffer must ask for 0 bytes.
             return if wanted == 0 { Ok(Decision::Good) } else { Err(CheckCondition::OVERRUN) };
         }
         out.truncate(start + wanted.min(room) as usize);
@@ -238,7 +240,7 @@ impl DvdDrive {
             op::GET_EVENT_STATUS => events::status(cdb, room, &mut self.tray(), out),
             op::MECHANISM_STATUS => Ok(information::mechanism(cdb, &self.tray(), out)),
             op::READ_BUFFER_CAPACITY => Ok(information::buffer_capacity(cdb, out)),
-            // The rest is about the disc.
+            // All other commands ask about the disc.
             opcode => {
                 let disc = self.tray().disc()?;
                 match opcode {
@@ -294,7 +296,7 @@ fn is_known(opcode: u8) -> bool {
     )
 }
 
-/// Sense goes with each failure, so that there is never any left to ask for.
+/// Answers REQUEST SENSE. Every failure carries its sense data, so none is ever left to report.
 fn request_sense(cdb: &[u8; 16], out: &mut Vec<u8>) -> Answer {
     let descriptor_format = cdb[1] & 0x01 != 0;
     if descriptor_format {
@@ -316,7 +318,7 @@ fn set_streaming(cdb: &[u8; 16], transfer: Transfer) -> Result<Decision, CheckCo
     list(be16(cdb, 9), ParametersKind::Ignored, transfer)
 }
 
-/// Asks for a parameter list of `length` bytes; none at all is good.
+/// Asks for a parameter list of `length` bytes. A length of 0 is valid and needs no list.
 fn list(length: u16, kind: ParametersKind, transfer: Transfer) -> Result<Decision, CheckCondition> {
     match transfer {
         _ if length == 0 => Ok(Decision::Good),

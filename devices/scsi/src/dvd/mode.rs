@@ -12,14 +12,14 @@ const CAPABILITIES: u8 = 0x2A;
 const ALL_PAGES: u8 = 0x3F;
 const ALL_SUBPAGES: u8 = 0xFF;
 
-/// By page code, as MODE SENSE must order them.
+/// The pages in the order of their codes, which MODE SENSE must use.
 const PAGES: [u8; 4] = [ERROR_RECOVERY, POWER_CONDITION, TIMEOUT, CAPABILITIES];
 
-/// Bytes of a page that has nothing to say, code and length included.
+/// Bytes of a page whose fields are all zero, code and length included.
 const PLAIN_LEN: usize = 12;
 const CAPABILITIES_LEN: usize = 22;
 
-/// Page control: saved values, or the mask of what can be changed.
+/// Page control: saved values (3), and the mask of the fields that can be changed (1).
 const SAVED: u8 = 3;
 const CHANGEABLE: u8 = 1;
 
@@ -49,8 +49,8 @@ pub(super) fn sense(
         let mask = if control == CHANGEABLE { 0 } else { 0xFF };
         out.extend(values[2..].iter().map(|value| value & mask));
     }
-    // The length counts what follows it. Medium type and device-specific byte are 0, and there is
-    // no block descriptor.
+    // The length field does not count itself. Medium type and device-specific byte are 0, and there
+    // is no block descriptor.
     let total = out.len() - start;
     match form {
         ModeForm::Six => out[start] = (total - 1) as u8,
@@ -59,13 +59,13 @@ pub(super) fn sense(
     Ok(allocation.into())
 }
 
-/// CD/DVD capabilities and mechanical status, from which Linux's sr learns what the drive can do.
-/// Code and length are left to the caller.
+/// Returns the page "CD/DVD capabilities and mechanical status", from which Linux's sr driver
+/// learns the abilities of the drive. The caller fills in code and length.
 fn capabilities(tray: &Tray) -> [u8; CAPABILITIES_LEN] {
     let mut page = [0; CAPABILITIES_LEN];
-    // Reads every kind of CD and DVD, writes none.
+    // The drive reads every kind of CD and DVD and writes none.
     page[2] = 0x3F;
-    // Several sessions, and both forms of mode 2.
+    // The drive reads several sessions, and both forms of mode 2.
     page[4] = 0x70;
     // A tray that ejects and locks; bit 1: it is locked.
     page[6] = 1 << 5 | 0x08 | 0x01 | u8::from(tray.is_locked()) << 1;
@@ -74,10 +74,11 @@ fn capabilities(tray: &Tray) -> [u8; CAPABILITIES_LEN] {
     page
 }
 
-/// Takes a MODE SELECT parameter list: nothing comes of pages 01, 1A and 1D, whatever they say.
+/// Checks a MODE SELECT parameter list. Pages 01, 1A and 1D are accepted with any values and change
+/// nothing.
 ///
 /// # Errors
-/// 5/1A/00 for lengths that do not fit, 5/26/00 for another page.
+/// 5/1A/00 for inconsistent lengths, 5/26/00 for another page.
 pub(super) fn select(form: ModeForm, list: &[u8]) -> Result<(), CheckCondition> {
     let length_error = CheckCondition::invalid(Sense::PARAMETER_LIST_LENGTH);
     let (header, rest) = list.split_at_checked(form.header_len()).ok_or(length_error)?;

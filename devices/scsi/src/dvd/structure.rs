@@ -1,4 +1,4 @@
-//! READ DVD STRUCTURE: what the lead-in of a pressed, single-layer disc says.
+//! READ DVD STRUCTURE: the lead-in of a pressed, single-layer disc.
 
 use super::super::CheckCondition;
 use super::super::fields::be16;
@@ -28,7 +28,7 @@ pub(super) fn read(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
         MANUFACTURING => out.extend_from_slice(&[0; CONTROL_DATA]),
         _ => return Err(CheckCondition::INVALID_FIELD),
     }
-    // The length counts what follows it.
+    // The length field does not count itself.
     let length = (out.len() - start - 2) as u16;
     out[start..start + 2].copy_from_slice(&length.to_be_bytes());
     Ok(be16(cdb, 8).into())
@@ -38,7 +38,7 @@ fn physical(disc: Disc) -> [u8; CONTROL_DATA] {
     let mut data = [0; CONTROL_DATA];
     // DVD-ROM, version 1; 120 mm, no speed stated; one embossed layer.
     data[..3].copy_from_slice(&[0x01, 0x0F, 0x01]);
-    // Sector numbers have 24 bits; a disc with more has no such number.
+    // Sector numbers have 24 bits, so a larger disc reports the highest number.
     let last = FIRST_SECTOR.saturating_add(disc.blocks - 1).min(0xFF_FFFF);
     data[4..8].copy_from_slice(&FIRST_SECTOR.to_be_bytes());
     data[8..12].copy_from_slice(&last.to_be_bytes());

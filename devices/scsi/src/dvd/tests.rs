@@ -1,4 +1,4 @@
-//! The DVD's half of the conformance checklist (spec storvsc section 12).
+//! Conformance checklist of the DVD drive (spec storvsc section 12).
 
 use super::super::Cause;
 use super::*;
@@ -33,14 +33,14 @@ fn run(
     Ok((decision, out))
 }
 
-/// The data of a command that must succeed with data.
+/// Returns the data of a command that must succeed with data.
 fn data(drive: &DvdDrive, bytes: &[u8]) -> Vec<u8> {
     let (decision, data) = run(drive, None, bytes, Transfer::ToGuest(4096)).unwrap();
     assert_eq!(decision, Decision::Reply);
     data
 }
 
-/// A command without data.
+/// Executes a command without data.
 fn plain(drive: &DvdDrive, bytes: &[u8]) -> Result<Decision, Sense> {
     run(drive, None, bytes, Transfer::None)
         .map(|(decision, _)| decision)
@@ -59,7 +59,7 @@ const LOCK: [u8; 6] = [0x1E, 0, 0, 0, 1, 0];
 const UNLOCK: [u8; 6] = [0x1E, 0, 0, 0, 0, 0];
 const POLL: [u8; 10] = [0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0];
 
-/// (event, status) of the next poll.
+/// Returns (event, status) of the next poll.
 fn poll(drive: &DvdDrive) -> (u8, u8) {
     let answer = data(drive, &POLL);
     assert_eq!(answer[..4], [0, 6, 4, 0x10]);
@@ -127,7 +127,7 @@ fn test_eject_by_guest_respects_its_lock() {
 fn test_eject_by_user_of_a_locked_tray_asks_the_guest_or_is_forced() {
     let (drive, disc) = loaded();
     poll(&drive);
-    // The persistent lock counts as well, and each has its own key.
+    // The persistent lock counts as well, and each lock must be released by its own command.
     for (lock, unlock) in [(1, 0), (3, 2)] {
         plain(&drive, &[0x1E, 0, 0, 0, lock, 0]).unwrap();
         plain(&drive, &[0x1E, 0, 0, 0, 2 - unlock, 0]).unwrap();
@@ -144,7 +144,7 @@ fn test_eject_by_user_of_a_locked_tray_asks_the_guest_or_is_forced() {
     assert_eq!(drive.eject(true), Ok(()));
     assert_eq!(poll(&drive), (3, 1));
     assert!(!drive.report().is_locked);
-    // A guest that boots anew holds nothing.
+    // A reset of the guest releases its locks.
     disc_of(&drive, 1);
     plain(&drive, &LOCK).unwrap();
     drive.reset();
@@ -172,7 +172,7 @@ fn test_events_need_polling_room_and_their_class() {
     let (drive, _) = loaded();
     assert_eq!(failure(&drive, &[0x4A, 0, 0, 0, 0x10, 0, 0, 0, 8, 0]), Sense::INVALID_FIELD_IN_CDB);
     assert_eq!(data(&drive, &[0x4A, 1, 0, 0, 0x02, 0, 0, 0, 8, 0]), [0, 2, 0x80, 0x10]);
-    // Only the header: the event is not lost.
+    // The guest reads only the header, so the event stays pending.
     assert_eq!(data(&drive, &[0x4A, 1, 0, 0, 0xFF, 0, 0, 0, 4, 0]), [0, 6, 4, 0x10]);
     assert_eq!(poll(&drive), (2, 2));
 }
@@ -283,7 +283,7 @@ fn test_inquiry_is_a_removable_dvd_with_two_pages() {
     assert!(run(&drive, None, &[0x12, 0, 0, 0, 36, 0], Transfer::ToGuest(35)).is_err());
 }
 
-/// Features by code, with whether they are in force.
+/// Returns the features by code, and whether each is in force.
 fn features(drive: &DvdDrive, kind: u8, first: u8) -> (u16, Vec<(u16, bool)>) {
     let all = data(drive, &[0x46, kind, 0, first, 0, 0, 0, 4, 0, 0]);
     assert_eq!(be16(&all, 2) as usize + 4, all.len());
@@ -439,8 +439,8 @@ fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
     }
 }
 
-/// The control byte, the last one, of every command that a drive knows: NACA is not offered, vendor
-/// bits mean nothing but to READ TOC, which has a format there.
+/// The control byte, the last one, of every command that a drive supports: NACA is refused, and
+/// vendor bits are ignored except by READ TOC, which has a format there.
 #[test]
 fn test_control_byte_with_naca_is_an_invalid_field_of_every_command() {
     let (drive, disc) = loaded();

@@ -6,20 +6,21 @@ use super::{Answer, Disc};
 
 /// Track number of the lead-out, where the disc ends.
 const LEAD_OUT: u8 = 0xAA;
-/// ADR 1 (position), control 4 (data, copying forbidden): else Linux takes it for an audio disc.
+/// ADR 1 (position), control 4 (data, copying forbidden). Linux takes a disc without a data track
+/// for an audio disc.
 const DATA_TRACK: u8 = 0x14;
 
-/// Blocks before block 0, by which addresses in time are ahead: 2 seconds.
+/// Blocks before block 0, which addresses in minutes and seconds include: 2 seconds.
 const LEAD_IN: u32 = 150;
 const BLOCKS_PER_SECOND: u32 = 75;
 
 pub(super) fn read(cdb: &[u8; 16], disc: Disc, out: &mut Vec<u8>) -> Answer {
     let in_time = cdb[1] & 0x02 != 0;
-    // Old guests have the format in the control byte.
+    // Old guests put the format into the control byte.
     let format = if cdb[2] & 0x0F == 0 { cdb[9] >> 6 } else { cdb[2] & 0x0F };
     let first = cdb[6];
     let begin = out.len();
-    // Length of what follows, first and last track (or session).
+    // Length after this field, first and last track (or session).
     out.extend_from_slice(&[0, 0, 1, 1]);
     match format {
         0 => {
@@ -42,8 +43,8 @@ fn put(track: u8, address: [u8; 4], out: &mut Vec<u8>) {
     out.extend_from_slice(&address);
 }
 
-/// A block's address: its number, or minutes, seconds and blocks in binary. What no minute can say
-/// is the last that it can.
+/// Returns a block's address: its number, or minutes, seconds and blocks in binary. A block beyond
+/// the last minute gets the last address.
 fn address(block: u32, in_time: bool) -> [u8; 4] {
     if !in_time {
         return block.to_be_bytes();

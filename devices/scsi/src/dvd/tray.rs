@@ -1,10 +1,12 @@
-//! The tray: disc or none, open or closed, locked or not, and what the guest has yet to hear of it.
+//! The tray of a drive: its disc, whether it is open or locked, and the event pending for the
+//! guest.
 
 use super::super::{CheckCondition, Sense};
 use super::Disc;
 use crate::saved::{SavedEvent, SavedTray};
 
-/// The guest has locked the tray (PREVENT ALLOW MEDIUM REMOVAL): it uses the disc.
+/// The error that the guest has locked the tray (PREVENT ALLOW MEDIUM REMOVAL), because it uses the
+/// disc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the guest has locked the tray")]
 pub struct TrayLocked;
@@ -12,28 +14,29 @@ pub struct TrayLocked;
 /// Bits of PREVENT ALLOW that are locks.
 const PREVENT_BITS: u8 = 0x03;
 
-/// State of a drive, for reports.
+/// The state of a tray, for reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrayReport {
-    /// A disc is in it.
+    /// A disc is in the tray.
     pub has_disc: bool,
     /// The tray is open.
     pub is_open: bool,
-    /// The guest has locked it.
+    /// The guest has locked the tray.
     pub is_locked: bool,
 }
 
-/// What a guest that polls is told next (GET EVENT STATUS NOTIFICATION, media class).
+/// The pending event of the media class (GET EVENT STATUS NOTIFICATION), which the guest gets by
+/// polling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Event {
     #[default]
     None,
-    /// Somebody wants the disc.
+    /// The host's user asks to eject the disc.
     EjectRequest,
     NewMedia,
     Removal,
-    /// First the one, at the next poll the other: a guest that only heard of the new disc would
-    /// keep what it knows of the old one.
+    /// A removal, and a new medium at the next poll: a guest that heard only of the new disc would
+    /// keep its cached data of the old one.
     Exchange,
 }
 
@@ -42,16 +45,16 @@ pub(super) struct Tray {
     disc: Option<Disc>,
     inserted: u64,
     is_open: bool,
-    /// Bits 1:0 of PREVENT ALLOW: prevent, and the same once more as "persistent".
+    /// Bits 1:0 of PREVENT ALLOW: the lock, and the persistent lock.
     prevent: u8,
     event: Event,
 }
 
 impl Tray {
-    /// The disc.
+    /// Returns the disc.
     ///
     /// # Errors
-    /// 2/3A/01 or 2/3A/02: there is none.
+    /// 2/3A/01 or 2/3A/02: the drive has no disc.
     pub(super) fn disc(&self) -> Result<Disc, CheckCondition> {
         let sense =
             if self.is_open { Sense::NO_MEDIUM_TRAY_OPEN } else { Sense::NO_MEDIUM_TRAY_CLOSED };
@@ -71,7 +74,7 @@ impl Tray {
         TrayReport { has_disc: self.disc.is_some(), is_open, is_locked }
     }
 
-    /// A locked tray without a disc holds nothing back, so one may be put in.
+    /// Inserts a disc. A lock of an empty tray does not prevent that.
     pub(super) fn insert(&mut self, blocks: u32) -> Result<Disc, TrayLocked> {
         if self.disc.is_some() && self.is_locked() {
             self.event = Event::EjectRequest;
@@ -98,7 +101,7 @@ impl Tray {
         Ok(())
     }
 
-    /// True when there was a disc.
+    /// Ejects the disc on the guest's command. Returns true when there was a disc.
     ///
     /// # Errors
     /// 5/53/02 or 2/53/02: removal is prevented.
@@ -114,10 +117,10 @@ impl Tray {
         self.is_open = false;
     }
 
-    /// From byte 4 of PREVENT ALLOW MEDIUM REMOVAL.
+    /// Changes the locks by byte 4 of PREVENT ALLOW MEDIUM REMOVAL.
     pub(super) fn prevent(&mut self, bits: u8) {
         let (prevent, persistent) = (bits & 0x01, bits & 0x02);
-        // "Persistent" says which of the two locks is meant.
+        // "Persistent" selects one of the two locks.
         let lock = if persistent == 0 { 0x01 } else { 0x02 };
         self.prevent = if prevent == 0 { self.prevent & !lock } else { self.prevent | lock };
     }
@@ -126,7 +129,8 @@ impl Tray {
         self.prevent = 0;
     }
 
-    /// The event to report now. `take`: the guest hears of it.
+    /// Returns the event to report now. `take`: the guest's answer includes the event, so it is
+    /// consumed.
     pub(super) fn event(&mut self, take: bool) -> Event {
         let event = self.event;
         if take {
@@ -135,7 +139,7 @@ impl Tray {
         event
     }
 
-    /// To be written down.
+    /// Returns the state that another process needs to resume with this tray.
     pub(super) fn saved(&self) -> SavedTray {
         let event = match self.event {
             Event::None => SavedEvent::None,
@@ -148,8 +152,8 @@ impl Tray {
         SavedTray { blocks, is_open: self.is_open, prevent: self.prevent & PREVENT_BITS, event }
     }
 
-    /// Goes on as the tray that was written down, with the disc that is in it now: if it is another
-    /// one, or gone, the guest hears of that.
+    /// Resumes from `saved`, with the disc that is in the tray now. If that disc differs from the
+    /// saved one, or is absent, the guest gets an event.
     pub(super) fn restore(&mut self, saved: &SavedTray) {
         let event = match saved.event {
             SavedEvent::None => Event::None,
@@ -176,7 +180,7 @@ impl Tray {
         } else if self.event == Event::EjectRequest {
             self.event = Event::None;
         }
-        // A lock held what is gone now.
+        // The lock was for the disc that has been removed.
         self.unlock();
         had_disc
     }

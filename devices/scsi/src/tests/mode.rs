@@ -23,7 +23,7 @@ fn pages(disk: &Disk, control: u8, page: u8, subpage: u8) -> Vec<u8> {
 fn test_mode_sense_gives_each_page_alone_and_all_in_order_of_their_codes() {
     let disk = disk();
     let all = [&CACHING[..], &CONTROL].concat();
-    // Subpage 0 is the page itself, 0xFF that and all its subpages, of which there are none.
+    // Subpage 0 is the page itself; 0xFF is the page and all its subpages, of which there are none.
     for subpage in [0, 0xFF] {
         assert_eq!(pages(&disk, 0, 0x08, subpage), CACHING);
         assert_eq!(pages(&disk, 0, 0x0A, subpage), CONTROL);
@@ -60,7 +60,7 @@ fn test_mode_sense_cuts_data_at_any_allocation_but_states_the_whole_length() {
             assert_eq!(cut, ten[..length.min(ten.len())]);
         }
     }
-    // As Linux asks: for the write-protect bit, and for the length of the caching page.
+    // Linux's own queries: for the write-protect bit, and for the length of the caching page.
     assert_eq!(data(&disk, &[0x1A, 0, 0x3F, 0, 4, 0], 4), [35, 0, 0x10, 0]);
     assert_eq!(data(&disk, &[0x1A, 0, 0x08, 0, 4, 0], 4), [23, 0, 0x10, 0]);
 }
@@ -152,7 +152,7 @@ fn test_mode_select_restating_what_holds_is_good_in_any_order_and_form() {
         let bytes = [0x55, 0x10, 0, 0, 0, 0, 0, 0, ten.len() as u8, 0];
         assert_eq!(select_by(&disk, &bytes, &ten), Ok(Decision::Good));
     }
-    // What MODE SENSE said, as it said it; PS is reserved here.
+    // The pages of MODE SENSE, sent back unchanged; PS is reserved here.
     let mut back = data(&disk, &[0x1A, 0, 0x3F, 0, 255, 0], 255);
     assert_eq!(select(&disk, &back), Ok(Decision::Good));
     back[4] |= 0x80;
@@ -165,7 +165,7 @@ fn test_mode_select_restating_what_holds_is_good_in_any_order_and_form() {
 fn test_mode_select_changing_any_field_is_refused() {
     let disk = disk();
     let good = list(&[&CACHING, &CONTROL]);
-    // Behind the header: subpage format, code and length of a page, each of its fields.
+    // After the header: subpage format, code and length of a page, and each of its fields.
     for at in 4..good.len() {
         for bit in 0..8 {
             if (at == 4 || at == 24) && bit == 7 {
@@ -187,7 +187,7 @@ fn test_mode_select_lists_that_end_too_early_are_length_errors() {
         let sense = select(&disk, &good[..length]).unwrap_err().sense;
         assert_eq!(sense, Sense::PARAMETER_LIST_LENGTH, "{length}");
     }
-    // A block descriptor that is not there, and one that is: there are none to select.
+    // A stated block descriptor without its bytes, and one with them: the disk has none to select.
     let mut descriptor = good.clone();
     descriptor[3] = 0xFF;
     assert_eq!(select(&disk, &descriptor).unwrap_err().sense, Sense::PARAMETER_LIST_LENGTH);

@@ -60,7 +60,7 @@ fn test_unmap_none_one_and_as_many_descriptors_as_a_list_holds() {
     let Ok(Decision::Job(job)) = unmap(&disk, &unmap_list(&most)) else { panic!("not a job") };
     let ranges: Vec<_> = most.iter().map(|&(lba, count)| blocks(lba, count.into())).collect();
     assert_eq!(*job, Job::Discard(ranges));
-    // One more cannot be said: the length has 16 bits. Page 0xB0 tells.
+    // One more descriptor does not fit: the length has 16 bits. Page 0xB0 states the limit.
     assert_eq!(data(&disk, &[0x12, 1, 0xB0, 0, 64, 0], 64)[24..28], 4095_u32.to_be_bytes());
 }
 
@@ -76,7 +76,8 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
             "{length} bytes"
         );
     }
-    // A descriptor cut short by the list or by the length in it is left out (SBC-3 section 5.30.2).
+    // A descriptor that the end of the list, or the length in it, cuts short is ignored (SBC-3
+    // section 5.30.2).
     let one = Ok(Decision::Io(Io { operation: Operation::Discard, range: blocks(0, 8) }));
     let both = Job::Discard(vec![blocks(0, 8), blocks(16, 8)]);
     let both = Ok(Decision::Job(Box::new(both)));
@@ -91,7 +92,7 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
         list[3] = stated;
         assert_eq!(unmap(&disk, &list), *wanted, "{stated} bytes stated");
     }
-    // UNMAP DATA LENGTH adds nothing to that.
+    // UNMAP DATA LENGTH does not change that.
     let mut list = good.clone();
     list[..2].fill(0);
     assert_eq!(unmap(&disk, &list), both);
@@ -117,7 +118,7 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
     assert_eq!(sense(unmap(&read_only, &unmap_list(&[(0, 8)]))), Sense::WRITE_PROTECTED);
 }
 
-/// (LBPME and LBPRZ, block limits from byte 20 to 35, provisioning page).
+/// Returns (LBPME and LBPRZ, block limits from byte 20 to 35, provisioning page).
 fn provisioning(disk: &Disk) -> (u8, Vec<u8>, Vec<u8>) {
     let mut rc16 = [0; 16];
     rc16[..2].copy_from_slice(&[0x9E, 0x10]);
@@ -168,7 +169,7 @@ fn test_write_same_zeroes_are_one_request_and_other_blocks_are_written() {
     assert_eq!(send(&disk, &[0x41, 8, 0, 0, 0, 7, 0, 0, 100, 0], &zeroes), zero(true));
     assert_eq!(send(&disk, &write_same_16(0, 7, 100), &zeroes), zero(false));
     assert_eq!(send(&disk, &write_same_16(8, 7, 100), &zeroes), zero(true));
-    // A block that unmapped blocks do not read as is written.
+    // A block that differs from the content of unmapped blocks is written.
     assert_eq!(send(&disk, &write_same_16(8, 7, 100), &ones), fill(blocks(7, 100)));
     assert_eq!(send(&disk, &write_same_16(1, 7, 100), &[]), zero(false));
     assert_eq!(send(&disk, &write_same_16(9, 7, 100), &[]), zero(true));
@@ -254,7 +255,8 @@ fn test_verify_compares_with_the_buffer_or_with_one_block() {
     assert!(send(&read_only(), &rw16(0x8F, 0x02, 4, 2), &[0; 1024]).is_ok());
 }
 
-/// The whole answer to GET LBA STATUS, over a disk with the given extents (end in bytes, mapped).
+/// Returns the whole answer to GET LBA STATUS, over a disk with the given extents (end in bytes,
+/// mapped).
 fn raw_status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<u8> {
     let disk = thin();
     let bytes = rw16(0x9E, 0x12, lba, allocation);
@@ -269,8 +271,8 @@ fn raw_status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<u8> {
     out
 }
 
-/// Descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end in bytes,
-/// mapped).
+/// Returns the descriptors of GET LBA STATUS from `lba` on, over a disk with the given extents (end
+/// in bytes, mapped).
 fn status(lba: u64, allocation: u32, extents: &[(u64, bool)]) -> Vec<(u64, u32, u8)> {
     let out = raw_status(lba, allocation, extents);
     assert_eq!(u32::from_be_bytes(out[..4].try_into().unwrap()) as usize, out.len() - 4);
@@ -292,7 +294,7 @@ fn test_lba_status_rounds_to_blocks_merges_neighbours_and_stops_at_the_room() {
     assert_eq!(status(10, 4096, &[(end, false)]), [(10, all - 10, 1)]);
     assert_eq!(status(0, 24, &[(4096, true), (end, false)]), [(0, 8, 0)]);
     assert_eq!(status(0, 40, &[(4096, true), (end, false)]), [(0, 8, 0), (8, all - 8, 1)]);
-    // Blocks that are partly in use are in use, whichever end it is.
+    // A block that is partly in use counts as in use, at either end.
     assert_eq!(status(0, 99, &[(1000, true), (end, false)]), [(0, 2, 0), (2, all - 2, 1)]);
     assert_eq!(status(0, 99, &[(1000, false), (end, true)]), [(0, 1, 1), (1, all - 1, 0)]);
     assert_eq!(status(0, 99, &[(100, false), (end, true)]), [(0, all, 0)]);
@@ -323,9 +325,9 @@ fn test_lba_status_allocation_below_one_descriptor_cuts_the_answer_and_is_no_err
     assert_eq!(run(&thin(), &rw16(0x9E, 0x12, 3, 0), Transfer::None).unwrap().0, Decision::Good);
 }
 
-/// libiscsi's GetLBAStatus.UnmapSingle expects the first descriptor one physical block further on
-/// where a physical block has several logical ones, and reports that as a failure of the disk. By
-/// SBC-3 (section 6.4.2) it begins at the block asked about.
+/// libiscsi's GetLBAStatus.UnmapSingle expects the first descriptor one physical block later where
+/// a physical block has several logical ones, and reports the difference as a failure of the disk.
+/// By SBC-3 (section 6.4.2) the descriptor begins at the block asked about.
 #[test]
 fn test_lba_status_begins_at_the_block_asked_about_also_within_a_physical_block() {
     let end = 64 * MIB;
@@ -415,7 +417,7 @@ fn test_persistent_reserve_conflicts_are_a_status_and_resets_change_nothing() {
     assert_eq!(reserve_out(&disk, 0, 0, 0, 0xA), good);
     assert_eq!(reserve_out(&disk, 1, 1, 0xA, 0), good);
     assert_eq!(reserve_out(&disk, 1, 3, 0xA, 0), Ok(Decision::Conflict));
-    // Who holds it goes on as before.
+    // The holder of the reservation can still write.
     assert!(run(&disk, &rw16(0x8A, 0, 0, 1), Transfer::ToDisk(512)).is_ok());
     assert!(run(&disk, &[0x16, 0, 0, 0, 0, 0], Transfer::None).is_ok());
     let keys = data(&disk, &[0x5E, 0, 0, 0, 0, 0, 0, 0, 255, 0], 255);

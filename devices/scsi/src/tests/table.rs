@@ -2,24 +2,24 @@
 //! out.
 //!
 //! The disk has 0x20000 blocks of 512 bytes, can unmap, and transfers at most 0x800 blocks.
-//! Sources: SPC-4 and SBC-3; where a row leaves them, it says why.
+//! Sources: SPC-4 and SBC-3. A row that deviates from them says why.
 
 use super::*;
 
-/// How a command ends.
+/// The outcome of a command.
 #[derive(Clone, Debug, PartialEq)]
 enum End {
     Good,
-    /// Data of that many bytes, which begins so.
+    /// Data of that many bytes, which begins with these bytes.
     Data(usize, &'static [u8]),
     /// An I/O: first block, blocks.
     Read(u64, u64),
     Write(u64, u64),
     Forced(u64, u64),
     Zero(u64, u64),
-    /// So many bytes of parameter list are asked for.
+    /// A request for a parameter list of that many bytes.
     List(usize),
-    /// Several requests.
+    /// A compound command.
     Job,
     Flush,
     Query,
@@ -39,7 +39,7 @@ enum End {
 
 use End::*;
 
-/// Nothing, so many bytes for the guest, so many for the disk.
+/// The transfers: no data, data for the guest, data for the disk.
 const N: Transfer = Transfer::None;
 const fn to_guest(bytes: u32) -> Transfer {
     Transfer::ToGuest(bytes)
@@ -123,7 +123,7 @@ fn test_table_commands_without_data() {
         (&[0x1B, 0, 0, 0, 0x04, 0], N, Flush),
         (&[0x1B, 0, 0, 0, 0x02, 0], N, Field),
         (&[0x1B, 0, 0, 0, 0x03, 0], N, Field),
-        // Power conditions, with which START and LOEJ mean nothing.
+        // Power conditions, with which START and LOEJ have no effect.
         (&[0x1B, 0, 0, 0, 0x10, 0], N, Good),
         (&[0x1B, 0, 0, 0, 0x12, 0], N, Good),
         (&[0x1B, 0, 0, 0, 0x20, 0], N, Flush),
@@ -142,7 +142,7 @@ fn test_table_commands_without_data() {
         (&[0x1D, 0x20, 0, 0, 0, 0], N, Field),
         (&[0x1D, 0x84, 0, 0, 0, 0], N, Field),
         (&[0x1D, 0x10, 0, 0, 4, 0], to_disk(4), Field),
-        // PREVENT ALLOW MEDIUM REMOVAL, of a medium that cannot be removed.
+        // PREVENT ALLOW MEDIUM REMOVAL, on a disk that cannot be removed.
         (&[0x1E, 0, 0, 0, 0, 0], N, Good),
         (&[0x1E, 0, 0, 0, 3, 0], N, Good),
         // SYNCHRONIZE CACHE: all, SYNC_NV and IMMED, some, up to the end, one past it.
@@ -221,7 +221,7 @@ fn test_table_inquiry_and_request_sense() {
 fn test_table_capacity_and_luns() {
     const SIXTEEN: End = Data(32, &[0, 0, 0, 0, 0, 1, 0xFF, 0xFF, 0, 0, 2, 0, 0, 3, 0xC0, 0, 0]);
     check(&[
-        // READ CAPACITY(10): PMI and its address are obsolete and mean nothing.
+        // READ CAPACITY(10): PMI and its address are obsolete and ignored.
         (&[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], to_guest(8), Data(8, &[0, 1, 0xFF, 0xFF, 0, 0, 2, 0])),
         (&[0x25, 0, 0, 0, 0, 9, 0, 0, 0, 0], to_guest(8), Data(8, &[0, 1, 0xFF, 0xFF])),
         (&[0x25, 0, 0, 0, 0, 9, 0, 0, 1, 0], to_guest(64), Data(8, &[0, 1, 0xFF, 0xFF])),
@@ -240,8 +240,7 @@ fn test_table_capacity_and_luns() {
         // Other service actions.
         (&[0x9E, 0x11, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], to_guest(32), Field),
         (&[0x9E, 0x00, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], to_guest(32), Field),
-        // GET LBA STATUS: the last block, the one behind it, any length; REPORT TYPE is left
-        // aside.
+        // GET LBA STATUS: the last block, the one after it, any length. REPORT TYPE is ignored.
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0], to_guest(24), Query),
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0], to_guest(16), Query),
         (&[0x9E, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0], to_guest(512), Query),
@@ -431,7 +430,7 @@ fn test_table_mode_and_reservations() {
     ]);
 }
 
-/// COMPARE AND WRITE, LOG SENSE, REPORT SUPPORTED OPERATION CODES and the like are not offered.
+/// COMPARE AND WRITE, LOG SENSE, REPORT SUPPORTED OPERATION CODES and similar commands are refused.
 #[test]
 fn test_table_operation_codes_that_are_not_offered() {
     let offered = [

@@ -3,9 +3,9 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p vmbus-ring --release --lib control::model`
 //!
-//! A sleeper that nobody wakes is a deadlock, which the checker reports. The single hand-shakes are
-//! checked with a publish that lacks its barrier as well, and must fail: that shows that the models
-//! can see what they are for.
+//! A sleeper that is never woken is a deadlock, which the checker reports. Each handshake is also
+//! checked with a publish that lacks its barrier. That check must fail, which shows that the models
+//! can detect a missing barrier.
 
 use loom::sync::atomic::{AtomicU32, Ordering, fence};
 use loom::sync::{Arc, Notify};
@@ -13,11 +13,11 @@ use loom::thread;
 
 use super::{Control, Word, crosses, pending_for};
 
-/// A word as the ring uses it. The checker knows sequentially consistent fences but takes such
-/// accesses for weaker ones, so the barrier is spelled out here.
+/// A word with the ring's ordering. The checker supports sequentially consistent fences but treats
+/// such accesses as weaker ones, so the barrier is explicit here.
 struct Strong(AtomicU32);
 
-/// A word whose publish orders nothing against later reads.
+/// A word that publishes without an order against later reads.
 struct NoBarrier(AtomicU32);
 
 impl Word for Strong {
@@ -65,15 +65,15 @@ impl ModelWord for NoBarrier {
     }
 }
 
-/// The data of the models: room for two packets of 24 bytes, and 16 bytes more.
+/// Bytes of the models' data: two packets of 24 bytes, and 16 bytes more.
 const DATA: u32 = 64;
 const PACKET: u32 = 24;
 
 struct Ring<W> {
     control: Control<W>,
-    /// Rung for the consumer: packets.
+    /// The signal to the consumer: packets.
     packets: Notify,
-    /// Rung for the producer: space.
+    /// The signal to the producer: space.
     space: Notify,
 }
 
@@ -93,7 +93,7 @@ fn free(read: u32, write: u32) -> u32 {
     DATA - (write + DATA - read) % DATA
 }
 
-/// Writes `count` packets, one a commit; waits for space where there is none.
+/// Writes `count` packets, one a commit. Waits for space if the ring is full.
 fn produce<W: ModelWord>(ring: &Ring<W>, count: u32) {
     let (mut write, mut read) = (0, 0);
     for _ in 0..count {
@@ -113,8 +113,8 @@ fn produce<W: ModelWord>(ring: &Ring<W>, count: u32) {
     }
 }
 
-/// Reads `count` packets, one a commit when `singly`, else all that wait at once; sleeps when there
-/// is none.
+/// Reads `count` packets: one a commit when `singly`, otherwise all available ones. Sleeps when
+/// there is none.
 fn consume<W: ModelWord>(ring: &Ring<W>, count: u32, mask: bool, singly: bool) {
     let (mut read, mut left) = (0, count);
     loop {
@@ -145,10 +145,10 @@ fn consume<W: ModelWord>(ring: &Ring<W>, count: u32, mask: bool, singly: bool) {
     }
 }
 
-/// The whole life of `count` packets.
+/// Checks the whole life of `count` packets.
 fn check_traffic(count: u32, mask: bool, singly: bool) {
     let mut model = loom::model::Builder::new();
-    // Without a bound the larger models take hours.
+    // Without this bound the larger models take hours.
     model.preemption_bound = Some(3);
     model.check(move || {
         let ring = ring::<Strong>();
@@ -161,8 +161,8 @@ fn check_traffic(count: u32, mask: bool, singly: bool) {
     });
 }
 
-/// One hand-shake: the reader takes the only packet and goes to sleep while the next one is
-/// written.
+/// Checks one handshake: the reader takes the only packet and goes to sleep while the next packet
+/// is written.
 fn check_packet<W: ModelWord>() {
     loom::model(|| {
         let ring = ring::<W>();
@@ -179,7 +179,7 @@ fn check_packet<W: ModelWord>() {
     });
 }
 
-/// One hand-shake: the writer finds the ring full and goes to sleep while the reader takes a
+/// Checks one handshake: the writer finds the ring full and goes to sleep while the reader takes a
 /// packet.
 fn check_space<W: ModelWord>() {
     loom::model(|| {

@@ -1,40 +1,42 @@
-//! Bulk copies between our memory and memory that a guest may write at the same moment.
+//! Bulk copies between private memory and memory that a guest may write at the same moment.
 //!
-//! JUSTIFICATION: the language has no operation for "copy bytes that somebody outside the program
-//! may be changing". Atomic or volatile accesses of 8 bytes are the nearest, at several times the
-//! cost for a 4 KiB payload. What the machine does is what `memcpy` does: each byte is read or
-//! written at some moment. The results are only ever treated as untrusted bytes that may be any mix
-//! of old and new; they are copied once and judged afterwards, and no reference to shared bytes is
-//! ever made. vm-memory does the same for the same reason.
+//! JUSTIFICATION: the language has no operation for copies of bytes that code outside the program
+//! may change at the same time. Atomic or volatile accesses of 8 bytes are closest, at several
+//! times the cost for a 4 KiB payload. The machine executes both like `memcpy`: each byte is read
+//! or written at some moment. The results are only ever treated as untrusted bytes, which may be
+//! any mix of old and new. They are copied once and checked afterwards, and no reference to shared
+//! bytes is ever made. vm-memory does the same for the same reason.
 
 use std::ptr::{self, NonNull};
 
 /// Copies `to.len()` bytes from shared memory.
 ///
 /// # Safety
-/// `from` must be valid for reads of `to.len()` bytes. Others may write them meanwhile.
+/// `from` must be valid for reads of `to.len()` bytes. Other code may write them meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn copy_from_shared(from: NonNull<u8>, to: &mut [u8]) {
-    // SAFETY: the caller vouches for `from`; `to` is ours alone, so the two cannot overlap.
+    // SAFETY: the caller guarantees `from`; `to` is private memory, so the two cannot overlap.
     unsafe { copy(from.as_ptr(), to.as_mut_ptr(), to.len()) }
 }
 
 /// Copies all of `from` to shared memory.
 ///
 /// # Safety
-/// `to` must be valid for writes of `from.len()` bytes. Others may read or write them meanwhile.
+/// `to` must be valid for writes of `from.len()` bytes. Other code may read or write them
+/// meanwhile.
 #[inline(always)]
 pub(crate) unsafe fn copy_to_shared(from: &[u8], to: NonNull<u8>) {
-    // SAFETY: the caller vouches for `to`; `from` is borrowed from our own memory, so the two
-    // cannot overlap.
+    // SAFETY: the caller guarantees `to`; `from` is borrowed from private memory, so the two cannot
+    // overlap.
     unsafe { copy(from.as_ptr(), to.as_ptr(), from.len()) }
 }
 
-/// Most packets are short, and for those a call of `memcpy` costs more than the copy. So up to 64
-/// bytes go in place, in pieces of a fixed length from both ends that overlap in the middle.
+/// Copies `len` bytes. Most packets are short, and for those a call of `memcpy` costs more than the
+/// copy. So up to 64 bytes are copied inline, in pieces of a fixed length from both ends that
+/// overlap in the middle.
 ///
 /// # Safety
-/// As `ptr::copy_nonoverlapping`, except that others may touch the shared side.
+/// As `ptr::copy_nonoverlapping`, except that other code may access the shared side.
 #[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: each arm stays inside `len` bytes of both sides.
@@ -75,7 +77,7 @@ unsafe fn ends<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
 /// As [`copy`], for the bytes `offset..offset + N`.
 #[inline(always)]
 unsafe fn piece<const N: usize>(from: *const u8, to: *mut u8, offset: usize) {
-    // SAFETY: the caller vouches for the bytes.
+    // SAFETY: the caller guarantees the bytes.
     unsafe { ptr::copy_nonoverlapping(from.add(offset), to.add(offset), N) }
 }
 
@@ -88,7 +90,7 @@ mod tests {
         for len in 0..300 {
             let source: Vec<u8> = (0..len).map(|n| n as u8 | 0x80).collect();
             let mut shared = vec![0_u8; len + 16];
-            // SAFETY: the bytes behind the first 8 are as many as `source` has.
+            // SAFETY: the buffer has `source.len()` bytes after the first 8.
             unsafe { copy_to_shared(&source, NonNull::new(shared.as_mut_ptr().add(8)).unwrap()) };
             assert_eq!(shared[8..8 + len], source[..]);
             assert!(shared[..8].iter().chain(&shared[8 + len..]).all(|&byte| byte == 0));

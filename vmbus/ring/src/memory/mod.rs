@@ -1,5 +1,5 @@
-//! The memory of one ring: a control page, and data pages that look like one cyclic area whatever
-//! pages the guest chose.
+//! The memory of one ring: a control page, and data pages that form one cyclic area for any choice
+//! of pages by the guest.
 
 mod copy;
 mod plain;
@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 
 use vm_memory::VolatileSlice;
-use vmbus_gpadl::{GpadlView, GuestBuffer, Stitched};
+use vmbus_gpadl::{ContiguousMapping, GpadlView, GuestBuffer};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::usize_of;
 
@@ -23,21 +23,21 @@ use crate::offset::{DataSize, Offset};
 pub(crate) use copy::{copy_from_shared, copy_to_shared};
 pub use plain::PlainMemory;
 
-/// How a ring's data is reached.
+/// The access to a ring's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The data area is mapped twice, back to back: no packet ever wraps, every payload is one
+    /// The data area is mapped twice, back to back. No packet ever wraps, and every payload is one
     /// piece.
     Mirrored,
-    /// A table of page addresses: packets that cross pages are handled in pieces.
+    /// A table of page addresses. Packets that cross pages are handled in pieces.
     Paged,
 }
 
-/// One ring in shared memory. Keeps the pages alive; gives its mappings back when the last clone is
+/// One ring in shared memory. It keeps the pages alive, and its mappings end when the last clone is
 /// dropped.
 ///
 /// Clones are for an end in the same process: they share the mapping, and with it the processor's
-/// view of which lines are cached.
+/// cached lines.
 #[derive(Clone)]
 pub struct RingMemory {
     control: NonNull<Control>,
@@ -46,7 +46,7 @@ pub struct RingMemory {
     backing: Arc<Backing>,
 }
 
-/// How to get from an offset to an address.
+/// The conversion of an offset to an address.
 #[derive(Clone)]
 enum Data {
     /// Twice the data size, contiguous.
@@ -57,36 +57,36 @@ enum Data {
 
 /// The owners of the addresses. The mirror is dropped first, then the pages behind it.
 pub(crate) struct Backing {
-    mirror: Option<Stitched>,
+    mirror: Option<ContiguousMapping>,
     _keep: Box<dyn Any + Send + Sync>,
 }
 
 // SAFETY: the pointers name shared memory that `backing` keeps mapped at fixed addresses; all
-// access goes through atomics and the copy helpers, which assume nothing about who else touches
-// that memory, other threads of this process included.
+// accesses are atomics and the copy helpers, which permit concurrent access by other code,
+// including other threads of this process.
 unsafe impl Send for RingMemory {}
-// SAFETY: as above; `&RingMemory` gives nothing but such accesses.
+// SAFETY: as above; `&RingMemory` permits only such accesses.
 unsafe impl Sync for RingMemory {}
 
 impl RingMemory {
-    /// Maps the ring in pages `first_page..first_page + pages` of a GPADL: one control page, the
-    /// rest data. Mirrored when the data is backed by files and lies in at most
-    /// [`crate::limits::MAX_MIRROR_RUNS`] runs, else paged.
+    /// Maps the ring in pages `first_page..first_page + pages` of a GPADL: one control page, and
+    /// data pages. It is mirrored when the data is backed by files and lies in at most
+    /// [`crate::limits::MAX_MIRROR_RUNS`] runs, otherwise paged.
     ///
-    /// The view is kept, so that a teardown waits for the ring. A GPADL may have any number of
-    /// ranges, duplicate pages too, but ring pages must be whole pages of guest memory.
+    /// The ring holds the view, so that a teardown waits for the ring. A GPADL may have any number
+    /// of ranges, also with repeated pages, but ring pages must be whole pages of guest memory.
     ///
     /// # Errors
-    /// [`MapError`]: bad size, or pages that the view does not have.
+    /// [`MapError`]: an invalid size, or pages that the view does not have.
     pub fn map(view: GpadlView, first_page: usize, pages: usize) -> Result<Self, MapError> {
         Self::build(view, first_page, pages, Mode::Mirrored)
     }
 
-    /// As [`RingMemory::map`], in the mode that the caller prefers: `Mirrored` falls back to
-    /// `Paged` where it cannot be had.
+    /// Maps the ring like [`RingMemory::map`], in the preferred mode: `Mirrored` falls back to
+    /// `Paged` if a mirror cannot be made.
     ///
     /// # Errors
-    /// As [`RingMemory::map`].
+    /// The errors of [`RingMemory::map`].
     pub fn map_as(
         view: GpadlView,
         first_page: usize,
@@ -110,7 +110,7 @@ impl RingMemory {
             return Err(beyond);
         };
         let Some(data_start) = start.checked_add(PAGE_SIZE) else { return Err(beyond) };
-        // At most MAX_RING_PAGES pages: cannot overflow.
+        // At most MAX_RING_PAGES pages, so the product cannot overflow.
         let data_bytes = data_pages.wrapping_mul(PAGE_SIZE);
         let size = u32::try_from(data_bytes)
             .ok()
@@ -123,8 +123,8 @@ impl RingMemory {
         let Ok(slices) = buffer.slices(data_start, data_bytes) else { return Err(beyond) };
 
         let mirror = match prefer {
-            // Without it the ring works by page table, so the reason does not matter.
-            Mode::Mirrored => Stitched::twice(slices, MAX_MIRROR_RUNS).ok(),
+            // Without a mirror the ring uses a page table, so the reason does not matter.
+            Mode::Mirrored => ContiguousMapping::twice(slices, MAX_MIRROR_RUNS).ok(),
             Mode::Paged => None,
         };
         let data = match &mirror {
@@ -139,20 +139,20 @@ impl RingMemory {
         })
     }
 
-    /// How the data is reached.
+    /// Returns the mode of access to the data.
     #[must_use]
     pub fn mode(&self) -> Mode {
         if self.backing.mirror.is_some() { Mode::Mirrored } else { Mode::Paged }
     }
 
-    /// Bytes of the data area.
+    /// Returns the bytes of the data area.
     #[must_use]
     pub fn data_size(&self) -> u32 {
         self.size.get()
     }
 
-    /// Makes the ring empty and declares its features: what the guest does with both rings before
-    /// it opens the channel. Neither end may be using the ring.
+    /// Makes the ring empty and declares its features, like a guest before it opens the channel.
+    /// Neither end may be using the ring.
     pub fn reset(&self) {
         let control = self.page_slice();
         control.copy_from(&[0_u8; PAGE_SIZE]);
@@ -169,7 +169,7 @@ impl RingMemory {
     #[inline]
     pub(crate) fn control(&self) -> &Control {
         // SAFETY: `control` names one whole, page-aligned page that `backing` keeps mapped;
-        // `Control` is made of atomics only.
+        // `Control` consists of atomics only.
         unsafe { self.control.as_ref() }
     }
 
@@ -178,7 +178,7 @@ impl RingMemory {
         self.size
     }
 
-    /// The 8-byte unit at `at`. Units never cross pages.
+    /// Returns the 8-byte unit at `at`. Units never cross pages.
     #[inline]
     pub(crate) fn word(&self, at: Offset) -> &AtomicU64 {
         let address = match &self.data {
@@ -195,8 +195,8 @@ impl RingMemory {
         unsafe { address.cast::<AtomicU64>().as_ref() }
     }
 
-    /// The address of `len` bytes from `at`, if they are contiguous. `len` is at most the data
-    /// size.
+    /// Returns the address of `len` bytes from `at`, if they are contiguous. `len` is at most the
+    /// data size.
     #[inline]
     pub(crate) fn contiguous(&self, at: Offset, len: u32) -> Option<NonNull<u8>> {
         debug_assert!(len <= self.size.get());
@@ -210,7 +210,7 @@ impl RingMemory {
         }
     }
 
-    /// The address of `at`, and how many bytes from there are contiguous.
+    /// Returns the address of `at`, and the number of contiguous bytes from there.
     #[inline]
     fn piece(&self, at: Offset) -> (NonNull<u8>, usize) {
         match &self.data {
@@ -222,7 +222,7 @@ impl RingMemory {
         }
     }
 
-    /// The `len` bytes from `at`, piece by piece. `len` is at most the data size.
+    /// Returns the `len` bytes from `at` in pieces. `len` is at most the data size.
     #[inline]
     pub(crate) fn pieces(&self, at: Offset, len: u32) -> Pieces<'_> {
         Pieces { memory: self, at, left: len.min(self.size.get()) }
@@ -233,7 +233,7 @@ impl RingMemory {
     pub(crate) fn read(&self, at: Offset, to: &mut [u8]) {
         let Ok(len) = u32::try_from(to.len()) else { return };
         match self.contiguous(at, len) {
-            // SAFETY: `contiguous` vouches for `len` mapped bytes.
+            // SAFETY: `contiguous` guarantees `len` mapped bytes.
             Some(from) => unsafe { copy_from_shared(from, to) },
             None => self.read_pieces(at, len, to),
         }
@@ -244,7 +244,7 @@ impl RingMemory {
         let mut rest = to;
         for (from, len) in self.pieces(at, len) {
             let Some((now, later)) = rest.split_at_mut_checked(len) else { return };
-            // SAFETY: `pieces` vouches for `len` mapped bytes, and `now` has that many.
+            // SAFETY: `pieces` guarantees `len` mapped bytes, and `now` has that many.
             unsafe { copy_from_shared(from, now) };
             rest = later;
         }
@@ -257,19 +257,19 @@ impl RingMemory {
         let mut rest = from;
         for (to, len) in self.pieces(at, len) {
             let Some((now, later)) = rest.split_at_checked(len) else { return };
-            // SAFETY: `pieces` vouches for `len` mapped bytes, and `now` has that many.
+            // SAFETY: `pieces` guarantees `len` mapped bytes, and `now` has that many.
             unsafe { copy_to_shared(now, to) };
             rest = later;
         }
     }
 
-    /// A handle that shows the ring without keeping it alive.
+    /// Returns the parts of a handle that inspects the ring without keeping it alive.
     pub(crate) fn watch_parts(&self) -> (NonNull<Control>, Weak<Backing>) {
         (self.control, Arc::downgrade(&self.backing))
     }
 }
 
-/// See [`RingMemory::pieces`].
+/// The iterator of [`RingMemory::pieces`].
 pub(crate) struct Pieces<'a> {
     memory: &'a RingMemory,
     at: Offset,
@@ -287,7 +287,7 @@ impl Iterator for Pieces<'_> {
         let (address, available) = self.memory.piece(self.at);
         let len = u32::try_from(available).unwrap_or(u32::MAX).min(self.left);
         self.left = self.left.wrapping_sub(len);
-        // The last piece may be no multiple of 8, but then the offset is not used again.
+        // The last piece may not be a multiple of 8, but then the offset is not used again.
         if self.left != 0 {
             self.at = self.memory.size.advance(self.at, len);
         }
@@ -300,7 +300,7 @@ fn in_page(at: Offset) -> usize {
     at.index() & PAGE_SIZE.wrapping_sub(1)
 }
 
-/// The address of a slice, if it is made of whole pages.
+/// Returns the address of a slice, if it consists of whole pages.
 fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
     let address = NonNull::new(slice.ptr_guard_mut().as_ptr())?;
     let aligned =
@@ -308,7 +308,7 @@ fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
     aligned.then_some(address)
 }
 
-/// One address for each page of `bytes` bytes from `start`, built where it stays.
+/// Returns one address for each page of `bytes` bytes from `start`, built in its final location.
 fn page_table(
     buffer: &GuestBuffer,
     start: usize,
@@ -333,8 +333,7 @@ fn page_table(
     if !whole || places.next().is_some() {
         return Err(MapError::NotPages);
     }
-    // SAFETY: no place is left: all of them were written, in order. The unsafe reads above rely on
-    // their number.
+    // SAFETY: all entries were written, in order. The unsafe reads above rely on their number.
     Ok(unsafe { table.assume_init() })
 }
 

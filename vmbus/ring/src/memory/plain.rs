@@ -1,4 +1,4 @@
-//! Ring memory without a guest: for tests, benches and the in-process VM.
+//! Ring memory without a guest, for tests, benches and the in-process VM.
 
 use std::fs::File;
 use std::io;
@@ -14,14 +14,14 @@ use vmbus_protocol::num::u64_of;
 use super::{Mode, RingMemory};
 use crate::error::MapError;
 
-/// File-backed guest RAM at guest address 0 that rings are laid out in by page number. Clones share
+/// File-backed guest RAM at guest address 0, in which rings are placed by page number. Clones share
 /// the memory.
 #[derive(Clone, Debug)]
 pub struct PlainMemory {
     ram: GuestRam,
 }
 
-/// A buffer that each ring in it keeps alive, as a `GpadlView` is.
+/// A buffer that each of its rings keeps alive, like a `GpadlView`.
 struct Shared(Arc<GuestBuffer>);
 
 impl Deref for Shared {
@@ -33,7 +33,7 @@ impl Deref for Shared {
 }
 
 impl PlainMemory {
-    /// `pages` pages of fresh zeroed memory, backed by a memfd.
+    /// Returns `pages` pages of fresh zeroed memory, backed by a memfd.
     ///
     /// # Errors
     /// [`MapError::Memory`] when the host refuses.
@@ -47,13 +47,13 @@ impl PlainMemory {
         Ok(Self { ram })
     }
 
-    /// The memory as a guest's RAM.
+    /// Returns the memory as a guest's RAM.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// The ring whose control page and data pages are `pages`, in this order.
+    /// Returns the ring with its control page and data pages in `pages`, in this order.
     ///
     /// # Errors
     /// [`MapError`]: too few or too many pages, or one that does not exist.
@@ -67,10 +67,10 @@ impl PlainMemory {
         RingMemory::build(Shared(Arc::new(buffer)), 0, pages.len(), prefer)
     }
 
-    /// The ring in pages `first..first + pages`, in order.
+    /// Returns the ring in pages `first..first + pages`, in order.
     ///
     /// # Errors
-    /// As [`PlainMemory::ring`].
+    /// The errors of [`PlainMemory::ring`].
     pub fn ring_at(
         &self,
         first: usize,
@@ -84,7 +84,7 @@ impl PlainMemory {
 }
 
 fn memfd(bytes: usize) -> io::Result<File> {
-    // SAFETY: the name is a C string; the call touches nothing else.
+    // SAFETY: the name is a C string; the call accesses no other memory.
     let fd = unsafe { libc::memfd_create(c"vmbus-ring".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -1,4 +1,4 @@
-//! A ring with both its ends in this process, and its raw bytes as a hostile peer sees them.
+//! A ring with both its ends in this process, and its raw bytes in the view of a hostile peer.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use vm_memory::{Bytes, GuestAddress};
@@ -23,13 +23,13 @@ pub struct TestRing {
     pub outgoing: Outgoing,
 }
 
-/// A ring of `data_pages` pages that are neighbours, with both ends attached and the consumer
+/// Returns a ring of `data_pages` neighbouring pages, with both ends attached and the consumer
 /// unmasked.
 pub fn ring(data_pages: usize, mode: Mode) -> TestRing {
     ring_of((0..=data_pages as u64).collect(), mode)
 }
 
-/// A ring of pages in the given order, the first one its control page.
+/// Returns a ring of pages in the given order; the first one is its control page.
 pub fn ring_of(pages: Vec<u64>, mode: Mode) -> TestRing {
     let memory = PlainMemory::new(*pages.iter().max().unwrap() as usize + 1).unwrap();
     ring_in(memory, pages, mode)
@@ -49,7 +49,7 @@ impl TestRing {
         self.incoming.data_size()
     }
 
-    /// Guest address of a control field.
+    /// Returns the guest address of a control field.
     pub fn control(&self, field: u64) -> GuestAddress {
         GuestAddress(self.pages[0] * PAGE + field)
     }
@@ -62,7 +62,7 @@ impl TestRing {
         self.memory.ram().memory().write_obj(value, self.control(field)).unwrap();
     }
 
-    /// Guest address of byte `offset` of the data.
+    /// Returns the guest address of byte `offset` of the data.
     pub fn data(&self, offset: u32) -> GuestAddress {
         let page = self.pages[1 + offset as usize / 4096];
         GuestAddress(page * PAGE + u64::from(offset) % PAGE)
@@ -81,7 +81,7 @@ impl TestRing {
         let size = self.data_size();
         let mut distance = (offset + size - self.field(WRITE_INDEX)) % size;
         if (1..24).contains(&distance) {
-            // The smallest packet takes 24 bytes: once more around.
+            // The smallest packet takes 24 bytes, so the distance must be one round longer.
             distance += size;
         }
         while distance != 0 {
@@ -100,7 +100,7 @@ impl TestRing {
     }
 }
 
-/// One packet, copied out.
+/// A copy of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub kind: PacketKind,
@@ -137,7 +137,7 @@ pub fn take(batch: &mut ReadBatch<'_>) -> Result<Option<Seen>, RingError> {
     }))
 }
 
-/// All that waits, and whether the commit wants the producer signalled.
+/// Returns all packets in the ring, and whether the producer must be signalled after the commit.
 pub fn drain(incoming: &mut Incoming) -> Result<(Vec<Seen>, bool), RingError> {
     let mut seen = Vec::new();
     let mut batch = incoming.batch()?;
@@ -147,7 +147,7 @@ pub fn drain(incoming: &mut Incoming) -> Result<(Vec<Seen>, bool), RingError> {
     Ok((seen, batch.commit()))
 }
 
-/// `payload` as the reader sees it: padded to 8 bytes.
+/// Returns `payload` in the form that the reader sees: padded to 8 bytes.
 pub fn padded(payload: &[u8]) -> Vec<u8> {
     let mut padded = payload.to_vec();
     padded.resize(payload.len().next_multiple_of(8), 0);

@@ -1,5 +1,5 @@
-//! Files in memory: sectors that are not zero, and the versions of sectors that a loss of power may
-//! leave.
+//! Files in memory: their sectors that are not zero, and the versions of sectors that may remain
+//! after a power loss.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::record::Change;
 
-/// Bytes that storage writes as a whole or not at all.
+/// The unit that storage writes as a whole or not at all.
 pub(super) const SECTOR: u64 = 512;
 
-/// One sector; `None`: all zero.
+/// The content of one sector. `None`: all zero.
 pub(super) type Sector = Option<Arc<[u8; SECTOR as usize]>>;
 
 /// The content of a file.
@@ -23,7 +23,7 @@ pub(super) struct Contents {
 }
 
 impl Contents {
-    /// Reads all of `file`, of `length` bytes.
+    /// Reads all of `file`, which has `length` bytes.
     pub(super) fn read(file: &File, length: u64) -> io::Result<Self> {
         const STEP: u64 = 1 << 20;
         let mut contents = Self { length, sectors: BTreeMap::new() };
@@ -54,7 +54,7 @@ impl Contents {
         }
     }
 
-    /// Writes it to the new file `file`, with holes where it is zero.
+    /// Writes the content to the new file `file`, with holes for zero sectors.
     pub(super) fn write(&self, file: &File) -> io::Result<()> {
         file.set_len(self.length)?;
         let mut run: Vec<u8> = Vec::new();
@@ -81,15 +81,15 @@ fn pack(sector: [u8; SECTOR as usize]) -> Sector {
     (sector != [0; SECTOR as usize]).then(|| Arc::new(sector))
 }
 
-/// A file of which some changes are not durable.
+/// A file with changes that are not durable.
 #[derive(Clone, Debug)]
 pub(super) struct Tracked {
-    /// What is durable.
+    /// The durable content.
     pub(super) durable: Contents,
-    /// By sector: the contents that it had since, oldest first, and the index of the change that
-    /// made each.
+    /// The later contents of each sector, oldest first, with the index of the change that made
+    /// each.
     pub(super) versions: BTreeMap<u64, Vec<(usize, Sector)>>,
-    /// The same for the length.
+    /// The later lengths, oldest first, with the index of the change that made each.
     pub(super) lengths: Vec<(usize, u64)>,
 }
 
@@ -98,7 +98,7 @@ impl Tracked {
         Self { durable, versions: BTreeMap::new(), lengths: Vec::new() }
     }
 
-    /// The file as the system shows it: all changes made.
+    /// Returns a sector as the system shows it, after all changes.
     fn sector(&self, index: u64) -> Sector {
         match self.versions.get(&index).and_then(|versions| versions.last()) {
             Some((_, sector)) => sector.clone(),
@@ -110,7 +110,8 @@ impl Tracked {
         self.lengths.last().map_or(self.durable.length, |&(_, length)| length)
     }
 
-    /// Change number `op` was issued. A sector that it leaves as it was has no new version.
+    /// Records the issue of change number `op`. A sector that it does not change gets no new
+    /// version.
     pub(super) fn change(&mut self, op: usize, change: &Change) {
         match change {
             Change::Sync => {}
@@ -157,8 +158,8 @@ impl Tracked {
         }
     }
 
-    /// `always`: the version counts even if it is equal to the one before, as it is durable at
-    /// another time.
+    /// Adds a version of a sector. `always`: the version is added even if it equals the one before,
+    /// because it becomes durable at another time.
     fn edit(
         &mut self,
         op: usize,
@@ -175,8 +176,8 @@ impl Tracked {
         }
     }
 
-    /// The changes for which `is_durable` says so become durable. A later durable version of a
-    /// sector contains the earlier ones.
+    /// Makes the changes durable that `is_durable` selects. A later durable version of a sector
+    /// contains the earlier ones.
     pub(super) fn settle(&mut self, is_durable: impl Fn(usize) -> bool) {
         let durable = &mut self.durable;
         self.versions.retain(|&index, versions| {
@@ -192,19 +193,19 @@ impl Tracked {
         }
     }
 
-    /// The file reaches at least up to `end`, durably: a durable write can be read back.
+    /// Makes the file durably at least `end` bytes long, because a durable write can be read back.
     pub(super) fn reach(&mut self, end: u64) {
         self.durable.length = self.durable.length.max(end);
     }
 
-    /// Something of a change for which `which` says so is not durable.
+    /// Returns whether a part of a change that `which` selects is not durable.
     pub(super) fn is_pending(&self, which: impl Fn(usize) -> bool) -> bool {
         let mut versions = self.versions.values().flatten().map(|&(op, _)| op);
         versions.any(&which) || self.lengths.iter().any(|&(op, _)| which(op))
     }
 
-    /// The file after a loss of power. `keeps`: whether this version of this sector reached the
-    /// storage; `None` asks for the length.
+    /// Returns the file after a loss of power. `keeps` returns whether this version of this sector
+    /// reached the storage; it gets `None` for the length.
     pub(super) fn after(&self, keeps: impl Fn(usize, Option<u64>) -> bool) -> Contents {
         let mut contents = self.durable.clone();
         for (&index, versions) in &self.versions {

@@ -1,4 +1,5 @@
-//! What a disk may hold after a loss of power, by what was acknowledged before.
+//! The contents that a disk may have after a loss of power, derived from the requests that it
+//! acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,18 +13,18 @@ use crate::{Backend, Operation};
 pub struct Span {
     /// The position before the request was submitted.
     pub submitted: usize,
-    /// The position when it had come back.
+    /// The position when the request had completed.
     pub acknowledged: usize,
 }
 
-/// The values that each sector and the capacity had, and when each is durable.
+/// The values that each sector and the capacity had, and the time at which each is durable.
 ///
-/// A value is durable from its own acknowledgement on if it was forced (FUA), and from the
-/// acknowledgement of a flush on that was submitted when the value had been acknowledged. After a
-/// loss of power a sector has its last durable value or any later one that was submitted.
+/// A forced value (FUA) is durable from its own acknowledgement on. Any value is durable from the
+/// acknowledgement of a flush on that was submitted after the value was acknowledged. After a loss
+/// of power a sector has its last durable value or any later value that was submitted.
 #[derive(Clone, Debug)]
 pub struct Promises {
-    /// Stamps: see [`content`].
+    /// Stamps, as in [`content`].
     sectors: BTreeMap<u64, Vec<Version<u32>>>,
     capacities: Vec<Version<u64>>,
     flushes: Vec<Span>,
@@ -34,7 +35,7 @@ struct Version<T> {
     value: T,
     span: Span,
     forced: bool,
-    /// The disk may show the value, and never has to.
+    /// Whether the value is optional: the disk may show it, but does not have to.
     optional: bool,
 }
 
@@ -47,23 +48,26 @@ impl<T> Version<T> {
 const BEFORE: Span = Span { submitted: 0, acknowledged: 0 };
 
 impl Promises {
-    /// Returns the promises of a disk of `capacity` bytes, all zero, which is durable.
+    /// Returns the promises of a disk of `capacity` bytes, all zero and durable.
     pub fn new(capacity: u64) -> Self {
         let capacities = vec![Version::before(capacity)];
         Self { sectors: BTreeMap::new(), capacities, flushes: Vec::new() }
     }
 
-    /// The disk has `stamp` in `count` sectors from `first` on, durably, before anything is done.
+    /// Records that the disk has `stamp` in `count` sectors from `first` on, durably, before the
+    /// first request.
     pub fn begin_with(&mut self, first: u64, count: u64, stamp: u32) {
         self.wrote(first, count, stamp, BEFORE, true);
     }
 
-    /// A write, discard or zeroing of `count` sectors from `first` on came back. `stamp` 0: zeroes.
+    /// Records a completed write, discard or zeroing of `count` sectors from `first` on. `stamp` 0:
+    /// zeroes.
     pub fn wrote(&mut self, first: u64, count: u64, stamp: u32, span: Span, forced: bool) {
         self.push(first, count, Version { value: stamp, span, forced, optional: false });
     }
 
-    /// A discard of `count` sectors from `first` on came back from a disk that need not zero them.
+    /// Records a completed discard of `count` sectors from `first` on, on a disk that may keep
+    /// their content.
     pub fn discarded(&mut self, first: u64, count: u64, span: Span) {
         self.push(first, count, Version { value: 0, span, forced: false, optional: true });
     }
@@ -75,13 +79,13 @@ impl Promises {
         }
     }
 
-    /// A flush came back.
+    /// Records a completed flush.
     pub fn flushed(&mut self, span: Span) {
         self.flushes.push(span);
     }
 
-    /// The disk has another capacity, which is durable when it is acknowledged. What is cut off is
-    /// zero when it comes back.
+    /// Records another capacity, which is durable when it is acknowledged. Removed sectors are zero
+    /// if the disk grows again.
     pub fn resized(&mut self, capacity: u64, span: Span) {
         self.capacities.push(Version { value: capacity, span, forced: true, optional: false });
         for (_, versions) in self.sectors.range_mut(capacity / SECTOR..) {
@@ -89,7 +93,7 @@ impl Promises {
         }
     }
 
-    /// Returns whether anything was ever written to `sector`.
+    /// Returns whether a request ever wrote to `sector`.
     pub fn names(&self, sector: u64) -> bool {
         self.sectors.contains_key(&sector)
     }
@@ -101,7 +105,7 @@ impl Promises {
             .map_or(vec![0], |versions| self.since_durable(versions, position).collect())
     }
 
-    /// The last durable value and all later ones.
+    /// Returns the last durable value and all later ones.
     fn since_durable<'a, T: Copy>(
         &self,
         versions: &'a [Version<T>],
@@ -121,10 +125,10 @@ impl Promises {
         later.map(|version| version.value)
     }
 
-    /// Compares all of `disk` with what it may hold when power was lost at `position`.
+    /// Compares all of `disk` with the contents that it may have after a power loss at `position`.
     ///
     /// # Errors
-    /// Which sector holds what instead.
+    /// The sector that differs, with its content.
     ///
     /// # Panics
     /// The disk cannot be read.
@@ -176,17 +180,17 @@ impl Promises {
     }
 }
 
-/// Returns the bytes of a sector: its number and the stamp of the write, again and again; zeroes
-/// for stamp 0.
+/// Returns the bytes of a sector: its number and the stamp of the write, repeated. Stamp 0 gives
+/// zeroes.
 pub fn content(sector: u64, stamp: u32) -> Vec<u8> {
     let word = if stamp == 0 { 0 } else { u64::from(stamp) << 32 | sector & 0xFFFF_FFFF };
     word.to_le_bytes().repeat(SECTOR as usize / 8)
 }
 
-/// The stamp of a sector's content; `None`: it is not what [`content`] makes of any stamp.
+/// Returns the stamp of a sector's content. `None`: [`content`] returns these bytes for no stamp.
 fn stamp_of(sector: u64, bytes: &[u8]) -> Option<u32> {
     let (first, rest) = bytes.split_first_chunk::<8>()?;
-    // Each word is equal to the next one.
+    // The content repeats one word.
     if *rest != bytes[..rest.len()] {
         return None;
     }

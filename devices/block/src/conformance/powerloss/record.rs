@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::contents::Contents;
 
-/// One change to a file, as the kernel is asked to make it.
+/// One change to a file, in the form of a system call.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A write. `durable`: RWF_DSYNC, so that these bytes are durable when it completes.
+    /// A write. `durable`: with RWF_DSYNC, so that these bytes are durable when it completes.
     Write {
         /// First byte in the file.
         offset: u64,
@@ -27,9 +27,10 @@ pub enum Change {
         /// Bytes.
         length: u64,
     },
-    /// The file becomes so many bytes long: it is cut off, or zeroes are added at its end.
+    /// A new length in bytes: the file is truncated, or zeroes are added at its end.
     Length(u64),
-    /// fsync or fdatasync: all that was completed before it was issued is durable on completion.
+    /// fsync or fdatasync: all changes that were completed before its issue are durable on its
+    /// completion.
     Sync,
 }
 
@@ -49,11 +50,11 @@ pub struct Op {
     pub file: usize,
     /// The part of the image.
     pub source: Source,
-    /// The change. A short write has as many bytes as were written.
+    /// The change. A short write has only the bytes that were written.
     pub change: Change,
     /// Number of the event of its issue. Issues and completions are numbered together, from 0.
     pub issued: usize,
-    /// Number of the event of its completion; `None` while it is under way.
+    /// Number of the event of its completion. `None` while it is in progress.
     pub completed: Option<usize>,
 }
 
@@ -72,7 +73,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Attached {
-    /// Device and inode: a file that is opened again continues its part of the log.
+    /// Device and inode. A file that is opened again continues its part of the log.
     identity: (u64, u64),
     name: String,
     begin: Contents,
@@ -84,10 +85,12 @@ impl Recorder {
         Self::default()
     }
 
-    /// Returns the handle that records changes of `file`, which lies at `path` and is durable as it
-    /// is now. A file that was attached before continues its part of the log.
+    /// Returns the handle that records changes of `file` at `path`. The present content of the file
+    /// counts as durable. A file that was attached before continues its part of the log.
     ///
-    /// # Errors The file cannot be read.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn attach(&self, path: &Path, file: &File, source: Source) -> io::Result<Trace> {
         let metadata = file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
@@ -105,8 +108,7 @@ impl Recorder {
         Ok(Trace { recorder: self.clone(), file, source })
     }
 
-    /// Returns the number of events so far: what has happened up to now lies before this position
-    /// in the log.
+    /// Returns the number of events so far. All of them lie before this position of the log.
     pub fn position(&self) -> usize {
         self.lock().events
     }
@@ -132,13 +134,13 @@ pub struct Trace {
     source: Source,
 }
 
-/// A change that was issued.
+/// The record of a change that was issued.
 #[derive(Debug)]
 #[must_use = "a change that never completes is never durable"]
 pub struct Ticket(usize);
 
 impl Trace {
-    /// Records that `change` is issued: before the system call.
+    /// Records the issue of `change`. The caller must call it before the system call.
     pub fn issue(&self, change: Change) -> Ticket {
         let mut inner = self.recorder.lock();
         let issued = inner.events;
@@ -153,9 +155,9 @@ impl Trace {
         Ticket(inner.ops.len() - 1)
     }
 
-    /// Records that the change of `ticket` completed: after the system call. `count`: bytes of a
-    /// write that were written; `None`: all of the change was made. A change that failed takes an
-    /// error: the log forgets it.
+    /// Records the completion of the change of `ticket`, after the system call. The result is the
+    /// number of bytes of a write that were written, or `None` if all of the change was made. An
+    /// error removes the change from the log.
     pub fn complete(&self, Ticket(index): Ticket, result: Result<Option<usize>, ()>) {
         let mut inner = self.recorder.lock();
         let event = inner.events;
@@ -165,17 +167,18 @@ impl Trace {
         match (result, &mut op.change) {
             (Ok(Some(count)), Change::Write { bytes, .. }) => bytes.truncate(count),
             (Ok(_), _) => {}
-            // No test makes the file system fail in part; a change of nothing stays in its place.
+            // No test makes the file system fail in part. A failed change stays in the log as a
+            // change of no bytes.
             (Err(()), change) => {
                 *change = Change::Write { offset: 0, bytes: Vec::new(), durable: false }
             }
         }
     }
 
-    /// Makes a change by `call` and records both its ends.
+    /// Makes a change by `call` and records its issue and its completion.
     ///
     /// # Errors
-    /// Those of `call`.
+    /// The errors of `call`.
     pub fn record<T, E>(
         &self,
         change: Change,
@@ -188,7 +191,7 @@ impl Trace {
     }
 }
 
-/// What was recorded.
+/// A recorded log.
 #[derive(Clone, Debug)]
 pub struct Log {
     pub(super) files: Vec<(String, Contents)>,
@@ -202,8 +205,9 @@ impl Log {
         &self.ops
     }
 
-    /// Leaves out the changes that `which` names, as if the program had not made them: a test takes
-    /// a barrier out this way, and shows that the states tell. The positions of the others stay.
+    /// Removes the changes that `which` selects, as if the program had not made them. A test
+    /// removes a barrier in this way, and shows that the states reveal it. The positions of the
+    /// other changes stay.
     #[must_use]
     pub fn without(mut self, which: impl Fn(usize, &Op) -> bool) -> Self {
         let mut index = 0;
@@ -221,7 +225,8 @@ impl std::fmt::Debug for Change {
             Self::Write { offset, bytes, durable } => {
                 let kind = if *durable { "durable write" } else { "write" };
                 write!(f, "{kind} {:#x}+{:#x}", offset, bytes.len())?;
-                // Small writes are entries of tables: their value helps.
+                // A small write is an entry of a table, and its value helps to understand the
+                // failure.
                 if bytes.len() <= 8 { write!(f, " {bytes:02x?}") } else { Ok(()) }
             }
             Self::Zero { offset, length } => write!(f, "zero {offset:#x}+{length:#x}"),

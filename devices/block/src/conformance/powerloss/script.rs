@@ -21,7 +21,7 @@ pub enum Step {
         /// Force unit access.
         fua: bool,
     },
-    /// A discard or zeroing, as the operation says.
+    /// A discard or zeroing.
     Clear {
         /// [`Operation::Discard`] or [`Operation::WriteZeroes`].
         operation: Operation,
@@ -30,42 +30,44 @@ pub enum Step {
         /// Sectors.
         count: u64,
     },
-    /// Everything acknowledged becomes durable.
+    /// A flush: all acknowledged changes become durable.
     Flush,
-    /// Several of the steps above are submitted together. Their ranges do not overlap.
+    /// Several of the steps above, submitted together. Their ranges do not overlap.
     Batch(Vec<Step>),
-    /// The disk has another capacity, in bytes.
+    /// Another capacity of the disk, in bytes.
     Resize(u64),
-    /// The disk is closed in order and opened again.
+    /// The disk is closed properly and opened again.
     Reopen,
 }
 
 impl Step {
-    /// A write without force unit access.
+    /// Returns a write without force unit access.
     pub const fn write(first: u64, count: u64) -> Self {
         Self::Write { first, count, fua: false }
     }
 
-    /// A write with force unit access.
+    /// Returns a write with force unit access.
     pub const fn fua(first: u64, count: u64) -> Self {
         Self::Write { first, count, fua: true }
     }
 
-    /// A discard.
+    /// Returns a discard.
     pub const fn discard(first: u64, count: u64) -> Self {
         Self::Clear { operation: Operation::Discard, first, count }
     }
 
-    /// A write of zeroes.
+    /// Returns a write of zeroes.
     pub const fn zeroes(first: u64, count: u64, unmap: bool) -> Self {
         Self::Clear { operation: Operation::WriteZeroes { unmap }, first, count }
     }
 }
 
-/// Runs `steps` on the disk that `open` opens and closes it in order. Returns what the disk
-/// promised. `promises`: of the fresh disk.
+/// Runs `steps` on the disk that `open` returns and closes it properly. Returns the promises of the
+/// disk. `promises` are those of the fresh disk.
 ///
-/// # Panics A request fails.
+///
+/// # Panics
+/// A request fails.
 pub fn run_script(
     steps: &[Step],
     recorder: &Recorder,
@@ -74,7 +76,7 @@ pub fn run_script(
 ) -> Promises {
     let mut disk = open();
     let mut queue = disk.queue().expect("a queue");
-    // Stamps of the begin are below.
+    // Lower stamps are those of the content before the script.
     let mut stamp = 1000;
     for step in steps {
         let submitted = recorder.position();
@@ -144,7 +146,7 @@ fn batch(
 }
 
 /// Returns a random script of `count` steps on some blocks of a disk. `blocks`: the first sector of
-/// each; of `block` sectors each. The same for the same seed.
+/// each block, which has `block` sectors. Equal seeds give equal scripts.
 pub fn random_script(seed: u64, count: usize, blocks: &[u64], block: u64) -> Vec<Step> {
     let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let range = |random: &mut Random| {

@@ -1,4 +1,4 @@
-//! The states that files may be in after a loss of power.
+//! The states that files may have after a loss of power.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -11,15 +11,15 @@ use super::contents::{Contents, Tracked};
 use super::record::{Change, Log, Op, Source};
 use crate::conformance::model::Random;
 
-/// How many states are tried at each point.
+/// Limits for the number of states that are tried at each point.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// With at most so many changes (or sectors of changes) that are not durable, every subset of
+    /// Up to this number of changes (or sectors of changes) that are not durable, every subset of
     /// them is tried.
     pub exhaustive: u32,
-    /// With more of them: so many random states besides the special ones.
+    /// Above that number: the number of random states that are tried besides the special ones.
     pub samples: usize,
-    /// Of the random states.
+    /// The seed of the random states.
     pub seed: u64,
 }
 
@@ -35,24 +35,26 @@ pub struct State {
     /// The number of events that happened before the loss of power: see
     /// [`super::Recorder::position`].
     pub position: usize,
-    /// Number of the state among all that the iterator gives.
+    /// Number of the state in the order of the iterator.
     pub number: usize,
     seed: u64,
     files: Vec<(String, Contents)>,
-    /// What became of each change that was not durable.
+    /// The changes that were not durable, each with the number of its sectors.
     fates: Arc<Vec<(Op, usize)>>,
     choice: Vec<Keep>,
 }
 
 impl State {
-    /// Writes the files into `folder`, under the names that they had, and returns their paths in
-    /// the order of [`super::Recorder::attach`].
+    /// Writes the files into `folder`, under their original names, and returns their paths in the
+    /// order of [`super::Recorder::attach`].
     ///
-    /// # Errors The system's.
+    ///
+    /// # Errors
+    /// The error of the system.
     pub fn write(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
         let write = |(name, contents): &(String, Contents)| {
             let path = folder.join(name);
-            // What a check of an earlier state left there is another file.
+            // The check of an earlier state may have left a file there.
             let _ = std::fs::remove_file(&path);
             contents.write(&OpenOptions::new().write(true).create_new(true).open(&path)?)?;
             Ok(path)
@@ -61,7 +63,7 @@ impl State {
     }
 }
 
-/// Says which subset it is, so that a failure can be understood and repeated.
+/// Prints the subset of changes in the state, so that a failure can be understood and repeated.
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -87,23 +89,23 @@ impl fmt::Display for State {
     }
 }
 
-/// What of one change reached the storage.
+/// The part of one change that reached the storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Keep {
     All,
     None,
-    /// The first so many sectors.
+    /// The first sectors, of this number.
     First(usize),
-    /// All but so many.
+    /// All but the first sectors, of this number.
     Behind(usize),
-    /// Some, which the number tells.
+    /// Some of the sectors, selected by the number.
     Scattered(u64),
-    /// One bit for each.
+    /// The sectors with a set bit.
     Bits(u64),
 }
 
 impl Keep {
-    /// The sector of this ordinal is kept.
+    /// Returns whether the sector with this ordinal is kept.
     fn has(&self, ordinal: usize) -> bool {
         match *self {
             Self::All => true,
@@ -117,32 +119,32 @@ impl Keep {
         }
     }
 
-    /// Anything is kept, so that the file has the length that it needs.
+    /// Returns whether any sector is kept, so that the file has the length for it.
     fn has_any(&self) -> bool {
         !matches!(self, Self::None | Self::Bits(0))
     }
 }
 
-/// A change that is not durable, and the sectors that it alone made so.
+/// A change that is not durable, and those of its sectors that are not durable.
 #[derive(Debug)]
 struct Pending {
     op: usize,
     sectors: Vec<u64>,
 }
 
-/// The states that [`Log::states`] gives.
+/// The iterator of [`Log::states`].
 #[derive(Debug)]
 pub struct States<'a> {
     log: &'a Log,
     limits: Limits,
     files: Vec<Tracked>,
-    /// Issues and completions that are still to come, by number.
+    /// Issues and completions that have not been processed, by number.
     events: VecDeque<(usize, Event)>,
     random: Random,
     pending: Vec<Pending>,
     fates: Arc<Vec<(Op, usize)>>,
     choices: VecDeque<Vec<Keep>>,
-    /// What happens when the choices are used up.
+    /// The event that follows when the choices are used up.
     next: Option<Event>,
     position: usize,
     number: usize,
@@ -158,9 +160,9 @@ enum Event {
 impl Log {
     /// Returns the states that the files may be in after a loss of power.
     ///
-    /// Between two events that make something durable, what may be lost only grows, and so do the
-    /// contents that the disk may show. So the states at the end of each such stretch include all
-    /// earlier ones.
+    /// Between two events that make changes durable, the set of changes that may be lost only
+    /// grows, and so does the set of contents that the disk may show. So the states at the end of
+    /// each such stretch include all earlier ones.
     pub fn states(&self, limits: &Limits) -> States<'_> {
         let mut events: Vec<(usize, Event)> = Vec::new();
         for (index, op) in self.ops.iter().enumerate() {
@@ -186,7 +188,7 @@ impl Log {
 }
 
 impl States<'_> {
-    /// Goes on to the next point at which something becomes durable, or to the end.
+    /// Advances to the next point at which a change becomes durable, or to the end.
     fn advance(&mut self) {
         if let Some(event) = self.next.take() {
             self.settle(event);
@@ -213,7 +215,7 @@ impl States<'_> {
         self.choose();
     }
 
-    /// Whether change `op` is durable once change `by` of the same file has completed.
+    /// Returns whether change `op` is durable once change `by` of the same file has completed.
     fn becomes_durable(&self, op: usize, by: usize) -> bool {
         let barrier = &self.log.ops[by];
         match barrier.change {
@@ -235,7 +237,7 @@ impl States<'_> {
         self.files[op.file] = file;
     }
 
-    /// Lists the subsets of what is not durable here that are tried.
+    /// Lists the subsets of the pending changes that are tried.
     fn choose(&mut self) {
         let mut pending: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         for file in &self.files {
@@ -287,8 +289,8 @@ impl States<'_> {
         }
     }
 
-    /// Each alone, each one missing, in order up to each (and so all and none), one part of the
-    /// image alone.
+    /// Adds the special states: each change alone, each one missing, all up to each one (and so all
+    /// and none), and the changes of one part of the image alone.
     fn special(&mut self, count: usize) {
         let mut add = |keeps: &dyn Fn(usize) -> bool| {
             let keep = |at| if keeps(at) { Keep::All } else { Keep::None };
@@ -307,7 +309,7 @@ impl States<'_> {
 
     fn sample(&mut self, count: usize) {
         for _ in 0..self.limits.samples {
-            // Some lose most, some lose little.
+            // Some states lose most changes, and some lose few.
             let kept = 10 + self.random.below(80);
             let mut keep = || match self.random.below(100) {
                 part if part < kept => Keep::All,
@@ -319,13 +321,13 @@ impl States<'_> {
         }
     }
 
-    /// One change is torn, while all or none of the others are there.
+    /// Adds states with one torn change and all or none of the others.
     fn torn(&mut self) {
         let large: Vec<usize> =
             (0..self.pending.len()).filter(|&at| self.pending[at].sectors.len() > 1).collect();
         let most = (self.limits.samples / 6).max(1);
         for turn in 0..large.len().min(most) {
-            // All of them where there are few.
+            // Every position is tried if there are few.
             let at = if large.len() <= most {
                 turn
             } else {

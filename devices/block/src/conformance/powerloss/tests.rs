@@ -1,4 +1,4 @@
-//! The simulator itself: which states it gives, and that it finds what is wrong.
+//! Tests of the simulator: the states that it returns, and the flaws that it finds.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -10,7 +10,7 @@ use vmm_sys_util::tempdir::TempDir;
 use super::*;
 use crate::{Backend, IoMode, RawFile, RawOptions};
 
-/// A file of `length` bytes and the trace of its changes, which are recorded and not made.
+/// Returns a file of `length` bytes and the trace of its changes, which are recorded but not made.
 fn traced(length: u64) -> (TempDir, Recorder, Trace) {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.img");
@@ -29,8 +29,8 @@ fn write(offset: u64, bytes: Vec<u8>) -> Change {
     Change::Write { offset, bytes, durable: false }
 }
 
-/// The different files of all states of a log at their positions, each as the first byte of each of
-/// its sectors.
+/// Returns the different files of all states of a log with their positions, each as the first byte
+/// of each of its sectors.
 fn states(folder: &TempDir, recorder: &Recorder, limits: &Limits) -> BTreeSet<(usize, Vec<u8>)> {
     let log = recorder.log();
     let first_bytes = |state: State| {
@@ -58,7 +58,7 @@ fn test_states_of_one_write_are_torn_at_every_sector() {
     change(&trace, write(0, vec![7; 1536]));
     let found = states(&folder, &recorder, &Limits::default());
     assert_eq!(found.len(), 8, "{found:?}");
-    // With more sectors than are tried one by one, it is torn in some ways.
+    // With more sectors than are tried one by one, only some torn states are tried.
     let found = states(&folder, &recorder, &Limits { exhaustive: 2, ..Limits::default() });
     assert!(found.iter().any(|(_, bytes)| bytes.contains(&7) && bytes.contains(&0)), "{found:?}");
 }
@@ -98,8 +98,7 @@ fn test_states_of_two_writes_to_one_sector_are_its_contents_in_order() {
             [bytes[0], bytes[1]]
         })
         .collect();
-    // The page cache has one content of a sector: the second write is never there without the
-    // first.
+    // The page cache has one content of a sector: the second write never remains without the first.
     assert_eq!(pairs, [[0, 0], [1, 0], [1, 2]].into());
 }
 
@@ -130,7 +129,7 @@ fn test_states_are_the_same_for_the_same_seed() {
     let found = states(&folder, &recorder, &limits);
     assert_eq!(found, states(&folder, &recorder, &limits));
     assert_ne!(found, states(&folder, &recorder, &Limits { seed: 1, ..limits }));
-    // Each alone, each one missing, prefixes, all, none.
+    // Each change alone, each one missing, prefixes, all, none.
     assert!(found.len() > 3 * 64, "{}", found.len());
 }
 
@@ -149,7 +148,7 @@ fn run_raw(folder: &Path, io: IoMode, steps: &[Step]) -> (Log, Promises) {
     (recorder.log(), promises)
 }
 
-/// Judges each state of `log`; the first that breaks a promise, if any.
+/// Checks each state of `log`. Returns the first that breaks a promise, if any.
 fn first_broken(
     folder: &Path,
     log: &Log,
@@ -230,7 +229,7 @@ fn test_raw_flush_that_is_left_out_is_found() {
 fn test_raw_write_that_is_not_forced_is_found() {
     let folder = TempDir::new().unwrap();
     let (log, _) = run_raw(folder.as_path(), IoMode::Sync, &[Step::write(0, 4)]);
-    // The same request as if it had been one with FUA.
+    // The same request counts as if it had been forced (FUA).
     let mut promises = Promises::new(1 << 20);
     promises.wrote(0, 4, 1001, Span { submitted: 0, acknowledged: 2 }, true);
     let (_, broken) = first_broken(folder.as_path(), &log, &promises, &Limits::default());

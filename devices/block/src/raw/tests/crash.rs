@@ -1,4 +1,4 @@
-//! A process that is killed while it writes loses nothing that it acknowledged.
+//! A process that is killed while it writes loses no data that it acknowledged.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ const CAPACITY: u64 = 4 << 20;
 const SECTORS: u64 = CAPACITY / 512;
 const ENV: &str = "SYNTHVM_STORAGE_TEST_CRASH";
 
-/// A record as the writer acknowledges it: sector and stamp.
+/// A record in the form in which the writer acknowledges it: sector and stamp.
 const RECORD: usize = 16;
 
 fn content(sector: u64, stamp: u64) -> Vec<u8> {
@@ -25,8 +25,8 @@ fn options(words: &str) -> RawOptions {
     RawOptions { read_only: false, cache: cache.parse().unwrap(), io: io.parse().unwrap() }
 }
 
-/// Not a test of its own: the process that is killed. Writes batch after batch of distinct sectors,
-/// each with a higher stamp, and says so on its standard output as soon as a batch is done.
+/// The process that is killed, and no test of its own. It writes batches of distinct sectors, each
+/// with a higher stamp, and reports each batch on its standard output immediately after it is done.
 #[test]
 fn test_crash_helper_process() {
     let Some(what) = std::env::var_os(ENV) else { return };
@@ -54,7 +54,7 @@ fn test_crash_helper_process() {
         let records: Vec<u8> = (0..16)
             .flat_map(|at| [sector(at).to_le_bytes(), stamp.to_le_bytes()].concat())
             .collect();
-        // The harness has written its own lines before: a word to find the first record by.
+        // The test harness has printed lines before, so this word marks the first record.
         let word = if stamp == 1 { &b"\0RECORDS"[..] } else { &[] };
         if out.write_all(&[word, &records].concat()).and_then(|()| out.flush()).is_err() {
             return;
@@ -83,7 +83,7 @@ fn nothing_acknowledged_is_lost(words: &str) {
             start = start
                 .or_else(|| seen.windows(8).position(|word| word == b"\0RECORDS").map(|at| at + 8));
         }
-        // SIGKILL, in the middle of whatever it does.
+        // SIGKILL, at an arbitrary point of its work.
         writer.kill().unwrap();
         output.read_to_end(&mut seen).unwrap();
         writer.wait().unwrap();
@@ -93,7 +93,7 @@ fn nothing_acknowledged_is_lost(words: &str) {
             last.insert(number(0), number(8));
         }
         assert!(last.len() >= 16);
-        // Its lock went with it.
+        // The lock ended with the process.
         let raw = RawFile::open_with(file.as_path(), &options(words)).unwrap();
         let mut queue = raw.queue().unwrap();
         for (sector, stamp) in last {

@@ -1,5 +1,5 @@
-//! Guest memory that the kernel has in place: the right bytes, whatever part of it is meant; and
-//! the memory let go of in the end.
+//! Registered guest memory: requests move the right bytes for every part of the memory, and the
+//! memory is unpinned at the end.
 
 use std::sync::atomic::AtomicU64;
 
@@ -17,8 +17,7 @@ use crate::{IoBuffer, Operation, Request};
 const PAGE: u64 = 4096;
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FIXED";
 
-/// Registers `ram` in chunks of so many pages. `None` where this machine does not let us lock
-/// memory.
+/// Registers `ram` in chunks of `pages` pages. `None`: this machine does not permit locked memory.
 fn fixed(ram: &GuestRam, pages: u64) -> Option<Arc<FixedMemory>> {
     match FixedMemory::in_chunks(ram, (pages * PAGE) as usize) {
         Ok(fixed) => Some(fixed),
@@ -37,12 +36,12 @@ fn open(path: &Path, cache: CacheMode, fixed: &Arc<FixedMemory>) -> RawFile {
     raw
 }
 
-/// Images whose requests come from guest memory that is registered.
+/// A maker of images whose requests use registered guest memory.
 struct Guest {
     ram: GuestRam,
     cache: CacheMode,
     memory: Arc<FixedMemory>,
-    /// Calls that found their memory in place, of images that are closed.
+    /// Calls that used registered memory, for closed images.
     total: Arc<AtomicU64>,
 }
 
@@ -111,15 +110,15 @@ fn test_fixed_direct_on_a_kernel_whose_rings_cannot_share_conforms() {
     conforms(CacheMode::None, 64, false);
 }
 
-/// Two regions with a hole between them: pages 0 to 15, and 32 to 39.
+/// Returns two regions with a hole between them: pages 0 to 15, and 32 to 39.
 fn two_regions() -> GuestRam {
     let ranges =
         [(GuestAddress(0), 16 * PAGE as usize), (GuestAddress(32 * PAGE), 8 * PAGE as usize)];
     GuestRam::new(GuestMemoryMmap::from_ranges(&ranges).unwrap()).unwrap()
 }
 
-/// Writes `len` bytes from byte `offset` of the first of `pages` on, reads them back into them, and
-/// says how many calls found their memory in place.
+/// Writes `len` bytes from byte `offset` of the first of `pages` on, and reads them back into the
+/// same pages. Returns the number of calls that used registered memory.
 fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages: &[u64]) -> u64 {
     let before = raw.fixed_calls().unwrap();
     let mut queue = raw.queue().unwrap();
@@ -131,7 +130,7 @@ fn there_and_back(raw: &RawFile, ram: &GuestRam, offset: u32, len: usize, pages:
     let written = run(&mut *queue, vec![request(Operation::Write { fua: true }, buffer)]).remove(0);
     assert_eq!(written.result, Ok(()));
     let mut buffer = written.request.buffer;
-    // Neighbours must stay as they are.
+    // Neighbouring pages must stay unchanged.
     for region in [0..16, 32..40] {
         for page in region {
             ram.memory().write_slice(&[0xEE; PAGE as usize], GuestAddress(page * PAGE)).unwrap();
@@ -167,14 +166,14 @@ fn test_fixed_first_and_last_bytes_of_regions_and_chunks_are_moved_and_what_stra
             (0, 512, &[32], 2),
             (3584, 512, &[39], 2),
             (0, 4096, &[3], 2),
-            // One whole chunk, and all but one block of one.
+            // One whole chunk, and one block less than that.
             (0, 4 * 4096, &[4, 5, 6, 7], 2),
             (512, 4 * 4096 - 512, &[36, 37, 38, 39], 2),
-            // One piece over the border of two chunks.
+            // One piece across the border of two chunks.
             (0, 2 * 4096, &[3, 4], 0),
             (3584, 1024, &[11, 12], 0),
             (0, 16 * 4096, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15], 0),
-            // Several pieces, of one chunk and of several.
+            // Several pieces, in one chunk and in several.
             (0, 3 * 4096, &[7, 5, 4], many),
             (0, 2 * 4096, &[38, 36], many),
             (0, 2 * 4096, &[7, 9], 0),
@@ -201,7 +200,7 @@ fn test_fixed_memory_of_others_and_no_memory_go_as_ever() {
     assert_eq!(super::one(&raw, Operation::Read, 512, vec![]), Ok(vec![]));
     assert_eq!(super::one(&raw, Operation::Flush, 0, vec![]), Ok(vec![]));
     assert_eq!(raw.fixed_calls(), Some(0));
-    // Of another guest, at other addresses.
+    // The memory of another guest, at other addresses.
     let other = two_regions();
     assert_eq!(there_and_back(&raw, &other, 0, 4096, &[3]), 0);
 }
@@ -238,21 +237,21 @@ fn test_fixed_memory_is_refused_where_no_ring_moves_the_bytes() {
     }
 }
 
-/// Kilobytes of this process that the kernel has pinned.
+/// Returns the kilobytes of this process that the kernel has pinned.
 fn pinned() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmPin:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// From here on this thread may lock `bytes` and no more.
+/// Limits the locked memory of this thread to `bytes`.
 fn limit_locked_memory(bytes: u64) {
     const VERSION: u32 = 0x2008_0522;
     const IPC_LOCK: u32 = 14;
     let header = [VERSION, 0];
     let mut sets = [[0_u32; 3]; 2];
     let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
-    // SAFETY: the header and the sets are laid out as capget(2) says, and the limit is a valid one.
+    // SAFETY: the header and the sets have the layout of capget(2), and the limit is valid.
     let results = unsafe {
         let got = libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr());
         sets[0][0] &= !(1 << IPC_LOCK);
@@ -263,7 +262,7 @@ fn limit_locked_memory(bytes: u64) {
     assert_eq!(results, [0, 0, 0]);
 }
 
-/// Not a test of its own: a process with limits and counts of its own.
+/// A process with limits and counts of its own, and no test of its own.
 #[test]
 fn test_fixed_helper_process() {
     const SIZE: u64 = 1 << 20;
@@ -301,7 +300,8 @@ fn test_fixed_helper_process() {
             assert!(text.starts_with("buffers=fixed") && text.contains("ulimit -l"), "{text}");
             assert_eq!(pinned(), 0, "nothing is left behind");
         }
-        // The kernel cannot share, and a ring's own registration is refused: it goes without.
+        // The kernel cannot share, and a ring's own registration is refused: the ring works
+        // without.
         _ => {
             limit_locked_memory(SIZE * 3 / 2);
             let Some(mut memory) = fixed(&ram, 16) else { std::process::exit(42) };

@@ -1,4 +1,4 @@
-//! A system that has no io_uring, forbids it, or takes it away.
+//! A system without io_uring, or one that forbids it or withdraws it.
 
 use super::super::*;
 use super::image;
@@ -6,12 +6,12 @@ use crate::conformance::{CAPACITY, check, guest_ram};
 
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FORBIDDEN";
 
-/// From here on, system call `number` fails on this thread, and on those it starts, with `code`: as
-/// a container's filter would do it.
+/// Makes system call `number` fail with `code` on this thread and the threads that it starts, like
+/// a container's filter.
 fn forbid(number: libc::c_long, code: i32) {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let program = [
-        // The first word of what a filter sees is the call's number.
+        // The first word of the filter's data is the number of the call.
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, number as u32),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | code as u32),
@@ -29,7 +29,7 @@ fn forbid(number: libc::c_long, code: i32) {
     assert_eq!(results, [0, 0]);
 }
 
-/// Not a test of its own: a process under a filter.
+/// A process under a filter, and no test of its own.
 #[test]
 fn test_forbidden_helper_process() {
     let Some(what) = std::env::var_os(ENV) else { return };
@@ -47,7 +47,7 @@ fn test_forbidden_helper_process() {
     };
     match what.to_str().unwrap() {
         "taken away" => {
-            // Rings can be had, but not entered.
+            // A ring can be created, but not entered.
             forbid(libc::SYS_io_uring_enter, libc::EPERM);
             conforms(IoMode::Uring);
         }

@@ -1,4 +1,4 @@
-//! Storage that is full, and block devices: real ones, where this machine lends them.
+//! Full storage, and real block devices, if this machine permits them.
 
 use std::fs::File;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::conformance::{CAPACITY, check, check_reopen, one, over};
 const ENV: &str = "SYNTHVM_STORAGE_TEST_FULL";
 const MIB: u64 = 1 << 20;
 
-/// Not a test of its own: runs where `/mnt` has 4 MiB, in a mount namespace of its own.
+/// A process in a mount namespace with 4 MiB in `/mnt`, and no test of its own.
 #[test]
 fn test_full_helper_process() {
     if std::env::var_os(ENV).is_none() {
@@ -32,14 +32,14 @@ fn test_full_helper_process() {
             .expect("4 MiB are soon full");
         assert_eq!(write(false, full, &mut *queue), Err(IoError::NoSpace));
         assert_eq!(write(true, full + 1, &mut *queue), Err(IoError::NoSpace));
-        // Nothing else is wrong: what was written is there, also durably, and can be written again.
+        // Later requests work: the written data is there, also durably, and can be written again.
         assert_eq!(one(&mut *queue, Operation::Flush, 0, vec![]), Ok(vec![]));
         for at in 0..full {
             let bytes = one(&mut *queue, Operation::Read, at * MIB, vec![0; MIB as usize]).unwrap();
             assert!(bytes.iter().all(|&byte| byte == at as u8 + 1));
         }
         write(false, 0, &mut *queue).unwrap();
-        // Discarding gives back the room.
+        // Discarding releases space.
         over(&mut *queue, Operation::Discard, 0, 2 * MIB).unwrap();
         assert!(!raw.extent(0).unwrap().mapped);
         write(true, 12, &mut *queue).unwrap();
@@ -62,7 +62,8 @@ fn test_full_file_system_fails_writes_with_no_space_and_recovers_by_discard() {
         + &String::from_utf8_lossy(&output.stdout);
     match output.status.code() {
         Some(42) => {}
-        // Its own words: only where namespaces or mounts are forbidden may this be left out.
+        // Messages of `unshare` and `mount` themselves: the test may be skipped only if namespaces
+        // or mounts are forbidden.
         _ if said.starts_with("unshare:") || said.starts_with("mount:") => {
             eprintln!("left out: {said}");
         }
@@ -70,11 +71,11 @@ fn test_full_file_system_fails_writes_with_no_space_and_recovers_by_discard() {
     }
 }
 
-/// A loop device over a file, while it lives.
+/// A loop device over a file, which is detached when this is dropped.
 struct Loop(PathBuf);
 
 impl Loop {
-    /// `None` where this machine lends none.
+    /// Returns a loop device over `file`. `None`: this machine permits none.
     fn over(file: &Path) -> Option<Self> {
         let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().ok()?;
         let name = String::from_utf8(output.stdout).ok()?;

@@ -1,5 +1,5 @@
-//! Requests from host memory as requests from guest memory, so that the conformance suite's come
-//! from where a guest's do.
+//! A backend that moves requests from host memory to guest memory, so that the requests of the
+//! conformance suite use the same memory as a guest's.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,20 +12,20 @@ use crate::conformance::guest_buffer;
 
 const PAGE: usize = 4096;
 
-/// A raw image whose requests are moved into guest memory first, and back when they are done.
+/// A raw image whose requests are copied to guest memory before, and back when they are complete.
 #[derive(Debug)]
 pub(super) struct InGuest {
     inner: RawFile,
     ram: GuestRam,
-    /// Guest pages that no request has, in no order.
+    /// Guest pages that no request uses, in random order.
     pages: Arc<Mutex<Vec<u64>>>,
-    /// Takes what the image counted, when it is closed.
+    /// The counter to which a closed image adds its own count.
     total: Arc<AtomicU64>,
 }
 
 impl InGuest {
     pub(super) fn new(inner: RawFile, ram: &GuestRam, pages: u64, total: &Arc<AtomicU64>) -> Self {
-        // Neighbours now and then: pieces of one page and of several.
+        // Some pages stay neighbours: requests then have pieces of one page and of several.
         let mut free: Vec<u64> = (0..pages).collect();
         free.sort_unstable_by_key(|page| (page / 3 * 37 % 101, *page));
         Self {
@@ -67,7 +67,7 @@ impl Backend for InGuest {
 }
 
 struct InGuestQueue {
-    // First: afterwards nobody touches the pages.
+    // The first field, because no request uses the pages after its drop.
     inner: Box<dyn Queue>,
     ram: GuestRam,
     pages: Arc<Mutex<Vec<u64>>>,
@@ -81,7 +81,7 @@ struct Moved {
     _pages: Taken,
 }
 
-/// Pages that a request has.
+/// The guest pages of a request.
 struct Taken {
     pages: Vec<u64>,
     from: Arc<Mutex<Vec<u64>>>,
@@ -98,7 +98,7 @@ impl Queue for InGuestQueue {
         let mut batch = Vec::new();
         for mut request in requests.drain(..) {
             let original = std::mem::replace(&mut request.buffer, IoBuffer::empty());
-            // As far off a page's beginning as the original.
+            // The copy begins at the same offset in its page as the original.
             let skew = original.iovecs().first().map_or(0, |piece| piece.iov_base.addr() % PAGE);
             let wanted = (skew + original.len()).div_ceil(PAGE);
             let mut free = self.pages.lock().unwrap();

@@ -1,4 +1,4 @@
-//! Raw images: opening, locking, and I/O that the system does only in part.
+//! Tests of raw images: opening, locking, and I/O that the system does only in part.
 
 mod crash;
 mod fixed;
@@ -25,7 +25,8 @@ fn image(size: u64) -> TempFile {
     file
 }
 
-/// Runs one of these tests in a process of its own, which a variable tells what to do.
+/// Runs one of these tests in a process of its own, with an environment variable that selects its
+/// part.
 fn run_alone(test: &str, (variable, what): (&str, impl AsRef<OsStr>)) -> Output {
     let name = format!("raw::tests::{test}");
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -104,7 +105,7 @@ fn test_lock_outlives_the_backend_while_a_queue_is_in_use() {
     assert!(RawFile::open(file.as_path(), false).is_ok());
 }
 
-/// Not a test of its own: the second process of the next one.
+/// The second process of the next test, and no test of its own.
 #[test]
 fn test_lock_helper_process() {
     if let Some(path) = std::env::var_os("SYNTHVM_STORAGE_TEST_LOCK") {
@@ -146,7 +147,7 @@ fn one(
     done.result.map(|()| std::mem::take(done.request.buffer.host_bytes().unwrap()))
 }
 
-// Checklist 34, as far as one process can see it.
+// Checklist 34, in the part that one process can check.
 #[test]
 fn test_write_is_in_the_file_and_fua_and_flush_succeed() {
     let file = image(1 << 20);
@@ -187,7 +188,7 @@ fn test_log_of_queues_that_get_no_ring_is_limited() {
         eprintln!("left out: there is no io_uring");
         return;
     }
-    // As where no descriptor is left.
+    // Simulates a process that has no descriptor left.
     Arc::get_mut(&mut raw.image).unwrap().unlocked = None;
     vmbus_log::testing::expect_limited("queue", 500, || drop(raw.queue().unwrap()));
 }

@@ -1,4 +1,4 @@
-//! Every way of reaching the kernel, with and without the page cache, does all that a backend must.
+//! The conformance suite on every I/O path, with and without the page cache.
 
 use std::os::fd::AsRawFd;
 
@@ -70,7 +70,8 @@ fn test_uring_direct_conforms() {
     }
 }
 
-/// Some containers forbid it: then the fallback is what counts, and it has tests of its own.
+/// Returns whether io_uring works here. Some containers forbid it; the fallback has tests of its
+/// own.
 pub(super) fn uring_is_here() -> bool {
     match uring::probe() {
         Ok(()) => true,
@@ -81,7 +82,7 @@ pub(super) fn uring_is_here() -> bool {
     }
 }
 
-/// The event is readable now.
+/// Returns whether the event is readable now.
 fn rings(queue: &dyn Queue) -> bool {
     let mut poll = libc::pollfd { fd: queue.event().unwrap(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one valid pollfd.
@@ -118,7 +119,7 @@ fn test_uring_read_of_what_is_cached_is_done_in_submit_and_no_event_tells() {
     queue.poll(&mut done);
     assert_eq!((done.len(), done[0].result), (1, Ok(())));
     assert_eq!(*done[0].request.buffer.host_bytes().unwrap(), [9; 4096]);
-    // Several go through the ring.
+    // Two requests go through the ring.
     queue.submit(&mut vec![request(1, 4096), request(2, 8192)]);
     assert!(rings(&*queue));
 }

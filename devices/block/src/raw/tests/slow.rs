@@ -1,4 +1,4 @@
-//! Calls that take long: which thread makes them, and what goes on meanwhile.
+//! Slow calls: the thread that makes them, and the requests that continue during the call.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ use crate::conformance::seam::DiscardGate;
 use crate::conformance::{one, run, wait};
 use crate::{IoBuffer, Operation, Request};
 
-/// A file that is taken for a block device, whose discards wait at the gate and then succeed.
+/// Returns a file that is used like a block device. Its discards wait at the gate and then succeed.
 fn device(io: IoMode) -> (TempFile, RawFile, Arc<DiscardGate>) {
     let file = image(1 << 20);
     let gate = Arc::new(DiscardGate::default());
@@ -43,7 +43,7 @@ fn test_discard_of_a_device_is_made_by_another_thread_and_delays_nothing() {
             one(&mut *queue, operation, 0, bytes).unwrap();
         }
         gate.open();
-        // One more, so that the event is set up twice.
+        // The second round sets the event again.
         for id in [1, 2] {
             let mut done = Vec::new();
             while done.is_empty() {
@@ -69,7 +69,7 @@ fn test_discards_leave_threads_to_reads_and_writes() {
         let mut queue = raw.queue().unwrap();
         queue.submit(&mut (0..32).map(discard).collect());
         gate.wait_for(MAX_CLEARING);
-        // More threads than that would have come by now.
+        // Any further thread would have arrived by then.
         for _ in 0..100 {
             one(&mut *queue, Operation::Write { fua: true }, 0, vec![1; 512]).unwrap();
         }
@@ -91,7 +91,7 @@ fn test_queue_dropped_during_a_discard_waits_for_nothing_and_the_image_stays_loc
         let mut queue = raw.queue().unwrap();
         queue.submit(&mut vec![discard(1), discard(2)]);
         gate.wait_for(1);
-        // The call still waits: that this returns is the test.
+        // The call still waits. The test passes if this returns.
         drop((queue, raw));
         let again = RawFile::open(file.as_path(), false);
         assert!(matches!(again, Err(OpenError::Locked { .. })), "{io:?}: {again:?}");

@@ -1,4 +1,4 @@
-//! Tasks against a system that does only parts, is interrupted, and refuses.
+//! Tasks on a system that makes calls in part, interrupts them, or refuses them.
 
 use super::super::call::{Call, Memory};
 use super::super::limits::MAX_PIECES;
@@ -16,7 +16,7 @@ fn source() -> Vec<u8> {
 fn open(cache: CacheMode) -> RawFile {
     let file = image(CAPACITY as u64);
     let options = RawOptions { cache, io: IoMode::Sync, ..RawOptions::default() };
-    // The name may go: only the open file is needed.
+    // The path may be removed: only the open file is needed.
     RawFile::open_with(file.as_path(), &options).unwrap()
 }
 
@@ -25,7 +25,7 @@ fn request(operation: Operation, offset: u64, bytes: Vec<u8>) -> Box<Request> {
     Request::new(5, operation, offset, length, IoBuffer::from_vec(bytes))
 }
 
-/// Runs a task against `system`, which is asked instead of the kernel.
+/// Runs a task with `system` in place of the kernel.
 fn run(raw: &RawFile, request: Box<Request>, mut system: impl FnMut(&Call) -> i32) -> Completion {
     let mut task = Task::new(request);
     loop {
@@ -46,7 +46,7 @@ fn read(call: &Call, source: &[u8], most: usize) -> i32 {
         Memory::One(base, len) => {
             vec![libc::iovec { iov_base: base.cast(), iov_len: len as usize }]
         }
-        // SAFETY: the task keeps its iovecs while the call lasts.
+        // SAFETY: the task keeps its iovecs during the call.
         Memory::Many(pieces, count) => unsafe {
             std::slice::from_raw_parts(pieces, count as usize).to_vec()
         },
@@ -119,7 +119,7 @@ fn test_errors_after_a_part_end_the_request_with_their_meaning() {
             _ => -code,
         });
         assert_eq!(done.result, Err(expected));
-        // A write that was refused is no lost flush.
+        // A refused write is no lost flush.
         assert_eq!(run(&raw, request(Operation::Flush, 0, vec![]), |_| 0).result, Ok(()));
     }
 }
@@ -188,7 +188,7 @@ fn test_storage_without_holes_gets_zeroes_written() {
                 -libc::EOPNOTSUPP
             }
             Call::Write { memory: Memory::One(base, len), .. } => {
-                // SAFETY: the call's memory, which is static.
+                // SAFETY: the memory of the call, which is static.
                 let bytes = unsafe { std::slice::from_raw_parts(*base, *len as usize) };
                 assert!(bytes.iter().all(|&byte| byte == 0));
                 written += len.min(&1000);

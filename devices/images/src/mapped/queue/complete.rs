@@ -1,4 +1,4 @@
-//! From subrequests that are back to finished requests.
+//! The completion of subrequests and requests.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ impl MappedQueue {
         let Some(&mut Pending::Whole { origin, fua }) = self.in_flight.get_mut(slot) else {
             return false;
         };
-        // The bytes may be durable, but not yet the structures that locate them.
+        // The bytes may be durable, but the structures that locate them are not.
         if fua && done.result.is_ok() && self.map.changes().is_unflushed() {
             return false;
         }
@@ -24,7 +24,7 @@ impl MappedQueue {
         true
     }
 
-    /// A subrequest came back.
+    /// Handles a completed subrequest.
     pub(super) fn back(&mut self, done: Completion) {
         let Completion { mut request, result, copied } = done;
         let slot = request.tag;
@@ -58,12 +58,12 @@ impl MappedQueue {
         }
     }
 
-    /// All bytes of `slot` have moved, if any had to.
+    /// Continues the request in `slot`, all bytes of which have moved.
     pub(super) fn moved(&mut self, slot: u64) {
         let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) else { return };
         match pending.then {
             _ if pending.result.is_err() => self.end(slot),
-            // The bytes are durable, but not yet the structures that locate them.
+            // The bytes are durable, but the structures that locate them are not.
             Then::Flush if self.map.changes().is_unflushed() => {
                 if self.map.is_written_back() {
                     self.flush(slot);
@@ -80,7 +80,7 @@ impl MappedQueue {
         }
     }
 
-    /// Fails the request in `slot`.
+    /// Fails the request in `slot`, which keeps its memory.
     pub(super) fn fail(&mut self, slot: u64, error: IoError) {
         if let Some(Pending::Compound(pending)) = self.in_flight.get_mut(slot) {
             pending.result = Err(error);
@@ -92,7 +92,7 @@ impl MappedQueue {
         let Some(Pending::Compound(pending)) = self.in_flight.take(slot) else { return };
         let Compound { mut request, split, result, copied, .. } = pending;
         if let Some(whole) = split {
-            // Nothing else has it: parts are dropped as they come back.
+            // One of the two exists. Parts are dropped when they complete.
             request.buffer = Arc::into_inner(whole).unwrap_or_else(IoBuffer::empty);
         }
         self.done.push(request.complete(result, copied));

@@ -26,23 +26,25 @@ use super::thread::MetadataThread;
 use pending::{Lookup, Pending};
 use slab::Slab;
 
-/// See the module. Fields drop in order: first the files' queues, which wait until nothing touches
-/// the memory; the metadata thread after the map, because it then drops the map's last reference.
+/// The queue of one worker. Fields drop in order: first the files' queues, which wait until no
+/// request uses the memory; the metadata thread after the map, because it then drops the map's last
+/// reference.
 pub(super) struct MappedQueue {
     queues: Vec<Box<dyn Queue>>,
-    /// Subrequests for each of them that are not submitted.
+    /// For each of the files, the subrequests that are not submitted yet.
     batches: Vec<Vec<Box<Request>>>,
     events: Events,
-    /// Requests in flight; subrequests carry the number as their tag.
+    /// Requests in flight. the tag of a subrequest is the number of its request.
     in_flight: Slab<Pending>,
-    /// Requests that wait for the metadata thread; its answers carry the number as their ticket.
+    /// Requests that wait for the metadata thread. The ticket of an answer is the number of its
+    /// request.
     lookups: Slab<Lookup>,
-    /// Finished requests that are not polled.
+    /// Finished requests that have not been polled.
     done: Vec<Completion>,
-    /// Kept for their memory.
+    /// An empty list whose memory is reused.
     extents: Extents,
     answers: Vec<Answer>,
-    /// The metadata thread's answers. `None`: the format never needs it.
+    /// The mailbox for the metadata thread's answers. `None`: the format never needs the thread.
     mailbox: Option<Arc<Mailbox>>,
     map: Arc<dyn Map>,
     thread: Arc<MetadataThread>,
@@ -52,7 +54,7 @@ impl MappedQueue {
     /// Returns a queue to the files of `map`.
     ///
     /// # Errors
-    /// The system's: out of file descriptors, memory or threads.
+    /// The system's error: out of file descriptors, memory or threads.
     pub(super) fn new(map: Arc<dyn Map>, thread: Arc<MetadataThread>) -> io::Result<Self> {
         let queues = map.files().iter().map(|file| file.queue()).collect::<io::Result<Vec<_>>>()?;
         let mailbox = map.may_block().then(Mailbox::new).transpose()?.map(Arc::new);
@@ -71,7 +73,7 @@ impl MappedQueue {
         })
     }
 
-    /// Makes the metadata thread look up the range's location.
+    /// Asks the metadata thread for the location of the range.
     fn look_up(&mut self, lookup: Lookup, operation: Operation, offset: u64, length: u64) {
         let ticket = self.lookups.insert(lookup);
         let job = Job::new(ticket, operation, offset, length);
@@ -79,7 +81,7 @@ impl MappedQueue {
             Some(mailbox) => self.thread.send(mailbox, job).err(),
             None => Some(job),
         };
-        // Without a thread, this one blocks.
+        // Without a metadata thread, the worker runs the job and blocks.
         self.answers.extend(job.map(|job| job.run(&*self.map)));
     }
 
@@ -135,7 +137,7 @@ impl Queue for MappedQueue {
                 None => self.start(requests.swap_remove(at)),
             }
         }
-        // The rest of the list goes to the first file.
+        // All requests that remain in the list go to the first file.
         if let Some(queue) = self.queues.first_mut().filter(|_| !requests.is_empty()) {
             queue.submit(requests);
         }
@@ -156,7 +158,7 @@ impl Queue for MappedQueue {
                     self.back(done.swap_remove(at));
                 }
             }
-            // Subrequests that are submitted here may be finished already, without an event.
+            // Subrequests that are submitted here may complete immediately, without an event.
             if !self.submit_batches() && self.answers.is_empty() {
                 break;
             }
@@ -170,7 +172,8 @@ impl Queue for MappedQueue {
 }
 
 impl Drop for MappedQueue {
-    /// Forgets the jobs at the metadata thread, which may be busy with other requests for long.
+    /// Withdraws the queue's jobs from the metadata thread, which may be busy with other requests
+    /// for a long time.
     fn drop(&mut self) {
         if let Some(mailbox) = &self.mailbox {
             self.thread.forget(mailbox);

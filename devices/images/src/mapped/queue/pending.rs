@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use synthvm_block::{IoBuffer, IoError, Request};
 
-/// A request that subrequests to the files carry out.
+/// A request that is carried out by subrequests to the files.
 pub(super) enum Pending {
     /// The request itself went to a file. `fua`: a flush follows, if structures need one.
     Whole { origin: Origin, fua: bool },
-    /// Anything else.
+    /// All other requests.
     Compound(Compound),
 }
 
-/// The fields of a request that are others while it is at a file.
+/// The fields of a request that are replaced while a file has it.
 #[derive(Clone, Copy)]
 pub(super) struct Origin {
     tag: u64,
@@ -28,7 +28,7 @@ impl Origin {
         own
     }
 
-    /// Makes `request` what it was.
+    /// Gives `request` its own fields back.
     pub(super) fn restore(self, request: &mut Request) {
         (request.tag, request.offset) = (self.tag, self.offset);
     }
@@ -40,7 +40,7 @@ pub(super) struct Compound {
     pub(super) request: Box<Request>,
     pub(super) split: Option<Arc<IoBuffer>>,
     pub(super) stage: Stage,
-    /// Subrequests that are not back.
+    /// Subrequests that have not completed.
     pub(super) left: usize,
     pub(super) then: Then,
     pub(super) result: Result<(), IoError>,
@@ -48,7 +48,7 @@ pub(super) struct Compound {
 }
 
 impl Compound {
-    /// Returns a request whose bytes have yet to move.
+    /// Returns a compound request. No byte of it has moved.
     pub(super) fn new(request: Box<Request>, then: Then) -> Self {
         Self {
             request,
@@ -64,7 +64,7 @@ impl Compound {
 
 pub(super) enum Stage {
     Moving,
-    /// A flush, begun with this token.
+    /// A flush that began with this token.
     Flushing(u64),
 }
 
@@ -74,7 +74,7 @@ pub(super) enum Then {
     End,
     /// A flush, if structures need one: force unit access.
     Flush,
-    /// The rest of a long range is cleared: all but these first bytes of it.
+    /// The rest of a long range must be cleared.
     Clear(u64),
 }
 

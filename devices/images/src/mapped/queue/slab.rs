@@ -1,6 +1,6 @@
-//! Things that are found again by a small number.
+//! A table of items with small numbers.
 
-/// Numbered items. A number is used again after its item was taken.
+/// A table of numbered items. The number of a removed item is used again.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     items: Vec<Option<T>>,
@@ -31,7 +31,7 @@ impl<T> Slab<T> {
         self.items.get_mut(number as usize)?.as_mut()
     }
 
-    /// Takes the item out.
+    /// Removes the item and returns it.
     pub(super) fn take(&mut self, number: u64) -> Option<T> {
         let item = self.items.get_mut(number as usize)?.take()?;
         self.free.push(number);

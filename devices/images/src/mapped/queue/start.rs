@@ -1,4 +1,4 @@
-//! From the location of a request's bytes to subrequests.
+//! The start of requests: from locations to subrequests.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::mapped::{Clearing, Extent, Extents, InFile, Known, Location};
 
 impl MappedQueue {
     /// Points the request at its file, if all of its bytes are known to lie there in one run.
-    /// Returns that file.
+    /// Returns the index of the file.
     pub(super) fn redirect(&mut self, request: &mut Request) -> Option<usize> {
         let (write, fua) = match request.operation {
             Operation::Read => (false, false),
@@ -68,7 +68,7 @@ impl MappedQueue {
         }
     }
 
-    /// Looks up where the request goes, if that needs no wait.
+    /// Looks up the locations of the request, if that needs no wait.
     fn try_look_up(&self, request: &Request, extents: &mut Extents) -> Known {
         let (offset, length) = (request.offset, request.length);
         match request.operation {
@@ -141,8 +141,8 @@ impl MappedQueue {
         let slot = self.insert(compound);
         let (mut at, mut left, mut copied, mut all) = (0, 0, 0, Ok(()));
         for extent in extents {
-            // In bounds: the extents have as many bytes as the request, and the request as many as
-            // its memory.
+            // The part is in bounds: the extents have as many bytes as the request, and the request
+            // as many as its memory.
             let Ok(part) = IoBuffer::part(&whole, at as usize, extent.length as usize) else {
                 break;
             };
@@ -185,7 +185,7 @@ impl MappedQueue {
         self.in_flight.insert(Pending::Compound(compound))
     }
 
-    /// `left` subrequests will come back for `slot`; none: its bytes have moved.
+    /// Makes `slot` wait for `left` subrequests. If there are none, its bytes have moved.
     fn expect(&mut self, slot: u64, left: usize) {
         match self.in_flight.get_mut(slot) {
             Some(Pending::Compound(pending)) if left != 0 => pending.left = left,
@@ -194,10 +194,11 @@ impl MappedQueue {
     }
 }
 
-/// Puts the bytes of an extent that lies in no file into `buffer`. Returns how many were copied.
+/// Fills `buffer` with the bytes of an extent that lies in no file. Returns the number of copied
+/// bytes.
 fn produce(extent: &Extent, buffer: &IoBuffer, operation: Operation) -> (Result<(), IoError>, u64) {
     match &extent.location {
-        // Only a file can be written; the guest's memory stays as it is.
+        // Only a file can be written. The guest's memory stays unchanged.
         _ if operation != Operation::Read => (Err(IoError::Os(libc::EIO)), 0),
         Location::Zero => {
             fill_with_zeroes(buffer);

@@ -10,12 +10,12 @@ use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, St
 use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
-/// Where lookups that block begin.
+/// The offset from which on lookups block.
 pub(super) const SLOW: u64 = 1 << 20;
 /// Bytes that one step handles.
 pub(super) const BLOCK: u64 = 4096;
 
-/// A call of the format, or a request to its first file. In order.
+/// A call of the format, or a request to its first file, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Log {
     Locate,
@@ -35,17 +35,17 @@ pub(super) struct Fake {
     pub(super) written: Vec<usize>,
     /// The bytes at [`SLOW`], if they are not in the file.
     pub(super) memory: Option<Arc<[u8]>>,
-    /// The file of which runs are known before [`SLOW`].
+    /// The file with runs that are known without a lookup, below [`SLOW`].
     pub(super) runs: Option<usize>,
-    /// Each write needs one.
+    /// Whether each write needs a barrier.
     pub(super) needs_barrier: bool,
     pub(super) capacity: AtomicU64,
     pub(super) fail_barrier: AtomicBool,
     pub(super) panics: AtomicBool,
-    /// Structures are only in memory.
+    /// Whether structures exist only in memory.
     pub(super) dirty: AtomicBool,
     pub(super) changes: Changes,
-    /// Every call that may block waits here.
+    /// The gate at which every call that may block waits.
     pub(super) gate: Gate,
     pub(super) barriers: AtomicU64,
     pub(super) log: Arc<Mutex<Vec<Log>>>,
@@ -148,7 +148,7 @@ impl Map for Fake {
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
         if offset + length > SLOW {
-            // The answer makes it void.
+            // The answer `None` makes this addition void.
             extents.push(1, Location::Zero);
             return None;
         }
@@ -175,7 +175,7 @@ impl Map for Fake {
         Ok(Step::Done(length))
     }
 
-    /// Every other block, so that neighbours are not merged.
+    /// Clears every other block, so that neighbours are not merged.
     fn clear(
         &self,
         how: Clearing,

@@ -95,10 +95,10 @@ fn next(queue: &mut dyn Queue) -> Vec<Completion> {
     done
 }
 
-/// The next write of a block needs the file to grow.
+/// Uses up free space, so that the next write of a block needs the file to grow.
 fn use_up_free_space(fixture: &Fixture) -> u64 {
     let mut block = 1;
-    // Straight to the format: its thread would grow the file ahead of need.
+    // This calls the format directly: its thread would grow the file ahead of need.
     while fixture.vhdx.allocate(block * MIB, 512, &mut Extents::default()).unwrap() != Step::Barrier
     {
         block += 1;
@@ -122,7 +122,7 @@ fn test_write_that_waits_for_growth_delays_no_other_request_and_no_close() {
     one(&mut *other, Operation::Write { fua: true }, 512, vec![1; 512]).unwrap();
     one(&mut *other, Operation::Flush, 0, Vec::new()).unwrap();
     assert_eq!(fixture.mapped.extent(0).map(|extent| extent.mapped), Ok(true));
-    // A channel that closes.
+    // The channel closes.
     drop(queue);
     fixture.probe.gate.open();
     one(&mut *other, WRITE, block * MIB, vec![2; 512]).unwrap();
@@ -172,7 +172,7 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
     let mut queue = fixture.mapped.queue().unwrap();
     let zeroes = Operation::WriteZeroes { unmap: true };
     let clear = |block: u64| request(block, zeroes, block * MIB + 4096, 8192);
-    // All but the first come while the first one's barrier is in progress.
+    // All writes but the first arrive while the first one's barrier is in progress.
     fixture.probe.gate.shut();
     queue.submit(&mut vec![clear(1)]);
     fixture.probe.gate.wait_for_arrival();
@@ -192,7 +192,7 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
         let seen = one(&mut *queue, Operation::Read, block * MIB, vec![1; MIB as usize]).unwrap();
         assert!(seen == expected, "block {block}");
     }
-    // If the parent has no data there, zeroes cost nothing.
+    // If the parent has no data there, zeroes need no copy.
     over(&mut *queue, zeroes, 50 * MIB + 4096, 8192).unwrap();
     over(&mut *queue, Operation::WriteZeroes { unmap: false }, 51 * MIB + 4096, 8192).unwrap();
     assert_eq!(fixture.probe.take(), (0, 0));
@@ -242,7 +242,7 @@ fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
     assert!(steps >= 400 / 32 && most <= 32, "{steps} steps, at most {most} entries in one");
 }
 
-/// None of 32,768 blocks is there: nothing changes, but each has to be looked at.
+/// None of 32,768 blocks is allocated: nothing changes, but each block has to be inspected.
 #[test]
 fn test_unmap_of_a_disk_without_blocks_looks_at_a_bounded_number_of_them_in_a_step() {
     const BLOCKS: u64 = 32768;
@@ -276,7 +276,7 @@ fn test_copy_up_of_a_large_block_takes_steps_of_bounded_work() {
     create(&path, &CreateOptions { size: None, parent: Some(parent), ..options }).unwrap();
     let (vhdx, probe) = watched(&path, |_| {});
     let write = |offset| vhdx.allocate(offset, 512, &mut Extents::default()).unwrap();
-    // Another block makes the file grow first.
+    // A write to another block makes the file grow first.
     while write(64 * MIB) != Step::Done(512) {
         vhdx.barrier().unwrap();
     }
@@ -286,8 +286,8 @@ fn test_copy_up_of_a_large_block_takes_steps_of_bounded_work() {
     }
 }
 
-/// A forced write right after its block's entry becomes visible must flush that entry before it is
-/// done.
+/// A forced write immediately after its block's entry becomes visible must flush that entry before
+/// it completes.
 #[test]
 fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
     let folder = TempDir::new().unwrap();
@@ -308,7 +308,7 @@ fn test_forced_write_that_sees_a_new_block_flushes_the_entry() {
     let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
     let (sender, seen) = mpsc::channel();
     vhdx.published.set(move |block| {
-        // The other queue, at the moment at which its lookup finds the block.
+        // The other queue writes at the moment at which its lookup finds the block.
         one(&mut *second, Operation::Write { fua: true }, block * MIB + 4096, vec![9; 512])
             .unwrap();
         sender.send(flushes.load(Ordering::Relaxed)).unwrap();

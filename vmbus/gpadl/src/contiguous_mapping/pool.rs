@@ -1,4 +1,4 @@
-//! The limit on mappings that all stitches of the process use together.
+//! The limit on the mappings that all contiguous mappings of the process use together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use vmbus_protocol::limits::MAX_STITCHED_MAPPINGS;
 #[derive(Debug)]
 pub(super) struct Pool(AtomicUsize);
 
-/// A part of [`MAX_STITCHED_MAPPINGS`], given back on drop except for leaked mappings.
+/// A share of [`MAX_STITCHED_MAPPINGS`], which is returned on drop except for leaked mappings.
 #[derive(Debug)]
 pub(super) struct Share<'a> {
     pool: &'a Pool,
@@ -29,12 +29,12 @@ impl Pool {
 }
 
 impl Share<'_> {
-    /// Never gives `mappings` of the share back: they are leaked.
+    /// Keeps `mappings` of the share permanently, because they are leaked.
     pub(super) fn keep(&mut self, mappings: usize) {
         self.mappings = self.mappings.saturating_sub(mappings);
     }
 
-    /// Never gives any of the share back.
+    /// Keeps all of the share permanently.
     pub(super) fn keep_all(&mut self) {
         self.mappings = 0;
     }
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_stitch_mappings_at_the_limit_are_given_and_one_past_it_is_not() {
+    fn test_mappings_at_the_limit_are_given_and_one_past_it_is_not() {
         let pool = Pool::new();
         let most = pool.take(MAX_STITCHED_MAPPINGS - 2).unwrap();
         assert!(pool.take(3).is_none());

@@ -1,15 +1,14 @@
-//! A stretch of address space that pieces of files are mapped into.
+//! A part of the address space into which pieces of files are mapped.
 //!
-//! Two rules keep `MAP_FIXED` from touching memory of others:
+//! Two rules keep `MAP_FIXED` from replacing other mappings:
 //!
 //! * The kernel works in pages of the file, which are larger than 4 KiB for hugetlbfs: it rounds
-//!   the length of a mapping up and replaces everything up to there. So a piece whose address,
-//!   offset or length is no multiple of that page size is never mapped.
-//! * An address range whose state is unknown is never used again. `mmap(2)` with `MAP_FIXED` may
-//!   have removed the old mapping before it failed, and another thread may have got the range
-//!   meanwhile; `munmap(2)` may fail when the process has too many mappings. Such a range is
-//!   leaked: it keeps its share of the limit on mappings, so leaks are bounded, and each is counted
-//!   and logged.
+//!   the length of a mapping up and replaces all memory up to there. So a piece is never mapped if
+//!   its address, offset or length is no multiple of that page size.
+//! * An address range in an unknown state is never used again. `mmap(2)` with `MAP_FIXED` may have
+//!   removed the old mapping before it failed, and another thread may have got the range meanwhile;
+//!   `munmap(2)` may fail when the process has too many mappings. Such a range is leaked: it keeps
+//!   its share of the limit on mappings, so leaks are bounded, and each is counted and logged.
 
 use std::io;
 use std::ptr::{self, NonNull};
@@ -24,35 +23,35 @@ use super::pool::Share;
 static LEAKED: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns the bytes of address space that this process has leaked because the host refused to map
-/// or to unmap them. 0 on a sound host; grows by at most what all stitches together may map.
+/// or to unmap them. 0 on a sound host. The limit on contiguous mappings bounds it.
 #[must_use]
 pub fn leaked_address_space() -> usize {
     LEAKED.load(Ordering::Relaxed)
 }
 
-/// Reserved address space, filled from its start. Unmapped on drop.
+/// Reserved address space, filled from its start and unmapped on drop.
 #[derive(Debug)]
 pub(super) struct Space {
-    /// The reservation as the kernel gave it.
+    /// The start of the reservation.
     start: NonNull<u8>,
     bytes: usize,
-    /// Bytes in front of the first aligned address, where the pieces begin.
+    /// Bytes before the first aligned address, where the pieces begin.
     skipped: usize,
-    /// Bytes that pieces fill, from there.
+    /// Bytes of the pieces, from that address on.
     filled: usize,
-    /// The piece that could not be mapped: first byte in the reservation, and length.
+    /// The piece that could not be mapped: its offset in the reservation, and its length.
     unknown: Option<(usize, usize)>,
     share: Share<'static>,
 }
 
-// SAFETY: owns a stretch of address space and nothing else; any thread may unmap it.
+// SAFETY: it owns only a part of the address space, and any thread may unmap it.
 unsafe impl Send for Space {}
 // SAFETY: `&Space` gives only addresses.
 unsafe impl Sync for Space {}
 
 impl Space {
-    /// Reserves `bytes` bytes at a multiple of `alignment`, a power of two. Nothing is mapped there
-    /// yet. `share` allows for the mappings of all pieces.
+    /// Reserves `bytes` bytes at a multiple of `alignment`, a power of two, without a mapping of a
+    /// file. `share` is the permission for the mappings of all pieces.
     pub(super) fn reserve(
         bytes: usize,
         alignment: usize,
@@ -74,11 +73,11 @@ impl Space {
         Ok(Self { start, bytes: all, skipped, filled: 0, unknown: None, share })
     }
 
-    /// Maps `piece` behind the pieces before it.
+    /// Maps `piece` after the pieces before it.
     ///
     /// # Errors
-    /// `InvalidInput` when the piece does not consist of whole pages of its file at this place, or
-    /// passes the end; the host's error when it refuses. The space must then be dropped.
+    /// `InvalidInput` when the piece would not consist of whole pages of its file at this address,
+    /// or would pass the end; the host's error when it refuses. The space must then be dropped.
     pub(super) fn push(&mut self, piece: &FilePiece) -> io::Result<()> {
         let at = self.skipped.wrapping_add(self.filled);
         let fits = self.bytes.checked_sub(at).is_some_and(|left| piece.bytes <= left);
@@ -89,8 +88,8 @@ impl Space {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // SAFETY: the piece replaces a part of our own reservation: it ends inside, and as its
-        // address and length are multiples of the file's page size the kernel rounds
-        // nothing up. The file is guest RAM, readable and writable.
+        // address and length are multiples of the file's page size the kernel rounds no length up.
+        // The file is guest RAM, readable and writable.
         let mapped = unsafe {
             let (access, flags) =
                 (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
@@ -114,7 +113,7 @@ impl Space {
 
     /// Returns the first byte of the first piece.
     pub(super) fn first(&self) -> NonNull<u8> {
-        // SAFETY: alignment leaves at least as many bytes behind `skipped` as were asked for.
+        // SAFETY: alignment leaves at least the requested number of bytes after `skipped`.
         unsafe { self.start.add(self.skipped) }
     }
 
@@ -128,7 +127,7 @@ impl Space {
         let result = unsafe { libc::munmap(self.start.as_ptr().add(at).cast(), len) };
         if result != 0 {
             let error = io::Error::last_os_error();
-            // How many mappings are left there is unknown.
+            // The number of mappings that remain there is unknown.
             self.share.keep_all();
             leak(len, &error);
         }
@@ -163,7 +162,7 @@ mod tests {
     use super::super::pool::Pool;
     use super::*;
 
-    /// Serialises the tests that compare the process's count of leaked bytes.
+    /// A lock for the tests that compare the process's count of leaked bytes.
     static COUNT: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
     fn pool() -> &'static Pool {
@@ -171,10 +170,10 @@ mod tests {
     }
 
     fn file(pages: usize) -> File {
-        // SAFETY: the name is a C string; the call touches nothing else.
+        // SAFETY: the name is a C string; the call accesses no other memory.
         let fd = unsafe { libc::memfd_create(c"space-test".as_ptr(), libc::MFD_CLOEXEC) };
         assert!(fd >= 0);
-        // SAFETY: a fresh descriptor that nothing else owns.
+        // SAFETY: a fresh descriptor without another owner.
         let file = unsafe { File::from_raw_fd(fd) };
         file.set_len((pages * PAGE_SIZE) as u64).unwrap();
         file
@@ -184,10 +183,10 @@ mod tests {
         FilePiece { fd, offset: offset as libc::off_t, bytes, page_size }
     }
 
-    /// True when something is mapped at `address`.
+    /// Returns true when memory is mapped at `address`.
     fn is_mapped(address: usize) -> bool {
         let mut seen = 0_u8;
-        // SAFETY: asks about one page; writes one byte.
+        // SAFETY: the call asks about one page and writes one byte.
         let result = unsafe {
             libc::mincore(ptr::without_provenance_mut(address), PAGE_SIZE, &raw mut seen)
         };
@@ -208,7 +207,7 @@ mod tests {
                 space.push(&piece(file.as_raw_fd(), offset, bytes, page_size)).unwrap_err();
             }
             space.push(&piece(file.as_raw_fd(), 0, PAGE_SIZE, PAGE_SIZE)).unwrap();
-            // The address is the second page's.
+            // The address is that of the second page.
             space.push(&piece(file.as_raw_fd(), 0, 2 * PAGE_SIZE, 2 * PAGE_SIZE)).unwrap_err();
             space.push(&piece(file.as_raw_fd(), 0, 1 << 40, PAGE_SIZE)).unwrap_err();
             space.push(&piece(file.as_raw_fd(), 0, 3 * PAGE_SIZE, PAGE_SIZE)).unwrap();
@@ -235,8 +234,8 @@ mod tests {
             "a leak counts"
         );
         assert!(pool.take(vmbus_protocol::limits::MAX_STITCHED_MAPPINGS - 1).is_some());
-        // The kernel refused the descriptor before it touched the range, which is therefore still
-        // ours.
+        // The kernel refused the descriptor before it changed the range, which is therefore still
+        // part of the reservation.
         assert!(is_mapped(first + 2 * PAGE_SIZE));
     }
 
@@ -247,7 +246,7 @@ mod tests {
         let before = leaked_address_space();
         let mut space = Space::reserve(4 * PAGE_SIZE, PAGE_SIZE, pool.take(8).unwrap()).unwrap();
         let first = space.first().addr().get();
-        // The kernel refuses a start inside a page, as it refuses one inside a hugepage.
+        // The kernel refuses a start inside a page, as inside a hugepage.
         // SAFETY: one byte into the reservation.
         space.start = unsafe { space.start.add(1) };
         drop(space);
