@@ -134,7 +134,7 @@ fn stop(kernel: StockKernel) -> TestResult {
     start_program(&mut vm, "last", &write)?;
     wait_in_flight(&vm, 1)?;
     vm.control("stop")?;
-    vm.wait_said("storage has finished nothing for 30 seconds")?;
+    vm.wait_said("storage has finished no request for 30 seconds")?;
     assert!(vm.said().contains("`slow`"), "{}", vm.said());
     drop(frozen);
     assert_eq!(vm.wait()?.code(), Some(1), "{}", vm.said());

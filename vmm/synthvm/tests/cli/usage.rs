@@ -78,7 +78,7 @@ fn test_help_shows_groups_examples_and_exit_statuses_in_100_columns() {
     let scratch = Scratch::new();
     let help = scratch.accepts(&["run", "--help"]);
     for part in [
-        "What to boot:",
+        "Boot:",
         "Disks:",
         "Consoles and control:",
         "Examples:",
