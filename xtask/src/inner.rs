@@ -57,7 +57,7 @@ pub(crate) fn run<T: DeserializeOwned>(
 /// [`forget`].
 ///
 /// # Errors
-/// Those of [`run`], of the last try.
+/// The errors of [`run`], of the last try.
 pub(crate) fn run_until_done<T: DeserializeOwned>(
     name: &str,
     words: &[String],
@@ -86,9 +86,7 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
             return Err(error);
         }
         lost += 1;
-        eprintln!(
-            "  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})"
-        );
+        eprintln!("  .. {error}; repeating the unfinished part (loss {lost} of at most {losses})");
     }
     left(name)?.ok_or_else(|| format!("the guest's part left nothing under {name}"))
 }

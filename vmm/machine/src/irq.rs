@@ -80,7 +80,7 @@ impl Routes {
         Some(IOAPIC_PINS + index as u32)
     }
 
-    /// Split mode: sets the MSI of an IOAPIC pin (`None`: no route) and installs the table.
+    /// Sets the MSI of an IOAPIC pin (`None`: no route) and installs the table. Split mode only.
     pub(crate) fn set_pin(&self, pin: usize, msi: Option<Msi>) -> io::Result<()> {
         self.change(|table| {
             if let Some(entry) = table.pins.get_mut(pin) {

@@ -50,7 +50,7 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
         || write(&mut vm, &disk),
     )?;
 
-    style::heading("what the host sees (synthvm inspect)");
+    style::heading("the view of the host (synthvm inspect)");
     print!("{}", vm.inspect_text().map_err(|error| error.to_string())?);
     let after = vm.inspect().map_err(|error| error.to_string())?;
     found.channels = after.channels.len();

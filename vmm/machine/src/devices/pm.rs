@@ -148,7 +148,7 @@ impl PioDevice for PmRegisters {
     }
 }
 
-/// [`PmRegisters`] on the bus: the timer is read in one piece, everything else by the byte.
+/// [`PmRegisters`] on the bus: the timer is read as a whole, other registers by the byte.
 pub(crate) struct Wide(pub Arc<PmRegisters>);
 
 impl vm_device::DevicePio for Wide {

@@ -278,7 +278,7 @@ pub enum HypervError {
     /// KVM lacks Hyper-V support, or an indispensable part of it.
     #[error(
         "--kvm: this host's KVM does not offer Hyper-V's {option}, without which there is no VMBus; \
-         `synthvm doctor` says what is missing"
+         `synthvm doctor` lists the missing features"
     )]
     NoHyperv {
         /// The option.
@@ -294,7 +294,7 @@ pub enum HypervError {
     },
     /// The user set the option, but KVM lacks it.
     #[error(
-        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` shows what it offers"
+        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` lists its features"
     )]
     Unavailable {
         /// The option.

@@ -27,7 +27,7 @@ pub enum MachineError {
         path: PathBuf,
     },
     /// KVM lacks a capability.
-    #[error("--kvm: this host's KVM lacks {0}; `synthvm doctor` shows what it offers")]
+    #[error("--kvm: this host's KVM lacks {0}; `synthvm doctor` lists its features")]
     Missing(&'static str),
     /// The machine has more vCPUs than KVM supports.
     #[error("--cpus {asked}: this host's KVM takes at most {limit}")]

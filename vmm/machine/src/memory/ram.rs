@@ -119,7 +119,7 @@ fn memfd(hugepages: bool) -> io::Result<File> {
 fn seal(file: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl on a descriptor that we own, with an integer argument.
+    // SAFETY: fcntl on a descriptor of this process, with an integer argument.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -104,7 +104,7 @@ macro_rules! options {
             /// Every option, in the order of the documentation.
             pub const ALL: &[HypervOption] = &[$(HypervOption::$variant),*];
 
-            /// The key in `--hyperv` and `[hyperv]`.
+            /// Returns the key in `--hyperv` and `[hyperv]`.
             pub const fn name(self) -> &'static str {
                 match self { $(HypervOption::$variant => $name),* }
             }

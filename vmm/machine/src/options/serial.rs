@@ -24,7 +24,7 @@ pub enum SerialConfig {
 }
 
 impl SerialConfig {
-    /// The default of the first port.
+    /// Returns the default of the first port.
     #[must_use]
     pub fn stdio() -> Self {
         SerialConfig::Stdio

@@ -441,7 +441,7 @@ pub(super) struct InfoArgs {
     /// The image
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
-    /// Its format [default: from its name and content]
+    /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
     /// Opens no file that the image names (parents, backing files): for untrusted images
@@ -457,7 +457,7 @@ pub(super) struct CheckArgs {
     /// The image, which no program may use during the check
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
-    /// Its format [default: from its name and content]
+    /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
     /// Opens no file that the image names (parents, backing files): for untrusted images

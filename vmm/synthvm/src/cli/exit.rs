@@ -41,7 +41,7 @@ Exit status:
   0      the guest powered itself off (or: the command did what it was asked)
   1      SynthVM itself failed, or a running machine refused a request
   2      the command line or the TOML file is wrong
-  3      the host lacks what is needed (see synthvm doctor)
+  3      the host lacks a required feature (see synthvm doctor)
   4      a named file cannot be used: kernel, initrd, disk, serial file, socket
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)

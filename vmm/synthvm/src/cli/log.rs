@@ -30,6 +30,6 @@ pub(super) fn start(verbose: u8) {
     // A program that uses this library may have its own logger.
     let _ = subscriber.with_target(verbose > 1).try_init();
     if let Some(error) = mistake {
-        tracing::warn!("{VARIABLE} is not understood and ignored: {error}");
+        tracing::warn!("{VARIABLE} is invalid and ignored: {error}");
     }
 }

@@ -75,7 +75,7 @@ impl VmConfig {
     /// are relative to the current directory.
     ///
     /// # Errors
-    /// The same as those of [`VmConfig::load`].
+    /// The errors of [`VmConfig::load`].
     pub fn from_toml(text: &str, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
         let mut root = file::parse("<text>", text, None)?;
         assemble(&mut root, flags)?;
@@ -182,7 +182,7 @@ fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError
 
 fn interpret(root: &Node) -> Result<VmConfig, ConfigError> {
     if root.get("kernel").is_none() {
-        // The most frequent mistake is an unknown key: it is reported first.
+        // A misspelt `kernel` is reported as an unknown key, which is more precise.
         refuse_unknown_keys(root)?;
         return Err(ConfigError::new(
             "there is no kernel; give --kernel FILE, or `kernel = \"FILE\"` in the file",

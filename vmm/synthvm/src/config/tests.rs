@@ -34,7 +34,7 @@ fn test_old_names_of_options_are_taken_in_flags_and_files() {
     let from_file = load(file, &[]).unwrap();
     assert_eq!((from_file.disk_busy_poll, from_file.disk_moderation), (7, false));
     let over = load(file, &[("disk-busy-poll", "9")]).unwrap();
-    assert_eq!(over.disk_busy_poll, 9, "a flag replaces the key of the file, by whatever name");
+    assert_eq!(over.disk_busy_poll, 9, "a flag replaces the key of the file, by either name");
 }
 
 #[test]

@@ -83,8 +83,8 @@ impl Client {
     /// Requests a report.
     ///
     /// # Errors
-    /// Those of [`Client::request`]; or the machine is another version of SynthVM whose report has
-    /// another format.
+    /// The errors of [`Client::request`]; or the machine is another version of SynthVM whose report
+    /// has another format.
     pub fn inspect(&mut self) -> Result<InspectReport, ClientError> {
         self.ask(&Request::Inspect {})
     }
@@ -92,8 +92,8 @@ impl Client {
     /// Sends a request and converts its answer to a type.
     ///
     /// # Errors
-    /// Those of [`Client::request`]; or the machine is another version of SynthVM whose answer has
-    /// another format.
+    /// The errors of [`Client::request`]; or the machine is another version of SynthVM whose answer
+    /// has another format.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
         let value = self.request(request)?;
         serde_json::from_value(value)

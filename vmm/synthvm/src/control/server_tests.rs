@@ -55,7 +55,7 @@ impl ControlTarget for Recorder {
     }
 
     fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
-        Err(format!("no room for {:?}", dvd.path))
+        Err(format!("no space for {:?}", dvd.path))
     }
 
     fn remove_disk(&self, id: &str) -> Result<(), String> {

@@ -83,10 +83,10 @@ capabilities! {
     HyperV Wanted, 161 "HYPERV_SEND_IPI" "IPIs to many vCPUs by one hypercall"
         "an exit for each target of an IPI";
     HyperV OneOf(CPUID), 167 "HYPERV_CPUID" "list of supported enlightenments (by vCPU)"
-        "SynthVM cannot tell what may be offered";
+        "SynthVM cannot list the enlightenments that it may offer";
     HyperV OneOf(CPUID), 191 "SYS_HYPERV_CPUID" "the same list, before a vCPU exists"
-        "SynthVM cannot tell what may be offered";
-    HyperV Wanted, 199 "HYPERV_ENFORCE_CPUID" "refuses what was not offered"
+        "SynthVM cannot list the enlightenments that it may offer";
+    HyperV Wanted, 199 "HYPERV_ENFORCE_CPUID" "refuses enlightenments that are not offered"
         "a guest may use enlightenments that were switched off";
     Machine Required, 0 "IRQCHIP" "interrupt controllers in the kernel"
         "there is no SynIC without local APICs in the kernel";

@@ -10,7 +10,7 @@ use crate::config::{HypervOption, IrqchipMode, VmConfig};
 #[error("{0}")]
 pub struct HostError(String);
 
-/// Checks that the host has what `config` needs.
+/// Checks that the host has the features that `config` needs.
 ///
 /// # Errors
 /// The device node is absent, not accessible or not KVM; or KVM lacks a capability that this

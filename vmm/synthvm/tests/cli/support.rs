@@ -109,7 +109,7 @@ impl Scratch {
         let line = ended.stderr.strip_suffix('\n').unwrap_or(&ended.stderr);
         assert!(
             line.starts_with("synthvm: ") && !line.contains('\n'),
-            "{words:?} is told in one line: {ended:?}"
+            "{words:?} must fail with one line: {ended:?}"
         );
         for part in parts {
             assert!(line.contains(part), "{words:?}: `{part}` is not in: {line}");

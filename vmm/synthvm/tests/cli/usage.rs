@@ -1,4 +1,4 @@
-//! The grammar: what is unknown, doubled or malformed.
+//! Tests of the grammar: unknown, repeated and malformed words.
 
 use crate::support::Scratch;
 
@@ -87,7 +87,7 @@ fn test_help_shows_groups_examples_and_exit_statuses_in_100_columns() {
     ] {
         assert!(help.contains(part), "{part} is not in:\n{help}");
     }
-    assert!(scratch.accepts(&["--help"]).contains("the host lacks what is needed"));
+    assert!(scratch.accepts(&["--help"]).contains("the host lacks a required feature"));
     for line in help.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }

@@ -123,7 +123,7 @@ mod tests {
         let stop = EventFd::new(0).unwrap();
         stop.write(1).unwrap();
         assert!(!wait_writable(ends[1], stop.as_raw_fd()));
-        // SAFETY: both descriptors are ours and not used again.
+        // SAFETY: both descriptors belong to this test and are not used again.
         unsafe { (libc::close(ends[0]), libc::close(ends[1])) };
     }
 }

@@ -85,7 +85,7 @@ impl SocketServer {
     /// listens.
     ///
     /// # Errors
-    /// Those of [`ListeningSocket::bind`].
+    /// The errors of [`ListeningSocket::bind`].
     pub(crate) fn bind(path: &Path) -> Result<SocketServer, SocketError> {
         let socket = ListeningSocket::bind(path)?;
         Ok(SocketServer { socket, output: Arc::default(), port: None, client: None })

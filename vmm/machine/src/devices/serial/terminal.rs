@@ -15,7 +15,7 @@ pub(crate) struct RawTerminal(());
 impl RawTerminal {
     /// Returns whether standard input is a terminal.
     pub(crate) fn available() -> bool {
-        // SAFETY: asks about a descriptor, touches no memory.
+        // SAFETY: isatty takes a descriptor and accesses no memory.
         unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
     }
 

@@ -96,7 +96,7 @@ fn test_deliver_busy_slot_waits_for_eom_each_time() {
     vps.deliver(1, &lines);
     vps.deliver(1, &lines);
     assert_eq!((lines.waits(), lines.raised()), (2, 1));
-    assert!(consume(&vps, SIMP).1, "the guest is told to write EOM");
+    assert!(consume(&vps, SIMP).1, "the slot asks the guest to write EOM");
 }
 
 #[test]
