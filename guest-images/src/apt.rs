@@ -1,6 +1,5 @@
-//! The distribution's package manager, used with folders of our own: any suite can be read, and
-//! nothing is added to the user's system. The mirrors are those that the system's own configuration
-//! names.
+//! The distribution's package manager, used with private folders: any suite can be read, and
+//! nothing is added to the user's system. The mirrors are those in the system's own configuration.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,16 +12,16 @@ use crate::logged::{self, Line};
 use crate::progress::Task;
 use crate::{Error, cache::Cache};
 
-/// Lists younger than this are taken as they are; a download that fails refreshes them anyway.
+/// Lists younger than this are used unchanged; a failed download refreshes them in any case.
 const LISTS_FRESH: Duration = Duration::from_secs(6 * 3600);
 
-/// Where the distribution keeps the keys that its archives are signed with.
+/// The paths of the keys that sign the distribution's archives.
 const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-/// Suites of the distribution by which we recognise its mirrors among the system's sources.
+/// Suites of the distribution, which identify its mirrors among the system's sources.
 const SUITES: [&str; 11] = [
     "bullseye",
     "bookworm",
@@ -37,7 +36,7 @@ const SUITES: [&str; 11] = [
     "experimental",
 ];
 
-/// One suite of the distribution, reached through apt with a private state folder.
+/// A suite of the distribution, accessed through apt with a private state folder.
 #[derive(Debug)]
 pub struct Apt {
     cache: Cache,
@@ -46,12 +45,12 @@ pub struct Apt {
     conf: PathBuf,
 }
 
-/// What the archive says about one package.
+/// The archive's record of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// Package name.
+    /// The package's name.
     pub name: String,
-    /// Version, with epoch.
+    /// The version, with its epoch.
     pub version: String,
     /// SHA-256 of the archive file, in hexadecimal.
     pub sha256: String,
@@ -65,7 +64,7 @@ impl Apt {
     /// Prepares the private folders of one suite, such as `bookworm`.
     ///
     /// # Errors
-    /// When the system's apt names no mirror of the distribution, or its keyring is missing.
+    /// The system's apt names no mirror of the distribution, or its keyring is missing.
     pub fn new(cache: &Cache, suite: &str) -> Result<Apt, Error> {
         let dir = cache.dir(&format!("apt/{suite}"))?;
         for sub in ["state/lists/partial", "cache/archives/partial"] {
@@ -79,7 +78,7 @@ impl Apt {
         Ok(Apt { cache: cache.clone(), suite: suite.to_owned(), dir, conf })
     }
 
-    /// Fetches the suite's package lists, unless they are fresh and `force` is false.
+    /// Fetches the suite's package lists, unless they are recent and `force` is false.
     pub fn update(&self, force: bool) -> Result<(), Error> {
         let stamp = self.dir.join("updated");
         let age = fs::metadata(&stamp)
@@ -97,8 +96,8 @@ impl Apt {
         fs::write(&stamp, b"").map_err(Error::file("writing", &stamp))
     }
 
-    /// Returns what the archive says about the newest version of each package. Packages that the
-    /// suite does not have, virtual ones among them, are left out.
+    /// Returns the archive's record of the newest version of each package. Packages that the suite
+    /// does not have are omitted, including virtual ones.
     ///
     /// # Errors
     /// `apt-cache` cannot be started.
@@ -111,11 +110,11 @@ impl Apt {
         Ok(parse_controls(&String::from_utf8_lossy(&output.stdout)))
     }
 
-    /// Downloads package files into an empty folder, and returns their paths in the same order.
-    /// apt checks their checksums, and the caller is to check them again.
+    /// Downloads package files into an empty folder, and returns their paths in the same order. apt
+    /// checks their checksums; the caller must check them again.
     ///
     /// # Errors
-    /// The archive cannot be reached, or it does not have a file any more.
+    /// The archive cannot be reached, or no longer has a file.
     pub fn download(
         &self,
         packages: &[Control],
@@ -146,9 +145,9 @@ impl Apt {
         packages.iter().map(file_of).collect()
     }
 
-    /// Runs apt with its output in the log and its progress on `task`.
+    /// Runs apt. Its output goes to the log, its progress to `task`.
     fn run(&self, command: &mut Command, doing: &str, task: &Task) -> Result<(), Error> {
-        // Its progress in a form for programs, on standard output.
+        // The progress in a machine-readable form, on standard output.
         command.args(["-o", "APT::Status-Fd=1"]);
         logged::run(&self.cache, command, doing, |line| match fetched_per_cent(line) {
             Some(per_cent) => {
@@ -170,18 +169,19 @@ impl Apt {
     }
 }
 
-/// Units of a download on its bar: apt tells per cent.
+/// Units of a download's bar: apt reports a percentage.
 const DOWNLOAD_UNITS: u64 = 100;
 
-/// Reads apt's progress: `dlstatus:3:27.6116:Retrieving file 3 of 5`, with the per cent in between.
+/// Parses apt's progress: `dlstatus:3:27.6116:Retrieving file 3 of 5`, where the third field is the
+/// percentage.
 fn fetched_per_cent(line: &str) -> Option<u64> {
     let per_cent = line.strip_prefix("dlstatus:")?.split(':').nth(1)?;
     per_cent.split('.').next()?.parse().ok()
 }
 
-/// The options that keep apt inside our folder. `#clear` drops the hooks of the system's
-/// configuration, which would act on the system's own folders; everything else there (proxies, for
-/// one) stays in force.
+/// Returns the options that confine apt to the private folder. `#clear` drops the hooks of the
+/// system's configuration, which would act on the system's own folders; all other settings (such as
+/// proxies) apply.
 fn configuration(dir: &Path) -> String {
     let dir = dir.display();
     format!(
@@ -204,7 +204,7 @@ fn configuration(dir: &Path) -> String {
     )
 }
 
-/// The sources list of one suite, made from the mirrors that the system itself uses.
+/// Returns the sources list of a suite, with the mirrors of the system.
 fn sources(suite: &str) -> Result<String, Error> {
     let output = Command::new("apt-get")
         .args([
@@ -232,8 +232,8 @@ fn sources(suite: &str) -> Result<String, Error> {
     })
 }
 
-/// The part of [`sources`] that does not ask the system: `targets` holds lines of site, release and
-/// component.
+/// Returns the list for [`sources`] without accessing the system: `targets` has lines of site,
+/// release and component.
 fn sources_from(targets: &str, suite: &str, keyring: &str) -> Option<String> {
     let mut main = None;
     let mut security = None;
@@ -269,12 +269,12 @@ fn sources_from(targets: &str, suite: &str, keyring: &str) -> Option<String> {
     Some(list)
 }
 
-/// `bookworm-security` and the older `buster/updates` style into suite and part.
+/// Splits `bookworm-security`, or the older style `buster/updates`, into suite and part.
 fn split_release(release: &str) -> (&str, &str) {
     release.split_once('-').unwrap_or((release, ""))
 }
 
-/// Reads the paragraphs of `apt-cache show`.
+/// Parses the paragraphs of `apt-cache show`.
 fn parse_controls(text: &str) -> Vec<Control> {
     text.split("\n\n").filter_map(parse_control).collect()
 }

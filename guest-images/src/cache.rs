@@ -1,5 +1,4 @@
-//! The folder where everything fetched and built is kept, and the lock that lets several processes
-//! share it.
+//! The folder of all fetched and built files, and the lock that lets several processes share it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,15 +8,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::Error;
 
-/// The cache folder. Entries are made beside their place and renamed into it, so an entry that
-/// exists is whole.
+/// The cache folder. Entries are made next to their path and then renamed, so an existing entry is
+/// complete.
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
 }
 
 impl Cache {
-    /// The project's cache: `$SYNTHVM_CACHE`, else `guest-images` in cargo's target folder.
+    /// Returns the project's cache: `$SYNTHVM_CACHE`, or `guest-images` in cargo's target folder.
     pub fn project() -> Cache {
         match std::env::var_os("SYNTHVM_CACHE") {
             Some(dir) => Cache::at(PathBuf::from(dir)),
@@ -25,25 +24,25 @@ impl Cache {
         }
     }
 
-    /// A cache in a folder that the caller names.
+    /// Returns a cache in the given folder.
     pub fn at(root: PathBuf) -> Cache {
         Cache { root }
     }
 
-    /// The folder itself.
+    /// Returns the folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// A folder inside the cache, made if it is not there.
+    /// Returns a folder inside the cache, after creating it if it is missing.
     pub fn dir(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.root.join(name);
         fs::create_dir_all(&path).map_err(Error::file("making folder", &path))?;
         Ok(path)
     }
 
-    /// Waits until no other process (or thread) holds the lock of this name. It is released when
-    /// dropped, also when the process dies.
+    /// Waits until no other process (or thread) holds the lock with this name. The lock is released
+    /// on drop, or when the process ends.
     pub fn lock(&self, name: &str) -> Result<CacheLock, Error> {
         let path = self.dir("locks")?.join(name);
         let file = File::create(&path).map_err(Error::file("making lock file", &path))?;
@@ -51,26 +50,26 @@ impl Cache {
         Ok(CacheLock { _file: file })
     }
 
-    /// A new empty folder inside the cache for work in progress.
+    /// Returns a new empty folder inside the cache for work in progress.
     pub fn scratch(&self) -> Result<Scratch, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("work/{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = self.root.join(&name);
-        // A process with our number may have died here before us.
+        // An earlier process with this id may have left the folder.
         let _ = fs::remove_dir_all(&path);
         Ok(Scratch { path: self.dir(&name)? })
     }
 
     /// Marks a file as used now.
     pub fn touch(&self, path: &Path) {
-        // Only a hint for remove_older: a cache that cannot be written to still serves.
+        // Only a hint for remove_older: a read-only cache remains usable.
         let _ = File::options()
             .append(true)
             .open(path)
             .and_then(|file| file.set_modified(SystemTime::now()));
     }
 
-    /// Removes the files of a folder that were not used for so long.
+    /// Removes the files of a folder that were not used for `unused`.
     pub fn remove_older(&self, folder: &str, unused: Duration) {
         let now = SystemTime::now();
         for entry in fs::read_dir(self.root.join(folder)).into_iter().flatten().flatten() {
@@ -81,7 +80,7 @@ impl Cache {
         }
     }
 
-    /// Writes a file so that readers see either all of it or the one before.
+    /// Writes a file atomically: readers see either the new content or the old.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let scratch = self.scratch()?;
         let new = scratch.path().join("new");
@@ -93,20 +92,20 @@ impl Cache {
     }
 }
 
-/// Held while one process works on a part of the cache.
+/// A lock on a part of the cache, for one process at a time.
 #[derive(Debug)]
 pub struct CacheLock {
     _file: File,
 }
 
-/// A folder for work in progress, removed when dropped.
+/// A folder for work in progress, removed on drop.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
 }
 
 impl Scratch {
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -118,13 +117,13 @@ impl Drop for Scratch {
     }
 }
 
-/// The top folder of this project's source.
+/// Returns the root folder of this project's source.
 pub fn workspace_dir() -> PathBuf {
-    // This crate is one folder below the top.
+    // This crate is one folder below the root.
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// Cargo's target folder: `$CARGO_TARGET_DIR`, else `target` at the top.
+/// Returns cargo's target folder: `$CARGO_TARGET_DIR`, or `target` in the root folder.
 pub fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => workspace_dir().join(dir),

@@ -9,7 +9,7 @@ const MODE_LINK: u32 = 0o120_777;
 const MODE_FILE: u32 = 0o100_000;
 const MODE_CHAR: u32 = 0o020_600;
 
-/// An archive in memory. Parent folders are added by themselves; times and owners are all zero, so
+/// An archive in memory. Parent folders are added automatically; times and owners are all zero, so
 /// the same content makes the same bytes.
 #[derive(Debug, Default)]
 pub struct Archive {
@@ -19,7 +19,7 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// An empty archive.
+    /// Returns an empty archive.
     pub fn new() -> Archive {
         Archive::default()
     }
@@ -44,15 +44,15 @@ impl Archive {
         self.entry(path, MODE_CHAR, (major, minor), &[]);
     }
 
-    /// True when something of this name was added.
+    /// Returns whether an entry with this name was added.
     pub fn contains(&self, path: &str) -> bool {
         self.names.contains(&normal(path))
     }
 
-    /// The finished archive.
+    /// Returns the finished archive.
     pub fn finish(mut self) -> Vec<u8> {
         self.record("TRAILER!!!", 0, (0, 0), &[]);
-        // The kernel allows any padding between archives; whole sectors suit loaders best.
+        // The kernel allows any padding between archives; whole sectors are best for loaders.
         let end = self.bytes.len().next_multiple_of(512);
         self.bytes.resize(end, 0);
         self.bytes
@@ -93,7 +93,7 @@ impl Archive {
     }
 }
 
-/// The name as it stands in an archive: no leading slash, no dots.
+/// Returns the form of a name in an archive: no leading slash, no dots.
 fn normal(path: &str) -> String {
     let parts: Vec<_> = Path::new(path)
         .components()
@@ -109,7 +109,7 @@ fn normal(path: &str) -> String {
 mod tests {
     use super::*;
 
-    /// (name, mode, content) of every record, read back by the format's own rules.
+    /// Parses an archive by the format's own rules. Returns (name, mode, content) of every record.
     fn read(bytes: &[u8]) -> Vec<(String, u32, Vec<u8>)> {
         let mut found = Vec::new();
         let mut at = 0;

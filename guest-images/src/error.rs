@@ -1,49 +1,49 @@
-//! What can go wrong while an image is made.
+//! Errors in making an image.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a package or an image could not be made. Every message says what was being done and, where
-/// there is one, what to do about it.
+/// An error in making a package or an image. Every message has the failed operation and, if there
+/// is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file or folder could not be used.
+    /// A file or folder cannot be used.
     #[error("{doing} {path}: {source}", path = path.display())]
     File {
-        /// What was tried, as a present participle ("reading").
+        /// The failed operation, as a present participle ("reading").
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A program that we need could not be started.
+    /// A required program cannot be started.
     #[error("starting {program}: {source} (is it installed?)")]
     Start {
         /// The program's name.
         program: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A program ran and failed.
+    /// A program failed.
     #[error("{program} failed ({status}) while {doing}; {said}")]
     Program {
         /// The program's name.
         program: String,
-        /// Its exit status.
+        /// The exit status.
         status: String,
-        /// What it was used for.
+        /// The purpose of the program.
         doing: String,
-        /// The end of what it printed, and where the rest is.
+        /// The end of its output, and the location of the rest.
         said: String,
     },
-    /// The package manager or an archive gave us something we cannot use.
+    /// The package manager or an archive returned an unusable result.
     #[error("{0}")]
     Unusable(String),
 }
 
 impl Error {
-    /// Wraps an I/O error on a path.
+    /// Returns a converter of an I/O error on a path.
     pub fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::File { doing, path, source }

@@ -1,5 +1,5 @@
-//! A guest: a stock kernel and an initial RAM disk with its Hyper-V modules, our init and real
-//! tools.
+//! A guest: a stock kernel and an initial RAM disk with its Hyper-V modules, SynthVM's init and
+//! real tools.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::kernel::{Kernel, StockKernel};
 use crate::kmods::{self, Modules};
 use crate::{Error, cache::Cache, tools};
 
-/// Modules that every guest loads at its start, where its kernel has them as modules.
+/// Modules that every guest loads at its start, if its kernel has them as modules.
 const AT_BOOT: [&str; 7] = ["hv_vmbus", "hv_storvsc", "sd_mod", "sg", "ext4", "button", "evdev"];
 
-/// Modules that every guest has at hand.
+/// Modules that every guest contains but does not load at its start.
 const AT_HAND: [&str; 14] = [
     "hv_utils",
     "hv_netvsc",
@@ -34,7 +34,7 @@ const AT_HAND: [&str; 14] = [
     "crc32c_intel",
 ];
 
-/// Images that nobody asked for in this time are removed when another is made.
+/// Images that were not used in this time are removed when another is made.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A guest that can be booted.
@@ -48,7 +48,7 @@ pub struct GuestImage {
     pub release: String,
 }
 
-/// Puts a guest together.
+/// A builder of guests.
 #[derive(Debug, Clone)]
 pub struct GuestBuilder {
     cache: Cache,
@@ -68,15 +68,15 @@ enum Source {
 }
 
 impl GuestBuilder {
-    /// A guest with a stock kernel.
+    /// Returns a builder of a guest with a stock kernel.
     pub fn stock(kernel: StockKernel) -> GuestBuilder {
         GuestBuilder::new(Source::Stock(kernel))
     }
 
-    /// A guest with a kernel and modules that the user names.
+    /// Returns a builder of a guest with the given kernel and modules.
     ///
     /// # Errors
-    /// When either is not there.
+    /// The kernel or the modules do not exist.
     pub fn named(image: &Path, modules: &Path) -> Result<GuestBuilder, Error> {
         let kernel = Kernel::from_files(image.to_owned(), modules.to_owned())?;
         Ok(GuestBuilder::new(Source::Named(kernel)))
@@ -95,22 +95,22 @@ impl GuestBuilder {
         }
     }
 
-    /// Keeps what it fetches and makes in another cache than the project's.
+    /// Uses another cache than the project's.
     #[must_use]
     pub fn cache(mut self, cache: &Cache) -> GuestBuilder {
         self.cache = cache.clone();
         self
     }
 
-    /// Leaves out the file system and SCSI programs, for a guest that is to be small.
+    /// Omits the file system and SCSI programs, for a small guest.
     #[must_use]
     pub fn without_programs(mut self) -> GuestBuilder {
         self.programs = false;
         self
     }
 
-    /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with the libraries
-    /// that they need.
+    /// Adds programs of a distribution package, such as `usr/bin/fio` of `fio`, with their
+    /// libraries.
     #[must_use]
     pub fn package(mut self, name: &str, programs: &[&str]) -> GuestBuilder {
         let programs = programs.iter().map(|program| (*program).to_owned()).collect();
@@ -118,28 +118,28 @@ impl GuestBuilder {
         self
     }
 
-    /// Packs the guest itself into the guest, so that it can start it by kexec.
+    /// Packs the guest itself into the guest, so that it can start itself by kexec.
     #[must_use]
     pub fn with_kexec(mut self) -> GuestBuilder {
         self.kexec = true;
         self
     }
 
-    /// Has another module at hand, and loads it at the start when asked to.
+    /// Adds a module, and loads it at the start if `at_boot` is true.
     #[must_use]
     pub fn module(mut self, name: &str, at_boot: bool) -> GuestBuilder {
         if at_boot { &mut self.at_boot } else { &mut self.at_hand }.push(name.to_owned());
         self
     }
 
-    /// Adds a file of the caller's.
+    /// Adds a file.
     #[must_use]
     pub fn file(mut self, path: &str, mode: u32, content: Vec<u8>) -> GuestBuilder {
         self.files.push((path.to_owned(), mode, content));
         self
     }
 
-    /// Fetches what is missing and makes the image. The same parts make the same file, which is not
+    /// Fetches missing parts and makes the image. The same parts make the same file, which is not
     /// written again.
     pub fn build(&self) -> Result<GuestImage, Error> {
         let kernel = match &self.kernel {
@@ -170,7 +170,7 @@ impl GuestBuilder {
         let mut archive = Archive::new();
         archive.char_device("dev/console", 5, 1);
         archive.file("init", 0o755, &InitBinary::Guest.build(&self.cache)?);
-        // The kernel calls this when it wants a module.
+        // The kernel calls this program to request a module.
         archive.link("sbin/modprobe", "/init");
         for (path, mode, content) in &self.files {
             archive.file(path, *mode, content);

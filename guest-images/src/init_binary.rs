@@ -1,4 +1,4 @@
-//! Builds the static programs that run as process 1 inside guests and inside the test host.
+//! Builds the static programs that run as process 1 in guests and in the test host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::cache::{Cache, target_dir, workspace_dir};
 use crate::progress::Task;
 use crate::{Error, logged};
 
-/// A static program of ours.
+/// A static program of this workspace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitBinary {
     /// Process 1 of a test guest.
@@ -27,9 +27,9 @@ impl InitBinary {
         }
     }
 
-    /// Builds the program if its sources changed, and returns its bytes. Small and without
-    /// libraries: the initial RAM disk has nothing but it, and an emulated machine has to
-    /// unpack it.
+    /// Builds the program if its sources changed, and returns its bytes. It is small and needs no
+    /// libraries: the initial RAM disk contains no others, and an emulated machine has to unpack
+    /// it.
     pub fn build(self, cache: &Cache) -> Result<Vec<u8>, Error> {
         let print = sources_print()?;
         let path = cache.root().join("init").join(format!("{}-{print}", self.name()));
@@ -48,7 +48,7 @@ impl InitBinary {
     fn build_now(self, cache: &Cache) -> Result<Vec<u8>, Error> {
         const TARGET: &str = "x86_64-unknown-linux-gnu";
         let task = Task::start(&format!("building {}", self.name()));
-        // A folder of its own: the outer cargo may hold the lock of the usual one.
+        // A separate target folder: the outer cargo may hold the lock of the usual one.
         let target = target_dir().join("init");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -72,7 +72,7 @@ impl InitBinary {
     }
 }
 
-/// A short name for the state of all sources that the programs are made of.
+/// Returns a short hash of all sources of the programs.
 fn sources_print() -> Result<String, Error> {
     let mut files = Vec::new();
     for folder in ["guest-images/init", "guest-images/report"] {

@@ -1,4 +1,4 @@
-//! A kernel to boot and the modules that belong to it.
+//! A kernel to boot, with its modules.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use crate::{Error, cache::Cache};
 /// A kernel image and its modules.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kernel {
-    /// The image to boot (bzImage, or whatever the user named).
+    /// The image to boot: a bzImage, or the user's file.
     pub image: PathBuf,
-    /// The folder with its modules.
+    /// The folder with the kernel's modules.
     pub modules: PathBuf,
-    /// Its release, such as `6.1.0-56-cloud-amd64`.
+    /// The release, such as `6.1.0-56-cloud-amd64`.
     pub release: String,
 }
 
-/// The stock kernels that guests are tested with: the distribution's cloud flavour, which has every
-/// Hyper-V driver but the display's.
+/// The stock kernels of the guests under test: the distribution's cloud flavour, which has every
+/// Hyper-V driver except the display's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StockKernel {
     /// Linux 6.1.
@@ -28,10 +28,10 @@ pub enum StockKernel {
 }
 
 impl StockKernel {
-    /// All of them.
+    /// All stock kernels.
     pub const ALL: [StockKernel; 2] = [StockKernel::V6_1, StockKernel::V6_12];
 
-    /// The short version by which people name it.
+    /// Returns the short version that people use as its name.
     pub fn version(self) -> &'static str {
         match self {
             StockKernel::V6_1 => "6.1",
@@ -39,7 +39,7 @@ impl StockKernel {
         }
     }
 
-    /// The suite whose kernel it is.
+    /// Returns the suite of the kernel.
     pub fn suite(self) -> &'static str {
         match self {
             StockKernel::V6_1 => "bookworm",
@@ -63,7 +63,7 @@ impl Kernel {
         Kernel::from_package(cache, which.suite(), "linux-image-cloud-amd64")
     }
 
-    /// Fetches the kernel behind a package or metapackage of a suite.
+    /// Fetches the kernel of a package or metapackage of a suite.
     pub fn from_package(cache: &Cache, suite: &str, package: &str) -> Result<Kernel, Error> {
         let package = Packages::new(cache, suite).get_kernel(package)?;
         let image = entry(&package.root.join("boot"), "vmlinuz-")?;
@@ -75,11 +75,11 @@ impl Kernel {
         Kernel::from_files(image, entry(&modules, "")?)
     }
 
-    /// A kernel that the user names. The modules' folder carries the release as its name, as below
-    /// `/lib/modules`.
+    /// Returns the kernel in the given files. The name of the modules' folder is the release, as
+    /// below `/lib/modules`.
     ///
     /// # Errors
-    /// When either is not there.
+    /// The image or the folder does not exist.
     pub fn from_files(image: PathBuf, modules: PathBuf) -> Result<Kernel, Error> {
         for path in [&image, &modules] {
             fs::metadata(path).map_err(Error::file("looking for", path))?;
@@ -89,7 +89,7 @@ impl Kernel {
     }
 }
 
-/// The one entry of a folder whose name starts in this way.
+/// Returns the only entry of a folder whose name starts with `prefix`.
 fn entry(dir: &Path, prefix: &str) -> Result<PathBuf, Error> {
     let entries = fs::read_dir(dir).map_err(Error::file("reading folder", dir))?;
     entries

@@ -1,7 +1,7 @@
-//! A kernel's modules: which file holds which, what each needs first, and their bytes.
+//! A kernel's modules: their files, dependencies and bytes.
 //!
-//! Distribution packages carry no `modules.dep` (the installer makes it), so dependencies are read
-//! where `depmod` reads most of them: from each module's own `.modinfo` section.
+//! Distribution packages contain no `modules.dep` (the installer generates it), so dependencies are
+//! read from the main source of `depmod`: each module's own `.modinfo` section.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,29 +12,29 @@ use object::{Object, ObjectSection};
 
 use crate::Error;
 
-/// The modules below one folder.
+/// The modules below a folder.
 #[derive(Debug)]
 pub struct Modules {
     files: BTreeMap<String, PathBuf>,
     builtin: BTreeSet<String>,
 }
 
-/// One module, ready to be given to the kernel.
+/// A module that can be loaded into the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
-    /// Its name as the kernel shows it, with underscores.
+    /// The name that the kernel shows, with underscores.
     pub name: String,
-    /// All that it needs, directly or not, in the order in which they load.
+    /// All direct and indirect dependencies, in load order.
     pub needs: Vec<String>,
     /// The uncompressed module.
     pub bytes: Vec<u8>,
 }
 
 impl Modules {
-    /// Looks for modules below a folder such as `/lib/modules/6.1.0-1-amd64`.
+    /// Searches for modules below a folder such as `/lib/modules/6.1.0-1-amd64`.
     ///
     /// # Errors
-    /// When the folder cannot be read or holds no module.
+    /// The folder cannot be read or contains no module.
     pub fn find(dir: &Path) -> Result<Modules, Error> {
         let mut files = BTreeMap::new();
         let mut folders = vec![dir.to_owned()];
@@ -58,8 +58,8 @@ impl Modules {
         Ok(Modules { files, builtin })
     }
 
-    /// The wanted modules and all that they need, each after everything that it needs. Names that
-    /// are built into the kernel or that this kernel does not have are left out.
+    /// Returns the wanted modules and all dependencies, in load order. Modules that are built into
+    /// the kernel or do not exist are omitted.
     pub fn load_order<S: AsRef<str>>(&self, wanted: &[S]) -> Result<Vec<Module>, Error> {
         let mut order = Order { modules: self, done: BTreeSet::new(), found: Vec::new() };
         for name in wanted {
@@ -68,7 +68,7 @@ impl Modules {
         Ok(order.found)
     }
 
-    /// True when the module is a file here or built into the kernel.
+    /// Returns whether the module is a file of this set or built into the kernel.
     pub fn has(&self, name: &str) -> bool {
         let name = name.replace('-', "_");
         self.files.contains_key(&name) || self.builtin.contains(&name)
@@ -97,7 +97,8 @@ impl Order<'_> {
         Ok(())
     }
 
-    /// The direct needs and theirs, in load order. Those of a module found before are known.
+    /// Returns direct and indirect dependencies, in load order. Those of modules found before are
+    /// known.
     fn all_needs(&self, direct: &[String]) -> Vec<String> {
         let wanted: BTreeSet<&str> = self
             .found
@@ -112,7 +113,7 @@ impl Order<'_> {
     }
 }
 
-/// Puts modules into an archive in the way in which our process-1 programs look for them.
+/// Adds modules to an archive, in the layout that the process-1 programs use.
 pub fn pack(modules: &[Module], archive: &mut crate::cpio::Archive) {
     let mut order = String::new();
     for module in modules {
@@ -127,7 +128,7 @@ pub fn pack(modules: &[Module], archive: &mut crate::cpio::Archive) {
     archive.file("modules/order", 0o644, order.as_bytes());
 }
 
-/// `kernel/fs/9p/9p.ko.xz` is the module `9p`.
+/// Returns the module's name: `9p` for `kernel/fs/9p/9p.ko.xz`.
 fn module_name(path: &Path) -> Option<String> {
     let file = path.file_name()?.to_str()?;
     let (name, rest) = file.split_once(".ko")?;
@@ -149,7 +150,8 @@ fn read_module(path: &Path) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Distributions whose modules are packed in this way ship the tool with the system.
+/// Unpacks a module with a program. Distributions that compress modules install the program by
+/// default.
 fn unpack_with(tool: &str, path: &Path) -> Result<Vec<u8>, Error> {
     let output = Command::new(tool)
         .arg("-dc")
@@ -179,7 +181,7 @@ fn dependencies(module: &[u8], path: &Path) -> Result<Vec<String>, Error> {
     Ok(parse_dependencies(info))
 }
 
-/// The names in `depends=` and in `softdep=pre:`, in the order given.
+/// Returns the names in `depends=` and in `softdep=pre:`, in order.
 fn parse_dependencies(info: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for field in info.split(|byte| *byte == 0) {

@@ -1,8 +1,7 @@
 //! Builds bootable test and demo guests from stock distribution kernel packages.
 //!
-//! Packages come through the system's own package manager, but with folders of our own: nothing is
-//! added to the user's system. What was fetched once is kept, checked and used again without a
-//! network.
+//! Packages come through the system's own package manager, but into private folders: nothing is
+//! added to the user's system. Fetched packages are kept, checked and used again without a network.
 
 pub mod apt;
 pub mod cache;

@@ -1,10 +1,10 @@
 //! The shared libraries that programs of unpacked packages need, found in the packages'
 //! dependencies.
 //!
-//! Only packages that hold a needed library are wanted. Which one that is, is known when it is
-//! unpacked; before that, a package's name tells: it is the library's own by the distribution's
-//! rules, with few exceptions. So packages are fetched in rounds, those with matching names first,
-//! and other dependencies only for libraries that are still missing then.
+//! Only packages that contain a needed library are wanted. Their content is known only after
+//! unpacking; before that, a package's name must suffice, which by the distribution's rules is
+//! derived from the library's, with few exceptions. So packages are fetched in rounds, those with
+//! matching names first, and other dependencies only for libraries that are still missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,44 +17,44 @@ use object::{Endianness, elf};
 use crate::Error;
 use crate::packages::{Package, Packages};
 
-/// The loader's name, as compiled into every program.
+/// The loader's name, which is compiled into every program.
 pub(crate) const LOADER: &str = "ld-linux-x86-64.so.2";
 
-/// Where packages keep libraries.
+/// Folders in which packages have libraries.
 const FOLDERS: [&str; 2] = ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
 
-/// Finds libraries in packages and in the packages that those depend on.
+/// Finds libraries in packages and in their dependencies.
 pub(crate) struct Libraries<'a> {
     suite: &'a Packages,
-    /// Packages that were unpacked, and may hold libraries.
+    /// Unpacked packages, which may contain libraries.
     packages: Vec<Package>,
-    /// Names of packages that were asked for, also of those that the suite does not have.
+    /// Names of packages that were requested, including those that the suite does not have.
     asked: BTreeSet<String>,
-    /// Libraries that were found, by the names that programs ask for.
+    /// Libraries that were found, by the names that programs request.
     found: BTreeMap<String, PathBuf>,
 }
 
-/// A library that a file needs and no unpacked package holds.
+/// A library that a file needs and no unpacked package contains.
 struct Missing {
     name: String,
     /// Index of the package whose file needs it: the package depends on the library's.
     owner: usize,
-    /// Folders of the file's own to look for it, without the first slash.
+    /// The file's own library folders, without the first slash.
     folders: Vec<String>,
 }
 
 impl<'a> Libraries<'a> {
-    /// Libraries for programs of these packages.
+    /// Returns the libraries of programs in these packages.
     pub(crate) fn new(suite: &'a Packages, packages: &[Package]) -> Libraries<'a> {
         let asked = packages.iter().map(|package| package.name.clone()).collect();
         Libraries { suite, packages: packages.to_vec(), asked, found: BTreeMap::new() }
     }
 
-    /// Returns all libraries that these files need, directly or not, with the loader, by the names
-    /// that programs ask for. Each file is given with the package that it belongs to.
+    /// Returns all libraries that these files need, directly or indirectly, and the loader, by the
+    /// names that programs request. Each file is given with its package.
     ///
     /// # Errors
-    /// A file is no ELF file, no package holds a library, or a package cannot be fetched.
+    /// A file is no ELF file, no package contains a library, or a package cannot be fetched.
     pub(crate) fn of(
         mut self,
         files: &[(&Package, &Path)],
@@ -79,7 +79,7 @@ impl<'a> Libraries<'a> {
         }
     }
 
-    /// Finds what is in the unpacked packages, and what that needs in turn. Returns the rest.
+    /// Finds libraries in the unpacked packages, with their dependencies. Returns the missing ones.
     fn settle(&mut self, mut open: Vec<Missing>) -> Result<Vec<Missing>, Error> {
         let mut missing: Vec<Missing> = Vec::new();
         while let Some(need) = open.pop() {
@@ -112,7 +112,7 @@ impl<'a> Libraries<'a> {
             .find_map(|(owner, package)| Some((owner, in_package(package)?)))
     }
 
-    /// Names the packages to fetch next; none when no dependency is left.
+    /// Returns the packages to fetch next; none if no dependency is left.
     fn next_packages(&self, missing: &[Missing]) -> BTreeSet<String> {
         let left = |owner: usize| {
             let depends = self.packages.get(owner).map_or(&[][..], |package| &package.depends);
@@ -127,7 +127,7 @@ impl<'a> Libraries<'a> {
         }
         let Some(Missing { owner, .. }) = missing.first() else { return BTreeSet::new() };
         let everywhere = || (0..self.packages.len()).flat_map(left);
-        // Packages of libraries say so in their names; others come last.
+        // Packages of libraries have "lib" in their names; others come last.
         let library = |name: &&String| name.contains("lib");
         let tiers: [Vec<&String>; 4] = [
             left(*owner).filter(library).collect(),
@@ -140,8 +140,8 @@ impl<'a> Libraries<'a> {
     }
 }
 
-/// Returns true when a package's name is the one that the distribution's rules make of a library's:
-/// `libpng16.so.16` is in `libpng16-16`, and something may follow (`libjpeg62-turbo`).
+/// Returns whether a package's name is derived from a library's by the distribution's rules:
+/// `libpng16.so.16` is in `libpng16-16`, and a suffix may follow (`libjpeg62-turbo`).
 fn is_package_of(package: &str, library: &str) -> bool {
     let plain =
         |text: &str| -> String { text.chars().filter(char::is_ascii_alphanumeric).collect() };
@@ -162,11 +162,11 @@ fn needs_of(path: &Path, owner: usize) -> Result<Vec<Missing>, Error> {
     Ok(needs.libraries.into_iter().map(missing).collect())
 }
 
-/// What an ELF file asks for.
+/// The dependencies of an ELF file.
 #[derive(Debug, Default)]
 struct Needs {
     libraries: Vec<String>,
-    /// Folders of its own to look for them, without the first slash.
+    /// The file's own library folders, without the first slash.
     folders: Vec<String>,
 }
 
@@ -235,7 +235,7 @@ mod tests {
         }
     }
 
-    /// A program in a package that depends on more than it needs.
+    /// Tests a program in a package that has more dependencies than it needs.
     #[test]
     fn test_libraries_of_a_program_are_found_without_fetching_other_dependencies() {
         let dir = std::env::temp_dir().join(format!("synthvm-libraries-{}", std::process::id()));
@@ -246,8 +246,8 @@ mod tests {
         let program = own.root.join("usr/bin/own");
         fs::create_dir_all(program.parent().unwrap()).unwrap();
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        // This machine's own libraries stand for those of the packages: libspice9 and perl are not
-        // there at all.
+        // This machine's libraries stand for those of the packages: libspice9 and perl do not
+        // exist.
         for (package, names) in
             [("libc6", &["libc.so.6", "libm.so.6", LOADER][..]), ("libgcc-s1", &["libgcc_s.so.1"])]
         {

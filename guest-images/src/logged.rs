@@ -1,4 +1,4 @@
-//! Programs whose output is kept in a log: people see it only when the program fails.
+//! Programs whose output goes to a log: users see it only if the program fails.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -11,29 +11,29 @@ use crate::Error;
 use crate::cache::Cache;
 use crate::progress::Task;
 
-/// Lines of a failed program's output that its error shows.
+/// Number of lines of a failed program's output that its error shows.
 const TAIL_LINES: usize = 12;
 
-/// Logs that nothing was added to in this time are removed.
+/// Logs that were not appended to in this time are removed.
 const UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The folder of logs in the cache.
 const FOLDER: &str = "logs";
 
-/// What becomes of a line of output.
+/// The action on a line of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line {
-    /// It goes to the log.
+    /// Write the line to the log.
     Keep,
-    /// It told about progress only.
+    /// Drop the line, which reports only progress.
     Drop,
 }
 
-/// Runs a program to its end. Its output, both streams, goes line by line to `on_line` and to the
-/// log of this process in the cache. `doing` names the purpose in an error ("unpacking a package").
+/// Runs a program until its end. Both streams of its output go line by line to `on_line` and to the
+/// log of this process in the cache. `doing` is the purpose for an error ("unpacking a package").
 ///
 /// # Errors
-/// The program cannot be started, or fails: the error carries the last lines and the log's path.
+/// The program cannot be started, or fails: the error has the last lines and the log's path.
 pub fn run(
     cache: &Cache,
     command: &mut Command,
@@ -47,7 +47,7 @@ pub fn run(
     log.write(&format!("\n$ {command:?}"));
     command.stdin(Stdio::null()).stdout(input.try_clone().map_err(start)?).stderr(input);
     let child = command.spawn();
-    // The command keeps its ends of the pipe, which would hide the end of the output.
+    // The command keeps its ends of the pipe, so the end of the output would not be seen.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = child.map_err(start)?;
     let mut tail = VecDeque::new();
@@ -70,12 +70,12 @@ pub fn run(
     Err(Error::Program { program, status: status.to_string(), doing: doing.to_owned(), said })
 }
 
-/// Runs a cargo command to its end, as [`run`], and shows on `task` how much of it is done.
+/// Runs a cargo command like [`run`], and shows its progress on `task`.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub fn cargo(cache: &Cache, command: &mut Command, doing: &str, task: &Task) -> Result<(), Error> {
-    // Cargo tells how many of its units are done only in its bar.
+    // Cargo reports the number of finished units only in its bar.
     command
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", "100")
@@ -89,7 +89,7 @@ pub fn cargo(cache: &Cache, command: &mut Command, doing: &str, task: &Task) -> 
     })
 }
 
-/// Reads cargo's bar: `Building [===>   ] 34/143: syn, serde`.
+/// Parses cargo's bar: `Building [===>   ] 34/143: syn, serde`.
 fn cargo_progress(line: &str) -> Option<(u64, u64)> {
     let (_, counts) = line.trim_start().strip_prefix("Building [")?.split_once("] ")?;
     let (done, rest) = counts.split_once('/')?;
@@ -97,8 +97,8 @@ fn cargo_progress(line: &str) -> Option<(u64, u64)> {
     Some((done.trim().parse().ok()?, total.parse().ok()?))
 }
 
-/// Gives out each line of a program's output as it comes, until its end. A carriage return ends a
-/// line as well, because programs draw their bars with it. Blank lines are left out.
+/// Passes each line of a program's output to `on_line` as it arrives, until its end. A carriage
+/// return also ends a line, because programs draw their bars with it. Blank lines are omitted.
 fn lines(mut output: impl Read, mut on_line: impl FnMut(&str)) {
     let mut give = |line: &mut Vec<u8>| {
         let text = String::from_utf8_lossy(line);
@@ -126,7 +126,7 @@ fn lines(mut output: impl Read, mut on_line: impl FnMut(&str)) {
     give(&mut line);
 }
 
-/// The log of this process. A log that cannot be written is done without.
+/// The log of this process. If it cannot be written, the program runs without it.
 struct Log {
     file: Option<(File, PathBuf)>,
 }
@@ -153,7 +153,7 @@ impl Log {
 
     fn write(&mut self, line: &str) {
         if let Some((file, _)) = &mut self.file {
-            // A full disk shows in what the program itself says.
+            // An error is ignored: a full disk also causes an error of the program.
             let _ = writeln!(file, "{line}");
         }
     }

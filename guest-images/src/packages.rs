@@ -13,27 +13,27 @@ use crate::logged::{self, Line};
 use crate::progress::{Task, step};
 use crate::{Error, cache::Cache};
 
-/// A suite of the distribution as a source of unpacked packages.
+/// A suite of the distribution, as a source of unpacked packages.
 #[derive(Debug)]
 pub struct Packages {
     cache: Cache,
     suite: String,
 }
 
-/// One unpacked package.
+/// An unpacked package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its version.
+    /// The version.
     pub version: String,
-    /// The folder that holds its files as they would lie below `/`.
+    /// The folder that contains its files, in the layout below `/`.
     pub root: PathBuf,
     /// The packages that it depends on (first alternatives).
     pub depends: Vec<String>,
 }
 
-/// What we remember of a package, so that it is found again without asking the archive.
+/// The saved record of a package, by which it is found without the archive.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     name: String,
@@ -43,13 +43,13 @@ struct Record {
 }
 
 impl Packages {
-    /// Packages of one suite, such as `bookworm`. Asks nobody yet.
+    /// Returns the packages of a suite, such as `bookworm`. Makes no request yet.
     pub fn new(cache: &Cache, suite: &str) -> Packages {
         Packages { cache: cache.clone(), suite: suite.to_owned() }
     }
 
-    /// Returns the newest version of a package, unpacked. A package in the cache is used as it is,
-    /// without a network; delete the cache's `resolved` folder to look for newer versions.
+    /// Returns the newest version of a package, unpacked. A package in the cache is used unchanged,
+    /// without a network; delete the cache's `resolved` folder to get newer versions.
     ///
     /// # Errors
     /// The suite has no such package, or it cannot be fetched, or its checksum is wrong.
@@ -58,11 +58,11 @@ impl Packages {
         self.get_all(&[name])?.pop().ok_or_else(missing)
     }
 
-    /// As [`Packages::get`] for many packages, which are fetched together. Those that the suite
-    /// does not have, virtual ones among them, are left out.
+    /// Returns packages like [`Packages::get`], and fetches them together. Packages that the suite
+    /// does not have are omitted, including virtual ones.
     ///
     /// # Errors
-    /// One cannot be fetched, or its checksum is wrong.
+    /// A package cannot be fetched, or its checksum is wrong.
     pub fn get_all(&self, names: &[&str]) -> Result<Vec<Package>, Error> {
         let cached =
             || names.iter().map(|name| self.cached(name)).collect::<Option<Vec<Package>>>();
@@ -70,13 +70,13 @@ impl Packages {
             return Ok(packages);
         }
         let _lock = self.cache.lock(&format!("suite-{}", self.suite))?;
-        // Another process may have fetched some while this one waited for the lock.
+        // Another process may have fetched packages while this one waited for the lock.
         let missing: Vec<&str> =
             names.iter().copied().filter(|name| self.cached(name).is_none()).collect();
         if !missing.is_empty() {
             let apt = Apt::new(&self.cache, &self.suite)?;
             apt.update(false)?;
-            // Lists go stale: the archive drops a version as soon as the next one is there.
+            // Lists become stale: the archive drops a version when the next one arrives.
             if let Err(first) = self.fetch(&apt, &missing) {
                 step(&format!("{first}; trying again with new lists"));
                 apt.update(true)?;
@@ -86,18 +86,19 @@ impl Packages {
         Ok(names.iter().filter_map(|name| self.cached(name)).collect())
     }
 
-    /// Forgets which version of a package was chosen, so that the newest is chosen again.
+    /// Removes the record of a package's chosen version, so that the newest is chosen again.
     pub(crate) fn forget(&self, name: &str) {
-        // A record that cannot be removed is one that is used again.
+        // If the record cannot be removed, it is used again.
         let _ = fs::remove_file(self.record_path(name));
     }
 
-    /// The real kernel package behind a metapackage such as `linux-image-cloud-amd64`, unpacked.
+    /// Returns the real kernel package of a metapackage such as `linux-image-cloud-amd64`,
+    /// unpacked.
     pub fn get_kernel(&self, metapackage: &str) -> Result<Package, Error> {
         let meta = self.get(metapackage)?;
         match meta.depends.iter().find(|name| name.starts_with("linux-image-")) {
             Some(real) => self.get(real),
-            // The name was that of a real kernel package already.
+            // The name is that of a real kernel package.
             None => Ok(meta),
         }
     }
@@ -113,8 +114,7 @@ impl Packages {
         root.is_dir().then(|| package(&record, root))
     }
 
-    /// Downloads and unpacks the packages that are not unpacked yet, and writes down which versions
-    /// were chosen.
+    /// Downloads and unpacks the missing packages, and records the chosen versions.
     fn fetch(&self, apt: &Apt, names: &[&str]) -> Result<(), Error> {
         let controls = apt.show(names)?;
         let folder_of = |control: &Control| -> Result<PathBuf, Error> {
@@ -152,7 +152,7 @@ impl Packages {
     }
 }
 
-/// Names a download for people: its first package, how many more, and how many bytes.
+/// Returns a description of a download: its first package, the number of others, and its size.
 fn summary(controls: &[Control]) -> String {
     let bytes: u64 = controls.iter().map(|control| control.size).sum();
     // The archive counts in powers of 1000, as apt does.
@@ -186,7 +186,8 @@ fn package(record: &Record, root: PathBuf) -> Package {
     }
 }
 
-/// Two archives may disagree about what a version is: the checksum tells them apart.
+/// Returns the name of a package's folder. It contains the checksum, because two archives may have
+/// different files for a version.
 fn folder(record: &Record) -> String {
     let sum = record.sha256.get(..16).unwrap_or(&record.sha256);
     format!("{}_{}_{sum}", record.name, record.version).replace(':', "%3a")
@@ -203,7 +204,7 @@ fn check(file: &Path, control: &Control) -> Result<(), Error> {
     )))
 }
 
-/// SHA-256 of a file in hexadecimal.
+/// Returns the SHA-256 of a file in hexadecimal.
 pub fn sha256_file(path: &Path) -> Result<String, Error> {
     let mut file = fs::File::open(path).map_err(Error::file("opening", path))?;
     let mut hash = Sha256::new();
@@ -218,7 +219,7 @@ pub fn sha256_file(path: &Path) -> Result<String, Error> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// An unpacked package without files, in the cache under a suite that no archive has.
+/// Returns an unpacked package without files, in the cache under a suite that no archive has.
 #[cfg(test)]
 pub(crate) fn fake(cache: &Cache, suite: &str, name: &str, depends: &[&str]) -> Package {
     let depends = depends.iter().map(|name| (*name).to_owned()).collect();

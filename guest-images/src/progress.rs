@@ -1,5 +1,5 @@
-//! Progress for people who wait: one line for each step, with a bar where standard error is a
-//! terminal. Standard output stays free for results.
+//! Progress for users: one line for each step, with a bar if standard error is a terminal. Standard
+//! output is reserved for results.
 
 use std::io::{self, IsTerminal};
 use std::sync::LazyLock;
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-/// All bars of this process, so that a line is printed above them and never through them.
+/// All bars of this process, so that lines are printed above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
-/// What a step looks like whose length is not known. The text is last, so that a narrow terminal
-/// cuts it off instead of breaking the line.
+/// The template of a step of unknown length. The text is last, so that a narrow terminal truncates
+/// it instead of breaking the line.
 const SPINNER: &str = "  {spinner} {elapsed:>4}  {wide_msg}";
 
-/// What a step looks like whose length is known.
+/// The template of a step of known length.
 const BAR: &str = "  {spinner} {elapsed:>4}  [{bar:20}] {percent:>3} %  {wide_msg}";
 
-/// How often a bar is drawn while nothing moves: its time goes on.
+/// The interval of redraws without progress, which update the elapsed time.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Prints one line about the step that begins now.
+/// Prints one line about the step that starts now.
 pub fn step(what: &str) {
     line(&format!("  .. {what}"));
 }
@@ -35,14 +35,14 @@ pub fn line(text: &str) {
     }
 }
 
-/// Returns true when standard error is a terminal, on which bars are drawn.
+/// Returns whether standard error is a terminal, on which bars are drawn.
 fn is_terminal() -> bool {
     static TERMINAL: LazyLock<bool> = LazyLock::new(|| io::stderr().is_terminal());
     *TERMINAL
 }
 
-/// A step that takes time. On a terminal it is a bar, and one line when it is done; elsewhere it is
-/// one line when it begins.
+/// A step that takes time. On a terminal it is a bar, then one line when it is done; otherwise it
+/// is one line when it starts.
 #[derive(Debug)]
 pub struct Task {
     what: String,
@@ -51,7 +51,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Begins a step. `what` is a present participle with its object ("building synthvm").
+    /// Starts a step. `what` is a present participle with its object ("building synthvm").
     pub fn start(what: &str) -> Task {
         let bar = is_terminal().then(|| {
             let bar = BARS.add(ProgressBar::new_spinner());
@@ -76,7 +76,7 @@ impl Task {
         bar.set_position(done.min(total));
     }
 
-    /// Ends the step well: the bar becomes one line with the time that it took.
+    /// Ends a successful step: the bar becomes one line with its duration.
     pub fn finish(mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -86,7 +86,7 @@ impl Task {
 }
 
 impl Drop for Task {
-    /// Removes the bar of a step that failed; its error is for the caller to show.
+    /// Removes the bar of a step that failed. The caller shows the error.
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -95,7 +95,7 @@ impl Drop for Task {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // The templates are constants; one that does not parse would cost the bar its looks only.
+    // The templates are constants. An invalid one would only change the bar's appearance.
     let style =
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     style.progress_chars("=> ").tick_chars("-\\|/ ")

@@ -1,9 +1,8 @@
-//! QEMU's programs, unpacked into the cache with the libraries that they need. Nothing is
-//! installed.
+//! QEMU's programs, unpacked into the cache with their libraries. Nothing is installed.
 //!
-//! Always the same suite's QEMU is used, whatever this machine has: the emulator and the programs
-//! that image formats are compared with are then the same for everybody, and no package of the
-//! user's is touched. `$SYNTHVM_QEMU` names another folder with such programs, such as `/usr/bin`.
+//! The QEMU is always that of the same suite, regardless of this machine's: so the emulator, and
+//! the programs for comparison of image formats, are the same for all users, and no package of the
+//! user is changed. `$SYNTHVM_QEMU` names another folder with such programs, such as `/usr/bin`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,21 +17,21 @@ use crate::libraries::{LOADER, Libraries};
 use crate::packages::{Package, Packages};
 use crate::{Error, cache::Cache};
 
-/// Names the folder whose QEMU programs are used, instead of those in the cache. `cargo xtask test`
-/// sets it for the tests that it runs.
+/// The variable with the folder of the QEMU programs to use instead of those in the cache. `cargo
+/// xtask test` sets it for its tests.
 pub const FOLDER: &str = "SYNTHVM_QEMU";
 
 /// The emulator of a PC.
 pub const EMULATOR: &str = "qemu-system-x86_64";
 
-/// The suite that QEMU comes from: the one whose QEMU the test host was tried out with.
+/// The suite of QEMU: the test host was tested with this version.
 const SUITE: &str = "bookworm";
 
-/// Packages that are fetched by their names; those of libraries follow from their programs.
+/// Packages that are fetched by name; library packages follow from the programs.
 const PACKAGES: [&str; 5] =
     ["qemu-system-x86", "qemu-utils", "qemu-system-common", "qemu-system-data", "seabios"];
 
-/// Packages that are built together, so that their versions must be the same.
+/// Number of packages of one build, whose versions must be equal.
 const OF_ONE_BUILD: usize = 3;
 
 /// Programs, each with the index of its package.
@@ -45,16 +44,16 @@ const MODULE: (usize, &str) = (2, "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_6
 /// Folders with firmware, and their packages.
 const FIRMWARE: [(usize, &str); 2] = [(3, "usr/share/qemu"), (4, "usr/share/seabios")];
 
-/// Which folder in the cache was made, so that it is found again without asking the archive.
+/// The record of the made folder, by which it is found without the archive.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     folder: String,
 }
 
-/// Returns the folder that holds QEMU's programs, and makes it if it is not there yet.
+/// Returns the folder that contains QEMU's programs, after making it if it is missing.
 ///
 /// # Errors
-/// The packages cannot be fetched, or the folder that the user names lacks a program.
+/// The packages cannot be fetched, or the user's folder lacks a program.
 pub fn folder(cache: &Cache) -> Result<PathBuf, Error> {
     if let Some(named) = std::env::var_os(FOLDER) {
         let named = PathBuf::from(named);
@@ -80,7 +79,7 @@ pub fn folder(cache: &Cache) -> Result<PathBuf, Error> {
 /// Returns the path of one of QEMU's programs, such as [`EMULATOR`].
 ///
 /// # Errors
-/// As [`folder`].
+/// The errors of [`folder`].
 pub fn program(cache: &Cache, name: &str) -> Result<PathBuf, Error> {
     folder(cache).map(|folder| folder.join(name))
 }
@@ -89,7 +88,7 @@ fn record_path(cache: &Cache) -> PathBuf {
     cache.root().join("resolved").join(SUITE).join("programs").join("qemu.json")
 }
 
-/// The folder that was made before, if all that it links to is still there.
+/// Returns the folder that was made before, if all its links are valid.
 fn made(cache: &Cache) -> Option<PathBuf> {
     let record: Record = serde_json::from_slice(&fs::read(record_path(cache)).ok()?).ok()?;
     let root = cache.root().join("programs").join(record.folder);
@@ -130,7 +129,7 @@ fn make(cache: &Cache) -> Result<PathBuf, Error> {
     assemble(cache, &links)
 }
 
-/// Gets the packages by their names, those of one build in one version.
+/// Fetches the packages by name, with equal versions for those of one build.
 fn packages(suite: &Packages) -> Result<Vec<Package>, Error> {
     let fetch = || -> Result<Vec<Package>, Error> {
         let packages = suite.get_all(&PACKAGES)?;
@@ -143,7 +142,7 @@ fn packages(suite: &Packages) -> Result<Vec<Package>, Error> {
     if is_one_build(&packages) {
         return Ok(packages);
     }
-    // Some were chosen long ago: the emulator loads no module of another build.
+    // Some records are old: the emulator loads no module of another build.
     PACKAGES.iter().for_each(|name| suite.forget(name));
     let packages = fetch()?;
     if is_one_build(&packages) {
@@ -159,8 +158,8 @@ fn is_one_build(packages: &[Package]) -> bool {
         .all(|package| Some(&package.version) == packages.first().map(|p| &p.version))
 }
 
-/// Makes the folder with these links into unpacked packages and with a script for each program. Its
-/// name follows from its content. Links are relative, so that the cache can be moved.
+/// Makes the folder with these links to unpacked packages and with a script for each program. Its
+/// name is a hash of its content. Links are relative, so that the cache can be moved.
 fn assemble(cache: &Cache, links: &BTreeMap<String, PathBuf>) -> Result<PathBuf, Error> {
     let mut hash = Sha256::new();
     let mut targets = Vec::new();
@@ -168,7 +167,7 @@ fn assemble(cache: &Cache, links: &BTreeMap<String, PathBuf>) -> Result<PathBuf,
         let inside = path
             .strip_prefix(cache.root())
             .map_err(|_| Error::Unusable(format!("{} is not in the cache", path.display())))?;
-        // From programs/FOLDER/KIND to the cache's top.
+        // From programs/FOLDER/KIND to the cache's root.
         let target = Path::new("../../..").join(inside);
         hash.update(format!("{name}\0{}\0", target.display()));
         targets.push((name, target));
@@ -208,8 +207,8 @@ fn make_parent(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(parent).map_err(Error::file("making folder", parent))
 }
 
-/// Returns the script by which a program is called. It hands the program to the loader that belongs
-/// to its libraries, and stays the same process.
+/// Returns the script that starts a program. It replaces itself with the loader of the program's
+/// libraries, which runs the program.
 fn script(program: &str) -> String {
     let mut text = format!(
         "#!/bin/sh\n\
@@ -243,8 +242,8 @@ mod tests {
         Cache::at(dir)
     }
 
-    /// Packages whose programs are this machine's `printf`-like tools: enough for a script to run
-    /// one.
+    /// Returns links to packages whose programs are tools of this machine like `printf`, which
+    /// suffice for a script to run one.
     fn links(cache: &Cache) -> BTreeMap<String, PathBuf> {
         let packages = cache.dir("packages/p").unwrap();
         let mut links = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Real programs for guests, with the libraries that they need and nothing else of their packages.
+//! Real programs for guests, with their libraries and no other parts of their packages.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,13 +8,14 @@ use crate::libraries::{LOADER, Libraries};
 use crate::packages::Packages;
 use crate::{Error, cache::Cache};
 
-/// The suite that programs come from, whatever kernel they run on.
+/// The suite of the programs, independent of the kernel.
 const SUITE: &str = "bookworm";
 
-/// Where the guest's loader looks for libraries last, whatever folders of its own a program names.
+/// The last folder in which the guest's loader searches for libraries, after a program's own
+/// folders.
 const GUEST_LIBRARIES: &str = "lib/x86_64-linux-gnu";
 
-/// Packages and the programs that we want of each.
+/// Packages and the programs to take from each.
 const PROGRAMS: [(&str, &[&str]); 2] = [
     ("e2fsprogs", &["sbin/mke2fs", "sbin/e2fsck", "sbin/tune2fs", "sbin/dumpe2fs"]),
     (
@@ -53,8 +54,7 @@ pub(crate) fn add_busybox(cache: &Cache, archive: &mut Archive) -> Result<(), Er
     Ok(())
 }
 
-/// The programs of the shell's that tests and people call by name; all are reached as `busybox
-/// NAME`.
+/// The shell's programs that tests and users call by name; all are reachable as `busybox NAME`.
 const APPLETS: [&str; 50] = [
     "sh",
     "ash",
@@ -108,7 +108,7 @@ const APPLETS: [&str; 50] = [
     "vi",
 ];
 
-/// Adds the programs of [`PROGRAMS`] and what they need.
+/// Adds the programs of [`PROGRAMS`] with their libraries.
 pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), Error> {
     for (name, programs) in PROGRAMS {
         add_package(cache, archive, name, programs)?;
@@ -120,8 +120,7 @@ pub(crate) fn add_programs(cache: &Cache, archive: &mut Archive) -> Result<(), E
     Ok(())
 }
 
-/// Adds some programs of one package, such as `usr/bin/fio` of `fio`, and the libraries that they
-/// need.
+/// Adds some programs of one package, such as `usr/bin/fio` of `fio`, with their libraries.
 pub(crate) fn add_package<S: AsRef<str>>(
     cache: &Cache,
     archive: &mut Archive,

@@ -1,4 +1,4 @@
-//! The test's end of a guest's report port.
+//! The client of a guest's report port.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
@@ -11,34 +11,34 @@ use guest_report::agent::{Action, Event, Line, Reply, Request};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How long a guest may take for one answer. Generous: the guest may run in an emulated machine on
-/// a busy one.
+/// Timeout of one answer of the guest. It is long because the guest may run in an emulated machine
+/// on a busy host.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(180);
 
-/// Why there is no answer.
+/// The reason for a missing answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The guest said so.
+    /// The guest refused the action.
     #[error("the guest could not do {action}: {why}")]
     Refused {
-        /// What was asked.
+        /// The action.
         action: String,
-        /// Its words.
+        /// The guest's message.
         why: String,
     },
-    /// Nothing came in time.
-    #[error("the guest did not answer within {} s; asked was {what}", .limit.as_secs())]
+    /// No answer arrived in time.
+    #[error("the guest did not answer within {} s to {what}", .limit.as_secs())]
     Silent {
-        /// What was waited for.
+        /// The awaited answer.
         what: String,
-        /// For how long.
+        /// The timeout.
         limit: Duration,
     },
-    /// The port closed.
+    /// The report port closed.
     #[error("the report port closed while waiting for {0}")]
     Closed(String),
-    /// What came does not fit.
-    #[error("the guest's words make no sense: {0}")]
+    /// The answer has an unexpected format.
+    #[error("the guest's answer cannot be read: {0}")]
     Nonsense(String),
 }
 
@@ -52,7 +52,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Uses a connected socket.
+    /// Returns an agent on a connected socket.
     pub fn new(stream: UnixStream) -> std::io::Result<Agent> {
         let reader = BufReader::new(stream.try_clone()?);
         let (sender, lines) = mpsc::channel();
@@ -67,19 +67,19 @@ impl Agent {
         Ok(Agent { stream, lines, events: VecDeque::new(), next_id: 0 })
     }
 
-    /// Asks for something and returns its value.
+    /// Sends an action and returns its value.
     pub fn ask<T: DeserializeOwned>(&mut self, action: Action) -> Result<T, AgentError> {
         let name = format!("{action:?}");
         let value = self.ask_value(action)?;
         serde_json::from_value(value).map_err(|e| AgentError::Nonsense(format!("{name}: {e}")))
     }
 
-    /// Asks for something that has no value.
+    /// Sends an action that has no value.
     pub fn tell(&mut self, action: Action) -> Result<(), AgentError> {
         self.ask_value(action).map(|_| ())
     }
 
-    /// Asks for something without waiting; returns the request's id.
+    /// Sends an action without waiting. Returns the request's id.
     pub fn send(&mut self, action: Action) -> Result<u64, AgentError> {
         self.next_id += 1;
         let request = Request { id: self.next_id, action };
@@ -92,7 +92,7 @@ impl Agent {
         Ok(self.next_id)
     }
 
-    /// The next event: one that came before an answer, or the next to come.
+    /// Returns the next event, including those that arrived before an answer.
     pub fn event(&mut self, limit: Duration) -> Result<Event, AgentError> {
         let end = Instant::now() + limit;
         loop {
@@ -100,12 +100,12 @@ impl Agent {
                 return Ok(event);
             }
             if let Line::Reply(reply) = self.line("an event", end, limit)? {
-                return Err(AgentError::Nonsense(format!("nobody asked for {reply:?}")));
+                return Err(AgentError::Nonsense(format!("no request has the answer {reply:?}")));
             }
         }
     }
 
-    /// Waits for the guest to say that it is up.
+    /// Waits for the guest's report that it is up.
     pub fn ready(&mut self, limit: Duration) -> Result<Event, AgentError> {
         loop {
             let event = self.event(limit)?;
@@ -121,7 +121,7 @@ impl Agent {
         let end = Instant::now() + ANSWER_LIMIT;
         loop {
             match self.line(&name, end, ANSWER_LIMIT)? {
-                // Kept by line().
+                // `line` has queued the event.
                 Line::Event(_) => {}
                 Line::Reply(Reply { id: found, ok: true, value, .. }) if found == id => {
                     return Ok(value);
@@ -141,7 +141,7 @@ impl Agent {
         }
     }
 
-    /// The next line; events are also put aside.
+    /// Returns the next line. Events are also queued.
     fn line(&mut self, what: &str, end: Instant, limit: Duration) -> Result<Line, AgentError> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -149,7 +149,7 @@ impl Agent {
                 RecvTimeoutError::Timeout => AgentError::Silent { what: what.to_owned(), limit },
                 RecvTimeoutError::Disconnected => AgentError::Closed(what.to_owned()),
             })?;
-            // Firmware and kernels may say something on a port before our init has it.
+            // Firmware and kernels may write to the port before the guest's init opens it.
             let Some(start) = text.find('{') else { continue };
             let line: Line = serde_json::from_str(text[start..].trim())
                 .map_err(|e| AgentError::Nonsense(format!("{text:?}: {e}")))?;

@@ -1,4 +1,4 @@
-//! Disk images, seen from the host's side.
+//! Disk images from the host's side.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use guest_report::agent::Load;
 use guest_report::{pattern, records};
 
-/// A folder for one test, removed when dropped.
+/// A folder for one test, removed on drop.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
 }
 
 impl WorkDir {
-    /// A new folder below the system's folder for temporary files.
+    /// Creates a folder below the system's folder for temporary files.
     pub fn new() -> io::Result<WorkDir> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name =
@@ -26,12 +26,12 @@ impl WorkDir {
         Ok(WorkDir { path })
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// An image of so many bytes, filled with the pattern of a seed.
+    /// Creates an image of `size` bytes, filled with the pattern of a seed.
     pub fn image(&self, name: &str, size: u64, seed: u64) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let mut file = File::create(&path)?;
@@ -46,7 +46,7 @@ impl WorkDir {
         Ok(path)
     }
 
-    /// An image of so many zero bytes.
+    /// Creates an image of `size` zero bytes.
     pub fn empty_image(&self, name: &str, size: u64) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         File::create(&path)?.set_len(size)?;
@@ -60,7 +60,7 @@ impl Drop for WorkDir {
     }
 }
 
-/// The first byte of a range that differs from the pattern; `None` when all match.
+/// Returns the first byte of a range that differs from the pattern; `None` if all match.
 pub fn first_difference(
     path: &Path,
     offset: u64,
@@ -84,7 +84,7 @@ pub fn first_difference(
 /// Checks that an image holds every record that a load acknowledged.
 ///
 /// # Errors
-/// In words: what is missing.
+/// A message that names the missing records.
 pub fn check_records(path: &Path, load: &Load, acknowledged: u64) -> Result<(), String> {
     let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
     records::check(acknowledged, load.seed, load.blocks, load.order, |block| {
@@ -94,7 +94,7 @@ pub fn check_records(path: &Path, load: &Load, acknowledged: u64) -> Result<(), 
     })
 }
 
-/// The end of a text file; nothing when it cannot be read.
+/// Returns the end of a text file; an empty string if it cannot be read.
 pub(crate) fn tail(path: &Path, bytes: usize) -> String {
     let text = fs::read(path).unwrap_or_default();
     String::from_utf8_lossy(&text[text.len().saturating_sub(bytes)..]).into_owned()

@@ -1,17 +1,17 @@
-//! What `synthvm inspect --json` promises, written down a second time on purpose: a change of the
-//! program's own types must not change what others read without a test that notices.
+//! The format of `synthvm inspect --json`, defined a second time on purpose: a change of the
+//! program's own types must fail a test if it changes the format for other programs.
 
 use serde::Deserialize;
 
 /// A running machine.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Inspect {
-    /// The machine as a whole; no part of the promise.
+    /// The machine as a whole; not part of the fixed format.
     #[serde(default)]
     pub machine: Machine,
     /// The guest's connection.
     pub connection: Connection,
-    /// One a vCPU.
+    /// One entry per vCPU.
     pub vcpus: Vec<Vcpu>,
     /// Every offered channel.
     pub channels: Vec<Channel>,
@@ -36,18 +36,18 @@ pub struct Machine {
 /// The guest's connection.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Connection {
-    /// Such as `5.3`.
+    /// The version, such as `5.3`.
     pub version: Option<String>,
-    /// `connected` and others.
+    /// The state, such as `connected`.
     pub state: String,
 }
 
 /// A vCPU.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Vcpu {
-    /// Its number.
+    /// The number.
     pub index: u32,
-    /// Its exits to user space.
+    /// The exits to user space.
     pub exits: Exits,
 }
 
@@ -71,28 +71,28 @@ pub struct Exits {
 /// A channel.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Channel {
-    /// Its relative id.
+    /// The relative id.
     pub relid: u32,
-    /// Its class.
+    /// The class.
     pub class: String,
-    /// Its instance.
+    /// The instance.
     pub instance: String,
-    /// Its state.
+    /// The state.
     pub state: String,
     /// Interrupts sent.
     pub signals_sent: u64,
-    /// Interrupts not needed.
+    /// Interrupts that were not needed.
     pub signals_suppressed: u64,
-    /// Its GPADLs.
+    /// The GPADLs.
     pub gpadls: Vec<u32>,
 }
 
 /// A GPADL.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Gpadl {
-    /// Its id.
+    /// The id.
     pub id: u32,
-    /// Its channel.
+    /// The channel.
     pub relid: u32,
     /// Ranges.
     pub ranges: u32,
@@ -102,7 +102,7 @@ pub struct Gpadl {
     pub bytes: u64,
     /// Merged runs.
     pub runs: u64,
-    /// How it is mapped.
+    /// The mapping.
     pub mapping: String,
     /// Live views.
     pub views: u64,
@@ -115,19 +115,19 @@ pub struct Disk {
     pub requests: u64,
     /// Bytes moved.
     pub bytes: u64,
-    /// Bytes copied on the way.
+    /// Bytes that were copied.
     pub copied_bytes: u64,
     /// Requests that failed.
     pub errors: u64,
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// It was taken away, and waits for its last requests.
+    /// Whether the disk was removed and waits for its last requests.
     pub removed: bool,
-    /// Requests that its image has now.
+    /// Requests that the image has not finished.
     pub in_flight: u64,
 }
 
-/// A guest's last words.
+/// The panic of a guest.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Panic {
     /// The crash parameters.
@@ -135,7 +135,7 @@ pub struct Panic {
 }
 
 impl Inspect {
-    /// Doorbells that reached user space, on all vCPUs.
+    /// Returns the number of doorbells that reached user space, on all vCPUs.
     pub fn doorbell_exits(&self) -> u64 {
         self.vcpus.iter().map(|vcpu| vcpu.exits.signal_event).sum()
     }

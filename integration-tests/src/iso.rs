@@ -9,7 +9,7 @@ const PATH_TABLE_M: u32 = 19;
 const ROOT: u32 = 20;
 const DATA: u32 = 21;
 
-/// What the file is called where the disc is mounted.
+/// The name of the file on a mounted disc.
 pub const FILE: &str = "data.bin";
 
 /// Writes a disc whose one file, [`FILE`], has `content` (ECMA-119 6 to 9, without extensions).
@@ -26,7 +26,7 @@ pub fn write(image: &Path, content: &[u8]) -> io::Result<()> {
     };
     let root = record(&[0], ROOT, SECTOR as u32, true);
 
-    // The primary volume descriptor, and the end of descriptors.
+    // The primary volume descriptor, and the terminator of descriptors.
     put(16, 0, b"\x01CD001\x01");
     put(16, 8, &[b' '; 64]);
     put(16, 40, b"SYNTHVM");
@@ -42,7 +42,7 @@ pub fn write(image: &Path, content: &[u8]) -> io::Result<()> {
     put(16, 881, &[1]);
     put(17, 0, b"\xFFCD001\x01");
 
-    // One directory in the path tables, its own parent.
+    // The path tables have one directory, which is its own parent.
     put(PATH_TABLE_L, 0, &[1, 0, ROOT as u8, 0, 0, 0, 1, 0]);
     put(PATH_TABLE_M, 0, &[1, 0, 0, 0, 0, ROOT as u8, 0, 1]);
 
@@ -55,7 +55,7 @@ pub fn write(image: &Path, content: &[u8]) -> io::Result<()> {
     std::fs::write(image, disc)
 }
 
-/// A directory record (9.1). Its date is left unknown.
+/// Returns a directory record (9.1). Its date is unspecified.
 fn record(name: &[u8], sector: u32, size: u32, is_directory: bool) -> Vec<u8> {
     let length = (33 + name.len()).next_multiple_of(2);
     let mut record = vec![length as u8, 0];

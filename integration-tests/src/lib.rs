@@ -1,4 +1,4 @@
-//! Real guests end to end, and the test host that gives any machine a real KVM.
+//! Tests of real guests end to end, and the test host that provides a real KVM on any machine.
 
 pub mod agent;
 pub mod host;

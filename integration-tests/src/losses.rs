@@ -1,4 +1,4 @@
-//! Runs of the guests' tests in emulated hosts, kept so that losses can be counted over many runs.
+//! Records of test runs in emulated hosts, to count losses over many runs.
 
 use std::fmt;
 use std::fs::File;
@@ -14,39 +14,39 @@ use crate::shards::Summary;
 /// One run: a line of the file of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// When it ended, in seconds since 1970.
+    /// The end of the run, in seconds since 1970.
     pub ended: u64,
     /// The seed of the tests' order.
     pub seed: u64,
-    /// Emulated hosts side by side.
+    /// Number of concurrent emulated hosts.
     pub hosts: usize,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
     /// Tests and losses.
     #[serde(flatten)]
     pub summary: Summary,
 }
 
-/// What was lost to the emulator.
+/// The kind of a loss to the emulator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lost {
-    /// A host died or stopped under a test.
+    /// A host died or stopped during a test.
     Host,
-    /// A guest fell into a triple fault, and was started again.
+    /// A guest had a triple fault, and was started again.
     Guest,
 }
 
-/// One loss.
+/// A loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
-    /// What was lost.
+    /// The kind.
     pub lost: Lost,
     /// The test that ran.
     pub test: String,
-    /// How long that attempt of the test had run.
+    /// Seconds that this attempt of the test had run.
     pub seconds: f64,
-    /// Why, in one line.
+    /// The reason, in one line.
     pub reason: String,
 }
 
@@ -61,18 +61,18 @@ impl fmt::Display for Loss {
 }
 
 impl Record {
-    /// A record of a run that ends now.
+    /// Returns a record of a run that ends now.
     pub fn new(summary: Summary, seed: u64, hosts: usize, seconds: f64) -> Record {
         let ended = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         Record { ended, seed, hosts, seconds, summary }
     }
 
-    /// The file to which records are added unless the caller names another.
+    /// Returns the default file of records.
     pub fn default_file() -> PathBuf {
         target_dir().join("guest-runs.jsonl")
     }
 
-    /// Adds the record to a file, as one line.
+    /// Appends the record to a file, as one line.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -82,11 +82,10 @@ impl Record {
         File::options().create(true).append(true).open(file)?.write_all(&line)
     }
 
-    /// Reads all records of a file, in the order in which they were added; none if there is no
-    /// file.
+    /// Reads all records of a file, in the order of their addition; none if there is no file.
     ///
     /// # Errors
-    /// The file cannot be read, or holds something else.
+    /// The file cannot be read, or has another format.
     pub fn read_all(file: &Path) -> io::Result<Vec<Record>> {
         let file = match File::open(file) {
             Ok(file) => file,
@@ -110,7 +109,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Adds up runs.
+    /// Returns the sums of runs.
     pub fn of(records: &[Record]) -> Statistics {
         let mut sums = Statistics { runs: records.len(), ..Statistics::default() };
         for record in records {

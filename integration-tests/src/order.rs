@@ -1,13 +1,13 @@
-//! The order of tests: another one in each run, from a seed that repeats it.
+//! The order of tests: different in each run, from a seed that reproduces it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use guest_report::pattern::mix;
 
-/// Returns a seed that no run before had.
+/// Returns a new seed.
 pub fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // Short enough to be typed.
+    // Short enough to type.
     mix(u64::try_from(now.as_nanos()).unwrap_or(0)) % 1_000_000_000
 }
 

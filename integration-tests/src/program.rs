@@ -7,10 +7,10 @@ use guest_images::cache::{Cache, target_dir, workspace_dir};
 use guest_images::logged;
 use guest_images::progress::Task;
 
-/// Names another program to test than the one that cargo builds.
+/// The variable with the path of a program to test instead of cargo's build.
 pub const OVERRIDE: &str = "SYNTHVM_PROGRAM";
 
-/// Where the program is: `$SYNTHVM_PROGRAM`, else cargo's build of this profile.
+/// Returns the program's path: `$SYNTHVM_PROGRAM`, or cargo's build of this profile.
 pub fn path() -> PathBuf {
     match std::env::var_os(OVERRIDE) {
         Some(path) => PathBuf::from(path),
@@ -20,19 +20,19 @@ pub fn path() -> PathBuf {
     }
 }
 
-/// Builds the program, unless the caller named one.
+/// Builds the program, unless the caller set its path.
 ///
 /// # Errors
-/// In words, when it does not build.
+/// A message, if the build fails.
 pub fn build() -> Result<PathBuf, String> {
     build_as(!cfg!(debug_assertions), path())
 }
 
-/// Builds the program as people run it, whatever the caller's own profile is, unless the caller
-/// named one.
+/// Builds the program in the release profile, regardless of the caller's profile, unless the caller
+/// set its path.
 ///
 /// # Errors
-/// In words, when it does not build.
+/// A message, if the build fails.
 pub fn build_release() -> Result<PathBuf, String> {
     let path = std::env::var_os(OVERRIDE)
         .map_or_else(|| target_dir().join("release/synthvm"), PathBuf::from);
@@ -42,7 +42,7 @@ pub fn build_release() -> Result<PathBuf, String> {
 fn build_as(release: bool, path: PathBuf) -> Result<PathBuf, String> {
     if std::env::var_os(OVERRIDE).is_none() {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // With the workspace's features, as the tests were built: nothing is built twice.
+        // With the workspace's features, like the tests, so that nothing is built twice.
         command.args(["build", "--workspace", "--bin", "synthvm"]).current_dir(workspace_dir());
         if release {
             command.arg("--release");

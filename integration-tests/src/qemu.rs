@@ -1,5 +1,5 @@
-//! A guest in QEMU, without SynthVM: emulated, to prove that the guest itself boots and answers; or
-//! on KVM, to compare with.
+//! A guest in QEMU, without SynthVM: emulated, to test that the guest itself boots and answers; or
+//! on KVM, for comparison.
 
 use std::io::{self, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -13,16 +13,16 @@ use crate::host::{self, HostError};
 use crate::image::{self, WorkDir};
 use crate::vm::{CMDLINE, ChildGuard, poll};
 
-/// How long QEMU may take to open its ports.
+/// Timeout for QEMU to open its ports.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How much of what the guest and QEMU said an error shows.
+/// Bytes of the guest's and QEMU's output that an error shows.
 const SAID_TAIL: usize = 4 << 10;
 
-/// A guest that runs in QEMU. Killed when dropped.
+/// A guest in QEMU. Killed on drop.
 #[derive(Debug)]
 pub struct QemuGuest {
-    /// The connection to its agent.
+    /// The connection to the guest's agent.
     pub agent: Agent,
     monitor: UnixStream,
     child: Child,
@@ -30,15 +30,15 @@ pub struct QemuGuest {
 }
 
 impl QemuGuest {
-    /// Starts a guest in a machine that is emulated; the guest is not up yet.
+    /// Starts a guest in an emulated machine. Does not wait until the guest is up.
     pub fn emulated(guest: &GuestImage) -> Result<QemuGuest, HostError> {
         let machine = ["-machine", "q35", "-accel", "tcg", "-cpu", "max,-la57", "-m", "512"];
         QemuGuest::start(guest, &machine.map(str::to_owned), "")
     }
 
-    /// Starts a guest in a machine with these options of QEMU's and these words on its kernel's
-    /// command line, besides those that every guest gets; the guest is not up yet. There is no
-    /// device but the serial ports and what `machine` has.
+    /// Starts a guest in a machine with the given options of QEMU, and adds `words` to the kernel
+    /// command line that every guest gets. Does not wait until the guest is up. The only devices
+    /// are the serial ports and those in `machine`.
     pub fn start(
         guest: &GuestImage,
         machine: &[String],
@@ -48,7 +48,7 @@ impl QemuGuest {
         let prepare = |e: io::Error| HostError::Prepare(e.to_string());
         let dir = WorkDir::new().map_err(prepare)?;
         let socket = dir.path().join("agent.sock");
-        // The emulator connects to us, so nothing that the guest says can be lost.
+        // The emulator connects to this socket, so no output of the guest is lost.
         let listener = UnixListener::bind(&socket).map_err(prepare)?;
         let monitor_socket = dir.path().join("monitor.sock");
         let monitor_listener = UnixListener::bind(&monitor_socket).map_err(prepare)?;
@@ -89,12 +89,13 @@ impl QemuGuest {
         }
     }
 
-    /// QEMU's process.
+    /// Returns the id of QEMU's process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The end of what the guest's console and QEMU itself said, and how QEMU ended if it has.
+    /// Returns the end of the output of the guest's console and of QEMU, and QEMU's exit status if
+    /// it has ended.
     pub fn said(&mut self) -> String {
         let said = ["console", "stderr"]
             .map(|name| image::tail(&self.dir.path().join(name), SAID_TAIL))
@@ -110,7 +111,7 @@ impl QemuGuest {
         self.monitor.write_all(b"system_powerdown\n")
     }
 
-    /// Waits for the emulator's end; true when it ended well.
+    /// Waits for the emulator's end. Returns whether it succeeded.
     pub fn wait(mut self) -> io::Result<bool> {
         Ok(self.child.wait()?.success())
     }

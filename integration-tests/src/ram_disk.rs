@@ -1,5 +1,5 @@
-//! A file system in memory that can do what tmpfs cannot: direct I/O, and to stand still. For the
-//! host's side, and for root only.
+//! A file system in memory that supports direct I/O and freezing, unlike tmpfs. For the host's
+//! side, and for root only.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,40 +16,41 @@ use crate::image::WorkDir;
 /// The block device in memory.
 const DEVICE: &str = "/dev/ram0";
 
-/// Its KiB; only what was written takes up memory.
+/// The size of the device in KiB; only written blocks use memory.
 const DEVICE_KIB: u64 = 400 << 10;
 
-/// How long the kernel may take to close the files of a killed process, and how often to look.
+/// Timeout for the kernel to close the files of a killed process, and the interval of checks.
 const RELEASE_LIMIT: Duration = Duration::from_secs(60);
 const RELEASE_STEP: Duration = Duration::from_millis(50);
 
-/// FIFREEZE and FITHAW (linux/fs.h): whoever writes to the file system waits from the one to the
-/// other, inside the kernel.
+/// FIFREEZE and FITHAW (linux/fs.h): between them, writers to the file system wait inside the
+/// kernel.
 const FIFREEZE: libc::Ioctl = 0xC004_5877_u32 as libc::Ioctl;
 const FITHAW: libc::Ioctl = 0xC004_5878_u32 as libc::Ioctl;
 
-/// Ext4 on a block device in memory, which nothing outside an emulated host slows down. There is
-/// one at a time. Unmounted when dropped; the device and its memory go, too.
+/// An ext4 file system on a block device in memory, independent of the speed outside an emulated
+/// host. There is one at a time. Dropping it unmounts it and frees the device with its memory.
 #[derive(Debug)]
 pub struct RamDisk {
     folder: PathBuf,
-    /// Modules that were not there before, in the order in which they were loaded.
+    /// Modules that this value loaded, in the order of loading.
     _loaded: Loaded,
 }
 
 impl RamDisk {
-    /// Makes the file system anew, on a folder in `dir`.
+    /// Creates the file system, and mounts it on a folder in `dir`.
     ///
     /// # Errors
-    /// In words: what this machine lacks.
+    /// A message that names the missing feature of this machine.
     pub fn mount(dir: &WorkDir) -> Result<RamDisk, String> {
         let mut loaded = Loaded::default();
         loaded.load(dir, "brd", &format!("rd_nr=1 rd_size={DEVICE_KIB}"))?;
-        // The file system asks for its checksum by an alias, which no list of ours resolves.
+        // The file system requests its checksum by an alias, which the modules' lists do not
+        // resolve.
         for module in ["crc32c_generic", "ext4"] {
             loaded.load(dir, module, "")?;
         }
-        // Nothing of the file system may work in the background while somebody measures.
+        // No background work of the file system may disturb measurements.
         let now = "lazy_itable_init=0,lazy_journal_init=0";
         let made =
             Command::new("mke2fs").args(["-q", "-F", "-t", "ext4", "-E", now, DEVICE]).output();
@@ -67,17 +68,16 @@ impl RamDisk {
         Ok(RamDisk { folder, _loaded: loaded })
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Makes it stand still, as storage does that is out of reach: who writes waits, and cannot
-    /// even be killed. What was written before is on the device by then. Drop the guard before
-    /// anything that waits for such a writer.
+    /// Freezes the file system, like unreachable storage: writers wait, and cannot even be killed.
+    /// Earlier writes are on the device on return. Drop the guard before waiting for such a writer.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn freeze(&self) -> io::Result<Frozen> {
         let root = File::open(&self.folder)?;
         control(&root, FIFREEZE)?;
@@ -86,8 +86,8 @@ impl RamDisk {
 }
 
 impl Drop for RamDisk {
-    /// The kernel closes the files of a killed process after its parent has seen it end, and there
-    /// is no event for that.
+    /// Retries the unmount: the kernel closes the files of a killed process after its parent has
+    /// seen its end, and there is no event for that.
     fn drop(&mut self) {
         let target = self.folder.display().to_string();
         let end = Instant::now() + RELEASE_LIMIT;
@@ -102,7 +102,7 @@ impl Drop for RamDisk {
     }
 }
 
-/// A file system that stands still until this is dropped.
+/// A frozen file system, thawed on drop.
 #[derive(Debug)]
 pub struct Frozen {
     root: File,
@@ -120,13 +120,13 @@ fn control(file: &File, request: libc::Ioctl) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Modules of the running kernel, unloaded when dropped.
+/// Modules of the running kernel, unloaded on drop.
 #[derive(Debug, Default)]
 struct Loaded(Vec<String>);
 
 impl Loaded {
-    /// Loads a module and what it needs. The distribution's package brings no list by which
-    /// `modprobe` would find them.
+    /// Loads a module with its dependencies. The distribution's package has no list that `modprobe`
+    /// could use.
     fn load(&mut self, dir: &WorkDir, name: &str, parameters: &str) -> Result<(), String> {
         let release = sys::kernel_release();
         let all = Modules::find(&Path::new("/lib/modules").join(release));

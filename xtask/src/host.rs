@@ -1,4 +1,4 @@
-//! `cargo xtask host -- CMD`.
+//! `cargo xtask host -- CMD`: runs a command on a KVM with Hyper-V support.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use integration_tests::host::{self, HostKernel, HostOptions, Place};
 
-/// Exit status: the command's own (128 + N when signal N ended it); 124 when it hung and was
-/// killed; 125 when the test host itself failed; 126 and 127 when the command could not be run.
+/// Exit status: the command's own (128 + N if signal N ended it); 124 if it hung and was killed;
+/// 125 if the test host failed; 126 and 127 if the command could not be run.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Inside, files of this machine are visible at their own paths. What is written vanishes, \
+    after_help = "Inside, files of this machine are visible at their own paths. Files that it writes are lost, \
     except below $SYNTHVM_RESULTS.\nExit status: the command's own; 124 hung and killed; 125 the test host failed; \
     126 or 127 the command could not be run."
 )]
@@ -24,13 +24,13 @@ pub(crate) struct Arguments {
     /// Memory of an emulated machine, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1024..))]
     memory: u32,
-    /// Processors of an emulated machine. With more than one, machines are lost now and then.
+    /// Processors of an emulated machine. With more than one, machines are sometimes lost.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
-    /// Kill a command that writes nothing for so long.
+    /// Kill a command that writes nothing for this many seconds.
     #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
-    /// The folder that $SYNTHVM_RESULTS names; its files stay.
+    /// The folder that $SYNTHVM_RESULTS names; its files are kept.
     #[arg(long, value_name = "DIR")]
     results: Option<PathBuf>,
     /// The distribution suite whose kernel an emulated machine runs.

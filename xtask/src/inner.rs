@@ -1,6 +1,6 @@
-//! Commands in two halves: the outer gets everything that is needed, here; the inner runs where KVM
-//! has Hyper-V support, which may be an emulated machine, and leaves what it found as a file that
-//! outlives that machine.
+//! Commands in two halves: the outer half builds and fetches everything on this machine. The inner
+//! half runs on a KVM with Hyper-V support, which may be an emulated machine, and saves its results
+//! as a file that outlives that machine.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use serde::de::DeserializeOwned;
 
 use crate::style;
 
-/// How the outer half tells the inner one which guest it has made, on a command line of ours.
+/// The internal option by which the outer half passes its guest to the inner half.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Inside {
-    /// The inner half: a kernel and an initial RAM disk that are there already.
+    /// The inner half: an existing kernel and initial RAM disk.
     #[arg(long, hide = true, num_args = 2, value_names = ["KERNEL", "INITRD"])]
     inside: Option<Vec<PathBuf>>,
 }
 
 impl Inside {
-    /// The guest that the outer half has made; `None` in the outer half.
+    /// Returns the guest that the outer half has made; `None` in the outer half.
     pub(crate) fn guest(&self) -> Option<GuestImage> {
         match self.inside.as_deref() {
             Some([kernel, initrd]) => Some(GuestImage {
@@ -34,28 +34,30 @@ impl Inside {
     }
 }
 
-/// Runs `cargo xtask WORDS --inside ...` with `guest` and `program` (the `synthvm` to use) where
-/// KVM has Hyper-V support, and returns what it left under `name`.
+/// Runs `cargo xtask WORDS --inside ...` with `guest` and `program` (the `synthvm` to use) on a KVM
+/// with Hyper-V support, and returns the result that it saved under `name`.
 ///
 /// # Errors
-/// In words: the host did not work, the inner half failed (it has said why), or it left nothing.
+/// A message: the host failed, the inner half failed (and has printed the reason), or it saved
+/// nothing.
 pub(crate) fn run<T: DeserializeOwned>(
     name: &str,
     words: &[String],
     guest: &GuestImage,
     program: &Path,
 ) -> Result<T, String> {
-    // What an earlier run left must not be taken for this one's.
+    // The results of an earlier run must not count for this one.
     forget(name)?;
     run_until_done(name, words, guest, program, &HostOptions::default(), 0)
 }
 
-/// As [`run`], for long work in pieces that the inner half [leaves][leave] as they are done: when
-/// it or its host is lost, it starts anew in another host, up to `losses` times, and goes on with
-/// [what it left][left]. It does so with what an earlier command left, too: see [`forget`].
+/// Runs the inner half like [`run`], for long work in pieces that it [saves][leave] one by one.
+/// When the inner half or its host is lost, it starts again in another host, up to `losses` times,
+/// and continues with [the saved results][left], including those of an earlier command: see
+/// [`forget`].
 ///
 /// # Errors
-/// As [`run`], of the last try.
+/// The errors of [`run`], of the last try.
 pub(crate) fn run_until_done<T: DeserializeOwned>(
     name: &str,
     words: &[String],
@@ -84,14 +86,12 @@ pub(crate) fn run_until_done<T: DeserializeOwned>(
             return Err(error);
         }
         lost += 1;
-        eprintln!(
-            "  .. {error}; once more with what is not done yet (loss {lost} of at most {losses})"
-        );
+        eprintln!("  .. {error}; repeating the unfinished part (loss {lost} of at most {losses})");
     }
     left(name)?.ok_or_else(|| format!("the guest's part left nothing under {name}"))
 }
 
-/// Drops what an earlier command left under `name`.
+/// Removes the results of an earlier command under `name`.
 pub(crate) fn forget(name: &str) -> Result<(), String> {
     let file = results().join(name);
     match std::fs::remove_file(&file) {
@@ -102,17 +102,17 @@ pub(crate) fn forget(name: &str) -> Result<(), String> {
     }
 }
 
-/// The inner half's way to leave what it found under `name`, in place of what it left before.
+/// Saves the inner half's results under `name`, replacing earlier ones.
 pub(crate) fn leave(name: &str, findings: &impl Serialize) -> Result<(), String> {
     let file = results().join(name);
     let text = serde_json::to_vec(findings).map_err(|error| error.to_string())?;
-    // At once or not at all: a host may be lost at any time.
+    // Replaced atomically: a host may be lost at any time.
     let new = file.with_extension("new");
     let written = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &file));
     written.map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// What the inner half has left under `name`, `None` if nothing.
+/// Returns the results that the inner half has saved under `name`, if any.
 pub(crate) fn left<T: DeserializeOwned>(name: &str) -> Result<Option<T>, String> {
     let file = results().join(name);
     let text = match std::fs::read(&file) {

@@ -30,28 +30,27 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum XtaskCommand {
-    /// Draw the crates and what uses what, for docs/architecture.md.
+    /// Draw the crates and their dependencies, for docs/architecture.md.
     Architecture(architecture::Arguments),
-    /// Measure, and write the numbers as JSON.
+    /// Measure the program, and write the numbers as JSON.
     Bench(bench::Arguments),
-    /// Measure beside what a user of KVM would take today, in one run, and write the ratios as
-    /// JSON.
+    /// Compare with the usual alternative on KVM, in one run, and write the ratios as JSON.
     Compare(compare::Arguments),
-    /// Boot a stock Linux guest with a VMBus disk, and show what both sides say about it.
+    /// Boot a stock Linux guest with a VMBus disk, and show the reports of both sides.
     Demo(demo::Arguments),
     /// Check the licences, versions and sources of all dependencies by deny.toml.
     Deny,
-    /// Look for inputs that break the bus, guided by coverage.
+    /// Search for inputs that break the bus, guided by coverage.
     Fuzz(fuzz::Arguments),
-    /// Run a command where KVM has Hyper-V support: here, or in an emulated test host.
+    /// Run a command on a KVM with Hyper-V support: on this machine, or in an emulated test host.
     Host(host::Arguments),
-    /// Make a test guest and print where its kernel and initial RAM disk are.
+    /// Make a test guest and print the paths of its kernel and initial RAM disk.
     Guest(guest::Arguments),
     /// Package the crates of the SDK, build the packages, and make all documentation.
     Package,
     /// Fetch QEMU's programs into the cache and print their folder, for tests that are run by hand.
     Qemu,
-    /// Run everything that is tested, real guests included, and print one closing line.
+    /// Run all tests, including real guests, and print one closing line.
     Test(test::Arguments),
 }
 

@@ -1,11 +1,11 @@
-//! `cargo xtask package`: the crates of the SDK as a registry would have them, and the
-//! documentation of all crates.
+//! `cargo xtask package`: packages the SDK's crates as for a registry, and builds the documentation
+//! of all crates.
 //!
 //! The SDK's crates depend on each other and are in no registry. So all are packaged in one call,
-//! and the packages are unpacked beside each other and built as a workspace that takes them in
-//! place of the registry's. `cargo package` would build them too, but it unpacks them into cargo's
-//! cache by name and version, and there finds those of an earlier run. The SDK's doctests are part
-//! of `cargo xtask test`.
+//! then unpacked next to each other and built as a workspace, which replaces the registry's crates.
+//! `cargo package` would build them too, but it unpacks them into cargo's cache by name and
+//! version, and finds those of an earlier run there. The SDK's doctests are part of `cargo xtask
+//! test`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use std::time::Instant;
 use guest_images::cache::workspace_dir;
 use serde::Deserialize;
 
-/// What `cargo metadata` knows of the workspace.
+/// cargo's metadata of the workspace.
 #[derive(Debug, Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
@@ -27,7 +27,7 @@ struct Metadata {
 struct Package {
     name: String,
     version: String,
-    /// The registries that it may be published to. None: all.
+    /// The registries that it may be published to; `None` for all.
     publish: Option<Vec<String>>,
 }
 
@@ -49,8 +49,8 @@ fn run() -> Result<(), String> {
         .map_err(|error| format!("starting cargo: {error}"))?;
     let Metadata { packages, target_directory } = published(&metadata.stdout)?;
 
-    // Whether all changes are in a commit is not the question here. Offline: the lock file has all
-    // versions, and to ask the registry for newer ones takes half a minute.
+    // Uncommitted changes are allowed. Offline, because the lock file has all versions, and a query
+    // of the registry for newer ones takes half a minute.
     let options = ["--quiet", "--offline", "--no-verify", "--allow-dirty"];
     let mut package = cargo(&root, &["package"]);
     package.args(options);
@@ -59,7 +59,7 @@ fn run() -> Result<(), String> {
 
     let folder = target_directory.join("package/unpacked");
     unpack(&packages, &target_directory.join("package"), &folder, &root)?;
-    // The build of the workspace has made most of what they depend on.
+    // The build of the workspace has already compiled most dependencies.
     let build = |name: &str, arguments: &[&str]| {
         let mut check = cargo(&folder, &["check", "--quiet", "--offline", "--target-dir"]);
         step(name, check.arg(&target_directory).args(arguments))
@@ -71,7 +71,7 @@ fn run() -> Result<(), String> {
     step("making documentation", doc.env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
-/// Returns the crates that may be published, of those that `cargo metadata` has printed.
+/// Returns the crates that may be published, from the output of `cargo metadata`.
 fn published(json: &[u8]) -> Result<Metadata, String> {
     let mut metadata: Metadata =
         serde_json::from_slice(json).map_err(|e| format!("reading cargo metadata: {e}"))?;
@@ -82,8 +82,8 @@ fn published(json: &[u8]) -> Result<Metadata, String> {
     Ok(metadata)
 }
 
-/// Unpacks the packages in `from` into the new folder `to`, as a workspace. It has the lock file
-/// and the profiles of the one in `root`, so that cargo builds the same dependencies.
+/// Unpacks the packages in `from` into the new folder `to`, as a workspace. Its lock file and
+/// profiles are those of the workspace in `root`, so that cargo builds the same dependencies.
 fn unpack(packages: &[Package], from: &Path, to: &Path, root: &Path) -> Result<(), String> {
     let failed = |what: &str, path: &Path| {
         let place = format!("{what} {}", path.display());
@@ -95,7 +95,7 @@ fn unpack(packages: &[Package], from: &Path, to: &Path, root: &Path) -> Result<(
     fs::create_dir_all(to).map_err(failed("making", to))?;
     for package in packages {
         let file = from.join(format!("{}-{}.crate", package.name, package.version));
-        // All files in packages have one time: without a new one, cargo would see no change.
+        // All files in packages have the same time: without a new one, cargo would see no change.
         let mut tar = Command::new("tar");
         let status =
             tar.args(["--extract", "--touch", "--gzip", "--file"]).arg(&file).arg("-C").arg(to);
@@ -129,7 +129,7 @@ fn workspace(packages: &[Package], manifest: &str) -> String {
     )
 }
 
-/// Runs a command and prints how long it took.
+/// Runs a command and prints its duration.
 fn step(name: &str, command: &mut Command) -> Result<(), String> {
     println!("{name}");
     let start = Instant::now();
@@ -138,7 +138,7 @@ fn step(name: &str, command: &mut Command) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("{name}: {status}")) }
 }
 
-/// Returns cargo with these arguments, in `folder`.
+/// Returns a cargo command with these arguments, in `folder`.
 fn cargo(folder: &Path, arguments: &[&str]) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(arguments).current_dir(folder).stdin(Stdio::null());

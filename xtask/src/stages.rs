@@ -1,50 +1,50 @@
-//! Runs test stages one after the other and adds up what they report.
+//! Test stages, which run one after another, and the sums of their results.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Tests that passed and failed.
+/// Numbers of passed and failed tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
 }
 
-/// One stage: a command that prints the standard harness's result lines.
+/// A stage: a command that prints the standard harness's result lines.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) name: String,
     pub(crate) arguments: Vec<String>,
-    /// What its environment has besides ours.
+    /// Additions to xtask's environment.
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
-/// How a stage ended.
+/// The result of a stage.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) name: String,
     pub(crate) sums: Sums,
     pub(crate) took: Duration,
-    /// Why it did not run to its end, if so.
+    /// The reason why the stage did not complete, if any.
     pub(crate) broken: Option<String>,
 }
 
 impl Stage {
-    /// A stage that runs `cargo test` with these arguments.
+    /// Returns a stage that runs `cargo test` with these arguments.
     pub(crate) fn new(name: &str, arguments: &[&str]) -> Stage {
         let arguments = arguments.iter().map(|word| (*word).to_owned()).collect();
         Stage { name: name.to_owned(), arguments, environment: Vec::new() }
     }
 
-    /// Has it run with this in its environment.
+    /// Adds a variable to the stage's environment.
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<OsString>) -> Stage {
         self.environment.push((key, value.into()));
         self
     }
 
-    /// Runs the stage; all that it says is shown as it comes.
+    /// Runs the stage, and prints its output as it arrives.
     pub(crate) fn run(&self) -> Report {
         println!("\n=== {} ===", self.name);
         let start = Instant::now();
@@ -77,8 +77,8 @@ impl Stage {
             }
         }
         let status = child.wait().map_err(|e| e.to_string())?;
-        // An exit status that no failed test explains: it did not build, the test host did not
-        // start, a crash.
+        // Without a failed test, the exit status has another cause: a build error, a test host that
+        // did not start, or a crash.
         if !status.success() && sums.failed == 0 {
             return Err(format!("it ended with {status} and no failed test"));
         }

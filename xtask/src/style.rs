@@ -1,11 +1,11 @@
-//! How the project's own commands look on a terminal.
+//! The terminal style of xtask's commands.
 
 use std::io::IsTerminal;
 
-/// Set for the part of a command whose output another part shows on a terminal.
+/// Set for a part of a command whose output another part prints on a terminal.
 pub(crate) const FORCED: &str = "CLICOLOR_FORCE";
 
-/// Returns true when standard output is shown on a terminal and the user wants it styled.
+/// Returns whether standard output is a terminal and the user wants styled output.
 pub(crate) fn is_styled() -> bool {
     let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     !set("NO_COLOR") && (set(FORCED) || std::io::stdout().is_terminal())

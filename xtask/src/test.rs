@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything, and one closing line.
+//! `cargo xtask test`: runs all tests and prints one closing line.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,42 +10,42 @@ use integration_tests::losses::{Record, Statistics};
 
 use crate::stages::{Report, Stage, Sums};
 
-/// Which stages to run; all when none is left out.
+/// The options of `cargo xtask test`. By default, all stages run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Leave out all that boots a guest.
+    /// Leave out all stages that boot a guest.
     #[arg(long)]
     no_guests: bool,
-    /// Run nothing but the real-guest tests.
+    /// Run only the real-guest tests.
     #[arg(long, conflicts_with = "no_guests")]
     guests: bool,
-    /// Run the real-guest tests so often, and add up what was lost to the emulator.
+    /// Number of runs of the real-guest tests; the losses to the emulator are added up.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), requires = "guests")]
     repeat: u32,
-    /// The seed of the order of the real-guest tests, as an earlier run printed it; a repeated run
-    /// counts on.
+    /// Seed of the order of the real-guest tests, as printed by an earlier run; repeated runs count
+    /// up from it.
     #[arg(long, value_name = "N", conflicts_with = "no_guests")]
     seed: Option<u64>,
-    /// Add a record of each run of the real-guest tests to this file, as a line of JSON; without
-    /// it, to target/guest-runs.jsonl.
+    /// Append a record of each run of the real-guest tests to this file, as a line of JSON; the
+    /// default is target/guest-runs.jsonl.
     #[arg(long, value_name = "FILE", conflicts_with = "no_guests")]
     json: Option<PathBuf>,
-    /// Of the real-guest tests, run those whose names contain this.
+    /// Run only real-guest tests whose names contain this text.
     #[arg(value_name = "FILTER", conflicts_with = "no_guests")]
     filters: Vec<String>,
 }
 
 impl Arguments {
-    /// The file of records.
+    /// Returns the file of records.
     fn records(&self) -> PathBuf {
         let file = self.json.clone().unwrap_or_else(Record::default_file);
-        // The tests run in a folder of their own.
+        // The tests run in another folder.
         std::path::absolute(&file).unwrap_or(file)
     }
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    // Image formats are compared with QEMU's.
+    // The tests of image formats compare them with QEMU's.
     let qemu = match qemu::folder(&Cache::project()) {
         Ok(qemu) => qemu,
         Err(error) => {
@@ -67,8 +67,8 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
 fn stages(arguments: &Arguments) -> Vec<Stage> {
     let mut stages = if arguments.guests { Vec::new() } else { without_guests() };
     if !arguments.no_guests && !arguments.guests {
-        // The whole workspace in every stage: another choice of packages would build them with
-        // other features once more.
+        // Every stage builds the whole workspace: another choice of packages would build them again
+        // with other features.
         let host = ["--workspace", "--test", "test_host"];
         stages.push(Stage::new("the test host", &host));
         let alone = ["--workspace", "--test", "guest_alone"];
@@ -80,7 +80,7 @@ fn stages(arguments: &Arguments) -> Vec<Stage> {
     stages
 }
 
-/// The real-guest tests, for the time of this number from 0.
+/// Returns the stage of the real-guest tests, for run `run` from 0.
 fn real_guests(arguments: &Arguments, run: u32) -> Stage {
     let name = match arguments.repeat {
         1 => "real guests".to_owned(),
@@ -98,8 +98,8 @@ fn real_guests(arguments: &Arguments, run: u32) -> Stage {
 fn without_guests() -> Vec<Stage> {
     let mut stages =
         vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
-    // Every order of events of the hand-shakes between threads. Its own folder: the flag would have
-    // everything built anew.
+    // The models try every order of events of the hand-shakes between threads. They have a target
+    // folder of their own, because the flag would cause a complete rebuild.
     let models = Stage::new(
         "models of signalling, of views and of message slots",
         &[
@@ -117,25 +117,25 @@ fn without_guests() -> Vec<Stage> {
         models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")),
     );
     stages.extend(sanitized());
-    // The fuzz targets replay their seeds; they share code with the host's tests and stand outside
+    // The fuzz targets replay their seeds. They share code with the host's tests but are outside
     // the workspace.
     let seeds = Stage::new("seeds of the fuzz targets", &["--manifest-path", "fuzz/Cargo.toml"]);
     stages.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
     stages
 }
 
-/// The tests of the crate that turns page lists into raw pointers, under AddressSanitizer, and a
-/// proof that it sees an error. The stable compiler has the sanitizer's run-time library and the
-/// flag behind `RUSTC_BOOTSTRAP`, so no other toolchain is needed. One more build, of this crate
-/// alone.
+/// Returns the stages that run the tests of the crate that converts page lists to raw pointers,
+/// under AddressSanitizer, and check that it detects an error. The stable compiler has the
+/// sanitizer's run-time library, and the flag behind `RUSTC_BOOTSTRAP`, so no other toolchain is
+/// needed. The cost is a separate build of this crate.
 fn sanitized() -> [Stage; 2] {
-    // A target of its own keeps the flag away from build scripts and procedural macros.
+    // An explicit target keeps the flag away from build scripts and procedural macros.
     const CRATES: [&str; 4] = ["--target", "x86_64-unknown-linux-gnu", "--package", "vmbus-gpadl"];
     let stage = |name, rest: &[&str]| {
         Stage::new(name, &[&CRATES[..], rest].concat())
             .with("RUSTC_BOOTSTRAP", "1")
             .with("RUSTFLAGS", "-Zsanitizer=address")
-            // Looking for leaks takes ptrace, which containers refuse.
+            // Leak detection needs ptrace, which containers refuse.
             .with("ASAN_OPTIONS", "detect_leaks=0")
             .with("CARGO_TARGET_DIR", target_dir().join("sanitized"))
     };
@@ -148,7 +148,7 @@ fn sanitized() -> [Stage; 2] {
     ]
 }
 
-/// What was lost in this command's runs, and in all that the file of records knows of.
+/// Returns the losses of this command's runs, and of all runs in the file of records.
 fn statistics(file: &Path, earlier: &[Record]) -> String {
     let records = match Record::read_all(file) {
         Ok(records) => records,
@@ -159,8 +159,8 @@ fn statistics(file: &Path, earlier: &[Record]) -> String {
     format!("\nthese runs: {now}\nall runs in {}: {all}\n", file.display())
 }
 
-/// What to print at the end, and the sums of it. A stage that did not run to its end counts as a
-/// failure: the closing line never looks better than things are.
+/// Returns the final text and its sums. A stage that did not complete counts as a failure, so that
+/// the closing line never hides a problem.
 fn summary(reports: &[Report]) -> (String, Sums) {
     let mut text = String::from("\n");
     let mut sums = Sums::default();

@@ -1,11 +1,11 @@
-//! `.ci/apt-add` changes no package that is installed, whatever apt would do.
+//! Tests that `.ci/apt-add` changes no installed package, even if apt would.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A folder with an `apt-get` that writes its arguments down and prints a plan when it simulates.
+/// A folder with an `apt-get` that records its arguments and prints a plan when it simulates.
 struct FakeApt {
     folder: PathBuf,
 }
@@ -27,7 +27,8 @@ impl FakeApt {
         FakeApt { folder }
     }
 
-    /// Runs the script and returns how it ended, with the calls of apt that were no simulation.
+    /// Runs the script. Returns its output and status, and the calls of apt that were no
+    /// simulation.
     fn add(&self, packages: &[&str]) -> (Output, Vec<String>) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.ci/apt-add");
         let path = std::env::join_paths(
@@ -49,7 +50,7 @@ impl Drop for FakeApt {
     }
 }
 
-/// Asserts that this plan is refused, with `told` in the reason.
+/// Asserts that this plan is refused, and that the reason contains `told`.
 fn refuses(name: &str, plan: &str, status: i32, told: &str) {
     let (output, calls) = FakeApt::new(name, plan, status).add(&["gcc", "libc6-dev"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -64,7 +65,7 @@ fn refuses(name: &str, plan: &str, status: i32, told: &str) {
 
 #[test]
 fn test_plan_that_removes_a_package_is_refused() {
-    // As seen on a machine whose qemu-utils came from the backports.
+    // From a machine whose qemu-utils was from the backports.
     let plan =
         "Remv qemu-utils [1:10.0.2+ds-2~bpo12+1]\nInst gcc (4:12.2.0-3 Debian:12/stable [amd64])\n";
     refuses("removes", plan, 0, "Remv qemu-utils");

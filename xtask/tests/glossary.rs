@@ -1,4 +1,4 @@
-//! docs/glossary.md: the sections that it cites exist, and a term has one entry.
+//! Tests that the sections that docs/glossary.md cites exist, and that a term has one entry.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-/// The rows of the tables with three columns: term, definition and citation.
+/// Returns the rows of the tables with three columns: term, definition and citation.
 fn entries() -> Vec<[String; 3]> {
     let text = fs::read_to_string(docs().join("glossary.md")).unwrap();
     let rows = text.lines().filter_map(|line| {
@@ -28,7 +28,7 @@ fn test_sections_that_the_glossary_cites_exist() {
             continue;
         };
         let text = fs::read_to_string(docs().join("spec").join(format!("{file}.md"))).unwrap();
-        // `## 5. Title` or `### 4.3 Title`.
+        // A title is `## 5. Title` or `### 4.3 Title`.
         let number = |line: &str| {
             let title = line.strip_prefix("## ").or_else(|| line.strip_prefix("### "))?;
             Some(title.split(' ').next()?.trim_end_matches('.').to_owned())

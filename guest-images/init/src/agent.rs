@@ -1,4 +1,4 @@
-//! Does what is asked for, and answers.
+//! The guest's agent: executes requests and answers them.
 
 use std::fs;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::scsi::{self, Data};
 use crate::sys::{self, Machine};
 use crate::{Outcome, blockdev, context, echo, fs_check, kexec, load, modules, process, vmbus};
 
-/// What remains to do after the reply was sent.
+/// The action after the reply has been sent.
 enum After {
     Nothing,
     End(Machine),
     Panic,
 }
 
-/// Takes requests until the port closes.
+/// Handles requests until the port closes.
 pub fn serve(port: &Port) -> Outcome<()> {
     for line in port.lines().map_err(context("the report port"))? {
         let line = line.map_err(context("the report port"))?;
@@ -43,7 +43,7 @@ pub fn serve(port: &Port) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs the command line's checks one after the other and reports each.
+/// Runs the command line's checks one after another and reports each.
 pub fn run_checks(port: &Port, checks: &[Check]) -> Outcome<()> {
     if checks.is_empty() {
         return Ok(());
@@ -90,7 +90,7 @@ fn finish(port: &Port, after: &After) -> Outcome<()> {
         After::Nothing => Ok(()),
         After::End(how) => {
             port.drain();
-            Err(format!("the machine goes on: {}", sys::end(*how)))
+            Err(format!("the machine did not end: {}", sys::end(*how)))
         }
         After::Panic => {
             port.drain();

@@ -1,4 +1,4 @@
-//! Disks and files: what they are, their checksums and patterns.
+//! Disks and files: their properties, checksums and patterns.
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
@@ -12,18 +12,18 @@ use sha2::{Digest, Sha256};
 
 use crate::{Outcome, context, uevent};
 
-/// One transfer. Large enough that the device sees its own limit, small beside the smallest guest's
-/// memory.
+/// Bytes of one transfer: more than the device's limit per request, and little compared with the
+/// smallest guest's memory.
 const PIECE: usize = 1 << 20;
 
-/// What `O_DIRECT` wants of addresses on every device that there is.
+/// The alignment of addresses for `O_DIRECT` that suffices on every device, in bytes.
 const ALIGNMENT: usize = 4096;
 
-/// SCSI disks, once at least so many are there.
+/// Returns the SCSI disks, once there are at least `at_least`.
 pub fn disks(at_least: usize, limit: Duration) -> Outcome<Vec<Disk>> {
     let look = || {
         let disks = list().ok()?;
-        // A disk whose capacity is not read yet shows no size.
+        // A disk whose capacity has not yet been read has size 0.
         (disks.iter().filter(|disk| disk.size > 0).count() >= at_least).then_some(disks)
     };
     let found = uevent::wait_for(limit, look).map_err(context("listening for devices"))?;
@@ -58,7 +58,7 @@ fn disk(dir: &Path, name: String) -> Disk {
     let small = |file: &str| u32::try_from(number(file)).unwrap_or(0);
     let device = fs::canonicalize(dir.join("device")).unwrap_or_default();
     Disk {
-        // The kernel counts in units of 512 bytes whatever the disk's own are.
+        // The kernel counts in units of 512 bytes, regardless of the disk's block size.
         size: number("size") * 512,
         read_only: number("ro") == 1,
         logical_block: small("queue/logical_block_size"),
@@ -75,7 +75,7 @@ fn disk(dir: &Path, name: String) -> Disk {
     }
 }
 
-/// VPD page 80h: four bytes of header, then the serial number.
+/// Returns the serial number in VPD page 80h, after four bytes of header.
 fn serial(path: &Path) -> Option<String> {
     let page = fs::read(path).ok()?;
     let length = usize::from(u16::from_be_bytes([*page.get(2)?, *page.get(3)?]));
@@ -83,14 +83,14 @@ fn serial(path: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(text).trim().to_owned())
 }
 
-/// The part of a device's path that names its VMBus instance.
+/// Returns the part of a device's path that names its VMBus instance.
 fn vmbus_device(device: &Path) -> Option<String> {
     let is_guid =
         |text: &str| text.len() == 36 && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit());
     device.iter().filter_map(|part| part.to_str()).find(|part| is_guid(part)).map(str::to_owned)
 }
 
-/// A buffer that `O_DIRECT` accepts.
+/// A buffer with the alignment that `O_DIRECT` needs.
 pub struct Aligned {
     bytes: Vec<u8>,
     start: usize,
@@ -98,14 +98,14 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// An all-zero buffer.
+    /// Returns a buffer of zeros.
     pub fn new(length: usize) -> Aligned {
         let bytes = vec![0; length + ALIGNMENT];
         let start = bytes.as_ptr().align_offset(ALIGNMENT);
         Aligned { bytes, start, length }
     }
 
-    /// Its bytes.
+    /// Returns the bytes.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.length]
     }
@@ -132,7 +132,7 @@ pub fn sha256(path: &str, offset: u64, length: Option<u64>, direct: bool) -> Out
     Ok(Sum { sha256, bytes: read })
 }
 
-/// Writes the pattern and waits until the device says that it is safe.
+/// Writes the pattern and flushes it to the device.
 pub fn write_pattern(range: &PatternRange) -> Outcome<()> {
     let file = open(&range.path, true, range.direct)?;
     let mut buffer = Aligned::new(PIECE);
@@ -168,7 +168,7 @@ fn piece_length(left: u64) -> usize {
     usize::try_from(left).unwrap_or(PIECE).min(PIECE)
 }
 
-/// Gives each piece of a range and its place to `each`; returns how many bytes there were.
+/// Passes each piece of a range and its offset to `each`. Returns the number of bytes.
 fn read_range(
     file: &File,
     path: &str,

@@ -1,23 +1,23 @@
-//! Named checks: what a person or a script asks for on the command line, made of the agent's
+//! Named checks: requests of a user or a script on the command line, which consist of the agent's
 //! actions.
 
 use guest_report::agent::{Action, PatternRange};
 
-/// One check as written: `name` or `name(argument,argument)`.
+/// A check in the form `name` or `name(argument,argument)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: Vec<String>,
 }
 
-/// The checks there are, for the error that names an unknown one.
+/// All checks, for the error about an unknown name.
 const NAMES: &str = "ping, vmbus, clocksource, cpus, disks(COUNT), sha256(DEVICE), pattern(DEVICE,BYTES), fs(DEVICE), \
                      ro(DEVICE), echo, reload(TIMES), run(PROGRAM,ARG..)";
 
 impl Check {
-    /// Reads `a,b(x,y),c`.
+    /// Parses `a,b(x,y),c`.
     pub fn parse_list(text: &str) -> Vec<Check> {
         let mut depth = 0_u32;
         let pieces = text.split(|c| {
@@ -39,10 +39,10 @@ impl Check {
         Check { name: name.trim().to_owned(), arguments }
     }
 
-    /// What to do for this check.
+    /// Returns the actions of this check.
     ///
     /// # Errors
-    /// When the name is unknown or an argument is missing or no number.
+    /// The name is unknown, an argument is missing, or an argument is no number.
     pub fn actions(&self) -> Result<Vec<Action>, String> {
         let actions = match self.name.as_str() {
             "ping" => vec![Action::Ping],

@@ -1,26 +1,26 @@
-//! The words for us on the kernel's command line; all start with `synthvm.`.
+//! The guest's words on the kernel's command line; all start with `synthvm.`.
 
 use crate::checks::Check;
 
-/// What the command line asks for.
+/// The options on the command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandLine {
-    /// `synthvm.shell`: an interactive shell on the console.
+    /// `synthvm.shell`: run an interactive shell on the console.
     pub shell: bool,
-    /// `synthvm.agent`: take requests on the report port.
+    /// `synthvm.agent`: handle requests on the report port.
     pub agent: bool,
     /// `synthvm.checks=a,b(x)`: run these, then power off.
     pub checks: Vec<Check>,
-    /// `synthvm.modules=a,b`: load these in place of the builder's choice; `none` loads none.
+    /// `synthvm.modules=a,b`: load these instead of the builder's choice; `none` loads none.
     pub modules: Option<Vec<String>>,
     /// `synthvm.report=DEVICE`: the report port.
     pub report: Option<String>,
-    /// Words that start as ours do and mean nothing.
+    /// Words that start with `synthvm.` but are unknown.
     pub unknown: Vec<String>,
 }
 
 impl CommandLine {
-    /// Reads a command line.
+    /// Parses a command line.
     pub fn parse(text: &str) -> CommandLine {
         let mut found = CommandLine::default();
         for word in text.split_whitespace().filter_map(|word| word.strip_prefix("synthvm.")) {

@@ -1,5 +1,5 @@
-//! SynthVM's echo device (docs/writing-a-backend.md), spoken to from user space: rings round and
-//! round, both ends waiting for the other's space, and buffers shared by GPADL.
+//! A test of SynthVM's echo device (docs/writing-a-backend.md) from user space: rings that wrap
+//! several times, both ends waiting for space, and buffers shared by GPADL.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,26 +11,26 @@ use crate::Outcome;
 use crate::uio::{SharedBuffer, UioDevice};
 use crate::uio_ring::{FromHost, ToHost};
 
-/// Its class.
+/// The class of the device.
 const CLASS: &str = "6f686365-7421-0000-5379-6e7468564d21";
 
-/// What the device answers about a buffer.
+/// The device's status about a buffer.
 const DONE: u32 = 0;
 const NO_SUCH_GPADL: u32 = 1;
 const TOO_SHORT: u32 = 2;
 
-/// How often each ring is to come round.
+/// The number of times that each ring must wrap.
 const ROUNDS: u32 = 3;
 
-/// Largest payload of the rounds.
+/// The largest payload of the rounds in bytes.
 const LARGEST: u64 = 8000;
 
-/// No answer takes longer.
+/// The timeout of an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const PAGE: usize = 4096;
 
-/// Opens the device, does everything, and lets it go.
+/// Opens the device, runs all tests, and releases it.
 pub fn run() -> Outcome<EchoReport> {
     let device = UioDevice::open(CLASS)?;
     let (start, half) = device.rings();
@@ -57,14 +57,14 @@ struct Talk {
     to: ToHost,
     from: FromHost,
     next: u64,
-    /// Requests without answer: they come back in this order.
+    /// Requests without an answer, in the order in which the answers must come.
     waiting: VecDeque<(u64, Vec<u8>)>,
     interrupts: u64,
 }
 
 impl Talk {
-    /// Sends without reading until the host has no room for its answers and we have none for
-    /// requests; then reads all.
+    /// Sends without reading until the host has no space for its answers and the guest has none for
+    /// requests; then reads all answers.
     fn fill_both_rings(&mut self) -> Outcome<bool> {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -75,7 +75,7 @@ impl Talk {
             if self.from.host_waits() {
                 break;
             }
-            // Space is told of by an interrupt, the host's own waiting by nothing: look again soon.
+            // Free space causes an interrupt, but the host's waiting does not: check again soon.
             self.device.signal()?;
             self.interrupts += u64::from(self.device.wait(Duration::from_millis(20)).is_ok());
             if Instant::now() > end {
@@ -86,7 +86,7 @@ impl Talk {
         Ok(true)
     }
 
-    /// Requests of all sizes until both rings came round often enough.
+    /// Sends requests of all sizes until both rings have wrapped often enough.
     fn go_round(&mut self) -> Outcome<()> {
         let rounds = self.to.wraps() + ROUNDS;
         while self.to.wraps() < rounds {
@@ -96,7 +96,8 @@ impl Talk {
         Ok(())
     }
 
-    /// Buffers of many scattered pages: capitals where they were asked for, and nowhere else.
+    /// Tests buffers of many scattered pages: the device must write capitals in the requested parts
+    /// only.
     fn shout_in_buffers(&mut self) -> Outcome<u64> {
         let mut capitals = 0;
         for number in 0..self.device.buffers.len() {
@@ -119,12 +120,11 @@ impl Talk {
         Ok(capitals)
     }
 
-    /// Asks for capitals, and for this status.
+    /// Requests capitals in a buffer, and expects this status.
     fn shout(&mut self, gpadl: u32, offset: usize, bytes: usize, status: u32) -> Outcome<()> {
         let number = |value: usize| u32::try_from(value).map_err(|e| e.to_string());
         let words = [gpadl, number(offset)?, number(bytes)?, status];
-        // The answer is the request with the status in its place, so it is expected to be just
-        // this.
+        // The answer is the request with the status filled in, so the request already contains it.
         self.send(&words.map(u32::to_le_bytes).concat())?;
         self.finish()
     }
@@ -156,10 +156,10 @@ impl Talk {
         Ok(sent)
     }
 
-    /// Rings the bell and takes all answers, asleep while there are none.
+    /// Signals the host and reads all answers, asleep while there are none.
     fn finish(&mut self) -> Outcome<()> {
         loop {
-            // Interrupts are wanted before the last look, so that none is missed.
+            // Interrupts are enabled before the last check, so that none is missed.
             self.device.signal()?;
             let mut any = false;
             while let Some((transaction, payload)) = self.from.read()? {
@@ -183,7 +183,7 @@ impl Talk {
     }
 }
 
-/// A request's payload: names no buffer, and is its own answer.
+/// Returns a request's payload, which names no buffer. The answer is equal to it.
 fn payload(number: u64) -> Vec<u8> {
     let length = 16 + (mix(number) % LARGEST).next_multiple_of(8);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(16)];
@@ -191,7 +191,7 @@ fn payload(number: u64) -> Vec<u8> {
     bytes
 }
 
-/// A page of small letters; neighbours differ.
+/// Returns a page of small letters; neighbouring letters differ.
 fn letters(page: usize) -> [u8; PAGE] {
     let mut bytes = [0; PAGE];
     let mut letter = (page % 26) as u8;
@@ -202,7 +202,8 @@ fn letters(page: usize) -> [u8; PAGE] {
     bytes
 }
 
-/// Offset and length of the parts to be changed: single bytes, over page ends, long, at both ends.
+/// Returns offset and length of the parts to change: single bytes, parts across page ends, long
+/// ones, and parts at both ends.
 fn ranges(length: usize) -> [(usize, usize); 6] {
     let middle = length / 2;
     [

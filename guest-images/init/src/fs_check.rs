@@ -1,4 +1,4 @@
-//! A file system made, filled, unmounted, read back and checked.
+//! A test that makes a file system, fills and unmounts it, reads it back and checks it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,10 +12,9 @@ use crate::{Outcome, context, process, sys};
 const MOUNT_POINT: &str = "/mnt/fs-check";
 const TOOL_LIMIT: Duration = Duration::from_secs(600);
 
-/// Does all of it. What was on the device is lost.
+/// Runs the whole test. The device's content is lost.
 pub fn run(path: &str, files: u32, file_size: u64) -> Outcome<FsReport> {
-    // -F: the device may hold an older file system; no discard: what is discarded is another test's
-    // business.
+    // -F: the device may hold an older file system. No discard, because another test covers it.
     process::run_ok(&["mke2fs", "-q", "-F", "-t", "ext4", "-E", "nodiscard", path], TOOL_LIMIT)?;
     mounted(path, 0, || write_files(files, file_size))?;
     process::run_ok(&["e2fsck", "-f", "-n", path], TOOL_LIMIT)?;

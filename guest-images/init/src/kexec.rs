@@ -1,5 +1,5 @@
-//! Starts another kernel in place of this one, as a crash or a careless tool would: no driver is
-//! asked to let go.
+//! Starts another kernel in place of this one, without a shutdown of the drivers, as a crash or a
+//! careless tool would.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::os::fd::AsRawFd;
 
 use crate::{Outcome, context};
 
-/// Where the builder puts the kernel and the initial RAM disk, when it is asked to.
+/// The paths of the kernel and the initial RAM disk in an image that was built with kexec.
 const KERNEL: &str = "/boot/vmlinuz";
 const INITRD: &str = "/boot/initrd";
 
-/// Loads the packed kernel; [`crate::sys::end`] with `Kexec` then jumps into it.
+/// Loads the packed kernel; [`crate::sys::end`] with `Kexec` then starts it.
 pub fn prepare(cmdline: &str) -> Outcome<()> {
     let kernel = File::open(KERNEL)
         .map_err(context(format!("{KERNEL} (was the image built with kexec?)")))?;

@@ -1,4 +1,4 @@
-//! What process 1 of a guest and of the test host is made of.
+//! The modules of process 1 in a guest and in the test host.
 
 pub mod agent;
 pub mod blockdev;
@@ -19,10 +19,10 @@ pub mod uio;
 pub mod uio_ring;
 pub mod vmbus;
 
-/// What goes wrong in an action, in words that a test can show.
+/// The result of an action. The error is a message that a test can show.
 pub type Outcome<T> = Result<T, String>;
 
-/// Puts what was being done before an error.
+/// Returns a converter that prefixes an error with the failed operation.
 pub fn context<E: std::fmt::Display>(doing: impl std::fmt::Display) -> impl FnOnce(E) -> String {
     move |error| format!("{doing}: {error}")
 }

@@ -1,4 +1,4 @@
-//! Writes records and acknowledges each only after it was flushed.
+//! Writes records and acknowledges each only after a flush.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -10,7 +10,7 @@ use crate::blockdev::Aligned;
 use crate::port::Port;
 use crate::{Outcome, context};
 
-/// Runs a load to its end, if it has one.
+/// Runs a load until its end, if it has one.
 pub fn run(port: &Port, load: &Load) -> Outcome<()> {
     let flags = if load.direct { libc::O_DIRECT } else { 0 };
     let file = File::options()

@@ -1,8 +1,8 @@
-//! Process 1 of test guests: loads modules, runs named checks or takes requests, and reports JSON
+//! Process 1 of test guests: loads modules, runs named checks or handles requests, and reports JSON
 //! lines.
 //!
-//! The console stays quiet: under emulation each character of it is an exit. What there is to say
-//! goes to the report port.
+//! The console stays quiet: under emulation each of its characters is an exit. Reports go to the
+//! report port.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -15,7 +15,7 @@ use guest_report::agent::Event;
 
 fn main() -> ExitCode {
     let mut arguments = env::args();
-    // The kernel asks for modules by calling this program under this name.
+    // The kernel requests modules by calling this program under this name.
     if arguments.next().is_some_and(|name| Path::new(&name).ends_with("modprobe")) {
         return modprobe(arguments);
     }
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Loads what is named and is ours; options are the kernel's own `-q --`.
+/// Loads the named modules that the image contains; the kernel's options `-q --` are ignored.
 fn modprobe(arguments: impl Iterator<Item = String>) -> ExitCode {
     let mut result = ExitCode::SUCCESS;
     for name in arguments.filter(|argument| !argument.starts_with('-')) {
-        // Aliases such as `fs-ext4` name the module behind a dash.
+        // Aliases such as `fs-ext4` have the module's name after a dash.
         let name = name.strip_prefix("fs-").unwrap_or(&name);
         if modules::load(name, "").is_err() {
             result = ExitCode::FAILURE;
@@ -49,7 +49,7 @@ fn run() -> Result<(), String> {
     let line = sys::cmdline();
     let wanted = CommandLine::parse(&line);
     for word in &wanted.unknown {
-        eprintln!("guest-init: synthvm.{word} means nothing to me");
+        eprintln!("guest-init: unknown word synthvm.{word}");
     }
     let at_boot = wanted.modules.clone().unwrap_or_else(modules::at_boot);
     let modules_failed: Vec<String> = at_boot
@@ -62,7 +62,7 @@ fn run() -> Result<(), String> {
     let path = wanted.report.as_deref().unwrap_or(port::DEFAULT);
     let port = match Port::open(path) {
         Ok(port) => Some(port),
-        // A person at the console needs no report.
+        // A user at the console needs no report.
         Err(_) if wanted.shell => None,
         Err(error) => return Err(format!("the report port {path}: {error}")),
     };
@@ -97,10 +97,10 @@ fn mount_all() -> std::io::Result<()> {
     fs::write("/proc/sys/kernel/hostname", "guest")
 }
 
-/// A shell for a person, on the console, until it is left.
+/// Runs a shell for a user on the console, until the user leaves it.
 fn shell() -> Result<(), String> {
     println!("SynthVM test guest, Linux {}. Leave the shell to power off.", sys::kernel_release());
-    // A session with a terminal of its own, so that keys for interrupts work.
+    // A session with its own terminal, so that keys for interrupts work.
     let mut setsid = Command::new("/bin/busybox");
     setsid
         .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])

@@ -1,8 +1,7 @@
 //! Loads and unloads the kernel modules that the image's builder packed.
 //!
-//! The builder has worked out what needs what: each line of `/modules/order` names a module and
-//! then all modules that it needs, in the order in which they load. `/modules/boot` names those to
-//! load at the start.
+//! The builder has determined the dependencies: each line of `/modules/order` has a module and then
+//! all modules that it needs, in load order. `/modules/boot` has the modules to load at the start.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,19 +10,19 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// The names of all packed modules in the order in which they load.
+/// Returns the names of all packed modules in load order.
 pub fn order() -> Vec<String> {
     let text = fs::read_to_string("/modules/order").unwrap_or_default();
     text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
 }
 
-/// The modules to load at the start.
+/// Returns the modules to load at the start.
 pub fn at_boot() -> Vec<String> {
     let text = fs::read_to_string("/modules/boot").unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }
 
-/// Loads a module after all that it needs. What is there already is no error.
+/// Loads a module after its dependencies. A module that is already loaded is no error.
 pub fn load(name: &str, parameters: &str) -> io::Result<()> {
     let name = name.replace('-', "_");
     let order = fs::read_to_string("/modules/order").unwrap_or_default();
@@ -33,11 +32,11 @@ pub fn load(name: &str, parameters: &str) -> io::Result<()> {
     load_one(&name, parameters)
 }
 
-/// Unloads one module; fails when something still uses it after half a minute.
+/// Unloads one module; fails if it is still in use after half a minute.
 ///
-/// Somebody may still be at it: the kernel looks at a disk that was just found from a thread of its
-/// own, and holds its driver meanwhile. There is no event for the last user's end, so this looks
-/// again.
+/// The module may be in use for a moment: the kernel examines a newly found disk on its own thread,
+/// and holds the driver during that time. There is no event for the end of the last use, so this
+/// call retries.
 pub fn unload(name: &str) -> io::Result<()> {
     let name = name.replace('-', "_");
     for _ in 1..BUSY_LOOK.1 {
@@ -49,7 +48,7 @@ pub fn unload(name: &str) -> io::Result<()> {
     sys::delete_module(&name)
 }
 
-/// How often to look whether a module's users have gone, and how many times.
+/// The interval and the number of attempts to unload a module.
 const BUSY_LOOK: (Duration, u32) = (Duration::from_millis(20), 1500);
 
 fn needs<'a>(order: &'a str, name: &str) -> Vec<&'a str> {

@@ -10,22 +10,21 @@ use serde::Serialize;
 /// The second serial port, unless the command line names another device.
 pub const DEFAULT: &str = "/dev/ttyS1";
 
-/// The end of the report port inside the guest. Copies write to the same port, each a whole line at
-/// a time.
+/// The guest's end of the report port. Clones write to the same port, one whole line at a time.
 #[derive(Debug, Clone)]
 pub struct Port {
     file: Arc<Mutex<File>>,
 }
 
 impl Port {
-    /// Opens a device and, when it is a terminal, makes it carry bytes as they are.
+    /// Opens a device and, if it is a terminal, sets it to raw mode.
     pub fn open(path: &str) -> io::Result<Port> {
         let file = File::options().read(true).write(true).open(path)?;
         make_raw(&file)?;
         Ok(Port { file: Arc::new(Mutex::new(file)) })
     }
 
-    /// A reader of the lines that arrive.
+    /// Returns the lines that arrive.
     pub fn lines(&self) -> io::Result<impl Iterator<Item = io::Result<String>> + use<>> {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner).try_clone()?;
         Ok(BufReader::new(file).lines())
@@ -40,7 +39,7 @@ impl Port {
         file.flush()
     }
 
-    /// Waits until all that was sent has left the machine.
+    /// Waits until all data has been transmitted.
     pub fn drain(&self) {
         let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the descriptor is open; tcdrain takes no pointer.

@@ -1,4 +1,4 @@
-//! Powers the machine off when somebody presses its button, as every ordinary guest does.
+//! Powers the machine off when its power button is pressed, as every ordinary guest does.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ const EVENT_SIZE: usize = 24;
 const EV_KEY: u16 = 1;
 const KEY_POWER: u16 = 116;
 
-/// Watches the power button from a thread of its own. False when the machine has none that the
-/// kernel shows.
+/// Watches the power button on a thread of its own. Returns false if the kernel shows no power
+/// button.
 pub fn watch() -> io::Result<bool> {
     let Some(path) = find(Path::new("/sys/class/input")) else { return Ok(false) };
     let mut file = File::open(path)?;

@@ -1,4 +1,4 @@
-//! Runs programs with a time limit.
+//! Runs programs with a timeout.
 
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,13 +11,13 @@ use guest_report::agent::Output;
 
 use crate::{Outcome, context};
 
-/// More output than this is cut: the report port is slow.
+/// The limit of a program's output in bytes: the report port is slow.
 const OUTPUT_LIMIT: usize = 64 << 10;
 
-/// Runs a program to its end.
+/// Runs a program until its end.
 ///
 /// # Errors
-/// When it cannot be started or does not end in time; it is killed then.
+/// The program cannot be started, or does not end in time and is killed.
 pub fn run<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<Output> {
     let words: Vec<&str> = argv.iter().map(AsRef::as_ref).collect();
     let Some((program, arguments)) = words.split_first() else {
@@ -38,7 +38,7 @@ pub fn run<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<Output> {
     let mut texts = Vec::new();
     for pipe in [out, err] {
         let Ok(bytes) = pipe.recv_timeout(end.saturating_duration_since(Instant::now())) else {
-            // The whole group: a shell's children hold the pipes too.
+            // The whole group is killed: a shell's children hold the pipes too.
             let group = i32::try_from(child.id()).unwrap_or(0);
             // SAFETY: kill takes no pointer; the group is the child's own and the child is not
             // reaped yet.
@@ -55,7 +55,7 @@ pub fn run<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<Output> {
     Ok(Output { status, stdout, stderr })
 }
 
-/// As [`run`], where any other exit status than 0 is an error that shows the program's words.
+/// Runs a program like [`run`]. An exit status other than 0 is an error that contains the output.
 pub fn run_ok<S: AsRef<str>>(argv: &[S], limit: Duration) -> Outcome<String> {
     let output = run(argv, limit)?;
     if output.status == 0 {
@@ -77,7 +77,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> 
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
             let _ = pipe.by_ref().take(OUTPUT_LIMIT as u64).read_to_end(&mut bytes);
-            // The rest is read and dropped, so that the program does not wait for ever.
+            // The rest is read and dropped, so that the program does not block.
             let _ = std::io::copy(&mut pipe, &mut std::io::sink());
         }
         let _ = sender.send(bytes);

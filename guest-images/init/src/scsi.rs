@@ -42,19 +42,19 @@ struct SgIoHdr {
     info: u32,
 }
 
-/// The data that goes with a command.
+/// The data of a command.
 pub enum Data {
-    /// None.
+    /// No data.
     None,
-    /// Room for so many bytes from the device.
+    /// Space for this number of bytes from the device.
     Read(u32),
-    /// These bytes for the device.
+    /// Data for the device.
     Write(Vec<u8>),
 }
 
 /// Sends one command.
 pub fn send(path: &str, cdb: &[u8], data: Data, timeout_s: u64) -> Outcome<ScsiResult> {
-    // Reading is enough for process 1, and a read-only disk cannot be opened otherwise.
+    // Process 1 needs only read access, and a read-only disk cannot be opened for writing.
     let file = File::options()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -97,8 +97,8 @@ pub fn send(path: &str, cdb: &[u8], data: Data, timeout_s: u64) -> Outcome<ScsiR
         duration: 0,
         info: 0,
     };
-    // SAFETY: the header is the kernel's structure; its pointers are to live buffers of the lengths
-    // that it states.
+    // SAFETY: the header is the kernel's structure; its pointers are to live buffers of the stated
+    // lengths.
     if unsafe { libc::ioctl(file.as_raw_fd(), SG_IO, &raw mut header) } < 0 {
         return Err(format!("SG_IO on {path}: {}", io::Error::last_os_error()));
     }
@@ -121,7 +121,7 @@ pub fn send(path: &str, cdb: &[u8], data: Data, timeout_s: u64) -> Outcome<ScsiR
     })
 }
 
-/// Sense key, code and qualifier of fixed and of descriptor format (SPC-4, 4.5).
+/// Returns sense key, code and qualifier of fixed and of descriptor format (SPC-4, 4.5).
 fn sense_code(sense: &[u8]) -> Option<(u8, u8, u8)> {
     match sense.first()? & 0x7F {
         0x70 | 0x71 => Some((sense.get(2)? & 0xF, *sense.get(12)?, *sense.get(13)?)),
@@ -130,14 +130,14 @@ fn sense_code(sense: &[u8]) -> Option<(u8, u8, u8)> {
     }
 }
 
-/// An ordinary write and a WRITE(10), both of which a read-only disk must refuse.
+/// Tries an ordinary write and a WRITE(10), both of which a read-only disk must refuse.
 pub fn refused_write(path: &str) -> Outcome<RefusedWrite> {
     let ordinary =
         File::options().write(true).custom_flags(libc::O_DIRECT).open(path).and_then(|file| {
             let mut buffer = Aligned::new(4096);
             file.write_at(buffer.bytes_mut(), 0)
         });
-    let Err(error) = ordinary else { return Err(format!("{path} took a write")) };
+    let Err(error) = ordinary else { return Err(format!("{path} accepted a write")) };
     let errno = error.raw_os_error().ok_or_else(|| error.to_string())?;
     // WRITE(10) of one block at address 0.
     let mut cdb = [0; 10];
@@ -145,17 +145,17 @@ pub fn refused_write(path: &str) -> Outcome<RefusedWrite> {
     cdb[8] = 1;
     let scsi = send(path, &cdb, Data::Write(vec![0xA5; 512]), 30)?;
     if scsi.status == 0 && scsi.host_status == 0 {
-        return Err(format!("{path} took a WRITE(10)"));
+        return Err(format!("{path} accepted a WRITE(10)"));
     }
     Ok(RefusedWrite { errno, scsi })
 }
 
-/// Bytes as hexadecimal text.
+/// Converts bytes to hexadecimal text.
 pub fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Hexadecimal text as bytes; blanks between bytes are allowed.
+/// Converts hexadecimal text to bytes; blanks between bytes are allowed.
 pub fn from_hex(text: &str) -> Outcome<Vec<u8>> {
     let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
     if !digits.len().is_multiple_of(2) {

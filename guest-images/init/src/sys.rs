@@ -1,4 +1,4 @@
-//! The system calls that process 1 needs and the standard library does not have.
+//! System calls of process 1 that the standard library lacks.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ fn check(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Mounts a file system; `data` are its own options, comma-separated.
+/// Mounts a file system; `data` has its own options, comma-separated.
 pub fn mount(
     source: &str,
     target: &str,
@@ -50,7 +50,7 @@ pub fn unmount(target: &str) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), 0) }.into())
 }
 
-/// Gives the kernel a module.
+/// Loads a module into the kernel.
 pub fn finit_module(file: &File, parameters: &str) -> io::Result<()> {
     let parameters = c_string(parameters)?;
     // SAFETY: the descriptor is open and the string lives until the call returns.
@@ -59,25 +59,25 @@ pub fn finit_module(file: &File, parameters: &str) -> io::Result<()> {
     })
 }
 
-/// Takes a module out of the kernel, without waiting for its users.
+/// Removes a module from the kernel, without waiting for its users.
 pub fn delete_module(name: &str) -> io::Result<()> {
     let name = c_string(name)?;
     // SAFETY: the string lives until the call returns.
     check(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), libc::O_NONBLOCK) })
 }
 
-/// What to do with the machine.
+/// The way in which this kernel's run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
-    /// Off, by ACPI.
+    /// Power off, by ACPI.
     PowerOff,
-    /// From the start.
+    /// Restart the machine.
     Restart,
-    /// Into the kernel that kexec loaded.
+    /// Start the kernel that kexec loaded.
     Kexec,
 }
 
-/// Ends this kernel's run. Returns only when it fails.
+/// Ends this kernel's run. Returns only on failure.
 pub fn end(how: Machine) -> io::Error {
     let command = match how {
         Machine::PowerOff => libc::RB_POWER_OFF,
@@ -92,7 +92,7 @@ pub fn end(how: Machine) -> io::Error {
     io::Error::last_os_error()
 }
 
-/// Brings every processor online that the kernel knows of, and returns how many are.
+/// Brings every processor online that the kernel knows. Returns the number of online processors.
 pub fn online_cpus() -> io::Result<u32> {
     for entry in fs::read_dir("/sys/devices/system/cpu")?.flatten() {
         let online = entry.path().join("online");
@@ -108,36 +108,36 @@ pub fn online_cpus() -> io::Result<u32> {
     Ok(cpus())
 }
 
-/// Processors online.
+/// Returns the number of online processors.
 pub fn cpus() -> u32 {
     // SAFETY: sysconf takes no pointer.
     let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     u32::try_from(count).unwrap_or(0)
 }
 
-/// The running kernel's release.
+/// Returns the running kernel's release.
 pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
 }
 
-/// The kernel's command line.
+/// Returns the kernel's command line.
 pub fn cmdline() -> String {
     fs::read_to_string("/proc/cmdline").unwrap_or_default().trim().to_owned()
 }
 
-/// The clock source in use.
+/// Returns the current clock source.
 pub fn clocksource() -> String {
     let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-/// Seconds since the kernel started.
+/// Returns the seconds since the kernel started.
 pub fn uptime() -> f64 {
     let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
-/// All that is in the kernel's log.
+/// Returns the whole log of the kernel.
 pub fn kernel_log() -> io::Result<String> {
     const READ_ALL: libc::c_int = 3;
     let mut buffer = vec![0_u8; 1 << 20];
@@ -156,20 +156,20 @@ pub fn chroot(dir: &str) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
-/// Ends every process but this one (process 1).
+/// Kills every process except this one (process 1).
 pub fn kill_all_others() {
     // SAFETY: kill takes no pointer; -1 never means process 1 itself.
     unsafe { libc::kill(-1, libc::SIGKILL) };
 }
 
-/// Takes note of every child that has ended, so that none stays as a zombie.
+/// Reaps every child that has ended, so that none stays a zombie.
 pub fn reap() {
     // SAFETY: a null status pointer is allowed.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
-/// Lets processes raise their limit of open files as far as on an ordinary system; the limit that
-/// they start with stays.
+/// Lets processes raise their limit of open files as on an ordinary system. The initial limit
+/// stays.
 pub fn raise_open_files() -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 524_288 };
     // SAFETY: the structure lives through the call.
@@ -178,8 +178,7 @@ pub fn raise_open_files() -> io::Result<()> {
 
 /// Brings the loopback network interface up.
 pub fn loopback_up() -> io::Result<()> {
-    // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads no more than the
-    // structure.
+    // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads only the structure.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         check(socket.into())?;

@@ -1,12 +1,13 @@
-//! Waits for devices by the kernel's own announcements.
+//! Waits for devices by means of the kernel's uevents.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// Calls `found` now and after each announcement until it returns something or the time is over.
+/// Calls `found` immediately and after each uevent, until it returns a value or the timeout
+/// expires.
 pub fn wait_for<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> io::Result<Option<T>> {
-    // The socket is there before the first look, so nothing that happens after it is missed.
+    // The socket exists before the first check, so no later event is missed.
     let socket = socket()?;
     let end = Instant::now() + limit;
     loop {
@@ -17,8 +18,8 @@ pub fn wait_for<T>(limit: Duration, mut found: impl FnMut() -> Option<T>) -> io:
         if left.is_zero() {
             return Ok(None);
         }
-        // A disk is announced before its size is read; look again a little later even if nothing
-        // more is said.
+        // The uevent of a disk precedes the reading of its size, so check again after a while even
+        // without another event.
         wait(&socket, left.min(Duration::from_millis(200)))?;
     }
 }
@@ -55,7 +56,7 @@ fn wait(socket: &OwnedFd, limit: Duration) -> io::Result<()> {
             let error = io::Error::last_os_error();
             return if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) };
         }
-        // What the messages say does not matter: the caller looks for itself.
+        // The content of the messages is irrelevant: the caller checks the state itself.
         while libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) > 0 {}
     }
     Ok(())

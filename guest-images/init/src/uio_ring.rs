@@ -1,4 +1,4 @@
-//! The guest's ends of a VMBus ring pair in plain memory, written from the ring's layout
+//! The guest's ends of a VMBus ring pair in plain memory. Written from the ring's layout
 //! (include/linux/hyperv.h of Linux) and not from the host's code, so that the two check each
 //! other.
 
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 use crate::Outcome;
 
-/// The first page of a ring has its indices, the rest its data.
+/// The first page of a ring has its indices; the other pages have its data.
 const CONTROL: usize = 4096;
 const WRITE_INDEX: usize = 0;
 const READ_INDEX: usize = 4;
@@ -19,24 +19,24 @@ const TYPE_IN_BAND: u16 = 6;
 const TYPE_COMPLETION: u16 = 11;
 const FLAG_COMPLETION_REQUESTED: u16 = 1;
 
-/// Memory of one ring.
+/// The memory of one ring.
 struct Memory {
     start: NonNull<u8>,
     data: usize,
-    /// How often our own index came round.
+    /// The number of times that this end's index has wrapped.
     wraps: u32,
 }
 
 impl Memory {
     /// # Safety
-    /// `bytes` bytes from a multiple of 4,096 on stay mapped as long as this lives.
+    /// `bytes` bytes from `start`, a multiple of 4,096, must stay mapped as long as this lives.
     unsafe fn new(start: NonNull<u8>, bytes: usize) -> Memory {
         Memory { start, data: bytes - CONTROL, wraps: 0 }
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
         // SAFETY: the offsets are those of the control page's words, which are aligned; the other
-        // end uses them as atomics too.
+        // end also uses them as atomics.
         unsafe { self.start.add(offset).cast::<AtomicU32>().as_ref() }
     }
 
@@ -49,7 +49,7 @@ impl Memory {
         }
     }
 
-    /// Bytes that wait to be read.
+    /// Returns the number of bytes to read.
     fn used(&self) -> Outcome<usize> {
         let (read, write) = (self.index(READ_INDEX)?, self.index(WRITE_INDEX)?);
         Ok((write + self.data - read) % self.data)
@@ -58,7 +58,7 @@ impl Memory {
     fn publish(&mut self, offset: usize, from: usize, length: usize) {
         let to = (from + length) % self.data;
         self.wraps += u32::from(to < from);
-        // Other stores first; and nothing that is read after this may be older.
+        // The data must be visible before the index, and no later load may be older than it.
         self.word(offset).store(u32::try_from(to).unwrap_or(0), Ordering::Release);
         fence(Ordering::SeqCst);
     }
@@ -66,7 +66,7 @@ impl Memory {
     fn put(&self, at: usize, bytes: &[u8]) -> usize {
         let at = at % self.data;
         let (now, rest) = bytes.split_at(bytes.len().min(self.data - at));
-        // SAFETY: both pieces lie in the data; nobody in this process has a reference into it.
+        // SAFETY: both pieces are in the data; this process has no reference into it.
         unsafe {
             let data = self.start.as_ptr().add(CONTROL);
             data.add(at).copy_from(now.as_ptr(), now.len());
@@ -88,20 +88,20 @@ impl Memory {
     }
 }
 
-/// The ring to the host.
+/// The guest's end of the ring to the host.
 pub struct ToHost(Memory);
 
 impl ToHost {
     /// # Safety
-    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control
-    /// page.
+    /// `bytes` bytes from `start` must stay mapped as long as this lives; they begin with the
+    /// ring's control page.
     pub unsafe fn new(start: NonNull<u8>, bytes: usize) -> ToHost {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         ToHost(unsafe { Memory::new(start, bytes) })
     }
 
-    /// Writes a request that wants an answer. False when there is no room; then the host is asked
-    /// to tell when there is.
+    /// Writes a request that needs an answer. Returns false if there is no space; the host is then
+    /// asked to signal when there is.
     pub fn write(&mut self, transaction: u64, payload: &[u8]) -> Outcome<bool> {
         let length = DESCRIPTOR + payload.len().next_multiple_of(8);
         let total = length + TRAILER;
@@ -129,25 +129,25 @@ impl ToHost {
         Ok(true)
     }
 
-    /// How often it was written round.
+    /// Returns the number of wraps of the write index.
     pub fn wraps(&self) -> u32 {
         self.0.wraps
     }
 }
 
-/// The ring from the host.
+/// The guest's end of the ring from the host.
 pub struct FromHost(Memory);
 
 impl FromHost {
     /// # Safety
-    /// As much memory as said stays mapped as long as this lives; it begins with the ring's control
-    /// page.
+    /// `bytes` bytes from `start` must stay mapped as long as this lives; they begin with the
+    /// ring's control page.
     pub unsafe fn new(start: NonNull<u8>, bytes: usize) -> FromHost {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         FromHost(unsafe { Memory::new(start, bytes) })
     }
 
-    /// The next completion: its transaction and payload (padded to 8 bytes).
+    /// Returns the next completion: its transaction and payload (padded to 8 bytes).
     pub fn read(&mut self) -> Outcome<Option<(u64, Vec<u8>)>> {
         let used = self.0.used()?;
         if used == 0 {
@@ -180,12 +180,12 @@ impl FromHost {
         Ok(Some((u64::from_le_bytes([a, b, c, d, e, f, g, h]), payload)))
     }
 
-    /// True while the host waits for us to read.
+    /// Returns whether the host waits for the guest to read.
     pub fn host_waits(&self) -> bool {
         self.0.word(PENDING_SEND_SIZE).load(Ordering::SeqCst) != 0
     }
 
-    /// How often it was read round.
+    /// Returns the number of wraps of the read index.
     pub fn wraps(&self) -> u32 {
         self.0.wraps
     }
@@ -195,7 +195,7 @@ impl FromHost {
 mod tests {
     use super::*;
 
-    /// A ring with one page of data, in memory that is never freed.
+    /// Returns a ring with one page of data, in memory that is never freed.
     fn ring() -> (NonNull<u8>, usize) {
         let pages: &'static mut [[u64; 512]] = vec![[0; 512]; 2].leak();
         (NonNull::from(pages).cast(), 2 * 4096)
@@ -210,9 +210,9 @@ mod tests {
         for number in 0..500_u64 {
             let payload = vec![number as u8; 8 + (number as usize * 8) % 1000];
             assert!(to.write(number, &payload).unwrap());
-            // As a host would: the same packet, now an answer.
+            // Converts the packet to an answer, as a host would.
             let at = start.as_ptr().wrapping_add(CONTROL + to.0.index(READ_INDEX).unwrap());
-            // SAFETY: the descriptor's first byte lies in the data.
+            // SAFETY: the descriptor's first byte is in the data.
             unsafe { at.write(TYPE_COMPLETION as u8) };
             assert_eq!(from.read().unwrap(), Some((number, payload)));
         }

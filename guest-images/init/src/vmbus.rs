@@ -1,4 +1,4 @@
-//! What the guest's driver shows of the bus.
+//! The guest driver's view of the bus.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::{Outcome, context, sys};
 
 const DEVICES: &str = "/sys/bus/vmbus/devices";
 
-/// The negotiated version and the devices.
+/// Returns the negotiated version and the devices.
 pub fn state() -> Outcome<Vmbus> {
     let log = sys::kernel_log().map_err(context("reading the kernel's log"))?;
     let mut devices = Vec::new();
@@ -22,7 +22,7 @@ pub fn state() -> Outcome<Vmbus> {
     Ok(Vmbus { version: version(&log), devices })
 }
 
-/// The last version that the driver reported: `hv_vmbus: Vmbus version:5.3`.
+/// Returns the last version that the driver reported: `hv_vmbus: Vmbus version:5.3`.
 fn version(log: &str) -> Option<String> {
     let line = log.lines().rev().find(|line| line.contains("Vmbus version:"))?;
     let (_, rest) = line.split_once("Vmbus version:")?;

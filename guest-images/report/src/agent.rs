@@ -1,27 +1,26 @@
-//! The words on a test guest's report port: JSON, one object a line.
+//! The protocol of a test guest's report port: one JSON object per line.
 //!
-//! A test drives one boot step by step: it sends a [`Request`] and gets a [`Reply`] with the same
-//! id. Between them, and without being asked, come [`Event`]s; the first is always
-//! [`Event::Ready`].
+//! A test controls one boot step by step: it sends a [`Request`] and receives a [`Reply`] with the
+//! same id. The guest also sends [`Event`]s at any time; the first is always [`Event::Ready`].
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::records::Order;
 
-/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Where no argument is needed,
-/// `args` may be left out.
+/// A request to the guest: `{"id":1,"do":"sha256","args":{...}}`. Without required arguments,
+/// `args` may be omitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct Request {
-    /// The reply carries it again.
+    /// The id, which the reply repeats.
     pub id: u64,
-    /// What to do.
+    /// The action.
     #[serde(flatten)]
     pub action: Action,
 }
 
-/// A request as it stands on the line.
+/// The format of a request on the line.
 #[derive(Deserialize)]
 struct Written {
     id: u64,
@@ -37,8 +36,7 @@ impl TryFrom<Written> for Request {
         let Written { id, name, args } = written;
         let action = match args {
             Some(args) => Action::deserialize(json!({ "do": name, "args": args })),
-            // Actions without arguments take none; of the others, those whose arguments all have
-            // defaults take none too.
+            // `args` is absent: either the action has no arguments, or all of them have defaults.
             None => Action::deserialize(json!({ "do": name }))
                 .or_else(|_| Action::deserialize(json!({ "do": name, "args": {} }))),
         };
@@ -46,56 +44,56 @@ impl TryFrom<Written> for Request {
     }
 }
 
-/// What a guest can be asked to do. Offsets, lengths and sizes are in bytes.
+/// An action of the guest. Offsets, lengths and sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", content = "args", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// Answer. Value: `"pong"`.
+    /// Answers. Value: `"pong"`.
     Ping,
-    /// Value: [`Vmbus`].
+    /// Returns the bus. Value: [`Vmbus`].
     Vmbus,
-    /// Waits until at least so many disks are there, for at most so long. Value: a list of
-    /// [`Disk`].
+    /// Waits until at least `at_least` disks exist, up to a timeout. Value: a list of [`Disk`].
     Disks {
-        /// How many to wait for.
+        /// Number of disks to wait for.
         #[serde(default)]
         at_least: usize,
-        /// For how long.
+        /// Timeout in seconds.
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
-    /// Value: [`Sum`].
+    /// Computes a checksum. Value: [`Sum`].
     Sha256 {
         /// A file or block device.
         path: String,
         /// The first byte.
         #[serde(default)]
         offset: u64,
-        /// How many bytes; to the end when absent.
+        /// Number of bytes; to the end when absent.
         #[serde(default)]
         length: Option<u64>,
-        /// Past the page cache.
+        /// Whether to bypass the page cache.
         #[serde(default)]
         direct: bool,
     },
     /// Writes [`crate::pattern`] and flushes it. Value: null.
     WritePattern(PatternRange),
-    /// Reads and compares. Value: null; a difference is an error that names its place.
+    /// Reads the range and compares it with the pattern. Value: null; a difference is an error with
+    /// its offset.
     VerifyPattern(PatternRange),
     /// Makes a file system, fills it, unmounts it, reads it back and checks it. Value:
     /// [`FsReport`].
     FsCheck {
-        /// The block device; all that is on it is lost.
+        /// The block device, whose content is lost.
         path: String,
-        /// How many files.
+        /// Number of files.
         #[serde(default = "default_files")]
         files: u32,
-        /// How large each is.
+        /// Size of each file.
         #[serde(default = "default_file_size")]
         file_size: u64,
     },
-    /// Speaks to SynthVM's echo device through uio_hv_generic, checks every byte, and lets it go.
-    /// Value: [`EchoReport`].
+    /// Uses SynthVM's echo device through uio_hv_generic, checks every byte, and releases the
+    /// device. Value: [`EchoReport`].
     Echo,
     /// Tries to write to a read-only disk. Value: [`RefusedWrite`].
     RoWrite {
@@ -108,77 +106,77 @@ pub enum Action {
         path: String,
         /// The command block in hexadecimal.
         cdb: String,
-        /// Room for data from the device.
+        /// Bytes of the buffer for data from the device.
         #[serde(default)]
         read: u32,
         /// Data for the device in hexadecimal; excludes `read`.
         #[serde(default)]
         write: Option<String>,
-        /// After this the kernel gives up.
+        /// The kernel's timeout in seconds.
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
-    /// Unloads the modules from last to first and loads them from first to last, so many times.
+    /// Unloads the modules from last to first and loads them from first to last, `times` times.
     /// Value: null.
     ModulesReload {
-        /// In the order in which they load.
+        /// The modules, in load order.
         names: Vec<String>,
-        /// How many cycles.
+        /// Number of cycles.
         times: u32,
     },
-    /// Value: the name of the current clock source.
+    /// Returns the current clock source. Value: its name.
     Clocksource,
     /// Runs a program. Value: [`Output`].
     Run {
         /// Program and arguments.
         argv: Vec<String>,
-        /// It is killed after this.
+        /// Timeout in seconds, after which the program is killed.
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
-    /// Value: the file's text.
+    /// Reads a file. Value: its text.
     ReadFile {
         /// The file.
         path: String,
     },
-    /// Value: null.
+    /// Writes a file. Value: null.
     WriteFile {
         /// The file.
         path: String,
-        /// Its new content.
+        /// The new content.
         text: String,
     },
-    /// Value: the last lines of the kernel's log, as a list.
+    /// Returns the end of the kernel's log. Value: a list of lines.
     Dmesg {
-        /// How many lines.
+        /// Number of lines.
         lines: usize,
     },
-    /// Makes the kernel panic. The reply comes before it.
+    /// Makes the kernel panic. The reply precedes the panic.
     Panic,
-    /// Starts the kernel packed in `/boot` without any shutdown of drivers. The reply comes before
-    /// it.
+    /// Starts the kernel packed in `/boot` without a shutdown of drivers. The reply precedes the
+    /// start.
     Kexec {
-        /// The new command line; the present one when absent.
+        /// The new command line; the current one when absent.
         #[serde(default)]
         cmdline: Option<String>,
     },
-    /// Restarts the machine. The reply comes before it.
+    /// Restarts the machine. The reply precedes the restart.
     Reboot,
-    /// Powers the machine off. The reply comes before it.
+    /// Powers the machine off. The reply precedes it.
     Poweroff,
     /// Writes [`crate::records`], flushes, and acknowledges each by [`Event::Ack`]. Value: null.
     FsyncLoad(Load),
-    /// Brings all processors online. Value: how many are.
+    /// Brings all processors online. Value: their number.
     OnlineCpus,
-    /// Value: null.
+    /// Loads a module. Value: null.
     LoadModule {
         /// The module.
         name: String,
-        /// Its parameters.
+        /// The module's parameters.
         #[serde(default)]
         parameters: String,
     },
-    /// Value: null.
+    /// Unloads a module. Value: null.
     UnloadModule {
         /// The module.
         name: String,
@@ -206,34 +204,35 @@ pub struct PatternRange {
     /// The first byte.
     #[serde(default)]
     pub offset: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub length: u64,
     /// The pattern's seed.
     pub seed: u64,
-    /// Past the page cache; offset and length must be multiples of the block size.
+    /// Whether to bypass the page cache; offset and length must then be multiples of the block
+    /// size.
     #[serde(default)]
     pub direct: bool,
 }
 
-/// How to write records.
+/// The options for writing records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     /// A file or block device.
     pub path: String,
-    /// How many blocks of [`crate::records::RECORD_SIZE`] to use.
+    /// Number of blocks of [`crate::records::RECORD_SIZE`] to use.
     pub blocks: u64,
-    /// How many records to write; without end when absent.
+    /// Number of records to write; unlimited when absent.
     #[serde(default)]
     pub count: Option<u64>,
     /// The records' seed.
     pub seed: u64,
-    /// Where they go.
+    /// The order of their blocks.
     pub order: Order,
-    /// Past the page cache, else through it.
+    /// Whether to bypass the page cache.
     #[serde(default)]
     pub direct: bool,
-    /// Flush and acknowledge after so many records.
+    /// Number of records per flush and acknowledgement.
     #[serde(default = "one")]
     pub batch: u64,
 }
@@ -246,19 +245,19 @@ fn one() -> u64 {
 /// `{"id":1,"ok":false,"error":"..."}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
-    /// The request's id; 0 when the request could not be read.
+    /// The request's id; 0 if the request could not be read.
     pub id: u64,
-    /// True when it was done.
+    /// Whether the request succeeded.
     pub ok: bool,
-    /// What came out.
+    /// The result.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub value: Value,
-    /// Why it was not done.
+    /// The cause of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// What a guest says without being asked: `{"event":"ready",...}`.
+/// An event that a guest reports without a request: `{"event":"ready",...}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
@@ -285,27 +284,27 @@ pub enum Event {
     },
     /// A check of the command line has ended.
     Check {
-        /// As it was asked for.
+        /// The check, as requested.
         name: String,
-        /// True when it passed.
+        /// Whether the check passed.
         ok: bool,
-        /// What came out.
+        /// The result.
         #[serde(default, skip_serializing_if = "Value::is_null")]
         value: Value,
-        /// Why it failed.
+        /// The cause of a failure.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
     /// All checks of the command line have ended.
     Done {
-        /// How many passed.
+        /// Number of passed checks.
         passed: u32,
-        /// How many failed.
+        /// Number of failed checks.
         failed: u32,
     },
 }
 
-/// Any line that a guest sends.
+/// A line from a guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Line {
@@ -315,16 +314,16 @@ pub enum Line {
     Reply(Reply),
 }
 
-/// What the guest knows of its VMBus.
+/// The guest's view of its VMBus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vmbus {
-    /// The negotiated version, such as `5.3`, as the driver reported it last.
+    /// The negotiated version, such as `5.3`, as last reported by the driver.
     pub version: Option<String>,
-    /// The offered devices, by their names.
+    /// The offered devices, sorted by name.
     pub devices: Vec<VmbusDevice>,
 }
 
-/// One entry of `/sys/bus/vmbus/devices`.
+/// An entry of `/sys/bus/vmbus/devices`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmbusDevice {
     /// The entry's name (the instance).
@@ -335,26 +334,26 @@ pub struct VmbusDevice {
     pub class_id: String,
     /// The device's instance, without braces.
     pub device_id: String,
-    /// The channel's state as the driver numbers it (3 is open).
+    /// The channel's state in the driver's numbering (3 is open).
     pub state: u32,
-    /// The driver bound to it.
+    /// The bound driver.
     pub driver: Option<String>,
-    /// Relative ids of its channels, the primary among them.
+    /// Relative ids of the device's channels, including the primary one.
     pub channels: Vec<u32>,
 }
 
-/// A disk as the guest sees it.
+/// The guest's view of a disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
-    /// Its name, such as `sda`.
+    /// The name, such as `sda`.
     pub name: String,
-    /// Its size.
+    /// The size.
     pub size: u64,
-    /// True when it refuses writes.
+    /// Whether the disk refuses writes.
     pub read_only: bool,
     /// The smallest addressable unit.
     pub logical_block: u32,
-    /// The unit that it writes without reading.
+    /// The unit that the disk writes without reading.
     pub physical_block: u32,
     /// SCSI vendor.
     pub vendor: String,
@@ -368,53 +367,53 @@ pub struct Disk {
     pub wwid: Option<String>,
     /// host:channel:target:lun.
     pub address: String,
-    /// The VMBus device that it hangs on.
+    /// The VMBus device of the disk's controller.
     pub vmbus_device: Option<String>,
-    /// The largest discard that it takes at once; 0 when it takes none.
+    /// The largest discard in one request; 0 if the disk supports none.
     pub discard_max: u64,
 }
 
 /// A checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sum {
-    /// In hexadecimal.
+    /// The checksum in hexadecimal.
     pub sha256: String,
-    /// How many bytes it covers.
+    /// Number of bytes that it covers.
     pub bytes: u64,
 }
 
-/// What became of a file system.
+/// The result of a file system test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FsReport {
-    /// Files written and found again.
+    /// Number of files written and read back.
     pub files: u32,
-    /// Bytes in them.
+    /// Bytes in the files.
     pub bytes: u64,
 }
 
-/// What went to the echo device and back.
+/// The result of a test of the echo device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EchoReport {
-    /// Requests sent; each was answered as it should be.
+    /// Requests sent; all answers were correct.
     pub requests: u64,
-    /// How often the rings came round: to the host, from the host.
+    /// Number of wraps of the rings: to the host, from the host.
     pub wraps: [u32; 2],
-    /// Interrupts waited for.
+    /// Number of interrupts.
     pub interrupts: u64,
-    /// The host was seen to wait for space in its ring, and went on when there was some.
+    /// Whether the host was seen waiting for space in its ring. It continued when there was space.
     pub host_waited_for_space: bool,
     /// Bytes of the buffers that were shared by GPADL.
     pub shared_bytes: u64,
-    /// Bytes of them that the host was asked to change.
+    /// Bytes of the buffers that the host was asked to change.
     pub capitals: u64,
 }
 
-/// How a write was refused.
+/// The refusal of a write.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedWrite {
     /// The error number of an ordinary write.
     pub errno: i32,
-    /// What the device itself says to WRITE(10).
+    /// The device's answer to WRITE(10).
     pub scsi: ScsiResult,
 }
 
@@ -429,22 +428,22 @@ pub struct ScsiResult {
     pub driver_status: u16,
     /// Sense data in hexadecimal.
     pub sense: String,
-    /// Sense key, additional sense code and its qualifier, when there is sense data.
+    /// Sense key, additional sense code and its qualifier, if there is sense data.
     pub sense_code: Option<(u8, u8, u8)>,
     /// Data from the device in hexadecimal.
     pub data: String,
-    /// Bytes asked for and not transferred.
+    /// Bytes requested but not transferred.
     pub residual: i32,
 }
 
-/// What a program said.
+/// The result of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// Its exit status, or 128 + the signal that ended it.
+    /// The exit status, or 128 + the signal that ended the program.
     pub status: i32,
-    /// Its standard output.
+    /// The standard output.
     pub stdout: String,
-    /// Its standard error.
+    /// The standard error.
     pub stderr: String,
 }
 

@@ -1,8 +1,8 @@
-//! The words between the test host's process 1 and the program that started the host.
+//! The protocol between the test host's process 1 and the program that started the host.
 //!
-//! Both ways carry frames: one byte of kind, four bytes of length (little-endian), then the
-//! payload. One channel for all keeps the order of output and events; no kernel message can get in
-//! between.
+//! Frames are sent in both directions: one byte of kind, four bytes of length (little-endian), then
+//! the payload. A single channel keeps the order of output and events, and no kernel message can
+//! interrupt it.
 
 use std::io::{self, Read, Write};
 
@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 /// The name of the virtio-serial port that carries the frames.
 pub const PORT_NAME: &str = "synthvm.test-host";
 
-/// No payload is longer (an environment may be large; output is sent in smaller pieces).
+/// The largest payload in bytes (an environment may be large; output is sent in smaller pieces).
 pub const MAX_PAYLOAD: u32 = 4 << 20;
 
-/// What a frame carries.
+/// A frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// Bytes that the command wrote to its standard output.
     Stdout(Vec<u8>),
     /// Bytes that the command wrote to its standard error.
     Stderr(Vec<u8>),
-    /// Something happened in the host.
+    /// An event in the host.
     Event(Event),
-    /// To the host: do this.
+    /// A request to the host.
     Request(Request),
 }
 
-/// What the host reports.
+/// An event that the host reports.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
@@ -37,24 +37,24 @@ pub enum Event {
         kernel: String,
         /// Processors online.
         cpus: u32,
-        /// True when `/dev/kvm` is there.
+        /// Whether `/dev/kvm` exists.
         kvm: bool,
     },
     /// The host could not be made ready.
     Broken {
-        /// What failed.
+        /// The failed operation.
         why: String,
     },
     /// The command could not be started.
     NotStarted {
-        /// What the system said.
+        /// The system's message.
         why: String,
-        /// True when the program does not exist.
+        /// Whether the program does not exist.
         not_found: bool,
     },
-    /// The command ended, and all of its output was sent before this.
+    /// The command ended. All of its output has been sent before this event.
     Exited {
-        /// Its exit status, or 128 + the signal that ended it.
+        /// The exit status, or 128 + the signal that ended the command.
         code: i32,
     },
 }
@@ -70,16 +70,15 @@ pub struct Request {
     pub dir: String,
 }
 
-/// What the host needs to know before it can be made ready: one line of JSON in its initial RAM
-/// disk's place on the kernel command line would be too long, so it is the first file on the
-/// results share.
+/// The setup of the host: `setup.json` in its initial RAM disk, because it would be too long for
+/// the kernel command line.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setup {
-    /// Folders below `/tmp` that must stay visible although `/tmp` is new and empty inside.
+    /// Folders below `/tmp` that must stay visible although the host has a new, empty `/tmp`.
     pub keep: Vec<String>,
-    /// Where the writable share is mounted.
+    /// The mount point of the writable share.
     pub results: String,
-    /// The folder that holds the modules of the host's kernel, as the command sees it.
+    /// The folder with the modules of the host's kernel, as seen by the command.
     pub modules: String,
 }
 
@@ -104,7 +103,7 @@ impl Frame {
         to.flush()
     }
 
-    /// Reads one frame; `None` at a clean end.
+    /// Reads one frame. Returns `None` at a clean end.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
         let mut head = [0_u8; 5];
         loop {

@@ -1,4 +1,4 @@
-//! What our process-1 programs and the tests say to each other, as types that both share.
+//! The types of the protocols between SynthVM's process-1 programs and the tests.
 
 pub mod agent;
 pub mod host;

@@ -1,7 +1,7 @@
-//! Bytes that can be made again from a seed and a place: written in a guest, checked in the image
-//! file, or the other way round.
+//! Bytes that can be reproduced from a seed and an offset: written in a guest and checked in the
+//! image file, or the other way round.
 
-/// One 64-bit word of a well-mixed sequence (the SplitMix64 finalizer).
+/// Returns one 64-bit word of a well-mixed sequence (the SplitMix64 finalizer).
 pub fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -9,8 +9,8 @@ pub fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Fills a buffer with the pattern's bytes from byte `offset` on. Each byte depends on the seed and
-/// its own place only, so pieces of any size and order make the same whole.
+/// Fills a buffer with the pattern's bytes, starting with byte `offset`. Each byte depends only on
+/// the seed and its own offset, so pieces of any size and order form the same whole.
 pub fn fill(buffer: &mut [u8], seed: u64, offset: u64) {
     let base = mix(seed);
     let mut at = offset;
@@ -26,7 +26,7 @@ pub fn fill(buffer: &mut [u8], seed: u64, offset: u64) {
     }
 }
 
-/// The place of the first byte that differs from the pattern; `None` when all match.
+/// Returns the offset of the first byte that differs from the pattern; `None` if all match.
 pub fn first_difference(buffer: &[u8], seed: u64, offset: u64) -> Option<u64> {
     let mut expected = [0_u8; 4096];
     let mut at = offset;

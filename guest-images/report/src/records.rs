@@ -1,17 +1,16 @@
-//! Numbered records on a disk, for the question that a crash asks: is everything there that was
-//! acknowledged?
+//! Numbered records on a disk, to check after a crash that every acknowledged record is present.
 //!
-//! The guest writes record after record, flushes, and only then acknowledges. Afterwards the image
-//! must hold, in each block, the last acknowledged record that belongs there or a later one.
+//! The guest writes record after record, flushes, and only then acknowledges. Afterwards each block
+//! of the image must contain the last acknowledged record of that block, or a later one.
 
 use crate::pattern::{fill, mix};
 
-/// Bytes in a record; records lie on multiples of it.
+/// Bytes in a record; the offsets of records are multiples of it.
 pub const RECORD_SIZE: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"SynthRec";
 
-/// The block (in units of [`RECORD_SIZE`]) where a record belongs.
+/// Returns the block (in units of [`RECORD_SIZE`]) of a record.
 pub fn block_of(number: u64, seed: u64, blocks: u64, order: Order) -> u64 {
     let blocks = blocks.max(1);
     match order {
@@ -20,17 +19,17 @@ pub fn block_of(number: u64, seed: u64, blocks: u64, order: Order) -> u64 {
     }
 }
 
-/// In which order records visit the disk.
+/// The order in which records are written to the disk's blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// One after the other, round and round.
+    /// One block after another, repeatedly.
     Sequential,
-    /// Anywhere.
+    /// Random blocks.
     Random,
 }
 
-/// The bytes of a record.
+/// Returns the bytes of a record.
 pub fn encode(number: u64, seed: u64) -> [u8; RECORD_SIZE] {
     let mut record = [0; RECORD_SIZE];
     record[..8].copy_from_slice(&MAGIC);
@@ -40,18 +39,18 @@ pub fn encode(number: u64, seed: u64) -> [u8; RECORD_SIZE] {
     record
 }
 
-/// What a block holds.
+/// The content of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Block {
-    /// Nothing of this run.
+    /// The block contains no record of this run.
     Foreign,
-    /// A whole record.
+    /// A complete record.
     Record(u64),
-    /// A record of this run of which a part is missing or wrong: a torn write.
+    /// A record of this run that is partly missing or wrong: a torn write.
     Torn(u64),
 }
 
-/// Says what a block holds.
+/// Returns the content of a block.
 pub fn decode(block: &[u8], seed: u64) -> Block {
     let word =
         |at: usize| block.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
@@ -62,10 +61,10 @@ pub fn decode(block: &[u8], seed: u64) -> Block {
     if block == encode(number, seed) { Block::Record(number) } else { Block::Torn(number) }
 }
 
-/// Checks an image against the acknowledged records `0..acknowledged`. `read` fetches one block.
+/// Checks an image against the acknowledged records `0..acknowledged`. `read` returns one block.
 ///
 /// # Errors
-/// The first block that lost an acknowledged record, in words.
+/// A message about the first block that lost an acknowledged record.
 pub fn check(
     acknowledged: u64,
     seed: u64,
@@ -83,8 +82,7 @@ pub fn check(
             // A later record may have reached the disk before its flush was acknowledged.
             Block::Record(found)
                 if found >= number && block_of(found, seed, blocks, order) == block => {}
-            // Only a record that was not acknowledged may be torn, and only by a crash in the
-            // middle of its write.
+            // Only a record that was not acknowledged may be torn, by a crash during its write.
             Block::Torn(found) if found >= acknowledged => {}
             other => {
                 return Err(format!(

@@ -1,4 +1,4 @@
-//! One emulated host: its start, commands in it, and its end.
+//! An emulated host: its start, its commands, and its end.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ use super::{
     prepare,
 };
 
-/// A running emulated host. It ends when dropped, and also when this process ends.
+/// A running emulated host. It ends when this is dropped or this process ends.
 #[derive(Debug)]
 pub struct EmulatedHost {
     channel: UnixStream,
@@ -29,8 +29,8 @@ pub struct EmulatedHost {
 }
 
 impl EmulatedHost {
-    /// Starts a host and waits until it is ready. One that does not start is tried again: the
-    /// emulator has a known race while a kernel with several processors patches its own text.
+    /// Starts a host and waits until it is ready. A failed start is repeated: the emulator has a
+    /// known race while a kernel with several processors patches its own text.
     pub fn start(options: &HostOptions) -> Result<EmulatedHost, HostError> {
         let program = emulator()?;
         let image = HostImage::build(&options.kernel)?;
@@ -61,7 +61,7 @@ impl EmulatedHost {
         }
     }
 
-    /// Returns the host and the release of its kernel.
+    /// Starts a host once. Returns it and the release of its kernel.
     fn start_once(
         options: &HostOptions,
         program: &Path,
@@ -69,7 +69,7 @@ impl EmulatedHost {
     ) -> Result<(EmulatedHost, String), HostError> {
         let (ours, theirs) = UnixStream::pair().map_err(|e| prepare("making a socket", &e))?;
         let (emulator, monitor) = Emulator::spawn(options, program, image, &theirs)?;
-        // Only the emulator holds its end now, so its death is our end of file.
+        // Only the emulator holds its end now, so its death causes an end of file here.
         drop(theirs);
         let reader = ours.try_clone().map_err(|e| prepare("copying a socket", &e))?;
         let (sender, frames) = mpsc::channel();
@@ -106,10 +106,10 @@ impl EmulatedHost {
         }
     }
 
-    /// Runs one command to its end. `extra` is added to this process's environment.
+    /// Runs one command until it ends. `extra` is added to this process's environment.
     ///
     /// # Errors
-    /// [`HostError::Hung`] and [`HostError::Died`] when the host is lost; its logs are kept then.
+    /// [`HostError::Hung`] and [`HostError::Died`] when the host is lost; its logs are kept.
     pub fn run(
         &mut self,
         argv: &[String],
@@ -157,7 +157,8 @@ impl EmulatedHost {
         HostError::Hung { seconds, why, console: self.emulator.lost() }
     }
 
-    /// A kernel that is lost ends the emulator at once, and its last words say more than that end.
+    /// Returns the error of a dead host. A lost kernel ends the emulator immediately, and its last
+    /// words explain more than the emulator's status.
     fn died(&mut self, seen: &str) -> HostError {
         let ended = self.emulator.end();
         let console = self.emulator.console();

@@ -20,25 +20,25 @@ use super::monitor::Monitor;
 use super::{HostError, HostOptions, prepare};
 use crate::vm::wait_child;
 
-/// The descriptors under which the emulator finds its ends of the channel and of the monitor.
+/// The descriptors of the channel and of the monitor in the emulator.
 const CHANNEL_FD: i32 = 3;
 const MONITOR_FD: i32 = 4;
 
-/// Descriptors from here on are in nobody's way while they are put in their places.
+/// The first descriptor number that does not conflict while the others are moved.
 const SPARE_FD: i32 = 10;
 
-/// How much of a console is shown when something went wrong.
+/// Bytes at the end of a console that an error shows.
 const CONSOLE_TAIL: u64 = 6 << 10;
 
-/// Logs of an emulator, in its folder.
+/// The logs of an emulator, in its folder.
 const CONSOLE_LOG: &str = "console.log";
 const EMULATOR_LOG: &str = "emulator.log";
 const MONITOR_LOG: &str = "monitor.log";
 
-/// How long an emulator that has closed its channel may take to end.
+/// Timeout for the end of an emulator that has closed its channel.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// How many lost hosts' logs are kept.
+/// Number of lost hosts whose logs are kept.
 const LOGS_KEPT: usize = 40;
 
 /// A running emulator and its folder.
@@ -49,7 +49,7 @@ pub(super) struct Emulator {
 }
 
 impl Emulator {
-    /// Starts an emulator and returns our end of its monitor, too.
+    /// Starts an emulator. Returns it and this process's end of its monitor.
     pub(super) fn spawn(
         options: &HostOptions,
         program: &Path,
@@ -82,24 +82,23 @@ impl Emulator {
         Ok((Emulator { child, folder }, monitor))
     }
 
-    /// The emulator's process.
+    /// Returns the emulator's process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that the host's kernel wrote to its console.
+    /// Returns the output of the host's kernel on its console.
     pub(super) fn console(&self) -> String {
         let bytes = fs::read(self.folder.join(CONSOLE_LOG)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Returns how an emulator ended that has closed its channel.
+    /// Returns the exit status of an emulator that has closed its channel.
     pub(super) fn end(&mut self) -> Option<ExitStatus> {
         wait_child(&mut self.child, END_LIMIT).ok().flatten()
     }
 
-    /// Keeps the logs of a host that is lost. Returns the ends of them and the folder where they
-    /// are.
+    /// Keeps the logs of a lost host. Returns their ends and their folder.
     pub(super) fn lost(&self) -> String {
         let mut text = String::new();
         for (title, file) in [("console", CONSOLE_LOG), ("emulator", EMULATOR_LOG)] {
@@ -145,15 +144,15 @@ impl Drop for Emulator {
     }
 }
 
-/// Gives the emulator the channel and the monitor under their numbers, and has it end with this
-/// process.
+/// Passes the channel and the monitor to the emulator under their numbers, and makes the emulator
+/// end with this process.
 fn give_descriptors(command: &mut Command, [channel, monitor]: [i32; 2]) {
     let parent = process::id();
     // SAFETY: the closure makes only calls that are safe between fork and exec, on open
     // descriptors.
     unsafe {
         command.pre_exec(move || {
-            // Out of each other's way first: one may have the number that the other wants.
+            // First moved to spare numbers: each may have the target number of the other.
             let spare =
                 [channel, monitor].map(|fd| libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, SPARE_FD));
             for (from, to) in spare.into_iter().zip([CHANNEL_FD, MONITOR_FD]) {
@@ -170,7 +169,7 @@ fn give_descriptors(command: &mut Command, [channel, monitor]: [i32; 2]) {
     }
 }
 
-/// Starts a command from a thread that never ends: the kernel sends a parent's death signal when
+/// Starts a command from a thread that never ends: the kernel sends the parent's death signal when
 /// the thread that started the child ends, not the process.
 fn spawn_outliving(mut command: Command) -> io::Result<Child> {
     let (sender, receiver) = mpsc::channel();
@@ -183,7 +182,7 @@ fn spawn_outliving(mut command: Command) -> io::Result<Child> {
     receiver.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
 }
 
-/// Removes the folders of processes that were killed before they could.
+/// Removes the folders of processes that were killed before they could remove them.
 fn remove_abandoned(folders: &Path) {
     for entry in fs::read_dir(folders).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -194,7 +193,7 @@ fn remove_abandoned(folders: &Path) {
     }
 }
 
-/// Leaves so many folders, those whose names are last.
+/// Removes all folders except the last `kept` by name.
 fn remove_oldest(folders: &Path, kept: usize) {
     let entries = fs::read_dir(folders).into_iter().flatten().flatten();
     let mut all: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
@@ -216,12 +215,12 @@ fn tail(path: &Path) -> String {
     String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
 }
 
-/// What the host's kernel is told.
+/// The kernel command line of the host.
 ///
 /// * One processor at the start: the others come online when the kernel has patched its text.
 /// * A soft lockup (20 s without a schedule) ends the host with the processors' backtraces, which
 ///   are warnings on its console. The emulator then exits instead of rebooting.
-/// * A task that hangs does not: tests freeze file systems on purpose.
+/// * A hung task does not end the host: tests freeze file systems on purpose.
 const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off tsc=reliable maxcpus=1 \
     softlockup_panic=1 softlockup_all_cpu_backtrace=1 hung_task_panic=0";
 
@@ -236,7 +235,7 @@ fn setup(options: &HostOptions, image: &HostImage) -> Result<Setup, HostError> {
     ] {
         let folder = folder.canonicalize().map_err(|e| prepare("resolving a folder", &e))?;
         let text = folder.display().to_string();
-        // Only what the new /tmp would hide; /tmp itself cannot be both new and kept.
+        // Only folders that the new /tmp would hide; /tmp itself cannot be both new and kept.
         if folder.starts_with("/tmp")
             && folder != Path::new("/tmp")
             && !keep.iter().any(|k| folder.starts_with(k))
@@ -304,7 +303,7 @@ fn arguments(
     .concat()
 }
 
-/// A path as the emulator's option lists want it: a comma would end it.
+/// Escapes a path for the emulator's option lists, where a comma separates options.
 fn quoted(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

@@ -1,4 +1,4 @@
-//! What an emulated host is made of: a stock kernel, an initial RAM disk, and the emulator.
+//! The parts of an emulated host: a stock kernel, an initial RAM disk, and the emulator.
 
 use std::path::PathBuf;
 
@@ -12,8 +12,8 @@ use guest_report::host::Setup;
 
 use super::{HostError, HostKernel};
 
-/// Modules that an emulated host loads; each brings what it needs. The first row makes the root,
-/// the second makes KVM, the third is what commands may want.
+/// Modules that an emulated host loads, with their dependencies: those of the first row for the
+/// root file system, those of the second for KVM, those of the third for commands.
 const MODULES: [&str; 14] = [
     "virtio_pci",
     "virtio_console",
@@ -31,7 +31,7 @@ const MODULES: [&str; 14] = [
     "vhost_vsock",
 ];
 
-/// Files to start a host from.
+/// The files from which a host starts.
 #[derive(Debug)]
 pub(super) struct HostImage {
     pub(super) kernel: PathBuf,
@@ -41,7 +41,7 @@ pub(super) struct HostImage {
 }
 
 impl HostImage {
-    /// Gets the kernel and packs its initial RAM disk.
+    /// Fetches the kernel and packs its initial RAM disk.
     pub(super) fn build(kernel: &HostKernel) -> Result<HostImage, HostError> {
         let prepare = |e: guest_images::Error| HostError::Prepare(e.to_string());
         let cache = Cache::project();
@@ -61,8 +61,8 @@ impl HostImage {
         Ok(HostImage { kernel: kernel.image, initrd: archive.finish(), modules: kernel.modules })
     }
 
-    /// The initial RAM disk for one start. The kernel unpacks archives one after the other, so what
-    /// differs from start to start simply follows.
+    /// Returns the initial RAM disk for one start. The kernel unpacks archives one after another,
+    /// so the setup of this start is appended.
     pub(super) fn initrd_with(&self, setup: &Setup) -> Result<Vec<u8>, HostError> {
         let json = serde_json::to_vec(setup).map_err(|e| HostError::Prepare(e.to_string()))?;
         let mut archive = Archive::new();
@@ -73,11 +73,11 @@ impl HostImage {
     }
 }
 
-/// Returns the emulator's path: QEMU is unpacked into the cache when it is not there yet, and
-/// nothing is installed. See [`guest_images::qemu`].
+/// Returns the emulator's path. QEMU is unpacked into the cache if it is missing; nothing is
+/// installed. See [`guest_images::qemu`].
 ///
 /// # Errors
-/// Its packages cannot be fetched.
+/// QEMU's packages cannot be fetched.
 pub fn emulator() -> Result<PathBuf, HostError> {
     qemu::program(&Cache::project(), qemu::EMULATOR).map_err(|e| HostError::Prepare(e.to_string()))
 }

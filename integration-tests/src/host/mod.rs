@@ -1,12 +1,11 @@
-//! The test host: runs a command where KVM has Hyper-V support.
+//! The test host: runs a command on a KVM with Hyper-V support.
 //!
-//! That is right here when `synthvm doctor` says that stock guests run here. Else it is a machine
-//! emulated in software whose own kernel offers a complete `/dev/kvm`. Inside, the command sees the
-//! outside machine's files (writes stay in memory and vanish), the same environment and the same
-//! current directory; what shall stay goes to `$SYNTHVM_RESULTS`.
+//! If `synthvm doctor` reports that stock guests can run, the host is this machine. Otherwise it is
+//! a machine emulated in software, whose kernel offers a complete `/dev/kvm`. Inside, the command
+//! sees the outer machine's files (writes stay in memory and are lost), the same environment and
+//! the same current directory. Files to keep must be in `$SYNTHVM_RESULTS`.
 //!
-//! A host that does not start is tried again and is never taken for a failed command: see
-//! [`HostError`].
+//! A failed start is repeated, and is never reported as a failed command: see [`HostError`].
 
 mod emulated;
 mod emulator;
@@ -26,65 +25,67 @@ use guest_images::cache::target_dir;
 pub use emulated::EmulatedHost;
 pub use image::emulator;
 
-/// How many times a host that does not start is tried.
+/// Number of attempts to start a host.
 pub const START_ATTEMPTS: u32 = 3;
 
-/// How long a host may take to be ready. Usual are 6 to 10 seconds.
+/// Timeout of a host's start. 6 to 10 seconds are usual.
 pub const START_DEADLINE: Duration = Duration::from_secs(120);
 
-/// Set inside a test host, so that nobody starts a second one in it.
+/// Set inside a test host, so that no second one is started there.
 pub const INSIDE: &str = "SYNTHVM_TEST_HOST";
 
-/// What [`INSIDE`] says in an emulated host.
+/// The value of [`INSIDE`] in an emulated host.
 const EMULATED: &str = "emulated";
 
-/// True in an emulated test host.
+/// Returns whether this is an emulated test host.
 pub fn is_emulated() -> bool {
     std::env::var_os(INSIDE).is_some_and(|place| place == EMULATED)
 }
 
-/// Names the folder, the same inside and outside, where files outlive an emulated host.
+/// The variable with the path, equal inside and outside, of the folder whose files outlive an
+/// emulated host.
 pub const RESULTS: &str = "SYNTHVM_RESULTS";
 
-/// How to run a command.
+/// The options for running a command.
 #[derive(Debug, Clone)]
 pub struct HostOptions {
-    /// Where to run it.
+    /// The host.
     pub place: Place,
     /// Memory of an emulated host, in MiB.
     pub memory_mib: u32,
-    /// Processors of an emulated host. One is the default: software emulation of several has races
-    /// (a kernel that patches its own text, a nested guest that stops), so that machines are lost.
+    /// Number of processors of an emulated host. The default is one: software emulation of several
+    /// has races (a kernel that patches its own text, a nested guest that stops), which lose
+    /// machines.
     pub cpus: u32,
-    /// A command that writes nothing for so long is taken for hung.
+    /// A command that writes nothing for this time counts as hung.
     pub quiet_limit: Duration,
-    /// After so long a silence of its command, an emulated host's processors are looked at twice.
-    /// What they do is one line of the command's standard error; registers go to the host's logs.
+    /// Silence of the command after which an emulated host's processors are examined twice. One
+    /// line about them goes to the command's standard error, their registers to the host's logs.
     pub look_after: Duration,
     /// The folder that `$SYNTHVM_RESULTS` names.
     pub results: PathBuf,
-    /// The kernel that an emulated host runs.
+    /// The kernel of an emulated host.
     pub kernel: HostKernel,
 }
 
-/// The kernel of an emulated host. It must have KVM for AMD, which the distribution's cloud flavour
-/// has not.
+/// The kernel of an emulated host. It must have KVM for AMD, which the distribution's cloud kernels
+/// lack.
 #[derive(Debug, Clone)]
 pub enum HostKernel {
     /// The full flavour of a suite of the distribution.
     Suite(String),
-    /// One that the caller has.
+    /// A kernel of the caller.
     Named(Kernel),
 }
 
-/// Where to run a command.
+/// The host of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Here if this machine's KVM will do, else emulated.
+    /// This machine if its KVM suffices, otherwise an emulated one.
     Auto,
-    /// Here.
+    /// This machine.
     Here,
-    /// In an emulated machine.
+    /// An emulated machine.
     Emulated,
 }
 
@@ -102,37 +103,36 @@ impl Default for HostOptions {
     }
 }
 
-/// Why a command has no exit status. None of these says anything about the command itself, except
-/// [`HostError::Hung`].
+/// The reason for a missing exit status. Only [`HostError::Hung`] is about the command itself.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// What an emulated host is made of could not be had.
+    /// The parts of an emulated host are not available.
     #[error("the test host cannot be made: {0}")]
     Prepare(String),
-    /// It did not become ready, in all attempts.
+    /// The host did not become ready, in all attempts.
     #[error("the test host did not start in {attempts} attempts: {why}\n{console}")]
     NotStarted {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
-        /// What happened to the last.
+        /// The reason of the last failure.
         why: String,
-        /// The end of the last one's console.
+        /// The end of the console in the last attempt.
         console: String,
     },
-    /// The host went away under the command.
+    /// The host ended while the command ran.
     #[error("the test host died while the command ran: {why}\n{console}")]
     Died {
-        /// What was seen.
+        /// The observation.
         why: String,
-        /// The end of its console.
+        /// The end of the host's console.
         console: String,
     },
-    /// The command wrote nothing for too long, and was killed together with its host.
+    /// The command wrote nothing for too long, and was killed with its host.
     #[error("the command wrote nothing for {seconds} s and was killed: {why}\n{console}")]
     Hung {
-        /// The limit that was passed.
+        /// The exceeded limit in seconds.
         seconds: u64,
-        /// What the host did meanwhile.
+        /// The host's activity in that time.
         why: String,
         /// The end of the host's console.
         console: String,
@@ -140,15 +140,16 @@ pub enum HostError {
     /// The command does not exist or cannot be run.
     #[error("the command could not be run: {why}")]
     Command {
-        /// What the system said.
+        /// The system's message.
         why: String,
-        /// True when there is no such program.
+        /// Whether the program does not exist.
         not_found: bool,
     },
 }
 
 impl HostError {
-    /// Why the host is lost, in one line, if it is: then nothing is known about the command.
+    /// Returns the reason for the loss of the host, in one line, if it is lost. If so, nothing is
+    /// known about the command.
     pub fn loss(&self) -> Option<String> {
         match self {
             HostError::Hung { seconds, why, .. } => Some(format!("silent for {seconds} s: {why}")),
@@ -157,8 +158,8 @@ impl HostError {
         }
     }
 
-    /// The exit status by which `cargo xtask host` tells these from a command's own: 124 hung, 125
-    /// the host's fault, 126 and 127 as a shell has them.
+    /// Returns the exit status of `cargo xtask host`: 124 for a hung command, 125 for a failed
+    /// host, 126 and 127 as in a shell.
     pub fn exit_code(&self) -> u8 {
         match self {
             HostError::Hung { .. } => 124,
@@ -174,12 +175,12 @@ fn prepare(doing: &str, error: &io::Error) -> HostError {
 }
 
 /// Runs one command and returns its exit status (128 + the signal that ended it). Its output goes
-/// to ours as it comes.
+/// to this process's output as it arrives.
 pub fn run(argv: &[String], options: &HostOptions) -> Result<i32, HostError> {
     run_with(argv, options, &mut output::PassThrough)
 }
 
-/// As [`run`], with the output given to `sink`.
+/// Runs a command like [`run`], but sends the output to `sink`.
 pub fn run_with(
     argv: &[String],
     options: &HostOptions,
@@ -199,18 +200,18 @@ pub fn run_with(
     }
 }
 
-/// Takes a command's output as it comes.
+/// A receiver of a command's output as it arrives.
 pub trait OutputSink: Send {
-    /// Bytes of its standard output.
+    /// Receives bytes of standard output.
     fn stdout(&mut self, bytes: &[u8]);
-    /// Bytes of its standard error.
+    /// Receives bytes of standard error.
     fn stderr(&mut self, bytes: &[u8]);
 }
 
-/// True when `synthvm doctor` says that stock guests run on this machine, or when this is a test
-/// host already.
+/// Returns whether `synthvm doctor` reports that stock guests can run on this machine, or this is
+/// already a test host.
 ///
-/// A program that is not built yet cannot say so, and neither can one that prints no table.
+/// Returns false if the program has not been built, or prints no table.
 pub fn is_usable_here() -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

@@ -1,7 +1,7 @@
-//! The emulator's monitor: what the processors of a silent host do.
+//! The emulator's monitor, which shows the state of a silent host's processors.
 //!
-//! The monitor speaks QMP, one JSON object a line. It answers also when the machine's kernel does
-//! not, as another thread of the emulator serves it.
+//! The monitor speaks QMP, one JSON object per line. Another thread of the emulator serves it, so
+//! it answers even if the machine's kernel does not.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,33 +11,33 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long the emulator may take for one answer.
+/// Timeout of one answer of the emulator.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Questions whose answers are kept.
+/// Commands whose answers are logged.
 const QUESTIONS: [&str; 2] = ["info cpus", "info registers -a"];
 
-/// A connection to the monitor of one emulator, and the log that takes its answers.
+/// A connection to an emulator's monitor, and the log of its answers.
 #[derive(Debug)]
 pub(super) struct Monitor {
     stream: BufReader<UnixStream>,
     log: PathBuf,
-    /// True when both sides have greeted each other.
+    /// Whether the handshake is complete.
     ready: bool,
 }
 
 impl Monitor {
-    /// Takes over a connection. Nothing is said until the first question.
+    /// Wraps a connection. The handshake happens at the first command.
     pub(super) fn new(stream: UnixStream, log: PathBuf) -> io::Result<Monitor> {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         Ok(Monitor { stream: BufReader::new(stream), log, ready: false })
     }
 
-    /// Asks for the state of all processors. The whole answers go to the log, under `title`.
+    /// Queries the state of all processors. The complete answers go to the log, under `title`.
     ///
     /// # Errors
-    /// The emulator does not answer, or cannot be understood.
+    /// The emulator does not answer, or its answer cannot be parsed.
     pub(super) fn look(&mut self, title: &str) -> io::Result<Vec<Processor>> {
         let mut text = format!("=== {title} ===\n");
         let mut answer = self.ask_all(&mut text);
@@ -52,7 +52,7 @@ impl Monitor {
         answer.map(|registers| Processor::parse_all(&registers))
     }
 
-    /// Returns the answer to the last question; all answers are added to `text`.
+    /// Returns the answer to the last command. All answers are added to `text`.
     fn ask_all(&mut self, text: &mut String) -> io::Result<String> {
         let mut last = String::new();
         for question in QUESTIONS {
@@ -75,7 +75,7 @@ impl Monitor {
         answer.as_str().map(str::to_owned).ok_or_else(|| io::Error::other("the answer is no text"))
     }
 
-    /// Sends a command and waits for its answer. Events in between and the greeting are skipped.
+    /// Sends a command and waits for its answer. Skips the greeting, and events in between.
     fn execute(&mut self, command: &Value) -> io::Result<Value> {
         let mut line = command.to_string();
         line.push('\n');
@@ -96,22 +96,22 @@ impl Monitor {
     }
 }
 
-/// The state of one processor, as far as it tells what the processor does.
+/// The parts of a processor's state that show its activity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Processor {
-    /// The address of the instruction, or of one shortly before: the emulator has no better
-    /// record.
+    /// The address of the current instruction, or of one shortly before: the emulator records no
+    /// exact address.
     place: u64,
     privilege: u64,
     halted: bool,
-    /// Features that the kernel has switched on.
+    /// Features that the kernel has enabled.
     cr4: u64,
     /// The base of GS: in a kernel, the processor's own data.
     gs: u64,
 }
 
 impl Processor {
-    /// Reads the answer to `info registers -a`.
+    /// Parses the answer to `info registers -a`.
     fn parse_all(text: &str) -> Vec<Processor> {
         text.split("CPU#").skip(1).filter_map(Processor::parse).collect()
     }
@@ -128,18 +128,18 @@ impl Processor {
             privilege: value("CPL=")?,
             halted: value("HLT=")? == 1,
             cr4: value("CR4=")?,
-            // Behind the selector.
+            // After the selector.
             gs: number(after("GS =")?.split(' ').nth(1)?)?,
         })
     }
 
-    /// True when this cannot be the state of a processor whose own kernel was seen as `host`.
+    /// Returns whether the processor runs a guest; `host` is its state in its own kernel.
     fn is_in_guest(&self, host: &Processor) -> bool {
         let are_kernels = [self, host].iter().all(|processor| processor.gs >> 63 == 1);
         self.cr4 != host.cr4 || are_kernels && self.gs != host.gs
     }
 
-    /// Where the processor is, seen from a host whose own kernel was seen as `host`.
+    /// Returns a description of the processor's location; `host` is its state in its own kernel.
     fn whereabouts(&self, host: Option<&Processor>) -> &'static str {
         let is_in_guest = host.is_some_and(|host| self.is_in_guest(host));
         match (self.halted, is_in_guest, self.privilege) {
@@ -153,7 +153,8 @@ impl Processor {
     }
 }
 
-/// Says in one line what the processors did between two looks. `host` was seen when no guest ran.
+/// Describes in one line the processors' activity between two queries. `host` is their state
+/// without a guest.
 pub(super) fn describe(first: &[Processor], second: &[Processor], host: &[Processor]) -> String {
     let one = |(number, (before, after)): (usize, (&Processor, &Processor))| {
         let [was, is] = [before, after].map(|processor| processor.whereabouts(host.get(number)));
@@ -169,7 +170,7 @@ pub(super) fn describe(first: &[Processor], second: &[Processor], host: &[Proces
     if texts.is_empty() { "the emulator shows no processor".to_owned() } else { texts.join("; ") }
 }
 
-/// Words of a kernel that is lost; the first line with one of them says why.
+/// Messages of a failed kernel. The first line with one of them has the reason.
 const LAST_WORDS: [&str; 8] = [
     "BUG: soft lockup",
     "BUG: unable to handle",
@@ -181,7 +182,7 @@ const LAST_WORDS: [&str; 8] = [
     "self-detected stall",
 ];
 
-/// Returns the line of a kernel's console that says why the kernel is lost, without its time.
+/// Returns the line of a kernel's console that has the reason for its failure, without its time.
 pub(super) fn last_words(console: &str) -> Option<&str> {
     let line = console.lines().find(|line| LAST_WORDS.iter().any(|words| line.contains(words)))?;
     let line = line.trim();
@@ -192,16 +193,16 @@ pub(super) fn last_words(console: &str) -> Option<&str> {
     Some(text.trim())
 }
 
-/// Returns the processor time that a process has taken, if it still lives.
+/// Returns the processor time of a process, if it exists.
 pub(super) fn processor_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before may hold anything, a bracket too.
+    // The name before may contain any character, including brackets.
     let (_, fields) = stat.rsplit_once(") ")?;
     let ticks = |field: usize| fields.split(' ').nth(field)?.parse::<u64>().ok();
     // SAFETY: the call has no precondition.
     let rate =
         u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).ok().filter(|rate| *rate > 0)?;
-    // utime and stime are fields 14 and 15 of proc(5); the state behind the name is field 3.
+    // utime and stime are fields 14 and 15 of proc(5); the state after the name is field 3.
     Some(Duration::from_millis((ticks(11)? + ticks(12)?) * 1000 / rate))
 }
 
@@ -286,7 +287,7 @@ mod tests {
         assert_eq!(processor_time(u32::MAX), None);
     }
 
-    /// The emulator's end: a greeting, and answers in between an event.
+    /// Answers as the emulator: a greeting, and answers with an event in between.
     fn answer(stream: &UnixStream) -> Option<()> {
         let mut lines = BufReader::new(stream).lines();
         let say = |text: &str| (&mut &*stream).write_all(format!("{text}\r\n").as_bytes()).ok();

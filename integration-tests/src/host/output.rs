@@ -1,4 +1,4 @@
-//! Where a command's output goes, and how a command runs right here.
+//! Sinks of a command's output, and running a command on this machine.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -8,13 +8,13 @@ use std::thread;
 
 use super::{HostError, HostOptions, INSIDE, OutputSink, RESULTS};
 
-/// Our own standard output and standard error.
+/// A sink to this process's standard output and standard error.
 pub(super) struct PassThrough;
 
 impl OutputSink for PassThrough {
     fn stdout(&mut self, bytes: &[u8]) {
         let mut out = io::stdout().lock();
-        // Nobody reads us any more: the command's exit status still matters.
+        // A failed write is ignored: the command's exit status still matters.
         let _ = out.write_all(bytes).and_then(|()| out.flush());
     }
 

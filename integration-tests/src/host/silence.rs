@@ -1,4 +1,4 @@
-//! A host that says nothing: when to look at its processors, and when to give it up.
+//! The silence of a host: when to examine its processors, and when to give up.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use super::HostOptions;
 use super::monitor::{Monitor, Processor, describe, processor_time};
 
-/// How long after the first look at the processors the second follows.
+/// Time between the two queries of the processors.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(5);
 
-/// The silence of one host, which ends whenever the host says something.
+/// The silence of one host, which ends with the host's next output.
 #[derive(Debug)]
 pub(super) struct Silence {
     monitor: Monitor,
-    /// The emulator's process.
+    /// The emulator's process id.
     pid: u32,
-    /// The processors while no guest ran.
+    /// The processors' state without a guest.
     host: Vec<Processor>,
     since: Instant,
     first: Option<Look>,
     finding: Option<String>,
 }
 
-/// What was seen at one time.
+/// The result of one query.
 #[derive(Debug)]
 struct Look {
     at: Instant,
@@ -43,19 +43,20 @@ impl Silence {
         }
     }
 
-    /// Learns how the host's own kernel runs, by which a guest's is told from it. No guest may run.
+    /// Records the state of the host's own kernel, to distinguish a guest's from it. No guest may
+    /// run.
     pub(super) fn learn(&mut self) {
         self.host = self.monitor.look("the host is ready").unwrap_or_default();
     }
 
-    /// The host has said something, or begins something.
+    /// Ends the silence: the host has written output, or a command starts.
     pub(super) fn end(&mut self) {
         self.since = Instant::now();
         self.first = None;
         self.finding = None;
     }
 
-    /// How long to wait until something is to be done about the silence.
+    /// Returns the time until the next action.
     pub(super) fn until_next(&self, options: &HostOptions) -> Duration {
         let look = match (&self.first, &self.finding) {
             (None, _) => Some(self.since + options.look_after),
@@ -66,12 +67,12 @@ impl Silence {
         look.map_or(end, |look| look.min(end)).saturating_duration_since(Instant::now())
     }
 
-    /// True when the host has been silent for too long.
+    /// Returns whether the host has been silent for too long.
     pub(super) fn is_over(&self, options: &HostOptions) -> bool {
         self.since.elapsed() >= options.quiet_limit
     }
 
-    /// Looks at the processors. After the second look returns what they do, in one line.
+    /// Queries the processors. After the second query, returns their activity in one line.
     pub(super) fn look(&mut self) -> Option<&str> {
         let title = format!("silent for {} s", self.since.elapsed().as_secs());
         let look = Look {
@@ -91,7 +92,7 @@ impl Silence {
         }
     }
 
-    /// What the processors did when they were looked at.
+    /// Returns the processors' activity, if it was queried twice.
     pub(super) fn finding(&self) -> Option<&str> {
         self.finding.as_deref()
     }

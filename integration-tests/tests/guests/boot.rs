@@ -1,4 +1,4 @@
-//! A stock guest boots, finds its bus, and both sides agree about it.
+//! Tests that a stock guest boots and finds its bus, and that both sides agree about it.
 
 use std::collections::BTreeSet;
 

@@ -1,21 +1,21 @@
-//! What the tests of real guests have in common.
+//! Functions that the tests of real guests share.
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 use guest_report::agent::Event;
 use integration_tests::runner::{Test, TestResult};
 use integration_tests::vm::{Vm, VmError, VmOptions};
 
-/// The guest that tests boot, before it is built.
+/// Returns the builder of the guest that tests boot.
 pub(crate) fn guest(kernel: StockKernel) -> GuestBuilder {
     GuestBuilder::stock(kernel)
 }
 
-/// The guest that tests boot.
+/// Returns the guest that tests boot.
 pub(crate) fn image(kernel: StockKernel) -> Result<GuestImage, guest_images::Error> {
     guest(kernel).build()
 }
 
-/// The guest for storage tests: with fio, and the programs and the driver of XFS.
+/// Returns the guest for storage tests: with fio, and the programs and the driver of XFS.
 pub(crate) fn storage_guest(kernel: StockKernel) -> GuestBuilder {
     guest(kernel)
         .package("fio", &["usr/bin/fio"])
@@ -48,7 +48,7 @@ pub(crate) fn boot(options: &VmOptions) -> Result<Vm, VmError> {
     Ok(vm)
 }
 
-/// Starts a program in the guest that goes on while the guest is asked for other things.
+/// Starts a program in the guest in the background.
 pub(crate) fn start_program(vm: &mut Vm, name: &str, program: &str) -> TestResult {
     let script = format!(
         "({program} > /tmp/{name} 2>&1 & echo $! > /tmp/{name}.pid; wait $!; echo $? > /tmp/{name}.status) > /dev/null 2>&1 &"
@@ -57,7 +57,7 @@ pub(crate) fn start_program(vm: &mut Vm, name: &str, program: &str) -> TestResul
     Ok(())
 }
 
-/// Waits for it to end; returns its exit status and its words.
+/// Waits for the program to end. Returns its exit status and its output.
 pub(crate) fn end_program(vm: &mut Vm, name: &str) -> Result<(String, String), VmError> {
     let status = vm.shell(&format!(
         "until [ -s /tmp/{name}.status ]; do sleep 0.1; done; cat /tmp/{name}.status"

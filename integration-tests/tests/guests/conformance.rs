@@ -1,5 +1,5 @@
-//! A disk under two foreign SCSI clients: sg3_utils, which decode what a disk says of itself, and
-//! libiscsi's conformance tests, which judge it.
+//! Tests of a disk with two independent SCSI clients: sg3_utils, which decode a disk's data, and
+//! libiscsi's conformance tests.
 
 use guest_images::{GuestBuilder, StockKernel};
 use integration_tests::image::WorkDir;
@@ -12,11 +12,11 @@ const DISK: u64 = 16 * MIB;
 
 const SEED: u64 = 12;
 
-/// Tests of libiscsi that need one initiator and end within seconds. Left out are:
-/// * GetLBAStatus.UnmapSingle, which expects a wrong address where a physical block has several
+/// Tests of libiscsi that need one initiator and end within seconds. Omitted:
+/// * GetLBAStatus.UnmapSingle, which expects a wrong address if a physical block has several
 ///   logical ones;
-/// * Inquiry.BlockLimits, which wants SBC-3 claimed of a disk that has no FORMAT UNIT;
-/// * Inquiry.EVPD, which waits for an error of INQUIRY that Linux's storvsc driver hides.
+/// * Inquiry.BlockLimits, which expects SBC-3 from a disk that has no FORMAT UNIT;
+/// * Inquiry.EVPD, which expects an error of INQUIRY that Linux's storvsc driver hides.
 const SUITES: [&str; 20] = [
     "GetLBAStatus.Simple",
     "GetLBAStatus.BeyondEol",
@@ -40,7 +40,7 @@ const SUITES: [&str; 20] = [
     "WriteSame16.ZeroBlocks",
 ];
 
-/// The guest with both clients.
+/// Returns the guest with both clients.
 pub(crate) fn guest(kernel: StockKernel) -> GuestBuilder {
     common::guest(kernel).package("libiscsi-bin", &["usr/bin/iscsi-test-cu"])
 }
@@ -71,7 +71,7 @@ fn conformance(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// What the disk says of itself, in the words of the programs that decode it.
+/// Checks the disk's descriptions of itself, as decoded by the programs.
 fn descriptions(vm: &mut Vm, device: &str) -> TestResult {
     let expected: [(&str, &[&str]); 13] = [
         ("sg_inq", &["version=0x05  [SPC-3]", "NormACA=0", "CmdQue=1", "Virtual Disk"]),
@@ -104,13 +104,13 @@ fn descriptions(vm: &mut Vm, device: &str) -> TestResult {
             assert!(said.contains(word), "{program} does not say {word:?}:\n{said}");
         }
     }
-    // REPORT SUPPORTED OPERATION CODES is not offered.
+    // REPORT SUPPORTED OPERATION CODES is not supported.
     let said = vm.shell(&format!("! sg_opcodes -v {device} 2>&1"))?;
     assert!(said.contains("Invalid command operation code"), "{said}");
     Ok(())
 }
 
-/// GET LBA STATUS of an image whose blocks are all written but for 2 MiB.
+/// Checks GET LBA STATUS of an image in which all blocks but 2 MiB are written.
 fn provisioning(vm: &mut Vm, device: &str) -> TestResult {
     vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
     let expected = [
@@ -123,7 +123,7 @@ fn provisioning(vm: &mut Vm, device: &str) -> TestResult {
         // Within a physical block.
         ("--lba=4099", vec!["1003  0xffd  1  0"]),
         ("--lba=32767", vec!["7fff  0x1  0  0"]),
-        // Not even one descriptor fits.
+        // The buffer is too small for one descriptor.
         ("--lba=0 --maxlen=16", vec!["No complete LBA status descriptors"]),
     ];
     for (arguments, words) in expected {

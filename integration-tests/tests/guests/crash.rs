@@ -1,4 +1,4 @@
-//! Guests and programs that end without saying goodbye.
+//! Tests of guests and programs that end without a shutdown.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use crate::common::{self, MIB, boot, guest, image};
 /// `synthvm`'s exit status when its guest panicked.
 const EXIT_PANICKED: i32 = 5;
 
-/// After how many acknowledged records the program is killed; each round goes on from a fresh
-/// image.
+/// Number of rounds. In each, the program is killed after some acknowledged records; each round
+/// starts with a new image.
 const KILL_ROUNDS: u64 = 3;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
@@ -73,19 +73,19 @@ fn panic(kernel: StockKernel) -> TestResult {
     vm.tell(Action::Panic)?;
     let status = vm.wait()?;
     assert_eq!(status.code(), Some(EXIT_PANICKED), "{}", vm.said());
-    // Linux puts its OS id into P1 (hyperv_report_panic): bit 63 and the number of Linux.
+    // Linux writes its OS id to P1 (hyperv_report_panic): bit 63 and the number of Linux.
     assert!(vm.said().contains("the guest panicked: P0=0x"), "{}", vm.said());
     assert!(vm.said().contains(" P1=0x81"), "{}", vm.said());
     Ok(())
 }
 
-/// Linux's panic path sends UNLOAD and then empties the message slots of all VPs itself, here on
-/// VP 1, while the response goes to VP 0. After each 5 s without the response it prints a line
+/// Linux's panic path sends UNLOAD and then empties the message slots of all VPs itself, here on VP
+/// 1, while the response goes to VP 0. After each 5 s without the response it prints a line
 /// (vmbus_wait_for_unload).
 fn panic_and_unload(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let disk = dir.image("disk.img", 4 * MIB, 1)?;
-    // The last `panic=` counts: the guest does not reboot, so that its bus can be inspected.
+    // The last `panic=` applies: the guest does not reboot, so that its bus can be inspected.
     let options = VmOptions::new(&image(kernel)?).cpus(2).disk(&disk).cmdline("panic=0");
     let mut vm = boot(&options.argument("--on-panic", "continue"))?;
     vm.disks(1)?;
@@ -107,7 +107,7 @@ fn panic_and_unload(kernel: StockKernel) -> TestResult {
 fn terminate(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let disk = dir.empty_image("disk.img", 8 * MIB)?;
-    // The guest's init powers off when the button is pressed; long before it would be stopped.
+    // The guest's init powers off when the button is pressed, long before the timeout.
     let options = VmOptions::new(&image(kernel)?).disk(&disk).argument("--stop-timeout", "600");
     let mut vm = boot(&options)?;
     vm.disks(1)?;
@@ -128,7 +128,7 @@ fn kill(kernel: StockKernel) -> TestResult {
         vm.disks(1)?;
         let load = load(None, round);
         vm.send(Action::FsyncLoad(load.clone()))?;
-        // Somewhere, and another place in each round; what else is in flight then is up to chance.
+        // A different number in each round; the requests in flight at that time are random.
         let enough = 10 + mix(round) % 60;
         let mut acknowledged = 0;
         while acknowledged < enough {

@@ -1,4 +1,4 @@
-//! The VMBus disk keeps data, tells the truth, and refuses what it must.
+//! Tests that the VMBus disk keeps data, reports correctly, and refuses invalid requests.
 
 use guest_images::StockKernel;
 use guest_images::packages::sha256_file;
@@ -12,8 +12,8 @@ use crate::common::{self, MIB, boot, image};
 /// Sense of a refused write: DATA PROTECT, WRITE PROTECTED (SPC-4).
 const WRITE_PROTECTED: (u8, u8, u8) = (0x07, 0x27, 0x00);
 
-/// The error number of a write that a read-only disk refuses, and of one that comes back from it:
-/// EROFS, EPERM, EACCES.
+/// The error numbers of a write that a read-only disk refuses, or that fails on it: EROFS, EPERM,
+/// EACCES.
 const REFUSED: [i32; 3] = [30, 1, 13];
 
 /// SCSI status CHECK CONDITION.
@@ -68,7 +68,7 @@ fn pattern(kernel: StockKernel) -> TestResult {
     let disk = dir.empty_image("disk.img", 32 * MIB)?;
     let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
     vm.disks(1)?;
-    // Through the page cache, and past it.
+    // Through the page cache, and without it.
     let cached = PatternRange {
         path: "/dev/sda".into(),
         offset: 1536,
@@ -144,7 +144,7 @@ fn two_controllers(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&options)?;
     let disks = vm.disks(3)?;
     assert_eq!(disks.len(), 3, "{disks:?}");
-    // Names are given in the order of discovery: sizes tell which is which.
+    // The guest assigns names in the order of discovery, so disks are identified by size.
     for (image, size) in images.iter().zip([4, 5, 6]) {
         let disk = disks.iter().find(|disk| disk.size == size * MIB).ok_or("a disk is missing")?;
         assert_eq!(

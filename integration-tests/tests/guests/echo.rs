@@ -1,4 +1,4 @@
-//! The backend of docs/writing-a-backend.md in a real guest, spoken to from its user space.
+//! Tests of the backend of docs/writing-a-backend.md in a real guest, from its user space.
 
 use guest_images::StockKernel;
 use guest_report::agent::{Action, EchoReport};
@@ -10,12 +10,12 @@ use crate::common::{self, MIB, boot, image};
 /// The device's class.
 const CLASS: &str = "6f686365-7421-0000-5379-6e7468564d21";
 
-/// What uio_hv_generic shares: 31 MiB and 16 MiB.
+/// The size of the memory that uio_hv_generic shares: 31 MiB and 16 MiB.
 const SHARED_BYTES: u64 = 47 * MIB;
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    // Linux 6.1 gives its user space no way to ring a doorbell: its driver wants devices that the
-    // host watches by monitor pages.
+    // Linux 6.1 has no way for user space to signal the host: its driver needs devices with monitor
+    // pages.
     if kernel != StockKernel::V6_1 {
         let name =
             "test_echo_of_a_documented_backend_is_right_for_linux_user_space_and_leaves_nothing";
@@ -25,7 +25,7 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
 
 fn echo(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).argument("--test-device", "echo"))?;
-    // Twice: what was let go of can be had again.
+    // Twice, because a released device must be usable again.
     for _ in 0..2 {
         let report: EchoReport = vm.ask(Action::Echo)?;
         assert!(report.wraps.iter().all(|wraps| *wraps >= 3), "{report:?}");

@@ -1,4 +1,4 @@
-//! Guest RAM of hugepages: the program maps it where it said, and nowhere else.
+//! Tests that the program maps guest RAM of hugepages where it reports, and nowhere else.
 
 use std::fs;
 
@@ -11,10 +11,10 @@ use integration_tests::vm::VmOptions;
 
 use crate::common::{self, MIB, boot, image};
 
-/// The RAM of the guest, in hugepages of 2 MiB.
+/// Number of hugepages of 2 MiB for the guest's RAM.
 const HUGEPAGES: u64 = 256;
 
-/// The file behind guest RAM, as the kernel lists it.
+/// The name of guest RAM's file in the kernel's list of mappings.
 const RAM_FILE: &str = "synthvm-ram";
 
 /// The pool of hugepages of the default size.
@@ -25,8 +25,8 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
     common::add(tests, kernel, name, rings_by_page_table);
 }
 
-/// A ring's pages are smaller than a hugepage. A mirror of them would be mapped over whatever lies
-/// behind it, with pieces of guest RAM.
+/// A ring's pages are smaller than a hugepage. A mirror of them would replace other mappings behind
+/// it with pieces of guest RAM.
 fn rings_by_page_table(kernel: StockKernel) -> TestResult {
     let _pool = Pool::reserve()?;
     let dir = WorkDir::new()?;
@@ -51,21 +51,22 @@ fn rings_by_page_table(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// The length of the mapping that a line of /proc/PID/maps is about.
+/// Returns the length of the mapping in a line of /proc/PID/maps.
 fn bytes_of(line: &str) -> Option<u64> {
     let (start, end) = line.split_once(' ')?.0.split_once('-')?;
     Some(u64::from_str_radix(end, 16).ok()? - u64::from_str_radix(start, 16).ok()?)
 }
 
-/// Hugepages for the guest, where this program may reserve them; the pool's size from before on
-/// drop.
+/// Hugepages for the guest, if this program may reserve them. Dropping it restores the pool's
+/// former size.
 struct Pool {
     before: Option<String>,
 }
 
 impl Pool {
-    /// The emulated host is there for the tests alone: its pool is theirs. Elsewhere the pool
-    /// belongs to the machine's owner, and the test fails when it is too small.
+    /// Reserves hugepages. In the emulated host, which exists only for the tests, the pool may be
+    /// changed. On other machines the pool belongs to the owner, and the test fails if it is too
+    /// small.
     fn reserve() -> Result<Pool, Box<dyn std::error::Error>> {
         if free()? >= HUGEPAGES {
             return Ok(Pool { before: None });
@@ -77,8 +78,7 @@ impl Pool {
             return Err(advice.into());
         }
         let before = fs::read_to_string(POOL)?;
-        // The kernel gives pages only while it finds whole ones; page cache in between is dropped
-        // first.
+        // The kernel reserves only contiguous pages, so page cache in between is dropped first.
         fs::write("/proc/sys/vm/drop_caches", "3")?;
         fs::write("/proc/sys/vm/compact_memory", "1")?;
         fs::write(POOL, HUGEPAGES.to_string())?;
@@ -90,7 +90,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            // Nothing else in the emulated host wants them.
+            // No other program in the emulated host uses them.
             let _ = fs::write(POOL, before);
         }
     }

@@ -1,7 +1,7 @@
 //! Real guests under SynthVM: stock kernels with their own drivers on a real KVM.
 //!
-//! Run outside a machine with such a KVM, this program gets everything that the tests need, starts
-//! test hosts and runs itself in there, once for each test.
+//! On a machine without such a KVM, this program fetches and builds everything that the tests need,
+//! starts test hosts and runs itself there, once per test.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ fn run() -> Result<ExitCode, String> {
     run_in_hosts(names, seed, choice.json)
 }
 
-/// Makes everything that cannot be fetched or built inside a test host.
+/// Builds and fetches everything that is not available inside a test host.
 fn prepare() -> Result<(), String> {
     program::build()?;
     for kernel in StockKernel::ALL {
@@ -67,8 +67,7 @@ fn prepare() -> Result<(), String> {
     Ok(())
 }
 
-/// Runs each test as a command of its own in one of several test hosts, and keeps a record of the
-/// run.
+/// Runs each test as a separate command in one of several test hosts, and records the run.
 fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
     let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
@@ -90,17 +89,17 @@ fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(101) })
 }
 
-/// The tests write a sign of life every 30 s, so a host that is silent for so long has stopped.
+/// Timeout of a host's silence: the tests print a line every 30 s, so a silent host has stopped.
 const QUIET_LIMIT: Duration = Duration::from_secs(150);
 
-/// Test hosts side by side at the most: each takes 8 GiB.
+/// Limit of concurrent test hosts: each uses 8 GiB.
 const MAX_HOSTS: usize = 2;
 
-/// Tests at the end of the order that must not be long, so that all hosts end at about the same
-/// time.
+/// Number of tests at the end of the order that must be short, so that all hosts end at about the
+/// same time.
 const LAST: usize = 8;
 
-/// Beginnings of the names of tests that take about a minute or more in an emulated host.
+/// Prefixes of the names of tests that take about a minute or more in an emulated host.
 const LONG: [&str; 5] = [
     "test_disk_is_as_sg3_utils",
     "test_disk_that_stalls",

@@ -1,4 +1,4 @@
-//! Drivers come and go; nothing of them stays behind.
+//! Tests that drivers can be loaded and unloaded without leaving traces.
 
 use guest_images::StockKernel;
 use guest_report::agent::Action;
@@ -50,8 +50,8 @@ fn reload(kernel: StockKernel) -> TestResult {
     };
     assert_eq!(ids(&last), ids(&first), "ids are used again");
     assert_eq!(last.gpadls.len(), first.gpadls.len());
-    // The guest numbers GPADLs from a start of its own for each load, so the same ids come again
-    // and must be free.
+    // The guest numbers GPADLs from a new start for each load, so the same ids are used again and
+    // must be free.
     assert_eq!(vm.sha256("/dev/sda")?.bytes, 4 * MIB);
     assert!(vm.power_off()?.success());
     Ok(())

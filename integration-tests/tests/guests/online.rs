@@ -1,4 +1,4 @@
-//! Disks that come, grow, go and fail while the guest works on others.
+//! Tests of disks that are added, enlarged, removed or fail while the guest uses others.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
@@ -34,7 +34,7 @@ fn online(kernel: StockKernel) -> TestResult {
             .disk_with(&busy, "id=busy"),
     )?;
     vm.disks(1)?;
-    // Writes and verifies on the first disk all the while.
+    // Writes and verifies on the first disk during the whole test.
     let load = "fio --name=load --filename=/dev/sda --size=24m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=8 --direct=1 \
         --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal";
     start_program(&mut vm, "load", load)?;
@@ -42,7 +42,7 @@ fn online(kernel: StockKernel) -> TestResult {
     has_no_image(&mut vm)?;
     is_full(&mut vm, &dir)?;
 
-    // fio ends at a signal and tells what it found so far.
+    // fio ends on a signal and prints its results.
     vm.shell("test ! -e /tmp/load.status && kill -TERM $(cat /tmp/load.pid)")?;
     let (_, said) = end_program(&mut vm, "load")?;
     assert!(!said.contains("verify") && !said.contains("error"), "{said}");
@@ -61,8 +61,7 @@ fn comes_grows_and_goes(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     assert_eq!(vm.sha256(&device)?.sha256, sha256_file(&image)?);
 
     vm.resize_disk("new", "12M")?;
-    // Distributions have a udev rule that does this when the disk says that its capacity has
-    // changed.
+    // Distributions have a udev rule that does this when the disk reports a changed capacity.
     vm.shell(&format!("echo 1 > /sys/block/{}/device/rescan", new.name))?;
     vm.shell(&format!(
         "until [ $(cat /sys/block/{}/size) = {} ]; do sleep 0.1; done",
@@ -80,8 +79,8 @@ fn comes_grows_and_goes(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     Ok(())
 }
 
-/// Disks of memory and of nothing: one keeps what the guest writes, also beyond its first size; the
-/// other reads as zero.
+/// Tests disks without an image: a `ram` disk keeps the guest's writes, also beyond its first size;
+/// a `null` disk reads as zero.
 fn has_no_image(vm: &mut Vm) -> TestResult {
     vm.add_disk("ram:8M,id=ram")?;
     let ram = vm.disks(2)?.pop().ok_or("no disk")?;
@@ -115,7 +114,7 @@ fn has_no_image(vm: &mut Vm) -> TestResult {
     Ok(())
 }
 
-/// An image on a file system without space: the guest's write fails, and works once there is space.
+/// Tests an image on a full file system: the guest's write fails, and succeeds once there is space.
 fn is_full(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     let small = SmallFileSystem::mount(&dir.path().join("small"), "4m")?;
     let image = small.path.join("full.img");
@@ -141,8 +140,8 @@ fn is_full(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     Ok(())
 }
 
-/// The driver is taken away from the controller with requests in flight, given back, and finds
-/// everything as it was.
+/// Unbinds the driver from the controller with requests in flight, and binds it again. The data
+/// must be unchanged.
 fn loses_its_driver(vm: &mut Vm) -> TestResult {
     let range = PatternRange {
         path: "/dev/sda".into(),
@@ -169,7 +168,7 @@ fn loses_its_driver(vm: &mut Vm) -> TestResult {
     Ok(())
 }
 
-/// A file system in memory with little space. Unmounted when dropped.
+/// A small file system in memory. Unmounted on drop.
 struct SmallFileSystem {
     path: PathBuf,
 }
@@ -189,8 +188,8 @@ impl SmallFileSystem {
 impl Drop for SmallFileSystem {
     fn drop(&mut self) {
         if let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) {
-            // SAFETY: the string lives until the call returns. Lazily: on a failure a machine may
-            // still hold a file.
+            // SAFETY: the string lives until the call returns. The unmount is lazy, because a
+            // machine may still hold a file after a failure.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
     }

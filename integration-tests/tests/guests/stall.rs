@@ -1,5 +1,5 @@
-//! The host's storage stands still for a minute: the guest waits and goes on, and other disks
-//! notice nothing.
+//! Tests that the guest survives a stall of the host's storage of a minute, and that other disks
+//! are not affected.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use integration_tests::vm::{Vm, VmError, VmOptions};
 
 use crate::common::{self, MIB, boot, end_program, start_program, storage_guest};
 
-/// Sizes tell the disks apart in the guest.
+/// The sizes identify the disks in the guest.
 const SLOW: u64 = 8 * MIB;
 const LEAVING: u64 = 9 * MIB;
 const BUSY: u64 = 24 * MIB;
@@ -21,16 +21,16 @@ const SOURCE: u64 = 4 * MIB;
 
 const SEED: u64 = 41;
 
-/// Programs that write to the disk that stalls, each a share of the source.
+/// Number of programs that write to the stalled disk, each a share of the source.
 const WRITERS: u64 = 4;
 
-/// Seconds, by the guest's clock.
+/// Duration of the stall in seconds, by the guest's clock.
 const STALL: u64 = 60;
 
-/// Seconds until the guest's driver takes a command for late.
+/// Timeout of a command in the guest's driver, in seconds.
 const GUEST_PATIENCE: u64 = 10;
 
-/// How long the program may take to show what has happened already.
+/// Timeout for the program to report a past event.
 const SHOWN: Duration = Duration::from_secs(60);
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
@@ -49,7 +49,7 @@ fn stall(kernel: StockKernel) -> TestResult {
     let (slow, leaving) = (slow?, leaving?);
     let busy = dir.empty_image("busy.img", BUSY)?;
     let source = dir.image("source.img", SOURCE, SEED)?;
-    // All on one controller, so that one thread serves them.
+    // All disks are on one controller, so that one thread serves them.
     let options = VmOptions::new(&storage_guest(kernel).build()?)
         .cpus(2)
         .memory("1G")
@@ -62,20 +62,20 @@ fn stall(kernel: StockKernel) -> TestResult {
     vm.shell(&format!("echo {GUEST_PATIENCE} > /sys/block/{}/device/timeout", names.slow))?;
     start_program(&mut vm, "load", &load(&names.busy))?;
 
-    // Thaws before the machine is waited for, whatever happens: a process that stands still cannot
-    // be killed.
+    // The guard thaws the file system before the machine is waited for: a process that is blocked
+    // in the kernel cannot be killed.
     let frozen = storage.freeze()?;
     let since = uptime(&mut vm)?;
     start_writers(&mut vm, &names)?;
     let before = wait_in_flight(&vm, WRITERS)?;
 
-    // The image is not let go of by force, and whoever asks is told in time.
+    // The removal must fail in time, without closing the image by force.
     let told = vm.remove_disk("leaving").map_err(|error| error.to_string());
     assert!(
         told.as_ref().is_err_and(|told| told.contains("requests on it have not ended")),
         "{told:?}"
     );
-    // What waits for the image's file system holds up nobody who only looks.
+    // A request that waits for the image's file system must not block the reports.
     let mut resize = vm.begin_resize("slow", &(2 * SLOW).to_string())?;
     let disks = vm.inspect()?.disks;
     let removed: Vec<_> =
@@ -96,7 +96,7 @@ fn stall(kernel: StockKernel) -> TestResult {
     );
     vm.shell("! ls /tmp/write-*.status /tmp/load.status")?;
     let timeouts = vm.shell(&format!("cat /sys/block/{}/device/iotmo_cnt", names.slow))?;
-    assert_ne!(timeouts.trim(), "0x0", "the guest's own timer was to run out");
+    assert_ne!(timeouts.trim(), "0x0", "the guest's timer must expire");
 
     assert!(resize.waits()?);
 
@@ -111,7 +111,7 @@ fn stall(kernel: StockKernel) -> TestResult {
     is_gone(&mut vm, &names.leaving, &leaving)?;
     vm.shell(&format!("! dmesg | grep -E 'I/O error|offline' | grep {}", names.slow))?;
 
-    // fio ends at a signal and tells what it found so far.
+    // fio ends on a signal and prints its results.
     vm.shell("kill -TERM $(cat /tmp/load.pid)")?;
     let (_, said) = end_program(&mut vm, "load")?;
     assert!(!said.contains("verify") && !said.contains("error"), "{said}");
@@ -119,7 +119,7 @@ fn stall(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// Only the kernel keeps what is left of the process until storage lets go of guest memory.
+/// Tests a stop during a stall: the kernel keeps the process until storage releases its memory.
 fn stop(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let storage = RamDisk::mount(&dir)?;
@@ -134,14 +134,14 @@ fn stop(kernel: StockKernel) -> TestResult {
     start_program(&mut vm, "last", &write)?;
     wait_in_flight(&vm, 1)?;
     vm.control("stop")?;
-    vm.wait_said("storage has finished nothing for 30 seconds")?;
+    vm.wait_said("storage has finished no request for 30 seconds")?;
     assert!(vm.said().contains("`slow`"), "{}", vm.said());
     drop(frozen);
     assert_eq!(vm.wait()?.code(), Some(1), "{}", vm.said());
     Ok(())
 }
 
-/// The guest's names for the disks.
+/// The guest's names of the disks.
 struct Names {
     slow: String,
     leaving: String,
@@ -165,7 +165,7 @@ impl Names {
     }
 }
 
-/// Writes and verifies until it is told to end.
+/// Returns a command that writes and verifies until it is stopped.
 fn load(name: &str) -> String {
     format!(
         "fio --name=load --filename=/dev/{name} --size=8m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=4 --direct=1 \
@@ -173,8 +173,8 @@ fn load(name: &str) -> String {
     )
 }
 
-/// Writes shares of the source to the slow disk, each waiting for its own requests and at last for
-/// a flush, and one block to the disk that leaves.
+/// Starts writers of the source's shares to the slow disk, each of which waits for its requests and
+/// for a final flush, and a writer of one block to the leaving disk.
 fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> TestResult {
     const BLOCK: u64 = 128 << 10;
     let count = SOURCE / BLOCK / WRITERS;
@@ -191,7 +191,7 @@ fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> Te
     start_program(vm, "leave", &one)
 }
 
-/// Waits until so many requests on the slow disk are in flight.
+/// Waits until `count` requests on the slow disk are in flight.
 fn wait_in_flight(vm: &Vm, count: u64) -> Result<Inspect, Box<dyn std::error::Error>> {
     let end = Instant::now() + SHOWN;
     loop {
@@ -202,7 +202,7 @@ fn wait_in_flight(vm: &Vm, count: u64) -> Result<Inspect, Box<dyn std::error::Er
         }
         if Instant::now() > end {
             return Err(
-                format!("{count} requests were to be in flight: {disk:?}\n{}", vm.said()).into()
+                format!("{count} requests must be in flight: {disk:?}\n{}", vm.said()).into()
             );
         }
     }
@@ -216,8 +216,7 @@ fn find<'a>(report: &'a Inspect, id: &str) -> Result<&'a Disk, String> {
         .ok_or(format!("no disk {id}: {:?}", report.disks))
 }
 
-/// What was begun on a disk that was taken away ends well; then the guest lets go of it, and so
-/// does the program.
+/// Checks that requests on a removed disk succeed; then the guest and the program release the disk.
 fn is_gone(vm: &mut Vm, name: &str, image: &Path) -> TestResult {
     let (status, said) = end_program(vm, "leave")?;
     assert_eq!(status, "0", "{said}");
@@ -228,7 +227,7 @@ fn is_gone(vm: &mut Vm, name: &str, image: &Path) -> TestResult {
     Ok(())
 }
 
-/// Seconds since the guest's kernel started.
+/// Returns the seconds since the guest's kernel started.
 fn uptime(vm: &mut Vm) -> Result<u64, VmError> {
     let text = vm.shell("cut -d. -f1 /proc/uptime")?;
     Ok(text.trim().parse().unwrap_or(0))

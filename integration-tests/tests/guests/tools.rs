@@ -1,5 +1,5 @@
-//! Disks and a DVD drive under real programs: fio on two file systems, the SCSI tools that
-//! administrators have, discs that are mounted.
+//! Tests of disks and a DVD drive with real programs: fio on two file systems, administrators' SCSI
+//! tools, and mounted discs.
 
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -15,7 +15,7 @@ use integration_tests::vm::{Vm, VmOptions};
 
 use crate::common::{self, MIB, boot, storage_guest};
 
-/// XFS wants 300 MiB. The image is sparse.
+/// XFS needs 300 MiB. The image is sparse.
 const FILE_SYSTEM_DISK: u64 = 320 * MIB;
 
 const SCSI_DISK: u64 = 8 * MIB;
@@ -59,8 +59,8 @@ fn tools(kernel: StockKernel) -> TestResult {
     Ok(())
 }
 
-/// Makes a file system, lets fio write and verify in it, trims it, and has it checked. Programs are
-/// named whole: the shell has small ones of the same names.
+/// Makes a file system, writes and verifies in it with fio, trims and checks it. Programs have full
+/// paths, because the shell has smaller ones with the same names.
 fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -> TestResult {
     let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
         --iodepth=16 --direct=1 --fsync=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
@@ -68,7 +68,7 @@ fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -
     vm.shell(&format!(
         "{fio} && rm /mnt/t/verify.0.0 && sync && fstrim /mnt/t && sha256sum /mnt/t/verify.1.0 > /tmp/sum"
     ))?;
-    // What was trimmed was free: the other file is whole, read from the disk again.
+    // The trimmed space was free: the other file is intact when read from the disk again.
     vm.shell(&format!("umount /mnt/t && {check} {device} && mount -t {kind} {device} /mnt/t"))?;
     vm.shell("sha256sum -c /tmp/sum && umount /mnt/t")?;
     Ok(())
@@ -107,7 +107,7 @@ fn reservations(vm: &mut Vm, device: &str) -> TestResult {
         "{capabilities}"
     );
     let mut persist = |arguments: &str| vm.shell(&format!("sg_persist {arguments} {device}"));
-    // As Linux itself asks (linux/pr.h).
+    // With the commands of Linux's own interface (linux/pr.h).
     persist("--out --register --param-sark=abc123 --param-aptpl")?;
     assert!(persist("--in --read-keys")?.contains("0xabc123"));
     persist("--out --reserve --param-rk=abc123 --prout-type=1")?;
@@ -122,7 +122,8 @@ fn reservations(vm: &mut Vm, device: &str) -> TestResult {
     Ok(())
 }
 
-/// Blocks unmapped, zeroed and filled with one block's content; all around them stays.
+/// Unmaps, zeroes and fills blocks with one block's content. The surrounding blocks must not
+/// change.
 fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     let allocated = fs::metadata(image)?.blocks();
     vm.shell(&format!("sg_unmap --lba=4096 --num=4096 {device}"))?;
@@ -157,8 +158,8 @@ fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     Ok(())
 }
 
-/// An empty drive is given two discs, one after another: the guest mounts each, reads its file, and
-/// holds the tray while it does.
+/// Inserts two discs into an empty drive, one after another. The guest mounts each, reads its file,
+/// and locks the tray in the meantime.
 fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     let mount = "mkdir -p /mnt/dvd && mount -t iso9660 -o ro /dev/sr0 /mnt/dvd";
     for name in ["sr_mod", "isofs"] {
@@ -187,7 +188,7 @@ fn discs(vm: &mut Vm, dir: &WorkDir) -> TestResult {
     )
 }
 
-/// Another drive, with a disc in it, while the guest runs.
+/// Adds and removes another drive with a disc while the guest runs.
 fn drive_comes_and_goes(vm: &mut Vm, disc: &Path, sum: &str) -> TestResult {
     vm.add_dvd(&format!("{},id=second", disc.display()))?;
     vm.shell("until [ -b /dev/sr1 ]; do sleep 0.1; done")?;

@@ -1,5 +1,5 @@
-//! Log lines that a guest can cause as often as it likes: each kind at a rate that the guest cannot
-//! raise, with a count of those left out.
+//! Log lines that a guest can cause at will. Each kind has a rate limit, and a count of suppressed
+//! lines.
 
 use std::fmt::Display;
 
@@ -8,7 +8,7 @@ use vmbus_log::LogRateLimiter;
 
 use crate::machine::CrashParameters;
 
-/// Lines about a machine's vCPUs, and what their guest does to the machine.
+/// Lines about a machine's vCPUs, and about actions of the guest on the machine.
 #[derive(Debug, Default)]
 pub(crate) struct MachineLog {
     crashes: LogRateLimiter,
@@ -19,7 +19,7 @@ pub(crate) struct MachineLog {
 }
 
 impl MachineLog {
-    /// The guest wrote its crash MSRs.
+    /// Logs that the guest wrote its crash MSRs.
     pub(crate) fn crash(&self, parameters: &CrashParameters) {
         self.crashes
             .log(|suppressed| error!(suppressed, "the guest reported a crash: {parameters}"));
@@ -34,12 +34,12 @@ impl MachineLog {
         self.triple_faults.log(line);
     }
 
-    /// KVM did not take the guest's EOM.
+    /// Logs that KVM refused the guest's EOM.
     pub(crate) fn eom(&self, vcpu: u32, error: &dyn Display) {
         self.eoms.log(|suppressed| warn!(suppressed, "vCPU {vcpu}: EOM: {error}"));
     }
 
-    /// KVM reported a system event that is not known.
+    /// Logs that KVM reported an unknown system event.
     pub(crate) fn system_event(&self, vcpu: u32, kind: u32) {
         let line = |suppressed| warn!(suppressed, "vCPU {vcpu}: system event {kind} ignored");
         self.events.log(line);
@@ -54,12 +54,12 @@ pub(crate) struct SynicLog {
 }
 
 impl SynicLog {
-    /// The end of the message in a busy slot will not be noticed.
+    /// Logs that the EOM of a busy message slot will not be noticed.
     pub(crate) fn eom(&self, error: &dyn Display) {
         self.eoms.log(|suppressed| warn!(suppressed, "cannot watch for EOM: {error}"));
     }
 
-    /// A connection id stays bound to its eventfd.
+    /// Logs that a connection id stays bound to its eventfd.
     pub(crate) fn doorbell(&self, connection_id: u32, error: &dyn Display) {
         self.doorbells.log(|suppressed| warn!(suppressed, "doorbell {connection_id:#x}: {error}"));
     }

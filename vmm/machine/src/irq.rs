@@ -1,4 +1,4 @@
-//! Interrupt routing: one table for IOAPIC pins, PIC pins and SINTs, installed as a whole.
+//! Interrupt routing: one table for IOAPIC pins, PIC pins and SINTs, which KVM receives as a whole.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::options::IrqchipMode;
 
-/// Pins of the IOAPIC, and GSIs that belong to it.
+/// Number of IOAPIC pins, and of the GSIs that belong to them.
 pub(crate) const IOAPIC_PINS: u32 = 24;
 
 /// One interrupt pin.
@@ -22,13 +22,13 @@ pub(crate) trait InterruptLine: Send + Sync {
     /// Raises and drops the line (edge-triggered use).
     ///
     /// # Errors
-    /// The kernel's own; the interrupt is lost then.
+    /// The kernel's error; the interrupt is lost.
     fn pulse(&self) -> io::Result<()>;
 
     /// Sets the level (level-triggered use).
     ///
     /// # Errors
-    /// The kernel's own; the level is unchanged then.
+    /// The kernel's error; the level is unchanged.
     fn set_level(&self, high: bool) -> io::Result<()>;
 }
 
@@ -50,19 +50,19 @@ pub(crate) struct Routes {
 
 #[derive(Default)]
 struct Table {
-    /// Split mode: where each unmasked pin of the IOAPIC goes.
+    /// Split mode: the MSI of each unmasked pin of the IOAPIC.
     pins: [Option<Msi>; IOAPIC_PINS as usize],
-    /// SINTs in the order of their GSIs, which start after the IOAPIC's.
+    /// SINTs (VP, number) in the order of their GSIs, which follow those of the IOAPIC.
     sints: Vec<(u32, u8)>,
 }
 
 impl Routes {
-    /// An empty table; nothing is installed yet.
+    /// Returns an empty table. Nothing is installed yet.
     pub(crate) fn new(vm: Arc<VmFd>, mode: IrqchipMode) -> Routes {
         Routes { vm, mode, table: Mutex::default() }
     }
 
-    /// Adds routes to SINTs and installs the table. A SINT that has one already keeps it.
+    /// Adds routes to SINTs and installs the table. A SINT that has a route keeps it.
     pub(crate) fn add_sints(&self, sints: &[(u32, u8)]) -> io::Result<()> {
         self.change(|table| {
             for sint in sints {
@@ -73,14 +73,14 @@ impl Routes {
         })
     }
 
-    /// The GSI of a SINT.
+    /// Returns the GSI of a SINT, if it has a route.
     pub(crate) fn sint_gsi(&self, vp: u32, sint: u8) -> Option<u32> {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let index = table.sints.iter().position(|entry| *entry == (vp, sint))?;
         Some(IOAPIC_PINS + index as u32)
     }
 
-    /// Split mode: sends a pin of the IOAPIC elsewhere (`None`: nowhere) and installs the table.
+    /// Sets the MSI of an IOAPIC pin (`None`: no route) and installs the table. Split mode only.
     pub(crate) fn set_pin(&self, pin: usize, msi: Option<Msi>) -> io::Result<()> {
         self.change(|table| {
             if let Some(entry) = table.pins.get_mut(pin) {
@@ -127,7 +127,7 @@ impl Table {
     }
 }
 
-/// What KVM itself starts with, except that the timer's GSI 0 goes to pin 2, as the MADT says.
+/// Returns KVM's default routes, except that the timer's GSI 0 goes to pin 2, as in the MADT.
 fn irqchip_entries() -> Vec<kvm_irq_routing_entry> {
     let chip = |gsi: u32, irqchip: u32, pin: u32| {
         let irqchip = kvm_irq_routing_irqchip { irqchip, pin };
@@ -156,7 +156,7 @@ pub(super) struct KernelLine {
 }
 
 impl KernelLine {
-    /// GSI `gsi`, with an irqfd for edges.
+    /// Returns the line of `gsi`, with an irqfd for edges.
     pub(super) fn new(vm: &Arc<VmFd>, gsi: u32) -> io::Result<KernelLine> {
         let edge = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         vm.register_irqfd(&edge, gsi)?;

@@ -1,8 +1,8 @@
 //! The machine: KVM, guest memory, vCPUs, interrupts, SynIC, ACPI, legacy devices and direct boot.
 //!
-//! [`Machine::build`] makes a machine of a [`MachineConfig`], and [`Machine::run`] runs it to its
-//! end. The machine knows no VMBus device: it has an interrupt controller for a bus
-//! ([`Machine::synic`]), and gives a guest's hypercalls to that bus ([`Machine::set_bus`]).
+//! [`Machine::build`] makes a machine from a [`MachineConfig`], and [`Machine::run`] runs it until
+//! it ends. The machine has no knowledge of VMBus devices: it provides an interrupt controller for
+//! a bus ([`Machine::synic`]), and passes a guest's hypercalls to that bus ([`Machine::set_bus`]).
 //!
 //! | module | knowledge |
 //! |---|---|

@@ -3,7 +3,7 @@
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// A wait of this length has failed: no test depends on time.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Runs `call` on a thread of its own, and returns the receiver of its result.
@@ -13,7 +13,7 @@ pub fn begin<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Re
     answered
 }
 
-/// Waits for the result of the call that [`begin`] began.
+/// Waits for the result of a call that [`begin`] started.
 ///
 /// # Panics
 /// The call does not return within a minute.

@@ -1,9 +1,9 @@
-//! The workspace's crates and which of them use which, as cargo tells it.
+//! The workspace's crates and their dependencies on each other, as reported by cargo.
 
 use serde::Deserialize;
 
 /// Folders in the order of the picture, top first, each with its subject. Crates in other folders
-/// form the first band. A crate uses crates of its own band and of lower ones.
+/// form the first band. A crate may use crates of its own band and of lower ones.
 const FOLDERS: [(&str, &str); 3] = [
     ("vmm", "the machine and the program"),
     ("devices", "what guests find on the bus"),
@@ -21,18 +21,18 @@ pub(super) struct Graph {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) name: String,
-    /// Its description in Cargo.toml.
+    /// The description in Cargo.toml.
     pub(super) description: String,
-    /// Its folder, from the top of the workspace.
+    /// The folder, relative to the root of the workspace.
     pub(super) folder: String,
     pub(super) band: usize,
-    /// The crates that it is built with.
+    /// The crates that it depends on.
     pub(super) uses: Vec<usize>,
-    /// The crates that its tests and benches are built with.
+    /// The crates that its tests and benches depend on.
     pub(super) tests_use: Vec<usize>,
 }
 
-/// How a crate uses another, for an arrow.
+/// The kind of a dependency between crates, for an arrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Use {
     Always,
@@ -57,15 +57,16 @@ struct Package {
 struct Dependency {
     name: String,
     kind: Option<String>,
-    /// Set for crates of the workspace.
+    /// Present for crates of the workspace.
     path: Option<String>,
 }
 
 impl Graph {
-    /// Reads what `cargo metadata --no-deps` prints.
+    /// Reads the output of `cargo metadata --no-deps`.
     ///
     /// # Errors
-    /// It is not that, a crate has no description, or a crate uses one of a higher band.
+    /// The output has another format, a crate has no description, or a crate uses one of a higher
+    /// band.
     pub(super) fn read(json: &str) -> Result<Graph, String> {
         let metadata: Metadata =
             serde_json::from_str(json).map_err(|e| format!("reading cargo metadata: {e}"))?;
@@ -111,7 +112,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// Fails when a crate uses one of a higher band. Tests may: their arrows are not drawn.
+    /// Fails if a crate uses one of a higher band. Tests may do so: their arrows are not drawn.
     fn check_direction(&self) -> Result<(), String> {
         for node in &self.crates {
             if let Some(other) =
@@ -137,8 +138,8 @@ impl Graph {
         &self.crates[id]
     }
 
-    /// Returns the arrows to draw, as (user, used, how): those that do not follow from others.
-    /// What tests use is left out where it points upwards or would close a circle.
+    /// Returns the arrows to draw, as (user, used, kind): those that do not follow from others.
+    /// Arrows of tests are omitted if they point upwards or would form a cycle.
     pub(super) fn arrows(&self) -> Vec<(usize, usize, Use)> {
         let mut all: Vec<Vec<usize>> = self.crates.iter().map(|node| node.uses.clone()).collect();
         let mut arrows = Vec::new();
@@ -166,12 +167,12 @@ impl Graph {
     }
 }
 
-/// Returns true when `from` uses `to` through another crate.
+/// Returns whether `from` uses `to` through another crate.
 fn follows(uses: &[Vec<usize>], from: usize, to: usize) -> bool {
     uses[from].iter().any(|between| *between != to && reaches(uses, *between, to))
 }
 
-/// Returns true when `from` is `to` or uses it, directly or through others.
+/// Returns whether `from` is `to` or uses it, directly or through others.
 fn reaches(uses: &[Vec<usize>], from: usize, to: usize) -> bool {
     let (mut seen, mut next) = (vec![false; uses.len()], vec![from]);
     while let Some(id) = next.pop() {
@@ -187,12 +188,12 @@ fn band_of(folder: &str) -> usize {
     FOLDERS.iter().position(|(name, _)| Some(*name) == top).map_or(0, |index| index + 1)
 }
 
-/// A band's folder; none for the first band, which has several.
+/// Returns a band's folder; `None` for the first band, which has several.
 pub(super) fn band_folder(band: usize) -> Option<&'static str> {
     band.checked_sub(1).and_then(|index| FOLDERS.get(index)).map(|(name, _)| *name)
 }
 
-/// What a band is about.
+/// Returns the subject of a band.
 pub(super) fn band_subject(band: usize) -> &'static str {
     band.checked_sub(1).and_then(|index| FOLDERS.get(index)).map_or(OTHERS, |(_, subject)| subject)
 }
@@ -201,7 +202,8 @@ pub(super) fn band_subject(band: usize) -> &'static str {
 pub(super) mod tests {
     use super::*;
 
-    /// A workspace of crates `(folder, what it uses, what its tests use)`, named by their folders.
+    /// Returns the metadata of a workspace of crates `(folder, uses, uses in tests)`, named by
+    /// their folders.
     pub(crate) fn workspace(crates: &[(&str, &[&str], &[&str])]) -> String {
         let packages: Vec<serde_json::Value> = crates
             .iter()
@@ -211,7 +213,7 @@ pub(super) mod tests {
                 };
                 let mut dependencies: Vec<_> = uses.iter().map(|name| dependency(None, name)).collect();
                 dependencies.extend(tests.iter().map(|name| dependency(Some("dev"), name)));
-                // From a registry, with the name of a crate of ours.
+                // A crate from a registry that has the name of a workspace's crate.
                 dependencies.push(serde_json::json!({ "name": "vmbus/a", "kind": null, "path": null }));
                 serde_json::json!({
                     "name": folder, "description": "Does one thing, and says which.",

@@ -1,6 +1,6 @@
-//! Where boxes and arrows go. Each group of connected crates is a column of bands (folders), each
-//! band a stack of rows; arrows run downwards. An arrow that passes a row has a lane of its own
-//! there, so that it crosses no box.
+//! The layout of boxes and arrows. Each group of connected crates is a column of bands (folders),
+//! each band a stack of rows; arrows run downwards. An arrow that passes a row has a lane of its
+//! own there, so that it crosses no box.
 
 mod order;
 mod place;
@@ -12,22 +12,22 @@ use std::cmp::Reverse;
 use super::graph::{Graph, Node, Use};
 use super::text;
 
-/// Measures in pixels.
+/// Sizes in pixels.
 pub(super) const BOX_WIDTH: f64 = 212.0;
 pub(super) const NAME_LINE: f64 = 24.0;
 pub(super) const TEXT_SIZE: f64 = 12.0;
 pub(super) const TEXT_LINE: f64 = 15.5;
 pub(super) const BOX_INSET: f64 = 14.0;
 const LANE_WIDTH: f64 = 8.0;
-/// Between two neighbours of a row.
+/// The gap between two neighbours of a row.
 const GAP: f64 = 24.0;
-/// Between two rows of a band, where arrows bend.
+/// The gap between two rows of a band, where arrows bend.
 const ROW_GAP: f64 = 40.0;
-/// Between a band's edge and its rows.
+/// The gap between a band's edge and its rows.
 const BAND_PADDING: f64 = 16.0;
-/// For a band's name, at its left edge.
+/// The width of a band's label, at its left edge.
 pub(super) const BAND_LABEL: f64 = 36.0;
-/// Between two bands.
+/// The gap between two bands.
 const BAND_GAP: f64 = 20.0;
 const COLUMN_GAP: f64 = 24.0;
 
@@ -65,15 +65,15 @@ pub(super) struct Area {
     pub(super) height: f64,
 }
 
-/// An arrow as the vertical pieces that it consists of; between two of them it bends.
+/// An arrow as the vertical pieces that it consists of; it bends between two of them.
 #[derive(Debug)]
 pub(super) struct Arrow {
     pub(super) how: Use,
-    /// `(x, top, bottom)`, the first and the last of no length.
+    /// `(x, top, bottom)`; the first and the last have no length.
     pub(super) pieces: Vec<(f64, f64, f64)>,
 }
 
-/// What takes up space in a row.
+/// An item that takes up space in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Item {
     Crate(usize),
@@ -107,7 +107,7 @@ impl Item {
     }
 }
 
-/// Arranges the crates of a graph.
+/// Returns the layout of a graph.
 pub(super) fn arrange(graph: &Graph) -> Layout {
     let arrows = graph.arrows();
     let mut layout = Layout::default();
@@ -119,7 +119,7 @@ pub(super) fn arrange(graph: &Graph) -> Layout {
     layout
 }
 
-/// Groups crates that arrows connect; the largest group first.
+/// Groups crates that arrows connect, the largest group first.
 fn columns(graph: &Graph, arrows: &[(usize, usize, Use)]) -> Vec<Vec<usize>> {
     let mut group: Vec<usize> = (0..graph.crates().len()).collect();
     for (from, to, _) in arrows {
@@ -138,7 +138,7 @@ fn columns(graph: &Graph, arrows: &[(usize, usize, Use)]) -> Vec<Vec<usize>> {
     columns
 }
 
-/// Adds one column to the right of what is there.
+/// Adds one column to the right of the existing ones.
 fn column(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)], layout: &mut Layout) {
     let (crate_rows, bands) = rows(graph, members, arrows);
     let row_of =
@@ -225,12 +225,12 @@ fn rows(
     (keys.iter().map(in_row).collect(), keys.iter().map(|key| key.0).collect())
 }
 
-/// Returns how many rows of its band are below each crate: above all that it uses there, and as low
-/// as that allows; but directly below its users where that makes more arrows short than long.
+/// Returns the number of rows of its band below each crate: above all crates that it uses there,
+/// and as low as possible; but directly below its users if that makes more arrows short than long.
 fn heights(graph: &Graph, members: &[usize], arrows: &[(usize, usize, Use)]) -> Vec<usize> {
     let band = |id: usize| graph.node(id).band;
     let mut height = vec![0_usize; graph.crates().len()];
-    // Arrows form no circle, so this ends after as many rounds as the longest path has arrows.
+    // Arrows form no cycle, so the loop ends after as many rounds as the longest path has arrows.
     loop {
         let too_low = arrows
             .iter()

@@ -1,5 +1,5 @@
-//! `cargo xtask architecture`: draws the crate graph for docs/architecture.md, from what cargo
-//! knows of the crates.
+//! `cargo xtask architecture`: draws the crate graph for docs/architecture.md, from cargo's
+//! metadata.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ mod text;
 
 use graph::Graph;
 
-/// The page, of which the part between these two lines is generated.
+/// The page, whose part between the two lines below is generated.
 const PAGE: &str = "docs/architecture.md";
 const TABLE_START: &str = "<!-- The table is written by `cargo xtask architecture`. -->";
 const TABLE_END: &str = "<!-- End of the table. -->";
 /// The picture, which is generated as a whole.
 const PICTURE: &str = "docs/architecture.svg";
 
-/// Whether to write or to compare.
+/// The options: write or compare.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Write nothing; fail when the page or the picture is stale.
@@ -71,12 +71,12 @@ fn generate(root: &Path) -> Result<[Generated; 2], String> {
     ])
 }
 
-/// Fails with the command to run when a file is not the one that is generated now.
+/// Fails with the command to run if a file differs from the generated one.
 fn check(root: &Path, files: &[Generated]) -> Result<(), String> {
     for file in files {
         if read(&root.join(file.name)).ok().as_ref() != Some(&file.content) {
             return Err(format!(
-                "{} is stale: it does not show the crates as they are now; run `cargo xtask architecture`",
+                "{} is stale: it does not show the current crates; run `cargo xtask architecture`",
                 file.name
             ));
         }
@@ -84,8 +84,8 @@ fn check(root: &Path, files: &[Generated]) -> Result<(), String> {
     Ok(())
 }
 
-/// Asks cargo for the workspace's crates. Dependencies from elsewhere are not resolved, so this
-/// needs neither a network nor a lock file.
+/// Returns cargo's metadata of the workspace. Other dependencies are not resolved, so this needs
+/// neither a network nor a lock file.
 fn metadata(root: &Path) -> Result<String, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -106,7 +106,7 @@ fn read(path: &PathBuf) -> Result<String, String> {
     fs::read_to_string(path).map_err(|e| format!("reading {}: {e}", path.display()))
 }
 
-/// Returns the page with this table in place of the one that it has.
+/// Returns the page with its table replaced by this one.
 fn with_table(page: &str, table: &str) -> Result<String, String> {
     let missing =
         || format!("{PAGE} has lost the lines that enclose its table: {TABLE_START} {TABLE_END}");
@@ -115,7 +115,8 @@ fn with_table(page: &str, table: &str) -> Result<String, String> {
     Ok(format!("{before}{TABLE_START}\n{table}{TABLE_END}{after}"))
 }
 
-/// One row a crate, in the order of the picture, with all that the picture leaves out.
+/// Returns one row per crate, in the order of the picture, including the dependencies that the
+/// picture omits.
 fn table(graph: &Graph) -> String {
     let mut text =
         String::from("| folder | crate | for | uses | in tests also |\n|---|---|---|---|---|\n");

@@ -8,12 +8,12 @@ use super::layout::{
 };
 
 const MARGIN: f64 = 20.0;
-/// For the explanation of the arrows.
+/// The height of the legend of the arrows, in pixels.
 const LEGEND: f64 = 34.0;
 const HEAD_LENGTH: f64 = 9.0;
 const HEAD_WIDTH: f64 = 8.0;
 
-/// Colours by purpose. `.b0` and so on are the bands, from the top.
+/// The colours. `.b0` and so on are the bands, from the top.
 const STYLE: &str = "
 .page { fill: #ffffff; stroke: #d8dee6 }
 .band { fill-opacity: .10; stroke-opacity: .35 }
@@ -75,11 +75,11 @@ fn draw_band(out: &mut String, band: &Band) {
     );
 }
 
-/// The folder's name, with its subject where the band is high enough for it.
+/// Returns the folder's name, with its subject if the band is high enough.
 fn label(band: &Band) -> String {
     let (folder, subject) = (band_folder(band.band), band_subject(band.band));
     let both = folder.map_or(subject.to_owned(), |folder| format!("{folder}: {subject}"));
-    // A character of the label's font is 0.62 times its size wide.
+    // The width of a character of the label's font is 0.62 times its size.
     match folder {
         Some(folder) if both.len() as f64 * 13.0 * 0.62 > band.area.height - 16.0 => {
             folder.to_owned()
@@ -121,7 +121,7 @@ fn draw_arrow(out: &mut String, arrow: &Arrow) {
     let mut from: Option<(f64, f64)> = None;
     let last = arrow.pieces.len().saturating_sub(1);
     for (index, (x, top, bottom)) in arrow.pieces.iter().enumerate() {
-        // The line ends inside its head.
+        // The line ends inside the arrow's head.
         let top = if index == last { top - HEAD_LENGTH + 1.0 } else { *top };
         match from {
             None => {
@@ -144,7 +144,7 @@ fn draw_arrow(out: &mut String, arrow: &Arrow) {
     }
 }
 
-/// An arrow's head with its tip at a point, in a direction along one axis.
+/// Draws an arrow's head with its tip at a point, in a direction along one axis.
 fn head(out: &mut String, x: f64, y: f64, (right, down): (f64, f64)) {
     let (back_x, back_y) = (x - right * HEAD_LENGTH, y - down * HEAD_LENGTH);
     let (side_x, side_y) = (down * HEAD_WIDTH / 2.0, right * HEAD_WIDTH / 2.0);

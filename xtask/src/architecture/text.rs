@@ -1,6 +1,6 @@
-//! How wide text is, near enough to break it into lines without knowing the reader's fonts.
+//! The width of text, accurate enough to break it into lines without the reader's fonts.
 
-/// Returns how many times its font size a text is wide in a common sans-serif font, rounded up.
+/// Returns the width of a text as a multiple of its size in a common sans-serif font, rounded up.
 pub(super) fn width(text: &str) -> f64 {
     text.chars().map(advance).sum()
 }
@@ -15,7 +15,7 @@ fn advance(character: char) -> f64 {
     }
 }
 
-/// Breaks a text into lines of at most so many times the font size. A longer word has a line of its
+/// Breaks a text into lines of at most `limit` times the font size. A longer word has a line of its
 /// own.
 pub(super) fn wrap(text: &str, limit: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();

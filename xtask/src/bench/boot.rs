@@ -1,5 +1,5 @@
-//! The program around a real guest, measured where KVM has Hyper-V support. Counts are exact
-//! anywhere; times in an emulated host are only good for comparing two programs in one run.
+//! The program with a real guest, measured on a KVM with Hyper-V support. Counts are exact on any
+//! host; times in an emulated host are only valid for comparing two programs in one run.
 
 use std::time::Instant;
 
@@ -14,16 +14,16 @@ use super::Output;
 use super::table::{self, Number};
 use crate::inner::{self, Inside};
 
-/// What the inner half leaves.
+/// The results file of the inner half.
 const NUMBERS: &str = "bench-boot.json";
 /// Bytes of the disk that is read for counting.
 const DISK_BYTES: u64 = 32 << 20;
 /// Bytes of one read.
 const READ_BYTES: u64 = 64 << 10;
-/// Aim for resident memory beyond guest RAM at one vCPU, in MiB.
+/// Target for resident memory beyond guest RAM at one vCPU, in MiB.
 const RESIDENT_AIM: f64 = 12.0;
 
-/// What to measure and where to leave it.
+/// The options of `cargo xtask bench boot`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
 }
 
 fn outside(output: &Output) -> Result<(), String> {
-    // Numbers are of the program as people run it.
+    // The release build is measured, because users run it.
     let program = program::build_release()?;
     let guest = GuestBuilder::stock(StockKernel::ALL[0])
         .without_programs()
@@ -89,8 +89,8 @@ fn measure(
     }
 
     vm.disks(1)?;
-    // The guest's answers go through the serial port, an exit for each byte: the same program
-    // without the disk shows how many.
+    // The guest's answers go through the serial port, with an exit for each byte. The same program
+    // without the disk shows their number.
     let (before, after) = dd(&mut vm, "/dev/zero")?;
     let mut report = exits(&after).map(|(_, count)| count);
     for (of_report, (_, earlier)) in report.iter_mut().zip(exits(&before)) {
@@ -126,8 +126,8 @@ fn measure(
     Ok(())
 }
 
-/// Reads as much as the disk has from `device` in the guest, past its page cache, and looks at the
-/// machine before and after.
+/// Reads the disk's number of bytes from `device` in the guest, without its page cache. Returns the
+/// machine's report before and after.
 fn dd(vm: &mut Vm, device: &str) -> Result<(Inspect, Inspect), Box<dyn std::error::Error>> {
     let count = format!("count={}", DISK_BYTES / READ_BYTES);
     let direct = if device == "/dev/sda" { "iflag=direct" } else { "conv=noerror" };
@@ -141,7 +141,7 @@ fn dd(vm: &mut Vm, device: &str) -> Result<(Inspect, Inspect), Box<dyn std::erro
     Ok((before, vm.inspect()?))
 }
 
-/// Exits of all vCPUs by kind.
+/// Returns the exits of all vCPUs by kind.
 fn exits(inspect: &Inspect) -> [(&'static str, u64); 6] {
     let sum = |of: fn(&integration_tests::inspect::Exits) -> u64| {
         inspect.vcpus.iter().map(|vcpu| of(&vcpu.exits)).sum()
@@ -156,12 +156,13 @@ fn exits(inspect: &Inspect) -> [(&'static str, u64); 6] {
     ]
 }
 
-/// Resident bytes of a process that are not guest RAM: everything but mappings of a memfd.
+/// Returns the resident bytes of a process that are not guest RAM: everything but mappings of a
+/// memfd.
 fn resident_beyond_ram(pid: u32) -> Result<f64, Box<dyn std::error::Error>> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps"))?;
     let (mut guest_ram, mut kib) = (false, 0_u64);
     for line in text.lines() {
-        // Fields of a mapping are `Name: value`; its own line starts with an address range.
+        // The fields of a mapping are `Name: value`; its first line starts with an address range.
         if let Some(rest) = line.strip_prefix("Rss:") {
             let value: u64 = rest.trim().trim_end_matches("kB").trim().parse()?;
             kib += if guest_ram { 0 } else { value };
@@ -176,10 +177,10 @@ fn resident_beyond_ram(pid: u32) -> Result<f64, Box<dyn std::error::Error>> {
     Ok(kib as f64 * 1024.0)
 }
 
-/// CLOCK_MONOTONIC, as the program reports it.
+/// Returns CLOCK_MONOTONIC in microseconds, the clock of the program's report.
 fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a timespec to write to.
+    // SAFETY: `now` is a valid timespec to write to.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec.unsigned_abs() * 1_000_000 + now.tv_nsec.unsigned_abs() / 1000
 }

@@ -1,4 +1,4 @@
-//! The zero-copy core in one process: GPADLs, views and rings, each beside a physical limit
+//! The zero-copy core in one process: GPADLs, views and rings, each compared with a physical limit
 //! measured in the same run. Needs no KVM.
 
 use super::Output;

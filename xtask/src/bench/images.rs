@@ -1,4 +1,4 @@
-//! The instructions that image formats add to a request. Needs no KVM.
+//! The number of instructions that image formats add to a request. Needs no KVM.
 
 use super::Output;
 use super::in_process::InProcess;

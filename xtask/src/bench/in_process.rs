@@ -1,4 +1,4 @@
-//! Benches that are programs of their own (`cargo bench`) and leave their numbers in a file.
+//! Benches that are separate programs (`cargo bench`) and write their numbers to a file.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,17 +9,17 @@ use guest_images::packages::Packages;
 use super::Output;
 use super::table::{self, Number};
 
-/// The suite that valgrind comes from: another version could count differently.
+/// The suite of the valgrind package: another version could count differently.
 const SUITE: &str = "bookworm";
 
-/// One of them.
+/// A bench in its own program.
 pub(super) struct InProcess {
     command: Command,
     numbers: PathBuf,
 }
 
 impl InProcess {
-    /// The bench `bench` of `package`.
+    /// Returns the bench `bench` of `package`.
     pub(super) fn new(package: &str, bench: &str) -> Result<InProcess, String> {
         let root =
             Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("xtask has no parent folder")?;
@@ -31,13 +31,13 @@ impl InProcess {
         Ok(InProcess { command, numbers })
     }
 
-    /// Another word for the program.
+    /// Adds an argument for the program.
     pub(super) fn argument(mut self, word: &str) -> InProcess {
         self.command.arg(word);
         self
     }
 
-    /// Has it count instructions with callgrind, whose package is unpacked and not installed.
+    /// Counts instructions with callgrind, from a package that is unpacked but not installed.
     pub(super) fn valgrind(mut self) -> Result<InProcess, String> {
         let valgrind = Packages::new(&Cache::project(), SUITE)
             .get("valgrind")
@@ -47,10 +47,10 @@ impl InProcess {
         Ok(self)
     }
 
-    /// Runs it, prints its numbers and leaves them where `output` says.
+    /// Runs the bench, prints its numbers and writes them according to `output`.
     pub(super) fn run(mut self, output: &Output) -> Result<(), String> {
         let file = &self.numbers;
-        // What an earlier run left must not be taken for this one's.
+        // The results of an earlier run must not count for this one.
         let _ = std::fs::remove_file(file);
         let status =
             self.command.status().map_err(|error| format!("starting cargo bench: {error}"))?;

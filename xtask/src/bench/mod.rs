@@ -12,7 +12,7 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What to measure.
+/// The options of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -24,27 +24,28 @@ enum What {
     /// The program around a real guest: start times, memory, exits at boot and for each disk
     /// request.
     Boot(boot::Arguments),
-    /// The zero-copy core in one process: GPADLs, views and rings, beside what the machine must
-    /// spend in any case. Takes seconds.
+    /// The zero-copy core in one process: GPADLs, views and rings, compared with the machine's
+    /// minimum costs. Takes seconds.
     Core(Output),
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in
     /// time and in instructions. Takes a minute.
     Storage(storage::Arguments),
-    /// The instructions that VHDX and qcow2 add to a request whose location is known, beside a raw
-    /// image. Takes half a minute.
+    /// The instructions that VHDX and qcow2 add to a request whose location is known, compared with
+    /// a raw image. Takes half a minute.
     Images(Output),
-    /// The runtime of backends: small requests through a handler, beside a loop written by hand for
-    /// them. Takes seconds.
+    /// The runtime of backends: small requests through a handler, compared with a hand-written
+    /// loop. Takes seconds.
     Runtime(Output),
     /// Raw images on this machine's storage: random requests by threads, io_uring, and io_uring
     /// with fixed buffers. Takes four minutes.
     Raw(raw::Arguments),
 }
 
-/// Where the numbers go.
+/// The destination of the numbers.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Output {
-    /// Write the numbers there, as a JSON array of {name, unit, value, limit, ratio, target}.
+    /// Write the numbers to this file, as a JSON array of {name, unit, value, limit, ratio,
+    /// target}.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }

@@ -1,20 +1,20 @@
-//! Raw images on this machine's own storage, by every way of reaching the kernel. Needs no KVM.
+//! Raw images on this machine's storage, with each I/O interface of the kernel. Needs no KVM.
 
 use std::path::PathBuf;
 
 use super::Output;
 use super::in_process::InProcess;
 
-/// Where the image lies, and where to leave the numbers.
+/// The options of `cargo xtask bench raw`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     output: Output,
-    /// Put the 256 MiB image there instead of cargo's target folder: a file system that does
+    /// Folder for the 256 MiB image, instead of cargo's target folder; its file system must support
     /// direct I/O.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// Only cases whose name contains this.
+    /// Run only cases whose name contains this text.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }

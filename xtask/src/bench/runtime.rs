@@ -1,4 +1,4 @@
-//! The runtime of backends beside a loop that is written by hand. Needs no KVM.
+//! The runtime of backends compared with a hand-written loop. Needs no KVM.
 
 use super::Output;
 use super::in_process::InProcess;

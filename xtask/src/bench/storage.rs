@@ -4,7 +4,7 @@
 use super::Output;
 use super::in_process::InProcess;
 
-/// Where to leave the numbers, and how long to take.
+/// The options of `cargo xtask bench storage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]

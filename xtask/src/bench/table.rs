@@ -1,10 +1,10 @@
-//! Numbers for people and for programs.
+//! Measured numbers, and their output for people and for programs.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// One measured number.
+/// A measured number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Number {
     pub(super) name: String,
@@ -14,7 +14,7 @@ pub(super) struct Number {
     pub(super) limit: Option<f64>,
     /// `value / limit`.
     pub(super) ratio: Option<f64>,
-    /// At most this much is wanted.
+    /// The largest acceptable value.
     pub(super) target: Option<f64>,
 }
 

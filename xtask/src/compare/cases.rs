@@ -1,22 +1,22 @@
-//! What is measured: kinds of load on a disk, each with a fixed number of requests, so that counts
-//! are exact and an emulated host takes no longer than it must.
+//! The measured loads on a disk. Each has a fixed number of requests, so that counts are exact and
+//! the time in an emulated host is limited.
 
-/// One load.
+/// A load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
-    /// As fio's `rw` names it.
+    /// The value of fio's `rw`.
     pub(super) pattern: &'static str,
-    /// Bytes of one request.
+    /// Bytes per request.
     pub(super) block: u32,
-    /// Requests in flight, by job.
+    /// Requests in flight per job.
     pub(super) depth: u32,
-    /// Jobs at the same time.
+    /// Number of concurrent jobs.
     pub(super) jobs: u32,
     /// Requests of all jobs together.
     pub(super) requests: u32,
 }
 
-/// Requests of a whole run by kind, and by how much `--quick` does less.
+/// Requests of a whole run by kind, and the divisor for `--quick`.
 const RANDOM_ALONE: u32 = 1200;
 const RANDOM_DEEP: u32 = 8000;
 const SEQUENTIAL_128K: u32 = 1000;
@@ -27,7 +27,7 @@ const QUICK: u32 = 4;
 const SEQUENTIAL_DEPTH: u32 = 8;
 
 impl Case {
-    /// All cases, in the order in which they are measured.
+    /// Returns all cases, in the order of measurement.
     pub(super) fn all(quick: bool) -> Vec<Case> {
         let mut cases = Vec::new();
         for pattern in ["randread", "randwrite"] {
@@ -50,12 +50,12 @@ impl Case {
         cases
     }
 
-    /// As little as so many jobs can do: shows what everything else than requests costs.
+    /// Returns the smallest load of `jobs` jobs, which shows the cost of everything but requests.
     pub(super) fn nearly_nothing(jobs: u32) -> Case {
         Case { pattern: "randread", block: 4 << 10, depth: 1, jobs, requests: jobs }
     }
 
-    /// Such as `randread_4k_qd32` or `randread_4k_4x32`.
+    /// Returns the name, such as `randread_4k_qd32` or `randread_4k_4x32`.
     pub(super) fn name(&self) -> String {
         let block = if self.block < 1 << 20 {
             format!("{}k", self.block >> 10)

@@ -1,5 +1,4 @@
-//! What a machine has cost its host so far: processor time and sleeps by thread, and KVM's own
-//! counters.
+//! The costs of a machine for its host: processor time and sleeps by thread, and KVM's counters.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,31 +7,31 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
-/// Where KVM shows its counters: a folder `PID-FD` for each machine, with a file for each counter
-/// (sums over the vCPUs).
+/// The folder of KVM's counters: it has a folder `PID-FD` for each machine, with a file for each
+/// counter (sums over the vCPUs).
 const KVM: &str = "/sys/kernel/debug/kvm";
 
-/// Counters since the machine's start.
+/// The counters since the machine's start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cost {
-    /// Processor time of the threads that run vCPUs, the guest's own included, in seconds.
+    /// Processor time of the vCPU threads, including the guest's own, in seconds.
     pub(super) vcpu_seconds: f64,
     /// Processor time of all other threads of the process, in seconds.
     pub(super) device_seconds: f64,
-    /// How often these other threads went to sleep.
+    /// Number of sleeps of these other threads.
     pub(super) device_sleeps: f64,
-    /// Exits from the guest, to the kernel or further.
+    /// Exits from the guest, including those that the kernel handles.
     pub(super) exits: f64,
-    /// Exits for accesses to ports.
+    /// Exits for port accesses.
     pub(super) port_exits: f64,
-    /// Exits that user space handled, ports left out.
+    /// Exits that user space handled, except for ports.
     pub(super) user_exits: f64,
 }
 
 impl Cost {
-    /// Reads the counters of a process that runs one machine. `user_exits` is what the program
-    /// itself counts; else KVM's counts of memory-mapped accesses that it could not handle and
-    /// of signals.
+    /// Reads the counters of a process that runs one machine. `user_exits` is the program's own
+    /// count; without it, the sum of KVM's counts of signals and of memory-mapped accesses that it
+    /// could not handle is used.
     pub(super) fn read(pid: u32, user_exits: Option<u64>) -> Result<Cost, String> {
         let threads = Threads::read(pid)?;
         let kvm = kvm_folder(pid)?;
@@ -55,7 +54,7 @@ impl Cost {
         })
     }
 
-    /// Every counter with its partner of `other`.
+    /// Combines each counter with that of `other`.
     pub(super) fn with(self, other: Cost, of: impl Fn(f64, f64) -> f64) -> Cost {
         Cost {
             vcpu_seconds: of(self.vcpu_seconds, other.vcpu_seconds),
@@ -90,12 +89,12 @@ impl Threads {
     }
 }
 
-/// SynthVM's `vcpu0` and QEMU's `CPU 0/KVM`.
+/// Returns whether the name is that of a vCPU thread: SynthVM's `vcpu0` or QEMU's `CPU 0/KVM`.
 fn is_vcpu(thread: &str) -> bool {
     thread.starts_with("vcpu") || thread.starts_with("CPU ")
 }
 
-/// Name, processor time in nanoseconds and sleeps of each thread.
+/// Returns the name, the processor time in nanoseconds and the sleeps of each thread.
 fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
     let folder = PathBuf::from(format!("/proc/{pid}/task"));
     let mut threads = BTreeMap::new();
@@ -103,7 +102,7 @@ fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
         fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?.flatten()
     {
         let path = entry.path();
-        // A thread may end while we look.
+        // A thread may end during the loop.
         let (Ok(name), Ok(times), Ok(status)) =
             (read(&path.join("comm")), read(&path.join("schedstat")), read(&path.join("status")))
         else {
@@ -118,7 +117,7 @@ fn by_thread(pid: u32) -> Result<BTreeMap<u32, (String, u64, u64)>, String> {
     Ok(threads)
 }
 
-/// Shows KVM's counters, if they are not there to be read yet.
+/// Makes KVM's counters readable, if they are not yet.
 pub(super) fn prepare() -> Result<(), String> {
     if Path::new(KVM).is_dir() {
         return Ok(());

@@ -1,20 +1,20 @@
-//! fio in the guest: its job file, gates around the loads, and what it says of each.
+//! fio in the guest: its job file, gates around the loads, and its results.
 //!
-//! A start of fio costs more than many requests do, so one fio does all loads of a machine. Before
-//! each load and after the last is a gate, where fio says that it is there and waits: counters can
-//! be read right before and right after a load, and two machines can take turns.
+//! A start of fio costs more than many requests, so one fio process runs all loads of a machine.
+//! Before each load and after the last is a gate, where fio reports its arrival and waits. So
+//! counters can be read directly before and after a load, and two machines can alternate.
 
 use serde::{Deserialize, Serialize};
 
 use super::cases::Case;
 
-/// The job file and the gates' script, in the guest's memory, not on the disk that is measured.
+/// The job file and the gates' script, in the guest's memory, not on the measured disk.
 pub(super) const JOB: &str = "/run/job.fio";
 pub(super) const GATE: &str = "/run/gate";
 pub(super) const GATE_SCRIPT: &str = "echo gate > /run/said; cat /run/go\n";
 
-/// Starts fio and goes on when it is at the first gate. Whoever opens one end of a pipe waits for
-/// the other.
+/// Starts fio and returns when it is at the first gate. Opening one end of a pipe waits for the
+/// other.
 pub(super) const START: [&str; 3] = [
     "sh",
     "-c",
@@ -22,31 +22,31 @@ pub(super) const START: [&str; 3] = [
      /run/out 2>&1; echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
 ];
 
-/// Opens the gate, and goes on when fio is at the next or has ended. The same words for every load:
-/// each character on the serial port is an exit.
+/// Opens the gate, and returns when fio is at the next one or has ended. The command is the same
+/// for every load, because each character on the serial port is an exit.
 pub(super) const THROUGH: [&str; 3] = ["sh", "-c", "echo > /run/go; head -n1 /run/said"];
 
-/// What [`START`] and [`THROUGH`] say.
+/// The output of [`START`] and [`THROUGH`].
 pub(super) const AT_GATE: &str = "gate";
 pub(super) const ENDED_WELL: &str = "ended with 0";
 
-/// Puts aside what [`Measured::parse`] reads, a line for each load.
+/// Saves the input of [`Measured::parse`], a line for each load.
 pub(super) const GATHER: [&str; 3] =
     ["sh", "-c", "grep ';load;' /run/result | cut '-d;' -f5,6,9,18,47,50,59 > /run/lines"];
 
-/// Shows one of these lines, counted from 0; nothing past the last. One at a time, as
-/// [`super::side::Side::interrupts`] has few words, too: QEMU loses bytes of its serial port when
-/// hundreds come while nobody reads.
+/// Returns a command that prints one of these lines, counted from 0, or nothing after the last. One
+/// line per command, and short output of [`super::side::Side::interrupts`], because QEMU loses
+/// bytes of its serial port if hundreds arrive while no program reads.
 pub(super) fn show(line: usize) -> [String; 4] {
     ["sed".to_owned(), "-n".to_owned(), format!("{}p", line + 1), "/run/lines".to_owned()]
 }
 
-/// Shows why fio did not come to a gate.
+/// Prints the reason why fio did not reach a gate.
 pub(super) const EXPLAIN: [&str; 3] = ["sh", "-c", "cat /run/out /run/result"];
 
-/// fio's job file for these loads on a disk, with a gate before each and after the last.
+/// Returns fio's job file for these loads on a disk, with a gate before each and after the last.
 pub(super) fn jobs<'a>(cases: impl Iterator<Item = &'a Case>, disk: &str) -> String {
-    // Each job in a thread, so that nothing is copied for it.
+    // Each job is a thread, so that no memory is copied for it.
     let mut text = String::from(
         "[global]\nstonewall\nthread\npercentile_list=99\nioengine=libaio\ndirect=1\ngroup_reporting\nnorandommap\nrandrepeat=1\n",
     );
@@ -59,7 +59,7 @@ pub(super) fn jobs<'a>(cases: impl Iterator<Item = &'a Case>, disk: &str) -> Str
     text
 }
 
-/// The same places in the same order in every run.
+/// Returns a load's section of the job file. Every run has the same locations in the same order.
 fn load(case: &Case, disk: &str) -> String {
     format!(
         "[load]\nfilename={disk}\nrw={}\nbs={}\niodepth={}\nnumjobs={}\nnumber_ios={}\n",
@@ -71,20 +71,20 @@ fn load(case: &Case, disk: &str) -> String {
     )
 }
 
-/// What fio saw.
+/// fio's measurements of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(super) struct Measured {
     /// Requests finished.
     pub(super) requests: f64,
-    /// How long that took, in seconds.
+    /// The duration in seconds.
     pub(super) seconds: f64,
-    /// 99 of 100 requests took no longer than this, in microseconds.
+    /// The 99th percentile of latency, in microseconds.
     pub(super) p99_us: f64,
 }
 
 impl Measured {
-    /// Reads the fields of a result line (terse version 3): error, then KiB, milliseconds and the
-    /// first percentile of reads, then those of writes.
+    /// Reads the fields of a result line (terse version 3): the error, then KiB, milliseconds and
+    /// the first percentile of reads, then those of writes.
     pub(super) fn parse(line: &str, case: &Case) -> Result<Measured, String> {
         let nonsense = || format!("fio's result makes no sense: {line:?}");
         let fields: Vec<&str> = line.trim().split(';').collect();
@@ -99,7 +99,7 @@ impl Measured {
         let (kib, ms, p99) =
             if reads { (read_kib, read_ms, read_p99) } else { (write_kib, write_ms, write_p99) };
         let number = |text: &str| text.parse::<f64>().map_err(|_| nonsense());
-        // Such as `99.000000%=1234`.
+        // The format is `99.000000%=1234`.
         let (percentile, p99) = p99.split_once("%=").ok_or_else(nonsense)?;
         if number(percentile)? != 99.0 {
             return Err(nonsense());

@@ -1,4 +1,4 @@
-//! Where the two machines' images lie: on a file system that can do direct I/O, the same for both.
+//! The images of the two machines, on one file system that supports direct I/O.
 
 use std::fs::{self, File};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,11 +12,11 @@ use integration_tests::ram_disk::RamDisk;
 /// Bytes of each image.
 pub(super) const IMAGE_BYTES: u64 = 128 << 20;
 
-/// Two images of the same content side by side. Removed when dropped.
+/// Two images with the same content. Removed on drop.
 #[derive(Debug)]
 pub(super) struct Medium {
     images: [PathBuf; 2],
-    /// How people are told where the images lie.
+    /// A description of the images' location, for people.
     pub(super) what: String,
     // Unmounted before its folder is removed.
     _ram_disk: Option<RamDisk>,
@@ -24,8 +24,8 @@ pub(super) struct Medium {
 }
 
 impl Medium {
-    /// Makes the images. In an emulated host they lie on ext4 on a block device in memory, which
-    /// the outside machine's files do not slow down; elsewhere in cargo's target folder.
+    /// Creates the images. In an emulated host they are on ext4 on a block device in memory, which
+    /// file accesses of the outer machine do not slow down; otherwise in cargo's target folder.
     pub(super) fn new() -> Result<Medium, String> {
         let dir = WorkDir::new().map_err(|error| error.to_string())?;
         let (folder, ram_disk, what) = if is_emulated() {
@@ -47,7 +47,7 @@ impl Medium {
         let first =
             medium._dir.image("image", IMAGE_BYTES, 1).map_err(|error| error.to_string())?;
         for image in &medium.images {
-            // Whole files: a request must not be the first that its blocks see.
+            // The files are fully allocated: no request must be the first one to its blocks.
             let copied = fs::copy(&first, image).and_then(|_| File::open(image)?.sync_all());
             copied.map_err(|error| format!("{}: {error}", image.display()))?;
             File::options().read(true).custom_flags(libc::O_DIRECT).open(image).map_err(
@@ -63,12 +63,12 @@ impl Medium {
         Ok(medium)
     }
 
-    /// SynthVM's image.
+    /// Returns SynthVM's image.
     pub(super) fn ours(&self) -> &Path {
         &self.images[0]
     }
 
-    /// The peer's image.
+    /// Returns the peer's image.
     pub(super) fn peers(&self) -> &Path {
         &self.images[1]
     }

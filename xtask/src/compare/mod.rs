@@ -1,4 +1,4 @@
-//! `cargo xtask compare WHAT --json FILE`: SynthVM beside what a user of KVM would take today, in
+//! `cargo xtask compare WHAT --json FILE`: compares SynthVM with the usual alternative on KVM, in
 //! one run.
 
 mod cases;
@@ -14,7 +14,7 @@ mod storage;
 
 use std::process::ExitCode;
 
-/// What to compare.
+/// The options of `cargo xtask compare`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A disk on VMBus with QEMU's virtio-blk: the same guest, the same fio, both machines side by
-    /// side.
+    /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
+    /// machines, in alternation.
     Storage(storage::Arguments),
 }
 

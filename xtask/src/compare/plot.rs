@@ -1,11 +1,11 @@
-//! The ratios as one picture: a panel for each thing that was measured, a bar for each case.
+//! The ratios as one picture: a panel for each measurement, a bar for each case.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::rows::Row;
 
-/// What is drawn, by the ends of the rows' names, and its titles.
+/// The panels: the end of the rows' names, and the title.
 const PANELS: [(&str, &str); 5] = [
     ("_iops", "I/Os a second"),
     ("_p99", "p99 latency"),
@@ -21,7 +21,7 @@ const CASE_HEIGHT: u32 = 18;
 const TITLE_HEIGHT: u32 = 44;
 const FOOT_HEIGHT: u32 = 30;
 
-/// Bars end at ratios of two to the power of this, either way.
+/// The largest ratio of a bar, as an exponent of two in either direction.
 const REACH: f64 = 3.0;
 
 const BETTER: RGBColor = RGBColor(0x2A, 0x7F, 0x62);
@@ -29,10 +29,10 @@ const WORSE: RGBColor = RGBColor(0xC4, 0x4E, 0x3A);
 
 type Failure = Box<dyn std::error::Error>;
 
-/// An SVG picture of the rows.
+/// Returns an SVG picture of the rows.
 ///
 /// # Errors
-/// In words; not for any rows.
+/// A message of the plotter; does not depend on the rows.
 pub(super) fn draw(rows: &[Row]) -> Result<String, String> {
     let cases: Vec<&str> =
         rows.iter().filter_map(|row| row.case.strip_suffix(PANELS[0].0)).collect();
@@ -83,7 +83,7 @@ fn panel(
         .margin_right(8)
         .margin_left(8)
         .x_label_area_size(FOOT_HEIGHT)
-        // From above to below.
+        // From top to bottom.
         .build_cartesian_2d(-REACH..REACH, count..0.0)?;
     chart
         .configure_mesh()
@@ -108,7 +108,7 @@ fn panel(
     Ok(())
 }
 
-/// Two to a power as people write it.
+/// Returns a power of two as a ratio for people.
 fn word(power: f64) -> String {
     if power < 0.0 { format!("1/{}", 2_f64.powf(-power)) } else { format!("{}", 2_f64.powf(power)) }
 }

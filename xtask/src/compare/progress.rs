@@ -1,10 +1,10 @@
-//! How far the comparison is, for people.
+//! The progress of the comparison, for people.
 
 use std::time::Instant;
 
 use super::cases::Case;
 
-/// Says how far it is, on standard error.
+/// A reporter of progress, on standard error.
 #[derive(Debug)]
 pub(super) struct Progress {
     start: Instant,
@@ -13,12 +13,12 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// So many loads of all are done.
+    /// Returns a reporter for `all` loads, `done` of which are done.
     pub(super) fn new(done: usize, all: usize) -> Progress {
         Progress { start: Instant::now(), done, all }
     }
 
-    /// Says something, with the place where we are.
+    /// Prints a message with the current progress.
     pub(super) fn say(&self, what: &str) {
         let seconds = self.start.elapsed().as_secs();
         eprintln!(
@@ -30,7 +30,7 @@ impl Progress {
         );
     }
 
-    /// Another load is done, in so many seconds.
+    /// Counts a load as done, after so many seconds, and prints it.
     pub(super) fn count(&mut self, machine: &str, case: &Case, seconds: f64) {
         self.done += 1;
         self.say(&format!(

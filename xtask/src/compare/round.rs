@@ -1,4 +1,4 @@
-//! One round: both machines from their boot to their end, each case once on each, in turns.
+//! A round: both machines from boot to power-off, with each case once on each, in alternation.
 
 use std::time::Instant;
 
@@ -10,16 +10,16 @@ use super::fio::{self, Measured};
 use super::progress::Progress;
 use super::side::Side;
 
-/// Jobs of the loads that do nearly nothing, the first of a round. The least of those that are
-/// alike is taken for the way itself.
+/// Jobs of the nearly empty loads, which come first in a round. The smallest result for each number
+/// of jobs is the cost of the gates.
 const NEARLY_NOTHING: [u32; 4] = [1, 1, 4, 4];
 
-/// What both machines did in a round.
+/// The results of both machines in a round.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Round {
     cpus: u32,
     number: u32,
-    /// By case, in the order in which they were given: SynthVM's and the peer's.
+    /// By case, in the given order: SynthVM's and the peer's.
     pub(super) runs: Vec<[Run; 2]>,
 }
 
@@ -27,21 +27,21 @@ pub(super) struct Round {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Run {
     pub(super) measured: Measured,
-    /// Less what the way from gate to gate costs without a load to speak of.
+    /// The load without the cost of the gates.
     pub(super) load: Load,
 }
 
-/// What one machine spent from gate to gate.
+/// The costs of one machine from gate to gate.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Load {
     pub(super) cost: Cost,
     pub(super) interrupts: f64,
-    /// By our own clock, what is around the load included.
+    /// Seconds by xtask's clock, including the time around the load.
     seconds: f64,
 }
 
 impl Round {
-    /// vCPUs of each machine, and the round's number from 0.
+    /// Returns the vCPUs of each machine, and the round's number from 0.
     pub(super) fn key(&self) -> (u32, u32) {
         (self.cpus, self.number)
     }
@@ -49,7 +49,7 @@ impl Round {
     /// Measures all cases on both machines, and powers them off.
     ///
     /// # Errors
-    /// In words: a guest was lost, or fio did not do what it should.
+    /// A message: a guest was lost, or fio failed.
     pub(super) fn measure(
         (cpus, number): (u32, u32),
         mut sides: [Side; 2],
@@ -86,7 +86,7 @@ impl Round {
     }
 }
 
-/// Gets what fio has measured, less what is not the loads', and powers the guest off.
+/// Returns fio's results without the costs of the gates, and powers the guest off.
 fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, String> {
     go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
     side.run(&fio::GATHER)?;
@@ -107,7 +107,7 @@ fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, Str
     Ok(runs)
 }
 
-/// Runs a step of fio's, which must bring it to a place.
+/// Runs a step of fio, which must end at the gate `place`.
 fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
     let said = side.run(step)?;
     if said.trim() == place {

@@ -1,22 +1,22 @@
-//! The numbers of both machines side by side, for people and for programs.
+//! The numbers of both machines, for people and for programs.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// One number of both.
+/// A number of both machines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Row {
-    /// Load, vCPUs and what was measured, such as `randread_4k_qd32_1vcpu_iops`.
+    /// Load, vCPUs and measurement, such as `randread_4k_qd32_1vcpu_iops`.
     pub(super) case: String,
     pub(super) unit: String,
     pub(super) synthvm: f64,
     pub(super) peer: f64,
-    /// 1 or more: SynthVM is as good or better.
+    /// At least 1 if SynthVM is as good or better.
     pub(super) ratio: f64,
 }
 
-/// Whether more or less of something is wanted.
+/// The better direction of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Better {
     More,
@@ -24,8 +24,8 @@ pub(super) enum Better {
 }
 
 impl Row {
-    /// A row; what is smaller than `least` counts as that much in the ratio, as nobody can tell it
-    /// from nothing.
+    /// Returns a row. In the ratio, values below `least` count as `least`, because they cannot be
+    /// distinguished from 0.
     pub(super) fn new(
         case: String,
         unit: &str,
@@ -48,7 +48,7 @@ impl Row {
     }
 }
 
-/// Four digits: what is behind them is chance.
+/// Rounds to four digits; further ones are noise.
 fn digits(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;

@@ -11,27 +11,27 @@ use serde::de::DeserializeOwned;
 
 use super::cost::Cost;
 
-/// Guest RAM of both, in MiB. The initial RAM disk with fio and all that it links to takes 200.
+/// Guest RAM of both machines in MiB. The initial RAM disk with fio and its libraries takes 200.
 const MEMORY_MIB: u32 = 1024;
 
-/// How long one load may take: some 10 s at most in an emulated host. One that takes longer has
-/// lost its guest.
+/// Timeout of a load, in seconds: a load takes at most about 10 s in an emulated host. After the
+/// timeout, the guest is lost.
 const RUN_LIMIT_S: u64 = 40;
 
-/// The peer's processor: the host's, with KVM's clock and its way to end interrupts without an
-/// exit. Without that clock its guest would read the time from a timer that QEMU emulates, with an
-/// exit for each look. The features that are off have to do with sleep, and do not speed up a disk;
-/// with all of them the emulated host's processor came to run that guest for ever.
+/// The peer's processor: the host's, with KVM's clock and its end of interrupt without an exit.
+/// Without that clock its guest would read the time from a timer that QEMU emulates, with an exit
+/// for each read. The disabled features concern sleep, and do not speed up a disk; with all of
+/// them, the emulated host's processor eventually ran that guest without end.
 const PEER_CPU: &str = "host,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off,kvm-steal-time=off,kvm-pv-unhalt=off";
 
-/// One machine.
+/// A machine.
 #[derive(Debug)]
 pub(super) struct Side {
-    /// As people know it.
+    /// The name for people.
     pub(super) name: &'static str,
     /// The disk's name in the guest.
     pub(super) disk: &'static str,
-    /// Lines of the guest's `/proc/interrupts` that are the disk's contain this.
+    /// A text that identifies the disk's lines of the guest's `/proc/interrupts`.
     interrupt: &'static str,
     machine: Machine,
 }
@@ -46,8 +46,8 @@ impl Side {
     /// Boots a guest under SynthVM with a VMBus disk.
     pub(super) fn synthvm(guest: &GuestImage, image: &Path, cpus: u32) -> Result<Side, String> {
         let options = VmOptions::new(guest).cpus(cpus).memory(&format!("{MEMORY_MIB}M"));
-        // The host's APICs are in software, and the peer has the same by another name (KVM's
-        // paravirtual end of interrupt).
+        // The host's APICs are emulated in software. The peer has the same feature under another
+        // name (KVM's paravirtual end of interrupt).
         let options = options.argument("--hyperv", "vapic=on");
         let options = words().into_iter().fold(options, VmOptions::cmdline);
         let vm =
@@ -58,7 +58,7 @@ impl Side {
         Ok(side)
     }
 
-    /// Boots a guest under QEMU with a virtio-blk disk that has a thread of its own.
+    /// Boots a guest under QEMU with a virtio-blk disk that has its own thread.
     pub(super) fn qemu(guest: &GuestImage, image: &Path, cpus: u32) -> Result<Side, String> {
         let file = image.display().to_string().replace(',', ",,");
         let machine = [
@@ -80,7 +80,7 @@ impl Side {
         let Event::Ready { .. } =
             ready.map_err(|error| format!("QEMU's guest: {error}\n{}", guest.said()))?
         else {
-            return Err("QEMU's guest said something else than that it is up".to_owned());
+            return Err("QEMU's guest did not report that it is up".to_owned());
         };
         let machine = Machine::Qemu(Box::new(guest));
         Ok(Side { name: "QEMU", disk: "/dev/vda", interrupt: "virtio", machine })
@@ -91,7 +91,7 @@ impl Side {
         self.ask::<serde_json::Value>(Action::WriteFile { path: path.to_owned(), text }).map(drop)
     }
 
-    /// Runs a program in the guest and returns what it says.
+    /// Runs a program in the guest and returns its output.
     pub(super) fn run(&mut self, argv: &[&str]) -> Result<String, String> {
         let words = argv.iter().map(|word| (*word).to_owned()).collect();
         let output: Output = self.ask(Action::Run { argv: words, timeout_s: RUN_LIMIT_S })?;
@@ -107,7 +107,7 @@ impl Side {
         }
     }
 
-    /// The disk's scheduler in the guest, the kernel's own choice.
+    /// Returns the disk's scheduler in the guest, which its kernel chooses.
     pub(super) fn scheduler(&mut self) -> Result<String, String> {
         let path = format!("/sys/block/{}/queue/scheduler", self.disk.trim_start_matches("/dev/"));
         let text: String = self.ask(Action::ReadFile { path })?;
@@ -115,16 +115,16 @@ impl Side {
         Ok(chosen.unwrap_or(text.trim()).to_owned())
     }
 
-    /// What the guest's kernel reads its time from.
+    /// Returns the clock source of the guest's kernel.
     pub(super) fn clock(&mut self) -> Result<String, String> {
         let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource".to_owned();
         let text: String = self.ask(Action::ReadFile { path })?;
         Ok(text.trim().to_owned())
     }
 
-    /// Interrupts of the disk so far, on all vCPUs.
+    /// Returns the number of interrupts of the disk so far, on all vCPUs.
     pub(super) fn interrupts(&mut self) -> Result<f64, String> {
-        // Added up in the guest: the columns of counts of lines such as ` 25:  10  20  PCI-MSI
+        // Summed in the guest: the columns of counts in lines such as ` 25:  10  20  PCI-MSI
         // 16385-edge  virtio0-req.0`.
         let sum = "{for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++) sum += $i} END {print sum + 0}";
         let text =
@@ -134,7 +134,7 @@ impl Side {
             .map_err(|_| format!("{}: {text:?} is no number of interrupts", self.name))
     }
 
-    /// What the machine has cost so far.
+    /// Returns the costs of the machine so far.
     pub(super) fn cost(&self) -> Result<Cost, String> {
         match &self.machine {
             Machine::SynthVm(vm) => {
@@ -169,7 +169,7 @@ impl Side {
     }
 }
 
-/// What both guests' kernels are told besides the usual.
+/// Returns additional words for both guests' kernel command lines.
 fn words() -> Vec<&'static str> {
     // The emulated CPU hides changes of XCR0 from its KVM.
     if is_emulated() { vec!["noxsave"] } else { Vec::new() }

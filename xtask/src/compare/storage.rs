@@ -1,8 +1,8 @@
-//! `cargo xtask compare storage`: a disk on VMBus beside QEMU's virtio-blk.
+//! `cargo xtask compare storage`: a VMBus disk compared with QEMU's virtio-blk.
 //!
-//! Both machines are up at the same time and take turns, in alternating order, so that what
-//! disturbs one disturbs the other; the middle of several rounds is taken. Times in an emulated
-//! host say little alone, and are good for comparing; counts are exact.
+//! Both machines are up at the same time and alternate, in alternating order, so that a disturbance
+//! affects both; the result is the median of several rounds. Times in an emulated host are only
+//! valid for comparison; counts are exact.
 
 use std::path::PathBuf;
 
@@ -20,37 +20,37 @@ use super::rows::{self, Better, Row};
 use super::side::Side;
 use crate::inner::{self, Inside};
 
-/// What the inner half leaves: the rounds that are done.
+/// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
 
-/// Machines are compared with so many vCPUs.
+/// The numbers of vCPUs of the compared machines.
 const CPUS: [u32; 2] = [1, 2];
 
-/// How many rounds may be lost with their host before we give up. In an emulated host with several
-/// processors either machine's guest is lost now and then (it resets or falls silent).
+/// Limit of rounds that may be lost with their host. In an emulated host with several processors,
+/// either machine's guest is sometimes lost (it resets or stops answering).
 const LOSSES: u32 = 8;
 
-/// What to compare and where to leave it.
+/// The options of `cargo xtask compare storage`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Write the numbers there, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
-    /// picture of the ratios beside it (.svg). A ratio of 1 or more is for SynthVM.
+    /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
+    /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A quarter of the requests.
+    /// Run a quarter of the requests.
     #[arg(long)]
     quick: bool,
-    /// Only cases whose names contain this, such as `randread_4k`.
+    /// Run only cases whose names contain this text, such as `randread_4k`.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// How often each case is measured on each machine; the middle counts.
+    /// Number of rounds: measurements of each case on each machine. The result is the median.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// Go on with the rounds that an interrupted comparison of the same cases left, instead of
-    /// doing all anew.
+    /// Continue with the rounds of an interrupted comparison of the same cases, instead of
+    /// repeating all.
     #[arg(long)]
     resume: bool,
-    /// Processors of an emulated host. With more than one, guests are lost now and then.
+    /// Processors of an emulated host. With more than one, guests are sometimes lost.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     host_cpus: u32,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
 }
 
 fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
-    // Numbers are of the program as people run it.
+    // The release build is measured, because users run it.
     let program = program::build_release()?;
     let guest = GuestBuilder::stock(StockKernel::ALL[0])
         .without_programs()
@@ -105,8 +105,7 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
-/// Does the rounds that have not been done yet, and leaves each as soon as it is done: whatever
-/// becomes of this host, they are kept.
+/// Runs the missing rounds, and saves each immediately, so that it survives the loss of this host.
 fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
     cost::prepare()?;
     if is_emulated() {
@@ -115,7 +114,7 @@ fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> 
     let medium = Medium::new()?;
     let mut rounds: Vec<Round> = inner::left(FINDINGS)?.unwrap_or_default();
     let per_round = cases.len() * 2;
-    // Each kind of machine in each round, so that what there is so far is of all.
+    // All numbers of vCPUs in each round, so that partial results cover all of them.
     let wanted = (0..count).flat_map(|number| CPUS.map(|cpus| (cpus, number)));
     let missing: Vec<(u32, u32)> =
         wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
@@ -138,14 +137,14 @@ fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> 
     Ok(())
 }
 
-/// Lets memory files have large pages when they are asked to, as `synthvm doctor` advises; the
-/// memory of QEMU's guest has them anyway.
+/// Allows large pages for memory files that request them, as `synthvm doctor` advises. The memory
+/// of QEMU's guest has them by default.
 fn allow_large_pages() -> Result<(), String> {
     let file = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
     std::fs::write(file, "advise").map_err(|error| format!("{file}: {error}"))
 }
 
-/// All numbers, by vCPUs and case.
+/// Returns all numbers, by vCPUs and case.
 fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
     let mut rows = Vec::new();
     for cpus in CPUS {
@@ -160,7 +159,7 @@ fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
     rows
 }
 
-/// The middle of the rounds.
+/// Returns the median of the rounds.
 fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
@@ -177,7 +176,7 @@ fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {
             least,
         )
     };
-    // One in all requests: less cannot be told from nothing.
+    // The smallest measurable value: one event in all requests.
     let once = 1.0 / middle(ours, |run| run.measured.requests);
     let less = Better::Less;
     vec![

@@ -1,8 +1,8 @@
-//! `cargo xtask demo`: a stock guest boots under SynthVM and works on its VMBus disk, before your
-//! eyes.
+//! `cargo xtask demo`: boots a stock guest under SynthVM, which works on its VMBus disk, with
+//! visible output.
 //!
-//! The outer half gets everything that is needed, here; the inner half ([`show`]) runs where KVM
-//! has Hyper-V support.
+//! The outer half builds and fetches everything on this machine. The inner half ([`show`]) runs on
+//! a KVM with Hyper-V support.
 
 mod show;
 
@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 use crate::inner::{self, Inside};
 use crate::style;
 
-/// What the inner half leaves.
+/// The results file of the inner half.
 const FINDINGS: &str = "demo.json";
 
-/// What to show.
+/// The options of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The guest's stock kernel: 6.1 or 6.12.
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     inside: Inside,
 }
 
-/// The last line of the demo. Others rely on its shape.
+/// The last line of the demo. Other programs depend on its format.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Findings {
     ok: bool,
@@ -43,11 +43,11 @@ struct Findings {
     gpadl_pages: u64,
     disk_sha256_match: bool,
     doorbell_user_exits: u64,
-    /// By step.
+    /// Seconds by step.
     seconds: BTreeMap<String, f64>,
 }
 
-/// Says what happens now, and how long it took when it is over.
+/// A reporter of the steps and their durations.
 struct Steps {
     seconds: BTreeMap<String, f64>,
 }
@@ -111,7 +111,7 @@ fn outside(kernel: &str) -> Result<(), String> {
         println!("    this machine's own has it");
     } else {
         println!(
-            "    this machine has none (`synthvm doctor` says why), so one is emulated in software: expect"
+            "    this machine has none (`synthvm doctor` gives the reason), so one is emulated in software: expect"
         );
         println!("    seconds where a real machine takes a tenth of one");
     }
@@ -123,7 +123,7 @@ fn outside(kernel: &str) -> Result<(), String> {
         .insert("host".to_owned(), round((went_in.elapsed().as_secs_f64() - within).max(0.0)));
     found.seconds.insert("total".to_owned(), round(start.elapsed().as_secs_f64()));
     println!("{}", serde_json::to_string(&found).map_err(|error| error.to_string())?);
-    if found.ok { Ok(()) } else { Err("not everything was as it should be, see above".to_owned()) }
+    if found.ok { Ok(()) } else { Err("a step failed, see above".to_owned()) }
 }
 
 fn round(seconds: f64) -> f64 {

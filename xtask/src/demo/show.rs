@@ -16,9 +16,9 @@ use integration_tests::vm::{Vm, VmOptions};
 use super::{FINDINGS, Findings, Steps};
 use crate::{inner, style};
 
-/// Bytes of the demo's disk: read whole by an emulated guest within seconds.
+/// Bytes of the demo's disk: an emulated guest reads all of it within seconds.
 const DISK_BYTES: u64 = 24 << 20;
-/// What the guest writes, in the middle of it.
+/// The guest's write, in the middle of the disk: offset, length and seed.
 const PATTERN: (u64, u64, u64) = (8 << 20, 4 << 20, 42);
 
 pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
@@ -27,11 +27,11 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
 
     let dir = WorkDir::new().map_err(|error| error.to_string())?;
     let disk = dir.image("disk.img", DISK_BYTES, 1).map_err(|error| error.to_string())?;
-    // A chatty console on purpose: the boot is part of the show.
+    // The console is verbose on purpose, because the demo shows the boot.
     let mut options = VmOptions::new(guest).cpus(2).cmdline("loglevel=6").disk(&disk);
     if is_emulated() {
-        // The emulated CPU hides changes of XCR0 from its KVM: the guest kernel would say so at
-        // length, and do without XSAVE.
+        // The emulated CPU hides changes of XCR0 from its KVM. The guest kernel would print long
+        // messages, and not use XSAVE.
         options = options.cmdline("noxsave");
     }
     let mut vm =
@@ -50,7 +50,7 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
         || write(&mut vm, &disk),
     )?;
 
-    style::heading("what the host sees (synthvm inspect)");
+    style::heading("the view of the host (synthvm inspect)");
     print!("{}", vm.inspect_text().map_err(|error| error.to_string())?);
     let after = vm.inspect().map_err(|error| error.to_string())?;
     found.channels = after.channels.len();
@@ -113,7 +113,7 @@ fn boot(options: &VmOptions, found: &mut Findings) -> Result<Vm, String> {
     Ok(vm)
 }
 
-/// Shows the console as it grows, until the guest is up.
+/// Prints the console as it grows, until the guest is up.
 fn follow(console: &Path, up: &AtomicBool) {
     let mut shown = 0;
     loop {
@@ -131,7 +131,7 @@ fn follow(console: &Path, up: &AtomicBool) {
         if last {
             return;
         }
-        // For people's eyes only: nothing waits for this.
+        // The delay is for readability; no result depends on it.
         std::thread::sleep(Duration::from_millis(200));
     }
 }

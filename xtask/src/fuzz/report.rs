@@ -1,24 +1,24 @@
-//! What a fuzzing process says of itself, and the table made of it.
+//! The output of a fuzzing process, and the table of all results.
 
 use std::time::Duration;
 
-/// One process, as its output tells.
+/// The results of one process, from its output.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Job {
     executions: u64,
     coverage: u64,
     corpus: u64,
     rss_mib: u64,
-    /// Inputs that failed, each with why.
+    /// Inputs that failed, each with the reason.
     findings: Vec<String>,
-    /// The last panic or error that it reported.
+    /// The last panic or error that the process reported.
     why: Option<String>,
-    /// The next line is what a panic says.
+    /// Whether the next line is the message of a panic.
     in_panic: bool,
 }
 
 impl Job {
-    /// Takes a line of its output.
+    /// Processes a line of the output.
     pub(super) fn read(&mut self, line: &str) {
         let line = line.trim();
         if let Some(status) = line.strip_prefix('#') {
@@ -28,7 +28,7 @@ impl Job {
         } else if let Some(number) = stat(line, "peak_rss_mb:") {
             self.rss_mib = self.rss_mib.max(number);
         } else if let Some((_, path)) = line.split_once("Test unit written to ") {
-            // An input that is only slow is no finding: what is too slow is reported as a timeout.
+            // A slow input is no finding: an input that is too slow is reported as a timeout.
             if !path.contains("-slow-unit-") {
                 let why = self.why.take().unwrap_or_else(|| "no reason given".to_owned());
                 self.findings.push(format!("{path}: {why}"));
@@ -60,7 +60,7 @@ impl Job {
         }
     }
 
-    /// The process ended: one that failed has found something, even when it could not say what.
+    /// Records the end of the process. A process that failed has a finding, even without a message.
     pub(super) fn ended(&mut self, success: bool, status: &str) {
         if !success && self.findings.is_empty() {
             let why = self.why.take().unwrap_or_default();
@@ -78,7 +78,7 @@ fn leading_number(word: &str) -> Option<u64> {
     word.get(..end)?.parse().ok()
 }
 
-/// All processes of one target.
+/// The results of all processes of one target.
 #[derive(Debug)]
 pub(super) struct Report {
     name: &'static str,
@@ -87,7 +87,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Executions and findings add up; the rest is the most of any process, as they share a corpus.
+    /// Returns the sums of executions and findings; other values are the maximum of all processes,
+    /// which share a corpus.
     pub(super) fn new(name: &'static str, jobs: &[Job], took: Duration) -> Self {
         let mut sum = Job::default();
         for job in jobs {
@@ -112,7 +113,7 @@ impl Report {
         (self.sum.executions as f64 / self.took.as_secs_f64().max(0.001)) as u64
     }
 
-    /// One line while it runs.
+    /// Returns the line of progress while the target runs.
     pub(super) fn progress(&self) -> String {
         format!(
             "{:14} {:4} s  {} executions, {}/s, {} edges, corpus {}, {} MiB, {} findings",
@@ -128,7 +129,7 @@ impl Report {
     }
 }
 
-/// One row a target.
+/// Returns a table with one row per target.
 pub(super) fn table(reports: &[Report]) -> String {
     let mut text = format!(
         "{:14} {:>8} {:>14} {:>9} {:>7} {:>7} {:>9} {:>9}\n",
@@ -151,14 +152,14 @@ pub(super) fn table(reports: &[Report]) -> String {
     text
 }
 
-/// The last word.
+/// Returns the last line.
 pub(super) fn closing_line(reports: &[Report]) -> String {
     let executions: u64 = reports.iter().map(|report| report.sum.executions).sum();
     let findings: usize = reports.iter().map(|report| report.sum.findings.len()).sum();
     format!("{} targets, {} executions, {findings} findings", reports.len(), grouped(executions))
 }
 
-/// 1234567 as 1,234,567.
+/// Formats a number with separators: 1234567 as 1,234,567.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

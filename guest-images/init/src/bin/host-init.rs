@@ -1,8 +1,8 @@
-//! Process 1 of the test host: makes a machine that looks like the one outside, but has a KVM, and
+//! Process 1 of the test host: sets up a machine that resembles the outer one, but has a KVM, and
 //! runs commands in it.
 //!
-//! The root is the outside machine's own, read-only, below a layer in memory that takes all writes.
-//! What must come out goes to the results share.
+//! The root is the outer machine's own, read-only, below a layer in memory that takes all writes.
+//! Files to keep go to the results share.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -17,11 +17,11 @@ use std::{env, thread};
 use guest_init::{modules, sys};
 use guest_report::host::{Event, Frame, PORT_NAME, Request, Setup};
 
-/// How large pieces of output get. A terminal's worth comes at once; a flood does not wait for
-/// small frames.
+/// The largest piece of output in bytes. A screenful fits in one piece, and large output needs few
+/// frames.
 const OUTPUT_PIECE: usize = 64 << 10;
 
-/// How often to look for the port, and how many times. The kernel makes it a moment after its
+/// The interval and the number of checks for the port. The kernel creates it shortly after its
 /// driver is loaded.
 const PORT_LOOK: (Duration, u32) = (Duration::from_millis(20), 500);
 
@@ -77,7 +77,7 @@ fn open_port() -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::NotFound, format!("no port named {PORT_NAME}")))
 }
 
-/// Mounts everything and goes there.
+/// Mounts the new root and changes to it.
 fn make_root() -> io::Result<()> {
     let setup: Setup = serde_json::from_slice(&fs::read("/setup.json")?)?;
     sys::online_cpus()?;
@@ -115,7 +115,7 @@ fn make_root() -> io::Result<()> {
     sys::chroot("/new")
 }
 
-/// A new `/tmp` in memory, through which only the folders to keep are seen.
+/// Mounts a new `/tmp` in memory, in which only the folders to keep are visible.
 fn mount_tmp(keep: &[String]) -> io::Result<()> {
     let mut kept = Vec::new();
     for folder in keep {
@@ -129,7 +129,7 @@ fn mount_tmp(keep: &[String]) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets `modprobe` inside find the modules of the kernel that runs.
+/// Lets `modprobe` inside find the modules of the running kernel.
 fn link_modules(modules: &str) -> io::Result<()> {
     fs::create_dir_all("/new/lib/modules")?;
     let link = format!("/new/lib/modules/{}", sys::kernel_release());
@@ -139,7 +139,7 @@ fn link_modules(modules: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs commands until the other end of the port goes away.
+/// Runs commands until the other end closes the port.
 fn serve(port: &Port, ready: Event) -> io::Result<()> {
     send(port, &Frame::Event(ready))?;
     let mut requests = locked(port).try_clone()?;
@@ -187,7 +187,7 @@ fn run(port: &Port, request: &Request) -> Event {
     let out = child.stdout.take().map(|pipe| relay(port, pipe, Frame::Stdout));
     let err = child.stderr.take().map(|pipe| relay(port, pipe, Frame::Stderr));
     let status = child.wait();
-    // What the command left running would hold the pipes open, and belongs to nobody now.
+    // Processes that the command left behind would hold the pipes open.
     sys::kill_all_others();
     for thread in [out, err].into_iter().flatten() {
         let _ = thread.join();

@@ -11,10 +11,10 @@ use acpi_tables::sdt::Sdt;
 use super::Platform;
 use crate::devices::{rtc, serial};
 
-/// Present, enabled, shown, working.
+/// `_STA` bits: present, enabled, shown in the UI, functioning.
 const STATUS_OK: u8 = 0xF;
-/// The interrupt that the VMBus node claims. Guests use the SINT's vector instead; Windows wants to
-/// see one.
+/// The interrupt that the VMBus node claims. Guests use the SINT's vector instead, but Windows
+/// requires the resource.
 const VMBUS_IRQ: u8 = 5;
 
 pub(super) fn build(platform: &Platform) -> Sdt {
@@ -34,7 +34,7 @@ pub(super) fn build(platform: &Platform) -> Sdt {
     dsdt
 }
 
-/// AML that is ready already.
+/// A piece of AML that is already encoded.
 struct Raw(Vec<u8>);
 
 impl Aml for Raw {
@@ -43,7 +43,7 @@ impl Aml for Raw {
     }
 }
 
-/// Only soft-off: SLP_TYP 0 in PM1_CNT.
+/// Writes the sleep states: only soft-off (`_S5`), with SLP_TYP 0 in PM1_CNT.
 fn sleep_states(code: &mut Vec<u8>) {
     Name::new("\\_S5_".into(), &Package::new(vec![&ZERO, &ZERO, &ZERO, &ZERO])).to_aml_bytes(code);
 }
@@ -104,7 +104,8 @@ fn module_device(code: &mut Vec<u8>, platform: &Platform) {
     .to_aml_bytes(code);
 }
 
-/// The bus itself. `_HID` is a string that ASL compilers refuse, but that every guest looks for.
+/// Writes the VMBus node. Its `_HID` is a string that ASL compilers refuse, but every guest looks
+/// for it.
 fn vmbus(code: &mut Vec<u8>) {
     let status = Path::new("STA_");
     let disabled = 0xDu8;
@@ -126,7 +127,7 @@ fn vmbus(code: &mut Vec<u8>) {
     .to_aml_bytes(code);
 }
 
-/// Small IRQ descriptor: edge, active high, exclusive.
+/// An IRQ descriptor in the short form: edge-triggered, active high, exclusive.
 struct LegacyIrq(u8);
 
 impl Aml for LegacyIrq {

@@ -7,11 +7,11 @@ use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use crate::devices::pm;
 use crate::devices::rtc;
 
-/// Legacy devices (serial ports) are there.
+/// The machine has legacy devices (serial ports).
 const BOOT_ARCH_LEGACY: u16 = 1;
-/// Do not probe for VGA. (No keyboard controller either: bit 1 stays clear.)
+/// The guest must not probe for VGA. Bit 1 stays clear: there is no keyboard controller either.
 const BOOT_ARCH_NO_VGA: u16 = 1 << 2;
-/// Worst-case latencies above 100 us and 1000 us say that there are no C2 and C3 states.
+/// Worst-case latencies above 100 us (C2) and 1000 us (C3) mean that the state does not exist.
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
 
@@ -29,8 +29,8 @@ pub(super) fn build(facs: u64, dsdt: u64) -> FADT {
         .flag(Flags::TmrValExt)
         .flag(Flags::ResetRegSup)
         .flag(Flags::UsePlatformClock);
-    // The power button is a fixed-feature one (flag PWR_BUTTON stays clear); there is no sleep
-    // button (its flag set says so).
+    // PWR_BUTTON stays clear: the power button is a fixed feature. The sleep button flag is set:
+    // there is no such button.
     fadt.dsdt = (dsdt as u32).into();
     fadt.sci_int = pm::SCI.into();
     fadt.pm1a_evt_blk = u32::from(pm::PM1_EVENT).into();

@@ -1,4 +1,4 @@
-//! MADT: processors, IOAPIC, and the interrupts that are not what ISA says.
+//! MADT: processors, IOAPIC, and the interrupts that differ from their ISA defaults.
 
 use acpi_tables::sdt::Sdt;
 
@@ -6,10 +6,10 @@ use super::Platform;
 use crate::devices::pm;
 use crate::memory::{IOAPIC_BASE, LAPIC_BASE};
 
-/// There is also a pair of 8259s.
+/// The machine also has a pair of 8259 PICs.
 const PCAT_COMPAT: u32 = 1;
 const ENABLED: u32 = 1;
-/// The largest id that an xAPIC entry can carry (255 means broadcast).
+/// The largest APIC id that an xAPIC entry can carry (255 means broadcast).
 const XAPIC_MAX: u32 = 254;
 const ACTIVE_HIGH_LEVEL: u16 = 0b1101;
 const CONFORMS: u16 = 0;

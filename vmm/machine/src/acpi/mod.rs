@@ -19,24 +19,24 @@ const OEM_ID: [u8; 6] = *b"SYNTHV";
 const OEM_TABLE_ID: [u8; 8] = *b"SYNTHVM ";
 const OEM_REVISION: u32 = 1;
 
-/// What the tables describe.
+/// The hardware that the tables describe.
 #[derive(Clone, Debug)]
 pub(crate) struct Platform {
-    /// APIC ids in the order of the processors' numbers.
+    /// APIC ids, in the order of the processor numbers.
     pub apic_ids: Vec<u32>,
-    /// Whether there is a PIT (and its interrupt on IOAPIC pin 2) and a pair of PICs.
+    /// Whether the machine has a PIT (with its interrupt on IOAPIC pin 2) and a pair of PICs.
     pub legacy_timer: bool,
-    /// Windows for VMBus devices.
+    /// The MMIO windows for VMBus devices.
     pub mmio: [AddressRange; 2],
 }
 
-/// Why there are no tables.
+/// An error in writing the tables.
 #[derive(Debug, thiserror::Error)]
 pub enum AcpiError {
-    /// The tables outgrew their region. Cannot happen below 65 processors.
+    /// The tables exceed their region. Cannot happen below 65 processors.
     #[error("ACPI tables need {0} bytes, more than their region has")]
     TooLarge(u64),
-    /// Guest memory refused a write.
+    /// A write to guest memory failed.
     #[error("writing ACPI tables: {0}")]
     Memory(#[from] GuestMemoryError),
 }
@@ -47,7 +47,8 @@ pub enum AcpiError {
 /// [`AcpiError`].
 pub(crate) fn write(memory: &GuestMemory, platform: &Platform) -> Result<u64, AcpiError> {
     let mut next = Place { memory, at: ACPI_BASE };
-    // The RSDP stands first, at its legacy place; it can be filled in only at the end.
+    // The RSDP is first, at its legacy address, but needs the address of the XSDT: it is written
+    // last.
     next.at += Rsdp::len() as u64;
 
     let facs = next.put(&bytes(&FACS::new()))?;
@@ -72,7 +73,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Writes a table at the next 64-byte boundary (the FACS wants it) and returns its address.
+    /// Writes a table at the next 64-byte boundary (the FACS requires it) and returns its address.
     fn put(&mut self, table: &[u8]) -> Result<u64, AcpiError> {
         let start = self.at.next_multiple_of(64);
         let end = start + table.len() as u64;
@@ -91,7 +92,7 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// A table of our own making: header now, content appended by the caller.
+/// Returns a table that has a header only; the caller appends the content.
 fn table(signature: [u8; 4], revision: u8) -> Sdt {
     Sdt::new(signature, 36, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
 }

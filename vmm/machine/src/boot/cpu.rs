@@ -10,7 +10,7 @@ use crate::memory::GuestMemory;
 const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
 const TSS_SELECTOR: u16 = 0x20;
-/// null, unused, code, data, TSS (two slots in long mode).
+/// The GDT: null, unused, code, data, TSS (two entries in long mode).
 const GDT: [u64; 6] =
     [0, 0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_8B00_0000_0067, 0];
 
@@ -25,26 +25,26 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
-/// An MSR that every processor starts with.
+/// An MSR with the value that every processor starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BootMsr {
     /// MSR number.
     pub index: u32,
-    /// Its value.
+    /// The value.
     pub value: u64,
 }
 
-/// MSRs that differ from KVM's reset values on every processor.
+/// Returns the MSRs that differ from KVM's reset values on every processor.
 pub(crate) const fn boot_msrs() -> [BootMsr; 2] {
     [
-        // MTRRs enabled, default type write-back: no firmware runs that would set ranges.
+        // MTRRs enabled, default type write-back: there is no firmware to set ranges.
         BootMsr { index: 0x2FF, value: 0x806 },
         // MISC_ENABLE: fast string operations.
         BootMsr { index: 0x1A0, value: 1 },
     ]
 }
 
-/// Writes descriptor table and page tables.
+/// Writes the descriptor table and the page tables.
 pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
     for (index, descriptor) in GDT.iter().enumerate() {
         memory.write_obj(*descriptor, GuestAddress(place::GDT + 8 * index as u64))?;
@@ -66,7 +66,7 @@ pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
     Ok(())
 }
 
-/// Turns a processor's reset state into the state at the kernel's entry.
+/// Changes a processor's reset state to the state at the kernel's entry.
 pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
     *regs = kvm_regs { rip: entry.rip, rsi: entry.zero_page, rflags: 2, ..Default::default() };
 
@@ -87,7 +87,7 @@ pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
     sregs.efer = EFER_LME | EFER_LMA;
 }
 
-/// The segment register that loading `selector` from [`GDT`] would give.
+/// Returns the segment register that loading `selector` from [`GDT`] would give.
 fn segment(selector: u16) -> kvm_segment {
     let descriptor = GDT[usize::from(selector >> 3)];
     let granular = descriptor >> 55 & 1;

@@ -1,4 +1,4 @@
-//! The initial RAM disk: handed over as it is, high in low RAM, out of the kernel's way.
+//! The initial RAM disk, loaded unchanged at the top of low RAM, away from the kernel.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -29,7 +29,7 @@ impl Initrd {
         Ok(Initrd { path: path.to_owned(), file })
     }
 
-    /// Puts the file as high as the kernel allows and returns where it lies.
+    /// Loads the file as high as the kernel allows and returns its address.
     pub(super) fn load(
         &self,
         memory: &GuestMemory,
@@ -37,7 +37,7 @@ impl Initrd {
         kernel: &Loaded,
     ) -> Result<AddressRange, BootError> {
         let failed = |source| BootError::File { option: OPTION, path: self.path.clone(), source };
-        // The size is read anew: the file may have been replaced in place since the last boot.
+        // The size is read again: the file may have been replaced in place since the last boot.
         let size = self.file.metadata().map_err(failed)?.size();
         let ram = layout.low_ram.end;
         let top = ram.min(kernel.initrd_limit);
@@ -46,7 +46,7 @@ impl Initrd {
             let needed = kernel.end.saturating_add(size.next_multiple_of(4096));
             return Err(BootError::MemoryForInitrd { ram, initrd: size, needed });
         }
-        // A second boot reads the same bytes again.
+        // A clone of the descriptor shares its offset, which the last boot left at the end.
         let mut reader = self.file.try_clone().map_err(failed)?;
         std::io::Seek::rewind(&mut reader).map_err(failed)?;
         memory

@@ -1,4 +1,4 @@
-//! The kernel image: what it is, whether it is whole, and where it goes.
+//! The kernel image: its format, its validity, and its load address.
 
 use std::fs::File;
 use std::io::{self, Seek};
@@ -13,12 +13,12 @@ use super::{BootError, place};
 use crate::memory::{GuestMemory, MemoryLayout};
 
 const OPTION: &str = "--kernel";
-/// Where the setup header starts in a bzImage and in the zero page.
+/// Offset of the setup header in a bzImage and in the zero page.
 const SETUP_HEADER: u64 = 0x1F1;
-/// Where it ends, in the newest version that we know; older kernels have code there, which the copy
-/// must not carry.
+/// End of the setup header in the newest known version. Older kernels have code there, which must
+/// not be copied.
 const SETUP_HEADER_END: usize = SETUP_HEADER as usize + size_of::<setup_header>();
-/// The header's length counts from here, in the byte before.
+/// The header's length counts from this offset; the byte before it holds the length.
 const SETUP_HEADER_SIZE_FROM: usize = 0x202;
 /// "HdrS", at 0x202.
 const SETUP_MAGIC: u32 = 0x5372_6448;
@@ -28,14 +28,15 @@ const PROTOCOL_64BIT: u16 = 0x020C;
 const LOADED_HIGH: u8 = 1;
 /// `xloadflags`: there is a 64-bit entry point at 0x200.
 const XLF_KERNEL_64: u16 = 1;
-/// From the start of the protected-mode part to its 64-bit entry.
+/// Bytes from the start of the protected-mode part to its 64-bit entry.
 const ENTRY_64: u64 = 0x200;
-/// Command line bytes (with NUL) that a vmlinux takes on x86; a bzImage says it in its header.
+/// Bytes of command line (with NUL) that a vmlinux accepts on x86; a bzImage has the limit in its
+/// header.
 const VMLINUX_CMDLINE: u32 = 2047;
-/// Highest initrd address for a vmlinux; a bzImage says it in its header.
+/// Highest initrd address for a vmlinux; a bzImage has it in its header.
 const VMLINUX_INITRD_MAX: u32 = 0x7FFF_FFFF;
-/// Room kept for `.bss` and `.brk` behind a vmlinux's segments, which the loader counts by their
-/// file size.
+/// Bytes reserved for `.bss` and `.brk` behind a vmlinux's segments: the loader counts segments by
+/// their size in the file.
 const VMLINUX_SLACK: u64 = 16 << 20;
 
 /// A kernel image, opened and checked.
@@ -55,13 +56,13 @@ enum Format {
 /// A kernel in guest memory.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    /// Header for the zero page.
+    /// The setup header for the zero page.
     pub(super) header: setup_header,
     /// 64-bit entry point.
     pub(super) entry: u64,
-    /// End of all that the kernel needs to unpack itself.
+    /// End of the memory that the kernel needs to unpack itself.
     pub(super) end: u64,
-    /// No byte of the initrd may lie here or above.
+    /// The initrd must end at or below this address.
     pub(super) initrd_limit: u64,
 }
 
@@ -93,18 +94,18 @@ impl Kernel {
         Ok(Kernel { path: path.to_owned(), file, format })
     }
 
-    /// The longest command line, without its NUL.
+    /// Returns the longest command line in bytes, without its NUL.
     pub(super) fn cmdline_limit(&self) -> usize {
         let limit = match &self.format {
             Format::BzImage(header) => header.cmdline_size,
             Format::Elf => VMLINUX_CMDLINE,
         };
-        // Between the command line's place and the end of conventional memory there is room for any
-        // real limit.
+        // The space between the command line's address and the end of conventional memory suffices
+        // for any real limit.
         (limit as usize).min((place::LOW_END - place::CMDLINE) as usize - 1)
     }
 
-    /// Loads the kernel.
+    /// Loads the kernel into guest memory.
     pub(super) fn load(
         &self,
         memory: &GuestMemory,
@@ -126,7 +127,7 @@ impl Kernel {
         header: &setup_header,
     ) -> Result<Loaded, BootError> {
         let ram = layout.low_ram.end;
-        // The kernel ends up at its preferred address in any case: put it there at once.
+        // The kernel moves itself to its preferred address in any case: load it there directly.
         let alignment = u64::from(header.kernel_alignment).max(1);
         let start = { header.pref_address }.max(place::HIMEM).next_multiple_of(alignment);
         let payload = u64::from(header.syssize) * 16;
@@ -184,10 +185,10 @@ impl Kernel {
     }
 }
 
-/// Opens a regular, non-empty file. Returns its size.
+/// Opens a regular, non-empty file. Returns the file and its size in bytes.
 pub(super) fn open_regular(option: &'static str, path: &Path) -> Result<(File, u64), BootError> {
     let failed = |source| BootError::File { option, path: path.to_owned(), source };
-    // Opening a FIFO must not wait for a writer: the type is checked below.
+    // Opening a FIFO must not wait for a writer. The type is checked below.
     let file =
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -227,7 +228,7 @@ fn probe(file: &File) -> io::Result<Probe> {
             bytes[..own.len()].copy_from_slice(own);
             Ok(Probe::BzImage(Box::new(header)))
         }
-        // A boot sector without its second sector is what a cut bzImage looks like.
+        // A truncated bzImage may be a boot sector without its second sector.
         None if start.get(0x1FE..0x200) == Some(&[0x55, 0xAA]) => Ok(Probe::Short),
         Some(false) | None => Ok(Probe::Other),
     }
@@ -250,7 +251,7 @@ fn check_bzimage(path: &Path, header: &setup_header, actual: u64) -> Result<(), 
         sectors => u64::from(sectors),
     };
     let promised = (sectors + 1) * 512 + u64::from(header.syssize) * 16;
-    // `syssize` counts whole paragraphs; the last one may be short.
+    // `syssize` counts whole 16-byte paragraphs; the last one in the file may be short.
     if actual + 15 < promised {
         return Err(BootError::Truncated { path: path.to_owned(), promised, actual });
     }
@@ -259,7 +260,7 @@ fn check_bzimage(path: &Path, header: &setup_header, actual: u64) -> Result<(), 
 
 struct Segment {
     file_end: u64,
-    /// End in guest memory, with `.bss`.
+    /// End in guest memory, including `.bss`.
     end: u64,
 }
 
@@ -298,7 +299,7 @@ fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
     Ok(())
 }
 
-/// The loadable segments of a little-endian ELF64 file.
+/// Returns the loadable segments of a little-endian ELF64 file.
 fn elf_segments(file: &File) -> io::Result<Vec<Segment>> {
     let mut header = [0; 64];
     file.read_exact_at(&mut header, 0)?;

@@ -1,5 +1,5 @@
 //! Direct boot of Linux: kernel, initrd, command line, zero page and the CPU state that the 64-bit
-//! entry wants (spec hypervisor-platform section 10; the kernel's own
+//! entry requires (spec hypervisor-platform section 10; the kernel's own
 //! `Documentation/arch/x86/boot.rst`).
 
 mod cpu;
@@ -17,7 +17,7 @@ pub use error::BootError;
 pub(crate) use initrd::Initrd;
 pub(crate) use kernel::Kernel;
 
-/// Guest addresses below 1 MiB that the loader uses. All are free again once the kernel runs.
+/// Guest addresses below 1 MiB that the loader uses. The kernel may reuse all of them once it runs.
 mod place {
     /// Global descriptor table.
     pub(super) const GDT: u64 = 0x500;
@@ -27,14 +27,13 @@ mod place {
     pub(super) const PML4: u64 = 0x9000;
     /// Command line.
     pub(super) const CMDLINE: u64 = 0x2_0000;
-    /// End of conventional memory in the E820 map; the kilobyte above it is where firmware keeps
-    /// its data.
+    /// End of conventional memory in the E820 map. Firmware keeps its data in the kilobyte above.
     pub(super) const LOW_END: u64 = 0x9_FC00;
     /// Start of RAM above the legacy hole.
     pub(super) const HIMEM: u64 = 0x10_0000;
 }
 
-/// What to boot: opened and checked once, loaded at each (re)start.
+/// The files of a guest: opened and checked once, loaded at each start and reset.
 #[derive(Debug)]
 pub struct BootSource {
     kernel: Kernel,
@@ -42,20 +41,20 @@ pub struct BootSource {
     cmdline: String,
 }
 
-/// How the boot processor starts.
+/// The entry state of the boot processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// First instruction (64-bit mode).
+    /// Address of the first instruction (64-bit mode).
     pub rip: u64,
-    /// Zero page, for RSI.
+    /// Address of the zero page, for RSI.
     pub zero_page: u64,
 }
 
 impl BootSource {
-    /// Opens the files and checks all that can be checked without guest memory.
+    /// Opens the files and checks everything that does not need guest memory.
     ///
     /// # Errors
-    /// [`BootError`]; each names the option at fault.
+    /// [`BootError`]; each error names the option at fault.
     pub fn open(
         kernel: &Path,
         initrd: Option<&Path>,
@@ -73,11 +72,11 @@ impl BootSource {
         Ok(BootSource { kernel, initrd, cmdline: cmdline.to_owned() })
     }
 
-    /// Writes everything into guest memory. The ACPI tables are not part of it: the zero page only
-    /// names `rsdp`.
+    /// Writes the kernel, the initrd, the command line and the zero page into guest memory. The
+    /// caller writes the ACPI tables; the zero page holds only their address, `rsdp`.
     ///
     /// # Errors
-    /// [`BootError`]; a file that changed since it was opened counts as truncated.
+    /// [`BootError`]; a file that changed after it was opened counts as truncated.
     pub fn load(
         &self,
         memory: &GuestMemory,

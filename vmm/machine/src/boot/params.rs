@@ -9,12 +9,12 @@ use crate::memory::{ACPI_BASE, AddressRange, GuestMemory, MemoryLayout};
 
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
-/// "Some other boot loader", as one without a number of its own says.
+/// The boot loader id of a loader that has no assigned number.
 const LOADER_UNDEFINED: u8 = 0xFF;
 /// Offset of `acpi_rsdp_addr` in the zero page (kernel 5.0 and newer).
 const RSDP_OFFSET: u64 = 0x70;
 
-/// Writes command line and zero page.
+/// Writes the command line and the zero page.
 pub(super) fn write(
     memory: &GuestMemory,
     layout: &MemoryLayout,
@@ -42,7 +42,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The memory map. MMIO windows are never in it.
+/// Returns the memory map. It never contains MMIO windows.
 fn e820(layout: &MemoryLayout) -> Vec<boot_e820_entry> {
     let entry = |start: u64, end: u64, kind: u32| boot_e820_entry {
         addr: start,

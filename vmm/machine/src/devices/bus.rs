@@ -1,4 +1,5 @@
-//! The I/O port and MMIO buses. What nobody claims reads as all ones and swallows writes.
+//! The I/O port and MMIO buses. Reads of unclaimed addresses return all ones; writes to them are
+//! dropped.
 
 use std::sync::Arc;
 
@@ -8,15 +9,14 @@ use vm_device::bus::{
 use vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use vm_device::{DeviceMmio, DevicePio};
 
-/// Devices by address.
+/// The devices, by address.
 #[derive(Default)]
 pub(crate) struct Buses {
     devices: IoManager,
 }
 
-/// A device of byte-wide registers at consecutive ports, which is what nearly all legacy devices
-/// are. Wider accesses arrive as one call per byte, lowest port first, as on a real bus of that
-/// width.
+/// A device of byte-wide registers at consecutive ports, as nearly all legacy devices are. A wider
+/// access arrives as one call per byte, lowest port first, as on an 8-bit bus.
 pub(crate) trait PioDevice: Send + Sync {
     /// Reads the register at `offset` from the device's first port.
     fn read(&self, offset: u16) -> u8;
@@ -41,7 +41,7 @@ impl<D: PioDevice> DevicePio for Bytewise<D> {
 }
 
 impl Buses {
-    /// Puts a device of byte-wide registers at `ports` consecutive ports from `port`.
+    /// Maps a device of byte-wide registers to `ports` consecutive ports from `port`.
     ///
     /// # Errors
     /// The ports overlap another device's.
@@ -55,8 +55,8 @@ impl Buses {
         self.devices.register_pio(range, Arc::new(Bytewise(Arc::clone(device))))
     }
 
-    /// Puts a device that wants to see accesses as the guest made them at `ports` consecutive ports
-    /// from `port`.
+    /// Maps a device that receives accesses in their full width to `ports` consecutive ports from
+    /// `port`.
     ///
     /// # Errors
     /// The ports overlap another device's.
@@ -69,7 +69,7 @@ impl Buses {
         self.devices.register_pio(PioRange::new(PioAddress(port), ports)?, device)
     }
 
-    /// Puts a device at `len` bytes of guest physical memory from `address`.
+    /// Maps a device to `len` bytes of guest physical memory from `address`.
     ///
     /// # Errors
     /// The range overlaps another device's.
@@ -83,27 +83,27 @@ impl Buses {
             .register_mmio(MmioRange::new(MmioAddress(address), len as MmioAddressOffset)?, device)
     }
 
-    /// One IN instruction. `data` has the access's width.
+    /// Performs one IN instruction. The length of `data` is the access's width.
     pub(crate) fn read_port(&self, port: u16, data: &mut [u8]) {
         if self.devices.pio_read(PioAddress(port), data).is_err() {
             data.fill(0xFF);
         }
     }
 
-    /// One OUT instruction. `data` has the access's width.
+    /// Performs one OUT instruction. The length of `data` is the access's width.
     pub(crate) fn write_port(&self, port: u16, data: &[u8]) {
-        // Nobody there: the write goes nowhere, as on a real bus.
+        // An unclaimed port drops the write, as on a real bus.
         let _ = self.devices.pio_write(PioAddress(port), data);
     }
 
-    /// One load from memory that is not RAM.
+    /// Performs one load from memory that is not RAM.
     pub(crate) fn read_mmio(&self, address: u64, data: &mut [u8]) {
         if self.devices.mmio_read(MmioAddress(address), data).is_err() {
             data.fill(0xFF);
         }
     }
 
-    /// One store to memory that is not RAM.
+    /// Performs one store to memory that is not RAM.
     pub(crate) fn write_mmio(&self, address: u64, data: &[u8]) {
         let _ = self.devices.mmio_write(MmioAddress(address), data);
     }

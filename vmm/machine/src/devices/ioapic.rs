@@ -1,4 +1,5 @@
-//! The IOAPIC of a machine with a split irqchip: 24 pins that become MSIs (82093AA data sheet).
+//! The IOAPIC of a machine with a split irqchip: 24 pins, whose interrupts are sent as MSIs
+//! (82093AA data sheet).
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use super::InterruptLine;
 use crate::irq::{IOAPIC_PINS, Msi, Routes};
 use crate::memory::LAPIC_BASE;
 
-/// Bytes of its MMIO range.
+/// Size of the MMIO range in bytes.
 pub(crate) const SIZE: u64 = 0x1000;
 
 const SELECT: u64 = 0x00;
@@ -22,7 +23,7 @@ const ID: u8 = 0;
 const VERSION: u8 = 1;
 const ARBITRATION: u8 = 2;
 const REDIRECTION: u8 = 0x10;
-/// Without the EOI register of later versions: EOIs come from the local APICs by broadcast.
+/// The version without the EOI register: EOIs come as broadcasts from the local APICs.
 const VERSION_82093AA: u32 = 0x11;
 
 const DELIVERY_STATUS: u64 = 1 << 12;
@@ -31,17 +32,17 @@ const LEVEL: u64 = 1 << 15;
 const MASKED: u64 = 1 << 16;
 const READ_ONLY: u64 = DELIVERY_STATUS | REMOTE_IRR;
 
-/// The chip.
+/// The IOAPIC.
 pub(crate) struct Ioapic {
     sink: Box<dyn MsiSink>,
     registers: Mutex<Registers>,
 }
 
-/// Where MSIs go; KVM, or a test.
+/// The receiver of MSIs: KVM, or a test.
 trait MsiSink: Send + Sync {
-    /// Sends one.
+    /// Sends an MSI.
     fn send(&self, msi: Msi) -> io::Result<()>;
-    /// Level-triggered pins need a route, so that KVM reports the EOI of their vector.
+    /// Sets or removes the route of a level-triggered pin. KVM reports EOIs only of routed vectors.
     fn route(&self, pin: usize, msi: Option<Msi>) -> io::Result<()>;
 }
 
@@ -92,7 +93,7 @@ impl PinState {
 }
 
 impl Ioapic {
-    /// All pins masked and low.
+    /// Returns an IOAPIC with all pins masked and low.
     pub(crate) fn new(vm: Arc<VmFd>, routes: Arc<Routes>) -> Ioapic {
         Ioapic::with_sink(Box::new(KvmSink { vm, routes }))
     }
@@ -103,7 +104,8 @@ impl Ioapic {
         Ioapic { sink, registers: Mutex::new(registers) }
     }
 
-    /// Back to power-on; lines keep their levels, which belong to the devices.
+    /// Restores the power-on state. The levels of the lines stay, because they belong to the
+    /// devices.
     pub(crate) fn reset(&self) {
         let mut registers = self.lock();
         registers.select = 0;
@@ -114,7 +116,7 @@ impl Ioapic {
         }
     }
 
-    /// A processor has finished with `vector` (KVM_EXIT_IOAPIC_EOI).
+    /// Handles the EOI of `vector` by a processor (KVM_EXIT_IOAPIC_EOI).
     pub(crate) fn end_of_interrupt(&self, vector: u8) {
         let mut registers = self.lock();
         for pin in &mut registers.pins {
@@ -134,7 +136,7 @@ impl Ioapic {
         }
     }
 
-    /// Sends the interrupt if there is one to send.
+    /// Sends the pin's interrupt if one is due.
     fn evaluate(&self, pin: &mut PinState, rising: bool) {
         if pin.entry & MASKED != 0 {
             return;
@@ -183,13 +185,13 @@ impl Ioapic {
             state.entry &= !REMOTE_IRR;
         }
         self.follow(&mut registers, pin);
-        // A level that waits behind the mask comes through now.
+        // Unmasking delivers a level that was raised while the pin was masked.
         if let Some(state) = registers.pins.get_mut(pin) {
             self.evaluate(state, false);
         }
     }
 
-    /// Keeps KVM's route of a level-triggered pin in step with its entry.
+    /// Updates KVM's route of a level-triggered pin after its entry has changed.
     fn follow(&self, registers: &mut Registers, pin: usize) {
         let Some(state) = registers.pins.get_mut(pin) else { return };
         let wanted = (state.entry & (MASKED | LEVEL) == LEVEL).then(|| state.msi());
@@ -228,14 +230,14 @@ impl DeviceMmio for Ioapic {
     }
 }
 
-/// One of its pins.
+/// A pin of an IOAPIC.
 pub(crate) struct Pin {
     ioapic: Arc<Ioapic>,
     pin: u32,
 }
 
 impl Pin {
-    /// Pin `pin`; one that does not exist does nothing.
+    /// Returns pin `pin`. A pin that does not exist has no effect.
     pub(crate) fn new(ioapic: &Arc<Ioapic>, pin: u32) -> Pin {
         Pin { ioapic: Arc::clone(ioapic), pin }
     }

@@ -1,5 +1,5 @@
-//! Ports that a PC guest pokes although the device behind them is not there (spec
-//! hypervisor-platform section 11).
+//! Ports that a PC guest accesses although their device does not exist (spec hypervisor-platform
+//! section 11).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,14 +10,14 @@ use super::{PioDevice, Power, PowerRequest};
 pub(crate) struct KeyboardReset(pub Arc<dyn Power>);
 
 impl KeyboardReset {
-    /// Its port.
+    /// The I/O port.
     pub(crate) const PORT: u16 = 0x64;
 }
 
 impl PioDevice for KeyboardReset {
     fn read(&self, _offset: u16) -> u8 {
-        // All ones: no controller. A guest that probes finds nothing; a guest that reboots writes
-        // anyway.
+        // All ones means that there is no controller. A guest that reboots writes to the port
+        // regardless.
         0xFF
     }
 
@@ -28,17 +28,17 @@ impl PioDevice for KeyboardReset {
     }
 }
 
-/// Port 0x92: bit 0 resets, bit 1 (A20) can be written and read and does nothing.
+/// Port 0x92: bit 0 resets the machine; bit 1 (A20) is readable and writable but has no effect.
 pub(crate) struct FastReset {
     power: Arc<dyn Power>,
     value: AtomicU8,
 }
 
 impl FastReset {
-    /// Its port.
+    /// The I/O port.
     pub(crate) const PORT: u16 = 0x92;
 
-    /// A20 open.
+    /// Returns the port with A20 open.
     pub(crate) fn new(power: Arc<dyn Power>) -> FastReset {
         FastReset { power, value: AtomicU8::new(2) }
     }
@@ -58,7 +58,7 @@ impl PioDevice for FastReset {
 }
 
 /// Ports 0xCF8 to 0xCFF without PCI: the address register does not echo, so no guest scans 256
-/// buses. Only the reset control register (0xCF9) lives.
+/// buses. Only the reset control register (0xCF9) works.
 pub(crate) struct NoPci {
     power: Arc<dyn Power>,
     reset_control: AtomicU8,
@@ -72,7 +72,7 @@ impl NoPci {
     const FULL_OR_SYSTEM: u8 = 0x0A;
     const RESET: u8 = 0x04;
 
-    /// Reset state.
+    /// Returns the ports in their reset state.
     pub(crate) fn new(power: Arc<dyn Power>) -> NoPci {
         NoPci { power, reset_control: AtomicU8::new(0) }
     }
@@ -87,7 +87,7 @@ impl vm_device::DevicePio for NoPci {
     }
 
     fn pio_write(&self, _base: vm_device::bus::PioAddress, offset: u16, data: &[u8]) {
-        // Only a byte access is for the reset register: a dword at 0xCF8 is a PCI address.
+        // Only a byte access reaches the reset register: a dword at 0xCF8 is a PCI address.
         if let (1, [value]) = (offset, data) {
             self.reset_control.store(value & Self::FULL_OR_SYSTEM, Ordering::Relaxed);
             if value & Self::RESET != 0 {
@@ -97,13 +97,13 @@ impl vm_device::DevicePio for NoPci {
     }
 }
 
-/// Port 0x61 where KVM has no PIT that would answer there: the refresh bit toggles, the rest can be
-/// written.
+/// Port 0x61 of a machine without KVM's PIT, which would answer there: the refresh bit toggles, the
+/// low four bits are writable.
 #[derive(Default)]
 pub(crate) struct SystemPort(AtomicU8);
 
 impl SystemPort {
-    /// Its port.
+    /// The I/O port.
     pub(crate) const PORT: u16 = 0x61;
     const REFRESH: u8 = 0x10;
     const TIMER2: u8 = 0x20;
@@ -112,7 +112,7 @@ impl SystemPort {
 
 impl PioDevice for SystemPort {
     fn read(&self, _offset: u16) -> u8 {
-        // Loops that wait for either edge of refresh or of timer 2 end.
+        // Toggling both bits ends guest loops that wait for an edge of refresh or of timer 2.
         self.0.fetch_xor(Self::REFRESH | Self::TIMER2, Ordering::Relaxed)
     }
 

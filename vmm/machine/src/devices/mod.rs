@@ -1,4 +1,4 @@
-//! The machine's legacy devices: what a PC guest expects to find before it has seen a bus (spec
+//! The machine's legacy devices, which a PC guest expects before it enumerates a bus (spec
 //! hypervisor-platform sections 9.3 and 11).
 
 mod bus;
@@ -13,7 +13,7 @@ pub(crate) use crate::irq::InterruptLine;
 pub(crate) use bus::{Buses, PioDevice};
 pub(crate) use legacy::{FastReset, KeyboardReset, NoPci, SystemPort};
 
-/// What a device can ask of the machine.
+/// A request from a device to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PowerRequest {
     /// Soft-off (S5).
@@ -22,8 +22,9 @@ pub(crate) enum PowerRequest {
     Reset,
 }
 
-/// Takes power requests. Called on the vCPU thread whose access made the request; must not block.
+/// The receiver of power requests. The vCPU thread that made the access calls it; it must not
+/// block.
 pub(crate) trait Power: Send + Sync {
-    /// Remembers the request; the machine acts on it as soon as the access is over.
+    /// Records the request. The machine acts on it after the access.
     fn request(&self, request: PowerRequest);
 }

@@ -8,7 +8,7 @@ use super::{InterruptLine, PioDevice, Power, PowerRequest};
 
 /// First port.
 pub(crate) const BASE: u16 = 0x400;
-/// Number of ports, up to and with the reset register.
+/// Number of ports, including the reset register.
 pub(crate) const PORTS: u16 = 0x34;
 /// PM1 event block: status, enable (16 bits each).
 pub(crate) const PM1_EVENT: u16 = BASE;
@@ -22,22 +22,22 @@ pub(crate) const GPE0: u16 = BASE + 0xC;
 pub(crate) const GPE0_LEN: u8 = 4;
 /// Reset register.
 pub(crate) const RESET: u16 = BASE + 0x33;
-/// What resets when written to [`RESET`].
+/// The value that resets the machine when written to [`RESET`].
 pub(crate) const RESET_VALUE: u8 = 1;
 /// The system control interrupt: level-triggered, active high.
 pub(crate) const SCI: u16 = 9;
 
 const TIMER_HZ: u128 = 3_579_545;
-/// Fixed events that exist: timer carry is never raised, so only the power button.
+/// The one fixed event that is supported, the power button: timer carry is never raised.
 const POWER_BUTTON: u16 = 1 << 8;
 const SCI_ENABLE: u16 = 1;
 const SLEEP_ENABLE: u16 = 1 << 13;
 const SLEEP_TYPE_SHIFT: u16 = 10;
 const SLEEP_TYPE_MASK: u16 = 7;
-/// `\_S5` in the DSDT.
+/// SLP_TYP of `\_S5` in the DSDT.
 const SLEEP_TYPE_OFF: u16 = 0;
-/// S4 is not offered, but firmware-style guests write it to switch off after they have saved
-/// themselves.
+/// SLP_TYP of S4, which is not offered: some guests write it to switch off after they have saved
+/// their state.
 const SLEEP_TYPE_HIBERNATE: u16 = 1;
 
 /// The register block.
@@ -59,25 +59,25 @@ struct Registers {
 }
 
 impl PmRegisters {
-    /// New registers in their reset state; the timer starts now.
+    /// Returns registers in their reset state. The timer starts now.
     pub(crate) fn new(sci: Arc<dyn InterruptLine>, power: Arc<dyn Power>) -> PmRegisters {
         PmRegisters { registers: Mutex::default(), started: Instant::now(), sci, power }
     }
 
-    /// Presses the power button. A guest whose ACPI driver is up shuts down; any other takes no
-    /// notice.
+    /// Presses the power button. A guest whose ACPI driver is active shuts down; any other guest
+    /// ignores it.
     pub(crate) fn press_power_button(&self) {
         self.update(|registers| registers.status |= POWER_BUTTON);
     }
 
-    /// Back to the state after power-on. The timer runs on.
+    /// Restores the power-on state. The timer continues.
     pub(crate) fn reset(&self) {
         self.update(|registers| {
             *registers = Registers { sci: registers.sci, ..Registers::default() }
         });
     }
 
-    /// Changes registers, then makes the SCI line follow.
+    /// Changes registers, then sets the level of the SCI accordingly.
     fn update(&self, change: impl FnOnce(&mut Registers)) {
         let mut registers = self.registers.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut registers);
@@ -111,10 +111,10 @@ impl PioDevice for PmRegisters {
         match offset {
             0x0 | 0x1 => word(registers.status),
             0x2 | 0x3 => word(registers.enable),
-            // ACPI mode is always on.
+            // ACPI mode is always enabled.
             0x4 | 0x5 => word(registers.control | SCI_ENABLE),
-            // A guest reads all four bytes at once (see `Wide`); single bytes see the time of their
-            // own read.
+            // A guest reads all four bytes in one access (see `Wide`). A byte access returns a byte
+            // of the current time.
             0x8..=0xB => self.timer().to_le_bytes()[usize::from(offset & 3)],
             0xC | 0xD => word(registers.gpe_status),
             0xE | 0xF => word(registers.gpe_enable),
@@ -148,7 +148,7 @@ impl PioDevice for PmRegisters {
     }
 }
 
-/// [`PmRegisters`] on the bus: the timer is read in one piece, everything else by the byte.
+/// [`PmRegisters`] on the bus: the timer is read as a whole, other registers by the byte.
 pub(crate) struct Wide(pub Arc<PmRegisters>);
 
 impl vm_device::DevicePio for Wide {

@@ -7,9 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::PioDevice;
 use crate::memory::MemoryLayout;
 
-/// Index port; data is the next one.
+/// The index port; the data port is the next one.
 pub(crate) const PORT: u16 = 0x70;
-/// CMOS index of the century, as the FADT says.
+/// CMOS index of the century, as declared in the FADT.
 pub(crate) const CENTURY: u8 = 0x32;
 
 const SECONDS: u8 = 0;
@@ -32,7 +32,7 @@ const HOUR_PM: u8 = 0x80;
 /// RAM and time are valid (the battery is good).
 const D_VALID: u8 = 0x80;
 
-/// The clock. Alarms and periodic interrupts can be programmed and never fire: guests have better
+/// The clock. Alarms and periodic interrupts can be programmed but never fire: guests have better
 /// timers.
 pub(crate) struct Rtc {
     state: Mutex<State>,
@@ -41,14 +41,15 @@ pub(crate) struct Rtc {
 struct State {
     index: u8,
     cmos: [u8; 128],
-    /// Guest's clock minus the host's, in seconds.
+    /// The guest's clock minus the host's, in seconds.
     offset: i64,
-    /// Time fields written while updates are inhibited (B_SET), in the guest's own format.
+    /// Whether the guest has written time fields while updates are inhibited (B_SET). They are in
+    /// the guest's format.
     staged: bool,
 }
 
 impl Rtc {
-    /// A clock that shows the host's UTC, with the memory sizes of `layout` in CMOS.
+    /// Returns a clock that shows the host's UTC, with the memory sizes of `layout` in CMOS.
     pub(crate) fn new(layout: &MemoryLayout) -> Rtc {
         let mut cmos = [0; 128];
         cmos[usize::from(STATUS_A)] = 0x26;
@@ -103,7 +104,7 @@ impl State {
             SECONDS | MINUTES | HOURS | WEEKDAY | DAY | MONTH | YEAR | CENTURY if !self.staged => {
                 self.encode(self.index, Civil::from_unix(now.saturating_add(self.offset)))
             }
-            // Reads take no time here, so an update is never in progress.
+            // Reads take no time, so an update is never in progress.
             STATUS_A => self.register(STATUS_A) & !A_UPDATING,
             STATUS_C => 0,
             index => self.register(index),
@@ -127,7 +128,7 @@ impl State {
                 if was & B_SET == 0 && value & B_SET != 0 {
                     self.stage(now);
                 }
-                // Fields are in the format that was in force when they were written.
+                // The staged fields have the format that applied when they were written.
                 if value & B_SET == 0 && self.staged {
                     self.commit(now);
                 }
@@ -137,7 +138,7 @@ impl State {
         }
     }
 
-    /// Freezes the shown time in the registers, so that single fields can be replaced.
+    /// Copies the current time to the registers, so that the guest can replace single fields.
     fn stage(&mut self, now: i64) {
         let civil = Civil::from_unix(now.saturating_add(self.offset));
         for index in [SECONDS, MINUTES, HOURS, WEEKDAY, DAY, MONTH, YEAR, CENTURY] {
@@ -146,7 +147,7 @@ impl State {
         self.staged = true;
     }
 
-    /// Takes the time in the registers for the guest's clock.
+    /// Sets the guest's clock to the time in the registers.
     fn commit(&mut self, now: i64) {
         self.staged = false;
         let field = |index| i64::from(self.decode(self.register(index)));
@@ -209,7 +210,7 @@ struct Civil {
 }
 
 impl Civil {
-    /// Days are counted from 1 March of year 0, so that leap days come last in a year.
+    /// Converts Unix seconds. Years start on 1 March here, so that leap days come last in a year.
     fn from_unix(seconds: i64) -> Civil {
         let days = seconds.div_euclid(86_400) + 719_468;
         let rest = seconds.rem_euclid(86_400);

@@ -1,4 +1,4 @@
-//! The Hyper-V CPUID leaves that the guest sees (spec hypervisor-platform section 1).
+//! The Hyper-V CPUID leaves of the guest (spec hypervisor-platform section 1).
 
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -7,33 +7,33 @@ use crate::options::HypervOption;
 
 /// "Microsoft Hv".
 const VENDOR: [u32; 3] = [0x7263_694D, 0x666F_736F, 0x7648_2074];
-/// "Hv#1": what Windows, and KVM itself, key on.
+/// "Hv#1", the interface signature that Windows, and KVM itself, test.
 const INTERFACE: u32 = 0x3123_7648;
-/// The highest leaf. 0x4000000A would tell Windows 11 to try and start its own hypervisor.
+/// The highest leaf. 0x4000000A would make Windows 11 start its own hypervisor.
 const MAX_LEAF: u32 = 0x4000_0005;
-/// The version that guests see: Windows Server 2022's, new enough for every feature bit that is
+/// The reported version: Windows Server 2022's, which is new enough for every feature bit that is
 /// offered.
 const BUILD: u32 = 20_348;
 const VERSION: u32 = 10 << 16;
-/// Never notify the host of a long spin.
+/// The guest never notifies the host of a long spin.
 const SPIN_FOREVER: u32 = 0xFFFF_FFFF;
-/// Spins before a guest notifies the host (KVM's own recommendation).
+/// Number of spins before a guest notifies the host (KVM's recommendation).
 const SPIN_RETRIES: u32 = 0xFFF;
-/// Interrupt vectors that can be remapped: none.
+/// Number of interrupt vectors that can be remapped.
 const REMAPPED_VECTORS: u32 = 0;
 
-/// What the leaves say.
+/// The content of the leaves.
 #[derive(Clone, Debug)]
 pub(crate) struct HypervCpuid<'a> {
-    /// What KVM offers.
+    /// The enlightenments that KVM offers.
     pub offer: &'a Offer,
-    /// What the guest gets; each of it is offered.
+    /// The enlightenments of the guest. KVM must offer each of them.
     pub options: &'a [HypervOption],
-    /// The most VPs there can be.
+    /// The largest number of VPs.
     pub max_vps: u32,
 }
 
-/// Builds the leaves 0x40000000 to 0x40000005.
+/// Returns the leaves 0x40000000 to 0x40000005.
 pub(crate) fn leaves(cpuid: &HypervCpuid<'_>) -> Vec<kvm_cpuid_entry2> {
     let chosen = || cpuid.options.iter().map(|option| enlightenment(*option));
     let bits = |register: fn(&super::Enlightenment) -> u32| {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
     use crate::options::{HypervConfig, HypervPreset};
 
-    /// What KVM 6.12 offers (spec section 5.2).
+    /// Returns the leaves that KVM 6.12 offers (spec section 5.2).
     fn kvm_6_12() -> Vec<kvm_cpuid_entry2> {
         let leaf = |function, eax, ebx, edx| kvm_cpuid_entry2 {
             function,

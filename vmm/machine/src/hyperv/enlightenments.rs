@@ -1,5 +1,4 @@
-//! The table of enlightenments: what each means in CPUID, what it needs, and what a guest loses
-//! without it.
+//! The table of enlightenments: CPUID bits, requirements, and the effect on a guest without each.
 
 use kvm_bindings::{
     KVM_CAP_HYPERV_EVENTFD, KVM_CAP_HYPERV_SEND_IPI, KVM_CAP_HYPERV_SYNIC2,
@@ -9,10 +8,10 @@ use kvm_ioctls::Kvm;
 
 use crate::options::{HypervConfig, HypervOption};
 
-/// One enlightenment. `None` requirements mean that the CPUID bits alone say whether KVM has it.
+/// An enlightenment. Without requirements, the CPUID bits alone decide whether KVM offers it.
 #[derive(Debug)]
 pub(crate) struct Enlightenment {
-    /// Its name in the configuration; name and help text are there.
+    /// The option in the configuration, which has the name and the help text.
     pub option: HypervOption,
     /// Bits of leaf 0x40000003 EAX (privileges).
     pub features_eax: u32,
@@ -22,22 +21,22 @@ pub(crate) struct Enlightenment {
     pub features_edx: u32,
     /// Bits of leaf 0x40000004 EAX (hints).
     pub hints: u32,
-    /// KVM capabilities that it needs besides.
+    /// KVM capabilities that the enlightenment needs in addition.
     pub capabilities: &'static [Capability],
-    /// Options that must be on too.
+    /// Options that must also be on.
     pub requires: &'static [HypervOption],
-    /// SynthVM's devices do not work without it.
+    /// Whether SynthVM's devices need the enlightenment.
     pub mandatory: bool,
-    /// What a guest loses without it.
+    /// The effect on a guest without the enlightenment, for messages.
     pub lost: &'static str,
 }
 
 /// A KVM capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Capability {
-    /// As the kernel's headers call it.
+    /// The name in the kernel's headers.
     pub name: &'static str,
-    /// Its number.
+    /// The number.
     pub number: u32,
 }
 
@@ -52,9 +51,9 @@ const TLBFLUSH: Capability =
 const SEND_IPI: Capability =
     Capability { name: "KVM_CAP_HYPERV_SEND_IPI", number: KVM_CAP_HYPERV_SEND_IPI };
 
-/// Privileges given whatever the options say: APIC MSRs (bit 4) cover the VP assist page too, which
-/// Linux writes on every processor without asking. Only the hint (option `vapic`) makes a guest use
-/// the APIC MSRs.
+/// Privileges that do not depend on the options. Those for the APIC MSRs (bit 4) include the VP
+/// assist page, which Linux writes on every processor without a check. Only the hint (option
+/// `vapic`) makes a guest use the APIC MSRs.
 pub(crate) const ALWAYS_FEATURES_EAX: u32 = 1 << 4;
 
 const fn base(option: HypervOption, lost: &'static str) -> Enlightenment {
@@ -176,13 +175,13 @@ pub(crate) const TABLE: &[Enlightenment] = &[
     },
 ];
 
-/// The table's entry for `option`.
+/// Returns the table's entry for `option`.
 pub(crate) fn enlightenment(option: HypervOption) -> &'static Enlightenment {
-    // `test_table_follows_the_options` holds the two in step.
+    // `test_table_follows_the_options` checks that the table has the order of the enumeration.
     &TABLE[option as usize]
 }
 
-/// What this host's KVM can offer.
+/// The enlightenments that this host's KVM offers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Offer {
     features_eax: u32,
@@ -193,7 +192,7 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// Reads the offer of `kvm`; all empty when it has no Hyper-V support.
+    /// Reads the offer of `kvm`. The offer is empty without Hyper-V support.
     pub(crate) fn of(kvm: &Kvm) -> Offer {
         let leaves = super::supported_cpuid(kvm).unwrap_or_default();
         let missing = TABLE
@@ -219,12 +218,12 @@ impl Offer {
         }
     }
 
-    /// Privilege bits (0x40000003 EAX) that KVM has.
+    /// Returns the privilege bits (0x40000003 EAX) that KVM offers.
     pub(super) fn features_eax(&self) -> u32 {
         self.features_eax
     }
 
-    /// Whether KVM has all that `option` needs.
+    /// Returns whether KVM offers everything that `option` needs.
     pub(crate) fn has(&self, option: HypervOption) -> bool {
         let need = enlightenment(option);
         self.features_eax & need.features_eax == need.features_eax
@@ -234,11 +233,11 @@ impl Offer {
             && need.capabilities.iter().all(|capability| !self.missing.contains(capability))
     }
 
-    /// The options that the guest gets: those that `config` wants, less those that only its preset
-    /// wants and KVM lacks.
+    /// Returns the options of the guest: those that are on in `config`, without those that only the
+    /// preset sets and KVM lacks.
     ///
     /// # Errors
-    /// [`HypervError`], naming the options.
+    /// [`HypervError`], which names the options.
     pub(crate) fn choose(&self, config: &HypervConfig) -> Result<Vec<HypervOption>, HypervError> {
         for need in TABLE.iter().filter(|need| need.mandatory) {
             if !config.offers(need.option) {
@@ -257,8 +256,8 @@ impl Offer {
                 return Err(HypervError::Unavailable { option: option.name() });
             }
         }
-        // A preset's option whose base is off or missing goes too; one that the user asked for is
-        // an error.
+        // If the base of a preset's option is off or missing, the option is dropped. If the user
+        // set the option, that is an error.
         while let Some((option, base)) = chosen.iter().find_map(|option| {
             let base =
                 enlightenment(*option).requires.iter().find(|base| !chosen.contains(base))?;
@@ -273,45 +272,45 @@ impl Offer {
     }
 }
 
-/// Why the guest cannot be offered what the configuration says.
+/// An error in offering the guest the configured enlightenments.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HypervError {
-    /// KVM lacks Hyper-V support altogether, or an indispensable part.
+    /// KVM lacks Hyper-V support, or an indispensable part of it.
     #[error(
         "--kvm: this host's KVM does not offer Hyper-V's {option}, without which there is no VMBus; \
-         `synthvm doctor` says what is missing"
+         `synthvm doctor` lists the missing features"
     )]
     NoHyperv {
         /// The option.
         option: &'static str,
     },
-    /// Switched off, but the devices need it.
+    /// The option is off, but the devices need it.
     #[error("--hyperv {option}=off: {lost}")]
     Mandatory {
         /// The option.
         option: &'static str,
-        /// What is lost.
+        /// The effect of its absence.
         lost: &'static str,
     },
-    /// Asked for, but KVM lacks it.
+    /// The user set the option, but KVM lacks it.
     #[error(
-        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` shows what it offers"
+        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` lists its features"
     )]
     Unavailable {
         /// The option.
         option: &'static str,
     },
-    /// Asked for without its base.
+    /// The user set the option without its base.
     #[error("--hyperv {option}=on needs {base}=on as well")]
     Requires {
         /// The option.
         option: &'static str,
-        /// What it builds on.
+        /// The base of the option.
         base: &'static str,
     },
 }
 
-/// An offer made of leaves, for the tests of other modules.
+/// Returns an offer with the given leaves, for the tests of other modules.
 #[cfg(test)]
 pub(super) fn tests_offer(leaves: &[kvm_cpuid_entry2]) -> Offer {
     Offer::new(leaves, Vec::new())

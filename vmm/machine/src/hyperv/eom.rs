@@ -1,11 +1,10 @@
-//! End of message: how a VP whose slot was busy learns that it is free, without a timer and without
-//! polling.
+//! End of message (EOM): the signal that a busy message slot is free, without timer or polling.
 //!
-//! KVM tells of an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That
-//! need not be the VP that owns the slot: Linux's panic path empties the slots of all VPs and
-//! writes EOM on its own. So all VPs share one resample eventfd, which kicks each VP that has
-//! waiting messages. It is watched only while a slot is busy; the epoll set that does
-//! so is one descriptor in the event loop.
+//! KVM signals an EOM by the resample eventfd of the SINT's irqfd on the VP that wrote it. That VP
+//! may differ from the owner of the slot: Linux's panic path empties the slots of all VPs but
+//! writes EOM only on its own. So all VPs share one resample eventfd, which causes a kick of each
+//! VP with queued messages. The eventfd is watched only while a slot is busy. The epoll set that
+//! watches it is one descriptor in the event loop.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -18,14 +17,14 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::synic::KvmSynic;
 
-/// The eventfd of all EOMs, and the epoll set that watches it on demand.
+/// The eventfd of all EOMs, and the epoll set that watches it when needed.
 pub(super) struct EomWatch {
     epoll: Epoll,
     event: EventFd,
 }
 
 impl EomWatch {
-    /// An eventfd that is not watched.
+    /// Returns an eventfd that is not watched.
     pub(super) fn new() -> io::Result<EomWatch> {
         let event = EventFd::new(libc::EFD_NONBLOCK | libc::EFD_CLOEXEC)?;
         let epoll = Epoll::new()?;
@@ -37,24 +36,24 @@ impl EomWatch {
         Ok(EomWatch { epoll, event })
     }
 
-    /// The resample eventfd of the irqfds of all VPs.
+    /// Returns the resample eventfd of the irqfds of all VPs.
     pub(super) fn event(&self) -> &EventFd {
         &self.event
     }
 
-    /// Watches for the next EOM. One that came since [`EomWatch::take`] is reported at once.
+    /// Watches for the next EOM. An EOM since the last [`EomWatch::take`] is reported immediately.
     pub(super) fn arm(&self) -> io::Result<()> {
         let once = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, 0);
         self.epoll.ctl(ControlOperation::Modify, self.event.as_raw_fd(), once)
     }
 
-    /// True when there were EOMs since the last call. The caller must then kick each VP that has
-    /// waiting messages.
+    /// Returns whether there were EOMs since the last call. If so, the caller must kick each VP
+    /// that has queued messages.
     pub(super) fn take(&self) -> bool {
         self.event.read().is_ok()
     }
 
-    /// Ends the watch when it has something to report; true when it had.
+    /// Returns whether the watch has an EOM to report, and if so ends the watch.
     fn reported(&self) -> bool {
         let mut ready = [EpollEvent::default(); 1];
         self.epoll.wait(0, &mut ready).is_ok_and(|count| count != 0)
@@ -73,7 +72,7 @@ pub(crate) struct EomWatcher {
 }
 
 impl EomWatcher {
-    /// Watches for EOMs on behalf of `synic`.
+    /// Returns a watcher of the EOMs of `synic`.
     pub(crate) fn new(synic: Arc<KvmSynic>) -> EomWatcher {
         EomWatcher { synic }
     }
@@ -81,8 +80,7 @@ impl EomWatcher {
 
 impl MutEventSubscriber for EomWatcher {
     fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        // The watch ends first: an EOM that comes from here on is kept in the eventfd for the next
-        // one.
+        // The watch ends first: the eventfd keeps any later EOM for the next watch.
         if self.synic.eom_watch().reported() {
             self.synic.eom_reported();
         }
@@ -90,7 +88,7 @@ impl MutEventSubscriber for EomWatcher {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::new(self.synic.eom_watch(), EventSet::IN)) {
-            // Without it a full slot would never be refilled.
+            // Without the watch, a busy slot would never be refilled.
             error!("cannot watch for EOM: {error}");
         }
     }

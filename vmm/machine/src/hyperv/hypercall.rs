@@ -1,4 +1,4 @@
-//! Hypercalls that KVM hands to user space (spec hypervisor-platform section 5.3, vmbus-core
+//! Hypercalls that KVM passes to user space (spec hypervisor-platform section 5.3, vmbus-core
 //! sections 2.3 and 2.4).
 
 use vm_memory::{Bytes, GuestAddress};
@@ -15,23 +15,23 @@ const FAST: u64 = 1 << 16;
 const INPUT_SIZE: usize = 256;
 const HEADER_SIZE: usize = 16;
 const MAX_PAYLOAD: u32 = 240;
-/// Message types with this bit are the hypervisor's own.
+/// Message types with this bit are reserved for the hypervisor.
 const HYPERVISOR_TYPE: u32 = 1 << 31;
-/// Ids have 24 bits; the rest of the word is not theirs.
+/// Connection ids have 24 bits; the other bits of the word are reserved.
 const CONNECTION_ID: u32 = 0xFF_FFFF;
 
-/// A VM's message ports, which belong to the bus. Both run on the thread of the VP that calls.
+/// A VM's message ports, which belong to the bus. Both methods run on the thread of the calling VP.
 pub(crate) trait Ports {
-    /// Handles HvPostMessage to `connection_id` (24 bits), whose form has been checked. `payload`
-    /// has at most 240 bytes and is a private copy.
+    /// Handles HvPostMessage to `connection_id` (24 bits). The caller has checked the input.
+    /// `payload` has at most 240 bytes and is a private copy.
     fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus;
 
-    /// Handles HvSignalEvent to `connection_id` (24 bits) that KVM did not carry out: no eventfd is
-    /// bound to it, because it is unknown or because KVM refused to bind one.
+    /// Handles HvSignalEvent to `connection_id` (24 bits) that KVM did not complete. No eventfd is
+    /// bound to the id, because it is unknown or because KVM refused the binding.
     fn signal_event(&self, connection_id: u32) -> HvStatus;
 }
 
-/// A machine without a bus knows no connection id.
+/// A machine without a bus has no connection ids.
 impl Ports for Option<VmBus> {
     fn post_message(&self, connection_id: u32, message_type: u32, payload: &[u8]) -> HvStatus {
         let Some(bus) = self else { return HvStatus::InvalidConnectionId };
@@ -44,8 +44,8 @@ impl Ports for Option<VmBus> {
     }
 }
 
-/// Answers one hypercall exit. `input` is RCX, `parameter` RDX (or, for HvSignalEvent, the eight
-/// bytes that KVM has fetched already). The result goes into RAX, always.
+/// Handles a hypercall exit and returns the value for RAX. `input` is RCX, `parameter` is RDX (or,
+/// for HvSignalEvent, the eight bytes that KVM has already read).
 pub(crate) fn dispatch(
     memory: &GuestMemory,
     ports: &impl Ports,
@@ -59,7 +59,7 @@ pub(crate) fn dispatch(
     }
 }
 
-/// HvPostMessage: `address` is the guest physical address of its 256 bytes.
+/// Handles HvPostMessage. `address` is the guest physical address of its 256 bytes.
 fn post_message(memory: &GuestMemory, ports: &impl Ports, input: u64, address: u64) -> HvStatus {
     if input & FAST != 0 {
         return HvStatus::InvalidHypercallInput;
@@ -67,8 +67,7 @@ fn post_message(memory: &GuestMemory, ports: &impl Ports, input: u64, address: u
     if !address.is_multiple_of(8) || address % 4096 > 4096 - INPUT_SIZE as u64 {
         return HvStatus::InvalidAlignment;
     }
-    // One copy; what is checked is what is used, whatever other processors do to the page
-    // meanwhile.
+    // One copy is both checked and used, because other VPs may change the page at any time.
     let mut copy = [0; INPUT_SIZE];
     if memory.read_slice(&mut copy, GuestAddress(address)).is_err() {
         return HvStatus::InvalidParameter;
@@ -85,7 +84,8 @@ fn post_message(memory: &GuestMemory, ports: &impl Ports, input: u64, address: u
     ports.post_message(connection_id & CONNECTION_ID, message_type, payload)
 }
 
-/// HvSignalEvent that KVM did not carry out. Flag numbers are refused: no port of ours has any.
+/// Handles HvSignalEvent that KVM did not complete. Flag numbers are refused: no port here has
+/// flags.
 fn signal_event(ports: &impl Ports, parameter: u64) -> HvStatus {
     match parameter >> 32 {
         0 if parameter <= CONNECTION_ID.into() => {
@@ -168,8 +168,8 @@ mod tests {
         assert!(bus.0.lock().unwrap().is_empty());
     }
 
-    /// Design 6: double fetch. Another VP turns a good message into a bad one and back while we
-    /// look: it is one or the other, whole.
+    /// Design 6, double fetch: another VP changes a valid message to an invalid one and back during
+    /// the call. The call must see one or the other, complete.
     #[test]
     fn test_post_message_rewritten_meanwhile_is_judged_and_used_from_one_copy() {
         let (memory, bus) = (memory(), Recorder::default());
@@ -192,7 +192,7 @@ mod tests {
             stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(statuses.is_subset(&[0, 5, 18].into()), "{statuses:?}");
-        // Whatever passed the check is what the bus got.
+        // The bus must have received the bytes that passed the check.
         let calls = bus.0.into_inner().unwrap();
         assert!(
             calls.iter().all(|(id, kind, payload)| *id <= 1 && *kind <= 1 && payload.len() <= 8)
@@ -215,7 +215,8 @@ mod tests {
         }
     }
 
-    /// KVM could not bind an eventfd to the id: the channel would be deaf without the bus.
+    /// Without the bus's handling, a channel whose eventfd KVM did not bind would receive no
+    /// signals.
     #[test]
     fn test_signal_event_that_kvm_did_not_carry_out_reaches_the_bus() {
         let (memory, bus) = (memory(), Recorder::default());

@@ -17,15 +17,15 @@ ioctl_iowr_nr!(KVM_GET_SUPPORTED_HV_CPUID, KVMIO, 0xC1, kvm_cpuid2);
 /// KVM refuses fewer than ten entries with E2BIG; later kernels may list more leaves.
 const CPUID_ENTRIES: usize = 32;
 
-/// The Hyper-V CPUID leaves that this host's KVM can offer (needs `KVM_CAP_SYS_HYPERV_CPUID`,
+/// Returns the Hyper-V CPUID leaves that this host's KVM offers (needs `KVM_CAP_SYS_HYPERV_CPUID`,
 /// kernel 5.11).
 ///
 /// # Errors
-/// The kernel's own.
+/// The kernel's error.
 pub(crate) fn supported_cpuid(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
     let mut cpuid = CpuId::new(CPUID_ENTRIES).map_err(io::Error::other)?;
-    // SAFETY: the structure has room for the number of entries that it carries, which is the
-    // kernel's contract.
+    // SAFETY: the structure has space for the number of entries that it declares, as the kernel
+    // requires.
     let result = unsafe {
         ioctl_with_mut_ptr(kvm, KVM_GET_SUPPORTED_HV_CPUID(), cpuid.as_mut_fam_struct_ptr())
     };
@@ -35,12 +35,12 @@ pub(crate) fn supported_cpuid(kvm: &Kvm) -> io::Result<Vec<kvm_cpuid_entry2>> {
     Ok(cpuid.as_slice().to_vec())
 }
 
-/// Binds `connection_id` to `event`.
+/// Binds `connection_id` to `event`: HvSignalEvent to it signals `event` in the kernel.
 pub(super) fn bind_doorbell(vm: &VmFd, connection_id: u32, event: &EventFd) -> io::Result<()> {
     hyperv_eventfd(vm, connection_id, event.as_raw_fd(), 0)
 }
 
-/// Frees `connection_id`.
+/// Unbinds `connection_id` from `event`.
 pub(super) fn unbind_doorbell(vm: &VmFd, connection_id: u32, event: &EventFd) -> io::Result<()> {
     hyperv_eventfd(vm, connection_id, event.as_raw_fd(), KVM_HYPERV_EVENTFD_DEASSIGN)
 }

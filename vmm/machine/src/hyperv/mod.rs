@@ -1,4 +1,4 @@
-//! Hyper-V on KVM: what the guest is offered, and KVM's in-kernel SynIC as the bus's
+//! Hyper-V on KVM: the enlightenments of the guest, and KVM's in-kernel SynIC as the bus's
 //! [`vmbus_host::Synic`] (spec hypervisor-platform section 5, vmbus-core sections 1 and 2).
 
 mod cpuid;
@@ -19,12 +19,12 @@ pub(crate) use pages::SynicState;
 pub(crate) use synic::{EomPath, KickVp, KvmSynic};
 pub(crate) use vmbus_protocol::offer::VMBUS_SINT;
 
-/// Hyper-V MSRs that the machine itself reads or writes.
+/// Hyper-V MSRs that the machine reads or writes.
 pub(crate) mod msr {
     /// VP index.
     pub(crate) const VP_INDEX: u32 = 0x4000_0002;
     /// End of message.
     pub(crate) const EOM: u32 = 0x4000_0084;
-    /// First crash parameter; five in a row.
+    /// The first of five consecutive crash parameters.
     pub(crate) const CRASH_P0: u32 = 0x4000_0100;
 }

@@ -1,7 +1,8 @@
-//! SynIC pages and message queues of all VPs, whoever implements the MSRs and the interrupts.
+//! SynIC pages and message queues of all VPs, independent of the MSRs' and interrupts'
+//! implementation.
 //!
-//! The pages are guest RAM. Event flags are set from any thread (atomic OR). Message slots are
-//! written only on the thread of the VP that owns them, while the VP does not run.
+//! The pages are guest RAM. Any thread may set event flags (atomic OR). Only the thread of a VP
+//! writes its message slots, while the VP does not run.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,29 +19,29 @@ use super::VMBUS_SINT;
 use crate::memory::GuestMemory;
 
 const FLAGS_PER_SINT: u16 = 2048;
-/// 64-bit words of event flags.
+/// 64-bit words of event flags per SINT.
 const WORDS_PER_SINT: usize = 32;
 const PAGE: usize = 4096;
 const ENABLE: u64 = 1;
 const ADDRESS: u64 = !0xFFF;
 
-/// What the pages need of the interrupt side.
+/// The interrupt operations that the pages need.
 pub(super) trait VpInterrupts {
-    /// Injects a SINT. If the guest has masked it the interrupt is lost; what is in the page is
-    /// not.
+    /// Injects a SINT. If the guest has masked it, the interrupt is lost, but the content of the
+    /// page stays.
     fn raise(&self, vp: u32, sint: u8);
 
-    /// True when EOMs came since the last call, on any VP.
+    /// Returns whether any VP wrote EOM since the last call.
     fn take_eoms(&self) -> bool;
 
-    /// Watches for the next EOM on any VP, which kicks each VP that has waiting messages.
+    /// Watches for the next EOM on any VP. It causes a kick of each VP that has queued messages.
     fn watch_eoms(&self);
 
-    /// Makes the thread of `vp` deliver.
+    /// Makes the thread of `vp` deliver messages.
     fn kick(&self, vp: u32);
 }
 
-/// The SynIC MSRs of a VP, as KVM reports them when the guest writes one.
+/// The SynIC MSRs of a VP, as reported by KVM when the guest writes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SynicState {
     /// SCONTROL.
@@ -52,35 +53,35 @@ pub struct SynicState {
 }
 
 impl SynicState {
-    /// After power-on. KVM_CAP_HYPERV_SYNIC2 starts with SCONTROL on (spec hypervisor-platform
-    /// section 5.1).
+    /// The state after power-on. With KVM_CAP_HYPERV_SYNIC2, SCONTROL starts enabled (spec
+    /// hypervisor-platform section 5.1).
     pub const RESET: SynicState = SynicState { control: ENABLE, event_page: 0, message_page: 0 };
 }
 
-/// Pages and queues of all VPs.
+/// The pages and queues of all VPs.
 pub(super) struct Vps {
     memory: GuestMemory,
     vps: Box<[Vp]>,
 }
 
 struct Vp {
-    /// Held for reading while a page is written, for writing while it changes: a page that the
-    /// guest has switched off is not written any more once its MSR write is over.
+    /// Locked for reading while a page is written, for writing while it changes. So no write to a
+    /// page follows the end of the MSR write that disabled it.
     pages: RwLock<Pages>,
     mailbox: Mailbox,
-    /// Event flags that were set while their page was off, by 64-bit word of the page. Never
-    /// locked without `pages`.
+    /// Event flags that were set while their page was disabled, by 64-bit word of the page. Locked
+    /// only while `pages` is locked.
     remembered: Mutex<BTreeMap<usize, u64>>,
 }
 
-/// Where a VP's pages are; `None` when off, or not in RAM.
+/// The addresses of a VP's pages; `None` if a page is disabled or not in RAM.
 struct Pages {
     state: SynicState,
     messages: Option<GuestAddress>,
     flags: Option<GuestAddress>,
 }
 
-/// The word of an event flags page that holds a flag, and the flag's bit in it.
+/// Returns the word of an event flags page that holds a flag, and the flag's bit in it.
 fn word_of(sint: u8, flag: u16) -> (usize, u64) {
     (usize::from(sint) * WORDS_PER_SINT + usize::from(flag / 64), 1 << (flag % 64))
 }
@@ -89,7 +90,7 @@ impl Pages {
     const RESET: Pages = Pages { state: SynicState::RESET, messages: None, flags: None };
 }
 
-/// The lines of one VP.
+/// The interrupts of one VP.
 struct VpSink<'a, L> {
     vp: u32,
     vps: &'a Vps,
@@ -113,7 +114,7 @@ impl<L: VpInterrupts> mailbox::InterruptSink for VpSink<'_, L> {
 }
 
 impl Vps {
-    /// `count` VPs in their reset state.
+    /// Returns `count` VPs in their reset state.
     pub(super) fn new(memory: GuestMemory, count: u32) -> Vps {
         let vp = || Vp {
             pages: RwLock::new(Pages::RESET),
@@ -123,16 +124,16 @@ impl Vps {
         Vps { memory, vps: (0..count).map(|_| vp()).collect() }
     }
 
-    /// Number of VPs.
+    /// Returns the number of VPs.
     pub(super) fn count(&self) -> u32 {
         self.vps.len() as u32
     }
 
-    /// Takes over the MSRs of `vp`, and sets the event flags that waited for their page. On the
-    /// VP's thread.
+    /// Applies the MSRs of `vp`, and sets the event flags that are pending for its page. Must run
+    /// on the VP's thread.
     ///
-    /// The guest may have unmasked SINTs since it switched the pages on, which causes no exit: each
-    /// SINT that has something in a page is raised again.
+    /// The guest may have unmasked SINTs after it enabled the pages, which causes no exit. So each
+    /// SINT with content in a page is raised again.
     pub(super) fn update(&self, vp: u32, state: SynicState, lines: &impl VpInterrupts) {
         let Some(target) = self.vp(vp) else { return };
         let mut pages = target.pages.write().unwrap_or_else(PoisonError::into_inner);
@@ -146,8 +147,8 @@ impl Vps {
         }
     }
 
-    /// Moves the remembered event flags into their page, and returns the SINTs that have something
-    /// in a page: of others than VMBus's only those whose flags were remembered.
+    /// Moves the pending event flags to their page, and returns the SINTs that have content in a
+    /// page. SINTs other than VMBus's are included only if they had pending flags.
     fn pending_sints(&self, target: &Vp, pages: &Pages) -> BTreeSet<u8> {
         let mut pending = BTreeSet::new();
         if let Some(page) = pages.flags {
@@ -172,8 +173,8 @@ impl Vps {
         pending
     }
 
-    /// Where a page is now. One that has just been switched on is zeroed; no message can be in it
-    /// yet, because this is the only thread that could write one.
+    /// Returns the address of a page. A page that has just been enabled is zeroed; it cannot
+    /// contain a message yet, because only this thread writes messages.
     fn page(
         &self,
         vp: u32,
@@ -192,35 +193,35 @@ impl Vps {
         match self.memory.write_slice(&[0; PAGE], address) {
             Ok(()) => Some(address),
             Err(_) => {
-                // No more often than the guest can exit, and below the level that is logged by
-                // default.
+                // The guest needs an exit for each such line, and the level is below the default.
                 debug!("VP {vp}: {register} page {:#x} is not RAM; it stays off", address.0);
                 None
             }
         }
     }
 
-    /// Queues a message. `false`: there is no such VP or SINT.
+    /// Queues a message. Returns `false` if the VP or the SINT does not exist.
     pub(super) fn queue(&self, vp: u32, sint: u8, message: &[u8]) -> bool {
         let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT) else { return false };
         target.mailbox.queue(sint, message);
         true
     }
 
-    /// Delivers what is queued for `vp`. Only on that VP's thread, while it does not run.
+    /// Delivers the messages queued for `vp`. Must run on that VP's thread, while the VP does not
+    /// run.
     pub(super) fn deliver(&self, vp: u32, lines: &impl VpInterrupts) {
         let Some(target) = self.vp(vp) else { return };
         let pages = target.pages.read().unwrap_or_else(PoisonError::into_inner);
-        // Off: the messages wait for the exit that switches it on.
+        // The page is disabled: the messages stay queued until the exit that enables it.
         let Some(page) = pages.messages else { return };
         target.mailbox.deliver(|sint| self.slot(page, sint), &VpSink { vp, vps: self, all: lines });
     }
 
-    /// Kicks each VP but `except` that has messages waiting for a slot: the guest has written EOM
-    /// somewhere.
+    /// Kicks each VP, except `except`, that has messages queued for a slot: some VP has written
+    /// EOM.
     pub(super) fn kick_waiting(&self, except: Option<u32>, lines: &impl VpInterrupts) {
         for (vp, target) in (0..).zip(&self.vps) {
-            // Messages that wait for their page are delivered when it is switched on.
+            // Messages queued for a disabled page are delivered when the guest enables it.
             let is_on =
                 || target.pages.read().unwrap_or_else(PoisonError::into_inner).messages.is_some();
             if Some(vp) != except && !target.mailbox.is_empty() && is_on() {
@@ -229,14 +230,14 @@ impl Vps {
         }
     }
 
-    /// Forgets all queued messages.
+    /// Drops all queued messages.
     pub(super) fn discard(&self) {
         for vp in &self.vps {
             vp.mailbox.clear();
         }
     }
 
-    /// Back to power-on: pages off, queues empty. All VPs stand still.
+    /// Restores the power-on state: pages disabled, queues empty. All VPs must be quiesced.
     pub(super) fn reset(&self) {
         self.discard();
         for vp in &self.vps {
@@ -245,7 +246,8 @@ impl Vps {
         }
     }
 
-    /// Sets an event flag; raises the SINT if it was clear. While its page is off it is remembered.
+    /// Sets an event flag, and raises the SINT if the flag was clear. While the page is disabled,
+    /// the flag is pending.
     pub(super) fn signal(&self, vp: u32, sint: u8, flag: u16, lines: &impl VpInterrupts) -> Signal {
         let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT && flag < FLAGS_PER_SINT)
         else {
@@ -268,7 +270,7 @@ impl Vps {
         }
     }
 
-    /// Forgets an event flag that waits for its page; one that is in the page stays.
+    /// Drops an event flag that is pending for its page. A flag in the page stays.
     pub(super) fn forget_signal(&self, vp: u32, sint: u8, flag: u16) {
         let Some(target) = self.vp(vp).filter(|_| sint < SINT_COUNT && flag < FLAGS_PER_SINT)
         else {
@@ -284,23 +286,23 @@ impl Vps {
         }
     }
 
-    /// Sets `bits` in a 64-bit word of an event flags page; returns the word as it was before.
+    /// Sets `bits` in a 64-bit word of an event flags page. Returns the word's previous value.
     fn set_flags(&self, page: GuestAddress, index: usize, bits: u64) -> Option<u64> {
         let page = self.memory.get_slice(page, PAGE).ok()?;
         Some(page.get_atomic_ref::<AtomicU64>(index * 8).ok()?.fetch_or(bits, Ordering::SeqCst))
     }
 
-    /// Messages queued for `vp`.
+    /// Returns the number of messages queued for `vp`.
     pub(super) fn waiting(&self, vp: u32) -> usize {
         self.vp(vp).map_or(0, |vp| vp.mailbox.len())
     }
 
-    /// Messages queued for all VPs.
+    /// Returns the number of messages queued for all VPs.
     pub(super) fn waiting_in_all(&self) -> usize {
         self.vps.iter().map(|vp| vp.mailbox.len()).sum()
     }
 
-    /// Those messages.
+    /// Returns the messages queued for all VPs.
     pub(super) fn queued(&self) -> Vec<QueuedMessage> {
         let of_vp = |(vp, target): (u32, &Vp)| {
             target.mailbox.messages().into_iter().map(move |(sint, message)| QueuedMessage {
@@ -312,7 +314,7 @@ impl Vps {
         (0..).zip(&self.vps).flat_map(of_vp).collect()
     }
 
-    /// The MSRs of `vp` as last reported.
+    /// Returns the MSRs of `vp` as last reported.
     pub(super) fn state(&self, vp: u32) -> Option<SynicState> {
         Some(self.vp(vp)?.pages.read().unwrap_or_else(PoisonError::into_inner).state)
     }
@@ -323,7 +325,7 @@ impl Vps {
 
     fn slot(&self, page: GuestAddress, sint: u8) -> Option<SlotMemory<'_>> {
         let address = page.0.checked_add(u64::from(sint) * SLOT_SIZE as u64)?;
-        // The page was RAM when it was switched on, and RAM does not go.
+        // The page was RAM when the guest enabled it, and RAM is never removed.
         SlotMemory::new(self.memory.get_slice(GuestAddress(address), SLOT_SIZE).ok()?)
     }
 }

@@ -1,5 +1,5 @@
-//! KVM's in-kernel SynIC as the bus's [`Synic`]: KVM keeps the MSRs and injects the SINTs (routes,
-//! irqfds, resample eventfds) and takes doorbells; the pages are written here, by [`super::pages`].
+//! KVM's in-kernel SynIC as the bus's [`Synic`]: KVM implements the MSRs, injects the SINTs
+//! (routes, irqfds, resample eventfds) and handles doorbells. [`super::pages`] writes the pages.
 
 use std::io;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::guest_log::SynicLog;
 use crate::irq::Routes;
 use crate::memory::GuestMemory;
 
-/// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. May be called from any thread,
-/// also the VP's own.
+/// Makes a VP's thread leave KVM_RUN and call [`KvmSynic::deliver`]. Any thread may call it,
+/// including the VP's own.
 pub(crate) trait KickVp: Send + Sync {
-    /// See the trait.
+    /// Kicks the thread of `vp`.
     fn kick(&self, vp: u32);
 }
 
-/// How SynthVM hears of EOM writes.
+/// The path of EOM writes to SynthVM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EomPath {
-    /// By the resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the
+    /// The resample eventfd that SINT2's irqfds of all VPs share. Needs the full irqchip in the
     /// kernel.
     Resample,
-    /// By an MSR exit on the thread of the VP that wrote it, which calls
-    /// [`KvmSynic::end_of_message`]. A guest writes EOM only when it was told that more
-    /// messages wait, so these exits are rare.
+    /// An MSR exit on the thread of the VP that wrote EOM, which calls
+    /// [`KvmSynic::end_of_message`]. A guest writes EOM only if the slot says that more messages
+    /// are pending, so these exits are rare.
     MsrExit,
 }
 
@@ -44,9 +44,9 @@ pub struct KvmSynic {
 struct KvmLines {
     vm: Arc<VmFd>,
     routes: Arc<Routes>,
-    /// Raise SINT2, by VP.
+    /// Eventfds that raise SINT2, by VP.
     vmbus: Box<[EventFd]>,
-    /// EOM writes of all VPs, whatever the SINT, and EOIs of SINT2. Silent with
+    /// EOM writes of all VPs for any SINT, and EOIs of SINT2. Not signalled with
     /// [`EomPath::MsrExit`].
     eom: EomWatch,
     kicker: Arc<dyn KickVp>,
@@ -54,11 +54,11 @@ struct KvmLines {
 }
 
 impl KvmSynic {
-    /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must be on for each of
-    /// them already.
+    /// Installs the routes and eventfds of SINT2 for `count` VPs. SYNIC2 must already be enabled
+    /// for each VP.
     ///
     /// # Errors
-    /// The kernel's own, or no file descriptor left (one per VP is needed).
+    /// The kernel's error, or no file descriptor is available (one per VP is needed).
     pub(crate) fn new(
         vm: Arc<VmFd>,
         memory: GuestMemory,
@@ -89,50 +89,50 @@ impl KvmSynic {
         Ok(KvmSynic { vps: Vps::new(memory, count), lines })
     }
 
-    /// What the event loop watches for this SynIC.
+    /// Returns the watch that the event loop serves.
     pub(super) fn eom_watch(&self) -> &EomWatch {
         &self.lines.eom
     }
 
-    /// The event loop saw an EOM: kicks the VPs that may have waited for it.
+    /// Handles an EOM seen by the event loop: kicks the VPs that may wait for it.
     pub(super) fn eom_reported(&self) {
         if self.lines.take_eoms() {
             self.vps.kick_waiting(None, &self.lines);
         }
     }
 
-    /// The guest wrote EOM on `vp`, whose thread calls this ([`EomPath::MsrExit`]). The slot that
-    /// it emptied may be another VP's.
+    /// Handles an EOM write of the guest on `vp`, whose thread calls this ([`EomPath::MsrExit`]).
+    /// The slot that the guest emptied may belong to another VP.
     pub fn end_of_message(&self, vp: u32) {
         self.deliver(vp);
         self.vps.kick_waiting(Some(vp), &self.lines);
     }
 
-    /// Takes over the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers
-    /// the messages and event flags that waited for that. On the VP's thread.
+    /// Applies the MSRs of `vp` after the guest wrote one (KVM_EXIT_HYPERV_SYNIC), and delivers the
+    /// messages and event flags that are pending for that. Must run on the VP's thread.
     pub fn update(&self, vp: u32, state: SynicState) {
         self.vps.update(vp, state, &self.lines);
         self.deliver(vp);
     }
 
-    /// Delivers what is queued for `vp`. Only on that VP's thread, outside KVM_RUN.
+    /// Delivers the messages queued for `vp`. Must run on that VP's thread, outside KVM_RUN.
     pub fn deliver(&self, vp: u32) {
         self.vps.deliver(vp, &self.lines);
     }
 
-    /// Messages that wait for `vp`: for a slot, or for its SynIC.
+    /// Returns the number of messages queued for `vp`, for a slot or for its page.
     pub fn waiting_messages(&self, vp: u32) -> usize {
         self.vps.waiting(vp)
     }
 
-    /// Back to power-on: pages off, queues empty. All VPs stand still.
+    /// Restores the power-on state: pages disabled, queues empty. All VPs must be quiesced.
     pub fn reset(&self) {
         self.vps.reset();
-        // No message waits any more.
+        // No message is queued, so pending EOMs have no effect.
         let _ = self.lines.take_eoms();
     }
 
-    /// The MSRs of `vp` as last reported.
+    /// Returns the MSRs of `vp` as last reported.
     pub fn state(&self, vp: u32) -> Option<SynicState> {
         self.vps.state(vp)
     }
@@ -141,12 +141,12 @@ impl KvmSynic {
 impl VpInterrupts for KvmLines {
     fn raise(&self, vp: u32, sint: u8) {
         if let Some(interrupt) = self.vmbus.get(vp as usize).filter(|_| sint == VMBUS_SINT) {
-            // Fails only when 2^64 - 2 interrupts are unread.
+            // The write fails only with 2^64 - 2 unread interrupts.
             let _ = interrupt.write(1);
             return;
         }
-        // Other SINTs are rare (a firmware's, a confused guest's): one ioctl each, no descriptor
-        // kept. Their EOMs are reported by the resample eventfd all the same.
+        // Other SINTs are rare (firmware, or a faulty guest): each interrupt costs an ioctl, but no
+        // descriptor is kept. The resample eventfd reports their EOMs too.
         let gsi = match self.routes.sint_gsi(vp, sint) {
             Some(gsi) => Ok(gsi),
             None => self.routes.add_sints(&[(vp, sint)]).and_then(|()| {

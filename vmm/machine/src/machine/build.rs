@@ -1,5 +1,5 @@
-//! Building a machine: checks first, then KVM in the order that its Hyper-V support wants (spec
-//! section 5.1).
+//! Building a machine: first the checks, then KVM in the order that its Hyper-V support requires
+//! (spec section 5.1).
 
 use std::ffi::CString;
 use std::io;
@@ -42,13 +42,12 @@ use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
-/// Three pages for Intel CPUs without unrestricted guests, and one for their identity map, below
-/// the BIOS area.
+/// Three pages for Intel CPUs without unrestricted guests; one page below holds their identity map.
+/// Both are below the BIOS area.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xFFFB_C000;
 
-/// The in-kernel interrupt controllers and timer in their power-on state; empty with a split
-/// irqchip.
+/// The power-on state of the in-kernel interrupt controllers and timer; empty with a split irqchip.
 pub(super) struct Irqchips {
     vm: Arc<VmFd>,
     chips: Vec<kvm_irqchip>,
@@ -81,14 +80,14 @@ impl Irqchips {
 }
 
 impl Machine {
-    /// Builds the machine that `config` describes.
+    /// Builds the machine from `config`.
     ///
     /// # Errors
-    /// [`MachineError`]: everything that can be wrong with the options that the machine itself uses, before the guest
-    /// runs. Nothing is left behind.
+    /// [`MachineError`] for every invalid option that the machine uses, before the guest runs. A
+    /// failed call leaves nothing behind.
     pub fn build(config: &MachineConfig) -> Result<Machine, MachineError> {
         let cpus = u32::from(config.cpus);
-        // What needs no KVM comes first, so that a wrong file name is reported on any host.
+        // Checks that need no KVM come first, so that a wrong file name is reported on any host.
         let source = BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
         let layout = MemoryLayout::new(config.memory_bytes);
 
@@ -198,7 +197,8 @@ impl Machine {
     }
 }
 
-/// The terminal's commands reach the machine through its handle, which is made last.
+/// Returns the handler of the terminal's commands. They need the machine's handle, which is made
+/// last.
 pub(super) fn escape(late: &Late<MachineHandle>) -> Arc<dyn Fn(Escape) + Send + Sync> {
     let late = Arc::clone(late);
     Arc::new(move |command| {
@@ -276,8 +276,8 @@ fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
     Ok(vm)
 }
 
-/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds that
-/// would tell of them.
+/// Makes writes of EOM exit. Without the irqchip in the kernel there are no resample eventfds to
+/// report them.
 fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     let mut cap = kvm_enable_cap { cap: KVM_CAP_X86_USER_SPACE_MSR, ..Default::default() };
     cap.args[0] = KVM_MSR_EXIT_REASON_FILTER.into();
@@ -286,7 +286,7 @@ fn exit_on_eom(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
         flags: MsrFilterRangeFlags::WRITE,
         base: hyperv::msr::EOM,
         msr_count: 1,
-        // A clear bit means: not in the kernel.
+        // A clear bit means that the kernel does not handle the access.
         bitmap: &[0],
     };
     vm.set_msr_filter(MsrFilterDefaultAction::ALLOW, &[eom])
@@ -301,15 +301,15 @@ fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
             memory_size: region.len(),
             userspace_addr: region.as_ptr() as u64,
         };
-        // SAFETY: the mapping is as long as said, and outlives the VM: whoever holds the VM's vCPUs
-        // holds the memory.
+        // SAFETY: the mapping has the given length and outlives the VM: every owner of the VM's
+        // vCPUs also holds the memory.
         unsafe { vm.set_user_memory_region(region) }
             .map_err(MachineError::kvm("mapping guest memory"))?;
     }
     Ok(())
 }
 
-/// Creates vCPUs in the order of their VP indices, each with CPUID first and then its SynIC.
+/// Creates vCPUs in the order of their VP indices. CPUID must be set before the SynIC is enabled.
 fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcpu>, MachineError> {
     let msrs = msr_list(kvm).map_err(MachineError::kvm("MSR list"))?;
     let enforce = has(kvm, KVM_CAP_HYPERV_ENFORCE_CPUID);
@@ -334,7 +334,7 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
     }
     let page_bytes =
         kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
-    // Recorded when all are there: KVM settles clocks as vCPUs are added.
+    // Recorded after all vCPUs exist: KVM adjusts clocks when a vCPU is added.
     let record = |(index, fd): (u32, VcpuFd)| {
         let power_on =
             PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;

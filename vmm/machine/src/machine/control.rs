@@ -1,5 +1,5 @@
-//! Who decides when vCPUs run: the main thread sets a phase, vCPU threads follow it between two
-//! KVM_RUNs.
+//! Control of the vCPUs: the main thread sets a phase, which each vCPU thread follows before it
+//! enters KVM_RUN.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,42 +8,42 @@ use super::error::{CrashParameters, MachineFailure};
 use super::kick::{CONTROL, Kicks};
 use crate::devices::{Power, PowerRequest};
 
-/// What the main thread has to decide about.
+/// An event that the main thread must handle.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The guest wants to be off.
+    /// The guest requested power-off.
     PowerOff,
-    /// The guest wants a reset.
+    /// The guest requested a reset.
     Reset,
     /// The guest reported a crash.
     Panic(CrashParameters),
-    /// Somebody outside wants a reset, whatever the policy is.
+    /// A handle requested a reset, which is independent of the policy.
     ForcedReset,
-    /// Somebody outside wants the end.
+    /// A handle requested the end of the machine.
     Stop,
-    /// Somebody outside wants the vCPUs to stand still.
+    /// A handle requested that the vCPUs pause.
     Pause,
-    /// ... and to go on.
+    /// A handle requested that the vCPUs resume.
     Resume,
-    /// A vCPU cannot go on.
+    /// A vCPU cannot continue.
     Failed(MachineFailure),
 }
 
-/// Most events that wait for the main thread, a stop aside. A guest makes at most one per vCPU, as
-/// its vCPUs park; the rest is people.
+/// Limit of queued events for the main thread, not counting a stop. A guest causes at most one per
+/// vCPU, because its vCPUs then park; the others come from users.
 const MAX_EVENTS: usize = 256;
 
-/// What the vCPUs do.
+/// The phase of the vCPUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Run,
     Park,
-    /// Take on the reset state, once per number; then as [`Phase::Park`].
+    /// Apply the reset state, once per number; then as [`Phase::Park`].
     Reset(u64),
     Quit,
 }
 
-/// Shared by main, vCPU threads and handles.
+/// The state shared by the main thread, vCPU threads and handles.
 pub(super) struct Control {
     inner: Mutex<Inner>,
     changed: Condvar,
@@ -60,15 +60,15 @@ struct Inner {
 }
 
 impl Control {
-    /// All vCPUs parked.
+    /// Returns the control of `vcpus` vCPUs, all parked.
     pub(super) fn new(kicks: Arc<Kicks>, vcpus: u32) -> Control {
         let inner =
             Inner { phase: Phase::Park, parked: 0, reset: 0, resets: 0, events: VecDeque::new() };
         Control { inner: Mutex::new(inner), changed: Condvar::new(), kicks, vcpus: vcpus as usize }
     }
 
-    /// Tells the main thread something. A stop comes before all else and is never lost: resets can
-    /// take as long as the host's storage does.
+    /// Queues an event for the main thread. A stop goes to the front and is never lost: resets can
+    /// take as long as the host's storage.
     pub(super) fn post(&self, event: Event) {
         let mut inner = self.lock();
         if let Event::Stop = event {
@@ -81,7 +81,7 @@ impl Control {
         self.changed.notify_all();
     }
 
-    /// Tells the main thread something after which no vCPU may run on before it has decided.
+    /// Queues an event for the main thread. No vCPU may run until the main thread has handled it.
     pub(super) fn post_and_park(&self, event: Event) {
         let mut inner = self.lock();
         if inner.phase == Phase::Run {
@@ -92,7 +92,7 @@ impl Control {
         self.post(event);
     }
 
-    /// Main: waits for an event.
+    /// Waits for an event. Called by the main thread.
     pub(super) fn wait_event(&self) -> Event {
         let mut inner = self.lock();
         loop {
@@ -103,7 +103,8 @@ impl Control {
         }
     }
 
-    /// Main: stops all vCPUs between two instructions and waits until they stand.
+    /// Stops all vCPUs between two instructions and waits until they are parked. Called by the main
+    /// thread.
     pub(super) fn park(&self) {
         self.lock().phase = Phase::Park;
         self.kicks.request_all(CONTROL);
@@ -113,13 +114,14 @@ impl Control {
         }
     }
 
-    /// Main: lets the vCPUs go on.
+    /// Lets the vCPUs run. Called by the main thread.
     pub(super) fn run(&self) {
         self.lock().phase = Phase::Run;
         self.changed.notify_all();
     }
 
-    /// Main: makes every (parked) vCPU take on its reset state. Requests from before are forgotten.
+    /// Makes every (parked) vCPU apply its reset state. Drops earlier requests. Called by the main
+    /// thread.
     pub(super) fn reset(&self) {
         let mut inner = self.lock();
         inner.reset = 0;
@@ -135,7 +137,7 @@ impl Control {
             .retain(|event| !matches!(event, Event::Reset | Event::PowerOff | Event::Panic(_)));
     }
 
-    /// Main: ends all vCPU threads.
+    /// Ends all vCPU threads. Called by the main thread.
     pub(super) fn quit(&self) {
         let mut inner = self.lock();
         inner.phase = Phase::Quit;
@@ -144,8 +146,8 @@ impl Control {
         self.kicks.request_all(CONTROL);
     }
 
-    /// vCPU thread: follows the phase. Calls `reset` when a reset is due. Returns whether to run
-    /// on.
+    /// Follows the phase, and calls `reset` when a reset is due. Returns whether to continue.
+    /// Called by a vCPU thread.
     pub(super) fn gate(&self, seen: &mut u64, mut reset: impl FnMut()) -> bool {
         let mut inner = self.lock();
         inner.parked += 1;

@@ -1,8 +1,8 @@
-//! How often and why each vCPU left the guest for user space.
+//! Counters of each vCPU's exits to user space, by cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters of one vCPU. Written by its thread only.
+/// The counters of one vCPU. Only its thread writes them.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Counters {
@@ -20,7 +20,7 @@ pub(super) struct Counters {
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    /// One writer: no locked instruction needed.
+    /// Adds one. There is one writer, so no locked instruction is needed.
     pub(super) fn add(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
@@ -35,19 +35,19 @@ impl Counter {
 pub struct VcpuExits {
     /// HvPostMessage.
     pub post_message: u64,
-    /// HvSignalEvent that no eventfd took. Zero while a disk works.
+    /// HvSignalEvent without a bound eventfd. Zero while a disk works.
     pub signal_event: u64,
     /// I/O ports.
     pub io: u64,
     /// Memory that is not RAM.
     pub mmio: u64,
-    /// MSRs, with those of the SynIC.
+    /// MSRs, including those of the SynIC.
     pub msr: u64,
-    /// HLT (zero: KVM's own LAPIC keeps halted vCPUs in the kernel).
+    /// HLT. Zero, because KVM's LAPIC keeps halted vCPUs in the kernel.
     pub halt: u64,
-    /// Left because of a kick: messages to deliver, pause, reset.
+    /// Exits because of a kick: messages to deliver, pause, reset.
     pub interrupted: u64,
-    /// Everything else.
+    /// All other exits.
     pub other: u64,
 }
 

@@ -1,5 +1,5 @@
-//! CPUID of each vCPU: what KVM supports, completed with topology, less KVM's own leaves and less
-//! nesting.
+//! CPUID of each vCPU: the leaves that KVM supports with the topology added, without KVM's own
+//! leaves and nesting.
 
 use kvm_bindings::kvm_cpuid_entry2;
 
@@ -9,23 +9,23 @@ const LEAF1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const LEAF1_ECX_HYPERVISOR: u32 = 1 << 31;
 const LEAF1_EDX_HTT: u32 = 1 << 28;
 const EXT1_ECX_SVM: u32 = 1 << 2;
-/// The subleaf index matters.
+/// Flag: the subleaf index is significant.
 const SIGNIFICANT_INDEX: u32 = 1;
 
-/// What the CPUID of a machine is made from.
+/// The input for the CPUID of a machine.
 pub(super) struct Template<'a> {
-    /// KVM_GET_SUPPORTED_CPUID.
+    /// The result of KVM_GET_SUPPORTED_CPUID.
     pub(super) supported: &'a [kvm_cpuid_entry2],
     /// Leaves 0x40000000 and up.
     pub(super) hyperv: &'a [kvm_cpuid_entry2],
-    /// vCPUs. Each is a core of one socket.
+    /// Number of vCPUs. Each is a core of one socket.
     pub(super) cpus: u32,
-    /// The in-kernel LAPIC has a deadline timer.
+    /// Whether the in-kernel LAPIC has a deadline timer.
     pub(super) tsc_deadline: bool,
 }
 
 impl Template<'_> {
-    /// The leaves of the vCPU with `apic_id`.
+    /// Returns the leaves of the vCPU with `apic_id`.
     pub(super) fn build(&self, apic_id: u32) -> Vec<kvm_cpuid_entry2> {
         let max_leaf =
             self.supported.iter().find(|entry| entry.function == 0).map_or(0, |entry| entry.eax);
@@ -62,7 +62,7 @@ impl Template<'_> {
                     entry.edx |= LEAF1_EDX_HTT;
                 }
             }
-            // Intel's caches: each core has its own up to level 2, the third is the socket's.
+            // Intel's caches: up to level 2 per core, level 3 shared by the socket.
             4 if entry.eax & 0x1F != 0 => {
                 let sharing =
                     if entry.eax >> 5 & 7 < 3 { 1 } else { self.cpus.next_power_of_two() };
@@ -70,7 +70,7 @@ impl Template<'_> {
                 entry.eax = entry.eax & 0x3FFF | (sharing - 1) << 14 | (cores - 1) << 26;
             }
             0x8000_0001 => entry.ecx &= !EXT1_ECX_SVM,
-            // AMD: number of cores, and how many bits of the APIC id name one.
+            // AMD: the number of cores, and the number of APIC id bits that identify a core.
             0x8000_0008 => {
                 let bits = self.core_bits();
                 entry.ecx = entry.ecx & !0xF0FF | bits << 12 | (self.cpus - 1) & 0xFF;
@@ -89,7 +89,7 @@ impl Template<'_> {
         }
     }
 
-    /// Extended topology: threads (one per core), then cores.
+    /// Returns the extended topology leaves: threads (one per core), then cores.
     fn topology(&self, function: u32, apic_id: u32) -> [kvm_cpuid_entry2; 3] {
         let level = |index: u32, shift: u32, logical: u32, kind: u32| kvm_cpuid_entry2 {
             function,
@@ -109,7 +109,7 @@ impl Template<'_> {
     }
 }
 
-/// Physical address bits that guests get.
+/// Returns the physical address bits of guests.
 pub(super) fn address_bits(supported: &[kvm_cpuid_entry2]) -> u32 {
     supported
         .iter()

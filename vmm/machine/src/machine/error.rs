@@ -1,4 +1,4 @@
-//! Why there is no machine, and how one ends.
+//! Errors of building a machine, and the ways in which a machine ends.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
 use crate::unix_socket::SocketError;
 
-/// Why a machine cannot be built. Messages name the option at fault.
+/// An error in building a machine. Messages name the option at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// The device node cannot be used.
@@ -17,85 +17,85 @@ pub enum MachineError {
     OpenKvm {
         /// The node.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// It is something else, or very old.
+    /// The node is not KVM, or is a very old version.
     #[error("--kvm {}: not KVM, or a version of it that SynthVM does not know", path.display())]
     NotKvm {
         /// The node.
         path: PathBuf,
     },
     /// KVM lacks a capability.
-    #[error("--kvm: this host's KVM lacks {0}; `synthvm doctor` shows what it offers")]
+    #[error("--kvm: this host's KVM lacks {0}; `synthvm doctor` lists its features")]
     Missing(&'static str),
-    /// More vCPUs than KVM takes.
+    /// The machine has more vCPUs than KVM supports.
     #[error("--cpus {asked}: this host's KVM takes at most {limit}")]
     TooManyCpus {
-        /// vCPUs asked for.
+        /// vCPUs requested.
         asked: u32,
         /// KVM's limit.
         limit: usize,
     },
-    /// The CPU cannot address that much.
+    /// The CPU has too few address bits.
     #[error(
         "--memory: needs {needed} address bits with its MMIO windows, this host's CPU offers guests {offered}"
     )]
     AddressBits {
         /// Bits needed.
         needed: u32,
-        /// Bits there are.
+        /// Bits available.
         offered: u32,
     },
     /// An ioctl failed.
     #[error("KVM: {what}: {source}")]
     Kvm {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// Hyper-V options.
+    /// The Hyper-V options are invalid.
     #[error(transparent)]
     Hyperv(#[from] HypervError),
-    /// Guest RAM.
+    /// Guest RAM cannot be allocated.
     #[error(transparent)]
     Memory(#[from] MemoryError),
-    /// Kernel, initrd, command line.
+    /// The kernel, the initrd or the command line is invalid.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// Firmware tables.
+    /// The firmware tables cannot be written.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
-    /// A serial port's file.
+    /// The file of a serial port cannot be opened.
     #[error("{option} file={}: {source}", path.display())]
     SerialFile {
         /// `--serial` or `--serial2`.
         option: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A serial port's socket.
+    /// The socket of a serial port cannot be bound.
     #[error("{option} socket={source}")]
     SerialSocket {
         /// `--serial` or `--serial2`.
         option: &'static str,
-        /// Why.
+        /// The cause.
         source: SocketError,
     },
-    /// Two ports on one terminal.
+    /// Both serial ports use the terminal.
     #[error(
         "--serial2 stdio: the terminal belongs to --serial already; choose file, socket or null for one of them"
     )]
     TwoTerminals,
-    /// Descriptors, threads.
+    /// The host refused another resource, such as a descriptor or a thread.
     #[error("{what}: {source}")]
     System {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
 }
@@ -113,33 +113,33 @@ fn kvm_hint(error: &io::Error) -> &'static str {
 }
 
 impl MachineError {
-    /// For `map_err` on KVM ioctls.
+    /// Returns a converter of KVM errors, for `map_err`.
     pub(super) fn kvm<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> MachineError {
         move |source| MachineError::Kvm { what, source: source.into() }
     }
 
-    /// For `map_err` on everything else that the host can refuse.
+    /// Returns a converter of other host errors, for `map_err`.
     pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> MachineError {
         move |source| MachineError::System { what, source }
     }
 }
 
-/// How a machine ended.
+/// The way in which a machine ended.
 #[derive(Debug)]
 pub enum Exit {
-    /// The guest switched itself off.
+    /// The guest switched the machine off.
     PowerOff,
-    /// The guest asked for a reset, and the policy is to end then.
+    /// The guest requested a reset, and the policy is to exit.
     Reset,
-    /// The guest reported a crash, and the policy is to end then.
+    /// The guest reported a crash, and the policy is to exit.
     Panic(CrashParameters),
-    /// Somebody outside asked ([`super::MachineHandle::stop`]).
+    /// A handle requested the end ([`super::MachineHandle::stop`]).
     Stopped,
-    /// The machine cannot go on.
+    /// The machine cannot continue.
     Failed(MachineFailure),
 }
 
-/// The guest's crash MSRs P0 to P4. Linux: P0 is its error code, P1 its OS id, then registers;
+/// The guest's crash MSRs P0 to P4. Linux: P0 is its error code, P1 its OS id, the rest registers.
 /// Windows: bug check code and parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrashParameters(pub [u64; 5]);
@@ -151,10 +151,10 @@ impl std::fmt::Display for CrashParameters {
     }
 }
 
-/// Why a running machine had to be stopped.
+/// The cause of a running machine's failure.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineFailure {
-    /// KVM gave up on an instruction, or on itself.
+    /// KVM cannot execute an instruction, or has an internal error.
     #[error("vCPU {vcpu}: KVM internal error, suberror {suberror} ({}), RIP {rip:#x}, opcode bytes {}", suberror_name(*suberror), hex(opcode))]
     Internal {
         /// The vCPU.
@@ -163,7 +163,7 @@ pub enum MachineFailure {
         suberror: u32,
         /// Instruction pointer.
         rip: u64,
-        /// Bytes at RIP, as far as they can be read.
+        /// Bytes at RIP that could be read.
         opcode: Vec<u8>,
     },
     /// The CPU refused the vCPU's state.
@@ -174,7 +174,7 @@ pub enum MachineFailure {
         /// Hardware's reason.
         reason: u64,
     },
-    /// An exit that SynthVM never asked for.
+    /// KVM made an exit that SynthVM did not enable.
     #[error("vCPU {vcpu}: KVM exit {reason}, which SynthVM does not handle")]
     UnexpectedExit {
         /// The vCPU.
@@ -182,18 +182,18 @@ pub enum MachineFailure {
         /// KVM_EXIT_*.
         reason: u32,
     },
-    /// KVM_RUN itself failed.
+    /// The ioctl KVM_RUN failed.
     #[error("vCPU {vcpu}: KVM_RUN: {source}")]
     Run {
         /// The vCPU.
         vcpu: u32,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// A reset did not succeed.
+    /// A reset failed.
     #[error("resetting the machine: {0}")]
     Reset(#[from] Box<MachineError>),
-    /// A vCPU's thread ended by a panic: a defect of SynthVM.
+    /// The thread of a vCPU panicked: a defect of SynthVM.
     #[error("vCPU {0}: its thread died")]
     ThreadDied(u32),
 }

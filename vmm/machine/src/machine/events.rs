@@ -1,4 +1,4 @@
-//! The event loop: one thread for all that is not a vCPU and not a disk.
+//! The event loop: one thread for all work outside vCPUs and disks.
 
 use std::io;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use event_manager::{EventManager, MutEventSubscriber, RemoteEndpoint};
 use tracing::error;
 
-/// Something that the event loop serves.
+/// A handler that the event loop calls.
 pub type Subscriber = Box<dyn MutEventSubscriber + Send>;
 
-/// The thread. Dropping it ends it and drops its subscribers.
+/// The event loop's thread. Dropping it ends the thread and drops its subscribers.
 pub struct EventLoop {
     endpoint: RemoteEndpoint<Subscriber>,
     stop: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ impl EventLoop {
     /// Starts the thread.
     ///
     /// # Errors
-    /// No descriptors or threads left.
+    /// No descriptor or thread is available.
     pub fn start() -> io::Result<EventLoop> {
         let mut manager = EventManager::<Subscriber>::new().map_err(io::Error::other)?;
         let endpoint = manager.remote_endpoint();
@@ -43,7 +43,7 @@ impl EventLoop {
         Ok(EventLoop { endpoint, stop, thread: Some(thread) })
     }
 
-    /// Hands a subscriber to the loop. Its `init` has run when this returns.
+    /// Passes a subscriber to the loop. Returns after the subscriber's `init`.
     ///
     /// # Errors
     /// The loop has ended.

@@ -1,4 +1,4 @@
-//! What others may do to a running machine.
+//! Control of a running machine from other threads.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,7 +15,7 @@ use {
     crate::devices::serial::Escape,
 };
 
-/// What a machine is doing.
+/// The state of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
@@ -24,11 +24,11 @@ pub enum MachineState {
     Created,
     /// The guest runs.
     Running,
-    /// All vCPUs stand still, by request.
+    /// All vCPUs are paused on request.
     Paused,
     /// Between two boots of the guest.
     Resetting,
-    /// Over.
+    /// The machine has ended.
     Ended,
 }
 
@@ -40,27 +40,27 @@ const STATES: [MachineState; 5] = [
     MachineState::Ended,
 ];
 
-/// A machine's remote control. Cheap to clone; outlives the machine harmlessly.
+/// A remote control of a machine. It is cheap to clone, and has no effect after the machine's end.
 #[derive(Clone)]
 pub struct MachineHandle {
     pub(super) control: Arc<Control>,
     pub(super) pm: Arc<PmRegisters>,
     pub(super) counters: Arc<[Counters]>,
     pub(super) state: Arc<StateCell>,
-    /// Frees a vCPU that waits for the reader of standard output.
+    /// Signalled to end the wait of a vCPU for the reader of standard output.
     pub(super) stop: Arc<EventFd>,
-    /// Called at each stop.
+    /// Called at each stop; see [`MachineHandle::set_stop_hook`].
     pub(super) stop_hook: Arc<OnceLock<StopHook>>,
 }
 
-/// See [`MachineHandle::set_stop_hook`].
+/// The type of a stop hook.
 pub(super) type StopHook = Box<dyn Fn() + Send + Sync>;
 
-/// The state, readable from any thread.
+/// The state of a machine, readable from any thread.
 #[derive(Default)]
 pub(super) struct StateCell {
     state: AtomicU8,
-    /// CLOCK_MONOTONIC in microseconds when the vCPUs were let go for the first time; 0 before.
+    /// Time of the vCPUs' first start: CLOCK_MONOTONIC in microseconds, 0 before.
     first_run: AtomicU64,
     crash: Mutex<Option<CrashParameters>>,
 }
@@ -73,7 +73,7 @@ impl StateCell {
         }
     }
 
-    /// Notes the guest's crash.
+    /// Records the guest's crash.
     pub(super) fn set_crash(&self, parameters: CrashParameters) {
         *lock(&self.crash) = Some(parameters);
     }
@@ -86,8 +86,8 @@ impl StateCell {
     }
 }
 
-/// CLOCK_MONOTONIC, which all processes of a host share: whoever started this program can tell how
-/// long that took.
+/// Returns CLOCK_MONOTONIC in microseconds. All processes of a host share this clock, so the parent
+/// process can measure the start of this program.
 fn monotonic_us() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a timespec to write to.
@@ -101,12 +101,12 @@ impl MachineHandle {
         self.pm.press_power_button();
     }
 
-    /// Resets the machine, whatever the policy for the guest's own resets is.
+    /// Resets the machine, independent of the policy for the guest's own resets.
     pub fn reset(&self) {
         self.control.post(Event::ForcedReset);
     }
 
-    /// Ends the machine at once, without asking the guest.
+    /// Ends the machine immediately, without asking the guest.
     pub fn stop(&self) {
         let _ = self.stop.write(1);
         self.control.post(Event::Stop);
@@ -115,9 +115,9 @@ impl MachineHandle {
         }
     }
 
-    /// Sets what is called each time that the machine is told to stop, whoever asks: the control
-    /// socket, a signal, or the console. The main thread may be waiting for storage then. The
-    /// first hook stays.
+    /// Sets a function that is called at each request to stop, from the control socket, a signal,
+    /// or the console. The main thread may be blocked on storage at that time. Only the first call
+    /// has an effect.
     pub fn set_stop_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
         let _ = self.stop_hook.set(hook);
     }
@@ -127,27 +127,27 @@ impl MachineHandle {
         self.control.post(Event::Pause);
     }
 
-    /// Undoes [`MachineHandle::pause`].
+    /// Lets the vCPUs run again after [`MachineHandle::pause`].
     pub fn resume(&self) {
         self.control.post(Event::Resume);
     }
 
-    /// What the machine is doing.
+    /// Returns the state of the machine.
     pub fn state(&self) -> MachineState {
         self.state.get()
     }
 
-    /// When the vCPUs were let go for the first time: CLOCK_MONOTONIC in microseconds, 0 before.
+    /// Returns the time of the vCPUs' first start: CLOCK_MONOTONIC in microseconds, 0 before.
     pub fn first_run_us(&self) -> u64 {
         self.state.first_run.load(Ordering::Relaxed)
     }
 
-    /// The last crash that the guest reported.
+    /// Returns the last crash that the guest reported.
     pub fn crash(&self) -> Option<CrashParameters> {
         *lock(&self.state.crash)
     }
 
-    /// Exits of each vCPU so far.
+    /// Returns the exits of each vCPU so far.
     pub fn vcpu_exits(&self) -> Vec<VcpuExits> {
         self.counters.iter().map(VcpuExits::from).collect()
     }
@@ -155,8 +155,8 @@ impl MachineHandle {
 
 #[cfg(any(test, feature = "testing"))]
 impl MachineHandle {
-    /// The handle of a machine whose main thread never gets to its events, and the commands of its
-    /// console.
+    /// Returns the handle of a machine whose main thread never handles its events, and the handler
+    /// of its console's commands.
     pub fn hanging() -> (Self, Arc<dyn Fn(Escape) + Send + Sync>) {
         struct NoLine;
 
@@ -183,13 +183,13 @@ impl MachineHandle {
         (handle, console)
     }
 
-    /// Events wait that the main thread has not got to.
+    /// Returns whether the first queued event is a stop. Waits for an event.
     pub fn was_told_to_stop(&self) -> bool {
         matches!(self.control.wait_event(), Event::Stop)
     }
 }
 
-/// Locks that a panicking thread held are still good: every change under them is complete in
+/// Locks a mutex, even after a panic of its holder: every change under these locks is complete in
 /// itself.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! Getting a vCPU's thread out of KVM_RUN: a request bit, `immediate_exit`, and a signal.
+//! Makes a vCPU's thread leave KVM_RUN: a request bit, `immediate_exit`, and a signal.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,12 +9,12 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 use super::run_page::ImmediateExit;
 use crate::hyperv::KickVp;
 
-/// Look at [`super::control::Control`].
+/// Request: check [`super::control::Control`].
 pub(super) const CONTROL: u32 = 1;
-/// Deliver SynIC messages.
+/// Request: deliver SynIC messages.
 pub(super) const MESSAGES: u32 = 2;
 
-/// Requests to each vCPU's thread.
+/// The pending requests to each vCPU's thread.
 pub(crate) struct Kicks {
     vcpus: Box<[Vcpu]>,
 }
@@ -33,11 +33,11 @@ struct Target {
 extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 impl Kicks {
-    /// For `count` vCPUs.
+    /// Returns the kicks for `count` vCPUs.
     pub(super) fn new(count: u32) -> io::Result<Kicks> {
         static HANDLER: Once = Once::new();
         let mut result = Ok(());
-        // The handler does nothing: the signal's arrival is what ends KVM_RUN.
+        // The handler does nothing: the signal's arrival ends KVM_RUN.
         HANDLER.call_once(|| {
             result = register_signal_handler(SIGRTMIN(), nothing).map_err(io::Error::from);
         });
@@ -45,11 +45,11 @@ impl Kicks {
         Ok(Kicks { vcpus: (0..count).map(|_| Vcpu::default()).collect() })
     }
 
-    /// Asks vCPU `index` for something.
+    /// Sends a request to vCPU `index`.
     pub(super) fn request(&self, index: u32, request: u32) {
         let Some(vcpu) = self.vcpus.get(index as usize) else { return };
         if vcpu.requests.fetch_or(request, Ordering::SeqCst) != 0 {
-            // Whoever asked first kicks; the thread takes all requests at once.
+            // The sender of the first request kicks; the thread takes all requests together.
             return;
         }
         let target = vcpu.target.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,14 +63,14 @@ impl Kicks {
         unsafe { libc::pthread_kill(target.thread, SIGRTMIN()) };
     }
 
-    /// Asks every vCPU.
+    /// Sends a request to every vCPU.
     pub(super) fn request_all(&self, request: u32) {
         for index in 0..self.vcpus.len() as u32 {
             self.request(index, request);
         }
     }
 
-    /// Tells that the calling thread runs vCPU `index` from now on, until the guard is dropped.
+    /// Registers the calling thread as the thread of vCPU `index`, until the guard is dropped.
     ///
     /// # Safety
     /// The guard must be dropped on the calling thread, before that thread ends.
@@ -91,7 +91,7 @@ impl KickVp for Kicks {
     }
 }
 
-/// The vCPU's side.
+/// The vCPU thread's registration, and its side of the kicks.
 pub(super) struct Attached<'a> {
     kicks: &'a Kicks,
     index: u32,
@@ -99,7 +99,7 @@ pub(super) struct Attached<'a> {
 }
 
 impl Attached<'_> {
-    /// Takes all requests. What comes after this ends the next KVM_RUN at once.
+    /// Takes all requests. A later request ends the next KVM_RUN immediately.
     pub(super) fn take(&self) -> u32 {
         self.immediate_exit.set(false);
         self.kicks

@@ -1,4 +1,4 @@
-//! The machine: KVM's part and ours put together, started, reset and ended.
+//! The machine: construction, start, reset and end.
 
 mod build;
 mod control;
@@ -39,7 +39,7 @@ pub use self::events::{EventLoop, Subscriber};
 pub use self::handle::{MachineHandle, MachineState};
 pub use self::new_vm::new_vm;
 
-/// A machine that has been built. Nothing of the guest runs before [`Machine::run`].
+/// A machine that has been built. The guest does not run before [`Machine::run`].
 pub struct Machine {
     layout: MemoryLayout,
     source: BootSource,
@@ -59,7 +59,7 @@ pub struct Machine {
     handle: MachineHandle,
 }
 
-/// What a reset reaches besides vCPUs and the SynIC.
+/// The devices that a reset includes, besides vCPUs and the SynIC.
 struct ResettableDevices {
     pm: Arc<crate::devices::pm::PmRegisters>,
     serial: [Arc<crate::devices::serial::SerialPort>; 2],
@@ -68,55 +68,55 @@ struct ResettableDevices {
 }
 
 impl Machine {
-    /// Guest RAM. Clones share the mapping; regions carry the memfd.
+    /// Returns the guest's RAM. Clones share the mapping; regions carry the memfd.
     pub fn memory(&self) -> &GuestMemory {
         &self.shared.memory
     }
 
-    /// Where RAM and MMIO windows lie.
+    /// Returns the layout of RAM and MMIO windows.
     pub fn layout(&self) -> &MemoryLayout {
         &self.layout
     }
 
-    /// The SynIC, for the bus.
+    /// Returns the SynIC, for the bus.
     pub fn synic(&self) -> Arc<dyn Synic> {
         Arc::clone(&self.shared.synic) as Arc<dyn Synic>
     }
 
-    /// The same, with what is particular to KVM.
+    /// Returns the SynIC with its KVM-specific methods.
     pub fn kvm_synic(&self) -> &Arc<KvmSynic> {
         &self.shared.synic
     }
 
-    /// The enlightenments that the guest is offered.
+    /// Returns the enlightenments that the guest is offered.
     pub fn hyperv_options(&self) -> &[HypervOption] {
         &self.hyperv
     }
 
-    /// Plugs the bus in. Until then every connection id is unknown to the guest.
+    /// Attaches the bus. Without a bus, every connection id is unknown.
     pub fn set_bus(&mut self, bus: VmBus) {
         self.shared.bus = Some(bus);
     }
 
-    /// Adds what must happen at each reset, while all vCPUs stand still and before the SynIC is
-    /// cleared: the bus closes its channels and waits until nobody uses guest memory any more.
-    /// Hooks run in the order in which they were added.
+    /// Adds a hook for each reset. Hooks run in the order of their addition, while all vCPUs are
+    /// quiesced and before the SynIC is cleared. The bus's hook closes its channels and waits for
+    /// the last access to guest memory.
     pub fn add_reset_hook(&mut self, hook: Box<dyn FnMut() + Send>) {
         self.hooks.push(hook);
     }
 
-    /// The event loop; it runs from the moment the machine is built.
+    /// Returns the event loop, which runs since the machine was built.
     pub fn events(&self) -> &EventLoop {
         &self.events
     }
 
-    /// The remote control.
+    /// Returns the machine's handle.
     pub fn handle(&self) -> MachineHandle {
         self.handle.clone()
     }
 
-    /// Boots the guest and stays until the machine ends. All threads are over when this returns;
-    /// guest memory, the SynIC and the bus's own threads are not touched by that.
+    /// Boots the guest and waits until the machine ends. All threads of the machine have ended on
+    /// return; guest memory, the SynIC and the bus's threads continue to exist.
     pub fn run(mut self) -> Exit {
         let terminal = if self.terminal && RawTerminal::available() {
             RawTerminal::enter().ok()
@@ -165,7 +165,7 @@ impl Machine {
     }
 }
 
-/// The main thread's part once the machine runs.
+/// The main thread's state while the machine runs.
 struct Supervisor {
     layout: MemoryLayout,
     source: BootSource,
@@ -202,7 +202,7 @@ impl Supervisor {
         Ok(threads)
     }
 
-    /// Serves events until one of them ends the machine.
+    /// Handles events until one of them ends the machine.
     fn supervise(&mut self) -> Exit {
         let mut paused = false;
         loop {
@@ -270,7 +270,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Puts kernel, initrd and tables where the guest expects them.
+    /// Loads the kernel, the initrd and the tables into guest memory.
     fn load(&self) -> Result<(), MachineFailure> {
         let rsdp = acpi::write(&self.shared.memory, &self.tables)
             .map_err(MachineError::from)
@@ -284,7 +284,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends the threads. A thread that died takes precedence over how the machine ended otherwise.
+    /// Ends the threads. If a thread has panicked, that replaces the machine's exit.
     fn end(&self, threads: Threads) -> Option<Exit> {
         self.control.quit();
         let mut died = None;
@@ -303,5 +303,5 @@ fn eventfd() -> Result<Arc<EventFd>, MachineError> {
         .map_err(MachineError::system("eventfd"))
 }
 
-/// For hooks that need the handle before it exists.
+/// The type of a value that is set later, for hooks that need the handle before it exists.
 type Late<T> = Arc<Mutex<Option<T>>>;

@@ -1,12 +1,12 @@
-//! A VM from KVM, however often the system interrupts that.
+//! Creation of a VM, with a retry after each interruption.
 
 use kvm_ioctls::{Kvm, VmFd};
 
 type Errno = vmm_sys_util::errno::Error;
 
-/// KVM_CREATE_VM. The kernel gives it up with EINTR when anything at all is pending for this
-/// thread, perhaps what a closed io_uring leaves behind (seen after one was): no handler has to run
-/// for that. It says nothing about KVM, so it is asked again.
+/// Creates a VM (KVM_CREATE_VM). The kernel fails with EINTR when any work is pending for this
+/// thread, for example after an io_uring was closed, even if no signal handler runs. The error has
+/// no meaning for KVM, so the call is repeated.
 pub fn new_vm(kvm: &Kvm) -> Result<VmFd, Errno> {
     uninterrupted(|| kvm.create_vm())
 }

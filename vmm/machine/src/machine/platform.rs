@@ -1,4 +1,4 @@
-//! The machine's devices: made, wired to interrupts, put on the buses.
+//! The machine's devices: construction, interrupts, and buses.
 
 use std::fs::File;
 use std::io;
@@ -23,22 +23,22 @@ use crate::irq::{KernelLine, Routes};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
 use crate::options::{IrqchipMode, MachineConfig, SerialConfig};
 
-/// Ports of POST codes and of the delay that old drivers use.
+/// The ports of POST codes and of the delay that old drivers use.
 const DELAY_PORTS: [u16; 2] = [0x80, 0xED];
 
-/// The devices that the machine itself must reach.
+/// The devices that the machine accesses directly.
 pub(super) struct Platform {
     pub(super) buses: Buses,
     pub(super) pm: Arc<PmRegisters>,
     pub(super) serial: [Arc<SerialPort>; 2],
     pub(super) ioapic: Option<Arc<Ioapic>>,
-    /// For the event loop, once the machine runs.
+    /// Subscribers for the event loop, which are added when the machine runs.
     pub(super) inputs: Vec<Subscriber>,
-    /// The terminal belongs to a serial port.
+    /// Whether a serial port uses the terminal.
     pub(super) terminal: bool,
 }
 
-/// What the devices are wired to.
+/// The connections of the devices.
 pub(super) struct Wiring<'a> {
     pub(super) vm: &'a Arc<VmFd>,
     pub(super) routes: &'a Arc<Routes>,
@@ -49,8 +49,7 @@ pub(super) struct Wiring<'a> {
     pub(super) escape: Arc<dyn Fn(Escape) + Send + Sync>,
 }
 
-/// Swallows writes, reads as all ones; claimed so that the ports are not taken for unclaimed ones
-/// in a trace.
+/// Drops writes and reads as all ones. Claimed so that traces do not show the ports as unclaimed.
 struct Delay;
 
 impl PioDevice for Delay {
@@ -61,7 +60,8 @@ impl PioDevice for Delay {
     fn write(&self, _offset: u16, _value: u8) {}
 }
 
-/// Builds everything. Socket files exist from here on and go with the subscribers in `inputs`.
+/// Builds all devices. Socket files exist from here on, until the subscribers in `inputs` are
+/// dropped.
 pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platform, MachineError> {
     let [first, second] = &config.serial;
     if *first == SerialConfig::Stdio && *second == SerialConfig::Stdio {
@@ -101,7 +101,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         buses.add_ports(KeyboardReset::PORT, 1, &Arc::new(KeyboardReset(power())))?;
         buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;
         buses.add_wide_ports(NoPci::PORT, NoPci::PORTS, Arc::new(NoPci::new(power())))?;
-        // With the full irqchip KVM's PIT answers here first.
+        // With the full irqchip, KVM's PIT handles this port in the kernel.
         buses.add_ports(SystemPort::PORT, 1, &Arc::new(SystemPort::default()))?;
         for port in DELAY_PORTS {
             buses.add_ports(port, 1, &Arc::new(Delay))?;
@@ -115,7 +115,8 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
     Ok(Platform { buses, pm, serial, ioapic, inputs, terminal })
 }
 
-/// Two devices on one port would be a defect of this file, not of a configuration.
+/// Adds a device to the buses. An overlap of two devices is a defect of this file, not of a
+/// configuration.
 fn place(
     buses: &mut Buses,
     add: impl FnOnce(&mut Buses) -> Result<(), vm_device::bus::Error>,

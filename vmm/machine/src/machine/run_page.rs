@@ -1,11 +1,11 @@
-//! The memory that KVM shares with a vCPU's thread: `struct kvm_run`, and the data of port I/O
-//! behind it (Linux, Documentation/virt/kvm/api.rst, section 5).
+//! The memory that KVM shares with a vCPU's thread: `struct kvm_run`, followed by the data of port
+//! I/O (Linux, Documentation/virt/kvm/api.rst, section 5).
 //!
 //! Other threads store to one byte of the structure, `immediate_exit`, at any time. So no reference
-//! to the structure may exist: that byte is an atomic, and every other field is reached by a raw
-//! pointer that is derived from the whole mapping. `VcpuFd::run` and `VcpuFd::get_kvm_run` make a
-//! `&mut kvm_run`, hence this second mapping of the same memory; those two functions must not be
-//! called.
+//! to the structure may exist: that byte is an atomic, and every other field is accessed by a raw
+//! pointer that is derived from the whole mapping. `VcpuFd::run` and `VcpuFd::get_kvm_run` create a
+//! `&mut kvm_run`, so this module maps the same memory a second time, and those two functions must
+//! not be called.
 
 use std::io;
 use std::mem::offset_of;
@@ -30,10 +30,10 @@ use crate::hyperv::SynicState;
 
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 
-/// The vCPU thread's side of the shared memory.
+/// The vCPU thread's access to the shared memory.
 pub(super) struct RunPage(Arc<Mapping>);
 
-/// Any thread's side: makes KVM_RUN return without running the guest.
+/// The access of other threads: makes KVM_RUN return without running the guest.
 #[derive(Clone)]
 pub(super) struct ImmediateExit(Arc<Mapping>);
 
@@ -48,7 +48,7 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
-/// Why KVM_RUN returned. Slices and references point at fields that KVM reads in the next KVM_RUN.
+/// The exit of KVM_RUN. Slices and references point to fields that KVM reads in the next KVM_RUN.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Exit<'a> {
     /// IN (`read`) or OUT; with REP, `data` has several elements of `size` bytes.
@@ -57,7 +57,7 @@ pub(super) enum Exit<'a> {
     Memory { address: u64, read: bool, data: &'a mut [u8] },
     /// The guest wrote a SynIC MSR.
     Synic(SynicState),
-    /// HvPostMessage, HvSignalEvent and others; KVM leaves the last result in place.
+    /// HvPostMessage, HvSignalEvent and others. KVM does not clear the last result.
     Hypercall { input: u64, parameter: u64, result: &'a mut u64 },
     /// A Hyper-V exit of another type.
     OtherHyperv,
@@ -69,23 +69,23 @@ pub(super) enum Exit<'a> {
     SystemEvent(u32),
     /// A triple fault.
     Shutdown,
-    /// A signal.
+    /// A signal arrived.
     Interrupted,
     /// HLT without an in-kernel interrupt controller.
     Halt,
-    /// KVM could not go on: its suberror.
+    /// KVM could not continue, with its suberror.
     InternalError(u32),
-    /// The processor refused the guest's state: its reason.
+    /// The processor refused the guest's state, with its reason.
     FailEntry(u64),
-    /// Anything else, and what contradicts the size of the mapping.
+    /// Any other exit, or one whose data exceeds the mapping.
     Unexpected(u32),
 }
 
 impl RunPage {
-    /// Maps the shared memory of `vcpu`; `bytes` is what KVM_GET_VCPU_MMAP_SIZE says.
+    /// Maps the shared memory of `vcpu`. `bytes` is the result of KVM_GET_VCPU_MMAP_SIZE.
     ///
     /// # Errors
-    /// The host's own; `InvalidInput` when `bytes` cannot hold the structure.
+    /// The host's error; `InvalidInput` if `bytes` is too small for the structure.
     pub(super) fn map(vcpu: &impl AsRawFd, bytes: usize) -> io::Result<RunPage> {
         if bytes < size_of::<kvm_run>() {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -101,30 +101,30 @@ impl RunPage {
         }
     }
 
-    /// Runs `vcpu`, whose page this is, until its next exit.
+    /// Runs `vcpu`, which must be the vCPU of this page, until its next exit.
     ///
     /// # Errors
-    /// The host's own: EINTR for a signal and for [`ImmediateExit`].
+    /// The host's error; EINTR for a signal and for [`ImmediateExit`].
     pub(super) fn run(&mut self, vcpu: &VcpuFd) -> io::Result<()> {
-        // SAFETY: has no argument; what KVM writes to this page nothing else refers to.
+        // SAFETY: has no argument; no reference exists to the parts of this page that KVM writes.
         match unsafe { ioctl(vcpu, KVM_RUN()) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
-    /// Returns the handle that other threads stop KVM_RUN with.
+    /// Returns the handle by which other threads end KVM_RUN.
     pub(super) fn immediate_exit(&self) -> ImmediateExit {
         ImmediateExit(Arc::clone(&self.0))
     }
 
-    /// Returns the exit that the last successful [`RunPage::run`] ended with.
+    /// Returns the exit of the last successful [`RunPage::run`].
     pub(super) fn exit(&mut self) -> Exit<'_> {
         let run: *mut kvm_run = self.0.start.as_ptr().cast();
         // SAFETY: the mapping holds the structure, and outlives the result, which borrows `self`.
-        // Only this thread and, within KVM_RUN, the kernel touch it, except for
-        // `immediate_exit`, which is not referred to here. The exit's reason (and type)
-        // says which member of a union is valid.
+        // Only this thread and, within KVM_RUN, the kernel access it, except for `immediate_exit`,
+        // which is not referenced here. The exit's reason (and type) determines the valid member of
+        // a union.
         unsafe {
             let member = &raw mut (*run).__bindgen_anon_1;
             match (*run).exit_reason {
@@ -184,22 +184,22 @@ impl RunPage {
         }
     }
 
-    /// Returns `len` bytes from `offset` of the mapping, which must lie behind the structure.
+    /// Returns `len` bytes from `offset` of the mapping, which must be behind the structure.
     fn behind(&mut self, offset: u64, len: u64) -> Option<&mut [u8]> {
         let (offset, len) = (usize::try_from(offset).ok()?, usize::try_from(len).ok()?);
         let end = offset.checked_add(len)?;
         if offset < size_of::<kvm_run>() || end > self.0.bytes {
             return None;
         }
-        // SAFETY: inside the mapping, from whose start the pointer is derived, and nothing else
-        // refers to it: KVM uses it within KVM_RUN only, other threads never.
+        // SAFETY: inside the mapping, from whose start the pointer is derived. No other reference
+        // exists: KVM accesses it only within KVM_RUN, other threads never.
         Some(unsafe { slice::from_raw_parts_mut(self.0.start.as_ptr().add(offset), len) })
     }
 }
 
 impl ImmediateExit {
-    /// With `true`, KVM_RUN finishes pending work and returns EINTR without running the guest,
-    /// until `false` is set.
+    /// Sets the flag. While it is `true`, KVM_RUN finishes pending work and returns EINTR without
+    /// running the guest.
     pub(super) fn set(&self, on: bool) {
         // SAFETY: the byte lies in the mapping, which `self` keeps, and is only used as an atomic.
         let byte = unsafe {
@@ -211,9 +211,10 @@ impl ImmediateExit {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: our own mapping; both sides that could use it are gone.
+        // SAFETY: the mapping belongs to this value, and both sides that could use it have been
+        // dropped.
         if unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) } != 0 {
-            // The range is never used again: leaked, once for each vCPU at most.
+            // The range stays mapped but unused: at most one leak per vCPU.
             error!("a vCPU's shared memory was not unmapped: {}", io::Error::last_os_error());
         }
     }

@@ -1,4 +1,4 @@
-//! Exits decoded from a page that the tests fill in the kernel's place.
+//! Tests of decoding exits from a page that the tests fill instead of the kernel.
 
 use std::fs::File;
 use std::os::fd::FromRawFd;
@@ -8,7 +8,8 @@ use super::*;
 
 const PAGES: usize = 3 * 4096;
 
-/// Shared memory as a vCPU has it: the structure, a page of port data, a page of coalesced MMIO.
+/// Returns shared memory like a vCPU's: the structure, a page of port data, a page of coalesced
+/// MMIO.
 fn page() -> RunPage {
     // SAFETY: the name is a C string; the call touches nothing else.
     let fd = unsafe { libc::memfd_create(c"run-page-test".as_ptr(), libc::MFD_CLOEXEC) };
@@ -19,7 +20,7 @@ fn page() -> RunPage {
     RunPage::map(&file, PAGES).unwrap()
 }
 
-/// Writes as the kernel does within KVM_RUN.
+/// Writes to the page as the kernel does within KVM_RUN.
 fn fill(page: &mut RunPage, reason: u32, write: impl FnOnce(*mut kvm_run)) {
     let run: *mut kvm_run = page.0.start.as_ptr().cast();
     // SAFETY: the mapping holds the structure.
@@ -113,8 +114,8 @@ fn test_run_page_msr_error_reaches_the_kernel() {
     assert!(matches!(page.exit(), Exit::Msr { error: 1, .. }));
 }
 
-/// Another thread stops the vCPU while its own thread uses everything else in the page; a sanitizer
-/// or valgrind sees it if both ever touch the same bytes.
+/// Another thread stops the vCPU while its own thread uses the rest of the page. A sanitizer or
+/// valgrind reports it if both access the same bytes.
 #[test]
 fn test_run_page_immediate_exit_is_stored_by_others_while_exits_are_handled() {
     let mut page = page();
@@ -140,7 +141,7 @@ fn test_run_page_immediate_exit_is_stored_by_others_while_exits_are_handled() {
     assert_eq!(byte(&page), 1);
     exit.set(false);
     assert_eq!(byte(&page), 0);
-    // The handle keeps the memory when the vCPU is gone.
+    // The handle keeps the memory after the vCPU is dropped.
     drop(page);
     exit.set(true);
 }

@@ -1,4 +1,4 @@
-//! A vCPU's power-on state: recorded when it is made, taken on again at each reset.
+//! A vCPU's power-on state: recorded after its creation, applied at each reset.
 
 use std::io;
 
@@ -10,8 +10,8 @@ use kvm_ioctls::{Kvm, VcpuFd};
 
 use crate::boot::{Entry, apply_cpu_state, boot_msrs};
 
-/// MSRs that run on over a reset, or cannot be written: the TSC (its offsets must stay equal on all
-/// vCPUs, or the reference TSC page breaks), reference counter, frequencies.
+/// MSRs that continue over a reset, or cannot be written: the TSC (its offsets must stay equal on
+/// all vCPUs, or the reference TSC page breaks), reference counter, frequencies.
 const LEFT_ALONE: [u32; 4] = [0x10, 0x4000_0020, 0x4000_0022, 0x4000_0023];
 /// SynIC and stimer MSRs, which KVM does not list.
 const SYNIC_MSRS: [std::ops::RangeInclusive<u32>; 3] =
@@ -22,7 +22,7 @@ const LVT1: usize = 0x360;
 const LVT_EXTINT: u32 = 0x700;
 const LVT_NMI: u32 = 0x400;
 
-/// Everything that a vCPU starts with.
+/// The complete initial state of a vCPU.
 pub(super) struct PowerOnState {
     regs: kvm_regs,
     sregs: kvm_sregs,
@@ -34,7 +34,7 @@ pub(super) struct PowerOnState {
     msrs: Vec<kvm_msr_entry>,
 }
 
-/// The MSRs that make up a vCPU's state on this host.
+/// Returns the MSRs that form a vCPU's state on this host.
 pub(super) fn msr_list(kvm: &Kvm) -> io::Result<Vec<u32>> {
     let list = kvm.get_msr_index_list()?;
     let listed = list.as_slice().iter().copied().filter(|index| !LEFT_ALONE.contains(index));
@@ -42,7 +42,7 @@ pub(super) fn msr_list(kvm: &Kvm) -> io::Result<Vec<u32>> {
 }
 
 impl PowerOnState {
-    /// Records the state of a vCPU that has not run yet.
+    /// Records the state of a vCPU that has not yet run.
     pub(super) fn record(vcpu: &VcpuFd, msr_list: &[u32]) -> io::Result<PowerOnState> {
         let mut lapic = vcpu.get_lapic()?;
         set_lapic_register(&mut lapic, LVT0, LVT_EXTINT);
@@ -65,8 +65,8 @@ impl PowerOnState {
         })
     }
 
-    /// Puts the vCPU into this state; with `entry` it is the boot processor and starts there, else
-    /// it waits for INIT.
+    /// Sets the vCPU to this state. With `entry`, the vCPU is the boot processor and starts there;
+    /// otherwise it waits for INIT.
     pub(super) fn apply(&self, vcpu: &VcpuFd, entry: Option<Entry>) -> io::Result<()> {
         let (mut regs, mut sregs) = (self.regs, self.sregs);
         let mut mp_state = KVM_MP_STATE_UNINITIALIZED;
@@ -89,7 +89,7 @@ impl PowerOnState {
     }
 }
 
-/// Reads MSRs; those that cannot be read on this host are left out.
+/// Reads MSRs. MSRs that this host cannot read are omitted.
 pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     let mut values = Vec::with_capacity(indices.len());
     let mut rest: &[u32] = indices;
@@ -100,7 +100,7 @@ pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
             .map(|index| kvm_msr_entry { index: *index, ..Default::default() })
             .collect();
         let Ok(mut msrs) = Msrs::from_entries(&entries) else { break };
-        // KVM stops at the first that it refuses.
+        // KVM stops at the first MSR that it refuses.
         let read = vcpu.get_msrs(&mut msrs).unwrap_or(0).min(batch);
         values.extend_from_slice(&msrs.as_slice()[..read]);
         rest = &rest[if read == batch { batch } else { read + 1 }..];
@@ -108,7 +108,7 @@ pub(super) fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
     values
 }
 
-/// Writes one MSR as the host.
+/// Writes one MSR with the host's privileges.
 pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, data: u64) -> io::Result<()> {
     let entry = kvm_msr_entry { index, data, ..Default::default() };
     let msrs = Msrs::from_entries(&[entry]).map_err(io::Error::other)?;
@@ -118,8 +118,7 @@ pub(super) fn write_msr(vcpu: &VcpuFd, index: u32, data: u64) -> io::Result<()> 
     }
 }
 
-/// Writes MSRs; those that this host refuses to write back as they were read are read-only ones,
-/// and left out.
+/// Writes MSRs. An MSR whose old value this host refuses is read-only, and is skipped.
 fn write_msrs(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> io::Result<()> {
     let mut rest = values;
     while !rest.is_empty() {

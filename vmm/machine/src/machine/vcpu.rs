@@ -1,4 +1,4 @@
-//! A vCPU's thread: runs the guest, and does what an exit asks for.
+//! A vCPU's thread: runs the guest and handles its exits.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::guest_log::MachineLog;
 use crate::hyperv::{KvmSynic, dispatch, msr};
 use crate::memory::GuestMemory;
 
-/// What all vCPU threads share.
+/// The state that all vCPU threads share.
 pub(super) struct Shared {
     pub(super) memory: GuestMemory,
     pub(super) buses: Buses,
@@ -33,9 +33,9 @@ pub(super) struct Shared {
     pub(super) control: Arc<Control>,
     pub(super) kicks: Arc<Kicks>,
     pub(super) counters: Arc<[Counters]>,
-    /// Split irqchip only.
+    /// Present only with a split irqchip.
     pub(super) ioapic: Option<Arc<Ioapic>>,
-    /// Where the boot processor starts; set by the main thread while all vCPUs are parked.
+    /// The entry of the boot processor. The main thread sets it while all vCPUs are parked.
     pub(super) entry: std::sync::Mutex<Option<Entry>>,
     pub(super) log: MachineLog,
 }
@@ -48,25 +48,25 @@ pub(super) struct Vcpu {
     power_on: PowerOnState,
 }
 
-/// What to do after an exit.
+/// The action after an exit.
 enum Next {
     Run,
     Tell(Event),
 }
 
 impl Vcpu {
-    /// vCPU `index`; `page` is its shared memory, `power_on` its reset state.
+    /// Returns vCPU `index`. `page` is its shared memory, `power_on` its reset state.
     pub(super) fn new(index: u32, fd: VcpuFd, page: RunPage, power_on: PowerOnState) -> Vcpu {
         Vcpu { index, fd, page, power_on }
     }
 
-    /// The thread's body. Returns when the machine ends.
+    /// Runs the vCPU until the machine ends. This is the body of its thread.
     pub(super) fn thread(mut self, shared: &Shared) {
         let index = self.index;
         // SAFETY: the guard is dropped at the end of this function, on this thread.
         let kicked = unsafe { shared.kicks.attach(index, self.page.immediate_exit()) };
         let mut resets = 0;
-        // Parks at once: the main thread resets and starts everybody.
+        // The vCPU parks first: the main thread resets and starts all vCPUs.
         let mut requests = CONTROL;
         loop {
             requests |= kicked.take();
@@ -83,7 +83,7 @@ impl Vcpu {
                 Next::Run => {}
                 Next::Tell(event) => {
                     shared.control.post_and_park(event);
-                    // Also when the machine is parked already and nobody kicks again.
+                    // Needed if the machine has already parked, because no further kick comes.
                     requests = CONTROL;
                 }
             }
@@ -91,7 +91,7 @@ impl Vcpu {
     }
 
     fn reset(&mut self, shared: &Shared, kicked: &Attached<'_>) {
-        // An I/O instruction that asked for the reset must be finished before registers are
+        // The I/O instruction that requested the reset must complete before the registers are
         // replaced.
         kicked.exit_immediately();
         let _ = self.page.run(&self.fd);
@@ -119,7 +119,7 @@ impl Vcpu {
         match self.page.exit() {
             Exit::Port { port, read, size, data } => {
                 counters.io.add();
-                // With REP one access for each element.
+                // With REP, each element is one access.
                 for element in data.chunks_exact_mut(size.max(1)) {
                     if read {
                         shared.buses.read_port(port, element);
@@ -150,7 +150,7 @@ impl Vcpu {
                     _ => counters.other.add(),
                 }
                 let status = dispatch(&shared.memory, &shared.bus, input, parameter);
-                // KVM leaves the last result in place: it must be written each time.
+                // KVM does not clear the last result, so each exit must write it.
                 *result = status.code().into();
                 Next::Run
             }
@@ -171,7 +171,8 @@ impl Vcpu {
                     *error = 0;
                     self.end_of_message(shared);
                 } else {
-                    // Nobody asked for it; the guest gets what it would get without the exit.
+                    // No filter covers other MSRs. The guest gets the fault that it would get
+                    // without the exit.
                     *error = 1;
                 }
                 Next::Run
@@ -209,7 +210,8 @@ impl Vcpu {
         }
     }
 
-    /// [`crate::hyperv::EomPath::MsrExit`]: does what KVM would have done, then what the eventfd would have caused.
+    /// Handles [`crate::hyperv::EomPath::MsrExit`]: performs KVM's part of the write, then the
+    /// actions of the eventfd.
     fn end_of_message(&self, shared: &Shared) {
         if let Err(error) = write_msr(&self.fd, msr::EOM, 0) {
             shared.log.eom(self.index, &error);
@@ -265,8 +267,8 @@ impl Vcpu {
 
 /// Starts the thread of a vCPU.
 pub(super) fn spawn(vcpu: Vcpu, shared: &Arc<Shared>) -> io::Result<std::thread::JoinHandle<()>> {
-    /// Touched pages count, not reserved ones; exits nest a few calls deep, a bus's message a few
-    /// more.
+    /// Only touched pages use memory, not reserved ones. Exits nest a few calls deep, a bus's
+    /// message a few more.
     const STACK: usize = 512 << 10;
     let shared = Arc::clone(shared);
     std::thread::Builder::new()

@@ -1,21 +1,22 @@
-//! Where everything lies in guest physical memory (spec hypervisor-platform sections 9.1 and 10.2).
+//! The layout of guest physical memory (spec hypervisor-platform sections 9.1 and 10.2).
 
-/// Where the local APICs answer.
+/// Base address of the local APICs.
 pub(crate) const LAPIC_BASE: u64 = 0xFEE0_0000;
-/// Where the IOAPIC answers.
+/// Base address of the IOAPIC.
 pub(crate) const IOAPIC_BASE: u64 = 0xFEC0_0000;
-/// The most RAM below 4 GiB. The gigabyte above it holds the VMBus window, the APICs and, one day,
-/// PCI.
+/// The most RAM below 4 GiB, in bytes. The gigabyte above it holds the VMBus window and the APICs,
+/// with space for PCI.
 pub(crate) const LOW_RAM_LIMIT: u64 = 0xC000_0000;
-/// Where the rest of the RAM starts.
+/// Base address of the remaining RAM.
 pub(crate) const HIGH_RAM_BASE: u64 = 1 << 32;
 /// The MMIO window for VMBus devices below 4 GiB. It ends below the IOAPIC.
 pub(crate) const LOW_MMIO: AddressRange = AddressRange { start: 0xF800_0000, end: 0xFE00_0000 };
-/// Size of the MMIO window above RAM; one video device and some pass-through BARs need less.
+/// Size of the MMIO window above RAM in bytes; one video device and some pass-through BARs need
+/// less.
 pub(crate) const HIGH_MMIO_SIZE: u64 = 4 << 30;
 /// Alignment of the MMIO window above RAM, so that large pages can map it.
 pub(crate) const HIGH_MMIO_ALIGN: u64 = 2 << 20;
-/// The RSDP's legacy place; the other tables follow it.
+/// Legacy address of the RSDP; the other tables follow it.
 pub(crate) const ACPI_BASE: u64 = 0xE_0000;
 /// End of the region for ACPI tables.
 pub(crate) const ACPI_END: u64 = 0xF_0000;
@@ -30,12 +31,12 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// Number of bytes.
+    /// Returns the number of bytes.
     pub const fn len(self) -> u64 {
         self.end - self.start
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the range has no bytes.
     pub const fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -65,12 +66,12 @@ impl MemoryLayout {
         }
     }
 
-    /// Bytes of RAM.
+    /// Returns the bytes of RAM.
     pub const fn ram_size(&self) -> u64 {
         self.low_ram.len() + self.high_ram.len()
     }
 
-    /// Address bits that a guest CPU needs to reach everything.
+    /// Returns the number of address bits that a guest CPU needs to reach all of the layout.
     pub const fn address_bits(&self) -> u32 {
         64 - (self.high_mmio.end - 1).leading_zeros()
     }

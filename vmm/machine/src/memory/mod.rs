@@ -1,4 +1,4 @@
-//! Guest physical memory: where RAM and MMIO windows lie, and the memfd behind the RAM.
+//! Guest physical memory: the layout of RAM and MMIO windows, and the memfd that backs the RAM.
 
 mod layout;
 mod ram;

@@ -20,21 +20,21 @@ pub type GuestMemory = GuestMemoryMmap<()>;
 
 const NAME: &CStr = c"synthvm-ram";
 
-/// Why there is no guest RAM.
+/// An error in allocating guest RAM.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// The memfd could not be made.
+    /// The host kernel did not create the memfd.
     #[error("--memory: the host kernel refused a memory file: {0}")]
     Memfd(#[source] io::Error),
-    /// The size was refused.
+    /// The host kernel refused the size.
     #[error("--memory: the host kernel refused {mib} MiB of guest memory: {source}")]
     Size {
         /// RAM in MiB.
         mib: u64,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Too few hugepages.
+    /// The host has too few free hugepages.
     #[error(
         "--memory: {mib} MiB of hugepages are not free on this host: {source}. Reserve {pages} pages in \
          /proc/sys/vm/nr_hugepages, or leave hugepages out"
@@ -44,15 +44,15 @@ pub enum MemoryError {
         mib: u64,
         /// 2 MiB pages needed.
         pages: u64,
-        /// Why.
+        /// The cause.
         source: MmapRegionError,
     },
-    /// No address space.
+    /// The address space is too small.
     #[error("--memory: {mib} MiB of guest memory cannot be mapped: {source}")]
     Map {
         /// RAM in MiB.
         mib: u64,
-        /// Why.
+        /// The cause.
         source: MmapRegionError,
     },
     /// The regions do not form a memory map. Cannot happen with a memory layout of this crate.
@@ -60,11 +60,11 @@ pub enum MemoryError {
     Regions(String),
 }
 
-/// Makes and maps the RAM of `layout`.
+/// Allocates and maps the RAM of `layout`.
 ///
-/// With `hugepages` every page is reserved up front, so that the guest cannot be killed later for
-/// want of one; else pages come when the guest touches them, transparent hugepages where the host
-/// allows them.
+/// With `hugepages`, the kernel reserves every page now: a missing page would kill the guest later.
+/// Otherwise the kernel allocates pages when the guest touches them, as transparent hugepages if
+/// the host allows them.
 ///
 /// # Errors
 /// [`MemoryError`], naming the option.
@@ -78,7 +78,7 @@ pub(crate) fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMe
     let mut regions = Vec::with_capacity(2);
     let mut offset = 0;
     for range in [layout.low_ram, layout.high_ram].into_iter().filter(|range| !range.is_empty()) {
-        // Without MAP_NORESERVE the kernel sets hugepages aside at once.
+        // Without MAP_NORESERVE the kernel reserves the hugepages in mmap.
         let reserve = if hugepages { 0 } else { libc::MAP_NORESERVE };
         let mapping = MmapRegionBuilder::new(range.len() as usize)
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
@@ -111,22 +111,22 @@ fn memfd(hugepages: bool) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just given us this descriptor; nobody else owns it.
+    // SAFETY: the kernel has just returned this descriptor, and nothing else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// Fixes the size: whoever else maps the file can neither cut it (SIGBUS here) nor let it grow.
+/// Seals the size: no other process that maps the file can shrink it (SIGBUS here) or grow it.
 fn seal(file: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: fcntl on a descriptor that we own, with an integer argument.
+    // SAFETY: fcntl on a descriptor of this process, with an integer argument.
     match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Advice only: the machine works without it, so refusals do not matter.
+/// Gives advice to the kernel. The machine works without it, so errors are ignored.
 fn advise(start: *mut u8, len: usize, hugepages: bool) {
     let advice: &[libc::c_int] = if hugepages {
         &[libc::MADV_DONTDUMP]
@@ -134,7 +134,7 @@ fn advise(start: *mut u8, len: usize, hugepages: bool) {
         &[libc::MADV_DONTDUMP, libc::MADV_HUGEPAGE]
     };
     for &advice in advice {
-        // SAFETY: the range is a mapping that we made; neither advice changes its content or
+        // SAFETY: the range is a mapping of this process; neither advice changes its content or
         // lifetime.
         unsafe { libc::madvise(start.cast(), len, advice) };
     }

@@ -1,4 +1,4 @@
-//! Which Hyper-V enlightenments the guest is offered.
+//! The Hyper-V enlightenments that the guest is offered.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-/// A preset and the options in which this machine differs from it.
+/// A preset, and the options in which this machine differs from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct HypervConfig {
     /// The set of options to start from.
@@ -17,9 +17,9 @@ pub struct HypervConfig {
 }
 
 impl HypervConfig {
-    /// Whether the guest is offered `option`: as its user said, or else as the preset says, unless
-    /// something that it needs was switched off (`stimer=off` takes the preset's
-    /// `stimer-direct` with it).
+    /// Returns whether the guest is offered `option`. An override decides; otherwise the preset
+    /// does, unless an option that `option` needs is off (`stimer=off` also disables the preset's
+    /// `stimer-direct`).
     pub fn offers(&self, option: HypervOption) -> bool {
         let by_preset = || {
             self.preset.offers(option) && option.needs().iter().all(|needed| self.offers(*needed))
@@ -27,7 +27,7 @@ impl HypervConfig {
         self.overrides.get(&option).copied().unwrap_or_else(by_preset)
     }
 
-    /// An option that its user switched on although one that it needs is off, and the latter.
+    /// Returns an option that is on and an option that it needs, if the latter is off.
     pub fn unmet(&self) -> Option<(HypervOption, HypervOption)> {
         let on = HypervOption::ALL.iter().copied().filter(|option| self.offers(*option));
         on.flat_map(|option| option.needs().iter().map(move |needed| (option, *needed)))
@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     }
 }
 
-/// What can stand before `=` in `--hyperv`.
+/// A key of `--hyperv`, before `=`.
 enum Key {
     Preset,
     Option(HypervOption),
@@ -94,7 +94,7 @@ pub enum HypervPreset {
 
 macro_rules! options {
     ($($variant:ident $name:literal $linux:ident $windows:ident $help:literal;)*) => {
-        /// One enlightenment. Names follow QEMU's `hv-` flags where there is one.
+        /// An enlightenment. The names follow QEMU's `hv-` flags where one exists.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum HypervOption {
             $(#[doc = $help] #[serde(rename = $name)] $variant,)*
@@ -104,12 +104,12 @@ macro_rules! options {
             /// Every option, in the order of the documentation.
             pub const ALL: &[HypervOption] = &[$(HypervOption::$variant),*];
 
-            /// The key in `--hyperv` and `[hyperv]`.
+            /// Returns the key in `--hyperv` and `[hyperv]`.
             pub const fn name(self) -> &'static str {
                 match self { $(HypervOption::$variant => $name),* }
             }
 
-            /// What it is, in a line.
+            /// Returns a description of one line.
             pub const fn help(self) -> &'static str {
                 match self { $(HypervOption::$variant => $help),* }
             }
@@ -118,7 +118,7 @@ macro_rules! options {
         const KEY_NAMES: &[&str] = &["preset", $($name),*];
 
         impl HypervPreset {
-            /// Whether the preset contains `option`.
+            /// Returns whether the preset contains `option`.
             pub const fn offers(self, option: HypervOption) -> bool {
                 match self {
                     HypervPreset::Linux => match option { $(HypervOption::$variant => options!(@$linux)),* },
@@ -132,7 +132,7 @@ macro_rules! options {
 }
 
 impl HypervOption {
-    /// Options without which this one means nothing or harms the guest.
+    /// Returns the options without which this one has no effect or harms the guest.
     pub const fn needs(self) -> &'static [HypervOption] {
         match self {
             HypervOption::Hypercall => &[],

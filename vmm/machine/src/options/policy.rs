@@ -1,8 +1,9 @@
-//! The machine's actions at a guest's reset and panic, and the place of its interrupt controllers.
+//! The machine's actions on a guest's reset and panic, and the location of its interrupt
+//! controllers.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the interrupt controllers are emulated.
+/// The location of the emulated interrupt controllers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IrqchipMode {
@@ -13,7 +14,7 @@ pub enum IrqchipMode {
     Split,
 }
 
-/// What a reset that the guest asked for does.
+/// The action on a reset that the guest requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnReset {
@@ -24,7 +25,7 @@ pub enum OnReset {
     Exit,
 }
 
-/// What a panic that the guest reported (Hyper-V crash MSRs) does, after it has been logged.
+/// The action on a panic that the guest reported (Hyper-V crash MSRs), after it has been logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnPanic {
@@ -33,6 +34,6 @@ pub enum OnPanic {
     Exit,
     /// Start the guest again from its kernel.
     Reboot,
-    /// Let the guest go on: it may write a dump, or reset itself.
+    /// Let the guest continue: it may write a dump, or reset itself.
     Continue,
 }

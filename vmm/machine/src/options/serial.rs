@@ -1,4 +1,4 @@
-//! Where a serial port's bytes go.
+//! The host ends of serial ports.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -17,13 +17,14 @@ pub enum SerialConfig {
     /// Output only, to this file, which is created or emptied.
     #[serde(deserialize_with = "host_path")]
     File(PathBuf),
-    /// A listening Unix socket; one client at a time, output is dropped while there is none.
+    /// A listening Unix socket with one client at a time. The newest 64 KiB of output are kept for
+    /// the next client.
     #[serde(deserialize_with = "host_path")]
     Socket(PathBuf),
 }
 
 impl SerialConfig {
-    /// The default of the first port.
+    /// Returns the default of the first port.
     #[must_use]
     pub fn stdio() -> Self {
         SerialConfig::Stdio
@@ -31,7 +32,7 @@ impl SerialConfig {
 }
 
 impl fmt::Display for SerialConfig {
-    /// As it is written after `--serial`.
+    /// Writes the value in the syntax of `--serial`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SerialConfig::Null => f.write_str("null"),
@@ -51,12 +52,12 @@ impl Serialize for SerialConfig {
 /// Reads a path of the host, for `deserialize_with`.
 ///
 /// # Errors
-/// It is no path.
+/// The value is not a path.
 pub fn host_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
     HostPath::deserialize(deserializer).map(|HostPath(path)| path)
 }
 
-/// Marks a value as a path of the host: a deserializer that knows where it was written may resolve
-/// it, by this name. Any other takes it as it is.
+/// Marks a value as a path of the host. A deserializer that knows the file of the value may resolve
+/// the path, by this name. Any other deserializer uses it unchanged.
 #[derive(Deserialize)]
 struct HostPath(PathBuf);

@@ -1,4 +1,4 @@
-//! Socket calls that std does not offer: bind with a mode, connect with a time limit.
+//! Socket calls that std does not offer: bind with a mode, connect with a timeout.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-/// Longest path of a socket in bytes: `sun_path` has 108, one of which ends it.
+/// Longest path of a socket in bytes: `sun_path` has 108, including the NUL.
 pub(super) const MAX_PATH: usize = 107;
 
 /// Clients that may wait to be accepted.
@@ -15,8 +15,7 @@ const BACKLOG: i32 = 16;
 
 /// Binds a non-blocking socket of mode 0600 to `path`, and listens.
 ///
-/// The name never has a wider mode: Linux gives the name that bind makes the mode of the socket
-/// itself.
+/// The file never has a wider mode: Linux creates it with the mode of the socket itself.
 pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     let address = address(path)?;
     let socket = socket(libc::SOCK_NONBLOCK)?;
@@ -30,17 +29,17 @@ pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from(socket))
 }
 
-/// Connects to the socket at `path`. While its queue of clients is full, waits for `timeout` at
-/// most; with zero it does not wait, and the stream is non-blocking. `timeout` is also the stream's
-/// write timeout.
+/// Connects to the socket at `path`. While its queue of clients is full, waits for at most
+/// `timeout`; if that is zero, the call does not wait and the stream is non-blocking. `timeout` is
+/// also the stream's write timeout.
 ///
 /// # Errors
-/// The system's; `WouldBlock` when the queue stayed full.
+/// The system's error; `WouldBlock` when the queue stayed full.
 pub fn connect(path: &Path, timeout: Duration) -> io::Result<UnixStream> {
     let address = address(path)?;
     let stream = UnixStream::from(socket(if timeout.is_zero() { libc::SOCK_NONBLOCK } else { 0 })?);
     if !timeout.is_zero() {
-        // SO_SNDTIMEO, which limits connect on Unix sockets as well (unix_stream_connect in
+        // SO_SNDTIMEO also limits connect on Unix sockets (unix_stream_connect in
         // net/unix/af_unix.c).
         stream.set_write_timeout(Some(timeout))?;
     }
@@ -65,7 +64,7 @@ fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
     if bytes.len() > MAX_PATH {
         return Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG));
     }
-    // An empty path would be an abstract address, which belongs to no folder.
+    // An empty path would be an abstract address, which belongs to no directory.
     if bytes.is_empty() || bytes.contains(&0) {
         return Err(io::ErrorKind::InvalidInput.into());
     }

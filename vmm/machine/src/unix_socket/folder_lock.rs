@@ -1,4 +1,4 @@
-//! The lock of a folder in which a dead socket is replaced.
+//! The lock of a directory in which a dead socket is replaced.
 
 use std::fs::File;
 use std::io;
@@ -7,23 +7,23 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Time between two tries. flock(2) has no time limit of its own.
+/// Time between two attempts. flock(2) has no timeout of its own.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// An exclusive flock on a folder; released when this is dropped.
+/// An exclusive flock on a directory, released on drop.
 pub(super) enum FolderLock {
     Held {
         _folder: File,
     },
-    /// The file system has no such locks, or the folder may not be read: programs cannot exclude
+    /// The file system has no such locks, or the directory is not readable: programs cannot exclude
     /// each other.
     Unavailable,
-    /// Another program has it.
+    /// Another program holds the lock.
     Busy,
 }
 
 impl FolderLock {
-    /// Tries to lock `folder` at least once, and for `timeout` at most.
+    /// Tries to lock `folder` at least once, and for at most `timeout`.
     pub(super) fn take(folder: &Path, timeout: Duration) -> Self {
         let Ok(folder) = File::open(folder) else { return Self::Unavailable };
         let start = Instant::now();

@@ -1,7 +1,7 @@
-//! Listening Unix sockets: private from the first moment, never in the place of another file,
-//! removed at the end.
+//! Listening Unix sockets: private from their creation, never replacing another file, removed at
+//! the end.
 //!
-//! The control socket and the serial ports' sockets are bound here.
+//! The control socket and the sockets of serial ports use this module.
 
 mod address;
 mod folder_lock;
@@ -20,10 +20,10 @@ pub use address::connect;
 use address::{MAX_PATH, listen};
 use folder_lock::FolderLock;
 
-/// Longest wait for the lock of the socket's folder: another SynthVM holds it for microseconds.
+/// Longest wait for the lock of the socket's directory: another SynthVM holds it for microseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A socket that cannot be listened on: path, why, and what to do.
+/// An error in listening on a socket: the path, the cause, and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {message}", .path.display())]
 pub struct SocketError {
@@ -31,34 +31,35 @@ pub struct SocketError {
     message: String,
 }
 
-/// A listening socket, non-blocking, mode 0600. Its name is removed when this is dropped.
+/// A listening socket, non-blocking, mode 0600. Dropping it removes its file.
 #[derive(Debug)]
 pub struct ListeningSocket {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the name that was made here: a name that is another's by now stays.
+    /// Device and inode of the file that this socket created. A file that has replaced it is not
+    /// removed.
     identity: (u64, u64),
 }
 
 impl ListeningSocket {
-    /// Listens at `path`. A socket of this user on which no program listens any more is replaced.
+    /// Listens at `path`. Replaces a socket of this user on which no program listens.
     ///
     /// # Errors
-    /// A program listens there; the file there is no socket, or another user's; it is a dead socket
-    /// and another program keeps the folder locked; the folder is absent or may not be written
-    /// to; the path is too long for a socket (107 bytes).
+    /// A program listens there; the file there is no socket, or belongs to another user; it is a
+    /// dead socket and another program keeps the directory locked; the directory is absent or not
+    /// writable; the path is too long for a socket (107 bytes).
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::bind_within(path, LOCK_TIMEOUT)
     }
 
-    /// As [`ListeningSocket::bind`], with another limit to the wait for the folder's lock.
+    /// Does the work of [`ListeningSocket::bind`], with a given limit on the wait for the lock.
     fn bind_within(path: &Path, timeout: Duration) -> Result<Self, SocketError> {
         let fail = |message: String| SocketError { path: path.to_owned(), message };
         let parent =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Two programs may find the same dead socket: the second must not remove what the first has
-        // just made. Any user who may read the folder can hold this lock for ever, so it is
-        // waited for only where there is a socket to remove, and not for long.
+        // Two programs may find the same dead socket: the second must not remove the socket that
+        // the first has just made. Any user with read access to the directory can hold this lock
+        // without limit, so the wait is short, and only happens if there is a socket to remove.
         let mut lock = FolderLock::take(parent, Duration::ZERO);
         if lock.is_busy() && matches!(occupant(path), Ok(Occupant::DeadSocket)) {
             lock = FolderLock::take(parent, timeout);
@@ -94,7 +95,7 @@ impl ListeningSocket {
         &self.listener
     }
 
-    /// Returns the path at which it listens.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -109,25 +110,25 @@ impl Drop for ListeningSocket {
     }
 }
 
-/// Looks whether a socket can be bound at `path`, as far as that depends on the file that is there.
+/// Checks whether the file at `path`, if any, permits a socket to be bound there.
 ///
 /// # Errors
-/// The file must stay: why, and what to do.
+/// The file must stay. The message has the cause and the remedy.
 pub fn check(path: &Path) -> Result<(), String> {
     occupant(path).map(drop)
 }
 
-/// The file at the path of a socket that is to be bound.
+/// The file at the path of a new socket.
 enum Occupant {
     None,
     /// A socket of this user on which no program listens.
     DeadSocket,
 }
 
-/// Looks at the file at `path`, which is never followed if it is a symbolic link.
+/// Examines the file at `path`, without following a symbolic link.
 ///
 /// # Errors
-/// The file must stay: why, and what to do.
+/// The file must stay. The message has the cause and the remedy.
 fn occupant(path: &Path) -> Result<Occupant, String> {
     let metadata = match std::fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -143,9 +144,9 @@ fn occupant(path: &Path) -> Result<Occupant, String> {
     }
     match connect(path, Duration::ZERO) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(Occupant::DeadSocket),
-        // Removed meanwhile.
+        // The file was removed in the meantime.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Occupant::None),
-        // Full of clients that wait to be accepted: a program listens, however slow it is.
+        // The queue of clients is full: a program listens, but is slow to accept.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(IN_USE.to_owned()),
         Ok(_) => Err(IN_USE.to_owned()),
         Err(error) => {
@@ -169,7 +170,7 @@ fn explain(error: &io::Error, path: &Path, parent: &Path) -> String {
             )
         }
         Some(libc::ENOENT) => format!("there is no directory {}", parent.display()),
-        // It came since it was looked for.
+        // The file was created after the check.
         Some(libc::EADDRINUSE) => IN_USE.to_owned(),
         _ => format!("cannot listen: {error}"),
     }

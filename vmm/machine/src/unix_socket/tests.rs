@@ -8,7 +8,7 @@ use vmm_sys_util::tempdir::TempDir;
 use super::*;
 use crate::testing::{begin, end};
 
-/// A path for a socket, in a folder of its own.
+/// A path for a socket, in a directory of its own.
 struct Place {
     folder: TempDir,
     path: PathBuf,
@@ -25,7 +25,7 @@ impl Place {
         self.bind_within(Duration::ZERO)
     }
 
-    /// As [`ListeningSocket::bind_within`]; a call that never returns fails the test.
+    /// Calls [`ListeningSocket::bind_within`]. A call that never returns fails the test.
     fn bind_within(&self, timeout: Duration) -> Result<ListeningSocket, SocketError> {
         let path = self.path.clone();
         end(&begin(move || ListeningSocket::bind_within(&path, timeout)))
@@ -35,12 +35,12 @@ impl Place {
         self.bind().unwrap_err().to_string()
     }
 
-    /// Leaves a socket on which no program listens, as a killed program does.
+    /// Leaves a socket on which no program listens, as after a kill.
     fn leave_dead_socket(&self) {
         drop(UnixListener::bind(&self.path).unwrap());
     }
 
-    /// Locks the folder as any user who may read it can.
+    /// Locks the directory, as any user with read access can.
     fn lock(&self) -> File {
         let folder = File::open(self.folder.as_path()).unwrap();
         // SAFETY: flock takes a descriptor and a number; the descriptor is open.
@@ -75,7 +75,7 @@ fn test_socket_of_a_live_program_is_refused_and_stays() {
     let live = place.bind().unwrap();
     assert!(place.refusal().contains("another program listens there"), "{}", place.refusal());
     drop(UnixStream::connect(&place.path).unwrap());
-    // However busy the program is.
+    // The program's queue is full.
     let _clients = fill(live.listener(), &place.path);
     assert!(place.refusal().contains("another program listens there"), "{}", place.refusal());
     assert!(place.path.exists());

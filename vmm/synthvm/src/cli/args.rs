@@ -1,5 +1,5 @@
-//! The grammar of the command line. What flags mean is said by `config`; here they are only told
-//! apart.
+//! The grammar of the command line. `config` interprets the flags' values; this module only
+//! separates them.
 
 use std::path::PathBuf;
 
@@ -14,8 +14,8 @@ use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 #[command(name = "synthvm", version, max_term_width = 100, subcommand_required = true, after_help = super::exit::TABLE)]
 #[command(disable_help_subcommand = true)]
 pub(super) struct Args {
-    /// Says more on standard error: -v what happens, -vv in detail, -vvv everything. SYNTHVM_LOG
-    /// sets it by module
+    /// Prints more on standard error: -v events, -vv details, -vvv everything. SYNTHVM_LOG sets the
+    /// level of each module
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(super) verbose: u8,
 
@@ -27,11 +27,11 @@ pub(super) struct Args {
 pub(super) enum Command {
     /// Runs a machine until its guest powers off
     Run(Box<RunArgs>),
-    /// Tells what this host's KVM offers, what missing pieces cost and what to do
+    /// Reports what this host's KVM offers, the cost of missing parts and how to add them
     Doctor(DoctorArgs),
-    /// Shows what a running machine does: connection, exits, channels, GPADLs, rings, disks
+    /// Shows the state of a running machine: connection, exits, channels, GPADLs, rings, disks
     Inspect(InspectArgs),
-    /// Tells a running machine what to do
+    /// Sends a command to a running machine
     Control(ControlArgs),
     /// Adds, removes and enlarges the disks of a running machine, and changes its discs
     Disk(DiskArgs),
@@ -62,34 +62,39 @@ pub(super) struct RunArgs {
     pub(super) file: Option<PathBuf>,
 
     /// Kernel: bzImage or ELF vmlinux
-    #[arg(long, value_name = "FILE", help_heading = "What to boot")]
+    #[arg(long, value_name = "FILE", help_heading = "Boot")]
     kernel: Option<String>,
     /// Initial RAM disk
-    #[arg(long, value_name = "FILE", help_heading = "What to boot")]
+    #[arg(long, value_name = "FILE", help_heading = "Boot")]
     initrd: Option<String>,
     /// Kernel command line
-    #[arg(long, value_name = "TEXT", help_heading = "What to boot", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
 
     /// RAM: 512M, 1G, 5GiB [default: 1G]; keys: size, hugepages=on|off
-    #[arg(long, value_name = "SIZE", help_heading = "How large")]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory and processors")]
     memory: Option<String>,
-    /// Backs RAM with the host's hugepages (as --memory SIZE,hugepages=on)
-    #[arg(long, help_heading = "How large")]
+    /// Backs RAM with the host's hugepages (the same as --memory SIZE,hugepages=on)
+    #[arg(long, help_heading = "Memory and processors")]
     hugepages: bool,
     /// Virtual CPUs, 1 to 64 [default: 1]
-    #[arg(long, value_name = "N", help_heading = "How large", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Memory and processors",
+        allow_negative_numbers = true
+    )]
     cpus: Option<String>,
 
-    /// Adds a VMBus disk: PATH, ram:SIZE (the host's memory, gone with the machine), null:SIZE
-    /// (forgets writes, reads as zero); or keys: path, ram, null, format=raw|vhdx|vhd|qcow2,
-    /// readonly=on|off, controller=0..15, lun=0..63, id, serial, block-size=512|4096,
-    /// cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed,
+    /// Adds a VMBus disk: PATH, ram:SIZE (in the host's memory, lost when the machine ends),
+    /// null:SIZE (drops writes, reads as zero); or keys: path, ram, null,
+    /// format=raw|vhdx|vhd|qcow2, readonly=on|off, controller=0..15, lun=0..63, id, serial,
+    /// block-size=512|4096, cache=writeback|none, io=auto|uring|threads|sync, buffers=plain|fixed,
     /// parents=named|refuse, iops=N, bps=SIZE and the same with read- or write-
     #[arg(long, value_name = "PATH|ram:SIZE|null:SIZE[,KEY=VALUE]", help_heading = "Disks")]
     disk: Vec<String>,
     /// Adds a VMBus DVD drive: PATH of an ISO image, or keys: path, controller, lun, id; without a
-    /// path it is empty
+    /// path the drive is empty
     #[arg(long, value_name = "PATH[,KEY=VALUE]", help_heading = "Disks")]
     dvd: Vec<String>,
 
@@ -110,8 +115,8 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "COUNT", help_heading = "Disks", allow_negative_numbers = true)]
     disk_channels: Option<String>,
 
-    /// Interrupt moderation: delay the interrupt for finished disk requests while many are in
-    /// flight and that makes more finish, on or off [default: on]
+    /// Interrupt moderation: delays the interrupt for finished disk requests while many are in
+    /// flight, if more requests finish because of the delay; on or off [default: on]
     #[arg(long, value_name = "on|off", help_heading = "Disks")]
     disk_moderation: Option<String>,
     /// The old name of `disk_moderation`.
@@ -121,21 +126,21 @@ pub(super) struct RunArgs {
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial: Option<String>,
-    /// Second serial port, likewise [default: null]
+    /// Second serial port, with the same values [default: null]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial2: Option<String>,
     /// Socket for `synthvm inspect` and `synthvm control`
     #[arg(long, value_name = "SOCK", help_heading = "Consoles and control")]
     control: Option<String>,
 
-    /// What a guest's reset does: reboot or exit [default: reboot]
-    #[arg(long, value_name = "WHAT", help_heading = "When the guest ends")]
+    /// Action on a guest's reset: reboot or exit [default: reboot]
+    #[arg(long, value_name = "ACTION", help_heading = "When the guest ends")]
     on_reset: Option<String>,
-    /// What a guest's panic does: exit, reboot or continue [default: exit]
-    #[arg(long, value_name = "WHAT", help_heading = "When the guest ends")]
+    /// Action on a guest's panic: exit, reboot or continue [default: exit]
+    #[arg(long, value_name = "ACTION", help_heading = "When the guest ends")]
     on_panic: Option<String>,
-    /// Time to power down after SIGTERM, SIGINT or SIGHUP, in seconds; then, or at a second
-    /// signal, it is stopped [default: 30]
+    /// Seconds that the guest has to power down after SIGTERM, SIGINT or SIGHUP; then, or at a
+    /// second signal, the machine is stopped [default: 30]
     #[arg(
         long,
         value_name = "SECONDS",
@@ -144,14 +149,14 @@ pub(super) struct RunArgs {
     )]
     stop_timeout: Option<String>,
 
-    /// Hyper-V enlightenments: preset linux or windows, and single options on or off, as
+    /// Hyper-V enlightenments: preset linux or windows, and single options on or off, for example
     /// windows,stimer=off [default: linux]
     #[arg(long, value_name = "PRESET[,OPTION=on|off]", help_heading = "Virtual hardware")]
     hyperv: Vec<String>,
     /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
     #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
     irqchip: Option<String>,
-    /// Adds a device for testing the bus and drivers: echo, the backend of
+    /// Adds a device for tests of the bus and of drivers: echo, the backend of
     /// docs/writing-a-backend.md
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
     test_device: Option<String>,
@@ -159,13 +164,13 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Virtual hardware")]
     kvm: Option<String>,
 
-    /// Prints the whole configuration as TOML, defaults included, and ends
+    /// Prints the whole configuration as TOML, including defaults, and exits
     #[arg(long, help_heading = "Dry run")]
     pub(super) print_config: bool,
 }
 
 impl RunArgs {
-    /// The flags that were given, for `config`.
+    /// Returns the given flags, for `config`.
     pub(super) fn flags(&self) -> Vec<Flag> {
         let single = [
             ("kernel", &self.kernel),
@@ -222,10 +227,10 @@ pub(super) struct InspectArgs {
     /// Prints JSON; with --watch, one object a line
     #[arg(long)]
     pub(super) json: bool,
-    /// Shows it again and again, with rates, until the machine ends or you press Ctrl-C
+    /// Shows the report repeatedly, with rates, until the machine ends or you press Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
-    /// Seconds between two looks with --watch
+    /// Seconds between two reports with --watch
     #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(super) interval: u32,
 }
@@ -245,9 +250,9 @@ pub(super) enum Verb {
     PowerButton,
     /// Starts the guest again from its kernel
     Reset,
-    /// Stops the machine without asking the guest; its disks are flushed
+    /// Stops the machine without asking the guest, and flushes its disks
     Stop,
-    /// Asks whether the machine answers
+    /// Checks that the machine answers
     Ping,
 }
 
@@ -274,7 +279,7 @@ pub(super) struct DiskArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DiskVerb {
-    /// Puts a disk or a DVD drive on a controller, and tells where
+    /// Adds a disk or a DVD drive to a controller, and prints its address
     Add {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -282,12 +287,12 @@ pub(super) enum DiskVerb {
         /// PATH, ram:SIZE, null:SIZE, or the keys of `synthvm run --disk`
         #[arg(value_name = "PATH[,KEY=VALUE]", required_unless_present = "dvd")]
         disk: Option<String>,
-        /// A DVD drive instead: PATH of an ISO image, or the keys of `synthvm run --dvd`; without
-        /// any it is empty
+        /// Adds a DVD drive: PATH of an ISO image, or the keys of `synthvm run --dvd`; without a
+        /// value the drive is empty
         #[arg(long, value_name = "PATH[,KEY=VALUE]", num_args = 0..=1, conflicts_with = "disk")]
         dvd: Option<Option<String>>,
     },
-    /// Takes a disk or a DVD drive away: what the guest began is finished, then the image is closed
+    /// Removes a disk or a DVD drive: requests in flight are finished, then the image is closed
     Remove {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -296,7 +301,7 @@ pub(super) enum DiskVerb {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Makes a disk and its image larger, and tells the guest
+    /// Enlarges a disk and its image, and notifies the guest
     Resize {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -308,7 +313,7 @@ pub(super) enum DiskVerb {
         #[arg(value_name = "SIZE")]
         size: ByteSize,
     },
-    /// Gives a disk that has limits other ones
+    /// Changes the limits of a disk that was added with limits
     Throttle {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -320,7 +325,7 @@ pub(super) enum DiskVerb {
         #[arg(value_name = "LIMITS")]
         limits: String,
     },
-    /// Puts a disc into a DVD drive, in place of one that may be there
+    /// Inserts a disc into a DVD drive, and replaces the disc in it
     Insert {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -332,7 +337,7 @@ pub(super) enum DiskVerb {
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
-    /// Takes the disc out of a DVD drive
+    /// Removes the disc from a DVD drive
     Eject {
         /// The machine's control socket (its --control)
         #[arg(value_name = "SOCK")]
@@ -340,7 +345,7 @@ pub(super) enum DiskVerb {
         /// The drive's id, or CONTROLLER:LUN
         #[arg(value_name = "ID")]
         id: String,
-        /// Also when the guest uses it and has locked the tray
+        /// Ejects the disc even if the guest uses it and has locked the tray
         #[arg(long)]
         force: bool,
     },
@@ -369,9 +374,9 @@ pub(super) struct ImageArgs {
 pub(super) enum ImageVerb {
     /// Makes a new image
     Create(CreateArgs),
-    /// Copies an image into a new one of any format; what is zero takes no room
+    /// Copies an image to a new one of any format; zeros take no space
     Convert(ConvertArgs),
-    /// Tells what an image is, parents included
+    /// Describes an image and its parents
     Info(InfoArgs),
     /// Checks an image's structures
     Check(CheckArgs),
@@ -385,19 +390,20 @@ pub(super) struct CreateArgs {
     /// Size of the disk; not needed with --parent
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<ByteSize>,
-    /// raw, vhdx, vhd or qcow2 [default: as the file's name says]
+    /// raw, vhdx, vhd or qcow2 [default: from the file's name]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Takes up all its room at once
+    /// Allocates all space immediately
     #[arg(long)]
     pub(super) fixed: bool,
-    /// Room is taken up in such pieces [default: 32M in vhdx, 64K in qcow2]
+    /// Unit of allocation [default: 32M in vhdx, 64K in qcow2]
     #[arg(long, value_name = "SIZE")]
     pub(super) block_size: Option<ByteSize>,
     /// Logical sector size in bytes, 512 or 4096 [default: 512]
     #[arg(long, value_name = "BYTES")]
     pub(super) sector_size: Option<u32>,
-    /// The new image holds only what differs from this one, which must not change any more
+    /// Parent of the new image, which then holds only the differences; the parent must not change
+    /// again
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
 }
@@ -410,23 +416,22 @@ pub(super) struct ConvertArgs {
     /// The image to make
     #[arg(value_name = "NEW")]
     pub(super) target: PathBuf,
-    /// Format of the new image [default: as its name says]
+    /// Format of the new image [default: from its name]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Format of the image to read [default: as its name and content say]
+    /// Format of the image to read [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) source_format: Option<Format>,
-    /// Where the parent of the image to read lies, if it was moved
+    /// Path of the parent of the image to read, if the parent was moved
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
-    /// Opens no file that the image to read names (parents, backing files): for images of
-    /// strangers
+    /// Opens no file that the image to read names (parents, backing files): for untrusted images
     #[arg(long)]
     pub(super) no_parents: bool,
-    /// The new image takes up all its room at once
+    /// Allocates all space of the new image immediately
     #[arg(long)]
     pub(super) fixed: bool,
-    /// Room is taken up in such pieces [default: 32M in vhdx, 64K in qcow2]
+    /// Unit of allocation [default: 32M in vhdx, 64K in qcow2]
     #[arg(long, value_name = "SIZE")]
     pub(super) block_size: Option<ByteSize>,
 }
@@ -436,10 +441,10 @@ pub(super) struct InfoArgs {
     /// The image
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
-    /// Its format [default: as its name and content say]
+    /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Opens no file that the image names (parents, backing files): for images of strangers
+    /// Opens no file that the image names (parents, backing files): for untrusted images
     #[arg(long)]
     pub(super) no_parents: bool,
     /// Prints JSON
@@ -449,16 +454,16 @@ pub(super) struct InfoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct CheckArgs {
-    /// The image; nobody may use it meanwhile
+    /// The image, which no program may use during the check
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
-    /// Its format [default: as its name and content say]
+    /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Opens no file that the image names (parents, backing files): for images of strangers
+    /// Opens no file that the image names (parents, backing files): for untrusted images
     #[arg(long)]
     pub(super) no_parents: bool,
-    /// Puts right what can be without losing anything
+    /// Repairs all errors that can be repaired without loss of data
     #[arg(long)]
     pub(super) repair: bool,
     /// Prints JSON
@@ -482,7 +487,7 @@ mod tests {
     fn test_every_key_of_the_file_is_a_flag_and_every_flag_a_key() {
         let command = Args::command();
         let run = command.find_subcommand("run").unwrap();
-        // Old names are taken and not shown.
+        // Old names are accepted but not shown.
         let shown = run.get_arguments().filter(|arg| !arg.is_hide_set());
         let mut flags: Vec<_> = shown.filter_map(|arg| arg.get_long()).collect();
         flags.retain(|name| !["hugepages", "print-config", "verbose", "help"].contains(name));

@@ -15,7 +15,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<Exit, Failure> {
         true => json(&report, true)?,
         false => doctor::render(&report, if is_colourful() { Look::Colour } else { Look::Plain }),
     };
-    // The verdict counts even when nobody reads it to the end.
+    // The verdict counts even if the reader closes the pipe early.
     print(&text)?;
     Ok(if report.stock_guests { Exit::Success } else { Exit::Host })
 }
@@ -36,7 +36,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<Exit, Failure> {
     loop {
         let (report, moment) = match client.inspect() {
             Ok(report) => (report, Instant::now()),
-            // The machine has ended: what was asked for is over.
+            // The machine has ended, and so has the watch.
             Err(_) if before.is_some() => return Ok(Exit::Success),
             Err(error) => return Err(error.into()),
         };
@@ -64,8 +64,8 @@ pub(super) fn control(args: &ControlArgs) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// On a terminal: over what was there, without flicker (home, each line cleared to its end, then
-/// the rest of the screen).
+/// Returns `text` for a terminal with control sequences that overwrite the last report without
+/// flicker: cursor to the top left, each line cleared to its end, then the rest of the screen.
 fn in_place(text: &str) -> String {
     match io::stdout().is_terminal() {
         true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
@@ -90,7 +90,7 @@ pub(super) fn json<T: serde::Serialize>(value: &T, pretty: bool) -> Result<Strin
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Printed {
     Whole,
-    /// The pipe is closed (`| head`): no error, but no reason to go on either.
+    /// The reader closed the pipe (`| head`): no error, but the command ends.
     NobodyReads,
 }
 

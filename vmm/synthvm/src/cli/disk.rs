@@ -39,7 +39,7 @@ fn add(socket: &Path, text: &str) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// A drive; without a description, an empty one at the first free place.
+/// Adds a DVD drive. Without a description, an empty one at the first free address.
 fn add_dvd(socket: &Path, text: Option<&str>) -> Result<Exit, Failure> {
     let mut dvd: DvdConfig = text.map(str::parse).transpose()?.unwrap_or_default();
     dvd.path = dvd.path.as_deref().map(absolute).transpose()?;
@@ -56,7 +56,7 @@ fn change(socket: &Path, request: &Request) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// The machine may have been started elsewhere.
+/// Makes `path` absolute: the machine may have another current directory.
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path)
         .map_err(|error| Failure::text(Exit::Usage, format!("{}: {error}", path.display())))

@@ -1,4 +1,4 @@
-//! How the program ends.
+//! The program's exit status and its last message.
 
 use std::fmt;
 use std::process::{ExitCode, Termination};
@@ -15,13 +15,13 @@ use crate::doctor::HostError;
 /// Exit statuses. docs/command-line.md and `synthvm --help` show the same table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// The guest powered itself off; or another command did what it was asked to.
+    /// The guest powered off; or another command succeeded.
     Success,
     /// SynthVM itself failed, or a running machine refused a request.
     Internal,
     /// The command line or the TOML file is wrong.
     Usage,
-    /// The host lacks what is needed.
+    /// The host lacks a required feature.
     Host,
     /// A named file cannot be used.
     Input,
@@ -41,7 +41,7 @@ Exit status:
   0      the guest powered itself off (or: the command did what it was asked)
   1      SynthVM itself failed, or a running machine refused a request
   2      the command line or the TOML file is wrong
-  3      the host lacks what is needed (see synthvm doctor)
+  3      the host lacks a required feature (see synthvm doctor)
   4      a named file cannot be used: kernel, initrd, disk, serial file, socket
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)
@@ -49,7 +49,7 @@ Exit status:
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
-    /// The number that the shell sees.
+    /// Returns the status that the shell sees.
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
@@ -82,7 +82,7 @@ impl Termination for Exit {
     }
 }
 
-/// Why the program ends without having done what it was asked to: one line and an exit status.
+/// A failed command: one line for the user, and an exit status.
 #[derive(Debug)]
 pub struct Failure {
     exit: Exit,
@@ -90,13 +90,13 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with its whole chain of causes on one line.
+    /// Returns a failure whose line has the error and its whole chain of causes.
     pub fn new(exit: Exit, error: &dyn std::error::Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            // Some errors quote their cause already.
+            // Some errors already quote their cause.
             if !message.contains(&text) {
                 message = format!("{message}: {text}");
             }
@@ -105,24 +105,24 @@ impl Failure {
         Failure { exit, message }
     }
 
-    /// A failure in words.
+    /// Returns a failure with the given text.
     pub fn text(exit: Exit, message: impl Into<String>) -> Self {
         Failure { exit, message: message.into() }
     }
 
-    /// The exit status.
+    /// Returns the exit status.
     pub fn exit(&self) -> Exit {
         self.exit
     }
 
-    /// Tells the user, on standard error.
+    /// Prints the failure on standard error.
     pub fn print(&self) {
         eprintln!("synthvm: {self}");
     }
 }
 
 impl fmt::Display for Failure {
-    /// Always one line, whatever a message had in it.
+    /// Writes one line, even if the message contains control characters.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.message.chars().map(|char| if char.is_control() { ' ' } else { char });
         f.write_str(line.collect::<String>().trim())
@@ -183,7 +183,7 @@ impl From<BootError> for Failure {
     }
 }
 
-/// A file at fault, or the options that it was given with.
+/// Returns the exit status: a file is at fault, or the options given with it.
 fn boot_exit(error: &BootError) -> Exit {
     match error {
         BootError::MemoryForKernel { .. }

@@ -75,18 +75,18 @@ fn parents(refuse: bool) -> Parents {
     if refuse { Parents::Refuse } else { Parents::Named }
 }
 
-/// What was asked for, or what the name says.
+/// Returns the requested format, or the one that the file's name implies.
 fn format_of(asked: Option<Format>, path: &Path) -> Result<Format, Failure> {
     asked.or_else(|| Format::of_name(path)).ok_or_else(|| {
         let path = path.display();
         Failure::text(
             Exit::Usage,
-            format!("{path}: its name tells no format; add --format raw, vhdx, vhd or qcow2"),
+            format!("{path}: its name implies no format; add --format raw, vhdx, vhd or qcow2"),
         )
     })
 }
 
-/// Drawn on standard error, and only on a terminal.
+/// Returns a progress bar, which is drawn on standard error if that is a terminal.
 fn bar(target: &Path) -> ProgressBar {
     let bar = ProgressBar::new(0);
     let template =

@@ -1,4 +1,4 @@
-//! The whole machine: disks, KVM, bus, remote control; run to its end, and let go of in order.
+//! The whole machine: disks, KVM, bus and control socket; run until it ends, then closed in order.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::config::{TestDevice, VmConfig};
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 
-/// Builds the machine, runs it to its end and tells how it ended.
+/// Builds the machine, runs it until it ends and returns its exit status.
 pub(super) fn launch(
     config: &VmConfig,
     disks: DiskSet,
@@ -58,14 +58,14 @@ pub(super) fn launch(
 
     let end = machine.run();
     target.ends();
-    // No vCPU runs any more: close the rings, then make durable what the guest wrote.
+    // No vCPU runs from here on: close the rings, then flush the guest's writes to storage.
     bus.reset();
     target.requests_ended();
     disks.flush().map_err(|error| Failure::new(Exit::Internal, &error))?;
     outcome(end, &target)
 }
 
-/// Puts the remote control and the stop signals on the machine's event loop.
+/// Adds the control socket and the stop signals to the machine's event loop.
 fn watch(
     machine: &Machine,
     config: &VmConfig,
@@ -104,13 +104,13 @@ fn outcome(end: machine::Exit, target: &Target) -> Result<Exit, Failure> {
         machine::Exit::Panic(parameters) => {
             Err(Failure::text(Exit::GuestPanicked, format!("the guest panicked: {parameters}")))
         }
-        // Without a reason it was the console's own key.
+        // Without a stop reason, the console's key combination stopped the machine.
         machine::Exit::Stopped => Ok(target.stop_reason().map_or(Exit::Stopped, Exit::from)),
         machine::Exit::Failed(failure) => Err(Failure::new(Exit::Internal, &failure)),
     }
 }
 
-/// The disks: opened, and locked for this process.
+/// Opens the disks, and locks them for this process.
 pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     let busy_poll = Duration::from_micros(config.disk_busy_poll.into());
     let disks =
@@ -136,7 +136,7 @@ pub(super) fn open_disks(config: &VmConfig) -> Result<DiskSet, Failure> {
     Ok(disks)
 }
 
-/// A disk that cannot be had, with the option at fault.
+/// Returns the failure to open a disk, with the option at fault.
 fn refuse(option: &str, path: Option<&Path>, exit: Exit, error: &DiskError) -> Failure {
     let failure = Failure::new(exit, error);
     Failure::text(

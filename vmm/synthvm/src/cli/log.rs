@@ -1,15 +1,14 @@
-//! What the program says while it works: on standard error, so that a console on standard output
-//! stays clean.
+//! The program's log, on standard error, so that standard output has only the console.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// The variable that sets levels by module, as `synthvm_machine::hyperv=debug,info`. It wins over
-/// `-v`.
+/// The variable that sets levels by module, for example `synthvm_machine::hyperv=debug,info`. It
+/// overrides `-v`.
 const VARIABLE: &str = "SYNTHVM_LOG";
 
-/// Starts logging. A filter that is not understood is told of and ignored.
+/// Starts logging. A filter with a syntax error is reported and ignored.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
         0 => "warn",
@@ -28,9 +27,9 @@ pub(super) fn start(verbose: u8) {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(colours);
-    // A program that uses this as a library may log in its own way.
+    // A program that uses this library may have its own logger.
     let _ = subscriber.with_target(verbose > 1).try_init();
     if let Some(error) = mistake {
-        tracing::warn!("{VARIABLE} is not understood and ignored: {error}");
+        tracing::warn!("{VARIABLE} is invalid and ignored: {error}");
     }
 }

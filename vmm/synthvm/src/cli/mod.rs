@@ -1,4 +1,4 @@
-//! The command line: what is asked, what is answered, and the exit status.
+//! The command line: parsing, execution, and the exit status.
 
 mod args;
 mod commands;
@@ -20,7 +20,7 @@ use args::{Args, Command};
 
 pub use exit::{Exit, Failure};
 
-/// Runs the program with these arguments, the program's own name first, and returns its exit
+/// Runs the program with these arguments, starting with the program's name, and returns its exit
 /// status.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let arguments: Vec<OsString> = arguments.into_iter().collect();

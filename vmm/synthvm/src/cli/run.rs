@@ -1,4 +1,4 @@
-//! `synthvm run`: everything that can be wrong is found before anything is created.
+//! `synthvm run`: reports every invalid option before it creates anything.
 
 use synthvm_machine::BootSource;
 use synthvm_machine::unix_socket::ListeningSocket;
@@ -18,13 +18,13 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         return Ok(Exit::Success);
     }
     config.check_inputs()?;
-    // Again when the machine is built; here so that it is told on any host.
+    // The machine repeats this check when it is built. Here the error is reported on any host.
     BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
     let disks = open_disks(&config)?;
-    // Given back if anything below fails.
+    // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
     doctor::require(&config)?;
-    // Before the first thread, so that every thread inherits it.
+    // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
     launch(&config, disks, control)

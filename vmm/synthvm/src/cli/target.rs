@@ -1,4 +1,4 @@
-//! A running machine as the control socket and the stop signals see it.
+//! The access of the control socket and the stop signals to a running machine.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 
-/// What there is to look at and to act on.
+/// The parts of a machine that the control socket inspects and changes.
 pub(super) struct Parts {
     pub(super) handle: MachineHandle,
     pub(super) bus: VmBus,
@@ -37,26 +37,26 @@ pub(super) struct Target {
 
 /// The shutdown watchdog of a machine.
 enum Watch {
-    /// The machine is not to end yet.
+    /// The machine has not been stopped.
     NotYet,
-    /// The machine is to end, and the guest's requests are waited for.
+    /// The machine is ending, and waits for the guest's requests.
     On { _watchdog: Watchdog },
     /// The guest's requests have ended.
     Over,
 }
 
 impl Target {
-    /// A machine that runs. Its handle's stop hook starts the shutdown watchdog.
+    /// Returns a running machine. Its handle's stop hook starts the shutdown watchdog.
     pub(super) fn new(parts: Parts) -> Arc<Self> {
         Self::with_watchdog(parts, TIMEOUT, give_up)
     }
 
-    /// The same with another timeout and end of the shutdown watchdog.
+    /// Returns a running machine with the given timeout and final action of the shutdown watchdog.
     fn with_watchdog(parts: Parts, timeout: Duration, give_up: fn(String)) -> Arc<Self> {
         let (started, stopped) = (Instant::now(), Mutex::default());
         let watch = Mutex::new(Watch::NotYet);
         let target = Arc::new(Target { parts, started, stopped, watch, timeout, give_up });
-        // Whoever stops the machine, and whatever the main thread is waiting for.
+        // The hook covers every source of the stop, even while the main thread is blocked.
         let stopped = Arc::downgrade(&target);
         target.parts.handle.set_stop_hook(Box::new(move || {
             if let Some(target) = stopped.upgrade() {
@@ -66,8 +66,7 @@ impl Target {
         target
     }
 
-    /// The machine is to end now: from here on the program does not wait for storage that has
-    /// stopped answering.
+    /// Starts the shutdown watchdog: from here on, the wait for unresponsive storage is limited.
     pub(super) fn ends(&self) {
         let mut watch = self.watch();
         if let Watch::NotYet = *watch {
@@ -77,7 +76,7 @@ impl Target {
         }
     }
 
-    /// The guest's requests have ended: the last flush follows, which is waited for without a
+    /// Ends the shutdown watchdog. The guest's requests have ended; the last flush has no time
     /// limit.
     pub(super) fn requests_ended(&self) {
         *self.watch() = Watch::Over;
@@ -87,13 +86,13 @@ impl Target {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the machine was stopped, if it was stopped through this.
+    /// Returns the reason of the stop, if the control socket or a signal stopped the machine.
     pub(super) fn stop_reason(&self) -> Option<StopReason> {
         *self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The disks that have requests in flight.
+/// Returns the disks that have requests in flight.
 fn waiting(disks: &DiskSet) -> Vec<Waiting> {
     let waits = |(disk, id, _): (DiskReport, String, _)| Waiting {
         id,
@@ -104,8 +103,7 @@ fn waiting(disks: &DiskSet) -> Vec<Waiting> {
     disks.reports().into_iter().map(waits).filter(|disk| disk.in_flight != 0).collect()
 }
 
-/// Ends the program in the middle of whatever it does. The kernel keeps guest memory for as long as
-/// storage needs it.
+/// Ends the program immediately. The kernel keeps guest memory until storage has finished with it.
 fn give_up(sentence: String) {
     let failure = Failure::text(Exit::Internal, sentence);
     failure.print();
@@ -193,10 +191,10 @@ mod tests {
     use crate::disks::testing::Rig;
     use synthvm_machine::Escape;
 
-    /// Longer than any test runs.
+    /// A timeout longer than any test.
     const NEVER: Duration = Duration::from_secs(3600);
 
-    /// A machine whose main thread resets it and waits for the storage of its one disk.
+    /// A machine whose main thread resets it and is blocked on the storage of its one disk.
     struct Stalled {
         rig: Rig,
         target: Arc<Target>,
@@ -224,7 +222,7 @@ mod tests {
             Stalled { rig, target, console, reset: begin(move || bus.reset()) }
         }
 
-        /// Expects that the program gives up and names the disk.
+        /// Expects that the watchdog ends the program and names the disk.
         fn expect_given_up(self, said: &Receiver<String>) {
             let said = end(said);
             assert!(said.contains("`0:0` (/probe.img): 1 in flight"), "{said}");
@@ -234,8 +232,8 @@ mod tests {
         }
     }
 
-    /// Where a watchdog says why it gives up. Each test has one of its own, as the function has no
-    /// state.
+    /// The sender of a watchdog's last message. Each test has one of its own, because the function
+    /// has no state.
     type Said = Mutex<Option<Sender<String>>>;
 
     fn hear(said: &Said) -> Receiver<String> {

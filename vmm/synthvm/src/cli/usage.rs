@@ -1,4 +1,4 @@
-//! What the grammar refuses, in one line that names the option.
+//! Messages for invalid command lines: one line that names the option.
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -6,17 +6,17 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::exit::{Exit, Failure};
 use crate::config::unknown;
 
-/// Prints help or the version if that was asked for, or else says what is wrong. `words` is the
-/// command line without the program.
+/// Prints help or the version if the user requested it, or else the error. `words` is the command
+/// line without the program's name.
 pub(super) fn report(error: &clap::Error, command: &Command, words: &[String]) -> Exit {
-    // The first word that is no flag is the command that was meant: flags before it take no values.
+    // The first word that is no flag is the command: flags before it take no values.
     let asked = words
         .iter()
         .find(|word| !word.starts_with('-'))
         .and_then(|word| command.find_subcommand(word));
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that closes the pipe early has seen what it wanted.
+            // A failed write is ignored: the reader closed the pipe early.
             let _ = error.print();
             Exit::Success
         }
@@ -76,17 +76,17 @@ fn explain(error: &clap::Error, command: &Command, asked: Option<&Command>) -> S
     }
 }
 
-/// clap's own words, without the heading and without what follows on further lines.
+/// Returns clap's message, without the prefix and without the lines after the first.
 fn first_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let first = lines.next().unwrap_or("wrong usage").trim_start_matches("error: ").to_owned();
-    // "the following required arguments were not provided:" goes on in the next line.
+    // "the following required arguments were not provided:" continues on the next lines.
     let rest: Vec<&str> = if first.ends_with(':') { lines.collect() } else { Vec::new() };
     [vec![first.as_str()], rest].concat().join(" ")
 }
 
-/// `--memory <SIZE>` without the placeholder.
+/// Returns the option's name: `--memory <SIZE>` without the placeholder.
 fn option_name(argument: &str) -> &str {
     argument.split([' ', '=', '[']).next().unwrap_or(argument)
 }

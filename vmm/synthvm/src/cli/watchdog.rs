@@ -1,39 +1,39 @@
-//! The shutdown watchdog: ends the program when its machine is to end and cannot.
+//! The shutdown watchdog: ends the program when its machine cannot end.
 //!
-//! Requests that the guest has in flight when its machine ends, or resets, are waited for: the
-//! host's kernel reads and writes guest memory until then. Storage that does not answer would hold
-//! the program up for ever, without a word to its user.
+//! The end or a reset of a machine waits for the guest's requests in flight, because the host's
+//! kernel accesses guest memory until they finish. Without the watchdog, unresponsive storage would
+//! block the program without limit and without a message.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
-/// Longest time without progress.
+/// Longest time without progress before the program ends.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A disk that has requests in flight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Waiting {
-    /// Its name for users.
+    /// The disk's name for users.
     pub(super) id: String,
-    /// Its image.
+    /// The path of the image.
     pub(super) path: String,
     /// Requests in flight.
     pub(super) in_flight: u64,
-    /// Requests that it has finished.
+    /// Requests that the disk has finished.
     pub(super) finished: u64,
 }
 
-/// Watches until it is dropped.
+/// The watchdog, which runs until it is dropped.
 #[derive(Debug)]
 pub(super) struct Watchdog {
     _over: Sender<()>,
 }
 
 impl Watchdog {
-    /// Asks `look` for the disks that have requests in flight, each time that `timeout` is over.
-    /// When the answer is the same as before, `give_up` gets a sentence that names the disks.
-    /// Without a thread there is no watchdog, which the log says.
+    /// Calls `look` for the disks that have requests in flight, each time `timeout` has passed. If
+    /// two results in a row are equal, calls `give_up` with a sentence that names the disks. If no
+    /// thread can be started, there is no watchdog; the log reports it.
     pub(super) fn start(
         timeout: Duration,
         look: impl Fn() -> Vec<Waiting> + Send + 'static,
@@ -46,13 +46,14 @@ impl Watchdog {
             }
         };
         if let Err(error) = thread::Builder::new().name("watchdog".into()).spawn(watch) {
-            tracing::warn!("no watchdog sees to it that the machine ends: {error}");
+            tracing::warn!("the shutdown watchdog cannot start: {error}");
         }
         Watchdog { _over: over }
     }
 }
 
-/// Waits until two looks in a row see the same, which it returns. `None`: the machine has ended.
+/// Waits until two results of `look` in a row are equal, and returns that result. Returns `None` if
+/// the machine has ended.
 fn stall(
     timeout: Duration,
     look: impl Fn() -> Vec<Waiting>,
@@ -62,7 +63,7 @@ fn stall(
     while until.recv_timeout(timeout) == Err(RecvTimeoutError::Timeout) {
         let now = look();
         if now == before {
-            // It may have ended during the look.
+            // The machine may have ended during the call.
             return (until.try_recv() == Err(TryRecvError::Empty)).then_some(now);
         }
         before = now;
@@ -74,7 +75,7 @@ fn describe(disks: &[Waiting], timeout: Duration) -> String {
     let seconds = timeout.as_secs();
     if disks.is_empty() {
         return format!(
-            "the machine was to end and has not ended for {seconds} seconds, although no disk has requests in flight; \
+            "the machine has been ending for {seconds} seconds, although no disk has requests in flight; \
              writes that its guest had not flushed may be lost"
         );
     }
@@ -82,7 +83,7 @@ fn describe(disks: &[Waiting], timeout: Duration) -> String {
         |disk: &Waiting| format!("`{}` ({}): {} in flight", disk.id, disk.path, disk.in_flight);
     let disks: Vec<String> = disks.iter().map(name).collect();
     format!(
-        "the machine has ended, but its storage has finished nothing for {seconds} seconds; what these disks were asked for last may be lost: {}",
+        "the machine has ended, but its storage has finished no request for {seconds} seconds; the last requests to these disks may be lost: {}",
         disks.join(", ")
     )
 }
@@ -99,8 +100,8 @@ mod tests {
         Waiting { id: "data".into(), path: "/a.img".into(), in_flight, finished }
     }
 
-    /// Returns the sentence with which it gives up when `look` is asked; `None` if it is dropped
-    /// after so many looks before.
+    /// Returns the sentence with which the watchdog ends the program; `None` if the watchdog is
+    /// dropped first, after `looks` calls of `look`.
     fn outcome(look: impl Fn(u64) -> Vec<Waiting> + Send + 'static, looks: u64) -> Option<String> {
         let (told, hear) = mpsc::channel();
         let (seen, enough) = mpsc::channel();
@@ -113,7 +114,7 @@ mod tests {
             look(number)
         };
         let watchdog = Watchdog::start(SOON, look, move |sentence| _ = told.send(sentence));
-        // Either so many looks, or the end of the thread.
+        // Returns after that number of calls, or at the end of the thread.
         let _ = enough.recv();
         drop(watchdog);
         hear.recv().ok()

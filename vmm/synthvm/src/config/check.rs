@@ -1,5 +1,4 @@
-//! What no single value can say: the rules between values, and the numbers that disks get by
-//! default.
+//! The rules between values, and the default addresses of disks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,11 +13,11 @@ use super::{
 
 const MIB: u64 = 1 << 20;
 
-/// The largest disk in memory: as large as the largest guest's memory. What a host has is looked at
-/// when the disk is made.
+/// The largest disk in memory, equal to the largest guest memory. The host's free memory is checked
+/// when the disk is created.
 const MAX_RAM_DISK: ByteSize = MAX_MEMORY;
 
-/// Gives each disk its LUN and checks the whole. `root` is what `config` was read from.
+/// Assigns each disk its LUN and checks the whole configuration. `root` is the tree of `config`.
 pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigError> {
     let at = |key: &str, message: String| {
         let error = ConfigError::new(message);
@@ -71,11 +70,10 @@ fn check_cmdline(cmdline: &str) -> Result<(), String> {
     }
 }
 
-/// No two users of one terminal, file or socket.
+/// Checks that no terminal, file or socket is used twice.
 fn check_ports(config: &VmConfig) -> Result<(), (&'static str, String)> {
     if config.serial == SerialConfig::Stdio && config.serial2 == SerialConfig::Stdio {
-        // `stdio` is the first port's default, so whoever asks for it on the second has to be told
-        // about the first.
+        // `stdio` is the first port's default, so the message must mention the first port.
         return Err((
             "serial2",
             "the terminal is taken by the first port; add --serial null, or another place".into(),
@@ -104,7 +102,7 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
     if let Some((option, needed)) = hyperv.unmet() {
         let (option, needed) = (option.name(), needed.name());
         return Err(format!(
-            "`{option}` needs `{needed}`, which is off; leave {option} away, or add {needed}=on"
+            "`{option}` needs `{needed}`, which is off; leave {option} out, or add {needed}=on"
         ));
     }
     let synic = hyperv.offers(super::HypervOption::Synic);
@@ -120,10 +118,10 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// The key, the index in its list, and what is wrong there.
+/// An error: the key, the index in its list, and the message.
 type UnitError = (&'static str, usize, String);
 
-/// A disk or a DVD drive, as far as its place on a controller goes.
+/// The address and id of a disk or a DVD drive.
 struct Unit<'a> {
     key: &'static str,
     index: usize,
@@ -132,7 +130,7 @@ struct Unit<'a> {
     id: Option<&'a str>,
 }
 
-/// Gives each disk and each drive its LUN.
+/// Assigns each disk and each drive its LUN.
 fn give_places(config: &mut VmConfig) -> Result<(), UnitError> {
     let disks = config.disks.iter_mut().enumerate().map(|(index, disk)| {
         let (controller, lun, id) = (disk.controller, &mut disk.lun, disk.id.as_deref());
@@ -179,8 +177,7 @@ fn full(controller: u32) -> String {
     )
 }
 
-/// What a disk is called must be sayable, to the guest and to `synthvm inspect`; its limits must
-/// let it live, and its options go together.
+/// Checks a disk's names, which must be printable, its limits, and the rules between its options.
 pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     if disk.serial.as_deref().is_some_and(|serial| serial.len() > 32 || !is_printable(serial)) {
         return Err("a serial number has 1 to 32 printable ASCII characters".into());
@@ -191,8 +188,8 @@ pub(crate) fn check_names(disk: &DiskConfig) -> Result<(), String> {
     check_id(disk.id.as_deref())
 }
 
-/// Whether it has one of `path`, `ram` and `null`, in a size that a disk can have and with options
-/// that mean something for it.
+/// Checks that the disk has exactly one of `path`, `ram` and `null`, with a valid size, and only
+/// options that apply to it.
 fn check_source(disk: &DiskConfig) -> Result<(), String> {
     let has_path = !disk.path.as_os_str().is_empty();
     match (has_path, disk.ram, disk.null) {
@@ -210,7 +207,7 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
         DiskSource::Ram(size) => ("ram", size, MAX_RAM_DISK),
         DiskSource::Null(size) => ("null", size, ByteSize::from_bytes(MAX_NULL_CAPACITY)),
     };
-    // Defaults of these cannot be told from what was written, and do no harm.
+    // A default value of these keys is accepted: it cannot be distinguished from an absent key.
     let images_only = [
         ("format", disk.format.is_some()),
         ("cache", disk.cache != CacheMode::default()),
@@ -222,7 +219,7 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
         return Err(format!("`{key}` is for image files and not for `{kind}`; leave it out"));
     }
     if disk.readonly && kind == "ram" {
-        let why = "`readonly` leaves a `ram` disk empty for ever; leave it out, or use null=";
+        let why = "`readonly` keeps a `ram` disk empty; leave it out, or use null=";
         return Err(why.into());
     }
     let block = u64::from(disk.block_size.map_or(512, BlockSize::bytes));
@@ -239,18 +236,18 @@ fn check_source(disk: &DiskConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// Only rings know memory beforehand.
+/// Checks `buffers`: only io_uring can register memory.
 fn check_buffers(disk: &DiskConfig) -> Result<(), String> {
     match disk.buffers {
         BufferMode::Fixed if matches!(disk.io, IoMode::Threads | IoMode::Sync) => Err(
-            "`buffers=fixed` needs io_uring; leave io away, write io=uring, or use buffers=plain"
+            "`buffers=fixed` needs io_uring; leave io out, write io=uring, or use buffers=plain"
                 .into(),
         ),
         BufferMode::Fixed | BufferMode::Plain => Ok(()),
     }
 }
 
-/// What a unit is called must be sayable on a command line.
+/// Checks an id, which must be printable, so that a command line can contain it.
 pub(crate) fn check_id(id: Option<&str>) -> Result<(), String> {
     match id {
         Some(id) if id.len() > 64 || !is_printable(id) => {

@@ -1,5 +1,5 @@
-//! From a tree of placed values to the types that mean something. Every error comes out with the
-//! place of the value at fault.
+//! The deserializer from a tree of placed values to typed values. Every error has the place of the
+//! value at fault.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use serde::de::{
     VariantAccess, Visitor,
 };
 use serde::{Deserialize, forward_to_deserialize_any};
-/// Here it is relative to the file in which it was written, and not empty.
+/// In this deserializer, the path is relative to its file and must not be empty.
 pub(crate) use synthvm_machine::host_path;
 
 use super::error::{ConfigError, Origin};
 use super::node::{Entry, Node, Value};
 
-/// Gives `node` its meaning.
+/// Converts `node` to its type.
 pub(crate) fn from_node<T: for<'de> Deserialize<'de>>(node: &Node) -> Result<T, ConfigError> {
     T::deserialize(node)
 }
 
-/// As [`host_path`], for a key that may be absent.
+/// Reads a host path like [`host_path`], for a key that may be absent.
 pub(crate) fn optional_host_path<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<PathBuf>, D::Error> {
@@ -60,7 +60,7 @@ impl Node {
     fn number(&self) -> Result<u64, ConfigError> {
         let number = match &self.value {
             Value::Integer(number) => u64::try_from(*number).ok(),
-            // "+1" and blanks, which Rust or C would accept, are slips here.
+            // Rust or C would accept "+1" and blanks; in a configuration they are mistakes.
             Value::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 text.parse().ok()
             }
@@ -124,7 +124,7 @@ impl<'de> Deserializer<'de> for &Node {
         visitor: V,
     ) -> Result<V::Value, ConfigError> {
         match name {
-            // The mark of `host_path`.
+            // The marker of `host_path`.
             "HostPath" => {
                 let path = self.path()?;
                 let path = path.to_str().ok_or_else(|| self.must_be("a path in UTF-8"))?.to_owned();
@@ -135,7 +135,7 @@ impl<'de> Deserializer<'de> for &Node {
         .map_err(|error| self.place(error))
     }
 
-    /// A variant is a word, a word with a value (`file=P`), or a table with one key.
+    /// Accepts a word, a word with a value (`file=P`), or a table with one key.
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -223,8 +223,8 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 }
 
 impl ConfigError {
-    /// A word that is no key, in the text of a flag, is most often the rest of a value that has a
-    /// comma in it.
+    /// Adds a hint: a key without a value in the text of a flag is often part of a value that
+    /// contains a comma.
     fn about_key(self, node: &Node) -> ConfigError {
         match (&node.value, &node.origin) {
             (Value::Present, Some(Origin::Flag { .. })) => {

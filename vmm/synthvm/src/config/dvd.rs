@@ -8,27 +8,27 @@ use serde::{Deserialize, Serialize};
 use super::node::Bare;
 use super::{ConfigError, check_id, de, disk, keyvalue};
 
-/// `--dvd a.iso` is `--dvd path=a.iso`.
+/// The key of a bare value: `--dvd a.iso` is `--dvd path=a.iso`.
 pub(super) const BARE: Bare = Bare::key("path");
 
-/// One DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
+/// A DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DvdConfig {
-    /// ISO image that is in it at first; without one it is empty.
+    /// The ISO image in the drive at the start. Without one, the drive is empty.
     #[serde(
         default,
         deserialize_with = "de::optional_host_path",
         skip_serializing_if = "Option::is_none"
     )]
     pub path: Option<PathBuf>,
-    /// The controller it hangs on, as a disk's.
+    /// Number of the controller, as for a disk.
     #[serde(default, deserialize_with = "disk::controller")]
     pub controller: u32,
-    /// Its number on the controller, as a disk's. Always set after loading.
+    /// Number of the drive on the controller, as for a disk. Always set after loading.
     #[serde(default, deserialize_with = "disk::lun", skip_serializing_if = "Option::is_none")]
     pub lun: Option<u8>,
-    /// What `synthvm inspect` and `synthvm disk` call it. Unique among disks and drives.
+    /// The name in `synthvm inspect` and `synthvm disk`. Unique among disks and drives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
@@ -36,7 +36,7 @@ pub struct DvdConfig {
 impl FromStr for DvdConfig {
     type Err = ConfigError;
 
-    /// Reads what stands after `--dvd`.
+    /// Reads the value of `--dvd`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let dvd: DvdConfig = de::from_node(&keyvalue::parse("dvd", text, BARE)?)?;
         check_id(dvd.id.as_deref())

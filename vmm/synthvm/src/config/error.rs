@@ -1,8 +1,8 @@
-//! What can be wrong with a configuration, said so that its author finds the place.
+//! Errors in a configuration. Messages name the place of the error.
 
 use std::fmt;
 
-/// Where a value was written.
+/// The place of a value in the command line or a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// A command line flag with its text, for example `--disk` and `path=a.img`.
@@ -22,8 +22,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A configuration that cannot be used: one line that names the option or the line of the file, and
-/// what to write instead.
+/// An invalid configuration: one line that names the option or the line of the file, and the
+/// remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     origin: Option<Origin>,
@@ -31,12 +31,12 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// An error whose place is not known yet, or that has none.
+    /// Returns an error without a place, or whose place is not yet known.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         ConfigError { origin: None, message: message.into() }
     }
 
-    /// The same error, placed; the innermost place wins.
+    /// Adds a place to the error. An error that already has one keeps it.
     pub(crate) fn or_at(mut self, origin: Option<&Origin>) -> Self {
         if self.origin.is_none() {
             self.origin = origin.cloned();
@@ -86,7 +86,7 @@ impl serde::de::Error for ConfigError {
     }
 }
 
-/// Says that `name` is not known, which known name is nearest, and which there are.
+/// Returns a message that `name` is unknown, with the nearest known name and all known names.
 pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     let nearest =
         nearest(name, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
@@ -95,7 +95,7 @@ pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> String {
     format!("unknown {what} `{name}`{nearest}{separator}known: {}", known.join(", "))
 }
 
-/// The known name that `name` was most likely meant to be, if any comes close.
+/// Returns the known name that `name` most likely means, if any is similar enough.
 pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let fold = |text: &str| text.to_ascii_lowercase().replace('_', "-");
     let name = fold(name);
@@ -107,7 +107,7 @@ pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, candidate)| candidate)
 }
 
-/// Edits (insert, delete, replace, swap neighbours) between two words.
+/// Returns the number of edits (insert, delete, replace, swap neighbours) between two words.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];

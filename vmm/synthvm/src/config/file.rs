@@ -8,11 +8,11 @@ use toml::de::{DeTable, DeValue};
 use super::error::{ConfigError, Origin};
 use super::node::{Entry, Node, Value};
 
-/// The longest file that is read. A machine with every disk it can have is described in a tenth of
-/// that.
+/// The longest file accepted, in bytes. A machine with the largest number of disks needs a tenth of
+/// it.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Reads `path`.
+/// Reads the file at `path`.
 pub(crate) fn read(path: &Path) -> Result<Node, ConfigError> {
     let name = path.display().to_string();
     let fail = |message: String| ConfigError::new(format!("{name}: {message}"));
@@ -31,7 +31,7 @@ pub(crate) fn read(path: &Path) -> Result<Node, ConfigError> {
     parse(&name, &text, path.parent())
 }
 
-/// Reads `text`, which came from a file called `name`; relative paths in it are relative to `base`.
+/// Parses `text` of the file `name`. Relative paths in it are relative to `base`.
 pub(crate) fn parse(name: &str, text: &str, base: Option<&Path>) -> Result<Node, ConfigError> {
     let source = Source { name, text, base };
     let table = DeTable::parse(text).map_err(|error| {
@@ -68,15 +68,14 @@ impl Source<'_> {
         let entries = table.iter().map(|(key, value)| {
             let name = key.get_ref().to_string();
             let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-            // The line of the key, not of the value: that is where an unknown key must be looked
-            // for.
+            // The line of the key, not of the value: the message for an unknown key must name it.
             (
                 key.span().start,
                 Entry { node: self.value(value, key.span().start, &path), key: name },
             )
         });
         let mut entries: Vec<_> = entries.collect();
-        // As written: the first mistake of a file is the one to be told.
+        // In the order of the file, so that the first mistake is the one reported.
         entries.sort_by_key(|(start, _)| *start);
         self.node(Value::Table(entries.into_iter().map(|(_, entry)| entry).collect()), 0, prefix)
     }

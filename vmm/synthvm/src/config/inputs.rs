@@ -1,5 +1,4 @@
-//! Whether the files that a configuration names can be used and made. Asked before anything is
-//! created.
+//! Checks of the files that a configuration names, before anything is created.
 
 use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
@@ -12,7 +11,7 @@ use synthvm_machine::unix_socket;
 
 use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
 
-/// An input file that cannot be used: the option at fault, the file, why, and what to do.
+/// An unusable file: the option at fault, the file, the cause, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputError {
     option: &'static str,
@@ -29,23 +28,23 @@ impl fmt::Display for InputError {
 impl std::error::Error for InputError {}
 
 impl VmConfig {
-    /// Opens every input file as it will be opened later, looks at its kind and size, and closes it
-    /// again; looks whether output files have a place. Nothing is written or created. What
-    /// stands inside a kernel is the loader's affair.
+    /// Opens every input file with its later access mode, checks its kind and size, and closes it.
+    /// Checks that output files can be created. Writes and creates nothing. The loader checks the
+    /// content of a kernel.
     ///
     /// # Errors
-    /// The first file that is absent, unreadable, empty, of the wrong kind or of an impossible
-    /// size.
+    /// Returns an error for the first file that is absent, unreadable, empty, of the wrong kind or
+    /// of an invalid size.
     pub fn check_inputs(&self) -> Result<(), InputError> {
         check_image("kernel", &self.kernel, "give a bzImage or an ELF vmlinux")?;
         if let Some(initrd) = &self.initrd {
-            check_image("initrd", initrd, "give a cpio archive, or leave --initrd away")?;
+            check_image("initrd", initrd, "give a cpio archive, or leave --initrd out")?;
         }
         let mut seen: Vec<((u64, u64), bool, &Path)> = Vec::new();
         let images = self.disks.iter().filter(|disk| matches!(disk.source(), DiskSource::Image(_)));
         for disk in images {
             let identity = check_disk(disk).map_err(|message| fail("disk", &disk.path, message))?;
-            // One image twice is only safe when nobody writes to it.
+            // Two disks may share an image only if both are read-only.
             let twice = seen
                 .iter()
                 .find(|(other, readonly, _)| *other == identity && !(*readonly && disk.readonly));
@@ -109,11 +108,11 @@ fn check_port(option: &'static str, port: &SerialConfig) -> Result<(), InputErro
     }
 }
 
-/// Checks a disk and returns what tells its image from others: device and inode, or the block
-/// device's own number.
+/// Checks a disk and returns the identity of its image: device and inode, or the block device's
+/// number.
 fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
-    // The kind is looked at before the image is opened for writing: a directory would otherwise
-    // answer with a riddle.
+    // The kind is checked before the image is opened for writing: the error for a directory would
+    // be misleading.
     let metadata = std::fs::metadata(&disk.path).map_err(|error| cannot_open(disk, &error))?;
     if let Kind::Other(name) = kind(&metadata) {
         return Err(format!("is {name}, not a file or a block device"));
@@ -169,7 +168,7 @@ fn cannot_open(disk: &DiskConfig, error: &io::Error) -> String {
     format!("cannot open: {error}{advice}")
 }
 
-/// Never waits: a FIFO without a writer must be told apart, not waited for.
+/// Opens a file without waiting: a FIFO without a writer must be detected.
 fn open(path: &Path, write: bool) -> io::Result<File> {
     OpenOptions::new()
         .read(true)

@@ -7,8 +7,8 @@
 use super::error::{ConfigError, Origin};
 use super::node::{Bare, Entry, Node, Value};
 
-/// Reads the text of a flag whose keys are separated by commas. `bare` tells what a bare first item
-/// stands for.
+/// Reads the text of a flag whose keys are separated by commas. `bare` defines the key of a first
+/// item without `=`.
 pub(crate) fn parse(flag: &str, text: &str, bare: Bare) -> Result<Node, ConfigError> {
     let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
     let fail = |message: String| Err(ConfigError::new(message).or_at(Some(&origin)));
@@ -35,7 +35,7 @@ pub(crate) fn parse(flag: &str, text: &str, bare: Bare) -> Result<Node, ConfigEr
     Ok(node(Value::Table(entries)))
 }
 
-/// The value of a flag that is not a list of keys.
+/// Returns the value of a flag that is not a list of keys.
 pub(crate) fn plain(flag: &str, text: &str) -> Node {
     let origin = Origin::Flag { flag: flag.to_owned(), text: text.to_owned() };
     Node { value: Value::Text(text.to_owned()), origin: Some(origin), base: None }
@@ -44,12 +44,12 @@ pub(crate) fn plain(flag: &str, text: &str) -> Node {
 fn empty_item(text: &str, bare_key: &str) -> String {
     match text {
         "" => format!("the value is empty; write for example {bare_key}=VALUE"),
-        _ => "nothing stands between two commas or at an end (a comma inside a value is written `,,`)"
+        _ => "there is an empty item between two commas or at an end (a comma inside a value is written `,,`)"
             .to_owned(),
     }
 }
 
-/// Splits at single commas; two commas are one that belongs to the value.
+/// Splits at single commas. Two commas are one comma of the value.
 fn split(text: &str) -> Vec<String> {
     let mut items = vec![String::new()];
     let mut chars = text.chars().peekable();

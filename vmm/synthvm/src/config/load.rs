@@ -1,4 +1,4 @@
-//! From flags and file to a checked [`VmConfig`].
+//! Loading: from flags and a file to a checked [`VmConfig`].
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
 use super::{VmConfig, check, de, disk, dvd, file, keyvalue};
 
-/// A flag as the user gave it.
+/// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flag {
-    /// The key it sets: `disk` for `--disk`. One of [`KEYS`], or `hugepages`.
+    /// The key that the flag sets: `disk` for `--disk`. One of [`KEYS`], or `hugepages`.
     pub key: &'static str,
-    /// Its text; empty for a switch.
+    /// The flag's value; empty for a switch.
     pub text: String,
 }
 
-/// Every key at the top of a file. Each is a flag of `synthvm run` as well.
+/// Every top-level key of a file. Each is also a flag of `synthvm run`.
 pub const KEYS: &[&str] = &[
     "kernel",
     "initrd",
@@ -41,11 +41,11 @@ pub const KEYS: &[&str] = &[
     "kvm",
 ];
 
-/// Keys that had another name, which is still taken, and reported: the old name and the new one.
+/// Renamed keys: the old name, which is still accepted with a warning, and the new name.
 const RENAMED: &[(&str, &str)] =
     &[("disk-poll", "disk-busy-poll"), ("disk-hold", "disk-moderation")];
 
-/// Keys whose value is a table, and what a bare value in its place stands for.
+/// Keys whose value is a table, and the key of a bare value.
 const TABLES: &[(&str, Bare)] = &[
     ("memory", Bare::key("size")),
     ("disk", disk::BARE),
@@ -54,15 +54,14 @@ const TABLES: &[(&str, Bare)] = &[
 ];
 
 impl VmConfig {
-    /// Reads the file, if there is one, lays the flags over it and fills in the defaults.
+    /// Reads the file, if any, applies the flags and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace it key by key;
-    /// `--disk` and `--dvd` add one.
+    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace single keys of
+    /// the table; `--disk` and `--dvd` add an entry.
     ///
     /// # Errors
-    /// The first thing that is unknown, doubled, malformed or contradictory, with its flag or its
-    /// line. Nothing outside the file is looked at: whether images exist is asked by
-    /// [`VmConfig::check_inputs`].
+    /// Returns the first unknown, repeated, malformed or contradictory value, with its flag or its
+    /// line. No other file is accessed: [`VmConfig::check_inputs`] checks images.
     pub fn load(path: Option<&Path>, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
         let mut root = match path {
             Some(path) => file::read(path)?,
@@ -72,11 +71,11 @@ impl VmConfig {
         interpret(&root)
     }
 
-    /// As [`VmConfig::load`], from TOML text instead of a file. Relative paths in it are relative
-    /// to the current directory.
+    /// Loads like [`VmConfig::load`], from TOML text instead of a file. Relative paths in the text
+    /// are relative to the current directory.
     ///
     /// # Errors
-    /// As [`VmConfig::load`].
+    /// The errors of [`VmConfig::load`].
     pub fn from_toml(text: &str, flags: &[Flag]) -> Result<VmConfig, ConfigError> {
         let mut root = file::parse("<text>", text, None)?;
         assemble(&mut root, flags)?;
@@ -102,8 +101,8 @@ fn assemble(root: &mut Node, flags: &[Flag]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The flags alone as a tree, so that one given twice is noticed before anything of the file is
-/// replaced.
+/// Returns a tree of the flags alone, so that a repeated flag is detected before it replaces a key
+/// of the file.
 fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
     let mut tree = Node::root();
     for Flag { key, text } in flags {
@@ -126,7 +125,7 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
     Ok(tree)
 }
 
-/// Gives the keys of a file their present names.
+/// Renames the old keys of a file.
 fn rename(root: &mut Node) -> Result<(), ConfigError> {
     let Value::Table(entries) = &mut root.value else { return Ok(()) };
     for index in 0..entries.len() {
@@ -144,12 +143,12 @@ fn rename(root: &mut Node) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Returns the present name of `key`, and reports `written` if that is an old one.
+/// Returns the current name of `key`, and warns about `written` if it is an old name.
 fn present_name<'a>(key: &'a str, written: &str) -> &'a str {
     match RENAMED.iter().find(|(old, _)| *old == key) {
         Some((_, new)) => {
             let dashes = if written.starts_with("--") { "--" } else { "" };
-            warn!("{written} is an old name of {dashes}{new}, and will go");
+            warn!("{written} is an old name of {dashes}{new}, which will be removed");
             new
         }
         None => key,
@@ -183,7 +182,7 @@ fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError
 
 fn interpret(root: &Node) -> Result<VmConfig, ConfigError> {
     if root.get("kernel").is_none() {
-        // The commonest slip of all: say it before anything else.
+        // A misspelt `kernel` is reported as an unknown key, which is more precise.
         refuse_unknown_keys(root)?;
         return Err(ConfigError::new(
             "there is no kernel; give --kernel FILE, or `kernel = \"FILE\"` in the file",

@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::ByteSize;
 
-/// The least RAM a machine can have. Below it no kernel that knows Hyper-V unpacks itself.
+/// The minimum RAM. With less, no kernel with Hyper-V support can unpack itself.
 pub const MIN_MEMORY: ByteSize = ByteSize::from_mib(16);
 
-/// The most RAM a machine can have: what 42 bits address, less than every host CPU of the last ten
-/// years offers its guests.
+/// The maximum RAM: 42 bits of address. Every host CPU of the last ten years offers its guests
+/// more.
 pub const MAX_MEMORY: ByteSize = ByteSize::from_mib(4 << 20);
 
 /// Guest RAM: `512M`, or a table of these keys.
@@ -18,7 +18,7 @@ pub struct MemoryConfig {
     /// [`MIN_MEMORY`] to [`MAX_MEMORY`], in whole MiB (in whole 2 MiB with `hugepages`).
     #[serde(default = "default_size")]
     pub size: ByteSize,
-    /// Back the RAM with the host's 2 MiB hugepages instead of ordinary pages.
+    /// Whether the host's 2 MiB hugepages back the RAM, instead of ordinary pages.
     #[serde(default)]
     pub hugepages: bool,
 }

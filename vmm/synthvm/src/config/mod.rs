@@ -1,4 +1,4 @@
-//! What a machine is made of, as its user wrote it.
+//! The configuration of a machine.
 //!
 //! One definition ([`VmConfig`]) has three sources: command line flags, a TOML file with the same
 //! keys, and defaults.
@@ -45,35 +45,34 @@ pub use synthvm_machine::{
 };
 pub use test_device::TestDevice;
 
-/// The device node that offers KVM, unless the user names another.
+/// The default device node of KVM.
 pub const DEFAULT_KVM: &str = "/dev/kvm";
 
-/// How long the guest may take to power itself down after the first stop signal, unless the user
-/// says otherwise.
+/// The default of [`VmConfig::stop_timeout`] in seconds.
 pub const DEFAULT_STOP_TIMEOUT_SECONDS: u32 = 30;
 
-/// The longest that it can be: a day.
+/// The maximum of [`VmConfig::stop_timeout`]: a day.
 pub const MAX_STOP_TIMEOUT_SECONDS: u32 = 86_400;
 
-/// The longest poll window of a disk controller's thread, in microseconds, and the default: as long
-/// as it can take to wake the thread.
+/// The maximum and default poll window of a disk controller's thread, in microseconds: the longest
+/// time that waking the thread can take.
 pub const MAX_DISK_BUSY_POLL_MICROSECONDS: u32 = 50;
 
-/// A whole machine. Every value is inside its documented range once [`VmConfig`] has been loaded.
+/// The configuration of a machine. Every value is in its documented range after loading.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmConfig {
     /// Kernel image: bzImage or ELF vmlinux.
     #[serde(deserialize_with = "de::host_path")]
     pub kernel: PathBuf,
-    /// Initial RAM disk, handed to the kernel unchanged.
+    /// Initial RAM disk, passed to the kernel unchanged.
     #[serde(
         default,
         deserialize_with = "de::optional_host_path",
         skip_serializing_if = "Option::is_none"
     )]
     pub initrd: Option<PathBuf>,
-    /// Kernel command line, handed over unchanged.
+    /// Kernel command line, passed unchanged.
     #[serde(default)]
     pub cmdline: String,
     /// Guest RAM.
@@ -82,22 +81,23 @@ pub struct VmConfig {
     /// vCPUs, 1 to [`MAX_CPUS`].
     #[serde(default = "default_cpus", deserialize_with = "cpus")]
     pub cpus: u8,
-    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address is used
+    /// Disks on VMBus SCSI controllers. After loading, every `lun` is set and no address occurs
     /// twice.
     #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskConfig>,
-    /// DVD drives on the same controllers; the same holds for them.
+    /// DVD drives on the same controllers, with the same guarantees.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
-    /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0:
-    /// it never polls.
+    /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0
+    /// disables polling.
     #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]
     pub disk_busy_poll: u32,
-    /// Channels of each disk controller, a host thread each; none named: one for every four vCPUs.
+    /// Number of channels of each disk controller, with a host thread each. Absent: one for every
+    /// four vCPUs.
     #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
     pub disk_channels: Option<u8>,
     /// Interrupt moderation: disk controllers may delay the interrupt for completions while many
-    /// requests are in flight and that makes more of them finish.
+    /// requests are in flight, if more of them finish because of the delay.
     #[serde(default = "on")]
     pub disk_moderation: bool,
     /// The first 16550 (ttyS0, COM1).
@@ -106,30 +106,30 @@ pub struct VmConfig {
     /// The second 16550 (ttyS1, COM2).
     #[serde(default)]
     pub serial2: SerialConfig,
-    /// Where to listen for `synthvm inspect` and `synthvm control`.
+    /// Path of the socket for `synthvm inspect` and `synthvm control`.
     #[serde(
         default,
         deserialize_with = "de::optional_host_path",
         skip_serializing_if = "Option::is_none"
     )]
     pub control: Option<PathBuf>,
-    /// Which Hyper-V enlightenments the guest is offered.
+    /// The Hyper-V enlightenments that the guest is offered.
     #[serde(default)]
     pub hyperv: HypervConfig,
-    /// Where the interrupt controllers live.
+    /// The location of the interrupt controllers.
     #[serde(default)]
     pub irqchip: IrqchipMode,
-    /// What a guest's reset does.
+    /// The action on a guest's reset.
     #[serde(default)]
     pub on_reset: OnReset,
-    /// What a guest's panic does.
+    /// The action on a guest's panic.
     #[serde(default)]
     pub on_panic: OnPanic,
-    /// Seconds that the guest may take to power itself down after SIGTERM or SIGINT; 0 stops it at
-    /// once.
+    /// Seconds that the guest has to power down after SIGTERM, SIGINT or SIGHUP; 0 stops the
+    /// machine immediately.
     #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
     pub stop_timeout: u32,
-    /// A device for tests, besides the others.
+    /// A device for tests, in addition to the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_device: Option<TestDevice>,
     /// The KVM device node.
@@ -138,7 +138,7 @@ pub struct VmConfig {
 }
 
 impl VmConfig {
-    /// Returns the part that the machine itself uses.
+    /// Returns the options of the machine itself.
     #[must_use]
     pub fn machine(&self) -> MachineConfig {
         MachineConfig {
@@ -198,7 +198,7 @@ fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Er
     bounded(deserializer, "the time to power down, in seconds,", 0..=MAX_STOP_TIMEOUT_SECONDS)
 }
 
-/// Reads a number that must lie in `range`; `what` starts the sentence that says so.
+/// Reads a number that must be in `range`. `what` is the subject of the error message.
 fn bounded<'de, D, N>(
     deserializer: D,
     what: &str,

@@ -1,28 +1,28 @@
-//! A configuration before it has a meaning: a tree of values that know where they were written.
+//! A configuration before interpretation: a tree of values with their places.
 //!
-//! Flags and files become the same tree, so one deserializer and one set of messages serves both.
+//! Flags and files become the same tree, so one deserializer and one set of messages serve both.
 
 use std::path::PathBuf;
 
 use super::error::{ConfigError, Origin};
 
-/// One value and its place.
+/// A value and its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) value: Value,
-    /// None only for the root.
+    /// The place of the value; `None` only for the root.
     pub(crate) origin: Option<Origin>,
-    /// What a relative path in this value is relative to; None: the current directory.
+    /// The base of a relative path in this value; `None` for the current directory.
     pub(crate) base: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
-    /// Text; whoever wants a number or a switch reads it from the text.
+    /// Text. Numbers and switches may also be given as text.
     Text(String),
     Bool(bool),
     Integer(i64),
-    /// Something that no key accepts, by its name ("a date", "a fraction").
+    /// A value that no key accepts, with its description ("a date", "a fraction").
     Odd(&'static str),
     /// A key without a value, as in `--disk a.img,readonly`: a switch that is on.
     Present,
@@ -37,17 +37,17 @@ pub(crate) struct Entry {
     pub(crate) node: Node,
 }
 
-/// What text stands for where a table of keys is expected.
+/// The meaning of text in place of a table of keys.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bare {
-    /// The key that it is the value of: `--disk a.img` is `--disk path=a.img`.
+    /// The key of the value: `--disk a.img` is `--disk path=a.img`.
     pub(crate) key: &'static str,
-    /// Keys that it names before a colon: `--disk ram:1G` is `--disk ram=1G`.
+    /// Keys that may precede the value with a colon: `--disk ram:1G` is `--disk ram=1G`.
     pub(crate) prefixes: &'static [&'static str],
 }
 
 impl Bare {
-    /// Text that stands for the value of `key`, whatever it is.
+    /// Returns the meaning "the value of `key`", without prefixes.
     pub(crate) const fn key(key: &'static str) -> Bare {
         Bare { key, prefixes: &[] }
     }
@@ -62,13 +62,13 @@ impl Bare {
 }
 
 impl Node {
-    /// An empty table without a place.
+    /// Returns an empty table without a place.
     pub(crate) fn root() -> Self {
         Node { value: Value::Table(Vec::new()), origin: None, base: None }
     }
 
-    /// Text that stands for a whole table, written out: `memory = "1G"` means `memory = { size =
-    /// "1G" }`.
+    /// Converts text to the table that it stands for: `memory = "1G"` means `memory = { size = "1G"
+    /// }`.
     pub(crate) fn expand(mut self, bare: Bare) -> Node {
         let key = match &mut self.value {
             Value::Text(text) => {
@@ -83,7 +83,7 @@ impl Node {
         Node { value: Value::Table(vec![Entry { key: key.to_owned(), node: self }]), origin, base }
     }
 
-    /// Lays `over` on top: tables merge key by key, lists are appended, everything else is
+    /// Applies `over` to this node: tables are merged by key, lists are appended, other values are
     /// replaced.
     pub(crate) fn merge(&mut self, over: Node) {
         match (&mut self.value, over.value) {
@@ -94,7 +94,8 @@ impl Node {
                         None => mine.push(entry),
                     }
                 }
-                // A check of the table as a whole is a check of what was written last.
+                // The place of a merged table is that of its last part, for errors about the whole
+                // table.
                 if over.origin.is_some() {
                     self.origin = over.origin;
                 }
@@ -104,7 +105,7 @@ impl Node {
         }
     }
 
-    /// The child under `key`.
+    /// Returns the child with `key`.
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.value {
             Value::Table(entries) => {
@@ -114,7 +115,7 @@ impl Node {
         }
     }
 
-    /// The child under `key`, taken out.
+    /// Returns the child with `key`, mutable.
     pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
         match &mut self.value {
             Value::Table(entries) => {
@@ -124,7 +125,7 @@ impl Node {
         }
     }
 
-    /// `error`, placed here unless it already has a place.
+    /// Adds this node's place to `error`, unless the error already has one.
     pub(crate) fn place(&self, error: ConfigError) -> ConfigError {
         error.or_at(self.origin.as_ref())
     }

@@ -1,15 +1,15 @@
-//! A configuration as the TOML file that gives it again.
+//! Conversion of a configuration to a TOML file that loads as the same configuration.
 
 use std::path::{Path, PathBuf};
 
 use super::{DiskSource, HypervOption, SerialConfig, VmConfig};
 
 impl VmConfig {
-    /// The whole configuration, defaults included, as a TOML file. Paths are absolute, so the file
-    /// means the same wherever it is put.
+    /// Returns the whole configuration, including defaults, as a TOML file. Paths are absolute, so
+    /// the file's location does not matter.
     ///
     /// # Errors
-    /// Says why, when the current directory is gone (a relative path means nothing then).
+    /// Returns the cause, if the current directory does not exist and a path is relative.
     pub fn to_toml(&self) -> Result<String, String> {
         let config = self
             .with_absolute_paths()

@@ -1,4 +1,4 @@
-//! Sizes as people write them.
+//! Sizes in bytes, as users write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,17 +10,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct ByteSize(u64);
 
 impl ByteSize {
-    /// A size of so many bytes.
+    /// Returns a size of `bytes` bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         ByteSize(bytes)
     }
 
-    /// A size of so many MiB. Saturates.
+    /// Returns a size of `mib` MiB. Saturates.
     pub const fn from_mib(mib: u64) -> Self {
         ByteSize(mib.saturating_mul(MIB))
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
@@ -46,7 +46,7 @@ impl FromStr for ByteSize {
             "m" | "mib" => MIB,
             "g" | "gib" => GIB,
             "t" | "tib" => TIB,
-            // Powers of 1000 are refused rather than guessed: RAM comes in powers of 1024.
+            // Powers of 1000 are refused rather than guessed: RAM sizes are powers of 1024.
             "kb" | "mb" | "gb" | "tb" => {
                 let binary = unit[..1].to_ascii_uppercase();
                 return Err(format!(
@@ -64,7 +64,7 @@ impl FromStr for ByteSize {
 }
 
 impl fmt::Display for ByteSize {
-    /// The shortest form that reads back as the same number of bytes.
+    /// Writes the shortest form that parses as the same number of bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(TIB, "T"), (GIB, "G"), (MIB, "M"), (KIB, "K")];
         match units.iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {

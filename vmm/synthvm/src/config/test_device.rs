@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Devices that no guest needs: for those who work on the bus or on a guest's driver for it.
+/// Devices for tests of the bus or of a guest's driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestDevice {
-    /// The device of `docs/writing-a-backend.md`: answers each packet with itself.
+    /// The device of `docs/writing-a-backend.md`, which returns each packet unchanged.
     Echo,
 }

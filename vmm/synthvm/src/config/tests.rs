@@ -1,4 +1,4 @@
-//! The three sources of a configuration, together.
+//! Tests of the three sources of a configuration together.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn load(toml: &str, pairs: &[(&'static str, &str)]) -> Result<VmConfig, String> 
     VmConfig::from_toml(toml, &flags(pairs)).map_err(|error| error.to_string())
 }
 
-/// From flags alone, with a kernel.
+/// Loads a configuration from flags only, with a kernel.
 fn with(pairs: &[(&'static str, &str)]) -> Result<VmConfig, String> {
     load("kernel = \"k\"", pairs)
 }
@@ -34,7 +34,7 @@ fn test_old_names_of_options_are_taken_in_flags_and_files() {
     let from_file = load(file, &[]).unwrap();
     assert_eq!((from_file.disk_busy_poll, from_file.disk_moderation), (7, false));
     let over = load(file, &[("disk-busy-poll", "9")]).unwrap();
-    assert_eq!(over.disk_busy_poll, 9, "a flag replaces the key of the file, by whatever name");
+    assert_eq!(over.disk_busy_poll, 9, "a flag replaces the key of the file, by either name");
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn test_disk_without_an_image_is_the_same_from_a_flag_and_from_a_file() {
     let sources: Vec<_> = config.disks.iter().map(DiskConfig::source).collect();
     assert_eq!(sources, [DiskSource::Ram(gib(1)), DiskSource::Null(gib(100))]);
     assert_eq!(config.disks[0].source().to_string(), "ram:1G");
-    // Printed and read back; also the whole disk in one word.
+    // The configuration survives printing; a disk may also be a single word.
     assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap().disks, config.disks);
     let words = load("kernel = \"k\"\ndisk = [\"ram:1G\"]", &[]).unwrap();
     assert_eq!(words.disks[0].ram, Some(gib(1)));
@@ -264,7 +264,7 @@ fn test_disk_without_an_image_refuses_what_makes_no_sense() {
         ("ram:1G,io=uring", &["`io` is for image files"]),
         ("null:1G,buffers=fixed", &["`buffers` is for image files"]),
         ("ram:1G,parents=refuse", &["`parents` is for image files"]),
-        ("ram:1G,readonly", &["empty for ever", "null="]),
+        ("ram:1G,readonly", &["keeps a `ram` disk empty", "null="]),
         ("ram:0", &["from 512 to 4T, not 0"]),
         ("ram:4T,block-size=512,lun=64", &["0 to 63"]),
         ("ram:5T", &["to 4T, not 5T"]),

@@ -1,4 +1,5 @@
-//! The other end: what `synthvm inspect` and `synthvm control` use, and any program in Rust can.
+//! The client of the control socket, for `synthvm inspect` and `synthvm control` and other Rust
+//! programs.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,17 +13,17 @@ use synthvm_machine::unix_socket;
 use super::protocol::{Reply, Request};
 use crate::inspect::InspectReport;
 
-/// How long an answer may take that is a snapshot: a machine that needs longer hangs.
+/// Timeout of requests that return a snapshot. A machine that takes longer hangs.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an answer may take that waits for a file: the last requests on a disk have half a
-/// minute, others may be done before it, and image files lie on all sorts of servers.
+/// Timeout of requests that access a file. The last requests on a disk have half a minute, other
+/// requests may precede this one, and image files may be on slow servers.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// The longest answer that is read. A report of 64 vCPUs and 16,000 GPADLs has about 2 MiB.
+/// The largest reply accepted, in bytes. A report of 64 vCPUs and 16,000 GPADLs has about 2 MiB.
 const MAX_REPLY_BYTES: u64 = 64 << 20;
 
-/// A request that was not done: the socket and why.
+/// A failed request: the socket and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {message}", .path.display())]
 pub struct ClientError {
@@ -38,17 +39,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the machine that listens at `path`.
+    /// Connects to the machine at the socket `path`.
     ///
     /// # Errors
-    /// There is no such socket, no program listens there or accepts clients, or it belongs to
+    /// The socket does not exist, no program listens there or accepts clients, or it belongs to
     /// another user.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         Self::connect_within(path, TIMEOUT)
     }
 
-    /// As [`Client::connect`], with another limit to the wait for a machine whose queue of clients
-    /// is full.
+    /// Connects like [`Client::connect`], with a given limit on the wait for a machine whose queue
+    /// of clients is full.
     pub(super) fn connect_within(path: &Path, timeout: Duration) -> Result<Self, ClientError> {
         let fail = |message| ClientError { path: path.to_owned(), message };
         let stream = unix_socket::connect(path, timeout).map_err(|error| {
@@ -63,10 +64,10 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream), path: path.to_owned() })
     }
 
-    /// Asks for one thing and waits for its answer.
+    /// Sends a request and waits for its answer.
     ///
     /// # Errors
-    /// The machine refused (its own words), is gone, or does not answer.
+    /// The machine refused (with its message), has ended, or does not answer.
     pub fn request(&mut self, request: &Request) -> Result<Value, ClientError> {
         let timeout = if request.waits() { PATIENT_TIMEOUT } else { TIMEOUT };
         let reply =
@@ -79,24 +80,24 @@ impl Client {
         }
     }
 
-    /// Asks for a report.
+    /// Requests a report.
     ///
     /// # Errors
-    /// As [`Client::request`]; or the machine is another version of SynthVM whose report cannot be
-    /// read.
+    /// The errors of [`Client::request`]; or the machine is another version of SynthVM whose report
+    /// has another format.
     pub fn inspect(&mut self) -> Result<InspectReport, ClientError> {
         self.ask(&Request::Inspect {})
     }
 
-    /// Asks for one thing whose answer has a shape.
+    /// Sends a request and converts its answer to a type.
     ///
     /// # Errors
-    /// As [`Client::request`]; or the machine is another version of SynthVM whose answer cannot be
-    /// read.
+    /// The errors of [`Client::request`]; or the machine is another version of SynthVM whose answer
+    /// has another format.
     pub fn ask<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
         let value = self.request(request)?;
         serde_json::from_value(value)
-            .map_err(|error| self.fail(format!("sent a report of another shape: {error}")))
+            .map_err(|error| self.fail(format!("sent an answer of another format: {error}")))
     }
 
     fn exchange(&mut self, request: &Request, timeout: Duration) -> io::Result<Reply> {
@@ -126,7 +127,7 @@ fn explain(error: &io::Error, timeout: Duration) -> String {
             "there is no such socket; start the machine with --control PATH".to_owned()
         }
         io::ErrorKind::ConnectionRefused => {
-            "nobody listens there; the machine has ended".to_owned()
+            "no program listens there; the machine has ended".to_owned()
         }
         io::ErrorKind::PermissionDenied => {
             format!("{error}; the socket is for the user who started the machine")
@@ -135,7 +136,7 @@ fn explain(error: &io::Error, timeout: Duration) -> String {
             format!("no answer for {} seconds", timeout.as_secs())
         }
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-            "the machine hung up".to_owned()
+            "the machine closed the connection".to_owned()
         }
         _ => error.to_string(),
     }

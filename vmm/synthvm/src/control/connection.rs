@@ -1,4 +1,4 @@
-//! One client: bytes in, lines out, neither without bound.
+//! A client's connection: received bytes and answers, both bounded.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -7,25 +7,25 @@ use std::os::unix::net::UnixStream;
 use super::jobs::{Jobs, Pending};
 use super::protocol::{MAX_REQUEST_BYTES, Reply, Request, perform};
 
-/// Answer bytes that may wait for a slow client. While more wait, its requests are not read;
-/// requests that it has sent already stay in the socket.
+/// Limit of unsent answer bytes for a slow client. Above it, the client's requests are not read and
+/// stay in the socket.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
-/// Bytes read at a time.
+/// Bytes per read.
 const CHUNK: usize = 16 << 10;
 
 pub(super) struct Connection {
     stream: UnixStream,
     received: Vec<u8>,
     waiting: Vec<u8>,
-    /// The answer to the last request, which is being worked on; later requests wait, so that
-    /// answers keep their order.
+    /// The answer in progress to the last request. Later requests wait, so that answers keep their
+    /// order.
     pending: Option<Pending>,
-    /// No more requests will be read; the connection ends when the last answer is out.
+    /// No more requests will be read; the connection ends after the last answer is sent.
     ending: bool,
 }
 
-/// What a connection wants to be told next.
+/// The readiness events that a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wants {
     pub(super) read: bool,
@@ -33,7 +33,7 @@ pub(super) struct Wants {
 }
 
 impl Connection {
-    /// Takes over a client. The stream becomes non-blocking.
+    /// Wraps a client's stream, which becomes non-blocking.
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Connection {
@@ -49,10 +49,11 @@ impl Connection {
         self.stream.as_raw_fd()
     }
 
-    /// Does what can be done without waiting. None: the connection is over.
+    /// Makes as much progress as possible without waiting. Returns `None` if the connection has
+    /// ended.
     ///
-    /// At most one chunk is read and one request answered, so that a busy client cannot keep the
-    /// event loop from others.
+    /// Reads at most one chunk and answers at most one request, so that a busy client does not
+    /// starve other subscribers of the event loop.
     pub(super) fn turn(&mut self, jobs: &Jobs) -> Option<Wants> {
         self.send().ok()?;
         if self.wants().read {
@@ -65,9 +66,9 @@ impl Connection {
         (!over).then(|| self.wants())
     }
 
-    /// Its last request is being worked on. Until that ends nothing more is read, so a client that
-    /// has hung up meanwhile can only be dropped: the request goes on, and its answer is
-    /// discarded.
+    /// Returns whether the last request is in progress. Until it ends nothing more is read, so a
+    /// client that hangs up in the meantime can only be dropped: the request continues, and its
+    /// answer is discarded.
     pub(super) fn is_waiting(&self) -> bool {
         self.pending.is_some()
     }
@@ -75,8 +76,8 @@ impl Connection {
     fn wants(&self) -> Wants {
         let full = self.waiting.len() >= MAX_WAITING_BYTES;
         let (busy, has_request) = (self.pending.is_some(), self.has_request());
-        // A socket is nearly always writable: asking for that brings the next turn for a request
-        // that is here already.
+        // A socket is nearly always writable: write interest causes the next call for a request
+        // that has already been received.
         let write = (has_request && !busy) || !self.waiting.is_empty();
         Wants { read: !self.ending && !full && !busy && !has_request, write }
     }
@@ -90,7 +91,7 @@ impl Connection {
         match self.stream.read(&mut chunk) {
             Ok(0) => {
                 self.ending = true;
-                // A last request may lack its newline.
+                // The last request may lack its newline.
                 self.received.extend((!self.received.is_empty()).then_some(b'\n'));
             }
             Ok(length) => self.received.extend_from_slice(&chunk[..length]),

@@ -1,4 +1,4 @@
-//! Requests that may wait for a file: done one after another on a thread of their own, so that the
+//! Requests that may wait for a file. They run one after another on their own thread, so that the
 //! event loop never waits.
 
 use std::io;
@@ -11,8 +11,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::protocol::{Reply, Request, perform};
 use super::{ControlTarget, MAX_CLIENTS};
 
-/// The thread, started by the first request that needs it. It ends when this is dropped and its
-/// last request is done.
+/// The thread, which starts with the first request that needs it. It ends when this is dropped and
+/// its last request is done.
 pub(super) struct Jobs {
     target: Arc<dyn ControlTarget>,
     queue: OnceLock<Option<SyncSender<Job>>>,
@@ -24,51 +24,53 @@ struct Job {
     answer: Sender<Reply>,
 }
 
-/// Most requests that wait for the one that is worked on: one for each client. Clients that hang up
-/// and come back could send any number.
+/// Limit of requests that wait for the running one: one per client. Clients that reconnect could
+/// otherwise queue any number.
 const MAX_WAITING: usize = MAX_CLIENTS;
 
-/// An answer that will come.
+/// An answer in progress.
 pub(super) struct Pending(Receiver<Reply>);
 
 impl Jobs {
-    /// Jobs on `target`.
+    /// Returns a queue for requests to `target`.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// No file descriptor is available.
     pub(super) fn new(target: Arc<dyn ControlTarget>) -> io::Result<Self> {
         let finished = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         Ok(Jobs { target, queue: OnceLock::new(), finished })
     }
 
-    /// Who does what need not wait.
+    /// Returns the target, for requests that need not wait.
     pub(super) fn target(&self) -> &dyn ControlTarget {
         &*self.target
     }
 
-    /// Readable when some job is done; [`Jobs::heard`] clears it.
+    /// Returns the descriptor that becomes readable when a request is done; [`Jobs::heard`] clears
+    /// it.
     pub(super) fn fd(&self) -> RawFd {
         self.finished.as_raw_fd()
     }
 
-    /// Call before the pending answers are looked at.
+    /// Clears the descriptor. Must be called before the pending answers are checked.
     pub(super) fn heard(&self) {
-        // Nothing to read is no error: another turn has heard of it.
+        // An empty eventfd is no error: another call has cleared it.
         let _ = self.finished.read();
     }
 
-    /// Takes a request on.
+    /// Queues a request.
     pub(super) fn start(&self, request: Request) -> Pending {
         let (answer, pending) = mpsc::channel();
         let queue = self
             .queue
             .get_or_init(|| spawn(Arc::clone(&self.target), Arc::clone(&self.finished)).ok());
-        // Without a thread `answer` is dropped here, which `Pending::take` tells the client.
+        // Without a thread `answer` is dropped here, and `Pending::take` returns a refusal.
         if let Some(queue) = queue
             && let Err(TrySendError::Full(Job { answer, .. })) =
                 queue.try_send(Job { request, answer })
         {
-            let refusal = "too many requests wait for one that waits for a file; try again later";
+            let refusal =
+                "too many requests wait for a request that accesses a file; try again later";
             let _ = answer.send(Reply::refused(refusal));
             let _ = self.finished.write(1);
         }
@@ -77,13 +79,13 @@ impl Jobs {
 }
 
 impl Pending {
-    /// The answer, once it is there.
+    /// Returns the answer if the request is done.
     pub(super) fn take(&self) -> Option<Reply> {
         match self.0.try_recv() {
             Ok(reply) => Some(reply),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
-                Some(Reply::refused("the machine could not work on it"))
+                Some(Reply::refused("the machine could not process the request"))
             }
         }
     }
@@ -93,7 +95,7 @@ fn spawn(target: Arc<dyn ControlTarget>, finished: Arc<EventFd>) -> io::Result<S
     let (queue, jobs) = mpsc::sync_channel::<Job>(MAX_WAITING);
     std::thread::Builder::new().name("control".into()).spawn(move || {
         for Job { request, answer } in jobs {
-            // A client that has gone needs no answer.
+            // The send fails if the client has disconnected.
             let _ = answer.send(perform(request, &*target));
             let _ = finished.write(1);
         }

@@ -1,9 +1,8 @@
-//! How a running machine is asked and told things: a Unix socket that speaks one JSON object a
-//! line.
+//! The control interface of a running machine: a Unix socket with one JSON object per line.
 //!
 //! Request: `{"do":"inspect"}`. Answer: `{"ok":true,"value":...}` or `{"ok":false,"error":"..."}`.
-//! Answers come in the order of the requests. The socket is created with mode 0600: whoever may
-//! open it may do everything.
+//! Answers have the order of the requests. The socket is created with mode 0600: every user who can
+//! open it has full control.
 
 mod client;
 mod connection;
@@ -22,82 +21,83 @@ pub use protocol::{DiskPlace, MAX_REQUEST_BYTES, Reply, Request};
 pub use server::{ControlServer, MAX_CLIENTS};
 pub use stop::{StopSignals, block_stop_signals};
 
-/// Why a machine is to be stopped without its guest's consent.
+/// The reason to stop a machine without its guest's consent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// Somebody asked for it through the control socket.
+    /// A client of the control socket requested it.
     Requested,
-    /// This signal came, and the guest did not power down in time, or the signal came twice.
+    /// A signal arrived, and the guest did not power down in time, or a second signal arrived.
     Signal(i32),
 }
 
-/// What the control socket and the stop signals may ask of a machine. Called on the event loop,
-/// where implementations take a snapshot or start something and never wait for the guest or for
-/// I/O; but changes of disks are called one at a time on a thread that may wait for files.
+/// The operations of the control socket and the stop signals on a machine. They are called on the
+/// event loop, so they take a snapshot or start an action, and never wait for the guest or for I/O.
+/// The exceptions are changes of disks, which run one at a time on a thread that may wait for
+/// files.
 pub trait ControlTarget: Send + Sync {
-    /// Tells about the machine as it is now.
+    /// Returns a report of the machine's current state.
     fn inspect(&self) -> InspectReport;
 
-    /// Presses the ACPI power button. What the guest makes of it is its own affair.
+    /// Presses the ACPI power button. The guest decides whether to react.
     ///
     /// # Errors
-    /// Says why it could not be pressed.
+    /// Returns the cause if the button cannot be pressed.
     fn power_button(&self) -> Result<(), String>;
 
     /// Starts the guest again from its kernel.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Returns the cause.
     fn reset(&self) -> Result<(), String>;
 
-    /// Stops the machine: vCPUs first, then rings are closed and disks flushed. Asking twice is no
-    /// error.
+    /// Stops the machine: first the vCPUs, then the rings are closed and the disks flushed. A
+    /// repeated call is no error.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Returns the cause.
     fn stop(&self, reason: StopReason) -> Result<(), String>;
 
-    /// Puts a disk on a controller. The guest is told to look.
+    /// Adds a disk to a controller, and notifies the guest.
     ///
     /// # Errors
-    /// Says why it cannot; nothing has changed then.
+    /// Returns the cause; nothing has changed.
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String>;
 
-    /// Puts a DVD drive on a controller, with a disc or empty. The guest is told to look.
+    /// Adds a DVD drive to a controller, with a disc or empty, and notifies the guest.
     ///
     /// # Errors
-    /// Says why it cannot; nothing has changed then.
+    /// Returns the cause; nothing has changed.
     fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String>;
 
-    /// Takes the disk or drive away that is named `id`: what the guest began is finished, and
-    /// durable when this returns; then the image is closed.
+    /// Removes the disk or drive `id`. On return its requests in flight have finished, its data is
+    /// durable, and the image is closed.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Returns the cause.
     fn remove_disk(&self, id: &str) -> Result<(), String>;
 
-    /// Makes the disk `id` larger: `size` bytes.
+    /// Enlarges the disk `id` to `size` bytes.
     ///
     /// # Errors
-    /// Says why it cannot; nothing has changed then.
+    /// Returns the cause; nothing has changed.
     fn resize_disk(&self, id: &str, size: u64) -> Result<(), String>;
 
-    /// Gives the disk `id` other limits.
+    /// Changes the limits of the disk `id`.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Returns the cause.
     fn throttle_disk(&self, id: &str, limits: &LimitsConfig) -> Result<(), String>;
 
-    /// Puts the disc at `path` into the DVD drive `id`.
+    /// Inserts the disc at `path` into the DVD drive `id`.
     ///
     /// # Errors
-    /// Says why it cannot; nothing has changed then.
+    /// Returns the cause; nothing has changed.
     fn insert_disc(&self, id: &str, path: &Path) -> Result<(), String>;
 
-    /// Takes the disc out of the DVD drive `id`, also when the guest has locked its tray if
-    /// `force`.
+    /// Removes the disc from the DVD drive `id`. With `force`, even if the guest has locked its
+    /// tray.
     ///
     /// # Errors
-    /// Says why it cannot.
+    /// Returns the cause.
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String>;
 }

@@ -1,4 +1,4 @@
-//! What is said over the control socket.
+//! The messages of the control socket.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use serde_json::Value;
 use super::{ControlTarget, StopReason};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
 
-/// The longest request line, newline included. A longer one is answered with an error and the
-/// client is dropped, because where the next request starts is anyone's guess.
+/// The longest request line in bytes, including the newline. A longer one is answered with an
+/// error, and the client is dropped, because the start of the next request is unknown.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 
-/// One thing to do.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Answer with null: somebody is there.
+    /// Check that the machine answers. Returns null.
     Ping {},
-    /// Answer with an [`crate::inspect::InspectReport`].
+    /// Return an [`crate::inspect::InspectReport`].
     Inspect {},
     /// Press the power button.
     PowerButton {},
@@ -26,59 +26,59 @@ pub enum Request {
     Reset {},
     /// Stop the machine without asking the guest.
     Stop {},
-    /// Put a disk on a controller of the running machine. Answers with a [`DiskPlace`].
+    /// Add a disk to a controller of the running machine. Returns a [`DiskPlace`].
     DiskAdd {
         /// The disk, as under `[[disk]]` in a machine's file; its path is absolute.
         disk: Box<DiskConfig>,
     },
-    /// Put a DVD drive on a controller of the running machine. Answers with a [`DiskPlace`].
+    /// Add a DVD drive to a controller of the running machine. Returns a [`DiskPlace`].
     DvdAdd {
-        /// The drive, as under `[[dvd]]` in a machine's file; the path of its disc, if it has one,
-        /// is absolute.
+        /// The drive, as under `[[dvd]]` in a machine's file; the path of its disc, if any, is
+        /// absolute.
         dvd: Box<DvdConfig>,
     },
-    /// Take a disk or a drive away. What was begun is finished.
+    /// Remove a disk or a drive after its requests in flight have finished.
     DiskRemove {
         /// The disk's id, or `controller:lun`.
         id: String,
     },
-    /// Make a disk larger, and its image.
+    /// Enlarge a disk and its image.
     DiskResize {
         /// The disk's id, or `controller:lun`.
         id: String,
-        /// Its new size.
+        /// The new size.
         size: ByteSize,
     },
-    /// Give a disk other limits.
+    /// Change the limits of a disk.
     DiskThrottle {
         /// The disk's id, or `controller:lun`.
         id: String,
-        /// What it may do in a second from now on.
+        /// The new limits.
         limits: LimitsConfig,
     },
-    /// Put a disc into a DVD drive, in place of one that may be there.
+    /// Insert a disc into a DVD drive, and replace the disc in it.
     DiskInsert {
         /// The drive's id, or `controller:lun`.
         id: String,
-        /// The disc's image; absolute.
+        /// The path of the disc's image; absolute.
         path: PathBuf,
     },
-    /// Take the disc out of a DVD drive.
+    /// Remove the disc from a DVD drive.
     DiskEject {
         /// The drive's id, or `controller:lun`.
         id: String,
-        /// Also when the guest has locked the tray.
+        /// Whether to eject even if the guest has locked the tray.
         #[serde(default)]
         force: bool,
     },
 }
 
-/// Where a disk that was added is.
+/// The address of a disk that was added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskPlace {
-    /// By what it can be named from now on.
+    /// The id for later requests.
     pub id: String,
-    /// Number of its controller.
+    /// Number of the controller.
     pub controller: u32,
     /// Number on the controller.
     pub lun: u8,
@@ -91,7 +91,7 @@ impl Request {
     /// Reads a request.
     ///
     /// # Errors
-    /// The answer to what is none.
+    /// The refusal of an invalid request.
     pub(super) fn parse(line: &[u8]) -> Result<Self, Reply> {
         serde_json::from_slice(line).map_err(|error| {
             Reply::refused(format!(
@@ -100,7 +100,7 @@ impl Request {
         })
     }
 
-    /// Whether it may wait for a file.
+    /// Returns whether the request may wait for a file.
     pub(super) fn waits(&self) -> bool {
         match self {
             Request::Ping {}
@@ -119,31 +119,31 @@ impl Request {
     }
 }
 
-/// What is answered to a request.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// Whether it was done.
+    /// Whether the request succeeded.
     pub ok: bool,
-    /// What was asked for; null when there is nothing to tell.
+    /// The result; null if the request has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
-    /// Why it was not done.
+    /// The cause of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl Reply {
-    /// It was done.
+    /// Returns the answer to a request that succeeded.
     pub fn done(value: Value) -> Self {
         Reply { ok: true, value: Some(value), error: None }
     }
 
-    /// It was not done.
+    /// Returns the answer to a request that failed.
     pub fn refused(error: impl Into<String>) -> Self {
         Reply { ok: false, value: None, error: Some(error.into()) }
     }
 
-    /// As a line with its newline.
+    /// Returns the answer as a line, including the newline.
     pub(super) fn line(&self) -> Vec<u8> {
         let mut line = serde_json::to_vec(self)
             .unwrap_or_else(|_| br#"{"ok":false,"error":"unprintable"}"#.to_vec());
@@ -152,7 +152,7 @@ impl Reply {
     }
 }
 
-/// Does what `request` asks for.
+/// Executes `request` on `target` and returns the answer.
 pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
     match request {
         Request::Ping {} => Reply::done(Value::Null),

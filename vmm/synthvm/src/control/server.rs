@@ -1,4 +1,4 @@
-//! The server: a subscriber of the event loop.
+//! The server of the control socket: a subscriber of the event loop.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,26 +13,25 @@ use super::ControlTarget;
 use super::connection::{Connection, Wants};
 use super::jobs::Jobs;
 
-/// Clients at a time. One more is hung up on at once.
+/// Limit of clients at a time. The connection of one more is closed immediately.
 pub const MAX_CLIENTS: usize = 16;
 
-/// Answers clients of a control socket. Register it with an `event_manager::EventManager`; it never
+/// The server of a control socket. Register it with an `event_manager::EventManager`; it never
 /// blocks.
 pub struct ControlServer {
     socket: ListeningSocket,
     jobs: Jobs,
     clients: BTreeMap<RawFd, Connection>,
-    /// A descriptor kept back, so that a client can be hung up on when no other is left. Otherwise
-    /// it would wait to be accepted for ever, and the event loop would be woken for it without
-    /// end.
+    /// A reserved descriptor, to accept and close a client when no other descriptor is available.
+    /// Otherwise the client would stay in the queue and wake the event loop repeatedly.
     reserve: Option<File>,
 }
 
 impl ControlServer {
-    /// Serves `target` at `socket`.
+    /// Returns a server of `target` on `socket`.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// No file descriptor is available.
     pub fn new(socket: ListeningSocket, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
         Ok(ControlServer {
             socket,
@@ -56,7 +55,7 @@ impl ControlServer {
         };
         if self.clients.len() >= MAX_CLIENTS {
             tracing::warn!(
-                "control socket: {MAX_CLIENTS} clients are connected already; one more was hung up on"
+                "control socket: {MAX_CLIENTS} clients are connected already; another connection was closed"
             );
             return;
         }
@@ -72,15 +71,14 @@ impl ControlServer {
         let Some(client) = self.clients.get_mut(&fd) else { return };
         let hung_up = events.intersects(EventSet::HANG_UP | EventSet::ERROR);
         let watched = match client.turn(&self.jobs) {
-            // epoll reports a hang-up whatever is asked for, again and again: a connection that is
-            // neither read nor written would spin the event loop until its answer comes.
+            // epoll reports a hang-up even without interest in it, repeatedly: a connection that is
+            // neither read nor written would spin the event loop until its answer is ready.
             Some(_) if hung_up && client.is_waiting() => false,
             Some(wants) => ops.modify(Events::new_raw(fd, event_set(wants))).is_ok(),
             None => false,
         };
         if !watched {
-            // Taken out of the watch before its descriptor is closed and may become another
-            // client's.
+            // Removed from the watch before its descriptor is closed and reused for another client.
             let _ = ops.remove(Events::empty_raw(fd));
             self.clients.remove(&fd);
         }
@@ -104,7 +102,7 @@ impl MutEventSubscriber for ControlServer {
             self.accept(ops);
         } else if events.fd() == self.jobs.fd() {
             self.jobs.heard();
-            // Few, and a turn of one that still waits does nothing.
+            // There are few clients, and the call has no effect on one that still waits.
             for fd in self.clients.keys().copied().collect::<Vec<_>>() {
                 self.serve(fd, EventSet::empty(), ops);
             }

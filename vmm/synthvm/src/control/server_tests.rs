@@ -13,12 +13,12 @@ use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
 use crate::inspect::{DiskReport, InspectReport};
 
-/// A machine that writes down what it is told.
+/// A machine that records its requests.
 #[derive(Default)]
 struct Recorder {
     told: Mutex<Vec<String>>,
     disks: usize,
-    /// Held while an image is slow to open.
+    /// Locked while an image is slow to open.
     opening: Mutex<()>,
 }
 
@@ -49,13 +49,13 @@ impl ControlTarget for Recorder {
 
     fn add_disk(&self, disk: DiskConfig) -> Result<DiskPlace, String> {
         self.note(format!("add {}", disk.path.display()))?;
-        // As long as the test wants an image to take.
+        // Waits as long as the test holds the lock.
         drop(self.opening.lock().unwrap());
         Ok(DiskPlace { id: "0:3".into(), controller: 0, lun: 3 })
     }
 
     fn add_dvd(&self, dvd: DvdConfig) -> Result<DiskPlace, String> {
-        Err(format!("no room for {:?}", dvd.path))
+        Err(format!("no space for {:?}", dvd.path))
     }
 
     fn remove_disk(&self, id: &str) -> Result<(), String> {
@@ -79,7 +79,7 @@ impl ControlTarget for Recorder {
     }
 }
 
-/// A directory of its own for each test, removed at its end.
+/// A directory of its own for each test, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -106,7 +106,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A server on an event loop of its own, stopped when this is dropped.
+/// A server on its own event loop, stopped on drop.
 struct Running {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -208,7 +208,7 @@ fn test_server_line_one_past_the_limit_ends_that_client_only() {
     let request = |length: usize| format!("{ping}{}\n", " ".repeat(length - ping.len() - 1));
     let mut stream = connect(&scratch.socket());
     assert!(say(&mut stream, &request(MAX_REQUEST_BYTES)).contains("\"ok\":true"));
-    // The server may hang up before the last byte is written.
+    // The server may close the connection before the last byte is written.
     let _ = stream.get_mut().write_all(request(MAX_REQUEST_BYTES + 1).as_bytes());
     let mut answer = String::new();
     stream.read_line(&mut answer).unwrap();
@@ -225,7 +225,7 @@ fn test_server_client_that_never_reads_does_not_hold_up_another() {
     let _running = Running::start(&scratch.socket(), target);
     let slow = connect(&scratch.socket());
     slow.get_ref().set_nonblocking(true).unwrap();
-    // As many requests as the sockets take: some 300 KiB of answer for each.
+    // As many requests as the sockets accept, with an answer of about 300 KiB each.
     while slow.get_ref().write(b"{\"do\":\"inspect\"}\n").is_ok() {}
     for _ in 0..20 {
         assert_eq!(Client::connect(&scratch.socket()).unwrap().inspect().unwrap().disks.len(), 300);
@@ -244,8 +244,8 @@ fn test_server_client_beyond_the_limit_is_hung_up_on_until_one_leaves() {
     let mut rest = Vec::new();
     assert_eq!(connect(&scratch.socket()).read_to_end(&mut rest).unwrap_or(0), 0);
     clients.pop();
-    // The server learns of the departure before or after the next client: it may hang up once more,
-    // but not for ever.
+    // The server may learn of the departure after the next client: it may close another connection,
+    // but only a limited number.
     let served = (0..10_000).any(|_| {
         let mut client = connect(&scratch.socket());
         let mut answer = String::new();
@@ -296,8 +296,7 @@ fn test_stop_first_signal_presses_the_button_and_the_second_stops() {
 fn test_stop_signal_that_is_blocked_is_read_from_the_descriptor() {
     crate::control::block_stop_signals().unwrap();
     let (mut stop, target) = signals(3600);
-    // SAFETY: raise takes a number; the signal is blocked in this thread, the only one that it is
-    // sent to.
+    // SAFETY: raise takes a number; the signal is blocked in this thread, and is sent only to it.
     assert_eq!(unsafe { libc::raise(libc::SIGTERM) }, 0);
     stop.take_signals();
     assert_eq!(*target.told.lock().unwrap(), ["power-button"]);
@@ -327,7 +326,7 @@ fn test_server_request_that_waits_for_a_file_holds_up_nobody_else() {
     let _running = Running::start(&scratch.socket(), Arc::clone(&target));
     let slow = target.opening.lock().unwrap();
     let (mut first, mut second) = (connect(&scratch.socket()), connect(&scratch.socket()));
-    // Three at once: the answers keep the order of the requests although the first takes longest.
+    // Three requests together: the answers keep their order although the first takes longest.
     let lines = b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"reset\"}\n{\"do\":\"disk-remove\",\"id\":\"x\"}\n";
     first.get_mut().write_all(lines).unwrap();
     assert!(say(&mut second, "{\"do\":\"power-button\"}\n").contains("\"ok\":true"));
@@ -353,7 +352,7 @@ fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
     let slow = target.opening.lock().unwrap();
     let mut leaving = connect(&scratch.socket());
     leaving.get_mut().write_all(b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n").unwrap();
-    // Answered after the request above was taken, which came first.
+    // Answered after the server has received the request above, which came first.
     let mut staying = connect(&scratch.socket());
     while target.told.lock().unwrap().is_empty() {
         assert!(say(&mut staying, "{\"do\":\"ping\"}\n").contains("\"ok\":true"));
@@ -365,14 +364,14 @@ fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
     assert_eq!(*target.told.lock().unwrap(), ["add /a.img", "resize 0:3 1073741824"]);
 }
 
-/// Runs the event loop until it has nothing to do. Returns how often it was woken.
+/// Runs the event loop until it has no events. Returns the number of wakeups.
 fn run_until_idle(manager: &mut EventManager<Box<dyn MutEventSubscriber>>) -> usize {
     (0..1000)
         .find(|_| manager.run_with_timeout(0).unwrap() == 0)
         .expect("the event loop is woken again and again for nothing")
 }
 
-/// A server on an event loop that the test runs.
+/// Returns a server on an event loop that the test runs.
 fn manual(path: &Path, target: &Arc<Recorder>) -> EventManager<Box<dyn MutEventSubscriber>> {
     let mut manager = EventManager::<Box<dyn MutEventSubscriber>>::new().unwrap();
     let socket = ListeningSocket::bind(path).unwrap();
@@ -387,7 +386,7 @@ fn test_server_client_that_hangs_up_while_it_waits_does_not_spin_the_event_loop(
     let mut manager = manual(&scratch.socket(), &target);
     let slow = target.opening.lock().unwrap();
     let mut leaving = connect(&scratch.socket());
-    // The second request has not begun when the client leaves.
+    // The second request has not started when the client leaves.
     let lines =
         b"{\"do\":\"disk-add\",\"disk\":{\"path\":\"/a.img\"}}\n{\"do\":\"power-button\"}\n";
     leaving.get_mut().write_all(lines).unwrap();
@@ -395,7 +394,7 @@ fn test_server_client_that_hangs_up_while_it_waits_does_not_spin_the_event_loop(
     drop(leaving);
     assert!(run_until_idle(&mut manager) <= 3);
     drop(slow);
-    // Requests on files are done one after another: the one before is over when this one is
+    // Requests on files run one after another: the previous one has ended when this one is
     // answered.
     let mut other = connect(&scratch.socket());
     other.get_mut().write_all(b"{\"do\":\"disk-remove\",\"id\":\"x\"}\n").unwrap();
@@ -441,7 +440,7 @@ fn test_server_requests_on_files_one_past_the_limit_are_refused_and_others_still
         client
     };
     drop(send(&mut manager));
-    // One is worked on, which makes space for as many as there may be clients.
+    // One request runs, so the queue has space for as many as there may be clients.
     while target.told.lock().unwrap().is_empty() {
         std::thread::yield_now();
     }

@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP: first the guest is asked, then it is told.
+//! SIGTERM, SIGINT and SIGHUP: the guest is asked to power down, then the machine is stopped.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,24 +15,25 @@ use super::{ControlTarget, StopReason};
 /// Signals that end a machine.
 const SIGNALS: [i32; 3] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP];
 
-/// Keeps the stop signals from ending the process: from now on only a [`StopSignals`] sees them.
-/// Call it before the first thread is started, so that every thread inherits it.
+/// Blocks the stop signals: only a [`StopSignals`] receives them. Must be called before the first
+/// thread starts, so that every thread inherits the mask.
 ///
 /// # Errors
-/// The system call failed.
+/// The system call's error.
 pub fn block_stop_signals() -> io::Result<()> {
     let set = stop_set();
-    // SAFETY: `set` is an initialised signal set; the old one is not asked for.
+    // SAFETY: `set` is an initialised signal set; the null pointer means that the old set is not
+    // returned.
     let error =
         unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
     if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(error)) }
 }
 
-/// The stop signals, without those that whoever started us wants ignored (`nohup`, shells'
-/// background jobs).
+/// Returns the stop signals, except those that the parent process set to be ignored (`nohup`,
+/// background jobs of shells).
 fn stop_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set that it is given.
+    // SAFETY: sigemptyset initialises the given set.
     let mut set = unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         set.assume_init()
@@ -46,8 +47,8 @@ fn stop_set() -> libc::sigset_t {
 
 fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: with a null new action the call only fills in the old one; zeros are a valid one
-    // should it fail.
+    // SAFETY: with a null new action the call only returns the old one. If it fails, zeros are a
+    // valid action.
     let action = unsafe {
         libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
         action.assume_init()
@@ -55,9 +56,8 @@ fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Turns stop signals into requests to the machine: the first presses the power button and starts
-/// the grace period; another one, or the end of the period, stops the machine. Register it with the
-/// event loop.
+/// A handler of stop signals: the first presses the power button and starts the grace period; a
+/// second signal, or the end of the period, stops the machine. Register it with the event loop.
 pub struct StopSignals {
     signals: File,
     timer: TimerFd,
@@ -67,20 +67,20 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Watches for the signals that [`block_stop_signals`] has blocked. A `grace` of zero stops the
-    /// machine at the first signal.
+    /// Watches for the signals that [`block_stop_signals`] has blocked. With a `grace` of zero, the
+    /// first signal stops the machine.
     ///
     /// # Errors
-    /// No descriptors are left.
+    /// No file descriptor is available.
     pub fn new(grace: Duration, target: Arc<dyn ControlTarget>) -> io::Result<Self> {
         let set = stop_set();
-        // SAFETY: `set` is an initialised signal set; -1 asks for a new descriptor.
+        // SAFETY: `set` is an initialised signal set; -1 requests a new descriptor.
         let fd =
             unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new and nobody else's.
+        // SAFETY: the descriptor is new and has no other owner.
         let signals = unsafe { File::from_raw_fd(fd) };
         let timer = TimerFd::new().map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
         Ok(StopSignals { signals, timer, grace, first: None, target })
@@ -89,7 +89,7 @@ impl StopSignals {
     pub(super) fn take_signals(&mut self) {
         let mut info = [0; size_of::<libc::signalfd_siginfo>()];
         while matches!(self.signals.read(&mut info), Ok(length) if length == info.len()) {
-            // ssi_signo, a u32 in the machine's byte order, comes first (signalfd(2)).
+            // ssi_signo, a u32 in native byte order, is the first field (signalfd(2)).
             let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
             self.on_signal(signal);
         }
@@ -114,7 +114,7 @@ impl StopSignals {
     }
 
     pub(super) fn on_timer(&mut self) {
-        // Disarmed: whatever the count, the period is over once.
+        // The number of expirations does not matter: the period ends once.
         let _ = self.timer.clear();
         if let Some(signal) = self.first {
             tracing::warn!(

@@ -1,32 +1,32 @@
-//! The KVM capabilities that matter, with their numbers (linux/kvm.h) and what each is for.
+//! The KVM capabilities that the doctor checks, with their numbers (linux/kvm.h) and purposes.
 
 use super::Group;
 
-/// How much a capability is needed.
+/// The importance of a capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
     /// No stock guest runs without it.
     Required,
-    /// At least one of those with this mark must be there.
+    /// At least one capability with this mark is required.
     OneOf(&'static str),
     /// Guests run without it, at a cost.
     Wanted,
 }
 
-/// One capability.
+/// A KVM capability.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capability {
-    /// The number after KVM_CHECK_EXTENSION.
+    /// The number for KVM_CHECK_EXTENSION.
     pub number: u32,
-    /// The name after KVM_CAP_.
+    /// The name without KVM_CAP_.
     pub name: &'static str,
-    /// Part of the table.
+    /// The part of the table.
     pub group: Group,
-    /// How much it is needed.
+    /// The importance.
     pub need: Need,
-    /// What it is for.
+    /// The purpose.
     pub purpose: &'static str,
-    /// What is lost without it.
+    /// The effect of its absence.
     pub cost: &'static str,
 }
 
@@ -47,7 +47,7 @@ const CPUID: &str = "hyperv-cpuid";
 
 macro_rules! capabilities {
     ($($group:ident $need:expr, $number:literal $name:literal $purpose:literal $cost:literal;)*) => {
-        /// Every capability that is looked at, in the order of the table.
+        /// Every capability that is checked, in the order of the table.
         pub const CAPABILITIES: &[Capability] = &[$(Capability {
             number: $number,
             name: $name,
@@ -83,19 +83,19 @@ capabilities! {
     HyperV Wanted, 161 "HYPERV_SEND_IPI" "IPIs to many vCPUs by one hypercall"
         "an exit for each target of an IPI";
     HyperV OneOf(CPUID), 167 "HYPERV_CPUID" "list of supported enlightenments (by vCPU)"
-        "SynthVM cannot tell what may be offered";
+        "SynthVM cannot list the enlightenments that it may offer";
     HyperV OneOf(CPUID), 191 "SYS_HYPERV_CPUID" "the same list, before a vCPU exists"
-        "SynthVM cannot tell what may be offered";
-    HyperV Wanted, 199 "HYPERV_ENFORCE_CPUID" "refuses what was not offered"
+        "SynthVM cannot list the enlightenments that it may offer";
+    HyperV Wanted, 199 "HYPERV_ENFORCE_CPUID" "refuses enlightenments that are not offered"
         "a guest may use enlightenments that were switched off";
     Machine Required, 0 "IRQCHIP" "interrupt controllers in the kernel"
         "there is no SynIC without local APICs in the kernel";
     Machine Wanted, 121 "SPLIT_IRQCHIP" "IOAPIC outside the kernel"
         "--irqchip split cannot be used";
     Machine Required, 25 "IRQ_ROUTING" "interrupt routes, to SINTs too"
-        "interrupts of VMBus have no way to the guest";
+        "interrupts of VMBus cannot reach the guest";
     Machine Required, 32 "IRQFD" "interrupts by eventfd"
-        "interrupts of VMBus have no way to the guest";
+        "interrupts of VMBus cannot reach the guest";
     Machine Required, 82 "IRQFD_RESAMPLE" "end of interrupt by eventfd"
         "SynthVM never learns that a message slot is free again";
     Machine Wanted, 36 "IOEVENTFD" "port writes by eventfd"

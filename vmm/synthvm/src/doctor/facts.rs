@@ -1,4 +1,4 @@
-//! What the host answers. Nothing is judged here.
+//! The facts about a host, without a judgement.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -12,25 +12,25 @@ use synthvm_machine::new_vm;
 
 use super::capabilities::{CAPABILITIES, MAX_VCPUS};
 
-/// What the host answers to everything that is asked.
+/// The facts about a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// Version of the kernel.
     pub kernel: String,
-    /// The device node that was asked.
+    /// The device node that was checked.
     pub kvm: PathBuf,
-    /// How far one gets with it.
+    /// The degree of access to KVM.
     pub access: Access,
     /// The KVM modules that are loaded ("kvm_amd"); empty when KVM is built in.
     pub modules: Vec<String>,
-    /// Answers to KVM_CHECK_EXTENSION by number; empty without access.
+    /// Results of KVM_CHECK_EXTENSION by number; empty without access.
     pub capabilities: BTreeMap<u32, i32>,
-    /// Bytes of memory that could be used now.
+    /// Bytes of available memory.
     pub memory_available: Option<u64>,
     /// The pool of default-size hugepages.
     pub hugepages: Option<Hugepages>,
-    /// When memory files get large pages by themselves, in the kernel's word: `always`, `advise`,
-    /// `never` ...
+    /// The setting for transparent large pages in memory files, in the kernel's words: `always`,
+    /// `advise`, `never` ...
     pub large_pages: Option<String>,
     /// Error number of memfd_create, if it failed.
     pub memfd: Result<(), i32>,
@@ -40,35 +40,35 @@ pub struct Facts {
     pub io_uring: Result<(), i32>,
 }
 
-/// Where the kernel says when memory files get large pages by themselves.
+/// The file of the setting for transparent large pages in memory files.
 pub(super) const LARGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
-/// How far one gets with the KVM device node.
+/// The degree of access to the KVM device node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It cannot be opened: error number.
+    /// The node cannot be opened: error number.
     Closed(i32),
-    /// It opens, but is no KVM (the ioctl for the API version fails): error number.
+    /// The node opens, but is not KVM (the ioctl for the API version fails): error number.
     NotKvm(i32),
-    /// It is KVM with this API version, but creates no VM: error number.
+    /// The node is KVM with this API version, but cannot create a VM: error number.
     NoVm(i32, i32),
-    /// It is KVM with this API version and creates VMs.
+    /// The node is KVM with this API version and can create VMs.
     Open(i32),
 }
 
 /// The pool of default-size hugepages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hugepages {
-    /// Bytes of one.
+    /// Size of a page in bytes.
     pub size: u64,
     /// Pages in the pool.
     pub total: u64,
-    /// Pages that nobody uses or has reserved.
+    /// Pages that are neither used nor reserved.
     pub free: u64,
 }
 
 impl Facts {
-    /// Asks the host. Creates nothing that outlives the call.
+    /// Gathers the facts. Leaves nothing behind.
     pub fn gather(kvm: &Path) -> Facts {
         let (access, capabilities) = ask_kvm(kvm);
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -118,7 +118,7 @@ fn modules() -> Vec<String> {
     known.iter().filter(loaded).map(|name| (*name).to_owned()).collect()
 }
 
-/// The number after `name:` in the text of /proc/meminfo.
+/// Returns the number after `name:` in the text of /proc/meminfo.
 fn field(meminfo: &str, name: &str) -> Option<u64> {
     let rest = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     rest.split_whitespace().next()?.parse().ok()
@@ -131,7 +131,7 @@ fn hugepages(meminfo: &str) -> Option<Hugepages> {
     Some(Hugepages { size, total: field(meminfo, "HugePages_Total")?, free })
 }
 
-/// The word in brackets, as in `always within_size [advise] never`.
+/// Returns the word in brackets, as in `always within_size [advise] never`.
 fn chosen(words: &str) -> Option<String> {
     Some(words.split_once('[')?.1.split_once(']')?.0.to_owned())
 }
@@ -149,18 +149,18 @@ fn ask_open_files() -> Option<(u64, u64)> {
 }
 
 fn ask_io_uring() -> Result<(), i32> {
-    // struct io_uring_params has 120 bytes (linux/io_uring.h); all zeros ask for nothing special.
+    // struct io_uring_params has 120 bytes (linux/io_uring.h); all zeros request the defaults.
     let mut parameters = [0_u64; 15];
-    // SAFETY: one entry is asked for; `parameters` is as large as the kernel's structure and
-    // aligned for it.
+    // SAFETY: one entry is requested; `parameters` has the size and alignment of the kernel's
+    // structure.
     close(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) })
 }
 
-/// Closes a descriptor that was only asked for to see whether there is one.
+/// Closes a descriptor that was created only as a test, and returns the test's result.
 fn close(result: libc::c_long) -> Result<(), i32> {
     match i32::try_from(result) {
         Ok(fd) if fd >= 0 => {
-            // SAFETY: the descriptor is new and nobody else's.
+            // SAFETY: the descriptor is new and has no other owner.
             unsafe { libc::close(fd) };
             Ok(())
         }

@@ -1,25 +1,25 @@
-//! From facts to a verdict.
+//! The judgement of a host's facts.
 
 use super::capabilities::{HYPERV, MAX_VCPUS};
 use super::facts::LARGE_PAGES;
 use super::{Access, CAPABILITIES, Capability, Check, Facts, Group, Need, Report, State};
 use crate::config::MAX_CPUS;
 
-/// The only version of KVM's API that was ever stable.
+/// The only stable version of KVM's API.
 const API_VERSION: i32 = 12;
 
 /// Descriptors that a large machine needs: 64 disks and channels with two eventfds each, vCPUs, and
-/// room.
+/// a reserve.
 const WANTED_OPEN_FILES: u64 = 1024;
 
-/// Below this much free memory even a small guest is a squeeze.
+/// Free memory below which even a small guest may be too large, in bytes.
 const WANTED_MEMORY: u64 = 1 << 30;
 
 const BUILD_WITH_HYPERV: &str = "use a host kernel with CONFIG_KVM_HYPERV=y (distribution kernels for x86-64 have it), \
     or run synthvm inside the test host: cargo xtask host -- COMMAND";
 
 impl Report {
-    /// Judges `facts`.
+    /// Returns the report about `facts`.
     pub fn judge(facts: &Facts) -> Report {
         let mut checks = vec![device(facts), create_vm(facts)];
         checks.extend(CAPABILITIES.iter().map(|capability| judge_capability(facts, capability)));
@@ -39,7 +39,7 @@ impl Report {
     }
 }
 
-/// A check that found what it should.
+/// Returns a check without a problem.
 fn fine(group: Group, name: &str, found: impl Into<String>, purpose: &str) -> Check {
     Check {
         group,
@@ -95,7 +95,7 @@ fn device(facts: &Facts) -> Check {
             };
             let check = check(format!("API {version}, {module}"));
             if facts.modules.iter().any(|name| name == "kvm_pvm") {
-                // hypervisor-platform.md, section 0, 1a.
+                // Source: hypervisor-platform.md, section 0, 1a.
                 let cost = "kvm_pvm interprets the guest's kernel and lacks instructions that stock kernels use";
                 return check.lacking(State::Warn, cost, BUILD_WITH_HYPERV);
             }
@@ -104,7 +104,7 @@ fn device(facts: &Facts) -> Check {
     }
 }
 
-/// What to do when the device node cannot be opened.
+/// Returns advice for a device node that cannot be opened.
 pub(super) fn open_advice(error: i32) -> &'static str {
     match error {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => {
@@ -135,12 +135,12 @@ fn create_vm(facts: &Facts) -> Check {
     }
 }
 
-/// KVM's answer to a capability; none when it could not be asked.
+/// Returns whether KVM has a capability; `None` if KVM could not be queried.
 fn has(facts: &Facts, number: u32) -> Option<bool> {
     facts.capabilities.get(&number).map(|answer| *answer > 0)
 }
 
-/// Whether stock guests can do without a capability that is missing on this host.
+/// Returns whether stock guests can run without a capability that is missing on this host.
 fn is_dispensable(facts: &Facts, capability: &Capability) -> bool {
     match capability.need {
         Need::Required => false,
@@ -230,7 +230,8 @@ fn hugepages(facts: &Facts) -> Check {
             if pool.free > 0 {
                 return check;
             }
-            // Nothing is wrong with a host that has reserved none: said, not complained of.
+            // A host without reserved pages is not at fault: the advice is given, but without a
+            // warning.
             let advice = "for --hugepages, reserve some: sysctl vm.nr_hugepages=512 (1 GiB)";
             Check {
                 cost: Some("--hugepages cannot be used".into()),
@@ -247,7 +248,7 @@ fn large_pages(facts: &Facts) -> Check {
     if matches!(found, "always" | "advise" | "within_size" | "force") {
         return check;
     }
-    // As with the pool: a host's choice, not a fault.
+    // A setting of the host, not a fault, like the pool above.
     let cost = "without --hugepages guest RAM has small pages: more TLB misses and page faults";
     let advice =
         format!("let memory files have them when asked: echo advise | sudo tee {LARGE_PAGES}");

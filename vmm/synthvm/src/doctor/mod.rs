@@ -1,7 +1,7 @@
-//! What this host offers, what a missing piece costs, and what to do about it.
+//! The doctor: the features of this host, the costs of missing features, and advice.
 //!
-//! [`probe`] asks the host, [`Report::judge`] draws the conclusions (and is tested without a host),
-//! [`render`] writes the table.
+//! [`probe`] queries the host, [`Report::judge`] draws the conclusions (and is tested without a
+//! host), [`render`] writes the table.
 
 mod capabilities;
 mod facts;
@@ -16,39 +16,39 @@ pub use facts::{Access, Facts, Hugepages};
 pub use render::{Look, render};
 pub use require::{HostError, require};
 
-/// Everything that was looked at, and the verdict.
+/// The result of all checks, and the verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Whether unmodified Linux and Windows kernels can run here with their VMBus drivers.
     pub stock_guests: bool,
     /// Version of the host's kernel.
     pub kernel: String,
-    /// The device node that was asked.
+    /// The device node that was checked.
     pub kvm: String,
-    /// Each thing that was looked at, in the order of the table.
+    /// The checks, in the order of the table.
     pub checks: Vec<Check>,
 }
 
-/// One thing that was looked at.
+/// A check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Its part of the table.
+    /// The part of the table.
     pub group: Group,
-    /// Its name. Capabilities: as in the kernel's headers, without KVM_CAP_.
+    /// The name. For a capability: the name in the kernel's headers, without KVM_CAP_.
     pub name: String,
-    /// A capability's number.
+    /// The number of a capability.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number: Option<u32>,
-    /// How it stands.
+    /// The result.
     pub state: State,
-    /// What was found, for people.
+    /// A description of the result, for people.
     pub found: String,
-    /// What it is for.
+    /// The purpose of the checked feature.
     pub purpose: String,
-    /// What is lost without it; only when something is.
+    /// The effect of a missing feature; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<String>,
-    /// What to do; only when there is something to do.
+    /// A remedy; `None` if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
@@ -57,31 +57,31 @@ pub struct Check {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Group {
-    /// Whether KVM can be used at all.
+    /// Access to KVM.
     Access,
     /// KVM's Hyper-V support.
     HyperV,
     /// KVM's other capabilities.
     Machine,
-    /// The host beside KVM.
+    /// Parts of the host other than KVM.
     Host,
 }
 
-/// How a thing stands.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// As it should be.
+    /// No problem.
     Ok,
-    /// Guests run, but worse.
+    /// Guests run, but with a disadvantage.
     Warn,
     /// Stock guests cannot run.
     Missing,
-    /// Could not be looked at, because something before it is missing.
+    /// Could not be checked, because an earlier requirement is missing.
     Unknown,
 }
 
-/// Asks the host by its KVM device node and judges what it answers.
+/// Queries the host through its KVM device node and judges the result.
 pub fn probe(kvm: &std::path::Path) -> Report {
     Report::judge(&Facts::gather(kvm))
 }

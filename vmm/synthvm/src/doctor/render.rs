@@ -1,14 +1,14 @@
-//! The report for people: a table of 100 columns, the verdict, and what to do.
+//! The report for people: a table of 100 columns, the verdict, and advice.
 
 use super::{Check, Group, Report, State};
 
 /// Columns of the text.
 const WIDTH: usize = 100;
 
-/// Where a check's name starts.
+/// The column of a check's name.
 const COST_INDENT: usize = 11;
 
-/// Whether the text may have colours.
+/// Whether the text has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     /// Text only.
@@ -68,7 +68,7 @@ fn check_lines(check: &Check, name_width: usize, look: Look) -> Vec<String> {
         Group::Access | Group::Host => check.found.clone(),
     };
     let mut lines = vec![(head + &body).trim_end().to_owned()];
-    // Under the name: beside the rest it would be too narrow to read.
+    // Under the name: next to the other columns, the text would be too narrow.
     let cost =
         check.cost.iter().flat_map(|cost| wrap(&format!("costs: {cost}"), WIDTH - COST_INDENT));
     lines.extend(cost.map(|line| format!("{:COST_INDENT$}{}", "", look.paint("2", &line))));
@@ -86,14 +86,15 @@ fn verdict(report: &Report, look: Look) -> Vec<String> {
         .map(|check| check.name.as_str());
     let names = missing.collect::<Vec<_>>().join(", ");
     let text = if names.is_empty() {
-        "Stock guests cannot run here: some of it could not be looked at.".to_owned()
+        "Stock guests cannot run here: some parts could not be checked.".to_owned()
     } else {
-        format!("Stock guests cannot run here, for want of: {names}.")
+        format!("Stock guests cannot run here; missing: {names}.")
     };
     wrap(&text, WIDTH).into_iter().map(|line| look.paint("1;31", &line)).collect()
 }
 
-/// Each piece of advice once, with the names of all that it helps, the gravest first.
+/// Returns each piece of advice once, with the names of all checks that it applies to, the most
+/// severe first.
 fn advice(report: &Report) -> Vec<String> {
     let mut advised: Vec<(&str, Vec<&str>)> = Vec::new();
     for state in [State::Missing, State::Warn, State::Ok] {
@@ -125,8 +126,8 @@ fn advice(report: &Report) -> Vec<String> {
     lines
 }
 
-/// Breaks `text` at blanks into lines of at most `width` characters; a longer word gets a line of
-/// its own.
+/// Breaks `text` at blanks into lines of at most `width` characters; a longer word has its own
+/// line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {

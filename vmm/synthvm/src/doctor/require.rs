@@ -1,19 +1,20 @@
-//! What `synthvm run` asks of the host before it creates anything.
+//! The host checks of `synthvm run`, before it creates anything.
 
 use super::capabilities::{HYPERV_EVENTFD, HYPERV_SYNIC2, IRQCHIP, SPLIT_IRQCHIP};
 use super::judge::open_advice;
 use super::{Access, CAPABILITIES, Capability, Facts, Group, Need};
 use crate::config::{HypervOption, IrqchipMode, VmConfig};
 
-/// A host that cannot run a machine: the option at fault, what is missing and what to do.
+/// A host that cannot run a machine: the option at fault, the missing feature and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct HostError(String);
 
-/// Checks that the host has what `config` needs.
+/// Checks that the host has the features that `config` needs.
 ///
 /// # Errors
-/// The device node is absent, closed or no KVM; KVM lacks a capability that this machine needs.
+/// The device node is absent, not accessible or not KVM; or KVM lacks a capability that this
+/// machine needs.
 pub fn require(config: &VmConfig) -> Result<(), HostError> {
     check(&Facts::gather(&config.kvm), config)
 }
@@ -52,7 +53,7 @@ fn check(facts: &Facts, config: &VmConfig) -> Result<(), HostError> {
     let needed = |it: &Capability| match (it.group, it.number) {
         (Group::HyperV, HYPERV_SYNIC2 | HYPERV_EVENTFD) => offers(HypervOption::Synic),
         (Group::HyperV, _) => offers(HypervOption::Hypercall),
-        // A split irqchip does without the full one's IOAPIC.
+        // A split irqchip does not need the kernel's IOAPIC.
         (_, IRQCHIP) => config.irqchip == IrqchipMode::Full,
         _ => true,
     };
@@ -65,7 +66,7 @@ fn check(facts: &Facts, config: &VmConfig) -> Result<(), HostError> {
         return Ok(());
     }
     Err(HostError(format!(
-        "--kvm {path}: this host's KVM lacks {}; `synthvm doctor` tells what to do",
+        "--kvm {path}: this host's KVM lacks {}; `synthvm doctor` gives advice",
         missing.join(", ")
     )))
 }

@@ -1,4 +1,4 @@
-//! From what each part tells about itself to the report.
+//! Conversion of the parts' own reports to the machine's report.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::{
 };
 
 impl InspectReport {
-    /// Takes over what the bus tells.
+    /// Sets the bus's part of the report.
     pub(crate) fn set_bus(&mut self, bus: &BusReport) {
         let state = match bus.connection {
             Contact::Disconnected => ConnectionState::Disconnected,
@@ -35,7 +35,7 @@ impl InspectReport {
         self.gpadls = bus.gpadls.iter().map(|gpadl| gpadl_report(gpadl, &rings)).collect();
     }
 
-    /// Takes over the vCPUs' counters, in the order of their VP indices.
+    /// Sets the vCPUs' counters, in the order of their VP indices.
     pub(crate) fn set_vcpus(&mut self, exits: &[VcpuExits]) {
         let report =
             |(index, exits): (u32, &VcpuExits)| VcpuReport { index, exits: exit_counts(exits) };
@@ -119,7 +119,7 @@ fn gpadl_report(gpadl: &vmbus_host::core::GpadlReport, rings: &RingModes) -> Gpa
     }
 }
 
-/// How the rings of open channels are mapped, by (relid, GPADL).
+/// The mapping modes of open channels' rings, by (relid, GPADL).
 type RingModes = BTreeMap<(u32, u32), Mode>;
 
 fn ring_modes(channels: &[OpenReport]) -> RingModes {
@@ -130,7 +130,7 @@ fn ring_modes(channels: &[OpenReport]) -> RingModes {
     channels.iter().filter_map(mode_of).collect()
 }
 
-/// A ring's GPADL is mapped as its ring is; every other one is reached run by run.
+/// Returns the mapping of a GPADL: that of its ring, or "runs" or "none" for other GPADLs.
 fn mapping(gpadl: &vmbus_host::core::GpadlReport, rings: &RingModes) -> &'static str {
     match rings.get(&(gpadl.relid, gpadl.id)) {
         Some(Mode::Mirrored) => "mirrored",
@@ -144,8 +144,8 @@ fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-/// A disk by what its controller tells; `id` is what its user calls it, `throttle` what its limits
-/// tell if it has any.
+/// Returns a disk's part of the report, from its controller's report. `id` is the user's name for
+/// the disk, `throttle` the statistics of its limits, if any.
 pub(crate) fn disk(
     report: synthvm_storvsp::DiskReport,
     id: String,

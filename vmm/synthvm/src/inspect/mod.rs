@@ -1,7 +1,7 @@
-//! What a running machine tells about itself: the report, and how people read it.
+//! The report of a running machine, and its rendering for people.
 //!
-//! `synthvm inspect --json` prints an [`InspectReport`]; its shape is relied on by others, so keys
-//! are added, never changed.
+//! `synthvm inspect --json` prints an [`InspectReport`]. Other programs depend on its format, so
+//! keys are added, never changed.
 
 mod gather;
 mod rates;

@@ -1,26 +1,26 @@
-//! How fast counters rise between two reports.
+//! The rates of counters between two reports.
 
 use std::time::Duration;
 
-/// A moment to compare with.
+/// The time between two reports, for rates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rates {
     elapsed: Option<Duration>,
 }
 
 impl Rates {
-    /// Rates over `elapsed`; none without an earlier report.
+    /// Returns rates over `elapsed`; they are unknown without an earlier report.
     pub(crate) fn over(elapsed: Option<Duration>) -> Self {
         Rates { elapsed: elapsed.filter(|elapsed| !elapsed.is_zero()) }
     }
 
-    /// Whether there is anything to compare with.
+    /// Returns whether there is an earlier report.
     pub(crate) fn known(&self) -> bool {
         self.elapsed.is_some()
     }
 
-    /// Per second, rounded; empty when unknown. A counter that went back (another machine on the
-    /// same socket) counts as still.
+    /// Returns the rate per second, rounded; `None` if unknown. A counter that has decreased
+    /// (another machine uses the same socket) has a rate of 0.
     pub(crate) fn per_second(&self, now: u64, before: u64) -> Option<u64> {
         let elapsed =
             u128::from(u64::try_from(self.elapsed?.as_millis().max(1)).unwrap_or(u64::MAX));
@@ -29,12 +29,12 @@ impl Rates {
     }
 }
 
-/// A count in few characters: 999, 12.3k, 4.0M.
+/// Formats a count in few characters: 999, 12.3k, 4.0M.
 pub(crate) fn short(count: u64) -> String {
     scaled(count, 1000, &["", "k", "M", "G", "T", "P", "E"])
 }
 
-/// Bytes in few characters: 512, 4.0K, 1.5M (powers of 1024).
+/// Formats bytes in few characters: 512, 4.0K, 1.5M (powers of 1024).
 pub(crate) fn bytes(count: u64) -> String {
     scaled(count, 1024, &["", "K", "M", "G", "T", "P", "E"])
 }

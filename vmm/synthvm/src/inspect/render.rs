@@ -11,10 +11,10 @@ use super::{Align, ChannelReport, InspectReport, RingReport, Table};
 const L: Align = Align::Left;
 const R: Align = Align::Right;
 
-/// How many characters an occupancy bar has.
+/// Number of characters of an occupancy bar.
 const BAR: usize = 10;
 
-/// How the text may look.
+/// The style of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
     /// Text only.
@@ -32,8 +32,8 @@ impl Style {
     }
 }
 
-/// Writes `now` as tables. With an earlier report and the time between both, counters that matter
-/// get a rate.
+/// Writes `now` as tables. With an earlier report and the time between both, important counters
+/// have a rate.
 pub fn render(
     now: &InspectReport,
     before: Option<(&InspectReport, Duration)>,
@@ -227,7 +227,7 @@ fn workers(text: &mut Text, now: &InspectReport) {
     }
 }
 
-/// `[###.......]`: at least one `#` as soon as a byte waits.
+/// Returns `[###.......]`, with at least one `#` if the ring contains a byte.
 fn bar(ring: &RingReport) -> String {
     let (used, size) = (u64::from(ring.used), u64::from(ring.size));
     let filled = if size == 0 { 0 } else { (used * BAR as u64).div_ceil(size).min(BAR as u64) };
@@ -261,7 +261,7 @@ fn gpadls(text: &mut Text, now: &InspectReport) {
     text.section("GPADLs", &table);
 }
 
-/// The image, and what a guest may not do with it; of a drive what it is doing.
+/// Returns the image and its restrictions for the guest, or the state of a DVD drive.
 fn image(disk: &super::DiskReport) -> String {
     let path = &disk.path;
     match disk.kind {
@@ -334,7 +334,7 @@ fn limits(text: &mut Text, now: &InspectReport) {
         ]);
     }
     if any {
-        text.section("Held up by limits", &table);
+        text.section("Delayed by limits", &table);
     }
 }
 

@@ -90,14 +90,14 @@ fn test_render_shows_leaked_address_space_where_there_is_some() {
 #[test]
 fn test_render_shows_what_limits_held_up_where_there_are_limits() {
     let mut limited = report();
-    assert!(!render(&limited, None, Style::Plain).contains("Held up by limits"));
+    assert!(!render(&limited, None, Style::Plain).contains("Delayed by limits"));
     let throttle =
         ThrottleReport { delayed_requests: 7, delayed_bytes: 4096, delayed_us: 1_234_567 };
     limited.disks[0].throttle = Some(throttle);
     let text = render(&limited, None, Style::Plain);
     let line = text.lines().last().unwrap();
     assert!(
-        text.contains("Held up by limits") && line.contains(" 7 ") && line.contains("1.235 s"),
+        text.contains("Delayed by limits") && line.contains(" 7 ") && line.contains("1.235 s"),
         "{text}"
     );
 }

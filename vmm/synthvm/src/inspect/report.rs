@@ -1,11 +1,11 @@
-//! The report's shape.
+//! The data types of the report.
 
 use serde::{Deserialize, Serialize};
 use synthvm_storvsp::UnitKind;
 use vmbus_host::WorkerStats;
 
-/// Everything that a machine tells about itself at one moment. Counters start at 0 with the program
-/// and never go back, also not when the guest reboots.
+/// A report of a machine's state. Counters start at 0 with the program and never decrease, even
+/// when the guest reboots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct InspectReport {
     /// The machine as a whole.
@@ -13,7 +13,7 @@ pub struct InspectReport {
     pub machine: MachineReport,
     /// The guest's VMBus connection.
     pub connection: ConnectionReport,
-    /// One entry a vCPU, by index.
+    /// One entry per vCPU, by index.
     pub vcpus: Vec<VcpuReport>,
     /// Control messages of the bus.
     #[serde(default)]
@@ -39,10 +39,10 @@ pub struct MachineReport {
     pub uptime_ms: u64,
     /// Guest RAM in bytes.
     pub memory_bytes: u64,
-    /// Bytes of address space that are lost because the host refused to unmap them; 0 on a sound
+    /// Bytes of address space that are lost because the host refused to unmap them; 0 on a correct
     /// host.
     pub leaked_bytes: u64,
-    /// How often the guest was started again.
+    /// Number of the guest's restarts.
     pub resets: u64,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran; 0 before.
     pub first_run_us: u64,
@@ -53,27 +53,28 @@ pub struct MachineReport {
 pub struct ConnectionReport {
     /// Negotiated version, for example "5.3"; none while not connected.
     pub version: Option<String>,
-    /// How far the connection is.
+    /// State of the connection.
     pub state: ConnectionState,
 }
 
-/// How far the guest's VMBus connection is.
+/// State of the guest's VMBus connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConnectionState {
-    /// No contact yet, or unloaded.
+    /// No guest has connected, or the guest has unloaded the connection.
     #[default]
     Disconnected,
-    /// A guest made contact or left, and devices still let go of the old connection's memory.
+    /// A guest connected or disconnected, and devices have not yet released the memory of the old
+    /// connection.
     Resetting,
-    /// A version is agreed on.
+    /// Guest and bus have agreed on a version.
     Connected,
 }
 
-/// One vCPU.
+/// A vCPU's part of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct VcpuReport {
-    /// Its VP index.
+    /// The VP index.
     pub index: u32,
     /// Exits to user space by kind.
     pub exits: ExitCounts,
@@ -85,7 +86,7 @@ pub struct VcpuReport {
 pub struct ExitCounts {
     /// HvPostMessage: the guest's control messages.
     pub post_message: u64,
-    /// HvSignalEvent that no eventfd took. Stays 0 while doorbells stay in the kernel.
+    /// HvSignalEvent without a bound eventfd. Stays 0 while the kernel handles all doorbells.
     pub signal_event: u64,
     /// Port I/O.
     pub io: u64,
@@ -98,7 +99,7 @@ pub struct ExitCounts {
 }
 
 impl ExitCounts {
-    /// All kinds together.
+    /// Returns the sum of all kinds.
     pub fn total(&self) -> u64 {
         [self.post_message, self.signal_event, self.io, self.mmio, self.msr, self.other]
             .into_iter()
@@ -112,13 +113,13 @@ impl ExitCounts {
 pub struct MessageCounts {
     /// Received from the guest.
     pub received: u64,
-    /// Put into a message slot.
+    /// Written to a message slot.
     pub sent: u64,
-    /// Received, but malformed or not allowed at that moment; counted in `received` too.
+    /// Received, but malformed or not allowed in the current state; counted in `received` too.
     pub refused: u64,
 }
 
-/// One channel.
+/// A channel.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ChannelReport {
     /// The channel's id on the wire (child relid); 0 while the guest does not know the channel.
@@ -127,28 +128,28 @@ pub struct ChannelReport {
     pub class: String,
     /// Instance GUID.
     pub instance: String,
-    /// 0 for a primary channel.
+    /// Index of the subchannel; 0 for a primary channel.
     #[serde(default)]
     pub subchannel: u16,
-    /// "unoffered", "closed", "opening", "open", "faulted" (its device gave up), "closing",
-    /// "draining" (a view is still held), "revoked" or "released".
+    /// "unoffered", "closed", "opening", "open", "faulted" (its device failed), "closing",
+    /// "draining" (a view is still alive), "revoked" or "released".
     pub state: String,
-    /// The VP that gets the channel's interrupts; none while not open.
+    /// The VP that receives the channel's interrupts; `None` while not open.
     pub target_vp: Option<u32>,
-    /// Both rings; none while not open.
+    /// Both rings; `None` while not open.
     pub rings: Option<RingsReport>,
-    /// Times that the host interrupted the guest for this channel.
+    /// Number of interrupts to the guest for this channel.
     pub signals_sent: u64,
-    /// Times that it did not need to: the guest was looking already, or had masked the ring.
+    /// Number of suppressed interrupts: the guest was already polling the ring, or had masked it.
     pub signals_suppressed: u64,
     /// Ids of the channel's GPADLs.
     pub gpadls: Vec<u32>,
-    /// Counters of the channel's worker, the same for every kind of device; none while not open.
+    /// Counters of the channel's worker, the same for every kind of device; `None` while not open.
     #[serde(default)]
     pub worker: Option<WorkerStats>,
 }
 
-/// A channel's rings, seen from the host.
+/// A channel's rings; directions are from the host's view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RingsReport {
     /// Guest to host.
@@ -157,31 +158,30 @@ pub struct RingsReport {
     pub outgoing: RingReport,
 }
 
-/// One ring.
+/// A ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RingReport {
     /// Bytes of the data area.
     pub size: u32,
-    /// Bytes that wait for the reader.
+    /// Bytes that the reader has not yet read.
     pub used: u32,
-    /// What the writer waits for: it wants an interrupt when so many bytes are free; 0: it does
-    /// not wait.
+    /// Free bytes at which the waiting writer needs an interrupt; 0 if the writer does not wait.
     pub pending_send_size: u32,
-    /// The reader wants no interrupts now.
+    /// Whether the reader has masked interrupts.
     pub masked: bool,
-    /// An index lies outside the ring; `used` is 0 then.
+    /// Whether an index is outside the ring; `used` is 0 in that case.
     pub corrupt: bool,
 }
 
-/// One GPADL.
+/// A GPADL.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GpadlReport {
-    /// Its id, chosen by the guest.
+    /// The id, chosen by the guest.
     pub id: u32,
-    /// The channel that it belongs to.
+    /// The relid of its channel.
     pub relid: u32,
-    /// Ranges in it.
+    /// Number of ranges.
     pub ranges: u32,
     /// Guest pages in all ranges.
     pub pages: u64,
@@ -189,99 +189,98 @@ pub struct GpadlReport {
     pub bytes: u64,
     /// Runs of neighbouring pages, after merging.
     pub runs: u64,
-    /// How it is reached: "runs" (address and length of each run), "mirrored" (a ring mapped twice
-    /// in a row, so that no packet wraps), "paged" (a ring whose pages could not be mapped in
-    /// a row), "none" (nobody looks at it).
+    /// The mapping: "runs" (address and length of each run), "mirrored" (a ring mapped twice in a
+    /// row, so that no packet wraps), "paged" (a ring whose pages could not be mapped
+    /// contiguously), "none" (no view exists).
     pub mapping: String,
-    /// Views that are alive; a teardown waits for the last.
+    /// Number of live views; a teardown waits for the last.
     pub views: u64,
 }
 
-/// One disk or DVD drive.
+/// A disk or DVD drive.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DiskReport {
-    /// The id that its user gave it, or "controller:lun".
+    /// The id given by the user, or "controller:lun".
     pub id: String,
-    /// The image.
+    /// The path of the image.
     pub path: String,
-    /// Number of its controller.
+    /// Number of the controller.
     pub controller: u32,
     /// Number on the controller.
     pub lun: u8,
-    /// Disk or DVD drive.
+    /// The kind: disk or DVD drive.
     pub kind: UnitKind,
-    /// It was taken away, and waits for its last requests; its id is "controller:lun" then,
-    /// whatever it was.
+    /// Whether the disk was removed and waits for its last requests. If so, its id is always
+    /// "controller:lun".
     pub removed: bool,
-    /// A disc is in the drive; always for a disk.
+    /// Whether a disc is in the drive; always true for a disk.
     pub has_medium: bool,
-    /// The drive's tray is open.
+    /// Whether the drive's tray is open.
     pub tray_open: bool,
-    /// The guest has locked the drive's tray.
+    /// Whether the guest has locked the drive's tray.
     pub locked: bool,
-    /// The guest may not write.
+    /// Whether the disk is read-only.
     pub readonly: bool,
     /// Requests of every kind.
     pub requests: u64,
-    /// Those that read.
+    /// Requests that read.
     pub reads: u64,
-    /// Those that wrote.
+    /// Requests that wrote.
     pub writes: u64,
-    /// Those that flushed.
+    /// Requests that flushed.
     pub flushes: u64,
-    /// Ranges that the guest gave up (UNMAP).
+    /// Ranges that the guest discarded (UNMAP).
     pub discards: u64,
-    /// Bytes of those.
+    /// Bytes of the discarded ranges.
     pub discarded_bytes: u64,
     /// Ranges set to zero without data from the guest (WRITE SAME).
     pub zeroes: u64,
-    /// Bytes of those.
+    /// Bytes of the zeroed ranges.
     pub zeroed_bytes: u64,
     /// Bytes read and written.
     pub bytes: u64,
-    /// Bytes that had to be copied on their way between guest buffer and image. 0 while everything
-    /// is aligned.
+    /// Bytes copied between guest buffers and image. 0 if everything is aligned.
     pub copied_bytes: u64,
-    /// The guest's memory is kept in place for this disk (`buffers=fixed`).
+    /// Whether guest memory is registered with the host's kernel for this disk (`buffers=fixed`).
     pub fixed_buffers: bool,
-    /// Calls to the host's kernel that found their memory so: one for each read or write that is
+    /// Calls to the host's kernel that used registered memory: one for each read or write that is
     /// not split.
     pub fixed_calls: u64,
-    /// Interrupts for completions that its controller delayed (`--disk-moderation`), for all its
+    /// Interrupts for completions that the controller delayed (`--disk-moderation`), for all its
     /// disks together.
     pub held_back: u64,
     /// Requests refused as invalid, unknown or out of range.
     pub refused: u64,
     /// Reads, writes and flushes that failed.
     pub errors: u64,
-    /// Requests that the image has now and has not finished. What stays here for long is held up
-    /// by the host's storage.
+    /// Requests that the image has not finished. A request that stays here is delayed by the host's
+    /// storage.
     pub in_flight: u64,
-    /// What its limits have held up; none for a disk that was given none.
+    /// Requests delayed by the disk's limits; `None` for a disk without limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub throttle: Option<ThrottleReport>,
 }
 
-/// What a disk's limits have held up. A request counts when it goes on, not while it waits.
+/// Requests delayed by a disk's limits. A request counts when its delay ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ThrottleReport {
-    /// Requests that did not go on at once.
+    /// Number of delayed requests.
     pub delayed_requests: u64,
-    /// Bytes that those read and wrote.
+    /// Bytes that the delayed requests read and wrote.
     pub delayed_bytes: u64,
-    /// Microseconds that they waited, all together.
+    /// Microseconds of all delays together.
     pub delayed_us: u64,
 }
 
-/// What a guest said when it panicked (Hyper-V crash MSRs 0x40000100 to 0x40000105).
+/// The parameters of a guest's panic (Hyper-V crash MSRs 0x40000100 to 0x40000105).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PanicReport {
     /// Crash parameters P0 to P4. Linux: error code, and RIP, RAX, RSP and more by version;
     /// Windows: the bug check and its parameters.
     pub parameters: [u64; 5],
-    /// Text that came with it, if any.
+    /// The text of the panic, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

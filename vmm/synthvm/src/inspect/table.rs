@@ -1,20 +1,20 @@
-//! Columns that line up.
+//! Tables with aligned columns.
 
-/// Where a cell's text stands in its column.
+/// The alignment of a cell's text in its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// A table as text: a head, rows, two blanks between columns.
+/// A table as text: a head and rows, with two blanks between columns.
 pub(crate) struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// A table without rows.
+    /// Returns a table without rows.
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Self {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
@@ -26,8 +26,8 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The lines: the head first, no blanks at the ends, each indented by two. A column without a
-    /// name and without a word in it is left out.
+    /// Returns the lines: the head first, no blanks at the ends, each indented by two. A column
+    /// without a name and without content is omitted.
     pub(crate) fn lines(&self) -> Vec<String> {
         let head: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         let all: Vec<&Vec<String>> = std::iter::once(&head).chain(&self.rows).collect();
@@ -49,7 +49,8 @@ impl Table {
     }
 }
 
-/// `text` without what could move a terminal's cursor: some of it comes from outside.
+/// Returns `text` with control characters replaced: some of it comes from outside and must not move
+/// a terminal's cursor.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect()
 }

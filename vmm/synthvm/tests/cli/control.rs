@@ -1,4 +1,4 @@
-//! `synthvm inspect` and `synthvm control` against a machine that only talks.
+//! Tests of `synthvm inspect` and `synthvm control` against a simulated machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectRep
 
 use crate::support::Scratch;
 
-/// A machine without a machine. It ends after so many reports.
+/// A simulated machine, which ends after a number of reports.
 struct Talker {
     told: Mutex<Vec<String>>,
     reports: AtomicU64,
@@ -197,7 +197,7 @@ fn test_disk_verbs_reach_the_machine_and_say_what_came_of_it() {
     machine.scratch.refuses(
         &["disk", "throttle", "sock", "data", "bps=0"],
         2,
-        &["bps", "for ever"],
+        &["bps", "block the guest"],
     );
     machine.scratch.refuses(&["disk", "throttle", "sock", "data", "iops=0"], 2, &["iops", "0"]);
     let iso = machine.scratch.path().canonicalize().unwrap().join("b.iso");

@@ -1,5 +1,5 @@
-//! `synthvm doctor`. What it says of this host depends on the host; that status, words and JSON
-//! agree does not.
+//! Tests of `synthvm doctor`. Its results depend on the host; the agreement of status, text and
+//! JSON does not.
 
 use synthvm::doctor::{Report, State};
 

@@ -1,11 +1,11 @@
-//! docs/command-line.md says what the program does.
+//! Tests that docs/command-line.md agrees with the program.
 
 use synthvm::cli::Exit;
 use synthvm::config::{HypervOption, HypervPreset, KEYS};
 
 const TEXT: &str = include_str!("../../../../docs/command-line.md");
 
-/// The row of a table that starts with this cell.
+/// Returns the row of a table that starts with this cell.
 #[track_caller]
 fn row(first: &str) -> &'static str {
     let start = format!("| {first} |");

@@ -1,10 +1,10 @@
-//! Files and devices that cannot be used: found before anything is created.
+//! Tests that unusable files and devices are reported before anything is created.
 
 use std::os::unix::net::UnixListener;
 
 use crate::support::Scratch;
 
-/// A place with a kernel.
+/// Returns a directory with a kernel.
 fn with_kernel() -> Scratch {
     let scratch = Scratch::new();
     scratch.kernel("k");
@@ -159,7 +159,7 @@ fn test_disk_twice_read_only_passes() {
     let scratch = with_kernel();
     scratch.file("a.img", 512);
     let disks = ["run", "--kernel", "k", "--disk", "a.img,readonly", "--disk", "a.img,readonly"];
-    // What comes next is the host.
+    // The next check is that of the host.
     scratch.refuses(
         &[&disks[..], &["--kvm", "/nonexistent/kvm"]].concat(),
         3,
@@ -200,7 +200,7 @@ fn test_serial_socket_that_would_replace_something_is_refused_before_the_host_is
     run("--serial", "sock", 4, &["--serial sock", "another program listens there"]);
     run("--serial2", "file", 4, &["--serial2 file", "is not a socket"]);
     run("--serial", "link", 4, &["--serial link", "is not a socket"]);
-    // It is replaced only once everything else is well.
+    // The dead socket is replaced only after all other checks.
     run("--serial", "dead", 3, &["--kvm /nonexistent/kvm"]);
     assert_eq!(std::fs::read_to_string(scratch.path().join("file")).unwrap(), "precious");
     assert!(scratch.path().join("dead").exists());
@@ -240,7 +240,7 @@ fn test_disk_in_memory_larger_than_the_host_is_refused_before_the_machine_is_mad
     let scratch = with_kernel();
     let parts = ["--disk ram:4T", "more memory than this host has", "use an image"];
     scratch.refuses(&["run", "--kernel", "k", "--disk", "ram:4T"], 3, &parts);
-    // What has no file is no file that is absent: here only KVM is missing.
+    // Disks without a file need none: only KVM is missing here.
     let words = ["run", "--kernel", "k", "--disk", "ram:1M", "--disk", "null:1T", "--kvm", "none"];
     scratch.refuses(&words, 3, &["none"]);
 }

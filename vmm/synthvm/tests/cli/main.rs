@@ -1,4 +1,4 @@
-//! The program as its user meets it: started as a process, judged by its exit status and its words.
+//! Tests of the program as a process, by its exit status and its output.
 
 mod config;
 mod control;

@@ -1,10 +1,10 @@
-//! Starting the program, and a place for its files.
+//! Support for tests: starting the program, and a directory for its files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How a run of the program ended.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: i32,
@@ -12,7 +12,7 @@ pub(crate) struct Ended {
     pub(crate) stderr: String,
 }
 
-/// A directory of its own for each test, removed at its end. The program is started in it.
+/// A directory of its own for each test, removed on drop. The program is started in it.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -29,12 +29,12 @@ impl Scratch {
         &self.0
     }
 
-    /// Makes a file of so many bytes.
+    /// Creates a file of `size` bytes.
     pub(crate) fn file(&self, name: &str, size: u64) {
         std::fs::File::create(self.0.join(name)).unwrap().set_len(size).unwrap();
     }
 
-    /// Makes a bzImage that has everything but code (the boot protocol's header,
+    /// Creates a bzImage that is complete but has no code (the boot protocol's header,
     /// Documentation/arch/x86/boot.rst).
     pub(crate) fn kernel(&self, name: &str) {
         let mut image = vec![0; 0x600 + 4096];
@@ -58,7 +58,7 @@ impl Scratch {
         std::fs::write(self.0.join(name), text).unwrap();
     }
 
-    /// The names in the directory and their sizes.
+    /// Returns the names in the directory and their sizes.
     fn listing(&self) -> Vec<(PathBuf, u64)> {
         let entries = std::fs::read_dir(&self.0).unwrap().map(|entry| {
             let path = entry.unwrap().path();
@@ -70,7 +70,7 @@ impl Scratch {
         entries
     }
 
-    /// Starts the program with these words and waits for its end.
+    /// Runs the program with these words and returns its result.
     pub(crate) fn synthvm(&self, words: &[&str]) -> Ended {
         let output = Command::new(env!("CARGO_BIN_EXE_synthvm"))
             .args(words)
@@ -89,7 +89,8 @@ impl Scratch {
         }
     }
 
-    /// The program must do what it is asked, and say nothing else.
+    /// Expects that the program succeeds and writes nothing to standard error. Returns standard
+    /// output.
     #[track_caller]
     pub(crate) fn accepts(&self, words: &[&str]) -> String {
         let ended = self.synthvm(words);
@@ -97,8 +98,8 @@ impl Scratch {
         ended.stdout
     }
 
-    /// The program must refuse with this status and one line that has these parts in it, and leave
-    /// the directory as it was.
+    /// Expects that the program fails with this status and one line that contains these parts, and
+    /// leaves the directory unchanged.
     #[track_caller]
     pub(crate) fn refuses(&self, words: &[&str], status: i32, parts: &[&str]) {
         let before = self.listing();
@@ -108,7 +109,7 @@ impl Scratch {
         let line = ended.stderr.strip_suffix('\n').unwrap_or(&ended.stderr);
         assert!(
             line.starts_with("synthvm: ") && !line.contains('\n'),
-            "{words:?} is told in one line: {ended:?}"
+            "{words:?} must fail with one line: {ended:?}"
         );
         for part in parts {
             assert!(line.contains(part), "{words:?}: `{part}` is not in: {line}");

@@ -1,4 +1,4 @@
-//! The grammar: what is unknown, doubled or malformed.
+//! Tests of the grammar: unknown, repeated and malformed words.
 
 use crate::support::Scratch;
 
@@ -78,7 +78,7 @@ fn test_help_shows_groups_examples_and_exit_statuses_in_100_columns() {
     let scratch = Scratch::new();
     let help = scratch.accepts(&["run", "--help"]);
     for part in [
-        "What to boot:",
+        "Boot:",
         "Disks:",
         "Consoles and control:",
         "Examples:",
@@ -87,7 +87,7 @@ fn test_help_shows_groups_examples_and_exit_statuses_in_100_columns() {
     ] {
         assert!(help.contains(part), "{part} is not in:\n{help}");
     }
-    assert!(scratch.accepts(&["--help"]).contains("the host lacks what is needed"));
+    assert!(scratch.accepts(&["--help"]).contains("the host lacks a required feature"));
     for line in help.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }

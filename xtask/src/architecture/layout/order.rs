@@ -4,12 +4,12 @@ use super::{Link, Row, index_in};
 
 /// Rounds up and down from each start.
 const ROUNDS: usize = 8;
-/// Orders to start from. Graphs of some dozens of crates need no more.
+/// Number of orders to start from. Graphs of some dozens of crates need no more.
 const STARTS: usize = 40;
 
 /// Orders each row so that few arrows cross: by the mean position of an item's neighbours, then by
-/// exchanging neighbours of a row while that helps, from several orders of the rows. The same rows
-/// and links give the same order.
+/// exchanging neighbours of a row as long as that reduces crossings, from several start orders. The
+/// same rows and links give the same order.
 pub(super) fn untangle(rows: &mut Vec<Row>, links: &[Link]) {
     let mut best = (crossings(rows, links), rows.clone());
     let mut start = rows.clone();
@@ -33,7 +33,7 @@ pub(super) fn untangle(rows: &mut Vec<Row>, links: &[Link]) {
     *rows = best.1;
 }
 
-/// Brings a row into another order, by a linear congruential generator.
+/// Shuffles a row, with a linear congruential generator.
 fn shuffle(row: &mut Row, random: &mut u32) {
     for index in (1..row.len()).rev() {
         *random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -42,7 +42,7 @@ fn shuffle(row: &mut Row, random: &mut u32) {
 }
 
 /// Sorts a row by the mean position of its items' neighbours in the row above or below. An item
-/// without one stays where it is, relative to its row's length.
+/// without neighbours keeps its position, relative to its row's length.
 fn sort_row(rows: &mut [Row], links: &[Link], row: usize, by_the_row_above: bool) {
     let beside = if by_the_row_above { row - 1 } else { row + 1 };
     let relative = |row: &Row, index: usize| (index as f64 + 0.5) / row.len() as f64;
@@ -66,7 +66,7 @@ fn sort_row(rows: &mut [Row], links: &[Link], row: usize, by_the_row_above: bool
     rows[row] = keyed.into_iter().map(|(_, index)| rows[row][index]).collect();
 }
 
-/// Exchanges neighbours as long as that lowers the number of crossings, which it returns.
+/// Exchanges neighbours as long as that reduces the number of crossings, and returns that number.
 fn exchange(rows: &mut [Row], links: &[Link]) -> usize {
     let mut count = crossings(rows, links);
     let mut improved = true;
@@ -87,7 +87,7 @@ fn exchange(rows: &mut [Row], links: &[Link]) -> usize {
     count
 }
 
-/// Counts the pairs of links that cross.
+/// Returns the number of pairs of links that cross.
 fn crossings(rows: &[Row], links: &[Link]) -> usize {
     let ends = |link: &Link| {
         (index_in(&rows[link.row], link.upper), index_in(&rows[link.row + 1], link.lower))

@@ -1,13 +1,13 @@
-//! Where the items of each row are, and where arrows touch them.
+//! The positions of each row's items, and of the arrows' ends.
 
 use super::{BOX_WIDTH, GAP, Item, Link, Row, index_in};
 
-/// More rounds than positions need to settle to less than a pixel.
+/// Rounds: more than positions need to change by less than a pixel.
 const ROUNDS: usize = 200;
-/// Between two arrows that touch the same side of a box.
+/// The gap between two arrows at the same side of a box.
 const PORT_GAP: f64 = 26.0;
 
-/// Returns the centre of each item, so that arrows are short and lanes straight; the leftmost item
+/// Returns the centre of each item, so that arrows are short and lanes straight. The leftmost item
 /// starts at 0. Rows keep their order and neighbours their distance.
 pub(super) fn centres(rows: &[Row], links: &[Link]) -> Vec<Vec<f64>> {
     let mut centres: Vec<Vec<f64>> =
@@ -29,8 +29,9 @@ pub(super) fn centres(rows: &[Row], links: &[Link]) -> Vec<Vec<f64>> {
     centres.iter().map(|row| row.iter().map(|x| (x - left).round()).collect()).collect()
 }
 
-/// Where an item would be if it were alone in its row: amid its neighbours above and below; and the
-/// weight of that. A lane pulls harder than a box, because a bend in it is plain to see.
+/// Returns the position of an item if it were alone in its row, in the middle of its neighbours
+/// above and below, and the weight of that position. A lane has more weight than a box, because a
+/// bend in it is more visible.
 fn wish(
     rows: &[Row],
     links: &[Link],
@@ -56,11 +57,11 @@ fn wish(
     if weights > 0.0 { (sum / weights, weights) } else { (centres[row][index], 1.0) }
 }
 
-/// Returns the centres nearest to those that are wanted, each with its weight (by the weighted sum
-/// of squares), at which no two items of the row are too near each other.
+/// Returns the centres nearest to the wanted ones, by the weighted sum of squares, at which no two
+/// items of the row are too near each other. `wanted` has the centres with their weights.
 fn spread(row: &Row, wanted: &[(f64, f64)]) -> Vec<f64> {
-    // Without the distances the centres must only not fall: items that would are pooled at their
-    // mean.
+    // After subtracting the distances, the centres must only not decrease: items that would are
+    // pooled at their mean.
     let mut offsets = vec![0.0];
     for two in row.windows(2) {
         let last = offsets[offsets.len() - 1];
@@ -79,7 +80,7 @@ fn spread(row: &Row, wanted: &[(f64, f64)]) -> Vec<f64> {
     pooled.zip(&offsets).map(|(value, offset)| value + offset).collect()
 }
 
-/// Puts the lanes of each arrow at one position, where their neighbours leave room for that.
+/// Moves the lanes of each arrow to one position, if their neighbours leave space for it.
 fn straighten(rows: &[Row], centres: &mut [Vec<f64>]) {
     let lanes = rows.iter().flatten().filter(|item| matches!(item, Item::Lane(_)));
     for lane in lanes.copied().collect::<Vec<_>>() {

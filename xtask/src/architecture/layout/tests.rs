@@ -1,4 +1,4 @@
-//! Nothing in an arrangement hides anything else.
+//! Tests that no part of a layout hides another.
 
 use guest_images::cache::workspace_dir;
 
@@ -10,7 +10,7 @@ fn overlap(a: Area, b: Area) -> bool {
     a.x < b.x + b.width && b.x < a.x + a.width && a.y < b.y + b.height && b.y < a.y + a.height
 }
 
-/// Asserts that nothing in the arrangement hides anything else.
+/// Asserts that no part of the layout hides another.
 fn is_clear(json: &str) {
     let graph = Graph::read(json).unwrap();
     let layout = arrange(&graph);

@@ -6,7 +6,7 @@ use crate::memory::allocate;
 
 const SETUP_SECTORS: usize = 2;
 
-/// A bzImage that has everything but code.
+/// Returns a bzImage that is complete but has no code.
 fn bzimage(payload: usize) -> Vec<u8> {
     let mut image = vec![0; (SETUP_SECTORS + 1) * 512 + payload];
     image[0x1F1] = SETUP_SECTORS as u8;

@@ -1,4 +1,4 @@
-//! 16550 serial ports and the host's ends of them: terminal, file, socket, nothing.
+//! 16550 serial ports and their host ends: terminal, file, socket, or none.
 
 mod output;
 mod port;
@@ -14,7 +14,7 @@ pub use stdio::Escape;
 pub(crate) use stdio::StdioInput;
 pub(crate) use terminal::RawTerminal;
 
-/// Ports per 16550.
+/// Number of I/O ports of a 16550.
 pub(crate) const PORTS: u16 = 8;
 /// First port of COM1 (ttyS0).
 pub(crate) const COM1_PORT: u16 = 0x3F8;

@@ -1,4 +1,4 @@
-//! Where a port's bytes go.
+//! The host ends that receive a port's output.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,29 +8,30 @@ use std::sync::{Arc, Mutex};
 use tracing::warn;
 use vmm_sys_util::eventfd::EventFd;
 
-/// A port's way to the host. Called on the vCPU thread that writes.
+/// The host end of a port's output. The vCPU thread that writes calls it.
 pub(crate) trait Output: Send {
-    /// Takes bytes. Errors are the output's own business: a guest cannot do anything about them.
+    /// Writes bytes. The output handles its own errors: the guest cannot react to them.
     fn write(&mut self, bytes: &[u8]);
 }
 
 /// An output that the event loop and the port both use.
 pub(crate) type SharedOutput = Arc<Mutex<dyn Output>>;
 
-/// Drops everything.
+/// An output that drops everything.
 pub(crate) struct Null;
 
 impl Output for Null {
     fn write(&mut self, _bytes: &[u8]) {}
 }
 
-/// A file. Stops at its first error (a full disk would otherwise make one log line per byte).
+/// A file. Writing ends at the first error: a full disk would otherwise cause one log line per
+/// byte.
 pub(crate) struct FileOutput {
     file: Option<File>,
 }
 
 impl FileOutput {
-    /// Writes to `file`.
+    /// Returns an output to `file`.
     pub(crate) fn new(file: File) -> FileOutput {
         FileOutput { file: Some(file) }
     }
@@ -45,15 +46,15 @@ impl Output for FileOutput {
     }
 }
 
-/// Standard output. Waits for a reader, because a pager or a pipe wants every byte, but not once
-/// the machine stops.
+/// Standard output. A write waits for the reader, because a pager or a pipe must receive every
+/// byte, until the machine stops.
 pub(crate) struct StdoutOutput {
     stop: Arc<EventFd>,
     broken: bool,
 }
 
 impl StdoutOutput {
-    /// Writes to standard output until `stop` is readable.
+    /// Returns an output that waits for standard output until `stop` is readable.
     pub(crate) fn new(stop: Arc<EventFd>) -> StdoutOutput {
         StdoutOutput { stop, broken: false }
     }
@@ -72,8 +73,7 @@ impl Output for StdoutOutput {
                 Ok(written) => bytes = &bytes[written.min(bytes.len())..],
                 Err(_) => match io::Error::last_os_error().kind() {
                     io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock => {}
-                    // The reader is gone for good (closed pipe): the guest runs on without a
-                    // console.
+                    // The reader has closed the pipe: the guest continues without a console.
                     _ => self.broken = true,
                 },
             }
@@ -81,7 +81,7 @@ impl Output for StdoutOutput {
     }
 }
 
-/// Waits until `fd` takes bytes; false when `stop` came first.
+/// Waits until `fd` is writable. Returns false if `stop` becomes readable first.
 fn wait_writable(fd: RawFd, stop: RawFd) -> bool {
     loop {
         let mut fds = [
@@ -123,7 +123,7 @@ mod tests {
         let stop = EventFd::new(0).unwrap();
         stop.write(1).unwrap();
         assert!(!wait_writable(ends[1], stop.as_raw_fd()));
-        // SAFETY: both descriptors are ours and not used again.
+        // SAFETY: both descriptors belong to this test and are not used again.
         unsafe { (libc::close(ends[0]), libc::close(ends[1])) };
     }
 }

@@ -1,4 +1,4 @@
-//! One 16550 on the bus.
+//! A 16550 on the I/O port bus.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,15 +12,16 @@ use crate::devices::{InterruptLine, PioDevice};
 
 /// A 16550.
 ///
-/// Output leaves the register lock before it goes to the host, so that a host that does not read
-/// stops nobody but the processor that writes.
+/// Output is sent to the host without the register lock, so that a host that does not read blocks
+/// only the vCPU that writes.
 pub(crate) struct SerialPort {
     registers: Mutex<Registers>,
     output: SharedOutput,
     drained: Arc<EventFd>,
 }
 
-/// Transmitted bytes collect in the `Vec` and are taken out before the register lock is let go.
+/// The registers. Transmitted bytes collect in the `Vec`; they are removed before the lock is
+/// released.
 type Registers = Serial<Line, Drained, Vec<u8>>;
 
 struct Line(Arc<dyn InterruptLine>);
@@ -33,7 +34,7 @@ impl Trigger for Line {
     }
 }
 
-/// Tells the input side that the guest has read everything.
+/// Signals the input side that the guest has read all input.
 struct Drained(Arc<EventFd>);
 
 impl SerialEvents for Drained {
@@ -41,7 +42,7 @@ impl SerialEvents for Drained {
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
     fn in_buffer_empty(&self) {
-        // Fails only when 2^64 - 2 notices are unread, and then one is waiting anyway.
+        // The write fails only with 2^64 - 2 unread signals, and then one is pending anyway.
         let _ = self.0.write(1);
     }
 }
@@ -49,10 +50,10 @@ impl SerialEvents for Drained {
 impl SerialPort {
     const DATA: u16 = 0;
 
-    /// A port in its reset state.
+    /// Returns a port in its reset state.
     ///
     /// # Errors
-    /// No file descriptor left.
+    /// No file descriptor is available.
     pub(crate) fn new(
         line: Arc<dyn InterruptLine>,
         output: SharedOutput,
@@ -63,7 +64,7 @@ impl SerialPort {
         Ok(SerialPort { registers, output, drained })
     }
 
-    /// Back to the reset state; bytes that the guest has not read are lost, as when a machine is
+    /// Restores the reset state. Bytes that the guest has not read are lost, as in a hardware
     /// reset.
     pub(crate) fn reset(&self) {
         let mut registers = self.lock();
@@ -73,19 +74,18 @@ impl SerialPort {
         let _ = self.drained.write(1);
     }
 
-    /// Bytes that the receive buffer can take now.
+    /// Returns the free space of the receive buffer in bytes.
     pub(crate) fn room(&self) -> usize {
         self.lock().fifo_capacity()
     }
 
-    /// Receives bytes from the host; returns how many fitted.
+    /// Receives bytes from the host. Returns the number of bytes that fit.
     pub(crate) fn receive(&self, bytes: &[u8]) -> usize {
-        // An interrupt that could not be raised leaves the bytes in the buffer, which is all that
-        // can be done.
+        // If the interrupt cannot be raised, the bytes stay in the buffer.
         self.lock().enqueue_raw_bytes(bytes).unwrap_or(0)
     }
 
-    /// Readable each time the guest has emptied the receive buffer.
+    /// Returns the event that is signalled each time the guest has emptied the receive buffer.
     pub(crate) fn drained(&self) -> &EventFd {
         &self.drained
     }
@@ -105,7 +105,8 @@ impl PioDevice for SerialPort {
             let _ = self.lock().write(offset as u8, value);
             return;
         }
-        // The output lock first: bytes of two processors leave in the order in which they entered.
+        // The output lock is taken first, so that bytes of two vCPUs are sent in the order of their
+        // writes.
         let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
         let mut registers = self.lock();
         let _ = registers.write(offset as u8, value);

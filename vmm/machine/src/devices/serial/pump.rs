@@ -1,23 +1,23 @@
-//! Moves input from a descriptor into a port, no faster than the guest reads it.
+//! Moves input from a descriptor to a port, no faster than the guest reads it.
 
 use std::io;
 use std::os::fd::RawFd;
 
 use super::SerialPort;
 
-/// What became of the source.
+/// The state of the source after pumping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
-    /// Nothing more now: wait for the descriptor, or for the guest to read.
+    /// No more input now: wait for the descriptor, or for the guest to read.
     Later,
-    /// End of file or error: nothing will come any more.
+    /// End of file or error: the source gives no more input.
     Ended,
 }
 
-/// Reads from `fd` while the port has room and bytes are there. `filter` sees the bytes first and
-/// may take some out.
+/// Reads from `fd` while the port has space and input is available. `filter` sees the bytes first
+/// and may remove some.
 ///
-/// Works on blocking descriptors too: nothing is read that `poll` has not promised.
+/// Blocking descriptors are supported: a read follows only a `poll` that reports input.
 pub(super) fn pump(port: &SerialPort, fd: RawFd, mut filter: impl FnMut(&mut Vec<u8>)) -> Pumped {
     loop {
         let room = port.room();
@@ -43,7 +43,7 @@ pub(super) fn pump(port: &SerialPort, fd: RawFd, mut filter: impl FnMut(&mut Vec
     }
 }
 
-/// Returns whether poll(2) reports one of `events` for `fd`, or an error, without waiting.
+/// Returns whether poll(2) reports one of `events`, or an error, for `fd`. Does not wait.
 pub(super) fn is_ready(fd: RawFd, events: libc::c_short) -> bool {
     let mut poll = libc::pollfd { fd, events, revents: 0 };
     // SAFETY: one live entry; a timeout of 0 returns immediately.

@@ -1,5 +1,5 @@
-//! A listening Unix socket as a port's far end: one client at a time, who may come, go and come
-//! back.
+//! A listening Unix socket as a port's host end: one client at a time; clients may disconnect and
+//! reconnect.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -15,10 +15,10 @@ use super::pump::{Pumped, pump};
 use super::{Output, SerialPort};
 use crate::unix_socket::{ListeningSocket, SocketError};
 
-/// Output kept for a client that is not there, or slow: as much as a boot prints. Older bytes go
-/// first.
+/// Bytes of output kept for an absent or slow client: as much as a boot prints. The oldest bytes
+/// are dropped first.
 const BACKLOG: usize = 64 << 10;
-/// How long a processor waits for a connected client whose buffers are full before bytes are
+/// Milliseconds that a vCPU waits for a connected client whose buffers are full, before bytes are
 /// dropped.
 const PATIENCE_MS: libc::c_int = 1000;
 
@@ -27,8 +27,8 @@ const PATIENCE_MS: libc::c_int = 1000;
 pub(crate) struct SocketOutput {
     client: Option<Arc<UnixStream>>,
     backlog: VecDeque<u8>,
-    /// The client did not read for [`PATIENCE_MS`]: do not wait for it again before it has read
-    /// something.
+    /// The client did not read for [`PATIENCE_MS`]. No vCPU waits for it again until it has read
+    /// some bytes.
     stalled: bool,
 }
 
@@ -57,8 +57,8 @@ impl SocketOutput {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // The event loop sees the hang-up and forgets the client; the bytes wait for the
-                // next one.
+                // The event loop sees the hang-up and drops the client; the bytes stay for the next
+                // client.
                 Err(_) => return,
             }
         }
@@ -72,7 +72,7 @@ impl SocketOutput {
     }
 }
 
-/// The listening and receiving half, for the event loop. Removes the socket's name when dropped.
+/// The listening and receiving half, for the event loop. Dropping it removes the socket's file.
 pub(crate) struct SocketServer {
     socket: ListeningSocket,
     output: Arc<Mutex<SocketOutput>>,
@@ -81,22 +81,23 @@ pub(crate) struct SocketServer {
 }
 
 impl SocketServer {
-    /// Listens at `path`, where only this user may connect. A socket on which no program listens
-    /// any more is replaced.
+    /// Listens at `path`, where only this user may connect. Replaces a socket on which no program
+    /// listens.
     ///
     /// # Errors
-    /// As [`ListeningSocket::bind`].
+    /// The errors of [`ListeningSocket::bind`].
     pub(crate) fn bind(path: &Path) -> Result<SocketServer, SocketError> {
         let socket = ListeningSocket::bind(path)?;
         Ok(SocketServer { socket, output: Arc::default(), port: None, client: None })
     }
 
-    /// The sending half, for the port.
+    /// Returns the sending half, for the port.
     pub(crate) fn output(&self) -> Arc<Mutex<SocketOutput>> {
         Arc::clone(&self.output)
     }
 
-    /// Tells the receiving half its port. Must come before the event loop gets the server.
+    /// Sets the port of the receiving half. Must be called before the server is added to the event
+    /// loop.
     pub(crate) fn connect(&mut self, port: Arc<SerialPort>) {
         self.port = Some(port);
     }
@@ -104,7 +105,7 @@ impl SocketServer {
     fn accept(&mut self, ops: &mut EventOps<'_>) {
         while let Ok((stream, _)) = self.socket.listener().accept() {
             if self.client.is_some() || stream.set_nonblocking(true).is_err() {
-                // Dropping the stream tells a second client at once that the port is taken.
+                // Dropping the stream shows a second client immediately that the port is in use.
                 continue;
             }
             let watch =
@@ -124,7 +125,8 @@ impl SocketServer {
 
     fn serve(&mut self, ops: &mut EventOps<'_>) {
         let (Some(client), Some(port)) = (&self.client, &self.port) else { return };
-        // Whoever holds the lock flushes, and may wait for the client: the event loop must not.
+        // The holder of the lock flushes, and may wait for the client; the event loop must not
+        // wait.
         if let Ok(mut output) = self.output.try_lock() {
             output.flush();
         }
@@ -132,7 +134,7 @@ impl SocketServer {
             let _ = ops.remove(Events::empty(&**client));
             self.client = None;
             self.output.lock().unwrap_or_else(PoisonError::into_inner).client = None;
-            // Somebody may have been waiting in the listener's queue.
+            // A client may be waiting in the listener's queue.
             self.accept(ops);
         }
     }
@@ -154,7 +156,10 @@ impl MutEventSubscriber for SocketServer {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::new(self.socket.listener(), EventSet::IN)) {
-            warn!("serial socket {}: {error}; nobody can connect", self.socket.path().display());
+            warn!(
+                "serial socket {}: {error}; clients cannot connect",
+                self.socket.path().display()
+            );
         }
         if let Some(port) = &self.port {
             let _ = ops.add(Events::new(port.drained(), EventSet::IN));

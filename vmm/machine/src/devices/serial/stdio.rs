@@ -9,10 +9,10 @@ use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use super::pump::{Pumped, is_ready, pump};
 use super::{RawTerminal, SerialPort};
 
-/// What the user can ask for with Ctrl-A.
+/// A command that the user gives with Ctrl-A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Escape {
-    /// Ctrl-A x: stop the machine at once.
+    /// Ctrl-A x: stop the machine immediately.
     Stop,
     /// Ctrl-A p: press the power button.
     PowerButton,
@@ -20,8 +20,8 @@ pub enum Escape {
     Reset,
 }
 
-/// Standard input, read by the event loop. On a terminal Ctrl-A starts a command, as Ctrl-C belongs
-/// to the guest.
+/// Standard input, read by the event loop. On a terminal, Ctrl-A starts a command, because Ctrl-C
+/// belongs to the guest.
 pub(crate) struct StdioInput {
     port: Arc<SerialPort>,
     keys: Keys,
@@ -34,7 +34,7 @@ impl StdioInput {
         b"\r\nCtrl-A x  stop the machine\r\nCtrl-A p  press the power button\r\nCtrl-A r  reset\r\n\
           Ctrl-A Ctrl-A  send Ctrl-A\r\n";
 
-    /// Feeds `port` and calls `escape` for commands.
+    /// Returns an input that feeds `port` and calls `escape` for commands.
     pub(crate) fn new(port: Arc<SerialPort>, escape: Box<dyn Fn(Escape) + Send>) -> StdioInput {
         let keys = if RawTerminal::available() { Keys::Plain } else { Keys::Off };
         StdioInput { port, keys, escape, ended: false }
@@ -50,7 +50,8 @@ impl StdioInput {
                 Key::Guest => true,
                 Key::Nothing => false,
                 Key::Help => {
-                    // The event loop must not wait for a reader that has stopped reading.
+                    // The event loop must not wait for a reader of standard output that has stopped
+                    // reading.
                     if is_ready(libc::STDOUT_FILENO, libc::POLLOUT) {
                         let _ = std::io::stdout().write_all(Self::HELP);
                     }
@@ -79,21 +80,21 @@ impl MutEventSubscriber for StdioInput {
 
     fn init(&mut self, ops: &mut EventOps<'_>) {
         let stdin = Events::new(&std::io::stdin(), EventSet::IN | EventSet::EDGE_TRIGGERED);
-        // A plain file cannot be watched; it is always readable, so it is pumped whenever the guest
-        // has read.
+        // A regular file cannot be watched, but is always readable: it is pumped each time the
+        // guest has read all input.
         let _ = ops.add(stdin);
         let _ = ops.add(Events::new(self.port.drained(), EventSet::IN));
         self.pump(ops);
     }
 }
 
-/// Finds commands in the stream of keys.
+/// A parser of commands in the stream of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keys {
-    /// Not a terminal: every byte is the guest's.
+    /// Standard input is no terminal: every byte is for the guest.
     Off,
     Plain,
-    /// After Ctrl-A.
+    /// The last key was Ctrl-A.
     Prefix,
 }
 

@@ -1,10 +1,10 @@
-//! Raw mode of the terminal, and the way back on every path out of the program.
+//! Raw mode of the terminal, which every path out of the program undoes.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::{Mutex, Once, PoisonError};
 
-/// What the terminal was like before, as long as it is in raw mode.
+/// The terminal's former mode, while it is in raw mode.
 static SAVED: Mutex<Option<libc::termios>> = Mutex::new(None);
 static HOOKS: Once = Once::new();
 
@@ -13,9 +13,9 @@ static HOOKS: Once = Once::new();
 pub(crate) struct RawTerminal(());
 
 impl RawTerminal {
-    /// Whether standard input is a terminal at all.
+    /// Returns whether standard input is a terminal.
     pub(crate) fn available() -> bool {
-        // SAFETY: asks about a descriptor, touches no memory.
+        // SAFETY: isatty takes a descriptor and accesses no memory.
         unsafe { libc::isatty(libc::STDIN_FILENO) == 1 }
     }
 
@@ -67,7 +67,7 @@ impl Drop for RawTerminal {
 
 /// Restores the terminal if it is in raw mode. For exit paths that run no destructors.
 pub(crate) fn restore() {
-    // A panic while the lock is held must not wait for itself.
+    // A panic while this thread holds the lock must not deadlock.
     if let Ok(mut saved) = SAVED.try_lock()
         && let Some(old) = saved.take()
     {

@@ -8,12 +8,12 @@ const SIMP: u64 = 0x10_0000;
 const SIEFP: u64 = 0x10_1000;
 const ON: SynicState = SynicState { control: 1, event_page: SIEFP | 1, message_page: SIMP | 1 };
 
-/// Counts instead of interrupting.
+/// A sink that counts interrupts.
 #[derive(Default)]
 struct Recorder {
     raised: Mutex<Vec<(u32, u8)>>,
     waits: AtomicUsize,
-    /// An EOM came and nobody has taken it.
+    /// Whether an EOM is pending.
     eom: AtomicBool,
     kicked: Mutex<Vec<u32>>,
 }
@@ -46,7 +46,7 @@ impl Recorder {
     }
 }
 
-/// Two VPs, pages of the second one on.
+/// Returns two VPs; the pages of the second are enabled.
 fn vps() -> (Vps, Recorder) {
     let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
     let (vps, lines) = (Vps::new(memory, 2), Recorder::default());
@@ -61,7 +61,7 @@ fn slot_bytes(vps: &Vps, page: u64, sint: u64) -> [u8; SLOT_SIZE] {
     bytes
 }
 
-/// The guest's side: takes the message out; says whether it would write EOM.
+/// Consumes a message as the guest does. Returns the message and whether the guest would write EOM.
 fn consume(vps: &Vps, page: u64) -> (Vec<u8>, bool) {
     let bytes = slot_bytes(vps, page, 2);
     assert_eq!(bytes[0], 1, "there is a message");
@@ -96,7 +96,7 @@ fn test_deliver_busy_slot_waits_for_eom_each_time() {
     vps.deliver(1, &lines);
     vps.deliver(1, &lines);
     assert_eq!((lines.waits(), lines.raised()), (2, 1));
-    assert!(consume(&vps, SIMP).1, "the guest is told to write EOM");
+    assert!(consume(&vps, SIMP).1, "the slot asks the guest to write EOM");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn test_reset_forgets_pages_and_messages() {
     assert_eq!(vps.signal(1, 2, 1, &lines), Signal::Disabled);
 }
 
-/// Linux's panic path: one VP empties the slots of all VPs and writes EOM on its own.
+/// Linux's panic path: one VP empties the slots of all VPs but writes EOM only on its own.
 #[test]
 fn test_eom_on_another_vp_kicks_each_vp_that_waits_for_a_slot_and_no_other() {
     let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
@@ -219,7 +219,8 @@ fn test_eom_on_another_vp_kicks_each_vp_that_waits_for_a_slot_and_no_other() {
     for vp in [0, 1, 2] {
         vps.update(vp, on(vp), &lines);
     }
-    // VPs 0 and 1 wait for their slots, VP 2 for nothing, VP 3 for its page.
+    // VPs 0 and 1 have messages queued for their slots, VP 2 has none, VP 3 has one queued for its
+    // page.
     for (vp, messages) in [(0, 2), (1, 2), (2, 1), (3, 2)] {
         for _ in 0..messages {
             vps.queue(vp, 2, b"x");
@@ -275,7 +276,7 @@ fn test_signal_while_the_page_is_off_is_set_when_it_comes_on() {
     }
 }
 
-/// Linux unmasks the SINT after SIEFP and before SCONTROL; only the latter exits.
+/// Linux unmasks the SINT after SIEFP and before SCONTROL; only the latter causes an exit.
 #[test]
 fn test_update_raises_again_what_a_masked_sint_may_have_lost() {
     let (vps, lines) = vps();
@@ -314,12 +315,12 @@ fn test_reset_forgets_signals_that_waited_for_a_page() {
 #[test]
 fn test_signal_while_the_page_comes_and_goes_is_never_lost() {
     let (vps, lines) = vps();
-    // Off before the first signal, as its page is not looked at below.
+    // Disabled before the first signal, because the checks below do not read this page.
     vps.update(1, SynicState::RESET, &lines);
     std::thread::scope(|scope| {
         let (vps, lines) = (&vps, &lines);
         scope.spawn(move || (0..256).for_each(|flag| _ = vps.signal(1, 2, flag, lines)));
-        // Another address each time, so that what was set in the old page is not looked at again.
+        // A different address in each round, so that flags in the old page are not counted again.
         let mut seen = [0_u8; 256];
         let mut round = 0;
         while seen[..32] != [0xFF; 32] {
@@ -328,7 +329,7 @@ fn test_signal_while_the_page_comes_and_goes_is_never_lost() {
             vps.update(1, SynicState { event_page: page | 1, ..ON }, lines);
             vps.update(1, SynicState { event_page: page, ..ON }, lines);
             seen.iter_mut().zip(slot_bytes(vps, page, 2)).for_each(|(to, from)| *to |= from);
-            // The lock of the pages may prefer this thread for ever.
+            // The lock of the pages may always prefer this thread.
             std::thread::yield_now();
         }
     });
