@@ -36,6 +36,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 pub use buffer::IoBuffer;
 pub use error::IoError;
 pub use faulty::{Fault, Faulty, Hold};
@@ -133,8 +135,9 @@ pub struct Geometry {
     pub discard: Option<Discard>,
 }
 
-/// Bytes in a logical block. Guests support these two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes in a logical block. Guests support these two. Serialised as its number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
 pub enum BlockSize {
     /// 512 bytes.
     B512,
@@ -154,6 +157,24 @@ impl BlockSize {
             Self::B512 => 9,
             Self::B4096 => 12,
         }
+    }
+}
+
+impl TryFrom<u32> for BlockSize {
+    type Error = String;
+
+    fn try_from(bytes: u32) -> Result<Self, String> {
+        match bytes {
+            512 => Ok(Self::B512),
+            4096 => Ok(Self::B4096),
+            _ => Err(format!("a block size of {bytes} is not offered; write 512 or 4096")),
+        }
+    }
+}
+
+impl From<BlockSize> for u32 {
+    fn from(size: BlockSize) -> u32 {
+        size.bytes()
     }
 }
 

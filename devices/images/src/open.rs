@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use synthvm_block::{Backend, CacheMode, IoMode, LockedFile, RawFile, RawOptions};
 
 use crate::error::OpenError;
@@ -37,7 +38,8 @@ pub struct OpenOptions {
 
 /// The other files that an image may name: parents, backing files, data files. The author of the
 /// image chose their names, and the guest can read their content on the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Parents {
     /// All files that the image names, in any folder: for trusted images.
     #[default]

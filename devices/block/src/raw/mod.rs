@@ -41,7 +41,7 @@ use tracing::info;
 pub use error::OpenError;
 pub use fixed::{FixedError, FixedMemory};
 pub use lock::{LockedFile, try_lock, unlock};
-pub use options::{CacheMode, IoMode, RawOptions, UnknownMode};
+pub use options::{CacheMode, IoMode, RawOptions};
 
 use super::{Backend, Discard, Extent, Geometry, IoError, Queue};
 use crate::BlockSize;

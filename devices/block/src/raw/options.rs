@@ -1,6 +1,6 @@
 //! A user's options for a raw image.
 
-use std::str::FromStr;
+use serde::{Deserialize, Serialize};
 
 /// The options for opening a raw image. The defaults suit most users: writable, through the host's
 /// page cache, by the fastest I/O path that works.
@@ -16,7 +16,8 @@ pub struct RawOptions {
 
 /// The use of the host's page cache. In both modes writes are durable after a flush, and forced
 /// writes immediately.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CacheMode {
     /// `writeback`: data goes through the page cache. Reads of cached data are fast; writes are
     /// fast until the host must write them out.
@@ -29,7 +30,8 @@ pub enum CacheMode {
 }
 
 /// The paths by which requests reach the kernel. All have the same semantics for the guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum IoMode {
     /// `auto`: `uring` if the kernel allows it, otherwise `threads`.
     #[default]
@@ -43,38 +45,4 @@ pub enum IoMode {
     /// `sync`: on the caller's thread, which meanwhile serves no other disk. For tools and
     /// measurements.
     Sync,
-}
-
-/// The error for a word that is not a value of the option.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{given}' is none of: {allowed}")]
-pub struct UnknownMode {
-    given: String,
-    allowed: &'static str,
-}
-
-impl FromStr for CacheMode {
-    type Err = UnknownMode;
-
-    fn from_str(word: &str) -> Result<Self, UnknownMode> {
-        match word {
-            "writeback" => Ok(Self::Writeback),
-            "none" => Ok(Self::None),
-            _ => Err(UnknownMode { given: word.to_owned(), allowed: "writeback, none" }),
-        }
-    }
-}
-
-impl FromStr for IoMode {
-    type Err = UnknownMode;
-
-    fn from_str(word: &str) -> Result<Self, UnknownMode> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "uring" => Ok(Self::Uring),
-            "threads" => Ok(Self::Threads),
-            "sync" => Ok(Self::Sync),
-            _ => Err(UnknownMode { given: word.to_owned(), allowed: "auto, uring, threads, sync" }),
-        }
-    }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use synthvm_block::MAX_NULL_CAPACITY;
+use synthvm_block::{BlockSize, CacheMode, IoMode, MAX_NULL_CAPACITY};
+use synthvm_images::Parents;
 
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BlockSize, BufferMode, ByteSize, CacheMode, DiskConfig, DiskSource, IoMode, MAX_LUNS,
-    MAX_MEMORY, MIN_MEMORY, Parents, SerialConfig, VmConfig,
+    BufferMode, ByteSize, DiskConfig, DiskSource, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
+    VmConfig,
 };
 
 const MIB: u64 = 1 << 20;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
+use synthvm_block::{BlockSize, CacheMode, IoMode};
+use synthvm_images::{Format, Parents};
 
 use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
@@ -61,7 +63,7 @@ pub struct DiskConfig {
     pub block_size: Option<BlockSize>,
     /// Format of the image; as its name and content say unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<ImageFormat>,
+    pub format: Option<Format>,
     /// Whether the host's page cache is used.
     #[serde(default)]
     pub cache: CacheMode,
@@ -116,46 +118,6 @@ impl fmt::Display for DiskSource<'_> {
     }
 }
 
-/// Formats of images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ImageFormat {
-    /// The disk's bytes and nothing else.
-    Raw,
-    /// Hyper-V's own format.
-    Vhdx,
-    /// Its forerunner.
-    Vhd,
-    /// QEMU's.
-    Qcow2,
-}
-
-/// Whether data goes through the host's page cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CacheMode {
-    /// It does.
-    #[default]
-    Writeback,
-    /// It goes straight between the guest's pages and the storage (O_DIRECT).
-    None,
-}
-
-/// How requests reach the host's kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum IoMode {
-    /// The best that the kernel offers.
-    #[default]
-    Auto,
-    /// By io_uring.
-    Uring,
-    /// By a few threads for each image.
-    Threads,
-    /// By the thread that serves the channel.
-    Sync,
-}
-
 /// Whether the host's kernel keeps the guest's memory in place for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -166,17 +128,6 @@ pub enum BufferMode {
     /// It knows all of the guest's memory beforehand (registered buffers of io_uring), which stays
     /// locked as long as the disk is there.
     Fixed,
-}
-
-/// Which other files (parents, backing files) an image may bring along.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Parents {
-    /// Those that it names.
-    #[default]
-    Named,
-    /// None: for images of strangers.
-    Refuse,
 }
 
 impl DiskConfig {
@@ -246,42 +197,4 @@ pub(super) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u
 
 pub(super) fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
     super::bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1).map(Some)
-}
-
-/// A disk's logical block size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "u32", into = "u32")]
-pub enum BlockSize {
-    /// 512 bytes.
-    B512,
-    /// 4096 bytes.
-    B4096,
-}
-
-impl BlockSize {
-    /// The size in bytes.
-    pub const fn bytes(self) -> u32 {
-        match self {
-            BlockSize::B512 => 512,
-            BlockSize::B4096 => 4096,
-        }
-    }
-}
-
-impl TryFrom<u32> for BlockSize {
-    type Error = String;
-
-    fn try_from(bytes: u32) -> Result<Self, String> {
-        match bytes {
-            512 => Ok(BlockSize::B512),
-            4096 => Ok(BlockSize::B4096),
-            _ => Err(format!("a block size of {bytes} is not offered; write 512 or 4096")),
-        }
-    }
-}
-
-impl From<BlockSize> for u32 {
-    fn from(size: BlockSize) -> u32 {
-        size.bytes()
-    }
 }

@@ -6,10 +6,11 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use synthvm_block::BlockSize;
 use synthvm_images::Format;
 use synthvm_machine::unix_socket;
 
-use super::{BlockSize, DiskConfig, DiskSource, ImageFormat, SerialConfig, VmConfig};
+use super::{DiskConfig, DiskSource, SerialConfig, VmConfig};
 
 /// An unusable file: the option at fault, the file, the cause, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +130,7 @@ fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
     }
     let is_raw = disk.format.map_or_else(
         || Format::of_name(&disk.path).is_none_or(|format| format == Format::Raw),
-        |format| format == ImageFormat::Raw,
+        |format| format == Format::Raw,
     );
     if is_raw && !size.is_multiple_of(block) {
         let whole = size.next_multiple_of(block);

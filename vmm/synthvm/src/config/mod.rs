@@ -27,10 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use synthvm_machine::MachineConfig;
 
 pub(crate) use check::{check_id, check_names};
-pub use disk::{
-    BlockSize, BufferMode, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, MAX_CONTROLLERS,
-    MAX_LUNS, Parents,
-};
+pub use disk::{BufferMode, DiskConfig, DiskSource, MAX_CONTROLLERS, MAX_LUNS};
 pub use dvd::DvdConfig;
 pub use error::ConfigError;
 pub(crate) use error::unknown;

@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
 use synthvm_block::{
-    self as block, Backend, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate,
+    Backend, BlockSize, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate,
 };
-use synthvm_images::{Format, OpenOptions};
+use synthvm_images::OpenOptions;
 
 use super::{DiskError, memory};
-use crate::config::{
-    BlockSize, ByteSize, CacheMode, DiskConfig, DiskSource, ImageFormat, IoMode, LimitsConfig,
-    Parents,
-};
+use crate::config::{ByteSize, DiskConfig, DiskSource, LimitsConfig};
 
 /// Opens the image of `disk`, and locks it for this process; or makes a disk that has none.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
@@ -29,10 +26,10 @@ pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
 fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
     let options = OpenOptions {
         read_only: disk.readonly,
-        format: disk.format.map(format),
-        cache: cache(disk.cache),
-        io: io(disk.io),
-        parents: parents(disk.parents),
+        format: disk.format,
+        cache: disk.cache,
+        io: disk.io,
+        parents: disk.parents,
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(path, &options)?)
@@ -52,45 +49,13 @@ pub(super) fn limits(config: &LimitsConfig) -> Limits {
     }
 }
 
-fn format(format: ImageFormat) -> Format {
-    match format {
-        ImageFormat::Raw => Format::Raw,
-        ImageFormat::Vhdx => Format::Vhdx,
-        ImageFormat::Vhd => Format::Vhd,
-        ImageFormat::Qcow2 => Format::Qcow2,
-    }
-}
-
-fn cache(mode: CacheMode) -> block::CacheMode {
-    match mode {
-        CacheMode::Writeback => block::CacheMode::Writeback,
-        CacheMode::None => block::CacheMode::None,
-    }
-}
-
-fn parents(parents: Parents) -> synthvm_images::Parents {
-    match parents {
-        Parents::Named => synthvm_images::Parents::Named,
-        Parents::Refuse => synthvm_images::Parents::Refuse,
-    }
-}
-
-fn io(mode: IoMode) -> block::IoMode {
-    match mode {
-        IoMode::Auto => block::IoMode::Auto,
-        IoMode::Uring => block::IoMode::Uring,
-        IoMode::Threads => block::IoMode::Threads,
-        IoMode::Sync => block::IoMode::Sync,
-    }
-}
-
 /// An image with the block size that its user wants for it. It is what a controller and its workers
 /// hold.
 #[derive(Debug)]
 pub(super) struct Medium {
     image: Arc<dyn Backend>,
     /// If it is not the image's own.
-    block_size: Option<synthvm_block::BlockSize>,
+    block_size: Option<BlockSize>,
     /// Dropped along with this.
     _in_use: Sender<()>,
 }
@@ -107,10 +72,6 @@ impl Medium {
         image: Arc<dyn Backend>,
         block_size: Option<BlockSize>,
     ) -> Result<(Self, Unused), DiskError> {
-        let block_size = block_size.map(|size| match size {
-            BlockSize::B512 => synthvm_block::BlockSize::B512,
-            BlockSize::B4096 => synthvm_block::BlockSize::B4096,
-        });
         if let Some(size) = block_size {
             check_block_size(size.bytes(), image.geometry())?;
         }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use synthvm_block::{Backend, Throttle, ThrottleStats};
+use synthvm_images::Format;
 use synthvm_storvsp::{AddDiskError, ControllerOptions, DiskOptions, DiskReport, ScsiController};
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
@@ -15,7 +16,7 @@ use super::medium::{Medium, limits};
 use super::removal::{Removals, Removed};
 use super::table::{Bus, Entry, Held, HeldDisk, Place, Table, name};
 use crate::config::{
-    BufferMode, ByteSize, DiskConfig, DvdConfig, ImageFormat, LimitsConfig, check_id, check_names,
+    BufferMode, ByteSize, DiskConfig, DvdConfig, LimitsConfig, check_id, check_names,
 };
 use crate::control::DiskPlace;
 
@@ -410,7 +411,7 @@ impl DiskSet {
     /// Opens a disc's image for reading.
     fn open_disc(&self, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
         let disc =
-            DiskConfig { readonly: true, format: Some(ImageFormat::Raw), ..DiskConfig::new(path) };
+            DiskConfig { readonly: true, format: Some(Format::Raw), ..DiskConfig::new(path) };
         self.host.open(&disc)
     }
 

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use synthvm_block::{IoError, Operation, ThrottleStats};
+use synthvm_block::{BlockSize, IoError, IoMode, Operation, ThrottleStats};
 use synthvm_images::{CreateOptions, Format};
 use synthvm_machine::GuestMemory;
 use synthvm_machine::testing::{begin, end};
@@ -15,9 +15,7 @@ use vmm_sys_util::tempfile::TempFile;
 
 use super::testing::{Gate, Rig, TestHost};
 use super::*;
-use crate::config::{
-    BlockSize, BufferMode, DiskConfig, DvdConfig, IoMode, MAX_DISK_BUSY_POLL_MICROSECONDS,
-};
+use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
 use crate::storage_guest::Guest;
 
 const MIB: u64 = 1 << 20;

@@ -22,7 +22,9 @@ fn content(sector: u64, stamp: u64) -> Vec<u8> {
 
 fn options(words: &str) -> RawOptions {
     let (io, cache) = words.split_once(' ').unwrap();
-    RawOptions { read_only: false, cache: cache.parse().unwrap(), io: io.parse().unwrap() }
+    let options = serde_json::json!([cache, io]);
+    let (cache, io) = serde_json::from_value(options).unwrap();
+    RawOptions { read_only: false, cache, io }
 }
 
 /// The process that is killed, and no test of its own. It writes batches of distinct sectors, each
