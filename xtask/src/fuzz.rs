@@ -36,7 +36,7 @@ const PROGRESS: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Corpora stay in target/fuzz-corpus, inputs that failed go to target/fuzz-artifacts. Needs rustup, and a \
-    C++ compiler; a nightly toolchain and cargo-fuzz are installed when they are missing. Exit status: 0 nothing found; 1 otherwise."
+    C++ compiler; a nightly toolchain and cargo-fuzz are installed if they are missing. Exit status: 0 if there are no findings, 1 otherwise."
 )]
 pub(crate) struct Arguments {
     /// Seconds to run each target.

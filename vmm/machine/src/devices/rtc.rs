@@ -43,8 +43,8 @@ struct State {
     cmos: [u8; 128],
     /// The guest's clock minus the host's, in seconds.
     offset: i64,
-    /// Whether the guest has written time fields while updates are inhibited (B_SET). They are in
-    /// the guest's format.
+    /// Whether the registers hold a frozen time, in the guest's format, which the guest may still
+    /// change before it takes effect.
     staged: bool,
 }
 

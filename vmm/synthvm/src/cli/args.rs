@@ -268,7 +268,7 @@ Examples:
   synthvm disk remove vm.sock 0:1
   synthvm disk insert vm.sock dvd tools.iso
 
-Exit status 0 if it was done, 1 if the machine refused, 2 if the command line is wrong.";
+Exit status 0 if the command succeeded, 1 if the machine refused, 2 if the command line is wrong.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = DISK_EXAMPLES)]
@@ -352,7 +352,7 @@ pub(super) enum DiskVerb {
 }
 
 const IMAGE_EXAMPLES: &str = "\
-Sizes are 512M, 20G or bytes, in powers of 1024. An image that is being made is there complete or not at all.
+Sizes are 512M, 20G or bytes, in powers of 1024. An image is created completely or not at all.
 
 Examples:
   synthvm image create disk.vhdx --size 20G
@@ -361,7 +361,7 @@ Examples:
   synthvm image info disk.vhdx
   synthvm image check disk.vhdx --repair
 
-Exit status 0 if it was done, 1 if `check` found damage, 2 if the command line is wrong, 4 if a file cannot be used.";
+Exit status 0 if the command succeeded, 1 if `check` found damage, 2 if the command line is wrong, 4 if a file cannot be used.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = IMAGE_EXAMPLES)]
