@@ -1,5 +1,6 @@
-//! Makes `seeds/`: a few inputs for each target that reach deep at once, from which the fuzzer starts.
-//! `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. The layouts are those that each target's `run` documents.
+//! Creates `seeds/`: a few inputs for each target that reach deep code immediately, from which the
+//! fuzzer starts. Run it with `cargo run --manifest-path fuzz/Cargo.toml --example seeds`. The
+//! `run` function of each target documents its layout.
 
 use std::fs;
 use std::path::Path;
@@ -34,7 +35,7 @@ impl Seed {
         self
     }
 
-    /// `part`, after its length.
+    /// Appends `part` with its length before it.
     fn counted(self, part: Seed) -> Self {
         self.u16(part.0.len() as u16).bytes(&part.0)
     }
@@ -61,23 +62,24 @@ fn main() {
     }
 }
 
-/// Contact with version number `version` of `Version::ALL`, and offers. Devices come at relids 2 to 5.
+/// Returns the contact with version number `version` of `Version::ALL`, and the offers. Devices
+/// have relids 2 to 5.
 fn connected(version: u8) -> Seed {
     seed().bytes(&[1, version, 0]).u8(2)
 }
 
-/// A ring GPADL of 8 pages, open, and the device's answer.
+/// Adds a ring GPADL of 8 pages, an open, and the device's answer.
 fn opened(seed: Seed, relid: u8, id: u8, accept: bool) -> Seed {
     let seed = seed.bytes(&[4, relid, id]).u16(8).bytes(&[10, relid, id, 4, 0, relid]);
     seed.bytes(&[if accept { 21 } else { 20 }, 0])
 }
 
-/// Close, the device lets go, the bus hears of it, teardown.
+/// Adds a close, the end of the device's channel, its delivery to the bus, and a teardown.
 fn closed(seed: Seed, relid: u8, id: u8) -> Seed {
     seed.bytes(&[12, relid, 24, 0, 31, 7, 13, relid, id])
 }
 
-/// A header for `pages` pages, and bodies of 27 and 28 words until they are there.
+/// Adds a header for `pages` pages, and bodies of 27 and 28 words up to the end of the list.
 fn long_list(mut seed: Seed, relid: u8, id: u8, pages: u16) -> Seed {
     seed = seed.bytes(&[6, relid, id]).u16(0).u16(pages - 1);
     let mut left = pages.saturating_sub(26);
@@ -146,12 +148,12 @@ fn host_messages() -> Vec<(&'static str, Seed)> {
     ]
 }
 
-/// A range of `pages` pages from page `first` on, `style` as in `page_list::words`.
+/// Adds a range of `pages` pages from page `first` on, with `style` as in `page_list::words`.
 fn range(seed: Seed, style: u8, pages: u16, first: u16, offset: u16, trim: u16) -> Seed {
     seed.u8(style << 2).u16(pages).u16(first).u16(offset).u16(trim)
 }
 
-/// Parts to look at: offset, length, and how many powers of two.
+/// Adds parts to check: offset, length, and the number of powers of two.
 fn parts(mut seed: Seed, parts: &[(u16, u16, u8)]) -> Seed {
     for (offset, len, shift) in parts {
         seed = seed.u8(shift << 1).u16(*offset).u16(*len);
@@ -191,7 +193,7 @@ fn gpadl_assembly() -> Vec<(&'static str, Seed)> {
     ]
 }
 
-/// Descriptor of an in-band packet, its payload, and its trailer: `words` words of payload.
+/// Adds the descriptor of an in-band packet, its payload of `words` words, and its trailer.
 fn in_band(seed: Seed, kind: u64, words: u64) -> Seed {
     let seed = seed.u64(kind | 2 << 16 | (2 + words) << 32 | 1 << 48).u64(words);
     (0..words).fold(seed, Seed::u64).u64(0)
@@ -257,12 +259,13 @@ fn gpa_direct() -> Vec<(&'static str, Seed)> {
     ]
 }
 
-/// Sound image number `base` with `flags`, and no changes.
+/// Returns sound image number `base` with `flags`, and no changes.
 fn image(base: u8, flags: u8) -> Seed {
     seed().bytes(&[base, flags, 0, 0])
 }
 
-/// Writes, clears, flushes, resizes and opens again: each step is an operation, a place, pages and a byte.
+/// Adds writes, clears, flushes, resizes and reopens. Each step is an operation, a location, a
+/// number of pages and a byte.
 fn all_steps(seed: Seed) -> Seed {
     let at = |seed: Seed, operation: u8, place: u16, count: u8, byte: u8| seed.u8(operation).u16(place).u8(count).u8(byte);
     let seed = at(at(seed, 0, 3, 4, 0xAA), 0x81, 0x8000, 140, 0xBB);
@@ -273,7 +276,7 @@ fn all_steps(seed: Seed) -> Seed {
 
 fn image_files() -> Vec<(&'static str, Seed)> {
     let [dynamic, fixed, sectors, child, vhd, dynamic_vhd, large, small, qcow2_child] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-    // One change: which structure, where in it, kind of number, shift, value.
+    // One change: the structure, the location in it, the kind of number, shift, value.
     let one = |base: u8, class: u8, at: u16, kind: u8, value: u64| {
         seed().bytes(&[base, 0, 1, 0, class]).u16(at).u8(kind).u8(0).u64(value)
     };

@@ -1,4 +1,5 @@
-//! One packet of any bytes, at any place of a ring, read as GPA-direct and as transfer pages, against a naive reading.
+//! One packet of arbitrary bytes, at any offset of a ring, read as GPA-direct and as transfer
+//! pages, against a naive reading.
 
 use std::cell::RefCell;
 
@@ -10,7 +11,8 @@ use crate::packet_model::{Frame, check_external};
 use crate::page_list::{self, Memory};
 use crate::twin::Twin;
 
-/// Pages of the ring, the first one its control page: pairs of neighbours out of order, as many as the longest list takes.
+/// Pages of the ring, the first one its control page: pairs of neighbours out of order, enough for
+/// the longest list.
 const PAGES: [u64; 20] = [1, 17, 18, 3, 4, 15, 16, 5, 6, 13, 14, 7, 8, 11, 12, 9, 10, 31, 32, 21];
 
 struct Fixture {
@@ -29,7 +31,8 @@ thread_local! {
     });
 }
 
-/// Layout: flags, place in the ring (u16), then the packet as it is, or what it is made of; then parts of the buffer to look at.
+/// Runs one input. Layout: flags, offset in the ring (u16), then the packet itself, or the parts
+/// from which it is built; then parts of the buffer to check.
 pub fn run(data: &[u8]) {
     FIXTURE.with_borrow_mut(|Fixture { memory, twins, words, packet }| {
         let mut input = Input::new(data);
@@ -43,7 +46,7 @@ pub fn run(data: &[u8]) {
             packet.extend_from_slice(input.bytes(len));
             packet.resize(packet.len().next_multiple_of(8).max(16), 0);
         }
-        // A guest that writes on while the host reads.
+        // The guest writes to the packet while the host reads it.
         let rewrite = (flags & 2 != 0).then(|| (usize::from(input.u16()), input.u64()));
         let rest = input.bytes(usize::MAX);
         for twin in twins {
@@ -55,7 +58,7 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// A sound packet around whatever range list the input makes.
+/// Builds a sound packet around the range list that the input makes.
 fn build(flags: u8, input: &mut Input<'_>, words: &mut Vec<u64>, packet: &mut Vec<u8>) {
     let kind: u64 = if flags & 4 == 0 { 9 } else { 7 };
     let count = if flags & 8 == 0 { u32::from(input.u8()) } else { input.u32() };

@@ -1,4 +1,5 @@
-//! Page lists of any content, split between messages in any way, against a naive reading of the same words.
+//! Page lists of any content, split between messages in any way, against a naive reading of the
+//! same words.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,15 +9,16 @@ use vmbus_gpadl::{Gpadl, GpadlKey, GuestBuffer, RangeAssembler, RangeError, Rele
 use crate::input::Input;
 use crate::page_list::{self, Memory, Parsed, check, parse};
 
-/// What an unfinished list may cost beyond the bytes received (docs/limits.md).
+/// Bytes that an unfinished list may cost beyond the bytes received (docs/limits.md).
 const BYTES_BEYOND: usize = 3072;
 
-/// Bytes that the host may keep for each word of a complete list: 16 for a range and 8 for its page, which come in two words.
+/// Bytes that the host may keep for each word of a complete list. A range takes 16 and its page 8,
+/// and they arrive in two words.
 const BYTES_PER_WORD: usize = 24;
 /// Bytes that the host may keep for each page of a complete list.
 const BYTES_PER_PAGE: usize = 24;
 
-/// Views are not what this target is about.
+/// A sink that ignores the end of views, which this target does not test.
 struct Nobody;
 
 impl ReleaseSink for Nobody {
@@ -34,7 +36,8 @@ thread_local! {
         RefCell::new(Fixture { memory: Memory::new(), words: Vec::new(), bytes: Vec::new() });
 }
 
-/// Layout: flags, ranges (u16), bytes that make the words (u16 and so many), cuts (u8 and so many), then parts to look at.
+/// Runs one input. Layout: flags, ranges (u16), bytes from which the words are made (u16 and that
+/// many), cuts (u8 and that many), then parts to check.
 pub fn run(data: &[u8]) {
     FIXTURE.with_borrow_mut(|fixture| {
         let mut input = Input::new(data);
@@ -59,7 +62,8 @@ pub fn run(data: &[u8]) {
         let mut buffer = GuestBuffer::new(memory.ram.clone());
         let mut outcome = assemble(&mut buffer, ranges, declared, bytes, cuts);
         if flags & 4 != 0 {
-            // As a device does for each packet: the same buffer again, whatever became of the list before.
+            // A device uses the same buffer again for each packet, after any result of the list
+            // before.
             buffer.clear();
             let again = assemble(&mut buffer, ranges, declared, bytes, cuts);
             assert_eq!(again, outcome, "the same list, assembled again");
@@ -70,7 +74,7 @@ pub fn run(data: &[u8]) {
                 check(memory, &buffer, &list, &mut input);
                 let gpadl = Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::new(Nobody));
                 let kept = gpadl.buffer().heap_bytes();
-                // A buffer that was filled before keeps what its longest list took.
+                // A buffer that was filled before keeps the memory of its longest list.
                 let most = BYTES_PER_PAGE * gpadl.buffer().pages();
                 assert!(kept <= most || flags & 4 != 0, "{kept} bytes kept, {most} allowed");
             }
@@ -81,7 +85,8 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// Pushes the words in pieces as long as `cuts` says, the rest at once; some pieces end in bytes that are no whole word.
+/// Pushes the words in pieces with the lengths in `cuts`, and the rest as one piece. Some pieces
+/// end in an incomplete word.
 fn assemble(
     buffer: &mut GuestBuffer,
     ranges: u32,

@@ -1,8 +1,11 @@
-//! A guest that posts anything at any moment, devices that answer when and as they like, views that go late, resets: all against the host's
-//! sans-IO core, with the model of the host's own property test looking on (`vmbus/host/tests/property`).
+//! A guest that posts any message at any moment, devices that answer at any time and in any way,
+//! views that are dropped late, and resets: all against the host's sans-IO core. The model of the
+//! host's own property test (`vmbus/host/tests/property`) checks every step.
 //!
-//! It holds among others: nothing is posted between UNLOAD_RESPONSE and the next contact, each header is answered once, TORNDOWN comes
-//! only when no view is left, a well-behaved channel works all the while, and when everybody lets go nothing stays due and every quota is back.
+//! Among its rules are: no message is posted between UNLOAD_RESPONSE and the next contact; each
+//! header is answered once; TORNDOWN is sent only when no view exists; a well-behaved channel works
+//! at any time; and when all devices release their channels, no answer stays due and every quota is
+//! free.
 
 use vmbus_gpadl::GuestRam;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
@@ -13,14 +16,14 @@ use crate::input::Input;
 use crate::steps::Step;
 use crate::world::World;
 
-/// Steps of one input at most.
+/// Most steps of one input.
 const MAX_STEPS: usize = 400;
 
 thread_local! {
     static RAM: GuestRam = test_ram();
 }
 
-/// Layout: steps until the end. Each is a byte that says what, and what it needs.
+/// Runs one input. Layout: steps until the end. Each is a byte for its kind, and its arguments.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     RAM.with(|ram| {
@@ -139,7 +142,8 @@ fn contact(input: &mut Input<'_>) -> Vec<u8> {
     post::contact_with(&body)
 }
 
-/// The first message of a GPADL: a ring, whole pages, or any words with any claim about them.
+/// Builds the first message of a GPADL: a ring, whole pages, or arbitrary words with arbitrary
+/// counts.
 fn gpadl_header(input: &mut Input<'_>, how: u8) -> Vec<u8> {
     let (relid, id, first) = (relid(input), input.u8().into(), u64::from(input.u16()));
     match how {
@@ -166,7 +170,7 @@ fn gpadl_header(input: &mut Input<'_>, how: u8) -> Vec<u8> {
     }
 }
 
-/// A message of some type and some size, all of one byte.
+/// Builds a message of any type and size, in which all other bytes are equal.
 fn malformed(input: &mut Input<'_>, what: u8) -> Vec<u8> {
     let (len, fill) = (usize::from(input.u8()).min(MAX_MESSAGE_SIZE), input.u8());
     let mut bytes = vec![fill; len];

@@ -1,4 +1,5 @@
-//! Sound images to begin with, made by the crate under test where it makes such, and the places in them where changes hurt.
+//! Sound images as starting points, and the locations in them where changes have an effect. The
+//! crate under test makes them, except for the formats that it cannot make.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,20 +16,20 @@ pub(crate) const MIB: u64 = 1 << 20;
 /// Bytes of each disk.
 const SIZE: u64 = 8 * MIB;
 
-/// A sound image: what is not zero in it, by page.
+/// A sound image, as the pages in it that are not zero.
 pub(crate) struct Base {
     pub(crate) format: Format,
     pub(crate) length: u64,
     pub(crate) pages: Vec<(u64, Vec<u8>)>,
-    /// Offset and length of each structure.
+    /// Offset and length of each structure in the file.
     pub(crate) places: Vec<(u64, u64)>,
-    /// It differs from the first one.
+    /// Whether it has a parent, which is the first image.
     pub(crate) has_parent: bool,
-    /// It can only be read.
+    /// Whether it can only be read.
     pub(crate) read_only: bool,
 }
 
-/// All of them. The first one is the parent of those that have one.
+/// Returns all images. The first one is the parent of those that have one.
 pub(crate) fn all() -> Vec<Base> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -60,7 +61,7 @@ pub(crate) fn all() -> Vec<Base> {
     bases
 }
 
-/// An image with data in its first block, in the middle and at the end.
+/// Creates an image with data in its first block, in the middle and at the end.
 fn make(path: PathBuf, options: &CreateOptions) -> Base {
     create(&path, options).expect("a new image");
     let open_options = OpenOptions { format: Some(options.format), io: IoMode::Sync, ..OpenOptions::default() };
@@ -96,7 +97,8 @@ fn places(bytes: &[u8], format: Format) -> Vec<(u64, u64)> {
     let length = bytes.len() as u64;
     let word = |at: u64| bytes.get(at as usize..at as usize + 8).map_or(0, |b| u64::from_be_bytes(b.try_into().expect("8 bytes")));
     match format {
-        // Headers, region tables, metadata table and items, block allocation table, the log.
+        // The headers, the region tables, the metadata table and items, the block allocation table,
+        // and the log.
         Format::Vhdx => vec![
             (64 * KIB, 80),
             (128 * KIB, 80),
@@ -117,7 +119,7 @@ fn places(bytes: &[u8], format: Format) -> Vec<(u64, u64)> {
     }
 }
 
-/// Nobody here makes them, so it is made by hand: blocks of 4 KiB, every other one there.
+/// Builds a dynamic VHD, which no crate here can create: blocks of 4 KiB, every second one present.
 fn dynamic_vhd() -> Base {
     const BLOCKS: u64 = 16;
     let (header, table, first) = (512_u64, 1536_u64, 4_u64);

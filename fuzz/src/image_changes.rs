@@ -1,4 +1,5 @@
-//! What strangers do to image files: numbers in structures replaced by others, checksums put right again, logs to be replayed, ends cut off.
+//! Hostile changes of image files: numbers in structures replaced by others, checksums corrected
+//! afterwards, logs to be replayed, files truncated.
 
 use synthvm_images::Format;
 
@@ -7,9 +8,9 @@ use crate::input::Input;
 use crate::memory_file::MemoryFile;
 
 const KIB: u64 = 1 << 10;
-/// Changes of one input at most.
+/// Most changes of one input.
 const MAX_CHANGES: u8 = 12;
-/// Longest file: what is kept of structures is bounded by it.
+/// Longest file. It bounds the memory for structures.
 const MAX_LENGTH: u64 = 32 * MIB;
 /// Structures of a VHDX with a checksum at bytes 4 to 8.
 const SEALED: [(u64, usize); 4] =
@@ -17,7 +18,8 @@ const SEALED: [(u64, usize); 4] =
 const LOG: u64 = MIB;
 const LOG_ID: [u8; 16] = [7; 16];
 
-/// Layout: how many changes, flags (1: a log, of a VHDX; 2: checksums stay wrong), the changes, the log. Whether anything changed.
+/// Changes the image. Layout: the number of changes, flags (1: a log, for a VHDX; 2: checksums stay
+/// wrong), the changes, the log. Returns whether the file was changed.
 pub(crate) fn change(base: &Base, file: &MemoryFile, input: &mut Input<'_>) -> bool {
     let (count, flags) = (input.u8() % (MAX_CHANGES + 1), input.u8());
     for _ in 0..count {
@@ -46,7 +48,7 @@ pub(crate) fn change(base: &Base, file: &MemoryFile, input: &mut Input<'_>) -> b
     count != 0 || has_log
 }
 
-/// 1, 2, 4 or 8 bytes: any, or such as code fails over.
+/// Returns 1, 2, 4 or 8 bytes: arbitrary ones, or values at which code often fails.
 fn number(base: &Base, input: &mut Input<'_>) -> Vec<u8> {
     let (kind, shift) = (input.u8(), input.u8());
     let value = match kind >> 4 {
@@ -55,7 +57,7 @@ fn number(base: &Base, input: &mut Input<'_>) -> Vec<u8> {
         7 => 1 << (shift & 63),
         8 => (1_u64 << (shift & 63)) - 1,
         9 => base.length.wrapping_add(u64::from(shift)),
-        // Block entries: a place and a state; compressed clusters.
+        // Block entries with location and state; compressed clusters.
         10 => u64::from(input.u8()) << 20 | u64::from(shift & 7),
         11 => u64::from(input.u16()) << 9 | u64::from(shift) << 56,
         12 => u64::from(input.u16()) << 16 | u64::from(shift) << 56,
@@ -68,7 +70,7 @@ fn number(base: &Base, input: &mut Input<'_>) -> Vec<u8> {
     if is_big { value.to_be_bytes()[8 - length..].to_vec() } else { value.to_le_bytes()[..length].to_vec() }
 }
 
-/// Entries of a log, and a header that says that there is one.
+/// Writes entries of a log, and a header that names it.
 fn log(base: &Base, file: &MemoryFile, input: &mut Input<'_>) {
     let mut at = 0;
     let mut sequence = 1 + u64::from(input.u8());
@@ -89,7 +91,8 @@ fn log(base: &Base, file: &MemoryFile, input: &mut Input<'_>) {
                 let within = usize::from(input.u16()) % 4088;
                 let bytes = number(base, input);
                 page[within..within + bytes.len()].copy_from_slice(&bytes);
-                // A region table and a header have checksums of their own; only what lies in one page can be right.
+                // A region table and a header have checksums of their own. The log can give a
+                // correct one only to a structure within one page.
                 if flags & 2 == 0 && matches!(offset >> 12, 16 | 32) {
                     seal_vhdx(&mut page);
                 }
@@ -161,7 +164,7 @@ fn entry(sequence: u64, tail: u32, (flushed, last): (u64, u64), changes: &[Chang
     bytes
 }
 
-/// Puts all checksums right.
+/// Corrects all checksums.
 fn seal(base: &Base, file: &MemoryFile) {
     let length = file.len();
     match base.format {
@@ -195,7 +198,7 @@ fn seal_vhdx(bytes: &mut [u8]) {
     bytes[4..8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The checksum of a VHD's structure lies at `at`.
+/// Corrects the checksum of a VHD's structure, at byte `at`.
 pub(crate) fn seal_vhd(bytes: &mut [u8], at: usize) {
     bytes[at..at + 4].fill(0);
     let sum = bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));

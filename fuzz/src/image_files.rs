@@ -1,5 +1,6 @@
-//! Images that strangers made: opened, looked at, checked, read, written, resized, closed and opened again, and compared with what was
-//! written. No other file is ever opened, but the parent that the user names.
+//! Images of hostile authors: opened, checked, read, written, resized, closed and opened again, and
+//! compared with the written data. No other file is ever opened, except the parent that the user
+//! names.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,11 +16,11 @@ use crate::image_changes::change;
 use crate::input::Input;
 use crate::memory_file::{MemoryFile, PAGE};
 
-/// Steps of one input at most.
+/// Most steps of one input.
 const MAX_STEPS: usize = 24;
-/// Places that are looked at when all of a disk is.
+/// Number of locations that are read when the whole disk is.
 const LOOKS: u64 = 64;
-/// How much larger a disk is made at most.
+/// Most bytes by which a disk grows.
 const MAX_GROWTH: u64 = 64 * MIB;
 
 struct Fixture {
@@ -35,7 +36,8 @@ thread_local! {
     });
 }
 
-/// Layout: which sound image, flags (1: to be read only, 2: its parent is not named), its changes (`image_changes::change`), then steps.
+/// Runs one input. Layout: the number of the sound image, flags (1: read-only, 2: its parent is not
+/// named), its changes (`image_changes::change`), then steps.
 pub fn run(data: &[u8]) {
     FIXTURE.with_borrow_mut(|fixture| {
         let mut input = Input::new(data);
@@ -58,7 +60,8 @@ pub fn run(data: &[u8]) {
             ..OpenOptions::default()
         };
         look(&path, base.format);
-        // What a qcow2 image says of itself is not checked as a whole: where two clusters lie in one place, both are lost.
+        // The structures of a qcow2 image are not checked as a whole: if two clusters have one
+        // location, both are lost.
         let strict = base.format != Format::Qcow2 || !is_changed;
         let mut session = Session { path: &path, options, strict, open: None, known: BTreeMap::new() };
         let opened = session.reopen();
@@ -83,7 +86,7 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// What the tools make of it. Without repairing, they change nothing.
+/// Runs the tools on the image. Without repair, they must not change it.
 fn look(path: &Path, format: Format) {
     let _ = info(path, Some(format), Parents::Refuse).map(|info| info.to_string());
     let _ = check(path, Some(format), false, Parents::Refuse).map(|report| report.to_string());
@@ -92,15 +95,15 @@ fn look(path: &Path, format: Format) {
 struct Session<'a> {
     path: &'a Path,
     options: OpenOptions,
-    /// What was written and not refused must be there.
+    /// Whether all data must be there that was written without an error.
     strict: bool,
     open: Option<Open>,
-    /// What each page of the disk must contain, as far as it was written here.
+    /// The content that each page of the disk must have, for pages that this input wrote.
     known: BTreeMap<u64, u8>,
 }
 
 struct Open {
-    // In this order: a queue ends before its image.
+    // Fields drop in order, and the queue must be dropped before its image.
     queue: Box<dyn Queue>,
     image: Arc<dyn Backend>,
 }
@@ -126,7 +129,7 @@ impl Session<'_> {
         one(&mut *self.open().queue, operation, offset, bytes)
     }
 
-    /// Looks at places all over the disk, and at what it says of its room.
+    /// Reads locations all over the disk, and checks its extents.
     fn read_all(&mut self) {
         let capacity = self.capacity();
         let block = u64::from(self.open().image.geometry().block_size.bytes());
@@ -174,7 +177,8 @@ impl Session<'_> {
         }
     }
 
-    /// First page, pages (up to 600 KiB: more than a small qcow2 cluster's table covers) and a byte. `None`: the disk is too small.
+    /// Returns the first page, the pages (up to 600 KiB: more than a table of a small qcow2 image
+    /// covers) and a byte. `None`: the disk is too small.
     fn pages(&mut self, input: &mut Input<'_>) -> Option<(u64, u64, u8)> {
         let (place, count, byte) = (input.u16(), input.u8(), input.u8());
         let pages = self.capacity() / PAGE;
@@ -238,14 +242,14 @@ impl Session<'_> {
         }
     }
 
-    /// What was written is there when the image is opened the next time.
+    /// Checks that the written data is there when the image is opened again.
     fn close_and_compare(&mut self) {
         if self.execute(Operation::Flush, 0, Vec::new()).is_err() {
             self.known.clear();
         }
         if !self.reopen() {
             assert!(!self.strict, "what could be opened once opens again: {:?}", open(self.path, &self.options).err());
-            // As if it were closed: nothing more can be done with it.
+            // The image cannot be written any more, so it is opened read-only.
             self.options.read_only = true;
             if !self.reopen() {
                 self.open = Some(Open::nothing());
@@ -263,7 +267,7 @@ impl Session<'_> {
 }
 
 impl Open {
-    /// A disk of nothing, in place of one that is lost.
+    /// Returns an empty disk that replaces a lost one.
     fn nothing() -> Self {
         let image: Arc<dyn Backend> = Arc::new(synthvm_block::RamDisk::new(PAGE).expect("a page"));
         Self { queue: image.queue().expect("a queue"), image }

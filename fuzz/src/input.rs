@@ -1,6 +1,7 @@
-//! Reads the fuzzer's bytes as numbers. Past the end everything is 0, so that every input means something and short ones mean little.
+//! Reads the fuzzer's bytes as numbers. Past the end everything is 0, so that every input is valid
+//! and a short one does little.
 
-/// The bytes that are left.
+/// The bytes that have not been read.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -28,7 +29,7 @@ impl<'a> Input<'a> {
         u64::from_le_bytes(self.array())
     }
 
-    /// Up to `len` bytes.
+    /// Returns up to `len` bytes.
     pub(crate) fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (now, later) = self.0.split_at(len.min(self.0.len()));
         self.0 = later;

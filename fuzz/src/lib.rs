@@ -1,8 +1,10 @@
-//! What the fuzz targets run. Each module's `run` takes any bytes, turns them into what a hostile guest (or, for `image_files`, the maker of
-//! an image) can do, and panics when the host does what it must not. Nothing here starts a thread (but qcow2 images have some), maps memory
-//! for each input, or prints.
+//! The code of the fuzz targets. Each module's `run` takes any bytes, converts them to actions of a
+//! hostile guest (or, for `image_files`, of the author of an image), and panics when the host
+//! breaks a rule. This crate starts no threads (except those of qcow2 images), maps no memory for
+//! an input, and prints nothing.
 //!
-//! Memory is made once for each thread and used again; no module lets what an input left there change what a later input does.
+//! Memory is created once for each thread and used again. The content that an input left there must
+//! not affect a later input.
 
 pub mod gpa_direct;
 pub mod gpadl_assembly;
@@ -18,8 +20,8 @@ mod ring_model;
 pub mod ring_reading;
 mod twin;
 
-// Links to the host's property test (vmbus/host/tests/property), whose model knows all that a guest may rely on: the same guest and the same
-// devices here, with other dice.
+// Links to the host's property test (vmbus/host/tests/property), whose model has all rules on which
+// a guest may rely. The guest and the devices are the same here, with another source of choices.
 mod common;
 #[allow(unreachable_pub, reason = "a test program's own")]
 mod model;
@@ -30,7 +32,8 @@ mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
 mod world;
 
-/// Runs the files that the command line names: an input that failed, in a plain build and under a debugger.
+/// Runs the files that the command line names: an input that failed, in a plain build and under a
+/// debugger.
 pub fn replay(run: fn(&[u8])) {
     for path in std::env::args_os().skip(1) {
         let data = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -44,7 +47,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// Plays every seed of a target; how many there are.
+    /// Runs every seed of a target. Returns their number.
     fn play(target: &str, run: fn(&[u8])) -> usize {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
         let seeds = fs::read_dir(&folder).unwrap();

@@ -1,4 +1,4 @@
-//! Files in memory: nothing reaches a medium, nothing is left over.
+//! Files in memory: no data reaches a disk, and no file is left.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,7 +11,7 @@ pub(crate) const PAGE: u64 = 4096;
 
 pub(crate) struct MemoryFile {
     file: File,
-    /// Nobody else's.
+    /// A name that no other file has.
     name: String,
 }
 
@@ -20,7 +20,7 @@ impl MemoryFile {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("image-{}-", COUNT.fetch_add(1, Ordering::Relaxed));
         let c_name = CString::new(name.as_str()).expect("a name");
-        // SAFETY: a terminated string and a flag; the descriptor that comes back is nobody else's.
+        // SAFETY: a terminated string and a flag; the returned descriptor has no other owner.
         let file = unsafe {
             let fd = libc::memfd_create(c_name.as_ptr(), libc::MFD_CLOEXEC);
             assert!(fd >= 0, "memory for a file");
@@ -29,19 +29,19 @@ impl MemoryFile {
         Self { file, name }
     }
 
-    /// By which others open it.
+    /// Returns a path by which other code can open the file.
     pub(crate) fn path(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
-    /// How often it is open.
+    /// Returns the number of open descriptors of the file.
     pub(crate) fn users(&self) -> usize {
         let open = std::fs::read_dir("/proc/self/fd").expect("a list of what is open").flatten();
         let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         links.filter(|link| link.to_string_lossy().contains(&self.name)).count()
     }
 
-    /// All zero but for `pages`.
+    /// Fills the file with zeroes and `pages`.
     pub(crate) fn fill(&self, length: u64, pages: &[(u64, Vec<u8>)]) {
         self.resize(0);
         self.resize(length);
@@ -60,7 +60,7 @@ impl MemoryFile {
         self.file.write_all_at(bytes, offset).expect("memory");
     }
 
-    /// As many bytes, zeroes past the end.
+    /// Returns `length` bytes, with zeroes past the end.
     pub(crate) fn read(&self, offset: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let mut done = 0;

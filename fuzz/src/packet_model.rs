@@ -1,4 +1,4 @@
-//! Packets read naively: from a flat copy of their bytes, field by field.
+//! Packets read in a naive way: from a flat copy of their bytes, field by field.
 
 use vmbus_gpadl::GuestBuffer;
 use vmbus_protocol::limits::{MAX_GPA_DIRECT_BYTES, MAX_GPA_DIRECT_RANGES};
@@ -7,7 +7,7 @@ use vmbus_ring::{Packet, PacketError, PacketKind, RingError, TransferRange};
 use crate::input::Input;
 use crate::page_list::{Cap, Memory, Parsed, check, parse};
 
-/// Words of a range list that the ring takes at a time.
+/// Words of a range list that the ring reads at a time.
 const CHUNK_WORDS: usize = 64;
 
 /// A packet's descriptor.
@@ -16,7 +16,7 @@ pub(crate) struct Frame {
     pub(crate) kind: PacketKind,
     completion_requested: bool,
     transaction_id: u64,
-    /// Bytes in front of the payload.
+    /// Bytes before the payload.
     pub(crate) data_offset: usize,
     /// Bytes without the trailer.
     pub(crate) length: usize,
@@ -31,7 +31,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 }
 
 impl Frame {
-    /// The packet at the start of `bytes`, of which `available` wait in the ring.
+    /// Parses the packet at the start of `bytes`. The ring contains `available` bytes from there
+    /// on.
     pub(crate) fn parse(bytes: &[u8], available: u32) -> Result<Self, RingError> {
         if available < 16 {
             return Err(RingError::NoDescriptor { available });
@@ -71,7 +72,7 @@ impl Frame {
     }
 }
 
-/// The external data of `packet`, whose bytes are `bytes` now, is what those bytes say.
+/// Checks that the external data of `packet` matches `bytes`, its present bytes.
 pub(crate) fn check_external(
     memory: &mut Memory,
     packet: &Packet<'_>,
@@ -108,7 +109,7 @@ pub(crate) fn check_external(
     }
 }
 
-/// The word in front of the ranges.
+/// Reads the word before the ranges.
 fn range_head(frame: &Frame, bytes: &[u8], limit: u32) -> Result<(u32, u32), PacketError> {
     if frame.data_offset < 24 {
         return Err(PacketError::ShortHeader { header: frame.data_offset as u32 });

@@ -1,4 +1,5 @@
-//! Guest memory of several regions, page lists made from the fuzzer's bytes, and a naive reading of them to compare with.
+//! Guest memory of several regions, page lists made from the fuzzer's bytes, and a naive reading of
+//! them for comparison.
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam, RangeError};
@@ -7,16 +8,16 @@ use vmbus_protocol::limits::MAX_BUFFER_PAGES;
 use crate::input::Input;
 
 pub(crate) const PAGE: usize = 4096;
-/// Words of one list at most: more than the 8,191 that a GPADL can have.
+/// Most words of one list: more than the 8,191 that a GPADL can have.
 const MAX_WORDS: usize = 8400;
-/// Parts of a buffer that one input may look at.
+/// Parts of a buffer that one input may check.
 const MAX_QUERIES: usize = 6;
-/// Bytes that are copied at a time at most.
+/// Most bytes that are copied at a time.
 const MAX_COPY: usize = 5 * PAGE;
 
 /// Guest regions as (first page number, pages): a hole, two that touch, one above 4 GiB.
 const REGIONS: [(u64, u64); 4] = [(0, 64), (0x100, 64), (0x140, 16), (1 << 20, 2)];
-/// Page numbers at edges, and such as only a hostile guest names.
+/// Page numbers at edges, and some that only a hostile guest uses.
 const ODD_PAGES: [u64; 16] = [
     63,
     64,
@@ -72,14 +73,14 @@ impl Memory {
         }
     }
 
-    /// Host address of a guest page.
+    /// Returns the host address of a guest page.
     fn host(&self, page: u64) -> Option<usize> {
         let (first, _, host) =
             self.regions.iter().find(|(first, pages, _)| (*first..first + pages).contains(&page))?;
         Some(host + (page - first) as usize * PAGE)
     }
 
-    /// The model's bytes behind `len` host bytes of one page.
+    /// Returns the model's bytes for `len` host bytes of one page.
     fn shadow(&mut self, host: usize, len: usize) -> &mut [u8] {
         let index = self
             .regions
@@ -90,7 +91,7 @@ impl Memory {
     }
 }
 
-/// A guest page number out of 16 bits: most of them are RAM.
+/// Converts 16 bits to a guest page number: most of them are RAM.
 fn page_number(bits: u16) -> u64 {
     match bits {
         0..0xE000 => {
@@ -108,14 +109,15 @@ fn page_number(bits: u16) -> u64 {
     }
 }
 
-/// Words of a page list: runs of pages by a few bytes each, single page numbers, and anything at all.
+/// Makes the words of a page list: runs of pages from a few bytes each, single page numbers, and
+/// arbitrary words.
 pub(crate) fn words(input: &mut Input<'_>, words: &mut Vec<u64>) {
     words.clear();
     while !input.is_empty() && words.len() < MAX_WORDS {
         let op = input.u8();
         match op & 3 {
             0 => {
-                // Long runs cost most of the time and show little that short ones do not.
+                // Long runs take most of the time and reveal little that short ones do not.
                 let longest = match op >> 5 {
                     0..4 => 0x3F,
                     4..7 => 0x1FF,
@@ -146,7 +148,7 @@ pub(crate) fn words(input: &mut Input<'_>, words: &mut Vec<u64>) {
     }
 }
 
-/// A page list as it was meant.
+/// A page list in decoded form.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct List {
     /// (byte offset in the first page, bytes, position of the first page in `pages`).
@@ -155,13 +157,13 @@ pub(crate) struct List {
     len: usize,
 }
 
-/// More bytes than allowed, seen where whole chunks of so many words have been read.
+/// A limit on bytes, which is checked after whole chunks of `chunk_words` words.
 pub(crate) struct Cap {
     pub(crate) bytes: u64,
     pub(crate) chunk_words: usize,
 }
 
-/// What came of a list.
+/// The result of reading a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Complete(List),
@@ -170,7 +172,8 @@ pub(crate) enum Parsed {
     Refused(RangeError),
 }
 
-/// Reads `words`, of which `declared` bytes were announced, as `ranges` ranges, one word after the other.
+/// Reads `words`, of which `declared` bytes were declared, as `ranges` ranges, one word after the
+/// other.
 pub(crate) fn parse(
     memory: &Memory,
     ranges: u32,
@@ -227,7 +230,7 @@ pub(crate) fn parse(
     }
     let complete = pages_left == 0 && list.ranges.len() == ranges as usize;
     match () {
-        // What can never become complete is told so before its bytes are looked at.
+        // A list that can never become complete is refused before its bytes are checked.
         () if !complete && words.len() == total => {
             Parsed::Refused(RangeError::ShortList { needed: 1, present: 0 })
         }
@@ -238,7 +241,7 @@ pub(crate) fn parse(
 }
 
 impl List {
-    /// The host memory behind bytes `offset..offset + len`, page by page.
+    /// Adds the host memory of bytes `offset..offset + len`, page by page.
     fn pieces(&self, memory: &Memory, offset: usize, len: usize, out: &mut Vec<(usize, usize)>) {
         out.clear();
         let (mut skip, mut left) = (offset, len);
@@ -260,7 +263,7 @@ impl List {
         }
     }
 
-    /// Neighbouring pages of one range and one region are one run.
+    /// Returns the number of runs. Neighbouring pages of one range and one region form one run.
     fn runs(&self, memory: &Memory) -> usize {
         let region =
             |page: u64| memory.regions.iter().position(|(first, n, _)| (*first..first + n).contains(&page));
@@ -276,7 +279,8 @@ impl List {
     }
 }
 
-/// Compares a buffer with the list that it was made of: as a whole, and in the parts that the input asks for.
+/// Compares a buffer with the list from which it was made: as a whole, and in the parts that the
+/// input selects.
 pub(crate) fn check(memory: &mut Memory, buffer: &GuestBuffer, list: &List, input: &mut Input<'_>) {
     assert_eq!(
         (buffer.len(), buffer.pages(), buffer.ranges(), buffer.is_empty()),
@@ -298,7 +302,7 @@ pub(crate) fn check(memory: &mut Memory, buffer: &GuestBuffer, list: &List, inpu
         let how = input.u8();
         let offset = if how & 1 == 0 { input.u16().into() } else { input.u32() as usize };
         let len = usize::from(input.u16()) << (how >> 1 & 7);
-        // Near what there is more often than not.
+        // The offset is usually near the end of the bytes or inside them.
         let offset = if how & 0x40 == 0 { offset % (list.len + 1) } else { offset };
         let len = if how & 0x80 == 0 { len.min(list.len.saturating_sub(offset)) } else { len };
         check_part(memory, buffer, list, offset, len);
@@ -312,7 +316,7 @@ fn check_part(memory: &mut Memory, buffer: &GuestBuffer, list: &List, offset: us
     let mut iovecs = std::mem::take(&mut memory.iovecs);
     let mut pieces = std::mem::take(&mut memory.pieces);
     iovecs.clear();
-    // What the caller has already must stay.
+    // Iovecs of the caller must stay.
     iovecs.push(libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 7 });
     if offset + len > list.len {
         let error = Some(BufferError::OutOfBounds { offset, len, size: list.len });
@@ -347,7 +351,7 @@ fn check_part(memory: &mut Memory, buffer: &GuestBuffer, list: &List, offset: us
     (memory.iovecs, memory.pieces) = (iovecs, pieces);
 }
 
-/// Writes and reads back. Each byte goes up by one, so that a byte that was missed shows whatever was there before.
+/// Writes and reads back. Each byte is increased by one, so that a skipped byte is detected.
 fn check_copy(memory: &mut Memory, buffer: &GuestBuffer, list: &List, offset: usize, len: usize) {
     let mut bytes = std::mem::take(&mut memory.bytes);
     let mut expected = std::mem::take(&mut memory.expected);
@@ -378,11 +382,13 @@ fn check_copy(memory: &mut Memory, buffer: &GuestBuffer, list: &List, offset: us
     (memory.bytes, memory.expected, memory.pieces) = (bytes, expected, pieces);
 }
 
-/// The touched pages are as the model has them, to the byte: nothing beside what was meant was written.
+/// Checks that the accessed pages have exactly the model's bytes, so that no other byte was
+/// written.
 fn check_pages(memory: &mut Memory, pieces: &[(usize, usize)]) {
     for &(host, _) in pieces {
         let page = host & !(PAGE - 1);
-        // SAFETY: `page` is a whole page of a region that `memory.ram` keeps mapped, and nobody else uses it now.
+        // SAFETY: `page` is a whole page of a region that `memory.ram` keeps mapped, and no other
+        // code uses it now.
         let real = unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(page), PAGE) };
         assert!(
             real == memory.shadow(page, PAGE),

@@ -1,10 +1,10 @@
-//! A ring as flat bytes and four numbers, and what each end must make of them.
+//! A ring as flat bytes and four numbers, with the expected results for each end.
 
 use vmbus_ring::{RingError, SpaceWait, WriteError};
 
 use crate::packet_model::Frame;
 
-/// Shared memory as the model has it, and what each end remembers.
+/// The shared memory of the model, and the private state of each end.
 #[derive(Default)]
 pub(crate) struct Model {
     pub(crate) data: Vec<u8>,
@@ -17,7 +17,7 @@ pub(crate) struct Model {
     pub(crate) writer: Writer,
 }
 
-/// What the consumer remembers.
+/// The private state of the consumer.
 #[derive(Default)]
 pub(crate) struct Reader {
     pub(crate) read: u32,
@@ -25,7 +25,7 @@ pub(crate) struct Reader {
     pub(crate) stopped: Option<RingError>,
 }
 
-/// What the producer remembers.
+/// The private state of the producer.
 #[derive(Default)]
 pub(crate) struct Writer {
     pub(crate) write: u32,
@@ -69,7 +69,7 @@ impl Model {
         if self.is_index(value) { Ok(value) } else { Err(RingError::ReadIndex { value, data_size }) }
     }
 
-    /// `len` bytes from `at`, around the end.
+    /// Returns `len` bytes from `at`, around the end.
     pub(crate) fn bytes(&self, at: u32, len: usize, out: &mut Vec<u8>) {
         out.clear();
         let start = at as usize % self.data.len();
@@ -95,14 +95,15 @@ impl Model {
         Ok(())
     }
 
-    /// Bytes that wait.
+    /// Returns the bytes that can be read.
     pub(crate) fn sample(&mut self) -> Result<u32, RingError> {
         self.reader.stopped.map_or(Ok(()), Err)?;
         let write = self.good_write().inspect_err(|error| self.reader.stopped = Some(*error))?;
         Ok(self.used(self.reader.read, write))
     }
 
-    /// The packet at `at` with `available` bytes waiting; its bytes into `out`.
+    /// Parses the packet at `at` with `available` bytes in the ring. Its bytes are written to
+    /// `out`.
     pub(crate) fn packet(&mut self, at: u32, available: u32, out: &mut Vec<u8>) -> Result<Frame, RingError> {
         self.bytes(at, available as usize, out);
         let frame = Frame::parse(out, available).inspect_err(|error| self.reader.stopped = Some(*error))?;
@@ -110,7 +111,8 @@ impl Model {
         Ok(frame)
     }
 
-    /// Gives back what lies before `to`. What the peer must be told: yes, no, or as the implementation likes.
+    /// Releases the space before `to`. Returns whether the peer must be signalled; `None`: the
+    /// implementation may do either.
     pub(crate) fn commit_read(&mut self, to: u32) -> Option<bool> {
         let from = self.reader.read;
         if self.reader.stopped.is_some() || to == from {
@@ -122,7 +124,8 @@ impl Model {
             return Some(false);
         };
         let (before, now) = (self.free(from, write), self.free(to, write));
-        // The strict rule of one kind of peer, the inclusive one of another; a signal that neither waits for is only a waste.
+        // The strict rule of one kind of peer, and the inclusive rule of another; a signal for
+        // which neither waits is only useless.
         let rounded = pending & !7;
         let due = (before <= pending && now > pending) || (before < rounded && now >= rounded);
         let impossible = rounded > self.size() - 8;
@@ -157,13 +160,14 @@ impl Model {
         Ok(())
     }
 
-    /// Bytes that are free now.
+    /// Returns the bytes that are free now.
     pub(crate) fn free_now(&mut self) -> Result<u32, RingError> {
         self.sample_read()?;
         Ok(self.free(self.writer.read, self.writer.write))
     }
 
-    /// Puts a whole packet (trailer not included) at `at`, with `free` bytes known to be free. Where the next one goes.
+    /// Writes a whole packet (without trailer) at `at`; `free` bytes are known to be free. Returns
+    /// the offset of the next packet.
     pub(crate) fn write_packet(&mut self, at: u32, free: &mut u32, packet: &[u8]) -> Result<u32, WriteError> {
         let (length, limit) = (packet.len() as u32, self.writer.max_packet);
         if length > limit {
@@ -183,13 +187,13 @@ impl Model {
         Ok((at + needed) % self.size())
     }
 
-    /// Free bytes as a new batch takes them: from the index as it was last looked at.
+    /// Returns the free bytes at the beginning of a batch, by the peer's index of the last read.
     pub(crate) fn begin_write(&self) -> Result<u32, RingError> {
         self.writer.stopped.map_or(Ok(()), Err)?;
         Ok(self.free(self.writer.read, self.writer.write))
     }
 
-    /// True when the consumer must be signalled.
+    /// Returns true when the consumer must be signalled.
     pub(crate) fn commit_write(&mut self, to: u32) -> bool {
         let from = self.writer.write;
         if to == from || self.writer.stopped.is_some() {

@@ -1,5 +1,6 @@
-//! Both ends of a ring against a peer that rewrites indices, descriptors and data between any two steps; the mirrored and the paged ring
-//! against each other and against a naive model, to the byte.
+//! Both ends of a ring against a peer that rewrites indices, descriptors and data between any two
+//! steps. The mirrored and the paged ring are compared with each other and with a naive model, byte
+//! by byte.
 
 use std::cell::RefCell;
 
@@ -12,9 +13,9 @@ use crate::page_list::{Memory, PAGE};
 use crate::ring_model::Model;
 use crate::twin::{FEATURES, MASK, PENDING, READ_INDEX, Twin, WRITE_INDEX};
 
-/// Steps of one input at most.
+/// Most steps of one input.
 const MAX_STEPS: usize = 48;
-/// Rings: the smallest one, neighbouring pages, scattered pages.
+/// The rings: the smallest one, neighbouring pages, scattered pages.
 const SHAPES: [&[u64]; 3] = [&[1, 2], &[3, 4, 5, 6, 7], &[9, 3, 7, 5]];
 
 struct Fixture {
@@ -25,7 +26,7 @@ struct Fixture {
     scratch: Scratch,
 }
 
-/// Buffers that are kept from step to step.
+/// Buffers that are reused from step to step.
 #[derive(Default)]
 struct Scratch {
     packet: Vec<u8>,
@@ -42,7 +43,8 @@ thread_local! {
     });
 }
 
-/// Layout: shape, feature bits, read and write index (u16 each, in 8-byte units), bytes of the ring's image (u16 and so many), then steps.
+/// Runs one input. Layout: shape, feature bits, read and write index (u16 each, in 8-byte units),
+/// bytes of the ring's data (u16 and that many), then steps.
 pub fn run(data: &[u8]) {
     FIXTURE.with_borrow_mut(|fixture| {
         let mut input = Input::new(data);
@@ -150,7 +152,8 @@ impl Ends<'_> {
         }
     }
 
-    /// One batch. The peer may rewrite a word after each packet was handed out and before it is used.
+    /// Reads one batch. The peer may rewrite a word after each packet was returned and before it is
+    /// used.
     fn read(&mut self, input: &mut Input<'_>) {
         let (packets, flags) = (input.u8(), input.u8());
         let expected = self.model.sample();
@@ -175,7 +178,7 @@ impl Ends<'_> {
                 Ok(frame) => frame,
                 Err(error) => {
                     batches.iter_mut().for_each(|batch| assert_eq!(batch.next().map(|_| ()), Err(error)));
-                    // A batch of a stopped ring has nothing more to give.
+                    // A batch of a stopped ring has no more packets.
                     available = 0;
                     continue;
                 }
@@ -273,7 +276,7 @@ impl Ends<'_> {
         rewrite(self.model, self.twins, word, value);
     }
 
-    /// A descriptor that is nearly or wholly sound: chance alone makes few of them.
+    /// Writes a descriptor that is nearly or completely valid, because random bytes rarely are.
     fn rewrite_descriptor(&mut self, input: &mut Input<'_>) {
         let (ahead, kind, offset, length) = (input.u8(), input.u8(), input.u8(), input.u16());
         let kind = [6, 7, 9, 11, 9, 6, 11, 0][usize::from(kind & 7)] | u64::from(kind & 8) << 48;
@@ -326,7 +329,7 @@ fn rewrite(model: &mut Model, twins: &[Twin; 2], word: u32, value: u64) {
     twins.iter().for_each(|twin| twin.write(at, &value.to_le_bytes()));
 }
 
-/// The payload by each way there is to get at it.
+/// Reads the payload with each function that does so.
 fn check_payload(packet: &vmbus_ring::Packet<'_>, bytes: &[u8], offset: usize, got: &mut Vec<u8>) {
     got.clear();
     got.resize(bytes.len() + 8, 0xEE);
@@ -354,7 +357,8 @@ fn check_payload(packet: &vmbus_ring::Packet<'_>, bytes: &[u8], offset: usize, g
     assert_eq!(head.as_ref().map(|head| &head[..]), bytes.get(..24));
 }
 
-/// A packet without its trailer, as it lies in the ring.
+/// Copies the bytes of a packet without its trailer to `out`, in the form that they have in the
+/// ring.
 fn flatten(packet: &OutPacket<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.resize(16, 0);

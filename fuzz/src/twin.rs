@@ -1,4 +1,5 @@
-//! A ring in memory of its own, and its bytes as the peer reaches them. Made once, used by every input.
+//! A ring in memory of its own, with access to its bytes for the peer. It is created once and used
+//! by every input.
 
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 use vmbus_ring::{Mode, PlainMemory, RingMemory};
@@ -12,7 +13,7 @@ pub(crate) const MASK: usize = 8;
 pub(crate) const PENDING: usize = 12;
 pub(crate) const FEATURES: usize = 64;
 
-/// What pages hold that belong to nobody.
+/// The content of pages that belong to no ring.
 const CANARY: u64 = 0xC5C5_C5C5_C5C5_C5C5;
 
 pub(crate) struct Twin {
@@ -26,7 +27,7 @@ pub(crate) struct Twin {
 }
 
 impl Twin {
-    /// The ring in guest pages `pages`, the first one its control page.
+    /// Returns the ring in guest pages `pages`, the first one its control page.
     pub(crate) fn new(pages: &[u64], mode: Mode) -> Self {
         let count = pages.iter().max().expect("a ring has pages") + 2;
         let memory = PlainMemory::new(count as usize).expect("memory for a ring");
@@ -37,7 +38,7 @@ impl Twin {
         };
         let others: Vec<_> = (0..count).filter(|page| !pages.contains(page)).map(host).collect();
         for page in &others {
-            // SAFETY: a whole, aligned page of memory that nobody else uses.
+            // SAFETY: a whole, aligned page of memory that no other code uses.
             unsafe { std::slice::from_raw_parts_mut(page.cast::<u64>(), PAGE / 8) }.fill(CANARY);
         }
         Self { map, pages: pages.iter().map(|page| host(*page)).collect(), others, _memory: memory }
@@ -47,7 +48,8 @@ impl Twin {
         self.map.data_size()
     }
 
-    /// An empty control page but for the indices (modulo the data size). Both ends can tell the other of space.
+    /// Empties the control page and sets the indices (modulo the data size). Both ends can signal
+    /// space.
     pub(crate) fn start(&self, read: u32, write: u32) {
         // SAFETY: the control page is a whole page that only this thread uses.
         unsafe { self.pages[0].write_bytes(0, PAGE) };
@@ -78,13 +80,14 @@ impl Twin {
         }
     }
 
-    /// Page `index` of the data.
+    /// Returns page `index` of the data.
     pub(crate) fn page(&self, index: usize) -> &[u8] {
-        // SAFETY: a whole page; only this thread uses it, and not before the slice is done with.
+        // SAFETY: a whole page; only this thread uses it, and not while the slice exists.
         unsafe { std::slice::from_raw_parts(self.pages[1 + index], PAGE) }
     }
 
-    /// Nothing was written beside the ring. Looks at the edges of the other pages: what runs over hits them.
+    /// Checks that no byte outside the ring was written. It reads the edges of the other pages,
+    /// which an overrun would hit.
     pub(crate) fn check_others(&self) {
         for page in &self.others {
             for at in [0, PAGE - 8] {

@@ -1,4 +1,4 @@
-//! Packets that name guest memory: see synthvm_fuzz::gpa_direct.
+//! Packets with guest memory: see synthvm_fuzz::gpa_direct.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! Page lists in any pieces: see synthvm_fuzz::gpadl_assembly.
+//! Page lists in arbitrary pieces: see synthvm_fuzz::gpadl_assembly.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! Image files from strangers: see synthvm_fuzz::image_files.
+//! Image files of hostile authors: see synthvm_fuzz::image_files.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -34,7 +34,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The image's structures contradict each other or the file.
-    #[error("disk image '{}' is damaged: {reason}; restore it from a copy, or see what can be saved with: synthvm image check '{}'",
+    #[error("disk image '{}' is damaged: {reason}; restore it from a copy, or check it with: synthvm image check '{}'",
         .path.display(), .path.display())]
     Damaged {
         /// The image.

@@ -59,7 +59,7 @@ impl fmt::Display for Format {
 
 /// The error for a word that is not the name of a format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no image format; there are raw, vhdx, vhd and qcow2")]
+#[error("'{0}' is no image format; the formats are raw, vhdx, vhd and qcow2")]
 pub struct UnknownFormat(String);
 
 impl FromStr for Format {

@@ -81,7 +81,7 @@ fn test_encrypted_corrupt_and_unknown_images_are_refused_with_advice() {
         (35, &[1_u8][..], "encrypted"),
         (79, &[2], "corrupt"),
         (78, &[1], "incompatible features 0x100"),
-        (79, &[8], "compressed in a way"),
+        (79, &[8], "unsupported compression"),
         (7, &[4], "version 4"),
     ] {
         let path = patch(at, bytes);

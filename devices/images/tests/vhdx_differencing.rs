@@ -167,7 +167,7 @@ fn test_parent_that_changed_is_gone_or_moved_is_told() {
     let moved = folder.join("moved.vhdx");
     std::fs::rename(&parent, &moved).unwrap();
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("is not there") && error.contains("parent=PATH"), "{error}");
+    assert!(error.contains("does not exist") && error.contains("parent=PATH"), "{error}");
     let with_parent = OpenOptions { parent: Some(moved.clone()), ..OpenOptions::reading(None) };
     assert_content(&path, &with_parent, &content);
     let image = open(&moved, &OpenOptions::default()).unwrap();

@@ -191,7 +191,8 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     .unwrap();
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
     assert!(
-        error.contains("504 MiB, and 128 MiB are kept at most") && error.contains("larger blocks"),
+        error.contains("504 MiB, and at most 128 MiB are supported")
+            && error.contains("larger blocks"),
         "{error}"
     );
     // One byte below the limit is accepted.

@@ -241,9 +241,9 @@ fn test_logs_that_cannot_be_are_refused() {
     };
     // The first entries of the sequence are lost.
     refused(vec![Entry::new(5, 8192, vec![])], "no complete sequence");
-    refused(vec![Entry::new(5, 0, vec![Change::Zero(64 << 10, 4096)])], "where nothing may be");
-    refused(vec![Entry::new(5, 0, vec![Change::Zero(1 << 40, 4096)])], "where nothing may be");
-    refused(vec![Entry::new(5, 0, vec![Change::Zero(!4095, 8192)])], "where nothing may be");
+    refused(vec![Entry::new(5, 0, vec![Change::Zero(64 << 10, 4096)])], "which no log may change");
+    refused(vec![Entry::new(5, 0, vec![Change::Zero(1 << 40, 4096)])], "which no log may change");
+    refused(vec![Entry::new(5, 0, vec![Change::Zero(!4095, 8192)])], "which no log may change");
     let mut huge = Entry::new(5, 0, vec![]);
     huge.last = u64::MAX;
     refused(vec![huge], "impossible length");

@@ -159,7 +159,7 @@ pub enum RamError {
     },
     /// The map has more regions than a page run can distinguish, which is far more than any
     /// machine has.
-    #[error("guest memory has {regions} regions, which is more than can be told apart")]
+    #[error("guest memory has {regions} regions, which is more than a page run can distinguish")]
     TooManyRegions {
         /// Regions in the map.
         regions: usize,

@@ -1,4 +1,4 @@
-//! Devices for tests: one that is a pair of closures, one that only hands its channels over.
+//! Devices for tests: one of closures, and one that passes its channels to the test.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use vmbus_host::{Channel, Device, Offer, OpenError};
 use crate::synic::lock;
 use crate::workers::{Handler, Workers};
 
-/// A device made of a function that makes a handler for each channel that is opened.
+/// A device that consists of a function, which makes a handler for each opened channel.
 pub struct Served<F> {
     offer: Offer,
     workers: Workers,
@@ -19,8 +19,8 @@ impl<F> Served<F>
 where
     F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
 {
-    /// A device that is `offer`; `open` is called for each channel, and the handler that it returns
-    /// runs on `workers`.
+    /// Returns a device with this `offer`. `open` is called for each channel, and the handler that
+    /// it returns runs on `workers`.
     pub fn new(offer: Offer, workers: Workers, open: F) -> Self {
         Self { offer, workers, open }
     }
@@ -41,8 +41,8 @@ where
     }
 }
 
-/// A device without a worker: each channel that is opened waits in [`OpenedChannels`] for the test,
-/// which then drives it by hand.
+/// A device without a worker. Each opened channel waits in [`OpenedChannels`] for the test, which
+/// drives it itself.
 #[derive(Debug)]
 pub struct ManualDevice {
     offer: Offer,
@@ -71,7 +71,7 @@ impl ManualDevice {
 }
 
 impl OpenedChannels {
-    /// Returns the channel that was opened first, and removes it.
+    /// Removes and returns the channel that was opened first.
     #[must_use]
     pub fn take(&self) -> Option<Channel> {
         lock(&self.state).channels.pop_front()
@@ -92,7 +92,7 @@ impl Device for ManualDevice {
         let mut state = lock(&self.opened.state);
         if state.refuse != 0 {
             state.refuse -= 1;
-            // The channel is dropped after the lock: that reaches the bus.
+            // The channel is dropped without the lock, because its drop calls the bus.
             drop(state);
             return Err(OpenError("refused by the test".to_owned()));
         }

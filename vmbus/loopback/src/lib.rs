@@ -1,12 +1,12 @@
-//! An in-process VM: VMBus host and client over plain guest memory, no KVM.
+//! An in-process VM: VMBus host and client over plain guest memory, without KVM.
 //!
 //! [`LoopbackVm`] has a real [`vmbus_host::VmBus`] over memfd-backed guest memory (so that rings
 //! are mirrored), a synthetic interrupt controller in plain memory, and the guest's side for a
-//! [`vmbus_client::Client`]. Nothing in it is a stand-in but the processor.
+//! [`vmbus_client::Client`]. Only the processor is simulated.
 //!
-//! Two modes ([`Mode`]): stepped, where devices run only when the caller says so, all in one
-//! thread, for tests and exact benches; and threaded, where devices have their worker threads and
-//! the client sleeps until something comes.
+//! There are two modes ([`Mode`]). Stepped: devices run only when the caller says so, all in one
+//! thread, for tests and exact benches. Threaded: devices have worker threads, and the client
+//! sleeps until an event arrives.
 
 mod device;
 mod memory;

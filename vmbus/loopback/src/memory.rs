@@ -1,4 +1,4 @@
-//! Guest memory: regions behind memfds, and the owners of pages.
+//! Guest memory: regions backed by memfds, and an allocator of pages.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,10 +15,10 @@ use crate::synic::lock;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// How the pages of an allocation lie in guest memory.
+/// The positions of the pages of an allocation in guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// One run of neighbours, ascending.
+    /// One run of neighbouring pages, ascending.
     Contiguous,
     /// Pairs of neighbours; no two pairs are neighbours.
     HalfContiguous,
@@ -26,8 +26,8 @@ pub enum Layout {
     Scattered,
 }
 
-/// Guest RAM with an allocator of pages and a flat table of virtual addresses, as a guest kernel
-/// would have them.
+/// Guest RAM with an allocator of pages and a flat table of virtual addresses, like those of a
+/// guest kernel.
 ///
 /// Deterministic: the same calls give the same pages.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ pub struct GuestPages {
 
 #[derive(Debug)]
 struct State {
-    /// Free pages, by number; true.
+    /// The regions, with their allocated pages.
     free: Vec<Region>,
     /// Virtual page number -> guest page number.
     virtual_pages: BTreeMap<u64, u64>,
     next_virtual: u64,
-    /// Guest page number -> how many times it is locked.
+    /// Guest page number -> number of its locks.
     locked: BTreeMap<u64, u32>,
     random: u64,
 }
@@ -56,8 +56,8 @@ struct Region {
 }
 
 impl GuestPages {
-    /// Zeroed RAM in `regions`: (guest address, bytes), whole pages, not overlapping. Page 0 is
-    /// never given out.
+    /// Returns zeroed RAM in `regions`: (guest address, bytes), whole pages, not overlapping. Page
+    /// 0 is never allocated.
     pub(crate) fn new(regions: &[(u64, usize)]) -> io::Result<Self> {
         let mut files = Vec::with_capacity(regions.len());
         for &(start, bytes) in regions {
@@ -86,13 +86,14 @@ impl GuestPages {
         Ok(Self { ram, state: Mutex::new(state) })
     }
 
-    /// The memory, as host and guest share it.
+    /// Returns the memory that host and guest share.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }
 
-    /// Takes `count` pages in `layout`; `None` when memory has not so many left in that layout.
+    /// Allocates `count` pages in `layout`. `None` when memory has not enough free pages in that
+    /// layout.
     #[must_use]
     pub fn allocate(&self, count: usize, layout: Layout) -> Option<Vec<u64>> {
         let mut state = lock(&self.state);
@@ -104,10 +105,10 @@ impl GuestPages {
         Some(pages)
     }
 
-    /// Gives pages back.
+    /// Frees pages.
     ///
     /// # Panics
-    /// When one of them is free, outside memory or locked: a bug of the caller.
+    /// A page is free already, outside memory or locked, which is a bug of the caller.
     pub fn free(&self, pages: &[u64]) {
         let mut state = lock(&self.state);
         for &page in pages {
@@ -124,19 +125,19 @@ impl GuestPages {
         }
     }
 
-    /// Pages that are not taken.
+    /// Returns the number of free pages.
     #[must_use]
     pub fn free_pages(&self) -> usize {
         lock(&self.state).free.iter().map(|region| region.free).sum()
     }
 
-    /// Pages that are locked for a GPADL.
+    /// Returns the number of pages that are locked for a GPADL.
     #[must_use]
     pub fn locked_pages(&self) -> usize {
         lock(&self.state).locked.len()
     }
 
-    /// Maps `pages` behind each other at a fresh virtual address.
+    /// Maps `pages` one after the other at a new virtual address.
     #[must_use]
     pub fn map_virtual(&self, pages: &[u64]) -> u64 {
         let mut state = lock(&self.state);
@@ -144,7 +145,7 @@ impl GuestPages {
         for (virtual_page, &page) in (first..).zip(pages) {
             state.virtual_pages.insert(virtual_page, page);
         }
-        // A hole, so that running over the end is noticed.
+        // A hole, so that an access past the end is detected.
         state.next_virtual = first + pages.len() as u64 + 1;
         first * PAGE
     }
@@ -187,7 +188,7 @@ impl GuestPages {
     /// Returns a copy of the bytes of a chain, pieces concatenated.
     ///
     /// # Panics
-    /// When a page is outside memory.
+    /// A page is outside memory.
     #[must_use]
     pub fn read_mdl(&self, mdl: &Mdl) -> Vec<u8> {
         let mut bytes = vec![0; mdl.total_bytes() as usize];
@@ -206,7 +207,7 @@ impl GuestPages {
     /// Writes `bytes` to the memory of a chain, from its start.
     ///
     /// # Panics
-    /// When a page is outside memory.
+    /// A page is outside memory.
     pub fn write_mdl(&self, mdl: &Mdl, bytes: &[u8]) {
         let mut rest = bytes;
         for (address, len) in spans(mdl) {
@@ -220,7 +221,7 @@ impl GuestPages {
     }
 }
 
-/// The bytes of a chain, page by page.
+/// Returns the bytes of a chain, page by page.
 fn spans(mdl: &Mdl) -> impl Iterator<Item = (GuestAddress, usize)> + '_ {
     mdl.pieces().flat_map(|piece| {
         let mut left = piece.byte_count() as usize;
@@ -251,8 +252,8 @@ impl State {
         (count == 0).then(Vec::new)
     }
 
-    /// Runs of `len` pages at random places, none behind its neighbour. The last one may be
-    /// shorter.
+    /// Allocates runs of `len` pages at random positions, none of them directly after the one
+    /// before. The last run may be shorter.
     fn runs(&mut self, count: usize, len: usize) -> Option<Vec<u64>> {
         let mut pages: Vec<u64> = Vec::with_capacity(count);
         while pages.len() < count {
@@ -274,13 +275,14 @@ impl State {
         Some(pages)
     }
 
-    /// `len` free neighbours at a random place that is not behind `before`.
+    /// Allocates `len` neighbouring free pages at a random position that is not directly after
+    /// `before`.
     fn random_run(&mut self, len: usize, before: Option<u64>) -> Option<Vec<u64>> {
         let total: usize = self.free.iter().map(|region| region.taken.len()).sum();
         if total == 0 {
             return None;
         }
-        // xorshift: only has to be spread and repeatable.
+        // xorshift: the numbers only have to be spread and repeatable.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -318,7 +320,7 @@ impl Region {
 }
 
 fn memfd(bytes: usize) -> io::Result<File> {
-    // SAFETY: the name is a C string; the call touches nothing else.
+    // SAFETY: the name is a C string; the call accesses no other memory.
     let fd = unsafe { libc::memfd_create(c"loopback-ram".as_ptr(), libc::MFD_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -21,7 +21,7 @@ impl LoopbackPlatform {
         Self { vm }
     }
 
-    /// The VM it belongs to.
+    /// Returns the VM of this platform.
     #[must_use]
     pub fn vm(&self) -> &LoopbackVm {
         &self.vm
@@ -50,8 +50,8 @@ impl Platform for LoopbackPlatform {
     fn wait(&self) -> Wake {
         let synic = self.vm.synic();
         let something = match self.vm.inner().config.mode {
-            // Not until idle: the guest looks after every step, as one that runs beside its host
-            // would.
+            // The devices are not run until idle: the guest checks for events after every step,
+            // like a guest that runs beside its host.
             Mode::Stepped => synic.has_something() || self.vm.step() || synic.has_something(),
             Mode::Threaded => synic.wait(self.vm.inner().config.timeout),
         };
@@ -67,7 +67,7 @@ impl Platform for LoopbackPlatform {
         }
     }
 
-    /// A stepped machine has no clock: an awaited event comes now or never.
+    /// Returns the time since the start. A stepped machine has no clock, so its time is always 0.
     fn now(&self) -> Duration {
         match self.vm.inner().config.mode {
             Mode::Stepped => Duration::ZERO,
@@ -107,8 +107,8 @@ impl Platform for LoopbackPlatform {
 
     fn gpadl_created(&self, relid: u32, id: u32, flags: GpadlFlags) {
         if flags.contains(GpadlFlags::READ_ONLY) {
-            // The host has let go of it already when the connection is being reset: then it maps
-            // nothing any more.
+            // The host has already dropped the GPADL when the connection is being reset, and then
+            // it maps no GPADL any more.
             let _ = self.vm.bus().mark_gpadl_read_only(relid, id);
         }
     }

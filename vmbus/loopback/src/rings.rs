@@ -12,8 +12,8 @@ use vmbus_ring::{
     Incoming, OutPacket, Outgoing, Packet, PacketKind, RingMemory, SpaceWait, WriteError,
 };
 
-/// Both rings of a channel, from the guest's side. The fields are open: tests and benches may drive
-/// them without the client.
+/// Both rings of a channel, in the guest's view. The fields are public, so that tests and benches
+/// can use them without the client.
 #[derive(Debug)]
 pub struct LoopbackRings {
     /// Host to guest.
@@ -23,11 +23,11 @@ pub struct LoopbackRings {
 }
 
 impl LoopbackRings {
-    /// Maps the rings that lie in `pages`, makes both empty, and takes over the guest's ends. The
-    /// host→guest ring is masked.
+    /// Maps the rings in `pages`, makes both empty, and attaches the guest's ends. The host→guest
+    /// ring is masked.
     ///
     /// # Errors
-    /// `INVALID_PARAMETER` when the pages cannot be two rings.
+    /// `INVALID_PARAMETER` when the pages cannot form two rings.
     pub fn map(ram: &GuestRam, pages: &[u64], downstream_page: usize) -> Result<Self, NtStatus> {
         let (upstream, downstream) =
             map_rings(ram, pages, downstream_page).ok_or(NtStatus::INVALID_PARAMETER)?;
@@ -49,7 +49,7 @@ fn map_rings(
     let mut words = u64::from(bytes).to_le_bytes().to_vec();
     words.extend(pages.iter().flat_map(|page| page.to_le_bytes()));
     let buffer = RangeAssembler::assemble(GuestBuffer::new(ram.clone()), 1, &words).ok()?;
-    // The guest owns these pages: no notice is due when it stops using them.
+    // The guest owns these pages, so no notification is needed when it stops using them.
     let key = GpadlKey { relid: 0, id: 0, serial: 0 };
     let view = Gpadl::new(key, buffer, Arc::new(Nobody)).map().ok()?;
     let upstream = RingMemory::map(view.clone(), 0, downstream_page).ok()?;
@@ -131,7 +131,7 @@ fn copy_out(packet: &Packet<'_>) -> Result<IncomingPacket, RingFault> {
             let ranges = ranges.iter().map(|range| (range.byte_count, range.byte_offset));
             IncomingKind::TransferPages(set, ranges.collect())
         }
-        // Hosts have no guest pages to name.
+        // A host has no guest pages of its own to describe.
         PacketKind::GpaDirect => return Err(RingFault::Corrupt),
     };
     let mut payload = vec![0; packet.payload_len()];

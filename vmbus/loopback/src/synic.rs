@@ -11,7 +11,7 @@ use vmbus_host::{HvStatus, QueuedMessage, Signal, Synic};
 use vmbus_protocol::offer::{SINT_COUNT, VMBUS_SINT};
 use vmm_sys_util::eventfd::EventFd;
 
-/// SINTs of one VP.
+/// The number of SINTs of one VP.
 const SINTS: usize = SINT_COUNT as usize;
 /// 64-bit words that hold the 2,048 event flags of one SINT.
 const FLAG_WORDS: usize = 32;
@@ -21,10 +21,10 @@ const FLAG_WORDS: usize = 32;
 pub struct LoopbackSynic {
     vps: Vec<Vp>,
     doorbells: Mutex<BTreeMap<u32, EventFd>>,
-    /// Held while an event is announced, so that no thread can look, find nothing and sleep in
-    /// between.
-    bell: Mutex<()>,
-    rung: Condvar,
+    /// Locked while an event is announced, so that no thread can check for events, find none and
+    /// sleep in between.
+    signal_lock: Mutex<()>,
+    signalled: Condvar,
     raised: AtomicU64,
     spared: AtomicU64,
 }
@@ -34,13 +34,13 @@ struct Vp {
     enabled: AtomicBool,
     messages: [Mutex<VecDeque<HostBytes>>; SINTS],
     flags: [[AtomicU64; FLAG_WORDS]; SINTS],
-    /// (SINT, flag) of signals that came while the SynIC was off. `enabled` changes under this
+    /// (SINT, flag) of signals that arrived while the SynIC was off. `enabled` changes under this
     /// lock.
     remembered: Mutex<BTreeSet<(u8, u16)>>,
 }
 
 impl Vp {
-    /// Sets a flag; whether it was set before, or nothing when there is no such flag.
+    /// Sets a flag. Returns whether it was already set. `None`: there is no such flag.
     fn set_flag(&self, sint: u8, flag: u16) -> Option<bool> {
         let (word, bit) = place(flag);
         let word = self.flags.get(usize::from(sint))?.get(word)?;
@@ -59,18 +59,18 @@ impl LoopbackSynic {
         Self {
             vps: vps.collect(),
             doorbells: Mutex::default(),
-            bell: Mutex::default(),
-            rung: Condvar::new(),
+            signal_lock: Mutex::default(),
+            signalled: Condvar::new(),
             raised: AtomicU64::new(0),
             spared: AtomicU64::new(0),
         }
     }
 
-    /// Turns the SynIC of `vp` on or off: off, messages and event flags wait until it is on. All
-    /// are on at the start.
+    /// Turns the SynIC of `vp` on or off. While it is off, messages and event flags wait. All are
+    /// on at the start.
     ///
     /// # Panics
-    /// When there is no such VP.
+    /// There is no such VP.
     pub fn set_enabled(&self, vp: u32, enabled: bool) {
         let vp = &self.vps[vp as usize];
         let mut remembered = lock(&vp.remembered);
@@ -86,27 +86,27 @@ impl LoopbackSynic {
         self.announce();
     }
 
-    /// Interrupts that event flags raised, and those that were not needed because the flag was
-    /// still set.
+    /// Returns the number of interrupts that event flags raised, and of those that were not needed
+    /// because the flag was still set.
     #[must_use]
     pub fn interrupts(&self) -> (u64, u64) {
         (self.raised.load(Ordering::Relaxed), self.spared.load(Ordering::Relaxed))
     }
 
-    /// The next message in the slot of (`vp`, `sint`).
+    /// Removes and returns the next message in the slot of (`vp`, `sint`).
     #[must_use]
     pub fn take_message(&self, vp: u32, sint: u8) -> Option<HostBytes> {
         let vp = self.vps.get(vp as usize).filter(|vp| vp.enabled.load(Ordering::Acquire))?;
         lock(vp.messages.get(usize::from(sint))?).pop_front()
     }
 
-    /// The next VMBus message (SINT 2) of any VP, lowest VP first.
+    /// Removes and returns the next VMBus message (SINT 2) of any VP, lowest VP first.
     #[must_use]
     pub fn take_any_message(&self) -> Option<HostBytes> {
         (0..self.vp_count()).find_map(|vp| self.take_message(vp, VMBUS_SINT))
     }
 
-    /// True when event flag `flag` of SINT 2 of `vp` is set; it stays so.
+    /// Returns whether event flag `flag` of SINT 2 of `vp` is set, without clearing it.
     #[must_use]
     pub fn event_is_set(&self, vp: u32, flag: u16) -> bool {
         let (word, bit) = place(flag);
@@ -115,7 +115,7 @@ impl LoopbackSynic {
         })
     }
 
-    /// Tests and clears one event flag of SINT 2, on all VPs.
+    /// Clears one event flag of SINT 2 on all VPs. Returns whether it was set.
     #[must_use]
     pub fn take_event(&self, flag: u16) -> bool {
         let (word, bit) = place(flag);
@@ -125,7 +125,7 @@ impl LoopbackSynic {
         })
     }
 
-    /// Tests and clears all event flags of SINT 2, on all VPs.
+    /// Clears all event flags of SINT 2 on all VPs, and passes those that were set to `sink`.
     pub fn take_events(&self, sink: &mut dyn FnMut(u16)) {
         for vp in &self.vps {
             for (word, flags) in vp.flags[usize::from(VMBUS_SINT)].iter().enumerate() {
@@ -142,12 +142,13 @@ impl LoopbackSynic {
         }
     }
 
-    /// HvSignalEvent, as the kernel carries it out: rings the doorbell behind the id.
+    /// Executes HvSignalEvent like the kernel: signals the doorbell of the id.
     #[must_use]
     pub fn signal(&self, connection_id: u32) -> HvStatus {
         match lock(&self.doorbells).get(&connection_id) {
             Some(doorbell) => {
-                // Fails only when the counter is full, and then it is readable anyway.
+                // The write fails only when the counter is full, and then the doorbell is readable
+                // anyway.
                 let _ = doorbell.write(1);
                 HvStatus::Success
             }
@@ -155,13 +156,13 @@ impl LoopbackSynic {
         }
     }
 
-    /// Connection ids that have a doorbell.
+    /// Returns the connection ids that have a doorbell.
     #[must_use]
     pub fn doorbells(&self) -> Vec<u32> {
         lock(&self.doorbells).keys().copied().collect()
     }
 
-    /// True when a message can be taken or an event flag is set.
+    /// Returns whether a message can be taken or an event flag is set.
     #[must_use]
     pub fn has_something(&self) -> bool {
         self.vps.iter().any(|vp| {
@@ -171,32 +172,32 @@ impl LoopbackSynic {
         })
     }
 
-    /// Waits until [`LoopbackSynic::has_something`]; false when it did not come to that within
-    /// `timeout`.
+    /// Waits until [`LoopbackSynic::has_something`]. Returns false after `timeout`.
     #[must_use]
     pub fn wait(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut bell = lock(&self.bell);
+        let mut guard = lock(&self.signal_lock);
         while !self.has_something() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            bell = self.rung.wait_timeout(bell, left).unwrap_or_else(PoisonError::into_inner).0;
+            guard =
+                self.signalled.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
-    /// Forgets all that a host's process holds: waiting messages, and doorbells. Event
-    /// flags are guest memory.
+    /// Discards all state of a host's process: waiting messages, and doorbells. Event flags stay,
+    /// because they are guest memory.
     pub(crate) fn forget_host(&self) {
         self.discard_messages();
         lock(&self.doorbells).clear();
     }
 
     fn announce(&self) {
-        let _bell = lock(&self.bell);
-        self.rung.notify_all();
+        let _guard = lock(&self.signal_lock);
+        self.signalled.notify_all();
     }
 }
 
@@ -243,7 +244,7 @@ impl Synic for LoopbackSynic {
         let Some(vp) = self.vps.get(vp as usize) else { return Signal::Disabled };
         if !vp.enabled.load(Ordering::Acquire) {
             let mut remembered = lock(&vp.remembered);
-            // It may have been switched on just now.
+            // Another thread may have switched the SynIC on in the meantime.
             if !vp.enabled.load(Ordering::Acquire) {
                 remembered.insert((sint, flag));
                 return Signal::Disabled;
@@ -288,7 +289,8 @@ fn place(flag: u16) -> (usize, u64) {
     (usize::from(flag) / 64, 1 << (flag % 64))
 }
 
-/// The data behind these locks is whole between any two statements.
+/// Locks a mutex, also after a panic: the data behind these locks is consistent between any two
+/// statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

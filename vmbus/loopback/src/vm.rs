@@ -1,4 +1,4 @@
-//! The VM: memory, interrupt controller, bus.
+//! The VM: memory, interrupt controller and bus.
 
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,33 +19,34 @@ use crate::workers::{Handler, Workers};
 /// The threads that run the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Only the caller's: devices run in [`LoopbackVm::step`], which the client calls when it
-    /// waits. The same calls give the same events in the same order, and a wait that nothing
-    /// can end returns at once instead of hanging.
+    /// Only the caller's thread: devices run in [`LoopbackVm::step`], which the client calls when
+    /// it waits. The same calls give the same events in the same order, and a wait that cannot end
+    /// returns immediately instead of hanging.
     Stepped,
-    /// A thread for each channel; the client sleeps until something comes.
+    /// A thread for each channel. The client sleeps until an event arrives.
     Threaded,
 }
 
-/// How a VM is made.
+/// The configuration of a VM.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Config {
     /// The threads that run the devices.
     pub mode: Mode,
-    /// RAM: (guest address, bytes) of each region.
+    /// The regions of RAM: (guest address, bytes).
     pub regions: Vec<(u64, usize)>,
-    /// Virtual processors.
+    /// The number of virtual processors.
     pub vp_count: u32,
-    /// How the pages of ring buffers lie in guest memory.
+    /// The positions of ring buffers' pages in guest memory.
     pub ring_layout: Layout,
-    /// How long a threaded client waits for anything at all before its call fails. Only a guard
+    /// The time that a threaded client waits for any event before its call fails. It only guards
     /// against tests that hang.
     pub timeout: Duration,
 }
 
 impl Config {
-    /// 256 MiB of RAM in one region (touched pages only cost memory), 2 VPs, contiguous rings.
+    /// Returns 256 MiB of RAM in one region (only accessed pages use memory), 2 VPs, and contiguous
+    /// rings.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         Self {
@@ -57,28 +58,28 @@ impl Config {
         }
     }
 
-    /// The same, with this RAM: (guest address, bytes) of each region, in whole pages.
+    /// Sets the regions of RAM: (guest address, bytes), in whole pages.
     #[must_use]
     pub fn regions(mut self, regions: impl IntoIterator<Item = (u64, usize)>) -> Self {
         self.regions = regions.into_iter().collect();
         self
     }
 
-    /// The same, with this number of virtual processors.
+    /// Sets the number of virtual processors.
     #[must_use]
     pub fn vp_count(mut self, vp_count: u32) -> Self {
         self.vp_count = vp_count;
         self
     }
 
-    /// The same, with ring buffers whose pages lie so.
+    /// Sets the positions of ring buffers' pages.
     #[must_use]
     pub fn ring_layout(mut self, ring_layout: Layout) -> Self {
         self.ring_layout = ring_layout;
         self
     }
 
-    /// The same, with this timeout of a threaded client.
+    /// Sets the timeout of a threaded client.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -86,7 +87,8 @@ impl Config {
     }
 }
 
-/// Host and guest in one process. Clones share it; the bus and its devices end with the last one.
+/// Host and guest in one process. Clones share them, and the bus and its devices end with the last
+/// clone.
 #[derive(Clone)]
 pub struct LoopbackVm {
     inner: Arc<Inner>,
@@ -102,19 +104,19 @@ pub(crate) struct Inner {
 }
 
 impl LoopbackVm {
-    /// A VM with [`Config::new`].
+    /// Returns a VM with [`Config::new`].
     ///
     /// # Panics
-    /// When the host has no memory for it.
+    /// The host has no memory for it.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         Self::with_config(Config::new(mode)).expect("memory for a small VM")
     }
 
-    /// A VM of your own making.
+    /// Returns a VM with a configuration of the caller.
     ///
     /// # Errors
-    /// The host has no memory, or a region is not made of whole pages, or overlaps another.
+    /// The host has no memory, or a region does not consist of whole pages, or overlaps another.
     pub fn with_config(config: Config) -> io::Result<Self> {
         let pages = GuestPages::new(&config.regions)?;
         let synic = Arc::new(LoopbackSynic::new(config.vp_count));
@@ -125,37 +127,37 @@ impl LoopbackVm {
         })
     }
 
-    /// The bus as it is now: [`LoopbackVm::replace_bus`] puts another one in its place.
+    /// Returns the present bus. [`LoopbackVm::replace_bus`] replaces it.
     #[must_use]
     pub fn bus(&self) -> VmBus {
         self.inner.bus.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The interrupt controller.
+    /// Returns the interrupt controller.
     #[must_use]
     pub fn synic(&self) -> &LoopbackSynic {
         &self.inner.synic
     }
 
-    /// Guest memory by pages.
+    /// Returns the allocator of guest pages.
     #[must_use]
     pub fn pages(&self) -> &GuestPages {
         &self.inner.pages
     }
 
-    /// Guest memory as devices see it.
+    /// Returns guest memory in the devices' view.
     #[must_use]
     pub fn ram(&self) -> &GuestRam {
         self.inner.pages.ram()
     }
 
-    /// Returns the workers that run handlers, for devices of your own.
+    /// Returns the workers that run handlers, for devices of the caller.
     #[must_use]
     pub fn workers(&self) -> &Workers {
         &self.inner.workers
     }
 
-    /// The guest's side, for a [`vmbus_client::Client`].
+    /// Returns the guest's side, for a [`vmbus_client::Client`].
     #[must_use]
     pub fn platform(&self) -> LoopbackPlatform {
         LoopbackPlatform::new(self.clone())
@@ -164,15 +166,15 @@ impl LoopbackVm {
     /// Adds a device.
     ///
     /// # Errors
-    /// [`OfferError`].
+    /// The errors of the bus: [`OfferError`].
     pub fn offer(&self, device: impl Device + 'static) -> Result<ChannelKey, OfferError> {
         self.bus().offer(Box::new(device))
     }
 
-    /// Adds a device that is one function: see [`Served`].
+    /// Adds a device that consists of one function: see [`Served`].
     ///
     /// # Errors
-    /// [`OfferError`].
+    /// The errors of the bus: [`OfferError`].
     pub fn offer_served<F>(&self, offer: Offer, open: F) -> Result<ChannelKey, OfferError>
     where
         F: FnMut(&Channel) -> Result<Handler, OpenError> + Send + 'static,
@@ -180,23 +182,23 @@ impl LoopbackVm {
         self.offer(Served::new(offer, self.inner.workers.clone(), open))
     }
 
-    /// Adds a device whose channels the caller drives by hand: see [`ManualDevice`].
+    /// Adds a device whose channels the caller drives itself: see [`ManualDevice`].
     ///
     /// # Errors
-    /// [`OfferError`].
+    /// The errors of the bus: [`OfferError`].
     pub fn offer_manual(&self, offer: Offer) -> Result<(ChannelKey, OpenedChannels), OfferError> {
         let (device, opened) = ManualDevice::new(offer);
         Ok((self.offer(device)?, opened))
     }
 
-    /// HvPostMessage by the guest with message type 1.
+    /// Executes the guest's HvPostMessage with message type 1.
     #[must_use]
     pub fn post_message(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
         self.bus().post_message(connection_id, VMBUS_MESSAGE_TYPE, payload)
     }
 
-    /// HvSignalEvent by the guest: the doorbell when there is one, else the bus decides, as with
-    /// KVM.
+    /// Executes the guest's HvSignalEvent: signals the doorbell if there is one, otherwise calls
+    /// the bus, like KVM.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
         if flag == 0 && self.inner.synic.signal(connection_id) == HvStatus::Success {
@@ -205,19 +207,19 @@ impl LoopbackVm {
         self.bus().signal_event(connection_id, flag)
     }
 
-    /// Runs each device whose doorbell rang, once. True when there was any. Threaded VMs run by
-    /// themselves.
+    /// Runs each device with a signalled doorbell once. Returns true when there was one. In a
+    /// threaded VM the devices run by themselves.
     pub fn step(&self) -> bool {
         self.inner.workers.step()
     }
 
-    /// Runs devices until none has anything to do.
+    /// Runs devices until none has work to do.
     pub fn run_until_idle(&self) {
         while self.step() {}
     }
 
-    /// Starts the machine anew: returns when no device touches guest memory any more. Channels that
-    /// the caller holds must be dropped by another thread, or before.
+    /// Resets the machine. Returns when no device accesses guest memory any more. Channels that the
+    /// caller holds must be dropped before the call, or by another thread.
     pub fn reset(&self) {
         thread::scope(|scope| {
             let reset = scope.spawn(|| self.bus().reset());
@@ -229,25 +231,25 @@ impl LoopbackVm {
         });
     }
 
-    /// Stands still: devices and bus leave guest memory and the guest alone until
+    /// Quiesces the host: devices and bus do not access guest memory or signal the guest until
     /// [`LoopbackVm::resume`].
     pub fn pause(&self) {
         self.inner.workers.pause();
         self.bus().pause();
     }
 
-    /// Undoes [`LoopbackVm::pause`], and ends a restore.
+    /// Ends [`LoopbackVm::pause`], or a restore.
     pub fn resume(&self) {
         self.inner.workers.resume();
         self.bus().resume();
     }
 
-    /// Puts a fresh bus without devices in the place of the old one: what another process would
-    /// begin with that restores this machine. Guest memory and event flags are the guest's and
-    /// stay; devices, workers, doorbells and messages that wait are the host's and go.
+    /// Replaces the bus by a new one without devices, like another process that restores this
+    /// machine. Guest memory and event flags belong to the guest and stay. Devices, workers,
+    /// doorbells and waiting messages belong to the host and are dropped.
     ///
-    /// The usual course: [`LoopbackVm::pause`], `bus().save()`, this, [`LoopbackVm::offer`] all
-    /// devices, `bus().restore()`, [`LoopbackVm::resume`].
+    /// The usual order is: [`LoopbackVm::pause`], `bus().save()`, this function,
+    /// [`LoopbackVm::offer`] for all devices, `bus().restore()`, [`LoopbackVm::resume`].
     pub fn replace_bus(&self) {
         let fresh = new_bus(&self.inner.pages, &self.inner.synic);
         let mut bus = self.inner.bus.write().unwrap_or_else(PoisonError::into_inner);

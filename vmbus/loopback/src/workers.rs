@@ -1,4 +1,4 @@
-//! The workers of a device's channels: the test, step by step, or a thread for each.
+//! The workers of a device's channels: the test itself, step by step, or a thread for each channel.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,24 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::synic::lock;
 use crate::vm::Mode;
 
-/// The next step that a handler wants.
+/// The next step of a worker after a call of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Be called again when the doorbell rings.
+    /// The handler is called again when the doorbell is signalled.
     Wait,
-    /// Give the channel back to the bus.
+    /// The channel is returned to the bus.
     Stop,
 }
 
-/// Looks at a channel's rings whenever its doorbell rang, the first time right after the open.
+/// A function that processes a channel's rings. It is called after each signal of the doorbell, and
+/// once immediately after the open.
 ///
-/// When [`Channel::is_closing`] it must return [`Flow::Stop`] as soon as nothing of it is in
-/// flight: the guest waits for that.
+/// When [`Channel::is_closing`], it must return [`Flow::Stop`] as soon as it has no request in
+/// flight, because the guest waits for that.
 pub type Handler = Box<dyn FnMut(&mut Channel) -> Flow + Send>;
 
-/// Runs handlers: in this thread when the VM is stepped, else in a thread for each channel. Clones
-/// share it.
+/// Runs handlers: on the caller's thread when the VM is stepped, otherwise in a thread for each
+/// channel. Clones share the workers.
 #[derive(Clone)]
 pub struct Workers {
     shared: Arc<Shared>,
@@ -43,7 +44,7 @@ struct Shared {
     gate_moved: Condvar,
 }
 
-/// Handlers run only while it is open.
+/// The gate of the handlers, which run only while it is open.
 #[derive(Default)]
 struct Gate {
     closed: bool,
@@ -55,7 +56,7 @@ struct Task {
     handler: Handler,
 }
 
-/// A piece of the machine that runs when it is stepped; true when it did something.
+/// A function that runs at each step of the machine. It returns true when it did any work.
 type Hook = Box<dyn FnMut() -> bool + Send>;
 
 impl Workers {
@@ -72,10 +73,11 @@ impl Workers {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Serves `channel` with `handler` until that says [`Flow::Stop`]. Returns at once.
+    /// Serves `channel` with `handler` until the handler returns [`Flow::Stop`]. Returns
+    /// immediately.
     ///
     /// # Panics
-    /// When a threaded VM gets no thread.
+    /// A threaded VM cannot start the thread.
     pub fn run(&self, channel: Channel, handler: Handler) {
         match self.shared.mode {
             Mode::Stepped => lock(&self.shared.tasks).push(Task { channel, handler }),
@@ -83,18 +85,18 @@ impl Workers {
         }
     }
 
-    /// Has `hook` called at each step of a stepped VM: for devices that have workers of another
-    /// shape. It returns true when it did anything.
+    /// Makes each step of a stepped VM call `hook`, for devices with workers of another form. The
+    /// hook returns true when it did any work.
     pub fn on_step(&self, hook: impl FnMut() -> bool + Send + 'static) {
         lock(&self.shared.hooks).push(Box::new(hook));
     }
 
-    /// Runs each handler whose doorbell rang, once. True when there was any.
+    /// Runs each handler with a signalled doorbell once. Returns true when there was one.
     pub(crate) fn step(&self) -> bool {
         if lock(&self.shared.gate).closed {
             return false;
         }
-        // Out of the lock: handlers may open and close channels.
+        // The handlers run without the lock, because they may open and close channels.
         let mut tasks = std::mem::take(&mut *lock(&self.shared.tasks));
         let mut any = false;
         let mut kept = Vec::with_capacity(tasks.len());
@@ -128,7 +130,7 @@ impl Workers {
             let mut task = Task { channel, handler };
             loop {
                 wait_readable(task.channel.doorbell());
-                // Another reader cannot exist; a spurious wake-up only means one look too many.
+                // There is no other reader; a spurious wake-up only causes one useless call.
                 let _ = task.channel.doorbell().read();
                 let Some(shared) = shared.upgrade() else { return };
                 let flow = shared.pass_gate(|| (task.handler)(&mut task.channel));
@@ -144,7 +146,7 @@ impl Workers {
         threads.push((waker, thread));
     }
 
-    /// Returns when no handler runs; none begins before [`Workers::resume`].
+    /// Waits until no handler runs. None begins before [`Workers::resume`].
     pub(crate) fn pause(&self) {
         let mut gate = lock(&self.shared.gate);
         gate.closed = true;
@@ -152,13 +154,13 @@ impl Workers {
         drop(idle.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Undoes [`Workers::pause`].
+    /// Ends [`Workers::pause`].
     pub(crate) fn resume(&self) {
         lock(&self.shared.gate).closed = false;
         self.shared.gate_moved.notify_all();
     }
 
-    /// Ends all workers, also those with open channels, and makes space for new ones.
+    /// Ends all workers, also those with open channels, and permits new ones.
     pub(crate) fn clear(&self) {
         self.shut_down();
         self.shared.stop.store(false, Ordering::Release);
@@ -167,22 +169,22 @@ impl Workers {
     /// Ends all workers, also those with open channels.
     pub(crate) fn shut_down(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        // Those at the gate see it too: whoever looked before it was set sleeps by the time we have
-        // the lock.
+        // The lock makes threads at the gate see the flag, too: a thread that read it earlier is
+        // asleep when this thread gets the lock.
         drop(lock(&self.shared.gate));
         self.shared.gate_moved.notify_all();
         drop(std::mem::take(&mut *lock(&self.shared.tasks)));
         drop(std::mem::take(&mut *lock(&self.shared.hooks)));
         for (waker, thread) in std::mem::take(&mut *lock(&self.shared.threads)) {
             let _ = waker.write(1);
-            // A panic in a handler was printed by that thread; it is not ours to repeat.
+            // The thread has already printed a panic of its handler.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    /// Runs a handler once the gate is open; `None` when the workers end instead.
+    /// Runs a handler once the gate is open. `None`: the workers end instead.
     fn pass_gate(&self, run: impl FnOnce() -> Flow) -> Option<Flow> {
         let stopped = || self.stop.load(Ordering::Acquire);
         let gate = lock(&self.gate);
@@ -200,7 +202,7 @@ impl Shared {
     }
 }
 
-/// Counts a handler as running, also when it panics.
+/// Counts a handler as running, even if it panics.
 struct Inside<'a>(&'a Shared);
 
 impl Drop for Inside<'_> {
@@ -218,6 +220,6 @@ impl std::fmt::Debug for Workers {
 
 fn wait_readable(event: &EventFd) {
     let mut poll = libc::pollfd { fd: event.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd. An error (a signal) ends in one look too many.
+    // SAFETY: one valid pollfd. An error (a signal) only causes one useless call.
     let _ = unsafe { libc::poll(&raw mut poll, 1, -1) };
 }

@@ -1,5 +1,5 @@
-//! MDL chains of any shape, described by the client and mapped by the host, against a model that
-//! goes byte by byte.
+//! MDL chains of any shape, described by the client and mapped by the host, against a byte-by-byte
+//! model.
 
 mod common;
 
@@ -9,7 +9,7 @@ use vmbus_client::{GpadlError, GpadlFlags, Mdl};
 use vmbus_host::ReadWrite;
 use vmbus_loopback::{Config, LoopbackVm, Mode};
 
-/// Memory of several regions with holes, some touching in guest addresses.
+/// Returns a VM with several regions and holes; some regions touch in guest addresses.
 fn vm(regions: u64) -> LoopbackVm {
     let regions = (0..regions)
         .map(|index| (index * 0x40_0000, 0x10_0000 * if index % 3 == 1 { 4 } else { 1 }));
@@ -27,7 +27,7 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let piece = (0..4096_u32, prop_oneof![Just(0_u32), 1..200_u32, 1..300_000_u32]).prop_flat_map(
         |(offset, count)| {
             let len = if count == 0 { 0 } else { (offset + count).div_ceil(4096) as usize };
-            // Scattered, contiguous or all the same page; sometimes in a hole or beyond everything.
+            // Scattered, contiguous or repeated pages; some in a hole or beyond the address space.
             let first = 1..250_u64;
             let pages = prop_oneof![
                 8 => proptest::collection::vec(1..200_u64, len),
@@ -63,7 +63,7 @@ proptest! {
         let offset = total * cut.0 / 999;
         let length = (total - offset) * cut.1 / 999;
 
-        // The model: guest address of every byte.
+        // The model: the guest address of every byte.
         let addresses: Vec<u64> = pieces
             .iter()
             .flat_map(|piece| (0..piece.count).map(|at| {
@@ -87,7 +87,8 @@ proptest! {
                 prop_assert!(named.iter().all(in_ram));
                 let view = host.map_gpadl(handle.id(), ReadWrite).unwrap();
                 prop_assert_eq!(view.len(), named.len());
-                // Written through the view, in order; a page that is listed twice keeps the last byte.
+                // Bytes are written through the view, in order; a repeated page keeps the last
+                // byte.
                 let bytes: Vec<u8> = (0..named.len()).map(|at| (at * 31 / 7) as u8).collect();
                 view.write(0, &bytes).unwrap();
                 let model: std::collections::HashMap<u64, u8> = named.iter().copied().zip(bytes).collect();

@@ -19,7 +19,7 @@ use vmbus_ring::{OutPacket, PacketKind, SpaceWait, WriteError};
 const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 const RING: u32 = 0x77;
 
-/// Writes down what happens, and completes packets at once or keeps their tokens.
+/// A recorder of events, which completes packets immediately or keeps their tokens.
 #[derive(Clone, Default)]
 struct Recorder {
     log: Arc<Mutex<Vec<String>>>,
@@ -211,7 +211,7 @@ fn test_kmcl_14_completions_in_any_order_reach_their_requests() {
     }
 }
 
-/// Sends `count` numbered packets as the ring takes them, in order.
+/// Sends `count` numbered packets in order, as fast as the ring accepts them.
 fn flood(count: u64) -> impl FnMut(&Channel) -> Result<Handler, OpenError> + Send {
     move |_| {
         let mut next = 0;
@@ -285,7 +285,7 @@ fn test_kmcl_15_full_ring_on_the_client_side_queues_in_order_and_resumes_on_the_
                 assert_eq!(answer.result.unwrap()[..4], number.to_le_bytes());
                 ended.lock().unwrap().push(number);
             });
-            // The first half before there is any ring.
+            // The first half is sent before there is a ring.
             if number == 500 {
                 assert_eq!(client.channel(id).queued_packets(), (500, 0));
                 client.wait_for_open(id).unwrap();
@@ -326,7 +326,7 @@ fn test_kmcl_16_malformed_packets_stop_only_their_channel_and_it_can_be_reopened
         guest.close(channel.relid);
         guest.tear_down(channel.relid, RING);
         assert_eq!(guest.heard(), [FromHost::Torndown(RING)], "{why}");
-        // The other channel never noticed.
+        // The other channel is not affected.
         let mut batch = other.rings.outgoing.batch().unwrap();
         batch.write(&OutPacket::in_band(1, &[b"still alive"])).unwrap();
         let _ = batch.commit();
@@ -476,7 +476,7 @@ fn test_kmcl_18_new_contact_without_unload_is_a_full_reset() {
 #[test]
 fn test_kmcl_20_offer_carries_guids_flags_mmio_and_120_bytes() {
     let vm = LoopbackVm::new(Mode::Stepped);
-    // 121 bytes cannot even be said: the field is an array.
+    // The type of the field, an array, does not permit 121 bytes.
     let user_defined: [u8; 120] = std::array::from_fn(|at| at as u8 + 1);
     let flags = OfferFlags::ENUMERATE_DEVICE_INTERFACE
         | OfferFlags::NAMED_PIPE_MODE

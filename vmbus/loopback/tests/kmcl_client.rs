@@ -21,7 +21,7 @@ use common::TestClient;
 const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 const NONE: GpadlFlags = GpadlFlags::empty();
 
-/// A stepped VM whose one device is driven by the test, with the channel open.
+/// Returns a stepped VM with one device that the test drives, and with the channel open.
 fn manual() -> (LoopbackVm, TestClient, ChannelId, Channel) {
     let vm = LoopbackVm::new(Mode::Stepped);
     let (_, opened) = vm.offer_manual(offer(0)).unwrap();
@@ -49,7 +49,7 @@ fn test_kmcl_22_configuration_errors_carry_the_documented_statuses() {
     channel.init_set_friendly_name("echo").unwrap();
     channel.enable().unwrap();
     for _ in 0..2 {
-        // Enabled and waiting, then open: both too late.
+        // The channel is first enabled and waiting, then open: both are too late.
         let mut channel = client.channel(id);
         assert_eq!(status(channel.init_set_maximum_packet_size(1)), NtStatus::INVALID_PARAMETER_1);
         assert_eq!(
@@ -134,7 +134,7 @@ fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer
         "not taken for the answer to this one"
     );
     assert_eq!(client.stats().stray_completions, 0);
-    // An answer longer than its buffer.
+    // An answer that is longer than its buffer.
     let second = take_packets(&mut host).unwrap();
     complete(&mut host, second[0].transaction_id, b"");
     complete(&mut host, 999, b"");
@@ -160,7 +160,7 @@ fn test_client_synchronous_request_whose_time_is_over_is_cancelled_and_its_late_
         complete(&mut host, late[0].transaction_id, b"too late");
         client.poll();
         assert_eq!(client.stats().stray_completions, 0);
-        // Also while it waits for space: then it is never sent.
+        // The same while it waits for space: then it is never sent.
         let mut sent = 0;
         while client.channel(id).queued_packets().0 == 0 {
             client
@@ -203,7 +203,8 @@ fn test_client_synchronous_request_without_queueing_fails_on_a_full_ring_and_lea
     assert_eq!(take_packets(&mut host).unwrap().len(), sent);
 }
 
-/// Creates in the opened callback, uses in post-started, deletes in closed.
+/// A driver that creates GPADLs in the opened callback, uses them in post-started, and deletes them
+/// in closed.
 struct GpadlDriver {
     vm: LoopbackVm,
     mdl: Mdl,
@@ -241,8 +242,8 @@ impl Driver<LoopbackPlatform> for GpadlDriver {
     }
 }
 
-/// Maps the GPADL that a request names, fills it with its own length, and keeps it mapped until
-/// told otherwise by an empty packet.
+/// Maps the GPADL of a request, fills it with its own length, and keeps it mapped until an empty
+/// packet arrives.
 fn filler(_: &Channel) -> Result<Handler, OpenError> {
     let mut view: Option<GpadlView> = None;
     Ok(Box::new(move |channel| {
@@ -286,7 +287,7 @@ fn test_client_gpadl_of_an_mdl_chain_with_offset_and_length_is_exactly_those_byt
         let report = vm.inspect();
         let shared = report.gpadls.iter().find(|gpadl| gpadl.bytes == 5000).unwrap();
         assert_eq!((shared.ranges, shared.pages), (2, 3));
-        // The device lets go only when it is told so.
+        // The device unmaps the GPADL only after this packet.
         client.channel(id).send(PacketObject::new(), b"", None, SendFlags::empty()).unwrap();
         client.channel(id).disable().unwrap();
         assert!(vm.inspect().gpadls.is_empty());
@@ -395,7 +396,7 @@ fn test_client_gpadl_of_a_buffer_keeps_it_locked_until_the_server_has_unmapped()
     client.channel(id).delete_gpadl(handle).unwrap();
     assert_eq!(vm.pages().locked_pages(), 0);
     vm.pages().free(&vm.pages().allocate(1, Layout::Contiguous).unwrap());
-    // Running over the end of the mapping.
+    // A range past the end of the mapping.
     let beyond = client.channel(id).create_gpadl_from_buffer(NONE, address, 3 * 4096 + 1);
     assert!(matches!(beyond, Err(GpadlError::Lock(_))));
     let second = client.channel(id).create_gpadl_from_buffer(NONE, address, 3 * 4096).unwrap();
@@ -410,7 +411,7 @@ fn test_client_driver_that_refuses_the_channel_rolls_everything_back() {
             &mut self,
             channel: &mut ClientChannel<'_, LoopbackPlatform>,
         ) -> Result<(), NtStatus> {
-            // Forgotten on purpose: the client takes it back.
+            // The driver leaks the handle on purpose, and the client frees it.
             channel.create_gpadl_from_pfn_list(NONE, &[9]).unwrap();
             Err(NtStatus::NO_SUCH_DEVICE)
         }
@@ -573,7 +574,7 @@ fn test_client_subchannels_are_channels_of_their_own_and_are_taken_away_with_the
             assert_eq!(client.channel(id).state(), ChannelState::Disabled);
         }
         assert_eq!(vm.inspect().channels.len(), 1);
-        // Opened again, it brings new ones.
+        // The channel is opened again and has new subchannels.
         client.channel(primary).enable().unwrap();
         client.wait_for_open(primary).unwrap();
         while client.offers().count() < 3 {

@@ -1,5 +1,5 @@
 //! The conformance checklist of kmcl.md section 6, items 1 to 11, 19 and 24: GPADLs, message by
-//! message, against the real host.
+//! message, with the real host.
 
 mod common;
 
@@ -46,7 +46,7 @@ fn test_kmcl_02_created_comes_after_the_last_body_and_interleaved_bodies_complet
     assert_eq!(guest.heard(), [Created(guest.relid(1), ID + 1, 0)]);
     guest.body(ID, &words[83..]);
     assert_eq!(guest.heard(), [Created(guest.relid(0), ID, 0)]);
-    // One more body belongs to nothing.
+    // A further body belongs to no list.
     guest.body(ID, &words[83..]);
     assert_eq!(guest.heard(), []);
 }
@@ -97,7 +97,7 @@ fn test_kmcl_05_server_uses_the_map_before_any_ring_traffic() {
     let guest = RawGuest::new(1);
     let channel = guest.open(0, RING);
     guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
-    // CREATED is queued, the guest has not even looked at it.
+    // CREATED is queued, and the guest has not read it yet.
     let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     view.write(0, b"early").unwrap();
     assert_eq!(guest.read(9, 0, 5), b"early");
@@ -151,7 +151,7 @@ fn test_kmcl_07_duplicate_id_fails_and_the_original_stays_mapped_and_usable() {
         channel.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().collect::<Vec<_>>(),
         [9]
     );
-    // While one is still arriving, its id is taken on every channel.
+    // While the list is being received, its id is in use on every channel.
     let words = range_words(&[(0, 27 * 4096, &(1..28).collect::<Vec<_>>())]);
     guest.header(channel.relid, ID + 1, 224, 1, &words[..27]);
     guest.header(channel.relid, ID + 1, 224, 1, &words[..27]);
@@ -239,7 +239,7 @@ fn test_kmcl_19_a_channel_cannot_map_the_gpadl_of_another() {
     let (first, second) = (guest.open(0, RING), guest.open(1, RING + 1));
     guest.describe(first.relid, ID, &[(0, 4096, &[9])]);
     assert_eq!(second.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Unknown(ID));
-    // The same id on both: each sees its own.
+    // Both have the same id, and each sees its own GPADL.
     guest.describe(second.relid, ID, &[(0, 4096, &[10])]);
     assert_eq!(guest.heard(), [Created(first.relid, ID, 0), Created(second.relid, ID, 0)]);
     assert_eq!(first.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().next(), Some(9));
@@ -304,13 +304,13 @@ fn test_kmcl_24_a_gpadl_marked_read_only_is_mapped_for_reading_alone() {
     view.source_iovecs(0, 12, &mut iovecs).unwrap();
     assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), 12);
     assert!(view.read(1, &mut bytes).is_err() && view.slices(12, 1).is_err());
-    // It is a mapping as any other: the guest gets its memory back when it is gone.
+    // It is a mapping like any other: the guest gets its memory back after its end.
     guest.heard();
     guest.tear_down(channel.relid, ID);
     assert!(guest.heard().is_empty() && view.is_tearing_down());
     drop(view);
     assert_eq!(guest.heard(), [Torndown(ID)]);
-    // The mark belongs to that GPADL, not to its number.
+    // The mark belongs to that GPADL, not to its id.
     guest.describe(channel.relid, ID, &[(0, 4096, &pages[..1])]);
     drop(channel.host.map_gpadl(ID, ReadWrite).unwrap());
 }

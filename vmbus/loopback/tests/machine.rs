@@ -1,4 +1,4 @@
-//! The machine itself: memory layouts, event flags, doorbells, rings by hand.
+//! The machine itself: memory layouts, event flags, doorbells, and rings without a client.
 
 mod common;
 
@@ -86,13 +86,13 @@ fn test_rings_by_hand_carry_packets_both_ways_while_the_client_keeps_off() {
     channel.enable().unwrap();
     client.wait_for_open(id).unwrap();
     let mut host = opened.take().unwrap();
-    // The doorbell of the open; the first look unmasks the ring.
+    // The open signals the doorbell. The first read unmasks the ring.
     assert!(host.doorbell().read().is_ok() && take_packets(&mut host).unwrap().is_empty());
     let mut channel = client.channel(id);
     assert_eq!(channel.state(), ChannelState::Started);
     let refused = channel.send(PacketObject::new(), b"", None, SendFlags::empty());
     assert_eq!(refused, Err(Error::State("without queue management")));
-    // By the client's trait, or by `vmbus-ring` itself.
+    // Packets are written by the client's trait, or by `vmbus-ring` itself.
     let packet = OutgoingPacket {
         kind: OutgoingKind::InBand,
         transaction_id: 5,
@@ -182,11 +182,11 @@ fn test_messages_that_wait_for_the_guest_at_the_limit_and_past_it() {
         );
     }
     assert_eq!(post(&unknown), HvStatus::InsufficientBuffers);
-    // One taken, one may follow.
+    // One message was taken, so one more may be posted.
     assert!(guest.vm.synic().take_any_message().is_some());
     assert_eq!(post(&unknown), HvStatus::Success);
     assert_eq!(post(&unknown), HvStatus::InsufficientBuffers);
-    // A guest that begins anew is heard all the same.
+    // A guest that connects again is accepted nevertheless.
     assert_eq!(post(&MessageBuffer::bare(MessageType::Unload)), HvStatus::Success);
     assert_eq!(guest.heard(), [FromHost::Other(MessageType::UnloadResponse)]);
 }

@@ -1,6 +1,6 @@
-//! Random lives of several channels, in both modes: whatever the order of opening, sharing,
-//! sending, pausing, rescinding, rebooting and crashing, every call ends, every packet ends once,
-//! and nothing is left.
+//! Random lives of several channels, in both modes. For any order of opening, sharing, sending,
+//! pausing, rescinding, rebooting and crashing, every call ends, every packet ends once, and no
+//! resource is left.
 
 mod common;
 
@@ -57,8 +57,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Maps and unmaps what it is told to, and echoes the rest. A full ring makes it leave packets
-/// where they are.
+/// Maps and unmaps on request, and echoes all other packets. While the outgoing ring is full, it
+/// leaves packets in the incoming ring.
 fn device(_: &Channel) -> Result<Handler, OpenError> {
     let mut views: BTreeMap<u32, GpadlView> = BTreeMap::new();
     Ok(Box::new(move |channel| {
@@ -87,7 +87,7 @@ struct Device {
     key: Option<ChannelKey>,
     open: Option<ChannelId>,
     paused: bool,
-    /// Handle, and whether the device has it mapped.
+    /// The handle, and whether the device has it mapped.
     gpadls: Vec<(GpadlHandle, bool)>,
 }
 
@@ -122,7 +122,7 @@ impl World {
         let key = loop {
             match self.vm.offer_served(offer(number as u8), device) {
                 Ok(key) => break key,
-                // The guest has not released the one before: it may not even have heard of it.
+                // The guest has not released the device before, and may not even have seen it.
                 Err(OfferError::InstanceInUse(_)) => {
                     self.client().poll();
                     std::thread::yield_now();
@@ -133,7 +133,7 @@ impl World {
         self.devices[number].key = Some(key);
     }
 
-    /// An answer is 1 for done, 0 for refused.
+    /// Sends a request. The answer is 1 for done, 0 for refused.
     fn ask(&mut self, id: ChannelId, request: u32, gpadl: GpadlHandle) -> bool {
         let bytes = [request, gpadl.id()].map(u32::to_le_bytes).concat();
         let mut answer = [9; 8];
@@ -152,7 +152,7 @@ impl World {
         }
     }
 
-    /// Has the device let go of everything, so that deleting cannot wait for ever.
+    /// Makes the device unmap all GPADLs, so that deleting them cannot hang.
     fn unmap_all(&mut self, number: usize) {
         let Some(id) = self.devices[number].open else { return };
         for at in 0..self.devices[number].gpadls.len() {
@@ -205,7 +205,7 @@ impl World {
                     .channel(id)
                     .create_gpadl_from_pfn_list(GpadlFlags::empty(), &pages);
                 self.devices[number].gpadls.push((handle.unwrap(), false));
-                // Only the list matters here: whose pages they are does not.
+                // Only the list matters here, so the pages are free for other uses.
                 self.vm.pages().free(&pages);
             }
             Op::Map(number) => {
@@ -251,7 +251,7 @@ impl World {
         let there = self.devices[number].key.is_some();
         let client = self.client();
         if there {
-            // The offer of a device that was just added may still be on its way.
+            // The offer of a device that was just added may not have arrived yet.
             while !client.offers().any(|offer| offer.instance == instance(number as u8)) {
                 assert!(client.wait());
             }
@@ -300,7 +300,8 @@ impl World {
         self.devices[number].paused = false;
     }
 
-    /// Everything that was sent ends, and a machine without guest has nothing of it left.
+    /// Checks that all sent packets end, and that a machine without a guest holds none of its
+    /// resources.
     fn end(mut self) {
         (0..DEVICES).for_each(|number| self.start(number));
         while self.ended.load(Ordering::Relaxed) < self.sent {

@@ -1,4 +1,4 @@
-//! kmcl.md 21 and vmbus-core 74: a bus is written down and another one goes on over the same guest
+//! kmcl.md 21 and vmbus-core 74: a bus is saved, and another one resumes over the same guest
 //! memory.
 
 mod common;
@@ -23,8 +23,8 @@ const RING: u32 = 0x77;
 const ID: u32 = 0xE1E10;
 const FLOODED: u32 = 1500;
 
-/// A guest with an open teller that has three requests outstanding, a GPADL mapped, and far more to
-/// say than the ring takes.
+/// A guest with an open teller that has three requests outstanding, a GPADL mapped, and far more
+/// packets to send than fit into the ring.
 struct Busy {
     guest: RawGuest,
     relid: u32,
@@ -75,7 +75,7 @@ impl Busy {
         self.send(&OutPacket::in_band(0, &[&wish(what, argument)]));
     }
 
-    /// All that waits in the ring; tells the host of the space if it wants to know.
+    /// Takes all packets in the ring, and signals the host if it waits for the space.
     fn take(&mut self) -> Vec<(PacketKind, u64)> {
         let mut seen = Vec::new();
         let mut batch = self.rings.incoming.batch().unwrap();
@@ -93,7 +93,7 @@ impl Busy {
     }
 }
 
-/// Stands still, is written down as text, and gives way to a bus that has no devices yet.
+/// Quiesces the VM, saves it as text, and replaces its bus by one without devices.
 fn save(vm: &LoopbackVm) -> SavedBus {
     vm.pause();
     let text = serde_json::to_string(&vm.bus().save().unwrap()).unwrap();
@@ -135,8 +135,8 @@ fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_re
     }
     assert_eq!(busy.guest.heard(), [Created(relid, ID + 1, 0)]);
 
-    // Every number comes, once and in order, through the ring that was full; then what was asked
-    // for before.
+    // All numbers arrive, once and in order, through the ring that was full. Then the answers to
+    // earlier requests arrive.
     busy.say(ANSWER_ALL, 0);
     busy.say(WRITE, 2);
     let mut seen = Vec::new();
@@ -155,7 +155,7 @@ fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_re
         "the mapping is there again"
     );
 
-    // And life ends as it always did.
+    // The channel can still be closed in the normal way.
     busy.guest.tear_down(relid, ID);
     assert_eq!(busy.guest.heard(), [], "mapped");
     vm.run_until_idle();
@@ -178,7 +178,7 @@ fn test_kmcl_21_device_that_cannot_go_on_is_rescinded_and_offered_anew() {
         busy.guest.header(relid, ID + 1, 800, 1, &[800 << 9]);
         let mut saved = save(&vm);
         if !refuses_to_save {
-            // It has a state, and it is none that the device knows.
+            // The channel has a state, but one that the device does not know.
             let mut json = serde_json::to_value(&saved).unwrap();
             json["channels"][0]["device"] = serde_json::json!([1, 2, 3]);
             saved = serde_json::from_value(json).unwrap();
@@ -219,8 +219,8 @@ fn test_restore_without_a_device_rescinds_it_and_offers_the_ones_that_came() {
     assert_eq!(instances, [common::instance(1)]);
 }
 
-// design 6: a restored VM whose vCPUs run before its clock. Whatever the machine restores first,
-// the bus waits for the word.
+// Design 6: a restored VM whose vCPUs run before its clock. For any order of the machine's restore,
+// the bus waits for the resume.
 #[test]
 fn test_restored_bus_sends_nothing_before_it_is_resumed() {
     let (mut busy, _) = Busy::new(Teller::new);
@@ -232,7 +232,7 @@ fn test_restored_bus_sends_nothing_before_it_is_resumed() {
     vm.offer(Teller::new(&vm, offer(0))).unwrap();
     vm.bus().restore(&saved).unwrap();
     assert!(vm.bus().is_paused());
-    // The guest runs already, and has the host do this and that.
+    // The guest runs already, and sends requests to the host.
     busy.guest.tear_down(relid, ID + 2);
     busy.take();
     busy.say(ANSWER_ALL, 0);
@@ -317,7 +317,7 @@ fn test_restore_of_a_closing_channel_closes_it_and_answers_what_waited() {
     assert_eq!(busy.guest.heard(), [Created(relid, RING, 0), FromHost::Opened(relid, relid, 0)]);
 }
 
-// The whole way, with a client that behaves as a Windows driver does and with workers of every
+// The whole procedure, with a client that behaves like a Windows driver and with workers of every
 // kind.
 #[test]
 fn test_kmcl_21_client_continues_without_noticing() {
@@ -365,8 +365,8 @@ fn test_kmcl_21_client_continues_without_noticing() {
     }
 }
 
-/// Every number, text and flag of a saved bus replaced by what it should not be: an error, or a bus
-/// that lives. Never a panic.
+/// Every number, text and flag of a saved bus is replaced by an invalid value. The result is an
+/// error, or a bus that works. It is never a panic.
 #[test]
 fn test_restore_of_a_damaged_bus_is_an_error_or_harmless() {
     let (busy, _) = Busy::new(Teller::new);
@@ -436,7 +436,7 @@ fn bad_values() -> Vec<serde_json::Value> {
     ]
 }
 
-/// Paths of all values that are no objects or long lists, and of the objects too.
+/// Collects the paths of all values, but of at most 6 items of a list.
 fn leaves(value: &serde_json::Value, path: &mut String, into: &mut Vec<String>) {
     let len = path.len();
     into.push(path.clone());

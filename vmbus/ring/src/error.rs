@@ -25,7 +25,7 @@ pub enum RingError {
         data_size: u32,
     },
     /// The ring contains fewer bytes than a descriptor has.
-    #[error("{available} bytes wait, too few for a packet descriptor")]
+    #[error("the ring contains {available} bytes, too few for a packet descriptor")]
     NoDescriptor {
         /// Bytes between the two indices.
         available: u32,
@@ -45,7 +45,7 @@ pub enum RingError {
         length: u32,
     },
     /// The packet with its trailer is longer than the bytes in the ring.
-    #[error("packet of {length} bytes and trailer exceeds the {available} bytes that wait")]
+    #[error("packet of {length} bytes and trailer exceeds the {available} bytes in the ring")]
     LongPacket {
         /// Claimed length without trailer, in bytes.
         length: u32,
@@ -69,7 +69,7 @@ pub enum PacketError {
     #[error("the packet has no external data")]
     NoExternalData,
     /// The packet's header is too short for the count of ranges.
-    #[error("a header of {header} bytes has no room for a range list")]
+    #[error("a header of {header} bytes is too short for a range list")]
     ShortHeader {
         /// Bytes before the payload.
         header: u32,

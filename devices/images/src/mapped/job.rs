@@ -110,7 +110,7 @@ pub(super) fn barrier(map: &dyn Map) -> Result<(), IoError> {
 /// which all requests of the image need.
 fn contain<T>(work: impl FnOnce() -> Result<T, IoError>) -> Result<T, IoError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        error!("an image's metadata could not be handled: its request fails");
+        error!("the code of an image format panicked: its request fails");
         Err(IoError::Os(libc::EIO))
     })
 }

@@ -176,7 +176,7 @@ impl Case {
         for &offset in &places {
             let found = one(&mut *queue, Operation::Read, offset, vec![0; 512]).unwrap();
             if found != data(offset) {
-                return Err(format!("what was written at {offset:#x} after the loss is not there"));
+                return Err(format!("the data written at {offset:#x} after the loss is missing"));
             }
             // The check expects zeroes there.
             let zeroes = Operation::Write { fua: false };

@@ -84,7 +84,7 @@ fn find(path: &Path, name: &OsStr, options: &OpenOptions) -> Result<PathBuf, Fla
     let is_url = bytes.windows(3).any(|part| part == b"://");
     if bytes.starts_with(b"json:") || is_url {
         return Err(Flaw::Parent(format!(
-            "it names {name:?}, and only plain file names are known here"
+            "it names {name:?}, and only plain file names are supported"
         )));
     }
     let name = Path::new(OsStr::from_bytes(bytes.strip_prefix(b"file:").unwrap_or(bytes)));

@@ -83,7 +83,7 @@ impl Counts {
         }
         match (0..needed).find(|&index| self.table[index as usize] == 0) {
             Some(index) => {
-                Err(unsound(format!("its block {index} of reference counts is not there")))
+                Err(unsound(format!("its block {index} of reference counts is missing")))
             }
             None => self.check_blocks(file),
         }

@@ -129,7 +129,7 @@ impl Header {
         if self.l1_entries * 8 > MAX_L1 {
             return Err(Flaw::unsupported(
                 format!(
-                    "its table has {} entries, and {} are the most",
+                    "its table has {} entries, and at most {} are supported",
                     self.l1_entries,
                     MAX_L1 / 8
                 ),
@@ -161,7 +161,7 @@ impl Header {
         }
         if self.layout.extended {
             return Err(Flaw::unsupported(
-                "it has extended L2 entries, which are only read here",
+                "it has extended L2 entries, which can only be read",
                 format!("{read}; convert it with: qemu-img convert -O qcow2 -o extended_l2=off"),
             ));
         }
@@ -303,13 +303,13 @@ fn layout_of(raw: &RawHeader) -> Result<Layout, Flaw> {
     let (version, bits) = (raw.version.get(), raw.cluster_bits.get());
     if !matches!(version, 2 | 3) {
         return Err(Flaw::unsupported(
-            format!("it is of version {version}, and versions 2 and 3 are known here"),
+            format!("it is of version {version}, and only versions 2 and 3 are supported"),
             "convert it with: qemu-img convert -O qcow2",
         ));
     }
     if !(9..=21).contains(&bits) {
         return Err(Flaw::damaged(format!(
-            "its clusters have 2^{bits} bytes; there are 2^9 to 2^21"
+            "its clusters have 2^{bits} bytes, and only 2^9 to 2^21 are valid"
         )));
     }
     if raw.encryption.get() != 0 {
@@ -319,7 +319,7 @@ fn layout_of(raw: &RawHeader) -> Result<Layout, Flaw> {
     if incompatible & !KNOWN != 0 {
         return Err(Flaw::unsupported(
             format!(
-                "it has the incompatible features {:#x}, which are not known here",
+                "it has the incompatible features {:#x}, which are not supported",
                 incompatible & !KNOWN
             ),
             "convert it with: qemu-img convert -O qcow2",
@@ -340,7 +340,7 @@ fn compression(header: &Header, first: &[u8], header_length: u32) -> Result<Comp
     match kind {
         Some(1) => Ok(Compression::Zstd),
         kind => Err(Flaw::unsupported(
-            format!("its clusters are compressed in a way that is not known here ({kind:?})"),
+            format!("its clusters have an unsupported compression ({kind:?})"),
             "convert it with: qemu-img convert -O qcow2",
         )),
     }

@@ -203,7 +203,7 @@ impl Qcow2 {
             let repaired = self.repair(&mut writer)?;
             info!(
                 image = %self.identity.display(), raised = repaired.raised, freed = repaired.freed,
-                "a qcow2 image was not closed: its reference counts are put right"
+                "a qcow2 image was not closed: its reference counts are rebuilt"
             );
         }
         if self.file.is_regular()? {

@@ -34,7 +34,7 @@ impl Qcow2 {
                     format!(
                         "its {name} at {offset:#x} lies in another structure or outside the file"
                     ),
-                    "it can be read with readonly=on; see what can be saved with: qemu-img check -r all",
+                    "it can be read with readonly=on; try to repair it with: qemu-img check -r all",
                 ));
             }
             self.tables.protect(first, first + clusters);

@@ -47,7 +47,7 @@ impl Snapshots {
             }
             if raw.extra_length.get() > MAX_EXTRA {
                 return Err(Flaw::damaged(format!(
-                    "snapshot {number} has {} bytes more",
+                    "snapshot {number} has {} bytes of extra data",
                     raw.extra_length
                 )));
             }

@@ -85,7 +85,7 @@ impl Walk {
         if clusters > MAX_CLUSTERS {
             return Err(Flaw::unsupported(
                 format!(
-                    "its file has {clusters} clusters, and {MAX_CLUSTERS} are the most that are checked here"
+                    "its file has {clusters} clusters, and at most {MAX_CLUSTERS} can be checked"
                 ),
                 "check it with: qemu-img check",
             ));

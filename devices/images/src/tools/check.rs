@@ -148,9 +148,7 @@ fn check_qcow2(
         let leaked = found.leaked;
         found = look(&image)?;
         if was_dirty {
-            report
-                .repaired
-                .push("it was not closed: its reference counts were put right".to_owned());
+            report.repaired.push("it was not closed: its reference counts were rebuilt".to_owned());
         }
         if leaked > found.leaked || freed.lowered != 0 {
             let bytes = leaked.saturating_sub(found.leaked);

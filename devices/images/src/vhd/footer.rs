@@ -87,7 +87,7 @@ impl Footer {
         if footer.version.get() >> 16 != 1 {
             return Err(Flaw::unsupported(
                 "it is of an unknown version",
-                "convert it where it was made",
+                "convert it with the program that made it",
             ));
         }
         let kind = match footer.kind.get() {

@@ -69,7 +69,7 @@ impl Vhd {
             Kind::Differencing => {
                 return Err(Flaw::unsupported(
                     "it is a differencing VHD",
-                    "merge it with its parent, or convert the two to VHDX where it was made",
+                    "merge it with its parent, or convert both to VHDX with the program that made them",
                 ));
             }
         };

@@ -84,7 +84,7 @@ impl Bat {
         }
         if needed > MAX_TABLE {
             let reason = format!(
-                "its block allocation table has {} MiB, and {} MiB are kept at most",
+                "its block allocation table has {} MiB, and at most {} MiB are supported",
                 needed >> 20,
                 MAX_TABLE >> 20
             );

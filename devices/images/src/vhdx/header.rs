@@ -30,7 +30,7 @@ impl Current {
             }
         }
         let current =
-            best.ok_or_else(|| Flaw::damaged("neither of its two headers has a right checksum"))?;
+            best.ok_or_else(|| Flaw::damaged("neither of its two headers has a correct checksum"))?;
         current.check(file.len()?)?;
         Ok(current)
     }
@@ -39,14 +39,20 @@ impl Current {
         let header = &self.header;
         if header.version.get() != 1 {
             let reason = format!("it is a VHDX of version {}", header.version);
-            return Err(Flaw::unsupported(reason, "convert it to version 1 where it was made"));
+            return Err(Flaw::unsupported(
+                reason,
+                "convert it to version 1 with the program that made it",
+            ));
         }
         if header.log == NO_GUID && header.log_length.get() == 0 {
             return Ok(());
         }
         if header.log_version.get() != 0 {
             let reason = format!("its log has version {}", header.log_version);
-            return Err(Flaw::unsupported(reason, "close it properly where it was used last"));
+            return Err(Flaw::unsupported(
+                reason,
+                "close it properly in the program that used it last",
+            ));
         }
         let (offset, length) = (header.log_offset.get(), u64::from(header.log_length.get()));
         let end = offset.checked_add(length);

@@ -35,7 +35,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Locator, Flaw> {
     if bytes.get(..16) != Some(&LOCATOR_VHDX.to_bytes()[..]) {
         return Err(Flaw::unsupported(
             "its parent is of an unknown kind",
-            "merge it with its parent where it was made",
+            "merge it with its parent in the program that made it",
         ));
     }
     let count = half(18).filter(|&count| count <= MAX_KEYS).ok_or_else(broken)?;

@@ -68,9 +68,12 @@ pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
     }
     let length = header.log_length.get();
     if length > MAX_LOG {
-        let reason =
-            format!("its log has {} MiB, and {} MiB are read at most", length >> 20, MAX_LOG >> 20);
-        return Err(Flaw::unsupported(reason, "replay it where the image was made"));
+        let reason = format!(
+            "its log has {} MiB, and at most {} MiB are supported",
+            length >> 20,
+            MAX_LOG >> 20
+        );
+        return Err(Flaw::unsupported(reason, "replay it with the program that made the image"));
     }
     let mut bytes = vec![0; length as usize];
     file.read(&mut bytes, header.log_offset.get())?;
@@ -194,7 +197,7 @@ impl Log {
                 || write.offset.checked_add(length).is_none_or(|last| last > end)
             {
                 return Err(Flaw::damaged(format!(
-                    "its log changes {length} bytes at {}, where nothing may be",
+                    "its log changes {length} bytes at {}, which no log may change",
                     write.offset
                 )));
             }

@@ -129,7 +129,7 @@ fn parse_table(table: &[u8], region: Region) -> Result<Vec<MetadataEntry>, Flaw>
         if !is_ours {
             if item.flags.get() & 4 != 0 {
                 let reason = format!("it needs metadata of an unknown kind ({})", item.id);
-                return Err(Flaw::unsupported(reason, "convert it where it was made"));
+                return Err(Flaw::unsupported(reason, "convert it with the program that made it"));
             }
             continue;
         }

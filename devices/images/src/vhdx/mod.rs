@@ -106,7 +106,7 @@ impl Vhdx {
         let mut signature = [0; 8];
         file.read(&mut signature, 0)?;
         if &signature != SIGNATURE {
-            return Err(Flaw::damaged("it does not begin as a VHDX does"));
+            return Err(Flaw::damaged("it does not begin with the identifier of a VHDX"));
         }
         let mut current = Current::read(&file)?;
         let structures = Structures::new(file, &mut current, options.read_only)?;

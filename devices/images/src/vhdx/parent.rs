@@ -42,7 +42,7 @@ pub(super) fn open(
         let names: Vec<String> =
             candidates.iter().map(|path| format!("'{}'", path.display())).collect();
         return Err(Flaw::Parent(format!(
-            "it is not there (looked for {}); put it back, or say where it is with parent=PATH",
+            "it does not exist (looked for {}); restore it, or give its path with parent=PATH",
             names.join(", ")
         )));
     };
@@ -57,7 +57,7 @@ pub(super) fn open(
         })?;
     if !locator.linkages().contains(&parent.data_id()) {
         return Err(Flaw::Parent(format!(
-            "'{}' was changed since this image was made from it, so that the two do not fit any more; restore the parent from a copy",
+            "'{}' was changed since this image was made from it, and no longer matches it; restore the parent from a copy",
             found.path().display()
         )));
     }

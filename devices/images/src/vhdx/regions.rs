@@ -34,7 +34,7 @@ pub(super) fn read(structures: &Structures) -> Result<Regions, Flaw> {
             return parse(&bytes, structures.length);
         }
     }
-    Err(Flaw::damaged("neither copy of its region table has a right checksum"))
+    Err(Flaw::damaged("neither copy of its region table has a correct checksum"))
 }
 
 fn parse(bytes: &[u8], file: u64) -> Result<Regions, Flaw> {
@@ -67,7 +67,7 @@ fn parse(bytes: &[u8], file: u64) -> Result<Regions, Flaw> {
             REGION_METADATA => &mut metadata,
             _ if entry.flags.get() & 1 != 0 => {
                 let reason = format!("it needs a region of an unknown kind ({})", entry.id);
-                return Err(Flaw::unsupported(reason, "convert it where it was made"));
+                return Err(Flaw::unsupported(reason, "convert it with the program that made it"));
             }
             _ => {
                 others.push(region);

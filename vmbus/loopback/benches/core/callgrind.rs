@@ -1,18 +1,18 @@
-//! Instructions counted by callgrind: exact, also on a busy machine.
+//! Instruction counts by callgrind, which are exact even on a busy machine.
 //!
-//! A bench runs itself under valgrind, which counts only inside functions whose names contain
-//! `bench_counted`. Those must not be inlined.
+//! A bench runs itself under valgrind, which counts only inside functions with `bench_counted` in
+//! their names. Those functions must not be inlined.
 
 use std::process::Command;
 
-/// Environment variable: the valgrind to use.
+/// The environment variable with the path of valgrind.
 const VALGRIND: &str = "SYNTHVM_VALGRIND";
 
-/// Runs this program with `words` under callgrind. Returns the instructions inside the counted
-/// functions. `None`: there is no valgrind.
+/// Runs this program with the arguments `words` under callgrind. Returns the instructions inside
+/// the counted functions. `None`: there is no valgrind.
 ///
 /// # Errors
-/// Valgrind or the program failed, or nothing was counted.
+/// Valgrind or the program failed, or no instructions were counted.
 pub(crate) fn instructions(words: &[String]) -> Result<Option<u64>, String> {
     let valgrind = std::env::var_os(VALGRIND).unwrap_or_else(|| "valgrind".into());
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -25,7 +25,7 @@ pub(crate) fn instructions(words: &[String]) -> Result<Option<u64>, String> {
         Err(error) => return Err(format!("starting valgrind: {error}")),
     };
     let report = String::from_utf8_lossy(&output.stderr);
-    // `==pid== Collected : 123`
+    // The line has the form `==pid== Collected : 123`.
     let mut lines = report.lines();
     let collected =
         lines.find_map(|line| line.split_once("Collected :")?.1.trim().parse::<u64>().ok());

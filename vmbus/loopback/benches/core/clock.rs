@@ -1,8 +1,8 @@
-//! Best of many short rounds.
+//! The best time of many short rounds.
 //!
-//! A round is long enough for the clock and shorter than a scheduler's time slice. Whatever
-//! disturbs a round (another process, an interrupt, a cold cache) only makes it longer, so the
-//! shortest is nearest to what the code itself costs.
+//! A round is long enough for the clock and shorter than a scheduler's time slice. A disturbance
+//! (another process, an interrupt, a cold cache) only makes a round longer, so the shortest one is
+//! nearest to the cost of the code itself.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 const ROUNDS: usize = 12;
 /// Least length of a round.
 const ROUND: Duration = Duration::from_micros(500);
-/// No further round begins after so long.
+/// The time after which no further round begins.
 const ENOUGH: Duration = Duration::from_millis(400);
-/// The least time a round takes says how many operations it needs; so many tries, as one may be
-/// disturbed.
+/// The tries of a round, as one may be disturbed. The shortest decides whether a round has enough
+/// operations.
 const TRIES: usize = 3;
 
-/// Returns the nanoseconds of one operation. `round(n)` does `n` of them and returns their time.
+/// Returns the nanoseconds of one operation. `round(n)` executes `n` of them and returns their
+/// time.
 pub(crate) fn best(mut round: impl FnMut(u64) -> Duration) -> f64 {
     let mut count = 1;
     while (0..TRIES).map(|_| round(count)).min() < Some(ROUND) {
@@ -26,8 +27,8 @@ pub(crate) fn best(mut round: impl FnMut(u64) -> Duration) -> f64 {
     best_round(count, ROUNDS, round)
 }
 
-/// As [`best`], but in `rounds` rounds of `count` operations, for those whose first tries say
-/// little.
+/// Returns the nanoseconds of one operation, like [`best`], from `rounds` rounds of `count`
+/// operations. It is for operations whose first tries are not representative.
 pub(crate) fn best_round(count: u64, rounds: usize, mut round: impl FnMut(u64) -> Duration) -> f64 {
     let begun = Instant::now();
     let mut shortest = round(count);
@@ -40,7 +41,7 @@ pub(crate) fn best_round(count: u64, rounds: usize, mut round: impl FnMut(u64) -
     shortest.as_secs_f64() * 1e9 / count as f64
 }
 
-/// Nanoseconds of one `operation`.
+/// Returns the nanoseconds of one `operation`.
 pub(crate) fn best_of(mut operation: impl FnMut()) -> f64 {
     best(|count| {
         let start = Instant::now();
@@ -51,8 +52,8 @@ pub(crate) fn best_of(mut operation: impl FnMut()) -> f64 {
     })
 }
 
-/// Nanoseconds of one `operation` that must be followed by `undo`, which does not count; nor does
-/// reading the clock around it.
+/// Returns the nanoseconds of one `operation` that must be followed by `undo`. The time of `undo`,
+/// and of reading the clock, does not count.
 pub(crate) fn best_undone<S>(
     state: &mut S,
     mut operation: impl FnMut(&mut S),
@@ -71,7 +72,7 @@ pub(crate) fn best_undone<S>(
     (both - clock()).max(0.0)
 }
 
-/// Nanoseconds of reading the clock before and after.
+/// Returns the nanoseconds of reading the clock before and after.
 fn clock() -> f64 {
     static CLOCK: OnceLock<f64> = OnceLock::new();
     *CLOCK.get_or_init(|| best(|count| (0..count).map(|_| Instant::now().elapsed()).sum()))

@@ -15,13 +15,13 @@ static BYTES: AtomicIsize = AtomicIsize::new(0);
 /// The heap operations of a piece of code.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    /// Blocks asked for or resized.
+    /// Blocks that were allocated or resized.
     pub(crate) allocations: u64,
-    /// Bytes that it left allocated, less those that it freed.
+    /// Bytes that it allocated, minus those that it freed.
     pub(crate) bytes: isize,
 }
 
-/// Counts the heap operations of `work`. Those of other threads count too.
+/// Counts the heap operations of `work`, including those of other threads.
 pub(crate) fn counted(work: impl FnOnce()) -> Counted {
     ALLOCATIONS.store(0, Ordering::Relaxed);
     BYTES.store(0, Ordering::Relaxed);
@@ -34,7 +34,8 @@ pub(crate) fn counted(work: impl FnOnce()) -> Counted {
     }
 }
 
-/// Costs one load while the counters are off: times are measured with this allocator too.
+/// Counts heap operations while the counters are on. Otherwise it costs one load, because times are
+/// measured with this allocator too.
 #[inline]
 fn note(allocations: u64, bytes: isize) {
     if ON.load(Ordering::Relaxed) {
@@ -43,11 +44,11 @@ fn note(allocations: u64, bytes: isize) {
     }
 }
 
-// SAFETY: hands every call to the system's allocator unchanged.
+// SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(1, layout.size().cast_signed());
-        // SAFETY: the caller keeps the promises that this function asks for.
+        // SAFETY: the caller keeps the guarantees of this function.
         unsafe { System.alloc(layout) }
     }
 

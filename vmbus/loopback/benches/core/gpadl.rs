@@ -1,5 +1,5 @@
-//! GPADLs through the whole server: messages in, CREATED or TORNDOWN out, every page number checked
-//! against the memory map.
+//! GPADLs through the whole server: messages in, CREATED or TORNDOWN out, with every page number
+//! checked against the memory map.
 
 use std::sync::Arc;
 
@@ -18,21 +18,21 @@ use crate::counting::counted;
 use crate::limits;
 use crate::number::Number;
 
-/// Pages of guest memory in every map, spread over its regions.
+/// Pages of guest memory in every map, distributed over its regions.
 pub(crate) const RAM_PAGES: u64 = 1 << 16;
-/// Pages not in the map between two regions.
+/// Pages between two regions that are not in the map.
 const HOLE_PAGES: u64 = 512;
 /// Page numbers in a header and in a body.
 const HEADER_WORDS: usize = 27;
 const BODY_WORDS: usize = 28;
-/// Any handle.
+/// The guest's handle of the GPADL.
 const GPADL: u32 = 0xE1E10;
-/// Where a guest posts its messages.
+/// The connection to which a guest posts its messages.
 const CONNECTION: u32 = 4;
 /// The first channel.
 const RELID: u32 = 1;
 
-/// How the pages of a list lie.
+/// The positions of the pages of a list.
 #[derive(Clone, Copy)]
 pub(crate) enum Order {
     Scattered,
@@ -76,8 +76,8 @@ fn create_ns(list: &[u64], regions: u64) -> f64 {
     best_undone(&mut server, |server| server.create(&messages), Server::teardown)
 }
 
-/// The longest list has 293 messages, all but the first and last full bodies; contiguous, so that
-/// the list itself costs least.
+/// Measures one message. The longest list has 293 messages, all but the first and last with full
+/// bodies. Its pages are contiguous, so that the list itself costs least.
 fn message() -> Number {
     let list = pages(8190, Order::Contiguous, 2);
     let per_message = create_ns(&list, 2) / create_messages(&list).len() as f64;
@@ -90,16 +90,16 @@ fn teardown() -> Number {
     let messages = create_messages(&pages(4096, Order::Scattered, 2));
     server.create(&messages);
     let value = best_undone(&mut server, Server::teardown, |server| server.create(&messages));
-    // What is held must be given back, and was taken before.
+    // The teardown frees the lists, which were allocated before.
     Number::new("gpadl_teardown_ns", "ns", value, limits::heap_block(4096 * 8)).target(300.0)
 }
 
-/// Heap bytes that one accepted list leaves in the whole server. One word for each page cannot be
-/// saved.
+/// Measures the heap bytes that one accepted list leaves in the whole server. One word for each
+/// page is the minimum.
 fn list_bytes() -> Number {
     let mut server = Server::new(ram(2));
     let messages = create_messages(&pages(4096, Order::Scattered, 2));
-    // The server's own tables and buffers have their sizes then.
+    // After this list, the server's own tables and buffers have their final sizes.
     server.create(&messages);
     server.teardown();
     let counted = counted(|| server.create(&messages));
@@ -112,7 +112,7 @@ impl ReleaseSink for Nobody {
     fn gpadl_released(&self, _: GpadlKey) {}
 }
 
-/// The bus with one offered channel and a guest that has connected.
+/// The bus with one offered channel and a connected guest.
 pub(crate) struct Server {
     core: Core,
     actions: Vec<Action>,
@@ -143,7 +143,7 @@ impl Server {
         self.answered();
     }
 
-    /// The one GPADL, mapped.
+    /// Maps the only GPADL.
     pub(crate) fn map(&self) -> GpadlView {
         self.core.gpadl_table().map(RELID, GPADL).unwrap()
     }
@@ -158,7 +158,7 @@ impl Server {
         self.core.message(CONNECTION, message.as_bytes()).unwrap();
     }
 
-    /// The guest gets exactly one answer.
+    /// Checks that the guest gets exactly one answer.
     fn answered(&mut self) {
         self.actions.clear();
         self.core.take_actions(&mut self.actions);
@@ -166,7 +166,7 @@ impl Server {
     }
 }
 
-/// RAM of `regions` equal regions with holes between them.
+/// Returns RAM of `regions` equal regions with holes between them.
 fn ram(regions: u64) -> GuestRam {
     let bytes = usize::try_from(RAM_PAGES / regions * 4096).unwrap();
     let ranges: Vec<_> = (0..regions)
@@ -179,7 +179,8 @@ fn region_start(index: u64, regions: u64) -> u64 {
     index * (RAM_PAGES / regions + HOLE_PAGES)
 }
 
-/// Page numbers in RAM of `regions` regions, over all of them but when contiguous.
+/// Returns page numbers in RAM of `regions` regions. They are distributed over all regions unless
+/// they are contiguous.
 pub(crate) fn pages(count: u64, order: Order, regions: u64) -> Vec<u64> {
     let per_region = RAM_PAGES / regions;
     let scatter = |index: u64| index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;

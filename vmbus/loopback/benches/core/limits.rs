@@ -1,13 +1,13 @@
-//! The least that the machine must spend.
+//! The physical limits of the machine.
 
 use std::hint::black_box;
 
 use crate::clock::best_of;
 
-/// Bytes of a ring's data that payloads move through: 15 pages.
+/// Bytes of a ring's data that payloads pass: 15 pages.
 const AREA: usize = 15 * 4096;
 
-/// Nanoseconds of copying a page list.
+/// Returns the nanoseconds of copying a page list.
 pub(crate) fn list_copy(list: &[u64]) -> f64 {
     let mut copy = vec![0_u64; list.len()];
     best_of(|| {
@@ -16,7 +16,8 @@ pub(crate) fn list_copy(list: &[u64]) -> f64 {
     })
 }
 
-/// Nanoseconds of turning a page list into a table of addresses: one region, nothing checked.
+/// Returns the nanoseconds of converting a page list to a table of addresses: one region, without
+/// checks.
 pub(crate) fn address_table(list: &[u64]) -> f64 {
     let mut table = vec![0_u64; list.len()];
     best_of(|| {
@@ -27,7 +28,7 @@ pub(crate) fn address_table(list: &[u64]) -> f64 {
     })
 }
 
-/// Nanoseconds of looking one address of a random byte up in such a table.
+/// Returns the nanoseconds of looking up the address of a random byte in such a table.
 pub(crate) fn table_look_up(list: &[u64], offsets: &[usize]) -> f64 {
     let mut next = offsets.iter().cycle();
     best_of(|| {
@@ -36,8 +37,8 @@ pub(crate) fn table_look_up(list: &[u64], offsets: &[usize]) -> f64 {
     })
 }
 
-/// Nanoseconds of copying `size` bytes to a moving place, as a ring's writer does, and out from
-/// there when a reader wants them.
+/// Returns the nanoseconds of copying `size` bytes to a moving offset, like a ring's writer, and
+/// with `out` also from there, like a reader.
 pub(crate) fn payload_copy(size: usize, out: bool) -> f64 {
     let mut area = vec![0_u8; AREA.max(2 * size)];
     let (from, mut to) = (vec![1_u8; size], vec![0_u8; size]);
@@ -50,12 +51,12 @@ pub(crate) fn payload_copy(size: usize, out: bool) -> f64 {
             black_box(&mut to);
         }
         black_box(place);
-        // A descriptor and a trailer between two packets.
+        // A descriptor and a trailer are between two packets.
         at = if at + 2 * size + 48 <= area.len() { at + size + 24 } else { 0 };
     })
 }
 
-/// Nanoseconds of taking a block of `size` bytes from the heap and giving it back.
+/// Returns the nanoseconds of allocating and freeing a heap block of `size` bytes.
 pub(crate) fn heap_block(size: usize) -> f64 {
     best_of(|| {
         black_box(Vec::<u8>::with_capacity(black_box(size)));

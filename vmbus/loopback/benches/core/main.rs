@@ -1,13 +1,13 @@
-//! The zero-copy core in numbers: GPADLs through the whole server, views, rings; each beside a
-//! physical limit measured in the same run.
+//! The zero-copy core in numbers: GPADLs through the whole server, views, and rings, each with a
+//! physical limit that is measured in the same run.
 //!
-//! `cargo xtask bench core --json FILE` prints a table; `cargo bench -p vmbus-loopback --bench core
-//! [-- [--json FILE] [--only PART]]` is what it runs.
+//! `cargo xtask bench core --json FILE` prints a table. It runs `cargo bench -p vmbus-loopback
+//! --bench core [-- [--json FILE] [--only PART]]`.
 //!
-//! Every number is the best of many short rounds ([`clock`]) in several passes over everything, so
-//! a machine that is busy with something else disturbs little. Limits are found the same way.
-//! Nothing leaves the process; the whole takes seconds. For distributions and history there are
-//! criterion's benches in `vmbus-host` and `vmbus-ring`.
+//! Every number is the best of many short rounds ([`clock`]) in several passes over all numbers, so
+//! other load on the machine disturbs little. Limits are measured in the same way. The bench runs
+//! in one process and takes seconds. For distributions and history there are criterion's benches in
+//! `vmbus-host` and `vmbus-ring`.
 
 mod clock;
 mod counting;
@@ -23,8 +23,8 @@ use std::process::ExitCode;
 
 use number::Number;
 
-/// Times that everything is measured: what disturbs for longer than a number takes does not last
-/// for all of them.
+/// Passes over all numbers. A disturbance that lasts longer than one number takes rarely lasts for
+/// all passes.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {

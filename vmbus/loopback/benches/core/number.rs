@@ -1,4 +1,4 @@
-//! One measured number, for people and for programs.
+//! One measured number, in forms for people and for programs.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ pub(crate) struct Number {
     name: String,
     unit: &'static str,
     value: f64,
-    /// The least that the machine must spend, measured in the same run.
+    /// The physical limit, measured in the same run.
     limit: Option<f64>,
-    /// At most this much is wanted.
+    /// The highest acceptable value.
     target: Option<f64>,
 }
 
@@ -29,13 +29,13 @@ impl Number {
         self
     }
 
-    /// The least of two measurements of one thing.
+    /// Returns the smaller of two measurements of the same number.
     pub(crate) fn best(self, other: &Number) -> Number {
         let limit = self.limit.zip(other.limit).map(|(one, other)| one.min(other));
         Number { value: self.value.min(other.value), limit, ..self }
     }
 
-    /// Value over limit, where there is such a thing.
+    /// Returns the ratio of value and limit, if there is a limit.
     fn ratio(&self) -> Option<f64> {
         self.limit.filter(|&limit| limit != 0.0).map(|limit| self.value / limit)
     }
@@ -49,8 +49,8 @@ impl fmt::Display for Number {
     }
 }
 
-/// An array of `{name, unit, value, limit, ratio, target}`. Names and units are plain words:
-/// nothing to escape.
+/// Returns an array of `{name, unit, value, limit, ratio, target}`. Names and units are plain
+/// words, which need no escapes.
 pub(crate) fn json(numbers: &[Number]) -> String {
     let objects = numbers.iter().map(|number| {
         let Number { name, unit, .. } = number;

@@ -1,5 +1,5 @@
 //! One thread that writes packets and reads them: the cost of the ring when no other processor has
-//! its lines.
+//! its cache lines.
 
 use std::hint::black_box;
 
@@ -13,9 +13,9 @@ use crate::counting::counted;
 use crate::limits;
 use crate::number::Number;
 
-/// Data pages: 60 KiB, as a channel of a small guest.
+/// Data pages: 60 KiB, like a channel of a small guest.
 pub(crate) const DATA_PAGES: usize = 15;
-/// Data pages where 16 packets of 4 KiB or one of 64 KiB must fit.
+/// Data pages of rings that must hold 16 packets of 4 KiB or one of 64 KiB.
 const MANY_DATA_PAGES: usize = 31;
 /// Pages that GPA-direct packets may name.
 const SHARED_PAGES: u64 = 128;
@@ -59,8 +59,8 @@ pub(crate) struct Ends {
 impl Ends {
     pub(crate) fn new(data_pages: usize) -> Ends {
         let memory = PlainMemory::new(data_pages + 1 + SHARED_PAGES as usize).unwrap();
-        // One mapping for both: caches that look lines up by virtual address would make a second
-        // one look slow.
+        // One mapping for both: with a second mapping, caches that use virtual addresses would make
+        // one of them look slow.
         let ring = memory.ring_at(0, data_pages + 1, Mode::Mirrored).unwrap();
         ring.reset();
         let incoming = Incoming::new(ring.clone()).unwrap();
@@ -86,7 +86,7 @@ impl Ends {
         black_box(batch.commit());
     }
 
-    /// Reads where the payload lies.
+    /// Reads the payload in the ring, without a copy.
     #[inline]
     fn look(&mut self) {
         let mut batch = self.incoming.batch().unwrap();
@@ -98,7 +98,8 @@ impl Ends {
     }
 }
 
-/// Nanoseconds of `batch` packets in one commit, written and copied out.
+/// Returns the nanoseconds of a packet, in commits of `batch` packets that are written and copied
+/// out.
 fn copied(size: usize, batch: usize) -> f64 {
     let small = (size + 24) * batch < DATA_PAGES * 4096;
     let mut ends = Ends::new(if small { DATA_PAGES } else { MANY_DATA_PAGES });
@@ -118,7 +119,7 @@ fn looked_at(size: usize) -> f64 {
     })
 }
 
-/// Requests that name pages, parsed into a buffer that is used again.
+/// Requests with page lists, which are parsed into one reused buffer.
 struct GpaDirect {
     ends: Ends,
     header: Vec<u8>,
@@ -128,7 +129,7 @@ struct GpaDirect {
 impl GpaDirect {
     fn new(pages: u32) -> GpaDirect {
         let ends = Ends::new(DATA_PAGES);
-        // Every second page behind the ring: no two merge.
+        // Every second page behind the ring is used, so no two merge.
         let first = DATA_PAGES as u64 + 1;
         let list: Vec<u64> =
             (0..u64::from(pages)).map(|page| first + page * 2 % SHARED_PAGES).collect();
@@ -158,7 +159,7 @@ impl GpaDirect {
     }
 }
 
-/// Of every kind of packet above, once buffers have their size.
+/// Counts the allocations of every kind of packet above, once the buffers have their final sizes.
 fn allocations() -> Number {
     const ROUNDS: usize = 1000;
     let (mut ends, mut direct) = (Ends::new(DATA_PAGES), GpaDirect::new(64));

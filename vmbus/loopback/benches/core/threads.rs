@@ -1,5 +1,5 @@
-//! Packets from one thread to another, one in a commit, each thread spinning when it must wait;
-//! beside the least that any two threads do.
+//! Packets from one thread to another, one in a commit. Each thread spins when it must wait. The
+//! limit is the minimum for any two threads.
 
 use std::cell::UnsafeCell;
 use std::hint::{black_box, spin_loop};
@@ -13,12 +13,13 @@ use crate::clock::best_round;
 use crate::number::Number;
 use crate::ring::{DATA_PAGES, Ends};
 
-/// More than elsewhere: a round counts only when both threads had a processor all the time.
+/// Rounds. There are more than elsewhere, because a round counts only when both threads had a
+/// processor all the time.
 const ROUNDS: usize = 100;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    // Many times what the rings hold, so that no side's head start counts; else short, as few
-    // rounds are left alone on a busy machine.
+    // The number is many times the capacity of the rings, so that a head start of one side does not
+    // count. It is otherwise small, as few rounds are undisturbed on a busy machine.
     measure_size::<16>(10_000, numbers);
     measure_size::<4096>(500, numbers);
 }
@@ -29,7 +30,8 @@ fn measure_size<const N: usize>(packets: u64, numbers: &mut Vec<Number>) {
     numbers.push(Number::new(format!("ring_two_threads_{N}_ns"), "ns", value, limit));
 }
 
-/// Lets two threads begin at one moment, and says when that was: no wake-up is in the time.
+/// Makes two threads begin at one moment, and returns that moment, so that the time includes no
+/// wake-up.
 #[derive(Default)]
 struct Gate {
     waiting: AtomicBool,
@@ -54,7 +56,7 @@ impl Gate {
     }
 }
 
-/// Time of `packets` packets of `N` bytes through a ring.
+/// Returns the time of `packets` packets of `N` bytes through a ring.
 fn across<const N: usize>(packets: u64) -> Duration {
     let mut ends = Ends::new(DATA_PAGES);
     let (outgoing, incoming) = (&mut ends.outgoing, &mut ends.incoming);
@@ -92,7 +94,8 @@ fn across<const N: usize>(packets: u64) -> Duration {
     })
 }
 
-/// Slots, two counters on lines of their own, no descriptors, no signals, nothing checked.
+/// A bare ring: slots, two counters on cache lines of their own, no descriptors, no signals, no
+/// checks.
 struct Bare<const N: usize> {
     slots: Vec<Slot<N>>,
     head: Line,
@@ -102,13 +105,13 @@ struct Bare<const N: usize> {
 #[repr(align(64))]
 struct Slot<const N: usize>(UnsafeCell<[u8; N]>);
 
-// SAFETY: `head` and `tail` say which of the two threads has a slot.
+// SAFETY: `head` and `tail` determine which of the two threads owns a slot.
 unsafe impl<const N: usize> Sync for Slot<N> {}
 
 #[repr(align(128))]
 struct Line(AtomicUsize);
 
-/// Time of `messages` messages of `N` bytes through a bare ring of as many bytes.
+/// Returns the time of `messages` messages of `N` bytes through a bare ring of equal size.
 fn bare_across<const N: usize>(messages: u64) -> Duration {
     let slots =
         (0..DATA_PAGES * 4096 / size_of::<Slot<N>>()).map(|_| Slot(UnsafeCell::new([0; N])));
@@ -124,8 +127,8 @@ fn bare_across<const N: usize>(messages: u64) -> Duration {
                     free_to = bare.tail.0.load(Ordering::Acquire) + bare.slots.len();
                     spin_loop();
                 }
-                // SAFETY: the reader is done with this slot and has not been told of the next
-                // message.
+                // SAFETY: the reader is finished with this slot, and `head` does not cover the next
+                // message yet.
                 unsafe { *slot.0.get() = *black_box(&payload) };
                 sent += 1;
                 bare.head.0.store(sent, Ordering::Release);
@@ -138,7 +141,8 @@ fn bare_across<const N: usize>(messages: u64) -> Duration {
                 there = bare.head.0.load(Ordering::Acquire);
                 spin_loop();
             }
-            // SAFETY: the writer has filled this slot and waits until it is told that it is free.
+            // SAFETY: the writer has filled this slot, and does not write it again before `tail`
+            // covers it.
             to = unsafe { *slot.0.get() };
             black_box(&mut to);
             taken += 1;

@@ -13,12 +13,12 @@ use crate::number::Number;
 const PAGES: usize = 4096;
 /// Bytes of a random access.
 const ACCESS: usize = 64;
-/// Different places of random accesses: more than a branch predictor can learn.
+/// Number of different offsets of random accesses: more than a branch predictor can learn.
 const PLACES: usize = 1 << 14;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {
     let list = pages(PAGES as u64, Order::Scattered, 1);
-    // Behind a file, as a VM's RAM is: mapping a ring then considers a mirror, too.
+    // The memory is backed by a file, like a VM's RAM, so that mapping a ring also tries a mirror.
     let memory = PlainMemory::new(usize::try_from(RAM_PAGES).unwrap()).unwrap();
     let mut server = Server::new(memory.ram().clone());
     server.create(&create_messages(&list));
@@ -37,7 +37,7 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) {
     );
 }
 
-/// From the handle to the end of a ring that can be read.
+/// Measures the mapping of a ring, from the handle to a ring that can be read.
 fn ring_map(server: &Server) -> f64 {
     let mut ring = None;
     best_undone(
@@ -70,7 +70,7 @@ fn slices(view: &GpadlView, offsets: &[usize]) -> f64 {
     })
 }
 
-/// Random places in the buffer; one in 65 crosses pages.
+/// Returns random offsets in the buffer; one access in 65 crosses pages.
 fn offsets() -> Vec<usize> {
     let mut state = 1_u64;
     let step = |_| {

@@ -1,4 +1,4 @@
-//! Shared by the tests: an echo device, and a guest that speaks raw messages.
+//! Helpers of the tests: an echo device, and a guest that sends raw messages.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 pub mod raw;
@@ -27,7 +27,7 @@ pub fn client(vm: &LoopbackVm) -> TestClient {
     Client::connect(vm.platform()).unwrap()
 }
 
-/// One packet, copied out.
+/// A copy of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub kind: PacketKind,
@@ -36,7 +36,7 @@ pub struct Seen {
     pub payload: Vec<u8>,
 }
 
-/// Takes all packets that wait, and tells the guest when it waits for the space.
+/// Takes all packets in the ring, and signals the guest when it waits for the space.
 pub fn take_packets(channel: &mut Channel) -> Result<Vec<Seen>, RingError> {
     let mut seen = Vec::new();
     loop {
@@ -70,8 +70,8 @@ pub fn write(channel: &mut Channel, packet: &OutPacket<'_>) {
     channel.signal_if(signal);
 }
 
-/// Completes each request with its own payload; a packet that wants no completion comes back as one
-/// of the same kind.
+/// Returns a handler that completes each request with its own payload. A packet that requests no
+/// completion is answered by one of the same kind.
 pub fn echo(_: &Channel) -> Result<Handler, OpenError> {
     Ok(Box::new(|channel| {
         if channel.is_closing() {
@@ -91,7 +91,7 @@ pub fn echo(_: &Channel) -> Result<Handler, OpenError> {
     }))
 }
 
-/// A VM with `devices` echo devices.
+/// Returns a VM with `devices` echo devices.
 pub fn echo_vm(mode: Mode, devices: u8) -> LoopbackVm {
     let vm = LoopbackVm::new(mode);
     for number in 0..devices {

@@ -1,4 +1,5 @@
-//! A guest that speaks raw messages and owns raw rings: it can send more than a sound client would.
+//! A guest that sends raw messages and has raw rings, so that it can send messages that a correct
+//! client would not.
 
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_host::Channel;
@@ -24,7 +25,7 @@ pub struct RawGuest {
     pub offers: Vec<OfferChannel>,
 }
 
-/// A channel that a raw guest opened, both ends.
+/// Both ends of a channel that a raw guest opened.
 pub struct RawChannel {
     pub relid: u32,
     pub connection_id: u32,
@@ -48,7 +49,7 @@ pub enum FromHost {
 }
 
 impl RawGuest {
-    /// Connected at 5.3, with `devices` manual devices offered.
+    /// Returns a guest that is connected at 5.3, with `devices` manual devices offered.
     pub fn new(devices: u8) -> Self {
         Self::in_vm(LoopbackVm::with_config(Config::new(Mode::Stepped)).unwrap(), devices)
     }
@@ -62,7 +63,7 @@ impl RawGuest {
         guest
     }
 
-    /// INITIATE_CONTACT and REQUESTOFFERS; everything that came is dropped but the offers.
+    /// Sends INITIATE_CONTACT and REQUESTOFFERS. All messages but the offers are dropped.
     pub fn contact(&mut self) {
         let contact = InitiateContact {
             version: U32::new(Version::V5_3.word()),
@@ -126,7 +127,7 @@ impl RawGuest {
         ));
     }
 
-    /// Header and bodies for these ranges.
+    /// Sends header and bodies for these ranges.
     pub fn describe(&self, relid: u32, id: u32, ranges: &[RawRange<'_>]) {
         let words = range_words(ranges);
         let (first, rest) = words.split_at(words.len().min(27));
@@ -145,7 +146,7 @@ impl RawGuest {
         self.post(MessageType::CloseChannel, &ChannelOnly { relid: U32::new(relid) });
     }
 
-    /// Describes fresh ring pages and asks to open: nothing of the host's answer is consumed.
+    /// Describes new ring pages and requests the open, without taking the host's answer.
     pub fn ask_open(&self, device: usize, ring_gpadl: u32) -> (Vec<u64>, LoopbackRings) {
         let (relid, pages) =
             (self.relid(device), self.vm.pages().allocate(8, Layout::Scattered).unwrap());
@@ -163,7 +164,7 @@ impl RawGuest {
         (pages, rings)
     }
 
-    /// Opens device number `device` with a ring GPADL of that id: 4 pages each way.
+    /// Opens device number `device` with a ring GPADL of that id: 4 pages in each direction.
     pub fn open(&self, device: usize, ring_gpadl: u32) -> RawChannel {
         let relid = self.relid(device);
         let (pages, rings) = self.ask_open(device, ring_gpadl);

@@ -1,4 +1,4 @@
-//! A device with state: it keeps requests, numbers packets, holds a mapping, and can go on after a
+//! A device with state: it keeps requests, numbers packets, holds a mapping, and can resume after a
 //! restore.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use vmbus_ring::{OutPacket, SpaceWait, WriteError};
 
 use super::take_packets;
 
-/// A guest's request, in the first word of a packet; the second is its argument.
+/// The kinds of a guest's requests, in the first word of a packet; the second word is the argument.
 pub const KEEP: u32 = 0;
 pub const ANSWER_ALL: u32 = 1;
 pub const FLOOD: u32 = 2;
@@ -24,12 +24,12 @@ pub fn wish(what: u32, argument: u32) -> [u8; 8] {
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
-/// What it must know to go on.
+/// The state from which the device resumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Books {
-    /// Transaction ids of requests that wait.
+    /// Transaction ids of the waiting requests.
     pub requests: Vec<u64>,
-    /// Packets for the guest, not yet in the ring: the number, and whether it completes the
+    /// Packets for the guest that are not in the ring yet: the number, and whether it completes the
     /// request with that id.
     pub queue: VecDeque<(u64, bool)>,
     pub mapped: Option<u32>,
@@ -48,7 +48,7 @@ impl Teller {
         Self { offer, workers: vm.workers().clone(), can_go_on: true, books: Arc::default() }
     }
 
-    /// A device that does not go on after a restore.
+    /// Returns a device that does not resume after a restore.
     pub fn forgetful(vm: &LoopbackVm, offer: Offer) -> Self {
         Self { can_go_on: false, ..Self::new(vm, offer) }
     }
