@@ -16,7 +16,7 @@ use vmm_sys_util::tempfile::TempFile;
 use super::testing::{Gate, Rig, TestHost};
 use super::*;
 use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
-use crate::storage_guest::Guest;
+use crate::storage_guest::BareGuest;
 
 const MIB: u64 = 1 << 20;
 
@@ -436,8 +436,8 @@ fn expect_reports(
 }
 
 /// A set with one disk, on a bus.
-fn busy_set() -> (Arc<DiskSet>, TestHost, Guest) {
-    let (guest, _) = Guest::with_devices(Vec::new());
+fn busy_set() -> (Arc<DiskSet>, TestHost, BareGuest) {
+    let (guest, _) = BareGuest::new(Vec::new());
     // The disk that is there has a backend of its own, so that the gates hold only the one that
     // comes.
     let host = TestHost::new();
