@@ -27,7 +27,7 @@ mod common;
 mod model;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own; its generator is not used here")]
 mod steps;
-#[allow(dead_code, unreachable_pub, reason = "a test program's own; nobody counts here")]
+#[allow(dead_code, unreachable_pub, reason = "a test program's own; its counts are not used here")]
 mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
 mod world;
