@@ -1,0 +1,15 @@
+//! Bounds-checked reads of little-endian integers.
+
+/// Returns the `u16` at `offset`, if `bytes` holds all of it.
+pub(super) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
+    array_at(bytes, offset).map(u16::from_le_bytes)
+}
+
+/// Returns the `u32` at `offset`, if `bytes` holds all of it.
+pub(super) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
+    array_at(bytes, offset).map(u32::from_le_bytes)
+}
+
+fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
