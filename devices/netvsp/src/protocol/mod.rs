@@ -1,7 +1,7 @@
 //! The network protocol inside opened channels, without I/O: bytes in, decisions out.
 //!
 //! * [`nvsp`]: the messages on the ring, and [`nvsp::Session`], which judges them.
-//! * `rndis`: the messages that NVSP carries: frames in both directions, control messages.
+//! * [`rndis`]: the messages that NVSP carries: frames in both directions, control messages.
 //! * `oid`: the values that control messages query and set.
 //! * `filter`: the packet filter, which decides about a frame by its destination.
 //! * `rss`: receive-side scaling: the Toeplitz hash and the queue that it selects.
@@ -16,4 +16,5 @@
 mod bytes;
 pub mod limits;
 pub mod nvsp;
+pub mod rndis;
 pub mod sub_allocations;
