@@ -1,5 +1,6 @@
 //! Offload requests beside a frame of the guest (netvsc section 4.1).
 
+use super::super::frame_headers::{FrameHeaders, Protocol};
 use super::super::limits::ETHERNET_HEADER;
 use super::packet_info::PacketInfo;
 use super::transmit::TransmitError;
@@ -39,6 +40,22 @@ pub struct Segmentation {
     pub segment_size: u32,
     /// Offset of the TCP header in the frame, as in [`ChecksumRequest::transport_offset`].
     pub transport_offset: Option<u16>,
+}
+
+impl ChecksumRequest {
+    /// Returns the offset of the transport header in a frame with these first bytes. `None`: the
+    /// frame has no header of the requested protocol there, or the request is for no protocol.
+    pub fn locate(&self, frame: &[u8]) -> Option<u16> {
+        locate(self.ip_version, self.transport?, self.transport_offset, frame)
+    }
+}
+
+impl Segmentation {
+    /// Returns the offset of the TCP header in a frame with these first bytes. `None`: the frame
+    /// has no TCP header there, and the packet must be completed with a failure.
+    pub fn locate(&self, frame: &[u8]) -> Option<u16> {
+        locate(self.ip_version, Transport::Tcp, self.transport_offset, frame)
+    }
 }
 
 /// A version of IP.
@@ -112,6 +129,27 @@ fn checksum(word: u32, length: u32) -> Result<Option<ChecksumRequest>, TransmitE
     let ip_header = ip_header && ip_version == IpVersion::V4;
     let request = ChecksumRequest { ip_version, transport, ip_header, transport_offset };
     Ok((transport.is_some() || ip_header).then_some(request))
+}
+
+/// Compares a request with the frame's headers. Behind extension headers of IPv6, the offset of the
+/// request counts.
+fn locate(
+    ip_version: IpVersion,
+    transport: Transport,
+    requested: Option<u16>,
+    frame: &[u8],
+) -> Option<u16> {
+    let headers = FrameHeaders::parse(frame).filter(|headers| headers.ip_version == ip_version)?;
+    let found = headers.transport_offset;
+    match (headers.protocol, transport) {
+        (Protocol::Tcp, Transport::Tcp) | (Protocol::Udp, Transport::Udp) => {
+            (requested.unwrap_or(found) == found).then_some(found)
+        }
+        (Protocol::Other, _) if ip_version == IpVersion::V6 => {
+            requested.filter(|offset| *offset > found)
+        }
+        _ => None,
+    }
 }
 
 /// Checks the offset of a transport header; 0 means that the guest does not tell it.

@@ -1,9 +1,10 @@
 //! The owners of the sub-allocations.
 
+use std::ops::Range;
+
+use super::super::limits::CONTROL_SUB_ALLOCATIONS;
 use super::geometry::Geometry;
 use super::share::TransactionId;
-use crate::protocol::limits::CONTROL_SUB_ALLOCATIONS;
-use std::ops::Range;
 
 /// An owner of sub-allocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,52 +1,7 @@
 //! Frames of the guest.
 
 use super::super::*;
-use super::put;
-
-const MAX_FRAME: u32 = 1514;
-
-fn item(kind: u32, word: u32) -> Vec<u8> {
-    [16, kind, 12, word].iter().flat_map(|word: &u32| word.to_le_bytes()).collect()
-}
-
-/// An RNDIS packet with per-packet information and a frame of `length` bytes.
-fn packet(info: &[u8], length: u32) -> Vec<u8> {
-    let data_offset = 44 + info.len();
-    let mut bytes = vec![0; 44];
-    let total = data_offset as u32 + length;
-    for (at, word) in [(0, 1), (4, total), (8, data_offset as u32 - 8), (12, length)] {
-        put(&mut bytes, at, word);
-    }
-    if !info.is_empty() {
-        put(&mut bytes, 28, 36);
-        put(&mut bytes, 32, info.len() as u32);
-    }
-    bytes.extend_from_slice(info);
-    bytes.resize(total as usize, 0xAA);
-    bytes
-}
-
-/// Parses all packets of a message.
-fn parse_all(message: &[u8]) -> Result<Vec<TransmitFrame>, TransmitError> {
-    let mut cursor = TransmitCursor::new(message.len() as u32, MAX_FRAME);
-    let mut frames = Vec::new();
-    while let Some(header) = cursor.next_header() {
-        assert!(header.end - header.start <= 256);
-        frames.push(cursor.parse_next(&message[header.start as usize..header.end as usize])?);
-    }
-    Ok(frames)
-}
-
-fn parse(message: &[u8]) -> Result<TransmitFrame, TransmitError> {
-    parse_all(message).map(|frames| {
-        assert_eq!(frames.len(), 1);
-        frames[0]
-    })
-}
-
-fn offload(kind: u32, word: u32, length: u32) -> Result<Offload, TransmitError> {
-    parse(&packet(&item(kind, word), length)).map(|frame| frame.offload)
-}
+use super::{MAX_FRAME, item, packet, parse, parse_all, put};
 
 #[test]
 fn test_transmit_plain_frame_is_located() {
@@ -213,91 +168,6 @@ fn test_packet_info_beyond_256_bytes_is_refused() {
     let items = |count| (0..count).flat_map(|_| item(9, 0)).collect::<Vec<_>>();
     assert!(parse(&packet(&items(13), 60)).is_ok());
     assert_eq!(parse(&packet(&items(14), 60)), Err(TransmitError::PacketInfo));
-}
-
-/// Checklist 15.
-#[test]
-fn test_checksum_request_of_each_protocol_is_recognised() {
-    let request = |ip_version, transport, ip_header, transport_offset| {
-        Ok(Offload::Checksum(ChecksumRequest {
-            ip_version,
-            transport,
-            ip_header,
-            transport_offset,
-        }))
-    };
-    let (tcp, udp) = (Some(Transport::Tcp), Some(Transport::Udp));
-    assert_eq!(offload(0, 0x0022_0005, 60), request(IpVersion::V4, tcp, false, Some(34)));
-    assert_eq!(offload(0, 0x0022_0019, 60), request(IpVersion::V4, udp, true, Some(34)));
-    assert_eq!(offload(0, 0x0036_0006, 60), request(IpVersion::V6, tcp, false, Some(54)));
-    assert_eq!(offload(0, 0x0000_000A, 60), request(IpVersion::V6, udp, false, None));
-    assert_eq!(offload(0, 0x0000_0011, 60), request(IpVersion::V4, None, true, None));
-    for nothing in [0, 1, 2, 3, 0x0022_0001, 0x12] {
-        assert_eq!(offload(0, nothing, 60), Ok(Offload::None));
-    }
-}
-
-/// Checklist 15.
-#[test]
-fn test_checksum_request_with_bad_offset_is_refused() {
-    for (word, offset) in
-        [(5, 1), (5, 33), (5, 60), (5, 1023), (6, 34), (6, 53), (9, 33), (0xA, 60)]
-    {
-        let error = Err(TransmitError::TransportOffset(offset));
-        assert_eq!(offload(0, word | offset << 16, 60), error);
-    }
-    assert!(offload(0, 5 | 59 << 16, 60).is_ok());
-}
-
-#[test]
-fn test_checksum_request_contradictory_is_refused() {
-    for word in [0b111, 0b100, 0b1101, 0b1_0000, 0b1_0011] {
-        assert_eq!(offload(0, word, 60), Err(TransmitError::Checksum));
-    }
-}
-
-/// Checklist 16.
-#[test]
-fn test_segmentation_request_is_recognised_up_to_the_longest_frame() {
-    let word = |is_ipv6: u32, offset: u32, mss: u32| is_ipv6 << 31 | 1 << 30 | offset << 20 | mss;
-    for length in [61_000, 65_535 + 18] {
-        for (ipv6, ip_version, offset) in [(0, IpVersion::V4, 34), (1, IpVersion::V6, 54)] {
-            let transport_offset = Some(offset as u16);
-            let expected = Segmentation { ip_version, segment_size: 1460, transport_offset };
-            let got = offload(2, word(ipv6, offset, 1460), length);
-            assert_eq!(got, Ok(Offload::Segment(expected)));
-        }
-    }
-    let too_long = 65_535 + 19;
-    let error = Err(TransmitError::FrameLength(too_long));
-    assert_eq!(offload(2, word(0, 34, 1460), too_long), error);
-}
-
-#[test]
-fn test_segmentation_request_of_version_1_is_ipv4() {
-    let expected =
-        Segmentation { ip_version: IpVersion::V4, segment_size: 536, transport_offset: None };
-    for word in [536, 1 << 31 | 536] {
-        assert_eq!(offload(2, word, 9000), Ok(Offload::Segment(expected)));
-    }
-}
-
-/// Checklist 16.
-#[test]
-fn test_segmentation_request_invalid_is_refused() {
-    assert_eq!(offload(2, 1 << 30 | 34 << 20, 9000), Err(TransmitError::SegmentSize));
-    for (flags, offset) in [(1 << 30, 33), (3 << 30, 34), (3 << 30, 53), (1 << 30, 100)] {
-        let error = Err(TransmitError::TransportOffset(offset));
-        assert_eq!(offload(2, flags | offset << 20 | 1460, 100), error);
-    }
-}
-
-#[test]
-fn test_segmentation_takes_precedence_over_checksum() {
-    let mut info = item(2, 1 << 30 | 1460);
-    info.extend(item(0, 0b111));
-    let frame = parse(&packet(&info, 9000)).unwrap();
-    assert!(matches!(frame.offload, Offload::Segment(_)));
 }
 
 /// Checklist 19.
