@@ -2,7 +2,7 @@
 //!
 //! * [`nvsp`]: the messages on the ring, and [`nvsp::Session`], which judges them.
 //! * [`rndis`]: the messages that NVSP carries: frames in both directions, control messages.
-//! * `oid`: the values that control messages query and set.
+//! * [`oid`]: the values that control messages query and set.
 //! * [`filter`]: the packet filter, which decides about a frame by its destination.
 //! * [`rss`]: receive-side scaling: the Toeplitz hash and the queue that it selects.
 //! * [`sub_allocations`]: the parts of the receive buffer, and the channels that own them.
@@ -19,6 +19,7 @@ pub mod filter;
 mod frame_headers;
 pub mod limits;
 pub mod nvsp;
+pub mod oid;
 pub mod rndis;
 pub mod rss;
 pub mod sub_allocations;

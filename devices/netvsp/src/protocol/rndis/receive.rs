@@ -1,10 +1,10 @@
 //! The header in front of a frame to the guest (netvsc sections 5 and 5.2).
 
 use super::super::limits::FRAME_OFFSET;
-use super::kind;
 use super::offload::Transport;
 use super::packet_info::{HEADER as ITEM_HEADER, kind as info};
 use super::vlan::Vlan;
+use super::{OFFSET_BASE, kind};
 
 /// A frame to the guest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,8 +158,6 @@ const FIXED: usize = 44;
 const ITEM: usize = ITEM_HEADER + 4;
 /// Items that a header has at most: one of each kind.
 const MAX_ITEMS: usize = 4;
-/// Offsets in RNDIS messages count from here.
-const OFFSET_BASE: u32 = 8;
 
 const _: () = assert!(ReceiveHeader::MAX <= FRAME_OFFSET as usize);
 

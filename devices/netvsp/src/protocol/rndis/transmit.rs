@@ -9,10 +9,10 @@ use super::super::limits::{
     ETHERNET_HEADER, HEADER_COPY, MAX_PACKETS_PER_MESSAGE, MAX_SEGMENTED_FRAME,
     PACKET_ALIGNMENT_SHIFT, VLAN_TAG,
 };
-use super::kind;
 use super::offload::Offload;
 use super::packet_info::PacketInfo;
 use super::vlan::Vlan;
+use super::{OFFSET_BASE, kind};
 
 /// A position in a message of the guest that carries up to eight RNDIS packets.
 ///
@@ -204,9 +204,6 @@ impl PacketHeader {
 }
 
 const _: () = assert!(size_of::<PacketHeader>() == 44);
-
-/// Offsets in RNDIS messages count from here.
-const OFFSET_BASE: u32 = 8;
 
 /// Names the defect of a message that ends within its header.
 #[cold]
