@@ -1,5 +1,6 @@
 //! The RNDIS half of the conformance checklist (netvsc section 13).
 
+mod control;
 mod offload;
 mod receive;
 mod transmit;
