@@ -47,6 +47,12 @@ pub const MAX_SUB_ALLOCATIONS: u32 = 1 << 16;
 /// Most ranges of a packet to the guest: the limit of Windows, below the 562 of Linux.
 pub const MAX_RANGES: usize = 375;
 
+/// Most ranges of a packet to a guest with NDIS 5.
+pub const MAX_RANGES_NDIS_5: usize = 8;
+
+/// Longest packet to the guest, in bytes with its headers: Linux drops longer ones.
+pub const MAX_PACKET_TO_GUEST: usize = 4624;
+
 /// Most channels of one network card, the primary channel included: the limit of Linux.
 pub const MAX_CHANNELS: u16 = 64;
 

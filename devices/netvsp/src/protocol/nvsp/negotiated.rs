@@ -1,6 +1,6 @@
 //! Values that the guest tells once in a session (netvsc sections 2 and 3).
 
-use super::super::limits::{DEFAULT_MAX_FRAME, LARGEST_MAX_FRAME};
+use super::super::limits::{DEFAULT_MAX_FRAME, LARGEST_MAX_FRAME, MAX_RANGES, MAX_RANGES_NDIS_5};
 use super::version::NvspVersion;
 
 /// Features of the guest, from NDIS_CONFIG: the 64-bit word of the wire.
@@ -57,6 +57,12 @@ impl NdisVersion {
     pub const V6_0: Self = Self { major: 6, minor: 0 };
     /// 5.0: the oldest, assumed of a guest that sends no version.
     pub const V5_0: Self = Self { major: 5, minor: 0 };
+
+    /// Returns the number of ranges, each an RNDIS message, that a transfer-page packet to the
+    /// guest may have: 375, or 8 before NDIS 6.0 (netvsc section 5).
+    pub fn max_ranges(self) -> usize {
+        if self >= Self::V6_0 { MAX_RANGES } else { MAX_RANGES_NDIS_5 }
+    }
 }
 
 /// Returns the longest frame to use, in bytes with the Ethernet header, when a guest configures

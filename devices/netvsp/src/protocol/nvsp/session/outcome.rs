@@ -40,8 +40,8 @@ pub enum Effect {
     SendBufferRevoked,
     /// Offer this many subchannels, with indices from 1. May be 0.
     OfferSubchannels(u16),
-    /// Move the guest's frames to this path. Without a virtual function, nothing moves, and the
-    /// completion is sent all the same: Linux waits for it without a timeout.
+    /// Move the guest's frames to this path. Without a virtual function nothing moves, but
+    /// the completion is sent: Linux waits for it without a timeout.
     SwitchDataPath(DataPath),
     /// Process an RNDIS message, then complete its packet with
     /// [`HostMessage::rndis_complete`] if it requests a completion.

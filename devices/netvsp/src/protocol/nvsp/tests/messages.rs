@@ -140,3 +140,13 @@ fn test_messages_of_the_host_have_full_size() {
     let association = HostMessage::vf_association(NvspVersion::V5, true, 7).unwrap();
     assert_eq!(to_words(association.bytes())[..3], [128, 1, 7]);
 }
+
+/// Checklist 22.
+#[test]
+fn test_transfer_page_packet_with_most_ranges_is_short_enough_for_linux() {
+    use crate::protocol::limits::MAX_PACKET_TO_GUEST;
+    let ranges = NdisVersion::V6_30.max_ranges();
+    assert_eq!([NdisVersion::V6_0.max_ranges(), ranges], [375; 2]);
+    assert_eq!(NdisVersion::V5_0.max_ranges(), 8);
+    assert!(24 + 8 * ranges + HostMessage::MAX <= MAX_PACKET_TO_GUEST);
+}
