@@ -372,6 +372,10 @@ fn network_protocol() -> Vec<(&'static str, Seed)> {
         ("rss_and_frame", with_rss().bytes(&[4, tcp4.len() as u8]).bytes(&tcp4)),
         ("halt", rndis_control(ready(), 3, &[9], &[])),
         ("packet_1", checksum_item(card(newest).bytes(&[2, 1, 0xC1]))),
+        ("packet_offloads", {
+            let seed = card(newest).bytes(&[2, 1, 0xC3, 6]).u32(0x1235).u8(2).u32(0x4220_05B4);
+            checksum_item(seed)
+        }),
         ("packets_8", (0..8).fold(card(newest).bytes(&[2, 0x71]), |seed, _| checksum_item(seed.u8(0x21)))),
         ("packet_changed", checksum_item(card(newest).bytes(&[2, 3, 0xC1])).u8(2).u32(u32::MAX)),
         ("sub_allocations", card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1)),

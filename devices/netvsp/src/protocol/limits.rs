@@ -15,7 +15,7 @@ pub const LARGEST_MAX_FRAME: u32 = 9216;
 /// Longest frame of a segmentation request, in bytes: the largest IP packet and a tagged header.
 pub const MAX_SEGMENTED_FRAME: u32 = 65_535 + ETHERNET_HEADER + VLAN_TAG;
 
-/// Longest frame that a guest is told to pass for segmentation, in bytes. The value of Hyper-V.
+/// Longest frame for segmentation that the capabilities announce, in bytes. The value of Hyper-V.
 pub const ADVERTISED_SEGMENTED_FRAME: u32 = 0xF53C;
 
 /// Bytes of one section of the send buffer.
@@ -28,7 +28,7 @@ pub const MAX_PACKETS_PER_MESSAGE: u32 = 8;
 pub const PACKET_ALIGNMENT_SHIFT: u32 = 3;
 
 /// Most bytes of a packet that are copied and parsed: the RNDIS header and the per-packet
-/// information. All known kinds of information together take 108 bytes.
+/// information. With one item of each known kind they take 108 bytes.
 pub const HEADER_COPY: u32 = 256;
 
 /// Offset of the frame within a sub-allocation of the receive buffer, in bytes. The RNDIS header

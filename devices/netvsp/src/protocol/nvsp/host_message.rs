@@ -174,7 +174,7 @@ fn success_if(condition: bool) -> NvspStatus {
     if condition { NvspStatus::Success } else { NvspStatus::Failure }
 }
 
-/// Most memory descriptor lists of a packet, told in INIT_COMPLETE. The value of Hyper-V.
+/// Most memory descriptor lists of a packet, a field of INIT_COMPLETE. The value of Hyper-V.
 const MAX_MDL_CHAIN: u32 = 34;
 
 /// Offset of the table in SEND_INDIRECTION_TABLE.

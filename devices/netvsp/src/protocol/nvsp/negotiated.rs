@@ -1,4 +1,4 @@
-//! Values that the guest tells once in a session (netvsc sections 2 and 3).
+//! Values that the guest sends once in a session (netvsc sections 2 and 3).
 
 use super::super::limits::{DEFAULT_MAX_FRAME, LARGEST_MAX_FRAME, MAX_RANGES, MAX_RANGES_NDIS_5};
 use super::version::NvspVersion;

@@ -40,7 +40,7 @@ pub(super) const TCP_OFFLOAD_CURRENT_CONFIG: u32 = 0xFC01_020B;
 pub(super) const TCP_OFFLOAD_PARAMETERS: u32 = 0xFC01_020C;
 pub(super) const TCP_OFFLOAD_HARDWARE_CAPABILITIES: u32 = 0xFC01_020D;
 
-/// The OIDs that every guest is told of.
+/// The OIDs that every guest finds in the list of supported ones.
 pub(super) const COMMON: [u32; 31] = [
     GEN_SUPPORTED_LIST,
     GEN_HARDWARE_STATUS,

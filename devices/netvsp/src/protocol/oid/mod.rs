@@ -2,7 +2,7 @@
 //!
 //! * [`query`]: the answer to a query.
 //! * [`set`]: the change that a guest asks for, applied to [`Settings`].
-//! * [`Offloads`]: checksums, segmentation and coalescing, as capabilities or as what is enabled.
+//! * [`Offloads`]: checksums, segmentation and coalescing, either supported or enabled.
 
 mod answer;
 mod card;

@@ -149,6 +149,6 @@ const VENDOR_ID: u32 = 0x155D;
 const VENDOR_DESCRIPTION: &[u8] = b"Microsoft Corporation";
 /// Version 1.0.
 const DRIVER_VERSION: u16 = 0x0100;
-/// The guest copies frames at once and in full, gets none of its own back, and may use priorities
-/// and VLANs.
+/// Lookahead data is copied, transfers never pend, frames are not looped back, and priorities and
+/// VLANs are supported.
 const MAC_OPTIONS: u32 = 0x24D;

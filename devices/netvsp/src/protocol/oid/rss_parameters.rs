@@ -9,7 +9,7 @@ use super::card::RssSettings;
 /// entries.
 ///
 /// # Errors
-/// [`RndisStatus::InvalidData`]: a field or what it names is malformed.
+/// [`RndisStatus::InvalidData`]: a field, the key or the table is malformed.
 pub(super) fn apply(
     data: &[u8],
     current: &RssSettings,

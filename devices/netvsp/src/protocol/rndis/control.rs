@@ -1,4 +1,4 @@
-//! The control half of a card: control message in, answer and change out (netvsc section 6).
+//! The control plane of a card: control message in, answer and change out (netvsc section 6).
 
 mod saved;
 
@@ -13,7 +13,7 @@ use super::status::RndisStatus;
 
 pub use saved::{InvalidControl, SavedControl};
 
-/// The control half of a card, from the opening of its primary channel to the closing.
+/// The control plane of a card, from the opening of its primary channel to the closing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     stage: Stage,
@@ -60,7 +60,7 @@ pub enum ControlEffect {
 }
 
 impl Control {
-    /// Creates the control half of a card whose channel was opened. `current`: the card's current
+    /// Creates the control plane of a card whose channel was opened. `current`: the card's current
     /// address, which outlives a connection.
     pub fn new(properties: CardProperties, current: MacAddress) -> Self {
         let settings = Settings::new(&properties, current);
@@ -69,6 +69,9 @@ impl Control {
 
     /// Judges a copy of one control message of the primary channel. Subchannels must not carry
     /// control messages.
+    ///
+    /// Take the next message from the ring only while two sub-allocations for control messages are
+    /// free: then answers need no queue, and a guest cannot make the host keep many.
     pub fn handle(
         &mut self,
         message: &[u8],

@@ -88,7 +88,7 @@ fn initialize(message: &[u8]) -> Option<ControlRequest<'_>> {
     Some(ControlRequest::Initialize { id: u32_at(message, 8)?, major: u32_at(message, 12)? })
 }
 
-/// The information of a query is the space for the answer, or a structure without meaning.
+/// The information of a query is not read: no supported OID has an argument.
 fn query(message: &[u8]) -> Option<ControlRequest<'_>> {
     Some(ControlRequest::Query { id: u32_at(message, 8)?, oid: u32_at(message, 12)? })
 }

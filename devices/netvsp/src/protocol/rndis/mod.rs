@@ -4,10 +4,12 @@
 //! * [`ReceiveHeader`]: the header in front of a frame to the guest.
 //! * [`Control`]: the state that control messages set up; [`Control::handle`] judges one.
 //! * [`ControlMessage`]: an answer or an indication to the guest.
+//! * [`LinkEvents`]: spaces the indications of the link.
 
 mod control;
 mod control_message;
 mod control_request;
+mod link_events;
 mod offload;
 mod packet_info;
 mod receive;
@@ -20,6 +22,7 @@ mod vlan;
 pub use control::{Control, ControlEffect, ControlOutcome, InvalidControl, SavedControl, Stage};
 pub use control_message::ControlMessage;
 pub use control_request::{ControlRequest, MalformedControl};
+pub use link_events::{LinkDecision, LinkEvents, LinkIndication};
 pub use offload::{ChecksumRequest, IpVersion, Offload, Segmentation, Transport};
 pub use receive::{Fragment, ReceiveChecksum, ReceiveHeader, ReceivedFrame, Verdict};
 pub use status::RndisStatus;

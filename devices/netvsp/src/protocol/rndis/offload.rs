@@ -152,7 +152,7 @@ fn locate(
     }
 }
 
-/// Checks the offset of a transport header; 0 means that the guest does not tell it.
+/// Checks the offset of a transport header; 0 means that the guest leaves it out.
 fn transport_offset(
     offset: u32,
     ip_version: IpVersion,

@@ -29,8 +29,9 @@ impl PacketInfo {
     /// one counts.
     ///
     /// # Errors
-    /// An item is malformed: its size is less than 12, no multiple of 4 or more than what is left
-    /// of the area, its payload begins outside of it, or the payload of a known kind is incomplete.
+    /// An item is malformed: its size is less than 12, not a multiple of 4, or more than the rest
+    /// of the area; its payload begins outside of it; or the payload of a known kind is
+    /// incomplete.
     pub(super) fn parse(mut area: &[u8]) -> Result<Self, TransmitError> {
         let mut info = Self::default();
         while !area.is_empty() {

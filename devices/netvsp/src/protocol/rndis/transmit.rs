@@ -43,7 +43,7 @@ pub struct TransmitFrame {
 }
 
 /// A defect of a message of the guest. The message is completed with
-/// [`NvspStatus::Failure`](crate::protocol::nvsp::NvspStatus::Failure); the channel goes on.
+/// [`NvspStatus::Failure`](crate::protocol::nvsp::NvspStatus::Failure); the channel continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransmitError {
     /// The message ends before the header of its packet.

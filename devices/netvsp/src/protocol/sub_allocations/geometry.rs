@@ -2,7 +2,7 @@
 
 use super::super::limits::{FRAME_OFFSET, MAX_SUB_ALLOCATIONS, SUB_ALLOCATION_TRAILER};
 
-/// Geometry of a receive buffer, as RECV_BUF_COMPLETE tells it to the guest.
+/// Geometry of a receive buffer, as RECV_BUF_COMPLETE reports it to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     size: u32,

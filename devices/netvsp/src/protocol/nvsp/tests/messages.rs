@@ -94,6 +94,7 @@ fn test_subchannels_refused_get_status_2_and_none() {
     assert_eq!(reply(&mut session, 133, &[1, 2])[..3], refused);
 }
 
+/// Checklist 35.
 #[test]
 fn test_subchannel_passes_on_frames_only() {
     let handle = |kind, words: &[u32]| handle_subchannel(&message(kind, words));

@@ -1,4 +1,4 @@
-//! The control half of a card as plain data, for save and restore.
+//! The control plane of a card as plain data, for save and restore.
 
 use super::super::super::MacAddress;
 use super::super::super::filter::{MulticastList, PacketFilter};
@@ -6,7 +6,7 @@ use super::super::super::oid::{CardProperties, Offloads, RssSettings};
 use super::super::super::rss::{HashTypes, RssTable, ToeplitzKey};
 use super::{Control, Stage};
 
-/// The control half of a card as plain data.
+/// The control plane of a card as plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedControl {
     /// State of the connection.
@@ -52,7 +52,7 @@ impl Control {
         }
     }
 
-    /// Recreates the control half of a card. `channels`: channels in use, the limit of the table's
+    /// Recreates the control plane of a card. `channels`: channels in use, the limit of the table's
     /// entries.
     ///
     /// # Errors
