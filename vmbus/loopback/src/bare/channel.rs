@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_gpadl::GuestRam;
 use vmbus_ring::{
-    GpaRange, Incoming, OutPacket, Outgoing, PacketKind, WriteError, gpa_direct_header,
+    GpaRange, Incoming, OutPacket, Outgoing, PacketKind, TransferRange, WriteError,
+    gpa_direct_header,
 };
 use vmm_sys_util::eventfd::EventFd;
 
@@ -47,6 +48,8 @@ pub struct HostPacket {
     pub transaction_id: u64,
     /// Its payload, with the padding to 8 bytes.
     pub payload: Vec<u8>,
+    /// The buffer that it names and the parts of it. `None`: it is no transfer-pages packet.
+    pub transfer: Option<(u16, Vec<TransferRange>)>,
 }
 
 /// A range of guest memory that a packet names.
@@ -128,7 +131,11 @@ impl BareChannel {
         let received = batch.next().unwrap().map(|packet| {
             let mut payload = vec![0; packet.payload_len()];
             packet.read_payload(&mut payload);
-            HostPacket { kind: packet.kind(), transaction_id: packet.transaction_id(), payload }
+            let mut ranges = Vec::new();
+            let transfer = (packet.kind() == PacketKind::TransferPages)
+                .then(|| (packet.transfer_pages(&mut ranges).unwrap(), ranges));
+            let transaction_id = packet.transaction_id();
+            HostPacket { kind: packet.kind(), transaction_id, payload, transfer }
         });
         if received.is_some() && batch.commit() {
             self.ring_doorbell();
