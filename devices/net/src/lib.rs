@@ -9,8 +9,10 @@
 //!
 //! | module or type | backend |
 //! |---|---|
+//! | [`tap`] | a TAP interface of the host |
 //! | [`Switch`] | a learning switch in this process |
 //! | [`NullNet`], [`Loop`] | drops frames, or returns them: for measurements and tests |
+//! | [`software`] | adds transmit offloads to another backend |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
 //! The crate knows no bus, no NVSP and no RNDIS.
@@ -26,8 +28,12 @@ mod null;
 mod offload;
 mod pieces;
 mod queue;
+mod readiness;
 mod ring;
+pub mod software;
 mod switch;
+pub mod tap;
+mod vectored;
 pub mod vlan;
 
 use std::fmt::Debug;

@@ -32,8 +32,9 @@ unsafe impl Send for Pieces<'_> {}
 unsafe impl Sync for Pieces<'_> {}
 
 impl Default for Pieces<'_> {
+    /// Returns an empty list that allocates when it is first used.
     fn default() -> Self {
-        Self::new()
+        Self { iovecs: Vec::new(), length: 0, memory: PhantomData }
     }
 }
 

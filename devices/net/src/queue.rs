@@ -23,9 +23,9 @@ pub trait Queue: Send {
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError>;
 
     /// Returns a descriptor that is readable while a frame may be there to receive, and when a
-    /// frame may be sent again after [`SendError::Full`]. It may be readable without cause.
-    /// [`Queue::receive`] clears it when it returns `None` or an error. `None`: nothing is ever
-    /// received, and the queue is never full.
+    /// frame may be sent again after [`SendError::Full`], until a frame was sent.
+    /// [`Queue::receive`] clears the former when it returns `None` or `LinkDown`. `None`: nothing
+    /// is ever received, and the queue is never full.
     fn event(&self) -> Option<RawFd>;
 
     /// Returns the totals since the queue was opened.

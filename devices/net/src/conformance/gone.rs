@@ -11,7 +11,7 @@ pub(super) fn check_gone<F: Fixture>(fixture: &mut F) {
     }
     let link_event = fixture.backend().link_event().expect("an event of the link");
     loop {
-        let mut memory = Memory::whole(&[0; 70_000]);
+        let mut memory = Memory::whole(&vec![0; 70_000]);
         match queue.receive(&memory.pieces()) {
             Err(ReceiveError::LinkDown) => break,
             // What had arrived before.

@@ -7,6 +7,7 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::software::Work;
 use crate::{Frame, Mac};
 use port::Port;
 pub use port::SwitchPort;
@@ -17,6 +18,9 @@ const CAPACITY: usize = 1 << 20;
 
 /// A switch of a fixed number of ports. It learns addresses from the frames that are sent; frames
 /// to group and unknown addresses go to all other ports.
+///
+/// All transmit offloads are there. A frame to a port that has not selected the receive offloads for
+/// it is completed and split on the way.
 ///
 /// A frame to a port whose receiver is too slow is dropped and counted there
 /// ([`Counters::receive_overflow`](crate::Counters::receive_overflow)): one slow guest never stops
@@ -52,7 +56,7 @@ impl Switch {
 
 impl Shared {
     /// Delivers a frame that was sent on port `from`.
-    fn forward(&self, from: usize, frame: &Frame<'_>) {
+    fn forward(&self, from: usize, frame: &Frame<'_>, work: &mut Work) {
         let mut addresses = [0; 12];
         frame.pieces.copy_to(0, &mut addresses);
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5] = addresses;
@@ -62,10 +66,12 @@ impl Shared {
         match known {
             // The receiver is on the sender's own port: it has the frame.
             Some(port) if port == from => {}
-            Some(port) => self.deliver(port, frame),
-            None => (0..self.ports.len())
-                .filter(|port| *port != from)
-                .for_each(|port| self.deliver(port, frame)),
+            Some(port) => self.deliver(port, frame, work),
+            None => {
+                for port in (0..self.ports.len()).filter(|port| *port != from) {
+                    self.deliver(port, frame, work);
+                }
+            }
         }
     }
 
@@ -76,9 +82,9 @@ impl Shared {
         }
     }
 
-    fn deliver(&self, port: usize, frame: &Frame<'_>) {
+    fn deliver(&self, port: usize, frame: &Frame<'_>, work: &mut Work) {
         if let Some(port) = self.ports.get(port) {
-            port.deliver(frame);
+            port.deliver(frame, work);
         }
     }
 }
