@@ -1,6 +1,6 @@
 //! A frame to send.
 
-use crate::vlan::Tag;
+use crate::vlan::{self, Tag};
 use crate::{Offloads, Pieces, SendError, VnetHeader};
 
 /// Bytes of the shortest frame: an Ethernet header. Backends do not pad.
@@ -30,6 +30,18 @@ impl<'a> Frame<'a> {
     /// Returns the offload request as it is when the tag is inserted.
     pub fn wire_header(&self) -> VnetHeader {
         if self.tag.is_some() { self.header.shifted(Tag::LENGTH as u16) } else { self.header }
+    }
+
+    /// Appends the bytes of the frame, with its tag inserted.
+    pub(crate) fn copy_to(&self, out: &mut Vec<u8>) {
+        let head = if self.tag.is_some() { vlan::OFFSET.min(self.pieces.len()) } else { 0 };
+        let start = out.len();
+        out.resize(start + head, 0);
+        self.pieces.copy_to(0, &mut out[start..]);
+        out.extend(self.tag.iter().flat_map(|tag| tag.to_bytes()));
+        let start = out.len();
+        out.resize(start + self.pieces.len() - head, 0);
+        self.pieces.copy_to(head, &mut out[start..]);
     }
 
     /// Checks the frame against a backend that has `offloads` and takes frames of up to `limit`

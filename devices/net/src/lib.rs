@@ -10,7 +10,9 @@
 //! | module or type | backend |
 //! |---|---|
 //! | [`tap`] | a TAP interface of the host |
+//! | [`passt`] | user-mode networking without privilege, by a child process |
 //! | [`Switch`] | a learning switch in this process |
+//! | [`UnixLink`] | a cable between two processes |
 //! | [`NullNet`], [`Loop`] | drops frames, or returns them: for measurements and tests |
 //! | [`software`] | adds transmit offloads to another backend |
 //! | `conformance` (feature) | the checks that every backend must pass |
@@ -20,19 +22,23 @@
 mod claim;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod connection;
 mod echo;
 mod frame;
 mod header;
 mod link;
 mod null;
 mod offload;
+pub mod passt;
 mod pieces;
 mod queue;
 mod readiness;
 mod ring;
+mod socket;
 pub mod software;
 mod switch;
 pub mod tap;
+mod unix_link;
 mod vectored;
 pub mod vlan;
 
@@ -49,6 +55,7 @@ pub use offload::Offloads;
 pub use pieces::{MAX_PIECES, Pieces, TooManyPieces};
 pub use queue::{Counters, Queue, ReceiveError, Received, SendError};
 pub use switch::{Switch, SwitchPort};
+pub use unix_link::UnixLink;
 
 /// An Ethernet address, in the order of the wire.
 pub type Mac = [u8; 6];

@@ -15,7 +15,8 @@ pub trait Queue: Send {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError>;
 
     /// Writes the next frame to `space`, from its first byte on. `None`: no frame is there, and
-    /// [`Queue::event`] becomes readable when one is.
+    /// [`Queue::event`] becomes readable when one is. An event loop waits only after `None`, as a
+    /// queue may hold frames that it has read ahead.
     ///
     /// # Errors
     /// [`ReceiveError::TooLong`]: one frame did not fit and is dropped; call again. All others:

@@ -14,8 +14,7 @@ pub use backend::SoftwareOffload;
 pub use headers::{Headers, TCP, UDP};
 pub use segment::{MAX_SEGMENTS, Plan};
 
-use crate::vlan::Tag;
-use crate::{Frame, MAX_FRAME, vlan};
+use crate::{Frame, MAX_FRAME, MIN_FRAME};
 
 /// A frame does not have the form that its offload request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,23 +41,10 @@ impl Work {
         self.plan = None;
         self.next = 0;
         self.frame.clear();
-        let length = frame.pieces.len();
-        if !(crate::MIN_FRAME..=MAX_FRAME).contains(&length) {
+        if !(MIN_FRAME..=MAX_FRAME).contains(&frame.pieces.len()) {
             return Err(Malformed);
         }
-        let tag = frame.tag.map(Tag::to_bytes);
-        self.frame.resize(length + tag.map_or(0, |tag| tag.len()), 0);
-        let (addresses, rest) = self.frame.split_at_mut(vlan::OFFSET);
-        frame.pieces.copy_to(0, addresses);
-        let rest = match tag {
-            None => rest,
-            Some(tag) => {
-                let (start, rest) = rest.split_at_mut(tag.len());
-                start.copy_from_slice(&tag);
-                rest
-            }
-        };
-        frame.pieces.copy_to(vlan::OFFSET, rest);
+        frame.copy_to(&mut self.frame);
         self.plan = Some(Plan::new(&self.frame, &frame.wire_header())?);
         Ok(())
     }

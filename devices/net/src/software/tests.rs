@@ -283,7 +283,7 @@ fn test_software_offload_does_all_that_a_backend_must() {
 
 /// Receives any frame.
 fn take(queue: &mut dyn Queue) -> Option<(Vec<u8>, VnetHeader)> {
-    let mut memory = Memory::whole(&[0; 66_000]);
+    let mut memory = Memory::whole(&vec![0; 66_000]);
     let received = queue.receive(&memory.pieces()).unwrap()?;
     Some((memory.bytes()[..received.length].to_vec(), received.header))
 }
