@@ -15,10 +15,12 @@
 //! | [`UnixLink`] | a cable between two processes |
 //! | [`NullNet`], [`Loop`] | drops frames, or returns them: for measurements and tests |
 //! | [`software`] | adds transmit offloads to another backend |
+//! | [`Capture`] | writes the frames of another backend to a pcapng file |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
 //! The crate knows no bus, no NVSP and no RNDIS.
 
+mod capture;
 mod claim;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -46,6 +48,7 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
 
+pub use capture::Capture;
 pub use echo::Loop;
 pub use frame::{Frame, MAX_FRAME, MIN_FRAME};
 pub use header::{Segmentation, VnetHeader};

@@ -20,6 +20,10 @@ const PREFIX: usize = 4;
 /// The longest frame to receive: a tag is part of it.
 const LONGEST: usize = MAX_FRAME + Tag::LENGTH;
 
+/// The longest frame to send, with its tag: passt takes a longer one for a stream that is out of
+/// step (`ETH_MAX_MTU` in its `tap.c`).
+const LONGEST_SENT: usize = 65_535;
+
 /// Bytes that are read ahead: at least one frame with its length.
 const INPUT: usize = 128 << 10;
 
@@ -69,13 +73,13 @@ impl StreamQueue {
     }
 
     fn try_send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
-        frame.check(Offloads::empty(), MAX_FRAME)?;
+        let tag = frame.tag.map_or(0, |_| Tag::LENGTH);
+        frame.check(Offloads::empty(), LONGEST_SENT - tag)?;
         self.follow();
         if !self.connection.is_up() {
             return Err(SendError::LinkDown);
         }
         self.write_rest()?;
-        let tag = frame.tag.map_or(0, |_| Tag::LENGTH);
         let prefix = ((frame.pieces.len() + tag) as u32).to_be_bytes();
         let result = self.vectors.write(self.connection.socket(), Kind::Socket, &prefix, frame);
         let written = self.check_sent(result)?;

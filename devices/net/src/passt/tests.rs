@@ -106,6 +106,20 @@ fn test_passt_frames_that_arrive_byte_by_byte_are_whole() {
 }
 
 #[test]
+fn test_passt_given_a_frame_that_it_would_not_take_refuses_it() {
+    let (passt, mut far) = connected();
+    let mut queue = passt.queue(0).unwrap();
+    assert_eq!(send(&mut *queue, &frame(65_536, 1)), Err(SendError::Length(65_536)));
+    let bytes = frame(65_532, 1);
+    let mut memory = Memory::odd(&bytes);
+    let pieces = memory.pieces();
+    let tagged = Frame { tag: Some(crate::vlan::Tag(1)), ..Frame::new(&pieces) };
+    assert_eq!(queue.send(&tagged), Err(SendError::Length(65_532)));
+    send(&mut *queue, &frame(65_535, 2)).unwrap();
+    assert!(far.next() == Some(frame(65_535, 2)));
+}
+
+#[test]
 fn test_passt_with_a_length_that_no_frame_has_is_disconnected() {
     let (passt, mut far) = connected();
     let mut queue = passt.queue(0).unwrap();
