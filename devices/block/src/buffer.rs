@@ -1,4 +1,4 @@
-//! The memory of a request.
+//! The buffer of a request.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use vm_memory::VolatileSlice;
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam};
 
-/// Guest memory (or, for tools and tests, host memory) and the part of it that one request moves,
-/// as iovecs.
+/// A buffer in guest memory (or, for tools and tests, in host memory), with the selection that one
+/// request moves, as iovecs.
 ///
-/// It goes with its request, and is used again for the next one without allocation.
+/// It travels with its request. The next request reuses it without an allocation.
 pub struct IoBuffer {
     memory: Memory,
     iovecs: Vec<libc::iovec>,
@@ -19,25 +19,25 @@ pub struct IoBuffer {
 enum Memory {
     Guest(GuestBuffer),
     Host(Vec<u8>),
-    /// Shared memory of another owner, kept alive.
+    /// Part of a shared buffer, which it keeps alive.
     Part(Arc<IoBuffer>),
 }
 
-// SAFETY: the iovecs point into `memory`, which moves along with them: guest RAM is kept mapped by
-// the GuestBuffer (itself Send), host memory is owned. Neither belongs to a thread.
+// SAFETY: the iovecs point into `memory`, which moves with them: the GuestBuffer (itself Send)
+// keeps guest RAM mapped, and host memory is owned. Neither is bound to a thread.
 unsafe impl Send for IoBuffer {}
 
-// SAFETY: `&self` only reads the list of pieces; bytes are reached through it by volatile accesses
-// and system calls alone, which tolerate the guest and so each other.
+// SAFETY: `&self` only reads the list of iovecs. Their bytes are accessed only volatilely and by
+// system calls, which tolerate concurrent changes by the guest, and so by each other.
 unsafe impl Sync for IoBuffer {}
 
 impl IoBuffer {
-    /// Over guest memory; nothing is selected.
+    /// Returns a buffer for guest memory, with nothing selected.
     pub fn new(ram: GuestRam) -> Self {
         Self { memory: Memory::Guest(GuestBuffer::new(ram)), iovecs: Vec::new(), selected: 0 }
     }
 
-    /// Over host memory; all of it is selected.
+    /// Returns a buffer over host memory, with all of it selected.
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let selected = bytes.len();
         let mut buffer = Self { memory: Memory::Host(bytes), iovecs: Vec::new(), selected };
@@ -45,17 +45,17 @@ impl IoBuffer {
         buffer
     }
 
-    /// Without memory.
+    /// Returns a buffer without memory.
     pub const fn empty() -> Self {
         Self { memory: Memory::Host(Vec::new()), iovecs: Vec::new(), selected: 0 }
     }
 
-    /// `len` bytes from byte `offset` of the selection in `whole` on, as a buffer of its own
-    /// that is selected entirely: how a request is split without a copy. `whole` stays as long
-    /// as its parts do; `Arc::into_inner` gives it back after the last one.
+    /// Splits a request without a copy: returns the `len` bytes at `offset` of the selection in
+    /// `whole` as a buffer of its own, entirely selected. `whole` lives as long as its parts;
+    /// `Arc::into_inner` returns it after the last one.
     ///
     /// # Errors
-    /// They are not all selected there.
+    /// The range is not within the selection.
     pub fn part(whole: &Arc<Self>, offset: usize, len: usize) -> Result<Self, BufferError> {
         if offset.checked_add(len).is_none_or(|end| end > whole.selected) {
             return Err(BufferError::OutOfBounds { offset, len, size: whole.selected });
@@ -80,7 +80,8 @@ impl IoBuffer {
         Ok(Self { memory: Memory::Part(Arc::clone(whole)), iovecs, selected: len })
     }
 
-    /// Returns the guest buffer, to fill it again. Deselects. `None` for host memory and parts.
+    /// Returns the guest buffer for filling, and clears the selection. `None` for host memory and
+    /// parts.
     pub fn guest_mut(&mut self) -> Option<&mut GuestBuffer> {
         self.deselect();
         match &mut self.memory {
@@ -89,7 +90,7 @@ impl IoBuffer {
         }
     }
 
-    /// The guest buffer. `None` for host memory and parts.
+    /// Returns the guest buffer. `None` for host memory and parts.
     pub fn guest(&self) -> Option<&GuestBuffer> {
         match &self.memory {
             Memory::Guest(guest) => Some(guest),
@@ -97,7 +98,8 @@ impl IoBuffer {
         }
     }
 
-    /// The host memory. Deselects, as the pieces would alias it. `None` for guest memory and parts.
+    /// Returns the host memory. Clears the selection, as its iovecs would alias the memory. `None`
+    /// for guest memory and parts.
     pub fn host_bytes(&mut self) -> Option<&mut Vec<u8>> {
         self.deselect();
         match &mut self.memory {
@@ -106,16 +108,16 @@ impl IoBuffer {
         }
     }
 
-    /// Selects nothing.
+    /// Clears the selection.
     pub fn deselect(&mut self) {
         self.iovecs.clear();
         self.selected = 0;
     }
 
-    /// Selects `len` bytes from `offset` for the request to move.
+    /// Selects the `len` bytes at `offset` for the request to move.
     ///
     /// # Errors
-    /// They are not all there; nothing is selected then.
+    /// The range is not within the buffer. The selection is empty then.
     pub fn select(&mut self, offset: usize, len: usize) -> Result<(), BufferError> {
         self.deselect();
         match &mut self.memory {
@@ -135,30 +137,31 @@ impl IoBuffer {
         Ok(())
     }
 
-    /// Bytes selected.
+    /// Returns the number of selected bytes.
     pub fn len(&self) -> usize {
         self.selected
     }
 
-    /// Nothing is selected.
+    /// Returns true if nothing is selected.
     pub fn is_empty(&self) -> bool {
         self.selected == 0
     }
 
-    /// The selected pieces. Valid while the buffer lives and is not changed; the guest may change
-    /// the bytes at any moment.
+    /// Returns the selection. The iovecs are valid until the buffer is changed or dropped. The
+    /// guest may change the bytes at any time.
     pub fn iovecs(&self) -> &[libc::iovec] {
         &self.iovecs
     }
 
-    /// The selected pieces, to be shortened from the front as bytes move. They may only shrink.
+    /// Returns the selection for a partial transfer, which shortens it from the front. The iovecs
+    /// may only shrink.
     pub(super) fn iovecs_mut(&mut self) -> &mut [libc::iovec] {
         &mut self.iovecs
     }
 
-    /// The selected pieces, for copying.
+    /// Returns the selection as slices, for copying.
     pub fn slices(&self) -> impl Iterator<Item = VolatileSlice<'_>> {
-        // SAFETY: each iovec names bytes inside `memory` that stay mapped while `self` is borrowed;
+        // SAFETY: each iovec covers bytes of `memory` that stay mapped while `self` is borrowed;
         // volatile access tolerates the guest.
         self.iovecs
             .iter()

@@ -1,27 +1,27 @@
-//! Why a request failed.
+//! Errors of requests.
 
 use std::io;
 
-/// The reason why a request failed, as far as a guest can learn it.
+/// The error of a request, as far as a guest can learn it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IoError {
-    /// No room is left where the image lies (ENOSPC, EDQUOT, EFBIG).
+    /// The host's storage has no space left for the image (ENOSPC, EDQUOT, EFBIG).
     #[error("no space is left for the image")]
     NoSpace,
-    /// The image turned out to be read-only (EROFS, EPERM).
+    /// The image is read-only (EROFS, EPERM).
     #[error("the image cannot be written")]
     ReadOnly,
-    /// The image ends before the disk does: it was shortened while it was in use.
+    /// The image is shorter than the disk: it was truncated while in use.
     #[error("the image is shorter than when it was opened")]
     EndOfImage,
-    /// An earlier flush failed. Its writes may be lost although later flushes
-    /// would succeed, so none may claim to.
+    /// An earlier flush failed. Its writes may be lost even if a later flush succeeds, so all later
+    /// flushes fail.
     #[error("an earlier flush of the image failed")]
     FlushLost,
-    /// The medium cannot do this at all.
+    /// The backend does not support the operation.
     #[error("the image's format cannot do this")]
     Unsupported,
-    /// Any other error of the system, by number.
+    /// Another error of the system, by errno.
     #[error("{}", io::Error::from_raw_os_error(*.0))]
     Os(i32),
 }

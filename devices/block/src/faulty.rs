@@ -1,5 +1,4 @@
-//! A backend that fails or stalls on request, to test the layers above against bad
-//! media.
+//! A backend that fails or stalls requests, to test the layers above it.
 
 use std::fmt;
 use std::io;
@@ -15,18 +14,18 @@ use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, 
 /// The fate of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is executed.
+    /// The request is executed.
     None,
-    /// It fails so, without effect.
+    /// The request fails with this error and has no effect.
     Fail(IoError),
-    /// It waits until [`Hold::release`], then it is executed.
+    /// The request waits until [`Hold::release`], and is then executed.
     Stall,
 }
 
 /// Decides the fate of each request.
 type Judge = dyn Fn(&Request) -> Fault + Send + Sync;
 
-/// Another backend, with faults.
+/// A wrapper that adds faults to another backend.
 pub struct Faulty {
     inner: Arc<dyn Backend>,
     judge: Arc<Judge>,
@@ -42,7 +41,7 @@ impl Faulty {
         Self { inner, judge: Arc::new(judge), hold: Hold::default() }
     }
 
-    /// By which stalled requests are let go.
+    /// Returns the handle that releases stalled requests.
     pub fn hold(&self) -> Hold {
         self.hold.clone()
     }
@@ -96,7 +95,7 @@ impl Backend for Faulty {
     }
 }
 
-/// The brake on the stalled requests of all queues of one [`Faulty`].
+/// Releases the stalled requests of all queues of one [`Faulty`].
 #[derive(Clone, Debug, Default)]
 pub struct Hold {
     inner: Arc<HoldInner>,
@@ -109,11 +108,12 @@ struct HoldInner {
 }
 
 impl Hold {
-    /// Lets everything go that stalled, and nothing stalls any more.
+    /// Releases all stalled requests. Later requests do not stall.
     pub fn release(&self) {
         self.inner.released.store(true, Ordering::Release);
         for event in self.inner.queues.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            // A counter at its maximum is readable too, which is all that is wanted.
+            // A write fails only if the counter is at its maximum, and then the event is readable
+            // already.
             let _ = event.write(1);
         }
     }

@@ -1,22 +1,23 @@
 //! Block storage for device backends: requests over guest memory, and the backends that serve them.
 //!
-//! A [`Backend`] is an open image that all channels share. The worker of each channel has a
-//! [`Queue`] of its own to it, so a request takes no lock: [`Queue::submit`] takes a batch,
-//! [`Queue::poll`] returns finished requests in any order. A queue may finish requests while it
-//! submits them (memory) or later ([`Queue::event`] then says when to poll).
+//! A [`Backend`] is an open image, shared by all channels. The worker of each channel has its own
+//! [`Queue`] to it, so a request takes no lock: [`Queue::submit`] takes a batch, [`Queue::poll`]
+//! returns finished requests in any order. A queue finishes requests in `submit` (memory) or later,
+//! and [`Queue::event`] then becomes readable.
 //!
-//! A [`Request`] is one object from the device to the last backend and back. It owns its memory
-//! ([`IoBuffer`]: guest pages as iovecs), so no backend can outlive it.
+//! A [`Request`] is one object that travels from the device to the last backend and back. It owns
+//! its buffer ([`IoBuffer`]: guest pages as iovecs), so no backend can use the memory after the
+//! request has ended.
 //!
 //! | module | backends |
 //! |---|---|
 //! | [`raw`] | a file or block device, through io_uring, threads or synchronous calls |
-//! | [`RamDisk`], [`NullDisk`] | memory, and nothing at all, for people who measure |
+//! | [`RamDisk`], [`NullDisk`] | host memory, and no storage at all, for measurements |
 //! | [`Throttle`] | limits the rate of another backend |
 //! | [`Faulty`] | makes another backend fail or stall, for tests |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
-//! Knows no SCSI, no bus and no device.
+//! This crate does not depend on SCSI, the bus or any device.
 
 mod buffer;
 #[cfg(any(test, feature = "conformance"))]
@@ -49,93 +50,93 @@ pub use raw::{
 pub use request::{Completion, Operation, Request};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
 
-/// One open medium.
+/// An open disk image, or another storage behind a disk.
 pub trait Backend: Debug + Send + Sync {
-    /// Returns the disk's properties. Only the capacity may change while it is open, and that only
-    /// by [`Backend::resize`].
+    /// Returns the disk's properties. Only [`Backend::resize`] changes them, and only the capacity.
     fn geometry(&self) -> Geometry;
 
-    /// Bytes that tell this medium from others, the same each time it is opened: the default names
-    /// of its disk follow from them.
+    /// Returns bytes that identify the backend, the same at each open. The default names of the
+    /// disk are derived from them.
     fn identity(&self) -> &[u8];
 
-    /// A queue for one worker.
+    /// Returns a new queue, for one worker.
     ///
     /// # Errors
     /// The system's: out of file descriptors, memory or threads.
     fn queue(&self) -> io::Result<Box<dyn Queue>>;
 
-    /// Returns whether the bytes from `offset` on take up room, and how far that holds. May be
-    /// called at any time by any thread; the answer may be old when it arrives. A backend that
-    /// cannot tell has room taken up everywhere.
+    /// Returns whether the bytes at `offset` have allocated space, and for how many bytes that is
+    /// so. May be called at any time by any thread, and the answer may be outdated on return. A
+    /// backend without such information reports allocated space everywhere.
     ///
-    /// This call may block: it may read the image's structures and ask the file system. A storage
+    /// This call may block: it may read the image's metadata and query the file system. A storage
     /// worker must not make it on its own thread.
     ///
     /// # Errors
-    /// The image cannot be asked.
+    /// The metadata cannot be read.
     fn extent(&self, offset: u64) -> Result<Extent, IoError> {
         Ok(Extent { length: self.geometry().capacity.saturating_sub(offset), mapped: true })
     }
 
-    /// Makes the medium `capacity` bytes long (a multiple of the block size): what is new reads as
-    /// zero, what is cut off is gone. Block devices take what size they have by now, if it is
-    /// that one. Requests in flight beyond a new end fail.
+    /// Changes the capacity to `capacity` bytes (a multiple of the block size). New bytes read as
+    /// zero; bytes beyond a smaller capacity are lost. A block device succeeds only if it already
+    /// has this size. Requests in flight beyond a new end fail.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`] when the medium has one size for ever; else why it failed: nothing
-    /// has changed then.
+    /// [`IoError::Unsupported`] if the backend has a fixed size; otherwise the reason of the
+    /// failure. Nothing has changed then.
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let _ = capacity;
         Err(IoError::Unsupported)
     }
 
-    /// Requests on queues that are made from now on need not look up the pages of `memory`, the
-    /// guest's. Others go as ever.
+    /// Registers the guest's memory `memory` with the kernel for all queues opened later. Their
+    /// requests in `memory` need no page lookup; other requests work as before.
     ///
     /// # Errors
-    /// [`IoError::Unsupported`]: no io_uring moves this medium's bytes.
+    /// [`IoError::Unsupported`] if the backend does not use io_uring.
     fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
         let _ = memory;
         Err(IoError::Unsupported)
     }
 
-    /// Calls to the kernel that moved bytes from or to such memory; one for each request that is
-    /// not split or continued. `None` where there is none.
+    /// Returns the number of system calls that used registered buffers: one for each request that
+    /// is not split or continued. `None` without registered buffers.
     fn fixed_calls(&self) -> Option<u64> {
         None
     }
 }
 
-/// A stretch of a medium, all of one state.
+/// A range of a disk with one allocation state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Bytes from the offset that was asked about; at least one, except past the end.
+    /// Bytes from the queried offset; at least one, except past the end.
     pub length: u64,
-    /// It takes up room where the image lies. What does not reads as zero.
+    /// The range has allocated space. A range without reads as zero.
     pub mapped: bool,
 }
 
 /// The properties of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Bytes; at least one block.
+    /// Size in bytes; at least one block.
     pub capacity: u64,
-    /// Smallest unit of reading and writing.
+    /// Logical block size: the unit of all reads and writes.
     pub block_size: BlockSize,
-    /// Bytes that are best written together and aligned; a power of two.
+    /// Physical block size in bytes, a power of two. Aligned writes of this size are the most
+    /// efficient.
     pub physical_block_size: u32,
     /// Writes are refused.
     pub read_only: bool,
     /// Writes are not durable before a flush.
     pub write_cache: bool,
-    /// The medium turns.
+    /// The storage is a rotating disk.
     pub rotational: bool,
-    /// The effect of [`Operation::Discard`]; `None`: none, so that guests need not use it.
+    /// The effect of [`Operation::Discard`]; `None` if it has none, so that guests need not use it.
     pub discard: Option<Discard>,
 }
 
-/// Bytes in a logical block. Guests support these two. Serialised as its number of bytes.
+/// The logical block size, one of the two that guests support. Serialised as the number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub enum BlockSize {
@@ -146,12 +147,12 @@ pub enum BlockSize {
 }
 
 impl BlockSize {
-    /// In bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u32 {
         1 << self.shift()
     }
 
-    /// Log2 of the bytes.
+    /// Returns log2 of the size in bytes.
     pub const fn shift(self) -> u32 {
         match self {
             Self::B512 => 9,
@@ -178,38 +179,37 @@ impl From<BlockSize> for u32 {
     }
 }
 
-/// How a medium gives back room.
+/// The properties of a backend's discards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Discard {
-    /// Bytes that are given back as a whole, aligned to as much: a power of two, at least one
-    /// block.
+    /// Granularity and alignment of freed space in bytes: a power of two, at least one block.
     pub granularity: u32,
-    /// What was discarded reads as zero, all of it, whatever the alignment; else its content is
-    /// anybody's guess.
+    /// All discarded bytes read as zero, whatever their alignment. Otherwise their content is
+    /// undefined.
     pub zeroes: bool,
 }
 
-/// One worker's way to a [`Backend`]. Dropping it first waits until nothing touches any request's
-/// memory.
+/// A worker's queue of requests to a [`Backend`]. Dropping it waits until no request's memory is in
+/// use.
 pub trait Queue: Send {
-    /// Takes all of `requests`, in order, and leaves the empty vector for the next batch. Each
-    /// comes back through [`Queue::poll`] exactly once. Requests of one batch may run in any
-    /// order, so that whoever needs an order waits in between.
+    /// Takes all of `requests`, in order, and leaves the vector empty for the next batch.
+    /// [`Queue::poll`] returns each request exactly once. Requests in flight may run in any order:
+    /// a submitter that needs an order must wait for completions.
     fn submit(&mut self, requests: &mut Vec<Box<Request>>);
 
-    /// Adds all finished requests to `done`. Never waits.
+    /// Adds all finished requests to `done`. Never blocks.
     fn poll(&mut self, done: &mut Vec<Completion>);
 
-    /// Readable when [`Queue::poll`] has something that was not finished in `submit`; polling
-    /// clears it. `None`: submit finishes everything.
+    /// Returns the descriptor that is readable if [`Queue::poll`] has requests that were not
+    /// finished in `submit`. Polling clears it. `None` if `submit` finishes all requests.
     fn event(&self) -> Option<RawFd>;
 }
 
-/// Makes everything durable that was written to `backend`, and waits for it. Nothing to do where
-/// nothing can be written.
+/// Makes all completed writes to `backend` durable. Blocks until then. Does nothing for a read-only
+/// backend.
 ///
 /// # Errors
-/// The result of a request.
+/// The flush failed, or no queue could be opened.
 pub fn flush(backend: &dyn Backend) -> Result<(), IoError> {
     if backend.geometry().read_only {
         return Ok(());

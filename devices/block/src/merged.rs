@@ -1,21 +1,21 @@
-//! One event out of several, for backends that wrap others.
+//! Merges several events into one, for backends that wrap others.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
-/// Readable while one of its sources is.
+/// An event that is readable while any of its sources is.
 #[derive(Debug)]
 pub(super) struct MergedEvent {
     epoll: Epoll,
 }
 
 impl MergedEvent {
-    /// Of `sources`, which stay open while this is in use.
+    /// Merges `sources`, which must stay open for the life of the event.
     ///
     /// # Errors
-    /// The system's.
+    /// The system is out of file descriptors or memory.
     pub(super) fn new(sources: impl IntoIterator<Item = RawFd>) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         for source in sources {

@@ -1,4 +1,4 @@
-//! A disk that does nothing, for measuring the cost of everything else.
+//! A disk without storage, for measuring the cost of everything else.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -10,32 +10,31 @@ use vm_memory::VolatileSlice;
 use super::{Backend, Completion, Discard, Extent, Geometry, IoError, Operation, Queue, Request};
 use crate::BlockSize;
 
-/// A disk that takes every write and forgets it. A read leaves the guest's memory as it is, so that
-/// not even memory is measured: guests see their own bytes that were there before. For people there
-/// is [`NullDisk::reading_zeroes`].
+/// A disk that discards every write. A read leaves the guest's memory unchanged, so that not even
+/// memory access is measured. For other uses there is [`NullDisk::reading_zeroes`].
 #[derive(Debug)]
 pub struct NullDisk {
-    /// Bytes; the queues know of changes.
+    /// Capacity in bytes, shared with the queues.
     capacity: Arc<AtomicU64>,
     read_only: bool,
     zeroes: bool,
 }
 
 impl NullDisk {
-    /// A writable disk of `capacity` bytes: whole blocks of 512.
+    /// Returns a writable disk of `capacity` bytes, a multiple of 512.
     pub fn new(capacity: u64) -> Self {
         Self { capacity: Arc::new(AtomicU64::new(capacity)), read_only: false, zeroes: false }
     }
 
-    /// The same disk, but every read fills the guest's memory with zeroes: a guest that looks for
-    /// partitions finds an empty disk, and not whatever its memory held.
+    /// Makes every read fill the guest's memory with zeroes, so that a guest that looks for
+    /// partitions finds an empty disk.
     #[must_use]
     pub fn reading_zeroes(mut self) -> Self {
         self.zeroes = true;
         self
     }
 
-    /// The same disk, but it refuses writes.
+    /// Makes the disk refuse writes.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
@@ -74,7 +73,7 @@ impl Backend for NullDisk {
         Ok(Extent { length: self.capacity().saturating_sub(offset), mapped: false })
     }
 
-    /// Any size of whole blocks will do.
+    /// Accepts any size of whole blocks up to [`MAX_CAPACITY`].
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let whole = capacity.is_multiple_of(u64::from(BlockSize::B512.bytes()));
         if capacity == 0 || capacity > MAX_CAPACITY || !whole {
@@ -85,8 +84,7 @@ impl Backend for NullDisk {
     }
 }
 
-/// The largest disk of nothing, in bytes: the largest file offset, as for images. No block is
-/// there.
+/// Maximum capacity in bytes: the largest file offset in whole blocks, as for images.
 pub const MAX_CAPACITY: u64 = i64::MAX as u64 / 512 * 512;
 
 struct NullQueue {

@@ -1,4 +1,4 @@
-//! A disk in memory, for tests and measurements: it has no medium to wait for.
+//! A disk in host memory, for tests and measurements.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -13,17 +13,19 @@ use crate::BlockSize;
 
 const PAGE: usize = 4096;
 
-/// What a page has that is not given back as a whole.
+/// Zeroes for clearing parts of a page.
 static ZEROES: [u8; PAGE] = [0; PAGE];
 
-/// A disk in anonymous memory: zero at first, gone when dropped.
+/// A disk in anonymous memory. It reads as zero at first, and its contents are lost when it is
+/// dropped.
 #[derive(Debug)]
 pub struct RamDisk {
     memory: Arc<Memory>,
     geometry: Geometry,
 }
 
-/// The memory behind a disk: addresses for all that it may grow to, usable up to its capacity.
+/// The memory of a disk: an address range up to the maximum capacity, accessible up to the current
+/// one.
 #[derive(Debug)]
 struct Memory {
     region: MmapRegion,
@@ -31,7 +33,7 @@ struct Memory {
 }
 
 impl RamDisk {
-    /// A writable disk of `capacity` bytes.
+    /// Returns a writable disk of `capacity` bytes.
     ///
     /// # Errors
     /// The memory cannot be had.
@@ -40,8 +42,8 @@ impl RamDisk {
         Ok(Self::over(region, capacity))
     }
 
-    /// A writable disk of `capacity` bytes that [`Backend::resize`] can make up to `limit` bytes
-    /// large. The system gives out memory when it is first written.
+    /// Returns a writable disk of `capacity` bytes that [`Backend::resize`] can grow to `limit`
+    /// bytes. The system allocates memory at the first write to each page.
     ///
     /// # Errors
     /// The memory cannot be had.
@@ -68,7 +70,7 @@ impl RamDisk {
         Self { memory: Arc::new(Memory { region, capacity: AtomicU64::new(capacity) }), geometry }
     }
 
-    /// The same disk with another geometry but the same capacity.
+    /// Changes the geometry, except for the capacity.
     #[must_use]
     pub fn with_geometry(mut self, change: impl FnOnce(&mut Geometry)) -> Self {
         let capacity = self.geometry.capacity;
@@ -77,7 +79,7 @@ impl RamDisk {
         self
     }
 
-    /// Copies bytes out, past any queue.
+    /// Reads bytes directly, without a queue.
     ///
     /// # Errors
     /// The range is not on the disk.
@@ -87,7 +89,7 @@ impl RamDisk {
         })
     }
 
-    /// Copies bytes in, past any queue.
+    /// Writes bytes directly, without a queue.
     ///
     /// # Errors
     /// The range is not on the disk.
@@ -110,7 +112,7 @@ impl Backend for RamDisk {
         Ok(Box::new(RamQueue { memory, read_only: self.geometry.read_only, done: Vec::new() }))
     }
 
-    /// It can grow up to its limit, and never shrinks.
+    /// Grows the disk up to its limit. It cannot shrink.
     fn resize(&self, capacity: u64) -> Result<(), IoError> {
         let before = self.memory.capacity.load(Ordering::Relaxed);
         let limit = self.memory.region.len() as u64;
@@ -131,17 +133,17 @@ impl Backend for RamDisk {
     }
 }
 
-/// Bytes as the address space counts them.
+/// Converts bytes to the size of an address range.
 fn size(bytes: u64) -> io::Result<usize> {
     usize::try_from(bytes).map_err(io::Error::other)
 }
 
-/// Makes the first `length` bytes of reserved addresses memory that reads as zero; what is memory
-/// already stays as it is.
+/// Makes the first `length` bytes of the reserved addresses accessible. New bytes read as zero;
+/// already accessible ones are unchanged.
 fn make_usable(region: &MmapRegion, length: usize) -> io::Result<()> {
     debug_assert!(length <= region.size(), "within the reservation");
-    // SAFETY: the range is at the start of a mapping of our own that is at least as long (rounded
-    // up to pages, as the mapping itself was), and becomes more accessible, never less.
+    // SAFETY: the range is at the start of our own mapping, which is at least as long (rounded up
+    // to pages, like the mapping). The call only adds access rights.
     let done = unsafe {
         libc::mprotect(region.as_ptr().cast(), length, libc::PROT_READ | libc::PROT_WRITE)
     };
@@ -166,7 +168,8 @@ impl RamQueue {
         }
     }
 
-    /// Whole pages are given back to the system, which reads them as zero; the rest is written.
+    /// Clears a range: returns whole pages to the system, after which they read as zero, and
+    /// overwrites the rest.
     fn clear(&self, offset: u64, length: u64) -> Result<(), IoError> {
         let length = usize::try_from(length).map_err(|_| IoError::EndOfImage)?;
         let medium = piece(&self.memory, offset, length)?;
@@ -175,7 +178,7 @@ impl RamQueue {
         let pages = (length - head) / PAGE * PAGE;
         let tail = head + pages;
         if pages == 0 {
-            // One or two pieces of pages.
+            // The range is within one page or two.
             let (first, second) = (head, length - head);
             piece(&self.memory, offset, first)?.copy_from(&ZEROES[..first]);
             piece(&self.memory, offset + first as u64, second)?.copy_from(&ZEROES[..second]);
@@ -230,10 +233,10 @@ impl Queue for RamQueue {
     }
 }
 
-/// Bytes of the disk. Bytes beyond its capacity are not accessible.
+/// Returns a slice of the disk. Bytes beyond its capacity are not accessible.
 fn piece(memory: &Memory, offset: u64, len: usize) -> Result<VolatileSlice<'_>, IoError> {
     let end = offset.checked_add(len as u64).ok_or(IoError::EndOfImage)?;
-    // Pairs with the store that follows the memory's becoming usable.
+    // Pairs with the Release store in `resize`, which follows `make_usable`.
     if end > memory.capacity.load(Ordering::Acquire) {
         return Err(IoError::EndOfImage);
     }

@@ -1,63 +1,61 @@
-//! A request, the one object that travels from a device to a backend and back.
+//! The request: one object that travels from a device to a backend and back.
 
 use crate::{IoBuffer, IoError};
 
 /// The operation of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
-    /// From the medium into the buffer.
+    /// Reads from the backend into the buffer.
     Read,
-    /// From the buffer to the medium. `fua`: durable before it is done.
+    /// Writes from the buffer to the backend.
     Write {
-        /// Force unit access.
+        /// Force unit access: the data is durable before the request completes.
         fua: bool,
     },
-    /// Everything that was done before this was submitted becomes durable.
+    /// Makes all writes durable that completed before this request was submitted.
     Flush,
-    /// The guest does not need these bytes any longer: [`Geometry::discard`](crate::Geometry)
-    /// defines their later content. A medium that cannot discard does nothing.
+    /// Discards bytes that the guest does not need any more. [`Geometry::discard`](crate::Geometry)
+    /// defines their later content. A backend without discards does nothing.
     Discard,
-    /// These bytes read as zero afterwards, on every writable medium.
+    /// Makes bytes read as zero. Every writable backend supports it.
     WriteZeroes {
-        /// Their space in the image may be freed.
+        /// The space in the image may be freed.
         unmap: bool,
     },
 }
 
 impl Operation {
-    /// Returns whether the operation moves bytes between memory and medium. The length of any other
-    /// is only that of a range.
+    /// Returns true if the operation moves bytes between memory and backend. The length of other
+    /// operations is only that of their range.
     #[inline]
     pub const fn moves_bytes(self) -> bool {
         matches!(self, Self::Read | Self::Write { .. })
     }
 }
 
-/// One request: an operation, its range on the medium and the memory that it moves.
+/// A request: an operation, its range on the disk and its buffer.
 ///
-/// It is made once, in a box, and that box travels: from the device through every layer of backends
-/// and back in its [`Completion`], from which the device may take it for the next request. A layer
-/// may change the fields on the way down (another file's offset, a tag of its own), and restores
-/// them on the way up.
+/// It is allocated once, in a box. The box travels from the device through all layers of backends
+/// and back in its [`Completion`], and the device may reuse it. A layer may change the fields on
+/// the way down (another file's offset, a tag of its own), and must restore them on the way up.
 #[derive(Debug)]
 pub struct Request {
-    /// Chosen by the submitter, which finds it unchanged in the completion. No backend reads it.
+    /// Request tag of the submitter, unchanged in the completion. Backends do not interpret it.
     pub tag: u64,
     /// The operation of the request.
     pub operation: Operation,
-    /// First byte on the medium: a multiple of the block size. The range is within the capacity. 0
-    /// for a flush.
+    /// First byte on the disk: a multiple of the block size, within the capacity. 0 for a flush.
     pub offset: u64,
-    /// Bytes of the range: whole blocks. 0 for a flush. Reads and writes have as many selected in
-    /// `buffer`; discards and zeroes may have more than 4 GiB. A range that is not all within the
-    /// capacity (it may shrink at any moment) fails with [`IoError::EndOfImage`].
+    /// Bytes of the range: whole blocks, 0 for a flush. For reads and writes it equals the
+    /// selection of `buffer`. Discards and zeroes may exceed 4 GiB. A range beyond the capacity,
+    /// which may shrink at any time, fails with [`IoError::EndOfImage`].
     pub length: u64,
-    /// The bytes to move: those that are selected in it. Only reads and writes have any.
+    /// The bytes to move: the selection. It is empty except for reads and writes.
     pub buffer: IoBuffer,
 }
 
 impl Request {
-    /// Returns a request in the box in which it travels.
+    /// Returns a new boxed request.
     pub fn new(
         tag: u64,
         operation: Operation,
@@ -73,7 +71,7 @@ impl Request {
         Self::new(tag, Operation::Flush, 0, 0, IoBuffer::empty())
     }
 
-    /// Ends the request. `copied`: see [`Completion::copied`].
+    /// Completes the request. `copied`: see [`Completion::copied`].
     #[inline]
     pub fn complete(self: Box<Self>, result: Result<(), IoError>, copied: u64) -> Completion {
         Completion { request: self, result, copied }
@@ -83,11 +81,11 @@ impl Request {
 /// A finished request.
 #[derive(Debug)]
 pub struct Completion {
-    /// The request as it was submitted. Its memory is its owner's again.
+    /// The request as submitted. Its memory belongs to the submitter again.
     pub request: Box<Request>,
-    /// All bytes moved, or the reason why not. After an error any part of them may have.
+    /// Success of the whole range, or an error. After an error any part of the bytes may have
+    /// moved.
     pub result: Result<(), IoError>,
-    /// Bytes that went through a buffer of the backend's own on their way between guest memory and
-    /// medium: 0 where nothing is copied.
+    /// Bytes copied through an intermediate buffer of the backend; 0 for direct transfers.
     pub copied: u64,
 }

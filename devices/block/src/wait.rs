@@ -1,11 +1,12 @@
-//! Sleeping until a file descriptor is readable.
+//! Waiting for a file descriptor.
 
 use std::os::fd::RawFd;
 
-/// Sleeps until `fd` is readable or a signal comes. Spurious returns are fine: callers look again.
+/// Blocks until `fd` is readable or a signal arrives. It may return early, so callers must check
+/// again.
 pub fn wait_for(fd: RawFd) {
     let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd. A descriptor that was closed meanwhile is reported, not
-    // dereferenced.
+    // SAFETY: one valid pollfd. The kernel reports a closed descriptor in it and does not
+    // dereference it.
     unsafe { libc::poll(&raw mut entry, 1, -1) };
 }

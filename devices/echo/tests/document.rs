@@ -1,12 +1,12 @@
-//! The document shows the device as it is.
+//! Checks that the document shows the device's current code.
 
-/// Lines of code that suffice for a backend.
+/// Maximum lines of code of the smallest backend.
 const PROMISED: usize = 45;
 
 const DOCUMENT: &str = include_str!("../../../docs/writing-a-backend.md");
 const SOURCE: &str = include_str!("../src/lib.rs");
 
-/// The first program of the document.
+/// Returns the first program of the document.
 fn shown() -> &'static str {
     let (_, rest) = DOCUMENT.split_once("```rust\n").unwrap();
     rest.split_once("```\n").unwrap().0

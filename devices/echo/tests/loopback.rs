@@ -1,4 +1,4 @@
-//! The device against a guest's driver, in one process: what the document does not show.
+//! Tests of the device with a guest's driver in one process, beyond the example in the document.
 
 use synthvm_echo::{CLASS, INSTANCE, echo};
 use vmbus::client::{ChannelId, Client, GpadlFlags, Mdl, SendFlags, Waiting};
@@ -14,7 +14,7 @@ fn machine() -> (LoopbackVm, Guest, ChannelId) {
     (vm, client, id)
 }
 
-/// Sends a request that names bytes of a GPADL; returns the status.
+/// Sends a request for bytes of a GPADL. Returns the status.
 fn shout(client: &mut Guest, id: ChannelId, words: [u32; 3]) -> u32 {
     let request = [words[0], words[1], words[2], 77].map(u32::to_le_bytes).concat();
     let mut answer = [0; 16];

@@ -21,8 +21,8 @@ use synthvm_scsi::derive_guid;
 pub const SCSI_CONTROLLER: Guid =
     Guid::new(0xba61_63d9, 0x04a1, 0x4d29, [0xb6, 0x05, 0x72, 0xe2, 0xff, 0xb1, 0xdc, 0x7f]);
 
-/// A SCSI controller. Clones are handles to the same one: give one to the bus, keep another to add
-/// disks and to ask for reports.
+/// A SCSI controller. Clones are handles to the same controller: the bus gets one, and its owner
+/// keeps another to add disks and to ask for reports.
 #[derive(Clone, Debug)]
 pub struct ScsiController {
     inner: Arc<Inner>,
@@ -32,24 +32,23 @@ pub struct ScsiController {
 struct Inner {
     luns: Arc<LunSet>,
     max_subchannels: u16,
-    /// Of the primary channel that was opened last.
+    /// The negotiation of the current session. Each open of the primary channel replaces it.
     negotiation: Mutex<Arc<Negotiation>>,
 }
 
-/// The choices of a user for a controller.
+/// Options of a controller.
 #[derive(Clone, Debug, Default)]
 pub struct ControllerOptions {
-    /// Channels that guests may open beside the primary; one less than there are vCPUs is what
-    /// Linux asks for. Default: none.
+    /// Maximum number of channels beside the primary. Linux asks for one less than it has vCPUs.
+    /// Default: 0.
     pub max_subchannels: u16,
-    /// Of the workers that serve the channels.
+    /// Options of the workers that serve the channels.
     pub workers: WorkerOptions,
 }
 
 impl ScsiController {
-    /// Controller `number` of the machine, whose place among its controllers and whose instance
-    /// GUID follow from it. Guests may open up to `max_subchannels` channels beside the
-    /// primary.
+    /// Returns controller `number` of a machine. The order of its offer and its instance GUID
+    /// follow from the number. Guests may open up to `max_subchannels` channels beside the primary.
     pub fn new(number: u32, max_subchannels: u16) -> Self {
         Self::with_options(
             number,
@@ -57,12 +56,12 @@ impl ScsiController {
         )
     }
 
-    /// As [`ScsiController::new`], with a say in everything.
+    /// Returns a controller with all options.
     pub fn with_options(number: u32, options: ControllerOptions) -> Self {
         Self::with_routing(number, options, Routing::Scsi)
     }
 
-    /// As [`ScsiController::with_options`], for disks that are found elsewhere.
+    /// Returns a controller with another address scheme for its disks.
     pub(crate) fn with_routing(number: u32, options: ControllerOptions, routing: Routing) -> Self {
         let inner = Inner {
             luns: Arc::new(LunSet::new(number, options.workers, routing)),
@@ -75,7 +74,7 @@ impl ScsiController {
     /// Adds a disk at `lun`. A running guest is notified.
     ///
     /// # Errors
-    /// [`AddDiskError`].
+    /// See [`AddDiskError`].
     pub fn add_disk(
         &self,
         lun: u8,
@@ -86,15 +85,15 @@ impl ScsiController {
         luns.add(lun, Lun::disk(luns.number(), lun, backend, options)?)
     }
 
-    /// Takes the disk or drive at `lun` away: requests that were begun are finished, later ones
-    /// find no disk. A running guest is notified. Returns false if there was none. The image
-    /// stays open until the last request is finished.
+    /// Removes the disk or drive at `lun`. Returns false if there is none. Requests in progress are
+    /// finished; later ones fail, as the LUN is absent. A running guest is notified. The backend
+    /// stays open until the last request has ended.
     pub fn remove_disk(&self, lun: u8) -> bool {
         self.inner.luns.remove(lun)
     }
 
-    /// Tells guests that the disk at `lun` has `capacity` bytes now. Its backend must serve them
-    /// already. False when there is no disk.
+    /// Sets the capacity of the disk at `lun` to `capacity` bytes and notifies the guest. The
+    /// backend must already serve them. Returns false if there is no disk.
     pub fn resize_disk(&self, lun: u8, capacity: u64) -> bool {
         self.inner
             .luns
@@ -106,21 +105,21 @@ impl ScsiController {
             .is_ok()
     }
 
-    /// All disks and drives, by LUN.
+    /// Returns reports of all disks and drives, in order of LUN.
     pub fn disks(&self) -> Vec<DiskReport> {
         self.inner.luns.reports()
     }
 
-    /// Returns the disks that were removed and still have requests in flight, in order of removal.
+    /// Returns reports of removed disks with requests in flight, in order of removal.
     pub fn removed_disks(&self) -> Vec<DiskReport> {
         self.inner.luns.removed_reports()
     }
 
-    /// Makes every completed write of every disk durable, and waits for it: the last thing before a
-    /// machine ends.
+    /// Makes every completed write of every disk durable. Blocks until then. To be called before
+    /// the machine ends.
     ///
     /// # Errors
-    /// The first disk that failed, after all were tried.
+    /// The error of the first disk that failed. All disks are tried.
     pub fn flush(&self) -> Result<(), FlushError> {
         let luns: Vec<_> = self.inner.luns.luns().iter().flatten().cloned().collect();
         let mut first = Ok(());
@@ -133,7 +132,7 @@ impl ScsiController {
         first
     }
 
-    /// The controller's instance GUID: the same on every boot.
+    /// Returns the controller's instance GUID, which is the same on every boot.
     pub fn instance(&self) -> Guid {
         Guid::from_bytes(derive_guid(&[
             b"synthvm scsi controller",
@@ -147,8 +146,8 @@ impl Device for ScsiController {
         Offer::new(SCSI_CONTROLLER, self.instance(), self.inner.luns.number())
     }
 
-    /// A worker opens queues of its disks' images before it runs, and their rings. Inline, that is
-    /// the caller's business.
+    /// Returns true: a worker opens the queues of its backends before it runs. With inline workers
+    /// the caller accepts that the call blocks.
     fn open_blocks(&self) -> bool {
         self.inner.luns.inline().is_none()
     }
@@ -158,8 +157,8 @@ impl Device for ScsiController {
         let negotiation = {
             let mut current = self.inner.negotiation();
             if is_primary {
-                // A new one each time: a worker of the last session that is still closing must not
-                // see this one's progress.
+                // A fresh negotiation: a worker of the last session may still be closing, and must
+                // not see the progress of this one.
                 *current = Arc::default();
                 self.inner.luns.unlock_trays();
             }

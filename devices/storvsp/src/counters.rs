@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use synthvm_block::Operation;
 
-/// One disk's counters. Written by the workers of all channels; each number is exact, but they are
-/// not read at one instant.
+/// The live counters of one disk, shared by the workers of all channels. Each number is exact; a
+/// snapshot is not atomic.
 #[derive(Debug, Default)]
 pub(crate) struct DiskCounters {
     reads: AtomicU64,
@@ -29,8 +29,8 @@ pub(crate) struct DiskCounters {
     queues: Mutex<Vec<Weak<AtomicU64>>>,
 }
 
-/// Reads and writes that ended together. They are added to the disk's counters once: an addition
-/// that other processors see costs as much as all else that ends a request.
+/// Reads and writes that ended in one poll. They are added to the disk's counters together, as an
+/// atomic addition costs as much as the rest of a completion.
 #[derive(Debug, Default)]
 pub(crate) struct Transfers {
     reads: u64,
@@ -40,17 +40,17 @@ pub(crate) struct Transfers {
     copied_bytes: u64,
 }
 
-/// A disk's counters at some moment.
+/// A snapshot of a disk's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskStats {
-    /// Commands of all kinds that the guest sent to the disk.
+    /// Commands of all kinds from the guest.
     pub requests: u64,
     /// Bytes read and written.
     pub bytes: u64,
-    /// Bytes of those that went through a buffer of ours on the way between guest memory and
-    /// backend. 0 for raw images.
+    /// Bytes copied through an intermediate buffer between guest memory and backend. 0 for raw
+    /// images.
     pub copied_bytes: u64,
-    /// Reads, writes and flushes that the backend failed.
+    /// Requests that the backend failed.
     pub errors: u64,
     /// Reads done.
     pub reads: u64,
@@ -58,24 +58,24 @@ pub struct DiskStats {
     pub writes: u64,
     /// Flushes done; a forced write (FUA) counts as a write.
     pub flushes: u64,
-    /// UNMAPs done, of any number of ranges.
+    /// UNMAP commands done, each with any number of ranges.
     pub discards: u64,
-    /// Bytes of those ranges.
+    /// Bytes in the ranges of these UNMAP commands.
     pub discarded_bytes: u64,
-    /// Ranges set to zero without data from the guest (WRITE SAME).
+    /// Ranges set to zero by WRITE SAME.
     pub zeroes: u64,
-    /// Bytes of those.
+    /// Bytes in these ranges.
     pub zeroed_bytes: u64,
     /// Bytes read.
     pub read_bytes: u64,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Bytes of answers such as INQUIRY data.
+    /// Bytes of replies such as INQUIRY data.
     pub metadata_bytes: u64,
     /// Commands refused as invalid, unknown or out of range.
     pub refused: u64,
-    /// Requests that the backend has now and has not finished: a medium that stalls keeps them.
-    /// Those of a channel that was closed count until they end.
+    /// Requests in flight at the backend. A stalled backend keeps them in flight. Requests of a
+    /// closed channel count until they end.
     #[serde(default)]
     pub in_flight: u64,
 }
@@ -115,8 +115,8 @@ impl DiskCounters {
         }
     }
 
-    /// Returns the counter of a new queue's requests in flight. Only its owner writes it, so that
-    /// this costs a request nothing.
+    /// Returns the in-flight counter of a new queue. Only the queue's owner writes it, so that
+    /// updates are plain stores.
     pub(crate) fn new_queue(&self) -> Arc<AtomicU64> {
         let queue = Arc::default();
         let mut queues = self.queues();
@@ -129,15 +129,15 @@ impl DiskCounters {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an operation on `bytes` bytes that the backend finished.
+    /// Counts a completed operation on `bytes` bytes.
     pub(crate) fn done(&self, operation: Operation, bytes: u64, copied: u64) {
         let mut transfers = Transfers::default();
         self.done_with_others(operation, bytes, copied, &mut transfers);
         self.add(&transfers);
     }
 
-    /// The same, for one of several that end together: a transfer is counted in `transfers`, for
-    /// [`DiskCounters::add`].
+    /// Counts one of several operations that end together. Reads and writes are collected in
+    /// `transfers`, for [`DiskCounters::add`].
     #[inline]
     pub(crate) fn done_with_others(
         &self,
@@ -168,7 +168,7 @@ impl DiskCounters {
         }
     }
 
-    /// Counts transfers that the backend finished.
+    /// Adds completed transfers.
     #[inline]
     pub(crate) fn add(&self, transfers: &Transfers) {
         if transfers.reads != 0 {
@@ -184,18 +184,18 @@ impl DiskCounters {
         }
     }
 
-    /// The backend failed an operation.
+    /// Counts an operation that the backend failed.
     pub(crate) fn failed(&self) {
         self.errors.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A command was answered with `bytes` bytes of data from the SCSI layer.
+    /// Counts a command that the SCSI layer answered with `bytes` bytes of data.
     pub(crate) fn answered(&self, bytes: usize) {
         self.commands.fetch_add(1, Ordering::Relaxed);
         self.metadata_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// A command was refused.
+    /// Counts a refused command.
     pub(crate) fn refused(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! A thread for calls that may block, which exists only while there are any.
+//! A helper thread for calls that may block. It exists only while it has tasks.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,13 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Stack of the thread: as much as a storage worker has.
+/// Stack of the thread in bytes, as for a storage worker.
 const STACK: usize = 256 << 10;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// Runs tasks one after the other, away from the caller's thread. Dropping it ends nothing: the
-/// tasks that it was given still run.
+/// Runs tasks one after another on a helper thread. Tasks that are queued when it is dropped still
+/// run.
 #[derive(Clone, Default)]
 pub(crate) struct Helper {
     state: Arc<Mutex<State>>,
@@ -21,16 +21,15 @@ pub(crate) struct Helper {
 #[derive(Default)]
 struct State {
     tasks: VecDeque<Task>,
-    /// The thread exists, and will look at `tasks` again.
+    /// The thread exists, and will check `tasks` before it ends.
     is_running: bool,
 }
 
 impl Helper {
-    /// Has `task` run after those that were given before. Never waits for any of them. A task that
-    /// panics ends, and the next one runs.
+    /// Queues `task`. Never blocks. If a task panics, the next one still runs.
     ///
     /// # Errors
-    /// There is no thread to be had. The task is dropped.
+    /// The thread could not be created. The task is dropped.
     pub(crate) fn run(&self, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut state = self.lock();
         if !state.is_running {
@@ -47,12 +46,12 @@ impl Helper {
 
     fn serve(&self) {
         while let Some(task) = self.next() {
-            // The panic hook has logged it.
+            // The panic hook has logged the panic.
             let _ = catch_unwind(AssertUnwindSafe(task));
         }
     }
 
-    /// The next task. `None`: there is none, and the thread ends.
+    /// Returns the next task. `None`: the queue is empty, and the thread must end.
     fn next(&self) -> Option<Task> {
         let mut state = self.lock();
         let next = state.tasks.pop_front();

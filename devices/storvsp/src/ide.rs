@@ -1,5 +1,5 @@
-//! The fast path to a disk behind an emulated IDE controller: one channel for each disk (spec
-//! storvsc section 9).
+//! The synthetic channel of a disk behind an emulated IDE controller: one channel for each disk
+//! (spec storvsc section 9).
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use synthvm_block::Backend;
 pub const IDE_DISK: Guid =
     Guid::new(0x3241_2632, 0x86cb, 0x44a2, [0x9b, 0x5c, 0x50, 0xd1, 0x41, 0x73, 0x54, 0xf5]);
 
-/// Where a disk is attached to the emulated IDE controllers.
+/// The position of a disk on the emulated IDE controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IdePlace {
     /// First controller, device 0.
@@ -31,7 +31,7 @@ pub enum IdePlace {
 }
 
 impl IdePlace {
-    /// Controller and device, 0 or 1 each.
+    /// Returns the numbers of controller and device, 0 or 1 each.
     const fn numbers(self) -> (u8, u8) {
         match self {
             Self::PrimaryMaster => (0, 0),
@@ -42,11 +42,11 @@ impl IdePlace {
     }
 }
 
-/// A disk's own channel. Clones are handles to the same one.
+/// The channel of an IDE disk. Clones are handles to the same disk.
 ///
-/// It has no subchannels and one LUN. Offer it only in a machine that shows the same disk on its
-/// emulated IDE ports, with the same backend: guests that find no port there leave the channel
-/// alone (Linux) or boot from the port and go on here (Windows).
+/// It has no subchannels and one LUN. Offer it only in a machine with the same disk and backend on
+/// its emulated IDE ports. Without such a port, Linux ignores the channel. Windows boots from the
+/// port and then switches to the channel.
 #[derive(Clone, Debug)]
 pub struct IdeDisk {
     place: IdePlace,
@@ -54,10 +54,10 @@ pub struct IdeDisk {
 }
 
 impl IdeDisk {
-    /// The disk at `place`. Of `options`, subchannels mean nothing here.
+    /// Returns the disk at `place`. `max_subchannels` in `options` is ignored.
     ///
     /// # Errors
-    /// [`AddDiskError`].
+    /// See [`AddDiskError`].
     pub fn new(
         place: IdePlace,
         backend: Arc<dyn Backend>,
@@ -72,26 +72,27 @@ impl IdeDisk {
         Ok(Self { place, inner })
     }
 
-    /// Tells guests that the disk has `capacity` bytes now. Its backend must serve them already.
+    /// Sets the capacity to `capacity` bytes and notifies the guest. The backend must already serve
+    /// them.
     pub fn resize(&self, capacity: u64) {
         self.inner.resize_disk(0, capacity);
     }
 
-    /// How the disk stands. Its controller's number is 0 to 3, in the order of [`IdePlace`].
+    /// Returns the disk's report. Its controller number is 0 to 3, in the order of [`IdePlace`].
     pub fn report(&self) -> Option<DiskReport> {
         self.inner.disks().pop()
     }
 
-    /// Makes every completed write durable, and waits for it.
+    /// Makes every completed write durable. Blocks until then.
     ///
     /// # Errors
-    /// The disk failed to.
+    /// The backend failed the flush.
     pub fn flush(&self) -> Result<(), FlushError> {
         self.inner.flush()
     }
 
-    /// {0000000c-000d-8899-0000-000000000000}, c: the controller, d: the device. Linux takes the
-    /// target from it.
+    /// Returns {0000000c-000d-8899-0000-000000000000}. c: the controller, d: the device. Linux
+    /// derives the SCSI target from it.
     pub fn instance(&self) -> Guid {
         let (controller, device) = self.place.numbers();
         Guid::new(controller.into(), device.into(), 0x8899, [0; 8])

@@ -3,7 +3,7 @@
 //! | module | knowledge |
 //! |---|---|
 //! | [`protocol`] | the packets on the channel: packet in, action out. No I/O |
-//! | `lun`, `lun_set` | a logical unit: meaning, backend, counters; all of a controller |
+//! | `lun`, `lun_set` | a logical unit with backend and counters; the set of a controller |
 //! | [`controller`](ScsiController) | the device on the bus: sessions, drives, save and restore |
 //! | [`ide`](IdeDisk) | the same for one disk behind an IDE controller |
 //! | `channel` | the handler of an open channel, which joins protocol, target and backends |

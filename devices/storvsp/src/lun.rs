@@ -1,4 +1,4 @@
-//! A logical unit: its meaning, its medium, its counters.
+//! A logical unit: its SCSI target, its backend, its counters.
 
 use std::io;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use synthvm_scsi::{
     self as scsi, CheckCondition, Disk, DiskConfig, DiskIdentity, LbaQuery, LogicalUnit, UnitKind,
 };
 
-/// A user's options for a disk.
+/// Options of a disk.
 #[derive(Clone, Debug, Default)]
 pub struct DiskOptions {
-    /// Serial number, which also decides the disk's names under /dev/disk/by-id. Default: follows
-    /// from image, controller and LUN.
+    /// Serial number, which the names under /dev/disk/by-id contain. Default: derived from image,
+    /// controller and LUN.
     pub serial: Option<String>,
-    /// Its name in reports, such as the image's path. Default: empty.
+    /// The disk's name in reports, such as the image's path. Default: empty.
     pub label: String,
 }
 
-/// The line of a disk or a drive in a report.
+/// The state of a disk or a drive in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskReport {
     /// Controller number.
@@ -37,14 +37,14 @@ pub struct DiskReport {
     pub lun: u8,
     /// Disk or DVD drive.
     pub kind: UnitKind,
-    /// It was taken away, and waits for its last requests.
+    /// The unit was removed and still has requests in flight.
     #[serde(default)]
     pub removed: bool,
-    /// A disc is in the drive; always for a disk.
+    /// A disc is in the drive; always true for a disk.
     pub has_medium: bool,
-    /// The drive's tray is open; never for a disk.
+    /// The drive's tray is open; always false for a disk.
     pub tray_open: bool,
-    /// The guest has locked the drive's tray; never for a disk.
+    /// The guest has locked the drive's tray; always false for a disk.
     pub locked: bool,
     /// [`DiskOptions::label`], or the label of the disc.
     pub label: String,
@@ -56,11 +56,10 @@ pub struct DiskReport {
     pub read_only: bool,
     /// Serial number.
     pub serial: String,
-    /// Calls to the kernel that found their memory in place ([`Backend::fixed_calls`]); `None`
-    /// where it is not kept there.
+    /// System calls that used registered buffers ([`Backend::fixed_calls`]); `None` if the backend
+    /// registers none.
     pub fixed_calls: Option<u64>,
-    /// Interrupts for completions that its controller delayed, for all its disks
-    /// together.
+    /// Completion interrupts that the moderation delayed, for all disks of the controller.
     #[serde(default)]
     pub held_back: u64,
     /// Counters.
@@ -75,18 +74,18 @@ pub(crate) struct Lun {
     pub(crate) unit: LogicalUnit,
     /// None for a drive without a disc.
     pub(crate) backend: Option<Arc<dyn Backend>>,
-    /// Of a drive: with all its discs.
+    /// A drive's counters cover all its discs.
     pub(crate) counters: Arc<DiskCounters>,
-    /// For calls to the backend that may block.
+    /// Runs calls to the backend that may block.
     pub(crate) helper: Helper,
-    /// Questions that the backend has to answer: requests in flight, to reports.
+    /// Pending queries to the backend. Reports count them as requests in flight.
     pub(crate) lookups: Arc<AtomicU64>,
     label: String,
     log: Arc<LogRateLimiter>,
 }
 
 impl Lun {
-    /// A disk.
+    /// Returns a disk.
     pub(crate) fn disk(
         controller: u32,
         number: u8,
@@ -119,7 +118,7 @@ impl Lun {
         Ok(Self::new(number, LogicalUnit::Disk(disk), Some(backend), options.label))
     }
 
-    /// A DVD drive; `unit` is one.
+    /// Returns a DVD drive. `unit` must be one.
     pub(crate) fn dvd(
         number: u8,
         unit: LogicalUnit,
@@ -140,7 +139,7 @@ impl Lun {
         Self { number, unit, backend, counters, helper, lookups, label, log }
     }
 
-    /// The same drive with another disc, or without one.
+    /// Returns the same drive with another disc, or without one.
     pub(crate) fn with_disc(
         &self,
         unit: LogicalUnit,
@@ -152,7 +151,7 @@ impl Lun {
         Self { number: self.number, unit, backend, counters, helper, lookups, label, log }
     }
 
-    /// A queue to the medium.
+    /// Returns a new queue to the backend.
     pub(crate) fn queue(&self) -> Result<Box<dyn Queue>, IoError> {
         let backend = self.backend.as_ref().ok_or(IoError::Os(libc::ENOMEDIUM))?;
         backend.queue().map_err(IoError::from)
@@ -167,13 +166,13 @@ impl Lun {
         });
     }
 
-    /// Counts and logs the completion of a request that the backend did not have.
+    /// Counts and logs a completion of a request that the backend did not have.
     #[cold]
     pub(crate) fn foreign_completion(&self) {
         self.counters.failed();
         let (lun, label) = (self.number, &self.label);
         self.log.log(|left_out| {
-            error!(lun, %label, left_out, "a backend completed a request that it did not have, or twice: ignored; this is a defect of the backend");
+            error!(lun, %label, left_out, "ignored a completion: the backend does not have the request, which is a defect of the backend");
         });
     }
 
@@ -187,7 +186,7 @@ impl Lun {
     pub(crate) fn check(&self, saved: &SavedLun) -> Result<(), RestoreError> {
         let differs = |why| RestoreError::Disk { lun: self.number, why };
         if saved.serial != self.unit.identity().serial {
-            return Err(differs("it has another serial number"));
+            return Err(differs("its serial number differs"));
         }
         self.unit.check(&saved.kind).map_err(differs)
     }
@@ -197,7 +196,7 @@ impl Lun {
         self.unit.restore(&saved.kind);
     }
 
-    /// Answers GET LBA STATUS into `out`. May block: not for a storage worker's thread.
+    /// Answers GET LBA STATUS into `out`. May block, so a storage worker must not call it.
     pub(crate) fn lba_status(
         &self,
         query: LbaQuery,
@@ -214,8 +213,8 @@ impl Lun {
         })
     }
 
-    /// Reports the unit, of controller `controller`, whose workers have delayed `moderated`
-    /// interrupts.
+    /// Returns a report of the unit. The workers of controller `controller` have delayed
+    /// `moderated` interrupts.
     pub(crate) fn report(&self, controller: u32, moderated: u64) -> DiskReport {
         let tray = self.unit.tray();
         let state = tray.unwrap_or_default();
@@ -239,11 +238,11 @@ impl Lun {
     }
 }
 
-/// Checks that `backend` gives queues: one that cannot be had now will not be had when the guest
-/// opens the channel.
+/// Checks that `backend` can open a queue. A failure is reported when the disk is added, not when
+/// the guest opens the channel.
 ///
 /// # Errors
-/// The system's: out of file descriptors, memory or threads.
+/// The system is out of file descriptors, memory or threads.
 pub(crate) fn check_queue(backend: &Arc<dyn Backend>) -> io::Result<()> {
     backend.queue().map(drop)
 }

@@ -1,4 +1,4 @@
-//! The logical units of a controller, which the workers of all its channels share.
+//! The logical units of a controller, shared by the workers of all its channels.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,11 +20,11 @@ pub(crate) struct LunSet {
     workers: Workers<Option<u64>>,
     routing: Routing,
     luns: Mutex<Luns>,
-    /// Those that were removed; they live as long as a worker has requests on them.
+    /// Removed units. Each lives as long as a worker has requests on it.
     removed: Mutex<Vec<Weak<Lun>>>,
-    /// Rises with each change of `luns`, so that workers look only then.
+    /// Incremented with each change of `luns`; workers compare it before they take the lock.
     generation: AtomicU64,
-    /// Rises with those changes that a guest must be notified of.
+    /// Incremented with the changes that guests must be notified of.
     notices: AtomicU64,
 }
 
@@ -47,7 +47,7 @@ impl LunSet {
         self.number
     }
 
-    /// Returns where a channel finds its disks.
+    /// Returns the address scheme of the controller's disks.
     pub(crate) fn routing(&self) -> Routing {
         self.routing
     }
@@ -57,7 +57,7 @@ impl LunSet {
         &self.workers
     }
 
-    /// Returns the workers that serve the channels if no threads do.
+    /// Returns the inline workers, if they serve the channels instead of threads.
     pub(crate) fn inline(&self) -> Option<&InlineWorkers> {
         self.workers.options().inline.as_ref()
     }
@@ -68,8 +68,8 @@ impl LunSet {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Returns the number of those changes of the LUNs that guests must be notified of. It rises
-    /// no later than [`LunSet::generation`] does.
+    /// Returns the number of changes of the LUNs that guests must be notified of. It rises no later
+    /// than [`LunSet::generation`].
     pub(crate) fn notices(&self) -> u64 {
         self.notices.load(Ordering::Acquire)
     }
@@ -79,12 +79,12 @@ impl LunSet {
         self.luns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reports all disks and drives, by LUN.
+    /// Returns reports of all disks and drives, in order of LUN.
     pub(crate) fn reports(&self) -> Vec<DiskReport> {
         self.luns().iter().flatten().map(|lun| self.report(lun)).collect()
     }
 
-    /// Reports those that were removed and still have requests in flight, the longest gone first.
+    /// Returns reports of removed units with requests in flight, in order of removal.
     pub(crate) fn removed_reports(&self) -> Vec<DiskReport> {
         let removed = self.removed();
         let reports = removed.iter().filter_map(Weak::upgrade).map(|lun| self.report(&lun));
@@ -95,7 +95,7 @@ impl LunSet {
     /// Adds `new` at `lun`.
     ///
     /// # Errors
-    /// There is no such LUN, or it is in use.
+    /// The LUN does not exist, or it is in use.
     pub(crate) fn add(&self, lun: u8, new: Lun) -> Result<(), AddDiskError> {
         self.change(|luns| {
             let place = luns.get_mut(usize::from(lun)).ok_or(AddDiskError::NoSuchLun(lun))?;
@@ -119,7 +119,7 @@ impl LunSet {
         self.change(take).is_ok()
     }
 
-    /// Changes the LUNs. Unless that fails, every worker takes the change over, and guests are
+    /// Changes the LUNs. If `change` succeeds, every worker applies the new set and guests are
     /// notified.
     pub(crate) fn change<E>(
         &self,
@@ -132,13 +132,14 @@ impl LunSet {
         })
     }
 
-    /// The same as [`LunSet::change`], for changes that guests find out by themselves.
+    /// Changes the LUNs as [`LunSet::change`] does, without a notification. For changes that guests
+    /// detect by polling.
     pub(crate) fn exchange<E>(
         &self,
         change: impl FnOnce(&mut Luns) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut luns = self.luns();
-        // Keeps what is removed until the lock is released: closing an image may take its time.
+        // Keeps removed units alive until the lock is released, as closing an image may block.
         let _before = luns.clone();
         let changed = change(&mut luns);
         if changed.is_ok() {
@@ -154,10 +155,10 @@ impl LunSet {
         self.workers.kick();
     }
 
-    /// The guest took the disc out of the drive at `lun`: closes the disc's image, unless another
-    /// disc is in by now.
+    /// Closes the image of a disc that the guest has ejected from the drive at `lun`, unless
+    /// another disc has been inserted since.
     pub(crate) fn ejected(&self, lun: u8) {
-        // It fails when there is nothing to do.
+        // An error means that there is nothing to close.
         let _ = self.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
             if drive.report().has_disc {
@@ -169,7 +170,7 @@ impl LunSet {
         });
     }
 
-    /// Unlocks the trays of all drives: a guest starts.
+    /// Unlocks the trays of all drives, as a guest starts.
     pub(crate) fn unlock_trays(&self) {
         for lun in self.luns().iter().flatten() {
             if let LogicalUnit::Dvd { drive, .. } = &lun.unit {
@@ -190,7 +191,7 @@ impl LunSet {
 /// Returns the drive at `lun`.
 ///
 /// # Errors
-/// There is none.
+/// The LUN has no drive.
 pub(crate) fn drive_at(
     luns: &mut Luns,
     lun: u8,

@@ -1,9 +1,9 @@
-//! What is written down of a controller whose machine stands still, so that another process can go
-//! on with the same disks ([`vmbus_host::Device::save`]).
+//! The saved state of a controller, with which another process can resume the same disks
+//! ([`vmbus_host::Device::save`]).
 //!
-//! Nothing live is in here: these types are what the bytes mean, and judged before anything of it
-//! is believed. Rings, and so requests that were not taken, lie in guest memory; requests that were
-//! taken are finished before anything is written down.
+//! These types describe the serialised bytes only; a restore validates all of them before it
+//! changes a controller. Rings, with the packets in them, are part of guest memory. All requests
+//! taken from a ring are completed before a save.
 
 use serde::{Deserialize, Serialize};
 use synthvm_scsi::SavedUnit;
@@ -11,60 +11,61 @@ use vmbus_device::SavedPacket;
 
 use crate::protocol::{MAX_LUNS, MAX_PACKET, Stage, Version};
 
-/// The format that this code writes and the only one it reads. Count it up with every change to the
-/// types here.
+/// The version of the format. A restore accepts no other. Must be incremented with every change of
+/// the types here.
 const FORMAT: u32 = 1;
 
-/// Most bytes of one channel's state: more than all that [`MAX_PACKETS`] and the most disks come
-/// to.
+/// Maximum bytes of one channel's state: above the size with [`MAX_PACKETS`] packets and the
+/// maximum number of disks.
 const MAX_BYTES: usize = 4 << 20;
 
-/// Most packets that wait for space in a ring: a full outbox, and all requests in flight.
+/// Maximum number of packets that wait for space in a ring: a full outbox and all requests in
+/// flight.
 const MAX_PACKETS: usize = 4096;
 
-/// One open channel.
+/// The saved state of one open channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedChannel {
     format: u32,
-    /// Oldest first: for the guest, and not yet in its ring.
+    /// Packets to the guest that are not in its ring yet, oldest first.
     pub(crate) packets: Vec<SavedPacket>,
-    /// Whether the guest has to be told of disks that came or went; `None`: it has not looked yet.
+    /// The guest must be notified of a change of the disks. `None` before initialisation ended.
     pub(crate) news: Option<bool>,
-    /// The state that all channels share: in the primary's part only.
+    /// The state that all channels share. Only the primary channel has it.
     pub(crate) controller: Option<SavedController>,
 }
 
-/// The stage of the protocol, and the disks' state that is not in their images.
+/// The saved stage of the protocol, and the state of the disks that is not in their images.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedController {
-    /// Of initialisation: 0 to 4.
+    /// Stage of initialisation, 0 to 4.
     pub(crate) stage: u8,
-    /// The agreed version's word; 0 before there is one.
+    /// The agreed version (major << 8 | minor), or 0.
     pub(crate) version: u16,
     pub(crate) units: Vec<SavedLun>,
 }
 
-/// A logical unit.
+/// The saved state of a logical unit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SavedLun {
     pub(crate) lun: u8,
-    /// Identifies the unit. A guest asks for its identity once, so a restored unit must have the
-    /// same.
+    /// Identifies the unit. A guest reads the identity only once, so it must be the same after a
+    /// restore.
     pub(crate) serial: String,
     pub(crate) kind: SavedUnit,
 }
 
-/// A saved state is none, or not of this controller.
+/// The error of a saved state that is invalid or belongs to another controller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RestoreError {
     #[error("the saved state of the controller has format {0}, this program reads only {FORMAT}")]
     Format(u32),
     #[error("the saved state of the controller is damaged: {0}")]
     Damaged(&'static str),
-    /// A guest asks for these once, and relies on them.
+    /// A unit differs in properties that a guest reads only once.
     #[error("LUN {lun} is not the disk that was saved: {why}")]
     Disk { lun: u8, why: &'static str },
 }
@@ -78,14 +79,14 @@ impl SavedChannel {
         Self { format: FORMAT, packets, news, controller }
     }
 
-    /// `None`: there is no memory for it.
+    /// Serialises the state. `None`: serialisation failed.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(self).ok()
     }
 
-    /// Reads and judges it; `is_primary` as the bus says.
+    /// Parses and validates a state. `is_primary`: the channel is the primary one.
     pub(crate) fn from_bytes(bytes: &[u8], is_primary: bool) -> Result<Self, RestoreError> {
-        /// Looked at first: the rest of another format may be anything.
+        /// The format is read first, as the rest of an unknown format cannot be parsed.
         #[derive(Deserialize)]
         struct Begin {
             format: u32,
@@ -93,7 +94,7 @@ impl SavedChannel {
         if bytes.len() > MAX_BYTES {
             return Err(RestoreError::Damaged("it is too long"));
         }
-        let garbled = |_| RestoreError::Damaged("it cannot be read");
+        let garbled = |_| RestoreError::Damaged("it cannot be parsed");
         let Begin { format } = serde_json::from_slice(bytes).map_err(garbled)?;
         if format != FORMAT {
             return Err(RestoreError::Format(format));
@@ -107,12 +108,12 @@ impl SavedChannel {
         let fits =
             |packet: &SavedPacket| !packet.bytes.is_empty() && packet.bytes.len() <= MAX_PACKET;
         if self.packets.len() > MAX_PACKETS || !self.packets.iter().all(fits) {
-            return Err(RestoreError::Damaged("its packets are none"));
+            return Err(RestoreError::Damaged("it has invalid packets"));
         }
         match &self.controller {
             Some(controller) if is_primary => controller.check(),
             None if !is_primary => Ok(()),
-            _ => Err(RestoreError::Damaged("it is another channel's")),
+            _ => Err(RestoreError::Damaged("it belongs to another channel")),
         }
     }
 }
@@ -120,20 +121,20 @@ impl SavedChannel {
 impl SavedController {
     fn check(&self) -> Result<(), RestoreError> {
         let Some(stage) = Stage::from_number(self.stage) else {
-            return Err(RestoreError::Damaged("its stage of initialisation does not exist"));
+            return Err(RestoreError::Damaged("its stage of initialisation is invalid"));
         };
-        // There is a version once it was asked for, and none before.
+        // The version is known in exactly the stages after `Stage::Version`.
         let has_version = Version::from_word(self.version).is_some();
         if has_version != (stage > Stage::Version) || (!has_version && self.version != 0) {
             return Err(RestoreError::Damaged(
-                "its version does not go with its stage of initialisation",
+                "its version does not match its stage of initialisation",
             ));
         }
         let mut seen = [false; MAX_LUNS];
         for unit in &self.units {
             match seen.get_mut(usize::from(unit.lun)) {
                 Some(seen) if !*seen => *seen = true,
-                _ => return Err(RestoreError::Damaged("its LUNs are none, or twice there")),
+                _ => return Err(RestoreError::Damaged("it has invalid or duplicate LUNs")),
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Once warm, a request costs no allocation: counted, not believed. A program of its own, because
-//! the count is the whole process's.
+//! A request allocates no memory once the worker is warm. This is a test program of its own, as the
+//! allocations of the whole process are counted.
 
 mod guest;
 
@@ -23,7 +23,7 @@ thread_local! {
     static IS_WORKER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-// SAFETY: everything is passed on to the system's allocator unchanged.
+// SAFETY: all calls are forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if IS_WORKER.get() {
@@ -69,7 +69,7 @@ fn test_io_once_warm_allocates_nothing() {
     let ram: Arc<dyn Backend> = Arc::new(RamDisk::new(16 << 20).unwrap());
     for backend in [raw, ram] {
         let controller = ScsiController::new(0, 0);
-        // Runs on the worker's thread, and so tells it from the others.
+        // Runs on the worker's thread, and so marks it.
         let marking = Faulty::new(backend, |_| {
             IS_WORKER.set(true);
             Fault::None
@@ -79,7 +79,7 @@ fn test_io_once_warm_allocates_nothing() {
         let offer = guest.offers[0];
         let mut channel = guest.open(offer, 16);
         channel.initialise();
-        // Warm: as deep as it will get, in one piece, so that every slot and buffer was used.
+        // Warm up at the full depth in one batch, so that every entry and buffer exists.
         fill_ring_at_once(&mut channel);
         run(&mut channel, 20);
         assert!(
@@ -92,7 +92,7 @@ fn test_io_once_warm_allocates_nothing() {
     }
 }
 
-/// 32 requests that become visible in one moment, so that the worker takes them as one batch.
+/// Sends 32 requests that become visible together, so that the worker takes them as one batch.
 fn fill_ring_at_once(channel: &mut BareChannel) {
     let pages: Vec<u64> = (0..9).map(|page| DATA + 2 * page).collect();
     let mut header = Vec::new();

@@ -1,5 +1,5 @@
-//! Backends that complete requests which they do not have: their own disk counts errors, and no
-//! request of the guest's is completed by another one's completion.
+//! Backends that complete requests that they do not have. The errors count for their own disk, and
+//! such a completion ends no other request of the guest.
 
 mod guest;
 
@@ -18,8 +18,8 @@ use synthvm_storvsp::{DiskOptions, ScsiController};
 /// Tags of requests, in the order in which they were submitted.
 type Tags = Arc<Mutex<Vec<u64>>>;
 
-/// A RAM disk that adds to each batch of completions one for each of `foreign`, all failed; and
-/// keeps the tags that it was given in `seen`.
+/// A RAM disk that records the tags of its requests in `seen`, and adds a failed completion for
+/// each tag in `foreign` to each batch of completions.
 #[derive(Debug)]
 struct Forger {
     disk: Arc<RamDisk>,
@@ -46,7 +46,7 @@ struct ForgerQueue {
     inner: Box<dyn Queue>,
     foreign: Tags,
     seen: Tags,
-    /// Tags that become old with the next poll.
+    /// Tags since the last poll; the next poll makes them old.
     fresh: Vec<u64>,
 }
 
@@ -98,7 +98,7 @@ fn test_request_completed_again_after_its_entry_was_used_again_completes_no_othe
         assert!(channel.peek(DATA, 0, 512) == pattern(1, 1 << 20)[block as usize * 512..][..512]);
     }
     assert_eq!(channel.try_receive(), None, "each request is completed once");
-    // One for each older request, in each poll.
+    // Each poll completes every older request once more.
     assert_eq!(controller.disks()[0].stats.errors, 19 * 20 / 2);
     assert_eq!(controller.disks()[0].stats.in_flight, 0);
 }

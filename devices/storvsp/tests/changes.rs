@@ -1,7 +1,8 @@
-//! Disks that come, go and are exchanged while a channel's worker is in the middle of a batch.
+//! Disks that are added, removed and exchanged while a worker is in the middle of a batch.
 //!
-//! The guest hears of a change on the primary channel and may ask on any other, whose worker may
-//! have looked at the set of disks before it changed. The answer must be that of the new set.
+//! The primary channel notifies the guest of a change, and the guest may then send commands on any
+//! channel. A worker of another channel may have read the old set of disks already, but must answer
+//! from the new set.
 
 mod guest;
 
@@ -23,8 +24,8 @@ const TRIGGER: u8 = 0;
 /// LUN of the logical unit that is changed.
 const CHANGED: u8 = 5;
 
-/// A RAM disk that calls `hook` once, when it is asked where its data lies. Inline workers ask on
-/// the thread that serves the channel: between two packets of one batch.
+/// A RAM disk that calls `hook` once, in its first query of block states. Inline workers make the
+/// query on the thread that serves the channel, so the hook runs between two packets of a batch.
 struct Hooked {
     disk: RamDisk,
     hook: Arc<Hook>,
@@ -79,7 +80,7 @@ struct Setup {
     hook: Arc<Hook>,
 }
 
-/// One channel without a thread, and the disk with the hook.
+/// Starts a controller with one inline channel and the disk with the hook.
 fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
     let inline = InlineWorkers::default();
     let options = ControllerOptions {
@@ -99,8 +100,8 @@ fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
 }
 
 impl Setup {
-    /// Sends two requests in one batch: `change` runs during the first. Returns how the second
-    /// ended.
+    /// Sends two requests in one batch and runs `change` during the first. Returns the outcome of
+    /// the second.
     fn ask_after(
         &mut self,
         change: impl FnOnce(&ScsiController) + Send + 'static,
@@ -126,7 +127,7 @@ impl Setup {
         outcome.unwrap()
     }
 
-    /// The value that all of the first `length` bytes at [`DATA`] have.
+    /// Returns the common value of the first `length` bytes at [`DATA`].
     fn first_byte(&self, length: usize) -> u8 {
         let bytes = self.channel.peek(DATA, 0, length);
         assert!(bytes.iter().all(|byte| *byte == bytes[0]));
@@ -193,8 +194,8 @@ fn test_disc_exchanged_within_a_batch_is_read_as_the_new_one() {
     assert_eq!(setup.first_byte(2048), 9);
 }
 
-/// What was taken before the change is finished on the disk that was there then, also when the view
-/// of the set is renewed before it is submitted.
+/// A request taken before a change ends on the old disk, even if the worker refreshes its view of
+/// the set before it submits the request.
 #[test]
 fn test_requests_taken_before_a_change_in_the_same_batch_are_still_submitted() {
     let mut setup = start(|controller| {

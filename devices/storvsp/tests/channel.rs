@@ -1,5 +1,5 @@
-//! Whole channels: a guest, the bus, a controller, its workers, its disks (spec storvsc section
-//! 12).
+//! Tests of whole channels: a guest, the bus, a controller, its workers, its disks (spec storvsc
+//! section 12).
 
 mod guest;
 
@@ -25,7 +25,7 @@ fn controller_with(backend: Arc<dyn Backend>) -> ScsiController {
     controller
 }
 
-/// A guest with an initialised channel to a controller with one disk at LUN 0.
+/// Returns a guest with an initialised channel to a controller with one disk at LUN 0.
 fn start(controller: &ScsiController) -> (BareGuest, BareChannel) {
     let (mut guest, _) = guest::connect(std::slice::from_ref(controller));
     let offer = guest.offers[0];
@@ -55,7 +55,7 @@ fn test_write_and_read_reach_the_disk_through_any_pages() {
     let disk = ram_disk();
     let (_guest, mut channel) = start(&controller_with(disk.clone()));
     let bytes = pattern(1, 256 << 10);
-    // 256 KiB from byte 0x200 on: 65 pages, in reverse order.
+    // 256 KiB from offset 0x200 of the first page: 65 pages, in reverse order.
     let memory =
         GuestRange { offset: 0x200, count: 256 << 10, pages: (DATA..DATA + 65).rev().collect() };
     let mut at = 0;
@@ -176,8 +176,7 @@ fn test_four_channels_complete_each_request_once_where_it_came_from() {
     for round in 0..2 {
         let mut sent = [0; 4];
         let mut answered = [[false; EACH as usize]; 4];
-        // Fill every ring as far as it goes, drain one completion, go on: all channels busy at
-        // once.
+        // Fill every ring, drain one completion, repeat: all channels are busy together.
         while answered.iter().flatten().any(|answered| !answered) {
             for (number, channel) in channels.iter_mut().enumerate() {
                 while sent[number] < EACH {
@@ -236,7 +235,7 @@ fn test_ring_full_of_completions_blocks_and_resumes_without_loss() {
     const REQUESTS: u64 = 300;
     let (mut guest, _) = guest::connect(&[controller_with(ram_disk())]);
     let offer = guest.offers[0];
-    // One data page each way: 46 completions fit.
+    // One data page for each ring: 46 completions fit.
     let mut channel = guest.open(offer, 2);
     channel.initialise();
     for id in 0..REQUESTS {
@@ -244,7 +243,7 @@ fn test_ring_full_of_completions_blocks_and_resumes_without_loss() {
             std::thread::yield_now();
         }
     }
-    // The host says that it waits for space.
+    // Wait until the host has set its pending send size: it waits for space.
     while channel.peek(channel.first_page as u64 + 2, 12, 4) == [0; 4] {
         std::thread::yield_now();
     }
@@ -293,7 +292,7 @@ fn test_stalled_disk_keeps_nothing_else_from_going_on() {
     channel.send(3, &read_srb(1, 0, 1), &[GuestRange::at(DATA + 1, 512)]);
     assert_eq!(Outcome::of(&channel.completion(3)), Outcome::good(512));
     assert_eq!(channel.try_receive(), None);
-    // Checklist 43: the reset is answered after what came before it.
+    // Checklist 43: the reset completes after all earlier requests.
     hold.release();
     assert_eq!(Outcome::of(&channel.completion(1)), Outcome::good(512));
     assert_eq!(u32_at(&channel.completion(2), 8), 0);
@@ -351,9 +350,9 @@ fn test_broken_channel_is_given_up_and_another_controller_goes_on() {
         let mut broken = guest.open_at(first, 512, 8);
         broken.initialise();
         match attempt {
-            // A payload without room for a header.
+            // A payload too short for a header.
             0 => broken.send(1, &[3, 0, 0, 0, 0, 0, 0, 0], &[]),
-            // A kind of packet that guests never send here.
+            // A packet of a kind that storage channels do not carry.
             1 => {
                 let transfer = OutPacket::in_band(1, &[&[0; 64]])
                     .with_header(PacketKind::TransferPages, &[0; 8]);
@@ -365,7 +364,7 @@ fn test_broken_channel_is_given_up_and_another_controller_goes_on() {
                 broken.ring_doorbell();
             }
         }
-        // Returns only when the worker has let the ring go.
+        // Returns after the worker has released the ring.
         guest.close(broken);
         assert_eq!(healthy.test_unit_ready(0), Outcome::good(0));
     }
@@ -407,8 +406,8 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
             channel.initialise();
         }
         let mut answered = [false; 200];
-        // Half of the rounds have packets without a header, which end the channel; the others are
-        // seen through to their end.
+        // Half of the rounds may send packets without a header, which close the channel. The other
+        // rounds run to the end.
         let may_end = round % 2 == 0;
         for id in 0..200 {
             let mut memory = GuestRange::at(DATA + next() % 3000, 1 + (next() % 70_000) as u32);
@@ -423,7 +422,7 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
                     (0..size & !7).map(|_| (next() & next()) as u8).collect()
                 }
             };
-            // Half of them are bent somewhere, in the packet or in the page list.
+            // Corrupt half of the packets, in the packet or in the page list.
             if next() % 2 == 0 && !payload.is_empty() {
                 let place = next() as usize % payload.len();
                 payload[place] = next() as u8;
@@ -595,7 +594,7 @@ fn test_mode_select_reads_its_list_from_the_guest() {
     channel.poke(DATA, 0xFF0, &list);
     let memory = [GuestRange { offset: 0xFF0, count: 24, pages: vec![DATA, DATA + 1] }];
     assert_eq!(channel.execute(&select, &memory), Outcome::good(24));
-    // The RAM disk has no write cache to turn on.
+    // The RAM disk has no write cache to enable.
     list[6] = 0x04;
     channel.poke(DATA, 0xFF0, &list);
     assert_eq!(channel.execute(&select, &memory), Outcome::failed(0x86, [5, 0x26, 0]));

@@ -1,5 +1,5 @@
-//! Commands that are more than one read or write, through whole channels: from the guest's ring to
-//! the medium.
+//! Commands beyond a single read or write, through whole channels: from the guest's ring to the
+//! backend.
 
 mod guest;
 
@@ -13,7 +13,7 @@ use synthvm_storvsp::{DiskOptions, DiskStats, ScsiController};
 
 const MIB: u64 = 1 << 20;
 
-/// A disk in memory that holds a pattern everywhere.
+/// Returns a RAM disk filled with a pattern.
 fn ram_disk() -> Arc<RamDisk> {
     let disk = RamDisk::new(16 * MIB).unwrap();
     disk.write(0, &pattern(1, 16 << 20)).unwrap();
@@ -40,7 +40,7 @@ fn bytes(disk: &RamDisk, offset: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Puts `data` where [`memory`] finds it.
+/// Writes `data` to the guest memory that [`memory`] describes.
 fn poke(channel: &BareChannel, data: &[u8]) {
     for (page, chunk) in data.chunks(4096).enumerate() {
         channel.poke(DATA + page as u64, 0, chunk);
@@ -51,7 +51,7 @@ fn memory(length: usize) -> [GuestRange; 1] {
     [GuestRange::at(DATA, length as u32)]
 }
 
-/// A command with data for the disk.
+/// Executes a command with data for the disk.
 fn send(channel: &mut BareChannel, cdb: &[u8], data: &[u8]) -> Outcome {
     poke(channel, data);
     channel.execute(&srb(0, cdb, TO_DISK, data.len() as u32), &memory(data.len()))
@@ -74,7 +74,7 @@ fn unmap_cdb(list: &[u8]) -> [u8; 10] {
     [0x42, 0, 0, 0, 0, 0, 0, high, low, 0]
 }
 
-// Checklist 34: what makes it durable is the backend's; that nothing is claimed before is ours.
+// Checklist 34: the backend makes data durable; the device must not complete a flush before.
 #[test]
 fn test_flush_is_done_before_it_is_answered_and_fua_reaches_the_backend() {
     let forced = Arc::new(AtomicUsize::new(0));
@@ -140,7 +140,7 @@ fn test_unmap_of_one_range_and_of_thousands_discards_exactly_those() {
     let stats = stats(&controller);
     assert_eq!((stats.discards, stats.discarded_bytes), (2, (16 + 4095) * 512));
     assert_eq!((stats.requests, stats.copied_bytes, stats.errors), (2, 0, 0));
-    // A wrong list discards nothing, not even its good part.
+    // An invalid list discards nothing, not even its valid ranges.
     let list = unmap_list(&[(0, 1), (16 * MIB / 512, 1)]);
     assert_eq!(send(&mut channel, &unmap_cdb(&list), &list), Outcome::failed(0x84, [5, 0x21, 0]));
     assert_eq!(bytes(&disk, 0, 512), before[..512]);
@@ -171,7 +171,7 @@ fn test_write_same_zeroes_and_patterns_reach_every_block_and_no_other() {
     let disk = ram_disk();
     let (_guest, mut channel, controller) = start(disk.clone());
     let before = pattern(1, 16 << 20);
-    // No data at all, then a block of zeroes, then one of ones over more than a part holds.
+    // Without data, then a block of zeroes, then a block of ones for more than one part.
     let ndob = srb(0, &rw(0x93, 0x01, 16, 2048), NO_DATA, 0);
     assert_eq!(channel.execute(&ndob, &[]), Outcome::good(0));
     assert_eq!(bytes(&disk, 16 * 512, 1 << 20), vec![0; 1 << 20]);
@@ -209,14 +209,14 @@ fn test_verify_tells_equal_from_different_to_the_last_byte() {
     assert_eq!(stats(&controller).copied_bytes, LENGTH as u64);
     *expected.last_mut().unwrap() ^= 1;
     assert_eq!(send(&mut channel, &cdb, &expected), Outcome::failed(0x84, [0xE, 0x1D, 0]));
-    // One block, over and over.
+    // One block, repeated.
     assert_eq!(send(&mut channel, &rw(0x93, 0, 100, 1000), &[9; 512]), Outcome::good(512));
     assert_eq!(send(&mut channel, &rw(0x8F, 0x06, 100, 1000), &[9; 512]), Outcome::good(512));
     assert_eq!(
         send(&mut channel, &rw(0x8F, 0x06, 100, 1001), &[9; 512]),
         Outcome::failed(0x84, [0xE, 0x1D, 0])
     );
-    // WRITE AND VERIFY: what is read back is what was written.
+    // WRITE AND VERIFY succeeds if the disk returns the written data.
     let data = pattern(7, LENGTH);
     assert_eq!(
         send(&mut channel, &rw(0x8E, 0x02, 64, (LENGTH / 512) as u32), &data),
@@ -228,7 +228,7 @@ fn test_verify_tells_equal_from_different_to_the_last_byte() {
 
 #[test]
 fn test_write_and_verify_of_a_disk_that_loses_writes_is_a_miscompare() {
-    /// Completes writes without doing them.
+    /// A queue that completes writes without executing them.
     #[derive(Debug)]
     struct Loses(Arc<RamDisk>);
     impl Backend for Loses {
@@ -284,7 +284,7 @@ fn test_jobs_beyond_the_limit_are_sent_again_and_resets_wait_for_whole_jobs() {
         assert_eq!(Outcome::of(&channel.completion(id)), Outcome::queue_full());
     }
     channel.send(100, &packet(RESET_BUS, 0), &[]);
-    // Ordinary requests go on meanwhile, and a disk that goes finishes what it has.
+    // Simple requests still run, and a removed disk finishes its requests.
     assert_eq!(channel.execute(&read_srb(0, 0, 1), &memory(512)), Outcome::good(512));
     assert!(controller.remove_disk(0));
     assert_eq!(channel.receive().payload[0], ENUMERATE_BUS);

@@ -1,5 +1,5 @@
-//! DVD drives through whole channels: discs that come and go while a guest reads them (spec storvsc
-//! sections 8 and 12).
+//! DVD drives through whole channels: discs are inserted and ejected while a guest reads them (spec
+//! storvsc sections 8 and 12).
 
 mod guest;
 
@@ -38,7 +38,7 @@ fn memory(length: u32) -> [GuestRange; 1] {
     [GuestRange::at(DATA, length)]
 }
 
-/// (event, status) of GET EVENT STATUS.
+/// Returns (event, status) of GET EVENT STATUS.
 fn poll(channel: &mut BareChannel) -> (u8, u8) {
     let get = srb(1, &[0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0], FROM_DISK, 8);
     assert_eq!(channel.execute(&get, &memory(8)), Outcome::good(8));
@@ -83,7 +83,7 @@ fn test_disc_is_read_in_its_own_blocks_without_a_copy() {
     assert!(!controller.resize_disk(1, 2 * MIB));
 }
 
-// Checklist 45 and 47. No news: a guest that polls finds out by itself.
+// Checklist 45 and 47. No notification: the guest polls the drive.
 #[test]
 fn test_inserted_and_exchanged_discs_are_found_by_polling() {
     let (_guest, mut channel, controller) = start(None);
@@ -125,7 +125,7 @@ fn test_guest_that_ejects_lets_go_of_the_image_unless_it_is_locked() {
         (report.has_medium, report.tray_open, report.capacity, report.label.as_str()),
         (false, true, 0, "")
     );
-    // The worker lets go of its queue before it takes the next command.
+    // The worker drops its queue before it takes the next command.
     assert!(held.upgrade().is_none());
     assert_eq!(poll(&mut channel), (3, 1));
 }
@@ -198,13 +198,13 @@ fn test_discs_and_drives_that_cannot_be_are_refused_by_name() {
         add(2, DiskOptions { serial: Some("\n".into()), ..DiskOptions::default() })
             .contains("serial")
     );
-    // The disc that was there still is.
+    // The old disc is still in the drive.
     assert_eq!(channel.execute(&read_disc(0, 1), &memory(2048)), Outcome::good(2048));
     assert_eq!(channel.peek(DATA, 0, 2048), pattern(1, 2048));
 }
 
-// Checklist 19 and 20, at its widest: as Linux looks at a controller that is full, and at one with
-// holes.
+// Checklist 19 and 20 for all addresses, as Linux probes them, on a full controller and on one with
+// gaps.
 #[test]
 fn test_controller_with_64_units_shows_each_and_no_phantom() {
     let controller = ScsiController::new(0, 0);
@@ -239,7 +239,7 @@ fn test_controller_with_64_units_shows_each_and_no_phantom() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 64, "each has a name of its own");
-    // Beyond the last, at other targets and on other buses there is nothing.
+    // LUNs above the last one, other targets and other buses are absent.
     for (path, target, lun) in [(0, 0, 64), (0, 0, 255), (0, 1, 0), (7, 1, 0), (1, 0, 5)] {
         let mut inquiry = srb(lun, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36);
         (inquiry[17], inquiry[18]) = (path, target);
@@ -249,7 +249,7 @@ fn test_controller_with_64_units_shows_each_and_no_phantom() {
         (ready[17], ready[18]) = (path, target);
         assert_eq!(channel.execute(&ready, &[]), Outcome::no_such_lun());
     }
-    // A hole is no phantom either.
+    // A removed LUN in between is absent too.
     assert!(controller.remove_disk(1));
     assert_eq!(channel.receive().payload[0], ENUMERATE_BUS);
     assert_eq!(channel.inquiry(1, DATA).1[0], 0x7F);

@@ -1,5 +1,5 @@
-//! Faults around a worker: broken rings, media that stall, channels and controllers that go away
-//! with requests in flight. Nothing that was acknowledged is lost, and nothing else stops.
+//! Faults around a worker: broken rings, stalled backends, channels and controllers that are
+//! removed with requests in flight. No acknowledged write is lost, and nothing else stops.
 
 mod guest;
 
@@ -28,7 +28,7 @@ fn open(guest: &mut BareGuest, offer: usize) -> BareChannel {
     channel
 }
 
-/// A disk whose reads stall.
+/// Returns a backend that stalls the reads of `disk`.
 fn stalling(disk: &Arc<RamDisk>) -> Faulty {
     Faulty::new(disk.clone(), |request| match request.operation {
         Operation::Read => Fault::Stall,
@@ -54,7 +54,7 @@ fn test_ring_broken_with_requests_in_flight_costs_nothing_acknowledged_and_nobod
         channel.poke(channel.first_page as u64, 0, &garbage.to_le_bytes());
         channel.ring_doorbell();
         assert_eq!(other.test_unit_ready(0), Outcome::good(0));
-        // Comes back only when the worker has let the ring go, its requests included.
+        // Returns after the worker has released the ring and its requests have ended.
         guest.close(channel);
         assert_eq!(controllers[0].disks()[0].stats.in_flight, 0);
         let mut there = [0; 512];
@@ -118,7 +118,7 @@ fn test_stalled_disk_that_is_taken_away_is_reported_until_its_requests_have_ende
     guest.close(channel);
 }
 
-// Checklist 43, and its two sisters.
+// Checklist 43, for all three resets.
 #[test]
 fn test_resets_of_every_kind_are_answered_after_what_came_before() {
     for reset in [RESET_LUN, RESET_ADAPTER, RESET_BUS] {
@@ -135,7 +135,7 @@ fn test_resets_of_every_kind_are_answered_after_what_came_before() {
         hold.release();
         let order: Vec<_> = (0..11).map(|_| channel.receive().transaction_id).collect();
         assert!(order.iter().copied().eq(0..11), "{order:?}");
-        // With nothing in flight at once.
+        // Without requests in flight a reset completes immediately.
         assert_eq!(u32_at(&channel.ask(&packet(reset, 0), &[]), 8), 0);
     }
 }
@@ -167,7 +167,7 @@ fn test_closed_channel_with_writes_in_flight_loses_none_that_was_acknowledged() 
             channel.poke(DATA + id, 0, &pattern(round * 32 + id, 512));
             channel.send(id, &write_srb(0, round * 32 + id, 1), &[GuestRange::at(DATA + id, 512)]);
         }
-        // Some are answered, some are not, when the guest closes.
+        // The guest closes the channel with some requests completed and some in flight.
         let answered: Vec<_> = (0..round).map(|_| channel.receive()).collect();
         guest.close(channel);
         for packet in answered {

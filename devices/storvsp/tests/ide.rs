@@ -1,4 +1,4 @@
-//! A disk behind an IDE controller, on a channel of its own (spec storvsc section 9, checklist 50).
+//! A disk behind an IDE controller, with its own channel (spec storvsc section 9, checklist 50).
 
 mod guest;
 
@@ -10,7 +10,7 @@ use synthvm_block::RamDisk;
 use synthvm_storvsp::{ControllerOptions, DiskOptions, IDE_DISK, IdeDisk, IdePlace};
 
 fn disk(place: IdePlace) -> IdeDisk {
-    // The guest may ask for no subchannels, whatever is said here.
+    // The device must ignore this option and offer no subchannels.
     let options = ControllerOptions { max_subchannels: 3, ..ControllerOptions::default() };
     let backend = Arc::new(RamDisk::new(1 << 20).unwrap());
     IdeDisk::new(place, backend, DiskOptions::default(), options).unwrap()
@@ -62,7 +62,7 @@ fn test_ide_disk_is_its_target_on_any_path_and_lun_0_only() {
         );
     }
     assert_eq!(channel.execute(&at(read_srb(1, 1, 1), 0, 1), &memory), Outcome::no_such_lun());
-    // No phantom: INQUIRY of what is not there says so.
+    // INQUIRY reports an absent LUN as such.
     let inquiry = srb(0, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36);
     assert_eq!(channel.execute(&at(inquiry, 0, 0), &[GuestRange::at(DATA, 36)]), Outcome::good(36));
     assert_eq!(channel.peek(DATA, 0, 1), [0x7F]);

@@ -1,4 +1,4 @@
-//! GET LBA STATUS of a disk whose image takes its time to answer: everything else goes on.
+//! GET LBA STATUS of a disk with a slow image. Nothing else waits for it.
 
 mod guest;
 
@@ -14,10 +14,10 @@ use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController,
 
 const SIZE: u64 = 1 << 20;
 
-/// Questions of one channel that may wait; one more is sent back.
+/// Maximum number of pending queries of one channel; further ones get TASK SET FULL.
 const MOST: u64 = 16;
 
-/// A RAM disk whose image is asked through a gate.
+/// A RAM disk whose queries of block states wait at a gate.
 struct Gated {
     disk: RamDisk,
     gate: Arc<Gate>,
@@ -33,7 +33,7 @@ struct Gate {
 struct State {
     asked: u64,
     is_open: bool,
-    /// What every question comes to, if not an answer.
+    /// The failure of every query, if any.
     failure: Option<Failure>,
 }
 
@@ -94,11 +94,11 @@ struct Setup {
     guest: BareGuest,
     channel: BareChannel,
     controller: ScsiController,
-    /// Of LUN 0.
+    /// The gate of LUN 0.
     gate: Arc<Gate>,
 }
 
-/// Two disks: the image of LUN 0 is behind a gate.
+/// Starts a controller with two disks. The image of LUN 0 is behind a gate.
 fn start_with(options: ControllerOptions) -> Setup {
     let controller = ScsiController::with_options(0, options);
     let gate = Arc::new(Gate::default());
@@ -125,7 +125,7 @@ fn memory(index: u64) -> [GuestRange; 1] {
 }
 
 impl Setup {
-    /// Asks LUN 0, and waits until its image is being asked.
+    /// Sends a query to LUN 0, and waits until it is at the gate.
     fn ask(&mut self, id: u64) {
         self.channel.send(id, &question(0), &memory(id));
         self.gate.wait_until_asked(1);
@@ -194,7 +194,7 @@ fn test_channel_closes_while_the_image_is_asked_and_the_next_one_hears_nothing_o
     let offer = setup.guest.offers[0];
     let Setup { mut guest, channel, controller, gate } = setup;
     guest.close(channel);
-    // It is still the image's, and counts.
+    // The query is still in progress at the image, and counts as in flight.
     assert_eq!(controller.disks()[0].stats.in_flight, 1);
     let mut channel = guest.open(offer, 8);
     channel.initialise();
@@ -230,7 +230,7 @@ fn test_questions_one_past_the_limit_are_to_come_again() {
         setup.channel.send(id, &question(0), &memory(id));
     }
     assert_eq!(setup.completion(MOST), Outcome::queue_full());
-    // Another disk's questions count as well.
+    // The limit includes the queries of other disks.
     assert_eq!(setup.channel.execute(&question(1), &memory(MOST)), Outcome::queue_full());
     setup.gate.open();
     for id in 0..MOST {

@@ -1,6 +1,5 @@
-//! A controller whose machine stands still, is written down, and goes on in another process with
-//! the same disks: nothing is lost, nothing is done twice, and what cannot go on is given up in the
-//! open.
+//! A controller is paused, saved, and restored in another process with the same disks. No request
+//! is lost or executed twice, and a channel that cannot be restored is rescinded.
 
 mod guest;
 
@@ -21,7 +20,7 @@ use vmbus_ring::PacketKind;
 /// Bytes of the disk.
 const SIZE: u64 = 1 << 20;
 
-/// What goes on: the disks. Everything else is made anew.
+/// A machine. A restore keeps the disks and builds everything else again.
 struct Machine {
     guest: BareGuest,
     controller: ScsiController,
@@ -33,7 +32,7 @@ fn ram_disk() -> Arc<RamDisk> {
     Arc::new(RamDisk::new(SIZE).unwrap())
 }
 
-/// Without and with threads.
+/// Returns options for inline workers and for threads.
 fn both() -> [ControllerOptions; 2] {
     let plain = ControllerOptions { max_subchannels: 2, ..ControllerOptions::default() };
     let workers = WorkerOptions::default().inline(InlineWorkers::default());
@@ -69,7 +68,7 @@ impl Machine {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// The machine ends here and goes on there, with what `made` makes of its disks.
+    /// Replaces the machine with a restored one. `made` prepares its disks.
     fn replace(
         &mut self,
         saved: &SavedBus,
@@ -83,7 +82,7 @@ impl Machine {
         self.guest.bus.restore(saved).unwrap();
     }
 
-    /// All of it, with the same disks; `channels` are those that are open.
+    /// Saves and restores the machine with the same disks. `channels` are the open channels.
     fn move_on(&mut self, channels: &mut [(GuestOffer, &mut BareChannel)]) {
         let saved = self.save();
         self.replace(&saved, controller);
@@ -109,8 +108,8 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
         let mut channel = machine.open();
         let mut answers = vec![0; REQUESTS as usize];
         let (mut sent, mut received) = (0, 0);
-        // The rings are smaller than all that: there are always requests in the one and often
-        // completions that wait for the other.
+        // The rings are too small for a round: requests wait in one ring, and often completions
+        // wait for space in the other.
         for round in 0..12 {
             while sent < REQUESTS.min((round + 1) * 60) {
                 let page = DATA + sent;
@@ -121,7 +120,7 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
                 sent += 1;
             }
             machine.move_on(&mut [(offer, &mut channel)]);
-            // Some are left for the next round.
+            // Leave some requests for the next round.
             while received < sent && received < round * 40 {
                 let completion = channel.receive();
                 assert_eq!(completion.kind, PacketKind::Completion);
@@ -164,7 +163,7 @@ fn test_subchannels_go_on_along_with_their_primary() {
         machine.move_on(&mut [(offers[0], &mut primary), (offers[1], &mut second)]);
         assert_eq!(Outcome::of(&second.completion(5)), Outcome::good(0));
         assert_eq!(primary.test_unit_ready(0), Outcome::good(0));
-        // The third one, which nobody had opened, is still on offer.
+        // The third one, which the guest had not opened, is still on offer.
         let mut third = machine.guest.open(offers[2], 4);
         assert_eq!(third.test_unit_ready(0), Outcome::good(0));
     }
@@ -210,8 +209,8 @@ fn test_unit_attentions_and_reservations_are_still_there() {
         assert_eq!(reserve(&mut channel, 0, 0, 0xABCD), Outcome::good(24));
         assert_eq!(reserve(&mut channel, 1, 0xABCD, 0), Outcome::good(24));
         machine.controller.resize_disk(0, SIZE / 2);
-        // The guest has not heard of it. There, the disk has its whole size again, which it has not
-        // heard of either.
+        // The guest has not read a notification of the smaller size. After the restore the disk has
+        // its whole size again, and the guest is notified of a change.
         machine.move_on(&mut [(offer, &mut channel)]);
         let news = channel.receive();
         assert_eq!((news.kind, news.payload[0]), (PacketKind::InBand, ENUMERATE_BUS));
@@ -255,7 +254,7 @@ fn test_drive_keeps_its_lock_and_tells_of_another_disc() {
             machine.adopt(&mut [(offer, &mut channel)]);
             machine.guest.bus.resume();
             assert_eq!(machine.controller.disks()[1].locked, locked, "{blocks} blocks");
-            // Nothing, or that the old disc is gone.
+            // Either no event, or the removal of the old disc.
             assert_eq!(poll(&mut channel), if locked { 0 } else { 3 }, "{blocks} blocks");
         }
     }
@@ -301,7 +300,7 @@ fn test_pause_waits_for_what_is_on_the_disk() {
         machine.guest.serve.iter().for_each(|serve| serve());
         let saved = std::thread::scope(|scope| {
             let saving = scope.spawn(|| machine.save());
-            // Whether it comes before or after: the write ends before the pause does.
+            // In either order: the write ends before the pause returns.
             hold.release();
             saving.join().unwrap()
         });
@@ -330,7 +329,7 @@ fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_anew() {
         let mut machine = Machine::new(vec![Arc::new(faulty)], options);
         let mut channel = machine.open();
         channel.send(1, &read_srb(0, 3, 1), &[GuestRange::at(DATA, 512)]);
-        // The next one is answered, so the first was taken.
+        // The next command has been answered, so the first one has been taken.
         assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
         let saved = machine.save();
         machine.replace(&saved, |_, options| controller(&[ram_disk()], options));
@@ -379,8 +378,8 @@ fn test_other_disks_are_refused_and_more_disks_are_told_of() {
     }
 }
 
-/// Each value of a saved state replaced by what it should not be, and each byte: an error, or a
-/// controller that lives. Never a panic.
+/// Replaces each value of a saved state with an invalid one, and corrupts each byte. The restore
+/// must fail or give a working controller, and must never panic.
 #[test]
 fn test_damaged_states_are_refused_or_harmless() {
     let [options, _] = both();
@@ -388,7 +387,7 @@ fn test_damaged_states_are_refused_or_harmless() {
     machine.controller.add_dvd(1, None, DiskOptions::default()).unwrap();
     let offer = machine.guest.offers[0];
     let mut channel = machine.open();
-    // Some completions find no room.
+    // The ring has no space for some completions.
     for id in 0..200 {
         channel.try_send(id, &srb(0, &[0; 6], NO_DATA, 0), &[]);
         machine.guest.serve.iter().for_each(|serve| serve());
@@ -442,7 +441,7 @@ fn test_damaged_states_are_refused_or_harmless() {
     assert!(refused > 100 && lived > 20, "{refused} refused, {lived} lived");
 }
 
-/// Paths of all values, but of long lists only the first ones.
+/// Collects the paths of all values into `into`, but only the first elements of long lists.
 fn leaves(value: &serde_json::Value, path: &mut String, into: &mut Vec<String>) {
     let len = path.len();
     into.push(path.clone());

@@ -1,5 +1,5 @@
-//! A worker that looks for more before it sleeps: it does so while that pays, and an idle guest
-//! costs nothing. A program of its own, because it watches threads of the process.
+//! Adaptive busy-polling: a worker polls before it sleeps while that pays, and an idle guest costs
+//! no CPU time. A test program of its own, as it watches the threads of the process.
 
 mod guest;
 
@@ -26,7 +26,7 @@ fn start(number: u32, options: ControllerOptions) -> (BareGuest, BareChannel, Sc
     (guest, channel, controller)
 }
 
-/// State of the worker's thread (`S`: it sleeps), and how often it was given a processor.
+/// Returns the state of the worker's thread (`S`: sleeping), and how often it was scheduled.
 fn thread(name: &str) -> (char, u64) {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
     let of_thread = |task: std::io::Result<std::fs::DirEntry>| {
@@ -40,7 +40,7 @@ fn thread(name: &str) -> (char, u64) {
     tasks.filter_map(of_thread).next().expect("the worker's thread")
 }
 
-/// The mask of the guest-to-host ring: 0 once the worker is about to sleep.
+/// Returns the mask of the guest-to-host ring. The worker clears it just before it sleeps.
 fn is_masked(channel: &BareChannel) -> bool {
     channel.peek(channel.first_page as u64, 8, 4) != [0; 4]
 }
@@ -56,15 +56,15 @@ fn read(channel: &mut BareChannel, times: u64) {
 fn test_worker_of_a_guest_that_went_idle_does_not_run() {
     let (_guest, mut channel, _) = start(7, ControllerOptions::default());
     read(&mut channel, 2000);
-    // What comes after the ring is unmasked is the sleep itself.
+    // After the worker unmasks the ring it still has to fall asleep.
     while is_masked(&channel) || thread("scsi7-ch0").0 != 'S' {
         std::thread::yield_now();
     }
     let (_, before) = thread("scsi7-ch0");
-    // The guest is idle for a thousand times as long as a worker looks on.
+    // The guest is idle for a thousand poll windows.
     std::thread::sleep(Duration::from_millis(50));
     assert_eq!(thread("scsi7-ch0"), ('S', before), "an idle worker ran");
-    // It is there when it is needed.
+    // The worker still serves requests.
     read(&mut channel, 10);
 }
 
@@ -79,7 +79,8 @@ fn test_worker_that_may_not_look_on_serves_all_the_same() {
     guest.close(channel);
 }
 
-/// Sends so many reads at once, and receives their completions, each once; again and again.
+/// Sends `burst` reads together and receives their completions, each once; repeats this `times`
+/// times.
 fn read_in_bursts(channel: &mut BareChannel, burst: u64, times: u64) {
     let payload = [&read_srb(0, 0, 8)[..]];
     let mut header = Vec::new();
@@ -146,7 +147,7 @@ fn test_worker_that_looks_on_notices_that_its_channel_closes() {
     let (mut guest, mut channel, _) = start(9, ControllerOptions::default());
     for _ in 0..50 {
         read(&mut channel, 20);
-        // Right after the last completion: the worker looks on, or has just gone to sleep.
+        // Close right after the last completion: the worker polls, or has just gone to sleep.
         guest.close(channel);
         let offer = guest.offers[0];
         channel = guest.open_at(offer, 512, 16);

@@ -1,5 +1,5 @@
-//! When the guest is interrupted, and how requests of any version and shape are answered: workers
-//! served by hand, so that nothing happens by itself.
+//! Interrupts to the guest, and replies to requests of each version and shape. The workers are
+//! inline, so each step is deterministic.
 
 mod guest;
 
@@ -39,7 +39,7 @@ fn start() -> Setup {
 }
 
 impl Setup {
-    /// Writes `count` reads that become visible at once.
+    /// Writes `count` reads that become visible together.
     fn send(&mut self, count: u64) {
         let mut header = Vec::new();
         gpa_direct_header(
@@ -54,7 +54,7 @@ impl Setup {
                 OutPacket::request(id, &payload).with_header(PacketKind::GpaDirect, &header);
             batch.write(&packet).unwrap();
         }
-        // Nobody sleeps who would have to be woken.
+        // Inline workers do not sleep, so the doorbell is ignored.
         let _ = batch.commit();
     }
 
@@ -62,7 +62,7 @@ impl Setup {
         self.channel.synic.events(self.channel.relid as u16)
     }
 
-    /// Events while the requests that wait are served.
+    /// Serves the waiting requests. Returns the number of events in the meantime.
     fn events_of_serving(&self) -> u64 {
         let before = self.events();
         self.workers.serve();
@@ -78,7 +78,8 @@ impl Setup {
 fn test_completions_of_any_number_of_requests_are_one_signal() {
     let mut setup = start();
     setup.channel.initialise();
-    // 200 are several batches: the later ones find a ring that the guest has not emptied yet.
+    // 200 requests are several batches. The later ones find completions in the ring that the guest
+    // has not read yet.
     for count in [1, 2, 64, 65, 200] {
         setup.send(count);
         assert_eq!(setup.events_of_serving(), 1, "{count} requests");
@@ -143,8 +144,8 @@ fn test_every_version_works_with_its_packets_and_hears_of_new_disks_if_it_can() 
     }
 }
 
-// Checklist 12: what chains of memory descriptors come to. One range of many pages, many ranges of
-// one page, and ranges of any lengths.
+// Checklist 12: chains of memory descriptors. One range of many pages, many ranges of one page, and
+// ranges of any lengths.
 #[test]
 fn test_largest_request_moves_through_ranges_of_any_shape() {
     let mut setup = start();
@@ -169,7 +170,7 @@ fn test_largest_request_moves_through_ranges_of_any_shape() {
         setup.disk.write(0, &bytes).unwrap();
         let sectors = most / 512;
         assert_eq!(setup.channel.execute(&read_srb(0, 0, sectors), &memory), Outcome::good(most));
-        // Back to another place: what arrives there went through guest memory both ways.
+        // Write the data to another location: it has then passed through guest memory both ways.
         let write = write_srb(0, 8 * MIB / 512, sectors);
         assert_eq!(setup.channel.execute(&write, &memory), Outcome::good(most));
         let mut back = vec![0; most as usize];

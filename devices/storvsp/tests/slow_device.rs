@@ -1,4 +1,4 @@
-//! A block device whose discards take long: the rest of its channel goes on.
+//! A block device with slow discards does not delay the rest of its channel.
 
 mod guest;
 
@@ -18,7 +18,7 @@ fn image() -> TempFile {
     file
 }
 
-/// An UNMAP whose call hangs holds up its own disk's queue depth, and nothing else.
+/// A hung UNMAP occupies its own disk's queue depth, and nothing else.
 #[test]
 fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
     for io in [IoMode::Auto, IoMode::Threads] {
@@ -54,7 +54,7 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
                 "{io:?}"
             );
         }
-        // The pause ends by its limit, the close by its own: with the call still under way.
+        // Pause and close both end by their time limits, with the call still in progress.
         guest.bus.pause();
         guest.bus.resume();
         assert_eq!(channel.execute(&srb(1, &[0; 6], NO_DATA, 0), &[]), Outcome::good(0));

@@ -1,4 +1,4 @@
-//! Random requests at a depth, and what one of them costs.
+//! A load of random requests at a queue depth, and the cost of one request.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,14 +17,14 @@ const PAGE: usize = 4096;
 /// Length of a round.
 const ROUND: Duration = Duration::from_millis(300);
 
-/// What a request moves, and where that lies in guest memory.
+/// The size of a request and its layout in guest memory.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Memory {
     /// One page.
     Page,
-    /// 128 KiB in a row.
+    /// 128 KiB of contiguous memory.
     Run,
-    /// 128 KiB in 32 pages, no two in a row.
+    /// 128 KiB in 32 pages, no two adjacent.
     Scattered,
 }
 
@@ -36,7 +36,8 @@ pub(crate) struct Load {
     pub(crate) depth: usize,
 }
 
-/// Nanoseconds of one request: of time, and of this process's CPUs, the kernel's part included.
+/// The cost of one request: nanoseconds of wall-clock time, and of CPU time of the process
+/// including the kernel's part.
 #[derive(Clone, Copy)]
 pub(crate) struct Spent {
     pub(crate) wall: f64,
@@ -44,7 +45,7 @@ pub(crate) struct Spent {
 }
 
 impl Load {
-    /// Keeps the queue busy for a while: what is back is replaced, as one batch.
+    /// Runs the load for one round. Each batch of completed requests is replaced by one batch.
     pub(crate) fn run(self, queue: &mut dyn Queue, ram: &GuestRam) -> Spent {
         let (pages, step) = match self.memory {
             Memory::Page => (1, 1),
@@ -90,14 +91,14 @@ impl Load {
     }
 }
 
-/// Guest memory like a machine's: a file in memory, mapped shared.
+/// Returns guest memory like that of a machine: a memfd, mapped shared.
 pub(crate) fn guest_memory() -> Result<GuestRam, String> {
-    // SAFETY: a name and no flags; the result is looked at before it is used.
+    // SAFETY: a valid name and no flags; the result is checked before use.
     let fd = unsafe { libc::memfd_create(c"bench".as_ptr(), 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error().to_string());
     }
-    // SAFETY: just made, and nobody else's.
+    // SAFETY: the descriptor was just created, and has no other owner.
     let file = unsafe { File::from_raw_fd(fd) };
     file.set_len(RAM as u64).map_err(|error| error.to_string())?;
     let range = (GuestAddress(0), RAM, Some(FileOffset::new(file, 0)));
@@ -106,7 +107,7 @@ pub(crate) fn guest_memory() -> Result<GuestRam, String> {
     GuestRam::new(memory).map_err(|error| error.to_string())
 }
 
-/// Fills the image, so that the storage has every block of it.
+/// Fills the image, so that every block is allocated.
 pub(crate) fn fill(mut file: &File) -> io::Result<()> {
     let chunk = vec![0x5A; 1 << 20];
     (0..IMAGE >> 20).try_for_each(|_| file.write_all(&chunk))?;
@@ -133,7 +134,7 @@ fn wait(queue: &dyn Queue) {
 
 fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call fills the struct that it is given.
+    // SAFETY: the call fills a valid struct.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

@@ -1,13 +1,13 @@
-//! Raw images by every way of reaching the kernel: random requests straight to a backend's queue,
-//! from guest memory.
+//! Benchmark of raw images over each I/O path: random requests from guest memory, directly to a
+//! backend's queue.
 //!
-//! `cargo xtask bench raw --json FILE` prints a table; `cargo bench -p synthvm-block --bench raw
-//! [-- --json FILE] [--directory DIR]` is what it runs, on a 256 MiB file in DIR (default: cargo's
-//! target folder).
+//! `cargo xtask bench raw --json FILE` prints a table. It runs `cargo bench -p synthvm-block
+//! --bench raw [-- --json FILE] [--directory DIR]`, on a 256 MiB file in DIR (default: cargo's
+//! target directory).
 //!
-//! All ways of a case take turns, round by round, and the middle round of each counts. Compare
-//! within one run: the storage's own speed is in all numbers. The limit of `fixed` (io_uring with
-//! registered buffers) is what `uring` took.
+//! The I/O paths of a case take turns, and the median round of each counts. Compare numbers within
+//! one run only, as all contain the speed of the storage. The limit of `fixed` (io_uring with
+//! registered buffers) is the result of `uring`.
 
 mod load;
 #[path = "../../../../vmbus/loopback/benches/core/number.rs"]
@@ -24,10 +24,10 @@ use synthvm_block::{Backend, CacheMode, FixedMemory, IoMode, Operation, RawFile,
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempfile::TempFile;
 
-/// Rounds of each way in a case; odd.
+/// Number of rounds of each I/O path in a case; odd, for the median.
 const ROUNDS: usize = 7;
 
-/// A way of reaching the kernel.
+/// An I/O path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Way {
     name: &'static str,
@@ -67,7 +67,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
             }
         }
     }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
     if !wanted {
         println!("nothing measured: use `cargo bench`");
         return Ok(());
@@ -133,7 +133,7 @@ impl Bench<'_> {
         let mut rounds = vec![Vec::new(); ways.len()];
         for round in 0..ROUNDS {
             for turn in 0..ways.len() {
-                // Back and forth, so that none always follows the same.
+                // Alternate the direction, so that no I/O path always follows the same one.
                 let index = if round % 2 == 0 { turn } else { ways.len() - 1 - turn };
                 rounds[index].push(self.round(ways[index], cache, load)?);
             }

@@ -1,5 +1,5 @@
-//! Instructions of the host's part of a request, and of the one copy of the payload that nothing
-//! can spare, counted by callgrind.
+//! Instructions of the host's part of a request, and of the one unavoidable copy of the payload,
+//! counted by callgrind.
 
 use crate::callgrind;
 use crate::limits;
@@ -8,17 +8,17 @@ use crate::number::Number;
 use crate::path::DEPTHS;
 use crate::scaling;
 
-/// First word of the inner half: then a direction or `copy`, a depth, and the machine's shape in
-/// four numbers.
+/// First argument of the process under callgrind. A direction or `copy`, a depth, and the machine's
+/// shape in four numbers follow.
 pub(crate) const COUNT: &str = "--count";
 
-/// Requests that are counted; a multiple of all depths.
+/// Number of counted requests; a multiple of all depths.
 const REQUESTS: usize = 1280;
-/// Before that: enough for every buffer to have been used.
+/// Number of requests before the count, enough to use every buffer once.
 const WARM_UP: u64 = 1280;
 
-/// Adds instructions of each depth and direction, and of larger machines. Says so when there is no
-/// valgrind.
+/// Adds the instructions of each depth and direction, and of larger machines. Prints a message if
+/// valgrind is missing.
 pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
     let Some(limit) = instructions("copy", 1, Shape::PLAIN)? else {
         eprintln!("no instructions counted: there is no valgrind");
@@ -44,7 +44,7 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
     Ok(())
 }
 
-/// Instructions of one request, or of one copy of its payload. `None` without valgrind.
+/// Returns the instructions of one request, or of one copy of its payload. `None` without valgrind.
 fn instructions(what: &str, depth: usize, shape: Shape) -> Result<Option<f64>, String> {
     let Shape { controllers, channels, luns, ring_pages } = shape;
     let numbers = [depth, controllers, channels, luns, ring_pages].map(|number| number.to_string());
@@ -52,7 +52,7 @@ fn instructions(what: &str, depth: usize, shape: Shape) -> Result<Option<f64>, S
     Ok(callgrind::instructions(&words)?.map(|count| count as f64 / REQUESTS as f64))
 }
 
-/// The inner half.
+/// Runs the load in the process under callgrind.
 pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), String> {
     let what = words.next().unwrap_or_default();
     let numbers: Vec<usize> = words.filter_map(|word| word.parse().ok()).collect();

@@ -1,5 +1,5 @@
-//! What the machine must spend in any case: the payload is copied once, and a message goes through
-//! memory each way.
+//! The lower bound of a request's cost on this machine: one copy of the payload, and one message
+//! through memory each way.
 
 use std::hint::black_box;
 
@@ -8,17 +8,17 @@ use crate::machine::{BYTES, Direction, PLACES};
 
 /// Bytes of a request's packet: descriptor, one range of one page, the packet itself, trailer.
 const REQUEST: usize = 16 + 8 + 16 + 64 + 8;
-/// Bytes of a completion's.
+/// Bytes of a completion's packet: descriptor, the packet itself, trailer.
 const COMPLETION: usize = 16 + 64 + 8;
 
-/// Nanoseconds of one request's copies.
+/// Returns the nanoseconds of one request's copies.
 pub(crate) fn request(direction: Direction) -> f64 {
     payload(direction) + message::<REQUEST>() + message::<COMPLETION>()
 }
 
-/// Copying pages of one piece of memory to another, in turn.
+/// Returns the nanoseconds of copying one page, cycling through two buffers.
 fn payload(direction: Direction) -> f64 {
-    // Shared, as guest memory is, and private, as a RAM disk is.
+    // Two buffers, as guest memory and a RAM disk are.
     let (mut guest, mut disk) = (vec![1_u8; PLACES * BYTES], vec![2_u8; PLACES * BYTES]);
     let mut place = 0;
     best_of(|| {
@@ -32,14 +32,14 @@ fn payload(direction: Direction) -> f64 {
     })
 }
 
-/// The one copy that nothing can spare; counted alone by `instructions` as well.
+/// Makes the one unavoidable copy. `instructions` also counts it alone.
 #[inline(never)]
 pub(crate) fn copy(from: &[u8], to: &mut [u8]) {
     to.copy_from_slice(black_box(from));
     black_box(to);
 }
 
-/// Writing and reading `N` bytes that move through a ring.
+/// Returns the nanoseconds of writing and reading `N` bytes through a ring.
 fn message<const N: usize>() -> f64 {
     const AREA: usize = 32 * 4096;
     let mut area = vec![0_u8; AREA];

@@ -1,4 +1,4 @@
-//! A guest, its machine and its disks, all in this thread.
+//! A guest, its machine and its disks, all in the calling thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use crate::guest::{BareChannel, BareGuest, DATA};
 
 /// Bytes of a request.
 pub(crate) const BYTES: usize = 4096;
-/// Pages of guest memory and blocks of disk that requests go through in turn: few enough for a
-/// second-level cache, so that the path is measured and not the machine's memory.
+/// Number of pages of guest memory, and of blocks of disk, that requests cycle through. They fit a
+/// second-level cache, so that the benchmark measures the path and not the machine's memory.
 pub(crate) const PLACES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -36,14 +36,14 @@ impl Direction {
     }
 }
 
-/// What a machine has.
+/// The shape of a machine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {
     /// SCSI controllers.
     pub(crate) controllers: usize,
-    /// Channels of each.
+    /// Channels of each controller.
     pub(crate) channels: usize,
-    /// Disks of each; they share [`PLACES`] blocks among them, so that more disks are not more
+    /// Disks of each controller. They share [`PLACES`] blocks, so that more disks use no more
     /// memory.
     pub(crate) luns: usize,
     /// Pages of each ring.
@@ -51,12 +51,12 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// One of everything, rings as Linux makes them.
+    /// One controller, channel and disk, with rings of Linux's default size.
     pub(crate) const PLAIN: Self = Self { controllers: 1, channels: 1, luns: 1, ring_pages: 33 };
 }
 
 pub(crate) struct Machine {
-    /// Keeps the bus.
+    /// Keeps the bus alive.
     _guest: BareGuest,
     controllers: Vec<ScsiController>,
     workers: InlineWorkers,
@@ -64,7 +64,7 @@ pub(crate) struct Machine {
     luns: usize,
 }
 
-/// Requests that are ready to be sent, one for each place.
+/// Prepared requests, one for each page.
 pub(crate) struct Load {
     packets: Vec<([u8; 64], Vec<u8>)>,
     next: usize,
@@ -108,7 +108,7 @@ impl Machine {
         machine
     }
 
-    /// Requests in `direction`, to all disks in turn.
+    /// Returns requests in `direction` that cycle through all disks.
     pub(crate) fn load(&self, direction: Direction) -> Load {
         let packets = (0..PLACES).map(|place| {
             let page = [DATA + place as u64];
@@ -125,8 +125,8 @@ impl Machine {
         Load { packets: packets.collect(), next: 0 }
     }
 
-    /// Sends `count` requests, `depth` at a time to each channel, and has them served. Returns how
-    /// long that took.
+    /// Sends and serves `count` requests, `depth` at a time on each channel. Returns the time that
+    /// this took.
     pub(crate) fn run(&mut self, load: &mut Load, depth: usize, count: u64) -> Duration {
         let start = Instant::now();
         let rounds = count.div_ceil((depth * self.channels.len()) as u64);
@@ -135,12 +135,12 @@ impl Machine {
             self.serve();
             self.receive(depth);
         }
-        // The last round may have been more than was asked for.
+        // The last round may exceed the count.
         let done = rounds * (depth * self.channels.len()) as u64;
         start.elapsed().mul_f64(count as f64 / done as f64)
     }
 
-    /// The guest writes `depth` requests to each channel, which become visible at once.
+    /// Writes `depth` requests to each channel, which become visible together.
     pub(crate) fn send(&mut self, load: &mut Load, depth: usize) {
         for channel in &mut self.channels {
             let mut batch = channel.outgoing.batch().expect("a sound ring");
@@ -152,17 +152,17 @@ impl Machine {
                     .with_header(PacketKind::GpaDirect, header);
                 batch.write(&packet).expect("room in the ring");
             }
-            // Its doorbell is the hypervisor's work.
+            // The doorbell is the hypervisor's work, and not measured.
             assert!(batch.commit(), "the host should sleep");
         }
     }
 
-    /// The host's part.
+    /// Runs the host's part: serves all channels.
     pub(crate) fn serve(&self) {
         self.workers.serve();
     }
 
-    /// The guest takes `depth` completions from each channel, all of which must be there and good.
+    /// Takes `depth` completions from each channel. All must be present and successful.
     pub(crate) fn receive(&mut self, depth: usize) {
         for channel in &mut self.channels {
             let mut batch = channel.incoming.batch().expect("a sound ring");
@@ -178,13 +178,13 @@ impl Machine {
         }
     }
 
-    /// Bytes that went through buffers of the host's own.
+    /// Returns the bytes copied through intermediate buffers of the host.
     pub(crate) fn copied_bytes(&self) -> u64 {
         let disks = self.controllers.iter().flat_map(ScsiController::disks);
         disks.map(|disk| disk.stats.copied_bytes).sum()
     }
 
-    /// Has every page of memory and disk in place.
+    /// Touches every page of memory and disk, so that no page fault is measured.
     fn touch(&self) {
         for channel in &self.channels {
             for place in 0..PLACES as u64 {

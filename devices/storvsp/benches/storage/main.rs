@@ -1,15 +1,15 @@
-//! The storage device path in numbers: requests from a guest's ring to a RAM disk and back, beside
-//! what the machine must spend in any case.
+//! Benchmark of the storage path: requests from a guest's ring to a RAM disk and back, next to the
+//! lower bound of the machine.
 //!
-//! `cargo xtask bench storage --json FILE` prints a table; `cargo bench -p synthvm-storvsp --bench
-//! storage [-- --json FILE] [--quick]` is what it runs.
+//! `cargo xtask bench storage --json FILE` prints a table. It runs `cargo bench -p synthvm-storvsp
+//! --bench storage [-- --json FILE] [--quick]`.
 //!
-//! | module | what it measures |
+//! | module | measures |
 //! |---|---|
-//! | `path` | everything in one thread: the guest's packets, the ring, SCSI, the data, completions, the signal |
-//! | `scaling` | the same with more disks, LUNs and channels |
-//! | `instructions` | the host's part of it, counted by callgrind: exact |
-//! | `threads` | a guest's thread and a worker's: what sleeping and waking cost |
+//! | `path` | the whole path in one thread: packets, ring, SCSI, data, completions, the signal |
+//! | `scaling` | `path` with more disks, LUNs and channels |
+//! | `instructions` | the host's part of `path`, counted by callgrind: exact |
+//! | `threads` | a guest's thread and a worker's thread: the cost of sleeping and waking |
 
 #[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
 mod callgrind;
@@ -35,8 +35,8 @@ use std::process::ExitCode;
 
 use number::Number;
 
-/// Times that everything is measured: what disturbs for longer than a number takes does not last
-/// for all of them.
+/// Number of passes over all measurements. A disturbance may last longer than one measurement, but
+/// hardly for all passes.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
@@ -62,7 +62,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
             }
         }
     }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
     if !wanted {
         println!("nothing measured: use `cargo bench`");
         return Ok(());

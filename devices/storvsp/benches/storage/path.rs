@@ -1,5 +1,5 @@
-//! The whole device path in one thread: nobody sleeps, nobody wakes, so what is left is the work
-//! itself, of both ends.
+//! The whole device path in one thread. Without sleeping and waking, the numbers show the work of
+//! both ends.
 
 use crate::clock::best;
 use crate::counting::counted;
@@ -7,10 +7,10 @@ use crate::limits;
 use crate::machine::{Direction, Machine, Shape};
 use crate::number::Number;
 
-/// Depths, with the nanoseconds that one request may take (shared design, section 5).
+/// Queue depths, with the maximum nanoseconds of one request (shared design, section 5).
 pub(crate) const DEPTHS: [(usize, f64); 4] = [(1, 600.0), (4, 450.0), (16, 400.0), (64, 400.0)];
 
-/// Requests of which allocations and copies are counted.
+/// Number of requests for counting allocations and copies.
 const COUNTED: u64 = 6400;
 
 pub(crate) fn measure(numbers: &mut Vec<Number>) {

@@ -1,19 +1,18 @@
-//! What a request costs on larger machines: more disks, more channels to one disk, more LUNs on one
-//! channel. It should cost the same.
+//! The cost of a request on larger machines: more disks, more channels to one disk, more LUNs on
+//! one channel. It should not depend on the machine's size.
 //!
-//! Everything is busy at once, and served in turn in this thread: what threads would add by running
-//! side by side is left out, so that the numbers show what the program does. The limit of each
-//! number is that of the machine with one of everything.
+//! All channels are busy, and this thread serves them in turn. Threads would add parallelism, which
+//! hides the cost. The limit of each number is that of the smallest machine.
 
 use crate::clock::best;
 use crate::machine::{Direction, Machine, Shape};
 use crate::number::Number;
 
-/// Requests at a time on each channel.
+/// Requests in flight on each channel.
 pub(crate) const DEPTH: usize = 16;
 
-/// Machines by name, the one with one of everything first. Rings are short, so that eight channels
-/// fit the cache that one fits.
+/// Returns machines with their names, the smallest first. Rings are short, so that eight channels
+/// fit in the same cache as one.
 pub(crate) fn shapes() -> Vec<(String, Shape)> {
     let one = Shape { ring_pages: 5, ..Shape::PLAIN };
     let mut shapes = vec![("scaling_1".to_owned(), one)];

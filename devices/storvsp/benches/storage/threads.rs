@@ -1,6 +1,5 @@
-//! The same path with a guest's thread that polls and a worker's. Depth 1 measures waking the
-//! worker more than anything else; depth 64 keeps it awake and so measures its work, or the guest
-//! thread's when that is slower.
+//! The path with a polling guest thread and a worker thread. Depth 1 mostly measures waking the
+//! worker. Depth 64 keeps the worker awake and measures the work of the slower of the two threads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +13,8 @@ use crate::guest::scsi::{StorageChannel, read_srb, write_srb};
 use crate::guest::{BareChannel, DATA};
 use crate::number::Number;
 
-/// Requests of a round: long enough for a worker to fall asleep and wake as it would, short enough
-/// to find an undisturbed one.
+/// Requests of a round: enough for a worker to sleep and wake as usual, few enough to find an
+/// undisturbed round.
 const REQUESTS: u64 = 2_000;
 const ROUNDS: usize = 20;
 
@@ -51,8 +50,8 @@ fn measure_polling(what: &str, options: &ControllerOptions, numbers: &mut Vec<Nu
     }
 }
 
-/// Keeps `depth` requests in flight: a completion is replaced at once, all that are there as one
-/// batch.
+/// Keeps `depth` requests in flight. Each batch of completions is replaced immediately by one batch
+/// of requests.
 fn run(channel: &mut BareChannel, is_read: bool, depth: u64, requests: u64) {
     let (mut sent, mut received) = (0, 0);
     let mut header = Vec::new();

@@ -1,10 +1,10 @@
 //! Commands that take more than one request: UNMAP of many ranges, WRITE SAME with a pattern,
 //! comparisons.
 //!
-//! A job is the guest's one command. Its parts go to the queue a few at a time, each with an
-//! entry of the in-flight table; when the last has come back the job ends, with the first error of them if there was
-//! one. What a comparison reads and a pattern writes lies in memory of ours, so jobs, parts and
-//! bytes are all bounded here.
+//! A job is one command of the guest. Its parts go to the LUN queue a few at a time, each with its
+//! own entry in the in-flight table. The job ends with its last part, and reports the first error
+//! of all parts. The blocks that a comparison reads and the pattern that a fill writes are in the
+//! device's own memory, so the numbers of jobs, parts and bytes are bounded here.
 
 use super::in_flight::{InFlight, InFlightTable};
 use super::limits::{CHUNK, MAX_JOBS, MAX_PARTS};
@@ -13,7 +13,7 @@ use crate::lun::Lun;
 use synthvm_block::{Completion, IoBuffer, Operation, Request};
 use synthvm_scsi::{CheckCondition, Expected, Job, Range, Sense, condition};
 
-/// The jobs of one channel.
+/// The compound commands (jobs) of one channel.
 #[derive(Debug, Default)]
 pub(super) struct CompoundCommands {
     running: [Option<Box<Running>>; MAX_JOBS],
@@ -24,18 +24,18 @@ pub(super) struct CompoundCommands {
 
 #[derive(Debug)]
 struct Running {
-    /// The entry of each of its parts.
+    /// Template of the in-flight entries of the parts.
     entry: InFlight,
     job: Job,
-    /// Bytes of the range that parts were made for, or ranges of the list.
+    /// Progress: bytes of the range, or ranges of the list, that parts were made for.
     next: u64,
-    /// The guest's buffer to write before anything is compared.
+    /// The guest's buffer must be written before the first comparison.
     writes_first: bool,
     in_flight: usize,
     failure: Option<CheckCondition>,
     moved: u64,
     copied: u64,
-    /// The request with the guest's memory; away while it is written.
+    /// The request with the guest's memory; `None` while it is being written.
     guest: Option<Box<Request>>,
     /// Idle requests with memory of the device's own, each [`CHUNK`] long.
     chunks: Vec<Box<Request>>,
@@ -43,12 +43,12 @@ struct Running {
 }
 
 impl CompoundCommands {
-    /// Another job can begin.
+    /// Returns true if another job can begin.
     pub(super) fn has_space(&self) -> bool {
         self.count < MAX_JOBS
     }
 
-    /// Returns the commands that are not over.
+    /// Returns the number of jobs in progress.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -58,9 +58,9 @@ impl CompoundCommands {
         self.parts
     }
 
-    /// Begins `job`, which is what a command comes to; `guest` has its memory. Its first parts go to
-    /// `queue`, each with `entry`. There must be space. `Some` when the command is over already:
-    /// how it ended.
+    /// Begins `job`. `guest` has the guest's memory. The first parts go to `queue`, each with
+    /// `entry`. The caller must check [`CompoundCommands::has_space`] first. Returns the result if
+    /// the job has already ended.
     pub(super) fn begin(
         &mut self,
         entry: InFlight,
@@ -89,7 +89,7 @@ impl CompoundCommands {
         self.advance(id, queue, in_flight)
     }
 
-    /// A part came back. `Some` when it was the last of its job: how that ended.
+    /// Handles the completion of a part. Returns the job's result if the part was its last.
     pub(super) fn part_done(
         &mut self,
         entry: &InFlight,
@@ -105,7 +105,7 @@ impl CompoundCommands {
         self.advance(id, queue, in_flight)
     }
 
-    /// Makes as many parts as may be in flight now. When there is none, the job is over.
+    /// Submits as many parts as may be in flight. Returns the job's result if no part is left.
     fn advance(
         &mut self,
         id: usize,
@@ -131,7 +131,7 @@ impl CompoundCommands {
 }
 
 impl Running {
-    /// The next part, unless there is none (yet).
+    /// Returns the next part. `None`: no part is left, or the next one must wait for another part.
     fn part(&mut self, in_flight: &mut InFlightTable) -> Option<Box<Request>> {
         if self.failure.is_some() {
             return None;
@@ -164,7 +164,7 @@ impl Running {
                 (part, Operation::Write { fua: true }, *range)
             }
             Job::Compare { range, .. } => {
-                // Not before the data to compare has been written.
+                // The comparison waits until the guest's data has been written.
                 self.guest.as_ref()?;
                 let chunk = next_chunk(*range, &mut self.next)?;
                 let mut part =
@@ -177,7 +177,7 @@ impl Running {
         Some(part)
     }
 
-    /// Takes note of how a part ended, and its memory back.
+    /// Records the result of a part and recycles its request.
     fn take_back(&mut self, done: Completion, lun: &Lun, in_flight: &mut InFlightTable) {
         let Completion { request: mut part, result, copied } = done;
         match result {
@@ -191,7 +191,7 @@ impl Running {
                 }
             }
             Err(error) => {
-                // Counted and worded once for the command.
+                // Only the first failure of a command is counted and logged.
                 if self.failure.is_none() {
                     lun.failed(part.operation, part.offset, error);
                     self.failure = Some(condition(error, part.operation));
@@ -221,7 +221,7 @@ impl Running {
             }
         };
         if !equal && self.failure.is_none() {
-            // The medium did not fail: the command found what it looked for.
+            // A miscompare is an answer, not a failure of the backend.
             lun.counters.answered(0);
             self.failure = Some(CheckCondition::execution(Sense::MISCOMPARE));
         }
@@ -247,7 +247,8 @@ fn chunk_request(bytes: Vec<u8>) -> Box<Request> {
     Request::new(0, Operation::Read, 0, 0, IoBuffer::from_vec(bytes))
 }
 
-/// The next piece of `range`, after the `done` bytes of it that were dealt with.
+/// Returns the next chunk of `range` behind the first `done` bytes, and advances `done`. `None` at
+/// the end of the range.
 fn next_chunk(range: Range, done: &mut u64) -> Option<Range> {
     let left = range.length.checked_sub(*done).filter(|left| *left != 0)?;
     let chunk = Range { offset: range.offset + *done, length: left.min(CHUNK) };

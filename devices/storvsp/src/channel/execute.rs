@@ -15,8 +15,8 @@ use crate::lun::Lun;
 use crate::protocol::{Completion, Srb};
 
 impl StorageHandler {
-    /// Executes a command, whose memory is in `request`. Returns the request unless it is in flight
-    /// now.
+    /// Executes a command. `request` has the guest's memory. Returns the request unless it is in
+    /// flight afterwards.
     pub(super) fn execute(
         &mut self,
         tag: RequestTag,
@@ -24,8 +24,8 @@ impl StorageHandler {
         mut request: Box<Request>,
         outbox: &mut Outbox,
     ) -> Option<Box<Request>> {
-        // The set of disks may have changed since the batch began, and the guest may have been told
-        // so on another channel: what it sends then is answered by the new set.
+        // The set of disks may have changed since the batch began, and another channel may have
+        // notified the guest. The guest expects answers from the new set after the notification.
         self.begin_round(outbox);
         let command = Command::parse(&srb.cdb, srb.cdb_length);
         let lun = self.luns.routing().lun(srb.address);
@@ -78,7 +78,7 @@ impl StorageHandler {
         let moved = if operation.moves_bytes() { length } else { 0 };
         let fault = queue.fault();
         if fault.is_some() || request.buffer.select(0, moved as usize).is_err() {
-            // A buffer too short cannot be: the request was validated against it.
+            // Unreachable for short buffers: `Srb::parse` checked the request against the buffer.
             let condition = fault
                 .map_or(CheckCondition::INVALID_FIELD, |error| scsi::condition(error, operation));
             queue.lun.counters.failed();
@@ -92,7 +92,7 @@ impl StorageHandler {
         None
     }
 
-    /// Asks `lun`'s image, which may take its time.
+    /// Asks `lun`'s backend for block states. The call may block, so a helper thread makes it.
     fn ask(
         &mut self,
         tag: RequestTag,
@@ -121,7 +121,7 @@ impl StorageHandler {
         unused
     }
 
-    /// Begins a command of several requests.
+    /// Begins a compound command. Returns the request if the command was refused.
     fn begin(
         &mut self,
         tag: RequestTag,

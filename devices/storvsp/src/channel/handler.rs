@@ -33,8 +33,7 @@ pub(crate) struct StorageHandler {
     pub(super) resets: Resets,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
-    /// The generation of changes that the guest must know of ([`LunSet::notices`]), as
-    /// `queues` have it.
+    /// The generation of [`LunSet::notices`] that `queues` reflects.
     notices: u64,
     /// The generation of which the guest was notified; `None` before initialisation ended.
     notified: Option<u64>,
@@ -45,18 +44,19 @@ pub(crate) struct StorageHandler {
     done: Vec<block::Completion>,
 }
 
-/// A packet that no storage channel carries, or that has no header. The channel is at fault.
+/// A packet of a kind that storage channels do not carry, or without a header. The runtime closes
+/// the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadPacket {
-    /// Of another kind.
-    #[error("a storage channel carries no {0:?} packets")]
+    /// The packet has a kind that storage channels do not carry.
+    #[error("packets of kind {0:?} are not valid on a storage channel")]
     Kind(PacketKind),
-    /// Too short.
+    /// The packet is shorter than its header.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
 
-/// How to answer a packet.
+/// The identity of a guest's packet, which its completion needs.
 #[derive(Clone, Copy)]
 pub(super) struct RequestTag {
     transaction_id: u64,
@@ -71,7 +71,7 @@ impl RequestTag {
         InFlight { transaction_id, completion_requested, completer, compound: None, epoch, queue }
     }
 
-    /// Completes the request, if its sender wants that.
+    /// Completes the request if the guest asked for a completion.
     pub(super) fn answer(self, reply: Reply, outbox: &mut Outbox) {
         if self.completion_requested {
             outbox.complete(self.transaction_id, reply);
@@ -85,8 +85,8 @@ impl ChannelHandler for StorageHandler {
     /// The generation of changes of which the guest was notified.
     type State = Option<u64>;
 
-    /// Takes over disks that came or went, and notifies a guest that could not know. Costs one load
-    /// when nothing changed.
+    /// Applies changes of the set of disks, and notifies the guest if it has to know. Costs one
+    /// atomic load if nothing has changed.
     #[inline]
     fn begin_round(&mut self, outbox: &mut Outbox) {
         if !self.queues.are_current(&self.luns) {
@@ -108,7 +108,7 @@ impl ChannelHandler for StorageHandler {
     fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), BadPacket> {
         match packet.kind() {
             PacketKind::InBand | PacketKind::GpaDirect => {}
-            // This device asks for no completion; one that comes nevertheless means nothing.
+            // This device never asks the guest for a completion, so a completion is ignored.
             PacketKind::Completion => return Ok(()),
             PacketKind::TransferPages => return Err(BadPacket::Kind(PacketKind::TransferPages)),
         }
@@ -155,7 +155,7 @@ impl ChannelHandler for StorageHandler {
         });
         let has_parts = self.compound.parts() != 0;
         if any && has_parts {
-            // The parts that follow those which ended.
+            // Completed parts have queued the next parts of their jobs.
             self.queues.submit();
         }
         if !self.queries.is_empty() {
@@ -170,7 +170,7 @@ impl ChannelHandler for StorageHandler {
 
     #[inline]
     fn delivered(&mut self, channel: &Channel) {
-        // After the completion that promised them.
+        // The guest must see the completion of CREATE_SUB_CHANNELS before the offers.
         if let Some(total) = self.subchannels.take() {
             channel.offer_subchannels(total);
         }
@@ -193,12 +193,12 @@ impl ChannelHandler for StorageHandler {
 }
 
 impl StorageHandler {
-    /// Returns the handler of a channel that a guest has opened.
+    /// Returns the handler of a newly opened channel.
     pub(crate) fn new(luns: Arc<LunSet>, session: Session, channel: &Channel) -> Self {
         Self {
             luns,
             session,
-            // The first round takes the disks over.
+            // The first `begin_round` fills in the disks.
             queues: LunQueues::new(),
             in_flight: InFlightTable::new(channel.ram().clone()),
             compound: CompoundCommands::default(),
@@ -214,8 +214,8 @@ impl StorageHandler {
         }
     }
 
-    /// The same for a channel that was saved, whose guest was notified of the changes up to
-    /// `notified`.
+    /// Returns the handler of a restored channel. The guest was notified of the changes up to
+    /// generation `notified`.
     pub(crate) fn restored(
         luns: Arc<LunSet>,
         session: Session,
@@ -239,7 +239,7 @@ impl StorageHandler {
         }
     }
 
-    /// Completes the queries that were answered. True when there was any.
+    /// Completes the answered queries. Returns true if there were any.
     fn complete_queries(&mut self, outbox: &mut Outbox) -> bool {
         let mut any = false;
         self.queries.clear_event();
@@ -274,7 +274,8 @@ impl StorageHandler {
             Action::Ready(reply) => {
                 tag.answer(reply, outbox);
                 self.notified = Some(self.notices);
-                // Subchannels that were opened early may read their rings now.
+                // Subchannels do not read their rings before initialisation ends: wake their
+                // workers.
                 self.luns.kick();
             }
             Action::OfferSubchannels { reply, total } => {
@@ -294,9 +295,9 @@ impl StorageHandler {
     }
 }
 
-/// Fills `buffer` with the guest memory that comes with `packet`. Returns its bytes: 0 when there
-/// is none, and when its description is wrong, so that a request which needs it is refused (spec
-/// storvsc section 4).
+/// Fills `buffer` with the guest memory that `packet` describes. Returns its bytes. Returns 0
+/// without a description and for an invalid one, so that a command which needs data is refused
+/// (spec storvsc section 4).
 #[inline(always)]
 fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
     let Some(guest) = buffer.guest_mut() else { return 0 };
@@ -306,7 +307,7 @@ fn fill(buffer: &mut IoBuffer, packet: &Packet<'_>) -> usize {
     guest.len()
 }
 
-/// Takes one request back from its queue: completes the command, or continues it.
+/// Handles one completion of a queue: completes the command, or continues the compound command.
 #[inline]
 fn complete_one(
     queue: &mut LunQueue,
@@ -317,7 +318,7 @@ fn complete_one(
     resets: &mut Resets,
 ) {
     let Some(entry) = in_flight.remove(done.request.tag, queue.key) else {
-        // Not a request of this queue's: its memory may be anything, so it is not used again.
+        // A foreign request may refer to any memory, so it is not recycled.
         return queue.lun.foreign_completion();
     };
     queue.ended();

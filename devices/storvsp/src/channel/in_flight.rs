@@ -1,31 +1,31 @@
-//! The table of requests in flight: how to complete each, and the idle requests with their memory.
+//! The in-flight table: the guest's half of each request, and recycled idle requests.
 
 use vmbus_gpadl::GuestRam;
 
 use crate::protocol::Completer;
 use synthvm_block::{IoBuffer, Operation, Request};
 
-/// Most requests in flight on one channel. Linux has up to 364 on a ring of its default size;
-/// beyond this the ring is left unread, which is all the back-pressure that a guest needs.
+/// Maximum number of requests in flight on one channel. Linux has up to 364 on a ring of its
+/// default size. The worker stops reading the ring at this limit, which blocks the guest.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 
-/// The guest's part of a request that is in flight. Operation, range and memory are in the
-/// [`Request`].
+/// The guest's half of a request in flight: everything that its completion needs. Operation, range
+/// and memory are in the [`Request`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct InFlight {
     pub(super) transaction_id: u64,
     pub(super) completion_requested: bool,
     pub(super) completer: Completer,
-    /// The compound command that it is a part of; then only that command's end completes it.
+    /// The compound command of a subrequest. Its end completes the guest's command.
     pub(super) compound: Option<u8>,
-    /// Which resets it came before (see `resets`).
+    /// The reset epoch in which the request began (see `resets`).
     pub(super) epoch: u32,
-    /// Where it was sent: no other queue can complete it.
+    /// The queue that has the request: no other queue can complete it.
     pub(super) queue: QueueKey,
 }
 
-/// Names the receiver of a request among all that the channel ever had: the number of a LUN's
-/// queue, or 0 for the helper threads that answer queries.
+/// Identifies the queue of a LUN, or the helper threads that answer queries (0). Keys of removed
+/// queues are not used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QueueKey(u32);
 
@@ -38,8 +38,8 @@ impl QueueKey {
     }
 }
 
-/// The requests in flight of a channel. Entries and requests are made when they are first needed,
-/// and then used again, the last one first.
+/// The requests in flight of a channel. Entries and requests are allocated on demand and recycled,
+/// the most recent one first.
 #[derive(Debug)]
 pub(super) struct InFlightTable {
     ram: GuestRam,
@@ -48,8 +48,8 @@ pub(super) struct InFlightTable {
     idle: Vec<Box<Request>>,
 }
 
-/// An entry is named by a tag: its index, and above it the number of its uses, so that a tag is
-/// never that of a later request.
+/// An entry of the table. Its tag has the index in the low 32 bits and the number of uses above, so
+/// a stale tag never names a later request.
 #[derive(Debug)]
 struct Entry {
     uses: u32,
@@ -61,24 +61,24 @@ impl InFlightTable {
         Self { ram, entries: Vec::new(), free: Vec::new(), idle: Vec::new() }
     }
 
-    /// Another request can be taken.
+    /// Returns true if another request can be taken.
     pub(super) fn has_space(&self) -> bool {
         self.count() < MAX_IN_FLIGHT
     }
 
-    /// Requests in flight.
+    /// Returns the number of requests in flight.
     pub(super) fn count(&self) -> usize {
         self.entries.len() - self.free.len()
     }
 
-    /// Returns an idle request, whose memory may be filled.
+    /// Returns an idle request with an empty buffer for guest memory.
     pub(super) fn take_idle(&mut self) -> Box<Request> {
         self.idle.pop().unwrap_or_else(|| {
             Request::new(0, Operation::Flush, 0, 0, IoBuffer::new(self.ram.clone()))
         })
     }
 
-    /// Takes an idle request back.
+    /// Recycles a request.
     pub(super) fn return_idle(&mut self, request: Box<Request>) {
         self.idle.push(request);
     }
@@ -94,9 +94,9 @@ impl InFlightTable {
         (self.entries.len() - 1) as u64
     }
 
-    /// Ends the request with `tag`, which `queue` has completed. `None` if no such request is in
-    /// flight there: a backend that completes a request twice, or one that it never had, must not
-    /// complete another request of the guest's.
+    /// Removes the request with `tag` that `queue` has completed. Returns `None` if `queue` has no
+    /// such request: a defective backend that completes a request twice, or invents one, must not
+    /// complete another request of the guest.
     pub(super) fn remove(&mut self, tag: u64, queue: QueueKey) -> Option<InFlight> {
         let (uses, index) = ((tag >> 32) as u32, tag as u32);
         let entry = self.entries.get_mut(index as usize).filter(|entry| entry.uses == uses)?;

@@ -1,23 +1,23 @@
-//! Every limit of a worker, with its reason.
+//! The limits of a worker, with their reasons.
 
 use crate::protocol::MAX_TRANSFER;
 
-/// No more packets are taken into a batch that moves this much: its first completion would wait for
-/// all of it.
+/// Bytes after which a batch takes no more packets: the first completion of a batch waits for the
+/// whole batch to be submitted.
 pub(super) const BATCH_BYTES: u32 = MAX_TRANSFER;
 
-/// Most jobs of one channel. Guests rarely send even one; more are asked to come again (TASK SET
-/// FULL).
+/// Maximum number of compound commands of one channel. Guests rarely send even one; the device
+/// answers further ones with TASK SET FULL.
 pub(super) const MAX_JOBS: usize = 16;
 
-/// Most GET LBA STATUS of one channel that wait for their disks. Guests send one at a time; more
-/// are asked to come again (TASK SET FULL). Bounds the questions that pile up at an image that
-/// blocks.
+/// Maximum number of pending GET LBA STATUS commands of one channel. Guests send one at a time; the
+/// device answers further ones with TASK SET FULL. Bounds the queries that pile up at a backend
+/// that blocks.
 pub(super) const MAX_QUERIES: usize = 16;
 
-/// Most parts of one job in flight.
+/// Maximum number of subrequests of one compound command in flight.
 pub(super) const MAX_PARTS: usize = 4;
 
-/// Bytes of a part that goes through memory of ours: with the above, 8 MiB for a channel at the
-/// worst.
+/// Bytes of a subrequest through the device's own memory. With the limits above, a channel needs at
+/// most 8 MiB.
 pub(super) const CHUNK: u64 = 128 << 10;

@@ -1,4 +1,4 @@
-//! A worker's own view of the controller's LUNs: each with a queue of this worker alone.
+//! The LUN queues of a worker: its own queue to the backend of each logical unit.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use crate::lun_set::LunSet;
 use crate::protocol::MAX_LUNS;
 use synthvm_block::{Completion, IoError, Operation, Queue, Request};
 
-/// One LUN, as this worker reaches it.
+/// A worker's queue of requests to one logical unit.
 pub(super) struct LunQueue {
     pub(super) lun: Arc<Lun>,
-    /// Or why there is none.
+    /// The backend's queue, or the reason why it could not be opened.
     queue: Result<Box<dyn Queue>, IoError>,
     batch: Vec<Box<Request>>,
-    /// Its name in the in-flight table.
+    /// Identifies this queue in the in-flight table.
     pub(super) key: QueueKey,
     in_flight: usize,
-    /// The same, for reports.
+    /// Copy of `in_flight` for reports, updated once a batch.
     reported: Arc<AtomicU64>,
-    /// Reads and writes that ended in this poll, not yet in the disk's counters.
+    /// Reads and writes completed in this poll, not yet added to the disk's counters.
     transfers: Transfers,
-    /// Commands in several parts that are not finished; between two parts nothing is in flight.
+    /// Compound commands in progress. Such a command may have no subrequest in flight.
     pub(super) compound: usize,
 }
 
-/// All LUN queues of a worker. Refreshed only when the controller's generation changed.
+/// All LUN queues of a worker. They are refreshed when the controller's generation has changed.
 pub(super) struct LunQueues {
-    /// Those that are there, by LUN.
+    /// The queues of the present logical units, in order of LUN.
     queues: Vec<LunQueue>,
-    /// Where in `queues` each LUN is.
+    /// Index in `queues` of each LUN.
     places: [Option<u8>; MAX_LUNS],
-    /// LunQueues that were asked for since the last submit, and those that may have requests in
-    /// flight, one bit for each: a controller with many disks costs no more than one with few.
+    /// Bit masks of the queues used since the last submit, and of the queues that may have requests
+    /// in flight. They keep the cost of a batch independent of the number of disks.
     touched: u64,
     busy: u64,
-    /// LUNs that were taken away while requests were in flight.
+    /// Queues of removed LUNs that still have requests in flight.
     leaving: Vec<LunQueue>,
     generation: Option<u64>,
     /// The key of the newest queue.
@@ -58,16 +58,16 @@ impl LunQueues {
         }
     }
 
-    /// Returns true when the LUNs have not changed since the last [`LunQueues::refresh`]. One load:
-    /// this is asked for each packet.
+    /// Returns true if the LUNs have not changed since the last [`LunQueues::refresh`]. Costs one
+    /// atomic load, as the worker asks for each packet.
     #[inline]
     pub(super) fn are_current(&self, luns: &LunSet) -> bool {
         self.generation == Some(luns.generation())
     }
 
-    /// Takes over changes of the LUNs.
+    /// Applies changes of the LUNs.
     pub(super) fn refresh(&mut self, luns: &LunSet) {
-        // Read before the LUNs: a change that comes in between is taken over by the next call.
+        // Read before the LUNs: the next call applies a change that comes in between.
         self.generation = Some(luns.generation());
         let units = luns.luns().clone();
         let mut old = std::mem::take(&mut self.queues);
@@ -86,30 +86,30 @@ impl LunQueues {
             });
         }
         self.leaving.extend(old.into_iter().filter(LunQueue::is_busy));
-        // The bits meant the old places. A change may come when part of a batch is taken.
+        // The masks had the old indices. A refresh may happen in the middle of a batch.
         self.touched = self.places_where(|queue| !queue.batch.is_empty());
         self.busy = self.places_where(|queue| queue.in_flight != 0);
     }
 
-    /// One bit for each place whose queue is `wanted`.
+    /// Returns the bit mask of the queues that satisfy `wanted`.
     fn places_where(&self, wanted: impl Fn(&LunQueue) -> bool) -> u64 {
         let places = self.queues.iter().enumerate().filter(|(_, queue)| wanted(queue));
         places.fold(0, |bits, (place, _)| bits | 1 << place)
     }
 
-    /// The queue of `lun`.
+    /// Returns the queue of `lun`, and marks it as used.
     pub(super) fn get_mut(&mut self, lun: u8) -> Option<&mut LunQueue> {
         let place = (*self.places.get(usize::from(lun))?)?;
         self.touched |= 1 << place;
         self.queues.get_mut(usize::from(place))
     }
 
-    /// Numbers of the LUNs that are there, ascending.
+    /// Returns the numbers of the present LUNs, ascending.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u8> {
         self.queues.iter().map(|queue| queue.lun.number)
     }
 
-    /// Hands every batch to its queue.
+    /// Submits every batch to its backend.
     pub(super) fn submit(&mut self) {
         self.busy |= self.touched;
         for place in bits(std::mem::take(&mut self.touched)) {
@@ -118,8 +118,8 @@ impl LunQueues {
         self.leaving.iter_mut().for_each(LunQueue::submit);
     }
 
-    /// Passes each completion to `finish`, with its queue. Requests that are pushed to that
-    /// queue meanwhile go with the next submit.
+    /// Passes each completion to `finish`, with its queue. Requests that `finish` pushes to the
+    /// queue go out with the next submit.
     pub(super) fn poll(
         &mut self,
         done: &mut Vec<Completion>,
@@ -134,7 +134,7 @@ impl LunQueues {
                 None => leaving.next(),
             };
             let Some(queue) = queue else {
-                // A bit may be that of a LUN which is gone.
+                // A bit may belong to a removed LUN.
                 if place.is_some() {
                     continue;
                 }
@@ -152,7 +152,7 @@ impl LunQueues {
         self.leaving.retain(LunQueue::is_busy);
     }
 
-    /// Descriptors that say when a queue has something.
+    /// Returns the descriptors that become readable when a queue has completions.
     pub(super) fn events(&self) -> impl Iterator<Item = RawFd> {
         let queues = self.queues.iter().chain(&self.leaving);
         queues.filter_map(|queue| queue.queue.as_ref().ok()?.event())
@@ -174,12 +174,12 @@ impl LunQueue {
         }
     }
 
-    /// Something is in flight, or will be.
+    /// Returns true if requests are in flight, or a compound command will send more.
     fn is_busy(&self) -> bool {
         self.in_flight != 0 || self.compound != 0
     }
 
-    /// Why requests cannot be queued, if they cannot.
+    /// Returns the error of opening the backend's queue, if it failed.
     pub(super) fn fault(&self) -> Option<IoError> {
         self.queue.as_ref().err().copied()
     }
@@ -209,13 +209,13 @@ impl LunQueue {
         self.lun.counters.add(&std::mem::take(&mut self.transfers));
     }
 
-    /// Counts an operation on `bytes` bytes that the backend finished.
+    /// Counts a completed operation on `bytes` bytes.
     #[inline]
     pub(super) fn count(&mut self, operation: Operation, bytes: u64, copied: u64) {
         self.lun.counters.done_with_others(operation, bytes, copied, &mut self.transfers);
     }
 
-    /// Counts one request less in flight: one that was pushed here.
+    /// Counts the end of a request that was pushed here.
     #[inline]
     pub(super) fn ended(&mut self) {
         self.in_flight -= 1;
@@ -230,12 +230,12 @@ impl LunQueue {
 
 impl Drop for LunQueue {
     fn drop(&mut self) {
-        // Waits for the requests in flight; reports show them meanwhile.
+        // Dropping the backend's queue waits for its requests. Reports still show them meanwhile.
         self.queue = Err(IoError::Os(libc::ENODEV));
     }
 }
 
-/// Numbers of the bits that are set.
+/// Returns the numbers of the set bits, ascending.
 fn bits(mut word: u64) -> impl Iterator<Item = usize> {
     const { assert!(MAX_LUNS <= 64) };
     std::iter::from_fn(move || {

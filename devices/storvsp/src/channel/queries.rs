@@ -1,9 +1,8 @@
-//! GET LBA STATUS: questions to a disk's image that may block, asked on the disk's [`Helper`]
-//! thread.
+//! GET LBA STATUS: queries to a backend that may block, made on the disk's [`Helper`] thread.
 //!
-//! Each question has an entry of the in-flight table like any request, so that resets, a pause and a
-//! close wait for it. The guest's memory stays here: a question that is given up, as its channel
-//! has closed, touches nothing when its answer comes.
+//! Each query has an entry in the in-flight table like a request, so that resets, a pause and a
+//! close wait for it. The guest's memory stays with the worker: if the channel closes first, a late
+//! answer touches no guest memory.
 //!
 //! [`Helper`]: crate::helper::Helper
 
@@ -19,14 +18,14 @@ use crate::lun::Lun;
 use synthvm_block::{IoError, Operation, Request};
 use synthvm_scsi::{CheckCondition, LbaQuery, condition};
 
-/// The answer to a query: the data for the guest.
+/// The answer to a query: data for the guest, or sense.
 type Answer = Result<Vec<u8>, CheckCondition>;
 
-/// The questions of one channel.
+/// The queries of one channel.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     waiting: Vec<Waiting>,
-    /// Made with the first question.
+    /// Created with the first query.
     answers: Option<Arc<Answers>>,
 }
 
@@ -36,17 +35,17 @@ struct Waiting {
     request: Box<Request>,
 }
 
-/// A question that was answered.
+/// An answered query.
 pub(super) struct Finished {
-    /// The disk that was asked.
+    /// The queried disk.
     pub(super) lun: Arc<Lun>,
-    /// The guest's memory, under the question's tag.
+    /// The request with the guest's memory and the query's tag.
     pub(super) request: Box<Request>,
-    /// Data or sense.
+    /// The answer of the backend.
     pub(super) answer: Answer,
 }
 
-/// Where helper threads leave answers, with the event that wakes the worker.
+/// The queue of answers from helper threads, with the event that wakes the worker.
 #[derive(Debug)]
 struct Answers {
     done: Mutex<Vec<(u64, Answer)>>,
@@ -54,33 +53,33 @@ struct Answers {
 }
 
 impl Queries {
-    /// Whether another question may be asked.
+    /// Returns true if another query can begin.
     pub(super) fn has_space(&self) -> bool {
         self.waiting.len() < MAX_QUERIES
     }
 
-    /// Whether any question waits for its answer.
+    /// Returns true if no query is pending.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Readable when [`Queries::take_finished`] has something, until [`Queries::clear_event`].
-    /// `None`: nothing is to come.
+    /// Returns the event that is readable from an answer until [`Queries::clear_event`]. `None` if
+    /// no query is pending.
     pub(super) fn event(&self) -> Option<&EventFd> {
         self.answers.as_ref().filter(|_| !self.is_empty()).map(|answers| &answers.event)
     }
 
-    /// Clears the event, before the answers are taken.
+    /// Clears the event. To be called before the answers are taken, so that no answer is missed.
     pub(super) fn clear_event(&self) {
         if let Some(answers) = &self.answers {
             let _ = answers.event.read();
         }
     }
 
-    /// Asks `lun`, on its helper thread or, with `inline`, right now. `tag` is the question's.
+    /// Starts a query with `tag` to `lun`, on its helper thread or, with `inline`, on this one.
     ///
     /// # Errors
-    /// No event or thread is to be had: the guest's memory comes back.
+    /// Returns the request if no event or thread can be created.
     pub(super) fn ask(
         &mut self,
         tag: u64,
@@ -101,7 +100,7 @@ impl Queries {
         Ok(())
     }
 
-    /// Takes a question that was answered, in the order of the answers.
+    /// Takes the next answered query, in order of the answers.
     pub(super) fn take_finished(&mut self) -> Option<Finished> {
         let answers = self.answers.as_ref()?;
         loop {
@@ -137,7 +136,7 @@ impl Answers {
     }
 }
 
-/// One question on its way. Dropped without an answer, it was never asked.
+/// A query in progress. Dropping it without an answer cancels it.
 struct Question {
     tag: u64,
     lun: Arc<Lun>,
@@ -154,16 +153,16 @@ impl Question {
     fn ask(mut self, query: LbaQuery) {
         let mut data = Vec::new();
         let asked = catch_unwind(AssertUnwindSafe(|| self.lun.lba_status(query, &mut data)));
-        // The panic hook has logged a backend that panicked.
+        // The panic hook has logged the backend's panic.
         let answer = asked.unwrap_or_else(|_| {
             let (operation, error) = (Operation::Read, IoError::Os(libc::EIO));
             self.lun.failed(operation, query.range.offset, error);
             Err(condition(error, operation))
         });
-        // Before the guest hears of it: reports must not claim more than it knows.
+        // Counted before the answer: reports must not show a query that the guest knows has ended.
         self.end();
         self.answers.done().push((self.tag, answer.map(|()| data)));
-        // A full counter wakes as well.
+        // A write fails only if the counter is full, and then the event is readable already.
         let _ = self.answers.event.write(1);
     }
 

@@ -1,14 +1,16 @@
-//! RESET_LUN, RESET_ADAPTER, RESET_BUS: answered when everything that came before is finished.
+//! RESET_LUN, RESET_ADAPTER, RESET_BUS: completed after all earlier requests of the channel.
 //!
-//! Nothing is aborted: the image would be left in between. So a reset waits for the requests that
-//! were in flight when it came, on its own channel. Later requests go on meanwhile.
+//! A reset aborts nothing, as an aborted write would leave the disk's contents undefined. A reset
+//! waits for the requests that its own channel had in flight when it arrived. Later requests run in
+//! the meantime.
 
 use crate::protocol::Reply;
 
-/// Most resets that wait together; more are answered immediately. Guests send one and wait for it.
+/// Maximum number of resets that wait. Guests send one at a time; further ones complete
+/// immediately.
 const MAX_WAITING: usize = 16;
 
-/// Resets that wait. Each request carries the epoch in which it began; each reset ends an epoch.
+/// Pending resets. Each request carries the epoch in which it began; each reset ends an epoch.
 #[derive(Debug, Default)]
 pub(super) struct Resets {
     epoch: u32,
@@ -17,7 +19,7 @@ pub(super) struct Resets {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Requests of this epoch and of those before hold it up.
+    /// The reset waits for requests of this and earlier epochs.
     epoch: u32,
     left: usize,
     transaction_id: u64,
@@ -25,12 +27,12 @@ struct Waiting {
 }
 
 impl Resets {
-    /// The epoch of a request that begins now.
+    /// Returns the epoch of a request that begins now.
     pub(super) fn epoch(&self) -> u32 {
         self.epoch
     }
 
-    /// A reset came while `in_flight` requests were. False: answer it now.
+    /// Begins a reset behind `in_flight` requests. Returns false if it must complete immediately.
     pub(super) fn begin(&mut self, transaction_id: u64, reply: Reply, in_flight: usize) -> bool {
         if in_flight == 0 || self.waiting.len() == MAX_WAITING {
             return false;
@@ -40,7 +42,8 @@ impl Resets {
         true
     }
 
-    /// A request of `epoch` ended: `answer` gets every reset that waited for nothing else.
+    /// Counts the end of a request of `epoch`. Calls `answer` for each reset that waited for no
+    /// other request.
     pub(super) fn ended(&mut self, epoch: u32, mut answer: impl FnMut(u64, Reply)) {
         if self.waiting.is_empty() {
             return;

@@ -1,8 +1,8 @@
-//! DVD drives of a controller: discs go in and out while the guest runs.
+//! DVD drives of a controller: discs are inserted and ejected while the guest runs.
 //!
-//! Each insertion makes a new logical unit around the same drive, so that every worker finishes
-//! what it has on the old disc's queue and begins with the new one's. The drive itself knows which
-//! disc is in it; both change under one lock.
+//! Each insertion creates a new logical unit around the same drive, so that every worker finishes
+//! its requests on the old disc's queue and starts with the new one. The drive has its own record
+//! of the disc; both change under one lock.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use synthvm_block::Backend;
 use synthvm_scsi::{BlockSize, DiskIdentity, DvdDrive, LogicalUnit};
 
 impl ScsiController {
-    /// Puts a DVD drive at `lun`, with a disc or empty. Of `options`, the label is the disc's. A
-    /// running guest is notified.
+    /// Adds a DVD drive at `lun`, with a disc or empty. The label in `options` is that of the disc.
+    /// A running guest is notified.
     ///
     /// # Errors
     /// [`AddDiskError`].
@@ -46,12 +46,11 @@ impl ScsiController {
         self.inner.luns.add(lun, Lun::dvd(lun, unit, disc, options.label))
     }
 
-    /// Puts a disc into the drive at `lun`, in place of one that may be there; `label` is what to
-    /// call it in reports. The guest sees it when it polls the drive the next time, as it does
-    /// every few seconds.
+    /// Inserts a disc into the drive at `lun`, and replaces the disc in it. Reports call it
+    /// `label`. The guest sees the disc at its next poll of the drive, within a few seconds.
     ///
     /// # Errors
-    /// [`DvdError`]; then the disc that was there still is.
+    /// See [`DvdError`]. On error the drive is unchanged.
     pub fn insert(
         &self,
         lun: u8,
@@ -59,7 +58,7 @@ impl ScsiController {
         label: String,
     ) -> Result<(), DvdError> {
         drive_at(&mut self.inner.luns.luns(), lun).map(drop)?;
-        // It waits for storage: not under the lock, which reports take.
+        // Opening a queue may block, so it happens outside the lock that reports take.
         let capacity = check(&backend)?;
         self.inner.luns.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
@@ -69,12 +68,12 @@ impl ScsiController {
         })
     }
 
-    /// Takes the disc out of the drive at `lun`, if one is there, and leaves the tray open.
-    /// Requests that were begun are finished.
+    /// Ejects the disc from the drive at `lun`, if there is one, and leaves the tray open. Requests
+    /// in progress are finished.
     ///
     /// # Errors
-    /// [`DvdError::NoDrive`]; [`DvdError::Locked`] unless `force`, which a guest sees as the
-    /// failure of a disc that it uses.
+    /// [`DvdError::NoDrive`]; [`DvdError::Locked`] if the guest has locked the tray, unless
+    /// `force`. A guest sees a forced ejection as a failure of the disc in use.
     pub fn eject(&self, lun: u8, force: bool) -> Result<(), DvdError> {
         self.inner.luns.exchange(|luns| {
             let (place, drive) = drive_at(luns, lun)?;
@@ -89,7 +88,7 @@ impl ScsiController {
     }
 }
 
-/// Checks that `backend` is fit for a disc, and that it can be read. Returns its bytes.
+/// Checks that `backend` can be a disc and can be read. Returns its capacity in bytes.
 fn check(backend: &Arc<dyn Backend>) -> Result<u64, DvdError> {
     let geometry = backend.geometry();
     if geometry.block_size == BlockSize::B4096 {
@@ -99,7 +98,7 @@ fn check(backend: &Arc<dyn Backend>) -> Result<u64, DvdError> {
     Ok(geometry.capacity)
 }
 
-/// Puts a disc of `capacity` bytes into `drive`.
+/// Inserts a disc of `capacity` bytes into `drive`. Returns the new logical unit.
 fn put_in(drive: Arc<DvdDrive>, capacity: u64) -> Result<LogicalUnit, DvdError> {
     match drive.insert(capacity)? {
         Some(disc) => Ok(LogicalUnit::Dvd { drive, disc: Some(disc) }),

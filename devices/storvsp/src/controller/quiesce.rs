@@ -1,9 +1,9 @@
 //! Save and restore of a controller's channels.
 //!
 //! A channel can be saved once its worker is quiesced ([`vmbus_device::Workers::pause`]). A worker
-//! that still has requests on an image that stalls is quiesced when they come back, and its channel
-//! cannot be saved before: its guest then loses the channel and gets the controller as a new one,
-//! so it relies on the result of none of those requests.
+//! with requests in a stalled backend is quiesced when they complete; its channel cannot be saved
+//! before. The restored guest then loses the channel and gets a new offer of the controller, so it
+//! relies on the result of none of these requests.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ impl ScsiController {
     /// See [`vmbus_host::Device::save`].
     pub(super) fn save_channel(&self, subchannel: u16) -> Option<Vec<u8>> {
         let quiesced = self.inner.luns.workers().quiesced(subchannel)?;
-        // Disks may have come since the channel was quiesced.
+        // Disks may have been added since the channel was quiesced.
         let has_notice = quiesced.state.map(|notified| notified != self.inner.luns.notices());
         let controller = (subchannel == 0).then(|| self.inner.saved());
         SavedChannel::new(quiesced.packets, has_notice, controller).to_bytes()
     }
 
-    /// See [`vmbus_host::Device::restore`]. Everything is checked before anything changes.
+    /// See [`vmbus_host::Device::restore`]. Checks the whole state before it changes anything.
     pub(super) fn restore_channel(&self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
         let is_primary = channel.subchannel() == 0;
         let refused = |error: RestoreError| OpenError(error.to_string());
@@ -58,17 +58,18 @@ impl Inner {
         }
     }
 
-    /// True when there are disks that were not there.
+    /// Restores the shared state. Returns true if the controller has disks that were not saved.
     fn restore(&self, saved: &SavedController) -> Result<bool, RestoreError> {
         let negotiation = Negotiation::restored(saved.stage, saved.version)
-            .ok_or(RestoreError::Damaged("its stage of initialisation does not exist"))?;
+            .ok_or(RestoreError::Damaged("its stage of initialisation is invalid"))?;
         let luns = self.luns.luns();
         let at = |luns: &Luns, lun: u8| {
             luns.get(usize::from(lun)).and_then(Option::as_ref).map(Arc::clone)
         };
         for unit in &saved.units {
             let lun = at(&luns, unit.lun);
-            lun.ok_or(RestoreError::Disk { lun: unit.lun, why: "there is none" })?.check(unit)?;
+            lun.ok_or(RestoreError::Disk { lun: unit.lun, why: "the LUN has no disk" })?
+                .check(unit)?;
         }
         for unit in &saved.units {
             at(&luns, unit.lun).into_iter().for_each(|lun| lun.restore(unit));

@@ -1,4 +1,4 @@
-//! The outcome of a request, in the words that both Linux and Windows take the right way (spec
+//! The outcome of a request, encoded so that both Linux and Windows interpret it correctly (spec
 //! storvsc sections 4.1 and 4.2).
 
 use super::limits::{HEADER, V1_PACKET};
@@ -7,7 +7,7 @@ use super::reply::Reply;
 use super::status::{NtStatus, scsi, srb};
 use synthvm_scsi::{Cause, CheckCondition, Sense};
 
-/// Outcome of one EXECUTE_SRB. Small, so that it can wait for room in the ring.
+/// The outcome of one EXECUTE_SRB. It is small, as it may have to wait for space in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
     packet_length: u8,
@@ -45,17 +45,17 @@ impl Completion {
         Self { packet_length, outcome: Outcome::QueueFull }
     }
 
-    /// Too short to hold a request.
+    /// The packet was too short for a request.
     pub(super) const fn malformed(packet_length: u8) -> Self {
         Self { packet_length, outcome: Outcome::Malformed }
     }
 
-    /// True for success.
+    /// Returns true for success.
     pub fn is_good(&self) -> bool {
         matches!(self.outcome, Outcome::Good { .. })
     }
 
-    /// The packet to send.
+    /// Returns the packet to send.
     pub fn reply(self) -> Reply {
         let length = self.packet_length.into();
         if self.outcome == Outcome::Malformed {
@@ -87,7 +87,7 @@ impl Completion {
                     .copy_from_slice(&condition.sense.to_fixed());
                 status
             }
-            // These two are statuses of their own, without sense data.
+            // The next two SCSI statuses come without sense data.
             Outcome::Conflict => {
                 request.srb_status = srb::ERROR;
                 request.scsi_status = scsi::RESERVATION_CONFLICT;

@@ -2,10 +2,10 @@
 //!
 //! * [`Session`]: one channel's protocol state; [`Session::handle`] turns a packet into an
 //!   [`Action`].
-//! * [`Negotiation`]: what all channels of a controller share: how far initialisation came, and
-//!   which version was agreed.
-//! * [`Srb`]: a validated EXECUTE_SRB. [`Completion`]: its outcome, worded for both SCSI layers and
-//!   port drivers.
+//! * [`Negotiation`]: the state that all channels of a controller share: stage of initialisation
+//!   and agreed version.
+//! * [`Srb`]: a validated EXECUTE_SRB. [`Completion`]: its outcome, in SCSI and port driver
+//!   statuses.
 //!
 //! Source: spec storvsc sections 2 to 5 and 12.
 

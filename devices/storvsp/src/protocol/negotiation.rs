@@ -1,10 +1,10 @@
-//! How far initialisation came, for all channels of a controller (spec storvsc section 3).
+//! The stage of initialisation, shared by all channels of a controller (spec storvsc section 3).
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use super::version::Version;
 
-/// Steps of initialisation, in order.
+/// The stages of initialisation, in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Stage {
@@ -15,14 +15,14 @@ pub enum Stage {
     Version = 1,
     /// Expecting QUERY_PROPERTIES.
     Properties = 2,
-    /// Expecting END_INITIALIZATION; CREATE_SUB_CHANNELS is welcome.
+    /// Expecting END_INITIALIZATION; CREATE_SUB_CHANNELS is allowed.
     End = 3,
-    /// Requests flow.
+    /// Initialised: requests are executed.
     Ready = 4,
 }
 
 impl Stage {
-    /// The stage of this number, if there is one.
+    /// Returns the stage with this number, if there is one.
     pub(crate) const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
             0 => Self::Begin,
@@ -35,8 +35,8 @@ impl Stage {
     }
 }
 
-/// Shared state of one controller's session. Only the primary channel's worker moves it on;
-/// subchannels watch it.
+/// The shared state of one controller's session. Only the primary channel's worker advances it;
+/// subchannels read it.
 #[derive(Debug, Default)]
 pub struct Negotiation {
     stage: AtomicU8,
@@ -44,29 +44,29 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// As it was when it was written down. `None`: there is no such stage.
+    /// Returns the saved state, or `None` if `stage` is invalid.
     pub(crate) fn restored(stage: u8, version: u16) -> Option<Self> {
         let stage = Stage::from_number(stage)?;
         Some(Self { stage: AtomicU8::new(stage as u8), version: AtomicU16::new(version) })
     }
 
-    /// Back to the start: the primary channel was opened again.
+    /// Resets the state, as the primary channel was opened again.
     pub fn restart(&self) {
         self.set_stage(Stage::Begin);
         self.version.store(0, Ordering::Relaxed);
     }
 
-    /// Where initialisation stands.
+    /// Returns the stage of initialisation.
     pub fn stage(&self) -> Stage {
         Stage::from_number(self.stage.load(Ordering::Acquire)).unwrap_or(Stage::Ready)
     }
 
-    /// The agreed version, once there is one.
+    /// Returns the agreed version, if any.
     pub fn version(&self) -> Option<Version> {
         Version::from_word(self.version.load(Ordering::Relaxed))
     }
 
-    /// Requests may be executed.
+    /// Returns true if requests may be executed.
     pub fn is_ready(&self) -> bool {
         self.stage() == Stage::Ready
     }

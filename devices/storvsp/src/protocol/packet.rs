@@ -19,14 +19,14 @@ pub(super) mod operation {
     pub(in super::super) const CREATE_SUB_CHANNELS: u32 = 13;
 }
 
-/// The start of every packet.
+/// The header of every packet.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Header {
     pub(super) operation: U32,
     /// Ignored from the guest, 0 from the host.
     pub(super) flags: U32,
-    /// NTSTATUS in replies; from the guest it means nothing.
+    /// NTSTATUS in replies; ignored from the guest.
     pub(super) status: U32,
 }
 
@@ -56,7 +56,7 @@ pub(super) const SUPPORTS_MULTI_CHANNEL: u32 = 1;
 
 /// Bytes of CDB in a request.
 pub(super) const CDB_LEN: usize = 16;
-/// Bytes of sense data in a reply: the field is larger than fixed-format sense.
+/// Bytes of the sense field in a reply, which is larger than fixed-format sense.
 pub(super) const SENSE_LEN: usize = 20;
 
 /// Payload of EXECUTE_SRB and of its completion: the part that all versions share.
@@ -75,7 +75,7 @@ pub(super) struct ScsiRequest {
     pub(super) data_in: u8,
     pub(super) properties: u8,
     pub(super) data_transfer_length: U32,
-    /// CDB in its first 16 bytes, or sense data.
+    /// The CDB in the first 16 bytes, or sense data.
     pub(super) cdb_or_sense: [u8; SENSE_LEN],
 }
 

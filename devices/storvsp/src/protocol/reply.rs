@@ -1,4 +1,4 @@
-//! A packet on its way to the guest.
+//! Packets to the guest.
 
 use vmbus_device::Payload;
 use zerocopy::{Immutable, IntoBytes};
@@ -16,13 +16,13 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The packet's bytes.
+    /// Returns the packet's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length.into()]
     }
 
-    /// A completion with nothing but a status. It has the size of its request, capped at 64: Linux
-    /// drops shorter ones, Windows all others (spec section 2.1).
+    /// Returns a completion with a status only. It has the size of its request, at most 64 bytes:
+    /// Linux drops shorter completions, Windows drops all other sizes (spec section 2.1).
     pub(super) fn status(request_length: usize, status: NtStatus) -> Self {
         let length = request_length.clamp(HEADER, MAX_PACKET) as u8;
         let mut reply = Self { bytes: [0; MAX_PACKET], length };
@@ -30,7 +30,7 @@ impl Reply {
         reply
     }
 
-    /// A completion with `payload` behind the header, cut if the request was too short for it.
+    /// Returns a completion with `payload` behind the header, truncated to the request's size.
     pub(super) fn with_payload(
         request_length: usize,
         status: NtStatus,
@@ -45,8 +45,8 @@ impl Reply {
         reply
     }
 
-    /// A completion of EXECUTE_SRB, cut if the request was too short for it. Made in one piece, as
-    /// every request has one.
+    /// Returns a completion of EXECUTE_SRB, truncated to the request's size. Built in one copy, as
+    /// every command needs one.
     #[inline]
     pub(super) fn with_request(
         request_length: usize,
@@ -59,8 +59,8 @@ impl Reply {
         Self { bytes: zerocopy::transmute!(packet), length }
     }
 
-    /// The notification that LUNs came, went or changed. `None`: the version knows no such
-    /// packet.
+    /// Returns the notification that the set of LUNs has changed, or `None` if `version` has no
+    /// such packet.
     pub(crate) fn enumerate_bus(version: Version) -> Option<Self> {
         version.has_enumerate_bus().then(|| {
             let mut reply = Self { bytes: [0; MAX_PACKET], length: version.packet_size() as u8 };

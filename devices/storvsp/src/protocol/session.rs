@@ -1,4 +1,4 @@
-//! One channel's side of the protocol: packet in, action out.
+//! The protocol state machine of one channel: packet in, action out.
 
 use std::sync::Arc;
 
@@ -13,32 +13,32 @@ use super::srb::Srb;
 use super::status::NtStatus;
 use super::version::Version;
 
-/// The action that a packet asks for.
+/// The action that follows from a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send this.
+    /// Send the reply.
     Reply(Reply),
-    /// Initialisation is over: send this, and wake the subchannels that wait.
+    /// Initialisation has ended: send the reply, and wake the subchannels.
     Ready(Reply),
-    /// Send this, and make the bus offer subchannels until there are `total`.
+    /// Send the reply, and make the bus offer subchannels until there are `total`.
     OfferSubchannels {
         /// The completion.
         reply: Reply,
-        /// Wanted subchannels, at most the controller's limit.
+        /// Number of subchannels, at most the controller's limit.
         total: u16,
     },
     /// Execute a command.
     Execute(Srb),
     /// Complete a request that was refused.
     Complete(Completion),
-    /// Send this once every request that came before on this channel is finished.
+    /// Send the reply after all earlier requests of this channel.
     Reset(Reply),
 }
 
-/// A packet that cannot even be answered. The channel is at fault.
+/// A packet that cannot be answered. The runtime closes the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Shorter than a header.
+    /// The packet is shorter than a header.
     #[error("a packet of {0} bytes is shorter than the 12-byte header")]
     TooShort(usize),
 }
@@ -52,8 +52,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session of a primary channel (which restarts `negotiation`) or of a subchannel.
-    /// `max_subchannels`: most subchannels that the guest may ask for.
+    /// Returns the session of a primary channel, which restarts `negotiation`, or of a subchannel.
+    /// `max_subchannels`: maximum number of subchannels that the guest may ask for.
     pub fn new(negotiation: Arc<Negotiation>, is_primary: bool, max_subchannels: u16) -> Self {
         if is_primary {
             negotiation.restart();
@@ -61,7 +61,7 @@ impl Session {
         Self { negotiation, is_primary, max_subchannels }
     }
 
-    /// The session of a channel that was open when its machine was saved.
+    /// Returns the session of a restored channel.
     pub(crate) fn restored(
         negotiation: Arc<Negotiation>,
         is_primary: bool,
@@ -70,18 +70,18 @@ impl Session {
         Self { negotiation, is_primary, max_subchannels }
     }
 
-    /// The state shared with the other channels.
+    /// Returns the state shared with the other channels.
     pub fn negotiation(&self) -> &Negotiation {
         &self.negotiation
     }
 
-    /// Whether packets may be taken from the ring: a subchannel's must wait until the primary is
-    /// ready.
+    /// Returns true if the worker may read packets from the ring. A subchannel's worker must wait
+    /// until the primary is ready.
     pub fn may_read(&self) -> bool {
         self.is_primary || self.negotiation.is_ready()
     }
 
-    /// Judges one packet. `buffer_length`: bytes of guest memory that came along with it.
+    /// Handles one packet. `buffer_length`: bytes of guest memory that the packet describes.
     ///
     /// # Errors
     /// The packet has no header.
@@ -91,7 +91,7 @@ impl Session {
         };
         let length = packet.len();
         let operation = header.operation.get();
-        // By far the most frequent first.
+        // The most frequent operation first.
         if operation == op::EXECUTE_SRB {
             return Ok(self.execute(payload, length, buffer_length));
         }
@@ -143,7 +143,7 @@ impl Session {
                 self.negotiation.set_stage(Stage::Properties);
                 NtStatus::Success
             }
-            // The guest tries its next lower one.
+            // The guest then tries the next lower version.
             None => NtStatus::RevisionMismatch,
         };
         let echo = VersionPayload { version: asked.version, revision: 0.into() };
@@ -179,7 +179,8 @@ impl Session {
         }
     }
 
-    /// Not now, or never heard of: refused, and nothing changes.
+    /// Refuses an unknown operation, or one that the stage does not allow. The state stays as it
+    /// is.
     fn out_of_order(length: usize) -> Action {
         Action::Reply(Reply::status(length, NtStatus::InvalidDeviceState))
     }

@@ -7,7 +7,7 @@ use super::limits::{HEADER, MAX_TRANSFER};
 use super::packet::{CDB_LEN, DATA_IN, DATA_OUT, ScsiRequest};
 use synthvm_scsi::{CheckCondition, Transfer};
 
-/// Where a command goes.
+/// The SCSI address of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
     /// Bus.
@@ -18,21 +18,21 @@ pub struct Address {
     pub lun: u8,
 }
 
-/// Where a channel keeps its disks.
+/// The address scheme of a channel's disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routing {
     /// A SCSI controller: any LUN of path 0, target 0. Linux probes 8 paths and 2 targets.
     Scsi,
-    /// One disk behind an IDE controller: LUN 0 of its place there. Windows sends any path, Linux
-    /// always 0, so the path means nothing (spec storvsc section 9).
+    /// One disk behind an IDE controller: LUN 0 of its target. Windows sends any path and Linux
+    /// always 0, so the path is ignored (spec storvsc section 9).
     Ide {
-        /// 0 or 1.
+        /// Device on the IDE controller, 0 or 1.
         device: u8,
     },
 }
 
 impl Routing {
-    /// The LUN that `address` names, when path and target are those of the disks.
+    /// Returns the LUN of `address`, or `None` if path or target have no disks.
     pub fn lun(self, address: Address) -> Option<u8> {
         let here = match self {
             Self::Scsi => address.path == 0 && address.target == 0,
@@ -42,29 +42,30 @@ impl Routing {
     }
 }
 
-/// The parts of a request that its completion needs.
+/// The fields of a request that its completion needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completer {
-    /// See [`Completer::sent`].
+    /// Bytes that the guest sent with the command.
     sent: u32,
-    /// Bytes of the request packet, from which the completion's size follows.
+    /// Bytes of the request packet. The completion has the same size.
     packet_length: u8,
 }
 
 impl Completer {
-    /// Bytes that the guest sent along. A command that succeeds has taken all of them, even if it
-    /// had use for some only: guests count the rest as not transferred.
+    /// Returns the bytes that the guest sent with the command. A successful command reports all of
+    /// them as transferred, even if it used only some: guests take a lower count for a short
+    /// transfer.
     pub fn sent(&self) -> u32 {
         self.sent
     }
 
-    /// Success after moving `bytes` bytes. For reads and writes that is all of them: less would be
-    /// a short transfer.
+    /// Returns a success with `bytes` bytes transferred. Reads and writes must report all bytes, as
+    /// less is a short transfer.
     pub fn good(&self, bytes: u32) -> Completion {
         Completion::good(self.packet_length, bytes)
     }
 
-    /// How a command without data for the guest ended.
+    /// Returns the completion of a command that returns no data to the guest.
     pub fn end(&self, result: Result<(), CheckCondition>) -> Completion {
         match result {
             Ok(()) => self.good(self.sent()),
@@ -72,50 +73,50 @@ impl Completer {
         }
     }
 
-    /// CHECK CONDITION; no data counts as moved.
+    /// Returns CHECK CONDITION, with no data transferred.
     pub fn check(&self, condition: CheckCondition) -> Completion {
         Completion::check(self.packet_length, condition)
     }
 
-    /// RESERVATION CONFLICT.
+    /// Returns RESERVATION CONFLICT.
     pub fn conflict(&self) -> Completion {
         Completion::conflict(self.packet_length)
     }
 
-    /// TASK SET FULL: the guest is to send it again when something else has ended.
+    /// Returns TASK SET FULL: the guest sends the command again after another one has ended.
     pub fn queue_full(&self) -> Completion {
         Completion::queue_full(self.packet_length)
     }
 
-    /// There is no such LUN. Linux removes its device when it sees this, so it must never stand for
-    /// a passing condition.
+    /// Returns the completion for an absent LUN. Linux removes its device when it sees this, so it
+    /// must never report a temporary condition.
     pub fn invalid_lun(&self) -> Completion {
         Completion::invalid_lun(self.packet_length)
     }
 }
 
-/// A validated request: the CDB has a plausible length, and the guest's buffer holds what
-/// `transfer` says.
+/// A validated request: the CDB's length is valid, and the guest's buffer has the bytes of
+/// `transfer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Srb {
-    /// Where it goes.
+    /// The SCSI address.
     pub address: Address,
     /// The command, zero-padded.
     pub cdb: [u8; CDB_LEN],
-    /// Bytes of `cdb` that count, 1..=16.
+    /// Valid bytes of `cdb`, 1..=16.
     pub cdb_length: u8,
-    /// The data phase; at most [`MAX_TRANSFER`] bytes and at most the guest's buffer.
+    /// The data phase: at most [`MAX_TRANSFER`] bytes, and no more than the guest's buffer.
     pub transfer: Transfer,
     /// Makes the request's completion.
     pub completer: Completer,
 }
 
 impl Srb {
-    /// Parses the payload of a packet of `packet_length` bytes that came with `buffer_length` bytes
-    /// of guest memory.
+    /// Parses the payload of a packet of `packet_length` bytes with `buffer_length` bytes of guest
+    /// memory.
     ///
     /// # Errors
-    /// The completion that refuses it.
+    /// The completion that refuses the request.
     pub(super) fn parse(
         payload: &[u8],
         packet_length: usize,
@@ -154,7 +155,7 @@ impl Srb {
         }
     }
 
-    /// The command is INQUIRY, well-formed or not.
+    /// Returns true if the command is INQUIRY, well-formed or not.
     pub fn is_inquiry(&self) -> bool {
         const INQUIRY: u8 = 0x12;
         self.cdb[0] == INQUIRY

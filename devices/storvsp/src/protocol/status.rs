@@ -1,29 +1,29 @@
-//! Status words: NTSTATUS of the packet, SRB status of the port driver, SCSI status of the device.
+//! Status codes: NTSTATUS of the packet, SRB status of the port driver, SCSI status of the device.
 
-/// NTSTATUS of a reply packet. Windows looks at it, Linux only logs it.
+/// The NTSTATUS of a reply packet. Windows evaluates it; Linux only logs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum NtStatus {
-    /// Done.
+    /// STATUS_SUCCESS.
     Success = 0,
     /// STATUS_BUFFER_OVERFLOW: the buffer was too small.
     BufferOverflow = 0x8000_0005,
-    /// Not now: ask again.
+    /// STATUS_DEVICE_BUSY: the guest must try again.
     DeviceBusy = 0x8000_0011,
-    /// The request itself is wrong.
+    /// STATUS_INVALID_PARAMETER: the request is invalid.
     InvalidParameter = 0xC000_000D,
-    /// The protocol version or revision is not known.
+    /// STATUS_REVISION_MISMATCH: the protocol version or revision is unknown.
     RevisionMismatch = 0xC000_0059,
-    /// Nothing is at this address.
+    /// STATUS_DEVICE_DOES_NOT_EXIST: no device has this address.
     DeviceDoesNotExist = 0xC000_00C0,
-    /// Not now: an operation out of order.
+    /// STATUS_INVALID_DEVICE_STATE: the operation is out of order.
     InvalidDeviceState = 0xC000_0184,
-    /// The device reports an error.
+    /// STATUS_IO_DEVICE_ERROR: the device reports an error.
     IoDeviceError = 0xC000_0185,
 }
 
-/// SRB status values that this host sends. Linux takes nothing but exactly
-/// [`SUCCESS`](srb::SUCCESS) for success.
+/// SRB status values that this host sends. Linux accepts only [`SUCCESS`](srb::SUCCESS) itself as
+/// success.
 pub(super) mod srb {
     pub(in super::super) const SUCCESS: u8 = 0x01;
     pub(in super::super) const ERROR: u8 = 0x04;

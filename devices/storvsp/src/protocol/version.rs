@@ -8,9 +8,9 @@ use super::limits::{MAX_PACKET, V1_PACKET};
 pub enum Version {
     /// 2.0, Windows Server 2008.
     Win6 = 0x0200,
-    /// 4.2, Windows 7: ENUMERATE_BUS.
+    /// 4.2, Windows 7: adds ENUMERATE_BUS.
     Win7 = 0x0402,
-    /// 5.1, Windows 8: longer packets, subchannels.
+    /// 5.1, Windows 8: adds longer packets and subchannels.
     Win8 = 0x0501,
     /// 6.0, Windows 8.1: guests filter no commands.
     Blue = 0x0600,
@@ -19,7 +19,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version with this word (major << 8 | minor), if it is known.
+    /// Returns the version encoded as `word` (major << 8 | minor), if it is known.
     pub const fn from_word(word: u16) -> Option<Self> {
         Some(match word {
             0x0200 => Self::Win6,
@@ -31,22 +31,22 @@ impl Version {
         })
     }
 
-    /// Major << 8 | minor.
+    /// Returns major << 8 | minor.
     pub const fn word(self) -> u16 {
         self as u16
     }
 
-    /// Size of packets that no request asks for: both ends know it from the version.
+    /// Returns the size in bytes of unsolicited packets, which follows from the version.
     pub const fn packet_size(self) -> usize {
         if self.has_subchannels() { MAX_PACKET } else { V1_PACKET }
     }
 
-    /// CREATE_SUB_CHANNELS exists.
+    /// Returns true if CREATE_SUB_CHANNELS exists.
     pub const fn has_subchannels(self) -> bool {
         self as u16 >= Self::Win8 as u16
     }
 
-    /// ENUMERATE_BUS exists.
+    /// Returns true if ENUMERATE_BUS exists.
     pub const fn has_enumerate_bus(self) -> bool {
         self as u16 >= Self::Win7 as u16
     }

@@ -1,4 +1,4 @@
-//! Disks.
+//! Configuration of disks.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -12,102 +12,100 @@ use synthvm_images::{Format, Parents};
 use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
-/// Controllers are numbered 0 to this, less one. Each is a channel with a ring and a worker; 16 is
-/// four times Hyper-V's own four.
+/// Number of controllers; they are numbered 0 to this, less one. Each is a channel with a ring and
+/// a worker. The limit is four times that of Hyper-V.
 pub const MAX_CONTROLLERS: u32 = 16;
 
-/// LUNs are numbered 0 to this, less one: Linux's storvsc asks for no more than 64
-/// (`STORVSC_MAX_LUNS_PER_TARGET`).
+/// Number of LUNs of a controller, numbered 0 to this, less one. Linux's storvsc asks for no more
+/// than 64 (`STORVSC_MAX_LUNS_PER_TARGET`).
 pub const MAX_LUNS: u8 = 64;
 
 /// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
 pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
 
-/// One disk on a VMBus SCSI controller.
+/// A disk on a VMBus SCSI controller.
 ///
-/// It has exactly one of `path`, `ram` and `null`, which [`DiskConfig::source`] tells.
+/// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct DiskConfig {
     /// Image file or block device. Empty for a disk without one.
     #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
     pub path: PathBuf,
-    /// Bytes of a disk in the host's memory, zero at first and gone with the machine.
+    /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ram: Option<ByteSize>,
-    /// Bytes of a disk that forgets writes and reads as zero, for measuring everything else.
+    /// Size of a disk that discards writes and reads as zero, for measurements.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null: Option<ByteSize>,
-    /// The guest may not write, and the image is opened for reading only.
+    /// The guest cannot write, and the image is opened read-only.
     #[serde(default)]
     pub readonly: bool,
-    /// The controller it hangs on, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists when a disk
-    /// names it.
+    /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk names it.
     #[serde(default, deserialize_with = "controller")]
     pub controller: u32,
-    /// Its number on the controller, 0 to [`MAX_LUNS`] - 1. Without one, the lowest free number,
-    /// in the order of the disks. Always set after loading.
+    /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in the
+    /// order of the disks. Always set after loading.
     #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
     pub lun: Option<u8>,
-    /// What `synthvm inspect` calls it. Unique among the disks.
+    /// The disk's name in `synthvm inspect`. Unique among the disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
     /// characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
-    /// Logical block size; the image's own unless given, which is 512 for raw images and block
-    /// devices. It may be larger than the image's own, but not smaller, and the image's size
-    /// is a multiple of it.
+    /// Logical block size. Default: the image's own, which is 512 for raw images and block devices.
+    /// It must be at least the image's own, and divide the image's size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<BlockSize>,
-    /// Format of the image; as its name and content say unless given.
+    /// Format of the image. Default: detected from name and content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// Whether the host's page cache is used.
     #[serde(default)]
     pub cache: CacheMode,
-    /// How requests reach the host's kernel.
+    /// The I/O path to the host's kernel.
     #[serde(default)]
     pub io: IoMode,
-    /// Whether the host's kernel keeps the guest's memory in place for it.
+    /// Whether the guest's memory is registered with the host's kernel for this disk.
     #[serde(default)]
     pub buffers: BufferMode,
-    /// Whether the image may bring other files along.
+    /// Whether the image may refer to parent images.
     #[serde(default)]
     pub parents: Parents,
-    /// Requests a second that it may do, of all kinds.
+    /// Maximum requests a second, of all kinds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iops: Option<NonZeroU64>,
-    /// Reads a second.
+    /// Maximum reads a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_iops: Option<NonZeroU64>,
-    /// Writes a second.
+    /// Maximum writes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_iops: Option<NonZeroU64>,
-    /// Bytes a second.
+    /// Maximum bytes a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bps: Option<ByteSize>,
-    /// Bytes read a second.
+    /// Maximum bytes read a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_bps: Option<ByteSize>,
-    /// Bytes written a second.
+    /// Maximum bytes written a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_bps: Option<ByteSize>,
 }
 
-/// What is behind a disk.
+/// The storage behind a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskSource<'a> {
     /// An image file or a block device.
     Image(&'a Path),
-    /// So many bytes of the host's memory.
+    /// Host memory of this size.
     Ram(ByteSize),
-    /// Nothing, of so many bytes.
+    /// No storage; the disk has this size.
     Null(ByteSize),
 }
 
-/// As on a command line: `a.img`, `ram:1G`, `null:100G`.
+/// Formats the source as on a command line: `a.img`, `ram:1G`, `null:100G`.
 impl fmt::Display for DiskSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -118,20 +116,20 @@ impl fmt::Display for DiskSource<'_> {
     }
 }
 
-/// Whether the host's kernel keeps the guest's memory in place for a disk.
+/// Whether the guest's memory is registered with the host's kernel for a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BufferMode {
-    /// It looks up and holds the pages of each request.
+    /// The kernel looks up and pins the pages of each request.
     #[default]
     Plain,
-    /// It knows all of the guest's memory beforehand (registered buffers of io_uring), which stays
-    /// locked as long as the disk is there.
+    /// All guest memory is registered as buffers of io_uring, and stays locked while the disk
+    /// exists.
     Fixed,
 }
 
 impl DiskConfig {
-    /// A writable disk with defaults for all but its path.
+    /// Returns a writable disk with defaults for all options but its path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         DiskConfig {
             path: path.into(),
@@ -159,7 +157,7 @@ impl DiskConfig {
 }
 
 impl DiskConfig {
-    /// Returns what is behind it.
+    /// Returns the storage behind the disk.
     pub fn source(&self) -> DiskSource<'_> {
         match (self.ram, self.null) {
             (Some(size), _) => DiskSource::Ram(size),
@@ -168,7 +166,7 @@ impl DiskConfig {
         }
     }
 
-    /// What it may do in a second.
+    /// Returns the limits of the disk.
     pub fn limits(&self) -> LimitsConfig {
         let DiskConfig { iops, read_iops, write_iops, bps, read_bps, write_bps, .. } = *self;
         LimitsConfig { iops, read_iops, write_iops, bps, read_bps, write_bps }
@@ -178,7 +176,7 @@ impl DiskConfig {
 impl FromStr for DiskConfig {
     type Err = ConfigError;
 
-    /// Reads what stands after `--disk`.
+    /// Parses the value of the option `--disk`.
     fn from_str(text: &str) -> Result<Self, ConfigError> {
         let disk: DiskConfig = de::from_node(&keyvalue::parse("disk", text, BARE)?)?;
         check_names(&disk)

@@ -1,4 +1,4 @@
-//! Why a disk cannot be had, or cannot be changed.
+//! The error of changing a machine's disks.
 
 use synthvm_block::{FixedError, IoError};
 use synthvm_images::OpenError;
@@ -6,19 +6,19 @@ use synthvm_storvsp::{AddDiskError, DvdError};
 
 use crate::config::{ByteSize, MAX_LUNS};
 
-/// Why a disk cannot be had, or cannot be changed.
+/// The error of adding, changing or removing a disk or a drive.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The image cannot be used.
+    /// The image cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The controller refused it.
+    /// The controller refused the disk.
     #[error(transparent)]
     Add(#[from] AddDiskError),
-    /// The guest's memory cannot be kept in place.
+    /// The guest's memory cannot be pinned.
     #[error(transparent)]
     Fixed(#[from] FixedError),
-    /// The host will never have so much memory.
+    /// The disk is larger than the host's memory.
     #[error(
         "{size} is more memory than this host has ({total}); make the disk smaller, or use an image"
     )]
@@ -28,28 +28,28 @@ pub enum DiskError {
         /// The host's memory.
         total: ByteSize,
     },
-    /// The host does not give out so much memory.
-    #[error("the host gives out no {size} of memory: {error}")]
+    /// The memory of the disk cannot be reserved.
+    #[error("the host cannot reserve {size} of memory: {error}")]
     Memory {
         /// The disk's size.
         size: ByteSize,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// What the user wrote contradicts itself or the machine.
+    /// The user's options contradict each other or the machine.
     #[error("{0}")]
     Refused(String),
-    /// Smaller blocks than the image can address.
+    /// The requested block size is smaller than the image's own.
     #[error(
-        "block-size={asked}: the image's own blocks have {own} bytes and are read and written whole; leave block-size out, or write {own}"
+        "block-size={asked}: the image has blocks of {own} bytes, which are read and written whole; leave block-size out, or write {own}"
     )]
     SmallBlocks {
         /// Bytes that were asked for.
         asked: u32,
-        /// Bytes that the image has.
+        /// The image's own block size in bytes.
         own: u32,
     },
-    /// Blocks that the image does not consist of.
+    /// The image's size is not a multiple of the requested block size.
     #[error(
         "block-size={asked}: the image has {size} bytes, which is not a multiple; leave block-size out, or make the image larger"
     )]
@@ -59,34 +59,34 @@ pub enum DiskError {
         /// Bytes of the disk.
         size: u64,
     },
-    /// No disk has that name.
+    /// No disk has this name.
     #[error("there is no disk `{id}`; {}", name_all(.known))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         id: String,
-        /// The disks that there are.
+        /// The names of all disks.
         known: Vec<String>,
     },
     /// The controller has no free LUN.
     #[error("controller {0} has {max} disks already; name another one with controller=", max = MAX_LUNS)]
     Full(u32),
-    /// The bus has no channel left for another controller.
+    /// The controller cannot be offered on the bus.
     #[error("controller {0} cannot be offered: {1}")]
     Offer(u32, String),
-    /// The drive refused, or is none.
+    /// The drive refused the change, or the unit is not a drive.
     #[error("`{0}`: {1}")]
     Disc(String, DvdError),
-    /// The image did not take the new size.
+    /// The image cannot take the new size.
     #[error("`{id}` cannot be made {size}: {error}")]
     Resize {
         /// The disk.
         id: String,
-        /// The size that was asked for.
+        /// The requested size in bytes.
         size: ByteSize,
         /// Why.
         error: IoError,
     },
-    /// The last writes may be lost.
+    /// The flush of a removed disk failed: its last writes may be lost.
     #[error("`{id}` was removed, but its last writes could not be made durable: {error}")]
     Flush {
         /// The disk.
@@ -94,7 +94,7 @@ pub enum DiskError {
         /// Why.
         error: IoError,
     },
-    /// At the machine's end: the last writes may be lost.
+    /// The flush at the machine's end failed: the last writes may be lost.
     #[error("the last writes to `{id}` could not be made durable: {error}")]
     LastFlush {
         /// The disk.
@@ -102,9 +102,9 @@ pub enum DiskError {
         /// Why.
         error: IoError,
     },
-    /// Requests on the disk do not end, or its flush does not.
+    /// The requests of a removed disk or its flush have not ended in time.
     #[error(
-        "`{0}` was removed, but requests on it have not ended after {1} seconds; its image stays open until they have, and is flushed then"
+        "`{0}` was removed, but its requests have not ended after {1} seconds; its image is flushed and closed when they have"
     )]
     Busy(String, u64),
 }

@@ -1,4 +1,4 @@
-//! The slow things that disks ask of the host: both may wait for storage or memory for seconds.
+//! Host calls of the disk set that may block for seconds, on storage or memory.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use vmbus_gpadl::GuestRam;
 use super::{DiskError, medium};
 use crate::config::DiskConfig;
 
-/// A seam for tests, which make these calls wait.
+/// The blocking host calls. Tests replace them to control when they return.
 pub(super) trait Host: Debug + Send + Sync {
     /// Opens the image of `disk`, and locks it for this process.
     fn open(&self, disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError>;
@@ -18,7 +18,7 @@ pub(super) trait Host: Debug + Send + Sync {
     fn pin(&self, ram: &GuestRam) -> Result<Arc<FixedMemory>, FixedError>;
 }
 
-/// The host itself.
+/// The real host.
 #[derive(Debug)]
 pub(super) struct Real;
 

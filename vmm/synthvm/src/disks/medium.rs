@@ -1,4 +1,4 @@
-//! An image as its user wants it, and the news that nobody uses it any more.
+//! A disk's backend with the user's options, and a drop notifier for it.
 
 use std::io;
 use std::num::NonZeroU64;
@@ -14,7 +14,7 @@ use synthvm_images::OpenOptions;
 use super::{DiskError, memory};
 use crate::config::{ByteSize, DiskConfig, DiskSource, LimitsConfig};
 
-/// Opens the image of `disk`, and locks it for this process; or makes a disk that has none.
+/// Opens the image of `disk` and locks it for this process, or creates a disk without an image.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
     match disk.source() {
         DiskSource::Image(path) => open_image(disk, path),
@@ -35,7 +35,7 @@ fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskEr
     Ok(synthvm_images::open(path, &options)?)
 }
 
-/// The limits of a disk as the storage layer has them.
+/// Converts a disk's limits to the types of the storage layer.
 pub(super) fn limits(config: &LimitsConfig) -> Limits {
     let rate = |number: Option<NonZeroU64>| number.map(Rate::per_second);
     let bytes = |size: Option<ByteSize>| rate(size.and_then(|size| NonZeroU64::new(size.bytes())));
@@ -49,22 +49,22 @@ pub(super) fn limits(config: &LimitsConfig) -> Limits {
     }
 }
 
-/// An image with the block size that its user wants for it. It is what a controller and its workers
-/// hold.
+/// A backend with the block size of the user's choice. Controllers and their workers hold it, while
+/// the disk set holds the image below it.
 #[derive(Debug)]
 pub(super) struct Medium {
     image: Arc<dyn Backend>,
-    /// If it is not the image's own.
+    /// The block size, if it differs from the image's own.
     block_size: Option<BlockSize>,
-    /// Dropped along with this.
+    /// Dropping it disconnects the drop notifier.
     _in_use: Sender<()>,
 }
 
-/// Ends when a [`Medium`] does: the last worker has let go of it.
+/// A drop notifier: it disconnects when the last worker has dropped its [`Medium`].
 pub(super) type Unused = Receiver<()>;
 
 impl Medium {
-    /// `image`, for a controller.
+    /// Wraps `image` for a controller. Returns the wrapper and its drop notifier.
     ///
     /// # Errors
     /// The image cannot be used in blocks of this size.
@@ -80,14 +80,14 @@ impl Medium {
     }
 }
 
-/// Whole blocks of `asked` bytes must be whole blocks of the image's own, and the image must
-/// consist of them.
+/// Checks that `asked` is at least the image's own block size, and that the image's size is a
+/// multiple of it.
 fn check_block_size(asked: u32, image: Geometry) -> Result<(), DiskError> {
     let own = image.block_size.bytes();
     if asked < own {
         return Err(DiskError::SmallBlocks { asked, own });
     }
-    // The disk's end would be out of the guest's reach, and with it what others have written there.
+    // A partial last block would be out of the guest's reach, and it may hold data.
     if !image.capacity.is_multiple_of(asked.into()) {
         return Err(DiskError::OddSize { asked, size: image.capacity });
     }

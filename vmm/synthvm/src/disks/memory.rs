@@ -1,4 +1,4 @@
-//! Disks without an image: of the host's memory, or of nothing.
+//! Disks without an image: in the host's memory, or without storage.
 
 use std::fs;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use tracing::warn;
 use super::DiskError;
 use crate::config::ByteSize;
 
-/// Makes a disk in the host's memory. The host gives out memory when the guest first writes there,
-/// and takes it back when the guest discards; the disk can grow as far as the host has memory.
+/// Creates a disk in the host's memory. The host allocates memory at the guest's first write to it
+/// and frees it when the guest discards it. The disk can grow up to the size of the host's memory.
 ///
 /// # Errors
-/// The host has less memory than that.
+/// The host has less than `size` bytes of memory, or cannot reserve them.
 pub(super) fn ram(size: ByteSize) -> Result<Arc<dyn Backend>, DiskError> {
     let host = HostMemory::read();
     host.check(size)?;
@@ -23,13 +23,13 @@ pub(super) fn ram(size: ByteSize) -> Result<Arc<dyn Backend>, DiskError> {
     Ok(Arc::new(disk))
 }
 
-/// Makes a disk that forgets what is written and reads as zero.
+/// Creates a disk that discards writes and reads as zero.
 pub(super) fn null(size: ByteSize, read_only: bool) -> Arc<dyn Backend> {
     let disk = NullDisk::new(size.bytes()).reading_zeroes();
     Arc::new(if read_only { disk.read_only() } else { disk })
 }
 
-/// Memory of this host in bytes, as far as it tells.
+/// The host's memory in bytes; `None` if unknown.
 #[derive(Debug, Clone, Copy)]
 struct HostMemory {
     total: Option<u64>,
@@ -41,7 +41,7 @@ impl HostMemory {
         HostMemory::parse(&fs::read_to_string("/proc/meminfo").unwrap_or_default())
     }
 
-    /// Reads proc_meminfo(5): lines such as `MemTotal:  24611796 kB`.
+    /// Parses proc_meminfo(5): lines such as `MemTotal:  24611796 kB`.
     fn parse(text: &str) -> HostMemory {
         let bytes = |key: &str| {
             let rest = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
@@ -51,8 +51,8 @@ impl HostMemory {
         HostMemory { total: bytes("MemTotal"), available: bytes("MemAvailable") }
     }
 
-    /// A disk that the host can never hold is refused. One that it may not be able to hold now is
-    /// the user's choice: most disks are never full.
+    /// Refuses a disk that is larger than the host's memory. A disk larger than the available
+    /// memory only gets a warning, as most disks are never full.
     fn check(self, size: ByteSize) -> Result<(), DiskError> {
         if let Some(total) = self.total.filter(|total| size.bytes() > *total) {
             return Err(DiskError::HostMemory { size, total: ByteSize::from_bytes(total) });
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn test_null_disk_reads_as_zero() {
         let geometry = null(ByteSize::from_mib(1), false).geometry();
-        // Such a disk alone may promise zeroes where the guest has discarded.
+        // Only a disk that reads as zero may promise zeroes after a discard.
         assert_eq!(geometry.discard.map(|discard| discard.zeroes), Some(true));
     }
 

@@ -1,5 +1,5 @@
-//! A machine's disks: from what a user wrote to units on SCSI controllers, before the machine runs
-//! and while it does.
+//! A machine's disks: from the configuration to units on SCSI controllers, before and while the
+//! machine runs.
 
 mod error;
 mod host;

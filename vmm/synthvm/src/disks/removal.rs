@@ -1,5 +1,5 @@
-//! Removed disks until they are durable and closed: a thread for each, so that neither a timeout
-//! nor the end of the machine leaves one without its last flush.
+//! Removal of disks. A thread for each removed disk waits for its requests, flushes and closes it,
+//! so that the disk is flushed even after a timeout or at the end of the machine.
 
 use std::io;
 use std::mem;
@@ -14,7 +14,7 @@ use tracing::{error, info};
 use super::DiskError;
 use super::medium::Unused;
 
-/// All removals of a machine. Clones share them.
+/// All removals of a machine. Clones share the same state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Removals {
     shared: Arc<Shared>,
@@ -28,22 +28,23 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Removals whose disk is not flushed and closed yet.
+    /// Number of removed disks that are not flushed and closed yet.
     pending: usize,
-    /// The first removal that failed after its caller had given up waiting.
+    /// The error of the first removal that failed after its caller's timeout.
     failure: Option<DiskError>,
 }
 
-/// A disk or a drive that its controller does not have any more.
+/// A disk or a drive that was removed from its controller.
 #[derive(Debug)]
 pub(super) struct Removed {
-    /// Flushed and closed at the end; a drive has none, as discs are never written.
+    /// The backend to flush and close; `None` for a drive, as discs are read-only.
     pub(super) image: Option<Arc<dyn Backend>>,
-    /// Each ends when the last worker has dropped its view of an image: its requests have ended.
+    /// Drop notifiers. Each disconnects when the last worker has dropped its view of an image,
+    /// which is after its last request.
     pub(super) in_use: Vec<Unused>,
 }
 
-/// A removal whose thread waits for the disk.
+/// A prepared removal. Its thread waits for [`Removal::run`].
 #[derive(Debug)]
 pub(super) struct Removal {
     id: String,
@@ -51,7 +52,7 @@ pub(super) struct Removal {
     outcome: Arc<Outcome>,
 }
 
-/// Says how a removal ended: to its caller, or to the log when that has gone.
+/// The result of a removal. Its caller gets it; after the caller's timeout the log does.
 #[derive(Debug, Default)]
 struct Outcome {
     progress: Mutex<Progress>,
@@ -62,23 +63,22 @@ struct Outcome {
 enum Progress {
     #[default]
     Pending,
-    /// The caller does not wait any more.
+    /// The caller's wait has timed out.
     Abandoned,
     Ended(Result<(), IoError>),
 }
 
 impl Removals {
-    /// Starts the thread of a removal, before anything is removed. Dropping what this returns calls
-    /// it off.
+    /// Starts the thread of a removal, before anything is removed. Dropping the returned value
+    /// cancels the removal.
     ///
     /// # Errors
-    /// No thread is left.
+    /// The thread cannot be created.
     pub(super) fn prepare(&self, id: &str) -> io::Result<Removal> {
         let (begin, begun) = mpsc::channel::<Removed>();
         let outcome = Arc::new(Outcome::default());
         let (told, name) = (Arc::clone(&outcome), id.to_owned());
-        // Counted before the disk is removed, so that the end of the machine cannot miss it in
-        // between.
+        // Counted before the disk is removed, so that `wait` at the end of the machine includes it.
         let pending = Pending::new(&self.shared);
         thread::Builder::new().name("disk-removal".to_owned()).spawn(move || {
             if let Ok(removed) = begun.recv()
@@ -90,11 +90,11 @@ impl Removals {
         Ok(Removal { id: id.to_owned(), begin, outcome })
     }
 
-    /// Waits until every removed disk is flushed and closed. Only once no guest can have requests
-    /// on one.
+    /// Waits until every removed disk is flushed and closed. To be called when no guest can have
+    /// requests in flight.
     ///
     /// # Errors
-    /// The first that failed since its caller had given up waiting for it.
+    /// The first failure after its caller's timeout.
     pub(super) fn wait(&self) -> Result<(), DiskError> {
         let state = self.shared.lock();
         let waited = self.shared.changed.wait_while(state, |state| state.pending != 0);
@@ -103,14 +103,14 @@ impl Removals {
 }
 
 impl Removal {
-    /// Hands `removed` to the thread. Returns when it is flushed and closed, or after `timeout`;
-    /// then the thread goes on, and says in the log how it ended.
+    /// Hands `removed` to the thread. Returns when the disk is flushed and closed, or after
+    /// `timeout`. After the timeout the thread continues and logs the result.
     ///
     /// # Errors
-    /// The time is over; or the disk could not be flushed.
+    /// The timeout has passed, or the disk could not be flushed.
     pub(super) fn run(self, removed: Removed, timeout: Duration) -> Result<(), DiskError> {
         let Removal { id, begin, outcome } = self;
-        // The thread waits for it: it cannot have ended.
+        // Cannot fail: the thread is waiting for this message.
         let _ = begin.send(removed);
         match outcome.wait(timeout) {
             Some(result) => result.map_err(|error| DiskError::Flush { id, error }),
@@ -119,7 +119,7 @@ impl Removal {
     }
 }
 
-/// A removal, as long as its thread has not ended.
+/// Counts a removal as pending until its thread ends.
 struct Pending {
     shared: Arc<Shared>,
 }
@@ -149,7 +149,7 @@ impl Outcome {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The removal has ended. Returns a failure that no caller gets to know.
+    /// Records the result. Returns a failure that the caller does not see after its timeout.
     fn end(&self, id: &str, result: Result<(), IoError>) -> Option<DiskError> {
         let mut progress = self.lock();
         let before = mem::replace(&mut *progress, Progress::Ended(result));
@@ -171,7 +171,7 @@ impl Outcome {
         }
     }
 
-    /// Waits for the end. `None` after `timeout`: from then on the log is told.
+    /// Waits for the result. `None` after `timeout`; the thread then logs the result.
     fn wait(&self, timeout: Duration) -> Option<Result<(), IoError>> {
         let pending = |progress: &mut Progress| matches!(progress, Progress::Pending);
         let waited = self.changed.wait_timeout_while(self.lock(), timeout, pending);
@@ -186,10 +186,10 @@ impl Outcome {
     }
 }
 
-/// Waits for the last requests, then makes durable what they wrote, and closes the image.
+/// Waits for the last requests, flushes the image, and closes it.
 fn finish(removed: Removed) -> Result<(), IoError> {
     for in_use in removed.in_use {
-        // Nothing is ever sent: this ends when the other end is dropped.
+        // No message is ever sent: `recv` fails when the sender is dropped.
         let _ = in_use.recv();
     }
     removed.image.map_or(Ok(()), |image| block::flush(&*image))

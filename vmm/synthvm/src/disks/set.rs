@@ -1,4 +1,4 @@
-//! All disks of a machine, by controller and LUN.
+//! The set of all disks of a machine.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,35 +20,33 @@ use crate::config::{
 };
 use crate::control::DiskPlace;
 
-/// Longest wait for a removed disk's last requests and its flush, before the caller is told that
-/// they go on.
+/// Timeout of [`DiskSet::remove`] for a disk's last requests and its flush.
 const LAST_REQUESTS: Duration = Duration::from_secs(30);
 
-/// All disks of a machine. Changed by one caller at a time; the guest's I/O goes on meanwhile.
+/// All disks of a machine. Changes are serialised; the guest's I/O continues meanwhile.
 #[derive(Debug)]
 pub struct DiskSet {
-    /// Of every controller.
+    /// Options of all controllers.
     options: ControllerOptions,
-    /// Serialises changes, which may wait for files or memory. Taken before `table`.
+    /// Serialises changes, which may block on files or memory. Locked before `table`.
     changing: Mutex<()>,
-    /// Never held over I/O, pinning of memory, or calls to the bus: reports and the end of the
-    /// machine take it.
+    /// Must not be locked during I/O, pinning of memory, or calls to the bus, as reports and the
+    /// end of the machine lock it.
     table: Mutex<Table>,
     removals: Removals,
     removal_timeout: Duration,
     host: Box<dyn Host>,
 }
 
-/// vCPUs that share a channel of a controller, unless the user says otherwise. One worker serves
-/// more requests than so many guests' processors send; more workers take processors from them, and
-/// Linux sends a request through a channel that interrupts another vCPU than the one that
-/// waits where it has the choice. Linux itself reckons with as many
-/// (`storvsc_vcpus_per_sub_channel`).
+/// Default number of vCPUs for each channel of a controller. One worker serves the requests of
+/// several vCPUs, and more workers would take processors from the vCPUs. Also, where Linux has the
+/// choice, it sends a request through a channel that interrupts another vCPU than the waiting one.
+/// Linux uses the same number (`storvsc_vcpus_per_sub_channel`).
 const VCPUS_PER_CHANNEL: u8 = 4;
 
 impl DiskSet {
-    /// No disks, for a machine of so many vCPUs; each controller has a channel for every
-    /// `VCPUS_PER_CHANNEL` of them.
+    /// Returns an empty set for a machine with `cpus` vCPUs. Each controller has a channel for
+    /// every `VCPUS_PER_CHANNEL` of them.
     pub fn new(cpus: u8) -> Self {
         let max_subchannels = u16::from(cpus.saturating_sub(1) / VCPUS_PER_CHANNEL);
         let options = ControllerOptions { max_subchannels, ..ControllerOptions::default() };
@@ -62,51 +60,51 @@ impl DiskSet {
         }
     }
 
-    /// The same on another host.
+    /// Replaces the host calls.
     #[cfg(test)]
     pub(super) fn with_host(mut self, host: impl Host + 'static) -> Self {
         self.host = Box::new(host);
         self
     }
 
-    /// The same with another limit to the wait of [`DiskSet::remove`].
+    /// Sets the timeout of [`DiskSet::remove`].
     #[cfg(test)]
     pub(super) fn with_removal_timeout(mut self, timeout: Duration) -> Self {
         self.removal_timeout = timeout;
         self
     }
 
-    /// The same with controllers whose poll windows are at most `limit`.
+    /// Sets the maximum poll window of all controllers to `limit`.
     #[must_use]
     pub fn with_busy_poll(mut self, limit: Duration) -> Self {
         self.options.workers.busy_poll = limit;
         self
     }
 
-    /// Channels that each controller offers beside its first.
+    /// Returns the maximum number of subchannels of each controller.
     pub fn subchannels(&self) -> u16 {
         self.options.max_subchannels
     }
 
-    /// The same with controllers of so many channels each, 1 or more.
+    /// Sets the number of channels of each controller to `channels`, at least 1.
     #[must_use]
     pub fn with_channels(mut self, channels: u8) -> Self {
         self.options.max_subchannels = u16::from(channels).saturating_sub(1);
         self
     }
 
-    /// The same with interrupt moderation in all controllers, or without.
+    /// Enables or disables interrupt moderation in all controllers.
     #[must_use]
     pub fn with_moderation(mut self, wanted: bool) -> Self {
         self.options.workers.moderation = wanted;
         self
     }
 
-    /// Opens the disk's image, locks it, and puts it on its controller. A running guest is told to
-    /// look.
+    /// Opens and locks the disk's image, and adds the disk to its controller. A running guest is
+    /// notified.
     ///
     /// # Errors
-    /// The image cannot be used, its place or its name is taken, or the controller cannot be
+    /// The image cannot be used, its LUN or its name is in use, or the controller cannot be
     /// offered. Nothing has changed then.
     pub fn add(&self, disk: &DiskConfig) -> Result<DiskPlace, DiskError> {
         check_names(disk).map_err(DiskError::Refused)?;
@@ -117,7 +115,7 @@ impl DiskSet {
         if fixed.is_some() {
             self.pin(&*image)?;
         }
-        // Without limits nothing stands between the controller and the image.
+        // Only a disk with limits gets a throttle between controller and image.
         let limited = disk.limits() != LimitsConfig::default();
         let throttle =
             limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
@@ -129,8 +127,7 @@ impl DiskSet {
         self.put(place, entry, |controller| controller.add_disk(place.1, Arc::new(medium), options))
     }
 
-    /// Puts a DVD drive on its controller, with its disc if it has one. A running guest is told to
-    /// look.
+    /// Adds a DVD drive, with a disc if it is configured. A running guest is notified.
     ///
     /// # Errors
     /// As [`DiskSet::add`].
@@ -153,11 +150,11 @@ impl DiskSet {
         self.put(place, entry, |controller| controller.add_dvd(place.1, disc, options))
     }
 
-    /// Puts the disc at `path` into the DVD drive `id`, in place of one that may be there.
+    /// Inserts the disc at `path` into the DVD drive `id`, and replaces the disc in it.
     ///
     /// # Errors
-    /// There is no such drive, its guest has locked the tray, or the image cannot be used. The disc
-    /// that was there still is then.
+    /// There is no such drive, its guest has locked the tray, or the image cannot be used. The
+    /// drive is unchanged then.
     pub fn insert(&self, id: &str, path: &Path) -> Result<(), DiskError> {
         let _changing = self.change();
         let (controller, lun, place) = {
@@ -174,22 +171,22 @@ impl DiskSet {
         Ok(())
     }
 
-    /// Takes the disc out of the DVD drive `id`.
+    /// Ejects the disc from the DVD drive `id`.
     ///
     /// # Errors
-    /// There is no such drive; or its guest has locked the tray, unless `force`.
+    /// There is no such drive, or its guest has locked the tray, unless `force`.
     pub fn eject(&self, id: &str, force: bool) -> Result<(), DiskError> {
         let (controller, lun) = self.lock().unit(id)?;
         controller.eject(lun, force).map_err(|error| DiskError::Disc(id.to_owned(), error))
     }
 
-    /// Takes the disk or the drive `id` away. When this returns, the guest's last requests have
-    /// ended and are durable, and the image is closed. After 30 seconds it returns
-    /// nevertheless; then the same happens in the background.
+    /// Removes the disk or the drive `id`. On return the guest's last requests have ended and are
+    /// durable, and the image is closed. After a timeout of 30 seconds it returns an error, and a
+    /// thread finishes the removal in the background.
     ///
     /// # Errors
-    /// There is no such disk, or no thread is left: nothing has changed then. Or it is gone, but
-    /// its requests do not end or its last writes are not durable.
+    /// There is no such disk, or no thread can be created: nothing has changed then. Or the disk is
+    /// removed, but its requests have not ended in time, or its last writes are not durable.
     pub fn remove(&self, id: &str) -> Result<(), DiskError> {
         let (removal, removed) = {
             let _changing = self.change();
@@ -214,11 +211,11 @@ impl DiskSet {
         removal.run(removed, self.removal_timeout)
     }
 
-    /// Makes the disk `id` larger, `size` bytes, and its image with it. The guest is told.
+    /// Grows the disk `id` and its image to `size` bytes. The guest is notified.
     ///
     /// # Errors
-    /// There is no such disk, the size is not one for it, or the image cannot take it. Nothing has
-    /// changed then.
+    /// There is no such disk, the size is not valid for it, or the image cannot take it. Nothing
+    /// has changed then.
     pub fn resize(&self, id: &str, size: u64) -> Result<(), DiskError> {
         let _changing = self.change();
         let table = self.lock();
@@ -240,11 +237,11 @@ impl DiskSet {
         }
         if size < before {
             return refuse(format!(
-                "`{id}` has {has} and cannot become smaller: what lies beyond would be lost"
+                "`{id}` has {has} and cannot become smaller: the data beyond the new end would be lost"
             ));
         }
         drop(table);
-        // The guest never hears of blocks that are not there.
+        // The image grows first, so that the guest never sees blocks that do not exist.
         image.resize(size).map_err(|error| DiskError::Resize {
             id: id.to_owned(),
             size: wanted,
@@ -254,10 +251,10 @@ impl DiskSet {
         Ok(())
     }
 
-    /// Gives the disk `id` other limits from now on.
+    /// Changes the limits of the disk `id`, with immediate effect.
     ///
     /// # Errors
-    /// There is no such disk, or it has never had limits.
+    /// There is no such disk, or it was added without limits.
     pub fn throttle(&self, id: &str, to: &LimitsConfig) -> Result<(), DiskError> {
         let table = self.lock();
         let place = table.find(id)?;
@@ -267,15 +264,15 @@ impl DiskSet {
                 Ok(())
             }
             _ => Err(DiskError::Refused(format!(
-                "`{id}` was added without limits; they can be changed where a disk was given some, as iops=100000"
+                "`{id}` was added without limits; limits can change only on a disk that was added with some, such as iops=100000"
             ))),
         }
     }
 
-    /// Offers the controllers on `bus`, and from now on new ones as well.
+    /// Offers all controllers on `bus`, and from now on also new ones.
     ///
     /// # Errors
-    /// The first that cannot be offered.
+    /// The error of the first controller that cannot be offered.
     pub fn offer(&self, bus: &VmBus) -> Result<(), DiskError> {
         let _changing = self.change();
         let controllers = self.lock().controllers.clone();
@@ -287,10 +284,10 @@ impl DiskSet {
         Ok(())
     }
 
-    /// Sets the guest's memory, before the guest runs. It is pinned if a disk wants that.
+    /// Sets the guest's memory, before the guest runs. The memory is pinned if a disk needs it.
     ///
     /// # Errors
-    /// The first disk for which it cannot be, with its image.
+    /// The error of the first disk that cannot use pinned memory, with the path of its image.
     pub fn use_memory(&self, ram: &GuestRam) -> Result<(), (PathBuf, DiskError)> {
         let _changing = self.change();
         let wanted: Vec<_> = {
@@ -309,12 +306,12 @@ impl DiskSet {
             .try_for_each(|(image, path)| self.pin(&*image).map_err(|error| (path, error)))
     }
 
-    /// Makes every completed write durable, also those to removed disks whose removal goes on, and
-    /// waits for it. Every disk is tried. For the end of a machine, when no guest has requests
-    /// any more.
+    /// Makes every completed write durable, also those to disks that are being removed. Blocks
+    /// until then. All disks are tried. For the end of a machine, when no guest can have requests
+    /// in flight.
     ///
     /// # Errors
-    /// The first that failed.
+    /// The error of the first disk that failed.
     pub fn flush(&self) -> Result<(), DiskError> {
         let controllers = self.lock().controllers.clone();
         let mut first = Ok(());
@@ -328,8 +325,8 @@ impl DiskSet {
         first.and(self.removals.wait())
     }
 
-    /// All disks with their ids, and what their limits have held up where they were given some.
-    /// Disks that were removed come last, by their places, until their requests have ended.
+    /// Returns reports of all disks with their names, and the throttle statistics of disks with
+    /// limits. Removed disks with requests in flight come last, named by controller and LUN.
     pub fn reports(&self) -> Vec<(DiskReport, String, Option<ThrottleStats>)> {
         let table = self.lock();
         let throttle = |place| match &table.disks.get(&place)?.medium {
@@ -346,8 +343,8 @@ impl DiskSet {
         present.chain(removed).collect()
     }
 
-    /// Puts a unit at `place`. A new controller is offered with the unit on it, so that the guest's
-    /// first look finds it.
+    /// Adds a unit at `place`. A new controller is offered after its unit is added, so that the
+    /// guest's first scan finds the unit.
     fn put(
         &self,
         place: Place,
@@ -357,7 +354,7 @@ impl DiskSet {
         let (number, lun) = place;
         let (controller, offer_on) = {
             let mut table = self.lock();
-            // Before the unit is there, so that no report shows it without its name.
+            // The record comes before the unit, so that no report shows the unit without its name.
             table.disks.insert(place, entry);
             match table.controllers.get(&number) {
                 Some(controller) => (controller.clone(), None),
@@ -384,12 +381,12 @@ impl DiskSet {
             (table.disks.remove(&place), controller)
         });
         drop(table);
-        // Closing an image may take its time.
+        // Dropped after the lock, as closing an image may block.
         drop(undone);
         result
     }
 
-    /// Has the guest's memory pinned for `image`, once there is any. Only under
+    /// Pins the guest's memory for `image`, if the memory is set. To be called under
     /// [`DiskSet::change`].
     fn pin(&self, image: &dyn Backend) -> Result<(), DiskError> {
         let (ram, pinned) = {
@@ -408,7 +405,7 @@ impl DiskSet {
         })
     }
 
-    /// Opens a disc's image for reading.
+    /// Opens a disc's image read-only.
     fn open_disc(&self, path: &Path) -> Result<Arc<dyn Backend>, DiskError> {
         let disc =
             DiskConfig { readonly: true, format: Some(Format::Raw), ..DiskConfig::new(path) };
@@ -419,7 +416,7 @@ impl DiskSet {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a change: one at a time. Taken before [`DiskSet::lock`].
+    /// Locks the set for a change. To be locked before [`DiskSet::lock`].
     fn change(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Which disks there are, by name and place.
+//! The table of disks, by name and place.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,16 +18,16 @@ use crate::control::DiskPlace;
 /// A controller's number and a LUN.
 pub(super) type Place = (u32, u8);
 
-/// The disks of a machine. Its lock is taken by reports, so nothing here waits for anything.
+/// The disks of a machine. Reports take its lock, so no method may block.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) controllers: BTreeMap<u32, ScsiController>,
     pub(super) disks: BTreeMap<Place, Entry>,
-    /// Set while the machine runs: where new controllers are offered.
+    /// The bus for offers of new controllers. Set while the machine runs.
     pub(super) bus: Option<Bus>,
-    /// The guest's memory, once there is any.
+    /// The guest's memory, once it is set.
     pub(super) ram: Option<GuestRam>,
-    /// The same, pinned for the disks that want it so: as long as there are any.
+    /// The pinned guest memory. It exists while a disk uses it.
     pub(super) fixed: Weak<FixedMemory>,
 }
 
@@ -47,29 +47,29 @@ pub(super) struct Entry {
     pub(super) medium: Held,
 }
 
-/// The backend behind a unit.
+/// The backend behind a logical unit.
 #[derive(Debug)]
 pub(super) enum Held {
     Disk(HeldDisk),
-    /// A drive. Its guest may eject the disc at any time, so only the controller keeps the image;
-    /// these end when the last worker has dropped its view of a disc that was put in.
+    /// A drive. The guest may eject the disc at any time, so only the controller keeps the image.
+    /// Each drop notifier disconnects when the last worker has dropped its view of a disc.
     Dvd(Vec<Unused>),
 }
 
-/// A disk's image.
+/// The record of a disk's backend.
 #[derive(Debug)]
 pub(super) struct HeldDisk {
     pub(super) image: Arc<dyn Backend>,
-    /// Ends when the last worker has dropped its view of the image.
+    /// Drop notifier: it disconnects when the last worker has dropped its view of the image.
     pub(super) unused: Unused,
-    /// If it was given limits.
+    /// The throttle of a disk with limits.
     pub(super) throttle: Option<Arc<Throttle>>,
-    /// The image's path, if the guest's memory is to be pinned for it.
+    /// The image's path, if the disk needs pinned guest memory.
     pub(super) fixed: Option<PathBuf>,
 }
 
 impl Table {
-    /// Returns the place of a new unit.
+    /// Returns the place for a new unit: the requested LUN, or the lowest free one.
     pub(super) fn place(
         &self,
         controller: u32,
@@ -104,14 +104,14 @@ impl Table {
         DiskPlace { id: self.name(place), controller: place.0, lun: place.1 }
     }
 
-    /// Returns the controller and the LUN of the unit that is called `id`.
+    /// Returns the controller and the LUN of the unit named `id`.
     pub(super) fn unit(&self, id: &str) -> Result<(ScsiController, u8), DiskError> {
         let (number, lun) = self.find(id)?;
         let controller = self.controllers.get(&number).cloned();
         controller.map(|controller| (controller, lun)).ok_or_else(|| self.unknown(id))
     }
 
-    /// Returns the place of the unit that is called `id`, or that is there if `id` is
+    /// Returns the place of the unit named `id`, or of the unit at `id` in the form
     /// `controller:lun`.
     pub(super) fn find(&self, id: &str) -> Result<Place, DiskError> {
         let by_id = self.disks.iter().find(|(_, entry)| entry.id.as_deref() == Some(id));
@@ -119,7 +119,7 @@ impl Table {
         by_id.map(|(place, _)| *place).or_else(by_place).ok_or_else(|| self.unknown(id))
     }
 
-    /// A disc was put into the drive at `place`.
+    /// Records the drop notifier of a disc inserted into the drive at `place`.
     pub(super) fn add_disc(&mut self, place: Place, unused: Unused) {
         if let Some(Entry { medium: Held::Dvd(discs), .. }) = self.disks.get_mut(&place) {
             discs.retain(|disc| disc.try_recv() == Err(TryRecvError::Empty));
@@ -136,14 +136,14 @@ impl Table {
         name(self.disks.get(&place).and_then(|entry| entry.id.as_deref()), place)
     }
 
-    /// Returns the reports of all units that are there.
+    /// Returns the reports of all present units.
     pub(super) fn reports(&self) -> impl Iterator<Item = (Place, DiskReport)> {
         let reports = self.controllers.values().flat_map(ScsiController::disks);
         reports.map(|report| ((report.controller, report.lun), report))
     }
 }
 
-/// Returns the name of a unit that has `id`, if it has one.
+/// Returns the name of a unit: `id` if it has one, else `controller:lun`.
 pub(super) fn name(id: Option<&str>, (controller, lun): Place) -> String {
     id.map_or_else(|| format!("{controller}:{lun}"), str::to_owned)
 }

@@ -1,4 +1,4 @@
-//! A host and a backend for tests: each of their calls waits while its gate is closed.
+//! A host and a backend for tests, each of whose calls waits while its gate is closed.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -20,10 +20,10 @@ use crate::config::DiskConfig;
 use crate::storage_guest::scsi::{FROM_DISK, Outcome, StorageChannel, srb, write_srb};
 use crate::storage_guest::{BareChannel, BareGuest, DATA, GuestRange};
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// Timeout after which a wait has failed. No test result depends on time otherwise.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// Lets calls pass, or makes them wait.
+/// A gate that passes calls, or makes them wait.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<GateState>,
@@ -34,7 +34,7 @@ pub(crate) struct Gate {
 struct GateState {
     closed: bool,
     waiting: usize,
-    /// Written when it opens.
+    /// Events that are written when the gate opens.
     events: Vec<Arc<EventFd>>,
 }
 
@@ -50,7 +50,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits until a call waits here.
+    /// Waits until a call is blocked at the gate.
     pub(crate) fn await_call(&self) {
         let state = self.state.lock().unwrap();
         let none = |state: &mut GateState| state.waiting == 0;
@@ -72,7 +72,7 @@ impl Gate {
     }
 }
 
-/// A disk in memory whose calls can be held, and which notes the requests that it has done.
+/// A disk in memory with gates for its calls. It records the completed requests.
 #[derive(Debug)]
 pub(crate) struct Probe {
     disk: RamDisk,
@@ -86,9 +86,9 @@ struct Shared {
     requests: Gate,
     done: Mutex<Vec<Operation>>,
     flush_error: Mutex<Option<IoError>>,
-    /// Writes that were submitted and are not done.
+    /// Number of submitted writes that are not done.
     pending_writes: AtomicUsize,
-    /// Flushes that were submitted while there were such writes.
+    /// Number of flushes submitted while writes were pending.
     early_flushes: AtomicUsize,
 }
 
@@ -100,28 +100,28 @@ impl Probe {
         Arc::new(Probe { disk, shared: Arc::default() })
     }
 
-    /// Held while a queue is opened.
+    /// Returns the gate that holds the opening of a queue.
     pub(crate) fn queue_gate(&self) -> &Gate {
         &self.shared.queue
     }
 
-    /// Held while the image grows.
+    /// Returns the gate that holds a resize.
     pub(crate) fn resize_gate(&self) -> &Gate {
         &self.shared.resizes
     }
 
-    /// Held while a request is done. A queue that is dropped waits for its requests, as real ones
-    /// do.
+    /// Returns the gate that holds the execution of requests. Dropping a queue waits for its
+    /// requests, as with real backends.
     pub(crate) fn request_gate(&self) -> &Gate {
         &self.shared.requests
     }
 
-    /// Operations done so far.
+    /// Returns the operations done so far.
     pub(crate) fn done(&self) -> Vec<Operation> {
         self.shared.done.lock().unwrap().clone()
     }
 
-    /// Flushes that were submitted before a write that came first was done.
+    /// Returns the number of flushes submitted before an earlier write was done.
     pub(crate) fn early_flushes(&self) -> usize {
         self.shared.early_flushes.load(Ordering::SeqCst)
     }
@@ -218,7 +218,7 @@ impl Drop for ProbeQueue {
     }
 }
 
-/// A host on which every path is one [`Probe`].
+/// A host that opens the same [`Probe`] for every path.
 #[derive(Clone, Debug)]
 pub(crate) struct TestHost {
     pub(crate) probe: Arc<Probe>,
@@ -244,7 +244,7 @@ impl Host for TestHost {
     }
 }
 
-/// A guest with one disk, which is a [`Probe`], and a channel to it.
+/// A guest with a channel to a disk that is a [`Probe`].
 pub(crate) struct Rig {
     pub(crate) disks: Arc<DiskSet>,
     pub(crate) host: TestHost,
@@ -253,7 +253,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// A removal of its disks waits for `removal_timeout`.
+    /// Returns a rig. A removal of its disks waits for `removal_timeout`.
     pub(crate) fn new(removal_timeout: Duration) -> Self {
         let host = TestHost::new();
         let disks = DiskSet::new(1).with_host(host.clone()).with_removal_timeout(removal_timeout);
@@ -261,7 +261,7 @@ impl Rig {
         Self::with_disks(disks, host)
     }
 
-    /// The same with the disks that `disks` has.
+    /// Returns a rig with the set `disks`.
     pub(crate) fn with_disks(disks: DiskSet, host: TestHost) -> Self {
         let (mut guest, _) = BareGuest::new(Vec::new());
         disks.offer(&guest.bus).unwrap();
@@ -271,14 +271,15 @@ impl Rig {
         Rig { disks: Arc::new(disks), host, guest, channel }
     }
 
-    /// Sends a write that the backend holds, and waits until it is in flight.
+    /// Sends a write that the request gate holds, and waits until it is in flight.
     pub(crate) fn hold_a_write(&mut self) {
         self.hold(&write_srb(0, 0, 1), 512);
     }
 
-    /// The same with a read of a block of the disc in a drive.
+    /// Sends a read of the disc in a drive that the request gate holds, and waits until it is in
+    /// flight.
     pub(crate) fn hold_a_disc_read(&mut self) {
-        // The first answer is that the disc is a new one.
+        // The first answers report the new disc.
         while self.channel.test_unit_ready(0) != Outcome::good(0) {}
         self.hold(&srb(0, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], FROM_DISK, 2048), 2048);
     }

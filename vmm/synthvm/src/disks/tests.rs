@@ -57,8 +57,8 @@ fn test_disks_without_an_image_are_told_apart_and_reported_by_what_they_are() {
         reports.iter().map(|(report, ..)| report.read_only).collect::<Vec<_>>(),
         [false, false, true]
     );
-    // The serial numbers follow from kind and place: the same in the next machine, and no two
-    // alike.
+    // The serial numbers are derived from kind and place: equal in the next machine, and all
+    // distinct.
     let serials = |disks: &DiskSet| -> Vec<String> {
         disks.reports().into_iter().map(|(report, ..)| report.serial).collect()
     };
@@ -128,7 +128,7 @@ fn test_disk_that_cannot_be_added_leaves_everything_as_it_was() {
     assert!(disks.add(&other).is_err(), "a place is a name too");
 }
 
-/// An image of `format` with sectors of so many bytes, under a name that says so.
+/// Creates an image of `format` with sectors of `sector` bytes.
 fn formatted(dir: &TempDir, format: Format, sector: u32) -> DiskConfig {
     let path = dir.as_path().join(format!("{sector}.{format}"));
     let mut make = CreateOptions::new(format, 8 * MIB);
@@ -146,7 +146,7 @@ fn test_disk_with_smaller_blocks_than_its_image_is_refused_by_the_option() {
     let error = disks.add(&small).unwrap_err().to_string();
     assert!(error.contains("block-size=512") && error.contains("4096"), "{error}");
     assert_eq!(ids(&disks), [""; 0]);
-    // Its own, said or not.
+    // The image's own block size may be given explicitly.
     disks.add(&DiskConfig { block_size: Some(BlockSize::B4096), ..image.clone() }).unwrap();
     disks.remove("0:0").unwrap();
     disks.add(&image).unwrap();
@@ -264,7 +264,7 @@ fn test_disk_with_limits_takes_other_ones_and_one_without_says_why_not() {
     disks.remove("0:0").unwrap();
 }
 
-/// Memory of a guest. `None` where this machine does not let us lock it, or has no io_uring.
+/// Returns guest memory. `None` if the system does not allow to lock it, or has no io_uring.
 fn lockable_memory() -> Option<GuestRam> {
     let ram =
         GuestRam::new(GuestMemory::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap()).unwrap();
@@ -320,7 +320,7 @@ fn test_images_of_all_formats_have_fixed_buffers_and_those_without_a_ring_are_re
 
 const WRITE: Operation = Operation::Write { fua: false };
 
-/// Longer than any test runs.
+/// A timeout longer than any test runs.
 const NEVER: Duration = Duration::from_secs(3600);
 
 #[test]
@@ -331,15 +331,14 @@ fn test_disk_whose_removal_times_out_is_flushed_when_its_last_request_ends() {
     assert!(matches!(error, DiskError::Busy(..)), "{error}");
     assert_eq!(rig.host.probe.done(), []);
     rig.host.probe.request_gate().open();
-    // The end of the machine waits for what goes on in the background.
+    // The flush at the end of the machine waits for removals in the background.
     rig.disks.flush().unwrap();
     assert_eq!(rig.host.probe.done(), [WRITE, Operation::Flush]);
     let Rig { host: TestHost { probe, .. }, .. } = &rig;
     assert_eq!(Arc::strong_count(probe), 2, "closed: only this test and its host have the image");
 }
 
-/// The removal's thread may come late and find the write done, so that a wrong order shows in some
-/// rounds only.
+/// A wrong order shows in some rounds only, as the removal's thread may run after the write.
 #[test]
 fn test_removed_disk_is_not_flushed_before_its_last_request_has_ended() {
     for _ in 0..20 {
@@ -362,7 +361,7 @@ fn test_disk_whose_removal_is_under_way_when_the_machine_ends_is_flushed_before_
     while !rig.disks.reports().iter().all(|(disk, ..)| disk.removed) {
         std::thread::yield_now();
     }
-    // As at the end of `synthvm run`.
+    // The calls at the end of `synthvm run`.
     let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
     let ended = begin(move || {
         bus.reset();
@@ -386,7 +385,7 @@ fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_ma
         matches!(error, DiskError::Flush { .. }) && error.to_string().contains("`0:0`"),
         "{error}"
     );
-    // Once.
+    // The failure is reported only once.
     rig.disks.flush().unwrap();
 }
 
@@ -406,7 +405,7 @@ fn test_drive_that_is_removed_keeps_its_disc_open_until_the_last_read_has_ended(
     disks.add_dvd(&DvdConfig { path: Some("/disc.iso".into()), ..DvdConfig::default() }).unwrap();
     let mut rig = Rig::with_disks(disks, host);
     rig.hold_a_disc_read();
-    // The read goes on with the disc that is out by now.
+    // The held read ends on the ejected disc.
     rig.disks.eject("0:0", true).unwrap();
     let error = rig.disks.remove("0:0").unwrap_err();
     assert!(matches!(error, DiskError::Busy(..)), "{error}");
@@ -417,7 +416,7 @@ fn test_drive_that_is_removed_keeps_its_disc_open_until_the_last_read_has_ended(
     assert_eq!(Arc::strong_count(probe), 2, "closed: only this test and its host have the image");
 }
 
-/// Does `change` while `gate` holds one of its calls to the host, and expects reports meanwhile.
+/// Runs `change` while `gate` holds one of its host calls, and expects reports in the meantime.
 fn expect_reports(
     disks: &Arc<DiskSet>,
     gate: &Gate,
@@ -435,11 +434,10 @@ fn expect_reports(
     end(&changed).unwrap();
 }
 
-/// A set with one disk, on a bus.
+/// Returns a set with one disk, on a bus.
 fn busy_set() -> (Arc<DiskSet>, TestHost, BareGuest) {
     let (guest, _) = BareGuest::new(Vec::new());
-    // The disk that is there has a backend of its own, so that the gates hold only the one that
-    // comes.
+    // The present disk has its own backend, so that the gates hold only the new disk.
     let host = TestHost::new();
     let (_file, config) = image(MIB);
     let disks = DiskSet::new(1);
