@@ -7,8 +7,10 @@ use super::vlan::Vlan;
 use super::{OFFSET_BASE, kind};
 
 /// A frame to the guest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedFrame {
+    /// Offset of the frame in its sub-allocation, in bytes: [`FRAME_OFFSET`], or up to 8 less.
+    pub offset: u32,
     /// Bytes of the frame without a VLAN tag, at least 14 and at most the configured maximum.
     pub length: u32,
     /// Knowledge about its checksums.
@@ -19,6 +21,27 @@ pub struct ReceivedFrame {
     pub hash: Option<u32>,
     /// Its place among the parts of a coalesced segment.
     pub fragment: Option<Fragment>,
+}
+
+impl ReceivedFrame {
+    /// Returns the bytes of the frame's RNDIS message: the length of its range in the transfer-page
+    /// packet.
+    pub fn message_length(&self) -> u32 {
+        self.length.saturating_add(self.offset)
+    }
+}
+
+impl Default for ReceivedFrame {
+    fn default() -> Self {
+        Self {
+            offset: FRAME_OFFSET,
+            length: 0,
+            checksum: ReceiveChecksum::default(),
+            vlan: None,
+            hash: None,
+            fragment: None,
+        }
+    }
 }
 
 /// Knowledge about the checksums of a frame to the guest.
@@ -81,8 +104,8 @@ impl ReceiveHeader {
         // Linux requires 0 for both without per-packet information.
         let info_offset = if info_length == 0 { 0 } else { FIXED as u32 - OFFSET_BASE };
         header.put(0, kind::PACKET);
-        header.put(4, Self::message_length(frame.length));
-        header.put(8, FRAME_OFFSET - OFFSET_BASE);
+        header.put(4, frame.message_length());
+        header.put(8, frame.offset.saturating_sub(OFFSET_BASE));
         header.put(12, frame.length);
         header.put(28, info_offset);
         header.put(32, info_length);
@@ -92,12 +115,6 @@ impl ReceiveHeader {
     /// Returns the bytes of the header.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.length.into()]
-    }
-
-    /// Returns the bytes of the RNDIS message of a frame of `frame_length` bytes: the length of its
-    /// range in the transfer-page packet.
-    pub fn message_length(frame_length: u32) -> u32 {
-        frame_length.saturating_add(FRAME_OFFSET)
     }
 
     /// Appends one item of per-packet information, if there is a word for it.

@@ -2,8 +2,10 @@
 
 use super::super::*;
 use super::word_at;
+use crate::protocol::limits::FRAME_OFFSET;
 
 const FULL: ReceivedFrame = ReceivedFrame {
+    offset: FRAME_OFFSET,
     length: 1514,
     checksum: ReceiveChecksum {
         ip: Verdict::Valid,
@@ -56,7 +58,7 @@ fn test_receive_header_without_information_has_offset_and_length_0() {
 fn test_receive_header_with_all_information_is_well_formed() {
     let header = ReceiveHeader::new(&FULL);
     assert_eq!(header.bytes().len(), ReceiveHeader::MAX);
-    assert_eq!(word_at(header.bytes(), 4), ReceiveHeader::message_length(1514));
+    assert_eq!(word_at(header.bytes(), 4), FULL.message_length());
     let vlan = 5 | 8 | 0x123 << 4;
     let fragment = 0xABCD << 16 | 0b011 << 8 | 1;
     let expected = [(0, 0xA8), (6, vlan), (8, 0x51CC_C178), (0x8000_0001, fragment)];
@@ -69,7 +71,7 @@ fn test_receive_message_of_longest_frame_fits_the_usable_bytes() {
     for max_frame in [1514, 1515, 9000, 9216] {
         let geometry =
             crate::protocol::sub_allocations::Geometry::new(16 << 20, max_frame).unwrap();
-        assert!(ReceiveHeader::message_length(max_frame) <= geometry.usable());
+        assert!(ReceivedFrame { length: max_frame, ..FULL }.message_length() <= geometry.usable());
     }
 }
 
