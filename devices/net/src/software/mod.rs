@@ -1,17 +1,21 @@
 //! Offloads in software, for backends without them: checksums, TCP and UDP segmentation.
 //!
-//! [`checksum`], [`Headers`] and [`Plan`] are pure functions over bytes. [`SoftwareOffload`] adds
+//! [`checksum`], [`Headers`], [`Plan`] and [`complete_headers`] are pure functions over bytes. [`SoftwareOffload`] adds
 //! the offloads to a backend.
 
 mod backend;
 pub mod checksum;
 mod headers;
+mod seed;
 mod segment;
+#[cfg(test)]
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 
 pub use backend::SoftwareOffload;
 pub use headers::{Headers, TCP, UDP};
+pub use seed::complete_headers;
 pub use segment::{MAX_SEGMENTS, Plan};
 
 use crate::{Frame, MAX_FRAME, MIN_FRAME};

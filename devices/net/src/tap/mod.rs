@@ -2,6 +2,8 @@
 //! segmentation offloads through the virtio-net header.
 
 mod ioctl;
+#[cfg(test)]
+mod offload_tests;
 mod open;
 mod queue;
 #[cfg(test)]

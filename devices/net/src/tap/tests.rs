@@ -9,7 +9,7 @@ use crate::{Frame, ReceiveError};
 
 /// Gives this test's thread a network namespace of its own, with a TAP interface `t0`. `None`, with
 /// a line that says so, where that is not permitted: `unshare -Urn` around the tests helps.
-fn with_tap(options: &str) -> Option<()> {
+pub(super) fn with_tap(options: &str) -> Option<()> {
     // SAFETY: only this thread's namespace changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         eprintln!("left out: no network namespace: {}", std::io::Error::last_os_error());
@@ -29,7 +29,7 @@ fn add(options: &str) -> bool {
 }
 
 /// Runs `ip` in this thread's namespace.
-fn ip(arguments: &str) -> bool {
+pub(super) fn ip(arguments: &str) -> bool {
     Command::new("ip")
         .args(arguments.split_whitespace())
         .output()
