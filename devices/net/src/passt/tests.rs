@@ -166,7 +166,7 @@ fn test_passt_by_path_connects_again() {
         let (mut far, _) = listener.accept().unwrap();
         far.write_all(&framed(&frame(300, seed))).unwrap();
         assert!(receive_wait(&mut *queue) == frame(300, seed));
-        // A part of a frame that never ends is no part of what comes later.
+        // The stream ends within a length: the next stream does not continue it.
         far.write_all(&[0, 0, 1]).unwrap();
         assert_eq!(receive(&mut *queue, 300), Ok(None));
         drop(far);

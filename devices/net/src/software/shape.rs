@@ -1,4 +1,4 @@
-//! TCP and UDP frames of many shapes, for tests, and what a receiver checks in them.
+//! TCP and UDP frames of many shapes for tests, with the checks of a receiver.
 
 use super::{TCP, UDP};
 use crate::{Segmentation, VnetHeader};

@@ -16,7 +16,8 @@ struct Bridge {
     queues: [Box<dyn Queue>; 2],
 }
 
-/// Returns the bridge once frames pass. `None`, with a line that says so, where there can be none.
+/// Returns the bridge after the first frame has passed. `None`, with the reason on standard error,
+/// if it cannot be made.
 fn bridge() -> Option<Bridge> {
     with_tap("")?;
     for command in [
@@ -35,7 +36,7 @@ fn bridge() -> Option<Bridge> {
     }
     let taps = ["t0", "t1"].map(|name| Tap::open(name, 1).unwrap());
     let mut queues = taps.each_ref().map(|tap| tap.queue(0).unwrap());
-    // The kernel brings the ports up in its own time: frames are lost until then.
+    // The kernel enables the bridge ports asynchronously, and drops frames until then.
     for _ in 0..10_000 {
         queues[0].send(&Frame::new(&Memory::whole(&frame(60, 1)).pieces())).unwrap();
         let event = queues[1].event().unwrap();
@@ -51,7 +52,7 @@ fn bridge() -> Option<Bridge> {
 }
 
 impl Bridge {
-    /// Sends a frame as a guest does that leaves the rest to the card.
+    /// Sends a frame with an offload request.
     fn send(&mut self, bytes: &[u8], header: VnetHeader, tag: Option<Tag>) {
         let mut memory = Memory::odd(bytes);
         let pieces = memory.pieces();
