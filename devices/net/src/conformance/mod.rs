@@ -7,12 +7,14 @@ mod frames;
 mod full;
 mod gone;
 mod memory;
+mod stream;
 mod wait;
 
 use std::io;
 
 use crate::{Backend, Queue, ReceiveError};
 pub use memory::{Memory, frame, is_test_frame};
+pub use stream::check_stream;
 pub use wait::{is_readable, wait_readable};
 
 /// A backend with its far end.

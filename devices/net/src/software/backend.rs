@@ -12,8 +12,8 @@ use crate::{
     ReceiveError, Received, SendError,
 };
 
-/// Adds all transmit offloads to a backend. A frame that the backend supports passes without a copy;
-/// another one is copied one time, completed or split, and sent.
+/// Adds all transmit offloads to a backend. A frame that the backend supports passes without a
+/// copy; another one is copied one time, completed or split, and sent.
 #[derive(Debug)]
 pub struct SoftwareOffload {
     inner: Arc<dyn Backend>,

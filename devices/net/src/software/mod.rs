@@ -25,7 +25,8 @@ use crate::{Frame, MAX_FRAME, MIN_FRAME};
 #[error("the offload request does not fit the frame")]
 pub struct Malformed;
 
-/// A copy of one frame, and the frames that it is split into. It allocates for the first frames only.
+/// A copy of one frame, and the frames that it is split into. It allocates for the first frames
+/// only.
 #[derive(Debug)]
 pub(crate) struct Work {
     frame: Vec<u8>,

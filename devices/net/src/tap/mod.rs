@@ -91,6 +91,15 @@ impl Tap {
         ioctl::mac(&self.shared.ports[0].fd)
     }
 
+    /// Returns whether the host has brought the interface up. While it is not, the kernel refuses
+    /// frames with EIO; the link stays up.
+    ///
+    /// # Errors
+    /// The interface is deleted, or in another network namespace.
+    pub fn is_interface_up(&self) -> io::Result<bool> {
+        ioctl::is_up(&self.control, &self.shared.name)
+    }
+
     fn over(name: Name, fds: Vec<OwnedFd>, by_name: bool) -> Result<Self, TapError> {
         let setup = |error| TapError::Setup(open::decode(&name), error);
         let offloads = probe(&fds[0]).map_err(setup)?;

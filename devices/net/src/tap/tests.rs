@@ -164,6 +164,10 @@ fn test_tap_deleted_and_made_again_reconnects() {
     assert_eq!((tap.name().as_str(), tap.mtu_limit()), ("t0", 65_521));
     assert_ne!(tap.host_mac().unwrap(), [0; 6]);
     tap.set_receive_offloads(Offloads::RECEIVE).unwrap();
+    assert!(ip("link set t0 down") && !tap.is_interface_up().unwrap());
+    let sent = queue.send(&Frame::new(&Memory::whole(&frame(100, 2)).pieces()));
+    assert_eq!(sent, Err(crate::SendError::Os(libc::EIO)));
+    assert!(ip("link set t0 up") && tap.is_interface_up().unwrap());
     assert!(ip("link del t0"));
     assert!(is_readable(queue.event().unwrap()), "the worker is woken");
     let mut memory = Memory::whole(&[0; 100]);
