@@ -66,8 +66,8 @@ impl UnixLink {
         Ok(Self::over(connection, FarEnd::Path(path.into())))
     }
 
-    /// Listens at `path`, which must not exist, and is removed on drop. The link is down until [`Backend::reconnect`] finds
-    /// a peer that has connected.
+    /// Listens at `path`, which must not exist and is removed on drop. The link is down until
+    /// [`Backend::reconnect`] finds a peer that has connected.
     ///
     /// # Errors
     /// The system's; the path exists, for example.
