@@ -1,10 +1,10 @@
-//! Each queue of a backend is open once at a time.
+//! Exclusive use of the queues of a backend.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Which queues of a backend are open.
+/// The open queues of a backend.
 #[derive(Clone, Debug)]
 pub(crate) struct Claims(Arc<[AtomicBool]>);
 

@@ -16,7 +16,7 @@ pub(crate) struct Connection {
     fd: OwnedFd,
     readiness: Readiness,
     link: Link,
-    /// How often the socket was replaced: its user starts afresh.
+    /// The number of replacements. The queue discards partial frames when it changes.
     generation: AtomicU64,
     /// A queue is open, so that the socket is watched while the link is up.
     open: Mutex<bool>,

@@ -1,4 +1,4 @@
-//! A backend that returns what is sent.
+//! A backend that returns each sent frame.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

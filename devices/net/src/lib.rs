@@ -2,7 +2,7 @@
 //!
 //! A [`Backend`] is one network port that all channels of a card share. The worker of each channel
 //! owns one [`Queue`] of it, so a frame takes no lock: [`Queue::send`] takes one [`Frame`],
-//! [`Queue::receive`] writes one frame to guest memory ([`Pieces`]). Both return at once; an event
+//! [`Queue::receive`] writes one frame to guest memory ([`Pieces`]). Neither blocks; an event
 //! loop waits for [`Queue::event`].
 //!
 //! A queue is done with a frame's memory when its call returns.

@@ -28,7 +28,7 @@ impl Link {
         Ok(Self { up: AtomicBool::new(state == LinkState::Up), event: EventFd::new(EFD_NONBLOCK)? })
     }
 
-    /// Sets the state. Returns whether it changed, which is then signalled.
+    /// Sets the state and signals a change. Returns whether it changed.
     pub(crate) fn set(&self, state: LinkState) -> bool {
         let up = state == LinkState::Up;
         let changed = self.up.swap(up, Ordering::AcqRel) != up;

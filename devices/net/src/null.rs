@@ -12,7 +12,7 @@ use crate::{
     ReceiveError, Received, SendError, VnetHeader,
 };
 
-/// Drops what is sent. Receives nothing, or one frame endlessly.
+/// Drops each sent frame. Receives nothing, or one frame endlessly.
 #[derive(Debug)]
 pub struct NullNet {
     frame: Option<Arc<[u8]>>,

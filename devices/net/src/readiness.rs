@@ -29,7 +29,7 @@ impl Readiness {
 
     /// Stops watching `fd`.
     pub(crate) fn unwatch(&self, fd: RawFd) {
-        // It fails when the descriptor is not watched, which is what is asked for.
+        // It fails when the descriptor is not watched: nothing is to be done then.
         let _ = self.0.ctl(ControlOperation::Delete, fd, EpollEvent::default());
     }
 

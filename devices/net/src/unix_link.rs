@@ -30,8 +30,8 @@ enum FarEnd {
     Given,
     /// This process connects to the path.
     Path(PathBuf),
-    /// The peer connects to this socket.
-    Listener(OwnedFd),
+    /// The peer connects to this socket at this path.
+    Listener(OwnedFd, PathBuf),
 }
 
 impl UnixLink {
@@ -66,19 +66,28 @@ impl UnixLink {
         Ok(Self::over(connection, FarEnd::Path(path.into())))
     }
 
-    /// Listens at `path`, which must not exist. The link is down until [`Backend::reconnect`] finds
-    /// a peer that has connected.
+    /// Listens at `path`, which must not exist and is removed on drop. The link is down until
+    /// [`Backend::reconnect`] finds a peer that has connected.
     ///
     /// # Errors
     /// The system's; the path exists, for example.
     pub fn listen(path: &Path) -> io::Result<Self> {
         let listener = socket::listen(path, libc::SOCK_SEQPACKET)?;
         let connection = Connection::down(path.display().to_string())?;
-        Ok(Self::over(connection, FarEnd::Listener(listener)))
+        Ok(Self::over(connection, FarEnd::Listener(listener, path.into())))
     }
 
     fn over(connection: Connection, far_end: FarEnd) -> Self {
         Self { connection: Arc::new(connection), claims: Claims::new(1), far_end }
+    }
+}
+
+impl Drop for UnixLink {
+    fn drop(&mut self) {
+        if let FarEnd::Listener(_, path) = &self.far_end {
+            // It fails when another process removed the socket, or in a sandbox.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -118,7 +127,7 @@ impl Backend for UnixLink {
         let socket = match &self.far_end {
             FarEnd::Given => return Err(io::ErrorKind::Unsupported.into()),
             FarEnd::Path(path) => socket::connect(path, libc::SOCK_SEQPACKET)?,
-            FarEnd::Listener(listener) => socket::accept(listener)?,
+            FarEnd::Listener(listener, _) => socket::accept(listener)?,
         };
         self.connection.replace(&socket)
     }

@@ -1,4 +1,4 @@
-//! System calls that move a frame and what stands before it.
+//! System calls that move a frame together with a header.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -17,11 +17,11 @@ use crate::{
 use format::Direction;
 use writer::{Sink, Writer};
 
-/// Passes frames to another backend, and writes those that were sent or received to a file, as they
-/// are: a frame that is to be split is one record, with an incomplete checksum.
+/// Passes frames to another backend, and records each sent or received frame in a pcapng file. A
+/// frame with an offload request is one record, with an incomplete checksum.
 ///
-/// A thread of its own writes the file. When the file is slow, records are dropped and counted;
-/// frames are not. Dropping the capture waits until the file is complete.
+/// A dedicated thread writes the file. A slow file causes dropped records, which are counted, and
+/// never dropped frames. Dropping the capture waits until the file is complete.
 #[derive(Debug)]
 pub struct Capture {
     inner: Arc<dyn Backend>,

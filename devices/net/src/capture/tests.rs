@@ -26,7 +26,7 @@ impl Write for Shared {
     }
 }
 
-/// A file that takes nothing after its start until it is told to, and says when it is asked.
+/// A file that blocks the second write until the test allows it, and reports the attempt.
 struct Slow {
     file: Shared,
     started: bool,
@@ -38,7 +38,7 @@ impl Write for Slow {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if std::mem::replace(&mut self.started, true) {
             let _ = self.asked.send(());
-            // Once nothing holds the other end, all is taken.
+            // It returns immediately after the other end was dropped.
             let _ = self.allowed.recv();
         }
         self.file.write(bytes)

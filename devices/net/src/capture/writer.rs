@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use super::format::{self, Direction, PACKET_OVERHEAD};
 
-/// Bytes of blocks that wait for the thread.
+/// The most bytes of pending blocks.
 pub(super) const CAPACITY: usize = 4 << 20;
 
 /// Takes records from queues, for the thread to write.
@@ -28,7 +28,7 @@ struct State {
     closing: bool,
 }
 
-/// The thread. Dropping it writes what waits and ends the file.
+/// The writer thread. Dropping it writes the pending blocks and ends the file.
 #[derive(Debug)]
 pub(super) struct Writer {
     sink: Arc<Sink>,
@@ -68,7 +68,7 @@ impl Sink {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Exchanges `empty` for the blocks that wait, and waits for some. `false`: the file ends.
+    /// Waits for pending blocks, and exchanges `empty` for them. `false`: the file ends.
     fn take(&self, empty: &mut Vec<u8>) -> bool {
         let mut state = self.lock();
         while state.blocks.is_empty() && !state.closing {

@@ -14,7 +14,7 @@ pub(super) fn check_gone<F: Fixture>(fixture: &mut F) {
         let mut memory = Memory::whole(&vec![0; 70_000]);
         match queue.receive(&memory.pieces()) {
             Err(ReceiveError::LinkDown) => break,
-            // What had arrived before.
+            // Frames that had arrived before.
             Ok(Some(_)) => {}
             Ok(None) => wait_readable(queue.event().expect("an event")),
             Err(error) => panic!("{error}"),

@@ -1,4 +1,4 @@
-//! What every backend must do, as checks that any crate's tests can call (feature `conformance`).
+//! The requirements of every backend, as checks for the tests of any crate (feature `conformance`).
 //!
 //! [`check`] drives a backend against its far end, a [`Fixture`]. [`Memory`], [`frame`] and
 //! [`receive`] drive a queue in tests of one's own.
@@ -7,12 +7,14 @@ mod frames;
 mod full;
 mod gone;
 mod memory;
+mod stream;
 mod wait;
 
 use std::io;
 
 use crate::{Backend, Queue, ReceiveError};
 pub use memory::{Memory, frame, is_test_frame};
+pub use stream::check_stream;
 pub use wait::{is_readable, wait_readable};
 
 /// A backend with its far end.
@@ -40,7 +42,7 @@ pub trait Fixture {
     }
 }
 
-/// Checks all that a backend must do. `make` returns a new backend each time.
+/// Checks all requirements. `make` returns a new backend each time.
 ///
 /// # Panics
 /// The backend does not conform.

@@ -31,6 +31,9 @@ const INPUT: usize = 128 << 10;
 /// which the next one goes on with.
 pub(super) type Kept = Arc<Mutex<Option<Box<Buffers>>>>;
 
+/// The most reads in one call, so that a stream of bytes that are no frames holds up no worker.
+const MAX_READS: usize = 4;
+
 pub(super) struct StreamQueue {
     connection: Arc<Connection>,
     kept: Kept,
@@ -92,7 +95,7 @@ impl StreamQueue {
         Ok(())
     }
 
-    /// Writes what is left of the frame before. `Full`: something is still left.
+    /// Writes the unsent rest of the previous frame. `Full`: a rest remains.
     fn write_rest(&mut self) -> Result<(), SendError> {
         while let Some(rest) =
             self.buffers.output.get(self.buffers.written..).filter(|rest| !rest.is_empty())
@@ -125,6 +128,7 @@ impl StreamQueue {
         if self.connection.is_up() && !self.buffers.output.is_empty() && self.write_rest().is_ok() {
             self.watch_space(false);
         }
+        let mut reads = 0;
         loop {
             match self.buffers.input.take() {
                 Next::Frame(frame) if frame.len() < MIN_FRAME => {
@@ -138,17 +142,21 @@ impl StreamQueue {
                     let header = VnetHeader::default();
                     return Ok(Some(Received { offset: 0, length, header }));
                 }
-                // The stream is out of step: nothing after this can be understood.
+                // The stream is out of step: no later frame can be found.
                 Next::Wrong => {
                     self.counters.receive_invalid = self.counters.receive_invalid.wrapping_add(1);
                     self.connection.lost();
                     self.buffers.input.clear();
                     return Err(ReceiveError::LinkDown);
                 }
-                Next::More if self.connection.is_up() => match self.read()? {
-                    0 => return Ok(None),
-                    _ => continue,
-                },
+                // The event stays readable if there is more.
+                Next::More if reads == MAX_READS => return Ok(None),
+                Next::More if self.connection.is_up() => {
+                    if self.read()? == 0 {
+                        return Ok(None);
+                    }
+                    reads += 1;
+                }
                 Next::More => return Err(ReceiveError::LinkDown),
             }
         }
@@ -173,7 +181,7 @@ impl StreamQueue {
         }
     }
 
-    /// Forgets parts of frames when the socket is another one.
+    /// Discards partial frames after the socket was replaced.
     fn follow(&mut self) {
         let generation = self.connection.generation();
         if self.buffers.generation != generation {
@@ -250,7 +258,7 @@ struct Input {
     end: usize,
 }
 
-/// What is at the start of the input.
+/// The item at the start of the input.
 enum Next<'a> {
     /// A frame, which is taken.
     Frame(&'a [u8]),
@@ -273,7 +281,7 @@ impl Input {
         Next::Frame(frame)
     }
 
-    /// Reads what is there, as far as there is space. There is some: one frame fits.
+    /// Reads available bytes into the free space, which is never empty: one frame fits.
     fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);

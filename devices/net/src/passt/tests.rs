@@ -2,7 +2,12 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::*;
-use crate::conformance::{Fixture, Memory, check, frame, receive, receive_wait, wait_readable};
+use proptest::collection::vec;
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+use crate::conformance::{
+    Fixture, Memory, check, check_stream, frame, receive, receive_wait, wait_readable,
+};
 use crate::software::SoftwareOffload;
 use crate::{Frame, ReceiveError, SendError};
 
@@ -166,7 +171,7 @@ fn test_passt_by_path_connects_again() {
         let (mut far, _) = listener.accept().unwrap();
         far.write_all(&framed(&frame(300, seed))).unwrap();
         assert!(receive_wait(&mut *queue) == frame(300, seed));
-        // A part of a frame that never ends is no part of what comes later.
+        // The stream ends within a length: the next stream does not continue it.
         far.write_all(&[0, 0, 1]).unwrap();
         assert_eq!(receive(&mut *queue, 300), Ok(None));
         drop(far);
@@ -237,5 +242,46 @@ fn test_passt_itself_answers_the_guest() {
             }
             Some(_) => {}
         }
+    }
+}
+
+#[test]
+fn test_passt_between_threads_loses_no_frame() {
+    let (near, far) = UnixStream::pair().unwrap();
+    let near = SoftwareOffload::new(Arc::new(Passt::from_fd(near.into()).unwrap()));
+    let far = Passt::from_fd(far.into()).unwrap();
+    let (mut from, mut to) = (near.queue(0).unwrap(), far.queue(0).unwrap());
+    check_stream(&mut *from, &mut *to, true);
+}
+
+proptest! {
+    #[test]
+    fn test_passt_given_random_bytes_neither_panics_nor_hangs(
+        chunks in vec((any::<bool>(), vec(any::<u8>(), 0..3000)), 1..20),
+    ) {
+        let (passt, mut far) = connected();
+        let mut queue = passt.queue(0).unwrap();
+        let mut down = false;
+        for (is_framed, bytes) in chunks {
+            let bytes = if is_framed { framed(&bytes) } else { bytes };
+            if far.stream.write_all(&bytes).is_err() {
+                break;
+            }
+            let mut memory = Memory::whole(&[0; 1500]);
+            // Each call takes a frame, or says why it does not.
+            for _ in 0..10_000 {
+                match queue.receive(&memory.pieces()) {
+                    Ok(Some(received)) => prop_assert!(received.length <= 1500),
+                    Err(ReceiveError::TooLong) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        prop_assert_eq!(error, ReceiveError::LinkDown);
+                        down = true;
+                        break;
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(passt.link() == LinkState::Down, down);
     }
 }

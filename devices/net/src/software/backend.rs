@@ -12,8 +12,8 @@ use crate::{
     ReceiveError, Received, SendError,
 };
 
-/// Adds all transmit offloads to a backend. Frames that the backend can send by itself pass without
-/// a copy; others are copied once, completed or split, and sent in turn.
+/// Adds all transmit offloads to a backend. A frame that the backend supports passes without a
+/// copy; another one is copied one time, completed or split, and sent.
 #[derive(Debug)]
 pub struct SoftwareOffload {
     inner: Arc<dyn Backend>,
@@ -87,7 +87,7 @@ struct SoftwareQueue {
 impl SoftwareQueue {
     fn try_send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         frame.check(Offloads::TRANSMIT, MAX_FRAME)?;
-        // The frame before goes first. Why its rest was dropped, its sender cannot be told.
+        // The previous frame goes first. An error of its rest has no caller to return to.
         if self.send_rest() == Err(SendError::Full) {
             return Err(SendError::Full);
         }
@@ -131,7 +131,7 @@ impl Queue for SoftwareQueue {
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        // The event may mean space: a sender that has no more frames would leave the rest here.
+        // The event may mean space: a guest that sends no more frames would leave the rest here.
         let _ = self.send_rest();
         self.inner.receive(space)
     }

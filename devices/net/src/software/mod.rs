@@ -1,27 +1,32 @@
 //! Offloads in software, for backends without them: checksums, TCP and UDP segmentation.
 //!
-//! [`checksum`], [`Headers`] and [`Plan`] are pure functions over bytes. [`SoftwareOffload`] adds
-//! the offloads to a backend.
+//! [`checksum`], [`Headers`], [`Plan`] and [`complete_headers`] are pure functions over bytes.
+//! [`SoftwareOffload`] adds the offloads to a backend.
 
 mod backend;
 pub mod checksum;
 mod headers;
+mod seed;
 mod segment;
+#[cfg(test)]
+pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
 
 pub use backend::SoftwareOffload;
 pub use headers::{Headers, TCP, UDP};
+pub use seed::complete_headers;
 pub use segment::{MAX_SEGMENTS, Plan};
 
 use crate::{Frame, MAX_FRAME, MIN_FRAME};
 
-/// A frame does not have the form that its offload request says.
+/// The frame does not have the form that its offload request implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the offload request does not fit the frame")]
 pub struct Malformed;
 
-/// A copy of one frame, and the frames that it becomes. It allocates for the first frames only.
+/// A copy of one frame, and the frames that it is split into. It allocates for the first frames
+/// only.
 #[derive(Debug)]
 pub(crate) struct Work {
     frame: Vec<u8>,
@@ -49,7 +54,7 @@ impl Work {
         Ok(())
     }
 
-    /// Returns the next frame without going on. `None`: there are no more.
+    /// Returns the current frame. `None`: there are no more.
     pub(crate) fn current(&mut self) -> Option<&mut [u8]> {
         let plan = self.plan?;
         if self.next >= plan.count() || plan.write(&self.frame, self.next, &mut self.out).is_err() {
@@ -59,12 +64,12 @@ impl Work {
         Some(&mut self.out)
     }
 
-    /// Goes on to the next frame.
+    /// Proceeds to the next frame.
     pub(crate) fn advance(&mut self) {
         self.next += 1;
     }
 
-    /// Drops the frames that are left.
+    /// Drops the remaining frames.
     pub(crate) fn stop(&mut self) {
         self.plan = None;
     }

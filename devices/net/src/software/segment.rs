@@ -14,7 +14,7 @@ const LAST_ONLY: u8 = 0x01 | 0x08;
 /// The TCP flag CWR, which the first segment has.
 const FIRST_ONLY: u8 = 0x80;
 
-/// How a frame becomes frames that need no offload.
+/// The conversion of one frame to frames without offload request.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     kind: Kind,

@@ -19,8 +19,8 @@ const CAPACITY: usize = 1 << 20;
 /// A switch of a fixed number of ports. It learns addresses from the frames that are sent; frames
 /// to group and unknown addresses go to all other ports.
 ///
-/// All transmit offloads are there. A frame to a port that has not selected the receive offloads for
-/// it is completed and split on the way.
+/// All transmit offloads are there. A frame to a port that has not selected the receive offloads
+/// for it is completed and split on the way.
 ///
 /// A frame to a port whose receiver is too slow is dropped and counted there
 /// ([`Counters::receive_overflow`](crate::Counters::receive_overflow)): one slow guest never stops

@@ -16,7 +16,7 @@ use crate::{
     ReceiveError, Received, Segmentation, SendError, VnetHeader,
 };
 
-/// The frames that wait for one port's receiver.
+/// The pending frames of one port.
 #[derive(Debug)]
 pub(super) struct Port {
     waiting: Mutex<Waiting>,

@@ -1,4 +1,4 @@
-//! Which port an address is on.
+//! The address table of the switch.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::conformance::{Fixture, Memory, check, frame, receive, receive_wait};
+use crate::conformance::{Fixture, Memory, check, check_stream, frame, receive, receive_wait};
 use crate::{Backend, Counters, Queue};
 
 /// Port 0 is the backend, port 1 the far end.
@@ -91,4 +91,12 @@ fn test_switch_with_a_slow_receiver_drops_and_counts_there() {
     let counters = queues[1].counters();
     assert_eq!(counters.received_frames, received);
     assert_eq!(counters.receive_overflow + received, count as u64);
+}
+
+#[test]
+fn test_switch_between_threads_misses_no_event() {
+    let switch = Switch::new(2).unwrap();
+    let mut queues = [0, 1].map(|port| switch.port(port).unwrap().queue(0).unwrap());
+    let [from, to] = &mut queues;
+    check_stream(&mut **from, &mut **to, false);
 }

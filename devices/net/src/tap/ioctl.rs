@@ -69,6 +69,16 @@ pub(super) fn mtu(socket: &OwnedFd, name: &Name) -> io::Result<u32> {
     u32::try_from(mtu).map_err(io::Error::other)
 }
 
+/// Returns whether an interface in the network namespace of `socket` is up.
+pub(super) fn is_up(socket: &OwnedFd, name: &Name) -> io::Result<bool> {
+    let mut request = request(name);
+    // SAFETY: SIOCGIFFLAGS reads and writes one ifreq.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) })?;
+    // SAFETY: the call has set the flags.
+    let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
+    Ok(flags & libc::IFF_UP != 0)
+}
+
 /// Returns the interface's own address, which the host uses.
 pub(super) fn mac(fd: &OwnedFd) -> io::Result<crate::Mac> {
     let mut request = request(&[0; libc::IFNAMSIZ]);

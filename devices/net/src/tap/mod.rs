@@ -2,6 +2,8 @@
 //! segmentation offloads through the virtio-net header.
 
 mod ioctl;
+#[cfg(test)]
+mod offload_tests;
 mod open;
 mod queue;
 #[cfg(test)]
@@ -48,7 +50,7 @@ struct Shared {
     in_use: Mutex<Offloads>,
 }
 
-/// One descriptor of the interface. [`Shared::reconnect`] replaces what it refers to; the number
+/// One descriptor of the interface. [`Shared::reconnect`] replaces its open file; the number
 /// stays the same.
 #[derive(Debug)]
 struct Port {
@@ -60,7 +62,7 @@ impl Tap {
     /// Opens the existing interface `name` with `queues` queues (1 to [`MAX_QUEUES`]).
     ///
     /// # Errors
-    /// The reason, with what to do about it.
+    /// The reason and its remedy.
     pub fn open(name: &str, queues: usize) -> Result<Self, TapError> {
         let (name, fds) = open::open(name, queues)?;
         Self::over(name, fds, true)
@@ -87,6 +89,15 @@ impl Tap {
     /// The interface is deleted.
     pub fn host_mac(&self) -> io::Result<Mac> {
         ioctl::mac(&self.shared.ports[0].fd)
+    }
+
+    /// Returns whether the host has brought the interface up. While it is not, the kernel refuses
+    /// frames with EIO; the link stays up.
+    ///
+    /// # Errors
+    /// The interface is deleted, or in another network namespace.
+    pub fn is_interface_up(&self) -> io::Result<bool> {
+        ioctl::is_up(&self.control, &self.shared.name)
     }
 
     fn over(name: Name, fds: Vec<OwnedFd>, by_name: bool) -> Result<Self, TapError> {
@@ -176,8 +187,24 @@ impl Shared {
             return Err(io::Error::other("a TAP interface that was passed cannot be opened again"));
         }
         let name = open::decode(&self.name);
-        let (_, fds) = open::open(&name, self.ports.len()).map_err(io::Error::other)?;
-        ioctl::set_offload(&fds[0], receive_flags(*in_use))?;
+        // A queue may have noticed the loss after the interface was back.
+        if ioctl::interface(&self.ports[0].fd).is_err() {
+            self.open_again(&name, *in_use)?;
+        }
+        for (index, port) in self.ports.iter().enumerate() {
+            if self.claims.is_open(index) {
+                port.readiness.watch(port.fd.as_raw_fd(), false)?;
+            }
+        }
+        self.link.set(LinkState::Up);
+        tracing::info!(interface = name, "a TAP interface is back");
+        Ok(())
+    }
+
+    /// Opens the interface, and puts its files under the numbers of the descriptors in use.
+    fn open_again(&self, name: &str, in_use: Offloads) -> io::Result<()> {
+        let (_, fds) = open::open(name, self.ports.len()).map_err(io::Error::other)?;
+        ioctl::set_offload(&fds[0], receive_flags(in_use))?;
         for (fd, port) in fds.iter().zip(&self.ports) {
             // SAFETY: both descriptors are owned here. Calls in progress keep the old file.
             let replaced =
@@ -187,15 +214,7 @@ impl Shared {
             }
         }
         drop(fds);
-        self.detach_closed()?;
-        for (index, port) in self.ports.iter().enumerate() {
-            if self.claims.is_open(index) {
-                port.readiness.watch(port.fd.as_raw_fd(), false)?;
-            }
-        }
-        self.link.set(LinkState::Up);
-        tracing::info!(interface = name, "a TAP interface is back");
-        Ok(())
+        self.detach_closed()
     }
 
     /// Detaches the queues that are not open, so that the kernel sends them no flows. Queue 0 stays

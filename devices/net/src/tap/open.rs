@@ -1,4 +1,4 @@
-//! Opening of TAP interfaces, with errors that say what to do.
+//! Opens TAP interfaces. Each error names its remedy.
 
 use std::ffi::c_int;
 use std::fs::OpenOptions;

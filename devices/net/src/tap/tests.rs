@@ -7,9 +7,10 @@ use crate::conformance::{
 };
 use crate::{Frame, ReceiveError};
 
-/// Gives this test's thread a network namespace of its own, with a TAP interface `t0`. `None`, with
-/// a line that says so, where that is not permitted: `unshare -Urn` around the tests helps.
-fn with_tap(options: &str) -> Option<()> {
+/// Moves this thread to a new network namespace with a TAP interface `t0`. `None`, with the reason
+/// on standard error, if that is not permitted. It needs CAP_SYS_ADMIN, CAP_NET_ADMIN and access to
+/// /dev/net/tun: `unshare -Urn` provides the capabilities.
+pub(super) fn with_tap(options: &str) -> Option<()> {
     // SAFETY: only this thread's namespace changes.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         eprintln!("left out: no network namespace: {}", std::io::Error::last_os_error());
@@ -29,7 +30,7 @@ fn add(options: &str) -> bool {
 }
 
 /// Runs `ip` in this thread's namespace.
-fn ip(arguments: &str) -> bool {
+pub(super) fn ip(arguments: &str) -> bool {
     Command::new("ip")
         .args(arguments.split_whitespace())
         .output()
@@ -163,6 +164,10 @@ fn test_tap_deleted_and_made_again_reconnects() {
     assert_eq!((tap.name().as_str(), tap.mtu_limit()), ("t0", 65_521));
     assert_ne!(tap.host_mac().unwrap(), [0; 6]);
     tap.set_receive_offloads(Offloads::RECEIVE).unwrap();
+    assert!(ip("link set t0 down") && !tap.is_interface_up().unwrap());
+    let sent = queue.send(&Frame::new(&Memory::whole(&frame(100, 2)).pieces()));
+    assert_eq!(sent, Err(crate::SendError::Os(libc::EIO)));
+    assert!(ip("link set t0 up") && tap.is_interface_up().unwrap());
     assert!(ip("link del t0"));
     assert!(is_readable(queue.event().unwrap()), "the worker is woken");
     let mut memory = Memory::whole(&[0; 100]);
@@ -217,4 +222,50 @@ fn test_tap_from_descriptors_works_and_stays_down_once_deleted() {
     assert_eq!(sent, Err(crate::SendError::LinkDown));
     assert!(bench.tap.reconnect().is_err());
     assert!(queues.iter().all(|queue| !is_readable(queue.event().unwrap())));
+}
+
+#[test]
+fn test_tap_queues_that_are_not_open_get_no_frames() {
+    if with_tap("multi_queue").is_none() {
+        return;
+    }
+    let mut bench = Bench::new(4);
+    let mut queues: Vec<_> = [0, 2].map(|index| bench.tap.queue(index).unwrap()).into();
+    // Frames of many flows: the kernel chooses the queue by a hash of addresses and ports.
+    let mut arrived = |queues: &mut Vec<Box<dyn Queue>>| -> Vec<usize> {
+        for port in 0..100 {
+            bench.inject(&flow(port));
+        }
+        queues.iter_mut().map(|queue| count_flows(&mut **queue)).collect()
+    };
+    let counts = arrived(&mut queues);
+    assert_eq!(counts.iter().sum::<usize>(), 100, "{counts:?}");
+    assert!(counts.iter().all(|count| *count != 0), "{counts:?}");
+    queues.pop();
+    assert_eq!(arrived(&mut queues), [100]);
+}
+
+/// A UDP frame from this port.
+fn flow(port: u8) -> Vec<u8> {
+    let shape = crate::software::shape::Shape {
+        tags: 0,
+        v6: false,
+        extra: 0,
+        tcp: false,
+        options: 0,
+        payload: 100,
+    };
+    let mut bytes = shape.build();
+    bytes[shape.transport() + 1] = port;
+    bytes
+}
+
+fn count_flows(queue: &mut dyn Queue) -> usize {
+    let mut count = 0;
+    let mut memory = Memory::whole(&[0; 2000]);
+    while queue.receive(&memory.pieces()).unwrap().is_some() {
+        // Those of the test have this source.
+        count += usize::from(memory.bytes()[6..12] == [2, 0, 0, 0, 0, 2]);
+    }
+    count
 }

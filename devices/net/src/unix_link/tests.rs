@@ -1,5 +1,5 @@
 use super::*;
-use crate::conformance::{Fixture, Memory, check, frame, receive, receive_wait};
+use crate::conformance::{Fixture, Memory, check, check_stream, frame, receive, receive_wait};
 use crate::software::SoftwareOffload;
 
 /// One end with software offloads, and a queue of the other end.
@@ -71,7 +71,10 @@ fn test_unix_link_by_path_comes_back_with_its_peer() {
         assert_eq!(receive(&mut *queue, 500), Err(ReceiveError::LinkDown));
         assert_eq!(server.link(), LinkState::Down);
     }
-    std::fs::remove_dir_all(folder).unwrap();
+    assert!(path.exists());
+    drop((queue, server));
+    assert!(!path.exists(), "the socket is removed");
+    std::fs::remove_dir(folder).unwrap();
 }
 
 #[test]
@@ -90,4 +93,11 @@ fn test_unix_link_given_short_messages_counts_them_and_goes_on() {
     assert_eq!(queue.counters().receive_invalid, 2);
     let stream = socket::pair(libc::SOCK_STREAM).unwrap().0;
     assert!(UnixLink::from_fd(stream).is_err());
+}
+
+#[test]
+fn test_unix_link_between_threads_loses_no_frame() {
+    let (near, far) = UnixLink::pair().unwrap();
+    let (mut from, mut to) = (near.queue(0).unwrap(), far.queue(0).unwrap());
+    check_stream(&mut *from, &mut *to, true);
 }
