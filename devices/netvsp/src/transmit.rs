@@ -1,14 +1,13 @@
 //! One frame of the guest: from its place in a message to a frame for the backend.
 
 use synthvm_net::software::checksum::{finish, sum};
+use synthvm_net::software::{TCP, complete_headers};
 use synthvm_net::{Frame, Pieces, Queue, Segmentation as Split, SendError, VnetHeader, vlan};
 use vm_memory::VolatileSlice;
 
 use crate::message::GuestMessage;
 use crate::protocol::FrameHeaders;
-use crate::protocol::rndis::{
-    ChecksumRequest, IpVersion, Offload, Segmentation, TransmitFrame, Transport,
-};
+use crate::protocol::rndis::{ChecksumRequest, Offload, Segmentation, TransmitFrame, Transport};
 
 /// Bytes of a frame that are copied where its headers must be read or completed: Ethernet with two
 /// tags, IPv4 with options or IPv6 with some extension headers, TCP with options.
@@ -17,7 +16,6 @@ const HEAD: usize = 192;
 /// Offset of the checksum in a TCP header, and in a UDP header.
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
-const PROTOCOL_TCP: u64 = 6;
 
 /// Sends `frame` of `message` by `queue`. `pieces` is kept for its memory.
 ///
@@ -81,60 +79,35 @@ fn checksum(head: &mut [u8], request: &ChecksumRequest) -> Result<(VnetHeader, b
     };
     if request.ip_header {
         let headers = FrameHeaders::parse(head).ok_or(SendError::Malformed)?;
-        fill_ipv4(head, &headers, None)?;
+        fill_ipv4(head, &headers)?;
     }
     Ok((header, request.ip_header))
 }
 
-/// The guest leaves the lengths of IP and the sum of the pseudo-header to the host.
+/// The guest leaves lengths and checksums to the host, and a kernel that splits needs some of them.
 fn segment(
     head: &mut [u8],
     length: usize,
     request: &Segmentation,
 ) -> Result<VnetHeader, SendError> {
     let start = request.locate(head).ok_or(SendError::Malformed)?;
-    let headers = FrameHeaders::parse(head).ok_or(SendError::Malformed)?;
     let size = u16::try_from(request.segment_size).map_err(|_| SendError::Malformed)?;
-    let (ip, tcp) = (usize::from(headers.ip_offset), usize::from(start));
-    let tcp_length = length.checked_sub(tcp).ok_or(SendError::Malformed)?;
-    let (kind, addresses) = match request.ip_version {
-        IpVersion::V4 => {
-            let total = u16::try_from(length - ip).map_err(|_| SendError::Malformed)?;
-            fill_ipv4(head, &headers, Some(total))?;
-            (Split::Tcp4, ip + 12..ip + 20)
-        }
-        IpVersion::V6 => {
-            let payload = length.checked_sub(ip + 40).and_then(|bytes| u16::try_from(bytes).ok());
-            let payload = payload.ok_or(SendError::Malformed)?;
-            put(head, ip + 4, payload)?;
-            (Split::Tcp6, ip + 8..ip + 40)
-        }
-    };
-    let addresses = head.get(addresses).ok_or(SendError::Malformed)?;
-    let pseudo = sum(PROTOCOL_TCP + tcp_length as u64, addresses);
-    // The field holds the sum itself, the checksum's complement.
-    put(head, tcp + usize::from(TCP_CHECKSUM), !finish(pseudo))?;
-    let data_offset = head.get(tcp + 12).ok_or(SendError::Malformed)? >> 4;
-    let header_length = tcp + 4 * usize::from(data_offset);
-    if data_offset < 5 || header_length > length {
+    let headers = complete_headers(head, length).map_err(|_| SendError::Malformed)?;
+    let kind = if headers.v6 { Split::Tcp6 } else { Split::Tcp4 };
+    if headers.protocol != TCP || headers.transport != usize::from(start) {
         return Err(SendError::Malformed);
     }
-    Ok(VnetHeader::checksum(start, TCP_CHECKSUM).split(kind, size, header_length as u16))
+    Ok(VnetHeader::checksum(start, TCP_CHECKSUM).split(kind, size, headers.payload as u16))
 }
 
-/// Writes the length, if it is given, and the checksum of the IPv4 header.
-fn fill_ipv4(head: &mut [u8], headers: &FrameHeaders, total: Option<u16>) -> Result<(), SendError> {
+/// Writes the checksum of the IPv4 header.
+fn fill_ipv4(head: &mut [u8], headers: &FrameHeaders) -> Result<(), SendError> {
     let ip = usize::from(headers.ip_offset);
-    if let Some(total) = total {
-        put(head, ip + 2, total)?;
-    }
-    put(head, ip + 10, 0)?;
-    let header = head.get(ip..usize::from(headers.transport_offset)).ok_or(SendError::Malformed)?;
-    put(head, ip + 10, finish(sum(0, header)))
-}
-
-fn put(head: &mut [u8], at: usize, word: u16) -> Result<(), SendError> {
-    let field = head.get_mut(at..at + 2).ok_or(SendError::Malformed)?;
-    field.copy_from_slice(&word.to_be_bytes());
+    let header = head.get_mut(ip..usize::from(headers.transport_offset));
+    let header = header.ok_or(SendError::Malformed)?;
+    let field = 10..12;
+    header[field.clone()].fill(0);
+    let checksum = finish(sum(0, header));
+    header[field].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }

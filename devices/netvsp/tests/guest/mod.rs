@@ -1,5 +1,5 @@
 //! The loopback's bare guest, whose driver speaks NVSP and RNDIS as Linux does.
-#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
 use std::collections::VecDeque;
 use std::sync::Arc;
