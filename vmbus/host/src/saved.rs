@@ -17,9 +17,9 @@ use crate::synic::QueuedMessage;
 /// to a type of this crate that derives `Serialize`.
 pub const FORMAT: u32 = 1;
 
-/// A saved bus. Opaque: made by [`VmBus::save`](crate::VmBus::save), used by
-/// [`VmBus::restore`](crate::VmBus::restore), and in between bytes of any serde format that names
-/// fields and variants.
+/// A saved bus. It is opaque: [`VmBus::save`](crate::VmBus::save) makes it and
+/// [`VmBus::restore`](crate::VmBus::restore) uses it. Any serde format that names fields and
+/// variants can store it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct SavedBus {
@@ -71,7 +71,7 @@ pub(crate) enum SavedGpadlState {
     Accepted { charged: usize, read_only: bool, going: bool, answer: bool },
 }
 
-/// A bus could not be saved.
+/// The error of saving a bus.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaveError {
@@ -80,7 +80,7 @@ pub enum SaveError {
     Running,
 }
 
-/// A saved bus could not be restored; the bus is as it was before.
+/// The error of restoring a bus. The bus is unchanged then.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestoreError {

@@ -19,7 +19,7 @@ use crate::core::Offer;
 use crate::device::{Channel, OpenError};
 use crate::synic::Signal;
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// Timeout after which a wait has failed. No test result depends on time otherwise.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Records which thread delivers each message.
@@ -288,8 +288,8 @@ fn test_subchannels_wanted_again_and_again_queue_one_event_for_each_channel() {
     }
 }
 
-/// A guest that connects, asks for offers and leaves repeatedly causes no unbind as long as it
-/// comes back, and at most one queued job for each connection id.
+/// A guest that repeatedly connects, asks for offers and leaves causes no unbind while it keeps
+/// connecting, and at most one queued job for each connection id.
 #[test]
 fn test_jobs_of_a_guest_that_connects_again_and_again_are_bounded_by_its_channels() {
     let (bus, _machine, _hear) = Machine::bus();

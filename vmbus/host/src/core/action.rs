@@ -84,7 +84,7 @@ pub enum Action {
 /// Parameters of a guest's open.
 #[derive(Debug)]
 pub struct OpenParams {
-    /// The primary channel, whose device serves it.
+    /// The primary channel. Its device serves this channel.
     pub primary: ChannelKey,
     /// 0 for the primary itself.
     pub subchannel: u16,

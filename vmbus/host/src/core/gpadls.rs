@@ -245,8 +245,7 @@ impl Gpadls {
         entry.gpadl.map().ok()
     }
 
-    /// Forgets the page lists of a channel that are still being received, and returns their
-    /// handles.
+    /// Drops the page lists of a channel that are being received, and returns their handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
         let ids: Vec<u32> = self
             .arriving
@@ -262,7 +261,7 @@ impl Gpadls {
         ids
     }
 
-    /// Begins to forget all accepted GPADLs of a channel. Those in use stay until they are
+    /// Begins the teardown of all accepted GPADLs of a channel. GPADLs in use stay until they are
     /// released, and are answered then if the guest asked.
     pub(super) fn forget_channel(&mut self, relid: u32) {
         let ids: Vec<u32> =
@@ -272,7 +271,7 @@ impl Gpadls {
         }
     }
 
-    /// Begins to forget all GPADLs, without answers.
+    /// Begins the teardown of all GPADLs, without answers.
     pub(super) fn forget_all(&mut self) {
         for (_, arriving) in std::mem::take(&mut self.arriving) {
             self.refund(arriving.relid, arriving.charged);
@@ -282,7 +281,7 @@ impl Gpadls {
             if let Some(entry) =
                 self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
             {
-                // The guest that waited for the answer has left.
+                // The guest that expected the answer has left.
                 entry.going = Going::Silent;
             }
             self.forget(relid, id);
@@ -355,8 +354,8 @@ impl Gpadls {
         Ok(())
     }
 
-    /// Begins the teardowns that had begun before the bus was saved, and returns those that the
-    /// guest must be told of now.
+    /// Restarts the teardowns that were in progress when the bus was saved. Returns the GPADLs for
+    /// which TORNDOWN must be sent now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
         let going: Vec<(u32, u32)> = self
             .accepted

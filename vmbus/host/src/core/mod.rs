@@ -1,7 +1,7 @@
 //! The bus as a state machine: events in, actions out, no I/O, no thread, no clock.
 //!
-//! Every order of events can be played against it in a test. Of the outside world it holds guest
-//! RAM (to check page numbers) and the sink that is notified of dropped views.
+//! Tests can play every order of events against it. It has access to guest RAM (to check page
+//! numbers) and to the sink that is notified of dropped views.
 
 mod action;
 mod channel;
@@ -37,7 +37,7 @@ pub(crate) use connection::Connection;
 use channel::Channels;
 use gpadls::Gpadls;
 
-/// A reason why an event changed nothing.
+/// The reason why an event was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
     /// Not a message that a guest may send.
@@ -210,7 +210,7 @@ impl Core {
         self.view_released(key);
     }
 
-    /// Starts the machine again: everything is forgotten, without answers. [`Action::Quiesced`]
+    /// Resets the core without answers to the guest, as the machine restarts. [`Action::Quiesced`]
     /// follows when no device touches guest memory any more.
     pub fn reset(&mut self) {
         self.begin_reset(connection::AfterReset::Nothing);

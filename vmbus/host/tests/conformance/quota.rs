@@ -2,9 +2,9 @@
 //! (checklist 43). `MAX_CHANNELS` and `MAX_SUBCHANNELS` are in `offers` and `subchannels`, the
 //! inbox is in the shell's tests.
 //!
-//! Page quotas are charged by what a header declares and cost what was received: a full VM is made
-//! here of declared pages, of which only the unfinished 256 lists stay undelivered, and of lists
-//! that name one run, whose memory is a few words.
+//! Page quotas are charged by the pages that a header declares, and cost memory for the received
+//! ones. A full VM is built here of declared pages: the 256 unfinished lists receive none, and the
+//! other lists consist of one run, which takes a few words of memory.
 
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADL_RANGES,

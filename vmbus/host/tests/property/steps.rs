@@ -101,8 +101,8 @@ pub fn generate(seed: u64, steps: usize) -> Vec<Step> {
     all
 }
 
-/// A guest that starts again on a host whose devices have time to close channels: chance alone
-/// connects too seldom.
+/// Adds steps of a guest that connects again, after devices had time to close channels. Random
+/// steps alone connect too rarely.
 fn connect(random: &mut Random, all: &mut Vec<Step>) {
     if random.once_in(2) {
         all.push(Step::LetGo);

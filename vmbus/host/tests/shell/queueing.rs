@@ -9,7 +9,7 @@ use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
 use crate::common::shell::{Machine, TestDevice};
 use crate::common::{PORT, Reply, post};
 
-/// A GPADL message whose answer names `id`.
+/// Returns a GPADL message; its answer contains `id`.
 fn numbered(id: u32) -> Vec<u8> {
     post::gpadl(1, id, &[post::Range::pages(0, 1)]).remove(0)
 }
@@ -118,7 +118,7 @@ fn test_message_that_no_port_takes_gets_its_status() {
     assert_eq!(machine.ask(&contact).len(), 1);
 }
 
-/// A view of GPADL 5, whose teardown the guest has asked for.
+/// Returns a view of GPADL 5 after the guest has requested its teardown.
 fn with_view_in_teardown() -> (Machine, Channel, impl Send + 'static) {
     let (machine, channels, _) = Machine::with_device();
     machine.open(1, 10);
