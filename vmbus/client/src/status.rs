@@ -28,9 +28,9 @@ statuses! {
     BUFFER_OVERFLOW = 0x8000_0005;
     /// The general failure, a host's most frequent one.
     UNSUCCESSFUL = 0xC000_0001;
-    /// A handle that names nothing.
+    /// The handle does not exist.
     INVALID_HANDLE = 0xC000_0008;
-    /// A parameter, which one is not said.
+    /// A parameter is invalid.
     INVALID_PARAMETER = 0xC000_000D;
     /// No device of that kind.
     NO_SUCH_DEVICE = 0xC000_000E;
@@ -66,9 +66,9 @@ statuses! {
     INVALID_DEVICE_STATE = 0xC000_0184;
     /// The peer broke the protocol.
     DEVICE_PROTOCOL_ERROR = 0xC000_0186;
-    /// A size that makes no sense.
+    /// The size is invalid.
     INVALID_BUFFER_SIZE = 0xC000_0206;
-    /// The channel is going or gone.
+    /// The channel was removed, or is being removed.
     DEVICE_REMOVED = 0xC000_02B6;
 }
 
