@@ -85,7 +85,7 @@ fn test_message_to_a_full_inbox_is_refused_and_nothing_is_lost() {
     // The first thread handles some of them, a helper the rest.
     machine.synic.wait_for(limit as usize + 1);
     assert_eq!(machine.replies(), Vec::from_iter((0..=limit).map(|id| Reply::created(1, id))));
-    // The helper may not have ended: then it handles this one too.
+    // The helper may still be running, and then handles this message too.
     machine.post(&numbered(limit + 1));
     machine.synic.wait_for(1);
     assert_eq!(machine.replies(), [Reply::created(1, limit + 1)]);
@@ -150,8 +150,8 @@ fn test_view_dropped_while_another_thread_holds_the_bus_answers_the_teardown() {
     assert_eq!(machine.replies(), [Reply::created(1, 6), Reply::Torndown(5)]);
 }
 
-/// The thread that holds the bus checks the inbox again after releasing it, whichever thread filled
-/// it.
+/// The thread that holds the bus checks the inbox again after releasing it, for messages from any
+/// thread.
 #[test]
 fn test_message_posted_during_signals_and_reports_is_never_left_behind() {
     let (machine, _channels, _) = Machine::with_device();
