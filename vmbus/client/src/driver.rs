@@ -84,7 +84,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// True when the sender asked for a completion packet.
+    /// Returns true if the sender asked for a completion packet.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.requested

@@ -54,7 +54,7 @@ impl Mdl {
         Ok(Self { byte_count, byte_offset, pages, next: None })
     }
 
-    /// Whole pages.
+    /// Returns a piece of whole pages.
     ///
     /// # Errors
     /// [`MdlError::Pages`] when their bytes do not fit 32 bits.
@@ -76,36 +76,36 @@ impl Mdl {
         self
     }
 
-    /// Bytes of this piece.
+    /// Returns the bytes of this piece.
     #[must_use]
     pub fn byte_count(&self) -> u32 {
         self.byte_count
     }
 
-    /// Where this piece begins in its first page.
+    /// Returns the offset of this piece in its first page, in bytes.
     #[must_use]
     pub fn byte_offset(&self) -> u32 {
         self.byte_offset
     }
 
-    /// The pages of this piece.
+    /// Returns the pages of this piece.
     #[must_use]
     pub fn pages(&self) -> &[u64] {
         &self.pages
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     #[must_use]
     pub fn next(&self) -> Option<&Self> {
         self.next.as_deref()
     }
 
-    /// This piece and all behind it.
+    /// Returns this piece and all later ones.
     pub fn pieces(&self) -> impl Iterator<Item = &Self> + Clone {
         core::iter::successors(Some(self), |mdl| mdl.next())
     }
 
-    /// Bytes of the whole chain.
+    /// Returns the bytes of the whole chain.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.pieces().map(|piece| u64::from(piece.byte_count)).sum()

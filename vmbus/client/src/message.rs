@@ -29,7 +29,7 @@ pub struct Offer {
     pub subchannel: u16,
     /// The channel's number on this connection, and its event flag.
     pub relid: u32,
-    /// For HvSignalEvent.
+    /// The connection id for HvSignalEvent.
     pub connection_id: u32,
 }
 

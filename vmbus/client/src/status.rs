@@ -12,7 +12,7 @@ macro_rules! statuses {
         impl NtStatus {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// Its name in the Windows headers, without `STATUS_`.
+            /// Returns the status' name in the Windows headers, without `STATUS_`.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 { $($value => Some(stringify!($name)),)* _ => None }
@@ -26,7 +26,7 @@ statuses! {
     SUCCESS = 0;
     /// A packet did not fit the ring and was not queued.
     BUFFER_OVERFLOW = 0x8000_0005;
-    /// The general failure, a host's most frequent one.
+    /// The general failure, and the most frequent one of a host.
     UNSUCCESSFUL = 0xC000_0001;
     /// The handle does not exist.
     INVALID_HANDLE = 0xC000_0008;

@@ -271,8 +271,8 @@ impl Channel {
     }
 
     /// Maps a GPADL that the guest created on this channel, for
-    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never waits.
-    /// There is one mapping at a time, whichever its kind: it ends when the view and its clones are
+    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never blocks.
+    /// A GPADL has one mapping at a time, of either kind; it ends when the view and its clones are
     /// dropped.
     ///
     /// # Errors
@@ -334,7 +334,7 @@ impl ChannelHandle {
     /// See [`Channel::map_gpadl`].
     ///
     /// # Errors
-    /// As [`Channel::map_gpadl`].
+    /// See [`Channel::map_gpadl`].
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
         self.gpadls.map_for(self.relid, id, access)
     }
@@ -342,7 +342,7 @@ impl ChannelHandle {
     /// See [`Channel::mark_gpadl_read_only`].
     ///
     /// # Errors
-    /// As [`Channel::mark_gpadl_read_only`].
+    /// See [`Channel::mark_gpadl_read_only`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
         self.gpadls.mark_read_only(self.relid, id)
     }

@@ -37,7 +37,7 @@ pub struct SavedBus {
 pub(crate) struct SavedChannel {
     #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) class: Guid,
-    /// Tells devices apart, in both buses.
+    /// Identifies the device in both buses.
     #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) instance: Guid,
     pub(crate) subchannel: u16,
@@ -46,8 +46,7 @@ pub(crate) struct SavedChannel {
     pub(crate) remove: bool,
     pub(crate) reoffer: bool,
     pub(crate) wanted_subchannels: u16,
-    /// Of an open channel: the state that its device needs to continue. Without it the channel is
-    /// closed and offered again.
+    /// The device's state of an open channel. Without it the channel is closed and offered again.
     pub(crate) device: Option<Vec<u8>>,
 }
 

@@ -74,7 +74,7 @@ pub(super) struct State {
     pub(super) links: BTreeMap<ChannelKey, Link>,
     /// Scratch, empty between events.
     pub(super) actions: Vec<Action>,
-    /// While the bus is paused: messages for the guest.
+    /// Messages for the guest that are held while the bus is paused; `None` while it runs.
     pub(super) held: Option<VecDeque<QueuedMessage>>,
     /// Opens that are deferred to the end of the pause.
     pub(super) deferred: Vec<opening::Request>,
@@ -112,7 +112,7 @@ impl BusLink {
     }
 
     fn push(&self, event: Event) {
-        // Without a bus there is no receiver.
+        // If the bus is gone, no event is needed.
         if let Some(bus) = self.0.upgrade() {
             bus.push(event);
         }

@@ -23,14 +23,14 @@ pub enum Action {
     Bind {
         /// The channel.
         key: ChannelKey,
-        /// For HvSignalEvent.
+        /// The connection id for HvSignalEvent.
         connection_id: u32,
     },
     /// The guest released the channel: the connection id is free.
     Unbind {
         /// The channel.
         key: ChannelKey,
-        /// As bound.
+        /// The connection id of the earlier `Bind`.
         connection_id: u32,
     },
     /// Give the channel to its device, then report `Core::opened`.

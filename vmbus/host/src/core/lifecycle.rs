@@ -121,7 +121,7 @@ impl Core {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
         let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
         let is_primary = channel.primary.is_none();
-        // The OPEN that this CLOSE cancels, if its result is not known yet.
+        // The OPEN that this CLOSE cancels, if it has no result yet.
         let cancelled = match &mut channel.phase {
             Phase::Open { .. } => None,
             Phase::Opening { request, abort: abort @ None } => {
@@ -151,7 +151,8 @@ impl Core {
             }
         }
         match cancelled {
-            // Each OPEN is answered once. The channel is closed when the device has answered, too.
+            // Each OPEN is answered once. The close takes effect after the device has answered,
+            // too.
             Some(open_id) => self.post_open_result(relid, open_id, status::UNSUCCESSFUL),
             None => self.let_go(key, AfterClose::Offered),
         }
@@ -273,8 +274,8 @@ impl Core {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.remove |= remove;
         match &mut channel.phase {
-            // Its relid belongs to the connection that is being reset: the end of the reset frees
-            // both.
+            // The relid belongs to the connection that is being reset, and the end of the reset
+            // frees both.
             Phase::Unoffered if self.connection.state() == ConnectionState::Resetting => {}
             Phase::Unoffered | Phase::Released => {
                 if channel.remove {

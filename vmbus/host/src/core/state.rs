@@ -141,9 +141,9 @@ pub struct Snapshot {
     pub messages: MessageCounts,
     /// Number of page lists being received.
     pub gpadls_arriving: usize,
-    /// Without their GPADLs.
+    /// Channel reports, without their GPADLs.
     channels: Vec<ChannelReport>,
-    /// In the order of (relid, handle).
+    /// Accepted GPADLs, in the order of (relid, handle).
     gpadls: Vec<Gpadl>,
 }
 

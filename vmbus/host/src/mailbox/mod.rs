@@ -72,13 +72,13 @@ pub trait InterruptSink {
 /// The outcome of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Post {
-    /// It is in the slot: raise the SINT.
+    /// The message is in the slot: raise the SINT.
     Written,
     /// The slot is in use; the guest will write EOM when it has emptied it.
     Busy,
 }
 
-/// Puts `payload` into the slot if it is free. `more`: others wait behind it.
+/// Writes `payload` to the slot if the slot is free. `more`: other messages wait.
 fn post(slot: &impl Slot, payload: &[u8], more: bool) -> Post {
     if slot.message_type() != EMPTY {
         slot.ask_for_eom();
