@@ -46,12 +46,13 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 5] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 6] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
         ("gpa_direct", gpa_direct()),
         ("image_files", image_files()),
+        ("network_protocol", network_protocol()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -309,5 +310,77 @@ fn image_files() -> Vec<(&'static str, Seed)> {
         ("qcow2_compressed", all_steps(one(large, 2, 0, 3, 1 << 62 | 0x50000))),
         ("qcow2_table_on_itself", all_steps(one(small, 2, 0, 3, 1 << 63))),
         ("cut_off", all_steps(seed().bytes(&[dynamic, 0, 1, 0, 255]).u32(3 << 20))),
+    ]
+}
+
+/// An NVSP message of 40 bytes that requests a completion.
+fn nvsp(seed: Seed, words: &[u32]) -> Seed {
+    let mut words = words.to_vec();
+    words.resize(10, 0);
+    words.iter().fold(seed.bytes(&[0, 80]), |seed, word| seed.u32(*word))
+}
+
+/// A card with all options after INIT of `version`, NDIS_CONFIG, NDIS 6.30, and both buffers.
+fn card(version: u32) -> Seed {
+    let seed = nvsp(nvsp(seed().u8(0xFF), &[1, version, version]), &[125, 1514, 0, 0xFF, 0]);
+    let seed = nvsp(nvsp(seed, &[100, 6, 30]), &[101, 9, 0xCAFE]);
+    let seed = seed.bytes(&[1, 0]).u32(1 << 20);
+    nvsp(seed, &[104, 10, 0]).bytes(&[1, 0x80]).u32(1 << 20)
+}
+
+/// A control message with its length, on a link that is up.
+fn rndis_control(seed: Seed, kind: u32, body: &[u32], data: &[u8]) -> Seed {
+    let length = 8 + 4 * body.len() + data.len();
+    let seed = seed.u8(3).u16(length as u16).u32(kind).u32(length as u32);
+    let seed = body.iter().fold(seed, |seed, word| seed.u32(*word));
+    seed.bytes(data).bytes(&[0, 37, 0])
+}
+
+fn set_oid(seed: Seed, oid: u32, data: &[u8]) -> Seed {
+    rndis_control(seed, 5, &[7, oid, data.len() as u32, 20, 0], data)
+}
+
+fn network_protocol() -> Vec<(&'static str, Seed)> {
+    let newest = 0x6_0001;
+    let ready = || rndis_control(card(newest), 2, &[1, 1, 0, 0x4000], &[]);
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let query = |seed, oid: u32| rndis_control(seed, 4, &[7, oid, 0, 20, 0], &[]);
+    let rss = {
+        let header = [0x28_0289, 0, 0x1701, 16, 40, 40, 56, 0, 0, 0];
+        [words(&header), words(&[0, 1, 2, 3]), vec![0x5A; 40]].concat()
+    };
+    let with_rss = || set_oid(nvsp(ready(), &[133, 1, 3]), 0x0001_0204, &rss);
+    let offloads = [&[0x80, 3, 28, 0, 4, 4, 2, 3, 1, 0, 0, 2, 1][..], &[0; 15]].concat();
+    let address = {
+        let text = "NetworkAddress02abcd012345".encode_utf16().flat_map(u16::to_le_bytes);
+        words(&[20, 28, 2, 48, 24]).into_iter().chain(text).collect::<Vec<_>>()
+    };
+    let tcp4 = [
+        &[1, 0, 0x5E, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0][..],
+        &[10, 0, 0, 1, 10, 0, 0, 2, 0, 80, 1, 187],
+    ]
+    .concat();
+    let checksum_item = |seed: Seed| seed.u8(0).u32(0x0022_0005);
+    vec![
+        ("init_each_version", [0x7_0000, 2].iter().fold(seed().u8(0), |s, v| nvsp(s, &[1, *v, *v]))),
+        ("ready", ready()),
+        ("oldest", nvsp(nvsp(seed().u8(0), &[1, 2, 2]), &[101, 9, 1]).bytes(&[1, 0]).u32(1 << 16)),
+        ("rndis_with_section", nvsp(nvsp(card(newest), &[107, 0, 3, 700]), &[107, 1, u32::MAX, 0])),
+        ("revoke", nvsp(nvsp(card(newest), &[103, 0xCAFE]), &[106, 0])),
+        ("obsolete", (109..136).fold(card(0x6_0000), |seed, kind| nvsp(seed, &[kind, 1, 1]))),
+        ("queries", [0x0001_0101, 0xFC01_020D, 0x0002_0216, 0x0001_0203].into_iter().fold(ready(), query)),
+        ("offload_parameters", set_oid(ready(), 0xFC01_020C, &offloads)),
+        ("network_address", set_oid(ready(), 0x0001_021B, &address)),
+        ("filter_and_list", set_oid(set_oid(ready(), 0x0001_010E, &[0xB, 0, 0, 0]), 0x0101_0103, &[1; 12])),
+        ("rss_and_frame", with_rss().bytes(&[4, tcp4.len() as u8]).bytes(&tcp4)),
+        ("halt", rndis_control(ready(), 3, &[9], &[])),
+        ("packet_1", checksum_item(card(newest).bytes(&[2, 1, 0xC1]))),
+        ("packet_offloads", {
+            let seed = card(newest).bytes(&[2, 1, 0xC3, 6]).u32(0x1235).u8(2).u32(0x4220_05B4);
+            checksum_item(seed)
+        }),
+        ("packets_8", (0..8).fold(card(newest).bytes(&[2, 0x71]), |seed, _| checksum_item(seed.u8(0x21)))),
+        ("packet_changed", checksum_item(card(newest).bytes(&[2, 3, 0xC1])).u8(2).u32(u32::MAX)),
+        ("sub_allocations", card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1)),
     ]
 }

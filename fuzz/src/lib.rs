@@ -14,6 +14,8 @@ mod image_changes;
 pub mod image_files;
 mod input;
 mod memory_file;
+mod network_model;
+pub mod network_protocol;
 mod packet_model;
 mod page_list;
 mod ring_model;
@@ -27,7 +29,7 @@ mod common;
 mod model;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own; its generator is not used here")]
 mod steps;
-#[allow(dead_code, unreachable_pub, reason = "a test program's own; nobody counts here")]
+#[allow(dead_code, unreachable_pub, reason = "a test program's own; its counts are not used here")]
 mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
 mod world;
@@ -61,6 +63,7 @@ mod tests {
         assert!(play("ring_reading", crate::ring_reading::run) >= 10);
         assert!(play("gpa_direct", crate::gpa_direct::run) >= 10);
         assert!(play("image_files", crate::image_files::run) >= 10);
+        assert!(play("network_protocol", crate::network_protocol::run) >= 10);
     }
 
     #[test]
@@ -71,6 +74,7 @@ mod tests {
             crate::ring_reading::run,
             crate::gpa_direct::run,
             crate::image_files::run,
+            crate::network_protocol::run,
         ] {
             run(&[]);
         }

@@ -164,7 +164,8 @@ impl ImageFile {
         self.change(Change::Sync, || self.cached.sync_all())
     }
 
-    /// Extends the file to `length` bytes; it must not be longer. Durable after [`Self::sync`].
+    /// Extends the file to `length` bytes, which must be at least its present length. Durable after
+    /// [`Self::sync`].
     pub(crate) fn grow(&self, length: u64) -> Result<(), IoError> {
         // The raw backend makes a length durable that it sets, but not a length that the file
         // already has.

@@ -7,9 +7,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use guest::channel::Memory;
-use guest::scsi::{read_srb, write_srb};
-use guest::{DATA, Guest};
+use guest::scsi::{StorageChannel, read_srb, write_srb};
+use guest::{BareChannel, DATA, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, RamDisk, RawFile};
 use synthvm_storvsp::{DiskOptions, ScsiController};
 use vmbus_ring::{OutPacket, PacketKind, gpa_direct_header};
@@ -44,10 +43,10 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Reads and writes of 8 scattered pages, 32 at a time.
-fn run(channel: &mut guest::channel::GuestChannel, rounds: u64) {
+fn run(channel: &mut BareChannel, rounds: u64) {
     for round in 0..rounds {
         for id in 0..32 {
-            let memory = Memory {
+            let memory = GuestRange {
                 offset: 0x200,
                 count: 32768,
                 pages: (0..9).map(|page| DATA + id * 20 + 2 * page).collect(),
@@ -76,7 +75,7 @@ fn test_io_once_warm_allocates_nothing() {
             Fault::None
         });
         controller.add_disk(0, Arc::new(marking), DiskOptions::default()).unwrap();
-        let (mut guest, _) = Guest::new(&[controller]);
+        let (mut guest, _) = guest::connect(&[controller]);
         let offer = guest.offers[0];
         let mut channel = guest.open(offer, 16);
         channel.initialise();
@@ -94,7 +93,7 @@ fn test_io_once_warm_allocates_nothing() {
 }
 
 /// Sends 32 requests that become visible together, so that the worker takes them as one batch.
-fn fill_ring_at_once(channel: &mut guest::channel::GuestChannel) {
+fn fill_ring_at_once(channel: &mut BareChannel) {
     let pages: Vec<u64> = (0..9).map(|page| DATA + 2 * page).collect();
     let mut header = Vec::new();
     let range = vmbus_ring::GpaRange { byte_count: 32768, byte_offset: 0x200, pages: &pages };

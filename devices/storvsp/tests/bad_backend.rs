@@ -7,9 +7,8 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{
     Backend, Completion, Fault, Faulty, Geometry, IoBuffer, IoError, Operation, Queue, RamDisk,
     Request,
@@ -77,12 +76,12 @@ fn ram_disk() -> Arc<RamDisk> {
     Arc::new(disk)
 }
 
-fn start(backends: Vec<Arc<dyn Backend>>) -> (Guest, GuestChannel, ScsiController) {
+fn start(backends: Vec<Arc<dyn Backend>>) -> (BareGuest, BareChannel, ScsiController) {
     let controller = ScsiController::new(0, 0);
     for (lun, backend) in (0..).zip(backends) {
         controller.add_disk(lun, backend, DiskOptions::default()).unwrap();
     }
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let mut channel = guest.open(guest.offers[0], 4);
     channel.initialise();
     (guest, channel, controller)
@@ -94,7 +93,7 @@ fn test_request_completed_again_after_its_entry_was_used_again_completes_no_othe
     let forger = Forger { disk: ram_disk(), foreign: Arc::clone(&tags), seen: Arc::clone(&tags) };
     let (_guest, mut channel, controller) = start(vec![Arc::new(forger)]);
     for block in 0..20 {
-        let outcome = channel.execute(&read_srb(0, block, 1), &[Memory::at(DATA, 512)]);
+        let outcome = channel.execute(&read_srb(0, block, 1), &[GuestRange::at(DATA, 512)]);
         assert_eq!(outcome, Outcome::good(512), "block {block}");
         assert!(channel.peek(DATA, 0, 512) == pattern(1, 1 << 20)[block as usize * 512..][..512]);
     }
@@ -120,8 +119,8 @@ fn test_completion_of_a_request_of_another_lun_is_ignored() {
     let hold = stalled.hold();
     let forger = Forger { disk: ram_disk(), foreign, seen };
     let (_guest, mut channel, controller) = start(vec![Arc::new(stalled), Arc::new(forger)]);
-    channel.send(100, &read_srb(0, 7, 1), &[Memory::at(DATA, 512)]);
-    let outcome = channel.execute(&read_srb(1, 3, 1), &[Memory::at(DATA + 1, 512)]);
+    channel.send(100, &read_srb(0, 7, 1), &[GuestRange::at(DATA, 512)]);
+    let outcome = channel.execute(&read_srb(1, 3, 1), &[GuestRange::at(DATA + 1, 512)]);
     assert_eq!(outcome, Outcome::good(512));
     assert_eq!(channel.try_receive(), None, "the other disk's read is still in flight");
     assert_eq!(controller.disks()[0].stats.in_flight, 1);

@@ -10,9 +10,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
 use synthvm_storvsp::{
     ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
@@ -75,8 +74,8 @@ fn ram_disk(byte: u8) -> Arc<RamDisk> {
 }
 
 struct Setup {
-    _guest: Guest,
-    channel: GuestChannel,
+    _guest: BareGuest,
+    channel: BareChannel,
     controller: ScsiController,
     hook: Arc<Hook>,
 }
@@ -93,7 +92,7 @@ fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
     let disk = Hooked { disk: RamDisk::new(SIZE).unwrap(), hook: Arc::clone(&hook) };
     controller.add_disk(TRIGGER, Arc::new(disk), DiskOptions::default()).unwrap();
     prepare(&controller);
-    let (mut guest, _) = Guest::inline(std::slice::from_ref(&controller), &inline);
+    let (mut guest, _) = guest::connect_inline(std::slice::from_ref(&controller), &inline);
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     channel.initialise();
@@ -107,12 +106,12 @@ impl Setup {
         &mut self,
         change: impl FnOnce(&ScsiController) + Send + 'static,
         request: &[u8],
-        memory: &[Memory],
+        memory: &[GuestRange],
     ) -> Outcome {
         let controller = self.controller.clone();
         self.hook.set(move || change(&controller));
         let trigger = srb(TRIGGER, &rw(0x9E, 0x12, 0, 24), FROM_DISK, 24);
-        self.channel.send(1, &trigger, &[Memory::at(DATA + 8, 24)]);
+        self.channel.send(1, &trigger, &[GuestRange::at(DATA + 8, 24)]);
         self.channel.send(2, request, memory);
         let mut outcome = None;
         while outcome.is_none() {
@@ -143,7 +142,7 @@ fn test_disk_added_within_a_batch_answers_the_next_packet_of_it() {
     let add = |controller: &ScsiController| {
         controller.add_disk(CHANGED, ram_disk(7), DiskOptions::default()).unwrap();
     };
-    assert_eq!(setup.ask_after(add, &read, &[Memory::at(DATA, 512)]), Outcome::good(512));
+    assert_eq!(setup.ask_after(add, &read, &[GuestRange::at(DATA, 512)]), Outcome::good(512));
     assert_eq!(setup.first_byte(512), 7);
 }
 
@@ -154,7 +153,7 @@ fn test_disk_added_within_a_batch_is_in_the_report_of_luns() {
     let add = |controller: &ScsiController| {
         controller.add_disk(CHANGED, ram_disk(7), DiskOptions::default()).unwrap();
     };
-    assert_eq!(setup.ask_after(add, &luns, &[Memory::at(DATA, 64)]), Outcome::good(24));
+    assert_eq!(setup.ask_after(add, &luns, &[GuestRange::at(DATA, 64)]), Outcome::good(24));
     assert_eq!(setup.channel.peek(DATA, 17, 1), [CHANGED]);
 }
 
@@ -178,7 +177,7 @@ fn test_disk_replaced_within_a_batch_is_read_as_the_new_one() {
         controller.add_disk(CHANGED, ram_disk(9), DiskOptions::default()).unwrap();
     };
     let read = read_srb(CHANGED, 0, 1);
-    assert_eq!(setup.ask_after(replace, &read, &[Memory::at(DATA, 512)]), Outcome::good(512));
+    assert_eq!(setup.ask_after(replace, &read, &[GuestRange::at(DATA, 512)]), Outcome::good(512));
     assert_eq!(setup.first_byte(512), 9);
 }
 
@@ -191,7 +190,7 @@ fn test_disc_exchanged_within_a_batch_is_read_as_the_new_one() {
         controller.insert(CHANGED, ram_disk(9), String::new()).unwrap();
     };
     let read = srb(CHANGED, &[0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0], FROM_DISK, 2048);
-    assert_eq!(setup.ask_after(insert, &read, &[Memory::at(DATA, 2048)]), Outcome::good(2048));
+    assert_eq!(setup.ask_after(insert, &read, &[GuestRange::at(DATA, 2048)]), Outcome::good(2048));
     assert_eq!(setup.first_byte(2048), 9);
 }
 
@@ -212,10 +211,10 @@ fn test_requests_taken_before_a_change_in_the_same_batch_are_still_submitted() {
     });
     for lun in [1, 2, 3] {
         let page = DATA + u64::from(lun);
-        setup.channel.send(lun.into(), &read_srb(lun, 0, 1), &[Memory::at(page, 512)]);
+        setup.channel.send(lun.into(), &read_srb(lun, 0, 1), &[GuestRange::at(page, 512)]);
     }
     let trigger = srb(TRIGGER, &rw(0x9E, 0x12, 0, 24), FROM_DISK, 24);
-    setup.channel.send(8, &trigger, &[Memory::at(DATA, 24)]);
+    setup.channel.send(8, &trigger, &[GuestRange::at(DATA, 24)]);
     setup.channel.send(9, &srb(2, &[0; 6], NO_DATA, 0), &[]);
     let mut ended = Vec::new();
     while ended.len() < 5 {

@@ -5,9 +5,8 @@ mod guest;
 
 use std::sync::Arc;
 
-use guest::channel::Memory;
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, IoError, Operation, RamDisk, RawFile};
 use synthvm_storvsp::{DiskOptions, SCSI_CONTROLLER, ScsiController};
 use vmbus_protocol::message::MessageType;
@@ -27,8 +26,8 @@ fn controller_with(backend: Arc<dyn Backend>) -> ScsiController {
 }
 
 /// Returns a guest with an initialised channel to a controller with one disk at LUN 0.
-fn start(controller: &ScsiController) -> (Guest, guest::channel::GuestChannel) {
-    let (mut guest, _) = Guest::new(std::slice::from_ref(controller));
+fn start(controller: &ScsiController) -> (BareGuest, BareChannel) {
+    let (mut guest, _) = guest::connect(std::slice::from_ref(controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
@@ -38,7 +37,7 @@ fn start(controller: &ScsiController) -> (Guest, guest::channel::GuestChannel) {
 #[test]
 fn test_offer_names_the_class_and_a_stable_instance() {
     let controllers = [ScsiController::new(0, 0), ScsiController::new(1, 0)];
-    let (guest, _) = Guest::new(&controllers);
+    let (guest, _) = guest::connect(&controllers);
     let offers = &guest.offers;
     assert_eq!(offers.len(), 2);
     assert!(
@@ -58,7 +57,7 @@ fn test_write_and_read_reach_the_disk_through_any_pages() {
     let bytes = pattern(1, 256 << 10);
     // 256 KiB from offset 0x200 of the first page: 65 pages, in reverse order.
     let memory =
-        Memory { offset: 0x200, count: 256 << 10, pages: (DATA..DATA + 65).rev().collect() };
+        GuestRange { offset: 0x200, count: 256 << 10, pages: (DATA..DATA + 65).rev().collect() };
     let mut at = 0;
     for (index, page) in memory.pages.iter().enumerate() {
         let offset = if index == 0 { 0x200 } else { 0 };
@@ -73,7 +72,7 @@ fn test_write_and_read_reach_the_disk_through_any_pages() {
     let mut seen = vec![0; 256 << 10];
     disk.read(4096, &mut seen).unwrap();
     assert!(seen == bytes);
-    let back = Memory::at(DATA + 100, 256 << 10);
+    let back = GuestRange::at(DATA + 100, 256 << 10);
     assert_eq!(channel.execute(&read_srb(0, 8, 512), &[back]), Outcome::good(256 << 10));
     assert!(channel.peek(DATA + 100, 0, 256 << 10) == bytes);
 }
@@ -84,8 +83,8 @@ fn test_ranges_that_are_several_are_one_buffer() {
     disk.write(0, &pattern(2, 4096)).unwrap();
     let (_guest, mut channel) = start(&controller_with(disk));
     let memory = [
-        Memory { offset: 0xF00, count: 0x300, pages: vec![DATA + 9, DATA + 3] },
-        Memory { offset: 4, count: 0xD00, pages: vec![DATA + 5] },
+        GuestRange { offset: 0xF00, count: 0x300, pages: vec![DATA + 9, DATA + 3] },
+        GuestRange { offset: 4, count: 0xD00, pages: vec![DATA + 5] },
     ];
     assert_eq!(channel.execute(&read_srb(0, 0, 8), &memory), Outcome::good(4096));
     let expected = pattern(2, 4096);
@@ -100,10 +99,10 @@ fn test_bad_memory_fails_the_request_and_the_channel_lives() {
     let (_guest, mut channel) = start(&controller_with(ram_disk()));
     let invalid = Outcome::failed(0x86, [5, 0x24, 0]);
     channel.poke(DATA, 0, &[0xEE; 4096]);
-    let short = Memory { offset: 0, count: 511, pages: vec![DATA] };
-    let outside = Memory { offset: 0, count: 4096, pages: vec![0x7_FFFF_FFFF] };
-    let beyond_page = Memory { offset: 4096, count: 512, pages: vec![DATA] };
-    let empty = Memory { offset: 0, count: 0, pages: vec![] };
+    let short = GuestRange { offset: 0, count: 511, pages: vec![DATA] };
+    let outside = GuestRange { offset: 0, count: 4096, pages: vec![0x7_FFFF_FFFF] };
+    let beyond_page = GuestRange { offset: 4096, count: 512, pages: vec![DATA] };
+    let empty = GuestRange { offset: 0, count: 0, pages: vec![] };
     for memory in [short, outside, beyond_page, empty] {
         assert_eq!(channel.execute(&read_srb(0, 0, 1), &[memory]), invalid);
     }
@@ -118,7 +117,7 @@ fn test_failed_inquiry_and_mode_sense_leave_the_buffer_alone() {
     let (_guest, mut channel) = start(&controller_with(ram_disk()));
     channel.poke(DATA, 0, &[0xEE; 64]);
     for cdb in [[0x12, 1, 0x77, 0, 64, 0], [0x1A, 0, 0x1C, 0, 64, 0]] {
-        let outcome = channel.execute(&srb(0, &cdb, FROM_DISK, 64), &[Memory::at(DATA, 64)]);
+        let outcome = channel.execute(&srb(0, &cdb, FROM_DISK, 64), &[GuestRange::at(DATA, 64)]);
         assert_eq!(outcome, Outcome::failed(0x86, [5, 0x24, 0]));
     }
     assert_eq!(channel.peek(DATA, 0, 64), [0xEE; 64]);
@@ -135,10 +134,10 @@ fn test_lun_0_absent_and_lun_5_present_is_found_as_linux_looks() {
     let mut cdb = [0; 12];
     cdb[0] = 0xA0;
     cdb[6..10].copy_from_slice(&4096_u32.to_be_bytes());
-    let report = |channel: &mut guest::channel::GuestChannel, target| {
+    let report = |channel: &mut BareChannel, target| {
         let mut srb = srb(0, &cdb, FROM_DISK, 4096);
         srb[18] = target;
-        let outcome = channel.execute(&srb, &[Memory::at(DATA, 4096)]);
+        let outcome = channel.execute(&srb, &[GuestRange::at(DATA, 4096)]);
         (outcome.length, channel.peek(DATA, 0, 16))
     };
     let (length, list) = report(&mut channel, 0);
@@ -149,7 +148,7 @@ fn test_lun_0_absent_and_lun_5_present_is_found_as_linux_looks() {
     assert_eq!(channel.test_unit_ready(5), Outcome::good(0));
     assert_eq!(channel.test_unit_ready(0), Outcome::no_such_lun());
     assert_eq!(
-        channel.execute(&read_srb(4, 0, 1), &[Memory::at(DATA, 512)]),
+        channel.execute(&read_srb(4, 0, 1), &[GuestRange::at(DATA, 512)]),
         Outcome::no_such_lun()
     );
     assert_eq!(channel.test_unit_ready(200), Outcome::no_such_lun());
@@ -183,7 +182,7 @@ fn test_four_channels_complete_each_request_once_where_it_came_from() {
                 while sent[number] < EACH {
                     let id = sent[number];
                     let index = number as u64 * EACH + id;
-                    let memory = Memory {
+                    let memory = GuestRange {
                         offset: (id as u32 % 8) * 512,
                         count: 512,
                         pages: vec![DATA + index],
@@ -214,7 +213,7 @@ fn test_four_channels_complete_each_request_once_where_it_came_from() {
 // Checklist 7: an early subchannel waits for END.
 #[test]
 fn test_subchannel_opened_before_end_is_served_after_it() {
-    let (mut guest, _) = Guest::new(&[controller_with(ram_disk())]);
+    let (mut guest, _) = guest::connect(&[controller_with(ram_disk())]);
     let offer = guest.offers[0];
     let mut primary = guest.open(offer, 8);
     for (operation, value) in
@@ -234,7 +233,7 @@ fn test_subchannel_opened_before_end_is_served_after_it() {
 #[test]
 fn test_ring_full_of_completions_blocks_and_resumes_without_loss() {
     const REQUESTS: u64 = 300;
-    let (mut guest, _) = Guest::new(&[controller_with(ram_disk())]);
+    let (mut guest, _) = guest::connect(&[controller_with(ram_disk())]);
     let offer = guest.offers[0];
     // One data page for each ring: 46 completions fit.
     let mut channel = guest.open(offer, 2);
@@ -270,7 +269,7 @@ fn test_backend_errors_reach_the_guest_in_its_words_and_are_counted() {
     });
     let controller = controller_with(Arc::new(faulty));
     let (_guest, mut channel) = start(&controller);
-    let memory = [Memory::at(DATA, 512)];
+    let memory = [GuestRange::at(DATA, 512)];
     assert_eq!(channel.execute(&read_srb(0, 1, 1), &memory), Outcome::failed(0x84, [3, 0x11, 0]));
     assert_eq!(channel.execute(&write_srb(0, 2, 1), &memory), Outcome::failed(0x84, [7, 0x27, 7]));
     assert_eq!(channel.execute(&write_srb(0, 3, 1), &memory), Outcome::failed(0x84, [3, 0x0C, 0]));
@@ -288,9 +287,9 @@ fn test_stalled_disk_keeps_nothing_else_from_going_on() {
     let controller = controller_with(Arc::new(stalled));
     controller.add_disk(1, ram_disk(), DiskOptions::default()).unwrap();
     let (_guest, mut channel) = start(&controller);
-    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]);
     channel.send(2, &packet(RESET_BUS, 0), &[]);
-    channel.send(3, &read_srb(1, 0, 1), &[Memory::at(DATA + 1, 512)]);
+    channel.send(3, &read_srb(1, 0, 1), &[GuestRange::at(DATA + 1, 512)]);
     assert_eq!(Outcome::of(&channel.completion(3)), Outcome::good(512));
     assert_eq!(channel.try_receive(), None);
     // Checklist 43: the reset completes after all earlier requests.
@@ -306,7 +305,7 @@ fn test_close_with_stalled_io_ends_and_reopening_starts_over() {
         _ => Fault::None,
     });
     let (mut guest, mut channel) = start(&controller_with(Arc::new(stalled)));
-    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]);
     channel.send(2, &srb(0, &[0; 6], NO_DATA, 0), &[]);
     channel.completion(2);
     guest.close(channel);
@@ -343,7 +342,7 @@ fn test_primary_close_ends_subchannels_and_they_come_back() {
 fn test_broken_channel_is_given_up_and_another_controller_goes_on() {
     let controllers = [controller_with(ram_disk()), ScsiController::new(1, 0)];
     controllers[1].add_disk(0, ram_disk(), DiskOptions::default()).unwrap();
-    let (mut guest, _) = Guest::new(&controllers);
+    let (mut guest, _) = guest::connect(&controllers);
     let (first, second) = (guest.offers[0], guest.offers[1]);
     let mut healthy = guest.open(second, 8);
     healthy.initialise();
@@ -378,18 +377,21 @@ fn test_panic_in_a_worker_costs_its_channel_only() {
         _ => Fault::None,
     });
     let (mut guest, mut channel) = start(&controller_with(Arc::new(disk)));
-    channel.send(1, &read_srb(0, 1, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 1, 1), &[GuestRange::at(DATA, 512)]);
     guest.close(channel);
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     channel.initialise();
-    assert_eq!(channel.execute(&read_srb(0, 0, 1), &[Memory::at(DATA, 512)]), Outcome::good(512));
+    assert_eq!(
+        channel.execute(&read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]),
+        Outcome::good(512)
+    );
 }
 
 #[test]
 fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
     let controller = controller_with(ram_disk());
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut state = 0xD1B5_4A32_D192_ED03_u64;
     let mut next = move || {
@@ -408,7 +410,7 @@ fn test_random_packets_never_stop_the_host_and_answers_stay_single() {
         // rounds run to the end.
         let may_end = round % 2 == 0;
         for id in 0..200 {
-            let mut memory = Memory::at(DATA + next() % 3000, 1 + (next() % 70_000) as u32);
+            let mut memory = GuestRange::at(DATA + next() % 3000, 1 + (next() % 70_000) as u32);
             let (lba, blocks) = (next() % (20 * MIB / 512), (next() % 100) as u32);
             let mut payload = match next() % 8 {
                 0..3 => read_srb(0, lba, blocks).to_vec(),
@@ -495,7 +497,7 @@ fn test_removed_disk_finishes_what_it_has_and_is_gone() {
     let hold = stalled.hold();
     let controller = controller_with(Arc::new(stalled));
     let (_guest, mut channel) = start(&controller);
-    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]);
     assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
     assert!(controller.remove_disk(0));
     assert!(!controller.remove_disk(0));
@@ -513,7 +515,7 @@ fn test_resized_disk_reports_it_once_over_all_commands() {
     let (_guest, mut channel) = start(&controller);
     assert!(controller.resize_disk(0, 8 * MIB));
     assert_eq!(channel.receive().payload[0], ENUMERATE_BUS);
-    let memory = [Memory::at(DATA, 512)];
+    let memory = [GuestRange::at(DATA, 512)];
     assert_eq!(channel.execute(&read_srb(0, 0, 1), &memory), Outcome::failed(0x84, [6, 0x2A, 9]));
     assert_eq!(channel.execute(&read_srb(0, 0, 1), &memory), Outcome::good(512));
     let end = 8 * MIB / 512;
@@ -523,7 +525,7 @@ fn test_resized_disk_reports_it_once_over_all_commands() {
 // Checklist 44.
 #[test]
 fn test_rescinded_controller_ends_its_worker() {
-    let (mut guest, keys) = Guest::new(&[controller_with(ram_disk())]);
+    let (mut guest, keys) = guest::connect(&[controller_with(ram_disk())]);
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     channel.initialise();
@@ -542,10 +544,10 @@ fn test_raw_image_moves_bytes_without_a_copy_and_counts_them() {
     controller.add_disk(0, backend, options).unwrap();
     let (_guest, mut channel) = start(&controller);
     channel.poke(DATA, 0x200, &pattern(9, 3584));
-    let memory = [Memory { offset: 0x200, count: 3584, pages: vec![DATA] }];
+    let memory = [GuestRange { offset: 0x200, count: 3584, pages: vec![DATA] }];
     assert_eq!(channel.execute(&write_srb(0, 3, 7), &memory), Outcome::good(3584));
     let fua = srb(0, &rw(0x8A, 8, 100, 1), TO_DISK, 512);
-    assert_eq!(channel.execute(&fua, &[Memory::at(DATA, 512)]), Outcome::good(512));
+    assert_eq!(channel.execute(&fua, &[GuestRange::at(DATA, 512)]), Outcome::good(512));
     let sync = srb(0, &[0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0], NO_DATA, 0);
     assert_eq!(channel.execute(&sync, &[]), Outcome::good(0));
     assert_eq!(std::fs::read(file.as_path()).unwrap()[1536..5120], pattern(9, 3584));
@@ -574,10 +576,10 @@ fn test_read_only_image_refuses_writes_and_says_so_in_mode_sense() {
     file.as_file().set_len(MIB).unwrap();
     let controller = controller_with(Arc::new(RawFile::open(file.as_path(), true).unwrap()));
     let (_guest, mut channel) = start(&controller);
-    let memory = [Memory::at(DATA, 512)];
+    let memory = [GuestRange::at(DATA, 512)];
     assert_eq!(channel.execute(&write_srb(0, 0, 1), &memory), Outcome::failed(0x84, [7, 0x27, 0]));
     let sense = srb(0, &[0x1A, 0, 0x3F, 0, 4, 0], FROM_DISK, 4);
-    assert_eq!(channel.execute(&sense, &[Memory::at(DATA, 4)]), Outcome::good(4));
+    assert_eq!(channel.execute(&sense, &[GuestRange::at(DATA, 4)]), Outcome::good(4));
     assert_eq!(channel.peek(DATA, 2, 1), [0x90]);
     assert_eq!(channel.execute(&read_srb(0, 0, 1), &memory), Outcome::good(512));
 }
@@ -590,7 +592,7 @@ fn test_mode_select_reads_its_list_from_the_guest() {
     list[4..6].copy_from_slice(&[0x08, 0x12]);
     let select = srb(0, &[0x15, 0x10, 0, 0, 24, 0], TO_DISK, 24);
     channel.poke(DATA, 0xFF0, &list);
-    let memory = [Memory { offset: 0xFF0, count: 24, pages: vec![DATA, DATA + 1] }];
+    let memory = [GuestRange { offset: 0xFF0, count: 24, pages: vec![DATA, DATA + 1] }];
     assert_eq!(channel.execute(&select, &memory), Outcome::good(24));
     // The RAM disk has no write cache to enable.
     list[6] = 0x04;

@@ -6,9 +6,8 @@ mod guest;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, IoError, Operation, RamDisk};
 use synthvm_storvsp::{DiskOptions, DiskStats, ScsiController};
 
@@ -21,10 +20,10 @@ fn ram_disk() -> Arc<RamDisk> {
     Arc::new(disk)
 }
 
-fn start(backend: Arc<dyn Backend>) -> (Guest, GuestChannel, ScsiController) {
+fn start(backend: Arc<dyn Backend>) -> (BareGuest, BareChannel, ScsiController) {
     let controller = ScsiController::new(0, 0);
     controller.add_disk(0, backend, DiskOptions::default()).unwrap();
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
@@ -42,18 +41,18 @@ fn bytes(disk: &RamDisk, offset: u64, length: usize) -> Vec<u8> {
 }
 
 /// Writes `data` to the guest memory that [`memory`] describes.
-fn poke(channel: &GuestChannel, data: &[u8]) {
+fn poke(channel: &BareChannel, data: &[u8]) {
     for (page, chunk) in data.chunks(4096).enumerate() {
         channel.poke(DATA + page as u64, 0, chunk);
     }
 }
 
-fn memory(length: usize) -> [Memory; 1] {
-    [Memory::at(DATA, length as u32)]
+fn memory(length: usize) -> [GuestRange; 1] {
+    [GuestRange::at(DATA, length as u32)]
 }
 
 /// Executes a command with data for the disk.
-fn send(channel: &mut GuestChannel, cdb: &[u8], data: &[u8]) -> Outcome {
+fn send(channel: &mut BareChannel, cdb: &[u8], data: &[u8]) -> Outcome {
     poke(channel, data);
     channel.execute(&srb(0, cdb, TO_DISK, data.len() as u32), &memory(data.len()))
 }
@@ -335,12 +334,12 @@ fn test_lba_status_of_a_disk_that_cannot_tell_is_mapped() {
 #[test]
 fn test_reservation_conflict_has_a_status_and_no_sense_and_resets_keep_keys() {
     let (_guest, mut channel, _) = start(ram_disk());
-    let reserve = |channel: &mut GuestChannel, action, kind, key, new_key| {
+    let reserve = |channel: &mut BareChannel, action, kind, key, new_key| {
         let mut list = [0; 24];
         (list[7], list[15]) = (key, new_key);
         send(channel, &[0x5F, action, kind, 0, 0, 0, 0, 0, 24, 0], &list)
     };
-    let keys = |channel: &mut GuestChannel| {
+    let keys = |channel: &mut BareChannel| {
         let read = srb(0, &[0x5E, 0, 0, 0, 0, 0, 0, 0, 64, 0], FROM_DISK, 64);
         let outcome = channel.execute(&read, &memory(64));
         channel.peek(DATA, 0, outcome.length as usize)

@@ -5,9 +5,8 @@ mod guest;
 
 use std::sync::{Arc, Weak};
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::BlockSize;
 use synthvm_block::{Backend, Fault, Faulty, RamDisk};
 use synthvm_storvsp::{DiskOptions, DvdError, ScsiController, UnitKind};
@@ -20,11 +19,11 @@ fn image(seed: u64) -> Arc<dyn Backend> {
     Arc::new(disk.with_geometry(|geometry| geometry.read_only = true))
 }
 
-fn start(disc: Option<Arc<dyn Backend>>) -> (Guest, GuestChannel, ScsiController) {
+fn start(disc: Option<Arc<dyn Backend>>) -> (BareGuest, BareChannel, ScsiController) {
     let controller = ScsiController::new(0, 0);
     let options = DiskOptions { label: "first.iso".into(), ..DiskOptions::default() };
     controller.add_dvd(1, disc, options).unwrap();
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
@@ -35,19 +34,19 @@ fn read_disc(block: u8, blocks: u8) -> [u8; 64] {
     srb(1, &[0x28, 0, 0, 0, 0, block, 0, 0, blocks, 0], FROM_DISK, u32::from(blocks) * 2048)
 }
 
-fn memory(length: u32) -> [Memory; 1] {
-    [Memory::at(DATA, length)]
+fn memory(length: u32) -> [GuestRange; 1] {
+    [GuestRange::at(DATA, length)]
 }
 
 /// Returns (event, status) of GET EVENT STATUS.
-fn poll(channel: &mut GuestChannel) -> (u8, u8) {
+fn poll(channel: &mut BareChannel) -> (u8, u8) {
     let get = srb(1, &[0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0], FROM_DISK, 8);
     assert_eq!(channel.execute(&get, &memory(8)), Outcome::good(8));
     let answer = channel.peek(DATA, 4, 2);
     (answer[0], answer[1])
 }
 
-fn plain(channel: &mut GuestChannel, cdb: [u8; 6]) -> Outcome {
+fn plain(channel: &mut BareChannel, cdb: [u8; 6]) -> Outcome {
     channel.execute(&srb(1, &cdb, NO_DATA, 0), &[])
 }
 
@@ -142,7 +141,7 @@ fn test_forced_ejection_finishes_what_was_begun_and_a_new_disc_goes_on() {
     assert_eq!(channel.test_unit_ready(1), NO_DISC);
     controller.insert(1, image(2), String::new()).unwrap();
     assert_eq!(
-        channel.execute(&read_disc(0, 1), &[Memory::at(DATA + 1, 2048)]),
+        channel.execute(&read_disc(0, 1), &[GuestRange::at(DATA + 1, 2048)]),
         Outcome::good(2048)
     );
     assert_eq!(channel.peek(DATA + 1, 0, 2048), pattern(2, 2048));
@@ -216,14 +215,14 @@ fn test_controller_with_64_units_shows_each_and_no_phantom() {
             controller.add_disk(lun, image(1), DiskOptions::default()).unwrap();
         }
     }
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
     let mut cdb = [0; 12];
     cdb[0] = 0xA0;
     cdb[6..10].copy_from_slice(&4096_u32.to_be_bytes());
-    let luns = |channel: &mut GuestChannel| {
+    let luns = |channel: &mut BareChannel| {
         let outcome = channel.execute(&srb(0, &cdb, FROM_DISK, 4096), &memory(4096));
         let list = channel.peek(DATA, 0, outcome.length as usize);
         list[8..].chunks(8).map(|entry| entry[1]).collect::<Vec<_>>()

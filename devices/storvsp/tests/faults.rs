@@ -5,9 +5,8 @@ mod guest;
 
 use std::sync::Arc;
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, Operation, RamDisk};
 use synthvm_storvsp::{DiskOptions, ScsiController};
 use vmbus_protocol::message::MessageType;
@@ -22,7 +21,7 @@ fn controller(number: u32, backend: Arc<dyn Backend>) -> ScsiController {
     controller
 }
 
-fn open(guest: &mut Guest, offer: usize) -> GuestChannel {
+fn open(guest: &mut BareGuest, offer: usize) -> BareChannel {
     let offer = guest.offers[offer];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
@@ -41,16 +40,16 @@ fn stalling(disk: &Arc<RamDisk>) -> Faulty {
 fn test_ring_broken_with_requests_in_flight_costs_nothing_acknowledged_and_nobody_else() {
     let disk = ram_disk();
     let controllers = [controller(0, Arc::new(stalling(&disk))), controller(1, ram_disk())];
-    let (mut guest, _) = Guest::new(&controllers);
+    let (mut guest, _) = guest::connect(&controllers);
     let mut other = open(&mut guest, 1);
     for (round, garbage) in [0xFFFF_FFF8_u32, 3, 0x7FFF_FFFF].into_iter().enumerate() {
         let mut channel = open(&mut guest, 0);
         let sector = round as u64;
         channel.poke(DATA, 0, &pattern(sector, 512));
         let write = write_srb(0, sector, 1);
-        assert_eq!(channel.execute(&write, &[Memory::at(DATA, 512)]), Outcome::good(512));
+        assert_eq!(channel.execute(&write, &[GuestRange::at(DATA, 512)]), Outcome::good(512));
         for id in 0..20 {
-            channel.send(id, &read_srb(0, id, 1), &[Memory::at(DATA + 1 + id, 512)]);
+            channel.send(id, &read_srb(0, id, 1), &[GuestRange::at(DATA + 1 + id, 512)]);
         }
         channel.poke(channel.first_page as u64, 0, &garbage.to_le_bytes());
         channel.ring_doorbell();
@@ -62,7 +61,7 @@ fn test_ring_broken_with_requests_in_flight_costs_nothing_acknowledged_and_nobod
         disk.read(sector * 512, &mut there).unwrap();
         assert_eq!(there[..], pattern(sector, 512));
     }
-    assert_eq!(other.execute(&read_srb(0, 0, 1), &[Memory::at(DATA, 512)]), Outcome::good(512));
+    assert_eq!(other.execute(&read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]), Outcome::good(512));
 }
 
 #[test]
@@ -72,17 +71,17 @@ fn test_stalled_disk_with_many_requests_leaves_the_other_disks_of_its_channel_al
     let hold = slow.hold();
     let controller = controller(0, Arc::new(slow));
     controller.add_disk(1, ram_disk(), DiskOptions::default()).unwrap();
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 33);
     channel.initialise();
     for id in 0..STALLED {
-        while !channel.try_send(id, &read_srb(0, id, 1), &[Memory::at(DATA + id, 512)]) {
+        while !channel.try_send(id, &read_srb(0, id, 1), &[GuestRange::at(DATA + id, 512)]) {
             std::thread::yield_now();
         }
     }
     for round in 0..500 {
-        let memory = [Memory::at(DATA + 1000, 512)];
+        let memory = [GuestRange::at(DATA + 1000, 512)];
         assert_eq!(channel.execute(&write_srb(1, round, 1), &memory), Outcome::good(512));
     }
     let in_flight = |lun: usize| controller.disks()[lun].stats.in_flight;
@@ -103,9 +102,9 @@ fn test_stalled_disk_that_is_taken_away_is_reported_until_its_requests_have_ende
     let slow = stalling(&ram_disk());
     let hold = slow.hold();
     let controller = controller(0, Arc::new(slow));
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let mut channel = open(&mut guest, 0);
-    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]);
     assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
     assert_eq!(controller.removed_disks(), []);
     assert!(controller.remove_disk(0));
@@ -125,10 +124,10 @@ fn test_resets_of_every_kind_are_answered_after_what_came_before() {
     for reset in [RESET_LUN, RESET_ADAPTER, RESET_BUS] {
         let slow = stalling(&ram_disk());
         let hold = slow.hold();
-        let (mut guest, _) = Guest::new(&[controller(0, Arc::new(slow))]);
+        let (mut guest, _) = guest::connect(&[controller(0, Arc::new(slow))]);
         let mut channel = open(&mut guest, 0);
         for id in 0..10 {
-            channel.send(id, &read_srb(0, id, 1), &[Memory::at(DATA + id, 512)]);
+            channel.send(id, &read_srb(0, id, 1), &[GuestRange::at(DATA + id, 512)]);
         }
         channel.send(10, &packet(reset, 0), &[]);
         assert_eq!(channel.test_unit_ready(0), Outcome::good(0), "later requests go on");
@@ -146,9 +145,9 @@ fn test_resets_of_every_kind_are_answered_after_what_came_before() {
 fn test_controller_that_is_taken_away_completes_what_ends_in_time() {
     let slow = stalling(&ram_disk());
     let hold = slow.hold();
-    let (mut guest, keys) = Guest::new(&[controller(0, Arc::new(slow))]);
+    let (mut guest, keys) = guest::connect(&[controller(0, Arc::new(slow))]);
     let mut channel = open(&mut guest, 0);
-    channel.send(1, &read_srb(0, 0, 1), &[Memory::at(DATA, 512)]);
+    channel.send(1, &read_srb(0, 0, 1), &[GuestRange::at(DATA, 512)]);
     assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
     guest.bus.rescind(keys[0]);
     hold.release();
@@ -161,12 +160,12 @@ fn test_controller_that_is_taken_away_completes_what_ends_in_time() {
 fn test_closed_channel_with_writes_in_flight_loses_none_that_was_acknowledged() {
     let disk = ram_disk();
     let controller = controller(0, disk.clone());
-    let (mut guest, _) = Guest::new(&[controller]);
+    let (mut guest, _) = guest::connect(&[controller]);
     for round in 0..20 {
         let mut channel = open_again(&mut guest);
         for id in 0..32_u64 {
             channel.poke(DATA + id, 0, &pattern(round * 32 + id, 512));
-            channel.send(id, &write_srb(0, round * 32 + id, 1), &[Memory::at(DATA + id, 512)]);
+            channel.send(id, &write_srb(0, round * 32 + id, 1), &[GuestRange::at(DATA + id, 512)]);
         }
         // The guest closes the channel with some requests completed and some in flight.
         let answered: Vec<_> = (0..round).map(|_| channel.receive()).collect();
@@ -181,7 +180,7 @@ fn test_closed_channel_with_writes_in_flight_loses_none_that_was_acknowledged() 
     }
 }
 
-fn open_again(guest: &mut Guest) -> GuestChannel {
+fn open_again(guest: &mut BareGuest) -> BareChannel {
     let offer = guest.offers[0];
     let mut channel = guest.open_at(offer, 512, 16);
     channel.initialise();

@@ -4,9 +4,8 @@ mod guest;
 
 use std::sync::Arc;
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::RamDisk;
 use synthvm_storvsp::{ControllerOptions, DiskOptions, IDE_DISK, IdeDisk, IdePlace};
 
@@ -17,8 +16,8 @@ fn disk(place: IdePlace) -> IdeDisk {
     IdeDisk::new(place, backend, DiskOptions::default(), options).unwrap()
 }
 
-fn start(disk: &IdeDisk) -> (Guest, GuestChannel, Vec<u8>) {
-    let (mut guest, _) = Guest::with_devices(vec![Box::new(disk.clone())]);
+fn start(disk: &IdeDisk) -> (BareGuest, BareChannel, Vec<u8>) {
+    let (mut guest, _) = BareGuest::new(vec![Box::new(disk.clone())]);
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     let properties = channel.initialise();
@@ -38,7 +37,7 @@ fn test_ide_offer_tells_controller_and_device() {
         IdePlace::SecondaryMaster,
         IdePlace::SecondarySlave,
     ];
-    let (guest, _) = Guest::with_devices(places.map(|place| Box::new(disk(place)) as _).into());
+    let (guest, _) = BareGuest::new(places.map(|place| Box::new(disk(place)) as _).into());
     for (index, offer) in guest.offers.iter().enumerate() {
         let (controller, device) = (index as u8 / 2, index as u8 % 2);
         assert_eq!((offer.class, offer.flags, offer.subchannel), (IDE_DISK, 1, 0));
@@ -52,7 +51,7 @@ fn test_ide_offer_tells_controller_and_device() {
 #[test]
 fn test_ide_disk_is_its_target_on_any_path_and_lun_0_only() {
     let (_guest, mut channel, _) = start(&disk(IdePlace::SecondarySlave));
-    let memory = [Memory::at(DATA, 512)];
+    let memory = [GuestRange::at(DATA, 512)];
     for path in [0, 1, 7, 255] {
         assert_eq!(channel.execute(&at(write_srb(0, 1, 1), path, 1), &memory), Outcome::good(512));
     }
@@ -65,13 +64,13 @@ fn test_ide_disk_is_its_target_on_any_path_and_lun_0_only() {
     assert_eq!(channel.execute(&at(read_srb(1, 1, 1), 0, 1), &memory), Outcome::no_such_lun());
     // INQUIRY reports an absent LUN as such.
     let inquiry = srb(0, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36);
-    assert_eq!(channel.execute(&at(inquiry, 0, 0), &[Memory::at(DATA, 36)]), Outcome::good(36));
+    assert_eq!(channel.execute(&at(inquiry, 0, 0), &[GuestRange::at(DATA, 36)]), Outcome::good(36));
     assert_eq!(channel.peek(DATA, 0, 1), [0x7F]);
     let mut cdb = [0; 12];
     cdb[0] = 0xA0;
     cdb[9] = 64;
     let report = at(srb(0, &cdb, FROM_DISK, 64), 0, 1);
-    assert_eq!(channel.execute(&report, &[Memory::at(DATA, 64)]), Outcome::good(16));
+    assert_eq!(channel.execute(&report, &[GuestRange::at(DATA, 64)]), Outcome::good(16));
     assert_eq!(channel.peek(DATA, 0, 16), [0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 }
 

@@ -7,9 +7,8 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
 use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController, WorkerOptions};
 
@@ -92,8 +91,8 @@ impl Backend for Gated {
 }
 
 struct Setup {
-    guest: Guest,
-    channel: GuestChannel,
+    guest: BareGuest,
+    channel: BareChannel,
     controller: ScsiController,
     /// The gate of LUN 0.
     gate: Arc<Gate>,
@@ -106,7 +105,7 @@ fn start_with(options: ControllerOptions) -> Setup {
     let gated = Gated { disk: RamDisk::new(SIZE).unwrap(), gate: Arc::clone(&gate) };
     controller.add_disk(0, Arc::new(gated), DiskOptions::default()).unwrap();
     controller.add_disk(1, Arc::new(RamDisk::new(SIZE).unwrap()), DiskOptions::default()).unwrap();
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     channel.initialise();
@@ -121,8 +120,8 @@ fn question(lun: u8) -> [u8; 64] {
     srb(lun, &rw(0x9E, 0x12, 0, 24), FROM_DISK, 24)
 }
 
-fn memory(index: u64) -> [Memory; 1] {
-    [Memory::at(DATA + index, 24)]
+fn memory(index: u64) -> [GuestRange; 1] {
+    [GuestRange::at(DATA + index, 24)]
 }
 
 impl Setup {
@@ -148,7 +147,7 @@ fn test_image_that_blocks_holds_up_neither_its_disk_nor_others() {
     assert_eq!(setup.stats(0).in_flight, 1);
     for lun in [0, 1] {
         assert_eq!(setup.channel.test_unit_ready(lun), Outcome::good(0));
-        let sector = [Memory::at(DATA + 64, 512)];
+        let sector = [GuestRange::at(DATA + 64, 512)];
         assert_eq!(setup.channel.execute(&write_srb(lun, 0, 1), &sector), Outcome::good(512));
         assert_eq!(setup.channel.execute(&read_srb(lun, 0, 1), &sector), Outcome::good(512));
     }

@@ -6,9 +6,8 @@ mod guest;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest, GuestOffer};
+use guest::{BareChannel, BareGuest, DATA, GuestOffer, GuestRange};
 use synthvm_block::{Backend, Fault, Faulty, Operation, RamDisk};
 use synthvm_storvsp::{
     ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
@@ -23,7 +22,7 @@ const SIZE: u64 = 1 << 20;
 
 /// A machine. A restore keeps the disks and builds everything else again.
 struct Machine {
-    guest: Guest,
+    guest: BareGuest,
     controller: ScsiController,
     disks: Vec<Arc<dyn Backend>>,
     options: ControllerOptions,
@@ -51,12 +50,12 @@ fn controller(disks: &[Arc<dyn Backend>], options: &ControllerOptions) -> ScsiCo
 impl Machine {
     fn new(disks: Vec<Arc<dyn Backend>>, options: ControllerOptions) -> Self {
         let controller = controller(&disks, &options);
-        let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
-        guest.inline = options.workers.inline.clone();
+        let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
+        guest.serve = options.workers.inline.as_ref().map(guest::serve);
         Self { guest, controller, disks, options }
     }
 
-    fn open(&mut self) -> GuestChannel {
+    fn open(&mut self) -> BareChannel {
         let offer = self.guest.offers[0];
         let mut channel = self.guest.open(offer, 4);
         channel.initialise();
@@ -78,23 +77,23 @@ impl Machine {
         let workers = &mut self.options.workers;
         workers.inline = workers.inline.is_some().then(InlineWorkers::default);
         self.controller = make(&self.disks, &self.options);
-        self.guest.inline = self.options.workers.inline.clone();
+        self.guest.serve = self.options.workers.inline.as_ref().map(guest::serve);
         self.guest.replace_bus(vec![Box::new(self.controller.clone())]);
         self.guest.bus.restore(saved).unwrap();
     }
 
     /// Saves and restores the machine with the same disks. `channels` are the open channels.
-    fn move_on(&mut self, channels: &mut [(GuestOffer, &mut GuestChannel)]) {
+    fn move_on(&mut self, channels: &mut [(GuestOffer, &mut BareChannel)]) {
         let saved = self.save();
         self.replace(&saved, controller);
         self.adopt(channels);
         self.guest.bus.resume();
     }
 
-    fn adopt(&self, channels: &mut [(GuestOffer, &mut GuestChannel)]) {
+    fn adopt(&self, channels: &mut [(GuestOffer, &mut BareChannel)]) {
         for (offer, channel) in channels {
             channel.doorbell = self.guest.doorbell(*offer);
-            channel.inline = self.guest.inline.clone();
+            channel.serve = self.guest.serve.clone();
         }
     }
 }
@@ -115,7 +114,7 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
             while sent < REQUESTS.min((round + 1) * 60) {
                 let page = DATA + sent;
                 channel.poke(page, 0, &pattern(sent, 512));
-                if !channel.try_send(sent, &write_srb(0, sent, 1), &[Memory::at(page, 512)]) {
+                if !channel.try_send(sent, &write_srb(0, sent, 1), &[GuestRange::at(page, 512)]) {
                     break;
                 }
                 sent += 1;
@@ -144,7 +143,7 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
             assert_eq!(there[..], pattern(id, 512), "request {id}");
         }
         let read = read_srb(0, 7, 1);
-        assert_eq!(channel.execute(&read, &[Memory::at(DATA, 512)]), Outcome::good(512));
+        assert_eq!(channel.execute(&read, &[GuestRange::at(DATA, 512)]), Outcome::good(512));
         assert_eq!(channel.peek(DATA, 0, 512), pattern(7, 512));
         machine.guest.close(channel);
     }
@@ -199,13 +198,13 @@ fn test_unit_attentions_and_reservations_are_still_there() {
         let mut machine = Machine::new(vec![ram_disk(), ram_disk()], options);
         let offer = machine.guest.offers[0];
         let mut channel = machine.open();
-        let reserve = |channel: &mut GuestChannel, action: u8, key: u64, new: u64| {
+        let reserve = |channel: &mut BareChannel, action: u8, key: u64, new: u64| {
             let mut list = [0; 24];
             list[..8].copy_from_slice(&key.to_be_bytes());
             list[8..16].copy_from_slice(&new.to_be_bytes());
             channel.poke(DATA, 0, &list);
             let cdb = [0x5F, action, 1, 0, 0, 0, 0, 0, 24, 0];
-            channel.execute(&srb(1, &cdb, TO_DISK, 24), &[Memory::at(DATA, 24)])
+            channel.execute(&srb(1, &cdb, TO_DISK, 24), &[GuestRange::at(DATA, 24)])
         };
         assert_eq!(reserve(&mut channel, 0, 0, 0xABCD), Outcome::good(24));
         assert_eq!(reserve(&mut channel, 1, 0xABCD, 0), Outcome::good(24));
@@ -218,7 +217,7 @@ fn test_unit_attentions_and_reservations_are_still_there() {
         assert_eq!(channel.test_unit_ready(0).sense, [6, 0x2A, 0x09]);
         assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
         let keys = srb(1, &[0x5E, 1, 0, 0, 0, 0, 0, 0, 24, 0], FROM_DISK, 24);
-        assert_eq!(channel.execute(&keys, &[Memory::at(DATA, 24)]), Outcome::good(24));
+        assert_eq!(channel.execute(&keys, &[GuestRange::at(DATA, 24)]), Outcome::good(24));
         assert_eq!(channel.peek(DATA, 8, 8), 0xABCD_u64.to_be_bytes());
         assert_eq!(channel.peek(DATA, 21, 1), [1], "write exclusive, as it was");
         assert_eq!(reserve(&mut channel, 1, 0xBEEF, 0), Outcome::conflict());
@@ -234,10 +233,10 @@ fn test_drive_keeps_its_lock_and_tells_of_another_disc() {
             machine.controller.add_dvd(1, Some(disc(64)), DiskOptions::default()).unwrap();
             let offer = machine.guest.offers[0];
             let mut channel = machine.open();
-            let poll = |channel: &mut GuestChannel| {
+            let poll = |channel: &mut BareChannel| {
                 let cdb = [0x4A, 1, 0, 0, 0x10, 0, 0, 0, 8, 0];
                 assert_eq!(
-                    channel.execute(&srb(1, &cdb, FROM_DISK, 8), &[Memory::at(DATA, 8)]),
+                    channel.execute(&srb(1, &cdb, FROM_DISK, 8), &[GuestRange::at(DATA, 8)]),
                     Outcome::good(8)
                 );
                 channel.peek(DATA, 4, 1)[0] & 0x0F
@@ -269,7 +268,7 @@ fn test_pause_and_resume_alone_leave_everything_as_it_is() {
         for round in 0..20 {
             machine.guest.bus.pause();
             channel.send(round, &srb(0, &[0; 6], NO_DATA, 0), &[]);
-            machine.guest.inline.iter().for_each(InlineWorkers::serve);
+            machine.guest.serve.iter().for_each(|serve| serve());
             assert!(channel.try_receive().is_none(), "it stands still");
             if round % 2 == 0 {
                 machine.guest.bus.resume();
@@ -297,8 +296,8 @@ fn test_pause_waits_for_what_is_on_the_disk() {
         let offer = machine.guest.offers[0];
         let mut channel = machine.open();
         channel.poke(DATA, 0, &[7; 512]);
-        channel.send(1, &write_srb(0, 3, 1), &[Memory::at(DATA, 512)]);
-        machine.guest.inline.iter().for_each(InlineWorkers::serve);
+        channel.send(1, &write_srb(0, 3, 1), &[GuestRange::at(DATA, 512)]);
+        machine.guest.serve.iter().for_each(|serve| serve());
         let saved = std::thread::scope(|scope| {
             let saving = scope.spawn(|| machine.save());
             // In either order: the write ends before the pause returns.
@@ -329,7 +328,7 @@ fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_anew() {
         let hold = faulty.hold();
         let mut machine = Machine::new(vec![Arc::new(faulty)], options);
         let mut channel = machine.open();
-        channel.send(1, &read_srb(0, 3, 1), &[Memory::at(DATA, 512)]);
+        channel.send(1, &read_srb(0, 3, 1), &[GuestRange::at(DATA, 512)]);
         // The next command has been answered, so the first one has been taken.
         assert_eq!(channel.test_unit_ready(0), Outcome::good(0));
         let saved = machine.save();
@@ -391,7 +390,7 @@ fn test_damaged_states_are_refused_or_harmless() {
     // The ring has no space for some completions.
     for id in 0..200 {
         channel.try_send(id, &srb(0, &[0; 6], NO_DATA, 0), &[]);
-        machine.guest.inline.iter().for_each(InlineWorkers::serve);
+        machine.guest.serve.iter().for_each(|serve| serve());
     }
     let saved = serde_json::to_value(machine.save()).unwrap();
     let bytes: Vec<u8> = serde_json::from_value(saved["channels"][0]["device"].clone()).unwrap();
@@ -432,7 +431,7 @@ fn test_damaged_states_are_refused_or_harmless() {
             controller
         });
         machine.adopt(&mut [(offer, &mut channel)]);
-        machine.guest.inline.iter().for_each(InlineWorkers::serve);
+        machine.guest.serve.iter().for_each(|serve| serve());
         if machine.guest.bus.inspect().channels[0].channel.state == ChannelState::Open {
             lived += 1;
         } else {

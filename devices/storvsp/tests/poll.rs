@@ -7,20 +7,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::channel::{GuestChannel, Memory};
-use guest::scsi::read_srb;
-use guest::{DATA, Guest};
+use guest::scsi::{StorageChannel, read_srb};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::RamDisk;
 use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
 
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
-fn start(number: u32, options: ControllerOptions) -> (Guest, GuestChannel, ScsiController) {
+fn start(number: u32, options: ControllerOptions) -> (BareGuest, BareChannel, ScsiController) {
     let controller = ScsiController::with_options(number, options);
     controller
         .add_disk(0, Arc::new(RamDisk::new(1 << 20).unwrap()), DiskOptions::default())
         .unwrap();
-    let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+    let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 16);
     channel.initialise();
@@ -42,13 +41,13 @@ fn thread(name: &str) -> (char, u64) {
 }
 
 /// Returns the mask of the guest-to-host ring. The worker clears it just before it sleeps.
-fn is_masked(channel: &GuestChannel) -> bool {
+fn is_masked(channel: &BareChannel) -> bool {
     channel.peek(channel.first_page as u64, 8, 4) != [0; 4]
 }
 
-fn read(channel: &mut GuestChannel, times: u64) {
+fn read(channel: &mut BareChannel, times: u64) {
     for id in 0..times {
-        channel.send(id, &read_srb(0, 0, 8), &[Memory::at(DATA, 4096)]);
+        channel.send(id, &read_srb(0, 0, 8), &[GuestRange::at(DATA, 4096)]);
         assert_eq!(channel.completion(id)[14], 1);
     }
 }
@@ -82,10 +81,10 @@ fn test_worker_that_may_not_look_on_serves_all_the_same() {
 
 /// Sends `burst` reads together and receives their completions, each once; repeats this `times`
 /// times.
-fn read_in_bursts(channel: &mut GuestChannel, burst: u64, times: u64) {
+fn read_in_bursts(channel: &mut BareChannel, burst: u64, times: u64) {
     let payload = [&read_srb(0, 0, 8)[..]];
     let mut header = Vec::new();
-    let memory = Memory::at(DATA, 4096);
+    let memory = GuestRange::at(DATA, 4096);
     let range =
         GpaRange { byte_count: memory.count, byte_offset: memory.offset, pages: &memory.pages };
     gpa_direct_header(&[range], &mut header);

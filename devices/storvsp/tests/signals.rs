@@ -5,9 +5,8 @@ mod guest;
 
 use std::sync::Arc;
 
-use guest::channel::{GuestChannel, Memory};
 use guest::scsi::*;
-use guest::{DATA, Guest};
+use guest::{BareChannel, BareGuest, DATA, GuestRange};
 use synthvm_block::RamDisk;
 use synthvm_storvsp::{
     ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
@@ -17,8 +16,8 @@ use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 const MIB: u64 = 1 << 20;
 
 struct Setup {
-    guest: Guest,
-    channel: GuestChannel,
+    guest: BareGuest,
+    channel: BareChannel,
     disk: Arc<RamDisk>,
     controller: ScsiController,
     workers: InlineWorkers,
@@ -33,7 +32,7 @@ fn start() -> Setup {
     let controller = ScsiController::with_options(0, options);
     let disk = Arc::new(RamDisk::new(16 * MIB).unwrap());
     controller.add_disk(0, disk.clone(), DiskOptions::default()).unwrap();
-    let (mut guest, _) = Guest::inline(std::slice::from_ref(&controller), &workers);
+    let (mut guest, _) = guest::connect_inline(std::slice::from_ref(&controller), &workers);
     let offer = guest.offers[0];
     let channel = guest.open(offer, 33);
     Setup { guest, channel, disk, controller, workers }
@@ -130,7 +129,7 @@ fn test_every_version_works_with_its_packets_and_hears_of_new_disks_if_it_can() 
             let reply = channel.ask(&packet(operation, value)[..size], &[]);
             assert_eq!((reply.len(), u32_at(&reply, 8)), (size, 0), "{version:#x}");
         }
-        let reply = channel.ask(&read_srb(0, 0, 8)[..size], &[Memory::at(DATA, 4096)]);
+        let reply = channel.ask(&read_srb(0, 0, 8)[..size], &[GuestRange::at(DATA, 4096)]);
         assert_eq!((reply.len(), Outcome::of(&reply)), (size, Outcome::good(4096)), "{version:#x}");
         let disk = Arc::new(RamDisk::new(MIB).unwrap());
         setup.controller.add_disk(9, disk, DiskOptions::default()).unwrap();
@@ -154,17 +153,18 @@ fn test_largest_request_moves_through_ranges_of_any_shape() {
     let most = u32_at(&properties, 24);
     assert!(most >= 1 << 20);
     let pages = |first: u64, count: u64| (first..first + count).rev().collect::<Vec<_>>();
-    let one_range = vec![Memory { offset: 0x204, count: most, pages: pages(DATA, 257) }];
-    let mut range_a_page = vec![Memory { offset: 0xE00, count: 0x200, pages: vec![DATA + 300] }];
-    range_a_page.extend((0..255).map(|page| Memory {
+    let one_range = vec![GuestRange { offset: 0x204, count: most, pages: pages(DATA, 257) }];
+    let mut range_a_page =
+        vec![GuestRange { offset: 0xE00, count: 0x200, pages: vec![DATA + 300] }];
+    range_a_page.extend((0..255).map(|page| GuestRange {
         offset: 0,
         count: 4096,
         pages: vec![DATA + 302 + 2 * page],
     }));
-    range_a_page.push(Memory { offset: 0, count: 0xE00, pages: vec![DATA + 301] });
-    let mut odd = vec![Memory { offset: 3, count: 5, pages: vec![DATA + 1000] }];
-    odd.push(Memory { offset: 0xFFF, count: 70_001, pages: pages(DATA + 1001, 19) });
-    odd.push(Memory { offset: 1, count: most - 70_006, pages: pages(DATA + 1100, 240) });
+    range_a_page.push(GuestRange { offset: 0, count: 0xE00, pages: vec![DATA + 301] });
+    let mut odd = vec![GuestRange { offset: 3, count: 5, pages: vec![DATA + 1000] }];
+    odd.push(GuestRange { offset: 0xFFF, count: 70_001, pages: pages(DATA + 1001, 19) });
+    odd.push(GuestRange { offset: 1, count: most - 70_006, pages: pages(DATA + 1100, 240) });
     for (seed, memory) in [one_range, range_a_page, odd].into_iter().enumerate() {
         let bytes = pattern(seed as u64 + 1, most as usize);
         setup.disk.write(0, &bytes).unwrap();

@@ -5,9 +5,8 @@ mod guest;
 use std::sync::Arc;
 use std::time::Duration;
 
-use guest::channel::Memory;
-use guest::scsi::{NO_DATA, Outcome, TO_DISK, read_srb, srb};
-use guest::{DATA, Guest};
+use guest::scsi::{NO_DATA, Outcome, StorageChannel, TO_DISK, read_srb, srb};
+use guest::{DATA, GuestRange};
 use synthvm_block::conformance::seam::DiscardGate;
 use synthvm_block::{Backend, IoMode, RawFile, RawOptions};
 use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
@@ -36,7 +35,7 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
         for (lun, disk) in (0..).zip(disks) {
             controller.add_disk(lun, disk, DiskOptions::default()).unwrap();
         }
-        let (mut guest, _) = Guest::new(std::slice::from_ref(&controller));
+        let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
         let mut channel = guest.open(guest.offers[0], 4);
         channel.initialise();
         // One descriptor: 8 blocks from block 0 on.
@@ -45,12 +44,12 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
         list[19] = 8;
         channel.poke(DATA, 0, &list);
         let unmap = srb(0, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], TO_DISK, 24);
-        channel.send(1, &unmap, &[Memory::at(DATA, 24)]);
+        channel.send(1, &unmap, &[GuestRange::at(DATA, 24)]);
         gate.wait_for(1);
         for lun in [1, 0, 1] {
             let read = read_srb(lun, 3, 1);
             assert_eq!(
-                channel.execute(&read, &[Memory::at(DATA + 1, 512)]),
+                channel.execute(&read, &[GuestRange::at(DATA + 1, 512)]),
                 Outcome::good(512),
                 "{io:?}"
             );

@@ -5,7 +5,7 @@ use std::time::Duration;
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
 use vmbus_host::Channel;
-use vmbus_ring::{OutPacket, SpaceWait, WriteError};
+use vmbus_ring::{OutPacket, PacketKind, SpaceWait, WriteError};
 
 use crate::limits::{MAX_PENDING, MAX_WAITING, MAX_WAITING_BYTES};
 
@@ -18,6 +18,22 @@ pub trait Payload: AsRef<[u8]> + Send + 'static {
     fn from_saved(bytes: &[u8]) -> Option<Self>
     where
         Self: Sized;
+
+    /// Returns the header of a transfer-pages packet, which names parts of a buffer that the guest
+    /// has shared ([`vmbus_ring::transfer_pages_header`]). Empty: the packet has no external data.
+    #[inline]
+    fn transfer_pages(&self) -> &[u8] {
+        &[]
+    }
+
+    /// Returns the payload with these bytes and this header, which were saved. A device whose
+    /// packets have a header implements it.
+    fn from_saved_transfer(bytes: &[u8], header: &[u8]) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        if header.is_empty() { Self::from_saved(bytes) } else { None }
+    }
 }
 
 impl Payload for Vec<u8> {
@@ -32,8 +48,15 @@ impl Payload for Vec<u8> {
 pub struct SavedPacket {
     /// The transaction id of the completed request. `None` for a packet that completes none.
     pub answers: Option<u64>,
+    /// The transaction id with which the guest must complete the packet. `None` for a packet that
+    /// requests no completion.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub requests: Option<u64>,
     /// The packet's payload.
     pub bytes: Vec<u8>,
+    /// [`Payload::transfer_pages`].
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
+    pub transfer_pages: Vec<u8>,
 }
 
 /// Packets to the guest, oldest first.
@@ -53,9 +76,26 @@ pub struct Outbox<P> {
 
 #[derive(Clone, Copy, Debug)]
 struct Message<P> {
-    /// The transaction id of the completed request, if any.
-    answers: Option<u64>,
+    transaction: Transaction,
     payload: P,
+}
+
+/// The transaction of a packet, by its id.
+#[derive(Clone, Copy, Debug)]
+enum Transaction {
+    /// A request of the guest, which the packet completes.
+    Completes(u64),
+    /// A request to the guest, which it must complete.
+    Requests(u64),
+    None,
+}
+
+impl<P: Payload> Message<P> {
+    /// Bytes that count against [`MAX_WAITING_BYTES`].
+    #[inline]
+    fn bytes(&self) -> usize {
+        self.payload.as_ref().len() + self.payload.transfer_pages().len()
+    }
 }
 
 impl<P: Payload> Outbox<P> {
@@ -66,15 +106,21 @@ impl<P: Payload> Outbox<P> {
     /// Queues the completion of request `transaction_id`.
     #[inline(always)]
     pub fn complete(&mut self, transaction_id: u64, payload: P) {
-        self.bytes += payload.as_ref().len();
-        self.packets.push(Message { answers: Some(transaction_id), payload });
+        self.push(Message { transaction: Transaction::Completes(transaction_id), payload });
+    }
+
+    /// Queues a packet that the guest must complete with `transaction_id`: a transfer-pages packet
+    /// if the payload has a header, else an in-band one.
+    #[inline]
+    pub fn request(&mut self, transaction_id: u64, payload: P) {
+        self.push(Message { transaction: Transaction::Requests(transaction_id), payload });
     }
 
     /// Queues a packet that completes no request: transaction id 0, without a completion from the
     /// guest.
     #[inline]
     pub fn notify(&mut self, payload: P) {
-        self.push(Message { answers: None, payload });
+        self.push(Message { transaction: Transaction::None, payload });
     }
 
     /// Returns the packets that are not in the ring.
@@ -95,17 +141,26 @@ impl<P: Payload> Outbox<P> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, message: Message<P>) {
-        self.bytes += message.payload.as_ref().len();
+        self.bytes += message.bytes();
         self.packets.push(message);
     }
 
     /// Returns the waiting packets in their saved form.
     pub(crate) fn saved(&self) -> Vec<SavedPacket> {
-        let saved = |one: &Message<P>| SavedPacket {
-            answers: one.answers,
-            bytes: one.payload.as_ref().to_vec(),
+        let saved = |one: &Message<P>| {
+            let (answers, requests) = match one.transaction {
+                Transaction::Completes(id) => (Some(id), None),
+                Transaction::Requests(id) => (None, Some(id)),
+                Transaction::None => (None, None),
+            };
+            SavedPacket {
+                answers,
+                requests,
+                bytes: one.payload.as_ref().to_vec(),
+                transfer_pages: one.payload.transfer_pages().to_vec(),
+            }
         };
         self.waiting().iter().map(saved).collect()
     }
@@ -113,7 +168,13 @@ impl<P: Payload> Outbox<P> {
     /// Queues saved packets.
     pub(crate) fn restore(&mut self, saved: &[SavedPacket]) {
         let message = |one: &SavedPacket| {
-            Some(Message { answers: one.answers, payload: P::from_saved(&one.bytes)? })
+            let transaction = match (one.answers, one.requests) {
+                (Some(id), _) => Transaction::Completes(id),
+                (None, Some(id)) => Transaction::Requests(id),
+                (None, None) => Transaction::None,
+            };
+            let payload = P::from_saved_transfer(&one.bytes, &one.transfer_pages)?;
+            Some(Message { transaction, payload })
         };
         saved.iter().filter_map(message).for_each(|message| self.push(message));
     }
@@ -170,14 +231,19 @@ impl<P: Payload> Outbox<P> {
             let before = written;
             for message in &self.packets[self.first..] {
                 let payload = [message.payload.as_ref()];
-                let packet = match message.answers {
-                    Some(transaction_id) => OutPacket::completion(transaction_id, &payload),
-                    None => OutPacket::in_band(0, &payload),
+                let mut packet = match message.transaction {
+                    Transaction::Completes(id) => OutPacket::completion(id, &payload),
+                    Transaction::Requests(id) => OutPacket::request(id, &payload),
+                    Transaction::None => OutPacket::in_band(0, &payload),
                 };
+                let header = message.payload.transfer_pages();
+                if !header.is_empty() {
+                    packet = packet.with_header(PacketKind::TransferPages, header);
+                }
                 match batch.write(&packet) {
                     Ok(()) => {
                         written += 1;
-                        self.bytes -= message.payload.as_ref().len();
+                        self.bytes -= message.bytes();
                     }
                     Err(WriteError::Full { needed }) => {
                         full = Some(needed);
@@ -208,5 +274,62 @@ impl<P: Payload> Outbox<P> {
             channel.outgoing.space_came();
         }
         Ok(written)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    struct Transfer(Vec<u8>, Vec<u8>);
+
+    impl AsRef<[u8]> for Transfer {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Payload for Transfer {
+        fn from_saved(bytes: &[u8]) -> Option<Self> {
+            Some(Self(bytes.to_vec(), Vec::new()))
+        }
+
+        fn transfer_pages(&self) -> &[u8] {
+            &self.1
+        }
+
+        fn from_saved_transfer(bytes: &[u8], header: &[u8]) -> Option<Self> {
+            Some(Self(bytes.to_vec(), header.to_vec()))
+        }
+    }
+
+    fn filled() -> Outbox<Transfer> {
+        let mut outbox = Outbox::new();
+        outbox.complete(1, Transfer(vec![1], vec![]));
+        outbox.request(2, Transfer(vec![2], vec![7; 16]));
+        outbox.notify(Transfer(vec![3], vec![]));
+        outbox
+    }
+
+    #[test]
+    fn test_saved_packets_keep_their_transaction_and_header() {
+        let saved = filled().saved();
+        let fields: Vec<_> = saved.iter().map(|one| (one.answers, one.requests)).collect();
+        assert_eq!(fields, [(Some(1), None), (None, Some(2)), (None, None)]);
+        assert_eq!(saved[1].transfer_pages, [7; 16]);
+        let mut restored = Outbox::<Transfer>::new();
+        restored.restore(&saved);
+        assert_eq!(restored.saved(), saved);
+        assert_eq!(restored.bytes, filled().bytes);
+        assert_eq!(restored.bytes, 3 + 16);
+    }
+
+    #[test]
+    fn test_saved_header_is_not_dropped_by_a_payload_without_one() {
+        let mut restored = Outbox::<Vec<u8>>::new();
+        restored.restore(&filled().saved());
+        // A transfer-pages packet without its ranges would be another packet.
+        assert_eq!(restored.saved().len(), 2);
     }
 }

@@ -4,10 +4,13 @@
 //! are mirrored), a synthetic interrupt controller in plain memory, and the guest's side for a
 //! [`vmbus_client::Client`]. Only the processor is simulated.
 //!
+//! [`bare`] has a guest without a client, which writes its rings itself.
+//!
 //! There are two modes ([`Mode`]). Stepped: devices run only when the caller says so, all in one
 //! thread, for tests and exact benches. Threaded: devices have worker threads, and the client
 //! sleeps until an event arrives.
 
+pub mod bare;
 mod device;
 mod memory;
 mod platform;

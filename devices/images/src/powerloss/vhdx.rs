@@ -117,7 +117,7 @@ fn test_vhdx_flush_or_fua_without_its_barrier_is_found() {
         let case = case(&dynamic());
         let run = case.run(&[Step::write(0, 1), step.clone(), Step::write(4, 1)]);
         assert_eq!(case.first_broken(&run.log, &run.promises).1, None);
-        // The flush that the request needs comes last, before the one of closing.
+        // The last flush of data is the one that the request needs.
         let data = |at: usize| run.log.ops()[at].source == Source::Data;
         let barrier = (0..run.log.ops().len())
             .rfind(|&at| data(at) && run.log.ops()[at].change == Change::Sync)

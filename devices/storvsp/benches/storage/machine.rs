@@ -9,9 +9,10 @@ use synthvm_storvsp::{
 };
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
-use crate::guest::channel::GuestChannel;
-use crate::guest::scsi::{CREATE_SUB_CHANNELS, packet, read_srb, u32_at, write_srb};
-use crate::guest::{DATA, Guest};
+use crate::guest::scsi::{
+    CREATE_SUB_CHANNELS, StorageChannel, packet, read_srb, u32_at, write_srb,
+};
+use crate::guest::{BareChannel, BareGuest, DATA};
 
 /// Bytes of a request.
 pub(crate) const BYTES: usize = 4096;
@@ -56,10 +57,10 @@ impl Shape {
 
 pub(crate) struct Machine {
     /// Keeps the bus alive.
-    _guest: Guest,
+    _guest: BareGuest,
     controllers: Vec<ScsiController>,
     workers: InlineWorkers,
-    channels: Vec<GuestChannel>,
+    channels: Vec<BareChannel>,
     luns: usize,
 }
 
@@ -86,7 +87,7 @@ impl Machine {
                 controller.add_disk(lun as u8, disk, DiskOptions::default()).expect("an empty LUN");
             }
         }
-        let (mut guest, _) = Guest::inline(&controllers, &workers);
+        let (mut guest, _) = crate::guest::connect_inline(&controllers, &workers);
         let mut channels = Vec::new();
         for offer in guest.offers.clone() {
             let mut primary = guest.open(offer, shape.ring_pages);

@@ -9,9 +9,8 @@ use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOpti
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
 use crate::clock::best_round;
-use crate::guest::channel::GuestChannel;
-use crate::guest::scsi::{read_srb, write_srb};
-use crate::guest::{DATA, Guest};
+use crate::guest::scsi::{StorageChannel, read_srb, write_srb};
+use crate::guest::{BareChannel, DATA};
 use crate::number::Number;
 
 /// Requests of a round: enough for a worker to sleep and wake as usual, few enough to find an
@@ -36,7 +35,7 @@ fn measure_polling(what: &str, options: &ControllerOptions, numbers: &mut Vec<Nu
     let controller = ScsiController::with_options(0, options.clone());
     let disk = Arc::new(RamDisk::new(64 << 20).expect("memory for a disk"));
     controller.add_disk(0, disk, DiskOptions::default()).expect("an empty LUN");
-    let (mut guest, _) = Guest::new(&[controller]);
+    let (mut guest, _) = crate::guest::connect(&[controller]);
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 32);
     channel.initialise();
@@ -53,7 +52,7 @@ fn measure_polling(what: &str, options: &ControllerOptions, numbers: &mut Vec<Nu
 
 /// Keeps `depth` requests in flight. Each batch of completions is replaced immediately by one batch
 /// of requests.
-fn run(channel: &mut GuestChannel, is_read: bool, depth: u64, requests: u64) {
+fn run(channel: &mut BareChannel, is_read: bool, depth: u64, requests: u64) {
     let (mut sent, mut received) = (0, 0);
     let mut header = Vec::new();
     while received < requests {

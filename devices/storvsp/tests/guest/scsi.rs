@@ -1,8 +1,6 @@
 //! storvsp and SCSI as a guest's driver speaks them.
 
-use vm_memory::{Bytes, GuestAddress};
-
-use super::channel::{GuestChannel, Memory};
+use super::{BareChannel, GuestRange};
 
 pub const EXECUTE_SRB: u32 = 3;
 pub const RESET_LUN: u32 = 4;
@@ -54,6 +52,7 @@ impl Outcome {
     }
 
     pub fn of(reply: &[u8]) -> Self {
+        assert!(reply.len() + 16 <= 80, "Linux would lose its place in the ring");
         assert_eq!(u32_at(reply, 0), 1, "every reply is COMPLETE_IO");
         let sense = [reply[30], reply[40], reply[41]];
         assert_eq!(reply[14] & 0x80 != 0, reply[28] == 0x70, "bit 7 is set iff sense is there");
@@ -108,9 +107,23 @@ pub fn write_srb(lun: u8, lba: u64, blocks: u32) -> [u8; 64] {
     srb(lun, &rw(0x8A, 0, lba, blocks), TO_DISK, blocks * 512)
 }
 
-impl GuestChannel {
-    /// Initialisation as Linux does it. Returns the reply to QUERY_PROPERTIES.
-    pub fn initialise(&mut self) -> Vec<u8> {
+/// Storage requests on a channel.
+pub trait StorageChannel {
+    /// Initialises as Linux does. Returns the reply to QUERY_PROPERTIES.
+    fn initialise(&mut self) -> Vec<u8>;
+
+    /// Sends a request and returns its outcome.
+    fn execute(&mut self, srb: &[u8], memory: &[GuestRange]) -> Outcome;
+
+    /// Executes TEST UNIT READY.
+    fn test_unit_ready(&mut self, lun: u8) -> Outcome;
+
+    /// Returns INQUIRY data of 36 bytes, through page `page`.
+    fn inquiry(&mut self, lun: u8, page: u64) -> (Outcome, Vec<u8>);
+}
+
+impl StorageChannel for BareChannel {
+    fn initialise(&mut self) -> Vec<u8> {
         let mut properties = Vec::new();
         for (operation, value) in
             [(BEGIN, 0), (QUERY_VERSION, 0x0602), (QUERY_PROPERTIES, 0), (END, 0)]
@@ -124,30 +137,19 @@ impl GuestChannel {
         properties
     }
 
-    pub fn execute(&mut self, srb: &[u8], memory: &[Memory]) -> Outcome {
+    fn execute(&mut self, srb: &[u8], memory: &[GuestRange]) -> Outcome {
         Outcome::of(&self.ask(srb, memory))
     }
 
-    pub fn test_unit_ready(&mut self, lun: u8) -> Outcome {
+    fn test_unit_ready(&mut self, lun: u8) -> Outcome {
         self.execute(&srb(lun, &[0; 6], NO_DATA, 0), &[])
     }
 
-    /// INQUIRY data of 36 bytes, through page `page`.
-    pub fn inquiry(&mut self, lun: u8, page: u64) -> (Outcome, Vec<u8>) {
+    fn inquiry(&mut self, lun: u8, page: u64) -> (Outcome, Vec<u8>) {
         self.poke(page, 0, &[0xEE; 64]);
-        let outcome = self
-            .execute(&srb(lun, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36), &[Memory::at(page, 36)]);
+        let memory = [GuestRange::at(page, 36)];
+        let outcome = self.execute(&srb(lun, &[0x12, 0, 0, 0, 36, 0], FROM_DISK, 36), &memory);
         (outcome, self.peek(page, 0, 36))
-    }
-
-    pub fn poke(&self, page: u64, offset: u64, bytes: &[u8]) {
-        self.memory.memory().write_slice(bytes, GuestAddress(page * 4096 + offset)).unwrap();
-    }
-
-    pub fn peek(&self, page: u64, offset: u64, length: usize) -> Vec<u8> {
-        let mut bytes = vec![0; length];
-        self.memory.memory().read_slice(&mut bytes, GuestAddress(page * 4096 + offset)).unwrap();
-        bytes
     }
 }
 

@@ -17,9 +17,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use super::host::Host;
 use super::{DiskError, DiskSet};
 use crate::config::DiskConfig;
-use crate::storage_guest::channel::{GuestChannel, Memory};
-use crate::storage_guest::scsi::{FROM_DISK, Outcome, srb, write_srb};
-use crate::storage_guest::{DATA, Guest};
+use crate::storage_guest::scsi::{FROM_DISK, Outcome, StorageChannel, srb, write_srb};
+use crate::storage_guest::{BareChannel, BareGuest, DATA, GuestRange};
 
 /// Timeout after which a wait has failed. No test result depends on time otherwise.
 const FOREVER: Duration = Duration::from_secs(60);
@@ -249,8 +248,8 @@ impl Host for TestHost {
 pub(crate) struct Rig {
     pub(crate) disks: Arc<DiskSet>,
     pub(crate) host: TestHost,
-    pub(crate) guest: Guest,
-    pub(crate) channel: GuestChannel,
+    pub(crate) guest: BareGuest,
+    pub(crate) channel: BareChannel,
 }
 
 impl Rig {
@@ -264,7 +263,7 @@ impl Rig {
 
     /// Returns a rig with the set `disks`.
     pub(crate) fn with_disks(disks: DiskSet, host: TestHost) -> Self {
-        let (mut guest, _) = Guest::with_devices(Vec::new());
+        let (mut guest, _) = BareGuest::new(Vec::new());
         disks.offer(&guest.bus).unwrap();
         guest.await_offers(1);
         let mut channel = guest.open(guest.offers[0], 16);
@@ -287,7 +286,7 @@ impl Rig {
 
     fn hold(&mut self, srb: &[u8], bytes: u32) {
         self.host.probe.request_gate().close();
-        self.channel.send(1, srb, &[Memory::at(DATA, bytes)]);
+        self.channel.send(1, srb, &[GuestRange::at(DATA, bytes)]);
         while self.disks.reports().iter().all(|(disk, ..)| disk.stats.in_flight == 0) {
             std::thread::yield_now();
         }

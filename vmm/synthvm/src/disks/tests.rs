@@ -16,7 +16,7 @@ use vmm_sys_util::tempfile::TempFile;
 use super::testing::{Gate, Rig, TestHost};
 use super::*;
 use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
-use crate::storage_guest::Guest;
+use crate::storage_guest::BareGuest;
 
 const MIB: u64 = 1 << 20;
 
@@ -435,8 +435,8 @@ fn expect_reports(
 }
 
 /// Returns a set with one disk, on a bus.
-fn busy_set() -> (Arc<DiskSet>, TestHost, Guest) {
-    let (guest, _) = Guest::with_devices(Vec::new());
+fn busy_set() -> (Arc<DiskSet>, TestHost, BareGuest) {
+    let (guest, _) = BareGuest::new(Vec::new());
     // The present disk has its own backend, so that the gates hold only the new disk.
     let host = TestHost::new();
     let (_file, config) = image(MIB);

@@ -1,5 +1,5 @@
-//! An interrupt controller that keeps messages and counts events, for one thread that waits for
-//! either.
+//! A synthetic interrupt controller that keeps messages and counts signals, for one thread that
+//! waits for either.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -10,15 +10,16 @@ use std::time::Duration;
 use vmbus_host::{Signal, Synic};
 use vmm_sys_util::eventfd::EventFd;
 
-/// A wait that takes this long has failed: nothing here depends on time.
-const FOREVER: Duration = Duration::from_secs(60);
+/// A wait of this length has failed. Nothing else here depends on time.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-pub struct TestSynic {
+/// Keeps every message until the guest takes it, and counts the signals of each channel.
+pub struct CountingSynic {
     state: Mutex<State>,
     changed: Condvar,
-    /// Events by flag. Without a lock, so that measuring a device does not measure this.
+    /// Signals by event flag. Without a lock, so that a bench of a device does not measure it.
     events: Box<[AtomicU64]>,
-    /// Threads that wait for an event.
+    /// Threads that wait for a signal.
     waiting: AtomicUsize,
 }
 
@@ -28,7 +29,7 @@ struct State {
     doorbells: HashMap<u32, EventFd>,
 }
 
-impl Default for TestSynic {
+impl Default for CountingSynic {
     fn default() -> Self {
         Self {
             state: Mutex::default(),
@@ -39,45 +40,60 @@ impl Default for TestSynic {
     }
 }
 
-impl TestSynic {
+impl CountingSynic {
+    /// Returns the next message, and waits for it.
+    ///
+    /// # Panics
+    /// None arrives within a minute.
+    #[must_use]
     pub fn next_message(&self) -> Vec<u8> {
         let state = self.state.lock().unwrap();
         let (mut state, timeout) = self
             .changed
-            .wait_timeout_while(state, FOREVER, |state| state.messages.is_empty())
+            .wait_timeout_while(state, TIMEOUT, |state| state.messages.is_empty())
             .unwrap();
-        assert!(!timeout.timed_out(), "the message never came");
+        assert!(!timeout.timed_out(), "no message has arrived");
         state.messages.pop_front().unwrap()
     }
 
-    /// Events of `flag` so far.
+    /// Returns the number of signals of `flag` so far.
+    #[must_use]
     pub fn events(&self, flag: u16) -> u64 {
         self.events[usize::from(flag)].load(Ordering::SeqCst)
     }
 
-    /// Waits until more than `seen` events of `flag` came; returns how many.
+    /// Waits until there were more than `seen` signals of `flag`. Returns their number.
+    ///
+    /// # Panics
+    /// There are none within a minute.
     pub fn wait_event(&self, flag: u16, seen: u64) -> u64 {
         let state = self.state.lock().unwrap();
-        // Said before looking, so that an event that is not seen here wakes.
+        // Before the first look, so that a signal which that look misses wakes this thread.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let (state, timeout) =
-            self.changed.wait_timeout_while(state, FOREVER, |_| self.events(flag) <= seen).unwrap();
+            self.changed.wait_timeout_while(state, TIMEOUT, |_| self.events(flag) <= seen).unwrap();
         self.waiting.fetch_sub(1, Ordering::SeqCst);
         drop(state);
-        assert!(!timeout.timed_out(), "the event never came");
+        assert!(!timeout.timed_out(), "no signal has arrived");
         self.events(flag)
     }
 
+    /// Forgets all doorbells, as a new bus binds its own.
     pub fn forget_doorbells(&self) {
         self.state.lock().unwrap().doorbells.clear();
     }
 
+    /// Returns the doorbell that is bound to `connection_id`.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
     pub fn doorbell(&self, connection_id: u32) -> EventFd {
         self.state.lock().unwrap().doorbells[&connection_id].try_clone().unwrap()
     }
 }
 
-impl Synic for TestSynic {
+impl Synic for CountingSynic {
     fn vp_count(&self) -> u32 {
         4
     }
@@ -94,7 +110,7 @@ impl Synic for TestSynic {
     fn signal_event(&self, _vp: u32, _sint: u8, flag: u16) -> Signal {
         self.events[usize::from(flag)].fetch_add(1, Ordering::SeqCst);
         if self.waiting.load(Ordering::SeqCst) != 0 {
-            // With the lock, so that whoever waits has seen the event or sleeps.
+            // With the lock, so that the waiting thread has seen the signal or sleeps.
             drop(self.state.lock().unwrap());
             self.changed.notify_all();
         }
