@@ -1,4 +1,4 @@
-//! The client itself: one connection, its offers, its channels, and the pump that moves them all.
+//! The client: one connection, its offers, its channels, and the pump that drives them.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -14,19 +14,19 @@ use crate::error::Error;
 use crate::message::{HostMessage, Offer, Reply};
 use crate::platform::{Platform, Wake};
 
-/// Replies without a request so far: kept for a moment, because they may come before the
-/// question is put.
+/// Maximum number of replies without a request. They are kept, as a reply may come before the
+/// client waits for it.
 const MAX_REPLIES: usize = 64;
-/// Tries of one HvPostMessage while the host's queue is full.
+/// Maximum number of attempts at one HvPostMessage while the host's queue is full.
 const MAX_POST_ATTEMPTS: u32 = 10_000;
-/// The first handle, as Linux has it.
+/// The first GPADL handle, as in Linux.
 const FIRST_GPADL: u32 = 0xE1E10;
 
 /// A guest's VMBus: connection, offers, channels. Driven by one thread.
 ///
-/// Everything that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps meanwhile:
-/// messages are taken, rings of other channels are served. Otherwise nothing happens until
-/// [`Client::poll`], [`Client::wait`] or [`Client::run_until_idle`] is called.
+/// Every call that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps in the
+/// meantime: it takes messages and serves the rings of other channels. Otherwise the client only
+/// works in [`Client::poll`], [`Client::wait`] and [`Client::run_until_idle`].
 pub struct Client<P: Platform> {
     pub(crate) platform: P,
     pub(crate) version: Version,
@@ -34,7 +34,7 @@ pub struct Client<P: Platform> {
     pub(crate) target_vp: u32,
     pub(crate) offers: BTreeMap<u32, Offer>,
     pub(crate) offers_delivered: bool,
-    /// Relids that the host took away and the client has not released yet.
+    /// Rescinded relids that the client has not released yet.
     pub(crate) rescinded: BTreeSet<u32>,
     pub(crate) channels: BTreeMap<ChannelId, Record<P>>,
     pub(crate) answers: BTreeMap<u64, Result<Vec<u8>, Error>>,
@@ -51,13 +51,13 @@ pub struct Client<P: Platform> {
 pub struct Stats {
     /// Messages from the host.
     pub messages: u64,
-    /// Of them, those of unknown type or too short.
+    /// Messages from the host of unknown type, or too short.
     pub unknown_messages: u64,
     /// Replies without a request.
     pub stray_replies: u64,
     /// Events for channels that are not open.
     pub stray_events: u64,
-    /// Completions whose transaction id names nothing outstanding.
+    /// Completions for packets that are not outstanding.
     pub stray_completions: u64,
     /// Signals to the host.
     pub signals: u64,
@@ -85,19 +85,19 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// The negotiated version.
+    /// Returns the negotiated version.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
     }
 
-    /// The machine.
+    /// Returns the machine.
     #[must_use]
     pub fn platform(&self) -> &P {
         &self.platform
     }
 
-    /// The host's present offers, by relid.
+    /// Returns the host's present offers, in order of relids.
     pub fn offers(&self) -> impl Iterator<Item = &Offer> {
         self.offers.values().filter(|offer| !self.rescinded.contains(&offer.relid))
     }
@@ -108,8 +108,8 @@ impl<P: Platform> Client<P> {
         self.stats
     }
 
-    /// A new channel object: disabled, not bound to any offer. `VmbChannelAllocate` with `IsServer`
-    /// false.
+    /// Returns a new channel object: disabled, not bound to any offer. `VmbChannelAllocate` with
+    /// `IsServer` false.
     pub fn allocate(&mut self) -> ChannelId {
         let id = ChannelId(self.next_channel);
         self.next_channel += 1;
@@ -117,10 +117,10 @@ impl<P: Platform> Client<P> {
         id
     }
 
-    /// The channel, to work with.
+    /// Returns the channel for use.
     ///
     /// # Panics
-    /// When it was cleaned up: ids are not reused.
+    /// Panics if the channel was cleaned up. Ids are not reused.
     pub fn channel(&mut self, id: ChannelId) -> Channel<'_, P> {
         assert!(self.channels.contains_key(&id), "{id:?} was cleaned up");
         Channel { client: self, id }
@@ -130,7 +130,7 @@ impl<P: Platform> Client<P> {
     /// class), enables it and waits until it is open.
     ///
     /// # Errors
-    /// The device is not there, or the open failed. The channel is then gone.
+    /// The device is not offered, or the open failed. The channel is cleaned up then.
     pub fn open(
         &mut self,
         class: Guid,
@@ -153,7 +153,7 @@ impl<P: Platform> Client<P> {
     /// Waits until an enabled channel is open, its callbacks included.
     ///
     /// # Errors
-    /// Why it is not: [`Error::Stalled`] when no such device is offered.
+    /// The error of the open; [`Error::Stalled`] if no such device is offered.
     pub fn wait_for_open(&mut self, id: ChannelId) -> Result<(), Error> {
         loop {
             self.poll();
@@ -173,8 +173,8 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Handles all that is there now: messages, offers for enabled channels, rescinds, packets.
-    /// True when there was anything.
+    /// Handles all work that is available now: messages, offers for enabled channels, rescinds,
+    /// packets. Returns true if there was any.
     pub fn poll(&mut self) -> bool {
         let mut any = false;
         loop {
@@ -188,8 +188,8 @@ impl<P: Platform> Client<P> {
         }
     }
 
-    /// Handles all messages and events, or waits for one and handles it. False when none will ever
-    /// come.
+    /// Handles all messages and events, or waits for one and handles it. Returns false if none can
+    /// ever come.
     pub fn wait(&mut self) -> bool {
         if self.poll() {
             return true;
@@ -201,7 +201,7 @@ impl<P: Platform> Client<P> {
         woken
     }
 
-    /// Lets machine and client run until both are idle. Only where the machine runs in this thread
+    /// Runs machine and client until both are idle. For machines that run in this thread
     /// ([`Platform::step`]).
     pub fn run_until_idle(&mut self) {
         while self.poll() || self.platform.step() {}
@@ -222,8 +222,8 @@ impl<P: Platform> Client<P> {
         self.wait_until_or(None, done)
     }
 
-    /// As [`Client::wait_until`]; [`Error::Cancelled`] when the clock has come to `deadline`
-    /// before.
+    /// Pumps until `done` has something; [`Error::Cancelled`] if the clock reaches `deadline`
+    /// first.
     pub(crate) fn wait_until_or<T>(
         &mut self,
         deadline: Option<Duration>,
@@ -245,7 +245,7 @@ impl<P: Platform> Client<P> {
             match (woken, deadline) {
                 (Wake::Something, _) => {}
                 (Wake::Never, None) => return Err(Error::Stalled),
-                // Nothing will come any more: the rest of the time would pass all the same.
+                // No more work can come, so waiting for the deadline is pointless.
                 (Wake::Never, Some(_)) => return Err(Error::Cancelled),
             }
         }
@@ -269,12 +269,12 @@ impl<P: Platform> Client<P> {
         })
     }
 
-    /// Forgets replies that an earlier, failed exchange may have left.
+    /// Drops replies that an earlier, failed exchange may have left.
     pub(crate) fn forget_replies(&mut self, stale: impl Fn(&Reply) -> bool) {
         self.replies.retain(|reply| !stale(reply));
     }
 
-    /// Posts a message, again and again while the host's queue is full.
+    /// Posts a message, and retries while the host's queue is full.
     pub(crate) fn post(&mut self, message: &MessageBuffer) -> Result<(), Error> {
         self.post_on(self.connection_id, message)
     }
@@ -296,7 +296,7 @@ impl<P: Platform> Client<P> {
 
     pub(crate) fn signal(&mut self, connection_id: u32) {
         self.stats.signals += 1;
-        // A guest never repeats a signal: the id is good from the offer to the release.
+        // A guest never repeats a signal: the id is valid from the offer to the release.
         let _ = self.platform.signal_event(connection_id);
     }
 
@@ -304,7 +304,7 @@ impl<P: Platform> Client<P> {
         with(&mut self.stats);
     }
 
-    /// A handle that no GPADL of this connection has; never 0.
+    /// Returns a handle that no GPADL of this connection has; never 0.
     pub(crate) fn new_gpadl_id(&mut self) -> u32 {
         loop {
             let id = self.next_gpadl;
@@ -325,7 +325,7 @@ impl<P: Platform> Client<P> {
                 Some(HostMessage::Offer(offer)) => {
                     self.offers.insert(offer.relid, offer);
                 }
-                // A channel that we have released already: the two messages crossed.
+                // The client has already released this channel: the two messages crossed.
                 Some(HostMessage::Rescind(relid)) if !self.offers.contains_key(&relid) => {}
                 Some(HostMessage::Rescind(relid)) => {
                     self.rescinded.insert(relid);

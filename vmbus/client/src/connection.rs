@@ -1,4 +1,4 @@
-//! Making and ending contact (vmbus-core section 3).
+//! Connecting and disconnecting (vmbus-core section 3).
 
 use vmbus_protocol::message::{InitiateContact, MessageType};
 use vmbus_protocol::offer::{
@@ -12,16 +12,16 @@ use crate::error::Error;
 use crate::message::Reply;
 use crate::platform::Platform;
 
-/// How contact is made.
+/// Options of a contact.
 #[derive(Clone, Debug)]
 pub struct ContactOptions<'a> {
     /// Versions to try, in this order.
     pub versions: &'a [Version],
-    /// VP that gets the host's messages from 3.0 on; before, it is VP 0.
+    /// VP that gets the host's messages from version 3.0 on; VP 0 gets them before.
     pub target_vp: u32,
 }
 
-/// Every version, newest first, as a new Windows guest asks.
+/// All versions, newest first, as a new Windows guest tries them.
 pub const NEWEST_FIRST: &[Version] = &[
     Version::V6_0,
     Version::V5_3,
@@ -41,7 +41,7 @@ impl Default for ContactOptions<'_> {
 }
 
 impl<P: Platform> Client<P> {
-    /// Makes contact with the newest version that both speak, and asks for the offers.
+    /// Connects with the newest version that client and host support, and requests the offers.
     ///
     /// # Errors
     /// [`Error::NoVersion`], or the connection failed.
@@ -51,7 +51,7 @@ impl<P: Platform> Client<P> {
         Ok(client)
     }
 
-    /// Makes contact: one INITIATE_CONTACT per version until the host accepts one.
+    /// Connects: sends one INITIATE_CONTACT for each version until the host accepts one.
     ///
     /// # Errors
     /// [`Error::NoVersion`], or the connection failed.
@@ -73,7 +73,7 @@ impl<P: Platform> Client<P> {
             version: U32::new(version.word()),
             target_vp: U32::new(self.target_vp),
             target_info: [sint, 0, 0, 0, 0, 0, 0, 0],
-            // No monitor pages: hosts that have none accept that from every guest.
+            // No monitor pages, which hosts without this feature accept from every guest.
             monitor_page1: U64::ZERO,
             monitor_page2: U64::ZERO,
         };
@@ -81,7 +81,7 @@ impl<P: Platform> Client<P> {
             if multiclient { MESSAGE_CONNECTION_ID_MULTICLIENT } else { MESSAGE_CONNECTION_ID };
         match self.post_on(port, &MessageBuffer::new(MessageType::InitiateContact, &body)) {
             Ok(()) => {}
-            // A host without that port is an older one.
+            // A host without this port is an older one.
             Err(Error::Post(HvStatus::InvalidConnectionId)) => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -99,7 +99,7 @@ impl<P: Platform> Client<P> {
         Ok(true)
     }
 
-    /// Asks for the offers and waits until all that exist now have come.
+    /// Requests the offers, and waits until all present ones have come.
     ///
     /// # Errors
     /// The connection failed.
@@ -108,8 +108,8 @@ impl<P: Platform> Client<P> {
         self.wait_until(|client| client.offers_delivered.then_some(Ok(())))
     }
 
-    /// Closes all channels, says UNLOAD, and waits until the host has let go of everything. The
-    /// machine comes back.
+    /// Closes all channels, sends UNLOAD, and waits until the host has released all guest memory.
+    /// Returns the machine.
     ///
     /// # Errors
     /// The connection failed; the host may still use guest memory.
@@ -123,9 +123,9 @@ impl<P: Platform> Client<P> {
         Ok(self.platform)
     }
 
-    /// Says UNLOAD with all channels as they are, as a guest that is about to start another kernel
-    /// does, and waits for the answer. Ring pages are not given back: nobody is left to own
-    /// them.
+    /// Sends UNLOAD with channels still open, as a guest before a kexec does, and waits for the
+    /// answer. Returns the machine. The ring pages are not freed, as the client that owned them is
+    /// gone.
     ///
     /// # Errors
     /// The connection failed; the host may still use guest memory.
@@ -135,7 +135,8 @@ impl<P: Platform> Client<P> {
         Ok(self.platform)
     }
 
-    /// Forgets everything without a word, as a guest that crashed. The machine comes back.
+    /// Drops the client without a message to the host, as a crashed guest does. Returns the
+    /// machine.
     pub fn abandon(self) -> P {
         self.platform
     }

@@ -1,4 +1,4 @@
-//! Cutting MDL chains: the part that is meant, in portions that the wire can carry.
+//! Splits MDL chains into portions that fit on the wire.
 
 use alloc::vec::Vec;
 
@@ -6,7 +6,7 @@ use crate::error::GpadlError;
 use crate::gpadl::MAX_WORDS;
 use crate::mdl::{Mdl, Range};
 
-/// The part of a chain that the caller means.
+/// Returns the selected part of a chain.
 pub(crate) fn clip(mdl: &Mdl, offset: u64, length: u64) -> Result<Vec<Range<'_>>, GpadlError> {
     let total = mdl.total_bytes();
     let rest = total.checked_sub(offset).ok_or(GpadlError::Offset { offset, total })?;
@@ -19,7 +19,7 @@ pub(crate) fn clip(mdl: &Mdl, offset: u64, length: u64) -> Result<Vec<Range<'_>>
     Ok(mdl.ranges(offset, if length == 0 { rest } else { length }))
 }
 
-/// The ranges in portions that one GPADL can have.
+/// Splits the ranges into portions of one GPADL each.
 pub(crate) fn split<'a>(ranges: &[Range<'a>]) -> Vec<Vec<Range<'a>>> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
@@ -32,7 +32,7 @@ pub(crate) fn split<'a>(ranges: &[Range<'a>]) -> Vec<Vec<Range<'a>>> {
                 part.push(range);
                 break;
             }
-            // A range takes a word for itself and at least one page.
+            // A range takes one word for its header and one for at least one page.
             if room >= 2 {
                 let (now, later) = range.split(room - 1);
                 part.push(now);
@@ -54,7 +54,7 @@ mod tests {
     use alloc::vec;
 
     fn bytes(ranges: &[Range<'_>]) -> Vec<u64> {
-        // Every byte by its guest address: the model that any way of cutting must keep.
+        // Every byte by its guest address, which no split may change.
         ranges
             .iter()
             .flat_map(|range| {

@@ -8,22 +8,21 @@ use crate::status::NtStatus;
 
 /// The callbacks of a client driver (kmcl.md 3.1). Each has an empty default.
 ///
-/// A callback gets its channel and may call all that is legal at that point; pausing,
+/// A callback gets its channel and may make all calls that are legal at that point; pausing,
 /// starting, enabling and disabling are not. While a callback waits (for a GPADL, for an answer),
-/// the rest of the client goes on: other channels' callbacks may run inside the wait, this
-/// channel's never do, its packets wait instead.
+/// the rest of the client keeps working: other channels' callbacks may run inside the wait. This
+/// channel's callbacks do not run; its packets wait.
 pub trait Driver<P: Platform>: Send {
-    /// The peer is there: the channel is open, packets are not yet flowing. Create long-lived
-    /// GPADLs here.
+    /// The channel is open; packets are not flowing yet. Create long-lived GPADLs here.
     ///
     /// # Errors
-    /// Any failure status: the channel is closed again and becomes disabled.
+    /// Any failure status closes the channel and disables it.
     fn opened(&mut self, channel: &mut Channel<'_, P>) -> Result<(), NtStatus> {
         let _ = channel;
         Ok(())
     }
 
-    /// Packets may be sent; none is received yet, so nothing may be waited for.
+    /// Packets may be sent. None is received yet, so the callback must not wait for one.
     fn started(&mut self, channel: &mut Channel<'_, P>) {
         let _ = channel;
     }
@@ -33,8 +32,8 @@ pub trait Driver<P: Platform>: Send {
         let _ = channel;
     }
 
-    /// No packet is delivered from here on until the next start. Complete every packet that was
-    /// delivered, at the latest now.
+    /// No packet is delivered until the next start. Every delivered packet must be completed by the
+    /// end of this callback.
     fn suspend(&mut self, channel: &mut Channel<'_, P>) {
         let _ = channel;
     }
@@ -44,7 +43,8 @@ pub trait Driver<P: Platform>: Send {
         let _ = channel;
     }
 
-    /// A packet. Obliges to exactly one [`Channel::packet_complete`], now or later.
+    /// A packet was delivered. It must be completed by exactly one [`Channel::packet_complete`],
+    /// now or later.
     fn process_packet(&mut self, channel: &mut Channel<'_, P>, packet: Received);
 
     /// A batch has ended: `packets` were delivered, and the ring is empty or the queue is blocked.
@@ -84,7 +84,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// True when the sender asked for a completion packet.
+    /// Returns true if the sender asked for a completion packet.
     #[must_use]
     pub fn requested(&self) -> bool {
         self.requested

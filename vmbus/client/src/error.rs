@@ -1,28 +1,28 @@
 //! Errors, and the NTSTATUS that a Windows caller gets for each.
 //!
-//! Where the Windows pages name the status, it is that one. Where they do not (most GPADL
-//! failures), it is the status for the parameter at fault, counted from 1 in the C prototype, the
-//! channel being the first.
+//! If the Windows documentation names the status, it is that one. If it does not (most GPADL
+//! failures), it is the status for the invalid parameter, counted from 1 in the C prototype, with
+//! the channel as the first.
 
 use thiserror::Error;
 use vmbus_protocol::offer::HvStatus;
 
 use crate::status::NtStatus;
 
-/// Why a channel call failed.
+/// The error of a channel call.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// Configuration is only possible while the channel is disabled.
+    /// The channel is not disabled, so it cannot be configured.
     #[error("the channel is not disabled")]
     NotDisabled,
     /// The call is not possible in the channel's state.
     #[error("not possible while the channel is {0}")]
     State(&'static str),
-    /// Not from inside a callback of the same channel.
+    /// The call is not possible in a callback of the same channel.
     #[error("not possible inside a callback of the channel")]
     InCallback,
-    /// A parameter makes no sense: its number in the C prototype (1 is the channel), and why.
+    /// A parameter is invalid: its number in the C prototype (1 is the channel), and the reason.
     #[error("parameter {0}: {1}")]
     Parameter(u8, &'static str),
     /// A packet is longer than the channel's maximum, or than its ring takes.
@@ -41,7 +41,7 @@ pub enum Error {
         /// Pieces of the chain.
         pieces: usize,
     },
-    /// The ring is full and the packet was not to be queued.
+    /// The ring is full, and the caller did not want to wait.
     #[error("the packet did not fit the ring and was not queued")]
     Full,
     /// The answer is longer than the buffer for it.
@@ -50,10 +50,10 @@ pub enum Error {
     /// Outstanding packets were not completed, so the channel cannot pause.
     #[error("{0} received packets were never completed")]
     Outstanding(u32),
-    /// Taken back before it was done: the channel was disabled.
+    /// The call was cancelled: the channel was disabled, or the timeout has passed.
     #[error("cancelled")]
     Cancelled,
-    /// The host took the channel away.
+    /// The host rescinded the channel.
     #[error("the channel was rescinded")]
     Removed,
     /// The host refused.
@@ -74,12 +74,12 @@ pub enum Error {
     /// HvPostMessage failed.
     #[error("HvPostMessage failed: {0:?}")]
     Post(HvStatus),
-    /// None of the versions is spoken by the host.
+    /// The host supports none of the versions.
     #[error("the host speaks none of the versions that were tried")]
     NoVersion,
     /// The whole machine is idle, and the awaited event cannot come any more. A Windows caller
     /// would hang.
-    #[error("nobody will ever answer")]
+    #[error("no answer can come: the whole machine is idle")]
     Stalled,
 }
 
@@ -106,20 +106,22 @@ impl Error {
     }
 }
 
-/// Why there is no GPADL. The handle does not exist then, and must not be deleted.
+/// The error of creating or deleting a GPADL. After a failed creation the handle does not exist,
+/// and must not be deleted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GpadlError {
-    /// The channel is not between the start of its opened and the end of its closed callback.
+    /// The channel is not open: a GPADL is possible from the start of the opened callback to the
+    /// end of the closed callback.
     #[error("the channel is not open")]
     Closed,
-    /// Only `READ_ONLY` is known.
+    /// A flag other than `READ_ONLY` is set.
     #[error("unknown flag bits {0:#x}")]
     Flags(u32),
-    /// The rest of the chain has no byte.
+    /// The selected part of the chain is empty.
     #[error("the buffer is empty")]
     Empty,
-    /// The start lies behind the chain's end.
+    /// The start is beyond the end of the chain.
     #[error("start offset {offset} lies beyond a chain of {total} bytes")]
     Offset {
         /// Start offset in bytes.
@@ -127,30 +129,30 @@ pub enum GpadlError {
         /// Bytes of the chain.
         total: u64,
     },
-    /// The end lies behind the chain's end.
+    /// The end is beyond the end of the chain.
     #[error("{length} bytes from offset {offset} run beyond a chain of {total} bytes")]
     Length {
         /// Start offset in bytes.
         offset: u64,
-        /// Bytes asked for.
+        /// Requested bytes.
         length: u64,
         /// Bytes of the chain.
         total: u64,
     },
-    /// One GPADL cannot describe it: `range_buflen` is 16 bits.
+    /// The buffer is too large for one GPADL: `range_buflen` is 16 bits.
     /// [`crate::Channel::create_gpadls_from_mdl`] makes several.
     #[error("{words} words of ranges and pages; one GPADL has at most {}", crate::gpadl::MAX_WORDS)]
     TooLarge {
-        /// One for each range, one for each page.
+        /// Number of words: one for each range, one for each page.
         words: usize,
     },
     /// The buffer could not be locked.
     #[error("the buffer could not be locked: {0}")]
     Lock(NtStatus),
-    /// The host refused it.
+    /// The host refused the GPADL.
     #[error("the host refused it: {0}")]
     Host(NtStatus),
-    /// No such GPADL on this channel.
+    /// The channel has no such GPADL.
     #[error("the channel has no GPADL {0:#x}")]
     Unknown(u32),
     /// The connection failed.

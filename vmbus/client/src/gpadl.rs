@@ -17,8 +17,8 @@ use crate::mdl::{Mdl, Range};
 use crate::message::Reply;
 use crate::platform::Platform;
 
-/// Words (one for each range, one for each page) that one GPADL can have: `range_buflen` is 16
-/// bits, so 65,528 bytes.
+/// Maximum number of words (one for each range, one for each page) of one GPADL: `range_buflen` is
+/// 16 bits, so 65,528 bytes.
 pub const MAX_WORDS: usize = MAX_GPADL_PAGES + 1;
 /// Words that fit behind a header and behind a body.
 const HEADER_WORDS: usize = 27;
@@ -28,18 +28,20 @@ bitflags! {
     /// Flags of a GPADL (`VMBUS_CHANNEL_GPADL_FLAG_*`).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct GpadlFlags: u32 {
-        /// The server should treat it as read-only. A hint between the two drivers: the wire has no place for it, so tell the server when you
-        /// tell it the number. [`Platform::gpadl_created`] hears of it for those that share more than the wire.
+        /// The server should treat the GPADL as read-only. The wire carries no flags, so the
+        /// driver must pass this to the server together with the number.
+        /// [`Platform::gpadl_created`] gets the flag, for platforms that share more than the
+        /// wire with their host.
         const READ_ONLY = 0x1;
     }
 }
 
-/// The number of a confirmed GPADL. The driver tells it to its peer in its own protocol.
+/// The number of a confirmed GPADL. The driver passes it to its peer in its own protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GpadlHandle(pub(crate) u32);
 
 impl GpadlHandle {
-    /// The number on the wire.
+    /// Returns the number on the wire.
     #[must_use]
     pub const fn id(self) -> u32 {
         self.0
@@ -49,21 +51,21 @@ impl GpadlHandle {
 /// The client's record of a GPADL.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    /// A buffer that the client locked.
+    /// The buffer, if the client locked it.
     locked: Option<Mdl>,
-    /// The host was asked to let go, and has not answered yet.
+    /// A teardown was requested, and the host has not answered yet.
     going: bool,
 }
 
 impl<P: Platform> Channel<'_, P> {
     /// Describes `data_length` bytes (0: to the end) from byte `start_offset` of a chain to the
-    /// host. Every piece becomes one range. When it returns, the host has confirmed: the server
-    /// may map it at once. Undo it with [`Channel::delete_gpadl`], at the latest in the
-    /// closed callback; the memory must stay as it is until then. `VmbChannelCreateGpadlFromMdl`.
+    /// host. Every piece becomes one range. On return the host has confirmed, and the server may
+    /// map it immediately. [`Channel::delete_gpadl`] undoes it, at the latest in the closed
+    /// callback; the memory must not be reused until then. `VmbChannelCreateGpadlFromMdl`.
     ///
     /// # Errors
-    /// [`GpadlError`]: one for each cause. [`GpadlError::TooLarge`] when one GPADL cannot describe it: see
-    /// [`Channel::create_gpadls_from_mdl`].
+    /// See [`GpadlError`]. [`GpadlError::TooLarge`] if one GPADL cannot describe the buffer: use
+    /// [`Channel::create_gpadls_from_mdl`] then.
     pub fn create_gpadl_from_mdl(
         &mut self,
         flags: GpadlFlags,
@@ -76,10 +78,10 @@ impl<P: Platform> Channel<'_, P> {
         self.create_gpadl(flags, &ranges)
     }
 
-    /// As [`Channel::create_gpadl_from_mdl`], in as few GPADLs as the wire allows: each has at most
-    /// 8,191 words, one for each range and one for each page (one piece of up to 8,190 pages
-    /// fits). A piece is cut at a page boundary where a GPADL is full. All or none: after a
-    /// failure no GPADL is left.
+    /// Does the work of [`Channel::create_gpadl_from_mdl`] in as few GPADLs as the wire allows:
+    /// each has at most 8,191 words, one for each range and one for each page (one piece of up to
+    /// 8,190 pages fits). A piece is split at a page boundary if a GPADL is full. After a failure
+    /// no GPADL is left.
     ///
     /// # Errors
     /// [`GpadlError`].
@@ -107,7 +109,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(handles)
     }
 
-    /// Describes `byte_count` bytes at a virtual address: they are probed, and locked until the
+    /// Describes `byte_count` bytes at a virtual address. They are probed, and locked until the
     /// GPADL is deleted. `VmbChannelCreateGpadlFromBuffer`.
     ///
     /// # Errors
@@ -156,13 +158,13 @@ impl<P: Platform> Channel<'_, P> {
         self.create_gpadl(flags, &[Range { byte_count, byte_offset: 0, pages }])
     }
 
-    /// Takes a GPADL back: returns when the server has unmapped it and only the client can
-    /// touch the memory. `VmbChannelDeleteGpadl`, which cannot fail: it hangs where this says
-    /// [`Error::Stalled`]. Calling it again then waits again.
+    /// Deletes a GPADL. On return the server has unmapped it, and only the client can access the
+    /// memory. `VmbChannelDeleteGpadl`, which cannot fail: it hangs where this call returns
+    /// [`Error::Stalled`]. A repeated call waits again.
     ///
     /// # Errors
-    /// [`GpadlError::Unknown`]; [`GpadlError::Link`] when the connection failed: the memory may
-    /// then still be in use.
+    /// [`GpadlError::Unknown`]; [`GpadlError::Link`] if the connection failed: the memory may still
+    /// be in use then.
     pub fn delete_gpadl(&mut self, handle: GpadlHandle) -> Result<(), GpadlError> {
         let open = self.open_mut().ok_or(GpadlError::Closed)?;
         let relid = open.relid;
@@ -179,7 +181,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Handles of the channel's GPADLs, its rings' not among them.
+    /// Returns the handles of the channel's GPADLs, without those of its rings.
     #[must_use]
     pub fn gpadls(&self) -> Vec<GpadlHandle> {
         self.open_ref()
@@ -255,14 +257,14 @@ impl<P: Platform> Client<P> {
         if status.is_success() { Ok(()) } else { Err(GpadlError::Host(status)) }
     }
 
-    /// Takes a description back and waits until the host has let go.
+    /// Tears a GPADL down and waits until the host has released it.
     pub(crate) fn tear_down(&mut self, relid: u32, id: u32) -> Result<(), Error> {
         self.ask_tear_down(relid, id)?;
         self.await_torndown(relid, id)
     }
 
     fn ask_tear_down(&mut self, relid: u32, id: u32) -> Result<(), Error> {
-        // A rescinded channel has nothing left to take back.
+        // A rescinded channel has no GPADL left.
         if self.rescinded.contains(&relid) {
             return Ok(());
         }
@@ -274,7 +276,7 @@ impl<P: Platform> Client<P> {
     fn await_torndown(&mut self, relid: u32, id: u32) -> Result<(), Error> {
         let is_reply = |reply: &Reply| (*reply == Reply::GpadlTorndown { gpadl: id }).then_some(());
         match self.wait_for_reply(Some(relid), is_reply) {
-            // Before a RESCIND the host has let go of everything.
+            // Before a RESCIND the host has released all memory.
             Ok(()) | Err(Error::Removed) => Ok(()),
             Err(error) => Err(error),
         }

@@ -17,11 +17,11 @@
 //! | `VmbChannelPacketComplete`, `PacketFail` | [`Channel::packet_complete`], [`Channel::packet_fail`] |
 //! | client context, `Set/GetPointer` | fields of your [`Driver`], captures of a completion routine |
 //!
-//! Where Windows waits for ever, a client whose whole machine is idle says so instead
-//! ([`Error::Stalled`]): in the loopback VM's stepped mode a hang is a failed call.
+//! Where Windows waits forever, a client on an idle machine returns [`Error::Stalled`]: in the
+//! loopback VM's stepped mode a hang is a failed call.
 //!
-//! Rings are behind [`platform::Rings`]: reaching them needs mapped memory, which no `no_std` crate
-//! can make by itself.
+//! Rings are behind [`platform::Rings`], as access to them needs mapped memory, which no `no_std`
+//! crate can create by itself.
 #![no_std]
 #![forbid(unsafe_code)]
 

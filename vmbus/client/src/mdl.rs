@@ -1,4 +1,4 @@
-//! Memory descriptor lists: how a Windows driver describes memory.
+//! Memory descriptor lists: a Windows driver's description of memory.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -7,8 +7,8 @@ use thiserror::Error;
 use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::num::usize_of;
 
-/// A memory descriptor list: `byte_count` bytes from `byte_offset` into the first of its locked
-/// pages, and perhaps a next one.
+/// A memory descriptor list: `byte_count` bytes from `byte_offset` of its first locked page, and
+/// optionally a next list.
 ///
 /// A chain describes its pieces one behind the other. Pieces may be empty, pages may repeat, and
 /// neighbours in the list need not be neighbours in memory.
@@ -20,7 +20,7 @@ pub struct Mdl {
     next: Option<Box<Mdl>>,
 }
 
-/// Why there is no such MDL.
+/// The error of making an MDL.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MdlError {
@@ -54,7 +54,7 @@ impl Mdl {
         Ok(Self { byte_count, byte_offset, pages, next: None })
     }
 
-    /// Whole pages.
+    /// Returns a piece of whole pages.
     ///
     /// # Errors
     /// [`MdlError::Pages`] when their bytes do not fit 32 bits.
@@ -65,7 +65,7 @@ impl Mdl {
         Self::new(bytes, 0, pages)
     }
 
-    /// The chain with `tail` behind its last piece.
+    /// Returns the chain with `tail` behind its last piece.
     #[must_use]
     pub fn chain(mut self, tail: Self) -> Self {
         let mut end = &mut self.next;
@@ -76,36 +76,36 @@ impl Mdl {
         self
     }
 
-    /// Bytes of this piece.
+    /// Returns the bytes of this piece.
     #[must_use]
     pub fn byte_count(&self) -> u32 {
         self.byte_count
     }
 
-    /// Where this piece begins in its first page.
+    /// Returns the offset of this piece in its first page, in bytes.
     #[must_use]
     pub fn byte_offset(&self) -> u32 {
         self.byte_offset
     }
 
-    /// The pages of this piece.
+    /// Returns the pages of this piece.
     #[must_use]
     pub fn pages(&self) -> &[u64] {
         &self.pages
     }
 
-    /// The next piece.
+    /// Returns the next piece.
     #[must_use]
     pub fn next(&self) -> Option<&Self> {
         self.next.as_deref()
     }
 
-    /// This piece and all behind it.
+    /// Returns this piece and all later ones.
     pub fn pieces(&self) -> impl Iterator<Item = &Self> + Clone {
         core::iter::successors(Some(self), |mdl| mdl.next())
     }
 
-    /// Bytes of the whole chain.
+    /// Returns the bytes of the whole chain.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.pieces().map(|piece| u64::from(piece.byte_count)).sum()
@@ -140,7 +140,7 @@ impl Mdl {
     }
 }
 
-/// A chain may be long: dropped piece by piece, not one inside the other.
+/// Drops a chain piece by piece, as recursion on a long chain could overflow the stack.
 impl Drop for Mdl {
     fn drop(&mut self) {
         let mut next = self.next.take();

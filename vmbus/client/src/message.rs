@@ -29,7 +29,7 @@ pub struct Offer {
     pub subchannel: u16,
     /// The channel's number on this connection, and its event flag.
     pub relid: u32,
-    /// For HvSignalEvent.
+    /// The connection id for HvSignalEvent.
     pub connection_id: u32,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum HostMessage {
     Reply(Reply),
 }
 
-/// An answer to something that the client asked.
+/// An answer to a request of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
     Version { supported: bool, connection_state: u8, word: u32 },
@@ -54,7 +54,7 @@ pub(crate) enum Reply {
 }
 
 impl HostMessage {
-    /// `None` for a message that the client does not know, or that is too short.
+    /// Parses a message. `None` if its type is unknown or it is too short.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let (header, body) = bytes.split_first_chunk::<HEADER_SIZE>()?;
         let [t0, t1, t2, t3, ..] = *header;

@@ -1,4 +1,4 @@
-//! All that the client knows of the machine it runs in.
+//! The interface of the client to the machine it runs in.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -31,69 +31,69 @@ pub trait Platform {
     /// Tests and clears the event flags, and hands each that was set to `sink`.
     fn take_events(&self, sink: &mut dyn FnMut(u16));
 
-    /// Waits until a message or an event flag is there.
+    /// Waits for a message or an event flag.
     fn wait(&self) -> Wake;
 
-    /// As [`Platform::wait`], but [`Wake::Never`] once `time` has passed by [`Platform::now`]. A
-    /// machine whose clock stands still while it is idle, as one that is stepped does, need not
-    /// wait at all.
+    /// Waits as [`Platform::wait`] does, and returns [`Wake::Never`] once `time` has passed by
+    /// [`Platform::now`]. A machine that stops its clock while it is idle, as a stepped one does,
+    /// need not wait at all.
     fn wait_at_most(&self, time: Duration) -> Wake {
         let _ = time;
         self.wait()
     }
 
-    /// A clock that never goes back, from whenever it began. For timeouts; without one they are
-    /// over when nothing else can come.
+    /// Returns the time of a monotonic clock with any start, for timeouts. Without a clock a
+    /// timeout ends when no more work can come.
     fn now(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Lets the rest of the machine run a little, where it runs in this thread. True when anything
-    /// happened.
+    /// Runs the rest of the machine for a while, if it runs in this thread. Returns true if it did
+    /// any work.
     fn step(&self) -> bool {
         false
     }
 
-    /// The host was busy: gives it time before try number `attempt` (from 1).
+    /// Gives a busy host time before attempt number `attempt` (from 1).
     fn back_off(&self, attempt: u32);
 
-    /// Guest pages for ring buffers, zeroed or not, in any order: their guest page numbers. `None`
-    /// when there are not so many.
+    /// Returns the guest page numbers of free pages for ring buffers, zeroed or not, in any order.
+    /// `None` if there are not enough.
     fn allocate_pages(&self, count: usize) -> Option<Vec<u64>>;
 
-    /// Gives pages of [`Platform::allocate_pages`] back.
+    /// Frees pages of [`Platform::allocate_pages`].
     fn free_pages(&self, pages: &[u64]);
 
     /// Maps the rings of a channel: pages `0..downstream_page` are guest→host, the rest host→guest,
-    /// each with its control page first. Both are made empty, with their features declared, and
-    /// the host→guest ring is masked.
+    /// each with its control page first. Both are initialised as empty, with their features
+    /// declared, and the host→guest ring is masked.
     ///
     /// # Errors
     /// The status of the open call.
     fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<Self::Rings, NtStatus>;
 
-    /// Probes a buffer at a virtual address and locks its pages: an MDL for it. Undone by
-    /// [`Platform::unlock`].
+    /// Probes a buffer at a virtual address, locks its pages, and returns an MDL for it.
+    /// [`Platform::unlock`] undoes it.
     ///
     /// # Errors
-    /// The status for the caller: not mapped, or no memory.
+    /// The status for the caller: the address is not mapped, or there is no memory.
     fn probe_and_lock(&self, address: u64, bytes: u32) -> Result<Mdl, NtStatus>;
 
     /// Undoes [`Platform::probe_and_lock`].
     fn unlock(&self, mdl: &Mdl);
 
-    /// The host has confirmed a GPADL. The wire carries no flag: for platforms that have another
-    /// way to tell their host.
+    /// Called after the host has confirmed a GPADL. The wire carries no flags; this call is for
+    /// platforms that can pass them to their host in another way.
     fn gpadl_created(&self, _relid: u32, _id: u32, _flags: GpadlFlags) {}
 }
 
-/// Why [`Platform::wait`] returned.
+/// The reason why [`Platform::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// There is something, or there may be.
+    /// There is work, or there may be.
     Something,
-    /// Nothing is there and nothing will ever come: the whole machine is idle, or the platform's
-    /// patience has ended.
+    /// There is no work and none can come: the whole machine is idle, or the platform's timeout has
+    /// passed.
     Never,
 }
 
@@ -127,11 +127,10 @@ impl core::fmt::Debug for HostBytes {
     }
 }
 
-/// The guest's end of a channel's rings. Ring code needs mapped memory and thereby a machine, so it
-/// is behind this trait; in the loopback VM it is `vmbus-ring`, whose two ends are the same code
-/// for guest and host.
+/// The guest's end of a channel's rings. Ring code needs mapped memory and so depends on the
+/// machine. The loopback VM uses `vmbus-ring`, which has the same code for guest and host.
 pub trait Rings {
-    /// Writes one packet to the host. True when the host may sleep and must be signalled.
+    /// Writes one packet to the host. Returns true if the host may sleep and must be signalled.
     ///
     /// # Errors
     /// [`RingFault`]; nothing was written.
@@ -143,8 +142,8 @@ pub trait Rings {
     /// [`RingFault::Corrupt`].
     fn wait_for_space(&mut self, needed: u32) -> Result<Space, RingFault>;
 
-    /// Takes up to `max` packets out of the host's ring and adds them to `out`. True when the host
-    /// waits for the space: signal it.
+    /// Moves up to `max` packets from the host's ring to `out`. Returns true if the host waits for
+    /// the space and must be signalled.
     ///
     /// # Errors
     /// [`RingFault::Corrupt`]: the ring is stopped for good.
@@ -153,7 +152,8 @@ pub trait Rings {
     /// Asks the host not to signal while the ring is drained.
     fn mask(&mut self);
 
-    /// Asks the host to signal again. True when packets wait: drain again.
+    /// Asks the host to signal again. Returns true if packets wait, and the ring must be drained
+    /// again.
     ///
     /// # Errors
     /// [`RingFault::Corrupt`].
@@ -202,7 +202,7 @@ pub enum IncomingKind {
 pub struct IncomingPacket {
     /// Its kind.
     pub kind: IncomingKind,
-    /// The sender's.
+    /// The sender's transaction id.
     pub transaction_id: u64,
     /// The host wants a completion.
     pub completion_requested: bool,
@@ -213,7 +213,7 @@ pub struct IncomingPacket {
 /// The result of a wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
-    /// It is there by now.
+    /// The space is available now.
     Ready,
     /// The host will signal.
     Signalled,
@@ -221,16 +221,16 @@ pub enum Space {
     Poll,
 }
 
-/// Why a ring did not do it.
+/// The error of a ring operation.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingFault {
-    /// No room now.
+    /// The ring has too little space now.
     #[error("ring full: {needed} bytes needed")]
     Full {
         /// Bytes of ring that the packet takes.
         needed: u32,
     },
-    /// Can never be sent on this ring.
+    /// The packet is too long for this ring.
     #[error("packet of {length} bytes exceeds the {limit} bytes that this ring takes")]
     TooBig {
         /// Bytes of the packet.

@@ -12,7 +12,7 @@ macro_rules! statuses {
         impl NtStatus {
             $($(#[$doc])* pub const $name: Self = Self($value);)*
 
-            /// Its name in the Windows headers, without `STATUS_`.
+            /// Returns the status' name in the Windows headers, without `STATUS_`.
             #[must_use]
             pub const fn name(self) -> Option<&'static str> {
                 match self.0 { $($value => Some(stringify!($name)),)* _ => None }
@@ -26,11 +26,11 @@ statuses! {
     SUCCESS = 0;
     /// A packet did not fit the ring and was not queued.
     BUFFER_OVERFLOW = 0x8000_0005;
-    /// The general failure, a host's most frequent one.
+    /// The general failure, and the most frequent one of a host.
     UNSUCCESSFUL = 0xC000_0001;
-    /// A handle that names nothing.
+    /// The handle does not exist.
     INVALID_HANDLE = 0xC000_0008;
-    /// A parameter, which one is not said.
+    /// A parameter is invalid.
     INVALID_PARAMETER = 0xC000_000D;
     /// No device of that kind.
     NO_SUCH_DEVICE = 0xC000_000E;
@@ -66,9 +66,9 @@ statuses! {
     INVALID_DEVICE_STATE = 0xC000_0184;
     /// The peer broke the protocol.
     DEVICE_PROTOCOL_ERROR = 0xC000_0186;
-    /// A size that makes no sense.
+    /// The size is invalid.
     INVALID_BUFFER_SIZE = 0xC000_0206;
-    /// The channel is going or gone.
+    /// The channel was removed, or is being removed.
     DEVICE_REMOVED = 0xC000_02B6;
 }
 

@@ -1,9 +1,9 @@
-//! The cost of the runtime: requests of 16 bytes that come back, through a handler and through a
-//! loop that is written by hand for them.
+//! Benchmark of the runtime: requests of 16 bytes and their replies, through a handler and through
+//! a hand-written loop.
 //!
-//! `cargo xtask bench runtime --json FILE` prints a table; `cargo bench -p vmbus-device --bench
-//! runtime [-- --json FILE]` is what it runs. Both ends run in one thread and take turns; the limit
-//! of each number is the loop by hand, measured in the same run.
+//! `cargo xtask bench runtime --json FILE` prints a table. It runs `cargo bench -p vmbus-device
+//! --bench runtime [-- --json FILE]`. Both ends take turns in one thread. The limit of each number
+//! is the hand-written loop, measured in the same run.
 
 #[path = "../../loopback/benches/core/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -25,9 +25,9 @@ use vmbus_protocol::Guid;
 use vmbus_ring::{OutPacket, Packet};
 
 const BYTES: usize = 16;
-/// The runtime may cost this much of the loop by hand.
+/// Maximum cost of the runtime relative to the hand-written loop.
 const ALLOWED: f64 = 1.15;
-/// A disturbance that outlasts one measurement does not last for all of them.
+/// Number of passes. A disturbance may outlast one measurement, but hardly all of them.
 const PASSES: usize = 5;
 
 const RUNTIME: Guid = Guid::new(0xbe4c, 0x7421, 0x0001, *b"SynthVM!");
@@ -52,7 +52,7 @@ fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
             other => return Err(format!("{other:?} is no option: only --json FILE is")),
         }
     }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
+    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
     if !wanted {
         println!("nothing measured: use `cargo bench`");
         return Ok(());
@@ -105,7 +105,7 @@ impl Machine {
         Self { _vm: vm, client, runtime, inline, by_hand, hand }
     }
 
-    /// Nanoseconds of `batch` requests through the runtime.
+    /// Returns the nanoseconds of `batch` requests through the runtime.
     fn runtime(&mut self, batch: usize) -> f64 {
         let Self { client, runtime, inline, .. } = self;
         let mut channel = client.channel(*runtime);
@@ -113,7 +113,7 @@ impl Machine {
         clock::best_of(|| exchange(rings, batch, || inline.serve()))
     }
 
-    /// The same through the loop by hand.
+    /// Returns the nanoseconds of `batch` requests through the hand-written loop.
     fn by_hand(&mut self, batch: usize) -> f64 {
         let Self { client, by_hand, hand, .. } = self;
         let mut channel = client.channel(*by_hand);
@@ -132,7 +132,7 @@ fn open(client: &mut Client<LoopbackPlatform>, class: Guid) -> ChannelId {
     id
 }
 
-/// The guest's part: sends `batch` requests, has them served, and reads the replies.
+/// Runs the guest's part: sends `batch` requests, calls `serve`, and reads the replies.
 fn exchange(rings: &mut LoopbackRings, batch: usize, serve: impl FnOnce()) {
     let payload: [&[u8]; 1] = [&[1; BYTES]];
     let mut writer = rings.outgoing.batch().unwrap();
@@ -184,7 +184,7 @@ impl ChannelHandler for Ping {
     }
 }
 
-/// The same by hand, for a ring that always has space.
+/// The device as a hand-written loop, for a ring that always has space.
 struct Hand {
     channel: Channel,
     replies: Vec<(u64, [u8; BYTES])>,

@@ -1,17 +1,17 @@
-//! Adaptive busy-poll: how long to look for work before sleeping.
+//! Adaptive busy-poll: whether and how long a worker polls before it sleeps.
 //!
 //! Waking a thread costs tens of microseconds, more than most requests take; polling costs a
 //! processor. So a worker polls for a window that follows the load: the window grows when work came
-//! soon after the worker had gone to sleep, and closes when nothing came for longer than a wake-up
-//! costs. A guest that is idle, or sends rarely, costs nothing. KVM decides in the same way how
-//! long a halted vCPU spins.
+//! soon after the worker had gone to sleep, and closes when no work came for longer than a wake-up
+//! costs. A guest that is idle, or rarely sends requests, costs no CPU time. KVM decides in the
+//! same way how long a halted vCPU spins.
 //!
-//! Where processors are short, polling does not help: the guest that the worker waits for may
-//! itself wait for this processor. A worker that was interrupted while it polled, or that polled
-//! several windows in vain, suspends polling for some sleeps, longer each time. (Yielding would ask
-//! more directly, but then the scheduler gives a whole time slice away, and a request that comes
-//! meanwhile waits for milliseconds.) With one processor a worker never polls: its work could not
-//! arrive meanwhile.
+//! Polling does not help where processors are short: the guest may itself wait for the polling
+//! worker's processor. A worker that was interrupted while it polled, or that polled several
+//! windows in vain, suspends polling for a number of sleeps, which grows each time. (Yielding would
+//! be more direct, but then the scheduler gives a whole time slice away, and a request that arrives
+//! in it waits for milliseconds.) With one processor a worker never polls, as the guest cannot send
+//! work while it does.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,37 +21,37 @@ use crate::limits::MAX_BUSY_POLL;
 /// The first window.
 const FIRST: Duration = Duration::from_micros(5);
 
-/// Polls between two looks at the clock: about a microsecond.
+/// Polls between two reads of the clock: about a microsecond.
 const LOOKS: u32 = 16;
 
-/// When so much time passed between two looks at the clock, another thread had the processor.
+/// Minimum time between two reads of the clock that means another thread had the processor.
 const INTERRUPTED: Duration = Duration::from_micros(10);
 
-/// Consecutive empty poll windows after which polling is suspended: one more than it takes to grow
-/// from nothing to the limit.
+/// Number of consecutive empty poll windows after which polling is suspended: one more than a
+/// window needs to grow from zero to the limit.
 const MAX_MISSES: u32 = 6;
 
-/// Most sleeps of one suspension.
+/// Maximum number of sleeps of one suspension.
 const MAX_REST: u32 = 1024;
 
-/// The busy-poll of one worker.
+/// The busy-poll state of one worker.
 #[derive(Debug)]
 pub(crate) struct BusyPoll {
-    /// The longest window; zero: never poll.
+    /// Maximum window; zero if the worker never polls.
     limit: Duration,
     /// The next window.
     window: Duration,
-    /// When the last work ended.
+    /// The time when the last work ended.
     idle_since: Option<Instant>,
-    /// Sleeps until the window may grow again.
+    /// Number of sleeps until the window may grow again.
     rest: u32,
-    /// Sleeps of the last suspension, less one for each window since that found work.
+    /// Number of sleeps of the last suspension, less one for each later window with work.
     last_rest: u32,
-    /// Consecutive empty windows.
+    /// Number of consecutive empty windows.
     misses: u32,
 }
 
-/// A poll window that is open.
+/// An open poll window.
 #[derive(Debug)]
 pub(crate) struct PollWindow {
     until: Instant,
@@ -60,14 +60,14 @@ pub(crate) struct PollWindow {
 }
 
 impl BusyPoll {
-    /// Returns a busy-poll with windows of at most `limit`, and of at most [`MAX_BUSY_POLL`].
+    /// Returns a busy-poll state with windows of at most `limit` and [`MAX_BUSY_POLL`].
     pub(crate) fn new(limit: Duration) -> Self {
         let alone = thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
         let limit = if alone { Duration::ZERO } else { limit.min(MAX_BUSY_POLL) };
         Self { limit, window: Duration::ZERO, idle_since: None, rest: 0, last_rest: 0, misses: 0 }
     }
 
-    /// The worker has no work. `Some`: it polls while this window is open.
+    /// Begins an idle period. Returns the window to poll in, if any.
     pub(crate) fn begin(&mut self) -> Option<PollWindow> {
         if self.limit.is_zero() {
             return None;
@@ -81,7 +81,7 @@ impl BusyPoll {
         })
     }
 
-    /// Nothing came at this poll. False: go to sleep.
+    /// Counts an empty poll. Returns false if the worker must go to sleep.
     pub(crate) fn continues(&mut self, open: &mut PollWindow) -> bool {
         open.looks += 1;
         if !open.looks.is_multiple_of(LOOKS) {
@@ -101,20 +101,20 @@ impl BusyPoll {
         false
     }
 
-    /// Work came within the window.
+    /// Records that work came within the window.
     pub(crate) fn found(&mut self) {
         self.misses = 0;
         self.last_rest = self.last_rest.saturating_sub(1);
     }
 
-    /// The worker slept and was woken.
+    /// Records a wake-up from sleep.
     pub(crate) fn woke(&mut self) {
         if let Some(since) = self.idle_since.take() {
             self.learn(since.elapsed());
         }
     }
 
-    /// Suspends polling: it does not help at the moment.
+    /// Suspends polling, which does not help at the moment.
     fn rest(&mut self) {
         self.misses = 0;
         self.last_rest = (self.last_rest * 2).clamp(1, MAX_REST);
@@ -122,7 +122,7 @@ impl BusyPoll {
         self.window = Duration::ZERO;
     }
 
-    /// Work came `idle` after the last; the worker had gone to sleep before.
+    /// Adapts the window to work that came `idle` after the last work, with the worker asleep.
     fn learn(&mut self, idle: Duration) {
         if self.rest != 0 {
             self.rest -= 1;

@@ -1,4 +1,4 @@
-//! What a device implements for each of its channels.
+//! The interface of a device to the runtime, for each of its channels.
 
 use std::error::Error;
 use std::os::fd::RawFd;
@@ -10,53 +10,52 @@ use crate::outbox::{Outbox, Payload};
 
 /// The device's part of one open channel. A worker calls it from one thread.
 ///
-/// No call may wait: work that takes long goes to a thread or to the kernel, and one of
-/// [`ChannelHandler::events`] tells when it is done. A call that panics loses the channel, and
-/// nothing else.
+/// No call may block: long work goes to a thread or to the kernel, and one of
+/// [`ChannelHandler::events`] signals its end. If a call panics, only its channel is lost.
 pub trait ChannelHandler: Send + 'static {
     /// The bytes of a packet to the guest.
     type Payload: Payload;
 
-    /// The reason why a packet makes the channel unusable. [`std::convert::Infallible`] if none
-    /// does.
+    /// The reason why a packet breaks the channel. [`std::convert::Infallible`] if none does.
     type Error: Error;
 
-    /// The handler's part of a saved channel; `()` if there is nothing to save.
+    /// The handler's part of a saved channel; `()` if it has no state.
     type State: Clone + Default + Send + 'static;
 
-    /// Takes one packet. A reply goes to `outbox`, now or later.
+    /// Handles one packet. A reply goes to `outbox`, now or later.
     ///
-    /// The packet lies in guest memory, which the guest may change at any moment: copy, check the
-    /// copy, use the copy.
+    /// The packet is in guest memory, which the guest may change at any time: the handler must
+    /// copy, validate the copy, and use only the copy.
     ///
     /// # Errors
-    /// The guest broke the channel. It is given up, and the guest may open it again.
+    /// The guest broke the channel. The worker stops serving it, and the guest may open it again.
     fn packet(
         &mut self,
         packet: &Packet<'_>,
         outbox: &mut Outbox<Self::Payload>,
     ) -> Result<(), Self::Error>;
 
-    /// A round begins: takes over changes of what the device's channels share. Called often.
+    /// Begins a round: applies changes of the state that the device's channels share. Called often.
     #[inline]
     fn begin_round(&mut self, outbox: &mut Outbox<Self::Payload>) {
         let _ = outbox;
     }
 
-    /// Whether another packet may be taken. While it may not, packets stay in the ring: that is all
-    /// the backpressure that a guest needs.
+    /// Returns true if another packet may be taken. Otherwise packets stay in the ring, which is
+    /// the backpressure to the guest.
     #[inline]
     fn may_take(&self) -> bool {
         true
     }
 
-    /// Whether the batch is to end before its usual number of packets, as it moves many bytes.
+    /// Returns true if the batch must end before its usual number of packets, as it moves many
+    /// bytes.
     #[inline]
     fn is_batch_full(&self) -> bool {
         false
     }
 
-    /// All packets of a batch were taken: submits the work that was begun.
+    /// Ends a batch: submits the work of all its packets.
     #[inline]
     fn end_batch(&mut self) {}
 
@@ -67,8 +66,8 @@ pub trait ChannelHandler: Send + 'static {
         Completed::Nothing
     }
 
-    /// The replies of a round were written to the ring. For requests to the bus that must come
-    /// after the reply which announced them, such as [`Channel::offer_subchannels`].
+    /// Called after the replies of a round were written to the ring. For requests to the bus that
+    /// must follow the reply that announces them, such as [`Channel::offer_subchannels`].
     #[inline]
     fn delivered(&mut self, channel: &Channel) {
         let _ = channel;
@@ -88,8 +87,8 @@ pub trait ChannelHandler: Send + 'static {
         0
     }
 
-    /// Returns the handler's part of a saved channel. `None`: work is in flight that may touch
-    /// guest memory, so the channel cannot be quiesced now.
+    /// Returns the handler's part of a saved channel. `None` while work in flight may touch guest
+    /// memory, as the channel cannot be quiesced then.
     fn quiesce(&self) -> Option<Self::State> {
         (self.in_flight() == 0).then(Self::State::default)
     }
@@ -103,6 +102,7 @@ pub enum Completed {
     Nothing,
     /// Finished work was taken.
     Some,
-    /// The same, and more was begun that may be finished by now: call again before sleeping.
+    /// Finished work was taken, and new work was begun that may have finished already: the worker
+    /// calls again before it sleeps.
     CallAgain,
 }

@@ -1,4 +1,4 @@
-//! Workers without threads: for measuring, and for tests in which nothing may happen by itself.
+//! Workers without threads, for measurements and deterministic tests.
 
 use std::any::Any;
 use std::fmt;
@@ -9,12 +9,12 @@ use crate::handler::ChannelHandler;
 use crate::worker::Worker;
 use crate::workers::Shared;
 
-/// The channels of devices that have no threads: they are served by [`InlineWorkers::serve`] and at
-/// no other time. Clones share them.
+/// The channels of devices without threads. [`InlineWorkers::serve`] serves them, and nothing else
+/// does. Clones share the channels.
 ///
-/// One call does exactly what a worker's thread does between two sleeps, so the same calls give the
-/// same packets and signals in the same order. A handler whose work finishes by itself has no one
-/// to wake: call again.
+/// One call does exactly the work of a worker's thread between two sleeps, so equal calls give
+/// equal packets and signals in the same order. A handler cannot wake an inline worker when its
+/// work finishes: call `serve` again.
 #[derive(Clone, Default)]
 pub struct InlineWorkers {
     workers: Arc<Mutex<Vec<Box<dyn InlineWorker>>>>,
@@ -28,7 +28,7 @@ impl InlineWorkers {
     }
 
     fn serve_those(&self, wanted: impl Fn(&dyn InlineWorker) -> bool) {
-        // Outside the lock: a worker's work may open channels, and ends with giving them back.
+        // Outside the lock, as a worker's work may open channels.
         let mut workers = std::mem::take(&mut *self.lock());
         workers.retain_mut(|worker| !wanted(&**worker) || worker.serve());
         let mut now = self.lock();
@@ -36,7 +36,7 @@ impl InlineWorkers {
         *now = workers;
     }
 
-    /// Has the workers of the paused device `shared` finish their work, within `timeout`.
+    /// Lets the workers of the paused device `shared` finish their work, within `timeout`.
     pub(crate) fn quiesce<S: Send + 'static>(&self, shared: &Arc<Shared<S>>, timeout: Duration) {
         let end = Instant::now() + timeout;
         let is_of = |worker: &dyn InlineWorker| worker.is_of(shared);
@@ -70,14 +70,14 @@ impl fmt::Debug for InlineWorkers {
 
 /// A worker of any device.
 trait InlineWorker: Send {
-    /// Works until there is nothing to do. False when the worker is done with its channel.
+    /// Works until no work is left. Returns false if the worker has ended.
     fn serve(&mut self) -> bool;
 
     fn wait_for_handler(&mut self, left: Duration);
 
     fn is_quiesced(&self) -> bool;
 
-    /// Whether it belongs to the device whose workers share `shared`.
+    /// Returns true if the worker belongs to the device with the state `shared`.
     fn is_of(&self, shared: &dyn Any) -> bool;
 }
 

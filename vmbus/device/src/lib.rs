@@ -12,19 +12,21 @@
 //! guest    <- worker <- Outbox <- ChannelHandler::complete  (the handler's own descriptors)
 //! ```
 //!
-//! [`serve`] makes a whole device of a handler. A device with more to do keeps one [`Workers`] for
-//! all its channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has
-//! a thread of its own, or one in common with others in a [`SharedLoop`], or is served by
-//! [`InlineWorkers`] when a test or a benchmark says so.
+//! [`serve`] makes a device of a handler. A device with more to do keeps one [`Workers`] for all
+//! its channels, and calls [`Workers::start`] in [`vmbus_host::Device::open`]. Each channel has a
+//! thread of its own, or shares one with others in a [`SharedLoop`], or is served by
+//! [`InlineWorkers`] in tests and benchmarks.
 //!
 //! | module | knowledge |
 //! |---|---|
-//! | `handler` | what a device implements |
+//! | `handler` | the interface that a device implements |
 //! | `served` | a device out of an offer and a handler |
 //! | `workers` | the channels of one device: options, start, kick, pause and resume |
 //! | `worker` | the loop of one channel |
 //! | `outbox` | packets to the guest that wait for space in the ring |
-//! | `busy_poll`, `moderation`, `wake` | when to poll before sleeping, when to delay an interrupt, and the cost of a wake-up on this machine |
+//! | `busy_poll` | whether and how long to poll before sleeping |
+//! | `moderation` | whether and how long to delay an interrupt |
+//! | `wake` | the cost of a wake-up on this machine |
 //! | `quiesce` | which workers of a paused device may still touch guest memory |
 //! | `shared_loop` | a thread that serves many channels |
 //! | `inline` | workers without threads |

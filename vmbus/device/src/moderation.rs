@@ -1,18 +1,18 @@
-//! Interrupt moderation: how long to delay the interrupt that tells a guest of replies.
+//! Interrupt moderation: how long to delay the interrupt for replies to a guest.
 //!
-//! Replies lie in the ring immediately; only the interrupt is delayed. An interrupt and the
+//! Replies are in the ring immediately; only the interrupt is delayed. An interrupt and the
 //! doorbell that answers it cost a guest two exits. A fast device completes a request in less time
-//! than that, and then both sides hand each other one request at a time although dozens wait: the
-//! guest is interrupted so often that it never gets to send the next ones. After a short delay one
-//! interrupt serves many. But a guest that has nothing else to do loses that time, so no fixed
-//! window is right.
+//! than that. Host and guest then pass each other one request at a time although dozens wait, as
+//! the guest is interrupted too often to send the next ones. After a short delay one interrupt
+//! serves many replies. But a guest without other work loses that time, so no fixed window is
+//! right.
 //!
-//! So a worker tries, as adaptive interrupt moderation of network cards does (Linux `lib/dim`): it
-//! measures the rate of replies without a delay, then with the longest window. Where that pays, it
-//! tries a shorter window now and then, and the longest again. (Growing step by step would end at
-//! the first step: a window in which no second request comes changes nothing.) A trial that does
-//! not pay is undone at once and repeated ever more rarely. A guest that sends one request at a
-//! time is never delayed.
+//! So a worker makes trials, as adaptive interrupt moderation of network cards does (Linux
+//! `lib/dim`): it measures the rate of replies without a delay, then with the longest window. If
+//! that pays, it tries a shorter window now and then, and the longest again. (Growing step by step
+//! would end at the first step: a window in which no second request comes changes nothing.) A trial
+//! that does not pay is undone immediately and repeated ever more rarely. A guest that sends one
+//! request at a time is never delayed.
 //!
 //! Windows follow from the cost of waking a thread on this machine: a shorter sleep is impossible,
 //! and on a slow (emulated, overcommitted) machine everything else takes longer in proportion.
@@ -26,12 +26,13 @@ use crate::wake;
 /// Replies in a sample: the rate of fewer varies by more than the effect of a delay.
 const SAMPLE: u32 = 256;
 
-/// The longest window pays when replies come faster by more than this factor. A step down pays when
-/// they come no slower.
+/// Factor by which the rate of replies must rise for the longest window to pay. A step down pays if
+/// the rate does not fall.
 const GAIN: f64 = 1.08;
 
-/// Samples between trials. The number doubles with each trial that does not pay, from the least to
-/// the most. The most is greater while nothing is delayed, as trials only cost there.
+/// Minimum number of samples between trials. Each trial that does not pay doubles the number, up to
+/// [`MANY_SAMPLES`], or [`MANY_SAMPLES_WITHOUT`] while no interrupt is delayed, as trials only cost
+/// then.
 const FEW_SAMPLES: u32 = 2;
 const MANY_SAMPLES: u32 = 32;
 const MANY_SAMPLES_WITHOUT: u32 = 256;
@@ -40,26 +41,26 @@ const MANY_SAMPLES_WITHOUT: u32 = 256;
 /// between requests of one load.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The moderation of one worker.
+/// The interrupt moderation of one worker.
 #[derive(Debug)]
 pub(crate) struct Moderation {
-    /// The shortest window; zero: never delay.
+    /// The shortest window; zero if the worker never delays interrupts.
     unit: Duration,
-    /// 0: no delay; else the window is `unit` doubled `level - 1` times.
+    /// 0: no delay. Otherwise the window is `unit` doubled `level - 1` times.
     level: u32,
     sample: Option<Sample>,
-    /// Recent replies a second, without the trials that did not pay.
+    /// Recent rate in replies a second, without the trials that did not pay.
     base: Option<f64>,
-    /// The level to return to unless the present one pays.
+    /// The level to return to if the present trial does not pay.
     trial: Option<u32>,
     /// The next trial is a step down, else the longest window.
     down: bool,
-    /// Samples until the next trial.
+    /// Number of samples until the next trial.
     rest: u32,
     last_rest: u32,
 }
 
-/// Replies since a moment.
+/// The replies since a point in time.
 #[derive(Clone, Copy, Debug)]
 struct Sample {
     since: Instant,
@@ -69,7 +70,7 @@ struct Sample {
 }
 
 impl Moderation {
-    /// Returns a moderation that delays nothing unless `wanted`.
+    /// Returns the state of a worker. It delays no interrupt unless `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
         static UNIT: OnceLock<Duration> = OnceLock::new();
         let measure = || wake::measure().clamp(MIN_MODERATION, MAX_MODERATION);
@@ -90,13 +91,13 @@ impl Moderation {
         }
     }
 
-    /// Returns how long to delay an interrupt now. `None`: not at all.
+    /// Returns the delay of an interrupt now. `None` for no delay.
     #[inline]
     pub(crate) fn window(&self) -> Option<Duration> {
         (self.level != 0).then(|| self.unit * (1 << (self.level - 1)))
     }
 
-    /// `completions` replies were put into the ring; `more` requests are in flight.
+    /// Records that `completions` replies were written to the ring, with `more` requests in flight.
     pub(crate) fn delivered(&mut self, completions: usize, more: usize) {
         if !self.unit.is_zero() && completions != 0 {
             self.count(u32::try_from(completions).unwrap_or(u32::MAX), more, Instant::now);
@@ -105,7 +106,7 @@ impl Moderation {
 
     fn count(&mut self, completions: u32, more: usize, now: impl Fn() -> Instant) {
         let Some(sample) = &mut self.sample else {
-            // These began before the sample.
+            // The requests of these replies began before the sample.
             self.sample = Some(Sample { since: now(), completions: 0, deep: false });
             return;
         };
@@ -117,7 +118,8 @@ impl Moderation {
         }
         let Sample { since, completions, deep } = *sample;
         let seconds = now().duration_since(since).as_secs_f64();
-        // A trial that takes longer than the samples before has failed, however few have completed.
+        // A trial that takes longer than the earlier samples has failed, with any number of
+        // replies.
         let hopeless = self.base.is_some_and(|base| seconds > f64::from(SAMPLE) / base);
         if !full && !hopeless {
             return;
@@ -130,7 +132,7 @@ impl Moderation {
         }
     }
 
-    /// The worker slept for `time`.
+    /// Records that the worker slept for `time`.
     pub(crate) fn slept(&mut self, time: Duration) {
         if !self.unit.is_zero() && time > PAUSE {
             self.forget();
@@ -141,7 +143,7 @@ impl Moderation {
         *self = Self::with_unit(self.unit);
     }
 
-    /// Judges a sample of `rate` replies a second.
+    /// Evaluates a sample of `rate` replies a second.
     fn judge(&mut self, rate: f64) {
         let Some(base) = self.base else {
             self.base = Some(rate);

@@ -9,13 +9,12 @@ use vmbus_ring::{OutPacket, PacketKind, SpaceWait, WriteError};
 
 use crate::limits::{MAX_PENDING, MAX_WAITING, MAX_WAITING_BYTES};
 
-/// How often to look for space when the guest is too old to signal it (vmbus-core section 7.3).
+/// Interval of checks for space if the guest is too old to signal it (vmbus-core section 7.3).
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The bytes of a packet to the guest.
 pub trait Payload: AsRef<[u8]> + Send + 'static {
-    /// Returns the payload with these bytes, which were saved. `None`: no payload of the device has
-    /// them.
+    /// Returns the payload with these saved bytes, or `None` if no payload of the device has them.
     fn from_saved(bytes: &[u8]) -> Option<Self>
     where
         Self: Sized;
@@ -47,12 +46,13 @@ impl Payload for Vec<u8> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct SavedPacket {
-    /// The transaction id of the request that it completes. `None`: it completes none.
+    /// The transaction id of the completed request. `None` for a packet that completes none.
     pub answers: Option<u64>,
-    /// The transaction id with which the guest must complete it. `None`: it requests no completion.
+    /// The transaction id with which the guest must complete the packet. `None` for a packet that
+    /// requests no completion.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub requests: Option<u64>,
-    /// Its payload.
+    /// The packet's payload.
     pub bytes: Vec<u8>,
     /// [`Payload::transfer_pages`].
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Vec::is_empty"))]
@@ -62,15 +62,15 @@ pub struct SavedPacket {
 /// Packets to the guest, oldest first.
 #[derive(Debug)]
 pub struct Outbox<P> {
-    /// Those before `first` are in the ring: they are removed together, so that none is moved
-    /// often.
+    /// Packets before `first` are in the ring already. They are removed together, as each removal
+    /// moves the rest.
     packets: Vec<Message<P>>,
     first: usize,
-    /// Bytes of the payloads that wait.
+    /// Bytes of the waiting payloads.
     bytes: usize,
-    /// The guest does not signal space: look again after [`POLL_INTERVAL`].
+    /// The guest does not signal space: check again after [`POLL_INTERVAL`].
     must_poll: bool,
-    /// Packets in the ring whose interrupt is pending.
+    /// Number of packets in the ring with a pending interrupt.
     pending: usize,
 }
 
@@ -116,7 +116,8 @@ impl<P: Payload> Outbox<P> {
         self.push(Message { transaction: Transaction::Requests(transaction_id), payload });
     }
 
-    /// Queues a packet that completes nothing: transaction id 0, no completion wanted.
+    /// Queues a packet that completes no request: transaction id 0, without a completion from the
+    /// guest.
     #[inline]
     pub fn notify(&mut self, payload: P) {
         self.push(Message { transaction: Transaction::None, payload });
@@ -146,7 +147,7 @@ impl<P: Payload> Outbox<P> {
         self.packets.push(message);
     }
 
-    /// Returns the packets that wait, as they are saved.
+    /// Returns the waiting packets in their saved form.
     pub(crate) fn saved(&self) -> Vec<SavedPacket> {
         let saved = |one: &Message<P>| {
             let (answers, requests) = match one.transaction {
@@ -164,7 +165,7 @@ impl<P: Payload> Outbox<P> {
         self.waiting().iter().map(saved).collect()
     }
 
-    /// Adds packets that were saved.
+    /// Queues saved packets.
     pub(crate) fn restore(&mut self, saved: &[SavedPacket]) {
         let message = |one: &SavedPacket| {
             let transaction = match (one.answers, one.requests) {
@@ -183,18 +184,18 @@ impl<P: Payload> Outbox<P> {
         self.first == self.packets.len()
     }
 
-    /// Whether requests may be taken whose replies would wait here.
+    /// Returns true if requests may be taken: their replies may wait here.
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
         self.packets.len() - self.first < MAX_WAITING && self.bytes < MAX_WAITING_BYTES
     }
 
-    /// Returns how long to sleep at most.
+    /// Returns the maximum time to sleep, if the guest does not signal space.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.must_poll.then_some(POLL_INTERVAL)
     }
 
-    /// Returns the number of packets in the ring whose interrupt is pending.
+    /// Returns the number of packets in the ring with a pending interrupt.
     #[inline]
     pub(crate) fn pending(&self) -> usize {
         self.pending
@@ -210,10 +211,10 @@ impl<P: Payload> Outbox<P> {
         }
     }
 
-    /// Writes the packets that there is space for, with one decision whether to interrupt, and
-    /// arranges for a signal when there is space for the rest. With `delay` the guest is
-    /// interrupted only when the ring is full; else [`Outbox::notify_guest`] has to follow.
-    /// Returns the number of packets written.
+    /// Writes packets while the ring has space, with one decision whether to interrupt, and asks
+    /// the guest for a signal when there is space for the rest. With `delay` the guest is
+    /// interrupted only if the ring is full or [`MAX_PENDING`] is reached; [`Outbox::notify_guest`]
+    /// must follow. Returns the number of packets written.
     ///
     /// # Errors
     /// The ring is broken.

@@ -1,9 +1,8 @@
-//! Pause: which workers of a device may still touch guest memory.
+//! Pause of a device: tracks which workers may still touch guest memory.
 //!
-//! A pause lets no worker take a packet, and waits until each has finished the work that it had:
-//! the worker is then *quiesced* and leaves the state that is needed to resume. The wait has a
-//! timeout: a worker whose work stalls is quiesced when that comes back, and its channel cannot be
-//! saved before.
+//! A paused device's workers take no packets. Each worker finishes its requests in flight; it is
+//! then *quiesced* and leaves the state that is needed to resume. The wait for it has a timeout: a
+//! worker with stalled requests is quiesced when they end, and its channel cannot be saved before.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +15,9 @@ use crate::outbox::SavedPacket;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Quiesced<S> {
-    /// Packets for the guest that are not yet in its ring, oldest first.
+    /// Packets for the guest that are not in its ring yet, oldest first.
     pub packets: Vec<SavedPacket>,
-    /// The handler's part.
+    /// The handler's part of the state.
     pub state: S,
 }
 
@@ -28,7 +27,7 @@ impl<S> Quiesced<S> {
     }
 }
 
-/// Whether a device is paused, and which of its workers are quiesced.
+/// The pause state of a device and its workers.
 #[derive(Debug)]
 pub(crate) struct Pause<S> {
     /// Read without the lock, written under it.
@@ -40,7 +39,7 @@ pub(crate) struct Pause<S> {
 #[derive(Debug)]
 struct WorkerStates<S> {
     running: usize,
-    /// By subchannel.
+    /// The states of quiesced workers by subchannel.
     quiesced: BTreeMap<u16, Quiesced<S>>,
 }
 
@@ -56,7 +55,7 @@ impl<S> Default for Pause<S> {
 }
 
 impl<S: Clone> Pause<S> {
-    /// Whether no worker may take a packet.
+    /// Returns true if no worker may take a packet.
     #[inline]
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused.load(Ordering::Acquire)
@@ -68,7 +67,8 @@ impl<S: Clone> Pause<S> {
         self.is_paused.store(is_paused, Ordering::Release);
     }
 
-    /// Waits until every worker is quiesced, for `timeout` at most. Returns how many are not.
+    /// Waits until every worker is quiesced, for at most `timeout`. Returns the number of other
+    /// workers.
     pub(crate) fn wait(&self, timeout: Duration) -> usize {
         let workers = self.lock();
         let waited =
@@ -76,7 +76,7 @@ impl<S: Clone> Pause<S> {
         waited.unwrap_or_else(PoisonError::into_inner).0.running
     }
 
-    /// Returns the state of the quiesced channel `subchannel`.
+    /// Returns the state of channel `subchannel`, if it is quiesced.
     pub(crate) fn quiesced(&self, subchannel: u16) -> Option<Quiesced<S>> {
         self.lock().quiesced.get(&subchannel).cloned()
     }
@@ -86,7 +86,7 @@ impl<S: Clone> Pause<S> {
     }
 }
 
-/// Counts a worker as long as it can touch guest memory.
+/// Counts a worker as running while it may touch guest memory.
 #[derive(Debug)]
 pub(crate) struct WorkerGuard<S: Clone> {
     pause: Arc<Pause<S>>,
@@ -95,14 +95,14 @@ pub(crate) struct WorkerGuard<S: Clone> {
 }
 
 impl<S: Clone> WorkerGuard<S> {
-    /// Counts a new worker, which runs.
+    /// Counts a new, running worker.
     pub(crate) fn new(pause: Arc<Pause<S>>, subchannel: u16) -> Self {
         pause.lock().running += 1;
         Self { pause, subchannel, is_quiesced: false }
     }
 
-    /// The worker has nothing in flight. If the device is paused, it touches no guest memory from
-    /// here on.
+    /// Quiesces the worker if the device is paused. The worker has no requests in flight, and
+    /// touches no guest memory until [`WorkerGuard::resume`].
     pub(crate) fn quiesce(&mut self, state: Quiesced<S>) {
         let mut workers = self.pause.lock();
         if !self.is_quiesced && self.pause.is_paused() {
@@ -113,7 +113,7 @@ impl<S: Clone> WorkerGuard<S> {
         }
     }
 
-    /// Resumes the worker if it is quiesced. False: the device is still paused.
+    /// Resumes the worker if it is quiesced. Returns false if the device is still paused.
     #[inline]
     pub(crate) fn resume(&mut self) -> bool {
         !self.is_quiesced || self.try_resume()
@@ -130,7 +130,7 @@ impl<S: Clone> WorkerGuard<S> {
         true
     }
 
-    /// Whether the worker may touch no guest memory.
+    /// Returns true if the worker is quiesced.
     pub(crate) fn is_quiesced(&self) -> bool {
         self.is_quiesced
     }

@@ -1,15 +1,15 @@
-//! A whole device out of an offer and a handler, for devices that need nothing of their own.
+//! A device made of an offer and a handler, for devices without state of their own.
 
 use vmbus_host::{Channel, Device, Offer, OpenError};
 
 use crate::handler::ChannelHandler;
 use crate::workers::{WorkerOptions, Workers};
 
-/// Returns a device that offers `offer` and serves each channel that a guest opens with a handler
-/// of its own, which `handler` makes. `name`: see [`Workers::new`].
+/// Returns a device with the offer `offer`. Each opened channel gets a handler from `handler`.
+/// `name`: see [`Workers::new`].
 ///
-/// The device takes part in pauses. It saves nothing, so a restored guest loses its channels and
-/// gets the device as a new one; implement [`Device`] on [`Workers`] where that is not enough.
+/// The device supports pauses. It saves no state, so a restored guest loses its channels and gets a
+/// new offer of the device; implement [`Device`] on [`Workers`] where that is not enough.
 pub fn serve<H, F>(
     name: &str,
     offer: Offer,
@@ -23,7 +23,7 @@ where
     ServedDevice { offer, handler, workers: Workers::new(name, options) }
 }
 
-/// See [`serve`].
+/// A device made by [`serve`].
 #[derive(Debug)]
 pub struct ServedDevice<H: ChannelHandler, F> {
     offer: Offer,

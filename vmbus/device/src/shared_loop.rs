@@ -16,12 +16,12 @@ use crate::wake;
 use crate::worker::{Turn, Worker};
 use crate::workers::{self, STACK};
 
-/// A thread that serves the channels of any number of devices, for devices with little traffic: a
-/// VM has a dozen of those, and most of them send a packet in some seconds.
+/// A thread that serves the channels of any number of devices. For devices with little traffic: a
+/// VM has a dozen of those, and most of them send a packet every few seconds.
 ///
-/// Each channel that has work gets a turn of at most 256 packets, then the next one, so a busy
-/// channel delays the others by no more. There is no busy-poll and no interrupt moderation. A
-/// handler that waits holds up all channels of the loop; so does one whose `drop` waits.
+/// Each channel with work gets a turn of at most 256 packets, then the next one, which bounds the
+/// delay for the others. There is no busy-poll and no interrupt moderation. A handler that blocks,
+/// in a call or in its `drop`, blocks all channels of the loop.
 ///
 /// Clones are handles to the same thread. It ends when its channels are closed and its handles are
 /// dropped.
@@ -31,10 +31,10 @@ pub struct SharedLoop {
 }
 
 impl SharedLoop {
-    /// Starts the thread `name`, of which Linux shows the first 15 bytes.
+    /// Starts the thread `name`. Linux shows the first 15 bytes of the name.
     ///
     /// # Errors
-    /// The system's: out of file descriptors, memory or threads.
+    /// The system is out of file descriptors, memory or threads.
     pub fn new(name: &str) -> io::Result<Self> {
         let wake = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         let inbox = Arc::new(Inbox { added: Mutex::default(), wake });
@@ -60,7 +60,7 @@ impl fmt::Debug for SharedLoop {
     }
 }
 
-/// Dropped with the last handle.
+/// Tells the thread when the last handle is dropped.
 struct Handle {
     inbox: Arc<Inbox>,
 }
@@ -72,7 +72,7 @@ impl Drop for Handle {
     }
 }
 
-/// The way of new channels to the thread.
+/// The queue of new channels to the thread.
 struct Inbox {
     added: Mutex<Added>,
     /// Wakes the thread.
@@ -82,13 +82,13 @@ struct Inbox {
 #[derive(Default)]
 struct Added {
     workers: Vec<Box<dyn LoopWorker>>,
-    /// No channel can be added any more.
+    /// The last handle was dropped: no channel can be added any more.
     has_no_handle: bool,
 }
 
 impl Inbox {
     fn wake(&self) {
-        // A full counter wakes as well.
+        // A write fails only if the counter is full, and then the event is readable already.
         let _ = self.wake.write(1);
     }
 
@@ -99,16 +99,16 @@ impl Inbox {
 
 /// A worker of any device.
 trait LoopWorker: Send {
-    /// Works for a bounded time. A panic of the handler ends it like a fault.
+    /// Works for a bounded time. A panic of the handler ends the worker, as a fault does.
     fn turn(&mut self) -> Turn;
 
     /// Adds the descriptors that wake the worker.
     fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>);
 
-    /// Clears those of them that are set.
+    /// Clears the doorbell and the kick if `polls` has them set.
     fn clear_polls(&self, polls: &[libc::pollfd]);
 
-    /// Returns when it has work although no descriptor says so.
+    /// Returns the time until the worker has work without a descriptor.
     fn timeout(&self) -> Option<Duration>;
 }
 
@@ -140,9 +140,9 @@ impl<H: ChannelHandler> LoopWorker for Worker<H> {
 /// A channel of the loop.
 struct Member {
     worker: Box<dyn LoopWorker>,
-    /// It has work left from its last turn.
+    /// The worker has work left from its last turn.
     has_more: bool,
-    /// Its part of the poll list.
+    /// The worker's entries of the poll list.
     polls: Range<usize>,
 }
 
@@ -164,7 +164,7 @@ fn run(inbox: &Inbox) {
             let member = &mut members[index];
             let polls = polls.get(member.polls.clone()).unwrap_or_default();
             let is_woken = polls.iter().any(|entry| entry.revents != 0);
-            // One with a timeout is asked at each wake-up: that is cheap, and never too late.
+            // Workers with a timeout get a turn at each wake-up: that is cheap, and never too late.
             if !is_woken && !member.has_more && member.worker.timeout().is_none() {
                 continue;
             }

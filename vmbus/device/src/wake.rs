@@ -8,11 +8,11 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
 use crate::wait;
 
-/// Round trips. The quickest counts: a disturbance only makes one longer.
+/// Number of round trips. The shortest counts, as a disturbance only makes one longer.
 const ROUNDS: u32 = 16;
 
-/// Measures the time from an event to the thread that sleeps on it. Zero when it cannot be
-/// measured. Takes about as long as [`ROUNDS`] round trips.
+/// Measures the time from a write to an event until the thread that sleeps on it runs. Returns zero
+/// if the measurement fails. Takes about as long as [`ROUNDS`] round trips.
 pub(crate) fn measure() -> Duration {
     let (Ok(there), Ok(back)) = (EventFd::new(EFD_CLOEXEC), EventFd::new(EFD_CLOEXEC)) else {
         return Duration::ZERO;
@@ -43,10 +43,10 @@ pub(crate) fn measure() -> Duration {
     quickest.unwrap_or_default() / 2
 }
 
-/// Makes short sleeps of the calling thread end on time; else the kernel lets them end up to 50 us
-/// late.
+/// Makes short sleeps of the calling thread end on time. By default the kernel ends them up to 50
+/// us late.
 pub(crate) fn sleep_exactly() {
-    // SAFETY: no memory is involved. Should it fail, sleeps last longer.
+    // SAFETY: the call accesses no memory. If it fails, sleeps last longer.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_u64, 0_u64, 0_u64, 0_u64) };
 }
 

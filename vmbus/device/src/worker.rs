@@ -1,4 +1,4 @@
-//! The loop of one channel: when to look, when to sleep, when to end.
+//! The loop of one channel: taking packets, delivering replies, sleeping, ending.
 
 use std::any::Any;
 use std::io;
@@ -21,22 +21,22 @@ use crate::quiesce::{Quiesced, WorkerGuard};
 use crate::wait;
 use crate::workers::Shared;
 
-/// A channel and all that serves it.
+/// The worker of one channel.
 pub(crate) struct Worker<H: ChannelHandler> {
-    // The order matters: the handler stops touching guest memory before the channel is given back.
+    // Drop order: the handler must stop touching guest memory before the bus gets the channel back.
     handler: H,
     outbox: Outbox<H::Payload>,
     shared: Arc<Shared<H::State>>,
     kick: Arc<EventFd>,
-    /// Kept for their memory.
+    /// Kept to reuse their allocations.
     events: Vec<RawFd>,
     polls: Vec<libc::pollfd>,
     busy_poll: BusyPoll,
     moderation: Moderation,
-    /// The moderation window for the pending interrupt is over.
+    /// The moderation window of the pending interrupt has passed.
     was_delayed: bool,
     counters: Arc<WorkerCounters>,
-    /// When a closing channel is given back although work is in flight; in a shared loop only.
+    /// The time when a closing channel ends despite requests in flight; in a shared loop only.
     drain_end: Option<Instant>,
     guard: WorkerGuard<H::State>,
     channel: Channel,
@@ -60,11 +60,12 @@ pub(crate) enum Turn {
     Idle,
     /// There is more work.
     More,
-    /// The channel is closed, and nothing is in flight that it waits for.
+    /// The channel is closed, and its requests have ended or timed out.
     Ended,
 }
 
-/// The guest broke the channel: it is given up, and the guest may open it again.
+/// The error of a channel that the guest broke. The worker ends, and the guest may open the channel
+/// again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault<E> {
     #[error(transparent)]
@@ -76,10 +77,10 @@ pub(crate) enum Fault<E> {
 }
 
 impl<H: ChannelHandler> Worker<H> {
-    /// Returns the worker of `channel`. `restored`: the state with which it resumes.
+    /// Returns the worker of `channel`. `restored`: the saved state of a restored channel.
     ///
     /// # Errors
-    /// The system's: out of file descriptors.
+    /// The system is out of file descriptors.
     pub(crate) fn new(
         shared: Arc<Shared<H::State>>,
         channel: Channel,
@@ -93,18 +94,19 @@ impl<H: ChannelHandler> Worker<H> {
         let mut outbox = Outbox::new();
         if let Some(restored) = restored {
             outbox.restore(&restored.packets);
-            // The channel may be saved again before the worker has run.
+            // The channel may be saved again before the worker runs.
             guard.quiesce(restored);
         }
         Ok(Self {
             handler,
             outbox,
             kick,
-            // Enough for most handlers: the first sleep, which may come late, allocates nothing.
+            // Enough for most handlers, so that the first sleep, which may come late, does not
+            // allocate.
             events: Vec::with_capacity(4),
             polls: Vec::with_capacity(6),
             busy_poll: BusyPoll::new(shared.busy_poll_limit()),
-            // Replaced when the worker's thread begins.
+            // `run` replaces it on the worker's thread.
             moderation: Moderation::new(false),
             was_delayed: false,
             counters,
@@ -130,7 +132,7 @@ impl<H: ChannelHandler> Worker<H> {
         &self.shared
     }
 
-    /// Whether the worker does nothing until its device resumes.
+    /// Returns true if the worker does no work until its device resumes.
     pub(crate) fn is_quiesced(&self) -> bool {
         self.guard.is_quiesced()
     }
@@ -140,7 +142,8 @@ impl<H: ChannelHandler> Worker<H> {
     /// # Errors
     /// The guest broke it.
     pub(crate) fn run(&mut self) -> Result<(), Fault<H::Error>> {
-        // Not earlier: the first one measures this machine, and a vCPU may have opened the channel.
+        // Not in `new`: the first call measures this machine, and a vCPU may be opening the
+        // channel.
         self.moderation = Moderation::new(self.shared.moderates());
         while self.serve()? {
             let asleep = Instant::now();
@@ -152,8 +155,8 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(())
     }
 
-    /// Completes the work in flight, within a time limit. The channel closes, so errors are of no
-    /// interest any more.
+    /// Completes the work in flight of a closing channel, within [`MAX_DRAIN`]. Errors are ignored,
+    /// as the channel ends anyway.
     pub(crate) fn drain(&mut self) {
         // A quiesced worker has nothing in flight, and must not touch the ring.
         if self.is_quiesced() {
@@ -172,13 +175,13 @@ impl<H: ChannelHandler> Worker<H> {
         self.deliver_last();
     }
 
-    /// Delivers the replies for which a closing channel has space.
+    /// Delivers replies to a closing channel while its ring has space.
     fn deliver_last(&mut self) {
         let _ = self.outbox.deliver(&mut self.channel, false);
         self.outbox.notify_guest(&mut self.channel);
     }
 
-    /// Works for a bounded number of rounds, without waiting: for a thread that serves other
+    /// Works for a bounded number of rounds without blocking, for a thread that serves other
     /// channels too.
     ///
     /// # Errors
@@ -206,7 +209,7 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(Turn::More)
     }
 
-    /// The same as [`Worker::drain`], in turns.
+    /// Drains the channel as [`Worker::drain`] does, without blocking.
     fn drain_turn(&mut self) -> Turn {
         if self.is_quiesced() {
             return Turn::Ended;
@@ -220,13 +223,14 @@ impl<H: ChannelHandler> Worker<H> {
         Turn::Ended
     }
 
-    /// Returns how long to sleep at most, although no descriptor of [`Worker::add_polls`] is set.
+    /// Returns the maximum time to sleep if no descriptor of [`Worker::add_polls`] becomes
+    /// readable.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         let drain = self.drain_end.map(|end| end.saturating_duration_since(Instant::now()));
         drain.or_else(|| self.outbox.timeout())
     }
 
-    /// Does all work that there is now, and that comes soon after. False when the channel closes.
+    /// Works until no work is left, with busy-polling. Returns false if the channel closes.
     ///
     /// # Errors
     /// The guest broke it.
@@ -249,17 +253,17 @@ impl<H: ChannelHandler> Worker<H> {
         }
     }
 
-    /// Sleeps until the handler has work, or `left` is over.
+    /// Sleeps until the handler has work, for at most `left`.
     pub(crate) fn wait_for_handler(&mut self, left: Duration) {
         let mut polls = std::mem::take(&mut self.polls);
         polls.clear();
         self.add_handler_polls(&mut polls);
-        // At least a millisecond: a handler without an event has finished by then or never will.
+        // At least a millisecond: a handler without an event has finished by then, or never will.
         wait::poll(&mut polls, Some(left.max(Duration::from_millis(1))));
         self.polls = polls;
     }
 
-    /// Logs the end of the worker: `Err`, the message of a panic.
+    /// Logs the end of the worker. `Err`: the worker panicked with this message.
     pub(crate) fn report_end(&self, end: thread::Result<Result<(), Fault<H::Error>>>) {
         let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
         match end {
@@ -277,7 +281,7 @@ impl<H: ChannelHandler> Worker<H> {
         }
     }
 
-    /// Logs why the channel is given up.
+    /// Logs the fault that ended the channel.
     pub(crate) fn report(&self, fault: &Fault<H::Error>) {
         let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
         self.shared.log().log(|left_out| {
@@ -285,7 +289,7 @@ impl<H: ChannelHandler> Worker<H> {
         });
     }
 
-    /// Works until nothing is left to do now.
+    /// Works until no work is left. Returns false if the channel closes.
     fn work(&mut self) -> Result<bool, Fault<H::Error>> {
         while !self.channel.is_closing() {
             self.channel.incoming.mask();
@@ -294,8 +298,9 @@ impl<H: ChannelHandler> Worker<H> {
                     return Ok(false);
                 }
             }
-            // Packets that cannot be taken now are taken when the handler or the ring has moved on;
-            // the doorbell would only wake the worker in vain.
+            // If packets cannot be taken, the ring stays masked: the worker takes them after the
+            // handler or the outgoing ring has progressed, and a doorbell would only wake it in
+            // vain.
             if !self.may_take() || !self.channel.incoming.unmask()? {
                 return Ok(true);
             }
@@ -303,14 +308,14 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(false)
     }
 
-    /// Whether a packet may be taken now.
+    /// Returns true if a packet may be taken now.
     #[inline]
     fn may_take(&self) -> bool {
         self.outbox.has_space() && self.handler.may_take() && !self.shared.is_paused()
     }
 
-    /// Looks for work before going to sleep, while that has paid lately. The ring stays masked, so
-    /// the guest need not ring the doorbell. True when there was work.
+    /// Polls for work before the worker sleeps, if that has paid recently. The ring stays masked,
+    /// so the guest need not signal the doorbell. Returns true if there was work.
     fn busy_poll(&mut self) -> Result<bool, Fault<H::Error>> {
         let Some(mut window) = self.busy_poll.begin() else { return Ok(false) };
         while !self.channel.is_closing() && self.busy_poll.continues(&mut window) {
@@ -323,9 +328,9 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(false)
     }
 
-    /// Delays a pending interrupt by the moderation window, if that has paid lately. The ring stays
-    /// masked, so the guest need not ring for the requests that it sends meanwhile; a close or a
-    /// kick ends the window. True when a window is over.
+    /// Delays a pending interrupt by the moderation window, if that has paid recently. The ring
+    /// stays masked, so the guest need not signal the doorbell for requests in the window. A close
+    /// or a kick ends the window early. Returns true after a window.
     fn delay_interrupt(&mut self) -> bool {
         match self.moderation.window() {
             _ if self.outbox.pending() == 0 => {}
@@ -349,8 +354,8 @@ impl<H: ChannelHandler> Worker<H> {
         let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
         loop {
             wait::poll(&mut entries, Some(end.saturating_duration_since(Instant::now())));
-            // Cleared, as a doorbell from before the ring was masked would end every later window
-            // too. The ring is looked at next.
+            // A doorbell from before the mask would end every later window too, so it is cleared.
+            // The ring is read next anyway.
             let is_rung = self.clear(&entries);
             let is_kicked = entries[1].revents != 0;
             if !is_rung || is_kicked || self.channel.is_closing() || Instant::now() >= end {
@@ -359,7 +364,7 @@ impl<H: ChannelHandler> Worker<H> {
         }
     }
 
-    /// One round: a batch in, work, replies out.
+    /// Runs one round: takes a batch, completes work, delivers replies.
     #[inline]
     fn round(&mut self) -> Result<Round, Fault<H::Error>> {
         self.handler.begin_round(&mut self.outbox);
@@ -376,7 +381,7 @@ impl<H: ChannelHandler> Worker<H> {
         self.handler.delivered(&self.channel);
         Ok(match taken {
             _ if completed == Completed::CallAgain => Round::More,
-            // Finished work made space for more packets.
+            // Finished work has made space for more packets.
             Round::Idle if !could_take && self.may_take() => Round::More,
             Round::Idle if completed != Completed::Nothing => Round::Done,
             taken => taken,
@@ -420,8 +425,8 @@ impl<H: ChannelHandler> Worker<H> {
         self.polls = polls;
     }
 
-    /// Adds the descriptors that say when the guest, the device or the handler has work, the
-    /// doorbell and the kick first.
+    /// Adds the descriptors that wake the worker: the doorbell and the kick first, then the
+    /// handler's.
     pub(crate) fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
         polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
         polls.push(wait::entry(self.kick.as_raw_fd()));
@@ -435,9 +440,9 @@ impl<H: ChannelHandler> Worker<H> {
         polls.extend(self.events.iter().copied().map(wait::entry));
     }
 
-    /// Clears the doorbell and the kick, of which `polls` begins with the entries. True when one of
-    /// them was set. Before anything is looked at, so a later event wakes again; and only if
-    /// set, as each read is a system call.
+    /// Clears the doorbell and the kick. `polls` begins with their entries. Returns true if one was
+    /// set. To be called before the worker checks for work, so that a later event wakes it again.
+    /// Only set events are read, as each read is a system call.
     pub(crate) fn clear(&self, polls: &[libc::pollfd]) -> bool {
         let mut is_set = false;
         for (entry, event) in polls.iter().zip([self.channel.doorbell(), &*self.kick]) {

@@ -20,26 +20,25 @@ use crate::shared_loop::SharedLoop;
 use crate::wake;
 use crate::worker::Worker;
 
-/// Stack of a worker's thread: it recurses nowhere and keeps its buffers on the heap.
+/// Stack of a worker's thread in bytes. It does not recurse and keeps its buffers on the heap.
 pub(crate) const STACK: usize = 256 << 10;
 
-/// The choices of a user for the workers of a device.
+/// Options of the workers of a device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerOptions {
-    /// Serve the channels when these are told to, instead of in a thread for each. Default:
-    /// threads.
+    /// Serves the channels inline, in calls to [`InlineWorkers::serve`]. Default: threads.
     pub inline: Option<InlineWorkers>,
-    /// Serve the channels in this thread together with others. Default: a thread for each. Means
-    /// nothing with `inline`.
+    /// Serves the channels in this thread together with others. Ignored with `inline`. Default: a
+    /// thread for each channel.
     pub shared_loop: Option<SharedLoop>,
-    /// The longest poll window before a thread sleeps; it polls only while that pays. Zero: never.
-    /// Default, and at most: 50 us.
+    /// Maximum poll window before a thread sleeps; it polls only while that pays. Zero: never.
+    /// Default and maximum: 50 us.
     pub busy_poll: Duration,
-    /// Let a thread delay the interrupt for replies, for 2 ms at most and usually far less, while
-    /// many requests are in flight and that makes them finish faster. Default: yes.
+    /// Lets a thread delay the interrupt for replies while many requests are in flight and the
+    /// delay makes them finish faster. At most 2 ms, usually far less. Default: true.
     pub moderation: bool,
-    /// How long a pause waits at most for requests in flight. Default: 10 s.
+    /// Timeout of a pause for requests in flight. Default: 10 s.
     pub pause_timeout: Duration,
 }
 
@@ -56,35 +55,35 @@ impl Default for WorkerOptions {
 }
 
 impl WorkerOptions {
-    /// The same, served by `inline` instead of threads.
+    /// Serves the channels with `inline` instead of threads.
     #[must_use]
     pub fn inline(mut self, inline: InlineWorkers) -> Self {
         self.inline = Some(inline);
         self
     }
 
-    /// The same, served by the thread of `shared_loop` instead of a thread for each channel.
+    /// Serves the channels in the thread of `shared_loop` instead of a thread for each.
     #[must_use]
     pub fn shared_loop(mut self, shared_loop: SharedLoop) -> Self {
         self.shared_loop = Some(shared_loop);
         self
     }
 
-    /// The same, with poll windows of at most `limit`.
+    /// Sets the maximum poll window.
     #[must_use]
     pub fn busy_poll(mut self, limit: Duration) -> Self {
         self.busy_poll = limit;
         self
     }
 
-    /// The same, with interrupt moderation or without.
+    /// Enables or disables interrupt moderation.
     #[must_use]
     pub fn moderation(mut self, wanted: bool) -> Self {
         self.moderation = wanted;
         self
     }
 
-    /// The same, with another timeout for pauses.
+    /// Sets the timeout of pauses.
     #[must_use]
     pub fn pause_timeout(mut self, timeout: Duration) -> Self {
         self.pause_timeout = timeout;
@@ -93,7 +92,7 @@ impl WorkerOptions {
 }
 
 /// The workers of one device. `S`: see [`ChannelHandler::State`]. Clones are handles to the same
-/// ones.
+/// workers.
 #[derive(Debug)]
 pub struct Workers<S = ()> {
     shared: Arc<Shared<S>>,
@@ -106,8 +105,8 @@ impl<S> Clone for Workers<S> {
 }
 
 impl<S: Clone + Send + 'static> Workers<S> {
-    /// Returns the workers of the device `name`, of which threads and log lines bear the first
-    /// bytes.
+    /// Returns the workers of the device `name`. Log lines have the name, and thread names its
+    /// first characters.
     pub fn new(name: impl Into<String>, options: WorkerOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -133,11 +132,11 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.launch(channel, handler, None)
     }
 
-    /// The same for a channel that was saved, for [`vmbus_host::Device::restore`]. The device is
-    /// paused from here on, until [`Workers::resume`].
+    /// Serves a restored channel, for [`vmbus_host::Device::restore`]. The device is paused until
+    /// [`Workers::resume`].
     ///
     /// # Errors
-    /// As [`Workers::start`].
+    /// See [`Workers::start`].
     pub fn restore<H: ChannelHandler<State = S>>(
         &self,
         channel: Channel,
@@ -154,9 +153,9 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared.kick();
     }
 
-    /// Lets no worker take a packet, and waits until each is quiesced, for
-    /// [`WorkerOptions::pause_timeout`] at most. Workers that are not are logged, and their
-    /// channels cannot be saved.
+    /// Pauses the device: its workers take no packets. Waits until each is quiesced, for at most
+    /// [`WorkerOptions::pause_timeout`]. Logs the number of workers that are not; their channels
+    /// cannot be saved.
     pub fn pause(&self) {
         let shared = &self.shared;
         shared.pause.set(true);
@@ -183,13 +182,12 @@ impl<S: Clone + Send + 'static> Workers<S> {
         self.shared.kick();
     }
 
-    /// Returns the state of the paused channel `subchannel`. `None`: it is not open, or not
-    /// quiesced.
+    /// Returns the state of channel `subchannel`, or `None` if it is not open or not quiesced.
     pub fn quiesced(&self, subchannel: u16) -> Option<Quiesced<S>> {
         self.shared.pause.quiesced(subchannel)
     }
 
-    /// Returns the interrupts that all workers together have delayed, those that ended included.
+    /// Returns the number of interrupts delayed by all workers, including ended ones.
     pub fn moderated(&self) -> u64 {
         self.shared.moderated.load(Ordering::Relaxed)
     }
@@ -205,7 +203,7 @@ impl<S: Clone + Send + 'static> Workers<S> {
         handler: H,
         restored: Option<Quiesced<S>>,
     ) -> io::Result<()> {
-        // 15 bytes is all that Linux shows.
+        // Linux shows 15 bytes of a thread's name.
         let name: String = self.shared.name.chars().filter(|c| *c != '\0').take(9).collect();
         let name = format!("{name}-ch{}", channel.subchannel());
         let worker = Worker::new(Arc::clone(&self.shared), channel, handler, restored)?;
@@ -224,14 +222,14 @@ impl<S: Clone + Send + 'static> Workers<S> {
     }
 }
 
-/// Runs a worker so that no failure of it reaches beyond its channel.
+/// Runs a worker and contains its panics, so that only its channel is lost.
 fn contain<H: ChannelHandler>(mut worker: Worker<H>) {
     let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
     worker.report_end(end);
-    // Dropping the worker drops its handler, then gives the channel back to the bus.
+    // Dropping the worker drops its handler, then returns the channel to the bus.
 }
 
-/// Drops a worker on a thread that serves others. A panic of its handler ends nothing else.
+/// Drops a worker on a thread that serves others, and contains a panic of its handler.
 pub(crate) fn drop_contained(worker: impl Sized) {
     let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
 }
@@ -241,17 +239,17 @@ pub(crate) fn drop_contained(worker: impl Sized) {
 pub(crate) struct Shared<S> {
     name: String,
     options: WorkerOptions,
-    /// Of each worker.
+    /// The kick of each worker.
     kicks: Mutex<Vec<Weak<EventFd>>>,
     pause: Arc<Pause<S>>,
-    /// Interrupts that were delayed.
+    /// Number of delayed interrupts.
     moderated: AtomicU64,
-    /// Keeps a guest that breaks its channels from filling the log.
+    /// Prevents a guest that breaks its channels from filling the log.
     log: LogRateLimiter,
 }
 
 impl<S: Clone> Shared<S> {
-    /// Registers the kick of a worker, which [`Shared::kick`] signals as long as it exists.
+    /// Registers the kick of a worker. [`Shared::kick`] signals it while the worker exists.
     pub(crate) fn register(&self, kick: &Arc<EventFd>) {
         let mut kicks = self.kicks();
         kicks.retain(|kick| kick.strong_count() > 0);
@@ -260,7 +258,7 @@ impl<S: Clone> Shared<S> {
 
     pub(crate) fn kick(&self) {
         for kick in self.kicks().iter().filter_map(Weak::upgrade) {
-            // A full counter wakes as well.
+            // A write fails only if the counter is full, and then the event is readable already.
             let _ = kick.write(1);
         }
     }
@@ -274,7 +272,7 @@ impl<S: Clone> Shared<S> {
         Arc::clone(&self.pause)
     }
 
-    /// Counts an interrupt that is delayed.
+    /// Counts a delayed interrupt.
     pub(crate) fn count_moderated(&self) {
         self.moderated.fetch_add(1, Ordering::Relaxed);
     }
@@ -287,12 +285,12 @@ impl<S: Clone> Shared<S> {
         &self.log
     }
 
-    /// Returns the longest poll window. An inline worker has no thread that could sleep.
+    /// Returns the maximum poll window: zero for inline workers, which do not sleep.
     pub(crate) fn busy_poll_limit(&self) -> Duration {
         if self.options.inline.is_some() { Duration::ZERO } else { self.options.busy_poll }
     }
 
-    /// Whether a worker's thread may delay interrupts.
+    /// Returns true if a worker's thread may delay interrupts.
     pub(crate) fn moderates(&self) -> bool {
         self.options.moderation
     }

@@ -1,4 +1,4 @@
-//! The runtime against a guest's driver, in one process.
+//! Tests of the runtime with a guest's driver in one process.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 
 type Guest = Client<LoopbackPlatform>;
 
-/// Replies to each packet with `reply` bytes, and panics at one that begins with `!`.
+/// A handler that replies to each packet with `reply` bytes, and panics at one that begins with
+/// `!`.
 struct Replier {
     reply: usize,
     taken: Arc<AtomicUsize>,
@@ -112,7 +113,7 @@ fn test_paused_device_with_threads_answers_after_it_resumes() {
     assert_eq!(taken.load(Ordering::SeqCst), 3);
 }
 
-/// The guest reads no reply: its driver is not scheduled.
+/// Returns the number of packets taken from a guest that reads no replies.
 fn taken_without_reading(reply: usize, packets: usize) -> usize {
     let Setup { vm: _vm, mut client, id, taken, inline } = setup(reply, false);
     for _ in 0..packets {

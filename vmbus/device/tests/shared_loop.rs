@@ -1,4 +1,4 @@
-//! Channels of several devices that one thread serves.
+//! Tests of one thread that serves channels of several devices.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,20 +15,21 @@ use vmbus_ring::Packet;
 
 const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 
-/// The flags of a test, and what its handlers saw.
+/// Observations of the handlers.
 #[derive(Default)]
 struct Seen {
-    /// The device of class 1.
+    /// The channel of the device of class 1.
     first: Mutex<Option<ChannelKey>>,
     /// Threads that handled a packet.
     threads: Mutex<Vec<ThreadId>>,
     /// A device of class 2 took a packet.
     second_was_served: AtomicBool,
-    /// It had done so when the handler of class 1 was dropped.
+    /// `second_was_served` was set when the handler of class 1 was dropped.
     second_was_first: AtomicBool,
 }
 
-/// Echoes. The number is that of its class; packets say what else it does.
+/// The handler of the device of class `number`. It echoes packets, which may also make it
+/// misbehave.
 struct Handler {
     number: u32,
     seen: Arc<Seen>,
@@ -61,7 +62,7 @@ impl ChannelHandler for Handler {
         Ok(())
     }
 
-    /// Never done, if it is busy.
+    /// A busy handler always has more work.
     fn complete(&mut self, _: &mut Outbox<Vec<u8>>) -> Completed {
         if self.is_busy { Completed::CallAgain } else { Completed::Nothing }
     }
@@ -84,7 +85,7 @@ fn class(number: u32) -> Guid {
     Guid::new(number, 0x7421, 0x0000, *b"SynthVM!")
 }
 
-/// A VM with devices of classes 1 and 2 on one loop, and a guest that has opened both.
+/// Returns a VM with devices of classes 1 and 2 on one loop, and a guest that has opened both.
 fn machine() -> (LoopbackVm, Client<LoopbackPlatform>, [ChannelId; 2], Arc<Seen>) {
     let (vm, seen) = (LoopbackVm::new(Mode::Threaded), Arc::new(Seen::default()));
     let shared = SharedLoop::new("services").unwrap();
@@ -151,8 +152,8 @@ fn test_panic_in_a_shared_loop_loses_one_channel() {
     request(&mut client, again, b"a packet").unwrap();
 }
 
-/// The work in flight of the first channel ends only when the second is served. A loop that waited
-/// for it would give up after two seconds and serve the second too late.
+/// The work in flight of the first channel ends only after the second is served. A blocking loop
+/// would time out after two seconds and serve the second channel too late.
 #[test]
 fn test_closing_channel_with_work_in_flight_does_not_hold_up_the_others() {
     let (vm, mut client, ids, seen) = machine();

@@ -1,7 +1,7 @@
 //! The shell around the core: devices, doorbells, and the queue of events.
 //!
-//! It has no thread of its own: see [`pump`]. Under the state's lock there is no I/O and no
-//! callback of a device; those are jobs that run after it.
+//! The bus has no thread of its own: see [`pump`]. I/O and calls to devices do not run under the
+//! state's lock; they are jobs that run after it is released.
 //!
 //! | module | content |
 //! |---|---|
@@ -47,14 +47,15 @@ use crate::synic::Synic;
 /// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
 const HYPERVISOR_MESSAGE: u32 = 1 << 31;
 
-/// A VM's VMBus. Cloning shares it.
+/// A VM's VMBus. Clones are handles to the same bus.
 #[derive(Clone)]
 pub struct VmBus {
     inner: Arc<Inner>,
 }
 
 impl VmBus {
-    /// A bus without devices over `ram`, on a machine whose interrupt controller is `synic`.
+    /// Returns a bus without devices over `ram`, on a machine with the interrupt controller
+    /// `synic`.
     #[must_use]
     pub fn new(ram: GuestRam, synic: Arc<dyn Synic>) -> Self {
         let inner = Arc::new_cyclic(|weak| {
@@ -91,7 +92,7 @@ impl VmBus {
     }
 
     /// Handles HvPostMessage by the guest, after its input was checked. `payload` is a private copy
-    /// of exactly the payload.
+    /// of the payload only.
     ///
     /// The message is handled before this returns, or by the thread that is working on the bus.
     #[must_use]
@@ -106,12 +107,12 @@ impl VmBus {
             return HvStatus::InvalidParameter;
         }
         if message_type != VMBUS_MESSAGE_TYPE {
-            // The port takes any type; nothing but VMBus listens on it.
+            // The port accepts any type, but only VMBus listens on it.
             return HvStatus::Success;
         }
         if self.inner.synic.waiting_messages() >= MAX_WAITING_MESSAGES {
             match GuestMessage::parse(payload) {
-                // A guest that begins again has not read the waiting messages, and never will.
+                // A guest that connects again has not read the waiting messages, and never will.
                 Ok(GuestMessage::InitiateContact(_) | GuestMessage::Unload) => {
                     self.inner.synic.discard_messages();
                 }
@@ -121,8 +122,8 @@ impl VmBus {
         self.inner.post(connection_id, payload)
     }
 
-    /// Handles an HvSignalEvent that the machine did not carry out itself: an id without eventfd,
-    /// or a flag number. Never waits for the bus.
+    /// Handles an HvSignalEvent that the machine did not handle: an id without an eventfd, or a
+    /// flag number. Never waits for the bus.
     #[must_use]
     pub fn signal_event(&self, connection_id: u32, flag: u16) -> HvStatus {
         if flag != 0 && self.inner.doorbells.is_live(connection_id) {
@@ -135,11 +136,11 @@ impl VmBus {
         }
     }
 
-    /// Adds a device. It is offered immediately to a guest that has asked for offers. The key is
+    /// Adds a device and offers it, immediately if the guest has asked for offers. Returns the key
     /// for [`VmBus::rescind`].
     ///
     /// # Errors
-    /// [`OfferError`].
+    /// See [`OfferError`].
     pub fn offer(&self, device: Box<dyn Device>) -> Result<ChannelKey, OfferError> {
         let (offer, open_blocks) = (device.offer(), device.open_blocks());
         let slot = Arc::new(DeviceSlot { open_blocks, device: Mutex::new(device) });
@@ -150,20 +151,20 @@ impl VmBus {
         Ok(key)
     }
 
-    /// Removes a device: its channels are closed, then rescinded. It is dropped once the guest has
-    /// released it.
+    /// Removes a device: closes its channels, then rescinds them. The device is dropped once the
+    /// guest has released it.
     pub fn rescind(&self, key: ChannelKey) {
         let mut state = self.inner.visit();
         state.core.rescind(key);
         self.inner.act(&mut state);
     }
 
-    /// Forgets every connection and channel, and returns when no device touches guest memory any
-    /// more. That includes devices that are being asked to open a channel.
+    /// Ends the connection and all channels. Returns when no device touches guest memory any more,
+    /// including devices with an open in progress.
     ///
-    /// For a machine that is reset or ends. Its vCPUs must not run; their last messages are
-    /// dropped. Never call it from a device, nor while the bus is paused: paused devices do not
-    /// release channels.
+    /// For the reset or the end of a machine. Its vCPUs must not run; their last messages are
+    /// dropped. Must not be called from a device, nor while the bus is paused, as paused devices do
+    /// not release channels.
     pub fn reset(&self) {
         let number = {
             let mut state = self.inner.visit();
@@ -179,18 +180,18 @@ impl VmBus {
         drop(done.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Waits until everything is done that the guest and the host asked of the bus before the call,
-    /// and what follows from it: messages are handled, devices that do not block in `open` have
-    /// been asked, doorbells are bound or taken away. [`VmBus::inspect`] then shows the result.
+    /// Waits until all work is done that the guest and the host requested before the call, and all
+    /// work that follows from it: messages are handled, devices with a non-blocking `open` have
+    /// answered, doorbells are bound or unbound. [`VmBus::inspect`] then shows the result.
     ///
-    /// For tests and tools: a guest that posts without pause keeps it waiting. Never call it from
-    /// a device.
+    /// For tests and tools: a guest that posts without pause keeps it waiting. Must not be called
+    /// from a device.
     pub fn wait_until_idle(&self) {
         self.inner.pump.wait_until_idle(&self.inner);
     }
 
-    /// The same as [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only), for
-    /// machines that learn it outside the bus: the loopback VM does from its client.
+    /// Does the work of [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only) for
+    /// machines that learn it outside the bus, as the loopback VM does from its client.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
@@ -199,8 +200,8 @@ impl VmBus {
         table.mark_read_only(relid, id)
     }
 
-    /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message that is
-    /// being handled, never for a device. The report is made without the bus.
+    /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message in
+    /// progress, never for a device. The report is built without the state's lock.
     #[must_use]
     pub fn inspect(&self) -> BusReport {
         let (snapshot, open) = {
@@ -221,8 +222,8 @@ impl Inner {
     }
 }
 
-/// A panic elsewhere leaves no state behind these locks half-changed, and a VMM must still close
-/// its disks.
+/// Locks a mutex, also after a panic of another thread: the state behind these locks is consistent
+/// at any time, and a VMM must still close its disks.
 fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

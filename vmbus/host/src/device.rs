@@ -27,22 +27,22 @@ impl From<std::io::Error> for OpenError {
 
 /// The host side of a device.
 ///
-/// The bus calls a device from the thread that brought the event, one call at a time, and holds no
-/// lock of its own meanwhile. Never wait for the guest, and never call back into the bus except
-/// through the [`Channel`].
+/// The bus calls a device from the thread with the event, one call at a time, without holding a
+/// lock of its own. A device must not wait for the guest, and must call the bus only through the
+/// [`Channel`].
 pub trait Device: Send {
     /// Returns the offer. Called once.
     fn offer(&self) -> Offer;
 
-    /// Returns whether [`Device::open`] may wait for I/O, for example because it opens files. Each
-    /// open then gets a thread of its own; otherwise it runs on the thread that brought the event,
-    /// often a vCPU. Called once. Default: no.
+    /// Returns true if [`Device::open`] may block on I/O, for example because it opens files. Each
+    /// open then gets a thread of its own; otherwise it runs on the thread with the event, often a
+    /// vCPU. Called once. Default: false.
     fn open_blocks(&self) -> bool {
         false
     }
 
-    /// Takes a channel that a guest opened: subchannel 0 is the primary. Hand it to a worker and
-    /// return; dropping it ends the close.
+    /// Takes a channel that a guest has opened: subchannel 0 is the primary. The device must give
+    /// it to a worker and return. Dropping the channel ends the close.
     ///
     /// The channel may already be closing when this is called.
     ///
@@ -50,34 +50,33 @@ pub trait Device: Send {
     /// [`OpenError`]: the guest's open fails.
     fn open(&mut self, channel: Channel) -> Result<(), OpenError>;
 
-    /// Quiesces the device. Returns when none of its workers touches guest memory any more, and
-    /// keeps them from it until [`Device::resume`]. It may wait for I/O in flight, or leave that
-    /// alone if it does not go to guest memory. A device without workers has nothing to do.
+    /// Quiesces the device. On return none of its workers touches guest memory until
+    /// [`Device::resume`]. The device may wait for I/O in flight, or leave it in flight if it does
+    /// not use guest memory. A device without workers needs no implementation.
     fn pause(&mut self) {}
 
     /// Ends [`Device::pause`]. Every doorbell is signalled after it.
     fn resume(&mut self) {}
 
-    /// Returns, while paused, all that is needed to continue serving the open channel `subchannel`
-    /// (0: the primary) elsewhere: requests that are not answered, packets that are not in the
-    /// ring, GPADLs that are mapped. Positions in the rings are not part of it; they lie in guest
-    /// memory.
+    /// Returns the state of the open channel `subchannel` (0: the primary) of a paused device, from
+    /// which another process can continue: requests without an answer, packets that are not in the
+    /// ring, mapped GPADLs. Ring positions are part of guest memory.
     ///
-    /// `None`, the default: it cannot. The guest will lose the channel, and get the device as a new
-    /// one.
+    /// `None`, the default: the device cannot be saved. The guest will lose the channel and get a
+    /// new offer of the device.
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
         let _ = subchannel;
         None
     }
 
     /// Takes a channel that was open when the bus was saved, in place of [`Device::open`]. `state`
-    /// is the result of [`Device::save`]. The guest does not notice: requests that it has made are
-    /// answered here. GPADLs that were mapped must be mapped again here. The bus is paused: the
-    /// doorbell is signalled when it resumes.
+    /// is the result of [`Device::save`]. The guest does not notice: the device must answer its
+    /// earlier requests, and map its GPADLs again. The bus is paused, and signals the doorbell when
+    /// it resumes.
     ///
     /// # Errors
-    /// [`OpenError`], the default: the guest loses the channel, and gets the device as a new one.
-    /// `state` comes from a file, so it must be checked.
+    /// [`OpenError`], the default: the guest loses the channel, and gets a new offer of the device.
+    /// `state` comes from a file, so the device must validate it.
     fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
         let _ = (channel, state);
         Err(OpenError("this device does not go on after a restore".to_owned()))
@@ -126,7 +125,8 @@ pub(crate) struct ChannelShared {
     synic: Arc<dyn Synic>,
 }
 
-/// The number of subchannels that the device asks for. One event is queued, however often it asks.
+/// The number of subchannels that the device asks for. At most one event is queued for all its
+/// requests.
 #[derive(Default)]
 struct WantedSubchannels {
     total: AtomicU16,
@@ -137,7 +137,7 @@ struct WantedSubchannels {
 struct Target {
     /// [`NO_INTERRUPT_VP`] if the guest polls.
     vp: u32,
-    /// None, for now.
+    /// No signals are sent for now.
     paused: bool,
 }
 
@@ -208,7 +208,7 @@ impl Channel {
         &self.doorbell
     }
 
-    /// Returns whether the guest closed the channel or lost it: finish and drop it.
+    /// Returns true if the guest closed or lost the channel: the worker must finish and drop it.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.shared.closing.load(Ordering::Acquire)
@@ -219,13 +219,13 @@ impl Channel {
         self.shared.signal();
     }
 
-    /// Counts an event that the rings' rules made unnecessary (for `inspect`).
+    /// Counts a signal that the ring protocol made unnecessary, for reports.
     pub fn suppressed_signal(&self) {
         self.shared.signals_suppressed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Signals if `needed`, the result of `commit` of either ring; otherwise counts the event that
-    /// was saved.
+    /// Signals if `needed`, the result of `commit` of either ring; otherwise counts a suppressed
+    /// signal.
     pub fn signal_if(&self, needed: bool) {
         if needed {
             self.signal();
@@ -271,8 +271,8 @@ impl Channel {
     }
 
     /// Maps a GPADL that the guest created on this channel, for
-    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never waits.
-    /// There is one mapping at a time, whichever its kind: it ends when the view and its clones are
+    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never blocks.
+    /// A GPADL has one mapping at a time, of either kind; it ends when the view and its clones are
     /// dropped.
     ///
     /// # Errors
@@ -282,11 +282,11 @@ impl Channel {
         self.gpadls.map_for(self.shared.relid, id, access)
     }
 
-    /// Makes the bus enforce the device's own protocol: this GPADL is for reading, and is not
-    /// mapped for writing from now on.
+    /// Makes the bus refuse further mappings of this GPADL for writing, as the device's own
+    /// protocol demands.
     ///
-    /// VMBus itself has no such message (kmcl.md 4.6): a client that creates a GPADL read-only
-    /// tells its server so, together with its number.
+    /// VMBus itself has no such message (kmcl.md 4.6): a client that creates a read-only GPADL
+    /// passes that to its server together with the number.
     ///
     /// # Errors
     /// [`MapError::Unknown`].
@@ -294,8 +294,7 @@ impl Channel {
         self.gpadls.mark_read_only(self.shared.relid, id)
     }
 
-    /// Asks for subchannels 1..=`total` (on a primary; elsewhere nothing happens). They are offered
-    /// to the guest, which may open them.
+    /// Asks the bus to offer subchannels 1..=`total` to the guest. Has no effect on a subchannel.
     pub fn offer_subchannels(&self, total: u16) {
         if self.shared.want_subchannels(total) {
             self.closed.bus.subchannels(self.shared.key, self.shared.serial);
@@ -335,7 +334,7 @@ impl ChannelHandle {
     /// See [`Channel::map_gpadl`].
     ///
     /// # Errors
-    /// As [`Channel::map_gpadl`].
+    /// See [`Channel::map_gpadl`].
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
         self.gpadls.map_for(self.relid, id, access)
     }
@@ -343,7 +342,7 @@ impl ChannelHandle {
     /// See [`Channel::mark_gpadl_read_only`].
     ///
     /// # Errors
-    /// As [`Channel::mark_gpadl_read_only`].
+    /// See [`Channel::mark_gpadl_read_only`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
         self.gpadls.mark_read_only(self.relid, id)
     }
@@ -371,7 +370,7 @@ impl ChannelShared {
     pub(crate) fn signal(&self) {
         let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
         let vp = target.vp;
-        // A bus that resumes signals every channel, so that no signal is lost.
+        // A resuming bus signals every channel, so no signal is lost.
         if vp == NO_INTERRUPT_VP || target.paused {
             return;
         }
@@ -388,7 +387,7 @@ impl ChannelShared {
         target.vp = vp;
     }
 
-    /// Ends the channel: a signal that waits for its VP is not for the next channel.
+    /// Drops a pending signal of the ended channel, which must not reach the next channel.
     pub(crate) fn forget_signal(&self) {
         let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
         self.synic.forget_signal(target.vp, VMBUS_SINT, self.event_flag);
@@ -420,7 +419,7 @@ impl ChannelShared {
     }
 }
 
-/// Reports the end of a channel, on whichever thread and for whichever reason it ends.
+/// Reports the end of a channel to the bus on drop.
 struct ClosedOnDrop {
     shared: Arc<ChannelShared>,
     bus: BusLink,

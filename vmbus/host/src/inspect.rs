@@ -27,11 +27,11 @@ pub struct BusReport {
     pub channels: Vec<OpenReport>,
     /// Every accepted GPADL.
     pub gpadls: Vec<GpadlReport>,
-    /// GPADLs whose page list is being received.
+    /// Number of page lists being received.
     pub gpadls_arriving: usize,
 }
 
-/// A channel, with additional facts if it is open.
+/// The report of a channel, with more fields if it is open.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenReport {
@@ -41,16 +41,16 @@ pub struct OpenReport {
     pub incoming: Option<RingSnapshot>,
     /// Host→guest ring.
     pub outgoing: Option<RingSnapshot>,
-    /// Interrupts raised for it.
+    /// Interrupts raised for the channel.
     pub signals_sent: u64,
-    /// Interrupts that the rules made unnecessary.
+    /// Interrupts that the ring protocol made unnecessary.
     pub signals_suppressed: u64,
-    /// Counters of its worker, if it is open.
+    /// Counters of the channel's worker, if it is open.
     pub worker: Option<WorkerStats>,
 }
 
 impl BusReport {
-    /// Made without the bus: `open` are the channels that devices have.
+    /// Builds a report without the state's lock. `open`: the channels that devices have.
     pub(crate) fn new(snapshot: Snapshot, open: &BTreeMap<ChannelKey, Arc<ChannelShared>>) -> Self {
         let (connection, version, messages) =
             (snapshot.connection, snapshot.version, snapshot.messages);

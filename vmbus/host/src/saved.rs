@@ -17,9 +17,9 @@ use crate::synic::QueuedMessage;
 /// to a type of this crate that derives `Serialize`.
 pub const FORMAT: u32 = 1;
 
-/// A saved bus. Opaque: made by [`VmBus::save`](crate::VmBus::save), used by
-/// [`VmBus::restore`](crate::VmBus::restore), and in between bytes of any serde format that names
-/// fields and variants.
+/// A saved bus. It is opaque: [`VmBus::save`](crate::VmBus::save) makes it and
+/// [`VmBus::restore`](crate::VmBus::restore) uses it. Any serde format that names fields and
+/// variants can store it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub struct SavedBus {
@@ -37,7 +37,7 @@ pub struct SavedBus {
 pub(crate) struct SavedChannel {
     #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) class: Guid,
-    /// Tells devices apart, in both buses.
+    /// Identifies the device in both buses.
     #[cfg_attr(feature = "serde", serde(with = "guid"))]
     pub(crate) instance: Guid,
     pub(crate) subchannel: u16,
@@ -46,8 +46,7 @@ pub(crate) struct SavedChannel {
     pub(crate) remove: bool,
     pub(crate) reoffer: bool,
     pub(crate) wanted_subchannels: u16,
-    /// Of an open channel: the state that its device needs to continue. Without it the channel is
-    /// closed and offered again.
+    /// The device's state of an open channel. Without it the channel is closed and offered again.
     pub(crate) device: Option<Vec<u8>>,
 }
 
@@ -71,7 +70,7 @@ pub(crate) enum SavedGpadlState {
     Accepted { charged: usize, read_only: bool, going: bool, answer: bool },
 }
 
-/// A bus could not be saved.
+/// The error of saving a bus.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SaveError {
@@ -80,7 +79,7 @@ pub enum SaveError {
     Running,
 }
 
-/// A saved bus could not be restored; the bus is as it was before.
+/// The error of restoring a bus. The bus is unchanged then.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RestoreError {

@@ -56,8 +56,8 @@ pub trait Synic: Send + Sync {
         0
     }
 
-    /// Returns those messages, in order for each (VP, SINT). A machine that is restored elsewhere
-    /// must be given them again.
+    /// Returns the queued messages, in order for each (VP, SINT). A restored machine must get them
+    /// again.
     fn queued_messages(&self) -> Vec<QueuedMessage> {
         Vec::new()
     }
@@ -65,8 +65,8 @@ pub trait Synic: Send + Sync {
     /// Sets event flag `flag` (0..=2047) of `sint` in the event flags page of `vp`, and raises the
     /// SINT if the flag was clear.
     ///
-    /// While the page or the SynIC is off, the flag is remembered, and set when both are on: a
-    /// channel whose signal was lost would wait for ever.
+    /// While the page or the SynIC is off, the machine remembers the flag and sets it when both are
+    /// on. A lost signal would block its channel forever.
     fn signal_event(&self, vp: u32, sint: u8, flag: u16) -> Signal;
 
     /// Forgets flag `flag` if it is remembered for a page that is off: its channel is closed, or

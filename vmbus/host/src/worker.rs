@@ -25,9 +25,9 @@ pub struct WorkerStats {
     pub moderated: u64,
 }
 
-/// The counters behind [`WorkerStats`]. The channel's worker writes them, and nothing else does:
-/// `vmbus-device` counts in its workers, a device without that runtime may count in its own. All
-/// are 0 where no worker counts.
+/// The counters behind [`WorkerStats`]. Only the channel's worker writes them: `vmbus-device`
+/// counts in its workers, and a device without that runtime may count in its own. All are 0 if no
+/// worker counts.
 #[derive(Debug, Default)]
 pub struct WorkerCounters {
     /// See [`WorkerStats::taken`], and so on.

@@ -1,6 +1,6 @@
-//! Measures a device of your own on the loopback VM, beside the limits of this machine.
+//! Measures your own device on the loopback VM, next to the limits of this machine.
 //!
-//! Put your device in the place of [`backend`], and what your driver sends in [`REQUEST`]. Then:
+//! Replace [`backend`] with your device, and [`REQUEST`] with a packet of your driver. Then:
 //! `cargo run --release -p vmbus --features loopback --example bench`
 
 use std::convert::Infallible;
@@ -24,7 +24,7 @@ fn backend(instance: Guid, options: WorkerOptions) -> impl Device {
     serve("bench", Offer::new(CLASS, instance, 0), |_: &Channel| Echo, options)
 }
 
-/// What the guest sends each time: a multiple of 8 bytes. The reply may have as many.
+/// The packet that the guest sends: a multiple of 8 bytes. The reply may have as many.
 const REQUEST: [u8; 64] = [7; 64];
 
 /// Answers each packet with itself.
@@ -50,23 +50,23 @@ impl ChannelHandler for Echo {
 // The measurements.
 
 const CLASS: Guid = Guid::new(0x6863_6e62, 0x7421, 0x0000, *b"SynthVM!");
-/// The device whose worker is driven by the thread that measures.
+/// The instance with an inline worker.
 const INLINE: Guid = Guid::new(0x6863_6e62, 0x7421, 0x0001, *b"SynthVM!");
-/// The device whose worker is a thread.
+/// The instance with a worker's thread.
 const THREAD: Guid = Guid::new(0x6863_6e62, 0x7421, 0x0002, *b"SynthVM!");
-/// The device without a worker: a loop over the rings, here.
+/// The instance without a worker: a loop over the rings in this program.
 const BARE: Guid = Guid::new(0x6863_6e62, 0x7421, 0x0003, *b"SynthVM!");
 
-/// Packets that are sent together where many are in flight.
+/// Number of packets sent together in the measurements with many in flight.
 const BATCH: usize = 64;
 
-/// Pages of a ring: for twice the packets that are in flight, and a control page.
+/// Pages of a ring: twice the packets in flight, and a control page.
 const RING_PAGES: usize = (2 * BATCH * (REQUEST.len() + 64)).div_ceil(4096) + 1;
 
-/// How long to measure.
+/// The length of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effort {
-    /// Rounds of each number. The shortest counts: a disturbance only makes a round longer.
+    /// Rounds of each number. The shortest round counts, as a disturbance only makes one longer.
     pub(crate) rounds: usize,
     /// Packets of a round, a multiple of 64.
     pub(crate) packets: usize,
@@ -112,7 +112,7 @@ pub(crate) fn run(out: &mut impl Write, effort: Effort) -> Result<(), Box<dyn Er
 }
 
 impl Effort {
-    /// Returns the nanoseconds of one packet, of which each call of `exchange` makes `batch`.
+    /// Returns the nanoseconds of one packet. Each call of `exchange` sends `batch` packets.
     fn best(
         self,
         batch: usize,
@@ -129,8 +129,8 @@ impl Effort {
         Ok(shortest * 1e9 / self.packets as f64)
     }
 
-    /// Returns the nanoseconds in which a number goes to another thread and back, through memory
-    /// that both look at without sleeping.
+    /// Returns the nanoseconds of passing a number to another thread and back through memory, with
+    /// both threads polling.
     fn cache_line(self) -> Result<f64, Box<dyn Error>> {
         let number = AtomicU64::new(0);
         let wait_for = |expected: u64| {
@@ -183,7 +183,7 @@ fn copy_four_times(request: &[u8; REQUEST.len()]) {
     black_box(bytes);
 }
 
-/// A VM with the device twice, and a guest that has opened a channel to each and to a bare one.
+/// A VM with two instances of the device, and a guest with a channel to each and to a bare one.
 struct Machine {
     guest: Client<LoopbackPlatform>,
     workers: InlineWorkers,
@@ -245,7 +245,7 @@ impl Machine {
     }
 
     /// Returns the nanoseconds of a packet through the device in its own thread. Both threads sleep
-    /// when they have nothing to do, the device's after its poll window.
+    /// when they have no work, the device's after its poll window.
     fn thread(&mut self, effort: Effort, batch: usize) -> Result<f64, Box<dyn Error>> {
         let (guest, id) = (&mut self.guest, self.thread);
         effort.best(batch, || {
@@ -286,8 +286,8 @@ fn send(rings: &mut LoopbackRings, count: usize) -> Result<bool, Box<dyn Error>>
     Ok(batch.commit())
 }
 
-/// Reads all replies that are there, as a driver does. Returns their number, and whether the host
-/// must be signalled, which is so when it waits for space.
+/// Reads all replies in the ring, as a driver does. Returns their number, and whether the host must
+/// be signalled because it waits for space.
 fn receive(rings: &mut LoopbackRings) -> Result<(usize, bool), Box<dyn Error>> {
     let (mut batch, mut count) = (rings.incoming.batch()?, 0);
     while let Some(packet) = batch.next()? {

@@ -1,4 +1,4 @@
-//! A block device in 100 lines, and a guest that writes it, reads it back and compares.
+//! A block device in 100 lines, and a guest that writes to it, reads back and compares.
 //!
 //! The guest shares a buffer by GPADL, once. A request names bytes of that buffer and blocks of the
 //! disk; the device copies them directly between the guest's pages and its own memory, and answers
@@ -58,7 +58,7 @@ enum Status {
     NoSuchBuffer,
 }
 
-/// The content of the disk, which all channels share.
+/// The content of the disk, shared by all channels.
 type Content = Arc<Mutex<Vec<u8>>>;
 
 /// Returns a disk with this content.
@@ -86,7 +86,7 @@ impl ChannelHandler for Disk {
         packet: &Packet<'_>,
         outbox: &mut Outbox<Vec<u8>>,
     ) -> Result<(), Infallible> {
-        // A copy of the request: the guest cannot change it any more.
+        // Copies the request, so that the guest cannot change it any more.
         let request = packet.read::<Request>().ok_or(Status::Malformed);
         let result = request.and_then(|request| self.carry_out(&request));
         if packet.completion_requested() {
@@ -103,14 +103,14 @@ impl Disk {
         let blocks = bytes(request.first, request.blocks).ok_or(Status::NoSuchBlocks)?;
         let blocks = content.get_mut(blocks).ok_or(Status::NoSuchBlocks)?;
         let (gpadl, offset) = (request.gpadl, request.offset as usize);
-        // The view's accesses are bounded by the buffer. With a file in place of the memory,
-        // `view.iovecs` gives what `preadv` and `pwritev` take.
+        // The view's accesses are bounds-checked. With a file in place of the memory, `view.iovecs`
+        // returns the iovecs for `preadv` and `pwritev`.
         let copied = match request.operation {
             READ => self.channel.map_gpadl(gpadl, ReadWrite).map(|view| view.write(offset, blocks)),
             WRITE => self.channel.map_gpadl(gpadl, ReadOnly).map(|view| view.read(offset, blocks)),
             _ => return Err(Status::Malformed),
         };
-        // The view is dropped already: the guest may take its buffer back.
+        // The view has been dropped, so the guest may reuse its buffer.
         copied.map_err(|_| Status::NoSuchBuffer)?.map_err(|_| Status::NoSuchBuffer)
     }
 }
@@ -127,7 +127,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     run(&mut io::stdout(), 64 << 20)
 }
 
-/// Runs the example on a disk of `size` bytes, a multiple of 1 MiB, and prints its course to `out`.
+/// Runs the example on a disk of `size` bytes, a multiple of 1 MiB, and prints its steps to `out`.
 pub(crate) fn run(out: &mut impl Write, size: usize) -> Result<(), Box<dyn Error>> {
     let vm = LoopbackVm::new(Mode::Threaded);
     vm.offer(disk(Arc::new(Mutex::new(vec![0; size]))))?;
@@ -194,7 +194,7 @@ impl Guest {
         let mut client = Client::connect(vm.platform())?;
         let id = client.open(DISK, None, None)?;
         let pages = vm.pages().allocate(257, Layout::Scattered).ok_or("no memory")?;
-        // It begins in the middle of a page: a shared buffer need not be whole pages.
+        // The buffer begins in the middle of a page, as it need not be whole pages.
         let buffer = Mdl::new(1 << 20, 1000, pages)?;
         let flags = GpadlFlags::empty();
         let shared = client.channel(id).create_gpadl_from_mdl(flags, &buffer, 0, 0)?;
@@ -222,7 +222,7 @@ impl Guest {
         Ok(u64::from_le_bytes(status))
     }
 
-    /// Takes the buffer back, which succeeds when the host has no view of it, and closes.
+    /// Reclaims the buffer, which succeeds once the host has no view of it, and closes the channel.
     fn stop(mut self) -> Result<(), Box<dyn Error>> {
         let mut channel = self.client.channel(self.id);
         channel.delete_gpadl(self.shared)?;

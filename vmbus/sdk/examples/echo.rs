@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     run(&mut io::stdout())
 }
 
-/// Runs the example and prints its course to `out`.
+/// Runs the example and prints its steps to `out`.
 pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let vm = LoopbackVm::new(Mode::Threaded);
     vm.offer(echo())?;
@@ -65,7 +65,7 @@ pub(crate) fn run(out: &mut impl Write) -> Result<(), Box<dyn Error>> {
             Waiting::Forever,
         )?;
         let answer = &answer[..len];
-        // The padding comes back too: a protocol says the lengths of its own data.
+        // The reply includes the padding: a protocol must carry the length of its data.
         let (said, padding) = answer.split_at(text.len());
         if said != text.as_bytes() {
             return Err("the answer differs from the request".into());

@@ -1,18 +1,18 @@
-//! VMBus for virtual machine monitors: everything that the author of a device needs, in one crate.
+//! VMBus for virtual machine monitors: the one crate that the author of a device needs.
 //!
-//! VMBus is the bus of Hyper-V's synthetic devices, and Linux and Windows have drivers for it. A
-//! device *offers* itself on the bus by two GUIDs, and the driver in the guest opens a *channel* to
-//! it: two ring buffers in guest memory and one signal in each direction. The driver sends packets,
-//! the device answers them, and both work on many at a time with few signals. Large data is not
-//! sent: the guest describes a buffer by its pages, once ([GPADL](memory::GpadlView)) or with each
-//! packet, and the device reads and writes these pages where they lie. The guest is hostile: it
-//! may change any byte at any moment, so every number is copied first, checked, and then used.
+//! VMBus is the bus of Hyper-V's synthetic devices; Linux and Windows have drivers for it. A device
+//! *offers* itself on the bus by two GUIDs, and the guest's driver opens a *channel* to it: two
+//! ring buffers in guest memory and one signal in each direction. The driver sends packets and the
+//! device answers them, many at a time with few signals. Large data does not go through the rings:
+//! the guest describes a buffer by its pages, once ([GPADL](memory::GpadlView)) or with each
+//! packet, and the device accesses these pages directly. The guest may be hostile and change any
+//! byte at any time, so a device must copy every number, validate the copy, and use only the copy.
 //!
 //! # A complete device
 //!
-//! A device is an [`Offer`] and a [`ChannelHandler`]; [`serve`] makes the rest. This one answers
-//! two numbers with their sum. It runs in a loopback VM, which is a real bus with a real client
-//! over plain memory, so that no hypervisor is needed:
+//! A device is an [`Offer`] and a [`ChannelHandler`]; [`serve`] adds the rest. This one answers two
+//! numbers with their sum. It runs in a loopback VM: a real bus with a real client over plain
+//! memory, without a hypervisor:
 #![cfg_attr(feature = "loopback", doc = "```")]
 #![cfg_attr(not(feature = "loopback"), doc = "```ignore")]
 //! use std::convert::Infallible;
@@ -21,15 +21,15 @@
 //! use vmbus::loopback::{LoopbackVm, Mode};
 //! use vmbus::{ChannelHandler, Guid, Offer, Outbox, Packet, WorkerOptions, serve};
 //!
-//! /// The class, by which the guest chooses its driver, and the only instance of it.
+//! /// The class, by which the guest chooses its driver, and the only instance.
 //! const ADDER: Guid = Guid::new(0x6164_6465, 0x7421, 0x0000, *b"SynthVM!");
 //!
 //! struct Adder;
 //!
 //! impl ChannelHandler for Adder {
-//!     type Payload = Vec<u8>; // what a reply is made of
-//!     type Error = Infallible; // why a guest may lose its channel: never
-//!     type State = (); // what is saved with the machine: nothing
+//!     type Payload = Vec<u8>; // the bytes of a reply
+//!     type Error = Infallible; // no packet breaks the channel
+//!     type State = (); // no state to save
 //!
 //!     fn packet(
 //!         &mut self,
@@ -63,43 +63,43 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Where to find what
+//! # Modules
 //!
 //! | module | for | feature |
 //! |---|---|---|
 //! | the names below | a small device | |
-//! | [`device`] | [`Device`], for one with a state of its own: subchannels, save, restore | |
-//! | [`runtime`] | the workers that serve channels, and the choices for them | |
+//! | [`device`] | [`Device`], for a device with its own state: subchannels, save, restore | |
+//! | [`runtime`] | the workers that serve channels, and their options | |
 //! | [`memory`] | guest memory: shared buffers, and buffers that packets name | |
-//! | [`ring`] | packets and rings, for a device that does without the runtime | |
+//! | [`ring`] | packets and rings, for a device without the runtime | |
 //! | [`bus`] | the bus for a virtual machine monitor: its interrupt controller, reports, save | |
 //! | [`protocol`] | messages, flags, limits and the GUIDs of known devices | |
 //! | `client` | the guest's end | `client` |
 //! | `loopback` | host and guest in one process | `loopback` (implies `client`) |
 //!
-//! The feature `serde` gives `Serialize` and `Deserialize` to what is saved and counted:
+//! The feature `serde` implements `Serialize` and `Deserialize` for saved states and counters:
 //! [`SavedBus`](bus::SavedBus), [`SavedPacket`](runtime::SavedPacket),
 //! [`WorkerStats`](runtime::WorkerStats). No feature is on by default.
 //!
-//! Three examples show more, and each prints what it does: `cargo run -p vmbus --features loopback
+//! Three examples show more, and print their progress: `cargo run -p vmbus --features loopback
 //! --example NAME`, where NAME is `echo`; or `block_device`, a disk over a shared buffer in 100
-//! lines; or `bench`, which measures a device beside the limits of the machine. In the sources,
+//! lines; or `bench`, which compares a device with the limits of the machine. In the sources,
 //! `docs/writing-a-backend.md` is the guide to them.
 //!
 //! # Platform and versions
 //!
-//! Linux on x86-64; rings are mapped twice in a row by `mmap`, and doorbells are eventfds. The
-//! oldest compiler is Rust 1.95. Nothing here needs KVM: a machine takes part by implementing
-//! [`Synic`](bus::Synic). Below version 1.0 every release may change interfaces. Enums and structs
-//! that will grow are `#[non_exhaustive]`, and the latter have constructors.
+//! Linux on x86-64; rings are mirrored by `mmap`, and doorbells are eventfds. The oldest supported
+//! compiler is Rust 1.95. The crate does not need KVM: a machine implements [`Synic`](bus::Synic)
+//! to use it. Below version 1.0 every release may change interfaces. Enums and structs that will
+//! grow are `#[non_exhaustive]`, and such structs have constructors.
 //!
 //! Types of other crates in signatures are re-exported: [`EventFd`], [`vm_memory`], [`zerocopy`].
 //!
 //! # Specifications
 //!
-//! The sources cite the project's own specifications by section, such as "vmbus-core 4.3". They
-//! are in `docs/spec` of the sources: `vmbus-core` (messages, GPADLs, rings), `kmcl` (the
-//! interface of drivers in Windows, whose terms the client uses), and one for each device class.
+//! The sources cite the project's own specifications by section, such as "vmbus-core 4.3". They are
+//! in `docs/spec` of the sources: `vmbus-core` (messages, GPADLs, rings), `kmcl` (Windows'
+//! interface for drivers, which gives the client its terms), and one for each device class.
 
 pub mod bus;
 pub mod device;

@@ -1,4 +1,4 @@
-//! Packets and the rings that they lie in.
+//! Packets and rings.
 //!
 //! A device on the [runtime](crate::runtime) needs [`Packet`] only. One that drives its channel
 //! itself has both rings in [`Channel::incoming`](crate::Channel::incoming) and

@@ -1,4 +1,4 @@
-//! The examples do what they say.
+//! Tests of the examples and their promises.
 
 #[path = "../examples/bench.rs"]
 #[allow(dead_code, reason = "its main is not called")]

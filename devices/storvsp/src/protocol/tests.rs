@@ -27,7 +27,7 @@ fn with_u16(operation: u32, size: usize, value: u16) -> Vec<u8> {
     packet
 }
 
-/// The reply that an init packet gets, whatever else it asks for.
+/// Returns the bytes of the reply to an init packet. Panics on any other action.
 fn reply(session: &mut Session, packet: &[u8]) -> Vec<u8> {
     match session.handle(packet, 0).unwrap() {
         Action::Reply(reply) | Action::Ready(reply) | Action::OfferSubchannels { reply, .. } => {

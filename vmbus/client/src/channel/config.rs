@@ -21,15 +21,15 @@ bitflags! {
     }
 }
 
-/// Packets without completion that a channel takes by default.
+/// Default maximum number of received packets without completion.
 const DEFAULT_QUOTA: u32 = 1 << 16;
-/// Payload bytes of one packet by default: as many as a Linux channel takes.
+/// Default maximum payload bytes of one packet, as on a Linux channel.
 const DEFAULT_MAX_PACKET: usize = 4096;
-/// External data of one packet by default.
+/// Default maximum external data of one packet: bytes and pieces.
 const DEFAULT_MAX_EXTERNAL: (u32, u32) = (1 << 20, 32);
-/// Largest packets that a ring of default size holds at once.
+/// Number of packets of maximum size that a ring of default size holds.
 const DEFAULT_DEPTH: usize = 16;
-/// Pages of one ring: control and data.
+/// Minimum pages of one ring: a control page and a data page.
 pub(super) const MIN_RING_PAGES: usize = 2;
 /// Bytes of a pipe header.
 pub(super) const PIPE_HEADER: usize = 8;
@@ -38,7 +38,7 @@ pub(super) const PIPE_HEADER: usize = 8;
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) max_packet: usize,
-    /// Bytes and pieces.
+    /// Maximum bytes and pieces of external data.
     pub(super) max_external: (u32, u32),
     /// Pages of the host→guest and the guest→host ring, control pages included.
     ring_pages: Option<(usize, usize)>,
@@ -85,7 +85,7 @@ impl Config {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Which device to bind to: a class, and an instance of it or (`None`) any.
+    /// Sets the device to bind to: a class, and an instance of it, or `None` for any.
     /// `VmbClientChannelInitSetTargetPnp`.
     ///
     /// # Errors
@@ -108,8 +108,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// VP that gets the channel's events; by default the connection's. `u32::MAX`: none, the
-    /// channel is polled.
+    /// Sets the VP that gets the channel's events. Default: the connection's VP. `u32::MAX`: no VP,
+    /// the channel is polled.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
@@ -118,7 +118,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// The bytes that the channel is opened with; their meaning is the device's.
+    /// Sets the user data of the open. The device defines its meaning.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
@@ -127,8 +127,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Pages that the client donates for the rings: host→guest and guest→host, each with its
-    /// control page, at least 2. By default they hold 16 packets of the maximum size.
+    /// Sets the pages of the rings: host→guest and guest→host, each with its control page, at least
+    /// 2. By default they hold 16 packets of the maximum size.
     /// `VmbClientChannelInitSetRingBufferPageCount`.
     ///
     /// # Errors
@@ -151,8 +151,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Longest payload of a packet that will be sent, in bytes.
-    /// `VmbChannelInitSetMaximumPacketSize`.
+    /// Sets the maximum payload of sent packets in bytes. `VmbChannelInitSetMaximumPacketSize`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`]; parameter 2 when 0.
@@ -165,7 +164,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Most external data of one packet: bytes, and pieces of the MDL chain.
+    /// Sets the maximum external data of one packet: bytes, and pieces of the MDL chain.
     /// `VmbChannelInitSetMaximumExternalData`.
     ///
     /// # Errors
@@ -199,7 +198,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// A name for logs. `VmbChannelInitSetFriendlyName`.
+    /// Sets the channel's name in logs. `VmbChannelInitSetFriendlyName`.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].
@@ -208,15 +207,15 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// The name for logs.
+    /// Returns the channel's name in logs.
     #[must_use]
     pub fn friendly_name(&self) -> &str {
         &self.record().config.friendly_name
     }
 
-    /// The callbacks: `VmbChannelInitSetStateChangeCallbacks` and
-    /// `VmbChannelInitSetProcessPacketCallbacks` in one. Without a driver packets are fetched
-    /// with [`Channel::receive`].
+    /// Sets the callbacks: `VmbChannelInitSetStateChangeCallbacks` and
+    /// `VmbChannelInitSetProcessPacketCallbacks` in one. Without a driver, [`Channel::receive`]
+    /// returns the packets.
     ///
     /// # Errors
     /// [`Error::NotDisabled`].

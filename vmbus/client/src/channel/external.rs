@@ -15,7 +15,8 @@ impl<P: Platform> Channel<'_, P> {
     /// `VmbPacketSendWithExternalMdl`.
     ///
     /// # Errors
-    /// [`Error`]: flag `WAIT_FOR_COMPLETION` is missing (parameter 7), offset or length outside the chain (5, 6).
+    /// See [`Error`]. The flag `WAIT_FOR_COMPLETION` is missing (parameter 7), or offset or length
+    /// are outside the chain (5, 6).
     pub fn send_with_external_mdl(
         &mut self,
         packet: PacketObject<P>,
@@ -52,7 +53,7 @@ impl<P: Platform> Channel<'_, P> {
         self.submit(packet, buffer, Some(&[Range { byte_count, byte_offset: 0, pages }]), flags)
     }
 
-    /// The type-specific header of a GPA-direct packet (vmbus-core 6.3).
+    /// Returns the type-specific header of a GPA-direct packet (vmbus-core 6.3).
     pub(super) fn range_list(&self, ranges: &[Range<'_>]) -> Result<Vec<u8>, Error> {
         let bytes: u64 = ranges.iter().map(|range| u64::from(range.byte_count)).sum();
         let (max_bytes, max_pieces) = self.record().config.max_external;
@@ -74,7 +75,7 @@ impl<P: Platform> Channel<'_, P> {
     }
 }
 
-/// The part of a chain that goes with a packet.
+/// Returns the part of a chain that a packet carries.
 fn external_ranges(
     mdl: &Mdl,
     offset: u64,

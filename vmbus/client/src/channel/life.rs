@@ -16,12 +16,12 @@ use crate::message::{Offer, Reply};
 use crate::platform::Platform;
 
 impl<P: Platform> Channel<'_, P> {
-    /// Accepts the target's offer when there is one, now or later, and makes the channel active.
-    /// Returns at once: the rest happens while the client is pumped
-    /// ([`Client::wait_for_open`]). `VmbChannelEnable`.
+    /// Enables the channel: it accepts the target's offer, now or when it comes. Returns
+    /// immediately; the open continues while the client is pumped ([`Client::wait_for_open`]).
+    /// `VmbChannelEnable`.
     ///
     /// # Errors
-    /// [`Error::State`] when it is enabled already or has no target; [`Error::InCallback`].
+    /// [`Error::State`] if it is enabled already or has no target; [`Error::InCallback`].
     pub fn enable(&mut self) -> Result<(), Error> {
         self.not_in_callback()?;
         let record = self.record_mut();
@@ -36,7 +36,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Lets packets flow; on a channel that is not open yet, once it is. `VmbChannelStart`, legal
+    /// Starts the flow of packets, or makes it start with the open. `VmbChannelStart`, legal
     /// between enable and disable.
     ///
     /// # Errors
@@ -51,25 +51,25 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Stops the flow: returns when the suspend callback ran and every packet that was delivered is
-    /// completed. On a disabled channel it makes the channel start paused. Packets of ours that
-    /// the host has not completed stay with it. `VmbChannelPause`.
+    /// Stops the flow of packets. Returns after the suspend callback, when every delivered packet
+    /// is completed. A disabled channel will start paused. Sent packets that the host has not
+    /// completed stay with the host. `VmbChannelPause`.
     ///
     /// # Errors
-    /// [`Error::Outstanding`] when packets stay uncompleted and the machine is idle (Windows waits
-    /// for ever); the channel is paused all the same.
+    /// [`Error::Outstanding`] if delivered packets are not completed and the machine is idle
+    /// (Windows waits forever). The channel is paused nevertheless.
     pub fn pause(&mut self) -> Result<(), Error> {
         self.not_in_callback()?;
         self.record_mut().active = false;
         self.suspend_traffic()
     }
 
-    /// Closes the channel: suspends, cancels outstanding packets, calls the closed callback, gives
-    /// the rings back, and returns when the host has let go of everything. `VmbChannelDisable`.
+    /// Closes the channel: suspends, cancels outstanding packets, calls the closed callback, and
+    /// frees the rings. Returns when the host has released all memory. `VmbChannelDisable`.
     ///
     /// # Errors
-    /// [`Error::InCallback`], or the connection failed: the channel is then disabled, but its ring
-    /// pages are lost, because the host may still use them.
+    /// [`Error::InCallback`], or the connection failed: the channel is disabled then, but its ring
+    /// pages are lost, as the host may still use them.
     pub fn disable(&mut self) -> Result<(), Error> {
         self.not_in_callback()?;
         self.close(Error::Cancelled)
@@ -114,7 +114,8 @@ impl<P: Platform> Channel<'_, P> {
         if self.record().busy { Err(Error::InCallback) } else { Ok(()) }
     }
 
-    /// Open and active: started, the queue, post-started.
+    /// Starts the traffic of an open and active channel: started callback, queued packets,
+    /// post-started callback.
     fn start_traffic(&mut self) {
         let record = self.record_mut();
         let (active, manual) = (record.active, record.config.manual);
@@ -151,7 +152,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Ends an open or waiting channel; `why` is the result of cancelled packets.
+    /// Ends an open or waiting channel. `why`: the result of cancelled packets.
     fn close(&mut self, why: Error) -> Result<(), Error> {
         let record = self.record_mut();
         record.enabled = false;
@@ -160,7 +161,7 @@ impl<P: Platform> Channel<'_, P> {
             self.cancel_packets(why);
             return Ok(());
         }
-        // Packets that are never completed cannot hold the channel: their tokens die with it.
+        // Uncompleted packets do not delay the close: their tokens become invalid.
         let suspended = self.suspend_traffic();
         self.cancel_packets(why);
         self.call(|driver, channel| driver.closed(channel));
@@ -172,7 +173,7 @@ impl<P: Platform> Channel<'_, P> {
         suspended
     }
 
-    /// Closes the rings and takes their pages back.
+    /// Closes the rings and frees their pages.
     fn give_back(&mut self) -> Result<(), Error> {
         let record = self.record_mut();
         record.epoch = record.epoch.wrapping_add(1);
@@ -182,14 +183,14 @@ impl<P: Platform> Channel<'_, P> {
         drop(rings);
         let body = ChannelOnly { relid: U32::new(relid) };
         self.client.post(&MessageBuffer::new(MessageType::CloseChannel, &body))?;
-        // Before the host has answered it may write into the pages: they stay ours until then, and
-        // for ever if it never answers.
+        // The host may write to the pages until it has answered, so they are freed only then; if it
+        // never answers, never.
         self.client.tear_down(relid, ring_gpadl)?;
         self.client.platform.free_pages(&ring_pages);
         Ok(())
     }
 
-    /// From an offer to an open channel.
+    /// Opens the channel of an offer.
     fn connect(&mut self, offer: &Offer) -> Result<(), Error> {
         let config = &self.record().config;
         let (incoming, outgoing) = config.ring_pages();
@@ -247,7 +248,8 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// Maps the rings and describes their pages. On failure: whether the pages are free.
+    /// Maps the rings and describes their pages to the host. An error also says whether the pages
+    /// are free.
     fn describe_rings(
         &mut self,
         relid: u32,
@@ -267,7 +269,7 @@ impl<P: Platform> Channel<'_, P> {
             Err(GpadlError::Host(status)) => Err((Error::Host(status), true)),
             Err(GpadlError::TooLarge { .. }) => Err((memory, true)),
             Err(GpadlError::Link(Error::Removed)) => Err((Error::Removed, true)),
-            // The host's state for it is unknown.
+            // The state of the GPADL at the host is unknown.
             Err(other) => Err((link_error(other), false)),
         }
     }
@@ -288,7 +290,7 @@ impl<P: Platform> Client<P> {
         if status.is_success() { Ok(()) } else { Err(Error::Host(status)) }
     }
 
-    /// Opens enabled channels whose offers are there.
+    /// Opens enabled channels that have an offer.
     pub(crate) fn connect_waiting(&mut self) -> bool {
         let waiting: Vec<ChannelId> = self
             .channels
@@ -314,7 +316,7 @@ impl<P: Platform> Client<P> {
         any
     }
 
-    /// The first offer that the channel wants and no other has.
+    /// Returns the first offer for the channel's target that no other channel uses.
     fn offer_for(&self, id: ChannelId) -> Option<Offer> {
         let config = &self.channels.get(&id)?.config;
         let (class, instance) = config.target?;
@@ -328,7 +330,7 @@ impl<P: Platform> Client<P> {
             .cloned()
     }
 
-    /// Closes channels that the host took away, and releases them.
+    /// Closes rescinded channels, and releases them.
     pub(crate) fn settle_rescinds(&mut self) -> bool {
         let relids: Vec<u32> = self.rescinded.iter().copied().collect();
         for &relid in &relids {
@@ -339,15 +341,15 @@ impl<P: Platform> Client<P> {
                 .map(|(&id, _)| id);
             if let Some(id) = id {
                 let mut channel = self.channel(id);
-                // The pages are free whatever the driver leaves behind: the host has let go of
-                // everything.
+                // The pages are free even if the driver leaves GPADLs behind, as the host has
+                // released all memory.
                 let _ = channel.close(Error::Removed);
                 channel.record_mut().failure = Some(Error::Removed);
             }
             self.offers.remove(&relid);
             self.rescinded.remove(&relid);
             let body = ChannelOnly { relid: U32::new(relid) };
-            // A host that takes no message any more has no use for this one.
+            // A failed post is ignored: the host takes no messages any more.
             let _ = self.post(&MessageBuffer::new(MessageType::RelidReleased, &body));
         }
         !relids.is_empty()

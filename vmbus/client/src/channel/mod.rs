@@ -24,23 +24,23 @@ pub use send::{Answer, PacketObject, SendFlags, Waiting};
 use config::Config;
 use send::{Queued, Routine};
 
-/// Names a channel object of one client; never reused.
+/// The id of a channel object of one client; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelId(pub(crate) u32);
 
-/// A channel of a client, borrowed for some calls. Callbacks get one;
-/// [`Client::channel`] makes one.
+/// A channel of a client, borrowed for some calls. [`Client::channel`] returns one, and callbacks
+/// get one.
 pub struct Channel<'a, P: Platform> {
     pub(crate) client: &'a mut Client<P>,
     pub(crate) id: ChannelId,
 }
 
-/// Where a channel stands (kmcl.md section 2).
+/// The state of a channel (kmcl.md section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelState {
-    /// Configuration is possible; nothing else is.
+    /// The channel can be configured.
     Disabled,
-    /// Enabled; the offer has not come yet.
+    /// Enabled, without an offer yet.
     Waiting,
     /// Open, no packets flow.
     Paused,
@@ -48,24 +48,24 @@ pub enum ChannelState {
     Started,
 }
 
-/// All that the client keeps of a channel.
+/// The client's record of a channel.
 pub(crate) struct Record<P: Platform> {
     config: Config,
     enabled: bool,
-    /// Not paused by the caller.
+    /// The caller has not paused the channel.
     active: bool,
     driver: Option<Box<dyn Driver<P>>>,
-    /// A callback has the driver right now.
+    /// A callback is using the driver.
     busy: bool,
-    /// Why the last enabling led to nothing.
+    /// The error of the last enable, if it failed.
     pub(crate) failure: Option<Error>,
     open: Option<Open<P>>,
-    /// Not yet in the ring, in order.
+    /// Packets that are not in the ring yet, in order.
     queue: VecDeque<Queued<P>>,
-    /// In the ring or with the host.
+    /// Packets in the ring or at the host.
     in_flight: BTreeMap<u64, Routine<P>>,
     next_transaction: u64,
-    /// Rises with each close: completions of an earlier life mean nothing.
+    /// Incremented with each close: completions from before are invalid.
     epoch: u32,
 }
 
@@ -82,17 +82,17 @@ pub(crate) struct Open<P: Platform> {
     sending: bool,
     /// Packets may be delivered: from after the started callback to the start of suspend.
     receiving: bool,
-    /// The host signalled, or something else says that the ring must be looked at.
+    /// The ring must be checked, as the host has signalled or for another reason.
     event: bool,
-    /// The quota ended the reading: only a completion begins it again.
+    /// The quota is used up: only a completion resumes reading.
     blocked: bool,
     /// The ring is not read any more: the driver failed a packet, or the host broke the ring.
     stopped: Option<Error>,
-    /// Read from the ring, not yet delivered.
+    /// Packets read from the ring and not delivered yet.
     pending: VecDeque<IncomingPacket>,
-    /// Delivered, not yet completed.
+    /// Number of packets delivered and not completed yet.
     outstanding: u32,
-    /// Delivered since the last processing-complete callback.
+    /// Number of packets delivered since the last processing-complete callback.
     delivered: u32,
 }
 
@@ -141,19 +141,19 @@ impl<P: Platform> Record<P> {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Its name.
+    /// Returns the channel's id.
     #[must_use]
     pub fn id(&self) -> ChannelId {
         self.id
     }
 
-    /// The client it belongs to, to look at.
+    /// Returns the channel's client, read-only.
     #[must_use]
     pub fn client(&self) -> &Client<P> {
         self.client
     }
 
-    /// Where it stands.
+    /// Returns the channel's state.
     #[must_use]
     pub fn state(&self) -> ChannelState {
         let record = self.record();
@@ -165,41 +165,42 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Why the last enabling led to nothing, or why the queue of an open channel was stopped.
+    /// Returns the error of the last enable, or the reason why the queue of an open channel was
+    /// stopped.
     #[must_use]
     pub fn failure(&self) -> Option<Error> {
         let record = self.record();
         record.open.as_ref().and_then(|open| open.stopped).or(record.failure)
     }
 
-    /// Its number on this connection, when open.
+    /// Returns the channel's relid, if it is open.
     #[must_use]
     pub fn relid(&self) -> Option<u32> {
         self.record().relid()
     }
 
-    /// The instance that it is bound to, when open. `VmbChannelGetInterfaceInstance`.
+    /// Returns the bound device instance, if the channel is open. `VmbChannelGetInterfaceInstance`.
     #[must_use]
     pub fn interface_instance(&self) -> Option<Guid> {
         self.open_ref().map(|open| open.instance)
     }
 
-    /// Packets that were delivered and not yet completed.
+    /// Returns the number of packets delivered and not completed yet.
     #[must_use]
     pub fn outstanding_packets(&self) -> u32 {
         self.open_ref().map_or(0, |open| open.outstanding)
     }
 
-    /// Packets of ours that wait for ring space, and those that wait for the host's completion.
+    /// Returns the numbers of sent packets that wait for ring space, and for the host's completion.
     #[must_use]
     pub fn queued_packets(&self) -> (usize, usize) {
         let record = self.record();
         (record.queue.len(), record.in_flight.len())
     }
 
-    /// Most received packets that may be without completion at one time, those that wait to be
-    /// delivered among them. 65,536 by default. Lowering it only stops the reading; raising it
-    /// does not begin it again, only a completion does. `VmbChannelSetTransactionQuota`.
+    /// Sets the maximum number of received packets without completion, including those that wait to
+    /// be delivered. Default: 65,536. Lowering it only stops reading; raising it does not resume
+    /// reading, as only a completion does. `VmbChannelSetTransactionQuota`.
     ///
     /// # Errors
     /// Parameter 2 when it is 0.
@@ -211,7 +212,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(())
     }
 
-    /// The rings of an open channel with suppressed queue management (see
+    /// Returns the rings of an open channel with suppressed queue management (see
     /// [`Channel::init_suppress_queue_management`]).
     pub fn rings(&mut self) -> Option<&mut P::Rings> {
         let record = self.record_mut();

@@ -15,7 +15,7 @@ const BATCH: usize = 64;
 const PIPE_DATA: u32 = 1;
 
 impl<P: Platform> Channel<'_, P> {
-    /// The next packet of a channel without driver. Each must be completed.
+    /// Returns the next packet of a channel without a driver. Each must be completed.
     pub fn receive(&mut self) -> Option<Received> {
         if self.record().driver.is_some() || self.record().busy {
             return None;
@@ -23,11 +23,11 @@ impl<P: Platform> Channel<'_, P> {
         self.next_received()
     }
 
-    /// Completes a received packet: the sender gets `answer` if it asked for one. When the ring is
-    /// full the completion waits its turn. `VmbChannelPacketComplete`.
+    /// Completes a received packet: the sender gets `answer` if it asked for one. If the ring is
+    /// full the completion is queued. `VmbChannelPacketComplete`.
     ///
     /// # Errors
-    /// [`Error::Removed`] when the channel was closed since: nothing is owed any more.
+    /// [`Error::Removed`] if the channel was closed since: no completion is needed.
     /// [`Error::TooBig`].
     pub fn packet_complete(&mut self, completion: Completion, answer: &[u8]) -> Result<(), Error> {
         self.check_size(answer.len())?;
@@ -37,8 +37,8 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Gives up on the channel because of a packet: no packet is delivered any more until it is
-    /// closed. `VmbChannelPacketFail`.
+    /// Stops the channel because of a packet: no packet is delivered until it is closed.
+    /// `VmbChannelPacketFail`.
     ///
     /// # Errors
     /// [`Error::Removed`] when the channel was closed since.
@@ -54,7 +54,8 @@ impl<P: Platform> Channel<'_, P> {
         clippy::needless_pass_by_value,
         reason = "taking it is what makes a packet complete only once"
     )]
-    /// The transaction id, if the sender wants a completion packet.
+    /// Retires a completion token. Returns the transaction id if the sender wants a completion
+    /// packet.
     fn retire(&mut self, completion: Completion) -> Result<Option<u64>, Error> {
         let Completion { channel, epoch, transaction_id, requested } = completion;
         if channel != self.id || epoch != self.record().epoch {
@@ -124,7 +125,8 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Reads the ring until it is empty or the quota is used up. True when anything happened.
+    /// Reads the ring until it is empty or the quota is used up. Returns true if there was any
+    /// work.
     fn drain(&mut self) -> bool {
         let mut any = false;
         loop {
@@ -198,7 +200,7 @@ impl<P: Platform> Channel<'_, P> {
 }
 
 impl<P: Platform> Client<P> {
-    /// Moves packets both ways on all channels. True when anything happened.
+    /// Moves packets both ways on all channels. Returns true if there was any work.
     pub(crate) fn serve_rings(&mut self) -> bool {
         let ids: Vec<ChannelId> = self
             .channels

@@ -1,5 +1,5 @@
-//! Packets to the host: inline, with external data, synchronous; queueing in order when the ring is
-//! full.
+//! Packets to the host: inline, with external data, synchronous. Packets are queued in order if the
+//! ring is full.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,19 +20,20 @@ bitflags! {
     pub struct SendFlags: u32 {
         /// The host must complete the packet; until then it is outstanding.
         const WAIT_FOR_COMPLETION = 0x1;
-        /// With an external MDL: the caller's length counts even beyond the MDL's byte count, up to the end of its last page; only the first
-        /// piece of the chain is used.
+        /// With an external MDL, the caller's length may exceed the MDL's byte count, up to the end
+        /// of its last page. Only the first piece of the chain is used.
         const FORCE_MDL_LENGTH = 0x2;
-        /// The inline buffer is pageable. Buffers are copied before a call returns, so it changes nothing here.
+        /// The inline buffer is pageable. The flag has no effect, as buffers are copied before a
+        /// call returns.
         const PAGED_BUFFER = 0x4;
     }
 }
 
-/// How a packet ended.
+/// The result of a packet.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// The host's completion payload (a multiple of 8 bytes), or nothing for a packet that was
-    /// only to be placed in the ring.
+    /// The host's completion payload (a multiple of 8 bytes), or no bytes for a packet without a
+    /// completion.
     pub result: Result<&'a [u8], Error>,
 }
 
@@ -40,8 +41,7 @@ pub struct Answer<'a> {
 /// `WAIT_FOR_COMPLETION`) when it is in the ring, or when it was cancelled.
 type CompletionRoutine<P> = Box<dyn FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send>;
 
-/// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it; a packet that is
-/// not sent is simply dropped.
+/// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it.
 pub struct PacketObject<P: Platform> {
     routine: Option<CompletionRoutine<P>>,
 }
@@ -53,13 +53,13 @@ impl<P: Platform> Default for PacketObject<P> {
 }
 
 impl<P: Platform> PacketObject<P> {
-    /// A packet without completion routine: it vanishes when it is done. `VmbPacketAllocate`.
+    /// Returns a packet without a completion routine. `VmbPacketAllocate`.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With a completion routine. `VmbPacketSetCompletionRoutine`.
+    /// Returns a packet with a completion routine. `VmbPacketSetCompletionRoutine`.
     #[must_use]
     pub fn with_routine(
         routine: impl FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send + 'static,
@@ -68,15 +68,15 @@ impl<P: Platform> PacketObject<P> {
     }
 }
 
-/// How long a synchronous request may wait.
+/// The maximum wait of a synchronous request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Waiting {
     /// Until it is answered or the channel ends.
     Forever,
-    /// That long, ring space included; then the packet is cancelled. An answer that comes later is
-    /// dropped.
+    /// Wait for at most this time, including the wait for ring space; then the packet is cancelled,
+    /// and a later answer is dropped.
     AtMost(Duration),
-    /// Not for ring space: a packet that does not fit now is not queued (a timeout of 0 in
+    /// Do not wait for ring space: a packet that does not fit now is not queued (a timeout of 0 in
     /// Windows).
     NotForSpace,
 }
@@ -85,7 +85,7 @@ pub enum Waiting {
 pub(super) enum Routine<P: Platform> {
     None,
     Call(CompletionRoutine<P>),
-    /// A synchronous request: the answer goes to this place.
+    /// A synchronous request: the answer goes to the slot with this key.
     Sync(u64),
 }
 
@@ -106,8 +106,8 @@ pub(super) struct Queued<P: Platform> {
 }
 
 impl<P: Platform> Channel<'_, P> {
-    /// Sends `buffer`, with a chain of external data if there is one. When the ring is full, or the
-    /// channel not started yet, the packet waits its turn. `VmbPacketSend`.
+    /// Sends `buffer`, with a chain of external data if there is one. The packet is queued if the
+    /// ring is full or the channel is not started yet. `VmbPacketSend`.
     ///
     /// # Errors
     /// [`Error`]: the packet was not sent and its routine is not called.
@@ -166,7 +166,7 @@ impl<P: Platform> Channel<'_, P> {
         };
         let answered = self.client.wait_until_or(deadline, |client| {
             let answer = client.answers.remove(&key);
-            // The channel itself is settled by the pump outside: nothing can come on it any more.
+            // The pump outside closes the channel: no answer can come on it any more.
             let gone = relid.is_some_and(|relid| client.rescinded.contains(&relid));
             answer.or(gone.then_some(Err(Error::Removed)))
         });
@@ -176,7 +176,7 @@ impl<P: Platform> Channel<'_, P> {
         Ok(bytes.len())
     }
 
-    /// A completion, or anything else that is made here.
+    /// Sends a completion, or another packet built here.
     pub(super) fn send_raw(
         &mut self,
         kind: OutgoingKind,
@@ -201,7 +201,7 @@ impl<P: Platform> Channel<'_, P> {
         if bytes > limit { Err(Error::TooBig { bytes, limit }) } else { Ok(()) }
     }
 
-    /// Writes as much of the queue as the ring takes. True when anything was written.
+    /// Writes queued packets while the ring has space. Returns true if any was written.
     pub(super) fn flush(&mut self) -> bool {
         let mut any = false;
         loop {
@@ -253,7 +253,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// The host has completed `transaction_id`.
+    /// Handles the host's completion of `transaction_id`.
     pub(super) fn finish(&mut self, transaction_id: u64, payload: Vec<u8>) {
         match self.record_mut().in_flight.remove(&transaction_id) {
             Some(routine) => self.end(routine, Ok(payload)),
@@ -261,7 +261,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// Ends everything that is queued or in flight.
+    /// Cancels all packets that are queued or in flight.
     pub(super) fn cancel_packets(&mut self, why: Error) {
         while let Some(packet) = self.record_mut().queue.pop_front() {
             self.end(packet.routine, Err(why));
@@ -348,7 +348,7 @@ impl<P: Platform> Channel<'_, P> {
         }
     }
 
-    /// A synchronous request whose caller has given up.
+    /// Drops a synchronous request after its caller's timeout.
     fn forget(&mut self, key: u64) {
         let record = self.record_mut();
         record.queue.retain(|packet| !packet.routine.is_sync(key));

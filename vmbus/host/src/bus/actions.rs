@@ -48,7 +48,8 @@ impl Inner {
                     if let Some(open) = &link.open {
                         open.signal();
                     }
-                    // The guest may have written before the device was there: make it look once.
+                    // The guest may have written before the device had the channel: make the device
+                    // check once.
                     ring(&link.doorbell);
                 }
             }
@@ -63,7 +64,8 @@ impl Inner {
                 }
             }
             Action::Close { key } => {
-                // Without an open channel, the device has just released it: its `Closed` is queued.
+                // Without an open channel, the device has just released it, and its `Closed` is
+                // queued.
                 if let Some(Link { doorbell, open: Some(open) }) = state.links.get(&key) {
                     open.begin_close();
                     ring(doorbell);

@@ -2,8 +2,8 @@
 //!
 //! The machine binds an eventfd to a connection id, so that signals do not leave the kernel.
 //! Removing a binding makes KVM wait for a grace period, some ten microseconds to milliseconds, so
-//! that it is a job of its own, executed without any lock. A connection id that is offered again
-//! before that keeps its binding: a guest that connects repeatedly causes no unbind.
+//! it is a job of its own that runs without any lock. A connection id that is offered again before
+//! that keeps its binding: a guest that connects repeatedly causes no unbind.
 //!
 //! If the machine cannot bind an id, signals on it exit, and [`Doorbells::signal`] signals the same
 //! eventfd.
@@ -41,11 +41,11 @@ enum Kernel {
     Unbinding,
 }
 
-/// A doorbell that is live.
+/// A live doorbell.
 pub(super) struct Bound {
     /// HvSignalEvent writes to it.
     pub(super) event: Arc<EventFd>,
-    /// The reason why the machine did not bind it.
+    /// The error of the machine, if it did not bind the doorbell.
     pub(super) refused: Option<io::Error>,
 }
 
@@ -53,7 +53,7 @@ impl Doorbells {
     /// Makes `id` live. Signals on it are accepted when this returns.
     ///
     /// # Errors
-    /// There are no file descriptors left.
+    /// No file descriptor is left.
     pub(super) fn bind(&self, synic: &dyn Synic, id: u32) -> io::Result<Bound> {
         let mut by_id = self.write();
         let doorbell = match by_id.get_mut(&id) {
@@ -91,7 +91,7 @@ impl Doorbells {
             doorbell.queued = false;
             match doorbell.kernel {
                 _ if doorbell.live => return Ok(()),
-                // The thread that is removing it checks again.
+                // The thread that removes the binding checks again afterwards.
                 Kernel::Unbinding => return Ok(()),
                 Kernel::Unbound => {
                     by_id.remove(&id);
@@ -108,15 +108,15 @@ impl Doorbells {
         let Some(doorbell) = by_id.get_mut(&id) else { return Ok(()) };
         doorbell.kernel = Kernel::Unbound;
         if doorbell.live {
-            // Offered again in between. Signals reached the same eventfd all the time, by the
-            // binding or by exits.
+            // The id was offered again in the meantime. Signals always reached the same eventfd, by
+            // the binding or by exits.
             return doorbell.bind(synic, id);
         }
         by_id.remove(&id);
         Ok(())
     }
 
-    /// Handles an HvSignalEvent that the machine did not carry out. Returns false if no channel has
+    /// Handles an HvSignalEvent that the machine did not handle. Returns false if no channel has
     /// `id`.
     pub(super) fn signal(&self, id: u32) -> bool {
         let by_id = self.read();
@@ -130,7 +130,7 @@ impl Doorbells {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<u32, Doorbell>> {
-        // A panic leaves the map whole.
+        // A panic leaves the map consistent.
         self.by_id.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,7 +151,7 @@ impl Doorbell {
 
 /// Makes a doorbell readable.
 pub(super) fn ring(doorbell: &EventFd) {
-    // Fails only when the counter is full, and then it is readable anyway.
+    // A write fails only if the counter is full, and then the event is readable already.
     let _ = doorbell.write(1);
 }
 
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::synic::Signal;
 
-    /// Counts ioctls. An unbind waits if a test asks for it.
+    /// Records calls. An unbind waits if a test asks for it.
     #[derive(Default)]
     struct Machine {
         calls: Mutex<Vec<(&'static str, u32)>>,

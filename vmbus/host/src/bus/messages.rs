@@ -13,13 +13,14 @@ use crate::synic::QueuedMessage;
 
 impl Inner {
     pub(super) fn post(&self, connection_id: u32, payload: &[u8]) -> HvStatus {
-        // The usual case: no other thread works on the bus. No copy, no queue.
+        // The usual case: no other thread works on the bus, so the message is not copied or queued.
         if let Some(mut state) = self.pump.enter(self, VCPU_WORK) {
             self.handle_message(&mut state, connection_id, payload);
             return HvStatus::Success;
         }
         let status = self.queue_message(connection_id, payload);
-        // Even if the queue is full: the thread that filled it may have met this one in the state.
+        // Also if the queue is full: the thread that filled it may have found the state locked by
+        // this one.
         self.pump.settle(self, VCPU_WORK);
         status
     }
@@ -38,7 +39,7 @@ impl Inner {
         HvStatus::Success
     }
 
-    /// Drops messages of the last guest, when the machine starts again.
+    /// Drops the queued messages of the last guest, as the machine restarts.
     pub(super) fn drop_queued_messages(&self) {
         let mut queue = self.pump.queue();
         queue.events.retain(|event| !matches!(event, Event::Message { .. }));

@@ -1,10 +1,10 @@
 //! Gives channels to their devices: maps rings and calls [`Device::open`](crate::Device::open),
 //! without any lock of the bus.
 //!
-//! The core asks for a channel to be opened, and gets the outcome as an event. In between the guest
-//! may close the channel, and the host may rescind it or reset the machine. The core remembers
-//! that, and closes the channel as soon as the device has answered. A device whose `open` may block
-//! gets a thread of its own for that, so that neither vCPUs nor any other thread waits for it.
+//! The core requests an open and gets its outcome as an event. In the meantime the guest may close
+//! the channel, and the host may rescind it or reset the machine. The core records that, and closes
+//! the channel when the device has answered. A device with a blocking `open` gets a thread for each
+//! open, so that neither vCPUs nor other threads wait for it.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -31,29 +31,29 @@ pub(super) struct Request {
     gpadls: Arc<GpadlTable>,
     /// The bus is paused.
     paused: bool,
-    /// The channel's state as its device saved it with the bus. The device gets the channel back.
+    /// The device's saved state of a channel that was open when the bus was saved.
     saved: Option<Vec<u8>>,
 }
 
 impl Request {
-    /// Returns the same request for the time after the pause.
+    /// Returns the request for the time after the pause.
     pub(super) fn after_pause(self) -> Self {
         Self { paused: false, ..self }
     }
 }
 
-/// A channel, the bus's record of it, and its state as its device saved it with the bus.
+/// A channel, the bus's record of it, and the device's saved state, if any.
 type Made = (Channel, Arc<ChannelShared>, Option<Vec<u8>>);
 
 /// A device's answer.
 pub(super) struct Opening {
     key: ChannelKey,
-    /// The channel that the device took; `None`: it refused.
+    /// The channel, or `None` if the device refused it.
     taken: Option<Arc<ChannelShared>>,
     reopened: bool,
 }
 
-/// Counts opens that were requested and have no answer yet.
+/// Counts the opens in progress.
 #[derive(Default)]
 pub(super) struct Opens {
     count: Mutex<usize>,
@@ -74,7 +74,7 @@ impl Opens {
         }
     }
 
-    /// Waits until each device that was asked has answered. No new open may begin meanwhile.
+    /// Waits until no open is in progress. No new open may begin in the meantime.
     pub(super) fn wait_for_none(&self) {
         let count = self.none_left.wait_while(lock(&self.count), |count| *count != 0);
         drop(count.unwrap_or_else(PoisonError::into_inner));
@@ -82,7 +82,7 @@ impl Opens {
 }
 
 impl Inner {
-    /// Makes the channel open after the state is released, or after the pause.
+    /// Requests an open of the channel, to run after the state is released, or after the pause.
     pub(super) fn request_open(&self, state: &mut State, key: ChannelKey, params: OpenParams) {
         let request = self.request(state, key, params, None);
         match (request, state.held.is_some()) {
@@ -92,8 +92,8 @@ impl Inner {
         }
     }
 
-    /// The same as [`Inner::request_open`], for a channel of a restored bus.
-    /// [`VmBus::restore`](super::VmBus::restore) opens it.
+    /// Requests an open of a channel of a restored bus. [`VmBus::restore`](super::VmBus::restore)
+    /// runs it.
     pub(super) fn request_reopen(
         &self,
         state: &mut State,
@@ -127,7 +127,7 @@ impl Inner {
         Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
     }
 
-    /// Opens on this thread, or on a thread of its own if the device may block.
+    /// Runs an open on this thread, or on a thread of its own if the device may block.
     pub(super) fn start_open(&self, request: Request) {
         if !request.device.open_blocks {
             return self.open(request);
@@ -143,7 +143,7 @@ impl Inner {
 
     fn open(&self, request: Request) {
         let opening = Opening { key: request.key, taken: None, reopened: request.saved.is_some() };
-        // The core gets an event in any case, even if the device panics.
+        // The core gets an event even if the device panics.
         let mut answer = Answer { bus: self, opening: Some(opening) };
         answer.opening = Some(self.ask_device(request));
     }
@@ -228,13 +228,13 @@ impl Inner {
         }
         let Some(shared) = taken else { return };
         if shared.ended.load(Ordering::Acquire) {
-            // The device dropped the channel before it was known to have it. Its `Closed` was
+            // The device dropped the channel before this event was handled. Its `Closed` was
             // ignored then.
             self.handle_closed(state, key, shared.serial);
             return;
         }
         if reopened && state.core.is_closing(key) {
-            // The channel was closed while the device was being asked.
+            // The channel was closed during the device's restore.
             shared.begin_close();
             if let Some(link) = state.links.get(&key) {
                 ring(&link.doorbell);
@@ -243,8 +243,8 @@ impl Inner {
         Self::handle_subchannels(state, key, shared.serial);
     }
 
-    /// The device asks for subchannels. They are offered once the guest knows that the primary is
-    /// open.
+    /// Handles a device's request for subchannels. They are offered once the guest knows that the
+    /// primary is open.
     pub(super) fn handle_subchannels(state: &mut State, key: ChannelKey, serial: u64) {
         let open = state.links.get(&key).and_then(|link| link.open.as_ref());
         let total =
@@ -255,7 +255,7 @@ impl Inner {
     }
 }
 
-/// Queues a device's answer. A device that panics has refused.
+/// Queues a device's answer on drop. A device that panics has refused.
 struct Answer<'a> {
     bus: &'a Inner,
     opening: Option<Opening>,

@@ -1,6 +1,6 @@
 //! Pause and resume; save and restore of a paused bus.
 //!
-//! Devices are called without the state's lock, so that reports never wait for them.
+//! Devices are called without the state's lock, so reports never wait for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::saved::{RestoreError, SaveError, SavedBus};
 use crate::synic::QueuedMessage;
 
 impl VmBus {
-    /// Pauses the bus. When this returns, neither the bus nor its devices write guest memory,
-    /// interrupt the guest or send it a message, until [`VmBus::resume`]. Changes that devices and
-    /// views make in the meantime (a dropped channel, for instance) are recorded. Channels that the
-    /// guest opens are given to their devices after the pause. Pausing again changes nothing.
+    /// Pauses the bus. On return, neither the bus nor its devices write guest memory, interrupt the
+    /// guest or send it a message until [`VmBus::resume`]. Changes by devices and views in the
+    /// meantime (a dropped channel, for instance) are recorded. Channels that the guest opens are
+    /// given to their devices after the pause. Has no effect on a paused bus.
     ///
-    /// Waits for devices that are being asked to open a channel. For a machine whose vCPUs have
-    /// stopped: a running guest would wait for every answer.
+    /// Waits for opens in progress. The machine's vCPUs must have stopped, as a running guest would
+    /// wait for every answer.
     pub fn pause(&self) {
         let _pausing = lock(&self.inner.pausing);
         let devices = {
@@ -27,7 +27,7 @@ impl VmBus {
             if state.held.is_some() {
                 return;
             }
-            // From here on no message goes out and no open begins.
+            // From here on no message is sent and no open begins.
             state.held = Some(VecDeque::new());
             devices_of(&state)
         };
@@ -78,13 +78,13 @@ impl VmBus {
         self.inner.visit().held.is_some()
     }
 
-    /// Saves the paused bus. It can be resumed afterwards.
+    /// Saves the paused bus, which can be resumed afterwards.
     ///
-    /// Guest memory must be saved after this, while the bus is still paused: ring positions and
-    /// messages in slots lie there.
+    /// Guest memory must be saved after this, while the bus is still paused, as it has the ring
+    /// positions and the messages in slots.
     ///
     /// # Errors
-    /// [`SaveError`].
+    /// See [`SaveError`].
     pub fn save(&self) -> Result<SavedBus, SaveError> {
         let _pausing = lock(&self.inner.pausing);
         let asked: Vec<(Place, Option<Arc<DeviceSlot>>)> = {
@@ -113,8 +113,8 @@ impl VmBus {
         Ok(state.core.save(saved_by_device, messages))
     }
 
-    /// Restores a saved bus over the same guest memory. Offer all devices first. A device with the
-    /// instance of a saved one gets its open channels
+    /// Restores a saved bus over the same guest memory. All devices must have been offered before.
+    /// A device with the instance of a saved one gets its open channels
     /// ([`Device::restore`](crate::Device::restore)). A device that cannot continue, or was not
     /// saved, loses them: the guest sees a rescind and a new offer. A saved device that is missing
     /// here is rescinded; a device that was not saved is offered.
@@ -122,7 +122,7 @@ impl VmBus {
     /// The bus is paused afterwards: call [`VmBus::resume`] when vCPUs and clocks are restored.
     ///
     /// # Errors
-    /// [`RestoreError`]; the bus is as it was.
+    /// See [`RestoreError`]. The bus is unchanged then.
     pub fn restore(&self, saved: &SavedBus) -> Result<(), RestoreError> {
         let _pausing = lock(&self.inner.pausing);
         let reopens = {

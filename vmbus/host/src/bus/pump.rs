@@ -1,11 +1,9 @@
-//! The choice of the thread that works on the bus.
+//! Selects the thread that works on the bus.
 //!
-//! No thread belongs to the bus. A thread that brings an event queues it, and handles the queue
-//! unless another thread holds the state: that thread checks the queue again after it has released
-//! the state. No thread works for others without bound: it does a fixed amount of work, then it
-//! hands over to a helper, a thread that starts for that purpose and ends when the queue is empty.
-//! The rules:
-//!
+//! The bus has no thread of its own. A thread with an event queues it, and handles the queue unless
+//! another thread holds the state: that thread checks the queue again after it has released the
+//! state. The work of a thread for others is bounded: after a fixed amount it hands over to a
+//! helper, a thread that is started for that purpose and ends when the queue is empty. The rules:
 //! | thread | first | then |
 //! |---|---|---|
 //! | brings work | queues it | tries to take the state; if in vain, its holder follows |
@@ -13,9 +11,9 @@
 //! | hands over | queue locked: work is left, no helper | marks the helper as running, starts it |
 //! | helper | queue locked: no work is left | marks the helper as ended, ends |
 //!
-//! So a thread will always check work in the queue. Threads that need the state themselves
-//! ([`Pump::visit`]) wait at most for the event that is being handled: workers let visitors in
-//! between two events.
+//! So for queued work there is always a thread that will check the queue. Threads that need the
+//! state themselves ([`Pump::visit`]) wait for at most the event in progress, as workers let
+//! visitors in between two events.
 //!
 //! Model-checked: `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --lib pump::model` (use another
 //! target folder).
@@ -35,15 +33,16 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// Pieces of work that a vCPU does for others after its own message. More than VPs that boot
-/// together queue, so that helpers are rare; few enough that no VP stays out of the guest for long.
+/// Maximum pieces of work that a vCPU does for others after its own message. More than VPs that
+/// boot together queue, so that helpers are rare; few enough that no VP stays out of the guest for
+/// long.
 pub(super) const VCPU_WORK: usize = 64;
 
-/// Pieces of work that any other thread does for others: that of `inspect`, a hot add, a device's
+/// Maximum pieces of work that any other thread does for others: `inspect`, a hot add, a device's
 /// worker. 16 of the longest (contact and offers of a full bus) take some tens of milliseconds.
 pub(super) const OTHER_WORK: usize = 16;
 
-/// Events that a helper handles before it checks for jobs.
+/// Number of events that a helper handles before it checks for jobs.
 const HELPER_ROUND: usize = 256;
 
 /// The work that a pump hands to threads.
@@ -61,8 +60,8 @@ pub(super) trait Shell {
     /// Executes one job.
     fn run(&self, job: Self::Job);
 
-    /// Returns whether this thread is executing a job, of this shell or another one: it may hold
-    /// locks that the next job needs.
+    /// Returns true if this thread is executing a job, of this shell or another one, and so may
+    /// hold locks that the next job needs.
     fn is_in_job(&self) -> bool;
 
     /// Starts a thread that calls [`Pump::help`]. Returns false if the system has none.
@@ -74,11 +73,11 @@ pub(super) trait Shell {
 pub(super) struct Pump<X: Shell> {
     state: Mutex<X::State>,
     queue: Mutex<Queue<X::Event, X::Job>>,
-    /// Threads in [`Pump::visit`] that have not got the state yet.
+    /// Number of threads in [`Pump::visit`] that wait for the state.
     visitors: AtomicUsize,
     /// Held by a visitor until it has the state. Workers pass through it when there are visitors.
     gate: Mutex<()>,
-    /// Notified when nothing is left to do, if a thread waits for that.
+    /// Notified when no work is left, if a thread waits for that.
     idle: Condvar,
 }
 
@@ -95,7 +94,8 @@ pub(super) struct Queue<E, J> {
 }
 
 impl<E, J> Queue<E, J> {
-    /// Nothing is queued, and no helper and no job runs. The last event may still be handled.
+    /// Returns true if the queue is empty and no helper and no job runs. The last event may still
+    /// be in progress.
     fn is_idle(&self) -> bool {
         self.is_empty() && !self.helper && self.running == 0
     }
@@ -123,8 +123,8 @@ impl<X: Shell> Pump<X> {
         }
     }
 
-    /// Waits for the state. Hold it for as long as one event may take. Work that was queued in
-    /// between is done, or handed over, when the guard is dropped, also while a panic unwinds.
+    /// Waits for the state. It may be held for as long as one event takes. Dropping the guard, also
+    /// in a panic, does or hands over the work that was queued in the meantime.
     pub(super) fn visit<'a>(&'a self, shell: &'a X) -> Visit<'a, X> {
         self.visitors.fetch_add(1, Ordering::SeqCst);
         let gate = lock(&self.gate);
@@ -143,8 +143,8 @@ impl<X: Shell> Pump<X> {
         is_idle.then(|| Visit { pump: self, shell, work, state: Some(state) })
     }
 
-    /// Waits until all work is done that was queued before the call, and what follows from it.
-    /// Never call it from a job.
+    /// Waits until all work queued before the call is done, and all work that follows from it. Must
+    /// not be called from a job.
     pub(super) fn wait_until_idle(&self, shell: &X) {
         loop {
             // With the state, no event is being handled.
@@ -176,14 +176,14 @@ impl<X: Shell> Pump<X> {
         lock(&self.queue).jobs.len()
     }
 
-    /// Adds a job. The thread has the state, and so will check the queue; or it calls
+    /// Adds a job. The caller must hold the state, and so will check the queue, or call
     /// [`Pump::settle`].
     pub(super) fn add_job(&self, job: X::Job) {
         lock(&self.queue).jobs.push_back(job);
     }
 
     /// Handles the queue, unless another thread has the state and will. Does at most `work` pieces
-    /// of it.
+    /// of work.
     pub(super) fn settle(&self, shell: &X, mut work: usize) {
         // The job that this thread is executing may hold locks that the next one needs.
         let does_jobs = !shell.is_in_job();
@@ -218,12 +218,12 @@ impl<X: Shell> Pump<X> {
                 // After its job, this thread checks the queue again.
                 return;
             }
-            // There is no thread to hand over to, so this one continues: no work may be stranded.
+            // No helper could be started, so this thread continues: no work may be stranded.
             work = OTHER_WORK;
         }
     }
 
-    /// The helper's thread: handles the queue until it is empty.
+    /// Runs a helper: handles the queue until it is empty.
     pub(super) fn help(&self, shell: &X) {
         let _guard = HelperGuard { pump: self, shell };
         loop {
@@ -306,7 +306,7 @@ impl<X: Shell> Pump<X> {
     }
 }
 
-/// A thread's hold on the state. Dropping it releases the state, and handles the queue.
+/// A guard of the state. Dropping it releases the state, and handles the queue.
 pub(super) struct Visit<'a, X: Shell> {
     pump: &'a Pump<X>,
     shell: &'a X,
@@ -340,7 +340,7 @@ impl<X: Shell> Drop for Visit<'_, X> {
     }
 }
 
-/// A job counts as running until this is dropped, also by a panic.
+/// Counts a job as running until it is dropped, also by a panic.
 struct Running<'a, X: Shell> {
     pump: &'a Pump<X>,
 }
@@ -368,8 +368,8 @@ impl<X: Shell> Drop for HelperGuard<'_, X> {
     }
 }
 
-/// The data behind these locks is whole between any two statements, and a VMM must still close its
-/// disks after a panic elsewhere.
+/// Locks a mutex, also after a panic of another thread: the data behind these locks is consistent
+/// at any time, and a VMM must still close its disks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

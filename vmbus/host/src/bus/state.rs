@@ -21,13 +21,13 @@ pub(super) struct Inner {
     pub(super) ram: GuestRam,
     pub(super) synic: Arc<dyn Synic>,
     pub(super) pump: Pump<Inner>,
-    /// Of the queued events, those that are messages from the guest.
+    /// Number of queued events that are messages from the guest.
     pub(super) queued_messages: AtomicUsize,
     pub(super) doorbells: Doorbells,
     pub(super) opens: Opens,
     /// Serialises pause, resume, save and restore.
     pub(super) pausing: Mutex<()>,
-    /// Number of the last reset that is complete.
+    /// Number of the last complete reset.
     pub(super) resets_done: Mutex<u64>,
     pub(super) reset_done: Condvar,
     pub(super) link: BusLink,
@@ -74,15 +74,15 @@ pub(super) struct State {
     pub(super) links: BTreeMap<ChannelKey, Link>,
     /// Scratch, empty between events.
     pub(super) actions: Vec<Action>,
-    /// While the bus is paused: messages for the guest.
+    /// Messages for the guest that are held while the bus is paused; `None` while it runs.
     pub(super) held: Option<VecDeque<QueuedMessage>>,
-    /// Opens that wait for the end of the pause.
+    /// Opens that are deferred to the end of the pause.
     pub(super) deferred: Vec<opening::Request>,
     /// Open channels of a restored bus that go back to their devices.
     pub(super) reopens: Vec<opening::Request>,
     /// Number of the last reset that began.
     pub(super) resets: u64,
-    /// Counts channels handed to devices, so that the ends of two channels can be told apart.
+    /// Counts channels given to devices: the serial number tells the ends of two channels apart.
     pub(super) channels_made: u64,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Link {
     pub(super) open: Option<Arc<ChannelShared>>,
 }
 
-/// The way from channels and views to their bus, which it does not keep alive.
+/// A weak reference from channels and views to their bus.
 #[derive(Clone)]
 pub(crate) struct BusLink(pub(super) Weak<Inner>);
 
@@ -112,7 +112,7 @@ impl BusLink {
     }
 
     fn push(&self, event: Event) {
-        // Without a bus there is no receiver.
+        // If the bus is gone, no event is needed.
         if let Some(bus) = self.0.upgrade() {
             bus.push(event);
         }

@@ -19,7 +19,7 @@ use crate::core::Offer;
 use crate::device::{Channel, OpenError};
 use crate::synic::Signal;
 
-/// A wait that takes this long has failed: nothing here depends on time.
+/// Timeout after which a wait has failed. No test result depends on time otherwise.
 const FOREVER: Duration = Duration::from_secs(60);
 
 /// Records which thread delivers each message.
@@ -288,8 +288,8 @@ fn test_subchannels_wanted_again_and_again_queue_one_event_for_each_channel() {
     }
 }
 
-/// A guest that connects, asks for offers and leaves repeatedly causes no unbind as long as it
-/// comes back, and at most one queued job for each connection id.
+/// A guest that repeatedly connects, asks for offers and leaves causes no unbind while it keeps
+/// connecting, and at most one queued job for each connection id.
 #[test]
 fn test_jobs_of_a_guest_that_connects_again_and_again_are_bounded_by_its_channels() {
     let (bus, _machine, _hear) = Machine::bus();
@@ -329,7 +329,7 @@ fn test_unbind_that_waits_for_the_kernel_holds_up_no_report() {
     });
 }
 
-/// Without an eventfd for the channel its device would never hear the guest.
+/// A channel without an eventfd is refused, as its device would never see a signal.
 #[test]
 fn test_channel_without_a_doorbell_is_not_opened() {
     let (bus, machine, hear) = Machine::bus();
@@ -344,8 +344,7 @@ fn test_channel_without_a_doorbell_is_not_opened() {
     assert!(channels.try_recv().is_err());
 }
 
-/// While a device is being asked to open a channel, nothing else waits: other messages, reports,
-/// and the guest's own CLOSE.
+/// During a device's open nothing else waits: other messages, reports, and the guest's own CLOSE.
 #[test]
 fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_messages() {
     let (bus, machine, hear) = Machine::bus();
@@ -390,7 +389,7 @@ fn test_open_that_blocks_holds_up_neither_its_vcpu_nor_reports_nor_other_message
     assert!(take.try_recv().is_err());
 }
 
-/// Pause and reset wait for a device that is being asked; neither misses its answer.
+/// Pause and reset wait for an open in progress, and do not miss its answer.
 #[test]
 fn test_pause_and_reset_wait_for_an_open_in_progress() {
     for resets in [false, true] {
@@ -418,7 +417,7 @@ fn test_pause_and_reset_wait_for_an_open_in_progress() {
                 }
                 order.lock().unwrap().push("waited");
             });
-            // Reports continue in the meantime, whether the other thread already waits or not.
+            // Reports continue in the meantime, even if the other thread waits already.
             (0..100).for_each(|_| drop(bus.inspect()));
             order.lock().unwrap().push("answer");
             may_leave.send(()).unwrap();

@@ -69,8 +69,8 @@ impl Inner {
         self.pump.settle(self, OTHER_WORK);
     }
 
-    /// Handles the events that are queued now. For a machine whose vCPUs do not run, so that they
-    /// cannot add to them.
+    /// Handles the events that are queued now. The machine's vCPUs must not run, so that they
+    /// cannot add more.
     pub(super) fn handle_queued(&self, state: &mut State) {
         let queued = self.pump.queue().events.len();
         for _ in 0..queued {
@@ -82,7 +82,8 @@ impl Inner {
         }
     }
 
-    /// The device has dropped the channel: this one, not an earlier one or one that it refused.
+    /// Handles the end of a channel. Ignored unless the device has the channel with this serial
+    /// number.
     pub(super) fn handle_closed(&self, state: &mut State, key: ChannelKey, serial: u64) {
         let link = state.links.get_mut(&key);
         let ended = link.and_then(|link| link.open.take_if(|open| open.serial == serial));

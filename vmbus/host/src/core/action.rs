@@ -23,14 +23,14 @@ pub enum Action {
     Bind {
         /// The channel.
         key: ChannelKey,
-        /// For HvSignalEvent.
+        /// The connection id for HvSignalEvent.
         connection_id: u32,
     },
     /// The guest released the channel: the connection id is free.
     Unbind {
         /// The channel.
         key: ChannelKey,
-        /// As bound.
+        /// The connection id of the earlier `Bind`.
         connection_id: u32,
     },
     /// Give the channel to its device, then report `Core::opened`.
@@ -84,7 +84,7 @@ pub enum Action {
 /// Parameters of a guest's open.
 #[derive(Debug)]
 pub struct OpenParams {
-    /// The primary channel, whose device serves it.
+    /// The primary channel. Its device serves this channel.
     pub primary: ChannelKey,
     /// 0 for the primary itself.
     pub subchannel: u16,

@@ -9,30 +9,30 @@ use vmbus_protocol::num::usize_of;
 
 use super::offer::Offer;
 
-/// Names a channel for the life of the bus; relids change with connections.
+/// Identifies a channel for the life of the bus; relids change with connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelKey(pub(super) u32);
 
 /// The state of a channel, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelState {
-    /// The guest does not know it.
+    /// The guest does not know the channel.
     Unoffered,
     /// Offered and closed.
     Closed,
-    /// The device is being asked.
+    /// The device's open is in progress.
     Opening,
     /// In use.
     Open,
-    /// In use as the guest sees it, but its device has closed it (corrupt ring).
+    /// Open for the guest, but its device has closed it (corrupt ring).
     Faulted,
     /// The device is closing it.
     Closing,
-    /// The device has closed it; a view is still mapped.
+    /// The device has closed it, and a view is still mapped.
     Draining,
-    /// Rescinded; the guest has not released it yet.
+    /// Rescinded, and not released by the guest yet.
     Revoked,
-    /// Released by the guest on its own.
+    /// Released by the guest without a rescind.
     Released,
 }
 
@@ -54,15 +54,15 @@ pub(crate) struct OpenRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum AfterClose {
-    /// It can be opened again.
+    /// The channel is closed and can be opened again.
     Offered,
-    /// The guest asked for that while the device was still closing it.
+    /// The channel is opened again: the guest sent an OPEN before the device had closed it.
     Reopen(OpenRequest),
-    /// The host takes it away.
+    /// The host rescinds the channel.
     Revoke,
-    /// The guest released it.
+    /// The guest has released the channel.
     Release,
-    /// The connection has ended.
+    /// The connection is reset.
     Reset,
 }
 
@@ -72,20 +72,20 @@ impl AfterClose {
             Self::Offered => 0,
             Self::Reopen(_) => 1,
             Self::Revoke => 2,
-            // The guest no longer knows a channel that it has released: a RESCIND would never be
-            // answered.
+            // The guest does not know a channel that it has released, and would never answer a
+            // RESCIND.
             Self::Release => 3,
             Self::Reset => 4,
         }
     }
 
-    /// Returns the reason that is in force when `later` is added.
+    /// Returns the reason in force after `later` is added.
     pub(super) fn and_then(self, later: Self) -> Self {
         if later.strength() >= self.strength() { later } else { self }
     }
 }
 
-/// The next state of a channel without device and without views.
+/// The next state of a channel after its last view has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum AfterDrain {
@@ -100,8 +100,8 @@ pub(crate) enum AfterDrain {
 pub(crate) enum Phase {
     Unoffered,
     Offered,
-    /// The device is being asked. `abort`: the open was cancelled in between, and this follows once
-    /// the device has answered. A CLOSE that cancels it answers its OPEN immediately.
+    /// The device's open is in progress. `abort`: the open was cancelled, and this follows the
+    /// device's answer. A CLOSE that cancels an OPEN answers it immediately.
     Opening {
         request: OpenRequest,
         abort: Option<AfterClose>,
@@ -125,19 +125,19 @@ pub(crate) enum Phase {
 pub(super) struct Channel {
     pub(super) key: ChannelKey,
     pub(super) offer: Offer,
-    /// The primary that this is a subchannel of.
+    /// The primary channel of a subchannel.
     pub(super) primary: Option<ChannelKey>,
     pub(super) subchannel: u16,
     pub(super) phase: Phase,
-    /// 1..=2047 while the guest knows it.
+    /// Channel number, 1..=2047, while the guest knows the channel.
     pub(super) relid: Option<u32>,
-    /// It is forgotten once the guest has released it.
+    /// The channel is removed once the guest has released it.
     pub(super) remove: bool,
-    /// It is offered again once the guest has released it.
+    /// The channel is offered again once the guest has released it.
     pub(super) reoffer: bool,
-    /// It has a device: of those that a restored bus had, some may be missing.
+    /// The channel has a device. After a restore some saved devices may be missing.
     pub(super) present: bool,
-    /// Subchannels that the device wants while it serves this primary.
+    /// Number of subchannels that the device asked for while it serves this primary.
     pub(super) wanted_subchannels: u16,
 }
 
@@ -156,7 +156,7 @@ impl Channel {
         }
     }
 
-    /// Returns whether a device may touch its rings.
+    /// Returns true if a device may access the rings.
     pub(super) fn has_device(&self) -> bool {
         matches!(
             self.phase,
@@ -217,8 +217,7 @@ impl Channels {
         primary: Option<ChannelKey>,
         subchannel: u16,
     ) -> ChannelKey {
-        // 2^32 channels in one VM's life would take a guest centuries of opening and closing. Keys
-        // in use are skipped all the same.
+        // A guest would need centuries for 2^32 channels. Keys in use are skipped nevertheless.
         while self.all.contains_key(&ChannelKey(self.next_key)) {
             self.next_key = self.next_key.wrapping_add(1);
         }
@@ -244,7 +243,7 @@ impl Channels {
         self.all.remove(&key);
     }
 
-    /// Gives the channel the lowest free relid.
+    /// Assigns the lowest free relid to the channel.
     pub(super) fn assign_relid(&mut self, key: ChannelKey) -> Option<u32> {
         if self.by_relid.is_empty() {
             self.by_relid.push(None);
@@ -268,7 +267,7 @@ impl Channels {
         Some(relid)
     }
 
-    /// Gives the channel this relid. Returns false if it is not valid, or taken.
+    /// Assigns `relid` to the channel. Returns false if it is invalid or in use.
     pub(super) fn claim_relid(&mut self, key: ChannelKey, relid: u32) -> bool {
         let index = usize_of(relid);
         if index == 0 || index > MAX_CHANNELS {

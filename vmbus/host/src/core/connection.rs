@@ -97,7 +97,7 @@ impl Connection {
         (self.vp, VMBUS_SINT)
     }
 
-    /// Returns every VP that it names.
+    /// Returns every VP of the connection's state.
     pub(super) fn vps(&self) -> impl Iterator<Item = u32> {
         let next = match self.state {
             State::Resetting(AfterReset::Contact(contact)) => Some(contact.vp),
@@ -121,12 +121,13 @@ impl Connection {
         }
     }
 
-    /// Sets the action after the reset. It replaces an earlier one, whose sender has left.
+    /// Sets the action after the reset. It replaces an earlier action, as the guest that requested
+    /// that one has left.
     pub(super) fn begin_reset(&mut self, then: AfterReset) {
         self.state = State::Resetting(then);
     }
 
-    /// Takes the action after the reset, which is thereby over.
+    /// Ends the reset and returns the action after it.
     pub(super) fn end_reset(&mut self) -> Option<AfterReset> {
         match self.state {
             State::Resetting(then) => {

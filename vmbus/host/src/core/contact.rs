@@ -49,11 +49,11 @@ impl Core {
         Ok(())
     }
 
-    /// Ends the old connection: none of its messages may arrive any more, devices close their
-    /// channels, and only then `then` happens.
+    /// Ends the old connection: drops its messages, makes devices close their channels, and then
+    /// runs `then`.
     pub(super) fn begin_reset(&mut self, then: AfterReset) {
-        // A machine that starts again must not receive even the last guest's final message. A guest
-        // that comes back while disconnected may still have to take the answer to its last contact.
+        // A restarted machine must not receive the last guest's final message. A guest that
+        // connects while disconnected may still have to read the answer to its last contact.
         if self.connection.state() != ConnectionState::Disconnected || then == AfterReset::Nothing {
             self.out.push(Action::DiscardMessages);
         }

@@ -26,7 +26,7 @@ impl GpadlTable {
     /// Maps GPADL `id` of channel `relid` to read and write.
     ///
     /// # Errors
-    /// As [`GpadlTable::map_for`].
+    /// See [`GpadlTable::map_for`].
     pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
         self.map_for(relid, id, ReadWrite)
     }
@@ -54,7 +54,7 @@ impl GpadlTable {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {
-        // The map is whole between any two statements that hold the lock.
+        // The map is consistent whenever the lock is free.
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,11 +62,11 @@ impl GpadlTable {
 /// The outcome of a piece of range data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Bodies are to come.
+    /// More bodies must follow.
     More,
-    /// Complete and valid; the channel's relid.
+    /// The list is complete and valid; contains the channel's relid.
     Accepted(u32),
-    /// Refused and forgotten.
+    /// The list was refused and dropped.
     Refused { relid: u32, status: u32 },
     /// No page list of this handle is being received.
     Unknown,
@@ -87,11 +87,11 @@ pub(super) struct Gpadls {
     ram: GuestRam,
     sink: Arc<dyn ReleaseSink>,
     table: Arc<GpadlTable>,
-    /// By handle alone: bodies carry no relid.
+    /// Page lists being received, by handle alone, as bodies carry no relid.
     pub(super) arriving: BTreeMap<u32, Arriving>,
     pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
-    /// By relid. An entry stays when its channel's last GPADL goes, so that a channel with one
-    /// GPADL at a time allocates none; relids are the lowest free ones, so there are few.
+    /// Usage by relid. An entry outlives its channel's last GPADL, so that a channel with one GPADL
+    /// at a time does not allocate. There are few entries, as relids are the lowest free ones.
     usage: BTreeMap<u32, Usage>,
     pages: usize,
     next_serial: u64,
@@ -152,7 +152,7 @@ impl Gpadls {
         Arc::clone(&self.table)
     }
 
-    /// Takes a header and its range data.
+    /// Handles a header and its range data.
     pub(super) fn begin(
         &mut self,
         relid: u32,
@@ -184,7 +184,7 @@ impl Gpadls {
         }
     }
 
-    /// Takes a body.
+    /// Handles a body.
     #[inline]
     pub(super) fn continue_with(&mut self, id: u32, data: &[u8]) -> Progress {
         let Some(arriving) = self.arriving.get_mut(&id) else { return Progress::Unknown };
@@ -245,8 +245,7 @@ impl Gpadls {
         entry.gpadl.map().ok()
     }
 
-    /// Forgets the page lists of a channel that are still being received, and returns their
-    /// handles.
+    /// Drops the page lists of a channel that are being received, and returns their handles.
     pub(super) fn abandon_unfinished(&mut self, relid: u32) -> Vec<u32> {
         let ids: Vec<u32> = self
             .arriving
@@ -262,7 +261,7 @@ impl Gpadls {
         ids
     }
 
-    /// Begins to forget all accepted GPADLs of a channel. Those in use stay until they are
+    /// Begins the teardown of all accepted GPADLs of a channel. GPADLs in use stay until they are
     /// released, and are answered then if the guest asked.
     pub(super) fn forget_channel(&mut self, relid: u32) {
         let ids: Vec<u32> =
@@ -272,7 +271,7 @@ impl Gpadls {
         }
     }
 
-    /// Begins to forget all GPADLs, without answers.
+    /// Begins the teardown of all GPADLs, without answers.
     pub(super) fn forget_all(&mut self) {
         for (_, arriving) in std::mem::take(&mut self.arriving) {
             self.refund(arriving.relid, arriving.charged);
@@ -282,7 +281,7 @@ impl Gpadls {
             if let Some(entry) =
                 self.accepted.get_mut(&(relid, id)).filter(|entry| entry.going == Going::Answer)
             {
-                // The guest that waited for the answer has left.
+                // The guest that expected the answer has left.
                 entry.going = Going::Silent;
             }
             self.forget(relid, id);
@@ -355,8 +354,8 @@ impl Gpadls {
         Ok(())
     }
 
-    /// Begins the teardowns that had begun before the bus was saved, and returns those that the
-    /// guest must be told of now.
+    /// Restarts the teardowns that were in progress when the bus was saved. Returns the GPADLs for
+    /// which TORNDOWN must be sent now.
     pub(super) fn end_teardowns(&mut self) -> Vec<u32> {
         let going: Vec<(u32, u32)> = self
             .accepted
@@ -437,15 +436,15 @@ impl Gpadls {
         }
     }
 
-    /// Returns whether one more list may begin on this channel. There are few, so that they are
-    /// counted here and not as they change.
+    /// Returns true if one more list may begin on this channel. Lists are few, so they are counted
+    /// here and not tracked.
     fn may_arrive(&self, relid: u32) -> bool {
         let of_channel = self.arriving.values().filter(|arriving| arriving.relid == relid).count();
         self.arriving.len() < MAX_GPADLS_IN_PROGRESS
             && of_channel < MAX_GPADLS_IN_PROGRESS_PER_CHANNEL
     }
 
-    /// Takes the quota for one GPADL of `pages` pages. Returns false if there is not enough.
+    /// Charges one GPADL of `pages` pages to the quotas. Returns false if they do not suffice.
     fn charge(&mut self, relid: u32, pages: usize) -> bool {
         let count = self.arriving.len().saturating_add(self.accepted.len());
         let usage = self.usage.entry(relid).or_default();

@@ -37,8 +37,8 @@ impl Core {
             {
                 *then = AfterClose::Reopen(request);
             }
-            // A guest error; answered, so that the guest does not wait for ever. The first open
-            // continues.
+            // A guest error. It is answered, as the guest would otherwise wait forever. The first
+            // open continues.
             Phase::Opening { abort: None | Some(AfterClose::Reopen(_)), .. }
             | Phase::Open { .. }
             | Phase::Closing { then: AfterClose::Reopen(_) } => {
@@ -68,8 +68,8 @@ impl Core {
         self.out.push(Action::Open { key, params });
     }
 
-    /// Returns the parameters for the device, with the rings mapped. `None`: the guest's are not
-    /// valid.
+    /// Returns the parameters for the device, with the rings mapped. `None` if the guest's
+    /// parameters are not valid.
     pub(super) fn open_params(&self, key: ChannelKey, request: &OpenRequest) -> Option<OpenParams> {
         let channel = self.channels.get(key)?;
         let relid = channel.relid?;
@@ -121,7 +121,7 @@ impl Core {
         let key = self.channels.key_of(relid).ok_or(Ignored::Channel(relid))?;
         let channel = self.channels.get_mut(key).ok_or(Ignored::Channel(relid))?;
         let is_primary = channel.primary.is_none();
-        // The OPEN that this CLOSE cancels, if its result is not known yet.
+        // The OPEN that this CLOSE cancels, if it has no result yet.
         let cancelled = match &mut channel.phase {
             Phase::Open { .. } => None,
             Phase::Opening { request, abort: abort @ None } => {
@@ -134,8 +134,7 @@ impl Core {
                     *then = AfterClose::Offered;
                     Some(request.open_id)
                 }
-                // Every guest closes a rescinded channel that was open: there is nothing left to
-                // do, and it is no error.
+                // Not an error: every guest closes a rescinded channel that was open.
                 AfterClose::Revoke => return Ok(()),
                 AfterClose::Offered | AfterClose::Release | AfterClose::Reset => {
                     return Err(Ignored::ChannelState(relid));
@@ -152,7 +151,8 @@ impl Core {
             }
         }
         match cancelled {
-            // Each OPEN is answered once. The channel is closed when the device has answered, too.
+            // Each OPEN is answered once. The close takes effect after the device has answered,
+            // too.
             Some(open_id) => self.post_open_result(relid, open_id, status::UNSUCCESSFUL),
             None => self.let_go(key, AfterClose::Offered),
         }
@@ -213,8 +213,8 @@ impl Core {
         }
     }
 
-    /// The device has closed the channel. All mappings of the guest's memory must end before the
-    /// guest is told so.
+    /// Continues after the device has closed the channel: all mappings of guest memory must end
+    /// before the guest is notified.
     pub(super) fn drain(&mut self, key: ChannelKey, then: AfterDrain) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let Some(relid) = channel.relid else { return };
@@ -226,7 +226,7 @@ impl Core {
         self.try_finish_drain(key);
     }
 
-    /// Continues once the last view has ended. Call it whenever a view has ended.
+    /// Continues after the last view has ended. To be called whenever a view has ended.
     pub(super) fn try_finish_drain(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
         let (Phase::Draining { then }, Some(relid)) = (channel.phase, channel.relid) else {
@@ -274,8 +274,8 @@ impl Core {
         let Some(channel) = self.channels.get_mut(key) else { return };
         channel.remove |= remove;
         match &mut channel.phase {
-            // Its relid belongs to the connection that is being reset: the end of the reset frees
-            // both.
+            // The relid belongs to the connection that is being reset, and the end of the reset
+            // frees both.
             Phase::Unoffered if self.connection.state() == ConnectionState::Resetting => {}
             Phase::Unoffered | Phase::Released => {
                 if channel.remove {
@@ -314,7 +314,7 @@ impl Core {
         Ok(())
     }
 
-    /// The guest no longer knows the channel and nothing of it is left.
+    /// Handles the end of a channel that the guest has released and no device or view uses.
     fn released(&mut self, key: ChannelKey) {
         self.unbind(key);
         let Some(channel) = self.channels.get_mut(key) else { return };
@@ -408,7 +408,8 @@ impl Core {
         }
     }
 
-    /// No sockets yet, so there is no listener. From 4.1 on the guest is told so.
+    /// Refuses a socket connection, as there are no listeners yet. From 4.1 on the guest gets a
+    /// result.
     pub(super) fn tl_connect(&mut self, version: Version, request: &TlConnectRequest) -> Outcome {
         if version >= MessageType::TlConnectResult.since() {
             let body = TlConnectResult {

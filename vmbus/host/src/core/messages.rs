@@ -57,7 +57,7 @@ impl Core {
         let is_tearing_down = matches!(phase, Phase::Draining { .. } | Phase::Revoked);
         match self.gpadls.teardown(relid, gpadl) {
             TeardownOf::Done => self.post_gpadl_torndown(gpadl),
-            // A device that sleeps would keep its view, and the guest would wait for ever.
+            // A sleeping device would keep its view, and the guest would wait forever.
             TeardownOf::Waits => self.out.push(Action::Wake { key }),
             TeardownOf::Unknown if is_tearing_down => self.post_gpadl_torndown(gpadl),
             TeardownOf::Unknown => return Err(Ignored::Gpadl(gpadl)),

@@ -1,7 +1,7 @@
 //! The bus as a state machine: events in, actions out, no I/O, no thread, no clock.
 //!
-//! Every order of events can be played against it in a test. Of the outside world it holds guest
-//! RAM (to check page numbers) and the sink that is notified of dropped views.
+//! Tests can play every order of events against it. It has access to guest RAM (to check page
+//! numbers) and to the sink that is notified of dropped views.
 
 mod action;
 mod channel;
@@ -37,24 +37,24 @@ pub(crate) use connection::Connection;
 use channel::Channels;
 use gpadls::Gpadls;
 
-/// A reason why an event changed nothing.
+/// The reason why an event was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ignored {
-    /// Not a message that a guest may send.
+    /// The message is not one that a guest may send.
     Malformed(ParseError),
-    /// No such connection id.
+    /// The connection id does not exist.
     Connection(u32),
-    /// Not in this state of the connection.
+    /// The guest is not connected, and the message needs a connection.
     Disconnected,
-    /// The negotiated version does not have it.
+    /// The negotiated version does not have the message.
     Version(MessageType),
-    /// No channel with this relid.
+    /// No channel has this relid.
     Channel(u32),
-    /// The channel is not in a state for it.
+    /// The message is invalid in the channel's state.
     ChannelState(u32),
-    /// No such GPADL, or not in a state for it.
+    /// The GPADL does not exist, or the message is invalid in its state.
     Gpadl(u32),
-    /// A target VP that does not exist.
+    /// The target VP does not exist.
     Vp(u32),
     /// A second REQUESTOFFERS.
     Repeated,
@@ -127,7 +127,7 @@ impl Core {
             GuestMessage::CloseReservedChannel(request) => {
                 let kind = MessageType::CloseReservedChannel;
                 match self.connection.version() {
-                    // Its answer does not exist before 4.0: no guest of that age could read it.
+                    // The answer does not exist before 4.0, so no such guest could read it.
                     Some(version) if version < kind.since() => Err(Ignored::Version(kind)),
                     Some(_) | None => self.close_reserved(request),
                 }
@@ -210,7 +210,7 @@ impl Core {
         self.view_released(key);
     }
 
-    /// Starts the machine again: everything is forgotten, without answers. [`Action::Quiesced`]
+    /// Resets the core without answers to the guest, as the machine restarts. [`Action::Quiesced`]
     /// follows when no device touches guest memory any more.
     pub fn reset(&mut self) {
         self.begin_reset(connection::AfterReset::Nothing);

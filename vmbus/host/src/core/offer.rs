@@ -1,11 +1,11 @@
-//! A device as the guest sees it.
+//! The offer of a device.
 
 use thiserror::Error;
 use vmbus_protocol::Guid;
 use vmbus_protocol::limits::MAX_OFFER_USER_DATA;
 use vmbus_protocol::offer::OfferFlags;
 
-/// A device as the guest sees it (vmbus-core 4.1).
+/// The offer of a device to the guest (vmbus-core 4.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Offer {
@@ -38,21 +38,21 @@ impl Offer {
         }
     }
 
-    /// The same, with these flags.
+    /// Sets the flags.
     #[must_use]
     pub fn flags(mut self, flags: OfferFlags) -> Self {
         self.flags = flags;
         self
     }
 
-    /// The same, with so many MiB of MMIO for the device.
+    /// Sets the MiB of MMIO that the device needs.
     #[must_use]
     pub fn mmio_megabytes(mut self, mmio_megabytes: u16) -> Self {
         self.mmio_megabytes = mmio_megabytes;
         self
     }
 
-    /// The same, with this class-specific data.
+    /// Sets the class-specific data.
     #[must_use]
     pub fn user_defined(mut self, user_defined: [u8; MAX_OFFER_USER_DATA]) -> Self {
         self.user_defined = user_defined;
@@ -60,7 +60,7 @@ impl Offer {
     }
 }
 
-/// A reason why a device could not be offered.
+/// The error of offering a device.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OfferError {

@@ -1,9 +1,9 @@
 //! Restore of a saved core.
 //!
-//! All of it is checked before anything changes. Then the connection continues without a visible
-//! break: closes that were in progress are complete, no views hold up a teardown, and open channels
-//! go back to their devices. A channel whose device cannot continue, or is missing, is rescinded; a
-//! device that is there is offered again once the guest has released it.
+//! The whole state is checked before anything changes. The connection then continues without a
+//! visible break: closes in progress are complete, no views delay a teardown, and open channels go
+//! back to their devices. A channel is rescinded if its device cannot continue or is missing; a
+//! present device is offered again once the guest has released the channel.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,8 @@ struct Reopened {
 
 impl Core {
     /// Restores the state. Devices must have been offered, and no guest may have made contact. The
-    /// shell must send the messages that `saved` has queued, before any that this leads to.
+    /// shell must send the queued messages of `saved` before any message that follows from this
+    /// call.
     ///
     /// # Errors
     /// [`RestoreError`]; nothing has changed then.
@@ -123,7 +124,7 @@ impl Core {
         channel.phase = saved.phase;
         channel.wanted_subchannels = saved.wanted_subchannels;
         channel.reoffer = saved.reoffer;
-        // A device that was removed, and is here again: it counts as new.
+        // A device that was removed and is present here counts as new.
         channel.reoffer |= saved.remove && channel.present;
         channel.remove = saved.remove && !channel.present;
         Ok(key)
@@ -189,7 +190,7 @@ impl Core {
         }
     }
 
-    /// From here on nothing can fail.
+    /// Continues the restored state. This cannot fail.
     fn go_on(&mut self, reopened: Vec<Reopened>) {
         for key in self.channels.keys() {
             if let Some(relid) = self.channels.get(key).and_then(|channel| channel.relid) {
@@ -208,7 +209,7 @@ impl Core {
         for id in self.gpadls.end_teardowns() {
             self.post_gpadl_torndown(id);
         }
-        // All of them first: channels without a device need no close.
+        // All lost channels are marked first, as channels without a device need no close.
         let lost: Vec<ChannelKey> = self
             .channels
             .keys()
@@ -227,10 +228,10 @@ impl Core {
         self.try_finish_reset();
     }
 
-    /// Ends the reset: no device holds guest memory any more.
+    /// Ends an interrupted reset, as no device holds guest memory any more.
     fn end_interrupted_reset(&mut self) {
         self.gpadls.forget_all();
-        // A teardown that had begun must begin again here; no guest waits for an answer any more.
+        // A teardown in progress must be restarted here; no guest expects an answer.
         self.gpadls.end_teardowns();
         for key in self.channels.keys() {
             if let Some(channel) = self.channels.get_mut(key) {
@@ -247,7 +248,7 @@ impl Core {
         std::mem::replace(served, false)
     }
 
-    /// Ends the operation that a channel's device was in the middle of.
+    /// Ends a channel's operation that its device had not finished.
     fn settle(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get(key) else { return };
         let gone = channel.remove || !channel.present;
@@ -287,8 +288,8 @@ impl Core {
         }
     }
 
-    /// Rescinds a channel, to be offered as a new one when the guest has released it
-    /// (`FORCE_NEW_CHANNEL`). A subchannel comes back if the device asks for it.
+    /// Rescinds a channel and offers it again once the guest has released it (`FORCE_NEW_CHANNEL`).
+    /// A subchannel is only offered again if the device asks for it.
     fn renew(&mut self, key: ChannelKey) {
         let Some(channel) = self.channels.get_mut(key) else { return };
         let subchannel = channel.primary.is_some();

@@ -6,7 +6,7 @@ use super::gpadls::{Accepted, Arriving, Going, Gpadls};
 use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
 use crate::synic::QueuedMessage;
 
-/// Names a channel to the device behind it.
+/// Identifies a channel to its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The primary channel of the device.

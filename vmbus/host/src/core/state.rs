@@ -13,7 +13,7 @@ use super::connection::ConnectionState;
 pub struct MessageCounts {
     /// Messages that the guest posted.
     pub received: u64,
-    /// Of them, those that changed nothing.
+    /// Messages from the guest that were ignored.
     pub ignored: u64,
     /// Messages for the guest.
     pub sent: u64,
@@ -23,9 +23,9 @@ pub struct MessageCounts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChannelReport {
-    /// Its name inside the host.
+    /// The channel's key in the host.
     pub key: ChannelKey,
-    /// Its number in the guest, when the guest knows it.
+    /// The channel's number in the guest, if the guest knows it.
     pub relid: Option<u32>,
     /// Device class.
     pub class: Guid,
@@ -139,11 +139,11 @@ pub struct Snapshot {
     pub version: Option<Version>,
     /// Message counts.
     pub messages: MessageCounts,
-    /// GPADLs whose page list is being received.
+    /// Number of page lists being received.
     pub gpadls_arriving: usize,
-    /// Without their GPADLs.
+    /// Channel reports, without their GPADLs.
     channels: Vec<ChannelReport>,
-    /// In the order of (relid, handle).
+    /// Accepted GPADLs, in the order of (relid, handle).
     gpadls: Vec<Gpadl>,
 }
 

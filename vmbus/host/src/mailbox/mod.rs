@@ -1,11 +1,11 @@
 //! Delivery of queued messages to a VP: one at a time through the slot of their SINT (vmbus-core
 //! 2.1).
 //!
-//! Three parties take part, and each may act at any time. A thread that has a message queues it and
-//! then kicks the VP. The VP's own thread, out of the guest, calls [`Mailbox::deliver`]. The guest
-//! empties the slot and writes EOM if it then sees the pending bit. It may write EOM on any VP:
-//! Linux's panic path reads the slots of all VPs and writes EOM on its own. So an EOM concerns
-//! every VP that has waiting messages. The rules:
+//! Three parties take part, each at any time. A thread with a message queues it and then kicks the
+//! VP. The VP's own thread, outside the guest, calls [`Mailbox::deliver`]. The guest empties the
+//! slot and writes EOM if it then sees the pending bit. It may write EOM on any VP: Linux's panic
+//! path reads the slots of all VPs and writes EOM on its own. So an EOM concerns every VP with
+//! waiting messages. The rules:
 //!
 //! | party | first | then |
 //! |---|---|---|
@@ -16,8 +16,8 @@
 //! | delivery, message left | | watches for EOMs; one that came since is reported immediately |
 //! | watcher of EOMs | takes them | kicks the VPs that have waiting messages |
 //!
-//! So for a waiting message there is always a kick in progress, or an EOM that will cause one. No
-//! timer, no polling.
+//! So for a waiting message there is always a kick in progress, or an EOM that will cause one.
+//! There is no timer and no polling.
 //!
 //! Model-checked by `RUSTFLAGS="--cfg loom" cargo test -p vmbus-host --release --lib
 //! mailbox::model` (use another target folder).
@@ -72,18 +72,18 @@ pub trait InterruptSink {
 /// The outcome of one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Post {
-    /// It is in the slot: raise the SINT.
+    /// The message is in the slot: raise the SINT.
     Written,
     /// The slot is in use; the guest will write EOM when it has emptied it.
     Busy,
 }
 
-/// Puts `payload` into the slot if it is free. `more`: others wait behind it.
+/// Writes `payload` to the slot if the slot is free. `more`: other messages wait.
 fn post(slot: &impl Slot, payload: &[u8], more: bool) -> Post {
     if slot.message_type() != EMPTY {
         slot.ask_for_eom();
-        // The guest may have emptied the slot before it could see the bit: then no EOM comes, and
-        // the slot is ours.
+        // The guest may have emptied the slot before it could see the bit. No EOM comes then, and
+        // the slot is free.
         if slot.message_type() != EMPTY {
             return Post::Busy;
         }
@@ -200,7 +200,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u8, VecDeque<Message>>> {
-        // The queues are whole between any two statements that hold the lock.
+        // The queues are consistent whenever the lock is free.
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

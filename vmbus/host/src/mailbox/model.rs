@@ -1,4 +1,4 @@
-//! The hand-over of messages under a model checker: every interleaving of posters, the VP's thread
+//! The delivery of messages under a model checker: every interleaving of posters, the VP's thread
 //! and the guest.
 //!
 //! A message that waits without a kick or EOM is a deadlock, which the checker reports. To prove
@@ -22,7 +22,7 @@ enum Fault {
     None,
     /// The pending bit and the second read of the slot are not ordered.
     NoBarrier,
-    /// EOMs are taken when the watch begins: those that came in between, too.
+    /// EOMs are taken when the watch begins, including those since the delivery.
     LateTake,
     /// A delivery takes the EOMs of other VPs and kicks no VP.
     Swallow,
@@ -30,7 +30,7 @@ enum Fault {
     WriterOnly,
 }
 
-/// The VP whose slot is in use, and another one. EOMs are written on the other one.
+/// The VP with the slot in use, and another one. EOMs are written on the other one.
 const BUSY: usize = 0;
 const OTHER: usize = 1;
 
@@ -48,7 +48,7 @@ struct Vp {
     /// Signalled for the VP's thread, and how often because of an EOM.
     kick: Notify,
     kicks: AtomicU32,
-    /// Messages that the host has put into the slot. Its own.
+    /// Number of messages that the host has written to this VP's slot.
     raised: AtomicU32,
 }
 
@@ -140,13 +140,13 @@ impl Machine {
         Arc::new(Self { fault, vps: [vp(), vp()], eoms, interrupt: Notify::new() })
     }
 
-    /// A thread that has a message.
+    /// Runs a thread that posts a message.
     fn post(&self, vp: usize, number: u8) {
         self.vps[vp].mailbox.queue(SINT, &[number]);
         self.vps[vp].kick.notify();
     }
 
-    /// On the VP's thread.
+    /// Runs a delivery on the VP's thread.
     fn deliver(&self, vp: usize) {
         let slot = &self.vps[vp].slot;
         self.vps[vp].mailbox.deliver(|_| Some(HostSlot(slot, self.fault)), &VpLines(self, vp));

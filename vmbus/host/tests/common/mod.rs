@@ -123,8 +123,8 @@ impl Guest {
         }
     }
 
-    /// A machine whose guest has made contact with `version` and has its offers: relids
-    /// 1..=devices.
+    /// Returns a machine with a guest that has made contact with `version` and has its offers:
+    /// relids 1..=devices.
     pub fn connected(devices: u32, version: Version) -> Self {
         let mut guest = Self::new(devices);
         guest.post(&post::contact(version.word(), 0)).unwrap();

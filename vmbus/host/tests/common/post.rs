@@ -168,7 +168,7 @@ pub fn tl_connect(endpoint: Guid, service: Guid) -> Vec<u8> {
     build(MessageType::TlConnectRequest, &TlConnectRequest { endpoint, service })
 }
 
-/// A message of `kind` whose body is zeroes, of the least size that its type may have.
+/// Returns a message of `kind` with a body of zeroes, of the minimum size of its type.
 pub fn zeroes(kind: MessageType) -> Vec<u8> {
     MessageBuffer::with_data(kind, &(), &vec![0; kind.min_size() - message::HEADER_SIZE])
         .as_bytes()

@@ -92,7 +92,7 @@ impl Reply {
         Self::Created { relid, id, status: 0 }
     }
 
-    /// A successful OPENCHANNEL_RESULT of a guest whose open ids are relids.
+    /// A successful OPENCHANNEL_RESULT, with the relid as open id.
     pub fn opened(relid: u32) -> Self {
         Self::OpenResult { relid, open_id: relid, status: 0 }
     }

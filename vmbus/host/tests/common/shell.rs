@@ -182,8 +182,8 @@ impl Machine {
         Self { bus: VmBus::new(ram.clone(), synic.clone()), synic, ram }
     }
 
-    /// A machine with one device whose channels the test takes, and a guest that has its offer:
-    /// relid 1.
+    /// Returns a machine with one device that hands its channels to the test, and a guest that has
+    /// the device's offer: relid 1.
     pub fn with_device() -> (Self, Receiver<Channel>, ChannelKey) {
         let machine = Self::new();
         let (device, channels) = TestDevice::handing_over(0);

@@ -2,9 +2,9 @@
 //! (checklist 43). `MAX_CHANNELS` and `MAX_SUBCHANNELS` are in `offers` and `subchannels`, the
 //! inbox is in the shell's tests.
 //!
-//! Page quotas are charged by what a header declares and cost what was received: a full VM is made
-//! here of declared pages, of which only the unfinished 256 lists stay undelivered, and of lists
-//! that name one run, whose memory is a few words.
+//! Page quotas are charged by the pages that a header declares, and cost memory for the received
+//! ones. A full VM is built here of declared pages: the 256 unfinished lists receive none, and the
+//! other lists consist of one run, which takes a few words of memory.
 
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADL_RANGES,
@@ -19,7 +19,7 @@ fn over_quota(relid: u32, id: u32) -> Reply {
     Reply::Created { relid, id, status: status::QUOTA_EXCEEDED }
 }
 
-/// The largest GPADL that there is, all of one run.
+/// Returns the ranges of the largest possible GPADL, as one run.
 fn largest() -> [Range; 1] {
     [Range::pages(0, MAX_GPADL_PAGES)]
 }
@@ -86,8 +86,7 @@ fn test_quota_ranges_of_one_gpadl_at_the_limit_and_past_it() {
 fn test_quota_pages_of_one_range_at_the_limit_and_past_it() {
     let mut guest = Guest::v5_3(1);
     assert_eq!(guest.create_ranges(1, 5, &largest()), [Reply::created(1, 5)]);
-    // One page more cannot be said: the range names it, and `range_buflen` has no bits for its
-    // number.
+    // A range with one more page cannot be encoded: `range_buflen` has no bits for the size.
     let mut range = Range::pages(0, MAX_GPADL_PAGES);
     range.count += 1;
     let replies = guest.create_ranges(1, 6, &[range]);
@@ -158,7 +157,7 @@ fn test_quota_pages_per_vm_at_the_limit_and_past_it() {
     assert_eq!(guest.create_ranges(8, id + 1, &largest()), [Reply::created(8, id + 1)]);
 }
 
-/// A GPADL gives back its charge however it ends: otherwise this loop would run into the quotas.
+/// Every end of a GPADL refunds its charge: otherwise this loop would exceed the quotas.
 #[test]
 fn test_quota_is_given_back_by_every_end() {
     let mut guest = Guest::v5_3(1);

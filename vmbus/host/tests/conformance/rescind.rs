@@ -6,7 +6,7 @@ use vmbus_protocol::Version;
 
 use crate::common::{Answer, Guest, Range, Reply, instance, offer, post};
 
-// 54: the order in which a guest hears it, and that the device is done before.
+// 54: the order of messages to the guest, all of them after the device has closed.
 #[test]
 fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     let mut guest = Guest::v5_3(1);
@@ -60,7 +60,7 @@ fn test_rescind_leaves_a_channel_that_answers_without_doing() {
     guest.open(1, 10);
 }
 
-// 54: the device is still being asked when it is taken away.
+// 54: a rescind during the device's open.
 #[test]
 fn test_rescind_while_opening_ends_without_a_result() {
     for accepted in [true, false] {
@@ -138,7 +138,7 @@ fn test_rescind_missing_a_release_of_an_open_channel_is_ignored() {
     assert_eq!(guest.state(1), Some(ChannelState::Open));
 }
 
-// 4.2: parked until the next connection.
+// 4.2: a released channel is kept until the next connection.
 #[test]
 fn test_rescind_missing_a_channel_that_the_guest_released_comes_back_with_the_next_contact() {
     let mut guest = Guest::v5_3(1);
@@ -161,8 +161,8 @@ fn test_rescind_of_a_channel_that_the_guest_released_is_silent() {
     assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
 }
 
-// 4.2: a guest that has released a channel answers no RESCIND for it, so none may be sent and
-// waited for.
+// 4.2: a guest that has released a channel answers no RESCIND for it, so the host must neither send
+// one nor wait for the answer.
 #[test]
 fn test_rescind_after_the_guest_released_is_not_sent() {
     // Released while a view is left.
@@ -203,7 +203,7 @@ fn test_rescind_crossed_by_a_release_is_not_sent() {
     assert!(matches!(guest.take()[..], [Reply::Offer { relid: 1, .. }]));
 }
 
-// A device may go while an old connection is still being taken apart.
+// A device may be removed during the reset of an old connection.
 #[test]
 fn test_rescind_during_a_reset_gives_relid_and_connection_id_back() {
     let mut guest = Guest::v5_3(2);

@@ -1,5 +1,5 @@
-//! A core that is saved and one that is restored (kmcl 21, vmbus-core 74): the parts that the
-//! loopback VM's tests do not reach.
+//! Save and restore of the core (kmcl 21, vmbus-core 74): the cases that the loopback VM's tests do
+//! not reach.
 
 use vmbus_host::RestoreError;
 use vmbus_host::core::{ChannelState, Place};
@@ -12,8 +12,8 @@ fn all(_: Place) -> Option<Vec<u8>> {
     Some(Vec::new())
 }
 
-/// Returns a new machine with `devices` devices over the same memory that restores the state, and
-/// the messages to its guest.
+/// Restores the state on a new machine with `devices` devices over the same memory. Returns the
+/// machine, and the messages to its guest.
 fn restored(saved: &SavedBus, devices: u32) -> (Guest, Vec<Reply>) {
     let mut guest = Guest::new(devices);
     guest.core.restore(saved).unwrap();
@@ -22,7 +22,8 @@ fn restored(saved: &SavedBus, devices: u32) -> (Guest, Vec<Reply>) {
     (guest, heard)
 }
 
-/// Relid 1 open with subchannels 1 and 2 (relids 2 and 3), the first of them open too.
+/// Returns a guest with relid 1 open, subchannels 1 and 2 (relids 2 and 3), and the first of them
+/// open too.
 fn with_open_subchannel() -> Guest {
     let mut guest = Guest::v5_3(1);
     guest.open(1, 10);
@@ -48,7 +49,7 @@ fn test_restore_gives_subchannels_back_and_tells_the_guest_nothing() {
         (there.state(1), there.state(3)),
         (Some(ChannelState::Open), Some(ChannelState::Closed))
     );
-    // They still live and die together.
+    // The channels still end together.
     assert_eq!(there.ask(&post::open(3, 11, 4, 0)).len(), 1, "another channel's ring");
     let mut gone = there.ask(&post::close(1));
     gone.sort_by_key(|reply| format!("{reply:?}"));

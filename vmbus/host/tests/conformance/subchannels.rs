@@ -17,7 +17,7 @@ fn offered(replies: &[Reply]) -> Vec<(u32, u16)> {
     relids.collect()
 }
 
-/// A guest with one device, open, and `count` subchannels, relids 2 on, open with rings 20 on.
+/// Returns a guest with one open device and `count` open subchannels: relids from 2, rings from 20.
 fn with_subchannels(count: u16) -> Guest {
     let mut guest = Guest::v5_3(1);
     guest.open(1, 10);
@@ -99,7 +99,7 @@ fn test_subchannels_are_rescinded_when_their_primary_closes() {
     assert_eq!(offered(&guest.take()), [(2, 1), (3, 2)], "relids come again");
 }
 
-// 53: Linux takes rescinded subchannels apart on a work queue, so its primary may be open again
+// 53: Linux removes rescinded subchannels on a work queue, so their primary may be open again
 // before they are released.
 #[test]
 fn test_subchannels_wanted_before_the_old_ones_are_released_come_afterwards() {
@@ -113,7 +113,7 @@ fn test_subchannels_wanted_before_the_old_ones_are_released_come_afterwards() {
     assert_eq!(offered(&guest.ask(&post::release(2))), [(2, 1)]);
 }
 
-// The same, but the device does not ask for them any more.
+// As above, but the device does not ask for subchannels any more.
 #[test]
 fn test_subchannels_released_after_their_primary_closed_stay_away() {
     let mut guest = with_subchannels(2);
@@ -134,7 +134,7 @@ fn test_subchannels_released_by_the_guest_are_not_offered_again_on_their_own() {
     assert_eq!(guest.ask(&post::release(2)), []);
 }
 
-// 4.2: subchannels first, in whichever order devices close them.
+// 4.2: subchannels first, in any order of the devices' closes.
 #[test]
 fn test_subchannels_are_rescinded_before_their_primary() {
     let mut guest = with_subchannels(2);
@@ -170,8 +170,8 @@ fn test_subchannels_do_not_outlive_their_connection() {
     assert_eq!(guest.removed.len(), 2);
 }
 
-/// Found by fuzzing: with the primary gone its instance could be offered again, and then a second
-/// subchannel 1 of that instance.
+/// Found by fuzzing: after the removal of the primary its instance could be offered again, with a
+/// second subchannel 1 of that instance.
 #[test]
 fn test_instance_is_in_use_until_the_guest_has_released_the_last_subchannel() {
     let mut guest = with_subchannels(1);
@@ -184,7 +184,7 @@ fn test_instance_is_in_use_until_the_guest_has_released_the_last_subchannel() {
     assert!(guest.core.offer(offer(0)).is_ok());
 }
 
-/// Design 6: one handle on a primary and on its subchannel, each torn down once and once again.
+/// Design 6: the same handle on a primary and on its subchannel, each torn down twice.
 #[test]
 fn test_gpadl_handle_on_primary_and_subchannel_is_torn_down_once_for_each() {
     let mut guest = with_subchannels(1);

@@ -1,6 +1,6 @@
-//! Random guests against random devices: a guest message of any type, length and content at any
-//! moment, and a model of the messages that must follow and those that must never follow. A failure
-//! prints its seed and the shortest sequence found that still fails.
+//! Random guests against random devices: guest messages of any type, length and content at any
+//! time, and a model of the messages that must follow and that must never follow. A failure prints
+//! its seed and the shortest failing sequence found.
 //!
 //! `SYNTHVM_MESSAGES=10000000` raises the number of messages; `SYNTHVM_SEED=n` plays one seed
 //! again.
@@ -24,7 +24,7 @@ use tally::{MUST_HAPPEN, Tally};
 use vmbus_gpadl::GuestRam;
 use world::World;
 
-/// Messages when the environment asks for no other number.
+/// Default number of messages.
 const DEFAULT_MESSAGES: u64 = 400_000;
 /// Steps of one case: several connections.
 const STEPS: usize = 3000;
@@ -51,7 +51,7 @@ fn play(ram: &GuestRam, steps: &[Step]) -> Result<Tally, String> {
     })
 }
 
-/// Leaves out pieces, ever smaller ones, as long as the case still fails.
+/// Shrinks a failing case: removes ever smaller pieces while it still fails.
 fn shrink(ram: &GuestRam, mut steps: Vec<Step>) -> Vec<Step> {
     let mut piece = steps.len() / 2;
     while piece > 0 {
@@ -86,7 +86,7 @@ fn fail(ram: &GuestRam, seed: u64, why: &str) -> ! {
 #[test]
 fn test_messages_of_any_content_at_any_moment_never_break_the_bus() {
     let ram = common::test_ram();
-    // A panic while a case is played says nothing before the case is shrunk.
+    // Panics are not printed before the case is shrunk.
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(seed) = environment("SYNTHVM_SEED") {
         if let Err(why) = play(&ram, &steps::generate(seed, STEPS)) {
@@ -122,7 +122,7 @@ fn test_messages_of_any_content_at_any_moment_never_break_the_bus() {
     let _ = std::panic::take_hook();
     let total = total.into_inner().unwrap();
     eprintln!("{} cases: {total:?}", next.into_inner());
-    // Else the generator has lost its way and the test says nothing.
+    // Without these events the generator has degenerated, and the test proves nothing.
     for what in MUST_HAPPEN {
         assert!(
             total.get(what).is_some_and(|times| *times >= 20),

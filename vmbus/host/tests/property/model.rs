@@ -1,9 +1,9 @@
 //! The rules that a guest may rely on: its requests, the host's answers, and messages that must
 //! never come.
 //!
-//! It knows nothing of phases. From the core it takes two facts only: whether a GPADL that was
-//! reported as created really exists (on a channel that is closing the answer is a courtesy), and
-//! whether a channel is closing.
+//! The model has no phases. It takes two facts from the core only: whether a GPADL that was
+//! reported as created really exists (on a closing channel the answer is a courtesy), and whether a
+//! channel is closing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub enum Wish {
     Version { vp: u32, accepts: Option<Version> },
 }
 
-/// Answers that must come before the message that asked for them is done with.
+/// Answers that must come before the handling of their request ends.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AtOnce {
     pub foreign_version: u32,
@@ -42,7 +42,7 @@ pub struct Model {
     /// Relid: instance and subchannel.
     pub offered: BTreeMap<u32, (Guid, u16)>,
     rescinded: BTreeSet<u32>,
-    /// Given up by the guest: no RESCIND may follow, it would never be answered.
+    /// Relids that the guest has released: no RESCIND may follow, as it would never be answered.
     released: BTreeSet<u32>,
     /// (relid, id) of headers without an answer.
     headers: BTreeMap<(u32, u32), usize>,
@@ -50,7 +50,7 @@ pub struct Model {
     accepted: BTreeMap<(u32, u32), bool>,
     /// (relid, open id) of opens without a result.
     opens: BTreeMap<(u32, u32), usize>,
-    /// Of them, those that a later CLOSE cancelled: they fail.
+    /// Opens that a later CLOSE cancelled: they must fail.
     cancelled: BTreeMap<(u32, u32), usize>,
     /// Relids that are open: an OPEN succeeded, and no CLOSE came after it.
     open: BTreeSet<u32>,
@@ -64,7 +64,7 @@ fn increase<K: Ord>(map: &mut BTreeMap<K, usize>, key: K) {
     *map.entry(key).or_default() += 1;
 }
 
-/// False when there was none.
+/// Returns false if there was none.
 fn decrease<K: Ord>(map: &mut BTreeMap<K, usize>, key: &K) -> bool {
     let Some(count) = map.get_mut(key) else { return false };
     *count -= 1;
@@ -75,7 +75,7 @@ fn decrease<K: Ord>(map: &mut BTreeMap<K, usize>, key: &K) -> bool {
 }
 
 impl Model {
-    /// Notes the answers that a message makes due before it is handled.
+    /// Records the answers that a message requires, before it is handled.
     pub fn before(&mut self, port: u32, message: &GuestMessage<'_>) -> AtOnce {
         let mut at_once = AtOnce::default();
         match (message, self.connected) {
@@ -143,28 +143,28 @@ impl Model {
         self.wish = Some(Wish::Version { vp, accepts: Version::from_word(word).filter(|_| sane) });
     }
 
-    /// All channels that are open, or were to be opened, are closed by it.
+    /// Records that all channels, open or being opened, are closed by the message.
     fn before_close(&mut self, relid: u32) {
         self.open.remove(&relid);
         let due = self.opens.range((relid, 0)..=(relid, u32::MAX));
         self.cancelled.extend(due.map(|(place, count)| (*place, *count)));
     }
 
-    /// The message was ignored: an open of it is not due.
+    /// Records that the message was ignored: an open needs no answer.
     pub fn ignored(&mut self, message: &GuestMessage<'_>) {
         if let GuestMessage::OpenChannel(request) = message {
             decrease(&mut self.opens, &(request.relid.get(), request.open_id.get()));
         }
     }
 
-    /// The message was not ignored; its answers, if any, were not yet looked at.
+    /// Records that the message was accepted, before its answers are checked.
     pub fn taken(&mut self, message: &GuestMessage<'_>) {
         if let GuestMessage::RelidReleased(relid) = message {
             self.released.insert(*relid);
         }
     }
 
-    /// The old connection is gone, and all that was due on it.
+    /// Drops the old connection with all answers due on it.
     pub fn disconnect(&mut self) {
         (self.connected, self.wish, self.offers_requested) = (None, None, false);
         self.headers.clear();
@@ -181,8 +181,8 @@ impl Model {
         self.headers.values().sum()
     }
 
-    /// All channels are closed: nothing may be due except answers that wait for the guest itself,
-    /// and each channel is in the state of the guest's last message about it.
+    /// Checks, with all channels closed, that no answer is due except those that wait for the
+    /// guest, and that each channel is in the state of the guest's last message about it.
     pub fn check_nothing_due(&self, core: &Core) {
         assert_eq!(self.wish, None, "an answer to contact or unload is due");
         assert!(self.opens.is_empty(), "opens without result: {:?}", self.opens);
@@ -346,8 +346,8 @@ impl Model {
         }
     }
 
-    /// Nothing of the channel can reach the guest's memory, and all requests about its GPADLs were
-    /// answered.
+    /// Checks that the channel cannot access the guest's memory any more, and that all requests
+    /// about its GPADLs were answered.
     fn check_gone(&mut self, relid: u32, why: &str) {
         assert!(!self.served.contains(&relid), "a device serves relid {relid}, yet {why}");
         let views: Vec<_> = self.views.range((relid, 0)..=(relid, u32::MAX)).collect();

@@ -1,5 +1,5 @@
-//! Sequences of events, made from a seed: every step stands on its own, so that steps can be left
-//! out.
+//! Sequences of events from a seed. Each step is independent of the others, so that steps can be
+//! removed.
 
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmbus_protocol::message::MessageType;
@@ -32,7 +32,7 @@ pub enum Step {
     DropView {
         pick: u64,
     },
-    /// The bus hears of so many ended channels and released views.
+    /// The bus handles this number of ended channels and released views.
     Deliver {
         events: u64,
     },
@@ -47,13 +47,13 @@ pub enum Step {
         total: u16,
     },
     Reset,
-    /// All devices answer and close their channels: nothing may be due after that.
+    /// All devices answer and close their channels: no answer may be due after that.
     LetGo,
     /// A well-behaved channel goes through its whole life.
     Probe,
 }
 
-/// SplitMix64: small, and good enough to choose with.
+/// A SplitMix64 random number generator.
 pub struct Random(u64);
 
 impl Random {
@@ -101,8 +101,8 @@ pub fn generate(seed: u64, steps: usize) -> Vec<Step> {
     all
 }
 
-/// A guest that starts again on a host whose devices have time to close channels: chance alone
-/// connects too seldom.
+/// Adds steps of a guest that connects again, after devices had time to close channels. Random
+/// steps alone connect too rarely.
 fn connect(random: &mut Random, all: &mut Vec<Step>) {
     if random.once_in(2) {
         all.push(Step::LetGo);

@@ -1,4 +1,4 @@
-//! Counts of the events of a run, so that a generator that lost its way is noticed.
+//! Counts the events of a run, to detect a degenerate generator.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,8 @@ pub const MUST_HAPPEN: [&str; 23] = [
     "mapped",
 ];
 
-/// The name under which a reply is counted; `in_message` when a message of the guest's caused it,
-/// as opposed to an event of the host's.
+/// Returns the name for counting a reply. `in_message`: a message of the guest caused it, and not
+/// an event of the host.
 pub fn name_of(reply: &Reply, in_message: bool) -> &'static str {
     match reply {
         Reply::Offer { subchannel: 0, .. } => "offer",

@@ -1,4 +1,4 @@
-//! Plays steps: the core, the devices, and the way from them to the core, checked by the model.
+//! Plays steps with the core, the devices and the events between them, checked by the model.
 
 mod probe;
 
@@ -26,7 +26,7 @@ impl ReleaseSink for Sink {
     }
 }
 
-/// On its way from a device to the core.
+/// An event from a device to the core.
 enum Event {
     Closed(ChannelKey),
     Released(GpadlKey),
@@ -153,7 +153,7 @@ impl World {
         self.check();
     }
 
-    /// All devices answer and close all but open channels: then nothing may be due.
+    /// Makes all devices answer and close all but open channels. No answer may be due then.
     fn let_all_go(&mut self) {
         loop {
             if !self.opening.is_empty() {
@@ -171,7 +171,7 @@ impl World {
         self.model.check_nothing_due(&self.core);
     }
 
-    /// The end: after a reset nothing at all may be left.
+    /// Ends the run with a reset, after which nothing may be left.
     pub fn end(&mut self) {
         self.let_all_go();
         self.step(&Step::Reset);
@@ -267,7 +267,8 @@ impl World {
         }
     }
 
-    /// The device has closed the channel on its own, and the core does not know it yet.
+    /// Returns true if the device has closed the channel on its own, and the core does not know
+    /// yet.
     fn is_ending(&self, key: ChannelKey) -> bool {
         self.inbox.iter().any(|event| matches!(event, Event::Closed(other) if *other == key))
     }

@@ -1,4 +1,4 @@
-//! Devices of every temper: those that refuse, drop, keep, ask for more inside `open`.
+//! Devices of all kinds: they refuse, drop or keep channels, or ask for more inside `open`.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -59,7 +59,7 @@ fn test_device_that_refuses_fails_the_open_and_may_be_asked_again() {
     assert!(!channels.recv().unwrap().is_closing());
 }
 
-/// The channel of the refused open ends later; that must not be taken for the end of the next one.
+/// The channel of a refused open ends later, which must not end the next one.
 #[test]
 fn test_device_that_refuses_and_lets_go_later_does_not_end_the_next_open() {
     let machine = Machine::new();

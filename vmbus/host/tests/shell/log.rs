@@ -1,4 +1,4 @@
-//! Log lines that a guest causes, as often as it likes.
+//! Rate-limited log lines that a guest causes.
 
 use std::sync::atomic::Ordering;
 

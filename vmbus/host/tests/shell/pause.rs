@@ -1,4 +1,4 @@
-//! A bus that stands still sends nothing, and loses nothing.
+//! A paused bus sends no message, and loses none.
 
 use std::sync::{Arc, Mutex};
 
@@ -52,8 +52,7 @@ fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_goes_
     assert_eq!(machine.synic.take().len(), 1, "events flow again");
 }
 
-// A guest that begins again while the bus is paused never gets messages that were held for the one
-// before.
+// A guest that connects again while the bus is paused never gets messages held for its predecessor.
 #[test]
 fn test_messages_held_for_an_old_connection_are_dropped_with_it() {
     let (machine, _channels, _) = Machine::with_device();

@@ -9,7 +9,7 @@ use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
 use crate::common::shell::{Machine, TestDevice};
 use crate::common::{PORT, Reply, post};
 
-/// A GPADL message whose answer names `id`.
+/// Returns a GPADL message; its answer contains `id`.
 fn numbered(id: u32) -> Vec<u8> {
     post::gpadl(1, id, &[post::Range::pages(0, 1)]).remove(0)
 }
@@ -85,7 +85,7 @@ fn test_message_to_a_full_inbox_is_refused_and_nothing_is_lost() {
     // The first thread handles some of them, a helper the rest.
     machine.synic.wait_for(limit as usize + 1);
     assert_eq!(machine.replies(), Vec::from_iter((0..=limit).map(|id| Reply::created(1, id))));
-    // The helper may not have ended: then it handles this one too.
+    // The helper may still be running, and then handles this message too.
     machine.post(&numbered(limit + 1));
     machine.synic.wait_for(1);
     assert_eq!(machine.replies(), [Reply::created(1, limit + 1)]);
@@ -118,7 +118,7 @@ fn test_message_that_no_port_takes_gets_its_status() {
     assert_eq!(machine.ask(&contact).len(), 1);
 }
 
-/// A view of GPADL 5, whose teardown the guest has asked for.
+/// Returns a view of GPADL 5 after the guest has requested its teardown.
 fn with_view_in_teardown() -> (Machine, Channel, impl Send + 'static) {
     let (machine, channels, _) = Machine::with_device();
     machine.open(1, 10);
@@ -150,8 +150,8 @@ fn test_view_dropped_while_another_thread_holds_the_bus_answers_the_teardown() {
     assert_eq!(machine.replies(), [Reply::created(1, 6), Reply::Torndown(5)]);
 }
 
-/// The thread that holds the bus checks the inbox again after releasing it, whichever thread filled
-/// it.
+/// The thread that holds the bus checks the inbox again after releasing it, for messages from any
+/// thread.
 #[test]
 fn test_message_posted_during_signals_and_reports_is_never_left_behind() {
     let (machine, _channels, _) = Machine::with_device();

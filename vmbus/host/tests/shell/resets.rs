@@ -53,7 +53,7 @@ fn test_reset_without_anybody_returns() {
     assert_eq!(machine.synic.take(), []);
 }
 
-/// Each caller gets its own end, in whichever order their requests arrive.
+/// Each caller waits for its own reset, in any order of the requests.
 #[test]
 fn test_reset_by_many_threads_returns_to_each() {
     let (machine, _channels, _) = Machine::with_device();

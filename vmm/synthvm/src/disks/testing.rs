@@ -1,4 +1,4 @@
-//! A host and a backend for tests, each of whose calls waits while its gate is closed.
+//! A host and a backend for tests. Each of their calls waits while its gate is closed.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

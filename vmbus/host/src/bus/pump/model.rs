@@ -1,5 +1,5 @@
-//! The handing over under a model checker: in every interleaving of threads that bring work, visit
-//! the state and hand over, no work is left when all of them have ended.
+//! The pump under a model checker: in every interleaving of threads that bring work, visit the
+//! state and hand over, no work is left when all of them have ended.
 
 use std::sync::atomic::AtomicUsize as PlainUsize;
 
@@ -8,7 +8,7 @@ use loom::thread::{self, JoinHandle};
 
 use super::*;
 
-/// Counts the work that is done.
+/// Counts the executed work.
 struct Model {
     pump: Pump<Shared>,
     jobs: AtomicUsize,
@@ -18,13 +18,13 @@ struct Model {
 #[derive(Clone)]
 struct Shared(Arc<Model>);
 
-/// Helpers that ran in all interleavings together. Without any, the models prove nothing.
+/// Number of helpers that ran in all interleavings. Without any, the models prove nothing.
 static HELPERS: PlainUsize = PlainUsize::new(0);
 
 impl Shell for Shared {
     /// Events handled.
     type State = usize;
-    /// Whether a job follows from it.
+    /// True if a job follows from the event.
     type Event = bool;
     type Job = ();
 
@@ -68,7 +68,7 @@ impl Shared {
         self.0.pump.settle(self, work);
     }
 
-    /// All threads but helpers have ended.
+    /// Joins the helpers and checks the counts, after all other threads have ended.
     fn check(&self, events: usize, jobs: usize) {
         loop {
             let helper = self.0.helpers.lock().unwrap().pop();
@@ -83,7 +83,7 @@ impl Shared {
 
 fn check(body: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
-    // Without a bound these take hours; a fault shows with one or two preemptions.
+    // Without a bound the models take hours; a fault shows with one or two preemptions.
     model.preemption_bound = Some(2);
     model.check(body);
 }
@@ -143,7 +143,7 @@ fn test_model_thread_that_waits_until_idle_sees_its_work_done() {
             let shell = shell.clone();
             thread::spawn(move || shell.bring(false, 1))
         };
-        // It does nothing itself: a helper or the other thread does.
+        // With a budget of 0, a helper or the other thread does the work.
         shell.bring(true, 0);
         shell.0.pump.wait_until_idle(&shell);
         assert!(*lock(&shell.0.pump.state) != 0);

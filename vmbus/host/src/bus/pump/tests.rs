@@ -1,4 +1,4 @@
-//! What a thread that needs the state sees of those that work.
+//! Tests of visitors: threads that need the state while others work.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;

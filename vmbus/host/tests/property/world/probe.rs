@@ -1,4 +1,4 @@
-//! "Another channel never hangs": a well-behaved one goes through its life while all others
+//! "Another channel never hangs": a well-behaved channel goes through its life while all others
 //! misbehave.
 
 use vmbus_protocol::limits::MAX_GPADLS_IN_PROGRESS;
@@ -7,8 +7,8 @@ use vmbus_protocol::message::GuestMessage;
 use super::World;
 use crate::common::{Range, Reply, post};
 
-/// The well-behaved channel: sorted before all others, so it always is relid 1. Random messages
-/// never name it or its handles.
+/// The relid of the well-behaved channel. Its offer sorts first, so it is always relid 1. Random
+/// messages never name it or its handles.
 const PROBE_RELID: u32 = 1;
 const PROBE_IDS: u32 = 0x7000_0000;
 pub(super) const PROBE_INSTANCE: u32 = 0xFFFF_0000;
@@ -57,7 +57,7 @@ impl World {
     }
 }
 
-/// True for a message that would spoil the well-behaved channel's life.
+/// Returns true for a message that would disturb the well-behaved channel.
 pub(super) fn names_the_probe(bytes: &[u8]) -> bool {
     let (relid, id) = match GuestMessage::parse(bytes) {
         Ok(GuestMessage::OpenChannel(request)) => (request.relid.get(), request.ring_gpadl.get()),
