@@ -22,6 +22,7 @@ mod disk;
 mod echo;
 mod hugepages;
 mod modules;
+mod network;
 mod online;
 mod stall;
 mod tools;
@@ -132,6 +133,7 @@ fn tests() -> Vec<Test> {
         disk::add(&mut tests, kernel);
         hugepages::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
+        network::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);

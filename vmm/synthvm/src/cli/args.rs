@@ -156,8 +156,8 @@ pub(super) struct RunArgs {
     /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
     #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
     irqchip: Option<String>,
-    /// Adds a device for tests of the bus and of drivers: echo, the backend of
-    /// docs/writing-a-backend.md
+    /// Adds devices for tests of the bus and of drivers: echo, the backend of
+    /// docs/writing-a-backend.md, or network, two cards on one switch
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
     test_device: Option<String>,
     /// KVM's device node [default: /dev/kvm]

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use synthvm_echo::echo;
 use synthvm_machine::unix_socket::ListeningSocket;
 use synthvm_machine::{self as machine, Machine};
 use vmbus_gpadl::GuestRam;
@@ -13,7 +12,8 @@ use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
-use crate::config::{TestDevice, VmConfig};
+use super::test_device;
+use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 
@@ -36,12 +36,8 @@ pub(super) fn launch(
         refuse("disk", Some(&path), exit, &error)
     })?;
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
-    match config.test_device {
-        Some(TestDevice::Echo) => {
-            bus.offer(Box::new(echo()))
-                .map_err(|error| internal("offering the echo device", &error))?;
-        }
-        None => {}
+    if let Some(device) = config.test_device {
+        test_device::offer(device, &bus).map_err(|error| internal("the test device", &*error))?;
     }
     machine.set_bus(bus.clone());
     let resets = Arc::new(AtomicU64::new(0));

@@ -9,6 +9,7 @@ mod launch;
 mod log;
 mod run;
 mod target;
+mod test_device;
 mod usage;
 mod watchdog;
 
