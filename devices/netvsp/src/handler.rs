@@ -11,7 +11,7 @@ use vmbus_ring::{Packet, PacketKind};
 
 use crate::message::GuestMessage;
 use crate::packet::NetPacket;
-use crate::protocol::limits::{LARGEST_MAX_FRAME, MAX_CONTROL_MESSAGE};
+use crate::protocol::limits::{HEADER_COPY, MAX_CONTROL_MESSAGE};
 use crate::protocol::nvsp::{
     BufferRequest, Capabilities, ChannelType, Completion, Effect, Gpadl, HostMessage, NvspStatus,
     ProtocolError, RndisPacket, SendBuffer, Session,
@@ -233,7 +233,7 @@ impl NetHandler {
             return Some(frame);
         }
         let bytes = transmission.cursor.next_header()?;
-        let mut header = [0; crate::protocol::limits::HEADER_COPY as usize];
+        let mut header = [0; HEADER_COPY as usize];
         let header = header.get_mut(..(bytes.end - bytes.start) as usize)?;
         let message = self.guest_message(transmission.packet);
         let copied = message.is_some_and(|message| message.copy_to(bytes.start as usize, header));
@@ -275,7 +275,7 @@ impl NetHandler {
 
     fn connection(&self) -> Connection {
         Connection {
-            max_frame: self.session.max_frame().min(LARGEST_MAX_FRAME),
+            max_frame: self.session.max_frame(),
             ndis_version: self.session.ndis_version(),
             channels: 1,
             may_coalesce: self.session.capabilities().contains(Capabilities::RECEIVE_COALESCING),

@@ -2,8 +2,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::conformance::{Fixture, Memory, check, frame, receive, receive_wait};
-use crate::{Loop, NullNet, Switch};
+use crate::conformance::{Memory, OverSwitch, check, frame, receive};
+use crate::{Loop, NullNet};
 
 /// A file in memory.
 #[derive(Clone, Debug, Default)]
@@ -170,36 +170,7 @@ fn test_capture_to_a_full_disk_lets_frames_pass() {
     send(&mut *queue, &frame(60, 1), None);
 }
 
-/// Port 0 of a switch, captured, and port 1.
-struct Bench {
-    backend: Capture,
-    far: Box<dyn Queue>,
-}
-
-impl Fixture for Bench {
-    fn backend(&self) -> &dyn Backend {
-        &self.backend
-    }
-
-    fn inject(&mut self, frame: &[u8]) {
-        send(&mut *self.far, frame, None);
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        receive_wait(&mut *self.far)
-    }
-
-    fn try_take(&mut self) -> Option<Vec<u8>> {
-        receive(&mut *self.far, 66_000).unwrap()
-    }
-}
-
 #[test]
 fn test_capture_does_all_that_a_backend_must() {
-    check(|| {
-        let switch = Switch::new(2).unwrap();
-        let far = switch.port(1).unwrap().queue(0).unwrap();
-        let port = Arc::new(switch.port(0).unwrap());
-        Bench { backend: Capture::new(port, io::sink(), "port").unwrap(), far }
-    });
+    check(|| OverSwitch::new(|port| Capture::new(Arc::new(port), io::sink(), "port").unwrap()));
 }

@@ -7,6 +7,7 @@ mod frames;
 mod full;
 mod gone;
 mod memory;
+mod over_switch;
 mod stream;
 mod wait;
 
@@ -14,6 +15,7 @@ use std::io;
 
 use crate::{Backend, Queue, ReceiveError};
 pub use memory::{Memory, frame, is_test_frame};
+pub use over_switch::OverSwitch;
 pub use stream::check_stream;
 pub use wait::{is_readable, wait_readable};
 

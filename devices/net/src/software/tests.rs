@@ -5,7 +5,7 @@ use proptest::prelude::{any, prop_assert_eq, proptest};
 
 use super::shape::{Shape, check_segment, word};
 use super::*;
-use crate::conformance::{Fixture, Memory, check, receive, receive_wait};
+use crate::conformance::{Memory, OverSwitch, check};
 use crate::{Backend, Offloads, Queue, Segmentation, SendError, Switch, VnetHeader};
 
 /// Splits the frame, checks each segment, and that the payload is the same.
@@ -157,41 +157,9 @@ fn send_large(queue: &mut dyn Queue) -> Result<(), SendError> {
     queue.send(&Frame { header: shape.request(1000), ..Frame::new(&pieces) })
 }
 
-/// Port 0 of a switch with software offloads, and port 1.
-struct Bench {
-    backend: SoftwareOffload,
-    far: Box<dyn Queue>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let switch = Switch::new(2).unwrap();
-        let far = switch.port(1).unwrap().queue(0).unwrap();
-        Self { backend: SoftwareOffload::new(Arc::new(switch.port(0).unwrap())), far }
-    }
-}
-
-impl Fixture for Bench {
-    fn backend(&self) -> &dyn Backend {
-        &self.backend
-    }
-
-    fn inject(&mut self, frame: &[u8]) {
-        self.far.send(&Frame::new(&Memory::odd(frame).pieces())).unwrap();
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        receive_wait(&mut *self.far)
-    }
-
-    fn try_take(&mut self) -> Option<Vec<u8>> {
-        receive(&mut *self.far, 66_000).unwrap()
-    }
-}
-
 #[test]
 fn test_software_offload_does_all_that_a_backend_must() {
-    check(Bench::new);
+    check(|| OverSwitch::new(|port| SoftwareOffload::new(Arc::new(port))));
 }
 
 /// Receives any frame.

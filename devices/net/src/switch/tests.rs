@@ -1,38 +1,10 @@
 use super::*;
-use crate::conformance::{Fixture, Memory, check, check_stream, frame, receive, receive_wait};
+use crate::conformance::{Memory, OverSwitch, check, check_stream, frame, receive};
 use crate::{Backend, Counters, Queue};
-
-/// Port 0 is the backend, port 1 the far end.
-struct Pair {
-    backend: SwitchPort,
-    far: Box<dyn Queue>,
-}
-
-impl Fixture for Pair {
-    fn backend(&self) -> &dyn Backend {
-        &self.backend
-    }
-
-    fn inject(&mut self, frame: &[u8]) {
-        self.far.send(&Frame::new(&Memory::odd(frame).pieces())).unwrap();
-    }
-
-    fn take(&mut self) -> Vec<u8> {
-        receive_wait(&mut *self.far)
-    }
-
-    fn try_take(&mut self) -> Option<Vec<u8>> {
-        receive(&mut *self.far, 66_000).unwrap()
-    }
-}
 
 #[test]
 fn test_switch_port_does_all_that_a_backend_must() {
-    check(|| {
-        let switch = Switch::new(2).unwrap();
-        let far = switch.port(1).unwrap().queue(0).unwrap();
-        Pair { backend: switch.port(0).unwrap(), far }
-    });
+    check(|| OverSwitch::new(|port| port));
 }
 
 fn send(queue: &mut dyn Queue, bytes: &[u8]) {
