@@ -46,7 +46,7 @@ mod worker;
 mod workers;
 
 pub use handler::{ChannelHandler, Completed};
-pub use inline::InlineWorkers;
+pub use inline::{InlineTurns, InlineWorkers};
 pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;

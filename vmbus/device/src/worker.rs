@@ -245,10 +245,16 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(is_open)
     }
 
+    #[inline]
     fn quiesce_if_paused(&mut self) {
-        if self.shared.is_paused()
-            && let Some(state) = self.handler.quiesce()
-        {
+        if self.shared.is_paused() {
+            self.quiesce();
+        }
+    }
+
+    #[cold]
+    fn quiesce(&mut self) {
+        if let Some(state) = self.handler.quiesce() {
             self.guard.quiesce(Quiesced::new(self.outbox.saved(), state));
         }
     }
