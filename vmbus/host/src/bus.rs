@@ -196,8 +196,7 @@ impl VmBus {
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
-        let table = self.inner.visit().core.gpadl_table();
-        table.mark_read_only(relid, id)
+        self.inner.visit().core.mark_gpadl_read_only(relid, id)
     }
 
     /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message in

@@ -10,7 +10,7 @@ use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::BusLink;
-use crate::core::{ChannelKey, GpadlTable, Offer};
+use crate::core::{ChannelKey, Offer};
 use crate::synic::{Signal, Synic};
 use crate::worker::WorkerCounters;
 
@@ -96,7 +96,6 @@ pub struct Channel {
     pub outgoing: Outgoing,
     doorbell: EventFd,
     shared: Arc<ChannelShared>,
-    gpadls: Arc<GpadlTable>,
     ram: GuestRam,
     user_data: [u8; 120],
     /// Dropped last: it reports the end to the bus, after the rings were unmapped.
@@ -145,7 +144,6 @@ pub(crate) struct ChannelParts {
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
     pub(crate) doorbell: EventFd,
-    pub(crate) gpadls: Arc<GpadlTable>,
     pub(crate) ram: GuestRam,
     pub(crate) user_data: [u8; 120],
     pub(crate) key: ChannelKey,
@@ -182,7 +180,6 @@ impl Channel {
             outgoing: parts.outgoing,
             doorbell: parts.doorbell,
             shared: Arc::clone(&shared),
-            gpadls: parts.gpadls,
             ram: parts.ram,
             user_data: parts.user_data,
             closed: ClosedOnDrop { shared: Arc::clone(&shared), bus: parts.bus },
@@ -194,9 +191,8 @@ impl Channel {
     #[must_use]
     pub fn handle(&self) -> ChannelHandle {
         ChannelHandle {
-            relid: self.relid(),
-            subchannel: self.subchannel(),
-            gpadls: Arc::clone(&self.gpadls),
+            shared: Arc::clone(&self.shared),
+            bus: self.closed.bus.clone(),
             ram: self.ram.clone(),
         }
     }
@@ -271,7 +267,8 @@ impl Channel {
     }
 
     /// Maps a GPADL that the guest created on this channel, for
-    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never blocks.
+    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Waits at most
+    /// for the message of the guest that the bus is handling, never for a device.
     /// A GPADL has one mapping at a time, of either kind; it ends when the view and its clones are
     /// dropped.
     ///
@@ -279,7 +276,7 @@ impl Channel {
     /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only
     /// and asked for writing.
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.gpadls.map_for(self.shared.relid, id, access)
+        self.closed.bus.map_gpadl(&self.shared, id, access)
     }
 
     /// Makes the bus refuse further mappings of this GPADL for writing, as the device's own
@@ -291,7 +288,7 @@ impl Channel {
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.gpadls.mark_read_only(self.shared.relid, id)
+        self.closed.bus.mark_gpadl_read_only(&self.shared, id)
     }
 
     /// Asks the bus to offer subchannels 1..=`total` to the guest. Has no effect on a subchannel.
@@ -306,9 +303,8 @@ impl Channel {
 /// borrowed. It does not keep the channel open; after the close, its GPADLs are gone.
 #[derive(Clone)]
 pub struct ChannelHandle {
-    relid: u32,
-    subchannel: u16,
-    gpadls: Arc<GpadlTable>,
+    shared: Arc<ChannelShared>,
+    bus: BusLink,
     ram: GuestRam,
 }
 
@@ -316,13 +312,13 @@ impl ChannelHandle {
     /// Returns the channel's number in this connection.
     #[must_use]
     pub fn relid(&self) -> u32 {
-        self.relid
+        self.shared.relid
     }
 
     /// Returns the subchannel number: 0 for the primary.
     #[must_use]
     pub fn subchannel(&self) -> u16 {
-        self.subchannel
+        self.shared.subchannel
     }
 
     /// Returns guest memory, for buffers that packets name.
@@ -336,7 +332,7 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::map_gpadl`].
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.gpadls.map_for(self.relid, id, access)
+        self.bus.map_gpadl(&self.shared, id, access)
     }
 
     /// See [`Channel::mark_gpadl_read_only`].
@@ -344,15 +340,15 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::mark_gpadl_read_only`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.gpadls.mark_read_only(self.relid, id)
+        self.bus.mark_gpadl_read_only(&self.shared, id)
     }
 }
 
 impl std::fmt::Debug for ChannelHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChannelHandle")
-            .field("relid", &self.relid)
-            .field("subchannel", &self.subchannel)
+            .field("relid", &self.relid())
+            .field("subchannel", &self.subchannel())
             .finish_non_exhaustive()
     }
 }

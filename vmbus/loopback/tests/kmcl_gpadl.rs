@@ -234,6 +234,24 @@ fn test_kmcl_11_teardown_after_close_works_and_a_ring_is_never_torn_from_an_open
 }
 
 #[test]
+fn test_handle_of_an_ended_channel_maps_nothing_of_the_next_channel() {
+    let guest = RawGuest::new(1);
+    let first = guest.open(0, RING);
+    let handle = first.host.handle();
+    guest.describe(first.relid, ID, &[(0, 4096, &[9])]);
+    drop(handle.map_gpadl(ID, ReadWrite).unwrap());
+    drop(first.host);
+    guest.close(first.relid);
+    guest.tear_down(first.relid, RING);
+    guest.heard();
+    let next = guest.open(0, RING);
+    assert_eq!(next.relid, first.relid);
+    assert_eq!(handle.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(handle.mark_gpadl_read_only(ID).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(next.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().next(), Some(9));
+}
+
+#[test]
 fn test_kmcl_19_a_channel_cannot_map_the_gpadl_of_another() {
     let guest = RawGuest::new(2);
     let (first, second) = (guest.open(0, RING), guest.open(1, RING + 1));

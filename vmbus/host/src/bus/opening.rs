@@ -18,7 +18,7 @@ use super::lock;
 use super::pump::OTHER_WORK;
 use super::state::{DeviceSlot, Event, Inner, Job, State};
 use super::work::InJob;
-use crate::core::{ChannelKey, GpadlTable, OpenParams};
+use crate::core::{ChannelKey, OpenParams};
 use crate::device::{Channel, ChannelParts, ChannelShared};
 
 /// A channel for a device.
@@ -28,7 +28,6 @@ pub(super) struct Request {
     params: OpenParams,
     device: Arc<DeviceSlot>,
     doorbell: Arc<EventFd>,
-    gpadls: Arc<GpadlTable>,
     /// The bus is paused.
     paused: bool,
     /// The device's saved state of a channel that was open when the bus was saved.
@@ -122,9 +121,8 @@ impl Inner {
         let doorbell = Arc::clone(&state.links.get(&key)?.doorbell);
         let device = Arc::clone(state.devices.get(&params.primary)?);
         state.channels_made = state.channels_made.wrapping_add(1);
-        let (serial, gpadls, paused) =
-            (state.channels_made, state.core.gpadl_table(), state.held.is_some());
-        Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
+        let (serial, paused) = (state.channels_made, state.held.is_some());
+        Some(Request { key, serial, params, device, doorbell, paused, saved })
     }
 
     /// Runs an open on this thread, or on a thread of its own if the device may block.
@@ -186,7 +184,7 @@ impl Inner {
     }
 
     fn make_channel(&self, request: Request) -> Result<Made, String> {
-        let Request { key, serial, params, doorbell, gpadls, paused, saved, .. } = request;
+        let Request { key, serial, params, doorbell, paused, saved, .. } = request;
         let downstream_pages = params.ring.pages().saturating_sub(params.downstream_page);
         let incoming = RingMemory::map(params.ring.clone(), 0, params.downstream_page)
             .map_err(|error| error.to_string())?;
@@ -197,7 +195,6 @@ impl Inner {
             incoming: Incoming::new(incoming).map_err(|error| error.to_string())?,
             outgoing: Outgoing::new(outgoing).map_err(|error| error.to_string())?,
             doorbell,
-            gpadls,
             ram: self.ram.clone(),
             user_data: params.user_data,
             key,

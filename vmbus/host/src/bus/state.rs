@@ -1,10 +1,10 @@
 //! The parts of a bus, its events and its jobs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{Access, GpadlKey, GuestRam, MapError, ReleaseSink};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmm_sys_util::eventfd::EventFd;
@@ -109,6 +109,35 @@ impl BusLink {
 
     pub(crate) fn subchannels(&self, key: ChannelKey, serial: u64) {
         self.push(Event::Subchannels { key, serial });
+    }
+
+    /// Does the work of [`Channel::map_gpadl`](crate::Channel::map_gpadl).
+    pub(crate) fn map_gpadl<A: Access>(
+        &self,
+        channel: &ChannelShared,
+        id: u32,
+        access: A,
+    ) -> Result<A::View, MapError> {
+        self.for_channel(channel, |core| core.map_gpadl(channel.relid, id, access))
+            .unwrap_or(Err(MapError::Unknown(id)))
+    }
+
+    /// Does the work of [`Channel::mark_gpadl_read_only`](crate::Channel::mark_gpadl_read_only).
+    pub(crate) fn mark_gpadl_read_only(
+        &self,
+        channel: &ChannelShared,
+        id: u32,
+    ) -> Result<(), MapError> {
+        self.for_channel(channel, |core| core.mark_gpadl_read_only(channel.relid, id))
+            .unwrap_or(Err(MapError::Unknown(id)))
+    }
+
+    /// Calls `work` with the core. `None` if the device has dropped the channel, as another one may
+    /// have its relid, or if the bus is gone.
+    fn for_channel<T>(&self, channel: &ChannelShared, work: impl FnOnce(&Core) -> T) -> Option<T> {
+        let bus = self.0.upgrade()?;
+        let state = bus.visit();
+        (!channel.ended.load(Ordering::Acquire)).then(|| work(&state.core))
     }
 
     fn push(&self, event: Event) {

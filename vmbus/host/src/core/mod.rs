@@ -18,7 +18,7 @@ mod state;
 
 use std::sync::Arc;
 
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{Access, GpadlKey, GuestRam, MapError, ReleaseSink};
 use vmbus_protocol::message::{GuestMessage, MessageType, ParseError};
 use vmbus_protocol::offer::{MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT};
 use vmbus_protocol::{MessageBuffer, Version};
@@ -26,7 +26,6 @@ use vmbus_protocol::{MessageBuffer, Version};
 pub use action::{Action, OpenParams};
 pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
-pub use gpadls::GpadlTable;
 pub use offer::{Offer, OfferError};
 pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
@@ -89,10 +88,28 @@ impl Core {
         }
     }
 
-    /// Returns the accepted GPADLs, shared for mapping.
-    #[must_use]
-    pub fn gpadl_table(&self) -> Arc<GpadlTable> {
-        self.gpadls.table()
+    /// Maps GPADL `id` of channel `relid` for [`ReadWrite`](vmbus_gpadl::ReadWrite) or
+    /// [`ReadOnly`](vmbus_gpadl::ReadOnly).
+    ///
+    /// # Errors
+    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or read-only and
+    /// asked for writing.
+    pub fn map_gpadl<A: Access>(
+        &self,
+        relid: u32,
+        id: u32,
+        access: A,
+    ) -> Result<A::View, MapError> {
+        self.gpadls.map(relid, id, access)
+    }
+
+    /// Marks GPADL `id` of channel `relid` as read-only: it is not mapped for writing from now on.
+    ///
+    /// # Errors
+    /// [`MapError::Unknown`].
+    pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
+        self.gpadls.get(relid, id).ok_or(MapError::Unknown(id))?.mark_read_only();
+        Ok(())
     }
 
     /// Moves the shell's next actions to `into`, in order. Call it after every event until there

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, MapError, ReadWrite, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{
     Action, ChannelKey, ChannelState, ConnectionState, Core, OpenParams, Outcome,
@@ -266,6 +266,11 @@ impl Guest {
     pub fn rescind(&mut self, key: ChannelKey) {
         self.core.rescind(key);
         self.settle();
+    }
+
+    /// Maps a GPADL as a device does.
+    pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
+        self.core.map_gpadl(relid, id, ReadWrite)
     }
 
     pub fn key(&self, relid: u32) -> ChannelKey {

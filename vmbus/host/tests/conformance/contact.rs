@@ -266,7 +266,7 @@ fn test_contact_unload_is_answered_after_devices_and_views_are_gone() {
     guest.open(1, 10);
     guest.create(1, 11, 4);
     guest.create(1, 12, 4);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
+    let view = guest.map(1, 11).unwrap();
     guest.post(&post::header(1, 13, 1, 808, &[0x01; 8])).unwrap();
     guest.on_close = Answer::Hold;
     guest.take();

@@ -47,9 +47,9 @@ fn test_open_with_a_gpadl_that_is_no_ring_fails() {
     }
     guest.post(&post::header(1, 23, 1, 72, &[])).unwrap();
     guest.create(1, 24, 8);
-    let view = guest.core.gpadl_table().map(1, 24).unwrap();
+    let view = guest.map(1, 24).unwrap();
     guest.create(1, 25, 8);
-    let going = guest.core.gpadl_table().map(1, 25).unwrap();
+    let going = guest.map(1, 25).unwrap();
     guest.post(&post::teardown(1, 25)).unwrap();
     for (id, why) in
         [(23, "in progress"), (24, "mapped by the device"), (25, "going"), (26, "unknown")]

@@ -190,7 +190,7 @@ fn test_quota_is_given_back_by_every_end() {
             }
             _ => {
                 guest.create(1, 1, 26);
-                let view = guest.core.gpadl_table().map(1, 1).unwrap();
+                let view = guest.map(1, 1).unwrap();
                 guest.post(&post::teardown(1, 1)).unwrap();
                 drop(view);
                 guest.settle();

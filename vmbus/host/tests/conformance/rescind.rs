@@ -14,8 +14,7 @@ fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     guest.create(1, 11, 3);
     guest.create(1, 12, 3);
     guest.post(&post::gpadl(1, 13, &[Range::pages(0, 60)])[0]).unwrap();
-    let table = guest.core.gpadl_table();
-    let (asked, unasked) = (table.map(1, 11).unwrap(), table.map(1, 12).unwrap());
+    let (asked, unasked) = (guest.map(1, 11).unwrap(), guest.map(1, 12).unwrap());
     guest.post(&post::teardown(1, 11)).unwrap();
     guest.on_close = Answer::Hold;
     let key = guest.key(1);
@@ -169,7 +168,7 @@ fn test_rescind_after_the_guest_released_is_not_sent() {
     let mut guest = Guest::v5_3(1);
     let key = guest.key(1);
     guest.create(1, 11, 3);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
+    let view = guest.map(1, 11).unwrap();
     guest.post(&post::release(1)).unwrap();
     guest.rescind(key);
     drop(view);
@@ -193,7 +192,7 @@ fn test_rescind_crossed_by_a_release_is_not_sent() {
     let mut guest = Guest::v5_3(1);
     let key = guest.key(1);
     guest.create(1, 11, 3);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
+    let view = guest.map(1, 11).unwrap();
     guest.rescind(key);
     guest.post(&post::release(1)).unwrap();
     drop(view);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, ReleaseSink};
+use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, ReadWrite, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{Action, Core};
 use vmbus_protocol::message::{
@@ -145,7 +145,7 @@ impl Server {
 
     /// Maps the only GPADL.
     pub(crate) fn map(&self) -> GpadlView {
-        self.core.gpadl_table().map(RELID, GPADL).unwrap()
+        self.core.map_gpadl(RELID, GPADL, ReadWrite).unwrap()
     }
 
     fn teardown(&mut self) {
