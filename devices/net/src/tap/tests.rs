@@ -102,14 +102,12 @@ fn packet_socket() -> OwnedFd {
         let length = size_of_val(&address) as u32;
         assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length), 0);
         let on = 1_i32;
-        let set = libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_AUXDATA,
-            (&raw const on).cast(),
-            4,
-        );
-        assert_eq!(set, 0);
+        // Without the bypass, a frame is lost while the kernel has not yet activated the queueing
+        // discipline of an interface that was opened just now.
+        for option in [libc::PACKET_AUXDATA, libc::PACKET_QDISC_BYPASS] {
+            let (fd, level, value) = (socket.as_raw_fd(), libc::SOL_PACKET, (&raw const on).cast());
+            assert_eq!(libc::setsockopt(fd, level, option, value, 4), 0);
+        }
     }
     socket
 }
