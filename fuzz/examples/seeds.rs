@@ -381,6 +381,10 @@ fn network_protocol() -> Vec<(&'static str, Seed)> {
         }),
         ("packets_8", (0..8).fold(card(newest).bytes(&[2, 0x71]), |seed, _| checksum_item(seed.u8(0x21)))),
         ("packet_changed", checksum_item(card(newest).bytes(&[2, 3, 0xC1])).u8(2).u32(u32::MAX)),
+        ("subchannels", {
+            let granted = nvsp(ready(), &[133, 1, 3]).bytes(&[5, 0x43, 1, 5, 0xE2, 1]);
+            granted.bytes(&[7, 16]).u32(107).u32(0).u32(u32::MAX).u32(0).u8(6).u64(0).u8(6).u64(2)
+        }),
         ("sub_allocations", card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1)),
     ]
 }

@@ -16,6 +16,7 @@ mod input;
 mod memory_file;
 mod network_model;
 pub mod network_protocol;
+mod network_shares;
 mod packet_model;
 mod page_list;
 mod ring_model;
