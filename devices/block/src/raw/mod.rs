@@ -2,7 +2,7 @@
 //!
 //! | module | knowledge |
 //! |---|---|
-//! | `image` | the open file, and facts about its storage |
+//! | `image` | the open file, facts about its storage, and a call on it |
 //! | `task` | a request as a series of system calls; it makes none itself |
 //! | `call` | one system call |
 //! | `entry`, `fixed` | one system call as an entry of a ring; guest memory registered with rings |
@@ -48,7 +48,7 @@ use crate::BlockSize;
 use direct::Direct;
 use image::Image;
 use sync::SyncQueue;
-use threads::{Pool, ThreadedQueue};
+use threads::{SharedPool, ThreadedQueue};
 use uring::UringQueue;
 
 /// The block size of most storage under image files; the guest's physical block size.
@@ -58,6 +58,7 @@ const FILE_PHYSICAL_BLOCK: u32 = 4096;
 #[derive(Debug)]
 pub struct RawFile {
     image: Arc<Image>,
+    pool: Arc<SharedPool>,
     physical_block_size: u32,
     discard: Option<Discard>,
     identity: PathBuf,
@@ -164,6 +165,7 @@ impl RawFile {
         let io = choose(path, options.io, &mut image)?;
         Ok(Self {
             image: Arc::new(image),
+            pool: Arc::default(),
             physical_block_size,
             discard,
             identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
@@ -221,7 +223,7 @@ impl Backend for RawFile {
         match self.io {
             IoMode::Sync => return Ok(Box::new(SyncQueue::new(Arc::clone(&self.image)))),
             IoMode::Threads => {}
-            IoMode::Auto | IoMode::Uring => match UringQueue::new(Arc::clone(&self.image)) {
+            IoMode::Auto | IoMode::Uring => match UringQueue::new(&self.image, &self.pool) {
                 Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) if self.forced => return Err(error),
                 Err(error) => self.image.log.log(|left_out| {
@@ -229,7 +231,7 @@ impl Backend for RawFile {
                 }),
             },
         }
-        Ok(Box::new(ThreadedQueue::new(Pool::of(&self.image))?))
+        Ok(Box::new(ThreadedQueue::new(self.pool.get(&self.image))?))
     }
 
     fn extent(&self, offset: u64) -> Result<Extent, IoError> {
