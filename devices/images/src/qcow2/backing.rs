@@ -11,10 +11,9 @@ use synthvm_block::{Backend, Geometry, IoError, RawFile};
 use super::Qcow2;
 use super::header::Header;
 use crate::error::{Flaw, OpenError, REFUSED};
-use crate::file::ImageFile;
+use crate::file::{ImageFile, lock};
 use crate::format::Format;
 use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
-use crate::open::{decide, lock};
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 use crate::{OpenOptions, Parents};
@@ -46,7 +45,7 @@ pub(super) fn open(
     let options = OpenOptions { read_only: true, format, parent: None, ..options.clone() };
     let open = || -> Result<Arc<dyn Map>, OpenError> {
         let locked = lock(&found, true)?;
-        Ok(match decide(&locked, &options)? {
+        Ok(match options.format_of(&locked)? {
             Format::Raw => Arc::new(RawMap::new(RawFile::from_locked(&locked, &options.raw())?)),
             Format::Qcow2 => Arc::new(Qcow2::open_at(&locked, &options, depth + 1)?),
             Format::Vhdx => Arc::new(Vhdx::open(&locked, &options)?),

@@ -7,7 +7,8 @@ use serde::Serialize;
 use synthvm_block::{IoError, LockedFile};
 
 use super::ToolError;
-use crate::open::{decide, lock, open_as};
+use crate::file::lock;
+use crate::open::open_as;
 use crate::qcow2::Qcow2;
 use crate::vhdx::Vhdx;
 use crate::{Format, OpenError, OpenOptions, Parents};
@@ -51,7 +52,7 @@ pub fn check(
 ) -> Result<CheckReport, ToolError> {
     let options = OpenOptions { read_only: !repair, format, parents, ..OpenOptions::default() };
     let file = lock(path, options.read_only)?;
-    let format = decide(&file, &options)?;
+    let format = options.format_of(&file)?;
     let mut report = CheckReport {
         path: path.to_owned(),
         format,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Vhdx;
 use super::metadata::Metadata;
 use crate::error::{Flaw, OpenError, REFUSED};
-use crate::open::lock;
+use crate::file::lock;
 use crate::{OpenOptions, Parents};
 
 /// Longest chain of parents.
