@@ -2,14 +2,12 @@
 
 mod guest;
 
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use guest::scsi::*;
-use guest::{BareChannel, BareGuest, DATA, GuestRange};
-use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
+use guest::{BareChannel, BareGuest, DATA, GuestRange, HookedDisk};
+use synthvm_block::{IoError, RamDisk};
 use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController, WorkerOptions};
 
 const SIZE: u64 = 1 << 20;
@@ -17,12 +15,7 @@ const SIZE: u64 = 1 << 20;
 /// Maximum number of pending queries of one channel; further ones get TASK SET FULL.
 const MOST: u64 = 16;
 
-/// A RAM disk whose queries of block states wait at a gate.
-struct Gated {
-    disk: RamDisk,
-    gate: Arc<Gate>,
-}
-
+/// The gate at which the queries of block states wait.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -54,36 +47,15 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn pass(&self) -> Option<Failure> {
+    fn pass(&self) -> Result<(), IoError> {
         let mut state = self.state.lock().unwrap();
         state.asked += 1;
         self.changed.notify_all();
-        self.changed.wait_while(state, |state| !state.is_open).unwrap().failure
-    }
-}
-
-impl fmt::Debug for Gated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gated")
-    }
-}
-
-impl Backend for Gated {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn identity(&self) -> &[u8] {
-        self.disk.identity()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        self.disk.queue()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        match self.gate.pass() {
-            None => self.disk.extent(offset),
+        let state = self.changed.wait_while(state, |state| !state.is_open).unwrap();
+        let failure = state.failure;
+        drop(state);
+        match failure {
+            None => Ok(()),
             Some(Failure::Error) => Err(IoError::Os(5)),
             Some(Failure::Panic) => panic!("as tested"),
         }
@@ -102,8 +74,9 @@ struct Setup {
 fn start_with(options: ControllerOptions) -> Setup {
     let controller = ScsiController::with_options(0, options);
     let gate = Arc::new(Gate::default());
-    let gated = Gated { disk: RamDisk::new(SIZE).unwrap(), gate: Arc::clone(&gate) };
-    controller.add_disk(0, Arc::new(gated), DiskOptions::default()).unwrap();
+    let in_query = Arc::clone(&gate);
+    let gated = HookedDisk::new(SIZE, move || in_query.pass());
+    controller.add_disk(0, gated, DiskOptions::default()).unwrap();
     controller.add_disk(1, Arc::new(RamDisk::new(SIZE).unwrap()), DiskOptions::default()).unwrap();
     let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
