@@ -50,7 +50,7 @@ pub(super) struct Image {
     pub(super) trace: Option<Trace>,
     /// Delays discards of a block device.
     #[cfg(any(test, feature = "conformance"))]
-    pub(super) discard_gate: Option<Arc<crate::conformance::seam::DiscardGate>>,
+    pub(super) discard_gate: Option<Arc<crate::conformance::Gate>>,
 }
 
 /// Operations that the storage does not support. Each was tried once, and a substitute is used

@@ -81,7 +81,7 @@ impl RawFile {
     pub fn open_as_slow_device(
         path: &Path,
         options: &RawOptions,
-        gate: &Arc<crate::conformance::seam::DiscardGate>,
+        gate: &Arc<crate::conformance::Gate>,
     ) -> Result<Self, OpenError> {
         let mut raw = Self::open_with(path, options)?;
         let image = Arc::get_mut(&mut raw.image).expect("just opened");

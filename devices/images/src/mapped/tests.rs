@@ -47,12 +47,12 @@ fn opened(fake: Fake) -> (Arc<Fake>, Mapped) {
 fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
+    fake.gate.close();
     queue.submit(&mut vec![
         request(1, Operation::Read, SLOW, 512),
         request(2, Operation::Read, 0, 512),
     ]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     assert_eq!(poll(&mut *queue).iter().map(|done| done.request.tag).collect::<Vec<_>>(), [2]);
     queue.submit(&mut vec![request(3, Operation::Write { fua: true }, 512, 512)]);
     assert_eq!(poll(&mut *queue)[0].result, Ok(()));
@@ -65,9 +65,9 @@ fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
 fn test_lookup_of_many_steps_lets_other_queues_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
+    fake.gate.close();
     long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     short.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
     fake.gate.open();
     assert_eq!(next(&mut *short)[0].result, Ok(()));
@@ -81,9 +81,9 @@ fn test_lookup_of_many_steps_lets_other_queues_go_in_between() {
 fn test_queue_with_several_long_lookups_lets_other_queues_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
+    fake.gate.close();
     long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     long.submit(&mut vec![request(2, Operation::Discard, SLOW, 1000 * BLOCK)]);
     short.submit(&mut vec![request(3, Operation::Read, SLOW, 512)]);
     fake.gate.open();
@@ -96,9 +96,9 @@ fn test_queue_with_several_long_lookups_lets_other_queues_go_in_between() {
 fn test_lookup_of_many_steps_lets_its_own_queue_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
+    fake.gate.close();
     queue.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     queue.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
     fake.gate.open();
     let mut back = 0;
@@ -113,9 +113,9 @@ fn test_lookup_of_many_steps_lets_its_own_queue_go_in_between() {
 fn test_queue_dropped_while_a_lookup_blocks_returns_and_its_other_steps_never_run() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut other) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
+    fake.gate.close();
     long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     // The test passes if this returns, although the step is still blocked.
     drop(long);
     fake.gate.open();
@@ -139,10 +139,10 @@ fn test_backend_and_queues_dropped_leave_no_thread_behind() {
 fn test_lookups_that_need_a_barrier_share_one() {
     let (fake, mapped) = opened(Fake { needs_barrier: true, ..Fake::default() });
     let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
+    fake.gate.close();
     let write = Operation::Write { fua: false };
     first.submit(&mut (0..16).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     second.submit(&mut (20..36).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
     fake.gate.open();
     for queue in [&mut first, &mut second] {
@@ -339,9 +339,9 @@ fn test_panic_in_a_format_fails_its_request_and_no_other() {
 fn test_disk_that_shrinks_before_a_lookup_fails_it() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
+    fake.gate.close();
     queue.submit(&mut vec![request(1, Operation::Read, SLOW, 512)]);
-    fake.gate.wait_for_arrival();
+    fake.gate.wait_for(1);
     queue.submit(&mut vec![request(2, Operation::Discard, SLOW, 4 * BLOCK)]);
     fake.capacity.store(SLOW, Ordering::Relaxed);
     fake.gate.open();

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use synthvm_block::BlockSize;
+use synthvm_block::conformance::Gate;
 use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
 use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
-use crate::testing::Gate;
 
 pub(super) const CAPACITY: u64 = 64 << 20;
 /// The offset from which on lookups block.
