@@ -13,7 +13,7 @@ use super::header::Header;
 use crate::error::{Flaw, OpenError, REFUSED};
 use crate::file::{ImageFile, lock};
 use crate::format::Format;
-use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
+use crate::mapped::{Clearing, Extents, Known, Location, Map, Step, StepResult};
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 use crate::{OpenOptions, Parents};
@@ -125,16 +125,16 @@ impl Map for RawMap {
         Some(Err(IoError::ReadOnly))
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         extents.push(length, Location::File { file: 0, offset });
         Ok(Step::Done(length))
     }
 
-    fn allocate(&self, _: u64, _: u64, _: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, _: u64, _: u64, _: &mut Extents) -> StepResult {
         Err(IoError::ReadOnly)
     }
 
-    fn clear(&self, _: Clearing, _: u64, _: u64, _: &mut Extents) -> Result<Step, IoError> {
+    fn clear(&self, _: Clearing, _: u64, _: u64, _: &mut Extents) -> StepResult {
         Err(IoError::ReadOnly)
     }
 
