@@ -30,6 +30,8 @@ mod reservation;
 mod saved;
 mod sense;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod unit;
 mod verify;

@@ -2,7 +2,7 @@
 //! it.
 
 use super::*;
-use synthvm_block::{BlockSize, Discard};
+use crate::testing::Random;
 
 mod mode;
 mod provisioning;
@@ -546,30 +546,13 @@ fn test_absent_lun_odd_inquiries_are_invalid_fields() {
 
 #[test]
 fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
-    // A small generator is enough: every opcode, many field values, deterministic.
+    // Every opcode and many field values.
     let discard = Some(Discard { granularity: 512, zeroes: true });
     let disk = Disk::new(DiskConfig { capacity: 1000 * 512, discard, ..config() }).unwrap();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = Random::new();
     for round in 0..400_000_u32 {
-        let mut bytes = [0; 16];
-        for half in bytes.chunks_mut(8) {
-            half.copy_from_slice(&(next() & next()).to_le_bytes());
-        }
-        bytes[0] = round as u8;
-        let length = (next() % 17) as u8;
-        let room = (next() % 70_000) as u32;
-        let transfer = match next() % 3 {
-            0 => Transfer::None,
-            1 => Transfer::ToGuest(room),
-            _ => Transfer::ToDisk(room),
-        };
-        let mut out = Vec::new();
+        let (bytes, length) = (random.cdb(round as u8), (random.next() % 17) as u8);
+        let (transfer, mut out) = (random.transfer(), Vec::new());
         let Ok(command) = Command::parse(&bytes, length) else { continue };
         let inside =
             |range: Range| range.length > 0 && range.offset + range.length <= disk.capacity();
@@ -577,8 +560,7 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
         if let Ok(Decision::Parameters(parameters)) = decision {
             assert!(parameters.length() <= transfer.length() as usize);
             assert!(parameters.length() <= Parameters::MAX);
-            let list: Vec<u8> = (0..parameters.length()).map(|_| (next() & next()) as u8).collect();
-            decision = disk.parameters(parameters, &list);
+            decision = disk.parameters(parameters, &random.list(parameters.length()));
         }
         match decision {
             Ok(Decision::Io(Io { operation, range })) => {
