@@ -35,9 +35,9 @@ pub(crate) fn all() -> Vec<Base> {
     let name = format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("making a folder");
-    let vhdx = |name: &str| (folder.join(name), CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) });
+    let vhdx = |name: &str| (folder.join(name), CreateOptions::new(Format::Vhdx, SIZE).with_block_size(MIB));
     let qcow2 = |name: &str, cluster| {
-        (folder.join(name), CreateOptions { block_size: Some(cluster), ..CreateOptions::new(Format::Qcow2, SIZE) })
+        (folder.join(name), CreateOptions::new(Format::Qcow2, SIZE).with_block_size(cluster))
     };
     let (parent, options) = vhdx("parent.vhdx");
     let mut bases = vec![make(parent.clone(), &options)];

@@ -35,11 +35,7 @@ impl Kind {
             Self::Overlay => {
                 let base = folder.unique("base.qcow2");
                 create(&base, &CreateOptions::new(Format::Qcow2, CAPACITY)).unwrap();
-                let options = CreateOptions {
-                    size: None,
-                    parent: Some(base),
-                    ..CreateOptions::new(Format::Qcow2, 0)
-                };
+                let options = CreateOptions::child(Format::Qcow2, base);
                 create(path, &options).unwrap();
             }
         }
@@ -112,19 +108,10 @@ fn test_every_format_keeps_what_was_flushed_when_opened_again() {
 fn test_differencing_vhdx_conforms() {
     let folder = Folder::new();
     let parent = folder.unique("parent.vhdx");
-    create(
-        &parent,
-        &CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, CAPACITY) },
-    )
-    .unwrap();
+    create(&parent, &CreateOptions::new(Format::Vhdx, CAPACITY).with_block_size(1 << 20)).unwrap();
     let child = |_: ()| {
         let path = folder.unique("child.vhdx");
-        let options = CreateOptions {
-            size: None,
-            parent: Some(parent.clone()),
-            block_size: Some(1 << 20),
-            ..CreateOptions::new(Format::Vhdx, 0)
-        };
+        let options = CreateOptions::child(Format::Vhdx, parent.clone()).with_block_size(1 << 20);
         create(&path, &options).unwrap();
         path
     };

@@ -125,8 +125,7 @@ fn test_disk_beyond_the_largest_table_is_refused() {
     let folder = Folder::new();
     // 32 MiB of entries for 64 tables of 32 KiB each.
     let limit = (32 << 20) / 8 * (512 / 8) * 512;
-    let options =
-        |size| CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, size) };
+    let options = |size| CreateOptions::new(Format::Qcow2, size).with_block_size(512);
     let path = folder.join("limit.qcow2");
     create(&path, &options(limit)).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();

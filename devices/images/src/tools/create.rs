@@ -48,6 +48,18 @@ impl CreateOptions {
             parent: None,
         }
     }
+
+    /// Returns the options for a differencing image of `format` over `parent`, with a disk of the
+    /// parent's size.
+    pub fn child(format: Format, parent: PathBuf) -> Self {
+        Self { size: None, parent: Some(parent), ..Self::new(format, 0) }
+    }
+
+    /// Sets the bytes of a block or cluster.
+    #[must_use]
+    pub fn with_block_size(self, bytes: u64) -> Self {
+        Self { block_size: Some(bytes), ..self }
+    }
 }
 
 /// Creates an image at `path`. It appears complete, or not at all.
