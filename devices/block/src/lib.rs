@@ -25,6 +25,7 @@ mod buffer;
 pub mod conformance;
 mod error;
 mod faulty;
+mod immediate;
 mod merged;
 mod null;
 mod ram;

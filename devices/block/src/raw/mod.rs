@@ -6,7 +6,7 @@
 //! | `task` | a request as a series of system calls; it makes none itself |
 //! | `call` | one system call |
 //! | `entry`, `fixed` | one system call as an entry of a ring; guest memory registered with rings |
-//! | `uring`, `threads`, `sync` | the execution of calls: three queues with the same semantics |
+//! | `uring`, `threads` | queues that execute calls, besides the `ImmediateQueue` of the crate |
 
 mod bounce;
 mod call;
@@ -19,7 +19,6 @@ mod image;
 mod limits;
 mod lock;
 mod options;
-mod sync;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -45,9 +44,10 @@ pub use options::{CacheMode, IoMode, RawOptions};
 
 use super::{Backend, Discard, Extent, Geometry, IoError, Queue};
 use crate::BlockSize;
+use crate::immediate::ImmediateQueue;
 use direct::Direct;
 use image::Image;
-use sync::SyncQueue;
+use task::Task;
 use threads::{SharedPool, ThreadedQueue};
 use uring::UringQueue;
 
@@ -221,7 +221,11 @@ impl Backend for RawFile {
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
         match self.io {
-            IoMode::Sync => return Ok(Box::new(SyncQueue::new(Arc::clone(&self.image)))),
+            IoMode::Sync => {
+                let image = Arc::clone(&self.image);
+                let run = move |request| Task::new(request).run(&image);
+                return Ok(Box::new(ImmediateQueue::new(run)));
+            }
             IoMode::Threads => {}
             IoMode::Auto | IoMode::Uring => match UringQueue::new(&self.image, &self.pool) {
                 Ok(queue) => return Ok(Box::new(queue)),
