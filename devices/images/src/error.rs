@@ -103,6 +103,15 @@ impl Flaw {
         Self::unsupported(reason, advice)
     }
 
+    /// Returns the flaw of an image whose parent cannot be opened. It names the innermost image with
+    /// a flaw; the images above that one only pass it on.
+    pub(crate) fn of_parent(error: OpenError) -> Self {
+        match error {
+            OpenError::Parent { reason, .. } => Self::Parent(reason),
+            other => Self::Parent(other.to_string()),
+        }
+    }
+
     pub(crate) fn of(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {

@@ -8,6 +8,9 @@ use synthvm_block::{CacheMode, IoMode, LockedFile, RawOptions};
 use crate::error::OpenError;
 use crate::format::{Format, detect_file};
 
+/// Longest chain of parents or backing files.
+pub(crate) const MAX_DEPTH: usize = 32;
+
 /// Options of [`crate::open`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {

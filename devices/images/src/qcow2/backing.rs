@@ -14,12 +14,10 @@ use crate::error::{Flaw, OpenError, REFUSED};
 use crate::file::{ImageFile, lock};
 use crate::format::Format;
 use crate::mapped::{Clearing, Extents, Known, Location, Map, Step, StepResult};
+use crate::options::MAX_DEPTH;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 use crate::{OpenOptions, Parents};
-
-/// Longest chain of backing files.
-pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Opens the backing file of the image at `path`, if it has one, read-only.
 pub(super) fn open(
@@ -52,12 +50,7 @@ pub(super) fn open(
             Format::Vhd => Arc::new(Vhd::open(&locked, &options)?),
         })
     };
-    open().map(Some).map_err(|error| match error {
-        // The error names the innermost image with a flaw; the images above it only pass the error
-        // on.
-        OpenError::Parent { reason, .. } => Flaw::Parent(reason),
-        other => Flaw::Parent(other.to_string()),
-    })
+    open().map(Some).map_err(Flaw::of_parent)
 }
 
 /// Opens the data file, if the disk's bytes do not lie in the image: as the only writer, or beside
