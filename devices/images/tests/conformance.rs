@@ -75,33 +75,32 @@ fn fresh(folder: &Folder, name: &str, kind: &Kind, read_only: bool) -> Arc<dyn B
     open(&path, &OpenOptions { read_only, ..OpenOptions::default() }).unwrap()
 }
 
-#[test]
-fn test_every_format_conforms() {
+/// Runs `test` for every kind.
+fn each(test: impl Fn(&Folder, &str, &Kind)) {
     let folder = Folder::new();
     for (name, kind) in kinds() {
         println!("{name}");
-        check(|| fresh(&folder, name, &kind, false));
+        test(&folder, name, &kind);
     }
+}
+
+#[test]
+fn test_every_format_conforms() {
+    each(|folder, name, kind| check(|| fresh(folder, name, kind, false)));
 }
 
 #[test]
 fn test_every_format_conforms_when_read_only() {
-    let folder = Folder::new();
-    for (name, kind) in kinds() {
-        println!("{name}");
-        check_read_only(|| fresh(&folder, name, &kind, true));
-    }
+    each(|folder, name, kind| check_read_only(|| fresh(folder, name, kind, true)));
 }
 
 #[test]
 fn test_every_format_keeps_what_was_flushed_when_opened_again() {
-    let folder = Folder::new();
-    for (name, kind) in kinds() {
-        println!("{name}");
+    each(|folder, name, kind| {
         let path = folder.unique(name);
-        kind.make(&folder, &path);
+        kind.make(folder, &path);
         check_reopen(|| open(&path, &OpenOptions::default()).unwrap());
-    }
+    });
 }
 
 #[test]
