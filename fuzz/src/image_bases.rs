@@ -149,9 +149,16 @@ fn dynamic_vhd() -> Base {
     }
     bytes[..512].copy_from_slice(&footer);
     bytes.extend(&footer);
-    crate::image_changes::seal_vhd(&mut bytes[..512], 64);
-    crate::image_changes::seal_vhd(&mut bytes[512..1536], 36);
+    seal_vhd(&mut bytes[..512], 64);
+    seal_vhd(&mut bytes[512..1536], 36);
     let end = bytes.len() - 512;
-    crate::image_changes::seal_vhd(&mut bytes[end..], 64);
+    seal_vhd(&mut bytes[end..], 64);
     Base { read_only: true, ..of_bytes(&bytes, Format::Vhd, false) }
+}
+
+/// Corrects the checksum of a VHD's structure, at byte `at`.
+pub(crate) fn seal_vhd(bytes: &mut [u8], at: usize) {
+    bytes[at..at + 4].fill(0);
+    let sum = bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));
+    bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
 }
