@@ -35,9 +35,9 @@ pub(crate) fn all() -> Vec<Base> {
     let name = format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("making a folder");
-    let vhdx = |name: &str| (folder.join(name), CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) });
+    let vhdx = |name: &str| (folder.join(name), CreateOptions::new(Format::Vhdx, SIZE).with_block_size(MIB));
     let qcow2 = |name: &str, cluster| {
-        (folder.join(name), CreateOptions { block_size: Some(cluster), ..CreateOptions::new(Format::Qcow2, SIZE) })
+        (folder.join(name), CreateOptions::new(Format::Qcow2, SIZE).with_block_size(cluster))
     };
     let (parent, options) = vhdx("parent.vhdx");
     let mut bases = vec![make(parent.clone(), &options)];
@@ -149,9 +149,16 @@ fn dynamic_vhd() -> Base {
     }
     bytes[..512].copy_from_slice(&footer);
     bytes.extend(&footer);
-    crate::image_changes::seal_vhd(&mut bytes[..512], 64);
-    crate::image_changes::seal_vhd(&mut bytes[512..1536], 36);
+    seal_vhd(&mut bytes[..512], 64);
+    seal_vhd(&mut bytes[512..1536], 36);
     let end = bytes.len() - 512;
-    crate::image_changes::seal_vhd(&mut bytes[end..], 64);
+    seal_vhd(&mut bytes[end..], 64);
     Base { read_only: true, ..of_bytes(&bytes, Format::Vhd, false) }
+}
+
+/// Corrects the checksum of a VHD's structure, at byte `at`.
+pub(crate) fn seal_vhd(bytes: &mut [u8], at: usize) {
+    bytes[at..at + 4].fill(0);
+    let sum = bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));
+    bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
 }

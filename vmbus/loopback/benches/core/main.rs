@@ -14,68 +14,30 @@ mod counting;
 mod gpadl;
 mod limits;
 mod number;
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod program;
 mod ring;
 mod threads;
 mod views;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use number::Number;
 
-/// Passes over all numbers. A disturbance that lasts longer than one number takes rarely lasts for
-/// all passes.
+/// Passes over all numbers.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench core: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut only, mut wanted) = (None, None, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            "--only" => {
-                only =
-                    Some(words.next().ok_or("--only needs a part: gpadl, views, ring or threads")?);
+    program::main("core", |mut options| {
+        let only = options.value("--only")?;
+        options.report("only --json FILE and --only PART are", || {
+            let numbers = program::best_of(PASSES, || measure(only.as_deref()));
+            if numbers.is_empty() {
+                return Err("--only names no part: gpadl, views, ring and threads are".to_owned());
             }
-            other => {
-                return Err(format!(
-                    "{other:?} is no option: only --json FILE and --only PART are"
-                ));
-            }
-        }
-    }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let mut numbers = measure(only.as_deref());
-    if numbers.is_empty() {
-        return Err("--only names no part: gpadl, views, ring and threads are".to_owned());
-    }
-    for _ in 1..PASSES {
-        numbers = numbers
-            .into_iter()
-            .zip(measure(only.as_deref()))
-            .map(|(one, other)| one.best(&other))
-            .collect();
-    }
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+            Ok(numbers)
+        })
+    })
 }
 
 type Measure = fn(&mut Vec<Number>);
