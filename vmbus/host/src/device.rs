@@ -9,7 +9,6 @@ use vmbus_protocol::offer::{NO_INTERRUPT_VP, VMBUS_SINT};
 use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::bus::BusLink;
 use crate::core::{ChannelKey, GpadlTable, Offer};
 use crate::synic::{Signal, Synic};
 use crate::worker::WorkerCounters;
@@ -141,6 +140,15 @@ struct Target {
     paused: bool,
 }
 
+/// The receiver of what a device does with its channel: the bus.
+pub(crate) trait ChannelSink: Send + Sync {
+    /// Reports that the device has dropped the channel.
+    fn closed(&self, key: ChannelKey, serial: u64);
+
+    /// Reports that the device has asked for subchannels.
+    fn subchannels(&self, key: ChannelKey, serial: u64);
+}
+
 pub(crate) struct ChannelParts {
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
@@ -155,7 +163,7 @@ pub(crate) struct ChannelParts {
     pub(crate) event_flag: u16,
     pub(crate) target_vp: u32,
     pub(crate) synic: Arc<dyn Synic>,
-    pub(crate) bus: BusLink,
+    pub(crate) bus: Arc<dyn ChannelSink>,
 }
 
 impl Channel {
@@ -422,7 +430,7 @@ impl ChannelShared {
 /// Reports the end of a channel to the bus on drop.
 struct ClosedOnDrop {
     shared: Arc<ChannelShared>,
-    bus: BusLink,
+    bus: Arc<dyn ChannelSink>,
 }
 
 impl Drop for ClosedOnDrop {

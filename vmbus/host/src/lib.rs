@@ -15,12 +15,11 @@ pub mod core;
 pub mod device;
 pub mod inspect;
 pub mod mailbox;
-pub mod saved;
 pub mod synic;
 pub mod worker;
 
 pub use bus::VmBus;
-pub use core::{Offer, OfferError};
+pub use core::{Offer, OfferError, saved};
 pub use device::{Channel, ChannelHandle, Device, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use saved::{RestoreError, SaveError, SavedBus};

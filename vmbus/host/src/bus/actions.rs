@@ -3,7 +3,7 @@
 use tracing::{error, warn};
 
 use super::doorbells::ring;
-use super::lock;
+use super::lock::lock;
 use super::state::{Inner, Job, Link, State};
 use crate::core::{Action, ChannelKey};
 

@@ -14,7 +14,7 @@ use vmbus_protocol::limits::{
 };
 use vmbus_protocol::offer::status;
 
-use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
+use super::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
 /// The accepted GPADLs, for mapping.
 #[derive(Debug, Default)]

@@ -14,6 +14,9 @@ mod offer;
 mod offers;
 mod restore;
 mod save;
+pub mod saved;
+#[cfg(feature = "serde")]
+mod serde_with;
 mod state;
 
 use std::sync::Arc;
@@ -31,10 +34,8 @@ pub use offer::{Offer, OfferError};
 pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
-pub(crate) use channel::Phase;
-pub(crate) use connection::Connection;
-
 use channel::Channels;
+use connection::Connection;
 use gpadls::Gpadls;
 
 /// The reason why an event was ignored.

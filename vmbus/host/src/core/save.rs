@@ -3,7 +3,7 @@
 use super::Core;
 use super::channel::{AfterClose, Channel, ChannelKey, Phase};
 use super::gpadls::{Accepted, Arriving, Going, Gpadls};
-use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
+use super::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
 use crate::synic::QueuedMessage;
 
 /// Identifies a channel to its device.
