@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::guid::Guid;
 use crate::limits::MAX_OFFER_USER_DATA;
+use crate::offer::VMBUS_SINT;
 use crate::version::Version;
 
 /// Bytes of the header before every body: u32 type, u32 reserved.
@@ -314,6 +315,21 @@ bodies! {
         relid: U32,
         /// 0 is success.
         status: U32,
+    }
+}
+
+impl InitiateContact {
+    /// Returns the contact of a guest without monitor pages that takes its messages at SINT 2 of
+    /// VP `target_vp`. `version`: [`Version::word`], or another word.
+    #[must_use]
+    pub fn new(version: u32, target_vp: u32) -> Self {
+        Self {
+            version: U32::new(version),
+            target_vp: U32::new(target_vp),
+            target_info: [VMBUS_SINT, 0, 0, 0, 0, 0, 0, 0],
+            monitor_page1: U64::ZERO,
+            monitor_page2: U64::ZERO,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use vmbus_protocol::message::{
     GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
 };
 use vmbus_protocol::{Guid, MessageBuffer, Version, guid};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 use crate::clock::best_undone;
 use crate::counting::counted;
@@ -122,13 +122,7 @@ impl Server {
     pub(crate) fn new(ram: GuestRam) -> Server {
         let mut core = Core::new(ram, 1, Arc::new(Nobody));
         core.offer(Offer::new(guid::class::SCSI, Guid::default(), 0)).unwrap();
-        let contact = InitiateContact {
-            version: U32::new(Version::V5_3.word()),
-            target_vp: U32::ZERO,
-            target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-            monitor_page1: U64::ZERO,
-            monitor_page2: U64::ZERO,
-        };
+        let contact = InitiateContact::new(Version::V5_3.word(), 0);
         let mut server = Server { core, actions: Vec::new() };
         server.message(&MessageBuffer::new(MessageType::InitiateContact, &contact));
         server.message(&MessageBuffer::bare(MessageType::RequestOffers));
