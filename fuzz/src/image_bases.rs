@@ -9,6 +9,7 @@ use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 use synthvm_block::conformance::one;
 use synthvm_block::{IoMode, Operation};
 
+use crate::image_checksums::seal_vhd;
 use crate::memory_file::PAGE;
 
 const KIB: u64 = 1 << 10;
@@ -149,9 +150,9 @@ fn dynamic_vhd() -> Base {
     }
     bytes[..512].copy_from_slice(&footer);
     bytes.extend(&footer);
-    crate::image_changes::seal_vhd(&mut bytes[..512], 64);
-    crate::image_changes::seal_vhd(&mut bytes[512..1536], 36);
+    seal_vhd(&mut bytes[..512], 64);
+    seal_vhd(&mut bytes[512..1536], 36);
     let end = bytes.len() - 512;
-    crate::image_changes::seal_vhd(&mut bytes[end..], 64);
+    seal_vhd(&mut bytes[end..], 64);
     Base { read_only: true, ..of_bytes(&bytes, Format::Vhd, false) }
 }

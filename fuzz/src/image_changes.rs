@@ -4,6 +4,7 @@
 use synthvm_images::Format;
 
 use crate::image_bases::{Base, MIB};
+use crate::image_checksums::{seal_vhd, seal_vhdx};
 use crate::input::Input;
 use crate::memory_file::MemoryFile;
 
@@ -190,17 +191,4 @@ fn seal(base: &Base, file: &MemoryFile) {
         }
         Format::Raw | Format::Qcow2 => {}
     }
-}
-
-fn seal_vhdx(bytes: &mut [u8]) {
-    bytes[4..8].fill(0);
-    let sum = crc32c::crc32c(bytes);
-    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-}
-
-/// Corrects the checksum of a VHD's structure, at byte `at`.
-pub(crate) fn seal_vhd(bytes: &mut [u8], at: usize) {
-    bytes[at..at + 4].fill(0);
-    let sum = bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));
-    bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
 }

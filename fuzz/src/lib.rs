@@ -11,6 +11,7 @@ pub mod gpadl_assembly;
 pub mod host_messages;
 mod image_bases;
 mod image_changes;
+mod image_checksums;
 pub mod image_files;
 mod input;
 mod memory_file;
