@@ -8,14 +8,16 @@
 #[path = "../../loopback/benches/core/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;
+#[path = "../../loopback/benches/core/harness.rs"]
+mod harness;
 #[path = "../../loopback/benches/core/number.rs"]
 mod number;
 
 use std::convert::Infallible;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use harness::Bench;
 use number::Number;
 use vmbus_client::{ChannelId, Client};
 use vmbus_device::{ChannelHandler, InlineWorkers, Outbox, Payload, WorkerOptions, serve};
@@ -27,46 +29,20 @@ use vmbus_ring::{OutPacket, Packet};
 const BYTES: usize = 16;
 /// Maximum cost of the runtime relative to the hand-written loop.
 const ALLOWED: f64 = 1.15;
-/// Number of passes. A disturbance may outlast one measurement, but hardly all of them.
+/// Number of passes over all measurements.
 const PASSES: usize = 5;
 
 const RUNTIME: Guid = Guid::new(0xbe4c, 0x7421, 0x0001, *b"SynthVM!");
 const BY_HAND: Guid = Guid::new(0xbe4c, 0x7421, 0x0002, *b"SynthVM!");
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench runtime: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted) = (None, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            other => return Err(format!("{other:?} is no option: only --json FILE is")),
-        }
-    }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let mut numbers = measure();
-    for _ in 1..PASSES {
-        numbers = numbers.into_iter().zip(measure()).map(|(one, other)| one.best(&other)).collect();
-    }
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    let bench = Bench {
+        name: "runtime",
+        usage: "--json FILE is",
+        set: |(), _, _| Ok(false),
+        measure: |()| Ok(harness::best(PASSES, measure)),
+    };
+    bench.main()
 }
 
 fn measure() -> Vec<Number> {

@@ -9,6 +9,9 @@
 //! one run only, as all contain the speed of the storage. The limit of `fixed` (io_uring with
 //! registered buffers) is the result of `uring`.
 
+#[path = "../../../../vmbus/loopback/benches/core/harness.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod harness;
 mod load;
 #[path = "../../../../vmbus/loopback/benches/core/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
@@ -18,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use harness::Words;
 use load::{Load, Memory, Spent};
 use number::Number;
 use synthvm_block::{Backend, CacheMode, FixedMemory, IoMode, Operation, RawFile, RawOptions};
@@ -41,55 +45,46 @@ const URING: Way = Way { name: "uring", io: IoMode::Uring, fixed: false };
 const FIXED: Way = Way { name: "fixed", io: IoMode::Uring, fixed: true };
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench raw: {error}");
-            ExitCode::FAILURE
-        }
+    let usage = "--json FILE, --directory DIR and --only TEXT are";
+    harness::Bench { name: "raw", usage, set, measure }.main()
+}
+
+/// The options of this bench.
+struct Options {
+    directory: PathBuf,
+    /// A part of the names of the cases to measure.
+    only: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { directory: PathBuf::from(env!("CARGO_TARGET_TMPDIR")), only: String::new() }
     }
 }
 
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted, mut only) = (None, false, String::new());
-    let mut directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(value()?)),
-            "--directory" => directory = value()?.into(),
-            "--only" => only = value()?,
-            other => {
-                return Err(format!(
-                    "{other:?} is no option: --json FILE, --directory DIR and --only TEXT are"
-                ));
-            }
-        }
+fn set(options: &mut Options, word: &str, words: &mut Words) -> Result<bool, String> {
+    match word {
+        "--directory" => options.directory = harness::value(word, words)?.into(),
+        "--only" => options.only = harness::value(word, words)?,
+        _ => return Ok(false),
     }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let file = TempFile::new_in(&directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))?;
-    load::fill(file.as_file()).map_err(|error| format!("{}: {error}", directory.display()))?;
+    Ok(true)
+}
+
+fn measure(Options { directory, only }: &Options) -> Result<Vec<Number>, String> {
+    let failed = |error| format!("{}: {error}", directory.display());
+    let file = TempFile::new_in(directory).map_err(|error| failed(error.to_string()))?;
+    load::fill(file.as_file()).map_err(|error| failed(error.to_string()))?;
     let ram = load::guest_memory()?;
     let fixed = FixedMemory::new(&ram).map_err(|error| error.to_string())?;
     let bench = Bench { path: file.as_path(), ram, fixed };
     let mut numbers = Vec::new();
     for (name, cache, load) in cases() {
-        if name.contains(&only) {
+        if name.contains(only.as_str()) {
             bench.measure(&name, cache, load, &mut numbers)?;
         }
     }
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    Ok(numbers)
 }
 
 fn cases() -> Vec<(String, CacheMode, Load)> {

@@ -9,14 +9,18 @@
 
 #[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
 mod callgrind;
+#[path = "../../../../vmbus/loopback/benches/core/harness.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod harness;
 mod load;
 #[path = "../../../../vmbus/loopback/benches/core/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
+use harness::Bench;
 use load::{Direction, Load};
 use number::Number;
 use synthvm_images::Format;
@@ -31,40 +35,15 @@ const DEPTHS: [usize; 2] = [1, 16];
 const FORMATS: [Format; 2] = [Format::Vhdx, Format::Qcow2];
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench images: {error}");
-            ExitCode::FAILURE
-        }
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(COUNT) {
+        return harness::report("images", count(words));
     }
+    let usage = "--json FILE is";
+    Bench { name: "images", usage, set: |(), _, _| Ok(false), measure }.main()
 }
 
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted) = (None, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            COUNT => return count(words),
-            other => return Err(format!("{other:?} is no option: only --json FILE is")),
-        }
-    }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let numbers = measure()?;
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
-}
-
-fn measure() -> Result<Vec<Number>, String> {
+fn measure((): &()) -> Result<Vec<Number>, String> {
     let mut numbers = Vec::new();
     for direction in Direction::BOTH {
         for depth in DEPTHS {

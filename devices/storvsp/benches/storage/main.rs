@@ -21,6 +21,8 @@ mod clock;
 mod counting;
 #[path = "../../tests/guest/mod.rs"]
 mod guest;
+#[path = "../../../../vmbus/loopback/benches/core/harness.rs"]
+mod harness;
 mod instructions;
 mod limits;
 mod machine;
@@ -30,54 +32,35 @@ mod path;
 mod scaling;
 mod threads;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
+use harness::{Bench, Words};
 use number::Number;
 
-/// Number of passes over all measurements. A disturbance may last longer than one measurement, but
-/// hardly for all passes.
+/// Number of passes over all measurements.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench storage: {error}");
-            ExitCode::FAILURE
-        }
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some(instructions::COUNT) {
+        return harness::report("storage", instructions::count(words));
     }
+    let usage = "--json FILE and --quick are";
+    Bench { name: "storage", usage, set, measure: measure_all }.main()
 }
 
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted, mut quick) = (None, false, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--quick" => quick = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            instructions::COUNT => return instructions::count(words),
-            other => {
-                return Err(format!("{other:?} is no option: only --json FILE and --quick are"));
-            }
-        }
-    }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let mut numbers = measure();
-    for _ in 1..if quick { 1 } else { PASSES } {
-        numbers = numbers.into_iter().zip(measure()).map(|(one, other)| one.best(&other)).collect();
-    }
+/// One pass is enough.
+type Quick = bool;
+
+fn set(quick: &mut Quick, word: &str, _: &mut Words) -> Result<bool, String> {
+    *quick |= word == "--quick";
+    Ok(word == "--quick")
+}
+
+fn measure_all(&quick: &Quick) -> Result<Vec<Number>, String> {
+    let mut numbers = harness::best(if quick { 1 } else { PASSES }, measure);
     instructions::measure(&mut numbers)?;
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    Ok(numbers)
 }
 
 fn measure() -> Vec<Number> {
