@@ -17,6 +17,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod control;
+mod ends;
 mod error;
 mod external;
 mod incoming;
