@@ -32,7 +32,7 @@ const LOSSES: u32 = 8;
 
 /// The options of `cargo xtask compare storage`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
     /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
     #[arg(long, value_name = "FILE")]

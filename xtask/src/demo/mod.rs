@@ -7,7 +7,6 @@
 mod show;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use guest_images::cache::target_dir;
@@ -73,17 +72,10 @@ impl Steps {
     }
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match arguments.inside.guest() {
+pub(crate) fn main(arguments: &Arguments) -> Result<(), String> {
+    match arguments.inside.guest() {
         Some(guest) => show::inside(&guest),
         None => outside(&arguments.kernel),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\ncargo xtask demo: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 
