@@ -229,9 +229,7 @@ fn test_contact_again_with_open_channels_is_answered_when_devices_let_go() {
 // 25: only the last contact is answered, earlier ones are void.
 #[test]
 fn test_contact_while_the_last_one_waits_replaces_it() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(1);
     guest.post(&post::unload()).unwrap();
     guest.post(&post::contact(Version::V5_0.word(), 1)).unwrap();
     guest.post(&post::contact(Version::V3_0.word(), 2)).unwrap();
@@ -274,9 +272,7 @@ fn test_contact_unload_is_answered_after_devices_and_views_are_gone() {
     guest.post(&post::unload()).unwrap();
     guest.closed();
     assert_eq!(guest.take(), [], "a view is left");
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Unloaded]);
+    assert_eq!(guest.drop_view(view), [Reply::Unloaded]);
     let (signals, messages) = (guest.signals.len(), guest.targets.len());
     guest.offer(9);
     for message in [post::request_offers(), post::open(1, 10, 4, 0), post::teardown(1, 11)] {
@@ -304,9 +300,7 @@ fn test_contact_after_unload_with_another_vp_and_version_works() {
 // 3.4: forget everything silently, messages that wait for a slot included.
 #[test]
 fn test_contact_machine_reset_is_silent_and_complete() {
-    let mut guest = Guest::v5_3(2);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(2);
     guest.core.reset();
     guest.settle();
     let before = guest.quiesced;

@@ -24,12 +24,8 @@ fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     guest.closed();
     let replies = guest.take();
     assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 13), "{replies:?}");
-    drop(asked);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(11)]);
-    drop(unasked);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Rescind(1)], "12 was not asked for");
+    assert_eq!(guest.drop_view(asked), [Reply::Torndown(11)]);
+    assert_eq!(guest.drop_view(unasked), [Reply::Rescind(1)], "12 was not asked for");
     assert_eq!(guest.state(1), Some(ChannelState::Revoked));
 }
 
@@ -79,10 +75,7 @@ fn test_rescind_while_opening_ends_without_a_result() {
 // 54
 #[test]
 fn test_rescind_while_closing_drops_the_open_that_waits() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     guest.post(&post::open(1, 10, 4, 0)).unwrap();
     let key = guest.key(1);
     guest.rescind(key);
@@ -112,9 +105,7 @@ fn test_rescind_of_a_device_that_no_guest_knows_is_silent() {
 
 #[test]
 fn test_rescind_twice_is_one_rescind() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(1);
     let key = guest.key(1);
     guest.rescind(key);
     guest.rescind(key);
@@ -172,15 +163,10 @@ fn test_rescind_after_the_guest_released_is_not_sent() {
     let view = guest.core.gpadl_table().map(1, 11).unwrap();
     guest.post(&post::release(1)).unwrap();
     guest.rescind(key);
-    drop(view);
-    guest.settle();
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
+    assert_eq!((guest.drop_view(view), guest.removed.as_slice()), (vec![], &[key][..]));
 
     // Released while the device is closing it.
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     guest.post(&post::release(1)).unwrap();
     guest.rescind(key);
     guest.closed();
@@ -196,9 +182,7 @@ fn test_rescind_crossed_by_a_release_is_not_sent() {
     let view = guest.core.gpadl_table().map(1, 11).unwrap();
     guest.rescind(key);
     guest.post(&post::release(1)).unwrap();
-    drop(view);
-    guest.settle();
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
+    assert_eq!((guest.drop_view(view), guest.removed.as_slice()), (vec![], &[key][..]));
     guest.offer(0);
     assert!(matches!(guest.take()[..], [Reply::Offer { relid: 1, .. }]));
 }
