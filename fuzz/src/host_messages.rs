@@ -54,7 +54,8 @@ fn step(input: &mut Input<'_>) -> Step {
         4..=7 => message(gpadl_header(input, what & 3)),
         8 | 9 => {
             let (id, pages) = (input.u8().into(), input.u8());
-            let data: Vec<u8> = (0..pages & 31).flat_map(|_| page(input.u16()).to_le_bytes()).collect();
+            let data: Vec<u8> =
+                (0..pages & 31).flat_map(|_| page(input.u16()).to_le_bytes()).collect();
             message(post::body(id, &data[..data.len().min(post::BODY_DATA)]))
         }
         10 | 11 => {

@@ -68,7 +68,11 @@ fn number(base: &Base, input: &mut Input<'_>) -> Vec<u8> {
     };
     let length = [1, 2, 4, 8][usize::from(kind & 3)];
     let is_big = (base.format != Format::Vhdx) != (kind & 4 != 0);
-    if is_big { value.to_be_bytes()[8 - length..].to_vec() } else { value.to_le_bytes()[..length].to_vec() }
+    if is_big {
+        value.to_be_bytes()[8 - length..].to_vec()
+    } else {
+        value.to_le_bytes()[..length].to_vec()
+    }
 }
 
 /// Writes entries of a log, and a header that names it.
@@ -101,7 +105,8 @@ fn log(base: &Base, file: &MemoryFile, input: &mut Input<'_>) {
             }
         }
         let tail = if flags & 4 == 0 { 0 } else { u32::from(input.u16()) };
-        let (flushed, last) = if flags & 8 == 0 { (base.length, base.length) } else { (input.u64(), input.u64()) };
+        let (flushed, last) =
+            if flags & 8 == 0 { (base.length, base.length) } else { (input.u64(), input.u64()) };
         let mut entry = entry(sequence, tail, (flushed, last), &changes);
         if flags & 16 != 0 {
             let place = usize::from(input.u16()) % 64;

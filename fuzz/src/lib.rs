@@ -28,7 +28,11 @@ mod twin;
 mod common;
 #[allow(unreachable_pub, reason = "a test program's own")]
 mod model;
-#[allow(dead_code, unreachable_pub, reason = "a test program's own; its generator is not used here")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a test program's own; its generator is not used here"
+)]
 mod steps;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own; its counts are not used here")]
 mod tally;
@@ -39,7 +43,8 @@ mod world;
 /// debugger.
 pub fn replay(run: fn(&[u8])) {
     for path in std::env::args_os().skip(1) {
-        let data = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let data =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         run(&data);
         println!("{}: passed", path.display());
     }

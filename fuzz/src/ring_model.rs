@@ -61,12 +61,20 @@ impl Model {
 
     fn good_write(&self) -> Result<u32, RingError> {
         let (value, data_size) = (self.write_index, self.size());
-        if self.is_index(value) { Ok(value) } else { Err(RingError::WriteIndex { value, data_size }) }
+        if self.is_index(value) {
+            Ok(value)
+        } else {
+            Err(RingError::WriteIndex { value, data_size })
+        }
     }
 
     fn good_read(&self) -> Result<u32, RingError> {
         let (value, data_size) = (self.read_index, self.size());
-        if self.is_index(value) { Ok(value) } else { Err(RingError::ReadIndex { value, data_size }) }
+        if self.is_index(value) {
+            Ok(value)
+        } else {
+            Err(RingError::ReadIndex { value, data_size })
+        }
     }
 
     /// Returns `len` bytes from `at`, around the end.
@@ -104,9 +112,15 @@ impl Model {
 
     /// Parses the packet at `at` with `available` bytes in the ring. Its bytes are written to
     /// `out`.
-    pub(crate) fn packet(&mut self, at: u32, available: u32, out: &mut Vec<u8>) -> Result<Frame, RingError> {
+    pub(crate) fn packet(
+        &mut self,
+        at: u32,
+        available: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<Frame, RingError> {
         self.bytes(at, available as usize, out);
-        let frame = Frame::parse(out, available).inspect_err(|error| self.reader.stopped = Some(*error))?;
+        let frame =
+            Frame::parse(out, available).inspect_err(|error| self.reader.stopped = Some(*error))?;
         out.truncate(frame.length);
         Ok(frame)
     }
@@ -131,7 +145,9 @@ impl Model {
         let impossible = rounded > self.size() - 8;
         match () {
             () if due && !impossible => Some(true),
-            () if now <= before || (now < rounded && !impossible) || before > pending => Some(false),
+            () if now <= before || (now < rounded && !impossible) || before > pending => {
+                Some(false)
+            }
             () => None,
         }
     }
@@ -156,7 +172,8 @@ impl Model {
 
     fn sample_read(&mut self) -> Result<(), RingError> {
         self.writer.stopped.map_or(Ok(()), Err)?;
-        self.writer.read = self.good_read().inspect_err(|error| self.writer.stopped = Some(*error))?;
+        self.writer.read =
+            self.good_read().inspect_err(|error| self.writer.stopped = Some(*error))?;
         Ok(())
     }
 
@@ -168,7 +185,12 @@ impl Model {
 
     /// Writes a whole packet (without trailer) at `at`; `free` bytes are known to be free. Returns
     /// the offset of the next packet.
-    pub(crate) fn write_packet(&mut self, at: u32, free: &mut u32, packet: &[u8]) -> Result<u32, WriteError> {
+    pub(crate) fn write_packet(
+        &mut self,
+        at: u32,
+        free: &mut u32,
+        packet: &[u8],
+    ) -> Result<u32, WriteError> {
         let (length, limit) = (packet.len() as u32, self.writer.max_packet);
         if length > limit {
             return Err(WriteError::TooBig { length, limit });
