@@ -39,6 +39,21 @@ mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
 mod world;
 
+/// Makes a program of a target: libFuzzer's under cargo-fuzz, otherwise one that plays files
+/// ([`replay`]).
+#[macro_export]
+macro_rules! target {
+    ($run:path) => {
+        #[cfg(fuzzing)]
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| $run(data));
+
+        #[cfg(not(fuzzing))]
+        fn main() {
+            $crate::replay($run);
+        }
+    };
+}
+
 /// Runs the files that the command line names: an input that failed, in a plain build and under a
 /// debugger.
 pub fn replay(run: fn(&[u8])) {

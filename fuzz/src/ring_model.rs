@@ -60,21 +60,17 @@ impl Model {
     }
 
     fn good_write(&self) -> Result<u32, RingError> {
-        let (value, data_size) = (self.write_index, self.size());
-        if self.is_index(value) {
-            Ok(value)
-        } else {
-            Err(RingError::WriteIndex { value, data_size })
-        }
+        let error = |value, data_size| RingError::WriteIndex { value, data_size };
+        self.good(self.write_index, error)
     }
 
     fn good_read(&self) -> Result<u32, RingError> {
-        let (value, data_size) = (self.read_index, self.size());
-        if self.is_index(value) {
-            Ok(value)
-        } else {
-            Err(RingError::ReadIndex { value, data_size })
-        }
+        let error = |value, data_size| RingError::ReadIndex { value, data_size };
+        self.good(self.read_index, error)
+    }
+
+    fn good(&self, index: u32, error: fn(u32, u32) -> RingError) -> Result<u32, RingError> {
+        if self.is_index(index) { Ok(index) } else { Err(error(index, self.size())) }
     }
 
     /// Returns `len` bytes from `at`, around the end.

@@ -37,7 +37,9 @@ struct Scratch {
 thread_local! {
     static FIXTURE: RefCell<Fixture> = RefCell::new(Fixture {
         memory: Memory::new(),
-        twins: SHAPES.map(|pages| [Mode::Mirrored, Mode::Paged].map(|mode| Twin::new(pages, mode))).into(),
+        twins: SHAPES
+            .map(|pages| [Mode::Mirrored, Mode::Paged].map(|mode| Twin::new(pages, mode)))
+            .into(),
         model: Model::default(),
         scratch: Scratch::default(),
     });
