@@ -4,10 +4,10 @@ use vmbus_protocol::message::{InitiateContact, MessageType};
 use vmbus_protocol::offer::{HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT};
 use vmbus_protocol::{MessageBuffer, Version};
 
-use crate::client::Client;
 use crate::error::Error;
 use crate::message::Reply;
 use crate::platform::Platform;
+use crate::state::Client;
 
 /// Options of a contact.
 #[derive(Clone, Debug)]
