@@ -121,8 +121,13 @@ impl Inner {
             }
             Err(error) => {
                 self.failed_opens.log(|suppressed| {
-                    let restoring = reopened;
-                    warn!(relid, %error, suppressed, restoring, "the device refused to open a channel");
+                    warn!(
+                        relid,
+                        %error,
+                        suppressed,
+                        restoring = reopened,
+                        "the device refused to open a channel"
+                    );
                 });
                 refused
             }
