@@ -11,7 +11,12 @@ use guest_images::{GuestBuilder, GuestImage, StockKernel};
     synthvm.checks=NAME,NAME(ARG),..., synthvm.modules=NAME,...|none, synthvm.report=DEVICE.")]
 pub(crate) struct Arguments {
     /// A stock kernel: 6.1 or 6.12.
-    #[arg(long, value_name = "VERSION", default_value = "6.1", conflicts_with_all = ["image", "modules"])]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "6.1",
+        conflicts_with_all = ["image", "modules"]
+    )]
     kernel: StockKernel,
     /// Another kernel image.
     #[arg(long, value_name = "FILE", requires = "modules")]

@@ -1,8 +1,11 @@
 //! The project's own commands: demo, test, host, bench, compare, deny, package,
 //! architecture.
 
+use std::error::Error;
+use std::ops::RangeBounds;
 use std::process::ExitCode;
 
+use clap::builder::{RangedI64ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
 
 mod architecture;
@@ -78,4 +81,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns a parser of numbers in `range`.
+fn number<T>(range: impl RangeBounds<i64>) -> RangedI64ValueParser<T>
+where
+    T: ValueParserFactory<Parser = RangedI64ValueParser<T>>
+        + TryFrom<i64>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <T as TryFrom<i64>>::Error: Error + Send + Sync + 'static,
+{
+    T::value_parser().range(range)
 }
