@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p vmbus-loopback --bench gpadl`
 
-#[path = "core/server.rs"]
+#[path = "bus/server.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod server;
 

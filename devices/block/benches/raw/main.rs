@@ -9,11 +9,11 @@
 //! one run only, as all contain the speed of the storage. The limit of `fixed` (io_uring with
 //! registered buffers) is the result of `uring`.
 
-#[path = "../../../../vmbus/loopback/benches/core/harness.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/harness.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod harness;
 mod load;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
 
