@@ -147,7 +147,8 @@ mod tests {
             Statistics::of(&[record(30, &[Lost::Host, Lost::Guest]), record(10, &[Lost::Guest])]);
         assert_eq!(
             statistics.to_string(),
-            "2 runs, 40 tests, 0 failed, 20 s: 1 hosts lost (2.50 per hundred tests), 2 guests lost (5.00)"
+            "2 runs, 40 tests, 0 failed, 20 s: 1 hosts lost (2.50 per hundred tests), 2 guests \
+            lost (5.00)"
         );
         assert!(Statistics::default().to_string().contains("0 hosts lost (0.00"));
     }

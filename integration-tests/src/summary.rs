@@ -50,7 +50,8 @@ impl Summary {
         }
         let _ = writeln!(
             text,
-            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in {seconds:.2}s",
+            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; \
+            finished in {seconds:.2}s",
             if failed.is_empty() { "ok" } else { "FAILED" },
             self.tests.len() - failed.len(),
             failed.len()

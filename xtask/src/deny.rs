@@ -39,8 +39,8 @@ pub(crate) fn main() -> Result<(), String> {
             .map_err(|e| format!("starting cargo-deny: {e}"))?;
         if !status.success() {
             return Err(format!(
-                "{manifest} has dependencies that deny.toml does not allow: choose others, or allow \
-                 them there with a reason (see CONTRIBUTING.md)"
+                "{manifest} has dependencies that deny.toml does not allow: choose others, or \
+                allow them there with a reason (see CONTRIBUTING.md)"
             ));
         }
     }

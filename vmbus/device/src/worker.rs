@@ -291,7 +291,14 @@ impl<H: ChannelHandler> Worker<H> {
     pub(crate) fn report(&self, fault: &Fault<H::Error>) {
         let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
         self.shared.log().log(|left_out| {
-            warn!(device, relid, subchannel, %fault, left_out, "the guest broke its channel: channel given up");
+            warn!(
+                device,
+                relid,
+                subchannel,
+                %fault,
+                left_out,
+                "the guest broke its channel: channel given up"
+            );
         });
     }
 

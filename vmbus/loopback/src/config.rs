@@ -7,9 +7,9 @@ use crate::memory::Layout;
 /// The threads that run the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Only the caller's thread: devices run in [`LoopbackVm::step`](crate::LoopbackVm::step), which the client calls when
-    /// it waits. The same calls give the same events in the same order, and a wait that cannot end
-    /// returns immediately instead of hanging.
+    /// Only the caller's thread: devices run in [`LoopbackVm::step`](crate::LoopbackVm::step),
+    /// which the client calls when it waits. The same calls give the same events in the same order,
+    /// and a wait that cannot end returns immediately instead of hanging.
     Stepped,
     /// A thread for each channel. The client sleeps until an event arrives.
     Threaded,

@@ -21,8 +21,12 @@ pub enum Direction {
 }
 
 macro_rules! message_types {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $direction:ident, $size:literal, $since:ident;)*) => {
-        /// Message types. The comment of each says its direction, its least size with header, and the version that brought it.
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $number:literal, $direction:ident, $size:literal, $since:ident;
+    )*) => {
+        /// Message types. The comment of each says its direction, its least size with header, and
+        /// the version that brought it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum MessageType { $($(#[$doc])* $name,)* }
 
@@ -128,7 +132,8 @@ macro_rules! bodies {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty,)* })*) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
             #[repr(C)]
             pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
         )*
@@ -165,7 +170,8 @@ bodies! {
         /// For HvSignalEvent.
         connection_id: U32,
     }
-    /// RESCIND_CHANNELOFFER (2), CLOSECHANNEL (7), RELID_RELEASED (13), CLOSE_RESERVED_RESPONSE (20).
+    /// RESCIND_CHANNELOFFER (2), CLOSECHANNEL (7), RELID_RELEASED (13), CLOSE_RESERVED_RESPONSE
+    /// (20).
     ChannelOnly {
         /// The channel.
         relid: U32,
@@ -239,7 +245,8 @@ bodies! {
         version: U32,
         /// VP index for host→guest messages from 3.0 on.
         target_vp: U32,
-        /// Before 5.0 the interrupt page; from 5.0 on byte 0 is the SINT, byte 1 the VTL, bytes 4..8 the 6.0 feature flags.
+        /// Before 5.0 the interrupt page; from 5.0 on byte 0 is the SINT, byte 1 the VTL, bytes
+        /// 4..8 the 6.0 feature flags.
         target_info: [u8; 8],
         /// Parent→child monitor page, guest address.
         monitor_page1: U64,

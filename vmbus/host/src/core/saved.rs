@@ -108,7 +108,8 @@ pub enum RestoreError {
     },
     /// A GPADL is not one, or its pages are not memory of this machine.
     #[error(
-        "the saved bus is damaged, or guest memory is not the same: GPADL {id:#x} of channel {relid}: {why}"
+        "the saved bus is damaged, or guest memory is not the same: GPADL {id:#x} of channel \
+        {relid}: {why}"
     )]
     Gpadl {
         /// Channel.
