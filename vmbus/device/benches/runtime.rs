@@ -5,12 +5,12 @@
 //! --bench runtime [-- --json FILE]`. Both ends take turns in one thread. The limit of each number
 //! is the hand-written loop, measured in the same run.
 
-#[path = "../../loopback/benches/core/clock.rs"]
+#[path = "../../loopback/benches/bus/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;
-#[path = "../../loopback/benches/core/number.rs"]
+#[path = "../../loopback/benches/bus/number.rs"]
 mod number;
-#[path = "../../loopback/benches/core/program.rs"]
+#[path = "../../loopback/benches/bus/program.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod program;
 

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
-use vmbus_gpadl::{Access, GuestRam, MapError};
+use vmbus_gpadl::{Access, Gpadl, GuestRam, MapError};
 use vmbus_protocol::offer::{NO_INTERRUPT_VP, VMBUS_SINT};
 use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::bus::BusLink;
 use crate::core::{ChannelKey, Offer};
 use crate::synic::{Signal, Synic};
 use crate::worker::WorkerCounters;
@@ -140,6 +139,19 @@ struct Target {
     paused: bool,
 }
 
+/// The bus, as its channels use it.
+pub(crate) trait ChannelBus: Send + Sync {
+    /// Reports that the device has dropped the channel.
+    fn closed(&self, key: ChannelKey, serial: u64);
+
+    /// Reports that the device has asked for subchannels.
+    fn subchannels(&self, key: ChannelKey, serial: u64);
+
+    /// Returns the accepted GPADL `id` of channel `relid`. `None`: there is none, or `is_ended`,
+    /// asked while no channel can begin, is true: another channel may have the relid then.
+    fn gpadl(&self, relid: u32, id: u32, is_ended: &dyn Fn() -> bool) -> Option<Gpadl>;
+}
+
 pub(crate) struct ChannelParts {
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
@@ -153,7 +165,7 @@ pub(crate) struct ChannelParts {
     pub(crate) event_flag: u16,
     pub(crate) target_vp: u32,
     pub(crate) synic: Arc<dyn Synic>,
-    pub(crate) bus: BusLink,
+    pub(crate) bus: Arc<dyn ChannelBus>,
 }
 
 impl Channel {
@@ -276,7 +288,7 @@ impl Channel {
     /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only
     /// and asked for writing.
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.closed.bus.map_gpadl(&self.shared, id, access)
+        access.map(&self.shared.gpadl(&*self.closed.bus, id)?)
     }
 
     /// Makes the bus refuse further mappings of this GPADL for writing, as the device's own
@@ -288,7 +300,8 @@ impl Channel {
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.closed.bus.mark_gpadl_read_only(&self.shared, id)
+        self.shared.gpadl(&*self.closed.bus, id)?.mark_read_only();
+        Ok(())
     }
 
     /// Asks the bus to offer subchannels 1..=`total` to the guest. Has no effect on a subchannel.
@@ -304,7 +317,7 @@ impl Channel {
 #[derive(Clone)]
 pub struct ChannelHandle {
     shared: Arc<ChannelShared>,
-    bus: BusLink,
+    bus: Arc<dyn ChannelBus>,
     ram: GuestRam,
 }
 
@@ -332,7 +345,7 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::map_gpadl`].
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.bus.map_gpadl(&self.shared, id, access)
+        access.map(&self.shared.gpadl(&*self.bus, id)?)
     }
 
     /// See [`Channel::mark_gpadl_read_only`].
@@ -340,7 +353,8 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::mark_gpadl_read_only`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.bus.mark_gpadl_read_only(&self.shared, id)
+        self.shared.gpadl(&*self.bus, id)?.mark_read_only();
+        Ok(())
     }
 }
 
@@ -375,6 +389,12 @@ impl ChannelShared {
             Signal::AlreadySet | Signal::Disabled => &self.signals_suppressed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns a GPADL of this channel.
+    fn gpadl(&self, bus: &dyn ChannelBus, id: u32) -> Result<Gpadl, MapError> {
+        bus.gpadl(self.relid, id, &|| self.ended.load(Ordering::Acquire))
+            .ok_or(MapError::Unknown(id))
     }
 
     pub(crate) fn retarget(&self, vp: u32) {
@@ -418,7 +438,7 @@ impl ChannelShared {
 /// Reports the end of a channel to the bus on drop.
 struct ClosedOnDrop {
     shared: Arc<ChannelShared>,
-    bus: BusLink,
+    bus: Arc<dyn ChannelBus>,
 }
 
 impl Drop for ClosedOnDrop {

@@ -12,10 +12,10 @@
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod direction;
 mod load;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
-#[path = "../../../../vmbus/loopback/benches/core/program.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod program;
 

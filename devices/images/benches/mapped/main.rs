@@ -7,15 +7,15 @@
 //! Requests are system calls on the bench's own thread (`io=sync`), to a file in cargo's target
 //! folder. The kernel's instructions are not counted. Limit: the same requests to the raw image.
 
-#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/callgrind.rs"]
 mod callgrind;
 #[path = "../../../block/benches/raw/direction.rs"]
 mod direction;
 mod load;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
-#[path = "../../../../vmbus/loopback/benches/core/program.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod program;
 

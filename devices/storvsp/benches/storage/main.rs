@@ -11,12 +11,12 @@
 //! | `instructions` | the host's part of `path`, counted by callgrind: exact |
 //! | `threads` | a guest's thread and a worker's thread: the cost of sleeping and waking |
 
-#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/callgrind.rs"]
 mod callgrind;
-#[path = "../../../../vmbus/loopback/benches/core/clock.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;
-#[path = "../../../../vmbus/loopback/benches/core/counting.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/counting.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod counting;
 #[path = "../../../block/benches/raw/direction.rs"]
@@ -27,10 +27,10 @@ mod guest;
 mod instructions;
 mod limits;
 mod machine;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 mod number;
 mod path;
-#[path = "../../../../vmbus/loopback/benches/core/program.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod program;
 mod scaling;

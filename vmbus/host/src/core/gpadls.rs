@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vmbus_gpadl::{
-    Access, Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler,
-    ReleaseSink, Teardown,
+    Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink, Teardown,
 };
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS,
@@ -14,7 +13,7 @@ use vmbus_protocol::limits::{
 };
 use vmbus_protocol::offer::status;
 
-use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
+use super::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
 /// The outcome of a piece of range data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,16 +184,6 @@ impl Gpadls {
             }
             Some(_) | None => false,
         }
-    }
-
-    /// Maps GPADL `id` of channel `relid` for `access`.
-    pub(super) fn map<A: Access>(
-        &self,
-        relid: u32,
-        id: u32,
-        access: A,
-    ) -> Result<A::View, MapError> {
-        access.map(self.get(relid, id).ok_or(MapError::Unknown(id))?)
     }
 
     /// Maps a GPADL that a ring pair can lie in: accepted, one range, whole pages.

@@ -14,11 +14,14 @@ mod offer;
 mod offers;
 mod restore;
 mod save;
+pub mod saved;
+#[cfg(feature = "serde")]
+mod serde_with;
 mod state;
 
 use std::sync::Arc;
 
-use vmbus_gpadl::{Access, GpadlKey, GuestRam, MapError, ReleaseSink};
+use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
 use vmbus_protocol::message::{GuestMessage, MessageType, ParseError};
 use vmbus_protocol::offer::{MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT};
 use vmbus_protocol::{MessageBuffer, Version};
@@ -30,10 +33,8 @@ pub use offer::{Offer, OfferError};
 pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
-pub(crate) use channel::Phase;
-pub(crate) use connection::Connection;
-
 use channel::Channels;
+use connection::Connection;
 use gpadls::Gpadls;
 
 /// The reason why an event was ignored.
@@ -86,30 +87,6 @@ impl Core {
             counts: MessageCounts::default(),
             out: Vec::new(),
         }
-    }
-
-    /// Maps GPADL `id` of channel `relid` for [`ReadWrite`](vmbus_gpadl::ReadWrite) or
-    /// [`ReadOnly`](vmbus_gpadl::ReadOnly).
-    ///
-    /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or read-only and
-    /// asked for writing.
-    pub fn map_gpadl<A: Access>(
-        &self,
-        relid: u32,
-        id: u32,
-        access: A,
-    ) -> Result<A::View, MapError> {
-        self.gpadls.map(relid, id, access)
-    }
-
-    /// Marks GPADL `id` of channel `relid` as read-only: it is not mapped for writing from now on.
-    ///
-    /// # Errors
-    /// [`MapError::Unknown`].
-    pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
-        self.gpadls.get(relid, id).ok_or(MapError::Unknown(id))?.mark_read_only();
-        Ok(())
     }
 
     /// Moves the shell's next actions to `into`, in order. Call it after every event until there

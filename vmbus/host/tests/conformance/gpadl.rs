@@ -177,9 +177,7 @@ fn test_gpadl_handle_on_two_channels_is_two_gpadls() {
     let view = guest.map(1, 5).unwrap();
     assert_eq!(guest.ask(&post::teardown(1, 5)), []);
     assert_eq!(guest.ask(&post::teardown(2, 5)), [Reply::Torndown(5)]);
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(view), [Reply::Torndown(5)]);
 }
 
 // 41, kmcl 2

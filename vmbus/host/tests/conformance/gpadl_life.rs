@@ -3,7 +3,7 @@
 use vmbus_gpadl::MapError;
 use vmbus_host::core::Ignored;
 
-use crate::common::{Answer, Guest, Reply, post};
+use crate::common::{Guest, Reply, post};
 
 // 44, kmcl 9
 #[test]
@@ -13,13 +13,9 @@ fn test_gpadl_teardown_with_views_is_answered_by_the_last_one() {
     let view = guest.map(1, 5).unwrap();
     let clone = view.clone();
     assert_eq!(guest.ask(&post::teardown(1, 5)), []);
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), []);
+    assert_eq!(guest.drop_view(view), []);
     assert!(clone.is_tearing_down());
-    drop(clone);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(clone), [Reply::Torndown(5)]);
     assert_eq!(guest.map(1, 5).unwrap_err(), MapError::Unknown(5));
     assert_eq!(guest.create(1, 5, 3), [Reply::created(1, 5)]);
 }
@@ -53,9 +49,7 @@ fn test_gpadl_teardown_that_means_nothing_is_ignored() {
     let _ = guest.post(&post::teardown(1, 5));
     let _ = guest.post(&post::teardown(1, 5));
     assert_eq!(guest.take(), []);
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)], "twice asked, once answered");
+    assert_eq!(guest.drop_view(view), [Reply::Torndown(5)], "twice asked, once answered");
     assert_eq!(guest.post(&post::teardown(1, 5)), Err(Ignored::Gpadl(5)));
 }
 
@@ -69,9 +63,7 @@ fn test_gpadl_handle_that_is_going_is_refused_until_torndown() {
     let replies = guest.create(1, 5, 3);
     assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 5), "{replies:?}");
     assert_eq!(guest.map(1, 5).unwrap_err(), MapError::Going(5));
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(view), [Reply::Torndown(5)]);
 }
 
 // 47, kmcl 19
@@ -99,9 +91,7 @@ fn test_gpadl_mapped_twice_is_refused() {
 // kmcl 11
 #[test]
 fn test_gpadl_of_the_ring_torn_down_before_close_waits_for_the_device() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(1);
     assert_eq!(guest.ask(&post::teardown(1, 10)), []);
     assert_eq!(guest.ask(&post::close(1)), []);
     guest.closed();
@@ -111,10 +101,7 @@ fn test_gpadl_of_the_ring_torn_down_before_close_waits_for_the_device() {
 // 51, kmcl 11
 #[test]
 fn test_gpadl_of_the_ring_torn_down_after_close_waits_for_the_device() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     assert_eq!(guest.ask(&post::teardown(1, 10)), []);
     guest.closed();
     assert_eq!(guest.take(), [Reply::Torndown(10)]);

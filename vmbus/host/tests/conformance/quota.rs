@@ -192,9 +192,7 @@ fn test_quota_is_given_back_by_every_end() {
                 guest.create(1, 1, 26);
                 let view = guest.map(1, 1).unwrap();
                 guest.post(&post::teardown(1, 1)).unwrap();
-                drop(view);
-                guest.settle();
-                assert_eq!(guest.take(), [Reply::Torndown(1)]);
+                assert_eq!(guest.drop_view(view), [Reply::Torndown(1)]);
             }
         }
     }

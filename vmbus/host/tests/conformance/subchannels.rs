@@ -196,13 +196,9 @@ fn test_gpadl_handle_on_primary_and_subchannel_is_torn_down_once_for_each() {
         let _ = guest.post(&post::teardown(2, 5));
     }
     assert_eq!(guest.take(), [], "both are mapped");
-    drop(of_subchannel);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(of_subchannel), [Reply::Torndown(5)]);
     assert!(of_primary.is_tearing_down() && guest.map(1, 5).is_err());
-    drop(of_primary);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(of_primary), [Reply::Torndown(5)]);
     for relid in [1, 2] {
         let _ = guest.post(&post::teardown(relid, 5));
         assert_eq!(guest.take(), [], "there is none any more");

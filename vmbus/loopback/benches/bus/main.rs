@@ -6,8 +6,8 @@
 //!
 //! Every number is the best of many short rounds ([`clock`]) in several passes over all numbers, so
 //! other load on the machine disturbs little. Limits are measured in the same way. The bench runs
-//! in one process and takes seconds. For distributions and history there are criterion's benches in
-//! `vmbus-host` and `vmbus-ring`.
+//! in one process and takes seconds. For distributions and history there are criterion's benches
+//! `gpadl` of this crate and `ring` of `vmbus-ring`.
 
 mod clock;
 mod counting;
@@ -17,6 +17,7 @@ mod number;
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod program;
 mod ring;
+mod server;
 mod threads;
 mod views;
 
