@@ -293,62 +293,50 @@ pub(super) enum DiskVerb {
         dvd: Option<Option<String>>,
     },
     /// Removes a disk or a DVD drive: requests in flight are finished, then the image is closed
-    Remove {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
-    },
+    Remove(DiskAddress),
     /// Enlarges a disk and its image, and notifies the guest
     Resize {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        disk: DiskAddress,
         /// The new size: 20G, 512M
         #[arg(value_name = "SIZE")]
         size: ByteSize,
     },
     /// Changes the limits of a disk that was added with limits
     Throttle {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        disk: DiskAddress,
         /// iops=N, read-iops=N, write-iops=N, bps=SIZE, read-bps=SIZE, write-bps=SIZE; or none
         #[arg(value_name = "LIMITS")]
         limits: String,
     },
     /// Inserts a disc into a DVD drive, and replaces the disc in it
     Insert {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The drive's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        drive: DiskAddress,
         /// The disc: an ISO image
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
     /// Removes the disc from a DVD drive
     Eject {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The drive's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        drive: DiskAddress,
         /// Ejects the disc even if the guest uses it and has locked the tray
         #[arg(long)]
         force: bool,
     },
+}
+
+/// A disk or a DVD drive of a running machine.
+#[derive(Debug, clap::Args)]
+pub(super) struct DiskAddress {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The id of the disk or DVD drive, or CONTROLLER:LUN
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
 }
 
 const IMAGE_EXAMPLES: &str = "\
@@ -377,8 +365,8 @@ pub(super) enum ImageVerb {
     /// Copies an image to a new one of any format; zeros take no space
     Convert(ConvertArgs),
     /// Describes an image and its parents
-    Info(InfoArgs),
-    /// Checks an image's structures
+    Info(ExistingImageArgs),
+    /// Checks the structures of an image, which no program may use meanwhile
     Check(CheckArgs),
 }
 
@@ -387,18 +375,11 @@ pub(super) struct CreateArgs {
     /// The image to make
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) new: NewImageArgs,
     /// Size of the disk; not needed with --parent
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<ByteSize>,
-    /// raw, vhdx, vhd or qcow2 [default: from the file's name]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
-    /// Allocates all space immediately
-    #[arg(long)]
-    pub(super) fixed: bool,
-    /// Unit of allocation [default: 32M in vhdx, 64K in qcow2]
-    #[arg(long, value_name = "SIZE")]
-    pub(super) block_size: Option<ByteSize>,
     /// Logical sector size in bytes, 512 or 4096 [default: 512]
     #[arg(long, value_name = "BYTES")]
     pub(super) sector_size: Option<u32>,
@@ -416,18 +397,33 @@ pub(super) struct ConvertArgs {
     /// The image to make
     #[arg(value_name = "NEW")]
     pub(super) target: PathBuf,
-    /// Format of the new image [default: from its name]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
+    #[command(flatten)]
+    pub(super) new: NewImageArgs,
     /// Format of the image to read [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) source_format: Option<Format>,
     /// Path of the parent of the image to read, if the parent was moved
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
-    /// Opens no file that the image to read names (parents, backing files): for untrusted images
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) image: ExistingImageArgs,
+    /// Repairs all errors that can be repaired without loss of data
     #[arg(long)]
-    pub(super) no_parents: bool,
+    pub(super) repair: bool,
+}
+
+/// The options of a new image.
+#[derive(Debug, clap::Args)]
+pub(super) struct NewImageArgs {
+    /// Format of the new image: raw, vhdx, vhd or qcow2 [default: from its name]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
     /// Allocates all space of the new image immediately
     #[arg(long)]
     pub(super) fixed: bool,
@@ -436,39 +432,28 @@ pub(super) struct ConvertArgs {
     pub(super) block_size: Option<ByteSize>,
 }
 
+/// An image that a command describes.
 #[derive(Debug, clap::Args)]
-pub(super) struct InfoArgs {
+pub(super) struct ExistingImageArgs {
     /// The image
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
     /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Opens no file that the image names (parents, backing files): for untrusted images
-    #[arg(long)]
-    pub(super) no_parents: bool,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
     /// Prints JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
+/// Whether the files that an image names are opened.
 #[derive(Debug, clap::Args)]
-pub(super) struct CheckArgs {
-    /// The image, which no program may use during the check
-    #[arg(value_name = "FILE")]
-    pub(super) path: PathBuf,
-    /// The image's format [default: from its name and content]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
+pub(super) struct TrustArgs {
     /// Opens no file that the image names (parents, backing files): for untrusted images
     #[arg(long)]
     pub(super) no_parents: bool,
-    /// Repairs all errors that can be repaired without loss of data
-    #[arg(long)]
-    pub(super) repair: bool,
-    /// Prints JSON
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Configuration of disks.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use synthvm_block::{BlockSize, CacheMode, IoMode};
 use synthvm_images::{Format, Parents};
 
+use super::limits::with_limits;
 use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
@@ -23,75 +23,59 @@ pub const MAX_LUNS: u8 = 64;
 /// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
 pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
 
-/// A disk on a VMBus SCSI controller.
-///
-/// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DiskConfig {
-    /// Image file or block device. Empty for a disk without one.
-    #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
-    pub path: PathBuf,
-    /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ram: Option<ByteSize>,
-    /// Size of a disk that discards writes and reads as zero, for measurements.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub null: Option<ByteSize>,
-    /// The guest cannot write, and the image is opened read-only.
-    #[serde(default)]
-    pub readonly: bool,
-    /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk names it.
-    #[serde(default, deserialize_with = "controller")]
-    pub controller: u32,
-    /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in the
-    /// order of the disks. Always set after loading.
-    #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
-    pub lun: Option<u8>,
-    /// The disk's name in `synthvm inspect`. Unique among the disks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
-    /// characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-    /// Logical block size. Default: the image's own, which is 512 for raw images and block devices.
-    /// It must be at least the image's own, and divide the image's size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<BlockSize>,
-    /// Format of the image. Default: detected from name and content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<Format>,
-    /// Whether the host's page cache is used.
-    #[serde(default)]
-    pub cache: CacheMode,
-    /// The I/O path to the host's kernel.
-    #[serde(default)]
-    pub io: IoMode,
-    /// Whether the guest's memory is registered with the host's kernel for this disk.
-    #[serde(default)]
-    pub buffers: BufferMode,
-    /// Whether the image may refer to parent images.
-    #[serde(default)]
-    pub parents: Parents,
-    /// Maximum requests a second, of all kinds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iops: Option<NonZeroU64>,
-    /// Maximum reads a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_iops: Option<NonZeroU64>,
-    /// Maximum writes a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_iops: Option<NonZeroU64>,
-    /// Maximum bytes a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bps: Option<ByteSize>,
-    /// Maximum bytes read a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_bps: Option<ByteSize>,
-    /// Maximum bytes written a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_bps: Option<ByteSize>,
+with_limits! {
+    /// A disk on a VMBus SCSI controller.
+    ///
+    /// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
+    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    pub struct DiskConfig {
+        /// Image file or block device. Empty for a disk without one.
+        #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
+        pub path: PathBuf,
+        /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub ram: Option<ByteSize>,
+        /// Size of a disk that discards writes and reads as zero, for measurements.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub null: Option<ByteSize>,
+        /// The guest cannot write, and the image is opened read-only.
+        #[serde(default)]
+        pub readonly: bool,
+        /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk names it.
+        #[serde(default, deserialize_with = "controller")]
+        pub controller: u32,
+        /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in the
+        /// order of the disks. Always set after loading.
+        #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
+        pub lun: Option<u8>,
+        /// The disk's name in `synthvm inspect`. Unique among the disks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub id: Option<String>,
+        /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
+        /// characters.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub serial: Option<String>,
+        /// Logical block size. Default: the image's own, which is 512 for raw images and block devices.
+        /// It must be at least the image's own, and divide the image's size.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub block_size: Option<BlockSize>,
+        /// Format of the image. Default: detected from name and content.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub format: Option<Format>,
+        /// Whether the host's page cache is used.
+        #[serde(default)]
+        pub cache: CacheMode,
+        /// The I/O path to the host's kernel.
+        #[serde(default)]
+        pub io: IoMode,
+        /// Whether the guest's memory is registered with the host's kernel for this disk.
+        #[serde(default)]
+        pub buffers: BufferMode,
+        /// Whether the image may refer to parent images.
+        #[serde(default)]
+        pub parents: Parents,
+    }
 }
 
 /// The storage behind a disk.

@@ -1,18 +1,15 @@
 //! A disk's backend with the user's options, and a drop notifier for it.
 
 use std::io;
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use synthvm_block::{
-    Backend, BlockSize, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate,
-};
+use synthvm_block::{Backend, BlockSize, Extent, FixedMemory, Geometry, IoError, Queue};
 use synthvm_images::OpenOptions;
 
 use super::{DiskError, memory};
-use crate::config::{ByteSize, DiskConfig, DiskSource, LimitsConfig};
+use crate::config::{DiskConfig, DiskSource};
 
 /// Opens the image of `disk` and locks it for this process, or creates a disk without an image.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
@@ -33,20 +30,6 @@ fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskEr
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(path, &options)?)
-}
-
-/// Converts a disk's limits to the types of the storage layer.
-pub(super) fn limits(config: &LimitsConfig) -> Limits {
-    let rate = |number: Option<NonZeroU64>| number.map(Rate::per_second);
-    let bytes = |size: Option<ByteSize>| rate(size.and_then(|size| NonZeroU64::new(size.bytes())));
-    Limits {
-        requests: rate(config.iops),
-        reads: rate(config.read_iops),
-        writes: rate(config.write_iops),
-        bytes: bytes(config.bps),
-        read_bytes: bytes(config.read_bps),
-        written_bytes: bytes(config.write_bps),
-    }
 }
 
 /// A backend with the block size of the user's choice. Controllers and their workers hold it, while
