@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::claim::Claims;
 use crate::connection::Connection;
+use crate::counted::Counted;
 use crate::{Backend, LinkState, Offloads, Queue, socket};
 use child::Running;
 pub use child::{Forward, PasstOptions, Protocol};
@@ -97,7 +98,8 @@ impl Backend for Passt {
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
         let claim = self.claims.claim(index)?;
-        Ok(Box::new(StreamQueue::open(Arc::clone(&self.connection), &self.kept, claim)?))
+        let queue = StreamQueue::open(Arc::clone(&self.connection), &self.kept)?;
+        Ok(Counted::boxed(queue, claim))
     }
 
     fn link(&self) -> LinkState {
@@ -109,21 +111,16 @@ impl Backend for Passt {
     }
 
     fn reconnect(&self) -> io::Result<()> {
-        if self.connection.is_up() {
-            return Ok(());
-        }
-        match &self.far_end {
+        self.connection.reconnect(|| match &self.far_end {
             FarEnd::Given => Err(io::ErrorKind::Unsupported.into()),
-            FarEnd::Path(path) => {
-                self.connection.replace(&socket::connect(path, libc::SOCK_STREAM)?)
-            }
+            FarEnd::Path(path) => socket::connect(path, libc::SOCK_STREAM),
             FarEnd::Child { options, running } => {
                 let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
                 let (next, socket) = child::start(options)?;
                 // The one before has ended, or ends now.
                 *running = next;
-                self.connection.replace(&socket)
+                Ok(socket)
             }
-        }
+        })
     }
 }

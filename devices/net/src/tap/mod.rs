@@ -138,7 +138,7 @@ impl Backend for Tap {
     }
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(TapQueue::open(&self.shared, index)?))
+        TapQueue::open(&self.shared, index)
     }
 
     fn link(&self) -> LinkState {
