@@ -50,6 +50,8 @@ Examples:
   Two controllers, one read-only disk, console in a file, a socket to look into the machine:
     synthvm run --kernel bzImage --disk a.img --disk path=b.img,controller=1,readonly=on \\
       --serial file=console.log --control vm.sock
+  A network without privilege, in which the host's port 2222 is the guest's port 22:
+    synthvm run --kernel bzImage --disk a.img --net user,forward=tcp:2222:22
   Write all that down, then start it from there with more memory:
     synthvm run --kernel bzImage --disk a.img --print-config > vm.toml
     synthvm run vm.toml --memory 4G";
@@ -57,7 +59,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
 pub(super) struct RunArgs {
-    /// TOML file that describes the machine; flags override it, --disk and --dvd add to it
+    /// TOML file that describes the machine; flags override it, --disk, --dvd and --net add to it
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
@@ -122,6 +124,13 @@ pub(super) struct RunArgs {
     /// The old name of `disk_moderation`.
     #[arg(long, hide = true)]
     disk_hold: Option<String>,
+
+    /// Adds a VMBus network card: tap,name=INTERFACE[,queues=N] or tap,fd=N[:M] (a TAP interface),
+    /// user[,forward=tcp:PORT:GUEST-PORT] (by passt, without privilege), switch,name=NAME (between
+    /// cards of this machine), socket,listen=PATH or socket,connect=PATH (to another machine), null
+    /// (drops all frames); each with id, mac, mtu, pcap=NEW-FILE, link=up|down
+    #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
+    net: Vec<String>,
 
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
@@ -196,11 +205,13 @@ impl RunArgs {
         let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         let disks = self.disk.iter().map(|text| ("disk", text.clone()));
         let dvds = self.dvd.iter().map(|text| ("dvd", text.clone()));
+        let cards = self.net.iter().map(|text| ("net", text.clone()));
         let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
         let switch = self.hugepages.then(|| ("hugepages", String::new()));
         single
             .chain(disks)
             .chain(dvds)
+            .chain(cards)
             .chain(hyperv)
             .chain(switch)
             .map(|(key, text)| Flag { key, text })

@@ -7,6 +7,7 @@ mod exit;
 mod image;
 mod launch;
 mod log;
+mod network;
 mod run;
 mod target;
 mod test_device;

@@ -16,12 +16,14 @@ use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
+use crate::networks::NetworkSet;
 
 /// The parts of a machine that the control socket inspects and changes.
 pub(super) struct Parts {
     pub(super) handle: MachineHandle,
     pub(super) bus: VmBus,
     pub(super) disks: Arc<DiskSet>,
+    pub(super) networks: NetworkSet,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -211,6 +213,7 @@ mod tests {
                     handle,
                     bus: rig.guest.bus.clone(),
                     disks: Arc::clone(&rig.disks),
+                    networks: NetworkSet::default(),
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -270,7 +273,8 @@ mod tests {
         let rig = Rig::new(NEVER);
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
-        let parts = Parts { handle, bus, disks, memory_bytes: 0, resets: Arc::default() };
+        let networks = NetworkSet::default();
+        let parts = Parts { handle, bus, disks, networks, memory_bytes: 0, resets: Arc::default() };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();
