@@ -31,10 +31,14 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Shows the state of a running machine: connection, exits, channels, GPADLs, rings, disks
     Inspect(InspectArgs),
+    /// Prints the metrics of a running machine in Prometheus' text format
+    Metrics(MetricsArgs),
     /// Sends a command to a running machine
     Control(ControlArgs),
     /// Adds, removes and enlarges the disks of a running machine, and changes its discs
     Disk(DiskArgs),
+    /// Takes the link of a running machine's network card down, or up again
+    Net(NetArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
 }
@@ -247,6 +251,13 @@ pub(super) struct InspectArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct MetricsArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct ControlArgs {
     /// The machine's control socket (its --control)
     #[arg(value_name = "SOCK")]
@@ -348,6 +359,36 @@ pub(super) struct DiskAddress {
     /// The id of the disk or DVD drive, or CONTROLLER:LUN
     #[arg(value_name = "ID")]
     pub(super) id: String,
+}
+
+const NET_EXAMPLES: &str = "\
+A card is named by its id (synthvm inspect SOCK shows all).
+
+Examples:
+  synthvm net vm.sock net0 down
+  synthvm net vm.sock net0 up
+
+Exit status 0 if the command succeeded, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = NET_EXAMPLES)]
+pub(super) struct NetArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The card's id
+    #[arg(value_name = "CARD")]
+    pub(super) id: String,
+    /// The state of the link: up or down
+    #[arg(value_name = "up|down")]
+    pub(super) link: LinkArg,
+}
+
+/// The states of a link, for the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LinkArg {
+    Up,
+    Down,
 }
 
 const IMAGE_EXAMPLES: &str = "\

@@ -41,8 +41,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Run(run) => run::run(&run),
         Command::Doctor(doctor) => commands::doctor(&doctor),
         Command::Inspect(inspect) => commands::inspect(&inspect),
+        Command::Metrics(metrics) => commands::metrics(&metrics),
         Command::Control(control) => commands::control(&control),
         Command::Disk(disk) => disk::disk(disk.verb),
+        Command::Net(net) => network::net(&net),
         Command::Image(image) => image::image(&image.verb),
     };
     result.unwrap_or_else(|failure| {

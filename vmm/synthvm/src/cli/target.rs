@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use synthvm_machine::MachineHandle;
+use synthvm_net::LinkState;
 use synthvm_storvsp::DiskReport;
 use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
@@ -134,6 +135,7 @@ impl ControlTarget for Target {
             ..Default::default()
         };
         report.set_bus(&parts.bus.inspect());
+        report.set_networks(parts.networks.reports());
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -180,6 +182,10 @@ impl ControlTarget for Target {
 
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
         self.parts.disks.eject(id, force).map_err(|error| error.to_string())
+    }
+
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
+        self.parts.networks.set_link(id, link)
     }
 }
 
