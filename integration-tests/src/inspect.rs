@@ -19,6 +19,8 @@ pub struct Inspect {
     pub gpadls: Vec<Gpadl>,
     /// Every disk.
     pub disks: Vec<Disk>,
+    /// Every network card.
+    pub networks: Vec<Network>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -31,6 +33,39 @@ pub struct Machine {
     pub pid: u32,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
     pub first_run_us: u64,
+}
+
+/// A network card.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Network {
+    /// The card's id.
+    pub id: String,
+    /// The permanent address.
+    pub mac: String,
+    /// The state of the link: `up` or `down`.
+    pub link: String,
+    /// One entry per queue.
+    pub queues: Vec<NetworkQueue>,
+}
+
+/// A queue of a network card.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NetworkQueue {
+    /// Frames from the guest.
+    pub sent_packets: u64,
+    /// Frames to the guest.
+    pub received_packets: u64,
+    /// Dropped frames.
+    pub drops: NetworkDrops,
+    /// Interrupts to the guest.
+    pub signals_sent: u64,
+}
+
+/// Dropped frames of a queue, by some of their reasons.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NetworkDrops {
+    /// From the guest, because the link was down.
+    pub send_link_down: u64,
 }
 
 /// The guest's connection.

@@ -15,11 +15,13 @@
 //! | [`UnixLink`] | a cable between two processes |
 //! | [`NullNet`], [`Loop`] | drops frames, or returns them: for measurements and tests |
 //! | [`software`] | adds transmit offloads to another backend |
+//! | [`Attachment`] | a link that the user can take down, and counters that any thread can read |
 //! | [`Capture`] | writes the frames of another backend to a pcapng file |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
 //! The crate knows no bus, no NVSP and no RNDIS.
 
+mod attachment;
 mod capture;
 mod claim;
 #[cfg(any(test, feature = "conformance"))]
@@ -51,6 +53,7 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
 
+pub use attachment::{Attachment, QueueReport};
 pub use capture::Capture;
 pub use echo::Loop;
 pub use frame::{Frame, MAX_FRAME, MIN_FRAME};

@@ -5,6 +5,7 @@
 //! `-netdev stream`; passt(1), `tap.c` of passt).
 
 mod child;
+mod forward;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::counted::Counted;
 use crate::{Backend, LinkState, Offloads, Queue, socket};
 use child::Running;
 pub use child::{Forward, PasstOptions, Protocol};
+pub use forward::ParseForwardError;
 use stream::{Kept, StreamQueue};
 
 /// The largest MTU of passt: its limit of 65,535 bytes for a frame, in whole words.

@@ -22,7 +22,7 @@ use crate::readiness::Readiness;
 use crate::{Backend, LinkState, Mac, Offloads, Queue};
 use ioctl::Name;
 use monitor::Monitor;
-pub use open::{MAX_QUEUES, TapError};
+pub use open::{MAX_QUEUES, TapError, check_name};
 use queue::TapQueue;
 
 /// The MTU of an interface that cannot be asked: one in another network namespace.

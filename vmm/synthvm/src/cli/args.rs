@@ -31,10 +31,14 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Shows the state of a running machine: connection, exits, channels, GPADLs, rings, disks
     Inspect(InspectArgs),
+    /// Prints the metrics of a running machine in Prometheus' text format
+    Metrics(MetricsArgs),
     /// Sends a command to a running machine
     Control(ControlArgs),
     /// Adds, removes and enlarges the disks of a running machine, and changes its discs
     Disk(DiskArgs),
+    /// Takes the link of a running machine's network card down, or up again
+    Net(NetArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
 }
@@ -50,6 +54,8 @@ Examples:
   Two controllers, one read-only disk, console in a file, a socket to look into the machine:
     synthvm run --kernel bzImage --disk a.img --disk path=b.img,controller=1,readonly=on \\
       --serial file=console.log --control vm.sock
+  A network without privilege, in which the host's port 2222 is the guest's port 22:
+    synthvm run --kernel bzImage --disk a.img --net user,forward=tcp:2222:22
   Write all that down, then start it from there with more memory:
     synthvm run --kernel bzImage --disk a.img --print-config > vm.toml
     synthvm run vm.toml --memory 4G";
@@ -57,7 +63,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
 pub(super) struct RunArgs {
-    /// TOML file that describes the machine; flags override it, --disk and --dvd add to it
+    /// TOML file that describes the machine; flags override it, --disk, --dvd and --net add to it
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
@@ -122,6 +128,13 @@ pub(super) struct RunArgs {
     /// The old name of `disk_moderation`.
     #[arg(long, hide = true)]
     disk_hold: Option<String>,
+
+    /// Adds a VMBus network card: tap,name=INTERFACE[,queues=N] or tap,fd=N[:M] (a TAP interface),
+    /// user[,forward=tcp:PORT:GUEST-PORT] (by passt, without privilege), switch,name=NAME (between
+    /// cards of this machine), socket,listen=PATH or socket,connect=PATH (to another machine), null
+    /// (drops all frames); each with id, mac, mtu, pcap=NEW-FILE, link=up|down
+    #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
+    net: Vec<String>,
 
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
@@ -196,11 +209,13 @@ impl RunArgs {
         let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         let disks = self.disk.iter().map(|text| ("disk", text.clone()));
         let dvds = self.dvd.iter().map(|text| ("dvd", text.clone()));
+        let cards = self.net.iter().map(|text| ("net", text.clone()));
         let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
         let switch = self.hugepages.then(|| ("hugepages", String::new()));
         single
             .chain(disks)
             .chain(dvds)
+            .chain(cards)
             .chain(hyperv)
             .chain(switch)
             .map(|(key, text)| Flag { key, text })
@@ -233,6 +248,13 @@ pub(super) struct InspectArgs {
     /// Seconds between two reports with --watch
     #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(super) interval: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MetricsArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -337,6 +359,36 @@ pub(super) struct DiskAddress {
     /// The id of the disk or DVD drive, or CONTROLLER:LUN
     #[arg(value_name = "ID")]
     pub(super) id: String,
+}
+
+const NET_EXAMPLES: &str = "\
+A card is named by its id (synthvm inspect SOCK shows all).
+
+Examples:
+  synthvm net vm.sock net0 down
+  synthvm net vm.sock net0 up
+
+Exit status 0 if the command succeeded, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = NET_EXAMPLES)]
+pub(super) struct NetArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The card's id
+    #[arg(value_name = "CARD")]
+    pub(super) id: String,
+    /// The state of the link: up or down
+    #[arg(value_name = "up|down")]
+    pub(super) link: LinkArg,
+}
+
+/// The states of a link, for the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LinkArg {
+    Up,
+    Down,
 }
 
 const IMAGE_EXAMPLES: &str = "\

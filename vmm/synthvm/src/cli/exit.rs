@@ -37,7 +37,7 @@ Exit status:
   1      SynthVM itself failed, or a running machine refused a request
   2      the command line or the TOML file is wrong
   3      the host lacks a required feature (see synthvm doctor)
-  4      a named file cannot be used: kernel, initrd, disk, serial file, socket
+  4      a named file cannot be used: kernel, initrd, disk, network, serial file, socket
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)
   7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console

@@ -14,6 +14,7 @@ mod keyvalue;
 mod limits;
 mod load;
 mod memory;
+mod network;
 mod node;
 mod print;
 mod size;
@@ -38,6 +39,10 @@ pub use inputs::InputError;
 pub use limits::LimitsConfig;
 pub use load::{Flag, KEYS};
 pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
+pub(crate) use network::instance;
+pub use network::{
+    Descriptors, MAX_CARDS, MAX_MTU, MAX_QUEUES, MIN_MTU, NetworkBackend, NetworkConfig,
+};
 pub use size::ByteSize;
 pub use synthvm_machine::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, SerialConfig,
@@ -83,6 +88,9 @@ pub struct VmConfig {
     /// DVD drives on the same controllers, with the same guarantees.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
+    /// Network cards. After loading, every `id` and `mac` is set and unique.
+    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkConfig>,
     /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0
     /// disables polling.
     #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]

@@ -169,6 +169,7 @@ fn test_print_shows_every_key_of_the_file() {
         ("control", "c"),
         ("disk", "d"),
         ("dvd", "lun=9"),
+        ("net", "null"),
         ("disk-channels", "2"),
         ("test-device", "echo"),
     ];

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use synthvm_net::LinkState;
 
 use super::*;
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
@@ -76,6 +77,10 @@ impl ControlTarget for Recorder {
 
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
         self.note(format!("eject {id} {force}"))
+    }
+
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
+        self.note(format!("link {id} {link:?}"))
     }
 }
 
