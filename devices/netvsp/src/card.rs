@@ -1,14 +1,16 @@
 //! The device.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use synthvm_net::{Backend, LinkState, Offloads as Available};
+use synthvm_net::{Backend, Offloads as Available};
 use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::{Guid, guid};
 
 use crate::data_path::DataPath;
 use crate::group::ChannelGroup;
+use crate::link::{CardLink, Clock, LinkMonitor, LinkReporter};
 use crate::primary::PrimaryHandler;
 use crate::protocol::MacAddress;
 use crate::protocol::limits::{ETHERNET_HEADER, MAX_CHANNELS};
@@ -47,6 +49,10 @@ pub(crate) struct Card {
     pub(crate) workers: Workers,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
     group: Mutex<Option<Arc<ChannelGroup>>>,
+    pub(crate) link: CardLink,
+    clock: Clock,
+    /// Started with the first channel.
+    monitor: Mutex<Option<LinkMonitor>>,
 }
 
 impl NetworkCard {
@@ -68,6 +74,18 @@ impl NetworkCard {
         backend: Arc<dyn Backend>,
         max_channels: u16,
     ) -> Self {
+        let start = Instant::now();
+        Self::with_clock(options, backend, max_channels, Arc::new(move || start.elapsed()))
+    }
+
+    /// Returns a card as [`NetworkCard::with_channels`] does, with another clock for the time
+    /// between indications of the link.
+    pub fn with_clock(
+        options: CardOptions,
+        backend: Arc<dyn Backend>,
+        max_channels: u16,
+        clock: Clock,
+    ) -> Self {
         let CardOptions { instance, address, name, workers } = options;
         let offloads = offloads(backend.offloads());
         let queues = match backend.queues() {
@@ -83,11 +101,32 @@ impl NetworkCard {
                 offloads,
                 may_change_address: true,
             },
+            link: CardLink::new(backend.link()),
             backend,
             workers: Workers::new("net", workers),
             group: Mutex::default(),
+            clock,
+            monitor: Mutex::default(),
         };
         Self { card: Arc::new(card) }
+    }
+
+    /// Connects or disconnects the card, as if its cable were plugged or pulled. While it is
+    /// disconnected, the guest sees the link down, and frames in both directions are dropped.
+    pub fn set_link(&self, is_connected: bool) {
+        if self.card.link.connect(is_connected) {
+            self.card.workers.kick();
+        }
+    }
+
+    /// Returns true if the guest sees the link up: the card is connected, and so is its backend.
+    pub fn is_link_up(&self) -> bool {
+        self.card.link.is_up()
+    }
+
+    /// Takes a change of the backend's link. A thread does it for cards that threads serve.
+    pub fn check_link(&self) {
+        self.card.check_link();
     }
 }
 
@@ -109,7 +148,9 @@ impl Device for NetworkCard {
         let card = &self.card;
         let data = card.data_path(&channel)?;
         if channel.subchannel() == 0 {
-            let handler = PrimaryHandler::new(channel.handle(), data);
+            card.start_monitor()?;
+            let link = LinkReporter::new(Arc::clone(&card.clock))?;
+            let handler = PrimaryHandler::new(channel.handle(), data, link);
             card.workers.start(channel, handler)?;
         } else {
             card.workers.start(channel, SubchannelHandler::new(data))?;
@@ -136,7 +177,23 @@ impl Card {
 
     /// Returns the state of the link.
     pub(crate) fn link(&self) -> Link {
-        Link { is_up: self.backend.link() == LinkState::Up, speed: SPEED }
+        Link { is_up: self.link.is_up(), speed: SPEED }
+    }
+
+    /// Takes a change of the backend's link.
+    pub(crate) fn check_link(&self) {
+        if self.link.set_backend(self.backend.link()) {
+            self.workers.kick();
+        }
+    }
+
+    /// Starts the thread that watches the backend's link, unless there are no threads.
+    fn start_monitor(self: &Arc<Self>) -> std::io::Result<()> {
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        if monitor.is_none() && self.workers.options().inline.is_none() {
+            *monitor = LinkMonitor::start(self)?;
+        }
+        Ok(())
     }
 
     /// Returns the data path of `channel`, which the guest has opened.

@@ -10,6 +10,7 @@
 //! | `transmitter`, `transmit`, `message` | from the guest's packet to the backend |
 //! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
+//! | `link` | the link's state, the thread that watches it, indications to the guest |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -23,6 +24,7 @@ mod error;
 mod group;
 mod inbox;
 mod inspect;
+mod link;
 mod message;
 mod packet;
 mod primary;
@@ -34,3 +36,4 @@ mod transmit;
 mod transmitter;
 
 pub use card::{CardOptions, NetworkCard};
+pub use link::Clock;

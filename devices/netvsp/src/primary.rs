@@ -12,6 +12,7 @@ use crate::config::{Config, ReceiveBuffer};
 use crate::control_plane::ControlPlane;
 use crate::data_path::{CompletionOf, DataPath, MAX_PAYLOAD};
 use crate::error::ChannelError;
+use crate::link::LinkReporter;
 use crate::packet::NetPacket;
 use crate::protocol::limits::{ETHERNET_HEADER, SEND_TABLE_ENTRIES};
 use crate::protocol::nvsp::{
@@ -44,6 +45,9 @@ pub(crate) struct PrimaryHandler {
     is_table_sent: bool,
     /// The completion of REVOKE_RECV_BUF, which waits until no channel uses the buffer.
     revocation: Option<(Weak<ReceiveBuffer>, u64)>,
+    link: LinkReporter,
+    /// Changes of the link that [`PrimaryHandler::take_link`] has taken into account.
+    link_changes: u32,
 }
 
 impl ChannelHandler for PrimaryHandler {
@@ -56,6 +60,9 @@ impl ChannelHandler for PrimaryHandler {
         self.data.begin_round();
         if self.openings != self.data.group().openings() {
             self.offer_send_table(outbox);
+        }
+        if self.link_changes != self.data.card().link.changes() {
+            self.take_link();
         }
     }
 
@@ -116,6 +123,9 @@ impl ChannelHandler for PrimaryHandler {
         if self.revocation.is_some() {
             self.complete_revocation(outbox);
         }
+        if self.link.is_pending() {
+            self.report_link(outbox);
+        }
         completed
     }
 
@@ -129,13 +139,18 @@ impl ChannelHandler for PrimaryHandler {
 
     fn events(&self, events: &mut Vec<RawFd>) {
         self.data.events(events);
+        if self.control.has_space() {
+            events.extend(self.link.event());
+        }
     }
 }
 
 impl PrimaryHandler {
     /// Returns the handler of a channel that the guest has opened.
-    pub(crate) fn new(channel: ChannelHandle, data: DataPath) -> Self {
+    pub(crate) fn new(channel: ChannelHandle, data: DataPath, link: LinkReporter) -> Self {
         let card = data.card();
+        let link_changes = card.link.changes();
+        let is_link_up = card.link.is_connected();
         let properties = card.properties.clone();
         let control = Control::new(properties, card.properties.address);
         let session = Session::new(card.properties.max_channels - 1);
@@ -145,13 +160,15 @@ impl PrimaryHandler {
             channel,
             session,
             control,
-            config: Arc::default(),
+            config: Arc::new(Config { is_link_up, ..Config::default() }),
             backend_limit,
             subchannels: None,
             readers: None,
             openings: 0,
             is_table_sent: false,
             revocation: None,
+            link,
+            link_changes,
             data,
         }
     }
@@ -172,7 +189,7 @@ impl PrimaryHandler {
     fn publish_settings(&mut self) {
         let version = self.session.version();
         let max_receive_frame = self.session.max_frame();
-        let max_frame = max_receive_frame.min(self.backend_limit);
+        let max_frame = max_receive_frame.min(self.backend_limit).max(ETHERNET_HEADER);
         let max_ranges = self.max_ranges();
         let is_ready = self.control.control.stage() == Stage::Initialized;
         let settings = is_ready.then(|| Arc::new(self.control.control.settings().clone()));
@@ -287,6 +304,28 @@ impl PrimaryHandler {
         self.set_receive_buffer(buffer);
     }
 
+    #[cold]
+    fn take_link(&mut self) {
+        let link = &self.data.card().link;
+        self.link_changes = link.changes();
+        let is_link_up = link.is_connected();
+        if is_link_up != self.config.is_link_up {
+            self.publish(|config| config.is_link_up = is_link_up);
+        }
+        self.link.note_change();
+    }
+
+    /// Sends indications of the link that are due.
+    #[cold]
+    fn report_link(&mut self, outbox: &mut Outbox) {
+        let may_change_speed = self.session.capabilities().contains(Capabilities::TEAMING);
+        while self.link.is_pending() && self.control.has_space() {
+            let link = self.data.card().link();
+            let Some(message) = self.link.report(link, may_change_speed) else { return };
+            self.control.send(&message, &self.config, outbox);
+        }
+    }
+
     /// Sends the send indirection table once all channels are open: the guest spreads its frames
     /// over all of them.
     #[cold]
@@ -322,9 +361,13 @@ impl PrimaryHandler {
         let values = (&connection, link);
         let effect =
             self.control.handle(request, packet, transmitter, &self.config, values, outbox);
-        if effect != ControlEffect::None {
-            self.publish_settings();
+        match effect {
+            ControlEffect::None => return,
+            ControlEffect::Initialized => self.link.begin(link),
+            ControlEffect::Halted => self.link.end(),
+            ControlEffect::Changed(_) => {}
         }
+        self.publish_settings();
     }
 
     fn connection(&self) -> Connection {
