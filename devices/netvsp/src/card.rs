@@ -59,7 +59,7 @@ impl NetworkCard {
     /// Returns a card whose frames go to `backend` and come from it, with as many channels as the
     /// backend has queues.
     ///
-    /// It offers the transmit offloads that the backend has. Wrap a backend without any in
+    /// It offers the offloads that the backend has. Wrap a backend without any in
     /// [`synthvm_net::software::SoftwareOffload`].
     pub fn new(options: CardOptions, backend: Arc<dyn Backend>) -> Self {
         let channels = u16::try_from(backend.queues()).unwrap_or(MAX_CHANNELS);
@@ -221,16 +221,19 @@ impl Card {
 /// Returns the card's offloads over a backend that has `available`.
 fn offloads(available: Available) -> Offloads {
     let transmit = available.contains(Available::TRANSMIT_CHECKSUM);
-    let sums = Directions { transmit, receive: false };
+    let receive = available.contains(Available::RECEIVE_CHECKSUM);
+    let coalesce = available.contains(Available::RECEIVE);
+    let sums = Directions { transmit, receive };
     Offloads {
-        ipv4: sums,
+        // Backends compute the checksum of IP headers in any case.
+        ipv4: Directions { transmit, receive: false },
         tcp4: sums,
         udp4: sums,
         tcp6: sums,
         udp6: sums,
         segment4: available.contains(Available::TSO4),
         segment6: available.contains(Available::TSO6),
-        coalesce4: false,
-        coalesce6: false,
+        coalesce4: coalesce,
+        coalesce6: coalesce,
     }
 }

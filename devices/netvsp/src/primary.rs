@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
+use synthvm_net::Offloads as Available;
 use vmbus_device::{ChannelHandler, Completed};
 use vmbus_gpadl::{GpadlView, ReadWrite};
 use vmbus_host::{Channel, ChannelHandle};
@@ -19,7 +20,7 @@ use crate::protocol::nvsp::{
     BufferRequest, Capabilities, ChannelType, Completion, Effect, Gpadl, NvspStatus, RndisPacket,
     SendTableMessage, Session,
 };
-use crate::protocol::oid::Connection;
+use crate::protocol::oid::{Connection, Offloads};
 use crate::protocol::rndis::{Control, ControlEffect, Stage};
 use crate::protocol::sub_allocations::Partition;
 use crate::receiver::MAX_PACKET_FRAMES;
@@ -35,6 +36,8 @@ pub(crate) struct PrimaryHandler {
     config: Arc<Config>,
     /// Longest frame that the backend takes, in bytes with the Ethernet header.
     backend_limit: u32,
+    /// The receive offloads of the backend that are in use.
+    receive_offloads: Available,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
     /// Channels among which the receive buffer is to be divided when it is idle.
@@ -162,6 +165,7 @@ impl PrimaryHandler {
             control,
             config: Arc::new(Config { is_link_up, ..Config::default() }),
             backend_limit,
+            receive_offloads: Available::empty(),
             subchannels: None,
             readers: None,
             openings: 0,
@@ -193,13 +197,32 @@ impl PrimaryHandler {
         let max_ranges = self.max_ranges();
         let is_ready = self.control.control.stage() == Stage::Initialized;
         let settings = is_ready.then(|| Arc::new(self.control.control.settings().clone()));
+        self.select_offloads(settings.as_ref().map(|settings| settings.offloads));
+        let coalesces = self.receive_offloads.contains(Available::COALESCED_RECEIVE);
         self.publish(|config| {
+            config.coalesces = coalesces;
             config.version = version;
             config.max_frame = max_frame;
             config.max_receive_frame = max_receive_frame;
             config.max_ranges = max_ranges;
             config.settings = settings;
         });
+    }
+
+    /// Makes the backend use the receive offloads that the guest has `enabled` for all protocols:
+    /// it does not distinguish them.
+    fn select_offloads(&mut self, enabled: Option<Offloads>) {
+        let wanted = enabled.map_or(Available::empty(), receive_offloads);
+        let backend = &self.data.card().backend;
+        let wanted = wanted & backend.offloads();
+        if wanted != self.receive_offloads {
+            match backend.set_receive_offloads(wanted) {
+                Ok(()) => self.receive_offloads = wanted,
+                Err(error) => {
+                    tracing::warn!(%error, "a network backend refuses receive offloads");
+                }
+            }
+        }
     }
 
     /// Returns true if the configuration has the session's values.
@@ -378,6 +401,24 @@ impl PrimaryHandler {
             channels: self.config.channels,
             may_coalesce: self.session.capabilities().contains(Capabilities::RECEIVE_COALESCING),
         }
+    }
+}
+
+impl Drop for PrimaryHandler {
+    fn drop(&mut self) {
+        self.select_offloads(None);
+    }
+}
+
+/// Returns the receive offloads for all protocols among `enabled`.
+fn receive_offloads(enabled: Offloads) -> Available {
+    let Offloads { tcp4, udp4, tcp6, udp6, .. } = enabled;
+    if ![tcp4, udp4, tcp6, udp6].iter().all(|directions| directions.receive) {
+        Available::empty()
+    } else if enabled.coalesce4 && enabled.coalesce6 {
+        Available::RECEIVE
+    } else {
+        Available::RECEIVE_CHECKSUM
     }
 }
 

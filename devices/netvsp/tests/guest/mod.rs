@@ -183,6 +183,13 @@ impl NetGuest {
         word(&completion, 4)
     }
 
+    /// Sends an RNDIS message in pages of its own and returns the status of its completion.
+    pub fn send_large(&mut self, message: &[u8]) -> u32 {
+        self.channel.poke(REQUEST, 0, message);
+        let memory = [GuestRange::at(REQUEST, message.len() as u32)];
+        word(&self.ask(&words(&[107, 0, NO_SECTION, 0]), &memory), 4)
+    }
+
     /// Takes a packet of frames and completes it.
     pub fn receive(&mut self) -> Vec<Frame> {
         let packet = self.next(0);
