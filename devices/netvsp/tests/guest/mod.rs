@@ -1,6 +1,8 @@
 //! The loopback's bare guest, whose driver speaks NVSP and RNDIS as Linux does.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
+pub mod queues;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,10 +32,17 @@ pub const NO_SECTION: u32 = u32::MAX;
 pub struct NetGuest {
     pub guest: BareGuest,
     pub channel: BareChannel,
+    pub subchannels: Vec<BareChannel>,
     pub inline: InlineWorkers,
+    /// The version of NDIS that it has.
+    pub ndis_version: [u32; 2],
+    /// Its capabilities in NDIS_CONFIG.
+    pub capabilities: u32,
     last_id: u64,
     /// Packets that came before a completion.
     early: VecDeque<HostPacket>,
+    /// Those of [`NetGuest::send_on`], with their channels.
+    early_on: Vec<(usize, HostPacket)>,
 }
 
 /// A frame, and the tag beside it.
@@ -48,18 +57,24 @@ impl NetGuest {
     /// Returns a guest with an open channel to a card over `backend`, and nothing negotiated.
     pub fn open(backend: Arc<dyn Backend>) -> Self {
         let inline = InlineWorkers::default();
-        let options = CardOptions {
-            instance: Guid::default(),
-            address: ADDRESS,
-            name: String::new(),
-            workers: WorkerOptions::default().inline(inline.clone()),
-        };
-        let card = NetworkCard::new(options, backend);
+        let card = NetworkCard::new(options(&inline), backend);
+        Self::open_card(card, inline)
+    }
+
+    /// Returns a guest with an open channel to a card of up to `channels` channels.
+    pub fn open_with_channels(backend: Arc<dyn Backend>, channels: u16) -> Self {
+        let inline = InlineWorkers::default();
+        let card = NetworkCard::with_channels(options(&inline), backend, channels);
+        Self::open_card(card, inline)
+    }
+
+    /// Returns a guest with an open channel to `card`, which `inline` serves.
+    pub fn open_card(card: NetworkCard, inline: InlineWorkers) -> Self {
         let (mut guest, _) = BareGuest::new(vec![Box::new(card)]);
         let serve = inline.clone();
         guest.serve = Some(Arc::new(move || serve.serve()));
-        let channel = guest.open(guest.offers[0], 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        let offer = guest.offers[0];
+        Self::again(guest, offer, inline)
     }
 
     /// Returns a guest that has initialised the card, with all frames in its filter.
@@ -73,16 +88,29 @@ impl NetGuest {
     /// Opens the channel of `offer` again.
     pub fn again(mut guest: BareGuest, offer: GuestOffer, inline: InlineWorkers) -> Self {
         let channel = guest.open(offer, 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        let subchannels = Vec::new();
+        let (early, early_on) = (VecDeque::new(), Vec::new());
+        Self {
+            guest,
+            channel,
+            subchannels,
+            inline,
+            ndis_version: [6, 0x1E],
+            capabilities: 1 << 3,
+            last_id: 0,
+            early,
+            early_on,
+        }
     }
 
     /// Negotiates version 6.1 and shares both buffers.
     pub fn initialise(&mut self) {
         let init = self.ask(&words(&[1, 0x60001, 0x60001]), &[]);
         assert_eq!(word(&init, 12), 1, "INIT");
-        let config = words(&[125, 1514, 0, 1 << 3, 0]);
+        let config = words(&[125, 1514, 0, self.capabilities, 0]);
         self.tell(&config);
-        self.tell(&words(&[100, 6, 0x1E]));
+        let [major, minor] = self.ndis_version;
+        self.tell(&words(&[100, major, minor]));
         let relid = self.channel.relid;
         self.guest.create_gpadl(relid, 100, RECEIVE, RECEIVE_PAGES);
         let receive = self.ask(&words(&[101, 100, u32::from(SET)]), &[]);
@@ -155,20 +183,30 @@ impl NetGuest {
         word(&completion, 4)
     }
 
+    /// Sends an RNDIS message in pages of its own and returns the status of its completion.
+    pub fn send_large(&mut self, message: &[u8]) -> u32 {
+        self.channel.poke(REQUEST, 0, message);
+        let memory = [GuestRange::at(REQUEST, message.len() as u32)];
+        word(&self.ask(&words(&[107, 0, NO_SECTION, 0]), &memory), 4)
+    }
+
     /// Takes a packet of frames and completes it.
     pub fn receive(&mut self) -> Vec<Frame> {
         let packet = self.next(0);
-        let frames = self.content(&packet).iter().map(|bytes| Frame::parse(bytes)).collect();
+        let frames = self.frames(&packet);
         self.complete(&packet);
         frames
     }
 
+    /// Returns the frames of a packet.
+    pub fn frames(&self, packet: &HostPacket) -> Vec<Frame> {
+        assert_eq!(word(&packet.payload, 4), 0, "no packet with frames");
+        self.content(packet).iter().map(|bytes| Frame::parse(bytes)).collect()
+    }
+
     /// Completes a packet of the host.
     pub fn complete(&mut self, packet: &HostPacket) {
-        let payload = full(&words(&[108, 1]));
-        let payload = [&payload[..]];
-        let completion = OutPacket::completion(packet.transaction_id, &payload);
-        assert!(self.channel.try_write(&completion));
+        complete_on(&mut self.channel, packet);
     }
 
     /// Returns the bytes of each range of a packet.
@@ -201,9 +239,31 @@ impl NetGuest {
         }
     }
 
+    /// Returns the packets that came before a completion.
+    pub fn take_early(&mut self) -> Vec<HostPacket> {
+        self.early.drain(..).collect()
+    }
+
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+}
+
+/// Completes a packet of the host on `channel`.
+pub fn complete_on(channel: &mut BareChannel, packet: &HostPacket) {
+    let payload = full(&words(&[108, 1]));
+    let payload = [&payload[..]];
+    assert!(channel.try_write(&OutPacket::completion(packet.transaction_id, &payload)));
+}
+
+/// Returns the options of a card that `inline` serves.
+pub fn options(inline: &InlineWorkers) -> CardOptions {
+    CardOptions {
+        instance: Guid::default(),
+        address: ADDRESS,
+        name: String::new(),
+        workers: WorkerOptions::default().inline(inline.clone()),
     }
 }
 
@@ -262,7 +322,7 @@ pub fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Pads a message to the size of version 6.1.
-fn full(message: &[u8]) -> Vec<u8> {
+pub fn full(message: &[u8]) -> Vec<u8> {
     let mut full = message.to_vec();
     full.resize(40, 0);
     full
