@@ -105,18 +105,23 @@ impl ChannelHandler for NetHandler {
     }
 
     fn complete(&mut self, outbox: &mut Outbox) -> Completed {
-        let mut any = false;
+        let mut completed = Completed::Nothing;
         if let Some(transmission) = self.waiting.take() {
             self.transmit(transmission, outbox);
-            any = self.waiting.is_none();
+            if self.waiting.is_none() {
+                completed = Completed::Some;
+            }
         }
         let filter = self.control.settings().filter;
         if self.receives()
             && let Some(receive) = &mut self.receive
         {
-            any |= receive.receive(&mut *self.queue, &filter, outbox);
+            match receive.receive(&mut *self.queue, &filter, outbox) {
+                Completed::Nothing => {}
+                received => completed = received,
+            }
         }
-        if any { Completed::Some } else { Completed::Nothing }
+        completed
     }
 
     /// The backend's event counts only while the guest can receive or a message waits: it stays

@@ -1,7 +1,7 @@
 //! The receive buffer: frames and control messages to the guest.
 
 use synthvm_net::{Pieces, Queue, ReceiveError, vlan};
-use vmbus_device::Outbox;
+use vmbus_device::{Completed, Outbox};
 use vmbus_gpadl::GpadlView;
 use vmbus_ring::TransferRange;
 
@@ -91,17 +91,21 @@ impl ReceiveBuffer {
         }
     }
 
-    /// Receives a batch of frames from `queue` and sends those that `filter` accepts. Returns
-    /// whether the queue had any.
+    /// Receives a batch of frames from `queue` and sends those that `filter` accepts. The queue may
+    /// have more after a full batch.
     pub(crate) fn receive(
         &mut self,
         queue: &mut dyn Queue,
         filter: &ReceiveFilter,
         outbox: &mut Outbox<NetPacket>,
-    ) -> bool {
+    ) -> Completed {
+        let mut completed = Completed::CallAgain;
         let mut any = false;
         while self.batch.len() < MAX_FRAMES {
-            let Some(sub_allocation) = self.frames.reserve() else { break };
+            let Some(sub_allocation) = self.frames.reserve() else {
+                completed = Completed::Some;
+                break;
+            };
             match self.receive_one(sub_allocation, queue, filter) {
                 Ok(Some(range)) => {
                     any = true;
@@ -114,6 +118,7 @@ impl ReceiveBuffer {
                 }
                 Err(NoFrame) => {
                     let _ = self.frames.cancel(sub_allocation);
+                    completed = if any { Completed::Some } else { Completed::Nothing };
                     break;
                 }
             }
@@ -124,7 +129,7 @@ impl ReceiveBuffer {
         }
         self.batch.clear();
         self.ranges.clear();
-        any
+        completed
     }
 
     /// Receives one frame. `None`: it was dropped, because it is too long or not for the guest.

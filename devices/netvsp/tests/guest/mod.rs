@@ -31,9 +31,19 @@ pub struct NetGuest {
     pub guest: BareGuest,
     pub channel: BareChannel,
     pub inline: InlineWorkers,
+    pub buffers: Buffers,
     last_id: u64,
     /// Packets that came before a completion.
     early: VecDeque<HostPacket>,
+}
+
+/// The buffers that a guest shares with its card, from page [`RECEIVE`] and page [`SEND`] on.
+#[derive(Clone, Copy)]
+pub struct Buffers {
+    /// The GPADL of the receive buffer. The next one is the send buffer's.
+    pub first_gpadl: u32,
+    pub receive_pages: usize,
+    pub send_pages: usize,
 }
 
 /// A frame, and the tag beside it.
@@ -59,7 +69,7 @@ impl NetGuest {
         let serve = inline.clone();
         guest.serve = Some(Arc::new(move || serve.serve()));
         let channel = guest.open(guest.offers[0], 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        Self::with(guest, channel, inline)
     }
 
     /// Returns a guest that has initialised the card, with all frames in its filter.
@@ -73,7 +83,12 @@ impl NetGuest {
     /// Opens the channel of `offer` again.
     pub fn again(mut guest: BareGuest, offer: GuestOffer, inline: InlineWorkers) -> Self {
         let channel = guest.open(offer, 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        Self::with(guest, channel, inline)
+    }
+
+    fn with(guest: BareGuest, channel: BareChannel, inline: InlineWorkers) -> Self {
+        let buffers = Buffers::default();
+        Self { guest, channel, inline, buffers, last_id: 0, early: VecDeque::new() }
     }
 
     /// Negotiates version 6.1 and shares both buffers.
@@ -84,11 +99,12 @@ impl NetGuest {
         self.tell(&config);
         self.tell(&words(&[100, 6, 0x1E]));
         let relid = self.channel.relid;
-        self.guest.create_gpadl(relid, 100, RECEIVE, RECEIVE_PAGES);
-        let receive = self.ask(&words(&[101, 100, u32::from(SET)]), &[]);
+        let Buffers { first_gpadl, receive_pages, send_pages } = self.buffers;
+        self.guest.create_gpadl(relid, first_gpadl, RECEIVE, receive_pages);
+        let receive = self.ask(&words(&[101, first_gpadl, u32::from(SET)]), &[]);
         assert_eq!([4, 8, 12, 16].map(|at| word(&receive, at)), [1, 1, 0, SUB_ALLOCATION]);
-        self.guest.create_gpadl(relid, 101, SEND, SEND_PAGES);
-        let send = self.ask(&words(&[104, 101, 0]), &[]);
+        self.guest.create_gpadl(relid, first_gpadl + 1, SEND, send_pages);
+        let send = self.ask(&words(&[104, first_gpadl + 1, 0]), &[]);
         assert_eq!((word(&send, 4), word(&send, 8)), (1, 6144));
         let answer = self.control(&words(&[2, 24, 7, 1, 0, 0x4000]));
         assert_eq!((word(&answer, 0), word(&answer, 12)), (0x8000_0002, 0), "INITIALIZE");
@@ -207,6 +223,12 @@ impl NetGuest {
     }
 }
 
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { first_gpadl: 100, receive_pages: RECEIVE_PAGES, send_pages: SEND_PAGES }
+    }
+}
+
 impl Frame {
     fn parse(message: &[u8]) -> Self {
         assert_eq!((word(message, 0), word(message, 4)), (1, message.len() as u32));
@@ -262,7 +284,7 @@ pub fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Pads a message to the size of version 6.1.
-fn full(message: &[u8]) -> Vec<u8> {
+pub fn full(message: &[u8]) -> Vec<u8> {
     let mut full = message.to_vec();
     full.resize(40, 0);
     full
