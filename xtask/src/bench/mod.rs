@@ -7,6 +7,7 @@ mod in_process;
 mod network;
 mod raw;
 mod runtime;
+mod scaling_plot;
 mod storage;
 mod table;
 

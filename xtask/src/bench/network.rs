@@ -3,6 +3,15 @@
 
 use super::Output;
 use super::in_process::InProcess;
+use super::scaling_plot::{self, Line};
+
+/// The lines of the picture: the numbers' names around the size, and the name for people.
+const LINES: [Line; 4] = [
+    Line { begin: "netvsp_tx_1500_scaling_cards_", name: "sent, by cards" },
+    Line { begin: "netvsp_rx_1500_scaling_cards_", name: "received, by cards" },
+    Line { begin: "netvsp_tx_1500_scaling_queues_", name: "sent, by queues" },
+    Line { begin: "netvsp_rx_1500_scaling_queues_", name: "received, by queues" },
+];
 
 /// The options of `cargo xtask bench network`.
 #[derive(Debug, clap::Args)]
@@ -17,5 +26,9 @@ pub(crate) struct Arguments {
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     let bench = InProcess::new("synthvm-netvsp", "network")?.valgrind()?;
     let bench = if arguments.quick { bench.argument("--quick") } else { bench };
-    bench.run(&arguments.output)
+    let numbers = bench.numbers(&arguments.output)?;
+    let Some(file) = &arguments.output.json else { return Ok(()) };
+    let drawn = scaling_plot::draw(&numbers, &LINES, "instructions")?;
+    let picture = file.with_extension("svg");
+    std::fs::write(&picture, drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }

@@ -4,7 +4,9 @@
 mod cases;
 mod cost;
 mod fio;
+mod machine;
 mod medium;
+mod network;
 mod plot;
 mod progress;
 mod round;
@@ -26,11 +28,15 @@ enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
     Storage(storage::Arguments),
+    /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
+    /// and the same iperf3 on all machines, in alternation.
+    Network(network::Arguments),
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     let done = match &arguments.what {
         What::Storage(arguments) => storage::main(arguments),
+        What::Network(arguments) => network::main(arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
