@@ -208,14 +208,16 @@ fn open(
     channels: usize,
     workers: &InlineWorkers,
 ) -> (BareGuest, Vec<BareChannel>) {
-    assert_eq!(channels, 1, "cards have one channel");
     let offer = guest.offers[number];
     let mut guest = NetGuest::again(guest, offer, workers.clone());
     let first_gpadl = 100 + 2 * number as u32;
     guest.buffers = Buffers { first_gpadl, receive_pages: RECEIVE_PAGES, send_pages: SEND_PAGES };
     guest.initialise();
+    if channels > 1 {
+        guest.add_subchannels(channels as u16 - 1);
+    }
     // Linux's filter: frames to the card, to all, and to groups.
     guest.set(0x0001_010E, &0xD_u32.to_le_bytes());
-    let NetGuest { guest, channel, .. } = guest;
-    (guest, vec![channel])
+    let NetGuest { guest, channel, subchannels, .. } = guest;
+    (guest, [channel].into_iter().chain(subchannels).collect())
 }

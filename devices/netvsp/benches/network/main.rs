@@ -7,7 +7,7 @@
 //! | module | measures |
 //! |---|---|
 //! | `path` | frames each way in one thread: packets, ring, NVSP, RNDIS, backend, completions |
-//! | `scaling` | `path` with more cards |
+//! | `scaling` | `path` with more cards, and with more queues of one card |
 //! | `instructions` | the host's part of both, counted by callgrind: exact |
 //!
 //! The backends do what a kernel does without user-space work: one takes every frame, the other

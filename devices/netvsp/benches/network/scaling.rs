@@ -1,4 +1,4 @@
-//! The cost of a frame on larger machines: more cards. It should not depend on the machine's size.
+//! The cost of a frame on larger machines: more cards, and more queues of a card. It should not depend on the machine's size.
 //!
 //! All channels are busy, and this thread serves them in turn. Threads would add parallelism, which
 //! hides the cost. The limit of each number is that of the smallest machine.
@@ -14,6 +14,9 @@ pub(crate) fn shapes() -> Vec<(String, Shape)> {
     let mut shapes = vec![("scaling_1".to_owned(), Shape::PLAIN)];
     for cards in [2, 4, 8] {
         shapes.push((format!("scaling_cards_{cards}"), Shape { cards, ..Shape::PLAIN }));
+    }
+    for channels in [2, 4, 8] {
+        shapes.push((format!("scaling_queues_{channels}"), Shape { channels, ..Shape::PLAIN }));
     }
     shapes
 }
