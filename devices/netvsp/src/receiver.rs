@@ -10,9 +10,10 @@ use vmbus_ring::TransferRange;
 use crate::config::{Config, ReceiveBuffer};
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
+use crate::message::add_memory;
 use crate::packet::NetPacket;
 use crate::protocol::limits::{FRAME_OFFSET, VLAN_TAG};
-use crate::protocol::nvsp::{ChannelType, HostMessage, NvspVersion};
+use crate::protocol::nvsp::NvspVersion;
 use crate::protocol::oid::Settings;
 use crate::protocol::rndis::{Fragment, ReceiveHeader, ReceivedFrame};
 use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
@@ -268,7 +269,11 @@ impl Receiver {
             self.touched.push(channel);
         }
         let count = self.fragments.len();
-        self.space.drain(..count);
+        if count == self.space.len() {
+            self.space.clear();
+        } else {
+            self.space.drain(..count);
+        }
         for (sub_allocation, range) in self.fragments.drain(..) {
             target.batch.push(sub_allocation);
             target.ranges.push(range);
@@ -333,9 +338,8 @@ impl Receiver {
         let count = target.batch.len() as u32;
         target.batch.clear();
         let Ok(id) = sent else { return target.ranges.clear() };
-        let nvsp = HostMessage::rndis_packet(around.version, ChannelType::Data);
         let headers = around.group.headers();
-        let packet = NetPacket::transfer(nvsp, self.buffer.id, &target.ranges, headers);
+        let packet = NetPacket::frames(around.version, self.buffer.id, &target.ranges, headers);
         target.ranges.clear();
         let own = Destination { channel: self.index, opening: 0 };
         let passed = match around.group.inbox(channel) {
@@ -371,8 +375,7 @@ fn add_space<'a>(
     for &sub_allocation in space {
         let start = (buffer.offset(sub_allocation) + begin) as usize;
         let length = (buffer.geometry.usable() - begin) as usize;
-        let slices = buffer.view.slices(start, length).map_err(|_| NoSpace)?;
-        slices.into_iter().try_for_each(|slice| pieces.push(slice)).map_err(|_| NoSpace)?;
+        add_memory(&buffer.view, start, length, pieces).map_err(|_| NoSpace)?;
         begin = FRAME_OFFSET;
     }
     Ok(())

@@ -134,6 +134,16 @@ pub enum Action {
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
+    /// Sends bytes to a server that returns them, waits for them, and repeats this. Value:
+    /// [`RoundTrips`].
+    RoundTrips {
+        /// Address and port of the server, for TCP.
+        address: String,
+        /// Number of round trips.
+        count: u32,
+        /// Bytes of each.
+        bytes: usize,
+    },
     /// Reads a file. Value: its text.
     ReadFile {
         /// The file.
@@ -434,6 +444,17 @@ pub struct ScsiResult {
     pub data: String,
     /// Bytes requested but not transferred.
     pub residual: i32,
+}
+
+/// The time of round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The duration of all in seconds, without the time to connect.
+    pub seconds: f64,
+    /// The median in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile in microseconds.
+    pub p99_us: f64,
 }
 
 /// The result of a program.

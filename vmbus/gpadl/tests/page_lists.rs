@@ -2,7 +2,7 @@
 //! the guest describes.
 
 use proptest::prelude::*;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap, VolatileSlice};
 use vmbus_gpadl::{BufferError, GuestBuffer, GuestRam, RangeAssembler, RangeError};
 use vmbus_protocol::limits::{MAX_BUFFER_PAGES, MAX_GPADL_PAGES, MAX_GPADL_RANGES};
 
@@ -132,6 +132,14 @@ proptest! {
 
         let sliced: usize = buffer.slices(from, to - from).unwrap().map(|slice| slice.len()).sum();
         prop_assert_eq!(sliced, to - from);
+        let few = (to - from).min(64);
+        let address = |slice: VolatileSlice<'_>| (slice.ptr_guard().as_ptr(), slice.len());
+        let all: Vec<_> = buffer.slices(from, few).unwrap().map(address).collect();
+        let only = if all.len() == 1 { all.first().copied() } else { None };
+        prop_assert_eq!(buffer.piece(from, few).map(address), only);
+        prop_assert_eq!(buffer.first_piece(from, few).map(address), all.first().copied());
+        prop_assert!(buffer.piece(from, buffer.len() - from + 1).is_none());
+        prop_assert!(buffer.piece(from, usize::MAX).is_none());
         let mut iovecs = Vec::new();
         buffer.iovecs(from, to - from, &mut iovecs).unwrap();
         prop_assert_eq!(iovecs.iter().map(|iovec| iovec.iov_len).sum::<usize>(), to - from);

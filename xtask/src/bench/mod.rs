@@ -4,8 +4,10 @@ mod boot;
 mod core;
 mod images;
 mod in_process;
+mod network;
 mod raw;
 mod runtime;
+mod scaling_plot;
 mod storage;
 mod table;
 
@@ -23,6 +25,9 @@ pub(crate) enum What {
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in
     /// time and in instructions. Takes a minute.
     Storage(storage::Arguments),
+    /// The network path in one process: frames between a guest's ring and a backend, compared with
+    /// a bare message through a ring, in time and in instructions. Takes two minutes.
+    Network(network::Arguments),
     /// The instructions that VHDX and qcow2 add to a request whose location is known, compared with
     /// a raw image. Takes half a minute.
     Images(Output),
@@ -48,6 +53,7 @@ pub(crate) fn main(what: &What) -> Result<(), String> {
         What::Boot(arguments) => boot::main(arguments),
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
+        What::Network(arguments) => network::main(arguments),
         What::Images(output) => images::main(output),
         What::Runtime(output) => runtime::main(output),
         What::Raw(arguments) => raw::main(arguments),

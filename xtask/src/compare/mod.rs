@@ -4,7 +4,9 @@
 mod cases;
 mod cost;
 mod fio;
+mod machine;
 mod medium;
+mod network;
 mod plot;
 mod progress;
 mod round;
@@ -18,9 +20,14 @@ pub(crate) enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
     Storage(storage::Arguments),
+    /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
+    /// and the same iperf3 on all machines, in alternation.
+    Network(network::Arguments),
 }
 
 pub(crate) fn main(what: &What) -> Result<(), String> {
-    let What::Storage(arguments) = what;
-    storage::main(arguments)
+    match what {
+        What::Storage(arguments) => storage::main(arguments),
+        What::Network(arguments) => network::main(arguments),
+    }
 }

@@ -16,13 +16,22 @@ use super::medium::Medium;
 use super::plot;
 use super::progress::Progress;
 use super::round::{Round, Run};
-use super::rows::{self, Better, Row};
+use super::rows::{self, Better, Row, middle};
 use super::side::Side;
 use crate::inner::{self, Inside};
 use crate::number;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
+
+/// The panels of the picture.
+const PANELS: [plot::Panel; 5] = [
+    ("_iops", "I/Os a second"),
+    ("_p99", "p99 latency"),
+    ("_vmm_cpu", "processor time"),
+    ("_exits", "exits"),
+    ("_interrupts", "interrupts"),
+];
 
 /// The numbers of vCPUs of the compared machines.
 const CPUS: [u32; 2] = [1, 2];
@@ -102,7 +111,7 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     let Some(file) = &arguments.json else { return Ok(()) };
     rows::write(&rows, file)?;
     let picture = file.with_extension("svg");
-    let drawn = plot::draw(&rows)?;
+    let drawn = plot::draw(&rows, &PANELS)?;
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
@@ -158,13 +167,6 @@ fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
         }
     }
     rows
-}
-
-/// Returns the median of the rounds.
-fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {

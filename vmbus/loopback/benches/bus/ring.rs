@@ -68,7 +68,7 @@ impl Ends {
     }
 
     #[inline]
-    fn write(&mut self, payload: &[u8], count: usize) {
+    pub(crate) fn write(&mut self, payload: &[u8], count: usize) {
         let mut batch = self.outgoing.batch().unwrap();
         for id in 0..count {
             batch.write(&OutPacket::in_band(id as u64, &[payload])).unwrap();
@@ -77,7 +77,7 @@ impl Ends {
     }
 
     #[inline]
-    fn read(&mut self, to: &mut [u8]) {
+    pub(crate) fn read(&mut self, to: &mut [u8]) {
         let mut batch = self.incoming.batch().unwrap();
         while let Some(packet) = batch.next().unwrap() {
             black_box(packet.transaction_id());
@@ -100,7 +100,7 @@ impl Ends {
 
 /// Returns the nanoseconds of a packet, in commits of `batch` packets that are written and copied
 /// out.
-fn copied(size: usize, batch: usize) -> f64 {
+pub(crate) fn copied(size: usize, batch: usize) -> f64 {
     let small = (size + 24) * batch < DATA_PAGES * 4096;
     let mut ends = Ends::new(if small { DATA_PAGES } else { MANY_DATA_PAGES });
     let (payload, mut to) = (vec![1_u8; size], vec![0_u8; size]);

@@ -82,6 +82,7 @@ impl Offload {
     ///
     /// # Errors
     /// A request is contradictory, or its header offset is outside of the frame.
+    #[inline]
     pub(super) fn from_info(info: &PacketInfo, length: u32) -> Result<Self, TransmitError> {
         match (info.large_send, info.checksum) {
             (Some(word), _) => segmentation(word, length).map(Self::Segment),

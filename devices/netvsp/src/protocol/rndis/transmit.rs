@@ -71,17 +71,31 @@ impl TransmitCursor {
     pub fn parse_next(&mut self, header: &[u8]) -> Result<TransmitFrame, TransmitError> {
         let result = self.parse(header);
         match result {
-            Ok((_, length)) => {
-                self.offset += length;
-                self.remaining -= length;
-                self.packets += 1;
-            }
+            Ok((_, length)) => self.advance(length),
             Err(_) => self.is_failed = true,
         }
         result.map(|(frame, _)| frame)
     }
 
+    /// Parses the next packet as [`parse_next`](Self::parse_next) does, but from fewer bytes, which
+    /// suffice if they hold the header and the per-packet information. `None`: nothing has changed,
+    /// and [`parse_next`](Self::parse_next) decides.
+    #[inline]
+    pub fn parse_first(&mut self, header: &[u8]) -> Option<TransmitFrame> {
+        let (frame, length) = self.parse(header).ok()?;
+        self.advance(length);
+        Some(frame)
+    }
+
+    #[inline]
+    fn advance(&mut self, length: u32) {
+        self.offset += length;
+        self.remaining -= length;
+        self.packets += 1;
+    }
+
     /// Returns the frame and the length of the packet, which is at most `self.remaining`.
+    #[inline]
     fn parse(&self, header: &[u8]) -> Result<(TransmitFrame, u32), TransmitError> {
         let remaining = self.remaining;
         if self.packets == MAX_PACKETS_PER_MESSAGE {
@@ -146,6 +160,7 @@ impl PacketHeader {
 
     /// Returns the per-packet information of a packet of `length` bytes, of which `copied` begins
     /// with a part.
+    #[inline]
     fn info_area<'a>(&self, copied: &'a [u8], length: u32) -> Result<&'a [u8], TransmitError> {
         let info_length = self.info_length.get();
         if info_length == 0 {
