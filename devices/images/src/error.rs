@@ -103,8 +103,8 @@ impl Flaw {
         Self::unsupported(reason, advice)
     }
 
-    /// Returns the flaw of an image whose parent cannot be opened. It names the innermost image with
-    /// a flaw; the images above that one only pass it on.
+    /// Returns the flaw of an image whose parent cannot be opened. It names the innermost image
+    /// with a flaw; the images above that one only pass it on.
     pub(crate) fn of_parent(error: OpenError) -> Self {
         match error {
             OpenError::Parent { reason, .. } => Self::Parent(reason),

@@ -6,8 +6,8 @@
 //! * [`check_read_only`]: no request can change the content, and all of it can be read.
 //! * [`check_faults`]: errors below the backend at every point. No error is hidden, no acknowledged
 //!   change is lost, and no flush wrongly succeeds.
-//! * [`check_reopen`]: all flushed data is there after the backend is dropped without a further call
-//!   and opened again.
+//! * [`check_reopen`]: all flushed data is there after the backend is dropped without a further
+//!   call and opened again.
 //!
 //! Each check takes a function that makes backends, and panics if one does not conform. [`run`],
 //! [`one`] and [`over`] drive a queue in other tests.
