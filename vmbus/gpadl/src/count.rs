@@ -120,8 +120,8 @@ mod model {
         }
 
         /// Starts a thread that maps the memory, and calls `use_it` if it has the mapping.
-        fn map_in_thread(self: &Arc<Self>, use_it: fn(&Self)) -> thread::JoinHandle<()> {
-            let memory = Arc::clone(self);
+        fn map_in_thread(memory: &Arc<Self>, use_it: fn(&Self)) -> thread::JoinHandle<()> {
+            let memory = Arc::clone(memory);
             thread::spawn(move || {
                 if memory.views.map() == Mapped::Yes {
                     use_it(&memory);
@@ -164,7 +164,7 @@ mod model {
     fn test_view_count_mapping_against_a_teardown_is_refused_or_waited_for() {
         loom::model(|| {
             let memory = Memory::new();
-            let mapper = memory.map_in_thread(Memory::drop_view);
+            let mapper = Memory::map_in_thread(&memory, Memory::drop_view);
             memory.teardown();
             mapper.join().unwrap();
             assert_eq!(memory.ends.load(Ordering::Relaxed), 1);
@@ -176,7 +176,7 @@ mod model {
     fn test_view_count_two_mappers_have_it_one_at_a_time() {
         loom::model(|| {
             let memory = Memory::new();
-            let mapper = memory.map_in_thread(Memory::write_alone);
+            let mapper = Memory::map_in_thread(&memory, Memory::write_alone);
             if memory.views.map() == Mapped::Yes {
                 memory.write_alone();
             }

@@ -141,7 +141,7 @@ fn check_traffic(count: u32, mask: bool, singly: bool) {
 /// is written.
 fn check_packet<const BARRIER: bool>() {
     loom::model(|| {
-        let ring = ring::<W>();
+        let ring = ring::<BARRIER>();
         ring.control.mask();
         ring.control.publish_write(0, PACKET);
         let producer = {
@@ -159,7 +159,7 @@ fn check_packet<const BARRIER: bool>() {
 /// packet.
 fn check_space<const BARRIER: bool>() {
     loom::model(|| {
-        let ring = ring::<W>();
+        let ring = ring::<BARRIER>();
         ring.control.publish_write(0, 2 * PACKET);
         let consumer = {
             let ring = Arc::clone(&ring);
