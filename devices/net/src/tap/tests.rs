@@ -1,5 +1,6 @@
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::conformance::{
@@ -55,10 +56,21 @@ impl Fixture for Bench {
     }
 
     fn inject(&mut self, frame: &[u8]) {
-        // SAFETY: the bytes outlive the call.
-        let sent =
-            unsafe { libc::send(self.socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(sent, frame.len() as isize, "{}", std::io::Error::last_os_error());
+        let (fd, bytes) = (self.socket.as_raw_fd(), frame.as_ptr().cast());
+        // The kernel takes no frame until it has noticed the carrier of an interface that was
+        // opened just now.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            // SAFETY: the bytes outlive the call.
+            let sent = unsafe { libc::send(fd, bytes, frame.len(), 0) };
+            if sent == frame.len() as isize {
+                break;
+            }
+            let error = std::io::Error::last_os_error();
+            let is_early = error.raw_os_error() == Some(libc::ENOBUFS);
+            assert!(is_early && Instant::now() < deadline, "{error}");
+            std::thread::yield_now();
+        }
     }
 
     fn take(&mut self) -> Vec<u8> {
@@ -102,8 +114,8 @@ fn packet_socket() -> OwnedFd {
         let length = size_of_val(&address) as u32;
         assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length), 0);
         let on = 1_i32;
-        // Without the bypass, a frame is lost while the kernel has not yet activated the queueing
-        // discipline of an interface that was opened just now.
+        // Without the bypass, the queueing discipline of an interface whose carrier is not yet
+        // noticed drops frames without an error.
         for option in [libc::PACKET_AUXDATA, libc::PACKET_QDISC_BYPASS] {
             let (fd, level, value) = (socket.as_raw_fd(), libc::SOL_PACKET, (&raw const on).cast());
             assert_eq!(libc::setsockopt(fd, level, option, value, 4), 0);
