@@ -54,19 +54,16 @@ impl<'a> GuestMessage<'a> {
         section && self.ranges.read(second.start, tail).is_ok()
     }
 
-    /// Copies bytes from `offset` on, as many as are one piece of memory. Returns the part of `to`
-    /// that has them: empty at the end of the message.
+    /// Returns the memory of the bytes from `offset` on that are one piece. `None`: there is none.
     #[inline]
-    pub(crate) fn copy_first<'b>(&self, offset: usize, to: &'b mut [u8]) -> &'b [u8] {
-        let piece = match self.section {
+    pub(crate) fn first_piece(&self, offset: usize) -> Option<VolatileSlice<'a>> {
+        match self.section {
             Some((buffer, start, section)) if offset < section => {
-                buffer.first_piece(start + offset, to.len().min(section - offset))
+                buffer.first_piece(start + offset, section - offset)
             }
-            Some((_, _, section)) => self.ranges.first_piece(offset - section, to.len()),
-            None => self.ranges.first_piece(offset, to.len()),
-        };
-        let copied = piece.map_or(0, |piece| piece.copy_to(to));
-        &to[..copied]
+            Some((_, _, section)) => self.ranges.first_piece(offset - section, usize::MAX),
+            None => self.ranges.first_piece(offset, usize::MAX),
+        }
     }
 
     /// Adds the memory of `length` bytes from `offset` on to `pieces`.

@@ -49,8 +49,8 @@ impl Remaining {
         queue: &mut dyn Queue,
         pieces: &mut Pieces<'static>,
     ) -> bool {
-        while let Some(frame) = self.next_frame(message) {
-            match send(message, &frame, queue, pieces) {
+        while let Some((frame, memory)) = self.next_frame(message) {
+            match send(message, &frame, memory, queue, pieces) {
                 // A network may lose frames.
                 Ok(()) | Err(SendError::LinkDown | SendError::Os(_)) => {}
                 Err(SendError::Full) => {
@@ -71,16 +71,28 @@ impl Remaining {
         while self.next_frame(message).is_some() {}
     }
 
+    /// Returns the next frame, and its memory if that is one piece together with the header.
     #[inline]
-    fn next_frame(&mut self, message: &GuestMessage<'_>) -> Option<TransmitFrame> {
-        if self.frame.is_some() {
-            return self.frame.take();
+    fn next_frame<'a>(
+        &mut self,
+        message: &GuestMessage<'a>,
+    ) -> Option<(TransmitFrame, Option<VolatileSlice<'a>>)> {
+        if let Some(frame) = self.frame.take() {
+            return Some((frame, None));
         }
-        let bytes = self.cursor.next_header()?;
+        let start = self.cursor.next_header()?.start;
+        let first = message.first_piece(start as usize);
         let mut header = [0; SHORT_HEADER_COPY as usize];
-        let length = (bytes.end - bytes.start).min(SHORT_HEADER_COPY) as usize;
-        let header = message.copy_first(bytes.start as usize, header.get_mut(..length)?);
-        self.cursor.parse_first(header).or_else(|| self.next_frame_in_pieces(message))
+        let copied = first.as_ref().map_or(0, |first| first.copy_to(&mut header));
+        match self.cursor.parse_first(&header[..copied]) {
+            Some(frame) => {
+                let (offset, length) = (frame.offset - start, frame.length);
+                let memory =
+                    first.and_then(|first| first.subslice(offset as usize, length as usize).ok());
+                Some((frame, memory))
+            }
+            None => self.next_frame_in_pieces(message).map(|frame| (frame, None)),
+        }
     }
 
     /// Returns the next frame, wherever its header is.
@@ -106,12 +118,28 @@ impl Remaining {
 fn send(
     message: &GuestMessage<'_>,
     frame: &TransmitFrame,
+    memory: Option<VolatileSlice<'_>>,
     queue: &mut dyn Queue,
     pieces: &mut Pieces<'static>,
 ) -> Result<(), SendError> {
-    match frame.offload {
-        Offload::None => send_pieces(message, frame, &mut [], VnetHeader::default(), queue, pieces),
-        Offload::Checksum(_) | Offload::Segment(_) => send_offload(message, frame, queue, pieces),
+    match (frame.offload, memory) {
+        (Offload::None, Some(memory)) => {
+            let mut list = std::mem::take(pieces).recycle();
+            let result = match list.push(memory) {
+                Ok(()) => queue.send(&Frame {
+                    header: VnetHeader::default(),
+                    tag: tag(frame),
+                    pieces: &list,
+                }),
+                Err(_) => Err(SendError::Malformed),
+            };
+            *pieces = list.recycle();
+            result
+        }
+        (Offload::None, None) => {
+            send_pieces(message, frame, &mut [], VnetHeader::default(), queue, pieces)
+        }
+        _ => send_offload(message, frame, queue, pieces),
     }
 }
 
@@ -133,7 +161,6 @@ fn send_offload(
 }
 
 /// Sends a frame with `head` in place of its first bytes.
-#[inline]
 fn send_pieces(
     message: &GuestMessage<'_>,
     frame: &TransmitFrame,
@@ -148,13 +175,17 @@ fn send_pieces(
     let complete = list
         .push(VolatileSlice::from(head))
         .and_then(|()| message.add_to(offset, length, &mut list));
-    let tag = frame.vlan.and_then(|vlan| vlan::Tag::from_bytes(&vlan.to_tag()));
     let result = match complete {
-        Ok(()) => queue.send(&Frame { header, tag, pieces: &list }),
+        Ok(()) => queue.send(&Frame { header, tag: tag(frame), pieces: &list }),
         Err(_) => Err(SendError::Malformed),
     };
     *pieces = list.recycle();
     result
+}
+
+#[inline]
+fn tag(frame: &TransmitFrame) -> Option<vlan::Tag> {
+    frame.vlan.and_then(|vlan| vlan::Tag::from_bytes(&vlan.to_tag()))
 }
 
 /// Returns the backend's request for `offload`, and whether `head`, the first bytes of a frame of

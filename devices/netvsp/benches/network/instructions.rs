@@ -12,8 +12,8 @@ use crate::{path, ring, scaling};
 /// batch, and the machine's shape in two numbers follow.
 pub(crate) const COUNT: &str = "--count";
 
-/// Number of counted frames; a multiple of all batches.
-const FRAMES: usize = 1280;
+/// Number of counted messages; a multiple of all batches.
+const MESSAGES: usize = 1280;
 
 /// Adds the instructions of each kind of frame, and of larger machines. Prints a message if
 /// valgrind is missing.
@@ -55,7 +55,14 @@ pub(crate) fn measure(numbers: &mut Vec<Number>) -> Result<(), String> {
 fn instructions(what: &str, batch: usize, shape: Shape) -> Result<Option<f64>, String> {
     let numbers = [batch, shape.cards, shape.channels].map(|number| number.to_string());
     let words: Vec<String> = [COUNT, what].map(str::to_owned).into_iter().chain(numbers).collect();
-    Ok(callgrind::instructions(&words)?.map(|count| count as f64 / FRAMES as f64))
+    let frames = MESSAGES * packed(what);
+    Ok(callgrind::instructions(&words)?.map(|count| count as f64 / frames as f64))
+}
+
+/// Returns the number of frames in a message.
+fn packed(what: &str) -> usize {
+    let of_kind = |kind: &Kind| what.strip_prefix("tx_") == Some(kind.name);
+    Kind::ALL.iter().find(|kind| of_kind(kind)).map_or(1, |kind| kind.packed)
 }
 
 /// Runs the load in the process under callgrind.
@@ -70,14 +77,15 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
         return Ok(());
     }
     let mut machine = Machine::new(Shape { cards, channels });
-    let rounds = FRAMES / (batch * cards * channels);
+    let batch = batch / packed(&what);
+    let rounds = MESSAGES / (batch * cards * channels);
     let (way, name) = what.split_once('_').unwrap_or_default();
     match way {
         "tx" => {
             let kind = Kind::ALL.into_iter().find(|kind| kind.name == name);
             let kind = kind.ok_or_else(|| format!("no frame is called {name}"))?;
             let mut load = kind.load(&machine.queues[0].channel);
-            machine.send_all(&mut load, batch, FRAMES as u64);
+            machine.send_all(&mut load, batch, MESSAGES as u64);
             for _ in 0..rounds {
                 machine.send(&mut load, batch);
                 bench_counted_serve(&machine);
@@ -87,7 +95,7 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
         _ => {
             let length = RECEIVED.iter().find(|(known, _)| *known == name);
             let (_, length) = length.ok_or_else(|| format!("no frame is called {name}"))?;
-            machine.receive_all(*length, batch, FRAMES as u64);
+            machine.receive_all(*length, batch, MESSAGES as u64);
             for _ in 0..rounds {
                 machine.supply(batch);
                 bench_counted_serve(&machine);
@@ -101,7 +109,7 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
 fn count_bare() {
     let mut ends = ring::Ends::new(ring::DATA_PAGES);
     let mut to = [0; 16];
-    for _ in 0..FRAMES / BATCH {
+    for _ in 0..MESSAGES / BATCH {
         bench_counted_message(&mut ends, &mut to);
     }
 }

@@ -46,11 +46,13 @@ pub(crate) struct Kind {
     pub(crate) length: usize,
     pub(crate) memory: Memory,
     pub(crate) offload: Offload,
+    /// Frames in one message, as Linux sends them when more follow: up to eight in a section.
+    pub(crate) packed: usize,
 }
 
 impl Kind {
     /// The kinds of frames that are sent.
-    pub(crate) const ALL: [Self; 7] = {
+    pub(crate) const ALL: [Self; 9] = {
         [
             Self::SMALL,
             Self::FULL,
@@ -59,7 +61,10 @@ impl Kind {
                 length: 54 + LARGE,
                 memory: Memory::Pages,
                 offload: Offload::Segment,
+                packed: 1,
             },
+            Self { name: "64_packed", packed: 8, ..Self::SMALL },
+            Self { name: "1500_packed", packed: 3, ..Self::FULL },
             Self { name: "64_gpa", memory: Memory::Pages, ..Self::SMALL },
             Self { name: "1500_gpa", memory: Memory::Pages, ..Self::FULL },
             Self { name: "64_checksum", offload: Offload::Checksum, ..Self::SMALL },
@@ -67,7 +72,7 @@ impl Kind {
         ]
     };
     pub(crate) const SMALL: Self =
-        Self { name: "64", length: 64, memory: Memory::Section, offload: Offload::None };
+        Self { name: "64", length: 64, memory: Memory::Section, offload: Offload::None, packed: 1 };
     pub(crate) const FULL: Self = Self { name: "1500", length: 1500, ..Self::SMALL };
 
     /// Writes the frames to guest memory and returns their packets.
@@ -77,7 +82,7 @@ impl Kind {
     }
 
     fn place(&self, channel: &BareChannel, place: u64) -> ([u8; 40], Vec<u8>) {
-        let message = packet(&self.bytes(), &self.info());
+        let message = self.message();
         let mut header = Vec::new();
         let nvsp = match self.memory {
             Memory::Section => {
@@ -108,6 +113,16 @@ impl Kind {
         };
         let nvsp = full(&nvsp);
         (nvsp.try_into().expect("40 bytes"), header)
+    }
+
+    /// Returns the RNDIS message of the frames. All but the last packet are padded to 8 bytes.
+    fn message(&self) -> Vec<u8> {
+        let last = packet(&self.bytes(), &self.info());
+        let mut padded = last.clone();
+        padded.resize(last.len().next_multiple_of(8), 0);
+        let length = padded.len() as u32;
+        padded[4..8].copy_from_slice(&length.to_le_bytes());
+        [padded.repeat(self.packed - 1), last].concat()
     }
 
     fn bytes(&self) -> Vec<u8> {

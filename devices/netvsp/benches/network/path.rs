@@ -39,9 +39,10 @@ pub(crate) fn measure(bare: f64, numbers: &mut Vec<Number>) {
             let is_target = batch == BATCH && kind.memory == Memory::Section;
             let target = (is_target && kind.offload == Offload::None).then_some(TARGET * bare);
             let mut load = kind.load(&machine.queues[0].channel);
-            let value = best(|count| machine.send_all(&mut load, batch, count));
+            let (messages, packed) = (batch / kind.packed, kind.packed as f64);
+            let value = best(|count| machine.send_all(&mut load, messages, count)) / packed;
             numbers.push(number(&name, value, bare).target(target));
-            let host = host_of_send(&mut machine, kind, batch);
+            let host = host_of_send(&mut machine, kind, messages) / packed;
             numbers.push(number(&format!("{name}_host"), host, bare));
         }
     }
@@ -77,6 +78,7 @@ fn number(name: &str, value: f64, bare: f64) -> Number {
     Number::new(format!("netvsp_{name}_ns_per_packet"), "ns", value, bare)
 }
 
+/// Returns the nanoseconds of the card's part for one message.
 fn host_of_send(machine: &mut Machine, kind: Kind, batch: usize) -> f64 {
     let mut load = kind.load(&machine.queues[0].channel);
     machine.send(&mut load, batch);
@@ -114,12 +116,12 @@ pub(crate) fn count(numbers: &mut Vec<Number>) {
         machine.send_all(&mut load, BATCH, COUNTED as u64);
         let heap = counted(|| _ = machine.send_all(&mut load, BATCH, COUNTED as u64));
         allocations += heap.allocations;
-        frames += COUNTED;
+        frames += COUNTED * kind.packed;
         machine.count_bytes();
-        let bytes = copied_by(&mut machine, kind.length, |machine| {
+        let bytes = copied_by(&mut machine, kind.length * kind.packed, |machine| {
             machine.send_all(&mut load, BATCH, COUNTED as u64);
         });
-        copied.push((format!("tx_{}", kind.name), bytes));
+        copied.push((format!("tx_{}", kind.name), bytes / kind.packed as f64));
     }
     for (name, length) in RECEIVED {
         machine.receive_all(length, BATCH, COUNTED as u64);
@@ -143,8 +145,8 @@ pub(crate) fn count(numbers: &mut Vec<Number>) {
     }
 }
 
-/// Returns the bytes of each of [`COUNTED`] frames of `length` bytes that the backend did not get
-/// in guest memory.
+/// Returns the bytes that the backend did not get in guest memory, for each of [`COUNTED`] messages
+/// with `length` bytes of frames.
 fn copied_by(machine: &mut Machine, length: usize, work: impl FnOnce(&mut Machine)) -> f64 {
     let in_place = |machine: &Machine| machine.queues[0].meter.in_place.load(Ordering::Relaxed);
     let before = in_place(machine);

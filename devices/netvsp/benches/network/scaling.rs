@@ -1,4 +1,5 @@
-//! The cost of a frame on larger machines: more cards, and more queues of a card. It should not depend on the machine's size.
+//! The cost of a frame on larger machines: more cards, and more queues of a card. It should not
+//! depend on the machine's size.
 //!
 //! All channels are busy, and this thread serves them in turn. Threads would add parallelism, which
 //! hides the cost. The limit of each number is that of the smallest machine.

@@ -67,7 +67,6 @@ impl TransmitCursor {
     ///
     /// # Errors
     /// The first defect of the packet. No header is left then.
-    #[inline]
     pub fn parse_next(&mut self, header: &[u8]) -> Result<TransmitFrame, TransmitError> {
         let result = self.parse(header);
         match result {
@@ -95,7 +94,7 @@ impl TransmitCursor {
     }
 
     /// Returns the frame and the length of the packet, which is at most `self.remaining`.
-    #[inline]
+    #[inline(always)]
     fn parse(&self, header: &[u8]) -> Result<(TransmitFrame, u32), TransmitError> {
         let remaining = self.remaining;
         if self.packets == MAX_PACKETS_PER_MESSAGE {
