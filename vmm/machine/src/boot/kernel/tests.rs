@@ -46,7 +46,7 @@ fn problem(refused: Result<Kernel, BootError>) -> FileProblem {
 }
 
 #[test]
-fn test_open_missing_empty_directory_are_told_apart() {
+fn test_open_missing_empty_directory_are_distinguished() {
     let missing = Kernel::open(Path::new("/nonexistent/vmlinuz")).unwrap_err();
     assert!(missing.to_string().starts_with("/nonexistent/vmlinuz: No such file"), "{missing}");
     assert!(matches!(problem(Err(missing)), FileProblem::Io(_)));
@@ -108,7 +108,7 @@ fn test_load_memory_too_small_names_what_is_needed() {
 }
 
 #[test]
-fn test_load_initrd_lies_high_and_apart_or_is_refused() {
+fn test_load_initrd_is_high_and_apart_or_refused() {
     let image = file(&bzimage(4096));
     let layout = MemoryLayout::new(64 << 20);
     let memory = allocate(&layout, false).unwrap();
