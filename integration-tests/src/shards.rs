@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_go_on() {
+    fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_continue() {
         let (summary, started) = summary(&["hang", "pass"], 1, 0);
         assert_eq!(counts(&summary), [1, 1, 3, 0]);
         assert!(summary.failed().eq(["hang"]));

@@ -151,7 +151,7 @@ fn test_chain_of_three_shows_the_nearest() {
 }
 
 #[test]
-fn test_parent_that_changed_is_gone_or_moved_is_told() {
+fn test_parent_changed_missing_or_moved_is_reported() {
     let folder = Folder::new();
     let (parent, content) = parent(&folder);
     let path = child(&folder, &parent, "child.vhdx");

@@ -132,7 +132,7 @@ fn test_disk_removed_while_its_image_is_asked_answers_and_then_is_gone() {
 }
 
 #[test]
-fn test_channel_closes_while_the_image_is_asked_and_the_next_one_hears_nothing_of_it() {
+fn test_channel_closes_during_a_query_of_the_image_and_the_next_channel_gets_no_answer() {
     let mut setup = start();
     setup.ask(1);
     let offer = setup.guest.offers[0];

@@ -34,7 +34,7 @@ const GUEST_PATIENCE: u64 = 10;
 const SHOWN: Duration = Duration::from_secs(60);
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    let name = "test_disk_that_stalls_for_a_minute_goes_on_and_other_disks_never_stop";
+    let name = "test_disk_that_stalls_for_a_minute_resumes_and_other_disks_never_stop";
     common::add(tests, kernel, name, stall);
     common::add(tests, kernel, "test_machine_stopped_while_its_disk_stalls_says_so_and_ends", stop);
 }

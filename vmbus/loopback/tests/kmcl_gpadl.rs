@@ -112,7 +112,7 @@ fn test_kmcl_05_server_uses_the_map_before_any_ring_traffic() {
 }
 
 #[test]
-fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_at_once() {
+fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_immediately() {
     let guest = RawGuest::new(1);
     let relid = guest.relid(0);
     let head = |offset: u64, count: u64| offset << 32 | count;

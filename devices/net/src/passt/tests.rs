@@ -138,7 +138,7 @@ fn test_passt_with_a_length_that_no_frame_has_is_disconnected() {
 }
 
 #[test]
-fn test_passt_queue_closed_within_a_frame_goes_on_with_it() {
+fn test_passt_queue_closed_within_a_frame_continues_with_it() {
     let (passt, mut far) = connected();
     let mut queue = passt.queue(0).unwrap();
     let mut sent = 0;

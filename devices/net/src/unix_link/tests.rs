@@ -78,7 +78,7 @@ fn test_unix_link_by_path_comes_back_with_its_peer() {
 }
 
 #[test]
-fn test_unix_link_given_short_messages_counts_them_and_goes_on() {
+fn test_unix_link_given_short_messages_counts_them_and_continues() {
     let (near, far) = socket::pair(libc::SOCK_SEQPACKET).unwrap();
     let link = UnixLink::from_fd(near).unwrap();
     let mut queue = link.queue(0).unwrap();

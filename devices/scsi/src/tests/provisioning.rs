@@ -127,7 +127,7 @@ fn provisioning(disk: &Disk) -> (u8, Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn test_provisioning_is_told_as_the_medium_has_it() {
+fn test_provisioning_is_reported_as_the_backend_has_it() {
     let limits = |granularity: u32| {
         [u32::MAX, 4095, granularity, 0x8000_0000]
             .iter()

@@ -132,7 +132,7 @@ fn test_gpadl_with_a_bad_page_in_a_body_is_refused_once() {
 
 // Empty messages are no progress and no harm.
 #[test]
-fn test_gpadl_in_pieces_of_no_words_goes_on() {
+fn test_gpadl_in_pieces_of_no_words_continues() {
     let mut guest = Guest::v5_3(1);
     let data = post::range_data(&[Range::pages(0, 3)]);
     assert_eq!(guest.ask(&post::header(1, 5, 1, 32, &[])), []);

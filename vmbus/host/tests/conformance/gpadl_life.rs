@@ -22,7 +22,7 @@ fn test_gpadl_teardown_with_views_is_answered_by_the_last_one() {
 
 // 44: with no view it is immediate; a view that came and went changes nothing.
 #[test]
-fn test_gpadl_teardown_without_views_is_answered_at_once() {
+fn test_gpadl_teardown_without_views_is_answered_immediately() {
     let mut guest = Guest::v5_3(1);
     guest.create(1, 5, 3);
     drop(guest.map(1, 5).unwrap());

@@ -93,7 +93,7 @@ fn test_open_result_echoes_the_open_id_once_and_the_event_follows() {
 
 // 49
 #[test]
-fn test_open_while_open_or_opening_fails_and_the_first_goes_on() {
+fn test_open_while_open_or_opening_fails_and_the_first_continues() {
     let mut guest = Guest::v5_3(1);
     guest.create(1, 10, 8);
     guest.create(1, 11, 8);

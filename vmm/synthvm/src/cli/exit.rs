@@ -44,6 +44,18 @@ Exit status:
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
+    /// Every status that does not depend on a signal.
+    pub const ALL: [Exit; 8] = [
+        Exit::Success,
+        Exit::Internal,
+        Exit::Usage,
+        Exit::Host,
+        Exit::Input,
+        Exit::GuestPanicked,
+        Exit::GuestReset,
+        Exit::Stopped,
+    ];
+
     /// Returns the status that the shell sees.
     pub fn code(self) -> u8 {
         match self {
@@ -124,28 +136,22 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Failure::new(Exit::Usage, &error)
-    }
+/// Makes a failure of each error of one cause: the error's message, with this exit status.
+macro_rules! failures {
+    ($($error:ty => $exit:expr;)*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::new($exit, &error)
+            }
+        }
+    )*};
 }
 
-impl From<InputError> for Failure {
-    fn from(error: InputError) -> Self {
-        Failure::new(Exit::Input, &error)
-    }
-}
-
-impl From<HostError> for Failure {
-    fn from(error: HostError) -> Self {
-        Failure::new(Exit::Host, &error)
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Failure::new(Exit::Internal, &error)
-    }
+failures! {
+    ConfigError => Exit::Usage;
+    InputError => Exit::Input;
+    HostError => Exit::Host;
+    ClientError => Exit::Internal;
 }
 
 #[cfg(test)]
@@ -154,17 +160,7 @@ mod tests {
 
     #[test]
     fn test_codes_are_those_of_the_table() {
-        let exits = [
-            Exit::Success,
-            Exit::Internal,
-            Exit::Usage,
-            Exit::Host,
-            Exit::Input,
-            Exit::GuestPanicked,
-            Exit::GuestReset,
-            Exit::Stopped,
-        ];
-        for exit in exits {
+        for exit in Exit::ALL {
             assert!(TABLE.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
         }
         assert_eq!((Exit::Signal(2).code(), Exit::Signal(15).code()), (130, 143));

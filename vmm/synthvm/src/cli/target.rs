@@ -235,7 +235,7 @@ mod tests {
         fn expect_given_up(self, said: &Receiver<String>) {
             let said = end(said);
             assert!(said.contains("`0:0` (/probe.img): 1 in flight"), "{said}");
-            assert!(self.target.parts.handle.was_told_to_stop());
+            assert!(self.target.parts.handle.is_stop_queued());
             self.rig.host.probe.request_gate().open();
             end(&self.reset);
         }

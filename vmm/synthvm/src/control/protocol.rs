@@ -169,23 +169,23 @@ impl Reply {
 pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
     match request {
         Request::Ping {} => Reply::done(Value::Null),
-        Request::Inspect {} => told(Ok(target.inspect())),
-        Request::Metrics {} => told(Ok(metrics(&target.inspect()))),
-        Request::PowerButton {} => told(target.power_button()),
-        Request::Reset {} => told(target.reset()),
-        Request::Stop {} => told(target.stop(StopReason::Requested)),
-        Request::DiskAdd { disk } => told(target.add_disk(*disk)),
-        Request::DvdAdd { dvd } => told(target.add_dvd(*dvd)),
-        Request::DiskRemove { id } => told(target.remove_disk(&id)),
-        Request::DiskResize { id, size } => told(target.resize_disk(&id, size.bytes())),
-        Request::DiskThrottle { id, limits } => told(target.throttle_disk(&id, &limits)),
-        Request::DiskInsert { id, path } => told(target.insert_disc(&id, &path)),
-        Request::DiskEject { id, force } => told(target.eject_disc(&id, force)),
-        Request::NetLink { id, link } => told(target.set_link(&id, link)),
+        Request::Inspect {} => reply(Ok(target.inspect())),
+        Request::Metrics {} => reply(Ok(metrics(&target.inspect()))),
+        Request::PowerButton {} => reply(target.power_button()),
+        Request::Reset {} => reply(target.reset()),
+        Request::Stop {} => reply(target.stop(StopReason::Requested)),
+        Request::DiskAdd { disk } => reply(target.add_disk(*disk)),
+        Request::DvdAdd { dvd } => reply(target.add_dvd(*dvd)),
+        Request::DiskRemove { id } => reply(target.remove_disk(&id)),
+        Request::DiskResize { id, size } => reply(target.resize_disk(&id, size.bytes())),
+        Request::DiskThrottle { id, limits } => reply(target.throttle_disk(&id, &limits)),
+        Request::DiskInsert { id, path } => reply(target.insert_disc(&id, &path)),
+        Request::DiskEject { id, force } => reply(target.eject_disc(&id, force)),
+        Request::NetLink { id, link } => reply(target.set_link(&id, link)),
     }
 }
 
-fn told(result: Result<impl Serialize, String>) -> Reply {
+fn reply(result: Result<impl Serialize, String>) -> Reply {
     match result.map(serde_json::to_value) {
         Ok(Ok(value)) => Reply::done(value),
         Ok(Err(error)) => Reply::refused(format!("cannot write the answer: {error}")),

@@ -46,7 +46,7 @@ fn test_disks_without_a_lun_take_the_lowest_free_one_again_after_removal() {
 }
 
 #[test]
-fn test_disks_without_an_image_are_told_apart_and_reported_by_what_they_are() {
+fn test_disks_without_an_image_are_distinguished_and_reported_by_kind() {
     let disks = DiskSet::new(1);
     for text in ["ram:1M", "ram:1M", "null:1G,readonly"] {
         disks.add(&text.parse().unwrap()).unwrap();
@@ -375,7 +375,7 @@ fn test_disk_whose_removal_is_under_way_when_the_machine_ends_is_flushed_before_
 }
 
 #[test]
-fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_machine() {
+fn test_removal_that_fails_after_its_timeout_is_reported_at_the_end_of_the_machine() {
     let mut rig = Rig::new(Duration::ZERO);
     rig.host.probe.fail_flushes(IoError::NoSpace);
     rig.hold_a_write();
@@ -391,7 +391,7 @@ fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_ma
 }
 
 #[test]
-fn test_removal_that_fails_in_time_is_told_to_its_caller_and_not_again() {
+fn test_removal_that_fails_in_time_is_reported_to_its_caller_once() {
     let rig = Rig::new(NEVER);
     rig.host.probe.fail_flushes(IoError::NoSpace);
     let error = rig.disks.remove("0:0").unwrap_err();

@@ -155,7 +155,7 @@ fn test_inspect_prints_tables_or_json_of_the_same_report() {
 }
 
 #[test]
-fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
+fn test_inspect_watch_continues_until_the_machine_ends_and_shows_rates() {
     let machine = Machine::start(2);
     let text = machine.scratch.accepts(&["inspect", "sock", "--watch"]);
     assert_eq!(text.matches("VMBus connected").count(), 2, "{text}");

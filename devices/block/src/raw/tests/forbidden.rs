@@ -82,7 +82,7 @@ fn test_auto_with_io_uring_forbidden_uses_threads_and_conforms() {
 }
 
 #[test]
-fn test_ring_that_the_kernel_takes_nothing_from_goes_on_by_itself() {
+fn test_ring_that_the_kernel_takes_nothing_from_continues_by_itself() {
     if uring::probe().is_ok() {
         helper("taken away");
     }

@@ -244,7 +244,7 @@ fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
 
 /// None of 32,768 blocks is allocated: nothing changes, but each block has to be inspected.
 #[test]
-fn test_unmap_of_a_disk_without_blocks_looks_at_a_bounded_number_of_them_in_a_step() {
+fn test_unmap_of_a_disk_without_blocks_examines_a_bounded_number_of_them_in_a_step() {
     const BLOCKS: u64 = 32768;
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.vhdx");

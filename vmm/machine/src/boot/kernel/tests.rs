@@ -32,6 +32,13 @@ fn file(bytes: &[u8]) -> TempFile {
     file
 }
 
+/// Returns a guest's RAM of `mib` MiB.
+fn guest(mib: u64) -> (MemoryLayout, GuestMemory) {
+    let layout = MemoryLayout::new(mib << 20);
+    let memory = allocate(&layout, false).unwrap();
+    (layout, memory)
+}
+
 fn open(bytes: &[u8]) -> Result<Kernel, BootError> {
     Kernel::open(file(bytes).as_path())
 }
@@ -46,7 +53,7 @@ fn problem(refused: Result<Kernel, BootError>) -> FileProblem {
 }
 
 #[test]
-fn test_open_missing_empty_directory_are_told_apart() {
+fn test_open_missing_empty_directory_are_distinguished() {
     let missing = Kernel::open(Path::new("/nonexistent/vmlinuz")).unwrap_err();
     assert!(missing.to_string().starts_with("/nonexistent/vmlinuz: No such file"), "{missing}");
     assert!(matches!(problem(Err(missing)), FileProblem::Io(_)));
@@ -100,18 +107,16 @@ fn test_open_elf_module_or_truncated_elf_is_refused() {
 fn test_load_memory_too_small_names_what_is_needed() {
     let image = file(&bzimage(4096));
     let source = BootSource::open(image.as_path(), None, "").unwrap();
-    let layout = MemoryLayout::new(32 << 20);
-    let memory = allocate(&layout, false).unwrap();
+    let (layout, memory) = guest(32);
     let error = source.load(&memory, &layout, 0).unwrap_err();
     assert!(matches!(error, BootError::MemoryForKernel { needed: 0x300_0000, .. }), "{error}");
     assert!(error.to_string().contains("up to 48 MiB"));
 }
 
 #[test]
-fn test_load_initrd_lies_high_and_apart_or_is_refused() {
+fn test_load_initrd_is_high_and_apart_or_refused() {
     let image = file(&bzimage(4096));
-    let layout = MemoryLayout::new(64 << 20);
-    let memory = allocate(&layout, false).unwrap();
+    let (layout, memory) = guest(64);
     let loaded = Kernel::open(image.as_path()).unwrap().load(&memory, &layout).unwrap();
     let initrd = file(&vec![7; 10_000]);
     let place = Initrd::open(initrd.as_path()).unwrap().load(&memory, &layout, &loaded).unwrap();
@@ -140,8 +145,7 @@ fn test_cmdline_limit_is_the_kernels() {
 fn test_load_twice_gives_the_same_entry() {
     let image = file(&bzimage(4096));
     let source = BootSource::open(image.as_path(), None, "quiet").unwrap();
-    let layout = MemoryLayout::new(64 << 20);
-    let memory = allocate(&layout, false).unwrap();
+    let (layout, memory) = guest(64);
     let first = source.load(&memory, &layout, 0xE_0000).unwrap();
     assert_eq!(source.load(&memory, &layout, 0xE_0000).unwrap(), first);
     assert_eq!(first.rip, 0x100_0200);
