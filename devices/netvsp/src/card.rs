@@ -1,15 +1,22 @@
 //! The device.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use synthvm_net::{Backend, Offloads as Available};
+use synthvm_net::{Backend, LinkState, Offloads as Available};
 use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::{Guid, guid};
 
-use crate::handler::NetHandler;
+use crate::data_path::DataPath;
+use crate::group::ChannelGroup;
+use crate::primary::PrimaryHandler;
 use crate::protocol::MacAddress;
-use crate::protocol::oid::{CardProperties, Directions, Offloads};
+use crate::protocol::limits::{ETHERNET_HEADER, MAX_CHANNELS};
+use crate::protocol::oid::{CardProperties, Directions, Link, Offloads};
+use crate::subchannel::SubchannelHandler;
+
+/// Speed of the link as guests see it, in bit/s.
+const SPEED: u64 = 10_000_000_000;
 
 /// A user's options for a network card.
 #[derive(Clone, Debug)]
@@ -25,56 +32,132 @@ pub struct CardOptions {
     pub workers: WorkerOptions,
 }
 
-/// A network card of one channel.
-#[derive(Debug)]
+/// A network card. Clones are handles to the same card: the bus gets one, and its owner keeps
+/// another.
+#[derive(Clone)]
 pub struct NetworkCard {
+    card: Arc<Card>,
+}
+
+/// The state of a card that outlives its connections.
+pub(crate) struct Card {
     offer: Offer,
-    properties: CardProperties,
-    backend: Arc<dyn Backend>,
-    workers: Workers,
+    pub(crate) properties: CardProperties,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) workers: Workers,
+    /// The channels of the current connection. Each opening of the primary channel replaces them.
+    group: Mutex<Option<Arc<ChannelGroup>>>,
 }
 
 impl NetworkCard {
-    /// Returns a card whose frames go to `backend` and come from it.
+    /// Returns a card whose frames go to `backend` and come from it, with as many channels as the
+    /// backend has queues.
     ///
     /// It offers the transmit offloads that the backend has. Wrap a backend without any in
     /// [`synthvm_net::software::SoftwareOffload`].
     pub fn new(options: CardOptions, backend: Arc<dyn Backend>) -> Self {
+        let channels = u16::try_from(backend.queues()).unwrap_or(MAX_CHANNELS);
+        Self::with_channels(options, backend, channels)
+    }
+
+    /// Returns a card with up to `max_channels` channels: 1 to 64, and no more than the backend has
+    /// queues. A backend with one queue serves any number: the primary channel reads its frames,
+    /// and hands them to the channels that the guest's receive-side scaling selects.
+    pub fn with_channels(
+        options: CardOptions,
+        backend: Arc<dyn Backend>,
+        max_channels: u16,
+    ) -> Self {
         let CardOptions { instance, address, name, workers } = options;
         let offloads = offloads(backend.offloads());
-        Self {
+        let queues = match backend.queues() {
+            1 => MAX_CHANNELS,
+            queues => u16::try_from(queues).unwrap_or(MAX_CHANNELS),
+        };
+        let card = Card {
             offer: Offer::new(guid::class::NETWORK, instance, 0),
             properties: CardProperties {
                 address,
                 name,
-                max_channels: 1,
+                max_channels: max_channels.min(queues).clamp(1, MAX_CHANNELS),
                 offloads,
                 may_change_address: true,
             },
             backend,
             workers: Workers::new("net", workers),
-        }
+            group: Mutex::default(),
+        };
+        Self { card: Arc::new(card) }
+    }
+}
+
+impl std::fmt::Debug for NetworkCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetworkCard")
+            .field("properties", &self.card.properties)
+            .field("backend", &self.card.backend)
+            .finish_non_exhaustive()
     }
 }
 
 impl Device for NetworkCard {
     fn offer(&self) -> Offer {
-        self.offer.clone()
+        self.card.offer.clone()
     }
 
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
-        let queue = self.backend.queue(0)?;
-        let backend = Arc::clone(&self.backend);
-        let handler = NetHandler::new(channel.handle(), backend, queue, self.properties.clone());
-        Ok(self.workers.start(channel, handler)?)
+        let card = &self.card;
+        let data = card.data_path(&channel)?;
+        if channel.subchannel() == 0 {
+            let handler = PrimaryHandler::new(channel.handle(), data);
+            card.workers.start(channel, handler)?;
+        } else {
+            card.workers.start(channel, SubchannelHandler::new(data))?;
+            // The primary channel's worker may have waited for it.
+            card.workers.kick();
+        }
+        Ok(())
     }
 
     fn pause(&mut self) {
-        self.workers.pause();
+        self.card.workers.pause();
     }
 
     fn resume(&mut self) {
-        self.workers.resume();
+        self.card.workers.resume();
+    }
+}
+
+impl Card {
+    /// Returns the longest frame that the backend takes, in bytes with the Ethernet header.
+    pub(crate) fn backend_limit(&self) -> u32 {
+        self.backend.mtu_limit().saturating_add(ETHERNET_HEADER)
+    }
+
+    /// Returns the state of the link.
+    pub(crate) fn link(&self) -> Link {
+        Link { is_up: self.backend.link() == LinkState::Up, speed: SPEED }
+    }
+
+    /// Returns the data path of `channel`, which the guest has opened.
+    fn data_path(self: &Arc<Self>, channel: &Channel) -> Result<DataPath, OpenError> {
+        let index = channel.subchannel();
+        let group = self.group_of(index)?;
+        let (opening, queue) = group.open(index, &*self.backend)?;
+        Ok(DataPath::new(Arc::clone(self), group, index, opening, queue, channel.ram().clone()))
+    }
+
+    /// Returns the group of a channel: a new one for a primary channel.
+    fn group_of(&self, index: u16) -> Result<Arc<ChannelGroup>, OpenError> {
+        if index == 0 {
+            let channels = self.properties.max_channels;
+            *self.group() = Some(Arc::new(ChannelGroup::new(&*self.backend, channels)?));
+        }
+        self.group().clone().ok_or_else(|| OpenError("the card is not connected".to_owned()))
+    }
+
+    fn group(&self) -> MutexGuard<'_, Option<Arc<ChannelGroup>>> {
+        self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

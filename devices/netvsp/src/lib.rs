@@ -3,17 +3,34 @@
 //! | module | knowledge |
 //! |---|---|
 //! | [`protocol`] | NVSP and RNDIS: bytes in, decisions out. No I/O, no threads, no clock |
-//! | the rest | joins it to a ring and to a packet backend ([`synthvm_net::Backend`]) |
+//! | `card` | the device: options, opening of channels |
+//! | `primary`, `subchannel` | the handlers of the two kinds of channels |
+//! | `control_plane` | control messages and their answers |
+//! | `data_path` | frames of one channel, for both handlers |
+//! | `transmitter`, `transmit`, `message` | from the guest's packet to the backend |
+//! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
+//! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
+//! | `packet` | packets to the guest |
 //!
-//! [`NetworkCard`] is the device. It has one channel so far (docs/networking.md).
+//! [`NetworkCard`] is the device (docs/networking.md).
 #![forbid(unsafe_code)]
 
 mod card;
-mod handler;
+mod config;
+mod control_plane;
+mod data_path;
+mod error;
+mod group;
+mod inbox;
+mod inspect;
 mod message;
 mod packet;
+mod primary;
 pub mod protocol;
-mod receive;
+mod queue;
+mod receiver;
+mod subchannel;
 mod transmit;
+mod transmitter;
 
 pub use card::{CardOptions, NetworkCard};

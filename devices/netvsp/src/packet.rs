@@ -1,59 +1,112 @@
 //! Packets to the guest.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use vmbus_device::Payload;
 use vmbus_ring::{TransferRange, transfer_pages_header};
 
-use crate::protocol::nvsp::HostMessage;
+use crate::protocol::nvsp::{HostMessage, SendTableMessage};
 
-/// Most frames in one packet. Larger batches become several packets.
-pub(crate) const MAX_FRAMES: usize = 32;
-
-/// Bytes of the header with that many ranges.
-const MAX_HEADER: usize = 8 + 8 * MAX_FRAMES;
-
-/// The payload of a packet to the guest, and its ranges of the receive buffer if it has any.
-#[derive(Clone)]
+/// The payload of a packet to the guest, and the header that names its ranges of the receive
+/// buffer if it has any.
+#[derive(Debug)]
 pub(crate) struct NetPacket {
-    message: Option<HostMessage>,
-    header: [u8; MAX_HEADER],
-    header_length: u16,
+    body: Body,
+    header: Option<Header>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Empty,
+    Message(HostMessage),
+    SendTable(Box<SendTableMessage>),
+    /// A payload of a restored packet.
+    Saved(Box<[u8]>),
 }
 
 impl NetPacket {
     /// Returns a completion without payload.
     pub(crate) fn empty() -> Self {
-        Self { message: None, header: [0; MAX_HEADER], header_length: 0 }
+        Self { body: Body::Empty, header: None }
     }
 
     /// Returns a packet with an NVSP message.
     pub(crate) fn message(message: HostMessage) -> Self {
-        Self { message: Some(message), ..Self::empty() }
+        Self { body: Body::Message(message), header: None }
     }
 
-    /// Returns a packet with `ranges` of the buffer `set`, at most [`MAX_FRAMES`].
-    pub(crate) fn transfer(message: HostMessage, set: u16, ranges: &[TransferRange]) -> Self {
-        let mut bytes = Vec::with_capacity(MAX_HEADER);
-        transfer_pages_header(set, ranges.get(..MAX_FRAMES).unwrap_or(ranges), &mut bytes);
-        let mut packet = Self::message(message);
-        packet.header[..bytes.len()].copy_from_slice(&bytes);
-        packet.header_length = bytes.len() as u16;
-        packet
+    /// Returns a packet with the send indirection table.
+    pub(crate) fn send_table(message: SendTableMessage) -> Self {
+        Self { body: Body::SendTable(Box::new(message)), header: None }
+    }
+
+    /// Returns a packet with `ranges` of the buffer `set`.
+    pub(crate) fn transfer(
+        message: HostMessage,
+        set: u16,
+        ranges: &[TransferRange],
+        headers: &HeaderPool,
+    ) -> Self {
+        Self { body: Body::Message(message), header: Some(headers.header(set, ranges)) }
     }
 }
 
 impl AsRef<[u8]> for NetPacket {
     fn as_ref(&self) -> &[u8] {
-        self.message.as_ref().map(HostMessage::bytes).unwrap_or_default()
+        match &self.body {
+            Body::Empty => &[],
+            Body::Message(message) => message.bytes(),
+            Body::SendTable(message) => message.bytes(),
+            Body::Saved(bytes) => bytes,
+        }
     }
 }
 
 impl Payload for NetPacket {
-    /// No card is saved yet.
-    fn from_saved(_: &[u8]) -> Option<Self> {
-        None
+    fn from_saved(bytes: &[u8]) -> Option<Self> {
+        Some(Self { body: Body::Saved(bytes.into()), header: None })
     }
 
     fn transfer_pages(&self) -> &[u8] {
-        &self.header[..usize::from(self.header_length)]
+        self.header.as_ref().map_or(&[], |header| &header.bytes)
+    }
+
+    fn from_saved_transfer(bytes: &[u8], header: &[u8]) -> Option<Self> {
+        let mut packet = Self::from_saved(bytes)?;
+        if !header.is_empty() {
+            let pool = HeaderPool::default();
+            packet.header = Some(Header { bytes: header.to_vec(), pool });
+        }
+        Some(packet)
+    }
+}
+
+/// Memory of headers, which packets return when they are in a ring: a warm channel allocates none.
+/// Clones share the memory.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeaderPool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+#[derive(Debug)]
+struct Header {
+    bytes: Vec<u8>,
+    pool: HeaderPool,
+}
+
+impl HeaderPool {
+    fn header(&self, set: u16, ranges: &[TransferRange]) -> Header {
+        let mut bytes = self.lock().pop().unwrap_or_default();
+        transfer_pages_header(set, ranges, &mut bytes);
+        Header { bytes, pool: self.clone() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Header {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pool.lock().push(bytes);
     }
 }

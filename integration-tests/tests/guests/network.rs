@@ -4,7 +4,7 @@
 use guest_images::StockKernel;
 use guest_report::agent::Action;
 use integration_tests::runner::{Test, TestResult};
-use integration_tests::vm::VmOptions;
+use integration_tests::vm::{Vm, VmOptions};
 
 use crate::common::{self, boot, image};
 
@@ -31,15 +31,30 @@ pub(crate) fn within(name: &str, command: &str) -> String {
     format!("busybox nsenter -t $(cat /tmp/{name}.pid) -n {command}")
 }
 
+/// Makes 64 connections, which are refused, and checks that each of the four channels of either
+/// card has interrupted the guest: the flows leave one channel out with a chance of 1 in 10^7.
+fn assert_spread(vm: &mut Vm) -> TestResult {
+    let connect = within("n1", "busybox nc 10.9.0.2 19");
+    vm.shell(&format!("for i in $(seq 64); do {connect} < /dev/null 2> /dev/null; done; true"))?;
+    let channels = vm.inspect()?.channels;
+    let cards: Vec<_> =
+        channels.iter().filter(|one| one.instance.to_lowercase().contains("-6e65-7400-")).collect();
+    assert_eq!(cards.len(), 8, "{channels:?}");
+    assert!(cards.iter().all(|one| one.state == "open" && one.signals_sent > 0), "{cards:?}");
+    Ok(())
+}
+
 fn network(kernel: StockKernel) -> TestResult {
     let image = image(kernel)?;
-    let mut vm = boot(&VmOptions::new(&image).cpus(2).argument("--test-device", "network"))?;
+    let mut vm = boot(&VmOptions::new(&image).cpus(4).argument("--test-device", "network"))?;
     for round in 0..3 {
         let name = "hv_netvsc".to_owned();
         vm.tell(Action::LoadModule { name: name.clone(), parameters: String::new() })?;
         for (interface, number) in [("eth0", 1), ("eth1", 2)] {
             let address = vm.shell(&format!("cat /sys/class/net/{interface}/address"))?;
             assert!(address.contains(&format!("00:15:5d:00:00:0{number}")), "{address}");
+            let queues = vm.shell(&format!("ls /sys/class/net/{interface}/queues"))?;
+            assert!(queues.contains("rx-3") && queues.contains("tx-3"), "{queues}");
             vm.shell(&isolate(interface, &format!("n{number}"), &format!("10.9.0.{number}")))?;
         }
         for size in [0, 56, 1472, 8000] {
@@ -59,6 +74,7 @@ fn network(kernel: StockKernel) -> TestResult {
             ))?;
             assert_eq!(size.trim(), "2097152");
         }
+        assert_spread(&mut vm)?;
         vm.shell("kill $(cat /tmp/n1.pid /tmp/n2.pid)")?;
         vm.tell(Action::UnloadModule { name })?;
         let inspect = vm.inspect()?;

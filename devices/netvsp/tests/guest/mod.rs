@@ -1,6 +1,8 @@
 //! The loopback's bare guest, whose driver speaks NVSP and RNDIS as Linux does.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
+pub mod queues;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -30,10 +32,13 @@ pub const NO_SECTION: u32 = u32::MAX;
 pub struct NetGuest {
     pub guest: BareGuest,
     pub channel: BareChannel,
+    pub subchannels: Vec<BareChannel>,
     pub inline: InlineWorkers,
     last_id: u64,
     /// Packets that came before a completion.
     early: VecDeque<HostPacket>,
+    /// Those of [`NetGuest::send_on`], with their channels.
+    early_on: Vec<(usize, HostPacket)>,
 }
 
 /// A frame, and the tag beside it.
@@ -48,18 +53,24 @@ impl NetGuest {
     /// Returns a guest with an open channel to a card over `backend`, and nothing negotiated.
     pub fn open(backend: Arc<dyn Backend>) -> Self {
         let inline = InlineWorkers::default();
-        let options = CardOptions {
-            instance: Guid::default(),
-            address: ADDRESS,
-            name: String::new(),
-            workers: WorkerOptions::default().inline(inline.clone()),
-        };
-        let card = NetworkCard::new(options, backend);
+        let card = NetworkCard::new(options(&inline), backend);
+        Self::open_card(card, inline)
+    }
+
+    /// Returns a guest with an open channel to a card of up to `channels` channels.
+    pub fn open_with_channels(backend: Arc<dyn Backend>, channels: u16) -> Self {
+        let inline = InlineWorkers::default();
+        let card = NetworkCard::with_channels(options(&inline), backend, channels);
+        Self::open_card(card, inline)
+    }
+
+    /// Returns a guest with an open channel to `card`, which `inline` serves.
+    pub fn open_card(card: NetworkCard, inline: InlineWorkers) -> Self {
         let (mut guest, _) = BareGuest::new(vec![Box::new(card)]);
         let serve = inline.clone();
         guest.serve = Some(Arc::new(move || serve.serve()));
-        let channel = guest.open(guest.offers[0], 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        let offer = guest.offers[0];
+        Self::again(guest, offer, inline)
     }
 
     /// Returns a guest that has initialised the card, with all frames in its filter.
@@ -73,7 +84,9 @@ impl NetGuest {
     /// Opens the channel of `offer` again.
     pub fn again(mut guest: BareGuest, offer: GuestOffer, inline: InlineWorkers) -> Self {
         let channel = guest.open(offer, 8);
-        Self { guest, channel, inline, last_id: 0, early: VecDeque::new() }
+        let subchannels = Vec::new();
+        let (early, early_on) = (VecDeque::new(), Vec::new());
+        Self { guest, channel, subchannels, inline, last_id: 0, early, early_on }
     }
 
     /// Negotiates version 6.1 and shares both buffers.
@@ -158,17 +171,20 @@ impl NetGuest {
     /// Takes a packet of frames and completes it.
     pub fn receive(&mut self) -> Vec<Frame> {
         let packet = self.next(0);
-        let frames = self.content(&packet).iter().map(|bytes| Frame::parse(bytes)).collect();
+        let frames = self.frames(&packet);
         self.complete(&packet);
         frames
     }
 
+    /// Returns the frames of a packet.
+    pub fn frames(&self, packet: &HostPacket) -> Vec<Frame> {
+        assert_eq!(word(&packet.payload, 4), 0, "no packet with frames");
+        self.content(packet).iter().map(|bytes| Frame::parse(bytes)).collect()
+    }
+
     /// Completes a packet of the host.
     pub fn complete(&mut self, packet: &HostPacket) {
-        let payload = full(&words(&[108, 1]));
-        let payload = [&payload[..]];
-        let completion = OutPacket::completion(packet.transaction_id, &payload);
-        assert!(self.channel.try_write(&completion));
+        complete_on(&mut self.channel, packet);
     }
 
     /// Returns the bytes of each range of a packet.
@@ -201,9 +217,31 @@ impl NetGuest {
         }
     }
 
+    /// Returns the packets that came before a completion.
+    pub fn take_early(&mut self) -> Vec<HostPacket> {
+        self.early.drain(..).collect()
+    }
+
     fn id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+}
+
+/// Completes a packet of the host on `channel`.
+pub fn complete_on(channel: &mut BareChannel, packet: &HostPacket) {
+    let payload = full(&words(&[108, 1]));
+    let payload = [&payload[..]];
+    assert!(channel.try_write(&OutPacket::completion(packet.transaction_id, &payload)));
+}
+
+/// Returns the options of a card that `inline` serves.
+pub fn options(inline: &InlineWorkers) -> CardOptions {
+    CardOptions {
+        instance: Guid::default(),
+        address: ADDRESS,
+        name: String::new(),
+        workers: WorkerOptions::default().inline(inline.clone()),
     }
 }
 
@@ -262,7 +300,7 @@ pub fn word(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Pads a message to the size of version 6.1.
-fn full(message: &[u8]) -> Vec<u8> {
+pub fn full(message: &[u8]) -> Vec<u8> {
     let mut full = message.to_vec();
     full.resize(40, 0);
     full

@@ -13,6 +13,9 @@ use vmbus_protocol::Guid;
 
 use crate::config::TestDevice;
 
+/// Most channels of a network card. Linux opens as many as it has processors.
+const CHANNELS: u16 = 4;
+
 /// Offers `device`.
 ///
 /// # Errors
@@ -24,7 +27,8 @@ pub(super) fn offer(device: TestDevice, bus: &VmBus) -> Result<(), Box<dyn Error
             let switch = Switch::new(2)?;
             for number in 0..2 {
                 let port = switch.port(number).ok_or("the switch has no port")?;
-                bus.offer(Box::new(NetworkCard::new(card(number as u8), Arc::new(port))))?;
+                let (options, port) = (card(number as u8), Arc::new(port));
+                bus.offer(Box::new(NetworkCard::with_channels(options, port, CHANNELS)))?;
             }
         }
     }

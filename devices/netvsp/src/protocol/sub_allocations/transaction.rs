@@ -20,13 +20,13 @@ impl TransactionId {
     }
 
     /// Returns the id with this number. `None`: no packet has it.
-    pub(super) fn from_word(word: u64) -> Option<Self> {
+    pub fn from_word(word: u64) -> Option<Self> {
         let index = (word as u32).checked_sub(1)?;
         Some(Self { index, generation: (word >> 32) as u32 })
     }
 
     /// Returns the index of the packet's first sub-allocation.
-    pub(super) fn index(self) -> u32 {
+    pub fn index(self) -> u32 {
         self.index
     }
 

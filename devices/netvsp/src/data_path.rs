@@ -1,0 +1,300 @@
+//! The data path of one channel: what primary channel and subchannels have in common.
+
+use std::cell::Cell;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use vmbus_device::Completed;
+use vmbus_gpadl::GuestRam;
+use vmbus_ring::Packet;
+
+use crate::card::Card;
+use crate::config::Config;
+use crate::group::ChannelGroup;
+use crate::inbox::{Arrival, Inbox};
+use crate::protocol::nvsp::RndisPacket;
+use crate::protocol::sub_allocations::Owner;
+use crate::queue::ChannelQueue;
+use crate::receiver::{Receiver, Surroundings};
+use crate::transmitter::{Outbox, Request, Transmitter};
+
+/// Bytes of a packet's payload that are looked at: more than any NVSP message has.
+pub(crate) const MAX_PAYLOAD: usize = 64;
+
+/// Frames of one channel in both directions.
+pub(crate) struct DataPath {
+    card: Arc<Card>,
+    group: Arc<ChannelGroup>,
+    index: u16,
+    opening: u32,
+    /// The configuration of this round, and its number.
+    config: Arc<Config>,
+    generation: u32,
+    pub(crate) transmitter: Transmitter,
+    receiver: Option<Receiver>,
+    /// Frames stay with the backend: the receive buffer is about to be divided again.
+    is_draining: bool,
+    /// Closings of channels that the receiver has taken into account.
+    closings: u32,
+    /// The inbox was asked to wake this channel.
+    is_asleep: Cell<bool>,
+    /// Completions of packets of other channels, by their owner.
+    foreign: Vec<(u16, u64)>,
+    // Kept for their memory.
+    arrivals: Vec<Arrival>,
+    returns: Vec<u64>,
+}
+
+/// The receiver of a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompletionOf {
+    /// A packet of frames, or none that exists.
+    Frames,
+    /// A packet with a control message, of which only the primary channel knows.
+    Control,
+}
+
+impl DataPath {
+    /// Returns the data path of channel `index`.
+    pub(crate) fn new(
+        card: Arc<Card>,
+        group: Arc<ChannelGroup>,
+        index: u16,
+        opening: u32,
+        queue: ChannelQueue,
+        ram: GuestRam,
+    ) -> Self {
+        let generation = group.generation();
+        let mut path = Self {
+            index,
+            opening,
+            config: Arc::default(),
+            generation,
+            transmitter: Transmitter::new(queue, ram),
+            receiver: None,
+            is_draining: false,
+            closings: group.closings(),
+            is_asleep: Cell::new(false),
+            foreign: Vec::new(),
+            arrivals: Vec::new(),
+            returns: Vec::new(),
+            card,
+            group,
+        };
+        path.take_config();
+        path
+    }
+
+    /// Returns the card.
+    pub(crate) fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+
+    /// Returns the group of the channel.
+    pub(crate) fn group(&self) -> &Arc<ChannelGroup> {
+        &self.group
+    }
+
+    /// Returns the configuration that the channel uses.
+    #[inline]
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes the newest configuration.
+    #[inline]
+    pub(crate) fn refresh(&mut self) {
+        if self.generation != self.group.generation() {
+            self.take_config();
+        }
+    }
+
+    /// Begins a round: takes the newest configuration, and notes closed channels.
+    #[inline]
+    pub(crate) fn begin_round(&mut self) {
+        if self.is_asleep.take()
+            && let Some(inbox) = self.inbox()
+        {
+            inbox.end_sleep();
+        }
+        self.refresh();
+        if self.closings != self.group.closings() {
+            self.closings = self.group.closings();
+            if let Some(receiver) = &mut self.receiver {
+                receiver.reclaim(&self.group);
+            }
+        }
+    }
+
+    /// Sends the frames of an RNDIS message, whose ranges were noted last.
+    #[inline]
+    pub(crate) fn send(&mut self, request: Request, packet: RndisPacket, outbox: &mut Outbox) {
+        self.transmitter.send(request, packet, &self.config, outbox);
+    }
+
+    /// Takes a completion of the guest.
+    #[inline]
+    pub(crate) fn completion(&mut self, packet: &Packet<'_>) -> CompletionOf {
+        self.complete_packet(packet.transaction_id())
+    }
+
+    fn complete_packet(&mut self, transaction: u64) -> CompletionOf {
+        let Some(buffer) = &self.config.receive_buffer else { return CompletionOf::Frames };
+        match buffer.partition.owner_of(transaction) {
+            Some(Owner::Channel(index)) if index == self.index => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.complete(transaction);
+                }
+            }
+            Some(Owner::Channel(index)) => self.foreign.push((index, transaction)),
+            Some(Owner::Control) if self.index == 0 => return CompletionOf::Control,
+            Some(Owner::Control) => self.foreign.push((0, transaction)),
+            None => {}
+        }
+        CompletionOf::Frames
+    }
+
+    /// Ends a batch: passes completions on to the channels that own the sub-allocations.
+    #[inline]
+    pub(crate) fn end_batch(&mut self) {
+        while let Some(&(owner, _)) = self.foreign.last() {
+            let mut returns = std::mem::take(&mut self.returns);
+            self.foreign.retain(|&(of, transaction)| {
+                if of == owner {
+                    returns.push(transaction);
+                }
+                of != owner
+            });
+            let buffer = self.config.receive_buffer.as_ref();
+            let limit = buffer.map_or(0, |buffer| buffer.geometry.count() as usize);
+            match self.group.inbox(owner) {
+                Some(inbox) => inbox.give_back(&mut returns, limit),
+                None => returns.clear(),
+            }
+            self.returns = returns;
+        }
+    }
+
+    /// Moves frames in both directions. `control` gets completions of control messages that came on
+    /// other channels.
+    #[inline]
+    pub(crate) fn progress(
+        &mut self,
+        outbox: &mut Outbox,
+        mut control: impl FnMut(u64),
+    ) -> Completed {
+        let mut any = self.take_inbox(outbox, &mut control);
+        any |= self.transmitter.resume(&self.config, outbox);
+        match self.receive(outbox) {
+            Completed::Nothing if any => Completed::Some,
+            received => received,
+        }
+    }
+
+    /// Stops or continues the reception of frames.
+    pub(crate) fn set_draining(&mut self, is_draining: bool) {
+        self.is_draining = is_draining;
+    }
+
+    /// Returns true if the guest has completed all packets of the channel's receiver.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.receiver.as_ref().is_none_or(Receiver::is_idle)
+    }
+
+    /// Adds the events that [`DataPath::progress`] waits for.
+    ///
+    /// The backend's event counts only while the guest can receive or a message waits: it stays
+    /// readable as long as a frame is there.
+    pub(crate) fn events(&self, events: &mut Vec<RawFd>) {
+        let is_receiving = self.can_receive();
+        if is_receiving || !self.transmitter.is_free() {
+            events.extend(self.transmitter.event());
+        }
+        if self.config.channels > 1
+            && let Some(inbox) = self.inbox()
+        {
+            let is_starved = self.receiver.as_ref().is_some_and(|one| !one.has_space());
+            self.is_asleep.set(true);
+            events.push(inbox.prepare_sleep(is_starved || self.is_draining));
+        }
+    }
+
+    fn can_receive(&self) -> bool {
+        !self.is_draining
+            && self.config.receive_settings().is_some()
+            && self.receiver.as_ref().is_some_and(Receiver::has_space)
+    }
+
+    fn receive(&mut self, outbox: &mut Outbox) -> Completed {
+        let Some(receiver) = self.receiver.as_mut().filter(|_| !self.is_draining) else {
+            return Completed::Nothing;
+        };
+        let config = &*self.config;
+        match (config.version, config.receive_settings()) {
+            (Some(version), Some(settings)) => {
+                let around = Surroundings { config, group: &self.group, version, settings };
+                receiver.receive(&mut self.transmitter.queue, around, outbox)
+            }
+            _ => Completed::Nothing,
+        }
+    }
+
+    fn take_inbox(&mut self, outbox: &mut Outbox, control: &mut impl FnMut(u64)) -> bool {
+        if self.config.channels <= 1 || !self.inbox().is_some_and(Inbox::has_work) {
+            return false;
+        }
+        let group = Arc::clone(&self.group);
+        let Some(inbox) = group.inbox(self.index) else { return false };
+        let any = inbox.take_arrivals(&mut self.arrivals);
+        for (transaction, packet) in self.arrivals.drain(..) {
+            outbox.request(transaction, packet);
+        }
+        let mut returns = std::mem::take(&mut self.returns);
+        let has_returns = inbox.take_returns(&mut returns);
+        for transaction in returns.drain(..) {
+            if self.complete_packet(transaction) == CompletionOf::Control {
+                control(transaction);
+            }
+        }
+        self.returns = returns;
+        any || has_returns
+    }
+
+    fn inbox(&self) -> Option<&Inbox> {
+        self.group.inbox(self.index)
+    }
+
+    #[cold]
+    fn take_config(&mut self) {
+        self.generation = self.group.generation();
+        let old = std::mem::replace(&mut self.config, self.group.config());
+        if self.index != 0 && old.receive_buffer.is_some() && self.config.receive_buffer.is_none() {
+            // The primary channel waits until no channel uses the buffer.
+            self.receiver = None;
+            drop(old);
+            self.card.workers.kick();
+        }
+        let is_reader = self.index < self.config.readers;
+        let Some(buffer) = self.config.receive_buffer.as_ref().filter(|_| is_reader) else {
+            self.receiver = None;
+            return;
+        };
+        match &mut self.receiver {
+            Some(receiver) if Arc::ptr_eq(receiver.buffer(), buffer) => {
+                receiver.set_channels(self.config.channels);
+            }
+            receiver => {
+                let buffer = Arc::clone(buffer);
+                *receiver = Some(Receiver::new(self.index, buffer, self.config.channels));
+            }
+        }
+    }
+}
+
+impl Drop for DataPath {
+    fn drop(&mut self) {
+        self.group.close(self.index, self.opening);
+        // The other channels let go of buffers, or free the sub-allocations of this channel.
+        self.card.workers.kick();
+    }
+}

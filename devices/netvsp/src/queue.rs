@@ -1,0 +1,52 @@
+//! A channel's access to the backend: a queue of its own, or one that all channels share.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use synthvm_net::Queue;
+
+/// The queue of one channel.
+pub(crate) enum ChannelQueue {
+    /// A queue of the channel alone.
+    Own(Box<dyn Queue>),
+    /// The only queue of the backend. All channels send on it; the primary channel receives.
+    Shared(Arc<SharedQueue>),
+}
+
+impl ChannelQueue {
+    /// Calls `with` with the queue. `None`: the primary channel has closed it.
+    #[inline]
+    pub(crate) fn with<T>(&mut self, with: impl FnOnce(&mut dyn Queue) -> T) -> Option<T> {
+        match self {
+            Self::Own(queue) => Some(with(&mut **queue)),
+            Self::Shared(shared) => shared.lock().as_mut().map(|queue| with(&mut **queue)),
+        }
+    }
+
+    /// Returns the queue's event ([`Queue::event`]).
+    pub(crate) fn event(&self) -> Option<RawFd> {
+        match self {
+            Self::Own(queue) => queue.event(),
+            Self::Shared(shared) => shared.lock().as_ref().and_then(|queue| queue.event()),
+        }
+    }
+}
+
+/// The only queue of a backend, until the primary channel closes.
+pub(crate) struct SharedQueue(Mutex<Option<Box<dyn Queue>>>);
+
+impl SharedQueue {
+    pub(crate) fn new(queue: Box<dyn Queue>) -> Self {
+        Self(Mutex::new(Some(queue)))
+    }
+
+    /// Closes the queue: the next opening of the card needs it, and subchannels of this one may
+    /// end later.
+    pub(crate) fn close(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<dyn Queue>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

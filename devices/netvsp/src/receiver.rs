@@ -1,0 +1,382 @@
+//! Frames to the guest: from the backend into the receive buffer, and to the ring of a channel.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use synthvm_net::{Pieces, ReceiveError};
+use vmbus_device::{Completed, Outbox};
+use vmbus_ring::TransferRange;
+
+use crate::config::{Config, ReceiveBuffer};
+use crate::group::ChannelGroup;
+use crate::inspect::{InspectedFrame, inspect};
+use crate::packet::NetPacket;
+use crate::protocol::limits::{FRAME_OFFSET, VLAN_TAG};
+use crate::protocol::nvsp::{ChannelType, HostMessage, NvspVersion};
+use crate::protocol::oid::Settings;
+use crate::protocol::rndis::{Fragment, ReceiveHeader, ReceivedFrame};
+use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
+use crate::queue::ChannelQueue;
+
+/// Most frames of one round: packets of the guest have their turn in between.
+const MAX_FRAMES: usize = 64;
+
+/// Most frames in one packet. Guests accept 375, and smaller packets reach them earlier.
+pub(crate) const MAX_PACKET_FRAMES: usize = 64;
+
+/// Longest coalesced frame: the largest IP packet, and an Ethernet header with a tag.
+const MAX_COALESCED: u32 = 65_535 + 18;
+
+/// Frames are received four bytes before their usual place, so that one with a tag still fits: it
+/// begins there once its tag is removed.
+const SPACE_OFFSET: u32 = FRAME_OFFSET - VLAN_TAG;
+
+/// A channel's part of the receive buffer, and the frames that it receives.
+pub(crate) struct Receiver {
+    /// The channel.
+    index: u16,
+    buffer: Arc<ReceiveBuffer>,
+    share: Share,
+    /// Index of the first sub-allocation of the share.
+    first: u32,
+    /// The channels to which frames go.
+    targets: Vec<Target>,
+    /// The channels with frames in this round.
+    touched: Vec<u16>,
+    /// The destination of each packet, by the first of its sub-allocations.
+    destinations: Box<[Destination]>,
+    /// Number of the last coalesced frame.
+    coalesced: u16,
+    // Kept for their memory.
+    space: Vec<SubAllocation>,
+    fragments: Vec<(SubAllocation, TransferRange)>,
+    pieces: Pieces<'static>,
+}
+
+/// The frames of one channel in this round, and those that the guest has not completed.
+#[derive(Default)]
+struct Target {
+    batch: Vec<SubAllocation>,
+    ranges: Vec<TransferRange>,
+    /// Sub-allocations of packets that the guest has not completed.
+    outstanding: u32,
+}
+
+/// The channel that a packet went to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) channel: u16,
+    /// The opening of the channel; 0 for the receiver's own channel.
+    pub(crate) opening: u32,
+}
+
+/// The surroundings of a receiver.
+#[derive(Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) group: &'a ChannelGroup,
+    pub(crate) version: NvspVersion,
+    pub(crate) settings: &'a Settings,
+}
+
+impl Receiver {
+    /// Returns the receiver of channel `index`, with all its sub-allocations free.
+    pub(crate) fn new(index: u16, buffer: Arc<ReceiveBuffer>, channels: u16) -> Self {
+        let share = Share::new(buffer.partition, Owner::Channel(index));
+        Self::with_share(index, buffer, channels, share)
+    }
+
+    pub(crate) fn with_share(
+        index: u16,
+        buffer: Arc<ReceiveBuffer>,
+        channels: u16,
+        share: Share,
+    ) -> Self {
+        let Range { start, end } = buffer.partition.indices(Owner::Channel(index));
+        let destinations = vec![Destination { channel: index, opening: 0 }; (end - start) as usize];
+        let mut receiver = Self {
+            index,
+            buffer,
+            share,
+            first: start,
+            targets: Vec::new(),
+            touched: Vec::new(),
+            destinations: destinations.into_boxed_slice(),
+            coalesced: 0,
+            space: Vec::new(),
+            fragments: Vec::new(),
+            pieces: Pieces::new(),
+        };
+        receiver.set_channels(channels);
+        receiver
+    }
+
+    /// Notes the number of channels, which only rises.
+    pub(crate) fn set_channels(&mut self, channels: u16) {
+        let count = usize::from(channels.max(self.index + 1)).max(self.targets.len());
+        self.targets.resize_with(count, Target::default);
+    }
+
+    /// Returns the receive buffer.
+    pub(crate) fn buffer(&self) -> &Arc<ReceiveBuffer> {
+        &self.buffer
+    }
+
+    /// Returns true if a frame can be received.
+    #[inline]
+    pub(crate) fn has_space(&self) -> bool {
+        self.share.available() != 0
+    }
+
+    /// Returns true if the guest has completed all packets.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.share.is_idle()
+    }
+
+    /// Takes a completion of the guest. One that completes nothing changes nothing: a driver may be
+    /// confused.
+    #[inline]
+    pub(crate) fn complete(&mut self, transaction: u64) {
+        let Ok(count) = self.share.complete(transaction) else { return };
+        let channel = self.destination(transaction).map_or(self.index, |one| one.channel);
+        if let Some(target) = self.targets.get_mut(usize::from(channel)) {
+            target.outstanding = target.outstanding.saturating_sub(count);
+        }
+    }
+
+    /// Frees the sub-allocations of packets that went to channels which have closed since: the
+    /// guest cannot complete them any more.
+    #[cold]
+    pub(crate) fn reclaim(&mut self, group: &ChannelGroup) {
+        for packet in self.share.save() {
+            let Some(destination) = self.destination(packet.transaction) else { continue };
+            let Destination { channel, opening } = *destination;
+            let is_open = opening == 0
+                || group.inbox(channel).is_some_and(|inbox| inbox.opening() == Some(opening));
+            if !is_open {
+                self.complete(packet.transaction);
+            }
+        }
+    }
+
+    /// Receives a batch of frames from `queue`, and sends those that the guest wants.
+    pub(crate) fn receive(
+        &mut self,
+        queue: &mut ChannelQueue,
+        around: Surroundings<'_>,
+        outbox: &mut Outbox<NetPacket>,
+    ) -> Completed {
+        let buffer = Arc::clone(&self.buffer);
+        let wanted = self.sub_allocations_of_frame(around.config);
+        let mut taken = 0;
+        while taken < MAX_FRAMES {
+            while self.space.len() < wanted {
+                let Some(free) = self.share.reserve() else { break };
+                self.space.push(free);
+            }
+            if self.space.is_empty() || !self.receive_one(&buffer, queue, around, outbox) {
+                break;
+            }
+            taken += 1;
+        }
+        for unused in self.space.drain(..) {
+            let _ = self.share.cancel(unused);
+        }
+        let has_sent = !self.touched.is_empty();
+        while let Some(channel) = self.touched.pop() {
+            self.flush(channel, around, outbox);
+        }
+        match taken {
+            0 => Completed::Nothing,
+            // The worker sleeps between rounds that only drop frames: those have no limit.
+            MAX_FRAMES if has_sent => Completed::CallAgain,
+            _ => Completed::Some,
+        }
+    }
+
+    /// Returns the number of sub-allocations that the longest frame takes.
+    fn sub_allocations_of_frame(&self, config: &Config) -> usize {
+        if !config.coalesces {
+            return 1;
+        }
+        let each = self.buffer.geometry.usable() - FRAME_OFFSET;
+        (MAX_COALESCED.div_ceil(each.max(1)) as usize).clamp(1, config.max_ranges)
+    }
+
+    /// Receives one frame to the reserved space. Returns false if the backend has none.
+    fn receive_one(
+        &mut self,
+        buffer: &ReceiveBuffer,
+        queue: &mut ChannelQueue,
+        around: Surroundings<'_>,
+        outbox: &mut Outbox<NetPacket>,
+    ) -> bool {
+        let mut pieces = std::mem::take(&mut self.pieces).recycle();
+        let received = match add_space(buffer, &self.space, &mut pieces) {
+            Ok(()) => queue.with(|queue| queue.receive(&pieces)),
+            Err(NoSpace) => None,
+        };
+        let (has_frame, frame) = match received {
+            Some(Ok(Some(received))) => {
+                let is_whole = received.header.gso_type == 0;
+                let frame = inspect(&pieces, received, around.settings);
+                // A whole frame may be no longer than the guest's MTU, however much space is left.
+                let limit = around.config.max_receive_frame as usize;
+                (true, frame.filter(|frame| !is_whole || frame.length <= limit))
+            }
+            Some(Err(ReceiveError::TooLong)) => (true, None),
+            None | Some(Ok(None) | Err(ReceiveError::LinkDown | ReceiveError::Os(_))) => {
+                (false, None)
+            }
+        };
+        self.pieces = pieces.recycle();
+        if let Some(frame) = frame.filter(|_| around.config.is_link_up) {
+            self.add(&frame, around, outbox);
+        }
+        has_frame
+    }
+
+    /// Adds a frame to the batch of its channel. It is dropped if the channel has its part of the
+    /// sub-allocations in use, so that one channel cannot starve the others.
+    fn add(
+        &mut self,
+        frame: &InspectedFrame,
+        around: Surroundings<'_>,
+        outbox: &mut Outbox<NetPacket>,
+    ) {
+        let channel = match around.group.has_one_reader() && around.settings.rss.is_enabled {
+            true => around.settings.rss.table.channel(frame.hash),
+            false => self.index,
+        };
+        let channel = if usize::from(channel) < self.targets.len() { channel } else { self.index };
+        self.split(frame);
+        let target = &self.targets[usize::from(channel)];
+        let limit = self.destinations.len() / self.targets.len().max(1);
+        let batched = target.batch.len();
+        let in_use = target.outstanding as usize + batched;
+        if around.group.has_one_reader() && in_use + self.fragments.len() > limit.max(1) {
+            return self.fragments.clear();
+        }
+        if !self.write_headers(frame) {
+            return self.fragments.clear();
+        }
+        if batched + self.fragments.len() > around.config.max_ranges {
+            self.flush(channel, around, outbox);
+        }
+        let target = &mut self.targets[usize::from(channel)];
+        if target.batch.is_empty() && !self.touched.contains(&channel) {
+            self.touched.push(channel);
+        }
+        let count = self.fragments.len();
+        self.space.drain(..count);
+        for (sub_allocation, range) in self.fragments.drain(..) {
+            target.batch.push(sub_allocation);
+            target.ranges.push(range);
+        }
+    }
+
+    /// Lists the sub-allocations that hold a frame, with the bytes of the messages in them.
+    fn split(&mut self, frame: &InspectedFrame) {
+        let end = self.buffer.geometry.usable();
+        let mut left = frame.length as u32;
+        let mut start = SPACE_OFFSET + frame.offset as u32;
+        for &sub_allocation in &self.space {
+            let part = left.min(end - start);
+            left -= part;
+            let byte_offset = self.buffer.offset(sub_allocation);
+            let range = TransferRange { byte_count: start + part, byte_offset };
+            self.fragments.push((sub_allocation, range));
+            if left == 0 {
+                break;
+            }
+            start = FRAME_OFFSET;
+        }
+    }
+
+    /// Writes the RNDIS headers of the parts of a frame. Returns false if the guest took the
+    /// buffer's memory away.
+    fn write_headers(&mut self, frame: &InspectedFrame) -> bool {
+        let count = self.fragments.len();
+        if count > 1 {
+            self.coalesced = self.coalesced.wrapping_add(1);
+        }
+        let mut offset = SPACE_OFFSET + frame.offset as u32;
+        for (number, (_, range)) in self.fragments.iter().enumerate() {
+            let is_first = number == 0;
+            let is_last = number + 1 == count;
+            let fragment = Fragment { is_first, is_last, id: self.coalesced };
+            let mut message = ReceivedFrame {
+                offset,
+                length: range.byte_count - offset,
+                fragment: (count > 1).then_some(fragment),
+                ..ReceivedFrame::default()
+            };
+            if is_first {
+                message.checksum = frame.checksum;
+                message.vlan = frame.vlan;
+                message.hash = frame.hash.map(|hash| hash.0);
+            }
+            let header = ReceiveHeader::new(&message);
+            if self.buffer.view.write(range.byte_offset as usize, header.bytes()).is_err() {
+                return false;
+            }
+            offset = FRAME_OFFSET;
+        }
+        true
+    }
+
+    /// Sends the batch of `channel` as one packet: on the own ring, or through the other channel's
+    /// inbox. A closed channel's frames go to the own ring.
+    fn flush(&mut self, channel: u16, around: Surroundings<'_>, outbox: &mut Outbox<NetPacket>) {
+        let target = &mut self.targets[usize::from(channel)];
+        let sent = self.share.send(&target.batch);
+        let count = target.batch.len() as u32;
+        target.batch.clear();
+        let Ok(id) = sent else { return target.ranges.clear() };
+        let nvsp = HostMessage::rndis_packet(around.version, ChannelType::Data);
+        let headers = around.group.headers();
+        let packet = NetPacket::transfer(nvsp, self.buffer.id, &target.ranges, headers);
+        target.ranges.clear();
+        let own = Destination { channel: self.index, opening: 0 };
+        let passed = match around.group.inbox(channel) {
+            Some(inbox) if channel != self.index => inbox.pass(id.word(), packet),
+            _ => Err(packet),
+        };
+        let destination = match passed {
+            Ok(opening) => Destination { channel, opening },
+            Err(packet) => {
+                outbox.request(id.word(), packet);
+                own
+            }
+        };
+        if let Some(place) = self.destinations.get_mut((id.index() - self.first) as usize) {
+            *place = destination;
+        }
+        self.targets[usize::from(destination.channel)].outstanding += count;
+    }
+
+    fn destination(&self, transaction: u64) -> Option<&Destination> {
+        let index = TransactionId::from_word(transaction)?.index();
+        self.destinations.get(index.checked_sub(self.first)? as usize)
+    }
+}
+
+/// Adds the memory of `space`, in which a frame is received, to `pieces`.
+fn add_space<'a>(
+    buffer: &'a ReceiveBuffer,
+    space: &[SubAllocation],
+    pieces: &mut Pieces<'a>,
+) -> Result<(), NoSpace> {
+    let mut begin = SPACE_OFFSET;
+    for &sub_allocation in space {
+        let start = (buffer.offset(sub_allocation) + begin) as usize;
+        let length = (buffer.geometry.usable() - begin) as usize;
+        let slices = buffer.view.slices(start, length).map_err(|_| NoSpace)?;
+        slices.into_iter().try_for_each(|slice| pieces.push(slice)).map_err(|_| NoSpace)?;
+        begin = FRAME_OFFSET;
+    }
+    Ok(())
+}
+
+/// The space cannot be reached: there are too many pieces.
+struct NoSpace;

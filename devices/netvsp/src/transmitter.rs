@@ -1,0 +1,208 @@
+//! Messages with frames of the guest: from a packet to the backend, and to the packet's completion.
+
+use std::os::fd::RawFd;
+
+use synthvm_net::{Pieces, SendError};
+use vmbus_gpadl::{GuestBuffer, GuestRam};
+use vmbus_ring::{Packet, PacketKind};
+
+use crate::config::Config;
+use crate::message::GuestMessage;
+use crate::packet::NetPacket;
+use crate::protocol::limits::HEADER_COPY;
+use crate::protocol::nvsp::{HostMessage, NvspStatus, RndisPacket};
+use crate::protocol::rndis::{TransmitCursor, TransmitFrame};
+use crate::queue::ChannelQueue;
+use crate::transmit;
+
+/// Packets to the guest.
+pub(crate) type Outbox = vmbus_device::Outbox<NetPacket>;
+
+/// A channel's frames to the backend.
+pub(crate) struct Transmitter {
+    pub(crate) queue: ChannelQueue,
+    /// The ranges of the packet in hand.
+    ranges: GuestBuffer,
+    /// The message whose next frame waits for space in the backend. No packet is taken meanwhile.
+    waiting: Option<Transmission>,
+    /// Kept for its memory.
+    pieces: Pieces<'static>,
+}
+
+/// A message of the guest that is being sent. Its ranges are the transmitter's.
+struct Transmission {
+    request: Request,
+    packet: RndisPacket,
+    cursor: TransmitCursor,
+    /// The frame that the backend did not take.
+    frame: Option<TransmitFrame>,
+    status: NvspStatus,
+}
+
+/// How to complete a packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) transaction_id: u64,
+    pub(crate) wants_completion: bool,
+}
+
+impl Transmitter {
+    /// Returns the transmitter of a channel.
+    pub(crate) fn new(queue: ChannelQueue, ram: GuestRam) -> Self {
+        let ranges = GuestBuffer::new(ram);
+        Self { queue, ranges, waiting: None, pieces: Pieces::new() }
+    }
+
+    /// Returns true if no message waits: another packet may be taken.
+    #[inline]
+    pub(crate) fn is_free(&self) -> bool {
+        self.waiting.is_none()
+    }
+
+    /// Returns the backend's event.
+    pub(crate) fn event(&self) -> Option<RawFd> {
+        self.queue.event()
+    }
+
+    /// Notes the ranges of a packet. One without valid ranges has none.
+    #[inline]
+    pub(crate) fn take_ranges(&mut self, packet: &Packet<'_>) {
+        let is_direct = packet.kind() == PacketKind::GpaDirect;
+        if !is_direct || packet.gpa_direct(&mut self.ranges).is_err() {
+            self.ranges.clear();
+        }
+    }
+
+    /// Returns the message of `packet`, whose ranges were noted last. `None`: it names a section
+    /// that is not there.
+    #[inline]
+    pub(crate) fn message<'a>(
+        &'a self,
+        config: &'a Config,
+        packet: RndisPacket,
+    ) -> Option<GuestMessage<'a>> {
+        message(config, &self.ranges, packet)
+    }
+
+    /// Sends the frames of the message of `packet`, whose ranges were noted last.
+    pub(crate) fn send(
+        &mut self,
+        request: Request,
+        packet: RndisPacket,
+        config: &Config,
+        outbox: &mut Outbox,
+    ) {
+        // A section outside of the buffer gives a message that fails.
+        let length = self.message(config, packet).and_then(|message| message.len());
+        let cursor = TransmitCursor::new(length.unwrap_or(0), config.max_frame);
+        let status = NvspStatus::Success;
+        self.transmit(
+            Transmission { request, packet, cursor, frame: None, status },
+            config,
+            outbox,
+        );
+    }
+
+    /// Continues with the message that waits for the backend. Returns true if it waits no longer.
+    #[inline]
+    pub(crate) fn resume(&mut self, config: &Config, outbox: &mut Outbox) -> bool {
+        let Some(transmission) = self.waiting.take() else { return false };
+        self.transmit(transmission, config, outbox);
+        self.waiting.is_none()
+    }
+
+    /// Sends frames until the backend is full or none is left.
+    fn transmit(&mut self, mut transmission: Transmission, config: &Config, outbox: &mut Outbox) {
+        while let Some(frame) = self.next_frame(&mut transmission, config) {
+            let Some(message) = message(config, &self.ranges, transmission.packet) else {
+                break;
+            };
+            if !config.is_link_up {
+                continue;
+            }
+            let pieces = &mut self.pieces;
+            let sent = self.queue.with(|queue| transmit::send(&message, &frame, queue, pieces));
+            match sent {
+                Some(Err(SendError::Full)) => {
+                    transmission.frame = Some(frame);
+                    self.waiting = Some(transmission);
+                    return;
+                }
+                // The guest learns of malformed frames; a network may lose all others.
+                Some(Err(SendError::Malformed | SendError::Length(_) | SendError::Unsupported)) => {
+                    transmission.status = NvspStatus::Failure;
+                }
+                None | Some(Ok(()) | Err(SendError::LinkDown | SendError::Os(_))) => {}
+            }
+        }
+        transmission.request.complete(transmission.status, config, outbox);
+    }
+
+    fn next_frame(
+        &self,
+        transmission: &mut Transmission,
+        config: &Config,
+    ) -> Option<TransmitFrame> {
+        if let Some(frame) = transmission.frame.take() {
+            return Some(frame);
+        }
+        let bytes = transmission.cursor.next_header()?;
+        let mut header = [0; HEADER_COPY as usize];
+        let header = header.get_mut(..(bytes.end - bytes.start) as usize)?;
+        let message = self.message(config, transmission.packet);
+        let copied = message.is_some_and(|message| message.copy_to(bytes.start as usize, header));
+        let frame = copied.then(|| transmission.cursor.parse_next(header).ok()).flatten();
+        if frame.is_none() {
+            transmission.status = NvspStatus::Failure;
+        }
+        frame
+    }
+}
+
+impl Request {
+    /// Returns the request of `packet`.
+    #[inline]
+    pub(crate) fn of(packet: &Packet<'_>) -> Self {
+        Self {
+            transaction_id: packet.transaction_id(),
+            wants_completion: packet.completion_requested(),
+        }
+    }
+
+    /// Sends `packet` as the completion, if the guest wants one.
+    #[inline]
+    pub(crate) fn answer(self, packet: NetPacket, outbox: &mut Outbox) {
+        if self.wants_completion {
+            outbox.complete(self.transaction_id, packet);
+        }
+    }
+
+    /// Completes an RNDIS message.
+    #[inline]
+    pub(crate) fn complete(self, status: NvspStatus, config: &Config, outbox: &mut Outbox) {
+        match config.version {
+            Some(version) => {
+                let message = HostMessage::rndis_complete(version, status);
+                self.answer(NetPacket::message(message), outbox);
+            }
+            // The connection has ended. Every packet is completed all the same.
+            None => self.answer(NetPacket::empty(), outbox),
+        }
+    }
+}
+
+#[inline]
+fn message<'a>(
+    config: &'a Config,
+    ranges: &'a GuestBuffer,
+    packet: RndisPacket,
+) -> Option<GuestMessage<'a>> {
+    let section = match packet.section {
+        None => None,
+        Some(section) => {
+            let (layout, view) = config.send_buffer.as_ref()?;
+            Some((&**view, layout.locate(section)?))
+        }
+    };
+    Some(GuestMessage::new(section, ranges))
+}
