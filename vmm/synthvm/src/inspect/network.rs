@@ -48,7 +48,8 @@ pub struct NetworkQueueReport {
     pub drops: NetworkDrops,
     /// How often the backend had no space, so that a frame of the guest waited.
     pub backend_full: u64,
-    /// Interrupts to the guest by the queue's channel; 0 while the channel is not open.
+    /// Interrupts to the guest by the queue's channel, or by all channels that share the queue; 0
+    /// while none is open.
     pub signals_sent: u64,
     /// Interrupts that were suppressed, because the guest was polling the ring or had masked it.
     pub signals_suppressed: u64,
@@ -103,14 +104,22 @@ impl NetworkReport {
     /// Returns the report of a card. `channels` are those of the bus, which have the signals.
     pub(crate) fn new(card: CardReport, channels: &[ChannelReport]) -> Self {
         let instance = card.instance.to_string();
-        let channel = |index: usize| {
-            let matches = |channel: &&ChannelReport| {
-                channel.instance == instance && usize::from(channel.subchannel) == index
-            };
-            channels.iter().find(matches)
+        // All channels of a card share the queue of a backend that has one.
+        let is_shared = card.queues.len() == 1;
+        let signals = |index: usize| {
+            let own = channels.iter().filter(|channel| {
+                channel.instance == instance
+                    && (is_shared || usize::from(channel.subchannel) == index)
+            });
+            own.fold((0_u64, 0_u64), |(sent, suppressed), channel| {
+                (
+                    sent.saturating_add(channel.signals_sent),
+                    suppressed.saturating_add(channel.signals_suppressed),
+                )
+            })
         };
         let queues = card.queues.iter().enumerate();
-        let queues = queues.map(|(index, report)| queue(report, channel(index))).collect();
+        let queues = queues.map(|(index, report)| queue(report, signals(index))).collect();
         NetworkReport {
             id: card.id,
             backend: card.backend,
@@ -125,7 +134,7 @@ impl NetworkReport {
     }
 }
 
-fn queue(report: &QueueReport, channel: Option<&ChannelReport>) -> NetworkQueueReport {
+fn queue(report: &QueueReport, (sent, suppressed): (u64, u64)) -> NetworkQueueReport {
     let QueueReport { counters, receive_link_down } = *report;
     NetworkQueueReport {
         sent_packets: counters.sent_frames,
@@ -142,8 +151,8 @@ fn queue(report: &QueueReport, channel: Option<&ChannelReport>) -> NetworkQueueR
             receive_invalid: counters.receive_invalid,
         },
         backend_full: counters.full,
-        signals_sent: channel.map_or(0, |channel| channel.signals_sent),
-        signals_suppressed: channel.map_or(0, |channel| channel.signals_suppressed),
+        signals_sent: sent,
+        signals_suppressed: suppressed,
     }
 }
 
@@ -191,9 +200,12 @@ mod tests {
         };
         let other = Guid::new(1, 2, 3, [5; 8]);
         let channels = [channel(other, 0, 1), channel(instance, 1, 2), channel(instance, 0, 3)];
-        let report = NetworkReport::new(card, &channels);
+        let report = NetworkReport::new(card.clone(), &channels);
         assert_eq!(report.capture, Some(CaptureReport { recorded: 13, dropped: 14 }));
         assert_eq!([report.queues[0].signals_sent, report.queues[1].signals_sent], [3, 2]);
+        let shared = CardReport { queues: vec![queue], ..card };
+        let shared = NetworkReport::new(shared, &channels);
+        assert_eq!(shared.queues[0].signals_sent, 5, "the queue of both channels");
         assert_eq!(report.queues[0].backend_full, 5);
         let drops: Vec<_> = report.queues[0].drops.by_reason().map(|(.., count)| count).into();
         assert_eq!(drops, [6, 7, 8, 12, 9, 10, 11]);

@@ -28,6 +28,7 @@ struct Card {
     backend: String,
     address: MacAddress,
     instance: Guid,
+    channels: u16,
     attachment: Arc<Attachment>,
     capture: Option<Arc<Capture>>,
 }
@@ -70,7 +71,8 @@ impl NetworkSet {
                 name: card.id.clone(),
                 workers: WorkerOptions::default(),
             };
-            let device = NetworkCard::new(options, Arc::clone(&card.attachment) as _);
+            let backend = Arc::clone(&card.attachment);
+            let device = NetworkCard::with_channels(options, backend, card.channels);
             bus.offer(Box::new(device)).map_err(std::io::Error::other)?;
         }
         let attachments: Vec<_> = cards.iter().map(|card| Arc::clone(&card.attachment)).collect();
@@ -128,6 +130,7 @@ impl Card {
             id,
             backend: config.backend.to_string(),
             address: config.mac.unwrap_or_default(),
+            channels: config.queues,
             attachment: Arc::new(attachment),
             capture,
         })
