@@ -10,6 +10,7 @@
 //! | `transmitter`, `transmit`, `message` | from the guest's packet to the backend |
 //! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
+//! | `counters` | what any thread may read of the channels |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -18,6 +19,7 @@
 mod card;
 mod config;
 mod control_plane;
+mod counters;
 mod data_path;
 mod error;
 mod group;
@@ -34,3 +36,4 @@ mod transmit;
 mod transmitter;
 
 pub use card::{CardOptions, NetworkCard};
+pub use counters::ChannelCounters;
