@@ -182,8 +182,11 @@ mod tests {
 
     #[test]
     fn test_inspect_is_read_with_fields_that_we_do_not_know() {
-        let text = r#"{"connection":{"version":"5.3","state":"connected"},"vcpus":[{"index":0,"exits":{"post_message":1,
-            "signal_event":2,"io":3,"mmio":4,"msr":5,"other":6,"new":7}}],"channels":[],"gpadls":[],"disks":[],"x":1}"#;
+        let text = r#"{
+            "connection": {"version": "5.3", "state": "connected"},
+            "vcpus": [{"index": 0, "exits": {"post_message": 1, "signal_event": 2, "io": 3,
+                "mmio": 4, "msr": 5, "other": 6, "new": 7}}],
+            "channels": [], "gpadls": [], "disks": [], "x": 1}"#;
         let inspect: Inspect = serde_json::from_str(text).unwrap();
         assert_eq!(inspect.doorbell_exits(), 2);
         assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));

@@ -134,7 +134,8 @@ fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
     // MD5 for a minute; the limit is two seconds. Every Debian machine has Perl, but not insmod.
     let load = format!(
         "echo 1 > /proc/sys/kernel/watchdog_thresh
-        exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; syscall({}, fileno(F), $p, 0)' {}",
+        exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; \
+        syscall({}, fileno(F), $p, 0)' {}",
         libc::SYS_finit_module,
         module.display()
     );

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::handler::ChannelHandler;
+use crate::shared::Shared;
 use crate::worker::Worker;
-use crate::workers::Shared;
 
 /// The channels of devices without threads. [`InlineWorkers::serve`] serves them, and nothing else
 /// does. Clones share the channels.

@@ -31,11 +31,7 @@ impl ChannelHandler for Replier {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         assert_ne!(packet.payload()[0], b'!', "a panic that the test asked for");
         self.taken.fetch_add(1, Ordering::SeqCst);
         outbox.complete(packet.transaction_id(), vec![7; self.reply]);

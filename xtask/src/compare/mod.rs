@@ -12,31 +12,15 @@ mod rows;
 mod side;
 mod storage;
 
-use std::process::ExitCode;
-
-/// The options of `cargo xtask compare`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
+/// The comparison to make.
 #[derive(Debug, clap::Subcommand)]
-enum What {
+pub(crate) enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
     Storage(storage::Arguments),
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.what {
-        What::Storage(arguments) => storage::main(arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask compare: {error}");
-            ExitCode::FAILURE
-        }
-    }
+pub(crate) fn main(what: &What) -> Result<(), String> {
+    let What::Storage(arguments) = what;
+    storage::main(arguments)
 }

@@ -22,7 +22,8 @@ const RUN_LIMIT_S: u64 = 40;
 /// Without that clock its guest would read the time from a timer that QEMU emulates, with an exit
 /// for each read. The disabled features concern sleep, and do not speed up a disk; with all of
 /// them, the emulated host's processor eventually ran that guest without end.
-const PEER_CPU: &str = "host,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off,kvm-steal-time=off,kvm-pv-unhalt=off";
+const PEER_CPU: &str = "host,kvm-asyncpf=off,kvm-asyncpf-int=off,kvm-poll-control=off,\
+    kvm-steal-time=off,kvm-pv-unhalt=off";
 
 /// A machine.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ use super::round::{Round, Run};
 use super::rows::{self, Better, Row};
 use super::side::Side;
 use crate::inner::{self, Inside};
+use crate::number;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
@@ -32,7 +33,7 @@ const LOSSES: u32 = 8;
 
 /// The options of `cargo xtask compare storage`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
     /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
     #[arg(long, value_name = "FILE")]
@@ -44,14 +45,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
     /// Number of rounds: measurements of each case on each machine. The result is the median.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = number::<u32>(1..=99))]
     rounds: u32,
     /// Continue with the rounds of an interrupted comparison of the same cases, instead of
     /// repeating all.
     #[arg(long)]
     resume: bool,
     /// Processors of an emulated host. With more than one, guests are sometimes lost.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=64))]
     host_cpus: u32,
     #[command(flatten)]
     inside: Inside,

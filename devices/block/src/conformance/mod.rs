@@ -15,6 +15,7 @@
 mod clearing;
 mod drive;
 mod faults;
+mod gate;
 mod model;
 pub mod powerloss;
 mod reopen;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use super::{Backend, IoError, Operation};
 pub use drive::{one, over, pattern, run, wait};
 pub use faults::{FaultPlan, check_faults};
+pub use gate::Gate;
 pub use model::Model;
 pub use reopen::check_reopen;
 #[cfg(test)]

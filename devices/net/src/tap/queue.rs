@@ -21,7 +21,7 @@ impl TapQueue {
         let in_use = shared.lock();
         let claim = shared.claims.claim(index)?;
         let port = &shared.ports[index];
-        if shared.link.is_up() {
+        if shared.is_attached() {
             let attached = if index == 0 { Ok(()) } else { ioctl::set_queue(&port.fd, true) };
             match attached {
                 Err(error) if is_gone(&error) => shared.lost(),
@@ -42,21 +42,36 @@ impl TapQueue {
 impl Uncounted for TapQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         frame.check(self.shared.offloads, MAX_FRAME)?;
-        if !self.shared.link.is_up() {
+        if !self.shared.is_attached() {
             return Err(SendError::LinkDown);
         }
         let header = frame.wire_header().to_bytes();
         let port = &self.shared.ports[self.index];
         let result = self.vectors.write(port.fd(), Kind::Device, &header, frame);
-        // The interface is not up (EIO), or the kernel refuses the frame (EINVAL): an error of the
-        // system.
-        self.sent(result)?;
-        self.watch_space(false);
-        Ok(())
+        let result = self.sent(result);
+        // The kernel answers EIO while the interface is not up. No notice may have been read yet.
+        let was_up = self.shared.link.is_up();
+        match result {
+            Ok(_) => {
+                if !was_up {
+                    self.shared.refresh();
+                }
+                self.watch_space(false);
+                Ok(())
+            }
+            Err(SendError::Os(libc::EIO)) => {
+                if was_up {
+                    self.shared.refresh();
+                }
+                let is_up = self.shared.link.is_up();
+                Err(if is_up { SendError::Os(libc::EIO) } else { SendError::LinkDown })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        if !self.shared.link.is_up() {
+        if !self.shared.is_attached() {
             self.shared.lost();
             return Err(ReceiveError::LinkDown);
         }

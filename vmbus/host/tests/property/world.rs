@@ -108,7 +108,8 @@ impl World {
                 }
             }
             Step::Map { relid, id } => {
-                if let Ok(view) = self.core.gpadl_table().map(*relid, *id) {
+                let gpadl = self.core.gpadl(*relid, *id);
+                if let Some(Ok(view)) = gpadl.map(|gpadl| gpadl.map()) {
                     *self.model.views.entry((*relid, *id)).or_default() += 1;
                     self.views.push(view);
                     self.count("mapped");

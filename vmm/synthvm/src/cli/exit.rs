@@ -3,11 +3,6 @@
 use std::fmt;
 use std::process::{ExitCode, Termination};
 
-use synthvm_machine::BootError;
-use synthvm_machine::HypervError;
-use synthvm_machine::MachineError;
-use synthvm_machine::unix_socket::SocketError;
-
 use crate::config::{ConfigError, InputError};
 use crate::control::{ClientError, StopReason};
 use crate::doctor::HostError;
@@ -150,60 +145,6 @@ impl From<HostError> for Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         Failure::new(Exit::Internal, &error)
-    }
-}
-
-impl From<MachineError> for Failure {
-    fn from(error: MachineError) -> Self {
-        let exit = match &error {
-            MachineError::OpenKvm { .. }
-            | MachineError::NotKvm { .. }
-            | MachineError::Missing(_)
-            | MachineError::TooManyCpus { .. }
-            | MachineError::AddressBits { .. }
-            | MachineError::Memory(_)
-            | MachineError::Hyperv(
-                HypervError::NoHyperv { .. } | HypervError::Unavailable { .. },
-            ) => Exit::Host,
-            MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
-            | MachineError::TwoTerminals => Exit::Usage,
-            MachineError::Boot(error) => boot_exit(error),
-            MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => Exit::Input,
-            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => {
-                Exit::Internal
-            }
-        };
-        Failure::new(exit, &error)
-    }
-}
-
-impl From<BootError> for Failure {
-    fn from(error: BootError) -> Self {
-        Failure::new(boot_exit(&error), &error)
-    }
-}
-
-/// Returns the exit status: a file is at fault, or the options given with it.
-fn boot_exit(error: &BootError) -> Exit {
-    match error {
-        BootError::MemoryForKernel { .. }
-        | BootError::MemoryForInitrd { .. }
-        | BootError::CmdlineTooLong { .. }
-        | BootError::CmdlineNul => Exit::Usage,
-        BootError::File { .. }
-        | BootError::NotAFile { .. }
-        | BootError::Empty { .. }
-        | BootError::NotAKernel { .. }
-        | BootError::WrongKernel { .. }
-        | BootError::Truncated { .. }
-        | BootError::BadElf { .. } => Exit::Input,
-        BootError::Memory(_) => Exit::Internal,
-    }
-}
-
-impl From<SocketError> for Failure {
-    fn from(error: SocketError) -> Self {
-        Failure::text(Exit::Input, format!("--control {error}"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: parsing, execution, and the exit status.
 
+mod advice;
 mod args;
 mod commands;
 mod disk;

@@ -27,53 +27,43 @@ with_limits! {
     /// A disk on a VMBus SCSI controller.
     ///
     /// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
-    #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
     pub struct DiskConfig {
         /// Image file or block device. Empty for a disk without one.
-        #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
+        #[serde(deserialize_with = "de::host_path", skip_serializing_if = "is_empty")]
         pub path: PathBuf,
         /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub ram: Option<ByteSize>,
         /// Size of a disk that discards writes and reads as zero, for measurements.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub null: Option<ByteSize>,
         /// The guest cannot write, and the image is opened read-only.
-        #[serde(default)]
         pub readonly: bool,
-        /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk names it.
-        #[serde(default, deserialize_with = "controller")]
+        /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk
+        /// names it.
+        #[serde(deserialize_with = "controller")]
         pub controller: u32,
-        /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in the
-        /// order of the disks. Always set after loading.
-        #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
+        /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in
+        /// the order of the disks. Always set after loading.
+        #[serde(deserialize_with = "lun")]
         pub lun: Option<u8>,
         /// The disk's name in `synthvm inspect`. Unique among the disks.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub id: Option<String>,
         /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
         /// characters.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub serial: Option<String>,
-        /// Logical block size. Default: the image's own, which is 512 for raw images and block devices.
-        /// It must be at least the image's own, and divide the image's size.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
+        /// Logical block size. Default: the image's own, which is 512 for raw images and block
+        /// devices. It must be at least the image's own, and divide the image's size.
         pub block_size: Option<BlockSize>,
         /// Format of the image. Default: detected from name and content.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub format: Option<Format>,
         /// Whether the host's page cache is used.
-        #[serde(default)]
         pub cache: CacheMode,
         /// The I/O path to the host's kernel.
-        #[serde(default)]
         pub io: IoMode,
         /// Whether the guest's memory is registered with the host's kernel for this disk.
-        #[serde(default)]
         pub buffers: BufferMode,
         /// Whether the image may refer to parent images.
-        #[serde(default)]
         pub parents: Parents,
     }
 }
@@ -115,32 +105,9 @@ pub enum BufferMode {
 impl DiskConfig {
     /// Returns a writable disk with defaults for all options but its path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        DiskConfig {
-            path: path.into(),
-            ram: None,
-            null: None,
-            readonly: false,
-            controller: 0,
-            lun: None,
-            id: None,
-            serial: None,
-            block_size: None,
-            format: None,
-            cache: CacheMode::default(),
-            io: IoMode::default(),
-            buffers: BufferMode::default(),
-            parents: Parents::default(),
-            iops: None,
-            read_iops: None,
-            write_iops: None,
-            bps: None,
-            read_bps: None,
-            write_bps: None,
-        }
+        DiskConfig { path: path.into(), ..DiskConfig::default() }
     }
-}
 
-impl DiskConfig {
     /// Returns the storage behind the disk.
     pub fn source(&self) -> DiskSource<'_> {
         match (self.ram, self.null) {
@@ -178,5 +145,5 @@ pub(super) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u
 }
 
 pub(super) fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    super::bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1).map(Some)
+    super::optional_bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1)
 }

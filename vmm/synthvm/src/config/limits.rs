@@ -20,22 +20,16 @@ macro_rules! with_limits {
         pub struct $name {
             $($own)*
             /// Requests per second, of all kinds.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub iops: Option<std::num::NonZeroU64>,
             /// Reads per second.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub read_iops: Option<std::num::NonZeroU64>,
             /// Writes per second.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub write_iops: Option<std::num::NonZeroU64>,
             /// Bytes per second; not 0.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub bps: Option<ByteSize>,
             /// Bytes read per second; not 0.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub read_bps: Option<ByteSize>,
             /// Bytes written per second; not 0.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
             pub write_bps: Option<ByteSize>,
         }
     };
@@ -45,7 +39,7 @@ pub(super) use with_limits;
 with_limits! {
     /// The limits of a disk. After a pause, a tenth of a second's amount may pass without delay.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+    #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
     pub struct LimitsConfig {}
 }
 

@@ -461,3 +461,12 @@ fn test_dvd_drives_come_after_disks_and_share_their_places_and_names() {
     let again = VmConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
     assert_eq!(again.dvds.len(), 3);
 }
+
+#[test]
+fn test_disk_and_drive_with_absent_keys_survive_json() {
+    let disk = DiskConfig::new("a.img");
+    let text = serde_json::to_string(&disk).unwrap();
+    assert_eq!(serde_json::from_str::<DiskConfig>(&text).unwrap(), disk);
+    let text = serde_json::to_string(&DvdConfig::default()).unwrap();
+    assert_eq!(serde_json::from_str::<DvdConfig>(&text).unwrap(), DvdConfig::default());
+}

@@ -1,11 +1,10 @@
 //! A disk's backend with the user's options, and a drop notifier for it.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use synthvm_block::{Backend, BlockSize, Extent, FixedMemory, Geometry, IoError, Queue};
+use synthvm_block::{Backend, BlockSize, Geometry, Wrapper};
 use synthvm_images::OpenOptions;
 
 use super::{DiskError, memory};
@@ -77,33 +76,12 @@ fn check_block_size(asked: u32, image: Geometry) -> Result<(), DiskError> {
     Ok(())
 }
 
-impl Backend for Medium {
-    fn geometry(&self) -> Geometry {
-        let image = self.image.geometry();
+impl Wrapper for Medium {
+    fn inner(&self) -> &dyn Backend {
+        &*self.image
+    }
+
+    fn wrap_geometry(&self, image: Geometry) -> Geometry {
         Geometry { block_size: self.block_size.unwrap_or(image.block_size), ..image }
-    }
-
-    fn identity(&self) -> &[u8] {
-        self.image.identity()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        self.image.queue()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        self.image.extent(offset)
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        self.image.resize(capacity)
-    }
-
-    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
-        self.image.use_fixed(memory)
-    }
-
-    fn fixed_calls(&self) -> Option<u64> {
-        self.image.fixed_calls()
     }
 }

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use synthvm_block::conformance::Gate;
 use synthvm_block::{BlockSize, IoError, IoMode, Operation, ThrottleStats};
 use synthvm_images::{CreateOptions, Format};
 use synthvm_machine::GuestMemory;
@@ -13,7 +14,7 @@ use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
-use super::testing::{Gate, Rig, TestHost};
+use super::testing::{Rig, TestHost};
 use super::*;
 use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
 use crate::storage_guest::BareGuest;
@@ -425,7 +426,7 @@ fn expect_reports(
     gate.close();
     let set = Arc::clone(disks);
     let changed = begin(move || change(&set).map_err(|error| error.to_string()));
-    gate.await_call();
+    gate.wait_for(1);
     let set = Arc::clone(disks);
     assert_eq!(end(&begin(move || set.reports().len())), 1, "the disk that was there");
     let set = Arc::clone(disks);

@@ -68,8 +68,7 @@ fn test_forbidden_helper_process() {
 }
 
 fn helper(what: &str) {
-    let output = super::run_alone("forbidden::test_forbidden_helper_process", (ENV, what));
-    assert_eq!(output.status.code(), Some(42), "{}", String::from_utf8_lossy(&output.stdout));
+    super::run_helper("forbidden::test_forbidden_helper_process", ENV, what);
 }
 
 #[test]
