@@ -11,6 +11,7 @@
 //! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
 //! | `counters` | what any thread may read of the channels |
+//! | `link` | the link's state, the thread that watches it, indications to the guest |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -25,6 +26,7 @@ mod error;
 mod group;
 mod inbox;
 mod inspect;
+mod link;
 mod message;
 mod packet;
 mod primary;
@@ -37,3 +39,4 @@ mod transmitter;
 
 pub use card::{CardOptions, NetworkCard};
 pub use counters::ChannelCounters;
+pub use link::Clock;
