@@ -12,14 +12,12 @@ use vmbus_protocol::Guid;
 use super::NetworkError;
 use super::capture::CaptureFile;
 use super::open::{OpenCard, OpenNetworks};
-use super::reconnect::Reconnector;
 use crate::config::instance;
 
 /// The network cards of a machine, in the order of the configuration.
 #[derive(Debug, Default)]
 pub struct NetworkSet {
     cards: Vec<Card>,
-    _reconnector: Option<Reconnector>,
 }
 
 #[derive(Debug)]
@@ -69,10 +67,7 @@ impl NetworkSet {
         for card in &cards {
             bus.offer(Box::new(card.device.clone())).map_err(std::io::Error::other)?;
         }
-        let attachments: Vec<_> = cards.iter().map(|card| Arc::clone(&card.attachment)).collect();
-        let reconnector =
-            if attachments.is_empty() { None } else { Some(Reconnector::start(attachments)?) };
-        Ok(NetworkSet { cards, _reconnector: reconnector })
+        Ok(NetworkSet { cards })
     }
 
     /// Takes the link of the card `id` down, or up again.
