@@ -92,13 +92,6 @@ impl Attachment {
         self.signal_change(self.inner.link())
     }
 
-    /// Returns the backend's own state, and leaves a pending change pending.
-    pub fn backend_link(&self) -> LinkState {
-        let inner = self.inner.link();
-        self.signal_change(inner);
-        inner
-    }
-
     /// Returns the state that the user chose.
     pub fn chosen_link(&self) -> LinkState {
         state(self.plug.is_in())

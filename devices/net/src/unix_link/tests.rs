@@ -57,6 +57,8 @@ fn test_unix_link_by_path_comes_back_with_its_peer() {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("link");
     let server = UnixLink::listen(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600, "for its user only");
     let mut queue = server.queue(0).unwrap();
     assert_eq!(server.link(), LinkState::Down);
     assert_eq!(server.reconnect().unwrap_err().kind(), io::ErrorKind::WouldBlock);

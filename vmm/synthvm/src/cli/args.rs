@@ -129,10 +129,10 @@ pub(super) struct RunArgs {
     #[arg(long, hide = true)]
     disk_hold: Option<String>,
 
-    /// Adds a VMBus network card: tap,name=INTERFACE[,queues=N] or tap,fd=N[:M] (a TAP interface),
+    /// Adds a VMBus network card: tap,name=INTERFACE or tap,fd=N[:M] (a TAP interface),
     /// user[,forward=tcp:PORT:GUEST-PORT] (by passt, without privilege), switch,name=NAME (between
     /// cards of this machine), socket,listen=PATH or socket,connect=PATH (to another machine), null
-    /// (drops all frames); each with id, mac, mtu, pcap=NEW-FILE, link=up|down
+    /// (drops all frames); each with id, queues=1..64, mac, mtu, pcap=NEW-FILE, link=up|down
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
     net: Vec<String>,
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use synthvm_net::{LinkState, QueueReport};
+use synthvm_netvsp::ChannelCounters;
 
 use super::ChannelReport;
 use crate::networks::CardReport;
@@ -48,7 +49,12 @@ pub struct NetworkQueueReport {
     pub drops: NetworkDrops,
     /// How often the backend had no space, so that a frame of the guest waited.
     pub backend_full: u64,
-    /// Interrupts to the guest by the queue's channel; 0 while the channel is not open.
+    /// Sections of the guest's receive buffer for the queue's frames; 0 while none is received.
+    pub sections: u32,
+    /// Those of them that hold frames which the guest has not completed.
+    pub sections_in_use: u32,
+    /// Interrupts to the guest by the queue's channel, or by all channels that share the queue; 0
+    /// while none is open.
     pub signals_sent: u64,
     /// Interrupts that were suppressed, because the guest was polling the ring or had masked it.
     pub signals_suppressed: u64,
@@ -72,11 +78,15 @@ pub struct NetworkDrops {
     pub receive_overflow: u64,
     /// To the guest: the frame was malformed.
     pub receive_invalid: u64,
+    /// To the guest: it does not want the frame, which is to another address or longer than its MTU.
+    pub receive_unwanted: u64,
+    /// To the guest: it completed too few of a channel's frames.
+    pub receive_starved: u64,
 }
 
 impl NetworkDrops {
     /// Returns the drops as their direction ("tx" from the guest, "rx" to it), reason and number.
-    pub(crate) fn by_reason(&self) -> [(&'static str, &'static str, u64); 7] {
+    pub(crate) fn by_reason(&self) -> [(&'static str, &'static str, u64); 9] {
         [
             ("tx", "link_down", self.send_link_down),
             ("tx", "invalid", self.send_invalid),
@@ -85,6 +95,8 @@ impl NetworkDrops {
             ("rx", "too_long", self.receive_too_long),
             ("rx", "overflow", self.receive_overflow),
             ("rx", "invalid", self.receive_invalid),
+            ("rx", "unwanted", self.receive_unwanted),
+            ("rx", "starved", self.receive_starved),
         ]
     }
 }
@@ -103,14 +115,26 @@ impl NetworkReport {
     /// Returns the report of a card. `channels` are those of the bus, which have the signals.
     pub(crate) fn new(card: CardReport, channels: &[ChannelReport]) -> Self {
         let instance = card.instance.to_string();
-        let channel = |index: usize| {
-            let matches = |channel: &&ChannelReport| {
-                channel.instance == instance && usize::from(channel.subchannel) == index
-            };
-            channels.iter().find(matches)
+        // All channels of a card share the queue of a backend that has one.
+        let is_shared = card.queues.len() == 1;
+        let signals = |index: usize| {
+            let own = channels.iter().filter(|channel| {
+                channel.instance == instance
+                    && (is_shared || usize::from(channel.subchannel) == index)
+            });
+            own.fold((0_u64, 0_u64), |(sent, suppressed), channel| {
+                (
+                    sent.saturating_add(channel.signals_sent),
+                    suppressed.saturating_add(channel.signals_suppressed),
+                )
+            })
         };
         let queues = card.queues.iter().enumerate();
-        let queues = queues.map(|(index, report)| queue(report, channel(index))).collect();
+        let queues = queues.map(|(index, report)| {
+            let channel = card.channels.get(index).copied().unwrap_or_default();
+            queue(report, channel, signals(index))
+        });
+        let queues = queues.collect();
         NetworkReport {
             id: card.id,
             backend: card.backend,
@@ -125,7 +149,11 @@ impl NetworkReport {
     }
 }
 
-fn queue(report: &QueueReport, channel: Option<&ChannelReport>) -> NetworkQueueReport {
+fn queue(
+    report: &QueueReport,
+    channel: ChannelCounters,
+    (sent, suppressed): (u64, u64),
+) -> NetworkQueueReport {
     let QueueReport { counters, receive_link_down } = *report;
     NetworkQueueReport {
         sent_packets: counters.sent_frames,
@@ -140,10 +168,14 @@ fn queue(report: &QueueReport, channel: Option<&ChannelReport>) -> NetworkQueueR
             receive_too_long: counters.receive_too_long,
             receive_overflow: counters.receive_overflow,
             receive_invalid: counters.receive_invalid,
+            receive_unwanted: channel.unwanted,
+            receive_starved: channel.starved,
         },
+        sections: channel.sub_allocations,
+        sections_in_use: channel.in_use,
         backend_full: counters.full,
-        signals_sent: channel.map_or(0, |channel| channel.signals_sent),
-        signals_suppressed: channel.map_or(0, |channel| channel.signals_suppressed),
+        signals_sent: sent,
+        signals_suppressed: suppressed,
     }
 }
 
@@ -181,6 +213,10 @@ mod tests {
             link: LinkState::Down,
             chosen_link: LinkState::Up,
             queues: vec![queue, QueueReport::default()],
+            channels: vec![
+                ChannelCounters { sub_allocations: 100, in_use: 20, unwanted: 13, starved: 14 },
+                ChannelCounters::default(),
+            ],
             capture: Some((13, 14)),
         };
         let channel = |instance: Guid, subchannel, signals_sent| ChannelReport {
@@ -191,12 +227,16 @@ mod tests {
         };
         let other = Guid::new(1, 2, 3, [5; 8]);
         let channels = [channel(other, 0, 1), channel(instance, 1, 2), channel(instance, 0, 3)];
-        let report = NetworkReport::new(card, &channels);
+        let report = NetworkReport::new(card.clone(), &channels);
         assert_eq!(report.capture, Some(CaptureReport { recorded: 13, dropped: 14 }));
         assert_eq!([report.queues[0].signals_sent, report.queues[1].signals_sent], [3, 2]);
+        let shared = CardReport { queues: vec![queue], ..card };
+        let shared = NetworkReport::new(shared, &channels);
+        assert_eq!(shared.queues[0].signals_sent, 5, "the queue of both channels");
         assert_eq!(report.queues[0].backend_full, 5);
         let drops: Vec<_> = report.queues[0].drops.by_reason().map(|(.., count)| count).into();
-        assert_eq!(drops, [6, 7, 8, 12, 9, 10, 11]);
+        assert_eq!(drops, [6, 7, 8, 12, 9, 10, 11, 13, 14]);
+        assert_eq!((report.queues[0].sections, report.queues[0].sections_in_use), (100, 20));
         assert_eq!(report.mac, "02:00:00:00:00:01");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["link"], &json["chosen_link"]), (&"down".into(), &"up".into()));

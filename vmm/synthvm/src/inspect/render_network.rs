@@ -43,6 +43,7 @@ pub(super) fn queues(now: &InspectReport, before: &InspectReport, rates: &Rates)
         ("RX BYTES", R),
         ("SENT", R),
         ("SUPPRESSED", R),
+        ("SECTIONS", R),
         (sent, R),
         (received, R),
     ]);
@@ -61,6 +62,7 @@ pub(super) fn queues(now: &InspectReport, before: &InspectReport, rates: &Rates)
                 bytes(queue.received_bytes),
                 queue.signals_sent.to_string(),
                 queue.signals_suppressed.to_string(),
+                format!("{}/{}", queue.sections_in_use, queue.sections),
                 rate(queue.sent_packets, earlier.sent_packets),
                 rate(queue.received_packets, earlier.received_packets),
             ]);
@@ -113,6 +115,8 @@ mod tests {
             sent_bytes: 3 << 20,
             received_packets: packets / 2,
             signals_sent: 1_000_000,
+            sections: 9,
+            sections_in_use: 3,
             drops: NetworkDrops { send_failed: 3, receive_too_long: 7, ..Default::default() },
             ..Default::default()
         };
@@ -141,7 +145,7 @@ mod tests {
             .collect();
         let card = ["net0", "02:00:00:00:00:01", "up", "1500", "-", "socket,listen=/tmp/cable"];
         assert_eq!(rows[0], card, "{text}");
-        let first = ["net0", "0", "1000000", "3.0M", "500000", "0", "1000000", "0", "999.0k"];
+        let first = ["net0", "0", "1000000", "3.0M", "500000", "0", "1000000", "0", "3/9"];
         assert_eq!(rows[1][..9], first, "{text}");
         assert_eq!(rows[2][..3], ["net0", "1", "0"], "{text}");
         assert_eq!(rows[3], ["net0", "0", "TX", "failed", "3"], "{text}");

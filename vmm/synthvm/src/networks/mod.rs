@@ -6,7 +6,6 @@
 mod capture;
 mod error;
 mod open;
-mod reconnect;
 mod set;
 #[cfg(test)]
 mod tests;

@@ -64,7 +64,7 @@ fn switch_ports(cards: &[NetworkConfig]) -> Ports {
 
 fn open(card: &NetworkConfig, ports: &mut Ports) -> Result<OpenCard, NetworkError> {
     let backend: Arc<dyn Backend> = match &card.backend {
-        NetworkBackend::Tap { name, queues } => Arc::new(Tap::open(name, (*queues).into())?),
+        NetworkBackend::Tap { name } => Arc::new(Tap::open(name, card.queues.into())?),
         NetworkBackend::TapDescriptors(descriptors) => {
             Arc::new(Tap::from_fds(duplicates(descriptors)?)?)
         }
@@ -112,7 +112,7 @@ fn check_mtu(card: &NetworkConfig, backend: &dyn Backend) -> Result<(), NetworkE
     match card.mtu {
         Some(wanted) if wanted > limit => {
             let remedy = match &card.backend {
-                NetworkBackend::Tap { name, .. } => {
+                NetworkBackend::Tap { name } => {
                     format!("raise it by `ip link set {name} mtu {wanted}`, or lower mtu=")
                 }
                 _ => "lower mtu=".to_owned(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use synthvm_net::{Attachment, Backend, Capture, LinkState, QueueReport};
 use synthvm_netvsp::protocol::MacAddress;
-use synthvm_netvsp::{CardOptions, NetworkCard};
+use synthvm_netvsp::{CardOptions, ChannelCounters, NetworkCard};
 use vmbus_device::WorkerOptions;
 use vmbus_host::VmBus;
 use vmbus_protocol::Guid;
@@ -12,14 +12,12 @@ use vmbus_protocol::Guid;
 use super::NetworkError;
 use super::capture::CaptureFile;
 use super::open::{OpenCard, OpenNetworks};
-use super::reconnect::Reconnector;
 use crate::config::instance;
 
 /// The network cards of a machine, in the order of the configuration.
 #[derive(Debug, Default)]
 pub struct NetworkSet {
     cards: Vec<Card>,
-    _reconnector: Option<Reconnector>,
 }
 
 #[derive(Debug)]
@@ -29,6 +27,7 @@ struct Card {
     address: MacAddress,
     instance: Guid,
     attachment: Arc<Attachment>,
+    device: NetworkCard,
     capture: Option<Arc<Capture>>,
 }
 
@@ -51,6 +50,8 @@ pub struct CardReport {
     pub chosen_link: LinkState,
     /// The totals of each queue.
     pub queues: Vec<QueueReport>,
+    /// The counters of each channel.
+    pub channels: Vec<ChannelCounters>,
     /// Frames in the capture file and frames that it lacks, because it was too slow. `None` for a
     /// card without one.
     pub capture: Option<(u64, u64)>,
@@ -64,19 +65,9 @@ impl NetworkSet {
     pub fn start(networks: OpenNetworks, bus: &VmBus) -> Result<Self, NetworkError> {
         let cards = networks.cards.into_iter().map(Card::new).collect::<Result<Vec<_>, _>>()?;
         for card in &cards {
-            let options = CardOptions {
-                instance: card.instance,
-                address: card.address,
-                name: card.id.clone(),
-                workers: WorkerOptions::default(),
-            };
-            let device = NetworkCard::new(options, Arc::clone(&card.attachment) as _);
-            bus.offer(Box::new(device)).map_err(std::io::Error::other)?;
+            bus.offer(Box::new(card.device.clone())).map_err(std::io::Error::other)?;
         }
-        let attachments: Vec<_> = cards.iter().map(|card| Arc::clone(&card.attachment)).collect();
-        let reconnector =
-            if attachments.is_empty() { None } else { Some(Reconnector::start(attachments)?) };
-        Ok(NetworkSet { cards, _reconnector: reconnector })
+        Ok(NetworkSet { cards })
     }
 
     /// Takes the link of the card `id` down, or up again.
@@ -123,12 +114,18 @@ impl Card {
             Some(mtu) => attachment.with_mtu(mtu),
             None => attachment,
         };
+        let (address, instance) = (config.mac.unwrap_or_default(), instance(&id));
+        let workers = WorkerOptions::default();
+        let options = CardOptions { instance, address, name: id.clone(), workers };
+        let attachment = Arc::new(attachment);
+        let backend = Arc::clone(&attachment);
         Ok(Card {
-            instance: instance(&id),
             id,
             backend: config.backend.to_string(),
-            address: config.mac.unwrap_or_default(),
-            attachment: Arc::new(attachment),
+            address,
+            instance,
+            attachment,
+            device: NetworkCard::with_channels(options, backend, config.queues),
             capture,
         })
     }
@@ -143,6 +140,7 @@ impl Card {
             link: self.attachment.link_state(),
             chosen_link: self.attachment.chosen_link(),
             queues: self.attachment.queue_reports(),
+            channels: self.device.channel_counters(),
             capture: self.capture.as_ref().map(|capture| (capture.recorded(), capture.dropped())),
         }
     }

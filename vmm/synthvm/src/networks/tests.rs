@@ -1,53 +1,12 @@
-use std::cell::Cell;
-
-use super::reconnect::{Attempts, Link};
 use super::*;
 use crate::config::{Flag, NetworkConfig, VmConfig};
 use synthvm_net::Frame;
 use synthvm_net::conformance::{Memory, frame, receive};
 
-/// A link whose attempts are counted.
-struct Counted {
-    is_up: Cell<bool>,
-    comes_up: Cell<bool>,
-    attempts: Cell<u32>,
-}
-
-impl Link for &Counted {
-    fn is_up(&self) -> bool {
-        self.is_up.get()
-    }
-
-    fn reconnect(&self) -> bool {
-        self.attempts.set(self.attempts.get() + 1);
-        self.comes_up.get()
-    }
-}
-
 fn cards(options: &[&str]) -> Vec<NetworkConfig> {
     let flag = |text: &&str| Flag { key: "net", text: (*text).to_owned() };
     let flags: Vec<_> = options.iter().map(flag).collect();
     VmConfig::from_toml("kernel = \"k\"", &flags).unwrap().networks
-}
-
-#[test]
-fn test_link_is_tried_each_period_and_less_often_when_it_does_not_stay_up() {
-    let link =
-        Counted { is_up: Cell::new(false), comes_up: Cell::new(false), attempts: Cell::new(0) };
-    let mut attempts = Attempts::new(&link);
-    let mut periods = |count: u32| {
-        let before = link.attempts.get();
-        (0..count).for_each(|_| attempts.period());
-        link.attempts.get() - before
-    };
-    assert_eq!(periods(5), 5);
-    link.comes_up.set(true);
-    assert_eq!(periods(1 + 2 + 4), 3);
-    assert_eq!(periods(8 + 16 + 32 + 10 * 64), 13, "at least every 64 periods");
-    link.is_up.set(true);
-    assert_eq!(periods(10), 0);
-    link.is_up.set(false);
-    assert_eq!(periods(1), 1, "a link that was up is tried immediately");
 }
 
 #[test]

@@ -58,6 +58,6 @@ fn test_network_printed_has_its_id_and_address_and_fed_back_prints_the_same() {
     }
     scratch.write("vm.toml", &printed);
     assert_eq!(scratch.accepts(&["run", "vm.toml", "--print-config"]), printed);
-    scratch.write("vm.toml", "kernel = \"k\"\n\n[[net]]\nbackend = \"user\"\nqueues = 2\n");
-    scratch.refuses(&["run", "vm.toml"], 2, &["vm.toml:3: net", "`queues` is for `tap`"]);
+    scratch.write("vm.toml", "kernel = \"k\"\n\n[[net]]\nbackend = \"user\"\nfd = 3\n");
+    scratch.refuses(&["run", "vm.toml"], 2, &["vm.toml:3: net", "`fd` is for `tap`"]);
 }

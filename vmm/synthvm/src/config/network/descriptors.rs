@@ -15,6 +15,12 @@ use super::MAX_QUEUES;
 pub struct Descriptors(Vec<RawFd>);
 
 impl Descriptors {
+    /// Returns how many there are.
+    pub(super) fn count(&self) -> u16 {
+        // There are no more than MAX_QUEUES.
+        u16::try_from(self.0.len()).unwrap_or(MAX_QUEUES)
+    }
+
     /// Returns the numbers.
     pub fn numbers(&self) -> &[RawFd] {
         &self.0

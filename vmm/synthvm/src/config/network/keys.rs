@@ -92,22 +92,28 @@ impl TryFrom<Keys> for NetworkConfig {
                     .into(),
             );
         }
-        let Keys { id, mac, mtu, pcap, link, .. } = keys.clone();
-        Ok(NetworkConfig { backend: backend(kind, keys)?, id, mac, mtu, pcap, link })
+        let Keys { queues, id, mac, mtu, pcap, link, .. } = keys.clone();
+        let backend = backend(kind, keys)?;
+        let queues = match &backend {
+            NetworkBackend::TapDescriptors(descriptors) => descriptors.count(),
+            _ => queues.unwrap_or(1),
+        };
+        Ok(NetworkConfig { backend, queues, id, mac, mtu, pcap, link })
     }
 }
 
 impl From<NetworkConfig> for Keys {
     fn from(config: NetworkConfig) -> Self {
-        let NetworkConfig { backend, id, mac, mtu, pcap, link } = config;
-        let mut keys = Keys { id, mac, mtu, pcap, link, ..Keys::default() };
+        let NetworkConfig { backend, queues, id, mac, mtu, pcap, link } = config;
+        let queues = Some(queues);
+        let mut keys = Keys { queues, id, mac, mtu, pcap, link, ..Keys::default() };
         let kind = match backend {
-            NetworkBackend::Tap { name, queues } => {
-                (keys.name, keys.queues) = (Some(name), Some(queues));
+            NetworkBackend::Tap { name } => {
+                keys.name = Some(name);
                 Kind::Tap
             }
             NetworkBackend::TapDescriptors(descriptors) => {
-                keys.fd = Some(descriptors);
+                (keys.fd, keys.queues) = (Some(descriptors), None);
                 Kind::Tap
             }
             NetworkBackend::User { forward, program } => {
@@ -136,9 +142,8 @@ impl From<NetworkConfig> for Keys {
 impl Keys {
     /// Refuses the keys of other backends than `kind`.
     fn refuse_others(&self, kind: Kind) -> Result<(), String> {
-        let keys: [(&str, bool, &[Kind]); 7] = [
+        let keys: [(&str, bool, &[Kind]); 6] = [
             ("name", self.name.is_some(), &[Kind::Tap, Kind::Switch]),
-            ("queues", self.queues.is_some(), &[Kind::Tap]),
             ("fd", self.fd.is_some(), &[Kind::Tap]),
             ("forward", !self.forward.is_empty(), &[Kind::User]),
             ("passt", self.passt.is_some(), &[Kind::User]),
@@ -191,7 +196,7 @@ fn tap_backend(keys: Keys) -> Result<NetworkBackend, String> {
     match (keys.name, keys.fd) {
         (Some(name), None) => {
             tap::check_name(&name).map_err(|error| error.to_string())?;
-            Ok(NetworkBackend::Tap { name, queues: keys.queues.unwrap_or(1) })
+            Ok(NetworkBackend::Tap { name })
         }
         (None, Some(_)) if keys.queues.is_some() => {
             Err("`queues` follows from the number of descriptors; leave it out".into())

@@ -34,6 +34,9 @@ pub(super) const BARE: Bare = Bare { key: "backend", prefixes: &[], lists: &["fo
 pub struct NetworkConfig {
     /// The network behind the card.
     pub backend: NetworkBackend,
+    /// The most channels of the card, 1 to [`MAX_QUEUES`], with a host thread each. A guest opens as
+    /// many as it has processors. A TAP interface is opened with as many queues.
+    pub queues: u16,
     /// The card's name in `synthvm inspect` and `synthvm net`. Unique among the cards, and the same
     /// for the same card at every start: the guest's settings belong to it. Default: `net` and the
     /// card's index. Always set after loading.
@@ -57,8 +60,6 @@ pub enum NetworkBackend {
     Tap {
         /// The interface.
         name: String,
-        /// The number of queues, 1 to [`MAX_QUEUES`].
-        queues: u16,
     },
     /// A TAP interface whose descriptors were passed to the program, one for each queue.
     TapDescriptors(Descriptors),
@@ -83,7 +84,7 @@ pub enum NetworkBackend {
 impl fmt::Display for NetworkBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NetworkBackend::Tap { name, .. } => write!(f, "tap,name={name}"),
+            NetworkBackend::Tap { name } => write!(f, "tap,name={name}"),
             NetworkBackend::TapDescriptors(descriptors) => write!(f, "tap,fd={descriptors}"),
             NetworkBackend::User { .. } => f.write_str("user"),
             NetworkBackend::Switch(name) => write!(f, "switch,name={name}"),

@@ -41,6 +41,7 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
         [[net]]
         backend = "switch"
         name = "a"
+        queues = 4
         [[net]]
         backend = "socket"
         listen = "/s"
@@ -56,7 +57,7 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
         "tap,fd=5",
         "user,forward=tcp:2222:22,forward=udp:127.0.0.1:53:53,passt=/usr/bin/passt",
         "user,forward=tcp:80:80",
-        "switch,name=a",
+        "switch,name=a,queues=4",
         "socket,listen=/s",
         "socket,connect=/c",
         "null",
@@ -67,6 +68,8 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
     assert_eq!(printed, config);
     let json = serde_json::to_string(&config.networks).unwrap();
     assert_eq!(serde_json::from_str::<Vec<NetworkConfig>>(&json).unwrap(), config.networks);
+    let queues: Vec<_> = config.networks.iter().map(|card| card.queues).collect();
+    assert_eq!(queues, [4, 2, 1, 1, 1, 4, 1, 1, 1]);
     assert_eq!(with(&["null"]).unwrap()[0].link, LinkState::Up);
 }
 
@@ -90,7 +93,7 @@ fn test_card_wrong_is_refused_with_one_line_that_says_what_to_do() {
         ("tap,fd=x", &["`x` is no list"]),
         ("tap,name=t,name=u", &["`name` is given twice"]),
         ("tap,name=t,forward=tcp:1:1", &["`forward` is for `user` and not for `tap`", "leave it"]),
-        ("user,queues=2", &["`queues` is for `tap` and not for `user`"]),
+        ("user,queues=0", &["1 to 64, not 0"]),
         ("user,name=x", &["`name` is for `tap` and `switch` and not for `user`"]),
         ("user,forward=22", &["`22` is no port forward", "tcp:2222:22"]),
         ("user,forward", &["key without a value"]),

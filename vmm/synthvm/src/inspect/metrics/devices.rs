@@ -164,6 +164,24 @@ pub(super) fn networks(text: &mut Text, report: &InspectReport) {
     for (card, index, queue) in queues(report) {
         full.sample(&[("card", &card.id), ("queue", &index)], queue.backend_full);
     }
+    let gauges: [(&str, &str, Value); 2] = [
+        (
+            "synthvm_net_receive_sections",
+            "Sections of the guest's receive buffer for a queue's frames.",
+            |queue| queue.sections.into(),
+        ),
+        (
+            "synthvm_net_receive_sections_in_use",
+            "Sections with frames that the guest has not completed.",
+            |queue| queue.sections_in_use.into(),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let mut family = text.family(name, Kind::Gauge, help);
+        for (card, index, queue) in queues(report) {
+            family.sample(&[("card", &card.id), ("queue", &index)], value(queue));
+        }
+    }
     let mut captured = text.family(
         "synthvm_net_captured_packets_total",
         Kind::Counter,
