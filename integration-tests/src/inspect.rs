@@ -186,7 +186,7 @@ mod tests {
             "connection": {"version": "5.3", "state": "connected"},
             "vcpus": [{"index": 0, "exits": {"post_message": 1, "signal_event": 2, "io": 3,
                 "mmio": 4, "msr": 5, "other": 6, "new": 7}}],
-            "channels": [], "gpadls": [], "disks": [], "x": 1}"#;
+            "channels": [], "gpadls": [], "disks": [], "networks": [], "x": 1}"#;
         let inspect: Inspect = serde_json::from_str(text).unwrap();
         assert_eq!(inspect.doorbell_exits(), 2);
         assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));
