@@ -216,23 +216,24 @@ fn test_tap_that_is_down_shows_when_a_frame_is_sent() {
     if with_tap("").is_none() {
         return;
     }
+    assert!(ip("link set t0 down"));
     let mut tap = Tap::open("t0", 1).unwrap();
     // As where no netlink socket can be had.
     tap.monitor = None;
+    assert!(!tap.is_interface_up().unwrap());
+    assert_eq!(tap.link(), LinkState::Down, "opened while it is down");
     let mut queue = tap.queue(0).unwrap();
-    assert!(ip("link set t0 down") && !tap.is_interface_up().unwrap());
-    assert_eq!(tap.link(), LinkState::Up);
     let mut send = || queue.send(&Frame::new(&Memory::whole(&frame(100, 2)).pieces()));
     assert_eq!(send(), Err(crate::SendError::LinkDown));
-    assert_eq!(tap.link(), LinkState::Down);
-    assert_eq!(send(), Err(crate::SendError::LinkDown));
     assert!(ip("link set t0 up") && tap.is_interface_up().unwrap());
+    assert_eq!(tap.link(), LinkState::Down);
     assert_eq!(send(), Ok(()));
     assert_eq!(tap.link(), LinkState::Up);
     assert!(ip("link set t0 down"));
-    drop(queue);
-    drop(tap);
-    assert_eq!(Tap::open("t0", 1).unwrap().link(), LinkState::Down, "opened while it is down");
+    assert_eq!(tap.link(), LinkState::Up);
+    assert_eq!(send(), Err(crate::SendError::LinkDown));
+    assert_eq!(tap.link(), LinkState::Down);
+    assert_eq!(send(), Err(crate::SendError::LinkDown));
 }
 
 /// No queue and no frame is needed: the kernel's notices say so.
