@@ -41,6 +41,12 @@ fn card(vm: &Vm, id: &str) -> Result<Network, VmError> {
     Ok(networks.into_iter().find(|card| card.id == id).expect("a card of this id"))
 }
 
+/// Returns the guest's name of the interface with this address.
+fn interface_of(vm: &mut Vm, mac: &str) -> Result<String, VmError> {
+    let script = format!("cd /sys/class/net && grep -l {mac} */address | cut -d/ -f1");
+    Ok(vm.shell(&script)?.trim().to_owned())
+}
+
 fn switch(kernel: StockKernel) -> TestResult {
     let dir = WorkDir::new()?;
     let capture = dir.path().join("lan.pcapng");
@@ -53,13 +59,11 @@ fn switch(kernel: StockKernel) -> TestResult {
     let mut vm = boot(&options)?;
     load_driver(&mut vm)?;
     let first = card(&vm, "net0")?;
-    for (interface, address) in [("eth0", first.mac.as_str()), ("eth1", "02:00:00:00:00:02")] {
-        let shown = vm.shell(&format!("cat /sys/class/net/{interface}/address"))?;
-        assert_eq!(shown.trim(), address, "{interface}");
-    }
-    for number in 0..3 {
-        let (interface, name) = (format!("eth{number}"), format!("n{number}"));
-        vm.shell(&isolate(&interface, &name, &format!("10.9.0.{}", number + 1)))?;
+    let another = card(&vm, "net2")?;
+    // The guest names its interfaces in the order in which it finds them.
+    for (number, mac) in [&first.mac, "02:00:00:00:00:02", &another.mac].into_iter().enumerate() {
+        let interface = interface_of(&mut vm, mac)?;
+        vm.shell(&isolate(&interface, &format!("n{number}"), &format!("10.9.0.{}", number + 1)))?;
     }
     let ping = |to: u8| within("n0", &format!("busybox ping -c 3 -W 2 10.9.0.{to} || true"));
     let answer = vm.shell(&ping(2))?;
@@ -139,7 +143,13 @@ fn ip(words: &[&str]) -> std::io::Result<()> {
     Err(std::io::Error::other(format!("ip {}: {text}", words.join(" "))))
 }
 
+/// passt needs a user namespace, which the kernel refuses below a changed root folder: the emulated
+/// test host leaves this test out.
 fn user(kernel: StockKernel) -> TestResult {
+    if !Command::new("unshare").args(["--user", "true"]).status()?.success() {
+        println!("left out: this host refuses user namespaces, which passt needs");
+        return Ok(());
+    }
     let dir = WorkDir::new()?;
     let image = image(kernel)?;
     let port = free_port()?;
