@@ -11,6 +11,7 @@
 //! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
 //! | `link` | the link's state, the thread that watches it, indications to the guest |
+//! | `saved`, `restore` | save and restore |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -31,6 +32,8 @@ mod primary;
 pub mod protocol;
 mod queue;
 mod receiver;
+mod restore;
+mod saved;
 mod subchannel;
 mod transmit;
 mod transmitter;
