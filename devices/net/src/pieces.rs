@@ -33,6 +33,7 @@ unsafe impl Sync for Pieces<'_> {}
 
 impl Default for Pieces<'_> {
     /// Returns an empty list that allocates when it is first used.
+    #[inline]
     fn default() -> Self {
         Self { iovecs: Vec::new(), length: 0, memory: PhantomData }
     }
@@ -48,6 +49,7 @@ impl<'a> Pieces<'a> {
     ///
     /// # Errors
     /// The list is full; it is unchanged.
+    #[inline]
     pub fn push(&mut self, slice: VolatileSlice<'a>) -> Result<(), TooManyPieces> {
         if slice.is_empty() {
             return Ok(());
@@ -64,18 +66,21 @@ impl<'a> Pieces<'a> {
     }
 
     /// Removes all pieces.
+    #[inline]
     pub fn clear(&mut self) {
         self.iovecs.clear();
         self.length = 0;
     }
 
     /// Returns the list empty, for memory of another lifetime. Allocates nothing.
+    #[inline]
     pub fn recycle<'b>(mut self) -> Pieces<'b> {
         self.clear();
         Pieces { iovecs: self.iovecs, length: 0, memory: PhantomData }
     }
 
     /// Returns the number of bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.length
     }
@@ -100,7 +105,16 @@ impl<'a> Pieces<'a> {
 
     /// Copies bytes from `offset` on to `to`. Returns how many there were, up to the length of
     /// `to`.
+    #[inline]
     pub fn copy_to(&self, offset: usize, to: &mut [u8]) -> usize {
+        if let Some(piece) = self.within_first(offset, to.len()) {
+            return piece.copy_to(to);
+        }
+        self.copy_pieces_to(offset, to)
+    }
+
+    #[inline(never)]
+    fn copy_pieces_to(&self, offset: usize, to: &mut [u8]) -> usize {
         let mut done = 0;
         for slice in self.slices_from(offset) {
             let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) else { break };
@@ -111,7 +125,17 @@ impl<'a> Pieces<'a> {
 
     /// Copies `from` to the bytes from `offset` on. Returns how many there were, up to the length
     /// of `from`.
+    #[inline]
     pub fn copy_from(&self, offset: usize, from: &[u8]) -> usize {
+        if let Some(piece) = self.within_first(offset, from.len()) {
+            piece.copy_from(from);
+            return from.len();
+        }
+        self.copy_to_pieces(offset, from)
+    }
+
+    #[inline(never)]
+    fn copy_to_pieces(&self, offset: usize, from: &[u8]) -> usize {
         let mut done = 0;
         for slice in self.slices_from(offset) {
             let rest = from.get(done..).unwrap_or_default();
@@ -123,6 +147,14 @@ impl<'a> Pieces<'a> {
             done += count;
         }
         done
+    }
+
+    /// Returns bytes that are all in the first piece, as the headers of most frames are.
+    #[inline]
+    fn within_first(&self, offset: usize, length: usize) -> Option<VolatileSlice<'a>> {
+        let piece = self.slices().next()?;
+        let end = offset.checked_add(length)?;
+        if end <= piece.len() { piece.subslice(offset, length).ok() } else { None }
     }
 
     fn slices_from(&self, offset: usize) -> impl Iterator<Item = VolatileSlice<'a>> {

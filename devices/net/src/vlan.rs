@@ -32,6 +32,7 @@ impl Tag {
 
 /// Removes the tag of a received frame, if it has one: moves the two addresses by four bytes, so
 /// that the frame begins four bytes later in `space`. Offsets in the header move with it.
+#[inline]
 pub fn strip(space: &Pieces<'_>, received: &mut Received) -> Option<Tag> {
     if received.length < MIN_FRAME + Tag::LENGTH {
         return None;
@@ -40,8 +41,17 @@ pub fn strip(space: &Pieces<'_>, received: &mut Received) -> Option<Tag> {
     if space.copy_to(received.offset, &mut start) < start.len() {
         return None;
     }
-    let (addresses, tag) = start.split_at(OFFSET);
-    let tag = Tag::from_bytes(tag)?;
+    let tag = Tag::from_bytes(start.last_chunk::<{ Tag::LENGTH }>()?)?;
+    strip_tag(space, received, &start[..OFFSET], tag)
+}
+
+#[inline(never)]
+fn strip_tag(
+    space: &Pieces<'_>,
+    received: &mut Received,
+    addresses: &[u8],
+    tag: Tag,
+) -> Option<Tag> {
     received.offset += Tag::LENGTH;
     received.length -= Tag::LENGTH;
     space.copy_from(received.offset, addresses);

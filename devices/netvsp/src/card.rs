@@ -8,6 +8,7 @@ use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::{Guid, guid};
 
+use crate::counters::{ChannelCounters, SharedCounters};
 use crate::data_path::DataPath;
 use crate::group::ChannelGroup;
 use crate::link::{CardLink, Clock, LinkMonitor, LinkReporter};
@@ -48,6 +49,8 @@ pub(crate) struct Card {
     pub(crate) properties: CardProperties,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) workers: Workers<SavedState>,
+    /// One entry for each channel.
+    counters: Box<[SharedCounters]>,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
     group: Mutex<Option<Arc<ChannelGroup>>>,
     pub(crate) link: CardLink,
@@ -93,23 +96,31 @@ impl NetworkCard {
             1 => MAX_CHANNELS,
             queues => u16::try_from(queues).unwrap_or(MAX_CHANNELS),
         };
+        let max_channels = max_channels.min(queues).clamp(1, MAX_CHANNELS);
         let card = Card {
             offer: Offer::new(guid::class::NETWORK, instance, 0),
             properties: CardProperties {
                 address,
                 name,
-                max_channels: max_channels.min(queues).clamp(1, MAX_CHANNELS),
+                max_channels,
                 offloads,
                 may_change_address: true,
             },
             link: CardLink::new(backend.link()),
             backend,
             workers: Workers::new("net", workers),
+            counters: (0..max_channels).map(|_| SharedCounters::default()).collect(),
             group: Mutex::default(),
             clock,
             monitor: Mutex::default(),
         };
         Self { card: Arc::new(card) }
+    }
+
+    /// Returns the counters of each channel. Over a backend with one queue, the first channel
+    /// receives the frames of all.
+    pub fn channel_counters(&self) -> Vec<ChannelCounters> {
+        self.card.counters.iter().map(SharedCounters::read).collect()
     }
 
     /// Connects or disconnects the card, as if its cable were plugged or pulled. While it is
@@ -182,6 +193,11 @@ impl Card {
     /// Returns the longest frame that the backend takes, in bytes with the Ethernet header.
     pub(crate) fn backend_limit(&self) -> u32 {
         self.backend.mtu_limit().saturating_add(ETHERNET_HEADER)
+    }
+
+    /// Returns the counters of channel `index`, which the card has.
+    pub(crate) fn counters(&self, index: u16) -> Option<&SharedCounters> {
+        self.counters.get(usize::from(index))
     }
 
     /// Returns the state of the link.

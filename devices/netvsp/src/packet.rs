@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmbus_device::{Payload, SavedPacket};
 use vmbus_ring::{TransferRange, transfer_pages_header};
 
-use crate::protocol::nvsp::{HostMessage, SendTableMessage};
+use crate::protocol::nvsp::{HostMessage, NvspVersion, SendTableMessage};
 
 /// The payload of a packet to the guest, and the header that names its ranges of the receive
 /// buffer if it has any.
@@ -17,7 +17,8 @@ pub(crate) struct NetPacket {
 
 #[derive(Debug)]
 enum Body {
-    Empty,
+    /// A payload that is the same for all packets of its kind.
+    Constant(&'static [u8]),
     Message(HostMessage),
     SendTable(Box<SendTableMessage>),
     /// A payload of a restored packet.
@@ -27,7 +28,13 @@ enum Body {
 impl NetPacket {
     /// Returns a completion without payload.
     pub(crate) fn empty() -> Self {
-        Self { body: Body::Empty, header: None }
+        Self::constant(&[])
+    }
+
+    /// Returns a packet with this payload.
+    #[inline]
+    pub(crate) fn constant(payload: &'static [u8]) -> Self {
+        Self { body: Body::Constant(payload), header: None }
     }
 
     /// Returns a packet with an NVSP message.
@@ -38,6 +45,17 @@ impl NetPacket {
     /// Returns a packet with the send indirection table.
     pub(crate) fn send_table(message: SendTableMessage) -> Self {
         Self { body: Body::SendTable(Box::new(message)), header: None }
+    }
+
+    /// Returns a packet with frames in `ranges` of the buffer `set`.
+    pub(crate) fn frames(
+        version: NvspVersion,
+        set: u16,
+        ranges: &[TransferRange],
+        headers: &HeaderPool,
+    ) -> Self {
+        let header = Some(headers.header(set, ranges));
+        Self { body: Body::Constant(HostMessage::frames(version)), header }
     }
 
     /// Returns a packet with `ranges` of the buffer `set`.
@@ -64,9 +82,10 @@ impl NetPacket {
 }
 
 impl AsRef<[u8]> for NetPacket {
+    #[inline]
     fn as_ref(&self) -> &[u8] {
         match &self.body {
-            Body::Empty => &[],
+            Body::Constant(bytes) => bytes,
             Body::Message(message) => message.bytes(),
             Body::SendTable(message) => message.bytes(),
             Body::Saved(bytes) => bytes,
@@ -79,6 +98,7 @@ impl Payload for NetPacket {
         Some(Self { body: Body::Saved(bytes.into()), header: None })
     }
 
+    #[inline]
     fn transfer_pages(&self) -> &[u8] {
         self.header.as_ref().map_or(&[], |header| &header.bytes)
     }

@@ -95,6 +95,10 @@ impl ChannelHandler for PrimaryHandler {
         }
         self.data.transmitter.take_ranges(packet);
         let request = Request::of(packet);
+        if let Some(frames) = packet.read().and_then(|first| self.session.frames(&first)) {
+            self.data.send(request, frames, outbox);
+            return Ok(());
+        }
         let mut bytes = [0; MAX_PAYLOAD];
         let length = packet.read_payload(&mut bytes);
         let outcome = self.session.handle(&bytes[..length], request.wants_completion)?;

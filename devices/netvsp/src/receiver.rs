@@ -13,11 +13,12 @@ use vmbus_ring::TransferRange;
 use self::parts::{NoSpace, add_space};
 
 use crate::config::{Config, ReceiveBuffer};
+use crate::counters::ChannelCounters;
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
 use crate::packet::NetPacket;
 use crate::protocol::limits::{FRAME_OFFSET, VLAN_TAG};
-use crate::protocol::nvsp::{ChannelType, HostMessage, NvspVersion};
+use crate::protocol::nvsp::NvspVersion;
 use crate::protocol::oid::Settings;
 use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
 use crate::queue::ChannelQueue;
@@ -51,6 +52,9 @@ pub(crate) struct Receiver {
     destinations: Box<[Destination]>,
     /// Number of the last coalesced frame.
     coalesced: u16,
+    /// Dropped frames since [`Receiver::take_counters`].
+    unwanted: u64,
+    starved: u64,
     // Kept for their memory.
     space: Vec<SubAllocation>,
     fragments: Vec<(SubAllocation, TransferRange)>,
@@ -102,6 +106,8 @@ impl Receiver {
             touched: Vec::new(),
             destinations: destinations.into_boxed_slice(),
             coalesced: 0,
+            unwanted: 0,
+            starved: 0,
             space: Vec::new(),
             fragments: Vec::new(),
             pieces: Pieces::new(),
@@ -125,6 +131,18 @@ impl Receiver {
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
         self.share.available() != 0
+    }
+
+    /// Returns the use of the sub-allocations, and the drops since the call before.
+    #[inline]
+    pub(crate) fn take_counters(&mut self) -> ChannelCounters {
+        let sub_allocations = self.destinations.len() as u32;
+        ChannelCounters {
+            sub_allocations,
+            in_use: sub_allocations.saturating_sub(self.share.available()),
+            unwanted: std::mem::take(&mut self.unwanted),
+            starved: std::mem::take(&mut self.starved),
+        }
     }
 
     /// Returns true if the guest has completed all packets.
@@ -229,8 +247,10 @@ impl Receiver {
             }
         };
         self.pieces = pieces.recycle();
-        if let Some(frame) = frame.filter(|_| around.config.is_link_up) {
-            self.add(&frame, around, outbox);
+        match frame.filter(|_| around.config.is_link_up) {
+            Some(frame) => self.add(&frame, around, outbox),
+            None if has_frame => self.unwanted = self.unwanted.wrapping_add(1),
+            None => {}
         }
         has_frame
     }
@@ -254,6 +274,7 @@ impl Receiver {
         let batched = target.batch.len();
         let in_use = target.outstanding as usize + batched;
         if around.group.has_one_reader() && in_use + self.fragments.len() > limit.max(1) {
+            self.starved = self.starved.wrapping_add(1);
             return self.fragments.clear();
         }
         if !self.write_headers(frame) {
@@ -267,7 +288,11 @@ impl Receiver {
             self.touched.push(channel);
         }
         let count = self.fragments.len();
-        self.space.drain(..count);
+        if count == self.space.len() {
+            self.space.clear();
+        } else {
+            self.space.drain(..count);
+        }
         for (sub_allocation, range) in self.fragments.drain(..) {
             target.batch.push(sub_allocation);
             target.ranges.push(range);
@@ -282,9 +307,8 @@ impl Receiver {
         let count = target.batch.len() as u32;
         target.batch.clear();
         let Ok(id) = sent else { return target.ranges.clear() };
-        let nvsp = HostMessage::rndis_packet(around.version, ChannelType::Data);
         let headers = around.group.headers();
-        let packet = NetPacket::transfer(nvsp, self.buffer.id, &target.ranges, headers);
+        let packet = NetPacket::frames(around.version, self.buffer.id, &target.ranges, headers);
         target.ranges.clear();
         let own = Destination { channel: self.index, opening: 0 };
         let passed = match around.group.inbox(channel) {

@@ -8,7 +8,7 @@ use vmbus_ring::{Packet, PacketKind};
 use crate::data_path::{DataPath, MAX_PAYLOAD};
 use crate::error::ChannelError;
 use crate::packet::NetPacket;
-use crate::protocol::nvsp::{NvspStatus, handle_subchannel};
+use crate::protocol::nvsp::{NvspStatus, RndisPacket, handle_subchannel};
 use crate::saved::SavedState;
 use crate::transmitter::{Outbox, Request};
 
@@ -53,6 +53,12 @@ impl ChannelHandler for SubchannelHandler {
         }
         self.data.transmitter.take_ranges(packet);
         let request = Request::of(packet);
+        if self.data.config().receive_buffer.is_some()
+            && let Some(frames) = packet.read().and_then(|first| RndisPacket::frames(&first))
+        {
+            self.data.send(request, frames, outbox);
+            return Ok(());
+        }
         let mut bytes = [0; MAX_PAYLOAD];
         let length = packet.read_payload(&mut bytes);
         match handle_subchannel(&bytes[..length])? {

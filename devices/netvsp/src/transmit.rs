@@ -1,4 +1,4 @@
-//! One frame of the guest: from its place in a message to a frame for the backend.
+//! The frames of a message of the guest: from their places in it to the backend.
 
 use synthvm_net::software::checksum::{finish, sum};
 use synthvm_net::software::{TCP, complete_headers};
@@ -7,7 +7,11 @@ use vm_memory::VolatileSlice;
 
 use crate::message::GuestMessage;
 use crate::protocol::FrameHeaders;
-use crate::protocol::rndis::{ChecksumRequest, Offload, Segmentation, TransmitFrame, Transport};
+use crate::protocol::limits::{HEADER_COPY, SHORT_HEADER_COPY};
+use crate::protocol::nvsp::NvspStatus;
+use crate::protocol::rndis::{
+    ChecksumRequest, Offload, Segmentation, TransmitCursor, TransmitFrame, Transport,
+};
 
 /// Bytes of a frame that are copied where its headers must be read or completed: Ethernet with two
 /// tags, IPv4 with options or IPv6 with some extension headers, TCP with options.
@@ -17,38 +21,171 @@ const HEAD: usize = 192;
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
 
+/// The frames of a message that are not sent yet.
+#[derive(Debug)]
+pub(crate) struct Remaining {
+    cursor: TransmitCursor,
+    /// The frame that the backend did not take.
+    frame: Option<TransmitFrame>,
+    /// The status that completes the message once no frame is left.
+    pub(crate) status: NvspStatus,
+}
+
+impl Remaining {
+    /// Returns the frames of a message of `length` bytes, on a card whose frames have at most
+    /// `max_frame` bytes with the Ethernet header.
+    #[inline]
+    pub(crate) fn new(length: u32, max_frame: u32) -> Self {
+        let cursor = TransmitCursor::new(length, max_frame);
+        Self { cursor, frame: None, status: NvspStatus::Success }
+    }
+
+    /// Sends the frames by `queue`. `pieces` is kept for its memory. Returns false if the backend
+    /// is full before the last one: call again later.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        message: &GuestMessage<'_>,
+        queue: &mut dyn Queue,
+        pieces: &mut Pieces<'static>,
+    ) -> bool {
+        while let Some((frame, memory)) = self.next_frame(message) {
+            match send(message, &frame, memory, queue, pieces) {
+                // A network may lose frames.
+                Ok(()) | Err(SendError::LinkDown | SendError::Os(_)) => {}
+                Err(SendError::Full) => {
+                    self.frame = Some(frame);
+                    return false;
+                }
+                // The guest learns of malformed ones.
+                Err(SendError::Malformed | SendError::Length(_) | SendError::Unsupported) => {
+                    self.status = NvspStatus::Failure;
+                }
+            }
+        }
+        true
+    }
+
+    /// Drops the frames. Malformed ones are reported all the same.
+    pub(crate) fn skip(&mut self, message: &GuestMessage<'_>) {
+        while self.next_frame(message).is_some() {}
+    }
+
+    /// Returns the next frame, and its memory if that is one piece together with the header.
+    #[inline]
+    fn next_frame<'a>(
+        &mut self,
+        message: &GuestMessage<'a>,
+    ) -> Option<(TransmitFrame, Option<VolatileSlice<'a>>)> {
+        if let Some(frame) = self.frame.take() {
+            return Some((frame, None));
+        }
+        let start = self.cursor.next_header()?.start;
+        let first = message.first_piece(start as usize);
+        let mut header = [0; SHORT_HEADER_COPY as usize];
+        let copied = first.as_ref().map_or(0, |first| first.copy_to(&mut header));
+        match self.cursor.parse_first(&header[..copied]) {
+            Some(frame) => {
+                let (offset, length) = (frame.offset - start, frame.length);
+                let memory =
+                    first.and_then(|first| first.subslice(offset as usize, length as usize).ok());
+                Some((frame, memory))
+            }
+            None => self.next_frame_in_pieces(message).map(|frame| (frame, None)),
+        }
+    }
+
+    /// Returns the next frame, wherever its header is.
+    #[cold]
+    fn next_frame_in_pieces(&mut self, message: &GuestMessage<'_>) -> Option<TransmitFrame> {
+        let bytes = self.cursor.next_header()?;
+        let mut header = [0; HEADER_COPY as usize];
+        let header = header.get_mut(..(bytes.end - bytes.start) as usize)?;
+        let is_copied = message.copy_to(bytes.start as usize, header);
+        let frame = is_copied.then(|| self.cursor.parse_next(header).ok()).flatten();
+        if frame.is_none() {
+            self.status = NvspStatus::Failure;
+        }
+        frame
+    }
+}
+
 /// Sends `frame` of `message` by `queue`. `pieces` is kept for its memory.
 ///
 /// # Errors
 /// [`SendError::Full`]: send it again later. All others: the frame is lost.
-pub(crate) fn send(
+#[inline]
+fn send(
+    message: &GuestMessage<'_>,
+    frame: &TransmitFrame,
+    memory: Option<VolatileSlice<'_>>,
+    queue: &mut dyn Queue,
+    pieces: &mut Pieces<'static>,
+) -> Result<(), SendError> {
+    match (frame.offload, memory) {
+        (Offload::None, Some(memory)) => {
+            let mut list = std::mem::take(pieces).recycle();
+            let result = match list.push(memory) {
+                Ok(()) => queue.send(&Frame {
+                    header: VnetHeader::default(),
+                    tag: tag(frame),
+                    pieces: &list,
+                }),
+                Err(_) => Err(SendError::Malformed),
+            };
+            *pieces = list.recycle();
+            result
+        }
+        (Offload::None, None) => {
+            send_pieces(message, frame, &mut [], VnetHeader::default(), queue, pieces)
+        }
+        _ => send_offload(message, frame, queue, pieces),
+    }
+}
+
+/// Sends a frame with an offload request, whose headers have to be read.
+fn send_offload(
     message: &GuestMessage<'_>,
     frame: &TransmitFrame,
     queue: &mut dyn Queue,
     pieces: &mut Pieces<'static>,
 ) -> Result<(), SendError> {
-    let (offset, length) = (frame.offset as usize, frame.length as usize);
     let mut head = [0; HEAD];
-    let copied = match frame.offload {
-        Offload::None => 0,
-        Offload::Checksum(_) | Offload::Segment(_) => length.min(HEAD),
-    };
-    if !message.copy_to(offset, &mut head[..copied]) {
+    let head = &mut head[..HEAD.min(frame.length as usize)];
+    if !message.copy_to(frame.offset as usize, head) {
         return Err(SendError::Malformed);
     }
-    let (header, is_head_changed) = prepare(&mut head[..copied], length, frame.offload)?;
+    let (header, is_head_changed) = prepare(head, frame.length as usize, frame.offload)?;
+    let head = if is_head_changed { head } else { &mut [] };
+    send_pieces(message, frame, head, header, queue, pieces)
+}
+
+/// Sends a frame with `head` in place of its first bytes.
+fn send_pieces(
+    message: &GuestMessage<'_>,
+    frame: &TransmitFrame,
+    head: &mut [u8],
+    header: VnetHeader,
+    queue: &mut dyn Queue,
+    pieces: &mut Pieces<'static>,
+) -> Result<(), SendError> {
+    let skip = head.len();
+    let (offset, length) = (frame.offset as usize + skip, frame.length as usize - skip);
     let mut list = std::mem::take(pieces).recycle();
-    let skip = if is_head_changed { copied } else { 0 };
     let complete = list
-        .push(VolatileSlice::from(&mut head[..skip]))
-        .and_then(|()| message.add_to(offset + skip, length - skip, &mut list));
-    let tag = frame.vlan.and_then(|vlan| vlan::Tag::from_bytes(&vlan.to_tag()));
+        .push(VolatileSlice::from(head))
+        .and_then(|()| message.add_to(offset, length, &mut list));
     let result = match complete {
-        Ok(()) => queue.send(&Frame { header, tag, pieces: &list }),
+        Ok(()) => queue.send(&Frame { header, tag: tag(frame), pieces: &list }),
         Err(_) => Err(SendError::Malformed),
     };
     *pieces = list.recycle();
     result
+}
+
+#[inline]
+fn tag(frame: &TransmitFrame) -> Option<vlan::Tag> {
+    frame.vlan.and_then(|vlan| vlan::Tag::from_bytes(&vlan.to_tag()))
 }
 
 /// Returns the backend's request for `offload`, and whether `head`, the first bytes of a frame of

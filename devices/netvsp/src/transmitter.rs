@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use synthvm_net::{Pieces, SendError};
+use synthvm_net::Pieces;
 use vmbus_device::SavedPacket;
 use vmbus_gpadl::{GuestBuffer, GuestRam};
 use vmbus_ring::{Packet, PacketKind};
@@ -10,11 +10,9 @@ use vmbus_ring::{Packet, PacketKind};
 use crate::config::Config;
 use crate::message::GuestMessage;
 use crate::packet::NetPacket;
-use crate::protocol::limits::HEADER_COPY;
 use crate::protocol::nvsp::{HostMessage, NvspStatus, RndisPacket};
-use crate::protocol::rndis::{TransmitCursor, TransmitFrame};
 use crate::queue::ChannelQueue;
-use crate::transmit;
+use crate::transmit::Remaining;
 
 /// Packets to the guest.
 pub(crate) type Outbox = vmbus_device::Outbox<NetPacket>;
@@ -34,10 +32,7 @@ pub(crate) struct Transmitter {
 struct Transmission {
     request: Request,
     packet: RndisPacket,
-    cursor: TransmitCursor,
-    /// The frame that the backend did not take.
-    frame: Option<TransmitFrame>,
-    status: NvspStatus,
+    remaining: Remaining,
 }
 
 /// How to complete a packet.
@@ -82,7 +77,8 @@ impl Transmitter {
     #[inline]
     pub(crate) fn take_ranges(&mut self, packet: &Packet<'_>) {
         let is_direct = packet.kind() == PacketKind::GpaDirect;
-        if !is_direct || packet.gpa_direct(&mut self.ranges).is_err() {
+        let is_taken = is_direct && packet.gpa_direct(&mut self.ranges).is_ok();
+        if !is_taken && !self.ranges.is_empty() {
             self.ranges.clear();
         }
     }
@@ -99,6 +95,7 @@ impl Transmitter {
     }
 
     /// Sends the frames of the message of `packet`, whose ranges were noted last.
+    #[inline]
     pub(crate) fn send(
         &mut self,
         request: Request,
@@ -108,13 +105,8 @@ impl Transmitter {
     ) {
         // A section outside of the buffer gives a message that fails.
         let length = self.message(config, packet).and_then(|message| message.len());
-        let cursor = TransmitCursor::new(length.unwrap_or(0), config.max_frame);
-        let status = NvspStatus::Success;
-        self.transmit(
-            Transmission { request, packet, cursor, frame: None, status },
-            config,
-            outbox,
-        );
+        let remaining = Remaining::new(length.unwrap_or(0), config.max_frame);
+        self.transmit(Transmission { request, packet, remaining }, config, outbox);
     }
 
     /// Continues with the message that waits for the backend. Returns true if it waits no longer.
@@ -126,50 +118,23 @@ impl Transmitter {
     }
 
     /// Sends frames until the backend is full or none is left.
+    #[inline]
     fn transmit(&mut self, mut transmission: Transmission, config: &Config, outbox: &mut Outbox) {
-        while let Some(frame) = self.next_frame(&mut transmission, config) {
-            let Some(message) = message(config, &self.ranges, transmission.packet) else {
-                break;
-            };
-            if !config.is_link_up {
-                continue;
-            }
-            let pieces = &mut self.pieces;
-            let sent = self.queue.with(|queue| transmit::send(&message, &frame, queue, pieces));
-            match sent {
-                Some(Err(SendError::Full)) => {
-                    transmission.frame = Some(frame);
-                    self.waiting = Some(transmission);
-                    return;
-                }
-                // The guest learns of malformed frames; a network may lose all others.
-                Some(Err(SendError::Malformed | SendError::Length(_) | SendError::Unsupported)) => {
-                    transmission.status = NvspStatus::Failure;
-                }
-                None | Some(Ok(()) | Err(SendError::LinkDown | SendError::Os(_))) => {}
-            }
+        let Transmission { request, packet, remaining } = &mut transmission;
+        let Some(message) = message(config, &self.ranges, *packet) else {
+            return request.complete(NvspStatus::Failure, config, outbox);
+        };
+        let pieces = &mut self.pieces;
+        let sent = match config.is_link_up {
+            true => self.queue.with(|queue| remaining.send(&message, queue, pieces)),
+            false => None,
+        };
+        match sent {
+            Some(true) => {}
+            Some(false) => return self.waiting = Some(transmission),
+            None => remaining.skip(&message),
         }
-        transmission.request.complete(transmission.status, config, outbox);
-    }
-
-    fn next_frame(
-        &self,
-        transmission: &mut Transmission,
-        config: &Config,
-    ) -> Option<TransmitFrame> {
-        if let Some(frame) = transmission.frame.take() {
-            return Some(frame);
-        }
-        let bytes = transmission.cursor.next_header()?;
-        let mut header = [0; HEADER_COPY as usize];
-        let header = header.get_mut(..(bytes.end - bytes.start) as usize)?;
-        let message = self.message(config, transmission.packet);
-        let copied = message.is_some_and(|message| message.copy_to(bytes.start as usize, header));
-        let frame = copied.then(|| transmission.cursor.parse_next(header).ok()).flatten();
-        if frame.is_none() {
-            transmission.status = NvspStatus::Failure;
-        }
-        frame
+        request.complete(remaining.status, config, outbox);
     }
 }
 
@@ -195,6 +160,9 @@ impl Request {
     #[inline]
     pub(crate) fn complete(self, status: NvspStatus, config: &Config, outbox: &mut Outbox) {
         match config.version {
+            Some(version) if status == NvspStatus::Success => {
+                self.answer(NetPacket::constant(HostMessage::frames_sent(version)), outbox);
+            }
             Some(version) => {
                 let message = HostMessage::rndis_complete(version, status);
                 self.answer(NetPacket::message(message), outbox);

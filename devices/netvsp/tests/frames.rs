@@ -67,7 +67,7 @@ fn test_frame_in_section_and_ranges_of_any_shape_is_one_frame() {
 }
 
 #[test]
-fn test_malformed_messages_fail_and_the_channel_goes_on() {
+fn test_malformed_messages_fail_and_the_channel_continues() {
     let mut guest = NetGuest::start(Arc::new(Loop::new(1)));
     let good = packet(&frame(1, 100), &[]);
     let mut long = good.clone();

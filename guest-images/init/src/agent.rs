@@ -11,7 +11,9 @@ use crate::checks::Check;
 use crate::port::Port;
 use crate::scsi::{self, Data};
 use crate::sys::{self, Machine};
-use crate::{Outcome, blockdev, context, echo, fs_check, kexec, load, modules, process, vmbus};
+use crate::{
+    Outcome, blockdev, context, echo, fs_check, kexec, load, modules, process, round_trips, vmbus,
+};
 
 /// The action after the reply has been sent.
 enum After {
@@ -133,6 +135,9 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         Action::Clocksource => value(sys::clocksource()),
         Action::Run { argv, timeout_s } => {
             value(process::run(&argv, Duration::from_secs(timeout_s))?)
+        }
+        Action::RoundTrips { address, count, bytes } => {
+            value(round_trips::run(&address, count, bytes)?)
         }
         Action::ReadFile { path } => {
             let bytes = fs::read(&path).map_err(context(&path))?;

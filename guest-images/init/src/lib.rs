@@ -12,6 +12,7 @@ pub mod modules;
 pub mod port;
 pub mod power_button;
 pub mod process;
+pub mod round_trips;
 pub mod scsi;
 pub mod sys;
 pub mod uevent;

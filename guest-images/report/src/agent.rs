@@ -134,6 +134,16 @@ pub enum Action {
         #[serde(default = "default_timeout")]
         timeout_s: u64,
     },
+    /// Sends bytes to a server that returns them, waits for them, and repeats this. Value:
+    /// [`RoundTrips`].
+    RoundTrips {
+        /// Address and port of the server, for TCP.
+        address: String,
+        /// Number of round trips.
+        count: u32,
+        /// Bytes of each.
+        bytes: usize,
+    },
     /// Reads a file. Value: its text.
     ReadFile {
         /// The file.
@@ -436,6 +446,17 @@ pub struct ScsiResult {
     pub residual: i32,
 }
 
+/// The time of round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RoundTrips {
+    /// The duration of all in seconds, without the time to connect.
+    pub seconds: f64,
+    /// The median in microseconds.
+    pub p50_us: f64,
+    /// The 99th percentile in microseconds.
+    pub p99_us: f64,
+}
+
 /// The result of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
@@ -504,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn test_line_is_told_apart_by_its_fields() {
+    fn test_line_is_distinguished_by_its_fields() {
         let event: Line = serde_json::from_str(r#"{"event":"ack","records":5}"#).unwrap();
         assert_eq!(event, Line::Event(Event::Ack { records: 5 }));
         let reply: Line = serde_json::from_str(r#"{"id":5,"ok":true,"value":[1]}"#).unwrap();

@@ -59,9 +59,9 @@ pub struct SavedPacket {
     pub transfer_pages: Vec<u8>,
 }
 
-/// Packets to the guest, oldest first.
+/// Packets to the guest with payloads of type `P`, oldest first.
 #[derive(Debug)]
-pub struct Outbox<P> {
+pub struct Outbox<P = Vec<u8>> {
     /// Packets before `first` are in the ring already. They are removed together, as each removal
     /// moves the rest.
     packets: Vec<Message<P>>,
@@ -230,7 +230,8 @@ impl<P: Payload> Outbox<P> {
             let mut full = None;
             let before = written;
             for message in &self.packets[self.first..] {
-                let payload = [message.payload.as_ref()];
+                let bytes = message.payload.as_ref();
+                let payload = [bytes];
                 let mut packet = match message.transaction {
                     Transaction::Completes(id) => OutPacket::completion(id, &payload),
                     Transaction::Requests(id) => OutPacket::request(id, &payload),
@@ -243,7 +244,7 @@ impl<P: Payload> Outbox<P> {
                 match batch.write(&packet) {
                     Ok(()) => {
                         written += 1;
-                        self.bytes -= message.bytes();
+                        self.bytes -= bytes.len() + header.len();
                     }
                     Err(WriteError::Full { needed }) => {
                         full = Some(needed);

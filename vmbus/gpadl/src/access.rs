@@ -3,10 +3,13 @@
 use std::ptr;
 
 use thiserror::Error;
+use vm_memory::VolatileSlice;
+use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
+use vmbus_protocol::num::usize_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::buffer::GuestBuffer;
-use crate::slices::Slices;
+use crate::buffer::{GuestBuffer, Place};
+use crate::slices::{Slices, slice_at};
 
 /// The reasons to refuse a part of a buffer.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -35,6 +38,60 @@ impl GuestBuffer {
             return Err(BufferError::OutOfBounds { offset, len, size: self.len() });
         }
         Ok(Slices::new(self, offset, len))
+    }
+
+    /// Returns the host memory of `len` bytes from `offset`, at least one, if all of it lies in one
+    /// run of one range. Otherwise [`GuestBuffer::slices`] has the bytes; this is faster.
+    #[inline]
+    #[must_use]
+    pub fn piece(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
+        if len == 0 || offset.checked_add(len)? > self.len() {
+            return None;
+        }
+        let (address, contiguous) = self.contiguous_from(offset)?;
+        // SAFETY: the bytes lie in one run of this buffer, which the slice borrows.
+        (len <= contiguous).then(|| unsafe { slice_at(address, len) })
+    }
+
+    /// Returns the host memory from `offset` on, up to `most` bytes: less where a run or a range
+    /// ends before. `None`: there is no byte.
+    #[inline]
+    #[must_use]
+    pub fn first_piece(&self, offset: usize, most: usize) -> Option<VolatileSlice<'_>> {
+        let (address, contiguous) = self.contiguous_from(offset)?;
+        let len = contiguous.min(most);
+        // SAFETY: as above.
+        (len != 0).then(|| unsafe { slice_at(address, len) })
+    }
+
+    /// Returns the host address of byte `offset`, and the number of bytes from there to the end of
+    /// its run or range.
+    #[inline]
+    fn contiguous_from(&self, offset: usize) -> Option<(usize, usize)> {
+        if offset >= self.len() {
+            return None;
+        }
+        let (range, place) = match self.range_list() {
+            [range] => (range, Place::default()),
+            ranges => {
+                let (index, place) = self.range_of(offset);
+                (ranges.get(index)?, place)
+            }
+        };
+        let into_range = offset.wrapping_sub(usize_of(place.start));
+        let position = usize::from(range.byte_offset).wrapping_add(into_range);
+        let (run, into_run) = match self.run_list() {
+            [run] => (run, position),
+            runs => {
+                let page = usize::from(place.first_page).wrapping_add(position >> PAGE_SHIFT);
+                let (index, before) = self.run_of(range, place, page);
+                let in_page = position & PAGE_SIZE.wrapping_sub(1);
+                (runs.get(index)?, before.wrapping_mul(PAGE_SIZE).wrapping_add(in_page))
+            }
+        };
+        let in_range = usize_of(range.count).saturating_sub(into_range);
+        let in_run = run.bytes().saturating_sub(into_run);
+        Some((run.host_address().wrapping_add(into_run), in_range.min(in_run)))
     }
 
     /// Adds to `out` the iovecs of `len` bytes from `offset`. Adjacent iovecs are merged. They are
@@ -70,7 +127,17 @@ impl GuestBuffer {
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`]; `to` is then unchanged.
+    #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
+        if let Some(piece) = self.piece(offset, to.len()) {
+            piece.copy_to(to);
+            return Ok(());
+        }
+        self.read_pieces(offset, to)
+    }
+
+    #[inline(never)]
+    fn read_pieces(&self, offset: usize, to: &mut [u8]) -> Result<(), BufferError> {
         let mut rest = to;
         for slice in self.slices(offset, rest.len())? {
             let Some((now, later)) = rest.split_at_mut_checked(slice.len()) else { break };
@@ -84,7 +151,17 @@ impl GuestBuffer {
     ///
     /// # Errors
     /// [`BufferError::OutOfBounds`]; guest memory is then unchanged.
+    #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<(), BufferError> {
+        if let Some(piece) = self.piece(offset, from.len()) {
+            piece.copy_from(from);
+            return Ok(());
+        }
+        self.write_pieces(offset, from)
+    }
+
+    #[inline(never)]
+    fn write_pieces(&self, offset: usize, from: &[u8]) -> Result<(), BufferError> {
         let mut rest = from;
         for slice in self.slices(offset, rest.len())? {
             let Some((now, later)) = rest.split_at_checked(slice.len()) else { break };

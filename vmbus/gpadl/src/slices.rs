@@ -165,7 +165,7 @@ impl<'a> Iterator for Slices<'a> {
 /// from pages of a region of that buffer's RAM (`RangeAssembler`), whose provenance `GuestRam::new`
 /// exposed and which the buffer keeps mapped.
 #[inline]
-unsafe fn slice_at<'a>(address: usize, len: usize) -> VolatileSlice<'a> {
+pub(crate) unsafe fn slice_at<'a>(address: usize, len: usize) -> VolatileSlice<'a> {
     // SAFETY: the caller guarantees it.
     unsafe { VolatileSlice::new(ptr::with_exposed_provenance_mut(address), len) }
 }

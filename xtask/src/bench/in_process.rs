@@ -48,7 +48,12 @@ impl InProcess {
     }
 
     /// Runs the bench, prints its numbers and writes them according to `output`.
-    pub(super) fn run(mut self, output: &Output) -> Result<(), String> {
+    pub(super) fn run(self, output: &Output) -> Result<(), String> {
+        self.numbers(output).map(drop)
+    }
+
+    /// Runs the bench as [`InProcess::run`] does, and returns its numbers.
+    pub(super) fn numbers(mut self, output: &Output) -> Result<Vec<Number>, String> {
         let file = &self.numbers;
         // The results of an earlier run must not count for this one.
         let _ = std::fs::remove_file(file);
@@ -61,6 +66,7 @@ impl InProcess {
         let numbers: Vec<Number> = serde_json::from_slice(&text)
             .map_err(|error| format!("{}: {error}", file.display()))?;
         table::print(&numbers);
-        output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))
+        output.json.as_deref().map_or(Ok(()), |file| table::write(&numbers, file))?;
+        Ok(numbers)
     }
 }

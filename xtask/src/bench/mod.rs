@@ -4,23 +4,18 @@ mod boot;
 mod core;
 mod images;
 mod in_process;
+mod network;
 mod raw;
 mod runtime;
+mod scaling_plot;
 mod storage;
 mod table;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
-/// The options of `cargo xtask bench`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
+/// The benchmark to run.
 #[derive(Debug, clap::Subcommand)]
-enum What {
+pub(crate) enum What {
     /// The program around a real guest: start times, memory, exits at boot and for each disk
     /// request.
     Boot(boot::Arguments),
@@ -30,6 +25,9 @@ enum What {
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in
     /// time and in instructions. Takes a minute.
     Storage(storage::Arguments),
+    /// The network path in one process: frames between a guest's ring and a backend, compared with
+    /// a bare message through a ring, in time and in instructions. Takes two minutes.
+    Network(network::Arguments),
     /// The instructions that VHDX and qcow2 add to a request whose location is known, compared with
     /// a raw image. Takes half a minute.
     Images(Output),
@@ -50,20 +48,14 @@ pub(crate) struct Output {
     json: Option<PathBuf>,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.what {
+pub(crate) fn main(what: &What) -> Result<(), String> {
+    match what {
         What::Boot(arguments) => boot::main(arguments),
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
+        What::Network(arguments) => network::main(arguments),
         What::Images(output) => images::main(output),
         What::Runtime(output) => runtime::main(output),
         What::Raw(arguments) => raw::main(arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask bench: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

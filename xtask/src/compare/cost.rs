@@ -77,7 +77,11 @@ struct Threads {
 impl Threads {
     fn read(pid: u32) -> Result<Threads, String> {
         let mut threads = Threads::default();
-        for (name, ns, sleeps) in by_thread(pid)?.into_values() {
+        let mut all = by_thread(pid)?;
+        if let Some(vhost) = vhost_thread(pid) {
+            all.extend(by_thread(vhost)?);
+        }
+        for (name, ns, sleeps) in all.into_values() {
             if is_vcpu(&name) {
                 threads.vcpu_ns += ns;
             } else {
@@ -92,6 +96,17 @@ impl Threads {
 /// Returns whether the name is that of a vCPU thread: SynthVM's `vcpu0` or QEMU's `CPU 0/KVM`.
 fn is_vcpu(thread: &str) -> bool {
     thread.starts_with("vcpu") || thread.starts_with("CPU ")
+}
+
+/// Returns the kernel's thread that runs vhost devices for process `pid`, if it is not a thread of
+/// the process itself.
+fn vhost_thread(pid: u32) -> Option<u32> {
+    let name = format!("vhost-{pid}");
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let id = entry.file_name().to_string_lossy().parse().ok()?;
+        let found = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (id != pid && found.trim() == name).then_some(id)
+    })
 }
 
 /// Returns the name, the processor time in nanoseconds and the sleeps of each thread.
@@ -158,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn test_vcpu_threads_of_both_programs_are_told_from_others() {
+    fn test_vcpu_threads_of_both_programs_are_distinguished_from_others() {
         assert!(is_vcpu("vcpu0") && is_vcpu("CPU 1/KVM"));
         assert!(!is_vcpu("IO iothread0") && !is_vcpu("storage-0.0"));
     }

@@ -4,7 +4,9 @@
 mod cases;
 mod cost;
 mod fio;
+mod machine;
 mod medium;
+mod network;
 mod plot;
 mod progress;
 mod round;
@@ -12,31 +14,20 @@ mod rows;
 mod side;
 mod storage;
 
-use std::process::ExitCode;
-
-/// The options of `cargo xtask compare`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
+/// The comparison to make.
 #[derive(Debug, clap::Subcommand)]
-enum What {
+pub(crate) enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
     Storage(storage::Arguments),
+    /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
+    /// and the same iperf3 on all machines, in alternation.
+    Network(network::Arguments),
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.what {
+pub(crate) fn main(what: &What) -> Result<(), String> {
+    match what {
         What::Storage(arguments) => storage::main(arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask compare: {error}");
-            ExitCode::FAILURE
-        }
+        What::Network(arguments) => network::main(arguments),
     }
 }

@@ -5,14 +5,8 @@ use plotters::prelude::*;
 
 use super::rows::Row;
 
-/// The panels: the end of the rows' names, and the title.
-const PANELS: [(&str, &str); 5] = [
-    ("_iops", "I/Os a second"),
-    ("_p99", "p99 latency"),
-    ("_vmm_cpu", "processor time"),
-    ("_exits", "exits"),
-    ("_interrupts", "interrupts"),
-];
+/// A panel: the end of the rows' names, and the title.
+pub(super) type Panel = (&'static str, &'static str);
 
 /// Sizes in pixels.
 const PANEL_WIDTH: u32 = 190;
@@ -29,23 +23,23 @@ const WORSE: RGBColor = RGBColor(0xC4, 0x4E, 0x3A);
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Returns an SVG picture of the rows.
+/// Returns an SVG picture of the rows. The rows of the first panel name the cases.
 ///
 /// # Errors
 /// A message of the plotter; does not depend on the rows.
-pub(super) fn draw(rows: &[Row]) -> Result<String, String> {
-    let cases: Vec<&str> =
-        rows.iter().filter_map(|row| row.case.strip_suffix(PANELS[0].0)).collect();
+pub(super) fn draw(rows: &[Row], panels: &[Panel]) -> Result<String, String> {
+    let first = panels.first().map_or("", |(end, _)| *end);
+    let cases: Vec<&str> = rows.iter().filter_map(|row| row.case.strip_suffix(first)).collect();
     let mut text = String::new();
-    paint(&mut text, rows, &cases).map_err(|error| format!("drawing: {error}"))?;
+    paint(&mut text, rows, &cases, panels).map_err(|error| format!("drawing: {error}"))?;
     Ok(text)
 }
 
-fn paint(text: &mut String, rows: &[Row], cases: &[&str]) -> Result<(), Failure> {
+fn paint(text: &mut String, rows: &[Row], cases: &[&str], panels: &[Panel]) -> Result<(), Failure> {
     let count = u32::try_from(cases.len())?;
-    let panels = u32::try_from(PANELS.len())?;
+    let width = u32::try_from(panels.len())?;
     let size =
-        (LABEL_WIDTH + PANEL_WIDTH * panels, TITLE_HEIGHT + CASE_HEIGHT * count + FOOT_HEIGHT);
+        (LABEL_WIDTH + PANEL_WIDTH * width, TITLE_HEIGHT + CASE_HEIGHT * count + FOOT_HEIGHT);
     let root = SVGBackend::with_string(text, size).into_drawing_area();
     root.fill(&WHITE)?;
     let (labels, rest) = root.split_horizontally(LABEL_WIDTH);
@@ -59,8 +53,8 @@ fn paint(text: &mut String, rows: &[Row], cases: &[&str]) -> Result<(), Failure>
         ));
         labels.draw(&Text::new((*case).to_owned(), place, style))?;
     }
-    let areas = rest.split_evenly((1, PANELS.len()));
-    for (area, (end, title)) in areas.iter().zip(PANELS) {
+    let areas = rest.split_evenly((1, panels.len()));
+    for (area, (end, title)) in areas.iter().zip(panels) {
         let ratio = |case: &&str| {
             rows.iter().find(|row| row.case == format!("{case}{end}")).map(|row| row.ratio)
         };
@@ -128,7 +122,8 @@ mod tests {
         };
         let rows =
             [row("a_iops", 1.5), row("a_p99", 0.5), row("b_iops", f64::MAX), row("b_exits", 0.0)];
-        let text = draw(&rows).unwrap();
+        let panels = [("_iops", "I/Os a second"), ("_p99", "p99"), ("_exits", "exits")];
+        let text = draw(&rows, &panels).unwrap();
         assert_eq!(text.matches("#2A7F62").count(), 2, "{text}");
         assert_eq!(text.matches("#C44E3A").count(), 2);
         assert!(!text.contains("inf") && !text.contains("NaN"));

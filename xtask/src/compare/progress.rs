@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use super::cases::Case;
-
 /// A reporter of progress, on standard error.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -30,13 +28,9 @@ impl Progress {
         );
     }
 
-    /// Counts a load as done, after so many seconds, and prints it.
-    pub(super) fn count(&mut self, machine: &str, case: &Case, seconds: f64) {
+    /// Counts a load as done: its machine, its name and its work, and the seconds that it took.
+    pub(super) fn count(&mut self, machine: &str, case: &str, work: &str, seconds: f64) {
         self.done += 1;
-        self.say(&format!(
-            "{machine:7}  {:20}  {} requests in {seconds:.1} s",
-            case.name(),
-            case.requests
-        ));
+        self.say(&format!("{machine:7}  {case:20}  {work} in {seconds:.1} s"));
     }
 }

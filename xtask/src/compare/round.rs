@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::cases::Case;
 use super::cost::Cost;
 use super::fio::{self, Measured};
+use super::machine::Machine;
 use super::progress::Progress;
 use super::side::Side;
 
@@ -37,7 +38,7 @@ pub(super) struct Load {
     pub(super) cost: Cost,
     pub(super) interrupts: f64,
     /// Seconds by xtask's clock, including the time around the load.
-    seconds: f64,
+    pub(super) seconds: f64,
 }
 
 impl Round {
@@ -59,21 +60,24 @@ impl Round {
         let nearly_nothing = NEARLY_NOTHING.map(Case::nearly_nothing);
         let all: Vec<&Case> = nearly_nothing.iter().chain(cases).collect();
         for side in &mut sides {
-            let (scheduler, clock) = (side.scheduler()?, side.clock()?);
+            let (scheduler, clock) = (side.scheduler()?, side.machine.clock()?);
             progress.say(&format!(
                 "{}: scheduler of {} {scheduler}, clock {clock}",
-                side.name, side.disk
+                side.machine.name, side.disk
             ));
-            side.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
-            side.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
-            go_on(side, &fio::START, fio::AT_GATE)?;
+            side.machine.write(fio::JOB, fio::jobs(all.iter().copied(), side.disk))?;
+            side.machine.write(fio::GATE, fio::GATE_SCRIPT.to_owned())?;
+            go_on(&mut side.machine, &fio::START, fio::AT_GATE)?;
         }
         let mut loads = [Vec::new(), Vec::new()];
         for (index, case) in (number as usize..).zip(&all) {
             for which in if index % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let load = Load::measure(&mut sides[which])?;
+                let load = Load::measure(&mut sides[which].machine, |machine| {
+                    go_on(machine, &fio::THROUGH, fio::AT_GATE)
+                })?;
                 if loads[which].len() >= nearly_nothing.len() {
-                    progress.count(sides[which].name, case, load.seconds);
+                    let work = format!("{} requests", case.requests);
+                    progress.count(sides[which].machine.name, &case.name(), &work, load.seconds);
                 }
                 loads[which].push(load);
             }
@@ -88,8 +92,8 @@ impl Round {
 
 /// Returns fio's results without the costs of the gates, and powers the guest off.
 fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, String> {
-    go_on(&mut side, &fio::THROUGH, fio::ENDED_WELL)?;
-    side.run(&fio::GATHER)?;
+    go_on(&mut side.machine, &fio::THROUGH, fio::ENDED_WELL)?;
+    side.machine.run(&fio::GATHER)?;
     let way = |jobs: u32| {
         let alike = NEARLY_NOTHING.iter().zip(loads).filter(|(of, _)| **of == jobs);
         alike.map(|(_, load)| *load).reduce(|a, b| a.with(b, f64::min)).unwrap_or_default()
@@ -97,38 +101,43 @@ fn finish(mut side: Side, all: &[&Case], loads: &[Load]) -> Result<Vec<Run>, Str
     let (one, four) = (way(1), way(4));
     let mut runs = Vec::new();
     for (index, (case, load)) in all.iter().zip(loads).enumerate().skip(NEARLY_NOTHING.len()) {
-        let line = side.run(&fio::show(index).each_ref().map(String::as_str))?;
-        let measured =
-            Measured::parse(&line, case).map_err(|error| format!("{}: {error}", side.name))?;
+        let line = side.machine.run(&fio::show(index).each_ref().map(String::as_str))?;
+        let measured = Measured::parse(&line, case)
+            .map_err(|error| format!("{}: {error}", side.machine.name))?;
         let way = if case.jobs == 1 { one } else { four };
         runs.push(Run { measured, load: load.with(way, |own, way| (own - way).max(0.0)) });
     }
-    side.power_off()?;
+    side.machine.power_off()?;
     Ok(runs)
 }
 
 /// Runs a step of fio, which must end at the gate `place`.
-fn go_on(side: &mut Side, step: &[&str], place: &str) -> Result<(), String> {
-    let said = side.run(step)?;
+fn go_on(machine: &mut Machine, step: &[&str], place: &str) -> Result<(), String> {
+    let said = machine.run(step)?;
     if said.trim() == place {
         return Ok(());
     }
-    let why = side.run(&fio::EXPLAIN).unwrap_or_default();
-    Err(format!("{}: fio came to {:?}, not to {place:?}: {why}", side.name, said.trim()))
+    let why = machine.run(&fio::EXPLAIN).unwrap_or_default();
+    Err(format!("{}: fio came to {:?}, not to {place:?}: {why}", machine.name, said.trim()))
 }
 
 impl Load {
-    fn measure(side: &mut Side) -> Result<Load, String> {
-        let interrupts = side.interrupts()?;
-        let before = side.cost()?;
+    /// Measures the costs of `work` on a machine.
+    pub(super) fn measure(
+        machine: &mut Machine,
+        work: impl FnOnce(&mut Machine) -> Result<(), String>,
+    ) -> Result<Load, String> {
+        let interrupts = machine.interrupts()?;
+        let before = machine.cost()?;
         let start = Instant::now();
-        go_on(side, &fio::THROUGH, fio::AT_GATE)?;
+        work(machine)?;
         let seconds = start.elapsed().as_secs_f64();
-        let cost = side.cost()?.with(before, |after, before| after - before);
-        Ok(Load { cost, interrupts: side.interrupts()? - interrupts, seconds })
+        let cost = machine.cost()?.with(before, |after, before| after - before);
+        Ok(Load { cost, interrupts: machine.interrupts()? - interrupts, seconds })
     }
 
-    fn with(self, other: Load, of: impl Fn(f64, f64) -> f64) -> Load {
+    /// Combines each number with that of `other`.
+    pub(super) fn with(self, other: Load, of: impl Fn(f64, f64) -> f64) -> Load {
         Load {
             interrupts: of(self.interrupts, other.interrupts),
             seconds: of(self.seconds, other.seconds),

@@ -57,6 +57,13 @@ fn digits(value: f64) -> f64 {
     (value * scale).round() / scale
 }
 
+/// Returns the median of a number of the rounds.
+pub(super) fn middle<T>(runs: &[T], of: impl Fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Prints the rows in columns.
 pub(super) fn print(rows: &[Row]) {
     let width = rows.iter().map(|row| row.case.len()).max().unwrap_or_default();

@@ -16,12 +16,22 @@ use super::medium::Medium;
 use super::plot;
 use super::progress::Progress;
 use super::round::{Round, Run};
-use super::rows::{self, Better, Row};
+use super::rows::{self, Better, Row, middle};
 use super::side::Side;
 use crate::inner::{self, Inside};
+use crate::number;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
+
+/// The panels of the picture.
+const PANELS: [plot::Panel; 5] = [
+    ("_iops", "I/Os a second"),
+    ("_p99", "p99 latency"),
+    ("_vmm_cpu", "processor time"),
+    ("_exits", "exits"),
+    ("_interrupts", "interrupts"),
+];
 
 /// The numbers of vCPUs of the compared machines.
 const CPUS: [u32; 2] = [1, 2];
@@ -32,7 +42,7 @@ const LOSSES: u32 = 8;
 
 /// The options of `cargo xtask compare storage`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
     /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
     #[arg(long, value_name = "FILE")]
@@ -44,14 +54,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
     /// Number of rounds: measurements of each case on each machine. The result is the median.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = number::<u32>(1..=99))]
     rounds: u32,
     /// Continue with the rounds of an interrupted comparison of the same cases, instead of
     /// repeating all.
     #[arg(long)]
     resume: bool,
     /// Processors of an emulated host. With more than one, guests are sometimes lost.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=64))]
     host_cpus: u32,
     #[command(flatten)]
     inside: Inside,
@@ -101,7 +111,7 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     let Some(file) = &arguments.json else { return Ok(()) };
     rows::write(&rows, file)?;
     let picture = file.with_extension("svg");
-    let drawn = plot::draw(&rows)?;
+    let drawn = plot::draw(&rows, &PANELS)?;
     rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
 }
 
@@ -157,13 +167,6 @@ fn rows_of(cases: &[Case], rounds: &[Round]) -> Vec<Row> {
         }
     }
     rows
-}
-
-/// Returns the median of the rounds.
-fn middle(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn compare(case: &str, ours: &[Run], peer: &[Run]) -> Vec<Row> {

@@ -31,6 +31,9 @@ pub const PACKET_ALIGNMENT_SHIFT: u32 = 3;
 /// information. With one item of each known kind they take 108 bytes.
 pub const HEADER_COPY: u32 = 256;
 
+/// Bytes that are copied first: enough for the packets of all known guests.
+pub const SHORT_HEADER_COPY: u32 = 112;
+
 /// Offset of the frame within a sub-allocation of the receive buffer, in bytes. The RNDIS header
 /// is in front of it.
 pub const FRAME_OFFSET: u32 = 256;

@@ -6,6 +6,7 @@ use vmbus_ring::TransferRange;
 use super::{Receiver, SPACE_OFFSET};
 use crate::config::ReceiveBuffer;
 use crate::inspect::InspectedFrame;
+use crate::message::add_memory;
 use crate::protocol::limits::FRAME_OFFSET;
 use crate::protocol::rndis::{Fragment, ReceiveHeader, ReceivedFrame};
 use crate::protocol::sub_allocations::SubAllocation;
@@ -72,8 +73,7 @@ pub(super) fn add_space<'a>(
     for &sub_allocation in space {
         let start = (buffer.offset(sub_allocation) + begin) as usize;
         let length = (buffer.geometry.usable() - begin) as usize;
-        let slices = buffer.view.slices(start, length).map_err(|_| NoSpace)?;
-        slices.into_iter().try_for_each(|slice| pieces.push(slice)).map_err(|_| NoSpace)?;
+        add_memory(&buffer.view, start, length, pieces).map_err(|_| NoSpace)?;
         begin = FRAME_OFFSET;
     }
     Ok(())

@@ -38,11 +38,21 @@ pub struct NetGuest {
     pub ndis_version: [u32; 2],
     /// Its capabilities in NDIS_CONFIG.
     pub capabilities: u32,
+    pub buffers: Buffers,
     last_id: u64,
     /// Packets that came before a completion.
     early: VecDeque<HostPacket>,
     /// Those of [`NetGuest::send_on`], with their channels.
     early_on: Vec<(usize, HostPacket)>,
+}
+
+/// The buffers that a guest shares with its card, from page [`RECEIVE`] and page [`SEND`] on.
+#[derive(Clone, Copy)]
+pub struct Buffers {
+    /// The GPADL of the receive buffer. The next one is the send buffer's.
+    pub first_gpadl: u32,
+    pub receive_pages: usize,
+    pub send_pages: usize,
 }
 
 /// A frame, and the tag beside it.
@@ -88,7 +98,7 @@ impl NetGuest {
     /// Opens the channel of `offer` again.
     pub fn again(mut guest: BareGuest, offer: GuestOffer, inline: InlineWorkers) -> Self {
         let channel = guest.open(offer, 8);
-        let subchannels = Vec::new();
+        let (subchannels, buffers) = (Vec::new(), Buffers::default());
         let (early, early_on) = (VecDeque::new(), Vec::new());
         Self {
             guest,
@@ -97,6 +107,7 @@ impl NetGuest {
             inline,
             ndis_version: [6, 0x1E],
             capabilities: 1 << 3,
+            buffers,
             last_id: 0,
             early,
             early_on,
@@ -112,11 +123,12 @@ impl NetGuest {
         let [major, minor] = self.ndis_version;
         self.tell(&words(&[100, major, minor]));
         let relid = self.channel.relid;
-        self.guest.create_gpadl(relid, 100, RECEIVE, RECEIVE_PAGES);
-        let receive = self.ask(&words(&[101, 100, u32::from(SET)]), &[]);
+        let Buffers { first_gpadl, receive_pages, send_pages } = self.buffers;
+        self.guest.create_gpadl(relid, first_gpadl, RECEIVE, receive_pages);
+        let receive = self.ask(&words(&[101, first_gpadl, u32::from(SET)]), &[]);
         assert_eq!([4, 8, 12, 16].map(|at| word(&receive, at)), [1, 1, 0, SUB_ALLOCATION]);
-        self.guest.create_gpadl(relid, 101, SEND, SEND_PAGES);
-        let send = self.ask(&words(&[104, 101, 0]), &[]);
+        self.guest.create_gpadl(relid, first_gpadl + 1, SEND, send_pages);
+        let send = self.ask(&words(&[104, first_gpadl + 1, 0]), &[]);
         assert_eq!((word(&send, 4), word(&send, 8)), (1, 6144));
         let answer = self.control(&words(&[2, 24, 7, 1, 0, 0x4000]));
         assert_eq!((word(&answer, 0), word(&answer, 12)), (0x8000_0002, 0), "INITIALIZE");
@@ -264,6 +276,12 @@ pub fn options(inline: &InlineWorkers) -> CardOptions {
         address: ADDRESS,
         name: String::new(),
         workers: WorkerOptions::default().inline(inline.clone()),
+    }
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { first_gpadl: 100, receive_pages: RECEIVE_PAGES, send_pages: SEND_PAGES }
     }
 }
 

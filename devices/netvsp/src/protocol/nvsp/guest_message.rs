@@ -1,5 +1,8 @@
 //! Messages of the guest, parsed from a copy of a packet's payload (netvsc section 2).
 
+use zerocopy::little_endian::U32;
+use zerocopy::transmute;
+
 use super::super::bytes::{u16_at, u32_at};
 use super::negotiated::{Capabilities, NdisVersion};
 
@@ -168,6 +171,21 @@ pub struct RndisPacket {
     /// Bytes of the send buffer that begin the RNDIS message. `None`: the packet's own ranges hold
     /// all of it.
     pub section: Option<Section>,
+}
+
+impl RndisPacket {
+    /// Bytes of the message's header and body.
+    pub const LENGTH: usize = 16;
+
+    /// Parses a SEND_RNDIS_PKT with frames. `None`: it is another message.
+    #[inline]
+    pub fn frames(payload: &[u8; Self::LENGTH]) -> Option<Self> {
+        let [kind, channel_type, index, size]: [U32; 4] = transmute!(*payload);
+        let channel_type = ChannelType::from_word(channel_type.get());
+        let is_frames = kind == kind::SEND_RNDIS_PACKET && channel_type == ChannelType::Data;
+        is_frames
+            .then(|| Self { channel_type, section: Section::from_words(index.get(), size.get()) })
+    }
 }
 
 /// The purpose of an RNDIS message.

@@ -84,6 +84,31 @@ impl HostMessage {
         Self::new(version, kind::SEND_RNDIS_PACKET_COMPLETE, &[status as u32])
     }
 
+    /// Returns the bytes of [`HostMessage::rndis_packet`] with frames. They are constants, so that
+    /// a packet with frames needs no copy of them.
+    #[inline]
+    pub fn frames(version: NvspVersion) -> &'static [u8] {
+        const fn message(version: NvspVersion) -> HostMessage {
+            let body = [ChannelType::Data.word(), Section::NONE, 0];
+            HostMessage::new(version, kind::SEND_RNDIS_PACKET, &body)
+        }
+        static SHORT: HostMessage = message(NvspVersion::V6);
+        static LONG: HostMessage = message(NvspVersion::V61);
+        of_version(version, &SHORT, &LONG)
+    }
+
+    /// Returns the bytes of [`HostMessage::rndis_complete`] with success.
+    #[inline]
+    pub fn frames_sent(version: NvspVersion) -> &'static [u8] {
+        const fn message(version: NvspVersion) -> HostMessage {
+            let body = [NvspStatus::Success as u32];
+            HostMessage::new(version, kind::SEND_RNDIS_PACKET_COMPLETE, &body)
+        }
+        static SHORT: HostMessage = message(NvspVersion::V6);
+        static LONG: HostMessage = message(NvspVersion::V61);
+        of_version(version, &SHORT, &LONG)
+    }
+
     /// SEND_VF_ASSOCIATION (128): a virtual function with this serial number was added or removed.
     /// The guest does not complete it. `None`: `version` has no virtual functions.
     pub fn vf_association(version: NvspVersion, added: bool, serial: u32) -> Option<Self> {
@@ -114,13 +139,25 @@ impl HostMessage {
         Self::new(version, kind::PD_API, &[operation, NvspStatus::Failure as u32])
     }
 
-    fn new(version: NvspVersion, kind: u32, body: &[u32]) -> Self {
+    const fn new(version: NvspVersion, kind: u32, body: &[u32]) -> Self {
         let mut bytes = [0; Self::MAX];
-        bytes[..4].copy_from_slice(&kind.to_le_bytes());
-        for (field, word) in bytes[4..].chunks_exact_mut(4).zip(body) {
-            field.copy_from_slice(&word.to_le_bytes());
+        let mut words = body.len();
+        while words > 0 {
+            put(&mut bytes, words, body[words - 1]);
+            words -= 1;
         }
+        put(&mut bytes, 0, kind);
         Self { bytes, length: version.message_size() as u8 }
+    }
+}
+
+/// Writes word `index` of a message.
+const fn put(bytes: &mut [u8; HostMessage::MAX], index: usize, word: u32) {
+    let word = word.to_le_bytes();
+    let mut byte = 0;
+    while byte < word.len() {
+        bytes[4 * index + byte] = word[byte];
+        byte += 1;
     }
 }
 
@@ -168,6 +205,15 @@ impl AsRef<[u8]> for SendTableMessage {
     fn as_ref(&self) -> &[u8] {
         self.bytes()
     }
+}
+
+#[inline]
+fn of_version(
+    version: NvspVersion,
+    short: &'static HostMessage,
+    long: &'static HostMessage,
+) -> &'static [u8] {
+    if version >= NvspVersion::V61 { long.bytes() } else { short.bytes() }
 }
 
 fn success_if(condition: bool) -> NvspStatus {

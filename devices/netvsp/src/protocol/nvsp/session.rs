@@ -71,6 +71,15 @@ impl Session {
         Ok(Outcome { completion, effect })
     }
 
+    /// Returns the packet of a message with frames that the session takes, given the first bytes of
+    /// a payload. `None`: [`Session::handle`] judges the message. A card has thousands of these
+    /// messages for each other one, so they take a shorter path.
+    #[inline]
+    pub fn frames(&self, payload: &[u8; RndisPacket::LENGTH]) -> Option<RndisPacket> {
+        let is_ready = matches!(self.receive_buffer, Buffer::Accepted { .. });
+        RndisPacket::frames(payload).filter(|_| is_ready)
+    }
+
     /// Accepts or refuses the receive buffer that [`Effect::MapReceiveBuffer`] announced.
     /// `gpadl`: `None` if there is no such GPADL. Returns the completion of the request and the
     /// geometry of an accepted buffer. A refused buffer may be sent again.

@@ -2,8 +2,8 @@
 
 use super::super::frame_headers::{FrameHeaders, Protocol};
 use super::super::limits::ETHERNET_HEADER;
+use super::error::TransmitError;
 use super::packet_info::PacketInfo;
-use super::transmit::TransmitError;
 
 /// The work that the guest leaves to the host for one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +82,7 @@ impl Offload {
     ///
     /// # Errors
     /// A request is contradictory, or its header offset is outside of the frame.
+    #[inline]
     pub(super) fn from_info(info: &PacketInfo, length: u32) -> Result<Self, TransmitError> {
         match (info.large_send, info.checksum) {
             (Some(word), _) => segmentation(word, length).map(Self::Segment),

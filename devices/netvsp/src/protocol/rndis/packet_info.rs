@@ -1,7 +1,7 @@
 //! Per-packet information (PPI): optional words beside a frame (netvsc section 4.1).
 
 use super::super::bytes::u32_at;
-use super::transmit::TransmitError;
+use super::error::TransmitError;
 
 /// Kinds of per-packet information.
 pub(super) mod kind {
@@ -32,6 +32,7 @@ impl PacketInfo {
     /// An item is malformed: its size is less than 12, not a multiple of 4, or more than the rest
     /// of the area; its payload begins outside of it; or the payload of a known kind is
     /// incomplete.
+    #[inline]
     pub(super) fn parse(mut area: &[u8]) -> Result<Self, TransmitError> {
         let mut info = Self::default();
         while !area.is_empty() {
@@ -58,6 +59,7 @@ struct Item<'a> {
     rest: &'a [u8],
 }
 
+#[inline]
 fn next_item(area: &[u8]) -> Option<Item<'_>> {
     let size = u32_at(area, 0)? as usize;
     let kind = u32_at(area, 4)?;

@@ -9,6 +9,7 @@ use super::super::limits::{
     ETHERNET_HEADER, HEADER_COPY, MAX_PACKETS_PER_MESSAGE, MAX_SEGMENTED_FRAME,
     PACKET_ALIGNMENT_SHIFT, VLAN_TAG,
 };
+use super::error::TransmitError;
 use super::offload::Offload;
 use super::packet_info::PacketInfo;
 use super::vlan::Vlan;
@@ -42,50 +43,6 @@ pub struct TransmitFrame {
     pub vlan: Option<Vlan>,
 }
 
-/// A defect of a message of the guest. The message is completed with
-/// [`NvspStatus::Failure`](crate::protocol::nvsp::NvspStatus::Failure); the channel continues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TransmitError {
-    /// The message ends before the header of its packet.
-    #[error("{0} bytes are too few for an RNDIS packet")]
-    TooShort(u32),
-    /// A message on the data path is no packet.
-    #[error("RNDIS message {0} is not a packet")]
-    NotAPacket(u32),
-    /// The packet's length is less than its header, or more than the message holds.
-    #[error("an RNDIS packet of {length} bytes in {remaining} bytes")]
-    Length {
-        /// Length that the packet claims.
-        length: u32,
-        /// Bytes that the message has for it.
-        remaining: u32,
-    },
-    /// Fields that must be 0 are not.
-    #[error("an RNDIS packet with out-of-band data")]
-    OutOfBand,
-    /// The frame is not within its packet.
-    #[error("a frame outside of its RNDIS packet")]
-    FrameRange,
-    /// The frame is shorter than an Ethernet header or longer than the configured maximum.
-    #[error("a frame of {0} bytes")]
-    FrameLength(u32),
-    /// Per-packet information is malformed, outside of the packet, or beyond its first 256 bytes.
-    #[error("malformed per-packet information")]
-    PacketInfo,
-    /// A checksum request contradicts itself.
-    #[error("a contradictory checksum request")]
-    Checksum,
-    /// Segments of 0 bytes.
-    #[error("a segmentation request with a segment size of 0")]
-    SegmentSize,
-    /// The transport header is not within the frame, or overlaps the headers before it.
-    #[error("a transport header at offset {0}")]
-    TransportOffset(u32),
-    /// More packets than the host accepts in one message.
-    #[error("more than {MAX_PACKETS_PER_MESSAGE} RNDIS packets in one message")]
-    TooManyPackets,
-}
-
 impl TransmitCursor {
     /// Begins a message of `length` bytes on a card whose frames have at most `max_frame` bytes,
     /// with the Ethernet header.
@@ -110,21 +67,34 @@ impl TransmitCursor {
     ///
     /// # Errors
     /// The first defect of the packet. No header is left then.
-    #[inline]
     pub fn parse_next(&mut self, header: &[u8]) -> Result<TransmitFrame, TransmitError> {
         let result = self.parse(header);
         match result {
-            Ok((_, length)) => {
-                self.offset += length;
-                self.remaining -= length;
-                self.packets += 1;
-            }
+            Ok((_, length)) => self.advance(length),
             Err(_) => self.is_failed = true,
         }
         result.map(|(frame, _)| frame)
     }
 
+    /// Parses the next packet as [`parse_next`](Self::parse_next) does, but from fewer bytes, which
+    /// suffice if they hold the header and the per-packet information. `None`: nothing has changed,
+    /// and [`parse_next`](Self::parse_next) decides.
+    #[inline]
+    pub fn parse_first(&mut self, header: &[u8]) -> Option<TransmitFrame> {
+        let (frame, length) = self.parse(header).ok()?;
+        self.advance(length);
+        Some(frame)
+    }
+
+    #[inline]
+    fn advance(&mut self, length: u32) {
+        self.offset += length;
+        self.remaining -= length;
+        self.packets += 1;
+    }
+
     /// Returns the frame and the length of the packet, which is at most `self.remaining`.
+    #[inline(always)]
     fn parse(&self, header: &[u8]) -> Result<(TransmitFrame, u32), TransmitError> {
         let remaining = self.remaining;
         if self.packets == MAX_PACKETS_PER_MESSAGE {
@@ -189,6 +159,7 @@ impl PacketHeader {
 
     /// Returns the per-packet information of a packet of `length` bytes, of which `copied` begins
     /// with a part.
+    #[inline]
     fn info_area<'a>(&self, copied: &'a [u8], length: u32) -> Result<&'a [u8], TransmitError> {
         let info_length = self.info_length.get();
         if info_length == 0 {

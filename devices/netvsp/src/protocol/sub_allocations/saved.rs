@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::partition::{Owner, Partition};
-use super::share::{Share, TransactionId};
+use super::share::Share;
+use super::transaction::TransactionId;
 
 /// A packet that the guest has not completed, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
