@@ -16,6 +16,7 @@ use crate::primary::PrimaryHandler;
 use crate::protocol::MacAddress;
 use crate::protocol::limits::{ETHERNET_HEADER, MAX_CHANNELS};
 use crate::protocol::oid::{CardProperties, Directions, Link, Offloads};
+use crate::saved::SavedState;
 use crate::subchannel::SubchannelHandler;
 
 /// Speed of the link as guests see it, in bit/s.
@@ -47,7 +48,7 @@ pub(crate) struct Card {
     offer: Offer,
     pub(crate) properties: CardProperties,
     pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) workers: Workers,
+    pub(crate) workers: Workers<SavedState>,
     /// One entry for each channel.
     counters: Box<[SharedCounters]>,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
@@ -160,7 +161,7 @@ impl Device for NetworkCard {
         let data = card.data_path(&channel)?;
         if channel.subchannel() == 0 {
             card.start_monitor()?;
-            let link = LinkReporter::new(Arc::clone(&card.clock))?;
+            let link = LinkReporter::new(card.clock())?;
             let handler = PrimaryHandler::new(channel.handle(), data, link);
             card.workers.start(channel, handler)?;
         } else {
@@ -177,6 +178,14 @@ impl Device for NetworkCard {
 
     fn resume(&mut self) {
         self.card.workers.resume();
+    }
+
+    fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
+        self.card.save_channel(subchannel)
+    }
+
+    fn restore(&mut self, channel: Channel, state: &[u8]) -> Result<(), OpenError> {
+        self.card.restore_channel(channel, state)
     }
 }
 
@@ -204,12 +213,17 @@ impl Card {
     }
 
     /// Starts the thread that watches the backend's link, unless there are no threads.
-    fn start_monitor(self: &Arc<Self>) -> std::io::Result<()> {
+    pub(crate) fn start_monitor(self: &Arc<Self>) -> std::io::Result<()> {
         let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
         if monitor.is_none() && self.workers.options().inline.is_none() {
             *monitor = LinkMonitor::start(self)?;
         }
         Ok(())
+    }
+
+    /// Returns the clock of the link's indications.
+    pub(crate) fn clock(&self) -> Clock {
+        Arc::clone(&self.clock)
     }
 
     /// Returns the data path of `channel`, which the guest has opened.
@@ -221,7 +235,7 @@ impl Card {
     }
 
     /// Returns the group of a channel: a new one for a primary channel.
-    fn group_of(&self, index: u16) -> Result<Arc<ChannelGroup>, OpenError> {
+    pub(crate) fn group_of(&self, index: u16) -> Result<Arc<ChannelGroup>, OpenError> {
         if index == 0 {
             let channels = self.properties.max_channels;
             *self.group() = Some(Arc::new(ChannelGroup::new(&*self.backend, channels)?));
@@ -229,7 +243,8 @@ impl Card {
         self.group().clone().ok_or_else(|| OpenError("the card is not connected".to_owned()))
     }
 
-    fn group(&self) -> MutexGuard<'_, Option<Arc<ChannelGroup>>> {
+    /// Returns the channels of the current connection.
+    pub(crate) fn group(&self) -> MutexGuard<'_, Option<Arc<ChannelGroup>>> {
         self.group.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

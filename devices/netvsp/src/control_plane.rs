@@ -8,7 +8,7 @@ use crate::protocol::limits::MAX_CONTROL_MESSAGE;
 use crate::protocol::nvsp::{ChannelType, HostMessage, NvspStatus, RndisPacket};
 use crate::protocol::oid::{Connection, Link};
 use crate::protocol::rndis::{Control, ControlEffect, ControlMessage};
-use crate::protocol::sub_allocations::{Owner, Share};
+use crate::protocol::sub_allocations::{Owner, SavedPacket, Share};
 use crate::transmitter::{Outbox, Request, Transmitter};
 
 use vmbus_ring::TransferRange;
@@ -40,6 +40,16 @@ impl ControlPlane {
                 Some((buffer, share))
             }
         };
+    }
+
+    /// Uses a restored receive buffer.
+    pub(crate) fn restore_buffer(&mut self, buffer: Arc<ReceiveBuffer>, share: Share) {
+        self.messages = Some((buffer, share));
+    }
+
+    /// Returns the packets that the guest has not completed.
+    pub(crate) fn save(&self) -> Vec<SavedPacket> {
+        self.messages.as_ref().map(|(_, share)| share.save()).unwrap_or_default()
     }
 
     /// Returns true if an answer and an indication can be sent.

@@ -16,6 +16,7 @@ use crate::protocol::nvsp::RndisPacket;
 use crate::protocol::sub_allocations::Owner;
 use crate::queue::ChannelQueue;
 use crate::receiver::{Receiver, Surroundings};
+use crate::saved::{RestoreError, SavedState};
 use crate::transmitter::{Outbox, Request, Transmitter};
 
 /// Bytes of a packet's payload that are looked at: more than any NVSP message has.
@@ -99,6 +100,27 @@ impl DataPath {
     #[inline]
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns the channel's state for a save.
+    pub(crate) fn save(&self) -> SavedState {
+        SavedState {
+            frames: self.receiver.as_ref().map(Receiver::save),
+            lost: self.transmitter.save(&self.config),
+            primary: None,
+        }
+    }
+
+    /// Restores the channel's state.
+    ///
+    /// # Errors
+    /// It does not fit the configuration.
+    pub(crate) fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
+        let Some(frames) = &saved.frames else { return Ok(()) };
+        let receiver = self.receiver.take();
+        let receiver = receiver.ok_or(RestoreError::Damaged("a channel has no receive buffer"))?;
+        self.receiver = Some(receiver.restored(frames)?);
+        Ok(())
     }
 
     /// Takes the newest configuration.

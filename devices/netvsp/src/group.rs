@@ -9,6 +9,7 @@ use synthvm_net::Backend;
 use crate::config::Config;
 use crate::inbox::Inbox;
 use crate::packet::HeaderPool;
+use crate::protocol::limits::MAX_CHANNELS;
 use crate::queue::{ChannelQueue, SharedQueue};
 
 /// The state that the channels of one card share.
@@ -17,7 +18,8 @@ pub(crate) struct ChannelGroup {
     /// Incremented with each new configuration; channels compare it before they take the lock.
     generation: AtomicU32,
     inboxes: Box<[Inbox]>,
-    /// Incremented with each opening of a channel, and with each closing.
+    /// Incremented with each opening of a channel, and with each closing. Openings of restored
+    /// channels have the number of the channel, so others begin after all of those.
     openings: AtomicU32,
     closings: AtomicU32,
     /// The queue of a backend that has only one.
@@ -39,7 +41,7 @@ impl ChannelGroup {
             config: Mutex::default(),
             generation: AtomicU32::new(0),
             inboxes,
-            openings: AtomicU32::new(0),
+            openings: AtomicU32::new(MAX_CHANNELS.into()),
             closings: AtomicU32::new(0),
             shared_queue,
             headers: HeaderPool::default(),
@@ -57,13 +59,31 @@ impl ChannelGroup {
         backend: &dyn Backend,
     ) -> io::Result<(u32, ChannelQueue)> {
         let inbox = self.inbox(index).ok_or(io::ErrorKind::InvalidInput)?;
-        let queue = match &self.shared_queue {
-            Some(queue) => ChannelQueue::Shared(Arc::clone(queue)),
-            None => ChannelQueue::Own(backend.queue(index.into())?),
-        };
+        let queue = self.queue(index, backend)?;
         let opening = self.openings.fetch_add(1, Ordering::AcqRel) + 1;
         inbox.open(opening);
         Ok((opening, queue))
+    }
+
+    /// Notes that channel `index` is open after a restore, as [`ChannelGroup::open`] does. The
+    /// number of the opening follows from the channel's, so that packets from before are known to
+    /// belong to it.
+    ///
+    /// # Errors
+    /// See [`ChannelGroup::open`].
+    pub(crate) fn restore(
+        &self,
+        index: u16,
+        backend: &dyn Backend,
+    ) -> io::Result<(u32, ChannelQueue)> {
+        if index == 0 {
+            return self.open(index, backend);
+        }
+        let inbox = self.inbox(index).ok_or(io::ErrorKind::InvalidInput)?;
+        let queue = self.queue(index, backend)?;
+        self.openings.fetch_add(1, Ordering::AcqRel);
+        inbox.open(index.into());
+        Ok((index.into(), queue))
     }
 
     /// Notes that opening `opening` of channel `index` has ended. With the primary channel, the
@@ -131,6 +151,13 @@ impl ChannelGroup {
     /// Returns the memory of the headers of packets.
     pub(crate) fn headers(&self) -> &HeaderPool {
         &self.headers
+    }
+
+    fn queue(&self, index: u16, backend: &dyn Backend) -> io::Result<ChannelQueue> {
+        Ok(match &self.shared_queue {
+            Some(queue) => ChannelQueue::Shared(Arc::clone(queue)),
+            None => ChannelQueue::Own(backend.queue(index.into())?),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<Config>> {

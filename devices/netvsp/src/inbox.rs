@@ -131,6 +131,12 @@ impl Inbox {
         !to.is_empty()
     }
 
+    /// Calls `with` with everything that waits, for a save.
+    pub(crate) fn visit<T>(&self, with: impl FnOnce(&[Arrival], &[u64]) -> T) -> T {
+        let content = self.lock();
+        with(&content.arrivals, &content.returns)
+    }
+
     /// Makes the event readable when there is something to take. `is_starved`: the channel waits
     /// for completions. Returns the event.
     pub(crate) fn prepare_sleep(&self, is_starved: bool) -> RawFd {

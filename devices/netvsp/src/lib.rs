@@ -12,6 +12,7 @@
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
 //! | `counters` | what any thread may read of the channels |
 //! | `link` | the link's state, the thread that watches it, indications to the guest |
+//! | `saved`, `restore` | save and restore |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -33,6 +34,8 @@ mod primary;
 pub mod protocol;
 mod queue;
 mod receiver;
+mod restore;
+mod saved;
 mod subchannel;
 mod transmit;
 mod transmitter;

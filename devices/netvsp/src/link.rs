@@ -15,7 +15,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::card::Card;
 use crate::protocol::oid::Link;
-use crate::protocol::rndis::{ControlMessage, LinkDecision, LinkEvents};
+use crate::protocol::rndis::{ControlMessage, LinkDecision, LinkEvents, LinkIndication};
 
 /// Returns the time since any fixed moment.
 pub type Clock = Arc<dyn Fn() -> Duration + Send + Sync>;
@@ -141,6 +141,8 @@ pub(crate) struct LinkReporter {
     due: Option<Duration>,
     /// A change may have to be reported.
     is_pending: bool,
+    /// The state of the link that the guest knows.
+    is_reported_up: bool,
 }
 
 impl LinkReporter {
@@ -149,17 +151,30 @@ impl LinkReporter {
     /// # Errors
     /// The system is out of file descriptors.
     pub(crate) fn new(clock: Clock) -> io::Result<Self> {
-        Ok(Self { events: None, clock, timer: TimerFd::new()?, due: None, is_pending: false })
+        Ok(Self {
+            events: None,
+            clock,
+            timer: TimerFd::new()?,
+            due: None,
+            is_pending: false,
+            is_reported_up: true,
+        })
     }
 
     /// Reports changes from now on. Queries have reported `link`.
     pub(crate) fn begin(&mut self, link: Link) {
         self.events = Some(LinkEvents::new(link));
+        self.is_reported_up = link.is_up;
     }
 
     /// Reports nothing any more.
     pub(crate) fn end(&mut self) {
         self.events = None;
+    }
+
+    /// Returns the state of the link that the guest knows. `None`: reports have not begun.
+    pub(crate) fn reported(&self) -> Option<bool> {
+        self.events.as_ref().map(|_| self.is_reported_up)
     }
 
     /// Notes that the link may have changed.
@@ -190,6 +205,11 @@ impl LinkReporter {
             LinkDecision::UpToDate => None,
             LinkDecision::Send(indication) => {
                 self.is_pending = true;
+                match indication {
+                    LinkIndication::Up => self.is_reported_up = true,
+                    LinkIndication::Down => self.is_reported_up = false,
+                    LinkIndication::Speed(_) => {}
+                }
                 Some(indication.message())
             }
             LinkDecision::Wait(time) => {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmbus_device::Payload;
+use vmbus_device::{Payload, SavedPacket};
 use vmbus_ring::{TransferRange, transfer_pages_header};
 
 use crate::protocol::nvsp::{HostMessage, NvspVersion, SendTableMessage};
@@ -66,6 +66,18 @@ impl NetPacket {
         headers: &HeaderPool,
     ) -> Self {
         Self { body: Body::Message(message), header: Some(headers.header(set, ranges)) }
+    }
+}
+
+impl NetPacket {
+    /// Returns the packet with transaction id `transaction` in its saved form.
+    pub(crate) fn to_saved(&self, transaction: u64) -> SavedPacket {
+        SavedPacket {
+            answers: None,
+            requests: Some(transaction),
+            bytes: self.as_ref().to_vec(),
+            transfer_pages: self.transfer_pages().to_vec(),
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! Frames to the guest: from the backend into the receive buffer, and to the ring of a channel.
 
+mod parts;
+mod saved;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -7,16 +10,16 @@ use synthvm_net::{Pieces, ReceiveError};
 use vmbus_device::{Completed, Outbox};
 use vmbus_ring::TransferRange;
 
+use self::parts::{NoSpace, add_space};
+
 use crate::config::{Config, ReceiveBuffer};
 use crate::counters::ChannelCounters;
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
-use crate::message::add_memory;
 use crate::packet::NetPacket;
 use crate::protocol::limits::{FRAME_OFFSET, VLAN_TAG};
 use crate::protocol::nvsp::NvspVersion;
 use crate::protocol::oid::Settings;
-use crate::protocol::rndis::{Fragment, ReceiveHeader, ReceivedFrame};
 use crate::protocol::sub_allocations::{Owner, Share, SubAllocation, TransactionId};
 use crate::queue::ChannelQueue;
 
@@ -91,12 +94,7 @@ impl Receiver {
         Self::with_share(index, buffer, channels, share)
     }
 
-    pub(crate) fn with_share(
-        index: u16,
-        buffer: Arc<ReceiveBuffer>,
-        channels: u16,
-        share: Share,
-    ) -> Self {
+    fn with_share(index: u16, buffer: Arc<ReceiveBuffer>, channels: u16, share: Share) -> Self {
         let Range { start, end } = buffer.partition.indices(Owner::Channel(index));
         let destinations = vec![Destination { channel: index, opening: 0 }; (end - start) as usize];
         let mut receiver = Self {
@@ -301,56 +299,6 @@ impl Receiver {
         }
     }
 
-    /// Lists the sub-allocations that hold a frame, with the bytes of the messages in them.
-    fn split(&mut self, frame: &InspectedFrame) {
-        let end = self.buffer.geometry.usable();
-        let mut left = frame.length as u32;
-        let mut start = SPACE_OFFSET + frame.offset as u32;
-        for &sub_allocation in &self.space {
-            let part = left.min(end - start);
-            left -= part;
-            let byte_offset = self.buffer.offset(sub_allocation);
-            let range = TransferRange { byte_count: start + part, byte_offset };
-            self.fragments.push((sub_allocation, range));
-            if left == 0 {
-                break;
-            }
-            start = FRAME_OFFSET;
-        }
-    }
-
-    /// Writes the RNDIS headers of the parts of a frame. Returns false if the guest took the
-    /// buffer's memory away.
-    fn write_headers(&mut self, frame: &InspectedFrame) -> bool {
-        let count = self.fragments.len();
-        if count > 1 {
-            self.coalesced = self.coalesced.wrapping_add(1);
-        }
-        let mut offset = SPACE_OFFSET + frame.offset as u32;
-        for (number, (_, range)) in self.fragments.iter().enumerate() {
-            let is_first = number == 0;
-            let is_last = number + 1 == count;
-            let fragment = Fragment { is_first, is_last, id: self.coalesced };
-            let mut message = ReceivedFrame {
-                offset,
-                length: range.byte_count - offset,
-                fragment: (count > 1).then_some(fragment),
-                ..ReceivedFrame::default()
-            };
-            if is_first {
-                message.checksum = frame.checksum;
-                message.vlan = frame.vlan;
-                message.hash = frame.hash.map(|hash| hash.0);
-            }
-            let header = ReceiveHeader::new(&message);
-            if self.buffer.view.write(range.byte_offset as usize, header.bytes()).is_err() {
-                return false;
-            }
-            offset = FRAME_OFFSET;
-        }
-        true
-    }
-
     /// Sends the batch of `channel` as one packet: on the own ring, or through the other channel's
     /// inbox. A closed channel's frames go to the own ring.
     fn flush(&mut self, channel: u16, around: Surroundings<'_>, outbox: &mut Outbox<NetPacket>) {
@@ -385,22 +333,3 @@ impl Receiver {
         self.destinations.get(index.checked_sub(self.first)? as usize)
     }
 }
-
-/// Adds the memory of `space`, in which a frame is received, to `pieces`.
-fn add_space<'a>(
-    buffer: &'a ReceiveBuffer,
-    space: &[SubAllocation],
-    pieces: &mut Pieces<'a>,
-) -> Result<(), NoSpace> {
-    let mut begin = SPACE_OFFSET;
-    for &sub_allocation in space {
-        let start = (buffer.offset(sub_allocation) + begin) as usize;
-        let length = (buffer.geometry.usable() - begin) as usize;
-        add_memory(&buffer.view, start, length, pieces).map_err(|_| NoSpace)?;
-        begin = FRAME_OFFSET;
-    }
-    Ok(())
-}
-
-/// The space cannot be reached: there are too many pieces.
-struct NoSpace;

@@ -9,6 +9,7 @@ use crate::data_path::{DataPath, MAX_PAYLOAD};
 use crate::error::ChannelError;
 use crate::packet::NetPacket;
 use crate::protocol::nvsp::{NvspStatus, RndisPacket, handle_subchannel};
+use crate::saved::SavedState;
 use crate::transmitter::{Outbox, Request};
 
 /// The state of a subchannel.
@@ -26,7 +27,7 @@ impl SubchannelHandler {
 impl ChannelHandler for SubchannelHandler {
     type Payload = NetPacket;
     type Error = ChannelError;
-    type State = ();
+    type State = SavedState;
 
     #[inline]
     fn begin_round(&mut self, _: &mut Outbox) {
@@ -81,5 +82,9 @@ impl ChannelHandler for SubchannelHandler {
 
     fn events(&self, events: &mut Vec<RawFd>) {
         self.data.events(events);
+    }
+
+    fn quiesce(&self) -> Option<SavedState> {
+        Some(self.data.save())
     }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 
 use synthvm_net::Pieces;
+use vmbus_device::SavedPacket;
 use vmbus_gpadl::{GuestBuffer, GuestRam};
 use vmbus_ring::{Packet, PacketKind};
 
@@ -52,6 +53,19 @@ impl Transmitter {
     #[inline]
     pub(crate) fn is_free(&self) -> bool {
         self.waiting.is_none()
+    }
+
+    /// Returns the completion of the message that waits for the backend, for a save: the frames that
+    /// it has left are lost.
+    pub(crate) fn save(&self, config: &Config) -> Option<SavedPacket> {
+        let Request { transaction_id, wants_completion } = self.waiting.as_ref()?.request;
+        let message = HostMessage::rndis_complete(config.version?, NvspStatus::Success);
+        wants_completion.then(|| SavedPacket {
+            answers: Some(transaction_id),
+            requests: None,
+            bytes: message.bytes().to_vec(),
+            transfer_pages: Vec::new(),
+        })
     }
 
     /// Returns the backend's event.

@@ -70,7 +70,8 @@ fn test_messages_in_the_wrong_state_stop_the_channel() {
 fn test_messages_of_other_features_change_nothing() {
     let mut guest = NetGuest::start(Arc::new(Loop::new(1)));
     for kind in (109..=124).chain([2, 102, 105, 108, 126, 127, 128, 130, 132, 134, 136, 999]) {
-        assert_eq!(guest.ask(&words(&[kind, 1, 2, 3]), &[]), [], "message {kind}");
+        let answer = guest.ask(&words(&[kind, 1, 2, 3]), &[]);
+        assert!(answer.is_empty(), "message {kind}");
     }
     assert_eq!(guest.send_in_section(&packet(&frame(1, 60), &[])), 1);
     assert_eq!(guest.receive()[0].bytes, frame(1, 60));

@@ -1,11 +1,13 @@
 //! Offloads, and the NDIS_OFFLOAD structure (netvsc section 7.3).
 
+use serde::{Deserialize, Serialize};
+
 use super::super::limits::ADVERTISED_SEGMENTED_FRAME;
 use super::super::nvsp::NdisVersion;
 use super::answer::OidAnswer;
 
 /// Offloads: those that a card has, or those that are enabled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloads {
     /// Checksum of the IPv4 header.
     pub ipv4: Directions,
@@ -28,7 +30,7 @@ pub struct Offloads {
 }
 
 /// Directions of a checksum offload.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Directions {
     /// The host computes the checksums of frames of the guest.
     pub transmit: bool,

@@ -2,6 +2,8 @@
 
 mod saved;
 
+use serde::{Deserialize, Serialize};
+
 use super::super::MacAddress;
 use super::super::nvsp::NvspStatus;
 use super::super::oid::{
@@ -22,7 +24,7 @@ pub struct Control {
 }
 
 /// State of the RNDIS connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Stage {
     /// INITIALIZE has not come: nothing else is answered with success.
     New,

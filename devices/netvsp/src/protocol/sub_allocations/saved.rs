@@ -1,11 +1,13 @@
 //! Outstanding packets as plain data, for save and restore.
 
+use serde::{Deserialize, Serialize};
+
 use super::partition::{Owner, Partition};
 use super::share::Share;
 use super::transaction::TransactionId;
 
 /// A packet that the guest has not completed, as plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedPacket {
     /// Its transaction id on the ring.
     pub transaction: u64,

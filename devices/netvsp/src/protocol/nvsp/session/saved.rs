@@ -1,5 +1,7 @@
 //! A session as plain data, for save and restore.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::super::sub_allocations::Geometry;
 use super::super::negotiated::{Capabilities, NdisVersion, max_frame};
 use super::super::send_buffer::SendBuffer;
@@ -8,7 +10,7 @@ use super::Session;
 use super::buffer::Buffer;
 
 /// A session as plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedSession {
     /// Negotiated version, as on the wire.
     pub version: Option<u32>,
@@ -27,7 +29,7 @@ pub struct SavedSession {
 }
 
 /// A shared buffer as plain data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SavedBuffer {
     /// The guest has not sent it.
     Absent,

@@ -1,5 +1,7 @@
 //! The control plane of a card as plain data, for save and restore.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::super::MacAddress;
 use super::super::super::filter::{MulticastList, PacketFilter};
 use super::super::super::oid::{CardProperties, Offloads, RssSettings};
@@ -7,7 +9,7 @@ use super::super::super::rss::{HashTypes, RssTable, ToeplitzKey};
 use super::{Control, Stage};
 
 /// The control plane of a card as plain data.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedControl {
     /// State of the connection.
     pub stage: Stage,

@@ -1,0 +1,129 @@
+//! The saved state of a card's channels, with which another process can serve the same guest
+//! ([`vmbus_host::Device::save`]).
+//!
+//! These types describe the serialised bytes only; a restore checks all of them. Rings and buffers,
+//! with the packets and frames in them, are part of guest memory.
+
+use serde::{Deserialize, Serialize};
+use vmbus_device::SavedPacket;
+
+use crate::protocol::nvsp::SavedSession;
+use crate::protocol::rndis::SavedControl;
+use crate::protocol::sub_allocations::{self, InvalidShare};
+
+/// The version of the format. A restore accepts no other. Must be incremented with every change of
+/// the types here.
+const FORMAT: u32 = 1;
+
+/// Maximum bytes of one channel's state: above the size with all sub-allocations in use.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Maximum number of packets that wait for space in a ring: a full outbox, and one for each
+/// sub-allocation.
+const MAX_PACKETS: usize = 1 << 17;
+
+/// The saved state of one open channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedChannel {
+    format: u32,
+    /// Packets to the guest that are not in its ring yet, oldest first.
+    pub(crate) packets: Vec<SavedPacket>,
+    /// Completions that came on other channels and were not taken yet.
+    pub(crate) returns: Vec<u64>,
+    pub(crate) state: SavedState,
+}
+
+/// The handler's part of a saved channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedState {
+    /// Packets with frames that the guest has not completed. `None`: the channel receives none.
+    pub(crate) frames: Option<Vec<SavedFrames>>,
+    /// The completion of a message that waited for the backend. The frames that it had left are
+    /// lost, as any network may lose frames.
+    pub(crate) lost: Option<SavedPacket>,
+    /// The state that all channels share. Only the primary channel has it.
+    pub(crate) primary: Option<Box<SavedPrimary>>,
+}
+
+/// A saved packet with frames that the guest has not completed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedFrames {
+    pub(crate) packet: sub_allocations::SavedPacket,
+    /// The channel that it went to.
+    pub(crate) channel: u16,
+}
+
+/// The state of a card's connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedPrimary {
+    pub(crate) session: SavedSession,
+    pub(crate) control: SavedControl,
+    /// GPADLs of the buffers that are in use.
+    pub(crate) receive_gpadl: Option<u32>,
+    pub(crate) send_gpadl: Option<u32>,
+    /// Channels in use, those that receive frames, and those that are to receive frames when the
+    /// receive buffer is idle.
+    pub(crate) channels: u16,
+    pub(crate) readers: u16,
+    pub(crate) next_readers: Option<u16>,
+    /// Packets with control messages that the guest has not completed.
+    pub(crate) messages: Vec<sub_allocations::SavedPacket>,
+    pub(crate) is_table_sent: bool,
+    /// The state of the link that the guest knows. `None`: it has not initialised the card.
+    pub(crate) reported_link: Option<bool>,
+    /// The transaction id of a request to revoke the receive buffer, which is not completed yet.
+    pub(crate) revocation: Option<u64>,
+}
+
+/// The error of a saved state that is invalid or belongs to another card.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RestoreError {
+    #[error("the saved state of the card has format {0}, this program reads only {FORMAT}")]
+    Format(u32),
+    #[error("the saved state of the card is damaged: {0}")]
+    Damaged(&'static str),
+    #[error("the saved state of the card is damaged: {0}")]
+    Share(#[from] InvalidShare),
+    #[error("the card is not the one that was saved: {0}")]
+    Card(String),
+}
+
+impl SavedChannel {
+    pub(crate) fn new(packets: Vec<SavedPacket>, returns: Vec<u64>, state: SavedState) -> Self {
+        Self { format: FORMAT, packets, returns, state }
+    }
+
+    /// Serialises the state. `None`: serialisation failed.
+    pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
+        serde_json::to_vec(self).ok()
+    }
+
+    /// Parses and validates a state. `is_primary`: the channel is the primary one.
+    pub(crate) fn from_bytes(bytes: &[u8], is_primary: bool) -> Result<Self, RestoreError> {
+        /// The format is read first, as the rest of an unknown format cannot be parsed.
+        #[derive(Deserialize)]
+        struct Begin {
+            format: u32,
+        }
+        if bytes.len() > MAX_BYTES {
+            return Err(RestoreError::Damaged("it is too long"));
+        }
+        let garbled = |_| RestoreError::Damaged("it cannot be parsed");
+        let Begin { format } = serde_json::from_slice(bytes).map_err(garbled)?;
+        if format != FORMAT {
+            return Err(RestoreError::Format(format));
+        }
+        let saved: Self = serde_json::from_slice(bytes).map_err(garbled)?;
+        if saved.packets.len() > MAX_PACKETS || saved.returns.len() > MAX_PACKETS {
+            return Err(RestoreError::Damaged("it has too many packets"));
+        }
+        if saved.state.primary.is_some() != is_primary {
+            return Err(RestoreError::Damaged("it belongs to another channel"));
+        }
+        Ok(saved)
+    }
+}
