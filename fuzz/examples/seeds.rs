@@ -110,7 +110,10 @@ fn host_messages() -> Vec<(&'static str, Seed)> {
         ("session_middle", session(5)),
         ("session_raw", raw.bytes(&[0, 4, 8, 16, 0, 0, 0, 0, 0, 0, 0])),
         ("open_refused", opened(connected(newest), 3, 7, false)),
-        ("gpadl_27_pages", long_list(connected(newest), 2, 9, 27).bytes(&[27, 2, 9, 13, 2, 9, 29, 0, 31, 1])),
+        (
+            "gpadl_27_pages",
+            long_list(connected(newest), 2, 9, 27).bytes(&[27, 2, 9, 13, 2, 9, 29, 0, 31, 1]),
+        ),
         ("gpadl_300_pages", long_list(connected(newest), 3, 9, 300).bytes(&[13, 3, 9])),
         ("gpadl_any_words", {
             let words = [16, 1, 0, 0, 0, 0x10, 3, 80, 5, 0, 80, 0xFF, 0x7F];
@@ -130,7 +133,9 @@ fn host_messages() -> Vec<(&'static str, Seed)> {
         ),
         (
             "subchannels",
-            opened(connected(newest), 2, 1, true).bytes(&[36, 0, 3, 0]).bytes(&[12, 2, 24, 0, 31, 7]),
+            opened(connected(newest), 2, 1, true)
+                .bytes(&[36, 0, 3, 0])
+                .bytes(&[12, 2, 24, 0, 31, 7]),
         ),
         (
             "unload_with_open_channel",
@@ -142,10 +147,14 @@ fn host_messages() -> Vec<(&'static str, Seed)> {
         ),
         (
             "reset_with_views",
-            opened(connected(newest), 2, 1, true).bytes(&[5, 2, 2, 8, 0, 27, 2, 2, 37, 24, 0, 29, 0]),
+            opened(connected(newest), 2, 1, true)
+                .bytes(&[5, 2, 2, 8, 0, 27, 2, 2, 37, 24, 0, 29, 0]),
         ),
         ("fault", opened(connected(newest), 2, 1, true).bytes(&[26, 0, 31, 7, 12, 2, 13, 2, 1])),
-        ("reserved_and_modify", connected(newest).bytes(&[17, 9, 0, 2, 18, 9, 0, 2, 16, 2, 1, 19, 38, 39])),
+        (
+            "reserved_and_modify",
+            connected(newest).bytes(&[17, 9, 0, 2, 18, 9, 0, 2, 16, 2, 1, 19, 38, 39]),
+        ),
     ]
 }
 
@@ -164,7 +173,13 @@ fn parts(mut seed: Seed, parts: &[(u16, u16, u8)]) -> Seed {
 
 fn gpadl_assembly() -> Vec<(&'static str, Seed)> {
     let list = |flags: u8, ranges: u16, words: Seed, declared: Seed, cuts: &[u8]| {
-        seed().u8(flags).u16(ranges).counted(words).bytes(&declared.0).u8(cuts.len() as u8).bytes(cuts)
+        seed()
+            .u8(flags)
+            .u16(ranges)
+            .counted(words)
+            .bytes(&declared.0)
+            .u8(cuts.len() as u8)
+            .bytes(cuts)
     };
     let some = [(0, 100, 0), (4000, 300, 0), (5000, 9000, 0), (1, 5000, 3)];
     let one = |style, pages, first, offset, trim| range(seed(), style, pages, first, offset, trim);
@@ -177,18 +192,23 @@ fn gpadl_assembly() -> Vec<(&'static str, Seed)> {
         ("pages_falling", parts(list(0, 1, one(4, 40, 100, 0, 0), seed(), &[9, 0, 9]), &some)),
         ("ranges_2", parts(list(4, 2, two, seed(), &[0x44, 2, 0x83]), &some)),
         ("ranges_many", {
-            let words = (0..40).fold(seed(), |words, n| range(words, 7, 1 + n % 4, n * 5, n * 100, n));
+            let words =
+                (0..40).fold(seed(), |words, n| range(words, 7, 1 + n % 4, n * 5, n * 100, n));
             parts(list(0, 40, words, seed(), &[7; 20]), &some)
         }),
         ("edges_of_regions", {
             let words = seed().u8(3).u32(16 * 4096).u16(0).u8(2 | 8 << 2);
-            let words = (0..8).fold(words, |words, n| words.u16(0xF000 + [0, 3, 4, 5, 6, 9, 0, 4][n]));
+            let words =
+                (0..8).fold(words, |words, n| words.u16(0xF000 + [0, 3, 4, 5, 6, 9, 0, 4][n]));
             let words = (0..8).fold(words.u8(2 | 8 << 2), |words, n| words.u16(60 + n));
             parts(list(0, 1, words, seed(), &[]), &some)
         }),
         ("declared_more", list(2, 1, one(0, 27, 3, 0, 0), seed().u16(400), &[27])),
         ("declared_less", list(2, 1, one(0, 27, 3, 0, 0), seed().u16(80), &[3])),
-        ("declared_most", list(3, 1, seed().u8(1).u64(u64::from(u32::MAX)), seed().u32(600_000), &[])),
+        (
+            "declared_most",
+            list(3, 1, seed().u8(1).u64(u64::from(u32::MAX)), seed().u32(600_000), &[]),
+        ),
         ("outside_ram", list(0, 1, seed().u8(3).u32(4096).u16(0).u8(1).u64(64), seed(), &[])),
         ("words_behind", list(0, 1, one(0, 2, 3, 0, 0).u8(1).u64(u64::MAX), seed(), &[3])),
     ]
@@ -208,7 +228,8 @@ fn ring_reading() -> Vec<(&'static str, Seed)> {
     let three = || in_band(in_band(in_band(seed(), 6, 5), 11, 0), 6, 20);
     let ranges = in_band(seed(), 9, 0).u64(0);
     // A GPA-direct packet of one range of one page.
-    let direct = seed().u64(9 | 5 << 16 | 6 << 32).u64(1).u64(1 << 32).u64(4096).u64(7).u64(3).u64(0);
+    let direct =
+        seed().u64(9 | 5 << 16 | 6 << 32).u64(1).u64(1 << 32).u64(4096).u64(7).u64(3).u64(0);
     vec![
         ("read_three", ring(0, 0, three()).bytes(&[0, 9, 4, 10, 11])),
         ("read_wrapping", ring(0, 500, three()).bytes(&[0, 9, 4, 10])),
@@ -217,17 +238,32 @@ fn ring_reading() -> Vec<(&'static str, Seed)> {
         ("read_rewritten", ring(1, 0, three()).bytes(&[0, 9, 2, 0]).u64(u64::MAX).u8(1).u64(6)),
         ("read_gpa_direct", ring(2, 508, direct).bytes(&[0, 9, 4])),
         ("read_broken", ring(0, 3, ranges).bytes(&[0, 9, 4, 10, 11])),
-        ("write_and_read", ring(0, 100, seed()).bytes(&[2, 6, 0, 40, 0, 3, 9, 9, 0, 0, 0, 1, 0, 9, 0, 10])),
+        (
+            "write_and_read",
+            ring(0, 100, seed()).bytes(&[2, 6, 0, 40, 0, 3, 9, 9, 0, 0, 0, 1, 0, 9, 0, 10]),
+        ),
         ("write_wrapping", ring(0, 505, seed()).bytes(&[2, 0, 5]).u16(300).bytes(&[7, 1, 0, 9, 0])),
         ("write_until_full", {
-            let seed =
-                ring(0, 8, seed()).bytes(&[2, 6, 0]).u16(3000).bytes(&[0, 0, 0]).u16(1000).bytes(&[0, 0]);
+            let seed = ring(0, 8, seed())
+                .bytes(&[2, 6, 0])
+                .u16(3000)
+                .bytes(&[0, 0, 0])
+                .u16(1000)
+                .bytes(&[0, 0]);
             seed.bytes(&[0]).u16(900).bytes(&[0, 0, 12, 0]).u16(1024).bytes(&[0, 9, 0, 13, 14])
         }),
-        ("write_too_big", ring(0, 0, seed()).bytes(&[15]).u16(64).bytes(&[2, 0, 0]).u16(500).bytes(&[0, 0])),
+        (
+            "write_too_big",
+            ring(0, 0, seed()).bytes(&[15]).u16(64).bytes(&[2, 0, 0]).u16(500).bytes(&[0, 0]),
+        ),
         (
             "indices_broken",
-            ring(1, 0, three()).bytes(&[8, 0]).u32(4097).bytes(&[0, 9, 0, 8, 1]).u32(1).bytes(&[14]),
+            ring(1, 0, three())
+                .bytes(&[8, 0])
+                .u32(4097)
+                .bytes(&[0, 9, 0, 8, 1])
+                .u32(1)
+                .bytes(&[14]),
         ),
         ("descriptor_made", ring(1, 7, three()).bytes(&[5, 0, 0, 2]).u16(9).bytes(&[0, 3, 4])),
     ]
@@ -243,7 +279,10 @@ fn gpa_direct() -> Vec<(&'static str, Seed)> {
     let raw = seed().u64(descriptor).u64(1).u64(1 << 32).u64(4096).u64(7).u64(3);
     vec![
         ("ranges_1", parts(made(0, 0, 1, one(0, 1, 3, 0, 0)), &some)),
-        ("ranges_2", parts(made(0, 7600, 2, range(one(0, 3, 5, 0x200, 100), 0, 4, 63, 0xFFF, 7)), &some)),
+        (
+            "ranges_2",
+            parts(made(0, 7600, 2, range(one(0, 3, 5, 0x200, 100), 0, 4, 63, 0xFFF, 7)), &some),
+        ),
         ("pages_64", parts(made(0, 7, 1, one(32 + 6, 64, 0, 0x10, 3)), &some)),
         ("pages_65_wrapping", parts(made(0, 7670, 1, one(32 + 4, 65, 80, 0, 0)), &some)),
         ("pages_7000", parts(made(0, 100, 1, one(56 + 5, 7000, 80, 0, 0)), &some)),
@@ -268,7 +307,9 @@ fn image(base: u8, flags: u8) -> Seed {
 /// Adds writes, clears, flushes, resizes and reopens. Each step is an operation, a location, a
 /// number of pages and a byte.
 fn all_steps(seed: Seed) -> Seed {
-    let at = |seed: Seed, operation: u8, place: u16, count: u8, byte: u8| seed.u8(operation).u16(place).u8(count).u8(byte);
+    let at = |seed: Seed, operation: u8, place: u16, count: u8, byte: u8| {
+        seed.u8(operation).u16(place).u8(count).u8(byte)
+    };
     let seed = at(at(seed, 0, 3, 4, 0xAA), 0x81, 0x8000, 140, 0xBB);
     let seed = at(at(seed, 3, 3, 2, 0), 0x84 + 9, 0xC000, 1, 0);
     let seed = at(seed.u8(5).u8(6).u16(64).u8(7), 0, 0xC000, 0, 0xCC);
@@ -276,7 +317,8 @@ fn all_steps(seed: Seed) -> Seed {
 }
 
 fn image_files() -> Vec<(&'static str, Seed)> {
-    let [dynamic, fixed, sectors, child, vhd, dynamic_vhd, large, small, qcow2_child] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let [dynamic, fixed, sectors, child, vhd, dynamic_vhd, large, small, qcow2_child] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8];
     // One change: the structure, the location in it, the kind of number, shift, value.
     let one = |base: u8, class: u8, at: u16, kind: u8, value: u64| {
         seed().bytes(&[base, 0, 1, 0, class]).u16(at).u8(kind).u8(0).u64(value)
@@ -343,7 +385,8 @@ fn set_oid(seed: Seed, oid: u32, data: &[u8]) -> Seed {
 fn network_protocol() -> Vec<(&'static str, Seed)> {
     let newest = 0x6_0001;
     let ready = || rndis_control(card(newest), 2, &[1, 1, 0, 0x4000], &[]);
-    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let words =
+        |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     let query = |seed, oid: u32| rndis_control(seed, 4, &[7, oid, 0, 20, 0], &[]);
     let rss = {
         let header = [0x28_0289, 0, 0x1701, 16, 40, 40, 56, 0, 0, 0];
@@ -356,22 +399,32 @@ fn network_protocol() -> Vec<(&'static str, Seed)> {
         words(&[20, 28, 2, 48, 24]).into_iter().chain(text).collect::<Vec<_>>()
     };
     let tcp4 = [
-        &[1, 0, 0x5E, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0][..],
+        &[1, 0, 0x5E, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0]
+            [..],
         &[10, 0, 0, 1, 10, 0, 0, 2, 0, 80, 1, 187],
     ]
     .concat();
     let checksum_item = |seed: Seed| seed.u8(0).u32(0x0022_0005);
     vec![
-        ("init_each_version", [0x7_0000, 2].iter().fold(seed().u8(0), |s, v| nvsp(s, &[1, *v, *v]))),
+        (
+            "init_each_version",
+            [0x7_0000, 2].iter().fold(seed().u8(0), |s, v| nvsp(s, &[1, *v, *v])),
+        ),
         ("ready", ready()),
         ("oldest", nvsp(nvsp(seed().u8(0), &[1, 2, 2]), &[101, 9, 1]).bytes(&[1, 0]).u32(1 << 16)),
         ("rndis_with_section", nvsp(nvsp(card(newest), &[107, 0, 3, 700]), &[107, 1, u32::MAX, 0])),
         ("revoke", nvsp(nvsp(card(newest), &[103, 0xCAFE]), &[106, 0])),
         ("obsolete", (109..136).fold(card(0x6_0000), |seed, kind| nvsp(seed, &[kind, 1, 1]))),
-        ("queries", [0x0001_0101, 0xFC01_020D, 0x0002_0216, 0x0001_0203].into_iter().fold(ready(), query)),
+        (
+            "queries",
+            [0x0001_0101, 0xFC01_020D, 0x0002_0216, 0x0001_0203].into_iter().fold(ready(), query),
+        ),
         ("offload_parameters", set_oid(ready(), 0xFC01_020C, &offloads)),
         ("network_address", set_oid(ready(), 0x0001_021B, &address)),
-        ("filter_and_list", set_oid(set_oid(ready(), 0x0001_010E, &[0xB, 0, 0, 0]), 0x0101_0103, &[1; 12])),
+        (
+            "filter_and_list",
+            set_oid(set_oid(ready(), 0x0001_010E, &[0xB, 0, 0, 0]), 0x0101_0103, &[1; 12]),
+        ),
         ("rss_and_frame", with_rss().bytes(&[4, tcp4.len() as u8]).bytes(&tcp4)),
         ("halt", rndis_control(ready(), 3, &[9], &[])),
         ("packet_1", checksum_item(card(newest).bytes(&[2, 1, 0xC1]))),
@@ -379,8 +432,18 @@ fn network_protocol() -> Vec<(&'static str, Seed)> {
             let seed = card(newest).bytes(&[2, 1, 0xC3, 6]).u32(0x1235).u8(2).u32(0x4220_05B4);
             checksum_item(seed)
         }),
-        ("packets_8", (0..8).fold(card(newest).bytes(&[2, 0x71]), |seed, _| checksum_item(seed.u8(0x21)))),
+        (
+            "packets_8",
+            (0..8).fold(card(newest).bytes(&[2, 0x71]), |seed, _| checksum_item(seed.u8(0x21))),
+        ),
         ("packet_changed", checksum_item(card(newest).bytes(&[2, 3, 0xC1])).u8(2).u32(u32::MAX)),
-        ("sub_allocations", card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1)),
+        ("subchannels", {
+            let granted = nvsp(ready(), &[133, 1, 3]).bytes(&[5, 0x43, 1, 5, 0xE2, 1]);
+            granted.bytes(&[7, 16]).u32(107).u32(0).u32(u32::MAX).u32(0).u8(6).u64(0).u8(6).u64(2)
+        }),
+        (
+            "sub_allocations",
+            card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1),
+        ),
     ]
 }

@@ -56,7 +56,10 @@ pub fn run(data: &[u8]) {
         let Fixture { memory, words, bytes } = fixture;
         bytes.clear();
         bytes.resize(words.len() * 8, 0);
-        bytes.chunks_exact_mut(8).zip(&*words).for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
+        bytes
+            .chunks_exact_mut(8)
+            .zip(&*words)
+            .for_each(|(to, word)| to.copy_from_slice(&word.to_le_bytes()));
         let expected = parse(memory, ranges, declared, words, None);
 
         let mut buffer = GuestBuffer::new(memory.ram.clone());
@@ -72,7 +75,8 @@ pub fn run(data: &[u8]) {
         match (outcome, expected) {
             (Ok(true), Parsed::Complete(list)) => {
                 check(memory, &buffer, &list, &mut input);
-                let gpadl = Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::new(Nobody));
+                let gpadl =
+                    Gpadl::new(GpadlKey { relid: 1, id: 1, serial: 1 }, buffer, Arc::new(Nobody));
                 let kept = gpadl.buffer().heap_bytes();
                 // A buffer that was filled before keeps the memory of its longest list.
                 let most = BYTES_PER_PAGE * gpadl.buffer().pages();
@@ -113,7 +117,10 @@ fn assemble(
         complete = assembler.push(now)?;
         assert!(complete || !was_complete, "a complete list stays complete");
         let held = assembler.buffer().heap_bytes();
-        assert!(held <= kept + BYTES_BEYOND + 8 * received, "{held} bytes kept for {received} words");
+        assert!(
+            held <= kept + BYTES_BEYOND + 8 * received,
+            "{held} bytes kept for {received} words"
+        );
     }
     assert_eq!(assembler.finish().is_some(), complete);
     let held = buffer.heap_bytes();

@@ -9,6 +9,7 @@
 
 use vmbus_gpadl::GuestRam;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
+use vmbus_protocol::message::InitiateContact;
 use vmbus_protocol::{Guid, Version};
 
 use crate::common::{LOW_PAGES, Range, VPS, post, test_ram};
@@ -53,7 +54,8 @@ fn step(input: &mut Input<'_>) -> Step {
         4..=7 => message(gpadl_header(input, what & 3)),
         8 | 9 => {
             let (id, pages) = (input.u8().into(), input.u8());
-            let data: Vec<u8> = (0..pages & 31).flat_map(|_| page(input.u16()).to_le_bytes()).collect();
+            let data: Vec<u8> =
+                (0..pages & 31).flat_map(|_| page(input.u16()).to_le_bytes()).collect();
             message(post::body(id, &data[..data.len().min(post::BODY_DATA)]))
         }
         10 | 11 => {
@@ -131,7 +133,7 @@ fn contact(input: &mut Input<'_>) -> Vec<u8> {
         Some(version) => version.word(),
         None => u32::from(version) << 16 | u32::from(version & 3),
     };
-    let mut body = post::contact_body(word, vp(input));
+    let mut body = InitiateContact::new(word, vp(input));
     if version & 0x40 != 0 {
         body.target_info = input.u64().to_le_bytes();
     }

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 use synthvm_block::conformance::one;
 use synthvm_block::{IoMode, Operation};
+use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 
+use crate::image_checksums::seal_vhd;
 use crate::memory_file::PAGE;
 
 const KIB: u64 = 1 << 10;
@@ -32,12 +33,15 @@ pub(crate) struct Base {
 /// Returns all images. The first one is the parent of those that have one.
 pub(crate) fn all() -> Vec<Base> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name =
+        format!("synthvm-fuzz-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let folder = std::env::temp_dir().join(name);
     fs::create_dir_all(&folder).expect("making a folder");
-    let vhdx = |name: &str| (folder.join(name), CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) });
+    let vhdx = |name: &str| {
+        (folder.join(name), CreateOptions::new(Format::Vhdx, SIZE).with_block_size(MIB))
+    };
     let qcow2 = |name: &str, cluster| {
-        (folder.join(name), CreateOptions { block_size: Some(cluster), ..CreateOptions::new(Format::Qcow2, SIZE) })
+        (folder.join(name), CreateOptions::new(Format::Qcow2, SIZE).with_block_size(cluster))
     };
     let (parent, options) = vhdx("parent.vhdx");
     let mut bases = vec![make(parent.clone(), &options)];
@@ -55,7 +59,8 @@ pub(crate) fn all() -> Vec<Base> {
     }
     let (path, options) = qcow2("child.qcow2", 4 * KIB);
     let backing = folder.join("small.qcow2");
-    create(&path, &CreateOptions { size: None, parent: Some(backing), ..options }).expect("a qcow2 image");
+    create(&path, &CreateOptions { size: None, parent: Some(backing), ..options })
+        .expect("a qcow2 image");
     bases.push(read(&path, Format::Qcow2, false));
     let _ = fs::remove_dir_all(&folder);
     bases
@@ -64,13 +69,15 @@ pub(crate) fn all() -> Vec<Base> {
 /// Creates an image with data in its first block, in the middle and at the end.
 fn make(path: PathBuf, options: &CreateOptions) -> Base {
     create(&path, options).expect("a new image");
-    let open_options = OpenOptions { format: Some(options.format), io: IoMode::Sync, ..OpenOptions::default() };
+    let open_options =
+        OpenOptions { format: Some(options.format), io: IoMode::Sync, ..OpenOptions::default() };
     let image = open(&path, &open_options).expect("a new image opens");
     let capacity = image.geometry().capacity;
     let mut queue = image.queue().expect("a queue");
     for (offset, byte) in [(0, 0x11), (capacity / 2, 0x22), (capacity - PAGE, 0x33)] {
         let write = Operation::Write { fua: false };
-        one(&mut *queue, write, offset, vec![byte; PAGE as usize]).expect("a new image can be written");
+        one(&mut *queue, write, offset, vec![byte; PAGE as usize])
+            .expect("a new image can be written");
     }
     one(&mut *queue, Operation::Flush, 0, Vec::new()).expect("a flush");
     drop((queue, image));
@@ -82,7 +89,10 @@ fn read(path: &Path, format: Format, has_parent: bool) -> Base {
 }
 
 fn of_bytes(bytes: &[u8], format: Format, has_parent: bool) -> Base {
-    let pages = bytes.chunks(PAGE as usize).enumerate().filter(|(_, page)| page.iter().any(|&byte| byte != 0));
+    let pages = bytes
+        .chunks(PAGE as usize)
+        .enumerate()
+        .filter(|(_, page)| page.iter().any(|&byte| byte != 0));
     Base {
         format,
         length: bytes.len() as u64,
@@ -95,7 +105,11 @@ fn of_bytes(bytes: &[u8], format: Format, has_parent: bool) -> Base {
 
 fn places(bytes: &[u8], format: Format) -> Vec<(u64, u64)> {
     let length = bytes.len() as u64;
-    let word = |at: u64| bytes.get(at as usize..at as usize + 8).map_or(0, |b| u64::from_be_bytes(b.try_into().expect("8 bytes")));
+    let word = |at: u64| {
+        bytes
+            .get(at as usize..at as usize + 8)
+            .map_or(0, |b| u64::from_be_bytes(b.try_into().expect("8 bytes")))
+    };
     match format {
         // The headers, the region tables, the metadata table and items, the block allocation table,
         // and the log.
@@ -149,9 +163,9 @@ fn dynamic_vhd() -> Base {
     }
     bytes[..512].copy_from_slice(&footer);
     bytes.extend(&footer);
-    crate::image_changes::seal_vhd(&mut bytes[..512], 64);
-    crate::image_changes::seal_vhd(&mut bytes[512..1536], 36);
+    seal_vhd(&mut bytes[..512], 64);
+    seal_vhd(&mut bytes[512..1536], 36);
     let end = bytes.len() - 512;
-    crate::image_changes::seal_vhd(&mut bytes[end..], 64);
+    seal_vhd(&mut bytes[end..], 64);
     Base { read_only: true, ..of_bytes(&bytes, Format::Vhd, false) }
 }

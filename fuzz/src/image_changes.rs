@@ -4,6 +4,7 @@
 use synthvm_images::Format;
 
 use crate::image_bases::{Base, MIB};
+use crate::image_checksums::{seal_vhd, seal_vhdx};
 use crate::input::Input;
 use crate::memory_file::MemoryFile;
 
@@ -67,7 +68,11 @@ fn number(base: &Base, input: &mut Input<'_>) -> Vec<u8> {
     };
     let length = [1, 2, 4, 8][usize::from(kind & 3)];
     let is_big = (base.format != Format::Vhdx) != (kind & 4 != 0);
-    if is_big { value.to_be_bytes()[8 - length..].to_vec() } else { value.to_le_bytes()[..length].to_vec() }
+    if is_big {
+        value.to_be_bytes()[8 - length..].to_vec()
+    } else {
+        value.to_le_bytes()[..length].to_vec()
+    }
 }
 
 /// Writes entries of a log, and a header that names it.
@@ -100,7 +105,8 @@ fn log(base: &Base, file: &MemoryFile, input: &mut Input<'_>) {
             }
         }
         let tail = if flags & 4 == 0 { 0 } else { u32::from(input.u16()) };
-        let (flushed, last) = if flags & 8 == 0 { (base.length, base.length) } else { (input.u64(), input.u64()) };
+        let (flushed, last) =
+            if flags & 8 == 0 { (base.length, base.length) } else { (input.u64(), input.u64()) };
         let mut entry = entry(sequence, tail, (flushed, last), &changes);
         if flags & 16 != 0 {
             let place = usize::from(input.u16()) % 64;
@@ -190,17 +196,4 @@ fn seal(base: &Base, file: &MemoryFile) {
         }
         Format::Raw | Format::Qcow2 => {}
     }
-}
-
-fn seal_vhdx(bytes: &mut [u8]) {
-    bytes[4..8].fill(0);
-    let sum = crc32c::crc32c(bytes);
-    bytes[4..8].copy_from_slice(&sum.to_le_bytes());
-}
-
-/// Corrects the checksum of a VHD's structure, at byte `at`.
-pub(crate) fn seal_vhd(bytes: &mut [u8], at: usize) {
-    bytes[at..at + 4].fill(0);
-    let sum = bytes.iter().fold(0_u32, |sum, &byte| sum.wrapping_add(byte.into()));
-    bytes[at..at + 4].copy_from_slice(&(!sum).to_be_bytes());
 }

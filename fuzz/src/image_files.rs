@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use synthvm_images::{Format, OpenOptions, Parents, check, info, open};
 use synthvm_block::conformance::one;
 use synthvm_block::{Backend, IoBuffer, IoError, IoMode, Operation, Queue, Request};
+use synthvm_images::{Format, OpenOptions, Parents, check, info, open};
 
 use crate::image_bases::{self, Base, MIB};
 use crate::image_changes::change;
@@ -63,9 +63,13 @@ pub fn run(data: &[u8]) {
         // The structures of a qcow2 image are not checked as a whole: if two clusters have one
         // location, both are lost.
         let strict = base.format != Format::Qcow2 || !is_changed;
-        let mut session = Session { path: &path, options, strict, open: None, known: BTreeMap::new() };
+        let mut session =
+            Session { path: &path, options, strict, open: None, known: BTreeMap::new() };
         let opened = session.reopen();
-        assert!(opened || is_changed || (base.format, base.has_parent) != (Format::Vhdx, false), "a sound image opens");
+        assert!(
+            opened || is_changed || (base.format, base.has_parent) != (Format::Vhdx, false),
+            "a sound image opens"
+        );
         if opened {
             session.read_all();
             for _ in 0..MAX_STEPS {
@@ -77,11 +81,17 @@ pub fn run(data: &[u8]) {
             session.close_and_compare();
         }
         drop(session);
-        assert_eq!((fixture.image.users(), fixture.parent.users()), (1, 1), "every file is closed again");
+        assert_eq!(
+            (fixture.image.users(), fixture.parent.users()),
+            (1, 1),
+            "every file is closed again"
+        );
         if base.has_parent && flags & 2 == 0 {
             let parent = &fixture.bases[0];
             assert_eq!(fixture.parent.len(), parent.length);
-            parent.pages.iter().for_each(|(offset, page)| assert_eq!(fixture.parent.read(*offset, page.len()), *page));
+            parent.pages.iter().for_each(|(offset, page)| {
+                assert_eq!(fixture.parent.read(*offset, page.len()), *page)
+            });
         }
     });
 }
@@ -125,7 +135,12 @@ impl Session<'_> {
         self.open().image.geometry().capacity
     }
 
-    fn execute(&mut self, operation: Operation, offset: u64, bytes: Vec<u8>) -> Result<Vec<u8>, IoError> {
+    fn execute(
+        &mut self,
+        operation: Operation,
+        offset: u64,
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, IoError> {
         one(&mut *self.open().queue, operation, offset, bytes)
     }
 
@@ -145,7 +160,10 @@ impl Session<'_> {
         for _ in 0..LOOKS {
             match self.open().image.extent(at) {
                 Ok(extent) if at < capacity => {
-                    assert!(extent.length != 0 && extent.length <= capacity - at, "{extent:?} at {at} of {capacity}");
+                    assert!(
+                        extent.length != 0 && extent.length <= capacity - at,
+                        "{extent:?} at {at} of {capacity}"
+                    );
                     at += extent.length;
                 }
                 _ => break,
@@ -159,7 +177,11 @@ impl Session<'_> {
             0 | 1 => self.write(input, operation & 0x80 != 0),
             2 => {
                 let Some((first, count, _)) = self.pages(input) else { return };
-                let read = self.execute(Operation::Read, first * PAGE, vec![0xA5; (count * PAGE) as usize]);
+                let read = self.execute(
+                    Operation::Read,
+                    first * PAGE,
+                    vec![0xA5; (count * PAGE) as usize],
+                );
                 if let Ok(bytes) = read {
                     self.compare(first, &bytes);
                 }
@@ -202,7 +224,8 @@ impl Session<'_> {
     fn clear(&mut self, input: &mut Input<'_>, operation: Operation) {
         let Some((first, count, _)) = self.pages(input) else { return };
         let discard = self.open().image.geometry().discard;
-        let zeroes = operation != Operation::Discard || discard.is_some_and(|discard| discard.zeroes);
+        let zeroes =
+            operation != Operation::Discard || discard.is_some_and(|discard| discard.zeroes);
         if operation == Operation::Discard && discard.is_none() {
             return;
         }
@@ -224,7 +247,11 @@ impl Session<'_> {
     fn resize(&mut self, input: &mut Input<'_>) {
         let (by, capacity) = (input.u16(), self.capacity());
         let by = u64::from(by) * PAGE;
-        let wanted = if by % (2 * PAGE) == 0 { capacity.saturating_add(by.min(MAX_GROWTH)) } else { capacity.saturating_sub(by) };
+        let wanted = if by % (2 * PAGE) == 0 {
+            capacity.saturating_add(by.min(MAX_GROWTH))
+        } else {
+            capacity.saturating_sub(by)
+        };
         let result = self.open().image.resize(wanted);
         let now = self.capacity();
         assert_eq!(now, if result.is_ok() { wanted } else { capacity });
@@ -248,7 +275,11 @@ impl Session<'_> {
             self.known.clear();
         }
         if !self.reopen() {
-            assert!(!self.strict, "what could be opened once opens again: {:?}", open(self.path, &self.options).err());
+            assert!(
+                !self.strict,
+                "what could be opened once opens again: {:?}",
+                open(self.path, &self.options).err()
+            );
             // The image cannot be written any more, so it is opened read-only.
             self.options.read_only = true;
             if !self.reopen() {
@@ -260,7 +291,9 @@ impl Session<'_> {
         for page in self.known.keys().copied().collect::<Vec<_>>() {
             match self.execute(Operation::Read, page * PAGE, vec![0xA5; PAGE as usize]) {
                 Ok(bytes) => self.compare(page, &bytes),
-                Err(error) => assert!(!self.strict, "page {page} was written and cannot be read: {error}"),
+                Err(error) => {
+                    assert!(!self.strict, "page {page} was written and cannot be read: {error}")
+                }
             }
         }
     }

@@ -11,11 +11,13 @@ pub mod gpadl_assembly;
 pub mod host_messages;
 mod image_bases;
 mod image_changes;
+mod image_checksums;
 pub mod image_files;
 mod input;
 mod memory_file;
 mod network_model;
 pub mod network_protocol;
+mod network_shares;
 mod packet_model;
 mod page_list;
 mod ring_model;
@@ -27,18 +29,38 @@ mod twin;
 mod common;
 #[allow(unreachable_pub, reason = "a test program's own")]
 mod model;
-#[allow(dead_code, unreachable_pub, reason = "a test program's own; its generator is not used here")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a test program's own; its generator is not used here"
+)]
 mod steps;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own; its counts are not used here")]
 mod tally;
 #[allow(dead_code, unreachable_pub, reason = "a test program's own")]
 mod world;
 
+/// Makes a program of a target: libFuzzer's under cargo-fuzz, otherwise one that plays files
+/// ([`replay`]).
+#[macro_export]
+macro_rules! target {
+    ($run:path) => {
+        #[cfg(fuzzing)]
+        libfuzzer_sys::fuzz_target!(|data: &[u8]| $run(data));
+
+        #[cfg(not(fuzzing))]
+        fn main() {
+            $crate::replay($run);
+        }
+    };
+}
+
 /// Runs the files that the command line names: an input that failed, in a plain build and under a
 /// debugger.
 pub fn replay(run: fn(&[u8])) {
     for path in std::env::args_os().skip(1) {
-        let data = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let data =
+            std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         run(&data);
         println!("{}: passed", path.display());
     }

@@ -2,38 +2,30 @@
 //! transaction id. Decisions are compared with a naive reading, and the state is saved and restored
 //! after each step.
 
-use std::collections::BTreeMap;
-
 use synthvm_netvsp::protocol::limits::MAX_CHANNELS;
 use synthvm_netvsp::protocol::nvsp::{
-    Capabilities, Completion, Effect, Gpadl, NvspStatus, Session, handle_subchannel,
+    Capabilities, ChannelType, Completion, Effect, Gpadl, NvspStatus, Session, handle_subchannel,
 };
-use synthvm_netvsp::protocol::oid::{CardProperties, Connection, Directions, Link, Offloads};
+use synthvm_netvsp::protocol::oid::{
+    CardProperties, Connection, Directions, Link, Offloads, Statistics,
+};
 use synthvm_netvsp::protocol::rndis::{Control, ControlOutcome, ReceiveHeader, ReceivedFrame};
 use synthvm_netvsp::protocol::rss::FlowHash;
-use synthvm_netvsp::protocol::sub_allocations::{Geometry, Owner, Partition, Share, SubAllocation};
 use synthvm_netvsp::protocol::{FrameHeaders, MacAddress};
 
 use crate::input::Input;
 use crate::network_model;
+use crate::network_shares::Shares;
 
 const ADDRESS: MacAddress = MacAddress([0x00, 0x15, 0x5D, 1, 2, 3]);
 const MAX_SUBCHANNELS: u16 = 7;
 const MAX_STEPS: usize = 64;
 
-/// The card and a model of its outstanding packets.
+/// The card and its receive buffer.
 struct Card {
     session: Session,
     control: Control,
     shares: Option<Shares>,
-}
-
-struct Shares {
-    geometry: Geometry,
-    partition: Partition,
-    share: Share,
-    reserved: Vec<SubAllocation>,
-    outstanding: BTreeMap<u64, u32>,
 }
 
 /// Layout: a byte of card options, then steps. Each step is an operation and its operands; see
@@ -86,12 +78,9 @@ fn step(card: &mut Card, input: &mut Input<'_>) -> Option<()> {
         2 => network_model::check_transmit(input, card.session.max_frame()),
         3 => control(card, input),
         4 => receive(card, input),
-        5 => send(card, input),
-        6 => complete(card, input),
-        _ => {
-            let length = usize::from(input.u8());
-            let _ = handle_subchannel(input.bytes(length));
-        }
+        5 => card.shares.iter_mut().for_each(|shares| shares.send(input)),
+        6 => card.shares.iter_mut().for_each(|shares| shares.complete(input)),
+        _ => subchannel(card, input),
     }
     Some(())
 }
@@ -152,15 +141,31 @@ fn map(card: &mut Card, input: &mut Input<'_>) {
     let length = gpadl.expect("only a GPADL is accepted").length;
     assert!(u64::from(geometry.size()) * u64::from(geometry.count()) <= length);
     assert_eq!(geometry.end(), geometry.size() * geometry.count());
-    let partition = Partition::new(geometry, 1 + u16::from(flags & 3));
-    let share = Share::new(partition, Owner::Channel(0));
-    card.shares = Some(Shares {
-        geometry,
-        partition,
-        share,
-        reserved: Vec::new(),
-        outstanding: BTreeMap::new(),
-    });
+    card.shares = Some(Shares::new(geometry, 1 + u16::from(flags >> 4 & 7)));
+}
+
+/// A message of a subchannel: data is located as on the primary channel, all else is refused.
+fn subchannel(card: &mut Card, input: &mut Input<'_>) {
+    // New subchannels get their part of the receive buffer once all channels are idle.
+    let channels = connection(&card.session).channels;
+    card.shares.iter_mut().for_each(|shares| shares.try_divide(channels));
+    let length = usize::from(input.u8());
+    let payload = input.bytes(length);
+    let word = |at: usize| Some(u32::from_le_bytes(*payload.get(at..)?.first_chunk()?));
+    let is_rndis = word(0) == Some(107) && word(12).is_some();
+    match handle_subchannel(payload) {
+        Err(_) => assert!(!is_rndis),
+        Ok(None) => assert!(is_rndis && word(4) != Some(0)),
+        Ok(Some(packet)) => {
+            assert!(is_rndis && packet.channel_type == ChannelType::Data);
+            assert_eq!(packet.section.is_none(), word(8) == Some(u32::MAX));
+            if let Some((section, buffer)) = packet.section.zip(card.session.send_buffer()) {
+                let end = u64::from(section.index) * 6144 + u64::from(section.size);
+                let is_within = end <= u64::from(buffer.length());
+                assert_eq!(buffer.locate(section).is_some(), is_within);
+            }
+        }
+    }
 }
 
 fn control(card: &mut Card, input: &mut Input<'_>) {
@@ -169,7 +174,8 @@ fn control(card: &mut Card, input: &mut Input<'_>) {
     let link = Link { is_up: input.u8() & 1 == 0, speed: u64::from(input.u16()) << 28 };
     let before = card.control.clone();
     let connection = connection(&card.session);
-    let outcome = card.control.handle(message, &connection, link);
+    let statistics = Statistics { send_errors: u64::MAX, ..Statistics::default() };
+    let outcome = card.control.handle_with(message, &connection, link, &statistics);
     let ControlOutcome { status, answer, indication, .. } = outcome;
     for sent in [answer, indication].iter().flatten() {
         let length = u32::from_le_bytes(sent.bytes()[4..8].try_into().expect("4 bytes"));
@@ -216,45 +222,6 @@ fn receive(card: &Card, input: &mut Input<'_>) {
     assert!(header.bytes().len() <= ReceiveHeader::MAX);
 }
 
-fn send(card: &mut Card, input: &mut Input<'_>) {
-    let Some(shares) = &mut card.shares else { return };
-    let count = usize::from(input.u8() & 31);
-    while shares.reserved.len() < count {
-        let Some(sub_allocation) = shares.share.reserve() else { break };
-        assert!(shares.geometry.offset(sub_allocation.index()).is_some());
-        let owner = shares.partition.owner(sub_allocation.index());
-        assert_eq!(owner, Some(Owner::Channel(0)));
-        shares.reserved.push(sub_allocation);
-    }
-    // One more than is reserved, now and then: the packet must be refused as a whole.
-    let mut packet = shares.reserved.clone();
-    if input.u8() & 3 == 0 {
-        packet.extend(packet.first().copied());
-        assert!(shares.share.send(&packet).is_err());
-        packet.pop();
-    }
-    match shares.share.send(&packet) {
-        Ok(id) => {
-            let previous = shares.outstanding.insert(id.word(), packet.len() as u32);
-            assert_eq!(previous, None);
-            assert_ne!(id.word(), 0);
-            shares.reserved.clear();
-        }
-        Err(_) => assert!(packet.is_empty()),
-    }
-}
-
-/// Completes an outstanding packet, or any number.
-fn complete(card: &mut Card, input: &mut Input<'_>) {
-    let Some(shares) = &mut card.shares else { return };
-    let number = input.u64();
-    let known = shares.outstanding.keys().nth((number >> 1) as usize).copied();
-    let id = known.filter(|_| number & 1 == 0).unwrap_or(number);
-    let freed = shares.share.complete(id).ok();
-    assert_eq!(freed, shares.outstanding.remove(&id));
-    assert_eq!(shares.share.packets() as usize, shares.outstanding.len());
-}
-
 fn check_restore(card: &Card) {
     let session = Session::restore(&card.session.save(), MAX_SUBCHANNELS);
     assert_eq!(session.as_ref(), Ok(&card.session));
@@ -262,19 +229,5 @@ fn check_restore(card: &Card) {
     let properties = card.control.properties().clone();
     let control = Control::restore(&card.control.save(), properties, channels);
     assert_eq!(control.as_ref(), Ok(&card.control));
-    let Some(shares) = &card.shares else { return };
-    if shares.outstanding.len() <= 4 {
-        let saved = shares.share.save();
-        assert!(saved.iter().map(|packet| &packet.transaction).eq(sorted_ids(shares).iter()));
-        let restored = Share::restore(shares.partition, Owner::Channel(0), &saved);
-        let free = restored.expect("saved by a share").available();
-        assert_eq!(free, shares.share.available() + shares.reserved.len() as u32);
-    }
-}
-
-/// Returns the outstanding transaction ids by their first sub-allocation.
-fn sorted_ids(shares: &Shares) -> Vec<u64> {
-    let mut ids: Vec<u64> = shares.outstanding.keys().copied().collect();
-    ids.sort_unstable_by_key(|id| *id as u32);
-    ids
+    card.shares.iter().for_each(Shares::check_restore);
 }

@@ -38,7 +38,8 @@ impl Frame {
             return Err(RingError::NoDescriptor { available });
         }
         let kind = u16_at(bytes, 0);
-        let (data_offset, length) = (u32::from(u16_at(bytes, 2)) * 8, u32::from(u16_at(bytes, 4)) * 8);
+        let (data_offset, length) =
+            (u32::from(u16_at(bytes, 2)) * 8, u32::from(u16_at(bytes, 4)) * 8);
         if length < 16 {
             return Err(RingError::ShortPacket { length });
         }
@@ -66,8 +67,18 @@ impl Frame {
 
     pub(crate) fn check(&self, packet: &Packet<'_>) {
         assert_eq!(
-            (packet.kind(), packet.completion_requested(), packet.transaction_id(), packet.payload_len()),
-            (self.kind, self.completion_requested, self.transaction_id, self.length - self.data_offset)
+            (
+                packet.kind(),
+                packet.completion_requested(),
+                packet.transaction_id(),
+                packet.payload_len()
+            ),
+            (
+                self.kind,
+                self.completion_requested,
+                self.transaction_id,
+                self.length - self.data_offset
+            )
         );
     }
 }

@@ -51,12 +51,14 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new() -> Self {
-        let ranges = REGIONS.map(|(first, pages)| (GuestAddress(first << 12), pages as usize * PAGE));
+        let ranges =
+            REGIONS.map(|(first, pages)| (GuestAddress(first << 12), pages as usize * PAGE));
         let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for the guest");
         let regions: Vec<_> = REGIONS
             .iter()
             .map(|&(first, pages)| {
-                let host = map.get_host_address(GuestAddress(first << 12)).expect("a region of the map");
+                let host =
+                    map.get_host_address(GuestAddress(first << 12)).expect("a region of the map");
                 (first, pages, host.expose_provenance())
             })
             .collect();
@@ -75,8 +77,10 @@ impl Memory {
 
     /// Returns the host address of a guest page.
     fn host(&self, page: u64) -> Option<usize> {
-        let (first, _, host) =
-            self.regions.iter().find(|(first, pages, _)| (*first..first + pages).contains(&page))?;
+        let (first, _, host) = self
+            .regions
+            .iter()
+            .find(|(first, pages, _)| (*first..first + pages).contains(&page))?;
         Some(host + (page - first) as usize * PAGE)
     }
 
@@ -124,7 +128,8 @@ pub(crate) fn words(input: &mut Input<'_>, words: &mut Vec<u64>) {
                     _ => 0x1FFF,
                 };
                 let (pages, first) = (input.u16() & longest, input.u16());
-                let (offset, trim) = (u32::from(input.u16() & 0xFFF), u32::from(input.u16() & 0xFFF));
+                let (offset, trim) =
+                    (u32::from(input.u16() & 0xFFF), u32::from(input.u16() & 0xFFF));
                 let count = (u32::from(pages) * 4096).wrapping_sub(offset).wrapping_sub(trim);
                 words.push(u64::from(count) | u64::from(offset) << 32);
                 for n in 0..pages.min((MAX_WORDS - words.len()) as u16) {
@@ -265,14 +270,16 @@ impl List {
 
     /// Returns the number of runs. Neighbouring pages of one range and one region form one run.
     fn runs(&self, memory: &Memory) -> usize {
-        let region =
-            |page: u64| memory.regions.iter().position(|(first, n, _)| (*first..first + n).contains(&page));
+        let region = |page: u64| {
+            memory.regions.iter().position(|(first, n, _)| (*first..first + n).contains(&page))
+        };
         let mut runs = 0;
         for (index, &(_, _, first)) in self.ranges.iter().enumerate() {
             let end = self.ranges.get(index + 1).map_or(self.pages.len(), |next| next.2);
             let pages = &self.pages[first..end];
-            let breaks =
-                pages.windows(2).filter(|two| two[1] != two[0] + 1 || region(two[0]) != region(two[1]));
+            let breaks = pages
+                .windows(2)
+                .filter(|two| two[1] != two[0] + 1 || region(two[0]) != region(two[1]));
             runs += 1 + breaks.count();
         }
         runs
@@ -330,7 +337,11 @@ fn check_part(memory: &mut Memory, buffer: &GuestBuffer, list: &List, offset: us
             let (mut at, mut left) = (slice.ptr_guard().as_ptr().addr(), slice.len());
             while left > 0 {
                 let bytes = (PAGE - at % PAGE).min(left);
-                assert_eq!(expected.next(), Some((at, bytes)), "slices of {len} bytes from {offset}");
+                assert_eq!(
+                    expected.next(),
+                    Some((at, bytes)),
+                    "slices of {len} bytes from {offset}"
+                );
                 (at, left) = (at + bytes, left - bytes);
             }
         }
@@ -389,7 +400,9 @@ fn check_pages(memory: &mut Memory, pieces: &[(usize, usize)]) {
         let page = host & !(PAGE - 1);
         // SAFETY: `page` is a whole page of a region that `memory.ram` keeps mapped, and no other
         // code uses it now.
-        let real = unsafe { std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(page), PAGE) };
+        let real = unsafe {
+            std::slice::from_raw_parts(std::ptr::with_exposed_provenance::<u8>(page), PAGE)
+        };
         assert!(
             real == memory.shadow(page, PAGE),
             "page {page:#x} of the host has other bytes than were written"

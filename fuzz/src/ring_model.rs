@@ -60,13 +60,17 @@ impl Model {
     }
 
     fn good_write(&self) -> Result<u32, RingError> {
-        let (value, data_size) = (self.write_index, self.size());
-        if self.is_index(value) { Ok(value) } else { Err(RingError::WriteIndex { value, data_size }) }
+        let error = |value, data_size| RingError::WriteIndex { value, data_size };
+        self.good(self.write_index, error)
     }
 
     fn good_read(&self) -> Result<u32, RingError> {
-        let (value, data_size) = (self.read_index, self.size());
-        if self.is_index(value) { Ok(value) } else { Err(RingError::ReadIndex { value, data_size }) }
+        let error = |value, data_size| RingError::ReadIndex { value, data_size };
+        self.good(self.read_index, error)
+    }
+
+    fn good(&self, index: u32, error: fn(u32, u32) -> RingError) -> Result<u32, RingError> {
+        if self.is_index(index) { Ok(index) } else { Err(error(index, self.size())) }
     }
 
     /// Returns `len` bytes from `at`, around the end.
@@ -104,9 +108,15 @@ impl Model {
 
     /// Parses the packet at `at` with `available` bytes in the ring. Its bytes are written to
     /// `out`.
-    pub(crate) fn packet(&mut self, at: u32, available: u32, out: &mut Vec<u8>) -> Result<Frame, RingError> {
+    pub(crate) fn packet(
+        &mut self,
+        at: u32,
+        available: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<Frame, RingError> {
         self.bytes(at, available as usize, out);
-        let frame = Frame::parse(out, available).inspect_err(|error| self.reader.stopped = Some(*error))?;
+        let frame =
+            Frame::parse(out, available).inspect_err(|error| self.reader.stopped = Some(*error))?;
         out.truncate(frame.length);
         Ok(frame)
     }
@@ -131,7 +141,9 @@ impl Model {
         let impossible = rounded > self.size() - 8;
         match () {
             () if due && !impossible => Some(true),
-            () if now <= before || (now < rounded && !impossible) || before > pending => Some(false),
+            () if now <= before || (now < rounded && !impossible) || before > pending => {
+                Some(false)
+            }
             () => None,
         }
     }
@@ -156,7 +168,8 @@ impl Model {
 
     fn sample_read(&mut self) -> Result<(), RingError> {
         self.writer.stopped.map_or(Ok(()), Err)?;
-        self.writer.read = self.good_read().inspect_err(|error| self.writer.stopped = Some(*error))?;
+        self.writer.read =
+            self.good_read().inspect_err(|error| self.writer.stopped = Some(*error))?;
         Ok(())
     }
 
@@ -168,7 +181,12 @@ impl Model {
 
     /// Writes a whole packet (without trailer) at `at`; `free` bytes are known to be free. Returns
     /// the offset of the next packet.
-    pub(crate) fn write_packet(&mut self, at: u32, free: &mut u32, packet: &[u8]) -> Result<u32, WriteError> {
+    pub(crate) fn write_packet(
+        &mut self,
+        at: u32,
+        free: &mut u32,
+        packet: &[u8],
+    ) -> Result<u32, WriteError> {
         let (length, limit) = (packet.len() as u32, self.writer.max_packet);
         if length > limit {
             return Err(WriteError::TooBig { length, limit });

@@ -37,7 +37,9 @@ struct Scratch {
 thread_local! {
     static FIXTURE: RefCell<Fixture> = RefCell::new(Fixture {
         memory: Memory::new(),
-        twins: SHAPES.map(|pages| [Mode::Mirrored, Mode::Paged].map(|mode| Twin::new(pages, mode))).into(),
+        twins: SHAPES
+            .map(|pages| [Mode::Mirrored, Mode::Paged].map(|mode| Twin::new(pages, mode)))
+            .into(),
         model: Model::default(),
         scratch: Scratch::default(),
     });
@@ -67,8 +69,12 @@ pub fn run(data: &[u8]) {
         model.open_reader().expect("sound indices");
         model.open_writer().expect("sound indices");
         let mut ends = Ends {
-            readers: twins.each_ref().map(|twin| Incoming::new(twin.map.clone()).expect("sound indices")),
-            writers: twins.each_ref().map(|twin| Outgoing::new(twin.map.clone()).expect("sound indices")),
+            readers: twins
+                .each_ref()
+                .map(|twin| Incoming::new(twin.map.clone()).expect("sound indices")),
+            writers: twins
+                .each_ref()
+                .map(|twin| Outgoing::new(twin.map.clone()).expect("sound indices")),
             twins,
             memory,
             model,
@@ -160,7 +166,9 @@ impl Ends<'_> {
         let mut available = match expected {
             Ok(bytes) => bytes,
             Err(error) => {
-                self.readers.iter_mut().for_each(|reader| assert_eq!(reader.batch().map(|_| ()), Err(error)));
+                self.readers
+                    .iter_mut()
+                    .for_each(|reader| assert_eq!(reader.batch().map(|_| ()), Err(error)));
                 return;
             }
         };
@@ -169,22 +177,25 @@ impl Ends<'_> {
         let mut at = self.model.reader.read;
         for n in 0..packets {
             if available == 0 {
-                batches
-                    .iter_mut()
-                    .for_each(|batch| assert!(batch.next().expect("the end of the batch").is_none()));
+                batches.iter_mut().for_each(|batch| {
+                    assert!(batch.next().expect("the end of the batch").is_none())
+                });
                 break;
             }
             let frame = match self.model.packet(at, available, &mut self.scratch.packet) {
                 Ok(frame) => frame,
                 Err(error) => {
-                    batches.iter_mut().for_each(|batch| assert_eq!(batch.next().map(|_| ()), Err(error)));
+                    batches
+                        .iter_mut()
+                        .for_each(|batch| assert_eq!(batch.next().map(|_| ()), Err(error)));
                     // A batch of a stopped ring has no more packets.
                     available = 0;
                     continue;
                 }
             };
-            let got =
-                batches.each_mut().map(|batch| batch.next().expect("a sound packet").expect("a packet"));
+            let got = batches
+                .each_mut()
+                .map(|batch| batch.next().expect("a sound packet").expect("a packet"));
             if flags & 2 != 0 {
                 let (word, value) = (at / 8 + u32::from(input.u8()), input.u64());
                 rewrite(self.model, self.twins, word, value);
@@ -217,7 +228,10 @@ impl Ends<'_> {
         let expected = self.model.commit_read(at);
         let [first, second] = batches.map(|batch| batch.commit());
         assert_eq!(first, second, "both modes signal alike");
-        assert!(expected.is_none_or(|expected| expected == first), "signal {first}, expected {expected:?}");
+        assert!(
+            expected.is_none_or(|expected| expected == first),
+            "signal {first}, expected {expected:?}"
+        );
     }
 
     fn write(&mut self, input: &mut Input<'_>) {
@@ -226,7 +240,9 @@ impl Ends<'_> {
         let mut free = match expected {
             Ok(free) => free,
             Err(error) => {
-                self.writers.iter_mut().for_each(|writer| assert_eq!(writer.batch().map(|_| ()), Err(error)));
+                self.writers
+                    .iter_mut()
+                    .for_each(|writer| assert_eq!(writer.batch().map(|_| ()), Err(error)));
                 return;
             }
         };
@@ -239,7 +255,9 @@ impl Ends<'_> {
             let id = u64::from(input.u8()) << 56 | u64::from(n);
             let fill = &mut self.scratch.payload;
             fill.clear();
-            fill.extend((0..header + lengths[0] + lengths[1]).map(|at| (at as u8).wrapping_mul(31) | 1));
+            fill.extend(
+                (0..header + lengths[0] + lengths[1]).map(|at| (at as u8).wrapping_mul(31) | 1),
+            );
             let (header, payload) = fill.split_at(header);
             let (one, two) = payload.split_at(lengths[0]);
             let kind = [
@@ -258,7 +276,9 @@ impl Ends<'_> {
             };
             flatten(&packet, &mut self.scratch.packet);
             let expected = self.model.write_packet(at, &mut free, &self.scratch.packet);
-            batches.iter_mut().for_each(|batch| assert_eq!(batch.write(&packet), expected.map(|_| ())));
+            batches
+                .iter_mut()
+                .for_each(|batch| assert_eq!(batch.write(&packet), expected.map(|_| ())));
             match expected {
                 Ok(after) => at = after,
                 Err(WriteError::Corrupt(_)) => break,
@@ -299,7 +319,8 @@ impl Ends<'_> {
 
     fn check_control(&self) {
         let model = &self.model;
-        let fields = [model.write_index, model.read_index, model.mask, model.pending, model.features];
+        let fields =
+            [model.write_index, model.read_index, model.mask, model.pending, model.features];
         for (n, twin) in self.twins.iter().enumerate() {
             assert_eq!(
                 [WRITE_INDEX, READ_INDEX, MASK, PENDING, FEATURES].map(|field| twin.field(field)),
@@ -375,6 +396,7 @@ fn flatten(packet: &OutPacket<'_>, out: &mut Vec<u8>) {
     };
     let length = out.len() as u64 / 8;
     let flags = u64::from(packet.completion_requested);
-    out[..8].copy_from_slice(&(kind | data_offset << 16 | length << 32 | flags << 48).to_le_bytes());
+    out[..8]
+        .copy_from_slice(&(kind | data_offset << 16 | length << 32 | flags << 48).to_le_bytes());
     out[8..16].copy_from_slice(&packet.transaction_id.to_le_bytes());
 }

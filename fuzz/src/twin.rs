@@ -34,7 +34,11 @@ impl Twin {
         let map = memory.ring(pages, mode).expect("a ring");
         assert_eq!(map.mode(), mode);
         let host = |page: u64| {
-            memory.ram().memory().get_host_address(GuestAddress(page * PAGE as u64)).expect("a page of it")
+            memory
+                .ram()
+                .memory()
+                .get_host_address(GuestAddress(page * PAGE as u64))
+                .expect("a page of it")
         };
         let others: Vec<_> = (0..count).filter(|page| !pages.contains(page)).map(host).collect();
         for page in &others {

@@ -226,7 +226,8 @@ fn sources(suite: &str) -> Result<String, Error> {
     };
     sources_from(&String::from_utf8_lossy(&output.stdout), suite, keyring).ok_or_else(|| {
         Error::Unusable(
-            "this system's apt names no Debian mirror: run this on Debian, or name a kernel and its modules yourself"
+            "this system's apt names no Debian mirror: run this on Debian, or name a kernel and \
+            its modules yourself"
                 .to_owned(),
         )
     })
@@ -339,7 +340,8 @@ mod tests {
 
     #[test]
     fn test_control_keeps_the_first_alternative_of_each_dependency() {
-        let text = "Package: a\nVersion: 1:2-3\nDepends: b (= 1), c:any | d, e [amd64]\nPre-Depends: f\n\
+        let text = "Package: a\nVersion: 1:2-3\nDepends: b (= 1), c:any | d, e [amd64]\n\
+            Pre-Depends: f\n\
                     Description: x\n y: z\nSize: 12\nSHA256: 00ff\n";
         let control = parse_control(text).unwrap();
         assert_eq!(control.name, "a");

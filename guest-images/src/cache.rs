@@ -132,10 +132,11 @@ pub fn target_dir() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn cache(name: &str) -> Cache {
+    /// Returns an empty cache for the test `name`.
+    pub(crate) fn cache(name: &str) -> Cache {
         let dir = std::env::temp_dir().join(format!("synthvm-cache-{}-{name}", process::id()));
         let _ = fs::remove_dir_all(&dir);
         Cache::at(dir)

@@ -14,6 +14,7 @@ pub mod kmods;
 mod libraries;
 pub mod logged;
 pub mod packages;
+pub mod passt;
 pub mod progress;
 pub mod qemu;
 mod tools;

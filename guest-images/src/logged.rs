@@ -162,12 +162,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn cache(name: &str) -> Cache {
-        let dir = std::env::temp_dir().join(format!("synthvm-logged-{}-{name}", process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        Cache::at(dir)
-    }
+    use crate::cache::tests::cache;
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");

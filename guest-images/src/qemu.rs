@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn test_packages_of_different_builds_are_told_apart() {
+    fn test_packages_of_different_builds_are_distinguished() {
         let cache = cache("builds");
         let one = crate::packages::fake(&cache, "nowhere", "a", &[]);
         let other = Package { version: "2".to_owned(), ..one.clone() };

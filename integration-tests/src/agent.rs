@@ -175,7 +175,8 @@ mod tests {
         let (mut agent, mut guest) = pair();
         guest
             .write_all(
-                b"noise\n{\"event\":\"ack\",\"records\":3}\n{\"id\":1,\"ok\":true,\"value\":\"pong\"}\n",
+                b"noise\n{\"event\":\"ack\",\"records\":3}\n\
+                {\"id\":1,\"ok\":true,\"value\":\"pong\"}\n",
             )
             .unwrap();
         assert_eq!(agent.ask::<String>(Action::Ping).unwrap(), "pong");

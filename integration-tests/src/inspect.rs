@@ -19,6 +19,8 @@ pub struct Inspect {
     pub gpadls: Vec<Gpadl>,
     /// Every disk.
     pub disks: Vec<Disk>,
+    /// Every network card.
+    pub networks: Vec<Network>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -31,6 +33,39 @@ pub struct Machine {
     pub pid: u32,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
     pub first_run_us: u64,
+}
+
+/// A network card.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Network {
+    /// The card's id.
+    pub id: String,
+    /// The permanent address.
+    pub mac: String,
+    /// The state of the link: `up` or `down`.
+    pub link: String,
+    /// One entry per queue.
+    pub queues: Vec<NetworkQueue>,
+}
+
+/// A queue of a network card.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NetworkQueue {
+    /// Frames from the guest.
+    pub sent_packets: u64,
+    /// Frames to the guest.
+    pub received_packets: u64,
+    /// Dropped frames.
+    pub drops: NetworkDrops,
+    /// Interrupts to the guest.
+    pub signals_sent: u64,
+}
+
+/// Dropped frames of a queue, by some of their reasons.
+#[derive(Debug, Clone, Deserialize)]
+pub struct NetworkDrops {
+    /// From the guest, because the link was down.
+    pub send_link_down: u64,
 }
 
 /// The guest's connection.
@@ -147,8 +182,11 @@ mod tests {
 
     #[test]
     fn test_inspect_is_read_with_fields_that_we_do_not_know() {
-        let text = r#"{"connection":{"version":"5.3","state":"connected"},"vcpus":[{"index":0,"exits":{"post_message":1,
-            "signal_event":2,"io":3,"mmio":4,"msr":5,"other":6,"new":7}}],"channels":[],"gpadls":[],"disks":[],"x":1}"#;
+        let text = r#"{
+            "connection": {"version": "5.3", "state": "connected"},
+            "vcpus": [{"index": 0, "exits": {"post_message": 1, "signal_event": 2, "io": 3,
+                "mmio": 4, "msr": 5, "other": 6, "new": 7}}],
+            "channels": [], "gpadls": [], "disks": [], "x": 1}"#;
         let inspect: Inspect = serde_json::from_str(text).unwrap();
         assert_eq!(inspect.doorbell_exits(), 2);
         assert_eq!(inspect.connection.version.as_deref(), Some("5.3"));

@@ -12,5 +12,6 @@ pub mod qemu;
 pub mod ram_disk;
 pub mod runner;
 pub mod shards;
+pub mod summary;
 pub mod traces;
 pub mod vm;

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use guest_images::cache::target_dir;
 use serde::{Deserialize, Serialize};
 
-use crate::shards::Summary;
+use crate::summary::{Lost, Summary};
 
 /// One run: a line of the file of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,39 +25,6 @@ pub struct Record {
     /// Tests and losses.
     #[serde(flatten)]
     pub summary: Summary,
-}
-
-/// The kind of a loss to the emulator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lost {
-    /// A host died or stopped during a test.
-    Host,
-    /// A guest had a triple fault, and was started again.
-    Guest,
-}
-
-/// A loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Loss {
-    /// The kind.
-    pub lost: Lost,
-    /// The test that ran.
-    pub test: String,
-    /// Seconds that this attempt of the test had run.
-    pub seconds: f64,
-    /// The reason, in one line.
-    pub reason: String,
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.lost {
-            Lost::Host => "host",
-            Lost::Guest => "guest",
-        };
-        write!(f, "{what} lost after {:.0} s of {}: {}", self.seconds, self.test, self.reason)
-    }
 }
 
 impl Record {
@@ -145,7 +112,7 @@ impl fmt::Display for Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shards::Outcome;
+    use crate::summary::{Loss, Outcome};
 
     fn record(passed: usize, lost: &[Lost]) -> Record {
         let outcome =
@@ -180,7 +147,8 @@ mod tests {
             Statistics::of(&[record(30, &[Lost::Host, Lost::Guest]), record(10, &[Lost::Guest])]);
         assert_eq!(
             statistics.to_string(),
-            "2 runs, 40 tests, 0 failed, 20 s: 1 hosts lost (2.50 per hundred tests), 2 guests lost (5.00)"
+            "2 runs, 40 tests, 0 failed, 20 s: 1 hosts lost (2.50 per hundred tests), 2 guests \
+            lost (5.00)"
         );
         assert!(Statistics::default().to_string().contains("0 hosts lost (0.00"));
     }

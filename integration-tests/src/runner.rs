@@ -115,7 +115,8 @@ pub fn run(tests: &[Test], choice: &Choice) -> ExitCode {
         println!("\nfailures:\n    {}", failures.join("\n    "));
     }
     println!(
-        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished in {:.2}s\n",
+        "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; {} filtered out; finished \
+        in {:.2}s\n",
         if failures.is_empty() { "ok" } else { "FAILED" },
         chosen.len() - failures.len(),
         failures.len(),

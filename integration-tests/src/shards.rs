@@ -11,11 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
 use crate::host::{HostError, OutputSink};
-use crate::losses::{Loss, Lost};
 use crate::runner::{LOST_GUEST, TRIPLE_FAULT};
+use crate::summary::{Loss, Lost, Outcome, Summary};
 
 /// Number of attempts of a test whose host was lost.
 const ATTEMPTS: u32 = 3;
@@ -27,61 +25,6 @@ pub trait TestHost {
     /// # Errors
     /// [`HostError::Hung`] and [`HostError::Died`]: the host is lost, and the test has no result.
     fn run(&mut self, name: &str, sink: &mut dyn OutputSink) -> Result<i32, HostError>;
-}
-
-/// The result of a test.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The test's name.
-    pub name: String,
-    /// Whether it passed.
-    pub passed: bool,
-    /// Seconds of the last attempt.
-    pub seconds: f64,
-}
-
-/// The results of a run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Each test once, in the order of their ends.
-    pub tests: Vec<Outcome>,
-    /// Hosts and guests that were lost during tests.
-    pub losses: Vec<Loss>,
-}
-
-impl Summary {
-    /// Returns the names of the tests that failed.
-    pub fn failed(&self) -> impl Iterator<Item = &str> {
-        self.tests.iter().filter(|test| !test.passed).map(|test| test.name.as_str())
-    }
-
-    /// Returns the number of lost hosts or guests.
-    pub fn lost(&self, what: Lost) -> usize {
-        self.losses.iter().filter(|loss| loss.lost == what).count()
-    }
-
-    /// Returns the closing lines of the standard harness, and lines about losses.
-    pub fn text(&self, seconds: f64) -> String {
-        let mut text = String::new();
-        let failed: Vec<&str> = self.failed().collect();
-        if !failed.is_empty() {
-            let _ = write!(text, "\nfailures:\n    {}\n", failed.join("\n    "));
-        }
-        let (hosts, guests) = (self.lost(Lost::Host), self.lost(Lost::Guest));
-        let _ =
-            write!(text, "\nlost to the emulator and tried again: {hosts} hosts, {guests} guests");
-        for loss in &self.losses {
-            let _ = write!(text, "\n    {loss}");
-        }
-        let _ = writeln!(
-            text,
-            "\ntest result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out; finished in {seconds:.2}s",
-            if failed.is_empty() { "ok" } else { "FAILED" },
-            self.tests.len() - failed.len(),
-            failed.len()
-        );
-        text
-    }
 }
 
 /// Runs all tests on at most `hosts` hosts, each made by `start` when needed. Prints a line for
@@ -296,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_go_on() {
+    fn test_run_of_a_test_that_loses_every_host_fails_and_the_others_continue() {
         let (summary, started) = summary(&["hang", "pass"], 1, 0);
         assert_eq!(counts(&summary), [1, 1, 3, 0]);
         assert!(summary.failed().eq(["hang"]));

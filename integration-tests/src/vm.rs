@@ -262,6 +262,17 @@ impl Vm {
         self.command(&["control"], &[verb]).map(|_| ())
     }
 
+    /// Runs `synthvm net SOCK CARD STATE`.
+    pub fn set_link(&self, card: &str, state: &str) -> Result<(), VmError> {
+        self.command(&["net"], &[card, state]).map(|_| ())
+    }
+
+    /// Runs `synthvm metrics SOCK` and returns its text.
+    pub fn metrics(&self) -> Result<String, VmError> {
+        let output = self.command(&["metrics"], &[])?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
     /// Runs `synthvm disk add SOCK DISK`, where `disk` is a path with keys.
     pub fn add_disk(&self, disk: &str) -> Result<(), VmError> {
         self.command(&["disk", "add"], &[disk]).map(|_| ())

@@ -105,7 +105,7 @@ fn test_commands_in_a_host_return_output_status_and_results() {
 
 /// The kernel ends the host with backtraces, before the timeout of silence.
 #[test]
-fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
+fn test_host_whose_kernel_is_lost_dies_immediately_and_its_console_has_the_reason() {
     let dir = WorkDir::new().unwrap();
     let mut host = EmulatedHost::start(&options(&dir)).unwrap();
     let settings = ["softlockup_panic", "softlockup_all_cpu_backtrace", "hung_task_panic", "panic"];
@@ -126,7 +126,7 @@ fn test_host_whose_kernel_is_lost_dies_at_once_and_its_console_says_why() {
 
 /// A module of the host's kernel computes for longer than the kernel's limit.
 #[test]
-fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
+fn test_host_in_a_soft_lockup_dies_immediately_and_its_console_has_the_reason() {
     let dir = WorkDir::new().unwrap();
     let stock = Kernel::from_package(&Cache::project(), "bookworm", "linux-image-amd64").unwrap();
     let module = stock.modules.join("kernel/crypto/tcrypt.ko");
@@ -134,7 +134,8 @@ fn test_host_in_a_soft_lockup_dies_at_once_and_its_console_says_why() {
     // MD5 for a minute; the limit is two seconds. Every Debian machine has Perl, but not insmod.
     let load = format!(
         "echo 1 > /proc/sys/kernel/watchdog_thresh
-        exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; syscall({}, fileno(F), $p, 0)' {}",
+        exec perl -e 'open F, \"<\", shift; $p = \"mode=302 sec=60\"; \
+        syscall({}, fileno(F), $p, 0)' {}",
         libc::SYS_finit_module,
         module.display()
     );

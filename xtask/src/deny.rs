@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use guest_images::cache::{Cache, workspace_dir};
 use guest_images::logged::{self, Line};
@@ -23,17 +23,7 @@ const CHECKS: [&str; 3] = ["licenses", "bans", "sources"];
 const WORKSPACES: [(&str, &[&str]); 2] =
     [("Cargo.toml", &[]), ("fuzz/Cargo.toml", &["license-not-encountered", "unmatched-skip"])];
 
-pub(crate) fn main() -> ExitCode {
-    match deny() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask deny: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn deny() -> Result<(), String> {
+pub(crate) fn main() -> Result<(), String> {
     let program = program(&Cache::project()).map_err(|error| error.to_string())?;
     let root = workspace_dir();
     for (manifest, uncounted) in WORKSPACES {
@@ -49,8 +39,8 @@ fn deny() -> Result<(), String> {
             .map_err(|e| format!("starting cargo-deny: {e}"))?;
         if !status.success() {
             return Err(format!(
-                "{manifest} has dependencies that deny.toml does not allow: choose others, or allow \
-                 them there with a reason (see CONTRIBUTING.md)"
+                "{manifest} has dependencies that deny.toml does not allow: choose others, or \
+                allow them there with a reason (see CONTRIBUTING.md)"
             ));
         }
     }

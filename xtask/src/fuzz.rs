@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 mod report;
 
+use crate::number;
 use report::{Job, Report, closing_line, table};
 
 /// The targets, and the longest input of each in bytes: long enough for all meanings, short enough
@@ -35,20 +36,24 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 /// The options of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Corpora stay in target/fuzz-corpus, inputs that failed go to target/fuzz-artifacts. Needs rustup, and a \
-    C++ compiler; a nightly toolchain and cargo-fuzz are installed if they are missing. Exit status: 0 if there are no findings, 1 otherwise."
-)]
+#[command(after_help = "Corpora stay in target/fuzz-corpus, inputs that failed go to \
+        target/fuzz-artifacts. Needs rustup, and a C++ compiler; a nightly toolchain and \
+        cargo-fuzz are installed if they are missing. Exit status: 0 if there are no findings, 1 \
+        otherwise.")]
 pub(crate) struct Arguments {
     /// Seconds to run each target.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = number::<u32>(1..))]
     seconds: u32,
     /// Run only this target.
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name)))]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = clap::builder::PossibleValuesParser::new(TARGETS.map(|(name, _)| name))
+    )]
     target: Option<String>,
     /// Number of concurrent processes of a target, which share its corpus. Targets run one after
     /// another.
-    #[arg(long, value_name = "J", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "J", default_value_t = 1, value_parser = number::<u16>(1..=256))]
     jobs: u16,
     /// Checker of memory accesses: address finds more, none is faster.
     #[arg(long, value_name = "KIND", default_value = "address", value_parser = ["address", "none"])]

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
 
@@ -12,7 +11,12 @@ use guest_images::{GuestBuilder, GuestImage, StockKernel};
     synthvm.checks=NAME,NAME(ARG),..., synthvm.modules=NAME,...|none, synthvm.report=DEVICE.")]
 pub(crate) struct Arguments {
     /// A stock kernel: 6.1 or 6.12.
-    #[arg(long, value_name = "VERSION", default_value = "6.1", conflicts_with_all = ["image", "modules"])]
+    #[arg(
+        long,
+        value_name = "VERSION",
+        default_value = "6.1",
+        conflicts_with_all = ["image", "modules"]
+    )]
     kernel: StockKernel,
     /// Another kernel image.
     #[arg(long, value_name = "FILE", requires = "modules")]
@@ -35,18 +39,11 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    match build(arguments) {
-        Ok(image) => {
-            println!("kernel {}", image.kernel.display());
-            println!("initrd {}", image.initrd.display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("cargo xtask guest: {error}");
-            ExitCode::FAILURE
-        }
-    }
+pub(crate) fn main(arguments: &Arguments) -> Result<(), String> {
+    let image = build(arguments).map_err(|error| error.to_string())?;
+    println!("kernel {}", image.kernel.display());
+    println!("initrd {}", image.initrd.display());
+    Ok(())
 }
 
 fn program_of(text: &str) -> Result<(String, String), String> {

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use integration_tests::host::{self, HostKernel, HostOptions, Place};
 
+use crate::number;
+
 /// Exit status: the command's own (128 + N if signal N ended it); 124 if it hung and was killed;
 /// 125 if the test host failed; 126 and 127 if the command could not be run.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Inside, files of this machine are visible at their own paths. Files that it writes are lost, \
-    except below $SYNTHVM_RESULTS.\nExit status: the command's own; 124 hung and killed; 125 the test host failed; \
-    126 or 127 the command could not be run."
+    after_help = "Inside, files of this machine are visible at their own paths. Files that it \
+        writes are lost, except below $SYNTHVM_RESULTS.\nExit status: the command's own; 124 hung \
+        and killed; 125 the test host failed; 126 or 127 the command could not be run."
 )]
 pub(crate) struct Arguments {
     /// Always use an emulated machine.
@@ -22,13 +24,18 @@ pub(crate) struct Arguments {
     #[arg(long)]
     here: bool,
     /// Memory of an emulated machine, in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1024..))]
+    #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = number::<u32>(1024..))]
     memory: u32,
     /// Processors of an emulated machine. With more than one, machines are sometimes lost.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=64))]
     cpus: u32,
     /// Kill a command that writes nothing for this many seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "SECS",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     timeout: u64,
     /// The folder that $SYNTHVM_RESULTS names; its files are kept.
     #[arg(long, value_name = "DIR")]

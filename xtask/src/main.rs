@@ -1,8 +1,11 @@
 //! The project's own commands: demo, test, host, bench, compare, deny, package,
 //! architecture.
 
+use std::error::Error;
+use std::ops::RangeBounds;
 use std::process::ExitCode;
 
+use clap::builder::{RangedI64ValueParser, ValueParserFactory};
 use clap::{Parser, Subcommand};
 
 mod architecture;
@@ -33,9 +36,11 @@ enum XtaskCommand {
     /// Draw the crates and their dependencies, for docs/architecture.md.
     Architecture(architecture::Arguments),
     /// Measure the program, and write the numbers as JSON.
-    Bench(bench::Arguments),
+    #[command(subcommand)]
+    Bench(bench::What),
     /// Compare with the usual alternative on KVM, in one run, and write the ratios as JSON.
-    Compare(compare::Arguments),
+    #[command(subcommand)]
+    Compare(compare::What),
     /// Boot a stock Linux guest with a VMBus disk, and show the reports of both sides.
     Demo(demo::Arguments),
     /// Check the licences, versions and sources of all dependencies by deny.toml.
@@ -55,17 +60,39 @@ enum XtaskCommand {
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        XtaskCommand::Architecture(arguments) => architecture::main(&arguments),
-        XtaskCommand::Bench(arguments) => bench::main(&arguments),
-        XtaskCommand::Compare(arguments) => compare::main(&arguments),
-        XtaskCommand::Demo(arguments) => demo::main(&arguments),
-        XtaskCommand::Deny => deny::main(),
-        XtaskCommand::Fuzz(arguments) => fuzz::main(&arguments),
-        XtaskCommand::Host(arguments) => host::main(&arguments),
-        XtaskCommand::Guest(arguments) => guest::main(&arguments),
-        XtaskCommand::Package => package::main(),
-        XtaskCommand::Qemu => qemu::main(),
-        XtaskCommand::Test(arguments) => test::main(&arguments),
+    let (command, done) = match Arguments::parse().command {
+        XtaskCommand::Architecture(arguments) => ("architecture", architecture::main(&arguments)),
+        XtaskCommand::Bench(what) => ("bench", bench::main(&what)),
+        XtaskCommand::Compare(what) => ("compare", compare::main(&what)),
+        XtaskCommand::Demo(arguments) => ("demo", demo::main(&arguments)),
+        XtaskCommand::Deny => ("deny", deny::main()),
+        XtaskCommand::Guest(arguments) => ("guest", guest::main(&arguments)),
+        XtaskCommand::Package => ("package", package::main()),
+        XtaskCommand::Qemu => ("qemu", qemu::main()),
+        // These have exit statuses of their own.
+        XtaskCommand::Fuzz(arguments) => return fuzz::main(&arguments),
+        XtaskCommand::Host(arguments) => return host::main(&arguments),
+        XtaskCommand::Test(arguments) => return test::main(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask {command}: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// Returns a parser of numbers in `range`.
+fn number<T>(range: impl RangeBounds<i64>) -> RangedI64ValueParser<T>
+where
+    T: ValueParserFactory<Parser = RangedI64ValueParser<T>>
+        + TryFrom<i64>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    <T as TryFrom<i64>>::Error: Error + Send + Sync + 'static,
+{
+    T::value_parser().range(range)
 }

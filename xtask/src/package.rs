@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use guest_images::cache::workspace_dir;
@@ -31,17 +31,7 @@ struct Package {
     publish: Option<Vec<String>>,
 }
 
-pub(crate) fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask package: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run() -> Result<(), String> {
+pub(crate) fn main() -> Result<(), String> {
     let root = workspace_dir();
     let metadata = cargo(&root, &["metadata", "--no-deps", "--format-version", "1"])
         .stderr(Stdio::inherit())

@@ -105,9 +105,11 @@ mod tests {
 
     #[test]
     fn test_result_line_is_read_with_its_numbers() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered out; finished in 2s";
+        let line = "test result: FAILED. 12 passed; 3 failed; 0 ignored; 0 measured; 1 filtered \
+            out; finished in 2s";
         assert_eq!(result_line(line), Some(Sums { passed: 12, failed: 3 }));
-        let line = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s";
+        let line = "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; \
+            finished in 0.00s";
         assert_eq!(result_line(line), Some(Sums { passed: 0, failed: 0 }));
     }
 

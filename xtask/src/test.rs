@@ -8,6 +8,7 @@ use guest_images::qemu;
 
 use integration_tests::losses::{Record, Statistics};
 
+use crate::number;
 use crate::stages::{Report, Stage, Sums};
 
 /// The options of `cargo xtask test`. By default, all stages run.
@@ -20,7 +21,13 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "no_guests")]
     guests: bool,
     /// Number of runs of the real-guest tests; the losses to the emulator are added up.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), requires = "guests")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = number::<u32>(1..),
+        requires = "guests"
+    )]
     repeat: u32,
     /// Seed of the order of the real-guest tests, as printed by an earlier run; repeated runs count
     /// up from it.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::merged::MergedEvent;
-use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, Request};
+use super::{Backend, Completion, IoError, Queue, Request, Wrapper};
 
 /// The fate of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,35 +53,14 @@ impl fmt::Debug for Faulty {
     }
 }
 
-impl Backend for Faulty {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Wrapper for Faulty {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn identity(&self) -> &[u8] {
-        self.inner.identity()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        self.inner.extent(offset)
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        self.inner.resize(capacity)
-    }
-
-    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
-        self.inner.use_fixed(memory)
-    }
-
-    fn fixed_calls(&self) -> Option<u64> {
-        self.inner.fixed_calls()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
+    fn wrap_queue(&self, inner: Box<dyn Queue>) -> io::Result<Box<dyn Queue>> {
         let event = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         self.hold.register(&event);
-        let inner = self.inner.queue()?;
         Ok(Box::new(FaultyQueue {
             merged: MergedEvent::new(inner.event().into_iter().chain([event.as_raw_fd()]))?,
             inner,

@@ -15,6 +15,7 @@
 //! | [`RamDisk`], [`NullDisk`] | host memory, and no storage at all, for measurements |
 //! | [`Throttle`] | limits the rate of another backend |
 //! | [`Faulty`] | makes another backend fail or stall, for tests |
+//! | [`Wrapper`] | the base of backends around another one |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
 //! This crate does not depend on SCSI, the bus or any device.
@@ -24,6 +25,7 @@ mod buffer;
 pub mod conformance;
 mod error;
 mod faulty;
+mod immediate;
 mod merged;
 mod null;
 mod ram;
@@ -31,6 +33,7 @@ pub mod raw;
 mod request;
 mod throttle;
 pub mod wait;
+mod wrapper;
 
 use std::fmt::Debug;
 use std::io;
@@ -49,6 +52,7 @@ pub use raw::{
 };
 pub use request::{Completion, Operation, Request};
 pub use throttle::{Limits, Rate, Throttle, ThrottleStats};
+pub use wrapper::Wrapper;
 
 /// An open disk image, or another storage behind a disk.
 pub trait Backend: Debug + Send + Sync {

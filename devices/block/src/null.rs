@@ -1,13 +1,13 @@
 //! A disk without storage, for measuring the cost of everything else.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::VolatileSlice;
 
-use super::{Backend, Completion, Discard, Extent, Geometry, IoError, Operation, Queue, Request};
+use super::immediate::ImmediateQueue;
+use super::{Backend, Discard, Extent, Geometry, IoError, Operation, Queue, Request};
 use crate::BlockSize;
 
 /// A disk that discards every write. A read leaves the guest's memory unchanged, so that not even
@@ -66,7 +66,11 @@ impl Backend for NullDisk {
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
         let (capacity, read_only, zeroes) =
             (Arc::clone(&self.capacity), self.read_only, self.zeroes);
-        Ok(Box::new(NullQueue { capacity, read_only, zeroes, done: Vec::new() }))
+        let access = Access { capacity, read_only, zeroes };
+        Ok(Box::new(ImmediateQueue::new(move |request| {
+            let result = access.execute(&request);
+            request.complete(result, 0)
+        })))
     }
 
     fn extent(&self, offset: u64) -> Result<Extent, IoError> {
@@ -87,14 +91,14 @@ impl Backend for NullDisk {
 /// Maximum capacity in bytes: the largest file offset in whole blocks, as for images.
 pub const MAX_CAPACITY: u64 = i64::MAX as u64 / 512 * 512;
 
-struct NullQueue {
+/// The part of a queue that requests use.
+struct Access {
     capacity: Arc<AtomicU64>,
     read_only: bool,
     zeroes: bool,
-    done: Vec<Completion>,
 }
 
-impl NullQueue {
+impl Access {
     fn execute(&self, request: &Request) -> Result<(), IoError> {
         let Request { operation, offset, length, .. } = request;
         let capacity = self.capacity.load(Ordering::Relaxed);
@@ -123,23 +127,6 @@ fn clear(memory: &VolatileSlice<'_>) {
         rest.copy_from(&ZEROES[..length]);
         let Ok(next) = rest.offset(length) else { return };
         rest = next;
-    }
-}
-
-impl Queue for NullQueue {
-    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
-        for request in requests.drain(..) {
-            let result = self.execute(&request);
-            self.done.push(request.complete(result, 0));
-        }
-    }
-
-    fn poll(&mut self, done: &mut Vec<Completion>) {
-        done.append(&mut self.done);
-    }
-
-    fn event(&self) -> Option<RawFd> {
-        None
     }
 }
 

@@ -1,14 +1,14 @@
 //! A disk in host memory, for tests and measurements.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{MmapRegion, VolatileMemory, VolatileSlice};
 
-use super::{Backend, Completion, Discard, Geometry, IoError, Operation, Queue, Request};
+use super::immediate::ImmediateQueue;
+use super::{Backend, Discard, Geometry, IoError, Operation, Queue, Request};
 use crate::BlockSize;
 
 const PAGE: usize = 4096;
@@ -108,8 +108,12 @@ impl Backend for RamDisk {
     }
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        let memory = Arc::clone(&self.memory);
-        Ok(Box::new(RamQueue { memory, read_only: self.geometry.read_only, done: Vec::new() }))
+        let access =
+            Access { memory: Arc::clone(&self.memory), read_only: self.geometry.read_only };
+        Ok(Box::new(ImmediateQueue::new(move |request| {
+            let result = access.execute(&request);
+            request.complete(result, 0)
+        })))
     }
 
     /// Grows the disk up to its limit. It cannot shrink.
@@ -150,13 +154,13 @@ fn make_usable(region: &MmapRegion, length: usize) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-struct RamQueue {
+/// The part of a queue that requests use.
+struct Access {
     memory: Arc<Memory>,
     read_only: bool,
-    done: Vec<Completion>,
 }
 
-impl RamQueue {
+impl Access {
     fn execute(&self, request: &Request) -> Result<(), IoError> {
         match request.operation {
             Operation::Read | Operation::Write { .. } => self.transfer(request),
@@ -209,27 +213,6 @@ impl RamQueue {
             offset += guest.len() as u64;
         }
         Ok(())
-    }
-}
-
-impl Queue for RamQueue {
-    fn submit(&mut self, requests: &mut Vec<Box<Request>>) {
-        for request in requests.drain(..) {
-            let result = self.execute(&request);
-            self.done.push(request.complete(result, 0));
-        }
-    }
-
-    fn poll(&mut self, done: &mut Vec<Completion>) {
-        if done.is_empty() {
-            std::mem::swap(done, &mut self.done);
-        } else {
-            done.append(&mut self.done);
-        }
-    }
-
-    fn event(&self) -> Option<RawFd> {
-        None
     }
 }
 

@@ -33,11 +33,7 @@ impl ChannelHandler for Echo {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         // The guest can change a packet at any moment: copy it once, and look only at the copy.
         let mut bytes = packet.payload();
         if let ([gpadl, offset, length, status, ..], _) = bytes.as_chunks_mut() {

@@ -28,7 +28,7 @@ fn shout(client: &mut Guest, id: ChannelId, words: [u32; 3]) -> u32 {
 }
 
 #[test]
-fn test_echo_of_a_buffer_over_its_end_or_unknown_is_told_and_the_channel_goes_on() {
+fn test_echo_of_a_buffer_over_its_end_or_unknown_is_reported_and_the_channel_continues() {
     let (vm, mut client, id) = machine();
     let pages = vm.pages().allocate(2, Layout::Scattered).unwrap();
     let buffer = Mdl::new(5000, 96, pages).unwrap();

@@ -96,6 +96,22 @@ impl Flaw {
         Self::Unsupported(reason.into(), advice.into())
     }
 
+    /// Returns the flaw of a structure that has `bytes` bytes, where at most `limit` are supported.
+    pub(crate) fn too_large(what: &str, bytes: u64, limit: u64, advice: impl Into<String>) -> Self {
+        let (size, limit) = (bytes >> 20, limit >> 20);
+        let reason = format!("its {what} has {size} MiB, and at most {limit} MiB are supported");
+        Self::unsupported(reason, advice)
+    }
+
+    /// Returns the flaw of an image whose parent cannot be opened. It names the innermost image
+    /// with a flaw; the images above that one only pass it on.
+    pub(crate) fn of_parent(error: OpenError) -> Self {
+        match error {
+            OpenError::Parent { reason, .. } => Self::Parent(reason),
+            other => Self::Parent(other.to_string()),
+        }
+    }
+
     pub(crate) fn of(self, path: &Path) -> OpenError {
         let path = path.to_owned();
         match self {

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
-#[cfg(test)]
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +13,12 @@ use synthvm_block::{Backend, IoError, LockedFile, RawFile};
 
 use crate::OpenOptions;
 use crate::error::OpenError;
+
+/// Opens and locks the file at `path`. All later accesses use this file, even if the path then
+/// names another one.
+pub(crate) fn lock(path: &Path, read_only: bool) -> Result<LockedFile, OpenError> {
+    Ok(LockedFile::open(path, read_only)?)
+}
 
 /// An open image file. The disk's bytes move through [`Self::raw`]. Structures move through the
 /// page cache, by the methods here.

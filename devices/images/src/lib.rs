@@ -14,6 +14,7 @@ mod format;
 mod guid;
 mod mapped;
 mod open;
+mod options;
 #[cfg(test)]
 mod powerloss;
 mod qcow2;
@@ -26,7 +27,8 @@ mod vhdx;
 
 pub use error::OpenError;
 pub use format::{Format, UnknownFormat, detect};
-pub use open::{OpenOptions, Parents, open};
+pub use open::open;
+pub use options::{OpenOptions, Parents};
 pub use tools::{
     CheckReport, ConvertOptions, CreateOptions, ImageInfo, Progress, ToolError, check, convert,
     create, info,

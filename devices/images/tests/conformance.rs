@@ -35,11 +35,7 @@ impl Kind {
             Self::Overlay => {
                 let base = folder.unique("base.qcow2");
                 create(&base, &CreateOptions::new(Format::Qcow2, CAPACITY)).unwrap();
-                let options = CreateOptions {
-                    size: None,
-                    parent: Some(base),
-                    ..CreateOptions::new(Format::Qcow2, 0)
-                };
+                let options = CreateOptions::child(Format::Qcow2, base);
                 create(path, &options).unwrap();
             }
         }
@@ -79,52 +75,42 @@ fn fresh(folder: &Folder, name: &str, kind: &Kind, read_only: bool) -> Arc<dyn B
     open(&path, &OpenOptions { read_only, ..OpenOptions::default() }).unwrap()
 }
 
-#[test]
-fn test_every_format_conforms() {
+/// Runs `test` for every kind.
+fn each(test: impl Fn(&Folder, &str, &Kind)) {
     let folder = Folder::new();
     for (name, kind) in kinds() {
         println!("{name}");
-        check(|| fresh(&folder, name, &kind, false));
+        test(&folder, name, &kind);
     }
+}
+
+#[test]
+fn test_every_format_conforms() {
+    each(|folder, name, kind| check(|| fresh(folder, name, kind, false)));
 }
 
 #[test]
 fn test_every_format_conforms_when_read_only() {
-    let folder = Folder::new();
-    for (name, kind) in kinds() {
-        println!("{name}");
-        check_read_only(|| fresh(&folder, name, &kind, true));
-    }
+    each(|folder, name, kind| check_read_only(|| fresh(folder, name, kind, true)));
 }
 
 #[test]
 fn test_every_format_keeps_what_was_flushed_when_opened_again() {
-    let folder = Folder::new();
-    for (name, kind) in kinds() {
-        println!("{name}");
+    each(|folder, name, kind| {
         let path = folder.unique(name);
-        kind.make(&folder, &path);
+        kind.make(folder, &path);
         check_reopen(|| open(&path, &OpenOptions::default()).unwrap());
-    }
+    });
 }
 
 #[test]
 fn test_differencing_vhdx_conforms() {
     let folder = Folder::new();
     let parent = folder.unique("parent.vhdx");
-    create(
-        &parent,
-        &CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, CAPACITY) },
-    )
-    .unwrap();
+    create(&parent, &CreateOptions::new(Format::Vhdx, CAPACITY).with_block_size(1 << 20)).unwrap();
     let child = |_: ()| {
         let path = folder.unique("child.vhdx");
-        let options = CreateOptions {
-            size: None,
-            parent: Some(parent.clone()),
-            block_size: Some(1 << 20),
-            ..CreateOptions::new(Format::Vhdx, 0)
-        };
+        let options = CreateOptions::child(Format::Vhdx, parent.clone()).with_block_size(1 << 20);
         create(&path, &options).unwrap();
         path
     };

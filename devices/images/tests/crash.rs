@@ -165,8 +165,7 @@ fn kill_many_times(
 
 #[test]
 fn test_dynamic_vhdx_keeps_all_that_was_done_when_its_writer_is_killed() {
-    let options =
-        CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) };
+    let options = CreateOptions::new(Format::Vhdx, SIZE).with_block_size(1 << 20);
     kill_many_times("killed.vhdx", &options, Some("vhdx"), Promise::Done, 30);
 }
 
@@ -175,12 +174,7 @@ fn test_differencing_vhdx_keeps_all_that_was_done_when_its_writer_is_killed() {
     let folder = Folder::new();
     let parent = folder.join("parent.vhdx");
     create(&parent, &CreateOptions::new(Format::Vhdx, SIZE)).unwrap();
-    let options = CreateOptions {
-        size: None,
-        parent: Some(parent),
-        block_size: Some(1 << 20),
-        ..CreateOptions::new(Format::Vhdx, 0)
-    };
+    let options = CreateOptions::child(Format::Vhdx, parent).with_block_size(1 << 20);
     kill_many_times("child.vhdx", &options, None, Promise::Done, 10);
 }
 

@@ -150,11 +150,7 @@ fn test_images_after_random_writes_here_are_sound_and_the_same_for_qemu() {
 fn test_vhdx_written_by_both_in_turns_stays_sound() {
     let folder = Folder::new();
     let path = folder.join("turns.vhdx");
-    create(
-        &path,
-        &CreateOptions { block_size: Some(1 << 20), ..CreateOptions::new(Format::Vhdx, SIZE) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, SIZE).with_block_size(1 << 20)).unwrap();
     let mut expected = vec![0; SIZE as usize];
     let mut random = Random(99);
     for round in 0..6_u8 {
@@ -234,11 +230,7 @@ fn test_qcow2_over_a_backing_file_shows_it_and_leaves_it_alone() {
     convert(&raw, &base, &ConvertOptions::to(Format::Qcow2), &mut |_| {}).unwrap();
     let before = std::fs::read(&base).unwrap();
     let path = folder.join("top.qcow2");
-    let options = CreateOptions {
-        size: None,
-        parent: Some(base.clone()),
-        ..CreateOptions::new(Format::Qcow2, 0)
-    };
+    let options = CreateOptions::child(Format::Qcow2, base.clone());
     create(&path, &options).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     assert_same_content(&image, &raw);

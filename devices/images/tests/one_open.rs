@@ -100,11 +100,7 @@ fn test_parent_replaced_when_opened_stays_in_use_and_locked() {
     let parent = image(&folder, "parent.vhdx", SIZE, 1);
     let other = image(&folder, "other.vhdx", SIZE, 2);
     let child = folder.unique("child.vhdx");
-    let options = CreateOptions {
-        size: None,
-        parent: Some(parent.clone()),
-        ..CreateOptions::new(Format::Vhdx, 0)
-    };
+    let options = CreateOptions::child(Format::Vhdx, parent.clone());
     create(&child, &options).unwrap();
     let kept = folder.unique("kept");
     hard_link(&parent, &kept).unwrap();

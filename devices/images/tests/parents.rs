@@ -87,7 +87,7 @@ fn test_parent_that_the_user_names_is_opened_and_no_further_one() {
 
 /// The image names a file that would block a process that opens it.
 #[test]
-fn test_pipe_as_parent_is_refused_at_once() {
+fn test_pipe_as_parent_is_refused_immediately() {
     let folder = Folder::new();
     for format in [Format::Vhdx, Format::Qcow2] {
         let [base, middle, _] = chain(&folder, format);

@@ -140,7 +140,7 @@ fn test_entries_outside_the_file_and_unaligned_ones_are_errors_and_their_cluster
 }
 
 #[test]
-fn test_data_that_lies_in_a_structure_is_an_error_and_is_not_written() {
+fn test_data_inside_a_structure_is_an_error_and_is_not_written() {
     let folder = Folder::new();
     let image = Image::new(&folder);
     let structures = [0, image.l1, image.counts, image.word(image.counts), image.table()];

@@ -105,11 +105,7 @@ fn kill_many_times(make: impl FnOnce(&Folder) -> std::path::PathBuf, rounds: u64
 fn ours(name: &'static str, cluster: u64) -> impl FnOnce(&Folder) -> std::path::PathBuf {
     move |folder| {
         let path = folder.join(name);
-        create(
-            &path,
-            &CreateOptions { block_size: Some(cluster), ..CreateOptions::new(Format::Qcow2, SIZE) },
-        )
-        .unwrap();
+        create(&path, &CreateOptions::new(Format::Qcow2, SIZE).with_block_size(cluster)).unwrap();
         path
     }
 }
@@ -148,15 +144,7 @@ fn test_killed_writer_of_an_overlay_keeps_what_the_backing_file_shows() {
         let base = folder.join("base.qcow2");
         create(&base, &CreateOptions::new(Format::Qcow2, SIZE)).unwrap();
         let path = folder.join("top.qcow2");
-        create(
-            &path,
-            &CreateOptions {
-                size: None,
-                parent: Some(base),
-                ..CreateOptions::new(Format::Qcow2, 0)
-            },
-        )
-        .unwrap();
+        create(&path, &CreateOptions::child(Format::Qcow2, base)).unwrap();
         path
     };
     kill_many_times(make, 6);

@@ -150,11 +150,7 @@ fn test_backing_file_is_locked_for_readers() {
     create(&base, &CreateOptions::new(Format::Qcow2, 8 << 20)).unwrap();
     let top = |name: &str| {
         let path = folder.join(name);
-        let options = CreateOptions {
-            size: None,
-            parent: Some(base.clone()),
-            ..CreateOptions::new(Format::Qcow2, 0)
-        };
+        let options = CreateOptions::child(Format::Qcow2, base.clone());
         create(&path, &options).unwrap();
         path
     };

@@ -36,8 +36,7 @@ fn test_disk_that_its_tables_do_not_reach_and_tables_outside_the_file_are_refuse
     ];
     for (expected, at, bytes) in cases {
         let path = folder.unique("hostile.qcow2");
-        let options =
-            CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
+        let options = CreateOptions::new(Format::Qcow2, SIZE).with_block_size(512);
         create(&path, &options).unwrap();
         write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 4096]);
         File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
@@ -82,8 +81,7 @@ fn test_file_with_parts_without_reference_counts_can_only_be_read() {
         entries(16, 1),
     ] {
         let path = folder.unique("counts.qcow2");
-        let options =
-            CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, SIZE) };
+        let options = CreateOptions::new(Format::Qcow2, SIZE).with_block_size(512);
         create(&path, &options).unwrap();
         // Several blocks of counts; each of them is for 128 KiB.
         write(&open(&path, &OpenOptions::default()).unwrap(), 0, vec![1; 1 << 20]);

@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use common::qcow2::{SIZE, assert_content, assert_sound, make, qemu_io, reading};
+use common::qcow2::{SIZE, assert_content, assert_intact, assert_sound, make, qemu_io, reading};
 use common::{Folder, Random, flush, qemu, read, text, write};
 use synthvm_block::conformance::over;
 use synthvm_block::{Backend, CacheMode, Operation};
@@ -16,39 +17,28 @@ fn change(image: &Arc<dyn Backend>, expected: &mut [u8], random: &mut Random, st
         let length = (1 + random.below(300)) * 512;
         let at = random.below((expected.len() as u64 - length) / 512) * 512;
         let range = at as usize..(at + length) as usize;
-        match random.below(6) {
-            0 => {
-                over(
-                    &mut *image.queue().unwrap(),
-                    Operation::WriteZeroes { unmap: false },
-                    at,
-                    length,
-                )
-                .unwrap();
-                expected[range].fill(0);
-            }
-            1 => {
-                over(
-                    &mut *image.queue().unwrap(),
-                    Operation::WriteZeroes { unmap: true },
-                    at,
-                    length,
-                )
-                .unwrap();
-                expected[range].fill(0);
-            }
-            2 if image.geometry().discard.is_some() => {
-                over(&mut *image.queue().unwrap(), Operation::Discard, at, length).unwrap();
-                expected[range].fill(0);
-            }
-            _ => {
-                let bytes = random.bytes(length as usize);
-                expected[range].copy_from_slice(&bytes);
-                write(image, at, bytes);
-            }
+        let clearing = match random.below(6) {
+            0 => Some(Operation::WriteZeroes { unmap: false }),
+            1 => Some(Operation::WriteZeroes { unmap: true }),
+            2 if image.geometry().discard.is_some() => Some(Operation::Discard),
+            _ => None,
+        };
+        if let Some(operation) = clearing {
+            over(&mut *image.queue().unwrap(), operation, at, length).unwrap();
+            expected[range].fill(0);
+        } else {
+            let bytes = random.bytes(length as usize);
+            expected[range].copy_from_slice(&bytes);
+            write(image, at, bytes);
         }
     }
     flush(image);
+}
+
+/// Changes the disk in the file at `path`, which is closed afterwards.
+fn change_file(path: &Path, expected: &mut [u8], random: &mut Random, steps: u64) {
+    let image = open(path, &OpenOptions::default()).unwrap();
+    change(&image, expected, random, steps);
 }
 
 const KINDS: [&str; 12] = [
@@ -74,9 +64,7 @@ fn test_image_of_every_kind_is_written_here_and_by_qemu_in_turns() {
         let mut expected = vec![0; SIZE as usize];
         let mut random = Random(11);
         for round in 0..3_u8 {
-            let image = open(&path, &OpenOptions::default()).unwrap();
-            change(&image, &mut expected, &mut random, 25);
-            drop(image);
+            change_file(&path, &mut expected, &mut random, 25);
             assert_sound(&path, kind);
             for _ in 0..3 {
                 let at = random.below(SIZE / 65536) * 65536;
@@ -88,8 +76,7 @@ fn test_image_of_every_kind_is_written_here_and_by_qemu_in_turns() {
             // Version 2 does not promise zeroes.
             qemu_io(&path, "write -z 1M 1M");
         }
-        assert_content(&path, &expected, kind);
-        assert_sound(&path, kind);
+        assert_intact(&path, &expected, kind);
     }
 }
 
@@ -100,16 +87,11 @@ fn test_internal_snapshot_keeps_its_content_while_the_disk_is_written() {
         let path = make(&folder, kind);
         let mut expected = vec![0; SIZE as usize];
         let mut random = Random(5);
-        let image = open(&path, &OpenOptions::default()).unwrap();
-        change(&image, &mut expected, &mut random, 20);
-        drop(image);
+        change_file(&path, &mut expected, &mut random, 20);
         let snapshot = expected.clone();
         qemu("qemu-img", &["snapshot", "-c", "before", text(&path)]);
-        let image = open(&path, &OpenOptions::default()).unwrap();
-        change(&image, &mut expected, &mut random, 60);
-        drop(image);
-        assert_content(&path, &expected, kind);
-        assert_sound(&path, kind);
+        change_file(&path, &mut expected, &mut random, 60);
+        assert_intact(&path, &expected, kind);
         qemu("qemu-img", &["snapshot", "-a", "before", text(&path)]);
         assert_content(&path, &snapshot, kind);
         qemu("qemu-img", &["snapshot", "-d", "before", text(&path)]);
@@ -183,11 +165,8 @@ fn test_compressed_image_is_read_and_overwritten() {
             &["convert", "-c", "-f", "raw", "-O", "qcow2", "-o", kind, text(&raw), text(&path)],
         );
         assert_content(&path, &expected, kind);
-        let image = open(&path, &OpenOptions::default()).unwrap();
-        change(&image, &mut expected, &mut Random(9), 80);
-        drop(image);
-        assert_content(&path, &expected, kind);
-        assert_sound(&path, kind);
+        change_file(&path, &mut expected, &mut Random(9), 80);
+        assert_intact(&path, &expected, kind);
     }
 }
 
@@ -224,11 +203,8 @@ fn test_image_over_any_backing_file_shows_it_and_is_written_above_it() {
             expected.resize(SIZE as usize, 0);
             let what = format!("{top} over {format}");
             assert_content(&path, &expected, &what);
-            let image = open(&path, &OpenOptions::default()).unwrap();
-            change(&image, &mut expected, &mut Random(4), 40);
-            drop(image);
-            assert_content(&path, &expected, &what);
-            assert_sound(&path, &what);
+            change_file(&path, &mut expected, &mut Random(4), 40);
+            assert_intact(&path, &expected, &what);
             assert!(
                 std::fs::read(&base).unwrap() == before,
                 "{what}: the backing file is as it was"
@@ -332,8 +308,7 @@ fn test_image_with_direct_io_is_the_same() {
         let mut expected = vec![0; SIZE as usize];
         change(&image, &mut expected, &mut Random(3), 60);
         drop(image);
-        assert_content(&path, &expected, kind);
-        assert_sound(&path, kind);
+        assert_intact(&path, &expected, kind);
     }
 }
 
@@ -353,6 +328,5 @@ fn test_version_2_offers_no_discard_and_takes_zeroes_as_data() {
         expected[at as usize..(at + length) as usize].fill(0);
     }
     drop(image);
-    assert_content(&path, &expected, "zeroes");
-    assert_sound(&path, "zeroes");
+    assert_intact(&path, &expected, "zeroes");
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::qcow2::{SIZE, assert_content, assert_sound, make, reading};
+use common::qcow2::{SIZE, assert_intact, assert_sound, make, reading};
 use common::{Folder, flush, qemu, read, text, write};
 use synthvm_block::IoError;
 use synthvm_images::{CreateOptions, Format, OpenOptions, Parents, check, create, open};
@@ -29,8 +29,7 @@ fn test_image_that_qemu_left_dirty_is_repaired_when_it_is_written_and_only_read_
     let mut expected = vec![0; SIZE as usize];
     expected[..3 << 20].fill(5);
     expected[8 << 20..9 << 20].fill(6);
-    assert_content(&path, &expected, "repaired");
-    assert_sound(&path, "repaired");
+    assert_intact(&path, &expected, "repaired");
 }
 
 #[test]
@@ -125,8 +124,7 @@ fn test_disk_beyond_the_largest_table_is_refused() {
     let folder = Folder::new();
     // 32 MiB of entries for 64 tables of 32 KiB each.
     let limit = (32 << 20) / 8 * (512 / 8) * 512;
-    let options =
-        |size| CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, size) };
+    let options = |size| CreateOptions::new(Format::Qcow2, size).with_block_size(512);
     let path = folder.join("limit.qcow2");
     create(&path, &options(limit)).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();

@@ -20,11 +20,7 @@ const BAT: u64 = 3 * MIB;
 
 fn parent(folder: &Folder) -> (PathBuf, Vec<u8>) {
     let path = folder.join("parent.vhdx");
-    create(
-        &path,
-        &CreateOptions { block_size: Some(2 * MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, SIZE).with_block_size(2 * MIB)).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     let mut content = vec![0; SIZE as usize];
     let mut random = Random(11);
@@ -39,12 +35,7 @@ fn parent(folder: &Folder) -> (PathBuf, Vec<u8>) {
 
 fn child(folder: &Folder, parent: &Path, name: &str) -> PathBuf {
     let path = folder.join(name);
-    let options = CreateOptions {
-        size: None,
-        parent: Some(parent.to_owned()),
-        block_size: Some(MIB),
-        ..CreateOptions::new(Format::Vhdx, 0)
-    };
+    let options = CreateOptions::child(Format::Vhdx, parent.to_owned()).with_block_size(MIB);
     create(&path, &options).unwrap();
     path
 }
@@ -160,7 +151,7 @@ fn test_chain_of_three_shows_the_nearest() {
 }
 
 #[test]
-fn test_parent_that_changed_is_gone_or_moved_is_told() {
+fn test_parent_changed_missing_or_moved_is_reported() {
     let folder = Folder::new();
     let (parent, content) = parent(&folder);
     let path = child(&folder, &parent, "child.vhdx");

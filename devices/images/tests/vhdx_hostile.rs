@@ -41,11 +41,7 @@ fn reseal(file: &File) {
 /// An image with three blocks.
 fn sound(folder: &Folder) -> PathBuf {
     let path = folder.unique("hostile.vhdx");
-    create(
-        &path,
-        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, SIZE).with_block_size(MIB)).unwrap();
     let image = open(&path, &OpenOptions::default()).unwrap();
     for block in [0, 3, 7] {
         write(&image, block * MIB, vec![block as u8 + 1; MIB as usize]);
@@ -184,11 +180,7 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     let folder = Folder::new();
     let path = folder.join("huge.vhdx");
     // A sparse file costs its author no space.
-    create(
-        &path,
-        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, 63 << 40).with_block_size(MIB)).unwrap();
     let error = open(&path, &OpenOptions::default()).unwrap_err().to_string();
     assert!(
         error.contains("504 MiB, and at most 128 MiB are supported")
@@ -197,11 +189,7 @@ fn test_table_that_is_too_large_to_keep_is_refused() {
     );
     // One byte below the limit is accepted.
     let path = folder.join("large.vhdx");
-    create(
-        &path,
-        &CreateOptions { block_size: Some(4 * MIB), ..CreateOptions::new(Format::Vhdx, 63 << 40) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, 63 << 40).with_block_size(4 * MIB)).unwrap();
     open(&path, &OpenOptions::default()).unwrap();
 }
 

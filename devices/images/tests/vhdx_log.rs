@@ -88,11 +88,7 @@ impl Entry {
 /// Returns a new image with space in its file for two more blocks, filled with 0xB0 and 0xB1.
 fn image(folder: &Folder) -> (PathBuf, File) {
     let path = folder.unique("log.vhdx");
-    create(
-        &path,
-        &CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, SIZE) },
-    )
-    .unwrap();
+    create(&path, &CreateOptions::new(Format::Vhdx, SIZE).with_block_size(MIB)).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     for index in 0..2 {
         file.write_all_at(&vec![0xB0 + index as u8; MIB as usize], DATA + index * MIB).unwrap();

@@ -21,6 +21,11 @@ impl Claims {
         Self((0..count).map(|_| AtomicBool::new(false)).collect())
     }
 
+    /// Returns the number of queues.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Opens queue `index`.
     ///
     /// # Errors

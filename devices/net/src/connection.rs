@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::LinkState;
+use crate::endpoint::Endpoint;
 use crate::link::Link;
 use crate::readiness::Readiness;
 
@@ -20,6 +21,8 @@ pub(crate) struct Connection {
     generation: AtomicU64,
     /// A queue is open, so that the socket is watched while the link is up.
     open: Mutex<bool>,
+    /// Held while the link is brought up, so that two threads make one socket.
+    reconnecting: Mutex<()>,
     /// The name of the far end, for log lines.
     name: String,
 }
@@ -38,7 +41,7 @@ impl Connection {
     fn new(name: String, fd: OwnedFd, state: LinkState) -> io::Result<Self> {
         let (readiness, link) = (Readiness::new()?, Link::new(state)?);
         let (generation, open) = (AtomicU64::new(0), Mutex::new(false));
-        Ok(Self { fd, readiness, link, generation, open, name })
+        Ok(Self { fd, readiness, link, generation, open, reconnecting: Mutex::new(()), name })
     }
 
     /// Watches the socket for a queue that opens.
@@ -57,17 +60,17 @@ impl Connection {
         self.readiness.unwatch(self.fd.as_raw_fd());
     }
 
-    /// Notes that the far end is gone. The socket stays readable, so nothing watches it.
-    pub(crate) fn lost(&self) {
-        let _open = self.lock();
-        if self.link.set(LinkState::Down) {
-            tracing::warn!(peer = self.name, "the far end of a network link is gone");
-        }
-        self.readiness.unwatch(self.fd.as_raw_fd());
+    /// Puts the socket that `connect` makes in place of the one that is lost. Does nothing while
+    /// the link is up.
+    pub(crate) fn reconnect(
+        &self,
+        connect: impl FnOnce() -> io::Result<OwnedFd>,
+    ) -> io::Result<()> {
+        let _reconnecting = self.reconnecting.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_up() { Ok(()) } else { self.replace(&connect()?) }
     }
 
-    /// Puts a new socket in place of the one that is lost. The link is up then.
-    pub(crate) fn replace(&self, socket: &OwnedFd) -> io::Result<()> {
+    fn replace(&self, socket: &OwnedFd) -> io::Result<()> {
         let open = self.lock();
         self.readiness.unwatch(self.fd.as_raw_fd());
         // SAFETY: both descriptors are owned. A call in progress keeps the old socket.
@@ -82,15 +85,6 @@ impl Connection {
         }
         if self.link.set(LinkState::Up) {
             tracing::info!(peer = self.name, "a network link is up");
-        }
-        Ok(())
-    }
-
-    /// Watches for space to send too, or for data only.
-    pub(crate) fn watch_space(&self, wanted: bool) -> io::Result<()> {
-        let _open = self.lock();
-        if self.link.is_up() {
-            self.readiness.watch(self.fd.as_raw_fd(), wanted)?;
         }
         Ok(())
     }
@@ -121,7 +115,28 @@ impl Connection {
     }
 }
 
-/// Returns whether an error of a socket means that its far end is gone.
-pub(crate) fn is_gone(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
+impl Endpoint for Connection {
+    fn is_gone(&self, error: &io::Error) -> bool {
+        matches!(error.raw_os_error(), Some(libc::EPIPE | libc::ECONNRESET | libc::ENOTCONN))
+    }
+
+    /// The socket stays readable, so nothing watches it.
+    fn lost(&self) {
+        let _open = self.lock();
+        if self.link.set(LinkState::Down) {
+            tracing::warn!(peer = self.name, "the far end of a network link is gone");
+        }
+        self.readiness.unwatch(self.fd.as_raw_fd());
+    }
+
+    fn watch_space(&self, wanted: bool) {
+        if self.readiness.watches_space() == wanted {
+            return;
+        }
+        let _open = self.lock();
+        if self.link.is_up() {
+            // It fails when no memory is left: the next frame tries again.
+            let _ = self.readiness.watch(self.fd.as_raw_fd(), wanted);
+        }
+    }
 }

@@ -5,11 +5,11 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::claim::{Claim, Claims};
+use crate::claim::Claims;
+use crate::counted::{Counted, Uncounted};
 use crate::ring::FrameRing;
 use crate::{
-    Backend, Counters, Frame, LinkState, MAX_FRAME, MIN_FRAME, Offloads, Pieces, Queue,
-    ReceiveError, Received, SendError,
+    Backend, Frame, MAX_FRAME, Offloads, Pieces, Queue, ReceiveError, Received, SendError,
 };
 
 /// Bytes of frames that are on their way back.
@@ -20,45 +20,28 @@ const RING: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Loop {
     claims: Claims,
-    queues: usize,
 }
 
 impl Loop {
     /// Returns a backend of `queues` queues; at least one.
     pub fn new(queues: usize) -> Self {
-        let queues = queues.max(1);
-        Self { claims: Claims::new(queues), queues }
+        Self { claims: Claims::new(queues.max(1)) }
     }
 }
 
 impl Backend for Loop {
     fn queues(&self) -> usize {
-        self.queues
+        self.claims.count()
     }
 
     fn offloads(&self) -> Offloads {
         Offloads::all()
     }
 
-    fn mtu_limit(&self) -> u32 {
-        (MAX_FRAME - MIN_FRAME) as u32
-    }
-
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(LoopQueue {
-            _claim: self.claims.claim(index)?,
-            ring: FrameRing::new(RING),
-            event: EventFd::new(EFD_NONBLOCK)?,
-            counters: Counters::default(),
-        }))
-    }
-
-    fn link(&self) -> LinkState {
-        LinkState::Up
-    }
-
-    fn set_receive_offloads(&self, _: Offloads) -> io::Result<()> {
-        Ok(())
+        let claim = self.claims.claim(index)?;
+        let event = EventFd::new(EFD_NONBLOCK)?;
+        Ok(Counted::boxed(LoopQueue { ring: FrameRing::new(RING), event }, claim))
     }
 }
 
@@ -66,22 +49,18 @@ struct LoopQueue {
     ring: FrameRing,
     /// Readable while the ring has frames.
     event: EventFd,
-    counters: Counters,
-    _claim: Claim,
 }
 
-impl Queue for LoopQueue {
+impl Uncounted for LoopQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
+        frame.check(Offloads::all(), MAX_FRAME)?;
         let was_empty = self.ring.is_empty();
-        let result = frame
-            .check(Offloads::all(), MAX_FRAME)
-            .and_then(|()| self.ring.push(frame).map_err(|_| SendError::Full));
-        if was_empty && result.is_ok() {
+        self.ring.push(frame).map_err(|_| SendError::Full)?;
+        if was_empty {
             // It fails only when the counter is full: the event is readable then.
             let _ = self.event.write(1);
         }
-        self.counters.count_send(frame.pieces.len(), result);
-        result
+        Ok(())
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
@@ -90,16 +69,11 @@ impl Queue for LoopQueue {
             // It fails when the event is not readable: there is nothing to clear.
             let _ = self.event.read();
         }
-        self.counters.count_receive(&result);
         result
     }
 
     fn event(&self) -> Option<RawFd> {
         Some(self.event.as_raw_fd())
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters
     }
 }
 

@@ -15,19 +15,24 @@
 //! | [`UnixLink`] | a cable between two processes |
 //! | [`NullNet`], [`Loop`] | drops frames, or returns them: for measurements and tests |
 //! | [`software`] | adds transmit offloads to another backend |
+//! | [`Attachment`] | a link that the user can take down, and counters that any thread can read |
 //! | [`Capture`] | writes the frames of another backend to a pcapng file |
 //! | `conformance` (feature) | the checks that every backend must pass |
 //!
 //! The crate knows no bus, no NVSP and no RNDIS.
 
+mod attachment;
 mod capture;
 mod claim;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod connection;
+mod counted;
 mod echo;
+mod endpoint;
 mod frame;
 mod header;
+mod layer;
 mod link;
 mod null;
 mod offload;
@@ -48,6 +53,7 @@ use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
 
+pub use attachment::{Attachment, QueueReport};
 pub use capture::Capture;
 pub use echo::Loop;
 pub use frame::{Frame, MAX_FRAME, MIN_FRAME};
@@ -73,8 +79,11 @@ pub trait Backend: Debug + Send + Sync {
     /// Returns the offloads that the backend can do. They do not change while it is open.
     fn offloads(&self) -> Offloads;
 
-    /// Returns the largest MTU: bytes of a frame after its Ethernet header of 14 bytes.
-    fn mtu_limit(&self) -> u32;
+    /// Returns the largest MTU: bytes of a frame after its Ethernet header of 14 bytes. The default
+    /// is the largest of all, 65,535.
+    fn mtu_limit(&self) -> u32 {
+        (MAX_FRAME - MIN_FRAME) as u32
+    }
 
     /// Opens queue `index`, for one worker. Dropping the queue makes the index free again.
     ///
@@ -83,8 +92,10 @@ pub trait Backend: Debug + Send + Sync {
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>>;
 
     /// Returns the state of the link, and makes [`Backend::link_event`] unreadable until the state
-    /// changes again.
-    fn link(&self) -> LinkState;
+    /// changes again. The default is the link of a backend without an outside, always up.
+    fn link(&self) -> LinkState {
+        LinkState::Up
+    }
 
     /// Returns a descriptor that is readable after the link has changed. `None`: it never changes.
     fn link_event(&self) -> Option<RawFd> {
@@ -102,12 +113,14 @@ pub trait Backend: Debug + Send + Sync {
     }
 
     /// Selects the receive offloads in use, a subset of `RECEIVE_CHECKSUM` and `COALESCED_RECEIVE`
-    /// of [`Backend::offloads`]. None is in use at first.
+    /// of [`Backend::offloads`]. None is in use at first. The default accepts all that the backend
+    /// has, and is for those whose frames do not depend on the selection.
     ///
     /// # Errors
     /// `Unsupported`: the backend lacks one of them. Else the system's error; nothing has changed.
     fn set_receive_offloads(&self, offloads: Offloads) -> io::Result<()> {
-        if offloads.is_empty() { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
+        let available = self.offloads() & Offloads::RECEIVE;
+        if available.contains(offloads) { Ok(()) } else { Err(io::ErrorKind::Unsupported.into()) }
     }
 
     /// Announces the card's address. A backend may use it to filter; the card filters anyway.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::claim::{Claim, Claims};
+use crate::claim::Claims;
+use crate::counted::{Counted, Uncounted};
 use crate::{
-    Backend, Counters, Frame, LinkState, MAX_FRAME, MIN_FRAME, Offloads, Pieces, Queue,
-    ReceiveError, Received, SendError, VnetHeader,
+    Backend, Frame, MAX_FRAME, Offloads, Pieces, Queue, ReceiveError, Received, SendError,
+    VnetHeader,
 };
 
 /// Drops each sent frame. Receives nothing, or one frame endlessly.
@@ -17,14 +18,12 @@ use crate::{
 pub struct NullNet {
     frame: Option<Arc<[u8]>>,
     claims: Claims,
-    queues: usize,
 }
 
 impl NullNet {
     /// Returns a backend of `queues` queues (at least one) that receives nothing.
     pub fn new(queues: usize) -> Self {
-        let queues = queues.max(1);
-        Self { frame: None, claims: Claims::new(queues), queues }
+        Self { frame: None, claims: Claims::new(queues.max(1)) }
     }
 
     /// Returns the same backend, with queues that always have `frame` to receive.
@@ -37,15 +36,11 @@ impl NullNet {
 
 impl Backend for NullNet {
     fn queues(&self) -> usize {
-        self.queues
+        self.claims.count()
     }
 
     fn offloads(&self) -> Offloads {
         Offloads::all()
-    }
-
-    fn mtu_limit(&self) -> u32 {
-        (MAX_FRAME - MIN_FRAME) as u32
     }
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
@@ -58,51 +53,33 @@ impl Backend for NullNet {
                 Some((Arc::clone(frame), event))
             }
         };
-        Ok(Box::new(NullQueue { endless, counters: Counters::default(), _claim: claim }))
-    }
-
-    fn link(&self) -> LinkState {
-        LinkState::Up
-    }
-
-    fn set_receive_offloads(&self, _: Offloads) -> io::Result<()> {
-        Ok(())
+        Ok(Counted::boxed(NullQueue { endless }, claim))
     }
 }
 
 struct NullQueue {
     /// The frame to receive, and an event that is always readable.
     endless: Option<(Arc<[u8]>, EventFd)>,
-    counters: Counters,
-    _claim: Claim,
 }
 
-impl Queue for NullQueue {
+impl Uncounted for NullQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
-        let result = frame.check(Offloads::all(), MAX_FRAME);
-        self.counters.count_send(frame.pieces.len(), result);
-        result
+        frame.check(Offloads::all(), MAX_FRAME)
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        let result = match &self.endless {
+        match &self.endless {
             None => Ok(None),
             Some((frame, _)) if frame.len() > space.len() => Err(ReceiveError::TooLong),
             Some((frame, _)) => {
                 let length = space.copy_from(0, frame);
                 Ok(Some(Received { offset: 0, length, header: VnetHeader::default() }))
             }
-        };
-        self.counters.count_receive(&result);
-        result
+        }
     }
 
     fn event(&self) -> Option<RawFd> {
         self.endless.as_ref().map(|(_, event)| event.as_raw_fd())
-    }
-
-    fn counters(&self) -> Counters {
-        self.counters
     }
 }
 

@@ -1,9 +1,11 @@
 //! Unix sockets. The standard library has no sequenced packets.
 
 use std::ffi::c_int;
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const FLAGS: c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -27,12 +29,14 @@ pub(crate) fn connect(path: &Path, kind: c_int) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Listens at `path`, which must not exist.
+/// Listens at `path`, which must not exist. Other users cannot connect.
 pub(crate) fn listen(path: &Path, kind: c_int) -> io::Result<OwnedFd> {
     let (socket, address) = (new(kind)?, address(path)?);
     let length = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address outlives the call, and ends with a zero.
     check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) })?;
+    // Nothing can connect before the socket listens.
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
     // SAFETY: no memory is passed.
     check(unsafe { libc::listen(socket.as_raw_fd(), 1) })?;
     Ok(socket)

@@ -5,8 +5,10 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::claim::{Claim, Claims};
-use crate::connection::{Connection, is_gone};
+use crate::claim::Claims;
+use crate::connection::Connection;
+use crate::counted::{Counted, Uncounted};
+use crate::endpoint::Endpoint;
 use crate::vectored::{Kind, Vectors};
 use crate::{
     Backend, Counters, Frame, LinkState, MAX_FRAME, MIN_FRAME, Offloads, Pieces, Queue,
@@ -96,20 +98,12 @@ impl Backend for UnixLink {
         Offloads::empty()
     }
 
-    fn mtu_limit(&self) -> u32 {
-        (MAX_FRAME - MIN_FRAME) as u32
-    }
-
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
         let claim = self.claims.claim(index)?;
         self.connection.open()?;
-        Ok(Box::new(LinkQueue {
-            connection: Arc::clone(&self.connection),
-            vectors: Vectors::default(),
-            waits_for_space: false,
-            counters: Counters::default(),
-            _claim: claim,
-        }))
+        let connection = Arc::clone(&self.connection);
+        let queue = LinkQueue { connection, vectors: Vectors::default(), invalid: 0 };
+        Ok(Counted::boxed(queue, claim))
     }
 
     fn link(&self) -> LinkState {
@@ -121,103 +115,63 @@ impl Backend for UnixLink {
     }
 
     fn reconnect(&self) -> io::Result<()> {
-        if self.connection.is_up() {
-            return Ok(());
-        }
-        let socket = match &self.far_end {
-            FarEnd::Given => return Err(io::ErrorKind::Unsupported.into()),
-            FarEnd::Path(path) => socket::connect(path, libc::SOCK_SEQPACKET)?,
-            FarEnd::Listener(listener, _) => socket::accept(listener)?,
-        };
-        self.connection.replace(&socket)
+        self.connection.reconnect(|| match &self.far_end {
+            FarEnd::Given => Err(io::ErrorKind::Unsupported.into()),
+            FarEnd::Path(path) => socket::connect(path, libc::SOCK_SEQPACKET),
+            FarEnd::Listener(listener, _) => socket::accept(listener),
+        })
     }
 }
 
 struct LinkQueue {
     connection: Arc<Connection>,
     vectors: Vectors,
-    waits_for_space: bool,
-    counters: Counters,
-    _claim: Claim,
+    /// Frames that are shorter than an Ethernet header.
+    invalid: u64,
 }
 
-impl LinkQueue {
-    fn try_send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
+impl Uncounted for LinkQueue {
+    fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         frame.check(Offloads::empty(), MAX_FRAME)?;
         if !self.connection.is_up() {
             return Err(SendError::LinkDown);
         }
-        match self.vectors.write(self.connection.socket(), Kind::Socket, &[], frame) {
-            Ok(_) => {
-                self.watch_space(false);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.watch_space(true);
-                Err(SendError::Full)
-            }
-            Err(error) if is_gone(&error) => {
-                self.connection.lost();
-                Err(SendError::LinkDown)
-            }
-            Err(error) => Err(SendError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
-        }
+        let result = self.vectors.write(self.connection.socket(), Kind::Socket, &[], frame);
+        self.connection.sent(result)?;
+        self.connection.watch_space(false);
+        Ok(())
     }
 
-    fn try_receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
+    fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
         if !self.connection.is_up() {
             return Err(ReceiveError::LinkDown);
         }
         // A frame that fills this byte was longer than the space.
         let mut spare = [0];
         let socket = self.connection.socket();
-        match self.vectors.read(socket, Kind::Socket, &mut [], space, &mut spare) {
-            Ok(0) => {
+        let result = self.vectors.read(socket, Kind::Socket, &mut [], space, &mut spare);
+        match self.connection.received(result)? {
+            Some(0) => {
                 self.connection.lost();
                 Err(ReceiveError::LinkDown)
             }
-            Ok(length) if length > space.len() => Err(ReceiveError::TooLong),
-            Ok(length) if length < MIN_FRAME => {
-                self.counters.receive_invalid = self.counters.receive_invalid.wrapping_add(1);
+            Some(length) if length > space.len() => Err(ReceiveError::TooLong),
+            Some(length) if length < MIN_FRAME => {
+                self.invalid = self.invalid.wrapping_add(1);
                 // The event stays readable if there is another one.
                 Ok(None)
             }
-            Ok(length) => Ok(Some(Received { offset: 0, length, header: VnetHeader::default() })),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) if is_gone(&error) => {
-                self.connection.lost();
-                Err(ReceiveError::LinkDown)
-            }
-            Err(error) => Err(ReceiveError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
+            Some(length) => Ok(Some(Received { offset: 0, length, header: VnetHeader::default() })),
+            None => Ok(None),
         }
-    }
-
-    fn watch_space(&mut self, wanted: bool) {
-        if self.waits_for_space != wanted && self.connection.watch_space(wanted).is_ok() {
-            self.waits_for_space = wanted;
-        }
-    }
-}
-
-impl Queue for LinkQueue {
-    fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
-        let result = self.try_send(frame);
-        self.counters.count_send(frame.pieces.len(), result);
-        result
-    }
-
-    fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        let result = self.try_receive(space);
-        self.counters.count_receive(&result);
-        result
     }
 
     fn event(&self) -> Option<RawFd> {
         Some(self.connection.event())
     }
 
-    fn counters(&self) -> Counters {
-        self.counters
+    fn add_own(&self, counters: &mut Counters) {
+        counters.receive_invalid = self.invalid;
     }
 }
 

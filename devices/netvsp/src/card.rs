@@ -1,14 +1,17 @@
 //! The device.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use synthvm_net::{Backend, LinkState, Offloads as Available};
+use synthvm_net::{Backend, Offloads as Available};
 use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::{Guid, guid};
 
+use crate::counters::{ChannelCounters, SharedCounters};
 use crate::data_path::DataPath;
 use crate::group::ChannelGroup;
+use crate::link::{CardLink, Clock, LinkMonitor, LinkReporter};
 use crate::primary::PrimaryHandler;
 use crate::protocol::MacAddress;
 use crate::protocol::limits::{ETHERNET_HEADER, MAX_CHANNELS};
@@ -45,15 +48,21 @@ pub(crate) struct Card {
     pub(crate) properties: CardProperties,
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) workers: Workers,
+    /// One entry for each channel.
+    counters: Box<[SharedCounters]>,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
     group: Mutex<Option<Arc<ChannelGroup>>>,
+    pub(crate) link: CardLink,
+    clock: Clock,
+    /// Started with the first channel.
+    monitor: Mutex<Option<LinkMonitor>>,
 }
 
 impl NetworkCard {
     /// Returns a card whose frames go to `backend` and come from it, with as many channels as the
     /// backend has queues.
     ///
-    /// It offers the transmit offloads that the backend has. Wrap a backend without any in
+    /// It offers the offloads that the backend has. Wrap a backend without any in
     /// [`synthvm_net::software::SoftwareOffload`].
     pub fn new(options: CardOptions, backend: Arc<dyn Backend>) -> Self {
         let channels = u16::try_from(backend.queues()).unwrap_or(MAX_CHANNELS);
@@ -68,26 +77,67 @@ impl NetworkCard {
         backend: Arc<dyn Backend>,
         max_channels: u16,
     ) -> Self {
+        let start = Instant::now();
+        Self::with_clock(options, backend, max_channels, Arc::new(move || start.elapsed()))
+    }
+
+    /// Returns a card as [`NetworkCard::with_channels`] does, with another clock for the time
+    /// between indications of the link.
+    pub fn with_clock(
+        options: CardOptions,
+        backend: Arc<dyn Backend>,
+        max_channels: u16,
+        clock: Clock,
+    ) -> Self {
         let CardOptions { instance, address, name, workers } = options;
         let offloads = offloads(backend.offloads());
         let queues = match backend.queues() {
             1 => MAX_CHANNELS,
             queues => u16::try_from(queues).unwrap_or(MAX_CHANNELS),
         };
+        let max_channels = max_channels.min(queues).clamp(1, MAX_CHANNELS);
         let card = Card {
             offer: Offer::new(guid::class::NETWORK, instance, 0),
             properties: CardProperties {
                 address,
                 name,
-                max_channels: max_channels.min(queues).clamp(1, MAX_CHANNELS),
+                max_channels,
                 offloads,
                 may_change_address: true,
             },
+            link: CardLink::new(backend.link()),
             backend,
             workers: Workers::new("net", workers),
+            counters: (0..max_channels).map(|_| SharedCounters::default()).collect(),
             group: Mutex::default(),
+            clock,
+            monitor: Mutex::default(),
         };
         Self { card: Arc::new(card) }
+    }
+
+    /// Returns the counters of each channel. Over a backend with one queue, the first channel
+    /// receives the frames of all.
+    pub fn channel_counters(&self) -> Vec<ChannelCounters> {
+        self.card.counters.iter().map(SharedCounters::read).collect()
+    }
+
+    /// Connects or disconnects the card, as if its cable were plugged or pulled. While it is
+    /// disconnected, the guest sees the link down, and frames in both directions are dropped.
+    pub fn set_link(&self, is_connected: bool) {
+        if self.card.link.connect(is_connected) {
+            self.card.workers.kick();
+        }
+    }
+
+    /// Returns true if the guest sees the link up: the card is connected, and so is its backend.
+    pub fn is_link_up(&self) -> bool {
+        self.card.link.is_up()
+    }
+
+    /// Takes a change of the backend's link. A thread does it for cards that threads serve.
+    pub fn check_link(&self) {
+        self.card.check_link();
     }
 }
 
@@ -109,7 +159,9 @@ impl Device for NetworkCard {
         let card = &self.card;
         let data = card.data_path(&channel)?;
         if channel.subchannel() == 0 {
-            let handler = PrimaryHandler::new(channel.handle(), data);
+            card.start_monitor()?;
+            let link = LinkReporter::new(Arc::clone(&card.clock))?;
+            let handler = PrimaryHandler::new(channel.handle(), data, link);
             card.workers.start(channel, handler)?;
         } else {
             card.workers.start(channel, SubchannelHandler::new(data))?;
@@ -134,9 +186,30 @@ impl Card {
         self.backend.mtu_limit().saturating_add(ETHERNET_HEADER)
     }
 
+    /// Returns the counters of channel `index`, which the card has.
+    pub(crate) fn counters(&self, index: u16) -> Option<&SharedCounters> {
+        self.counters.get(usize::from(index))
+    }
+
     /// Returns the state of the link.
     pub(crate) fn link(&self) -> Link {
-        Link { is_up: self.backend.link() == LinkState::Up, speed: SPEED }
+        Link { is_up: self.link.is_up(), speed: SPEED }
+    }
+
+    /// Takes a change of the backend's link.
+    pub(crate) fn check_link(&self) {
+        if self.link.set_backend(self.backend.link()) {
+            self.workers.kick();
+        }
+    }
+
+    /// Starts the thread that watches the backend's link, unless there are no threads.
+    fn start_monitor(self: &Arc<Self>) -> std::io::Result<()> {
+        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
+        if monitor.is_none() && self.workers.options().inline.is_none() {
+            *monitor = LinkMonitor::start(self)?;
+        }
+        Ok(())
     }
 
     /// Returns the data path of `channel`, which the guest has opened.
@@ -164,16 +237,19 @@ impl Card {
 /// Returns the card's offloads over a backend that has `available`.
 fn offloads(available: Available) -> Offloads {
     let transmit = available.contains(Available::TRANSMIT_CHECKSUM);
-    let sums = Directions { transmit, receive: false };
+    let receive = available.contains(Available::RECEIVE_CHECKSUM);
+    let coalesce = available.contains(Available::RECEIVE);
+    let sums = Directions { transmit, receive };
     Offloads {
-        ipv4: sums,
+        // Backends compute the checksum of IP headers in any case.
+        ipv4: Directions { transmit, receive: false },
         tcp4: sums,
         udp4: sums,
         tcp6: sums,
         udp6: sums,
         segment4: available.contains(Available::TSO4),
         segment6: available.contains(Available::TSO6),
-        coalesce4: false,
-        coalesce6: false,
+        coalesce4: coalesce,
+        coalesce6: coalesce,
     }
 }

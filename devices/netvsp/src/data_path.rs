@@ -185,9 +185,19 @@ impl DataPath {
     ) -> Completed {
         let mut any = self.take_inbox(outbox, &mut control);
         any |= self.transmitter.resume(&self.config, outbox);
-        match self.receive(outbox) {
+        let received = self.receive(outbox);
+        self.count();
+        match received {
             Completed::Nothing if any => Completed::Some,
             received => received,
+        }
+    }
+
+    /// Makes the counters of this round visible.
+    fn count(&mut self) {
+        if let Some(counters) = self.card.counters(self.index) {
+            let round = self.receiver.as_mut().map(Receiver::take_counters);
+            counters.update(round.unwrap_or_default());
         }
     }
 
@@ -293,6 +303,8 @@ impl DataPath {
 
 impl Drop for DataPath {
     fn drop(&mut self) {
+        self.receiver = None;
+        self.count();
         self.group.close(self.index, self.opening);
         // The other channels let go of buffers, or free the sub-allocations of this channel.
         self.card.workers.kick();

@@ -10,6 +10,8 @@
 //! | `transmitter`, `transmit`, `message` | from the guest's packet to the backend |
 //! | `receiver`, `inspect` | from the backend to the receive buffer, and to a channel's ring |
 //! | `group`, `config`, `inbox`, `queue` | what the channels of one card share |
+//! | `counters` | what any thread may read of the channels |
+//! | `link` | the link's state, the thread that watches it, indications to the guest |
 //! | `packet` | packets to the guest |
 //!
 //! [`NetworkCard`] is the device (docs/networking.md).
@@ -18,11 +20,13 @@
 mod card;
 mod config;
 mod control_plane;
+mod counters;
 mod data_path;
 mod error;
 mod group;
 mod inbox;
 mod inspect;
+mod link;
 mod message;
 mod packet;
 mod primary;
@@ -34,3 +38,5 @@ mod transmit;
 mod transmitter;
 
 pub use card::{CardOptions, NetworkCard};
+pub use counters::ChannelCounters;
+pub use link::Clock;

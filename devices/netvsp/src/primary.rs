@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Weak};
 
+use synthvm_net::Offloads as Available;
 use vmbus_device::{ChannelHandler, Completed};
 use vmbus_gpadl::{GpadlView, ReadWrite};
 use vmbus_host::{Channel, ChannelHandle};
@@ -12,13 +13,14 @@ use crate::config::{Config, ReceiveBuffer};
 use crate::control_plane::ControlPlane;
 use crate::data_path::{CompletionOf, DataPath, MAX_PAYLOAD};
 use crate::error::ChannelError;
+use crate::link::LinkReporter;
 use crate::packet::NetPacket;
 use crate::protocol::limits::{ETHERNET_HEADER, SEND_TABLE_ENTRIES};
 use crate::protocol::nvsp::{
     BufferRequest, Capabilities, ChannelType, Completion, Effect, Gpadl, NvspStatus, RndisPacket,
     SendTableMessage, Session,
 };
-use crate::protocol::oid::Connection;
+use crate::protocol::oid::{Connection, Offloads};
 use crate::protocol::rndis::{Control, ControlEffect, Stage};
 use crate::protocol::sub_allocations::Partition;
 use crate::receiver::MAX_PACKET_FRAMES;
@@ -34,6 +36,8 @@ pub(crate) struct PrimaryHandler {
     config: Arc<Config>,
     /// Longest frame that the backend takes, in bytes with the Ethernet header.
     backend_limit: u32,
+    /// The receive offloads of the backend that are in use.
+    receive_offloads: Available,
     /// Subchannels that the guest asked for, not yet passed on to the bus.
     subchannels: Option<u16>,
     /// Channels among which the receive buffer is to be divided when it is idle.
@@ -44,6 +48,9 @@ pub(crate) struct PrimaryHandler {
     is_table_sent: bool,
     /// The completion of REVOKE_RECV_BUF, which waits until no channel uses the buffer.
     revocation: Option<(Weak<ReceiveBuffer>, u64)>,
+    link: LinkReporter,
+    /// Changes of the link that [`PrimaryHandler::take_link`] has taken into account.
+    link_changes: u32,
 }
 
 impl ChannelHandler for PrimaryHandler {
@@ -56,6 +63,9 @@ impl ChannelHandler for PrimaryHandler {
         self.data.begin_round();
         if self.openings != self.data.group().openings() {
             self.offer_send_table(outbox);
+        }
+        if self.link_changes != self.data.card().link.changes() {
+            self.take_link();
         }
     }
 
@@ -120,6 +130,9 @@ impl ChannelHandler for PrimaryHandler {
         if self.revocation.is_some() {
             self.complete_revocation(outbox);
         }
+        if self.link.is_pending() {
+            self.report_link(outbox);
+        }
         completed
     }
 
@@ -133,13 +146,18 @@ impl ChannelHandler for PrimaryHandler {
 
     fn events(&self, events: &mut Vec<RawFd>) {
         self.data.events(events);
+        if self.control.has_space() {
+            events.extend(self.link.event());
+        }
     }
 }
 
 impl PrimaryHandler {
     /// Returns the handler of a channel that the guest has opened.
-    pub(crate) fn new(channel: ChannelHandle, data: DataPath) -> Self {
+    pub(crate) fn new(channel: ChannelHandle, data: DataPath, link: LinkReporter) -> Self {
         let card = data.card();
+        let link_changes = card.link.changes();
+        let is_link_up = card.link.is_connected();
         let properties = card.properties.clone();
         let control = Control::new(properties, card.properties.address);
         let session = Session::new(card.properties.max_channels - 1);
@@ -149,13 +167,16 @@ impl PrimaryHandler {
             channel,
             session,
             control,
-            config: Arc::default(),
+            config: Arc::new(Config { is_link_up, ..Config::default() }),
             backend_limit,
+            receive_offloads: Available::empty(),
             subchannels: None,
             readers: None,
             openings: 0,
             is_table_sent: false,
             revocation: None,
+            link,
+            link_changes,
             data,
         }
     }
@@ -176,17 +197,36 @@ impl PrimaryHandler {
     fn publish_settings(&mut self) {
         let version = self.session.version();
         let max_receive_frame = self.session.max_frame();
-        let max_frame = max_receive_frame.min(self.backend_limit);
+        let max_frame = max_receive_frame.min(self.backend_limit).max(ETHERNET_HEADER);
         let max_ranges = self.max_ranges();
         let is_ready = self.control.control.stage() == Stage::Initialized;
         let settings = is_ready.then(|| Arc::new(self.control.control.settings().clone()));
+        self.select_offloads(settings.as_ref().map(|settings| settings.offloads));
+        let coalesces = self.receive_offloads.contains(Available::COALESCED_RECEIVE);
         self.publish(|config| {
+            config.coalesces = coalesces;
             config.version = version;
             config.max_frame = max_frame;
             config.max_receive_frame = max_receive_frame;
             config.max_ranges = max_ranges;
             config.settings = settings;
         });
+    }
+
+    /// Makes the backend use the receive offloads that the guest has `enabled` for all protocols:
+    /// it does not distinguish them.
+    fn select_offloads(&mut self, enabled: Option<Offloads>) {
+        let wanted = enabled.map_or(Available::empty(), receive_offloads);
+        let backend = &self.data.card().backend;
+        let wanted = wanted & backend.offloads();
+        if wanted != self.receive_offloads {
+            match backend.set_receive_offloads(wanted) {
+                Ok(()) => self.receive_offloads = wanted,
+                Err(error) => {
+                    tracing::warn!(%error, "a network backend refuses receive offloads");
+                }
+            }
+        }
     }
 
     /// Returns true if the configuration has the session's values.
@@ -291,6 +331,28 @@ impl PrimaryHandler {
         self.set_receive_buffer(buffer);
     }
 
+    #[cold]
+    fn take_link(&mut self) {
+        let link = &self.data.card().link;
+        self.link_changes = link.changes();
+        let is_link_up = link.is_connected();
+        if is_link_up != self.config.is_link_up {
+            self.publish(|config| config.is_link_up = is_link_up);
+        }
+        self.link.note_change();
+    }
+
+    /// Sends indications of the link that are due.
+    #[cold]
+    fn report_link(&mut self, outbox: &mut Outbox) {
+        let may_change_speed = self.session.capabilities().contains(Capabilities::TEAMING);
+        while self.link.is_pending() && self.control.has_space() {
+            let link = self.data.card().link();
+            let Some(message) = self.link.report(link, may_change_speed) else { return };
+            self.control.send(&message, &self.config, outbox);
+        }
+    }
+
     /// Sends the send indirection table once all channels are open: the guest spreads its frames
     /// over all of them.
     #[cold]
@@ -326,9 +388,13 @@ impl PrimaryHandler {
         let values = (&connection, link);
         let effect =
             self.control.handle(request, packet, transmitter, &self.config, values, outbox);
-        if effect != ControlEffect::None {
-            self.publish_settings();
+        match effect {
+            ControlEffect::None => return,
+            ControlEffect::Initialized => self.link.begin(link),
+            ControlEffect::Halted => self.link.end(),
+            ControlEffect::Changed(_) => {}
         }
+        self.publish_settings();
     }
 
     fn connection(&self) -> Connection {
@@ -339,6 +405,24 @@ impl PrimaryHandler {
             channels: self.config.channels,
             may_coalesce: self.session.capabilities().contains(Capabilities::RECEIVE_COALESCING),
         }
+    }
+}
+
+impl Drop for PrimaryHandler {
+    fn drop(&mut self) {
+        self.select_offloads(None);
+    }
+}
+
+/// Returns the receive offloads for all protocols among `enabled`.
+fn receive_offloads(enabled: Offloads) -> Available {
+    let Offloads { tcp4, udp4, tcp6, udp6, .. } = enabled;
+    if ![tcp4, udp4, tcp6, udp6].iter().all(|directions| directions.receive) {
+        Available::empty()
+    } else if enabled.coalesce4 && enabled.coalesce6 {
+        Available::RECEIVE
+    } else {
+        Available::RECEIVE_CHECKSUM
     }
 }
 

@@ -8,6 +8,7 @@ use vmbus_device::{Completed, Outbox};
 use vmbus_ring::TransferRange;
 
 use crate::config::{Config, ReceiveBuffer};
+use crate::counters::ChannelCounters;
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
 use crate::message::add_memory;
@@ -48,6 +49,9 @@ pub(crate) struct Receiver {
     destinations: Box<[Destination]>,
     /// Number of the last coalesced frame.
     coalesced: u16,
+    /// Dropped frames since [`Receiver::take_counters`].
+    unwanted: u64,
+    starved: u64,
     // Kept for their memory.
     space: Vec<SubAllocation>,
     fragments: Vec<(SubAllocation, TransferRange)>,
@@ -104,6 +108,8 @@ impl Receiver {
             touched: Vec::new(),
             destinations: destinations.into_boxed_slice(),
             coalesced: 0,
+            unwanted: 0,
+            starved: 0,
             space: Vec::new(),
             fragments: Vec::new(),
             pieces: Pieces::new(),
@@ -127,6 +133,18 @@ impl Receiver {
     #[inline]
     pub(crate) fn has_space(&self) -> bool {
         self.share.available() != 0
+    }
+
+    /// Returns the use of the sub-allocations, and the drops since the call before.
+    #[inline]
+    pub(crate) fn take_counters(&mut self) -> ChannelCounters {
+        let sub_allocations = self.destinations.len() as u32;
+        ChannelCounters {
+            sub_allocations,
+            in_use: sub_allocations.saturating_sub(self.share.available()),
+            unwanted: std::mem::take(&mut self.unwanted),
+            starved: std::mem::take(&mut self.starved),
+        }
     }
 
     /// Returns true if the guest has completed all packets.
@@ -231,8 +249,10 @@ impl Receiver {
             }
         };
         self.pieces = pieces.recycle();
-        if let Some(frame) = frame.filter(|_| around.config.is_link_up) {
-            self.add(&frame, around, outbox);
+        match frame.filter(|_| around.config.is_link_up) {
+            Some(frame) => self.add(&frame, around, outbox),
+            None if has_frame => self.unwanted = self.unwanted.wrapping_add(1),
+            None => {}
         }
         has_frame
     }
@@ -256,6 +276,7 @@ impl Receiver {
         let batched = target.batch.len();
         let in_use = target.outstanding as usize + batched;
         if around.group.has_one_reader() && in_use + self.fragments.len() > limit.max(1) {
+            self.starved = self.starved.wrapping_add(1);
             return self.fragments.clear();
         }
         if !self.write_headers(frame) {

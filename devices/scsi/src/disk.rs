@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use synthvm_block::{BlockSize, Discard, Operation};
+use synthvm_block::{BlockSize, Discard, Geometry, Operation};
 
 use super::decision::ParametersKind;
 use super::reservation::{LIST_LEN, Reservations, Verdict};
@@ -13,37 +13,10 @@ use super::{
 };
 use crate::saved::SavedDisk;
 
-/// The configuration of a disk.
-#[derive(Clone, Debug)]
-pub struct DiskConfig {
-    /// The names by which a guest recognises the disk.
-    pub identity: DiskIdentity,
-    /// Size in bytes, at least one block. The guest cannot reach a last block that is incomplete.
-    pub capacity: u64,
-    /// Logical block size.
-    pub block_size: BlockSize,
-    /// Physical block size in bytes: a power of two. It is only a hint for alignment.
-    pub physical_block_size: u32,
-    /// Writes are refused.
-    pub read_only: bool,
-    /// Writes may stay in a volatile cache until a flush (SYNCHRONIZE CACHE), unless the write is
-    /// forced (FUA).
-    pub write_cache: bool,
-    /// The disk reports a rotating medium, so that guests sort their requests.
-    pub rotational: bool,
-    /// Most bytes of one request.
-    pub max_transfer: u32,
-    /// The effect of a discard on the blocks. `None`: the backend cannot discard.
-    pub discard: Option<Discard>,
-}
-
-/// The reasons to refuse a [`DiskConfig`].
+/// The error for a backend whose capacity is less than one block. Its value: the bytes of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DiskConfigError {
-    /// The capacity is less than one block.
-    #[error("a disk needs at least one block of {0} bytes")]
-    TooSmall(u32),
-}
+#[error("a disk needs at least one block of {0} bytes")]
+pub struct DiskTooSmall(pub u32);
 
 /// A disk without its backend: it takes commands and returns decisions. The workers of all channels
 /// share it.
@@ -63,29 +36,35 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Returns a disk with the properties in `config`.
+    /// Returns a disk that a guest recognises by `identity`, with a backend of `geometry` and
+    /// requests of at most `max_transfer` bytes. The guest cannot reach a last block that is
+    /// incomplete. A read-only disk has no write cache.
     ///
     /// # Errors
     /// The capacity is less than one block.
-    pub fn new(config: DiskConfig) -> Result<Self, DiskConfigError> {
-        let block = config.block_size.bytes();
-        let blocks = config.capacity >> config.block_size.shift();
+    pub fn new(
+        identity: DiskIdentity,
+        geometry: Geometry,
+        max_transfer: u32,
+    ) -> Result<Self, DiskTooSmall> {
+        let block = geometry.block_size.bytes();
+        let blocks = geometry.capacity >> geometry.block_size.shift();
         if blocks == 0 {
-            return Err(DiskConfigError::TooSmall(block));
+            return Err(DiskTooSmall(block));
         }
-        let ratio = (config.physical_block_size / block).max(1);
+        let ratio = (geometry.physical_block_size / block).max(1);
         // The field has 4 bits, and guests gain nothing from a hint above 32 KiB.
         let physical_exponent = ratio.ilog2().min(6) as u8;
         Ok(Self {
-            identity: config.identity,
+            identity,
             blocks: AtomicU64::new(blocks),
-            block_size: config.block_size,
+            block_size: geometry.block_size,
             physical_exponent,
-            read_only: config.read_only,
-            write_cache: config.write_cache && !config.read_only,
-            rotational: config.rotational,
-            max_transfer: config.max_transfer,
-            discard: config.discard,
+            read_only: geometry.read_only,
+            write_cache: geometry.write_cache && !geometry.read_only,
+            rotational: geometry.rotational,
+            max_transfer,
+            discard: geometry.discard,
             capacity_changed: AtomicBool::new(false),
             reservations: Mutex::default(),
         })
@@ -199,12 +178,8 @@ impl Disk {
     ///
     /// # Errors
     /// The check condition to report.
-    pub fn parameters(
-        &self,
-        parameters: Parameters,
-        list: &[u8],
-    ) -> Result<Decision, CheckCondition> {
-        match parameters.kind {
+    pub fn parameters(&self, of: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
+        match of.kind {
             ParametersKind::ModeSelect(form) => {
                 mode::select(self, form, list).map(|()| Decision::Good)
             }

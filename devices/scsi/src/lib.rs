@@ -30,6 +30,8 @@ mod reservation;
 mod saved;
 mod sense;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 mod unit;
 mod verify;
@@ -38,10 +40,10 @@ mod vpd;
 pub use absent::execute_absent;
 pub use cdb::{Command, ModeForm, PageControl};
 /// Types of other crates that this crate's signatures use.
-pub use synthvm_block::{BlockSize, Discard, Extent, IoError, Operation};
+pub use synthvm_block::{BlockSize, Discard, Extent, Geometry, IoError, Operation};
 
 pub use decision::{Decision, Expected, Io, Job, LbaQuery, Parameters, Range, Transfer};
-pub use disk::{Disk, DiskConfig, DiskConfigError};
+pub use disk::{Disk, DiskTooSmall};
 pub use dvd::{DVD_BLOCK, Disc, DvdDrive, TrayLocked, TrayReport};
 pub use failure::condition;
 pub use identity::{DiskIdentity, derive_guid};

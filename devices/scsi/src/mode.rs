@@ -5,8 +5,9 @@ use super::{CheckCondition, Disk, ModeForm, PageControl, Sense};
 
 const CACHING: u8 = 0x08;
 const CONTROL: u8 = 0x0A;
-const ALL_PAGES: u8 = 0x3F;
-const ALL_SUBPAGES: u8 = 0xFF;
+/// The page code of a request for all pages, and the subpage code for all subpages.
+pub(super) const ALL_PAGES: u8 = 0x3F;
+pub(super) const ALL_SUBPAGES: u8 = 0xFF;
 
 /// All pages, in the ascending order in which MODE SENSE returns them.
 const PAGES: [u8; 2] = [CACHING, CONTROL];

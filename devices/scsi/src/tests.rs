@@ -2,7 +2,7 @@
 //! it.
 
 use super::*;
-use synthvm_block::{BlockSize, Discard};
+use crate::testing::Random;
 
 mod mode;
 mod provisioning;
@@ -10,26 +10,32 @@ mod table;
 
 const MIB: u64 = 1 << 20;
 
-fn config() -> DiskConfig {
-    DiskConfig {
-        identity: DiskIdentity::derived(&[b"test"]),
+fn geometry() -> Geometry {
+    Geometry {
         capacity: 64 * MIB,
         block_size: BlockSize::B512,
         physical_block_size: 4096,
         read_only: false,
         write_cache: true,
         rotational: false,
-        max_transfer: 1 << 20,
         discard: None,
     }
 }
 
+fn disk_of(geometry: Geometry) -> Disk {
+    named(DiskIdentity::derived(&[b"test"]), geometry)
+}
+
+fn named(identity: DiskIdentity, geometry: Geometry) -> Disk {
+    Disk::new(identity, geometry, 1 << 20).unwrap()
+}
+
 fn disk() -> Disk {
-    Disk::new(config()).unwrap()
+    disk_of(geometry())
 }
 
 fn read_only() -> Disk {
-    Disk::new(DiskConfig { read_only: true, ..config() }).unwrap()
+    disk_of(Geometry { read_only: true, ..geometry() })
 }
 
 fn cdb(bytes: &[u8]) -> ([u8; 16], u8) {
@@ -131,8 +137,7 @@ fn test_vpd_every_listed_page_reads_with_4_bytes_and_in_full() {
 #[test]
 fn test_vpd_83_is_stable_unique_and_naa_6() {
     let page = |parts: &[&[u8]]| {
-        let disk =
-            Disk::new(DiskConfig { identity: DiskIdentity::derived(parts), ..config() }).unwrap();
+        let disk = named(DiskIdentity::derived(parts), geometry());
         data(&disk, &[0x12, 1, 0x83, 0, 255, 0], 255)
     };
     let first = page(&[b"image", b"0", b"0"]);
@@ -149,7 +154,7 @@ fn test_vpd_83_is_stable_unique_and_naa_6() {
 #[test]
 fn test_vpd_80_shows_the_users_serial_and_bad_serials_are_refused() {
     let identity = DiskIdentity::with_serial("WD-0815").unwrap();
-    let disk = Disk::new(DiskConfig { identity, ..config() }).unwrap();
+    let disk = named(identity, geometry());
     assert_eq!(data(&disk, &[0x12, 1, 0x80, 0, 255, 0], 255), b"\x00\x80\x00\x07WD-0815");
     for bad in ["", "tab\there", "\u{fc}ml\u{e4}ut", &"x".repeat(DiskIdentity::MAX_SERIAL + 1)] {
         assert_eq!(DiskIdentity::with_serial(bad), None);
@@ -168,7 +173,7 @@ fn test_vpd_b0_states_the_transfer_limit_in_blocks_and_no_unmap() {
 
 #[test]
 fn test_vpd_b1_tells_solid_state_from_rotating() {
-    let rotating = Disk::new(DiskConfig { rotational: true, ..config() }).unwrap();
+    let rotating = disk_of(Geometry { rotational: true, ..geometry() });
     assert_eq!(data(&disk(), &[0x12, 1, 0xB1, 0, 64, 0], 64)[4..6], [0, 1]);
     assert_eq!(data(&rotating, &[0x12, 1, 0xB1, 0, 64, 0], 64)[4..6], [0, 0]);
 }
@@ -201,7 +206,7 @@ fn test_read_capacity_16_cuts_to_any_allocation() {
 #[test]
 fn test_read_capacity_10_above_2_tib_returns_all_ones() {
     let rc10 = [0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let at = |capacity| data(&Disk::new(DiskConfig { capacity, ..config() }).unwrap(), &rc10, 8);
+    let at = |capacity| data(&disk_of(Geometry { capacity, ..geometry() }), &rc10, 8);
     assert_eq!(at(64 * MIB), [0, 1, 0xFF, 0xFF, 0, 0, 2, 0]);
     assert_eq!(at(512 << 32)[..4], [0xFF; 4]);
     assert_eq!(at(513 << 32)[..4], [0xFF; 4]);
@@ -211,7 +216,7 @@ fn test_read_capacity_10_above_2_tib_returns_all_ones() {
 
 #[test]
 fn test_disk_4kn_counts_in_4096_byte_blocks() {
-    let disk = Disk::new(DiskConfig { block_size: BlockSize::B4096, ..config() }).unwrap();
+    let disk = disk_of(Geometry { block_size: BlockSize::B4096, ..geometry() });
     assert_eq!(
         data(&disk, &[0x25, 0, 0, 0, 0, 0, 0, 0, 0, 0], 8),
         [0, 0, 0x3F, 0xFF, 0, 0, 0x10, 0]
@@ -283,7 +288,7 @@ fn test_io_6_byte_count_of_zero_means_256_blocks() {
 
 #[test]
 fn test_io_more_blocks_than_buffer_is_refused_and_never_overflows() {
-    let disk = Disk::new(DiskConfig { capacity: 4 << 40, ..config() }).unwrap();
+    let disk = disk_of(Geometry { capacity: 4 << 40, ..geometry() });
     let sense = |count, room| failure(&disk, &rw16(0x88, 0, 0, count), Transfer::ToGuest(room)).0;
     for count in [2, 3, 2048] {
         assert_eq!(sense(count, (count - 1) * 512), Sense::LBA_OUT_OF_RANGE);
@@ -546,30 +551,13 @@ fn test_absent_lun_odd_inquiries_are_invalid_fields() {
 
 #[test]
 fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
-    // A small generator is enough: every opcode, many field values, deterministic.
+    // Every opcode and many field values.
     let discard = Some(Discard { granularity: 512, zeroes: true });
-    let disk = Disk::new(DiskConfig { capacity: 1000 * 512, discard, ..config() }).unwrap();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let disk = disk_of(Geometry { capacity: 1000 * 512, discard, ..geometry() });
+    let mut random = Random::new();
     for round in 0..400_000_u32 {
-        let mut bytes = [0; 16];
-        for half in bytes.chunks_mut(8) {
-            half.copy_from_slice(&(next() & next()).to_le_bytes());
-        }
-        bytes[0] = round as u8;
-        let length = (next() % 17) as u8;
-        let room = (next() % 70_000) as u32;
-        let transfer = match next() % 3 {
-            0 => Transfer::None,
-            1 => Transfer::ToGuest(room),
-            _ => Transfer::ToDisk(room),
-        };
-        let mut out = Vec::new();
+        let (bytes, length) = (random.cdb(round as u8), (random.next() % 17) as u8);
+        let (transfer, mut out) = (random.transfer(), Vec::new());
         let Ok(command) = Command::parse(&bytes, length) else { continue };
         let inside =
             |range: Range| range.length > 0 && range.offset + range.length <= disk.capacity();
@@ -577,8 +565,7 @@ fn test_any_cdb_with_any_transfer_neither_panics_nor_leaves_the_disk() {
         if let Ok(Decision::Parameters(parameters)) = decision {
             assert!(parameters.length() <= transfer.length() as usize);
             assert!(parameters.length() <= Parameters::MAX);
-            let list: Vec<u8> = (0..parameters.length()).map(|_| (next() & next()) as u8).collect();
-            decision = disk.parameters(parameters, &list);
+            decision = disk.parameters(parameters, &random.list(parameters.length()));
         }
         match decision {
             Ok(Decision::Io(Io { operation, range })) => {

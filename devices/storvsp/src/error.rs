@@ -3,7 +3,7 @@
 use std::io;
 
 use synthvm_block::IoError;
-use synthvm_scsi::{DVD_BLOCK, DiskConfigError, DiskIdentity, TrayLocked};
+use synthvm_scsi::{DVD_BLOCK, DiskIdentity, DiskTooSmall, TrayLocked};
 
 /// The error of adding a disk or a drive.
 #[derive(Debug, thiserror::Error)]
@@ -17,9 +17,9 @@ pub enum AddDiskError {
     /// The serial number is too long or has invalid characters.
     #[error("serial number {0:?} is not 1 to {max} printable ASCII characters", max = DiskIdentity::MAX_SERIAL)]
     Serial(String),
-    /// The backend's geometry is not valid for a disk.
+    /// The backend is too small for a disk.
     #[error(transparent)]
-    Config(#[from] DiskConfigError),
+    TooSmall(#[from] DiskTooSmall),
     /// The backend could not be used.
     #[error("cannot use the disk's backend: {0}")]
     Backend(#[from] io::Error),

@@ -15,7 +15,7 @@ use crate::protocol::MAX_TRANSFER;
 use crate::saved::{RestoreError, SavedLun};
 use synthvm_block::{Backend, IoError, Operation, Queue};
 use synthvm_scsi::{
-    self as scsi, CheckCondition, Disk, DiskConfig, DiskIdentity, LbaQuery, LogicalUnit, UnitKind,
+    self as scsi, CheckCondition, Disk, DiskIdentity, LbaQuery, LogicalUnit, UnitKind,
 };
 
 /// Options of a disk.
@@ -92,7 +92,6 @@ impl Lun {
         backend: Arc<dyn Backend>,
         options: DiskOptions,
     ) -> Result<Self, AddDiskError> {
-        let geometry = backend.geometry();
         let identity = match &options.serial {
             Some(serial) => DiskIdentity::with_serial(serial)
                 .ok_or_else(|| AddDiskError::Serial(serial.clone()))?,
@@ -103,17 +102,7 @@ impl Lun {
                 &[number],
             ]),
         };
-        let disk = Disk::new(DiskConfig {
-            identity,
-            capacity: geometry.capacity,
-            block_size: geometry.block_size,
-            physical_block_size: geometry.physical_block_size,
-            read_only: geometry.read_only,
-            write_cache: geometry.write_cache,
-            rotational: geometry.rotational,
-            max_transfer: MAX_TRANSFER,
-            discard: geometry.discard,
-        })?;
+        let disk = Disk::new(identity, backend.geometry(), MAX_TRANSFER)?;
         check_queue(&backend)?;
         Ok(Self::new(number, LogicalUnit::Disk(disk), Some(backend), options.label))
     }

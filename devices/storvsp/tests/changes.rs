@@ -6,13 +6,11 @@
 
 mod guest;
 
-use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use guest::scsi::*;
-use guest::{BareChannel, BareGuest, DATA, GuestRange};
-use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
+use guest::{BareChannel, BareGuest, DATA, GuestRange, HookedDisk};
+use synthvm_block::RamDisk;
 use synthvm_storvsp::{
     ControllerOptions, DiskOptions, InlineWorkers, ScsiController, WorkerOptions,
 };
@@ -24,13 +22,8 @@ const TRIGGER: u8 = 0;
 /// LUN of the logical unit that is changed.
 const CHANGED: u8 = 5;
 
-/// A RAM disk that calls `hook` once, in its first query of block states. Inline workers make the
-/// query on the thread that serves the channel, so the hook runs between two packets of a batch.
-struct Hooked {
-    disk: RamDisk,
-    hook: Arc<Hook>,
-}
-
+/// A change that runs once, in the first query of block states. Inline workers make the query on
+/// the thread that serves the channel, so the hook runs between two packets of a batch.
 #[derive(Default)]
 struct Hook(Mutex<Option<Box<dyn FnOnce() + Send>>>);
 
@@ -38,32 +31,11 @@ impl Hook {
     fn set(&self, hook: impl FnOnce() + Send + 'static) {
         *self.0.lock().unwrap() = Some(Box::new(hook));
     }
-}
 
-impl fmt::Debug for Hooked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hooked")
-    }
-}
-
-impl Backend for Hooked {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn identity(&self) -> &[u8] {
-        self.disk.identity()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        self.disk.queue()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        if let Some(hook) = self.hook.0.lock().unwrap().take() {
+    fn run(&self) {
+        if let Some(hook) = self.0.lock().unwrap().take() {
             hook();
         }
-        self.disk.extent(offset)
     }
 }
 
@@ -89,8 +61,12 @@ fn start(prepare: impl FnOnce(&ScsiController)) -> Setup {
     };
     let controller = ScsiController::with_options(0, options);
     let hook = Arc::new(Hook::default());
-    let disk = Hooked { disk: RamDisk::new(SIZE).unwrap(), hook: Arc::clone(&hook) };
-    controller.add_disk(TRIGGER, Arc::new(disk), DiskOptions::default()).unwrap();
+    let in_query = Arc::clone(&hook);
+    let disk = HookedDisk::new(SIZE, move || {
+        in_query.run();
+        Ok(())
+    });
+    controller.add_disk(TRIGGER, disk, DiskOptions::default()).unwrap();
     prepare(&controller);
     let (mut guest, _) = guest::connect_inline(std::slice::from_ref(&controller), &inline);
     let offer = guest.offers[0];

@@ -339,7 +339,7 @@ fn test_primary_close_ends_subchannels_and_they_come_back() {
 }
 
 #[test]
-fn test_broken_channel_is_given_up_and_another_controller_goes_on() {
+fn test_broken_channel_is_abandoned_and_another_controller_continues() {
     let controllers = [controller_with(ram_disk()), ScsiController::new(1, 0)];
     controllers[1].add_disk(0, ram_disk(), DiskOptions::default()).unwrap();
     let (mut guest, _) = guest::connect(&controllers);

@@ -300,7 +300,7 @@ fn test_jobs_beyond_the_limit_are_sent_again_and_resets_wait_for_whole_jobs() {
 }
 
 #[test]
-fn test_channel_closed_amid_a_job_ends_and_begins_anew() {
+fn test_channel_closed_during_a_compound_command_ends_and_opens_again() {
     let stalled = Faulty::new(ram_disk(), |request| match request.operation {
         Operation::Read => Fault::Stall,
         _ => Fault::None,

@@ -131,7 +131,7 @@ fn test_guest_that_ejects_lets_go_of_the_image_unless_it_is_locked() {
 }
 
 #[test]
-fn test_forced_ejection_finishes_what_was_begun_and_a_new_disc_goes_on() {
+fn test_forced_ejection_finishes_requests_in_flight_and_a_new_disc_continues() {
     let stalled = Faulty::new(image(1), |_| Fault::Stall);
     let hold = stalled.hold();
     let (_guest, mut channel, controller) = start(Some(Arc::new(stalled)));
@@ -151,7 +151,7 @@ fn test_forced_ejection_finishes_what_was_begun_and_a_new_disc_goes_on() {
 }
 
 #[test]
-fn test_guest_that_boots_anew_has_locked_nothing() {
+fn test_tray_after_a_reboot_of_the_guest_is_unlocked() {
     let (mut guest, mut channel, controller) = start(Some(image(1)));
     assert_eq!(plain(&mut channel, LOCK), Outcome::good(0));
     assert!(controller.disks()[0].locked);

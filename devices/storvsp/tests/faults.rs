@@ -37,7 +37,7 @@ fn stalling(disk: &Arc<RamDisk>) -> Faulty {
 }
 
 #[test]
-fn test_ring_broken_with_requests_in_flight_costs_nothing_acknowledged_and_nobody_else() {
+fn test_ring_broken_with_requests_in_flight_loses_no_acknowledged_write_and_no_other_channel() {
     let disk = ram_disk();
     let controllers = [controller(0, Arc::new(stalling(&disk))), controller(1, ram_disk())];
     let (mut guest, _) = guest::connect(&controllers);

@@ -2,14 +2,13 @@
 
 mod guest;
 
-use std::fmt;
-use std::io;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use guest::scsi::*;
-use guest::{BareChannel, BareGuest, DATA, GuestRange};
-use synthvm_block::{Backend, Extent, Geometry, IoError, Queue, RamDisk};
+use guest::{BareChannel, BareGuest, DATA, GuestRange, HookedDisk};
+use synthvm_block::conformance::Gate;
+use synthvm_block::{IoError, RamDisk};
 use synthvm_storvsp::{ControllerOptions, DiskOptions, DiskStats, ScsiController, WorkerOptions};
 
 const SIZE: u64 = 1 << 20;
@@ -17,99 +16,44 @@ const SIZE: u64 = 1 << 20;
 /// Maximum number of pending queries of one channel; further ones get TASK SET FULL.
 const MOST: u64 = 16;
 
-/// A RAM disk whose queries of block states wait at a gate.
-struct Gated {
-    disk: RamDisk,
-    gate: Arc<Gate>,
-}
-
-#[derive(Default)]
-struct Gate {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    asked: u64,
-    is_open: bool,
-    /// The failure of every query, if any.
-    failure: Option<Failure>,
-}
-
+/// The failure of a query.
 #[derive(Clone, Copy)]
 enum Failure {
     Error,
     Panic,
 }
 
-impl Gate {
-    fn wait_until_asked(&self, times: u64) {
-        let state = self.state.lock().unwrap();
-        drop(self.changed.wait_while(state, |state| state.asked < times).unwrap());
-    }
-
-    fn open(&self) {
-        self.state.lock().unwrap().is_open = true;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) -> Option<Failure> {
-        let mut state = self.state.lock().unwrap();
-        state.asked += 1;
-        self.changed.notify_all();
-        self.changed.wait_while(state, |state| !state.is_open).unwrap().failure
-    }
-}
-
-impl fmt::Debug for Gated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gated")
-    }
-}
-
-impl Backend for Gated {
-    fn geometry(&self) -> Geometry {
-        self.disk.geometry()
-    }
-
-    fn identity(&self) -> &[u8] {
-        self.disk.identity()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        self.disk.queue()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        match self.gate.pass() {
-            None => self.disk.extent(offset),
-            Some(Failure::Error) => Err(IoError::Os(5)),
-            Some(Failure::Panic) => panic!("as tested"),
-        }
-    }
-}
-
 struct Setup {
     guest: BareGuest,
     channel: BareChannel,
     controller: ScsiController,
-    /// The gate of LUN 0.
+    /// The gate at which the queries of block states of LUN 0 wait.
     gate: Arc<Gate>,
+    /// The failure of each such query, if any.
+    failure: Arc<Mutex<Option<Failure>>>,
 }
 
 /// Starts a controller with two disks. The image of LUN 0 is behind a gate.
 fn start_with(options: ControllerOptions) -> Setup {
     let controller = ScsiController::with_options(0, options);
-    let gate = Arc::new(Gate::default());
-    let gated = Gated { disk: RamDisk::new(SIZE).unwrap(), gate: Arc::clone(&gate) };
-    controller.add_disk(0, Arc::new(gated), DiskOptions::default()).unwrap();
+    let (gate, failure) = (Arc::new(Gate::closed()), Arc::<Mutex<_>>::default());
+    let (at_gate, of_query) = (Arc::clone(&gate), Arc::clone(&failure));
+    let gated = HookedDisk::new(SIZE, move || {
+        at_gate.pass();
+        let failure = *of_query.lock().unwrap();
+        match failure {
+            None => Ok(()),
+            Some(Failure::Error) => Err(IoError::Os(5)),
+            Some(Failure::Panic) => panic!("as tested"),
+        }
+    });
+    controller.add_disk(0, gated, DiskOptions::default()).unwrap();
     controller.add_disk(1, Arc::new(RamDisk::new(SIZE).unwrap()), DiskOptions::default()).unwrap();
     let (mut guest, _) = guest::connect(std::slice::from_ref(&controller));
     let offer = guest.offers[0];
     let mut channel = guest.open(offer, 8);
     channel.initialise();
-    Setup { guest, channel, controller, gate }
+    Setup { guest, channel, controller, gate, failure }
 }
 
 fn start() -> Setup {
@@ -128,7 +72,7 @@ impl Setup {
     /// Sends a query to LUN 0, and waits until it is at the gate.
     fn ask(&mut self, id: u64) {
         self.channel.send(id, &question(0), &memory(id));
-        self.gate.wait_until_asked(1);
+        self.gate.wait_for(1);
     }
 
     fn completion(&mut self, id: u64) -> Outcome {
@@ -188,11 +132,11 @@ fn test_disk_removed_while_its_image_is_asked_answers_and_then_is_gone() {
 }
 
 #[test]
-fn test_channel_closes_while_the_image_is_asked_and_the_next_one_hears_nothing_of_it() {
+fn test_channel_closes_during_a_query_of_the_image_and_the_next_channel_gets_no_answer() {
     let mut setup = start();
     setup.ask(1);
     let offer = setup.guest.offers[0];
-    let Setup { mut guest, channel, controller, gate } = setup;
+    let Setup { mut guest, channel, controller, gate, .. } = setup;
     guest.close(channel);
     // The query is still in progress at the image, and counts as in flight.
     assert_eq!(controller.disks()[0].stats.in_flight, 1);
@@ -244,14 +188,14 @@ fn test_questions_one_past_the_limit_are_to_come_again() {
 fn test_image_that_fails_or_panics_fails_the_question_and_nothing_else() {
     for failure in [Failure::Error, Failure::Panic] {
         let mut setup = start();
-        setup.gate.state.lock().unwrap().failure = Some(failure);
+        *setup.failure.lock().unwrap() = Some(failure);
         setup.gate.open();
         for _ in 0..3 {
             let failed = Outcome::failed(0x84, [3, 0x11, 0]);
             assert_eq!(setup.channel.execute(&question(0), &memory(0)), failed);
         }
         assert_eq!((setup.stats(0).errors, setup.stats(0).in_flight), (3, 0));
-        setup.gate.state.lock().unwrap().failure = None;
+        *setup.failure.lock().unwrap() = None;
         assert_eq!(setup.channel.execute(&question(0), &memory(0)), Outcome::good(24));
     }
 }

@@ -99,7 +99,7 @@ impl Machine {
 }
 
 #[test]
-fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
+fn test_guest_under_load_continues_without_losing_or_repeating_anything() {
     const REQUESTS: u64 = 600;
     for options in both() {
         let disk = ram_disk();
@@ -150,7 +150,7 @@ fn test_guest_under_load_goes_on_without_losing_or_repeating_anything() {
 }
 
 #[test]
-fn test_subchannels_go_on_along_with_their_primary() {
+fn test_subchannels_resume_with_their_primary() {
     for options in both() {
         let mut machine = Machine::new(vec![ram_disk()], options);
         let mut primary = machine.open();
@@ -170,7 +170,7 @@ fn test_subchannels_go_on_along_with_their_primary() {
 }
 
 #[test]
-fn test_initialisation_goes_on_where_it_was() {
+fn test_initialisation_resumes_where_it_was() {
     for options in both() {
         for done in 0..4 {
             let steps = [(BEGIN, 0), (QUERY_VERSION, 0x0501), (QUERY_PROPERTIES, 0), (END, 0)];
@@ -317,7 +317,7 @@ fn test_pause_waits_for_what_is_on_the_disk() {
 }
 
 #[test]
-fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_anew() {
+fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_again() {
     for options in both() {
         let workers = options.workers.clone().pause_timeout(Duration::from_millis(20));
         let options = ControllerOptions { workers, ..options };
@@ -348,7 +348,7 @@ fn test_channel_with_a_request_that_does_not_end_is_lost_and_offered_anew() {
 }
 
 #[test]
-fn test_other_disks_are_refused_and_more_disks_are_told_of() {
+fn test_restore_with_other_disks_is_refused_and_with_more_disks_notifies() {
     let [options, _] = both();
     let changed = |change: fn(&mut synthvm_block::Geometry)| {
         Arc::new(RamDisk::new(SIZE).unwrap().with_geometry(change)) as Arc<dyn Backend>

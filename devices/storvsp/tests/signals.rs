@@ -117,7 +117,7 @@ fn test_worker_that_waits_leaves_the_ring_unmasked() {
 
 // Checklist 2, 4, 11 and 40, for every version.
 #[test]
-fn test_every_version_works_with_its_packets_and_hears_of_new_disks_if_it_can() {
+fn test_every_version_works_with_its_packets_and_is_notified_of_new_disks_if_it_can_be() {
     for (version, size, news) in
         [(0x0200, 48, 0), (0x0402, 48, 48), (0x0501, 64, 64), (0x0600, 64, 64), (0x0602, 64, 64)]
     {

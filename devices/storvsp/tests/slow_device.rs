@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use guest::scsi::{NO_DATA, Outcome, StorageChannel, TO_DISK, read_srb, srb};
 use guest::{DATA, GuestRange};
-use synthvm_block::conformance::seam::DiscardGate;
+use synthvm_block::conformance::Gate;
 use synthvm_block::{Backend, IoMode, RawFile, RawOptions};
 use synthvm_storvsp::{ControllerOptions, DiskOptions, ScsiController, WorkerOptions};
 use vmm_sys_util::tempfile::TempFile;
@@ -24,7 +24,7 @@ fn test_channel_serves_other_disks_pauses_and_closes_while_an_unmap_hangs() {
     for io in [IoMode::Auto, IoMode::Threads] {
         let options = RawOptions { io, ..RawOptions::default() };
         let (slow_file, other_file) = (image(), image());
-        let gate = Arc::new(DiscardGate::default());
+        let gate = Arc::new(Gate::closed());
         let slow = RawFile::open_as_slow_device(slow_file.as_path(), &options, &gate).unwrap();
         let other = RawFile::open_with(other_file.as_path(), &options).unwrap();
         let pause_limit = Duration::from_millis(20);

@@ -13,8 +13,8 @@ pub struct Check {
 }
 
 /// All checks, for the error about an unknown name.
-const NAMES: &str = "ping, vmbus, clocksource, cpus, disks(COUNT), sha256(DEVICE), pattern(DEVICE,BYTES), fs(DEVICE), \
-                     ro(DEVICE), echo, reload(TIMES), run(PROGRAM,ARG..)";
+const NAMES: &str = "ping, vmbus, clocksource, cpus, disks(COUNT), sha256(DEVICE), \
+    pattern(DEVICE,BYTES), fs(DEVICE), ro(DEVICE), echo, reload(TIMES), run(PROGRAM,ARG..)";
 
 impl Check {
     /// Parses `a,b(x,y),c`.

@@ -87,13 +87,17 @@ fn ready(cmdline: String, modules_failed: Vec<String>) -> Event {
 }
 
 fn mount_all() -> std::io::Result<()> {
-    sys::mount_new("proc", "/proc", "proc", 0, "")?;
-    sys::mount_new("sysfs", "/sys", "sysfs", 0, "")?;
-    sys::mount_new("devtmpfs", "/dev", "devtmpfs", 0, "")?;
-    sys::mount_new("devpts", "/dev/pts", "devpts", 0, "")?;
-    sys::mount_new("tmpfs", "/dev/shm", "tmpfs", 0, "")?;
-    sys::mount_new("tmpfs", "/run", "tmpfs", 0, "")?;
-    sys::mount_new("tmpfs", "/tmp", "tmpfs", 0, "")?;
+    for (kind, target) in [
+        ("proc", "/proc"),
+        ("sysfs", "/sys"),
+        ("devtmpfs", "/dev"),
+        ("devpts", "/dev/pts"),
+        ("tmpfs", "/dev/shm"),
+        ("tmpfs", "/run"),
+        ("tmpfs", "/tmp"),
+    ] {
+        sys::mount_new(kind, target, kind, 0, "")?;
+    }
     fs::write("/proc/sys/kernel/hostname", "guest")
 }
 

@@ -13,24 +13,8 @@ fn check(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Mounts a file system; `data` has its own options, comma-separated.
-pub fn mount(
-    source: &str,
-    target: &str,
-    kind: &str,
-    flags: libc::c_ulong,
-    data: &str,
-) -> io::Result<()> {
-    let (source, target, kind, data) =
-        (c_string(source)?, c_string(target)?, c_string(kind)?, c_string(data)?);
-    // SAFETY: all four pointers are to strings that live until the call returns.
-    let result = unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast())
-    };
-    check(result.into())
-}
-
-/// Makes the folder, then mounts on it. The error names the target.
+/// Makes the folder, then mounts a file system on it; `data` has its own options, comma-separated.
+/// The error names the target.
 pub fn mount_new(
     source: &str,
     target: &str,
@@ -38,9 +22,18 @@ pub fn mount_new(
     flags: libc::c_ulong,
     data: &str,
 ) -> io::Result<()> {
-    fs::create_dir_all(target)
-        .and_then(|()| mount(source, target, kind, flags, data))
-        .map_err(|e| io::Error::new(e.kind(), format!("mounting {kind} on {target}: {e}")))
+    let mount = || {
+        fs::create_dir_all(target)?;
+        let (source, target, kind, data) =
+            (c_string(source)?, c_string(target)?, c_string(kind)?, c_string(data)?);
+        let (source, target, kind) = (source.as_ptr(), target.as_ptr(), kind.as_ptr());
+        // SAFETY: all four pointers are to strings that live until the call returns.
+        let result = unsafe { libc::mount(source, target, kind, flags, data.as_ptr().cast()) };
+        check(result.into())
+    };
+    mount().map_err(|e: io::Error| {
+        io::Error::new(e.kind(), format!("mounting {kind} on {target}: {e}"))
+    })
 }
 
 /// Unmounts a file system.

@@ -54,7 +54,10 @@ impl UioDevice {
         let found = uevent::wait_for(Duration::from_secs(30), find)
             .map_err(context("listening for devices"))?;
         let (uio, name) = found.ok_or_else(|| {
-            format!("uio_hv_generic bound no device of class {class}; Linux older than 6.12 binds only monitored channels")
+            format!(
+                "uio_hv_generic bound no device of class {class}; Linux older than 6.12 binds only \
+                monitored channels"
+            )
         })?;
         // Opening the file opens the channel.
         let path = format!("/dev/{uio}");

@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn test_line_is_told_apart_by_its_fields() {
+    fn test_line_is_distinguished_by_its_fields() {
         let event: Line = serde_json::from_str(r#"{"event":"ack","records":5}"#).unwrap();
         assert_eq!(event, Line::Event(Event::Ack { records: 5 }));
         let reply: Line = serde_json::from_str(r#"{"id":5,"ok":true,"value":[1]}"#).unwrap();

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn test_describe_tells_idle_from_a_guest_and_a_standstill_from_movement() {
+    fn test_describe_distinguishes_idle_from_guest_and_stalled_from_moving() {
         let say = |first: &Processor, second: &Processor| {
             describe(std::slice::from_ref(first), std::slice::from_ref(second), &[HOST])
         };

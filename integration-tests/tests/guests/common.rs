@@ -51,7 +51,8 @@ pub(crate) fn boot(options: &VmOptions) -> Result<Vm, VmError> {
 /// Starts a program in the guest in the background.
 pub(crate) fn start_program(vm: &mut Vm, name: &str, program: &str) -> TestResult {
     let script = format!(
-        "({program} > /tmp/{name} 2>&1 & echo $! > /tmp/{name}.pid; wait $!; echo $? > /tmp/{name}.status) > /dev/null 2>&1 &"
+        "({program} > /tmp/{name} 2>&1 & echo $! > /tmp/{name}.pid; wait $!; echo $? > \
+        /tmp/{name}.status) > /dev/null 2>&1 &"
     );
     vm.shell(&script)?;
     Ok(())

@@ -99,10 +99,7 @@ fn descriptions(vm: &mut Vm, device: &str) -> TestResult {
         ("sg_requests", &[]),
     ];
     for (program, words) in expected {
-        let said = vm.shell(&format!("{program} {device} 2>&1"))?;
-        for word in words {
-            assert!(said.contains(word), "{program} does not say {word:?}:\n{said}");
-        }
+        check_output(vm, &format!("{program} {device}"), words)?;
     }
     // REPORT SUPPORTED OPERATION CODES is not supported.
     let said = vm.shell(&format!("! sg_opcodes -v {device} 2>&1"))?;
@@ -127,12 +124,18 @@ fn provisioning(vm: &mut Vm, device: &str) -> TestResult {
         ("--lba=0 --maxlen=16", vec!["No complete LBA status descriptors"]),
     ];
     for (arguments, words) in expected {
-        let said = vm.shell(&format!("sg_get_lba_status --brief {arguments} {device} 2>&1"))?;
-        for word in words {
-            assert!(said.contains(word), "{arguments} does not say {word:?}:\n{said}");
-        }
+        check_output(vm, &format!("sg_get_lba_status --brief {arguments} {device}"), &words)?;
     }
     let beyond = vm.shell(&format!("! sg_get_lba_status -v --lba=32768 {device} 2>&1"))?;
     assert!(beyond.contains("Logical block address out of range"), "{beyond}");
+    Ok(())
+}
+
+/// Runs a command and checks that its output has these words.
+fn check_output(vm: &mut Vm, command: &str, words: &[&str]) -> TestResult {
+    let said = vm.shell(&format!("{command} 2>&1"))?;
+    for word in words {
+        assert!(said.contains(word), "{command} does not say {word:?}:\n{said}");
+    }
     Ok(())
 }

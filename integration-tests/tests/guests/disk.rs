@@ -1,11 +1,14 @@
 //! Tests that the VMBus disk keeps data, reports correctly, and refuses invalid requests.
 
+use std::error::Error;
+use std::path::PathBuf;
+
 use guest_images::StockKernel;
 use guest_images::packages::sha256_file;
 use guest_report::agent::{Action, FsReport, PatternRange, RefusedWrite};
 use integration_tests::image::{WorkDir, first_difference};
 use integration_tests::runner::{Test, TestResult};
-use integration_tests::vm::VmOptions;
+use integration_tests::vm::{Vm, VmOptions};
 
 use crate::common::{self, MIB, boot, image};
 
@@ -64,10 +67,7 @@ fn checksum(kernel: StockKernel) -> TestResult {
 }
 
 fn pattern(kernel: StockKernel) -> TestResult {
-    let dir = WorkDir::new()?;
-    let disk = dir.empty_image("disk.img", 32 * MIB)?;
-    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
-    vm.disks(1)?;
+    let (_dir, disk, mut vm) = boot_with_empty_disk(kernel, 32 * MIB)?;
     // Through the page cache, and without it.
     let cached = PatternRange {
         path: "/dev/sda".into(),
@@ -102,10 +102,7 @@ fn pattern(kernel: StockKernel) -> TestResult {
 }
 
 fn file_system(kernel: StockKernel) -> TestResult {
-    let dir = WorkDir::new()?;
-    let disk = dir.empty_image("disk.img", 64 * MIB)?;
-    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
-    vm.disks(1)?;
+    let (_dir, _, mut vm) = boot_with_empty_disk(kernel, 64 * MIB)?;
     let report: FsReport =
         vm.ask(Action::FsCheck { path: "/dev/sda".to_owned(), files: 40, file_size: 200_000 })?;
     assert_eq!(report, FsReport { files: 40, bytes: 8_000_000 });
@@ -160,4 +157,16 @@ fn two_controllers(kernel: StockKernel) -> TestResult {
     assert!(lun5.address.ends_with(":5"), "{lun5:?}");
     assert!(vm.power_off()?.success());
     Ok(())
+}
+
+/// Boots a guest with a disk of zeros. The image is removed with the folder.
+fn boot_with_empty_disk(
+    kernel: StockKernel,
+    size: u64,
+) -> Result<(WorkDir, PathBuf, Vm), Box<dyn Error>> {
+    let dir = WorkDir::new()?;
+    let disk = dir.empty_image("disk.img", size)?;
+    let mut vm = boot(&VmOptions::new(&image(kernel)?).cpus(2).disk(&disk))?;
+    vm.disks(1)?;
+    Ok((dir, disk, vm))
 }

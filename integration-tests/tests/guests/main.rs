@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use guest_images::StockKernel;
+use guest_images::cache::Cache;
 use integration_tests::host::{self, EmulatedHost, HostError, HostOptions, INSIDE, OutputSink};
 use integration_tests::losses::Record;
 use integration_tests::runner::{self, Choice, Test};
@@ -23,6 +24,7 @@ mod echo;
 mod hugepages;
 mod modules;
 mod network;
+mod network_options;
 mod online;
 mod stall;
 mod tools;
@@ -59,6 +61,7 @@ fn run() -> Result<ExitCode, String> {
 /// Builds and fetches everything that is not available inside a test host.
 fn prepare() -> Result<(), String> {
     program::build()?;
+    guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
@@ -134,6 +137,7 @@ fn tests() -> Vec<Test> {
         hugepages::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         network::add(&mut tests, kernel);
+        network_options::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);

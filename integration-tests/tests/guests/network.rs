@@ -16,7 +16,7 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
 
 /// Gives an interface a network namespace, in which only its wire reaches the other one. The
 /// process in /tmp/NAME.pid keeps it.
-fn isolate(interface: &str, name: &str, address: &str) -> String {
+pub(crate) fn isolate(interface: &str, name: &str, address: &str) -> String {
     format!(
         "busybox unshare -n sleep 100000 > /dev/null 2>&1 & pid=$!; echo $pid > /tmp/{name}.pid; \
          until [ $(readlink /proc/$pid/ns/net) != $(readlink /proc/self/ns/net) ]; do :; done; \
@@ -27,7 +27,7 @@ fn isolate(interface: &str, name: &str, address: &str) -> String {
 }
 
 /// Returns `command` for the namespace of [`isolate`].
-fn within(name: &str, command: &str) -> String {
+pub(crate) fn within(name: &str, command: &str) -> String {
     format!("busybox nsenter -t $(cat /tmp/{name}.pid) -n {command}")
 }
 

@@ -35,8 +35,9 @@ fn online(kernel: StockKernel) -> TestResult {
     )?;
     vm.disks(1)?;
     // Writes and verifies on the first disk during the whole test.
-    let load = "fio --name=load --filename=/dev/sda --size=24m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=8 --direct=1 \
-        --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal";
+    let load = "fio --name=load --filename=/dev/sda --size=24m --rw=randwrite --bs=8k \
+        --ioengine=libaio --iodepth=8 --direct=1 --verify=crc32c --verify_fatal=1 \
+        --verify_state_save=0 --loops=1000000 --minimal";
     start_program(&mut vm, "load", load)?;
     comes_grows_and_goes(&mut vm, &dir)?;
     has_no_image(&mut vm)?;
@@ -153,8 +154,8 @@ fn loses_its_driver(vm: &mut Vm) -> TestResult {
     vm.tell(Action::WritePattern(range.clone()))?;
     let controller =
         vm.disks(1)?.pop().and_then(|disk| disk.vmbus_device).ok_or("a disk without controller")?;
-    let doomed = "fio --name=doomed --filename=/dev/sda --size=8m --rw=randrw --bs=4k --ioengine=libaio --iodepth=32 --direct=1 \
-        --time_based --runtime=600 --minimal";
+    let doomed = "fio --name=doomed --filename=/dev/sda --size=8m --rw=randrw --bs=4k \
+        --ioengine=libaio --iodepth=32 --direct=1 --time_based --runtime=600 --minimal";
     start_program(vm, "doomed", doomed)?;
     vm.shell("until [ $(awk '$3 == \"sda\" {print $12}' /proc/diskstats) -gt 0 ]; do :; done")?;
     vm.shell(&format!("echo {controller} > /sys/bus/vmbus/drivers/hv_storvsc/unbind"))?;

@@ -34,7 +34,7 @@ const GUEST_PATIENCE: u64 = 10;
 const SHOWN: Duration = Duration::from_secs(60);
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
-    let name = "test_disk_that_stalls_for_a_minute_goes_on_and_other_disks_never_stop";
+    let name = "test_disk_that_stalls_for_a_minute_resumes_and_other_disks_never_stop";
     common::add(tests, kernel, name, stall);
     common::add(tests, kernel, "test_machine_stopped_while_its_disk_stalls_says_so_and_ends", stop);
 }
@@ -165,8 +165,9 @@ impl Names {
 /// Returns a command that writes and verifies until it is stopped.
 fn load(name: &str) -> String {
     format!(
-        "fio --name=load --filename=/dev/{name} --size=8m --rw=randwrite --bs=8k --ioengine=libaio --iodepth=4 --direct=1 \
-        --verify=crc32c --verify_fatal=1 --verify_state_save=0 --loops=1000000 --minimal"
+        "fio --name=load --filename=/dev/{name} --size=8m --rw=randwrite --bs=8k \
+        --ioengine=libaio --iodepth=4 --direct=1 --verify=crc32c --verify_fatal=1 \
+        --verify_state_save=0 --loops=1000000 --minimal"
     )
 }
 
@@ -178,12 +179,14 @@ fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> Te
     for writer in 0..WRITERS {
         let at = writer * count;
         let copy = format!(
-            "dd if=/dev/{source} of=/dev/{slow} bs={BLOCK} skip={at} seek={at} count={count} iflag=direct oflag=direct conv=notrunc,fsync"
+            "dd if=/dev/{source} of=/dev/{slow} bs={BLOCK} skip={at} seek={at} count={count} \
+            iflag=direct oflag=direct conv=notrunc,fsync"
         );
         start_program(vm, &format!("write-{writer}"), &copy)?;
     }
     let one = format!(
-        "dd if=/dev/{source} of=/dev/{leaving} bs={BLOCK} count=1 iflag=direct oflag=direct conv=notrunc"
+        "dd if=/dev/{source} of=/dev/{leaving} bs={BLOCK} count=1 iflag=direct oflag=direct \
+        conv=notrunc"
     );
     start_program(vm, "leave", &one)
 }

@@ -62,11 +62,13 @@ fn tools(kernel: StockKernel) -> TestResult {
 /// Makes a file system, writes and verifies in it with fio, trims and checks it. Programs have full
 /// paths, because the shell has smaller ones with the same names.
 fn file_system(vm: &mut Vm, device: &str, make: &str, kind: &str, check: &str) -> TestResult {
-    let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite --bsrange=4k-64k --ioengine=libaio \
-        --iodepth=16 --direct=1 --fsync=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
+    let fio = "fio --name=verify --directory=/mnt/t --size=6m --numjobs=2 --rw=randwrite \
+        --bsrange=4k-64k --ioengine=libaio --iodepth=16 --direct=1 --fsync=16 --verify=crc32c \
+        --verify_fatal=1 --verify_state_save=0 --group_reporting --minimal";
     vm.shell(&format!("{make} {device} && mkdir -p /mnt/t && mount -t {kind} {device} /mnt/t"))?;
     vm.shell(&format!(
-        "{fio} && rm /mnt/t/verify.0.0 && sync && fstrim /mnt/t && sha256sum /mnt/t/verify.1.0 > /tmp/sum"
+        "{fio} && rm /mnt/t/verify.0.0 && sync && fstrim /mnt/t && sha256sum /mnt/t/verify.1.0 > \
+        /tmp/sum"
     ))?;
     // The trimmed space was free: the other file is intact when read from the disk again.
     vm.shell(&format!("umount /mnt/t && {check} {device} && mount -t {kind} {device} /mnt/t"))?;
@@ -133,7 +135,8 @@ fn provisioning(vm: &mut Vm, device: &str, image: &Path) -> TestResult {
     );
     vm.shell(&format!("sg_write_same --16 --lba=10000 --num=1000 --xferlen=512 {device}"))?;
     vm.shell(&format!(
-        "head -c 512 /bin/busybox > /tmp/block && sg_write_same --10 --in=/tmp/block --lba=12000 --num=100 {device}"
+        "head -c 512 /bin/busybox > /tmp/block && sg_write_same --10 --in=/tmp/block --lba=12000 \
+        --num=100 {device}"
     ))?;
     vm.shell(&format!("sg_sync {device}"))?;
 

@@ -1,90 +1,24 @@
 //! The client: one connection, its offers, its channels, and the pump that drives them.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use vmbus_protocol::offer::HvStatus;
 use vmbus_protocol::{Guid, MessageBuffer, Version};
 
-use crate::channel::{Channel, ChannelId, Record};
-use crate::driver::Driver;
 use crate::error::Error;
+use crate::handles::ChannelId;
 use crate::message::{HostMessage, Offer, Reply};
 use crate::platform::{Platform, Wake};
+use crate::state::{Channel, Client, Driver, Record, Stats};
 
 /// Maximum number of replies without a request. They are kept, as a reply may come before the
 /// client waits for it.
 const MAX_REPLIES: usize = 64;
 /// Maximum number of attempts at one HvPostMessage while the host's queue is full.
 const MAX_POST_ATTEMPTS: u32 = 10_000;
-/// The first GPADL handle, as in Linux.
-const FIRST_GPADL: u32 = 0xE1E10;
-
-/// A guest's VMBus: connection, offers, channels. Driven by one thread.
-///
-/// Every call that waits (`connect`, creating a GPADL, a synchronous request, ...) pumps in the
-/// meantime: it takes messages and serves the rings of other channels. Otherwise the client only
-/// works in [`Client::poll`], [`Client::wait`] and [`Client::run_until_idle`].
-pub struct Client<P: Platform> {
-    pub(crate) platform: P,
-    pub(crate) version: Version,
-    pub(crate) connection_id: u32,
-    pub(crate) target_vp: u32,
-    pub(crate) offers: BTreeMap<u32, Offer>,
-    pub(crate) offers_delivered: bool,
-    /// Rescinded relids that the client has not released yet.
-    pub(crate) rescinded: BTreeSet<u32>,
-    pub(crate) channels: BTreeMap<ChannelId, Record<P>>,
-    pub(crate) answers: BTreeMap<u64, Result<Vec<u8>, Error>>,
-    pub(crate) next_answer: u64,
-    next_channel: u32,
-    next_gpadl: u32,
-    replies: VecDeque<Reply>,
-    stats: Stats,
-}
-
-/// Counters, of faults among others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Messages from the host.
-    pub messages: u64,
-    /// Messages from the host of unknown type, or too short.
-    pub unknown_messages: u64,
-    /// Replies without a request.
-    pub stray_replies: u64,
-    /// Events for channels that are not open.
-    pub stray_events: u64,
-    /// Completions for packets that are not outstanding.
-    pub stray_completions: u64,
-    /// Signals to the host.
-    pub signals: u64,
-    /// GPADLs that a driver had not deleted when its closed callback ended.
-    pub leaked_gpadls: u64,
-}
 
 impl<P: Platform> Client<P> {
-    pub(crate) fn new(platform: P, version: Version, target_vp: u32) -> Self {
-        Self {
-            platform,
-            version,
-            connection_id: 0,
-            target_vp,
-            offers: BTreeMap::new(),
-            offers_delivered: false,
-            rescinded: BTreeSet::new(),
-            channels: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            next_answer: 0,
-            next_channel: 1,
-            next_gpadl: FIRST_GPADL,
-            replies: VecDeque::new(),
-            stats: Stats::default(),
-        }
-    }
-
     /// Returns the negotiated version.
     #[must_use]
     pub fn version(&self) -> Version {

@@ -1,16 +1,13 @@
 //! Connecting and disconnecting (vmbus-core section 3).
 
 use vmbus_protocol::message::{InitiateContact, MessageType};
-use vmbus_protocol::offer::{
-    HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT, VMBUS_SINT,
-};
+use vmbus_protocol::offer::{HvStatus, MESSAGE_CONNECTION_ID, MESSAGE_CONNECTION_ID_MULTICLIENT};
 use vmbus_protocol::{MessageBuffer, Version};
-use zerocopy::little_endian::{U32, U64};
 
-use crate::client::Client;
 use crate::error::Error;
 use crate::message::Reply;
 use crate::platform::Platform;
+use crate::state::Client;
 
 /// Options of a contact.
 #[derive(Clone, Debug)]
@@ -68,15 +65,12 @@ impl<P: Platform> Client<P> {
 
     fn try_version(&mut self, version: Version) -> Result<bool, Error> {
         let multiclient = version >= Version::V5_0;
-        let sint = if multiclient { VMBUS_SINT } else { 0 };
-        let body = InitiateContact {
-            version: U32::new(version.word()),
-            target_vp: U32::new(self.target_vp),
-            target_info: [sint, 0, 0, 0, 0, 0, 0, 0],
-            // No monitor pages, which hosts without this feature accept from every guest.
-            monitor_page1: U64::ZERO,
-            monitor_page2: U64::ZERO,
-        };
+        // Without monitor pages, which hosts without this feature accept from every guest.
+        let mut body = InitiateContact::new(version.word(), self.target_vp);
+        if !multiclient {
+            // The place of the interrupt page, which is not used either.
+            body.target_info = [0; 8];
+        }
         let port =
             if multiclient { MESSAGE_CONNECTION_ID_MULTICLIENT } else { MESSAGE_CONNECTION_ID };
         match self.post_on(port, &MessageBuffer::new(MessageType::InitiateContact, &body)) {

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use crate::error::GpadlError;
-use crate::gpadl::MAX_WORDS;
+use crate::handles::MAX_WORDS;
 use crate::mdl::{Mdl, Range};
 
 /// Returns the selected part of a chain.

@@ -141,7 +141,10 @@ pub enum GpadlError {
     },
     /// The buffer is too large for one GPADL: `range_buflen` is 16 bits.
     /// [`crate::Channel::create_gpadls_from_mdl`] makes several.
-    #[error("{words} words of ranges and pages; one GPADL has at most {}", crate::gpadl::MAX_WORDS)]
+    #[error(
+        "{words} words of ranges and pages; one GPADL has at most {}",
+        crate::handles::MAX_WORDS
+    )]
     TooLarge {
         /// Number of words: one for each range, one for each page.
         words: usize,

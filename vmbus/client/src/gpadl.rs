@@ -2,60 +2,23 @@
 
 use alloc::vec::Vec;
 
-use bitflags::bitflags;
 use vmbus_protocol::MessageBuffer;
-use vmbus_protocol::limits::MAX_GPADL_PAGES;
 use vmbus_protocol::message::{GpadlBody, GpadlHeader, GpadlTeardown, MessageType};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 
-use crate::channel::Channel;
-use crate::client::Client;
 use crate::cut::{clip, split};
 use crate::error::{Error, GpadlError};
 use crate::mdl::{Mdl, Range};
 use crate::message::Reply;
 use crate::platform::Platform;
+use crate::state::{Channel, Client, Kept};
 
-/// Maximum number of words (one for each range, one for each page) of one GPADL: `range_buflen` is
-/// 16 bits, so 65,528 bytes.
-pub const MAX_WORDS: usize = MAX_GPADL_PAGES + 1;
+pub use crate::handles::{GpadlFlags, GpadlHandle, MAX_WORDS};
+
 /// Words that fit behind a header and behind a body.
 const HEADER_WORDS: usize = 27;
 const BODY_WORDS: usize = 28;
-
-bitflags! {
-    /// Flags of a GPADL (`VMBUS_CHANNEL_GPADL_FLAG_*`).
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-    pub struct GpadlFlags: u32 {
-        /// The server should treat the GPADL as read-only. The wire carries no flags, so the
-        /// driver must pass this to the server together with the number.
-        /// [`Platform::gpadl_created`] gets the flag, for platforms that share more than the
-        /// wire with their host.
-        const READ_ONLY = 0x1;
-    }
-}
-
-/// The number of a confirmed GPADL. The driver passes it to its peer in its own protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GpadlHandle(pub(crate) u32);
-
-impl GpadlHandle {
-    /// Returns the number on the wire.
-    #[must_use]
-    pub const fn id(self) -> u32 {
-        self.0
-    }
-}
-
-/// The client's record of a GPADL.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    /// The buffer, if the client locked it.
-    locked: Option<Mdl>,
-    /// A teardown was requested, and the host has not answered yet.
-    going: bool,
-}
 
 impl<P: Platform> Channel<'_, P> {
     /// Describes `data_length` bytes (0: to the end) from byte `start_offset` of a chain to the

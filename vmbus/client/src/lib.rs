@@ -2,7 +2,9 @@
 //! library (`VMBKMCL`). `no_std` + `alloc`.
 //!
 //! ```text
-//! Platform (hypercalls, slot, flags, memory, rings) -> Client (contact, offers) -> Channel (life, GPADLs, packets) <-> Driver (callbacks)
+//! Platform (hypercalls, slot, flags, memory, rings)
+//!     -> Client (contact, offers)
+//!         -> Channel (life, GPADLs, packets) <-> Driver (callbacks)
 //! ```
 //!
 //! | Windows | here |
@@ -29,25 +31,27 @@ extern crate alloc;
 
 mod channel;
 mod client;
+mod config;
 mod connection;
 mod cut;
-mod driver;
 mod error;
 pub mod gpadl;
+mod handles;
 mod mdl;
 mod message;
 pub mod platform;
+mod received;
+mod state;
 mod status;
 
-pub use channel::{
-    Answer, Channel, ChannelFlags, ChannelId, ChannelState, PacketObject, SendFlags, Waiting,
-};
-pub use client::{Client, Stats};
+pub use channel::{ChannelState, PacketObject, SendFlags, Waiting};
+pub use config::ChannelFlags;
 pub use connection::{ContactOptions, NEWEST_FIRST};
-pub use driver::{Completion, Driver, Received};
 pub use error::{Error, GpadlError};
-pub use gpadl::{GpadlFlags, GpadlHandle};
+pub use handles::{ChannelId, GpadlFlags, GpadlHandle};
 pub use mdl::{Mdl, MdlError};
 pub use message::Offer;
 pub use platform::Platform;
+pub use received::{Completion, Received};
+pub use state::{Answer, Channel, Client, Driver, Stats};
 pub use status::NtStatus;

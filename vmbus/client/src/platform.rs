@@ -7,7 +7,7 @@ use thiserror::Error;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmbus_protocol::offer::HvStatus;
 
-use crate::gpadl::GpadlFlags;
+use crate::handles::GpadlFlags;
 use crate::mdl::Mdl;
 use crate::status::NtStatus;
 
@@ -224,12 +224,9 @@ pub enum Space {
 /// The error of a ring operation.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RingFault {
-    /// The ring has too little space now.
-    #[error("ring full: {needed} bytes needed")]
-    Full {
-        /// Bytes of ring that the packet takes.
-        needed: u32,
-    },
+    /// The host broke the ring.
+    #[error("the host broke the ring")]
+    Corrupt,
     /// The packet is too long for this ring.
     #[error("packet of {length} bytes exceeds the {limit} bytes that this ring takes")]
     TooBig {
@@ -238,7 +235,10 @@ pub enum RingFault {
         /// The longest that the ring takes.
         limit: u32,
     },
-    /// The host broke the ring.
-    #[error("the host broke the ring")]
-    Corrupt,
+    /// The ring has too little space now.
+    #[error("ring full: {needed} bytes needed")]
+    Full {
+        /// Bytes of ring that the packet takes.
+        needed: u32,
+    },
 }

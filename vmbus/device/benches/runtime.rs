@@ -5,15 +5,17 @@
 //! --bench runtime [-- --json FILE]`. Both ends take turns in one thread. The limit of each number
 //! is the hand-written loop, measured in the same run.
 
-#[path = "../../loopback/benches/core/clock.rs"]
+#[path = "../../loopback/benches/bus/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;
-#[path = "../../loopback/benches/core/number.rs"]
+#[path = "../../loopback/benches/bus/number.rs"]
 mod number;
+#[path = "../../loopback/benches/bus/program.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod program;
 
 use std::convert::Infallible;
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use number::Number;
@@ -27,46 +29,16 @@ use vmbus_ring::{OutPacket, Packet};
 const BYTES: usize = 16;
 /// Maximum cost of the runtime relative to the hand-written loop.
 const ALLOWED: f64 = 1.15;
-/// Number of passes. A disturbance may outlast one measurement, but hardly all of them.
+/// Number of passes.
 const PASSES: usize = 5;
 
 const RUNTIME: Guid = Guid::new(0xbe4c, 0x7421, 0x0001, *b"SynthVM!");
 const BY_HAND: Guid = Guid::new(0xbe4c, 0x7421, 0x0002, *b"SynthVM!");
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench runtime: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted) = (None, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            other => return Err(format!("{other:?} is no option: only --json FILE is")),
-        }
-    }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let mut numbers = measure();
-    for _ in 1..PASSES {
-        numbers = numbers.into_iter().zip(measure()).map(|(one, other)| one.best(&other)).collect();
-    }
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    program::main("runtime", |options| {
+        options.report("only --json FILE is", || Ok(program::best_of(PASSES, measure)))
+    })
 }
 
 fn measure() -> Vec<Number> {
@@ -110,7 +82,9 @@ impl Machine {
         let Self { client, runtime, inline, .. } = self;
         let mut channel = client.channel(*runtime);
         let rings = channel.rings().unwrap();
-        clock::best_of(|| exchange(rings, batch, || inline.serve()))
+        // A worker's thread takes no lock for its turns either.
+        let mut turns = inline.turns().unwrap();
+        clock::best_of(|| exchange(rings, batch, || turns.serve()))
     }
 
     /// Returns the nanoseconds of `batch` requests through the hand-written loop.

@@ -22,6 +22,7 @@
 //! | `handler` | the interface that a device implements |
 //! | `served` | a device out of an offer and a handler |
 //! | `workers` | the channels of one device: options, start, kick, pause and resume |
+//! | `shared` | the state that the workers of a device share |
 //! | `worker` | the loop of one channel |
 //! | `outbox` | packets to the guest that wait for space in the ring |
 //! | `busy_poll` | whether and how long to poll before sleeping |
@@ -39,6 +40,7 @@ mod moderation;
 mod outbox;
 mod quiesce;
 mod served;
+mod shared;
 mod shared_loop;
 mod wait;
 mod wake;
@@ -46,7 +48,7 @@ mod worker;
 mod workers;
 
 pub use handler::{ChannelHandler, Completed};
-pub use inline::InlineWorkers;
+pub use inline::{InlineTurns, InlineWorkers};
 pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;

@@ -43,3 +43,6 @@ pub(crate) const MAX_MODERATION_STEPS: u32 = 5;
 /// Number of packets after which the guest is interrupted within the window: 11 KiB of a ring of
 /// completions, which usually has 124 KiB.
 pub(crate) const MAX_PENDING: usize = 128;
+
+/// Stack of a worker's thread in bytes. It does not recurse and keeps its buffers on the heap.
+pub(crate) const THREAD_STACK: usize = 256 << 10;

@@ -98,6 +98,7 @@ impl Moderation {
     }
 
     /// Records that `completions` replies were written to the ring, with `more` requests in flight.
+    #[inline]
     pub(crate) fn delivered(&mut self, completions: usize, more: usize) {
         if !self.unit.is_zero() && completions != 0 {
             self.count(u32::try_from(completions).unwrap_or(u32::MAX), more, Instant::now);

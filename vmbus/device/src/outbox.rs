@@ -59,9 +59,9 @@ pub struct SavedPacket {
     pub transfer_pages: Vec<u8>,
 }
 
-/// Packets to the guest, oldest first.
+/// Packets to the guest with payloads of type `P`, oldest first.
 #[derive(Debug)]
-pub struct Outbox<P> {
+pub struct Outbox<P = Vec<u8>> {
     /// Packets before `first` are in the ring already. They are removed together, as each removal
     /// moves the rest.
     packets: Vec<Message<P>>,

@@ -11,10 +11,10 @@ use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::handler::ChannelHandler;
+use crate::limits::THREAD_STACK;
 use crate::wait;
 use crate::wake;
 use crate::worker::{Turn, Worker};
-use crate::workers::{self, STACK};
 
 /// A thread that serves the channels of any number of devices. For devices with little traffic: a
 /// VM has a dozen of those, and most of them send a packet every few seconds.
@@ -40,7 +40,7 @@ impl SharedLoop {
         let inbox = Arc::new(Inbox { added: Mutex::default(), wake });
         let handle = Arc::new(Handle { inbox: Arc::clone(&inbox) });
         let name = name.chars().filter(|c| *c != '\0').collect();
-        thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+        thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
             wake::sleep_exactly();
             run(&inbox);
         })?;
@@ -172,10 +172,15 @@ fn run(inbox: &Inbox) {
             match member.worker.turn() {
                 Turn::Idle => member.has_more = false,
                 Turn::More => member.has_more = true,
-                Turn::Ended => workers::drop_contained(members.swap_remove(index)),
+                Turn::Ended => drop_contained(members.swap_remove(index)),
             }
         }
     }
+}
+
+/// Drops a worker, and contains a panic of its handler: the thread serves others.
+fn drop_contained(worker: Member) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
 }
 
 /// Sleeps until a channel may have work or one is added.

@@ -18,8 +18,8 @@ use crate::limits::{BATCH_PACKETS, MAX_DRAIN, TURN_ROUNDS};
 use crate::moderation::Moderation;
 use crate::outbox::Outbox;
 use crate::quiesce::{Quiesced, WorkerGuard};
+use crate::shared::Shared;
 use crate::wait;
-use crate::workers::Shared;
 
 /// The worker of one channel.
 pub(crate) struct Worker<H: ChannelHandler> {
@@ -90,7 +90,7 @@ impl<H: ChannelHandler> Worker<H> {
         let kick = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
         let counters = Arc::clone(channel.worker_counters());
         shared.register(&kick);
-        let mut guard = WorkerGuard::new(shared.pause_state(), channel.subchannel());
+        let mut guard = WorkerGuard::new(Arc::clone(shared.pause()), channel.subchannel());
         let mut outbox = Outbox::new();
         if let Some(restored) = restored {
             outbox.restore(&restored.packets);
@@ -245,10 +245,16 @@ impl<H: ChannelHandler> Worker<H> {
         Ok(is_open)
     }
 
+    #[inline]
     fn quiesce_if_paused(&mut self) {
-        if self.shared.is_paused()
-            && let Some(state) = self.handler.quiesce()
-        {
+        if self.shared.is_paused() {
+            self.quiesce();
+        }
+    }
+
+    #[cold]
+    fn quiesce(&mut self) {
+        if let Some(state) = self.handler.quiesce() {
             self.guard.quiesce(Quiesced::new(self.outbox.saved(), state));
         }
     }
@@ -285,7 +291,14 @@ impl<H: ChannelHandler> Worker<H> {
     pub(crate) fn report(&self, fault: &Fault<H::Error>) {
         let (device, relid, subchannel) = (self.shared.name(), self.relid(), self.subchannel());
         self.shared.log().log(|left_out| {
-            warn!(device, relid, subchannel, %fault, left_out, "the guest broke its channel: channel given up");
+            warn!(
+                device,
+                relid,
+                subchannel,
+                %fault,
+                left_out,
+                "the guest broke its channel: channel given up"
+            );
         });
     }
 

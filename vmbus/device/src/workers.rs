@@ -2,26 +2,21 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use tracing::warn;
 use vmbus_host::Channel;
-use vmbus_log::LogRateLimiter;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::handler::ChannelHandler;
 use crate::inline::InlineWorkers;
-use crate::limits::{MAX_BUSY_POLL, MAX_PAUSE};
-use crate::quiesce::{Pause, Quiesced};
+use crate::limits::{MAX_BUSY_POLL, MAX_PAUSE, THREAD_STACK};
+use crate::quiesce::Quiesced;
+use crate::shared::Shared;
 use crate::shared_loop::SharedLoop;
 use crate::wake;
 use crate::worker::Worker;
-
-/// Stack of a worker's thread in bytes. It does not recurse and keeps its buffers on the heap.
-pub(crate) const STACK: usize = 256 << 10;
 
 /// Options of the workers of a device.
 #[derive(Clone, Debug)]
@@ -96,11 +91,12 @@ impl WorkerOptions {
 #[derive(Debug)]
 pub struct Workers<S = ()> {
     shared: Arc<Shared<S>>,
+    options: Arc<WorkerOptions>,
 }
 
 impl<S> Clone for Workers<S> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { shared: Arc::clone(&self.shared), options: Arc::clone(&self.options) }
     }
 }
 
@@ -108,15 +104,11 @@ impl<S: Clone + Send + 'static> Workers<S> {
     /// Returns the workers of the device `name`. Log lines have the name, and thread names its
     /// first characters.
     pub fn new(name: impl Into<String>, options: WorkerOptions) -> Self {
+        // Inline workers do not sleep.
+        let busy_poll = if options.inline.is_some() { Duration::ZERO } else { options.busy_poll };
         Self {
-            shared: Arc::new(Shared {
-                name: name.into(),
-                options,
-                kicks: Mutex::default(),
-                pause: Arc::default(),
-                moderated: AtomicU64::new(0),
-                log: LogRateLimiter::default(),
-            }),
+            shared: Arc::new(Shared::new(name.into(), busy_poll, options.moderation)),
+            options: Arc::new(options),
         }
     }
 
@@ -144,7 +136,7 @@ impl<S: Clone + Send + 'static> Workers<S> {
         packets: Vec<crate::SavedPacket>,
         state: S,
     ) -> io::Result<()> {
-        self.shared.pause.set(true);
+        self.shared.pause().set(true);
         self.launch(channel, handler, Some(Quiesced::new(packets, state)))
     }
 
@@ -158,16 +150,16 @@ impl<S: Clone + Send + 'static> Workers<S> {
     /// cannot be saved.
     pub fn pause(&self) {
         let shared = &self.shared;
-        shared.pause.set(true);
+        shared.pause().set(true);
         shared.kick();
-        let timeout = shared.options.pause_timeout;
-        if let Some(inline) = &shared.options.inline {
+        let mut timeout = self.options.pause_timeout;
+        if let Some(inline) = &self.options.inline {
             inline.quiesce(shared, timeout);
+            timeout = Duration::ZERO;
         }
-        let timeout = if shared.options.inline.is_some() { Duration::ZERO } else { timeout };
-        let running = shared.pause.wait(timeout);
+        let running = shared.pause().wait(timeout);
         if running != 0 {
-            let device = &*shared.name;
+            let device = shared.name();
             warn!(
                 device,
                 running,
@@ -178,23 +170,23 @@ impl<S: Clone + Send + 'static> Workers<S> {
 
     /// Ends the pause.
     pub fn resume(&self) {
-        self.shared.pause.set(false);
+        self.shared.pause().set(false);
         self.shared.kick();
     }
 
     /// Returns the state of channel `subchannel`, or `None` if it is not open or not quiesced.
     pub fn quiesced(&self, subchannel: u16) -> Option<Quiesced<S>> {
-        self.shared.pause.quiesced(subchannel)
+        self.shared.pause().quiesced(subchannel)
     }
 
     /// Returns the number of interrupts delayed by all workers, including ended ones.
     pub fn moderated(&self) -> u64 {
-        self.shared.moderated.load(Ordering::Relaxed)
+        self.shared.moderated()
     }
 
     /// Returns the options.
     pub fn options(&self) -> &WorkerOptions {
-        &self.shared.options
+        &self.options
     }
 
     fn launch<H: ChannelHandler<State = S>>(
@@ -204,15 +196,14 @@ impl<S: Clone + Send + 'static> Workers<S> {
         restored: Option<Quiesced<S>>,
     ) -> io::Result<()> {
         // Linux shows 15 bytes of a thread's name.
-        let name: String = self.shared.name.chars().filter(|c| *c != '\0').take(9).collect();
+        let name: String = self.shared.name().chars().filter(|c| *c != '\0').take(9).collect();
         let name = format!("{name}-ch{}", channel.subchannel());
         let worker = Worker::new(Arc::clone(&self.shared), channel, handler, restored)?;
-        let options = &self.shared.options;
-        match (&options.inline, &options.shared_loop) {
+        match (&self.options.inline, &self.options.shared_loop) {
             (Some(inline), _) => inline.add(worker),
             (None, Some(shared_loop)) => shared_loop.add(worker),
             (None, None) => {
-                thread::Builder::new().name(name).stack_size(STACK).spawn(move || {
+                thread::Builder::new().name(name).stack_size(THREAD_STACK).spawn(move || {
                     wake::sleep_exactly();
                     contain(worker);
                 })?;
@@ -227,75 +218,4 @@ fn contain<H: ChannelHandler>(mut worker: Worker<H>) {
     let end = catch_unwind(AssertUnwindSafe(|| worker.run()));
     worker.report_end(end);
     // Dropping the worker drops its handler, then returns the channel to the bus.
-}
-
-/// Drops a worker on a thread that serves others, and contains a panic of its handler.
-pub(crate) fn drop_contained(worker: impl Sized) {
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(worker)));
-}
-
-/// The state that all workers of a device share.
-#[derive(Debug)]
-pub(crate) struct Shared<S> {
-    name: String,
-    options: WorkerOptions,
-    /// The kick of each worker.
-    kicks: Mutex<Vec<Weak<EventFd>>>,
-    pause: Arc<Pause<S>>,
-    /// Number of delayed interrupts.
-    moderated: AtomicU64,
-    /// Prevents a guest that breaks its channels from filling the log.
-    log: LogRateLimiter,
-}
-
-impl<S: Clone> Shared<S> {
-    /// Registers the kick of a worker. [`Shared::kick`] signals it while the worker exists.
-    pub(crate) fn register(&self, kick: &Arc<EventFd>) {
-        let mut kicks = self.kicks();
-        kicks.retain(|kick| kick.strong_count() > 0);
-        kicks.push(Arc::downgrade(kick));
-    }
-
-    pub(crate) fn kick(&self) {
-        for kick in self.kicks().iter().filter_map(Weak::upgrade) {
-            // A write fails only if the counter is full, and then the event is readable already.
-            let _ = kick.write(1);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn is_paused(&self) -> bool {
-        self.pause.is_paused()
-    }
-
-    pub(crate) fn pause_state(&self) -> Arc<Pause<S>> {
-        Arc::clone(&self.pause)
-    }
-
-    /// Counts a delayed interrupt.
-    pub(crate) fn count_moderated(&self) {
-        self.moderated.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn log(&self) -> &LogRateLimiter {
-        &self.log
-    }
-
-    /// Returns the maximum poll window: zero for inline workers, which do not sleep.
-    pub(crate) fn busy_poll_limit(&self) -> Duration {
-        if self.options.inline.is_some() { Duration::ZERO } else { self.options.busy_poll }
-    }
-
-    /// Returns true if a worker's thread may delay interrupts.
-    pub(crate) fn moderates(&self) -> bool {
-        self.options.moderation
-    }
-
-    fn kicks(&self) -> MutexGuard<'_, Vec<Weak<EventFd>>> {
-        self.kicks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }

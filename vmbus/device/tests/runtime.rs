@@ -14,6 +14,7 @@ use vmbus_protocol::Guid;
 use vmbus_ring::Packet;
 
 const CLASS: Guid = Guid::new(0x7e57, 0x7421, 0x0000, *b"SynthVM!");
+const OTHER: Guid = Guid::new(0x7e57, 0x7421, 0x0001, *b"SynthVM!");
 const WAIT: SendFlags = SendFlags::WAIT_FOR_COMPLETION;
 
 type Guest = Client<LoopbackPlatform>;
@@ -30,11 +31,7 @@ impl ChannelHandler for Replier {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         assert_ne!(packet.payload()[0], b'!', "a panic that the test asked for");
         self.taken.fetch_add(1, Ordering::SeqCst);
         outbox.complete(packet.transaction_id(), vec![7; self.reply]);
@@ -87,6 +84,31 @@ fn test_handler_that_panics_loses_its_channel_and_the_next_one_is_served() {
     let id = client.open(CLASS, None, None).unwrap();
     assert_eq!(request(&mut client, id), Ok(8));
     assert_eq!(taken.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn test_turns_serve_channels_that_open_later_and_leave_nothing_to_others() {
+    let Setup { vm, mut client, id, taken, inline } = setup(8, false);
+    let mut turns = inline.turns().unwrap();
+    assert!(inline.turns().is_none());
+    send(&mut client, id, b"a packet");
+    inline.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 0);
+    turns.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 1);
+
+    let count = Arc::clone(&taken);
+    let handler = move |_: &Channel| Replier { reply: 8, taken: Arc::clone(&count) };
+    let options = WorkerOptions::default().inline(inline.clone());
+    vm.offer(serve("other", Offer::new(OTHER, OTHER, 0), handler, options)).unwrap();
+    let other = client.open(OTHER, None, None).unwrap();
+    send(&mut client, other, b"a packet");
+    turns.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 2);
+    drop(turns);
+    send(&mut client, other, b"a packet");
+    inline.serve();
+    assert_eq!(taken.load(Ordering::SeqCst), 3);
 }
 
 #[test]

@@ -42,11 +42,7 @@ impl ChannelHandler for Handler {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         let payload = packet.payload();
         match &payload[..5] {
             b"panic" => panic!("a panic that the test asked for"),
@@ -63,7 +59,7 @@ impl ChannelHandler for Handler {
     }
 
     /// A busy handler always has more work.
-    fn complete(&mut self, _: &mut Outbox<Vec<u8>>) -> Completed {
+    fn complete(&mut self, _: &mut Outbox) -> Completed {
         if self.is_busy { Completed::CallAgain } else { Completed::Nothing }
     }
 

@@ -1,6 +1,8 @@
 //! The conversion of range data (GPADL headers and bodies, GPA-direct packets) into a validated
 //! buffer. Pages are processed as they arrive.
 
+use std::borrow::BorrowMut;
+
 use thiserror::Error;
 use vmbus_protocol::limits::{MAX_BUFFER_PAGES, PAGE_SIZE};
 use vmbus_protocol::num::{high_u32, low_u32, usize_of};
@@ -60,7 +62,7 @@ pub enum RangeError {
 ///
 /// Sealed, because an implementation that returned a different buffer in each call would mix the
 /// page lists of two buffers and create runs of unchecked length.
-pub trait Destination: sealed::Sealed {}
+pub trait Destination: BorrowMut<GuestBuffer> + sealed::Sealed {}
 
 impl Destination for GuestBuffer {}
 impl Destination for &mut GuestBuffer {}
@@ -68,34 +70,9 @@ impl Destination for &mut GuestBuffer {}
 mod sealed {
     use crate::buffer::GuestBuffer;
 
-    pub trait Sealed {
-        fn get(&self) -> &GuestBuffer;
-        fn get_mut(&mut self) -> &mut GuestBuffer;
-    }
-
-    impl Sealed for GuestBuffer {
-        #[inline]
-        fn get(&self) -> &GuestBuffer {
-            self
-        }
-
-        #[inline]
-        fn get_mut(&mut self) -> &mut GuestBuffer {
-            self
-        }
-    }
-
-    impl Sealed for &mut GuestBuffer {
-        #[inline]
-        fn get(&self) -> &GuestBuffer {
-            self
-        }
-
-        #[inline]
-        fn get_mut(&mut self) -> &mut GuestBuffer {
-            self
-        }
-    }
+    pub trait Sealed {}
+    impl Sealed for GuestBuffer {}
+    impl Sealed for &mut GuestBuffer {}
 }
 
 /// An assembler that takes range data in pieces and fills a [`GuestBuffer`].
@@ -152,7 +129,7 @@ impl<B: Destination> RangeAssembler<B> {
     /// [`RangeError::NoRanges`] or [`RangeError::Size`].
     #[inline]
     pub fn begin(mut buffer: B, ranges: u32, bytes: usize) -> Result<Self, RangeError> {
-        buffer.get_mut().clear();
+        buffer.borrow_mut().clear();
         if ranges == 0 {
             return Err(RangeError::NoRanges);
         }
@@ -191,7 +168,7 @@ impl<B: Destination> RangeAssembler<B> {
     #[inline]
     #[must_use]
     pub fn buffer(&self) -> &GuestBuffer {
-        self.buffer.get()
+        self.buffer.borrow()
     }
 
     /// Takes the next piece. An incomplete word at its end and all bytes past the declared end are
@@ -219,7 +196,7 @@ impl<B: Destination> RangeAssembler<B> {
         if !self.is_complete() {
             return None;
         }
-        self.buffer.get_mut().complete();
+        self.buffer.borrow_mut().complete();
         Some(self.buffer)
     }
 
@@ -285,7 +262,7 @@ impl<B: Destination> RangeAssembler<B> {
         if needed > present {
             return Err(RangeError::ShortList { needed, present });
         }
-        let buffer = self.buffer.get_mut();
+        let buffer = self.buffer.borrow_mut();
         let total = buffer.pages().wrapping_add(needed);
         let (Ok(pages), true) = (u16::try_from(needed), total <= MAX_BUFFER_PAGES) else {
             return Err(RangeError::TooManyPages);
@@ -299,7 +276,7 @@ impl<B: Destination> RangeAssembler<B> {
 
     #[inline]
     fn push_pages(&mut self, pages: &[[u8; WORD]]) -> Result<(), RangeError> {
-        let (ram, runs) = self.buffer.get_mut().parts();
+        let (ram, runs) = self.buffer.borrow_mut().parts();
         let mut rest = pages;
         while !rest.is_empty() {
             let open = runs.open(rest.len());

@@ -140,7 +140,8 @@ impl GuestBuffer {
     /// Returns whether the buffer is one range of whole pages, as a ring must be (vmbus-core 4.4).
     #[must_use]
     pub fn is_whole_pages(&self) -> bool {
-        matches!(self.range(0), Some((0, count)) if self.ranges.len() == 1 && count.is_multiple_of(PAGE_SIZE))
+        self.ranges.len() == 1
+            && self.range(0).is_some_and(|(at, count)| at == 0 && count.is_multiple_of(PAGE_SIZE))
     }
 
     /// Returns the guest page numbers, in listed order. They are for tests, saved states and

@@ -102,18 +102,6 @@ impl<K> Contiguous<K> {
         unsafe { VolatileSlice::new(self.start.as_ptr(), self.len) }
     }
 
-    /// Returns the number of bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Returns true when there is no byte.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Returns true when the pages are mapped a second time, and false when this is guest memory
     /// itself.
     #[must_use]

@@ -43,7 +43,8 @@ pub enum ContiguousMappingError {
     /// Two pieces meet inside a page of the file behind them (4 KiB, or a hugepage). Mappings
     /// consist of whole pages.
     #[error(
-        "two pieces of the memory meet inside a page of its file, so no mapping can make them contiguous"
+        "two pieces of the memory meet inside a page of its file, so no mapping can make them \
+        contiguous"
     )]
     InsidePage,
     /// The memory has more runs than the caller permits.

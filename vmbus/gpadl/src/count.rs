@@ -119,6 +119,22 @@ mod model {
             }
         }
 
+        /// Starts a thread that maps the memory, and calls `use_it` if it has the mapping.
+        fn map_in_thread(memory: &Arc<Self>, use_it: fn(&Self)) -> thread::JoinHandle<()> {
+            let memory = Arc::clone(memory);
+            thread::spawn(move || {
+                if memory.views.map() == Mapped::Yes {
+                    use_it(&memory);
+                }
+            })
+        }
+
+        /// Writes to the memory as the holder of the only mapping, and drops it.
+        fn write_alone(&self) {
+            self.bytes.with_mut(|_| ());
+            assert!(!self.views.drop_one());
+        }
+
         fn teardown(&self) {
             if self.views.teardown() == Teardown::Done {
                 self.end();
@@ -148,14 +164,7 @@ mod model {
     fn test_view_count_mapping_against_a_teardown_is_refused_or_waited_for() {
         loom::model(|| {
             let memory = Memory::new();
-            let mapper = {
-                let memory = Arc::clone(&memory);
-                thread::spawn(move || {
-                    if memory.views.map() == Mapped::Yes {
-                        memory.drop_view();
-                    }
-                })
-            };
+            let mapper = Memory::map_in_thread(&memory, Memory::drop_view);
             memory.teardown();
             mapper.join().unwrap();
             assert_eq!(memory.ends.load(Ordering::Relaxed), 1);
@@ -167,18 +176,9 @@ mod model {
     fn test_view_count_two_mappers_have_it_one_at_a_time() {
         loom::model(|| {
             let memory = Memory::new();
-            let mapper = {
-                let memory = Arc::clone(&memory);
-                thread::spawn(move || {
-                    if memory.views.map() == Mapped::Yes {
-                        memory.bytes.with_mut(|_| ());
-                        assert!(!memory.views.drop_one());
-                    }
-                })
-            };
+            let mapper = Memory::map_in_thread(&memory, Memory::write_alone);
             if memory.views.map() == Mapped::Yes {
-                memory.bytes.with_mut(|_| ());
-                assert!(!memory.views.drop_one());
+                memory.write_alone();
             }
             mapper.join().unwrap();
             assert_eq!(memory.views.teardown(), Teardown::Done);

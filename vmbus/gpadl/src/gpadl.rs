@@ -9,7 +9,6 @@ use thiserror::Error;
 
 use crate::buffer::GuestBuffer;
 use crate::count::{Mapped, ViewCount};
-use crate::mapping::ReadOnlyView;
 
 pub use crate::count::Teardown;
 
@@ -125,16 +124,8 @@ impl Gpadl {
         self.map_any()
     }
 
-    /// Maps it for reading, whether it is marked read-only or not. Otherwise it works like
-    /// [`Gpadl::map`].
-    ///
-    /// # Errors
-    /// [`MapError::Mapped`] or [`MapError::Going`].
-    pub fn map_read_only(&self) -> Result<ReadOnlyView, MapError> {
-        self.map_any().map(ReadOnlyView::new)
-    }
-
-    fn map_any(&self) -> Result<GpadlView, MapError> {
+    /// Maps it for any access, whether it is marked read-only or not.
+    pub(crate) fn map_any(&self) -> Result<GpadlView, MapError> {
         match self.shared.views.map() {
             Mapped::Yes => Ok(GpadlView { shared: Arc::clone(&self.shared) }),
             Mapped::Going => Err(MapError::Going(self.shared.key.id)),

@@ -46,6 +46,17 @@ impl Access for ReadOnly {
     }
 }
 
+impl Gpadl {
+    /// Maps it for reading, whether it is marked read-only or not. Otherwise it works like
+    /// [`Gpadl::map`].
+    ///
+    /// # Errors
+    /// [`MapError::Mapped`] or [`MapError::Going`].
+    pub fn map_read_only(&self) -> Result<ReadOnlyView, MapError> {
+        self.map_any().map(ReadOnlyView)
+    }
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for super::ReadWrite {}
@@ -60,10 +71,6 @@ mod sealed {
 pub struct ReadOnlyView(GpadlView);
 
 impl ReadOnlyView {
-    pub(crate) fn new(view: GpadlView) -> Self {
-        Self(view)
-    }
-
     /// Returns the name of the GPADL.
     #[must_use]
     pub fn key(&self) -> GpadlKey {

@@ -151,7 +151,8 @@ pub enum RamError {
     },
     /// The host address of a region needs more than 56 bits.
     #[error(
-        "guest memory region at {start:#x} is mapped beyond the host addresses that a page run can hold"
+        "guest memory region at {start:#x} is mapped beyond the host addresses that a page run can \
+        hold"
     )]
     HostAddress {
         /// Guest address of the region.

@@ -154,7 +154,7 @@ fn test_contiguous_of_whole_hugepages_shows_them_in_order_and_is_unmapped() {
     let neighbour = Neighbour::new();
     let whole = buffer.contiguous(100, buffer.len() - 200).unwrap();
     assert!(whole.is_remapped());
-    let mut seen = vec![0; whole.len()];
+    let mut seen = vec![0; whole.slice().len()];
     whole.slice().copy_to(&mut seen[..]);
     assert!(seen == bytes[100..bytes.len() - 100]);
     whole.slice().write_obj(0xC3_u8, 5).unwrap();

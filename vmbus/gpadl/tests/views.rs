@@ -29,7 +29,7 @@ fn gpadl() -> (Gpadl, Arc<Heard>) {
 }
 
 #[test]
-fn test_teardown_without_views_is_done_at_once_and_silent() {
+fn test_teardown_without_views_is_done_immediately_and_silent() {
     let (gpadl, heard) = gpadl();
     assert_eq!(gpadl.teardown(), Teardown::Done);
     assert!(heard.0.lock().unwrap().is_empty());

@@ -9,14 +9,16 @@
 //! | `pump`, `work` | the thread that works on the bus; handling an event, running a job |
 //! | `messages` | between the guest and the core |
 //! | `actions` | the core's actions |
-//! | `opening` | giving channels to their devices |
+//! | `opens`, `opening` | opens in progress; giving channels to their devices |
 //! | `doorbells` | eventfds behind HvSignalEvent |
 //! | `pause` | pause, resume, save, restore |
 
 mod actions;
 mod doorbells;
+mod lock;
 mod messages;
 mod opening;
+mod opens;
 mod pause;
 mod pump;
 mod state;
@@ -24,9 +26,9 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 
-use vmbus_gpadl::{GuestRam, MapError};
+use vmbus_gpadl::{GuestRam, MapError, ReleaseSink};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::limits::{MAX_MESSAGE_SIZE, MAX_WAITING_MESSAGES};
 use vmbus_protocol::message::GuestMessage;
@@ -35,10 +37,10 @@ use vmbus_protocol::offer::{
 };
 
 use self::doorbells::Doorbells;
-use self::opening::Opens;
+use self::lock::lock;
+use self::opens::{DeviceSlot, Opens};
 use self::pump::{Pump, Visit};
-pub(crate) use self::state::BusLink;
-use self::state::{DeviceSlot, Inner, State};
+use self::state::{BusLink, Inner, State};
 use crate::core::{ChannelKey, Core, OfferError};
 use crate::device::Device;
 use crate::inspect::BusReport;
@@ -59,8 +61,9 @@ impl VmBus {
     #[must_use]
     pub fn new(ram: GuestRam, synic: Arc<dyn Synic>) -> Self {
         let inner = Arc::new_cyclic(|weak| {
-            let link = BusLink(Weak::clone(weak));
-            let core = Core::new(ram.clone(), synic.vp_count(), Arc::new(link.clone()));
+            let link = Arc::new(BusLink(Weak::clone(weak)));
+            let sink: Arc<dyn ReleaseSink> = link.clone();
+            let core = Core::new(ram.clone(), synic.vp_count(), sink);
             let state = State {
                 core,
                 devices: BTreeMap::new(),
@@ -196,8 +199,9 @@ impl VmBus {
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
-        let table = self.inner.visit().core.gpadl_table();
-        table.mark_read_only(relid, id)
+        let state = self.inner.visit();
+        state.core.gpadl(relid, id).ok_or(MapError::Unknown(id))?.mark_read_only();
+        Ok(())
     }
 
     /// Returns the state of the bus, its channels and GPADLs. Waits at most for the message in
@@ -220,12 +224,6 @@ impl Inner {
     fn visit(&self) -> Visit<'_, Inner> {
         self.pump.visit(self)
     }
-}
-
-/// Locks a mutex, also after a panic of another thread: the state behind these locks is consistent
-/// at any time, and a VMM must still close its disks.
-fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(all(test, not(loom)))]

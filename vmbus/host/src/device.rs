@@ -4,13 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use thiserror::Error;
-use vmbus_gpadl::{Access, GuestRam, MapError};
+use vmbus_gpadl::{Access, Gpadl, GuestRam, MapError};
 use vmbus_protocol::offer::{NO_INTERRUPT_VP, VMBUS_SINT};
 use vmbus_ring::{Incoming, Outgoing, RingWatch};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::bus::BusLink;
-use crate::core::{ChannelKey, GpadlTable, Offer};
+use crate::core::{ChannelKey, Offer};
 use crate::synic::{Signal, Synic};
 use crate::worker::WorkerCounters;
 
@@ -96,7 +95,6 @@ pub struct Channel {
     pub outgoing: Outgoing,
     doorbell: EventFd,
     shared: Arc<ChannelShared>,
-    gpadls: Arc<GpadlTable>,
     ram: GuestRam,
     user_data: [u8; 120],
     /// Dropped last: it reports the end to the bus, after the rings were unmapped.
@@ -141,11 +139,23 @@ struct Target {
     paused: bool,
 }
 
+/// The bus, as its channels use it.
+pub(crate) trait ChannelBus: Send + Sync {
+    /// Reports that the device has dropped the channel.
+    fn closed(&self, key: ChannelKey, serial: u64);
+
+    /// Reports that the device has asked for subchannels.
+    fn subchannels(&self, key: ChannelKey, serial: u64);
+
+    /// Returns the accepted GPADL `id` of channel `relid`. `None`: there is none, or `is_ended`,
+    /// asked while no channel can begin, is true: another channel may have the relid then.
+    fn gpadl(&self, relid: u32, id: u32, is_ended: &dyn Fn() -> bool) -> Option<Gpadl>;
+}
+
 pub(crate) struct ChannelParts {
     pub(crate) incoming: Incoming,
     pub(crate) outgoing: Outgoing,
     pub(crate) doorbell: EventFd,
-    pub(crate) gpadls: Arc<GpadlTable>,
     pub(crate) ram: GuestRam,
     pub(crate) user_data: [u8; 120],
     pub(crate) key: ChannelKey,
@@ -155,7 +165,7 @@ pub(crate) struct ChannelParts {
     pub(crate) event_flag: u16,
     pub(crate) target_vp: u32,
     pub(crate) synic: Arc<dyn Synic>,
-    pub(crate) bus: BusLink,
+    pub(crate) bus: Arc<dyn ChannelBus>,
 }
 
 impl Channel {
@@ -182,7 +192,6 @@ impl Channel {
             outgoing: parts.outgoing,
             doorbell: parts.doorbell,
             shared: Arc::clone(&shared),
-            gpadls: parts.gpadls,
             ram: parts.ram,
             user_data: parts.user_data,
             closed: ClosedOnDrop { shared: Arc::clone(&shared), bus: parts.bus },
@@ -194,9 +203,8 @@ impl Channel {
     #[must_use]
     pub fn handle(&self) -> ChannelHandle {
         ChannelHandle {
-            relid: self.relid(),
-            subchannel: self.subchannel(),
-            gpadls: Arc::clone(&self.gpadls),
+            shared: Arc::clone(&self.shared),
+            bus: self.closed.bus.clone(),
             ram: self.ram.clone(),
         }
     }
@@ -271,7 +279,8 @@ impl Channel {
     }
 
     /// Maps a GPADL that the guest created on this channel, for
-    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Never blocks.
+    /// [`ReadWrite`](vmbus_gpadl::ReadWrite) or [`ReadOnly`](vmbus_gpadl::ReadOnly). Waits at most
+    /// for the message of the guest that the bus is handling, never for a device.
     /// A GPADL has one mapping at a time, of either kind; it ends when the view and its clones are
     /// dropped.
     ///
@@ -279,7 +288,7 @@ impl Channel {
     /// [`MapError`]: unknown on this channel, mapped already, being torn down, or marked read-only
     /// and asked for writing.
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.gpadls.map_for(self.shared.relid, id, access)
+        access.map(&self.shared.gpadl(&*self.closed.bus, id)?)
     }
 
     /// Makes the bus refuse further mappings of this GPADL for writing, as the device's own
@@ -291,7 +300,8 @@ impl Channel {
     /// # Errors
     /// [`MapError::Unknown`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.gpadls.mark_read_only(self.shared.relid, id)
+        self.shared.gpadl(&*self.closed.bus, id)?.mark_read_only();
+        Ok(())
     }
 
     /// Asks the bus to offer subchannels 1..=`total` to the guest. Has no effect on a subchannel.
@@ -306,9 +316,8 @@ impl Channel {
 /// borrowed. It does not keep the channel open; after the close, its GPADLs are gone.
 #[derive(Clone)]
 pub struct ChannelHandle {
-    relid: u32,
-    subchannel: u16,
-    gpadls: Arc<GpadlTable>,
+    shared: Arc<ChannelShared>,
+    bus: Arc<dyn ChannelBus>,
     ram: GuestRam,
 }
 
@@ -316,13 +325,13 @@ impl ChannelHandle {
     /// Returns the channel's number in this connection.
     #[must_use]
     pub fn relid(&self) -> u32 {
-        self.relid
+        self.shared.relid
     }
 
     /// Returns the subchannel number: 0 for the primary.
     #[must_use]
     pub fn subchannel(&self) -> u16 {
-        self.subchannel
+        self.shared.subchannel
     }
 
     /// Returns guest memory, for buffers that packets name.
@@ -336,7 +345,7 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::map_gpadl`].
     pub fn map_gpadl<A: Access>(&self, id: u32, access: A) -> Result<A::View, MapError> {
-        self.gpadls.map_for(self.relid, id, access)
+        access.map(&self.shared.gpadl(&*self.bus, id)?)
     }
 
     /// See [`Channel::mark_gpadl_read_only`].
@@ -344,15 +353,16 @@ impl ChannelHandle {
     /// # Errors
     /// See [`Channel::mark_gpadl_read_only`].
     pub fn mark_gpadl_read_only(&self, id: u32) -> Result<(), MapError> {
-        self.gpadls.mark_read_only(self.relid, id)
+        self.shared.gpadl(&*self.bus, id)?.mark_read_only();
+        Ok(())
     }
 }
 
 impl std::fmt::Debug for ChannelHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChannelHandle")
-            .field("relid", &self.relid)
-            .field("subchannel", &self.subchannel)
+            .field("relid", &self.relid())
+            .field("subchannel", &self.subchannel())
             .finish_non_exhaustive()
     }
 }
@@ -379,6 +389,12 @@ impl ChannelShared {
             Signal::AlreadySet | Signal::Disabled => &self.signals_suppressed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns a GPADL of this channel.
+    fn gpadl(&self, bus: &dyn ChannelBus, id: u32) -> Result<Gpadl, MapError> {
+        bus.gpadl(self.relid, id, &|| self.ended.load(Ordering::Acquire))
+            .ok_or(MapError::Unknown(id))
     }
 
     pub(crate) fn retarget(&self, vp: u32) {
@@ -422,7 +438,7 @@ impl ChannelShared {
 /// Reports the end of a channel to the bus on drop.
 struct ClosedOnDrop {
     shared: Arc<ChannelShared>,
-    bus: BusLink,
+    bus: Arc<dyn ChannelBus>,
 }
 
 impl Drop for ClosedOnDrop {

@@ -11,6 +11,7 @@
 //! sleeps until an event arrives.
 
 pub mod bare;
+mod config;
 mod device;
 mod memory;
 mod platform;
@@ -19,10 +20,11 @@ mod synic;
 mod vm;
 mod workers;
 
+pub use config::{Config, Mode};
 pub use device::{ManualDevice, OpenedChannels, Served};
 pub use memory::{GuestPages, Layout};
 pub use platform::LoopbackPlatform;
 pub use rings::LoopbackRings;
 pub use synic::LoopbackSynic;
-pub use vm::{Config, LoopbackVm, Mode};
+pub use vm::LoopbackVm;
 pub use workers::{Flow, Handler, Workers};

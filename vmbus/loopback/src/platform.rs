@@ -7,8 +7,9 @@ use vmbus_client::platform::{HostBytes, Wake};
 use vmbus_client::{GpadlFlags, Mdl, NtStatus, Platform};
 use vmbus_host::HvStatus;
 
+use crate::config::Mode;
 use crate::rings::LoopbackRings;
-use crate::vm::{LoopbackVm, Mode};
+use crate::vm::LoopbackVm;
 
 /// The guest's side of a [`LoopbackVm`], for a client.
 #[derive(Clone, Debug)]
@@ -16,11 +17,15 @@ pub struct LoopbackPlatform {
     vm: LoopbackVm,
 }
 
-impl LoopbackPlatform {
-    pub(crate) fn new(vm: LoopbackVm) -> Self {
-        Self { vm }
+impl LoopbackVm {
+    /// Returns the guest's side, for a [`vmbus_client::Client`].
+    #[must_use]
+    pub fn platform(&self) -> LoopbackPlatform {
+        LoopbackPlatform { vm: self.clone() }
     }
+}
 
+impl LoopbackPlatform {
     /// Returns the VM of this platform.
     #[must_use]
     pub fn vm(&self) -> &LoopbackVm {

@@ -8,8 +8,8 @@ use std::thread::{self, JoinHandle};
 use vmbus_host::Channel;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::config::Mode;
 use crate::synic::lock;
-use crate::vm::Mode;
 
 /// The next step of a worker after a call of its handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

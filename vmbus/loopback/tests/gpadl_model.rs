@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use common::{CLASS, client, offer};
 use proptest::prelude::*;
 use vmbus_client::{GpadlError, GpadlFlags, Mdl};
@@ -29,13 +31,14 @@ fn pieces() -> impl Strategy<Value = Vec<Piece>> {
             let len = if count == 0 { 0 } else { (offset + count).div_ceil(4096) as usize };
             // Scattered, contiguous or repeated pages; some in a hole or beyond the address space.
             let first = 1..250_u64;
+            let any = prop_oneof![20 => 1..200_u64, 1 => Just(0x3FF), 1 => Just(u64::MAX)];
             let pages = prop_oneof![
                 8 => proptest::collection::vec(1..200_u64, len),
                 4 => first.prop_map(move |first| (first..first + len as u64).collect()),
                 2 => (1..200_u64).prop_map(move |page| vec![page; len]),
-                1 => proptest::collection::vec(prop_oneof![20 => 1..200_u64, 1 => Just(0x3FF), 1 => Just(u64::MAX)], len),
+                1 => proptest::collection::vec(any, len),
             ];
-            (Just(offset), Just(count), pages).prop_map(|(offset, count, pages)| Piece { offset, count, pages })
+            pages.prop_map(move |pages| Piece { offset, count, pages })
         },
     );
     proptest::collection::vec(piece, 1..6)
@@ -56,7 +59,9 @@ proptest! {
         let id = client.open(CLASS, None, None).unwrap();
         let host = opened.take().unwrap();
 
-        let mut mdls = pieces.iter().map(|piece| Mdl::new(piece.count, piece.offset, piece.pages.clone()).unwrap());
+        let mut mdls = pieces
+            .iter()
+            .map(|piece| Mdl::new(piece.count, piece.offset, piece.pages.clone()).unwrap());
         let head = mdls.next().unwrap();
         let mdl = mdls.fold(head, Mdl::chain);
         let total = mdl.total_bytes();
@@ -68,7 +73,8 @@ proptest! {
             .iter()
             .flat_map(|piece| (0..piece.count).map(|at| {
                 let at = piece.offset + at;
-                piece.pages[at as usize / 4096].wrapping_mul(4096).wrapping_add(u64::from(at) % 4096)
+                let page = piece.pages[at as usize / 4096];
+                page.wrapping_mul(4096).wrapping_add(u64::from(at) % 4096)
             }))
             .collect();
         let end = if length == 0 { total } else { offset + length };
@@ -78,8 +84,8 @@ proptest! {
             (index * 0x400..index * 0x400 + pages).contains(&(address / 4096))
         });
 
-        let result = client.channel(id).create_gpadl_from_mdl(GpadlFlags::empty(), &mdl, offset, length);
-        match result {
+        let mut channel = client.channel(id);
+        match channel.create_gpadl_from_mdl(GpadlFlags::empty(), &mdl, offset, length) {
             Err(GpadlError::Empty) => prop_assert!(named.is_empty()),
             Err(GpadlError::Host(_)) => prop_assert!(!named.iter().all(in_ram)),
             Err(other) => prop_assert!(false, "{other}"),
@@ -91,7 +97,7 @@ proptest! {
                 // byte.
                 let bytes: Vec<u8> = (0..named.len()).map(|at| (at * 31 / 7) as u8).collect();
                 view.write(0, &bytes).unwrap();
-                let model: std::collections::HashMap<u64, u8> = named.iter().copied().zip(bytes).collect();
+                let model: HashMap<u64, u8> = named.iter().copied().zip(bytes).collect();
                 let mut seen = vec![0; named.len()];
                 view.read(0, &mut seen).unwrap();
                 for (address, seen) in named.iter().zip(&seen) {

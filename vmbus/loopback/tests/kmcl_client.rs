@@ -113,7 +113,7 @@ fn test_kmcl_25_synchronous_request_with_unaligned_completion_buffer_fails_and_s
 }
 
 #[test]
-fn test_client_synchronous_request_nobody_answers_is_stalled_and_its_late_answer_is_dropped() {
+fn test_client_synchronous_request_without_answer_is_stalled_and_its_late_answer_is_dropped() {
     let (_vm, mut client, id, mut host) = manual();
     let ask = |client: &mut TestClient, answer: &mut [u8]| {
         client.channel(id).send_synchronous_request(
@@ -296,7 +296,7 @@ fn test_client_gpadl_of_an_mdl_chain_with_offset_and_length_is_exactly_those_byt
 }
 
 #[test]
-fn test_host_device_that_holds_a_view_is_told_when_the_guest_deletes_the_gpadl() {
+fn test_host_device_that_holds_a_view_is_notified_when_the_guest_deletes_the_gpadl() {
     for mode in BOTH_MODES {
         let vm = LoopbackVm::new(mode);
         vm.offer_served(offer(0), filler).unwrap();
@@ -334,9 +334,8 @@ fn test_client_gpadl_errors_are_distinct_and_carry_their_statuses() {
     assert_eq!(large, GpadlError::TooLarge { words: 8192 });
     assert_eq!(large.status(), NtStatus::INSUFFICIENT_RESOURCES);
     let refused = channel.create_gpadl_from_pfn_list(NONE, &[u64::MAX]).unwrap_err();
-    assert!(
-        matches!(refused, GpadlError::Host(status) if !status.is_success() && refused.status() == status)
-    );
+    let GpadlError::Host(status) = refused else { panic!("{refused}") };
+    assert!(!status.is_success() && refused.status() == status);
     let unmapped = channel.create_gpadl_from_buffer(NONE, 0x1000, 10).unwrap_err();
     assert!(matches!(unmapped, GpadlError::Lock(_)));
     assert_eq!(channel.gpadls(), [], "no handle is left of a failure");

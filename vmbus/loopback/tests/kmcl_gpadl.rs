@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::raw::{FromHost, RawGuest, range_words};
+use common::raw::{FromHost, RawChannel, RawGuest, range_words};
 use common::{CLASS, client, offer};
 use vmbus_client::GpadlFlags;
 use vmbus_gpadl::MapError;
@@ -18,6 +18,14 @@ const RING: u32 = 0x77;
 
 fn is_failure(heard: &[FromHost], relid: u32, id: u32) -> bool {
     matches!(heard, [Created(of, gpadl, status)] if (*of, *gpadl) == (relid, id) && *status != 0)
+}
+
+/// Returns a guest with an open channel, on which it has described page 9.
+fn described() -> (RawGuest, RawChannel) {
+    let guest = RawGuest::new(1);
+    let channel = guest.open(0, RING);
+    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    (guest, channel)
 }
 
 #[test]
@@ -94,9 +102,7 @@ fn test_kmcl_04_two_unaligned_ranges_read_back_as_their_concatenation() {
 
 #[test]
 fn test_kmcl_05_server_uses_the_map_before_any_ring_traffic() {
-    let guest = RawGuest::new(1);
-    let channel = guest.open(0, RING);
-    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    let (guest, channel) = described();
     // CREATED is queued, and the guest has not read it yet.
     let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     view.write(0, b"early").unwrap();
@@ -106,7 +112,7 @@ fn test_kmcl_05_server_uses_the_map_before_any_ring_traffic() {
 }
 
 #[test]
-fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_at_once() {
+fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_immediately() {
     let guest = RawGuest::new(1);
     let relid = guest.relid(0);
     let head = |offset: u64, count: u64| offset << 32 | count;
@@ -137,9 +143,7 @@ fn test_kmcl_06_bad_ranges_fail_and_the_id_is_free_at_once() {
 
 #[test]
 fn test_kmcl_07_duplicate_id_fails_and_the_original_stays_mapped_and_usable() {
-    let guest = RawGuest::new(1);
-    let channel = guest.open(0, RING);
-    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    let (guest, channel) = described();
     let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     guest.heard();
     guest.describe(channel.relid, ID, &[(0, 4096, &[10])]);
@@ -175,9 +179,7 @@ fn test_kmcl_08_pages_outside_ram_fail_cleanly() {
 
 #[test]
 fn test_kmcl_09_torndown_waits_for_the_mapping_and_memory_is_untouched_after_it() {
-    let guest = RawGuest::new(1);
-    let channel = guest.open(0, RING);
-    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    let (guest, channel) = described();
     let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     let clone = view.clone();
     guest.heard();
@@ -217,9 +219,7 @@ fn test_kmcl_10_bogus_teardowns_get_no_torndown() {
 
 #[test]
 fn test_kmcl_11_teardown_after_close_works_and_a_ring_is_never_torn_from_an_open_channel() {
-    let guest = RawGuest::new(1);
-    let channel = guest.open(0, RING);
-    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    let (guest, channel) = described();
     guest.heard();
     let relid = channel.relid;
     guest.tear_down(relid, RING);
@@ -231,6 +231,24 @@ fn test_kmcl_11_teardown_after_close_works_and_a_ring_is_never_torn_from_an_open
     assert_eq!(guest.heard(), [Torndown(RING)]);
     guest.tear_down(relid, ID);
     assert_eq!(guest.heard(), [Torndown(ID)], "after the close");
+}
+
+#[test]
+fn test_handle_of_an_ended_channel_maps_nothing_of_the_next_channel() {
+    let guest = RawGuest::new(1);
+    let first = guest.open(0, RING);
+    let handle = first.host.handle();
+    guest.describe(first.relid, ID, &[(0, 4096, &[9])]);
+    drop(handle.map_gpadl(ID, ReadWrite).unwrap());
+    drop(first.host);
+    guest.close(first.relid);
+    guest.tear_down(first.relid, RING);
+    guest.heard();
+    let next = guest.open(0, RING);
+    assert_eq!(next.relid, first.relid);
+    assert_eq!(handle.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(handle.mark_gpadl_read_only(ID).unwrap_err(), MapError::Unknown(ID));
+    assert_eq!(next.host.map_gpadl(ID, ReadWrite).unwrap().guest_pages().next(), Some(9));
 }
 
 #[test]
@@ -248,9 +266,7 @@ fn test_kmcl_19_a_channel_cannot_map_the_gpadl_of_another() {
 
 #[test]
 fn test_kmcl_24_second_map_before_unmap_fails() {
-    let guest = RawGuest::new(1);
-    let channel = guest.open(0, RING);
-    guest.describe(channel.relid, ID, &[(0, 4096, &[9])]);
+    let (_guest, channel) = described();
     let view = channel.host.map_gpadl(ID, ReadWrite).unwrap();
     assert_eq!(channel.host.map_gpadl(ID, ReadWrite).unwrap_err(), MapError::Mapped(ID));
     assert_eq!(

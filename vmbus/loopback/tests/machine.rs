@@ -195,13 +195,7 @@ fn test_messages_that_wait_for_the_guest_at_the_limit_and_past_it() {
 fn test_contacts_of_a_guest_that_never_listens_cost_no_more_than_the_limit() {
     let guest = RawGuest::new(1);
     guest.post(MessageType::Unload, &());
-    let contact = InitiateContact {
-        version: 0x0009_0009.into(),
-        target_vp: 0.into(),
-        target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-        monitor_page1: 0.into(),
-        monitor_page2: 0.into(),
-    };
+    let contact = InitiateContact::new(0x0009_0009, 0);
     for _ in 0..2 * MAX_WAITING_MESSAGES + 5 {
         guest.post(MessageType::InitiateContact, &contact);
         assert!(guest.vm.synic().waiting_messages() <= MAX_WAITING_MESSAGES);

@@ -49,7 +49,8 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (device.clone(), 1..300_usize).prop_map(|(device, pages)| Op::Create(device, pages)),
         4 => device.clone().prop_map(Op::Map),
         3 => device.clone().prop_map(Op::Delete),
-        6 => (device.clone(), 1..200_u16, 0..600_u16).prop_map(|(device, count, size)| Op::Send(device, count, size)),
+        6 => (device.clone(), 1..200_u16, 0..600_u16)
+            .prop_map(|(device, count, size)| Op::Send(device, count, size)),
         1 => device.clone().prop_map(Op::Rescind),
         2 => device.prop_map(Op::Add),
         1 => Just(Op::Reboot),
@@ -336,12 +337,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn test_loopback_any_life_when_stepped_ends_with_nothing_left(ops in proptest::collection::vec(op(), 1..60)) {
+    fn test_loopback_any_life_when_stepped_ends_with_nothing_left(
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
         live(Mode::Stepped, &ops);
     }
 
     #[test]
-    fn test_loopback_any_life_with_threads_ends_with_nothing_left(ops in proptest::collection::vec(op(), 1..60)) {
+    fn test_loopback_any_life_with_threads_ends_with_nothing_left(
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
         live(Mode::Threaded, &ops);
     }
 }

@@ -102,8 +102,7 @@ fn save(vm: &LoopbackVm) -> SavedBus {
 }
 
 #[test]
-fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_requests_outstanding()
-{
+fn test_kmcl_21_guest_continues_with_half_a_list_a_mapping_a_full_ring_and_requests_in_flight() {
     let (mut busy, old) = Busy::new(Teller::new);
     let (vm, relid) = (busy.guest.vm.clone(), busy.relid);
     let pages: Vec<u64> = (2000..2100).collect();
@@ -170,7 +169,7 @@ fn test_kmcl_21_guest_goes_on_with_a_list_half_sent_a_mapping_a_full_ring_and_re
 }
 
 #[test]
-fn test_kmcl_21_device_that_cannot_go_on_is_rescinded_and_offered_anew() {
+fn test_kmcl_21_device_that_cannot_continue_is_rescinded_and_offered_again() {
     for refuses_to_save in [true, false] {
         let make = if refuses_to_save { Teller::forgetful } else { Teller::new };
         let (busy, _) = Busy::new(make);

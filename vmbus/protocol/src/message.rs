@@ -5,6 +5,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::guid::Guid;
 use crate::limits::MAX_OFFER_USER_DATA;
+use crate::offer::VMBUS_SINT;
 use crate::version::Version;
 
 /// Bytes of the header before every body: u32 type, u32 reserved.
@@ -20,8 +21,12 @@ pub enum Direction {
 }
 
 macro_rules! message_types {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $direction:ident, $size:literal, $since:ident;)*) => {
-        /// Message types. The comment of each says its direction, its least size with header, and the version that brought it.
+    ($(
+        $(#[$doc:meta])*
+        $name:ident = $number:literal, $direction:ident, $size:literal, $since:ident;
+    )*) => {
+        /// Message types. The comment of each says its direction, its least size with header, and
+        /// the version that brought it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum MessageType { $($(#[$doc])* $name,)* }
 
@@ -127,7 +132,8 @@ macro_rules! bodies {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident : $type:ty,)* })*) => {
         $(
             $(#[$doc])*
-            #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
             #[repr(C)]
             pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
         )*
@@ -164,7 +170,8 @@ bodies! {
         /// For HvSignalEvent.
         connection_id: U32,
     }
-    /// RESCIND_CHANNELOFFER (2), CLOSECHANNEL (7), RELID_RELEASED (13), CLOSE_RESERVED_RESPONSE (20).
+    /// RESCIND_CHANNELOFFER (2), CLOSECHANNEL (7), RELID_RELEASED (13), CLOSE_RESERVED_RESPONSE
+    /// (20).
     ChannelOnly {
         /// The channel.
         relid: U32,
@@ -238,7 +245,8 @@ bodies! {
         version: U32,
         /// VP index for host→guest messages from 3.0 on.
         target_vp: U32,
-        /// Before 5.0 the interrupt page; from 5.0 on byte 0 is the SINT, byte 1 the VTL, bytes 4..8 the 6.0 feature flags.
+        /// Before 5.0 the interrupt page; from 5.0 on byte 0 is the SINT, byte 1 the VTL, bytes
+        /// 4..8 the 6.0 feature flags.
         target_info: [u8; 8],
         /// Parent→child monitor page, guest address.
         monitor_page1: U64,
@@ -314,6 +322,21 @@ bodies! {
         relid: U32,
         /// 0 is success.
         status: U32,
+    }
+}
+
+impl InitiateContact {
+    /// Returns the contact of a guest without monitor pages that takes its messages at SINT 2 of
+    /// VP `target_vp`. `version`: [`Version::word`], or another word.
+    #[must_use]
+    pub fn new(version: u32, target_vp: u32) -> Self {
+        Self {
+            version: U32::new(version),
+            target_vp: U32::new(target_vp),
+            target_info: [VMBUS_SINT, 0, 0, 0, 0, 0, 0, 0],
+            monitor_page1: U64::ZERO,
+            monitor_page2: U64::ZERO,
+        }
     }
 }
 

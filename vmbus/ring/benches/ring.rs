@@ -299,5 +299,9 @@ fn configured() -> Criterion {
         .measurement_time(Duration::from_millis(600))
 }
 
-criterion_group! { name = benches; config = configured(); targets = limits, one_thread, small_ring, gpa_direct, two_threads }
+criterion_group! {
+    name = benches;
+    config = configured();
+    targets = limits, one_thread, small_ring, gpa_direct, two_threads
+}
 criterion_main!(benches);

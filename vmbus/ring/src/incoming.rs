@@ -3,11 +3,11 @@
 use std::sync::atomic::Ordering;
 
 use crate::control::{Control, FEATURE_PENDING_SEND_SIZE, crosses};
+use crate::ends::end_accessors;
 use crate::error::RingError;
 use crate::memory::RingMemory;
 use crate::offset::Offset;
 use crate::packet::Packet;
-use crate::snapshot::{RingSnapshot, RingWatch};
 use crate::wire::{DESCRIPTOR_BYTES, Descriptor};
 
 /// The consumer of a ring: on a host the guest-to-host ring, on a guest the other one.
@@ -94,35 +94,7 @@ impl Incoming {
         Ok(self.memory.size().used(self.read, write))
     }
 
-    /// Returns the bytes of the data area.
-    #[must_use]
-    pub fn data_size(&self) -> u32 {
-        self.memory.data_size()
-    }
-
-    /// Returns the error that stopped the ring, if any.
-    #[must_use]
-    pub fn stopped(&self) -> Option<RingError> {
-        self.stopped
-    }
-
-    /// Returns the present control page.
-    #[must_use]
-    pub fn indices(&self) -> RingSnapshot {
-        RingSnapshot::of(self.memory.control(), self.memory.size(), self.memory.mode())
-    }
-
-    /// Returns a handle by which other threads can inspect this ring.
-    #[must_use]
-    pub fn watch(&self) -> RingWatch {
-        RingWatch::new(&self.memory)
-    }
-
-    /// Returns the memory of the ring.
-    #[must_use]
-    pub fn memory(&self) -> &RingMemory {
-        &self.memory
-    }
+    end_accessors!();
 
     #[inline]
     fn sample_write(&mut self) -> Result<Offset, RingError> {

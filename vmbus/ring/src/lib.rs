@@ -12,27 +12,12 @@
 //! a local variable, which is then checked and used. If the peer breaks a rule, its ring is stopped
 //! ([`RingError`]) and the memory is not accessed afterwards. Source: `vmbus-core` sections 6 and
 //! 7.
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::panic
-)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects,
-        clippy::as_conversions,
-        clippy::panic
-    )
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod control;
+mod ends;
 mod error;
 mod external;
 mod incoming;

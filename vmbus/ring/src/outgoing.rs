@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vmbus_protocol::num::usize_of;
 
 use crate::control::{FEATURE_PENDING_SEND_SIZE, pending_for};
+use crate::ends::end_accessors;
 use crate::error::{RingError, WriteError};
 use crate::incoming::{check_read, check_write};
 use crate::limits::MAX_PACKET_BYTES;
 use crate::memory::{RingMemory, copy_to_shared};
 use crate::offset::Offset;
-use crate::snapshot::{RingSnapshot, RingWatch};
 use crate::wire::{DESCRIPTOR_BYTES, Descriptor, PacketKind, TRAILER_BYTES, trailer};
 
 /// The producer of a ring: on a host the host-to-guest ring, on a guest the other one.
@@ -215,35 +215,7 @@ impl Outgoing {
         Ok(self.memory.size().free(self.read, self.write))
     }
 
-    /// Returns the bytes of the data area.
-    #[must_use]
-    pub fn data_size(&self) -> u32 {
-        self.memory.data_size()
-    }
-
-    /// Returns the error that stopped the ring, if any.
-    #[must_use]
-    pub fn stopped(&self) -> Option<RingError> {
-        self.stopped
-    }
-
-    /// Returns the present control page.
-    #[must_use]
-    pub fn indices(&self) -> RingSnapshot {
-        RingSnapshot::of(self.memory.control(), self.memory.size(), self.memory.mode())
-    }
-
-    /// Returns a handle by which other threads can inspect this ring.
-    #[must_use]
-    pub fn watch(&self) -> RingWatch {
-        RingWatch::new(&self.memory)
-    }
-
-    /// Returns the memory of the ring.
-    #[must_use]
-    pub fn memory(&self) -> &RingMemory {
-        &self.memory
-    }
+    end_accessors!();
 
     fn sample_read(&mut self) -> Result<(), RingError> {
         if let Some(error) = self.stopped {

@@ -8,10 +8,10 @@ mod common;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::{BOTH_MODES, MASK, PENDING, READ_INDEX, WRITE_INDEX, ring_in};
+use common::{BOTH_MODES, MASK, PENDING, READ_INDEX, TestRing, WRITE_INDEX, ring_in};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus_gpadl::GuestBuffer;
-use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, PlainMemory, RingError};
+use vmbus_ring::{Incoming, Mode, OutPacket, Outgoing, PlainMemory, RingError, RingMemory};
 
 /// Least number of rounds. The test continues while the peer had too little effect, for example on
 /// a machine that does not run it at the same time.
@@ -108,22 +108,34 @@ fn read_all(
     Ok(packets)
 }
 
+/// The pages of a ring that is rewritten.
+const PAGES: [u64; 5] = [0, 7, 3, 4, 9];
+
+/// Calls `run` with a ring in `memory`, and its mapping to open it again, while another thread
+/// rewrites it with random numbers from `seed`.
+fn while_rewritten(
+    memory: &PlainMemory,
+    mode: Mode,
+    seed: u64,
+    run: impl FnOnce(TestRing, &RingMemory),
+) {
+    let ring = ring_in(memory.clone(), PAGES.to_vec(), mode);
+    let map = memory.ring(&PAGES, mode).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| scribble(memory.ram().memory(), &PAGES, seed, &stop));
+        run(ring, &map);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn test_ring_rewritten_while_it_is_read_stays_within_bounds() {
-    for (seed, mode) in BOTH_MODES.into_iter().enumerate() {
+    for (seed, mode) in (0x9E37_79B9..).zip(BOTH_MODES) {
         let memory = PlainMemory::new(64).unwrap();
-        let pages: Vec<u64> = vec![0, 7, 3, 4, 9];
-        let ring = ring_in(memory.clone(), pages.clone(), mode);
-        let map = memory.ring(&pages, mode).unwrap();
-        let stop = AtomicBool::new(false);
-        let (mut packets, mut stops) = (0, 0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                scribble(memory.ram().memory(), &pages, 0x9E37_79B9 + seed as u64, &stop);
-            });
+        let (mut packets, mut stops, mut round) = (0, 0, 0);
+        while_rewritten(&memory, mode, seed, |TestRing { mut incoming, .. }, map| {
             let mut buffer = GuestBuffer::new(memory.ram().clone());
-            let mut incoming = ring.incoming;
-            let mut round = 0;
             while go_on(round, packets, stops) {
                 round += 1;
                 match read_all(&mut incoming, &mut buffer, 4 * 4096) {
@@ -137,31 +149,21 @@ fn test_ring_rewritten_while_it_is_read_stays_within_bounds() {
                 }
                 let _ = incoming.unmask();
             }
-            stop.store(true, Ordering::Relaxed);
         });
     }
 }
 
 #[test]
 fn test_ring_rewritten_while_it_is_written_stays_within_bounds() {
-    for (seed, mode) in BOTH_MODES.into_iter().enumerate() {
+    for (seed, mode) in (0xABCD_EF01..).zip(BOTH_MODES) {
         let memory = PlainMemory::new(16).unwrap();
-        let pages: Vec<u64> = vec![0, 7, 3, 4, 9];
         // The bytes outside the ring must not change.
-        let canary: Vec<u64> = (0..16).filter(|page| !pages.contains(page)).collect();
+        let canary: Vec<u64> = (0..16).filter(|page| !PAGES.contains(page)).collect();
         for page in &canary {
             memory.ram().memory().write_slice(&[0xC5; 4096], GuestAddress(page * 4096)).unwrap();
         }
-        let ring = ring_in(memory.clone(), pages.clone(), mode);
-        let map = memory.ring(&pages, mode).unwrap();
-        let stop = AtomicBool::new(false);
-        let (mut packets, mut stops) = (0, 0);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                scribble(memory.ram().memory(), &pages, 0xABCD_EF01 + seed as u64, &stop);
-            });
-            let mut outgoing = ring.outgoing;
-            let mut round = 0;
+        let (mut packets, mut stops, mut round) = (0, 0, 0);
+        while_rewritten(&memory, mode, seed, |TestRing { mut outgoing, .. }, map| {
             while go_on(round, packets, stops) {
                 round += 1;
                 let payload = vec![round as u8; round as usize * 37 % 9000];
@@ -174,7 +176,6 @@ fn test_ring_rewritten_while_it_is_written_stays_within_bounds() {
                     }
                 }
             }
-            stop.store(true, Ordering::Relaxed);
         });
         for page in canary {
             let mut bytes = [0; 4096];

@@ -47,8 +47,10 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (proptest::collection::vec(sent(), 1..8), prop::bool::weighted(0.9)).prop_map(|(sent, commit)| Step::Write(sent, commit)),
-        4 => (0_usize..12, prop::bool::weighted(0.9)).prop_map(|(count, commit)| Step::Read(count, commit)),
+        4 => (proptest::collection::vec(sent(), 1..8), prop::bool::weighted(0.9))
+            .prop_map(|(sent, commit)| Step::Write(sent, commit)),
+        4 => (0_usize..12, prop::bool::weighted(0.9))
+            .prop_map(|(count, commit)| Step::Read(count, commit)),
         1 => Just(Step::Mask),
         2 => Just(Step::Unmask),
     ]
@@ -180,7 +182,11 @@ fn pages() -> impl Strategy<Value = Vec<u64>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// Both modes show the same packets, indices and signals, because both must match the model.
     #[test]

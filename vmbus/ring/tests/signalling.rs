@@ -84,7 +84,7 @@ fn test_ring_batch_ends_where_it_was_sampled() {
 }
 
 #[test]
-fn test_ring_commit_of_nothing_signals_nobody_and_writes_nothing() {
+fn test_ring_commit_of_nothing_sends_no_signal_and_writes_nothing() {
     for mode in BOTH_MODES {
         let mut ring = ring(1, mode);
         assert!(!ring.outgoing.batch().unwrap().commit());

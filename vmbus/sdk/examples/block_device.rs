@@ -81,11 +81,7 @@ impl ChannelHandler for Disk {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         // Copies the request, so that the guest cannot change it any more.
         let request = packet.read::<Request>().ok_or(Status::Malformed);
         let result = request.and_then(|request| self.carry_out(&request));

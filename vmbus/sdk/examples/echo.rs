@@ -21,11 +21,7 @@ impl ChannelHandler for Echo {
     type Error = Infallible;
     type State = ();
 
-    fn packet(
-        &mut self,
-        packet: &Packet<'_>,
-        outbox: &mut Outbox<Vec<u8>>,
-    ) -> Result<(), Infallible> {
+    fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
         if packet.completion_requested() {
             outbox.complete(packet.transaction_id(), packet.payload());
         }

@@ -31,11 +31,7 @@
 //!     type Error = Infallible; // no packet breaks the channel
 //!     type State = (); // no state to save
 //!
-//!     fn packet(
-//!         &mut self,
-//!         packet: &Packet<'_>,
-//!         outbox: &mut Outbox<Vec<u8>>,
-//!     ) -> Result<(), Infallible> {
+//!     fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), Infallible> {
 //!         // Copies the numbers out of the ring; a shorter packet has none.
 //!         let [a, b] = packet.read::<[u32; 2]>().unwrap_or_default();
 //!         if packet.completion_requested() {

@@ -2,7 +2,7 @@
 
 #[doc(inline)]
 pub use vmbus_device::{
-    ChannelHandler, Completed, InlineWorkers, MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING,
+    ChannelHandler, Completed, InlineTurns, InlineWorkers, MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING,
     MAX_WAITING_BYTES, Outbox, Payload, Quiesced, SavedPacket, ServedDevice, SharedLoop,
     WorkerOptions, WorkerStats, Workers, serve,
 };

@@ -27,7 +27,7 @@ mod options;
 pub mod testing;
 pub mod unix_socket;
 
-pub use boot::{BootError, BootSource};
+pub use boot::{BootError, BootFile, BootSource, FileProblem};
 pub use devices::serial::Escape;
 pub use hyperv::HypervError;
 pub use machine::{

@@ -6,6 +6,7 @@ pub mod control;
 pub mod disks;
 pub mod doctor;
 pub mod inspect;
+pub mod networks;
 
 /// The guest of storvsp's tests, for tests that need requests in flight.
 #[cfg(test)]

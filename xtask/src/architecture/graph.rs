@@ -200,6 +200,8 @@ pub(super) fn band_subject(band: usize) -> &'static str {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Returns the metadata of a workspace of crates `(folder, uses, uses in tests)`, named by
@@ -208,20 +210,24 @@ pub(super) mod tests {
         let packages: Vec<serde_json::Value> = crates
             .iter()
             .map(|(folder, uses, tests)| {
-                let dependency = |kind: Option<&str>, name: &str| {
-                    serde_json::json!({ "name": name, "kind": kind, "path": format!("/top/{name}") })
-                };
-                let mut dependencies: Vec<_> = uses.iter().map(|name| dependency(None, name)).collect();
-                dependencies.extend(tests.iter().map(|name| dependency(Some("dev"), name)));
+                let uses = uses.iter().map(|name| (name, None));
+                let all = uses.chain(tests.iter().map(|name| (name, Some("dev"))));
+                let mut dependencies: Vec<_> = all
+                    .map(|(name, kind)| {
+                        json!({ "name": name, "kind": kind, "path": format!("/top/{name}") })
+                    })
+                    .collect();
                 // A crate from a registry that has the name of a workspace's crate.
-                dependencies.push(serde_json::json!({ "name": "vmbus/a", "kind": null, "path": null }));
-                serde_json::json!({
-                    "name": folder, "description": "Does one thing, and says which.",
-                    "manifest_path": format!("/top/{folder}/Cargo.toml"), "dependencies": dependencies
+                dependencies.push(json!({ "name": "vmbus/a", "kind": null, "path": null }));
+                json!({
+                    "name": folder,
+                    "description": "Does one thing, and says which.",
+                    "manifest_path": format!("/top/{folder}/Cargo.toml"),
+                    "dependencies": dependencies,
                 })
             })
             .collect();
-        serde_json::json!({ "packages": packages, "workspace_root": "/top" }).to_string()
+        json!({ "packages": packages, "workspace_root": "/top" }).to_string()
     }
 
     fn arrows(crates: &[(&str, &[&str], &[&str])]) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use guest_images::cache::workspace_dir;
 
@@ -29,17 +29,7 @@ pub(crate) struct Arguments {
     check: bool,
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask architecture: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), String> {
+pub(crate) fn main(arguments: &Arguments) -> Result<(), String> {
     let root = workspace_dir();
     let files = generate(&root)?;
     if arguments.check {

@@ -47,11 +47,12 @@ pub(super) fn draw(graph: &Graph, layout: &Layout) -> String {
     // Writing into a String cannot fail.
     let _ = write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
-         height=\"{height}\" role=\"img\">\n<title>The crates of SynthVM and their dependencies</title>\n\
-         <!-- Written by `cargo xtask architecture`. -->\n<style>{STYLE}</style>\n\
-         <rect class=\"page\" x=\".5\" y=\".5\" width=\"{}\" height=\"{}\" rx=\"10\"/>\n\
-         <g transform=\"translate({MARGIN} {MARGIN})\">\n",
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+        width=\"{width}\" height=\"{height}\" role=\"img\">\n<title>The crates of SynthVM and \
+        their dependencies</title>\n\
+        <!-- Written by `cargo xtask architecture`. -->\n<style>{STYLE}</style>\n\
+        <rect class=\"page\" x=\".5\" y=\".5\" width=\"{}\" height=\"{}\" rx=\"10\"/>\n\
+        <g transform=\"translate({MARGIN} {MARGIN})\">\n",
         width - 1.0,
         height - 1.0
     );
@@ -172,7 +173,8 @@ fn draw_legend(out: &mut String, y: f64) {
     }
     let _ = writeln!(
         out,
-        "<text class=\"text\" x=\"390\" y=\"{y}\">Arrows that follow from others are not drawn.</text>"
+        "<text class=\"text\" x=\"390\" y=\"{y}\">Arrows that follow from others are not \
+        drawn.</text>"
     );
 }
 

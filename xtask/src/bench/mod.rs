@@ -12,19 +12,12 @@ mod storage;
 mod table;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use in_process::InProcess;
 
-/// The options of `cargo xtask bench`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
+/// The benchmark to run.
 #[derive(Debug, clap::Subcommand)]
-enum What {
+pub(crate) enum What {
     /// The program around a real guest: start times, memory, exits at boot and for each disk
     /// request.
     Boot(boot::Arguments),
@@ -75,8 +68,8 @@ impl Counted {
     }
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.what {
+pub(crate) fn main(what: &What) -> Result<(), String> {
+    match what {
         What::Boot(arguments) => boot::main(arguments),
         What::Core(output) => core::main(output),
         What::Storage(arguments) => storage::main(arguments),
@@ -84,12 +77,5 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         What::Images(output) => images::main(output),
         What::Runtime(output) => runtime::main(output),
         What::Raw(arguments) => raw::main(arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask bench: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn test_vcpu_threads_of_both_programs_are_told_from_others() {
+    fn test_vcpu_threads_of_both_programs_are_distinguished_from_others() {
         assert!(is_vcpu("vcpu0") && is_vcpu("CPU 1/KVM"));
         assert!(!is_vcpu("IO iothread0") && !is_vcpu("storage-0.0"));
     }

@@ -18,8 +18,9 @@ pub(super) const GATE_SCRIPT: &str = "echo gate > /run/said; cat /run/go\n";
 pub(super) const START: [&str; 3] = [
     "sh",
     "-c",
-    "mknod /run/said p; mknod /run/go p; (fio --eta=never --output-format=terse --terse-version=3 --output=/run/result /run/job.fio > \
-     /run/out 2>&1; echo ended with $? > /run/said) > /run/shell 2>&1 & head -n1 /run/said",
+    "mknod /run/said p; mknod /run/go p; (fio --eta=never --output-format=terse --terse-version=3 \
+    --output=/run/result /run/job.fio > /run/out 2>&1; echo ended with $? > /run/said) > \
+    /run/shell 2>&1 & head -n1 /run/said",
 ];
 
 /// Opens the gate, and returns when fio is at the next one or has ended. The command is the same
@@ -48,7 +49,8 @@ pub(super) const EXPLAIN: [&str; 3] = ["sh", "-c", "cat /run/out /run/result"];
 pub(super) fn jobs<'a>(cases: impl Iterator<Item = &'a Case>, disk: &str) -> String {
     // Each job is a thread, so that no memory is copied for it.
     let mut text = String::from(
-        "[global]\nstonewall\nthread\npercentile_list=99\nioengine=libaio\ndirect=1\ngroup_reporting\nnorandommap\nrandrepeat=1\n",
+        "[global]\nstonewall\nthread\npercentile_list=99\nioengine=libaio\ndirect=1\n\
+        group_reporting\nnorandommap\nrandrepeat=1\n",
     );
     let gate = format!("[gate]\nioengine=null\nsize=4k\nrw=read\nexec_prerun=sh {GATE}\n");
     for case in cases {

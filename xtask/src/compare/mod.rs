@@ -15,17 +15,9 @@ mod rows;
 mod side;
 mod storage;
 
-use std::process::ExitCode;
-
-/// The options of `cargo xtask compare`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
+/// The comparison to make.
 #[derive(Debug, clap::Subcommand)]
-enum What {
+pub(crate) enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
     Storage(options::Arguments),
@@ -34,16 +26,9 @@ enum What {
     Network(options::Arguments),
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match &arguments.what {
+pub(crate) fn main(what: &What) -> Result<(), String> {
+    match what {
         What::Storage(arguments) => storage::main(arguments),
         What::Network(arguments) => network::main(arguments),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cargo xtask compare: {error}");
-            ExitCode::FAILURE
-        }
     }
 }

@@ -16,7 +16,7 @@ const LOSSES: u32 = 8;
 
 /// The options of a comparison.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) output: Output,
     /// Run shorter loads.
@@ -26,14 +26,14 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) only: String,
     /// Number of rounds: measurements of each case on each machine. The result is the median.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = crate::number::<u32>(1..=99))]
     pub(super) rounds: u32,
     /// Continue with the rounds of an interrupted comparison of the same cases, instead of
     /// repeating all.
     #[arg(long)]
     resume: bool,
     /// Processors of an emulated host. With more than one, guests are sometimes lost.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = crate::number::<u32>(1..=64))]
     host_cpus: u32,
     #[command(flatten)]
     pub(super) inside: Inside,
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
 
 /// The destination of the numbers.
 #[derive(Debug, clap::Args)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
     /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
     #[arg(long, value_name = "FILE")]

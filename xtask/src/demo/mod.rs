@@ -7,7 +7,6 @@
 mod show;
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use guest_images::cache::target_dir;
@@ -73,17 +72,10 @@ impl Steps {
     }
 }
 
-pub(crate) fn main(arguments: &Arguments) -> ExitCode {
-    let done = match arguments.inside.guest() {
+pub(crate) fn main(arguments: &Arguments) -> Result<(), String> {
+    match arguments.inside.guest() {
         Some(guest) => show::inside(&guest),
         None => outside(&arguments.kernel),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\ncargo xtask demo: {error}");
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -93,7 +85,8 @@ fn outside(kernel: &str) -> Result<(), String> {
     let stock = stock.ok_or_else(|| format!("--kernel {kernel}: there are 6.1 and 6.12"))?;
     let mut steps = Steps::new();
     println!(
-        "SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on VMBus."
+        "SynthVM demo: an unmodified Linux {kernel} kernel, its own Hyper-V drivers, a disk on \
+        VMBus."
     );
     println!(
         "All that is built or downloaded stays in {}: nothing is installed.",
@@ -111,7 +104,8 @@ fn outside(kernel: &str) -> Result<(), String> {
         println!("    this machine's own has it");
     } else {
         println!(
-            "    this machine has none (`synthvm doctor` gives the reason), so one is emulated in software: expect"
+            "    this machine has none (`synthvm doctor` gives the reason), so one is emulated in \
+            software: expect"
         );
         println!("    seconds where a real machine takes a tenth of one");
     }

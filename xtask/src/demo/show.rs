@@ -64,7 +64,8 @@ pub(super) fn inside(guest: &GuestImage) -> Result<(), String> {
         .map(|(after, before)| after.requests - before.requests)
         .sum();
     println!(
-        "    {requests} disk requests, {} of their doorbells left the kernel, {} bytes copied on the way",
+        "    {requests} disk requests, {} of their doorbells left the kernel, {} bytes copied on \
+        the way",
         found.doorbell_user_exits,
         after.disks.iter().map(|disk| disk.copied_bytes).sum::<u64>()
     );

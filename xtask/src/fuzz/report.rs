@@ -208,9 +208,8 @@ mod tests {
         ]);
         assert_eq!(
             job.findings,
-            [
-                "x/t-crash-1: thread '<unnamed>' (1) panicked at src/a.rs:84:9: 644 bytes kept for 0 words"
-            ]
+            ["x/t-crash-1: thread '<unnamed>' (1) panicked at src/a.rs:84:9: 644 bytes kept for \
+                0 words"]
         );
     }
 

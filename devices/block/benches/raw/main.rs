@@ -9,18 +9,24 @@
 //! one run only, as all contain the speed of the storage. The limit of `fixed` (io_uring with
 //! registered buffers) is the result of `uring`.
 
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod direction;
 mod load;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod program;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use direction::Direction;
 use load::{Load, Memory, Spent};
 use number::Number;
-use synthvm_block::{Backend, CacheMode, FixedMemory, IoMode, Operation, RawFile, RawOptions};
+use synthvm_block::{Backend, CacheMode, FixedMemory, IoMode, RawFile, RawOptions};
 use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempfile::TempFile;
 
@@ -41,55 +47,29 @@ const URING: Way = Way { name: "uring", io: IoMode::Uring, fixed: false };
 const FIXED: Way = Way { name: "fixed", io: IoMode::Uring, fixed: true };
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench raw: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program::main("raw", |mut options| {
+        let directory = options.value("--directory")?;
+        let directory = directory.unwrap_or_else(|| env!("CARGO_TARGET_TMPDIR").to_owned());
+        let only = options.value("--only")?.unwrap_or_default();
+        let known = "--json FILE, --directory DIR and --only TEXT are";
+        options.report(known, || measure(&directory, &only))
+    })
 }
 
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted, mut only) = (None, false, String::new());
-    let mut directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(value()?)),
-            "--directory" => directory = value()?.into(),
-            "--only" => only = value()?,
-            other => {
-                return Err(format!(
-                    "{other:?} is no option: --json FILE, --directory DIR and --only TEXT are"
-                ));
-            }
-        }
-    }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let file = TempFile::new_in(&directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))?;
-    load::fill(file.as_file()).map_err(|error| format!("{}: {error}", directory.display()))?;
+fn measure(directory: &str, only: &str) -> Result<Vec<Number>, String> {
+    let file =
+        TempFile::new_in(Path::new(directory)).map_err(|error| format!("{directory}: {error}"))?;
+    load::fill(file.as_file()).map_err(|error| format!("{directory}: {error}"))?;
     let ram = load::guest_memory()?;
     let fixed = FixedMemory::new(&ram).map_err(|error| error.to_string())?;
     let bench = Bench { path: file.as_path(), ram, fixed };
     let mut numbers = Vec::new();
     for (name, cache, load) in cases() {
-        if name.contains(&only) {
+        if name.contains(only) {
             bench.measure(&name, cache, load, &mut numbers)?;
         }
     }
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    Ok(numbers)
 }
 
 fn cases() -> Vec<(String, CacheMode, Load)> {
@@ -98,10 +78,9 @@ fn cases() -> Vec<(String, CacheMode, Load)> {
         for (memory_name, memory) in
             [("4k", Memory::Page), ("128k", Memory::Run), ("128k_scattered", Memory::Scattered)]
         {
-            for (name, operation) in
-                [("read", Operation::Read), ("write", Operation::Write { fua: false })]
-            {
+            for direction in Direction::BOTH {
                 for depth in [1, 32] {
+                    let (name, operation) = (direction.name(), direction.operation());
                     let name = format!("raw_{cache_name}_{name}_{memory_name}_qd{depth}");
                     cases.push((name, cache, Load { operation, memory, depth }));
                 }

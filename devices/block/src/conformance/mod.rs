@@ -6,8 +6,8 @@
 //! * [`check_read_only`]: no request can change the content, and all of it can be read.
 //! * [`check_faults`]: errors below the backend at every point. No error is hidden, no acknowledged
 //!   change is lost, and no flush wrongly succeeds.
-//! * [`check_reopen`]: all flushed data is there after the backend is dropped without a further call
-//!   and opened again.
+//! * [`check_reopen`]: all flushed data is there after the backend is dropped without a further
+//!   call and opened again.
 //!
 //! Each check takes a function that makes backends, and panics if one does not conform. [`run`],
 //! [`one`] and [`over`] drive a queue in other tests.
@@ -15,6 +15,7 @@
 mod clearing;
 mod drive;
 mod faults;
+mod gate;
 mod model;
 pub mod powerloss;
 mod reopen;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use super::{Backend, IoError, Operation};
 pub use drive::{one, over, pattern, run, wait};
 pub use faults::{FaultPlan, check_faults};
+pub use gate::Gate;
 pub use model::Model;
 pub use reopen::check_reopen;
 #[cfg(test)]

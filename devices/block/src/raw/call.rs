@@ -1,9 +1,8 @@
 //! The single system calls of a request, for rings and threads.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-
-use super::image::Image;
+use std::os::fd::AsRawFd;
 
 /// The memory of one call.
 #[derive(Clone, Copy, Debug)]
@@ -44,61 +43,43 @@ pub(super) enum Call {
 const BLKDISCARD: libc::Ioctl = 0x1277;
 
 impl Call {
-    /// Makes the call on this thread. Returns the result of the call, or a negative error number,
-    /// like a ring's completion.
-    pub(super) fn perform(self, image: &Image) -> i32 {
-        #[cfg(test)]
-        if let Some(result) = image.fault() {
-            return result;
+    /// Returns the descriptor of the image for the call.
+    pub(super) fn way(self) -> Way {
+        match self {
+            Self::Read { way, .. } | Self::Write { way, .. } => way,
+            Self::Sync | Self::Allocate { .. } | Self::DiscardBlocks { .. } => Way::Cached,
         }
-        #[cfg(any(test, feature = "conformance"))]
-        if let (Self::DiscardBlocks { .. }, Some(gate)) = (self, &image.discard_gate) {
-            gate.pass();
-            return 0;
-        }
-        #[cfg(any(test, feature = "conformance"))]
-        if let Some((trace, ticket)) = super::trace::issue(image, self) {
-            let result = self.make(image);
-            super::trace::complete(trace, ticket, result);
-            return result;
-        }
-        self.make(image)
     }
 
-    fn make(self, image: &Image) -> i32 {
+    /// Makes the call on this thread, on the descriptor for [`Self::way`]. Returns the result of
+    /// the call, or a negative error number, like a ring's completion.
+    pub(super) fn make(self, file: &File) -> i32 {
+        let fd = file.as_raw_fd();
         match self {
-            Self::Read { memory, offset, way } => {
+            Self::Read { memory, offset, .. } => {
                 with_pieces(memory, |pieces, count| {
                     // SAFETY: the call's memory is valid and may be written; the descriptor is open
-                    // while `image` lives.
-                    unsafe {
-                        libc::preadv(image.descriptor(way), pieces, count, offset as libc::off_t)
-                    }
+                    // while `file` lives.
+                    unsafe { libc::preadv(fd, pieces, count, offset as libc::off_t) }
                 })
             }
-            Self::Write { memory, offset, way, durable } => {
-                let fd = image.descriptor(way);
+            Self::Write { memory, offset, durable, .. } => {
                 with_pieces(memory, |pieces, count| {
-                    // SAFETY: the call's memory is valid; the descriptor is open while `image`
+                    let offset = offset as libc::off_t;
+                    // SAFETY: the call's memory is valid; the descriptor is open while `file`
                     // lives.
                     unsafe {
                         if durable {
-                            libc::pwritev2(
-                                fd,
-                                pieces,
-                                count,
-                                offset as libc::off_t,
-                                libc::RWF_DSYNC,
-                            )
+                            libc::pwritev2(fd, pieces, count, offset, libc::RWF_DSYNC)
                         } else {
-                            libc::pwritev(fd, pieces, count, offset as libc::off_t)
+                            libc::pwritev(fd, pieces, count, offset)
                         }
                     }
                 })
             }
-            Self::Sync => sync(image.descriptor(Way::Cached)),
+            // SAFETY: a plain call on a descriptor that is open while `file` lives.
+            Self::Sync => outcome(unsafe { libc::fdatasync(fd) } as isize),
             Self::Allocate { mode, offset, length } => {
-                let fd = image.descriptor(Way::Cached);
                 // SAFETY: plain numbers on an open descriptor.
                 let result = unsafe {
                     libc::fallocate(fd, mode, offset as libc::off_t, length as libc::off_t)
@@ -108,33 +89,25 @@ impl Call {
             Self::DiscardBlocks { offset, length } => {
                 let range = [offset, length];
                 // SAFETY: the descriptor is open, and the request reads two u64 from `range`.
-                let result = unsafe {
-                    libc::ioctl(image.descriptor(Way::Cached), BLKDISCARD, range.as_ptr())
-                };
+                let result = unsafe { libc::ioctl(fd, BLKDISCARD, range.as_ptr()) };
                 outcome(result as isize)
             }
         }
     }
-}
 
-impl Call {
-    /// Reads from the page cache on this thread. `None`: the call is no such read, or would have to
-    /// wait, or fails. The caller then makes the call in the normal way and gets the error.
-    pub(super) fn read_at_once(self, image: &Image) -> Option<i32> {
+    /// Reads from the page cache on this thread, on the descriptor for [`Self::way`]. `None`: the
+    /// call is no such read, or would have to wait, or fails. The caller then makes the call in the
+    /// normal way and gets the error.
+    pub(super) fn read_at_once(self, file: &File) -> Option<i32> {
         let Self::Read { memory, offset, way: Way::Cached } = self else { return None };
-        let fd = image.descriptor(Way::Cached);
+        let fd = file.as_raw_fd();
         let result = with_pieces(memory, |pieces, count| {
             // SAFETY: the call's memory is valid and may be written; the descriptor is open while
-            // `image` lives.
+            // `file` lives.
             unsafe { libc::preadv2(fd, pieces, count, offset as libc::off_t, libc::RWF_NOWAIT) }
         });
         (result > 0).then_some(result)
     }
-}
-
-fn sync(fd: RawFd) -> i32 {
-    // SAFETY: a plain call on a descriptor that its image keeps open.
-    outcome(unsafe { libc::fdatasync(fd) } as isize)
 }
 
 fn with_pieces(memory: Memory, call: impl FnOnce(*const libc::iovec, libc::c_int) -> isize) -> i32 {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use vmbus_log::LogRateLimiter;
 
@@ -13,7 +13,6 @@ use super::device;
 use super::direct::{Align, Direct};
 use super::fixed::FixedMemory;
 use super::lock::Lock;
-use super::threads::Pool;
 #[cfg(test)]
 use crate::conformance::FaultPlan;
 #[cfg(any(test, feature = "conformance"))]
@@ -42,8 +41,6 @@ pub(super) struct Image {
     /// The memory that later queues register with their rings.
     pub(super) fixed: OnceLock<Arc<FixedMemory>>,
     fixed_calls: AtomicU64,
-    /// The threads of the open queues, if these use threads.
-    pub(super) pool: Mutex<Weak<Pool>>,
     /// Limits the log lines about queues, because a guest can open queues as often as it likes.
     pub(super) log: LogRateLimiter,
     #[cfg(test)]
@@ -53,7 +50,7 @@ pub(super) struct Image {
     pub(super) trace: Option<Trace>,
     /// Delays discards of a block device.
     #[cfg(any(test, feature = "conformance"))]
-    pub(super) discard_gate: Option<Arc<crate::conformance::seam::DiscardGate>>,
+    pub(super) discard_gate: Option<Arc<crate::conformance::Gate>>,
 }
 
 /// Operations that the storage does not support. Each was tried once, and a substitute is used
@@ -91,7 +88,6 @@ impl Image {
             flushing: Mutex::default(),
             fixed: OnceLock::new(),
             fixed_calls: AtomicU64::new(0),
-            pool: Mutex::default(),
             log: LogRateLimiter::default(),
             #[cfg(test)]
             faults: None,
@@ -106,11 +102,39 @@ impl Image {
         self.capacity.load(Ordering::Acquire)
     }
 
-    /// Returns the descriptor for `way`. Without O_DIRECT both are the cached one.
-    pub(super) fn descriptor(&self, way: Way) -> RawFd {
+    /// Makes `call` on this thread. Returns the result of the call, or a negative error number,
+    /// like a ring's completion.
+    pub(super) fn perform(&self, call: Call) -> i32 {
+        #[cfg(test)]
+        if let Some(result) = self.fault() {
+            return result;
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let (Call::DiscardBlocks { .. }, Some(gate)) = (call, &self.discard_gate) {
+            gate.pass();
+            return 0;
+        }
+        #[cfg(any(test, feature = "conformance"))]
+        if let Some(trace) = &self.trace
+            && let Some(ticket) = super::trace::issue(trace, call)
+        {
+            let result = call.make(self.file_of(call.way()));
+            super::trace::complete(trace, ticket, result);
+            return result;
+        }
+        call.make(self.file_of(call.way()))
+    }
+
+    /// Makes `call` on this thread if it reads and need not wait, as [`Call::read_at_once`] does.
+    pub(super) fn read_at_once(&self, call: Call) -> Option<i32> {
+        call.read_at_once(self.file_of(call.way()))
+    }
+
+    /// Returns the file for `way`. Without O_DIRECT both are the cached one.
+    fn file_of(&self, way: Way) -> &File {
         match (way, &self.direct) {
-            (Way::Direct, Some(direct)) => direct.file.as_raw_fd(),
-            _ => self.file.as_raw_fd(),
+            (Way::Direct, Some(direct)) => &direct.file,
+            _ => &self.file,
         }
     }
 
@@ -203,7 +227,7 @@ impl Image {
     fn sync(&self) -> Result<(), IoError> {
         self.check_flushes()?;
         let _alone = self.flushing.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = Call::Sync.perform(self);
+        let result = self.perform(Call::Sync);
         if result < 0 {
             self.lose_flush();
             return Err(io::Error::from_raw_os_error(-result).into());

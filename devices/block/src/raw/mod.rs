@@ -2,11 +2,11 @@
 //!
 //! | module | knowledge |
 //! |---|---|
-//! | `image` | the open file, and facts about its storage |
+//! | `image` | the open file, facts about its storage, and a call on it |
 //! | `task` | a request as a series of system calls; it makes none itself |
 //! | `call` | one system call |
 //! | `entry`, `fixed` | one system call as an entry of a ring; guest memory registered with rings |
-//! | `uring`, `threads`, `sync` | the execution of calls: three queues with the same semantics |
+//! | `uring`, `threads` | queues that execute calls, besides the `ImmediateQueue` of the crate |
 
 mod bounce;
 mod call;
@@ -19,7 +19,6 @@ mod image;
 mod limits;
 mod lock;
 mod options;
-mod sync;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -45,10 +44,11 @@ pub use options::{CacheMode, IoMode, RawOptions};
 
 use super::{Backend, Discard, Extent, Geometry, IoError, Queue};
 use crate::BlockSize;
+use crate::immediate::ImmediateQueue;
 use direct::Direct;
 use image::Image;
-use sync::SyncQueue;
-use threads::{Pool, ThreadedQueue};
+use task::Task;
+use threads::{SharedPool, ThreadedQueue};
 use uring::UringQueue;
 
 /// The block size of most storage under image files; the guest's physical block size.
@@ -58,6 +58,7 @@ const FILE_PHYSICAL_BLOCK: u32 = 4096;
 #[derive(Debug)]
 pub struct RawFile {
     image: Arc<Image>,
+    pool: Arc<SharedPool>,
     physical_block_size: u32,
     discard: Option<Discard>,
     identity: PathBuf,
@@ -80,7 +81,7 @@ impl RawFile {
     pub fn open_as_slow_device(
         path: &Path,
         options: &RawOptions,
-        gate: &Arc<crate::conformance::seam::DiscardGate>,
+        gate: &Arc<crate::conformance::Gate>,
     ) -> Result<Self, OpenError> {
         let mut raw = Self::open_with(path, options)?;
         let image = Arc::get_mut(&mut raw.image).expect("just opened");
@@ -164,6 +165,7 @@ impl RawFile {
         let io = choose(path, options.io, &mut image)?;
         Ok(Self {
             image: Arc::new(image),
+            pool: Arc::default(),
             physical_block_size,
             discard,
             identity: path.canonicalize().unwrap_or_else(|_| path.to_owned()),
@@ -219,9 +221,13 @@ impl Backend for RawFile {
 
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
         match self.io {
-            IoMode::Sync => return Ok(Box::new(SyncQueue::new(Arc::clone(&self.image)))),
+            IoMode::Sync => {
+                let image = Arc::clone(&self.image);
+                let run = move |request| Task::new(request).run(&image);
+                return Ok(Box::new(ImmediateQueue::new(run)));
+            }
             IoMode::Threads => {}
-            IoMode::Auto | IoMode::Uring => match UringQueue::new(Arc::clone(&self.image)) {
+            IoMode::Auto | IoMode::Uring => match UringQueue::new(&self.image, &self.pool) {
                 Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) if self.forced => return Err(error),
                 Err(error) => self.image.log.log(|left_out| {
@@ -229,7 +235,7 @@ impl Backend for RawFile {
                 }),
             },
         }
-        Ok(Box::new(ThreadedQueue::new(Pool::of(&self.image))?))
+        Ok(Box::new(ThreadedQueue::new(self.pool.get(&self.image))?))
     }
 
     fn extent(&self, offset: u64) -> Result<Extent, IoError> {

@@ -80,11 +80,11 @@ impl Task {
                 Next::Call(Call::Sync) => {
                     let _alone =
                         image.flushing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    let result = Call::Sync.perform(image);
+                    let result = image.perform(Call::Sync);
                     self.returned(image, result);
                 }
                 Next::Call(call) => {
-                    let result = call.perform(image);
+                    let result = image.perform(call);
                     self.returned(image, result);
                 }
             }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -58,17 +58,23 @@ struct Finished {
     touching: usize,
 }
 
-impl Pool {
+/// The threads of the open queues of one image, if any of these queues uses threads.
+#[derive(Debug, Default)]
+pub(super) struct SharedPool(Mutex<Weak<Pool>>);
+
+impl SharedPool {
     /// Returns the threads of `image`, shared with its other queues.
-    pub(super) fn of(image: &Arc<Image>) -> Arc<Self> {
-        let mut pool = lock(&image.pool);
+    pub(super) fn get(&self, image: &Arc<Image>) -> Arc<Pool> {
+        let mut pool = lock(&self.0);
         pool.upgrade().unwrap_or_else(|| {
-            let new = Arc::new(Self::new(Arc::clone(image)));
+            let new = Arc::new(Pool::new(Arc::clone(image)));
             *pool = Arc::downgrade(&new);
             new
         })
     }
+}
 
+impl Pool {
     fn new(image: Arc<Image>) -> Self {
         let shared = Arc::new(Shared {
             image,

@@ -1,12 +1,10 @@
 //! Conversion of system calls to changes of the power loss simulator, for tests.
 
 use super::call::{Call, Memory};
-use super::image::Image;
 use crate::conformance::powerloss::{Change, Ticket, Trace};
 
-/// Records the issue of `call`, if the image is recorded and the call changes the file.
-pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
-    let trace = image.trace.as_ref()?;
+/// Records the issue of `call`, if it changes the file.
+pub(super) fn issue(trace: &Trace, call: Call) -> Option<Ticket> {
     let change = match call {
         Call::Read { .. } => return None,
         Call::Write { memory, offset, durable, .. } => {
@@ -18,8 +16,7 @@ pub(super) fn issue(image: &Image, call: Call) -> Option<(&Trace, Ticket)> {
             Change::Zero { offset, length }
         }
     };
-    let ticket = trace.issue(change);
-    Some((trace, ticket))
+    Some(trace.issue(change))
 }
 
 /// Records the result of a call: the count of a write, or a negative error number.

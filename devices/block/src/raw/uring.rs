@@ -20,7 +20,7 @@ use super::fixed::FixedMemory;
 use super::image::Image;
 use super::limits::RING_DEPTH;
 use super::task::{Next, Task};
-use super::threads::{Pool, ThreadedQueue};
+use super::threads::{SharedPool, ThreadedQueue};
 use crate::{Completion, Operation, Queue, Request};
 
 /// The `user_data` of the flush, which serves several tasks.
@@ -59,6 +59,7 @@ pub(super) fn probe() -> io::Result<()> {
 pub(super) struct UringQueue {
     ring: IoUring,
     image: Arc<Image>,
+    pool: Arc<SharedPool>,
     /// The flushed descriptor, for flushes alone. The kernel reports lost data once to each open
     /// file, and the flush of another queue must not take that report.
     _flushed: File,
@@ -104,7 +105,7 @@ struct Helper {
 impl UringQueue {
     /// # Errors
     /// The system's error.
-    pub(super) fn new(image: Arc<Image>) -> io::Result<Self> {
+    pub(super) fn new(image: &Arc<Image>, pool: &Arc<SharedPool>) -> io::Result<Self> {
         let ring = IoUring::builder().dontfork().build(RING_DEPTH * 2)?;
         // The locked descriptor is never used here: the kernel releases a ring's files some time
         // after the ring is closed.
@@ -124,7 +125,8 @@ impl UringQueue {
         });
         Ok(Self {
             ring,
-            image,
+            image: Arc::clone(image),
+            pool: Arc::clone(pool),
             _flushed: flushed,
             fixed,
             fixed_calls: 0,
@@ -190,7 +192,7 @@ impl UringQueue {
     /// Gives a request to the image's threads.
     fn help(&mut self, request: Box<Request>) {
         if self.helper.queue.is_none() && !self.broken {
-            self.helper.queue = ThreadedQueue::new(Pool::of(&self.image)).ok();
+            self.helper.queue = ThreadedQueue::new(self.pool.get(&self.image)).ok();
         }
         match &mut self.helper.queue {
             Some(queue) if !self.broken => {
@@ -258,18 +260,20 @@ impl UringQueue {
         // SAFETY: the call's memory belongs to its task, which is still in its slot.
         let entry = unsafe { entry(call, self.fixed.as_deref()) };
         let Some(Entry { entry, fixed }) = entry.filter(|_| !self.broken) else {
-            let result = call.perform(&self.image);
+            let result = self.image.perform(call);
             return self.returned(user_data, result);
         };
         // A ring is useful for several calls at a time, and for calls that have to wait.
         if !fixed
             && self.is_idle()
-            && let Some(result) = call.read_at_once(&self.image)
+            && let Some(result) = self.image.read_at_once(call)
         {
             return self.returned(user_data, result);
         }
         #[cfg(any(test, feature = "conformance"))]
-        if let Some((_, ticket)) = super::trace::issue(&self.image, call) {
+        if let Some(trace) = &self.image.trace
+            && let Some(ticket) = super::trace::issue(trace, call)
+        {
             self.traced.insert(user_data, ticket);
         }
         // SAFETY: the memory of the call belongs to its task, which stays in its slot until the
@@ -281,7 +285,7 @@ impl UringQueue {
             }
             // This cannot happen: the queue has space for one call of each task, and a flush.
             Err(_) => {
-                let result = call.perform(&self.image);
+                let result = self.image.perform(call);
                 self.returned(user_data, result);
             }
         }
@@ -350,7 +354,7 @@ impl UringQueue {
                     None => continue,
                 },
             };
-            let result = call.perform(&self.image);
+            let result = self.image.perform(call);
             self.returned(user_data, result);
         }
     }

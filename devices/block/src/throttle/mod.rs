@@ -29,7 +29,7 @@ pub use bucket::{Limits, Rate};
 pub use stats::ThrottleStats;
 
 use super::merged::MergedEvent;
-use super::{Backend, Completion, Extent, FixedMemory, Geometry, IoError, Queue, Request};
+use super::{Backend, Completion, Queue, Request, Wrapper};
 use bucket::Buckets;
 use stats::Delays;
 
@@ -99,33 +99,12 @@ impl fmt::Debug for Throttle {
     }
 }
 
-impl Backend for Throttle {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Wrapper for Throttle {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn identity(&self) -> &[u8] {
-        self.inner.identity()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        self.inner.extent(offset)
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        self.inner.resize(capacity)
-    }
-
-    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
-        self.inner.use_fixed(memory)
-    }
-
-    fn fixed_calls(&self) -> Option<u64> {
-        self.inner.fixed_calls()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        let inner = self.inner.queue()?;
+    fn wrap_queue(&self, inner: Box<dyn Queue>) -> io::Result<Box<dyn Queue>> {
         let alarm = Arc::new(Alarm::new()?);
         let event = MergedEvent::new(inner.event().into_iter().chain([alarm.fd]))?;
         let mut alarms = lock(&self.shared.alarms);

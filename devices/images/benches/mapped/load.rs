@@ -6,6 +6,8 @@ use synthvm_block::{Backend, Completion, IoBuffer, IoMode, Operation, Queue, Req
 use synthvm_images::{CreateOptions, Format, OpenOptions, create, open};
 use vmm_sys_util::tempdir::TempDir;
 
+use crate::direction::Direction;
+
 /// Bytes of a request.
 const BYTES: usize = 4096;
 /// Offsets of the disk to which requests go in turn.
@@ -14,31 +16,6 @@ const PLACES: u64 = 256;
 const STRIDE: u64 = 192 << 10;
 /// Bytes of the disk.
 const CAPACITY: u64 = 64 << 20;
-
-/// The direction in which the bytes move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Read,
-    Write,
-}
-
-impl Direction {
-    pub(crate) const BOTH: [Self; 2] = [Self::Read, Self::Write];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-
-    fn operation(self) -> Operation {
-        match self {
-            Self::Read => Operation::Read,
-            Self::Write => Operation::Write { fua: false },
-        }
-    }
-}
 
 /// A queue to an image that has data at all offsets, and requests that go there in turn.
 pub(crate) struct Load {

@@ -7,17 +7,23 @@
 //! Requests are system calls on the bench's own thread (`io=sync`), to a file in cargo's target
 //! folder. The kernel's instructions are not counted. Limit: the same requests to the raw image.
 
-#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/callgrind.rs"]
 mod callgrind;
+#[path = "../../../block/benches/raw/direction.rs"]
+mod direction;
 mod load;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod number;
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod program;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use load::{Direction, Load};
+use direction::Direction;
+use load::Load;
 use number::Number;
 use synthvm_images::Format;
 
@@ -31,37 +37,10 @@ const DEPTHS: [usize; 2] = [1, 16];
 const FORMATS: [Format; 2] = [Format::Vhdx, Format::Qcow2];
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench images: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted) = (None, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            COUNT => return count(words),
-            other => return Err(format!("{other:?} is no option: only --json FILE is")),
-        }
-    }
-    // `cargo test --all-targets` starts benches too, without this word, from slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let numbers = measure()?;
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+    program::main("images", |mut options| match options.after(COUNT) {
+        Some(words) => count(&words),
+        None => options.report("only --json FILE is", measure),
+    })
 }
 
 fn measure() -> Result<Vec<Number>, String> {
@@ -88,13 +67,11 @@ fn instructions(format: Format, direction: Direction, depth: usize) -> Result<f6
 }
 
 /// Runs the counted program.
-fn count(words: impl Iterator<Item = String>) -> Result<(), String> {
+fn count(words: &[String]) -> Result<(), String> {
     let usage = || format!("{COUNT} needs a format, read or write, and a depth");
-    let words: Vec<String> = words.collect();
-    let [format, direction, depth] = &words[..] else { return Err(usage()) };
+    let [format, direction, depth] = words else { return Err(usage()) };
     let format = format.parse().map_err(|_| usage())?;
-    let mut directions = Direction::BOTH.into_iter();
-    let direction = directions.find(|one| one.name() == direction).ok_or_else(usage)?;
+    let direction = Direction::of_name(direction).ok_or_else(usage)?;
     let depth = depth.parse().map_err(|_| usage())?;
     let mut load = Load::new(format, depth, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
     for _ in 0..REQUESTS / depth {

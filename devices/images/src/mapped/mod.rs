@@ -52,6 +52,9 @@ pub(crate) enum Step {
     Barrier,
 }
 
+/// The result of a call that may block.
+pub(crate) type StepResult = Result<Step, IoError>;
+
 /// The result of a lookup that neither does I/O nor waits. `None`: the lookup would have to.
 pub(crate) type Known = Option<Result<(), IoError>>;
 
@@ -126,7 +129,7 @@ pub(crate) trait Map: Debug + Send + Sync {
     ///
     /// # Errors
     /// The structures cannot be read.
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult;
 
     /// Adds to `extents` the locations to write the bytes to, all of them [`Location::File`] of
     /// files that are written. Allocates space for bytes that have none and fills it with the
@@ -135,20 +138,14 @@ pub(crate) trait Map: Debug + Send + Sync {
     ///
     /// # Errors
     /// The storage has no space, or another error. Space that was allocated before stays.
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError>;
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult;
 
     /// Clears the bytes by structures alone where it can, and adds to `extents` the parts that have
     /// to be zeroed in the files.
     ///
     /// # Errors
     /// The structures cannot be changed. Parts of the range may read as zero already.
-    fn clear(
-        &self,
-        how: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError>;
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> StepResult;
 
     /// Makes the preparations of all calls that returned [`Step::Barrier`] durable, by one sync.
     ///
@@ -174,7 +171,7 @@ pub(crate) trait Map: Debug + Send + Sync {
     ///
     /// # Errors
     /// The structures cannot be written, so the flush fails.
-    fn write_back(&self) -> Result<Step, IoError> {
+    fn write_back(&self) -> StepResult {
         Ok(Step::Done(0))
     }
 

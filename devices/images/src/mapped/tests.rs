@@ -38,6 +38,33 @@ fn next(queue: &mut dyn Queue) -> Vec<Completion> {
     }
 }
 
+/// Waits until `count` requests have completed.
+fn all(queue: &mut dyn Queue, count: usize) -> Vec<Completion> {
+    let mut done = Vec::new();
+    while done.len() < count {
+        done.extend(next(queue));
+    }
+    done
+}
+
+/// A discard whose lookup takes 1,000 steps.
+fn long_discard(tag: u64) -> Box<Request> {
+    request(tag, Operation::Discard, SLOW, 1000 * BLOCK)
+}
+
+/// Closes the gate of `fake`, submits `requests`, and waits until the first lookup is at the gate.
+fn hold(fake: &Fake, queue: &mut dyn Queue, mut requests: Vec<Box<Request>>) {
+    fake.gate.close();
+    queue.submit(&mut requests);
+    fake.gate.wait_for(1);
+}
+
+/// Checks that a read's lookup was one of the first steps.
+fn assert_read_was_early(fake: &Fake) {
+    let log = fake.log();
+    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+}
+
 fn opened(fake: Fake) -> (Arc<Fake>, Mapped) {
     let fake = Arc::new(fake);
     (Arc::clone(&fake), Mapped::new(fake))
@@ -47,12 +74,11 @@ fn opened(fake: Fake) -> (Arc<Fake>, Mapped) {
 fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
-    queue.submit(&mut vec![
-        request(1, Operation::Read, SLOW, 512),
-        request(2, Operation::Read, 0, 512),
-    ]);
-    fake.gate.wait_for_arrival();
+    hold(
+        &fake,
+        &mut *queue,
+        vec![request(1, Operation::Read, SLOW, 512), request(2, Operation::Read, 0, 512)],
+    );
     assert_eq!(poll(&mut *queue).iter().map(|done| done.request.tag).collect::<Vec<_>>(), [2]);
     queue.submit(&mut vec![request(3, Operation::Write { fua: true }, 512, 512)]);
     assert_eq!(poll(&mut *queue)[0].result, Ok(()));
@@ -65,57 +91,43 @@ fn test_lookup_that_blocks_delays_no_other_request_of_its_queue() {
 fn test_lookup_of_many_steps_lets_other_queues_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
-    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    hold(&fake, &mut *long, vec![long_discard(1)]);
     short.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
     fake.gate.open();
     assert_eq!(next(&mut *short)[0].result, Ok(()));
     assert_eq!(next(&mut *long)[0].result, Ok(()));
-    let log = fake.log();
-    assert_eq!(log.iter().filter(|entry| **entry == Log::Clear).count(), 1000);
-    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+    assert_eq!(fake.log().iter().filter(|entry| **entry == Log::Clear).count(), 1000);
+    assert_read_was_early(&fake);
 }
 
 #[test]
 fn test_queue_with_several_long_lookups_lets_other_queues_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut short) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
-    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
-    long.submit(&mut vec![request(2, Operation::Discard, SLOW, 1000 * BLOCK)]);
+    hold(&fake, &mut *long, vec![long_discard(1)]);
+    long.submit(&mut vec![long_discard(2)]);
     short.submit(&mut vec![request(3, Operation::Read, SLOW, 512)]);
     fake.gate.open();
     assert_eq!(next(&mut *short)[0].result, Ok(()));
-    let log = fake.log();
-    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+    assert_read_was_early(&fake);
 }
 
 #[test]
 fn test_lookup_of_many_steps_lets_its_own_queue_go_in_between() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
-    queue.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    hold(&fake, &mut *queue, vec![long_discard(1)]);
     queue.submit(&mut vec![request(2, Operation::Read, SLOW, 512)]);
     fake.gate.open();
-    let mut back = 0;
-    while back < 2 {
-        back += next(&mut *queue).len();
-    }
-    let log = fake.log();
-    assert!(log.iter().position(|entry| *entry == Log::Locate).unwrap() <= 2, "{:?}", &log[..10]);
+    all(&mut *queue, 2);
+    assert_read_was_early(&fake);
 }
 
 #[test]
 fn test_queue_dropped_while_a_lookup_blocks_returns_and_its_other_steps_never_run() {
     let (fake, mapped) = opened(Fake::default());
     let (mut long, mut other) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
-    long.submit(&mut vec![request(1, Operation::Discard, SLOW, 1000 * BLOCK)]);
-    fake.gate.wait_for_arrival();
+    hold(&fake, &mut *long, vec![long_discard(1)]);
     // The test passes if this returns, although the step is still blocked.
     drop(long);
     fake.gate.open();
@@ -139,19 +151,16 @@ fn test_backend_and_queues_dropped_leave_no_thread_behind() {
 fn test_lookups_that_need_a_barrier_share_one() {
     let (fake, mapped) = opened(Fake { needs_barrier: true, ..Fake::default() });
     let (mut first, mut second) = (mapped.queue().unwrap(), mapped.queue().unwrap());
-    fake.gate.shut();
     let write = Operation::Write { fua: false };
-    first.submit(&mut (0..16).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
-    fake.gate.wait_for_arrival();
+    hold(
+        &fake,
+        &mut *first,
+        (0..16).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect(),
+    );
     second.submit(&mut (20..36).map(|id| request(id, write, SLOW + id * BLOCK, 512)).collect());
     fake.gate.open();
     for queue in [&mut first, &mut second] {
-        let mut back = 0;
-        while back < 16 {
-            let done = next(&mut **queue);
-            assert!(done.iter().all(|done| done.result.is_ok()));
-            back += done.len();
-        }
+        assert!(all(&mut **queue, 16).iter().all(|done| done.result.is_ok()));
     }
     assert_eq!(fake.log().iter().filter(|entry| **entry == Log::Barrier).count(), 1);
 }
@@ -339,16 +348,11 @@ fn test_panic_in_a_format_fails_its_request_and_no_other() {
 fn test_disk_that_shrinks_before_a_lookup_fails_it() {
     let (fake, mapped) = opened(Fake::default());
     let mut queue = mapped.queue().unwrap();
-    fake.gate.shut();
-    queue.submit(&mut vec![request(1, Operation::Read, SLOW, 512)]);
-    fake.gate.wait_for_arrival();
+    hold(&fake, &mut *queue, vec![request(1, Operation::Read, SLOW, 512)]);
     queue.submit(&mut vec![request(2, Operation::Discard, SLOW, 4 * BLOCK)]);
     fake.capacity.store(SLOW, Ordering::Relaxed);
     fake.gate.open();
-    let mut done = next(&mut *queue);
-    while done.len() < 2 {
-        done.extend(next(&mut *queue));
-    }
+    let done = all(&mut *queue, 2);
     let discard = done.iter().find(|done| done.request.tag == 2).unwrap();
     assert_eq!(discard.result, Err(IoError::EndOfImage));
 }

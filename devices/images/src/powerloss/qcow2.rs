@@ -35,8 +35,7 @@ fn test_qcow2_keeps_its_promises_in_every_state_after_a_loss_of_power() {
 /// Blocks of counts are added, and their table moves.
 #[test]
 fn test_qcow2_of_small_clusters_keeps_its_promises_in_every_state_after_a_loss_of_power() {
-    let options =
-        CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, 64 * MIB) };
+    let options = CreateOptions::new(Format::Qcow2, 64 * MIB).with_block_size(512);
     let mut steps: Vec<Step> = (0..6).map(|at| Step::write(at * 9000, 60)).collect();
     steps.insert(3, Step::Flush);
     assert!(case(&options).prove(&steps) > 20);
@@ -44,8 +43,7 @@ fn test_qcow2_of_small_clusters_keeps_its_promises_in_every_state_after_a_loss_o
 
 #[test]
 fn test_qcow2_that_is_resized_keeps_its_promises_in_every_state_after_a_loss_of_power() {
-    let options =
-        CreateOptions { block_size: Some(4096), ..CreateOptions::new(Format::Qcow2, 8 * MIB) };
+    let options = CreateOptions::new(Format::Qcow2, 8 * MIB).with_block_size(4096);
     let steps = [
         Step::write(0, 4),
         Step::write(16000, 8),

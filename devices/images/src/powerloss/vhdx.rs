@@ -16,7 +16,7 @@ const BLOCKS: [u64; 8] =
     [0, BLOCK, 63 * BLOCK, 64 * BLOCK, 700 * BLOCK, 4095 * BLOCK, 4096 * BLOCK, 5119 * BLOCK];
 
 fn dynamic() -> CreateOptions {
-    CreateOptions { block_size: Some(MIB), ..CreateOptions::new(Format::Vhdx, 5120 * MIB) }
+    CreateOptions::new(Format::Vhdx, 5120 * MIB).with_block_size(MIB)
 }
 
 fn case(options: &CreateOptions) -> Case {

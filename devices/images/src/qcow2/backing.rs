@@ -11,16 +11,13 @@ use synthvm_block::{Backend, Geometry, IoError, RawFile};
 use super::Qcow2;
 use super::header::Header;
 use crate::error::{Flaw, OpenError, REFUSED};
-use crate::file::ImageFile;
+use crate::file::{ImageFile, lock};
 use crate::format::Format;
-use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
-use crate::open::{decide, lock};
+use crate::mapped::{Clearing, Extents, Known, Location, Map, Step, StepResult};
+use crate::options::MAX_DEPTH;
 use crate::vhd::Vhd;
 use crate::vhdx::Vhdx;
 use crate::{OpenOptions, Parents};
-
-/// Longest chain of backing files.
-pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Opens the backing file of the image at `path`, if it has one, read-only.
 pub(super) fn open(
@@ -46,19 +43,14 @@ pub(super) fn open(
     let options = OpenOptions { read_only: true, format, parent: None, ..options.clone() };
     let open = || -> Result<Arc<dyn Map>, OpenError> {
         let locked = lock(&found, true)?;
-        Ok(match decide(&locked, &options)? {
+        Ok(match options.format_of(&locked)? {
             Format::Raw => Arc::new(RawMap::new(RawFile::from_locked(&locked, &options.raw())?)),
             Format::Qcow2 => Arc::new(Qcow2::open_at(&locked, &options, depth + 1)?),
             Format::Vhdx => Arc::new(Vhdx::open(&locked, &options)?),
             Format::Vhd => Arc::new(Vhd::open(&locked, &options)?),
         })
     };
-    open().map(Some).map_err(|error| match error {
-        // The error names the innermost image with a flaw; the images above it only pass the error
-        // on.
-        OpenError::Parent { reason, .. } => Flaw::Parent(reason),
-        other => Flaw::Parent(other.to_string()),
-    })
+    open().map(Some).map_err(Flaw::of_parent)
 }
 
 /// Opens the data file, if the disk's bytes do not lie in the image: as the only writer, or beside
@@ -126,16 +118,16 @@ impl Map for RawMap {
         Some(Err(IoError::ReadOnly))
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         extents.push(length, Location::File { file: 0, offset });
         Ok(Step::Done(length))
     }
 
-    fn allocate(&self, _: u64, _: u64, _: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, _: u64, _: u64, _: &mut Extents) -> StepResult {
         Err(IoError::ReadOnly)
     }
 
-    fn clear(&self, _: Clearing, _: u64, _: u64, _: &mut Extents) -> Result<Step, IoError> {
+    fn clear(&self, _: Clearing, _: u64, _: u64, _: &mut Extents) -> StepResult {
         Err(IoError::ReadOnly)
     }
 

@@ -5,7 +5,7 @@ use synthvm_block::IoError;
 use super::allocate::{Content, Progress};
 use super::entry::{Cluster, ZERO, table_offset};
 use super::{Qcow2, Writer};
-use crate::mapped::{Extents, Location, Step};
+use crate::mapped::{Extents, Location, Step, StepResult};
 
 /// Clusters that one step inspects.
 const MAX_CLUSTERS: u64 = 4096;
@@ -28,7 +28,7 @@ impl Qcow2 {
         length: u64,
         capacity: u64,
         extents: &mut Extents,
-    ) -> Result<Step, IoError> {
+    ) -> StepResult {
         let (size, end) = (self.layout.cluster(), offset + length);
         let mut run = Run::default();
         let (mut at, mut looks, mut skips) = (offset, 0, 0);

@@ -247,16 +247,14 @@ impl Header {
         file.read(&mut bytes, AT_FEATURES)?;
         bytes[..8].copy_from_slice(&incompatible.to_be_bytes());
         bytes[16..].copy_from_slice(&autoclear.to_be_bytes());
-        file.write(&bytes, AT_FEATURES)?;
-        file.sync()?;
+        write_durably(file, &bytes, AT_FEATURES)?;
         (self.incompatible, self.autoclear) = (incompatible, autoclear);
         Ok(())
     }
 
     /// Sets the disk's size, durably.
     pub(super) fn write_capacity(&mut self, file: &ImageFile, capacity: u64) -> io::Result<()> {
-        file.write(&capacity.to_be_bytes(), AT_SIZE)?;
-        file.sync()?;
+        write_durably(file, &capacity.to_be_bytes(), AT_SIZE)?;
         self.capacity = capacity;
         Ok(())
     }
@@ -268,13 +266,8 @@ impl Header {
         offset: u64,
         entries: u64,
     ) -> io::Result<()> {
-        let count =
-            u32::try_from(entries).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&count.to_be_bytes());
-        bytes[4..].copy_from_slice(&offset.to_be_bytes());
-        file.write(&bytes, AT_L1)?;
-        file.sync()?;
+        let bytes = [&count(entries)?[..], &offset.to_be_bytes()].concat();
+        write_durably(file, &bytes, AT_L1)?;
         (self.l1_offset, self.l1_entries) = (offset, entries);
         Ok(())
     }
@@ -287,16 +280,22 @@ impl Header {
         offset: u64,
         clusters: u64,
     ) -> io::Result<()> {
-        let count =
-            u32::try_from(clusters).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        let mut bytes = [0; 12];
-        bytes[..8].copy_from_slice(&offset.to_be_bytes());
-        bytes[8..].copy_from_slice(&count.to_be_bytes());
-        file.write(&bytes, AT_COUNTS)?;
-        file.sync()?;
+        let bytes = [&offset.to_be_bytes()[..], &count(clusters)?].concat();
+        write_durably(file, &bytes, AT_COUNTS)?;
         (self.counts_offset, self.counts_clusters) = (offset, clusters);
         Ok(())
     }
+}
+
+/// Returns a count as a field of the header.
+fn count(count: u64) -> io::Result<[u8; 4]> {
+    let count = u32::try_from(count).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    Ok(count.to_be_bytes())
+}
+
+fn write_durably(file: &ImageFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write(bytes, offset)?;
+    file.sync()
 }
 
 fn layout_of(raw: &RawHeader) -> Result<Layout, Flaw> {

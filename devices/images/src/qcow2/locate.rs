@@ -46,16 +46,22 @@ pub(super) enum Mode {
     Files,
 }
 
-/// The work that a lookup has done.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spent {
+/// A lookup: the extents that it has found, and the work that it has done.
+struct Lookup<'a> {
+    mode: Mode,
+    extents: &'a mut Extents,
+    /// Bytes that were decompressed.
     unpacked: u64,
     looks: u64,
 }
 
-impl Spent {
+impl<'a> Lookup<'a> {
+    fn new(mode: Mode, extents: &'a mut Extents) -> Self {
+        Self { mode, extents, unpacked: 0, looks: 0 }
+    }
+
     /// Returns whether this lookup has done enough and leaves the rest to another one.
-    fn is_enough(self) -> bool {
+    fn is_enough(&self) -> bool {
         self.unpacked >= MAX_UNPACKED || self.looks >= MAX_LOOKS
     }
 }
@@ -91,8 +97,8 @@ impl Qcow2 {
         extents: &mut Extents,
     ) -> Result<u64, Stop> {
         let end = offset + length;
-        let (mut at, mut spent) = (offset, Spent::default());
-        while at < end && !spent.is_enough() {
+        let (mut at, mut lookup) = (offset, Lookup::new(mode, extents));
+        while at < end && !lookup.is_enough() {
             let index = at / self.layout.reach();
             let until = end.min((index + 1) * self.layout.reach());
             let found = match mode {
@@ -101,23 +107,16 @@ impl Qcow2 {
                     self.tables.get(&self.file, index)?.map_or(Found::Absent, Found::Table)
                 }
             };
-            match found {
+            at += match found {
                 Found::Unread => return Err(Stop::Wait),
                 Found::Absent => {
-                    spent.looks += 1;
-                    let done = self.locate_in_parent(at, until - at, mode, extents)?;
-                    at += done;
-                    if at < until {
-                        break;
-                    }
+                    lookup.looks += 1;
+                    self.locate_in_parent(at, until - at, &mut lookup)?
                 }
-                Found::Table(table) => {
-                    let done = self.locate_by(&table, at, until - at, mode, extents, &mut spent)?;
-                    at += done;
-                    if at < until {
-                        break;
-                    }
-                }
+                Found::Table(table) => self.locate_by(&table, at, until - at, &mut lookup)?,
+            };
+            if at < until {
+                break;
             }
         }
         Ok(at - offset)
@@ -129,33 +128,25 @@ impl Qcow2 {
         table: &Table,
         offset: u64,
         length: u64,
-        mode: Mode,
-        extents: &mut Extents,
-        spent: &mut Spent,
+        lookup: &mut Lookup<'_>,
     ) -> Result<u64, Stop> {
         let (layout, end) = (self.layout, offset + length);
         let mut at = offset;
-        while at < end && !spent.is_enough() {
-            spent.looks += 1;
+        while at < end && !lookup.is_enough() {
+            lookup.looks += 1;
             let within = at % layout.cluster();
             let length = (layout.cluster() - within).min(end - at);
             let slot = (at / layout.cluster() % layout.entries()) as usize * layout.words();
             let cluster = layout.decode(table.word(slot), at - within);
             match cluster {
                 Cluster::Data { offset: location, .. } if !layout.extended => {
-                    self.push_data(location + within, length, extents);
+                    self.push_data(location + within, length, lookup.extents);
                 }
                 Cluster::Data { .. } | Cluster::Unallocated | Cluster::Zero { .. }
                     if layout.extended =>
                 {
-                    let done = self.locate_parts(
-                        cluster,
-                        table.word(slot + 1),
-                        at,
-                        length,
-                        mode,
-                        extents,
-                    )?;
+                    let done =
+                        self.locate_parts(cluster, table.word(slot + 1), at, length, lookup)?;
                     if done < length {
                         return Ok(at + done - offset);
                     }
@@ -163,17 +154,18 @@ impl Qcow2 {
                 Cluster::Data { .. } | Cluster::Invalid => {
                     return Err(IoError::Os(libc::EIO).into());
                 }
-                Cluster::Zero { .. } => extents.push(length, Location::Zero),
+                Cluster::Zero { .. } => lookup.extents.push(length, Location::Zero),
                 Cluster::Unallocated => {
-                    let done = self.locate_in_parent(at, length, mode, extents)?;
+                    let done = self.locate_in_parent(at, length, lookup)?;
                     if done < length {
                         return Ok(at + done - offset);
                     }
                 }
                 Cluster::Compressed { offset, length: packed } => {
-                    let bytes = self.unpack(offset, packed, mode)?;
-                    spent.unpacked += layout.cluster();
-                    extents.push(length, Location::Memory { bytes, offset: within as usize });
+                    let bytes = self.unpack(offset, packed, lookup.mode)?;
+                    lookup.unpacked += layout.cluster();
+                    let location = Location::Memory { bytes, offset: within as usize };
+                    lookup.extents.push(length, location);
                 }
             }
             at += length;
@@ -188,8 +180,7 @@ impl Qcow2 {
         bitmap: u64,
         offset: u64,
         length: u64,
-        mode: Mode,
-        extents: &mut Extents,
+        lookup: &mut Lookup<'_>,
     ) -> Result<u64, Stop> {
         let size = self.layout.cluster() / 32;
         let (mut at, end) = (offset, offset + length);
@@ -198,11 +189,11 @@ impl Qcow2 {
             let length = (size - within % size).min(end - at);
             match (subcluster(bitmap, within / size), cluster) {
                 (Subcluster::Data, Cluster::Data { offset: location, .. }) => {
-                    self.push_data(location + within, length, extents);
+                    self.push_data(location + within, length, lookup.extents);
                 }
-                (Subcluster::Zero, _) => extents.push(length, Location::Zero),
+                (Subcluster::Zero, _) => lookup.extents.push(length, Location::Zero),
                 (Subcluster::Unallocated, _) => {
-                    let done = self.locate_in_parent(at, length, mode, extents)?;
+                    let done = self.locate_in_parent(at, length, lookup)?;
                     if done < length {
                         return Ok(at + done - offset);
                     }
@@ -243,8 +234,7 @@ impl Qcow2 {
         &self,
         offset: u64,
         length: u64,
-        mode: Mode,
-        extents: &mut Extents,
+        lookup: &mut Lookup<'_>,
     ) -> Result<u64, Stop> {
         let parent = self.parent.as_ref();
         let there = parent
@@ -253,7 +243,7 @@ impl Qcow2 {
         if let Some(parent) = parent.filter(|_| there != 0) {
             let first = self.files.len() - parent.files().len();
             let mut found = Extents::default();
-            match mode {
+            match lookup.mode {
                 Mode::Memory => {
                     parent.try_locate(offset, there, &mut found).ok_or(Stop::Wait)??;
                 }
@@ -269,13 +259,13 @@ impl Qcow2 {
                     }
                     location => location,
                 };
-                extents.push(extent.length, location);
+                lookup.extents.push(extent.length, location);
             }
         }
         if done < there {
             return Ok(done);
         }
-        extents.push(length - there, Location::Zero);
+        lookup.extents.push(length - there, Location::Zero);
         Ok(length)
     }
 
@@ -316,7 +306,8 @@ impl Qcow2 {
     /// as data.
     pub(super) fn parent_has_data(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
-        match self.locate_in_parent(offset, length, Mode::Files, &mut extents) {
+        let mut lookup = Lookup::new(Mode::Files, &mut extents);
+        match self.locate_in_parent(offset, length, &mut lookup) {
             Ok(done) if done == length => {
                 extents.as_slice().iter().any(|extent| !matches!(extent.location, Location::Zero))
             }

@@ -12,7 +12,7 @@ use super::allocate::{Content, Progress};
 use super::entry::Cluster;
 use super::locate::{Mode, Stop};
 use super::tables::Found;
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step, StepResult};
 
 /// Bytes that one step allocates.
 const MAX_STEP: u64 = 1 << 20;
@@ -104,7 +104,7 @@ impl Map for Qcow2 {
         Some(Ok(()))
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         match self.locate_from(offset, length, Mode::Files, extents) {
             Ok(0) if length != 0 => Ok(Step::Again),
             Ok(done) => Ok(Step::Done(done)),
@@ -113,7 +113,7 @@ impl Map for Qcow2 {
         }
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         let length = length.min(MAX_STEP);
         let mut writer = self.lock();
         self.check_range(offset, length)?;
@@ -136,13 +136,7 @@ impl Map for Qcow2 {
         Ok(Step::Done(length))
     }
 
-    fn clear(
-        &self,
-        _: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError> {
+    fn clear(&self, _: Clearing, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         let mut writer = self.lock();
         self.check_range(offset, length)?;
         self.begin(&mut writer)?;

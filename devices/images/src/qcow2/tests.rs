@@ -38,8 +38,7 @@ fn test_qcow2_stands_every_error_of_its_file() {
 fn test_qcow2_of_the_smallest_clusters_stands_every_error_of_its_file() {
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.qcow2");
-    let options =
-        CreateOptions { block_size: Some(512), ..CreateOptions::new(Format::Qcow2, CAPACITY) };
+    let options = CreateOptions::new(Format::Qcow2, CAPACITY).with_block_size(512);
     check_faults(|plan| failing(&path, plan, &options));
 }
 
@@ -49,10 +48,6 @@ fn test_qcow2_over_a_backing_file_stands_every_error_of_its_file() {
     let parent = folder.as_path().join("base.qcow2");
     create(&parent, &CreateOptions::new(Format::Qcow2, CAPACITY)).unwrap();
     let path = folder.as_path().join("disk.qcow2");
-    let options = CreateOptions {
-        size: None,
-        parent: Some(parent),
-        ..CreateOptions::new(Format::Qcow2, CAPACITY)
-    };
+    let options = CreateOptions::child(Format::Qcow2, parent);
     check_faults(|plan| failing(&path, plan, &options));
 }

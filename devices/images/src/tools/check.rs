@@ -7,7 +7,8 @@ use serde::Serialize;
 use synthvm_block::{IoError, LockedFile};
 
 use super::ToolError;
-use crate::open::{decide, lock, open_as};
+use crate::file::lock;
+use crate::open::open_as;
 use crate::qcow2::Qcow2;
 use crate::vhdx::Vhdx;
 use crate::{Format, OpenError, OpenOptions, Parents};
@@ -51,7 +52,7 @@ pub fn check(
 ) -> Result<CheckReport, ToolError> {
     let options = OpenOptions { read_only: !repair, format, parents, ..OpenOptions::default() };
     let file = lock(path, options.read_only)?;
-    let format = decide(&file, &options)?;
+    let format = options.format_of(&file)?;
     let mut report = CheckReport {
         path: path.to_owned(),
         format,
@@ -61,9 +62,9 @@ pub fn check(
         repaired: Vec::new(),
     };
     let outcome = match format {
-        Format::Vhdx => check_vhdx(&file, &options, &mut report),
-        Format::Qcow2 => check_qcow2(&file, &options, &mut report),
-        Format::Raw | Format::Vhd => check_mapping(&file, &options, &mut report),
+        Format::Vhdx => report.check_vhdx(&file, &options),
+        Format::Qcow2 => report.check_qcow2(&file, &options),
+        Format::Raw | Format::Vhd => report.check_mapping(&file, &options),
     };
     match outcome {
         Err(ToolError::Open(
@@ -76,99 +77,92 @@ pub fn check(
     }
 }
 
-fn check_vhdx(
-    file: &LockedFile,
-    options: &OpenOptions,
-    report: &mut CheckReport,
-) -> Result<(), ToolError> {
-    let path = file.path();
-    // Opening checks everything: checksums, regions, metadata, each block's location.
-    let image = Vhdx::open(file, options)?;
-    let found = image.report().map_err(ToolError::file("read", path))?;
-    if found.log_entries != 0 {
-        let entries = found.log_entries;
-        if found.log_pending {
-            report
-                .notes
-                .push(format!("{entries} log entries are to be replayed: it was not closed"));
-        } else {
-            report.repaired.push(format!("{entries} log entries were replayed"));
-        }
-    }
-    report.leaked = found.unused;
-    if !options.read_only {
-        let trimmed = image.trim().map_err(ToolError::io("write", path))?;
-        if trimmed != 0 {
-            report.leaked -= trimmed;
-            report.repaired.push(format!("{trimmed} unused bytes at the file's end were cut off"));
-        }
-    }
-    Ok(())
-}
-
-/// Walks over the whole disk.
-fn check_mapping(
-    file: &LockedFile,
-    options: &OpenOptions,
-    report: &mut CheckReport,
-) -> Result<(), ToolError> {
-    let path = file.path();
-    // Dynamic VHDs can only be read, and all these formats have nothing to repair.
-    let image = open_as(file, report.format, &OpenOptions { read_only: true, ..options.clone() })?;
-    let capacity = image.geometry().capacity;
-    let mut at = 0;
-    while at < capacity {
-        match image.extent(at) {
-            Ok(extent) => at += extent.length.max(1),
-            Err(error @ (IoError::Os(_) | IoError::EndOfImage)) => {
-                report.errors.push(format!("the disk's bytes at {at} cannot be located: {error}"));
-                return Ok(());
+/// The checks of the formats, which add their findings.
+impl CheckReport {
+    fn check_vhdx(&mut self, file: &LockedFile, options: &OpenOptions) -> Result<(), ToolError> {
+        let path = file.path();
+        // Opening checks everything: checksums, regions, metadata, each block's location.
+        let image = Vhdx::open(file, options)?;
+        let found = image.report().map_err(ToolError::file("read", path))?;
+        if found.log_entries != 0 {
+            let entries = found.log_entries;
+            if found.log_pending {
+                self.notes
+                    .push(format!("{entries} log entries are to be replayed: it was not closed"));
+            } else {
+                self.repaired.push(format!("{entries} log entries were replayed"));
             }
-            Err(error) => return Err(ToolError::io("read", path)(error)),
         }
+        self.leaked = found.unused;
+        if !options.read_only {
+            let trimmed = image.trim().map_err(ToolError::io("write", path))?;
+            if trimmed != 0 {
+                self.leaked -= trimmed;
+                self.repaired
+                    .push(format!("{trimmed} unused bytes at the file's end were cut off"));
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn check_qcow2(
-    file: &LockedFile,
-    options: &OpenOptions,
-    report: &mut CheckReport,
-) -> Result<(), ToolError> {
-    let path = file.path();
-    let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
-    let reading = OpenOptions { read_only: true, ..options.clone() };
-    let mut found = look(&Qcow2::open(file, &reading)?)?;
-    // A repair is made only if the image is sound, or becomes sound without a loss of data.
-    let can_repair = found.dirty || found.errors.is_empty() && found.leaked != 0;
-    if !options.read_only && can_repair {
-        let was_dirty = found.dirty;
-        let image = Qcow2::open(file, options)?;
-        let freed = image.free_leaks().map_err(|flaw| ToolError::Open(flaw.of(path)))?;
-        let leaked = found.leaked;
-        found = look(&image)?;
-        if was_dirty {
-            report.repaired.push("it was not closed: its reference counts were rebuilt".to_owned());
+    /// Walks over the whole disk.
+    fn check_mapping(&mut self, file: &LockedFile, options: &OpenOptions) -> Result<(), ToolError> {
+        let path = file.path();
+        // Dynamic VHDs can only be read, and all these formats have nothing to repair.
+        let image =
+            open_as(file, self.format, &OpenOptions { read_only: true, ..options.clone() })?;
+        let capacity = image.geometry().capacity;
+        let mut at = 0;
+        while at < capacity {
+            match image.extent(at) {
+                Ok(extent) => at += extent.length.max(1),
+                Err(error @ (IoError::Os(_) | IoError::EndOfImage)) => {
+                    self.errors
+                        .push(format!("the disk's bytes at {at} cannot be located: {error}"));
+                    return Ok(());
+                }
+                Err(error) => return Err(ToolError::io("read", path)(error)),
+            }
         }
-        if leaked > found.leaked || freed.lowered != 0 {
-            let bytes = leaked.saturating_sub(found.leaked);
-            report.repaired.push(format!("{bytes} unused bytes were given back"));
+        Ok(())
+    }
+
+    fn check_qcow2(&mut self, file: &LockedFile, options: &OpenOptions) -> Result<(), ToolError> {
+        let path = file.path();
+        let look = |image: &Qcow2| image.findings().map_err(|flaw| ToolError::Open(flaw.of(path)));
+        let reading = OpenOptions { read_only: true, ..options.clone() };
+        let mut found = look(&Qcow2::open(file, &reading)?)?;
+        // A repair is made only if the image is sound, or becomes sound without a loss of data.
+        let can_repair = found.dirty || found.errors.is_empty() && found.leaked != 0;
+        if !options.read_only && can_repair {
+            let was_dirty = found.dirty;
+            let image = Qcow2::open(file, options)?;
+            let freed = image.free_leaks().map_err(|flaw| ToolError::Open(flaw.of(path)))?;
+            let leaked = found.leaked;
+            found = look(&image)?;
+            if was_dirty {
+                self.repaired
+                    .push("it was not closed: its reference counts were rebuilt".to_owned());
+            }
+            if leaked > found.leaked || freed.lowered != 0 {
+                let bytes = leaked.saturating_sub(found.leaked);
+                self.repaired.push(format!("{bytes} unused bytes were given back"));
+            }
         }
+        if found.dirty {
+            self.notes
+                .push("it was not closed; it is repaired when it is opened for writing".to_owned());
+        }
+        if found.foreign {
+            self.notes.push("it has bitmaps or keys, which are not checked".to_owned());
+        }
+        self.leaked = found.leaked;
+        self.errors.append(&mut found.errors);
+        if found.more_errors != 0 {
+            self.errors.push(format!("and {} more", found.more_errors));
+        }
+        Ok(())
     }
-    if found.dirty {
-        report
-            .notes
-            .push("it was not closed; it is repaired when it is opened for writing".to_owned());
-    }
-    if found.foreign {
-        report.notes.push("it has bitmaps or keys, which are not checked".to_owned());
-    }
-    report.leaked = found.leaked;
-    report.errors.append(&mut found.errors);
-    if found.more_errors != 0 {
-        report.errors.push(format!("and {} more", found.more_errors));
-    }
-    Ok(())
 }
 
 impl fmt::Display for CheckReport {

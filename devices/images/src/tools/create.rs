@@ -6,7 +6,8 @@ use synthvm_block::BlockSize;
 
 use super::ToolError;
 use super::partial::Partial;
-use crate::open::{decide, lock, open_as};
+use crate::file::lock;
+use crate::open::open_as;
 use crate::vhdx::Make;
 use crate::{Format, OpenOptions, qcow2, vhd, vhdx};
 
@@ -46,6 +47,18 @@ impl CreateOptions {
             sector_size: None,
             parent: None,
         }
+    }
+
+    /// Returns the options for a differencing image of `format` over `parent`, with a disk of the
+    /// parent's size.
+    pub fn child(format: Format, parent: PathBuf) -> Self {
+        Self { size: None, parent: Some(parent), ..Self::new(format, 0) }
+    }
+
+    /// Sets the bytes of a block or cluster.
+    #[must_use]
+    pub fn with_block_size(self, bytes: u64) -> Self {
+        Self { block_size: Some(bytes), ..self }
     }
 }
 
@@ -220,7 +233,7 @@ fn qcow2_backing(
     let Some(parent) = &options.parent else { return Ok((required_size(options)?, None)) };
     let open_options = OpenOptions::reading(None);
     let file = lock(parent, true)?;
-    let format = decide(&file, &open_options)?;
+    let format = open_options.format_of(&file)?;
     if !matches!(format, Format::Raw | Format::Qcow2) {
         return Err(ToolError::option(
             "--parent",

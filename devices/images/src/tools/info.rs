@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::ToolError;
 use crate::file::ImageFile;
+use crate::file::lock;
 use crate::mapped::Map;
-use crate::open::{decide, lock, open_as};
+use crate::open::open_as;
 use crate::vhd::Vhd;
 use crate::vhdx::{Report, Vhdx};
 use crate::{Format, OpenOptions, Parents};
@@ -57,7 +58,7 @@ pub fn info(path: &Path, format: Option<Format>, parents: Parents) -> Result<Ima
     let options = OpenOptions { parents, ..OpenOptions::reading(format) };
     let read = ToolError::file("read", path);
     let file = lock(path, true)?;
-    match decide(&file, &options)? {
+    match options.format_of(&file)? {
         Format::Vhdx => Ok(of_vhdx(Vhdx::open(&file, &options)?.report().map_err(read)?)),
         Format::Vhd => {
             let vhd = Vhd::open(&file, &options)?;

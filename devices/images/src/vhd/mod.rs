@@ -15,7 +15,7 @@ use vmbus_protocol::Guid;
 use crate::OpenOptions;
 use crate::error::{Flaw, OpenError};
 use crate::file::ImageFile;
-use crate::mapped::{Clearing, Extents, Known, Location, Map, Step};
+use crate::mapped::{Clearing, Extents, Known, Location, Map, Step, StepResult};
 use dynamic::Blocks;
 use footer::{Footer, Kind, SIZE};
 
@@ -150,21 +150,15 @@ impl Map for Vhd {
         self.try_allocate(offset, length, extents)
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         done(length, self.try_locate(offset, length, extents))
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         done(length, self.try_allocate(offset, length, extents))
     }
 
-    fn clear(
-        &self,
-        how: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError> {
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         done(length, self.try_clear(how, offset, length, extents))
     }
 
@@ -175,7 +169,7 @@ impl Map for Vhd {
 }
 
 /// Returns the step of a lookup that never blocks.
-fn done(length: u64, result: Known) -> Result<Step, IoError> {
+fn done(length: u64, result: Known) -> StepResult {
     result.transpose()?;
     Ok(Step::Done(length))
 }

@@ -83,12 +83,8 @@ impl Bat {
             )));
         }
         if needed > MAX_TABLE {
-            let reason = format!(
-                "its block allocation table has {} MiB, and at most {} MiB are supported",
-                needed >> 20,
-                MAX_TABLE >> 20
-            );
-            return Err(Flaw::unsupported(reason, "convert it to one with larger blocks"));
+            let advice = "convert it to one with larger blocks";
+            return Err(Flaw::too_large("block allocation table", needed, MAX_TABLE, advice));
         }
         let mut bytes = vec![0; region.length.min(MAX_TABLE) as usize];
         structures.read(&mut bytes, region.offset)?;

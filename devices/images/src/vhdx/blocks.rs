@@ -111,7 +111,14 @@ impl Vhdx {
         while copy.done < length && left != 0 {
             let mut extents = Extents::default();
             let step = left.min(length - copy.done);
-            self.locate_from(0, begin + copy.done, step, Reading::Allowed, &mut extents)?;
+            Self::locate_in(
+                Some(self),
+                0,
+                begin + copy.done,
+                step,
+                Reading::Allowed,
+                &mut extents,
+            )?;
             let Some(extent) = extents.as_slice().first() else {
                 return Err(IoError::Os(libc::EIO));
             };

@@ -44,30 +44,36 @@ impl Vhdx {
         })
     }
 
-    /// Adds the locations of the bytes. `file`: the index of this file in the chain.
-    pub(super) fn locate_from(
-        &self,
+    /// Adds the locations of the bytes of `image`, the file number `file` of a chain. Without an
+    /// image, which is the parent of the last one, they are zeroes.
+    pub(super) fn locate_in(
+        image: Option<&Self>,
         file: usize,
         offset: u64,
         length: u64,
         reading: Reading,
         extents: &mut Extents,
     ) -> Result<(), Stop> {
+        let Some(image) = image else {
+            extents.push(length, Location::Zero);
+            return Ok(());
+        };
         // A child may be larger than its parent.
-        let there = self.capacity.load(Ordering::Acquire).saturating_sub(offset).min(length);
-        for piece in self.pieces(offset, there) {
+        let there = image.capacity.load(Ordering::Acquire).saturating_sub(offset).min(length);
+        for piece in image.pieces(offset, there) {
             let Piece { block, within, length } = piece;
-            let entry = self.bat.block(block);
+            let entry = image.bat.block(block);
             match entry.state() {
                 Some(State::Present) => {
-                    self.push_here(file, entry.offset() + within, length, extents);
+                    image.push_here(file, entry.offset() + within, length, extents);
                 }
                 Some(State::NotPresent) => {
-                    let offset = block * self.metadata.block_size + within;
-                    self.locate_in_parent(file, offset, length, reading, extents)?;
+                    let offset = block * image.metadata.block_size + within;
+                    let parent = image.parent.as_deref();
+                    Self::locate_in(parent, file + 1, offset, length, reading, extents)?;
                 }
                 Some(State::Partial) if reading == Reading::Forbidden => return Err(Stop::Reading),
-                Some(State::Partial) => self.locate_sectors(file, entry, &piece, extents)?,
+                Some(State::Partial) => image.locate_sectors(file, entry, &piece, extents)?,
                 Some(State::Zero) | None => extents.push(length, Location::Zero),
             }
         }
@@ -78,7 +84,7 @@ impl Vhdx {
     /// Returns whether the bytes read as zero without data in any file.
     pub(super) fn reads_as_zero(&self, offset: u64, length: u64) -> bool {
         let mut extents = Extents::default();
-        self.locate_from(0, offset, length, Reading::Forbidden, &mut extents).is_ok()
+        Self::locate_in(Some(self), 0, offset, length, Reading::Forbidden, &mut extents).is_ok()
             && extents.as_slice().iter().all(|extent| matches!(extent.location, Location::Zero))
     }
 
@@ -87,21 +93,6 @@ impl Vhdx {
         let there = self.structures.there(offset, length);
         extents.push(there, Location::File { file, offset });
         extents.push(length - there, Location::Zero);
-    }
-
-    fn locate_in_parent(
-        &self,
-        file: usize,
-        offset: u64,
-        length: u64,
-        reading: Reading,
-        extents: &mut Extents,
-    ) -> Result<(), Stop> {
-        match &self.parent {
-            Some(parent) => parent.locate_from(file + 1, offset, length, reading, extents)?,
-            None => extents.push(length, Location::Zero),
-        }
-        Ok(())
     }
 
     /// Adds sectors by the bitmap. A set bit: the sector is in this file. A clear bit: the sector
@@ -130,7 +121,8 @@ impl Vhdx {
             if bits[(bit / 8) as usize] >> (bit % 8) & 1 != 0 {
                 self.push_here(file, entry.offset() + from, length, extents);
             } else {
-                self.locate_in_parent(file, block + from, length, Reading::Allowed, extents)?;
+                let (parent, offset) = (self.parent.as_deref(), block + from);
+                Self::locate_in(parent, file + 1, offset, length, Reading::Allowed, extents)?;
             }
         }
         Ok(())

@@ -68,12 +68,8 @@ pub(super) fn read(file: &ImageFile, header: &Header) -> Result<Replay, Flaw> {
     }
     let length = header.log_length.get();
     if length > MAX_LOG {
-        let reason = format!(
-            "its log has {} MiB, and at most {} MiB are supported",
-            length >> 20,
-            MAX_LOG >> 20
-        );
-        return Err(Flaw::unsupported(reason, "replay it with the program that made the image"));
+        let advice = "replay it with the program that made the image";
+        return Err(Flaw::too_large("log", length.into(), MAX_LOG.into(), advice));
     }
     let mut bytes = vec![0; length as usize];
     file.read(&mut bytes, header.log_offset.get())?;

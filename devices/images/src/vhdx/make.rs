@@ -19,8 +19,8 @@ use super::layout::{
 use super::{Vhdx, bat, locator};
 use crate::OpenOptions;
 use crate::error::OpenError;
+use crate::file::lock;
 use crate::guid::new_guid;
-use crate::open::lock;
 
 const LOG: u64 = MIB;
 const METADATA: u64 = 2 * MIB;

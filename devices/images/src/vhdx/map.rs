@@ -11,7 +11,7 @@ use super::blocks::Progress;
 use super::layout::{MAX_CAPACITY, SECTOR};
 use super::locate::{Piece, Reading, Stop};
 use super::{Vhdx, Writer};
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step, StepResult};
 
 /// Blocks that one step of an UNMAP or of zeroing changes. Each takes a write of its entry and a
 /// hole in the file, some 50 us.
@@ -133,7 +133,7 @@ impl Map for Vhdx {
     }
 
     fn try_locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Known {
-        match self.locate_from(0, offset, length, Reading::Forbidden, extents) {
+        match Self::locate_in(Some(self), 0, offset, length, Reading::Forbidden, extents) {
             Ok(()) => Some(Ok(())),
             Err(Stop::Reading) => None,
             Err(Stop::Failed(error)) => Some(Err(error)),
@@ -175,12 +175,12 @@ impl Map for Vhdx {
         Some(Ok(()))
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
-        self.locate_from(0, offset, length, Reading::Allowed, extents)?;
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
+        Self::locate_in(Some(self), 0, offset, length, Reading::Allowed, extents)?;
         Ok(Step::Done(length))
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         let mut writer = self.begin_change(offset, length)?;
         let mut missing = None;
         for piece in self.pieces(offset, length) {
@@ -200,13 +200,7 @@ impl Map for Vhdx {
         Ok(Step::Done(length))
     }
 
-    fn clear(
-        &self,
-        how: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError> {
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         let mut writer = self.begin_change(offset, length)?;
         let (mut done, mut changes) = (0, 0);
         for piece in self.pieces(offset, length).take(MAX_BLOCKS_OF_STEP) {

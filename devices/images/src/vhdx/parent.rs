@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use super::Vhdx;
 use super::metadata::Metadata;
 use crate::error::{Flaw, OpenError, REFUSED};
-use crate::open::lock;
+use crate::file::lock;
+use crate::options::MAX_DEPTH;
 use crate::{OpenOptions, Parents};
-
-/// Longest chain of parents.
-pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Opens the parent of the image at `path`, if it has one, read-only.
 pub(super) fn open(
@@ -48,13 +46,7 @@ pub(super) fn open(
     };
     let parent_options =
         OpenOptions { read_only: true, format: None, parent: None, ..options.clone() };
-    let parent =
-        Vhdx::open_child(&found, &parent_options, depth + 1).map_err(|error| match error {
-            // The error names the innermost image with a flaw; the images above it only pass the
-            // error on.
-            OpenError::Parent { reason, .. } => Flaw::Parent(reason),
-            other => Flaw::Parent(other.to_string()),
-        })?;
+    let parent = Vhdx::open_child(&found, &parent_options, depth + 1).map_err(Flaw::of_parent)?;
     if !locator.linkages().contains(&parent.data_id()) {
         return Err(Flaw::Parent(format!(
             "'{}' was changed since this image was made from it, and no longer matches it; restore the parent from a copy",

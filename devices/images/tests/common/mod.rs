@@ -12,39 +12,26 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use synthvm_block::conformance::one;
 use synthvm_block::{Backend, Operation};
+use vmm_sys_util::tempdir::TempDir;
 
 /// A folder for one test, which is removed when dropped.
 pub(crate) struct Folder {
-    path: PathBuf,
+    folder: TempDir,
     count: AtomicU32,
 }
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "synthvm-images-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        Self { path, count: AtomicU32::new(0) }
+        Self { folder: TempDir::new().unwrap(), count: AtomicU32::new(0) }
     }
 
     pub(crate) fn join(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.folder.as_path().join(name)
     }
 
     /// Returns a new path that ends in `name`.
     pub(crate) fn unique(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{}-{name}", self.count.fetch_add(1, Ordering::Relaxed)))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
+        self.join(&format!("{}-{name}", self.count.fetch_add(1, Ordering::Relaxed)))
     }
 }
 

@@ -26,6 +26,12 @@ pub(crate) fn qemu_io(path: &Path, command: &str) {
     qemu("qemu-io", &["-f", "qcow2", "-c", command, text(path)]);
 }
 
+/// Checks that the image shows `expected` and is sound.
+pub(crate) fn assert_intact(path: &Path, expected: &[u8], what: &str) {
+    assert_content(path, expected, what);
+    assert_sound(path, what);
+}
+
 /// Checks that the image is sound for this code, and for QEMU without even a leak.
 pub(crate) fn assert_sound(path: &Path, what: &str) {
     qemu("qemu-img", &["check", "-q", "-f", "qcow2", text(path)]);

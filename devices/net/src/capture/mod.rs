@@ -9,11 +9,9 @@ use std::io::{self, Write};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use crate::layer::Layer;
 use crate::vlan::Tag;
-use crate::{
-    Backend, Counters, Filter, Frame, LinkState, Mac, Offloads, Pieces, Queue, ReceiveError,
-    Received, SendError,
-};
+use crate::{Backend, Counters, Frame, Pieces, Queue, ReceiveError, Received, SendError};
 use format::Direction;
 use writer::{Sink, Writer};
 
@@ -55,46 +53,13 @@ impl Capture {
     }
 }
 
-impl Backend for Capture {
-    fn queues(&self) -> usize {
-        self.inner.queues()
+impl Layer for Capture {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn offloads(&self) -> Offloads {
-        self.inner.offloads()
-    }
-
-    fn mtu_limit(&self) -> u32 {
-        self.inner.mtu_limit()
-    }
-
-    fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
-        let inner = self.inner.queue(index)?;
-        Ok(Box::new(CaptureQueue { inner, sink: Arc::clone(&self.sink) }))
-    }
-
-    fn link(&self) -> LinkState {
-        self.inner.link()
-    }
-
-    fn link_event(&self) -> Option<RawFd> {
-        self.inner.link_event()
-    }
-
-    fn reconnect(&self) -> io::Result<()> {
-        self.inner.reconnect()
-    }
-
-    fn set_receive_offloads(&self, offloads: Offloads) -> io::Result<()> {
-        self.inner.set_receive_offloads(offloads)
-    }
-
-    fn set_mac(&self, mac: Mac) {
-        self.inner.set_mac(mac);
-    }
-
-    fn set_filter(&self, filter: &Filter) {
-        self.inner.set_filter(filter);
+    fn wrap(&self, inner: Box<dyn Queue>) -> Box<dyn Queue> {
+        Box::new(CaptureQueue { inner, sink: Arc::clone(&self.sink) })
     }
 }
 

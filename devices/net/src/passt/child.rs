@@ -87,6 +87,8 @@ pub(super) fn start(options: &PasstOptions) -> io::Result<(Running, OwnedFd)> {
     let fd = far.as_raw_fd();
     let mut command = Command::new(&options.program);
     command.args(options.arguments(fd)).stdin(Stdio::null());
+    // A terminal's Ctrl-C asks the guest to power down, which may need its network until then.
+    command.process_group(0);
     // SAFETY: fcntl is safe between fork and exec, and the closure uses nothing else. The
     // descriptor is open until the child has started.
     unsafe {
@@ -103,4 +105,24 @@ pub(super) fn start(options: &PasstOptions) -> io::Result<(Running, OwnedFd)> {
         io::Error::new(error.kind(), text)
     })?;
     Ok((Running(child), near))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn test_child_does_not_get_the_signals_of_a_terminal() {
+        let program = std::env::temp_dir().join(format!("synthvm-child-{}", std::process::id()));
+        std::fs::write(&program, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let options = PasstOptions { program: program.clone(), ..PasstOptions::default() };
+        let (running, _socket) = start(&options).unwrap();
+        let id = running.0.id() as i32;
+        // SAFETY: the call takes a number and accesses no memory.
+        assert_eq!(unsafe { libc::getpgid(id) }, id);
+        std::fs::remove_file(&program).unwrap();
+    }
 }

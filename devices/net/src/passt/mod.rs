@@ -5,6 +5,8 @@
 //! `-netdev stream`; passt(1), `tap.c` of passt).
 
 mod child;
+mod forward;
+mod restarts;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -13,12 +15,16 @@ use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::claim::Claims;
 use crate::connection::Connection;
+use crate::counted::Counted;
 use crate::{Backend, LinkState, Offloads, Queue, socket};
 use child::Running;
 pub use child::{Forward, PasstOptions, Protocol};
+pub use forward::ParseForwardError;
+use restarts::Restarts;
 use stream::{Kept, StreamQueue};
 
 /// The largest MTU of passt: its limit of 65,535 bytes for a frame, in whole words.
@@ -44,7 +50,7 @@ enum FarEnd {
     /// This process connects to the path.
     Path(PathBuf),
     /// This process starts the child again.
-    Child { options: PasstOptions, running: Mutex<Running> },
+    Child { options: PasstOptions, state: Mutex<(Running, Restarts)> },
 }
 
 impl Passt {
@@ -55,7 +61,10 @@ impl Passt {
     pub fn spawn(options: PasstOptions) -> io::Result<Self> {
         let (running, socket) = child::start(&options)?;
         let connection = Connection::up("passt".into(), socket)?;
-        Ok(Self::over(connection, FarEnd::Child { options, running: Mutex::new(running) }))
+        Ok(Self::over(
+            connection,
+            FarEnd::Child { options, state: Mutex::new((running, Restarts::new(Instant::now()))) },
+        ))
     }
 
     /// Connects to a passt that listens at `path` (its option `--socket`).
@@ -97,7 +106,8 @@ impl Backend for Passt {
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
         let claim = self.claims.claim(index)?;
-        Ok(Box::new(StreamQueue::open(Arc::clone(&self.connection), &self.kept, claim)?))
+        let queue = StreamQueue::open(Arc::clone(&self.connection), &self.kept)?;
+        Ok(Counted::boxed(queue, claim))
     }
 
     fn link(&self) -> LinkState {
@@ -109,21 +119,21 @@ impl Backend for Passt {
     }
 
     fn reconnect(&self) -> io::Result<()> {
-        if self.connection.is_up() {
-            return Ok(());
-        }
-        match &self.far_end {
+        self.connection.reconnect(|| match &self.far_end {
             FarEnd::Given => Err(io::ErrorKind::Unsupported.into()),
-            FarEnd::Path(path) => {
-                self.connection.replace(&socket::connect(path, libc::SOCK_STREAM)?)
-            }
-            FarEnd::Child { options, running } => {
-                let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            FarEnd::Path(path) => socket::connect(path, libc::SOCK_STREAM),
+            FarEnd::Child { options, state } => {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                let (running, restarts) = &mut *state;
+                if !restarts.may_start(Instant::now()) {
+                    let text = "passt ended shortly after its start; it is started again later";
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
+                }
                 let (next, socket) = child::start(options)?;
                 // The one before has ended, or ends now.
                 *running = next;
-                self.connection.replace(&socket)
+                Ok(socket)
             }
-        }
+        })
     }
 }

@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::claim::Claim;
-use crate::connection::{Connection, is_gone};
+use crate::connection::Connection;
+use crate::counted::Uncounted;
+use crate::endpoint::Endpoint;
 use crate::vectored::{Kind, Vectors};
 use crate::vlan::Tag;
 use crate::{
-    Counters, Frame, MAX_FRAME, MIN_FRAME, Offloads, Pieces, Queue, ReceiveError, Received,
-    SendError, VnetHeader,
+    Counters, Frame, MAX_FRAME, MIN_FRAME, Offloads, Pieces, ReceiveError, Received, SendError,
+    VnetHeader,
 };
 
 /// Bytes of the length before each frame.
@@ -39,9 +40,8 @@ pub(super) struct StreamQueue {
     kept: Kept,
     vectors: Vectors,
     buffers: Box<Buffers>,
-    waits_for_space: bool,
-    counters: Counters,
-    _claim: Claim,
+    /// Frames of lengths that no frame has.
+    invalid: u64,
 }
 
 /// The parts of frames on their way.
@@ -57,7 +57,7 @@ pub(super) struct Buffers {
 }
 
 impl StreamQueue {
-    pub(super) fn open(connection: Arc<Connection>, kept: &Kept, claim: Claim) -> io::Result<Self> {
+    pub(super) fn open(connection: Arc<Connection>, kept: &Kept) -> io::Result<Self> {
         connection.open()?;
         let buffers = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut queue = Self {
@@ -65,17 +65,14 @@ impl StreamQueue {
             connection,
             kept: Arc::clone(kept),
             vectors: Vectors::default(),
-            waits_for_space: false,
-            counters: Counters::default(),
-            _claim: claim,
+            invalid: 0,
         };
         queue.follow();
-        let unsent = !queue.buffers.output.is_empty();
-        queue.watch_space(unsent);
+        queue.connection.watch_space(!queue.buffers.output.is_empty());
         Ok(queue)
     }
 
-    fn try_send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
+    fn write_frame(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         let tag = frame.tag.map_or(0, |_| Tag::LENGTH);
         frame.check(Offloads::empty(), LONGEST_SENT - tag)?;
         self.follow();
@@ -85,13 +82,13 @@ impl StreamQueue {
         self.write_rest()?;
         let prefix = ((frame.pieces.len() + tag) as u32).to_be_bytes();
         let result = self.vectors.write(self.connection.socket(), Kind::Socket, &prefix, frame);
-        let written = self.check_sent(result)?;
+        let written = self.connection.sent(result)?;
         if written < PREFIX + tag + frame.pieces.len() {
             self.buffers.output.extend(prefix);
             frame.copy_to(&mut self.buffers.output);
             self.buffers.written = written;
         }
-        self.watch_space(!self.buffers.output.is_empty());
+        self.connection.watch_space(!self.buffers.output.is_empty());
         Ok(())
     }
 
@@ -101,38 +98,23 @@ impl StreamQueue {
             self.buffers.output.get(self.buffers.written..).filter(|rest| !rest.is_empty())
         {
             let result = send(self.connection.socket(), rest);
-            self.buffers.written += self.check_sent(result)?;
+            self.buffers.written += self.connection.sent(result)?;
         }
         self.buffers.output.clear();
         self.buffers.written = 0;
         Ok(())
     }
 
-    fn check_sent(&mut self, result: io::Result<usize>) -> Result<usize, SendError> {
-        match result {
-            Ok(written) => Ok(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.watch_space(true);
-                Err(SendError::Full)
-            }
-            Err(error) if is_gone(&error) => {
-                self.connection.lost();
-                Err(SendError::LinkDown)
-            }
-            Err(error) => Err(SendError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
-        }
-    }
-
-    fn try_receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
+    fn next_frame(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
         self.follow();
         if self.connection.is_up() && !self.buffers.output.is_empty() && self.write_rest().is_ok() {
-            self.watch_space(false);
+            self.connection.watch_space(false);
         }
         let mut reads = 0;
         loop {
             match self.buffers.input.take() {
                 Next::Frame(frame) if frame.len() < MIN_FRAME => {
-                    self.counters.receive_invalid = self.counters.receive_invalid.wrapping_add(1);
+                    self.invalid = self.invalid.wrapping_add(1);
                 }
                 Next::Frame(frame) if frame.len() > space.len() => {
                     return Err(ReceiveError::TooLong);
@@ -144,7 +126,7 @@ impl StreamQueue {
                 }
                 // The stream is out of step: no later frame can be found.
                 Next::Wrong => {
-                    self.counters.receive_invalid = self.counters.receive_invalid.wrapping_add(1);
+                    self.invalid = self.invalid.wrapping_add(1);
                     self.connection.lost();
                     self.buffers.input.clear();
                     return Err(ReceiveError::LinkDown);
@@ -164,20 +146,21 @@ impl StreamQueue {
 
     /// Reads ahead. 0: nothing is there.
     fn read(&mut self) -> Result<usize, ReceiveError> {
-        match self.buffers.input.fill(self.connection.socket()) {
-            Ok(0) => {
+        let result = self.buffers.input.fill(self.connection.socket());
+        match self.connection.received(result) {
+            Ok(None) => Ok(0),
+            Ok(Some(0)) => {
                 self.connection.lost();
                 self.buffers.input.clear();
                 Err(ReceiveError::LinkDown)
             }
-            Ok(read) => Ok(read),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) if is_gone(&error) => {
-                self.connection.lost();
-                self.buffers.input.clear();
-                Err(ReceiveError::LinkDown)
+            Ok(Some(read)) => Ok(read),
+            Err(error) => {
+                if error == ReceiveError::LinkDown {
+                    self.buffers.input.clear();
+                }
+                Err(error)
             }
-            Err(error) => Err(ReceiveError::Os(error.raw_os_error().unwrap_or(libc::EIO))),
         }
     }
 
@@ -186,36 +169,25 @@ impl StreamQueue {
         let generation = self.connection.generation();
         if self.buffers.generation != generation {
             self.buffers.reset(generation);
-            self.waits_for_space = false;
-        }
-    }
-
-    fn watch_space(&mut self, wanted: bool) {
-        if self.waits_for_space != wanted && self.connection.watch_space(wanted).is_ok() {
-            self.waits_for_space = wanted;
         }
     }
 }
 
-impl Queue for StreamQueue {
+impl Uncounted for StreamQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
-        let result = self.try_send(frame);
-        self.counters.count_send(frame.pieces.len(), result);
-        result
+        self.write_frame(frame)
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        let result = self.try_receive(space);
-        self.counters.count_receive(&result);
-        result
+        self.next_frame(space)
     }
 
     fn event(&self) -> Option<RawFd> {
         Some(self.connection.event())
     }
 
-    fn counters(&self) -> Counters {
-        self.counters
+    fn add_own(&self, counters: &mut Counters) {
+        counters.receive_invalid = self.invalid;
     }
 }
 

@@ -138,7 +138,7 @@ fn test_passt_with_a_length_that_no_frame_has_is_disconnected() {
 }
 
 #[test]
-fn test_passt_queue_closed_within_a_frame_goes_on_with_it() {
+fn test_passt_queue_closed_within_a_frame_continues_with_it() {
     let (passt, mut far) = connected();
     let mut queue = passt.queue(0).unwrap();
     let mut sent = 0;
@@ -189,13 +189,18 @@ fn test_passt_child_that_ends_takes_the_link_down_until_it_is_restarted() {
     let options = PasstOptions { program: "/bin/false".into(), ..PasstOptions::default() };
     let passt = Passt::spawn(options).unwrap();
     let mut queue = passt.queue(0).unwrap();
-    for _ in 0..2 {
+    let mut ends = || {
         wait_readable(queue.event().unwrap());
         assert_eq!(receive(&mut *queue, 100), Err(ReceiveError::LinkDown));
         assert_eq!(passt.link(), LinkState::Down);
-        passt.reconnect().unwrap();
-        assert_eq!(passt.link(), LinkState::Up);
-    }
+    };
+    ends();
+    passt.reconnect().unwrap();
+    assert_eq!(passt.link(), LinkState::Up);
+    ends();
+    let early = passt.reconnect().unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::WouldBlock, "a child that ends each time");
+    assert_eq!(passt.link(), LinkState::Down);
     let missing = PasstOptions { program: "/no/passt".into(), ..PasstOptions::default() };
     assert!(Passt::spawn(missing).unwrap_err().to_string().contains("install passt"));
 }

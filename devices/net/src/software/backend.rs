@@ -1,15 +1,14 @@
 //! A backend that gains transmit offloads.
 
-use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
 use super::Work;
+use crate::layer::Layer;
 use crate::{
-    Backend, Counters, Filter, Frame, LinkState, MAX_FRAME, Mac, Offloads, Pieces, Queue,
-    ReceiveError, Received, SendError,
+    Backend, Counters, Frame, MAX_FRAME, Offloads, Pieces, Queue, ReceiveError, Received, SendError,
 };
 
 /// Adds all transmit offloads to a backend. A frame that the backend supports passes without a
@@ -26,51 +25,23 @@ impl SoftwareOffload {
     }
 }
 
-impl Backend for SoftwareOffload {
-    fn queues(&self) -> usize {
-        self.inner.queues()
+impl Layer for SoftwareOffload {
+    fn inner(&self) -> &dyn Backend {
+        &*self.inner
     }
 
-    fn offloads(&self) -> Offloads {
-        self.inner.offloads() | Offloads::TRANSMIT
+    fn offloads_over(&self, inner: Offloads) -> Offloads {
+        inner | Offloads::TRANSMIT
     }
 
-    fn mtu_limit(&self) -> u32 {
-        self.inner.mtu_limit()
-    }
-
-    fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(SoftwareQueue {
-            inner: self.inner.queue(index)?,
+    fn wrap(&self, inner: Box<dyn Queue>) -> Box<dyn Queue> {
+        Box::new(SoftwareQueue {
+            inner,
             native: self.inner.offloads(),
             work: Work::new(),
             pieces: Pieces::new(),
             counters: Counters::default(),
-        }))
-    }
-
-    fn link(&self) -> LinkState {
-        self.inner.link()
-    }
-
-    fn link_event(&self) -> Option<RawFd> {
-        self.inner.link_event()
-    }
-
-    fn reconnect(&self) -> io::Result<()> {
-        self.inner.reconnect()
-    }
-
-    fn set_receive_offloads(&self, offloads: Offloads) -> io::Result<()> {
-        self.inner.set_receive_offloads(offloads)
-    }
-
-    fn set_mac(&self, mac: Mac) {
-        self.inner.set_mac(mac);
-    }
-
-    fn set_filter(&self, filter: &Filter) {
-        self.inner.set_filter(filter);
+        })
     }
 }
 

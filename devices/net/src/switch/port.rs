@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{CAPACITY, Shared};
-use crate::claim::{Claim, Claims};
+use crate::claim::Claims;
+use crate::counted::{Counted, Uncounted};
 use crate::ring::FrameRing;
 use crate::software::Work;
 use crate::{
-    Backend, Counters, Frame, LinkState, MAX_FRAME, MIN_FRAME, Offloads, Pieces, Queue,
-    ReceiveError, Received, Segmentation, SendError, VnetHeader,
+    Backend, Counters, Frame, MAX_FRAME, Offloads, Pieces, Queue, ReceiveError, Received,
+    Segmentation, SendError, VnetHeader,
 };
 
 /// The pending frames of one port.
@@ -125,10 +126,6 @@ impl Backend for SwitchPort {
         Offloads::all()
     }
 
-    fn mtu_limit(&self) -> u32 {
-        (MAX_FRAME - MIN_FRAME) as u32
-    }
-
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
         let port = self.port();
         let claim = port.claims.claim(index)?;
@@ -138,17 +135,7 @@ impl Backend for SwitchPort {
         let _ = port.event.read();
         drop(waiting);
         let (shared, port) = (Arc::clone(&self.shared), self.index);
-        Ok(Box::new(PortQueue {
-            shared,
-            port,
-            work: Work::new(),
-            counters: Counters::default(),
-            _claim: claim,
-        }))
-    }
-
-    fn link(&self) -> LinkState {
-        LinkState::Up
+        Ok(Counted::boxed(PortQueue { shared, port, work: Work::new() }, claim))
     }
 
     fn set_receive_offloads(&self, offloads: Offloads) -> io::Result<()> {
@@ -162,8 +149,6 @@ struct PortQueue {
     shared: Arc<Shared>,
     port: usize,
     work: Work,
-    counters: Counters,
-    _claim: Claim,
 }
 
 impl PortQueue {
@@ -172,30 +157,25 @@ impl PortQueue {
     }
 }
 
-impl Queue for PortQueue {
+impl Uncounted for PortQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
-        let result = frame.check(Offloads::all(), MAX_FRAME);
-        if result.is_ok() {
-            self.shared.forward(self.port, frame, &mut self.work);
-        }
-        self.counters.count_send(frame.pieces.len(), result);
-        result
+        frame.check(Offloads::all(), MAX_FRAME)?;
+        self.shared.forward(self.port, frame, &mut self.work);
+        Ok(())
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        let result = self.port().receive(space);
-        self.counters.count_receive(&result);
-        result
+        self.port().receive(space)
     }
 
     fn event(&self) -> Option<RawFd> {
         Some(self.port().event.as_raw_fd())
     }
 
-    fn counters(&self) -> Counters {
+    fn add_own(&self, counters: &mut Counters) {
         let waiting = self.port().lock();
-        let (receive_overflow, receive_invalid) = (waiting.dropped, waiting.invalid);
-        Counters { receive_overflow, receive_invalid, ..self.counters }
+        counters.receive_overflow = waiting.dropped;
+        counters.receive_invalid = waiting.invalid;
     }
 }
 

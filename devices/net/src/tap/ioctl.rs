@@ -17,6 +17,9 @@ pub(super) struct Interface {
 /// An interface's name: up to 15 bytes and zeroes.
 pub(super) type Name = [u8; libc::IFNAMSIZ];
 
+/// From linux/sockios.h.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+
 /// Attaches a descriptor to an interface.
 pub(super) fn set_interface(fd: &OwnedFd, name: &Name, flags: c_int) -> io::Result<()> {
     let mut request = request(name);
@@ -77,6 +80,21 @@ pub(super) fn is_up(socket: &OwnedFd, name: &Name) -> io::Result<bool> {
     // SAFETY: the call has set the flags.
     let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
     Ok(flags & libc::IFF_UP != 0)
+}
+
+/// Returns whether an interface in the network namespace of `socket` is up and has a carrier, which
+/// `ip link set NAME carrier off` takes away.
+pub(super) fn is_running(socket: &OwnedFd, name: &Name) -> io::Result<bool> {
+    // ETHTOOL_GLINK and the answer (struct ethtool_value in linux/ethtool.h).
+    let mut value: [u32; 2] = [0x0a, 1];
+    let mut request = request(name);
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    if !is_up(socket, name)? {
+        return Ok(false);
+    }
+    // SAFETY: SIOCETHTOOL reads the command and writes the answer, which outlives the call.
+    let asked = check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) });
+    Ok(asked.is_err() || value[1] != 0)
 }
 
 /// Returns the interface's own address, which the host uses.

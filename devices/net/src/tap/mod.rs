@@ -2,6 +2,7 @@
 //! segmentation offloads through the virtio-net header.
 
 mod ioctl;
+mod monitor;
 #[cfg(test)]
 mod offload_tests;
 mod open;
@@ -12,6 +13,7 @@ mod tests;
 use std::ffi::c_uint;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::claim::Claims;
@@ -19,7 +21,8 @@ use crate::link::Link;
 use crate::readiness::Readiness;
 use crate::{Backend, LinkState, Mac, Offloads, Queue};
 use ioctl::Name;
-pub use open::{MAX_QUEUES, TapError};
+use monitor::Monitor;
+pub use open::{MAX_QUEUES, TapError, check_name};
 use queue::TapQueue;
 
 /// The MTU of an interface that cannot be asked: one in another network namespace.
@@ -28,13 +31,16 @@ const DEFAULT_MTU: u32 = 1500;
 /// A TAP interface, with one descriptor for each queue. The kernel spreads flows over the queues
 /// that are open.
 ///
-/// The link is down while the interface is deleted. One that was opened by name is opened again by
-/// [`Backend::reconnect`] when it exists.
+/// The link is down while the interface is deleted, is not up or has no carrier. One that was opened
+/// by name is opened again by [`Backend::reconnect`] when it exists. An interface in another network
+/// namespace cannot be asked: it counts as up.
 #[derive(Debug)]
 pub struct Tap {
     shared: Arc<Shared>,
-    /// Answers for interfaces of the network namespace that the TAP was opened in.
-    control: OwnedFd,
+    /// The kernel's notices of changed interfaces. `None`: changes show when a frame is sent.
+    monitor: Option<Monitor>,
+    /// Readable after a notice or a change of the link.
+    changes: Readiness,
 }
 
 #[derive(Debug)]
@@ -44,7 +50,11 @@ struct Shared {
     by_name: bool,
     ports: Vec<Port>,
     claims: Claims,
+    /// The descriptors are attached to the interface: it is not deleted.
+    attached: AtomicBool,
     link: Link,
+    /// Answers for interfaces of the network namespace that the TAP was opened in.
+    control: OwnedFd,
     offloads: Offloads,
     /// The receive offloads in use. Held while descriptors are attached or replaced.
     in_use: Mutex<Offloads>,
@@ -91,13 +101,12 @@ impl Tap {
         ioctl::mac(&self.shared.ports[0].fd)
     }
 
-    /// Returns whether the host has brought the interface up. While it is not, the kernel refuses
-    /// frames with EIO; the link stays up.
+    /// Returns whether the host has brought the interface up.
     ///
     /// # Errors
     /// The interface is deleted, or in another network namespace.
     pub fn is_interface_up(&self) -> io::Result<bool> {
-        ioctl::is_up(&self.control, &self.shared.name)
+        ioctl::is_up(&self.shared.control, &self.shared.name)
     }
 
     fn over(name: Name, fds: Vec<OwnedFd>, by_name: bool) -> Result<Self, TapError> {
@@ -108,18 +117,27 @@ impl Tap {
             .map(|fd| Ok(Port { fd, readiness: Readiness::new()? }))
             .collect::<io::Result<Vec<_>>>()
             .map_err(setup)?;
+        // Before the state is read, so that no change is missed.
+        let monitor = Monitor::open().ok();
         let shared = Shared {
             name,
             by_name,
             claims: Claims::new(ports.len()),
             ports,
+            attached: AtomicBool::new(true),
             link: Link::new(LinkState::Up).map_err(setup)?,
+            control: open::control_socket().map_err(setup)?,
             offloads,
             in_use: Mutex::new(Offloads::empty()),
         };
         shared.detach_closed().map_err(setup)?;
-        let control = open::control_socket().map_err(setup)?;
-        Ok(Self { shared: Arc::new(shared), control })
+        let changes = Readiness::new().map_err(setup)?;
+        let fds = monitor.iter().map(Monitor::event).chain([shared.link.event()]);
+        fds.into_iter().try_for_each(|fd| changes.watch(fd, false)).map_err(setup)?;
+        shared.refresh();
+        // The card asks for the first state.
+        let _ = shared.link.take();
+        Ok(Self { shared: Arc::new(shared), monitor, changes })
     }
 }
 
@@ -134,19 +152,23 @@ impl Backend for Tap {
 
     /// Returns the interface's MTU at this moment.
     fn mtu_limit(&self) -> u32 {
-        ioctl::mtu(&self.control, &self.shared.name).unwrap_or(DEFAULT_MTU)
+        ioctl::mtu(&self.shared.control, &self.shared.name).unwrap_or(DEFAULT_MTU)
     }
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
-        Ok(Box::new(TapQueue::open(&self.shared, index)?))
+        TapQueue::open(&self.shared, index)
     }
 
     fn link(&self) -> LinkState {
+        if self.monitor.as_ref().is_some_and(Monitor::take) {
+            self.shared.refresh();
+        }
         self.shared.link.take()
     }
 
+    /// The descriptor is also readable after changes of other interfaces.
     fn link_event(&self) -> Option<RawFd> {
-        Some(self.shared.link.event())
+        Some(self.changes.event())
     }
 
     fn reconnect(&self) -> io::Result<()> {
@@ -159,7 +181,7 @@ impl Backend for Tap {
         }
         let mut in_use = self.shared.lock();
         // A deleted interface gets them when it is opened again.
-        if self.shared.link.is_up() {
+        if self.shared.is_attached() {
             ioctl::set_offload(&self.shared.ports[0].fd, receive_flags(offloads))?;
         }
         *in_use = offloads;
@@ -168,8 +190,13 @@ impl Backend for Tap {
 }
 
 impl Shared {
+    fn is_attached(&self) -> bool {
+        self.attached.load(Ordering::Acquire)
+    }
+
     /// Notes that the interface is gone. Its descriptors stay readable, so nothing watches them.
     fn lost(&self) {
+        self.attached.store(false, Ordering::Release);
         if self.link.set(LinkState::Down) {
             tracing::warn!(interface = open::decode(&self.name), "a TAP interface is gone");
         }
@@ -178,26 +205,58 @@ impl Shared {
         }
     }
 
+    /// Reads the state of the interface, and sets that of the link by it.
+    fn refresh(&self) {
+        let _in_use = self.lock();
+        self.refresh_locked();
+    }
+
+    fn refresh_locked(&self) {
+        if !self.is_attached() {
+            return;
+        }
+        if ioctl::interface(&self.ports[0].fd).is_err() {
+            return self.lost();
+        }
+        let is_running = ioctl::is_running(&self.control, &self.name).unwrap_or(true);
+        let state = if is_running { LinkState::Up } else { LinkState::Down };
+        if self.link.set(state) {
+            let interface = open::decode(&self.name);
+            tracing::info!(interface, ?state, "a TAP interface has changed");
+        }
+        // A queue may have found the interface gone meanwhile.
+        if !self.is_attached() {
+            self.link.set(LinkState::Down);
+        }
+    }
+
     fn reconnect(&self) -> io::Result<()> {
         let in_use = self.lock();
+        if !self.is_attached() {
+            self.attach(*in_use)?;
+        }
+        self.refresh_locked();
         if self.link.is_up() {
             return Ok(());
         }
+        let name = open::decode(&self.name);
+        Err(io::Error::other(format!("`{name}` is down: bring it up by `ip link set {name} up`")))
+    }
+
+    fn attach(&self, in_use: Offloads) -> io::Result<()> {
         if !self.by_name {
             return Err(io::Error::other("a TAP interface that was passed cannot be opened again"));
         }
-        let name = open::decode(&self.name);
         // A queue may have noticed the loss after the interface was back.
         if ioctl::interface(&self.ports[0].fd).is_err() {
-            self.open_again(&name, *in_use)?;
+            self.open_again(&open::decode(&self.name), in_use)?;
         }
         for (index, port) in self.ports.iter().enumerate() {
             if self.claims.is_open(index) {
                 port.readiness.watch(port.fd.as_raw_fd(), false)?;
             }
         }
-        self.link.set(LinkState::Up);
-        tracing::info!(interface = name, "a TAP interface is back");
+        self.attached.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -58,6 +58,14 @@ pub enum TapError {
     Setup(String, #[source] io::Error),
 }
 
+/// Checks that `name` can be the name of an interface.
+///
+/// # Errors
+/// [`TapError::Name`].
+pub fn check_name(name: &str) -> Result<(), TapError> {
+    encode(name).map(|_| ())
+}
+
 /// Opens `queues` descriptors of an existing interface.
 pub(super) fn open(name: &str, queues: usize) -> Result<(Name, Vec<OwnedFd>), TapError> {
     let bytes = encode(name)?;

@@ -57,6 +57,8 @@ fn test_unix_link_by_path_comes_back_with_its_peer() {
     std::fs::create_dir_all(&folder).unwrap();
     let path = folder.join("link");
     let server = UnixLink::listen(&path).unwrap();
+    let mode = std::fs::metadata(&path).unwrap().permissions();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600, "for its user only");
     let mut queue = server.queue(0).unwrap();
     assert_eq!(server.link(), LinkState::Down);
     assert_eq!(server.reconnect().unwrap_err().kind(), io::ErrorKind::WouldBlock);
@@ -78,7 +80,7 @@ fn test_unix_link_by_path_comes_back_with_its_peer() {
 }
 
 #[test]
-fn test_unix_link_given_short_messages_counts_them_and_goes_on() {
+fn test_unix_link_given_short_messages_counts_them_and_continues() {
     let (near, far) = socket::pair(libc::SOCK_SEQPACKET).unwrap();
     let link = UnixLink::from_fd(near).unwrap();
     let mut queue = link.queue(0).unwrap();

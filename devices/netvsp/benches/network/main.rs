@@ -14,84 +14,57 @@
 //! has frames whose bytes are in guest memory already, as after `readv`.
 
 mod backend;
-#[path = "../../../../vmbus/loopback/benches/core/callgrind.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/callgrind.rs"]
 mod callgrind;
-#[path = "../../../../vmbus/loopback/benches/core/clock.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/clock.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod clock;
-#[path = "../../../../vmbus/loopback/benches/core/counting.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/counting.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod counting;
 #[path = "../../tests/guest/mod.rs"]
 mod guest;
 mod instructions;
-#[path = "../../../../vmbus/loopback/benches/core/limits.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/limits.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod limits;
 mod load;
 mod machine;
-#[path = "../../../../vmbus/loopback/benches/core/number.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/number.rs"]
 mod number;
 mod path;
-#[path = "../../../../vmbus/loopback/benches/core/ring.rs"]
+#[path = "../../../../vmbus/loopback/benches/bus/program.rs"]
+#[allow(dead_code, reason = "not all of it is needed here")]
+mod program;
+#[path = "../../../../vmbus/loopback/benches/bus/ring.rs"]
 #[allow(dead_code, reason = "not all of it is needed here")]
 mod ring;
 mod scaling;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use number::Number;
 
-/// Number of passes over all measurements. A disturbance may last longer than one measurement, but
-/// hardly for all passes.
+/// Number of passes over all measurements.
 const PASSES: usize = 5;
 
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench network: {error}");
-            ExitCode::FAILURE
+    program::main("network", |mut options| {
+        if let Some(words) = options.after(instructions::COUNT) {
+            return instructions::count(words.into_iter());
         }
-    }
-}
-
-fn run(mut words: impl Iterator<Item = String>) -> Result<(), String> {
-    let (mut json, mut wanted, mut quick) = (None, false, false);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bench" => wanted = true,
-            "--quick" => quick = true,
-            "--json" => json = Some(PathBuf::from(words.next().ok_or("--json needs a file name")?)),
-            instructions::COUNT => return instructions::count(words),
-            other => {
-                return Err(format!("{other:?} is no option: only --json FILE and --quick are"));
-            }
-        }
-    }
-    // `cargo test --all-targets` also starts benchmarks, without this argument, in slow builds.
-    if !wanted {
-        println!("nothing measured: use `cargo bench`");
-        return Ok(());
-    }
-    let passes = if quick { 1 } else { PASSES };
-    // All targets depend on it, so it is measured before the rest, and once more after.
-    let bare = path::bare_message(passes);
-    let mut numbers = measure(bare);
-    for _ in 1..passes {
-        let again = measure(bare);
-        numbers = numbers.into_iter().zip(again).map(|(one, other)| one.best(&other)).collect();
-    }
-    numbers.push(Number::new("ring_16_batch16_again_ns", "ns", path::bare_message(passes), bare));
-    path::count(&mut numbers);
-    instructions::measure(&mut numbers)?;
-    match json {
-        None => numbers.iter().for_each(|number| println!("{number}")),
-        Some(file) => std::fs::write(&file, number::json(&numbers))
-            .map_err(|error| format!("--json {}: {error}", file.display()))?,
-    }
-    Ok(())
+        let passes = if options.flag("--quick") { 1 } else { PASSES };
+        options.report("only --json FILE and --quick are", || {
+            // All targets depend on it, so it is measured before the rest, and once more after.
+            let bare = path::bare_message(passes);
+            let mut numbers = program::best_of(passes, || measure(bare));
+            let again = path::bare_message(passes);
+            numbers.push(Number::new("ring_16_batch16_again_ns", "ns", again, bare));
+            path::count(&mut numbers);
+            instructions::measure(&mut numbers)?;
+            Ok(numbers)
+        })
+    })
 }
 
 fn measure(bare: f64) -> Vec<Number> {

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn test_address_kinds_are_told_apart() {
+    fn test_address_kinds_are_distinguished() {
         assert!(CURRENT.is_station() && PERMANENT.is_station());
         assert!(!MacAddress::default().is_station());
         assert!(!MacAddress::BROADCAST.is_station() && LISTED.is_group());

@@ -24,5 +24,5 @@ pub mod rndis;
 pub mod rss;
 pub mod sub_allocations;
 
-pub use address::MacAddress;
+pub use address::{MacAddress, ParseMacAddressError};
 pub use frame_headers::{FrameHeaders, Protocol};

@@ -34,6 +34,10 @@ pub struct NetGuest {
     pub channel: BareChannel,
     pub subchannels: Vec<BareChannel>,
     pub inline: InlineWorkers,
+    /// The version of NDIS that it has.
+    pub ndis_version: [u32; 2],
+    /// Its capabilities in NDIS_CONFIG.
+    pub capabilities: u32,
     pub buffers: Buffers,
     last_id: u64,
     /// Packets that came before a completion.
@@ -96,16 +100,28 @@ impl NetGuest {
         let channel = guest.open(offer, 8);
         let (subchannels, buffers) = (Vec::new(), Buffers::default());
         let (early, early_on) = (VecDeque::new(), Vec::new());
-        Self { guest, channel, subchannels, inline, buffers, last_id: 0, early, early_on }
+        Self {
+            guest,
+            channel,
+            subchannels,
+            inline,
+            ndis_version: [6, 0x1E],
+            capabilities: 1 << 3,
+            buffers,
+            last_id: 0,
+            early,
+            early_on,
+        }
     }
 
     /// Negotiates version 6.1 and shares both buffers.
     pub fn initialise(&mut self) {
         let init = self.ask(&words(&[1, 0x60001, 0x60001]), &[]);
         assert_eq!(word(&init, 12), 1, "INIT");
-        let config = words(&[125, 1514, 0, 1 << 3, 0]);
+        let config = words(&[125, 1514, 0, self.capabilities, 0]);
         self.tell(&config);
-        self.tell(&words(&[100, 6, 0x1E]));
+        let [major, minor] = self.ndis_version;
+        self.tell(&words(&[100, major, minor]));
         let relid = self.channel.relid;
         let Buffers { first_gpadl, receive_pages, send_pages } = self.buffers;
         self.guest.create_gpadl(relid, first_gpadl, RECEIVE, receive_pages);
@@ -177,6 +193,13 @@ impl NetGuest {
         self.channel.poke(SEND, 0, message);
         let completion = self.ask(&words(&[107, 0, 0, message.len() as u32]), &[]);
         word(&completion, 4)
+    }
+
+    /// Sends an RNDIS message in pages of its own and returns the status of its completion.
+    pub fn send_large(&mut self, message: &[u8]) -> u32 {
+        self.channel.poke(REQUEST, 0, message);
+        let memory = [GuestRange::at(REQUEST, message.len() as u32)];
+        word(&self.ask(&words(&[107, 0, NO_SECTION, 0]), &memory), 4)
     }
 
     /// Takes a packet of frames and completes it.

@@ -60,6 +60,20 @@ impl NetGuest {
         self.set(0x0001_0204, &data);
     }
 
+    /// Sets the checksum offloads (1: none, 2: to send, 3: to receive, 4: both), and coalescing (1:
+    /// off, 2: on). The host confirms it by an indication.
+    pub fn set_offloads(&mut self, checksums: u8, coalescing: u8) {
+        let mut data = vec![0x80, 3, 28, 0];
+        data.extend([checksums; 5]);
+        data.extend([1, 1, 2, 2, 1, 1, 0]);
+        data.extend([0; 4]);
+        data.extend([0, 0, coalescing, coalescing, 0, 0, 0, 0]);
+        self.set(0xFC01_020C, &data);
+        let indication = self.channel.receive();
+        assert_eq!(word(&self.content(&indication)[0], 8), 0x4002_0006);
+        self.complete(&indication);
+    }
+
     /// Returns channel `index`, 0 for the primary.
     pub fn channel(&mut self, index: usize) -> &mut BareChannel {
         match index.checked_sub(1) {

@@ -150,12 +150,8 @@ impl DvdDrive {
     ///
     /// # Errors
     /// The check condition to report.
-    pub fn parameters(
-        &self,
-        parameters: Parameters,
-        list: &[u8],
-    ) -> Result<Decision, CheckCondition> {
-        match parameters.kind {
+    pub fn parameters(&self, of: Parameters, list: &[u8]) -> Result<Decision, CheckCondition> {
+        match of.kind {
             ParametersKind::ModeSelect(form) => mode::select(form, list).map(|()| Decision::Good),
             // The other lists set a speed, and the drive always reads at full speed.
             _ => Ok(Decision::Good),

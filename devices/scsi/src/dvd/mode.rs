@@ -1,5 +1,6 @@
 //! MODE SENSE and MODE SELECT of a DVD drive.
 
+use super::super::mode::{ALL_PAGES, ALL_SUBPAGES};
 use super::super::{CheckCondition, ModeForm, Sense};
 use super::Answer;
 use super::information::SPEED;
@@ -9,8 +10,6 @@ const ERROR_RECOVERY: u8 = 0x01;
 const POWER_CONDITION: u8 = 0x1A;
 const TIMEOUT: u8 = 0x1D;
 const CAPABILITIES: u8 = 0x2A;
-const ALL_PAGES: u8 = 0x3F;
-const ALL_SUBPAGES: u8 = 0xFF;
 
 /// The pages in the order of their codes, which MODE SENSE must use.
 const PAGES: [u8; 4] = [ERROR_RECOVERY, POWER_CONDITION, TIMEOUT, CAPABILITIES];

@@ -2,6 +2,7 @@
 
 use super::super::Cause;
 use super::*;
+use crate::testing::Random;
 
 /// Blocks of the disc that tests put in.
 const BLOCKS: u32 = 330_000;
@@ -400,27 +401,11 @@ fn test_disc_track_structure_and_speed_follow_from_the_size() {
 #[test]
 fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
     let (drive, mut disc) = loaded();
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut random = Random::new();
     for round in 0..200_000_u32 {
-        let mut bytes = [0; 16];
-        for half in bytes.chunks_mut(8) {
-            half.copy_from_slice(&(next() & next()).to_le_bytes());
-        }
-        bytes[0] = round as u8;
-        let room = (next() % 70_000) as u32;
-        let transfer = match next() % 3 {
-            0 => Transfer::None,
-            1 => Transfer::ToGuest(room),
-            _ => Transfer::ToDisk(room),
-        };
-        let mut out = Vec::new();
-        match drive.execute(&bytes, (next() % 17) as u8, Some(disc), transfer, &mut out) {
+        let (bytes, length) = (random.cdb(round as u8), (random.next() % 17) as u8);
+        let (transfer, mut out) = (random.transfer(), Vec::new());
+        match drive.execute(&bytes, length, Some(disc), transfer, &mut out) {
             Ok(Decision::Io(Io { range, .. })) => {
                 assert!(range.length > 0 && range.length <= u64::from(transfer.length()));
                 assert!(range.offset + range.length <= disc.capacity());
@@ -428,11 +413,9 @@ fn test_any_cdb_neither_panics_nor_leaves_the_disc() {
             Ok(Decision::Reply) => assert!(out.len() <= transfer.length() as usize),
             Ok(Decision::Parameters(parameters)) => {
                 assert!(parameters.length() <= transfer.length() as usize);
-                let list: Vec<u8> =
-                    (0..parameters.length()).map(|_| (next() & next()) as u8).collect();
-                let _ = drive.parameters(parameters, &list);
+                let _ = drive.parameters(parameters, &random.list(parameters.length()));
             }
-            Ok(Decision::Ejected) => disc = disc_of(&drive, 1 + (next() % 1000) as u32),
+            Ok(Decision::Ejected) => disc = disc_of(&drive, 1 + (random.next() % 1000) as u32),
             Ok(Decision::Good) | Err(_) => assert!(out.is_empty()),
             other => panic!("{other:?}"),
         }

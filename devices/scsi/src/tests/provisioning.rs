@@ -6,7 +6,7 @@ use synthvm_block::Extent;
 const DISCARD: Discard = Discard { granularity: 65536, zeroes: true };
 
 fn thin() -> Disk {
-    Disk::new(DiskConfig { discard: Some(DISCARD), ..config() }).unwrap()
+    disk_of(Geometry { discard: Some(DISCARD), ..geometry() })
 }
 
 fn blocks(lba: u64, count: u64) -> Range {
@@ -113,8 +113,7 @@ fn test_unmap_lists_that_do_not_add_up_or_leave_the_disk_discard_nothing() {
         failure(&disk, &[0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0], Transfer::ToGuest(24)),
         INVALID_FIELD
     );
-    let read_only =
-        Disk::new(DiskConfig { read_only: true, discard: Some(DISCARD), ..config() }).unwrap();
+    let read_only = disk_of(Geometry { read_only: true, discard: Some(DISCARD), ..geometry() });
     assert_eq!(sense(unmap(&read_only, &unmap_list(&[(0, 8)]))), Sense::WRITE_PROTECTED);
 }
 
@@ -128,25 +127,23 @@ fn provisioning(disk: &Disk) -> (u8, Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn test_provisioning_is_told_as_the_medium_has_it() {
+fn test_provisioning_is_reported_as_the_backend_has_it() {
     let limits = |granularity: u32| {
         [u32::MAX, 4095, granularity, 0x8000_0000]
             .iter()
             .flat_map(|word| word.to_be_bytes())
             .collect::<Vec<_>>()
     };
-    let none = Disk::new(config()).unwrap();
+    let none = disk();
     assert_eq!(provisioning(&none), (0, vec![0; 16], vec![1, 0, 0, 0]));
     assert_eq!(provisioning(&thin()), (0xC0, limits(128), vec![1, 0xE4, 2, 0]));
     let vague = Discard { granularity: 512, zeroes: false };
-    let vague = Disk::new(DiskConfig { discard: Some(vague), ..config() }).unwrap();
+    let vague = disk_of(Geometry { discard: Some(vague), ..geometry() });
     assert_eq!(provisioning(&vague), (0x80, limits(1), vec![1, 0xE0, 2, 0]));
     let native =
-        Disk::new(DiskConfig { discard: Some(DISCARD), block_size: BlockSize::B4096, ..config() })
-            .unwrap();
+        disk_of(Geometry { discard: Some(DISCARD), block_size: BlockSize::B4096, ..geometry() });
     assert_eq!(provisioning(&native).1, limits(16));
-    let huge =
-        Disk::new(DiskConfig { discard: Some(DISCARD), capacity: 8 << 40, ..config() }).unwrap();
+    let huge = disk_of(Geometry { discard: Some(DISCARD), capacity: 8 << 40, ..geometry() });
     assert_eq!(provisioning(&huge).2[0], 2);
 }
 

@@ -89,7 +89,7 @@ type Row = (&'static [u8], Transfer, End);
 
 fn check(rows: &[Row]) {
     let discard = Some(Discard { granularity: 4096, zeroes: true });
-    let disk = Disk::new(DiskConfig { discard, ..config() }).unwrap();
+    let disk = disk_of(Geometry { discard, ..geometry() });
     for (cdb, transfer, wanted) in rows {
         let mut ended = end(&disk, cdb, *transfer);
         if let (Data(_, bytes), Data(_, prefix)) = (&mut ended, wanted) {

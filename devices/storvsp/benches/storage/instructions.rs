@@ -2,8 +2,9 @@
 //! counted by callgrind.
 
 use crate::callgrind;
+use crate::direction::Direction;
 use crate::limits;
-use crate::machine::{BYTES, Direction, Machine, Shape};
+use crate::machine::{BYTES, Machine, Shape};
 use crate::number::Number;
 use crate::path::DEPTHS;
 use crate::scaling;
@@ -59,8 +60,7 @@ pub(crate) fn count(mut words: impl Iterator<Item = String>) -> Result<(), Strin
     let [depth, controllers, channels, luns, ring_pages] = numbers[..] else {
         return Err(format!("{COUNT} needs read, write or copy, and five numbers"));
     };
-    let Some(direction) = Direction::BOTH.into_iter().find(|direction| direction.name() == what)
-    else {
+    let Some(direction) = Direction::of_name(&what) else {
         let (from, mut to) = (vec![1; BYTES], vec![2; BYTES]);
         (0..REQUESTS).for_each(|_| bench_counted_copy(&from, &mut to));
         return Ok(());

@@ -4,7 +4,8 @@
 use std::hint::black_box;
 
 use crate::clock::best_of;
-use crate::machine::{BYTES, Direction, PLACES};
+use crate::direction::Direction;
+use crate::machine::{BYTES, PLACES};
 
 /// Bytes of a request's packet: descriptor, one range of one page, the packet itself, trailer.
 const REQUEST: usize = 16 + 8 + 16 + 64 + 8;

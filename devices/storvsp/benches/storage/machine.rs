@@ -9,6 +9,7 @@ use synthvm_storvsp::{
 };
 use vmbus_ring::{GpaRange, OutPacket, PacketKind, gpa_direct_header};
 
+use crate::direction::Direction;
 use crate::guest::scsi::{
     CREATE_SUB_CHANNELS, StorageChannel, packet, read_srb, u32_at, write_srb,
 };
@@ -19,22 +20,6 @@ pub(crate) const BYTES: usize = 4096;
 /// Number of pages of guest memory, and of blocks of disk, that requests cycle through. They fit a
 /// second-level cache, so that the benchmark measures the path and not the machine's memory.
 pub(crate) const PLACES: usize = 64;
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Read,
-    Write,
-}
-
-impl Direction {
-    pub(crate) const BOTH: [Self; 2] = [Self::Read, Self::Write];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-}
 
 /// The shape of a machine.
 #[derive(Clone, Copy, Debug)]

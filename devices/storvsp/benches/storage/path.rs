@@ -3,8 +3,9 @@
 
 use crate::clock::best;
 use crate::counting::counted;
+use crate::direction::Direction;
 use crate::limits;
-use crate::machine::{Direction, Machine, Shape};
+use crate::machine::{Machine, Shape};
 use crate::number::Number;
 
 /// Queue depths, with the maximum nanoseconds of one request (shared design, section 5).

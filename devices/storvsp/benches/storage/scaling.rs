@@ -5,7 +5,8 @@
 //! hides the cost. The limit of each number is that of the smallest machine.
 
 use crate::clock::best;
-use crate::machine::{Direction, Machine, Shape};
+use crate::direction::Direction;
+use crate::machine::{Machine, Shape};
 use crate::number::Number;
 
 /// Requests in flight on each channel.

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn test_resets_beyond_the_limit_are_answered_at_once() {
+    fn test_resets_beyond_the_limit_are_answered_immediately() {
         let mut resets = Resets::default();
         assert!((0..MAX_WAITING as u64).all(|id| resets.begin(id, reply(), 1)));
         assert!(!resets.begin(99, reply(), 1));

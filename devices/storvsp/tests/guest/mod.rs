@@ -8,8 +8,10 @@
 
 pub mod scsi;
 
+use std::fmt;
 use std::sync::Arc;
 
+use synthvm_block::{Backend, Extent, IoError, RamDisk, Wrapper};
 use synthvm_storvsp::{InlineWorkers, ScsiController};
 use vmbus_host::core::ChannelKey;
 use vmbus_loopback::bare::Serve;
@@ -35,4 +37,34 @@ pub fn connect_inline(
 pub fn serve(inline: &InlineWorkers) -> Serve {
     let inline = inline.clone();
     Arc::new(move || inline.serve())
+}
+
+/// A RAM disk that calls a hook at each query of block states, before it answers.
+pub struct HookedDisk<H> {
+    disk: RamDisk,
+    hook: H,
+}
+
+impl<H: Fn() -> Result<(), IoError> + Send + Sync> HookedDisk<H> {
+    /// Returns a disk of `size` bytes. The query fails with the error of `hook`, if any.
+    pub fn new(size: u64, hook: H) -> Arc<Self> {
+        Arc::new(Self { disk: RamDisk::new(size).unwrap(), hook })
+    }
+}
+
+impl<H> fmt::Debug for HookedDisk<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookedDisk")
+    }
+}
+
+impl<H: Fn() -> Result<(), IoError> + Send + Sync> Wrapper for HookedDisk<H> {
+    fn inner(&self) -> &dyn Backend {
+        &self.disk
+    }
+
+    fn wrap_extent(&self, offset: u64) -> Result<Extent, IoError> {
+        (self.hook)()?;
+        self.disk.extent(offset)
+    }
 }

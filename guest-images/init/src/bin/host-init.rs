@@ -96,12 +96,16 @@ fn make_root() -> io::Result<()> {
         0,
         "lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work",
     )?;
-    sys::mount_new("devtmpfs", "/new/dev", "devtmpfs", 0, "")?;
-    sys::mount_new("devpts", "/new/dev/pts", "devpts", 0, "mode=620,ptmxmode=666")?;
-    sys::mount_new("tmpfs", "/new/dev/shm", "tmpfs", 0, "mode=1777,size=80%")?;
-    sys::mount_new("proc", "/new/proc", "proc", 0, "")?;
-    sys::mount_new("sysfs", "/new/sys", "sysfs", 0, "")?;
-    sys::mount_new("tmpfs", "/new/run", "tmpfs", 0, "mode=755")?;
+    for (kind, target, options) in [
+        ("devtmpfs", "/new/dev", ""),
+        ("devpts", "/new/dev/pts", "mode=620,ptmxmode=666"),
+        ("tmpfs", "/new/dev/shm", "mode=1777,size=80%"),
+        ("proc", "/new/proc", ""),
+        ("sysfs", "/new/sys", ""),
+        ("tmpfs", "/new/run", "mode=755"),
+    ] {
+        sys::mount_new(kind, target, kind, 0, options)?;
+    }
     mount_tmp(&setup.keep)?;
     sys::mount_new(
         "results",

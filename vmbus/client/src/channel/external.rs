@@ -4,11 +4,11 @@ use alloc::vec::Vec;
 
 use vmbus_protocol::limits::PAGE_SIZE;
 
-use super::Channel;
 use super::send::{PacketObject, SendFlags};
 use crate::error::Error;
 use crate::mdl::{Mdl, Range, pages_of};
 use crate::platform::Platform;
+use crate::state::Channel;
 
 impl<P: Platform> Channel<'_, P> {
     /// Sends `buffer` with `length` bytes (0: all) from `offset` of an MDL chain as external data.

@@ -8,12 +8,12 @@ use vmbus_protocol::limits::PAGE_SIZE;
 use vmbus_protocol::message::{ChannelOnly, MessageType, ModifyChannel, OpenChannel};
 use zerocopy::little_endian::U32;
 
-use super::{Channel, ChannelId, Open};
-use crate::client::Client;
 use crate::error::{Error, GpadlError};
+use crate::handles::ChannelId;
 use crate::mdl::Range;
 use crate::message::{Offer, Reply};
 use crate::platform::Platform;
+use crate::state::{Channel, Client, Open};
 
 impl<P: Platform> Channel<'_, P> {
     /// Enables the channel: it accepts the target's offer, now or when it comes. Returns

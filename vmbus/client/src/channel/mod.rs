@@ -1,39 +1,19 @@
-//! A client channel: its record in the client, and the cursor that callers and callbacks work with.
+//! The calls of a channel.
 
-mod config;
 mod external;
+mod init;
 mod life;
 mod receive;
 mod send;
 
-use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
-use alloc::vec::Vec;
-
 use vmbus_protocol::Guid;
 
-use crate::client::Client;
-use crate::driver::Driver;
 use crate::error::Error;
-use crate::gpadl::Kept;
-use crate::platform::{IncomingPacket, Platform};
+use crate::handles::ChannelId;
+use crate::platform::Platform;
+use crate::state::{Channel, Client, Driver, Open, Record};
 
-pub use config::ChannelFlags;
-pub use send::{Answer, PacketObject, SendFlags, Waiting};
-
-use config::Config;
-use send::{Queued, Routine};
-
-/// The id of a channel object of one client; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId(pub(crate) u32);
-
-/// A channel of a client, borrowed for some calls. [`Client::channel`] returns one, and callbacks
-/// get one.
-pub struct Channel<'a, P: Platform> {
-    pub(crate) client: &'a mut Client<P>,
-    pub(crate) id: ChannelId,
-}
+pub use send::{PacketObject, SendFlags, Waiting};
 
 /// The state of a channel (kmcl.md section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,98 +26,6 @@ pub enum ChannelState {
     Paused,
     /// Packets flow.
     Started,
-}
-
-/// The client's record of a channel.
-pub(crate) struct Record<P: Platform> {
-    config: Config,
-    enabled: bool,
-    /// The caller has not paused the channel.
-    active: bool,
-    driver: Option<Box<dyn Driver<P>>>,
-    /// A callback is using the driver.
-    busy: bool,
-    /// The error of the last enable, if it failed.
-    pub(crate) failure: Option<Error>,
-    open: Option<Open<P>>,
-    /// Packets that are not in the ring yet, in order.
-    queue: VecDeque<Queued<P>>,
-    /// Packets in the ring or at the host.
-    in_flight: BTreeMap<u64, Routine<P>>,
-    next_transaction: u64,
-    /// Incremented with each close: completions from before are invalid.
-    epoch: u32,
-}
-
-/// The parts that only an open channel has.
-pub(crate) struct Open<P: Platform> {
-    pub(crate) relid: u32,
-    connection_id: u32,
-    instance: Guid,
-    rings: P::Rings,
-    ring_pages: Vec<u64>,
-    ring_gpadl: u32,
-    pub(crate) gpadls: BTreeMap<u32, Kept>,
-    /// Packets may go into the ring: from before the started callback to the end of suspend.
-    sending: bool,
-    /// Packets may be delivered: from after the started callback to the start of suspend.
-    receiving: bool,
-    /// The ring must be checked, as the host has signalled or for another reason.
-    event: bool,
-    /// The quota is used up: only a completion resumes reading.
-    blocked: bool,
-    /// The ring is not read any more: the driver failed a packet, or the host broke the ring.
-    stopped: Option<Error>,
-    /// Packets read from the ring and not delivered yet.
-    pending: VecDeque<IncomingPacket>,
-    /// Number of packets delivered and not completed yet.
-    outstanding: u32,
-    /// Number of packets delivered since the last processing-complete callback.
-    delivered: u32,
-}
-
-impl<P: Platform> Default for Record<P> {
-    fn default() -> Self {
-        Self {
-            config: Config::default(),
-            enabled: false,
-            active: true,
-            driver: None,
-            busy: false,
-            failure: None,
-            open: None,
-            queue: VecDeque::new(),
-            in_flight: BTreeMap::new(),
-            next_transaction: 1,
-            epoch: 0,
-        }
-    }
-}
-
-impl<P: Platform> Record<P> {
-    pub(crate) fn relid(&self) -> Option<u32> {
-        self.open.as_ref().map(|open| open.relid)
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
-    pub(crate) fn is_enabled(&self) -> bool {
-        self.enabled
-    }
-
-    pub(crate) fn has_gpadl(&self, id: u32) -> bool {
-        self.open
-            .as_ref()
-            .is_some_and(|open| open.ring_gpadl == id || open.gpadls.contains_key(&id))
-    }
-
-    pub(crate) fn event(&mut self) {
-        if let Some(open) = &mut self.open {
-            open.event = true;
-        }
-    }
 }
 
 impl<P: Platform> Channel<'_, P> {

@@ -2,12 +2,12 @@
 
 use alloc::vec::Vec;
 
-use super::config::{ChannelFlags, PIPE_HEADER};
-use super::{Channel, ChannelId};
-use crate::client::Client;
-use crate::driver::{Completion, Received};
+use crate::config::{ChannelFlags, PIPE_HEADER};
 use crate::error::Error;
+use crate::handles::ChannelId;
 use crate::platform::{IncomingKind, IncomingPacket, OutgoingKind, Platform, Rings};
+use crate::received::{Completion, Received};
+use crate::state::{Channel, Client};
 
 /// Packets that are read from the ring at one time.
 const BATCH: usize = 64;

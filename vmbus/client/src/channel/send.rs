@@ -7,12 +7,12 @@ use core::time::Duration;
 
 use bitflags::bitflags;
 
-use super::Channel;
-use super::config::ChannelFlags;
 use super::receive::pipe_header;
+use crate::config::ChannelFlags;
 use crate::error::Error;
 use crate::mdl::{Mdl, Range};
 use crate::platform::{OutgoingKind, OutgoingPacket, Platform, RingFault, Rings, Space};
+use crate::state::{Answer, Channel, CompletionRoutine, Queued, Routine};
 
 bitflags! {
     /// Flags of a send (`VMBUS_CHANNEL_FORMAT_FLAG_*`).
@@ -28,18 +28,6 @@ bitflags! {
         const PAGED_BUFFER = 0x4;
     }
 }
-
-/// The result of a packet.
-#[derive(Debug)]
-pub struct Answer<'a> {
-    /// The host's completion payload (a multiple of 8 bytes), or no bytes for a packet without a
-    /// completion.
-    pub result: Result<&'a [u8], Error>,
-}
-
-/// A completion routine: called once, when the host has completed the packet, or (without
-/// `WAIT_FOR_COMPLETION`) when it is in the ring, or when it was cancelled.
-type CompletionRoutine<P> = Box<dyn FnOnce(&mut Channel<'_, P>, Answer<'_>) + Send>;
 
 /// A packet object: one outgoing transaction (`VMBPACKET`). Sending consumes it.
 pub struct PacketObject<P: Platform> {
@@ -79,30 +67,6 @@ pub enum Waiting {
     /// Do not wait for ring space: a packet that does not fit now is not queued (a timeout of 0 in
     /// Windows).
     NotForSpace,
-}
-
-/// The receiver of a packet's result.
-pub(super) enum Routine<P: Platform> {
-    None,
-    Call(CompletionRoutine<P>),
-    /// A synchronous request: the answer goes to the slot with this key.
-    Sync(u64),
-}
-
-impl<P: Platform> Routine<P> {
-    fn is_sync(&self, key: u64) -> bool {
-        matches!(self, Self::Sync(other) if *other == key)
-    }
-}
-
-/// A packet that waits for ring space.
-pub(super) struct Queued<P: Platform> {
-    kind: OutgoingKind,
-    transaction_id: u64,
-    wait: bool,
-    header: Vec<u8>,
-    payload: Vec<u8>,
-    routine: Routine<P>,
 }
 
 impl<P: Platform> Channel<'_, P> {

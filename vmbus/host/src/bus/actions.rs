@@ -1,9 +1,11 @@
 //! The core's actions.
 
+use std::io;
+
 use tracing::{error, warn};
 
 use super::doorbells::ring;
-use super::lock;
+use super::lock::lock;
 use super::state::{Inner, Job, Link, State};
 use crate::core::{Action, ChannelKey};
 
@@ -87,9 +89,7 @@ impl Inner {
         match self.doorbells.bind(&*self.synic, connection_id) {
             Ok(bound) => {
                 if let Some(error) = bound.refused {
-                    self.failed_doorbells.log(|suppressed| {
-                        warn!(%error, connection_id, suppressed, "signals of this channel leave the kernel");
-                    });
+                    self.log_slow_doorbell(connection_id, &error);
                 }
                 state.links.insert(key, Link { doorbell: bound.event, open: None });
             }
@@ -102,5 +102,12 @@ impl Inner {
                 );
             }),
         }
+    }
+
+    /// Logs that the machine did not bind or unbind a doorbell in the kernel.
+    pub(super) fn log_slow_doorbell(&self, connection_id: u32, error: &io::Error) {
+        self.failed_doorbells.log(|suppressed| {
+            warn!(%error, connection_id, suppressed, "signals of this channel leave the kernel");
+        });
     }
 }

@@ -6,80 +6,23 @@
 //! the channel when the device has answered. A device with a blocking `open` gets a thread for each
 //! open, so that neither vCPUs nor other threads wait for it.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use tracing::{debug, warn};
 use vmbus_ring::{Incoming, Outgoing, RingMemory};
-use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbells::ring;
-use super::lock;
+use super::lock::lock;
+use super::opens::{Opening, Request};
 use super::pump::OTHER_WORK;
-use super::state::{DeviceSlot, Event, Inner, Job, State};
+use super::state::{Event, Inner, Job, State};
 use super::work::InJob;
-use crate::core::{ChannelKey, GpadlTable, OpenParams};
+use crate::core::{ChannelKey, OpenParams};
 use crate::device::{Channel, ChannelParts, ChannelShared};
-
-/// A channel for a device.
-pub(super) struct Request {
-    key: ChannelKey,
-    serial: u64,
-    params: OpenParams,
-    device: Arc<DeviceSlot>,
-    doorbell: Arc<EventFd>,
-    gpadls: Arc<GpadlTable>,
-    /// The bus is paused.
-    paused: bool,
-    /// The device's saved state of a channel that was open when the bus was saved.
-    saved: Option<Vec<u8>>,
-}
-
-impl Request {
-    /// Returns the request for the time after the pause.
-    pub(super) fn after_pause(self) -> Self {
-        Self { paused: false, ..self }
-    }
-}
 
 /// A channel, the bus's record of it, and the device's saved state, if any.
 type Made = (Channel, Arc<ChannelShared>, Option<Vec<u8>>);
-
-/// A device's answer.
-pub(super) struct Opening {
-    key: ChannelKey,
-    /// The channel, or `None` if the device refused it.
-    taken: Option<Arc<ChannelShared>>,
-    reopened: bool,
-}
-
-/// Counts the opens in progress.
-#[derive(Default)]
-pub(super) struct Opens {
-    count: Mutex<usize>,
-    none_left: Condvar,
-}
-
-impl Opens {
-    fn begin(&self) {
-        let mut count = lock(&self.count);
-        *count = count.saturating_add(1);
-    }
-
-    fn end(&self) {
-        let mut count = lock(&self.count);
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            self.none_left.notify_all();
-        }
-    }
-
-    /// Waits until no open is in progress. No new open may begin in the meantime.
-    pub(super) fn wait_for_none(&self) {
-        let count = self.none_left.wait_while(lock(&self.count), |count| *count != 0);
-        drop(count.unwrap_or_else(PoisonError::into_inner));
-    }
-}
 
 impl Inner {
     /// Requests an open of the channel, to run after the state is released, or after the pause.
@@ -122,9 +65,8 @@ impl Inner {
         let doorbell = Arc::clone(&state.links.get(&key)?.doorbell);
         let device = Arc::clone(state.devices.get(&params.primary)?);
         state.channels_made = state.channels_made.wrapping_add(1);
-        let (serial, gpadls, paused) =
-            (state.channels_made, state.core.gpadl_table(), state.held.is_some());
-        Some(Request { key, serial, params, device, doorbell, gpadls, paused, saved })
+        let (serial, paused) = (state.channels_made, state.held.is_some());
+        Some(Request { key, serial, params, device, doorbell, paused, saved })
     }
 
     /// Runs an open on this thread, or on a thread of its own if the device may block.
@@ -178,7 +120,13 @@ impl Inner {
             }
             Err(error) => {
                 self.failed_opens.log(|suppressed| {
-                    warn!(relid, %error, suppressed, restoring = reopened, "the device refused to open a channel");
+                    warn!(
+                        relid,
+                        %error,
+                        suppressed,
+                        restoring = reopened,
+                        "the device refused to open a channel"
+                    );
                 });
                 refused
             }
@@ -186,7 +134,7 @@ impl Inner {
     }
 
     fn make_channel(&self, request: Request) -> Result<Made, String> {
-        let Request { key, serial, params, doorbell, gpadls, paused, saved, .. } = request;
+        let Request { key, serial, params, doorbell, paused, saved, .. } = request;
         let downstream_pages = params.ring.pages().saturating_sub(params.downstream_page);
         let incoming = RingMemory::map(params.ring.clone(), 0, params.downstream_page)
             .map_err(|error| error.to_string())?;
@@ -197,7 +145,6 @@ impl Inner {
             incoming: Incoming::new(incoming).map_err(|error| error.to_string())?,
             outgoing: Outgoing::new(outgoing).map_err(|error| error.to_string())?,
             doorbell,
-            gpadls,
             ram: self.ram.clone(),
             user_data: params.user_data,
             key,

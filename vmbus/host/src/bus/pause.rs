@@ -6,7 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::doorbells::ring;
-use super::state::{DeviceSlot, Inner, State};
+use super::opens::DeviceSlot;
+use super::state::{Inner, State};
 use super::{VmBus, lock};
 use crate::core::Place;
 use crate::saved::{RestoreError, SaveError, SavedBus};

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{Gpadl, GpadlKey, GuestRam, ReleaseSink};
 use vmbus_log::LogRateLimiter;
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::doorbells::Doorbells;
-use super::opening::{self, Opening, Opens};
+use super::opens::{DeviceSlot, Opening, Opens, Request};
 use super::pump::Pump;
 use crate::core::{Action, ChannelKey, Core};
-use crate::device::{ChannelShared, Device};
+use crate::device::{ChannelBus, ChannelShared};
 use crate::synic::{QueuedMessage, Synic};
 
 /// The part of a bus that its clones share.
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     /// Number of the last complete reset.
     pub(super) resets_done: Mutex<u64>,
     pub(super) reset_done: Condvar,
-    pub(super) link: BusLink,
+    pub(super) link: Arc<BusLink>,
     pub(super) ignored: LogRateLimiter,
     pub(super) failed_opens: LogRateLimiter,
     pub(super) failed_doorbells: LogRateLimiter,
@@ -55,7 +55,7 @@ pub(super) enum Event {
 /// Work that takes longer than an event may. Bounded by channels, connection ids and devices.
 pub(super) enum Job {
     /// Gives a channel to its device.
-    Open(Box<opening::Request>),
+    Open(Box<Request>),
     /// Removes a doorbell's binding.
     Unbind { connection_id: u32 },
     /// Drops a device that is no longer used.
@@ -77,19 +77,13 @@ pub(super) struct State {
     /// Messages for the guest that are held while the bus is paused; `None` while it runs.
     pub(super) held: Option<VecDeque<QueuedMessage>>,
     /// Opens that are deferred to the end of the pause.
-    pub(super) deferred: Vec<opening::Request>,
+    pub(super) deferred: Vec<Request>,
     /// Open channels of a restored bus that go back to their devices.
-    pub(super) reopens: Vec<opening::Request>,
+    pub(super) reopens: Vec<Request>,
     /// Number of the last reset that began.
     pub(super) resets: u64,
     /// Counts channels given to devices: the serial number tells the ends of two channels apart.
     pub(super) channels_made: u64,
-}
-
-/// A device, which threads call one at a time. The caller holds no other lock of the bus.
-pub(super) struct DeviceSlot {
-    pub(super) open_blocks: bool,
-    pub(super) device: Mutex<Box<dyn Device>>,
 }
 
 /// The shell's record of a channel that the guest knows.
@@ -99,23 +93,30 @@ pub(super) struct Link {
 }
 
 /// A weak reference from channels and views to their bus.
-#[derive(Clone)]
-pub(crate) struct BusLink(pub(super) Weak<Inner>);
+pub(super) struct BusLink(pub(super) Weak<Inner>);
 
 impl BusLink {
-    pub(crate) fn closed(&self, key: ChannelKey, serial: u64) {
-        self.push(Event::Closed { key, serial });
-    }
-
-    pub(crate) fn subchannels(&self, key: ChannelKey, serial: u64) {
-        self.push(Event::Subchannels { key, serial });
-    }
-
     fn push(&self, event: Event) {
         // If the bus is gone, no event is needed.
         if let Some(bus) = self.0.upgrade() {
             bus.push(event);
         }
+    }
+}
+
+impl ChannelBus for BusLink {
+    fn closed(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Closed { key, serial });
+    }
+
+    fn subchannels(&self, key: ChannelKey, serial: u64) {
+        self.push(Event::Subchannels { key, serial });
+    }
+
+    fn gpadl(&self, relid: u32, id: u32, is_ended: &dyn Fn() -> bool) -> Option<Gpadl> {
+        let bus = self.0.upgrade()?;
+        let state = bus.visit();
+        if is_ended() { None } else { state.core.gpadl(relid, id).cloned() }
     }
 }
 

@@ -131,6 +131,16 @@ fn contact() -> Vec<u8> {
 }
 
 /// Contact, offers, and an 8-page GPADL 7 on relid 1.
+/// Returns a bus with a device and a connected guest, and the channels that the device gets.
+fn connected() -> (VmBus, Arc<Machine>, Receiver<()>, Receiver<Channel>) {
+    let (bus, machine, hear) = Machine::bus();
+    let (device, channels) = TestDevice::handing_over();
+    bus.offer(device).unwrap();
+    connect(&bus);
+    wait_for(&hear, 4);
+    (bus, machine, hear, channels)
+}
+
 fn connect(bus: &VmBus) {
     post(bus, &contact());
     post(bus, &words(&[3, 0]));
@@ -332,11 +342,7 @@ fn test_unbind_that_waits_for_the_kernel_holds_up_no_report() {
 /// A channel without an eventfd is refused, as its device would never see a signal.
 #[test]
 fn test_channel_without_a_doorbell_is_not_opened() {
-    let (bus, machine, hear) = Machine::bus();
-    let (device, channels) = TestDevice::handing_over();
-    bus.offer(device).unwrap();
-    connect(&bus);
-    wait_for(&hear, 4);
+    let (bus, machine, _hear, channels) = connected();
     bus.inner.visit().links.clear();
     post(&bus, &open_message());
     let result = machine.sent.lock().unwrap().last().unwrap().1.clone();
@@ -437,11 +443,7 @@ fn test_pause_and_reset_wait_for_an_open_in_progress() {
 /// A channel that the guest opens while the bus is paused is given to its device after the pause.
 #[test]
 fn test_open_while_paused_waits_for_resume() {
-    let (bus, _machine, hear) = Machine::bus();
-    let (device, channels) = TestDevice::handing_over();
-    bus.offer(device).unwrap();
-    connect(&bus);
-    wait_for(&hear, 4);
+    let (bus, _machine, hear, channels) = connected();
     bus.pause();
     post(&bus, &open_message());
     assert!(channels.try_recv().is_err());

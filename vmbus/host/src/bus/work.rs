@@ -45,9 +45,7 @@ impl Shell for Inner {
             Job::Open(request) => self.start_open(*request),
             Job::Unbind { connection_id } => {
                 if let Err(error) = self.doorbells.unbind(&*self.synic, connection_id) {
-                    self.failed_doorbells.log(|suppressed| {
-                        warn!(%error, connection_id, suppressed, "signals of this channel leave the kernel");
-                    });
+                    self.log_slow_doorbell(connection_id, &error);
                 }
             }
             Job::Drop(device) => drop(device),

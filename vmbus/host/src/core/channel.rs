@@ -44,7 +44,7 @@ pub(crate) struct OpenRequest {
     pub(super) ring_gpadl: u32,
     pub(super) target_vp: u32,
     pub(super) downstream_page: u32,
-    #[cfg_attr(feature = "serde", serde(with = "crate::saved::user_data"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::serde_with::user_data"))]
     pub(super) user_data: [u8; 120],
 }
 

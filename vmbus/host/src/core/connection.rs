@@ -42,7 +42,7 @@ pub(crate) struct Contact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub(crate) enum Verdict {
-    Accepted(#[cfg_attr(feature = "serde", serde(with = "crate::saved::version"))] Version),
+    Accepted(#[cfg_attr(feature = "serde", serde(with = "super::serde_with::version"))] Version),
     /// A version that this host does not speak.
     Unsupported,
     /// A version it speaks, with invalid monitor pages.
@@ -63,7 +63,7 @@ enum State {
     Disconnected,
     Resetting(AfterReset),
     Connected {
-        #[cfg_attr(feature = "serde", serde(with = "crate::saved::version"))]
+        #[cfg_attr(feature = "serde", serde(with = "super::serde_with::version"))]
         version: Version,
         offers_requested: bool,
     },

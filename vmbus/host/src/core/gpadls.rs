@@ -2,11 +2,10 @@
 //! their quotas.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use vmbus_gpadl::{
-    Access, Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, MapError, RangeAssembler, ReadWrite,
-    ReleaseSink, Teardown,
+    Gpadl, GpadlKey, GpadlView, GuestBuffer, GuestRam, RangeAssembler, ReleaseSink, Teardown,
 };
 use vmbus_protocol::limits::{
     MAX_GPADL_PAGES, MAX_GPADL_PAGES_PER_CHANNEL, MAX_GPADL_PAGES_PER_VM, MAX_GPADLS_IN_PROGRESS,
@@ -14,50 +13,7 @@ use vmbus_protocol::limits::{
 };
 use vmbus_protocol::offer::status;
 
-use crate::saved::{RestoreError, SavedGpadl, SavedGpadlState};
-
-/// The accepted GPADLs, for mapping.
-#[derive(Debug, Default)]
-pub struct GpadlTable {
-    accepted: Mutex<BTreeMap<(u32, u32), Gpadl>>,
-}
-
-impl GpadlTable {
-    /// Maps GPADL `id` of channel `relid` to read and write.
-    ///
-    /// # Errors
-    /// See [`GpadlTable::map_for`].
-    pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
-        self.map_for(relid, id, ReadWrite)
-    }
-
-    /// Maps GPADL `id` of channel `relid` for `access`.
-    ///
-    /// # Errors
-    /// [`MapError`]: unknown on this channel, mapped already, being torn down, or read-only and
-    /// asked for writing.
-    pub fn map_for<A: Access>(&self, relid: u32, id: u32, access: A) -> Result<A::View, MapError> {
-        access.map(&self.get(relid, id)?)
-    }
-
-    /// Marks GPADL `id` of channel `relid` as read-only: it is not mapped for writing from now on.
-    ///
-    /// # Errors
-    /// [`MapError::Unknown`].
-    pub fn mark_read_only(&self, relid: u32, id: u32) -> Result<(), MapError> {
-        self.get(relid, id)?.mark_read_only();
-        Ok(())
-    }
-
-    fn get(&self, relid: u32, id: u32) -> Result<Gpadl, MapError> {
-        self.lock().get(&(relid, id)).cloned().ok_or(MapError::Unknown(id))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u32, u32), Gpadl>> {
-        // The map is consistent whenever the lock is free.
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+use super::saved::{RestoreError, SavedGpadl, SavedGpadlState};
 
 /// The outcome of a piece of range data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +42,6 @@ pub(super) enum TeardownOf {
 pub(super) struct Gpadls {
     ram: GuestRam,
     sink: Arc<dyn ReleaseSink>,
-    table: Arc<GpadlTable>,
     /// Page lists being received, by handle alone, as bodies carry no relid.
     pub(super) arriving: BTreeMap<u32, Arriving>,
     pub(super) accepted: BTreeMap<(u32, u32), Accepted>,
@@ -134,7 +89,6 @@ impl Gpadls {
         Self {
             ram,
             sink,
-            table: Arc::default(),
             arriving: BTreeMap::new(),
             accepted: BTreeMap::new(),
             usage: BTreeMap::new(),
@@ -146,10 +100,6 @@ impl Gpadls {
     /// Returns a table without GPADLs, over the same memory.
     pub(super) fn fresh(&self) -> Self {
         Self::new(self.ram.clone(), Arc::clone(&self.sink))
-    }
-
-    pub(super) fn table(&self) -> Arc<GpadlTable> {
-        Arc::clone(&self.table)
     }
 
     /// Handles a header and its range data.
@@ -419,7 +369,6 @@ impl Gpadls {
         let key = GpadlKey { relid, id, serial: self.next_serial };
         self.next_serial = self.next_serial.wrapping_add(1);
         let gpadl = Gpadl::new(key, buffer, Arc::clone(&self.sink));
-        self.table.lock().insert((relid, id), gpadl.clone());
         self.accepted.insert((relid, id), Accepted { gpadl, charged, going: Going::No });
         Progress::Accepted(relid)
     }
@@ -431,7 +380,6 @@ impl Gpadls {
 
     fn remove(&mut self, relid: u32, id: u32) {
         if let Some(entry) = self.accepted.remove(&(relid, id)) {
-            self.table.lock().remove(&(relid, id));
             self.refund(relid, entry.charged);
         }
     }

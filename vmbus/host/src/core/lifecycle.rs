@@ -345,27 +345,15 @@ impl Core {
         let (relid, vp) = (request.relid.get(), request.target_vp.get());
         let vp_exists = vp < self.vp_count;
         let channel = self.channels.key_of(relid).and_then(|key| self.channels.get_mut(key));
-        let moved = match channel {
-            Some(channel) => match &mut channel.phase {
-                Phase::Open { request, .. }
-                    if vp_exists && request.target_vp != NO_INTERRUPT_VP =>
-                {
-                    request.target_vp = vp;
-                    Some(channel.key)
-                }
-                Phase::Open { .. }
-                | Phase::Unoffered
-                | Phase::Offered
-                | Phase::Opening { .. }
-                | Phase::Closing { .. }
-                | Phase::Draining { .. }
-                | Phase::Revoked
-                | Phase::Released => None,
-            },
-            None => None,
-        };
-        if let Some(key) = moved {
-            self.out.push(Action::Retarget { key, vp });
+        let mut moved = None;
+        if let Some(channel) = channel
+            && let Phase::Open { request, .. } = &mut channel.phase
+            && vp_exists
+            && request.target_vp != NO_INTERRUPT_VP
+        {
+            request.target_vp = vp;
+            moved = Some(channel.key);
+            self.out.push(Action::Retarget { key: channel.key, vp });
         }
         if version >= MessageType::ModifyChannelResponse.since() {
             let status = if moved.is_some() { status::SUCCESS } else { status::INVALID_PARAMETER };

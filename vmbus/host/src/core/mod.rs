@@ -14,6 +14,9 @@ mod offer;
 mod offers;
 mod restore;
 mod save;
+pub mod saved;
+#[cfg(feature = "serde")]
+mod serde_with;
 mod state;
 
 use std::sync::Arc;
@@ -26,15 +29,12 @@ use vmbus_protocol::{MessageBuffer, Version};
 pub use action::{Action, OpenParams};
 pub use channel::{ChannelKey, ChannelState};
 pub use connection::ConnectionState;
-pub use gpadls::GpadlTable;
 pub use offer::{Offer, OfferError};
 pub use save::Place;
 pub use state::{ChannelReport, GpadlReport, MessageCounts, Snapshot};
 
-pub(crate) use channel::Phase;
-pub(crate) use connection::Connection;
-
 use channel::Channels;
+use connection::Connection;
 use gpadls::Gpadls;
 
 /// The reason why an event was ignored.
@@ -87,12 +87,6 @@ impl Core {
             counts: MessageCounts::default(),
             out: Vec::new(),
         }
-    }
-
-    /// Returns the accepted GPADLs, shared for mapping.
-    #[must_use]
-    pub fn gpadl_table(&self) -> Arc<GpadlTable> {
-        self.gpadls.table()
     }
 
     /// Moves the shell's next actions to `into`, in order. Call it after every event until there

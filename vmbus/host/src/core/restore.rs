@@ -14,8 +14,8 @@ use super::action::OpenParams;
 use super::channel::{AfterClose, ChannelKey, Phase};
 use super::connection::ConnectionState;
 use super::offer::Offer;
+use super::saved::{FORMAT, RestoreError, SavedBus, SavedChannel};
 use super::{Action, Core};
-use crate::saved::{FORMAT, RestoreError, SavedBus, SavedChannel};
 
 /// An open channel that goes back to its device.
 struct Reopened {

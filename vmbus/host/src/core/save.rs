@@ -3,7 +3,7 @@
 use super::Core;
 use super::channel::{AfterClose, Channel, ChannelKey, Phase};
 use super::gpadls::{Accepted, Arriving, Going, Gpadls};
-use crate::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
+use super::saved::{FORMAT, SavedBus, SavedChannel, SavedGpadl, SavedGpadlState};
 use crate::synic::QueuedMessage;
 
 /// Identifies a channel to its device.
@@ -64,18 +64,8 @@ fn place_of(channel: &Channel) -> Place {
 /// Returns a phase that no device takes part in: a device that is being asked is asked again after
 /// the restore.
 fn settled(phase: Phase) -> Phase {
-    match phase {
-        Phase::Opening { request, abort } => {
-            Phase::Closing { then: abort.unwrap_or(AfterClose::Reopen(request)) }
-        }
-        Phase::Unoffered
-        | Phase::Offered
-        | Phase::Open { .. }
-        | Phase::Closing { .. }
-        | Phase::Draining { .. }
-        | Phase::Revoked
-        | Phase::Released => phase,
-    }
+    let Phase::Opening { request, abort } = phase else { return phase };
+    Phase::Closing { then: abort.unwrap_or(AfterClose::Reopen(request)) }
 }
 
 impl Gpadls {

@@ -171,16 +171,8 @@ impl Snapshot {
 }
 
 fn channel_report(channel: &Channel) -> ChannelReport {
-    let request = match channel.phase {
-        Phase::Open { request, .. } => Some(request),
-        Phase::Unoffered
-        | Phase::Offered
-        | Phase::Opening { .. }
-        | Phase::Closing { .. }
-        | Phase::Draining { .. }
-        | Phase::Revoked
-        | Phase::Released => None,
-    };
+    let request =
+        if let Phase::Open { request, .. } = channel.phase { Some(request) } else { None };
     ChannelReport {
         key: channel.key,
         relid: channel.relid,

@@ -311,7 +311,7 @@ fn test_model_delivery_that_takes_the_eom_of_another_vp_leaves_a_message_behind(
 
 #[test]
 #[should_panic(expected = "a message waits for ever")]
-fn test_model_eom_that_only_its_writer_hears_of_leaves_a_message_behind() {
+fn test_model_eom_reported_only_to_its_writer_leaves_a_message_behind() {
     check_hand_shake(Fault::WriterOnly, false);
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use vm_memory::{GuestAddress, GuestMemoryMmap};
-use vmbus_gpadl::{GpadlKey, GuestRam, ReleaseSink};
+use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, MapError, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{
     Action, ChannelKey, ChannelState, ConnectionState, Core, OpenParams, Outcome,
@@ -136,6 +136,29 @@ impl Guest {
     /// As [`Guest::connected`] with the newest version that every feature needs.
     pub fn v5_3(devices: u32) -> Self {
         Self::connected(devices, Version::V5_3)
+    }
+
+    /// As [`Guest::v5_3`], with channel 1 open over GPADL 10. Its device closes when the test says
+    /// so ([`Guest::closed`]).
+    pub fn open_held(devices: u32) -> Self {
+        let mut guest = Self::v5_3(devices);
+        guest.open(1, 10);
+        guest.on_close = Answer::Hold;
+        guest
+    }
+
+    /// As [`Guest::open_held`] with one device, after the guest's CLOSECHANNEL.
+    pub fn closing() -> Self {
+        let mut guest = Self::open_held(1);
+        guest.post(&post::close(1)).unwrap();
+        guest
+    }
+
+    /// Drops a view of a GPADL, and returns the messages that follow.
+    pub fn drop_view(&mut self, view: GpadlView) -> Vec<Reply> {
+        drop(view);
+        self.settle();
+        self.take()
     }
 
     /// Posts one message and lets devices and bus settle.
@@ -266,6 +289,11 @@ impl Guest {
     pub fn rescind(&mut self, key: ChannelKey) {
         self.core.rescind(key);
         self.settle();
+    }
+
+    /// Maps a GPADL as a device does.
+    pub fn map(&self, relid: u32, id: u32) -> Result<GpadlView, MapError> {
+        self.core.gpadl(relid, id).ok_or(MapError::Unknown(id))?.map()
     }
 
     pub fn key(&self, relid: u32) -> ChannelKey {

@@ -6,7 +6,7 @@ use vmbus_protocol::message::{
     MessageType, ModifyChannel, OpenChannel, OpenReservedChannel, TlConnectRequest,
 };
 use vmbus_protocol::{Guid, message};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
 /// Range data bytes that fit behind a header and in a body.
@@ -37,18 +37,8 @@ fn bare(kind: MessageType) -> Vec<u8> {
     MessageBuffer::bare(kind).as_bytes().to_vec()
 }
 
-pub fn contact_body(word: u32, target_vp: u32) -> InitiateContact {
-    InitiateContact {
-        version: U32::new(word),
-        target_vp: U32::new(target_vp),
-        target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-        monitor_page1: U64::ZERO,
-        monitor_page2: U64::ZERO,
-    }
-}
-
 pub fn contact(word: u32, target_vp: u32) -> Vec<u8> {
-    contact_with(&contact_body(word, target_vp))
+    contact_with(&InitiateContact::new(word, target_vp))
 }
 
 pub fn contact_with(body: &InitiateContact) -> Vec<u8> {

@@ -99,7 +99,8 @@ impl Reply {
 
     /// True for a GPADL_CREATED of (`relid`, `id`) with a failure status.
     pub fn is_refusal_of(&self, relid: u32, id: u32) -> bool {
-        matches!(self, Self::Created { relid: r, id: i, status } if (*r, *i) == (relid, id) && *status != 0)
+        let Self::Created { relid: of, id: gpadl, status } = *self else { return false };
+        (of, gpadl) == (relid, id) && status != 0
     }
 
     /// True for an OPENCHANNEL_RESULT of (`relid`, `open_id`) with a failure status.

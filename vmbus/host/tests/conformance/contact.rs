@@ -2,6 +2,7 @@
 
 use vmbus_host::core::{ConnectionState, Ignored};
 use vmbus_protocol::Version;
+use vmbus_protocol::message::InitiateContact;
 use zerocopy::little_endian::{U32, U64};
 
 use crate::common::{Answer, Guest, Reply, VPS, post};
@@ -27,7 +28,7 @@ fn test_contact_with_each_version_is_accepted_with_its_own_response() {
     for version in Version::ALL {
         for connection_id in [1, 4] {
             let mut guest = Guest::new(1);
-            let mut body = post::contact_body(version.word(), 0);
+            let mut body = InitiateContact::new(version.word(), 0);
             body.target_info[4..].copy_from_slice(&[0xFF; 4]);
             if version < Version::V5_0 {
                 // Linux writes its interrupt page to the field that has the SINT in later versions:
@@ -105,7 +106,7 @@ fn test_contact_for_another_sint_or_vtl_is_refused_there_and_changes_nothing() {
         let mut guest = Guest::v5_3(1);
         guest.open(1, 10);
         guest.targets.clear();
-        let mut body = post::contact_body(word, 1);
+        let mut body = InitiateContact::new(word, 1);
         body.target_info[..2].copy_from_slice(&[sint, vtl]);
         let replies = guest.ask(&post::contact_with(&body));
         assert_eq!(replies, vec![refused(); usize::from(answered_at.is_some())], "SINT {sint}");
@@ -125,7 +126,7 @@ fn test_contact_sint_and_vtl_where_they_mean_nothing_are_not_read() {
         (1, Version::V6_0, 0, 0),
     ] {
         let mut guest = Guest::new(0);
-        let mut body = post::contact_body(version.word(), 0);
+        let mut body = InitiateContact::new(version.word(), 0);
         body.target_info[..2].copy_from_slice(&[sint, vtl]);
         guest.post_on(port, &post::contact_with(&body)).unwrap();
         assert_eq!(guest.take(), [accepted(version, port)]);
@@ -160,7 +161,7 @@ fn test_contact_with_monitor_pages_that_make_no_sense_fails() {
     ] {
         for version in Version::ALL {
             let mut guest = Guest::new(1);
-            let mut body = post::contact_body(version.word(), 0);
+            let mut body = InitiateContact::new(version.word(), 0);
             (body.monitor_page1, body.monitor_page2) = (U64::new(first), U64::new(second));
             let failed = Reply::Version { supported: 1, state: 2, word: 0, features: None };
             let expected = if good { accepted(version, 4) } else { failed };
@@ -228,9 +229,7 @@ fn test_contact_again_with_open_channels_is_answered_when_devices_let_go() {
 // 25: only the last contact is answered, earlier ones are void.
 #[test]
 fn test_contact_while_the_last_one_waits_replaces_it() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(1);
     guest.post(&post::unload()).unwrap();
     guest.post(&post::contact(Version::V5_0.word(), 1)).unwrap();
     guest.post(&post::contact(Version::V3_0.word(), 2)).unwrap();
@@ -266,16 +265,14 @@ fn test_contact_unload_is_answered_after_devices_and_views_are_gone() {
     guest.open(1, 10);
     guest.create(1, 11, 4);
     guest.create(1, 12, 4);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
+    let view = guest.map(1, 11).unwrap();
     guest.post(&post::header(1, 13, 1, 808, &[0x01; 8])).unwrap();
     guest.on_close = Answer::Hold;
     guest.take();
     guest.post(&post::unload()).unwrap();
     guest.closed();
     assert_eq!(guest.take(), [], "a view is left");
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Unloaded]);
+    assert_eq!(guest.drop_view(view), [Reply::Unloaded]);
     let (signals, messages) = (guest.signals.len(), guest.targets.len());
     guest.offer(9);
     for message in [post::request_offers(), post::open(1, 10, 4, 0), post::teardown(1, 11)] {
@@ -303,9 +300,7 @@ fn test_contact_after_unload_with_another_vp_and_version_works() {
 // 3.4: forget everything silently, messages that wait for a slot included.
 #[test]
 fn test_contact_machine_reset_is_silent_and_complete() {
-    let mut guest = Guest::v5_3(2);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(2);
     guest.core.reset();
     guest.settle();
     let before = guest.quiesced;

@@ -132,7 +132,7 @@ fn test_gpadl_with_a_bad_page_in_a_body_is_refused_once() {
 
 // Empty messages are no progress and no harm.
 #[test]
-fn test_gpadl_in_pieces_of_no_words_goes_on() {
+fn test_gpadl_in_pieces_of_no_words_continues() {
     let mut guest = Guest::v5_3(1);
     let data = post::range_data(&[Range::pages(0, 3)]);
     assert_eq!(guest.ask(&post::header(1, 5, 1, 32, &[])), []);
@@ -148,7 +148,7 @@ fn test_gpadl_in_pieces_of_no_words_goes_on() {
 fn test_gpadl_handle_in_use_on_the_channel_is_refused_and_the_first_stays() {
     let mut guest = Guest::v5_3(1);
     assert_eq!(guest.create(1, 5, 3), [Reply::created(1, 5)]);
-    let view = guest.core.gpadl_table().map(1, 5).unwrap();
+    let view = guest.map(1, 5).unwrap();
     let replies = guest.create(1, 5, 7);
     assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 5), "{replies:?}");
     view.write(0, &[1; 64]).unwrap();
@@ -174,12 +174,10 @@ fn test_gpadl_handle_on_two_channels_is_two_gpadls() {
     let mut guest = Guest::v5_3(2);
     assert_eq!(guest.create(1, 5, 3), [Reply::created(1, 5)]);
     assert_eq!(guest.create(2, 5, 4), [Reply::created(2, 5)]);
-    let view = guest.core.gpadl_table().map(1, 5).unwrap();
+    let view = guest.map(1, 5).unwrap();
     assert_eq!(guest.ask(&post::teardown(1, 5)), []);
     assert_eq!(guest.ask(&post::teardown(2, 5)), [Reply::Torndown(5)]);
-    drop(view);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(view), [Reply::Torndown(5)]);
 }
 
 // 41, kmcl 2
@@ -213,7 +211,7 @@ fn test_gpadl_of_two_ranges_reads_as_their_concatenation() {
         Range { count: 100, offset: 0xFF0, pages: vec![7, 1] },
     ];
     assert_eq!(guest.create_ranges(1, 5, &ranges), [Reply::created(1, 5)]);
-    let view = guest.core.gpadl_table().map(1, 5).unwrap();
+    let view = guest.map(1, 5).unwrap();
     let bytes: Vec<u8> = (0..5100_u32).map(|byte| (byte % 251) as u8).collect();
     view.write(0, &bytes).unwrap();
     let mut addresses = Vec::new();

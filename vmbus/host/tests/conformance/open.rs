@@ -47,9 +47,9 @@ fn test_open_with_a_gpadl_that_is_no_ring_fails() {
     }
     guest.post(&post::header(1, 23, 1, 72, &[])).unwrap();
     guest.create(1, 24, 8);
-    let view = guest.core.gpadl_table().map(1, 24).unwrap();
+    let view = guest.map(1, 24).unwrap();
     guest.create(1, 25, 8);
-    let going = guest.core.gpadl_table().map(1, 25).unwrap();
+    let going = guest.map(1, 25).unwrap();
     guest.post(&post::teardown(1, 25)).unwrap();
     for (id, why) in
         [(23, "in progress"), (24, "mapped by the device"), (25, "going"), (26, "unknown")]
@@ -93,7 +93,7 @@ fn test_open_result_echoes_the_open_id_once_and_the_event_follows() {
 
 // 49
 #[test]
-fn test_open_while_open_or_opening_fails_and_the_first_goes_on() {
+fn test_open_while_open_or_opening_fails_and_the_first_continues() {
     let mut guest = Guest::v5_3(1);
     guest.create(1, 10, 8);
     guest.create(1, 11, 8);
@@ -135,10 +135,7 @@ fn test_open_refused_by_the_device_leaves_gpadls_and_can_be_repeated() {
 // 51
 #[test]
 fn test_open_pipelined_behind_close_and_teardown_happens_when_the_device_let_go() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     guest.post(&post::teardown(1, 10)).unwrap();
     assert_eq!(guest.create(1, 11, 8), [Reply::created(1, 11)]);
     assert_eq!(guest.ask(&post::open_with_id(1, 77, 11, 4, 1)), []);
@@ -151,10 +148,7 @@ fn test_open_pipelined_behind_close_and_teardown_happens_when_the_device_let_go(
 // 51: the same ring again.
 #[test]
 fn test_open_pipelined_behind_close_with_the_same_ring_works() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     assert_eq!(guest.ask(&post::open(1, 10, 2, 0)), []);
     guest.closed();
     assert_eq!(guest.take(), [Reply::opened(1)]);
@@ -163,10 +157,7 @@ fn test_open_pipelined_behind_close_with_the_same_ring_works() {
 // 49 for an open that waits: every one is answered, the first counts.
 #[test]
 fn test_open_twice_while_closing_answers_both() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     assert_eq!(guest.ask(&post::open_with_id(1, 100, 10, 4, 0)), []);
     let mut replies = guest.ask(&post::open_with_id(1, 101, 10, 4, 0));
     guest.closed();

@@ -190,11 +190,9 @@ fn test_quota_is_given_back_by_every_end() {
             }
             _ => {
                 guest.create(1, 1, 26);
-                let view = guest.core.gpadl_table().map(1, 1).unwrap();
+                let view = guest.map(1, 1).unwrap();
                 guest.post(&post::teardown(1, 1)).unwrap();
-                drop(view);
-                guest.settle();
-                assert_eq!(guest.take(), [Reply::Torndown(1)]);
+                assert_eq!(guest.drop_view(view), [Reply::Torndown(1)]);
             }
         }
     }

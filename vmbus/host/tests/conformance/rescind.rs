@@ -1,7 +1,7 @@
 //! Rescind and release: vmbus-core 4.2, checklist 45, 54 and 55.
 
 use vmbus_host::OfferError;
-use vmbus_host::core::{ChannelState, Ignored};
+use vmbus_host::core::{ChannelKey, ChannelState, Ignored};
 use vmbus_protocol::Version;
 
 use crate::common::{Answer, Guest, Range, Reply, instance, offer, post};
@@ -14,8 +14,7 @@ fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     guest.create(1, 11, 3);
     guest.create(1, 12, 3);
     guest.post(&post::gpadl(1, 13, &[Range::pages(0, 60)])[0]).unwrap();
-    let table = guest.core.gpadl_table();
-    let (asked, unasked) = (table.map(1, 11).unwrap(), table.map(1, 12).unwrap());
+    let (asked, unasked) = (guest.map(1, 11).unwrap(), guest.map(1, 12).unwrap());
     guest.post(&post::teardown(1, 11)).unwrap();
     guest.on_close = Answer::Hold;
     let key = guest.key(1);
@@ -24,12 +23,8 @@ fn test_rescind_comes_after_the_device_the_views_and_the_pending_answers() {
     guest.closed();
     let replies = guest.take();
     assert!(replies.len() == 1 && replies[0].is_refusal_of(1, 13), "{replies:?}");
-    drop(asked);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(11)]);
-    drop(unasked);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Rescind(1)], "12 was not asked for");
+    assert_eq!(guest.drop_view(asked), [Reply::Torndown(11)]);
+    assert_eq!(guest.drop_view(unasked), [Reply::Rescind(1)], "12 was not asked for");
     assert_eq!(guest.state(1), Some(ChannelState::Revoked));
 }
 
@@ -79,10 +74,7 @@ fn test_rescind_while_opening_ends_without_a_result() {
 // 54
 #[test]
 fn test_rescind_while_closing_drops_the_open_that_waits() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
     guest.post(&post::open(1, 10, 4, 0)).unwrap();
     let key = guest.key(1);
     guest.rescind(key);
@@ -106,15 +98,13 @@ fn test_rescind_of_a_device_that_no_guest_knows_is_silent() {
     let key = guest.core.channel_reports()[0].key;
     guest.rescind(key);
     guest.rescind(key);
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
+    assert_removed_silently(&mut guest, key);
     guest.offer(0);
 }
 
 #[test]
 fn test_rescind_twice_is_one_rescind() {
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
+    let mut guest = Guest::open_held(1);
     let key = guest.key(1);
     guest.rescind(key);
     guest.rescind(key);
@@ -158,49 +148,43 @@ fn test_rescind_of_a_channel_that_the_guest_released_is_silent() {
     let key = guest.key(1);
     guest.post(&post::release(1)).unwrap();
     guest.rescind(key);
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
+    assert_removed_silently(&mut guest, key);
 }
 
 // 4.2: a guest that has released a channel answers no RESCIND for it, so the host must neither send
 // one nor wait for the answer.
 #[test]
 fn test_rescind_after_the_guest_released_is_not_sent() {
-    // Released while a view is left.
-    let mut guest = Guest::v5_3(1);
-    let key = guest.key(1);
-    guest.create(1, 11, 3);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
-    guest.post(&post::release(1)).unwrap();
-    guest.rescind(key);
-    drop(view);
-    guest.settle();
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
-
     // Released while the device is closing it.
-    let mut guest = Guest::v5_3(1);
-    guest.open(1, 10);
-    guest.on_close = Answer::Hold;
-    guest.post(&post::close(1)).unwrap();
+    let mut guest = Guest::closing();
+    let key = guest.key(1);
     guest.post(&post::release(1)).unwrap();
     guest.rescind(key);
     guest.closed();
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
+    assert_removed_silently(&mut guest, key);
 }
 
-// 4.2: the release crosses the rescind.
+// 4.2: the release comes before the rescind, or crosses it.
 #[test]
-fn test_rescind_crossed_by_a_release_is_not_sent() {
-    let mut guest = Guest::v5_3(1);
-    let key = guest.key(1);
-    guest.create(1, 11, 3);
-    let view = guest.core.gpadl_table().map(1, 11).unwrap();
-    guest.rescind(key);
-    guest.post(&post::release(1)).unwrap();
-    drop(view);
-    guest.settle();
-    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
-    guest.offer(0);
-    assert!(matches!(guest.take()[..], [Reply::Offer { relid: 1, .. }]));
+fn test_rescind_of_a_released_channel_with_a_view_is_not_sent() {
+    for is_crossed in [false, true] {
+        let mut guest = Guest::v5_3(1);
+        let key = guest.key(1);
+        guest.create(1, 11, 3);
+        let view = guest.map(1, 11).unwrap();
+        if is_crossed {
+            guest.rescind(key);
+            guest.post(&post::release(1)).unwrap();
+        } else {
+            guest.post(&post::release(1)).unwrap();
+            guest.rescind(key);
+        }
+        drop(view);
+        guest.settle();
+        assert_removed_silently(&mut guest, key);
+        guest.offer(0);
+        assert!(matches!(guest.take()[..], [Reply::Offer { relid: 1, .. }]));
+    }
 }
 
 // A device may be removed during the reset of an old connection.
@@ -222,4 +206,9 @@ fn test_rescind_during_a_reset_gives_relid_and_connection_id_back() {
         matches!(replies[..], [Reply::Offer { relid: 1, .. }, Reply::AllOffers]),
         "{replies:?}"
     );
+}
+
+/// Checks that the device is gone and that the guest heard nothing of it.
+fn assert_removed_silently(guest: &mut Guest, key: ChannelKey) {
+    assert_eq!((guest.take(), guest.removed.as_slice()), (vec![], &[key][..]));
 }

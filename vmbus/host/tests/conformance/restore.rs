@@ -57,7 +57,7 @@ fn test_restore_gives_subchannels_back_and_tells_the_guest_nothing() {
 }
 
 #[test]
-fn test_restore_takes_a_subchannel_that_cannot_go_on_away_and_offers_it_again() {
+fn test_restore_rescinds_a_subchannel_that_cannot_continue_and_offers_it_again() {
     let guest = with_open_subchannel();
     let primary_alone = |place: Place| (place.subchannel == 0).then(Vec::new);
     let (mut there, heard) = restored(&guest.core.save(primary_alone, Vec::new()), 1);
@@ -69,7 +69,7 @@ fn test_restore_takes_a_subchannel_that_cannot_go_on_away_and_offers_it_again() 
 }
 
 #[test]
-fn test_restore_takes_all_subchannels_with_a_primary_that_cannot_go_on() {
+fn test_restore_rescinds_all_subchannels_of_a_primary_that_cannot_continue() {
     let guest = with_open_subchannel();
     let (mut there, heard) = restored(&guest.core.save(|_| None, Vec::new()), 1);
     assert_eq!(heard.len(), 3);
@@ -94,7 +94,7 @@ fn test_restore_asks_a_device_again_that_was_being_asked() {
 }
 
 #[test]
-fn test_restore_offers_a_device_that_was_being_taken_away_anew_when_it_is_back() {
+fn test_restore_offers_a_device_again_that_was_being_removed_and_is_back() {
     let mut guest = Guest::v5_3(2);
     guest.rescind(guest.key(2));
     assert_eq!(guest.take(), [Reply::Rescind(2)]);

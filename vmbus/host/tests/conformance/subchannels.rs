@@ -190,20 +190,15 @@ fn test_gpadl_handle_on_primary_and_subchannel_is_torn_down_once_for_each() {
     let mut guest = with_subchannels(1);
     assert_eq!(guest.create(1, 5, 3), [Reply::created(1, 5)]);
     assert_eq!(guest.create(2, 5, 3), [Reply::created(2, 5)]);
-    let table = guest.core.gpadl_table();
-    let (of_primary, of_subchannel) = (table.map(1, 5).unwrap(), table.map(2, 5).unwrap());
+    let (of_primary, of_subchannel) = (guest.map(1, 5).unwrap(), guest.map(2, 5).unwrap());
     for _ in 0..2 {
         let _ = guest.post(&post::teardown(1, 5));
         let _ = guest.post(&post::teardown(2, 5));
     }
     assert_eq!(guest.take(), [], "both are mapped");
-    drop(of_subchannel);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
-    assert!(of_primary.is_tearing_down() && table.map(1, 5).is_err());
-    drop(of_primary);
-    guest.settle();
-    assert_eq!(guest.take(), [Reply::Torndown(5)]);
+    assert_eq!(guest.drop_view(of_subchannel), [Reply::Torndown(5)]);
+    assert!(of_primary.is_tearing_down() && guest.map(1, 5).is_err());
+    assert_eq!(guest.drop_view(of_primary), [Reply::Torndown(5)]);
     for relid in [1, 2] {
         let _ = guest.post(&post::teardown(relid, 5));
         assert_eq!(guest.take(), [], "there is none any more");

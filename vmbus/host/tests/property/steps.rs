@@ -2,7 +2,7 @@
 //! removed.
 
 use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
-use vmbus_protocol::message::MessageType;
+use vmbus_protocol::message::{InitiateContact, MessageType};
 use vmbus_protocol::{Guid, Version};
 
 use crate::common::{LOW_PAGES, Range, VPS, post};
@@ -229,7 +229,7 @@ fn contact(random: &mut Random) -> Vec<u8> {
     } else {
         random.pick(&Version::ALL).word()
     };
-    let mut body = post::contact_body(word, vp(random));
+    let mut body = InitiateContact::new(word, vp(random));
     if random.once_in(6) {
         body.target_info = random.next().to_le_bytes();
     }

@@ -5,7 +5,7 @@ mod probe;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use vmbus_gpadl::{GpadlKey, GpadlView, GuestRam, ReleaseSink};
+use vmbus_gpadl::{Gpadl, GpadlKey, GpadlView, GuestRam, ReleaseSink};
 use vmbus_host::Offer;
 use vmbus_host::core::{Action, ChannelKey, Core, OpenParams};
 use vmbus_protocol::Guid;
@@ -108,7 +108,8 @@ impl World {
                 }
             }
             Step::Map { relid, id } => {
-                if let Ok(view) = self.core.gpadl_table().map(*relid, *id) {
+                let gpadl = self.core.gpadl(*relid, *id);
+                if let Some(Ok(view)) = gpadl.map(Gpadl::map) {
                     *self.model.views.entry((*relid, *id)).or_default() += 1;
                     self.views.push(view);
                     self.count("mapped");

@@ -153,7 +153,7 @@ fn test_device_is_not_asked_when_the_ring_is_corrupt() {
 }
 
 #[test]
-fn test_device_hears_the_close_by_its_doorbell_and_ends_it_by_dropping() {
+fn test_device_is_notified_of_the_close_by_its_doorbell_and_ends_it_by_dropping() {
     let (machine, channels, key) = Machine::with_device();
     machine.open(1, 10);
     let channel = channels.recv().unwrap();

@@ -9,7 +9,7 @@ use crate::common::{Reply, offer, post};
 
 // design 6: messages sent while paused.
 #[test]
-fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_goes_on() {
+fn test_messages_that_come_due_while_paused_are_sent_in_order_when_the_bus_resumes() {
     let (machine, channels, _) = Machine::with_device();
     machine.open(1, 10);
     let channel = channels.recv().unwrap();
@@ -96,7 +96,7 @@ impl Device for Still {
 }
 
 #[test]
-fn test_devices_are_told_once_each_time() {
+fn test_devices_are_paused_and_resumed_once_each_time() {
     let machine = Machine::new();
     let log = Arc::new(Mutex::new(Vec::new()));
     machine.bus.offer(Box::new(Still { log: Arc::clone(&log), channels: Vec::new() })).unwrap();

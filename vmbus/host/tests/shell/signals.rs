@@ -73,7 +73,7 @@ fn test_signal_counts_what_was_sent_and_what_was_saved() {
 
 // 16
 #[test]
-fn test_doorbell_that_the_machine_did_not_ring_itself_is_rung_by_the_bus() {
+fn test_doorbell_that_the_machine_did_not_signal_is_signalled_by_the_bus() {
     for refuses in [false, true] {
         let machine = Machine::new();
         machine.synic.refuses_doorbells.store(refuses, Ordering::Relaxed);

@@ -32,7 +32,7 @@ use vmbus_protocol::{Guid, MessageBuffer, Version};
 use vmbus_ring::{Incoming, Mode, Outgoing, PlainMemory};
 use vmm_sys_util::eventfd::EventFd;
 use zerocopy::FromBytes;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 pub use channel::{BareChannel, GuestRange, HostPacket};
 pub use synic::CountingSynic;
@@ -242,13 +242,7 @@ impl BareGuest {
     }
 
     fn connect(&mut self) {
-        let contact = InitiateContact {
-            version: U32::new(Version::V5_3.word()),
-            target_vp: U32::ZERO,
-            target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-            monitor_page1: U64::ZERO,
-            monitor_page2: U64::ZERO,
-        };
+        let contact = InitiateContact::new(Version::V5_3.word(), 0);
         self.post(&MessageBuffer::new(MessageType::InitiateContact, &contact));
         self.expect(MessageType::VersionResponse);
         self.post(&MessageBuffer::bare(MessageType::RequestOffers));

@@ -10,7 +10,7 @@ use vmbus_protocol::message::{
     InitiateContact, MessageType, OfferChannel, OpenChannel, OpenChannelResult,
 };
 use vmbus_protocol::{MessageBuffer, Version};
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::offer;
@@ -65,13 +65,7 @@ impl RawGuest {
 
     /// Sends INITIATE_CONTACT and REQUESTOFFERS. All messages but the offers are dropped.
     pub fn contact(&mut self) {
-        let contact = InitiateContact {
-            version: U32::new(Version::V5_3.word()),
-            target_vp: U32::ZERO,
-            target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-            monitor_page1: U64::ZERO,
-            monitor_page2: U64::ZERO,
-        };
+        let contact = InitiateContact::new(Version::V5_3.word(), 0);
         self.post(MessageType::InitiateContact, &contact);
         self.post(MessageType::RequestOffers, &());
         let mut offers = Vec::new();

@@ -13,14 +13,18 @@ use loom::thread;
 
 use super::{Control, Word, crosses, pending_for};
 
-/// A word with the ring's ordering. The checker supports sequentially consistent fences but treats
-/// such accesses as weaker ones, so the barrier is explicit here.
-struct Strong(AtomicU32);
+/// A word with the ring's ordering, or, without `BARRIER`, one that publishes without an order
+/// against later reads. The checker supports sequentially consistent fences but treats such
+/// accesses as weaker ones, so the barrier is explicit here.
+struct ModelWord<const BARRIER: bool>(AtomicU32);
 
-/// A word that publishes without an order against later reads.
-struct NoBarrier(AtomicU32);
+impl<const BARRIER: bool> ModelWord<BARRIER> {
+    fn zero() -> Self {
+        Self(AtomicU32::new(0))
+    }
+}
 
-impl Word for Strong {
+impl<const BARRIER: bool> Word for ModelWord<BARRIER> {
     fn read(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
@@ -31,37 +35,9 @@ impl Word for Strong {
 
     fn publish(&self, value: u32) {
         self.set(value);
-        fence(Ordering::SeqCst);
-    }
-}
-
-impl Word for NoBarrier {
-    fn read(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    fn set(&self, value: u32) {
-        self.0.store(value, Ordering::Release);
-    }
-
-    fn publish(&self, value: u32) {
-        self.set(value);
-    }
-}
-
-trait ModelWord: Word + Send + Sync + 'static {
-    fn zero() -> Self;
-}
-
-impl ModelWord for Strong {
-    fn zero() -> Self {
-        Self(AtomicU32::new(0))
-    }
-}
-
-impl ModelWord for NoBarrier {
-    fn zero() -> Self {
-        Self(AtomicU32::new(0))
+        if BARRIER {
+            fence(Ordering::SeqCst);
+        }
     }
 }
 
@@ -69,22 +45,22 @@ impl ModelWord for NoBarrier {
 const DATA: u32 = 64;
 const PACKET: u32 = 24;
 
-struct Ring<W> {
-    control: Control<W>,
+struct Ring<const BARRIER: bool> {
+    control: Control<ModelWord<BARRIER>>,
     /// The signal to the consumer: packets.
     packets: Notify,
     /// The signal to the producer: space.
     space: Notify,
 }
 
-fn ring<W: ModelWord>() -> Arc<Ring<W>> {
+fn ring<const BARRIER: bool>() -> Arc<Ring<BARRIER>> {
     let control = Control {
-        write_index: W::zero(),
-        read_index: W::zero(),
-        interrupt_mask: W::zero(),
-        pending_send_size: W::zero(),
-        reserved: std::array::from_fn(|_| W::zero()),
-        feature_bits: W::zero(),
+        write_index: ModelWord::zero(),
+        read_index: ModelWord::zero(),
+        interrupt_mask: ModelWord::zero(),
+        pending_send_size: ModelWord::zero(),
+        reserved: std::array::from_fn(|_| ModelWord::zero()),
+        feature_bits: ModelWord::zero(),
     };
     Arc::new(Ring { control, packets: Notify::new(), space: Notify::new() })
 }
@@ -94,7 +70,7 @@ fn free(read: u32, write: u32) -> u32 {
 }
 
 /// Writes `count` packets, one a commit. Waits for space if the ring is full.
-fn produce<W: ModelWord>(ring: &Ring<W>, count: u32) {
+fn produce<const BARRIER: bool>(ring: &Ring<BARRIER>, count: u32) {
     let (mut write, mut read) = (0, 0);
     for _ in 0..count {
         while free(read, write) <= PACKET {
@@ -115,7 +91,7 @@ fn produce<W: ModelWord>(ring: &Ring<W>, count: u32) {
 
 /// Reads `count` packets: one a commit when `singly`, otherwise all available ones. Sleeps when
 /// there is none.
-fn consume<W: ModelWord>(ring: &Ring<W>, count: u32, mask: bool, singly: bool) {
+fn consume<const BARRIER: bool>(ring: &Ring<BARRIER>, count: u32, mask: bool, singly: bool) {
     let (mut read, mut left) = (0, count);
     loop {
         if mask {
@@ -151,7 +127,7 @@ fn check_traffic(count: u32, mask: bool, singly: bool) {
     // Without this bound the larger models take hours.
     model.preemption_bound = Some(3);
     model.check(move || {
-        let ring = ring::<Strong>();
+        let ring = ring::<true>();
         let producer = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || produce(&ring, count))
@@ -163,9 +139,9 @@ fn check_traffic(count: u32, mask: bool, singly: bool) {
 
 /// Checks one handshake: the reader takes the only packet and goes to sleep while the next packet
 /// is written.
-fn check_packet<W: ModelWord>() {
+fn check_packet<const BARRIER: bool>() {
     loom::model(|| {
-        let ring = ring::<W>();
+        let ring = ring::<BARRIER>();
         ring.control.mask();
         ring.control.publish_write(0, PACKET);
         let producer = {
@@ -181,9 +157,9 @@ fn check_packet<W: ModelWord>() {
 
 /// Checks one handshake: the writer finds the ring full and goes to sleep while the reader takes a
 /// packet.
-fn check_space<W: ModelWord>() {
+fn check_space<const BARRIER: bool>() {
     loom::model(|| {
-        let ring = ring::<W>();
+        let ring = ring::<BARRIER>();
         ring.control.publish_write(0, 2 * PACKET);
         let consumer = {
             let ring = Arc::clone(&ring);
@@ -202,24 +178,24 @@ fn check_space<W: ModelWord>() {
 
 #[test]
 fn test_model_unmask_against_write_loses_no_wakeup() {
-    check_packet::<Strong>();
+    check_packet::<true>();
 }
 
 #[test]
 fn test_model_space_wait_against_read_loses_no_wakeup() {
-    check_space::<Strong>();
+    check_space::<true>();
 }
 
 #[test]
 #[should_panic(expected = "lost wake-up")]
 fn test_model_unmask_without_barrier_loses_a_wakeup() {
-    check_packet::<NoBarrier>();
+    check_packet::<false>();
 }
 
 #[test]
 #[should_panic(expected = "lost wake-up")]
 fn test_model_space_wait_without_barrier_loses_a_wakeup() {
-    check_space::<NoBarrier>();
+    check_space::<false>();
 }
 
 #[test]

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 
 use vm_memory::{Bytes, GuestAddress};
 
-use super::BootError;
-use super::kernel::{Loaded, open_regular};
+use super::kernel::{Loaded, file_error, open_regular};
+use super::{BootError, BootFile};
 use crate::memory::{AddressRange, GuestMemory, MemoryLayout};
-
-const OPTION: &str = "--initrd";
 
 /// An initrd file, opened and found not empty.
 #[derive(Debug)]
@@ -23,9 +21,9 @@ impl Initrd {
     /// Opens `path`.
     ///
     /// # Errors
-    /// [`BootError::File`], [`BootError::NotAFile`] or [`BootError::Empty`].
+    /// [`BootError::File`].
     pub(crate) fn open(path: &Path) -> Result<Initrd, BootError> {
-        let (file, _) = open_regular(OPTION, path)?;
+        let (file, _) = open_regular(BootFile::Initrd, path)?;
         Ok(Initrd { path: path.to_owned(), file })
     }
 
@@ -36,7 +34,7 @@ impl Initrd {
         layout: &MemoryLayout,
         kernel: &Loaded,
     ) -> Result<AddressRange, BootError> {
-        let failed = |source| BootError::File { option: OPTION, path: self.path.clone(), source };
+        let failed = |error: std::io::Error| file_error(BootFile::Initrd, &self.path, error);
         // The size is read again: the file may have been replaced in place since the last boot.
         let size = self.file.metadata().map_err(failed)?.size();
         let ram = layout.low_ram.end;

@@ -9,10 +9,9 @@ use linux_loader::loader::bootparam::setup_header;
 use linux_loader::loader::{self, BzImage, Elf, KernelLoader};
 use vm_memory::GuestAddress;
 
-use super::{BootError, place};
+use super::{BootError, BootFile, FileProblem, place};
 use crate::memory::{GuestMemory, MemoryLayout};
 
-const OPTION: &str = "--kernel";
 /// Offset of the setup header in a bzImage and in the zero page.
 const SETUP_HEADER: u64 = 0x1F1;
 /// End of the setup header in the newest known version. Older kernels have code there, which must
@@ -70,10 +69,10 @@ impl Kernel {
     /// Opens `path` and checks that it is a whole 64-bit kernel.
     ///
     /// # Errors
-    /// All of [`BootError`] that name `--kernel`.
+    /// [`BootError::File`].
     pub(crate) fn open(path: &Path) -> Result<Kernel, BootError> {
-        let (file, size) = open_regular(OPTION, path)?;
-        let format = match probe(&file).map_err(|source| file_error(path, source))? {
+        let (file, size) = open_regular(BootFile::Kernel, path)?;
+        let format = match probe(&file).map_err(|error| kernel_error(path, error))? {
             Probe::Elf => {
                 check_elf(path, &file, size)?;
                 Format::Elf
@@ -83,13 +82,10 @@ impl Kernel {
                 Format::BzImage(header)
             }
             Probe::Short => {
-                return Err(BootError::Truncated {
-                    path: path.to_owned(),
-                    promised: SETUP_HEADER_END as u64,
-                    actual: size,
-                });
+                let promised = SETUP_HEADER_END as u64;
+                return Err(kernel_error(path, FileProblem::Truncated { promised, actual: size }));
             }
-            Probe::Other => return Err(BootError::NotAKernel { path: path.to_owned() }),
+            Probe::Other => return Err(kernel_error(path, FileProblem::NotAKernel)),
         };
         Ok(Kernel { path: path.to_owned(), file, format })
     }
@@ -111,8 +107,8 @@ impl Kernel {
         memory: &GuestMemory,
         layout: &MemoryLayout,
     ) -> Result<Loaded, BootError> {
-        let mut file = self.file.try_clone().map_err(|source| file_error(&self.path, source))?;
-        file.rewind().map_err(|source| file_error(&self.path, source))?;
+        let mut file = self.file.try_clone().map_err(|error| kernel_error(&self.path, error))?;
+        file.rewind().map_err(|error| kernel_error(&self.path, error))?;
         match &self.format {
             Format::BzImage(header) => self.load_bzimage(memory, layout, &mut file, header),
             Format::Elf => self.load_elf(memory, layout, &mut file),
@@ -136,7 +132,7 @@ impl Kernel {
             return Err(BootError::MemoryForKernel { ram, needed: end });
         }
         BzImage::load(memory, Some(GuestAddress(start)), file, None)
-            .map_err(|error| file_error(&self.path, io::Error::other(error)))?;
+            .map_err(|error| kernel_error(&self.path, io::Error::other(error)))?;
         Ok(Loaded {
             header: *header,
             entry: start + ENTRY_64,
@@ -152,7 +148,7 @@ impl Kernel {
         file: &mut File,
     ) -> Result<Loaded, BootError> {
         let ram = layout.low_ram.end;
-        let segments = elf_segments(file).map_err(|source| file_error(&self.path, source))?;
+        let segments = elf_segments(file).map_err(|error| kernel_error(&self.path, error))?;
         let needed = segments
             .iter()
             .map(|segment| segment.end)
@@ -168,7 +164,7 @@ impl Kernel {
                     loader::Error::Elf(error) => error.to_string(),
                     error => error.to_string(),
                 };
-                BootError::BadElf { path: self.path.clone(), why }
+                kernel_error(&self.path, FileProblem::BadElf(why))
             })?;
         let header = setup_header {
             header: SETUP_MAGIC,
@@ -186,17 +182,17 @@ impl Kernel {
 }
 
 /// Opens a regular, non-empty file. Returns the file and its size in bytes.
-pub(super) fn open_regular(option: &'static str, path: &Path) -> Result<(File, u64), BootError> {
-    let failed = |source| BootError::File { option, path: path.to_owned(), source };
+pub(super) fn open_regular(kind: BootFile, path: &Path) -> Result<(File, u64), BootError> {
+    let failed = |error: io::Error| file_error(kind, path, error);
     // Opening a FIFO must not wait for a writer. The type is checked below.
     let file =
         File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
-        return Err(BootError::NotAFile { option, path: path.to_owned() });
+        return Err(file_error(kind, path, FileProblem::NotAFile));
     }
     match metadata.size() {
-        0 => Err(BootError::Empty { option, path: path.to_owned() }),
+        0 => Err(file_error(kind, path, FileProblem::Empty)),
         size => Ok((file, size)),
     }
 }
@@ -235,7 +231,7 @@ fn probe(file: &File) -> io::Result<Probe> {
 }
 
 fn check_bzimage(path: &Path, header: &setup_header, actual: u64) -> Result<(), BootError> {
-    let wrong = |what: String| Err(BootError::WrongKernel { path: path.to_owned(), what });
+    let wrong = |what: String| Err(kernel_error(path, FileProblem::WrongKernel(what)));
     let version = header.version;
     if version < PROTOCOL_64BIT {
         return wrong(format!("a bzImage of boot protocol {}.{:02}", version >> 8, version & 0xFF));
@@ -253,7 +249,7 @@ fn check_bzimage(path: &Path, header: &setup_header, actual: u64) -> Result<(), 
     let promised = (sectors + 1) * 512 + u64::from(header.syssize) * 16;
     // `syssize` counts whole 16-byte paragraphs; the last one in the file may be short.
     if actual + 15 < promised {
-        return Err(BootError::Truncated { path: path.to_owned(), promised, actual });
+        return Err(kernel_error(path, FileProblem::Truncated { promised, actual }));
     }
     Ok(())
 }
@@ -265,10 +261,9 @@ struct Segment {
 }
 
 fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
-    let wrong =
-        |what: &str| BootError::WrongKernel { path: path.to_owned(), what: what.to_owned() };
+    let wrong = |what: &str| kernel_error(path, FileProblem::WrongKernel(what.to_owned()));
     let mut ident = [0; 20];
-    file.read_exact_at(&mut ident, 0).map_err(|source| file_error(path, source))?;
+    file.read_exact_at(&mut ident, 0).map_err(|error| kernel_error(path, error))?;
     if ident[4] != 2 {
         return Err(wrong("a 32-bit ELF file"));
     }
@@ -281,20 +276,17 @@ fn check_elf(path: &Path, file: &File, actual: u64) -> Result<(), BootError> {
     let segments = match elf_segments(file) {
         Ok(segments) => segments,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(BootError::Truncated {
-                path: path.to_owned(),
-                promised: actual + 1,
-                actual,
-            });
+            let promised = actual + 1;
+            return Err(kernel_error(path, FileProblem::Truncated { promised, actual }));
         }
-        Err(error) => return Err(file_error(path, error)),
+        Err(error) => return Err(kernel_error(path, error)),
     };
     if segments.is_empty() {
         return Err(wrong("an ELF file without loadable segments"));
     }
     let promised = segments.iter().map(|segment| segment.file_end).max().unwrap_or(0);
     if promised > actual {
-        return Err(BootError::Truncated { path: path.to_owned(), promised, actual });
+        return Err(kernel_error(path, FileProblem::Truncated { promised, actual }));
     }
     Ok(())
 }
@@ -336,8 +328,17 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> 
     Ok(have)
 }
 
-fn file_error(path: &Path, source: io::Error) -> BootError {
-    BootError::File { option: OPTION, path: path.to_owned(), source }
+/// Returns the error that the file `path` of kind `file` cannot be used.
+pub(super) fn file_error(
+    file: BootFile,
+    path: &Path,
+    problem: impl Into<FileProblem>,
+) -> BootError {
+    BootError::File { file, path: path.to_owned(), problem: problem.into() }
+}
+
+fn kernel_error(path: &Path, problem: impl Into<FileProblem>) -> BootError {
+    file_error(BootFile::Kernel, path, problem)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::path::Path;
 use crate::memory::{GuestMemory, MemoryLayout};
 
 pub(crate) use cpu::{apply as apply_cpu_state, boot_msrs};
-pub use error::BootError;
+pub use error::{BootError, BootFile, FileProblem};
 pub(crate) use initrd::Initrd;
 pub(crate) use kernel::Kernel;
 
@@ -54,7 +54,7 @@ impl BootSource {
     /// Opens the files and checks everything that does not need guest memory.
     ///
     /// # Errors
-    /// [`BootError`]; each error names the option at fault.
+    /// [`BootError`]: the field of the configuration at fault, and the cause.
     pub fn open(
         kernel: &Path,
         initrd: Option<&Path>,

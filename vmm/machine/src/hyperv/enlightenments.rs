@@ -237,7 +237,7 @@ impl Offer {
     /// preset sets and KVM lacks.
     ///
     /// # Errors
-    /// [`HypervError`], which names the options.
+    /// [`HypervError`], which names the enlightenments.
     pub(crate) fn choose(&self, config: &HypervConfig) -> Result<Vec<HypervOption>, HypervError> {
         for need in TABLE.iter().filter(|need| need.mandatory) {
             if !config.offers(need.option) {
@@ -272,20 +272,17 @@ impl Offer {
     }
 }
 
-/// An error in offering the guest the configured enlightenments.
+/// An error in offering the guest the enlightenments of the field `hyperv`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HypervError {
     /// KVM lacks Hyper-V support, or an indispensable part of it.
-    #[error(
-        "--kvm: this host's KVM does not offer Hyper-V's {option}, without which there is no VMBus; \
-         `synthvm doctor` lists the missing features"
-    )]
+    #[error("this host's KVM does not offer Hyper-V's {option}, without which there is no VMBus")]
     NoHyperv {
         /// The option.
         option: &'static str,
     },
     /// The option is off, but the devices need it.
-    #[error("--hyperv {option}=off: {lost}")]
+    #[error("the enlightenment {option} is off: {lost}")]
     Mandatory {
         /// The option.
         option: &'static str,
@@ -293,15 +290,13 @@ pub enum HypervError {
         lost: &'static str,
     },
     /// The user set the option, but KVM lacks it.
-    #[error(
-        "--hyperv {option}=on: this host's KVM does not offer it; `synthvm doctor` lists its features"
-    )]
+    #[error("this host's KVM does not offer the enlightenment {option}")]
     Unavailable {
         /// The option.
         option: &'static str,
     },
     /// The user set the option without its base.
-    #[error("--hyperv {option}=on needs {base}=on as well")]
+    #[error("the enlightenment {option} needs {base} as well")]
     Requires {
         /// The option.
         option: &'static str,

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn test_watch_reports_an_eom_from_before_arming_at_once_and_once_only() {
+    fn test_watch_reports_an_eom_from_before_arming_immediately_and_once() {
         let watch = EomWatch::new().unwrap();
         watch.event.write(1).unwrap();
         watch.arm().unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn test_watch_reports_no_eom_that_was_taken_and_goes_on_watching() {
+    fn test_watch_reports_no_eom_that_was_taken_and_continues() {
         let watch = EomWatch::new().unwrap();
         watch.event.write(1).unwrap();
         watch.arm().unwrap();

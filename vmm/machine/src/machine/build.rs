@@ -220,17 +220,23 @@ fn open(config: &MachineConfig) -> Result<Kvm, MachineError> {
     if kvm.get_api_version() != KVM_API_VERSION {
         return Err(MachineError::NotKvm { path: path.clone() });
     }
-    let mut needed = vec![
+    let missing = |needed: &[(u32, &'static str)]| {
+        needed.iter().find(|(number, _)| !has(&kvm, *number)).map(|(_, name)| *name)
+    };
+    let needed = [
         (KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"),
         (KVM_CAP_IRQFD, "KVM_CAP_IRQFD"),
         (KVM_CAP_IRQFD_RESAMPLE, "KVM_CAP_IRQFD_RESAMPLE"),
     ];
-    if config.irqchip == IrqchipMode::Split {
-        needed.push((KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP (use --irqchip full)"));
-        needed.push((KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER (use --irqchip full)"));
+    if let Some(name) = missing(&needed) {
+        return Err(MachineError::Missing(name));
     }
-    match needed.into_iter().find(|(number, _)| !has(&kvm, *number)) {
-        Some((_, name)) => Err(MachineError::Missing(name)),
+    let needed = [
+        (KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP"),
+        (KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"),
+    ];
+    match missing(&needed).filter(|_| config.irqchip == IrqchipMode::Split) {
+        Some(name) => Err(MachineError::MissingForSplit(name)),
         None => Ok(kvm),
     }
 }

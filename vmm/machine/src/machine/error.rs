@@ -9,37 +9,42 @@ use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
 use crate::unix_socket::SocketError;
 
-/// An error in building a machine. Messages name the option at fault.
+/// An error in building a machine. Each variant tells which field of
+/// [`MachineConfig`](crate::MachineConfig) or which part of the host is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
-    /// The device node cannot be used.
-    #[error("--kvm {}: {source}{}", path.display(), kvm_hint(source))]
+    /// The device node `kvm` cannot be used.
+    #[error("{}: {source}", path.display())]
     OpenKvm {
         /// The node.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// The node is not KVM, or is a very old version.
-    #[error("--kvm {}: not KVM, or a version of it that SynthVM does not know", path.display())]
+    /// The node `kvm` is not KVM, or is a very old version.
+    #[error("{}: not KVM, or a version of it that SynthVM does not know", path.display())]
     NotKvm {
         /// The node.
         path: PathBuf,
     },
     /// KVM lacks a capability.
-    #[error("--kvm: this host's KVM lacks {0}; `synthvm doctor` lists its features")]
+    #[error("this host's KVM lacks {0}")]
     Missing(&'static str),
-    /// The machine has more vCPUs than KVM supports.
-    #[error("--cpus {asked}: this host's KVM takes at most {limit}")]
+    /// KVM lacks a capability that `irqchip` needs in the mode `split`.
+    #[error("this host's KVM lacks {0}, which a split irqchip needs")]
+    MissingForSplit(&'static str),
+    /// `cpus` is larger than KVM supports.
+    #[error("this host's KVM takes at most {limit} vCPUs, not {asked}")]
     TooManyCpus {
         /// vCPUs requested.
         asked: u32,
         /// KVM's limit.
         limit: usize,
     },
-    /// The CPU has too few address bits.
+    /// The CPU has too few address bits for `memory_bytes`.
     #[error(
-        "--memory: needs {needed} address bits with its MMIO windows, this host's CPU offers guests {offered}"
+        "the RAM and its MMIO windows need {needed} address bits, \
+         this host's CPU offers guests {offered}"
     )]
     AddressBits {
         /// Bits needed.
@@ -68,27 +73,25 @@ pub enum MachineError {
     #[error(transparent)]
     Acpi(#[from] AcpiError),
     /// The file of a serial port cannot be opened.
-    #[error("{option} file={}: {source}", path.display())]
+    #[error("{}: {source}", path.display())]
     SerialFile {
-        /// `--serial` or `--serial2`.
-        option: &'static str,
+        /// The index in `serial`.
+        port: usize,
         /// The file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
     /// The socket of a serial port cannot be bound.
-    #[error("{option} socket={source}")]
+    #[error("{source}")]
     SerialSocket {
-        /// `--serial` or `--serial2`.
-        option: &'static str,
+        /// The index in `serial`.
+        port: usize,
         /// The cause.
         source: SocketError,
     },
     /// Both serial ports use the terminal.
-    #[error(
-        "--serial2 stdio: the terminal belongs to --serial already; choose file, socket or null for one of them"
-    )]
+    #[error("the terminal belongs to both serial ports")]
     TwoTerminals,
     /// The host refused another resource, such as a descriptor or a thread.
     #[error("{what}: {source}")]
@@ -98,18 +101,6 @@ pub enum MachineError {
         /// The cause.
         source: io::Error,
     },
-}
-
-fn kvm_hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => {
-            " (is KVM enabled in the firmware, and its kernel module loaded?)"
-        }
-        io::ErrorKind::PermissionDenied => {
-            " (is this user in the group that owns it, usually `kvm`?)"
-        }
-        _ => "",
-    }
 }
 
 impl MachineError {

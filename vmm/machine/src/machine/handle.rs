@@ -184,7 +184,7 @@ impl MachineHandle {
     }
 
     /// Returns whether the first queued event is a stop. Waits for an event.
-    pub fn was_told_to_stop(&self) -> bool {
+    pub fn is_stop_queued(&self) -> bool {
         matches!(self.control.wait_event(), Event::Stop)
     }
 }

@@ -84,11 +84,10 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
     };
 
     let mut inputs: Vec<Subscriber> = Vec::new();
-    let mut port = |option, config: &SerialConfig, irq: u8| {
-        serial_port(option, config, line(irq.into())?, wiring, &mut inputs)
+    let mut port = |index, config: &SerialConfig, irq: u8| {
+        serial_port(index, config, line(irq.into())?, wiring, &mut inputs)
     };
-    let serial =
-        [port("--serial", first, serial::COM1_IRQ)?, port("--serial2", second, serial::COM2_IRQ)?];
+    let serial = [port(0, first, serial::COM1_IRQ)?, port(1, second, serial::COM2_IRQ)?];
     let pm = Arc::new(PmRegisters::new(line(pm::SCI)?, Arc::clone(&wiring.power)));
 
     let mut buses = Buses::default();
@@ -127,8 +126,9 @@ fn place(
     })
 }
 
+/// Builds the serial port with this index in the configuration.
 fn serial_port(
-    option: &'static str,
+    index: usize,
     config: &SerialConfig,
     line: Arc<dyn InterruptLine>,
     wiring: &Wiring<'_>,
@@ -141,7 +141,7 @@ fn serial_port(
         SerialConfig::Null => new(Arc::new(Mutex::new(Null))),
         SerialConfig::File(path) => {
             let file = File::create(path).map_err(|source| MachineError::SerialFile {
-                option,
+                port: index,
                 path: path.clone(),
                 source,
             })?;
@@ -158,7 +158,7 @@ fn serial_port(
         }
         SerialConfig::Socket(path) => {
             let mut server = SocketServer::bind(path)
-                .map_err(|source| MachineError::SerialSocket { option, source })?;
+                .map_err(|source| MachineError::SerialSocket { port: index, source })?;
             let port = new(server.output())?;
             server.connect(Arc::clone(&port));
             inputs.push(Box::new(server));

@@ -38,7 +38,7 @@ fn port(page: &mut RunPage, direction: u32, size: u8, count: u32, offset: u64) {
 }
 
 #[test]
-fn test_run_page_port_data_lies_behind_the_structure_and_is_written_back() {
+fn test_run_page_port_data_follows_the_structure_and_is_written_back() {
     let mut page = page();
     port(&mut page, KVM_EXIT_IO_IN, 2, 3, 4096);
     let Exit::Port { port: 0x3F8, read: true, size: 2, data } = page.exit() else { panic!() };

@@ -24,10 +24,10 @@ const NAME: &CStr = c"synthvm-ram";
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The host kernel did not create the memfd.
-    #[error("--memory: the host kernel refused a memory file: {0}")]
+    #[error("the host kernel refused a memory file: {0}")]
     Memfd(#[source] io::Error),
     /// The host kernel refused the size.
-    #[error("--memory: the host kernel refused {mib} MiB of guest memory: {source}")]
+    #[error("the host kernel refused {mib} MiB of guest memory: {source}")]
     Size {
         /// RAM in MiB.
         mib: u64,
@@ -35,10 +35,7 @@ pub enum MemoryError {
         source: io::Error,
     },
     /// The host has too few free hugepages.
-    #[error(
-        "--memory: {mib} MiB of hugepages are not free on this host: {source}. Reserve {pages} pages in \
-         /proc/sys/vm/nr_hugepages, or leave hugepages out"
-    )]
+    #[error("{mib} MiB of hugepages are not free on this host: {source}")]
     Hugepages {
         /// RAM in MiB.
         mib: u64,
@@ -48,7 +45,7 @@ pub enum MemoryError {
         source: MmapRegionError,
     },
     /// The address space is too small.
-    #[error("--memory: {mib} MiB of guest memory cannot be mapped: {source}")]
+    #[error("{mib} MiB of guest memory cannot be mapped: {source}")]
     Map {
         /// RAM in MiB.
         mib: u64,
@@ -67,7 +64,7 @@ pub enum MemoryError {
 /// the host allows them.
 ///
 /// # Errors
-/// [`MemoryError`], naming the option.
+/// [`MemoryError`]; all causes are in the host.
 pub(crate) fn allocate(layout: &MemoryLayout, hugepages: bool) -> Result<GuestMemory, MemoryError> {
     let size = layout.ram_size();
     let mib = size >> 20;

@@ -64,7 +64,7 @@ impl<'de> Visitor<'de> for ConfigVisitor {
     }
 }
 
-/// A key of `--hyperv`, before `=`.
+/// The name of an enlightenment in a configuration.
 enum Key {
     Preset,
     Option(HypervOption),
@@ -104,7 +104,7 @@ macro_rules! options {
             /// Every option, in the order of the documentation.
             pub const ALL: &[HypervOption] = &[$(HypervOption::$variant),*];
 
-            /// Returns the key in `--hyperv` and `[hyperv]`.
+            /// Returns the name in a configuration.
             pub const fn name(self) -> &'static str {
                 match self { $(HypervOption::$variant => $name),* }
             }

@@ -32,7 +32,7 @@ impl SerialConfig {
 }
 
 impl fmt::Display for SerialConfig {
-    /// Writes the value in the syntax of `--serial`.
+    /// Writes the value in the form that a configuration has: `null`, `file=PATH`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SerialConfig::Null => f.write_str("null"),

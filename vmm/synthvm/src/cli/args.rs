@@ -31,10 +31,14 @@ pub(super) enum Command {
     Doctor(DoctorArgs),
     /// Shows the state of a running machine: connection, exits, channels, GPADLs, rings, disks
     Inspect(InspectArgs),
+    /// Prints the metrics of a running machine in Prometheus' text format
+    Metrics(MetricsArgs),
     /// Sends a command to a running machine
     Control(ControlArgs),
     /// Adds, removes and enlarges the disks of a running machine, and changes its discs
     Disk(DiskArgs),
+    /// Takes the link of a running machine's network card down, or up again
+    Net(NetArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
 }
@@ -50,6 +54,8 @@ Examples:
   Two controllers, one read-only disk, console in a file, a socket to look into the machine:
     synthvm run --kernel bzImage --disk a.img --disk path=b.img,controller=1,readonly=on \\
       --serial file=console.log --control vm.sock
+  A network without privilege, in which the host's port 2222 is the guest's port 22:
+    synthvm run --kernel bzImage --disk a.img --net user,forward=tcp:2222:22
   Write all that down, then start it from there with more memory:
     synthvm run --kernel bzImage --disk a.img --print-config > vm.toml
     synthvm run vm.toml --memory 4G";
@@ -57,7 +63,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = [RUN_EXAMPLES, "\n\n", super::exit::TABLE].concat())]
 pub(super) struct RunArgs {
-    /// TOML file that describes the machine; flags override it, --disk and --dvd add to it
+    /// TOML file that describes the machine; flags override it, --disk, --dvd and --net add to it
     #[arg(value_name = "FILE")]
     pub(super) file: Option<PathBuf>,
 
@@ -122,6 +128,13 @@ pub(super) struct RunArgs {
     /// The old name of `disk_moderation`.
     #[arg(long, hide = true)]
     disk_hold: Option<String>,
+
+    /// Adds a VMBus network card: tap,name=INTERFACE or tap,fd=N[:M] (a TAP interface),
+    /// user[,forward=tcp:PORT:GUEST-PORT] (by passt, without privilege), switch,name=NAME (between
+    /// cards of this machine), socket,listen=PATH or socket,connect=PATH (to another machine), null
+    /// (drops all frames); each with id, queues=1..64, mac, mtu, pcap=NEW-FILE, link=up|down
+    #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
+    net: Vec<String>,
 
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
@@ -196,11 +209,13 @@ impl RunArgs {
         let single = single.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         let disks = self.disk.iter().map(|text| ("disk", text.clone()));
         let dvds = self.dvd.iter().map(|text| ("dvd", text.clone()));
+        let cards = self.net.iter().map(|text| ("net", text.clone()));
         let hyperv = self.hyperv.iter().map(|text| ("hyperv", text.clone()));
         let switch = self.hugepages.then(|| ("hugepages", String::new()));
         single
             .chain(disks)
             .chain(dvds)
+            .chain(cards)
             .chain(hyperv)
             .chain(switch)
             .map(|(key, text)| Flag { key, text })
@@ -233,6 +248,13 @@ pub(super) struct InspectArgs {
     /// Seconds between two reports with --watch
     #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(super) interval: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct MetricsArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -293,62 +315,80 @@ pub(super) enum DiskVerb {
         dvd: Option<Option<String>>,
     },
     /// Removes a disk or a DVD drive: requests in flight are finished, then the image is closed
-    Remove {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
-    },
+    Remove(DiskAddress),
     /// Enlarges a disk and its image, and notifies the guest
     Resize {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        disk: DiskAddress,
         /// The new size: 20G, 512M
         #[arg(value_name = "SIZE")]
         size: ByteSize,
     },
     /// Changes the limits of a disk that was added with limits
     Throttle {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The disk's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        disk: DiskAddress,
         /// iops=N, read-iops=N, write-iops=N, bps=SIZE, read-bps=SIZE, write-bps=SIZE; or none
         #[arg(value_name = "LIMITS")]
         limits: String,
     },
     /// Inserts a disc into a DVD drive, and replaces the disc in it
     Insert {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The drive's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        drive: DiskAddress,
         /// The disc: an ISO image
         #[arg(value_name = "FILE")]
         path: PathBuf,
     },
     /// Removes the disc from a DVD drive
     Eject {
-        /// The machine's control socket (its --control)
-        #[arg(value_name = "SOCK")]
-        socket: PathBuf,
-        /// The drive's id, or CONTROLLER:LUN
-        #[arg(value_name = "ID")]
-        id: String,
+        #[command(flatten)]
+        drive: DiskAddress,
         /// Ejects the disc even if the guest uses it and has locked the tray
         #[arg(long)]
         force: bool,
     },
+}
+
+/// A disk or a DVD drive of a running machine.
+#[derive(Debug, clap::Args)]
+pub(super) struct DiskAddress {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The id of the disk or DVD drive, or CONTROLLER:LUN
+    #[arg(value_name = "ID")]
+    pub(super) id: String,
+}
+
+const NET_EXAMPLES: &str = "\
+A card is named by its id (synthvm inspect SOCK shows all).
+
+Examples:
+  synthvm net vm.sock net0 down
+  synthvm net vm.sock net0 up
+
+Exit status 0 if the command succeeded, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = NET_EXAMPLES)]
+pub(super) struct NetArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The card's id
+    #[arg(value_name = "CARD")]
+    pub(super) id: String,
+    /// The state of the link: up or down
+    #[arg(value_name = "up|down")]
+    pub(super) link: LinkArg,
+}
+
+/// The states of a link, for the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum LinkArg {
+    Up,
+    Down,
 }
 
 const IMAGE_EXAMPLES: &str = "\
@@ -377,8 +417,8 @@ pub(super) enum ImageVerb {
     /// Copies an image to a new one of any format; zeros take no space
     Convert(ConvertArgs),
     /// Describes an image and its parents
-    Info(InfoArgs),
-    /// Checks an image's structures
+    Info(ExistingImageArgs),
+    /// Checks the structures of an image, which no program may use meanwhile
     Check(CheckArgs),
 }
 
@@ -387,18 +427,11 @@ pub(super) struct CreateArgs {
     /// The image to make
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
+    #[command(flatten)]
+    pub(super) new: NewImageArgs,
     /// Size of the disk; not needed with --parent
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<ByteSize>,
-    /// raw, vhdx, vhd or qcow2 [default: from the file's name]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
-    /// Allocates all space immediately
-    #[arg(long)]
-    pub(super) fixed: bool,
-    /// Unit of allocation [default: 32M in vhdx, 64K in qcow2]
-    #[arg(long, value_name = "SIZE")]
-    pub(super) block_size: Option<ByteSize>,
     /// Logical sector size in bytes, 512 or 4096 [default: 512]
     #[arg(long, value_name = "BYTES")]
     pub(super) sector_size: Option<u32>,
@@ -416,18 +449,33 @@ pub(super) struct ConvertArgs {
     /// The image to make
     #[arg(value_name = "NEW")]
     pub(super) target: PathBuf,
-    /// Format of the new image [default: from its name]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
+    #[command(flatten)]
+    pub(super) new: NewImageArgs,
     /// Format of the image to read [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) source_format: Option<Format>,
     /// Path of the parent of the image to read, if the parent was moved
     #[arg(long, value_name = "FILE")]
     pub(super) parent: Option<PathBuf>,
-    /// Opens no file that the image to read names (parents, backing files): for untrusted images
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) image: ExistingImageArgs,
+    /// Repairs all errors that can be repaired without loss of data
     #[arg(long)]
-    pub(super) no_parents: bool,
+    pub(super) repair: bool,
+}
+
+/// The options of a new image.
+#[derive(Debug, clap::Args)]
+pub(super) struct NewImageArgs {
+    /// Format of the new image: raw, vhdx, vhd or qcow2 [default: from its name]
+    #[arg(long, value_name = "FORMAT")]
+    pub(super) format: Option<Format>,
     /// Allocates all space of the new image immediately
     #[arg(long)]
     pub(super) fixed: bool,
@@ -436,39 +484,28 @@ pub(super) struct ConvertArgs {
     pub(super) block_size: Option<ByteSize>,
 }
 
+/// An image that a command describes.
 #[derive(Debug, clap::Args)]
-pub(super) struct InfoArgs {
+pub(super) struct ExistingImageArgs {
     /// The image
     #[arg(value_name = "FILE")]
     pub(super) path: PathBuf,
     /// The image's format [default: from its name and content]
     #[arg(long, value_name = "FORMAT")]
     pub(super) format: Option<Format>,
-    /// Opens no file that the image names (parents, backing files): for untrusted images
-    #[arg(long)]
-    pub(super) no_parents: bool,
+    #[command(flatten)]
+    pub(super) trust: TrustArgs,
     /// Prints JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
+/// Whether the files that an image names are opened.
 #[derive(Debug, clap::Args)]
-pub(super) struct CheckArgs {
-    /// The image, which no program may use during the check
-    #[arg(value_name = "FILE")]
-    pub(super) path: PathBuf,
-    /// The image's format [default: from its name and content]
-    #[arg(long, value_name = "FORMAT")]
-    pub(super) format: Option<Format>,
+pub(super) struct TrustArgs {
     /// Opens no file that the image names (parents, backing files): for untrusted images
     #[arg(long)]
     pub(super) no_parents: bool,
-    /// Repairs all errors that can be repaired without loss of data
-    #[arg(long)]
-    pub(super) repair: bool,
-    /// Prints JSON
-    #[arg(long)]
-    pub(super) json: bool,
 }
 
 #[cfg(test)]

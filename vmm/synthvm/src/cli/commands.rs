@@ -1,9 +1,9 @@
-//! The small commands: doctor, inspect, control.
+//! The small commands: doctor, inspect, metrics, control.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::args::{ControlArgs, DoctorArgs, InspectArgs, Verb};
+use super::args::{ControlArgs, DoctorArgs, InspectArgs, MetricsArgs, Verb};
 use super::exit::{Exit, Failure};
 use crate::control::{Client, Request};
 use crate::doctor::{self, Look};
@@ -51,6 +51,12 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<Exit, Failure> {
         before = Some((report, moment));
         std::thread::sleep(interval);
     }
+}
+
+pub(super) fn metrics(args: &MetricsArgs) -> Result<Exit, Failure> {
+    let text: String = Client::connect(&args.socket)?.ask(&Request::Metrics {})?;
+    print(&text)?;
+    Ok(Exit::Success)
 }
 
 pub(super) fn control(args: &ControlArgs) -> Result<Exit, Failure> {

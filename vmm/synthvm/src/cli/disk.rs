@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::DiskVerb;
+use super::args::{DiskAddress, DiskVerb};
 use super::commands::print;
 use super::exit::{Exit, Failure};
 use crate::config::{DiskConfig, DiskSource, DvdConfig};
@@ -12,17 +12,23 @@ pub(super) fn disk(verb: DiskVerb) -> Result<Exit, Failure> {
     match verb {
         DiskVerb::Add { socket, disk: Some(disk), .. } => add(&socket, &disk),
         DiskVerb::Add { socket, dvd, .. } => add_dvd(&socket, dvd.flatten().as_deref()),
-        DiskVerb::Remove { socket, id } => change(&socket, &Request::DiskRemove { id }),
-        DiskVerb::Resize { socket, id, size } => change(&socket, &Request::DiskResize { id, size }),
-        DiskVerb::Throttle { socket, id, limits } => {
+        DiskVerb::Remove(DiskAddress { socket, id }) => {
+            change(&socket, &Request::DiskRemove { id })
+        }
+        DiskVerb::Resize { disk: DiskAddress { socket, id }, size } => {
+            change(&socket, &Request::DiskResize { id, size })
+        }
+        DiskVerb::Throttle { disk: DiskAddress { socket, id }, limits } => {
             let limits = limits.parse()?;
             change(&socket, &Request::DiskThrottle { id, limits })
         }
-        DiskVerb::Insert { socket, id, path } => {
+        DiskVerb::Insert { drive: DiskAddress { socket, id }, path } => {
             let path = absolute(&path)?;
             change(&socket, &Request::DiskInsert { id, path })
         }
-        DiskVerb::Eject { socket, id, force } => change(&socket, &Request::DiskEject { id, force }),
+        DiskVerb::Eject { drive: DiskAddress { socket, id }, force } => {
+            change(&socket, &Request::DiskEject { id, force })
+        }
     }
 }
 

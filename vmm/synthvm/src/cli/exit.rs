@@ -3,11 +3,6 @@
 use std::fmt;
 use std::process::{ExitCode, Termination};
 
-use synthvm_machine::BootError;
-use synthvm_machine::HypervError;
-use synthvm_machine::MachineError;
-use synthvm_machine::unix_socket::SocketError;
-
 use crate::config::{ConfigError, InputError};
 use crate::control::{ClientError, StopReason};
 use crate::doctor::HostError;
@@ -42,13 +37,25 @@ Exit status:
   1      SynthVM itself failed, or a running machine refused a request
   2      the command line or the TOML file is wrong
   3      the host lacks a required feature (see synthvm doctor)
-  4      a named file cannot be used: kernel, initrd, disk, serial file, socket
+  4      a named file cannot be used: kernel, initrd, disk, network, serial file, socket
   5      the guest panicked (with --on-panic exit)
   6      the guest reset itself (with --on-reset exit)
   7      stopped by `synthvm control SOCK stop`, or by Ctrl-A x on the console
   128+N  stopped by signal N, because the guest did not power itself down";
 
 impl Exit {
+    /// Every status that does not depend on a signal.
+    pub const ALL: [Exit; 8] = [
+        Exit::Success,
+        Exit::Internal,
+        Exit::Usage,
+        Exit::Host,
+        Exit::Input,
+        Exit::GuestPanicked,
+        Exit::GuestReset,
+        Exit::Stopped,
+    ];
+
     /// Returns the status that the shell sees.
     pub fn code(self) -> u8 {
         match self {
@@ -129,82 +136,22 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Failure::new(Exit::Usage, &error)
-    }
-}
-
-impl From<InputError> for Failure {
-    fn from(error: InputError) -> Self {
-        Failure::new(Exit::Input, &error)
-    }
-}
-
-impl From<HostError> for Failure {
-    fn from(error: HostError) -> Self {
-        Failure::new(Exit::Host, &error)
-    }
-}
-
-impl From<ClientError> for Failure {
-    fn from(error: ClientError) -> Self {
-        Failure::new(Exit::Internal, &error)
-    }
-}
-
-impl From<MachineError> for Failure {
-    fn from(error: MachineError) -> Self {
-        let exit = match &error {
-            MachineError::OpenKvm { .. }
-            | MachineError::NotKvm { .. }
-            | MachineError::Missing(_)
-            | MachineError::TooManyCpus { .. }
-            | MachineError::AddressBits { .. }
-            | MachineError::Memory(_)
-            | MachineError::Hyperv(
-                HypervError::NoHyperv { .. } | HypervError::Unavailable { .. },
-            ) => Exit::Host,
-            MachineError::Hyperv(HypervError::Mandatory { .. } | HypervError::Requires { .. })
-            | MachineError::TwoTerminals => Exit::Usage,
-            MachineError::Boot(error) => boot_exit(error),
-            MachineError::SerialFile { .. } | MachineError::SerialSocket { .. } => Exit::Input,
-            MachineError::Kvm { .. } | MachineError::Acpi(_) | MachineError::System { .. } => {
-                Exit::Internal
+/// Makes a failure of each error of one cause: the error's message, with this exit status.
+macro_rules! failures {
+    ($($error:ty => $exit:expr;)*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure::new($exit, &error)
             }
-        };
-        Failure::new(exit, &error)
-    }
+        }
+    )*};
 }
 
-impl From<BootError> for Failure {
-    fn from(error: BootError) -> Self {
-        Failure::new(boot_exit(&error), &error)
-    }
-}
-
-/// Returns the exit status: a file is at fault, or the options given with it.
-fn boot_exit(error: &BootError) -> Exit {
-    match error {
-        BootError::MemoryForKernel { .. }
-        | BootError::MemoryForInitrd { .. }
-        | BootError::CmdlineTooLong { .. }
-        | BootError::CmdlineNul => Exit::Usage,
-        BootError::File { .. }
-        | BootError::NotAFile { .. }
-        | BootError::Empty { .. }
-        | BootError::NotAKernel { .. }
-        | BootError::WrongKernel { .. }
-        | BootError::Truncated { .. }
-        | BootError::BadElf { .. } => Exit::Input,
-        BootError::Memory(_) => Exit::Internal,
-    }
-}
-
-impl From<SocketError> for Failure {
-    fn from(error: SocketError) -> Self {
-        Failure::text(Exit::Input, format!("--control {error}"))
-    }
+failures! {
+    ConfigError => Exit::Usage;
+    InputError => Exit::Input;
+    HostError => Exit::Host;
+    ClientError => Exit::Internal;
 }
 
 #[cfg(test)]
@@ -213,17 +160,7 @@ mod tests {
 
     #[test]
     fn test_codes_are_those_of_the_table() {
-        let exits = [
-            Exit::Success,
-            Exit::Internal,
-            Exit::Usage,
-            Exit::Host,
-            Exit::Input,
-            Exit::GuestPanicked,
-            Exit::GuestReset,
-            Exit::Stopped,
-        ];
-        for exit in exits {
+        for exit in Exit::ALL {
             assert!(TABLE.contains(&format!("\n  {}  ", exit.code())), "{exit:?}");
         }
         assert_eq!((Exit::Signal(2).code(), Exit::Signal(15).code()), (130, 143));

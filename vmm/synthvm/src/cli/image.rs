@@ -6,7 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use synthvm_images::{ConvertOptions, CreateOptions, Format, Parents, Progress, ToolError};
 
-use super::args::{CheckArgs, ConvertArgs, CreateArgs, ImageVerb, InfoArgs};
+use super::args::{
+    CheckArgs, ConvertArgs, CreateArgs, ExistingImageArgs, ImageVerb, NewImageArgs, TrustArgs,
+};
 use super::commands::{json, print};
 use super::exit::{Exit, Failure};
 use crate::config::ByteSize;
@@ -21,12 +23,13 @@ pub(super) fn image(verb: &ImageVerb) -> Result<Exit, Failure> {
 }
 
 fn create(args: &CreateArgs) -> Result<Exit, Failure> {
-    let format = format_of(args.format, &args.path)?;
+    let NewImageArgs { format, fixed, block_size } = args.new;
+    let format = format_of(format, &args.path)?;
     let options = CreateOptions {
         format,
         size: args.size.map(ByteSize::bytes),
-        fixed: args.fixed,
-        block_size: args.block_size.map(ByteSize::bytes),
+        fixed,
+        block_size: block_size.map(ByteSize::bytes),
         sector_size: args.sector_size,
         parent: args.parent.clone(),
     };
@@ -38,14 +41,15 @@ fn create(args: &CreateArgs) -> Result<Exit, Failure> {
 }
 
 fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
-    let to = format_of(args.format, &args.target)?;
+    let NewImageArgs { format, fixed, block_size } = args.new;
+    let to = format_of(format, &args.target)?;
     let options = ConvertOptions {
         from: args.source_format,
         parent: args.parent.clone(),
-        parents: parents(args.no_parents),
+        parents: args.trust.parents(),
         to,
-        fixed: args.fixed,
-        block_size: args.block_size.map(ByteSize::bytes),
+        fixed,
+        block_size: block_size.map(ByteSize::bytes),
     };
     let bar = bar(&args.target);
     let result = synthvm_images::convert(&args.source, &args.target, &options, &mut |progress| {
@@ -58,21 +62,23 @@ fn convert(args: &ConvertArgs) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-fn info(args: &InfoArgs) -> Result<Exit, Failure> {
-    let info = synthvm_images::info(&args.path, args.format, parents(args.no_parents))?;
+fn info(args: &ExistingImageArgs) -> Result<Exit, Failure> {
+    let info = synthvm_images::info(&args.path, args.format, args.trust.parents())?;
     print(&if args.json { json(&info, true)? } else { info.to_string() })?;
     Ok(Exit::Success)
 }
 
 fn check(args: &CheckArgs) -> Result<Exit, Failure> {
-    let report =
-        synthvm_images::check(&args.path, args.format, args.repair, parents(args.no_parents))?;
-    print(&if args.json { json(&report, true)? } else { report.to_string() })?;
+    let CheckArgs { image, repair } = args;
+    let report = synthvm_images::check(&image.path, image.format, *repair, image.trust.parents())?;
+    print(&if image.json { json(&report, true)? } else { report.to_string() })?;
     Ok(if report.is_sound() { Exit::Success } else { Exit::Internal })
 }
 
-fn parents(refuse: bool) -> Parents {
-    if refuse { Parents::Refuse } else { Parents::Named }
+impl TrustArgs {
+    fn parents(&self) -> Parents {
+        if self.no_parents { Parents::Refuse } else { Parents::Named }
+    }
 }
 
 /// Returns the requested format, or the one that the file's name implies.

@@ -16,11 +16,13 @@ use super::test_device;
 use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
+use crate::networks::{NetworkSet, OpenNetworks};
 
 /// Builds the machine, runs it until it ends and returns its exit status.
 pub(super) fn launch(
     config: &VmConfig,
     disks: DiskSet,
+    networks: OpenNetworks,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
     let mut machine = Machine::build(&config.machine())?;
@@ -36,6 +38,8 @@ pub(super) fn launch(
         refuse("disk", Some(&path), exit, &error)
     })?;
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
+    let networks =
+        NetworkSet::start(networks, &bus).map_err(|error| internal("network cards", &error))?;
     if let Some(device) = config.test_device {
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &*error))?;
     }
@@ -47,6 +51,7 @@ pub(super) fn launch(
         handle: machine.handle(),
         bus: bus.clone(),
         disks: Arc::clone(&disks),
+        networks,
         memory_bytes: config.memory.size.bytes(),
         resets,
     });

@@ -1,5 +1,6 @@
 //! The command line: parsing, execution, and the exit status.
 
+mod advice;
 mod args;
 mod commands;
 mod disk;
@@ -7,6 +8,7 @@ mod exit;
 mod image;
 mod launch;
 mod log;
+mod network;
 mod run;
 mod target;
 mod test_device;
@@ -40,8 +42,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Run(run) => run::run(&run),
         Command::Doctor(doctor) => commands::doctor(&doctor),
         Command::Inspect(inspect) => commands::inspect(&inspect),
+        Command::Metrics(metrics) => commands::metrics(&metrics),
         Command::Control(control) => commands::control(&control),
         Command::Disk(disk) => disk::disk(disk.verb),
+        Command::Net(net) => network::net(&net),
         Command::Image(image) => image::image(&image.verb),
     };
     result.unwrap_or_else(|failure| {

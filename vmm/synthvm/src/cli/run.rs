@@ -7,6 +7,7 @@ use super::args::RunArgs;
 use super::commands::print;
 use super::exit::{Exit, Failure};
 use super::launch::{launch, open_disks};
+use super::network::open_networks;
 use crate::config::VmConfig;
 use crate::control::block_stop_signals;
 use crate::doctor;
@@ -21,11 +22,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     // The machine repeats this check when it is built. Here the error is reported on any host.
     BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
     let disks = open_disks(&config)?;
+    let networks = open_networks(&config)?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, disks, control)
+    launch(&config, disks, networks, control)
 }

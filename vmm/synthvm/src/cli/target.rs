@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use synthvm_machine::MachineHandle;
+use synthvm_net::LinkState;
 use synthvm_storvsp::DiskReport;
 use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
@@ -16,12 +17,14 @@ use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
+use crate::networks::NetworkSet;
 
 /// The parts of a machine that the control socket inspects and changes.
 pub(super) struct Parts {
     pub(super) handle: MachineHandle,
     pub(super) bus: VmBus,
     pub(super) disks: Arc<DiskSet>,
+    pub(super) networks: NetworkSet,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -132,6 +135,7 @@ impl ControlTarget for Target {
             ..Default::default()
         };
         report.set_bus(&parts.bus.inspect());
+        report.set_networks(parts.networks.reports());
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -179,6 +183,10 @@ impl ControlTarget for Target {
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
         self.parts.disks.eject(id, force).map_err(|error| error.to_string())
     }
+
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
+        self.parts.networks.set_link(id, link)
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +219,7 @@ mod tests {
                     handle,
                     bus: rig.guest.bus.clone(),
                     disks: Arc::clone(&rig.disks),
+                    networks: NetworkSet::default(),
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -226,7 +235,7 @@ mod tests {
         fn expect_given_up(self, said: &Receiver<String>) {
             let said = end(said);
             assert!(said.contains("`0:0` (/probe.img): 1 in flight"), "{said}");
-            assert!(self.target.parts.handle.was_told_to_stop());
+            assert!(self.target.parts.handle.is_stop_queued());
             self.rig.host.probe.request_gate().open();
             end(&self.reset);
         }
@@ -270,7 +279,8 @@ mod tests {
         let rig = Rig::new(NEVER);
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
-        let parts = Parts { handle, bus, disks, memory_bytes: 0, resets: Arc::default() };
+        let networks = NetworkSet::default();
+        let parts = Parts { handle, bus, disks, networks, memory_bytes: 0, resets: Arc::default() };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();

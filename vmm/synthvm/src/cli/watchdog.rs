@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn test_watchdog_goes_on_while_requests_end() {
+    fn test_watchdog_continues_while_requests_end() {
         assert_eq!(outcome(|look| vec![disk(3, look)], 20), None);
         assert_eq!(outcome(|look| vec![disk(1000 - look, 7)], 20), None);
     }

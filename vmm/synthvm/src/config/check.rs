@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
     BufferMode, ByteSize, DiskConfig, DiskSource, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
-    VmConfig,
+    VmConfig, network,
 };
 
 const MIB: u64 = 1 << 20;
@@ -43,6 +43,7 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     for (index, dvd) in config.dvds.iter().enumerate() {
         check_id(dvd.id.as_deref()).map_err(|message| place(("dvd", index, message)))?;
     }
+    network::complete(config).map_err(|(index, message)| place(("net", index, message)))?;
     give_places(config).map_err(place)
 }
 
@@ -112,6 +113,11 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
         return Err(
             "the disks are on VMBus, which needs `synic`; leave synic on, or have no disks".into(),
         );
+    }
+    if !config.networks.is_empty() && !synic {
+        let message = "the network cards are on VMBus, which needs `synic`; leave synic on, or \
+                       have no cards";
+        return Err(message.into());
     }
     if config.test_device.is_some() && !synic {
         return Err("the test device is on VMBus, which needs `synic`; leave synic on".into());

@@ -23,7 +23,9 @@ pub(crate) fn from_node<T: for<'de> Deserialize<'de>>(node: &Node) -> Result<T, 
 pub(crate) fn optional_host_path<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<PathBuf>, D::Error> {
-    host_path(deserializer).map(Some)
+    #[derive(Deserialize)]
+    struct Given(#[serde(deserialize_with = "host_path")] PathBuf);
+    Option::<Given>::deserialize(deserializer).map(|path| path.map(|Given(path)| path))
 }
 
 impl Node {

@@ -1,7 +1,6 @@
 //! Configuration of disks.
 
 use std::fmt;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use synthvm_block::{BlockSize, CacheMode, IoMode};
 use synthvm_images::{Format, Parents};
 
+use super::limits::with_limits;
 use super::node::Bare;
 use super::{ByteSize, ConfigError, LimitsConfig, check_names, de, keyvalue};
 
@@ -21,77 +21,51 @@ pub const MAX_CONTROLLERS: u32 = 16;
 pub const MAX_LUNS: u8 = 64;
 
 /// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
-pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
+pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"], lists: &[] };
 
-/// A disk on a VMBus SCSI controller.
-///
-/// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct DiskConfig {
-    /// Image file or block device. Empty for a disk without one.
-    #[serde(default, deserialize_with = "super::de::host_path", skip_serializing_if = "is_empty")]
-    pub path: PathBuf,
-    /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ram: Option<ByteSize>,
-    /// Size of a disk that discards writes and reads as zero, for measurements.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub null: Option<ByteSize>,
-    /// The guest cannot write, and the image is opened read-only.
-    #[serde(default)]
-    pub readonly: bool,
-    /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk names it.
-    #[serde(default, deserialize_with = "controller")]
-    pub controller: u32,
-    /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in the
-    /// order of the disks. Always set after loading.
-    #[serde(default, deserialize_with = "lun", skip_serializing_if = "Option::is_none")]
-    pub lun: Option<u8>,
-    /// The disk's name in `synthvm inspect`. Unique among the disks.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
-    /// characters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub serial: Option<String>,
-    /// Logical block size. Default: the image's own, which is 512 for raw images and block devices.
-    /// It must be at least the image's own, and divide the image's size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub block_size: Option<BlockSize>,
-    /// Format of the image. Default: detected from name and content.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub format: Option<Format>,
-    /// Whether the host's page cache is used.
-    #[serde(default)]
-    pub cache: CacheMode,
-    /// The I/O path to the host's kernel.
-    #[serde(default)]
-    pub io: IoMode,
-    /// Whether the guest's memory is registered with the host's kernel for this disk.
-    #[serde(default)]
-    pub buffers: BufferMode,
-    /// Whether the image may refer to parent images.
-    #[serde(default)]
-    pub parents: Parents,
-    /// Maximum requests a second, of all kinds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub iops: Option<NonZeroU64>,
-    /// Maximum reads a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_iops: Option<NonZeroU64>,
-    /// Maximum writes a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_iops: Option<NonZeroU64>,
-    /// Maximum bytes a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bps: Option<ByteSize>,
-    /// Maximum bytes read a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_bps: Option<ByteSize>,
-    /// Maximum bytes written a second.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub write_bps: Option<ByteSize>,
+with_limits! {
+    /// A disk on a VMBus SCSI controller.
+    ///
+    /// It has exactly one of `path`, `ram` and `null`; [`DiskConfig::source`] returns which.
+    #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+    pub struct DiskConfig {
+        /// Image file or block device. Empty for a disk without one.
+        #[serde(deserialize_with = "de::host_path", skip_serializing_if = "is_empty")]
+        pub path: PathBuf,
+        /// Size of a disk in the host's memory. It is zero at first, and lost with the machine.
+        pub ram: Option<ByteSize>,
+        /// Size of a disk that discards writes and reads as zero, for measurements.
+        pub null: Option<ByteSize>,
+        /// The guest cannot write, and the image is opened read-only.
+        pub readonly: bool,
+        /// The disk's controller, 0 to [`MAX_CONTROLLERS`] - 1. A controller exists if a disk
+        /// names it.
+        #[serde(deserialize_with = "controller")]
+        pub controller: u32,
+        /// The LUN on the controller, 0 to [`MAX_LUNS`] - 1. Default: the lowest free number, in
+        /// the order of the disks. Always set after loading.
+        #[serde(deserialize_with = "lun")]
+        pub lun: Option<u8>,
+        /// The disk's name in `synthvm inspect`. Unique among the disks.
+        pub id: Option<String>,
+        /// Serial number that the guest sees (VPD pages 80h and 83h): 1 to 32 printable ASCII
+        /// characters.
+        pub serial: Option<String>,
+        /// Logical block size. Default: the image's own, which is 512 for raw images and block
+        /// devices. It must be at least the image's own, and divide the image's size.
+        pub block_size: Option<BlockSize>,
+        /// Format of the image. Default: detected from name and content.
+        pub format: Option<Format>,
+        /// Whether the host's page cache is used.
+        pub cache: CacheMode,
+        /// The I/O path to the host's kernel.
+        pub io: IoMode,
+        /// Whether the guest's memory is registered with the host's kernel for this disk.
+        pub buffers: BufferMode,
+        /// Whether the image may refer to parent images.
+        pub parents: Parents,
+    }
 }
 
 /// The storage behind a disk.
@@ -131,32 +105,9 @@ pub enum BufferMode {
 impl DiskConfig {
     /// Returns a writable disk with defaults for all options but its path.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        DiskConfig {
-            path: path.into(),
-            ram: None,
-            null: None,
-            readonly: false,
-            controller: 0,
-            lun: None,
-            id: None,
-            serial: None,
-            block_size: None,
-            format: None,
-            cache: CacheMode::default(),
-            io: IoMode::default(),
-            buffers: BufferMode::default(),
-            parents: Parents::default(),
-            iops: None,
-            read_iops: None,
-            write_iops: None,
-            bps: None,
-            read_bps: None,
-            write_bps: None,
-        }
+        DiskConfig { path: path.into(), ..DiskConfig::default() }
     }
-}
 
-impl DiskConfig {
     /// Returns the storage behind the disk.
     pub fn source(&self) -> DiskSource<'_> {
         match (self.ram, self.null) {
@@ -194,5 +145,5 @@ pub(super) fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u
 }
 
 pub(super) fn lun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    super::bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1).map(Some)
+    super::optional_bounded(deserializer, "a LUN", 0..=MAX_LUNS - 1)
 }

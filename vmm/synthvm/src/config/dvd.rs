@@ -13,23 +13,18 @@ pub(super) const BARE: Bare = Bare::key("path");
 
 /// A DVD drive on a VMBus SCSI controller. Discs can be changed while the machine runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct DvdConfig {
     /// The ISO image in the drive at the start. Without one, the drive is empty.
-    #[serde(
-        default,
-        deserialize_with = "de::optional_host_path",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(deserialize_with = "de::optional_host_path")]
     pub path: Option<PathBuf>,
     /// Number of the controller, as for a disk.
-    #[serde(default, deserialize_with = "disk::controller")]
+    #[serde(deserialize_with = "disk::controller")]
     pub controller: u32,
     /// Number of the drive on the controller, as for a disk. Always set after loading.
-    #[serde(default, deserialize_with = "disk::lun", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "disk::lun")]
     pub lun: Option<u8>,
     /// The name in `synthvm inspect` and `synthvm disk`. Unique among disks and drives.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
 }
 

@@ -27,10 +27,15 @@ pub(crate) fn parse(flag: &str, text: &str, bare: Bare) -> Result<Node, ConfigEr
         if key.is_empty() {
             return fail(format!("`=` has no key before it; write {}=VALUE", bare.key));
         }
-        if entries.iter().any(|entry| entry.key == key) {
-            return fail(format!("`{key}` is given twice"));
+        let known = entries.iter_mut().find(|entry| entry.key == key);
+        match (known.map(|entry| &mut entry.node.value), bare.lists.contains(&key.as_str())) {
+            (Some(Value::List(values)), true) => values.push(node(value)),
+            (Some(_), _) => return fail(format!("`{key}` is given twice")),
+            (None, true) => {
+                entries.push(Entry { key, node: node(Value::List(vec![node(value)])) });
+            }
+            (None, false) => entries.push(Entry { key, node: node(value) }),
         }
-        entries.push(Entry { key, node: node(value) });
     }
     Ok(node(Value::Table(entries)))
 }
@@ -67,7 +72,7 @@ fn split(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const PATH: Bare = Bare { key: "path", prefixes: &["ram", "null"] };
+    const PATH: Bare = Bare { key: "path", prefixes: &["ram", "null"], lists: &["tag"] };
 
     fn entries(text: &str) -> Vec<(String, Value)> {
         match parse("--disk", text, PATH).unwrap().value {
@@ -114,6 +119,17 @@ mod tests {
             [("path".into(), text("ram:1G"))],
             "with its key it is a file"
         );
+    }
+
+    #[test]
+    fn test_keyvalue_key_of_a_list_may_be_given_twice() {
+        let values = entries("a.img,tag=x,lun=1,tag=y,,z");
+        let [(_, _), (tag, Value::List(nodes)), (lun, _)] = &values[..] else {
+            panic!("{values:?}")
+        };
+        let items: Vec<_> = nodes.iter().map(|node| node.value.clone()).collect();
+        assert_eq!((tag.as_str(), lun.as_str()), ("tag", "lun"));
+        assert_eq!(items, [text("x"), text("y,z")]);
     }
 
     #[test]

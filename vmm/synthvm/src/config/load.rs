@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
-use super::{VmConfig, check, de, disk, dvd, file, keyvalue};
+use super::{VmConfig, check, de, disk, dvd, file, keyvalue, network};
 
 /// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "cpus",
     "disk",
     "dvd",
+    "net",
     "disk-busy-poll",
     "disk-moderation",
     "disk-channels",
@@ -50,6 +51,7 @@ const TABLES: &[(&str, Bare)] = &[
     ("memory", Bare::key("size")),
     ("disk", disk::BARE),
     ("dvd", dvd::BARE),
+    ("net", network::BARE),
     ("hyperv", Bare::key("preset")),
 ];
 
@@ -57,7 +59,7 @@ impl VmConfig {
     /// Reads the file, if any, applies the flags and fills in the defaults.
     ///
     /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace single keys of
-    /// the table; `--disk` and `--dvd` add an entry.
+    /// the table; `--disk`, `--dvd` and `--net` add an entry.
     ///
     /// # Errors
     /// Returns the first unknown, repeated, malformed or contradictory value, with its flag or its
@@ -115,7 +117,9 @@ fn flag_tree(flags: &[Flag]) -> Result<Node, ConfigError> {
             (key, None) => return Err(ConfigError::new(unknown("option", key, KEYS))),
         };
         let node = match key {
-            "disk" | "dvd" => Node { value: Value::List(vec![node]), origin: None, base: None },
+            "disk" | "dvd" | "net" => {
+                Node { value: Value::List(vec![node]), origin: None, base: None }
+            }
             _ => node,
         };
         refuse_doubled(&tree, key, &node)?;

@@ -14,6 +14,7 @@ mod keyvalue;
 mod limits;
 mod load;
 mod memory;
+mod network;
 mod node;
 mod print;
 mod size;
@@ -21,6 +22,8 @@ mod test_device;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -36,6 +39,10 @@ pub use inputs::InputError;
 pub use limits::LimitsConfig;
 pub use load::{Flag, KEYS};
 pub use memory::{MAX_MEMORY, MIN_MEMORY, MemoryConfig};
+pub(crate) use network::instance;
+pub use network::{
+    Descriptors, MAX_CARDS, MAX_MTU, MAX_QUEUES, MIN_MTU, NetworkBackend, NetworkConfig,
+};
 pub use size::ByteSize;
 pub use synthvm_machine::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, SerialConfig,
@@ -63,11 +70,7 @@ pub struct VmConfig {
     #[serde(deserialize_with = "de::host_path")]
     pub kernel: PathBuf,
     /// Initial RAM disk, passed to the kernel unchanged.
-    #[serde(
-        default,
-        deserialize_with = "de::optional_host_path",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "de::optional_host_path")]
     pub initrd: Option<PathBuf>,
     /// Kernel command line, passed unchanged.
     #[serde(default)]
@@ -85,13 +88,16 @@ pub struct VmConfig {
     /// DVD drives on the same controllers, with the same guarantees.
     #[serde(default, rename = "dvd", skip_serializing_if = "Vec::is_empty")]
     pub dvds: Vec<DvdConfig>,
+    /// Network cards. After loading, every `id` and `mac` is set and unique.
+    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<NetworkConfig>,
     /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0
     /// disables polling.
     #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]
     pub disk_busy_poll: u32,
     /// Number of channels of each disk controller, with a host thread each. Absent: one for every
     /// four vCPUs.
-    #[serde(default, deserialize_with = "disk_channels", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "disk_channels")]
     pub disk_channels: Option<u8>,
     /// Interrupt moderation: disk controllers may delay the interrupt for completions while many
     /// requests are in flight, if more of them finish because of the delay.
@@ -104,11 +110,7 @@ pub struct VmConfig {
     #[serde(default)]
     pub serial2: SerialConfig,
     /// Path of the socket for `synthvm inspect` and `synthvm control`.
-    #[serde(
-        default,
-        deserialize_with = "de::optional_host_path",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "de::optional_host_path")]
     pub control: Option<PathBuf>,
     /// The Hyper-V enlightenments that the guest is offered.
     #[serde(default)]
@@ -127,7 +129,6 @@ pub struct VmConfig {
     #[serde(default = "default_stop_timeout", deserialize_with = "stop_timeout")]
     pub stop_timeout: u32,
     /// A device for tests, in addition to the others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_device: Option<TestDevice>,
     /// The KVM device node.
     #[serde(default = "default_kvm", deserialize_with = "de::host_path")]
@@ -188,7 +189,7 @@ fn disk_busy_poll<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::
 }
 
 fn disk_channels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
-    bounded(deserializer, "a disk controller's number of channels", 1..=MAX_CPUS).map(Some)
+    optional_bounded(deserializer, "a disk controller's number of channels", 1..=MAX_CPUS)
 }
 
 fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -196,23 +197,34 @@ fn stop_timeout<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Er
 }
 
 /// Reads a number that must be in `range`. `what` is the subject of the error message.
-fn bounded<'de, D, N>(
-    deserializer: D,
-    what: &str,
-    range: std::ops::RangeInclusive<N>,
-) -> Result<N, D::Error>
+fn bounded<'de, D, N>(deserializer: D, what: &str, range: RangeInclusive<N>) -> Result<N, D::Error>
 where
     D: Deserializer<'de>,
-    N: TryFrom<u64> + PartialOrd + std::fmt::Display,
+    N: TryFrom<u64> + PartialOrd + fmt::Display,
 {
-    let number = u64::deserialize(deserializer)?;
-    let fitting = N::try_from(number).ok().filter(|fitting| range.contains(fitting));
-    let refuse = || {
-        serde::de::Error::custom(format!(
-            "{what} is {} to {}, not {number}",
-            range.start(),
-            range.end()
-        ))
-    };
-    fitting.ok_or_else(refuse)
+    within(u64::deserialize(deserializer)?, what, &range)
+}
+
+/// Reads like [`bounded`] a number that may be absent.
+fn optional_bounded<'de, D, N>(
+    deserializer: D,
+    what: &str,
+    range: RangeInclusive<N>,
+) -> Result<Option<N>, D::Error>
+where
+    D: Deserializer<'de>,
+    N: TryFrom<u64> + PartialOrd + fmt::Display,
+{
+    let number = Option::<u64>::deserialize(deserializer)?;
+    number.map(|number| within(number, what, &range)).transpose()
+}
+
+fn within<N, E>(number: u64, what: &str, range: &RangeInclusive<N>) -> Result<N, E>
+where
+    N: TryFrom<u64> + PartialOrd + fmt::Display,
+    E: serde::de::Error,
+{
+    let (least, most) = (range.start(), range.end());
+    let refuse = || E::custom(format!("{what} is {least} to {most}, not {number}"));
+    N::try_from(number).ok().filter(|fitting| range.contains(fitting)).ok_or_else(refuse)
 }

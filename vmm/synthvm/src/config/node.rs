@@ -44,12 +44,15 @@ pub(crate) struct Bare {
     pub(crate) key: &'static str,
     /// Keys that may precede the value with a colon: `--disk ram:1G` is `--disk ram=1G`.
     pub(crate) prefixes: &'static [&'static str],
+    /// Keys that may be given more than once: `--net user,forward=A,forward=B`. Their values are a
+    /// list.
+    pub(crate) lists: &'static [&'static str],
 }
 
 impl Bare {
-    /// Returns the meaning "the value of `key`", without prefixes.
+    /// Returns the meaning "the value of `key`", without prefixes and lists.
     pub(crate) const fn key(key: &'static str) -> Bare {
-        Bare { key, prefixes: &[] }
+        Bare { key, prefixes: &[], lists: &[] }
     }
 
     /// Returns the key and its value.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DiskSource, HypervOption, SerialConfig, VmConfig};
+use super::{DiskSource, HypervOption, NetworkConfig, SerialConfig, VmConfig};
 
 impl VmConfig {
     /// Returns the whole configuration, including defaults, as a TOML file. Paths are absolute, so
@@ -33,6 +33,9 @@ impl VmConfig {
         }
         for dvd in &mut config.dvds {
             optional(&mut dvd.path)?;
+        }
+        for path in config.networks.iter_mut().flat_map(NetworkConfig::paths_mut) {
+            make_absolute(path)?;
         }
         for port in [&mut config.serial, &mut config.serial2] {
             match port {

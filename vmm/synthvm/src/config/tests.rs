@@ -169,6 +169,7 @@ fn test_print_shows_every_key_of_the_file() {
         ("control", "c"),
         ("disk", "d"),
         ("dvd", "lun=9"),
+        ("net", "null"),
         ("disk-channels", "2"),
         ("test-device", "echo"),
     ];
@@ -459,4 +460,13 @@ fn test_dvd_drives_come_after_disks_and_share_their_places_and_names() {
     refuses(with(&[("dvd", "a.iso"), ("hyperv", "linux,synic=off")]), &["synic"]);
     let again = VmConfig::from_toml(&config.to_toml().unwrap(), &[]).unwrap();
     assert_eq!(again.dvds.len(), 3);
+}
+
+#[test]
+fn test_disk_and_drive_with_absent_keys_survive_json() {
+    let disk = DiskConfig::new("a.img");
+    let text = serde_json::to_string(&disk).unwrap();
+    assert_eq!(serde_json::from_str::<DiskConfig>(&text).unwrap(), disk);
+    let text = serde_json::to_string(&DvdConfig::default()).unwrap();
+    assert_eq!(serde_json::from_str::<DvdConfig>(&text).unwrap(), DvdConfig::default());
 }

@@ -13,6 +13,8 @@ mod stop;
 
 use std::path::Path;
 
+use synthvm_net::LinkState;
+
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::inspect::InspectReport;
 
@@ -100,4 +102,10 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// Returns the cause.
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String>;
+
+    /// Takes the link of the network card `id` down, or up again. Does not wait.
+    ///
+    /// # Errors
+    /// There is no such card.
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String>;
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use synthvm_net::LinkState;
 
 use super::{ControlTarget, StopReason};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
+use crate::inspect::metrics;
 
 /// The longest request line in bytes, including the newline. A longer one is answered with an
 /// error, and the client is dropped, because the start of the next request is unknown.
@@ -20,6 +22,8 @@ pub enum Request {
     Ping {},
     /// Return an [`crate::inspect::InspectReport`].
     Inspect {},
+    /// Return the metrics of an [`crate::inspect::InspectReport`] as a text in Prometheus' format.
+    Metrics {},
     /// Press the power button.
     PowerButton {},
     /// Start the guest again.
@@ -71,6 +75,13 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Take the link of a network card down, or up again.
+    NetLink {
+        /// The card's id.
+        id: String,
+        /// The state.
+        link: LinkState,
+    },
 }
 
 /// The address of a disk that was added.
@@ -85,7 +96,7 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, power-button, reset, stop, disk-add, dvd-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject";
+const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link";
 
 impl Request {
     /// Reads a request.
@@ -105,9 +116,11 @@ impl Request {
         match self {
             Request::Ping {}
             | Request::Inspect {}
+            | Request::Metrics {}
             | Request::PowerButton {}
             | Request::Reset {}
-            | Request::Stop {} => false,
+            | Request::Stop {}
+            | Request::NetLink { .. } => false,
             Request::DiskAdd { .. }
             | Request::DvdAdd { .. }
             | Request::DiskRemove { .. }
@@ -156,21 +169,23 @@ impl Reply {
 pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
     match request {
         Request::Ping {} => Reply::done(Value::Null),
-        Request::Inspect {} => told(Ok(target.inspect())),
-        Request::PowerButton {} => told(target.power_button()),
-        Request::Reset {} => told(target.reset()),
-        Request::Stop {} => told(target.stop(StopReason::Requested)),
-        Request::DiskAdd { disk } => told(target.add_disk(*disk)),
-        Request::DvdAdd { dvd } => told(target.add_dvd(*dvd)),
-        Request::DiskRemove { id } => told(target.remove_disk(&id)),
-        Request::DiskResize { id, size } => told(target.resize_disk(&id, size.bytes())),
-        Request::DiskThrottle { id, limits } => told(target.throttle_disk(&id, &limits)),
-        Request::DiskInsert { id, path } => told(target.insert_disc(&id, &path)),
-        Request::DiskEject { id, force } => told(target.eject_disc(&id, force)),
+        Request::Inspect {} => reply(Ok(target.inspect())),
+        Request::Metrics {} => reply(Ok(metrics(&target.inspect()))),
+        Request::PowerButton {} => reply(target.power_button()),
+        Request::Reset {} => reply(target.reset()),
+        Request::Stop {} => reply(target.stop(StopReason::Requested)),
+        Request::DiskAdd { disk } => reply(target.add_disk(*disk)),
+        Request::DvdAdd { dvd } => reply(target.add_dvd(*dvd)),
+        Request::DiskRemove { id } => reply(target.remove_disk(&id)),
+        Request::DiskResize { id, size } => reply(target.resize_disk(&id, size.bytes())),
+        Request::DiskThrottle { id, limits } => reply(target.throttle_disk(&id, &limits)),
+        Request::DiskInsert { id, path } => reply(target.insert_disc(&id, &path)),
+        Request::DiskEject { id, force } => reply(target.eject_disc(&id, force)),
+        Request::NetLink { id, link } => reply(target.set_link(&id, link)),
     }
 }
 
-fn told(result: Result<impl Serialize, String>) -> Reply {
+fn reply(result: Result<impl Serialize, String>) -> Reply {
     match result.map(serde_json::to_value) {
         Ok(Ok(value)) => Reply::done(value),
         Ok(Err(error)) => Reply::refused(format!("cannot write the answer: {error}")),

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use event_manager::{EventManager, SubscriberOps};
+use synthvm_net::LinkState;
 
 use super::*;
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
@@ -76,6 +77,10 @@ impl ControlTarget for Recorder {
 
     fn eject_disc(&self, id: &str, force: bool) -> Result<(), String> {
         self.note(format!("eject {id} {force}"))
+    }
+
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
+        self.note(format!("link {id} {link:?}"))
     }
 }
 
@@ -266,7 +271,7 @@ fn test_client_without_a_machine_says_what_to_do() {
 }
 
 #[test]
-fn test_client_of_a_machine_that_accepts_none_is_told_so() {
+fn test_client_of_a_machine_that_accepts_none_gets_an_error() {
     let scratch = Scratch::new();
     let socket = ListeningSocket::bind(&scratch.socket()).unwrap();
     // SAFETY: listen takes a descriptor and a number; the descriptor is an open socket.
@@ -313,14 +318,14 @@ fn test_stop_at_the_end_of_the_grace_period_names_the_first_signal() {
 }
 
 #[test]
-fn test_stop_without_grace_stops_at_once() {
+fn test_stop_without_grace_stops_immediately() {
     let (mut stop, target) = signals(0);
     stop.on_signal(libc::SIGTERM);
     assert_eq!(*target.told.lock().unwrap(), ["Signal(15)"]);
 }
 
 #[test]
-fn test_server_request_that_waits_for_a_file_holds_up_nobody_else() {
+fn test_server_request_that_waits_for_a_file_delays_no_other_client() {
     let scratch = Scratch::new();
     let target = Arc::new(Recorder::default());
     let _running = Running::start(&scratch.socket(), Arc::clone(&target));
@@ -345,7 +350,7 @@ fn test_server_request_that_waits_for_a_file_holds_up_nobody_else() {
 }
 
 #[test]
-fn test_server_client_that_leaves_before_its_answer_harms_nobody() {
+fn test_server_client_that_leaves_before_its_answer_affects_no_other() {
     let scratch = Scratch::new();
     let target = Arc::new(Recorder::default());
     let _running = Running::start(&scratch.socket(), Arc::clone(&target));

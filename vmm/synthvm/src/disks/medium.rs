@@ -1,18 +1,14 @@
 //! A disk's backend with the user's options, and a drop notifier for it.
 
-use std::io;
-use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 
-use synthvm_block::{
-    Backend, BlockSize, Extent, FixedMemory, Geometry, IoError, Limits, Queue, Rate,
-};
+use synthvm_block::{Backend, BlockSize, Geometry, Wrapper};
 use synthvm_images::OpenOptions;
 
 use super::{DiskError, memory};
-use crate::config::{ByteSize, DiskConfig, DiskSource, LimitsConfig};
+use crate::config::{DiskConfig, DiskSource};
 
 /// Opens the image of `disk` and locks it for this process, or creates a disk without an image.
 pub(super) fn open(disk: &DiskConfig) -> Result<Arc<dyn Backend>, DiskError> {
@@ -33,20 +29,6 @@ fn open_image(disk: &DiskConfig, path: &Path) -> Result<Arc<dyn Backend>, DiskEr
         ..OpenOptions::default()
     };
     Ok(synthvm_images::open(path, &options)?)
-}
-
-/// Converts a disk's limits to the types of the storage layer.
-pub(super) fn limits(config: &LimitsConfig) -> Limits {
-    let rate = |number: Option<NonZeroU64>| number.map(Rate::per_second);
-    let bytes = |size: Option<ByteSize>| rate(size.and_then(|size| NonZeroU64::new(size.bytes())));
-    Limits {
-        requests: rate(config.iops),
-        reads: rate(config.read_iops),
-        writes: rate(config.write_iops),
-        bytes: bytes(config.bps),
-        read_bytes: bytes(config.read_bps),
-        written_bytes: bytes(config.write_bps),
-    }
 }
 
 /// A backend with the block size of the user's choice. Controllers and their workers hold it, while
@@ -94,33 +76,12 @@ fn check_block_size(asked: u32, image: Geometry) -> Result<(), DiskError> {
     Ok(())
 }
 
-impl Backend for Medium {
-    fn geometry(&self) -> Geometry {
-        let image = self.image.geometry();
+impl Wrapper for Medium {
+    fn inner(&self) -> &dyn Backend {
+        &*self.image
+    }
+
+    fn wrap_geometry(&self, image: Geometry) -> Geometry {
         Geometry { block_size: self.block_size.unwrap_or(image.block_size), ..image }
-    }
-
-    fn identity(&self) -> &[u8] {
-        self.image.identity()
-    }
-
-    fn queue(&self) -> io::Result<Box<dyn Queue>> {
-        self.image.queue()
-    }
-
-    fn extent(&self, offset: u64) -> Result<Extent, IoError> {
-        self.image.extent(offset)
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        self.image.resize(capacity)
-    }
-
-    fn use_fixed(&self, memory: &Arc<FixedMemory>) -> Result<(), IoError> {
-        self.image.use_fixed(memory)
-    }
-
-    fn fixed_calls(&self) -> Option<u64> {
-        self.image.fixed_calls()
     }
 }

@@ -12,7 +12,7 @@ use vmbus_host::VmBus;
 
 use super::DiskError;
 use super::host::{Host, Real};
-use super::medium::{Medium, limits};
+use super::medium::Medium;
 use super::removal::{Removals, Removed};
 use super::table::{Bus, Entry, Held, HeldDisk, Place, Table, name};
 use crate::config::{
@@ -116,9 +116,9 @@ impl DiskSet {
             self.pin(&*image)?;
         }
         // Only a disk with limits gets a throttle between controller and image.
-        let limited = disk.limits() != LimitsConfig::default();
-        let throttle =
-            limited.then(|| Arc::new(Throttle::new(Arc::clone(&image), limits(&disk.limits()))));
+        let limits = disk.limits();
+        let throttle = (limits != LimitsConfig::default())
+            .then(|| Arc::new(Throttle::new(Arc::clone(&image), limits.rates())));
         let image = throttle.clone().map_or(image, |throttle| throttle as _);
         let (medium, unused) = Medium::new(Arc::clone(&image), disk.block_size)?;
         let options = DiskOptions { serial: disk.serial.clone(), label: disk.source().to_string() };
@@ -260,7 +260,7 @@ impl DiskSet {
         let place = table.find(id)?;
         match table.disks.get(&place).map(|entry| &entry.medium) {
             Some(Held::Disk(HeldDisk { throttle: Some(throttle), .. })) => {
-                throttle.set_limits(limits(to));
+                throttle.set_limits(to.rates());
                 Ok(())
             }
             _ => Err(DiskError::Refused(format!(

@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use synthvm_block::conformance::Gate;
 use synthvm_block::{
     Backend, Completion, FixedError, FixedMemory, Geometry, IoError, Operation, Queue, RamDisk,
     Request,
@@ -19,58 +20,6 @@ use super::{DiskError, DiskSet};
 use crate::config::DiskConfig;
 use crate::storage_guest::scsi::{FROM_DISK, Outcome, StorageChannel, srb, write_srb};
 use crate::storage_guest::{BareChannel, BareGuest, DATA, GuestRange};
-
-/// Timeout after which a wait has failed. No test result depends on time otherwise.
-const FOREVER: Duration = Duration::from_secs(60);
-
-/// A gate that passes calls, or makes them wait.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    closed: bool,
-    waiting: usize,
-    /// Events that are written when the gate opens.
-    events: Vec<Arc<EventFd>>,
-}
-
-impl Gate {
-    pub(crate) fn close(&self) {
-        self.state.lock().unwrap().closed = true;
-    }
-
-    pub(crate) fn open(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.closed = false;
-        state.events.iter().for_each(|event| event.write(1).unwrap());
-        self.changed.notify_all();
-    }
-
-    /// Waits until a call is blocked at the gate.
-    pub(crate) fn await_call(&self) {
-        let state = self.state.lock().unwrap();
-        let none = |state: &mut GateState| state.waiting == 0;
-        let (state, timeout) = self.changed.wait_timeout_while(state, FOREVER, none).unwrap();
-        drop(state);
-        assert!(!timeout.timed_out(), "the call never came");
-    }
-
-    fn is_closed(&self) -> bool {
-        self.state.lock().unwrap().closed
-    }
-
-    fn pass(&self) {
-        let mut state = self.state.lock().unwrap();
-        state.waiting += 1;
-        self.changed.notify_all();
-        let mut state = self.changed.wait_while(state, |state| state.closed).unwrap();
-        state.waiting -= 1;
-    }
-}
 
 /// A disk in memory with gates for its calls. It records the completed requests.
 #[derive(Debug)]
@@ -143,7 +92,7 @@ impl Backend for Probe {
     fn queue(&self) -> io::Result<Box<dyn Queue>> {
         self.shared.queue.pass();
         let event = Arc::new(EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?);
-        self.shared.requests.state.lock().unwrap().events.push(Arc::clone(&event));
+        self.shared.requests.write_when_opened(Arc::clone(&event));
         let (inner, shared) = (self.disk.queue()?, Arc::clone(&self.shared));
         Ok(Box::new(ProbeQueue { inner, shared, event, held: Vec::new() }))
     }

@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use synthvm_block::conformance::Gate;
 use synthvm_block::{BlockSize, IoError, IoMode, Operation, ThrottleStats};
 use synthvm_images::{CreateOptions, Format};
 use synthvm_machine::GuestMemory;
@@ -13,7 +14,7 @@ use vmbus_gpadl::GuestRam;
 use vmm_sys_util::tempdir::TempDir;
 use vmm_sys_util::tempfile::TempFile;
 
-use super::testing::{Gate, Rig, TestHost};
+use super::testing::{Rig, TestHost};
 use super::*;
 use crate::config::{BufferMode, DiskConfig, DvdConfig, MAX_DISK_BUSY_POLL_MICROSECONDS};
 use crate::storage_guest::BareGuest;
@@ -45,7 +46,7 @@ fn test_disks_without_a_lun_take_the_lowest_free_one_again_after_removal() {
 }
 
 #[test]
-fn test_disks_without_an_image_are_told_apart_and_reported_by_what_they_are() {
+fn test_disks_without_an_image_are_distinguished_and_reported_by_kind() {
     let disks = DiskSet::new(1);
     for text in ["ram:1M", "ram:1M", "null:1G,readonly"] {
         disks.add(&text.parse().unwrap()).unwrap();
@@ -374,7 +375,7 @@ fn test_disk_whose_removal_is_under_way_when_the_machine_ends_is_flushed_before_
 }
 
 #[test]
-fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_machine() {
+fn test_removal_that_fails_after_its_timeout_is_reported_at_the_end_of_the_machine() {
     let mut rig = Rig::new(Duration::ZERO);
     rig.host.probe.fail_flushes(IoError::NoSpace);
     rig.hold_a_write();
@@ -390,7 +391,7 @@ fn test_removal_that_failed_after_its_time_was_over_is_told_at_the_end_of_the_ma
 }
 
 #[test]
-fn test_removal_that_fails_in_time_is_told_to_its_caller_and_not_again() {
+fn test_removal_that_fails_in_time_is_reported_to_its_caller_once() {
     let rig = Rig::new(NEVER);
     rig.host.probe.fail_flushes(IoError::NoSpace);
     let error = rig.disks.remove("0:0").unwrap_err();
@@ -425,7 +426,7 @@ fn expect_reports(
     gate.close();
     let set = Arc::clone(disks);
     let changed = begin(move || change(&set).map_err(|error| error.to_string()));
-    gate.await_call();
+    gate.wait_for(1);
     let set = Arc::clone(disks);
     assert_eq!(end(&begin(move || set.reports().len())), 1, "the disk that was there");
     let set = Arc::clone(disks);

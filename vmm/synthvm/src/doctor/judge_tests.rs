@@ -72,7 +72,7 @@ fn test_judge_one_list_of_enlightenments_is_enough_but_one_must_be_there() {
 }
 
 #[test]
-fn test_judge_kernel_without_hyperv_is_told_to_use_one_with_it() {
+fn test_judge_kernel_without_hyperv_recommends_one_with_it() {
     let numbers: Vec<u32> =
         CAPABILITIES.iter().filter(|it| it.group == Group::HyperV).map(|it| it.number).collect();
     let report = Report::judge(&without(&numbers));

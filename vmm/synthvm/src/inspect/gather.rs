@@ -7,11 +7,15 @@ use synthvm_machine::VcpuExits;
 use synthvm_storvsp::SCSI_CONTROLLER;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
 use vmbus_host::{BusReport, OpenReport};
+use vmbus_protocol::guid;
 use vmbus_ring::{Mode, RingSnapshot};
+
+use crate::networks::CardReport;
 
 use super::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
-    InspectReport, MessageCounts, RingReport, RingsReport, ThrottleReport, VcpuReport,
+    InspectReport, MessageCounts, NetworkReport, RingReport, RingsReport, ThrottleReport,
+    VcpuReport,
 };
 
 impl InspectReport {
@@ -35,6 +39,12 @@ impl InspectReport {
         self.gpadls = bus.gpadls.iter().map(|gpadl| gpadl_report(gpadl, &rings)).collect();
     }
 
+    /// Sets the network cards' part of the report. The bus's part must be there.
+    pub(crate) fn set_networks(&mut self, cards: Vec<CardReport>) {
+        let cards = cards.into_iter();
+        self.networks = cards.map(|card| NetworkReport::new(card, &self.channels)).collect();
+    }
+
     /// Sets the vCPUs' counters, in the order of their VP indices.
     pub(crate) fn set_vcpus(&mut self, exits: &[VcpuExits]) {
         let report =
@@ -56,10 +66,10 @@ fn exit_counts(exits: &VcpuExits) -> ExitCounts {
 
 fn channel(report: &OpenReport) -> ChannelReport {
     let channel = &report.channel;
-    let class = if channel.class == SCSI_CONTROLLER {
-        "scsi".to_owned()
-    } else {
-        channel.class.to_string()
+    let class = match channel.class {
+        class if class == SCSI_CONTROLLER => "scsi".to_owned(),
+        class if class == guid::class::NETWORK => "network".to_owned(),
+        class => class.to_string(),
     };
     let rings = match (&report.incoming, &report.outgoing) {
         (Some(incoming), Some(outgoing)) => {

@@ -4,12 +4,17 @@
 //! keys are added, never changed.
 
 mod gather;
+mod metrics;
+mod network;
 mod rates;
 mod render;
+mod render_network;
 mod report;
 mod table;
 
 pub(crate) use gather::disk;
+pub use metrics::metrics;
+pub use network::{CaptureReport, NetworkDrops, NetworkQueueReport, NetworkReport};
 pub use render::{Style, render};
 pub use report::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,

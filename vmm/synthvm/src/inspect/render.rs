@@ -5,6 +5,7 @@ use std::time::Duration;
 use synthvm_storvsp::UnitKind;
 
 use super::rates::{Rates, bytes, short};
+use super::render_network;
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
 
@@ -51,6 +52,7 @@ pub fn render(
     gpadls(&mut text, now);
     disks(&mut text, now, before, &rates);
     limits(&mut text, now);
+    networks(&mut text, now, before, &rates);
     text.lines.join("\n") + "\n"
 }
 
@@ -335,6 +337,17 @@ fn limits(text: &mut Text, now: &InspectReport) {
     }
     if any {
         text.section("Delayed by limits", &table);
+    }
+}
+
+fn networks(text: &mut Text, now: &InspectReport, before: &InspectReport, rates: &Rates) {
+    if !now.networks.is_empty() {
+        text.section("Network cards", &render_network::cards(now));
+        let queues = render_network::queues(now, before, rates);
+        text.section("Network queues (frames from the guest: TX, to it: RX; signals)", &queues);
+    }
+    if let Some(drops) = render_network::drops(now) {
+        text.section("Dropped frames", &drops);
     }
 }
 

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use synthvm_storvsp::UnitKind;
 use vmbus_host::WorkerStats;
 
+use super::NetworkReport;
+
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct InspectReport {
     pub gpadls: Vec<GpadlReport>,
     /// Every disk, by controller and LUN.
     pub disks: Vec<DiskReport>,
+    /// Every network card, in the order of the configuration.
+    #[serde(default)]
+    pub networks: Vec<NetworkReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,
@@ -124,7 +129,7 @@ pub struct MessageCounts {
 pub struct ChannelReport {
     /// The channel's id on the wire (child relid); 0 while the guest does not know the channel.
     pub relid: u32,
-    /// Interface type GUID, or a short name for a known one ("scsi").
+    /// Interface type GUID, or a short name for a known one ("scsi", "network").
     pub class: String,
     /// Instance GUID.
     pub instance: String,

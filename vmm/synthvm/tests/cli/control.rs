@@ -8,7 +8,10 @@ use std::thread::JoinHandle;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
 use synthvm::control::{ControlServer, ControlTarget, DiskPlace, StopReason};
-use synthvm::inspect::{ConnectionReport, ConnectionState, DiskReport, InspectReport};
+use synthvm::inspect::{
+    ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
+};
+use synthvm_net::LinkState;
 
 use crate::support::Scratch;
 
@@ -36,6 +39,7 @@ impl ControlTarget for Talker {
                 state: ConnectionState::Connected,
             },
             disks: vec![disk],
+            networks: vec![NetworkReport { id: "net0".into(), ..Default::default() }],
             ..Default::default()
         }
     }
@@ -91,6 +95,14 @@ impl ControlTarget for Talker {
             Ok(())
         }
     }
+
+    fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
+        if id != "net0" {
+            return Err(format!("there is no network card `{id}`; there are net0"));
+        }
+        self.told.lock().unwrap().push(format!("link {id} {link:?}"));
+        Ok(())
+    }
 }
 
 struct Machine {
@@ -143,7 +155,7 @@ fn test_inspect_prints_tables_or_json_of_the_same_report() {
 }
 
 #[test]
-fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
+fn test_inspect_watch_continues_until_the_machine_ends_and_shows_rates() {
     let machine = Machine::start(2);
     let text = machine.scratch.accepts(&["inspect", "sock", "--watch"]);
     assert_eq!(text.matches("VMBus connected").count(), 2, "{text}");
@@ -152,6 +164,32 @@ fn test_inspect_watch_goes_on_until_the_machine_ends_and_shows_rates() {
         1,
         "the first look has nothing to compare with:\n{text}"
     );
+}
+
+#[test]
+fn test_metrics_are_printed_as_text() {
+    let machine = Machine::start(u64::MAX);
+    let text = machine.scratch.accepts(&["metrics", "sock"]);
+    for line in [
+        "# TYPE synthvm_disk_requests_total counter",
+        "synthvm_disk_requests_total{disk=\"0:0\"} 100",
+        "synthvm_net_link_up{card=\"net0\"} 1",
+    ] {
+        assert!(text.lines().any(|other| other == line), "{line} is not in:\n{text}");
+    }
+    machine.scratch.refuses(&["metrics"], 2, &["SOCK"]);
+}
+
+#[test]
+fn test_net_link_reaches_the_machine_and_refusals_come_back() {
+    let machine = Machine::start(u64::MAX);
+    assert_eq!(machine.scratch.accepts(&["net", "sock", "net0", "down"]), "");
+    assert_eq!(machine.scratch.accepts(&["net", "sock", "net0", "up"]), "");
+    assert_eq!(*machine.talker.told.lock().unwrap(), ["link net0 Down", "link net0 Up"]);
+    let parts = ["sock: there is no network card `x`; there are net0"];
+    machine.scratch.refuses(&["net", "sock", "x", "down"], 1, &parts);
+    machine.scratch.refuses(&["net", "sock", "net0", "off"], 2, &["off", "up|down"]);
+    machine.scratch.refuses(&["net", "sock", "net0"], 2, &["up"]);
 }
 
 #[test]

@@ -32,17 +32,7 @@ fn test_documentation_has_every_hyperv_option_with_its_presets() {
 
 #[test]
 fn test_documentation_has_every_exit_status() {
-    let exits = [
-        Exit::Success,
-        Exit::Internal,
-        Exit::Usage,
-        Exit::Host,
-        Exit::Input,
-        Exit::GuestPanicked,
-        Exit::GuestReset,
-        Exit::Stopped,
-    ];
-    for exit in exits {
+    for exit in Exit::ALL {
         row(&exit.code().to_string());
     }
 }

@@ -6,5 +6,6 @@ mod doctor;
 mod documentation;
 mod files;
 mod image;
+mod network;
 mod support;
 mod usage;

@@ -98,6 +98,13 @@ impl Scratch {
         ended.stdout
     }
 
+    /// Expects that a machine with the kernel `k` and these options is refused, like
+    /// [`Scratch::refuses`].
+    #[track_caller]
+    pub(crate) fn refuses_run(&self, options: &[&str], status: i32, parts: &[&str]) {
+        self.refuses(&[&["run", "--kernel", "k"], options].concat(), status, parts);
+    }
+
     /// Expects that the program fails with this status and one line that contains these parts, and
     /// leaves the directory unchanged.
     #[track_caller]

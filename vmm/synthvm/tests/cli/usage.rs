@@ -49,7 +49,7 @@ fn test_option_without_its_value_is_named() {
     scratch.refuses(&["run", "--memory"], 2, &["--memory needs a value", "synthvm run --help"]);
     scratch.refuses(&["inspect"], 2, &["<SOCK>", "synthvm inspect --help"]);
     scratch.refuses(&["control", "sock"], 2, &["power-button"]);
-    scratch.refuses(&[], 2, &["run, doctor, inspect, control"]);
+    scratch.refuses(&[], 2, &["run, doctor, inspect, metrics, control"]);
     scratch.refuses(&["run", "a.toml", "b.toml"], 2, &["`b.toml`"]);
 }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::record::Change;
+use super::change::Change;
 
 /// The unit that storage writes as a whole or not at all.
 pub(super) const SECTOR: u64 = 512;

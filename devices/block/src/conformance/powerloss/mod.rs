@@ -31,6 +31,7 @@
 //! * Punched and zeroed ranges and changes of the length are changes like others. Renames and new
 //!   names are not modelled.
 
+mod change;
 mod contents;
 mod promises;
 mod record;
@@ -39,7 +40,8 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use change::Change;
 pub use promises::{Promises, Span, content};
-pub use record::{Change, Log, Op, Recorder, Source, Ticket, Trace};
+pub use record::{Log, Op, Recorder, Source, Ticket, Trace};
 pub use script::{Step, random_script, run_script};
 pub use states::{Limits, State, States};

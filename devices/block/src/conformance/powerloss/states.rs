@@ -7,8 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::change::Change;
 use super::contents::{Contents, Tracked};
-use super::record::{Change, Log, Op, Source};
+use super::record::{Log, Op, Source};
 use crate::conformance::model::Random;
 
 /// Limits for the number of states that are tried at each point.

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use vmbus_gpadl::GuestRam;
 
-use super::super::super::{Backend, Completion, Geometry, IoBuffer, IoError, Queue, Request};
 use super::super::RawFile;
 use crate::conformance::guest_buffer;
+use crate::{Backend, Completion, IoBuffer, Queue, Request, Wrapper};
 
 const PAGE: usize = 4096;
 
@@ -43,26 +43,14 @@ impl Drop for InGuest {
     }
 }
 
-impl Backend for InGuest {
-    fn geometry(&self) -> Geometry {
-        self.inner.geometry()
+impl Wrapper for InGuest {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
     }
 
-    fn identity(&self) -> &[u8] {
-        self.inner.identity()
-    }
-
-    fn queue(&self) -> std::io::Result<Box<dyn Queue>> {
-        let (inner, ram, pages) = (self.inner.queue()?, self.ram.clone(), Arc::clone(&self.pages));
+    fn wrap_queue(&self, inner: Box<dyn Queue>) -> std::io::Result<Box<dyn Queue>> {
+        let (ram, pages) = (self.ram.clone(), Arc::clone(&self.pages));
         Ok(Box::new(InGuestQueue { inner, ram, pages, moved: Vec::new() }))
-    }
-
-    fn extent(&self, offset: u64) -> Result<super::super::Extent, IoError> {
-        self.inner.extent(offset)
-    }
-
-    fn resize(&self, capacity: u64) -> Result<(), IoError> {
-        self.inner.resize(capacity)
     }
 }
 

@@ -7,14 +7,14 @@ use vmm_sys_util::tempfile::TempFile;
 use super::super::limits::MAX_CLEARING;
 use super::super::*;
 use super::{image, modes};
-use crate::conformance::seam::DiscardGate;
+use crate::conformance::Gate;
 use crate::conformance::{one, run, wait};
 use crate::{IoBuffer, Operation, Request};
 
 /// Returns a file that is used like a block device. Its discards wait at the gate and then succeed.
-fn device(io: IoMode) -> (TempFile, RawFile, Arc<DiscardGate>) {
+fn device(io: IoMode) -> (TempFile, RawFile, Arc<Gate>) {
     let file = image(1 << 20);
-    let gate = Arc::new(DiscardGate::default());
+    let gate = Arc::new(Gate::closed());
     let options = RawOptions { io, ..RawOptions::default() };
     let raw = RawFile::open_as_slow_device(file.as_path(), &options, &gate).unwrap();
     (file, raw, gate)

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use synthvm_block::BlockSize;
+use synthvm_block::conformance::Gate;
 use synthvm_block::{Backend, Discard, Fault, Faulty, Geometry, IoError, Operation, RamDisk};
 
-use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step};
-use crate::testing::Gate;
+use crate::mapped::{Changes, Clearing, Extents, InFile, Known, Location, Map, Step, StepResult};
 
 pub(super) const CAPACITY: u64 = 64 << 20;
 /// The offset from which on lookups block.
@@ -160,13 +160,13 @@ impl Map for Fake {
         self.try_locate(offset, length, extents)
     }
 
-    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn locate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         self.enter(Log::Locate);
         self.locate_any(offset, length, extents);
         Ok(Step::Done(length))
     }
 
-    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> Result<Step, IoError> {
+    fn allocate(&self, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         self.enter(Log::Allocate);
         if self.needs_barrier && self.barriers.load(Ordering::Relaxed) == 0 {
             return Ok(Step::Barrier);
@@ -176,13 +176,7 @@ impl Map for Fake {
     }
 
     /// Clears every other block, so that neighbours are not merged.
-    fn clear(
-        &self,
-        how: Clearing,
-        offset: u64,
-        length: u64,
-        extents: &mut Extents,
-    ) -> Result<Step, IoError> {
+    fn clear(&self, how: Clearing, offset: u64, length: u64, extents: &mut Extents) -> StepResult {
         self.enter(Log::Clear);
         if !how.may_unmap() {
             let half = step(length) / 2;
@@ -205,7 +199,7 @@ impl Map for Fake {
         !self.dirty.load(Ordering::Relaxed)
     }
 
-    fn write_back(&self) -> Result<Step, IoError> {
+    fn write_back(&self) -> StepResult {
         self.enter(Log::WriteBack);
         self.dirty.store(false, Ordering::Relaxed);
         Ok(Step::Done(0))

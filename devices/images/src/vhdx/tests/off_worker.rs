@@ -111,9 +111,9 @@ fn test_write_that_waits_for_growth_delays_no_other_request_and_no_close() {
     let fixture = Fixture::dynamic();
     let block = use_up_free_space(&fixture);
     let mut queue = fixture.mapped.queue().unwrap();
-    fixture.probe.gate.shut();
+    fixture.probe.gate.close();
     queue.submit(&mut vec![request(1, WRITE, block * MIB, 512)]);
-    fixture.probe.gate.wait_for_arrival();
+    fixture.probe.gate.wait_for(1);
     // The file's fsync waits. The same queue, and others, continue.
     let done =
         run(&mut *queue, vec![request(2, WRITE, 0, 512), request(3, Operation::Read, MIB, 512)]);
@@ -173,9 +173,9 @@ fn test_zeroes_for_parts_of_blocks_that_the_child_lacks_share_their_barrier() {
     let zeroes = Operation::WriteZeroes { unmap: true };
     let clear = |block: u64| request(block, zeroes, block * MIB + 4096, 8192);
     // All writes but the first arrive while the first one's barrier is in progress.
-    fixture.probe.gate.shut();
+    fixture.probe.gate.close();
     queue.submit(&mut vec![clear(1)]);
-    fixture.probe.gate.wait_for_arrival();
+    fixture.probe.gate.wait_for(1);
     queue.submit(&mut (2..=u64::from(COUNT)).map(clear).collect());
     fixture.probe.gate.open();
     let mut done = Vec::new();
@@ -244,7 +244,7 @@ fn test_unmap_of_a_large_disk_takes_many_steps_of_bounded_work() {
 
 /// None of 32,768 blocks is allocated: nothing changes, but each block has to be inspected.
 #[test]
-fn test_unmap_of_a_disk_without_blocks_looks_at_a_bounded_number_of_them_in_a_step() {
+fn test_unmap_of_a_disk_without_blocks_examines_a_bounded_number_of_them_in_a_step() {
     const BLOCKS: u64 = 32768;
     let folder = TempDir::new().unwrap();
     let path = folder.as_path().join("disk.vhdx");

@@ -23,16 +23,8 @@ impl NvspVersion {
     pub const ALL: [Self; 6] = [Self::V1, Self::V2, Self::V4, Self::V5, Self::V6, Self::V61];
 
     /// Returns the version with this number, if it is known.
-    pub const fn from_word(word: u32) -> Option<Self> {
-        Some(match word {
-            2 => Self::V1,
-            0x3_0002 => Self::V2,
-            0x4_0000 => Self::V4,
-            0x5_0000 => Self::V5,
-            0x6_0000 => Self::V6,
-            0x6_0001 => Self::V61,
-            _ => return None,
-        })
+    pub fn from_word(word: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.word() == word)
     }
 
     /// Returns the version's number on the wire.

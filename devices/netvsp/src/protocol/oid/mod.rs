@@ -2,6 +2,7 @@
 //!
 //! * [`query`]: the answer to a query.
 //! * [`set`]: the change that a guest asks for, applied to [`Settings`].
+//! * [`Statistics`]: the counters of a card.
 //! * [`Offloads`]: checksums, segmentation and coalescing, either supported or enabled.
 
 mod answer;
@@ -13,6 +14,7 @@ mod offloads;
 mod query;
 mod rss_parameters;
 mod set;
+mod statistics;
 #[cfg(test)]
 mod tests;
 
@@ -21,3 +23,4 @@ pub use card::{CardProperties, Connection, Link, RssSettings, Settings};
 pub use offloads::{Directions, OffloadRevision, Offloads};
 pub use query::query;
 pub use set::{Change, set};
+pub use statistics::{Count, Statistics, Traffic};

@@ -8,6 +8,7 @@ use super::answer::OidAnswer;
 use super::card::{CardProperties, Connection, Link, Settings};
 use super::codes as oid;
 use super::offloads::{OffloadRevision, Offloads};
+use super::statistics::Statistics;
 
 /// Answers the query of `code`.
 ///
@@ -20,6 +21,7 @@ pub fn query(
     settings: &Settings,
     connection: &Connection,
     link: Link,
+    statistics: &Statistics,
 ) -> Result<OidAnswer, RndisStatus> {
     let version = connection.ndis_version;
     Ok(match code {
@@ -62,7 +64,7 @@ pub fn query(
         oid::TCP_OFFLOAD_CURRENT_CONFIG => ndis_offload(settings.offloads, version)?,
         oid::OFFLOAD_ENCAPSULATION => encapsulation(),
         oid::GEN_RECEIVE_SCALE_CAPABILITIES => rss_capabilities(properties.max_channels),
-        _ => return Err(RndisStatus::NotSupported),
+        _ => return statistics.answer(code, version).ok_or(RndisStatus::NotSupported),
     })
 }
 

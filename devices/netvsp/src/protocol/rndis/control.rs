@@ -5,7 +5,7 @@ mod saved;
 use super::super::MacAddress;
 use super::super::nvsp::NvspStatus;
 use super::super::oid::{
-    self, CardProperties, Change, Connection, Link, OffloadRevision, Settings,
+    self, CardProperties, Change, Connection, Link, OffloadRevision, Settings, Statistics,
 };
 use super::control_message::ControlMessage;
 use super::control_request::ControlRequest;
@@ -67,16 +67,27 @@ impl Control {
         Self { stage: Stage::New, properties, settings }
     }
 
-    /// Judges a copy of one control message of the primary channel. Subchannels must not carry
-    /// control messages.
-    ///
-    /// Take the next message from the ring only while two sub-allocations for control messages are
-    /// free: then answers need no queue, and a guest cannot make the host keep many.
+    /// As [`handle_with`](Self::handle_with), of a card that counts nothing.
     pub fn handle(
         &mut self,
         message: &[u8],
         connection: &Connection,
         link: Link,
+    ) -> ControlOutcome {
+        self.handle_with(message, connection, link, &Statistics::default())
+    }
+
+    /// Judges a copy of one control message of the primary channel. Subchannels must not carry
+    /// control messages. `statistics`: the totals of all channels.
+    ///
+    /// Take the next message from the ring only while two sub-allocations for control messages are
+    /// free: then answers need no queue, and a guest cannot make the host keep many.
+    pub fn handle_with(
+        &mut self,
+        message: &[u8],
+        connection: &Connection,
+        link: Link,
+        statistics: &Statistics,
     ) -> ControlOutcome {
         let Ok(request) = ControlRequest::parse(message) else {
             return ControlOutcome::refused();
@@ -86,7 +97,7 @@ impl Control {
             ControlRequest::Halt => self.halt(),
             ControlRequest::Query { id, oid } => {
                 let answer = self.require_initialized().and_then(|()| {
-                    oid::query(oid, &self.properties, &self.settings, connection, link)
+                    oid::query(oid, &self.properties, &self.settings, connection, link, statistics)
                 });
                 ControlOutcome::answered(ControlMessage::query_complete(id, &answer))
             }

@@ -9,6 +9,7 @@
 mod control;
 mod control_message;
 mod control_request;
+mod error;
 mod link_events;
 mod offload;
 mod packet_info;
@@ -22,11 +23,12 @@ mod vlan;
 pub use control::{Control, ControlEffect, ControlOutcome, InvalidControl, SavedControl, Stage};
 pub use control_message::ControlMessage;
 pub use control_request::{ControlRequest, MalformedControl};
+pub use error::TransmitError;
 pub use link_events::{LinkDecision, LinkEvents, LinkIndication};
 pub use offload::{ChecksumRequest, IpVersion, Offload, Segmentation, Transport};
 pub use receive::{Fragment, ReceiveChecksum, ReceiveHeader, ReceivedFrame, Verdict};
 pub use status::RndisStatus;
-pub use transmit::{TransmitCursor, TransmitError, TransmitFrame};
+pub use transmit::{TransmitCursor, TransmitFrame};
 pub use vlan::Vlan;
 
 /// Offsets in RNDIS messages count from byte 8, the end of type and length.

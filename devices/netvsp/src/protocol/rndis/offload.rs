@@ -2,8 +2,8 @@
 
 use super::super::frame_headers::{FrameHeaders, Protocol};
 use super::super::limits::ETHERNET_HEADER;
+use super::error::TransmitError;
 use super::packet_info::PacketInfo;
-use super::transmit::TransmitError;
 
 /// The work that the guest leaves to the host for one frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Per-packet information (PPI): optional words beside a frame (netvsc section 4.1).
 
 use super::super::bytes::u32_at;
-use super::transmit::TransmitError;
+use super::error::TransmitError;
 
 /// Kinds of per-packet information.
 pub(super) mod kind {

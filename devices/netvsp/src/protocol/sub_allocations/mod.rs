@@ -10,8 +10,10 @@ mod saved;
 mod share;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 pub use geometry::Geometry;
 pub use partition::{Owner, Partition};
 pub use saved::{InvalidShare, SavedPacket};
-pub use share::{Refused, Share, SubAllocation, TransactionId};
+pub use share::{Refused, Share, SubAllocation};
+pub use transaction::TransactionId;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::limits::CONTROL_SUB_ALLOCATIONS;
 use super::geometry::Geometry;
-use super::share::TransactionId;
+use super::transaction::TransactionId;
 
 /// An owner of sub-allocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! Outstanding packets as plain data, for save and restore.
 
 use super::partition::{Owner, Partition};
-use super::share::{Share, TransactionId};
+use super::share::Share;
+use super::transaction::TransactionId;
 
 /// A packet that the guest has not completed, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]

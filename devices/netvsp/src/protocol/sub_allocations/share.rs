@@ -3,6 +3,7 @@
 use std::iter::successors;
 
 use super::partition::{Owner, Partition};
+use super::transaction::TransactionId;
 
 /// One sub-allocation of the receive buffer, by its index. [`Geometry::offset`] has its place.
 ///
@@ -14,32 +15,6 @@ impl SubAllocation {
     /// Returns the index in the receive buffer.
     pub fn index(self) -> u32 {
         self.0
-    }
-}
-
-/// Transaction id of a transfer-page packet. Not zero; the ids of one share repeat after 2^32
-/// packets that begin with the same sub-allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransactionId {
-    index: u32,
-    generation: u32,
-}
-
-impl TransactionId {
-    /// Returns the 64-bit number on the ring.
-    pub fn word(self) -> u64 {
-        (u64::from(self.generation) << 32) | (u64::from(self.index) + 1)
-    }
-
-    /// Returns the id with this number. `None`: no packet has it.
-    pub fn from_word(word: u64) -> Option<Self> {
-        let index = (word as u32).checked_sub(1)?;
-        Some(Self { index, generation: (word >> 32) as u32 })
-    }
-
-    /// Returns the index of the packet's first sub-allocation.
-    pub fn index(self) -> u32 {
-        self.index
     }
 }
 
@@ -177,7 +152,7 @@ impl Share {
         self.set(head_at, State::Head, next);
         self.packets += 1;
         let generation = self.entries[head_at as usize].generation;
-        Ok(TransactionId { index: head.0, generation })
+        Ok(TransactionId::new(head.0, generation))
     }
 
     /// Frees the sub-allocations of a packet that the guest has completed. Returns their number.
@@ -187,9 +162,9 @@ impl Share {
     pub fn complete(&mut self, transaction: u64) -> Result<u32, Refused> {
         let refused = Refused::UnknownTransaction(transaction);
         let id = TransactionId::from_word(transaction).ok_or(refused)?;
-        let head_at = id.index.checked_sub(self.first).ok_or(refused)?;
+        let head_at = id.index().checked_sub(self.first).ok_or(refused)?;
         let head = self.entries.get_mut(head_at as usize).ok_or(refused)?;
-        if head.state != State::Head || head.generation != id.generation {
+        if head.state != State::Head || head.generation != id.generation() {
             return Err(refused);
         }
         head.generation = head.generation.wrapping_add(1);
@@ -212,7 +187,7 @@ impl Share {
         let next = |entry: &Entry| (entry.next != NONE).then_some(entry.next);
         let heads = (self.first..).zip(&self.entries).filter(|(_, e)| e.state == State::Head);
         heads.map(move |(index, head)| {
-            let id = TransactionId { index, generation: head.generation };
+            let id = TransactionId::new(index, head.generation);
             let members = successors(next(head), |&at| next(&self.entries[at as usize]));
             (id, members.map(|at| self.first + at).collect())
         })
@@ -223,7 +198,7 @@ impl Share {
     pub(super) fn link_restored(&mut self, id: TransactionId, members: &[u32]) -> Option<()> {
         let mut next = NONE;
         for (index, state) in
-            members.iter().map(|&index| (index, State::Member)).chain([(id.index, State::Head)])
+            members.iter().map(|&index| (index, State::Member)).chain([(id.index(), State::Head)])
         {
             let at = index.checked_sub(self.first)?;
             if self.entries.get(at as usize)?.state != State::Free {
@@ -232,7 +207,7 @@ impl Share {
             self.set(at, state, next);
             next = at;
         }
-        self.entries[next as usize].generation = id.generation;
+        self.entries[next as usize].generation = id.generation();
         self.packets += 1;
         Some(())
     }

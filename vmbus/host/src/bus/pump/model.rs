@@ -68,6 +68,12 @@ impl Shared {
         self.0.pump.settle(self, work);
     }
 
+    /// As [`Shared::bring`], in another thread.
+    fn bring_in_thread(&self, job: bool, work: usize) -> thread::JoinHandle<()> {
+        let shell = self.clone();
+        thread::spawn(move || shell.bring(job, work))
+    }
+
     /// Joins the helpers and checks the counts, after all other threads have ended.
     fn check(&self, events: usize, jobs: usize) {
         loop {
@@ -92,10 +98,7 @@ fn check(body: impl Fn() + Sync + Send + 'static) {
 fn test_model_threads_that_may_do_little_leave_nothing_behind() {
     check(|| {
         let shell = Shared::new();
-        let other = {
-            let shell = shell.clone();
-            thread::spawn(move || shell.bring(true, 1))
-        };
+        let other = shell.bring_in_thread(true, 1);
         shell.bring(false, 1);
         shell.bring(false, 0);
         other.join().unwrap();
@@ -108,10 +111,7 @@ fn test_model_threads_that_may_do_little_leave_nothing_behind() {
 fn test_model_visitor_that_held_the_state_sees_what_came_meanwhile() {
     check(|| {
         let shell = Shared::new();
-        let other = {
-            let shell = shell.clone();
-            thread::spawn(move || shell.bring(true, 2))
-        };
+        let other = shell.bring_in_thread(true, 2);
         *shell.0.pump.visit(&shell) += 10;
         other.join().unwrap();
         shell.check(11, 1);
@@ -122,10 +122,7 @@ fn test_model_visitor_that_held_the_state_sees_what_came_meanwhile() {
 fn test_model_thread_that_enters_an_idle_bus_sees_what_came_meanwhile() {
     check(|| {
         let shell = Shared::new();
-        let other = {
-            let shell = shell.clone();
-            thread::spawn(move || shell.bring(false, 1))
-        };
+        let other = shell.bring_in_thread(false, 1);
         let entered = shell.0.pump.enter(&shell, 1).map(|mut state| *state += 10).is_some();
         if !entered {
             shell.0.pump.settle(&shell, 1);
@@ -139,10 +136,7 @@ fn test_model_thread_that_enters_an_idle_bus_sees_what_came_meanwhile() {
 fn test_model_thread_that_waits_until_idle_sees_its_work_done() {
     check(|| {
         let shell = Shared::new();
-        let other = {
-            let shell = shell.clone();
-            thread::spawn(move || shell.bring(false, 1))
-        };
+        let other = shell.bring_in_thread(false, 1);
         // With a budget of 0, a helper or the other thread does the work.
         shell.bring(true, 0);
         shell.0.pump.wait_until_idle(&shell);

@@ -3,6 +3,7 @@
 mod parameters;
 mod queries;
 mod rss;
+mod statistics;
 
 use super::super::nvsp::NdisVersion;
 use super::*;

@@ -235,7 +235,8 @@ fn test_set_packet_filter_and_multicast_list_change_the_filter() {
     let mut settings = settings();
     assert_eq!(set_on(&mut settings, 0x0001_010E, &0xD_u32.to_le_bytes()), Ok(Change::Filter));
     assert_eq!(settings.filter.kinds.0, 0xD);
-    let answer = query(0x0001_010E, &properties(), &settings, &CONNECTION, LINK).unwrap();
+    let none = Statistics::default();
+    let answer = query(0x0001_010E, &properties(), &settings, &CONNECTION, LINK, &none).unwrap();
     assert_eq!(answer.bytes(), 0xD_u32.to_le_bytes());
     assert_eq!(set_on(&mut settings, 0x0001_010E, &[1, 0, 0]), Err(RndisStatus::InvalidLength));
     assert_eq!(set_on(&mut settings, 0x0101_0103, &[1; 12]), Ok(Change::Filter));

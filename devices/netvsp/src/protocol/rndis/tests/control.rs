@@ -5,7 +5,7 @@ use super::{put, word_at};
 use crate::protocol::MacAddress;
 use crate::protocol::nvsp::{NdisVersion, NvspStatus};
 use crate::protocol::oid::{
-    CardProperties, Change, Connection, Directions, Link, OffloadRevision, Offloads,
+    CardProperties, Change, Connection, Directions, Link, OffloadRevision, Offloads, Statistics,
 };
 
 const ADDRESS: MacAddress = MacAddress([0x00, 0x15, 0x5D, 1, 2, 3]);
@@ -282,4 +282,14 @@ fn test_control_restored_equals_the_saved_one() {
         change(&mut changed);
         assert!(Control::restore(&changed, properties(), 1).is_err(), "{changed:?}");
     }
+}
+
+/// Netvsc section 7.7.
+#[test]
+fn test_query_of_a_counter_answers_from_the_statistics_of_the_caller() {
+    let statistics = Statistics { send_errors: 0x1_0000_0002, ..Statistics::default() };
+    let mut control = initialized();
+    let outcome = control.handle_with(&query(9, 0x0002_0103), &CONNECTION, LINK, &statistics);
+    assert_eq!(words(&outcome.answer.unwrap())[2..], [9, 0, 8, 16, 2, 1]);
+    assert_eq!(answer(&mut control, &query(9, 0x0002_0103))[2..], [9, 0, 8, 16, 0, 0]);
 }

@@ -75,6 +75,14 @@ fn test_receive_message_of_longest_frame_fits_the_usable_bytes() {
     }
 }
 
+/// Checklist 20: no answer reaches the last 36 bytes of a sub-allocation.
+#[test]
+fn test_control_message_of_any_length_fits_the_usable_bytes() {
+    let smallest = crate::protocol::sub_allocations::Geometry::new(1 << 20, 1514).unwrap();
+    assert_eq!(smallest.usable(), smallest.size() - 36);
+    assert!(ControlMessage::MAX <= smallest.usable() as usize);
+}
+
 #[test]
 fn test_receive_checksum_words_match_the_verdicts() {
     use Transport::{Tcp, Udp};

@@ -1,5 +1,4 @@
-//! GPADLs through the whole server: messages in, CREATED or TORNDOWN out, with every page number
-//! checked against the memory map.
+//! The bus with a guest that shares page lists, without rings: the fixture of benches of GPADLs.
 
 use std::sync::Arc;
 
@@ -11,12 +10,7 @@ use vmbus_protocol::message::{
     GpadlBody, GpadlHeader, GpadlTeardown, InitiateContact, MessageType,
 };
 use vmbus_protocol::{Guid, MessageBuffer, Version, guid};
-use zerocopy::little_endian::{U16, U32, U64};
-
-use crate::clock::best_undone;
-use crate::counting::counted;
-use crate::limits;
-use crate::number::Number;
+use zerocopy::little_endian::{U16, U32};
 
 /// Pages of guest memory in every map, distributed over its regions.
 pub(crate) const RAM_PAGES: u64 = 1 << 16;
@@ -24,7 +18,7 @@ pub(crate) const RAM_PAGES: u64 = 1 << 16;
 const HOLE_PAGES: u64 = 512;
 /// Page numbers in a header and in a body.
 const HEADER_WORDS: usize = 27;
-const BODY_WORDS: usize = 28;
+pub(crate) const BODY_WORDS: usize = 28;
 /// The guest's handle of the GPADL.
 const GPADL: u32 = 0xE1E10;
 /// The connection to which a guest posts its messages.
@@ -39,71 +33,6 @@ pub(crate) enum Order {
     /// Pairs of neighbours.
     Half,
     Contiguous,
-}
-
-pub(crate) fn measure(numbers: &mut Vec<Number>) {
-    let orders =
-        [(Order::Scattered, "scattered"), (Order::Half, "half"), (Order::Contiguous, "contiguous")];
-    for count in [1, 16, 512, 4096, 8190] {
-        for (order, word) in orders {
-            let name = format!("gpadl_create_{count}_{word}");
-            let target = (count == 4096).then_some(2.5);
-            numbers.push(create(&name, &pages(count, order, 2), 2).target(target));
-        }
-    }
-    for regions in [1, 16] {
-        let name = format!("gpadl_create_4096_scattered_{regions}_regions");
-        numbers.push(create(&name, &pages(4096, Order::Scattered, regions), regions).target(2.5));
-    }
-    numbers.push(message());
-    numbers.push(teardown());
-    numbers.push(list_bytes());
-}
-
-fn create(name: &str, list: &[u64], regions: u64) -> Number {
-    let per_page = list.len() as f64;
-    Number::new(
-        format!("{name}_ns_per_page"),
-        "ns/page",
-        create_ns(list, regions) / per_page,
-        limits::list_copy(list) / per_page,
-    )
-}
-
-fn create_ns(list: &[u64], regions: u64) -> f64 {
-    let mut server = Server::new(ram(regions));
-    let messages = create_messages(list);
-    best_undone(&mut server, |server| server.create(&messages), Server::teardown)
-}
-
-/// Measures one message. The longest list has 293 messages, all but the first and last with full
-/// bodies. Its pages are contiguous, so that the list itself costs least.
-fn message() -> Number {
-    let list = pages(8190, Order::Contiguous, 2);
-    let per_message = create_ns(&list, 2) / create_messages(&list).len() as f64;
-    Number::new("gpadl_message_ns", "ns", per_message, limits::list_copy(&list[..BODY_WORDS]))
-        .target(80.0)
-}
-
-fn teardown() -> Number {
-    let mut server = Server::new(ram(2));
-    let messages = create_messages(&pages(4096, Order::Scattered, 2));
-    server.create(&messages);
-    let value = best_undone(&mut server, Server::teardown, |server| server.create(&messages));
-    // The teardown frees the lists, which were allocated before.
-    Number::new("gpadl_teardown_ns", "ns", value, limits::heap_block(4096 * 8)).target(300.0)
-}
-
-/// Measures the heap bytes that one accepted list leaves in the whole server. One word for each
-/// page is the minimum.
-fn list_bytes() -> Number {
-    let mut server = Server::new(ram(2));
-    let messages = create_messages(&pages(4096, Order::Scattered, 2));
-    // After this list, the server's own tables and buffers have their final sizes.
-    server.create(&messages);
-    server.teardown();
-    let counted = counted(|| server.create(&messages));
-    Number::new("list_bytes_per_page", "bytes", counted.bytes as f64 / 4096.0, 8.0).target(24.0)
 }
 
 struct Nobody;
@@ -122,13 +51,7 @@ impl Server {
     pub(crate) fn new(ram: GuestRam) -> Server {
         let mut core = Core::new(ram, 1, Arc::new(Nobody));
         core.offer(Offer::new(guid::class::SCSI, Guid::default(), 0)).unwrap();
-        let contact = InitiateContact {
-            version: U32::new(Version::V5_3.word()),
-            target_vp: U32::ZERO,
-            target_info: [2, 0, 0, 0, 0, 0, 0, 0],
-            monitor_page1: U64::ZERO,
-            monitor_page2: U64::ZERO,
-        };
+        let contact = InitiateContact::new(Version::V5_3.word(), 0);
         let mut server = Server { core, actions: Vec::new() };
         server.message(&MessageBuffer::new(MessageType::InitiateContact, &contact));
         server.message(&MessageBuffer::bare(MessageType::RequestOffers));
@@ -145,10 +68,10 @@ impl Server {
 
     /// Maps the only GPADL.
     pub(crate) fn map(&self) -> GpadlView {
-        self.core.gpadl_table().map(RELID, GPADL).unwrap()
+        self.core.gpadl(RELID, GPADL).unwrap().map().unwrap()
     }
 
-    fn teardown(&mut self) {
+    pub(crate) fn teardown(&mut self) {
         let body = GpadlTeardown { relid: U32::new(RELID), gpadl: U32::new(GPADL) };
         self.message(&MessageBuffer::new(MessageType::GpadlTeardown, &body));
         self.answered();
@@ -167,7 +90,7 @@ impl Server {
 }
 
 /// Returns RAM of `regions` equal regions with holes between them.
-fn ram(regions: u64) -> GuestRam {
+pub(crate) fn ram(regions: u64) -> GuestRam {
     let bytes = usize::try_from(RAM_PAGES / regions * 4096).unwrap();
     let ranges: Vec<_> = (0..regions)
         .map(|index| (GuestAddress(region_start(index, regions) * 4096), bytes))

@@ -57,7 +57,8 @@ pub(crate) fn json(numbers: &[Number]) -> String {
         let [value, limit, ratio, target] =
             [Some(number.value), number.limit, number.ratio(), number.target].map(word);
         format!(
-            "  {{\"name\": \"{name}\", \"unit\": \"{unit}\", \"value\": {value}, \"limit\": {limit}, \"ratio\": {ratio}, \
+            "  {{\"name\": \"{name}\", \"unit\": \"{unit}\", \"value\": {value}, \
+             \"limit\": {limit}, \"ratio\": {ratio}, \
              \"target\": {target}}}"
         )
     });

@@ -6,9 +6,9 @@ use vmbus_gpadl::GpadlView;
 use vmbus_ring::{Incoming, Mode, PlainMemory, RingMemory};
 
 use crate::clock::{best_of, best_undone};
-use crate::gpadl::{Order, RAM_PAGES, Server, create_messages, pages};
 use crate::limits;
 use crate::number::Number;
+use crate::server::{Order, RAM_PAGES, Server, create_messages, pages};
 
 const PAGES: usize = 4096;
 /// Bytes of a random access.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmbus_protocol::Guid;
 
-use crate::core::{Connection, Phase};
+use super::channel::Phase;
+use super::connection::Connection;
 use crate::synic::QueuedMessage;
 
 /// The format that this code writes, and the only one that it reads. Increment it with every change
@@ -35,10 +36,10 @@ pub struct SavedBus {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize), serde(deny_unknown_fields))]
 pub(crate) struct SavedChannel {
-    #[cfg_attr(feature = "serde", serde(with = "guid"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::serde_with::guid"))]
     pub(crate) class: Guid,
     /// Identifies the device in both buses.
-    #[cfg_attr(feature = "serde", serde(with = "guid"))]
+    #[cfg_attr(feature = "serde", serde(with = "super::serde_with::guid"))]
     pub(crate) instance: Guid,
     pub(crate) subchannel: u16,
     pub(crate) relid: Option<u32>,
@@ -107,7 +108,8 @@ pub enum RestoreError {
     },
     /// A GPADL is not one, or its pages are not memory of this machine.
     #[error(
-        "the saved bus is damaged, or guest memory is not the same: GPADL {id:#x} of channel {relid}: {why}"
+        "the saved bus is damaged, or guest memory is not the same: GPADL {id:#x} of channel \
+        {relid}: {why}"
     )]
     Gpadl {
         /// Channel.
@@ -125,64 +127,4 @@ pub enum RestoreError {
         /// Bytes.
         len: usize,
     },
-}
-
-/// GUIDs in their saved form.
-#[cfg(feature = "serde")]
-mod guid {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use vmbus_protocol::Guid;
-
-    pub(super) fn serialize<S: Serializer>(guid: &Guid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(guid)
-    }
-
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(deserializer: D) -> Result<Guid, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(|_| D::Error::custom("not a GUID"))
-    }
-}
-
-/// Versions as their word on the wire.
-#[cfg(feature = "serde")]
-pub(crate) mod version {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use vmbus_protocol::Version;
-
-    pub(crate) fn serialize<S: Serializer>(
-        version: &Version,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u32(version.word())
-    }
-
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
-        deserializer: D,
-    ) -> Result<Version, D::Error> {
-        let word = u32::deserialize(deserializer)?;
-        Version::from_word(word).ok_or_else(|| D::Error::custom("no version of VMBus"))
-    }
-}
-
-/// User data of an open: its array is too long for serde.
-#[cfg(feature = "serde")]
-pub(crate) mod user_data {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        bytes: &[u8; 120],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(bytes)
-    }
-
-    pub(crate) fn deserialize<'a, D: Deserializer<'a>>(
-        deserializer: D,
-    ) -> Result<[u8; 120], D::Error> {
-        Vec::<u8>::deserialize(deserializer)?
-            .try_into()
-            .map_err(|_| D::Error::custom("user data is 120 bytes"))
-    }
 }
