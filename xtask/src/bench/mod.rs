@@ -13,6 +13,8 @@ mod table;
 
 use std::path::PathBuf;
 
+use in_process::InProcess;
+
 /// The benchmark to run.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum What {
@@ -24,10 +26,10 @@ pub(crate) enum What {
     Core(Output),
     /// The storage device path in one process: 4 KiB requests from a guest's ring to a RAM disk, in
     /// time and in instructions. Takes a minute.
-    Storage(storage::Arguments),
+    Storage(Counted),
     /// The network path in one process: frames between a guest's ring and a backend, compared with
     /// a bare message through a ring, in time and in instructions. Takes two minutes.
-    Network(network::Arguments),
+    Network(Counted),
     /// The instructions that VHDX and qcow2 add to a request whose location is known, compared with
     /// a raw image. Takes half a minute.
     Images(Output),
@@ -46,6 +48,24 @@ pub(crate) struct Output {
     /// target}.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// The options of a bench in its own program that also counts instructions.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Counted {
+    #[command(flatten)]
+    output: Output,
+    /// Measure everything once instead of five times.
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Counted {
+    /// Returns the bench `bench` of `package`.
+    fn bench(&self, package: &str, bench: &str) -> Result<InProcess, String> {
+        let bench = InProcess::new(package, bench)?.valgrind()?;
+        Ok(if self.quick { bench.argument("--quick") } else { bench })
+    }
 }
 
 pub(crate) fn main(what: &What) -> Result<(), String> {

@@ -7,6 +7,7 @@ mod fio;
 mod machine;
 mod medium;
 mod network;
+mod options;
 mod plot;
 mod progress;
 mod round;
@@ -19,10 +20,10 @@ mod storage;
 pub(crate) enum What {
     /// Compare a VMBus disk with QEMU's virtio-blk: the same guest and the same fio on both
     /// machines, in alternation.
-    Storage(storage::Arguments),
+    Storage(options::Arguments),
     /// Compare a VMBus network card with QEMU's virtio-net, with and without vhost: the same guest
     /// and the same iperf3 on all machines, in alternation.
-    Network(network::Arguments),
+    Network(options::Arguments),
 }
 
 pub(crate) fn main(what: &What) -> Result<(), String> {

@@ -4,22 +4,20 @@
 //! affects both; the result is the median of several rounds. Times in an emulated host are only
 //! valid for comparison; counts are exact.
 
-use std::path::PathBuf;
-
 use guest_images::{GuestBuilder, GuestImage, StockKernel};
-use integration_tests::host::{HostOptions, is_emulated};
+use integration_tests::host::is_emulated;
 use integration_tests::program;
 
 use super::cases::Case;
 use super::cost;
 use super::medium::Medium;
+use super::options::Arguments;
 use super::plot;
 use super::progress::Progress;
 use super::round::{Round, Run};
-use super::rows::{self, Better, Row, middle};
+use super::rows::{Better, Row, middle};
 use super::side::Side;
-use crate::inner::{self, Inside};
-use crate::number;
+use crate::inner;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
@@ -36,50 +34,8 @@ const PANELS: [plot::Panel; 5] = [
 /// The numbers of vCPUs of the compared machines.
 const CPUS: [u32; 2] = [1, 2];
 
-/// Limit of rounds that may be lost with their host. In an emulated host with several processors,
-/// either machine's guest is sometimes lost (it resets or stops answering).
-const LOSSES: u32 = 8;
-
-/// The options of `cargo xtask compare storage`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// Write the numbers to this file, as a JSON array of {case, unit, synthvm, peer, ratio}, and a
-    /// picture of the ratios next to it (.svg). A ratio above 1 is in favour of SynthVM.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Run a quarter of the requests.
-    #[arg(long)]
-    quick: bool,
-    /// Run only cases whose names contain this text, such as `randread_4k`.
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    only: String,
-    /// Number of rounds: measurements of each case on each machine. The result is the median.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = number::<u32>(1..=99))]
-    rounds: u32,
-    /// Continue with the rounds of an interrupted comparison of the same cases, instead of
-    /// repeating all.
-    #[arg(long)]
-    resume: bool,
-    /// Processors of an emulated host. With more than one, guests are sometimes lost.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = number::<u32>(1..=64))]
-    host_cpus: u32,
-    #[command(flatten)]
-    inside: Inside,
-}
-
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
-    let cases: Vec<Case> = Case::all(arguments.quick)
-        .into_iter()
-        .filter(|case| case.name().contains(&arguments.only))
-        .collect();
-    if cases.is_empty() {
-        let names: Vec<String> = Case::all(false).iter().map(Case::name).collect();
-        return Err(format!(
-            "--only {}: no case has such a name; there are {}",
-            arguments.only,
-            names.join(", ")
-        ));
-    }
+    let cases = arguments.wanted(Case::all(arguments.quick), Case::name)?;
     match arguments.inside.guest() {
         Some(guest) => inside(&guest, &cases, arguments.rounds),
         None => outside(arguments, &cases),
@@ -96,23 +52,8 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
         .package("fio", &["usr/bin/fio"])
         .build()
         .map_err(|error| error.to_string())?;
-    let rounds = arguments.rounds.to_string();
-    let words = ["compare", "storage", "--only", &arguments.only, "--rounds", &rounds];
-    let mut words = words.map(str::to_owned).to_vec();
-    words.extend(arguments.quick.then(|| "--quick".to_owned()));
-    if !arguments.resume {
-        inner::forget(FINDINGS)?;
-    }
-    let host = HostOptions { cpus: arguments.host_cpus, ..HostOptions::default() };
-    let rounds: Vec<Round> =
-        inner::run_until_done(FINDINGS, &words, &guest, &program, &host, LOSSES)?;
-    let rows = rows_of(cases, &rounds);
-    rows::print(&rows);
-    let Some(file) = &arguments.json else { return Ok(()) };
-    rows::write(&rows, file)?;
-    let picture = file.with_extension("svg");
-    let drawn = plot::draw(&rows, &PANELS)?;
-    rows::write_text(&picture, &drawn).map_err(|error| format!("{}: {error}", picture.display()))
+    let rounds: Vec<Round> = arguments.rounds("storage", FINDINGS, &guest, &program)?;
+    arguments.output.write(&rows_of(cases, &rounds), &PANELS)
 }
 
 /// Runs the missing rounds, and saves each immediately, so that it survives the loss of this host.

@@ -10,8 +10,7 @@ use super::iperf::Server;
 /// The port of the echo server.
 pub(super) const ECHO_PORT: u16 = 5007;
 
-/// An interface with its servers. The interface is removed when this is dropped; the echo server
-/// ends with the process.
+/// An interface with its iperf3. Both end when this is dropped.
 #[derive(Debug)]
 pub(super) struct Tap {
     pub(super) name: String,
@@ -30,7 +29,6 @@ impl Tap {
         let mut tap = Tap { name, number, server: None };
         ip(&["address", "add", &format!("{}/24", tap.host()), "dev", &tap.name])?;
         ip(&["link", "set", &tap.name, "up"])?;
-        echo(tap.host())?;
         tap.server = Some(Server::start(tap.host())?);
         Ok(tap)
     }
@@ -68,10 +66,11 @@ fn ip(words: &[&str]) -> Result<(), String> {
     Err(format!("{}: {}", what(), String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-/// Starts a thread that returns all bytes of each connection.
-fn echo(address: Ipv4Addr) -> Result<(), String> {
-    let listener = TcpListener::bind((address, ECHO_PORT))
-        .map_err(|error| format!("listening at {address}: {error}"))?;
+/// Starts a thread that returns all bytes of each connection, at the host's end of all interfaces,
+/// until the process ends.
+pub(super) fn serve_echo() -> Result<(), String> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, ECHO_PORT))
+        .map_err(|error| format!("listening at port {ECHO_PORT}: {error}"))?;
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut bytes = [0; 4096];
