@@ -1,6 +1,6 @@
 //! The device.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use synthvm_net::{Backend, Offloads as Available};
@@ -10,17 +10,13 @@ use vmbus_protocol::{Guid, guid};
 
 use crate::counters::{ChannelCounters, SharedCounters};
 use crate::data_path::DataPath;
-use crate::group::ChannelGroup;
-use crate::link::{CardLink, Clock, LinkMonitor, LinkReporter};
+use crate::link::{CardLink, Clock, LinkReporter};
 use crate::primary::PrimaryHandler;
 use crate::protocol::MacAddress;
-use crate::protocol::limits::{ETHERNET_HEADER, MAX_CHANNELS};
-use crate::protocol::oid::{CardProperties, Directions, Link, Offloads};
-use crate::saved::SavedState;
+use crate::protocol::limits::MAX_CHANNELS;
+use crate::protocol::oid::{CardProperties, Directions, Offloads};
+use crate::state::Card;
 use crate::subchannel::SubchannelHandler;
-
-/// Speed of the link as guests see it, in bit/s.
-const SPEED: u64 = 10_000_000_000;
 
 /// A user's options for a network card.
 #[derive(Clone, Debug)]
@@ -41,22 +37,6 @@ pub struct CardOptions {
 #[derive(Clone)]
 pub struct NetworkCard {
     card: Arc<Card>,
-}
-
-/// The state of a card that outlives its connections.
-pub(crate) struct Card {
-    offer: Offer,
-    pub(crate) properties: CardProperties,
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) workers: Workers<SavedState>,
-    /// One entry for each channel.
-    counters: Box<[SharedCounters]>,
-    /// The channels of the current connection. Each opening of the primary channel replaces them.
-    group: Mutex<Option<Arc<ChannelGroup>>>,
-    pub(crate) link: CardLink,
-    clock: Clock,
-    /// Started with the first channel.
-    monitor: Mutex<Option<LinkMonitor>>,
 }
 
 impl NetworkCard {
@@ -158,7 +138,7 @@ impl Device for NetworkCard {
 
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
         let card = &self.card;
-        let data = card.data_path(&channel)?;
+        let data = data_path(card, &channel)?;
         if channel.subchannel() == 0 {
             card.start_monitor()?;
             let link = LinkReporter::new(card.clock())?;
@@ -189,64 +169,12 @@ impl Device for NetworkCard {
     }
 }
 
-impl Card {
-    /// Returns the longest frame that the backend takes, in bytes with the Ethernet header.
-    pub(crate) fn backend_limit(&self) -> u32 {
-        self.backend.mtu_limit().saturating_add(ETHERNET_HEADER)
-    }
-
-    /// Returns the counters of channel `index`, which the card has.
-    pub(crate) fn counters(&self, index: u16) -> Option<&SharedCounters> {
-        self.counters.get(usize::from(index))
-    }
-
-    /// Returns the state of the link.
-    pub(crate) fn link(&self) -> Link {
-        Link { is_up: self.link.is_up(), speed: SPEED }
-    }
-
-    /// Takes a change of the backend's link.
-    pub(crate) fn check_link(&self) {
-        if self.link.set_backend(self.backend.link()) {
-            self.workers.kick();
-        }
-    }
-
-    /// Starts the thread that watches the backend's link, unless there are no threads.
-    pub(crate) fn start_monitor(self: &Arc<Self>) -> std::io::Result<()> {
-        let mut monitor = self.monitor.lock().unwrap_or_else(PoisonError::into_inner);
-        if monitor.is_none() && self.workers.options().inline.is_none() {
-            *monitor = LinkMonitor::start(self)?;
-        }
-        Ok(())
-    }
-
-    /// Returns the clock of the link's indications.
-    pub(crate) fn clock(&self) -> Clock {
-        Arc::clone(&self.clock)
-    }
-
-    /// Returns the data path of `channel`, which the guest has opened.
-    fn data_path(self: &Arc<Self>, channel: &Channel) -> Result<DataPath, OpenError> {
-        let index = channel.subchannel();
-        let group = self.group_of(index)?;
-        let (opening, queue) = group.open(index, &*self.backend)?;
-        Ok(DataPath::new(Arc::clone(self), group, index, opening, queue, channel.ram().clone()))
-    }
-
-    /// Returns the group of a channel: a new one for a primary channel.
-    pub(crate) fn group_of(&self, index: u16) -> Result<Arc<ChannelGroup>, OpenError> {
-        if index == 0 {
-            let channels = self.properties.max_channels;
-            *self.group() = Some(Arc::new(ChannelGroup::new(&*self.backend, channels)?));
-        }
-        self.group().clone().ok_or_else(|| OpenError("the card is not connected".to_owned()))
-    }
-
-    /// Returns the channels of the current connection.
-    pub(crate) fn group(&self) -> MutexGuard<'_, Option<Arc<ChannelGroup>>> {
-        self.group.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Returns the data path of `channel`, which the guest has opened.
+fn data_path(card: &Arc<Card>, channel: &Channel) -> Result<DataPath, OpenError> {
+    let index = channel.subchannel();
+    let group = card.group_of(index)?;
+    let (opening, queue) = group.open(index, &*card.backend)?;
+    Ok(DataPath::new(Arc::clone(card), group, index, opening, queue, channel.ram().clone()))
 }
 
 /// Returns the card's offloads over a backend that has `available`.

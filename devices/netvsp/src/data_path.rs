@@ -8,7 +8,6 @@ use vmbus_device::Completed;
 use vmbus_gpadl::GuestRam;
 use vmbus_ring::Packet;
 
-use crate::card::Card;
 use crate::config::Config;
 use crate::group::ChannelGroup;
 use crate::inbox::{Arrival, Inbox};
@@ -17,6 +16,7 @@ use crate::protocol::sub_allocations::Owner;
 use crate::queue::ChannelQueue;
 use crate::receiver::{Receiver, Surroundings};
 use crate::saved::{RestoreError, SavedState};
+use crate::state::Card;
 use crate::transmitter::{Outbox, Request, Transmitter};
 
 /// Bytes of a packet's payload that are looked at: more than any NVSP message has.
@@ -217,7 +217,7 @@ impl DataPath {
 
     /// Makes the counters of this round visible.
     fn count(&mut self) {
-        if let Some(counters) = self.card.counters(self.index) {
+        if let Some(counters) = self.card.counters_of(self.index) {
             let round = self.receiver.as_mut().map(Receiver::take_counters);
             counters.update(round.unwrap_or_default());
         }

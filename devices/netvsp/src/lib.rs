@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`protocol`] | NVSP and RNDIS: bytes in, decisions out. No I/O, no threads, no clock |
 //! | `card` | the device: options, opening of channels |
+//! | `state` | the part of a card that its channels share |
 //! | `primary`, `subchannel` | the handlers of the two kinds of channels |
 //! | `control_plane` | control messages and their answers |
 //! | `data_path` | frames of one channel, for both handlers |
@@ -36,6 +37,7 @@ mod queue;
 mod receiver;
 mod restore;
 mod saved;
+mod state;
 mod subchannel;
 mod transmit;
 mod transmitter;

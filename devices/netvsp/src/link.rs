@@ -3,8 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use vmm_sys_util::timerfd::TimerFd;
 
-use crate::card::Card;
 use crate::protocol::oid::Link;
 use crate::protocol::rndis::{ControlMessage, LinkDecision, LinkEvents, LinkIndication};
 
@@ -84,12 +83,15 @@ pub(crate) struct LinkMonitor {
 }
 
 impl LinkMonitor {
-    /// Starts the thread. `None`: the backend's link never changes.
+    /// Starts the thread, which calls `check` after each change. It ends if that returns false:
+    /// the card is gone. `None`: the backend's link never changes.
     ///
     /// # Errors
     /// The system is out of file descriptors or threads.
-    pub(crate) fn start(card: &Arc<Card>) -> io::Result<Option<Self>> {
-        let backend = Arc::clone(&card.backend);
+    pub(crate) fn start(
+        backend: Arc<dyn Backend>,
+        check: impl Fn() -> bool + Send + 'static,
+    ) -> io::Result<Option<Self>> {
         let Some(event) = backend.link_event() else { return Ok(None) };
         let stop = EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?;
         let epoll = Epoll::new()?;
@@ -97,10 +99,10 @@ impl LinkMonitor {
             let wanted = EpollEvent::new(EventSet::IN, fd as u64);
             epoll.ctl(ControlOperation::Add, fd, wanted)?;
         }
-        let (card, stopped) = (Arc::downgrade(card), stop.try_clone()?);
+        let stopped = stop.try_clone()?;
         thread::Builder::new()
             .name("net-link".to_owned())
-            .spawn(move || watch(&card, &*backend, &epoll, &stopped))?;
+            .spawn(move || watch(&check, &*backend, &epoll, &stopped))?;
         Ok(Some(Self { stop }))
     }
 }
@@ -112,12 +114,9 @@ impl Drop for LinkMonitor {
     }
 }
 
-fn watch(card: &Weak<Card>, backend: &dyn Backend, epoll: &Epoll, stop: &EventFd) {
+fn watch(check: &dyn Fn() -> bool, backend: &dyn Backend, epoll: &Epoll, stop: &EventFd) {
     // It fails while the monitor exists.
-    while stop.read().is_err() {
-        let Some(card) = card.upgrade() else { return };
-        card.check_link();
-        drop(card);
+    while stop.read().is_err() && check() {
         let timeout = match backend.reconnect() {
             Ok(()) => -1,
             Err(error) => {

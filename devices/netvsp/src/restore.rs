@@ -9,7 +9,6 @@ use vmbus_device::SavedPacket;
 use vmbus_gpadl::{GpadlView, ReadWrite};
 use vmbus_host::{Channel, OpenError};
 
-use crate::card::Card;
 use crate::config::{Config, ReceiveBuffer};
 use crate::control_plane::ControlPlane;
 use crate::data_path::DataPath;
@@ -20,6 +19,7 @@ use crate::protocol::nvsp::{SavedBuffer, SendBuffer, Session};
 use crate::protocol::rndis::Control;
 use crate::protocol::sub_allocations::{Owner, Partition, Share};
 use crate::saved::{RestoreError, SavedChannel, SavedPrimary};
+use crate::state::Card;
 use crate::subchannel::SubchannelHandler;
 
 impl Card {

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use tracing::{error, info, warn};
 use vmbus_log::LogRateLimiter;
 
-use crate::machine::CrashParameters;
+use crate::crash::CrashParameters;
 
 /// Lines about a machine's vCPUs, and about actions of the guest on the machine.
 #[derive(Debug, Default)]

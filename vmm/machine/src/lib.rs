@@ -16,6 +16,7 @@
 
 mod acpi;
 mod boot;
+mod crash;
 mod devices;
 mod guest_log;
 mod hyperv;
@@ -28,11 +29,12 @@ pub mod testing;
 pub mod unix_socket;
 
 pub use boot::{BootError, BootFile, BootSource, FileProblem};
+pub use crash::CrashParameters;
 pub use devices::serial::Escape;
 pub use hyperv::HypervError;
 pub use machine::{
-    CrashParameters, EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle,
-    MachineState, Subscriber, VcpuExits, new_vm,
+    EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle, MachineState,
+    Subscriber, VcpuExits, new_vm,
 };
 pub use memory::{GuestMemory, MemoryError};
 pub use options::{

@@ -8,14 +8,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use tracing::error;
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
-
-use super::synic::KvmSynic;
 
 /// The eventfd of all EOMs, and the epoll set that watches it when needed.
 pub(super) struct EomWatch {
@@ -54,7 +49,7 @@ impl EomWatch {
     }
 
     /// Returns whether the watch has an EOM to report, and if so ends the watch.
-    fn reported(&self) -> bool {
+    pub(super) fn reported(&self) -> bool {
         let mut ready = [EpollEvent::default(); 1];
         self.epoll.wait(0, &mut ready).is_ok_and(|count| count != 0)
     }
@@ -63,34 +58,6 @@ impl EomWatch {
 impl AsRawFd for EomWatch {
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
-    }
-}
-
-/// Kicks VPs after an EOM. For the event loop.
-pub(crate) struct EomWatcher {
-    synic: Arc<KvmSynic>,
-}
-
-impl EomWatcher {
-    /// Returns a watcher of the EOMs of `synic`.
-    pub(crate) fn new(synic: Arc<KvmSynic>) -> EomWatcher {
-        EomWatcher { synic }
-    }
-}
-
-impl MutEventSubscriber for EomWatcher {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        // The watch ends first: the eventfd keeps any later EOM for the next watch.
-        if self.synic.eom_watch().reported() {
-            self.synic.eom_reported();
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        if let Err(error) = ops.add(Events::new(self.synic.eom_watch(), EventSet::IN)) {
-            // Without the watch, a busy slot would never be refilled.
-            error!("cannot watch for EOM: {error}");
-        }
     }
 }
 

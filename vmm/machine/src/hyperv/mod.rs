@@ -4,6 +4,7 @@
 mod cpuid;
 mod enlightenments;
 mod eom;
+mod eom_watcher;
 mod hypercall;
 mod ioctl;
 mod pages;
@@ -12,7 +13,7 @@ mod synic;
 pub(crate) use cpuid::{HypervCpuid, leaves};
 pub use enlightenments::HypervError;
 pub(crate) use enlightenments::{Enlightenment, Offer};
-pub(crate) use eom::EomWatcher;
+pub(crate) use eom_watcher::EomWatcher;
 pub(crate) use hypercall::dispatch;
 pub(crate) use ioctl::supported_cpuid;
 pub(crate) use pages::SynicState;

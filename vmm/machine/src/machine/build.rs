@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 use kvm_bindings::{
     CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_IRQFD, KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER,
-    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
-    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER,
-    KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap, kvm_irqchip, kvm_pit_config,
-    kvm_pit_state2, kvm_userspace_memory_region,
+    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES,
+    KVM_MSR_EXIT_REASON_FILTER, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap,
+    kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
@@ -21,7 +20,8 @@ use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 use super::control::Control;
 use super::counters::Counters;
 use super::cpuid::{Template, address_bits};
-use super::handle::{StateCell, lock};
+use super::handle::{StateCell, escape, lock};
+use super::irqchips::Irqchips;
 use super::kick::Kicks;
 use super::new_vm::new_vm;
 use super::platform::{self, Wiring};
@@ -33,7 +33,6 @@ use super::{
 };
 use crate::acpi;
 use crate::boot::BootSource;
-use crate::devices::serial::Escape;
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::irq::{IOAPIC_PINS, Routes};
@@ -46,38 +45,6 @@ const KVM_API_VERSION: i32 = 12;
 /// Both are below the BIOS area.
 const TSS_ADDRESS: usize = 0xFFFB_D000;
 const IDENTITY_MAP_ADDRESS: u64 = 0xFFFB_C000;
-
-/// The power-on state of the in-kernel interrupt controllers and timer; empty with a split irqchip.
-pub(super) struct Irqchips {
-    vm: Arc<VmFd>,
-    chips: Vec<kvm_irqchip>,
-    pit: Option<kvm_pit_state2>,
-}
-
-impl Irqchips {
-    fn record(vm: &Arc<VmFd>, mode: IrqchipMode) -> Result<Irqchips, MachineError> {
-        let mut recorded = Irqchips { vm: Arc::clone(vm), chips: Vec::new(), pit: None };
-        if mode == IrqchipMode::Full {
-            for chip_id in [KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, KVM_IRQCHIP_IOAPIC] {
-                let mut chip = kvm_irqchip { chip_id, ..Default::default() };
-                vm.get_irqchip(&mut chip).map_err(MachineError::kvm("reading the irqchip"))?;
-                recorded.chips.push(chip);
-            }
-            recorded.pit = Some(vm.get_pit2().map_err(MachineError::kvm("reading the PIT"))?);
-        }
-        Ok(recorded)
-    }
-
-    pub(super) fn reset(&self) -> Result<(), MachineError> {
-        for chip in &self.chips {
-            self.vm.set_irqchip(chip).map_err(MachineError::kvm("resetting the irqchip"))?;
-        }
-        if let Some(pit) = &self.pit {
-            self.vm.set_pit2(pit).map_err(MachineError::kvm("resetting the PIT"))?;
-        }
-        Ok(())
-    }
-}
 
 impl Machine {
     /// Builds the machine from `config`.
@@ -195,21 +162,6 @@ impl Machine {
             handle,
         })
     }
-}
-
-/// Returns the handler of the terminal's commands. They need the machine's handle, which is made
-/// last.
-pub(super) fn escape(late: &Late<MachineHandle>) -> Arc<dyn Fn(Escape) + Send + Sync> {
-    let late = Arc::clone(late);
-    Arc::new(move |command| {
-        if let Some(handle) = &*lock(&late) {
-            match command {
-                Escape::Stop => handle.stop(),
-                Escape::PowerButton => handle.power_button(),
-                Escape::Reset => handle.reset(),
-            }
-        }
-    })
 }
 
 fn open(config: &MachineConfig) -> Result<Kvm, MachineError> {

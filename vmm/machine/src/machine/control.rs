@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::error::{CrashParameters, MachineFailure};
+use super::error::MachineFailure;
 use super::kick::{CONTROL, Kicks};
+use crate::crash::CrashParameters;
 use crate::devices::{Power, PowerRequest};
 
 /// An event that the main thread must handle.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
+use crate::crash::CrashParameters;
 use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
 use crate::unix_socket::SocketError;
@@ -128,18 +129,6 @@ pub enum Exit {
     Stopped,
     /// The machine cannot continue.
     Failed(MachineFailure),
-}
-
-/// The guest's crash MSRs P0 to P4. Linux: P0 is its error code, P1 its OS id, the rest registers.
-/// Windows: bug check code and parameters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CrashParameters(pub [u64; 5]);
-
-impl std::fmt::Display for CrashParameters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [p0, p1, p2, p3, p4] = self.0;
-        write!(f, "P0={p0:#x} P1={p1:#x} P2={p2:#x} P3={p3:#x} P4={p4:#x}")
-    }
 }
 
 /// The cause of a running machine's failure.

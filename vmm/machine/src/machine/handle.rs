@@ -7,13 +7,11 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::control::{Control, Event};
 use super::counters::{Counters, VcpuExits};
-use super::error::CrashParameters;
+use crate::crash::CrashParameters;
 use crate::devices::pm::PmRegisters;
+use crate::devices::serial::Escape;
 #[cfg(any(test, feature = "testing"))]
-use {
-    super::build::escape, super::kick::Kicks, crate::devices::InterruptLine,
-    crate::devices::serial::Escape,
-};
+use {super::kick::Kicks, crate::devices::InterruptLine};
 
 /// The state of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -187,6 +185,23 @@ impl MachineHandle {
     pub fn is_stop_queued(&self) -> bool {
         matches!(self.control.wait_event(), Event::Stop)
     }
+}
+
+/// Returns the handler of the terminal's commands. They need the machine's handle, which is made
+/// last.
+pub(super) fn escape(
+    late: &Arc<Mutex<Option<MachineHandle>>>,
+) -> Arc<dyn Fn(Escape) + Send + Sync> {
+    let late = Arc::clone(late);
+    Arc::new(move |command| {
+        if let Some(handle) = &*lock(&late) {
+            match command {
+                Escape::Stop => handle.stop(),
+                Escape::PowerButton => handle.power_button(),
+                Escape::Reset => handle.reset(),
+            }
+        }
+    })
 }
 
 /// Locks a mutex, even after a panic of its holder: every change under these locks is complete in

@@ -7,6 +7,7 @@ mod cpuid;
 mod error;
 mod events;
 mod handle;
+mod irqchips;
 mod kick;
 mod new_vm;
 mod platform;
@@ -24,6 +25,7 @@ use vmm_sys_util::eventfd::EventFd;
 use self::control::{Control, Event};
 use self::events::Subscriber as EventSubscriber;
 use self::handle::{StateCell, lock};
+use self::irqchips::Irqchips;
 use self::platform::Platform;
 use self::vcpu::{Shared, Vcpu};
 use crate::acpi;
@@ -34,7 +36,7 @@ use crate::memory::{GuestMemory, MemoryLayout};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
 pub use self::counters::VcpuExits;
-pub use self::error::{CrashParameters, Exit, MachineError, MachineFailure};
+pub use self::error::{Exit, MachineError, MachineFailure};
 pub use self::events::{EventLoop, Subscriber};
 pub use self::handle::{MachineHandle, MachineState};
 pub use self::new_vm::new_vm;
@@ -64,7 +66,7 @@ struct ResettableDevices {
     pm: Arc<crate::devices::pm::PmRegisters>,
     serial: [Arc<crate::devices::serial::SerialPort>; 2],
     ioapic: Option<Arc<crate::devices::ioapic::Ioapic>>,
-    chips: build::Irqchips,
+    chips: Irqchips,
 }
 
 impl Machine {

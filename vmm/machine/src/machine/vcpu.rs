@@ -10,10 +10,11 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::control::{Control, Event};
 use super::counters::Counters;
-use super::error::{CrashParameters, MachineFailure};
+use super::error::MachineFailure;
 use super::kick::{Attached, CONTROL, Kicks, MESSAGES};
 use super::run_page::{Exit, RunPage};
 use super::state::{PowerOnState, read_msrs, write_msr};
+use crate::crash::CrashParameters;
 use vmbus_host::VmBus;
 
 use crate::boot::Entry;
