@@ -439,11 +439,14 @@ impl<H: ChannelHandler> Worker<H> {
     }
 
     /// Adds the descriptors that wake the worker: the doorbell and the kick first, then the
-    /// handler's.
+    /// handler's. A quiesced worker takes no work, so the handler's events would wake it in vain,
+    /// again and again.
     pub(crate) fn add_polls(&mut self, polls: &mut Vec<libc::pollfd>) {
         polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
         polls.push(wait::entry(self.kick.as_raw_fd()));
-        self.add_handler_polls(polls);
+        if !self.is_quiesced() {
+            self.add_handler_polls(polls);
+        }
     }
 
     /// Adds the handler's descriptors.

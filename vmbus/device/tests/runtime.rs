@@ -1,8 +1,9 @@
 //! Tests of the runtime with a guest's driver in one process.
 
 use std::convert::Infallible;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use vmbus_client::{ChannelId, Client, PacketObject, SendFlags, Waiting};
 use vmbus_device::{
@@ -12,6 +13,7 @@ use vmbus_host::{Channel, Offer};
 use vmbus_loopback::{LoopbackPlatform, LoopbackVm, Mode};
 use vmbus_protocol::Guid;
 use vmbus_ring::Packet;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const CLASS: Guid = Guid::new(0x7e57, 0x7421, 0x0000, *b"SynthVM!");
 const OTHER: Guid = Guid::new(0x7e57, 0x7421, 0x0001, *b"SynthVM!");
@@ -133,6 +135,68 @@ fn test_paused_device_with_threads_answers_after_it_resumes() {
     vm.resume();
     assert_eq!(request(&mut client, id), Ok(8));
     assert_eq!(taken.load(Ordering::SeqCst), 3);
+}
+
+/// A handler with an event that is always readable. It counts the times when it is asked for its
+/// events although it is quiesced.
+struct Eventful {
+    event: EventFd,
+    is_quiesced: Arc<AtomicBool>,
+    asked_in_vain: Arc<AtomicUsize>,
+}
+
+impl ChannelHandler for Eventful {
+    type Payload = Vec<u8>;
+    type Error = Infallible;
+    type State = ();
+
+    fn packet(
+        &mut self,
+        packet: &Packet<'_>,
+        outbox: &mut Outbox<Vec<u8>>,
+    ) -> Result<(), Infallible> {
+        outbox.complete(packet.transaction_id(), vec![7; 8]);
+        Ok(())
+    }
+
+    /// A resumed worker begins a round before it sleeps.
+    fn begin_round(&mut self, _: &mut Outbox<Vec<u8>>) {
+        self.is_quiesced.store(false, Ordering::SeqCst);
+    }
+
+    fn events(&self, events: &mut Vec<RawFd>) {
+        if self.is_quiesced.load(Ordering::SeqCst) {
+            self.asked_in_vain.fetch_add(1, Ordering::SeqCst);
+        }
+        events.push(self.event.as_raw_fd());
+    }
+
+    fn quiesce(&self) -> Option<()> {
+        self.is_quiesced.store(true, Ordering::SeqCst);
+        Some(())
+    }
+}
+
+#[test]
+fn test_quiesced_worker_does_not_wake_for_events_of_its_handler() {
+    let vm = LoopbackVm::new(Mode::Threaded);
+    let asked_in_vain = Arc::new(AtomicUsize::new(0));
+    let (is_quiesced, count) = (Arc::new(AtomicBool::new(false)), Arc::clone(&asked_in_vain));
+    let handler = move |_: &Channel| Eventful {
+        event: EventFd::new(EFD_NONBLOCK).and_then(|event| event.write(1).map(|()| event)).unwrap(),
+        is_quiesced: Arc::clone(&is_quiesced),
+        asked_in_vain: Arc::clone(&count),
+    };
+    let offer = Offer::new(CLASS, CLASS, 0);
+    vm.offer(serve("eventful", offer, handler, WorkerOptions::default())).unwrap();
+    let mut client = Client::connect(vm.platform()).unwrap();
+    let id = client.open(CLASS, None, None).unwrap();
+    assert_eq!(request(&mut client, id), Ok(8));
+    vm.pause();
+    vm.resume();
+    // The worker has slept once, or is about to, between the pause and this request.
+    assert_eq!(request(&mut client, id), Ok(8));
+    assert_eq!(asked_in_vain.load(Ordering::SeqCst), 0);
 }
 
 /// Returns the number of packets taken from a guest that reads no replies.
