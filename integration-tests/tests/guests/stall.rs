@@ -24,6 +24,8 @@ const SEED: u64 = 41;
 /// Number of programs that write to the stalled disk, each a share of the source.
 const WRITERS: u64 = 4;
 
+/// Bytes that the load moves before the stall begins.
+const LOADED: u64 = 64 << 10;
 /// Duration of the stall in seconds, by the guest's clock.
 const STALL: u64 = 60;
 
@@ -61,6 +63,9 @@ fn stall(kernel: StockKernel) -> TestResult {
     let names = Names::of(&mut vm)?;
     vm.shell(&format!("echo {GUEST_PATIENCE} > /sys/block/{}/device/timeout", names.slow))?;
     start_program(&mut vm, "load", &load(&names.busy))?;
+    // In a slow host, fio takes long to start: the stall must find it at work.
+    wait_for(&vm, "busy", |disk| disk.bytes > LOADED)
+        .map_err(|error| format!("the load must begin: {error}"))?;
 
     // The guard thaws the file system before the machine is waited for: a process that is blocked
     // in the kernel cannot be killed.
@@ -193,17 +198,25 @@ fn start_writers(vm: &mut Vm, Names { slow, leaving, source, .. }: &Names) -> Te
 
 /// Waits until `count` requests on the slow disk are in flight.
 fn wait_in_flight(vm: &Vm, count: u64) -> Result<Inspect, Box<dyn std::error::Error>> {
+    wait_for(vm, "slow", |disk| disk.in_flight == count)
+        .map_err(|error| format!("{count} requests must be in flight: {error}").into())
+}
+
+/// Waits until the report of disk `id` is as wanted.
+fn wait_for(
+    vm: &Vm,
+    id: &str,
+    wanted: impl Fn(&Disk) -> bool,
+) -> Result<Inspect, Box<dyn std::error::Error>> {
     let end = Instant::now() + SHOWN;
     loop {
         let report = vm.inspect()?;
-        let disk = find(&report, "slow")?;
-        if disk.in_flight == count {
+        let disk = find(&report, id)?;
+        if wanted(disk) {
             return Ok(report);
         }
         if Instant::now() > end {
-            return Err(
-                format!("{count} requests must be in flight: {disk:?}\n{}", vm.said()).into()
-            );
+            return Err(format!("{disk:?}\n{}", vm.said()).into());
         }
     }
 }
