@@ -115,8 +115,12 @@ mod tests {
     use crate::summary::{Loss, Outcome};
 
     fn record(passed: usize, lost: &[Lost]) -> Record {
-        let outcome =
-            |number| Outcome { name: format!("test_{number}"), passed: true, seconds: 2.0 };
+        let outcome = |number| Outcome {
+            name: format!("test_{number}"),
+            passed: true,
+            seconds: 2.0,
+            output: String::new(),
+        };
         let loss = |lost: &Lost| Loss {
             lost: *lost,
             test: "test_0".into(),

@@ -18,6 +18,9 @@ use crate::summary::{Loss, Lost, Outcome, Summary};
 /// Number of attempts of a test whose host was lost.
 const ATTEMPTS: u32 = 3;
 
+/// Bytes of a failed test's output that the summary keeps.
+const KEPT: usize = 8 << 10;
+
 /// A host that runs one test after another.
 pub trait TestHost {
     /// Runs the test with this name and returns its exit status; 0 is a pass.
@@ -37,9 +40,21 @@ pub fn run<H: TestHost>(
     hosts: usize,
     start: impl Fn() -> Result<H, HostError> + Sync,
 ) -> Result<Summary, HostError> {
+    run_and_report(names, hosts, start, print)
+}
+
+/// Runs all tests like [`run`], and calls `report` with the lines of each test as it ends.
+fn run_and_report<H: TestHost>(
+    names: &[String],
+    hosts: usize,
+    start: impl Fn() -> Result<H, HostError> + Sync,
+    report: fn(&str),
+) -> Result<Summary, HostError> {
     let shared = Mutex::new(Shared {
         queue: names.iter().map(|name| Job { name: name.clone(), attempt: 1 }).collect(),
-        ..Shared::default()
+        summary: Summary::default(),
+        error: None,
+        report,
     });
     thread::scope(|scope| {
         for _ in 0..hosts.clamp(1, names.len().max(1)) {
@@ -58,11 +73,11 @@ struct Job {
     attempt: u32,
 }
 
-#[derive(Default)]
 struct Shared {
     queue: VecDeque<Job>,
     summary: Summary,
     error: Option<HostError>,
+    report: fn(&str),
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -130,7 +145,7 @@ fn conclude(
             let _ =
                 writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
             shared.queue.push_front(Job { attempt: job.attempt + 1, ..job });
-            print(&text);
+            (shared.report)(&text);
             return;
         }
         Ok(code) => {
@@ -143,8 +158,19 @@ fn conclude(
             let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({error})\n");
         }
     }
-    shared.summary.tests.push(Outcome { name: job.name, passed, seconds });
-    print(&text);
+    let output = if passed { String::new() } else { tail(&text).to_owned() };
+    shared.summary.tests.push(Outcome { name: job.name, passed, seconds, output });
+    (shared.report)(&text);
+}
+
+/// Returns the last lines of an output, of at most [`KEPT`] bytes together.
+fn tail(text: &str) -> &str {
+    let start = text.ceil_char_boundary(text.len().saturating_sub(KEPT));
+    let from = match text[start..].find('\n') {
+        Some(end) if start > 0 => start + end + 1,
+        _ => start,
+    };
+    &text[from..]
 }
 
 fn print(text: &str) {
@@ -206,7 +232,7 @@ mod tests {
             started.fetch_add(1, Ordering::SeqCst);
             Ok(Fake(&left))
         };
-        let summary = run(&names, hosts, start).unwrap();
+        let summary = run_and_report(&names, hosts, start, |_| ()).unwrap();
         (summary, started.into_inner())
     }
 
@@ -251,6 +277,23 @@ mod tests {
         let start = || Err::<Fake<'_>, _>(HostError::Prepare("no emulator".to_owned()));
         let error = run(&["pass".to_owned()], 2, start).unwrap_err();
         assert!(error.to_string().contains("no emulator"), "{error}");
+    }
+
+    #[test]
+    fn test_summary_text_repeats_the_output_of_failed_tests_before_their_names() {
+        let (summary, _) = summary(&["pass", "fail"], 1, 0);
+        let text = summary.text(1.5);
+        let repeated = "---- fail ----\nfail\ntest fail ... FAILED";
+        assert!(text.contains(repeated), "{text}");
+        assert!(text.contains("\nfailures:\n    fail\n"), "{text}");
+        assert!(!text.contains("test pass"), "{text}");
+    }
+
+    #[test]
+    fn test_tail_of_a_long_output_is_its_last_whole_lines() {
+        let long = "one line\n".repeat(KEPT);
+        assert!(tail(&long).len() <= KEPT && tail(&long).starts_with("one line\n"));
+        assert_eq!(tail("short\n"), "short\n");
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub struct Outcome {
     pub passed: bool,
     /// Seconds of the last attempt.
     pub seconds: f64,
+    /// The end of the output of a test that failed; empty if it passed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
 }
 
 /// The results of a run.
@@ -35,11 +38,16 @@ impl Summary {
         self.losses.iter().filter(|loss| loss.lost == what).count()
     }
 
-    /// Returns the closing lines of the standard harness, and lines about losses.
+    /// Returns the closing lines of the standard harness, and lines about losses. The outputs of
+    /// failed tests are here again, because they were printed long before the end.
     pub fn text(&self, seconds: f64) -> String {
         let mut text = String::new();
         let failed: Vec<&str> = self.failed().collect();
         if !failed.is_empty() {
+            text.push_str("\nfailures:\n");
+            for test in self.tests.iter().filter(|test| !test.passed) {
+                let _ = writeln!(text, "\n---- {} ----\n{}", test.name, test.output.trim_end());
+            }
             let _ = write!(text, "\nfailures:\n    {}\n", failed.join("\n    "));
         }
         let (hosts, guests) = (self.lost(Lost::Host), self.lost(Lost::Guest));

@@ -9,7 +9,7 @@ use guest_images::qemu;
 use integration_tests::losses::{Record, Statistics};
 
 use crate::number;
-use crate::stages::{Report, Stage, Sums};
+use crate::stages::{Phase, Report, Stage, Sums};
 
 /// The options of `cargo xtask test`. By default, all stages run.
 #[derive(Debug, clap::Args)]
@@ -61,8 +61,9 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
         }
     };
     let earlier = Record::read_all(&arguments.records()).unwrap_or_default();
-    let reports: Vec<Report> =
-        stages(arguments).into_iter().map(|stage| stage.with(qemu::FOLDER, &qemu).run()).collect();
+    let qemu = qemu.into_os_string();
+    let phases = phases(arguments).into_iter().map(|phase| phase.with(qemu::FOLDER, &qemu));
+    let reports: Vec<Report> = phases.flat_map(|phase| phase.run()).collect();
     let (text, sums) = summary(&reports);
     if arguments.guests {
         print!("{}", statistics(&arguments.records(), &earlier));
@@ -71,20 +72,22 @@ pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     if sums.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn stages(arguments: &Arguments) -> Vec<Stage> {
-    let mut stages = if arguments.guests { Vec::new() } else { without_guests() };
+fn phases(arguments: &Arguments) -> Vec<Phase> {
+    let mut phases = if arguments.guests { Vec::new() } else { vec![without_guests()] };
     if !arguments.no_guests && !arguments.guests {
         // Every stage builds the whole workspace: another choice of packages would build them again
         // with other features.
         let host = ["--workspace", "--test", "test_host"];
-        stages.push(Stage::new("the test host", &host));
         let alone = ["--workspace", "--test", "guest_alone"];
-        stages.push(Stage::new("guests alone, in the plain emulator", &alone));
+        phases.push(Phase {
+            shown: vec![Stage::new("the test host", &host)],
+            beside: vec![Stage::new("guests alone, in the plain emulator", &alone)],
+        });
     }
     if !arguments.no_guests {
-        stages.extend((0..arguments.repeat).map(|run| real_guests(arguments, run)));
+        phases.extend((0..arguments.repeat).map(|run| Phase::of(real_guests(arguments, run))));
     }
-    stages
+    phases
 }
 
 /// Returns the stage of the real-guest tests, for run `run` from 0.
@@ -102,9 +105,9 @@ fn real_guests(arguments: &Arguments, run: u32) -> Stage {
     stage
 }
 
-fn without_guests() -> Vec<Stage> {
-    let mut stages =
-        vec![Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"])];
+fn without_guests() -> Phase {
+    let unit =
+        Stage::new("unit, property and in-process tests", &["--workspace", "--no-fail-fast"]);
     // The models try every order of events of the hand-shakes between threads. They have a target
     // folder of their own, because the flag would cause a complete rebuild.
     let models = Stage::new(
@@ -120,15 +123,15 @@ fn without_guests() -> Vec<Stage> {
             "model",
         ],
     );
-    stages.push(
+    let mut beside = vec![
         models.with("RUSTFLAGS", "--cfg loom").with("CARGO_TARGET_DIR", target_dir().join("loom")),
-    );
-    stages.extend(sanitized());
+    ];
+    beside.extend(sanitized());
     // The fuzz targets replay their seeds. They share code with the host's tests but are outside
     // the workspace.
     let seeds = Stage::new("seeds of the fuzz targets", &["--manifest-path", "fuzz/Cargo.toml"]);
-    stages.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
-    stages
+    beside.push(seeds.with("CARGO_TARGET_DIR", target_dir().join("fuzz-seeds")));
+    Phase { shown: vec![unit], beside }
 }
 
 /// Returns the stages that run the tests of the crate that converts page lists to raw pointers,
@@ -171,6 +174,9 @@ fn statistics(file: &Path, earlier: &[Record]) -> String {
 fn summary(reports: &[Report]) -> (String, Sums) {
     let mut text = String::from("\n");
     let mut sums = Sums::default();
+    for report in reports.iter().filter(|report| !report.failures.is_empty()) {
+        text.push_str(&format!("{}:\n{}\n\n", report.name, report.failures.join("\n")));
+    }
     for report in reports {
         sums.passed += report.sums.passed;
         sums.failed += report.sums.failed + u64::from(report.broken.is_some());
@@ -200,6 +206,7 @@ mod tests {
             sums,
             took: Duration::from_secs(1),
             broken: broken.map(str::to_owned),
+            failures: Vec::new(),
         }
     }
 
@@ -208,6 +215,15 @@ mod tests {
         let (text, sums) = summary(&[report(3, 0, None), report(4, 1, None)]);
         assert!(text.ends_with("\n7 passed, 1 failed\n"), "{text}");
         assert_eq!(sums, Sums { passed: 7, failed: 1 });
+    }
+
+    #[test]
+    fn test_summary_shows_the_lines_about_failures_of_each_stage_before_the_sums() {
+        let mut failed = report(3, 1, None);
+        failed.failures = vec!["failures:".to_owned(), "    b".to_owned()];
+        let (text, _) = summary(&[failed, report(4, 0, None)]);
+        assert!(text.starts_with("\nx:\nfailures:\n    b\n\n"), "{text}");
+        assert!(text.ends_with("\n7 passed, 1 failed\n"), "{text}");
     }
 
     #[test]
