@@ -7,6 +7,7 @@ pub mod apt;
 pub mod cache;
 pub mod cpio;
 mod error;
+pub mod firmware;
 pub mod guest;
 pub mod init_binary;
 pub mod kernel;
@@ -20,5 +21,6 @@ pub mod qemu;
 mod tools;
 
 pub use error::Error;
+pub use firmware::Ovmf;
 pub use guest::{GuestBuilder, GuestImage};
 pub use kernel::{Kernel, StockKernel};
