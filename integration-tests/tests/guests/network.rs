@@ -53,8 +53,10 @@ fn network(kernel: StockKernel) -> TestResult {
         for (interface, number) in [("eth0", 1), ("eth1", 2)] {
             let address = vm.shell(&format!("cat /sys/class/net/{interface}/address"))?;
             assert!(address.contains(&format!("00:15:5d:00:00:0{number}")), "{address}");
-            let queues = vm.shell(&format!("ls /sys/class/net/{interface}/queues"))?;
-            assert!(queues.contains("rx-3") && queues.contains("tx-3"), "{queues}");
+            // The driver opens its subchannels after it has shown the interface.
+            vm.shell(&format!(
+                "cd /sys/class/net/{interface}/queues; until [ -e rx-3 -a -e tx-3 ]; do sleep 0.1; done"
+            ))?;
             vm.shell(&isolate(interface, &format!("n{number}"), &format!("10.9.0.{number}")))?;
         }
         for size in [0, 56, 1472, 8000] {
