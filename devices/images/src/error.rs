@@ -13,7 +13,8 @@ pub enum OpenError {
     File(#[from] synthvm_block::OpenError),
     /// The name of the file says raw, its content says otherwise. A guest can write any content
     /// into a raw image, so the format is not guessed here.
-    #[error("disk image '{}' looks like {looks}, but its name does not say so; add format={looks} if it is one, or format=raw if its content is the guest's own",
+    #[error("disk image '{}' looks like {looks}, but its name does not say so; add format={looks} \
+        if it is one, or format=raw if its content is the guest's own",
         .path.display())]
     Ambiguous {
         /// The image.
@@ -22,7 +23,8 @@ pub enum OpenError {
         looks: Format,
     },
     /// The image does not have the format that was given.
-    #[error("disk image '{}' is no {expected} image: {reason}; give its own format (its content looks like {looks})", .path.display())]
+    #[error("disk image '{}' is no {expected} image: {reason}; give its own format (its content \
+        looks like {looks})", .path.display())]
     WrongFormat {
         /// The image.
         path: PathBuf,
@@ -34,7 +36,8 @@ pub enum OpenError {
         reason: String,
     },
     /// The image's structures contradict each other or the file.
-    #[error("disk image '{}' is damaged: {reason}; restore it from a copy, or check it with: synthvm image check '{}'",
+    #[error("disk image '{}' is damaged: {reason}; restore it from a copy, or check it with: \
+        synthvm image check '{}'",
         .path.display(), .path.display())]
     Damaged {
         /// The image.
@@ -71,7 +74,8 @@ pub enum OpenError {
 }
 
 /// The reason to refuse a file that an image names, and the remedy.
-pub(crate) const REFUSED: &str = "no image may name other files here (parents=refuse, --no-parents); leave that option out if you trust the image's \
+pub(crate) const REFUSED: &str = "no image may name other files here (parents=refuse, \
+    --no-parents); leave that option out if you trust the image's \
     author";
 
 /// A flaw inside an image. The caller adds the image's name.

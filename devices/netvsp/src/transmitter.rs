@@ -55,8 +55,8 @@ impl Transmitter {
         self.waiting.is_none()
     }
 
-    /// Returns the completion of the message that waits for the backend, for a save: the frames that
-    /// it has left are lost.
+    /// Returns the completion of the message that waits for the backend, for a save: the frames
+    /// that it has left are lost.
     pub(crate) fn save(&self, config: &Config) -> Option<SavedPacket> {
         let Request { transaction_id, wants_completion } = self.waiting.as_ref()?.request;
         let message = HostMessage::rndis_complete(config.version?, NvspStatus::Success);

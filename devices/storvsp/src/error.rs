@@ -15,7 +15,10 @@ pub enum AddDiskError {
     #[error("LUN {0} of the controller has a disk already")]
     LunInUse(u8),
     /// The serial number is too long or has invalid characters.
-    #[error("serial number {0:?} is not 1 to {max} printable ASCII characters", max = DiskIdentity::MAX_SERIAL)]
+    #[error(
+        "serial number {0:?} is not 1 to {max} printable ASCII characters",
+        max = DiskIdentity::MAX_SERIAL
+    )]
     Serial(String),
     /// The backend is too small for a disk.
     #[error(transparent)]
@@ -36,7 +39,8 @@ pub enum DvdError {
     NoDrive(u8),
     /// The guest has locked the tray.
     #[error(
-        "the guest uses the disc and has locked the tray; it has been asked to release the disc: try again later, or force the tray open"
+        "the guest uses the disc and has locked the tray; it has been asked to release the disc: \
+        try again later, or force the tray open"
     )]
     Locked,
     /// The image is too small.

@@ -161,7 +161,8 @@ impl Lun {
         self.counters.failed();
         let (lun, label) = (self.number, &self.label);
         self.log.log(|left_out| {
-            error!(lun, %label, left_out, "ignored a completion: the backend does not have the request, which is a defect of the backend");
+            error!(lun, %label, left_out, "ignored a completion: the backend does not have the \
+                request, which is a defect of the backend");
         });
     }
 

@@ -1,5 +1,5 @@
-//! The network path in one process: a guest's ring, NVSP and RNDIS, a backend, completions. Needs no
-//! KVM.
+//! The network path in one process: a guest's ring, NVSP and RNDIS, a backend, completions. Needs
+//! no KVM.
 
 use super::Counted;
 use super::scaling_plot::{self, Line};

@@ -26,7 +26,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) only: String,
     /// Number of rounds: measurements of each case on each machine. The result is the median.
-    #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = crate::number::<u32>(1..=99))]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 3,
+        value_parser = crate::number::<u32>(1..=99)
+    )]
     pub(super) rounds: u32,
     /// Continue with the rounds of an interrupted comparison of the same cases, instead of
     /// repeating all.

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The file does not exist.
-    #[error("disk image '{}' does not exist; create it first, for example with: truncate -s 10G '{}'", .path.display(), .path.display())]
+    #[error("disk image '{}' does not exist; create it first, for example with: truncate -s 10G \
+        '{}'", .path.display(), .path.display())]
     NotFound {
         /// The image.
         path: PathBuf,
@@ -17,7 +18,8 @@ pub enum OpenError {
     /// The file's permissions forbid opening it for writing, or at all.
     #[error("disk image '{}' cannot be opened for {}: permission denied; {}", .path.display(),
         if *.read_only { "reading" } else { "writing" },
-        if *.read_only { "change its permissions" } else { "change its permissions, or add readonly=on if the guest only reads it" })]
+        if *.read_only { "change its permissions" } else { "change its permissions, or add \
+            readonly=on if the guest only reads it" })]
     Denied {
         /// The image.
         path: PathBuf,
@@ -25,13 +27,19 @@ pub enum OpenError {
         read_only: bool,
     },
     /// The file lies on a read-only file system or device.
-    #[error("disk image '{}' lies on read-only storage; add readonly=on, or move it", .path.display())]
+    #[error(
+        "disk image '{}' lies on read-only storage; add readonly=on, or move it",
+        .path.display()
+    )]
     ReadOnlyStorage {
         /// The image.
         path: PathBuf,
     },
     /// The file is a directory, a pipe, a terminal, ...
-    #[error("'{}' is {kind}; a disk image must be a regular file or a block device", .path.display())]
+    #[error(
+        "'{}' is {kind}; a disk image must be a regular file or a block device",
+        .path.display()
+    )]
     NotADisk {
         /// The image.
         path: PathBuf,
@@ -39,20 +47,25 @@ pub enum OpenError {
         kind: &'static str,
     },
     /// Another program uses the file.
-    #[error("disk image '{}' is in use by another SynthVM (or another program that locks it); stop that one first, or open it with readonly=on in both",
+    #[error("disk image '{}' is in use by another SynthVM (or another program that locks it); \
+        stop that one first, or open it with readonly=on in both",
         .path.display())]
     Locked {
         /// The image.
         path: PathBuf,
     },
     /// The file has zero bytes.
-    #[error("disk image '{}' is empty; give it a size, for example with: truncate -s 10G '{}'", .path.display(), .path.display())]
+    #[error(
+        "disk image '{}' is empty; give it a size, for example with: truncate -s 10G '{}'",
+        .path.display(), .path.display()
+    )]
     Empty {
         /// The image.
         path: PathBuf,
     },
     /// The length is not a multiple of a sector.
-    #[error("disk image '{}' has {size} bytes, which is not a multiple of 512; a raw image consists of whole sectors. Round it up with: truncate -s %512 '{}'",
+    #[error("disk image '{}' has {size} bytes, which is not a multiple of 512; a raw image \
+        consists of whole sectors. Round it up with: truncate -s %512 '{}'",
         .path.display(), .path.display())]
     NotWholeSectors {
         /// The image.
@@ -61,7 +74,10 @@ pub enum OpenError {
         size: u64,
     },
     /// The option cache=none was given, but the storage has no direct I/O.
-    #[error("the storage of disk image '{}' has no direct I/O; use cache=writeback", .path.display())]
+    #[error(
+        "the storage of disk image '{}' has no direct I/O; use cache=writeback",
+        .path.display()
+    )]
     NoDirect {
         /// The image.
         path: PathBuf,
@@ -69,7 +85,8 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The option io=uring was given, but io_uring is not available.
-    #[error("disk image '{}' cannot be used through io_uring, which this kernel does not have or does not allow; use io=auto or io=threads",
+    #[error("disk image '{}' cannot be used through io_uring, which this kernel does not have or \
+        does not allow; use io=auto or io=threads",
         .path.display())]
     NoUring {
         /// The image.

@@ -42,12 +42,14 @@ struct Chunk {
 pub enum FixedError {
     /// There is no io_uring.
     #[error(
-        "buffers=fixed needs io_uring, which this kernel does not have or does not allow: {0}; use buffers=plain"
+        "buffers=fixed needs io_uring, which this kernel does not have or does not allow: {0}; \
+        use buffers=plain"
     )]
     NoUring(#[source] io::Error),
     /// The process may not lock that much memory.
     #[error(
-        "buffers=fixed locks all {mib} MiB of the guest's memory, and this process may not lock more than {limit} KiB; raise its limit \
+        "buffers=fixed locks all {mib} MiB of the guest's memory, and this process may not lock \
+        more than {limit} KiB; raise its limit \
          (ulimit -l, or LimitMEMLOCK= of a service), give it CAP_IPC_LOCK, or use buffers=plain"
     )]
     Limit {
@@ -58,7 +60,8 @@ pub enum FixedError {
     },
     /// Any other reason.
     #[error(
-        "buffers=fixed locks all {mib} MiB of the guest's memory, and the kernel refused: {source}; use buffers=plain"
+        "buffers=fixed locks all {mib} MiB of the guest's memory, and the kernel refused: \
+        {source}; use buffers=plain"
     )]
     Refused {
         /// Guest memory in MiB.

@@ -159,7 +159,8 @@ pub fn try_lock(file: &File, shared: bool) -> io::Result<bool> {
             Some(libc::EINTR) => {}
             Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
             Some(libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => {
-                warn!(%error, "the file system of a disk image has no locks: a second program can open the image");
+                warn!(%error, "the file system of a disk image has no locks: a second program can \
+                    open the image");
                 return Ok(true);
             }
             _ => return Err(error),

@@ -231,7 +231,8 @@ impl Backend for RawFile {
                 Ok(queue) => return Ok(Box::new(queue)),
                 Err(error) if self.forced => return Err(error),
                 Err(error) => self.image.log.log(|left_out| {
-                    info!(%error, left_out, "io_uring is not available: a disk's queue uses threads");
+                    info!(%error, left_out, "io_uring is not available: a disk's queue uses \
+                        threads");
                 }),
             },
         }

@@ -118,7 +118,8 @@ impl UringQueue {
             let attached = fixed.attach(&ring);
             if let Err(error) = &attached {
                 image.log.log(|left_out| {
-                    warn!(%error, left_out, "buffers=fixed does not work for a queue of a disk: the kernel looks up the memory of each request");
+                    warn!(%error, left_out, "buffers=fixed does not work for a queue of a disk: \
+                        the kernel looks up the memory of each request");
                 });
             }
             attached.is_ok()
@@ -332,7 +333,8 @@ impl UringQueue {
     /// entered again, so that the kernel cannot take them later.
     fn give_up(&mut self, error: &io::Error) {
         self.image.log.log(|left_out| {
-            error!(%error, left_out, "io_uring takes no more requests: a disk continues with one request at a time");
+            error!(%error, left_out, "io_uring takes no more requests: a disk continues with one \
+                request at a time");
         });
         self.broken = true;
         // The ring can no longer report the threads' requests, so this waits for them.

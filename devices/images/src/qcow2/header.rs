@@ -169,7 +169,8 @@ impl Header {
             return Err(Flaw::unsupported(
                 format!("its table of reference counts has more than {} MiB", MAX_COUNTS >> 20),
                 format!(
-                    "{read}; convert it to larger clusters with: qemu-img convert -o cluster_size=2M"
+                    "{read}; convert it to larger clusters with: qemu-img convert -o \
+                    cluster_size=2M"
                 ),
             ));
         }

@@ -282,7 +282,8 @@ impl Drop for Qcow2 {
         {
             warn!(
                 image = %self.identity.display(), %error,
-                "a qcow2 image could not be closed properly: it is checked when it is opened the next time"
+                "a qcow2 image could not be closed properly: it is checked when it is opened the \
+                next time"
             );
         }
     }

@@ -191,7 +191,8 @@ impl Walk {
             {
                 self.findings.add(|| {
                     format!(
-                        "parts {other} and {index} of the disk share the second-level table at {offset:#x}"
+                        "parts {other} and {index} of the disk share the second-level table at \
+                        {offset:#x}"
                     )
                 });
                 continue;
@@ -252,7 +253,10 @@ impl Walk {
         for (&offset, &index) in active {
             if l1[index] & COPIED != 0 && uses(self, offset) > 1 {
                 self.findings.add(|| {
-                    format!("the second-level table at {offset:#x} is marked as used once, and is shared")
+                    format!(
+                        "the second-level table at {offset:#x} is marked as used once, and is \
+                        shared"
+                    )
                 });
             }
             if self.layout.external {
@@ -268,7 +272,8 @@ impl Walk {
                 {
                     self.findings.add(|| {
                         format!(
-                            "the disk's cluster at {position:#x} ({offset:#x} in the file) is marked as used once, and is shared"
+                            "the disk's cluster at {position:#x} ({offset:#x} in the file) is \
+                            marked as used once, and is shared"
                         )
                     });
                 }
@@ -308,7 +313,10 @@ impl Walk {
                 if count < uses {
                     let offset = cluster << self.layout.bits;
                     self.findings.add(|| {
-                        format!("the cluster at {offset:#x} is used {uses} times and counted {count} times")
+                        format!(
+                            "the cluster at {offset:#x} is used {uses} times and counted \
+                            {count} times"
+                        )
                     });
                 } else if count > uses && !self.is_saturated(cluster) {
                     self.findings.leaked += self.layout.cluster();

@@ -116,7 +116,8 @@ fn check(options: &CreateOptions) -> Result<(), ToolError> {
             return Err(ToolError::option(
                 "--size",
                 format!(
-                    "{size} bytes is not valid: a disk consists of whole sectors of {sector} bytes, at least one"
+                    "{size} bytes is not valid: a disk consists of whole sectors of {sector} \
+                    bytes, at least one"
                 ),
             ));
         }
@@ -220,7 +221,8 @@ fn qcow2_cluster(size: u64, options: &CreateOptions) -> Result<u64, ToolError> {
     Err(ToolError::option(
         "--size",
         format!(
-            "{size} bytes are too many for clusters of {cluster} bytes; choose larger ones with --block-size"
+            "{size} bytes are too many for clusters of {cluster} bytes; choose larger ones with \
+            --block-size"
         ),
     ))
 }

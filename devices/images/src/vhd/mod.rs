@@ -69,7 +69,8 @@ impl Vhd {
             Kind::Differencing => {
                 return Err(Flaw::unsupported(
                     "it is a differencing VHD",
-                    "merge it with its parent, or convert both to VHDX with the program that made them",
+                    "merge it with its parent, or convert both to VHDX with the program that made \
+                    them",
                 ));
             }
         };

@@ -112,7 +112,8 @@ impl Vhdx {
         let structures = Structures::new(file, &mut current, options.read_only)?;
         if structures.replayed != 0 {
             let (entries, read_only) = (structures.replayed, options.read_only);
-            info!(image = %path.display(), entries, in_memory = read_only, "a VHDX was not closed: its log was replayed");
+            info!(image = %path.display(), entries, in_memory = read_only, "a VHDX was not \
+                closed: its log was replayed");
         }
         let regions = regions::read(&structures)?;
         let metadata = metadata::read(&structures, regions.metadata)?;

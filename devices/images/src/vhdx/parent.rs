@@ -49,7 +49,8 @@ pub(super) fn open(
     let parent = Vhdx::open_child(&found, &parent_options, depth + 1).map_err(Flaw::of_parent)?;
     if !locator.linkages().contains(&parent.data_id()) {
         return Err(Flaw::Parent(format!(
-            "'{}' was changed since this image was made from it, and no longer matches it; restore the parent from a copy",
+            "'{}' was changed since this image was made from it, and no longer matches it; \
+            restore the parent from a copy",
             found.path().display()
         )));
     }

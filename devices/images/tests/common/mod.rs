@@ -71,7 +71,8 @@ pub(crate) fn qemu(program: &str, arguments: &[&str]) -> String {
 pub(crate) fn qemu_output(program: &str, arguments: &[&str]) -> Output {
     qemu_command(program).args(arguments).output().unwrap_or_else(|error| {
         panic!(
-            "{program}: {error}; run these tests by `cargo xtask test`, which fetches QEMU's programs \
+            "{program}: {error}; run these tests by `cargo xtask test`, which fetches QEMU's \
+            programs \
              and installs nothing, or set {QEMU_FOLDER} to what `cargo xtask qemu` prints"
         )
     })

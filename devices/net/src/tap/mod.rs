@@ -31,9 +31,9 @@ const DEFAULT_MTU: u32 = 1500;
 /// A TAP interface, with one descriptor for each queue. The kernel spreads flows over the queues
 /// that are open.
 ///
-/// The link is down while the interface is deleted, is not up or has no carrier. One that was opened
-/// by name is opened again by [`Backend::reconnect`] when it exists. An interface in another network
-/// namespace cannot be asked: it counts as up.
+/// The link is down while the interface is deleted, is not up or has no carrier. One that was
+/// opened by name is opened again by [`Backend::reconnect`] when it exists. An interface in another
+/// network namespace cannot be asked: it counts as up.
 #[derive(Debug)]
 pub struct Tap {
     shared: Arc<Shared>,

@@ -32,7 +32,8 @@ pub enum BootError {
     },
     /// `memory_bytes` is too small for the kernel and the initrd.
     #[error(
-        "{} MiB of RAM is too small for the kernel and its initrd of {} MiB together; give at least {} MiB",
+        "{} MiB of RAM is too small for the kernel and its initrd of {} MiB together; give at \
+        least {} MiB",
         ram >> 20, initrd.div_ceil(1 << 20), needed.div_ceil(1 << 20)
     )]
     MemoryForInitrd {

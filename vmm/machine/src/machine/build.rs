@@ -273,7 +273,8 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
     let enforce = has(kvm, KVM_CAP_HYPERV_ENFORCE_CPUID);
     if !enforce {
         warn!(
-            "this host's KVM cannot confine the guest to the Hyper-V features that it is offered (kernel 5.14)"
+            "this host's KVM cannot confine the guest to the Hyper-V features that it is offered \
+            (kernel 5.14)"
         );
     }
     let mut fds = Vec::new();

@@ -135,7 +135,8 @@ pub enum Exit {
 #[derive(Debug, thiserror::Error)]
 pub enum MachineFailure {
     /// KVM cannot execute an instruction, or has an internal error.
-    #[error("vCPU {vcpu}: KVM internal error, suberror {suberror} ({}), RIP {rip:#x}, opcode bytes {}", suberror_name(*suberror), hex(opcode))]
+    #[error("vCPU {vcpu}: KVM internal error, suberror {suberror} ({}), RIP {rip:#x}, opcode \
+        bytes {}", suberror_name(*suberror), hex(opcode))]
     Internal {
         /// The vCPU.
         vcpu: u32,

@@ -162,24 +162,34 @@ impl HypervOption {
 
 options! {
     // variant        name                linux windows
-    Hypercall        "hypercall"          on  on  "Hypercalls (MSRs 0x40000000 and 0x40000001); Linux uses no Hyper-V without them.";
+    Hypercall        "hypercall"          on  on  "Hypercalls (MSRs 0x40000000 and 0x40000001); \
+        Linux uses no Hyper-V without them.";
     VpIndex          "vpindex"            on  on  "VP_INDEX MSR; Linux uses no Hyper-V without it.";
     Synic            "synic"              on  on  "Synthetic interrupt controller; VMBus needs it.";
     Time             "time"               on  on  "Reference counter and reference TSC page.";
-    Frequencies      "frequencies"        on  on  "TSC and APIC frequency MSRs, so that the guest need not calibrate.";
-    TscInvariant     "tsc-invariant"      off on  "TSC_INVARIANT_CONTROL MSR: the guest uses the TSC itself instead of the reference TSC page.";
+    Frequencies      "frequencies"        on  on  "TSC and APIC frequency MSRs, so that the guest \
+        need not calibrate.";
+    TscInvariant     "tsc-invariant"      off on  "TSC_INVARIANT_CONTROL MSR: the guest uses the \
+        TSC itself instead of the reference TSC page.";
     Stimer           "stimer"             off on  "Synthetic timers.";
-    StimerDirect     "stimer-direct"      off on  "Synthetic timers that interrupt without a message.";
-    Relaxed          "relaxed"            on  on  "Relaxed timing: the guest's watchdogs allow for a vCPU that did not run.";
-    Vapic            "vapic"              off on  "APIC access by MSR and the VP assist page; worth it for Linux where the host's KVM uses no APICv or AVIC.";
-    Spinlocks        "spinlocks"          on  on  "Tells the guest how long to spin before it notifies the host.";
+    StimerDirect     "stimer-direct"      off on  "Synthetic timers that interrupt without a \
+        message.";
+    Relaxed          "relaxed"            on  on  "Relaxed timing: the guest's watchdogs allow \
+        for a vCPU that did not run.";
+    Vapic            "vapic"              off on  "APIC access by MSR and the VP assist page; \
+        worth it for Linux where the host's KVM uses no APICv or AVIC.";
+    Spinlocks        "spinlocks"          on  on  "Tells the guest how long to spin before it \
+        notifies the host.";
     TlbFlush         "tlbflush"           on  on  "Remote TLB flush by hypercall.";
     Ipi              "ipi"                on  on  "IPIs to many processors by one hypercall.";
-    ExProcessorMasks "ex-processor-masks" on  on  "Sparse processor sets in TLB flush and IPI, for more than 64 vCPUs.";
-    DeprecateAutoEoi "deprecate-autoeoi"  on  on  "Asks the guest not to use AutoEOI, which would switch APICv off.";
+    ExProcessorMasks "ex-processor-masks" on  on  "Sparse processor sets in TLB flush and IPI, \
+        for more than 64 vCPUs.";
+    DeprecateAutoEoi "deprecate-autoeoi"  on  on  "Asks the guest not to use AutoEOI, which would \
+        switch APICv off.";
     Crash            "crash"              on  on  "Crash MSRs, by which a guest reports its panic.";
     Reset            "reset"              on  on  "Reset MSR.";
     Runtime          "runtime"            on  on  "VP_RUNTIME MSR.";
     XmmInput         "xmm-input"          on  on  "Hypercall input in XMM registers.";
-    ExtendedHypercalls "extended-hypercalls" off off "Extended hypercalls (capability query, 0x8001).";
+    ExtendedHypercalls "extended-hypercalls" off off "Extended hypercalls (capability query, \
+        0x8001).";
 }

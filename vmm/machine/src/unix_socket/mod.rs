@@ -68,7 +68,8 @@ impl ListeningSocket {
             Occupant::None => {}
             Occupant::DeadSocket if lock.is_busy() => {
                 return Err(fail(format!(
-                    "no program listens there any more, but another program keeps the folder {} locked; \
+                    "no program listens there any more, but another program keeps the folder {} \
+                    locked; \
                      remove the socket, or choose a path in a folder of your own",
                     parent.display()
                 )));

@@ -165,7 +165,8 @@ mod tests {
             (
                 MachineError::OpenKvm { path: "/dev/kvm".into(), source: denied() },
                 Exit::Host,
-                "--kvm /dev/kvm: permission denied (is this user in the group that owns it, usually `kvm`?)",
+                "--kvm /dev/kvm: permission denied (is this user in the group that owns it, \
+                usually `kvm`?)",
             ),
             (
                 MachineError::NotKvm { path: "x".into() },
@@ -180,7 +181,8 @@ mod tests {
             (
                 MachineError::MissingForSplit("KVM_CAP_SPLIT_IRQCHIP"),
                 Exit::Host,
-                "--irqchip split: this host's KVM lacks KVM_CAP_SPLIT_IRQCHIP, which a split irqchip needs; use --irqchip full",
+                "--irqchip split: this host's KVM lacks KVM_CAP_SPLIT_IRQCHIP, which a split \
+                irqchip needs; use --irqchip full",
             ),
             (
                 MachineError::TooManyCpus { asked: 64, limit: 4 },
@@ -190,7 +192,8 @@ mod tests {
             (
                 MachineError::AddressBits { needed: 43, offered: 39 },
                 Exit::Host,
-                "--memory: the RAM and its MMIO windows need 43 address bits, this host's CPU offers guests 39",
+                "--memory: the RAM and its MMIO windows need 43 address bits, this host's CPU \
+                offers guests 39",
             ),
             (
                 MemoryError::Size { mib: 5, source: denied() }.into(),
@@ -205,17 +208,20 @@ mod tests {
                 }
                 .into(),
                 Exit::Host,
-                "--memory: 5 MiB of hugepages are not free on this host: permission denied; reserve 3 pages in /proc/sys/vm/nr_hugepages, or leave hugepages out",
+                "--memory: 5 MiB of hugepages are not free on this host: permission denied; \
+                reserve 3 pages in /proc/sys/vm/nr_hugepages, or leave hugepages out",
             ),
             (
                 HypervError::NoHyperv { option: "synic" }.into(),
                 Exit::Host,
-                "--kvm: this host's KVM does not offer Hyper-V's synic, without which there is no VMBus; `synthvm doctor` lists its features",
+                "--kvm: this host's KVM does not offer Hyper-V's synic, without which there is no \
+                VMBus; `synthvm doctor` lists its features",
             ),
             (
                 HypervError::Unavailable { option: "vapic" }.into(),
                 Exit::Host,
-                "--hyperv vapic=on: this host's KVM does not offer the enlightenment vapic; `synthvm doctor` lists its features",
+                "--hyperv vapic=on: this host's KVM does not offer the enlightenment vapic; \
+                `synthvm doctor` lists its features",
             ),
             (
                 HypervError::Mandatory { option: "synic", lost: "no VMBus" }.into(),
@@ -233,12 +239,14 @@ mod tests {
             (
                 BootError::MemoryForKernel { ram: 16 * MIB, needed: 48 * MIB }.into(),
                 Exit::Usage,
-                "--memory: 16 MiB of RAM is too small for this kernel, which needs RAM up to 48 MiB to unpack itself",
+                "--memory: 16 MiB of RAM is too small for this kernel, which needs RAM up to 48 \
+                MiB to unpack itself",
             ),
             (
                 BootError::CmdlineTooLong { len: 3000, limit: 2047 }.into(),
                 Exit::Usage,
-                "--cmdline: a command line of 3000 bytes is too long; this kernel takes at most 2047",
+                "--cmdline: a command line of 3000 bytes is too long; this kernel takes at most \
+                2047",
             ),
             (
                 BootError::CmdlineNul.into(),
@@ -253,7 +261,8 @@ mod tests {
             (
                 MachineError::TwoTerminals,
                 Exit::Usage,
-                "--serial2 stdio: the terminal belongs to both serial ports; choose file, socket or null for --serial or --serial2",
+                "--serial2 stdio: the terminal belongs to both serial ports; choose file, socket \
+                or null for --serial or --serial2",
             ),
             (
                 MachineError::Kvm { what: "TSS", source: denied() },

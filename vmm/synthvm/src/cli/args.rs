@@ -11,7 +11,13 @@ use crate::config::{ByteSize, DEFAULT_KVM, Flag};
 
 /// Runs stock Linux and Windows guests on KVM with Hyper-V's synthetic devices.
 #[derive(Debug, Parser)]
-#[command(name = "synthvm", version, max_term_width = 100, subcommand_required = true, after_help = super::exit::TABLE)]
+#[command(
+    name = "synthvm",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    after_help = super::exit::TABLE
+)]
 #[command(disable_help_subcommand = true)]
 pub(super) struct Args {
     /// Prints more on standard error: -v events, -vv details, -vvv everything. SYNTHVM_LOG sets the
@@ -246,7 +252,13 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     pub(super) watch: bool,
     /// Seconds between two reports with --watch
-    #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 1,
+        requires = "watch",
+        value_parser = clap::value_parser!(u32).range(1..=3600)
+    )]
     pub(super) interval: u32,
 }
 

@@ -75,7 +75,8 @@ fn describe(disks: &[Waiting], timeout: Duration) -> String {
     let seconds = timeout.as_secs();
     if disks.is_empty() {
         return format!(
-            "the machine has been ending for {seconds} seconds, although no disk has requests in flight; \
+            "the machine has been ending for {seconds} seconds, although no disk has requests in \
+            flight; \
              writes that its guest had not flushed may be lost"
         );
     }
@@ -83,7 +84,8 @@ fn describe(disks: &[Waiting], timeout: Duration) -> String {
         |disk: &Waiting| format!("`{}` ({}): {} in flight", disk.id, disk.path, disk.in_flight);
     let disks: Vec<String> = disks.iter().map(name).collect();
     format!(
-        "the machine has ended, but its storage has finished no request for {seconds} seconds; the last requests to these disks may be lost: {}",
+        "the machine has ended, but its storage has finished no request for {seconds} seconds; \
+        the last requests to these disks may be lost: {}",
         disks.join(", ")
     )
 }

@@ -157,7 +157,8 @@ mod tests {
         let message = unknown("key", "readnly", KEYS);
         assert_eq!(
             message,
-            "unknown key `readnly`; did you mean `readonly`? known: path, readonly, controller, lun, block-size"
+            "unknown key `readnly`; did you mean `readonly`? known: path, readonly, controller, \
+            lun, block-size"
         );
     }
 

@@ -135,7 +135,8 @@ fn check_disk(disk: &DiskConfig) -> Result<(u64, u64), String> {
     if is_raw && !size.is_multiple_of(block) {
         let whole = size.next_multiple_of(block);
         return Err(format!(
-            "has {size} bytes, which is not a multiple of {block}; is it a raw image? If so: truncate -s {whole} {}",
+            "has {size} bytes, which is not a multiple of {block}; is it a raw image? If so: \
+            truncate -s {whole} {}",
             disk.path.display()
         ));
     }

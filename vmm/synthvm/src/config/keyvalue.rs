@@ -49,7 +49,8 @@ pub(crate) fn plain(flag: &str, text: &str) -> Node {
 fn empty_item(text: &str, bare_key: &str) -> String {
     match text {
         "" => format!("the value is empty; write for example {bare_key}=VALUE"),
-        _ => "there is an empty item between two commas or at an end (a comma inside a value is written `,,`)"
+        _ => "there is an empty item between two commas or at an end (a comma inside a value is \
+            written `,,`)"
             .to_owned(),
     }
 }

@@ -50,7 +50,8 @@ impl FromStr for ByteSize {
             "kb" | "mb" | "gb" | "tb" => {
                 let binary = unit[..1].to_ascii_uppercase();
                 return Err(format!(
-                    "`{text}` is ambiguous; write {number}{binary} or {number}{binary}iB (powers of 1024)"
+                    "`{text}` is ambiguous; write {number}{binary} or {number}{binary}iB (powers \
+                    of 1024)"
                 ));
             }
             _ => return Err(malformed()),

@@ -190,7 +190,8 @@ fn test_flag_replaces_the_key_of_the_file() {
 
 #[test]
 fn test_flag_with_keys_replaces_key_by_key() {
-    let file = "kernel = \"k\"\nmemory = { size = \"2G\", hugepages = true }\n[hyperv]\npreset = \"windows\"\nreset = false";
+    let file = "kernel = \"k\"\nmemory = { size = \"2G\", hugepages = true }\n[hyperv]\npreset = \
+        \"windows\"\nreset = false";
     let config = load(file, &[("memory", "4G"), ("hyperv", "crash=off")]).unwrap();
     assert_eq!((config.memory.size.bytes(), config.memory.hugepages), (4 << 30, true));
     assert_eq!(config.hyperv.preset, HypervPreset::Windows);
@@ -285,7 +286,8 @@ fn test_disk_without_an_image_refuses_what_makes_no_sense() {
 
 #[test]
 fn test_file_relative_paths_are_relative_to_the_file() {
-    let text = "kernel = \"k\"\nserial = \"file=s.log\"\n[[disk]]\npath = \"/abs.img\"\n[[disk]]\npath = \"rel.img\"";
+    let text = "kernel = \"k\"\nserial = \"file=s.log\"\n[[disk]]\npath = \
+        \"/abs.img\"\n[[disk]]\npath = \"rel.img\"";
     let mut root = file::parse("vm/vm.toml", text, Some(Path::new("vm"))).unwrap();
     root.merge(keyvalue::parse("--x", "initrd=i", node::Bare::key("")).unwrap());
     let config: VmConfig = de::from_node(&root).unwrap();
@@ -444,7 +446,8 @@ fn test_presets_need_nothing_that_they_do_not_offer() {
 
 #[test]
 fn test_dvd_drives_come_after_disks_and_share_their_places_and_names() {
-    let file = "kernel = \"k\"\n[[dvd]]\npath = \"a.iso\"\n[[dvd]]\nid = \"empty\"\n[[disk]]\npath = \"a.img\"\n";
+    let file = "kernel = \"k\"\n[[dvd]]\npath = \"a.iso\"\n[[dvd]]\nid = \
+        \"empty\"\n[[disk]]\npath = \"a.img\"\n";
     let config =
         load(file, &[("dvd", "b.iso,controller=1"), ("disk", "path=b.img,lun=1")]).unwrap();
     let luns: Vec<_> = config.dvds.iter().map(|dvd| (dvd.controller, dvd.lun.unwrap())).collect();

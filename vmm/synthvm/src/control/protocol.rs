@@ -96,7 +96,8 @@ pub struct DiskPlace {
 }
 
 /// The names of all requests, for messages.
-const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link";
+const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
+    disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link";
 
 impl Request {
     /// Reads a request.

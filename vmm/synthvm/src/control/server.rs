@@ -55,7 +55,8 @@ impl ControlServer {
         };
         if self.clients.len() >= MAX_CLIENTS {
             tracing::warn!(
-                "control socket: {MAX_CLIENTS} clients are connected already; another connection was closed"
+                "control socket: {MAX_CLIENTS} clients are connected already; another connection \
+                was closed"
             );
             return;
         }

@@ -103,7 +103,8 @@ impl StopSignals {
         self.first = Some(signal);
         let seconds = self.grace.as_secs();
         tracing::info!(
-            "signal {signal}: asking the guest to power down; stopping it in {seconds} s, or at the next signal"
+            "signal {signal}: asking the guest to power down; stopping it in {seconds} s, or at \
+            the next signal"
         );
         let pressed = self.target.power_button();
         let armed = self.timer.reset(self.grace, None).map_err(|error| error.to_string());

@@ -41,7 +41,8 @@ pub enum DiskError {
     Refused(String),
     /// The requested block size is smaller than the image's own.
     #[error(
-        "block-size={asked}: the image has blocks of {own} bytes, which are read and written whole; leave block-size out, or write {own}"
+        "block-size={asked}: the image has blocks of {own} bytes, which are read and written \
+        whole; leave block-size out, or write {own}"
     )]
     SmallBlocks {
         /// Bytes that were asked for.
@@ -51,7 +52,8 @@ pub enum DiskError {
     },
     /// The image's size is not a multiple of the requested block size.
     #[error(
-        "block-size={asked}: the image has {size} bytes, which is not a multiple; leave block-size out, or make the image larger"
+        "block-size={asked}: the image has {size} bytes, which is not a multiple; leave \
+        block-size out, or make the image larger"
     )]
     OddSize {
         /// Bytes that were asked for.
@@ -68,7 +70,10 @@ pub enum DiskError {
         known: Vec<String>,
     },
     /// The controller has no free LUN.
-    #[error("controller {0} has {max} disks already; name another one with controller=", max = MAX_LUNS)]
+    #[error(
+        "controller {0} has {max} disks already; name another one with controller=",
+        max = MAX_LUNS
+    )]
     Full(u32),
     /// The controller cannot be offered on the bus.
     #[error("controller {0} cannot be offered: {1}")]
@@ -104,7 +109,8 @@ pub enum DiskError {
     },
     /// The requests of a removed disk or its flush have not ended in time.
     #[error(
-        "`{0}` was removed, but its requests have not ended after {1} seconds; its image is flushed and closed when they have"
+        "`{0}` was removed, but its requests have not ended after {1} seconds; its image is \
+        flushed and closed when they have"
     )]
     Busy(String, u64),
 }

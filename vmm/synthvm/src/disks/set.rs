@@ -237,7 +237,8 @@ impl DiskSet {
         }
         if size < before {
             return refuse(format!(
-                "`{id}` has {has} and cannot become smaller: the data beyond the new end would be lost"
+                "`{id}` has {has} and cannot become smaller: the data beyond the new end would be \
+                lost"
             ));
         }
         drop(table);
@@ -264,7 +265,8 @@ impl DiskSet {
                 Ok(())
             }
             _ => Err(DiskError::Refused(format!(
-                "`{id}` was added without limits; limits can change only on a disk that was added with some, such as iops=100000"
+                "`{id}` was added without limits; limits can change only on a disk that was added \
+                with some, such as iops=100000"
             ))),
         }
     }

@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn test_meminfo_hugepages_free_excludes_reserved_ones() {
-        let text = "MemAvailable:    2048 kB\nHugePages_Total:      10\nHugePages_Free:        8\nHugePages_Rsvd:        3\nHugepagesize:       2048 kB\n";
+        let text = "MemAvailable:    2048 kB\nHugePages_Total:      10\nHugePages_Free:        \
+            8\nHugePages_Rsvd:        3\nHugepagesize:       2048 kB\n";
         assert_eq!(hugepages(text), Some(Hugepages { size: 2 << 20, total: 10, free: 5 }));
         assert_eq!(field(text, "MemAvailable"), Some(2048));
         assert_eq!(field(text, "HugePages"), None);

@@ -15,7 +15,8 @@ const WANTED_OPEN_FILES: u64 = 1024;
 /// Free memory below which even a small guest may be too large, in bytes.
 const WANTED_MEMORY: u64 = 1 << 30;
 
-const BUILD_WITH_HYPERV: &str = "use a host kernel with CONFIG_KVM_HYPERV=y (distribution kernels for x86-64 have it), \
+const BUILD_WITH_HYPERV: &str = "use a host kernel with CONFIG_KVM_HYPERV=y (distribution kernels \
+    for x86-64 have it), \
     or run synthvm inside the test host: cargo xtask host -- COMMAND";
 
 impl Report {
@@ -96,7 +97,8 @@ fn device(facts: &Facts) -> Check {
             let check = check(format!("API {version}, {module}"));
             if facts.modules.iter().any(|name| name == "kvm_pvm") {
                 // Source: hypervisor-platform.md, section 0, 1a.
-                let cost = "kvm_pvm interprets the guest's kernel and lacks instructions that stock kernels use";
+                let cost = "kvm_pvm interprets the guest's kernel and lacks instructions that \
+                    stock kernels use";
                 return check.lacking(State::Warn, cost, BUILD_WITH_HYPERV);
             }
             check
@@ -108,7 +110,8 @@ fn device(facts: &Facts) -> Check {
 pub(super) fn open_advice(error: i32) -> &'static str {
     match error {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => {
-            "switch virtualisation on in the firmware, or nested virtualisation if this is a VM, then: \
+            "switch virtualisation on in the firmware, or nested virtualisation if this is a VM, \
+            then: \
              modprobe kvm-intel || modprobe kvm-amd; in a container, pass /dev/kvm in"
         }
         libc::EACCES | libc::EPERM => {
@@ -295,7 +298,8 @@ fn io_uring(facts: &Facts) -> Check {
         Err(error) => {
             let advice = match error {
                 libc::EPERM | libc::EACCES => {
-                    "allow it: sysctl kernel.io_uring_disabled=0, and in the container's seccomp profile"
+                    "allow it: sysctl kernel.io_uring_disabled=0, and in the container's seccomp \
+                    profile"
                 }
                 _ => "use a host kernel with CONFIG_IO_URING=y",
             };

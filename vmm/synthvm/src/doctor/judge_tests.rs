@@ -152,7 +152,10 @@ fn test_render_tells_the_verdict_and_each_advice_once() {
     assert!(text.contains("Stock guests can run here."), "{text}");
     let text = render(&Report::judge(&without(&[44, 148, 149, 154])), Look::Plain);
     assert!(
-        text.contains("Stock guests cannot run here; missing: HYPERV, HYPERV_SYNIC2, HYPERV_VP_INDEX, HYPERV_EVENTFD"),
+        text.contains(
+            "Stock guests cannot run here; missing: HYPERV, HYPERV_SYNIC2, \
+            HYPERV_VP_INDEX, HYPERV_EVENTFD"
+        ),
         "{text}"
     );
     assert_eq!(text.matches("CONFIG_KVM_HYPERV=y").count(), 1, "{text}");

@@ -78,7 +78,8 @@ pub struct NetworkDrops {
     pub receive_overflow: u64,
     /// To the guest: the frame was malformed.
     pub receive_invalid: u64,
-    /// To the guest: it does not want the frame, which is to another address or longer than its MTU.
+    /// To the guest: it does not want the frame, which is to another address or longer than its
+    /// MTU.
     pub receive_unwanted: u64,
     /// To the guest: it completed too few of a channel's frames.
     pub receive_starved: u64,

@@ -45,7 +45,10 @@ pub enum NetworkError {
     #[error("cannot connect: {0}; start the machine with listen= first")]
     Connect(#[source] io::Error),
     /// The capture file exists.
-    #[error("pcap={}: the file exists and is left alone; choose another name, or remove it", .0.display())]
+    #[error(
+        "pcap={}: the file exists and is left alone; choose another name, or remove it",
+        .0.display()
+    )]
     CaptureExists(PathBuf),
     /// The capture file cannot be made.
     #[error("pcap={}: cannot create: {error}", .path.display())]

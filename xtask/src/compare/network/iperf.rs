@@ -135,7 +135,8 @@ mod tests {
             "[  5]   0.00-2.00   sec  2.76 MBytes  11584 Kbits/sec                  receiver";
         let found = Measured::parse(line, &ONE).unwrap();
         assert_eq!((found.bytes_per_second, found.packets), (1_448_000.0, 2000.0));
-        let line = "[SUM]   0.00-1.00   sec   115 MBytes  11584 Kbits/sec  0.010 ms  30992/117175 (26%)  receiver";
+        let line = "[SUM]   0.00-1.00   sec   115 MBytes  11584 Kbits/sec  0.010 ms  30992/117175 \
+            (26%)  receiver";
         assert_eq!(Measured::parse(line, &FOUR).unwrap().packets, 1000.0);
     }
 

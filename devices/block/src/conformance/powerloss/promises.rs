@@ -175,7 +175,8 @@ impl Promises {
         let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         let (stamp, of) = (word >> 32, word & 0xFFFF_FFFF);
         Err(format!(
-            "sector {sector} may have the stamps {allowed:?}, but holds stamp {stamp} of sector {of}"
+            "sector {sector} may have the stamps {allowed:?}, but holds stamp {stamp} of sector \
+            {of}"
         ))
     }
 }

@@ -34,8 +34,8 @@ pub(super) const BARE: Bare = Bare { key: "backend", prefixes: &[], lists: &["fo
 pub struct NetworkConfig {
     /// The network behind the card.
     pub backend: NetworkBackend,
-    /// The most channels of the card, 1 to [`MAX_QUEUES`], with a host thread each. A guest opens as
-    /// many as it has processors. A TAP interface is opened with as many queues.
+    /// The most channels of the card, 1 to [`MAX_QUEUES`], with a host thread each. A guest opens
+    /// as many as it has processors. A TAP interface is opened with as many queues.
     pub queues: u16,
     /// The card's name in `synthvm inspect` and `synthvm net`. Unique among the cards, and the same
     /// for the same card at every start: the guest's settings belong to it. Default: `net` and the
