@@ -119,7 +119,8 @@ fn conclude(
     output: &Output,
     seconds: f64,
 ) {
-    let said = String::from_utf8_lossy(&output.0);
+    // Indented: the closing lines of a test's own harness are no results of this run.
+    let said = indented(&String::from_utf8_lossy(&output.0));
     let name = &job.name;
     let mut text = String::new();
     let mut shared = lock(shared);
@@ -142,8 +143,7 @@ fn conclude(
             let _ = writeln!(text, "test {name} ... ok <{seconds:.1}s>");
         }
         Err(error) if job.attempt < ATTEMPTS && loss.is_some() => {
-            let _ =
-                writeln!(text, "{said}\ntest {name}: {error}\ntest {name}: again in a new host");
+            let _ = writeln!(text, "{said}test {name}: {error}\ntest {name}: again in a new host");
             shared.queue.push_front(Job { attempt: job.attempt + 1, ..job });
             (shared.report)(&text);
             return;
@@ -151,16 +151,23 @@ fn conclude(
         Ok(code) => {
             let _ = writeln!(
                 text,
-                "{said}\ntest {name} ... FAILED <{seconds:.1}s> (exit status {code})\n"
+                "{said}test {name} ... FAILED <{seconds:.1}s> (exit status {code})\n"
             );
         }
         Err(error) => {
-            let _ = writeln!(text, "{said}\ntest {name} ... FAILED <{seconds:.1}s> ({error})\n");
+            let _ = writeln!(text, "{said}test {name} ... FAILED <{seconds:.1}s> ({error})\n");
         }
     }
     let output = if passed { String::new() } else { tail(&text).to_owned() };
     shared.summary.tests.push(Outcome { name: job.name, passed, seconds, output });
     (shared.report)(&text);
+}
+
+fn indented(text: &str) -> String {
+    text.lines().fold(String::new(), |mut all, line| {
+        let _ = writeln!(all, "{}{line}", if line.is_empty() { "" } else { "    " });
+        all
+    })
 }
 
 /// Returns the last lines of an output, of at most [`KEPT`] bytes together.
@@ -283,7 +290,7 @@ mod tests {
     fn test_summary_text_repeats_the_output_of_failed_tests_before_their_names() {
         let (summary, _) = summary(&["pass", "fail"], 1, 0);
         let text = summary.text(1.5);
-        let repeated = "---- fail ----\nfail\ntest fail ... FAILED";
+        let repeated = "---- fail ----\n    fail\ntest fail ... FAILED";
         assert!(text.contains(repeated), "{text}");
         assert!(text.contains("\nfailures:\n    fail\n"), "{text}");
         assert!(!text.contains("test pass"), "{text}");

@@ -180,9 +180,9 @@ impl Log {
     }
 }
 
-/// Reads `test result: ok. 3 passed; 0 failed; ...`.
+/// Reads `test result: ok. 3 passed; 0 failed; ...`. An indented line is a part of a test's output.
 fn result_line(line: &str) -> Option<Sums> {
-    let rest = line.trim().strip_prefix("test result: ")?;
+    let rest = line.strip_prefix("test result: ")?;
     let number = |word: &str| -> Option<u64> {
         let before = rest.split(word).next()?;
         before.trim_end().rsplit(' ').next()?.parse().ok()
@@ -221,7 +221,8 @@ mod tests {
 
     #[test]
     fn test_other_lines_are_no_results() {
-        for line in ["test a ... ok", "test result: ok", "running 3 tests", ""] {
+        let inner = "    test result: ok. 1 passed; 0 failed; 0 ignored";
+        for line in ["test a ... ok", "test result: ok", "running 3 tests", "", inner] {
             assert_eq!(result_line(line), None, "{line}");
         }
     }
