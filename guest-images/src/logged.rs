@@ -216,8 +216,9 @@ mod tests {
 
     #[test]
     fn test_run_of_a_missing_program_names_it() {
-        let error =
-            run(&cache("none"), &mut Command::new("/no/such"), "x", |_| Line::Keep).unwrap_err();
+        let cache = cache("none");
+        let error = run(&cache, &mut Command::new("/no/such"), "x", |_| Line::Keep).unwrap_err();
         assert!(error.to_string().contains("/no/such"), "{error}");
+        std::fs::remove_dir_all(cache.root()).unwrap();
     }
 }

@@ -120,11 +120,14 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::image::WorkDir;
 
-    fn silence() -> Silence {
+    /// Returns a silent host's state, and the folder of its log.
+    fn silence() -> (Silence, WorkDir) {
         let (ours, _) = UnixStream::pair().unwrap();
-        let log = std::env::temp_dir().join(format!("synthvm-silence-{}", std::process::id()));
-        Silence::new(Monitor::new(ours, log).unwrap(), std::process::id())
+        let dir = WorkDir::new().unwrap();
+        let monitor = Monitor::new(ours, dir.path().join("monitor")).unwrap();
+        (Silence::new(monitor, std::process::id()), dir)
     }
 
     #[test]
@@ -134,7 +137,7 @@ mod tests {
             quiet_limit: Duration::from_secs(1000),
             ..HostOptions::default()
         };
-        let mut silence = silence();
+        let (mut silence, _dir) = silence();
         assert_eq!(silence.until_next(&options), Duration::ZERO);
         assert_eq!(silence.look(), None);
         assert!(silence.until_next(&options) <= BETWEEN_LOOKS);
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn test_silence_longer_than_the_limit_is_over() {
         let options = HostOptions { quiet_limit: Duration::ZERO, ..HostOptions::default() };
-        let silence = silence();
+        let (silence, _dir) = silence();
         assert!(silence.is_over(&options));
         assert_eq!(silence.until_next(&options), Duration::ZERO);
     }
