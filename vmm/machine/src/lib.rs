@@ -39,5 +39,5 @@ pub use machine::{
 pub use memory::{GuestMemory, MemoryError};
 pub use options::{
     HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig, OnPanic,
-    OnReset, SerialConfig, host_path,
+    OnReset, RtcBase, SerialConfig, host_path,
 };

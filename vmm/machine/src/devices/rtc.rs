@@ -1,10 +1,11 @@
-//! MC146818 clock and its CMOS memory: the wall clock (UTC), memory sizes, and the scratch byte of
-//! warm reboots.
+//! MC146818 clock and its CMOS memory: the wall clock, memory sizes, and the scratch byte of warm
+//! reboots.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::PioDevice;
+use crate::RtcBase;
 use crate::memory::MemoryLayout;
 
 /// The index port; the data port is the next one.
@@ -41,7 +42,7 @@ pub(crate) struct Rtc {
 struct State {
     index: u8,
     cmos: [u8; 128],
-    /// The guest's clock minus the host's, in seconds.
+    /// The guest's clock minus the host's UTC, in seconds.
     offset: i64,
     /// Whether the registers hold a frozen time, in the guest's format, which the guest may still
     /// change before it takes effect.
@@ -49,8 +50,9 @@ struct State {
 }
 
 impl Rtc {
-    /// Returns a clock that shows the host's UTC, with the memory sizes of `layout` in CMOS.
-    pub(crate) fn new(layout: &MemoryLayout) -> Rtc {
+    /// Returns a clock that shows the host's time in the time zone `base`, with the memory sizes of
+    /// `layout` in CMOS.
+    pub(crate) fn new(layout: &MemoryLayout, base: RtcBase) -> Rtc {
         let mut cmos = [0; 128];
         cmos[usize::from(STATUS_A)] = 0x26;
         cmos[usize::from(STATUS_B)] = B_24_HOURS;
@@ -67,7 +69,11 @@ impl Rtc {
         word(0x34, low.saturating_sub(16 << 20) >> 16);
         let above = layout.high_ram.len() >> 16;
         cmos[0x5B..0x5E].copy_from_slice(&above.min(0xFF_FFFF).to_le_bytes()[..3]);
-        Rtc { state: Mutex::new(State { index: 0, cmos, offset: 0, staged: false }) }
+        let offset = match base {
+            RtcBase::Utc => 0,
+            RtcBase::Local => local_offset(now()),
+        };
+        Rtc { state: Mutex::new(State { index: 0, cmos, offset, staged: false }) }
     }
 }
 
@@ -92,6 +98,17 @@ impl PioDevice for Rtc {
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64)
+}
+
+/// Returns the seconds by which the host's local time is ahead of UTC at `now`; 0 if the host does
+/// not know.
+fn local_offset(now: i64) -> i64 {
+    // SAFETY: all zeros are valid values of its integers and of its pointer.
+    let mut local: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid during the call. It reads TZ in the environment, which this
+    // program never writes.
+    let found = unsafe { libc::localtime_r(&now, &mut local) };
+    if found.is_null() { 0 } else { local.tm_gmtoff }
 }
 
 impl State {
@@ -251,7 +268,7 @@ mod tests {
     const LEAP: i64 = 1_709_211_909;
 
     fn state() -> State {
-        Rtc::new(&MemoryLayout::new(5 << 30)).state.into_inner().unwrap()
+        Rtc::new(&MemoryLayout::new(5 << 30), RtcBase::Utc).state.into_inner().unwrap()
     }
 
     fn read(state: &mut State, index: u8, now: i64) -> u8 {
@@ -291,6 +308,15 @@ mod tests {
         write(&mut state, STATUS_B, B_24_HOURS, LEAP);
         assert_eq!(read(&mut state, HOURS, LEAP + 3600), 0x21);
         assert_eq!(read(&mut state, MINUTES, LEAP), 0x05);
+    }
+
+    #[test]
+    fn test_time_of_a_local_clock_is_the_hosts() {
+        let rtc = Rtc::new(&MemoryLayout::new(5 << 30), RtcBase::Local);
+        let offset = rtc.state.into_inner().unwrap().offset;
+        let output = std::process::Command::new("date").arg("+%z").output().unwrap();
+        let zone: i64 = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        assert_eq!(offset, (zone / 100 * 60 + zone % 100) * 60);
     }
 
     #[test]

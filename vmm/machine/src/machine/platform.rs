@@ -95,7 +95,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
     place(&mut buses, |buses| {
         buses.add_ports(serial::COM1_PORT, serial::PORTS, &serial[0])?;
         buses.add_ports(serial::COM2_PORT, serial::PORTS, &serial[1])?;
-        buses.add_ports(rtc::PORT, 2, &Arc::new(Rtc::new(wiring.layout)))?;
+        buses.add_ports(rtc::PORT, 2, &Arc::new(Rtc::new(wiring.layout, config.rtc)))?;
         buses.add_wide_ports(pm::BASE, pm::PORTS, Arc::new(pm::Wide(Arc::clone(&pm))))?;
         buses.add_ports(KeyboardReset::PORT, 1, &Arc::new(KeyboardReset(power())))?;
         buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;

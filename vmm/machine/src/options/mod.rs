@@ -8,7 +8,7 @@ mod serial;
 use std::path::PathBuf;
 
 pub use hyperv::{HypervConfig, HypervOption, HypervPreset};
-pub use policy::{IrqchipMode, OnPanic, OnReset};
+pub use policy::{IrqchipMode, OnPanic, OnReset, RtcBase};
 pub use serial::{SerialConfig, host_path};
 
 /// The most vCPUs of a machine.
@@ -38,6 +38,8 @@ pub struct MachineConfig {
     pub hyperv: HypervConfig,
     /// The location of the interrupt controllers.
     pub irqchip: IrqchipMode,
+    /// The time zone of the battery-backed clock.
+    pub rtc: RtcBase,
     /// The action on a guest's reset.
     pub on_reset: OnReset,
     /// The action on a guest's panic.

@@ -1,5 +1,5 @@
-//! The machine's actions on a guest's reset and panic, and the location of its interrupt
-//! controllers.
+//! The machine's actions on a guest's reset and panic, the location of its interrupt controllers,
+//! and the time zone of its clock.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,17 @@ pub enum IrqchipMode {
     Full,
     /// Local APICs in the kernel; the IOAPIC in SynthVM.
     Split,
+}
+
+/// The time zone of the battery-backed clock (RTC). A guest reads it at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RtcBase {
+    /// Coordinated universal time, as Linux expects.
+    #[default]
+    Utc,
+    /// The host's local time when the machine starts, as Windows expects.
+    Local,
 }
 
 /// The action on a reset that the guest requested.

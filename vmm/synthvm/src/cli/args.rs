@@ -175,6 +175,9 @@ pub(super) struct RunArgs {
     /// Interrupt controllers: full (in the kernel) or split (IOAPIC in SynthVM) [default: full]
     #[arg(long, value_name = "MODE", help_heading = "Virtual hardware")]
     irqchip: Option<String>,
+    /// Time zone of the battery-backed clock: utc, or local for Windows [default: utc]
+    #[arg(long, value_name = "ZONE", help_heading = "Virtual hardware")]
+    rtc: Option<String>,
     /// Adds devices for tests of the bus and of drivers: echo, the backend of
     /// docs/writing-a-backend.md, or network, two cards on one switch
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
@@ -206,6 +209,7 @@ impl RunArgs {
             ("serial2", &self.serial2),
             ("control", &self.control),
             ("irqchip", &self.irqchip),
+            ("rtc", &self.rtc),
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
             ("stop-timeout", &self.stop_timeout),

@@ -35,6 +35,7 @@ pub const KEYS: &[&str] = &[
     "control",
     "hyperv",
     "irqchip",
+    "rtc",
     "on-reset",
     "on-panic",
     "stop-timeout",

@@ -45,7 +45,8 @@ pub use network::{
 };
 pub use size::ByteSize;
 pub use synthvm_machine::{
-    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, SerialConfig,
+    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, OnPanic, OnReset, RtcBase,
+    SerialConfig,
 };
 pub use test_device::TestDevice;
 
@@ -118,6 +119,9 @@ pub struct VmConfig {
     /// The location of the interrupt controllers.
     #[serde(default)]
     pub irqchip: IrqchipMode,
+    /// The time zone of the battery-backed clock.
+    #[serde(default)]
+    pub rtc: RtcBase,
     /// The action on a guest's reset.
     #[serde(default)]
     pub on_reset: OnReset,
@@ -149,6 +153,7 @@ impl VmConfig {
             serial: [self.serial.clone(), self.serial2.clone()],
             hyperv: self.hyperv.clone(),
             irqchip: self.irqchip,
+            rtc: self.rtc,
             on_reset: self.on_reset,
             on_panic: self.on_panic,
             kvm: self.kvm.clone(),

@@ -59,8 +59,8 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
     );
     assert_eq!((config.serial, config.serial2), (SerialConfig::Stdio, SerialConfig::Null));
     assert_eq!(
-        (config.irqchip, config.on_reset, config.on_panic),
-        (IrqchipMode::Full, OnReset::Reboot, OnPanic::Exit)
+        (config.irqchip, config.rtc, config.on_reset, config.on_panic),
+        (IrqchipMode::Full, RtcBase::Utc, OnReset::Reboot, OnPanic::Exit)
     );
     assert_eq!(config.disk_busy_poll, 50);
     assert!(config.disk_moderation);
@@ -93,6 +93,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         control = "c.sock"
         hyperv = { preset = "windows", stimer-direct = false, runtime = "off" }
         irqchip = "split"
+        rtc = "local"
         disk-busy-poll = 0
         disk-moderation = false
         disk-channels = 3
@@ -124,6 +125,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("control", "c.sock"),
         ("hyperv", "windows,stimer-direct=off,runtime=off"),
         ("irqchip", "split"),
+        ("rtc", "local"),
         ("disk-busy-poll", "0"),
         ("disk-moderation", "off"),
         ("disk-channels", "3"),
@@ -358,6 +360,7 @@ fn test_flag_mistake_names_the_flag_its_text_and_what_is_allowed() {
         ("serial", "stdio=x", &["`stdio` takes no value"]),
         ("serial2", "stdio", &["--serial2 stdio", "--serial null"]),
         ("irqchip", "none", &["--irqchip none", "full, split"]),
+        ("rtc", "cet", &["--rtc cet", "utc, local"]),
         ("on-reset", "rebot", &["did you mean `reboot`?"]),
         ("on-panic", "", &["exit, reboot, continue"]),
         ("hyperv", "macos", &["--hyperv macos", "linux, windows"]),
