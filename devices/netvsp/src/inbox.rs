@@ -27,6 +27,8 @@ pub(crate) struct Inbox {
     sleep: AtomicU8,
     /// Readable after a wake-up.
     event: EventFd,
+    /// The event of an ended sleep is not read yet. For the channel's own worker only.
+    owes_read: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +56,7 @@ impl Inbox {
             has_returns: AtomicBool::new(false),
             sleep: AtomicU8::new(AWAKE),
             event: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
+            owes_read: AtomicBool::new(false),
         })
     }
 
@@ -152,9 +155,11 @@ impl Inbox {
 
     /// Ends a sleep that [`Inbox::prepare_sleep`] began.
     pub(crate) fn end_sleep(&self) {
-        if self.sleep.swap(AWAKE, Ordering::SeqCst) == AWAKE {
-            // It fails if the waking thread has not written yet: the next sleep is short then.
-            let _ = self.event.read();
+        let was_woken = self.sleep.swap(AWAKE, Ordering::SeqCst) == AWAKE;
+        if was_woken || self.owes_read.load(Ordering::Relaxed) {
+            // It fails if the waking thread has not written yet: the next sleep is short then, and
+            // its end must read. Otherwise each later sleep would be short, too.
+            self.owes_read.store(self.event.read().is_err(), Ordering::Relaxed);
         }
     }
 
@@ -214,6 +219,21 @@ mod tests {
         assert!(!is_readable(event));
         inbox.pass(2, NetPacket::empty()).unwrap();
         assert!(is_readable(event));
+    }
+
+    #[test]
+    fn test_wake_up_that_is_written_late_shortens_one_sleep_and_no_more() {
+        let inbox = Inbox::new().unwrap();
+        let event = inbox.prepare_sleep(false);
+        // The waking thread is stopped between its two steps, while another event ends the sleep.
+        inbox.sleep.store(AWAKE, Ordering::SeqCst);
+        inbox.end_sleep();
+        inbox.event.write(1).unwrap();
+        inbox.prepare_sleep(false);
+        assert!(is_readable(event));
+        inbox.end_sleep();
+        inbox.prepare_sleep(false);
+        assert!(!is_readable(event), "every later sleep is short");
     }
 
     #[test]
