@@ -16,6 +16,7 @@ mod libraries;
 pub mod logged;
 pub mod packages;
 pub mod passt;
+mod programs;
 pub mod progress;
 pub mod qemu;
 mod tools;
