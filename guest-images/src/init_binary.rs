@@ -17,6 +17,8 @@ pub enum InitBinary {
     Guest,
     /// Process 1 of the test host.
     TestHost,
+    /// Process 1 of the initial RAM disk of an installed system.
+    Root,
 }
 
 impl InitBinary {
@@ -24,6 +26,7 @@ impl InitBinary {
         match self {
             InitBinary::Guest => "guest-init",
             InitBinary::TestHost => "host-init",
+            InitBinary::Root => "root-init",
         }
     }
 

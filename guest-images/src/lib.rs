@@ -6,6 +6,7 @@
 pub mod apt;
 pub mod cache;
 pub mod cpio;
+pub mod disk;
 mod error;
 pub mod firmware;
 pub mod guest;

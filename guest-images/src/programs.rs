@@ -13,8 +13,74 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::libraries::LOADER;
+use crate::libraries::{LOADER, Libraries};
+use crate::packages::{Package, Packages};
 use crate::{Error, cache::Cache};
+
+/// Programs of packages of one suite.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Programs {
+    /// The set's name, by which it is found again.
+    pub(crate) name: &'static str,
+    /// The suite of the packages.
+    pub(crate) suite: &'static str,
+    /// Each program's package and path in it.
+    pub(crate) programs: &'static [(&'static str, &'static str)],
+    /// Libraries that a program loads by itself: package and path in it.
+    pub(crate) libraries: &'static [(&'static str, &'static str)],
+}
+
+impl Programs {
+    /// Returns the folder that contains the programs, after making it if it is missing.
+    ///
+    /// # Errors
+    /// A package cannot be fetched, or lacks a file.
+    pub(crate) fn folder(&self, cache: &Cache) -> Result<PathBuf, Error> {
+        let set = Set { suite: self.suite, name: self.name };
+        if let Some(made) = set.made(cache) {
+            return Ok(made);
+        }
+        let _lock = cache.lock(self.name)?;
+        // Another process may have made it while this one waited for the lock.
+        match set.made(cache) {
+            Some(made) => Ok(made),
+            None => self.make(cache, set),
+        }
+    }
+
+    fn make(&self, cache: &Cache, set: Set<'_>) -> Result<PathBuf, Error> {
+        let suite = Packages::new(cache, self.suite);
+        let wanted: Vec<_> = self.programs.iter().chain(self.libraries).collect();
+        let mut packages: Vec<Package> = Vec::new();
+        for (name, _) in &wanted {
+            if packages.iter().all(|package| package.name != *name) {
+                packages.push(suite.get(name)?);
+            }
+        }
+        let mut files = Vec::new();
+        for (name, path) in wanted {
+            if let Some(package) = packages.iter().find(|package| package.name == *name) {
+                files.push((package, package.root.join(path)));
+            }
+        }
+        let borrowed: Vec<_> = files.iter().map(|(package, path)| (*package, &**path)).collect();
+        let libraries = Libraries::new(&suite, &packages).of(&borrowed)?;
+
+        let mut links = BTreeMap::new();
+        links.extend(libraries.into_iter().map(|(name, path)| (format!("lib/{name}"), path)));
+        let mut scripts = BTreeMap::new();
+        for (number, (_, path)) in files.into_iter().enumerate() {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if number < self.programs.len() {
+                scripts.insert(name.clone(), script(&name, "", ""));
+                links.insert(format!("program/{name}"), path);
+            } else {
+                links.insert(format!("lib/{name}"), path);
+            }
+        }
+        set.assemble(cache, &links, &scripts)
+    }
+}
 
 /// The name of a set of programs, and the suite of its packages.
 #[derive(Debug, Clone, Copy)]

@@ -36,6 +36,17 @@ pub fn mount_new(
     })
 }
 
+/// Moves a mounted file system to another folder.
+pub fn move_mount(from: &str, to: &str) -> io::Result<()> {
+    let what = format!("moving {from} to {to}");
+    let (from, to) = (c_string(from)?, c_string(to)?);
+    let null = std::ptr::null();
+    // SAFETY: both paths live until the call returns; MS_MOVE uses no other pointer.
+    let result =
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), null, libc::MS_MOVE, null.cast()) };
+    check(result.into()).map_err(|e| io::Error::new(e.kind(), format!("{what}: {e}")))
+}
+
 /// Unmounts a file system.
 pub fn unmount(target: &str) -> io::Result<()> {
     let target = c_string(target)?;
