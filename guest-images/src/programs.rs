@@ -1,5 +1,5 @@
-//! Programs of packages that are unpacked into the cache, runnable with their own libraries. Nothing
-//! is installed.
+//! Programs of packages that are unpacked into the cache, runnable with their own libraries.
+//! Nothing is installed.
 //!
 //! A set of programs is a folder with links to the packages' files and a script for each program. A
 //! script starts its program through the packages' own loader, so the program works on every
@@ -36,19 +36,30 @@ impl Programs {
     /// # Errors
     /// A package cannot be fetched, or lacks a file.
     pub(crate) fn folder(&self, cache: &Cache) -> Result<PathBuf, Error> {
-        let set = Set { suite: self.suite, name: self.name };
-        if let Some(made) = set.made(cache) {
+        if let Some(made) = self.made(cache) {
             return Ok(made);
         }
         let _lock = cache.lock(self.name)?;
         // Another process may have made it while this one waited for the lock.
-        match set.made(cache) {
+        match self.made(cache) {
             Some(made) => Ok(made),
-            None => self.make(cache, set),
+            None => self.make(cache),
         }
     }
 
-    fn make(&self, cache: &Cache, set: Set<'_>) -> Result<PathBuf, Error> {
+    /// Returns the folder that was made before. That of an older version may lack a program.
+    fn made(&self, cache: &Cache) -> Option<PathBuf> {
+        let bin = self.set().made(cache)?;
+        let has =
+            |path: &str| Path::new(path).file_name().is_some_and(|name| bin.join(name).is_file());
+        self.programs.iter().all(|(_, path)| has(path)).then_some(bin)
+    }
+
+    fn set(&self) -> Set<'static> {
+        Set { suite: self.suite, name: self.name }
+    }
+
+    fn make(&self, cache: &Cache) -> Result<PathBuf, Error> {
         let suite = Packages::new(cache, self.suite);
         let wanted: Vec<_> = self.programs.iter().chain(self.libraries).collect();
         let mut packages: Vec<Package> = Vec::new();
@@ -78,7 +89,7 @@ impl Programs {
                 links.insert(format!("lib/{name}"), path);
             }
         }
-        set.assemble(cache, &links, &scripts)
+        self.set().assemble(cache, &links, &scripts)
     }
 }
 
@@ -232,6 +243,18 @@ mod tests {
         let said = Command::new(bin.join("echo")).args(["a b", "c"]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&said.stdout), ".. a b c\n", "{said:?}");
         fs::remove_dir_all(&moved).unwrap();
+    }
+
+    #[test]
+    fn test_set_that_lacks_a_new_program_is_made_again() {
+        let cache = cache("programs-new");
+        let (bin, _) = assemble(&cache);
+        let old: &[(&str, &str)] = &[("coreutils", "bin/echo")];
+        let mut set = Programs { name: "tools", suite: "nowhere", programs: old, libraries: &[] };
+        assert_eq!(set.made(&cache), Some(bin));
+        set.programs = &[("coreutils", "bin/echo"), ("coreutils", "bin/cat")];
+        assert_eq!(set.made(&cache), None);
+        fs::remove_dir_all(cache.root()).unwrap();
     }
 
     #[test]

@@ -67,18 +67,37 @@ pub(super) fn stub() -> String {
 /// Returns GRUB's menu on the root file system.
 pub(super) fn menu() -> String {
     format!(
-        "serial --unit=0 --speed=115200\n\
-         terminal_input serial\n\
-         terminal_output serial\n\
-         echo '{GRUB_READY}'\n\
+        "{}\
          set timeout=1\n\
          menuentry 'Debian GNU/Linux' {{\n\
          \tlinux /boot/vmlinuz root=PARTLABEL={ROOT_PARTITION} console=ttyS0 quiet panic=-1 \
          mitigations=off TERM=dumb\n\
          \tinitrd /boot/initrd.img\n\
          }}\n\
-         menuentry 'UEFI firmware settings' {{\n\
-         \tfwsetup\n\
-         }}\n"
+         {SETTINGS}",
+        terminal()
     )
 }
+
+/// Returns GRUB's menu on a disc.
+pub(super) fn disc_menu() -> String {
+    format!("{}set timeout=-1\n{SETTINGS}", terminal())
+}
+
+/// Returns commands of GRUB that use the first serial port as the terminal, without the firmware.
+fn terminal() -> String {
+    format!(
+        "serial --unit=0 --speed=115200\n\
+         terminal_input serial\n\
+         terminal_output serial\n\
+         echo '{GRUB_READY}'\n"
+    )
+}
+
+/// The menu's entry for the firmware's own menu.
+const SETTINGS: &str = "menuentry 'UEFI firmware settings' {\n\
+    \tfwsetup\n\
+    }\n\
+    menuentry 'Power off' {\n\
+    \thalt\n\
+    }\n";

@@ -34,12 +34,14 @@ const PACKAGES: [&str; 14] = [
 /// The folder of libraries.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
+/// The prompt of root's shell.
+pub const PROMPT: &str = "guest# ";
+
 /// The name of the machine, which its login prompt shows.
 const HOST_NAME: &str = "synthvm-guest";
 
 /// The configuration.
-const FILES: [(&str, &str); 9] = [
-    ("root/.profile", "PS1='# '\nstty columns 500\n"),
+const FILES: [(&str, &str); 8] = [
     // Without an id, systemd asks the questions of a first boot.
     ("etc/machine-id", "53796e7468564d2d6775657374000001\n"),
     ("etc/fstab", ""),
@@ -167,6 +169,8 @@ fn configure(tree: &mut Tree, packages: &[Package]) -> Result<(), Error> {
         tree.file(path, if path == "etc/shadow" { 0o640 } else { 0o644 }, text);
     }
     tree.file("etc/hostname", 0o644, format!("{HOST_NAME}\n"));
+    // The shell's editor would scroll a line that is longer than the terminal is wide.
+    tree.file("root/.profile", 0o644, format!("PS1='{PROMPT}'\nstty columns 500\n"));
     for (name, text) in PAM {
         tree.file(&format!("etc/pam.d/{name}"), 0o644, text);
     }
