@@ -60,6 +60,11 @@ impl Ovmf {
         }
     }
 
+    /// Returns whether the code implements Secure Boot.
+    pub fn has_secure_boot(self) -> bool {
+        matches!(self, Ovmf::Bookworm2M | Ovmf::Bookworm4M)
+    }
+
     /// Returns the files, after fetching them if they are missing.
     ///
     /// # Errors

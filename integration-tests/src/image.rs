@@ -1,7 +1,7 @@
 //! Disk images from the host's side.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -44,6 +44,26 @@ impl WorkDir {
             at += piece as u64;
         }
         Ok(path)
+    }
+
+    /// Creates a copy of an image, in which blocks of zeros take no space.
+    pub fn copy(&self, name: &str, from: &Path) -> io::Result<PathBuf> {
+        let path = self.path.join(name);
+        let (mut source, copy) = (File::open(from)?, File::create(&path)?);
+        let mut buffer = vec![0; 256 << 10];
+        let mut at = 0;
+        loop {
+            let length = source.read(&mut buffer)?;
+            if length == 0 {
+                copy.set_len(at)?;
+                return Ok(path);
+            }
+            let piece = &buffer[..length];
+            if piece.iter().any(|byte| *byte != 0) {
+                copy.write_all_at(piece, at)?;
+            }
+            at += length as u64;
+        }
     }
 
     /// Creates an image of `size` zero bytes.
@@ -103,6 +123,15 @@ pub(crate) fn tail(path: &Path, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn test_copy_has_the_same_bytes_also_at_a_hole_at_the_end() {
+        let dir = WorkDir::new().unwrap();
+        let path = dir.image("a", 300_000, 5).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+        let copy = dir.copy("b", &path).unwrap();
+        assert_eq!(fs::read(&copy).unwrap(), fs::read(&path).unwrap());
+    }
 
     #[test]
     fn test_image_is_its_pattern_and_a_change_is_found() {

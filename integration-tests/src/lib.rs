@@ -1,6 +1,8 @@
 //! Tests of real guests end to end, and the test host that provides a real KVM on any machine.
 
 pub mod agent;
+pub mod console;
+pub mod firmware;
 pub mod host;
 pub mod image;
 pub mod inspect;

@@ -101,8 +101,8 @@ impl VmOptions {
 /// An error of a machine, with the end of its output.
 #[derive(Debug)]
 pub struct VmError {
-    what: String,
-    console: String,
+    pub(crate) what: String,
+    pub(crate) console: String,
 }
 
 impl fmt::Display for VmError {
@@ -514,12 +514,12 @@ pub(crate) fn poll(fd: &impl AsRawFd, limit: Duration) -> io::Result<bool> {
 }
 
 /// A watch for new files in a folder.
-struct Watch {
+pub(crate) struct Watch {
     fd: OwnedFd,
 }
 
 impl Watch {
-    fn new(dir: &Path) -> io::Result<Watch> {
+    pub(crate) fn new(dir: &Path) -> io::Result<Watch> {
         use std::os::unix::ffi::OsStrExt;
         let path = std::ffi::CString::new(dir.as_os_str().as_bytes()).map_err(io::Error::other)?;
         // SAFETY: the path lives through the calls; the descriptor is checked before it is owned.
@@ -538,7 +538,11 @@ impl Watch {
     }
 
     /// Connects to a socket as soon as a program listens, or returns the reason why none will.
-    fn connect(&self, socket: &Path, mut child: Option<&mut Child>) -> io::Result<UnixStream> {
+    pub(crate) fn connect(
+        &self,
+        socket: &Path,
+        mut child: Option<&mut Child>,
+    ) -> io::Result<UnixStream> {
         let end = Instant::now() + BOOT_LIMIT;
         loop {
             match UnixStream::connect(socket) {

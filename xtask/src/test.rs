@@ -78,7 +78,7 @@ fn phases(arguments: &Arguments) -> Vec<Phase> {
         // Every stage builds the whole workspace: another choice of packages would build them again
         // with other features.
         let host = ["--workspace", "--test", "test_host"];
-        let alone = ["--workspace", "--test", "guest_alone"];
+        let alone = ["--workspace", "--test", "guest_alone", "--test", "images_alone"];
         phases.push(Phase {
             shown: vec![Stage::new("the test host", &host)],
             beside: vec![Stage::new("guests alone, in the plain emulator", &alone)],

@@ -22,11 +22,11 @@ const MIB: u64 = 1 << 20;
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
 
-/// The EFI system partition: start and size in bytes.
-const ESP: (u64, u64) = (MIB, 64 * MIB);
+/// The EFI system partition: start and size in bytes. FAT32 needs 65,525 clusters.
+const ESP: (u64, u64) = (MIB, 36 * MIB);
 
-/// The root partition: start and size in bytes.
-const ROOT: (u64, u64) = (ESP.0 + ESP.1, 256 * MIB);
+/// The root partition: start and size in bytes. Small, because every test copies the disk.
+const ROOT: (u64, u64) = (ESP.0 + ESP.1, 128 * MIB);
 
 /// The partition table ends with its second copy, for which this is more than enough.
 const TABLE: u64 = MIB;
