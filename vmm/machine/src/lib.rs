@@ -12,12 +12,14 @@
 //! | `devices` | serial ports, RTC, power management, IOAPIC |
 //! | `irq` | interrupt lines and their routing |
 //! | `memory`, `acpi`, `boot` | guest RAM, tables, kernel |
+//! | `firmware` | the platform of UEFI firmware: its devices, tables and memory slots |
 //! | [`unix_socket`] | sockets that belong to one user |
 
 mod acpi;
 mod boot;
 mod crash;
 mod devices;
+mod firmware;
 mod guest_log;
 mod hyperv;
 mod irq;
@@ -31,6 +33,7 @@ pub mod unix_socket;
 pub use boot::{BootError, BootFile, BootSource, FileProblem};
 pub use crash::CrashParameters;
 pub use devices::serial::Escape;
+pub use firmware::{FirmwareError, FirmwareSource};
 pub use hyperv::HypervError;
 pub use machine::{
     EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle, MachineState,
@@ -38,6 +41,6 @@ pub use machine::{
 };
 pub use memory::{GuestMemory, MemoryError};
 pub use options::{
-    HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig, OnPanic,
-    OnReset, RtcBase, SerialConfig, host_path,
+    FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,
+    OnPanic, OnReset, RtcBase, SerialConfig, host_path,
 };

@@ -9,7 +9,8 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::Platform;
-use crate::devices::{rtc, serial};
+use crate::devices::{pci, rtc, serial};
+use crate::memory::AddressRange;
 
 /// `_STA` bits: present, enabled, shown in the UI, functioning.
 const STATUS_OK: u8 = 0xF;
@@ -29,6 +30,9 @@ pub(super) fn build(platform: &Platform) -> Sdt {
     serial_port(&mut bus, "COM2", 2, serial::COM2_PORT, serial::COM2_IRQ);
     clock(&mut bus);
     module_device(&mut bus, platform);
+    if let Some(window) = platform.pci {
+        pci_root(&mut bus, window);
+    }
     Scope::new("\\_SB_".into(), vec![&Raw(bus)]).to_aml_bytes(&mut code);
     dsdt.append_slice(&code);
     dsdt
@@ -99,6 +103,34 @@ fn module_device(code: &mut Vec<u8>, platform: &Platform) {
             &Name::new("_UID".into(), &ZERO),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&low, &high])),
             &Raw(node),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+/// Writes the root of the one PCI bus. Its window is apart from that of VMBus: Linux drops one of two
+/// nodes that claim the same range (spec firmware-windows section B6.1).
+fn pci_root(code: &mut Vec<u8>, window: AddressRange) {
+    let (start, end) = (window.start as u32, (window.end - 1) as u32);
+    let memory =
+        AddressSpace::new_memory(AddressSpaceCacheable::NotCacheable, true, start, end, None);
+    let ports = pci::CONFIG_PORT;
+    Device::new(
+        "PCI0".into(),
+        vec![
+            &Name::new("_HID".into(), &EISAName::new("PNP0A03")),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_BBN".into(), &ZERO),
+            &Name::new(
+                "_CRS".into(),
+                &ResourceTemplate::new(vec![
+                    &AddressSpace::new_bus_number(0_u16, 0),
+                    &IO::new(ports, ports, 1, 8),
+                    &AddressSpace::new_io(0_u16, ports - 1, None),
+                    &AddressSpace::new_io(ports + 8, u16::MAX, None),
+                    &memory,
+                ]),
+            ),
         ],
     )
     .to_aml_bytes(code);

@@ -15,6 +15,9 @@ const BOOT_ARCH_NO_VGA: u16 = 1 << 2;
 const NO_C2: u16 = 101;
 const NO_C3: u16 = 1001;
 
+/// Offset and size of FIRMWARE_CTRL, DSDT and X_DSDT.
+pub(super) const POINTERS: [(u32, u8); 3] = [(36, 4), (40, 4), (140, 8)];
+
 pub(super) fn build(facs: u64, dsdt: u64) -> FADT {
     let io = |port: u16, bits: u8, access: AccessSize| {
         GAS::new(AddressSpace::SystemIo, bits, 0, access, u64::from(port))

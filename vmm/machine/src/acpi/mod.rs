@@ -18,6 +18,8 @@ use crate::memory::{ACPI_BASE, ACPI_END, AddressRange, GuestMemory};
 const OEM_ID: [u8; 6] = *b"SYNTHV";
 const OEM_TABLE_ID: [u8; 8] = *b"SYNTHVM ";
 const OEM_REVISION: u32 = 1;
+/// Bytes of a table's header.
+const HEADER: u32 = 36;
 
 /// The hardware that the tables describe.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub(crate) struct Platform {
     pub legacy_timer: bool,
     /// The MMIO windows for VMBus devices.
     pub mmio: [AddressRange; 2],
+    /// The memory window of the PCI bus, if the machine has one.
+    pub pci: Option<AddressRange>,
 }
 
 /// An error in writing the tables.
@@ -41,49 +45,88 @@ pub enum AcpiError {
     Memory(#[from] GuestMemoryError),
 }
 
+/// The tables as bytes, for an address that may not be known yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Tables {
+    /// The RSDP, whose pointer to the XSDT is at [`Tables::RSDP_POINTER`].
+    pub rsdp: Vec<u8>,
+    /// All other tables, each at a multiple of [`Tables::ALIGN`].
+    pub bytes: Vec<u8>,
+    /// The pointers in `bytes` to tables in `bytes`: offset and size.
+    pub pointers: Vec<(u32, u8)>,
+    /// Offset and length of the tables that have pointers, so that their checksums depend on the
+    /// address.
+    pub movable: Vec<(u32, u32)>,
+}
+
+impl Tables {
+    /// Alignment of each table; the FACS requires it.
+    pub(crate) const ALIGN: u64 = 64;
+    /// Offset of the 64-bit pointer to the XSDT in the RSDP.
+    pub(crate) const RSDP_POINTER: u32 = 24;
+    /// Offset of the checksum over the whole RSDP.
+    pub(crate) const RSDP_CHECKSUM: u32 = 32;
+    /// Offset of a table's checksum.
+    pub(crate) const CHECKSUM: u32 = 9;
+
+    /// Builds the tables for the address `base`, a multiple of [`Tables::ALIGN`].
+    pub(crate) fn build(platform: &Platform, base: u64) -> Tables {
+        let mut tables = Tables {
+            rsdp: Vec::new(),
+            bytes: Vec::new(),
+            pointers: Vec::new(),
+            movable: Vec::new(),
+        };
+        let facs = base + tables.put(&bytes(&FACS::new()));
+        let dsdt = base + tables.put(dsdt::build(platform).as_slice());
+        let fadt = tables.put_with_pointers(&bytes(&fadt::build(facs, dsdt)), &fadt::POINTERS);
+        let listed = [
+            fadt,
+            tables.put(madt::build(platform).as_slice()),
+            tables.put(waet::build().as_slice()),
+        ];
+        let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+        for offset in listed {
+            xsdt.add_entry(base + offset);
+        }
+        let entries: Vec<(u32, u8)> = (HEADER..).step_by(8).map(|at| (at, 8)).take(3).collect();
+        let xsdt = base + tables.put_with_pointers(&bytes(&xsdt), &entries);
+        tables.rsdp = bytes(&Rsdp::new(OEM_ID, xsdt));
+        tables
+    }
+
+    /// Appends a table and returns its offset.
+    fn put(&mut self, table: &[u8]) -> u64 {
+        let offset = self.bytes.len().next_multiple_of(Tables::ALIGN as usize);
+        self.bytes.resize(offset, 0);
+        self.bytes.extend_from_slice(table);
+        offset as u64
+    }
+
+    /// Appends a table that has pointers (offset in the table, and size).
+    fn put_with_pointers(&mut self, table: &[u8], pointers: &[(u32, u8)]) -> u64 {
+        let offset = self.put(table);
+        self.movable.push((offset as u32, table.len() as u32));
+        self.pointers.extend(pointers.iter().map(|(at, size)| (offset as u32 + at, *size)));
+        offset
+    }
+}
+
 /// Writes all tables into guest memory and returns the address of the RSDP.
 ///
 /// # Errors
 /// [`AcpiError`].
 pub(crate) fn write(memory: &GuestMemory, platform: &Platform) -> Result<u64, AcpiError> {
-    let mut next = Place { memory, at: ACPI_BASE };
-    // The RSDP is first, at its legacy address, but needs the address of the XSDT: it is written
-    // last.
-    next.at += Rsdp::len() as u64;
-
-    let facs = next.put(&bytes(&FACS::new()))?;
-    let dsdt = next.put(dsdt::build(platform).as_slice())?;
-    let tables = [
-        next.put(&bytes(&fadt::build(facs, dsdt)))?,
-        next.put(madt::build(platform).as_slice())?,
-        next.put(waet::build().as_slice())?,
-    ];
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    for table in tables {
-        xsdt.add_entry(table);
+    // The RSDP is first, at its legacy address.
+    let base = (ACPI_BASE + Rsdp::len() as u64).next_multiple_of(Tables::ALIGN);
+    let tables = Tables::build(platform, base);
+    let end = base + tables.bytes.len() as u64;
+    if end > ACPI_END {
+        return Err(AcpiError::TooLarge(end - ACPI_BASE));
     }
-    let xsdt = next.put(&bytes(&xsdt))?;
-    memory.write_slice(&bytes(&Rsdp::new(OEM_ID, xsdt)), GuestAddress(ACPI_BASE))?;
+    memory.write_slice(&tables.rsdp, GuestAddress(ACPI_BASE))?;
+    memory.write_slice(&tables.bytes, GuestAddress(base))?;
     Ok(ACPI_BASE)
-}
-
-struct Place<'a> {
-    memory: &'a GuestMemory,
-    at: u64,
-}
-
-impl Place<'_> {
-    /// Writes a table at the next 64-byte boundary (the FACS requires it) and returns its address.
-    fn put(&mut self, table: &[u8]) -> Result<u64, AcpiError> {
-        let start = self.at.next_multiple_of(64);
-        let end = start + table.len() as u64;
-        if end > ACPI_END {
-            return Err(AcpiError::TooLarge(end - ACPI_BASE));
-        }
-        self.memory.write_slice(table, GuestAddress(start))?;
-        self.at = end;
-        Ok(start)
-    }
 }
 
 fn bytes(table: &dyn Aml) -> Vec<u8> {
@@ -94,7 +137,7 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
 
 /// Returns a table that has a header only; the caller appends the content.
 fn table(signature: [u8; 4], revision: u8) -> Sdt {
-    Sdt::new(signature, 36, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
+    Sdt::new(signature, HEADER, revision, OEM_ID, OEM_TABLE_ID, OEM_REVISION)
 }
 
 #[cfg(test)]

@@ -3,7 +3,12 @@ use crate::memory::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, alloc
 
 fn platform(cpus: u32) -> Platform {
     let high = AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + HIGH_MMIO_SIZE };
-    Platform { apic_ids: (0..cpus).collect(), legacy_timer: true, mmio: [LOW_MMIO, high] }
+    Platform {
+        apic_ids: (0..cpus).collect(),
+        legacy_timer: true,
+        mmio: [LOW_MMIO, high],
+        pci: None,
+    }
 }
 
 fn read(memory: &GuestMemory, at: u64, len: usize) -> Vec<u8> {

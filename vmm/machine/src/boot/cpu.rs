@@ -34,14 +34,15 @@ pub(crate) struct BootMsr {
     pub value: u64,
 }
 
-/// Returns the MSRs that differ from KVM's reset values on every processor.
-pub(crate) const fn boot_msrs() -> [BootMsr; 2] {
-    [
-        // MTRRs enabled, default type write-back: there is no firmware to set ranges.
-        BootMsr { index: 0x2FF, value: 0x806 },
-        // MISC_ENABLE: fast string operations.
-        BootMsr { index: 0x1A0, value: 1 },
-    ]
+/// MISC_ENABLE: fast string operations.
+const FAST_STRINGS: BootMsr = BootMsr { index: 0x1A0, value: 1 };
+/// MTRRs enabled, default type write-back: there is no firmware to set ranges.
+const MTRR_WRITE_BACK: BootMsr = BootMsr { index: 0x2FF, value: 0x806 };
+
+/// Returns the MSRs that differ from KVM's reset values on every processor. Firmware expects that
+/// the MTRRs are disabled.
+pub(crate) const fn boot_msrs(has_firmware: bool) -> &'static [BootMsr] {
+    if has_firmware { &[FAST_STRINGS] } else { &[FAST_STRINGS, MTRR_WRITE_BACK] }
 }
 
 /// Writes the descriptor table and the page tables.
@@ -68,7 +69,8 @@ pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
 
 /// Changes a processor's reset state to the state at the kernel's entry.
 pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
-    *regs = kvm_regs { rip: entry.rip, rsi: entry.zero_page, rflags: 2, ..Default::default() };
+    let Entry::Linux { rip, zero_page } = entry else { return };
+    *regs = kvm_regs { rip, rsi: zero_page, rflags: 2, ..Default::default() };
 
     let code = segment(CODE_SELECTOR);
     let data = segment(DATA_SELECTOR);

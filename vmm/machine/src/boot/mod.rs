@@ -43,11 +43,16 @@ pub struct BootSource {
 
 /// The entry state of the boot processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Address of the first instruction (64-bit mode).
-    pub rip: u64,
-    /// Address of the zero page, for RSI.
-    pub zero_page: u64,
+pub enum Entry {
+    /// The 64-bit entry of a Linux kernel.
+    Linux {
+        /// Address of the first instruction.
+        rip: u64,
+        /// Address of the zero page, for RSI.
+        zero_page: u64,
+    },
+    /// The reset state: 16-bit mode, 16 bytes below 4 GiB.
+    ResetVector,
 }
 
 impl BootSource {
@@ -90,6 +95,6 @@ impl BootSource {
         };
         params::write(memory, layout, &loaded, initrd, &self.cmdline, rsdp)?;
         cpu::write_tables(memory)?;
-        Ok(Entry { rip: loaded.entry, zero_page: place::ZERO_PAGE })
+        Ok(Entry::Linux { rip: loaded.entry, zero_page: place::ZERO_PAGE })
     }
 }

@@ -57,42 +57,51 @@ impl PioDevice for FastReset {
     }
 }
 
-/// Ports 0xCF8 to 0xCFF without PCI: the address register does not echo, so no guest scans 256
-/// buses. Only the reset control register (0xCF9) works.
-pub(crate) struct NoPci {
+/// The reset control register, a byte at port 0xCF9 among the ports of PCI configuration.
+pub(crate) struct ResetControl {
     power: Arc<dyn Power>,
-    reset_control: AtomicU8,
+    value: AtomicU8,
 }
 
-impl NoPci {
-    /// First port.
-    pub(crate) const PORT: u16 = 0xCF8;
-    /// Number of ports.
-    pub(crate) const PORTS: u16 = 8;
+impl ResetControl {
     const FULL_OR_SYSTEM: u8 = 0x0A;
     const RESET: u8 = 0x04;
 
-    /// Returns the ports in their reset state.
-    pub(crate) fn new(power: Arc<dyn Power>) -> NoPci {
-        NoPci { power, reset_control: AtomicU8::new(0) }
+    /// Returns the register in its reset state.
+    pub(crate) fn new(power: Arc<dyn Power>) -> ResetControl {
+        ResetControl { power, value: AtomicU8::new(0) }
+    }
+
+    /// Reads the register.
+    pub(crate) fn read(&self) -> u8 {
+        self.value.load(Ordering::Relaxed)
+    }
+
+    /// Writes the register.
+    pub(crate) fn write(&self, value: u8) {
+        self.value.store(value & Self::FULL_OR_SYSTEM, Ordering::Relaxed);
+        if value & Self::RESET != 0 {
+            self.power.request(PowerRequest::Reset);
+        }
     }
 }
+
+/// Ports 0xCF8 to 0xCFF without PCI: the address register does not echo, so no guest scans 256
+/// buses. Only the reset control register works.
+pub(crate) struct NoPci(pub ResetControl);
 
 impl vm_device::DevicePio for NoPci {
     fn pio_read(&self, _base: vm_device::bus::PioAddress, offset: u16, data: &mut [u8]) {
         data.fill(0xFF);
         if let (1, [byte]) = (offset, data) {
-            *byte = self.reset_control.load(Ordering::Relaxed);
+            *byte = self.0.read();
         }
     }
 
     fn pio_write(&self, _base: vm_device::bus::PioAddress, offset: u16, data: &[u8]) {
         // Only a byte access reaches the reset register: a dword at 0xCF8 is a PCI address.
         if let (1, [value]) = (offset, data) {
-            self.reset_control.store(value & Self::FULL_OR_SYSTEM, Ordering::Relaxed);
-            if value & Self::RESET != 0 {
-                self.power.request(PowerRequest::Reset);
-            }
+            self.0.write(*value);
         }
     }
 }
@@ -159,7 +168,7 @@ mod tests {
     #[test]
     fn test_pci_address_does_not_echo_and_does_not_reset() {
         let power = Arc::new(Requests::default());
-        let pci = NoPci::new(power.clone());
+        let pci = NoPci(ResetControl::new(power.clone()));
         pci.pio_write(PioAddress(0xCF8), 0, &0x8000_0600_u32.to_le_bytes());
         let mut data = [0; 4];
         pci.pio_read(PioAddress(0xCF8), 0, &mut data);
@@ -170,7 +179,7 @@ mod tests {
     #[test]
     fn test_cf9_linux_sequence_resets_once() {
         let power = Arc::new(Requests::default());
-        let pci = NoPci::new(power.clone());
+        let pci = NoPci(ResetControl::new(power.clone()));
         let mut value = [0];
         pci.pio_read(PioAddress(0xCF8), 1, &mut value);
         pci.pio_write(PioAddress(0xCF8), 1, &[value[0] & !0x0E | 2]);

@@ -5,13 +5,14 @@ mod bus;
 
 pub(crate) mod ioapic;
 mod legacy;
+pub(crate) mod pci;
 pub(crate) mod pm;
 pub(crate) mod rtc;
 pub(crate) mod serial;
 
 pub(crate) use crate::irq::InterruptLine;
 pub(crate) use bus::{Buses, PioDevice};
-pub(crate) use legacy::{FastReset, KeyboardReset, NoPci, SystemPort};
+pub(crate) use legacy::{FastReset, KeyboardReset, NoPci, ResetControl, SystemPort};
 
 /// A request from a device to the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

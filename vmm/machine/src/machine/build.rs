@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{
     CpuId, KVM_CAP_HYPERV_ENFORCE_CPUID, KVM_CAP_HYPERV_SYNIC2, KVM_CAP_IMMEDIATE_EXIT,
-    KVM_CAP_IRQFD, KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_TSC_DEADLINE_TIMER,
-    KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR, KVM_MAX_CPUID_ENTRIES,
-    KVM_MSR_EXIT_REASON_FILTER, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_enable_cap,
-    kvm_pit_config, kvm_userspace_memory_region,
+    KVM_CAP_IRQFD, KVM_CAP_IRQFD_RESAMPLE, KVM_CAP_READONLY_MEM, KVM_CAP_SPLIT_IRQCHIP,
+    KVM_CAP_TSC_DEADLINE_TIMER, KVM_CAP_X86_MSR_FILTER, KVM_CAP_X86_USER_SPACE_MSR,
+    KVM_MAX_CPUID_ENTRIES, KVM_MSR_EXIT_REASON_FILTER, KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2,
+    kvm_enable_cap, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, MsrFilterDefaultAction, MsrFilterRange, MsrFilterRangeFlags, VcpuFd, VmFd};
 use tracing::warn;
@@ -26,25 +26,22 @@ use super::kick::Kicks;
 use super::new_vm::new_vm;
 use super::platform::{self, Wiring};
 use super::run_page::RunPage;
+use super::start::Start;
 use super::state::{PowerOnState, msr_list, write_msr};
 use super::vcpu::{Shared, Vcpu};
 use super::{
     EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResettableDevices, eventfd,
 };
 use crate::acpi;
-use crate::boot::BootSource;
+use crate::firmware::{FirmwareDevices, FirmwareError};
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::irq::{IOAPIC_PINS, Routes};
-use crate::memory::{self, GuestMemory, LOW_MMIO, MemoryLayout};
+use crate::memory::{self, GuestMemory, IDENTITY_MAP_BASE, LOW_MMIO, MemoryLayout, TSS_BASE};
 use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
-/// Three pages for Intel CPUs without unrestricted guests; one page below holds their identity map.
-/// Both are below the BIOS area.
-const TSS_ADDRESS: usize = 0xFFFB_D000;
-const IDENTITY_MAP_ADDRESS: u64 = 0xFFFB_C000;
 
 impl Machine {
     /// Builds the machine from `config`.
@@ -55,7 +52,7 @@ impl Machine {
     pub fn build(config: &MachineConfig) -> Result<Machine, MachineError> {
         let cpus = u32::from(config.cpus);
         // Checks that need no KVM come first, so that a wrong file name is reported on any host.
-        let source = BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
+        let start = Start::open(config)?;
         let layout = MemoryLayout::new(config.memory_bytes);
 
         let kvm = open(config)?;
@@ -70,11 +67,24 @@ impl Machine {
             apic_ids: (0..cpus).collect(),
             legacy_timer: config.irqchip == IrqchipMode::Full,
             mmio: [LOW_MMIO, layout.high_mmio],
+            pci: config.firmware.as_ref().map(|_| layout.pci_window()),
         };
-        let rsdp = acpi::write(&memory, &tables)?;
-        let entry = source.load(&memory, &layout, rsdp)?;
+        let entry = start.load(&memory, &layout, &tables)?;
         let vm = Arc::new(create_vm(&kvm, config.irqchip)?);
         map_memory(&vm, &memory)?;
+        let (source, firmware) = match (start, &config.firmware) {
+            (Start::Kernel(source), _) => (Some(source), None),
+            (Start::Firmware(source), Some(firmware)) => {
+                if !has(&kvm, KVM_CAP_READONLY_MEM) {
+                    return Err(FirmwareError::NoReadOnlyMemory.into());
+                }
+                let source = *source;
+                let devices =
+                    FirmwareDevices::new(firmware, source, &vm, &memory, &layout, &tables)?;
+                (None, Some(devices))
+            }
+            (Start::Firmware(_), None) => return Err(MachineError::NothingToStart),
+        };
         let chips = Irqchips::record(&vm, config.irqchip)?;
 
         let hyperv_leaves = hyperv::leaves(&HypervCpuid {
@@ -88,7 +98,7 @@ impl Machine {
             cpus,
             tsc_deadline: has(&kvm, KVM_CAP_TSC_DEADLINE_TIMER),
         };
-        let vcpus = create_vcpus(&kvm, &vm, &template)?;
+        let vcpus = create_vcpus(&kvm, &vm, &template, firmware.is_some())?;
 
         let kicks = Arc::new(Kicks::new(cpus).map_err(MachineError::system("kick signal"))?);
         let control = Arc::new(Control::new(Arc::clone(&kicks), cpus));
@@ -117,6 +127,7 @@ impl Machine {
                 routes: &routes,
                 layout: &layout,
                 power: Arc::clone(&control) as _,
+                firmware: firmware.as_ref(),
                 stop: &stop,
                 escape: escape(&late),
             },
@@ -152,7 +163,7 @@ impl Machine {
                 entry: Mutex::new(Some(entry)),
                 log: MachineLog::default(),
             },
-            devices: ResettableDevices { pm, serial, ioapic, chips },
+            devices: ResettableDevices { pm, serial, ioapic, chips, firmware },
             inputs,
             terminal,
             hooks: Vec::new(),
@@ -216,8 +227,8 @@ fn check_limits(
 
 fn create_vm(kvm: &Kvm, irqchip: IrqchipMode) -> Result<VmFd, MachineError> {
     let vm = new_vm(kvm).map_err(MachineError::kvm("creating the VM"))?;
-    vm.set_identity_map_address(IDENTITY_MAP_ADDRESS).map_err(MachineError::kvm("identity map"))?;
-    vm.set_tss_address(TSS_ADDRESS).map_err(MachineError::kvm("TSS"))?;
+    vm.set_identity_map_address(IDENTITY_MAP_BASE).map_err(MachineError::kvm("identity map"))?;
+    vm.set_tss_address(TSS_BASE as usize).map_err(MachineError::kvm("TSS"))?;
     match irqchip {
         IrqchipMode::Full => {
             vm.create_irq_chip().map_err(MachineError::kvm("creating the irqchip"))?;
@@ -268,7 +279,12 @@ fn map_memory(vm: &VmFd, memory: &GuestMemory) -> Result<(), MachineError> {
 }
 
 /// Creates vCPUs in the order of their VP indices. CPUID must be set before the SynIC is enabled.
-fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcpu>, MachineError> {
+fn create_vcpus(
+    kvm: &Kvm,
+    vm: &VmFd,
+    template: &Template<'_>,
+    has_firmware: bool,
+) -> Result<Vec<Vcpu>, MachineError> {
     let msrs = msr_list(kvm).map_err(MachineError::kvm("MSR list"))?;
     let enforce = has(kvm, KVM_CAP_HYPERV_ENFORCE_CPUID);
     if !enforce {
@@ -295,8 +311,8 @@ fn create_vcpus(kvm: &Kvm, vm: &VmFd, template: &Template<'_>) -> Result<Vec<Vcp
         kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
     // Recorded after all vCPUs exist: KVM adjusts clocks when a vCPU is added.
     let record = |(index, fd): (u32, VcpuFd)| {
-        let power_on =
-            PowerOnState::record(&fd, &msrs).map_err(MachineError::kvm("reading vCPU state"))?;
+        let power_on = PowerOnState::record(&fd, &msrs, has_firmware)
+            .map_err(MachineError::kvm("reading vCPU state"))?;
         let page = RunPage::map(&fd, page_bytes)
             .map_err(MachineError::system("mapping a vCPU's state"))?;
         Ok(Vcpu::new(index, fd, page, power_on))

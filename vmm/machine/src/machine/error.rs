@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use crate::acpi::AcpiError;
 use crate::boot::BootError;
 use crate::crash::CrashParameters;
+use crate::firmware::FirmwareError;
 use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
 use crate::unix_socket::SocketError;
@@ -70,6 +71,12 @@ pub enum MachineError {
     /// The kernel, the initrd or the command line is invalid.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// There is neither a kernel nor firmware.
+    #[error("there is neither a kernel nor firmware to start")]
+    NothingToStart,
+    /// The firmware, or a file for it, is invalid.
+    #[error(transparent)]
+    Firmware(#[from] FirmwareError),
     /// The firmware tables cannot be written.
     #[error(transparent)]
     Acpi(#[from] AcpiError),

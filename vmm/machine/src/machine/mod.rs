@@ -12,6 +12,7 @@ mod kick;
 mod new_vm;
 mod platform;
 mod run_page;
+mod start;
 mod state;
 mod vcpu;
 
@@ -44,7 +45,8 @@ pub use self::new_vm::new_vm;
 /// A machine that has been built. The guest does not run before [`Machine::run`].
 pub struct Machine {
     layout: MemoryLayout,
-    source: BootSource,
+    /// The kernel that each reset starts; none with firmware.
+    source: Option<BootSource>,
     tables: acpi::Platform,
     hyperv: Vec<HypervOption>,
     on_reset: OnReset,
@@ -67,6 +69,7 @@ struct ResettableDevices {
     serial: [Arc<crate::devices::serial::SerialPort>; 2],
     ioapic: Option<Arc<crate::devices::ioapic::Ioapic>>,
     chips: Irqchips,
+    firmware: Option<crate::firmware::FirmwareDevices>,
 }
 
 impl Machine {
@@ -170,7 +173,7 @@ impl Machine {
 /// The main thread's state while the machine runs.
 struct Supervisor {
     layout: MemoryLayout,
-    source: BootSource,
+    source: Option<BootSource>,
     tables: acpi::Platform,
     on_reset: OnReset,
     on_panic: OnPanic,
@@ -266,23 +269,23 @@ impl Supervisor {
         if let Some(ioapic) = &self.devices.ioapic {
             ioapic.reset();
         }
+        if let Some(firmware) = &self.devices.firmware {
+            firmware.reset();
+        }
         self.devices.chips.reset().map_err(Box::new)?;
         self.load()?;
         self.control.reset();
         Ok(())
     }
 
-    /// Loads the kernel, the initrd and the tables into guest memory.
+    /// Loads the kernel, the initrd and the tables into guest memory. Firmware loads its own.
     fn load(&self) -> Result<(), MachineFailure> {
-        let rsdp = acpi::write(&self.shared.memory, &self.tables)
-            .map_err(MachineError::from)
-            .map_err(Box::new)?;
-        let entry = self
-            .source
-            .load(&self.shared.memory, &self.layout, rsdp)
-            .map_err(MachineError::from)
-            .map_err(Box::new)?;
-        *lock(&self.shared.entry) = Some(entry);
+        if let Some(source) = &self.source {
+            let memory = &self.shared.memory;
+            let entry =
+                start::load_kernel(source, memory, &self.layout, &self.tables).map_err(Box::new)?;
+            *lock(&self.shared.entry) = Some(entry);
+        }
         Ok(())
     }
 

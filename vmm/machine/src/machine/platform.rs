@@ -10,6 +10,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::error::MachineError;
 use super::events::Subscriber;
 use crate::devices::ioapic::{self, Ioapic};
+use crate::devices::pci::{self, PciPorts};
 use crate::devices::pm::{self, PmRegisters};
 use crate::devices::rtc::{self, Rtc};
 use crate::devices::serial::{
@@ -17,8 +18,10 @@ use crate::devices::serial::{
     StdoutOutput,
 };
 use crate::devices::{
-    Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, SystemPort,
+    Buses, FastReset, InterruptLine, KeyboardReset, NoPci, PioDevice, Power, ResetControl,
+    SystemPort,
 };
+use crate::firmware::FirmwareDevices;
 use crate::irq::{KernelLine, Routes};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
 use crate::options::{IrqchipMode, MachineConfig, SerialConfig};
@@ -44,6 +47,7 @@ pub(super) struct Wiring<'a> {
     pub(super) routes: &'a Arc<Routes>,
     pub(super) layout: &'a MemoryLayout,
     pub(super) power: Arc<dyn Power>,
+    pub(super) firmware: Option<&'a FirmwareDevices>,
     pub(super) stop: &'a Arc<EventFd>,
     /// Called for the terminal's Ctrl-A commands.
     pub(super) escape: Arc<dyn Fn(Escape) + Send + Sync>,
@@ -99,7 +103,18 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         buses.add_wide_ports(pm::BASE, pm::PORTS, Arc::new(pm::Wide(Arc::clone(&pm))))?;
         buses.add_ports(KeyboardReset::PORT, 1, &Arc::new(KeyboardReset(power())))?;
         buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;
-        buses.add_wide_ports(NoPci::PORT, NoPci::PORTS, Arc::new(NoPci::new(power())))?;
+        let reset = ResetControl::new(power());
+        match wiring.firmware {
+            Some(firmware) => {
+                firmware.add_to(buses)?;
+                let ports = PciPorts { bus: Arc::clone(firmware.pci()), reset };
+                buses.add_wide_ports(pci::CONFIG_PORT, pci::CONFIG_PORTS, Arc::new(ports))?;
+            }
+            None => {
+                let ports = Arc::new(NoPci(reset));
+                buses.add_wide_ports(pci::CONFIG_PORT, pci::CONFIG_PORTS, ports)?;
+            }
+        }
         // With the full irqchip, KVM's PIT handles this port in the kernel.
         buses.add_ports(SystemPort::PORT, 1, &Arc::new(SystemPort::default()))?;
         for port in DELAY_PORTS {

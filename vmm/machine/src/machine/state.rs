@@ -43,12 +43,16 @@ pub(super) fn msr_list(kvm: &Kvm) -> io::Result<Vec<u32>> {
 
 impl PowerOnState {
     /// Records the state of a vCPU that has not yet run.
-    pub(super) fn record(vcpu: &VcpuFd, msr_list: &[u32]) -> io::Result<PowerOnState> {
+    pub(super) fn record(
+        vcpu: &VcpuFd,
+        msr_list: &[u32],
+        has_firmware: bool,
+    ) -> io::Result<PowerOnState> {
         let mut lapic = vcpu.get_lapic()?;
         set_lapic_register(&mut lapic, LVT0, LVT_EXTINT);
         set_lapic_register(&mut lapic, LVT1, LVT_NMI);
         let mut msrs = read_msrs(vcpu, msr_list);
-        msrs.extend(boot_msrs().map(|msr| kvm_msr_entry {
+        msrs.extend(boot_msrs(has_firmware).iter().map(|msr| kvm_msr_entry {
             index: msr.index,
             data: msr.value,
             ..Default::default()

@@ -4,6 +4,15 @@
 pub(crate) const LAPIC_BASE: u64 = 0xFEE0_0000;
 /// Base address of the IOAPIC.
 pub(crate) const IOAPIC_BASE: u64 = 0xFEC0_0000;
+/// Base address of the page in which Intel CPUs without unrestricted guests keep an identity map, and
+/// of the three pages of their TSS behind it. Like QEMU's, they leave 16 MiB for firmware.
+pub(crate) const IDENTITY_MAP_BASE: u64 = 0xFEFF_C000;
+/// Base address of KVM's TSS.
+pub(crate) const TSS_BASE: u64 = IDENTITY_MAP_BASE + 0x1000;
+/// Lowest address of firmware, which ends at 4 GiB.
+pub(crate) const FIRMWARE_BASE: u64 = 0xFF00_0000;
+/// Lowest address of the PCI window: firmware never places a PCI resource below it.
+const PCI_WINDOW_MIN: u64 = 0x8000_0000;
 /// The most RAM below 4 GiB, in bytes. The gigabyte above it holds the VMBus window and the APICs,
 /// with space for PCI.
 pub(crate) const LOW_RAM_LIMIT: u64 = 0xC000_0000;
@@ -20,6 +29,13 @@ pub(crate) const HIGH_MMIO_ALIGN: u64 = 2 << 20;
 pub(crate) const ACPI_BASE: u64 = 0xE_0000;
 /// End of the region for ACPI tables.
 pub(crate) const ACPI_END: u64 = 0xF_0000;
+
+// KVM's own pages are above the APICs and below all firmware. On AMD hosts KVM ignores an overlap.
+const _: () = assert!(
+    IDENTITY_MAP_BASE > LAPIC_BASE + 0xFFF
+        && TSS_BASE + 0x3000 <= FIRMWARE_BASE
+        && FIRMWARE_BASE + synthvm_firmware::MAX_IMAGE_BYTES == HIGH_RAM_BASE
+);
 
 /// Guest physical addresses `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +82,14 @@ impl MemoryLayout {
         }
     }
 
+    /// Returns the addresses that firmware may give to PCI devices: between RAM and the window of
+    /// VMBus (spec firmware-windows section B6.1).
+    pub const fn pci_window(&self) -> AddressRange {
+        let low = self.low_ram.end;
+        let start = if low > PCI_WINDOW_MIN { low } else { PCI_WINDOW_MIN };
+        AddressRange { start, end: LOW_MMIO.start }
+    }
+
     /// Returns the bytes of RAM.
     pub const fn ram_size(&self) -> u64 {
         self.low_ram.len() + self.high_ram.len()
@@ -109,6 +133,16 @@ mod tests {
             assert!(layout.high_mmio.start >= layout.high_ram.end);
             assert!(layout.low_ram.end <= LOW_MMIO.start);
             assert_eq!(layout.ram_size(), mib << 20);
+        }
+    }
+
+    #[test]
+    fn test_pci_window_is_between_ram_and_the_vmbus_window() {
+        for mib in [16, 2048, 3071, 3072, 5120] {
+            let layout = MemoryLayout::new(mib << 20);
+            let window = layout.pci_window();
+            assert!(layout.low_ram.end <= window.start && window.start >= 2 << 30);
+            assert!(window.start < window.end && window.end == LOW_MMIO.start);
         }
     }
 

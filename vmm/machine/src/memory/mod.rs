@@ -4,9 +4,10 @@ mod layout;
 mod ram;
 
 pub(crate) use layout::{
-    ACPI_BASE, ACPI_END, AddressRange, IOAPIC_BASE, LAPIC_BASE, LOW_MMIO, MemoryLayout,
+    ACPI_BASE, ACPI_END, AddressRange, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE, LAPIC_BASE,
+    LOW_MMIO, MemoryLayout, TSS_BASE,
 };
 #[cfg(test)]
-pub(crate) use layout::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_RAM_LIMIT};
+pub(crate) use layout::{HIGH_MMIO_SIZE, LOW_RAM_LIMIT};
 pub(crate) use ram::allocate;
 pub use ram::{GuestMemory, MemoryError};

@@ -17,15 +17,32 @@ pub use serial::{SerialConfig, host_path};
 /// above 254.
 pub const MAX_CPUS: u8 = 64;
 
+/// The firmware of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirmwareConfig {
+    /// The image: code, or variables and code.
+    pub image: PathBuf,
+    /// The file of the variables, created if it does not exist. Without one, the variables are lost
+    /// with the machine.
+    pub variables: Option<PathBuf>,
+    /// The variables of a new file. Without one, those of the image, or of the file beside it.
+    pub template: Option<PathBuf>,
+    /// An option ROM, from which firmware loads a driver.
+    pub option_rom: Option<PathBuf>,
+}
+
 /// The configuration of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineConfig {
-    /// Kernel image: bzImage or ELF vmlinux.
-    pub kernel: PathBuf,
+    /// Kernel image: bzImage or ELF vmlinux; an EFI application if there is firmware. Without a
+    /// kernel, firmware boots from the disks.
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk, passed to the kernel unchanged.
     pub initrd: Option<PathBuf>,
     /// Kernel command line, passed unchanged.
     pub cmdline: String,
+    /// Firmware that starts the machine. Without it, the kernel is started directly.
+    pub firmware: Option<FirmwareConfig>,
     /// Bytes of guest RAM: whole MiB, or whole 2 MiB with `hugepages`.
     pub memory_bytes: u64,
     /// Whether the host's 2 MiB hugepages back the RAM, instead of ordinary pages.

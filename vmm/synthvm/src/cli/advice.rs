@@ -5,7 +5,7 @@
 use std::io;
 
 use synthvm_machine::unix_socket::SocketError;
-use synthvm_machine::{BootError, HypervError, MachineError, MemoryError};
+use synthvm_machine::{BootError, FirmwareError, HypervError, MachineError, MemoryError};
 
 use super::exit::{Exit, Failure};
 
@@ -50,6 +50,8 @@ impl From<MachineError> for Failure {
             MachineError::Memory(error) => memory(error),
             MachineError::Hyperv(error) => hyperv(error),
             MachineError::Boot(error) => boot(error),
+            MachineError::Firmware(error) => firmware(error),
+            MachineError::NothingToStart => Advice::new(Exit::Usage, "--kernel: "),
             MachineError::SerialFile { port, .. } => {
                 Advice::new(Exit::Input, format!("{} file=", serial(*port)))
             }
@@ -119,6 +121,20 @@ fn boot(error: &BootError) -> Advice {
             Advice::new(Exit::Usage, "--cmdline: ")
         }
         BootError::Memory(_) => Advice::new(Exit::Internal, ""),
+    }
+}
+
+/// A file is at fault, or the host.
+fn firmware(error: &FirmwareError) -> Advice {
+    match error {
+        FirmwareError::Image(_) => Advice::new(Exit::Input, "--firmware "),
+        FirmwareError::Variables(_) => Advice::new(Exit::Input, "--firmware-vars "),
+        FirmwareError::ReadOptionRom { .. } | FirmwareError::OptionRom { .. } => {
+            Advice::new(Exit::Input, "--firmware option-rom=")
+        }
+        FirmwareError::BootFile { .. } => Advice::new(Exit::Input, "--kernel, --initrd: "),
+        FirmwareError::NoReadOnlyMemory => Advice::new(Exit::Host, "--kvm: ").remedy(DOCTOR),
+        FirmwareError::Item(_) | FirmwareError::Map(_) => Advice::new(Exit::Internal, ""),
     }
 }
 

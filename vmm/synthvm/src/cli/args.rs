@@ -82,6 +82,16 @@ pub(super) struct RunArgs {
     /// Kernel command line
     #[arg(long, value_name = "TEXT", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
+    /// UEFI firmware that boots from the disks: ovmf (the one that is installed) or a FILE such as
+    /// OVMF_CODE_4M.fd; with --kernel, it starts that EFI application. Keys: path, ovmf,
+    /// option-rom=FILE (a driver that the firmware loads)
+    #[arg(long, value_name = "ovmf|FILE[,KEY=VALUE]", help_heading = "Boot")]
+    firmware: Option<String>,
+    /// File of the firmware's variables, created if it does not exist; without it, variables are
+    /// lost when the machine ends. Keys: path, template=FILE (content of a new file, for example
+    /// OVMF_VARS_4M.ms.fd for Secure Boot)
+    #[arg(long, value_name = "FILE[,KEY=VALUE]", help_heading = "Boot")]
+    firmware_vars: Option<String>,
 
     /// RAM: 512M, 1G, 5GiB [default: 1G]; keys: size, hugepages=on|off
     #[arg(long, value_name = "SIZE", help_heading = "Memory and processors")]
@@ -198,6 +208,8 @@ impl RunArgs {
             ("kernel", &self.kernel),
             ("initrd", &self.initrd),
             ("cmdline", &self.cmdline),
+            ("firmware", &self.firmware),
+            ("firmware-vars", &self.firmware_vars),
             ("memory", &self.memory),
             ("cpus", &self.cpus),
             ("disk-busy-poll", &self.disk_busy_poll),

@@ -1,7 +1,7 @@
 //! `synthvm run`: reports every invalid option before it creates anything.
 
-use synthvm_machine::BootSource;
 use synthvm_machine::unix_socket::ListeningSocket;
+use synthvm_machine::{BootSource, FirmwareSource, MachineError};
 
 use super::args::RunArgs;
 use super::commands::print;
@@ -20,7 +20,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     }
     config.check_inputs()?;
     // The machine repeats this check when it is built. Here the error is reported on any host.
-    BootSource::open(&config.kernel, config.initrd.as_deref(), &config.cmdline)?;
+    check_boot_files(&config)?;
     let disks = open_disks(&config)?;
     let networks = open_networks(&config)?;
     // Dropped, and its file removed, if a later step fails.
@@ -30,4 +30,21 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
     launch(&config, disks, networks, control)
+}
+
+/// Checks the content of the kernel and of the firmware.
+fn check_boot_files(config: &VmConfig) -> Result<(), Failure> {
+    let machine = config.machine();
+    let (kernel, initrd) = (machine.kernel.as_deref(), machine.initrd.as_deref());
+    match (&machine.firmware, kernel) {
+        (Some(firmware), _) => {
+            FirmwareSource::open(firmware, kernel, initrd, &machine.cmdline)
+                .map_err(MachineError::from)?;
+        }
+        (None, Some(kernel)) => {
+            BootSource::open(kernel, initrd, &machine.cmdline)?;
+        }
+        (None, None) => {}
+    }
+    Ok(())
 }

@@ -9,7 +9,7 @@ use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
     BufferMode, ByteSize, DiskConfig, DiskSource, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
-    VmConfig, network,
+    VmConfig, firmware, network,
 };
 
 const MIB: u64 = 1 << 20;
@@ -28,6 +28,7 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     check_cmdline(&config.cmdline).map_err(|message| at("cmdline", message))?;
     check_ports(config).map_err(|(key, message)| at(key, message))?;
     check_hyperv(config).map_err(|message| at("hyperv", message))?;
+    firmware::check(config).map_err(|(key, message)| at(key, message))?;
 
     let place = |(key, index, message): UnitError| {
         let error = ConfigError::new(message);

@@ -21,7 +21,8 @@ pub const MAX_CONTROLLERS: u32 = 16;
 pub const MAX_LUNS: u8 = 64;
 
 /// `--disk a.img` is `--disk path=a.img`; `--disk ram:1G` is `--disk ram=1G`.
-pub(super) const BARE: Bare = Bare { key: "path", prefixes: &["ram", "null"], lists: &[] };
+pub(super) const BARE: Bare =
+    Bare { key: "path", prefixes: &["ram", "null"], lists: &[], words: &[] };
 
 with_limits! {
     /// A disk on a VMBus SCSI controller.

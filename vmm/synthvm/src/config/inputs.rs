@@ -37,7 +37,10 @@ impl VmConfig {
     /// Returns an error for the first file that is absent, unreadable, empty, of the wrong kind or
     /// of an invalid size.
     pub fn check_inputs(&self) -> Result<(), InputError> {
-        check_image("kernel", &self.kernel, "give a bzImage or an ELF vmlinux")?;
+        if let Some(kernel) = &self.kernel {
+            check_image("kernel", kernel, "give a bzImage or an ELF vmlinux")?;
+        }
+        self.check_firmware()?;
         if let Some(initrd) = &self.initrd {
             check_image("initrd", initrd, "give a cpio archive, or leave --initrd out")?;
         }
@@ -63,6 +66,28 @@ impl VmConfig {
         }
         check_port("serial", &self.serial)?;
         check_port("serial2", &self.serial2)
+    }
+}
+
+impl VmConfig {
+    /// Checks that firmware exists; its content is checked by the machine.
+    fn check_firmware(&self) -> Result<(), InputError> {
+        let Some(firmware) = &self.firmware else { return Ok(()) };
+        let Some(image) = firmware.image() else {
+            let message = "is not installed; install the package ovmf (Debian, Ubuntu) or \
+                           edk2-ovmf, or give --firmware FILE";
+            return Err(fail("firmware", Path::new("ovmf"), message.into()));
+        };
+        check_image("firmware", &image, "give an image of OVMF, such as OVMF_CODE_4M.fd")?;
+        if let Some(rom) = &firmware.option_rom {
+            check_image("firmware option-rom", rom, "give an option ROM, or leave it out")?;
+        }
+        let vars = self.firmware_vars.as_ref();
+        if let Some(template) = vars.and_then(|vars| vars.template.as_deref()) {
+            let advice = "give a variables file of this firmware, such as OVMF_VARS_4M.fd";
+            check_image("firmware-vars template", template, advice)?;
+        }
+        Ok(())
     }
 }
 

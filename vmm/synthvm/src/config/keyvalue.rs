@@ -73,7 +73,8 @@ fn split(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const PATH: Bare = Bare { key: "path", prefixes: &["ram", "null"], lists: &["tag"] };
+    const PATH: Bare =
+        Bare { key: "path", prefixes: &["ram", "null"], lists: &["tag"], words: &[] };
 
     fn entries(text: &str) -> Vec<(String, Value)> {
         match parse("--disk", text, PATH).unwrap().value {

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
-use super::{VmConfig, check, de, disk, dvd, file, keyvalue, network};
+use super::{VmConfig, check, de, disk, dvd, file, firmware, keyvalue, network};
 
 /// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub const KEYS: &[&str] = &[
     "kernel",
     "initrd",
     "cmdline",
+    "firmware",
+    "firmware-vars",
     "memory",
     "cpus",
     "disk",
@@ -53,14 +55,16 @@ const TABLES: &[(&str, Bare)] = &[
     ("disk", disk::BARE),
     ("dvd", dvd::BARE),
     ("net", network::BARE),
+    ("firmware", firmware::BARE),
+    ("firmware-vars", firmware::VARS_BARE),
     ("hyperv", Bare::key("preset")),
 ];
 
 impl VmConfig {
     /// Reads the file, if any, applies the flags and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory` and `--hyperv` replace single keys of
-    /// the table; `--disk`, `--dvd` and `--net` add an entry.
+    /// A flag replaces the same key of the file; `--memory`, `--hyperv`, `--firmware` and
+    /// `--firmware-vars` replace single keys of the table; `--disk`, `--dvd` and `--net` add an entry.
     ///
     /// # Errors
     /// Returns the first unknown, repeated, malformed or contradictory value, with its flag or its
@@ -186,11 +190,11 @@ fn refuse_doubled(tree: &Node, key: &str, node: &Node) -> Result<(), ConfigError
 }
 
 fn interpret(root: &Node) -> Result<VmConfig, ConfigError> {
-    if root.get("kernel").is_none() {
+    if root.get("kernel").is_none() && root.get("firmware").is_none() {
         // A misspelt `kernel` is reported as an unknown key, which is more precise.
         refuse_unknown_keys(root)?;
         return Err(ConfigError::new(
-            "there is no kernel; give --kernel FILE, or `kernel = \"FILE\"` in the file",
+            "there is no kernel and no firmware; give --kernel FILE or --firmware ovmf, or `kernel = \"FILE\"` in the file",
         ));
     }
     let mut config: VmConfig = de::from_node(root)?;

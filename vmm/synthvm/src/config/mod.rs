@@ -9,6 +9,7 @@ mod disk;
 mod dvd;
 mod error;
 mod file;
+mod firmware;
 mod inputs;
 mod keyvalue;
 mod limits;
@@ -35,6 +36,7 @@ pub use dvd::DvdConfig;
 pub use error::ConfigError;
 pub(crate) use error::unknown;
 pub use file::MAX_FILE_BYTES;
+pub use firmware::{FirmwareConfig, FirmwareVarsConfig};
 pub use inputs::InputError;
 pub use limits::LimitsConfig;
 pub use load::{Flag, KEYS};
@@ -67,15 +69,22 @@ pub const MAX_DISK_BUSY_POLL_MICROSECONDS: u32 = 50;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct VmConfig {
-    /// Kernel image: bzImage or ELF vmlinux.
-    #[serde(deserialize_with = "de::host_path")]
-    pub kernel: PathBuf,
+    /// Kernel image: bzImage or ELF vmlinux, started directly; with firmware, an EFI application
+    /// that the firmware starts. Always set without firmware.
+    #[serde(default, deserialize_with = "de::optional_host_path")]
+    pub kernel: Option<PathBuf>,
     /// Initial RAM disk, passed to the kernel unchanged.
     #[serde(default, deserialize_with = "de::optional_host_path")]
     pub initrd: Option<PathBuf>,
     /// Kernel command line, passed unchanged.
     #[serde(default)]
     pub cmdline: String,
+    /// UEFI firmware, which starts the machine.
+    #[serde(default)]
+    pub firmware: Option<FirmwareConfig>,
+    /// The firmware's variables. Default: they are lost with the machine.
+    #[serde(default)]
+    pub firmware_vars: Option<FirmwareVarsConfig>,
     /// Guest RAM.
     #[serde(default)]
     pub memory: MemoryConfig,
@@ -147,6 +156,7 @@ impl VmConfig {
             kernel: self.kernel.clone(),
             initrd: self.initrd.clone(),
             cmdline: self.cmdline.clone(),
+            firmware: self.machine_firmware(),
             memory_bytes: self.memory.size.bytes(),
             hugepages: self.memory.hugepages,
             cpus: self.cpus,

@@ -47,16 +47,21 @@ pub(crate) struct Bare {
     /// Keys that may be given more than once: `--net user,forward=A,forward=B`. Their values are a
     /// list.
     pub(crate) lists: &'static [&'static str],
+    /// Words that are switches and no values of the key: `--firmware ovmf` is `--firmware ovmf=on`.
+    pub(crate) words: &'static [&'static str],
 }
 
 impl Bare {
     /// Returns the meaning "the value of `key`", without prefixes and lists.
     pub(crate) const fn key(key: &'static str) -> Bare {
-        Bare { key, prefixes: &[], lists: &[] }
+        Bare { key, prefixes: &[], lists: &[], words: &[] }
     }
 
     /// Returns the key and its value.
     pub(crate) fn read(self, text: &str) -> (&'static str, &str) {
+        if let Some(word) = self.words.iter().find(|word| **word == text) {
+            return (word, "on");
+        }
         let prefixed = text.split_once(':').and_then(|(before, value)| {
             self.prefixes.iter().find(|prefix| **prefix == before).map(|prefix| (*prefix, value))
         });

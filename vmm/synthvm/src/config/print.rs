@@ -22,9 +22,17 @@ impl VmConfig {
     fn with_absolute_paths(&self) -> std::io::Result<VmConfig> {
         let mut config = self.clone();
         let optional = |path: &mut Option<PathBuf>| path.as_mut().map_or(Ok(()), make_absolute);
-        make_absolute(&mut config.kernel)?;
         make_absolute(&mut config.kvm)?;
+        optional(&mut config.kernel)?;
         optional(&mut config.initrd)?;
+        if let Some(firmware) = &mut config.firmware {
+            optional(&mut firmware.path)?;
+            optional(&mut firmware.option_rom)?;
+        }
+        if let Some(vars) = &mut config.firmware_vars {
+            optional(&mut vars.path)?;
+            optional(&mut vars.template)?;
+        }
         optional(&mut config.control)?;
         for disk in &mut config.disks {
             if let DiskSource::Image(_) = disk.source() {

@@ -52,7 +52,7 @@ fn test_option_by_both_of_its_names_is_given_twice() {
 #[test]
 fn test_load_kernel_alone_fills_in_the_documented_defaults() {
     let config = load("", &[("kernel", "bzImage")]).unwrap();
-    assert_eq!(config.kernel, Path::new("bzImage"));
+    assert_eq!(config.kernel.as_deref(), Some(Path::new("bzImage")));
     assert_eq!(
         (config.memory.size.bytes(), config.memory.hugepages, config.cpus),
         (1 << 30, false, 1)
@@ -76,8 +76,8 @@ fn test_load_kernel_alone_fills_in_the_documented_defaults() {
 }
 
 #[test]
-fn test_load_without_kernel_names_both_ways_to_give_one() {
-    refuses(load("", &[]), &["--kernel", "`kernel = "]);
+fn test_load_without_kernel_and_firmware_names_the_ways_to_give_one() {
+    refuses(load("", &[]), &["--kernel", "`kernel = ", "--firmware ovmf"]);
 }
 
 #[test]
@@ -165,9 +165,36 @@ fn test_print_fed_back_gives_the_same_configuration_and_the_same_text() {
 }
 
 #[test]
+fn test_firmware_needs_no_kernel_and_is_a_file_or_the_installed_ovmf() {
+    let file = "[firmware]\npath = \"a.fd\"\noption-rom = \"d.rom\"\n\
+                [firmware-vars]\npath = \"v.fd\"\ntemplate = \"ms.fd\"";
+    let options = [("firmware", "a.fd,option-rom=d.rom"), ("firmware-vars", "v.fd,template=ms.fd")];
+    let config = load("", &options).unwrap();
+    assert_eq!(load(file, &[]).unwrap(), config);
+    let machine = config.machine().firmware.unwrap();
+    assert_eq!(machine.image, Path::new("a.fd"));
+    assert_eq!(machine.variables.as_deref(), Some(Path::new("v.fd")));
+    assert_eq!(machine.template.as_deref(), Some(Path::new("ms.fd")));
+    assert_eq!(machine.option_rom.as_deref(), Some(Path::new("d.rom")));
+    let installed = load("firmware = \"ovmf\"", &[]).unwrap().firmware.unwrap();
+    assert_eq!((installed.ovmf, installed.path), (true, None));
+    let beside = load("", &[("firmware", "./ovmf")]).unwrap().firmware.unwrap();
+    assert_eq!((beside.ovmf, beside.path), (false, Some("./ovmf".into())));
+}
+
+#[test]
+fn test_firmware_named_twice_or_not_at_all_is_refused() {
+    refuses(load("", &[("firmware", "ovmf,path=a.fd")]), &["--firmware", "leave one"]);
+    refuses(load("", &[("firmware", "option-rom=a")]), &["--firmware", "path=FILE"]);
+    refuses(with(&[("firmware-vars", "v.fd")]), &["--firmware-vars v.fd", "--firmware ovmf"]);
+}
+
+#[test]
 fn test_print_shows_every_key_of_the_file() {
     let options = [
         ("initrd", "i"),
+        ("firmware", "ovmf"),
+        ("firmware-vars", "v"),
         ("control", "c"),
         ("disk", "d"),
         ("dvd", "lun=9"),
@@ -187,7 +214,7 @@ fn test_print_shows_every_key_of_the_file() {
 #[test]
 fn test_flag_replaces_the_key_of_the_file() {
     let config = load("kernel = \"a\"\ncpus = 2", &[("kernel", "b")]).unwrap();
-    assert_eq!((config.kernel, config.cpus), (PathBuf::from("b"), 2));
+    assert_eq!((config.kernel, config.cpus), (Some(PathBuf::from("b")), 2));
 }
 
 #[test]
@@ -293,7 +320,7 @@ fn test_file_relative_paths_are_relative_to_the_file() {
     let mut root = file::parse("vm/vm.toml", text, Some(Path::new("vm"))).unwrap();
     root.merge(keyvalue::parse("--x", "initrd=i", node::Bare::key("")).unwrap());
     let config: VmConfig = de::from_node(&root).unwrap();
-    assert_eq!(config.kernel, Path::new("vm/k"));
+    assert_eq!(config.kernel.as_deref(), Some(Path::new("vm/k")));
     assert_eq!(config.serial, SerialConfig::File("vm/s.log".into()));
     assert_eq!(
         (config.disks[0].path.as_path(), config.disks[1].path.as_path()),

@@ -1,7 +1,7 @@
 use vmm_sys_util::tempfile::TempFile;
 
 use super::*;
-use crate::boot::{BootSource, Initrd};
+use crate::boot::{BootSource, Entry, Initrd};
 use crate::memory::allocate;
 
 const SETUP_SECTORS: usize = 2;
@@ -148,5 +148,5 @@ fn test_load_twice_gives_the_same_entry() {
     let (layout, memory) = guest(64);
     let first = source.load(&memory, &layout, 0xE_0000).unwrap();
     assert_eq!(source.load(&memory, &layout, 0xE_0000).unwrap(), first);
-    assert_eq!(first.rip, 0x100_0200);
+    assert!(matches!(first, Entry::Linux { rip: 0x100_0200, .. }));
 }

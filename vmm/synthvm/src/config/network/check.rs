@@ -1,6 +1,7 @@
 //! The rules between cards, and their default ids and addresses.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::super::{DiskSource, VmConfig};
 use super::{NetworkBackend, identity};
@@ -64,13 +65,19 @@ fn only_one(backend: &NetworkBackend) -> Vec<(String, &'static str)> {
 }
 
 /// Returns the name of the machine, by which its cards' addresses differ from those of others: the
-/// path of its first image, else of its control socket, else of its kernel.
+/// path of its first image, else of its control socket, else of its
+/// kernel, else of its firmware's variables.
 fn machine(config: &VmConfig) -> String {
     let image = config.disks.iter().find_map(|disk| match disk.source() {
         DiskSource::Image(path) => Some(path),
         DiskSource::Ram(_) | DiskSource::Null(_) => None,
     });
-    let path = image.or(config.control.as_deref()).unwrap_or(&config.kernel);
+    let vars = config.firmware_vars.as_ref().and_then(|vars| vars.path.as_deref());
+    let path = image
+        .or(config.control.as_deref())
+        .or(config.kernel.as_deref())
+        .or(vars)
+        .unwrap_or(Path::new("firmware"));
     // Fails only without a current directory: the path is as good a name then.
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     path.to_string_lossy().into_owned()

@@ -26,7 +26,8 @@ use keys::Keys;
 pub use keys::{MAX_MTU, MAX_QUEUES, MIN_MTU};
 
 /// `--net tap,name=tap0` is `--net backend=tap,name=tap0`. `forward` may be given more than once.
-pub(super) const BARE: Bare = Bare { key: "backend", prefixes: &[], lists: &["forward"] };
+pub(super) const BARE: Bare =
+    Bare { key: "backend", prefixes: &[], lists: &["forward"], words: &[] };
 
 /// A network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,209 @@
+//! The firmware's devices at their ports and addresses. An access runs on the vCPU's thread that
+//! made it, under the lock of its device.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_ioctls::VmFd;
+use synthvm_firmware::{Flash, FwCfg, PciBus, Variables};
+use tracing::warn;
+use vm_device::bus::{Error as BusError, MmioAddress, MmioAddressOffset, PioAddress};
+use vm_device::{DeviceMmio, DevicePio};
+use vmbus_log::LogRateLimiter;
+
+use super::slot::{self, RomSlot, number};
+use super::source::FirmwareSource;
+use super::{FirmwareError, tables};
+use crate::acpi;
+use crate::devices::{Buses, pm};
+use crate::memory::{AddressRange, GuestMemory, HIGH_RAM_BASE, MemoryLayout};
+use crate::options::FirmwareConfig;
+
+/// The devices, and the mapping of the code.
+pub(crate) struct FirmwareDevices {
+    fw_cfg: Arc<FwCfgPorts>,
+    flash: Arc<FlashMemory>,
+    pci: Arc<Pci>,
+    /// Keeps the code mapped.
+    _code: RomSlot,
+}
+
+impl FirmwareDevices {
+    /// Maps the code and builds the devices. Opens the variables file, which may create it.
+    pub(crate) fn new(
+        config: &FirmwareConfig,
+        source: FirmwareSource,
+        vm: &Arc<VmFd>,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        platform: &acpi::Platform,
+    ) -> Result<FirmwareDevices, FirmwareError> {
+        let map = FirmwareError::Map;
+        let fw_cfg = tables::build(&source, layout, platform)?;
+        let (code, template) = (&source.image.code, &source.image.variables);
+        let variables = match &config.variables {
+            Some(path) => Variables::open(path, template)?,
+            None => Variables::volatile(template)?,
+        };
+        let code_base = HIGH_RAM_BASE - code.len() as u64;
+        let bytes = slot::memory(code, 0).map_err(map)?;
+        let mut code = RomSlot::new(vm, number::CODE, bytes);
+        code.map(Some(code_base)).map_err(map)?;
+        Ok(FirmwareDevices {
+            fw_cfg: Arc::new(FwCfgPorts { device: Mutex::new(fw_cfg), memory: memory.clone() }),
+            flash: Arc::new(FlashMemory::new(variables, vm, code_base).map_err(map)?),
+            pci: Arc::new(Pci::new(source.option_rom, vm, layout.pci_window()).map_err(map)?),
+            _code: code,
+        })
+    }
+
+    /// Returns the PCI bus.
+    pub(crate) fn pci(&self) -> &Arc<Pci> {
+        &self.pci
+    }
+
+    /// Adds the devices to the buses, except for the ports of the PCI bus, which it shares with
+    /// the reset control register.
+    pub(crate) fn add_to(&self, buses: &mut Buses) -> Result<(), BusError> {
+        buses.add_wide_ports(FwCfg::PORT, FwCfg::PORTS, Arc::clone(&self.fw_cfg) as _)?;
+        let flash = Arc::clone(&self.flash);
+        buses.add_mmio(flash.base, flash.len, flash)?;
+        let window = self.pci.window;
+        buses.add_mmio(window.start, window.len(), Arc::clone(&self.pci) as _)
+    }
+
+    /// Restores the reset state of all devices. The variables keep their content.
+    pub(crate) fn reset(&self) {
+        lock(&self.fw_cfg.device).reset();
+        self.flash.update(Flash::reset);
+        self.pci.update(PciBus::reset);
+    }
+}
+
+struct FwCfgPorts {
+    device: Mutex<FwCfg>,
+    memory: GuestMemory,
+}
+
+impl DevicePio for FwCfgPorts {
+    fn pio_read(&self, _base: PioAddress, offset: u16, data: &mut [u8]) {
+        lock(&self.device).read_port(offset, data);
+    }
+
+    fn pio_write(&self, _base: PioAddress, offset: u16, data: &[u8]) {
+        lock(&self.device).write_port(offset, data, &self.memory);
+    }
+}
+
+/// The flash. While it is in array mode its bytes are mapped, so that only writes exit.
+struct FlashMemory {
+    base: u64,
+    len: u64,
+    state: Mutex<(Flash, RomSlot)>,
+    log: LogRateLimiter,
+}
+
+impl FlashMemory {
+    /// Returns the flash, mapped below `end`.
+    fn new(variables: Variables, vm: &Arc<VmFd>, end: u64) -> io::Result<FlashMemory> {
+        let len = variables.len() as u64;
+        let base = end - len;
+        let mut slot = RomSlot::new(vm, number::VARIABLES, Arc::clone(variables.mapping()));
+        slot.map(Some(base))?;
+        let state = Mutex::new((Flash::new(variables), slot));
+        Ok(FlashMemory { base, len, state, log: LogRateLimiter::default() })
+    }
+
+    /// Changes the flash, then maps it if its mode allows.
+    fn update(&self, change: impl FnOnce(&mut Flash)) {
+        let mut state = lock(&self.state);
+        let (flash, slot) = &mut *state;
+        change(flash);
+        let address = flash.is_array().then_some(self.base);
+        if let Err(error) = slot.map(address) {
+            self.log.log(|suppressed| warn!(suppressed, "mapping the flash: {error}"));
+        }
+    }
+}
+
+impl DeviceMmio for FlashMemory {
+    fn mmio_read(&self, _base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        lock(&self.state).0.read(offset, data);
+    }
+
+    fn mmio_write(&self, _base: MmioAddress, offset: MmioAddressOffset, data: &[u8]) {
+        self.update(|flash| flash.write(offset, data));
+    }
+}
+
+/// The PCI bus. Its option ROM is mapped where the guest placed it, if that is in the PCI window.
+pub(crate) struct Pci {
+    window: AddressRange,
+    state: Mutex<(PciBus, Option<RomSlot>)>,
+    log: LogRateLimiter,
+}
+
+impl Pci {
+    fn new(
+        rom: Option<synthvm_firmware::OptionRom>,
+        vm: &Arc<VmFd>,
+        window: AddressRange,
+    ) -> io::Result<Pci> {
+        let slot = match &rom {
+            Some(rom) => {
+                let memory = slot::memory(rom.bytes(), rom.window() as usize)?;
+                Some(RomSlot::new(vm, number::OPTION_ROM, memory))
+            }
+            None => None,
+        };
+        let state = Mutex::new((PciBus::i440fx(pm::BASE, rom), slot));
+        Ok(Pci { window, state, log: LogRateLimiter::default() })
+    }
+
+    /// Reads the configuration registers. `offset` is the port less 0xCF8.
+    pub(crate) fn read(&self, offset: u16, data: &mut [u8]) {
+        let state = lock(&self.state);
+        match (offset, data) {
+            (0, data) if data.len() == 4 => data.copy_from_slice(&state.0.address().to_le_bytes()),
+            (4.., data) => state.0.read_data((offset - 4) as u8, data),
+            (_, data) => data.fill(0xFF),
+        }
+    }
+
+    /// Writes the configuration registers. `offset` is the port less 0xCF8.
+    pub(crate) fn write(&self, offset: u16, data: &[u8]) {
+        match (offset, data) {
+            (0, &[a, b, c, d]) => lock(&self.state).0.set_address(u32::from_le_bytes([a, b, c, d])),
+            (4.., data) => self.update(|bus| bus.write_data((offset - 4) as u8, data)),
+            _ => {}
+        }
+    }
+
+    /// Changes the bus, then maps the option ROM where it is decoded. Outside the window it stays
+    /// unmapped: there the guest would see RAM or another device.
+    fn update(&self, change: impl FnOnce(&mut PciBus)) {
+        let mut state = lock(&self.state);
+        let (bus, slot) = &mut *state;
+        change(bus);
+        let (Some(slot), Some(rom)) = (slot, bus.rom()) else { return };
+        let is_inside = |address: &u64| {
+            *address >= self.window.start
+                && address.checked_add(rom.window()).is_some_and(|end| end <= self.window.end)
+        };
+        if let Err(error) = slot.map(bus.rom_address().filter(is_inside)) {
+            self.log.log(|suppressed| warn!(suppressed, "mapping the option ROM: {error}"));
+        }
+    }
+}
+
+impl DeviceMmio for Pci {
+    fn mmio_read(&self, base: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
+        lock(&self.state).0.read_memory(base.0 + offset, data);
+    }
+
+    fn mmio_write(&self, _base: MmioAddress, _offset: MmioAddressOffset, _data: &[u8]) {}
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,11 @@
+//! Firmware: the models of `synthvm-firmware` joined to the machine (docs/firmware.md).
+
+mod devices;
+mod error;
+mod slot;
+mod source;
+mod tables;
+
+pub(crate) use devices::{FirmwareDevices, Pci};
+pub use error::FirmwareError;
+pub use source::FirmwareSource;

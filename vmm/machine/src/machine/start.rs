@@ -1,0 +1,57 @@
+//! What starts in a machine: a kernel, or firmware.
+
+use super::MachineError;
+use crate::acpi;
+use crate::boot::{BootSource, Entry};
+use crate::firmware::FirmwareSource;
+use crate::memory::{GuestMemory, MemoryLayout};
+use crate::options::MachineConfig;
+
+/// The files of a machine, checked.
+pub(super) enum Start {
+    /// A kernel, started directly.
+    Kernel(BootSource),
+    /// Firmware, which may start a kernel.
+    Firmware(Box<FirmwareSource>),
+}
+
+impl Start {
+    /// Opens the files and checks everything that does not need guest memory.
+    pub(super) fn open(config: &MachineConfig) -> Result<Start, MachineError> {
+        let (kernel, initrd) = (config.kernel.as_deref(), config.initrd.as_deref());
+        match (&config.firmware, kernel) {
+            (Some(firmware), _) => {
+                let source = FirmwareSource::open(firmware, kernel, initrd, &config.cmdline)?;
+                Ok(Start::Firmware(Box::new(source)))
+            }
+            (None, Some(kernel)) => {
+                Ok(Start::Kernel(BootSource::open(kernel, initrd, &config.cmdline)?))
+            }
+            (None, None) => Err(MachineError::NothingToStart),
+        }
+    }
+
+    /// Writes a kernel and the tables into guest memory. Firmware reads its own tables.
+    pub(super) fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        tables: &acpi::Platform,
+    ) -> Result<Entry, MachineError> {
+        match self {
+            Start::Kernel(source) => load_kernel(source, memory, layout, tables),
+            Start::Firmware(_) => Ok(Entry::ResetVector),
+        }
+    }
+}
+
+/// Writes a kernel and the tables into guest memory.
+pub(super) fn load_kernel(
+    source: &BootSource,
+    memory: &GuestMemory,
+    layout: &MemoryLayout,
+    tables: &acpi::Platform,
+) -> Result<Entry, MachineError> {
+    let rsdp = acpi::write(memory, tables)?;
+    Ok(source.load(memory, layout, rsdp)?)
+}
