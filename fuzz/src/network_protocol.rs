@@ -175,7 +175,7 @@ fn control(card: &mut Card, input: &mut Input<'_>) {
     let before = card.control.clone();
     let connection = connection(&card.session);
     let statistics = Statistics { send_errors: u64::MAX, ..Statistics::default() };
-    let outcome = card.control.handle_with(message, &connection, link, &statistics);
+    let outcome = card.control.handle(message, &connection, link, &statistics);
     let ControlOutcome { status, answer, indication, .. } = outcome;
     for sent in [answer, indication].iter().flatten() {
         let length = u32::from_le_bytes(sent.bytes()[4..8].try_into().expect("4 bytes"));

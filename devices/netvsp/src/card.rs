@@ -8,7 +8,7 @@ use vmbus_device::{WorkerOptions, Workers};
 use vmbus_host::{Channel, Device, Offer, OpenError};
 use vmbus_protocol::{Guid, guid};
 
-use crate::counters::{ChannelCounters, SharedCounters};
+use crate::counters::ChannelCounters;
 use crate::data_path::DataPath;
 use crate::link::{CardLink, Clock, LinkReporter};
 use crate::primary::PrimaryHandler;
@@ -89,7 +89,7 @@ impl NetworkCard {
             link: CardLink::new(backend.link()),
             backend,
             workers: Workers::new("net", workers),
-            counters: (0..max_channels).map(|_| SharedCounters::default()).collect(),
+            counters: (0..max_channels).map(|_| Arc::default()).collect(),
             group: Mutex::default(),
             clock,
             monitor: Mutex::default(),
@@ -100,7 +100,7 @@ impl NetworkCard {
     /// Returns the counters of each channel. Over a backend with one queue, the first channel
     /// receives the frames of all.
     pub fn channel_counters(&self) -> Vec<ChannelCounters> {
-        self.card.counters.iter().map(SharedCounters::read).collect()
+        self.card.counters.iter().map(|one| one.read()).collect()
     }
 
     /// Connects or disconnects the card, as if its cable were plugged or pulled. While it is

@@ -6,7 +6,7 @@ use crate::config::{Config, ReceiveBuffer};
 use crate::packet::{HeaderPool, NetPacket};
 use crate::protocol::limits::MAX_CONTROL_MESSAGE;
 use crate::protocol::nvsp::{ChannelType, HostMessage, NvspStatus, RndisPacket};
-use crate::protocol::oid::{Connection, Link};
+use crate::protocol::oid::{Connection, Link, Statistics};
 use crate::protocol::rndis::{Control, ControlEffect, ControlMessage};
 use crate::protocol::sub_allocations::{Owner, SavedPacket, Share};
 use crate::transmitter::{Outbox, Request, Transmitter};
@@ -72,14 +72,14 @@ impl ControlPlane {
         packet: RndisPacket,
         transmitter: &Transmitter,
         config: &Config,
-        (connection, link): (&Connection, Link),
+        (connection, link, statistics): (&Connection, Link, &Statistics),
         outbox: &mut Outbox,
     ) -> ControlEffect {
         if !self.copy(packet, transmitter, config) {
             request.complete(NvspStatus::Failure, config, outbox);
             return ControlEffect::None;
         }
-        let outcome = self.control.handle(&self.message, connection, link);
+        let outcome = self.control.handle(&self.message, connection, link, statistics);
         request.complete(outcome.status, config, outbox);
         for message in outcome.answer.iter().chain(&outcome.indication) {
             self.send(message, config, outbox);

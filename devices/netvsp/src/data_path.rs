@@ -9,6 +9,7 @@ use vmbus_gpadl::GuestRam;
 use vmbus_ring::Packet;
 
 use crate::config::Config;
+use crate::counters::SharedCounters;
 use crate::group::ChannelGroup;
 use crate::inbox::{Arrival, Inbox};
 use crate::protocol::nvsp::RndisPacket;
@@ -44,6 +45,7 @@ pub(crate) struct DataPath {
     // Kept for their memory.
     arrivals: Vec<Arrival>,
     returns: Vec<u64>,
+    counters: Arc<SharedCounters>,
 }
 
 /// The receiver of a completion.
@@ -79,6 +81,7 @@ impl DataPath {
             foreign: Vec::new(),
             arrivals: Vec::new(),
             returns: Vec::new(),
+            counters: card.counters_of(index),
             card,
             group,
         };
@@ -151,7 +154,8 @@ impl DataPath {
     /// Sends the frames of an RNDIS message, whose ranges were noted last.
     #[inline]
     pub(crate) fn send(&mut self, request: Request, packet: RndisPacket, outbox: &mut Outbox) {
-        self.transmitter.send(request, packet, &self.config, outbox);
+        let around = (&*self.config, &self.counters.statistics);
+        self.transmitter.send(request, packet, around, outbox);
     }
 
     /// Takes a completion of the guest.
@@ -206,7 +210,8 @@ impl DataPath {
         mut control: impl FnMut(u64),
     ) -> Completed {
         let mut any = self.take_inbox(outbox, &mut control);
-        any |= self.transmitter.resume(&self.config, outbox);
+        let around = (&*self.config, &self.counters.statistics);
+        any |= self.transmitter.resume(around, outbox);
         let received = self.receive(outbox);
         self.count();
         match received {
@@ -217,10 +222,8 @@ impl DataPath {
 
     /// Makes the counters of this round visible.
     fn count(&mut self) {
-        if let Some(counters) = self.card.counters_of(self.index) {
-            let round = self.receiver.as_mut().map(Receiver::take_counters);
-            counters.update(round.unwrap_or_default());
-        }
+        let round = self.receiver.as_mut().map(Receiver::take_counters);
+        self.counters.update(round.unwrap_or_default());
     }
 
     /// Stops or continues the reception of frames.
@@ -264,7 +267,8 @@ impl DataPath {
         let config = &*self.config;
         match (config.version, config.receive_settings()) {
             (Some(version), Some(settings)) => {
-                let around = Surroundings { config, group: &self.group, version, settings };
+                let (group, statistics) = (&*self.group, &self.counters.statistics);
+                let around = Surroundings { config, group, version, settings, statistics };
                 receiver.receive(&mut self.transmitter.queue, around, outbox)
             }
             _ => Completed::Nothing,

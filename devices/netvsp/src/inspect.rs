@@ -17,6 +17,7 @@ const SHORT_HEAD: usize = 14;
 pub(crate) struct InspectedFrame {
     pub(crate) offset: usize,
     pub(crate) length: usize,
+    pub(crate) destination: MacAddress,
     pub(crate) vlan: Option<Vlan>,
     pub(crate) checksum: ReceiveChecksum,
     pub(crate) hash: Option<FlowHash>,
@@ -36,8 +37,8 @@ pub(crate) fn inspect(
     let wanted = if has_headers { HEAD } else { SHORT_HEAD };
     let head = &mut head[..wanted.min(received.length)];
     space.copy_to(received.offset, head);
-    let destination = *head.first_chunk()?;
-    if head.len() < SHORT_HEAD || !settings.filter.accepts(MacAddress(destination)) {
+    let destination = MacAddress(*head.first_chunk()?);
+    if head.len() < SHORT_HEAD || !settings.filter.accepts(destination) {
         return None;
     }
     let checksum = match received.header.flags {
@@ -50,7 +51,8 @@ pub(crate) fn inspect(
         .then(|| FlowHash::of_frame(&settings.rss.key, settings.rss.types, head))
         .flatten();
     let vlan = tag.and_then(|tag| Vlan::from_tag(tag.to_bytes()));
-    Some(InspectedFrame { offset: received.offset, length: received.length, vlan, checksum, hash })
+    let Received { offset, length, .. } = received;
+    Some(InspectedFrame { offset, length, destination, vlan, checksum, hash })
 }
 
 /// Returns the knowledge about the checksums of a frame. A checksum that is left to the receiver

@@ -246,8 +246,9 @@ impl PrimaryHandler {
 
     fn handle_control(&mut self, request: Request, packet: RndisPacket, outbox: &mut Outbox) {
         let (connection, link) = (self.connection(), self.data.card().link());
+        let statistics = self.data.card().statistics();
         let transmitter = &self.data.transmitter;
-        let values = (&connection, link);
+        let values = (&connection, link, &statistics);
         let effect =
             self.control.handle(request, packet, transmitter, &self.config, values, outbox);
         match effect {

@@ -13,7 +13,7 @@ use vmbus_ring::TransferRange;
 use self::parts::{NoSpace, add_space};
 
 use crate::config::{Config, ReceiveBuffer};
-use crate::counters::ChannelCounters;
+use crate::counters::{ChannelCounters, SharedStatistics};
 use crate::group::ChannelGroup;
 use crate::inspect::{InspectedFrame, inspect};
 use crate::packet::NetPacket;
@@ -85,6 +85,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) group: &'a ChannelGroup,
     pub(crate) version: NvspVersion,
     pub(crate) settings: &'a Settings,
+    pub(crate) statistics: &'a SharedStatistics,
 }
 
 impl Receiver {
@@ -239,9 +240,16 @@ impl Receiver {
                 let frame = inspect(&pieces, received, around.settings);
                 // A whole frame may be no longer than the guest's MTU, however much space is left.
                 let limit = around.config.max_receive_frame as usize;
-                (true, frame.filter(|frame| !is_whole || frame.length <= limit))
+                let is_too_long = |frame: &InspectedFrame| is_whole && frame.length > limit;
+                if frame.as_ref().is_some_and(is_too_long) {
+                    around.statistics.count_too_long();
+                }
+                (true, frame.filter(|frame| !is_too_long(frame)))
             }
-            Some(Err(ReceiveError::TooLong)) => (true, None),
+            Some(Err(ReceiveError::TooLong)) => {
+                around.statistics.count_too_long();
+                (true, None)
+            }
             None | Some(Ok(None) | Err(ReceiveError::LinkDown | ReceiveError::Os(_))) => {
                 (false, None)
             }
@@ -280,6 +288,7 @@ impl Receiver {
         if !self.write_headers(frame) {
             return self.fragments.clear();
         }
+        around.statistics.count_received(frame.destination, frame.length as u32);
         if batched + self.fragments.len() > around.config.max_ranges {
             self.flush(channel, around, outbox);
         }

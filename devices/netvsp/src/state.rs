@@ -10,7 +10,7 @@ use crate::counters::SharedCounters;
 use crate::group::ChannelGroup;
 use crate::link::{CardLink, Clock, LinkMonitor};
 use crate::protocol::limits::ETHERNET_HEADER;
-use crate::protocol::oid::{CardProperties, Link};
+use crate::protocol::oid::{CardProperties, Link, Statistics};
 use crate::saved::SavedState;
 
 /// Speed of the link as guests see it, in bit/s.
@@ -23,7 +23,7 @@ pub(crate) struct Card {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) workers: Workers<SavedState>,
     /// One entry for each channel.
-    pub(crate) counters: Box<[SharedCounters]>,
+    pub(crate) counters: Box<[Arc<SharedCounters>]>,
     /// The channels of the current connection. Each opening of the primary channel replaces them.
     pub(crate) group: Mutex<Option<Arc<ChannelGroup>>>,
     pub(crate) link: CardLink,
@@ -39,8 +39,15 @@ impl Card {
     }
 
     /// Returns the counters of channel `index`, which the card has.
-    pub(crate) fn counters_of(&self, index: u16) -> Option<&SharedCounters> {
-        self.counters.get(usize::from(index))
+    pub(crate) fn counters_of(&self, index: u16) -> Arc<SharedCounters> {
+        self.counters.get(usize::from(index)).cloned().unwrap_or_default()
+    }
+
+    /// Returns the totals of all channels.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut totals = Statistics::default();
+        self.counters.iter().for_each(|one| totals.add(&one.statistics.read()));
+        totals
     }
 
     /// Returns the state of the link.

@@ -5,13 +5,14 @@ use synthvm_net::software::{TCP, complete_headers};
 use synthvm_net::{Frame, Pieces, Queue, Segmentation as Split, SendError, VnetHeader, vlan};
 use vm_memory::VolatileSlice;
 
+use crate::counters::SharedStatistics;
 use crate::message::GuestMessage;
-use crate::protocol::FrameHeaders;
 use crate::protocol::limits::{HEADER_COPY, SHORT_HEADER_COPY};
 use crate::protocol::nvsp::NvspStatus;
 use crate::protocol::rndis::{
     ChecksumRequest, Offload, Segmentation, TransmitCursor, TransmitFrame, Transport,
 };
+use crate::protocol::{FrameHeaders, MacAddress};
 
 /// Bytes of a frame that are copied where its headers must be read or completed: Ethernet with two
 /// tags, IPv4 with options or IPv6 with some extension headers, TCP with options.
@@ -48,9 +49,13 @@ impl Remaining {
         message: &GuestMessage<'_>,
         queue: &mut dyn Queue,
         pieces: &mut Pieces<'static>,
+        statistics: &SharedStatistics,
     ) -> bool {
-        while let Some((frame, memory)) = self.next_frame(message) {
-            match send(message, &frame, memory, queue, pieces) {
+        while let Some((frame, memory)) = self.next_frame(message, statistics) {
+            let destination = destination(message, &frame, memory.as_ref());
+            let result = send(message, &frame, memory, queue, pieces);
+            statistics.count_sent(destination, frame.length, result);
+            match result {
                 // A network may lose frames.
                 Ok(()) | Err(SendError::LinkDown | SendError::Os(_)) => {}
                 Err(SendError::Full) => {
@@ -67,8 +72,11 @@ impl Remaining {
     }
 
     /// Drops the frames. Malformed ones are reported all the same.
-    pub(crate) fn skip(&mut self, message: &GuestMessage<'_>) {
-        while self.next_frame(message).is_some() {}
+    pub(crate) fn skip(&mut self, message: &GuestMessage<'_>, statistics: &SharedStatistics) {
+        while let Some((frame, memory)) = self.next_frame(message, statistics) {
+            let destination = destination(message, &frame, memory.as_ref());
+            statistics.count_sent(destination, frame.length, Err(SendError::LinkDown));
+        }
     }
 
     /// Returns the next frame, and its memory if that is one piece together with the header.
@@ -76,6 +84,7 @@ impl Remaining {
     fn next_frame<'a>(
         &mut self,
         message: &GuestMessage<'a>,
+        statistics: &SharedStatistics,
     ) -> Option<(TransmitFrame, Option<VolatileSlice<'a>>)> {
         if let Some(frame) = self.frame.take() {
             return Some((frame, None));
@@ -91,23 +100,44 @@ impl Remaining {
                     first.and_then(|first| first.subslice(offset as usize, length as usize).ok());
                 Some((frame, memory))
             }
-            None => self.next_frame_in_pieces(message).map(|frame| (frame, None)),
+            None => self.next_frame_in_pieces(message, statistics).map(|frame| (frame, None)),
         }
     }
 
     /// Returns the next frame, wherever its header is.
     #[cold]
-    fn next_frame_in_pieces(&mut self, message: &GuestMessage<'_>) -> Option<TransmitFrame> {
+    fn next_frame_in_pieces(
+        &mut self,
+        message: &GuestMessage<'_>,
+        statistics: &SharedStatistics,
+    ) -> Option<TransmitFrame> {
         let bytes = self.cursor.next_header()?;
         let mut header = [0; HEADER_COPY as usize];
         let header = header.get_mut(..(bytes.end - bytes.start) as usize)?;
         let is_copied = message.copy_to(bytes.start as usize, header);
         let frame = is_copied.then(|| self.cursor.parse_next(header).ok()).flatten();
         if frame.is_none() {
+            statistics.count_malformed();
             self.status = NvspStatus::Failure;
         }
         frame
     }
+}
+
+/// Returns the address that a frame goes to. `memory`: the frame, if that is one piece. Zeros for a
+/// frame that is shorter than an address: no backend takes it.
+#[inline]
+fn destination(
+    message: &GuestMessage<'_>,
+    frame: &TransmitFrame,
+    memory: Option<&VolatileSlice<'_>>,
+) -> MacAddress {
+    let mut address = [0; 6];
+    match memory {
+        Some(memory) => _ = memory.copy_to(&mut address),
+        None => _ = message.copy_to(frame.offset as usize, &mut address),
+    }
+    MacAddress(address)
 }
 
 /// Sends `frame` of `message` by `queue`. `pieces` is kept for its memory.

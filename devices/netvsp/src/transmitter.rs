@@ -2,12 +2,13 @@
 
 use std::os::fd::RawFd;
 
-use synthvm_net::Pieces;
+use synthvm_net::{Pieces, Queue};
 use vmbus_device::SavedPacket;
 use vmbus_gpadl::{GuestBuffer, GuestRam};
 use vmbus_ring::{Packet, PacketKind};
 
 use crate::config::Config;
+use crate::counters::SharedStatistics;
 use crate::message::GuestMessage;
 use crate::packet::NetPacket;
 use crate::protocol::nvsp::{HostMessage, NvspStatus, RndisPacket};
@@ -34,6 +35,9 @@ struct Transmission {
     packet: RndisPacket,
     remaining: Remaining,
 }
+
+/// The configuration, and the counters of the channel.
+type Around<'a> = (&'a Config, &'a SharedStatistics);
 
 /// How to complete a packet.
 #[derive(Clone, Copy, Debug)]
@@ -100,39 +104,51 @@ impl Transmitter {
         &mut self,
         request: Request,
         packet: RndisPacket,
-        config: &Config,
+        around: Around<'_>,
         outbox: &mut Outbox,
     ) {
+        let (config, _) = around;
         // A section outside of the buffer gives a message that fails.
         let length = self.message(config, packet).and_then(|message| message.len());
         let remaining = Remaining::new(length.unwrap_or(0), config.max_frame);
-        self.transmit(Transmission { request, packet, remaining }, config, outbox);
+        self.transmit(Transmission { request, packet, remaining }, around, outbox);
     }
 
     /// Continues with the message that waits for the backend. Returns true if it waits no longer.
     #[inline]
-    pub(crate) fn resume(&mut self, config: &Config, outbox: &mut Outbox) -> bool {
+    pub(crate) fn resume(&mut self, around: Around<'_>, outbox: &mut Outbox) -> bool {
         let Some(transmission) = self.waiting.take() else { return false };
-        self.transmit(transmission, config, outbox);
+        self.transmit(transmission, around, outbox);
         self.waiting.is_none()
     }
 
     /// Sends frames until the backend is full or none is left.
     #[inline]
-    fn transmit(&mut self, mut transmission: Transmission, config: &Config, outbox: &mut Outbox) {
+    fn transmit(
+        &mut self,
+        mut transmission: Transmission,
+        around: Around<'_>,
+        outbox: &mut Outbox,
+    ) {
+        let (config, statistics) = around;
         let Transmission { request, packet, remaining } = &mut transmission;
         let Some(message) = message(config, &self.ranges, *packet) else {
+            statistics.count_malformed();
             return request.complete(NvspStatus::Failure, config, outbox);
         };
         let pieces = &mut self.pieces;
         let sent = match config.is_link_up {
-            true => self.queue.with(|queue| remaining.send(&message, queue, pieces)),
+            true => {
+                let send =
+                    |queue: &mut dyn Queue| remaining.send(&message, queue, pieces, statistics);
+                self.queue.with(send)
+            }
             false => None,
         };
         match sent {
             Some(true) => {}
             Some(false) => return self.waiting = Some(transmission),
-            None => remaining.skip(&message),
+            None => remaining.skip(&message, statistics),
         }
         request.complete(remaining.status, config, outbox);
     }

@@ -23,4 +23,4 @@ pub use card::{CardProperties, Connection, Link, RssSettings, Settings};
 pub use offloads::{Directions, OffloadRevision, Offloads};
 pub use query::query;
 pub use set::{Change, set};
-pub use statistics::{Count, Statistics, Traffic};
+pub use statistics::{Count, Destination, Statistics, Traffic};

@@ -22,6 +22,31 @@ pub struct Statistics {
     pub receive_no_buffer: u64,
 }
 
+/// The kinds of destinations that are counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// The address of one card.
+    Directed,
+    /// A group address other than the broadcast address.
+    Multicast,
+    /// The broadcast address.
+    Broadcast,
+}
+
+impl Destination {
+    /// Returns the kind of `address`.
+    #[inline]
+    pub fn of(address: MacAddress) -> Self {
+        if !address.is_group() {
+            Self::Directed
+        } else if address == MacAddress::BROADCAST {
+            Self::Broadcast
+        } else {
+            Self::Multicast
+        }
+    }
+}
+
 /// Frames in one direction, by their destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -124,12 +149,10 @@ impl Traffic {
     /// Counts a frame of `bytes` bytes to `destination`.
     #[inline]
     pub fn count(&mut self, destination: MacAddress, bytes: u32) {
-        let count = if destination == MacAddress::BROADCAST {
-            &mut self.broadcast
-        } else if destination.is_group() {
-            &mut self.multicast
-        } else {
-            &mut self.directed
+        let count = match Destination::of(destination) {
+            Destination::Directed => &mut self.directed,
+            Destination::Multicast => &mut self.multicast,
+            Destination::Broadcast => &mut self.broadcast,
         };
         count.add(Count { frames: 1, bytes: bytes.into() });
     }

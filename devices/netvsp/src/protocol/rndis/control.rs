@@ -69,22 +69,12 @@ impl Control {
         Self { stage: Stage::New, properties, settings }
     }
 
-    /// As [`handle_with`](Self::handle_with), of a card that counts nothing.
-    pub fn handle(
-        &mut self,
-        message: &[u8],
-        connection: &Connection,
-        link: Link,
-    ) -> ControlOutcome {
-        self.handle_with(message, connection, link, &Statistics::default())
-    }
-
     /// Judges a copy of one control message of the primary channel. Subchannels must not carry
     /// control messages. `statistics`: the totals of all channels.
     ///
     /// Take the next message from the ring only while two sub-allocations for control messages are
     /// free: then answers need no queue, and a guest cannot make the host keep many.
-    pub fn handle_with(
+    pub fn handle(
         &mut self,
         message: &[u8],
         connection: &Connection,

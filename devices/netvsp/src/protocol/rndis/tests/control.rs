@@ -54,7 +54,7 @@ fn set(id: u32, oid: u32, data: &[u8]) -> Vec<u8> {
 }
 
 fn handle(control: &mut Control, message: &[u8]) -> ControlOutcome {
-    let outcome = control.handle(message, &CONNECTION, LINK);
+    let outcome = control.handle(message, &CONNECTION, LINK, &Statistics::default());
     for sent in [outcome.answer, outcome.indication].iter().flatten() {
         assert_eq!(word_at(sent.bytes(), 4) as usize, sent.bytes().len());
     }
@@ -289,7 +289,7 @@ fn test_control_restored_equals_the_saved_one() {
 fn test_query_of_a_counter_answers_from_the_statistics_of_the_caller() {
     let statistics = Statistics { send_errors: 0x1_0000_0002, ..Statistics::default() };
     let mut control = initialized();
-    let outcome = control.handle_with(&query(9, 0x0002_0103), &CONNECTION, LINK, &statistics);
+    let outcome = control.handle(&query(9, 0x0002_0103), &CONNECTION, LINK, &statistics);
     assert_eq!(words(&outcome.answer.unwrap())[2..], [9, 0, 8, 16, 2, 1]);
     assert_eq!(answer(&mut control, &query(9, 0x0002_0103))[2..], [9, 0, 8, 16, 0, 0]);
 }
