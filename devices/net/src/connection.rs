@@ -48,7 +48,7 @@ impl Connection {
     pub(crate) fn open(&self) -> io::Result<()> {
         let mut open = self.lock();
         if self.link.is_up() {
-            self.readiness.watch(self.fd.as_raw_fd(), false)?;
+            self.readiness.watch(self.fd.as_raw_fd())?;
         }
         *open = true;
         Ok(())
@@ -81,7 +81,7 @@ impl Connection {
         }
         self.generation.fetch_add(1, Ordering::Release);
         if *open {
-            self.readiness.watch(self.fd.as_raw_fd(), false)?;
+            self.readiness.watch(self.fd.as_raw_fd())?;
         }
         if self.link.set(LinkState::Up) {
             tracing::info!(peer = self.name, "a network link is up");
@@ -105,9 +105,14 @@ impl Connection {
         self.fd.as_fd()
     }
 
-    /// Returns the descriptor that a queue waits for.
+    /// Returns the event of data to receive.
     pub(crate) fn event(&self) -> RawFd {
-        self.readiness.event()
+        self.readiness.data()
+    }
+
+    /// Returns the event of space to send.
+    pub(crate) fn space_event(&self) -> RawFd {
+        self.readiness.space()
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {
@@ -127,16 +132,5 @@ impl Endpoint for Connection {
             tracing::warn!(peer = self.name, "the far end of a network link is gone");
         }
         self.readiness.unwatch(self.fd.as_raw_fd());
-    }
-
-    fn watch_space(&self, wanted: bool) {
-        if self.readiness.watches_space() == wanted {
-            return;
-        }
-        let _open = self.lock();
-        if self.link.is_up() {
-            // It fails when no memory is left: the next frame tries again.
-            let _ = self.readiness.watch(self.fd.as_raw_fd(), wanted);
-        }
     }
 }

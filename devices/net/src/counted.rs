@@ -16,6 +16,19 @@ pub(crate) trait Uncounted: Send {
     /// As [`Queue::event`].
     fn event(&self) -> Option<RawFd>;
 
+    /// As [`Queue::space_event`].
+    fn space_event(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// As [`Queue::has_unsent`].
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
+    /// As [`Queue::flush`].
+    fn flush(&mut self) {}
+
     /// Sets those counters that the queue keeps by itself: frames that it dropped.
     fn add_own(&self, counters: &mut Counters) {
         let _ = counters;
@@ -52,6 +65,18 @@ impl<Q: Uncounted> Queue for Counted<Q> {
 
     fn event(&self) -> Option<RawFd> {
         self.queue.event()
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        self.queue.space_event()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.queue.has_unsent()
+    }
+
+    fn flush(&mut self) {
+        self.queue.flush();
     }
 
     fn counters(&self) -> Counters {

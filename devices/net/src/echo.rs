@@ -40,8 +40,9 @@ impl Backend for Loop {
 
     fn queue(&self, index: usize) -> io::Result<Box<dyn Queue>> {
         let claim = self.claims.claim(index)?;
-        let event = EventFd::new(EFD_NONBLOCK)?;
-        Ok(Counted::boxed(LoopQueue { ring: FrameRing::new(RING), event }, claim))
+        let (event, space) = (EventFd::new(EFD_NONBLOCK)?, EventFd::new(EFD_NONBLOCK)?);
+        space.write(1)?;
+        Ok(Counted::boxed(LoopQueue { ring: FrameRing::new(RING), event, space }, claim))
     }
 }
 
@@ -49,31 +50,55 @@ struct LoopQueue {
     ring: FrameRing,
     /// Readable while the ring has frames.
     event: EventFd,
+    /// Readable while half of the ring is free.
+    space: EventFd,
+}
+
+impl LoopQueue {
+    /// Makes the events readable or not after a change of the ring.
+    fn update(&mut self, (was_empty, had_space): (bool, bool)) {
+        let (is_empty, has_space) = self.state();
+        for (event, was, is) in
+            [(&self.event, !was_empty, !is_empty), (&self.space, had_space, has_space)]
+        {
+            // A write fails only when the counter is full: the event is readable then. A read fails
+            // when it is not readable.
+            match (was, is) {
+                (false, true) => _ = event.write(1),
+                (true, false) => _ = event.read(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns whether the ring is empty, and whether half of it is free.
+    fn state(&self) -> (bool, bool) {
+        (self.ring.is_empty(), self.ring.free_bytes() >= RING / 2)
+    }
 }
 
 impl Uncounted for LoopQueue {
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         frame.check(Offloads::all(), MAX_FRAME)?;
-        let was_empty = self.ring.is_empty();
+        let before = self.state();
         self.ring.push(frame).map_err(|_| SendError::Full)?;
-        if was_empty {
-            // It fails only when the counter is full: the event is readable then.
-            let _ = self.event.write(1);
-        }
+        self.update(before);
         Ok(())
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
+        let before = self.state();
         let result = self.ring.pop(space);
-        if self.ring.is_empty() {
-            // It fails when the event is not readable: there is nothing to clear.
-            let _ = self.event.read();
-        }
+        self.update(before);
         result
     }
 
     fn event(&self) -> Option<RawFd> {
         Some(self.event.as_raw_fd())
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        Some(self.space.as_raw_fd())
     }
 }
 
@@ -93,10 +118,13 @@ mod tests {
             sent += 1;
         }
         assert_eq!(queue.counters().full, 1);
+        let space = queue.space_event().unwrap();
+        assert!(!is_readable(space));
         for seed in 0..sent {
             assert!(is_readable(event));
             assert_eq!(receive(&mut *queue, 5000), Ok(Some(frame(5000, seed))));
         }
+        assert!(is_readable(space));
         assert!(!is_readable(event));
         assert_eq!(receive(&mut *queue, 5000), Ok(None));
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{ReceiveError, SendError};
 
-/// The descriptor of a queue, as far as results of its calls concern the link and its event.
+/// The descriptor of a queue, as far as results of its calls concern the link.
 pub(crate) trait Endpoint {
     /// Returns whether an error means that the far end is gone.
     fn is_gone(&self, error: &io::Error) -> bool;
@@ -12,14 +12,10 @@ pub(crate) trait Endpoint {
     /// Notes that the far end is gone.
     fn lost(&self);
 
-    /// Makes the event report space to send too, or data only.
-    fn watch_space(&self, wanted: bool);
-
-    /// Judges the result of a write: [`SendError::Full`] makes the event report space.
+    /// Judges the result of a write.
     fn sent(&self, result: io::Result<usize>) -> Result<usize, SendError> {
         result.map_err(|error| {
             if error.kind() == io::ErrorKind::WouldBlock {
-                self.watch_space(true);
                 SendError::Full
             } else if self.is_gone(&error) {
                 self.lost();

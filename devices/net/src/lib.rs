@@ -3,7 +3,8 @@
 //! A [`Backend`] is one network port that all channels of a card share. The worker of each channel
 //! owns one [`Queue`] of it, so a frame takes no lock: [`Queue::send`] takes one [`Frame`],
 //! [`Queue::receive`] writes one frame to guest memory ([`Pieces`]). Neither blocks; an event
-//! loop waits for [`Queue::event`].
+//! loop waits for [`Queue::event`], and while it has frames left to send for
+//! [`Queue::space_event`].
 //!
 //! A queue is done with a frame's memory when its call returns.
 //!

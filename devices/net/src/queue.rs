@@ -10,7 +10,7 @@ pub trait Queue: Send {
     /// Sends one frame. The queue is done with the frame's memory when the call returns.
     ///
     /// # Errors
-    /// [`SendError::Full`]: the frame was not taken; send it again when [`Queue::event`] is
+    /// [`SendError::Full`]: the frame was not taken; send it again when [`Queue::space_event`] is
     /// readable. All others: the frame is dropped and counted.
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError>;
 
@@ -23,11 +23,26 @@ pub trait Queue: Send {
     /// no frame comes until the link is up again.
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError>;
 
-    /// Returns a descriptor that is readable while a frame may be there to receive, and when a
-    /// frame may be sent again after [`SendError::Full`], until a frame was sent.
-    /// [`Queue::receive`] clears the former when it returns `None` or `LinkDown`. `None`: nothing
-    /// is ever received, and the queue is never full.
+    /// Returns a descriptor that is readable while a frame may be there to receive.
+    /// [`Queue::receive`] clears it when it returns `None` or `LinkDown`. `None`: nothing is ever
+    /// received.
     fn event(&self) -> Option<RawFd>;
+
+    /// Returns a descriptor that is readable while the queue has space for the longest frame. An
+    /// event loop waits for it only after [`SendError::Full`], or while [`Queue::has_unsent`]: it
+    /// is readable nearly always. `None`: the queue is never full.
+    fn space_event(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// Returns true if the queue took a frame of which a part waits for space: call
+    /// [`Queue::flush`] when [`Queue::space_event`] is readable.
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
+    /// Sends the parts that wait for space, as far as there is some. [`Queue::send`] does it too.
+    fn flush(&mut self) {}
 
     /// Returns the totals since the queue was opened.
     fn counters(&self) -> Counters;

@@ -29,6 +29,11 @@ impl FrameRing {
         self.used == 0
     }
 
+    /// Returns the bytes that are free.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.bytes.len() - self.used
+    }
+
     /// Appends a frame with its tag inserted.
     pub(crate) fn push(&mut self, frame: &Frame<'_>) -> Result<(), RingFull> {
         let tag = frame.tag.map(crate::vlan::Tag::to_bytes);
@@ -70,7 +75,7 @@ impl FrameRing {
     }
 
     fn reserve(&self, length: usize) -> Result<(), RingFull> {
-        let free = self.bytes.len() - self.used;
+        let free = self.free_bytes();
         if length > u32::MAX as usize || free < PREFIX || free - PREFIX < length {
             return Err(RingFull);
         }

@@ -137,9 +137,7 @@ impl Uncounted for LinkQueue {
             return Err(SendError::LinkDown);
         }
         let result = self.vectors.write(self.connection.socket(), Kind::Socket, &[], frame);
-        self.connection.sent(result)?;
-        self.connection.watch_space(false);
-        Ok(())
+        self.connection.sent(result).map(|_| ())
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
@@ -168,6 +166,10 @@ impl Uncounted for LinkQueue {
 
     fn event(&self) -> Option<RawFd> {
         Some(self.connection.event())
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        Some(self.connection.space_event())
     }
 
     fn add_own(&self, counters: &mut Counters) {

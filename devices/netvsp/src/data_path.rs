@@ -238,13 +238,13 @@ impl DataPath {
 
     /// Adds the events that [`DataPath::progress`] waits for.
     ///
-    /// The backend's event counts only while the guest can receive or a message waits: it stays
-    /// readable as long as a frame is there.
+    /// The backend's event of frames counts only while the guest can receive, as it stays readable
+    /// as long as a frame is there; so does that of space while nothing waits for it.
     pub(crate) fn events(&self, events: &mut Vec<RawFd>) {
-        let is_receiving = self.can_receive();
-        if is_receiving || !self.transmitter.is_free() {
-            events.extend(self.transmitter.event());
+        if self.can_receive() {
+            events.extend(self.transmitter.queue.event());
         }
+        events.extend(self.transmitter.space_event());
         if self.config.channels > 1
             && let Some(inbox) = self.inbox()
         {

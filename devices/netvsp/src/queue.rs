@@ -23,11 +23,25 @@ impl ChannelQueue {
         }
     }
 
-    /// Returns the queue's event ([`Queue::event`]).
+    /// Returns the event of a frame to receive ([`Queue::event`]).
     pub(crate) fn event(&self) -> Option<RawFd> {
+        self.ask(|queue| queue.event()).flatten()
+    }
+
+    /// Returns the event of space to send ([`Queue::space_event`]).
+    pub(crate) fn space_event(&self) -> Option<RawFd> {
+        self.ask(|queue| queue.space_event()).flatten()
+    }
+
+    /// Returns true if the queue keeps a part of a frame ([`Queue::has_unsent`]).
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.ask(|queue| queue.has_unsent()).unwrap_or(false)
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(&dyn Queue) -> T) -> Option<T> {
         match self {
-            Self::Own(queue) => queue.event(),
-            Self::Shared(shared) => shared.lock().as_ref().and_then(|queue| queue.event()),
+            Self::Own(queue) => Some(ask(&**queue)),
+            Self::Shared(shared) => shared.lock().as_ref().map(|queue| ask(&**queue)),
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Transmitter {
     ranges: GuestBuffer,
     /// The message whose next frame waits for space in the backend. No packet is taken meanwhile.
     waiting: Option<Transmission>,
+    /// The backend keeps a part of a frame, which waits for space.
+    has_unsent: bool,
     /// Kept for its memory.
     pieces: Pieces<'static>,
 }
@@ -49,8 +51,8 @@ pub(crate) struct Request {
 impl Transmitter {
     /// Returns the transmitter of a channel.
     pub(crate) fn new(queue: ChannelQueue, ram: GuestRam) -> Self {
-        let ranges = GuestBuffer::new(ram);
-        Self { queue, ranges, waiting: None, pieces: Pieces::new() }
+        let (ranges, has_unsent) = (GuestBuffer::new(ram), queue.has_unsent());
+        Self { queue, ranges, waiting: None, has_unsent, pieces: Pieces::new() }
     }
 
     /// Returns true if no message waits: another packet may be taken.
@@ -72,9 +74,9 @@ impl Transmitter {
         })
     }
 
-    /// Returns the backend's event.
-    pub(crate) fn event(&self) -> Option<RawFd> {
-        self.queue.event()
+    /// Returns the event of space in the backend, if something waits for it.
+    pub(crate) fn space_event(&self) -> Option<RawFd> {
+        if self.is_free() && !self.has_unsent { None } else { self.queue.space_event() }
     }
 
     /// Notes the ranges of a packet. One without valid ranges has none.
@@ -114,12 +116,27 @@ impl Transmitter {
         self.transmit(Transmission { request, packet, remaining }, around, outbox);
     }
 
-    /// Continues with the message that waits for the backend. Returns true if it waits no longer.
+    /// Continues with the message that waits for the backend, or with the part of a frame that the
+    /// backend keeps. Returns true if the message waits no longer.
     #[inline]
     pub(crate) fn resume(&mut self, around: Around<'_>, outbox: &mut Outbox) -> bool {
-        let Some(transmission) = self.waiting.take() else { return false };
+        let Some(transmission) = self.waiting.take() else {
+            if self.has_unsent {
+                self.flush();
+            }
+            return false;
+        };
         self.transmit(transmission, around, outbox);
         self.waiting.is_none()
+    }
+
+    #[cold]
+    fn flush(&mut self) {
+        let left = self.queue.with(|queue| {
+            queue.flush();
+            queue.has_unsent()
+        });
+        self.has_unsent = left.unwrap_or(false);
     }
 
     /// Sends frames until the backend is full or none is left.
@@ -136,15 +153,13 @@ impl Transmitter {
             statistics.count_malformed();
             return request.complete(NvspStatus::Failure, config, outbox);
         };
-        let pieces = &mut self.pieces;
-        let sent = match config.is_link_up {
-            true => {
-                let send =
-                    |queue: &mut dyn Queue| remaining.send(&message, queue, pieces, statistics);
-                self.queue.with(send)
-            }
-            false => None,
+        let (pieces, has_unsent) = (&mut self.pieces, &mut self.has_unsent);
+        let send = |queue: &mut dyn Queue| {
+            let is_done = remaining.send(&message, queue, pieces, statistics);
+            *has_unsent = queue.has_unsent();
+            is_done
         };
+        let sent = if config.is_link_up { self.queue.with(send) } else { None };
         match sent {
             Some(true) => {}
             Some(false) => return self.waiting = Some(transmission),

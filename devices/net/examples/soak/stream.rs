@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use synthvm_net::software::checksum::{finish, sum};
 use synthvm_net::software::{Headers, TCP, complete_headers};
-use synthvm_net::{Frame, MIN_FRAME, Pieces, Queue, Segmentation, SendError, VnetHeader};
+use synthvm_net::{Frame, Pieces, Queue, Segmentation, SendError, VnetHeader};
 use vm_memory::VolatileSlice;
 
 /// Bytes of the Ethernet, IPv4 and TCP headers.
@@ -75,7 +75,7 @@ pub(crate) fn send(queue: &mut dyn Queue, bytes: u64, progress: &Progress) -> Re
                 Ok(()) => break,
                 Err(SendError::Full) if progress.has_ended() => return Ok(frames),
                 Err(SendError::Full) => {
-                    wait(queue.event(), 100);
+                    wait(queue.space_event(), 100);
                 }
                 Err(error) => return Err(format!("sending at byte {offset}: {error}")),
             }
@@ -84,11 +84,8 @@ pub(crate) fn send(queue: &mut dyn Queue, bytes: u64, progress: &Progress) -> Re
         frames += 1;
     }
     // The rest of the last frame may be with the queue.
-    let mut none = [0; MIN_FRAME];
     while !progress.has_ended() {
-        let mut list = Pieces::new();
-        let _ = list.push(VolatileSlice::from(&mut none[..]));
-        let _ = queue.receive(&list);
+        queue.flush();
         std::thread::yield_now();
     }
     Ok(frames)

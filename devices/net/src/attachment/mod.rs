@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::readiness::Readiness;
+use crate::readiness::AnyReady;
 use crate::{Backend, Filter, LinkState, Mac, Offloads, Queue};
 use queue::AttachedQueue;
 pub use totals::QueueReport;
@@ -31,7 +31,7 @@ pub struct Attachment {
     plug: Arc<Plug>,
     totals: Arc<[Totals]>,
     /// Readable when `event` or the event of `inner` is.
-    readiness: Readiness,
+    changes: AnyReady,
     event: EventFd,
     /// The state that [`Backend::link`] returned last.
     seen: AtomicBool,
@@ -53,11 +53,9 @@ impl Attachment {
     /// # Errors
     /// No descriptors are left.
     pub fn new(inner: Arc<dyn Backend>, link: LinkState) -> io::Result<Self> {
-        let (readiness, event) = (Readiness::new()?, EventFd::new(EFD_NONBLOCK)?);
-        readiness.watch(event.as_raw_fd(), false)?;
-        if let Some(inner) = inner.link_event() {
-            readiness.watch(inner, false)?;
-        }
+        let event = EventFd::new(EFD_NONBLOCK)?;
+        let changes =
+            AnyReady::readable(inner.link_event().into_iter().chain([event.as_raw_fd()]))?;
         let totals = (0..inner.queues()).map(|_| Totals::default()).collect();
         let plug = Arc::new(Plug(AtomicBool::new(link == LinkState::Up)));
         let attachment = Self {
@@ -65,7 +63,7 @@ impl Attachment {
             mtu: u32::MAX,
             plug,
             totals,
-            readiness,
+            changes,
             event,
             seen: AtomicBool::new(false),
         };
@@ -149,7 +147,7 @@ impl Backend for Attachment {
     }
 
     fn link_event(&self) -> Option<RawFd> {
-        Some(self.readiness.event())
+        Some(self.changes.event())
     }
 
     fn reconnect(&self) -> io::Result<()> {

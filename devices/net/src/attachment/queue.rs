@@ -86,6 +86,18 @@ impl Queue for AttachedQueue {
         self.inner.event()
     }
 
+    fn space_event(&self) -> Option<RawFd> {
+        self.inner.space_event()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.inner.has_unsent()
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
     /// Counts frames that were dropped while the link was down as received.
     fn counters(&self) -> Counters {
         let inner = self.inner.counters();

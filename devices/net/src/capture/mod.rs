@@ -92,6 +92,18 @@ impl Queue for CaptureQueue {
         self.inner.event()
     }
 
+    fn space_event(&self) -> Option<RawFd> {
+        self.inner.space_event()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.inner.has_unsent()
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
     fn counters(&self) -> Counters {
         self.inner.counters()
     }

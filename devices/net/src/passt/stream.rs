@@ -68,7 +68,6 @@ impl StreamQueue {
             invalid: 0,
         };
         queue.follow();
-        queue.connection.watch_space(!queue.buffers.output.is_empty());
         Ok(queue)
     }
 
@@ -88,7 +87,6 @@ impl StreamQueue {
             frame.copy_to(&mut self.buffers.output);
             self.buffers.written = written;
         }
-        self.connection.watch_space(!self.buffers.output.is_empty());
         Ok(())
     }
 
@@ -107,9 +105,6 @@ impl StreamQueue {
 
     fn next_frame(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
         self.follow();
-        if self.connection.is_up() && !self.buffers.output.is_empty() && self.write_rest().is_ok() {
-            self.connection.watch_space(false);
-        }
         let mut reads = 0;
         loop {
             match self.buffers.input.take() {
@@ -184,6 +179,22 @@ impl Uncounted for StreamQueue {
 
     fn event(&self) -> Option<RawFd> {
         Some(self.connection.event())
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        Some(self.connection.space_event())
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.connection.is_up() && !self.buffers.output.is_empty()
+    }
+
+    fn flush(&mut self) {
+        self.follow();
+        if self.has_unsent() {
+            // Without success, the event says when to try again.
+            let _ = self.write_rest();
+        }
     }
 
     fn add_own(&self, counters: &mut Counters) {

@@ -102,13 +102,25 @@ impl Queue for SoftwareQueue {
     }
 
     fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        // The event may mean space: a guest that sends no more frames would leave the rest here.
-        let _ = self.send_rest();
         self.inner.receive(space)
     }
 
     fn event(&self) -> Option<RawFd> {
         self.inner.event()
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        self.inner.space_event()
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.work.is_active() || self.inner.has_unsent()
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+        // An error of the rest has no caller to return to.
+        let _ = self.send_rest();
     }
 
     fn counters(&self) -> Counters {

@@ -64,6 +64,11 @@ impl Work {
         Some(&mut self.out)
     }
 
+    /// Returns true if frames may be left.
+    pub(crate) fn is_active(&self) -> bool {
+        self.plan.is_some()
+    }
+
     /// Proceeds to the next frame.
     pub(crate) fn advance(&mut self) {
         self.next += 1;

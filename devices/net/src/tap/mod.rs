@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::claim::Claims;
 use crate::link::Link;
-use crate::readiness::Readiness;
+use crate::readiness::{AnyReady, Readiness};
 use crate::{Backend, LinkState, Mac, Offloads, Queue};
 use ioctl::Name;
 use monitor::Monitor;
@@ -40,7 +40,7 @@ pub struct Tap {
     /// The kernel's notices of changed interfaces. `None`: changes show when a frame is sent.
     monitor: Option<Monitor>,
     /// Readable after a notice or a change of the link.
-    changes: Readiness,
+    changes: AnyReady,
 }
 
 #[derive(Debug)]
@@ -131,9 +131,8 @@ impl Tap {
             in_use: Mutex::new(Offloads::empty()),
         };
         shared.detach_closed().map_err(setup)?;
-        let changes = Readiness::new().map_err(setup)?;
         let fds = monitor.iter().map(Monitor::event).chain([shared.link.event()]);
-        fds.into_iter().try_for_each(|fd| changes.watch(fd, false)).map_err(setup)?;
+        let changes = AnyReady::readable(fds).map_err(setup)?;
         shared.refresh();
         // The card asks for the first state.
         let _ = shared.link.take();
@@ -253,7 +252,7 @@ impl Shared {
         }
         for (index, port) in self.ports.iter().enumerate() {
             if self.claims.is_open(index) {
-                port.readiness.watch(port.fd.as_raw_fd(), false)?;
+                port.readiness.watch(port.fd.as_raw_fd())?;
             }
         }
         self.attached.store(true, Ordering::Release);

@@ -26,7 +26,7 @@ impl TapQueue {
             match attached {
                 Err(error) if is_gone(&error) => shared.lost(),
                 Err(error) => return Err(error),
-                Ok(()) => port.readiness.watch(port.fd.as_raw_fd(), false)?,
+                Ok(()) => port.readiness.watch(port.fd.as_raw_fd())?,
             }
         }
         drop(in_use);
@@ -56,7 +56,6 @@ impl Uncounted for TapQueue {
                 if !was_up {
                     self.shared.refresh();
                 }
-                self.watch_space(false);
                 Ok(())
             }
             Err(SendError::Os(libc::EIO)) => {
@@ -92,7 +91,11 @@ impl Uncounted for TapQueue {
     }
 
     fn event(&self) -> Option<RawFd> {
-        Some(self.port().readiness.event())
+        Some(self.port().readiness.data())
+    }
+
+    fn space_event(&self) -> Option<RawFd> {
+        Some(self.port().readiness.space())
     }
 }
 
@@ -103,14 +106,6 @@ impl Endpoint for TapQueue {
 
     fn lost(&self) {
         self.shared.lost();
-    }
-
-    fn watch_space(&self, wanted: bool) {
-        let port = self.port();
-        if port.readiness.watches_space() != wanted {
-            // It fails when no memory is left: the next frame tries again.
-            let _ = port.readiness.watch(port.fd.as_raw_fd(), wanted);
-        }
     }
 }
 

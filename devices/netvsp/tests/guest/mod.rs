@@ -87,6 +87,18 @@ impl NetGuest {
         Self::again(guest, offer, inline)
     }
 
+    /// Returns a guest with an open channel to a card of up to `channels` channels, which threads
+    /// serve.
+    pub fn open_with_threads(backend: Arc<dyn Backend>, channels: u16) -> Self {
+        let inline = InlineWorkers::default();
+        let mut options = options(&inline);
+        options.workers.inline = None;
+        let card = NetworkCard::with_channels(options, backend, channels);
+        let (guest, _) = BareGuest::new(vec![Box::new(card)]);
+        let offer = guest.offers[0];
+        Self::again(guest, offer, inline)
+    }
+
     /// Returns a guest that has initialised the card, with all frames in its filter.
     pub fn start(backend: Arc<dyn Backend>) -> Self {
         let mut guest = Self::open(backend);

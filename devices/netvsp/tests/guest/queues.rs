@@ -17,11 +17,24 @@ impl NetGuest {
     /// and spreads frames evenly over them.
     pub fn start_with_channels(backend: Arc<dyn Backend>, channels: u16) -> Self {
         let mut guest = Self::open_with_channels(backend, channels);
-        guest.initialise();
-        guest.add_subchannels(channels - 1);
-        guest.spread(&(0..channels.into()).collect::<Vec<_>>());
-        guest.set(0x0001_010E, &0x20_u32.to_le_bytes());
+        guest.start_channels(channels);
         guest
+    }
+
+    /// As [`NetGuest::start_with_channels`], with a thread for each channel.
+    pub fn start_with_threads(backend: Arc<dyn Backend>, channels: u16) -> Self {
+        let mut guest = Self::open_with_threads(backend, channels);
+        guest.start_channels(channels);
+        guest
+    }
+
+    fn start_channels(&mut self, channels: u16) {
+        self.initialise();
+        if channels > 1 {
+            self.add_subchannels(channels - 1);
+            self.spread(&(0..channels.into()).collect::<Vec<_>>());
+        }
+        self.set(0x0001_010E, &0x20_u32.to_le_bytes());
     }
 
     /// Asks for `count` subchannels, opens them, and takes the send indirection table.

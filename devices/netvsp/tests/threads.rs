@@ -1,0 +1,70 @@
+//! Channels with threads of their own: wake-ups, none too few and none in vain.
+
+mod guest;
+
+use std::sync::Arc;
+use std::thread::yield_now;
+
+use guest::*;
+use synthvm_net::{Attachment, Backend, Frame as NetFrame, LinkState, Pieces, Queue, UnixLink};
+use vm_memory::VolatileSlice;
+
+const FILTER: u32 = 0x0001_010E;
+
+/// A guest on one end of a cable, and the queue at its other end.
+struct Cable {
+    guest: NetGuest,
+    near: Arc<Attachment>,
+    far: Box<dyn Queue>,
+    /// Keeps the far end.
+    _peer: UnixLink,
+}
+
+impl Cable {
+    fn new(channels: u16) -> Self {
+        let (near, peer) = UnixLink::pair().unwrap();
+        let near = Arc::new(Attachment::new(Arc::new(near), LinkState::Up).unwrap());
+        let guest = NetGuest::start_with_threads(near.clone(), channels);
+        let far = peer.queue(0).unwrap();
+        Self { guest, near, far, _peer: peer }
+    }
+
+    /// How often the backend was full.
+    fn full(&self) -> u64 {
+        self.near.queue_reports()[0].counters.full
+    }
+
+    /// How often the workers have slept.
+    fn sleeps(&self) -> u64 {
+        let channels = self.guest.guest.bus.inspect().channels;
+        channels.iter().filter_map(|one| one.worker).map(|one| one.sleeps).sum()
+    }
+}
+
+/// Sends a frame. Returns false if the queue is full.
+fn send(queue: &mut dyn Queue, mut bytes: Vec<u8>) -> bool {
+    let mut pieces = Pieces::new();
+    pieces.push(VolatileSlice::from(&mut bytes[..])).unwrap();
+    queue.send(&NetFrame::new(&pieces)).is_ok()
+}
+
+/// A sender that waited for space was woken by each frame that the guest could not receive, over
+/// and over.
+#[test]
+fn test_sender_that_waits_sleeps_while_frames_wait_for_the_guest() {
+    let mut cable = Cable::new(1);
+    cable.guest.set(FILTER, &0_u32.to_le_bytes());
+    assert!(send(&mut *cable.far, frame(1, 60)));
+    let message = packet(&frame(2, 1500), &[]);
+    cable.guest.channel.poke(SEND, 0, &message);
+    let nvsp = full(&words(&[107, 0, 0, message.len() as u32]));
+    while cable.full() == 0 {
+        cable.guest.channel.try_send(1, &nvsp, &[]);
+        cable.guest.take(0);
+    }
+    let before = cable.sleeps();
+    (0..1000).for_each(|_| yield_now());
+    // At most once for each message that was sent while the worker went to sleep.
+    let sleeps = cable.sleeps() - before;
+    assert!(sleeps < 10, "{sleeps} wake-ups");
+}
