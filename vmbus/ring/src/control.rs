@@ -15,7 +15,7 @@
 //! The code is generic over the word type, so that the model checker runs the same code as the
 //! ring.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Feature bit 0: this end supports `pending_send_size`.
 pub(crate) const FEATURE_PENDING_SEND_SIZE: u32 = 1;

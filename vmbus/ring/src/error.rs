@@ -92,6 +92,7 @@ pub enum PacketError {
         limit: u64,
     },
     /// A range itself is invalid: empty, offset beyond its first page, page outside guest memory.
+    #[cfg(feature = "std")]
     #[error("bad range: {0}")]
     Range(#[from] vmbus_gpadl::RangeError),
 }
@@ -147,7 +148,8 @@ pub enum MapError {
     /// partial page before the ring's end.
     #[error("the ring's pages do not start and end at page boundaries of guest memory")]
     NotPages,
-    /// The host refused memory. Only [`crate::PlainMemory`] allocates it.
+    /// The host refused memory. Only `PlainMemory` allocates it.
+    #[cfg(feature = "std")]
     #[error("cannot allocate memory for a ring: {0}")]
     Memory(std::io::Error),
 }

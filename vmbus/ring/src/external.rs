@@ -1,8 +1,14 @@
 //! Packets with data outside the ring: GPA-direct and transfer pages (vmbus-core 6.3).
 
+use alloc::vec::Vec;
+
+#[cfg(feature = "std")]
 use vmbus_gpadl::{GuestBuffer, RangeAssembler};
+#[cfg(feature = "std")]
 use vmbus_protocol::limits::{MAX_GPA_DIRECT_BYTES, MAX_GPA_DIRECT_RANGES};
-use vmbus_protocol::num::{high_u32, low_u32, u64_of, usize_of};
+#[cfg(feature = "std")]
+use vmbus_protocol::num::u64_of;
+use vmbus_protocol::num::{high_u32, low_u32, usize_of};
 
 use crate::error::PacketError;
 use crate::packet::Packet;
@@ -10,6 +16,7 @@ use crate::wire::{DESCRIPTOR_BYTES, PacketKind, RANGES_OFFSET};
 
 /// Bytes of a range list that are copied out of the ring at a time: 64 page numbers, the most in a
 /// request of 256 KiB.
+#[cfg(feature = "std")]
 const CHUNK_BYTES: usize = 512;
 
 /// One range of guest pages: `byte_count` bytes from `byte_offset` into the first of `pages`.
@@ -39,6 +46,7 @@ impl Packet<'_> {
     ///
     /// # Errors
     /// [`PacketError`]; the buffer is then empty.
+    #[cfg(feature = "std")]
     #[inline]
     pub fn gpa_direct(&self, buffer: &mut GuestBuffer) -> Result<(), PacketError> {
         let filled = self.fill(buffer);
@@ -48,6 +56,7 @@ impl Packet<'_> {
         filled
     }
 
+    #[cfg(feature = "std")]
     #[inline]
     fn fill(&self, buffer: &mut GuestBuffer) -> Result<(), PacketError> {
         if self.kind() != PacketKind::GpaDirect {

@@ -1,6 +1,6 @@
 //! The ring that this end reads.
 
-use std::sync::atomic::Ordering;
+use core::sync::atomic::Ordering;
 
 use crate::control::{Control, FEATURE_PENDING_SEND_SIZE, crosses};
 use crate::ends::end_accessors;

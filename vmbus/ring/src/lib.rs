@@ -12,9 +12,15 @@
 //! a local variable, which is then checked and used. If the peer breaks a rule, its ring is stopped
 //! ([`RingError`]) and the memory is not accessed afterwards. Source: `vmbus-core` sections 6 and
 //! 7.
+//!
+//! Without the feature `std`, which is on by default, the crate is `no_std` + `alloc`: rings come
+//! from [`RingMemory::from_pages`], and a host's view of a guest's memory does not exist.
+#![cfg_attr(not(feature = "std"), no_std)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+extern crate alloc;
 
 mod control;
 mod ends;
@@ -32,7 +38,9 @@ mod wire;
 pub use error::{MapError, PacketError, RingError, WriteError};
 pub use external::{GpaRange, TransferRange, gpa_direct_header, transfer_pages_header};
 pub use incoming::{Incoming, ReadBatch};
-pub use memory::{Mode, PlainMemory, RingMemory};
+#[cfg(feature = "std")]
+pub use memory::PlainMemory;
+pub use memory::{Mode, RingMemory};
 pub use outgoing::{OutPacket, Outgoing, SpaceWait, WriteBatch};
 pub use packet::Packet;
 pub use snapshot::{RingSnapshot, RingWatch};

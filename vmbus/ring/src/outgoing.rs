@@ -1,7 +1,7 @@
 //! The ring that this end writes.
 
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use vmbus_protocol::num::usize_of;
 

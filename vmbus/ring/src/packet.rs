@@ -1,5 +1,9 @@
 //! One packet of an incoming ring.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
+#[cfg(feature = "std")]
 use vm_memory::VolatileSlice;
 use vmbus_protocol::num::usize_of;
 use zerocopy::{FromBytes, IntoBytes};
@@ -94,6 +98,7 @@ impl<'a> Packet<'a> {
 
     /// Returns the payload in the ring, if it is one piece: always in a mirrored ring. It is not
     /// copied, and the peer can change it at any moment.
+    #[cfg(feature = "std")]
     #[inline]
     #[must_use]
     pub fn payload_slice(&self) -> Option<VolatileSlice<'_>> {
@@ -105,6 +110,7 @@ impl<'a> Packet<'a> {
     }
 
     /// Returns the payload in the ring, in pieces.
+    #[cfg(feature = "std")]
     pub fn payload_slices(&self) -> impl Iterator<Item = VolatileSlice<'a>> + use<'a> {
         let len = self.descriptor.length.wrapping_sub(self.descriptor.data_offset);
         // SAFETY: `pieces` guarantees that many mapped bytes while the memory lives, which 'a
@@ -134,6 +140,7 @@ impl<'a> Packet<'a> {
         }
     }
 
+    #[cfg(feature = "std")]
     #[inline]
     fn payload_start(&self) -> Offset {
         self.memory.size().advance(self.start, self.descriptor.data_offset)

@@ -1,8 +1,8 @@
 //! The state of a ring, for `inspect`.
 
-use std::ptr::NonNull;
-use std::sync::Weak;
-use std::sync::atomic::Ordering;
+use alloc::sync::Weak;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 
 use crate::control::Control;
 use crate::memory::{Backing, Mode, RingMemory};
@@ -83,8 +83,8 @@ impl RingSnapshot {
     }
 }
 
-impl std::fmt::Debug for RingWatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Debug for RingWatch {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("RingWatch").field("snapshot", &self.snapshot()).finish()
     }
 }

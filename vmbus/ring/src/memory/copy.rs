@@ -7,7 +7,7 @@
 //! any mix of old and new. They are copied once and checked afterwards, and no reference to shared
 //! bytes is ever made. vm-memory does the same for the same reason.
 
-use std::ptr::{self, NonNull};
+use core::ptr::{self, NonNull};
 
 /// Copies `to.len()` bytes from shared memory.
 ///

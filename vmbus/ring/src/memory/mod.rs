@@ -2,25 +2,26 @@
 //! of pages by the guest.
 
 mod copy;
+#[cfg(feature = "std")]
+mod guest;
+#[cfg(feature = "std")]
 mod plain;
 
-use std::any::Any;
-use std::fmt;
-use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Weak};
+use alloc::sync::{Arc, Weak};
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 
-use vm_memory::VolatileSlice;
-use vmbus_gpadl::{ContiguousMapping, GpadlView, GuestBuffer};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::num::usize_of;
 
 use crate::control::Control;
 use crate::error::MapError;
-use crate::limits::{MAX_MIRROR_RUNS, MAX_RING_PAGES, MIN_RING_PAGES};
+use crate::limits::{MAX_RING_PAGES, MIN_RING_PAGES};
 use crate::offset::{DataSize, Offset};
 
 pub(crate) use copy::{copy_from_shared, copy_to_shared};
+#[cfg(feature = "std")]
 pub use plain::PlainMemory;
 
 /// The access to a ring's data.
@@ -50,15 +51,20 @@ pub struct RingMemory {
 #[derive(Clone)]
 enum Data {
     /// Twice the data size, contiguous.
+    #[cfg_attr(not(feature = "std"), allow(dead_code))]
     Mirrored(NonNull<u8>),
     /// One address for each page.
     Paged(Arc<[NonNull<u8>]>),
 }
 
-/// The owners of the addresses. The mirror is dropped first, then the pages behind it.
+/// The owners of the addresses, if the ring owns them. The mirror is dropped first, then the pages
+/// behind it.
+#[derive(Default)]
 pub(crate) struct Backing {
-    mirror: Option<ContiguousMapping>,
-    _keep: Box<dyn Any + Send + Sync>,
+    #[cfg(feature = "std")]
+    _mirror: Option<vmbus_gpadl::ContiguousMapping>,
+    #[cfg(feature = "std")]
+    _keep: Option<alloc::boxed::Box<dyn core::any::Any + Send + Sync>>,
 }
 
 // SAFETY: the pointers name shared memory that `backing` keeps mapped at fixed addresses; all
@@ -69,80 +75,44 @@ unsafe impl Send for RingMemory {}
 unsafe impl Sync for RingMemory {}
 
 impl RingMemory {
-    /// Maps the ring in pages `first_page..first_page + pages` of a GPADL: one control page, and
-    /// data pages. It is mirrored when the data is backed by files and lies in at most
-    /// [`crate::limits::MAX_MIRROR_RUNS`] runs, otherwise paged.
-    ///
-    /// The ring holds the view, so that a teardown waits for the ring. A GPADL may have any number
-    /// of ranges, also with repeated pages, but ring pages must be whole pages of guest memory.
+    /// Makes a ring of pages of the caller: a control page, and data pages in their order in the
+    /// ring. The access is [`Mode::Paged`]. For programs that run inside a guest, without an
+    /// operating system that could map memory.
     ///
     /// # Errors
-    /// [`MapError`]: an invalid size, or pages that the view does not have.
-    pub fn map(view: GpadlView, first_page: usize, pages: usize) -> Result<Self, MapError> {
-        Self::build(view, first_page, pages, Mode::Mirrored)
-    }
-
-    /// Maps the ring like [`RingMemory::map`], in the preferred mode: `Mirrored` falls back to
-    /// `Paged` if a mirror cannot be made.
+    /// [`MapError::Size`] for an invalid number of pages, [`MapError::NotPages`] if an address is
+    /// no multiple of 4,096.
     ///
-    /// # Errors
-    /// The errors of [`RingMemory::map`].
-    pub fn map_as(
-        view: GpadlView,
-        first_page: usize,
-        pages: usize,
-        prefer: Mode,
-    ) -> Result<Self, MapError> {
-        Self::build(view, first_page, pages, prefer)
-    }
-
-    fn build<K>(keep: K, first: usize, pages: usize, prefer: Mode) -> Result<Self, MapError>
-    where
-        K: std::ops::Deref<Target = GuestBuffer> + Send + Sync + 'static,
-    {
-        let buffer: &GuestBuffer = &keep;
-        if !(MIN_RING_PAGES..=MAX_RING_PAGES).contains(&pages) {
-            return Err(MapError::Size { pages });
+    /// # Safety
+    /// Each address must be that of 4,096 bytes that stay mapped, readable and writable until the
+    /// last clone is dropped, and that no reference covers. Any code may access them meanwhile.
+    pub unsafe fn from_pages(pages: &[NonNull<u8>]) -> Result<Self, MapError> {
+        let wrong_size = MapError::Size { pages: pages.len() };
+        if !(MIN_RING_PAGES..=MAX_RING_PAGES).contains(&pages.len()) {
+            return Err(wrong_size);
         }
-        let beyond = MapError::BeyondBuffer { first, pages, bytes: buffer.len() };
-        let (Some(start), data_pages) = (first.checked_mul(PAGE_SIZE), pages.wrapping_sub(1))
-        else {
-            return Err(beyond);
-        };
-        let Some(data_start) = start.checked_add(PAGE_SIZE) else { return Err(beyond) };
+        if pages.iter().any(|page| !page.addr().get().is_multiple_of(PAGE_SIZE)) {
+            return Err(MapError::NotPages);
+        }
+        let Some((control, data)) = pages.split_first() else { return Err(wrong_size) };
         // At most MAX_RING_PAGES pages, so the product cannot overflow.
-        let data_bytes = data_pages.wrapping_mul(PAGE_SIZE);
-        let size = u32::try_from(data_bytes)
-            .ok()
-            .and_then(DataSize::new)
-            .ok_or(MapError::Size { pages })?;
-
-        let control = buffer.slices(start, PAGE_SIZE).ok().and_then(|mut slices| slices.next());
-        let Some(control) = control else { return Err(beyond) };
-        let control = whole_pages(&control).ok_or(MapError::NotPages)?.cast::<Control>();
-        let Ok(slices) = buffer.slices(data_start, data_bytes) else { return Err(beyond) };
-
-        let mirror = match prefer {
-            // Without a mirror the ring uses a page table, so the reason does not matter.
-            Mode::Mirrored => ContiguousMapping::twice(slices, MAX_MIRROR_RUNS).ok(),
-            Mode::Paged => None,
-        };
-        let data = match &mirror {
-            Some(mirror) => Data::Mirrored(mirror.start()),
-            None => Data::Paged(page_table(buffer, data_start, data_bytes)?),
-        };
+        let bytes = u32::try_from(data.len().wrapping_mul(PAGE_SIZE)).ok();
+        let Some(size) = bytes.and_then(DataSize::new) else { return Err(wrong_size) };
         Ok(Self {
-            control,
-            data,
+            control: control.cast(),
+            data: Data::Paged(Arc::from(data)),
             size,
-            backing: Arc::new(Backing { mirror, _keep: Box::new(keep) }),
+            backing: Arc::new(Backing::default()),
         })
     }
 
     /// Returns the mode of access to the data.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        if self.backing.mirror.is_some() { Mode::Mirrored } else { Mode::Paged }
+        match self.data {
+            Data::Mirrored(_) => Mode::Mirrored,
+            Data::Paged(_) => Mode::Paged,
+        }
     }
 
     /// Returns the bytes of the data area.
@@ -154,16 +124,12 @@ impl RingMemory {
     /// Makes the ring empty and declares its features, like a guest before it opens the channel.
     /// Neither end may be using the ring.
     pub fn reset(&self) {
-        let control = self.page_slice();
-        control.copy_from(&[0_u8; PAGE_SIZE]);
-        self.control()
-            .feature_bits
-            .store(crate::control::FEATURE_PENDING_SEND_SIZE, std::sync::atomic::Ordering::Release);
-    }
-
-    fn page_slice(&self) -> VolatileSlice<'_> {
         // SAFETY: `control` names one whole page that `backing` keeps mapped.
-        unsafe { VolatileSlice::new(self.control.as_ptr().cast(), PAGE_SIZE) }
+        unsafe { copy_to_shared(&[0_u8; PAGE_SIZE], self.control.cast()) };
+        self.control().feature_bits.store(
+            crate::control::FEATURE_PENDING_SEND_SIZE,
+            core::sync::atomic::Ordering::Release,
+        );
     }
 
     #[inline]
@@ -298,43 +264,6 @@ impl Iterator for Pieces<'_> {
 #[inline]
 fn in_page(at: Offset) -> usize {
     at.index() & PAGE_SIZE.wrapping_sub(1)
-}
-
-/// Returns the address of a slice, if it consists of whole pages.
-fn whole_pages(slice: &VolatileSlice<'_>) -> Option<NonNull<u8>> {
-    let address = NonNull::new(slice.ptr_guard_mut().as_ptr())?;
-    let aligned =
-        address.addr().get().is_multiple_of(PAGE_SIZE) && slice.len().is_multiple_of(PAGE_SIZE);
-    aligned.then_some(address)
-}
-
-/// Returns one address for each page of `bytes` bytes from `start`, built in its final location.
-fn page_table(
-    buffer: &GuestBuffer,
-    start: usize,
-    bytes: usize,
-) -> Result<Arc<[NonNull<u8>]>, MapError> {
-    let slices = buffer.slices(start, bytes).map_err(|_| MapError::NotPages)?;
-    let mut table = Arc::new_uninit_slice(bytes / PAGE_SIZE);
-    let mut places = Arc::get_mut(&mut table).map(|table| table.iter_mut()).unwrap_or_default();
-    let mut whole = true;
-    slices.for_each(|slice| {
-        let Some(run) = whole_pages(&slice) else {
-            whole = false;
-            return;
-        };
-        for offset in (0..slice.len()).step_by(PAGE_SIZE) {
-            if let Some(place) = places.next() {
-                // SAFETY: `offset` is below the length of the slice.
-                place.write(unsafe { run.add(offset) });
-            }
-        }
-    });
-    if !whole || places.next().is_some() {
-        return Err(MapError::NotPages);
-    }
-    // SAFETY: all entries were written, in order. The unsafe reads above rely on their number.
-    Ok(unsafe { table.assume_init() })
 }
 
 impl fmt::Debug for RingMemory {
