@@ -23,7 +23,8 @@
 //! loopback VM's stepped mode a hang is a failed call.
 //!
 //! Rings are behind [`platform::Rings`], as access to them needs mapped memory, which no `no_std`
-//! crate can create by itself.
+//! crate can create by itself. The feature `ring` adds `RingPair`, which implements it by
+//! `vmbus-ring`.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -41,6 +42,8 @@ mod mdl;
 mod message;
 pub mod platform;
 mod received;
+#[cfg(feature = "ring")]
+mod rings;
 mod state;
 mod status;
 
@@ -53,5 +56,7 @@ pub use mdl::{Mdl, MdlError};
 pub use message::Offer;
 pub use platform::Platform;
 pub use received::{Completion, Received};
+#[cfg(feature = "ring")]
+pub use rings::RingPair;
 pub use state::{Answer, Channel, Client, Driver, Stats};
 pub use status::NtStatus;

@@ -24,7 +24,7 @@ pub use config::{Config, Mode};
 pub use device::{ManualDevice, OpenedChannels, Served};
 pub use memory::{GuestPages, Layout};
 pub use platform::LoopbackPlatform;
-pub use rings::LoopbackRings;
+pub use rings::{LoopbackRings, attach_rings};
 pub use synic::LoopbackSynic;
 pub use vm::LoopbackVm;
 pub use workers::{Flow, Handler, Workers};

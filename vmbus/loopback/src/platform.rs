@@ -8,7 +8,7 @@ use vmbus_client::{GpadlFlags, Mdl, NtStatus, Platform};
 use vmbus_host::HvStatus;
 
 use crate::config::Mode;
-use crate::rings::LoopbackRings;
+use crate::rings::{LoopbackRings, attach_rings};
 use crate::vm::LoopbackVm;
 
 /// The guest's side of a [`LoopbackVm`], for a client.
@@ -99,7 +99,7 @@ impl Platform for LoopbackPlatform {
     }
 
     fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<LoopbackRings, NtStatus> {
-        LoopbackRings::map(self.vm.ram(), pages, downstream_page)
+        attach_rings(self.vm.ram(), pages, downstream_page)
     }
 
     fn probe_and_lock(&self, address: u64, bytes: u32) -> Result<Mdl, NtStatus> {

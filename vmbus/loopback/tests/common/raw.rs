@@ -4,7 +4,9 @@
 use vm_memory::{Bytes, GuestAddress};
 use vmbus_host::Channel;
 use vmbus_host::core::ChannelKey;
-use vmbus_loopback::{Config, Layout, LoopbackRings, LoopbackVm, Mode, OpenedChannels};
+use vmbus_loopback::{
+    Config, Layout, LoopbackRings, LoopbackVm, Mode, OpenedChannels, attach_rings,
+};
 use vmbus_protocol::message::{
     ChannelOnly, GpadlBody, GpadlCreated, GpadlHeader, GpadlTeardown, GpadlTorndown,
     InitiateContact, MessageType, OfferChannel, OpenChannel, OpenChannelResult,
@@ -144,7 +146,7 @@ impl RawGuest {
     pub fn ask_open(&self, device: usize, ring_gpadl: u32) -> (Vec<u64>, LoopbackRings) {
         let (relid, pages) =
             (self.relid(device), self.vm.pages().allocate(8, Layout::Scattered).unwrap());
-        let rings = LoopbackRings::map(self.vm.ram(), &pages, 4).unwrap();
+        let rings = attach_rings(self.vm.ram(), &pages, 4).unwrap();
         self.describe(relid, ring_gpadl, &[(0, 8 * 4096, &pages)]);
         let open = OpenChannel {
             relid: U32::new(relid),
