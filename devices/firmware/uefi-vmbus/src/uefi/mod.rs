@@ -1,0 +1,221 @@
+//! The driver in the firmware.
+
+mod boot;
+mod heap;
+mod hyperv;
+mod interrupt;
+mod pass_thru;
+mod platform;
+mod serial;
+
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::hint;
+use core::panic::PanicInfo;
+
+use uefi_raw::table::system::SystemTable;
+use uefi_raw::{Event, Handle, Status};
+use uefi_vmbus::{Address, Controller, StorageError};
+use vmbus_client::{Client, ContactOptions, NEWEST_FIRST};
+use vmbus_protocol::Guid;
+use vmbus_protocol::guid::class;
+
+use boot::BootServices;
+use hyperv::Hypervisor;
+use platform::UefiPlatform;
+use serial::say;
+
+/// The driver's state. Empty before it has started, after the system has taken over, and while an
+/// entry point is using it.
+static DRIVER: Global = Global(UnsafeCell::new(None));
+
+struct Global(UnsafeCell<Option<Driver>>);
+
+// SAFETY: UEFI runs drivers on one processor, and all accesses are at the same raised priority, so
+// that none interrupts another.
+unsafe impl Sync for Global {}
+
+struct Driver {
+    boot: BootServices,
+    client: Client<UefiPlatform>,
+    disks: Vec<Disks>,
+}
+
+/// A controller and its logical units.
+struct Disks {
+    controller: Controller,
+    addresses: Vec<Address>,
+}
+
+/// A controller for one call of the firmware.
+struct Unit<'a> {
+    boot: BootServices,
+    client: &'a mut Client<UefiPlatform>,
+    controller: &'a mut Controller,
+    addresses: &'a mut Vec<Address>,
+}
+
+impl Unit<'_> {
+    /// Searches the logical units again if the host has announced a change.
+    fn refresh(&mut self) {
+        self.client.poll();
+        if self.controller.take_changed()
+            && let Ok(found) = self.controller.scan(self.client)
+        {
+            *self.addresses = found;
+        }
+    }
+}
+
+/// Starts the driver.
+///
+/// # Safety
+/// The firmware calls it once, with its system table.
+#[unsafe(no_mangle)]
+unsafe extern "efiapi" fn efi_main(_: Handle, table: *const SystemTable) -> Status {
+    // SAFETY: the firmware's tables are valid until the system takes over, and then the driver has
+    // ended.
+    let boot = unsafe {
+        match table.as_ref().and_then(|table| table.boot_services.as_ref()) {
+            Some(boot) => BootServices::new(boot),
+            None => return Status::INVALID_PARAMETER,
+        }
+    };
+    boot.at_notify(|| start(boot))
+}
+
+fn start(boot: BootServices) -> Status {
+    if let Err(absent) = hyperv::detect() {
+        say(format_args!("{absent}; nothing to do"));
+        return Status::UNSUPPORTED;
+    }
+    if !heap::start(boot) {
+        say(format_args!("no memory"));
+        return Status::OUT_OF_RESOURCES;
+    }
+    let driver = match Driver::connect(boot) {
+        Ok(driver) => driver,
+        Err(status) => return status,
+    };
+    let instances: Vec<Guid> =
+        driver.disks.iter().map(|disks| disks.controller.instance()).collect();
+    // SAFETY: at the raised priority, see `Sync`.
+    unsafe { *DRIVER.0.get() = Some(driver) };
+    if boot.at_exit(leave) != Status::SUCCESS {
+        say(format_args!("the firmware does not announce the start of a system"));
+        leave_now();
+        return Status::OUT_OF_RESOURCES;
+    }
+    for (unit, instance) in instances.into_iter().enumerate() {
+        let status = pass_thru::publish(boot, unit, instance);
+        if status != Status::SUCCESS {
+            say(format_args!("controller {instance} cannot be published: {status:?}"));
+        }
+    }
+    Status::SUCCESS
+}
+
+impl Driver {
+    /// Connects to the bus and opens all SCSI controllers. Leaves nothing behind if there are none.
+    fn connect(boot: BootServices) -> Result<Self, Status> {
+        let hypervisor = Hypervisor::start(boot).map_err(|absent| {
+            say(format_args!("{absent}"));
+            Status::UNSUPPORTED
+        })?;
+        let platform = UefiPlatform::new(boot, hypervisor);
+        let options = ContactOptions { versions: NEWEST_FIRST, target_vp: hyperv::vp_index() };
+        let client = Client::negotiate(platform, &options);
+        let connected = client.and_then(|mut client| {
+            client.request_offers()?;
+            Ok(client)
+        });
+        let client = connected.map_err(|error| {
+            say(format_args!("no connection to VMBus: {error}"));
+            Status::DEVICE_ERROR
+        })?;
+        let mut driver = Self { boot, client, disks: Vec::new() };
+        driver.open_controllers();
+        let units: usize = driver.disks.iter().map(|disks| disks.addresses.len()).sum();
+        let (version, controllers) = (driver.client.version(), driver.disks.len());
+        say(format_args!("VMBus {version}, {controllers} SCSI controllers, {units} units"));
+        if controllers == 0 {
+            driver.unload();
+            return Err(Status::NOT_FOUND);
+        }
+        Ok(driver)
+    }
+
+    fn open_controllers(&mut self) {
+        let offers = self.client.offers();
+        let controllers =
+            offers.filter(|offer| offer.class == class::SCSI && offer.subchannel == 0);
+        let instances: Vec<Guid> = controllers.map(|offer| offer.instance).collect();
+        for instance in instances {
+            match self.open_controller(instance) {
+                Ok(disks) => self.disks.push(disks),
+                Err(error) => say(format_args!("controller {instance}: {error}")),
+            }
+        }
+    }
+
+    fn open_controller(&mut self, instance: Guid) -> Result<Disks, StorageError> {
+        let mut controller = Controller::open(&mut self.client, instance)?;
+        let addresses = controller.scan(&mut self.client)?;
+        Ok(Disks { controller, addresses })
+    }
+
+    /// Closes the channels and disconnects from bus and hypervisor.
+    fn unload(self) {
+        if let Err(error) = self.client.unload() {
+            say(format_args!("VMBus was left without its confirmation: {error}"));
+        }
+    }
+}
+
+/// Runs `job` with a controller. Fails if there is no such controller any more.
+fn with_unit(number: usize, job: impl FnOnce(&mut Unit<'_>) -> Status) -> Status {
+    let Some(boot) = boot_services() else { return Status::NOT_READY };
+    boot.at_notify(|| {
+        // SAFETY: at the raised priority, see `Sync`. `job` calls no code that enters here again.
+        let Some(driver) = (unsafe { (*DRIVER.0.get()).as_mut() }) else {
+            return Status::NOT_READY;
+        };
+        let Some(disks) = driver.disks.get_mut(number) else { return Status::NOT_FOUND };
+        job(&mut Unit {
+            boot,
+            client: &mut driver.client,
+            controller: &mut disks.controller,
+            addresses: &mut disks.addresses,
+        })
+    })
+}
+
+/// Returns the boot services, while the driver uses them.
+fn boot_services() -> Option<BootServices> {
+    // SAFETY: the copy is short, and no entry point changes the driver's boot services.
+    unsafe { (*DRIVER.0.get()).as_ref().map(|driver| driver.boot) }
+}
+
+/// The system takes over. The firmware calls it at the raised priority.
+unsafe extern "efiapi" fn leave(_: Event, _: *mut c_void) {
+    leave_now();
+}
+
+fn leave_now() {
+    // SAFETY: at the raised priority, see `Sync`.
+    let driver = unsafe { (*DRIVER.0.get()).take() };
+    if let Some(driver) = driver {
+        driver.client.platform().leave();
+        driver.unload();
+    }
+}
+
+/// Stops the processor: a driver cannot fail alone.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    say(format_args!("a bug stops the firmware: {info}"));
+    loop {
+        hint::spin_loop();
+    }
+}
