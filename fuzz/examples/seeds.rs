@@ -46,13 +46,14 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 6] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 7] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
         ("gpa_direct", gpa_direct()),
         ("image_files", image_files()),
         ("network_protocol", network_protocol()),
+        ("msvm_firmware", msvm_firmware()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -445,5 +446,40 @@ fn network_protocol() -> Vec<(&'static str, Seed)> {
             "sub_allocations",
             card(newest).bytes(&[5, 3, 1, 5, 9, 0, 6]).u64(0).u8(6).u64(0).u8(6).u64(1),
         ),
+    ]
+}
+
+/// Writes `bytes` to guest memory at `at`.
+fn in_memory(seed: Seed, at: u16, bytes: &[u8]) -> Seed {
+    seed.u8(0).u16(at).u8(bytes.len() as u8).bytes(bytes)
+}
+
+/// A variable request: the name is at 0x100, the data at 0x200, the descriptor at 0x300.
+fn variable(seed: Seed, command: u8, attributes: u8, name: u16, data: u16) -> Seed {
+    seed.bytes(&[3, command, attributes]).u16(0x100).u16(name).u8(1).u16(0x200).u16(data).u16(0x300)
+}
+
+fn msvm_firmware() -> Vec<(&'static str, Seed)> {
+    let named = || in_memory(seed(), 0x100, b"a\0b\0\0\0");
+    let set = || variable(in_memory(named(), 0x200, b"value"), 1, 7, 6, 5);
+    let log = |kind: &[u8]| in_memory(in_memory(seed(), 0x400, kind), 0x440, &[1; 16]);
+    vec![
+        ("set_get", variable(set(), 0, 0, 6, 64)),
+        ("set_append", variable(set(), 1, 0x47, 6, 5)),
+        ("set_delete", variable(set(), 1, 0, 6, 0)),
+        ("set_authenticated", variable(named(), 1, 0x27, 6, 5)),
+        ("names", variable(variable(set(), 2, 0, 256, 0), 3, 0, 256, 0)),
+        ("query", variable(set(), 4, 7, 0, 0)),
+        ("runtime", variable(variable(set(), 5, 0, 0, 0), 0, 0, 6, 64).u8(5)),
+        ("debug_string", variable(named(), 6, 0, 6, 0)),
+        ("small_buffer", variable(set(), 0, 0, 6, 2)),
+        ("watchdog", seed().bytes(&[1, 0x29]).u16(10).bytes(&[1, 0x27]).u16(0x13).u8(5)),
+        ("event_log", log(&[0; 28]).bytes(&[1, 0x30]).u16(0x400)),
+        ("diagnostics", log(b"ALOG\x05").bytes(&[1, 0x2B]).u16(0x400).bytes(&[1, 0x2C]).u16(1)),
+        ("random", in_memory(seed(), 0x500, &[5]).bytes(&[1, 0x26]).u16(0x500)),
+        ("generation", seed().bytes(&[1, 0x0E]).u16(0x600).bytes(&[1, 0x0F]).u16(0)),
+        ("image", seed().bytes(&[6, 0x48 + 18, 4, 6, 0x48 + 20, 0])),
+        ("blob", seed().bytes(&[7, 16]).u32(0).u32(16).u32(1).u32(16)),
+        ("widths", seed().bytes(&[2, 0, 4]).u32(0x37).bytes(&[2, 4, 2]).u16(0)),
     ]
 }

@@ -15,6 +15,7 @@ mod image_checksums;
 pub mod image_files;
 mod input;
 mod memory_file;
+pub mod msvm_firmware;
 mod network_model;
 pub mod network_protocol;
 mod network_shares;
@@ -86,6 +87,7 @@ mod tests {
         assert!(play("gpa_direct", crate::gpa_direct::run) >= 10);
         assert!(play("image_files", crate::image_files::run) >= 10);
         assert!(play("network_protocol", crate::network_protocol::run) >= 10);
+        assert!(play("msvm_firmware", crate::msvm_firmware::run) >= 10);
     }
 
     #[test]
@@ -97,6 +99,7 @@ mod tests {
             crate::gpa_direct::run,
             crate::image_files::run,
             crate::network_protocol::run,
+            crate::msvm_firmware::run,
         ] {
             run(&[]);
         }
