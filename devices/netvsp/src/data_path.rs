@@ -11,7 +11,7 @@ use vmbus_ring::Packet;
 use crate::config::Config;
 use crate::counters::SharedCounters;
 use crate::group::ChannelGroup;
-use crate::inbox::{Arrival, Inbox};
+use crate::inbox::{Arrival, Inbox, Sleep};
 use crate::protocol::nvsp::RndisPacket;
 use crate::protocol::sub_allocations::Owner;
 use crate::queue::ChannelQueue;
@@ -213,10 +213,35 @@ impl DataPath {
         let around = (&*self.config, &self.counters.statistics);
         any |= self.transmitter.resume(around, outbox);
         let received = self.receive(outbox);
+        any |= self.break_deadlock(outbox);
         self.count();
         match received {
             Completed::Nothing if any => Completed::Some,
             received => received,
+        }
+    }
+
+    /// Drops a message that waits for the backend while nothing is received. Completions of
+    /// received frames may be behind it in the ring, and the far end may take frames only after its
+    /// own were received: then neither would go on. Returns true if a message was dropped.
+    #[inline]
+    fn break_deadlock(&mut self, outbox: &mut Outbox) -> bool {
+        if self.index == 0 && self.group.has_one_reader() {
+            self.group.set_reception(self.can_receive());
+        }
+        if self.transmitter.is_free() || self.is_received() {
+            return false;
+        }
+        self.transmitter.give_up((&*self.config, &self.counters.statistics), outbox);
+        true
+    }
+
+    /// Returns true if the frames of the channel's queue are received, by this channel or by the
+    /// primary channel for all.
+    fn is_received(&self) -> bool {
+        match self.index {
+            1.. if self.group.has_one_reader() => self.group.is_receiving(),
+            _ => self.can_receive(),
         }
     }
 
@@ -249,8 +274,19 @@ impl DataPath {
             && let Some(inbox) = self.inbox()
         {
             let is_starved = self.receiver.as_ref().is_some_and(|one| !one.has_space());
+            let sleep = if !self.transmitter.is_free() {
+                Sleep::Reception
+            } else if is_starved || self.is_draining {
+                Sleep::Completions
+            } else {
+                Sleep::Packets
+            };
             self.is_asleep.set(true);
-            events.push(inbox.prepare_sleep(is_starved || self.is_draining));
+            events.push(inbox.prepare_sleep(sleep));
+            // It may have ended before the channel was asleep.
+            if sleep == Sleep::Reception && !self.is_received() {
+                inbox.reception_ended();
+            }
         }
     }
 

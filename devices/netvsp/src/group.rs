@@ -1,7 +1,7 @@
 //! The channels of one card, from the opening of the primary channel to its closing.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use synthvm_net::Backend;
@@ -22,6 +22,9 @@ pub(crate) struct ChannelGroup {
     /// channels have the number of the channel, so others begin after all of those.
     openings: AtomicU32,
     closings: AtomicU32,
+    /// The primary channel receives the frames of all. It may be false only for a backend with one
+    /// queue.
+    is_receiving: AtomicBool,
     /// The queue of a backend that has only one.
     shared_queue: Option<Arc<SharedQueue>>,
     headers: HeaderPool,
@@ -43,6 +46,7 @@ impl ChannelGroup {
             inboxes,
             openings: AtomicU32::new(MAX_CHANNELS.into()),
             closings: AtomicU32::new(0),
+            is_receiving: AtomicBool::new(true),
             shared_queue,
             headers: HeaderPool::default(),
         })
@@ -146,6 +150,23 @@ impl ChannelGroup {
     /// Returns true if the primary channel receives the frames of all channels.
     pub(crate) fn has_one_reader(&self) -> bool {
         self.shared_queue.is_some()
+    }
+
+    /// Notes whether the primary channel can receive frames for all channels. When it no longer
+    /// can, it wakes them: none may wait for the backend then.
+    #[inline]
+    pub(crate) fn set_reception(&self, is_receiving: bool) {
+        if self.is_receiving.load(Ordering::Relaxed) != is_receiving {
+            self.is_receiving.store(is_receiving, Ordering::SeqCst);
+            if !is_receiving {
+                self.inboxes.iter().skip(1).for_each(Inbox::reception_ended);
+            }
+        }
+    }
+
+    /// Returns true if the primary channel receives the frames of all channels at present.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.is_receiving.load(Ordering::SeqCst)
     }
 
     /// Returns the memory of the headers of packets.

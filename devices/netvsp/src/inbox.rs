@@ -23,7 +23,7 @@ pub(crate) struct Inbox {
     /// Hints, so that a channel takes the lock only if there is something to take.
     has_arrivals: AtomicBool,
     has_returns: AtomicBool,
-    /// One of the constants below.
+    /// A [`Sleep`], or [`AWAKE`].
     sleep: AtomicU8,
     /// Readable after a wake-up.
     event: EventFd,
@@ -40,12 +40,20 @@ struct Content {
     returns: Vec<u64>,
 }
 
+/// A sleep of the worker, by the news that wake it. Each kind includes those above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Sleep {
+    /// Packets.
+    Packets = 1,
+    /// Completions: no sub-allocation is free.
+    Completions,
+    /// The end of reception: a message waits for the backend.
+    Reception,
+}
+
 /// The worker runs.
 const AWAKE: u8 = 0;
-/// The worker sleeps, and packets wake it.
-const ASLEEP: u8 = 1;
-/// The worker sleeps and has no free sub-allocation: completions wake it, too.
-const STARVED: u8 = 2;
 
 impl Inbox {
     /// Returns the inbox of a closed channel.
@@ -88,7 +96,7 @@ impl Inbox {
         content.arrivals.push((transaction, packet));
         self.has_arrivals.store(true, Ordering::SeqCst);
         drop(content);
-        self.wake(ASLEEP);
+        self.wake(Sleep::Packets);
         Ok(opening)
     }
 
@@ -101,7 +109,7 @@ impl Inbox {
         content.returns.extend(returns.drain(..).take(space));
         self.has_returns.store(true, Ordering::SeqCst);
         drop(content);
-        self.wake(STARVED);
+        self.wake(Sleep::Completions);
     }
 
     /// Returns true if there is something to take.
@@ -140,15 +148,14 @@ impl Inbox {
         with(&content.arrivals, &content.returns)
     }
 
-    /// Makes the event readable when there is something to take. `is_starved`: the channel waits
-    /// for completions. Returns the event.
-    pub(crate) fn prepare_sleep(&self, is_starved: bool) -> RawFd {
-        self.sleep.store(if is_starved { STARVED } else { ASLEEP }, Ordering::SeqCst);
+    /// Makes the event readable when there is something to take. Returns the event.
+    pub(crate) fn prepare_sleep(&self, sleep: Sleep) -> RawFd {
+        self.sleep.store(sleep as u8, Ordering::SeqCst);
         // Something that came before the store has woken nobody.
         let has_work = self.has_arrivals.load(Ordering::SeqCst)
-            || (is_starved && self.has_returns.load(Ordering::SeqCst));
+            || (sleep >= Sleep::Completions && self.has_returns.load(Ordering::SeqCst));
         if has_work {
-            self.wake(ASLEEP);
+            self.wake(Sleep::Packets);
         }
         self.event.as_raw_fd()
     }
@@ -163,8 +170,13 @@ impl Inbox {
         }
     }
 
-    fn wake(&self, least: u8) {
-        if self.sleep.load(Ordering::SeqCst) >= least
+    /// Wakes the channel if a message of it waits for the backend.
+    pub(crate) fn reception_ended(&self) {
+        self.wake(Sleep::Reception);
+    }
+
+    fn wake(&self, least: Sleep) {
+        if self.sleep.load(Ordering::SeqCst) >= least as u8
             && self.sleep.swap(AWAKE, Ordering::SeqCst) != AWAKE
         {
             // It fails only when the counter is full: the event is readable then.
@@ -210,12 +222,12 @@ mod tests {
         inbox.open(1);
         inbox.pass(1, NetPacket::empty()).unwrap();
         // It came while the channel was awake.
-        let event = inbox.prepare_sleep(false);
+        let event = inbox.prepare_sleep(Sleep::Packets);
         assert!(is_readable(event));
         inbox.end_sleep();
         assert!(!is_readable(event));
         assert!(inbox.take_arrivals(&mut Vec::new()));
-        inbox.prepare_sleep(false);
+        inbox.prepare_sleep(Sleep::Packets);
         assert!(!is_readable(event));
         inbox.pass(2, NetPacket::empty()).unwrap();
         assert!(is_readable(event));
@@ -240,15 +252,15 @@ mod tests {
     fn test_returns_wake_only_a_channel_without_sub_allocations() {
         let inbox = Inbox::new().unwrap();
         inbox.open(1);
-        let event = inbox.prepare_sleep(false);
+        let event = inbox.prepare_sleep(Sleep::Packets);
         inbox.give_back(&mut vec![1], 10);
         assert!(!is_readable(event));
-        inbox.prepare_sleep(true);
+        inbox.prepare_sleep(Sleep::Completions);
         assert!(is_readable(event));
         inbox.end_sleep();
         let mut returns = Vec::new();
         assert!(inbox.take_returns(&mut returns));
-        inbox.prepare_sleep(true);
+        inbox.prepare_sleep(Sleep::Completions);
         assert!(!is_readable(event));
         inbox.give_back(&mut vec![2, 3], 1);
         assert!(is_readable(event));

@@ -139,6 +139,18 @@ impl Transmitter {
         self.has_unsent = left.unwrap_or(false);
     }
 
+    /// Drops the frames that are left of the message that waits for the backend.
+    #[cold]
+    pub(crate) fn give_up(&mut self, (config, statistics): Around<'_>, outbox: &mut Outbox) {
+        let Some(Transmission { request, packet, mut remaining }) = self.waiting.take() else {
+            return;
+        };
+        if let Some(message) = message(config, &self.ranges, packet) {
+            remaining.skip(&message, statistics);
+        }
+        request.complete(remaining.status, config, outbox);
+    }
+
     /// Sends frames until the backend is full or none is left.
     #[inline]
     fn transmit(

@@ -4,9 +4,12 @@ mod guest;
 
 use std::sync::Arc;
 use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
+use guest::queues::flow;
 use guest::*;
 use synthvm_net::{Attachment, Backend, Frame as NetFrame, LinkState, Pieces, Queue, UnixLink};
+use synthvm_netvsp::NetworkCard;
 use vm_memory::VolatileSlice;
 
 const FILTER: u32 = 0x0001_010E;
@@ -14,6 +17,7 @@ const FILTER: u32 = 0x0001_010E;
 /// A guest on one end of a cable, and the queue at its other end.
 struct Cable {
     guest: NetGuest,
+    card: NetworkCard,
     near: Arc<Attachment>,
     far: Box<dyn Queue>,
     /// Keeps the far end.
@@ -24,9 +28,10 @@ impl Cable {
     fn new(channels: u16) -> Self {
         let (near, peer) = UnixLink::pair().unwrap();
         let near = Arc::new(Attachment::new(Arc::new(near), LinkState::Up).unwrap());
-        let guest = NetGuest::start_with_threads(near.clone(), channels);
+        let card = threaded_card(near.clone(), channels);
+        let guest = NetGuest::start_with_threads(card.clone(), channels);
         let far = peer.queue(0).unwrap();
-        Self { guest, near, far, _peer: peer }
+        Self { guest, card, near, far, _peer: peer }
     }
 
     /// How often the backend was full.
@@ -67,4 +72,41 @@ fn test_sender_that_waits_sleeps_while_frames_wait_for_the_guest() {
     // At most once for each message that was sent while the worker went to sleep.
     let sleeps = cable.sleeps() - before;
     assert!(sleeps < 10, "{sleeps} wake-ups");
+}
+
+/// A guest's completions were behind the message that waited, so its buffer stayed full, and the
+/// far end, which took no frame before its own was taken, waited too.
+#[test]
+fn test_ends_of_a_cable_that_are_full_both_ways_go_on() {
+    for (channels, sender) in [(1, 0), (2, 0), (2, 1)] {
+        let mut cable = Cable::new(channels);
+        // The guest completes nothing: its buffer fills up, then the far end does.
+        let (mut held, mut port) = (vec![Vec::new(); channels.into()], 0);
+        loop {
+            let is_full = !send(&mut *cable.far, flow(port));
+            port += u16::from(!is_full);
+            (0..).zip(&mut held).for_each(|(index, held)| held.extend(cable.guest.take(index)));
+            let counters = cable.card.channel_counters()[0];
+            if is_full && counters.in_use == counters.sub_allocations {
+                break;
+            }
+        }
+        let message = packet(&frame(2, 1500), &[]);
+        cable.guest.channel.poke(SEND, 0, &message);
+        let nvsp = full(&words(&[107, 0, 0, message.len() as u32]));
+        while cable.full() == 0 {
+            cable.guest.channel(sender).try_send(1, &nvsp, &[]);
+            cable.guest.take(sender);
+        }
+        // More messages, and behind them the completions.
+        (0..3).for_each(|_| _ = cable.guest.channel(sender).try_send(1, &nvsp, &[]));
+        for packet in held.iter().flatten().filter(|packet| packet.transfer.is_some()) {
+            complete_on(cable.guest.channel(sender), packet);
+        }
+        let end = Instant::now() + Duration::from_secs(60);
+        while !send(&mut *cable.far, flow(0)) {
+            assert!(Instant::now() < end, "{channels} channels, {sender} sends: a deadlock");
+            yield_now();
+        }
+    }
 }

@@ -87,16 +87,11 @@ impl NetGuest {
         Self::again(guest, offer, inline)
     }
 
-    /// Returns a guest with an open channel to a card of up to `channels` channels, which threads
-    /// serve.
-    pub fn open_with_threads(backend: Arc<dyn Backend>, channels: u16) -> Self {
-        let inline = InlineWorkers::default();
-        let mut options = options(&inline);
-        options.workers.inline = None;
-        let card = NetworkCard::with_channels(options, backend, channels);
+    /// Returns a guest with an open channel to `card`, which threads serve.
+    pub fn open_with_threads(card: NetworkCard) -> Self {
         let (guest, _) = BareGuest::new(vec![Box::new(card)]);
         let offer = guest.offers[0];
-        Self::again(guest, offer, inline)
+        Self::again(guest, offer, InlineWorkers::default())
     }
 
     /// Returns a guest that has initialised the card, with all frames in its filter.
@@ -279,6 +274,13 @@ pub fn complete_on(channel: &mut BareChannel, packet: &HostPacket) {
     let payload = full(&words(&[108, 1]));
     let payload = [&payload[..]];
     assert!(channel.try_write(&OutPacket::completion(packet.transaction_id, &payload)));
+}
+
+/// Returns a card of up to `channels` channels, each with a thread.
+pub fn threaded_card(backend: Arc<dyn Backend>, channels: u16) -> NetworkCard {
+    let mut options = options(&InlineWorkers::default());
+    options.workers.inline = None;
+    NetworkCard::with_channels(options, backend, channels)
 }
 
 /// Returns the options of a card that `inline` serves.

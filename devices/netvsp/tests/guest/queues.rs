@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use synthvm_net::Backend;
+use synthvm_netvsp::NetworkCard;
 use synthvm_netvsp::protocol::rss::{FlowHash, HashTypes, ToeplitzKey};
 use vmbus_loopback::bare::{BareChannel, HostPacket};
 use vmbus_ring::PacketKind;
@@ -21,9 +22,10 @@ impl NetGuest {
         guest
     }
 
-    /// As [`NetGuest::start_with_channels`], with a thread for each channel.
-    pub fn start_with_threads(backend: Arc<dyn Backend>, channels: u16) -> Self {
-        let mut guest = Self::open_with_threads(backend, channels);
+    /// Returns a guest of `card`, as [`NetGuest::start_with_channels`] does, with a thread for each
+    /// channel.
+    pub fn start_with_threads(card: NetworkCard, channels: u16) -> Self {
+        let mut guest = Self::open_with_threads(card);
         guest.start_channels(channels);
         guest
     }
