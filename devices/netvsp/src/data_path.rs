@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use vmbus_device::Completed;
 use vmbus_gpadl::GuestRam;
-use vmbus_ring::Packet;
+use vmbus_ring::{Packet, PacketKind};
 
 use crate::config::Config;
 use crate::counters::SharedCounters;
+use crate::error::ChannelError;
 use crate::group::ChannelGroup;
 use crate::inbox::{Arrival, Inbox, Sleep};
 use crate::protocol::nvsp::RndisPacket;
@@ -46,6 +47,15 @@ pub(crate) struct DataPath {
     arrivals: Vec<Arrival>,
     returns: Vec<u64>,
     counters: Arc<SharedCounters>,
+}
+
+/// A packet of the guest, by its kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Taken {
+    /// A completion, which the data path has taken.
+    Completion(CompletionOf),
+    /// A request, whose message is the handler's.
+    Request(Request),
 }
 
 /// The receiver of a completion.
@@ -158,10 +168,22 @@ impl DataPath {
         self.transmitter.send(request, packet, around, outbox);
     }
 
-    /// Takes a completion of the guest.
+    /// Takes a packet of the guest as far as its kind says: a completion, or the ranges of a request.
+    ///
+    /// # Errors
+    /// No guest sends packets of this kind.
     #[inline]
-    pub(crate) fn completion(&mut self, packet: &Packet<'_>) -> CompletionOf {
-        self.complete_packet(packet.transaction_id())
+    pub(crate) fn take_packet(&mut self, packet: &Packet<'_>) -> Result<Taken, ChannelError> {
+        match packet.kind() {
+            PacketKind::Completion => {
+                Ok(Taken::Completion(self.complete_packet(packet.transaction_id())))
+            }
+            PacketKind::TransferPages => Err(ChannelError::Kind(packet.kind())),
+            PacketKind::InBand | PacketKind::GpaDirect => {
+                self.transmitter.take_ranges(packet);
+                Ok(Taken::Request(Request::of(packet)))
+            }
+        }
     }
 
     fn complete_packet(&mut self, transaction: u64) -> CompletionOf {

@@ -40,7 +40,7 @@ struct Content {
     returns: Vec<u64>,
 }
 
-/// A sleep of the worker, by the news that wake it. Each kind includes those above it.
+/// A sleep of the worker, by the events that end it. Each kind includes those above it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Sleep {

@@ -9,11 +9,11 @@ use std::sync::{Arc, Weak};
 use synthvm_net::Offloads as Available;
 use vmbus_device::{ChannelHandler, Completed};
 use vmbus_host::{Channel, ChannelHandle};
-use vmbus_ring::{Packet, PacketKind};
+use vmbus_ring::Packet;
 
 use crate::config::{Config, ReceiveBuffer};
 use crate::control_plane::ControlPlane;
-use crate::data_path::{CompletionOf, DataPath, MAX_PAYLOAD};
+use crate::data_path::{CompletionOf, DataPath, MAX_PAYLOAD, Taken};
 use crate::error::ChannelError;
 use crate::link::LinkReporter;
 use crate::packet::NetPacket;
@@ -83,18 +83,14 @@ impl ChannelHandler for PrimaryHandler {
 
     #[inline]
     fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), ChannelError> {
-        match packet.kind() {
-            PacketKind::Completion => {
-                if self.data.completion(packet) == CompletionOf::Control {
-                    self.control.complete(packet.transaction_id());
-                }
+        let request = match self.data.take_packet(packet)? {
+            Taken::Request(request) => request,
+            Taken::Completion(CompletionOf::Frames) => return Ok(()),
+            Taken::Completion(CompletionOf::Control) => {
+                self.control.complete(packet.transaction_id());
                 return Ok(());
             }
-            PacketKind::TransferPages => return Err(ChannelError::Kind(packet.kind())),
-            PacketKind::InBand | PacketKind::GpaDirect => {}
-        }
-        self.data.transmitter.take_ranges(packet);
-        let request = Request::of(packet);
+        };
         if let Some(frames) = packet.read().and_then(|first| self.session.frames(&first)) {
             self.data.send(request, frames, outbox);
             return Ok(());

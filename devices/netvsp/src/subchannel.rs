@@ -3,14 +3,14 @@
 use std::os::fd::RawFd;
 
 use vmbus_device::{ChannelHandler, Completed};
-use vmbus_ring::{Packet, PacketKind};
+use vmbus_ring::Packet;
 
-use crate::data_path::{DataPath, MAX_PAYLOAD};
+use crate::data_path::{DataPath, MAX_PAYLOAD, Taken};
 use crate::error::ChannelError;
 use crate::packet::NetPacket;
 use crate::protocol::nvsp::{NvspStatus, RndisPacket, handle_subchannel};
 use crate::saved::SavedState;
-use crate::transmitter::{Outbox, Request};
+use crate::transmitter::Outbox;
 
 /// The state of a subchannel.
 pub(crate) struct SubchannelHandler {
@@ -43,16 +43,7 @@ impl ChannelHandler for SubchannelHandler {
     fn packet(&mut self, packet: &Packet<'_>, outbox: &mut Outbox) -> Result<(), ChannelError> {
         // The guest may send as soon as the primary channel has answered it.
         self.data.refresh();
-        match packet.kind() {
-            PacketKind::Completion => {
-                self.data.completion(packet);
-                return Ok(());
-            }
-            PacketKind::TransferPages => return Err(ChannelError::Kind(packet.kind())),
-            PacketKind::InBand | PacketKind::GpaDirect => {}
-        }
-        self.data.transmitter.take_ranges(packet);
-        let request = Request::of(packet);
+        let Taken::Request(request) = self.data.take_packet(packet)? else { return Ok(()) };
         if self.data.config().receive_buffer.is_some()
             && let Some(frames) = packet.read().and_then(|first| RndisPacket::frames(&first))
         {
