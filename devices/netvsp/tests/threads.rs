@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use guest::queues::flow;
 use guest::*;
-use synthvm_net::{Attachment, Backend, Frame as NetFrame, LinkState, Pieces, Queue, UnixLink};
+use synthvm_net::{
+    Attachment, Backend, Frame as NetFrame, LinkState, Loop, Pieces, Queue, UnixLink,
+};
 use synthvm_netvsp::NetworkCard;
 use vm_memory::VolatileSlice;
 
@@ -107,6 +109,71 @@ fn test_ends_of_a_cable_that_are_full_both_ways_go_on() {
         while !send(&mut *cable.far, flow(0)) {
             assert!(Instant::now() < end, "{channels} channels, {sender} sends: a deadlock");
             yield_now();
+        }
+    }
+}
+
+/// Frames go through the inboxes of channels that sleep and wake at any time, while the table
+/// changes and completions come on any channel. Each frame arrives, or is counted as dropped.
+#[test]
+fn test_frames_of_one_queue_reach_the_threads_of_all_channels() {
+    const FRAMES: u64 = 20_000;
+    const CHANNELS: usize = 4;
+    let mut cable = Cable::new(CHANNELS as u16);
+    let (mut sent, mut received, mut tables) = (0, 0, 0);
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        // Bursts with pauses, so that workers sleep in between.
+        for _ in 0..1 + sent % 37 {
+            sent += u64::from(sent < FRAMES && send(&mut *cable.far, flow(sent as u16)));
+        }
+        if received / 500 > tables {
+            tables += 1;
+            let first = tables as u32;
+            cable.guest.spread(&[0, 1, 2, 3].map(|entry| (entry + first) % CHANNELS as u32));
+        }
+        for channel in 0..CHANNELS {
+            let mut packets = cable.guest.take(channel);
+            if channel == 0 {
+                packets.extend(cable.guest.take_early());
+            }
+            for packet in packets {
+                received += cable.guest.frames(&packet).len() as u64;
+                complete_on(cable.guest.channel((channel + tables as usize) % CHANNELS), &packet);
+            }
+        }
+        let dropped = cable.card.channel_counters()[0].starved;
+        if sent == FRAMES && received + dropped == sent {
+            break;
+        }
+        assert!(Instant::now() < end, "{sent} sent, {received} received, {dropped} dropped");
+    }
+    assert!(tables >= 10, "{received} frames arrived");
+}
+
+/// Each channel has a queue and a thread of its own, and sleeps after each frame.
+#[test]
+fn test_frames_of_own_queues_come_back_on_their_channels() {
+    const CHANNELS: usize = 4;
+    let card = threaded_card(Arc::new(Loop::new(CHANNELS)), CHANNELS as u16);
+    let mut guest = NetGuest::start_with_threads(card, CHANNELS as u16);
+    let end = Instant::now() + Duration::from_secs(60);
+    for number in 0..2000_u16 {
+        for channel in 0..CHANNELS {
+            assert_eq!(guest.send_on(channel, &packet(&flow(number), &[])), 1);
+        }
+        for channel in 0..CHANNELS {
+            let packets = loop {
+                let packets = guest.take(channel);
+                if !packets.is_empty() {
+                    break packets;
+                }
+                assert!(Instant::now() < end, "frame {number} of channel {channel} is lost");
+                yield_now();
+            };
+            assert_eq!(packets.len(), 1);
+            assert_eq!(guest.frames(&packets[0])[0].bytes, flow(number));
+            complete_on(guest.channel(channel), &packets[0]);
         }
     }
 }
