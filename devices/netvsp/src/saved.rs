@@ -5,7 +5,7 @@
 //! with the packets and frames in them, are part of guest memory.
 
 use serde::{Deserialize, Serialize};
-use vmbus_device::SavedPacket;
+use vmbus_device::{SavedFormError, SavedPacket, parse_saved};
 
 use crate::protocol::nvsp::SavedSession;
 use crate::protocol::rndis::SavedControl;
@@ -82,8 +82,8 @@ pub(crate) struct SavedPrimary {
 /// The error of a saved state that is invalid or belongs to another card.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RestoreError {
-    #[error("the saved state of the card has format {0}, this program reads only {FORMAT}")]
-    Format(u32),
+    #[error("the saved state of the card cannot be used: {0}")]
+    Form(#[from] SavedFormError),
     #[error("the saved state of the card is damaged: {0}")]
     Damaged(&'static str),
     #[error("the saved state of the card is damaged: {0}")]
@@ -104,20 +104,7 @@ impl SavedChannel {
 
     /// Parses and validates a state. `is_primary`: the channel is the primary one.
     pub(crate) fn from_bytes(bytes: &[u8], is_primary: bool) -> Result<Self, RestoreError> {
-        /// The format is read first, as the rest of an unknown format cannot be parsed.
-        #[derive(Deserialize)]
-        struct Begin {
-            format: u32,
-        }
-        if bytes.len() > MAX_BYTES {
-            return Err(RestoreError::Damaged("it is too long"));
-        }
-        let garbled = |_| RestoreError::Damaged("it cannot be parsed");
-        let Begin { format } = serde_json::from_slice(bytes).map_err(garbled)?;
-        if format != FORMAT {
-            return Err(RestoreError::Format(format));
-        }
-        let saved: Self = serde_json::from_slice(bytes).map_err(garbled)?;
+        let saved: Self = parse_saved(bytes, FORMAT, MAX_BYTES)?;
         if saved.packets.len() > MAX_PACKETS || saved.returns.len() > MAX_PACKETS {
             return Err(RestoreError::Damaged("it has too many packets"));
         }

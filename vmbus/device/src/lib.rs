@@ -31,6 +31,7 @@
 //! | `quiesce` | which workers of a paused device may still touch guest memory |
 //! | `shared_loop` | a thread that serves many channels |
 //! | `inline` | workers without threads |
+//! | `saved` | the form of saved states (feature `serde`) |
 
 mod busy_poll;
 mod handler;
@@ -39,6 +40,8 @@ mod limits;
 mod moderation;
 mod outbox;
 mod quiesce;
+#[cfg(feature = "serde")]
+mod saved;
 mod served;
 mod shared;
 mod shared_loop;
@@ -52,6 +55,8 @@ pub use inline::{InlineTurns, InlineWorkers};
 pub use limits::{MAX_BUSY_POLL, MAX_PAUSE, MAX_WAITING, MAX_WAITING_BYTES};
 pub use outbox::{Outbox, Payload, SavedPacket};
 pub use quiesce::Quiesced;
+#[cfg(feature = "serde")]
+pub use saved::{SavedFormError, parse_saved};
 pub use served::{ServedDevice, serve};
 pub use shared_loop::SharedLoop;
 pub use vmbus_host::WorkerStats;
