@@ -65,7 +65,8 @@ impl ControlPlane {
         }
     }
 
-    /// Handles the control message of `packet`: completes the packet, then sends the answer.
+    /// Handles the control message of `packet`: completes the packet, then sends the answer. A
+    /// guest that has not completed enough of the earlier answers is told that the host is busy.
     pub(crate) fn handle(
         &mut self,
         request: Request,
@@ -75,6 +76,11 @@ impl ControlPlane {
         (connection, link, statistics): (&Connection, Link, &Statistics),
         outbox: &mut Outbox,
     ) -> ControlEffect {
+        // The completions that free space are behind this message in the ring, so it cannot wait.
+        if !self.has_space() {
+            request.complete(NvspStatus::Busy, config, outbox);
+            return ControlEffect::None;
+        }
         if !self.copy(packet, transmitter, config) {
             request.complete(NvspStatus::Failure, config, outbox);
             return ControlEffect::None;

@@ -168,7 +168,8 @@ impl DataPath {
         self.transmitter.send(request, packet, around, outbox);
     }
 
-    /// Takes a packet of the guest as far as its kind says: a completion, or the ranges of a request.
+    /// Takes a packet of the guest as far as its kind says: a completion, or the ranges of a
+    /// request.
     ///
     /// # Errors
     /// No guest sends packets of this kind.

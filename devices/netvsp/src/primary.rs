@@ -75,10 +75,10 @@ impl ChannelHandler for PrimaryHandler {
         }
     }
 
-    /// A message waits for the backend, or the next control message could not be answered.
+    /// False while a message waits for the backend.
     #[inline]
     fn may_take(&self) -> bool {
-        self.data.transmitter.is_free() && self.control.has_space()
+        self.data.transmitter.is_free()
     }
 
     #[inline]

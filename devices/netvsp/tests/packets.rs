@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use guest::*;
 use synthvm_net::{Loop, NullNet};
+use vmbus_loopback::bare::{GuestRange, HostPacket};
 use vmbus_ring::{OutPacket, PacketKind, TransferRange, transfer_pages_header};
 
 /// Returns whether the primary channel still answers.
@@ -84,7 +85,7 @@ fn test_completions_of_packets_that_do_not_exist_change_nothing() {
     let mut guest = NetGuest::start(Arc::new(endless));
     guest.inline.serve();
     let held = guest.take(0);
-    let count = |packets: &[vmbus_loopback::bare::HostPacket]| -> usize {
+    let count = |packets: &[HostPacket]| -> usize {
         packets.iter().map(|packet| packet.transfer.as_ref().unwrap().1.len()).sum()
     };
     for id in [0, 1, 16, 17, 18, 145, u64::MAX, 1 << 32, u64::from(u32::MAX), 5 << 32 | 17] {
@@ -104,6 +105,40 @@ fn test_completions_of_packets_that_do_not_exist_change_nothing() {
     }
     guest.inline.serve();
     assert_eq!(count(&guest.take(0)), count(&held));
+}
+
+/// Checklist 36: the completions that free space are behind the requests, in the same ring.
+#[test]
+fn test_control_requests_without_end_are_refused_as_busy_and_later_ones_answered() {
+    let mut guest = NetGuest::start(Arc::new(Loop::new(1)));
+    let query = words(&[4, 28, 9, 0x0101_0101, 0, 20, 0]);
+    guest.channel.poke(REQUEST, 0, &query);
+    let memory = [GuestRange::at(REQUEST, query.len() as u32)];
+    let nvsp = full(&words(&[107, 1, NO_SECTION, 0]));
+    for round in 0..5 {
+        let mut sent = 0;
+        while guest.channel.try_send(sent, &nvsp, &memory) {
+            sent += 1;
+        }
+        assert!(sent > 100, "{sent} requests");
+        let mut packets = Vec::new();
+        loop {
+            guest.inline.serve();
+            let more = guest.take(0);
+            if more.is_empty() {
+                break;
+            }
+            packets.extend(more);
+        }
+        let status = |packet: &HostPacket| word(&packet.payload, 4);
+        let (answers, completions): (Vec<_>, Vec<_>) =
+            packets.into_iter().partition(|packet| packet.transfer.is_some());
+        assert_eq!(completions.len() as u64, sent, "round {round}");
+        let refused = completions.iter().filter(|packet| status(packet) == 6).count();
+        assert_eq!((answers.len(), refused as u64), (15, sent - 15));
+        answers.iter().for_each(|packet| guest.complete(packet));
+    }
+    assert_eq!(guest.query(0x0101_0101).1, ADDRESS.0);
 }
 
 /// A guest with NDIS 5 gets at most 8 frames in a packet.

@@ -72,7 +72,7 @@ impl Control {
     /// Judges a copy of one control message of the primary channel. Subchannels must not carry
     /// control messages. `statistics`: the totals of all channels.
     ///
-    /// Take the next message from the ring only while two sub-allocations for control messages are
+    /// Refuse the message instead while fewer than two sub-allocations for control messages are
     /// free: then answers need no queue, and a guest cannot make the host keep many.
     pub fn handle(
         &mut self,
