@@ -77,6 +77,10 @@ fn test_commands_in_a_host_return_output_status_and_results() {
         shell(&mut host, "test -c /dev/kvm && cat /sys/module/kvm_amd/parameters/nested");
     assert_eq!((result.unwrap(), out.as_str()), (0, "1\n"));
 
+    // As on an ordinary system, programs may make user namespaces with mounts of their own.
+    let (result, out, err) = shell(&mut host, "unshare --user --map-root-user --mount id -u");
+    assert_eq!((result.unwrap(), out.as_str(), err.as_str()), (0, "0\n", ""));
+
     // Files that the command writes are lost, except in the results.
     let source = here.join("Cargo.toml");
     let before = fs::read(&source).unwrap();

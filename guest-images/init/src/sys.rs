@@ -152,11 +152,20 @@ pub fn kernel_log() -> io::Result<String> {
     Ok(String::from_utf8_lossy(&buffer).into_owned())
 }
 
-/// Changes the root folder of this process.
-pub fn chroot(dir: &str) -> io::Result<()> {
-    let path = c_string(dir)?;
-    // SAFETY: the string lives until the call returns.
-    check(unsafe { libc::chroot(path.as_ptr()) }.into())?;
+/// Makes the mount on `dir` the root of this mount namespace, and changes to it.
+///
+/// The kernel refuses user namespaces to a process whose root folder is not the root of its mount
+/// namespace (user_namespaces(7), EPERM), so a mere chroot does not suffice. pivot_root(2) cannot
+/// leave the initial RAM disk's file system, which has no parent mount; the new root is moved over
+/// it.
+pub fn switch_root(dir: &str) -> io::Result<()> {
+    std::env::set_current_dir(dir)?;
+    let (here, root) = (c".".as_ptr(), c"/".as_ptr());
+    // SAFETY: the pointers are to constant strings or null, which MS_MOVE allows.
+    unsafe {
+        check(libc::mount(here, root, std::ptr::null(), libc::MS_MOVE, std::ptr::null()).into())?;
+        check(libc::chroot(here).into())?;
+    }
     std::env::set_current_dir("/")
 }
 

@@ -116,7 +116,7 @@ fn make_root() -> io::Result<()> {
     )?;
     link_modules(&setup.modules)?;
     fs::write("/proc/sys/kernel/hostname", "test-host")?;
-    sys::chroot("/new")
+    sys::switch_root("/new")
 }
 
 /// Mounts a new `/tmp` in memory, in which only the folders to keep are visible.
