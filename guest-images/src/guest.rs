@@ -172,6 +172,8 @@ impl GuestBuilder {
         archive.file("init", 0o755, &InitBinary::Guest.build(&self.cache)?);
         // The kernel calls this program to request a module.
         archive.link("sbin/modprobe", "/init");
+        // Tests of the network send and check bytes by this program.
+        archive.link("bin/traffic", "/init");
         for (path, mode, content) in &self.files {
             archive.file(path, *mode, content);
         }

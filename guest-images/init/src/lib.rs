@@ -15,6 +15,7 @@ pub mod process;
 pub mod round_trips;
 pub mod scsi;
 pub mod sys;
+pub mod traffic;
 pub mod uevent;
 pub mod uio;
 pub mod uio_ring;

@@ -10,14 +10,18 @@ use std::{env, fs};
 
 use guest_init::cmdline::CommandLine;
 use guest_init::port::{self, Port};
-use guest_init::{agent, modules, power_button, sys};
+use guest_init::{agent, modules, power_button, sys, traffic};
 use guest_report::agent::Event;
 
 fn main() -> ExitCode {
     let mut arguments = env::args();
+    let name = arguments.next().unwrap_or_default();
     // The kernel requests modules by calling this program under this name.
-    if arguments.next().is_some_and(|name| Path::new(&name).ends_with("modprobe")) {
+    if Path::new(&name).ends_with("modprobe") {
         return modprobe(arguments);
+    }
+    if Path::new(&name).ends_with("traffic") {
+        return traffic(&arguments.collect::<Vec<_>>());
     }
     if std::process::id() != 1 {
         eprintln!("guest-init is process 1 of a test guest, and nothing else");
@@ -42,6 +46,20 @@ fn modprobe(arguments: impl Iterator<Item = String>) -> ExitCode {
         }
     }
     result
+}
+
+/// Runs a command of the program `traffic`.
+fn traffic(arguments: &[String]) -> ExitCode {
+    match traffic::run(arguments) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run() -> Result<(), String> {

@@ -191,14 +191,27 @@ pub fn raise_open_files() -> io::Result<()> {
 
 /// Brings the loopback network interface up.
 pub fn loopback_up() -> io::Result<()> {
+    set_interface("lo", true)
+}
+
+/// Takes a network interface of this network namespace up or down.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidInput`] for a name that is too long, or the kernel's error.
+pub fn set_interface(name: &str, up: bool) -> io::Result<()> {
+    if name.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     // SAFETY: an all-zero ifreq is valid; the name fits, and the kernel reads only the structure.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
         check(socket.into())?;
         let mut request: libc::ifreq = std::mem::zeroed();
-        request.ifr_name[0] = b'l'.cast_signed();
-        request.ifr_name[1] = b'o'.cast_signed();
-        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+            *to = from.cast_signed();
+        }
+        let flags = if up { libc::IFF_UP | libc::IFF_RUNNING } else { 0 };
+        request.ifr_ifru.ifru_flags = flags as i16;
         let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
         let error = io::Error::last_os_error();
         libc::close(socket);
