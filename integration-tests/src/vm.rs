@@ -410,9 +410,27 @@ impl Vm {
             for _ in 0..2 {
                 let report = self.inspect_text().unwrap_or_else(|error| error.to_string());
                 what.push_str(&format!("\n--- synthvm inspect ---\n{report}"));
+                what.push_str(&format!("\n--- synthvm's threads ---\n{}", self.threads()));
             }
         }
         self.error(what)
+    }
+
+    /// Returns the name, the state and the CPU time (user, system; in clock ticks, proc(5)) of each
+    /// thread of the program: vCPUs that are halted use none.
+    fn threads(&self) -> String {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let mut text = String::new();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // The name is in parentheses, and may itself have spaces.
+            let Some((start, rest)) = stat.rsplit_once(')') else { continue };
+            let name = start.split_once('(').map_or("", |(_, name)| name);
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let [state, user, system] = [0, 11, 12].map(|at| fields.get(at).unwrap_or(&"?"));
+            text.push_str(&format!("{name} {state} {user} {system}\n"));
+        }
+        text
     }
 
     fn error(&self, what: String) -> VmError {
