@@ -20,6 +20,7 @@ pub mod passt;
 mod programs;
 pub mod progress;
 pub mod qemu;
+pub mod swtpm;
 mod tools;
 
 pub use error::Error;
