@@ -1,0 +1,40 @@
+//! A TPM 2.0 for guests: the command response buffer interface (CRB) in memory at
+//! [`BASE`], and swtpm, a TPM in software, as the TPM behind it (docs/spec/firmware-windows.md
+//! section D7).
+//!
+//! | module | knowledge |
+//! |---|---|
+//! | [`registers`] | the registers as the guest's driver sees them: no thread, no I/O |
+//! | `control`, `emulator`, `child`, `folder` | swtpm: its protocol, its process, its state |
+//! | `device` | both joined, with the thread on which commands run |
+//!
+//! A TPM that fails does not stop the machine: the guest's driver sees the error bit, and the log
+//! has one warning with the reason.
+
+mod child;
+mod control;
+mod device;
+mod emulator;
+mod folder;
+pub mod registers;
+#[cfg(test)]
+mod tests;
+
+pub use child::SwtpmOptions;
+pub use control::{BlobKind, StateBlob};
+pub use device::{TpmDevice, TpmReport, TpmState};
+pub use emulator::{Emulator, Timeouts, TpmError};
+pub use folder::StateError;
+pub use registers::{BASE, SIZE};
+
+/// Base address of the registers for physical presence, which this device does not have. Firmware
+/// wants to know it.
+const PRESENCE_BASE: u32 = 0xFED4_5000;
+
+/// Returns the content of the fw_cfg file `etc/tpm/config`, by which OVMF finds the TPM: u32
+/// address of the physical presence interface, u8 TPM version (2), u8 version of that interface
+/// (0: none), little-endian (docs/spec/firmware-windows.md section D7.1; QEMU's `FwCfgTPMConfig`).
+pub const fn fw_cfg_config() -> [u8; 6] {
+    let [a, b, c, d] = PRESENCE_BASE.to_le_bytes();
+    [a, b, c, d, 2, 0]
+}
