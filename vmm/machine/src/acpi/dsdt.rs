@@ -3,8 +3,8 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, And, Device, EISAName, IO, Method, Name, Package, Path,
-    ResourceTemplate, Return, Scope, Store, ZERO,
+    AddressSpace, AddressSpaceCacheable, And, Device, EISAName, IO, Memory32Fixed, Method, Name,
+    Package, Path, ResourceTemplate, Return, Scope, Store, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 
@@ -29,6 +29,9 @@ pub(super) fn build(platform: &Platform) -> Sdt {
     serial_port(&mut bus, "COM1", 1, serial::COM1_PORT, serial::COM1_IRQ);
     serial_port(&mut bus, "COM2", 2, serial::COM2_PORT, serial::COM2_IRQ);
     clock(&mut bus);
+    if let Some(registers) = platform.tpm {
+        tpm(&mut bus, registers);
+    }
     module_device(&mut bus, platform);
     if let Some(window) = platform.pci {
         pci_root(&mut bus, window);
@@ -83,6 +86,21 @@ fn clock(code: &mut Vec<u8>) {
         vec![
             &Name::new("_HID".into(), &EISAName::new("PNP0B00")),
             &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&ports])),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
+fn tpm(code: &mut Vec<u8>, registers: AddressRange) {
+    let registers = Memory32Fixed::new(true, registers.start as u32, registers.len() as u32);
+    Device::new(
+        "TPM_".into(),
+        vec![
+            &Name::new("_HID".into(), &"MSFT0101"),
+            &Name::new("_STR".into(), &"TPM 2.0 Device"),
+            &Name::new("_UID".into(), &ZERO),
+            &Name::new("_STA".into(), &STATUS_OK),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&registers])),
         ],
     )
     .to_aml_bytes(code);

@@ -1,9 +1,10 @@
 //! ACPI tables (spec hypervisor-platform section 9): RSDP and XSDT, FADT with full power management
-//! registers, FACS, MADT, DSDT.
+//! registers, FACS, MADT, WAET, DSDT, and TPM2 for a machine with a TPM.
 
 mod dsdt;
 mod fadt;
 mod madt;
+mod tpm2;
 mod waet;
 
 use acpi_tables::Aml;
@@ -32,6 +33,8 @@ pub(crate) struct Platform {
     pub mmio: [AddressRange; 2],
     /// The memory window of the PCI bus, if the machine has one.
     pub pci: Option<AddressRange>,
+    /// The registers of the TPM 2.0, if there is one.
+    pub tpm: Option<AddressRange>,
 }
 
 /// An error in writing the tables.
@@ -80,16 +83,20 @@ impl Tables {
         let facs = base + tables.put(&bytes(&FACS::new()));
         let dsdt = base + tables.put(dsdt::build(platform).as_slice());
         let fadt = tables.put_with_pointers(&bytes(&fadt::build(facs, dsdt)), &fadt::POINTERS);
-        let listed = [
+        let mut listed = vec![
             fadt,
             tables.put(madt::build(platform).as_slice()),
             tables.put(waet::build().as_slice()),
         ];
+        if let Some(registers) = platform.tpm {
+            listed.push(tables.put(tpm2::build(registers).as_slice()));
+        }
         let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-        for offset in listed {
+        for offset in &listed {
             xsdt.add_entry(base + offset);
         }
-        let entries: Vec<(u32, u8)> = (HEADER..).step_by(8).map(|at| (at, 8)).take(3).collect();
+        let entries: Vec<(u32, u8)> =
+            (HEADER..).step_by(8).map(|at| (at, 8)).take(listed.len()).collect();
         let xsdt = base + tables.put_with_pointers(&bytes(&xsdt), &entries);
         tables.rsdp = bytes(&Rsdp::new(OEM_ID, xsdt));
         tables

@@ -1,5 +1,5 @@
 use super::*;
-use crate::memory::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, allocate};
+use crate::memory::{HIGH_MMIO_SIZE, HIGH_RAM_BASE, LOW_MMIO, MemoryLayout, TPM_MMIO, allocate};
 
 fn platform(cpus: u32) -> Platform {
     let high = AddressRange { start: HIGH_RAM_BASE, end: HIGH_RAM_BASE + HIGH_MMIO_SIZE };
@@ -8,6 +8,7 @@ fn platform(cpus: u32) -> Platform {
         legacy_timer: true,
         mmio: [LOW_MMIO, high],
         pci: None,
+        tpm: None,
     }
 }
 
@@ -32,8 +33,12 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// Writes the tables and returns them by signature, following the pointers that a guest follows.
 fn tables(cpus: u32) -> Vec<Vec<u8>> {
+    tables_of(&platform(cpus))
+}
+
+fn tables_of(platform: &Platform) -> Vec<Vec<u8>> {
     let memory = allocate(&MemoryLayout::new(16 << 20), false).unwrap();
-    let rsdp = read(&memory, write(&memory, &platform(cpus)).unwrap(), 36);
+    let rsdp = read(&memory, write(&memory, platform).unwrap(), 36);
     assert_eq!((&rsdp[..8], sum(&rsdp[..20]), sum(&rsdp)), (&b"RSD PTR "[..], 0, 0));
     let xsdt = read_table(&memory, u64_at(&rsdp, 24));
     let mut tables: Vec<Vec<u8>> =
@@ -94,4 +99,21 @@ fn test_dsdt_has_vmbus_with_resources_under_its_module_device() {
     .concat();
     assert!(find(&low).unwrap() > module);
     assert!(find(b"_S5_").is_some());
+}
+
+#[test]
+fn test_tpm_has_a_device_and_a_table_that_names_its_control_area() {
+    let platform = Platform { tpm: Some(TPM_MMIO), ..platform(1) };
+    let tables = tables_of(&platform);
+    let tpm2 = &tables[3];
+    assert_eq!((&tpm2[..4], tpm2.len(), sum(tpm2)), (&b"TPM2"[..], 64, 0));
+    assert_eq!(u64_at(tpm2, 40), 0xFED4_0040, "control area");
+    assert_eq!(u32::from_le_bytes(tpm2[48..52].try_into().unwrap()), 7, "start method");
+    let dsdt = &tables[4];
+    let find = |needle: &[u8]| dsdt.windows(needle.len()).position(|window| window == needle);
+    assert!(find(b"MSFT0101\0").is_some());
+    // Memory32Fixed, 9 bytes, read and write.
+    let registers = [0x86, 9, 0, 1, 0, 0, 0xD4, 0xFE, 0, 0x10, 0, 0];
+    assert!(find(&registers).is_some());
+    assert!(!self::tables(1).iter().any(|table| table.starts_with(b"TPM2")));
 }

@@ -72,6 +72,18 @@ impl FirmwareDevices {
         buses.add_mmio(window.start, window.len(), Arc::clone(&self.pci) as _)
     }
 
+    /// Tells firmware of a TPM: `platform` describes the machine with it, and `config` is the
+    /// content of `etc/tpm/config`.
+    pub(crate) fn set_tpm(
+        &self,
+        platform: &acpi::Platform,
+        config: &[u8],
+    ) -> Result<(), FirmwareError> {
+        let mut fw_cfg = lock(&self.fw_cfg.device);
+        tables::set_acpi(&mut fw_cfg, platform)?;
+        Ok(fw_cfg.set_file("etc/tpm/config", config.to_vec())?)
+    }
+
     /// Restores the reset state of all devices. The variables keep their content.
     pub(crate) fn reset(&self) {
         lock(&self.fw_cfg.device).reset();

@@ -27,7 +27,7 @@ pub(super) fn build(
     device.add_file("etc/e820", e820(layout))?;
     // Without a 64-bit PCI window, which could overlap that of VMBus.
     device.add_file("opt/ovmf/X-PciMmio64Mb", b"0".to_vec())?;
-    add_acpi(&mut device, platform)?;
+    set_acpi(&mut device, platform)?;
     let smbios = SystemTables {
         manufacturer: "SynthVM".into(),
         product: "Virtual Machine".into(),
@@ -58,8 +58,8 @@ fn e820(layout: &MemoryLayout) -> Vec<u8> {
     map
 }
 
-/// Adds the tables for the address 0, and the script by which firmware moves them.
-fn add_acpi(device: &mut FwCfg, platform: &Platform) -> Result<(), FwCfgError> {
+/// Sets the tables for the address 0, and the script by which firmware moves them.
+pub(super) fn set_acpi(device: &mut FwCfg, platform: &Platform) -> Result<(), FwCfgError> {
     let Tables { mut rsdp, mut bytes, pointers, movable } = Tables::build(platform, 0);
     let mut script = TableLoader::new();
     script.allocate(RSDP_FILE, 16, Zone::FSegment);
@@ -75,9 +75,9 @@ fn add_acpi(device: &mut FwCfg, platform: &Platform) -> Result<(), FwCfgError> {
     }
     rsdp[Tables::RSDP_CHECKSUM as usize] = 0;
     script.add_checksum(RSDP_FILE, Tables::RSDP_CHECKSUM, 0, rsdp.len() as u32);
-    device.add_file(RSDP_FILE, rsdp)?;
-    device.add_file(TABLES_FILE, bytes)?;
-    device.add_file("etc/table-loader", script.into_bytes())
+    device.set_file(RSDP_FILE, rsdp)?;
+    device.set_file(TABLES_FILE, bytes)?;
+    device.set_file("etc/table-loader", script.into_bytes())
 }
 
 /// Adds the kernel as one EFI application, which firmware starts before it looks at disks.

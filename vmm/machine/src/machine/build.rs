@@ -68,6 +68,7 @@ impl Machine {
             legacy_timer: config.irqchip == IrqchipMode::Full,
             mmio: [LOW_MMIO, layout.high_mmio],
             pci: config.firmware.as_ref().map(|_| layout.pci_window()),
+            tpm: None,
         };
         let entry = start.load(&memory, &layout, &tables)?;
         let vm = Arc::new(create_vm(&kvm, config.irqchip)?);

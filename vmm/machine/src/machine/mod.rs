@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use tracing::debug;
+use vm_device::DeviceMmio;
 use vmbus_host::{Synic, VmBus};
 use vmm_sys_util::eventfd::EventFd;
 
@@ -33,7 +34,7 @@ use crate::acpi;
 use crate::boot::BootSource;
 use crate::devices::serial::RawTerminal;
 use crate::hyperv::{EomWatcher, KvmSynic};
-use crate::memory::{GuestMemory, MemoryLayout};
+use crate::memory::{GuestMemory, MemoryLayout, TPM_MMIO};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
 pub use self::counters::VcpuExits;
@@ -101,6 +102,28 @@ impl Machine {
     /// Attaches the bus. Without a bus, every connection id is unknown.
     pub fn set_bus(&mut self, bus: VmBus) {
         self.shared.bus = Some(bus);
+    }
+
+    /// Attaches a TPM 2.0 with the registers of a CRB interface: `device` receives the accesses to
+    /// its 4 KiB, and the ACPI tables describe it. Firmware finds it by `config`, the content of
+    /// the fw_cfg file `etc/tpm/config`. A reset hook must reset it.
+    ///
+    /// # Errors
+    /// The machine has a TPM already.
+    pub fn set_tpm(
+        &mut self,
+        device: Arc<dyn DeviceMmio + Send + Sync>,
+        config: &[u8],
+    ) -> Result<(), MachineError> {
+        platform::place(&mut self.shared.buses, |buses| {
+            buses.add_mmio(TPM_MMIO.start, TPM_MMIO.len(), device)
+        })?;
+        self.tables.tpm = Some(TPM_MMIO);
+        match &self.devices.firmware {
+            Some(firmware) => firmware.set_tpm(&self.tables, config)?,
+            None => drop(acpi::write(&self.shared.memory, &self.tables)?),
+        }
+        Ok(())
     }
 
     /// Adds a hook for each reset. Hooks run in the order of their addition, while all vCPUs are

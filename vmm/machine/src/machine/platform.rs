@@ -131,7 +131,7 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
 
 /// Adds a device to the buses. An overlap of two devices is a defect of this file, not of a
 /// configuration.
-fn place(
+pub(super) fn place(
     buses: &mut Buses,
     add: impl FnOnce(&mut Buses) -> Result<(), vm_device::bus::Error>,
 ) -> Result<(), MachineError> {

@@ -20,6 +20,9 @@ pub(crate) const LOW_RAM_LIMIT: u64 = 0xC000_0000;
 pub(crate) const HIGH_RAM_BASE: u64 = 1 << 32;
 /// The MMIO window for VMBus devices below 4 GiB. It ends below the IOAPIC.
 pub(crate) const LOW_MMIO: AddressRange = AddressRange { start: 0xF800_0000, end: 0xFE00_0000 };
+/// The registers of a TPM, at the address that firmware expects (spec firmware-windows section
+/// D7.1). They are above the window for VMBus devices.
+pub(crate) const TPM_MMIO: AddressRange = AddressRange { start: 0xFED4_0000, end: 0xFED4_1000 };
 /// Size of the MMIO window above RAM in bytes; one video device and some pass-through BARs need
 /// less.
 pub(crate) const HIGH_MMIO_SIZE: u64 = 4 << 30;
@@ -151,5 +154,11 @@ mod tests {
         LOW_MMIO.end <= IOAPIC_BASE
             && LOW_MMIO.end <= LAPIC_BASE
             && LOW_MMIO.start >= LOW_RAM_LIMIT
+    );
+    // So do the registers of a TPM.
+    const _: () = assert!(
+        LOW_MMIO.end <= TPM_MMIO.start
+            && IOAPIC_BASE < TPM_MMIO.start
+            && TPM_MMIO.end <= LAPIC_BASE
     );
 }

@@ -138,6 +138,21 @@ impl FwCfg {
         Ok(())
     }
 
+    /// Adds a file, or replaces the one of this name, which keeps its key.
+    ///
+    /// # Errors
+    /// [`FwCfgError`].
+    pub fn set_file(&mut self, name: &str, content: impl Into<Content>) -> Result<(), FwCfgError> {
+        let content = content.into();
+        let Some(index) = self.files.iter().position(|(known, _)| known == name) else {
+            return self.add_file(name, content);
+        };
+        self.files[index].1 = u32::try_from(content.len()).map_err(|_| FwCfgError::TooLarge)?;
+        self.items.insert(key::FIRST_FILE + index as u16, content);
+        self.items.insert(key::DIRECTORY, Content::from(directory(&self.files)));
+        Ok(())
+    }
+
     /// Restores the reset state. The items stay.
     pub fn reset(&mut self) {
         self.select(key::SIGNATURE);
