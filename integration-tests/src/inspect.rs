@@ -21,6 +21,9 @@ pub struct Inspect {
     pub disks: Vec<Disk>,
     /// Every network card.
     pub networks: Vec<Network>,
+    /// The TPM, if there is one.
+    #[serde(default)]
+    pub tpm: Option<Tpm>,
     /// The last panic.
     #[serde(default)]
     pub panic: Option<Panic>,
@@ -33,6 +36,15 @@ pub struct Machine {
     pub pid: u32,
     /// CLOCK_MONOTONIC in microseconds when the guest's first instruction ran.
     pub first_run_us: u64,
+}
+
+/// The TPM.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Tpm {
+    /// `idle`, `busy` or `failed`.
+    pub state: String,
+    /// Number of commands that ended with a response.
+    pub commands: u64,
 }
 
 /// A network card.

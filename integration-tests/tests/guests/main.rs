@@ -28,6 +28,7 @@ mod network_options;
 mod online;
 mod stall;
 mod tools;
+mod tpm;
 
 fn main() -> ExitCode {
     match run() {
@@ -62,10 +63,12 @@ fn run() -> Result<ExitCode, String> {
 fn prepare() -> Result<(), String> {
     program::build()?;
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
+    guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
+        tpm::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -142,6 +145,7 @@ fn tests() -> Vec<Test> {
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);
         tools::add(&mut tests, kernel);
+        tpm::add(&mut tests, kernel);
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }

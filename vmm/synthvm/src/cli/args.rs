@@ -188,6 +188,10 @@ pub(super) struct RunArgs {
     /// Time zone of the battery-backed clock: utc, or local for Windows [default: utc]
     #[arg(long, value_name = "ZONE", help_heading = "Virtual hardware")]
     rtc: Option<String>,
+    /// Adds a TPM 2.0: swtpm[,state=FOLDER][,program=PATH], run by the program swtpm; without a
+    /// state folder its state is lost when the machine ends
+    #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
+    tpm: Option<String>,
     /// Adds devices for tests of the bus and of drivers: echo, the backend of
     /// docs/writing-a-backend.md, or network, two cards on one switch
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
@@ -222,6 +226,7 @@ impl RunArgs {
             ("control", &self.control),
             ("irqchip", &self.irqchip),
             ("rtc", &self.rtc),
+            ("tpm", &self.tpm),
             ("on-reset", &self.on_reset),
             ("on-panic", &self.on_panic),
             ("stop-timeout", &self.stop_timeout),

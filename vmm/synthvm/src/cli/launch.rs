@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use synthvm_machine::unix_socket::ListeningSocket;
 use synthvm_machine::{self as machine, Machine};
+use synthvm_tpm::Emulator;
 use vmbus_gpadl::GuestRam;
 use vmbus_host::VmBus;
 
 use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
 use super::test_device;
+use super::tpm::attach_tpm;
 use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
@@ -23,6 +25,7 @@ pub(super) fn launch(
     config: &VmConfig,
     disks: DiskSet,
     networks: OpenNetworks,
+    tpm: Option<Emulator>,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
     let mut machine = Machine::build(&config.machine())?;
@@ -44,6 +47,7 @@ pub(super) fn launch(
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &*error))?;
     }
     machine.set_bus(bus.clone());
+    let tpm = tpm.map(|emulator| attach_tpm(&mut machine, emulator)).transpose()?;
     let resets = Arc::new(AtomicU64::new(0));
     machine.add_reset_hook(reset_hook(&bus, &resets));
 
@@ -52,6 +56,7 @@ pub(super) fn launch(
         bus: bus.clone(),
         disks: Arc::clone(&disks),
         networks,
+        tpm,
         memory_bytes: config.memory.size.bytes(),
         resets,
     });

@@ -12,6 +12,7 @@ mod network;
 mod run;
 mod target;
 mod test_device;
+mod tpm;
 mod usage;
 mod watchdog;
 

@@ -8,6 +8,7 @@ use super::commands::print;
 use super::exit::{Exit, Failure};
 use super::launch::{launch, open_disks};
 use super::network::open_networks;
+use super::tpm::start_tpm;
 use crate::config::VmConfig;
 use crate::control::block_stop_signals;
 use crate::doctor;
@@ -23,13 +24,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     check_boot_files(&config)?;
     let disks = open_disks(&config)?;
     let networks = open_networks(&config)?;
+    let tpm = start_tpm(&config)?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, disks, networks, control)
+    launch(&config, disks, networks, tpm, control)
 }
 
 /// Checks the content of the kernel and of the firmware.

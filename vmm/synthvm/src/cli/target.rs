@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use synthvm_machine::MachineHandle;
 use synthvm_net::LinkState;
 use synthvm_storvsp::DiskReport;
+use synthvm_tpm::TpmDevice;
 use vmbus_gpadl::leaked_address_space;
 use vmbus_host::VmBus;
 
@@ -25,6 +26,7 @@ pub(super) struct Parts {
     pub(super) bus: VmBus,
     pub(super) disks: Arc<DiskSet>,
     pub(super) networks: NetworkSet,
+    pub(super) tpm: Option<Arc<TpmDevice>>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -128,6 +130,7 @@ impl ControlTarget for Target {
                 first_run_us: parts.handle.first_run_us(),
             },
             disks: disks.collect(),
+            tpm: parts.tpm.as_ref().map(|tpm| inspect::tpm(tpm.report())),
             panic: parts
                 .handle
                 .crash()
@@ -220,6 +223,7 @@ mod tests {
                     bus: rig.guest.bus.clone(),
                     disks: Arc::clone(&rig.disks),
                     networks: NetworkSet::default(),
+                    tpm: None,
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -280,7 +284,8 @@ mod tests {
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
-        let parts = Parts { handle, bus, disks, networks, memory_bytes: 0, resets: Arc::default() };
+        let (tpm, resets) = (None, Arc::default());
+        let parts = Parts { handle, bus, disks, networks, tpm, memory_bytes: 0, resets };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();

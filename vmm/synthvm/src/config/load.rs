@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
-use super::{VmConfig, check, de, disk, dvd, file, firmware, keyvalue, network};
+use super::{VmConfig, check, de, disk, dvd, file, firmware, keyvalue, network, tpm};
 
 /// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,7 @@ pub const KEYS: &[&str] = &[
     "hyperv",
     "irqchip",
     "rtc",
+    "tpm",
     "on-reset",
     "on-panic",
     "stop-timeout",
@@ -58,6 +59,7 @@ const TABLES: &[(&str, Bare)] = &[
     ("firmware", firmware::BARE),
     ("firmware-vars", firmware::VARS_BARE),
     ("hyperv", Bare::key("preset")),
+    ("tpm", tpm::BARE),
 ];
 
 impl VmConfig {

@@ -22,6 +22,7 @@ mod size;
 mod test_device;
 #[cfg(test)]
 mod tests;
+mod tpm;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -51,6 +52,7 @@ pub use synthvm_machine::{
     SerialConfig,
 };
 pub use test_device::TestDevice;
+pub use tpm::{TpmBackend, TpmConfig};
 
 /// The default device node of KVM.
 pub const DEFAULT_KVM: &str = "/dev/kvm";
@@ -131,6 +133,9 @@ pub struct VmConfig {
     /// The time zone of the battery-backed clock.
     #[serde(default)]
     pub rtc: RtcBase,
+    /// A TPM 2.0. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<TpmConfig>,
     /// The action on a guest's reset.
     #[serde(default)]
     pub on_reset: OnReset,

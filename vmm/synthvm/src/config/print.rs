@@ -45,6 +45,10 @@ impl VmConfig {
         for path in config.networks.iter_mut().flat_map(NetworkConfig::paths_mut) {
             make_absolute(path)?;
         }
+        if let Some(tpm) = &mut config.tpm {
+            optional(&mut tpm.state)?;
+            optional(&mut tpm.program)?;
+        }
         for port in [&mut config.serial, &mut config.serial2] {
             match port {
                 SerialConfig::File(path) | SerialConfig::Socket(path) => make_absolute(path)?,

@@ -190,6 +190,23 @@ fn test_firmware_named_twice_or_not_at_all_is_refused() {
 }
 
 #[test]
+fn test_tpm_of_a_flag_and_of_a_file_are_the_same_and_print_back() {
+    let config = with(&[("tpm", "swtpm,state=s,program=p/swtpm")]).unwrap();
+    let file = "kernel = \"k\"\n[tpm]\nbackend = \"swtpm\"\nstate = \"s\"\nprogram = \"p/swtpm\"";
+    assert_eq!(load(file, &[]).unwrap().tpm, config.tpm);
+    let again = load(&config.to_toml().unwrap(), &[]).unwrap();
+    assert_eq!(again.tpm.unwrap().state, Some(std::path::absolute("s").unwrap()));
+    let only_state = load("kernel = \"k\"\ntpm = \"swtpm\"", &[("tpm", "state=t")]).unwrap();
+    assert_eq!(only_state.tpm.unwrap().state, Some(PathBuf::from("t")));
+    for (bad, why) in
+        [("hardware", "swtpm"), ("swtpm,folder=x", "folder"), ("swtpm,state=", "state")]
+    {
+        let error = with(&[("tpm", bad)]).unwrap_err().to_string();
+        assert!(error.contains("tpm") && error.contains(why), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn test_print_shows_every_key_of_the_file() {
     let options = [
         ("initrd", "i"),
@@ -201,6 +218,7 @@ fn test_print_shows_every_key_of_the_file() {
         ("net", "null"),
         ("disk-channels", "2"),
         ("test-device", "echo"),
+        ("tpm", "swtpm"),
     ];
     let text = with(&options).unwrap().to_toml().unwrap();
     let table: toml::Table = text.parse().unwrap();

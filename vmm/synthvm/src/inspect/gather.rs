@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use synthvm_block::ThrottleStats;
 use synthvm_machine::VcpuExits;
 use synthvm_storvsp::SCSI_CONTROLLER;
+use synthvm_tpm::TpmState;
 use vmbus_host::core::{ChannelState, ConnectionState as Contact};
 use vmbus_host::{BusReport, OpenReport};
 use vmbus_protocol::guid;
@@ -15,7 +16,7 @@ use crate::networks::CardReport;
 use super::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
     InspectReport, MessageCounts, NetworkReport, RingReport, RingsReport, ThrottleReport,
-    VcpuReport,
+    TpmReport, VcpuReport,
 };
 
 impl InspectReport {
@@ -152,6 +153,16 @@ fn mapping(gpadl: &vmbus_host::core::GpadlReport, rings: &RingModes) -> &'static
 
 fn wide(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// Returns the TPM's part of the report.
+pub(crate) fn tpm(report: synthvm_tpm::TpmReport) -> TpmReport {
+    let state = match report.state {
+        TpmState::Idle => "idle",
+        TpmState::Busy => "busy",
+        TpmState::Failed => "failed",
+    };
+    TpmReport { state: state.to_owned(), commands: report.commands, failure: report.failure }
 }
 
 /// Returns a disk's part of the report, from its controller's report. `id` is the user's name for

@@ -12,13 +12,13 @@ mod render_network;
 mod report;
 mod table;
 
-pub(crate) use gather::disk;
+pub(crate) use gather::{disk, tpm};
 pub use metrics::metrics;
 pub use network::{CaptureReport, NetworkDrops, NetworkQueueReport, NetworkReport};
 pub use render::{Style, render};
 pub use report::{
     ChannelReport, ConnectionReport, ConnectionState, DiskReport, ExitCounts, GpadlReport,
     InspectReport, MachineReport, MessageCounts, PanicReport, RingReport, RingsReport,
-    ThrottleReport, VcpuReport,
+    ThrottleReport, TpmReport, VcpuReport,
 };
 pub(crate) use table::{Align, Table};

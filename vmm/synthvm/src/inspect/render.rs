@@ -97,6 +97,15 @@ fn machine(text: &mut Text, now: &InspectReport) {
         let leaked = bytes(machine.leaked_bytes);
         text.lines.push(format!("  the host refused to unmap {leaked} of address space"));
     }
+    if let Some(tpm) = &now.tpm {
+        let failure = tpm.failure.as_deref().map(|why| format!(": {}", printable(why)));
+        text.lines.push(format!(
+            "  TPM {}, {} commands{}",
+            printable(&tpm.state),
+            tpm.commands,
+            failure.unwrap_or_default()
+        ));
+    }
     if let Some(panic) = &now.panic {
         let parameters = panic.parameters.map(|parameter| format!("{parameter:#x}")).join(" ");
         text.lines.push(format!("  guest panicked: {parameters}"));

@@ -29,9 +29,24 @@ pub struct InspectReport {
     /// Every network card, in the order of the configuration.
     #[serde(default)]
     pub networks: Vec<NetworkReport>,
+    /// The TPM, if the machine has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tpm: Option<TpmReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,
+}
+
+/// The TPM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TpmReport {
+    /// `idle`, `busy` (a command runs) or `failed`.
+    pub state: String,
+    /// Number of commands that ended with a response.
+    pub commands: u64,
+    /// Why the TPM has failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// The machine as a whole.

@@ -8,4 +8,5 @@ mod files;
 mod image;
 mod network;
 mod support;
+mod tpm;
 mod usage;
