@@ -236,15 +236,15 @@ mod tests {
     #[test]
     fn test_wake_up_that_is_written_late_shortens_one_sleep_and_no_more() {
         let inbox = Inbox::new().unwrap();
-        let event = inbox.prepare_sleep(false);
+        let event = inbox.prepare_sleep(Sleep::Packets);
         // The waking thread is stopped between its two steps, while another event ends the sleep.
         inbox.sleep.store(AWAKE, Ordering::SeqCst);
         inbox.end_sleep();
         inbox.event.write(1).unwrap();
-        inbox.prepare_sleep(false);
+        inbox.prepare_sleep(Sleep::Packets);
         assert!(is_readable(event));
         inbox.end_sleep();
-        inbox.prepare_sleep(false);
+        inbox.prepare_sleep(Sleep::Packets);
         assert!(!is_readable(event), "every later sleep is short");
     }
 

@@ -50,9 +50,7 @@ fn start() -> io::Result<std::convert::Infallible> {
         sys::move_mount(folder, &format!("/root{folder}"))?;
     }
     remove_files(Path::new("/"))?;
-    std::env::set_current_dir("/root")?;
-    sys::move_mount(".", "/")?;
-    sys::chroot(".")?;
+    sys::switch_root("/root")?;
     let init = word(&line, "init=").unwrap_or("/sbin/init");
     Err(Command::new(init).exec())
 }
