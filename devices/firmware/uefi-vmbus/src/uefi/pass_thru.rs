@@ -22,7 +22,10 @@ use super::{Unit, with_unit};
 /// The adapter exists, physically and as the logical one.
 const PHYSICAL: u32 = 1;
 const LOGICAL: u32 = 2;
-/// A target or LUN of which all bytes have this value asks for the first one.
+/// The adapter's own address as a target. Firmware leaves out the target with that number, so it must
+/// be none of those on the bus.
+const NO_TARGET: u32 = u32::MAX;
+/// A target of which all bytes have this value asks for the first one.
 const FIRST: u8 = 0xFF;
 
 /// An instance of the protocol. The firmware has a pointer to it, as it never ends.
@@ -48,7 +51,7 @@ pub(super) fn publish(boot: BootServices, unit: usize, instance: Guid) -> Status
             get_next_target,
         },
         mode: ExtScsiPassThruMode {
-            adapter_id: unit as u32,
+            adapter_id: NO_TARGET,
             attributes: PHYSICAL | LOGICAL,
             io_align: 0,
         },
