@@ -34,7 +34,7 @@ impl InitBinary {
     /// libraries: the initial RAM disk contains no others, and an emulated machine has to unpack
     /// it.
     pub fn build(self, cache: &Cache) -> Result<Vec<u8>, Error> {
-        let print = sources_print()?;
+        let print = hash_of(&["guest-images/init", "guest-images/report"], &[])?;
         let path = cache.root().join("init").join(format!("{}-{print}", self.name()));
         if let Ok(bytes) = fs::read(&path) {
             return Ok(bytes);
@@ -75,16 +75,18 @@ impl InitBinary {
     }
 }
 
-/// Returns a short hash of all sources of the programs.
-fn sources_print() -> Result<String, Error> {
-    let mut files = Vec::new();
-    for folder in ["guest-images/init", "guest-images/report"] {
-        collect(&workspace_dir().join(folder), &mut files)?;
+/// Returns a short hash of all files in these folders and of these files, with paths from the root
+/// of the project's source.
+pub(crate) fn hash_of(folders: &[&str], files: &[&str]) -> Result<String, Error> {
+    let workspace = workspace_dir();
+    let mut paths: Vec<PathBuf> = files.iter().map(|file| workspace.join(file)).collect();
+    for folder in folders {
+        collect(&workspace.join(folder), &mut paths)?;
     }
-    files.sort();
+    paths.sort();
     let mut hash = Sha256::new();
-    for path in files {
-        hash.update(path.to_string_lossy().as_bytes());
+    for path in paths {
+        hash.update(path.strip_prefix(&workspace).unwrap_or(&path).to_string_lossy().as_bytes());
         hash.update(fs::read(&path).map_err(Error::file("reading", &path))?);
     }
     Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())

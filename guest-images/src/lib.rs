@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod kmods;
 mod libraries;
 pub mod logged;
+pub mod option_rom;
 pub mod packages;
 pub mod passt;
 mod programs;

@@ -142,8 +142,9 @@ impl Set<'_> {
             let inside = path
                 .strip_prefix(cache.root())
                 .map_err(|_| Error::Unusable(format!("{} is not in the cache", path.display())))?;
-            // From programs/FOLDER/KIND to the cache's root.
-            let target = Path::new("../../..").join(inside);
+            // From programs/FOLDER/KIND, or a folder below it, to the cache's root.
+            let depth = Path::new(name).components().count();
+            let target = Path::new(&"../".repeat(depth + 1)).join(inside);
             hash.update(format!("{name}\0{}\0", target.display()));
             targets.push((name, target));
         }

@@ -13,6 +13,7 @@ mod bench;
 mod compare;
 mod demo;
 mod deny;
+mod firmware;
 mod fuzz;
 mod guest;
 mod host;
@@ -45,6 +46,8 @@ enum XtaskCommand {
     Demo(demo::Arguments),
     /// Check the licences, versions and sources of all dependencies by deny.toml.
     Deny,
+    /// Build the UEFI driver for VMBus as an option ROM, and print its path.
+    Firmware,
     /// Search for inputs that break the bus, guided by coverage.
     Fuzz(fuzz::Arguments),
     /// Run a command on a KVM with Hyper-V support: on this machine, or in an emulated test host.
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         XtaskCommand::Deny => ("deny", deny::main()),
         XtaskCommand::Guest(arguments) => ("guest", guest::main(&arguments)),
         XtaskCommand::Package => ("package", package::main()),
+        XtaskCommand::Firmware => ("firmware", firmware::main()),
         XtaskCommand::Qemu => ("qemu", qemu::main()),
         // These have exit statuses of their own.
         XtaskCommand::Fuzz(arguments) => return fuzz::main(&arguments),
