@@ -151,12 +151,20 @@ impl Driver {
         let controllers =
             offers.filter(|offer| offer.class == class::SCSI && offer.subchannel == 0);
         let instances: Vec<Guid> = controllers.map(|offer| offer.instance).collect();
+        self.poll_channels();
         for instance in instances {
             match self.open_controller(instance) {
                 Ok(disks) => self.disks.push(disks),
                 Err(error) => say(format_args!("controller {instance}: {error}")),
             }
         }
+    }
+
+    /// Tells the platform which channels the host offers now.
+    fn poll_channels(&self) {
+        let relids = self.client.offers().map(|offer| offer.relid);
+        let relids = relids.filter_map(|relid| u16::try_from(relid).ok()).collect();
+        self.client.platform().poll_channels(relids);
     }
 
     fn open_controller(&mut self, instance: Guid) -> Result<Disks, StorageError> {
@@ -181,6 +189,9 @@ fn with_unit(number: usize, job: impl FnOnce(&mut Unit<'_>) -> Status) -> Status
         let Some(driver) = (unsafe { (*DRIVER.0.get()).as_mut() }) else {
             return Status::NOT_READY;
         };
+        // A channel that the host has offered again is open after this, with another relid.
+        driver.client.poll();
+        driver.poll_channels();
         let Some(disks) = driver.disks.get_mut(number) else { return Status::NOT_FOUND };
         job(&mut Unit {
             boot,

@@ -1,18 +1,19 @@
 //! The machine, for the VMBus client.
 
 use alloc::vec::Vec;
-use core::arch::asm;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
 use core::hint;
 use core::ptr::{self, NonNull};
 use core::time::Duration;
 
 use uefi_vmbus::Memory;
-use vmbus_client::platform::{HostBytes, Wake};
+use vmbus_client::platform::{
+    HostBytes, IncomingPacket, OutgoingPacket, RingFault, Rings, Space, Wake,
+};
 use vmbus_client::{Mdl, NtStatus, Platform, RingPair};
 use vmbus_protocol::limits::{PAGE_SHIFT, PAGE_SIZE};
 use vmbus_protocol::offer::HvStatus;
-use vmbus_ring::RingMemory;
+use vmbus_ring::{RingMemory, RingWatch};
 
 use super::boot::BootServices;
 use super::hyperv::{self, Hypervisor};
@@ -20,21 +21,22 @@ use super::hyperv::{self, Hypervisor};
 /// The time that a wait without a limit of its own lasts: longer than any host needs that answers
 /// at all.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// RFLAGS: interrupts are enabled.
-const INTERRUPTS: u64 = 1 << 9;
 
 /// The machine while boot services run.
 #[derive(Debug)]
 pub(super) struct UefiPlatform {
     boot: BootServices,
     hypervisor: Hypervisor,
-    /// The system takes over: timers are off, and the memory map must not change.
+    /// The system takes over: the memory map must not change.
     leaving: Cell<bool>,
+    rings: RefCell<Vec<Polled>>,
+    relids: RefCell<Vec<u16>>,
 }
 
 impl UefiPlatform {
     pub(super) fn new(boot: BootServices, hypervisor: Hypervisor) -> Self {
-        Self { boot, hypervisor, leaving: Cell::new(false) }
+        let leaving = Cell::new(false);
+        Self { boot, hypervisor, leaving, rings: RefCell::default(), relids: RefCell::default() }
     }
 
     /// Prepares for the end of boot services.
@@ -42,30 +44,63 @@ impl UefiPlatform {
         self.leaving.set(true);
     }
 
-    /// Waits until the next interrupt, or for a moment if interrupts cannot end the wait.
-    fn pause(&self) {
-        let flags: u64;
-        // SAFETY: reads the flags through the stack.
-        unsafe { asm!("pushfq", "pop {}", out(reg) flags) };
-        if self.leaving.get() || flags & INTERRUPTS == 0 {
-            hint::spin_loop();
-            return;
-        }
-        // SAFETY: interrupts were enabled, and are again afterwards. An interrupt that arrives
-        // after the check ends the halt, as `sti` takes effect after the next instruction.
-        unsafe { asm!("cli", options(nomem, nostack)) };
-        if self.hypervisor.has_work() {
-            // SAFETY: as above.
-            unsafe { asm!("sti", options(nomem, nostack)) };
-        } else {
-            // SAFETY: as above. At the latest the firmware's timer ends the halt.
-            unsafe { asm!("sti", "hlt", options(nomem, nostack)) };
-        }
+    /// Polls the rings of the channels with these relids from now on.
+    pub(super) fn poll_channels(&self, relids: Vec<u16>) {
+        *self.relids.borrow_mut() = relids;
+    }
+
+    /// Returns true if the host has written to a ring since the last [`Platform::take_events`].
+    fn has_packets(&self) -> bool {
+        self.rings.borrow().iter().any(|ring| ring.is_new().is_some())
+    }
+}
+
+/// A ring from the host that is polled.
+#[derive(Debug)]
+struct Polled {
+    ring: RingWatch,
+    /// The host's write index when it was read last.
+    seen: Cell<u32>,
+}
+
+impl Polled {
+    /// Returns the host's write index if it has changed. `None` also for a ring that has ended.
+    fn is_new(&self) -> Option<u32> {
+        let index = self.ring.snapshot()?.write_index;
+        (index != self.seen.get()).then_some(index)
+    }
+}
+
+/// Rings of which the one from the host stays masked: the host never signals, so no interrupt comes
+/// while the firmware runs another handler.
+#[derive(Debug)]
+pub(super) struct PolledRings(RingPair);
+
+impl Rings for PolledRings {
+    fn write(&mut self, packet: &OutgoingPacket<'_>) -> Result<bool, RingFault> {
+        self.0.write(packet)
+    }
+
+    fn wait_for_space(&mut self, needed: u32) -> Result<Space, RingFault> {
+        self.0.wait_for_space(needed)
+    }
+
+    fn read(&mut self, max: usize, out: &mut Vec<IncomingPacket>) -> Result<bool, RingFault> {
+        self.0.read(max, out)
+    }
+
+    fn mask(&mut self) {
+        self.0.mask();
+    }
+
+    /// Leaves the ring masked. Packets after the last read change the write index.
+    fn unmask(&mut self) -> Result<bool, RingFault> {
+        Ok(false)
     }
 }
 
 impl Platform for UefiPlatform {
-    type Rings = RingPair;
+    type Rings = PolledRings;
 
     fn post_message(&self, connection_id: u32, message: &[u8]) -> HvStatus {
         self.hypervisor.post_message(connection_id, message)
@@ -81,6 +116,18 @@ impl Platform for UefiPlatform {
 
     fn take_events(&self, sink: &mut dyn FnMut(u16)) {
         self.hypervisor.take_events(sink);
+        let mut written = false;
+        self.rings.borrow_mut().retain(|ring| ring.ring.snapshot().is_some());
+        for ring in self.rings.borrow().iter() {
+            if let Some(index) = ring.is_new() {
+                ring.seen.set(index);
+                written = true;
+            }
+        }
+        // The client looks at a ring that has no packet without harm.
+        if written {
+            self.relids.borrow().iter().for_each(|&relid| sink(relid));
+        }
     }
 
     fn wait(&self) -> Wake {
@@ -90,13 +137,13 @@ impl Platform for UefiPlatform {
     fn wait_at_most(&self, time: Duration) -> Wake {
         let start = hyperv::now();
         loop {
-            if self.hypervisor.has_work() {
+            if self.hypervisor.has_work() || self.has_packets() {
                 return Wake::Something;
             }
             if hyperv::now().saturating_sub(start) >= time {
                 return Wake::Never;
             }
-            self.pause();
+            hint::spin_loop();
         }
     }
 
@@ -126,7 +173,7 @@ impl Platform for UefiPlatform {
         }
     }
 
-    fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<RingPair, NtStatus> {
+    fn map_rings(&self, pages: &[u64], downstream_page: usize) -> Result<PolledRings, NtStatus> {
         let pages: Option<Vec<_>> = pages.iter().map(|&page| pointer(page)).collect();
         let pages = pages.ok_or(NtStatus::INVALID_PARAMETER)?;
         let (up, down) =
@@ -135,7 +182,12 @@ impl Platform for UefiPlatform {
         // address, and frees them only after it has dropped the rings.
         let rings = unsafe { (RingMemory::from_pages(up), RingMemory::from_pages(down)) };
         match rings {
-            (Ok(up), Ok(down)) => RingPair::attach(up, down),
+            (Ok(up), Ok(down)) => {
+                let pair = RingPair::attach(up, down)?;
+                let polled = Polled { ring: pair.incoming.watch(), seen: Cell::new(0) };
+                self.rings.borrow_mut().push(polled);
+                Ok(PolledRings(pair))
+            }
             _ => Err(NtStatus::INVALID_PARAMETER),
         }
     }
