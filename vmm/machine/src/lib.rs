@@ -39,7 +39,7 @@ pub use machine::{
     EventLoop, Exit, Machine, MachineError, MachineFailure, MachineHandle, MachineState,
     Subscriber, VcpuExits, new_vm,
 };
-pub use memory::{GuestMemory, MemoryError};
+pub use memory::{GuestMemory, MemoryError, WindowError, WindowMemory};
 pub use options::{
     FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,
     OnPanic, OnReset, RtcBase, SerialConfig, host_path,

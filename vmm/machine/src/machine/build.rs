@@ -43,6 +43,9 @@ use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 /// KVM's API version since 2007.
 const KVM_API_VERSION: i32 = 12;
 
+/// The first KVM memory slot of devices. RAM uses the first two, and firmware 8 to 10.
+const FIRST_WINDOW_SLOT: u32 = 16;
+
 impl Machine {
     /// Builds the machine from `config`.
     ///
@@ -145,6 +148,8 @@ impl Machine {
         };
         *lock(&late) = Some(handle.clone());
         Ok(Machine {
+            vm,
+            next_slot: FIRST_WINDOW_SLOT,
             layout,
             source,
             tables,

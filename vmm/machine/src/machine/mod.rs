@@ -19,6 +19,7 @@ mod vcpu;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use kvm_ioctls::VmFd;
 use tracing::debug;
 use vm_device::DeviceMmio;
 use vmbus_host::{Synic, VmBus};
@@ -34,7 +35,7 @@ use crate::acpi;
 use crate::boot::BootSource;
 use crate::devices::serial::RawTerminal;
 use crate::hyperv::{EomWatcher, KvmSynic};
-use crate::memory::{GuestMemory, MemoryLayout, TPM_MMIO};
+use crate::memory::{GuestMemory, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
 use crate::options::{HypervOption, OnPanic, OnReset};
 
 pub use self::counters::VcpuExits;
@@ -45,6 +46,9 @@ pub use self::new_vm::new_vm;
 
 /// A machine that has been built. The guest does not run before [`Machine::run`].
 pub struct Machine {
+    vm: Arc<VmFd>,
+    /// The next free KVM memory slot.
+    next_slot: u32,
     layout: MemoryLayout,
     /// The kernel that each reset starts; none with firmware.
     source: Option<BootSource>,
@@ -82,6 +86,18 @@ impl Machine {
     /// Returns the layout of RAM and MMIO windows.
     pub fn layout(&self) -> &MemoryLayout {
         &self.layout
+    }
+
+    /// Allocates memory for a device: `bytes` in whole pages, which the guest sees where
+    /// [`WindowMemory::place`] puts it.
+    ///
+    /// # Errors
+    /// The host has too little memory or address space.
+    pub fn window_memory(&mut self, bytes: usize) -> Result<WindowMemory, MachineError> {
+        let (slot, windows) = (self.next_slot, [LOW_MMIO, self.layout.high_mmio]);
+        self.next_slot += 1;
+        WindowMemory::allocate(Arc::clone(&self.vm), windows, slot, bytes)
+            .map_err(MachineError::system("memory of a device"))
     }
 
     /// Returns the SynIC, for the bus.

@@ -1,7 +1,9 @@
-//! Guest physical memory: the layout of RAM and MMIO windows, and the memfd that backs the RAM.
+//! Guest physical memory: the layout of RAM and MMIO windows, the memfd that backs the RAM, and the
+//! memory of devices in the windows.
 
 mod layout;
 mod ram;
+mod window;
 
 pub(crate) use layout::{
     ACPI_BASE, ACPI_END, AddressRange, HIGH_RAM_BASE, IDENTITY_MAP_BASE, IOAPIC_BASE, LAPIC_BASE,
@@ -11,3 +13,4 @@ pub(crate) use layout::{
 pub(crate) use layout::{HIGH_MMIO_SIZE, LOW_RAM_LIMIT};
 pub(crate) use ram::allocate;
 pub use ram::{GuestMemory, MemoryError};
+pub use window::{WindowError, WindowMemory};
