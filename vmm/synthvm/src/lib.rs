@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod disks;
+pub mod display;
 pub mod doctor;
 pub mod inspect;
 pub mod networks;

@@ -8,6 +8,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use synthvm_images::Format;
 
 use crate::config::{ByteSize, DEFAULT_KVM, Flag};
+use crate::display::ButtonName;
 
 /// Runs stock Linux and Windows guests on KVM with Hyper-V's synthetic devices.
 #[derive(Debug, Parser)]
@@ -45,6 +46,14 @@ pub(super) enum Command {
     Disk(DiskArgs),
     /// Takes the link of a running machine's network card down, or up again
     Net(NetArgs),
+    /// Writes the picture of a running machine's screen to a PNG file
+    Screenshot(ScreenshotArgs),
+    /// Presses and releases keys of a running machine's keyboard
+    SendKeys(SendKeysArgs),
+    /// Types a text on a running machine's keyboard
+    Type(TypeArgs),
+    /// Moves the pointer of a running machine, and sets its buttons
+    Pointer(PointerArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
 }
@@ -152,6 +161,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
     net: Vec<String>,
 
+    /// Screen, keyboard and mouse: none, or headless (for synthvm screenshot, send-keys, type and
+    /// pointer) [default: none]; keys: mode, resolution=WIDTHxHEIGHT [default: 1024x768]
+    #[arg(long, value_name = "none|headless", help_heading = "Consoles and control")]
+    display: Option<String>,
     /// First serial port: stdio, file=PATH, socket=PATH or null [default: stdio]
     #[arg(long, value_name = "WHERE", help_heading = "Consoles and control")]
     serial: Option<String>,
@@ -221,6 +234,7 @@ impl RunArgs {
             ("disk-moderation", &self.disk_moderation),
             ("disk-hold", &self.disk_hold),
             ("disk-channels", &self.disk_channels),
+            ("display", &self.display),
             ("serial", &self.serial),
             ("serial2", &self.serial2),
             ("control", &self.control),
@@ -422,6 +436,69 @@ pub(super) struct NetArgs {
 pub(super) enum LinkArg {
     Up,
     Down,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ScreenshotArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The PNG file, which is created or replaced
+    #[arg(value_name = "FILE")]
+    pub(super) path: PathBuf,
+}
+
+const KEYS_EXAMPLES: &str = "\
+Keys of a combination are joined by `-`, pressed in their order and released in the reverse order.
+Keys are named as on a US keyboard: a to z, 0 to 9, f1 to f15, ctrl, shift, alt, meta, altgr, enter,
+esc, tab, space, backspace, minus, insert, delete, home, end, pageup, pagedown, up, down, left,
+right, print, pause, menu, kp0 to kp9 and others.
+
+Examples:
+  synthvm send-keys vm.sock ctrl-alt-del
+  synthvm send-keys vm.sock meta-r down down enter
+
+Exit status 0 if the guest will get the keys, 1 if the machine refused, 2 if the command line is wrong.";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = KEYS_EXAMPLES)]
+pub(super) struct SendKeysArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// Combinations of keys, one after the other: ctrl-alt-del
+    #[arg(value_name = "KEYS", required = true)]
+    pub(super) keys: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TypeArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The text: characters of a US keyboard, of which about a thousand fit at once; line feeds are
+    /// Enter
+    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) text: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PointerArgs {
+    /// The machine's control socket (its --control)
+    #[arg(value_name = "SOCK")]
+    pub(super) socket: PathBuf,
+    /// The column of the pixel, from 0
+    #[arg(value_name = "X")]
+    pub(super) x: u32,
+    /// The row of the pixel, from 0
+    #[arg(value_name = "Y")]
+    pub(super) y: u32,
+    /// Buttons that are pressed from now on, separated by commas [default: none]
+    #[arg(long, value_name = "left|right|middle", value_delimiter = ',')]
+    pub(super) buttons: Vec<ButtonName>,
+    /// Steps of the wheel; positive away from the user
+    #[arg(long, value_name = "STEPS", default_value_t = 0, allow_negative_numbers = true)]
+    pub(super) wheel: i16,
 }
 
 const IMAGE_EXAMPLES: &str = "\

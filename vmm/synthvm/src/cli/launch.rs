@@ -18,6 +18,7 @@ use super::tpm::attach_tpm;
 use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
+use crate::display::Display;
 use crate::networks::{NetworkSet, OpenNetworks};
 
 /// Builds the machine, runs it until it ends and returns its exit status.
@@ -43,6 +44,8 @@ pub(super) fn launch(
     disks.offer(&bus).map_err(|error| internal("disks", &error))?;
     let networks =
         NetworkSet::start(networks, &bus).map_err(|error| internal("network cards", &error))?;
+    let display = Display::start(&config.display, &mut machine, &bus)
+        .map_err(|error| internal("the display", &*error))?;
     if let Some(device) = config.test_device {
         test_device::offer(device, &bus).map_err(|error| internal("the test device", &*error))?;
     }
@@ -57,6 +60,7 @@ pub(super) fn launch(
         disks: Arc::clone(&disks),
         networks,
         tpm,
+        display,
         memory_bytes: config.memory.size.bytes(),
         resets,
     });

@@ -4,6 +4,7 @@ mod advice;
 mod args;
 mod commands;
 mod disk;
+mod display;
 mod exit;
 mod image;
 mod launch;
@@ -47,6 +48,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Control(control) => commands::control(&control),
         Command::Disk(disk) => disk::disk(disk.verb),
         Command::Net(net) => network::net(&net),
+        Command::Screenshot(args) => display::screenshot(&args),
+        Command::SendKeys(args) => display::send_keys(&args),
+        Command::Type(args) => display::type_text(&args),
+        Command::Pointer(args) => display::pointer(&args),
         Command::Image(image) => image::image(&image.verb),
     };
     result.unwrap_or_else(|failure| {

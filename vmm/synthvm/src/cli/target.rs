@@ -17,6 +17,7 @@ use super::watchdog::{TIMEOUT, Waiting, Watchdog};
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{ControlTarget, DiskPlace, StopReason};
 use crate::disks::DiskSet;
+use crate::display::{Display, PointerRequest, ScreenSize};
 use crate::inspect::{self, InspectReport, MachineReport, PanicReport};
 use crate::networks::NetworkSet;
 
@@ -27,6 +28,7 @@ pub(super) struct Parts {
     pub(super) disks: Arc<DiskSet>,
     pub(super) networks: NetworkSet,
     pub(super) tpm: Option<Arc<TpmDevice>>,
+    pub(super) display: Option<Display>,
     pub(super) memory_bytes: u64,
     pub(super) resets: Arc<AtomicU64>,
 }
@@ -87,6 +89,11 @@ impl Target {
         *self.watch() = Watch::Over;
     }
 
+    fn display(&self) -> Result<&Display, String> {
+        let missing = "the machine has no display; start it with --display headless";
+        self.parts.display.as_ref().ok_or_else(|| missing.to_owned())
+    }
+
     fn watch(&self) -> MutexGuard<'_, Watch> {
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -139,6 +146,7 @@ impl ControlTarget for Target {
         };
         report.set_bus(&parts.bus.inspect());
         report.set_networks(parts.networks.reports());
+        report.display = parts.display.as_ref().map(Display::report);
         report.set_vcpus(&parts.handle.vcpu_exits());
         report
     }
@@ -190,6 +198,22 @@ impl ControlTarget for Target {
     fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
         self.parts.networks.set_link(id, link)
     }
+
+    fn screenshot(&self, path: &Path) -> Result<ScreenSize, String> {
+        self.display()?.screenshot(path)
+    }
+
+    fn send_keys(&self, keys: &str) -> Result<(), String> {
+        self.display()?.send_keys(keys)
+    }
+
+    fn type_text(&self, text: &str) -> Result<(), String> {
+        self.display()?.type_text(text)
+    }
+
+    fn point(&self, pointer: &PointerRequest) -> Result<(), String> {
+        self.display()?.point(pointer)
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +248,7 @@ mod tests {
                     disks: Arc::clone(&rig.disks),
                     networks: NetworkSet::default(),
                     tpm: None,
+                    display: None,
                     memory_bytes: 0,
                     resets: Arc::default(),
                 },
@@ -284,8 +309,8 @@ mod tests {
         let (handle, console) = MachineHandle::hanging();
         let (bus, disks) = (rig.guest.bus.clone(), Arc::clone(&rig.disks));
         let networks = NetworkSet::default();
-        let (tpm, resets) = (None, Arc::default());
-        let parts = Parts { handle, bus, disks, networks, tpm, memory_bytes: 0, resets };
+        let (tpm, display, resets) = (None, None, Arc::default());
+        let parts = Parts { handle, bus, disks, networks, tpm, display, memory_bytes: 0, resets };
         let target = Target::with_watchdog(parts, NEVER, |sentence| panic!("{sentence}"));
         target.ends();
         target.requests_ended();

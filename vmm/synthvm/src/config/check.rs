@@ -8,8 +8,8 @@ use synthvm_images::Parents;
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BufferMode, ByteSize, DiskConfig, DiskSource, MAX_LUNS, MAX_MEMORY, MIN_MEMORY, SerialConfig,
-    VmConfig, firmware, network,
+    BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, MAX_LUNS, MAX_MEMORY, MIN_MEMORY,
+    SerialConfig, VmConfig, firmware, network,
 };
 
 const MIB: u64 = 1 << 20;
@@ -118,6 +118,11 @@ fn check_hyperv(config: &VmConfig) -> Result<(), String> {
     if !config.networks.is_empty() && !synic {
         let message = "the network cards are on VMBus, which needs `synic`; leave synic on, or \
                        have no cards";
+        return Err(message.into());
+    }
+    if config.display.mode != DisplayMode::None && !synic {
+        let message = "the display is on VMBus, which needs `synic`; leave synic on, or have no \
+                       display";
         return Err(message.into());
     }
     if config.test_device.is_some() && !synic {

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::error::{ConfigError, Origin, unknown};
 use super::node::{Bare, Entry, Node, Value};
-use super::{VmConfig, check, de, disk, dvd, file, firmware, keyvalue, network, tpm};
+use super::{VmConfig, check, de, disk, display, dvd, file, firmware, keyvalue, network, tpm};
 
 /// A flag that the user gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,7 @@ pub const KEYS: &[&str] = &[
     "disk",
     "dvd",
     "net",
+    "display",
     "disk-busy-poll",
     "disk-moderation",
     "disk-channels",
@@ -58,6 +59,7 @@ const TABLES: &[(&str, Bare)] = &[
     ("net", network::BARE),
     ("firmware", firmware::BARE),
     ("firmware-vars", firmware::VARS_BARE),
+    ("display", display::BARE),
     ("hyperv", Bare::key("preset")),
     ("tpm", tpm::BARE),
 ];
@@ -65,7 +67,7 @@ const TABLES: &[(&str, Bare)] = &[
 impl VmConfig {
     /// Reads the file, if any, applies the flags and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory`, `--hyperv`, `--firmware` and
+    /// A flag replaces the same key of the file; `--memory`, `--display`, `--hyperv`, `--firmware` and
     /// `--firmware-vars` replace single keys of the table; `--disk`, `--dvd` and `--net` add an entry.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod check;
 mod de;
 mod disk;
+mod display;
 mod dvd;
 mod error;
 mod file;
@@ -33,6 +34,7 @@ use synthvm_machine::MachineConfig;
 
 pub(crate) use check::{check_id, check_names};
 pub use disk::{BufferMode, DiskConfig, DiskSource, MAX_CONTROLLERS, MAX_LUNS};
+pub use display::{DisplayConfig, DisplayMode, VIDEO_MEMORY_BYTES};
 pub use dvd::DvdConfig;
 pub use error::ConfigError;
 pub(crate) use error::unknown;
@@ -103,6 +105,9 @@ pub struct VmConfig {
     /// Network cards. After loading, every `id` and `mac` is set and unique.
     #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub networks: Vec<NetworkConfig>,
+    /// The screen, the keyboard and the mouse.
+    #[serde(default)]
+    pub display: DisplayConfig,
     /// The longest poll window of a disk controller's thread before it sleeps, in microseconds; 0
     /// disables polling.
     #[serde(default = "default_disk_busy_poll", deserialize_with = "disk_busy_poll")]

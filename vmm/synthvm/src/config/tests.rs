@@ -100,6 +100,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         on-reset = "exit"
         on-panic = "continue"
         stop-timeout = 5
+        display = { mode = "headless", resolution = "1280x1024" }
         test-device = "echo"
         kvm = "/dev/other"
         [[disk]]
@@ -132,6 +133,7 @@ fn test_load_same_keys_from_file_and_from_flags_give_the_same() {
         ("on-reset", "exit"),
         ("on-panic", "continue"),
         ("stop-timeout", "5"),
+        ("display", "headless,resolution=1280x1024"),
         ("test-device", "echo"),
         ("kvm", "/dev/other"),
         ("disk", "a.img"),
@@ -465,6 +467,10 @@ fn test_values_that_exclude_each_other_are_refused() {
     refuses(with(&[("serial", "file=x"), ("control", "x")]), &["--control x", "--serial already"]);
     refuses(with(&[("cpus", "1"), ("cpus", "2")]), &["--cpus 2", "given twice"]);
     refuses(with(&[("disk", "a"), ("hyperv", "synic=off")]), &["--hyperv synic=off", "VMBus"]);
+    refuses(with(&[("display", "headless"), ("hyperv", "synic=off")]), &["display", "synic"]);
+    refuses(with(&[("display", "headful")]), &["--display headful", "headless"]);
+    refuses(with(&[("display", "resolution=5x5")]), &["resolution", "320x200"]);
+    refuses(with(&[("display", "resolution=wide")]), &["resolution", "WIDTHxHEIGHT"]);
     refuses(
         with(&[("test-device", "echo"), ("hyperv", "synic=off")]),
         &["--hyperv synic=off", "VMBus"],

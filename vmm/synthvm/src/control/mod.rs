@@ -16,6 +16,7 @@ use std::path::Path;
 use synthvm_net::LinkState;
 
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
+use crate::display::{PointerRequest, ScreenSize};
 use crate::inspect::InspectReport;
 
 pub use client::{Client, ClientError};
@@ -34,8 +35,8 @@ pub enum StopReason {
 
 /// The operations of the control socket and the stop signals on a machine. They are called on the
 /// event loop, so they take a snapshot or start an action, and never wait for the guest or for I/O.
-/// The exceptions are changes of disks, which run one at a time on a thread that may wait for
-/// files.
+/// The exceptions are changes of disks and screenshots, which run one at a time on a thread that may
+/// wait for files.
 pub trait ControlTarget: Send + Sync {
     /// Returns a report of the machine's current state.
     fn inspect(&self) -> InspectReport;
@@ -108,4 +109,28 @@ pub trait ControlTarget: Send + Sync {
     /// # Errors
     /// There is no such card.
     fn set_link(&self, id: &str, link: LinkState) -> Result<(), String>;
+
+    /// Writes the picture of the screen to the PNG file `path`. May wait for the file.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn screenshot(&self, path: &Path) -> Result<ScreenSize, String>;
+
+    /// Presses and releases combinations of keys.
+    ///
+    /// # Errors
+    /// Returns the cause; no key was pressed.
+    fn send_keys(&self, keys: &str) -> Result<(), String>;
+
+    /// Types a text.
+    ///
+    /// # Errors
+    /// Returns the cause; no key was pressed.
+    fn type_text(&self, text: &str) -> Result<(), String>;
+
+    /// Moves the pointer.
+    ///
+    /// # Errors
+    /// Returns the cause.
+    fn point(&self, pointer: &PointerRequest) -> Result<(), String>;
 }

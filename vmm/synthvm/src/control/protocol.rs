@@ -8,6 +8,7 @@ use synthvm_net::LinkState;
 
 use super::{ControlTarget, StopReason};
 use crate::config::{ByteSize, DiskConfig, DvdConfig, LimitsConfig};
+use crate::display::PointerRequest;
 use crate::inspect::metrics;
 
 /// The longest request line in bytes, including the newline. A longer one is answered with an
@@ -82,6 +83,28 @@ pub enum Request {
         /// The state.
         link: LinkState,
     },
+    /// Write the picture of the screen to a file. Returns a [`ScreenSize`].
+    ///
+    /// [`ScreenSize`]: crate::display::ScreenSize
+    Screenshot {
+        /// The path of the PNG file, which is created or replaced; absolute.
+        path: PathBuf,
+    },
+    /// Press and release combinations of keys.
+    SendKeys {
+        /// The combinations, as in `synthvm send-keys`, separated by blanks.
+        keys: String,
+    },
+    /// Type a text on a US keyboard.
+    TypeText {
+        /// The text.
+        text: String,
+    },
+    /// Move the pointer and set its buttons.
+    Pointer {
+        /// The position and the buttons.
+        pointer: PointerRequest,
+    },
 }
 
 /// The address of a disk that was added.
@@ -97,7 +120,8 @@ pub struct DiskPlace {
 
 /// The names of all requests, for messages.
 const NAMES: &str = "ping, inspect, metrics, power-button, reset, stop, disk-add, dvd-add, \
-    disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link";
+    disk-remove, disk-resize, disk-throttle, disk-insert, disk-eject, net-link, screenshot, \
+    send-keys, type-text, pointer";
 
 impl Request {
     /// Reads a request.
@@ -121,14 +145,18 @@ impl Request {
             | Request::PowerButton {}
             | Request::Reset {}
             | Request::Stop {}
-            | Request::NetLink { .. } => false,
+            | Request::NetLink { .. }
+            | Request::SendKeys { .. }
+            | Request::TypeText { .. }
+            | Request::Pointer { .. } => false,
             Request::DiskAdd { .. }
             | Request::DvdAdd { .. }
             | Request::DiskRemove { .. }
             | Request::DiskResize { .. }
             | Request::DiskThrottle { .. }
             | Request::DiskInsert { .. }
-            | Request::DiskEject { .. } => true,
+            | Request::DiskEject { .. }
+            | Request::Screenshot { .. } => true,
         }
     }
 }
@@ -183,6 +211,10 @@ pub(super) fn perform(request: Request, target: &dyn ControlTarget) -> Reply {
         Request::DiskInsert { id, path } => reply(target.insert_disc(&id, &path)),
         Request::DiskEject { id, force } => reply(target.eject_disc(&id, force)),
         Request::NetLink { id, link } => reply(target.set_link(&id, link)),
+        Request::Screenshot { path } => reply(target.screenshot(&path)),
+        Request::SendKeys { keys } => reply(target.send_keys(&keys)),
+        Request::TypeText { text } => reply(target.type_text(&text)),
+        Request::Pointer { pointer } => reply(target.point(&pointer)),
     }
 }
 

@@ -12,6 +12,7 @@ use synthvm_net::LinkState;
 use super::*;
 use crate::config::{DiskConfig, DvdConfig, LimitsConfig};
 use crate::control::{Client, DiskPlace, MAX_REQUEST_BYTES, Request, StopReason, StopSignals};
+use crate::display::{PointerRequest, ScreenSize};
 use crate::inspect::{DiskReport, InspectReport};
 
 /// A machine that records its requests.
@@ -81,6 +82,23 @@ impl ControlTarget for Recorder {
 
     fn set_link(&self, id: &str, link: LinkState) -> Result<(), String> {
         self.note(format!("link {id} {link:?}"))
+    }
+
+    fn screenshot(&self, path: &Path) -> Result<ScreenSize, String> {
+        self.note(format!("screenshot {}", path.display()))?;
+        Ok(ScreenSize { width: 640, height: 480 })
+    }
+
+    fn send_keys(&self, keys: &str) -> Result<(), String> {
+        self.note(format!("keys {keys}"))
+    }
+
+    fn type_text(&self, text: &str) -> Result<(), String> {
+        self.note(format!("type {text}"))
+    }
+
+    fn point(&self, pointer: &PointerRequest) -> Result<(), String> {
+        self.note(format!("point {} {}", pointer.x, pointer.y))
     }
 }
 

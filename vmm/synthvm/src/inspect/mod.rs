@@ -8,6 +8,7 @@ mod metrics;
 mod network;
 mod rates;
 mod render;
+mod render_display;
 mod render_network;
 mod report;
 mod table;

@@ -5,9 +5,9 @@ use std::time::Duration;
 use synthvm_storvsp::UnitKind;
 
 use super::rates::{Rates, bytes, short};
-use super::render_network;
 use super::table::printable;
 use super::{Align, ChannelReport, InspectReport, RingReport, Table};
+use super::{render_display, render_network};
 
 const L: Align = Align::Left;
 const R: Align = Align::Right;
@@ -53,6 +53,13 @@ pub fn render(
     disks(&mut text, now, before, &rates);
     limits(&mut text, now);
     networks(&mut text, now, before, &rates);
+    for (title, table) in
+        [("Screen", render_display::screen(now)), ("Input", render_display::input(now))]
+    {
+        if let Some(table) = table {
+            text.section(title, &table);
+        }
+    }
     text.lines.join("\n") + "\n"
 }
 

@@ -5,6 +5,7 @@ use synthvm_storvsp::UnitKind;
 use vmbus_host::WorkerStats;
 
 use super::NetworkReport;
+use crate::display::DisplayReport;
 
 /// A report of a machine's state. Counters start at 0 with the program and never decrease, even
 /// when the guest reboots.
@@ -32,6 +33,9 @@ pub struct InspectReport {
     /// The TPM, if the machine has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tpm: Option<TpmReport>,
+    /// The display; `None` for a machine without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<DisplayReport>,
     /// The last panic that the guest reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic: Option<PanicReport>,

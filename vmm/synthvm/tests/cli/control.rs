@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use event_manager::{EventManager, MutEventSubscriber, SubscriberOps};
 use synthvm::config::{DiskConfig, DvdConfig, LimitsConfig};
 use synthvm::control::{ControlServer, ControlTarget, DiskPlace, StopReason};
+use synthvm::display::{PointerRequest, ScreenSize};
 use synthvm::inspect::{
     ConnectionReport, ConnectionState, DiskReport, InspectReport, NetworkReport,
 };
@@ -103,6 +104,26 @@ impl ControlTarget for Talker {
         self.told.lock().unwrap().push(format!("link {id} {link:?}"));
         Ok(())
     }
+
+    fn screenshot(&self, path: &Path) -> Result<ScreenSize, String> {
+        self.told.lock().unwrap().push(format!("screenshot {}", path.display()));
+        Ok(ScreenSize { width: 640, height: 480 })
+    }
+
+    fn send_keys(&self, keys: &str) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("keys {keys}"));
+        Ok(())
+    }
+
+    fn type_text(&self, text: &str) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("type {text}"));
+        Ok(())
+    }
+
+    fn point(&self, pointer: &PointerRequest) -> Result<(), String> {
+        self.told.lock().unwrap().push(format!("point {pointer:?}"));
+        Ok(())
+    }
 }
 
 struct Machine {
@@ -190,6 +211,24 @@ fn test_net_link_reaches_the_machine_and_refusals_come_back() {
     machine.scratch.refuses(&["net", "sock", "x", "down"], 1, &parts);
     machine.scratch.refuses(&["net", "sock", "net0", "off"], 2, &["off", "up|down"]);
     machine.scratch.refuses(&["net", "sock", "net0"], 2, &["up"]);
+}
+
+#[test]
+fn test_display_commands_reach_the_machine_with_an_absolute_path() {
+    let machine = Machine::start(u64::MAX);
+    let scratch = &machine.scratch;
+    scratch.accepts(&["screenshot", "sock", "a.png"]);
+    scratch.accepts(&["send-keys", "sock", "ctrl-alt-del", "enter"]);
+    scratch.accepts(&["type", "sock", "-hello"]);
+    scratch.accepts(&["pointer", "sock", "3", "4", "--buttons", "left,right", "--wheel", "-1"]);
+    let path = scratch.path().canonicalize().unwrap().join("a.png");
+    let told = machine.talker.told.lock().unwrap().clone();
+    assert_eq!(told[0], format!("screenshot {}", path.display()));
+    assert_eq!(told[1..3], ["keys ctrl-alt-del enter", "type -hello"]);
+    assert!(told[3].contains("x: 3, y: 4, buttons: [Left, Right], wheel: -1"), "{told:?}");
+    scratch.refuses(&["send-keys", "sock"], 2, &["KEYS"]);
+    scratch.refuses(&["pointer", "sock", "-1", "4"], 2, &["-1"]);
+    scratch.refuses(&["pointer", "sock", "1", "4", "--buttons", "top"], 2, &["top", "middle"]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod bus;
 mod devices;
+mod display;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,6 +23,7 @@ pub fn metrics(report: &InspectReport) -> String {
     bus::workers(&mut text, report);
     devices::disks(&mut text, report);
     devices::networks(&mut text, report);
+    display::display(&mut text, report);
     text.finish()
 }
 
