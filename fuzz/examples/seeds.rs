@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 7] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 8] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -54,6 +54,7 @@ fn main() {
         ("image_files", image_files()),
         ("network_protocol", network_protocol()),
         ("msvm_firmware", msvm_firmware()),
+        ("display_protocols", display_protocols()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -481,5 +482,52 @@ fn msvm_firmware() -> Vec<(&'static str, Seed)> {
         ("image", seed().bytes(&[6, 0x48 + 18, 4, 6, 0x48 + 20, 0])),
         ("blob", seed().bytes(&[7, 16]).u32(0).u32(16).u32(1).u32(16)),
         ("widths", seed().bytes(&[2, 0, 4]).u32(0x37).bytes(&[2, 4, 2]).u16(0)),
+    ]
+}
+
+/// Appends a message to a device: 0 screen, 1 mouse, 2 keyboard.
+fn to_device(seed: Seed, device: u8, kind: u8, body: Seed) -> Seed {
+    seed.u8(device).u8(kind).counted(body)
+}
+
+/// Returns a screen with a mode of 800 by 600 pixels.
+fn screen() -> Seed {
+    let version = to_device(seed(), 0, 1, seed().u32(0x0005_0003));
+    let place = to_device(version, 0, 3, seed().u64(1).u8(1).u64(0xF800_0000));
+    let mode = seed().u64(2).bytes(&[1, 1]).u32(0).u8(32).u32(800).u32(600).u32(3200);
+    to_device(place, 0, 5, mode)
+}
+
+fn display_protocols() -> Vec<(&'static str, Seed)> {
+    let shape =
+        |index, argb, size: u32| seed().u8(index).u8(argb).u32(size).u32(size).u32(1).u32(1);
+    let dirt = |count: u8| {
+        (0..count).fold(seed().bytes(&[0, count]), |seed, at| {
+            let at = u32::from(at) * 7;
+            seed.u32(at).u32(at / 2).u32(at + 9).u32(at + 3)
+        })
+    };
+    let mouse = || to_device(seed(), 1, 0, seed().u32(0x0002_0000));
+    vec![
+        ("versions", (0..7).fold(seed(), |s, v| to_device(s, 0, 1, seed().u32(v << 16 | 3)))),
+        ("resolutions", to_device(screen(), 0, 13, seed().u8(64))),
+        ("mode", screen()),
+        ("inactive", to_device(screen(), 0, 5, seed().u64(1).bytes(&[1, 0]).bytes(&[0; 17]))),
+        ("dirt", to_device(to_device(screen(), 0, 10, dirt(3)), 0, 10, dirt(90))),
+        ("pointer", to_device(screen(), 0, 7, seed().bytes(&[1, 0]).u32(5).u32(u32::MAX))),
+        ("shape", to_device(screen(), 0, 8, shape(0xFF, 1, 2).bytes(&[7; 16]))),
+        ("masks", to_device(screen(), 0, 8, shape(0xFF, 0, 9).bytes(&[0x5A; 36]))),
+        ("parts", {
+            let first = to_device(screen(), 0, 8, shape(0, 1, 4).bytes(&[7; 40]));
+            to_device(first, 0, 8, shape(0xFF, 1, 4).bytes(&[7; 24]))
+        }),
+        ("queries", to_device(to_device(screen(), 0, 11, seed()), 0, 15, seed())),
+        ("nowhere", to_device(screen(), 0, 3, seed().u64(1).u8(0).u64(0))),
+        ("mouse", to_device(mouse(), 1, 3, seed().u8(0))),
+        ("keyboard", {
+            let version = to_device(seed(), 2, 1, seed().u32(0x0001_0000));
+            to_device(version, 2, 4, seed().u32(7))
+        }),
+        ("any", to_device(screen(), 3, 0, seed().bytes(&[0x5A; 40]))),
     ]
 }

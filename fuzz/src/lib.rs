@@ -6,6 +6,7 @@
 //! Memory is created once for each thread and used again. The content that an input left there must
 //! not affect a later input.
 
+pub mod display_protocols;
 pub mod gpa_direct;
 pub mod gpadl_assembly;
 pub mod host_messages;
@@ -88,6 +89,7 @@ mod tests {
         assert!(play("image_files", crate::image_files::run) >= 10);
         assert!(play("network_protocol", crate::network_protocol::run) >= 10);
         assert!(play("msvm_firmware", crate::msvm_firmware::run) >= 10);
+        assert!(play("display_protocols", crate::display_protocols::run) >= 10);
     }
 
     #[test]
@@ -100,6 +102,7 @@ mod tests {
             crate::image_files::run,
             crate::network_protocol::run,
             crate::msvm_firmware::run,
+            crate::display_protocols::run,
         ] {
             run(&[]);
         }

@@ -16,7 +16,7 @@ use report::{Job, Report, closing_line, table};
 
 /// The targets, and the longest input of each in bytes: long enough for all meanings, short enough
 /// to be fast.
-const TARGETS: [(&str, u32); 7] = [
+const TARGETS: [(&str, u32); 8] = [
     ("host_messages", 2048),
     ("gpadl_assembly", 1024),
     ("ring_reading", 2048),
@@ -24,6 +24,7 @@ const TARGETS: [(&str, u32); 7] = [
     ("image_files", 512),
     ("network_protocol", 2048),
     ("msvm_firmware", 1024),
+    ("display_protocols", 4096),
 ];
 /// Resident memory of one process, in MiB, above which it counts as unbounded growth. Twice the
 /// need of any target.
