@@ -64,6 +64,7 @@ pub struct GuestBuilder {
 #[derive(Debug, Clone)]
 enum Source {
     Stock(StockKernel),
+    Full(StockKernel),
     Named(Kernel),
 }
 
@@ -71,6 +72,12 @@ impl GuestBuilder {
     /// Returns a builder of a guest with a stock kernel.
     pub fn stock(kernel: StockKernel) -> GuestBuilder {
         GuestBuilder::new(Source::Stock(kernel))
+    }
+
+    /// Returns a builder of a guest with the full flavour of a stock kernel, which has the display's
+    /// driver too.
+    pub fn full(kernel: StockKernel) -> GuestBuilder {
+        GuestBuilder::new(Source::Full(kernel))
     }
 
     /// Returns a builder of a guest with the given kernel and modules.
@@ -144,6 +151,7 @@ impl GuestBuilder {
     pub fn build(&self) -> Result<GuestImage, Error> {
         let kernel = match &self.kernel {
             Source::Stock(which) => Kernel::stock(&self.cache, *which)?,
+            Source::Full(which) => Kernel::full(&self.cache, *which)?,
             Source::Named(kernel) => kernel.clone(),
         };
         let mut initrd = self.initrd(&kernel)?;

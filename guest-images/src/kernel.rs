@@ -63,6 +63,11 @@ impl Kernel {
         Kernel::from_package(cache, which.suite(), "linux-image-cloud-amd64")
     }
 
+    /// Fetches the full flavour of a stock kernel, for hardware of every kind.
+    pub fn full(cache: &Cache, which: StockKernel) -> Result<Kernel, Error> {
+        Kernel::from_package(cache, which.suite(), "linux-image-amd64")
+    }
+
     /// Fetches the kernel of a package or metapackage of a suite.
     pub fn from_package(cache: &Cache, suite: &str, package: &str) -> Result<Kernel, Error> {
         let package = Packages::new(cache, suite).get_kernel(package)?;

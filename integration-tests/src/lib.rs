@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod iso;
 pub mod losses;
 pub mod order;
+pub mod picture;
 pub mod program;
 pub mod qemu;
 pub mod ram_disk;

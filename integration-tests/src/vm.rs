@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use crate::agent::{Agent, AgentError};
 use crate::image::{self, WorkDir};
 use crate::inspect::Inspect;
+use crate::picture::Picture;
 use crate::program;
 
 /// Timeout until the guest's init is up. 8 to 15 s are usual in an emulated host.
@@ -265,6 +266,29 @@ impl Vm {
     /// Runs `synthvm net SOCK CARD STATE`.
     pub fn set_link(&self, card: &str, state: &str) -> Result<(), VmError> {
         self.command(&["net"], &[card, state]).map(|_| ())
+    }
+
+    /// Runs `synthvm screenshot SOCK FILE`, and returns the picture.
+    pub fn screenshot(&self) -> Result<Picture, VmError> {
+        let path = self.dir.path().join("screen.png");
+        self.command(&["screenshot"], &[&path.display().to_string()])?;
+        Picture::read(&path).map_err(|error| self.error(format!("the screenshot: {error}")))
+    }
+
+    /// Runs `synthvm send-keys SOCK KEYS`.
+    pub fn send_keys(&self, keys: &str) -> Result<(), VmError> {
+        self.command(&["send-keys"], &[keys]).map(|_| ())
+    }
+
+    /// Runs `synthvm type SOCK TEXT`.
+    pub fn type_text(&self, text: &str) -> Result<(), VmError> {
+        self.command(&["type"], &[text]).map(|_| ())
+    }
+
+    /// Runs `synthvm pointer SOCK X Y` with further options.
+    pub fn pointer(&self, x: u32, y: u32, options: &[&str]) -> Result<(), VmError> {
+        let (x, y) = (x.to_string(), y.to_string());
+        self.command(&["pointer"], &[&[x.as_str(), &y], options].concat()).map(|_| ())
     }
 
     /// Runs `synthvm metrics SOCK` and returns its text.

@@ -12,7 +12,8 @@ use crate::port::Port;
 use crate::scsi::{self, Data};
 use crate::sys::{self, Machine};
 use crate::{
-    Outcome, blockdev, context, echo, fs_check, kexec, load, modules, process, round_trips, vmbus,
+    Outcome, blockdev, context, echo, fs_check, input_events, kexec, load, modules, process,
+    round_trips, screen, vmbus,
 };
 
 /// The action after the reply has been sent.
@@ -162,6 +163,21 @@ fn perform(port: &Port, action: Action) -> Outcome<(Value, After)> {
         }
         Action::LoadModule { name, parameters } => {
             value(modules::load(&name, &parameters).map_err(context(&name))?)
+        }
+        Action::DrawPattern { width, height, seed } => value(screen::draw(width, height, seed)?),
+        Action::CloseScreen => {
+            screen::close();
+            value(())
+        }
+        Action::OpenInput { names, timeout_s } => {
+            value(input_events::open(&names, Duration::from_secs(timeout_s))?)
+        }
+        Action::ReadInput { count, timeout_s } => {
+            value(input_events::read(count, Duration::from_secs(timeout_s))?)
+        }
+        Action::CloseInput => {
+            input_events::close();
+            value(())
         }
         Action::UnloadModule { name } => value(modules::unload(&name).map_err(context(&name))?),
     }

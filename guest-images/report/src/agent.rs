@@ -191,6 +191,36 @@ pub enum Action {
         /// The module.
         name: String,
     },
+    /// Sets a mode of the screen, with a frame whose bytes are [`crate::pattern`]. The mode stays
+    /// until [`Action::CloseScreen`]. Value: null.
+    DrawPattern {
+        /// Pixels of a row.
+        width: u16,
+        /// Number of rows.
+        height: u16,
+        /// The pattern's seed.
+        seed: u64,
+    },
+    /// Closes the graphics card. Value: null.
+    CloseScreen,
+    /// Waits for input devices of these names, and opens all. Value: the names of all.
+    OpenInput {
+        /// The names, as the kernel reports them.
+        names: Vec<String>,
+        /// Timeout in seconds.
+        #[serde(default = "default_timeout")]
+        timeout_s: u64,
+    },
+    /// Reads at least `count` events of the open input devices. Value: a list of [`InputEvent`].
+    ReadInput {
+        /// Number of events.
+        count: usize,
+        /// Timeout in seconds.
+        #[serde(default = "default_timeout")]
+        timeout_s: u64,
+    },
+    /// Closes all input devices. Value: null.
+    CloseInput,
 }
 
 fn default_timeout() -> u64 {
@@ -203,6 +233,19 @@ fn default_files() -> u32 {
 
 fn default_file_size() -> u64 {
     100_000
+}
+
+/// An event of an input device (linux/input-event-codes.h).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputEvent {
+    /// The device's name.
+    pub device: String,
+    /// The type: 1 for keys and buttons, 2 for relative axes, 3 for absolute ones.
+    pub kind: u16,
+    /// The key or axis.
+    pub code: u16,
+    /// The value. A key's: 1 pressed, 0 released, 2 repeated.
+    pub value: i32,
 }
 
 /// A part of a file or device and the seed of its bytes.

@@ -20,6 +20,7 @@ mod common;
 mod conformance;
 mod crash;
 mod disk;
+mod display;
 mod echo;
 mod hugepages;
 mod modules;
@@ -69,6 +70,7 @@ fn prepare() -> Result<(), String> {
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         tpm::guest(kernel).build().map_err(|e| e.to_string())?;
+        display::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
     Ok(())
@@ -137,6 +139,7 @@ fn tests() -> Vec<Test> {
     for kernel in StockKernel::ALL {
         boot::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);
+        display::add(&mut tests, kernel);
         hugepages::add(&mut tests, kernel);
         modules::add(&mut tests, kernel);
         network::add(&mut tests, kernel);
