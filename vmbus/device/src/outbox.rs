@@ -4,7 +4,7 @@ use std::time::Duration;
 
 #[cfg(feature = "serde")]
 use serde::{Deserialize, Serialize};
-use vmbus_host::Channel;
+use vmbus_host::{Channel, ChannelTrace};
 use vmbus_ring::{OutPacket, PacketKind, SpaceWait, WriteError};
 
 use crate::limits::{MAX_PENDING, MAX_WAITING, MAX_WAITING_BYTES};
@@ -91,6 +91,19 @@ enum Transaction {
 }
 
 impl<P: Payload> Message<P> {
+    /// Passes the packet to the channel's trace.
+    #[cold]
+    fn trace(&self, trace: &ChannelTrace) {
+        let (kind, id, requested) = match self.transaction {
+            Transaction::Completes(id) => (PacketKind::Completion, id, false),
+            Transaction::Requests(id) => (PacketKind::InBand, id, true),
+            Transaction::None => (PacketKind::InBand, 0, false),
+        };
+        let has_pages = !self.payload.transfer_pages().is_empty();
+        let kind = if has_pages { PacketKind::TransferPages } else { kind };
+        trace.sent(kind, id, requested, self.payload.as_ref());
+    }
+
     /// Bytes that count against [`MAX_WAITING_BYTES`].
     #[inline]
     fn bytes(&self) -> usize {
@@ -225,6 +238,7 @@ impl<P: Payload> Outbox<P> {
     ) -> Result<usize, WriteError> {
         let mut written = 0;
         self.must_poll = false;
+        let trace = channel.trace();
         while !self.is_empty() {
             let mut batch = channel.outgoing.batch()?;
             let mut full = None;
@@ -245,6 +259,9 @@ impl<P: Payload> Outbox<P> {
                     Ok(()) => {
                         written += 1;
                         self.bytes -= bytes.len() + header.len();
+                        if let Some(trace) = &trace {
+                            message.trace(trace);
+                        }
                     }
                     Err(WriteError::Full { needed }) => {
                         full = Some(needed);

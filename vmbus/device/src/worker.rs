@@ -403,6 +403,7 @@ impl<H: ChannelHandler> Worker<H> {
 
     #[inline]
     fn take_batch(&mut self) -> Result<Round, Fault<H::Error>> {
+        let trace = self.channel.trace();
         let mut batch = self.channel.incoming.batch()?;
         let mut taken = 0;
         while taken < BATCH_PACKETS
@@ -411,6 +412,9 @@ impl<H: ChannelHandler> Worker<H> {
             && self.handler.may_take()
         {
             let Some(packet) = batch.next()? else { break };
+            if let Some(trace) = &trace {
+                trace.received(&packet);
+            }
             self.handler.packet(&packet, &mut self.outbox).map_err(Fault::Packet)?;
             taken += 1;
         }

@@ -26,7 +26,7 @@ mod work;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, Weak};
 
 use vmbus_gpadl::{GuestRam, MapError, ReleaseSink};
 use vmbus_log::LogRateLimiter;
@@ -45,6 +45,7 @@ use crate::core::{ChannelKey, Core, OfferError};
 use crate::device::Device;
 use crate::inspect::BusReport;
 use crate::synic::Synic;
+use crate::trace::BusTrace;
 
 /// Set in types of messages that only a hypervisor makes (vmbus-core 2.3).
 const HYPERVISOR_MESSAGE: u32 = 1 << 31;
@@ -86,12 +87,19 @@ impl VmBus {
                 resets_done: Mutex::default(),
                 reset_done: Condvar::new(),
                 link,
+                trace: OnceLock::new(),
                 ignored: LogRateLimiter::default(),
                 failed_opens: LogRateLimiter::default(),
                 failed_doorbells: LogRateLimiter::default(),
             }
         });
         Self { inner }
+    }
+
+    /// Passes all messages to `trace` from here on, and the packets of all channels that are opened
+    /// from here on. A bus has one trace: returns false if it has one already.
+    pub fn set_trace(&self, trace: Arc<dyn BusTrace>) -> bool {
+        self.inner.trace.set(trace).is_ok()
     }
 
     /// Handles HvPostMessage by the guest, after its input was checked. `payload` is a private copy

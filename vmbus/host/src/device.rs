@@ -11,6 +11,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::core::{ChannelKey, Offer};
 use crate::synic::{Signal, Synic};
+use crate::trace::{BusTrace, ChannelTrace};
 use crate::worker::WorkerCounters;
 
 /// A device refused to open a channel; the guest gets a failure status and may try again.
@@ -97,6 +98,7 @@ pub struct Channel {
     shared: Arc<ChannelShared>,
     ram: GuestRam,
     user_data: [u8; 120],
+    trace: Option<ChannelTrace>,
     /// Dropped last: it reports the end to the bus, after the rings were unmapped.
     closed: ClosedOnDrop,
 }
@@ -166,6 +168,7 @@ pub(crate) struct ChannelParts {
     pub(crate) target_vp: u32,
     pub(crate) synic: Arc<dyn Synic>,
     pub(crate) bus: Arc<dyn ChannelBus>,
+    pub(crate) trace: Option<Arc<dyn BusTrace>>,
 }
 
 impl Channel {
@@ -187,6 +190,7 @@ impl Channel {
             outgoing: parts.outgoing.watch(),
             synic: parts.synic,
         });
+        let trace = parts.trace.map(|sink| ChannelTrace::new(sink, parts.relid, parts.subchannel));
         let channel = Self {
             incoming: parts.incoming,
             outgoing: parts.outgoing,
@@ -194,9 +198,17 @@ impl Channel {
             shared: Arc::clone(&shared),
             ram: parts.ram,
             user_data: parts.user_data,
+            trace,
             closed: ClosedOnDrop { shared: Arc::clone(&shared), bus: parts.bus },
         };
         (channel, shared)
+    }
+
+    /// Returns the channel's trace, if the bus is traced. Workers pass it each packet.
+    #[inline]
+    #[must_use]
+    pub fn trace(&self) -> Option<ChannelTrace> {
+        self.trace.clone()
     }
 
     /// Returns a handle for maps of GPADLs while the rings are borrowed.

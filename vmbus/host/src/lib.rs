@@ -5,6 +5,7 @@
 //! * [`VmBus`]: the shell. Give it a machine's [`Synic`], [`VmBus::offer`] it [`Device`]s, and pass
 //!   it the guest's messages.
 //! * [`Channel`]: a channel that a guest has opened, for its device.
+//! * [`trace`]: a copy of the traffic.
 //! * [`mailbox`]: the delivery of messages through the slots of a machine's VPs.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, clippy::as_conversions))]
@@ -16,6 +17,7 @@ pub mod device;
 pub mod inspect;
 pub mod mailbox;
 pub mod synic;
+pub mod trace;
 pub mod worker;
 
 pub use bus::VmBus;
@@ -24,6 +26,7 @@ pub use device::{Channel, ChannelHandle, Device, OpenError};
 pub use inspect::{BusReport, OpenReport};
 pub use saved::{RestoreError, SaveError, SavedBus};
 pub use synic::{QueuedMessage, Signal, Synic};
+pub use trace::{BusTrace, ChannelTrace, TracedPacket};
 pub use vmbus_gpadl::{ReadOnly, ReadWrite};
 pub use vmbus_protocol::offer::HvStatus;
 pub use worker::{WorkerCounters, WorkerStats};

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use tracing::warn;
 use vmbus_protocol::MessageBuffer;
 use vmbus_protocol::limits::{MAX_INBOX_MESSAGES, MAX_MESSAGE_SIZE};
+use vmbus_protocol::message::Direction;
 use vmbus_protocol::offer::HvStatus;
 
 use super::pump::VCPU_WORK;
@@ -47,6 +48,9 @@ impl Inner {
     }
 
     pub(super) fn handle_message(&self, state: &mut State, connection_id: u32, payload: &[u8]) {
+        if let Some(trace) = self.trace.get() {
+            trace.message(Direction::ToHost, payload);
+        }
         if let Err(why) = state.core.message(connection_id, payload) {
             self.ignored
                 .log(|suppressed| warn!(?why, suppressed, "a message from the guest was ignored"));
@@ -55,6 +59,9 @@ impl Inner {
     }
 
     pub(super) fn deliver(&self, state: &mut State, vp: u32, sint: u8, message: &MessageBuffer) {
+        if let Some(trace) = self.trace.get() {
+            trace.message(Direction::ToGuest, message.as_bytes());
+        }
         match &mut state.held {
             Some(held) => {
                 held.push_back(QueuedMessage { vp, sint, message: message.as_bytes().to_vec() });

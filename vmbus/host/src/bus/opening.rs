@@ -155,6 +155,7 @@ impl Inner {
             target_vp: params.target_vp,
             synic: Arc::clone(&self.synic),
             bus: self.link.clone(),
+            trace: self.trace.get().cloned(),
         });
         shared.set_paused(paused);
         Ok((channel, shared, saved))

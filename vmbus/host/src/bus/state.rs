@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
 
 use vmbus_gpadl::{Gpadl, GpadlKey, GuestRam, ReleaseSink};
 use vmbus_log::LogRateLimiter;
@@ -15,6 +15,7 @@ use super::pump::Pump;
 use crate::core::{Action, ChannelKey, Core};
 use crate::device::{ChannelBus, ChannelShared};
 use crate::synic::{QueuedMessage, Synic};
+use crate::trace::BusTrace;
 
 /// The part of a bus that its clones share.
 pub(super) struct Inner {
@@ -31,6 +32,8 @@ pub(super) struct Inner {
     pub(super) resets_done: Mutex<u64>,
     pub(super) reset_done: Condvar,
     pub(super) link: Arc<BusLink>,
+    /// The receiver of the traffic. Empty: none.
+    pub(super) trace: OnceLock<Arc<dyn BusTrace>>,
     pub(super) ignored: LogRateLimiter,
     pub(super) failed_opens: LogRateLimiter,
     pub(super) failed_doorbells: LogRateLimiter,
