@@ -8,6 +8,7 @@ pub mod display;
 pub mod doctor;
 pub mod inspect;
 pub mod networks;
+pub mod trace;
 
 /// The guest of storvsp's tests, for tests that need requests in flight.
 #[cfg(test)]

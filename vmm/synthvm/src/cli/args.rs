@@ -56,6 +56,8 @@ pub(super) enum Command {
     Pointer(PointerArgs),
     /// Makes, converts, describes and checks image files: raw, vhdx, vhd, qcow2
     Image(ImageArgs),
+    /// Prints a trace of a machine's VMBus (synthvm run --trace-bus)
+    Trace(TraceArgs),
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -213,6 +215,11 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Virtual hardware")]
     kvm: Option<String>,
 
+    /// Writes every VMBus message and the first bytes of each packet to a new file, for
+    /// `synthvm trace show`
+    #[arg(long, value_name = "NEW-FILE", help_heading = "Diagnostics")]
+    pub(super) trace_bus: Option<PathBuf>,
+
     /// Prints the whole configuration as TOML, including defaults, and exits
     #[arg(long, help_heading = "Dry run")]
     pub(super) print_config: bool,
@@ -295,6 +302,22 @@ pub(super) struct InspectArgs {
         value_parser = clap::value_parser!(u32).range(1..=3600)
     )]
     pub(super) interval: u32,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct TraceArgs {
+    #[command(subcommand)]
+    pub(super) verb: TraceVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TraceVerb {
+    /// Prints a trace as text, one line a message or packet
+    Show {
+        /// The trace
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, clap::Args)]

@@ -15,20 +15,29 @@ use super::exit::{Exit, Failure};
 use super::target::{Parts, Target};
 use super::test_device;
 use super::tpm::attach_tpm;
+use super::trace::start_trace;
 use crate::config::VmConfig;
 use crate::control::{ControlServer, ControlTarget, StopSignals};
 use crate::disks::{DiskError, DiskSet};
 use crate::display::Display;
 use crate::networks::{NetworkSet, OpenNetworks};
+use crate::trace::TraceFile;
+
+/// What the machine uses and has opened before it exists. Dropping it leaves nothing behind.
+pub(super) struct Opened {
+    pub(super) disks: DiskSet,
+    pub(super) networks: OpenNetworks,
+    pub(super) tpm: Option<Emulator>,
+    pub(super) trace: Option<TraceFile>,
+}
 
 /// Builds the machine, runs it until it ends and returns its exit status.
 pub(super) fn launch(
     config: &VmConfig,
-    disks: DiskSet,
-    networks: OpenNetworks,
-    tpm: Option<Emulator>,
+    opened: Opened,
     socket: Option<ListeningSocket>,
 ) -> Result<Exit, Failure> {
+    let Opened { disks, networks, tpm, trace } = opened;
     let mut machine = Machine::build(&config.machine())?;
     let internal = |what: &str, error: &dyn std::fmt::Display| {
         Failure::text(Exit::Internal, format!("{what}: {error}"))
@@ -36,6 +45,7 @@ pub(super) fn launch(
     let ram = GuestRam::new(machine.memory().clone())
         .map_err(|error| internal("guest memory", &error))?;
     let bus = VmBus::new(ram.clone(), machine.synic());
+    let _trace = trace.map(|file| start_trace(file, &bus)).transpose()?;
     let disks = Arc::new(disks);
     disks.use_memory(&ram).map_err(|(path, error)| {
         let exit = if let DiskError::Fixed(_) = error { Exit::Host } else { Exit::Input };

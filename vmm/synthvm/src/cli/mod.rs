@@ -14,6 +14,7 @@ mod run;
 mod target;
 mod test_device;
 mod tpm;
+mod trace;
 mod usage;
 mod watchdog;
 
@@ -53,6 +54,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Command::Type(args) => display::type_text(&args),
         Command::Pointer(args) => display::pointer(&args),
         Command::Image(image) => image::image(&image.verb),
+        Command::Trace(trace) => trace::trace(&trace.verb),
     };
     result.unwrap_or_else(|failure| {
         failure.print();

@@ -6,9 +6,10 @@ use synthvm_machine::{BootSource, FirmwareSource, MachineError};
 use super::args::RunArgs;
 use super::commands::print;
 use super::exit::{Exit, Failure};
-use super::launch::{launch, open_disks};
+use super::launch::{Opened, launch, open_disks};
 use super::network::open_networks;
 use super::tpm::start_tpm;
+use super::trace::create_trace;
 use crate::config::VmConfig;
 use crate::control::block_stop_signals;
 use crate::doctor;
@@ -25,13 +26,14 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let disks = open_disks(&config)?;
     let networks = open_networks(&config)?;
     let tpm = start_tpm(&config)?;
+    let trace = args.trace_bus.as_deref().map(create_trace).transpose()?;
     // Dropped, and its file removed, if a later step fails.
     let control = config.control.as_deref().map(ListeningSocket::bind).transpose()?;
     doctor::require(&config)?;
     // Must precede the first thread, so that every thread inherits the mask.
     block_stop_signals()
         .map_err(|error| Failure::text(Exit::Internal, format!("cannot block signals: {error}")))?;
-    launch(&config, disks, networks, tpm, control)
+    launch(&config, Opened { disks, networks, tpm, trace }, control)
 }
 
 /// Checks the content of the kernel and of the firmware.

@@ -9,4 +9,5 @@ mod image;
 mod network;
 mod support;
 mod tpm;
+mod trace;
 mod usage;
