@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::libraries::Libraries;
@@ -41,7 +42,17 @@ const MODULE: (usize, &str) = (2, "usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_6
 const FIRMWARE: [(usize, &str); 2] = [(3, "usr/share/qemu"), (4, "usr/share/seabios")];
 
 /// The set of programs.
-const SET: Set<'_> = Set { suite: SUITE, name: "qemu" };
+const SET: Set<'_> = Set { suite: SUITE, name: "qemu-patched" };
+
+/// A function that the module calls only to assert that the emulator's big lock is held, and one of
+/// the C library that never returns zero.
+///
+/// A nested guest that writes CR8 while an interrupt window is open calls the module without the
+/// lock, on its own processor's thread, and the emulator aborts (QEMU 7.2 to 10.0,
+/// `helper_write_crN` and `tcg_handle_interrupt`). UEFI firmware does so at the end of each
+/// interrupt, so it would lose the test host within seconds. The call itself only sets bits of its
+/// own processor.
+const ASSERTED: (&[u8], &[u8]) = (b"\0qemu_mutex_iothread_locked\0", b"\0__ctype_get_mb_cur_max\0");
 
 /// Returns the folder that contains QEMU's programs, after making it if it is missing.
 ///
@@ -80,7 +91,8 @@ pub fn program(cache: &Cache, name: &str) -> Result<PathBuf, Error> {
 fn make(cache: &Cache) -> Result<PathBuf, Error> {
     let suite = Packages::new(cache, SUITE);
     let packages = packages(&suite)?;
-    let module = packages[MODULE.0].root.join(MODULE.1);
+    let original = packages[MODULE.0].root.join(MODULE.1);
+    let module = patched(cache, &original)?;
     let programs: Vec<(&Package, PathBuf)> = PROGRAMS
         .iter()
         .map(|(package, program)| {
@@ -89,7 +101,7 @@ fn make(cache: &Cache) -> Result<PathBuf, Error> {
         .collect();
     let mut files: Vec<(&Package, &Path)> =
         programs.iter().map(|(package, path)| (*package, path.as_path())).collect();
-    files.push((&packages[MODULE.0], &module));
+    files.push((&packages[MODULE.0], &original));
     let libraries = Libraries::new(&suite, &packages).of(&files)?;
 
     let mut links: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -97,12 +109,37 @@ fn make(cache: &Cache) -> Result<PathBuf, Error> {
     for ((_, name), (_, path)) in PROGRAMS.iter().zip(&programs) {
         links.insert(format!("program/{name}"), path.clone());
     }
-    links.insert(format!("modules/{}", module.file_name().unwrap_or_default().display()), module);
+    links.insert(format!("modules/{}", original.file_name().unwrap_or_default().display()), module);
     for (number, (package, folder)) in FIRMWARE.iter().enumerate() {
         links.insert(format!("firmware/{number}"), packages[*package].root.join(folder));
     }
     let scripts = PROGRAMS.map(|(_, program)| (program.to_owned(), script(program)));
     SET.assemble(cache, &links, &scripts.into())
+}
+
+/// Returns a copy of the module without the assertion of [`ASSERTED`], or the module itself if it
+/// does not have it.
+fn patched(cache: &Cache, module: &Path) -> Result<PathBuf, Error> {
+    let mut bytes = fs::read(module).map_err(Error::file("reading", module))?;
+    if !replace_import(&mut bytes) {
+        return Ok(module.to_owned());
+    }
+    let name = module.file_name().unwrap_or_default();
+    let path = cache.dir("patched")?.join(name);
+    cache.write(&path, &bytes)?;
+    Ok(path)
+}
+
+/// Makes a module import another function. Returns false if it does not import the one to replace.
+/// The name of an import is only in the table of names: nothing else depends on it.
+fn replace_import(bytes: &mut [u8]) -> bool {
+    let (old, new) = ASSERTED;
+    let mut places = bytes.windows(old.len()).enumerate().filter(|(_, part)| *part == old);
+    let (Some((at, _)), None) = (places.next(), places.next()) else { return false };
+    let place = &mut bytes[at..at + old.len()];
+    place.fill(0);
+    place[..new.len()].copy_from_slice(new);
+    true
 }
 
 /// Fetches the packages by name, with equal versions for those of one build.
@@ -149,8 +186,6 @@ fn script(program: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::cache::tests::cache;
 
@@ -160,6 +195,19 @@ mod tests {
         assert!(text.contains("QEMU_MODULE_DIR=$top/modules\n"), "{text}");
         assert!(text.contains(" -L \"$top/firmware/0\" -L \"$top/firmware/1\" \"$@\""), "{text}");
         assert!(!script("qemu-img").contains("firmware"));
+    }
+
+    #[test]
+    fn test_import_of_the_module_is_replaced_only_if_it_is_there_once() {
+        let mut bytes = b"a\0qemu_mutex_iothread_locked\0b".to_vec();
+        assert!(replace_import(&mut bytes));
+        assert_eq!(bytes, b"a\0__ctype_get_mb_cur_max\0\0\0\0\0b");
+        assert!(!replace_import(&mut bytes), "it is no longer there");
+        let once = b"\0qemu_mutex_iothread_locked\0".to_vec();
+        let mut twice = [once.clone(), once].concat();
+        let before = twice.clone();
+        assert!(!replace_import(&mut twice));
+        assert_eq!(twice, before);
     }
 
     #[test]
