@@ -22,6 +22,7 @@ mod crash;
 mod disk;
 mod display;
 mod echo;
+mod firmware;
 mod hugepages;
 mod modules;
 mod network;
@@ -65,6 +66,7 @@ fn prepare() -> Result<(), String> {
     program::build()?;
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
+    firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
@@ -152,5 +154,6 @@ fn tests() -> Vec<Test> {
         echo::add(&mut tests, kernel);
         crash::add(&mut tests, kernel);
     }
+    firmware::add(&mut tests);
     tests
 }
