@@ -96,3 +96,7 @@ fn add_kernel(device: &mut FwCfg, source: &FirmwareSource) -> Result<(), FwCfgEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "tables_tests.rs"]
+mod tests;
