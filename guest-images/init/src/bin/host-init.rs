@@ -25,6 +25,11 @@ const OUTPUT_PIECE: usize = 64 << 10;
 /// driver is loaded.
 const PORT_LOOK: (Duration, u32) = (Duration::from_millis(20), 500);
 
+/// Periodic APIC timers of guests tick at most 10 times a second. UEFI firmware asks for 100, and
+/// writes CR8 at the end of each interrupt. If the next interrupt is pending then, the emulator
+/// aborts: its emulation of CR8 raises a virtual interrupt without the lock that this requires.
+const KVM_PARAMETERS: &str = "min_timer_period_us=100000";
+
 fn main() {
     if let Err(error) = start().and_then(|(port, ready)| serve(&port, ready)) {
         eprintln!("host-init: {error}");
@@ -41,7 +46,8 @@ fn start() -> io::Result<(Port, Event)> {
     sys::mount_new("sysfs", "/sys", "sysfs", 0, "")?;
     let mut failed = Vec::new();
     for name in modules::order() {
-        if let Err(error) = modules::load(&name, "") {
+        let parameters = if name == "kvm" { KVM_PARAMETERS } else { "" };
+        if let Err(error) = modules::load(&name, parameters) {
             failed.push(format!("module {name}: {error}"));
         }
     }
