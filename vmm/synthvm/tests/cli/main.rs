@@ -5,6 +5,7 @@ mod control;
 mod doctor;
 mod documentation;
 mod files;
+mod firmware;
 mod image;
 mod network;
 mod support;
