@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use vmbus_client::{Client, SendFlags, Waiting};
-use vmbus_device::{ChannelHandler, InlineWorkers, Outbox, WorkerOptions, serve};
+use vmbus_device::{ChannelHandler, Outbox, WorkerOptions, serve};
 use vmbus_host::{BusTrace, Channel, Offer, TracedPacket};
 use vmbus_loopback::{LoopbackVm, Mode};
 use vmbus_protocol::Guid;
@@ -58,11 +58,11 @@ impl BusTrace for Recorder {
 
 #[test]
 fn test_trace_has_every_message_and_the_begin_of_each_packet_in_order() {
-    let (vm, inline) = (LoopbackVm::new(Mode::Threaded), InlineWorkers::default());
+    let vm = LoopbackVm::new(Mode::Threaded);
     let trace = Arc::new(Recorder::default());
     assert!(vm.bus().set_trace(trace.clone()));
     assert!(!vm.bus().set_trace(trace.clone()), "a bus has one trace");
-    let options = WorkerOptions::default().inline(inline);
+    let options = WorkerOptions::default();
     let handler = |_: &Channel| Replier;
     vm.offer(serve("replier", Offer::new(CLASS, CLASS, 0), handler, options)).unwrap();
     let mut client = Client::connect(vm.platform()).unwrap();
