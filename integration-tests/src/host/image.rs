@@ -14,7 +14,7 @@ use super::{HostError, HostKernel};
 
 /// Modules that an emulated host loads, with their dependencies: those of the first row for the
 /// root file system, those of the second for KVM, those of the third for commands.
-const MODULES: [&str; 14] = [
+const MODULES: [&str; 16] = [
     "virtio_pci",
     "virtio_console",
     "9p",
@@ -29,6 +29,8 @@ const MODULES: [&str; 14] = [
     "ext4",
     "vhost_net",
     "vhost_vsock",
+    "bridge",
+    "veth",
 ];
 
 /// The files from which a host starts.
