@@ -24,6 +24,11 @@ pub(crate) fn storage_guest(kernel: StockKernel) -> GuestBuilder {
         .module("isofs", false)
 }
 
+/// Returns the guest for network tests: with ethtool and the driver of VLANs.
+pub(crate) fn network_guest(kernel: StockKernel) -> GuestBuilder {
+    guest(kernel).package("ethtool", &["sbin/ethtool"]).module("8021q", false)
+}
+
 /// Adds a test whose name ends with the kernel's version.
 pub(crate) fn add(
     tests: &mut Vec<Test>,

@@ -27,6 +27,7 @@ mod hugepages;
 mod modules;
 mod network;
 mod network_options;
+mod network_traffic;
 mod online;
 mod stall;
 mod tools;
@@ -70,6 +71,7 @@ fn prepare() -> Result<(), String> {
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
+        common::network_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
         tpm::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
@@ -146,6 +148,7 @@ fn tests() -> Vec<Test> {
         modules::add(&mut tests, kernel);
         network::add(&mut tests, kernel);
         network_options::add(&mut tests, kernel);
+        network_traffic::add(&mut tests, kernel);
         online::add(&mut tests, kernel);
         stall::add(&mut tests, kernel);
         conformance::add(&mut tests, kernel);
