@@ -58,8 +58,9 @@ fn run() -> Result<ExitCode, String> {
     if host::is_usable_here() {
         return Ok(runner::run(&tests, &choice));
     }
-    let names = tests.into_iter().map(|test| test.name).filter(|name| choice.takes(name)).collect();
-    run_in_hosts(names, seed, choice.json)
+    let names: Vec<String> =
+        tests.into_iter().map(|test| test.name).filter(|name| choice.takes(name)).collect();
+    run_in_hosts(&names, seed, choice.json)
 }
 
 /// Builds and fetches everything that is not available inside a test host.
@@ -81,7 +82,7 @@ fn prepare() -> Result<(), String> {
 }
 
 /// Runs each test as a separate command in one of several test hosts, and records the run.
-fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<ExitCode, String> {
+fn run_in_hosts(names: &[String], seed: u64, json: Option<PathBuf>) -> Result<ExitCode, String> {
     let program = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
     let options = HostOptions { quiet_limit: QUIET_LIMIT, cpus: 1, ..HostOptions::default() };
     std::fs::create_dir_all(&options.results)
@@ -92,7 +93,7 @@ fn run_in_hosts(names: Vec<String>, seed: u64, json: Option<PathBuf>) -> Result<
     let begin = Instant::now();
     let start =
         || EmulatedHost::start(&options).map(|host| Host { host, program: program.clone() });
-    let summary = shards::run(&names, hosts, start).map_err(|error| error.to_string())?;
+    let summary = shards::run(names, hosts, start).map_err(|error| error.to_string())?;
     let seconds = begin.elapsed().as_secs_f64();
     println!("{}", summary.text(seconds));
     let passed = summary.failed().next().is_none();
@@ -113,12 +114,14 @@ const MAX_HOSTS: usize = 2;
 const LAST: usize = 8;
 
 /// Prefixes of the names of tests that take about a minute or more in an emulated host.
-const LONG: [&str; 5] = [
+const LONG: [&str; 7] = [
     "test_disk_is_as_sg3_utils",
     "test_disk_that_stalls",
     "test_disks_added",
     "test_disks_under_fio",
     "test_machine_stopped",
+    "test_network_cards_change",
+    "test_network_traffic",
 ];
 
 fn is_long(name: &str) -> bool {
