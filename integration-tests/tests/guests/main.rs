@@ -25,6 +25,7 @@ mod echo;
 mod firmware;
 mod hugepages;
 mod modules;
+mod msvm;
 mod network;
 mod network_options;
 mod network_traffic;
@@ -69,6 +70,7 @@ fn prepare() -> Result<(), String> {
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
+    guest_images::msvm_stub(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
@@ -143,6 +145,7 @@ impl TestHost for Host {
 
 fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
+    msvm::add(&mut tests);
     for kernel in StockKernel::ALL {
         boot::add(&mut tests, kernel);
         disk::add(&mut tests, kernel);

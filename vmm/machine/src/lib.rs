@@ -13,6 +13,7 @@
 //! | `irq` | interrupt lines and their routing |
 //! | `memory`, `acpi`, `boot` | guest RAM, tables, kernel |
 //! | `firmware` | the platform of UEFI firmware: its devices, tables and memory slots |
+//! | `msvm` | Hyper-V's generation 2 firmware: its loading, its ports and its watchdog |
 //! | [`unix_socket`] | sockets that belong to one user |
 
 mod acpi;
@@ -25,6 +26,7 @@ mod hyperv;
 mod irq;
 mod machine;
 mod memory;
+mod msvm;
 mod options;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -40,7 +42,8 @@ pub use machine::{
     Subscriber, VcpuExits, new_vm,
 };
 pub use memory::{GuestMemory, MemoryError, WindowError, WindowMemory};
+pub use msvm::{MsvmError, MsvmSource};
 pub use options::{
     FirmwareConfig, HypervConfig, HypervOption, HypervPreset, IrqchipMode, MAX_CPUS, MachineConfig,
-    OnPanic, OnReset, RtcBase, SerialConfig, host_path,
+    MsvmConfig, OnPanic, OnReset, RtcBase, SerialConfig, host_path,
 };

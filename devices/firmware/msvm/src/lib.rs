@@ -18,7 +18,7 @@ mod nvram;
 mod placement;
 mod status;
 
-pub use bios::{BiosDevice, BiosRequest, Clock, EventLines, Random, WATCHDOG_COUNT};
+pub use bios::{BiosDevice, BiosRequest, Clock, EventLine, EventLines, Random, WATCHDOG_COUNT};
 pub use blob::{
     BlobError, BlobReader, BlobWriter, ConfigFlags, Entry, EntryType, MemoryRange, MmioWindow,
     ProcessorCounts, SmbiosText,

@@ -48,6 +48,11 @@ pub enum AcpiError {
     Memory(#[from] GuestMemoryError),
 }
 
+/// Returns the MADT alone, for firmware that has the other tables.
+pub(crate) fn madt(platform: &Platform) -> Sdt {
+    madt::build(platform)
+}
+
 /// The tables as bytes, for an address that may not be known yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Tables {

@@ -6,6 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::{BootError, Entry, place};
 use crate::memory::GuestMemory;
+use crate::msvm;
 
 const CODE_SELECTOR: u16 = 0x10;
 const DATA_SELECTOR: u16 = 0x18;
@@ -69,7 +70,11 @@ pub(super) fn write_tables(memory: &GuestMemory) -> Result<(), BootError> {
 
 /// Changes a processor's reset state to the state at the kernel's entry.
 pub(crate) fn apply(regs: &mut kvm_regs, sregs: &mut kvm_sregs, entry: Entry) {
-    let Entry::Linux { rip, zero_page } = entry else { return };
+    let (rip, zero_page) = match entry {
+        Entry::Linux { rip, zero_page } => (rip, zero_page),
+        Entry::Msvm(state) => return msvm::apply_cpu_state(regs, sregs, &state),
+        Entry::ResetVector => return,
+    };
     *regs = kvm_regs { rip, rsi: zero_page, rflags: 2, ..Default::default() };
 
     let code = segment(CODE_SELECTOR);

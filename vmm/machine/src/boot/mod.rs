@@ -10,9 +10,11 @@ mod params;
 
 use std::path::Path;
 
+use synthvm_msvm::EntryState;
+
 use crate::memory::{GuestMemory, MemoryLayout};
 
-pub(crate) use cpu::{apply as apply_cpu_state, boot_msrs};
+pub(crate) use cpu::{BootMsr, apply as apply_cpu_state, boot_msrs};
 pub use error::{BootError, BootFile, FileProblem};
 pub(crate) use initrd::Initrd;
 pub(crate) use kernel::Kernel;
@@ -53,6 +55,8 @@ pub enum Entry {
     },
     /// The reset state: 16-bit mode, 16 bytes below 4 GiB.
     ResetVector,
+    /// The SEC core of Hyper-V's generation 2 firmware, in 64-bit mode.
+    Msvm(EntryState),
 }
 
 impl BootSource {

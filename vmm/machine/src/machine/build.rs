@@ -33,11 +33,13 @@ use super::{
     EventLoop, Late, Machine, MachineError, MachineHandle, Platform, ResettableDevices, eventfd,
 };
 use crate::acpi;
+use crate::boot::{self, BootMsr};
 use crate::firmware::{FirmwareDevices, FirmwareError};
 use crate::guest_log::MachineLog;
 use crate::hyperv::{self, EomPath, HypervCpuid, KickVp, KvmSynic, Offer};
 use crate::irq::{IOAPIC_PINS, Routes};
 use crate::memory::{self, GuestMemory, IDENTITY_MAP_BASE, LOW_MMIO, MemoryLayout, TSS_BASE};
+use crate::msvm::{self, MsvmDevices};
 use crate::options::{IrqchipMode, MAX_CPUS, MachineConfig};
 
 /// KVM's API version since 2007.
@@ -76,8 +78,14 @@ impl Machine {
         let entry = start.load(&memory, &layout, &tables)?;
         let vm = Arc::new(create_vm(&kvm, config.irqchip)?);
         map_memory(&vm, &memory)?;
+        let mut msvm = None;
         let (source, firmware) = match (start, &config.firmware) {
             (Start::Kernel(source), _) => (Some(source), None),
+            (Start::Msvm(source), _) => {
+                let Some(config) = &config.msvm else { return Err(MachineError::NothingToStart) };
+                msvm = Some(MsvmDevices::new(config, source, &memory)?);
+                (None, None)
+            }
             (Start::Firmware(source), Some(firmware)) => {
                 if !has(&kvm, KVM_CAP_READONLY_MEM) {
                     return Err(FirmwareError::NoReadOnlyMemory.into());
@@ -102,7 +110,11 @@ impl Machine {
             cpus,
             tsc_deadline: has(&kvm, KVM_CAP_TSC_DEADLINE_TIMER),
         };
-        let vcpus = create_vcpus(&kvm, &vm, &template, firmware.is_some())?;
+        let boot_msrs = match &msvm {
+            Some(_) => msvm::boot_msrs(&layout, address_bits(supported.as_slice())),
+            None => boot::boot_msrs(firmware.is_some()).to_vec(),
+        };
+        let vcpus = create_vcpus(&kvm, &vm, &template, &boot_msrs)?;
 
         let kicks = Arc::new(Kicks::new(cpus).map_err(MachineError::system("kick signal"))?);
         let control = Arc::new(Control::new(Arc::clone(&kicks), cpus));
@@ -124,7 +136,7 @@ impl Machine {
 
         let stop = eventfd()?;
         let late: Late<MachineHandle> = Late::default();
-        let Platform { buses, pm, serial, ioapic, inputs, terminal } = platform::build(
+        let Platform { buses, pm, serial, ioapic, mut inputs, terminal } = platform::build(
             config,
             &Wiring {
                 vm: &vm,
@@ -132,10 +144,14 @@ impl Machine {
                 layout: &layout,
                 power: Arc::clone(&control) as _,
                 firmware: firmware.as_ref(),
+                msvm: msvm.as_ref(),
                 stop: &stop,
                 escape: escape(&late),
             },
         )?;
+        if let Some(msvm) = &msvm {
+            inputs.push(msvm.watchdog(Arc::clone(&control) as _));
+        }
         let counters: Arc<[Counters]> = (0..cpus).map(|_| Counters::default()).collect();
         let state = Arc::new(StateCell::default());
         let handle = MachineHandle {
@@ -169,7 +185,7 @@ impl Machine {
                 entry: Mutex::new(Some(entry)),
                 log: MachineLog::default(),
             },
-            devices: ResettableDevices { pm, serial, ioapic, chips, firmware },
+            devices: ResettableDevices { pm, serial, ioapic, chips, firmware, msvm },
             inputs,
             terminal,
             hooks: Vec::new(),
@@ -289,7 +305,7 @@ fn create_vcpus(
     kvm: &Kvm,
     vm: &VmFd,
     template: &Template<'_>,
-    has_firmware: bool,
+    boot_msrs: &[BootMsr],
 ) -> Result<Vec<Vcpu>, MachineError> {
     let msrs = msr_list(kvm).map_err(MachineError::kvm("MSR list"))?;
     let enforce = has(kvm, KVM_CAP_HYPERV_ENFORCE_CPUID);
@@ -317,7 +333,7 @@ fn create_vcpus(
         kvm.get_vcpu_mmap_size().map_err(MachineError::kvm("size of a vCPU's state"))?;
     // Recorded after all vCPUs exist: KVM adjusts clocks when a vCPU is added.
     let record = |(index, fd): (u32, VcpuFd)| {
-        let power_on = PowerOnState::record(&fd, &msrs, has_firmware)
+        let power_on = PowerOnState::record(&fd, &msrs, boot_msrs)
             .map_err(MachineError::kvm("reading vCPU state"))?;
         let page = RunPage::map(&fd, page_bytes)
             .map_err(MachineError::system("mapping a vCPU's state"))?;

@@ -9,6 +9,7 @@ use crate::crash::CrashParameters;
 use crate::firmware::FirmwareError;
 use crate::hyperv::HypervError;
 use crate::memory::MemoryError;
+use crate::msvm::MsvmError;
 use crate::unix_socket::SocketError;
 
 /// An error in building a machine. Each variant tells which field of
@@ -77,6 +78,9 @@ pub enum MachineError {
     /// The firmware, or a file for it, is invalid.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
+    /// Hyper-V's generation 2 firmware, or a file for it, is invalid.
+    #[error(transparent)]
+    Msvm(#[from] MsvmError),
     /// The firmware tables cannot be written.
     #[error(transparent)]
     Acpi(#[from] AcpiError),

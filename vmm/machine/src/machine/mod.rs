@@ -32,7 +32,7 @@ use self::irqchips::Irqchips;
 use self::platform::Platform;
 use self::vcpu::{Shared, Vcpu};
 use crate::acpi;
-use crate::boot::BootSource;
+use crate::boot::{BootSource, Entry};
 use crate::devices::serial::RawTerminal;
 use crate::hyperv::{EomWatcher, KvmSynic};
 use crate::memory::{GuestMemory, LOW_MMIO, MemoryLayout, TPM_MMIO, WindowMemory};
@@ -75,6 +75,7 @@ struct ResettableDevices {
     ioapic: Option<Arc<crate::devices::ioapic::Ioapic>>,
     chips: Irqchips,
     firmware: Option<crate::firmware::FirmwareDevices>,
+    msvm: Option<crate::msvm::MsvmDevices>,
 }
 
 impl Machine {
@@ -311,6 +312,9 @@ impl Supervisor {
         if let Some(firmware) = &self.devices.firmware {
             firmware.reset();
         }
+        if let Some(msvm) = &self.devices.msvm {
+            msvm.reset();
+        }
         self.devices.chips.reset().map_err(Box::new)?;
         self.load()?;
         self.control.reset();
@@ -324,6 +328,13 @@ impl Supervisor {
             let entry =
                 start::load_kernel(source, memory, &self.layout, &self.tables).map_err(Box::new)?;
             *lock(&self.shared.entry) = Some(entry);
+        }
+        if let Some(msvm) = &self.devices.msvm {
+            let state = msvm
+                .load(&self.shared.memory, &self.layout, &self.tables)
+                .map_err(MachineError::from)
+                .map_err(Box::new)?;
+            *lock(&self.shared.entry) = Some(Entry::Msvm(state));
         }
         Ok(())
     }

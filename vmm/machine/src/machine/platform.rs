@@ -24,6 +24,7 @@ use crate::devices::{
 use crate::firmware::FirmwareDevices;
 use crate::irq::{KernelLine, Routes};
 use crate::memory::{IOAPIC_BASE, MemoryLayout};
+use crate::msvm::MsvmDevices;
 use crate::options::{IrqchipMode, MachineConfig, SerialConfig};
 
 /// The ports of POST codes and of the delay that old drivers use.
@@ -48,6 +49,7 @@ pub(super) struct Wiring<'a> {
     pub(super) layout: &'a MemoryLayout,
     pub(super) power: Arc<dyn Power>,
     pub(super) firmware: Option<&'a FirmwareDevices>,
+    pub(super) msvm: Option<&'a MsvmDevices>,
     pub(super) stop: &'a Arc<EventFd>,
     /// Called for the terminal's Ctrl-A commands.
     pub(super) escape: Arc<dyn Fn(Escape) + Send + Sync>,
@@ -104,6 +106,9 @@ pub(super) fn build(config: &MachineConfig, wiring: &Wiring<'_>) -> Result<Platf
         buses.add_ports(KeyboardReset::PORT, 1, &Arc::new(KeyboardReset(power())))?;
         buses.add_ports(FastReset::PORT, 1, &Arc::new(FastReset::new(power())))?;
         let reset = ResetControl::new(power());
+        if let Some(msvm) = wiring.msvm {
+            msvm.add_to(buses)?;
+        }
         match wiring.firmware {
             Some(firmware) => {
                 firmware.add_to(buses)?;

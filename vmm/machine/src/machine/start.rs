@@ -1,11 +1,12 @@
-//! What starts in a machine: a kernel, or firmware.
+//! The code that starts in a machine: a kernel, or firmware.
 
 use super::MachineError;
 use crate::acpi;
 use crate::boot::{BootSource, Entry};
 use crate::firmware::FirmwareSource;
 use crate::memory::{GuestMemory, MemoryLayout};
-use crate::options::MachineConfig;
+use crate::msvm::{MsvmError, MsvmSource};
+use crate::options::{HypervOption, MachineConfig};
 
 /// The files of a machine, checked.
 pub(super) enum Start {
@@ -13,12 +14,20 @@ pub(super) enum Start {
     Kernel(BootSource),
     /// Firmware, which may start a kernel.
     Firmware(Box<FirmwareSource>),
+    /// Hyper-V's generation 2 firmware.
+    Msvm(MsvmSource),
 }
 
 impl Start {
     /// Opens the files and checks everything that does not need guest memory.
     pub(super) fn open(config: &MachineConfig) -> Result<Start, MachineError> {
         let (kernel, initrd) = (config.kernel.as_deref(), config.initrd.as_deref());
+        if let Some(msvm) = &config.msvm {
+            if !config.hyperv.offers(HypervOption::Stimer) {
+                return Err(MsvmError::NoTimers.into());
+            }
+            return Ok(Start::Msvm(MsvmSource::open(msvm)?));
+        }
         match (&config.firmware, kernel) {
             (Some(firmware), _) => {
                 let source = FirmwareSource::open(firmware, kernel, initrd, &config.cmdline)?;
@@ -41,6 +50,7 @@ impl Start {
         match self {
             Start::Kernel(source) => load_kernel(source, memory, layout, tables),
             Start::Firmware(_) => Ok(Entry::ResetVector),
+            Start::Msvm(source) => Ok(Entry::Msvm(source.load(memory, layout, tables)?)),
         }
     }
 }

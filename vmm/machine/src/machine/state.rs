@@ -8,7 +8,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 
-use crate::boot::{Entry, apply_cpu_state, boot_msrs};
+use crate::boot::{BootMsr, Entry, apply_cpu_state};
 
 /// MSRs that continue over a reset, or cannot be written: the TSC (its offsets must stay equal on
 /// all vCPUs, or the reference TSC page breaks), reference counter, frequencies.
@@ -46,13 +46,13 @@ impl PowerOnState {
     pub(super) fn record(
         vcpu: &VcpuFd,
         msr_list: &[u32],
-        has_firmware: bool,
+        boot_msrs: &[BootMsr],
     ) -> io::Result<PowerOnState> {
         let mut lapic = vcpu.get_lapic()?;
         set_lapic_register(&mut lapic, LVT0, LVT_EXTINT);
         set_lapic_register(&mut lapic, LVT1, LVT_NMI);
         let mut msrs = read_msrs(vcpu, msr_list);
-        msrs.extend(boot_msrs(has_firmware).iter().map(|msr| kvm_msr_entry {
+        msrs.extend(boot_msrs.iter().map(|msr| kvm_msr_entry {
             index: msr.index,
             data: msr.value,
             ..Default::default()

@@ -31,6 +31,18 @@ pub struct FirmwareConfig {
     pub option_rom: Option<PathBuf>,
 }
 
+/// Hyper-V's generation 2 firmware, as the firmware of a machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MsvmConfig {
+    /// The image, `MSVM.fd`.
+    pub image: PathBuf,
+    /// The file of the variables, created if it does not exist. Without one, the variables are lost
+    /// with the machine.
+    pub variables: Option<PathBuf>,
+    /// The machine's GUID in wire order, which becomes its SMBIOS UUID.
+    pub guid: [u8; 16],
+}
+
 /// The configuration of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineConfig {
@@ -43,6 +55,8 @@ pub struct MachineConfig {
     pub cmdline: String,
     /// Firmware that starts the machine. Without it, the kernel is started directly.
     pub firmware: Option<FirmwareConfig>,
+    /// Hyper-V's generation 2 firmware, which starts the machine instead.
+    pub msvm: Option<MsvmConfig>,
     /// Bytes of guest RAM: whole MiB, or whole 2 MiB with `hugepages`.
     pub memory_bytes: u64,
     /// Whether the host's 2 MiB hugepages back the RAM, instead of ordinary pages.

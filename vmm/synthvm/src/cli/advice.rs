@@ -5,7 +5,9 @@
 use std::io;
 
 use synthvm_machine::unix_socket::SocketError;
-use synthvm_machine::{BootError, FirmwareError, HypervError, MachineError, MemoryError};
+use synthvm_machine::{
+    BootError, FirmwareError, HypervError, MachineError, MemoryError, MsvmError,
+};
 
 use super::exit::{Exit, Failure};
 
@@ -51,6 +53,7 @@ impl From<MachineError> for Failure {
             MachineError::Hyperv(error) => hyperv(error),
             MachineError::Boot(error) => boot(error),
             MachineError::Firmware(error) => firmware(error),
+            MachineError::Msvm(error) => msvm(error),
             MachineError::NothingToStart => Advice::new(Exit::Usage, "--kernel: "),
             MachineError::SerialFile { port, .. } => {
                 Advice::new(Exit::Input, format!("{} file=", serial(*port)))
@@ -135,6 +138,22 @@ fn firmware(error: &FirmwareError) -> Advice {
         FirmwareError::BootFile { .. } => Advice::new(Exit::Input, "--kernel, --initrd: "),
         FirmwareError::NoReadOnlyMemory => Advice::new(Exit::Host, "--kvm: ").remedy(DOCTOR),
         FirmwareError::Item(_) | FirmwareError::Map(_) => Advice::new(Exit::Internal, ""),
+    }
+}
+
+/// A file or an option is at fault, or the host.
+fn msvm(error: &MsvmError) -> Advice {
+    match error {
+        MsvmError::Read { .. } | MsvmError::Image { .. } => {
+            Advice::new(Exit::Input, "--firmware msvm:")
+        }
+        MsvmError::Variables(_) => Advice::new(Exit::Input, "--firmware-vars "),
+        MsvmError::Memory { .. } => Advice::new(Exit::Usage, "--memory: "),
+        MsvmError::NoTimers => {
+            Advice::new(Exit::Usage, "--hyperv: ").remedy("; use --hyperv preset=windows")
+        }
+        MsvmError::System { .. } => Advice::new(Exit::Host, ""),
+        MsvmError::Blob(_) => Advice::new(Exit::Internal, ""),
     }
 }
 

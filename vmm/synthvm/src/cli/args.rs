@@ -94,9 +94,10 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "TEXT", help_heading = "Boot", allow_hyphen_values = true)]
     cmdline: Option<String>,
     /// UEFI firmware that boots from the disks: ovmf (the one that is installed) or a FILE such as
-    /// OVMF_CODE_4M.fd; with --kernel, it starts that EFI application. Keys: path, ovmf,
-    /// option-rom=FILE (a driver that the firmware loads)
-    #[arg(long, value_name = "ovmf|FILE[,KEY=VALUE]", help_heading = "Boot")]
+    /// OVMF_CODE_4M.fd; with --kernel, it starts that EFI application. msvm:FILE is Hyper-V's
+    /// generation 2 firmware, which reads VMBus disks. Keys: path, ovmf, msvm, option-rom=FILE (a
+    /// driver that the firmware loads)
+    #[arg(long, value_name = "ovmf|FILE|msvm:FILE[,KEY=VALUE]", help_heading = "Boot")]
     firmware: Option<String>,
     /// File of the firmware's variables, created if it does not exist; without it, variables are
     /// lost when the machine ends. Keys: path, template=FILE (content of a new file, for example

@@ -1,7 +1,7 @@
 //! `synthvm run`: reports every invalid option before it creates anything.
 
 use synthvm_machine::unix_socket::ListeningSocket;
-use synthvm_machine::{BootSource, FirmwareSource, MachineError};
+use synthvm_machine::{BootSource, FirmwareSource, MachineError, MsvmSource};
 
 use super::args::RunArgs;
 use super::commands::print;
@@ -40,6 +40,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 fn check_boot_files(config: &VmConfig) -> Result<(), Failure> {
     let machine = config.machine();
     let (kernel, initrd) = (machine.kernel.as_deref(), machine.initrd.as_deref());
+    if let Some(msvm) = &machine.msvm {
+        MsvmSource::open(msvm).map_err(MachineError::from)?;
+    }
     match (&machine.firmware, kernel) {
         (Some(firmware), _) => {
             FirmwareSource::open(firmware, kernel, initrd, &machine.cmdline)

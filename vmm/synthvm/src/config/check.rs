@@ -8,8 +8,8 @@ use synthvm_images::Parents;
 use super::error::ConfigError;
 use super::node::{Node, Value};
 use super::{
-    BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, MAX_LUNS, MAX_MEMORY, MIN_MEMORY,
-    SerialConfig, VmConfig, firmware, network,
+    BufferMode, ByteSize, DiskConfig, DiskSource, DisplayMode, HypervPreset, MAX_LUNS, MAX_MEMORY,
+    MIN_MEMORY, SerialConfig, VmConfig, firmware, network,
 };
 
 const MIB: u64 = 1 << 20;
@@ -27,6 +27,10 @@ pub(crate) fn complete(config: &mut VmConfig, root: &Node) -> Result<(), ConfigE
     check_memory(config).map_err(|message| at("memory", message))?;
     check_cmdline(&config.cmdline).map_err(|message| at("cmdline", message))?;
     check_ports(config).map_err(|(key, message)| at(key, message))?;
+    if config.has_msvm() && root.get("hyperv").and_then(|node| node.get("preset")).is_none() {
+        // The firmware's own timer is a synthetic one, which only this preset has.
+        config.hyperv.preset = HypervPreset::Windows;
+    }
     check_hyperv(config).map_err(|message| at("hyperv", message))?;
     firmware::check(config).map_err(|(key, message)| at(key, message))?;
 

@@ -1,15 +1,18 @@
 //! Configuration of firmware and its variables.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use synthvm_machine as machine;
 
 use super::node::Bare;
 use super::{VmConfig, de};
 
-/// `--firmware a.fd` is `--firmware path=a.fd`; `--firmware ovmf` is `--firmware ovmf=on`.
-pub(super) const BARE: Bare = Bare { words: &["ovmf"], ..Bare::key("path") };
+/// `--firmware a.fd` is `--firmware path=a.fd`; `--firmware ovmf` is `--firmware ovmf=on`;
+/// `--firmware msvm:a.fd` is `--firmware msvm=a.fd`.
+pub(super) const BARE: Bare = Bare { words: &["ovmf"], prefixes: &["msvm"], ..Bare::key("path") };
 
 /// `--firmware-vars a.fd` is `--firmware-vars path=a.fd`.
 pub(super) const VARS_BARE: Bare = Bare::key("path");
@@ -29,11 +32,14 @@ const INSTALLED: [&str; 6] = [
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub struct FirmwareConfig {
-    /// Image of the firmware. Absent with `ovmf`.
+    /// Image of OVMF. Absent with `ovmf` and `msvm`.
     #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// The OVMF that is installed on this system.
     pub ovmf: bool,
+    /// Image of Hyper-V's generation 2 firmware, `MSVM.fd`.
+    #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
+    pub msvm: Option<PathBuf>,
     /// Option ROM with a driver that the firmware loads.
     #[serde(deserialize_with = "de::optional_host_path", skip_serializing_if = "Option::is_none")]
     pub option_rom: Option<PathBuf>,
@@ -65,7 +71,7 @@ impl FirmwareConfig {
 impl VmConfig {
     /// Returns the firmware as the machine's option.
     pub(super) fn machine_firmware(&self) -> Option<machine::FirmwareConfig> {
-        let firmware = self.firmware.as_ref()?;
+        let firmware = self.firmware.as_ref().filter(|firmware| firmware.msvm.is_none())?;
         let vars = self.firmware_vars.clone().unwrap_or_default();
         Some(machine::FirmwareConfig {
             // `check_inputs` reports an OVMF that is not installed.
@@ -74,6 +80,30 @@ impl VmConfig {
             template: vars.template,
             option_rom: firmware.option_rom.clone(),
         })
+    }
+
+    /// Returns Hyper-V's generation 2 firmware as the machine's option.
+    pub(super) fn machine_msvm(&self) -> Option<machine::MsvmConfig> {
+        let image = self.firmware.as_ref()?.msvm.clone()?;
+        let variables = self.firmware_vars.as_ref().and_then(|vars| vars.path.clone());
+        // The variables are the machine's identity: it stays the same as long as they do.
+        let name = variables.as_ref().unwrap_or(&image);
+        let name = std::path::absolute(name).unwrap_or_else(|_| name.clone());
+        let digest = Sha256::new()
+            .chain_update(b"SynthVM machine")
+            .chain_update(name.as_os_str().as_bytes())
+            .finalize();
+        let mut guid = [0; 16];
+        guid.copy_from_slice(&digest[..16]);
+        // RFC 9562: version 8, variant 10. The third field is little-endian in wire order.
+        guid[7] = guid[7] & 0x0F | 0x80;
+        guid[8] = guid[8] & 0x3F | 0x80;
+        Some(machine::MsvmConfig { image, variables, guid })
+    }
+
+    /// Returns whether Hyper-V's generation 2 firmware starts the machine.
+    pub(super) fn has_msvm(&self) -> bool {
+        self.firmware.as_ref().is_some_and(|firmware| firmware.msvm.is_some())
     }
 }
 
@@ -85,11 +115,40 @@ pub(super) fn check(config: &VmConfig) -> Result<(), (&'static str, String)> {
             None => Ok(()),
         };
     };
+    if firmware.msvm.is_some() {
+        return check_msvm(config, firmware);
+    }
     match (firmware.ovmf, &firmware.path) {
         (true, None) | (false, Some(_)) => Ok(()),
         (true, Some(_)) => {
             Err(("firmware", "has both `ovmf` and `path`; leave one of them out".into()))
         }
-        (false, None) => Err(("firmware", "needs `ovmf` or path=FILE".into())),
+        (false, None) => Err(("firmware", "needs `ovmf`, path=FILE or msvm:FILE".into())),
+    }
+}
+
+/// Hyper-V's firmware boots from VMBus disks alone, and has its own form of variables.
+fn check_msvm(config: &VmConfig, firmware: &FirmwareConfig) -> Result<(), (&'static str, String)> {
+    if firmware.ovmf || firmware.path.is_some() {
+        return Err(("firmware", "has both `msvm` and OVMF; leave one of them out".into()));
+    }
+    if firmware.option_rom.is_some() {
+        let message = "`msvm` has no PCI for an option ROM; leave `option-rom` out";
+        return Err(("firmware", message.into()));
+    }
+    if config.kernel.is_some() {
+        let message = "the firmware `msvm` boots from disks; leave --kernel out";
+        return Err(("kernel", message.into()));
+    }
+    if config.tpm.is_some() {
+        let message = "the firmware `msvm` knows no TPM of this kind; leave --tpm out";
+        return Err(("tpm", message.into()));
+    }
+    match config.firmware_vars.as_ref().and_then(|vars| vars.template.as_ref()) {
+        Some(_) => {
+            let message = "variables of `msvm` have no template; leave `template` out";
+            Err(("firmware-vars", message.into()))
+        }
+        None => Ok(()),
     }
 }

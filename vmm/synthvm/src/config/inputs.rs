@@ -73,6 +73,10 @@ impl VmConfig {
     /// Checks that firmware exists; its content is checked by the machine.
     fn check_firmware(&self) -> Result<(), InputError> {
         let Some(firmware) = &self.firmware else { return Ok(()) };
+        if let Some(image) = &firmware.msvm {
+            let advice = "give FV/MSVM.fd of a release of mu_msvm (docs/firmware.md)";
+            return check_image("firmware msvm", image, advice);
+        }
         let Some(image) = firmware.image() else {
             let message = "is not installed; install the package ovmf (Debian, Ubuntu) or \
                            edk2-ovmf, or give --firmware FILE";

@@ -16,6 +16,8 @@ mod keyvalue;
 mod limits;
 mod load;
 mod memory;
+#[cfg(test)]
+mod msvm_tests;
 mod network;
 mod node;
 mod print;
@@ -167,6 +169,7 @@ impl VmConfig {
             initrd: self.initrd.clone(),
             cmdline: self.cmdline.clone(),
             firmware: self.machine_firmware(),
+            msvm: self.machine_msvm(),
             memory_bytes: self.memory.size.bytes(),
             hugepages: self.memory.hugepages,
             cpus: self.cpus,

@@ -27,6 +27,7 @@ impl VmConfig {
         optional(&mut config.initrd)?;
         if let Some(firmware) = &mut config.firmware {
             optional(&mut firmware.path)?;
+            optional(&mut firmware.msvm)?;
             optional(&mut firmware.option_rom)?;
         }
         if let Some(vars) = &mut config.firmware_vars {

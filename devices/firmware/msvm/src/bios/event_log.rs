@@ -15,9 +15,23 @@ const MAX_BYTES: usize = 16 << 10;
 const MAX_LINES: usize = 64;
 const BOOT_EVENT: u32 = 1;
 
+/// A boot loader was started.
+const LOADER_STARTED: u32 = 0x1_0005;
+/// There is nothing to boot from.
+const NO_DEVICE: u32 = 0x1_0006;
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLine {
+    /// The text, without line end.
+    pub text: String,
+    /// Whether the event kept the firmware from booting.
+    pub is_failure: bool,
+}
+
 /// The lines of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventLines(Vec<String>);
+pub struct EventLines(Vec<EventLine>);
 
 impl EventLines {
     /// Reads the log at `address`. `None`: it is not in RAM, or not a log.
@@ -31,28 +45,30 @@ impl EventLines {
         let bytes = memory::read(memory, address + HEADER_BYTES as u64, len).ok()?;
         let mut lines = events(&bytes);
         if lost != 0 {
-            lines.push(format!("{lost} boot events were lost"));
+            lines.push(plain(format!("{lost} boot events were lost")));
         }
         Some(EventLines(lines))
     }
 
     /// Returns the lines.
     #[must_use]
-    pub fn lines(&self) -> &[String] {
+    pub fn lines(&self) -> &[EventLine] {
         &self.0
     }
 }
 
 /// Returns a line for each event, up to the first that is invalid.
-fn events(bytes: &[u8]) -> Vec<String> {
+fn events(bytes: &[u8]) -> Vec<EventLine> {
     let mut lines = Vec::new();
     let mut rest = bytes;
     while let Some((id, data, later)) = event(rest)
         && lines.len() < MAX_LINES
     {
         lines.push(match id {
-            BOOT_EVENT => boot_line(data).unwrap_or_else(|| "boot event without status".to_owned()),
-            id => format!("event {id} with {} bytes", data.len()),
+            BOOT_EVENT => {
+                boot_line(data).unwrap_or_else(|| plain("boot event without status".to_owned()))
+            }
+            id => plain(format!("event {id} with {} bytes", data.len())),
         });
         rest = later;
     }
@@ -72,21 +88,26 @@ fn event(bytes: &[u8]) -> Option<(u32, &[u8], &[u8])> {
 }
 
 /// Returns a line for {u32 status, u64 extended status, u16 boot variable, u32 path bytes, path}.
-fn boot_line(data: &[u8]) -> Option<String> {
+fn boot_line(data: &[u8]) -> Option<EventLine> {
     let status = le32(data, 0)?;
     let extended = le64(data, 4)?;
     let option = le16(data, 12)?;
     let mut line =
         status_text(status).map_or_else(|| format!("boot status {status:#x}"), str::to_owned);
     // "No device" concerns no option.
-    if status != 0x1_0006 {
+    if status != NO_DEVICE {
         // Writing to a String cannot fail.
         let _ = write!(line, ", Boot{option:04X}");
     }
     if extended != 0 {
         let _ = write!(line, ", EFI status {extended:#x}");
     }
-    Some(line)
+    let is_failure = status != 0 && status != LOADER_STARTED;
+    Some(EventLine { text: line, is_failure })
+}
+
+fn plain(text: String) -> EventLine {
+    EventLine { text, is_failure: false }
 }
 
 fn status_text(status: u32) -> Option<&'static str> {
@@ -97,8 +118,8 @@ fn status_text(status: u32) -> Option<&'static str> {
         0x1_0002 => "boot loader is for another machine",
         0x1_0003 => "boot loader returned with an error",
         0x1_0004 => "boot loader loaded no system",
-        0x1_0005 => "boot loader started",
-        0x1_0006 => "no boot device",
+        LOADER_STARTED => "boot loader started",
+        NO_DEVICE => "no boot device",
         0x1_0007 => "boot loader could not be loaded",
         0x2_0000 => "Secure Boot refused the boot loader",
         0x2_0001 => "Secure Boot policy refused the boot loader",

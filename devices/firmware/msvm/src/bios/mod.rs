@@ -19,7 +19,7 @@ use crate::nvram::{Nvram, NvramRequest};
 use diagnostics::Diagnostics;
 use watchdog::Watchdog;
 
-pub use event_log::EventLines;
+pub use event_log::{EventLine, EventLines};
 pub use watchdog::DEFAULT_COUNT as WATCHDOG_COUNT;
 
 /// Returns the time since any fixed moment; it never goes back.
@@ -239,7 +239,11 @@ impl BiosDevice {
             return;
         };
         for line in events.lines() {
-            self.logs.event.log(|suppressed| info!(suppressed, "firmware: {line}"));
+            let text = &line.text;
+            self.logs.event.log(|suppressed| match line.is_failure {
+                true => warn!(suppressed, "firmware: {text}"),
+                false => info!(suppressed, "firmware: {text}"),
+            });
         }
     }
 

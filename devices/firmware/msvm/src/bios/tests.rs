@@ -144,6 +144,10 @@ fn event_log(memory: &GuestMemoryMmap<()>, lost: u32, events: &[Vec<u8>]) -> Opt
     EventLines::read(memory, 0x8000)
 }
 
+fn texts(lines: &EventLines) -> Vec<&str> {
+    lines.lines().iter().map(|line| line.text.as_str()).collect()
+}
+
 #[test]
 fn test_event_log_becomes_readable_lines() {
     let memory = memory();
@@ -156,8 +160,10 @@ fn test_event_log_becomes_readable_lines() {
         event(9, &[0; 3]),
     ];
     let lines = event_log(&memory, 2, &events).unwrap();
+    let failures = lines.lines().iter().filter(|line| line.is_failure).count();
+    assert_eq!(failures, 4);
     assert_eq!(
-        lines.lines(),
+        texts(&lines),
         [
             "boot loader could not be loaded, Boot0002, EFI status 0x800000000000000e",
             "Secure Boot: the boot loader is unsigned, and its hash is not in db, Boot001A",
@@ -178,7 +184,7 @@ fn test_event_log_invalid_lengths_end_it() {
         let mut bad = good.clone();
         bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
         let lines = event_log(&memory, 0, &[good.clone(), bad]).unwrap();
-        assert_eq!(lines.lines(), ["no boot device"]);
+        assert_eq!(texts(&lines), ["no boot device"]);
     }
     put(&memory, 0x8018, &(16385_u32).to_le_bytes());
     assert_eq!(EventLines::read(&memory, 0x8000), None);

@@ -1,0 +1,118 @@
+//! The BIOS device at its ports. An access runs on the vCPU's thread that made it, under the
+//! device's lock; a write of a variable returns when its file has it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use synthvm_msvm::{
+    BiosDevice, EntryState, Nvram, VariableStore, Variables, VariablesFile, VolatileStore,
+};
+use vm_device::DevicePio;
+use vm_device::bus::{Error as BusError, PioAddress, PioAddressOffset};
+
+use super::watchdog::Watchdog;
+use super::{MsvmError, MsvmSource};
+use crate::acpi;
+use crate::devices::{Buses, Power};
+use crate::machine::Subscriber;
+use crate::memory::{GuestMemory, MemoryLayout};
+use crate::options::MsvmConfig;
+
+/// The firmware of a machine: the image, the BIOS device and its watchdog.
+pub(crate) struct MsvmDevices {
+    source: MsvmSource,
+    ports: Arc<BiosPorts>,
+}
+
+/// The BIOS device with the memory that its requests are in.
+pub(super) struct BiosPorts {
+    pub(super) device: Mutex<BiosDevice>,
+    memory: GuestMemory,
+    pub(super) watchdog: Watchdog,
+}
+
+impl MsvmDevices {
+    /// Builds the devices. Opens the variables file, which may create it.
+    pub(crate) fn new(
+        config: &MsvmConfig,
+        source: MsvmSource,
+        memory: &GuestMemory,
+    ) -> Result<MsvmDevices, MsvmError> {
+        let (store, variables): (Box<dyn VariableStore>, Variables) = match &config.variables {
+            Some(path) => {
+                let (file, variables) = VariablesFile::open(path)?;
+                (Box::new(file), variables)
+            }
+            None => (Box::new(VolatileStore), Variables::new()),
+        };
+        let mut generation = [0; 16];
+        let failed = |error: getrandom::Error| MsvmError::System {
+            what: "random numbers",
+            source: std::io::Error::other(error.to_string()),
+        };
+        getrandom::fill(&mut generation).map_err(failed)?;
+        let start = Instant::now();
+        let device = BiosDevice::new(
+            Nvram::new(variables, store, None),
+            generation,
+            Box::new(move || start.elapsed()),
+            // The host's random numbers have just worked, and cannot stop.
+            Box::new(|bytes| {
+                let _ = getrandom::fill(bytes);
+            }),
+        );
+        let watchdog = Watchdog::new(start)
+            .map_err(|source| MsvmError::System { what: "watchdog", source })?;
+        let ports = BiosPorts { device: Mutex::new(device), memory: memory.clone(), watchdog };
+        Ok(MsvmDevices { source, ports: Arc::new(ports) })
+    }
+
+    /// Places the device on the buses.
+    pub(crate) fn add_to(&self, buses: &mut Buses) -> Result<(), BusError> {
+        buses.add_wide_ports(BiosDevice::PORT, BiosDevice::PORTS, Arc::clone(&self.ports) as _)
+    }
+
+    /// Returns the event loop's part of the watchdog, which resets the machine with `power`.
+    pub(crate) fn watchdog(&self, power: Arc<dyn Power>) -> Subscriber {
+        Watchdog::subscriber(&self.ports, power)
+    }
+
+    /// Restores the reset state. Kept variables remain.
+    pub(crate) fn reset(&self) {
+        let mut device = self.ports.device();
+        device.reset();
+        self.ports.watchdog.set(device.deadline());
+    }
+
+    /// Loads the image for a start.
+    ///
+    /// # Errors
+    /// [`MsvmError`].
+    pub(crate) fn load(
+        &self,
+        memory: &GuestMemory,
+        layout: &MemoryLayout,
+        tables: &acpi::Platform,
+    ) -> Result<EntryState, MsvmError> {
+        self.source.load(memory, layout, tables)
+    }
+}
+
+impl BiosPorts {
+    pub(super) fn device(&self) -> MutexGuard<'_, BiosDevice> {
+        self.device.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DevicePio for BiosPorts {
+    fn pio_read(&self, _base: PioAddress, offset: PioAddressOffset, data: &mut [u8]) {
+        self.device().read_port(offset, data);
+    }
+
+    fn pio_write(&self, _base: PioAddress, offset: PioAddressOffset, data: &[u8]) {
+        let mut device = self.device();
+        if device.write_port(offset, data, &self.memory).is_some() {
+            self.watchdog.set(device.deadline());
+        }
+    }
+}
