@@ -661,7 +661,8 @@ mod tests {
         // Old names are accepted but not shown.
         let shown = run.get_arguments().filter(|arg| !arg.is_hide_set());
         let mut flags: Vec<_> = shown.filter_map(|arg| arg.get_long()).collect();
-        flags.retain(|name| !["hugepages", "print-config", "verbose", "help"].contains(name));
+        let others = ["hugepages", "trace-bus", "print-config", "verbose", "help"];
+        flags.retain(|name| !others.contains(name));
         let mut keys = KEYS.to_vec();
         flags.sort_unstable();
         keys.sort_unstable();

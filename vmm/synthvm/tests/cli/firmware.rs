@@ -36,11 +36,11 @@ fn test_firmware_foreign_or_of_wrong_size_is_refused_on_any_host() {
     refuses(&["--firmware", "large"], &["--firmware large", "at most 16 MiB"]);
     volume(&scratch, "code", 1 << 20, &[7; 16]);
     refuses(&["--firmware", "code"], &["--firmware code", "template="]);
-    scratch.file("vars", 4096);
-    let template = "vars.fd,template=vars";
+    scratch.file("foreign", 4096);
+    let template = "vars.fd,template=foreign";
     refuses(
         &["--firmware", "code", "--firmware-vars", template],
-        &["vars", "not a file of UEFI variables"],
+        &["foreign", "not a file of UEFI variables"],
     );
     refuses(&["--firmware", "code,option-rom=zeros"], &["--firmware", "template="]);
     assert!(!scratch.path().join("vars.fd").exists());

@@ -11,7 +11,7 @@ fn test_tpm_that_cannot_start_is_refused_with_its_option_and_the_remedy() {
         ("swtpm,program=none", 3, &["none`; install swtpm", "program=PATH"]),
         ("swtpm,program=/bin/false", 3, &["swtpm ended during SET_DATAFD"]),
         ("swtpm,state=no/folder", 4, &["no/folder: No such file", "in which you can write"]),
-        ("swtpm,state=file", 4, &["file: Not a directory"]),
+        ("swtpm,state=file", 4, &["file: not a directory"]),
         ("hardware", 2, &["swtpm"]),
     ];
     for (tpm, status, parts) in cases {
