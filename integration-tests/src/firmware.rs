@@ -26,6 +26,7 @@ pub struct FirmwareOptions {
     firmware: OvmfFiles,
     template: PathBuf,
     variables: Option<PathBuf>,
+    driver: Option<PathBuf>,
     disks: Vec<PathBuf>,
     discs: Vec<PathBuf>,
     memory: String,
@@ -41,6 +42,7 @@ impl FirmwareOptions {
             firmware: firmware.clone(),
             template: firmware.vars.clone(),
             variables: None,
+            driver: None,
             disks: Vec::new(),
             discs: Vec::new(),
             memory: "512M".to_owned(),
@@ -49,7 +51,7 @@ impl FirmwareOptions {
         }
     }
 
-    /// Switches Secure Boot on.
+    /// Switches Secure Boot on. Under SynthVM this needs [`FirmwareOptions::variables`].
     #[must_use]
     pub fn secure(mut self) -> FirmwareOptions {
         self.template = self.firmware.vars_secure.clone();
@@ -60,6 +62,13 @@ impl FirmwareOptions {
     #[must_use]
     pub fn variables(mut self, path: &Path) -> FirmwareOptions {
         self.variables = Some(path.to_owned());
+        self
+    }
+
+    /// Gives firmware under SynthVM a driver for VMBus, in this option ROM.
+    #[must_use]
+    pub fn driver(mut self, rom: &Path) -> FirmwareOptions {
+        self.driver = Some(rom.to_owned());
         self
     }
 
@@ -103,7 +112,7 @@ impl FirmwareOptions {
         command
             .args(["run", "--memory", &self.memory, "--cpus", &self.cpus.to_string()])
             .args(["--serial", &format!("socket={}", socket.display())])
-            .args(["--firmware", &format!("path={}", self.firmware.code.display())]);
+            .args(["--firmware", &self.synthvm_firmware()]);
         let mut vars = format!("template={}", self.template.display());
         if let Some(path) = &self.variables {
             vars.push_str(&format!(",path={}", path.display()));
@@ -117,6 +126,14 @@ impl FirmwareOptions {
         }
         command.args(&self.arguments);
         command
+    }
+
+    fn synthvm_firmware(&self) -> String {
+        let code = format!("path={}", self.firmware.code.display());
+        match &self.driver {
+            Some(rom) => format!("{code},option-rom={}", rom.display()),
+            None => code,
+        }
     }
 
     fn qemu(&self, socket: &Path, variables: &Path) -> Result<Command, VmError> {

@@ -23,6 +23,7 @@ mod disk;
 mod display;
 mod echo;
 mod firmware;
+mod firmware_disks;
 mod hugepages;
 mod modules;
 mod msvm;
@@ -70,13 +71,13 @@ fn prepare() -> Result<(), String> {
     guest_images::passt::program(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::swtpm::program(&Cache::project()).map_err(|e| e.to_string())?;
     firmware::prepare(&Cache::project()).map_err(|e| e.to_string())?;
+    firmware_disks::prepare(&Cache::project()).map_err(|e| e.to_string())?;
     guest_images::msvm_stub(&Cache::project()).map_err(|e| e.to_string())?;
     for kernel in StockKernel::ALL {
         common::guest(kernel).build().map_err(|e| e.to_string())?;
         common::storage_guest(kernel).build().map_err(|e| e.to_string())?;
         common::network_guest(kernel).build().map_err(|e| e.to_string())?;
         conformance::guest(kernel).build().map_err(|e| e.to_string())?;
-        tpm::guest(kernel).build().map_err(|e| e.to_string())?;
         display::guest(kernel).build().map_err(|e| e.to_string())?;
         common::guest(kernel).with_kexec().build().map_err(|e| e.to_string())?;
     }
@@ -164,5 +165,6 @@ fn tests() -> Vec<Test> {
         crash::add(&mut tests, kernel);
     }
     firmware::add(&mut tests);
+    firmware_disks::add(&mut tests);
     tests
 }

@@ -21,7 +21,7 @@ const MAX_QUEUED: usize = 4096;
 /// Bytes of the longest trace. Later records are dropped and counted.
 const MAX_FILE: u64 = 1 << 30;
 
-/// A new file for a trace. Dropping it removes the file; [`TraceFile::start`] writes to it.
+/// A new file for a trace. Dropping it removes the file; `start` writes to it.
 #[derive(Debug)]
 pub struct TraceFile {
     /// `None` once the trace has started.
