@@ -46,7 +46,7 @@ fn seed() -> Seed {
 }
 
 fn main() {
-    let seeds: [(&str, Vec<(&str, Seed)>); 8] = [
+    let seeds: [(&str, Vec<(&str, Seed)>); 9] = [
         ("host_messages", host_messages()),
         ("gpadl_assembly", gpadl_assembly()),
         ("ring_reading", ring_reading()),
@@ -55,6 +55,7 @@ fn main() {
         ("network_protocol", network_protocol()),
         ("msvm_firmware", msvm_firmware()),
         ("display_protocols", display_protocols()),
+        ("firmware_platform", firmware_platform()),
     ];
     for (target, seeds) in seeds {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target);
@@ -529,5 +530,37 @@ fn display_protocols() -> Vec<(&'static str, Seed)> {
             to_device(version, 2, 4, seed().u32(7))
         }),
         ("any", to_device(screen(), 3, 0, seed().bytes(&[0x5A; 40]))),
+    ]
+}
+
+/// Adds a transfer: block and address below 64 KiB, a file, flags, length.
+fn transfer(seed: Seed, block: u16, address: u16, file: u8, flags: u8, len: u16) -> Seed {
+    let seed = seed.u8(1).u16(block).u8(0).u16(address).u8(0);
+    seed.bytes(&[1, file, flags, 0]).u16(len)
+}
+
+/// Adds a write of a byte to the flash.
+fn flash(seed: Seed, offset: u16, value: u8) -> Seed {
+    seed.bytes(&[3, 2]).u16(offset).bytes(&[0, value, 0])
+}
+
+/// Adds a dword write to the configuration of a function (0 to 3).
+fn config(seed: Seed, function: u8, register: u8, value: u32) -> Seed {
+    seed.bytes(&[5, 1, function, register, 0]).u32(value).bytes(&[2, 0])
+}
+
+fn firmware_platform() -> Vec<(&'static str, Seed)> {
+    let program = flash(flash(flash(seed(), 100, 0x10), 100, 0x42), 100, 0xFF);
+    let erase = flash(flash(flash(seed(), 5000, 0x20), 5000, 0xD0), 0, 0xFF);
+    let rom = config(config(seed(), 3, 0x30, 0xC000_0001), 3, 4, 2);
+    vec![
+        ("dma_read", transfer(seed(), 0x100, 0x1000, 1, 8 | 2, 300)),
+        ("dma_skip_read", transfer(transfer(seed(), 0, 0, 2, 8 | 4, 9), 0, 0x80, 2, 2, 40)),
+        ("dma_overlap", transfer(seed(), 0x100, 0xF8, 0, 8 | 2, 64)),
+        ("dma_write", transfer(seed(), 0x100, 0x1000, 0, 8 | 16, 4)),
+        ("flash_program", program.u8(7)),
+        ("flash_erase", erase.u8(4)),
+        ("rom_decoded", rom.u8(6).u16(4998).u8(3)),
+        ("ports", seed().bytes(&[0, 0, 0x19, 0, 0, 0, 1]).bytes(&[0, 1, 0, 0, 0, 0, 0]).u8(7)),
     ]
 }

@@ -7,6 +7,8 @@
 //! not affect a later input.
 
 pub mod display_protocols;
+mod firmware_model;
+pub mod firmware_platform;
 pub mod gpa_direct;
 pub mod gpadl_assembly;
 pub mod host_messages;
@@ -90,6 +92,7 @@ mod tests {
         assert!(play("network_protocol", crate::network_protocol::run) >= 10);
         assert!(play("msvm_firmware", crate::msvm_firmware::run) >= 10);
         assert!(play("display_protocols", crate::display_protocols::run) >= 10);
+        assert!(play("firmware_platform", crate::firmware_platform::run) >= 5);
     }
 
     #[test]
@@ -103,6 +106,7 @@ mod tests {
             crate::network_protocol::run,
             crate::msvm_firmware::run,
             crate::display_protocols::run,
+            crate::firmware_platform::run,
         ] {
             run(&[]);
         }
