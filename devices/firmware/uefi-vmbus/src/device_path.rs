@@ -34,7 +34,7 @@ pub fn unit(address: Address) -> [u8; 8] {
     [h0, h1, h2, h3, address.target, 0, address.lun, 0]
 }
 
-/// Returns the address in a node of [`unit`]. `None` for any other node.
+/// Returns the address in a node of [`unit()`]. `None` for any other node.
 #[must_use]
 pub fn address(node: &[u8]) -> Option<Address> {
     match *node {
