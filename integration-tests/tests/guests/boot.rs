@@ -8,9 +8,12 @@ use integration_tests::image::WorkDir;
 use integration_tests::runner::{Test, TestResult};
 use integration_tests::vm::VmOptions;
 
-use crate::common::{MIB, boot, image};
+use crate::common::{self, MIB, boot, image};
+
+const SERIAL: &str = "test_serial_port_carries_lines_of_all_lengths_in_both_directions";
 
 pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
+    common::add(tests, kernel, SERIAL, serial_lines);
     for cpus in [1, 2, 4] {
         for memory in ["512M", "5G"] {
             let name =
@@ -18,6 +21,18 @@ pub(crate) fn add(tests: &mut Vec<Test>, kernel: StockKernel) {
             tests.push(Test::new(name, move || agrees_on_bus(kernel, cpus, memory)));
         }
     }
+}
+
+/// Lines of all lengths, which fill the port's receive buffer many times, arrive whole in both
+/// directions: no interrupt of the port and no wake-up of its host end is lost.
+fn serial_lines(kernel: StockKernel) -> TestResult {
+    let mut vm = boot(&VmOptions::new(&image(kernel)?))?;
+    for length in (1..3000).step_by(31) {
+        let text: String = ('a'..='z').cycle().take(length).collect();
+        assert_eq!(vm.shell(&format!("echo {text}"))?.trim(), text);
+    }
+    assert!(vm.power_off()?.success());
+    Ok(())
 }
 
 fn agrees_on_bus(kernel: StockKernel, cpus: u32, memory: &str) -> TestResult {

@@ -49,6 +49,8 @@ impl SerialEvents for Drained {
 
 impl SerialPort {
     const DATA: u16 = 0;
+    /// Interrupt identification (IIR).
+    const IDENTIFICATION: u16 = 2;
 
     /// Returns a port in its reset state.
     ///
@@ -95,9 +97,33 @@ impl SerialPort {
     }
 }
 
+/// Bits of the interrupt identification: no interrupt is pending; the kind; received data.
+const NO_INTERRUPT: u8 = 1;
+const IDENTITY: u8 = 0x0F;
+const RECEIVED_DATA: u8 = 4;
+/// Bit of the line status (at offset 5): data is in the receive buffer.
+const LINE_STATUS: u8 = 5;
+const DATA_READY: u8 = 1;
+/// Bit of the interrupt enable register: received data.
+const RECEIVED_DATA_ENABLED: u8 = 1;
+
+/// Returns true if the guest has received data to read and wants an interrupt for it.
+///
+/// A 16550 reports that as long as data is there. The library forgets it at the first byte that the
+/// guest reads. Linux reads at most 256 bytes for one report, and leaves the rest to the next one.
+fn waits(registers: &mut Registers) -> bool {
+    registers.read(LINE_STATUS) & DATA_READY != 0
+        && registers.state().interrupt_enable & RECEIVED_DATA_ENABLED != 0
+}
+
 impl PioDevice for SerialPort {
     fn read(&self, offset: u16) -> u8 {
-        self.lock().read(offset as u8)
+        let mut registers = self.lock();
+        let value = registers.read(offset as u8);
+        if offset == Self::IDENTIFICATION && value & NO_INTERRUPT != 0 && waits(&mut registers) {
+            return value & !IDENTITY | RECEIVED_DATA;
+        }
+        value
     }
 
     fn write(&self, offset: u16, value: u8) {
@@ -188,6 +214,22 @@ mod tests {
             assert_eq!(port.read(0), 7);
         }
         assert_eq!(port.drained().read().unwrap(), 1);
+    }
+
+    #[test]
+    fn test_interrupt_identification_reports_received_data_until_all_is_read() {
+        let (port, _, _) = port();
+        port.write(1, 1);
+        port.receive(b"abc");
+        for byte in *b"abc" {
+            assert_eq!(port.read(2) & 0x0F, 4, "before {byte}");
+            assert_eq!(port.read(0), byte);
+        }
+        assert_eq!(port.read(2) & 0x0F, 1);
+        // A guest that polls is told of no interrupt.
+        port.write(1, 0);
+        port.receive(b"d");
+        assert_eq!(port.read(2) & 0x0F, 1);
     }
 
     #[test]
