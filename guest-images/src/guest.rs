@@ -74,8 +74,8 @@ impl GuestBuilder {
         GuestBuilder::new(Source::Stock(kernel))
     }
 
-    /// Returns a builder of a guest with the full flavour of a stock kernel, which has the display's
-    /// driver too.
+    /// Returns a builder of a guest with the full flavour of a stock kernel, which has the
+    /// display's driver too.
     pub fn full(kernel: StockKernel) -> GuestBuilder {
         GuestBuilder::new(Source::Full(kernel))
     }

@@ -13,7 +13,10 @@ const TAIL: usize = 4 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
     /// The text did not appear in time.
-    #[error("{text:?} did not appear within {} s; the end of the console:\n{tail}", .limit.as_secs())]
+    #[error(
+        "{text:?} did not appear within {} s; the end of the console:\n{tail}",
+        .limit.as_secs()
+    )]
     Silent {
         /// The awaited text.
         text: String,

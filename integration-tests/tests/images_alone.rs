@@ -10,7 +10,8 @@ use integration_tests::image::WorkDir;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Boots an installed Debian, with Secure Boot if the firmware has it, changes its boot entries, and boots it again.
+/// Boots an installed Debian, with Secure Boot if the firmware has it, changes its boot entries,
+/// and boots it again.
 fn boots(firmware: Ovmf, release: StockKernel) {
     let cache = Cache::project();
     let dir = WorkDir::new().unwrap();

@@ -1,5 +1,5 @@
-//! Tests of disks and discs on VMBus from which stock UEFI firmware starts a system, with our driver
-//! for VMBus in an option ROM.
+//! Tests of disks and discs on VMBus from which stock UEFI firmware starts a system, with our
+//! driver for VMBus in an option ROM.
 
 use std::process::Command;
 use std::time::Duration;

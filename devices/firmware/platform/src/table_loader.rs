@@ -53,7 +53,8 @@ impl TableLoader {
         });
     }
 
-    /// Sets the byte at `offset` of `file`, which must be 0, so that the sum of the `len` bytes from
+    /// Sets the byte at `offset` of `file`, which must be 0, so that the sum of the `len` bytes
+    /// from
     /// `start` is 0.
     pub fn add_checksum(&mut self, file: &str, offset: u32, start: u32, len: u32) {
         self.command(ADD_CHECKSUM, |command| {

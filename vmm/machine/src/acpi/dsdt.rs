@@ -126,8 +126,8 @@ fn module_device(code: &mut Vec<u8>, platform: &Platform) {
     .to_aml_bytes(code);
 }
 
-/// Writes the root of the one PCI bus. Its window is apart from that of VMBus: Linux drops one of two
-/// nodes that claim the same range (spec firmware-windows section B6.1).
+/// Writes the root of the one PCI bus. Its window is apart from that of VMBus: Linux drops one of
+/// two nodes that claim the same range (spec firmware-windows section B6.1).
 fn pci_root(code: &mut Vec<u8>, window: AddressRange) {
     let (start, end) = (window.start as u32, (window.end - 1) as u32);
     let memory =

@@ -1,5 +1,5 @@
-//! What the machine tells its firmware: memory, processors, ACPI and SMBIOS tables, and a kernel, if
-//! there is one (spec firmware-windows section B4).
+//! What the machine tells its firmware: memory, processors, ACPI and SMBIOS tables, and a kernel,
+//! if there is one (spec firmware-windows section B4).
 
 use synthvm_firmware::smbios::SystemTables;
 use synthvm_firmware::{FwCfg, FwCfgError, TableLoader, Zone, key};

@@ -4,8 +4,8 @@
 pub(crate) const LAPIC_BASE: u64 = 0xFEE0_0000;
 /// Base address of the IOAPIC.
 pub(crate) const IOAPIC_BASE: u64 = 0xFEC0_0000;
-/// Base address of the page in which Intel CPUs without unrestricted guests keep an identity map, and
-/// of the three pages of their TSS behind it. Like QEMU's, they leave 16 MiB for firmware.
+/// Base address of the page in which Intel CPUs without unrestricted guests keep an identity map,
+/// and of the three pages of their TSS behind it. Like QEMU's, they leave 16 MiB for firmware.
 pub(crate) const IDENTITY_MAP_BASE: u64 = 0xFEFF_C000;
 /// Base address of KVM's TSS.
 pub(crate) const TSS_BASE: u64 = IDENTITY_MAP_BASE + 0x1000;

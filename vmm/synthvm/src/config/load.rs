@@ -67,8 +67,10 @@ const TABLES: &[(&str, Bare)] = &[
 impl VmConfig {
     /// Reads the file, if any, applies the flags and fills in the defaults.
     ///
-    /// A flag replaces the same key of the file; `--memory`, `--display`, `--hyperv`, `--firmware` and
-    /// `--firmware-vars` replace single keys of the table; `--disk`, `--dvd` and `--net` add an entry.
+    /// A flag replaces the same key of the file; `--memory`, `--display`, `--hyperv`, `--firmware`
+    /// and
+    /// `--firmware-vars` replace single keys of the table; `--disk`, `--dvd` and `--net` add an
+    /// entry.
     ///
     /// # Errors
     /// Returns the first unknown, repeated, malformed or contradictory value, with its flag or its

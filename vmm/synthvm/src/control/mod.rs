@@ -35,8 +35,8 @@ pub enum StopReason {
 
 /// The operations of the control socket and the stop signals on a machine. They are called on the
 /// event loop, so they take a snapshot or start an action, and never wait for the guest or for I/O.
-/// The exceptions are changes of disks and screenshots, which run one at a time on a thread that may
-/// wait for files.
+/// The exceptions are changes of disks and screenshots, which run one at a time on a thread that
+/// may wait for files.
 pub trait ControlTarget: Send + Sync {
     /// Returns a report of the machine's current state.
     fn inspect(&self) -> InspectReport;

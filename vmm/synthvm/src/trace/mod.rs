@@ -1,5 +1,5 @@
-//! `synthvm run --trace-bus FILE` writes the traffic of a machine's VMBus; `synthvm trace show FILE`
-//! prints it.
+//! `synthvm run --trace-bus FILE` writes the traffic of a machine's VMBus; `synthvm trace show
+//! FILE` prints it.
 
 mod format;
 mod reader;

@@ -1,8 +1,8 @@
 //! The bytes of the variables: in memory, and in a file if they are to outlive the machine.
 //!
 //! The memory is what the guest reads. Each change goes to the file in the order in which the guest
-//! made it, so that a machine that is killed leaves a state that the firmware's own journal repairs,
-//! as after a power loss on a real board. A file is created complete or not at all.
+//! made it, so that a machine that is killed leaves a state that the firmware's own journal
+//! repairs, as after a power loss on a real board. A file is created complete or not at all.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -130,7 +130,8 @@ impl Variables {
         let _ = self.memory.as_volatile_slice().read_slice(&mut data[..len], offset);
     }
 
-    /// Stores `data` at `offset`, as far as it fits. It may stay pending until [`Variables::flush`].
+    /// Stores `data` at `offset`, as far as it fits. It may stay pending until
+    /// [`Variables::flush`].
     pub(super) fn program(&mut self, offset: usize, data: &[u8]) {
         let len = data.len().min(self.len().saturating_sub(offset));
         // Only bytes that follow each other are written at once: then the file has the guest's

@@ -159,7 +159,8 @@ impl FwCfg {
         self.dma_high = 0;
     }
 
-    /// Reads the device's ports. `offset` is relative to [`FwCfg::PORT`]; `data` has 1, 2 or 4 bytes.
+    /// Reads the device's ports. `offset` is relative to [`FwCfg::PORT`]; `data` has 1, 2 or 4
+    /// bytes.
     pub fn read_port(&mut self, offset: u16, data: &mut [u8]) {
         match (offset, data) {
             (DATA, [byte]) => *byte = self.next_byte(),

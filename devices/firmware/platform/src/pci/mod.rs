@@ -1,5 +1,5 @@
-//! PCI configuration access (mechanism #1, ports 0xCF8 and 0xCFC) to one bus without bridges, shaped
-//! like an i440FX (spec firmware-windows section B3).
+//! PCI configuration access (mechanism #1, ports 0xCF8 and 0xCFC) to one bus without bridges,
+//! shaped like an i440FX (spec firmware-windows section B3).
 
 mod function;
 mod i440fx;

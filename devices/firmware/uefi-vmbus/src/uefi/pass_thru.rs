@@ -22,8 +22,8 @@ use super::{Unit, with_unit};
 /// The adapter exists, physically and as the logical one.
 const PHYSICAL: u32 = 1;
 const LOGICAL: u32 = 2;
-/// The adapter's own address as a target. Firmware leaves out the target with that number, so it must
-/// be none of those on the bus.
+/// The adapter's own address as a target. Firmware leaves out the target with that number, so it
+/// must be none of those on the bus.
 const NO_TARGET: u32 = u32::MAX;
 /// A target of which all bytes have this value asks for the first one.
 const FIRST: u8 = 0xFF;
