@@ -11,6 +11,7 @@ mod options;
 mod plot;
 mod progress;
 mod round;
+mod rounds;
 mod rows;
 mod side;
 mod storage;

@@ -9,6 +9,7 @@ use super::cost::Cost;
 use super::fio::{self, Measured};
 use super::machine::Machine;
 use super::progress::Progress;
+use super::rounds;
 use super::side::Side;
 
 /// Jobs of the nearly empty loads, which come first in a round. The smallest result for each number
@@ -41,12 +42,13 @@ pub(super) struct Load {
     pub(super) seconds: f64,
 }
 
-impl Round {
-    /// Returns the vCPUs of each machine, and the round's number from 0.
-    pub(super) fn key(&self) -> (u32, u32) {
+impl rounds::Round for Round {
+    fn key(&self) -> rounds::Key {
         (self.cpus, self.number)
     }
+}
 
+impl Round {
     /// Measures all cases on both machines, and powers them off.
     ///
     /// # Errors

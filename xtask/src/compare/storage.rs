@@ -13,11 +13,10 @@ use super::cost;
 use super::medium::Medium;
 use super::options::Arguments;
 use super::plot;
-use super::progress::Progress;
 use super::round::{Round, Run};
+use super::rounds::{self, CPUS, Round as _};
 use super::rows::{Better, Row, middle};
 use super::side::Side;
-use crate::inner;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-storage.json";
@@ -30,9 +29,6 @@ const PANELS: [plot::Panel; 5] = [
     ("_exits", "exits"),
     ("_interrupts", "interrupts"),
 ];
-
-/// The numbers of vCPUs of the compared machines.
-const CPUS: [u32; 2] = [1, 2];
 
 pub(super) fn main(arguments: &Arguments) -> Result<(), String> {
     let cases = arguments.wanted(Case::all(arguments.quick), Case::name)?;
@@ -56,36 +52,18 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     arguments.output.write(&rows_of(cases, &rounds), &PANELS)
 }
 
-/// Runs the missing rounds, and saves each immediately, so that it survives the loss of this host.
 fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
     cost::prepare()?;
     if is_emulated() {
         allow_large_pages()?;
     }
     let medium = Medium::new()?;
-    let mut rounds: Vec<Round> = inner::left(FINDINGS)?.unwrap_or_default();
-    let per_round = cases.len() * 2;
-    // All numbers of vCPUs in each round, so that partial results cover all of them.
-    let wanted = (0..count).flat_map(|number| CPUS.map(|cpus| (cpus, number)));
-    let missing: Vec<(u32, u32)> =
-        wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
-    let mut progress =
-        Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
-    progress.say(&format!("images: {}", medium.what));
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    progress
-        .say(&format!("processors of the host, for all threads of both machines: {processors}"));
-    for (cpus, number) in missing {
-        progress.say(&format!(
-            "round {} of {count}: booting both machines, {cpus} vCPUs each",
-            number + 1
-        ));
+    eprintln!("  .. images: {}", medium.what);
+    rounds::measure_missing(FINDINGS, count, cases.len() * 2, |(cpus, number), progress| {
         let sides =
             [Side::synthvm(guest, medium.ours(), cpus)?, Side::qemu(guest, medium.peers(), cpus)?];
-        rounds.push(Round::measure((cpus, number), sides, cases, &mut progress)?);
-        inner::leave(FINDINGS, &rounds)?;
-    }
-    Ok(())
+        Round::measure((cpus, number), sides, cases, progress)
+    })
 }
 
 /// Allows large pages for memory files that request them, as `synthvm doctor` advises. The memory

@@ -19,17 +19,13 @@ use integration_tests::program;
 use super::cost;
 use super::options::Arguments;
 use super::plot;
-use super::progress::Progress;
-use crate::inner;
+use super::rounds::{self, CPUS};
 use cases::Case;
 use round::Round;
 use side::Side;
 
 /// The results file of the inner half: the finished rounds.
 const FINDINGS: &str = "compare-network.json";
-
-/// The numbers of vCPUs of the compared machines.
-const CPUS: [u32; 2] = [1, 2];
 
 /// The panels of the picture.
 const PANELS: [plot::Panel; 4] = [
@@ -64,28 +60,10 @@ fn outside(arguments: &Arguments, cases: &[Case]) -> Result<(), String> {
     arguments.output.write(&rows::all(cases, &CPUS, &rounds), &PANELS)
 }
 
-/// Runs the missing rounds, and saves each immediately, so that it survives the loss of this host.
 fn inside(guest: &GuestImage, cases: &[Case], count: u32) -> Result<(), String> {
     cost::prepare()?;
     tap::serve_echo()?;
-    let mut rounds: Vec<Round> = inner::left(FINDINGS)?.unwrap_or_default();
-    let per_round = cases.len() * side::COUNT;
-    // All numbers of vCPUs in each round, so that partial results cover all of them.
-    let wanted = (0..count).flat_map(|number| CPUS.map(|cpus| (cpus, number)));
-    let missing: Vec<(u32, u32)> =
-        wanted.filter(|key| rounds.iter().all(|round| round.key() != *key)).collect();
-    let mut progress =
-        Progress::new(rounds.len() * per_round, (rounds.len() + missing.len()) * per_round);
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    progress.say(&format!("processors of the host, for all threads of all machines: {processors}"));
-    for (cpus, number) in missing {
-        progress.say(&format!(
-            "round {} of {count}: booting the machines, {cpus} vCPUs each",
-            number + 1
-        ));
-        let sides = Side::all(guest, cpus)?;
-        rounds.push(Round::measure((cpus, number), sides, cases, &mut progress)?);
-        inner::leave(FINDINGS, &rounds)?;
-    }
-    Ok(())
+    rounds::measure_missing(FINDINGS, count, cases.len() * side::COUNT, |key, progress| {
+        Round::measure(key, Side::all(guest, key.0)?, cases, progress)
+    })
 }

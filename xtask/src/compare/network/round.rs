@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::progress::Progress;
 use super::super::round::Load;
+use super::super::rounds;
 use super::cases::Case;
 use super::iperf;
 use super::round_trips;
@@ -34,12 +35,13 @@ pub(super) struct Run {
     pub(super) load: Load,
 }
 
-impl Round {
-    /// Returns the vCPUs of each machine, and the round's number from 0.
-    pub(super) fn key(&self) -> (u32, u32) {
+impl rounds::Round for Round {
+    fn key(&self) -> rounds::Key {
         (self.cpus, self.number)
     }
+}
 
+impl Round {
     /// Measures all cases on all machines, and powers them off.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The rounds as rows: each number of SynthVM beside each peer's.
 
+use super::super::rounds::Round as _;
 use super::super::rows::{Better, Row, middle};
 use super::cases::Case;
 use super::round::{Round, Run};
