@@ -9,7 +9,7 @@ use vmbus_protocol::Guid;
 use vmbus_protocol::offer::OfferFlags;
 
 use crate::handler::{InputHandler, KeyboardProtocol, MouseProtocol, Protocol};
-use crate::input::Port;
+use crate::port::Port;
 use crate::saved::SavedChannel;
 
 /// {f912ad6d-2b17-48ea-bd65-f927a61c7684}: the class of synthetic keyboards.

@@ -12,7 +12,7 @@ use vmbus_host::Channel;
 use vmbus_log::LogRateLimiter;
 use vmbus_ring::{Packet, PacketKind};
 
-use crate::input::Port;
+use crate::port::Port;
 use crate::protocol::{MAX_PACKET, Rejected, keyboard, mouse};
 use crate::queue::{KeyQueue, ReportQueue};
 

@@ -17,11 +17,13 @@ mod device;
 mod handler;
 mod input;
 pub mod keys;
+mod port;
 pub mod protocol;
 mod queue;
 mod saved;
 
 pub use device::{KEYBOARD, KEYBOARD_INSTANCE, Keyboard, MOUSE, MOUSE_INSTANCE, Mouse};
-pub use input::{Input, InputCounters, InputError};
+pub use input::Input;
 pub use keys::{KeyEvent, UnknownKey};
+pub use port::{InputCounters, InputError};
 pub use queue::MAX_KEYS;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::emulator::TpmError;
+use crate::error::TpmError;
 
 const GET_CAPABILITY: u32 = 0x01;
 const INIT: u32 = 0x02;

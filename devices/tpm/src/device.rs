@@ -11,7 +11,8 @@ use vm_device::DeviceMmio;
 use vm_device::bus::{MmioAddress, MmioAddressOffset};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::emulator::{Emulator, Interrupt, TpmError};
+use crate::emulator::{Emulator, Interrupt};
+use crate::error::TpmError;
 use crate::registers::{Action, Registers};
 
 /// The thread only copies commands; its deepest call is a log line.

@@ -15,6 +15,7 @@ mod child;
 mod control;
 mod device;
 mod emulator;
+mod error;
 mod folder;
 pub mod registers;
 #[cfg(test)]
@@ -23,7 +24,8 @@ mod tests;
 pub use child::SwtpmOptions;
 pub use control::{BlobKind, StateBlob};
 pub use device::{TpmDevice, TpmReport, TpmState};
-pub use emulator::{Emulator, Timeouts, TpmError};
+pub use emulator::{Emulator, Timeouts};
+pub use error::TpmError;
 pub use folder::StateError;
 pub use registers::{BASE, SIZE};
 

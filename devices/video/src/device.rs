@@ -9,7 +9,7 @@ use vmbus_protocol::Guid;
 use vmbus_protocol::offer::OfferFlags;
 
 use crate::counters::{SharedCounters, VideoCounters};
-use crate::handler::VideoHandler;
+use crate::handler::{VideoHandler, VideoShared};
 use crate::memory::VideoMemory;
 use crate::protocol::{Resolution, ResolutionError, SavedSession, Session};
 use crate::saved::{RestoreError, SavedChannel};
@@ -46,14 +46,7 @@ impl Default for VideoOptions {
 #[derive(Clone)]
 pub struct VideoDevice {
     shared: Arc<VideoShared>,
-}
-
-/// The device as its handler uses it.
-pub(crate) struct VideoShared {
-    pub(crate) screen: Screen,
-    pub(crate) counters: SharedCounters,
-    pub(crate) log: LogRateLimiter,
-    workers: Workers<SavedSession>,
+    workers: Arc<Workers<SavedSession>>,
 }
 
 impl VideoDevice {
@@ -71,9 +64,9 @@ impl VideoDevice {
             screen: Screen::new(memory, options.resolution),
             counters: SharedCounters::default(),
             log: LogRateLimiter::default(),
-            workers: Workers::new("video", options.workers),
         };
-        Ok(Self { shared: Arc::new(shared) })
+        let workers = Arc::new(Workers::new("video", options.workers));
+        Ok(Self { shared: Arc::new(shared), workers })
     }
 
     /// Returns the screen.
@@ -94,7 +87,7 @@ impl VideoDevice {
         screen.memory().place(session.address()).map_err(RestoreError::from)?;
         screen.set_mode(session.mode());
         let handler = VideoHandler::new(Arc::clone(&self.shared), session);
-        Ok(self.shared.workers.restore(channel, handler, saved.packets, saved.session)?)
+        Ok(self.workers.restore(channel, handler, saved.packets, saved.session)?)
     }
 }
 
@@ -126,19 +119,19 @@ impl Device for VideoDevice {
     fn open(&mut self, channel: Channel) -> Result<(), OpenError> {
         let session = Session::new(self.shared.screen.vram());
         let handler = VideoHandler::new(Arc::clone(&self.shared), session);
-        Ok(self.shared.workers.start(channel, handler)?)
+        Ok(self.workers.start(channel, handler)?)
     }
 
     fn pause(&mut self) {
-        self.shared.workers.pause();
+        self.workers.pause();
     }
 
     fn resume(&mut self) {
-        self.shared.workers.resume();
+        self.workers.resume();
     }
 
     fn save(&mut self, subchannel: u16) -> Option<Vec<u8>> {
-        let quiesced = self.shared.workers.quiesced(subchannel)?;
+        let quiesced = self.workers.quiesced(subchannel)?;
         SavedChannel::new(quiesced.packets, quiesced.state).to_bytes()
     }
 

@@ -5,10 +5,19 @@ use std::sync::Arc;
 
 use tracing::{debug, warn};
 use vmbus_device::{ChannelHandler, Outbox};
+use vmbus_log::LogRateLimiter;
 use vmbus_ring::{Packet, PacketKind};
 
-use crate::device::VideoShared;
+use crate::counters::SharedCounters;
 use crate::protocol::{Effect, MAX_PACKET, Outcome, SavedSession, Session};
+use crate::screen::Screen;
+
+/// The part of the device that its handler uses.
+pub(crate) struct VideoShared {
+    pub(crate) screen: Screen,
+    pub(crate) counters: SharedCounters,
+    pub(crate) log: LogRateLimiter,
+}
 
 /// Serves the channel. Its end makes the screen blank, and takes video memory from the guest.
 pub(crate) struct VideoHandler {

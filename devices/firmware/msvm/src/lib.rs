@@ -13,6 +13,7 @@ mod blob;
 mod entry;
 mod fields;
 mod image;
+mod load;
 mod memory;
 mod nvram;
 mod placement;
