@@ -2,7 +2,6 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
@@ -15,7 +14,6 @@ use vmbus_protocol::guid::class;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::error::StorageError;
-use crate::luns::{self, Address};
 use crate::outcome::Outcome;
 use crate::packet::{
     Control, ExecuteSrb, FLAG_COMPLETION, Header, MAX_CDB_BYTES, MIN_ANSWER_BYTES, PACKET_BYTES,
@@ -38,6 +36,15 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub trait Memory: Platform {
     /// Copies from the start of a page. `to` has at most 4,096 bytes.
     fn read_page(&self, page: u64, to: &mut [u8]);
+}
+
+/// The address of a logical unit on a controller; the path is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// The target.
+    pub target: u8,
+    /// The logical unit of the target.
+    pub lun: u8,
 }
 
 /// A SCSI command.
@@ -171,17 +178,6 @@ impl Controller {
         self.state.ready.store(false, Ordering::Relaxed);
         client.channel(self.channel).enable()?;
         self.make_ready(client)
-    }
-
-    /// Returns the disks and DVD drives, in order of target and LUN.
-    ///
-    /// # Errors
-    /// [`StorageError`].
-    pub fn scan<P: Memory>(
-        &mut self,
-        client: &mut Client<P>,
-    ) -> Result<Vec<Address>, StorageError> {
-        luns::scan(self, client)
     }
 
     /// Waits until the channel is open, and initialises the session if it is a new one.

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use vmbus_protocol::Guid;
 use vmbus_protocol::guid::class;
 
-use crate::luns::Address;
+use crate::controller::Address;
 
 /// ACPI node with strings: hardware id "VMBus", the other ids empty.
 const ROOT: [u8; 24] = *b"\x02\x02\x18\x00\0\0\0\0\0\0\0\0\0\0\0\0VMBus\0\0\0";

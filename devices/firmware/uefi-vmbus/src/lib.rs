@@ -30,7 +30,6 @@ mod packet;
 #[cfg(test)]
 mod tests;
 
-pub use controller::{Controller, Data, MAX_TRANSFER, Memory, Request};
+pub use controller::{Address, Controller, Data, MAX_TRANSFER, Memory, Request};
 pub use error::StorageError;
-pub use luns::Address;
 pub use outcome::{HostAdapter, Outcome};

@@ -6,7 +6,7 @@ use core::time::Duration;
 use vmbus_client::{Client, Mdl};
 use vmbus_protocol::limits::PAGE_SIZE;
 
-use crate::controller::{Controller, Data, Memory, Request};
+use crate::controller::{Address, Controller, Data, Memory, Request};
 use crate::error::StorageError;
 use crate::outcome::Outcome;
 
@@ -29,27 +29,23 @@ const INQUIRY_BYTES: u32 = 36;
 const DISK: u8 = 0;
 const DVD: u8 = 5;
 
-/// The address of a logical unit on a controller; the path is 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
-    /// The target.
-    pub target: u8,
-    /// The logical unit of the target.
-    pub lun: u8,
-}
-
-/// Returns the disks and DVD drives, in order.
-pub(crate) fn scan<P: Memory>(
-    controller: &mut Controller,
-    client: &mut Client<P>,
-) -> Result<Vec<Address>, StorageError> {
-    let page = client.platform().allocate_pages(1).ok_or(StorageError::NoMemory)?;
-    let found = scan_with(controller, client, &page);
-    // After a request without an outcome the host may still write to the page.
-    if found.is_ok() {
-        client.platform().free_pages(&page);
+impl Controller {
+    /// Returns the disks and DVD drives, in order of target and LUN.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub fn scan<P: Memory>(
+        &mut self,
+        client: &mut Client<P>,
+    ) -> Result<Vec<Address>, StorageError> {
+        let page = client.platform().allocate_pages(1).ok_or(StorageError::NoMemory)?;
+        let found = scan_with(self, client, &page);
+        // After a request without an outcome the host may still write to the page.
+        if found.is_ok() {
+            client.platform().free_pages(&page);
+        }
+        found
     }
-    found
 }
 
 fn scan_with<P: Memory>(

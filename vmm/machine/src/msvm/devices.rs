@@ -4,16 +4,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
 use synthvm_msvm::{
     BiosDevice, EntryState, Nvram, VariableStore, Variables, VariablesFile, VolatileStore,
 };
+use tracing::{error, warn};
 use vm_device::DevicePio;
 use vm_device::bus::{Error as BusError, PioAddress, PioAddressOffset};
 
 use super::watchdog::Watchdog;
 use super::{MsvmError, MsvmSource};
 use crate::acpi;
-use crate::devices::{Buses, Power};
+use crate::devices::{Buses, Power, PowerRequest};
 use crate::machine::Subscriber;
 use crate::memory::{GuestMemory, MemoryLayout};
 use crate::options::MsvmConfig;
@@ -74,7 +76,7 @@ impl MsvmDevices {
 
     /// Returns the event loop's part of the watchdog, which resets the machine with `power`.
     pub(crate) fn watchdog(&self, power: Arc<dyn Power>) -> Subscriber {
-        Watchdog::subscriber(&self.ports, power)
+        Box::new(Expiry { ports: Arc::clone(&self.ports), power })
     }
 
     /// Restores the reset state. Kept variables remain.
@@ -113,6 +115,33 @@ impl DevicePio for BiosPorts {
         let mut device = self.device();
         if device.write_port(offset, data, &self.memory).is_some() {
             self.watchdog.set(device.deadline());
+        }
+    }
+}
+
+/// Resets the machine when the deadline has passed.
+struct Expiry {
+    ports: Arc<BiosPorts>,
+    power: Arc<dyn Power>,
+}
+
+impl MutEventSubscriber for Expiry {
+    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
+        let mut device = self.ports.device();
+        let expired = device.expire();
+        // Also ends the timer's event: a deadline that was moved is still to come.
+        self.ports.watchdog.set(device.deadline());
+        drop(device);
+        if expired {
+            warn!("the firmware's watchdog expired; the machine is reset");
+            self.power.request(PowerRequest::Reset);
+        }
+    }
+
+    fn init(&mut self, ops: &mut EventOps<'_>) {
+        let events = Events::new_raw(self.ports.watchdog.descriptor(), EventSet::IN);
+        if let Err(error) = ops.add(events) {
+            error!("cannot watch the firmware's watchdog: {error}");
         }
     }
 }

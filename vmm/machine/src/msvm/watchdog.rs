@@ -1,16 +1,12 @@
-//! The timer of the firmware's watchdog, in the event loop.
+//! The timer of the firmware's watchdog.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use event_manager::{EventOps, EventSet, Events, MutEventSubscriber};
-use tracing::{error, warn};
+use tracing::error;
 use vmm_sys_util::timerfd::TimerFd;
-
-use super::devices::BiosPorts;
-use crate::devices::{Power, PowerRequest};
-use crate::machine::Subscriber;
 
 /// A timer for the deadline of the BIOS device.
 pub(super) struct Watchdog {
@@ -18,19 +14,12 @@ pub(super) struct Watchdog {
     start: Instant,
     timer: Mutex<TimerFd>,
     /// The timer's descriptor again, for the event loop.
-    watched: i32,
-}
-
-/// Resets the machine when the deadline has passed.
-struct Expiry {
-    ports: Arc<BiosPorts>,
-    power: Arc<dyn Power>,
+    watched: RawFd,
 }
 
 impl Watchdog {
     /// Returns a timer that is off.
     pub(super) fn new(start: Instant) -> io::Result<Watchdog> {
-        use std::os::fd::AsRawFd;
         let timer = TimerFd::new()?;
         Ok(Watchdog { start, watched: timer.as_raw_fd(), timer: Mutex::new(timer) })
     }
@@ -51,29 +40,8 @@ impl Watchdog {
         }
     }
 
-    /// Returns the event loop's part.
-    pub(super) fn subscriber(ports: &Arc<BiosPorts>, power: Arc<dyn Power>) -> Subscriber {
-        Box::new(Expiry { ports: Arc::clone(ports), power })
-    }
-}
-
-impl MutEventSubscriber for Expiry {
-    fn process(&mut self, _events: Events, _ops: &mut EventOps<'_>) {
-        let mut device = self.ports.device();
-        let expired = device.expire();
-        // Also ends the timer's event: a deadline that was moved is still to come.
-        self.ports.watchdog.set(device.deadline());
-        drop(device);
-        if expired {
-            warn!("the firmware's watchdog expired; the machine is reset");
-            self.power.request(PowerRequest::Reset);
-        }
-    }
-
-    fn init(&mut self, ops: &mut EventOps<'_>) {
-        let events = Events::new_raw(self.ports.watchdog.watched, EventSet::IN);
-        if let Err(error) = ops.add(events) {
-            error!("cannot watch the firmware's watchdog: {error}");
-        }
+    /// Returns the descriptor for the event loop.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.watched
     }
 }

@@ -13,22 +13,10 @@ use vmbus_protocol::limits::MAX_MESSAGE_SIZE;
 use vmbus_protocol::offer::{HvStatus, VMBUS_MESSAGE_TYPE, VMBUS_SINT};
 
 use super::boot::BootServices;
-use super::interrupt;
+use super::{interrupt, msr};
 
 /// The id of generation-2 firmware. iPXE does not take the hypercall page from this owner.
 const GUEST_OS_ID: u64 = 1 << 40;
-
-mod msr {
-    pub(super) const GUEST_OS_ID: u32 = 0x4000_0000;
-    pub(super) const HYPERCALL: u32 = 0x4000_0001;
-    pub(super) const VP_INDEX: u32 = 0x4000_0002;
-    pub(super) const TIME_REF_COUNT: u32 = 0x4000_0020;
-    pub(super) const SCONTROL: u32 = 0x4000_0080;
-    pub(super) const SIEFP: u32 = 0x4000_0082;
-    pub(super) const SIMP: u32 = 0x4000_0083;
-    pub(super) const EOM: u32 = 0x4000_0084;
-    pub(super) const SINT0: u32 = 0x4000_0090;
-}
 
 /// Bit 0 of several registers: the page or the controller is enabled.
 const ENABLE: u64 = 1;
@@ -103,7 +91,7 @@ pub(super) fn detect() -> Result<(), Absent> {
     if features & FEATURES != FEATURES {
         return Err(Absent::Features(features));
     }
-    match read_msr(msr::GUEST_OS_ID) {
+    match msr::read(msr::GUEST_OS_ID) {
         0 => Ok(()),
         owner => Err(Absent::Owned(owner)),
     }
@@ -119,12 +107,12 @@ impl Hypervisor {
             return Err(Absent::NoInterrupts);
         }
         let this = Self { boot, hypercalls, input, messages, flags };
-        write_msr(msr::GUEST_OS_ID, GUEST_OS_ID);
-        write_msr(msr::HYPERCALL, address(this.hypercalls) | ENABLE);
-        write_msr(msr::SIMP, address(this.messages) | ENABLE);
-        write_msr(msr::SIEFP, address(this.flags) | ENABLE);
-        write_msr(msr::SCONTROL, ENABLE);
-        write_msr(sint(), interrupt::VECTOR.into());
+        msr::write(msr::GUEST_OS_ID, GUEST_OS_ID);
+        msr::write(msr::HYPERCALL, address(this.hypercalls) | ENABLE);
+        msr::write(msr::SIMP, address(this.messages) | ENABLE);
+        msr::write(msr::SIEFP, address(this.flags) | ENABLE);
+        msr::write(msr::SCONTROL, ENABLE);
+        msr::write(sint(), interrupt::VECTOR.into());
         Ok(this)
     }
 
@@ -177,7 +165,7 @@ impl Hypervisor {
             fence(Ordering::SeqCst);
             // SAFETY: as above. The host sets the flag while the type is not 0.
             if unsafe { slot.add(5).read_volatile() } & PENDING != 0 {
-                write_msr(msr::EOM, 0);
+                msr::write(msr::EOM, 0);
             }
             // Other types, such as those of timers, are of no use here.
             if kind == VMBUS_MESSAGE_TYPE {
@@ -259,23 +247,23 @@ impl Drop for Hypervisor {
     /// Disables everything but SCONTROL: a later system may hang without it. The pages stay
     /// allocated, as the memory map may be final already.
     fn drop(&mut self) {
-        write_msr(sint(), SINT_MASKED | u64::from(interrupt::VECTOR));
-        write_msr(msr::SIMP, 0);
-        write_msr(msr::SIEFP, 0);
-        write_msr(msr::HYPERCALL, 0);
-        write_msr(msr::GUEST_OS_ID, 0);
+        msr::write(sint(), SINT_MASKED | u64::from(interrupt::VECTOR));
+        msr::write(msr::SIMP, 0);
+        msr::write(msr::SIEFP, 0);
+        msr::write(msr::HYPERCALL, 0);
+        msr::write(msr::GUEST_OS_ID, 0);
         interrupt::unregister(self.boot);
     }
 }
 
 /// Returns the index of this virtual processor.
 pub(super) fn vp_index() -> u32 {
-    read_msr(msr::VP_INDEX) as u32
+    msr::read(msr::VP_INDEX) as u32
 }
 
 /// Returns the hypervisor's reference time. It counts 100 ns.
 pub(super) fn now() -> Duration {
-    let count = read_msr(msr::TIME_REF_COUNT);
+    let count = msr::read(msr::TIME_REF_COUNT);
     Duration::new(count / 10_000_000, (count % 10_000_000) as u32 * 100)
 }
 
@@ -286,32 +274,4 @@ fn sint() -> u32 {
 /// Returns the physical address, which is the virtual one while boot services run.
 fn address(page: NonNull<u8>) -> u64 {
     page.as_ptr().expose_provenance() as u64
-}
-
-pub(super) fn read_msr(number: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the callers read registers that CPUID announces; that has no effect on memory.
-    unsafe {
-        asm!(
-            "rdmsr",
-            in("ecx") number,
-            out("eax") low,
-            out("edx") high,
-            options(nostack, preserves_flags)
-        );
-    }
-    u64::from(high) << 32 | u64::from(low)
-}
-
-pub(super) fn write_msr(number: u32, value: u64) {
-    // SAFETY: the callers write registers that CPUID announces, with pages of their own.
-    unsafe {
-        asm!(
-            "wrmsr",
-            in("ecx") number,
-            in("eax") value as u32,
-            in("edx") (value >> 32) as u32,
-            options(nostack, preserves_flags)
-        );
-    }
 }

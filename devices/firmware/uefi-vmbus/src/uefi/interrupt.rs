@@ -8,7 +8,7 @@ use core::ptr;
 use uefi_raw::{Guid, Status, guid};
 
 use super::boot::BootServices;
-use super::hyperv::{read_msr, write_msr};
+use super::msr;
 
 /// The vector, which is that of generation-2 firmware.
 pub(super) const VECTOR: u8 = 0x41;
@@ -57,9 +57,9 @@ fn set(boot: BootServices, handler: Option<Handler>) -> Status {
 }
 
 unsafe extern "efiapi" fn end_of_interrupt(_: isize, _: *const c_void) {
-    let base = read_msr(APIC_BASE);
+    let base = msr::read(APIC_BASE);
     if base & APIC_BASE_X2APIC != 0 {
-        write_msr(X2APIC_EOI, 0);
+        msr::write(X2APIC_EOI, 0);
     } else {
         let register = (base & APIC_BASE_ADDRESS) + XAPIC_EOI;
         let register = ptr::with_exposed_provenance_mut::<u32>(register as usize);

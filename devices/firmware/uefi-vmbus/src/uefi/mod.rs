@@ -4,6 +4,7 @@ mod boot;
 mod heap;
 mod hyperv;
 mod interrupt;
+mod msr;
 mod pass_thru;
 mod platform;
 mod serial;
