@@ -111,7 +111,7 @@ impl SavedController {
             return Err(RestoreError::Damaged("its stage of initialisation is invalid"));
         };
         // The version is known in exactly the stages after `Stage::Version`.
-        let has_version = Version::from_word(self.version).is_some();
+        let has_version = Version::from_number(self.version).is_some();
         if has_version != (stage > Stage::Version) || (!has_version && self.version != 0) {
             return Err(RestoreError::Damaged(
                 "its version does not match its stage of initialisation",

@@ -17,6 +17,7 @@ pub mod guid;
 pub mod message;
 pub mod offer;
 pub mod version;
+mod wire_enum;
 
 pub use buffer::MessageBuffer;
 pub use guid::Guid;

@@ -1,5 +1,7 @@
 //! The outcome of a SCSI command, and its translation to the statuses of UEFI.
 
+use vmbus_protocol::wire_enum;
+
 use crate::packet::{ExecuteSrb, SENSE_BYTES};
 
 /// SCSI status CHECK CONDITION: sense data says more.
@@ -36,24 +38,24 @@ pub struct Outcome {
     sense_length: u8,
 }
 
-/// The status of the host adapter, as UEFI and SCSI pass-through name it. The numbers are those of
-/// `EFI_EXT_SCSI_STATUS_HOST_ADAPTER_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum HostAdapter {
-    /// The target answered: its own status decides.
-    Ok = 0x00,
-    /// The command timed out.
-    CommandTimeout = 0x09,
-    /// The bus was reset.
-    BusReset = 0x0E,
-    /// There is no such target or LUN.
-    SelectionTimeout = 0x11,
-    /// The target moved another number of bytes than the command announced, or the number is more
-    /// than one request may move.
-    Overrun = 0x12,
-    /// Any other failure.
-    Other = 0x7F,
+wire_enum! {
+    /// The status of the host adapter, as UEFI and SCSI pass-through name it. The numbers are those of
+    /// `EFI_EXT_SCSI_STATUS_HOST_ADAPTER_*`.
+    pub enum HostAdapter: u8 {
+        /// The target answered: its own status decides.
+        Ok = 0x00,
+        /// The command timed out.
+        CommandTimeout = 0x09,
+        /// The bus was reset.
+        BusReset = 0x0E,
+        /// There is no such target or LUN.
+        SelectionTimeout = 0x11,
+        /// The target moved another number of bytes than the command announced, or the number is more
+        /// than one request may move.
+        Overrun = 0x12,
+        /// Any other failure.
+        Other = 0x7F,
+    }
 }
 
 impl Outcome {

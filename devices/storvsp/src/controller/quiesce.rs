@@ -53,7 +53,7 @@ impl Inner {
         let negotiation = Arc::clone(&self.negotiation());
         SavedController {
             stage: negotiation.stage() as u8,
-            version: negotiation.version().map_or(0, Version::word),
+            version: negotiation.version().map_or(0, Version::number),
             units: self.luns.luns().iter().flatten().map(|lun| lun.save()).collect(),
         }
     }

@@ -2,36 +2,25 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
+use vmbus_protocol::wire_enum;
+
 use super::version::Version;
 
-/// The stages of initialisation, in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Stage {
-    /// Expecting BEGIN_INITIALIZATION.
-    #[default]
-    Begin = 0,
-    /// Expecting QUERY_PROTOCOL_VERSION.
-    Version = 1,
-    /// Expecting QUERY_PROPERTIES.
-    Properties = 2,
-    /// Expecting END_INITIALIZATION; CREATE_SUB_CHANNELS is allowed.
-    End = 3,
-    /// Initialised: requests are executed.
-    Ready = 4,
-}
-
-impl Stage {
-    /// Returns the stage with this number, if there is one.
-    pub(crate) const fn from_number(number: u8) -> Option<Self> {
-        Some(match number {
-            0 => Self::Begin,
-            1 => Self::Version,
-            2 => Self::Properties,
-            3 => Self::End,
-            4 => Self::Ready,
-            _ => return None,
-        })
+wire_enum! {
+    /// The stages of initialisation, in order.
+    #[derive(Default, PartialOrd, Ord)]
+    pub enum Stage: u8 {
+        /// Expecting BEGIN_INITIALIZATION.
+        #[default]
+        Begin = 0,
+        /// Expecting QUERY_PROTOCOL_VERSION.
+        Version = 1,
+        /// Expecting QUERY_PROPERTIES.
+        Properties = 2,
+        /// Expecting END_INITIALIZATION; CREATE_SUB_CHANNELS is allowed.
+        End = 3,
+        /// Initialised: requests are executed.
+        Ready = 4,
     }
 }
 
@@ -47,7 +36,7 @@ impl Negotiation {
     /// Returns the saved state, or `None` if `stage` is invalid.
     pub(crate) fn restored(stage: u8, version: u16) -> Option<Self> {
         let stage = Stage::from_number(stage)?;
-        Some(Self { stage: AtomicU8::new(stage as u8), version: AtomicU16::new(version) })
+        Some(Self { stage: AtomicU8::new(stage.number()), version: AtomicU16::new(version) })
     }
 
     /// Resets the state, as the primary channel was opened again.
@@ -63,7 +52,7 @@ impl Negotiation {
 
     /// Returns the agreed version, if any.
     pub fn version(&self) -> Option<Version> {
-        Version::from_word(self.version.load(Ordering::Relaxed))
+        Version::from_number(self.version.load(Ordering::Relaxed))
     }
 
     /// Returns true if requests may be executed.
@@ -72,10 +61,10 @@ impl Negotiation {
     }
 
     pub(super) fn set_stage(&self, stage: Stage) {
-        self.stage.store(stage as u8, Ordering::Release);
+        self.stage.store(stage.number(), Ordering::Release);
     }
 
     pub(super) fn set_version(&self, version: Version) {
-        self.version.store(version.word(), Ordering::Relaxed);
+        self.version.store(version.number(), Ordering::Relaxed);
     }
 }

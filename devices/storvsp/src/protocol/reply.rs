@@ -76,7 +76,7 @@ impl Reply {
 
 #[inline]
 fn header(operation: u32, status: NtStatus) -> Header {
-    Header { operation: operation.into(), flags: 0.into(), status: (status as u32).into() }
+    Header { operation: operation.into(), flags: 0.into(), status: status.number().into() }
 }
 
 impl AsRef<[u8]> for Reply {

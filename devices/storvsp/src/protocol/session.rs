@@ -137,7 +137,7 @@ impl Session {
         let Ok((asked, _)) = VersionPayload::read_from_prefix(payload) else {
             return Action::Reply(Reply::status(length, NtStatus::InvalidParameter));
         };
-        let status = match Version::from_word(asked.version.get()) {
+        let status = match Version::from_number(asked.version.get()) {
             Some(version) => {
                 self.negotiation.set_version(version);
                 self.negotiation.set_stage(Stage::Properties);

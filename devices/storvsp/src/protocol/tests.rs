@@ -138,7 +138,7 @@ fn test_version_unknown_ones_are_refused_and_can_be_retried() {
             assert_eq!(reply[12..14], bad.to_le_bytes());
         }
         assert_eq!(status(&mut session, &with_u16(op::QUERY_PROTOCOL_VERSION, 64, good)), 0);
-        assert_eq!(session.negotiation().version().unwrap().word(), good);
+        assert_eq!(session.negotiation().version().unwrap().number(), good);
     }
 }
 

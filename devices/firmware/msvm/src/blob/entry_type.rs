@@ -1,71 +1,52 @@
 //! The types of entries.
 
-macro_rules! entry_types {
-    ($($(#[doc = $doc:literal])* $name:ident = $number:literal,)*) => {
-        /// The type of an entry. Firmware skips types that it does not know.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u32)]
-        pub enum EntryType {
-            $($(#[doc = $doc])* $name = $number,)*
-        }
+use vmbus_protocol::wire_enum;
 
-        impl EntryType {
-            /// Every type that this crate knows.
-            pub const ALL: &[EntryType] = &[$(EntryType::$name),*];
-
-            /// Returns the type with this number.
-            #[must_use]
-            pub const fn from_number(number: u32) -> Option<EntryType> {
-                match number {
-                    $($number => Some(EntryType::$name),)*
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-entry_types! {
-    /// Number of entries and of bytes; the first entry.
-    Count = 0x00,
-    /// Pages of the image, and the form of the memory map.
-    BiosInformation = 0x01,
-    /// ACPI table SRAT.
-    Srat = 0x02,
-    /// Memory ranges.
-    MemoryMap = 0x03,
-    /// 64 random bytes.
-    Entropy = 0x04,
-    /// The VM's GUID.
-    BiosGuid = 0x05,
-    /// Serial number of the system.
-    SystemSerial = 0x06,
-    /// Serial number of the base board.
-    BoardSerial = 0x07,
-    /// Serial number of the chassis.
-    ChassisSerial = 0x08,
-    /// Asset tag of the chassis.
-    ChassisAssetTag = 0x09,
-    /// Flags.
-    Flags = 0x12,
-    /// Numbers of processors.
-    Processors = 0x13,
-    /// The two MMIO windows.
-    Mmio = 0x14,
-    /// Any ACPI table.
-    AcpiTable = 0x16,
-    /// ACPI table MADT.
-    Madt = 0x18,
-    /// Manufacturer of the system.
-    SystemManufacturer = 0x1A,
-    /// Product name of the system.
-    SystemProduct = 0x1B,
-    /// Version of the system.
-    SystemVersion = 0x1C,
-    /// Stock number of the system.
-    SystemSku = 0x1D,
-    /// Family of the system.
-    SystemFamily = 0x1E,
+wire_enum! {
+    /// The type of an entry. Firmware skips types that it does not know.
+    #[derive(PartialOrd, Ord, Hash)]
+    pub enum EntryType: u32 {
+        /// Number of entries and of bytes; the first entry.
+        Count = 0x00,
+        /// Pages of the image, and the form of the memory map.
+        BiosInformation = 0x01,
+        /// ACPI table SRAT.
+        Srat = 0x02,
+        /// Memory ranges.
+        MemoryMap = 0x03,
+        /// 64 random bytes.
+        Entropy = 0x04,
+        /// The VM's GUID.
+        BiosGuid = 0x05,
+        /// Serial number of the system.
+        SystemSerial = 0x06,
+        /// Serial number of the base board.
+        BoardSerial = 0x07,
+        /// Serial number of the chassis.
+        ChassisSerial = 0x08,
+        /// Asset tag of the chassis.
+        ChassisAssetTag = 0x09,
+        /// Flags.
+        Flags = 0x12,
+        /// Numbers of processors.
+        Processors = 0x13,
+        /// The two MMIO windows.
+        Mmio = 0x14,
+        /// Any ACPI table.
+        AcpiTable = 0x16,
+        /// ACPI table MADT.
+        Madt = 0x18,
+        /// Manufacturer of the system.
+        SystemManufacturer = 0x1A,
+        /// Product name of the system.
+        SystemProduct = 0x1B,
+        /// Version of the system.
+        SystemVersion = 0x1C,
+        /// Stock number of the system.
+        SystemSku = 0x1D,
+        /// Family of the system.
+        SystemFamily = 0x1E,
+    }
 }
 
 impl EntryType {
@@ -79,12 +60,6 @@ impl EntryType {
         EntryType::Processors,
         EntryType::Mmio,
     ];
-
-    /// Returns the number.
-    #[must_use]
-    pub const fn number(self) -> u32 {
-        self as u32
-    }
 
     /// Returns the only length of the content in bytes, where the type has one.
     #[must_use]

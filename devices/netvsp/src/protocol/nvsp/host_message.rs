@@ -1,30 +1,32 @@
 //! Messages and completions to the guest (netvsc sections 1.1, 2 and 8).
 
+use vmbus_protocol::wire_enum;
+
 use super::super::limits::{SECTION_SIZE, SEND_TABLE_ENTRIES};
 use super::super::sub_allocations::Geometry;
 use super::guest_message::{ChannelType, Section, kind};
 use super::version::NvspVersion;
 
-/// Status of a completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum NvspStatus {
-    /// No status: the guest tries its next version.
-    None = 0,
-    /// Done.
-    Success = 1,
-    /// Refused.
-    Failure = 2,
-    /// The protocol version is too new.
-    TooNew = 3,
-    /// The protocol version is too old.
-    TooOld = 4,
-    /// The RNDIS message is invalid.
-    InvalidRndisPacket = 5,
-    /// The host is busy.
-    Busy = 6,
-    /// The protocol is not supported.
-    Unsupported = 7,
+wire_enum! {
+    /// Status of a completion.
+    pub enum NvspStatus: u32 {
+        /// No status: the guest tries its next version.
+        None = 0,
+        /// Done.
+        Success = 1,
+        /// Refused.
+        Failure = 2,
+        /// The protocol version is too new.
+        TooNew = 3,
+        /// The protocol version is too old.
+        TooOld = 4,
+        /// The RNDIS message is invalid.
+        InvalidRndisPacket = 5,
+        /// The host is busy.
+        Busy = 6,
+        /// The protocol is not supported.
+        Unsupported = 7,
+    }
 }
 
 /// A full-size message or completion to the guest: 28 bytes, or 40 at version 6.1, zero-padded.
@@ -45,20 +47,20 @@ impl HostMessage {
 
     /// INIT_COMPLETE with success.
     pub(super) fn initialized(version: NvspVersion) -> Self {
-        let negotiated = if version == NvspVersion::V1 { version.word() } else { u32::MAX };
-        let body = [negotiated, MAX_MDL_CHAIN, NvspStatus::Success as u32];
+        let negotiated = if version == NvspVersion::V1 { version.number() } else { u32::MAX };
+        let body = [negotiated, MAX_MDL_CHAIN, NvspStatus::Success.number()];
         Self::new(version, kind::INIT_COMPLETE, &body)
     }
 
     /// INIT_COMPLETE for a version that the host does not know.
     pub(super) fn version_refused() -> Self {
-        let body = [u32::MAX, MAX_MDL_CHAIN, NvspStatus::None as u32];
+        let body = [u32::MAX, MAX_MDL_CHAIN, NvspStatus::None.number()];
         Self::new(NvspVersion::V1, kind::INIT_COMPLETE, &body)
     }
 
     /// RECV_BUF_COMPLETE: one section with `geometry`, or a failure.
     pub(super) fn receive_buffer(version: NvspVersion, geometry: Option<Geometry>) -> Self {
-        let status = success_if(geometry.is_some()) as u32;
+        let status = success_if(geometry.is_some()).number();
         let body = geometry.map_or([status, 0, 0, 0, 0, 0], |geometry| {
             [status, 1, 0, geometry.size(), geometry.count(), geometry.end()]
         });
@@ -68,7 +70,7 @@ impl HostMessage {
     /// SEND_BUF_COMPLETE: the section size, or a failure.
     pub(super) fn send_buffer(version: NvspVersion, accepted: bool) -> Self {
         let size = if accepted { SECTION_SIZE } else { 0 };
-        let body = [success_if(accepted) as u32, size];
+        let body = [success_if(accepted).number(), size];
         Self::new(version, kind::SEND_SEND_BUFFER_COMPLETE, &body)
     }
 
@@ -81,7 +83,7 @@ impl HostMessage {
 
     /// SEND_RNDIS_PKT_COMPLETE (108): completes a packet of the guest.
     pub fn rndis_complete(version: NvspVersion, status: NvspStatus) -> Self {
-        Self::new(version, kind::SEND_RNDIS_PACKET_COMPLETE, &[status as u32])
+        Self::new(version, kind::SEND_RNDIS_PACKET_COMPLETE, &[status.number()])
     }
 
     /// Returns the bytes of [`HostMessage::rndis_packet`] with frames. They are constants, so that
@@ -101,7 +103,7 @@ impl HostMessage {
     #[inline]
     pub fn frames_sent(version: NvspVersion) -> &'static [u8] {
         const fn message(version: NvspVersion) -> HostMessage {
-            let body = [NvspStatus::Success as u32];
+            let body = [NvspStatus::Success.number()];
             HostMessage::new(version, kind::SEND_RNDIS_PACKET_COMPLETE, &body)
         }
         static SHORT: HostMessage = message(NvspVersion::V6);
@@ -136,7 +138,7 @@ impl HostMessage {
 
     /// Completion of PD_API: not supported.
     pub(super) fn packet_direct_refused(version: NvspVersion, operation: u32) -> Self {
-        Self::new(version, kind::PD_API, &[operation, NvspStatus::Failure as u32])
+        Self::new(version, kind::PD_API, &[operation, NvspStatus::Failure.number()])
     }
 
     const fn new(version: NvspVersion, kind: u32, body: &[u32]) -> Self {

@@ -144,7 +144,7 @@ impl Session {
 
     fn initialize(&mut self, min: u32, max: u32) -> (Completion, Effect) {
         // Guests propose one version at a time, and the host accepts exact matches only.
-        let version = NvspVersion::from_word(max).filter(|_| min == max);
+        let version = NvspVersion::from_number(max).filter(|_| min == max);
         let reply = match version {
             Some(version) => HostMessage::initialized(version),
             None => HostMessage::version_refused(),

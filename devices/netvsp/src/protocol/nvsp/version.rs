@@ -1,40 +1,30 @@
 //! Versions of NVSP (netvsc section 2).
 
-/// A version of NVSP, oldest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u32)]
-pub enum NvspVersion {
-    /// 1, Windows Server 2008.
-    V1 = 2,
-    /// 2, Windows Server 2008 R2: NDIS_CONFIG.
-    V2 = 0x3_0002,
-    /// 4, Windows Server 2012: virtual functions.
-    V4 = 0x4_0000,
-    /// 5, Windows Server 2012 R2: subchannels.
-    V5 = 0x5_0000,
-    /// 6.0, Windows Server 2016: PacketDirect.
-    V6 = 0x6_0000,
-    /// 6.1, Windows Server 2019: receive coalescing, longer messages.
-    V61 = 0x6_0001,
+use vmbus_protocol::wire_enum;
+
+wire_enum! {
+    /// A version of NVSP, oldest first.
+    #[derive(PartialOrd, Ord)]
+    pub enum NvspVersion: u32 {
+        /// 1, Windows Server 2008.
+        V1 = 2,
+        /// 2, Windows Server 2008 R2: NDIS_CONFIG.
+        V2 = 0x3_0002,
+        /// 4, Windows Server 2012: virtual functions.
+        V4 = 0x4_0000,
+        /// 5, Windows Server 2012 R2: subchannels.
+        V5 = 0x5_0000,
+        /// 6.0, Windows Server 2016: PacketDirect.
+        V6 = 0x6_0000,
+        /// 6.1, Windows Server 2019: receive coalescing, longer messages.
+        V61 = 0x6_0001,
+    }
 }
 
 impl NvspVersion {
-    /// All versions, oldest first.
-    pub const ALL: [Self; 6] = [Self::V1, Self::V2, Self::V4, Self::V5, Self::V6, Self::V61];
-
-    /// Returns the version with this number, if it is known.
-    pub fn from_word(word: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|version| version.word() == word)
-    }
-
-    /// Returns the version's number on the wire.
-    pub const fn word(self) -> u32 {
-        self as u32
-    }
-
     /// Returns the size of a full message, in bytes. Shorter completions hang Linux guests.
     pub const fn message_size(self) -> usize {
-        if self.word() >= Self::V61.word() { 40 } else { 28 }
+        if self.number() >= Self::V61.number() { 40 } else { 28 }
     }
 
     /// Returns true if the guest must send NDIS_CONFIG before it shares a receive buffer.

@@ -52,7 +52,7 @@ impl ControlMessage {
         const MAX_TRANSFER: u32 = 0xEFFF_FFFF;
         let body = [
             id,
-            status as u32,
+            status.number(),
             MAJOR,
             MINOR,
             CONNECTIONLESS,
@@ -73,7 +73,7 @@ impl ControlMessage {
             Err(status) => (*status, &[][..]),
         };
         let offset = if data.is_empty() { 0 } else { 16 };
-        let body = [id, status as u32, data.len() as u32, offset];
+        let body = [id, status.number(), data.len() as u32, offset];
         Self::new(kind::QUERY | kind::COMPLETE, &body, data)
     }
 
@@ -83,12 +83,12 @@ impl ControlMessage {
 
     /// RESET_CMPLT, which has no number of a request: not supported, and no address was lost.
     pub(super) fn reset_refused() -> Self {
-        let body = [RndisStatus::NotSupported as u32, 0];
+        let body = [RndisStatus::NotSupported.number(), 0];
         Self::new(kind::RESET | kind::COMPLETE, &body, &[])
     }
 
     pub(super) fn keepalive_complete(id: u32) -> Self {
-        let body = [id, RndisStatus::Success as u32];
+        let body = [id, RndisStatus::Success.number()];
         Self::new(kind::KEEPALIVE | kind::COMPLETE, &body, &[])
     }
 

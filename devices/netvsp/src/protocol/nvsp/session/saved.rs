@@ -58,7 +58,7 @@ impl Session {
     /// Returns the session as plain data.
     pub fn save(&self) -> SavedSession {
         SavedSession {
-            version: self.version.map(NvspVersion::word),
+            version: self.version.map(NvspVersion::number),
             max_frame: self.max_frame,
             capabilities: self.capabilities.0,
             ndis_version: self.ndis_version.map(|version| (version.major, version.minor)),
@@ -78,7 +78,7 @@ impl Session {
             let is_new = *saved == session.save();
             return if is_new { Ok(session) } else { Err(InvalidSession("version")) };
         };
-        let version = NvspVersion::from_word(word).ok_or(InvalidSession("version"))?;
+        let version = NvspVersion::from_number(word).ok_or(InvalidSession("version"))?;
         session.version = Some(version);
         if saved
             .max_frame

@@ -6,7 +6,7 @@ use super::*;
 fn test_receive_buffer_before_ndis_config_is_an_error_from_version_2_on() {
     for version in NvspVersion::ALL {
         let mut session = Session::new(0);
-        reply(&mut session, 1, &[version.word(), version.word()]);
+        reply(&mut session, 1, &[version.number(), version.number()]);
         let result = session.handle(&message(101, &[9, 0xCAFE]), true);
         assert_eq!(result.is_ok(), version == NvspVersion::V1);
     }

@@ -7,7 +7,7 @@ use super::*;
 fn test_init_of_each_known_version_succeeds_with_full_size_message() {
     for version in NvspVersion::ALL {
         let mut session = Session::new(0);
-        let word = version.word();
+        let word = version.number();
         let words = reply(&mut session, 1, &[word, word]);
         let negotiated = if version == NvspVersion::V1 { 2 } else { u32::MAX };
         assert_eq!(words[..4], [2, negotiated, 34, 1]);

@@ -35,7 +35,7 @@ fn to_words(bytes: &[u8]) -> Vec<u32> {
 /// A session after INIT, and NDIS_CONFIG if `version` has it.
 fn configured(version: NvspVersion, max_frame: u32) -> Session {
     let mut session = Session::new(7);
-    let word = version.word();
+    let word = version.number();
     assert_eq!(reply(&mut session, 1, &[word, word])[3], 1);
     if version.has_ndis_config() {
         handle(&mut session, 125, &[max_frame, 0, u32::MAX, 0]);
