@@ -41,6 +41,8 @@ pub(crate) struct DataPath {
     closings: u32,
     /// The inbox was asked to wake this channel.
     is_asleep: Cell<bool>,
+    /// Messages with frames that the guest has sent since a frame was received.
+    unanswered: usize,
     /// Completions of packets of other channels, by their owner.
     foreign: Vec<(u16, u64)>,
     // Kept for their memory.
@@ -88,6 +90,7 @@ impl DataPath {
             is_draining: false,
             closings: group.closings(),
             is_asleep: Cell::new(false),
+            unanswered: 0,
             foreign: Vec::new(),
             arrivals: Vec::new(),
             returns: Vec::new(),
@@ -164,8 +167,16 @@ impl DataPath {
     /// Sends the frames of an RNDIS message, whose ranges were noted last.
     #[inline]
     pub(crate) fn send(&mut self, request: Request, packet: RndisPacket, outbox: &mut Outbox) {
+        self.unanswered = self.unanswered.saturating_add(1);
         let around = (&*self.config, &self.counters.statistics);
         self.transmitter.send(request, packet, around, outbox);
+    }
+
+    /// Returns the number of messages with frames that the guest has sent after the last frame that
+    /// may have been an answer, less one: a guest that waits for each answer has none.
+    #[inline]
+    pub(crate) fn backlog(&self) -> usize {
+        self.unanswered.saturating_sub(1)
     }
 
     /// Takes a packet of the guest as far as its kind says: a completion, or the ranges of a
@@ -236,6 +247,9 @@ impl DataPath {
         let around = (&*self.config, &self.counters.statistics);
         any |= self.transmitter.resume(around, outbox);
         let received = self.receive(outbox);
+        if received != Completed::Nothing {
+            self.unanswered = 0;
+        }
         any |= self.break_deadlock(outbox);
         self.count();
         match received {
@@ -341,6 +355,9 @@ impl DataPath {
         let group = Arc::clone(&self.group);
         let Some(inbox) = group.inbox(self.index) else { return false };
         let any = inbox.take_arrivals(&mut self.arrivals);
+        if any {
+            self.unanswered = 0;
+        }
         for (transaction, packet) in self.arrivals.drain(..) {
             outbox.request(transaction, packet);
         }

@@ -153,6 +153,16 @@ impl ChannelHandler for PrimaryHandler {
         }
     }
 
+    #[inline]
+    fn backlog(&self) -> usize {
+        self.data.backlog()
+    }
+
+    /// Received frames are not delayed, and frames that a full backend refused neither.
+    fn urgent_events(&self, events: &mut Vec<RawFd>) {
+        self.events(events);
+    }
+
     fn quiesce(&self) -> Option<SavedState> {
         Some(self.save())
     }

@@ -1,4 +1,5 @@
-//! Channels with threads of their own: wake-ups, none too few and none in vain.
+//! Channels with threads of their own: wake-ups, none too few and none in vain, and delayed
+//! interrupts.
 
 mod guest;
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use guest::queues::flow;
 use guest::*;
 use synthvm_net::{
-    Attachment, Backend, Frame as NetFrame, LinkState, Loop, Pieces, Queue, UnixLink,
+    Attachment, Backend, Frame as NetFrame, LinkState, Loop, NullNet, Pieces, Queue, UnixLink,
 };
 use synthvm_netvsp::NetworkCard;
 use vm_memory::VolatileSlice;
@@ -176,4 +177,43 @@ fn test_frames_of_own_queues_come_back_on_their_channels() {
             complete_on(guest.channel(channel), &packets[0]);
         }
     }
+}
+
+/// Returns the number of interrupts that the workers have delayed.
+fn moderated(guest: &NetGuest) -> u64 {
+    let channels = guest.guest.bus.inspect().channels;
+    channels.iter().filter_map(|one| one.worker).map(|one| one.moderated).sum()
+}
+
+/// A guest that sends without waiting for answers, as a stream of datagrams does.
+#[test]
+fn test_interrupts_for_frames_sent_in_a_row_are_delayed_and_all_complete() {
+    let card = threaded_card(Arc::new(NullNet::new(1)), 1);
+    let mut guest = NetGuest::start_with_threads(card, 1);
+    let message = packet(&frame(2, 1448), &[]);
+    guest.channel.poke(SEND, 0, &message);
+    let nvsp = full(&words(&[107, 0, 0, message.len() as u32]));
+    let (mut sent, mut completed) = (0_u64, 0);
+    let end = Instant::now() + Duration::from_secs(60);
+    while moderated(&guest) == 0 || completed < sent {
+        // No more new ones once the first delay is seen.
+        if moderated(&guest) == 0 && guest.channel.try_send(sent, &nvsp, &[]) {
+            sent += 1;
+        }
+        completed += guest.take(0).len() as u64;
+        assert!(Instant::now() < end, "{completed} of {sent} completed");
+    }
+}
+
+/// A guest that sends a frame for each answer would wait for nothing but the delay.
+#[test]
+fn test_interrupts_for_frames_that_wait_for_an_answer_are_not_delayed() {
+    let card = threaded_card(Arc::new(Loop::new(1)), 1);
+    let mut guest = NetGuest::start_with_threads(card, 1);
+    for number in 0..3000 {
+        let bytes = frame(number as u8, 60);
+        assert_eq!(guest.send_in_section(&packet(&bytes, &[])), 1);
+        assert_eq!(guest.receive(), [Frame { bytes, info: vec![] }]);
+    }
+    assert_eq!(moderated(&guest), 0);
 }

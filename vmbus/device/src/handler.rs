@@ -87,6 +87,21 @@ pub trait ChannelHandler: Send + 'static {
         0
     }
 
+    /// Returns the number of requests that the guest sent without waiting for the replies of this
+    /// round. If it is never more than zero, the interrupts for replies are not delayed, as each
+    /// delay would hold up the guest. Default: the requests in flight.
+    #[inline]
+    fn backlog(&self) -> usize {
+        self.in_flight()
+    }
+
+    /// Adds those of [`ChannelHandler::events`] that end a delay of the interrupt for replies: work
+    /// for which the guest should not wait that long.
+    #[inline]
+    fn urgent_events(&self, events: &mut Vec<RawFd>) {
+        let _ = events;
+    }
+
     /// Returns the handler's part of a saved channel. `None` while work in flight may touch guest
     /// memory, as the channel cannot be quiesced then.
     fn quiesce(&self) -> Option<Self::State> {

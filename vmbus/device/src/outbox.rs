@@ -74,6 +74,15 @@ pub struct Outbox<P = Vec<u8>> {
     pending: usize,
 }
 
+/// The packets that [`Outbox::deliver`] wrote to the ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Delivered {
+    /// All packets.
+    pub(crate) packets: usize,
+    /// The packets that complete a request of the guest.
+    pub(crate) replies: usize,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Message<P> {
     transaction: Transaction,
@@ -225,9 +234,10 @@ impl<P: Payload> Outbox<P> {
     }
 
     /// Writes packets while the ring has space, with one decision whether to interrupt, and asks
-    /// the guest for a signal when there is space for the rest. With `delay` the guest is
-    /// interrupted only if the ring is full or [`MAX_PENDING`] is reached; [`Outbox::notify_guest`]
-    /// must follow. Returns the number of packets written.
+    /// the guest for a signal when there is space for the rest. With `delay` the guest is not
+    /// interrupted for replies, unless the ring is full or [`MAX_PENDING`] is reached;
+    /// [`Outbox::notify_guest`] must follow. A packet that is no reply is news to the guest: it is
+    /// interrupted immediately.
     ///
     /// # Errors
     /// The ring is broken.
@@ -235,17 +245,18 @@ impl<P: Payload> Outbox<P> {
         &mut self,
         channel: &mut Channel,
         delay: bool,
-    ) -> Result<usize, WriteError> {
-        let mut written = 0;
+    ) -> Result<Delivered, WriteError> {
+        let mut delivered = Delivered::default();
         self.must_poll = false;
         let trace = channel.trace();
         while !self.is_empty() {
             let mut batch = channel.outgoing.batch()?;
             let mut full = None;
-            let before = written;
+            let before = delivered;
             for message in &self.packets[self.first..] {
                 let bytes = message.payload.as_ref();
                 let payload = [bytes];
+                let is_reply = matches!(message.transaction, Transaction::Completes(_));
                 let mut packet = match message.transaction {
                     Transaction::Completes(id) => OutPacket::completion(id, &payload),
                     Transaction::Requests(id) => OutPacket::request(id, &payload),
@@ -257,7 +268,8 @@ impl<P: Payload> Outbox<P> {
                 }
                 match batch.write(&packet) {
                     Ok(()) => {
-                        written += 1;
+                        delivered.packets += 1;
+                        delivered.replies += usize::from(is_reply);
                         self.bytes -= bytes.len() + header.len();
                         if let Some(trace) = &trace {
                             message.trace(trace);
@@ -271,27 +283,30 @@ impl<P: Payload> Outbox<P> {
                 }
             }
             let commits = batch.commit();
-            self.remove(written - before);
+            let (packets, replies) =
+                (delivered.packets - before.packets, delivered.replies - before.replies);
+            self.remove(packets);
             if commits || self.pending != 0 {
-                self.pending += written - before;
+                self.pending += packets;
             }
-            if !delay || full.is_some() || self.pending >= MAX_PENDING {
+            let is_urgent = full.is_some() || packets != replies || self.pending >= MAX_PENDING;
+            if !delay || is_urgent {
                 self.notify_guest(channel);
             }
             let Some(needed) = full else { break };
             match channel.outgoing.wait_for_space(needed)? {
                 SpaceWait::Ready => {}
-                SpaceWait::Signalled => return Ok(written),
+                SpaceWait::Signalled => return Ok(delivered),
                 SpaceWait::Poll => {
                     self.must_poll = true;
-                    return Ok(written);
+                    return Ok(delivered);
                 }
             }
         }
         if channel.outgoing.is_waiting() {
             channel.outgoing.space_came();
         }
-        Ok(written)
+        Ok(delivered)
     }
 }
 

@@ -360,21 +360,28 @@ impl<H: ChannelHandler> Worker<H> {
         false
     }
 
-    /// Sleeps for `window`, or until the channel closes or the worker is kicked.
+    /// Sleeps for `window`, or until the channel closes, the worker is kicked, or the handler has
+    /// urgent work.
     fn wait_for_window(&mut self, window: Duration) {
         let end = Instant::now() + window;
-        let doorbell = wait::entry(self.channel.doorbell().as_raw_fd());
-        let mut entries = [doorbell, wait::entry(self.kick.as_raw_fd())];
+        let mut polls = std::mem::take(&mut self.polls);
+        polls.clear();
+        polls.push(wait::entry(self.channel.doorbell().as_raw_fd()));
+        polls.push(wait::entry(self.kick.as_raw_fd()));
+        self.events.clear();
+        self.handler.urgent_events(&mut self.events);
+        polls.extend(self.events.iter().copied().map(wait::entry));
         loop {
-            wait::poll(&mut entries, Some(end.saturating_duration_since(Instant::now())));
+            wait::poll(&mut polls, Some(end.saturating_duration_since(Instant::now())));
             // A doorbell from before the mask would end every later window too, so it is cleared.
             // The ring is read next anyway.
-            let is_rung = self.clear(&entries);
-            let is_kicked = entries[1].revents != 0;
-            if !is_rung || is_kicked || self.channel.is_closing() || Instant::now() >= end {
-                return;
+            let is_rung = self.clear(&polls);
+            let is_urgent = polls[1..].iter().any(|entry| entry.revents != 0);
+            if !is_rung || is_urgent || self.channel.is_closing() || Instant::now() >= end {
+                break;
             }
         }
+        self.polls = polls;
     }
 
     /// Runs one round: takes a batch, completes work, delivers replies.
@@ -387,9 +394,9 @@ impl<H: ChannelHandler> Worker<H> {
         let completed = self.handler.complete(&mut self.outbox);
         if !self.outbox.is_empty() || self.channel.outgoing.is_waiting() {
             let delay = self.moderation.window().is_some();
-            let written = self.outbox.deliver(&mut self.channel, delay)?;
-            self.moderation.delivered(written, self.handler.in_flight());
-            self.counters.sent.add(written);
+            let delivered = self.outbox.deliver(&mut self.channel, delay)?;
+            self.moderation.delivered(delivered.replies, self.handler.backlog());
+            self.counters.sent.add(delivered.packets);
         }
         self.handler.delivered(&self.channel);
         Ok(match taken {

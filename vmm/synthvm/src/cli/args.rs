@@ -160,7 +160,8 @@ pub(super) struct RunArgs {
     /// Adds a VMBus network card: tap,name=INTERFACE or tap,fd=N[:M] (a TAP interface),
     /// user[,forward=tcp:PORT:GUEST-PORT] (by passt, without privilege), switch,name=NAME (between
     /// cards of this machine), socket,listen=PATH or socket,connect=PATH (to another machine), null
-    /// (drops all frames); each with id, queues=1..64, mac, mtu, pcap=NEW-FILE, link=up|down
+    /// (drops all frames); each with id, queues=1..64, mac, mtu, pcap=NEW-FILE, link=up|down,
+    /// moderation=on|off
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Network")]
     net: Vec<String>,
 

@@ -115,7 +115,7 @@ impl Card {
             None => attachment,
         };
         let (address, instance) = (config.mac.unwrap_or_default(), instance(&id));
-        let workers = WorkerOptions::default();
+        let workers = WorkerOptions::default().moderation(config.moderation);
         let options = CardOptions { instance, address, name: id.clone(), workers };
         let attachment = Arc::new(attachment);
         let backend = Arc::clone(&attachment);

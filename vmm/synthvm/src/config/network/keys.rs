@@ -50,6 +50,8 @@ pub(super) struct Keys {
     #[serde(deserialize_with = "optional_host_path", skip_serializing_if = "Option::is_none")]
     pcap: Option<PathBuf>,
     link: LinkState,
+    #[serde(default = "super::super::on")]
+    moderation: bool,
 }
 
 /// The kinds of backends.
@@ -92,21 +94,21 @@ impl TryFrom<Keys> for NetworkConfig {
                     .into(),
             );
         }
-        let Keys { queues, id, mac, mtu, pcap, link, .. } = keys.clone();
+        let Keys { queues, id, mac, mtu, pcap, link, moderation, .. } = keys.clone();
         let backend = backend(kind, keys)?;
         let queues = match &backend {
             NetworkBackend::TapDescriptors(descriptors) => descriptors.count(),
             _ => queues.unwrap_or(1),
         };
-        Ok(NetworkConfig { backend, queues, id, mac, mtu, pcap, link })
+        Ok(NetworkConfig { backend, queues, id, mac, mtu, pcap, link, moderation })
     }
 }
 
 impl From<NetworkConfig> for Keys {
     fn from(config: NetworkConfig) -> Self {
-        let NetworkConfig { backend, queues, id, mac, mtu, pcap, link } = config;
+        let NetworkConfig { backend, queues, id, mac, mtu, pcap, link, moderation } = config;
         let queues = Some(queues);
-        let mut keys = Keys { queues, id, mac, mtu, pcap, link, ..Keys::default() };
+        let mut keys = Keys { queues, id, mac, mtu, pcap, link, moderation, ..Keys::default() };
         let kind = match backend {
             NetworkBackend::Tap { name } => {
                 keys.name = Some(name);

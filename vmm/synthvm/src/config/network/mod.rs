@@ -52,6 +52,9 @@ pub struct NetworkConfig {
     pub pcap: Option<PathBuf>,
     /// The state of the link at the start of the machine.
     pub link: LinkState,
+    /// Interrupt moderation: the card may delay the interrupt for sent frames while the guest sends
+    /// more of them because of the delay.
+    pub moderation: bool,
 }
 
 /// The network behind a card.

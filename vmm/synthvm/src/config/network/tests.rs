@@ -23,6 +23,7 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
         mac = "02:00:00:12:34:56"
         mtu = 9000
         link = "down"
+        moderation = false
         pcap = "/a.pcapng"
         id = "lan"
         [[net]]
@@ -52,7 +53,8 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
         backend = "null"
     "#;
     let flags = [
-        "tap,name=tap0,queues=4,mac=02:00:00:12:34:56,mtu=9000,link=down,pcap=/a.pcapng,id=lan",
+        "tap,name=tap0,queues=4,mac=02:00:00:12:34:56,mtu=9000,link=down,moderation=off,\
+         pcap=/a.pcapng,id=lan",
         "tap,fd=3:4",
         "tap,fd=5",
         "user,forward=tcp:2222:22,forward=udp:127.0.0.1:53:53,passt=/usr/bin/passt",
@@ -70,7 +72,9 @@ fn test_cards_of_a_file_and_of_flags_are_the_same_and_read_back() {
     assert_eq!(serde_json::from_str::<Vec<NetworkConfig>>(&json).unwrap(), config.networks);
     let queues: Vec<_> = config.networks.iter().map(|card| card.queues).collect();
     assert_eq!(queues, [4, 2, 1, 1, 1, 4, 1, 1, 1]);
-    assert_eq!(with(&["null"]).unwrap()[0].link, LinkState::Up);
+    let card = &with(&["null"]).unwrap()[0];
+    assert_eq!((card.link, card.moderation), (LinkState::Up, true));
+    assert!(!config.networks[0].moderation);
 }
 
 #[test]
@@ -109,6 +113,7 @@ fn test_card_wrong_is_refused_with_one_line_that_says_what_to_do() {
         ("null,mtu=67", &["an MTU is 68 to 65521, not 67"]),
         ("null,mtu=65522", &["an MTU is 68 to 65521"]),
         ("null,link=off", &["unknown value `off`", "known: up, down"]),
+        ("null,moderation=2ms", &["`on` or `off`"]),
         ("null,id=", &["an id has 1 to 64 printable"]),
     ];
     for (text, parts) in cases {
