@@ -1,10 +1,10 @@
 //! A queue of an [`Attachment`](super::Attachment).
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use super::Plug;
 use super::totals::Totals;
+use crate::layer::LayeredQueue;
 use crate::{Counters, Frame, Pieces, Queue, ReceiveError, Received, SendError};
 
 /// The most frames that one call drops while the link is down. The rest keeps the event readable.
@@ -59,7 +59,15 @@ impl AttachedQueue {
     }
 }
 
-impl Queue for AttachedQueue {
+impl LayeredQueue for AttachedQueue {
+    fn inner(&self) -> &dyn Queue {
+        &*self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Queue {
+        &mut *self.inner
+    }
+
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         let result = if self.plug.is_in() {
             self.inner.send(frame)
@@ -80,22 +88,6 @@ impl Queue for AttachedQueue {
             self.publish();
         }
         result
-    }
-
-    fn event(&self) -> Option<RawFd> {
-        self.inner.event()
-    }
-
-    fn space_event(&self) -> Option<RawFd> {
-        self.inner.space_event()
-    }
-
-    fn has_unsent(&self) -> bool {
-        self.inner.has_unsent()
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
     }
 
     /// Counts frames that were dropped while the link was down as received.

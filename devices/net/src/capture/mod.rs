@@ -6,12 +6,11 @@ mod tests;
 mod writer;
 
 use std::io::{self, Write};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::layer::Layer;
+use crate::layer::{Layer, LayeredQueue};
 use crate::vlan::Tag;
-use crate::{Backend, Counters, Frame, Pieces, Queue, ReceiveError, Received, SendError};
+use crate::{Backend, Frame, Pieces, Queue, ReceiveError, Received, SendError};
 use format::Direction;
 use writer::{Sink, Writer};
 
@@ -68,7 +67,15 @@ struct CaptureQueue {
     sink: Arc<Sink>,
 }
 
-impl Queue for CaptureQueue {
+impl LayeredQueue for CaptureQueue {
+    fn inner(&self) -> &dyn Queue {
+        &*self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Queue {
+        &mut *self.inner
+    }
+
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         self.inner.send(frame)?;
         let length = frame.pieces.len() + frame.tag.map_or(0, |_| Tag::LENGTH);
@@ -86,25 +93,5 @@ impl Queue for CaptureQueue {
             });
         }
         Ok(received)
-    }
-
-    fn event(&self) -> Option<RawFd> {
-        self.inner.event()
-    }
-
-    fn space_event(&self) -> Option<RawFd> {
-        self.inner.space_event()
-    }
-
-    fn has_unsent(&self) -> bool {
-        self.inner.has_unsent()
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
-    }
-
-    fn counters(&self) -> Counters {
-        self.inner.counters()
     }
 }

@@ -1,15 +1,12 @@
 //! A backend that gains transmit offloads.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
 use super::Work;
-use crate::layer::Layer;
-use crate::{
-    Backend, Counters, Frame, MAX_FRAME, Offloads, Pieces, Queue, ReceiveError, Received, SendError,
-};
+use crate::layer::{Layer, LayeredQueue};
+use crate::{Backend, Counters, Frame, MAX_FRAME, Offloads, Pieces, Queue, SendError};
 
 /// Adds all transmit offloads to a backend. A frame that the backend supports passes without a
 /// copy; another one is copied one time, completed or split, and sent.
@@ -94,23 +91,19 @@ impl SoftwareQueue {
     }
 }
 
-impl Queue for SoftwareQueue {
+impl LayeredQueue for SoftwareQueue {
+    fn inner(&self) -> &dyn Queue {
+        &*self.inner
+    }
+
+    fn inner_mut(&mut self) -> &mut dyn Queue {
+        &mut *self.inner
+    }
+
     fn send(&mut self, frame: &Frame<'_>) -> Result<(), SendError> {
         let result = self.try_send(frame);
         self.counters.count_send(frame.pieces.len(), result);
         result
-    }
-
-    fn receive(&mut self, space: &Pieces<'_>) -> Result<Option<Received>, ReceiveError> {
-        self.inner.receive(space)
-    }
-
-    fn event(&self) -> Option<RawFd> {
-        self.inner.event()
-    }
-
-    fn space_event(&self) -> Option<RawFd> {
-        self.inner.space_event()
     }
 
     fn has_unsent(&self) -> bool {
