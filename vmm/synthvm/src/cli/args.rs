@@ -209,8 +209,8 @@ pub(super) struct RunArgs {
     /// state folder its state is lost when the machine ends
     #[arg(long, value_name = "BACKEND[,KEY=VALUE]", help_heading = "Virtual hardware")]
     tpm: Option<String>,
-    /// Adds devices for tests of the bus and of drivers: echo, the backend of
-    /// docs/writing-a-backend.md, or network, two cards on one switch
+    /// Adds a device for tests of the bus and of drivers: echo, the backend of
+    /// docs/writing-a-backend.md
     #[arg(long, value_name = "DEVICE", help_heading = "Virtual hardware")]
     test_device: Option<String>,
     /// KVM's device node [default: /dev/kvm]

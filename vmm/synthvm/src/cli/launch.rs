@@ -57,7 +57,7 @@ pub(super) fn launch(
     let display = Display::start(&config.display, &mut machine, &bus)
         .map_err(|error| internal("the display", &*error))?;
     if let Some(device) = config.test_device {
-        test_device::offer(device, &bus).map_err(|error| internal("the test device", &*error))?;
+        test_device::offer(device, &bus).map_err(|error| internal("the test device", &error))?;
     }
     machine.set_bus(bus.clone());
     let tpm = tpm.map(|emulator| attach_tpm(&mut machine, emulator)).transpose()?;

@@ -8,6 +8,4 @@ use serde::{Deserialize, Serialize};
 pub enum TestDevice {
     /// The device of `docs/writing-a-backend.md`, which returns each packet unchanged.
     Echo,
-    /// Two network cards on one switch, for drivers of network cards.
-    Network,
 }
