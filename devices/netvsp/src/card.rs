@@ -103,15 +103,8 @@ impl NetworkCard {
         self.card.counters.iter().map(|one| one.read()).collect()
     }
 
-    /// Connects or disconnects the card, as if its cable were plugged or pulled. While it is
-    /// disconnected, the guest sees the link down, and frames in both directions are dropped.
-    pub fn set_link(&self, is_connected: bool) {
-        if self.card.link.connect(is_connected) {
-            self.card.workers.kick();
-        }
-    }
-
-    /// Returns true if the guest sees the link up: the card is connected, and so is its backend.
+    /// Returns true if the guest sees the link up: the backend's link is. A user takes it down by
+    /// [`synthvm_net::Attachment`], as if the cable were pulled.
     pub fn is_link_up(&self) -> bool {
         self.card.link.is_up()
     }

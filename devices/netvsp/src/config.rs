@@ -36,8 +36,6 @@ pub(crate) struct Config {
     pub(crate) settings: Option<Arc<Settings>>,
     /// Received TCP segments may be coalesced.
     pub(crate) coalesces: bool,
-    /// The link is up. While it is down, frames in both directions are dropped.
-    pub(crate) is_link_up: bool,
 }
 
 impl Default for Config {
@@ -53,7 +51,6 @@ impl Default for Config {
             receive_buffer: None,
             settings: None,
             coalesces: false,
-            is_link_up: true,
         }
     }
 }

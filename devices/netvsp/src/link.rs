@@ -25,53 +25,35 @@ const RECONNECT_INTERVAL_MS: i32 = 1000;
 /// The state of a card's link.
 #[derive(Debug)]
 pub(crate) struct CardLink {
-    is_backend_up: AtomicBool,
-    /// The user has not disconnected the card.
-    is_connected: AtomicBool,
+    is_up: AtomicBool,
     changes: AtomicU32,
 }
 
 impl CardLink {
     /// Returns the link of a card over a backend in `state`.
     pub(crate) fn new(state: LinkState) -> Self {
-        Self {
-            is_backend_up: AtomicBool::new(state == LinkState::Up),
-            is_connected: AtomicBool::new(true),
-            changes: AtomicU32::new(0),
-        }
+        Self { is_up: AtomicBool::new(state == LinkState::Up), changes: AtomicU32::new(0) }
     }
 
-    /// Returns true if frames pass.
+    /// Returns true if frames pass. A backend without link drops them.
     pub(crate) fn is_up(&self) -> bool {
-        self.is_connected() && self.is_backend_up.load(Ordering::Acquire)
-    }
-
-    /// Returns false while the user has disconnected the card: frames must be dropped. A backend
-    /// without link drops them itself.
-    pub(crate) fn is_connected(&self) -> bool {
-        self.is_connected.load(Ordering::Acquire)
-    }
-
-    /// Connects or disconnects the card. Returns true if that changed the state.
-    pub(crate) fn connect(&self, is_connected: bool) -> bool {
-        self.is_connected.swap(is_connected, Ordering::AcqRel) != is_connected && self.changed()
+        self.is_up.load(Ordering::Acquire)
     }
 
     /// Notes the state of the backend's link. Returns true if it changed.
     pub(crate) fn set_backend(&self, state: LinkState) -> bool {
         let is_up = state == LinkState::Up;
-        self.is_backend_up.swap(is_up, Ordering::AcqRel) != is_up && self.changed()
+        let has_changed = self.is_up.swap(is_up, Ordering::AcqRel) != is_up;
+        if has_changed {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
+        has_changed
     }
 
     /// Returns the number of changes so far.
     #[inline]
     pub(crate) fn changes(&self) -> u32 {
         self.changes.load(Ordering::Acquire)
-    }
-
-    fn changed(&self) -> bool {
-        self.changes.fetch_add(1, Ordering::AcqRel);
-        true
     }
 }
 

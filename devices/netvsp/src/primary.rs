@@ -173,7 +173,6 @@ impl PrimaryHandler {
     pub(crate) fn new(channel: ChannelHandle, data: DataPath, link: LinkReporter) -> Self {
         let card = data.card();
         let link_changes = card.link.changes();
-        let is_link_up = card.link.is_connected();
         let properties = card.properties.clone();
         let control = Control::new(properties, card.properties.address);
         let session = Session::new(card.properties.max_channels - 1);
@@ -183,7 +182,7 @@ impl PrimaryHandler {
             channel,
             session,
             control,
-            config: Arc::new(Config { is_link_up, ..Config::default() }),
+            config: Arc::default(),
             backend_limit,
             receive_offloads: Available::empty(),
             subchannels: None,
@@ -201,12 +200,7 @@ impl PrimaryHandler {
 
     #[cold]
     fn take_link(&mut self) {
-        let link = &self.data.card().link;
-        self.link_changes = link.changes();
-        let is_link_up = link.is_connected();
-        if is_link_up != self.config.is_link_up {
-            self.publish(|config| config.is_link_up = is_link_up);
-        }
+        self.link_changes = self.data.card().link.changes();
         self.link.note_change();
     }
 

@@ -255,7 +255,7 @@ impl Receiver {
             }
         };
         self.pieces = pieces.recycle();
-        match frame.filter(|_| around.config.is_link_up) {
+        match frame {
             Some(frame) => self.add(&frame, around, outbox),
             None if has_frame => self.unwanted = self.unwanted.wrapping_add(1),
             None => {}

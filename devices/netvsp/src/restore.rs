@@ -118,7 +118,6 @@ impl Card {
             readers: saved.readers,
             send_buffer,
             receive_buffer,
-            is_link_up: self.link.is_connected(),
             ..Config::default()
         };
         Ok(Restored { session, control, config })

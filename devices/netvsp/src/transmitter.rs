@@ -171,8 +171,7 @@ impl Transmitter {
             *has_unsent = queue.has_unsent();
             is_done
         };
-        let sent = if config.is_link_up { self.queue.with(send) } else { None };
-        match sent {
+        match self.queue.with(send) {
             Some(true) => {}
             Some(false) => return self.waiting = Some(transmission),
             None => remaining.skip(&message, statistics),

@@ -5,7 +5,7 @@ mod guest;
 use std::sync::Arc;
 
 use guest::*;
-use synthvm_net::{Loop, NullNet};
+use synthvm_net::{Attachment, LinkState, Loop, NullNet};
 use synthvm_netvsp::{ChannelCounters, NetworkCard};
 use vmbus_device::InlineWorkers;
 
@@ -114,13 +114,16 @@ fn test_queried_counters_are_the_totals_of_all_channels() {
 
 #[test]
 fn test_queried_drops_are_counted_by_their_reason() {
-    let (mut guest, card) = start(Arc::new(NullNet::new(1).repeating(&frame(1, 1515))));
+    let endless = Arc::new(NullNet::new(1).repeating(&frame(1, 1515)));
+    let attachment = Arc::new(Attachment::new(endless, LinkState::Up).unwrap());
+    let (mut guest, card) = start(attachment.clone());
     guest.inline.serve();
     let number =
         |guest: &mut NetGuest, oid| u64::from_le_bytes(guest.query(oid).1.try_into().unwrap());
     assert_ne!(number(&mut guest, 0x0002_0104), 0, "longer than the MTU");
     assert_eq!(number(&mut guest, 0x0002_0102), 0);
-    card.set_link(false);
+    attachment.set_link(LinkState::Down);
+    card.check_link();
     guest.inline.serve();
     let indication = guest.take(0);
     indication.iter().for_each(|packet| guest.complete(packet));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use guest::*;
-use synthvm_net::{Backend, LinkState, Loop, Offloads, Queue};
+use synthvm_net::{Attachment, Backend, LinkState, Loop, Offloads, Queue};
 use synthvm_netvsp::{Clock, NetworkCard};
 use vmbus_device::InlineWorkers;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -70,6 +70,7 @@ struct Machine {
     guest: NetGuest,
     card: NetworkCard,
     cable: Arc<Cable>,
+    attachment: Arc<Attachment>,
     clock: Arc<AtomicU64>,
 }
 
@@ -79,11 +80,12 @@ impl Machine {
         let time = Arc::new(AtomicU64::new(100));
         let read = Arc::clone(&time);
         let clock: Clock = Arc::new(move || Duration::from_millis(read.load(Ordering::SeqCst)));
-        let card = NetworkCard::with_clock(options(&inline), cable.clone(), 2, clock);
+        let attachment = Arc::new(Attachment::new(cable.clone(), LinkState::Up).unwrap());
+        let card = NetworkCard::with_clock(options(&inline), attachment.clone(), 2, clock);
         let mut guest = NetGuest::open_card(card.clone(), inline);
         guest.initialise();
         guest.set(0x0001_010E, &0x20_u32.to_le_bytes());
-        Self { guest, card, cable, clock: time }
+        Self { guest, card, cable, attachment, clock: time }
     }
 
     /// Returns the indications that have come.
@@ -151,19 +153,19 @@ fn test_link_before_initialize_and_after_halt_is_not_indicated() {
 }
 
 #[test]
-fn test_disconnected_card_drops_frames_of_both_directions() {
+fn test_card_whose_cable_is_pulled_drops_frames_of_both_directions() {
     let mut machine = Machine::new(1500);
-    // It is on its way back when the card is disconnected.
+    // It is on its way back when the cable is pulled.
     machine.guest.set(0x0001_010E, &0_u32.to_le_bytes());
     assert_eq!(machine.guest.send_on(0, &packet(&frame(1, 60), &[])), 1);
-    machine.card.set_link(false);
+    machine.attachment.set_link(LinkState::Down);
     assert_eq!(machine.indications(), [DOWN]);
     machine.guest.set(0x0001_010E, &0x20_u32.to_le_bytes());
     assert_eq!(machine.guest.send_on(0, &packet(&frame(2, 60), &[])), 1, "sent, and lost");
     assert!(machine.indications().is_empty());
     machine.clock.store(10_000, Ordering::SeqCst);
-    machine.card.set_link(true);
-    machine.card.set_link(true);
+    machine.attachment.set_link(LinkState::Up);
+    machine.attachment.set_link(LinkState::Up);
     assert_eq!(machine.indications(), [UP]);
     assert_eq!(machine.guest.send_on(0, &packet(&frame(3, 60), &[])), 1);
     assert_eq!(machine.guest.receive()[0].bytes, frame(3, 60));
@@ -175,8 +177,8 @@ fn test_backend_without_link_is_down_whatever_the_user_says() {
     machine.cable.set(false);
     assert_eq!(machine.indications(), [DOWN]);
     machine.clock.store(10_000, Ordering::SeqCst);
-    machine.card.set_link(false);
-    machine.card.set_link(true);
+    machine.attachment.set_link(LinkState::Down);
+    machine.attachment.set_link(LinkState::Up);
     assert!(machine.indications().is_empty() && !machine.card.is_link_up());
 }
 
